@@ -1,0 +1,81 @@
+// Package access decides who may do what, and records that it was asked.
+//
+// Under all stages. A Caller is an argument of every verb, and Guard.Check is its first line: one call decides, by the Cedar
+// policies in policies.cedar, and audits the decision. A verb that forgets it is a bug that a test walks the services for.
+// The guard trusts the adapters to have authenticated the caller they name; it trusts nothing else.
+package access
+
+import (
+	"slices"
+	"time"
+)
+
+// Kind says what sort of caller it is.
+type Kind string
+
+// People sign in; machines hold a token or a certificate; devices hold an identity from the factory; System is Hallmark itself
+// acting on a fact (a reaction, a wave's planner), always with the fact as cause.
+const (
+	Person  Kind = "person"
+	Machine Kind = "machine"
+	Device  Kind = "device"
+	System  Kind = "system"
+)
+
+// Role is a bundle of permissions, given within a scope.
+type Role string
+
+// The roles.
+const (
+	Viewer         Role = "viewer"
+	Operator       Role = "operator"
+	ReleaseManager Role = "release-manager"
+	Factory        Role = "factory"
+	Security       Role = "security"
+	Auditor        Role = "auditor"
+	Tester         Role = "tester"
+	Admin          Role = "admin"
+)
+
+// Roles lists every role, in the order people meet them.
+func Roles() []Role {
+	return []Role{Viewer, Operator, ReleaseManager, Factory, Security, Auditor, Tester, Admin}
+}
+
+// Caller is who asks.
+type Caller struct {
+	ID       string // stable name: "person:alice", "token:ci", "device:<id>", "system:reactions"
+	Kind     Kind
+	Roles    []Role
+	Products []string // scope: empty means every product
+	Via      string   // how it was authenticated: "token", "mtls", "passkey", "host"
+}
+
+// Has reports whether the caller holds role.
+func (c Caller) Has(role Role) bool { return slices.Contains(c.Roles, role) }
+
+// Internal is Hallmark acting on its own facts; name says which part of it.
+func Internal(name string) Caller { return Caller{ID: "system:" + name, Kind: System, Via: "process"} }
+
+// DeviceCaller is the device that holds the certificate for id.
+func DeviceCaller(id string) Caller { return Caller{ID: "device:" + id, Kind: Device, Via: "mtls"} }
+
+// Action is a verb on a kind of thing: "device:quarantine". The list is in actions.go.
+type Action string
+
+// Resource is the thing acted on. Product scopes it; an empty Product means that the act spans products.
+type Resource struct {
+	Type    string // "device", "release", "rollout", "order", "stream", "instance"
+	ID      string
+	Product string
+}
+
+// Decision is one audited answer.
+type Decision struct {
+	At       time.Time
+	Caller   string
+	Action   Action
+	Resource Resource
+	Allowed  bool
+	Policies []string // the Cedar policies that decided
+}

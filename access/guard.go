@@ -1,0 +1,92 @@
+package access
+
+import (
+	"context"
+	_ "embed"
+	"fmt"
+	"time"
+
+	"github.com/cedar-policy/cedar-go"
+
+	"github.com/hallmark-iot/hallmark/fault"
+)
+
+//go:embed policies.cedar
+var policyText []byte
+
+// Audit takes every decision. Record must have written it durably when it returns nil, for denials and for acts that change
+// something alike; a decision that cannot be recorded is a denial.
+type Audit interface {
+	Record(ctx context.Context, d Decision) error
+}
+
+// Guard decides and audits.
+type Guard struct {
+	policies *cedar.PolicySet
+	audit    Audit
+	now      func() time.Time
+}
+
+// NewGuard reads the embedded policies. They are constant, so an error is a defect of the build.
+func NewGuard(audit Audit) (*Guard, error) {
+	ps, err := cedar.NewPolicySetFromBytes("policies.cedar", policyText)
+	if err != nil {
+		return nil, fmt.Errorf("access policies: %w", err)
+	}
+	return &Guard{policies: ps, audit: audit, now: time.Now}, nil
+}
+
+// Check answers nil when caller may do action to res, and a *fault.Fault of kind Denied otherwise. What is not allowed by a
+// policy is denied; an evaluation error is a denial.
+func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Resource) error {
+	entities, principal, resource := entitiesOf(caller, res)
+	decision, diag := cedar.Authorize(g.policies, entities, cedar.Request{
+		Principal: principal,
+		Action:    cedar.NewEntityUID("Action", cedar.String(action)),
+		Resource:  resource,
+		Context:   cedar.NewRecord(cedar.RecordMap{}),
+	})
+	d := Decision{
+		At: g.now().UTC(), Caller: caller.ID, Action: action, Resource: res,
+		Allowed: decision == cedar.Allow && len(diag.Errors) == 0,
+	}
+	for _, r := range diag.Reasons {
+		d.Policies = append(d.Policies, string(r.PolicyID))
+	}
+	if err := g.audit.Record(ctx, d); err != nil {
+		return fmt.Errorf("audit %s: %w", action, err)
+	}
+	if !d.Allowed {
+		return fault.New(fault.Denied, "access.denied",
+			fmt.Sprintf("%s may not do %s on %s %q", caller.ID, action, res.Type, res.ID),
+			"ask an administrator for a role that includes it in this product")
+	}
+	return nil
+}
+
+func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar.EntityUID) {
+	principal := cedar.NewEntityUID("Caller", cedar.String(c.ID))
+	resource := cedar.NewEntityUID("Resource", cedar.String(res.Type+"/"+res.ID))
+	roles := make([]cedar.Value, 0, len(c.Roles))
+	for _, r := range c.Roles {
+		roles = append(roles, cedar.String(r))
+	}
+	products := make([]cedar.Value, 0, len(c.Products))
+	for _, p := range c.Products {
+		products = append(products, cedar.String(p))
+	}
+	return cedar.EntityMap{
+		principal: {UID: principal, Attributes: cedar.NewRecord(cedar.RecordMap{
+			"kind":     cedar.String(c.Kind),
+			"id":       cedar.String(c.ID),
+			"roles":    cedar.NewSet(roles...),
+			"products": cedar.NewSet(products...),
+			"anywhere": cedar.Boolean(len(c.Products) == 0),
+		})},
+		resource: {UID: resource, Attributes: cedar.NewRecord(cedar.RecordMap{
+			"type":    cedar.String(res.Type),
+			"id":      cedar.String(res.ID),
+			"product": cedar.String(res.Product),
+		})},
+	}, principal, resource
+}

@@ -1,0 +1,158 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Bundle is the trust bundle on a device: whom it believes, for what, and how many of them it asks for. It is signed by the
+// threshold of its own root keys and, when it replaces another, by the threshold of the other's too (TUF's rotation rule).
+type Bundle struct {
+	Version   uint64      `cbor:"1,keyasint" json:"version"`
+	Product   string      `cbor:"2,keyasint" json:"product"`
+	Root      KeySet      `cbor:"3,keyasint" json:"root"`      // signs the next bundle
+	Release   KeySet      `cbor:"4,keyasint" json:"release"`   // offline: what may run
+	Warrant   KeySet      `cbor:"5,keyasint" json:"warrant"`   // offline: fatal acts
+	Directive KeySet      `cbor:"6,keyasint" json:"directive"` // online: to whom and when
+	Control   LogTrust    `cbor:"7,keyasint" json:"control"`
+	Events    LogTrust    `cbor:"8,keyasint" json:"events"`
+	Witnesses []NamedKey  `cbor:"9,keyasint" json:"witnesses"`
+	Quorum    uint        `cbor:"10,keyasint" json:"quorum"`    // witnesses that must have cosigned
+	MaxAge    uint64      `cbor:"11,keyasint" json:"max_age_s"` // of a checkpoint's cosignatures, seconds
+	Floor     uint32      `cbor:"12,keyasint" json:"floor"`     // lowest security counter that may be installed or booted
+	Anchors   [][]byte    `cbor:"13,keyasint" json:"anchors"`   // X.509 roots (DER) for the network peers
+	Suites    []string    `cbor:"14,keyasint" json:"suites"`    // suites this product accepts
+	Issued    uint64      `cbor:"15,keyasint" json:"issued"`    // seconds since 1970
+	Telemetry []StreamKey `cbor:"16,keyasint" json:"telemetry"` // key-access keys to seal data for
+}
+
+// LogTrust is a log the device believes: its origin line and Ed25519 key (32 bytes).
+type LogTrust struct {
+	Origin string `cbor:"1,keyasint" json:"origin"`
+	Key    []byte `cbor:"2,keyasint" json:"key"`
+}
+
+// NamedKey is a witness: its name and Ed25519 key (32 bytes).
+type NamedKey struct {
+	Name string `cbor:"1,keyasint" json:"name"`
+	Key  []byte `cbor:"2,keyasint" json:"key"`
+}
+
+// StreamKey is the public key of a retention bucket of the key-access service.
+type StreamKey struct {
+	Bucket string `cbor:"1,keyasint" json:"bucket"`
+	KEM    string `cbor:"2,keyasint" json:"kem"`
+	Key    []byte `cbor:"3,keyasint" json:"key"`
+}
+
+// MaxBundle bounds an encoded Bundle.
+const MaxBundle = 32 << 10
+
+// EncodeBundle writes b.
+func EncodeBundle(b Bundle) ([]byte, error) {
+	if err := b.check(); err != nil {
+		return nil, err
+	}
+	return Marshal(b)
+}
+
+// DecodeBundle reads a bundle's payload; its signatures are VerifyBundle's to check.
+func DecodeBundle(data []byte) (Bundle, error) {
+	var b Bundle
+	if err := Unmarshal(data, &b, MaxBundle); err != nil {
+		return Bundle{}, err
+	}
+	return b, b.check()
+}
+
+func (b Bundle) check() error {
+	if b.Version == 0 || b.Product == "" {
+		return errors.New("bundle: no version or product")
+	}
+	for _, r := range []struct {
+		name string
+		set  KeySet
+	}{{"root", b.Root}, {"release", b.Release}, {"warrant", b.Warrant}, {"directive", b.Directive}} {
+		if err := r.set.Check(); err != nil {
+			return fmt.Errorf("bundle: role %s: %w", r.name, err)
+		}
+	}
+	if b.Quorum > uint(len(b.Witnesses)) {
+		return fmt.Errorf("bundle: quorum %d of %d witnesses", b.Quorum, len(b.Witnesses))
+	}
+	for _, l := range []LogTrust{b.Control, b.Events} {
+		if l.Origin == "" || len(l.Key) != 32 {
+			return errors.New("bundle: log without origin or 32-byte key")
+		}
+	}
+	seen := map[string]bool{}
+	for _, w := range b.Witnesses {
+		if w.Name == "" || len(w.Key) != 32 || seen[w.Name] || seen[string(w.Key)] {
+			return errors.New("bundle: witness without name or 32-byte key, or named twice")
+		}
+		seen[w.Name], seen[string(w.Key)] = true, true
+	}
+	return nil
+}
+
+// VerifyBundle checks that envelope may replace current: same product, the next version, signed by the threshold of both.
+// With a nil current it is the first bundle, signed by its own root: the caller must anchor it otherwise (the fuses do).
+func VerifyBundle(current *Bundle, envelope []byte) (Bundle, error) {
+	payload, _, err := ThresholdPayload(TypeBundle, envelope)
+	if err != nil {
+		return Bundle{}, err
+	}
+	next, err := DecodeBundle(payload)
+	if err != nil {
+		return Bundle{}, err
+	}
+	if _, err := VerifyThreshold(TypeBundle, envelope, next.Root); err != nil {
+		return Bundle{}, fmt.Errorf("by its own root: %w", err)
+	}
+	if current == nil {
+		return next, nil
+	}
+	if _, err := VerifyThreshold(TypeBundle, envelope, current.Root); err != nil {
+		return Bundle{}, fmt.Errorf("by the current root: %w", err)
+	}
+	if next.Product != current.Product {
+		return Bundle{}, fmt.Errorf("bundle is for product %q, this is %q", next.Product, current.Product)
+	}
+	if next.Version != current.Version+1 {
+		return Bundle{}, fmt.Errorf("bundle version %d does not follow %d", next.Version, current.Version)
+	}
+	if next.Floor < current.Floor {
+		return Bundle{}, fmt.Errorf("bundle lowers the security floor from %d to %d", current.Floor, next.Floor)
+	}
+	return next, nil
+}
+
+// find gives the key of the role that kid names.
+func (s KeySet) find(kid KeyID) ([]byte, bool) {
+	for _, der := range s.Keys {
+		if keyIDOfSPKI(der) == kid {
+			return der, true
+		}
+	}
+	return nil, false
+}
+
+// Verify1 checks a COSE_Sign1 by any one key of the role, and returns the payload.
+func (s KeySet) Verify1(typ Type, envelope []byte) ([]byte, error) {
+	o, err := Parse1(typ, envelope)
+	if err != nil {
+		return nil, err
+	}
+	der, ok := s.find(o.KeyID)
+	if !ok {
+		return nil, fmt.Errorf("%s: key %x is not in the role", typ, o.KeyID)
+	}
+	pub, err := parseKey(der)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.Verify(pub); err != nil {
+		return nil, err
+	}
+	return o.Payload, nil
+}

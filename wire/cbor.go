@@ -1,0 +1,68 @@
+package wire
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+
+	"github.com/fxamacker/cbor/v2"
+)
+
+// ErrTooLarge is returned before any parsing when a message exceeds the bound of its type.
+var ErrTooLarge = errors.New("message too large")
+
+// ErrNotDeterministic is returned when bytes decode, but are not the one encoding of what they say.
+var ErrNotDeterministic = errors.New("not in deterministic encoding")
+
+var encMode, decMode = modes()
+
+func modes() (cbor.EncMode, cbor.DecMode) {
+	encOpts := cbor.CoreDetEncOptions()
+	enc, err := encOpts.EncMode()
+	if err != nil {
+		panic(err) // constant options: can only fail when the library changes under us
+	}
+	dec, err := cbor.DecOptions{
+		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
+		IndefLength:       cbor.IndefLengthForbidden,
+		TagsMd:            cbor.TagsForbidden,
+		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
+		MaxNestedLevels:   8,
+		MaxArrayElements:  4096,
+		MaxMapPairs:       256,
+		UTF8:              cbor.UTF8RejectInvalid,
+		IntDec:            cbor.IntDecConvertNone,
+	}.DecMode()
+	if err != nil {
+		panic(err)
+	}
+	return enc, dec
+}
+
+// Marshal writes v in the core deterministic encoding.
+func Marshal(v any) ([]byte, error) {
+	b, err := encMode.Marshal(v)
+	if err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return b, nil
+}
+
+// Unmarshal reads data into v, a pointer. It refuses more than limit bytes, unknown or repeated keys, indefinite lengths,
+// tags, trailing bytes, and any encoding but the deterministic one.
+func Unmarshal(data []byte, v any, limit int) error {
+	if len(data) > limit {
+		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(data), limit)
+	}
+	if err := decMode.Unmarshal(data, v); err != nil {
+		return fmt.Errorf("decode %T: %w", v, err)
+	}
+	again, err := encMode.Marshal(v)
+	if err != nil {
+		return fmt.Errorf("decode %T: %w", v, err)
+	}
+	if !bytes.Equal(again, data) {
+		return fmt.Errorf("decode %T: %w", v, ErrNotDeterministic)
+	}
+	return nil
+}

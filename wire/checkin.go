@@ -1,0 +1,131 @@
+package wire
+
+import (
+	"errors"
+	"fmt"
+)
+
+// Checkin is what a device says when it asks "anything for me?". It is inside mutual TLS; what must be proven is in the
+// evidence, the device log and the receipts, which are signed.
+type Checkin struct {
+	Nonce     []byte        `cbor:"1,keyasint"`           // fresh, 32 bytes; a directive must carry it
+	Release   []byte        `cbor:"2,keyasint,omitempty"` // digest of what runs
+	Version   string        `cbor:"3,keyasint,omitempty"`
+	Trial     bool          `cbor:"4,keyasint,omitempty"` // running, not confirmed yet
+	State     string        `cbor:"5,keyasint"`           // the agent's own: active, quarantined, dormant, recovery
+	Counter   uint64        `cbor:"6,keyasint"`           // highest directive counter accepted
+	Bundle    uint64        `cbor:"7,keyasint"`           // trust bundle version
+	TreeSize  uint64        `cbor:"8,keyasint"`           // largest control-log size accepted
+	BootCount uint64        `cbor:"9,keyasint"`
+	Results   []Result      `cbor:"10,keyasint,omitempty"` // what became of earlier directives, oldest first
+	Healthy   bool          `cbor:"11,keyasint,omitempty"`
+	Health    string        `cbor:"12,keyasint,omitempty"` // what the program said
+	Reported  []ConfigEntry `cbor:"13,keyasint,omitempty"` // the twin's reported side
+	Progress  *Progress     `cbor:"14,keyasint,omitempty"`
+}
+
+// ConfigEntry is one named parameter.
+type ConfigEntry struct {
+	Name  string `cbor:"1,keyasint" json:"name"`
+	Value string `cbor:"2,keyasint" json:"value"`
+}
+
+// Progress of a running update, bytes.
+type Progress struct {
+	Done uint64 `cbor:"1,keyasint" json:"done"`
+	Of   uint64 `cbor:"2,keyasint" json:"of"`
+}
+
+// Outcome of a directive on the device.
+type Outcome string
+
+// Refused: a check failed, nothing was touched. Failed: acted on, did not work, the old state stands.
+const (
+	OutcomeDone    Outcome = "done"
+	OutcomeRefused Outcome = "refused"
+	OutcomeFailed  Outcome = "failed"
+)
+
+// Result tells what a device did with a delivery, and why.
+type Result struct {
+	Command []byte  `cbor:"1,keyasint" json:"command"` // digest of the command, as far as it could be read
+	Act     Act     `cbor:"2,keyasint" json:"act"`
+	Outcome Outcome `cbor:"3,keyasint" json:"outcome"`
+	Code    string  `cbor:"4,keyasint,omitempty" json:"code,omitempty"` // stable reason, e.g. "threshold", "not-logged"
+	Text    string  `cbor:"5,keyasint,omitempty" json:"text,omitempty"`
+	At      uint64  `cbor:"6,keyasint" json:"at"`
+	Seq     uint64  `cbor:"7,keyasint" json:"seq"` // rises with each result, so that a resent one is known
+}
+
+// CheckinReply says when to come back and what to do.
+type CheckinReply struct {
+	Time      uint64 `cbor:"1,keyasint"`           // the server's, seconds
+	NextPoll  uint64 `cbor:"2,keyasint"`           // milliseconds from now
+	Challenge []byte `cbor:"3,keyasint,omitempty"` // 32 bytes: attest with this nonce
+	Delivery  []byte `cbor:"4,keyasint,omitempty"` // an encoded Delivery
+	AckedSeq  uint64 `cbor:"5,keyasint"`           // results up to this are durable
+	Standing  string `cbor:"6,keyasint"`           // the server's view of the device's state
+}
+
+// AttestReply is the verifier's answer to evidence.
+type AttestReply struct {
+	Status  string   `cbor:"1,keyasint"` // EAR status: affirming, warning, contraindicated, none
+	Reasons []string `cbor:"2,keyasint,omitempty"`
+}
+
+// Bounds of the device API's bodies.
+const (
+	MaxCheckin      = 64 << 10
+	MaxCheckinReply = 512 << 10
+	MaxAttestReply  = 8 << 10
+)
+
+// EncodeCheckin writes c.
+func EncodeCheckin(c Checkin) ([]byte, error) { return Marshal(c) }
+
+// DecodeCheckin reads a check-in.
+func DecodeCheckin(data []byte) (Checkin, error) {
+	var c Checkin
+	if err := Unmarshal(data, &c, MaxCheckin); err != nil {
+		return Checkin{}, err
+	}
+	if len(c.Nonce) != 32 {
+		return Checkin{}, fmt.Errorf("check-in: nonce of %d bytes, want 32", len(c.Nonce))
+	}
+	if len(c.State) == 0 || len(c.State) > 32 || len(c.Health) > 1024 || len(c.Version) > 64 {
+		return Checkin{}, errors.New("check-in: state, health or version out of bounds")
+	}
+	for _, r := range c.Results {
+		if len(r.Text) > 1024 || len(r.Code) > 64 || len(r.Act) > 32 {
+			return Checkin{}, errors.New("check-in: result out of bounds")
+		}
+		if r.Outcome != OutcomeDone && r.Outcome != OutcomeRefused && r.Outcome != OutcomeFailed {
+			return Checkin{}, fmt.Errorf("check-in: outcome %q", r.Outcome)
+		}
+	}
+	return c, nil
+}
+
+// EncodeCheckinReply writes r.
+func EncodeCheckinReply(r CheckinReply) ([]byte, error) { return Marshal(r) }
+
+// DecodeCheckinReply reads the reply.
+func DecodeCheckinReply(data []byte) (CheckinReply, error) {
+	var r CheckinReply
+	if err := Unmarshal(data, &r, MaxCheckinReply); err != nil {
+		return CheckinReply{}, err
+	}
+	if n := len(r.Challenge); n != 0 && n != 32 {
+		return CheckinReply{}, fmt.Errorf("check-in reply: challenge of %d bytes", n)
+	}
+	return r, nil
+}
+
+// EncodeAttestReply writes r.
+func EncodeAttestReply(r AttestReply) ([]byte, error) { return Marshal(r) }
+
+// DecodeAttestReply reads the verifier's answer.
+func DecodeAttestReply(data []byte) (AttestReply, error) {
+	var r AttestReply
+	return r, Unmarshal(data, &r, MaxAttestReply)
+}

@@ -1,0 +1,179 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"slices"
+
+	"golang.org/x/mod/semver"
+)
+
+// UpdateModel says how the software of a product may change.
+type UpdateModel string
+
+// The update models: once and never again; the whole image through a staging area; several areas on their own.
+const (
+	ModelOTP   UpdateModel = "otp"
+	ModelBlob  UpdateModel = "blob"
+	ModelAsset UpdateModel = "asset"
+)
+
+// ComponentKind says what the boot manager does with a component.
+type ComponentKind string
+
+// An exec component is started as a process; a data component is laid into its partition.
+const (
+	KindExec ComponentKind = "exec"
+	KindData ComponentKind = "data"
+)
+
+// HealthCheck says how the boot manager learns that a started component works.
+type HealthCheck string
+
+// HealthSocket asks the program over its health socket; HealthAlive is content when it still runs, or has ended with status
+// 0, after the grace period; HealthNone is for data.
+const (
+	HealthSocket HealthCheck = "socket"
+	HealthAlive  HealthCheck = "alive"
+	HealthNone   HealthCheck = "none"
+)
+
+// Component is one program or data area of a release.
+type Component struct {
+	Name    string        `cbor:"1,keyasint" json:"name"`
+	Kind    ComponentKind `cbor:"2,keyasint" json:"kind"`
+	Version string        `cbor:"3,keyasint" json:"version"` // semver
+	Size    uint64        `cbor:"4,keyasint" json:"size"`    // bytes
+	Digest  []byte        `cbor:"5,keyasint" json:"digest"`  // SHA-256
+	Health  HealthCheck   `cbor:"6,keyasint" json:"health"`
+	Args    []string      `cbor:"7,keyasint,omitempty" json:"args,omitempty"`
+}
+
+// Release is the manifest of what may run: signed offline by a threshold of the product's release keys.
+type Release struct {
+	ID         string      `cbor:"1,keyasint" json:"id"`
+	Product    string      `cbor:"2,keyasint" json:"product"`
+	Hardware   []string    `cbor:"3,keyasint" json:"hardware"` // hardware revisions it may run on
+	Model      UpdateModel `cbor:"4,keyasint" json:"model"`
+	Version    string      `cbor:"5,keyasint" json:"version"` // semver
+	Counter    uint32      `cbor:"6,keyasint" json:"counter"` // security counter, apart from the version
+	Components []Component `cbor:"7,keyasint" json:"components"`
+	RollbackTo [][]byte    `cbor:"8,keyasint,omitempty" json:"rollback_to,omitempty"` // releases (digest) one may return to from this
+	SBOM       []byte      `cbor:"9,keyasint,omitempty" json:"sbom,omitempty"`        // SHA-256 of the document
+	Provenance []byte      `cbor:"10,keyasint,omitempty" json:"provenance,omitempty"` // SHA-256 of the document
+	Created    uint64      `cbor:"11,keyasint" json:"created"`
+	Notes      string      `cbor:"12,keyasint,omitempty" json:"notes,omitempty"`
+}
+
+// MaxRelease bounds an encoded Release; MaxComponents the areas in one.
+const (
+	MaxRelease    = 32 << 10
+	MaxComponents = 64
+)
+
+// EncodeRelease writes r.
+func EncodeRelease(r Release) ([]byte, error) {
+	if err := r.check(); err != nil {
+		return nil, err
+	}
+	return Marshal(r)
+}
+
+// DecodeRelease reads a manifest's payload; its signatures are VerifyRelease's to check.
+func DecodeRelease(data []byte) (Release, error) {
+	var r Release
+	if err := Unmarshal(data, &r, MaxRelease); err != nil {
+		return Release{}, err
+	}
+	return r, r.check()
+}
+
+func (r Release) check() error {
+	switch {
+	case r.ID == "" || r.Product == "" || len(r.Hardware) == 0:
+		return errors.New("release: no id, product or hardware revision")
+	case !semver.IsValid("v" + r.Version):
+		return fmt.Errorf("release: version %q is not semver", r.Version)
+	case len(r.Components) == 0 || len(r.Components) > MaxComponents:
+		return fmt.Errorf("release: %d components", len(r.Components))
+	case r.Model != ModelOTP && r.Model != ModelBlob && r.Model != ModelAsset:
+		return fmt.Errorf("release: update model %q", r.Model)
+	}
+	names := map[string]bool{}
+	for _, c := range r.Components {
+		if err := c.check(); err != nil {
+			return fmt.Errorf("release: component %q: %w", c.Name, err)
+		}
+		if names[c.Name] {
+			return fmt.Errorf("release: component %q twice", c.Name)
+		}
+		names[c.Name] = true
+	}
+	for _, d := range r.RollbackTo {
+		if len(d) != sha256.Size {
+			return errors.New("release: rollback digest is not 32 bytes")
+		}
+	}
+	return nil
+}
+
+func (c Component) check() error {
+	if c.Name == "" || len(c.Name) > 64 || len(c.Digest) != sha256.Size || c.Size == 0 {
+		return errors.New("no name, size or SHA-256 digest")
+	}
+	switch c.Kind {
+	case KindExec:
+		if c.Health != HealthSocket && c.Health != HealthAlive {
+			return fmt.Errorf("health check %q", c.Health)
+		}
+	case KindData:
+		if c.Health != HealthNone {
+			return fmt.Errorf("health check %q of data", c.Health)
+		}
+	default:
+		return fmt.Errorf("kind %q", c.Kind)
+	}
+	return nil
+}
+
+// ReleaseDigest names a release: SHA-256 of its payload, so that another approval does not change it.
+func ReleaseDigest(payload []byte) [32]byte { return sha256.Sum256(payload) }
+
+// VerifyRelease checks the threshold of the bundle's release keys and that the release is for its product and not below its
+// floor. It says nothing about hardware, the device's own counter or the ledger: those are the device's to check.
+func VerifyRelease(b Bundle, envelope []byte) (Release, [32]byte, error) {
+	payload, err := VerifyThreshold(TypeRelease, envelope, b.Release)
+	if err != nil {
+		return Release{}, [32]byte{}, err
+	}
+	r, err := DecodeRelease(payload)
+	if err != nil {
+		return Release{}, [32]byte{}, err
+	}
+	if r.Product != b.Product {
+		return Release{}, [32]byte{}, fmt.Errorf("%w: it is for %q, this is %q", ErrOtherProduct, r.Product, b.Product)
+	}
+	if r.Counter < b.Floor {
+		return Release{}, [32]byte{}, fmt.Errorf("%w: security counter %d, floor %d", ErrRollback, r.Counter, b.Floor)
+	}
+	return r, ReleaseDigest(payload), nil
+}
+
+// Reasons a release is refused, for errors.Is.
+var (
+	ErrOtherProduct = errors.New("release for another product")
+	ErrRollback     = errors.New("older than allowed")
+)
+
+// RunsOn reports whether the release names hardware revision rev.
+func (r Release) RunsOn(rev string) bool { return slices.Contains(r.Hardware, rev) }
+
+// MayReturnTo reports whether the release's approvers allowed going back from it to digest.
+func (r Release) MayReturnTo(digest [32]byte) bool {
+	return slices.ContainsFunc(r.RollbackTo, func(d []byte) bool { return bytes.Equal(d, digest[:]) })
+}
+
+// CompareVersions orders two semver versions without their v: -1, 0, +1.
+func CompareVersions(a, b string) int { return semver.Compare("v"+a, "v"+b) }
