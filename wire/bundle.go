@@ -41,7 +41,7 @@ type NamedKey struct {
 // StreamKey is the public key of a retention bucket of the key-access service.
 type StreamKey struct {
 	Bucket string `cbor:"1,keyasint" json:"bucket"`
-	KEM    string `cbor:"2,keyasint" json:"kem"`
+	KEM    uint16 `cbor:"2,keyasint" json:"kem"` // HPKE KEM identifier (IANA), 0x0050 is MLKEM768-P256
 	Key    []byte `cbor:"3,keyasint" json:"key"`
 }
 

@@ -1,0 +1,111 @@
+// Package seal encrypts a device's data on the device, for readers its maker will name later.
+//
+// Stage 3, field: telemetry. A Stream opens an epoch under a fresh random key, seals that key to the key-access service's
+// retention bucket from the trust bundle, seals each sample under it, and signs the head of the chain. It keeps nothing on
+// disk: after a restart it opens a new epoch, so no key has to survive and no sequence number can repeat under one key.
+package seal
+
+import (
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Stream is one open stream of a device. It is for one goroutine.
+type Stream struct {
+	device, name string
+	key          crypto.Signer // the attestation key: origin
+	dataKey      []byte
+	epoch        wire.Epoch
+	opened       []byte // COSE_Sign1 of the epoch, until it has been taken
+	head         [32]byte
+	seq          uint64
+	pending      []wire.Sealed
+}
+
+// Open begins epoch number of stream name. Numbers must rise over restarts: the boot count does.
+func Open(device, name string, number uint64, bucket wire.StreamKey, key crypto.Signer, now time.Time) (*Stream, error) {
+	dataKey := make([]byte, 32)
+	if _, err := rand.Read(dataKey); err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
+	}
+	sealed, err := wire.SealEpochKey(bucket, device, name, number, dataKey)
+	if err != nil {
+		return nil, fmt.Errorf("stream %s: %w", name, err)
+	}
+	e := wire.Epoch{
+		Device: device, Stream: name, Epoch: number, Bucket: bucket.Bucket, KEM: bucket.KEM,
+		Sealed: sealed, Opened: uint64(now.Unix()),
+	}
+	payload, err := wire.EncodeEpoch(e)
+	if err != nil {
+		return nil, err
+	}
+	opened, err := wire.Sign1(wire.TypeEpoch, payload, key)
+	if err != nil {
+		return nil, err
+	}
+	return &Stream{
+		device: device, name: name, key: key, dataKey: dataKey, epoch: e, opened: opened, head: sha256.Sum256(payload),
+	}, nil
+}
+
+// ErrFull says that more samples wait than one upload can carry: upload first, nothing was dropped.
+var ErrFull = errors.New("samples wait to be uploaded")
+
+const maxPending = 256
+
+// Add seals one sample.
+func (s *Stream) Add(sample []byte) error {
+	if len(s.pending) >= maxPending {
+		return fmt.Errorf("stream %s: %w", s.name, ErrFull)
+	}
+	r, err := wire.SealRecord(s.dataKey, s.device, s.name, s.epoch.Epoch, s.seq+1, sample)
+	if err != nil {
+		return err
+	}
+	s.seq++
+	s.head = wire.NextHead(s.head, r)
+	s.pending = append(s.pending, r)
+	return nil
+}
+
+// Pending reports how many samples wait.
+func (s *Stream) Pending() int { return len(s.pending) }
+
+// Upload gives everything not yet acknowledged: the same again until Acked.
+func (s *Stream) Upload(closing bool) (wire.Upload, error) {
+	payload, err := wire.EncodeSeries(wire.Series{
+		Device: s.device, Stream: s.name, Epoch: s.epoch.Epoch, Last: s.seq, Head: s.head[:], Closed: closing,
+	})
+	if err != nil {
+		return wire.Upload{}, err
+	}
+	series, err := wire.Sign1(wire.TypeSeries, payload, s.key)
+	if err != nil {
+		return wire.Upload{}, err
+	}
+	u := wire.Upload{Records: s.pending, Series: [][]byte{series}}
+	if s.opened != nil {
+		u.Epochs = [][]byte{s.opened}
+	}
+	return u, nil
+}
+
+// Acked forgets what the server has made durable: the records of an upload it answered with success.
+func (s *Stream) Acked(u wire.Upload) {
+	s.opened = nil
+	n := 0
+	if k := len(u.Records); k > 0 {
+		last := u.Records[k-1].Seq
+		for n < len(s.pending) && s.pending[n].Seq <= last {
+			n++
+		}
+	}
+	s.pending = append([]wire.Sealed(nil), s.pending[n:]...)
+}

@@ -1,0 +1,138 @@
+// Package fleet is the read side: what a person looks at.
+//
+// Over all stages. It never writes. What it shows of the past comes from the ledger, each line with its place there, so that
+// a reader can ask for the proof; what it shows of the present comes from the stages' tables, and says when it is from.
+package fleet
+
+import (
+	"context"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+)
+
+// Device is a row of the fleet list.
+type Device struct {
+	ID         string     `json:"id"`
+	Product    string     `json:"product"`
+	Hardware   string     `json:"hardware"`
+	State      string     `json:"state"`
+	Legitimacy string     `json:"legitimacy"`
+	Version    string     `json:"version"` // running; empty when never heard of
+	Release    string     `json:"release"` // digest, hex
+	Trial      bool       `json:"trial"`
+	Health     string     `json:"health"`  // healthy, unhealthy, unknown
+	Verdict    string     `json:"verdict"` // EAR status, or unknown: never a guess
+	VerdictAt  *time.Time `json:"verdict_at,omitempty"`
+	LastSeen   *time.Time `json:"last_seen,omitempty"`
+	Findings   int        `json:"findings"` // open ones
+}
+
+// Detail is the device page's head.
+type Detail struct {
+	Device
+	Order      string     `json:"order"`
+	Made       *time.Time `json:"made,omitempty"`
+	ChipUID    string     `json:"chip_uid"`
+	KeyOrigin  string     `json:"key_origin"`
+	Virtual    bool       `json:"virtual"`
+	Bundle     uint64     `json:"bundle"`
+	BootCount  uint64     `json:"boot_count"`
+	Reasons    []string   `json:"verdict_reasons"`
+	HealthText string     `json:"health_text"`
+}
+
+// Line is one event of a timeline. Index is nil until the fact has its place, some 50 ms after it happened.
+type Line struct {
+	At      time.Time `json:"at"`
+	Kind    string    `json:"kind"`
+	Actor   string    `json:"actor"`
+	Log     string    `json:"log"`
+	Index   *uint64   `json:"index"`
+	Text    string    `json:"text"`
+	Subject string    `json:"subject"`
+}
+
+// Query selects devices. After is the ID of the last row of the page before.
+type Query struct {
+	Product string
+	State   string
+	After   string
+	Limit   int
+}
+
+// Summary counts the fleet.
+type Summary struct {
+	Total    int            `json:"total"`
+	States   map[string]int `json:"states"`
+	Versions map[string]int `json:"versions"`
+	Verdicts map[string]int `json:"verdicts"`
+	Findings int            `json:"findings"`
+	At       time.Time      `json:"at"`
+}
+
+// Reader is the store's read side. Devices come in order of ID; Timeline oldest first. A device nobody knows is a fault of
+// kind NotFound.
+type Reader interface {
+	FleetSummary(ctx context.Context) (Summary, error)
+	FleetDevices(ctx context.Context, q Query) ([]Device, error)
+	FleetDevice(ctx context.Context, id string) (Detail, error)
+	FleetTimeline(ctx context.Context, id string, limit int) ([]Line, error)
+}
+
+// Service authorises reading.
+type Service struct {
+	reader Reader
+	guard  *access.Guard
+}
+
+// NewService makes the read side.
+func NewService(reader Reader, guard *access.Guard) *Service { return &Service{reader: reader, guard: guard} }
+
+// MaxPage bounds a page of the list; MaxTimeline a timeline.
+const (
+	MaxPage     = 200
+	MaxTimeline = 1000
+)
+
+// Summary counts the fleet.
+func (s *Service) Summary(ctx context.Context, caller access.Caller) (Summary, error) {
+	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "fleet"}); err != nil {
+		return Summary{}, err
+	}
+	return s.reader.FleetSummary(ctx)
+}
+
+// Devices gives a page, and the key of the next one when there is more.
+func (s *Service) Devices(ctx context.Context, caller access.Caller, q Query) (page []Device, next string, err error) {
+	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "fleet", Product: q.Product}); err != nil {
+		return nil, "", err
+	}
+	if q.Limit <= 0 || q.Limit > MaxPage {
+		q.Limit = MaxPage
+	}
+	limit := q.Limit
+	q.Limit++
+	page, err = s.reader.FleetDevices(ctx, q)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(page) > limit {
+		page = page[:limit]
+		next = page[limit-1].ID
+	}
+	return page, next, nil
+}
+
+// Device gives one device and its timeline.
+func (s *Service) Device(ctx context.Context, caller access.Caller, id string) (Detail, []Line, error) {
+	d, err := s.reader.FleetDevice(ctx, id)
+	if err != nil {
+		return Detail{}, nil, err
+	}
+	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "device", ID: id, Product: d.Product}); err != nil {
+		return Detail{}, nil, err
+	}
+	lines, err := s.reader.FleetTimeline(ctx, id, MaxTimeline)
+	return d, lines, err
+}

@@ -1,0 +1,385 @@
+// Package telemetry keeps sealed data of devices and decides who may read it.
+//
+// Stage 3, field. The store sees sequence numbers and ciphertext, never a key; the key-access half sees sealed keys, never
+// ciphertext. A read is a decision first: it is in the ledger, allowed or denied, before a key is opened, and a decision that
+// cannot be recorded is a denial. What one operator of both halves could do is in the threat model.
+package telemetry
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/hpke"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Grant lets one reader read one stream of a product's devices for a purpose, until a day.
+type Grant struct {
+	ID      string    `json:"id"`
+	Reader  string    `json:"reader"` // a caller's ID
+	Product string    `json:"product"`
+	Stream  string    `json:"stream"`
+	Purpose string    `json:"purpose"`
+	Until   time.Time `json:"until"`
+}
+
+// Range is what is stored of one epoch.
+type Range struct {
+	Epoch   wire.Epoch    `json:"epoch"`
+	Records []wire.Sealed `json:"-"`
+	Holes   []uint64      `json:"holes"`            // sequence numbers that never came, first 100
+	Proven  uint64        `json:"proven"`           // up to here the device has signed the chain
+	Closed  bool          `json:"closed"`           // and said it is all
+	Payload []byte        `json:"-"`                // the epoch's signed payload: where the chain begins
+	Heads   [][]byte      `json:"heads,omitempty"`  // COSE_Sign1(Series), newest last
+	Opened  []byte        `json:"opened,omitempty"` // COSE_Sign1(Epoch)
+}
+
+// Store keeps streams and grants. Each write is durable when it returns nil.
+type Store interface {
+	// PutUpload stores an upload whole or not at all, with its facts. A record that is there already must be the same bytes;
+	// other bytes under one sequence number are ErrForked.
+	PutUpload(ctx context.Context, device string, in Incoming, facts ...ledger.Fact) error
+	// Epochs gives the stored epochs of a stream, oldest first, records included, at most limit.
+	Epochs(ctx context.Context, device, stream string, limit int) ([]Range, error)
+	// PutGrant stores a grant.
+	PutGrant(ctx context.Context, g Grant, facts ...ledger.Fact) error
+	// Grants lists the grants of a reader in a product.
+	Grants(ctx context.Context, reader, product string) ([]Grant, error)
+	// Decide appends the fact of a read decision.
+	Decide(ctx context.Context, f ledger.Fact) error
+	// Origin gives the attestation key and product of a device.
+	Origin(ctx context.Context, device string) (key crypto.PublicKey, product string, err error)
+}
+
+// Incoming is a verified upload.
+type Incoming struct {
+	Epochs  []SignedEpoch
+	Records []wire.Sealed
+	Series  []SignedSeries
+}
+
+// SignedEpoch and SignedSeries keep the envelope beside what it says.
+type SignedEpoch struct {
+	Epoch             wire.Epoch
+	Payload, Envelope []byte
+}
+
+// SignedSeries is a head and its envelope.
+type SignedSeries struct {
+	Series   wire.Series
+	Envelope []byte
+}
+
+// ErrForked says that a device sent two different records under one sequence number.
+var ErrForked = errors.New("two records under one sequence number")
+
+// KeyAccess opens epoch keys: the only holder of bucket keys. Reseal never receives ciphertext of a record.
+type KeyAccess struct {
+	buckets map[string]hpke.PrivateKey
+}
+
+// NewKeyAccess holds the private keys of the retention buckets, by name.
+func NewKeyAccess(buckets map[string]hpke.PrivateKey) *KeyAccess { return &KeyAccess{buckets: buckets} }
+
+// Reseal opens the epoch's key and seals it to the reader, bound to the decision that allowed it.
+func (k *KeyAccess) Reseal(e wire.Epoch, reader hpke.PublicKey, decision []byte) ([]byte, error) {
+	key, ok := k.buckets[e.Bucket]
+	if !ok {
+		return nil, fault.New(fault.NotFound, "stream.bucket-destroyed",
+			fmt.Sprintf("the key of retention bucket %q is not there", e.Bucket), "its retention has ended; the data is gone for good")
+	}
+	dataKey, err := wire.OpenEpochKey(key, e, nil, e.Sealed)
+	if err != nil {
+		return nil, err
+	}
+	return wire.ResealEpochKey(reader, e, decision, dataKey)
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Store Store
+	Keys  *KeyAccess
+	Guard *access.Guard
+	Now   func() time.Time
+}
+
+// Service is the telemetry stage.
+type Service struct{ cfg Config }
+
+// NewService makes the stage.
+func NewService(cfg Config) *Service {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg}
+}
+
+// Ingest stores what device sent: nothing is acknowledged before it is durable, and nothing without the device's signature
+// over its epoch and head.
+func (s *Service) Ingest(ctx context.Context, caller access.Caller, device string, body []byte) error {
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamWrite, access.Resource{Type: "device", ID: device}); err != nil {
+		return err
+	}
+	up, err := wire.DecodeUpload(body)
+	if err != nil {
+		return fault.Newf(fault.Invalid, "stream.malformed", "upload of device %s: %w", device, err)
+	}
+	key, _, err := s.cfg.Store.Origin(ctx, device)
+	if err != nil {
+		return err
+	}
+	in := Incoming{Records: up.Records}
+	var facts []ledger.Fact
+	for _, env := range up.Epochs {
+		e, err := verifyEpoch(env, device, key)
+		if err != nil {
+			return fault.Newf(fault.Invalid, "stream.epoch", "upload of device %s: %w", device, err)
+		}
+		in.Epochs = append(in.Epochs, e)
+		facts = append(facts, ledger.New(ledger.Events, ledger.KindTelemetryEpochOpened, s.cfg.Now(), caller.ID, device, nil, env))
+	}
+	for _, env := range up.Series {
+		payload, err := wire.Verify1(wire.TypeSeries, env, key)
+		if err != nil {
+			return fault.Newf(fault.Invalid, "stream.series", "upload of device %s: %w", device, err)
+		}
+		se, err := wire.DecodeSeries(payload)
+		if err != nil || se.Device != device {
+			return fault.Newf(fault.Invalid, "stream.series", "upload of device %s: head of %q: %w", device, se.Device, err)
+		}
+		in.Series = append(in.Series, SignedSeries{Series: se, Envelope: env})
+	}
+	err = s.cfg.Store.PutUpload(ctx, device, in, facts...)
+	if errors.Is(err, ErrForked) {
+		return fault.Newf(fault.Conflict, "stream.forked", "upload of device %s: %w", device, err)
+	}
+	return err
+}
+
+func verifyEpoch(env []byte, device string, key crypto.PublicKey) (SignedEpoch, error) {
+	payload, err := wire.Verify1(wire.TypeEpoch, env, key)
+	if err != nil {
+		return SignedEpoch{}, err
+	}
+	e, err := wire.DecodeEpoch(payload)
+	if err != nil {
+		return SignedEpoch{}, err
+	}
+	if e.Device != device {
+		return SignedEpoch{}, fmt.Errorf("epoch of device %s", e.Device)
+	}
+	return SignedEpoch{Epoch: e, Payload: payload, Envelope: env}, nil
+}
+
+// Grant gives a reader the right to a stream.
+func (s *Service) Grant(ctx context.Context, caller access.Caller, g Grant) error {
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, access.Resource{Type: "stream", ID: g.Stream, Product: g.Product}); err != nil {
+		return err
+	}
+	if g.ID == "" || g.Reader == "" || g.Product == "" || g.Stream == "" || g.Purpose == "" || !g.Until.After(s.cfg.Now()) {
+		return fault.New(fault.Invalid, "grant.incomplete", "a grant needs id, reader, product, stream, purpose and a day in the future", "")
+	}
+	data, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	return s.cfg.Store.PutGrant(ctx, g, ledger.New(ledger.Control, ledger.KindAccessChanged, s.cfg.Now(), caller.ID, g.ID, nil, data))
+}
+
+// ReadRequest asks for a stream of a device.
+type ReadRequest struct {
+	Device  string `json:"device"`
+	Stream  string `json:"stream"`
+	Purpose string `json:"purpose"`
+	KEM     uint16 `json:"kem"`
+	Key     []byte `json:"key"` // the reader's HPKE public key
+}
+
+// Readable is one epoch as a reader gets it: ciphertext, and the key sealed to him alone.
+type Readable struct {
+	Epoch     wire.Epoch    `json:"epoch"`
+	SealedKey []byte        `json:"sealed_key"`
+	Records   []wire.Sealed `json:"records"`
+	Holes     []uint64      `json:"holes,omitempty"`
+	Opened    []byte        `json:"opened"`
+	Heads     [][]byte      `json:"heads"`
+}
+
+// ReadReply carries the decision's UID, to which the sealed keys are bound.
+type ReadReply struct {
+	Decision []byte     `json:"decision"`
+	Epochs   []Readable `json:"epochs"`
+}
+
+// decided is the Data of a read decision.
+type decided struct {
+	Reader  string   `json:"reader"`
+	Device  string   `json:"device"`
+	Stream  string   `json:"stream"`
+	Purpose string   `json:"purpose"`
+	Epochs  []uint64 `json:"epochs"`
+	Allowed bool     `json:"allowed"`
+	Grant   string   `json:"grant,omitempty"`
+	Key     []byte   `json:"reader_key_sha256"`
+}
+
+const maxEpochsPerRead = 64
+
+// Read decides, records the decision, and only then opens keys for the reader.
+func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadRequest) (ReadReply, error) {
+	_, product, err := s.cfg.Store.Origin(ctx, req.Device)
+	if err != nil {
+		return ReadReply{}, err
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamRead, access.Resource{Type: "stream", ID: req.Stream, Product: product}); err != nil {
+		return ReadReply{}, errors.Join(err, s.decide(ctx, caller, req, nil, "", nil))
+	}
+	reader, err := readerKey(req)
+	if err != nil {
+		return ReadReply{}, err
+	}
+	grants, err := s.cfg.Store.Grants(ctx, caller.ID, product)
+	if err != nil {
+		return ReadReply{}, err
+	}
+	grant := matching(grants, req, s.cfg.Now())
+	if grant == "" {
+		denied := fault.New(fault.Denied, "stream.no-grant",
+			fmt.Sprintf("%s has no grant to read stream %q of product %q for %q", caller.ID, req.Stream, product, req.Purpose),
+			"ask who manages the stream for one; the refusal is in the ledger")
+		if err := s.decide(ctx, caller, req, nil, "", nil); err != nil {
+			return ReadReply{}, err
+		}
+		return ReadReply{}, denied
+	}
+	ranges, err := s.cfg.Store.Epochs(ctx, req.Device, req.Stream, maxEpochsPerRead)
+	if err != nil {
+		return ReadReply{}, err
+	}
+	var uid [16]byte
+	if err := s.decide(ctx, caller, req, ranges, grant, &uid); err != nil {
+		return ReadReply{}, err
+	}
+	reply := ReadReply{Decision: uid[:]}
+	for _, r := range ranges {
+		sealed, err := s.cfg.Keys.Reseal(r.Epoch, reader, uid[:])
+		if err != nil {
+			return ReadReply{}, err
+		}
+		reply.Epochs = append(reply.Epochs, Readable{
+			Epoch: r.Epoch, SealedKey: sealed, Records: r.Records, Holes: r.Holes, Opened: r.Opened, Heads: r.Heads,
+		})
+	}
+	return reply, nil
+}
+
+func readerKey(req ReadRequest) (hpke.PublicKey, error) {
+	kem, err := hpke.NewKEM(req.KEM)
+	if err == nil {
+		var pub hpke.PublicKey
+		if pub, err = kem.NewPublicKey(req.Key); err == nil {
+			return pub, nil
+		}
+	}
+	return nil, fault.Newf(fault.Invalid, "stream.reader-key", "the reader's key: %w", err)
+}
+
+func matching(grants []Grant, req ReadRequest, now time.Time) string {
+	for _, g := range grants {
+		if g.Stream == req.Stream && g.Purpose == req.Purpose && now.Before(g.Until) {
+			return g.ID
+		}
+	}
+	return ""
+}
+
+// decide puts the decision in the ledger; a nil uid with no grant is a denial.
+func (s *Service) decide(ctx context.Context, caller access.Caller, req ReadRequest, ranges []Range, grant string, uid *[16]byte) error {
+	sum := sha256.Sum256(req.Key)
+	d := decided{
+		Reader: caller.ID, Device: req.Device, Stream: req.Stream, Purpose: req.Purpose,
+		Allowed: grant != "", Grant: grant, Key: sum[:], Epochs: []uint64{},
+	}
+	for _, r := range ranges {
+		d.Epochs = append(d.Epochs, r.Epoch.Epoch)
+	}
+	data, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	f := ledger.New(ledger.Events, ledger.KindTelemetryReadDecided, s.cfg.Now(), caller.ID, req.Device, nil, data)
+	if uid != nil {
+		*uid = f.UID
+	}
+	return s.cfg.Store.Decide(ctx, f)
+}
+
+// OpenAll is the reader's half: it opens the keys, checks the device's signatures over epoch and head, and gives the samples
+// up to the newest signed head. Records behind it are not yet proven to come from the device and are left out.
+func OpenAll(reply ReadReply, reader hpke.PrivateKey, device crypto.PublicKey, deviceID string) ([][]byte, error) {
+	var out [][]byte
+	for _, e := range reply.Epochs {
+		signed, err := verifyEpoch(e.Opened, deviceID, device)
+		if err != nil {
+			return nil, err
+		}
+		dataKey, err := wire.OpenEpochKey(reader, signed.Epoch, reply.Decision, e.SealedKey)
+		if err != nil {
+			return nil, err
+		}
+		last, want, err := newestHead(e.Heads, signed.Epoch, device)
+		if err != nil {
+			return nil, err
+		}
+		head := sha256.Sum256(signed.Payload)
+		for _, r := range e.Records {
+			if r.Seq > last {
+				break
+			}
+			sample, err := wire.OpenRecord(dataKey, deviceID, r)
+			if err != nil {
+				return nil, err
+			}
+			head = wire.NextHead(head, r)
+			out = append(out, sample)
+		}
+		if !bytes.Equal(head[:], want) {
+			return nil, fmt.Errorf("epoch %d: the records are not those the device signed", signed.Epoch.Epoch)
+		}
+	}
+	return out, nil
+}
+
+func newestHead(heads [][]byte, e wire.Epoch, device crypto.PublicKey) (uint64, []byte, error) {
+	var best *wire.Series
+	for _, env := range heads {
+		payload, err := wire.Verify1(wire.TypeSeries, env, device)
+		if err != nil {
+			return 0, nil, err
+		}
+		se, err := wire.DecodeSeries(payload)
+		if err != nil {
+			return 0, nil, err
+		}
+		if se.Device != e.Device || se.Stream != e.Stream || se.Epoch != e.Epoch {
+			return 0, nil, fmt.Errorf("head of epoch %d of %s/%s", se.Epoch, se.Device, se.Stream)
+		}
+		if best == nil || se.Last > best.Last {
+			best = &se
+		}
+	}
+	if best == nil {
+		return 0, nil, fmt.Errorf("epoch %d: the device has signed no head yet", e.Epoch)
+	}
+	return best.Last, best.Head, nil
+}
