@@ -1,0 +1,62 @@
+// Package ledger keeps every decision and every life-cycle event as a fact in one of two witnessed logs.
+//
+// Under all stages. A fact commits in the same transaction as the change it tells of; a sequencer gives it its place, a
+// publisher signs checkpoints, witnesses cosign them. What it guarantees: nothing acknowledged is lost, nothing placed is ever
+// changed or moved, and a log that would contradict what was once witnessed is not signed. It trusts the database to keep what
+// it committed, and checks that against the exported tiles at every start.
+package ledger
+
+import (
+	"crypto/rand"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Log names one of the two logs.
+type Log string
+
+// Control holds what devices verify: releases, commands, warrants, bundles. Events holds everything else.
+const (
+	Control Log = "control"
+	Events  Log = "events"
+)
+
+// Kind says what a fact tells of; kinds.go lists them all.
+type Kind string
+
+// Ref is a fact's place.
+type Ref struct {
+	Log   Log    `json:"log"`
+	Index uint64 `json:"index"`
+}
+
+// Fact is one decision or event.
+type Fact struct {
+	Log     Log
+	UID     [16]byte
+	Kind    Kind
+	At      time.Time
+	Actor   string // who did it: a caller's ID
+	Subject string // what it is about: a device, release, rollout, order …
+	Cause   *Ref   // the fact that led here
+	Data    []byte // see kinds.go
+}
+
+// New makes a fact with a fresh UID, by which its place can be asked for later.
+func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
+	f := Fact{Log: log, Kind: kind, At: at.UTC(), Actor: actor, Subject: subject, Cause: cause, Data: data}
+	_, _ = rand.Read(f.UID[:]) // never fails: crypto/rand ends the process instead
+	return f
+}
+
+// Encode gives the bytes whose hash is the leaf.
+func (f Fact) Encode() ([]byte, error) {
+	w := wire.Fact{
+		V: 1, UID: f.UID[:], Kind: string(f.Kind), At: f.At.UnixMilli(), Actor: f.Actor, Subject: f.Subject, Data: f.Data,
+	}
+	if f.Cause != nil {
+		w.Cause = &wire.FactCause{Log: string(f.Cause.Log), Index: f.Cause.Index}
+	}
+	return wire.EncodeFact(w)
+}
