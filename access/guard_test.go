@@ -1,0 +1,114 @@
+package access
+
+import (
+	"context"
+	"errors"
+	"go/ast"
+	"go/parser"
+	"go/token"
+	"strconv"
+	"strings"
+	"testing"
+
+	"github.com/hallmark-iot/hallmark/fault"
+)
+
+type recorder struct {
+	got  []Decision
+	fail error
+}
+
+func (r *recorder) Record(_ context.Context, d Decision) error {
+	r.got = append(r.got, d)
+	return r.fail
+}
+
+func TestRolesReachWhatTheyShouldAndNothingElse(t *testing.T) {
+	guard := func() (*Guard, *recorder) {
+		rec := &recorder{}
+		g, err := NewGuard(rec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return g, rec
+	}
+	pump := Resource{Type: "device", ID: "d1", Product: "pump"}
+	for _, c := range []struct {
+		who    Caller
+		action Action
+		res    Resource
+		want   bool
+	}{
+		{Caller{ID: "p:v", Kind: Person, Roles: []Role{Viewer}}, DeviceRead, pump, true},
+		{Caller{ID: "p:v", Kind: Person, Roles: []Role{Viewer}}, DeviceQuarantine, pump, false},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}}, DeviceQuarantine, pump, true},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}}, ReleaseApprove, pump, false},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Products: []string{"valve"}}, DeviceQuarantine, pump, false},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Products: []string{"pump"}}, DeviceQuarantine, pump, true},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Products: []string{"pump"}}, DeviceRead, Resource{Type: "fleet"}, false},
+		{Caller{ID: "p:a", Kind: Person, Roles: []Role{Admin}}, ReleasePublish, pump, false},
+		{Caller{ID: "p:n", Kind: Person}, DeviceRead, pump, false},
+		{Caller{}, DeviceRead, pump, false},
+		{DeviceCaller("d1"), DeviceCheckin, pump, true},
+		{DeviceCaller("d1"), DeviceRead, pump, false},
+		{Internal("reactions"), DeviceQuarantine, pump, true},
+	} {
+		g, rec := guard()
+		err := g.Check(t.Context(), c.who, c.action, c.res)
+		if (err == nil) != c.want {
+			t.Errorf("%v %s on %v: %v, want allowed=%v", c.who, c.action, c.res, err, c.want)
+		}
+		if err != nil && fault.KindOf(err) != fault.Denied {
+			t.Errorf("%v %s: %v is not a denial", c.who, c.action, err)
+		}
+		if len(rec.got) != 1 || rec.got[0].Allowed != c.want || rec.got[0].Action != c.action {
+			t.Errorf("%v %s: audited %+v", c.who, c.action, rec.got)
+		}
+	}
+}
+
+func TestADecisionThatCannotBeRecordedIsADenial(t *testing.T) {
+	full := errors.New("disk full")
+	g, err := NewGuard(&recorder{fail: full})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Check(t.Context(), Internal("x"), DeviceRead, Resource{}); !errors.Is(err, full) {
+		t.Errorf("got %v", err)
+	}
+}
+
+// Every action of actions.go must be named by a policy, and no policy may name one that does not exist.
+func TestEveryActionHasAPolicy(t *testing.T) {
+	f, err := parser.ParseFile(token.NewFileSet(), "actions.go", nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]bool{}
+	ast.Inspect(f, func(n ast.Node) bool {
+		if lit, ok := n.(*ast.BasicLit); ok && lit.Kind == token.STRING {
+			s, err := strconv.Unquote(lit.Value)
+			if err != nil {
+				t.Fatal(err)
+			}
+			known[s] = true
+		}
+		return true
+	})
+	if len(known) < 20 {
+		t.Fatalf("only %d actions found", len(known))
+	}
+	named := map[string]bool{}
+	for _, part := range strings.Split(string(policyText), `Action::"`)[1:] {
+		name, _, _ := strings.Cut(part, `"`)
+		named[name] = true
+		if !known[name] {
+			t.Errorf("policies name %q, which is no action", name)
+		}
+	}
+	for a := range known {
+		if !named[a] {
+			t.Errorf("no policy names %q", a)
+		}
+	}
+}

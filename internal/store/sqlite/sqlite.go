@@ -1,0 +1,110 @@
+// Package sqlite opens the store on an embedded SQLite: one file, no server, up to some 10⁵ devices on one node.
+//
+// Under all stages. WAL with synchronous=FULL: what was acknowledged survives the power. One process writes at a time; others
+// wait for the lock.
+package sqlite
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/url"
+	"os"
+	"regexp"
+
+	"github.com/pressly/goose/v3"
+	"modernc.org/sqlite"
+	sqlite3 "modernc.org/sqlite/lib"
+
+	"github.com/hallmark-iot/hallmark/internal/store"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// readers bounds the read pool: more only contend for the same two cores' cache.
+const readers = 8
+
+// Open opens, and if need be creates and migrates, the database in the file at path.
+func Open(ctx context.Context, path string) (*store.DB, error) {
+	d := dialect{path: path}
+	write, err := sql.Open("sqlite", dsn(path, "rwc"))
+	if err != nil {
+		return nil, d.Explain(err)
+	}
+	write.SetMaxOpenConns(1)
+	if err := migrate(ctx, write); err != nil {
+		return nil, errors.Join(d.Explain(err), write.Close())
+	}
+	conn, err := write.Conn(ctx)
+	if err != nil {
+		return nil, errors.Join(d.Explain(err), write.Close())
+	}
+	read, err := sql.Open("sqlite", dsn(path, "rw")+"&_pragma=query_only(1)")
+	if err != nil {
+		return nil, errors.Join(d.Explain(err), write.Close())
+	}
+	read.SetMaxOpenConns(readers)
+	read.SetMaxIdleConns(readers)
+	return store.New(read, conn, d), nil
+}
+
+func dsn(path, mode string) string {
+	v := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_pragma": {
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-32768)",
+	}}
+	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: v.Encode()}).String()
+}
+
+func migrate(ctx context.Context, db *sql.DB) error {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return err
+	}
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
+	if err != nil {
+		return fmt.Errorf("migrations: %w", err)
+	}
+	if _, err := p.Up(ctx); err != nil {
+		return fmt.Errorf("migrate: %w", err)
+	}
+	return nil
+}
+
+type dialect struct{ path string }
+
+var placeholder = regexp.MustCompile(`\$([0-9]+)`)
+
+// Rewrite turns $1, which SQLite takes for a name, into ?1.
+func (dialect) Rewrite(query string) string { return placeholder.ReplaceAllString(query, "?$1") }
+
+// Explain names the file and the remedy for what an operator can mend.
+func (d dialect) Explain(err error) error {
+	var e *sqlite.Error
+	if err == nil || !errors.As(err, &e) {
+		return err
+	}
+	say := func(text string) error { return fmt.Errorf("database %s: %s: %w", d.path, text, err) }
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL:
+		return say("the disk is full; nothing was acknowledged that is not stored; free space and try again")
+	case sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB:
+		return say("the file is damaged or is no database; stop, keep a copy of it, and restore the last backup: " +
+			"the ledger's export will tell what is missing")
+	case sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM:
+		return say("it cannot be written; give the user that runs hallmark write access to the file and its directory")
+	case sqlite3.SQLITE_CANTOPEN:
+		if _, stat := os.Stat(d.path); stat != nil {
+			return say("it cannot be opened; is the data directory right? `hallmark init --dir DIR` makes one")
+		}
+		return say("it cannot be opened; check the permissions of the file and its directory")
+	case sqlite3.SQLITE_BUSY:
+		return say("another process holds its lock; only one `hallmark serve` may use a data directory")
+	case sqlite3.SQLITE_IOERR:
+		return say("reading or writing failed; check the disk")
+	}
+	return err
+}
