@@ -1,0 +1,121 @@
+// Package durable writes files that are there, whole, after the power fails.
+//
+// Under all stages. The one place where state is written to files: to a temporary name, synced, renamed, and the directory
+// synced. It trusts the file system to rename atomically.
+package durable
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+)
+
+// WriteFile makes path hold data, or leaves it as it was. Missing directories are made, as private as perm.
+func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
+	dir := filepath.Dir(path)
+	if err := MkdirAll(dir, perm|(perm&0o444)>>2); err != nil { // who may read the file may enter its directory
+		return err
+	}
+	f, err := os.CreateTemp(dir, ".new-*")
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
+		}
+	}()
+	if _, err := f.Write(data); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Chmod(perm); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Sync(); err != nil {
+		return errors.Join(err, f.Close())
+	}
+	if err := f.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return SyncDir(dir)
+}
+
+// MkdirAll makes a directory and syncs the one it is in.
+func MkdirAll(dir string, perm os.FileMode) error {
+	if info, err := os.Stat(dir); err == nil {
+		if !info.IsDir() {
+			return fmt.Errorf("%s is a file, want a directory", dir)
+		}
+		return nil
+	}
+	if parent := filepath.Dir(dir); parent != dir {
+		if err := MkdirAll(parent, perm); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, perm); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return SyncDir(filepath.Dir(dir))
+}
+
+// SyncDir makes the names in dir durable.
+func SyncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
+}
+
+// Files is a directory of files by slash-separated path.
+type Files struct{ Dir string }
+
+func (f Files) path(name string) (string, error) {
+	if !filepath.IsLocal(filepath.FromSlash(name)) {
+		return "", fmt.Errorf("file name %q leaves its directory", name)
+	}
+	return filepath.Join(f.Dir, filepath.FromSlash(name)), nil
+}
+
+// Put writes a public file.
+func (f Files) Put(_ context.Context, name string, data []byte) error {
+	p, err := f.path(name)
+	if err != nil {
+		return err
+	}
+	return WriteFile(p, data, 0o644)
+}
+
+// Get reads a file; nil, nil when there is none.
+func (f Files) Get(_ context.Context, name string) ([]byte, error) {
+	p, err := f.path(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(p)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}
+
+// File is one private file, written whole.
+type File struct{ Path string }
+
+// Save replaces its content.
+func (f File) Save(_ context.Context, data []byte) error { return WriteFile(f.Path, data, 0o600) }
+
+// Load reads it; nil, nil when there is none.
+func (f File) Load(_ context.Context) ([]byte, error) {
+	data, err := os.ReadFile(f.Path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	return data, err
+}

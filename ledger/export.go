@@ -1,0 +1,73 @@
+package ledger
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"strings"
+)
+
+// tilePath is where a tile is served: tile/<L>/<N>, with .p/<W> while it is not full; level −1 are the entry bundles.
+func tilePath(level int, index uint64, width int) string {
+	name := "entries"
+	if level >= 0 {
+		name = fmt.Sprint(level)
+	}
+	n := fmt.Sprintf("%03d", index%1000)
+	for index >= 1000 {
+		index /= 1000
+		n = fmt.Sprintf("x%03d/%s", index%1000, n)
+	}
+	p := "tile/" + name + "/" + n
+	if width < tileWidth {
+		p += fmt.Sprintf(".p/%d", width)
+	}
+	return p
+}
+
+// export writes every file that a tree of size now has and the tree of size from had not: full tiles for good, the right edge
+// as partial tiles.
+func (p *Publisher) export(ctx context.Context, from, now uint64) error {
+	if from == now {
+		return nil
+	}
+	tiles := p.reader.tiles(ctx, p.cfg.Log)
+	for level := 0; now>>(tileHeight*level) > 0; level++ {
+		a, b := from>>(tileHeight*level), now>>(tileHeight*level)
+		if a == b {
+			continue
+		}
+		for index := a / tileWidth; index*tileWidth < b; index++ {
+			width := int(min(tileWidth, b-index*tileWidth))
+			data, err := tiles(level, index)
+			if err != nil {
+				return err
+			}
+			if len(data) < width*hashSize {
+				return fmt.Errorf("tile %d/%d is too short for size %d", level, index, now)
+			}
+			if err := p.cfg.Export.Put(ctx, tilePath(level, index, width), data[:width*hashSize]); err != nil {
+				return err
+			}
+		}
+	}
+	for index := from / tileWidth; index*tileWidth < now; index++ {
+		width := min(tileWidth, now-index*tileWidth)
+		entries, err := p.cfg.Store.Entries(ctx, p.cfg.Log, index*tileWidth, index*tileWidth+width)
+		if err != nil {
+			return err
+		}
+		if uint64(len(entries)) != width {
+			return fmt.Errorf("%s: %d entries from %d on, want %d", p.cfg.Log, len(entries), index*tileWidth, width)
+		}
+		var b strings.Builder
+		for _, e := range entries {
+			b.Write(binary.BigEndian.AppendUint16(nil, uint16(len(e))))
+			b.Write(e)
+		}
+		if err := p.cfg.Export.Put(ctx, tilePath(-1, index, int(width)), []byte(b.String())); err != nil {
+			return err
+		}
+	}
+	return nil
+}

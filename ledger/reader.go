@@ -1,0 +1,151 @@
+package ledger
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Published is the latest witnessed checkpoint of a log.
+type Published struct {
+	Size uint64
+	Root [32]byte
+	Note []byte // the signed note with its cosignatures
+}
+
+// ReadStore is the database as a reader of the logs needs it. Not found: ErrNotFound.
+type ReadStore interface {
+	// Locate gives the place of a fact; ok is false while it has none.
+	Locate(ctx context.Context, uid [16]byte) (ref Ref, ok bool, err error)
+	// Entries gives the entries [from, to) of a log, at most 4096.
+	Entries(ctx context.Context, log Log, from, to uint64) ([][]byte, error)
+	// Tile gives a tile as wide as it has become.
+	Tile(ctx context.Context, log Log, level int, index uint64) ([]byte, error)
+	// Published gives the newest checkpoint that enough witnesses have cosigned.
+	Published(ctx context.Context, log Log) (Published, error)
+	// State gives the sequenced state, which may be ahead of what is published.
+	State(ctx context.Context, log Log) (State, error)
+}
+
+// Errors of reading.
+var (
+	ErrNotFound        = errors.New("not in the ledger")
+	ErrNotYetWitnessed = errors.New("not yet under a witnessed checkpoint: try again in a moment")
+)
+
+// Reader finds facts and proves them.
+type Reader struct {
+	store   ReadStore
+	origins map[Log]string
+}
+
+// NewReader reads the logs of the given origins.
+func NewReader(store ReadStore, origins map[Log]string) *Reader {
+	return &Reader{store: store, origins: origins}
+}
+
+// Locate finds the place of a fact; ok is false while it has none.
+func (r *Reader) Locate(ctx context.Context, uid [16]byte) (Ref, bool, error) {
+	return r.store.Locate(ctx, uid)
+}
+
+// Latest gives the newest witnessed checkpoint.
+func (r *Reader) Latest(ctx context.Context, log Log) (Published, error) {
+	return r.store.Published(ctx, log)
+}
+
+// Entries gives the entries [from, to) of a log, as far as they are sequenced.
+func (r *Reader) Entries(ctx context.Context, log Log, from, to uint64) ([][]byte, error) {
+	return r.store.Entries(ctx, log, from, to)
+}
+
+// Entry gives one entry's bytes.
+func (r *Reader) Entry(ctx context.Context, ref Ref) ([]byte, error) {
+	es, err := r.store.Entries(ctx, ref.Log, ref.Index, ref.Index+1)
+	if err != nil {
+		return nil, err
+	}
+	if len(es) != 1 {
+		return nil, fmt.Errorf("%s entry %d: %w", ref.Log, ref.Index, ErrNotFound)
+	}
+	return es[0], nil
+}
+
+// Logged gives a fact with its proof under the newest witnessed checkpoint.
+func (r *Reader) Logged(ctx context.Context, uid [16]byte) (wire.Logged, error) {
+	ref, ok, err := r.store.Locate(ctx, uid)
+	if err != nil {
+		return wire.Logged{}, err
+	}
+	if !ok {
+		return wire.Logged{}, fmt.Errorf("fact %x: %w", uid, ErrNotYetWitnessed)
+	}
+	return r.Prove(ctx, ref)
+}
+
+// Prove gives the entry at ref with its proof under the newest witnessed checkpoint.
+func (r *Reader) Prove(ctx context.Context, ref Ref) (wire.Logged, error) {
+	cp, err := r.store.Published(ctx, ref.Log)
+	if err != nil {
+		return wire.Logged{}, err
+	}
+	if ref.Index >= cp.Size {
+		return wire.Logged{}, fmt.Errorf("%s entry %d: %w", ref.Log, ref.Index, ErrNotYetWitnessed)
+	}
+	entry, err := r.Entry(ctx, ref)
+	if err != nil {
+		return wire.Logged{}, err
+	}
+	path, err := tlog.ProveRecord(int64(cp.Size), int64(ref.Index), r.tiles(ctx, ref.Log))
+	if err != nil {
+		return wire.Logged{}, fmt.Errorf("prove %s entry %d: %w", ref.Log, ref.Index, err)
+	}
+	logSig, cosigs, err := SplitNote(cp.Note)
+	if err != nil {
+		return wire.Logged{}, err
+	}
+	p := wire.Proof{Index: ref.Index, Size: cp.Size, LogSignature: logSig, Cosignatures: cosigs, Path: make([][]byte, 0, len(path))}
+	for _, h := range path {
+		p.Path = append(p.Path, h[:])
+	}
+	return wire.Logged{Entry: entry, Proof: p}, nil
+}
+
+// Consistency proves that the tree of size now extends the tree of size old.
+func (r *Reader) Consistency(ctx context.Context, log Log, old, now uint64) ([][32]byte, error) {
+	if old == 0 || old == now {
+		return nil, nil
+	}
+	proof, err := tlog.ProveTree(int64(now), int64(old), r.tiles(ctx, log))
+	if err != nil {
+		return nil, fmt.Errorf("prove %s from %d to %d: %w", log, old, now, err)
+	}
+	out := make([][32]byte, len(proof))
+	for i, h := range proof {
+		out[i] = h
+	}
+	return out, nil
+}
+
+func (r *Reader) tiles(ctx context.Context, log Log) tileReader {
+	type key struct {
+		level int
+		index uint64
+	}
+	cache := map[key][]byte{}
+	return func(level int, index uint64) ([]byte, error) {
+		k := key{level, index}
+		if data, ok := cache[k]; ok {
+			return data, nil
+		}
+		data, err := r.store.Tile(ctx, log, level, index)
+		if err == nil {
+			cache[k] = data
+		}
+		return data, err
+	}
+}
