@@ -1,0 +1,182 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// PutUpload implements telemetry.Store.
+func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incoming, facts ...ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		fresh := false
+		for _, e := range in.Epochs {
+			added, err := putOnce(tx, e.Payload,
+				`INSERT INTO stream_epoch (device, stream, epoch, payload, envelope) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+				`SELECT payload FROM stream_epoch WHERE device = $1 AND stream = $2 AND epoch = $3`,
+				[]any{device, e.Epoch.Stream, e.Epoch.Epoch}, e.Payload, e.Envelope)
+			if err != nil {
+				return err
+			}
+			fresh = fresh || added
+		}
+		for _, r := range in.Records {
+			if _, err := putOnce(tx, r.Data,
+				`INSERT INTO stream_record (device, stream, epoch, seq, data) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+				`SELECT data FROM stream_record WHERE device = $1 AND stream = $2 AND epoch = $3 AND seq = $4`,
+				[]any{device, r.Stream, r.Epoch, r.Seq}, r.Data); err != nil {
+				return err
+			}
+		}
+		for _, s := range in.Series {
+			if _, err := tx.Exec(`INSERT INTO stream_series (device, stream, epoch, last, closed, envelope) VALUES ($1, $2, $3, $4, $5, $6)
+				ON CONFLICT (device, stream, epoch) DO UPDATE SET last = excluded.last, closed = excluded.closed, envelope = excluded.envelope
+				WHERE excluded.last >= stream_series.last`,
+				device, s.Series.Stream, s.Series.Epoch, s.Series.Last, s.Series.Closed, s.Envelope); err != nil {
+				return err
+			}
+		}
+		if !fresh {
+			return nil // the same again: its facts are there
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// putOnce inserts, or finds that the same content is there already; other content is ErrForked.
+func putOnce(tx *Tx, content []byte, insert, find string, key []any, values ...any) (added bool, err error) {
+	res, err := tx.Exec(insert, append(key, values...)...)
+	if err != nil {
+		return false, err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 1 {
+		return true, err
+	}
+	var have []byte
+	if err := tx.QueryRow(find, key...).Scan(&have); err != nil {
+		return false, err
+	}
+	if !bytes.Equal(have, content) {
+		return false, fmt.Errorf("%w: %v", telemetry.ErrForked, key[1:])
+	}
+	return false, nil
+}
+
+const maxHoles = 100
+
+// Epochs implements telemetry.Store.
+func (db *DB) Epochs(ctx context.Context, device, stream string, limit int) ([]telemetry.Range, error) {
+	rows, err := db.Read().QueryContext(ctx, `SELECT e.payload, e.envelope, s.last, s.closed, s.envelope FROM stream_epoch e
+		LEFT JOIN stream_series s ON s.device = e.device AND s.stream = e.stream AND s.epoch = e.epoch
+		WHERE e.device = $1 AND e.stream = $2 ORDER BY e.epoch LIMIT $3`, device, stream, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []telemetry.Range
+	for rows.Next() {
+		var r telemetry.Range
+		var last sql.NullInt64
+		var closed sql.NullBool
+		var head []byte
+		if err := rows.Scan(&r.Payload, &r.Opened, &last, &closed, &head); err != nil {
+			return nil, err
+		}
+		if r.Epoch, err = wire.DecodeEpoch(r.Payload); err != nil {
+			return nil, fmt.Errorf("stored epoch of %s/%s: %w", device, stream, err)
+		}
+		r.Proven, r.Closed = uint64(last.Int64), closed.Bool
+		if head != nil {
+			r.Heads = [][]byte{head}
+		}
+		out = append(out, r)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	for i := range out {
+		if err := db.records(ctx, device, stream, &out[i]); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}
+
+func (db *DB) records(ctx context.Context, device, stream string, r *telemetry.Range) error {
+	rows, err := db.Read().QueryContext(ctx, `SELECT seq, data FROM stream_record WHERE device = $1 AND stream = $2 AND epoch = $3
+		ORDER BY seq`, device, stream, r.Epoch.Epoch)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	next := uint64(1)
+	for rows.Next() {
+		s := wire.Sealed{Stream: stream, Epoch: r.Epoch.Epoch}
+		if err := rows.Scan(&s.Seq, &s.Data); err != nil {
+			return err
+		}
+		for ; next < s.Seq && len(r.Holes) < maxHoles; next++ {
+			r.Holes = append(r.Holes, next)
+		}
+		next = s.Seq + 1
+		r.Records = append(r.Records, s)
+	}
+	for ; next <= r.Proven && len(r.Holes) < maxHoles; next++ {
+		r.Holes = append(r.Holes, next)
+	}
+	return rows.Err()
+}
+
+// PutGrant implements telemetry.Store.
+func (db *DB) PutGrant(ctx context.Context, g telemetry.Grant, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(g)
+	if err != nil {
+		return err
+	}
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO stream_grant (id, reader, product, doc) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+			g.ID, g.Reader, g.Product, string(doc))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, fault.New(fault.Conflict, "grant.exists", fmt.Sprintf("grant %q exists", g.ID), "choose another id"))
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// Grants implements telemetry.Store.
+func (db *DB) Grants(ctx context.Context, reader, product string) ([]telemetry.Grant, error) {
+	rows, err := db.Read().QueryContext(ctx, `SELECT doc FROM stream_grant WHERE reader = $1 AND product = $2`, reader, product)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var out []telemetry.Grant
+	for rows.Next() {
+		var doc string
+		var g telemetry.Grant
+		if err := rows.Scan(&doc); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(doc), &g); err != nil {
+			return nil, fmt.Errorf("stored grant: %w", err)
+		}
+		out = append(out, g)
+	}
+	return out, rows.Err()
+}
+
+// Decide implements telemetry.Store.
+func (db *DB) Decide(ctx context.Context, f ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error { return tx.Append(f) })
+}
