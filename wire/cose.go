@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -377,4 +378,53 @@ func VerifyThreshold(typ Type, envelope []byte, role KeySet) ([]byte, error) {
 		return nil, fmt.Errorf("%s: %w: %d of the %d signatures needed", typ, ErrThreshold, len(valid), role.Threshold)
 	}
 	return msg.Payload, nil
+}
+
+// MergeSignatures joins what two people made of one payload, each alone: a with those signatures of b whose keys have not
+// signed a. It verifies nothing; a caller that keeps the result verifies both first, or a bad signature keeps out a good one.
+func MergeSignatures(typ Type, a, b []byte) ([]byte, error) {
+	into, err := parseThreshold(typ, a)
+	if err != nil {
+		return nil, err
+	}
+	from, err := parseThreshold(typ, b)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(into.Payload, from.Payload) {
+		return nil, fmt.Errorf("%s: the signatures are over different payloads", typ)
+	}
+	bodyA, err := into.Headers.MarshalProtected()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", typ, err)
+	}
+	bodyB, err := from.Headers.MarshalProtected()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", typ, err)
+	}
+	if !bytes.Equal(bodyA, bodyB) {
+		return nil, fmt.Errorf("%s: the signatures are over different headers", typ)
+	}
+	have := map[KeyID]bool{}
+	for _, s := range into.Signatures {
+		kid, err := checkKeyID(s.Headers)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", typ, err)
+		}
+		have[kid] = true
+	}
+	for _, s := range from.Signatures {
+		kid, err := checkKeyID(s.Headers)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", typ, err)
+		}
+		if !have[kid] {
+			have[kid] = true
+			into.Signatures = append(into.Signatures, s)
+		}
+	}
+	if len(into.Signatures) > maxSignatures {
+		return nil, fmt.Errorf("%s: %d signatures, at most %d", typ, len(into.Signatures), maxSignatures)
+	}
+	return into.MarshalCBOR()
 }
