@@ -1,0 +1,331 @@
+// Package gate is the device's own judgement: does this delivery oblige me to act?
+//
+// Stage 3, field, on the device. Decide is a pure function of what the device holds, what came in, the nonce it gave and the
+// time. It guarantees that a Plan comes out only when every check has passed, in the order of the Codes; that nothing has been
+// touched when it has not; and that the reason is one of the stable codes. The caller persists Plan.Counter and
+// Plan.TreeSize before it acts.
+//
+// It trusts the trust bundle in State and nobody else: not the server, whose directive key could be stolen, not the network,
+// not the log, which must show itself to witnesses. What a thief of the directive key can do is what Routine and Guarded acts
+// allow; code needs the release keys' threshold, a wipe the warrant keys'.
+package gate
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/subtle"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Skew is how far ahead of the device's clock a message may have been issued.
+const Skew = 5 * time.Minute
+
+// Installed is the release a device runs.
+type Installed struct {
+	Digest  [32]byte
+	Release wire.Release
+}
+
+// State is what the device knows of itself when it judges.
+type State struct {
+	Device    string
+	Product   string
+	Hardware  string           // revision
+	Model     wire.UpdateModel // of the product
+	Lifecycle uint             // PSA
+	Bundle    wire.Bundle      // whom it believes
+	Counter   uint64           // highest directive counter accepted
+	TreeSize  uint64           // largest control-log size accepted
+	Fuses     uint32           // security counter in the fuses
+	Current   *Installed       // nil: nothing that verifies is installed
+}
+
+// Plan is what the device is obliged to do.
+type Plan struct {
+	Act           wire.Act
+	Command       wire.Command
+	CommandDigest [32]byte
+	Cause         wire.LogRef // of the command's entry
+	Counter       uint64      // persist before acting
+	TreeSize      uint64      // persist before acting
+
+	Until    time.Time          // guarded acts: when the device ends it by itself
+	Config   []wire.ConfigEntry // configure
+	Warrant  *wire.Warrant      // acts that need one
+	Release  *wire.Release      // acts that bring code
+	Digest   [32]byte           // of Release
+	Envelope []byte             // signed Release or Bundle, to be kept
+	Bundle   *wire.Bundle       // bundle
+}
+
+// Judge decodes a delivery and decides.
+func Judge(s State, delivery, nonce []byte, now time.Time) (Plan, error) {
+	d, err := wire.DecodeDelivery(delivery)
+	if err != nil {
+		return Plan{}, refuse(Malformed, "delivery: %v", err)
+	}
+	return Decide(s, d, nonce, now)
+}
+
+// Decide gives the Plan, or a *Refusal.
+func Decide(s State, d wire.Delivery, nonce []byte, now time.Time) (Plan, error) {
+	dir, r := checkDirective(s, d.Directive, nonce, now)
+	if r != nil {
+		return Plan{}, r
+	}
+	p, r := checkCommand(s, d, dir, now)
+	if r != nil {
+		return Plan{}, r
+	}
+	switch {
+	case wire.NeedsRelease(p.Act):
+		r = checkRelease(s, d, &p, now)
+	case p.Act == wire.ActBundle:
+		r = checkBundle(s, d, &p, now)
+	case wire.NeedsWarrant(p.Act):
+		r = checkWarrant(s, d, &p, now)
+	case wire.ClassOf(p.Act) == wire.Guarded:
+		r = checkGuarded(&p, now)
+	case p.Act == wire.ActConfigure:
+		r = checkConfig(&p)
+	case p.Act == wire.ActAttest:
+	default:
+		r = refuse(UnknownAct, "act %q", p.Act)
+	}
+	if r != nil {
+		return Plan{}, r
+	}
+	return p, nil
+}
+
+// Peek reads, without believing anything, which command a delivery is about, so that a refusal can name it.
+func Peek(delivery []byte) (command []byte, act wire.Act) {
+	d, err := wire.DecodeDelivery(delivery)
+	if err != nil {
+		return nil, ""
+	}
+	o, err := wire.Parse1(wire.TypeDirective, d.Directive)
+	if err != nil {
+		return nil, ""
+	}
+	dir, err := wire.DecodeDirective(o.Payload)
+	if err != nil || len(dir.Act) > 32 {
+		return nil, ""
+	}
+	return dir.Command, dir.Act
+}
+
+func checkDirective(s State, envelope, nonce []byte, now time.Time) (wire.Directive, *Refusal) {
+	none := wire.Directive{}
+	if s.Lifecycle == wire.LifecycleDecommissioned {
+		return none, refuse(Ended, "device %s is decommissioned", s.Device)
+	}
+	if s.Lifecycle != wire.LifecycleSecured && s.Lifecycle != wire.LifecycleDebug {
+		return none, refuse(NotSecured, "life cycle %#04x", s.Lifecycle)
+	}
+	payload, r := directiveRole(s.Bundle, wire.TypeDirective, envelope)
+	if r != nil {
+		return none, r
+	}
+	dir, err := wire.DecodeDirective(payload)
+	if err != nil {
+		return none, refuse(Malformed, "%v", err)
+	}
+	switch {
+	case dir.Device != s.Device:
+		return none, refuse(NotForMe, "directive for %s, this is %s", dir.Device, s.Device)
+	case len(nonce) != 32 || subtle.ConstantTimeCompare(dir.Nonce, nonce) != 1:
+		return none, refuse(WrongNonce, "directive does not answer the nonce that was given")
+	case dir.Counter <= s.Counter:
+		return none, refuse(Replayed, "counter %d, accepted %d already", dir.Counter, s.Counter)
+	}
+	return dir, checkTimes("directive", dir.Issued, dir.Expires, now)
+}
+
+// directiveRole opens a message one key of the role signs. A role that asks for more than one cannot be filled by it.
+func directiveRole(b wire.Bundle, typ wire.Type, envelope []byte) ([]byte, *Refusal) {
+	if b.Directive.Threshold != 1 {
+		return nil, refuse(Signature, "the trust bundle asks for %d directive signatures, the message has room for one",
+			b.Directive.Threshold)
+	}
+	payload, err := b.Directive.Verify1(typ, envelope)
+	if err != nil {
+		return nil, refuse(Signature, "%v", err)
+	}
+	return payload, nil
+}
+
+func checkTimes(what string, issued, expires uint64, now time.Time) *Refusal {
+	t := now.Unix()
+	switch {
+	case t < 0 || issued > uint64(t)+uint64(Skew/time.Second):
+		return refuse(Future, "%s issued at %d, the clock says %d", what, issued, t)
+	case expires <= uint64(t):
+		return refuse(Expired, "%s expired at %d, the clock says %d", what, expires, t)
+	}
+	return nil
+}
+
+func checkCommand(s State, d wire.Delivery, dir wire.Directive, now time.Time) (Plan, *Refusal) {
+	entry, r := openLogged(s, "command", kindCommand, d.Command, now)
+	if r != nil {
+		return Plan{}, r
+	}
+	payload, r := directiveRole(s.Bundle, wire.TypeCommand, entry.data)
+	if r != nil {
+		return Plan{}, r
+	}
+	cmd, err := wire.DecodeCommand(payload)
+	if err != nil {
+		return Plan{}, refuse(Malformed, "%v", err)
+	}
+	digest := sha256.Sum256(payload)
+	switch {
+	case !bytes.Equal(digest[:], dir.Command):
+		return Plan{}, refuse(OtherCommand, "directive is for command %x, this is %x", dir.Command, digest)
+	case cmd.Act != dir.Act:
+		return Plan{}, refuse(ActMismatch, "directive says %s, command %s says %s", dir.Act, cmd.ID, cmd.Act)
+	case cmd.Product != s.Product:
+		return Plan{}, refuse(OtherProduct, "command %s is for %q, this is %q", cmd.ID, cmd.Product, s.Product)
+	}
+	if err := d.Member.Verify(cmd.Devices, s.Device); err != nil {
+		return Plan{}, refuse(NotInSet, "command %s: %v", cmd.ID, err)
+	}
+	if r := checkTimes("command "+cmd.ID, cmd.Issued, cmd.Expires, now); r != nil {
+		return Plan{}, r
+	}
+	return Plan{
+		Act: cmd.Act, Command: cmd, CommandDigest: digest, Cause: entry.ref, Counter: dir.Counter, TreeSize: entry.size,
+	}, nil
+}
+
+func checkGuarded(p *Plan, now time.Time) *Refusal {
+	if p.Act == wire.ActQuarantine || p.Act == wire.ActDormant {
+		if p.Command.TTL == 0 || p.Command.TTL > wire.MaxGuardedTTL {
+			return refuse(BadTTL, "command %s: %d s, must be 1 to %d", p.Command.ID, p.Command.TTL, wire.MaxGuardedTTL)
+		}
+		p.Until = now.Add(time.Duration(p.Command.TTL) * time.Second)
+	}
+	return nil
+}
+
+func checkConfig(p *Plan) *Refusal {
+	entries, err := wire.DecodeConfig(p.Command.Config)
+	if err != nil {
+		return refuse(BadConfig, "command %s: %v", p.Command.ID, err)
+	}
+	p.Config = entries
+	return nil
+}
+
+func checkRelease(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
+	if d.Release == nil {
+		return refuse(ReleaseMissing, "command %s brings code, but no release came with it", p.Command.ID)
+	}
+	entry, r := openLogged(s, "release", kindRelease, *d.Release, now)
+	if r != nil {
+		return r
+	}
+	payload, err := wire.VerifyThreshold(wire.TypeRelease, entry.data, s.Bundle.Release)
+	if err != nil {
+		return refuse(Threshold, "%v", err)
+	}
+	rel, err := wire.DecodeRelease(payload)
+	if err != nil {
+		return refuse(Malformed, "%v", err)
+	}
+	digest := wire.ReleaseDigest(payload)
+	switch {
+	case !bytes.Equal(digest[:], p.Command.Release):
+		return refuse(OtherRelease, "command %s names release %x, this is %x", p.Command.ID, p.Command.Release, digest)
+	case rel.Product != s.Product || rel.Product != s.Bundle.Product:
+		return refuse(OtherProduct, "release %s is for %q, this is %q", rel.ID, rel.Product, s.Product)
+	case !rel.RunsOn(s.Hardware):
+		return refuse(Hardware, "release %s is for %v, this is %s", rel.ID, rel.Hardware, s.Hardware)
+	case s.Model == wire.ModelOTP || rel.Model == wire.ModelOTP:
+		return refuse(ModelOTP, "software of %s is programmed once", s.Product)
+	case rel.Model != s.Model:
+		return refuse(OtherModel, "release %s is of model %s, this is %s", rel.ID, rel.Model, s.Model)
+	case rel.Counter < s.Fuses || rel.Counter < s.Bundle.Floor:
+		return refuse(SecurityCounter, "release %s has security counter %d, fuses hold %d, floor is %d",
+			rel.ID, rel.Counter, s.Fuses, s.Bundle.Floor)
+	}
+	if r := checkVersion(s.Current, p.Act, rel, digest); r != nil {
+		return r
+	}
+	p.Release, p.Digest, p.Envelope = &rel, digest, entry.data
+	p.TreeSize = max(p.TreeSize, entry.size)
+	return nil
+}
+
+// checkVersion: forward only, unless the approvers of what runs allowed going back to just this.
+func checkVersion(cur *Installed, act wire.Act, rel wire.Release, digest [32]byte) *Refusal {
+	if cur == nil {
+		if act == wire.ActRollback {
+			return refuse(OlderVersion, "nothing is installed that could be rolled back from")
+		}
+		return nil
+	}
+	newer := wire.CompareVersions(rel.Version, cur.Release.Version) > 0
+	switch {
+	case act == wire.ActRollback && !cur.Release.MayReturnTo(digest):
+		return refuse(OlderVersion, "release %s does not allow going back to %s", cur.Release.ID, rel.ID)
+	case act == wire.ActInstall && !newer:
+		return refuse(OlderVersion, "version %s is not newer than %s", rel.Version, cur.Release.Version)
+	case act == wire.ActReprovide && !newer && digest != cur.Digest:
+		return refuse(OlderVersion, "version %s is neither newer than %s nor the same release", rel.Version, cur.Release.Version)
+	}
+	return nil
+}
+
+func checkBundle(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
+	if d.Bundle == nil {
+		return refuse(BundleMissing, "command %s brings a trust bundle, but none came with it", p.Command.ID)
+	}
+	entry, r := openLogged(s, "bundle", kindBundle, *d.Bundle, now)
+	if r != nil {
+		return r
+	}
+	next, err := wire.VerifyBundle(&s.Bundle, entry.data)
+	if err != nil {
+		return refuse(BundleRefused, "%v", err)
+	}
+	p.Bundle, p.Envelope = &next, entry.data
+	p.TreeSize = max(p.TreeSize, entry.size)
+	return nil
+}
+
+func checkWarrant(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
+	if d.Warrant == nil || d.WarrantMember == nil {
+		return refuse(WarrantMissing, "%s needs a warrant, and none came with command %s", p.Act, p.Command.ID)
+	}
+	entry, r := openLogged(s, "warrant", kindWarrant, *d.Warrant, now)
+	if r != nil {
+		return r
+	}
+	payload, err := wire.VerifyThreshold(wire.TypeWarrant, entry.data, s.Bundle.Warrant)
+	if err != nil {
+		return refuse(Threshold, "%v", err)
+	}
+	w, err := wire.DecodeWarrant(payload)
+	if err != nil {
+		return refuse(Malformed, "%v", err)
+	}
+	switch {
+	case w.Act != p.Act:
+		return refuse(ActMismatch, "warrant %s is for %s, the command for %s", w.ID, w.Act, p.Act)
+	case w.Product != s.Product:
+		return refuse(OtherProduct, "warrant %s is for %q, this is %q", w.ID, w.Product, s.Product)
+	}
+	if err := d.WarrantMember.Verify(w.Devices, s.Device); err != nil {
+		return refuse(NotInSet, "warrant %s: %v", w.ID, err)
+	}
+	if r := checkTimes("warrant "+w.ID, w.Issued, w.Expires, now); r != nil {
+		return r
+	}
+	p.Warrant = &w
+	p.TreeSize = max(p.TreeSize, entry.size)
+	return nil
+}

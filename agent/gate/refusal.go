@@ -1,0 +1,61 @@
+package gate
+
+import (
+	"fmt"
+	"strings"
+)
+
+// Code is the stable name of a reason to refuse. It is reported to the server, so it never changes its meaning.
+type Code string
+
+// The reasons, in the order in which they are looked for.
+const (
+	Malformed       Code = "malformed"        // not a delivery, or not one of the messages it should hold
+	Ended           Code = "decommissioned"   // the device's life is over
+	NotSecured      Code = "life-cycle"       // the device is not in the field yet
+	Signature       Code = "signature"        // not by the directive authority of the trust bundle
+	NotForMe        Code = "not-for-me"       // addressed to another device
+	WrongNonce      Code = "nonce"            // not made for the question that was asked
+	Replayed        Code = "replayed"         // counter not above the last one accepted
+	Expired         Code = "expired"          // directive, command or warrant
+	Future          Code = "future"           // issued later than now
+	NotLogged       Code = "not-logged"       // no inclusion in the control log, or an entry of another kind
+	NotWitnessed    Code = "not-witnessed"    // too few witnesses have cosigned
+	StaleCheckpoint Code = "stale-checkpoint" // cosigned too long ago
+	ShrunkLog       Code = "shrunk-log"       // the log was larger before
+	OtherCommand    Code = "other-command"    // the directive names another command
+	ActMismatch     Code = "act-mismatch"     // directive, command and warrant do not agree
+	OtherProduct    Code = "other-product"    //
+	NotInSet        Code = "not-in-set"       // the command or warrant is for other devices
+	BadTTL          Code = "time-to-live"     // guarded act without a bounded end
+	BadConfig       Code = "configuration"    //
+	ReleaseMissing  Code = "release-missing"  //
+	Threshold       Code = "threshold"        // too few offline signatures
+	OtherRelease    Code = "other-release"    // not the release the command names
+	Hardware        Code = "hardware"         // not for this hardware revision
+	ModelOTP        Code = "model-otp"        // programmed once, never again
+	OtherModel      Code = "model"            // release of another update model
+	SecurityCounter Code = "security-counter" // below the fuses or the floor
+	OlderVersion    Code = "older-version"    // not newer than what runs, or not named by its roll-back plan
+	WarrantMissing  Code = "warrant-missing"  // fatal act without its offline leave
+	BundleMissing   Code = "bundle-missing"   //
+	BundleRefused   Code = "bundle"           // may not replace the trust bundle held
+	UnknownAct      Code = "unknown-act"      //
+)
+
+// Refusal says why a delivery is not acted on. Nothing has been touched.
+type Refusal struct {
+	Code Code
+	Text string // for people
+}
+
+// Error gives code and text.
+func (r *Refusal) Error() string { return string(r.Code) + ": " + r.Text }
+
+func refuse(code Code, format string, args ...any) *Refusal {
+	text := fmt.Sprintf(format, args...)
+	if len(text) > 512 {
+		text = strings.ToValidUTF8(text[:512], "")
+	}
+	return &Refusal{Code: code, Text: text}
+}

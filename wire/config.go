@@ -1,0 +1,62 @@
+package wire
+
+import (
+	"fmt"
+)
+
+// Bounds of a device's configuration.
+const (
+	MaxConfig        = 12 << 10
+	MaxConfigEntries = 64
+	MaxConfigName    = 64
+	MaxConfigValue   = 1 << 10
+)
+
+type config struct {
+	Entries []ConfigEntry `cbor:"1,keyasint"`
+}
+
+// EncodeConfig writes the configuration a command of act configure carries: names in rising order, each once.
+func EncodeConfig(entries []ConfigEntry) ([]byte, error) {
+	if err := checkConfig(entries); err != nil {
+		return nil, err
+	}
+	return Marshal(config{Entries: entries})
+}
+
+// DecodeConfig reads it.
+func DecodeConfig(data []byte) ([]ConfigEntry, error) {
+	var c config
+	if err := Unmarshal(data, &c, MaxConfig); err != nil {
+		return nil, err
+	}
+	return c.Entries, checkConfig(c.Entries)
+}
+
+func checkConfig(entries []ConfigEntry) error {
+	if len(entries) == 0 || len(entries) > MaxConfigEntries {
+		return fmt.Errorf("configuration of %d entries, must be 1 to %d", len(entries), MaxConfigEntries)
+	}
+	for i, e := range entries {
+		if !configName(e.Name) || len(e.Value) > MaxConfigValue {
+			return fmt.Errorf("configuration entry %q: name or value out of bounds", e.Name)
+		}
+		if i > 0 && entries[i-1].Name >= e.Name {
+			return fmt.Errorf("configuration entry %q: not in rising order", e.Name)
+		}
+	}
+	return nil
+}
+
+// configName: dotted lower-case words.
+func configName(s string) bool {
+	if s == "" || len(s) > MaxConfigName {
+		return false
+	}
+	for _, r := range s {
+		if (r < 'a' || r > 'z') && (r < '0' || r > '9') && r != '.' && r != '_' && r != '-' {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,182 @@
+package wire_test
+
+import (
+	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"testing"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// logBatch builds a batch of three events after a gap.
+func logBatch(t testing.TB) wire.LogBatch {
+	t.Helper()
+	prev := wire.LogOrigin("dev", []byte("spki"))
+	after := [32]byte{7}
+	b := wire.LogBatch{
+		Device: "dev", First: 1, Prev: prev[:], BootCount: 9, TreeSize: 4, Sent: 1000,
+		Gap: &wire.LogGap{First: 1, Last: 5, Prev: prev[:], Head: after[:]},
+	}
+	head := after
+	for i := range uint64(3) {
+		e := wire.LogEvent{Seq: 6 + i, Epoch: 7 + i, At: 10, Kind: "boot", Cause: &wire.LogRef{Origin: "log/control", Index: i}, Data: []byte("x")}
+		b.Events = append(b.Events, e)
+		var err error
+		if head, err = wire.NextLogHead(head, "dev", e); err != nil {
+			t.Fatal(err)
+		}
+	}
+	b.Last, b.Head = 8, head[:]
+	return b
+}
+
+func TestLogBatchChain(t *testing.T) {
+	good := logBatch(t)
+	raw, err := wire.EncodeLogBatch(good)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wire.DecodeLogBatch(raw); err != nil {
+		t.Fatal(err)
+	}
+	for name, spoil := range map[string]func(*wire.LogBatch){
+		"event changed":     func(b *wire.LogBatch) { b.Events[1].Data = []byte("y") },
+		"event left out":    func(b *wire.LogBatch) { b.Events = append(b.Events[:1:1], b.Events[2]) },
+		"tail cut":          func(b *wire.LogBatch) { b.Events = b.Events[:2] },
+		"gap hidden":        func(b *wire.LogBatch) { b.Gap = nil },
+		"gap moved":         func(b *wire.LogBatch) { b.Gap = &wire.LogGap{First: 2, Last: 5, Prev: b.Gap.Prev, Head: b.Gap.Head} },
+		"other head":        func(b *wire.LogBatch) { b.Head = bytes.Repeat([]byte{1}, 32) },
+		"other device":      func(b *wire.LogBatch) { b.Device = "other" },
+		"epoch falls":       func(b *wire.LogBatch) { b.Events[2].Epoch = 1 },
+		"epoch from future": func(b *wire.LogBatch) { b.BootCount = 8 },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := logBatch(t)
+			spoil(&b)
+			raw, err := wire.Marshal(b)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := wire.DecodeLogBatch(raw); err == nil {
+				t.Fatal("accepted")
+			}
+		})
+	}
+}
+
+func TestHeartbeat(t *testing.T) {
+	h := bytes.Repeat([]byte{3}, 32)
+	b := wire.LogBatch{Device: "dev", First: 9, Last: 8, Prev: h, Head: h}
+	if _, err := wire.EncodeLogBatch(b); err != nil {
+		t.Fatal(err)
+	}
+	b.Last = 9
+	if _, err := wire.EncodeLogBatch(b); err == nil {
+		t.Fatal("heartbeat that claims an event it does not hold")
+	}
+}
+
+func FuzzDecodeLogBatch(f *testing.F) {
+	raw, err := wire.EncodeLogBatch(logBatch(f))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Add([]byte{0xa0})
+	f.Fuzz(func(t *testing.T, data []byte) {
+		b, err := wire.DecodeLogBatch(data)
+		if err != nil {
+			return
+		}
+		if again, err := wire.EncodeLogBatch(b); err != nil || !bytes.Equal(again, data) {
+			t.Fatalf("does not encode to itself: %v", err)
+		}
+	})
+}
+
+func FuzzDecodeLogEvent(f *testing.F) {
+	raw, err := wire.EncodeLogEvent(logBatch(f).Events[0])
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if e, err := wire.DecodeLogEvent(data); err == nil && e.Seq == 0 {
+			t.Fatal("event without a number")
+		}
+	})
+}
+
+func FuzzDecodeLogReply(f *testing.F) {
+	raw, err := wire.EncodeLogReply(wire.LogReply{Acked: 3, Anchor: &wire.Logged{Entry: []byte("e")}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if r, err := wire.DecodeLogReply(data); err == nil {
+			if again, err := wire.EncodeLogReply(r); err != nil || !bytes.Equal(again, data) {
+				t.Fatalf("does not encode to itself: %v", err)
+			}
+		}
+	})
+}
+
+func receipt() wire.Receipt {
+	h := bytes.Repeat([]byte{3}, 32)
+	return wire.Receipt{
+		Device: "dev", Command: h, Warrant: "w1", Erased: []string{"slot a"}, Keys: []string{"attest"}, LogHead: h, At: 5,
+	}
+}
+
+func TestReceiptIsItsOwnType(t *testing.T) {
+	raw, err := wire.EncodeReceipt(receipt())
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := wire.Sign1(wire.TypeReceipt, raw, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := wire.Verify1(wire.TypeEvidence, env, key.Public()); err == nil {
+		t.Fatal("a receipt passed for evidence")
+	}
+	none := receipt()
+	none.Erased = nil
+	if _, err := wire.EncodeReceipt(none); err == nil {
+		t.Fatal("receipt of nothing erased")
+	}
+}
+
+func FuzzDecodeReceipt(f *testing.F) {
+	raw, err := wire.EncodeReceipt(receipt())
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if r, err := wire.DecodeReceipt(data); err == nil && r.Warrant == "" {
+			t.Fatal("receipt without a warrant")
+		}
+	})
+}
+
+func FuzzDecodeConfig(f *testing.F) {
+	raw, err := wire.EncodeConfig([]wire.ConfigEntry{{Name: "a.b", Value: "1"}, {Name: "c", Value: ""}})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(raw)
+	f.Fuzz(func(t *testing.T, data []byte) {
+		c, err := wire.DecodeConfig(data)
+		if err == nil && (len(c) == 0 || len(c) > wire.MaxConfigEntries) {
+			t.Fatal("configuration out of bounds")
+		}
+	})
+}
