@@ -1,0 +1,125 @@
+package httpapi
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// DevicePage is a page of the fleet list.
+type DevicePage struct {
+	Devices []fleet.Device `json:"devices"`
+	Next    string         `json:"next,omitempty" doc:"give it as 'after' for the next page; absent on the last"`
+}
+
+// DeviceDetail is one device and its history.
+type DeviceDetail struct {
+	Device   fleet.Detail `json:"device"`
+	Timeline []fleet.Line `json:"timeline"`
+}
+
+// Entry is one fact of a log with its proof.
+type Entry struct {
+	Log   string     `json:"log"`
+	Fact  wire.Fact  `json:"fact"`
+	Entry []byte     `json:"entry" doc:"the bytes whose hash is the leaf"`
+	Proof wire.Proof `json:"proof"`
+}
+
+// TokenReply carries a new secret; it is shown this once.
+type TokenReply struct {
+	Secret string `json:"secret"`
+}
+
+// TokenSpec describes the holder of a new token.
+type TokenSpec struct {
+	Caller   string        `json:"caller" minLength:"1" maxLength:"128" doc:"the name it acts under, e.g. person:alice or token:ci"`
+	Kind     access.Kind   `json:"kind" enum:"person,machine"`
+	Roles    []access.Role `json:"roles" minItems:"1" maxItems:"16"`
+	Products []string      `json:"products,omitempty" maxItems:"256" doc:"limits it to these products; empty means all"`
+	Use      access.Use    `json:"use" enum:"token,once" doc:"once: a sign-in link's code"`
+	Seconds  int64         `json:"seconds" minimum:"1" maximum:"31536000"`
+}
+
+func (a *api) registerRead(h huma.API) {
+	huma.Register(h, op("fleet-summary", http.MethodGet, "/fleet", "Count the fleet by state, version and verdict"),
+		func(ctx context.Context, _ *struct{}) (*body[fleet.Summary], error) {
+			s, err := a.Fleet.Summary(ctx, callerOf(ctx))
+			return reply(a, ctx, s, err)
+		})
+	huma.Register(h, op("list-devices", http.MethodGet, "/devices", "List devices in order of their ID"),
+		func(ctx context.Context, in *struct {
+			Product string `query:"product"`
+			State   string `query:"state"`
+			After   string `query:"after"`
+			Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		}) (*body[DevicePage], error) {
+			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{Product: in.Product, State: in.State, After: in.After, Limit: in.Limit})
+			if page == nil {
+				page = []fleet.Device{}
+			}
+			return reply(a, ctx, DevicePage{Devices: page, Next: next}, err)
+		})
+	huma.Register(h, op("get-device", http.MethodGet, "/devices/{id}", "Show one device and its history, factory to now"),
+		func(ctx context.Context, in *struct {
+			ID string `path:"id" maxLength:"64"`
+		}) (*body[DeviceDetail], error) {
+			d, lines, err := a.Fleet.Device(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, DeviceDetail{Device: d, Timeline: lines}, err)
+		})
+	huma.Register(h, op("get-entry", http.MethodGet, "/log/{log}/entries/{index}", "One entry of a log with its inclusion proof"),
+		func(ctx context.Context, in *struct {
+			Log   string `path:"log" enum:"control,events"`
+			Index uint64 `path:"index"`
+		}) (*body[Entry], error) {
+			e, err := a.entry(ctx, callerOf(ctx), ledger.Ref{Log: ledger.Log(in.Log), Index: in.Index})
+			return reply(a, ctx, e, err)
+		})
+	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
+		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {
+			s, err := a.Credentials.Issue(ctx, callerOf(ctx), access.Grant{
+				Caller: in.Body.Caller, Kind: in.Body.Kind, Roles: in.Body.Roles, Products: in.Body.Products,
+				Use: in.Body.Use, Life: time.Duration(in.Body.Seconds) * time.Second,
+			})
+			return reply(a, ctx, TokenReply{Secret: s}, err)
+		})
+	huma.Register(h, op("create-grant", http.MethodPost, "/streams/grants", "Let a reader read a stream for a purpose"),
+		func(ctx context.Context, in *body[telemetry.Grant]) (*body[telemetry.Grant], error) {
+			return reply(a, ctx, in.Body, a.Telemetry.Grant(ctx, callerOf(ctx), in.Body))
+		})
+	huma.Register(h, op("read-stream", http.MethodPost, "/streams/read", "Read a device's sealed stream: ciphertext, and keys sealed to the reader"),
+		func(ctx context.Context, in *body[telemetry.ReadRequest]) (*body[telemetry.ReadReply], error) {
+			r, err := a.Telemetry.Read(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, r, err)
+		})
+}
+
+func (a *api) entry(ctx context.Context, caller access.Caller, ref ledger.Ref) (Entry, error) {
+	if err := a.Guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: string(ref.Log)}); err != nil {
+		return Entry{}, err
+	}
+	l, err := a.Ledger.Prove(ctx, ref)
+	if err != nil {
+		return Entry{}, ledgerFault(err)
+	}
+	f, err := wire.DecodeFact(l.Entry)
+	return Entry{Log: string(ref.Log), Fact: f, Entry: l.Entry, Proof: l.Proof}, err
+}
+
+func parseDigest(s string) ([]byte, error) {
+	d, err := hex.DecodeString(s)
+	if err != nil || len(d) != 32 {
+		return nil, fault.New(fault.Invalid, "digest.malformed", "a digest is 64 hex digits", "")
+	}
+	return d, nil
+}

@@ -1,0 +1,104 @@
+// Package server composes an instance: it opens what is in a data directory, wires stages to stores, adapters to stages, and
+// runs the loops.
+//
+// Over all stages: the one place that knows them all. It decides nothing itself; reactions.go is the table of what follows from
+// which fact.
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/internal/durable"
+)
+
+// Layout is where things are in a data directory.
+type Layout struct{ Dir string }
+
+// Paths of the data directory's parts.
+func (l Layout) Config() string   { return filepath.Join(l.Dir, "config.json") }
+func (l Layout) Database() string { return filepath.Join(l.Dir, "hallmark.db") }
+func (l Layout) Blobs() string    { return filepath.Join(l.Dir, "blobs") }
+func (l Layout) Keys() string     { return filepath.Join(l.Dir, "keys") }
+func (l Layout) Offline() string  { return filepath.Join(l.Dir, "offline") }
+func (l Layout) Logs() string     { return filepath.Join(l.Dir, "log") }
+func (l Layout) Witness(name string) string {
+	return filepath.Join(l.Dir, "witness", name+".json")
+}
+func (l Layout) AdminToken() string { return filepath.Join(l.Dir, "admin.token") }
+
+// Config is an instance's config.json. Unknown members are refused.
+type Config struct {
+	Instance  string   `json:"instance"`   // DNS-like name; the logs' origins begin with it
+	OEM       string   `json:"oem"`        // the maker, as it stands in certificates
+	API       string   `json:"api"`        // console and API, host:port; beyond loopback it is TLS
+	Devices   string   `json:"devices"`    // devices, host:port: TLS, client certificates mandatory
+	Names     []string `json:"names"`      // DNS names and addresses by which devices and people reach it
+	Witnesses []string `json:"witnesses"`  // names of the witnesses run in this process
+	Quorum    int      `json:"quorum"`     // how many must cosign
+	MaxAge    int      `json:"max_age_s"`  // how old a checkpoint's cosignatures may be on a device, seconds
+	PollMS    int      `json:"poll_ms"`    // how often a device with nothing to do checks in, milliseconds
+	LDevID    int      `json:"ldevid_h"`   // life of a device's operational certificate, hours
+	AttestS   int      `json:"attest_s"`   // how often a device must attest, seconds
+	Virtual   bool     `json:"virtual_ok"` // accept virtual devices: for trials, never for production
+}
+
+// DefaultConfig is what init writes when it is told nothing else.
+func DefaultConfig() Config {
+	return Config{
+		Instance: "hallmark.local", OEM: "Example Devices", API: "127.0.0.1:8480", Devices: "127.0.0.1:8443",
+		Names: []string{"localhost", "127.0.0.1"}, Witnesses: []string{"witness-1", "witness-2"}, Quorum: 2,
+		MaxAge: 24 * 3600, PollMS: 60_000, LDevID: 14 * 24, AttestS: 3600,
+	}
+}
+
+func (c Config) check() error {
+	switch {
+	case c.Instance == "" || c.OEM == "":
+		return errors.New("instance and oem must be named")
+	case c.API == "" || c.Devices == "" || len(c.Names) == 0:
+		return errors.New("api, devices and names must be given")
+	case c.Quorum < 1 || c.Quorum > len(c.Witnesses):
+		return fmt.Errorf("quorum %d of %d witnesses", c.Quorum, len(c.Witnesses))
+	case c.MaxAge < 1 || c.PollMS < 1 || c.LDevID < 1 || c.AttestS < 1:
+		return errors.New("max_age_s, poll_ms, ldevid_h and attest_s must be at least 1")
+	}
+	return nil
+}
+
+func (c Config) poll() time.Duration { return time.Duration(c.PollMS) * time.Millisecond }
+
+// LoadConfig reads config.json.
+func LoadConfig(l Layout) (Config, error) {
+	data, err := os.ReadFile(l.Config())
+	if errors.Is(err, fs.ErrNotExist) {
+		return Config{}, fmt.Errorf("%s is not a data directory of hallmark; `hallmark init --dir %s` makes one", l.Dir, l.Dir)
+	}
+	if err != nil {
+		return Config{}, err
+	}
+	var c Config
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&c); err != nil {
+		return Config{}, fmt.Errorf("%s is damaged or has a member this version does not know: %w", l.Config(), err)
+	}
+	if err := c.check(); err != nil {
+		return Config{}, fmt.Errorf("%s: %w", l.Config(), err)
+	}
+	return c, nil
+}
+
+func (c Config) save(l Layout) error {
+	data, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(l.Config(), append(data, '\n'), 0o600)
+}
