@@ -156,3 +156,6 @@ func (s KeySet) Verify1(typ Type, envelope []byte) ([]byte, error) {
 	}
 	return o.Payload, nil
 }
+
+// Has reports whether kid names a key of the role.
+func (s KeySet) Has(kid KeyID) bool { _, ok := s.find(kid); return ok }

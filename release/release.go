@@ -1,0 +1,205 @@
+// Package release decides what may run: artifacts, the manifest that binds them, its approvals, its publication.
+//
+// Stage 3, field. A release is proposed by one person, approved by others who sign its payload with offline keys, and published
+// when the release role of the product's trust bundle has its threshold. The envelope itself is what the ledger keeps, so that
+// a device judges it without believing this server.
+//
+// What it guarantees:
+//   - An approval is one caller and one key: nobody approves what they proposed, or twice, whatever keys they hold.
+//   - No signature is kept that was not verified against the current trust bundle, and Publish verifies them all again.
+//   - Artifacts are named by their digest, and no release names one that is not here.
+//   - Each step and its fact commit together; what is withdrawn is never handed out again.
+//
+// It trusts the trust bundle it is given, and nobody's word for a digest. A server in other hands could publish below the
+// threshold in its own books, and no device would take it.
+package release
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Status is where a release is.
+type Status string
+
+// The statuses: approvals are gathered; it may be rolled out; it may not any more.
+const (
+	Proposed  Status = "proposed"
+	Published Status = "published"
+	Withdrawn Status = "withdrawn"
+)
+
+// Artifact is a stored blob: a component's bytes, an SBOM or a provenance document.
+type Artifact struct {
+	Digest  [32]byte  `json:"-"`
+	Product string    `json:"product"`
+	Name    string    `json:"name"`
+	Size    uint64    `json:"size"` // bytes
+	By      string    `json:"by"`
+	At      time.Time `json:"at"`
+}
+
+// Spec is what a release is proposed with. Sizes are those of the uploaded artifacts.
+type Spec struct {
+	ID         string           `json:"id"`
+	Product    string           `json:"product"`
+	Hardware   []string         `json:"hardware"` // hardware revisions; empty: all of the product's
+	Version    string           `json:"version"`  // semver
+	Counter    uint32           `json:"counter"`  // security counter
+	Components []Component      `json:"components"`
+	RollbackTo [][]byte         `json:"rollback_to,omitempty"` // digests of releases one may go back to from this one
+	SBOM       []byte           `json:"sbom,omitempty"`        // digest of an uploaded document
+	Provenance []byte           `json:"provenance,omitempty"`  // digest of an uploaded document
+	Notes      string           `json:"notes,omitempty"`
+	Model      wire.UpdateModel `json:"model,omitempty"` // empty: the product's; anything else is refused
+}
+
+// Component is one area of a Spec.
+type Component struct {
+	Name     string             `json:"name"`
+	Kind     wire.ComponentKind `json:"kind"`
+	Version  string             `json:"version"`
+	Artifact []byte             `json:"artifact"` // digest of an uploaded artifact
+	Health   wire.HealthCheck   `json:"health"`
+	Args     []string           `json:"args,omitempty"`
+}
+
+// Approval is one person's signature.
+type Approval struct {
+	Caller string    `json:"caller"`
+	Key    string    `json:"kid"` // hex
+	At     time.Time `json:"at"`
+}
+
+// Release is a stored release.
+type Release struct {
+	Digest    [32]byte     `json:"-"` // SHA-256 of Payload
+	Manifest  wire.Release `json:"manifest"`
+	Payload   []byte       `json:"payload"`            // what is signed
+	Envelope  []byte       `json:"envelope,omitempty"` // COSE_Sign with the approvals so far; empty before the first
+	Status    Status       `json:"status"`
+	Creator   string       `json:"creator"`
+	Created   time.Time    `json:"created"`
+	Approvals []Approval   `json:"approvals,omitempty"`
+	Published time.Time    `json:"published,omitzero"`
+	UID       [16]byte     `json:"-"` // of its release.published fact; zero before
+	Reason    string       `json:"reason,omitempty"`
+	Rev       int64        `json:"-"` // rises with each change
+}
+
+// Errors of the stores.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrChanged  = errors.New("changed meanwhile")
+	ErrTooLarge = errors.New("too large")
+	ErrEmpty    = errors.New("empty")
+	ErrDamaged  = errors.New("its bytes are not those it is named by")
+)
+
+// Blobs keeps bytes by their digest.
+type Blobs interface {
+	// Put reads r to its end and returns when the bytes are durable. ErrTooLarge beyond limit, ErrEmpty for nothing; in
+	// neither case is anything kept. The same bytes may be put again.
+	Put(ctx context.Context, r io.Reader, limit int64) (digest [32]byte, size int64, err error)
+	// Open gives bytes that have been found to have the digest. ErrNotFound; ErrDamaged when they have another.
+	Open(ctx context.Context, digest [32]byte) (io.ReadSeekCloser, error)
+}
+
+// Artifacts keeps what is known of blobs. Writes are durable when they return nil.
+type Artifacts interface {
+	// PutArtifact may be repeated; the first one stands.
+	PutArtifact(ctx context.Context, a Artifact) error
+	// Artifact returns ErrNotFound for one that product has not.
+	Artifact(ctx context.Context, product string, digest [32]byte) (Artifact, error)
+	// DeviceArtifact finds the artifact if a published release of the device's product has it as a component; else ErrNotFound.
+	DeviceArtifact(ctx context.Context, device string, digest [32]byte) (Artifact, error)
+}
+
+// Store keeps releases. Writes are durable, with their facts, when they return nil.
+type Store interface {
+	// PutRelease returns ErrExists when the ID, or the product's version, is taken.
+	PutRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
+	// Release returns ErrNotFound.
+	Release(ctx context.Context, digest [32]byte) (Release, error)
+	// Releases lists a product's, or every product's when it is empty, newest first.
+	Releases(ctx context.Context, product string) ([]Release, error)
+	// UpdateRelease replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged.
+	UpdateRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
+	// MadeDevices counts the devices of a product, of one of the hardware revisions, that have been made.
+	MadeDevices(ctx context.Context, product string, hardware []string) (int, error)
+}
+
+// Product is what a release must know of its product.
+type Product struct {
+	Model    wire.UpdateModel
+	Hardware []string // its hardware revisions
+}
+
+// Products knows products.
+type Products interface {
+	// ReleaseProduct returns ErrNotFound for a product nobody made.
+	ReleaseProduct(ctx context.Context, id string) (Product, error)
+}
+
+// Trust knows trust bundles.
+type Trust interface {
+	// CurrentBundle gives the newest published one; ErrNotFound.
+	CurrentBundle(ctx context.Context, product string) (wire.Bundle, error)
+}
+
+// Ledger proves facts; *ledger.Reader is one.
+type Ledger interface {
+	// Logged returns ledger.ErrNotYetWitnessed until the fact is under a witnessed checkpoint.
+	Logged(ctx context.Context, uid [16]byte) (wire.Logged, error)
+}
+
+// manifestOf is the manifest as it will be signed.
+func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire.Release {
+	m := wire.Release{
+		ID: s.ID, Product: s.Product, Hardware: s.Hardware, Model: p.Model, Version: s.Version, Counter: s.Counter,
+		RollbackTo: s.RollbackTo, SBOM: s.SBOM, Provenance: s.Provenance, Created: uint64(at.Unix()), Notes: s.Notes,
+	}
+	if len(m.Hardware) == 0 {
+		m.Hardware = p.Hardware
+	}
+	for _, c := range s.Components {
+		m.Components = append(m.Components, wire.Component{
+			Name: c.Name, Kind: c.Kind, Version: c.Version, Size: sizes[[32]byte(c.Artifact)], Digest: c.Artifact,
+			Health: c.Health, Args: c.Args,
+		})
+	}
+	return m
+}
+
+// named lists the digests a Spec names, with what each is for; one of another length is an error.
+func named(s Spec) (map[[32]byte]string, error) {
+	out := map[[32]byte]string{}
+	add := func(d []byte, what string) error {
+		if len(d) != sha256.Size {
+			return invalid("release.digest", what+" is not named by a SHA-256 digest", "upload it and use the digest you get")
+		}
+		out[[32]byte(d)] = what
+		return nil
+	}
+	for _, c := range s.Components {
+		if err := add(c.Artifact, "component "+c.Name); err != nil {
+			return nil, err
+		}
+	}
+	for what, d := range map[string][]byte{"the SBOM": s.SBOM, "the provenance": s.Provenance} {
+		if len(d) == 0 {
+			continue
+		}
+		if err := add(d, what); err != nil {
+			return nil, err
+		}
+	}
+	return out, nil
+}

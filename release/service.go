@@ -1,0 +1,432 @@
+package release
+
+import (
+	"context"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// MaxArtifact bounds an upload, bytes.
+const MaxArtifact = 4 << 30
+
+// Config is what a Service works with; every field but Now must be set.
+type Config struct {
+	Store     Store
+	Artifacts Artifacts
+	Blobs     Blobs
+	Products  Products
+	Trust     Trust
+	Ledger    Ledger
+	Guard     *access.Guard
+	Now       func() time.Time // nil: time.Now
+}
+
+// Service is the stage.
+type Service struct {
+	Config
+	guard *access.Guard
+}
+
+// NewService makes the stage.
+func NewService(c Config) *Service {
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Service{Config: c, guard: c.Guard}
+}
+
+func invalid(code, text, remedy string) error  { return fault.New(fault.Invalid, code, text, remedy) }
+func conflict(code, text, remedy string) error { return fault.New(fault.Conflict, code, text, remedy) }
+
+// Upload stores an artifact of a product and returns its digest and size.
+func (s *Service) Upload(ctx context.Context, caller access.Caller, product, name string, r io.Reader) (Artifact, error) {
+	if err := s.guard.Check(ctx, caller, access.ArtifactUpload, access.Resource{Type: "release", ID: name, Product: product}); err != nil {
+		return Artifact{}, err
+	}
+	if _, err := s.product(ctx, product); err != nil {
+		return Artifact{}, err
+	}
+	if name == "" || len(name) > 128 {
+		return Artifact{}, invalid("artifact.name", fmt.Sprintf("artifact name %q", name), "give it 1 to 128 characters")
+	}
+	digest, size, err := s.Blobs.Put(ctx, r, MaxArtifact)
+	switch {
+	case errors.Is(err, ErrTooLarge):
+		return Artifact{}, invalid("artifact.size", fmt.Sprintf("artifact %s is larger than %d bytes", name, int64(MaxArtifact)), "split it")
+	case errors.Is(err, ErrEmpty):
+		return Artifact{}, invalid("artifact.empty", "artifact "+name+" has no bytes", "")
+	case err != nil:
+		return Artifact{}, err
+	}
+	a := Artifact{Digest: digest, Product: product, Name: name, Size: uint64(size), By: caller.ID, At: s.Now().UTC()}
+	return a, s.Artifacts.PutArtifact(ctx, a)
+}
+
+// Open gives an artifact's bytes, which have been verified against its digest. A device gets what published releases of its
+// product name; a person names the product.
+func (s *Service) Open(ctx context.Context, caller access.Caller, product string, digest [32]byte) (Artifact, io.ReadSeekCloser, error) {
+	res := access.Resource{Type: "release", ID: hex.EncodeToString(digest[:]), Product: product}
+	if err := s.guard.Check(ctx, caller, access.ArtifactRead, res); err != nil {
+		return Artifact{}, nil, err
+	}
+	var a Artifact
+	var err error
+	if caller.Kind == access.Device {
+		a, err = s.Artifacts.DeviceArtifact(ctx, deviceOf(caller), digest)
+	} else {
+		a, err = s.Artifacts.Artifact(ctx, product, digest)
+	}
+	if errors.Is(err, ErrNotFound) {
+		return Artifact{}, nil, fault.New(fault.NotFound, "artifact.unknown", fmt.Sprintf("no artifact %x here for this caller", digest), "")
+	}
+	if err != nil {
+		return Artifact{}, nil, err
+	}
+	f, err := s.Blobs.Open(ctx, digest)
+	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
+		return Artifact{}, nil, fault.Newf(fault.Unavailable, "artifact.damaged", "artifact %x cannot be served, upload it again: %w", digest, err)
+	}
+	return a, f, err
+}
+
+func deviceOf(c access.Caller) string {
+	if len(c.ID) > len("device:") {
+		return c.ID[len("device:"):]
+	}
+	return ""
+}
+
+// Propose binds artifacts into a release, and returns the payload to sign and its digest.
+func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) (Release, error) {
+	if err := s.guard.Check(ctx, caller, access.ReleaseCreate, access.Resource{Type: "release", ID: spec.ID, Product: spec.Product}); err != nil {
+		return Release{}, err
+	}
+	p, err := s.product(ctx, spec.Product)
+	if err != nil {
+		return Release{}, err
+	}
+	if err := checkSpec(spec, p); err != nil {
+		return Release{}, err
+	}
+	sizes, err := s.sizes(ctx, spec)
+	if err != nil {
+		return Release{}, err
+	}
+	if err := s.checkRollbacks(ctx, spec); err != nil {
+		return Release{}, err
+	}
+	now := s.Now().UTC()
+	m := manifestOf(spec, p, sizes, now)
+	if err := s.checkOnce(ctx, m); err != nil {
+		return Release{}, err
+	}
+	payload, err := wire.EncodeRelease(m)
+	if err != nil {
+		return Release{}, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
+	}
+	r := Release{
+		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1,
+	}
+	fact := ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)
+	err = s.Store.PutRelease(ctx, r, fact)
+	if errors.Is(err, ErrExists) {
+		return Release{}, conflict("release.exists", fmt.Sprintf("%s has a release %s or a version %s already", m.Product, m.ID, m.Version),
+			"releases are never changed: give this one another ID and a higher version")
+	}
+	return r, err
+}
+
+func (s *Service) product(ctx context.Context, id string) (Product, error) {
+	p, err := s.Products.ReleaseProduct(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return Product{}, fault.New(fault.NotFound, "product.unknown", fmt.Sprintf("no product %q", id), "see `hallmark product list`")
+	}
+	return p, err
+}
+
+func checkSpec(spec Spec, p Product) error {
+	if spec.ID == "" || len(spec.ID) > 64 {
+		return invalid("release.id", fmt.Sprintf("release ID %q", spec.ID), "give it 1 to 64 characters")
+	}
+	if spec.Model != "" && spec.Model != p.Model {
+		return invalid("release.model", fmt.Sprintf("update model %s, product %s is %s", spec.Model, spec.Product, p.Model), "leave it out")
+	}
+	for _, h := range spec.Hardware {
+		if !slices.Contains(p.Hardware, h) {
+			return invalid("release.hardware", fmt.Sprintf("product %s has no hardware revision %q", spec.Product, h), "")
+		}
+	}
+	return nil
+}
+
+// sizes looks up every artifact the spec names.
+func (s *Service) sizes(ctx context.Context, spec Spec) (map[[32]byte]uint64, error) {
+	digests, err := named(spec)
+	if err != nil {
+		return nil, err
+	}
+	sizes := map[[32]byte]uint64{}
+	for d, what := range digests {
+		a, err := s.Artifacts.Artifact(ctx, spec.Product, d)
+		if errors.Is(err, ErrNotFound) {
+			return nil, invalid("release.artifact", fmt.Sprintf("%s: artifact %x is not here", what, d), "upload it to this product first")
+		}
+		if err != nil {
+			return nil, err
+		}
+		sizes[d] = a.Size
+	}
+	return sizes, nil
+}
+
+// checkRollbacks refuses a way back that a device would refuse.
+func (s *Service) checkRollbacks(ctx context.Context, spec Spec) error {
+	for _, d := range spec.RollbackTo {
+		if len(d) != 32 {
+			return invalid("release.rollback", fmt.Sprintf("rollback digest %x is not SHA-256", d), "")
+		}
+		to, err := s.Store.Release(ctx, [32]byte(d))
+		if errors.Is(err, ErrNotFound) || err == nil && (to.Manifest.Product != spec.Product || to.Status != Published) {
+			return invalid("release.rollback", fmt.Sprintf("%x is no published release of %s to go back to", d, spec.Product), "")
+		}
+		if err != nil {
+			return err
+		}
+		if to.Manifest.Counter < spec.Counter {
+			return invalid("release.rollback", fmt.Sprintf("release %s has security counter %d, below %d: devices that confirmed the new one refuse it",
+				to.Manifest.ID, to.Manifest.Counter, spec.Counter), "raise the counter in a later release, or leave that way back out")
+		}
+	}
+	return nil
+}
+
+// checkOnce: what is programmed once gets no second release where devices were made with the first.
+func (s *Service) checkOnce(ctx context.Context, m wire.Release) error {
+	if m.Model != wire.ModelOTP {
+		return nil
+	}
+	all, err := s.Store.Releases(ctx, m.Product)
+	if err != nil {
+		return err
+	}
+	var shared []string
+	for _, r := range all {
+		for _, h := range r.Manifest.Hardware {
+			if r.Status == Published && m.RunsOn(h) {
+				shared = append(shared, h)
+			}
+		}
+	}
+	if len(shared) == 0 {
+		return nil
+	}
+	n, err := s.Store.MadeDevices(ctx, m.Product, shared)
+	if err != nil {
+		return err
+	}
+	if n > 0 {
+		return conflict("release.otp", fmt.Sprintf("%s is programmed once, and %d devices of hardware %v are", m.Product, n, shared),
+			"a new release needs a new hardware revision")
+	}
+	return nil
+}
+
+// Approve takes an approver's signature over the payload: an envelope that holds exactly one key's signature that is not here
+// yet. The approver is neither the proposer nor one who approved before.
+func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]byte, envelope []byte) (Release, error) {
+	r, err := s.checked(ctx, caller, access.ReleaseApprove, digest)
+	if err != nil {
+		return Release{}, err
+	}
+	if r.Status != Proposed {
+		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
+	}
+	if caller.ID == r.Creator {
+		return Release{}, fault.New(fault.Denied, "release.four-eyes", fmt.Sprintf("%s proposed release %s", caller.ID, r.Manifest.ID),
+			"somebody else must approve it")
+	}
+	if slices.ContainsFunc(r.Approvals, func(a Approval) bool { return a.Caller == caller.ID }) {
+		return Release{}, conflict("release.approved", fmt.Sprintf("%s has approved release %s already", caller.ID, r.Manifest.ID),
+			"another person must approve it with another key")
+	}
+	b, err := s.Trust.CurrentBundle(ctx, r.Manifest.Product)
+	if err != nil {
+		return Release{}, fmt.Errorf("trust bundle of %s: %w", r.Manifest.Product, err)
+	}
+	key, err := newSigner(r, b.Release, envelope)
+	if err != nil {
+		return Release{}, err
+	}
+	merged := envelope
+	if len(r.Envelope) > 0 {
+		if merged, err = wire.MergeSignatures(wire.TypeRelease, r.Envelope, envelope); err != nil {
+			return Release{}, fault.Newf(fault.Invalid, "release.signature", "%w", err)
+		}
+	}
+	now := s.Now().UTC()
+	r.Envelope = merged
+	r.Approvals = append(slices.Clone(r.Approvals), Approval{Caller: caller.ID, Key: hex.EncodeToString(key[:]), At: now})
+	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseApproved, now, caller.ID, r.Manifest.ID, nil, merged))
+}
+
+// newSigner finds the one key of role whose valid signature the envelope adds to the release.
+func newSigner(r Release, role wire.KeySet, envelope []byte) (wire.KeyID, error) {
+	one := wire.KeySet{Keys: role.Keys, Threshold: 1}
+	payload, err := wire.VerifyThreshold(wire.TypeRelease, envelope, one)
+	if err != nil {
+		return wire.KeyID{}, fault.Newf(fault.Invalid, "release.signature", "no signature of the product's release role: %w", err)
+	}
+	if wire.ReleaseDigest(payload) != r.Digest {
+		return wire.KeyID{}, invalid("release.signature", fmt.Sprintf("the signature is over another payload than that of release %s", r.Manifest.ID),
+			"sign the payload that `hallmark release payload` gives")
+	}
+	_, signers, err := wire.ThresholdPayload(wire.TypeRelease, envelope)
+	if err != nil {
+		return wire.KeyID{}, fault.Newf(fault.Invalid, "release.signature", "%w", err)
+	}
+	var have []wire.KeyID
+	if len(r.Envelope) > 0 {
+		if _, have, err = wire.ThresholdPayload(wire.TypeRelease, r.Envelope); err != nil {
+			return wire.KeyID{}, err
+		}
+	}
+	var fresh []wire.KeyID
+	for _, k := range signers {
+		if slices.Contains(have, k) || slices.Contains(fresh, k) {
+			continue
+		}
+		if !role.Has(k) {
+			return wire.KeyID{}, invalid("release.signer", fmt.Sprintf("key %x is not in the release role of %s", k, r.Manifest.Product), "")
+		}
+		fresh = append(fresh, k)
+	}
+	if len(fresh) != 1 {
+		return wire.KeyID{}, conflict("release.signature", fmt.Sprintf("the envelope adds %d signatures to release %s, an approval is one", len(fresh), r.Manifest.ID),
+			"each approver sends their own signature, by a key that has not signed yet")
+	}
+	return fresh[0], nil
+}
+
+// Publish makes the release one that may be rolled out, when the current bundle's threshold is met.
+func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]byte) (Release, error) {
+	r, err := s.checked(ctx, caller, access.ReleasePublish, digest)
+	if err != nil {
+		return Release{}, err
+	}
+	if r.Status == Published {
+		return r, nil
+	}
+	if r.Status != Proposed {
+		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "propose a new one")
+	}
+	b, err := s.Trust.CurrentBundle(ctx, r.Manifest.Product)
+	if err != nil {
+		return Release{}, fmt.Errorf("trust bundle of %s: %w", r.Manifest.Product, err)
+	}
+	if len(r.Envelope) == 0 {
+		return Release{}, conflict("release.threshold", fmt.Sprintf("release %s has no approval, %d are needed", r.Manifest.ID, b.Release.Threshold),
+			"approvers sign its payload offline and send `hallmark release approve`")
+	}
+	if _, d, err := wire.VerifyRelease(b, r.Envelope); err != nil {
+		return Release{}, fault.Newf(fault.Conflict, "release.threshold", "release %s may not be published: %w", r.Manifest.ID, err)
+	} else if d != r.Digest {
+		return Release{}, fmt.Errorf("release %s: the stored envelope is of release %x", r.Manifest.ID, d)
+	}
+	if err := s.checkOnce(ctx, r.Manifest); err != nil {
+		return Release{}, err
+	}
+	now := s.Now().UTC()
+	fact := ledger.New(ledger.Control, ledger.KindReleasePublished, now, caller.ID, r.Manifest.ID, nil, r.Envelope)
+	r.Status, r.Published, r.UID = Published, now, fact.UID
+	return s.update(ctx, r, fact)
+}
+
+// Withdraw ends a release: it is not rolled out or handed out any more. Devices that run it are for a rollout to move; one that
+// must never boot again needs the floor of a new trust bundle.
+func (s *Service) Withdraw(ctx context.Context, caller access.Caller, digest [32]byte, reason string) (Release, error) {
+	r, err := s.checked(ctx, caller, access.ReleasePublish, digest)
+	if err != nil {
+		return Release{}, err
+	}
+	if r.Status == Withdrawn {
+		return r, nil
+	}
+	if reason == "" || len(reason) > 1024 {
+		return Release{}, invalid("release.reason", "a withdrawal needs a reason of at most 1024 bytes", "")
+	}
+	data, err := json.Marshal(map[string]string{"release": hex.EncodeToString(digest[:]), "id": r.Manifest.ID, "reason": reason})
+	if err != nil {
+		return Release{}, err
+	}
+	r.Status, r.Reason = Withdrawn, reason
+	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.Now(), caller.ID, r.Manifest.ID, nil, data))
+}
+
+// Get gives one release.
+func (s *Service) Get(ctx context.Context, caller access.Caller, digest [32]byte) (Release, error) {
+	return s.checked(ctx, caller, access.ReleaseRead, digest)
+}
+
+// List gives a product's releases, newest first.
+func (s *Service) List(ctx context.Context, caller access.Caller, product string) ([]Release, error) {
+	if err := s.guard.Check(ctx, caller, access.ReleaseRead, access.Resource{Type: "release", Product: product}); err != nil {
+		return nil, err
+	}
+	return s.Store.Releases(ctx, product)
+}
+
+// Logged proves the publication of a release; a withdrawn one has no proof any more. It is for the stages that hand releases
+// to devices, not for callers.
+func (s *Service) Logged(ctx context.Context, digest [32]byte) (wire.Logged, error) {
+	r, err := s.find(ctx, digest)
+	if err != nil {
+		return wire.Logged{}, err
+	}
+	if r.Status != Published {
+		return wire.Logged{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
+	}
+	return s.Ledger.Logged(ctx, r.UID)
+}
+
+// Find gives a release whatever its status, for other stages.
+func (s *Service) Find(ctx context.Context, digest [32]byte) (Release, error) { return s.find(ctx, digest) }
+
+func (s *Service) find(ctx context.Context, digest [32]byte) (Release, error) {
+	r, err := s.Store.Release(ctx, digest)
+	if errors.Is(err, ErrNotFound) {
+		return Release{}, fault.New(fault.NotFound, "release.unknown", fmt.Sprintf("no release %x", digest), "see `hallmark release list`")
+	}
+	return r, err
+}
+
+// checked finds a release and asks the guard. Nobody learns whether one exists without being asked who they are.
+func (s *Service) checked(ctx context.Context, caller access.Caller, action access.Action, digest [32]byte) (Release, error) {
+	r, err := s.Store.Release(ctx, digest)
+	res := access.Resource{Type: "release", ID: hex.EncodeToString(digest[:]), Product: r.Manifest.Product}
+	if denied := s.guard.Check(ctx, caller, action, res); denied != nil {
+		return Release{}, denied
+	}
+	if errors.Is(err, ErrNotFound) {
+		return s.find(ctx, digest)
+	}
+	return r, err
+}
+
+func (s *Service) update(ctx context.Context, r Release, fact ledger.Fact) (Release, error) {
+	err := s.Store.UpdateRelease(ctx, r, fact)
+	if errors.Is(err, ErrChanged) {
+		return Release{}, conflict("release.changed", fmt.Sprintf("release %s changed meanwhile", r.Manifest.ID), "look again and repeat")
+	}
+	r.Rev++
+	return r, err
+}
