@@ -1,0 +1,241 @@
+package device
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// ActionFor gives the right one needs to command an act.
+func ActionFor(a wire.Act) access.Action {
+	switch a {
+	case wire.ActQuarantine:
+		return access.DeviceQuarantine
+	case wire.ActRelease:
+		return access.DeviceRelease
+	case wire.ActDormant, wire.ActWake:
+		return access.DeviceDormant
+	case wire.ActReset:
+		return access.DeviceReset
+	case wire.ActReprovide:
+		return access.DeviceReprovide
+	case wire.ActConfigure:
+		return access.DeviceConfigure
+	case wire.ActInstall, wire.ActRollback:
+		return access.RolloutControl
+	case wire.ActBundle:
+		return access.BundlePublish
+	case wire.ActWipe:
+		return access.DeviceRetire
+	case wire.ActAttest, wire.ActUnlock:
+		return access.DeviceCommand
+	}
+	return access.DeviceCommand
+}
+
+// urgency orders acts for one device: what contains harm comes before what changes code.
+func urgency(a wire.Act) int {
+	switch a {
+	case wire.ActWipe:
+		return 7
+	case wire.ActQuarantine:
+		return 6
+	case wire.ActBundle:
+		return 5
+	case wire.ActRelease, wire.ActWake, wire.ActDormant:
+		return 4
+	case wire.ActReprovide, wire.ActRollback:
+		return 3
+	case wire.ActInstall:
+		return 2
+	default:
+		return 1
+	}
+}
+
+// Rank is what a store orders outstanding commands by, higher first; then the older first.
+func (in Instruction) Rank() int { return urgency(in.Act)*1000 + max(-499, min(499, in.Priority)) }
+
+// Command signs what is wanted, stores it with the devices it is for, and logs it; the returned ID names it. Devices hear of it
+// when they ask and the fact is provable. It does not wait for them.
+func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruction) (string, error) {
+	if err := s.cfg.Guard.Check(ctx, caller, ActionFor(in.Act), access.Resource{Type: "device", Product: in.Product}); err != nil {
+		return "", err
+	}
+	now := s.cfg.Now().UTC()
+	w, err := s.compose(ctx, in, now)
+	if err != nil {
+		return "", err
+	}
+	payload, err := wire.EncodeCommand(w)
+	if err != nil {
+		return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+	}
+	envelope, err := wire.Sign1(wire.TypeCommand, payload, s.cfg.Authority)
+	if err != nil {
+		return "", err
+	}
+	f := ledger.New(ledger.Control, ledger.KindCommandIssued, now, caller.ID, w.ID, in.Cause, envelope)
+	c := Command{
+		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Priority: in.Rank(), Warrant: in.WarrantUID,
+		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(),
+	}
+	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)
+	if errors.Is(err, ErrForeign) {
+		return "", fault.New(fault.Invalid, "command.devices",
+			fmt.Sprintf("a device of the command is unknown, has ended, or is not of product %q", in.Product), "select the devices again")
+	}
+	if err != nil {
+		return "", err
+	}
+	return w.ID, nil
+}
+
+func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (wire.Command, error) {
+	if wire.ClassOf(in.Act) == wire.Guarded && in.TTL == 0 {
+		in.TTL = DefaultTTL
+	}
+	if in.Valid == 0 {
+		in.Valid = DefaultValid
+	}
+	if in.Valid < time.Second || in.TTL < 0 {
+		return wire.Command{}, fault.New(fault.Invalid, "command.time", "the command would be over before it begins", "give a validity of a second or more")
+	}
+	set, err := wire.SetOf(in.Devices)
+	if err != nil {
+		return wire.Command{}, fault.Newf(fault.Invalid, "command.devices", "%w", err)
+	}
+	if err := s.checkWarrant(ctx, in, now); err != nil {
+		return wire.Command{}, err
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
+	return wire.Command{
+		ID: hex.EncodeToString(id[:]), Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,
+		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config, Reason: in.Reason,
+		Issued: uint64(now.Unix()), Expires: uint64(now.Add(in.Valid).Unix()),
+	}, nil
+}
+
+// checkWarrant spares the devices a command they would all refuse.
+func (s *Service) checkWarrant(ctx context.Context, in Instruction, now time.Time) error {
+	if !wire.NeedsWarrant(in.Act) {
+		return nil
+	}
+	refuse := func(text string) error {
+		return fault.New(fault.Denied, "command.warrant", fmt.Sprintf("%s: %s", in.Act, text),
+			"have the warrant holders sign one for exactly these devices and submit it")
+	}
+	if in.WarrantUID == nil {
+		return refuse("needs a warrant")
+	}
+	w, err := s.cfg.Trust.Warrant(ctx, *in.WarrantUID)
+	if errors.Is(err, ErrNotFound) {
+		return refuse("its warrant is not here")
+	}
+	if err != nil {
+		return err
+	}
+	if w.Wire.Act != in.Act || w.Wire.Product != in.Product || w.Wire.Expires <= uint64(now.Unix()) {
+		return refuse("its warrant is for another act or product, or over")
+	}
+	ids, err := s.cfg.Trust.WarrantDevices(ctx, w.UID)
+	if err != nil {
+		return err
+	}
+	named := make(map[string]bool, len(ids))
+	for _, id := range ids {
+		named[id] = true
+	}
+	for _, id := range in.Devices {
+		if !named[id] {
+			return refuse("its warrant does not name device " + id)
+		}
+	}
+	return nil
+}
+
+// CancelCommand ends a command for every device without a result. A device that was told already may still act.
+func (s *Service) CancelCommand(ctx context.Context, caller access.Caller, id, reason string) error {
+	c, err := s.command(ctx, caller, "", id)
+	if err != nil {
+		return err
+	}
+	data, err := json.Marshal(map[string]string{"command": id, "reason": reason})
+	if err != nil {
+		return err
+	}
+	now := s.cfg.Now().UTC()
+	var cause *ledger.Ref
+	if ref, ok, err := s.cfg.Ledger.Locate(ctx, c.UID); err != nil {
+		return err
+	} else if ok {
+		cause = &ref
+	}
+	f := ledger.New(ledger.Control, ledger.KindCommandCancelled, now, caller.ID, id, cause, data)
+	err = s.cfg.Commands.CancelCommand(ctx, id, now, f)
+	if errors.Is(err, ErrChanged) {
+		return fault.New(fault.Conflict, "command.ended", fmt.Sprintf("command %s has ended already", id), "")
+	}
+	return err
+}
+
+// command finds a command and asks the guard for action, or for the right to its act when action is empty.
+func (s *Service) command(ctx context.Context, caller access.Caller, action access.Action, id string) (Command, error) {
+	c, err := s.cfg.Commands.Command(ctx, id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Command{}, err
+	}
+	if action == "" {
+		action = ActionFor(c.Wire.Act)
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: c.Wire.Product}); err != nil {
+		return Command{}, err
+	}
+	if errors.Is(err, ErrNotFound) {
+		return Command{}, fault.New(fault.NotFound, "command.unknown", fmt.Sprintf("no command %q", id), "")
+	}
+	return c, nil
+}
+
+// CommandOf gives a stored command.
+func (s *Service) CommandOf(ctx context.Context, caller access.Caller, id string) (Command, error) {
+	return s.command(ctx, caller, access.DeviceRead, id)
+}
+
+// CommandStatus counts the command's devices by standing.
+func (s *Service) CommandStatus(ctx context.Context, caller access.Caller, id string) (map[Standing]int, error) {
+	if _, err := s.command(ctx, caller, access.DeviceRead, id); err != nil {
+		return nil, err
+	}
+	return s.cfg.Commands.CountCommand(ctx, id)
+}
+
+// CommandDevices pages through the command's devices by ID; limit 0 means MaxPage.
+func (s *Service) CommandDevices(ctx context.Context, caller access.Caller, id, after string, limit int) ([]CommandDevice, error) {
+	if _, err := s.command(ctx, caller, access.DeviceRead, id); err != nil {
+		return nil, err
+	}
+	if limit <= 0 || limit > MaxPage {
+		limit = MaxPage
+	}
+	return s.cfg.Commands.CommandDevices(ctx, id, after, limit)
+}
+
+// DeviceCommands lists a device's commands, newest first.
+func (s *Service) DeviceCommands(ctx context.Context, caller access.Caller, id string) ([]CommandDevice, error) {
+	if _, err := s.open(ctx, caller, access.DeviceRead, id); err != nil {
+		return nil, err
+	}
+	return s.cfg.Commands.DeviceCommands(ctx, id, MaxPage)
+}

@@ -1,0 +1,137 @@
+package device
+
+import (
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Device is one row of the registry.
+type Device struct {
+	ID         string     // 32 hex digits
+	Product    string     //
+	Hardware   string     // hardware revision
+	State      State      //
+	Legitimacy Legitimacy //
+	Order      string     // production order
+	Station    string     // that made it
+	Made       time.Time  // zero while ordered
+	AttestKey  []byte     // SubjectPublicKeyInfo (DER) of the attestation key, as recorded in production
+	KeyOrigin  string     // of that key: soft, isolated, tpm, pkcs11
+	Virtual    bool       // a simulation, and says so
+	Replaces   string     // the device this one took over from
+	ReplacedBy string     // the device that took over from this one
+	Counter    uint64     // last directive counter given out
+	AckedSeq   uint64     // last result taken
+	LastSeen   time.Time  // last check-in; zero: never. Behind by up to the flush interval after a crash
+	Since      time.Time  // of the state
+	GuardUntil time.Time  // when the device ends its guarded state (quarantine, dormant) by itself; zero: none
+	Twin       Twin
+}
+
+// Twin is what is wanted of a device and what it says it has.
+type Twin struct {
+	Desired   []byte             `json:"desired,omitempty"`  // configuration last commanded
+	Reported  []wire.ConfigEntry `json:"reported,omitempty"` // configuration last reported
+	Release   []byte             `json:"release,omitempty"`  // digest of what runs
+	Version   string             `json:"version,omitempty"`  //
+	Trial     bool               `json:"trial,omitempty"`    // runs, not confirmed
+	Agent     string             `json:"agent,omitempty"`    // the agent's own state: active, quarantined, dormant, recovery
+	Healthy   bool               `json:"healthy,omitempty"`  //
+	Health    string             `json:"health,omitempty"`   // what the program said
+	Bundle    uint64             `json:"bundle,omitempty"`   // trust bundle version
+	BootCount uint64             `json:"boot_count,omitempty"`
+	Accepted  uint64             `json:"accepted,omitempty"` // highest directive counter it said it accepted
+	Suspect   string             `json:"suspect,omitempty"`  // what it said that cannot be true of one device; cleared by Clear
+	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
+}
+
+// Query selects devices. Empty fields do not select.
+type Query struct {
+	Product string
+	State   State
+	Release []byte   // running this
+	After   string   // keyset: the last ID of the page before; order is by (product, state, id) as far as those are given, then ID
+	Limit   int      // at most MaxPage; 0 means MaxPage
+	IDs     []string // only these, at most MaxPage
+}
+
+// MaxPage bounds a page of a list.
+const MaxPage = 1000
+
+// Instruction is what an operator, a rollout or a reaction wants done, before it is signed.
+type Instruction struct {
+	Product    string
+	Act        wire.Act
+	Devices    []string
+	Release    []byte        // digest, for acts that bring code
+	Rollout    string        //
+	Wave       uint          //
+	TTL        time.Duration // guarded acts: how long until the device ends it by itself; 0: DefaultTTL
+	Config     []byte        //
+	Reason     string        //
+	Valid      time.Duration // how long a device that was away may still be told; 0: DefaultValid
+	Cause      *ledger.Ref   // the fact that led here
+	WarrantUID *[16]byte     // UID of the warrant.issued fact, for acts that need one
+	Priority   int           // among acts of the same urgency, higher first
+}
+
+// Defaults of an Instruction.
+const (
+	DefaultTTL   = 24 * time.Hour
+	DefaultValid = 30 * 24 * time.Hour
+)
+
+// Standing is where one device is with one command.
+type Standing string
+
+// The standings. Every one but Pending and Delivered is final.
+const (
+	Pending   Standing = "pending"   // not told yet
+	Delivered Standing = "delivered" // told, no result yet
+	Done      Standing = "done"
+	Refused   Standing = "refused" // a check on the device failed, nothing was touched
+	Failed    Standing = "failed"  // acted on, did not work, the old state stands
+	Cancelled Standing = "cancelled"
+	Expired   Standing = "expired" // never told in time: what it did is unknown, and not good
+)
+
+// Command is a stored command.
+type Command struct {
+	ID       string
+	UID      [16]byte // of its command.issued fact
+	Digest   [32]byte // of its payload; results name it
+	Wire     wire.Command
+	Priority int
+	Warrant  *[16]byte // UID of the warrant's fact
+	Issued   time.Time
+	Expires  time.Time
+	Ended    time.Time // cancelled; zero: stands
+}
+
+// CommandDevice is one device's part in a command.
+type CommandDevice struct {
+	Command  string
+	Device   string
+	Act      wire.Act
+	Release  []byte
+	Standing Standing
+	Attempts int       // deliveries
+	Code     string    // of the device's result
+	Text     string    //
+	At       time.Time // of the last change
+}
+
+// Warrant is a stored warrant.
+type Warrant struct {
+	UID  [16]byte // of its warrant.issued fact
+	Wire wire.Warrant
+}
+
+// Bundle is a stored trust bundle.
+type Bundle struct {
+	UID      [16]byte // of its bundle.published fact
+	Wire     wire.Bundle
+	Envelope []byte
+}

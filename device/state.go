@@ -1,0 +1,165 @@
+package device
+
+import (
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/fault"
+)
+
+// State is where a device is in its life.
+type State string
+
+// The states, in the order of a life; Lost and Suspected stand aside.
+const (
+	Ordered         State = "ordered"
+	Provisioned     State = "provisioned"
+	Onboarded       State = "onboarded"
+	Active          State = "active"
+	Quarantined     State = "quarantined"
+	Dormant         State = "dormant"
+	Maintenance     State = "maintenance"
+	Decommissioning State = "decommissioning"
+	Decommissioned  State = "decommissioned"
+	Disposed        State = "disposed"
+	Lost            State = "lost"
+	Suspected       State = "suspected-clone"
+)
+
+// States lists every state, in the order of a life.
+func States() []State {
+	return []State{
+		Ordered, Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance,
+		Decommissioning, Decommissioned, Disposed, Lost, Suspected,
+	}
+}
+
+// Event is what happens to a device.
+type Event string
+
+// The events. Release also ends a quarantine whose time to live ran out; Find and Clear lead into quarantine, because a device
+// that was out of sight has to prove itself before it works again.
+const (
+	Provision  Event = "provision"    // the factory made it
+	Onboard    Event = "onboard"      // it enrolled over the network
+	Activate   Event = "activate"     // first good evidence
+	Quarantine Event = "quarantine"   // talks to nobody but us
+	Release    Event = "release"      // quarantine is over
+	Sleep      Event = "sleep"        // dormant
+	Wake       Event = "wake"         // no longer dormant
+	Maintain   Event = "maintain"     // out of service for repair
+	Resume     Event = "resume"       // repaired
+	Retire     Event = "retire"       // its end was decided
+	Wiped      Event = "wiped"        // the signed receipt of the wipe has come, or its key is revoked for good
+	Dispose    Event = "dispose"      // proof of disposal
+	Lose       Event = "lose"         // nobody knows where it is
+	Find       Event = "find"         // it is back
+	Suspect    Event = "suspect"      // two devices may hold one identity
+	Clear      Event = "clear"        // the suspicion was unfounded
+	Reinstate  Event = "reinstate"    // its end was called off before the wipe
+	Reonboard  Event = "re-onboard"   // enrolled again (new owner, new key)
+	Remake     Event = "re-provision" // went through the factory again
+)
+
+// Events lists every event.
+func Events() []Event {
+	return []Event{
+		Provision, Onboard, Activate, Quarantine, Release, Sleep, Wake, Maintain, Resume, Retire, Wiped, Dispose, Lose, Find,
+		Suspect, Clear, Reinstate, Reonboard, Remake,
+	}
+}
+
+// Next is the life cycle: the state in which ev leaves a device that is in from. What is not written here does not happen.
+func Next(from State, ev Event) (State, error) {
+	to, ok := next(from, ev)
+	if !ok {
+		return "", fault.New(fault.Conflict, "device.transition",
+			fmt.Sprintf("a device that is %s cannot take %q", from, ev), "look at its state and what led there with `hallmark device show`")
+	}
+	return to, nil
+}
+
+func next(from State, ev Event) (State, bool) {
+	switch ev {
+	case Provision:
+		return Provisioned, from == Ordered
+	case Onboard:
+		return Onboarded, from == Provisioned
+	case Reonboard:
+		return Onboarded, from == Onboarded || inField(from)
+	case Remake:
+		return Provisioned, from == Decommissioned || from == Maintenance
+	case Activate:
+		return Active, from == Onboarded
+	case Quarantine:
+		return Quarantined, from == Onboarded || from == Active || from == Dormant || from == Maintenance
+	case Release:
+		return Active, from == Quarantined
+	case Sleep:
+		return Dormant, from == Active || from == Quarantined
+	case Wake:
+		return Active, from == Dormant
+	case Maintain:
+		return Maintenance, from == Onboarded || from == Active || from == Quarantined || from == Dormant
+	case Resume:
+		return Active, from == Maintenance
+	case Retire:
+		return Decommissioning, from == Provisioned || from == Onboarded || inField(from) || from == Lost || from == Suspected
+	case Reinstate:
+		return Quarantined, from == Decommissioning
+	case Wiped:
+		return Decommissioned, from == Decommissioning
+	case Dispose:
+		return Disposed, from == Decommissioned
+	case Lose:
+		return Lost, from == Provisioned || from == Onboarded || inField(from) || from == Decommissioning || from == Suspected
+	case Find:
+		return Quarantined, from == Lost
+	case Suspect:
+		return Suspected, from == Onboarded || inField(from) || from == Lost
+	case Clear:
+		return Quarantined, from == Suspected
+	}
+	return "", false
+}
+
+// inField reports whether a device in s is out there and ours to command.
+func inField(s State) bool {
+	return s == Active || s == Quarantined || s == Dormant || s == Maintenance
+}
+
+// Ended reports whether nothing may be told to a device in s any more.
+func Ended(s State) bool { return s == Decommissioned || s == Disposed }
+
+// Works reports whether a device in s is expected to check in and attest on time.
+func Works(s State) bool { return s == Onboarded || s == Active || s == Quarantined }
+
+// Known reports whether s is one of States.
+func Known(s State) bool {
+	switch s {
+	case Ordered, Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance, Decommissioning, Decommissioned, Disposed,
+		Lost, Suspected:
+		return true
+	}
+	return false
+}
+
+// Legitimacy is the second axis: is the piece what it says it is, and whose.
+type Legitimacy string
+
+// The legitimacies. A device is Unknown until its production record is verified, and Unknown is not good.
+const (
+	Genuine     Legitimacy = "genuine"
+	Recalled    Legitimacy = "recalled"
+	Refurbished Legitimacy = "refurbished"
+	Resold      Legitimacy = "resold"
+	Stolen      Legitimacy = "stolen"
+	Unknown     Legitimacy = "unknown"
+)
+
+func (l Legitimacy) valid() bool {
+	switch l {
+	case Genuine, Recalled, Refurbished, Resold, Stolen, Unknown:
+		return true
+	}
+	return false
+}

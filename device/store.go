@@ -1,0 +1,124 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Errors of the stores.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrChanged  = errors.New("changed meanwhile") // a compare-and-swap lost
+	ErrExists   = errors.New("exists already")
+	ErrForeign  = errors.New("a device is unknown, ended or of another product")
+)
+
+// Registry keeps devices. Every write is durable, with its facts, when it returns nil.
+type Registry interface {
+	// Device returns ErrNotFound for an ID it does not hold.
+	Device(ctx context.Context, id string) (Device, error)
+	// Devices gives a page in the order of (state, ID) within the query.
+	Devices(ctx context.Context, q Query) ([]Device, error)
+	// MoveDevice changes the state if it is still c.From, else ErrChanged.
+	MoveDevice(ctx context.Context, c Change) error
+	// JudgeDevice changes the legitimacy if it is still from, else ErrChanged.
+	JudgeDevice(ctx context.Context, id string, from, to Legitimacy, fact ledger.Fact) error
+	// ReplaceDevice links old and new; ErrChanged if either has a link on that side already.
+	ReplaceDevice(ctx context.Context, before, after string, fact ledger.Fact) error
+	// CountDevices counts by state.
+	CountDevices(ctx context.Context, product string) (map[State]int, error)
+}
+
+// Change is one transition.
+type Change struct {
+	Device     string
+	From, To   State
+	At         time.Time
+	GuardUntil time.Time // zero: none
+	Absolve    bool      // clear Twin.Suspect
+	Fact       ledger.Fact
+}
+
+// Reports takes what devices say.
+type Reports interface {
+	// ApplyReport stores what a check-in changed, with its facts, in one transaction. It is done only while the device's state
+	// and acknowledged result are those of r.From, else ErrChanged.
+	ApplyReport(ctx context.Context, r Report) error
+	// Outstanding gives the device's commands without a final result whose time has not run out at now, most urgent first.
+	Outstanding(ctx context.Context, id string, now time.Time) ([]Command, error)
+	// NextCounter raises the device's directive counter above both the stored and floor, marks the command delivered, and
+	// returns the counter when it is durable. ErrChanged when the command no longer stands for the device.
+	NextCounter(ctx context.Context, id, command string, floor uint64, at time.Time) (uint64, error)
+	// MarkSeen stores last check-ins in one batch; it may be repeated, and never moves a time back.
+	MarkSeen(ctx context.Context, seen map[string]time.Time) error
+}
+
+// Report is what one check-in changes.
+type Report struct {
+	From       Device // as it was read
+	State      State  // to be; From.State when it does not move
+	GuardUntil time.Time
+	Twin       Twin
+	AckedSeq   uint64
+	At         time.Time
+	Results    []CommandDevice // final standings
+	Facts      []ledger.Fact
+}
+
+// Commands keeps commands and warrants.
+type Commands interface {
+	// PutCommand stores the command, one Pending row for each device, and the fact, all or nothing. ErrForeign when a device is
+	// unknown, ended, or not of the command's product.
+	PutCommand(ctx context.Context, c Command, devices []string, fact ledger.Fact) error
+	// Command finds by ID, CommandByDigest by payload digest; ErrNotFound.
+	Command(ctx context.Context, id string) (Command, error)
+	CommandByDigest(ctx context.Context, digest [32]byte) (Command, error)
+	// CancelCommand ends it for every device without a result; ErrChanged when it has ended.
+	CancelCommand(ctx context.Context, id string, at time.Time, fact ledger.Fact) error
+	// CommandDevices lists by device ID, after (exclusive); limit 0 means all.
+	CommandDevices(ctx context.Context, id, after string, limit int) ([]CommandDevice, error)
+	// CountCommand counts the devices by standing.
+	CountCommand(ctx context.Context, id string) (map[Standing]int, error)
+	// DeviceCommands lists a device's commands, newest first.
+	DeviceCommands(ctx context.Context, device string, limit int) ([]CommandDevice, error)
+}
+
+// Trust keeps bundles and warrants.
+type Trust interface {
+	// PutBundle stores the next version; ErrChanged when the current one is not its predecessor.
+	PutBundle(ctx context.Context, b Bundle, fact ledger.Fact) error
+	// Bundle gives a version, 0 the current; ErrNotFound.
+	Bundle(ctx context.Context, product string, version uint64) (Bundle, error)
+	// DevicesBehind lists devices in the field with a bundle older than version.
+	DevicesBehind(ctx context.Context, product string, version uint64) ([]string, error)
+	// PutWarrant stores it with its devices; ErrExists when its ID is known.
+	PutWarrant(ctx context.Context, w Warrant, devices []string, fact ledger.Fact) error
+	// Warrant finds by the UID of its fact; ErrNotFound.
+	Warrant(ctx context.Context, uid [16]byte) (Warrant, error)
+	// WarrantDevices lists the devices it names.
+	WarrantDevices(ctx context.Context, uid [16]byte) ([]string, error)
+}
+
+// Ledger finds facts and proves them.
+type Ledger interface {
+	// Locate gives the place of the fact, false while it has none.
+	Locate(ctx context.Context, uid [16]byte) (ledger.Ref, bool, error)
+	// Logged gives the fact with proof under the latest witnessed checkpoint; ledger.ErrNotYetWitnessed until there is one.
+	Logged(ctx context.Context, uid [16]byte) (wire.Logged, error)
+}
+
+// Releases proves releases.
+type Releases interface {
+	// Logged gives the release.published fact of the release with proof; ledger.ErrNotYetWitnessed until there is one.
+	Logged(ctx context.Context, digest [32]byte) (wire.Logged, error)
+}
+
+// Challenger decides when a device must attest.
+type Challenger interface {
+	// Due gives a fresh 32-byte nonce when it must.
+	Due(ctx context.Context, d Device, in wire.Checkin) ([]byte, bool)
+}

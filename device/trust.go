@@ -1,0 +1,133 @@
+package device
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// bundleValid is how long a device that was away may still be given the next bundle: as good as always.
+const bundleValid = 10 * 365 * 24 * time.Hour
+
+// PublishBundle takes the next trust bundle of a product, signed by the threshold of its own root and of the current one's, logs
+// it, and commands the devices in the field that are behind to take it.
+func (s *Service) PublishBundle(ctx context.Context, caller access.Caller, envelope []byte) (Bundle, error) {
+	claim, err := bundleClaim(envelope)
+	if err != nil {
+		return Bundle{}, fault.Newf(fault.Invalid, "bundle.invalid", "%w", err)
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, access.BundlePublish, access.Resource{Type: "product", ID: claim.Product, Product: claim.Product}); err != nil {
+		return Bundle{}, err
+	}
+	var current *wire.Bundle
+	switch b, err := s.cfg.Trust.Bundle(ctx, claim.Product, 0); {
+	case err == nil:
+		current = &b.Wire
+	case !errors.Is(err, ErrNotFound):
+		return Bundle{}, err
+	}
+	next, err := wire.VerifyBundle(current, envelope)
+	if err != nil {
+		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "trust bundle of %s: %w", claim.Product, err)
+	}
+	if current == nil && next.Version != 1 {
+		return Bundle{}, fault.Newf(fault.Invalid, "bundle.refused", "the first trust bundle of %s has version %d, want 1", next.Product, next.Version)
+	}
+	f := ledger.New(ledger.Control, ledger.KindBundlePublished, s.cfg.Now(), caller.ID, next.Product, nil, envelope)
+	b := Bundle{UID: f.UID, Wire: next, Envelope: envelope}
+	if err := s.cfg.Trust.PutBundle(ctx, b, f); err != nil {
+		if errors.Is(err, ErrChanged) {
+			return Bundle{}, fault.Newf(fault.Conflict, "bundle.changed", "the trust bundle of %s changed meanwhile", next.Product)
+		}
+		return Bundle{}, err
+	}
+	return b, s.DistributeBundle(ctx, caller, next.Product)
+}
+
+func bundleClaim(envelope []byte) (wire.Bundle, error) {
+	payload, _, err := wire.ThresholdPayload(wire.TypeBundle, envelope)
+	if err != nil {
+		return wire.Bundle{}, err
+	}
+	return wire.DecodeBundle(payload)
+}
+
+// DistributeBundle commands the devices in the field whose bundle is older than the current one to take it.
+func (s *Service) DistributeBundle(ctx context.Context, caller access.Caller, product string) error {
+	if err := s.cfg.Guard.Check(ctx, caller, access.BundlePublish, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
+		return err
+	}
+	b, err := s.CurrentBundle(ctx, product)
+	if err != nil {
+		return err
+	}
+	ids, err := s.cfg.Trust.DevicesBehind(ctx, product, b.Wire.Version)
+	if err != nil || len(ids) == 0 {
+		return err
+	}
+	_, err = s.Command(ctx, caller, Instruction{
+		Product: product, Act: wire.ActBundle, Devices: ids, Valid: bundleValid, Reason: fmt.Sprintf("trust bundle %d", b.Wire.Version),
+	})
+	return err
+}
+
+// CurrentBundle gives the product's trust bundle. It is public: every device has it.
+func (s *Service) CurrentBundle(ctx context.Context, product string) (Bundle, error) {
+	b, err := s.cfg.Trust.Bundle(ctx, product, 0)
+	if errors.Is(err, ErrNotFound) {
+		return Bundle{}, fault.New(fault.NotFound, "bundle.unknown", fmt.Sprintf("product %q has no trust bundle", product), "publish its first one")
+	}
+	return b, err
+}
+
+// SubmitWarrant takes a warrant signed offline by the threshold of the product's warrant keys, and the devices whose Merkle root
+// it names, and logs it. The UID of the result is what an Instruction refers to.
+func (s *Service) SubmitWarrant(ctx context.Context, caller access.Caller, envelope []byte, devices []string) (Warrant, error) {
+	invalid := func(err error) (Warrant, error) {
+		return Warrant{}, fault.Newf(fault.Invalid, "warrant.invalid", "%w", err)
+	}
+	payload, _, err := wire.ThresholdPayload(wire.TypeWarrant, envelope)
+	if err != nil {
+		return invalid(err)
+	}
+	w, err := wire.DecodeWarrant(payload)
+	if err != nil {
+		return invalid(err)
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, access.WarrantSubmit, access.Resource{Type: "product", ID: w.Product, Product: w.Product}); err != nil {
+		return Warrant{}, err
+	}
+	b, err := s.CurrentBundle(ctx, w.Product)
+	if err != nil {
+		return Warrant{}, err
+	}
+	if _, err := wire.VerifyThreshold(wire.TypeWarrant, envelope, b.Wire.Warrant); err != nil {
+		return invalid(err)
+	}
+	now := s.cfg.Now().UTC()
+	if !wire.NeedsWarrant(w.Act) || w.Expires <= uint64(now.Unix()) {
+		return invalid(fmt.Errorf("warrant %s: act %s needs none, or it is over", w.ID, w.Act))
+	}
+	set, err := wire.SetOf(devices)
+	if err != nil {
+		return invalid(err)
+	}
+	if string(set.Root) != string(w.Devices.Root) || set.Count != w.Devices.Count {
+		return invalid(fmt.Errorf("warrant %s was not signed for these %d devices", w.ID, len(devices)))
+	}
+	f := ledger.New(ledger.Control, ledger.KindWarrantIssued, now, caller.ID, w.ID, nil, envelope)
+	out := Warrant{UID: f.UID, Wire: w}
+	if err := s.cfg.Trust.PutWarrant(ctx, out, devices, f); err != nil {
+		if errors.Is(err, ErrExists) {
+			return Warrant{}, fault.Newf(fault.Conflict, "warrant.known", "warrant %s was submitted already", w.ID)
+		}
+		return Warrant{}, err
+	}
+	return out, nil
+}
