@@ -46,6 +46,7 @@ const (
 	KindDeviceReleased      Kind = "device.released"
 	KindDeviceReprovisioned Kind = "device.reprovisioned"
 	KindDeviceOverdue       Kind = "device.overdue"
+	KindDeviceInconsistent  Kind = "device.inconsistent" // events: JSON {device, what, had, said}: perhaps a clone
 	KindDeviceReplaced      Kind = "device.replaced"
 	KindDeviceLogAnchored   Kind = "device.log.anchored" // events: COSE_Sign1(LogBatch)
 

@@ -58,7 +58,8 @@ type PublisherConfig struct {
 	Quorum    int
 	Every     time.Duration // a checkpoint at least this often, so that its cosignatures stay fresh; 0: one minute
 	Logger    *slog.Logger
-	Published func() // called after each publication
+	Published func()            // called after each publication
+	Failpoint func(name string) // for tests that end the process there; nil otherwise
 }
 
 // Publisher signs checkpoints, has them witnessed, and publishes them.
@@ -76,6 +77,9 @@ type Publisher struct {
 func NewPublisher(cfg PublisherConfig) *Publisher {
 	if cfg.Every == 0 {
 		cfg.Every = time.Minute
+	}
+	if cfg.Failpoint == nil {
+		cfg.Failpoint = func(string) {}
 	}
 	return &Publisher{
 		cfg: cfg, reader: NewReader(cfg.Store, map[Log]string{cfg.Log: cfg.Origin}),
@@ -174,6 +178,7 @@ func (p *Publisher) Step(ctx context.Context) error {
 	if err := p.export(ctx, prev.Size, state.Size); err != nil {
 		return err
 	}
+	p.cfg.Failpoint("publish.exported")
 	note, err := SignCheckpoint(p.cfg.Origin, state, p.cfg.Key)
 	if err != nil {
 		return err
@@ -185,9 +190,11 @@ func (p *Publisher) Step(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.cfg.Failpoint("publish.witnessed")
 	if err := p.cfg.Export.Put(ctx, "checkpoint", witnessed); err != nil {
 		return err
 	}
+	p.cfg.Failpoint("publish.checkpoint-file")
 	if err := p.cfg.Store.Publish(ctx, p.cfg.Log, state, witnessed); err != nil {
 		return err
 	}

@@ -16,6 +16,7 @@ import (
 	"golang.org/x/mod/sumdb/tlog"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -75,7 +76,7 @@ func (r *rig) start(db *store.DB) {
 	r.seq = ledger.NewSequencer(db, ledger.Events, nil, quiet)
 	r.pub = ledger.NewPublisher(ledger.PublisherConfig{
 		Store: db, Log: ledger.Events, Origin: origin, Key: r.key, Export: r.export,
-		Witnesses: []ledger.Cosigner{r.w[0], r.w[1]}, Quorum: 2, Logger: quiet,
+		Witnesses: []ledger.Cosigner{r.w[0], r.w[1]}, Quorum: 2, Logger: quiet, Failpoint: failpoint.Hit,
 	})
 	r.reader = ledger.NewReader(db, map[ledger.Log]string{ledger.Events: origin})
 }
