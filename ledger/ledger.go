@@ -8,6 +8,7 @@ package ledger
 
 import (
 	"crypto/rand"
+	"encoding/binary"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire"
@@ -47,6 +48,10 @@ type Fact struct {
 func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
 	f := Fact{Log: log, Kind: kind, At: at.UTC(), Actor: actor, Subject: subject, Cause: cause, Data: data}
 	_, _ = rand.Read(f.UID[:]) // never fails: crypto/rand ends the process instead
+	// 48 bits of time first, as in a UUID version 7: neighbours in time are neighbours in the index, which halves a commit's writes.
+	var ms [8]byte
+	binary.BigEndian.PutUint64(ms[:], uint64(f.At.UnixMilli()))
+	copy(f.UID[:6], ms[2:])
 	return f
 }
 

@@ -82,7 +82,7 @@ func NewPublisher(cfg PublisherConfig) *Publisher {
 		cfg.Failpoint = func(string) {}
 	}
 	return &Publisher{
-		cfg: cfg, reader: NewReader(cfg.Store, map[Log]string{cfg.Log: cfg.Origin}),
+		cfg: cfg, reader: NewReader(cfg.Store),
 		wake: make(chan struct{}, 1), seen: map[string]uint64{},
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -40,13 +41,13 @@ var (
 // Reader finds facts and proves them.
 type Reader struct {
 	store   ReadStore
-	origins map[Log]string
+
+	mu   sync.Mutex         // guards full
+	full map[tileKey][]byte // full tiles, by place
 }
 
-// NewReader reads the logs of the given origins.
-func NewReader(store ReadStore, origins map[Log]string) *Reader {
-	return &Reader{store: store, origins: origins}
-}
+// NewReader reads the logs in store.
+func NewReader(store ReadStore) *Reader { return &Reader{store: store, full: map[tileKey][]byte{}} }
 
 // Locate finds the place of a fact; ok is false while it has none.
 func (r *Reader) Locate(ctx context.Context, uid [16]byte) (Ref, bool, error) {
@@ -131,20 +132,34 @@ func (r *Reader) Consistency(ctx context.Context, log Log, old, now uint64) ([][
 	return out, nil
 }
 
+// tileKey names a tile.
+type tileKey struct {
+	log   Log
+	level int
+	index uint64
+}
+
+// maxCachedTiles bounds the cache: 4096 full tiles are 32 MiB, the hashes of a million entries.
+const maxCachedTiles = 4096
+
+// tiles reads tiles, and remembers the full ones, which never change.
 func (r *Reader) tiles(ctx context.Context, log Log) tileReader {
-	type key struct {
-		level int
-		index uint64
-	}
-	cache := map[key][]byte{}
 	return func(level int, index uint64) ([]byte, error) {
-		k := key{level, index}
-		if data, ok := cache[k]; ok {
+		k := tileKey{log, level, index}
+		r.mu.Lock()
+		data, ok := r.full[k]
+		r.mu.Unlock()
+		if ok {
 			return data, nil
 		}
 		data, err := r.store.Tile(ctx, log, level, index)
-		if err == nil {
-			cache[k] = data
+		if err == nil && len(data) == tileWidth*hashSize {
+			r.mu.Lock()
+			if len(r.full) >= maxCachedTiles {
+				clear(r.full)
+			}
+			r.full[k] = data
+			r.mu.Unlock()
 		}
 		return data, err
 	}

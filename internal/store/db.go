@@ -10,6 +10,7 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -18,7 +19,7 @@ import (
 )
 
 // maxBatch bounds how many writes share one commit.
-const maxBatch = 256
+const maxBatch = 512
 
 // Querier reads.
 type Querier interface {
@@ -160,7 +161,10 @@ func (db *DB) batch(jobs []*job) {
 		for i, j := range jobs {
 			errs[i] = tx.run(j)
 		}
-		appended = tx.facts > 0
+		if err := tx.flush(); err != nil {
+			return err
+		}
+		appended = len(tx.facts) > 0
 		failpoint.Hit("store.before-commit")
 		_, err := db.write.ExecContext(ctx, "COMMIT")
 		failpoint.Hit("store.after-commit")
@@ -215,29 +219,39 @@ func (db *DB) rewrite(query string) string {
 type Tx struct {
 	ctx   context.Context
 	db    *DB
-	facts int
+	facts []row // of all writes of this batch that succeeded; inserted together before the commit
+	saved bool  // this write has its savepoint: made when it first touches the database
+}
+
+// row is a fact on its way into the database.
+type row struct {
+	log, kind, subject string
+	uid                [16]byte
+	at                 int64
+	data               []byte
 }
 
 func (tx *Tx) run(j *job) (err error) {
 	if j.ctx.Err() != nil {
 		return j.ctx.Err()
 	}
-	if _, err := tx.Exec("SAVEPOINT w"); err != nil {
-		return tx.db.dialect.Explain(err)
-	}
-	before := tx.facts
+	before := len(tx.facts)
+	tx.saved = false
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("store: write panicked: %v", p)
 		}
-		if err == nil {
-			_, err = tx.Exec("RELEASE w")
+		if err == nil && tx.saved {
+			_, err = tx.exec("RELEASE w")
 		}
-		if err != nil {
-			tx.facts = before
-			err = tx.db.dialect.Explain(err)
-			_, undo := tx.Exec("ROLLBACK TO w")
-			_, release := tx.Exec("RELEASE w")
+		if err == nil {
+			return
+		}
+		tx.facts = tx.facts[:before]
+		err = tx.db.dialect.Explain(err)
+		if tx.saved {
+			_, undo := tx.exec("ROLLBACK TO w")
+			_, release := tx.exec("RELEASE w")
 			if undo != nil || release != nil {
 				err = errors.Join(err, undo, release)
 			}
@@ -246,8 +260,26 @@ func (tx *Tx) run(j *job) (err error) {
 	return j.fn(tx)
 }
 
+func (tx *Tx) savepoint() error {
+	if tx.saved {
+		return nil
+	}
+	if _, err := tx.exec("SAVEPOINT w"); err != nil {
+		return err
+	}
+	tx.saved = true
+	return nil
+}
+
 // Exec runs a statement. Statements are prepared once and kept, so their text must come from a bounded set.
 func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
+	if err := tx.savepoint(); err != nil {
+		return nil, err
+	}
+	return tx.exec(query, args...)
+}
+
+func (tx *Tx) exec(query string, args ...any) (sql.Result, error) {
 	st, err := tx.stmt(query)
 	if err != nil {
 		return nil, err
@@ -269,6 +301,9 @@ func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
 
 // Query reads within the transaction; the rows must be closed before the next statement.
 func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	if err := tx.savepoint(); err != nil {
+		return nil, err
+	}
 	return tx.db.write.QueryContext(tx.ctx, tx.db.rewrite(query), args...)
 }
 
@@ -284,13 +319,51 @@ func (tx *Tx) Append(facts ...ledger.Fact) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(
-			`INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ($1, $2, $3, $4, $5, $6)`,
-			string(f.Log), f.UID[:], string(f.Kind), f.Subject, f.At.UnixMilli(), data,
-		); err != nil {
-			return fmt.Errorf("append fact %s: %w", f.Kind, err)
+		tx.facts = append(tx.facts, row{
+			log: string(f.Log), kind: string(f.Kind), subject: f.Subject, uid: f.UID, at: f.At.UnixMilli(), data: data,
+		})
+	}
+	return nil
+}
+
+// flushRows is how many facts one statement inserts.
+const flushRows = 32
+
+var (
+	insertOne  = insertFacts(1)
+	insertMany = insertFacts(flushRows)
+)
+
+func insertFacts(n int) string {
+	var b strings.Builder
+	b.WriteString("INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ")
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
 		}
-		tx.facts++
+		k := 6 * i
+		fmt.Fprintf(&b, "($%d, $%d, $%d, $%d, $%d, $%d)", k+1, k+2, k+3, k+4, k+5, k+6)
+	}
+	return b.String()
+}
+
+// flush inserts the batch's facts, many to a statement.
+func (tx *Tx) flush() error {
+	args := make([]any, 0, 6*flushRows)
+	for rest := tx.facts; len(rest) > 0; {
+		n, query := 1, insertOne
+		if len(rest) >= flushRows {
+			n, query = flushRows, insertMany
+		}
+		args = args[:0]
+		for i := range rest[:n] {
+			f := &rest[i]
+			args = append(args, f.log, f.uid[:], f.kind, f.subject, f.at, f.data)
+		}
+		if _, err := tx.exec(query, args...); err != nil {
+			return fmt.Errorf("append facts: %w", err)
+		}
+		rest = rest[n:]
 	}
 	return nil
 }

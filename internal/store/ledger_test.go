@@ -78,7 +78,7 @@ func (r *rig) start(db *store.DB) {
 		Store: db, Log: ledger.Events, Origin: origin, Key: r.key, Export: r.export,
 		Witnesses: []ledger.Cosigner{r.w[0], r.w[1]}, Quorum: 2, Logger: quiet, Failpoint: failpoint.Hit,
 	})
-	r.reader = ledger.NewReader(db, map[ledger.Log]string{ledger.Events: origin})
+	r.reader = ledger.NewReader(db)
 }
 
 func (r *rig) grow(t testing.TB, n int) (uids [][16]byte) {
