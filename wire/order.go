@@ -139,10 +139,11 @@ type OrderHeader struct {
 	Created    uint64      `cbor:"18,keyasint" json:"created"`
 }
 
-// CertProfile is what the station puts in each device's certificate besides names and key.
-type CertProfile struct {
-	HardwareType string `cbor:"1,keyasint" json:"hardware_type"` // OID of hardwareModuleName's hwType, dotted
-}
+// CertProfile names what the station writes into each device's certificate.
+type CertProfile string
+
+// ProfileIDevID1 is the profile of package wire/idevid.
+const ProfileIDevID1 CertProfile = "idevid-1"
 
 // WrappedKey is a signing key wrapped to the station, with the template the unwrapped key is held to.
 type WrappedKey struct {
@@ -281,6 +282,8 @@ func (h OrderHeader) check() error {
 		return errors.New("a digest is not 32 bytes")
 	case len(h.ReturnKey) != 65:
 		return errors.New("return key is not an uncompressed P-256 point")
+	case h.Profile != ProfileIDevID1:
+		return fmt.Errorf("certificate profile %q", h.Profile)
 	case len(h.Chain) < 2 || len(h.Chain) > 5:
 		return fmt.Errorf("chain of %d certificates", len(h.Chain))
 	}

@@ -1,0 +1,208 @@
+package station
+
+import (
+	"bytes"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/station/durable"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// job is what the station has done for one order: the ticket journal and the spool of records.
+//
+//	tickets   one frame per consumed ticket, its number (uint32); written before anything is signed for it
+//	records   one frame per record envelope, in sequence
+//	state     when the order came and when records were last exported
+//	end       the job-end certificate's envelope, once closed
+type job struct {
+	dir     string
+	order   string
+	anchor  [32]byte // hash of the order's envelope; the first record's Prev
+	tickets *durable.Log
+	spool   *durable.Log
+
+	mu       sync.Mutex // guards everything below, and the order of appends
+	used     uint32     // tickets consumed: 0 … used-1
+	open     map[uint32]bool
+	chips    map[string]bool // UIDs of pieces made
+	seq      uint32
+	last     [32]byte
+	lastTime uint64
+	leaves   [][32]byte
+	made     uint32
+	scrapped uint32
+	state    jobState
+	end      []byte
+}
+
+type jobState struct {
+	Imported time.Time `json:"imported"`
+	Exported time.Time `json:"exported"` // last, zero: never
+}
+
+func (s *Station) openJob(order string, anchor [32]byte) (*job, error) {
+	j := &job{dir: s.orderDir(order), order: order, anchor: anchor, last: anchor, open: map[uint32]bool{}, chips: map[string]bool{}}
+	if err := j.readState(); err != nil {
+		return nil, err
+	}
+	var err error
+	if j.tickets, err = durable.OpenLog(filepath.Join(j.dir, "tickets"), 4, j.replayTicket); err != nil {
+		return nil, fmt.Errorf("order %s: ticket journal: %w", order, err)
+	}
+	if j.spool, err = durable.OpenLog(filepath.Join(j.dir, "records"), wire.MaxEnvelope, j.replayRecord); err != nil {
+		return nil, errors.Join(fmt.Errorf("order %s: records: %w", order, err), j.tickets.Close())
+	}
+	return j, nil
+}
+
+func (j *job) readState() error {
+	b, err := os.ReadFile(filepath.Join(j.dir, "state"))
+	if err == nil {
+		err = json.Unmarshal(b, &j.state)
+	}
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("order %s: state: %w", j.order, err)
+	}
+	j.end, err = os.ReadFile(filepath.Join(j.dir, "end"))
+	if err != nil && !errors.Is(err, os.ErrNotExist) {
+		return fmt.Errorf("order %s: %w", j.order, err)
+	}
+	return nil
+}
+
+func (j *job) writeState() error {
+	b, err := json.Marshal(j.state)
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(j.dir, "state"), b)
+}
+
+// touch notes when the order first came.
+func (j *job) touch(now time.Time) error {
+	if !j.state.Imported.IsZero() {
+		return nil
+	}
+	j.state.Imported = now.UTC()
+	return j.writeState()
+}
+
+func (j *job) close() error { return errors.Join(j.tickets.Close(), j.spool.Close()) }
+
+func (j *job) replayTicket(frame []byte) error {
+	if len(frame) != 4 || binary.BigEndian.Uint32(frame) != j.used {
+		return fmt.Errorf("ticket journal: %x follows ticket %d", frame, j.used)
+	}
+	j.open[j.used] = true
+	j.used++
+	return nil
+}
+
+func (j *job) replayRecord(envelope []byte) error {
+	p, err := wire.Parse1(wire.TypeRecord, envelope)
+	if err != nil {
+		return err
+	}
+	r, err := wire.DecodeRecord(p.Payload)
+	if err != nil {
+		return err
+	}
+	if r.Seq != j.seq+1 || !bytes.Equal(r.Prev, j.last[:]) || !j.open[r.Ticket] {
+		return fmt.Errorf("record %d does not follow record %d", r.Seq, j.seq)
+	}
+	j.take(r, envelope)
+	return nil
+}
+
+// take counts a record that is durable.
+func (j *job) take(r wire.Record, envelope []byte) {
+	delete(j.open, r.Ticket)
+	j.seq, j.last, j.lastTime = r.Seq, wire.RecordHash(envelope), max(j.lastTime, r.Time)
+	j.leaves = append(j.leaves, wire.RecordLeaf(envelope))
+	if r.Outcome != wire.Made {
+		j.scrapped++
+		return
+	}
+	j.made++
+	j.chips[string(r.Chip.ChipUID)] = true
+}
+
+func quotaFault(order string, quota, left uint32, asked int) error {
+	return fault.New(fault.Exhausted, "order.quota",
+		fmt.Sprintf("order %s has %d of %d tickets left, %d asked for", order, left, quota, asked), "the OEM has to place another order")
+}
+
+// consume takes the next ticket. It is durable when consume returns, before anything is signed for it.
+func (j *job) consume(quota uint32) (uint32, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if j.used >= quota {
+		return 0, quotaFault(j.order, quota, 0, 1)
+	}
+	t := j.used
+	if err := j.tickets.Append(binary.BigEndian.AppendUint32(nil, t)); err != nil {
+		return 0, err
+	}
+	j.used, j.open[t] = t+1, true
+	return t, nil
+}
+
+// seen reports whether a piece with this chip was made already in this order.
+func (j *job) seen(uid []byte) bool {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	return j.chips[string(uid)]
+}
+
+// write completes, signs, and spools a record; it is durable on nil.
+func (j *job) write(s *Station, r wire.Record, quota uint32) (wire.Record, error) {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	r.Order, r.Station, r.Seq, r.Prev, r.Left = j.order, s.id[:], j.seq+1, bytes.Clone(j.last[:]), quota-j.used
+	payload, err := wire.EncodeRecord(r)
+	if err != nil {
+		return r, err
+	}
+	envelope, err := wire.Sign1(wire.TypeRecord, payload, s.record)
+	if err != nil {
+		return r, err
+	}
+	if err := j.spool.Append(envelope); err != nil {
+		return r, err
+	}
+	j.take(r, envelope)
+	return r, nil
+}
+
+// settle records every consumed ticket that has no record as interrupted: the station stopped before it could tell.
+func (j *job) settle(s *Station, o *opened, now time.Time) error {
+	for t := range j.used {
+		if !j.open[t] {
+			continue
+		}
+		if _, err := j.write(s, wire.Record{
+			Ticket: t, Device: wire.DeviceID(o.content.TicketSeed, t), Outcome: wire.Interrupted,
+			Reason: "the station stopped while the piece was being made", Time: uint64(now.Unix()),
+		}, o.order.Header.Quota); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// envelopes reads the spool again.
+func (j *job) envelopes(each func(envelope []byte) error) error {
+	l, err := durable.OpenLog(filepath.Join(j.dir, "records"), wire.MaxEnvelope, each)
+	if err != nil {
+		return err
+	}
+	return l.Close()
+}

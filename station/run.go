@@ -1,0 +1,334 @@
+package station
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// Programmer is one piece on the line. Calls come in this order; after an error only Close is called. A call that cannot be done
+// again says so by its error: the piece is scrap.
+type Programmer interface {
+	Identify(ctx context.Context) (wire.ChipHello, error)
+	GenerateKeys(ctx context.Context, q wire.KeyRequest) (wire.KeyReply, error)
+	// Install lays down everything; payload yields the components' bytes in order.
+	Install(ctx context.Context, i wire.Install, payload func(put func(wire.Chunk) error) error) error
+	ReadBack(ctx context.Context) (wire.ReadBack, error)
+	Fuse(ctx context.Context, f wire.FuseRequest) (wire.FuseState, error)
+	// Close ends the work on the piece; made says whether it is good.
+	Close(made bool) error
+}
+
+// Source brings pieces to the line. Next blocks until there is one.
+type Source interface {
+	Next(ctx context.Context) (Programmer, error)
+}
+
+// RunSpec says what to make.
+type RunSpec struct {
+	Order    string
+	Devices  int              // pieces to make; each uses a ticket, whether it turns out well or not
+	Parallel int              // pieces on the line at once; 0: one
+	Operator string           // in the records
+	Line     string           // in the records
+	Now      func() time.Time // nil: time.Now
+	Progress func(wire.Record)
+}
+
+// Report is what a run made.
+type Report struct {
+	Order    string   `json:"order"`
+	Made     int      `json:"made"`
+	Scrapped int      `json:"scrapped"`
+	Left     uint32   `json:"left"`
+	Devices  []string `json:"devices,omitempty"` // IDs of the pieces made, at most reportDevices
+}
+
+const (
+	reportDevices = 1000
+	// scrapsInARow stops a run: so many bad pieces one after another is the line's fault, and tickets are not for guessing.
+	scrapsInARow = 3
+)
+
+// run is one Run under way.
+type run struct {
+	s    *Station
+	o    *opened
+	j    *job
+	spec RunSpec
+
+	mu     sync.Mutex // guards report, row and the caller's Progress
+	report Report
+	row    int
+}
+
+// Run makes devices. It refuses before the first piece when the order is closed, not valid now, out of tickets, or when its
+// records have not gone to the OEM for too long.
+func (s *Station) Run(ctx context.Context, spec RunSpec, src Source) (rep Report, err error) {
+	if spec.Now == nil {
+		spec.Now = time.Now
+	}
+	if spec.Devices < 1 || len(spec.Operator) > 64 || len(spec.Line) > 64 {
+		return rep, fault.New(fault.Invalid, "run.invalid", fmt.Sprintf("%d devices by operator %q on line %q", spec.Devices, spec.Operator, spec.Line), "ask for at least one device; names have at most 64 bytes")
+	}
+	o, err := s.load(spec.Order, spec.Now(), true)
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, o.close()) }()
+	j, err := s.openJob(spec.Order, wire.RecordHash(o.envelope))
+	if err != nil {
+		return rep, err
+	}
+	defer func() { err = errors.Join(err, j.close()) }()
+	if err := j.ready(o.order.Header, spec.Now()); err != nil {
+		return rep, err
+	}
+	if err := j.settle(s, o, spec.Now()); err != nil {
+		return rep, err
+	}
+	if left := o.order.Header.Quota - j.used; uint64(spec.Devices) > uint64(left) {
+		return rep, quotaFault(spec.Order, o.order.Header.Quota, left, spec.Devices)
+	}
+	r := &run{s: s, o: o, j: j, spec: spec, report: Report{Order: spec.Order}}
+	err = r.all(ctx, src)
+	r.report.Left = o.order.Header.Quota - j.used
+	return r.report, err
+}
+
+// ready checks what may stop a run although the order is good.
+func (j *job) ready(h wire.OrderHeader, now time.Time) error {
+	if j.used > h.Quota {
+		return fault.New(fault.Conflict, "order.journal", fmt.Sprintf("order %s: the journal holds more tickets than the quota", j.order), "call the OEM: this station's disk was changed")
+	}
+	if j.end != nil {
+		return refused("closed", fmt.Errorf("order %q was closed here", j.order))
+	}
+	if now.Unix() < int64(j.lastTime) {
+		return fault.New(fault.Conflict, "station.clock", fmt.Sprintf("the clock says %s, the last record %s", now.UTC().Format(time.RFC3339), unix(j.lastTime)), "set the station's clock")
+	}
+	since := j.state.Imported
+	if j.state.Exported.After(since) {
+		since = j.state.Exported
+	}
+	if limit := time.Duration(h.MaxOffline) * 24 * time.Hour; limit > 0 && now.Sub(since) > limit {
+		return fault.New(fault.Denied, "order.offline", fmt.Sprintf("order %s: no records exported since %s; the OEM allows %d days", j.order, since.Format(time.RFC3339), h.MaxOffline), "export the records and send them to the OEM")
+	}
+	return nil
+}
+
+// errEnough ends a run that goes wrong again and again.
+var errEnough = errors.New("too many pieces scrapped in a row")
+
+func (r *run) all(ctx context.Context, src Source) error {
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(max(r.spec.Parallel, 1))
+	for range r.spec.Devices {
+		if ctx.Err() != nil {
+			break
+		}
+		g.Go(func() error {
+			if err := ctx.Err(); err != nil {
+				return err
+			}
+			p, err := src.Next(ctx)
+			if err != nil {
+				return err
+			}
+			return r.one(ctx, p)
+		})
+	}
+	err := g.Wait()
+	if errors.Is(err, errEnough) {
+		return fault.New(fault.Conflict, "run.scrap", fmt.Sprintf("order %s: %d pieces scrapped one after another", r.spec.Order, scrapsInARow), "see the reasons in the records, mend the line, run again")
+	}
+	return err
+}
+
+// one makes one piece. A piece that is not fit is refused before a ticket is spent on it; from then on every end has a record.
+func (r *run) one(ctx context.Context, p Programmer) (err error) {
+	made := false
+	defer func() { err = errors.Join(err, p.Close(made)) }()
+	chip, err := p.Identify(ctx)
+	if err != nil {
+		return fmt.Errorf("identify the piece: %w", err)
+	}
+	if err := r.fit(chip); err != nil {
+		return err
+	}
+	ticket, err := r.j.consume(r.o.order.Header.Quota)
+	if err != nil {
+		return err
+	}
+	rec := wire.Record{
+		Ticket: ticket, Device: wire.DeviceID(r.o.content.TicketSeed, ticket), Outcome: wire.Made, Chip: &chip,
+		Operator: r.spec.Operator, Line: r.spec.Line,
+	}
+	if bad := r.make(ctx, p, &rec); bad != nil {
+		rec.Outcome, rec.Reason = wire.Scrapped, reason(bad)
+	}
+	rec.Time = uint64(r.spec.Now().Unix())
+	rec, err = r.j.write(r.s, rec, r.o.order.Header.Quota)
+	if err != nil {
+		return err
+	}
+	made = rec.Outcome == wire.Made
+	if err := ctx.Err(); err != nil && !made {
+		return err
+	}
+	return r.count(rec)
+}
+
+func reason(err error) string {
+	s := []byte(err.Error())
+	return string(bytes.ToValidUTF8(s[:min(len(s), 500)], nil))
+}
+
+func (r *run) count(rec wire.Record) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.spec.Progress != nil {
+		r.spec.Progress(rec)
+	}
+	if rec.Outcome != wire.Made {
+		r.report.Scrapped++
+		if r.row++; r.row >= scrapsInARow {
+			return errEnough
+		}
+		return nil
+	}
+	r.row = 0
+	r.report.Made++
+	if len(r.report.Devices) < reportDevices {
+		r.report.Devices = append(r.report.Devices, rec.Device)
+	}
+	return nil
+}
+
+// fit says what is wrong with a piece before a ticket is spent on it.
+func (r *run) fit(c wire.ChipHello) error {
+	h, f := r.o.order.Header, r.o.content.Params.Flash
+	bad := func(format string, args ...any) error {
+		return fault.New(fault.Conflict, "piece.unfit", fmt.Sprintf("chip %x: ", c.ChipUID)+fmt.Sprintf(format, args...), "put another piece on the line")
+	}
+	switch {
+	case c.Hardware != h.Hardware:
+		return bad("hardware revision %q, the order is for %q", c.Hardware, h.Hardware)
+	case c.Lifecycle != wire.LifecycleAssembly:
+		return bad("its life cycle is %#x: it is not blank", c.Lifecycle)
+	case c.Flash.Size < f.Size || c.Flash.Erase != f.Erase:
+		return bad("flash of %d bytes with blocks of %d, the order wants %d and %d", c.Flash.Size, c.Flash.Erase, f.Size, f.Erase)
+	case r.j.seen(c.ChipUID):
+		return bad("a device with this chip UID was made already: a clone, or the same piece again")
+	}
+	return nil
+}
+
+// make does all that happens on the piece after the ticket; rec gets what is known, step by step.
+func (r *run) make(ctx context.Context, p Programmer, rec *wire.Record) error {
+	h := r.o.order.Header
+	q := wire.KeyRequest{Order: h.ID, Seq: rec.Ticket, Nonce: make([]byte, 32), Device: rec.Device}
+	_, _ = rand.Read(q.Nonce)
+	rec.Nonce = q.Nonce
+	keys, err := p.GenerateKeys(ctx, q)
+	if err != nil {
+		return fmt.Errorf("generate keys: %w", err)
+	}
+	if err := wire.VerifyPossession(q, rec.Chip.ChipUID, keys); err != nil {
+		return err
+	}
+	rec.Keys = &keys
+	if rec.Certificate, err = r.issue(rec.Device, keys.IDevID); err != nil {
+		return fmt.Errorf("issue the certificate: %w", err)
+	}
+	in := wire.Install{
+		Certificate: rec.Certificate, Chain: h.Chain, Bundle: r.o.content.Bundle, Release: r.o.content.Release,
+		Params: r.o.content.Params, Product: h.Product, Hardware: h.Hardware, Device: rec.Device,
+	}
+	if err := p.Install(ctx, in, r.payload); err != nil {
+		return fmt.Errorf("install: %w", err)
+	}
+	back, err := p.ReadBack(ctx)
+	if err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	rec.ReadBack = &back
+	if err := r.compare(in, back); err != nil {
+		return fmt.Errorf("read back: %w", err)
+	}
+	fuses, err := p.Fuse(ctx, wire.FuseRequest{Root: h.Root, Counter: h.Counter})
+	if err != nil {
+		return fmt.Errorf("burn the fuses: %w", err)
+	}
+	rec.Fuses = &fuses
+	if !bytes.Equal(fuses.Root, h.Root) || fuses.Counter != h.Counter || fuses.Lifecycle != wire.LifecycleSecured || !fuses.DebugLocked {
+		return errors.New("the fuses do not read as they were burnt")
+	}
+	return nil
+}
+
+func (r *run) payload(put func(wire.Chunk) error) error {
+	return r.o.chunks(func(c wire.Component, offset uint64, data []byte) error {
+		return put(wire.Chunk{Component: c.Name, Offset: offset, Data: data})
+	})
+}
+
+// issue signs the device's IDevID with the order key in the module.
+func (r *run) issue(device string, spki []byte) ([]byte, error) {
+	pub, err := x509.ParsePKIXPublicKey(spki)
+	if err != nil {
+		return nil, err
+	}
+	if err := idevid.KeyAllowed(pub); err != nil {
+		return nil, err
+	}
+	serial, err := idevid.RandomSerial()
+	if err != nil {
+		return nil, err
+	}
+	h := r.o.order.Header
+	id := idevid.Identity{Kind: idevid.IDevID, DeviceID: device, OEM: h.OEM, Product: h.Product, HWRev: h.Hardware}
+	t, err := idevid.Template(id, serial, r.spec.Now(), idevid.NoExpiry())
+	if err != nil {
+		return nil, err
+	}
+	return x509.CreateCertificate(rand.Reader, t, r.o.ca, pub, r.o.key)
+}
+
+// compare holds what is on the device against what was meant to be there.
+func (r *run) compare(in wire.Install, back wire.ReadBack) error {
+	params, err := wire.Marshal(in.Params)
+	if err != nil {
+		return err
+	}
+	for _, c := range []struct {
+		name      string
+		want, got []byte
+	}{{"trust bundle", in.Bundle, back.Bundle}, {"release", in.Release, back.Release}, {"certificate", in.Certificate, back.Certificate}, {"parameters", params, back.Params}} {
+		if sum := sha256.Sum256(c.want); !bytes.Equal(sum[:], c.got) {
+			return fmt.Errorf("the %s on the device differs", c.name)
+		}
+	}
+	want := r.o.release.Components
+	if len(back.Components) != len(want) {
+		return fmt.Errorf("%d components on the device, want %d", len(back.Components), len(want))
+	}
+	for i, c := range want {
+		if b := back.Components[i]; b.Name != c.Name || !bytes.Equal(b.Digest, c.Digest) {
+			return fmt.Errorf("component %q on the device differs", c.Name)
+		}
+	}
+	return nil
+}
