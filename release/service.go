@@ -32,17 +32,18 @@ type Config struct {
 }
 
 // Service is the stage.
-type Service struct {
-	Config
-	guard *access.Guard
-}
+type Service struct{ cfg Config }
 
-// NewService makes the stage.
-func NewService(c Config) *Service {
-	if c.Now == nil {
-		c.Now = time.Now
+// NewService checks cfg and makes the stage.
+func NewService(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Blobs == nil || cfg.Products == nil || cfg.Trust == nil ||
+		cfg.Ledger == nil || cfg.Guard == nil {
+		return nil, errors.New("release: a store, the blobs, the products, the trust, the ledger or the guard is missing")
 	}
-	return &Service{Config: c, guard: c.Guard}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg}, nil
 }
 
 func invalid(code, text, remedy string) error  { return fault.New(fault.Invalid, code, text, remedy) }
@@ -50,7 +51,7 @@ func conflict(code, text, remedy string) error { return fault.New(fault.Conflict
 
 // Upload stores an artifact of a product and returns its digest and size.
 func (s *Service) Upload(ctx context.Context, caller access.Caller, product, name string, r io.Reader) (Artifact, error) {
-	if err := s.guard.Check(ctx, caller, access.ArtifactUpload, access.Resource{Type: "release", ID: name, Product: product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.ArtifactUpload, access.Resource{Type: "release", ID: name, Product: product}); err != nil {
 		return Artifact{}, err
 	}
 	if _, err := s.product(ctx, product); err != nil {
@@ -59,7 +60,7 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 	if name == "" || len(name) > 128 {
 		return Artifact{}, invalid("artifact.name", fmt.Sprintf("artifact name %q", name), "give it 1 to 128 characters")
 	}
-	digest, size, err := s.Blobs.Put(ctx, r, MaxArtifact)
+	digest, size, err := s.cfg.Blobs.Put(ctx, r, MaxArtifact)
 	switch {
 	case errors.Is(err, ErrTooLarge):
 		return Artifact{}, invalid("artifact.size", fmt.Sprintf("artifact %s is larger than %d bytes", name, int64(MaxArtifact)), "split it")
@@ -68,23 +69,23 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 	case err != nil:
 		return Artifact{}, err
 	}
-	a := Artifact{Digest: digest, Product: product, Name: name, Size: uint64(size), By: caller.ID, At: s.Now().UTC()}
-	return a, s.Artifacts.PutArtifact(ctx, a)
+	a := Artifact{Digest: digest, Product: product, Name: name, Size: uint64(size), By: caller.ID, At: s.cfg.Now().UTC()}
+	return a, s.cfg.Artifacts.PutArtifact(ctx, a)
 }
 
 // Open gives an artifact's bytes, which have been verified against its digest. A device gets what published releases of its
 // product name; a person names the product.
 func (s *Service) Open(ctx context.Context, caller access.Caller, product string, digest [32]byte) (Artifact, io.ReadSeekCloser, error) {
 	res := access.Resource{Type: "release", ID: hex.EncodeToString(digest[:]), Product: product}
-	if err := s.guard.Check(ctx, caller, access.ArtifactRead, res); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.ArtifactRead, res); err != nil {
 		return Artifact{}, nil, err
 	}
 	var a Artifact
 	var err error
 	if caller.Kind == access.Device {
-		a, err = s.Artifacts.DeviceArtifact(ctx, deviceOf(caller), digest)
+		a, err = s.cfg.Artifacts.DeviceArtifact(ctx, deviceOf(caller), digest)
 	} else {
-		a, err = s.Artifacts.Artifact(ctx, product, digest)
+		a, err = s.cfg.Artifacts.Artifact(ctx, product, digest)
 	}
 	if errors.Is(err, ErrNotFound) {
 		return Artifact{}, nil, fault.New(fault.NotFound, "artifact.unknown", fmt.Sprintf("no artifact %x here for this caller", digest), "")
@@ -92,7 +93,7 @@ func (s *Service) Open(ctx context.Context, caller access.Caller, product string
 	if err != nil {
 		return Artifact{}, nil, err
 	}
-	f, err := s.Blobs.Open(ctx, digest)
+	f, err := s.cfg.Blobs.Open(ctx, digest)
 	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
 		return Artifact{}, nil, fault.Newf(fault.Unavailable, "artifact.damaged", "artifact %x cannot be served, upload it again: %w", digest, err)
 	}
@@ -108,7 +109,7 @@ func deviceOf(c access.Caller) string {
 
 // Propose binds artifacts into a release, and returns the payload to sign and its digest.
 func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) (Release, error) {
-	if err := s.guard.Check(ctx, caller, access.ReleaseCreate, access.Resource{Type: "release", ID: spec.ID, Product: spec.Product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseCreate, access.Resource{Type: "release", ID: spec.ID, Product: spec.Product}); err != nil {
 		return Release{}, err
 	}
 	p, err := s.product(ctx, spec.Product)
@@ -125,7 +126,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := s.checkRollbacks(ctx, spec); err != nil {
 		return Release{}, err
 	}
-	now := s.Now().UTC()
+	now := s.cfg.Now().UTC()
 	m := manifestOf(spec, p, sizes, now)
 	if err := s.checkOnce(ctx, m); err != nil {
 		return Release{}, err
@@ -138,7 +139,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1,
 	}
 	fact := ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)
-	err = s.Store.PutRelease(ctx, r, fact)
+	err = s.cfg.Store.PutRelease(ctx, r, fact)
 	if errors.Is(err, ErrExists) {
 		return Release{}, conflict("release.exists", fmt.Sprintf("%s has a release %s or a version %s already", m.Product, m.ID, m.Version),
 			"releases are never changed: give this one another ID and a higher version")
@@ -147,7 +148,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 }
 
 func (s *Service) product(ctx context.Context, id string) (Product, error) {
-	p, err := s.Products.ReleaseProduct(ctx, id)
+	p, err := s.cfg.Products.ReleaseProduct(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return Product{}, fault.New(fault.NotFound, "product.unknown", fmt.Sprintf("no product %q", id), "see `hallmark product list`")
 	}
@@ -177,7 +178,7 @@ func (s *Service) sizes(ctx context.Context, spec Spec) (map[[32]byte]uint64, er
 	}
 	sizes := map[[32]byte]uint64{}
 	for d, what := range digests {
-		a, err := s.Artifacts.Artifact(ctx, spec.Product, d)
+		a, err := s.cfg.Artifacts.Artifact(ctx, spec.Product, d)
 		if errors.Is(err, ErrNotFound) {
 			return nil, invalid("release.artifact", fmt.Sprintf("%s: artifact %x is not here", what, d), "upload it to this product first")
 		}
@@ -195,7 +196,7 @@ func (s *Service) checkRollbacks(ctx context.Context, spec Spec) error {
 		if len(d) != 32 {
 			return invalid("release.rollback", fmt.Sprintf("rollback digest %x is not SHA-256", d), "")
 		}
-		to, err := s.Store.Release(ctx, [32]byte(d))
+		to, err := s.cfg.Store.Release(ctx, [32]byte(d))
 		if errors.Is(err, ErrNotFound) || err == nil && (to.Manifest.Product != spec.Product || to.Status != Published) {
 			return invalid("release.rollback", fmt.Sprintf("%x is no published release of %s to go back to", d, spec.Product), "")
 		}
@@ -215,7 +216,7 @@ func (s *Service) checkOnce(ctx context.Context, m wire.Release) error {
 	if m.Model != wire.ModelOTP {
 		return nil
 	}
-	all, err := s.Store.Releases(ctx, m.Product)
+	all, err := s.cfg.Store.Releases(ctx, m.Product)
 	if err != nil {
 		return err
 	}
@@ -230,7 +231,7 @@ func (s *Service) checkOnce(ctx context.Context, m wire.Release) error {
 	if len(shared) == 0 {
 		return nil
 	}
-	n, err := s.Store.MadeDevices(ctx, m.Product, shared)
+	n, err := s.cfg.Store.MadeDevices(ctx, m.Product, shared)
 	if err != nil {
 		return err
 	}
@@ -259,7 +260,7 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, conflict("release.approved", fmt.Sprintf("%s has approved release %s already", caller.ID, r.Manifest.ID),
 			"another person must approve it with another key")
 	}
-	b, err := s.Trust.CurrentBundle(ctx, r.Manifest.Product)
+	b, err := s.cfg.Trust.CurrentBundle(ctx, r.Manifest.Product)
 	if err != nil {
 		return Release{}, fmt.Errorf("trust bundle of %s: %w", r.Manifest.Product, err)
 	}
@@ -273,7 +274,7 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 			return Release{}, fault.Newf(fault.Invalid, "release.signature", "%w", err)
 		}
 	}
-	now := s.Now().UTC()
+	now := s.cfg.Now().UTC()
 	r.Envelope = merged
 	r.Approvals = append(slices.Clone(r.Approvals), Approval{Caller: caller.ID, Key: hex.EncodeToString(key[:]), At: now})
 	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseApproved, now, caller.ID, r.Manifest.ID, nil, merged))
@@ -329,7 +330,7 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 	if r.Status != Proposed {
 		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "propose a new one")
 	}
-	b, err := s.Trust.CurrentBundle(ctx, r.Manifest.Product)
+	b, err := s.cfg.Trust.CurrentBundle(ctx, r.Manifest.Product)
 	if err != nil {
 		return Release{}, fmt.Errorf("trust bundle of %s: %w", r.Manifest.Product, err)
 	}
@@ -345,7 +346,7 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 	if err := s.checkOnce(ctx, r.Manifest); err != nil {
 		return Release{}, err
 	}
-	now := s.Now().UTC()
+	now := s.cfg.Now().UTC()
 	fact := ledger.New(ledger.Control, ledger.KindReleasePublished, now, caller.ID, r.Manifest.ID, nil, r.Envelope)
 	r.Status, r.Published, r.UID = Published, now, fact.UID
 	return s.update(ctx, r, fact)
@@ -369,7 +370,7 @@ func (s *Service) Withdraw(ctx context.Context, caller access.Caller, digest [32
 		return Release{}, err
 	}
 	r.Status, r.Reason = Withdrawn, reason
-	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.Now(), caller.ID, r.Manifest.ID, nil, data))
+	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.cfg.Now(), caller.ID, r.Manifest.ID, nil, data))
 }
 
 // Get gives one release.
@@ -379,10 +380,10 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, digest [32]byte
 
 // List gives a product's releases, newest first.
 func (s *Service) List(ctx context.Context, caller access.Caller, product string) ([]Release, error) {
-	if err := s.guard.Check(ctx, caller, access.ReleaseRead, access.Resource{Type: "release", Product: product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseRead, access.Resource{Type: "release", Product: product}); err != nil {
 		return nil, err
 	}
-	return s.Store.Releases(ctx, product)
+	return s.cfg.Store.Releases(ctx, product)
 }
 
 // Logged proves the publication of a release; a withdrawn one has no proof any more. It is for the stages that hand releases
@@ -395,14 +396,16 @@ func (s *Service) Logged(ctx context.Context, digest [32]byte) (wire.Logged, err
 	if r.Status != Published {
 		return wire.Logged{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
 	}
-	return s.Ledger.Logged(ctx, r.UID)
+	return s.cfg.Ledger.Logged(ctx, r.UID)
 }
 
 // Find gives a release whatever its status, for other stages.
-func (s *Service) Find(ctx context.Context, digest [32]byte) (Release, error) { return s.find(ctx, digest) }
+func (s *Service) Find(ctx context.Context, digest [32]byte) (Release, error) {
+	return s.find(ctx, digest)
+}
 
 func (s *Service) find(ctx context.Context, digest [32]byte) (Release, error) {
-	r, err := s.Store.Release(ctx, digest)
+	r, err := s.cfg.Store.Release(ctx, digest)
 	if errors.Is(err, ErrNotFound) {
 		return Release{}, fault.New(fault.NotFound, "release.unknown", fmt.Sprintf("no release %x", digest), "see `hallmark release list`")
 	}
@@ -411,9 +414,9 @@ func (s *Service) find(ctx context.Context, digest [32]byte) (Release, error) {
 
 // checked finds a release and asks the guard. Nobody learns whether one exists without being asked who they are.
 func (s *Service) checked(ctx context.Context, caller access.Caller, action access.Action, digest [32]byte) (Release, error) {
-	r, err := s.Store.Release(ctx, digest)
+	r, err := s.cfg.Store.Release(ctx, digest)
 	res := access.Resource{Type: "release", ID: hex.EncodeToString(digest[:]), Product: r.Manifest.Product}
-	if denied := s.guard.Check(ctx, caller, action, res); denied != nil {
+	if denied := s.cfg.Guard.Check(ctx, caller, action, res); denied != nil {
 		return Release{}, denied
 	}
 	if errors.Is(err, ErrNotFound) {
@@ -423,7 +426,7 @@ func (s *Service) checked(ctx context.Context, caller access.Caller, action acce
 }
 
 func (s *Service) update(ctx context.Context, r Release, fact ledger.Fact) (Release, error) {
-	err := s.Store.UpdateRelease(ctx, r, fact)
+	err := s.cfg.Store.UpdateRelease(ctx, r, fact)
 	if errors.Is(err, ErrChanged) {
 		return Release{}, conflict("release.changed", fmt.Sprintf("release %s changed meanwhile", r.Manifest.ID), "look again and repeat")
 	}

@@ -1,0 +1,329 @@
+package rollout
+
+import (
+	"bytes"
+	"fmt"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Kind is what is decided.
+type Kind string
+
+// The decisions.
+const (
+	StartWave   Kind = "start-wave"   // command Devices to install
+	BeginSoak   Kind = "begin-soak"   // nobody is waited for any more
+	BreakSoak   Kind = "break-soak"   // a device that was good is not
+	PassWave    Kind = "pass-wave"    // the gate is open
+	Complete    Kind = "complete"     // that was the last
+	Halt        Kind = "halt"         // too many failures
+	Cancel      Kind = "cancel"       // the wave's command, for whom it has not reached
+	SendBack    Kind = "send-back"    // command Devices to roll back to Release
+	EndRollback Kind = "end-rollback" // all that can be back is back
+	EndAbort    Kind = "end-abort"
+)
+
+// Decision is one step of a rollout.
+type Decision struct {
+	Kind    Kind
+	Wave    int
+	Devices []string // whom a command is for; of a Halt, who failed
+	Release []byte   // of SendBack: where to
+	Reason  string
+	Counts  Counts
+}
+
+// Class is how the gate sees a device.
+type Class int
+
+// The classes. Only Good lets a wave pass; what is not known is Waiting, and Failed after the deadline.
+const (
+	Waiting Class = iota
+	Good
+	Failed
+	Left
+)
+
+// EAR status values (draft-ietf-rats-ear).
+const (
+	affirming       = "affirming"
+	contraindicated = "contraindicated"
+)
+
+// Judge classes a device of a wave that started at started and may take until deadline.
+func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, string) {
+	late := func(why string) (Class, string) {
+		if now.Before(deadline) {
+			return Waiting, why
+		}
+		return Failed, "deadline: " + why
+	}
+	if gone(s.State) {
+		return Left, string(s.State)
+	}
+	switch s.Install.Standing {
+	case device.Refused, device.Failed, device.Cancelled, device.Expired:
+		return Failed, string(s.Install.Standing)
+	case device.Done:
+	case device.Pending, device.Delivered:
+		return late(string(s.Install.Standing))
+	default:
+		return late("not told")
+	}
+	switch {
+	case !bytes.Equal(s.Running, digest):
+		return late("does not run it")
+	case s.Trial:
+		return late("on trial")
+	case s.Health == Unhealthy && s.Seen.After(started):
+		return Failed, "unhealthy"
+	case s.Verdict == contraindicated && s.VerdictAt.After(started):
+		return Failed, contraindicated
+	case s.Health != Healthy || !s.Seen.After(started):
+		return late("health unknown")
+	case s.Verdict != affirming || !s.VerdictAt.After(started) || !bytes.Equal(s.Proven, digest):
+		return late("not proven")
+	}
+	return Good, ""
+}
+
+// gone reports whether a device's end has been decided: it is neither a failure of the release nor a proof of it.
+func gone(s device.State) bool { return s == device.Decommissioning || device.Ended(s) }
+
+// Cap is the number of failures a wave of n devices bears.
+func (w Wave) Cap(n int) int {
+	rate := w.MaxFailuresRate * n / 100
+	switch {
+	case w.MaxFailuresRate == 0:
+		return w.MaxFailures
+	case w.MaxFailures == 0:
+		return rate
+	}
+	return min(rate, w.MaxFailures)
+}
+
+// Plan gives the next decisions, in the order they are to be done: at most one changes the phase or the wave, and it is the
+// last. snap is of the current wave's devices. Nothing to do gives nil.
+func Plan(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decision {
+	if r.Wave < 1 || r.Wave > len(r.Waves) {
+		return nil
+	}
+	switch r.Phase {
+	case Running, Paused:
+		return planWave(now, r, snap)
+	case Halted:
+		return planBack(now, r, bad, snap)
+	case Aborting:
+		w := r.Waves[r.Wave-1]
+		var out []Decision
+		if w.Command != "" && !w.Cancelled {
+			out = append(out, Decision{Kind: Cancel, Wave: r.Wave, Reason: r.Reason})
+		}
+		return append(out, Decision{Kind: EndAbort, Wave: r.Wave})
+	case Created, RolledBack, Aborted, Completed:
+	}
+	return nil
+}
+
+func planWave(now time.Time, r Rollout, snap []Status) []Decision {
+	w, rule := r.Waves[r.Wave-1], r.Spec.Waves[r.Waves[r.Wave-1].Rule]
+	one := func(d Decision) []Decision { d.Wave = r.Wave; return []Decision{d} }
+	if !w.Succeeded.IsZero() { // the last wave; a middle one moves on when it passes
+		return one(Decision{Kind: Complete})
+	}
+	if w.Started.IsZero() {
+		return planStart(r, snap)
+	}
+	counts, failed := tally(now, r, snap)
+	limit := rule.Cap(w.Devices)
+	switch {
+	case counts.Failed > limit:
+		return one(Decision{Kind: Halt, Devices: failed, Counts: counts,
+			Reason: fmt.Sprintf("wave %d: %d of %d devices failed, at most %d may", r.Wave, counts.Failed, counts.Devices, limit)})
+	case counts.Waiting == 0 && counts.Good == 0 && counts.Failed > 0:
+		return one(Decision{Kind: Halt, Devices: failed, Counts: counts, Reason: fmt.Sprintf("wave %d: no device is good", r.Wave)})
+	case counts.Waiting > 0 && !w.SoakFrom.IsZero():
+		return one(Decision{Kind: BreakSoak, Counts: counts})
+	case counts.Waiting > 0:
+		return nil
+	case w.SoakFrom.IsZero():
+		return one(Decision{Kind: BeginSoak, Counts: counts})
+	case now.Sub(w.SoakFrom) >= rule.Soak.D():
+		return one(Decision{Kind: PassWave, Counts: counts})
+	}
+	return nil
+}
+
+func planStart(r Rollout, snap []Status) []Decision {
+	if r.Phase != Running {
+		return nil
+	}
+	d := Decision{Kind: StartWave, Wave: r.Wave, Counts: Counts{Devices: len(snap)}}
+	for _, s := range snap {
+		if gone(s.State) {
+			d.Counts.Left++
+			continue
+		}
+		d.Devices = append(d.Devices, s.Device)
+		d.Counts.Waiting++
+	}
+	if len(d.Devices) == 0 {
+		d.Kind = PassWave
+	}
+	return []Decision{d}
+}
+
+func tally(now time.Time, r Rollout, snap []Status) (Counts, []string) {
+	w := r.Waves[r.Wave-1]
+	deadline := w.Started.Add(r.Spec.Waves[w.Rule].Deadline.D())
+	c := Counts{Devices: len(snap)}
+	var failed []string
+	for _, s := range snap {
+		switch class, _ := Judge(s, r.Spec.Release, w.Started, deadline, now); class {
+		case Good:
+			c.Good++
+		case Waiting:
+			c.Waiting++
+		case Failed:
+			c.Failed++
+			failed = append(failed, s.Device)
+		case Left:
+			c.Left++
+		}
+	}
+	return c, failed
+}
+
+// back is where a device is after a halt.
+type back int
+
+const (
+	settled  back = iota // it does not run the release
+	returned             // it went back by command
+	confirms             // it runs the release and is to be sent back
+	underway             // it may yet change by itself or by command
+	stranded             // it runs the release and stays there
+	unclear              // nobody knows what it runs
+	departed
+)
+
+func planBack(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decision {
+	w := r.Waves[r.Wave-1]
+	var out []Decision
+	if w.Command != "" && !w.Cancelled {
+		out = append(out, Decision{Kind: Cancel, Wave: r.Wave, Reason: r.Reason})
+	}
+	over := !now.Before(r.Halted.Add(r.Spec.Waves[w.Rule].Deadline.D()))
+	groups := map[string][]string{}
+	c, open := Counts{Devices: len(snap)}, false
+	for _, s := range snap {
+		switch stand, to := whereBack(r, bad, s); stand {
+		case confirms:
+			groups[string(to)] = append(groups[string(to)], s.Device)
+		case returned:
+			c.Returned++
+		case stranded:
+			c.Stranded++
+		case underway:
+			open = true
+			c.Unknown++
+		case unclear:
+			open = open || s.Install.Attempts > 0
+			c.Unknown++
+		case departed:
+			c.Left++
+		case settled:
+			c.Failed++
+		}
+	}
+	for _, to := range slices.Sorted(maps.Keys(groups)) {
+		out = append(out, Decision{Kind: SendBack, Wave: r.Wave, Devices: groups[to], Release: []byte(to), Reason: r.Reason})
+	}
+	if len(groups) == 0 && (!open || over) {
+		out = append(out, Decision{Kind: EndRollback, Wave: r.Wave, Counts: c})
+	}
+	return out
+}
+
+func whereBack(r Rollout, bad wire.Release, s Status) (back, []byte) {
+	runs := bytes.Equal(s.Running, r.Spec.Release)
+	switch {
+	case gone(s.State):
+		return departed, nil
+	case s.Back.Command != "":
+		return afterOrder(s, runs), nil
+	case runs && s.Trial:
+		return underway, nil // it confirms it or falls back by itself
+	case runs:
+		to, ok := target(r.Spec, bad, s.Previous)
+		if !ok {
+			return stranded, nil
+		}
+		return confirms, to
+	case s.Install.Attempts == 0:
+		return settled, nil // never told
+	case len(s.Running) == 0:
+		return unclear, nil
+	case s.Install.Standing == device.Refused || s.Install.Standing == device.Failed:
+		return settled, nil
+	case s.Install.Standing == device.Done && s.Seen.After(r.Halted):
+		return settled, nil // it had it, and fell back
+	}
+	return underway, nil // told, and no result: it may still be at it
+}
+
+func afterOrder(s Status, runs bool) back {
+	switch s.Back.Standing {
+	case device.Done:
+		if runs {
+			return underway // the result is here, the next check-in is not
+		}
+		return returned
+	case device.Refused, device.Failed, device.Cancelled, device.Expired:
+		if runs {
+			return stranded
+		}
+		return settled
+	case device.Pending, device.Delivered:
+	}
+	return underway
+}
+
+// Apply gives the rollout after d was done at now; command is the ID of the command a StartWave issued.
+func Apply(now time.Time, r Rollout, d Decision, command string) Rollout {
+	r.Waves = slices.Clone(r.Waves)
+	w := &r.Waves[r.Wave-1]
+	if d.Counts != (Counts{}) {
+		r.Last = d.Counts
+	}
+	switch d.Kind {
+	case StartWave:
+		w.Started, w.Command = now, command
+	case BeginSoak:
+		w.SoakFrom = now
+	case BreakSoak:
+		w.SoakFrom = time.Time{}
+	case PassWave:
+		w.Succeeded = now
+		if r.Wave < len(r.Waves) {
+			r.Wave++
+		}
+	case Complete:
+		r.Phase, r.Ended = Completed, now
+	case Halt:
+		r.Phase, r.Halted, r.Reason = Halted, now, d.Reason
+	case Cancel:
+		w.Cancelled = true
+	case SendBack: // the commands tell of it
+	case EndRollback:
+		r.Phase, r.Ended = RolledBack, now
+	case EndAbort:
+		r.Phase, r.Ended = Aborted, now
+	}
+	return r
+}

@@ -1,0 +1,245 @@
+package rollout
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Resolved is a selection as it is now.
+type Resolved struct {
+	Members  []Member          `json:"members"`
+	Waves    []WaveState       `json:"waves"`
+	Set      wire.DeviceSet    `json:"set"`                // commits to all members
+	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
+	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
+}
+
+func bad(code, text, remedy string) error {
+	return fault.New(fault.Invalid, "rollout."+code, text, remedy)
+}
+
+// checkSpec checks what does not depend on the devices.
+func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, error) {
+	if spec.ID == "" || len(spec.ID) > 64 || spec.Product == "" || len(spec.Release) != 32 {
+		return release.Release{}, bad("spec", "a rollout needs an ID of 1 to 64 characters, a product and a release digest", "")
+	}
+	rel, err := s.cfg.Releases.Find(ctx, [32]byte(spec.Release))
+	if err != nil {
+		return release.Release{}, err
+	}
+	switch {
+	case rel.Manifest.Product != spec.Product:
+		return release.Release{}, bad("product", fmt.Sprintf("release %s is for %s", rel.Manifest.ID, rel.Manifest.Product), "")
+	case rel.Status != release.Published:
+		return release.Release{}, fault.New(fault.Conflict, "rollout.release",
+			fmt.Sprintf("release %s is %s", rel.Manifest.ID, rel.Status), "only a published release is rolled out")
+	case rel.Manifest.Model == wire.ModelOTP:
+		return release.Release{}, fault.New(fault.Conflict, "rollout.otp",
+			fmt.Sprintf("%s is programmed once, in the factory", spec.Product), "its devices take no update; replace them")
+	}
+	if err := checkSelection(spec.Selection); err != nil {
+		return release.Release{}, err
+	}
+	if err := checkWaves(spec.Waves); err != nil {
+		return release.Release{}, err
+	}
+	return rel, s.checkRollback(ctx, spec, rel)
+}
+
+func checkSelection(sel Selection) error {
+	n := 0
+	for _, given := range []bool{len(sel.IDs) > 0, sel.All, sel.State != ""} {
+		if given {
+			n++
+		}
+	}
+	if n != 1 {
+		return bad("selection", "a selection is devices by ID, or all active ones, or those in a state", "give exactly one of them")
+	}
+	if sel.State != "" && !takes(sel.State) {
+		return bad("selection", fmt.Sprintf("devices that are %q take no update", sel.State), "select onboarded, active, quarantined or maintenance")
+	}
+	return nil
+}
+
+// takes reports whether a device in s can install.
+func takes(s device.State) bool {
+	return s == device.Onboarded || s == device.Active || s == device.Quarantined || s == device.Maintenance
+}
+
+// MaxWaves bounds a plan.
+const MaxWaves = 32
+
+func checkWaves(waves []Wave) error {
+	if len(waves) == 0 || len(waves) > MaxWaves {
+		return bad("waves", fmt.Sprintf("%d waves", len(waves)), fmt.Sprintf("give 1 to %d", MaxWaves))
+	}
+	for i, w := range waves {
+		switch {
+		case w.Size < 0 || w.Percent < 0 || w.Percent > 100 || w.Size > 0 && w.Percent > 0:
+			return bad("waves", fmt.Sprintf("wave %d has size %d and percent %d", i+1, w.Size, w.Percent), "give one of them, or neither for the rest")
+		case w.MaxFailures < 0 || w.MaxFailuresRate < 0 || w.MaxFailuresRate >= 100:
+			return bad("waves", fmt.Sprintf("wave %d tolerates %d failures or %d %%", i+1, w.MaxFailures, w.MaxFailuresRate), "give a count, or less than 100 %")
+		case w.Deadline == 0:
+			return bad("waves", fmt.Sprintf("wave %d has no deadline", i+1), "say when a device that was not heard of has failed")
+		case w.Size == 0 && w.Percent == 0 && i < len(waves)-1:
+			return bad("waves", fmt.Sprintf("wave %d takes the rest, and is not the last", i+1), "")
+		}
+	}
+	return nil
+}
+
+func (s *Service) checkRollback(ctx context.Context, spec Spec, rel release.Release) error {
+	if len(spec.Rollback) == 0 {
+		return nil
+	}
+	if len(spec.Rollback) != 32 || !rel.Manifest.MayReturnTo([32]byte(spec.Rollback)) {
+		return bad("rollback", fmt.Sprintf("the approvers of release %s did not allow going back to %x", rel.Manifest.ID, spec.Rollback),
+			"name one of its rollback_to, or none")
+	}
+	to, err := s.cfg.Releases.Find(ctx, [32]byte(spec.Rollback))
+	if err != nil {
+		return err
+	}
+	if to.Status != release.Published {
+		return bad("rollback", fmt.Sprintf("release %s is %s", to.Manifest.ID, to.Status), "")
+	}
+	return nil
+}
+
+// resolve selects the devices and puts them into waves.
+func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (Resolved, error) {
+	state := spec.Selection.State
+	if spec.Selection.All {
+		state = device.Active
+	}
+	all, err := s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection.IDs, state)
+	if err != nil {
+		return Resolved{}, err
+	}
+	out := Resolved{Skipped: map[string]string{}}
+	var fit []Candidate
+	for _, c := range all {
+		if why := unfit(c, spec, rel.Manifest); why != "" {
+			out.Skipped[c.ID] = why
+			continue
+		}
+		fit = append(fit, c)
+	}
+	if err := named(spec, all, out.Skipped); err != nil {
+		return Resolved{}, err
+	}
+	if len(fit) == 0 {
+		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "")
+	}
+	order(spec, fit)
+	if out.Members, out.Waves, err = deal(spec.Waves, fit); err != nil {
+		return Resolved{}, err
+	}
+	ids := make([]string, len(fit))
+	for i, c := range fit {
+		ids[i] = c.ID
+		if _, ok := target(spec, rel.Manifest, c.Release); !ok {
+			out.Stranded = append(out.Stranded, c.ID)
+		}
+	}
+	out.Set, err = wire.SetOf(ids)
+	return out, err
+}
+
+// unfit says why a device cannot take the release; empty when it can.
+func unfit(c Candidate, spec Spec, m wire.Release) string {
+	switch {
+	case c.Product != spec.Product:
+		return "is of product " + c.Product
+	case !takes(c.State):
+		return "is " + string(c.State)
+	case !m.RunsOn(c.Hardware):
+		return "is hardware " + c.Hardware
+	case bytes.Equal(c.Release, spec.Release) && !c.Trial:
+		return "runs it"
+	case c.Busy != "":
+		return "is in rollout " + c.Busy
+	}
+	return ""
+}
+
+// named refuses a selection by ID of which not every device can take the release, and canaries that were not selected.
+func named(spec Spec, all []Candidate, skipped map[string]string) error {
+	known := map[string]bool{}
+	for _, c := range all {
+		known[c.ID] = true
+	}
+	seen := map[string]bool{}
+	for _, id := range spec.Selection.IDs {
+		why := skipped[id]
+		switch {
+		case !known[id]:
+			why = "is not known"
+		case seen[id]:
+			why = "is named twice"
+		}
+		if seen[id] = true; why != "" {
+			return fault.New(fault.Conflict, "rollout.device", fmt.Sprintf("device %s %s", id, why), "leave it out")
+		}
+	}
+	for _, id := range spec.Canaries {
+		if !known[id] || skipped[id] != "" {
+			return fault.New(fault.Conflict, "rollout.canary", fmt.Sprintf("canary %s is not selected, or cannot take the release", id), "name another")
+		}
+	}
+	return nil
+}
+
+// order puts the canaries first, and the others by a hash that differs for each rollout: neighbours in production do not end up
+// in one wave, and nobody is always first.
+func order(spec Spec, fit []Candidate) {
+	rank := func(c Candidate) string {
+		sum := sha256.Sum256([]byte(spec.ID + "\x00" + c.ID))
+		if slices.Contains(spec.Canaries, c.ID) {
+			return "0" + string(sum[:])
+		}
+		return "1" + string(sum[:])
+	}
+	ranks := make(map[string]string, len(fit))
+	for _, c := range fit {
+		ranks[c.ID] = rank(c)
+	}
+	slices.SortFunc(fit, func(a, b Candidate) int { return strings.Compare(ranks[a.ID], ranks[b.ID]) })
+}
+
+// deal puts the devices into the waves, in order. Waves that nobody is left for fall away; devices that no wave is left for are
+// an error.
+func deal(waves []Wave, fit []Candidate) ([]Member, []WaveState, error) {
+	var members []Member
+	var states []WaveState
+	for i, w := range waves {
+		left := len(fit) - len(members)
+		n := left
+		if w.Size > 0 {
+			n = min(w.Size, left)
+		} else if w.Percent > 0 {
+			n = min((len(fit)*w.Percent+99)/100, left)
+		}
+		if n == 0 {
+			continue
+		}
+		states = append(states, WaveState{Rule: i, Devices: n})
+		for _, c := range fit[len(members) : len(members)+n] {
+			members = append(members, Member{Device: c.ID, Wave: len(states), Previous: c.Release})
+		}
+	}
+	if len(members) < len(fit) {
+		return nil, nil, bad("waves", fmt.Sprintf("the waves take %d of %d devices", len(members), len(fit)), "let the last wave take the rest")
+	}
+	return members, states, nil
+}

@@ -1,0 +1,231 @@
+// Package rollout decides who gets a release, and when.
+//
+// Stage 3, field. A rollout takes a selection of devices through waves. A wave is one signed and logged command; the next begins
+// when every device of it has booted the release, proven it by fresh evidence and stayed healthy for the soak, or when those
+// that did not are within what the wave tolerates. Beyond that the rollout halts, and the devices that confirmed the release are
+// sent back to what its approvers allowed. A device nobody heard of by the deadline is a failure, not a hope.
+//
+// The decisions are a pure function, Plan, of the time, the rollout and what is known of its wave's devices; Apply is what a
+// decision does to the rollout. The Service does them one at a time: the state and its fact commit together, and whether a
+// command was issued is read from the commands themselves, so that a crash at any point neither repeats one nor loses one.
+//
+// It trusts the release stage to know what is published and the device stage to know what devices said; a device checks the
+// release, the wave's command and the way back again.
+package rollout
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Seconds is a duration on the wire of the API.
+type Seconds uint32
+
+// D gives the duration.
+func (s Seconds) D() time.Duration { return time.Duration(s) * time.Second }
+
+// Spec is what a rollout is created with.
+type Spec struct {
+	ID        string    `json:"id"` // 1 to 64 characters
+	Product   string    `json:"product"`
+	Release   []byte    `json:"release"` // digest of a published release
+	Selection Selection `json:"selection"`
+	Canaries  []string  `json:"canaries,omitempty"` // selected devices that come first, in the first wave
+	Waves     []Wave    `json:"waves"`
+	Rollback  []byte    `json:"rollback,omitempty"` // where devices go whose earlier release is no way back; digest in RollbackTo
+	Reason    string    `json:"reason,omitempty"`
+}
+
+// Selection says which devices of the product; exactly one of IDs, All and State is given.
+type Selection struct {
+	IDs   []string     `json:"ids,omitempty"`   // all must be eligible, or the rollout does not start
+	All   bool         `json:"all,omitempty"`   // every active device; those that cannot take the release are left out, with the reason
+	State device.State `json:"state,omitempty"` // as All, of those in this state
+}
+
+// Wave is one step. Size and Percent of the whole selection: one of them, or neither for "the rest".
+type Wave struct {
+	Size            int     `json:"size,omitempty"`
+	Percent         int     `json:"percent,omitempty"`
+	Soak            Seconds `json:"soak_s"`                         // how long all of it must stay good
+	Deadline        Seconds `json:"deadline_s"`                     // from its start: who is not good by then has failed
+	MaxFailures     int     `json:"max_failures,omitempty"`         // more than this many failures halt
+	MaxFailuresRate int     `json:"max_failures_percent,omitempty"` // or more than this part of the wave, rounded down; the smaller counts when both are given
+}
+
+// Phase is where a rollout is.
+type Phase string
+
+// The phases. Halted goes on until the way back is done; Aborting until the outstanding command is cancelled.
+const (
+	Created    Phase = "created"
+	Running    Phase = "running"
+	Paused     Phase = "paused"
+	Halted     Phase = "halted"
+	Aborting   Phase = "aborting"
+	RolledBack Phase = "rolled-back"
+	Aborted    Phase = "aborted"
+	Completed  Phase = "completed"
+)
+
+// Ended reports whether nothing more happens.
+func (p Phase) Ended() bool { return p == RolledBack || p == Aborted || p == Completed }
+
+// Rollout is a stored rollout.
+type Rollout struct {
+	Spec    Spec        `json:"spec"`
+	Phase   Phase       `json:"phase"`
+	Wave    int         `json:"wave"` // the current one, from 1; 0 before the start
+	Waves   []WaveState `json:"waves,omitempty"`
+	By      string      `json:"by"`
+	Created time.Time   `json:"created"`
+	Started time.Time   `json:"started,omitzero"`
+	Halted  time.Time   `json:"halted,omitzero"`
+	Ended   time.Time   `json:"ended,omitzero"`
+	Reason  string      `json:"reason,omitempty"` // of the halt or abort
+	Last    Counts      `json:"last"`             // of the latest decision
+	UID     [16]byte    `json:"-"`                // of the latest fact: the cause of what follows
+	Rev     int64       `json:"-"`                // rises with each change
+}
+
+// WaveState is what became of one wave. Its rules are those of Spec.Waves[Rule].
+type WaveState struct {
+	Rule      int       `json:"rule"`
+	Devices   int       `json:"devices"`
+	Command   string    `json:"command,omitempty"`
+	Started   time.Time `json:"started,omitzero"`
+	SoakFrom  time.Time `json:"soak_from,omitzero"` // since when nobody is waited for
+	Succeeded time.Time `json:"succeeded,omitzero"`
+	Cancelled bool      `json:"cancelled,omitempty"` // its command, after a halt or abort
+}
+
+// Member is a device's place in a rollout.
+type Member struct {
+	Device   string
+	Wave     int    // from 1
+	Previous []byte // digest of what it ran at the start; empty: unknown
+}
+
+// Candidate is a device as the selection sees it.
+type Candidate struct {
+	ID       string
+	Product  string
+	Hardware string
+	State    device.State
+	Release  []byte // digest of what it says it runs
+	Trial    bool
+	Busy     string // the rollout it is in already
+}
+
+// Health is what a device last said of itself.
+type Health string
+
+// Unknown never reads as good.
+const (
+	HealthUnknown Health = ""
+	Healthy       Health = "healthy"
+	Unhealthy     Health = "unhealthy"
+)
+
+// Status is what is known of one device of a wave.
+type Status struct {
+	Device    string
+	State     device.State
+	Previous  []byte
+	Install   Order     // this wave's command
+	Back      Order     // this rollout's rollback command
+	Running   []byte    // digest of what it says it runs
+	Trial     bool      // it has not confirmed that
+	Health    Health    // said at Seen
+	Verdict   string    // EAR status of the latest appraisal; empty: none
+	VerdictAt time.Time // when that was
+	Proven    []byte    // digest of the release the evidence was found to match; empty: none
+	Seen      time.Time
+}
+
+// Order is one device's part in one command.
+type Order struct {
+	Command  string // empty: none
+	Standing device.Standing
+	Attempts int
+	At       time.Time
+}
+
+// Counts is a wave in numbers.
+type Counts struct {
+	Devices  int `json:"devices"`
+	Good     int `json:"good"`
+	Waiting  int `json:"waiting"`
+	Failed   int `json:"failed"`
+	Left     int `json:"left,omitempty"`        // retired meanwhile
+	Returned int `json:"rolled_back,omitempty"` // after a halt: gone back by command
+	Stranded int `json:"stranded,omitempty"`    // after a halt: run the release and have no way back, or did not take it
+	Unknown  int `json:"unknown,omitempty"`     // after a halt: nobody knows what they run
+}
+
+// Errors of the stores.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrExists   = errors.New("exists already")
+	ErrChanged  = errors.New("changed meanwhile")
+)
+
+// BusyError says that a device is in another rollout.
+type BusyError struct{ Device, Rollout string }
+
+func (e *BusyError) Error() string { return "device " + e.Device + " is in rollout " + e.Rollout }
+
+// Store keeps rollouts. Writes are durable, with their facts, when they return nil.
+type Store interface {
+	// PutRollout returns ErrExists when the ID is taken.
+	PutRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
+	// Rollout returns ErrNotFound.
+	Rollout(ctx context.Context, id string) (Rollout, error)
+	// Rollouts lists a product's, or every product's when it is empty, newest first; with open only those that have not ended.
+	Rollouts(ctx context.Context, product string, open bool) ([]Rollout, error)
+	// StartRollout is SaveRollout and takes the members, all or none: *BusyError when one is in a rollout that has not ended.
+	StartRollout(ctx context.Context, r Rollout, members []Member, facts ...ledger.Fact) error
+	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices
+	// are free for others.
+	SaveRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
+	// Snapshot gives what is known of the devices of a wave, by ID.
+	Snapshot(ctx context.Context, id string, wave int) ([]Status, error)
+	// Candidates gives the product's devices: those named, or in the state; by ID.
+	Candidates(ctx context.Context, product string, ids []string, state device.State) ([]Candidate, error)
+}
+
+// Releases knows releases; *release.Service is one.
+type Releases interface {
+	Find(ctx context.Context, digest [32]byte) (release.Release, error)
+}
+
+// Commander tells devices; *device.Service is one.
+type Commander interface {
+	Command(ctx context.Context, caller access.Caller, in device.Instruction) (string, error)
+	// CancelCommand returns a fault of kind Conflict for a command that has ended.
+	CancelCommand(ctx context.Context, caller access.Caller, id, reason string) error
+}
+
+// Ledger finds the place of facts; *ledger.Reader is one.
+type Ledger interface {
+	Locate(ctx context.Context, uid [16]byte) (ledger.Ref, bool, error)
+}
+
+// target gives the release a device goes back to: what it ran, if the approvers of the bad one allowed that; else the
+// rollout's own, if it has one.
+func target(s Spec, bad wire.Release, previous []byte) ([]byte, bool) {
+	if len(previous) == 32 && bad.MayReturnTo([32]byte(previous)) {
+		return previous, true
+	}
+	if len(s.Rollback) == 32 && bad.MayReturnTo([32]byte(s.Rollback)) {
+		return s.Rollback, true
+	}
+	return nil, false
+}
