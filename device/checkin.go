@@ -1,0 +1,323 @@
+package device
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"reflect"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// MaxAttempts is how often a command is delivered to a device before a refusal that might pass becomes final; the store holds it.
+const MaxAttempts = 5
+
+// maxCounterGap bounds how far ahead of us a device's counter may be: a lost counter is mended, a nonsensical one is not.
+const maxCounterGap = 1 << 20
+
+// Checkin takes what the device says and tells it what to do. Results are durable when it returns.
+func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, in wire.Checkin) (wire.CheckinReply, error) {
+	d, err := s.open(ctx, caller, access.DeviceCheckin, id)
+	if err != nil {
+		return wire.CheckinReply{}, err
+	}
+	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
+		return wire.CheckinReply{}, fault.New(fault.Denied, "device.other", "a device checks in for itself only", "")
+	}
+	if d.State == Ordered || d.State == Provisioned || Ended(d.State) {
+		return wire.CheckinReply{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "enrol it first, or nothing if its life is over")
+	}
+	now := s.cfg.Now().UTC()
+	if d, err = s.ingest(ctx, d, in, now); err != nil {
+		return wire.CheckinReply{}, err
+	}
+	s.saw(id, now)
+	reply := wire.CheckinReply{
+		Time: uint64(now.Unix()), NextPoll: uint64(s.cfg.Poll / time.Millisecond), AckedSeq: d.AckedSeq, Standing: string(d.State),
+	}
+	if s.cfg.Challenger != nil {
+		if nonce, due := s.cfg.Challenger.Due(ctx, d, in); due {
+			reply.Challenge = nonce
+		}
+	}
+	delivery, outstanding, err := s.deliver(ctx, d, in, now)
+	if err != nil {
+		return wire.CheckinReply{}, err
+	}
+	reply.Delivery = delivery
+	if outstanding || in.Trial || in.Progress != nil || reply.Challenge != nil {
+		reply.NextPoll = uint64(s.cfg.Soon / time.Millisecond)
+	}
+	return reply, nil
+}
+
+// ingest stores what the check-in changes, if anything, and gives the device as it is then.
+func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now time.Time) (Device, error) {
+	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: twinOf(d.Twin, in), AckedSeq: d.AckedSeq, At: now}
+	for _, res := range in.Results {
+		if res.Seq <= r.AckedSeq || res.Seq > 1<<62 {
+			continue
+		}
+		if err := s.result(ctx, &r, res); err != nil {
+			return Device{}, err
+		}
+		r.AckedSeq = res.Seq
+	}
+	if err := s.inconsistent(&r, in); err != nil {
+		return Device{}, err
+	}
+	if err := s.guardOver(&r, in); err != nil {
+		return Device{}, err
+	}
+	if err := s.health(&r, in); err != nil {
+		return Device{}, err
+	}
+	if r.State == d.State && r.AckedSeq == d.AckedSeq && len(r.Facts) == 0 && reflect.DeepEqual(r.Twin, d.Twin) {
+		return d, nil
+	}
+	if err := s.cfg.Reports.ApplyReport(ctx, r); err != nil {
+		if errors.Is(err, ErrChanged) {
+			return Device{}, fault.New(fault.Unavailable, "device.busy", fmt.Sprintf("device %s changed while it checked in", d.ID), "check in again")
+		}
+		return Device{}, err
+	}
+	if r.State != d.State {
+		d.Since = now
+	}
+	d.State, d.GuardUntil, d.Twin, d.AckedSeq = r.State, r.GuardUntil, r.Twin, r.AckedSeq
+	return d, nil
+}
+
+// twinOf lays the check-in over the twin. What never goes back on one device is kept at its highest, so that a second device with
+// the same identity shows.
+func twinOf(t Twin, in wire.Checkin) Twin {
+	t.Release, t.Version, t.Trial, t.Agent = nilIfEmpty(in.Release), in.Version, in.Trial, in.State
+	t.Healthy, t.Health, t.Bundle = in.Healthy, in.Health, max(t.Bundle, in.Bundle)
+	t.BootCount, t.Accepted = max(t.BootCount, in.BootCount), max(t.Accepted, in.Counter)
+	if len(in.Reported) > 0 {
+		t.Reported = in.Reported
+	}
+	t.Progress = in.Progress
+	return t
+}
+
+func nilIfEmpty(b []byte) []byte {
+	if len(b) == 0 {
+		return nil
+	}
+	return b
+}
+
+// ResultData is the Data of a fact about a device's result.
+type ResultData struct {
+	Device  string       `json:"device"`
+	Command string       `json:"command,omitempty"` // ID, empty when no such command was ever given
+	Digest  string       `json:"digest"`            // what the device read
+	Act     wire.Act     `json:"act"`
+	Outcome wire.Outcome `json:"outcome"`
+	Code    string       `json:"code,omitempty"`
+	Text    string       `json:"text,omitempty"`
+	Release string       `json:"release,omitempty"`
+	Rollout string       `json:"rollout,omitempty"`
+	At      uint64       `json:"at"`
+	Seq     uint64       `json:"seq"`
+}
+
+// result takes one new result: the command's row, the fact, and what it means for the state.
+func (s *Service) result(ctx context.Context, r *Report, res wire.Result) error {
+	var c Command
+	var cause *ledger.Ref
+	known := false
+	if len(res.Command) == 32 {
+		var err error
+		c, err = s.cfg.Commands.CommandByDigest(ctx, [32]byte(res.Command))
+		if err != nil && !errors.Is(err, ErrNotFound) {
+			return err
+		}
+		known = err == nil && c.Wire.Act == res.Act && c.Wire.Product == r.From.Product
+	}
+	data := ResultData{
+		Device: r.From.ID, Digest: hex.EncodeToString(res.Command), Act: res.Act, Outcome: res.Outcome, Code: res.Code, Text: res.Text,
+		At: res.At, Seq: res.Seq,
+	}
+	if known {
+		ref, ok, err := s.cfg.Ledger.Locate(ctx, c.UID)
+		if err != nil {
+			return err
+		}
+		if ok {
+			cause = &ref
+		}
+		data.Command, data.Release, data.Rollout = c.ID, hex.EncodeToString(c.Wire.Release), c.Wire.Rollout
+		r.Results = append(r.Results, CommandDevice{
+			Command: c.ID, Device: r.From.ID, Act: res.Act, Standing: standingOf(res), Code: res.Code, Text: res.Text, At: r.At,
+		})
+	}
+	kind := ledger.KindDeviceUpdated
+	switch {
+	case res.Outcome == wire.OutcomeRefused:
+		kind = ledger.KindDeviceRefused
+	case res.Outcome == wire.OutcomeFailed:
+		kind = ledger.KindDeviceUnhealthy
+	case res.Act == wire.ActReprovide:
+		kind = ledger.KindDeviceReprovisioned
+	case known:
+		if moved, err := s.moveByResult(r, c, cause); err != nil || moved {
+			return err
+		}
+	}
+	f, err := jsonFact(kind, r.At, access.DeviceCaller(r.From.ID).ID, r.From.ID, cause, data)
+	if err != nil {
+		return err
+	}
+	r.Facts = append(r.Facts, f)
+	return nil
+}
+
+// standingOf keeps the command open when the refusal may pass by itself; the store closes it after MaxAttempts.
+func standingOf(res wire.Result) Standing {
+	switch res.Outcome {
+	case wire.OutcomeDone:
+		return Done
+	case wire.OutcomeFailed:
+		return Failed
+	case wire.OutcomeRefused:
+		switch res.Code {
+		case "nonce", "replayed", "expired", "future", "not-witnessed", "stale-checkpoint", "shrunk-log":
+			return Pending
+		}
+	}
+	return Refused
+}
+
+// moveByResult moves the state when a guarded act was done. A wipe does not end a life: its signed receipt does.
+func (s *Service) moveByResult(r *Report, c Command, cause *ledger.Ref) (bool, error) {
+	var ev Event
+	var until time.Time
+	switch c.Wire.Act {
+	case wire.ActQuarantine:
+		ev, until = Quarantine, r.At.Add(time.Duration(c.Wire.TTL)*time.Second)
+	case wire.ActDormant:
+		ev, until = Sleep, r.At.Add(time.Duration(c.Wire.TTL)*time.Second)
+	case wire.ActRelease:
+		ev = Release
+	case wire.ActWake:
+		ev = Wake
+	case wire.ActConfigure:
+		r.Twin.Desired = c.Wire.Config
+		return false, nil
+	default:
+		return false, nil
+	}
+	if (ev == Quarantine && r.State == Quarantined) || (ev == Sleep && r.State == Dormant) {
+		r.GuardUntil = until // renewed
+		return false, nil
+	}
+	return s.step(r, ev, until, access.DeviceCaller(r.From.ID).ID, cause, "done by the device: "+c.Wire.Reason)
+}
+
+// step adds a transition to the report. One the life cycle does not know is left out: the device did what was commanded, but its
+// life has gone on since.
+func (s *Service) step(r *Report, ev Event, until time.Time, actor string, cause *ledger.Ref, reason string) (bool, error) {
+	to, ok := next(r.State, ev)
+	if !ok {
+		return false, nil
+	}
+	d := r.From
+	d.State = r.State
+	f, err := s.stateFact(d, to, ev, r.At, actor, cause, reason)
+	if err != nil {
+		return false, err
+	}
+	r.State, r.GuardUntil = to, until
+	r.Facts = append(r.Facts, f)
+	return true, nil
+}
+
+// guardOver follows a device that ended its quarantine or sleep by itself, as it must when its time to live runs out.
+func (s *Service) guardOver(r *Report, in wire.Checkin) error {
+	if in.State != string(Active) || r.GuardUntil.IsZero() || r.At.Before(r.GuardUntil) {
+		return nil
+	}
+	ev := Release
+	if r.State == Dormant {
+		ev = Wake
+	}
+	_, err := s.step(r, ev, time.Time{}, access.DeviceCaller(r.From.ID).ID, nil, "its time to live ran out and was not renewed")
+	return err
+}
+
+// Inconsistency is the Data of a fact about what cannot be true of one device.
+type Inconsistency struct {
+	Device string `json:"device"`
+	What   string `json:"what"`
+	Had    uint64 `json:"had"`
+	Said   uint64 `json:"said"`
+}
+
+// inconsistent notes what goes back though it only ever rises, or is ahead of what was given out: a copy, or a restored backup. It
+// is said once, until somebody has looked (Clear).
+func (s *Service) inconsistent(r *Report, in wire.Checkin) error {
+	had := r.From.Twin
+	var i Inconsistency
+	switch {
+	case in.BootCount < had.BootCount:
+		i = Inconsistency{What: "boot count went back", Had: had.BootCount, Said: in.BootCount}
+	case in.Counter < had.Accepted:
+		i = Inconsistency{What: "directive counter went back", Had: had.Accepted, Said: in.Counter}
+	case in.Bundle < had.Bundle:
+		i = Inconsistency{What: "trust bundle went back", Had: had.Bundle, Said: in.Bundle}
+	case in.Counter > r.From.Counter:
+		i = Inconsistency{What: "accepted a directive never given out", Had: r.From.Counter, Said: in.Counter}
+	default:
+		return nil
+	}
+	if had.Suspect != "" {
+		return nil
+	}
+	i.Device, r.Twin.Suspect = r.From.ID, i.What
+	f, err := jsonFact(ledger.KindDeviceInconsistent, r.At, access.DeviceCaller(i.Device).ID, i.Device, nil, i)
+	if err != nil {
+		return err
+	}
+	r.Facts = append(r.Facts, f)
+	return nil
+}
+
+// HealthData is the Data of device.healthy and of a device.unhealthy that no command led to.
+type HealthData struct {
+	Device  string `json:"device"`
+	Release string `json:"release"`
+	Version string `json:"version"`
+	Health  string `json:"health,omitempty"`
+}
+
+// health tells when a device turns healthy on a confirmed release, or stops being it. Not yet confirmed is neither.
+func (s *Service) health(r *Report, in wire.Checkin) error {
+	was := r.From.Twin
+	now := in.Healthy && !in.Trial
+	same := string(was.Release) == string(in.Release)
+	if now == (was.Healthy && !was.Trial) && (same || !now) {
+		return nil
+	}
+	if !now && (in.Trial || was.Agent == "") { // on trial, or never seen: unknown, and no news
+		return nil
+	}
+	kind := ledger.KindDeviceHealthy
+	if !now {
+		kind = ledger.KindDeviceUnhealthy
+	}
+	f, err := jsonFact(kind, r.At, access.DeviceCaller(r.From.ID).ID, r.From.ID, nil, HealthData{
+		Device: r.From.ID, Release: hex.EncodeToString(in.Release), Version: in.Version, Health: in.Health,
+	})
+	if err != nil {
+		return err
+	}
+	r.Facts = append(r.Facts, f)
+	return nil
+}

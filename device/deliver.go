@@ -1,0 +1,154 @@
+package device
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// deliver makes the delivery of the most urgent command that can be proven now; nil when there is none. outstanding reports
+// whether the device should come back soon.
+func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now time.Time) (delivery []byte, outstanding bool, err error) {
+	list, err := s.cfg.Reports.Outstanding(ctx, d.ID, now)
+	if err != nil {
+		return nil, false, err
+	}
+	for _, c := range list {
+		outstanding = true
+		if !fits(d, in, c) {
+			continue
+		}
+		out, err := s.assemble(ctx, d, in, c)
+		if errors.Is(err, ledger.ErrNotYetWitnessed) {
+			continue
+		}
+		if err != nil {
+			return nil, false, err
+		}
+		b, err := s.direct(ctx, d, in, c, out, now)
+		if errors.Is(err, ErrChanged) { // cancelled meanwhile
+			continue
+		}
+		return b, true, err
+	}
+	return nil, outstanding, nil
+}
+
+// fits leaves code alone while the device is busy with code, and gives a device on its way out nothing but its end.
+func fits(d Device, in wire.Checkin, c Command) bool {
+	if d.State == Decommissioning || d.State == Lost || d.State == Suspected {
+		return c.Wire.Act == wire.ActWipe || c.Wire.Act == wire.ActQuarantine || c.Wire.Act == wire.ActAttest
+	}
+	if !wire.NeedsRelease(c.Wire.Act) {
+		return true
+	}
+	if in.Trial && bytes.Equal(in.Release, c.Wire.Release) {
+		return false // it runs on trial: its result comes
+	}
+	return in.Progress == nil
+}
+
+// assemble gathers the proofs.
+func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command) (wire.Delivery, error) {
+	var out wire.Delivery
+	var err error
+	if out.Command, err = s.cfg.Ledger.Logged(ctx, c.UID); err != nil {
+		return out, err
+	}
+	tree, err := s.sets.get(ctx, "c"+c.ID, func(ctx context.Context) ([]string, error) {
+		rows, err := s.cfg.Commands.CommandDevices(ctx, c.ID, "", 0)
+		ids := make([]string, 0, len(rows))
+		for _, r := range rows {
+			ids = append(ids, r.Device)
+		}
+		return ids, err
+	})
+	if err != nil {
+		return out, err
+	}
+	if out.Member, err = tree.membership(d.ID); err != nil {
+		return out, err
+	}
+	if wire.NeedsRelease(c.Wire.Act) {
+		l, err := s.cfg.Releases.Logged(ctx, [32]byte(c.Wire.Release))
+		if err != nil {
+			return out, err
+		}
+		out.Release = &l
+	}
+	if c.Warrant != nil {
+		if err := s.addWarrant(ctx, d, *c.Warrant, &out); err != nil {
+			return out, err
+		}
+	}
+	return out, s.addBundle(ctx, d, in, c, &out)
+}
+
+func (s *Service) addWarrant(ctx context.Context, d Device, uid [16]byte, out *wire.Delivery) error {
+	l, err := s.cfg.Ledger.Logged(ctx, uid)
+	if err != nil {
+		return err
+	}
+	tree, err := s.sets.get(ctx, "w"+hex.EncodeToString(uid[:]), func(ctx context.Context) ([]string, error) {
+		return s.cfg.Trust.WarrantDevices(ctx, uid)
+	})
+	if err != nil {
+		return err
+	}
+	m, err := tree.membership(d.ID)
+	out.Warrant, out.WarrantMember = &l, &m
+	return err
+}
+
+// addBundle adds the bundle that follows the device's, when there is one: it takes them one after another.
+func (s *Service) addBundle(ctx context.Context, d Device, in wire.Checkin, c Command, out *wire.Delivery) error {
+	b, err := s.cfg.Trust.Bundle(ctx, d.Product, in.Bundle+1)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	l, err := s.cfg.Ledger.Logged(ctx, b.UID)
+	if errors.Is(err, ledger.ErrNotYetWitnessed) && c.Wire.Act != wire.ActBundle {
+		return nil // it comes with the next delivery
+	}
+	out.Bundle = &l
+	return err
+}
+
+// direct signs the directive. Its counter is durable before it exists.
+func (s *Service) direct(ctx context.Context, d Device, in wire.Checkin, c Command, out wire.Delivery, now time.Time) ([]byte, error) {
+	floor := in.Counter
+	if floor > d.Counter+maxCounterGap {
+		return nil, fmt.Errorf("device %s says it accepted directive %d, we gave out %d", d.ID, in.Counter, d.Counter)
+	}
+	counter, err := s.cfg.Reports.NextCounter(ctx, d.ID, c.ID, floor, now)
+	if err != nil {
+		return nil, err
+	}
+	expires := now.Add(s.cfg.Directive)
+	if expires.After(c.Expires) {
+		expires = c.Expires
+	}
+	if !expires.After(now.Add(time.Second)) {
+		return nil, ErrChanged // it runs out as we speak
+	}
+	payload, err := wire.EncodeDirective(wire.Directive{
+		Device: d.ID, Counter: counter, Nonce: in.Nonce, Act: c.Wire.Act, Command: c.Digest[:],
+		Issued: uint64(now.Unix()), Expires: uint64(expires.Unix()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	if out.Directive, err = wire.Sign1(wire.TypeDirective, payload, s.cfg.Authority); err != nil {
+		return nil, err
+	}
+	return wire.EncodeDelivery(out)
+}
