@@ -60,6 +60,8 @@ const (
 	KindFindingRaised Kind = "finding.raised" // events: JSON finding
 	KindFindingClosed Kind = "finding.closed"
 
+	KindRemedyDecided Kind = "remedy.decided" // events: JSON {device, phase, decision, reason}
+
 	KindRetireOrdered  Kind = "retire.ordered"  // control: JSON {devices, warrant, reason}
 	KindRetireWiped    Kind = "retire.wiped"    // events: COSE_Sign1(Receipt)
 	KindRetireDisposed Kind = "retire.disposed" // events: JSON proof of disposal

@@ -1,0 +1,382 @@
+package remedy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"sync"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Config is what a Service works with; every field without a default must be set.
+type Config struct {
+	Store   Store
+	Devices Devices
+	Guard   *access.Guard
+	Policy  Policy           // zero: DefaultPolicy
+	Now     func() time.Time // nil: time.Now
+}
+
+// Service is the stage.
+type Service struct {
+	cfg Config
+
+	mu sync.Mutex // held while a case is opened or stepped: counting and containing are one act, and no command is issued twice
+}
+
+// NewService checks cfg and makes the stage.
+func NewService(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Devices == nil || cfg.Guard == nil {
+		return nil, errors.New("remedy: the store, the devices or the guard is missing")
+	}
+	if cfg.Policy == (Policy{}) {
+		cfg.Policy = DefaultPolicy()
+	}
+	if p := cfg.Policy; p.PerHour < 0 || p.TTL < time.Second || p.TTL > wire.MaxGuardedTTL*time.Second || p.MaxHold < p.TTL {
+		return nil, fmt.Errorf("remedy: policy %+v: a quarantine lasts 1 s to %d s, and no longer than it may be held", p, wire.MaxGuardedTTL)
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg}, nil
+}
+
+func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id, product string) error {
+	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: product})
+}
+
+func system() access.Caller { return access.Internal("remedy") }
+
+// Suspect opens a case for a device that evidence or a finding speaks against, and contains the device, or holds the case for a
+// person when too many were contained in the last hour. A device with an open case, or a cause told before, changes nothing.
+func (s *Service) Suspect(ctx context.Context, caller access.Caller, t Trouble) (Case, error) {
+	d, err := s.device(ctx, caller, access.DeviceQuarantine, t.Device)
+	if err != nil {
+		return Case{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, err := s.cfg.Store.Case(ctx, t.Device); err == nil {
+		return c, nil
+	} else if !errors.Is(err, ErrNotFound) {
+		return Case{}, err
+	}
+	if _, err := device.Next(d.State, device.Quarantine); err != nil && d.State != device.Quarantined {
+		return Case{}, err
+	}
+	now := s.cfg.Now().UTC()
+	n, err := s.cfg.Store.Contained(ctx, d.Product, now.Add(-time.Hour))
+	if err != nil {
+		return Case{}, err
+	}
+	c := Case{
+		Device: t.Device, Product: d.Product, Cause: t.Cause, Reason: t.Reason, Phase: Contained, Opened: now, Since: now, Rev: 1,
+	}
+	said := "quarantine"
+	if n >= s.cfg.Policy.PerHour {
+		c.Phase, said = Held, fmt.Sprintf("held: %d devices of %s were quarantined within the hour", n, d.Product)
+	}
+	f, err := fact(now, caller.ID, c, said)
+	if err != nil {
+		return Case{}, err
+	}
+	if err := s.cfg.Store.OpenCase(ctx, c, f); err != nil {
+		if errors.Is(err, ErrExists) { // this cause's case is closed
+			return Case{}, nil
+		}
+		return Case{}, err
+	}
+	return s.step(ctx, c, now)
+}
+
+// Quarantined is told when a device says that it is: it is made anew, if the policy says so.
+func (s *Service) Quarantined(ctx context.Context, caller access.Caller, id string, cause ledger.Ref) error {
+	if !s.cfg.Policy.Reprovide {
+		return s.check(ctx, caller, access.DeviceReprovide, id, "")
+	}
+	return s.Remake(ctx, caller, id, nil, cause, "after quarantine")
+}
+
+// Remake has the device of an open case made anew with a release; nil: the one it should run. Without a case, or when it is
+// under way already, nothing changes.
+func (s *Service) Remake(ctx context.Context, caller access.Caller, id string, release []byte, cause ledger.Ref, reason string) error {
+	if _, err := s.device(ctx, caller, access.DeviceReprovide, id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.cfg.Store.Case(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && c.Phase != Contained {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if release == nil {
+		if release, err = s.cfg.Store.GoodRelease(ctx, id); errors.Is(err, ErrNotFound) {
+			return fault.New(fault.Conflict, "remedy.release", fmt.Sprintf("no published release to make device %s anew with", id), "publish one for its hardware")
+		}
+		if err != nil {
+			return err
+		}
+	}
+	c.Release = release
+	return s.turn(ctx, caller, c, Remaking, &cause, "re-provision: "+reason)
+}
+
+// Affirmed is told of an affirming verdict: the device of an open case is released. Evidence from before the case says nothing.
+func (s *Service) Affirmed(ctx context.Context, caller access.Caller, id string, at time.Time, cause ledger.Ref) error {
+	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.cfg.Store.Case(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case !at.After(c.Opened):
+		return nil
+	case c.Phase == Held: // nothing was done to it
+		return s.turn(ctx, caller, c, Closed, &cause, "affirming evidence")
+	case contains(c.Phase):
+		return s.turn(ctx, caller, c, Releasing, &cause, "release: affirming evidence")
+	}
+	return nil
+}
+
+// Released is told when a device says that its quarantine is over: its case closes, or, when nobody released it (its time ran
+// out unheard), the device is contained again.
+func (s *Service) Released(ctx context.Context, caller access.Caller, id string, cause ledger.Ref) error {
+	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.cfg.Store.Case(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Phase == Releasing:
+		return s.turn(ctx, caller, c, Closed, &cause, "released")
+	case contains(c.Phase) && s.cfg.Now().Before(c.Opened.Add(s.cfg.Policy.MaxHold)):
+		return s.turn(ctx, caller, c, Contained, &cause, "quarantine lapsed: contain again")
+	}
+	return nil
+}
+
+// Approve lets a held case go on: the person takes the decision that the policy would not.
+func (s *Service) Approve(ctx context.Context, caller access.Caller, id, reason string) error {
+	if _, err := s.device(ctx, caller, access.DeviceQuarantine, id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.open(ctx, id)
+	if err != nil {
+		return err
+	}
+	if c.Phase != Held {
+		return fault.New(fault.Conflict, "remedy.phase", fmt.Sprintf("the case of device %s is %s, not held", id, c.Phase), "")
+	}
+	return s.turn(ctx, caller, c, Contained, nil, "quarantine approved: "+reason)
+}
+
+// Dismiss ends a case a person judges unfounded; a contained device is released.
+func (s *Service) Dismiss(ctx context.Context, caller access.Caller, id, reason string) error {
+	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.open(ctx, id)
+	if err != nil {
+		return err
+	}
+	if contains(c.Phase) {
+		return s.turn(ctx, caller, c, Releasing, nil, "release, dismissed: "+reason)
+	}
+	return s.turn(ctx, caller, c, Closed, nil, "dismissed: "+reason)
+}
+
+// Replace records that after took over from before.
+func (s *Service) Replace(ctx context.Context, caller access.Caller, before, after, reason string) error {
+	if _, err := s.device(ctx, caller, access.DeviceRetire, before); err != nil {
+		return err
+	}
+	return s.cfg.Devices.Replace(ctx, caller, before, after, nil, reason)
+}
+
+// Get gives a device's open case.
+func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Case, error) {
+	if _, err := s.device(ctx, caller, access.DeviceRead, id); err != nil {
+		return Case{}, err
+	}
+	return s.open(ctx, id)
+}
+
+// List gives all open cases, oldest first.
+func (s *Service) List(ctx context.Context, caller access.Caller) ([]Case, error) {
+	if err := s.check(ctx, caller, access.FindingRead, "", ""); err != nil {
+		return nil, err
+	}
+	return s.cfg.Store.OpenCases(ctx)
+}
+
+// Tick renews quarantines before they lapse, and issues what a crash kept from being issued.
+func (s *Service) Tick(ctx context.Context, now time.Time) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	cases, err := s.cfg.Store.OpenCases(ctx)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, c := range cases {
+		if _, err := s.step(ctx, c, now.UTC()); err != nil {
+			errs = append(errs, fmt.Errorf("case of device %s: %w", c.Device, err))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+// device finds the device and asks the guard, before anything of it is shown or done.
+func (s *Service) device(ctx context.Context, caller access.Caller, action access.Action, id string) (device.Device, error) {
+	d, err := s.cfg.Devices.Get(ctx, system(), id)
+	if denied := s.check(ctx, caller, action, id, d.Product); denied != nil {
+		return device.Device{}, denied
+	}
+	return d, err
+}
+
+func (s *Service) open(ctx context.Context, id string) (Case, error) {
+	c, err := s.cfg.Store.Case(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return Case{}, fault.New(fault.NotFound, "remedy.case", fmt.Sprintf("device %s has no open case", id), "")
+	}
+	return c, err
+}
+
+// turn takes a case to its next phase, durably, and then does what that phase asks for.
+func (s *Service) turn(ctx context.Context, caller access.Caller, c Case, to Phase, cause *ledger.Ref, said string) error {
+	now := s.cfg.Now().UTC()
+	c.Phase, c.Since, c.Command, c.Renewing = to, now, "", time.Time{}
+	if to == Closed {
+		c.Closed = now
+	}
+	f, err := fact(now, caller.ID, c, said)
+	if err != nil {
+		return err
+	}
+	if cause != nil {
+		f.Cause = cause
+	}
+	if err := s.cfg.Store.SaveCase(ctx, c, f); err != nil {
+		if errors.Is(err, ErrChanged) {
+			return fault.New(fault.Conflict, "remedy.changed", fmt.Sprintf("the case of device %s changed meanwhile", c.Device), "look again and repeat")
+		}
+		return err
+	}
+	c.Rev++
+	_, err = s.step(ctx, c, now)
+	return err
+}
+
+// step issues the command of the case's phase if it was not issued, and renews a quarantine that is about to lapse. What was
+// decided is durable before, so a crash in between only delays it.
+func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error) {
+	if c.Command == "" {
+		if act, ok := actOf(c.Phase); ok {
+			id, err := s.issue(ctx, c, act, c.Since, now)
+			if err != nil {
+				return c, err
+			}
+			c.Command = id
+			if act == wire.ActQuarantine {
+				c.Until = now.Add(s.cfg.Policy.TTL)
+			}
+			return s.save(ctx, c)
+		}
+	}
+	if renewal(c, s.cfg.Policy, now) {
+		c.Renewing = now
+		var err error
+		if c, err = s.save(ctx, c); err != nil {
+			return c, err
+		}
+	}
+	if !c.Renewing.IsZero() {
+		if _, err := s.issue(ctx, c, wire.ActQuarantine, c.Renewing, now); err != nil {
+			return c, err
+		}
+		c.Renewing, c.Until = time.Time{}, now.Add(s.cfg.Policy.TTL)
+		return s.save(ctx, c)
+	}
+	return c, nil
+}
+
+func (s *Service) save(ctx context.Context, c Case) (Case, error) {
+	err := s.cfg.Store.SaveCase(ctx, c)
+	c.Rev++
+	return c, err
+}
+
+func actOf(p Phase) (wire.Act, bool) {
+	switch p {
+	case Contained:
+		return wire.ActQuarantine, true
+	case Remaking:
+		return wire.ActReprovide, true
+	case Releasing:
+		return wire.ActRelease, true
+	case Held, Closed:
+	}
+	return "", false
+}
+
+// issue tells the device, unless it was told since the decision: the crash was after the command then.
+func (s *Service) issue(ctx context.Context, c Case, act wire.Act, since, now time.Time) (string, error) {
+	id, err := s.cfg.Store.Issued(ctx, c.Device, act, since)
+	if err == nil || !errors.Is(err, ErrNotFound) {
+		return id, err
+	}
+	in := device.Instruction{Product: c.Product, Act: act, Devices: []string{c.Device}, Reason: c.Reason, Cause: &c.Cause}
+	switch act {
+	case wire.ActQuarantine:
+		in.TTL = s.cfg.Policy.TTL
+		in.Valid = s.cfg.Policy.TTL // told later than that, it would outlast what was decided
+	case wire.ActReprovide:
+		in.Release = c.Release
+	default:
+	}
+	return s.cfg.Devices.Command(ctx, system(), in)
+}
+
+func fact(at time.Time, actor string, c Case, said string) (ledger.Fact, error) {
+	data, err := json.Marshal(struct {
+		Device   string `json:"device"`
+		Phase    Phase  `json:"phase"`
+		Decision string `json:"decision"`
+		Reason   string `json:"reason"`
+	}{c.Device, c.Phase, said, c.Reason})
+	if err != nil {
+		return ledger.Fact{}, fmt.Errorf("fact %s: %w", ledger.KindRemedyDecided, err)
+	}
+	cause := c.Cause
+	return ledger.New(ledger.Events, ledger.KindRemedyDecided, at, actor, c.Device, &cause, data), nil
+}
