@@ -40,7 +40,7 @@ var (
 
 // Reader finds facts and proves them.
 type Reader struct {
-	store   ReadStore
+	store ReadStore
 
 	mu   sync.Mutex         // guards full
 	full map[tileKey][]byte // full tiles, by place

@@ -1,0 +1,174 @@
+package server
+
+import (
+	"context"
+	"crypto"
+	"crypto/ed25519"
+	"crypto/rand"
+	"encoding/json"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/ledger/witness"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Names of the keys an instance keeps online.
+const (
+	keyLogControl  = "log-control"
+	keyLogEvents   = "log-events"
+	keyDirective   = "directive"
+	keyOperational = "operational-ca"
+	keyProductCA   = "product-ca"
+	keyOrder       = "order"
+	keyServer      = "server-tls"
+	keyBucket      = "bucket"
+)
+
+// Signers finds keys by name; the soft key store is one.
+type Signers interface {
+	Signer(name string) (crypto.Signer, error)
+}
+
+// edSigner signs a log's or a witness's texts with an Ed25519 key.
+type edSigner struct {
+	key crypto.Signer
+	pub ed25519.PublicKey
+}
+
+func newEdSigner(keys Signers, name string) (edSigner, error) {
+	k, err := keys.Signer(name)
+	if err != nil {
+		return edSigner{}, err
+	}
+	pub, ok := k.Public().(ed25519.PublicKey)
+	if !ok {
+		return edSigner{}, fmt.Errorf("key %q is %T, want Ed25519", name, k.Public())
+	}
+	return edSigner{key: k, pub: pub}, nil
+}
+
+func (s edSigner) Sign(text []byte) ([]byte, error) {
+	return s.key.Sign(rand.Reader, text, crypto.Hash(0))
+}
+
+func (s edSigner) Public() ed25519.PublicKey { return s.pub }
+
+// logs are the two logs of an instance with their witnesses.
+type logs struct {
+	reader     *ledger.Reader
+	sequencers []*ledger.Sequencer
+	publishers []*ledger.Publisher
+	trust      trustFile
+}
+
+// trustFile is what an outsider needs to verify the logs; `hallmark log verify` reads it.
+type trustFile struct {
+	Logs      []trustedLog                 `json:"logs"`
+	Witnesses map[string]ed25519.PublicKey `json:"witnesses"`
+	Quorum    int                          `json:"quorum"`
+}
+
+type trustedLog struct {
+	Name   string            `json:"name"`
+	Origin string            `json:"origin"`
+	Key    ed25519.PublicKey `json:"key"`
+}
+
+func (c Config) origin(log ledger.Log) string { return c.Instance + "/" + string(log) }
+
+// openLogs wires the logs, and refuses when signing on would fork one of them. published is called after each publication.
+func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Signers, log *slog.Logger, published func()) (*logs, error) {
+	out := &logs{reader: ledger.NewReader(db), trust: trustFile{Witnesses: map[string]ed25519.PublicKey{}, Quorum: cfg.Quorum}}
+	signers := map[ledger.Log]edSigner{}
+	var known []witness.Log
+	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
+		s, err := newEdSigner(keys, "log-"+string(name))
+		if err != nil {
+			return nil, err
+		}
+		signers[name] = s
+		known = append(known, witness.Log{Origin: cfg.origin(name), Key: s.pub})
+		out.trust.Logs = append(out.trust.Logs, trustedLog{Name: string(name), Origin: cfg.origin(name), Key: s.pub})
+	}
+	var cosigners []ledger.Cosigner
+	for _, name := range cfg.Witnesses {
+		s, err := newEdSigner(keys, name)
+		if err != nil {
+			return nil, err
+		}
+		w, err := witness.Open(ctx, witness.Config{
+			Name: cfg.witnessName(name), Key: s, Logs: known, Storage: durable.File{Path: l.Witness(name)},
+		})
+		if err != nil {
+			return nil, err
+		}
+		cosigners = append(cosigners, w)
+		out.trust.Witnesses[w.Name()] = w.Key()
+	}
+	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
+		p := ledger.NewPublisher(ledger.PublisherConfig{
+			Store: db, Log: name, Origin: cfg.origin(name), Key: signers[name], Witnesses: cosigners, Quorum: cfg.Quorum, Logger: log,
+			Export: durable.Files{Dir: filepath.Join(l.Logs(), string(name))}, Published: published, Failpoint: failpoint.Hit,
+		})
+		if err := p.Check(ctx); err != nil {
+			return nil, err
+		}
+		out.publishers = append(out.publishers, p)
+		out.sequencers = append(out.sequencers, ledger.NewSequencer(db, name, p.Wake, log))
+	}
+	db.OnAppend(func() {
+		for _, s := range out.sequencers {
+			s.Wake()
+		}
+	})
+	return out, out.saveTrust(l)
+}
+
+func (c Config) witnessName(name string) string { return c.Instance + "/" + name }
+
+func (x *logs) saveTrust(l Layout) error {
+	data, err := json.MarshalIndent(x.trust, "", "  ")
+	if err != nil {
+		return err
+	}
+	return durable.WriteFile(filepath.Join(l.Logs(), "trust.json"), append(data, '\n'), 0o644)
+}
+
+// run sequences and publishes until ctx ends.
+func (x *logs) run(ctx context.Context, g *errgroup.Group) {
+	for i := range x.sequencers {
+		g.Go(func() error { return x.sequencers[i].Run(ctx) })
+		g.Go(func() error { return x.publishers[i].Run(ctx) })
+	}
+}
+
+// settle brings everything appended so far under a witnessed checkpoint: init uses it, which has no loops running.
+func (x *logs) settle(ctx context.Context) error {
+	for i := range x.sequencers {
+		if _, err := x.sequencers[i].Step(ctx); err != nil {
+			return err
+		}
+		if err := x.publishers[i].Step(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trusted is what devices are told of the logs, in their trust bundle.
+func (x *logs) trusted() (control, events wire.LogTrust, witnesses []wire.NamedKey) {
+	control = wire.LogTrust{Origin: x.trust.Logs[0].Origin, Key: x.trust.Logs[0].Key}
+	events = wire.LogTrust{Origin: x.trust.Logs[1].Origin, Key: x.trust.Logs[1].Key}
+	for name, key := range x.trust.Witnesses {
+		witnesses = append(witnesses, wire.NamedKey{Name: name, Key: key})
+	}
+	return control, events, witnesses
+}
