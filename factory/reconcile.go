@@ -1,0 +1,122 @@
+package factory
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// Reconciliation compares what was ordered with what was made and seen.
+type Reconciliation struct {
+	Order string `json:"order"`
+	State State  `json:"state"`
+	Tally
+	Missing uint32   `json:"missing"` // records the station must have and has not sent
+	JobEnd  bool     `json:"job_end"` // the station has closed the order
+	Blocked []string `json:"blocked"` // why the order cannot be closed now; empty: it can
+	Unused  uint32   `json:"unused"`  // tickets without a record
+}
+
+// Get gives one order.
+func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Order, error) {
+	o, lookup := s.get(ctx, id)
+	if err := s.c.Guard.Check(ctx, caller, access.OrderRead, resource(id, o.Product)); err != nil {
+		return Order{}, err
+	}
+	return o, lookup
+}
+
+// List gives the orders of a product, newest first; all of them with an empty one.
+func (s *Service) List(ctx context.Context, caller access.Caller, product string) ([]Order, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.OrderRead, resource("", product)); err != nil {
+		return nil, err
+	}
+	return s.c.Store.Orders(ctx, product)
+}
+
+// Reconcile counts an order.
+func (s *Service) Reconcile(ctx context.Context, caller access.Caller, id string) (Reconciliation, error) {
+	o, err := s.Get(ctx, caller, id)
+	if err != nil {
+		return Reconciliation{}, err
+	}
+	return s.reconcile(ctx, caller, o)
+}
+
+func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) (Reconciliation, error) {
+	t, err := s.c.Store.Tally(ctx, o.ID)
+	if err != nil {
+		return Reconciliation{}, err
+	}
+	t.Ordered = o.Quota
+	r := Reconciliation{Order: o.ID, State: o.State, Tally: t, JobEnd: len(o.JobEnd) > 0, Blocked: []string{}}
+	r.Missing, r.Unused = t.LastSeq-t.Records, o.Quota-min(t.Records, o.Quota)
+	block := func(format string, args ...any) { r.Blocked = append(r.Blocked, fmt.Sprintf(format, args...)) }
+	if !r.JobEnd {
+		block("the station has not closed the order")
+		if r.Missing > 0 {
+			block("%d records are missing", r.Missing)
+		}
+		return r, nil
+	}
+	im, err := s.importer(caller, o)
+	if err != nil {
+		return r, err
+	}
+	end, err := im.jobEnd(o.JobEnd)
+	if err != nil {
+		return r, fmt.Errorf("order %s: job end: %w", o.ID, err)
+	}
+	r.Missing = max(end.Records, t.LastSeq) - t.Records
+	if r.Missing > 0 {
+		block("%d records are missing", r.Missing)
+		return r, nil
+	}
+	if end.Records != t.LastSeq || t.LastSeq > 0 && !bytes.Equal(end.Last, t.Last) {
+		block("the records are not those the station closed with")
+	}
+	return r, nil
+}
+
+// CloseOrder ends an order at the OEM: only when the station has ended it and every record is here.
+func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id string) (Reconciliation, error) {
+	o, lookup := s.get(ctx, id)
+	if err := s.c.Guard.Check(ctx, caller, access.OrderClose, resource(id, o.Product)); err != nil {
+		return Reconciliation{}, err
+	}
+	if lookup != nil {
+		return Reconciliation{}, lookup
+	}
+	r, err := s.reconcile(ctx, caller, o)
+	if err != nil {
+		return r, err
+	}
+	if len(r.Blocked) > 0 {
+		code := "order.running"
+		if r.Missing > 0 {
+			code = "order.gap"
+		}
+		return r, fault.New(fault.Conflict, code, fmt.Sprintf("order %s cannot be closed: %s", id, r.Blocked[0]), "import the station's latest record file")
+	}
+	r.State = Closed
+	data, err := json.Marshal(struct {
+		Reconciliation
+		Certificate []byte `json:"job_end_certificate"`
+	}{r, o.JobEnd})
+	if err != nil {
+		return r, err
+	}
+	now := s.c.Now().UTC().Truncate(time.Second)
+	err = s.c.Store.CloseOrder(ctx, id, now, ledger.New(ledger.Control, ledger.KindOrderClosed, now, caller.ID, id, nil, data))
+	if errors.Is(err, ErrChanged) {
+		return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is closed already", id), "")
+	}
+	return r, err
+}

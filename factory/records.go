@@ -1,0 +1,291 @@
+package factory
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/ecdh"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// ImportReport is what an import did.
+type ImportReport struct {
+	Order    string     `json:"order"`
+	Accepted int        `json:"accepted"`
+	NotMade  int        `json:"not_made"`
+	Known    int        `json:"known"`
+	Alarms   []Standing `json:"alarms,omitempty"`
+	JobEnd   bool       `json:"job_end"` // the file held the job-end certificate
+}
+
+// importer is one import under way.
+type importer struct {
+	s      *Service
+	caller access.Caller
+	row    Order
+	order  wire.Order
+	secret secret
+	ret    *ecdh.PrivateKey
+	record crypto.PublicKey
+	ca     *x509.Certificate
+}
+
+func (s *Service) get(ctx context.Context, id string) (Order, error) {
+	o, err := s.c.Store.Order(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return Order{}, fault.New(fault.NotFound, "order.unknown", fmt.Sprintf("no order %q", id), "see `hallmark order list`")
+	}
+	return o, err
+}
+
+// ImportRecords takes in a station's record file. What was taken in before changes nothing. A file with one record that is not the
+// station's is refused from that batch on; records that are authentic and impossible are alarms, and the rest is taken.
+func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id string, file []byte) (ImportReport, error) {
+	rep := ImportReport{Order: id}
+	row, lookup := s.get(ctx, id)
+	if err := s.c.Guard.Check(ctx, caller, access.RecordsImport, resource(id, row.Product)); err != nil {
+		return rep, err
+	}
+	if lookup != nil {
+		return rep, lookup
+	}
+	f, err := wire.DecodeRecordFile(file)
+	if err != nil {
+		return rep, fault.Newf(fault.Invalid, "records.invalid", "records: %w", err)
+	}
+	if f.Order != id {
+		return rep, fault.New(fault.Invalid, "records.order", fmt.Sprintf("the records are of order %q, not %q", f.Order, id), "")
+	}
+	im, err := s.importer(caller, row)
+	if err != nil {
+		return rep, err
+	}
+	for i, sealed := range f.Batches {
+		b, err := wire.OpenBatch(id, sealed, im.ret)
+		if err != nil {
+			return rep, fault.Newf(fault.Invalid, "records.invalid", "records: batch %d: %w", i, err)
+		}
+		if err := im.batch(ctx, b, &rep); err != nil {
+			return rep, err
+		}
+	}
+	return rep, nil
+}
+
+func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
+	im := &importer{s: s, caller: caller, row: row}
+	plain, err := s.c.Vault.Open(vaultLabel(row.ID), row.Secret)
+	if err != nil {
+		return nil, fmt.Errorf("order %s: %w", row.ID, err)
+	}
+	if err := json.Unmarshal(plain, &im.secret); err != nil {
+		return nil, fmt.Errorf("order %s: secret: %w", row.ID, err)
+	}
+	if im.ret, err = ecdh.P256().NewPrivateKey(im.secret.Return); err != nil {
+		return nil, fmt.Errorf("order %s: return key: %w", row.ID, err)
+	}
+	if im.record, err = x509.ParsePKIXPublicKey(row.RecordKey); err != nil {
+		return nil, fmt.Errorf("order %s: record key: %w", row.ID, err)
+	}
+	if im.order, err = wire.VerifyOrder(row.Envelope, s.c.OrderKey.Public()); err != nil {
+		return nil, fmt.Errorf("order %s: %w", row.ID, err)
+	}
+	if im.ca, err = x509.ParseCertificate(im.order.Header.Chain[0]); err != nil {
+		return nil, fmt.Errorf("order %s: order CA: %w", row.ID, err)
+	}
+	return im, nil
+}
+
+func (im *importer) batch(ctx context.Context, b wire.RecordBatch, rep *ImportReport) error {
+	var list []Candidate
+	for _, e := range b.Records {
+		c, err := im.candidate(e)
+		if err != nil {
+			return fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err)
+		}
+		list = append(list, c)
+	}
+	if len(list) > 0 {
+		st, err := im.s.c.Store.AddRecords(ctx, im.row.ID, list)
+		if err != nil {
+			return fmt.Errorf("order %s: records: %w", im.row.ID, err)
+		}
+		for _, x := range st {
+			rep.add(x)
+		}
+	}
+	if len(b.JobEnd) == 0 {
+		return nil
+	}
+	if _, err := im.jobEnd(b.JobEnd); err != nil {
+		return fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err)
+	}
+	rep.JobEnd = true
+	err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, b.JobEnd)
+	if errors.Is(err, ErrChanged) {
+		return fault.New(fault.Conflict, "order.ended", fmt.Sprintf("order %s has another job-end certificate already", im.row.ID), "the station's state was rolled back: investigate")
+	}
+	return err
+}
+
+func (r *ImportReport) add(s Standing) {
+	switch s.State {
+	case Accepted:
+		r.Accepted++
+	case NotMade:
+		r.NotMade++
+	case Known:
+		r.Known++
+	default:
+		r.Alarms = append(r.Alarms, s)
+	}
+}
+
+func (im *importer) jobEnd(envelope []byte) (wire.JobEnd, error) {
+	payload, err := wire.Verify1(wire.TypeJobEnd, envelope, im.record)
+	if err != nil {
+		return wire.JobEnd{}, err
+	}
+	j, err := wire.DecodeJobEnd(payload)
+	if err == nil && (j.Order != im.row.ID || !bytes.Equal(j.Station, im.order.Header.Station)) {
+		err = errors.New("it is of another order or station")
+	}
+	return j, err
+}
+
+// candidate authenticates one envelope. An error means that it is not the station's word; anything else wrong with it is in Bad.
+func (im *importer) candidate(envelope []byte) (Candidate, error) {
+	payload, err := wire.Verify1(wire.TypeRecord, envelope, im.record)
+	if err != nil {
+		return Candidate{}, err
+	}
+	r, err := wire.DecodeRecord(payload)
+	if err != nil {
+		return Candidate{}, err
+	}
+	if r.Order != im.row.ID || !bytes.Equal(r.Station, im.order.Header.Station) {
+		return Candidate{}, fmt.Errorf("record %d is of another order or station", r.Seq)
+	}
+	c := Candidate{
+		Seq: r.Seq, Hash: wire.RecordHash(envelope), Prev: [32]byte(r.Prev), Ticket: r.Ticket, Outcome: r.Outcome, Envelope: envelope,
+		IDevID: r.Certificate,
+	}
+	if r.Chip != nil {
+		c.ChipUID = r.Chip.ChipUID
+	}
+	if r.Keys != nil {
+		id, at := sha256.Sum256(r.Keys.IDevID), sha256.Sum256(r.Keys.Attest)
+		c.Identity, c.Attest = id[:], at[:]
+	}
+	if bad := im.examine(r); bad != nil {
+		c.Bad = bad.Error()
+	}
+	if c.Outcome == wire.Made {
+		c.Device = device.Device{
+			ID: r.Device, Product: im.row.Product, Hardware: im.row.Hardware, State: device.Provisioned, Legitimacy: device.Genuine,
+			Order: im.row.ID, Station: im.row.Station, Made: time.Unix(int64(r.Time), 0).UTC(), AttestKey: r.Keys.Attest,
+			KeyOrigin: r.Keys.Origin, Virtual: r.Chip.Virtual, Since: time.Unix(int64(r.Time), 0).UTC(),
+		}
+	}
+	now := im.s.c.Now()
+	c.Accept = ledger.New(ledger.Events, ledger.KindDeviceProvisioned, now, im.caller.ID, r.Device, nil, envelope)
+	c.Alarm = func(reason string) ledger.Fact { return im.alarm(r, c.Hash, reason, now) }
+	return c, nil
+}
+
+// Alarm is the data of the finding.raised fact of a record that cannot be true.
+type Alarm struct {
+	Code    string `json:"code"` // factory.record
+	Order   string `json:"order"`
+	Station string `json:"station"`
+	Seq     uint32 `json:"seq"`
+	Ticket  uint32 `json:"ticket"`
+	Device  string `json:"device"`
+	Chip    string `json:"chip,omitempty"`
+	Record  string `json:"record"` // hash of the envelope
+	Reason  string `json:"reason"`
+}
+
+func (im *importer) alarm(r wire.Record, hash [32]byte, reason string, now time.Time) ledger.Fact {
+	a := Alarm{
+		Code: "factory.record", Order: r.Order, Station: im.row.Station, Seq: r.Seq, Ticket: r.Ticket, Device: r.Device,
+		Record: hex.EncodeToString(hash[:]), Reason: reason,
+	}
+	if r.Chip != nil {
+		a.Chip = hex.EncodeToString(r.Chip.ChipUID)
+	}
+	data, _ := json.Marshal(a) // strings and numbers only
+	return ledger.New(ledger.Events, ledger.KindFindingRaised, now, im.caller.ID, r.Device, nil, data)
+}
+
+// examine says why an authentic record cannot be of this order.
+func (im *importer) examine(r wire.Record) error {
+	h := im.order.Header
+	if r.Ticket >= h.Quota || r.Seq > h.Quota {
+		return fmt.Errorf("over-production: ticket %d, record %d, quota %d", r.Ticket, r.Seq, h.Quota)
+	}
+	if want := wire.DeviceID(im.secret.Seed, r.Ticket); r.Device != want {
+		return fmt.Errorf("serial %s does not come from ticket %d", r.Device, r.Ticket)
+	}
+	if r.Outcome != wire.Made {
+		return nil
+	}
+	if err := r.Verify(); err != nil {
+		return err
+	}
+	if err := im.certificate(r); err != nil {
+		return err
+	}
+	if r.Chip.Hardware != h.Hardware {
+		return fmt.Errorf("hardware %q, ordered %q", r.Chip.Hardware, h.Hardware)
+	}
+	b, sum := r.ReadBack, sha256.Sum256(r.Certificate)
+	if !bytes.Equal(b.Bundle, h.Bundle) || !bytes.Equal(b.Release, im.row.ReleaseSum) || !bytes.Equal(b.Params, im.row.ParamsSum) ||
+		!bytes.Equal(b.Certificate, sum[:]) || len(b.Components) != len(im.row.Components) {
+		return errors.New("what was read back is not what was ordered")
+	}
+	for i, c := range im.row.Components {
+		if b.Components[i].Name != c.Name || !bytes.Equal(b.Components[i].Digest, c.Digest) {
+			return fmt.Errorf("component %q read back is not what was ordered", c.Name)
+		}
+	}
+	if f := r.Fuses; !bytes.Equal(f.Root, h.Root) || f.Counter != h.Counter || f.Lifecycle != wire.LifecycleSecured || !f.DebugLocked {
+		return errors.New("the fuses do not close the device")
+	}
+	return nil
+}
+
+func (im *importer) certificate(r wire.Record) error {
+	cert, err := x509.ParseCertificate(r.Certificate)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	if err := cert.CheckSignatureFrom(im.ca); err != nil {
+		return fmt.Errorf("certificate: not by the order CA: %w", err)
+	}
+	id, err := idevid.Parse(cert)
+	if err != nil {
+		return fmt.Errorf("certificate: %w", err)
+	}
+	want := idevid.Identity{Kind: idevid.IDevID, DeviceID: r.Device, OEM: im.row.OEM, Product: im.row.Product, HWRev: im.row.Hardware}
+	if id != want {
+		return fmt.Errorf("certificate: it names %+v, want %+v", id, want)
+	}
+	if !bytes.Equal(cert.RawSubjectPublicKeyInfo, r.Keys.IDevID) {
+		return errors.New("certificate: not for the key the device proved")
+	}
+	return nil
+}

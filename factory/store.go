@@ -1,0 +1,121 @@
+package factory
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Errors of the store.
+var (
+	ErrNotFound = errors.New("order not found")
+	ErrExists   = errors.New("order exists already")
+	ErrChanged  = errors.New("order changed meanwhile")
+)
+
+// State is where an order is.
+type State string
+
+// The states of an order.
+const (
+	Open   State = "open"
+	Closed State = "closed"
+)
+
+// Order is one production order as the OEM keeps it.
+type Order struct {
+	ID          string             `json:"id"`
+	OEM         string             `json:"oem"`
+	Product     string             `json:"product"`
+	Hardware    string             `json:"hardware"`
+	Quota       uint32             `json:"quota"`
+	NotBefore   time.Time          `json:"not_before"`
+	NotAfter    time.Time          `json:"not_after"`
+	State       State              `json:"state"`
+	Station     string             `json:"station"`      // hex of SHA-256 of its record key
+	StationName string             `json:"station_name"` // as it calls itself
+	Module      string             `json:"module"`       // of the station
+	Release     string             `json:"release"`      // digest, hex
+	Created     time.Time          `json:"created"`
+	Closed      time.Time          `json:"closed,omitzero"`
+	UID         [16]byte           `json:"uid"`                 // of the order.created fact
+	Envelope    []byte             `json:"envelope"`            // COSE_Sign1(Order)
+	RecordKey   []byte             `json:"record_key"`          // the station's, SPKI
+	Components  []wire.NamedDigest `json:"components"`          // what must be read back
+	ReleaseSum  []byte             `json:"release_sum"`         // SHA-256 of the release's envelope
+	ParamsSum   []byte             `json:"params_sum"`          // SHA-256 of the encoded parameters
+	Secret      []byte             `json:"secret"`              // ticket seed and return key, sealed by the Vault
+	JobEnd      []byte             `json:"job_end,omitempty"`   // COSE_Sign1(JobEnd), once imported
+	ClosedUID   [16]byte           `json:"closed_uid,omitzero"` // of the order.closed fact
+}
+
+// Candidate is an authentic record on its way in. Its signature, order, station and possession proofs were checked.
+type Candidate struct {
+	Seq      uint32
+	Hash     [32]byte // of the envelope
+	Prev     [32]byte
+	Ticket   uint32
+	Outcome  wire.PieceOutcome
+	Device   device.Device // to be registered, if made and accepted
+	IDevID   []byte        // certificate (DER)
+	ChipUID  []byte        // nil when unknown
+	Identity []byte        // SHA-256 of the identity key (SPKI), nil when unknown
+	Attest   []byte        // SHA-256 of the attestation key (SPKI), nil when unknown
+	Envelope []byte
+	Bad      string                          // why it must not be accepted whatever the store holds; empty: nothing found
+	Accept   ledger.Fact                     // device.provisioned
+	Alarm    func(reason string) ledger.Fact // finding.raised
+}
+
+// Standing is what became of a candidate.
+type Standing struct {
+	Seq    uint32
+	State  string // Accepted, NotMade, Known, Alarmed
+	Reason string // Alarmed
+}
+
+// What becomes of a record.
+const (
+	Accepted = "accepted" // a device was registered
+	NotMade  = "not-made" // a scrap or interrupted record, counted
+	Known    = "known"    // it was here before
+	Alarmed  = "alarmed"  // authentic and impossible
+)
+
+// Tally is the counts of an order.
+type Tally struct {
+	Ordered     uint32 `json:"ordered"`
+	Records     uint32 `json:"records"`
+	LastSeq     uint32 `json:"last_seq"` // Records < LastSeq: some are missing
+	Made        uint32 `json:"made"`     // accepted as devices
+	Scrapped    uint32 `json:"scrapped"`
+	Interrupted uint32 `json:"interrupted"`
+	Refused     uint32 `json:"refused"`    // records of pieces said to be made, not accepted
+	Alarms      uint32 `json:"alarms"`     //
+	FirstSeen   uint32 `json:"first_seen"` // devices that have been in contact
+	Last        []byte `json:"last"`       // hash of record LastSeq
+}
+
+// Store keeps orders and records. Every write is durable, with its facts, when it returns nil.
+type Store interface {
+	// CreateOrder returns ErrExists for an ID that is taken.
+	CreateOrder(ctx context.Context, o Order, facts ...ledger.Fact) error
+	// Order returns ErrNotFound for an ID it does not hold.
+	Order(ctx context.Context, id string) (Order, error)
+	// Orders gives those of a product, all with an empty one, newest first.
+	Orders(ctx context.Context, product string) ([]Order, error)
+	// AddRecords decides each candidate, in one transaction: one that is here already, by (order, sequence, hash), is Known; one
+	// at a sequence that holds another, that does not link with its neighbours, or that repeats a ticket, chip or key of any
+	// order, is Alarmed; the others are counted, and their devices registered with the fact.
+	AddRecords(ctx context.Context, order string, batch []Candidate) ([]Standing, error)
+	// Tally counts.
+	Tally(ctx context.Context, order string) (Tally, error)
+	// PutJobEnd keeps the certificate; ErrChanged when another is there.
+	PutJobEnd(ctx context.Context, order string, envelope []byte) error
+	// CloseOrder returns ErrChanged when the order is not open.
+	CloseOrder(ctx context.Context, order string, at time.Time, fact ledger.Fact) error
+}

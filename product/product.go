@@ -1,0 +1,138 @@
+// Package product is what a maker makes: products, their hardware revisions, how their software may change, and until when they
+// are supported.
+//
+// Stage 1, before build. Everything later is scoped by a product: orders, releases, devices, permissions. What it guarantees: a
+// product's identity, update model and suite never change once it exists, because devices in the field were built on them;
+// hardware revisions are only added, and the end of support is a fact each time it is set. It trusts nobody but the guard.
+package product
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Product is one product.
+type Product struct {
+	ID           string           `json:"id"` // lower-case letters, digits, '-', '.'
+	OEM          string           `json:"oem"`
+	Name         string           `json:"name"`
+	Hardware     []string         `json:"hardware"` // revisions
+	Model        wire.UpdateModel `json:"update_model"`
+	Suite        string           `json:"suite"`          // suite.ID
+	EndOfSupport time.Time        `json:"end_of_support"` // devices are marked from here on
+	Created      time.Time        `json:"created"`
+}
+
+// Errors of the store.
+var (
+	ErrNotFound = errors.New("product not found")
+	ErrExists   = errors.New("product exists already")
+)
+
+// Store keeps products. Writes are durable, with their fact, when they return nil.
+type Store interface {
+	// PutProduct returns ErrExists for an ID that is taken.
+	PutProduct(ctx context.Context, p Product, fact ledger.Fact) error
+	// Product returns ErrNotFound for an ID it does not hold.
+	Product(ctx context.Context, id string) (Product, error)
+	// Products gives all, by ID.
+	Products(ctx context.Context) ([]Product, error)
+}
+
+// Service is the verbs on products.
+type Service struct {
+	guard  *access.Guard
+	store  Store
+	suites []string
+	now    func() time.Time
+}
+
+// New makes the service; suites are the IDs a product may name.
+func New(guard *access.Guard, store Store, suites []string) *Service {
+	return &Service{guard: guard, store: store, suites: suites, now: time.Now}
+}
+
+func resource(id string) access.Resource {
+	return access.Resource{Type: "product", ID: id, Product: id}
+}
+
+// Create adds a product.
+func (s *Service) Create(ctx context.Context, caller access.Caller, p Product) (Product, error) {
+	if err := s.guard.Check(ctx, caller, access.ProductCreate, resource(p.ID)); err != nil {
+		return Product{}, err
+	}
+	p.Created = s.now().UTC().Truncate(time.Second)
+	p.EndOfSupport = p.EndOfSupport.UTC().Truncate(time.Second)
+	if err := s.check(p); err != nil {
+		return Product{}, fault.Newf(fault.Invalid, "product.invalid", "product %q: %w", p.ID, err)
+	}
+	doc, err := json.Marshal(p)
+	if err != nil {
+		return Product{}, err
+	}
+	err = s.store.PutProduct(ctx, p, ledger.New(ledger.Control, ledger.KindProductCreated, p.Created, caller.ID, p.ID, nil, doc))
+	if errors.Is(err, ErrExists) {
+		return Product{}, fault.New(fault.Conflict, "product.exists", fmt.Sprintf("product %q exists already", p.ID), "choose another ID")
+	}
+	return p, err
+}
+
+func (s *Service) check(p Product) error {
+	switch {
+	case !wire.ValidName(p.ID) || !wire.ValidName(p.OEM):
+		return errors.New("ID and OEM are lower-case letters, digits, '-' and '.', at most 64")
+	case p.Name == "" || len(p.Name) > 128:
+		return errors.New("it needs a name of at most 128 bytes")
+	case len(p.Hardware) == 0 || len(p.Hardware) > 64:
+		return errors.New("it needs 1 to 64 hardware revisions")
+	case p.Model != wire.ModelOTP && p.Model != wire.ModelBlob && p.Model != wire.ModelAsset:
+		return fmt.Errorf("update model %q", p.Model)
+	case !slices.Contains(s.suites, p.Suite):
+		return fmt.Errorf("suite %q is not one of %v", p.Suite, s.suites)
+	case !p.EndOfSupport.After(p.Created):
+		return errors.New("its end of support must be said, and lie ahead")
+	}
+	for i, h := range p.Hardware {
+		if h == "" || len(h) > 64 || slices.Contains(p.Hardware[:i], h) {
+			return fmt.Errorf("hardware revision %q", h)
+		}
+	}
+	return nil
+}
+
+// Get gives one product.
+func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Product, error) {
+	if err := s.guard.Check(ctx, caller, access.ProductRead, resource(id)); err != nil {
+		return Product{}, err
+	}
+	p, err := s.store.Product(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return Product{}, fault.New(fault.NotFound, "product.unknown", fmt.Sprintf("no product %q", id), "see `hallmark product list`")
+	}
+	return p, err
+}
+
+// List gives the products the caller may see, by ID.
+func (s *Service) List(ctx context.Context, caller access.Caller) ([]Product, error) {
+	scope := access.Resource{Type: "product"}
+	if len(caller.Products) > 0 {
+		scope.Product = caller.Products[0] // the list is cut to the caller's products below
+	}
+	if err := s.guard.Check(ctx, caller, access.ProductRead, scope); err != nil {
+		return nil, err
+	}
+	all, err := s.store.Products(ctx)
+	if err != nil || len(caller.Products) == 0 {
+		return all, err
+	}
+	return slices.DeleteFunc(all, func(p Product) bool { return !slices.Contains(caller.Products, p.ID) }), nil
+}
