@@ -1,14 +1,20 @@
 package httpapi
 
 import (
+	"context"
 	"errors"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
 
@@ -19,10 +25,28 @@ type Services struct {
 	Ledger      *ledger.Reader
 	Fleet       *fleet.Service
 	Telemetry   *telemetry.Service
+	Product     *product.Service
+	Factory     *factory.Service
+	Device      *device.Service
+	Release     *release.Service
+	Rollout     *rollout.Service
+
+	// Firmware gathers what an order puts on devices: the product's current bundle, the release, and its components' bytes.
+	Firmware func(ctx context.Context, caller access.Caller, product string, release [32]byte) (Firmware, error)
+}
+
+// Firmware is what an order puts on devices.
+type Firmware struct {
+	Bundle, Release []byte
+	Payload         map[string][]byte // by component
 }
 
 func (a *api) register(h huma.API) {
 	a.registerRead(h)
+	a.registerFactory(h)
+	a.registerReleases(h)
+	a.registerRollouts(h)
+	a.registerDevices(h)
 }
 
 // ledgerFault names what a reader of the ledger can do about an error.

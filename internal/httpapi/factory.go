@@ -1,0 +1,105 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// OrderRequest is what to have made, where. Firmware comes from the release's artifacts.
+type OrderRequest struct {
+	ID             string            `json:"id,omitempty" maxLength:"64"`
+	Product        string            `json:"product" minLength:"1" maxLength:"64"`
+	Hardware       string            `json:"hardware" minLength:"1" maxLength:"64"`
+	Quota          uint32            `json:"quota" minimum:"1"`
+	NotAfter       time.Time         `json:"not_after"`
+	Descriptor     []byte            `json:"descriptor" doc:"the station's signed capability descriptor, base64"`
+	StationPin     []byte            `json:"station_pin" doc:"SHA-256 of the station's record key, learned another way"`
+	Release        string            `json:"release" pattern:"^[0-9a-f]{64}$" doc:"digest of the release to put on the devices"`
+	Params         wire.DeviceParams `json:"params,omitempty"`
+	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
+}
+
+// OrderReply carries the order's file, which is given out this once.
+type OrderReply struct {
+	Order factory.Order `json:"order"`
+	File  []byte        `json:"file" doc:"for the station; safe to mail"`
+}
+
+// RecordsRequest carries what a station exported.
+type RecordsRequest struct {
+	File []byte `json:"file"`
+}
+
+func (a *api) registerFactory(h huma.API) {
+	huma.Register(h, op("create-product", http.MethodPost, "/products", "Create a product"),
+		func(ctx context.Context, in *body[product.Product]) (*body[product.Product], error) {
+			p, err := a.Product.Create(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, p, err)
+		})
+	huma.Register(h, op("list-products", http.MethodGet, "/products", "List products"),
+		func(ctx context.Context, _ *struct{}) (*body[[]product.Product], error) {
+			ps, err := a.Product.List(ctx, callerOf(ctx))
+			return reply(a, ctx, append([]product.Product{}, ps...), err)
+		})
+	huma.Register(h, op("get-oem", http.MethodGet, "/oem", "What a station must pin of this maker"),
+		func(ctx context.Context, _ *struct{}) (*body[factory.OEMFile], error) {
+			f, err := a.Factory.OEMFile(ctx, callerOf(ctx))
+			return reply(a, ctx, f, err)
+		})
+	huma.Register(h, op("create-order", http.MethodPost, "/orders", "Order devices from one station: the file comes back"),
+		func(ctx context.Context, in *body[OrderRequest]) (*body[OrderReply], error) {
+			r, err := a.createOrder(ctx, in.Body)
+			return reply(a, ctx, r, err)
+		})
+	huma.Register(h, op("list-orders", http.MethodGet, "/orders", "List orders, newest first"),
+		func(ctx context.Context, in *struct {
+			Product string `query:"product"`
+		}) (*body[[]factory.Order], error) {
+			os, err := a.Factory.List(ctx, callerOf(ctx), in.Product)
+			return reply(a, ctx, append([]factory.Order{}, os...), err)
+		})
+	records := op("import-records", http.MethodPost, "/orders/{id}/records", "Import production records; the same file again changes nothing")
+	records.MaxBodyBytes = 256 << 20
+	huma.Register(h, records, func(ctx context.Context, in *struct {
+		byID
+		Body RecordsRequest
+	},
+	) (*body[factory.ImportReport], error) {
+		r, err := a.Factory.ImportRecords(ctx, callerOf(ctx), in.ID, in.Body.File)
+		return reply(a, ctx, r, err)
+	})
+	huma.Register(h, op("reconcile-order", http.MethodGet, "/orders/{id}/reconciliation", "Compare what was ordered with what was made and seen"),
+		func(ctx context.Context, in *byID) (*body[factory.Reconciliation], error) {
+			r, err := a.Factory.Reconcile(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, r, err)
+		})
+	huma.Register(h, op("close-order", http.MethodPost, "/orders/{id}/close", "Close an order whose records are all here"),
+		func(ctx context.Context, in *byID) (*body[factory.Reconciliation], error) {
+			r, err := a.Factory.CloseOrder(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, r, err)
+		})
+}
+
+func (a *api) createOrder(ctx context.Context, in OrderRequest) (OrderReply, error) {
+	d, err := parseDigest(in.Release)
+	if err != nil {
+		return OrderReply{}, err
+	}
+	firmware, err := a.Firmware(ctx, callerOf(ctx), in.Product, [32]byte(d))
+	if err != nil {
+		return OrderReply{}, err
+	}
+	file, order, err := a.Factory.CreateOrder(ctx, callerOf(ctx), factory.OrderSpec{
+		ID: in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
+		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
+		MaxOfflineDays: in.MaxOfflineDays,
+	})
+	return OrderReply{Order: order, File: file}, err
+}

@@ -1,0 +1,154 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"encoding/hex"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+// ReleaseView is a release as clients see it: the digest in hex beside what is stored.
+type ReleaseView struct {
+	Digest string `json:"digest"`
+	release.Release
+}
+
+func viewRelease(r release.Release) ReleaseView {
+	return ReleaseView{Digest: hex.EncodeToString(r.Digest[:]), Release: r}
+}
+
+// ArtifactView names uploaded bytes.
+type ArtifactView struct {
+	Digest string `json:"digest"`
+	Size   uint64 `json:"size"`
+}
+
+// Envelope carries a signed message.
+type Envelope struct {
+	Envelope []byte `json:"envelope" maxLength:"81920" doc:"COSE, base64"`
+}
+
+// Reason says why.
+type Reason struct {
+	Reason string `json:"reason" minLength:"1" maxLength:"512"`
+}
+
+// RolloutStatus is a rollout with the devices of its current wave.
+type RolloutStatus struct {
+	Rollout rollout.Rollout      `json:"rollout"`
+	Devices []rollout.DeviceView `json:"devices"`
+}
+
+// maxUpload bounds one artifact through the API, bytes.
+const maxUpload = 1 << 30
+
+type byDigest struct {
+	Digest string `path:"digest" pattern:"^[0-9a-f]{64}$"`
+}
+
+func (in byDigest) digest() ([32]byte, error) {
+	d, err := parseDigest(in.Digest)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	return [32]byte(d), nil
+}
+
+type byID struct {
+	ID string `path:"id" minLength:"1" maxLength:"64"`
+}
+
+func (a *api) registerReleases(h huma.API) {
+	upload := op("upload-artifact", http.MethodPost, "/products/{product}/artifacts/{name}", "Upload a component's bytes, an SBOM or a provenance document")
+	upload.MaxBodyBytes = maxUpload
+	huma.Register(h, upload, func(ctx context.Context, in *struct {
+		Product string `path:"product" maxLength:"64"`
+		Name    string `path:"name" maxLength:"128"`
+		RawBody []byte `contentType:"application/octet-stream"`
+	},
+	) (*body[ArtifactView], error) {
+		art, err := a.Release.Upload(ctx, callerOf(ctx), in.Product, in.Name, bytes.NewReader(in.RawBody))
+		return reply(a, ctx, ArtifactView{Digest: hex.EncodeToString(art.Digest[:]), Size: art.Size}, err)
+	})
+	huma.Register(h, op("propose-release", http.MethodPost, "/releases", "Propose a release: what is signed comes back as 'payload'"),
+		func(ctx context.Context, in *body[release.Spec]) (*body[ReleaseView], error) {
+			r, err := a.Release.Propose(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, viewRelease(r), err)
+		})
+	huma.Register(h, op("list-releases", http.MethodGet, "/releases", "List a product's releases"),
+		func(ctx context.Context, in *struct {
+			Product string `query:"product" required:"true"`
+		}) (*body[[]ReleaseView], error) {
+			rs, err := a.Release.List(ctx, callerOf(ctx), in.Product)
+			out := make([]ReleaseView, 0, len(rs))
+			for _, r := range rs {
+				out = append(out, viewRelease(r))
+			}
+			return reply(a, ctx, out, err)
+		})
+	a.onRelease(h, "get-release", http.MethodGet, "", "Show a release", a.Release.Get)
+	a.onRelease(h, "publish-release", http.MethodPost, "/publish", "Publish a release that enough people approved", a.Release.Publish)
+	huma.Register(h, op("approve-release", http.MethodPost, "/releases/{digest}/approvals", "Add an offline approver's signature"),
+		func(ctx context.Context, in *struct {
+			byDigest
+			Body Envelope
+		}) (*body[ReleaseView], error) {
+			d, err := in.digest()
+			if err != nil {
+				return nil, a.problem(ctx, err)
+			}
+			r, err := a.Release.Approve(ctx, callerOf(ctx), d, in.Body.Envelope)
+			return reply(a, ctx, viewRelease(r), err)
+		})
+	huma.Register(h, op("withdraw-release", http.MethodPost, "/releases/{digest}/withdraw", "Close a release to further devices"),
+		func(ctx context.Context, in *struct {
+			byDigest
+			Body Reason
+		}) (*body[ReleaseView], error) {
+			d, err := in.digest()
+			if err != nil {
+				return nil, a.problem(ctx, err)
+			}
+			r, err := a.Release.Withdraw(ctx, callerOf(ctx), d, in.Body.Reason)
+			return reply(a, ctx, viewRelease(r), err)
+		})
+}
+
+func (a *api) registerRollouts(h huma.API) {
+	huma.Register(h, op("create-rollout", http.MethodPost, "/rollouts", "Create a rollout; nothing is sent before it is started"),
+		func(ctx context.Context, in *body[rollout.Spec]) (*body[rollout.Rollout], error) {
+			r, err := a.Rollout.Create(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, r, err)
+		})
+	huma.Register(h, op("dry-run-rollout", http.MethodPost, "/rollouts/dry-run", "Say which devices a rollout would reach, and in which wave"),
+		func(ctx context.Context, in *body[rollout.Spec]) (*body[rollout.Resolved], error) {
+			r, err := a.Rollout.DryRun(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, r, err)
+		})
+	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
+		func(ctx context.Context, in *struct {
+			Product string `query:"product"`
+		}) (*body[[]rollout.Rollout], error) {
+			rs, err := a.Rollout.List(ctx, callerOf(ctx), in.Product)
+			return reply(a, ctx, append([]rollout.Rollout{}, rs...), err)
+		})
+	huma.Register(h, op("get-rollout", http.MethodGet, "/rollouts/{id}", "Show a rollout, and each device of its current wave with the reason"),
+		func(ctx context.Context, in *byID) (*body[RolloutStatus], error) {
+			r, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...)}, err)
+		})
+	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
+		func(ctx context.Context, in *byID) (*body[rollout.Resolved], error) {
+			_, res, err := a.Rollout.Start(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, res, err)
+		})
+	a.onRollout(h, "pause", "Start no further wave", a.Rollout.Pause)
+	a.onRollout(h, "resume", "Go on", a.Rollout.Resume)
+	a.onRollout(h, "halt", "Stop, and send back who has the release", a.Rollout.Halt)
+	a.onRollout(h, "abort", "Stop where it is", a.Rollout.Abort)
+}
