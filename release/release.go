@@ -21,6 +21,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -148,10 +149,10 @@ type Products interface {
 	ReleaseProduct(ctx context.Context, id string) (Product, error)
 }
 
-// Trust knows trust bundles.
+// Trust knows trust bundles; the store of the device stage is one.
 type Trust interface {
-	// CurrentBundle gives the newest published one; ErrNotFound.
-	CurrentBundle(ctx context.Context, product string) (wire.Bundle, error)
+	// Bundle gives a version, 0 the current; device.ErrNotFound.
+	Bundle(ctx context.Context, product string, version uint64) (device.Bundle, error)
 }
 
 // Ledger proves facts; *ledger.Reader is one.

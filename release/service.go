@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -155,6 +156,15 @@ func (s *Service) product(ctx context.Context, id string) (Product, error) {
 	return p, err
 }
 
+func (s *Service) bundle(ctx context.Context, product string) (wire.Bundle, error) {
+	b, err := s.cfg.Trust.Bundle(ctx, product, 0)
+	if errors.Is(err, device.ErrNotFound) {
+		return wire.Bundle{}, conflict("release.bundle", fmt.Sprintf("product %s has no trust bundle, so nobody may approve for it", product),
+			"publish its first bundle")
+	}
+	return b.Wire, err
+}
+
 func checkSpec(spec Spec, p Product) error {
 	if spec.ID == "" || len(spec.ID) > 64 {
 		return invalid("release.id", fmt.Sprintf("release ID %q", spec.ID), "give it 1 to 64 characters")
@@ -260,9 +270,9 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, conflict("release.approved", fmt.Sprintf("%s has approved release %s already", caller.ID, r.Manifest.ID),
 			"another person must approve it with another key")
 	}
-	b, err := s.cfg.Trust.CurrentBundle(ctx, r.Manifest.Product)
+	b, err := s.bundle(ctx, r.Manifest.Product)
 	if err != nil {
-		return Release{}, fmt.Errorf("trust bundle of %s: %w", r.Manifest.Product, err)
+		return Release{}, err
 	}
 	key, err := newSigner(r, b.Release, envelope)
 	if err != nil {
@@ -330,9 +340,9 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 	if r.Status != Proposed {
 		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "propose a new one")
 	}
-	b, err := s.cfg.Trust.CurrentBundle(ctx, r.Manifest.Product)
+	b, err := s.bundle(ctx, r.Manifest.Product)
 	if err != nil {
-		return Release{}, fmt.Errorf("trust bundle of %s: %w", r.Manifest.Product, err)
+		return Release{}, err
 	}
 	if len(r.Envelope) == 0 {
 		return Release{}, conflict("release.threshold", fmt.Sprintf("release %s has no approval, %d are needed", r.Manifest.ID, b.Release.Threshold),

@@ -82,10 +82,10 @@ type Store interface {
 	SaveCase(ctx context.Context, c Case, facts ...ledger.Fact) error
 	// OpenCases gives all open cases, oldest first.
 	OpenCases(ctx context.Context) ([]Case, error)
-	// Contained counts the product's cases that were opened since and not held.
-	Contained(ctx context.Context, product string, since time.Time) (int, error)
-	// Issued finds the device's newest command of the act that was issued no earlier than since; ErrNotFound.
-	Issued(ctx context.Context, device string, act wire.Act, since time.Time) (string, error)
+	// CasesContained counts the product's cases that were opened since and not held.
+	CasesContained(ctx context.Context, product string, since time.Time) (int, error)
+	// IssuedSince finds the device's newest command of the act that was issued no earlier than since; ErrNotFound.
+	IssuedSince(ctx context.Context, device string, act wire.Act, since time.Time) (string, error)
 	// GoodRelease gives what the device may be made anew with: the published release it says it runs, else the product's
 	// newest for its hardware; ErrNotFound.
 	GoodRelease(ctx context.Context, device string) ([]byte, error)

@@ -72,7 +72,7 @@ func (s *Service) Suspect(ctx context.Context, caller access.Caller, t Trouble) 
 		return Case{}, err
 	}
 	now := s.cfg.Now().UTC()
-	n, err := s.cfg.Store.Contained(ctx, d.Product, now.Add(-time.Hour))
+	n, err := s.cfg.Store.CasesContained(ctx, d.Product, now.Add(-time.Hour))
 	if err != nil {
 		return Case{}, err
 	}
@@ -352,7 +352,7 @@ func actOf(p Phase) (wire.Act, bool) {
 
 // issue tells the device, unless it was told since the decision: the crash was after the command then.
 func (s *Service) issue(ctx context.Context, c Case, act wire.Act, since, now time.Time) (string, error) {
-	id, err := s.cfg.Store.Issued(ctx, c.Device, act, since)
+	id, err := s.cfg.Store.IssuedSince(ctx, c.Device, act, since)
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return id, err
 	}

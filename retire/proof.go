@@ -168,7 +168,10 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 		}
 		return v, nil
 	}
-	return v, checkWipe(p, d, one, &v)
+	if err := checkWipe(p, d, one, &v); err != nil {
+		return Verified{}, err
+	}
+	return v, nil
 }
 
 func checkWipe(p Proof, d Disposal, one func(ledger.Kind) (wire.Fact, error), v *Verified) error {

@@ -277,12 +277,12 @@ func (s *Service) checkReceipt(ctx context.Context, r Retirement, d device.Devic
 // WriteOff ends the retirement of a device that will not send a receipt: lost, destroyed, or without power for good. Its keys
 // are revoked all the same; the proof will say that nobody saw it wiped.
 func (s *Service) WriteOff(ctx context.Context, caller access.Caller, id, reason string) (Retirement, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	r, err := s.checked(ctx, caller, access.DeviceRetire, id)
 	if err != nil {
 		return Retirement{}, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if r.Phase != Wiping && r.Phase != Ordered {
 		return Retirement{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("the retirement of device %s is %s", id, r.Phase), "")
 	}
@@ -342,12 +342,12 @@ func (s *Service) move(ctx context.Context, r Retirement, ev device.Event, to de
 
 // Dispose records what was done with the piece itself. It comes after everything else is done.
 func (s *Service) Dispose(ctx context.Context, caller access.Caller, id, how string) (Retirement, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	r, err := s.checked(ctx, caller, access.DeviceRetire, id)
 	if err != nil {
 		return Retirement{}, err
 	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	if how == "" || len(how) > 1024 {
 		return Retirement{}, fault.New(fault.Invalid, "retire.how", "say what was done with the piece, in at most 1024 bytes", "")
 	}

@@ -122,7 +122,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if spec.Selection.All {
 		state = device.Active
 	}
-	all, err := s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection.IDs, state)
+	all, err := s.cfg.Store.RolloutCandidates(ctx, spec.Product, spec.Selection.IDs, state)
 	if err != nil {
 		return Resolved{}, err
 	}

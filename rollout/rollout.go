@@ -195,10 +195,10 @@ type Store interface {
 	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices
 	// are free for others.
 	SaveRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
-	// Snapshot gives what is known of the devices of a wave, by ID.
-	Snapshot(ctx context.Context, id string, wave int) ([]Status, error)
-	// Candidates gives the product's devices: those named, or in the state; by ID.
-	Candidates(ctx context.Context, product string, ids []string, state device.State) ([]Candidate, error)
+	// RolloutSnapshot gives what is known of the devices of a wave, by ID.
+	RolloutSnapshot(ctx context.Context, id string, wave int) ([]Status, error)
+	// RolloutCandidates gives the product's devices: those named, or in the state; by ID.
+	RolloutCandidates(ctx context.Context, product string, ids []string, state device.State) ([]Candidate, error)
 }
 
 // Releases knows releases; *release.Service is one.

@@ -218,7 +218,7 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 	if err != nil || r.Wave == 0 {
 		return r, nil, err
 	}
-	snap, err := s.cfg.Store.Snapshot(ctx, id, r.Wave)
+	snap, err := s.cfg.Store.RolloutSnapshot(ctx, id, r.Wave)
 	if err != nil {
 		return Rollout{}, nil, err
 	}
@@ -285,7 +285,7 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 		return err
 	}
 	for range maxSteps {
-		snap, err := s.cfg.Store.Snapshot(ctx, r.Spec.ID, r.Wave)
+		snap, err := s.cfg.Store.RolloutSnapshot(ctx, r.Spec.ID, r.Wave)
 		if err != nil {
 			return err
 		}
