@@ -46,6 +46,7 @@ var rules = []rule{
 	{under: "ledger", may: base, forbid: noIO},
 	{under: "ledger/audit", forbid: []string{"database/sql"}}, // shares no code with the writer
 	{under: "ledger/witness", may: ground, forbid: noIO},
+	{under: "ledger/devicelog", may: ground, forbid: noIO},
 	{under: "access", may: append([]string{"ledger"}, base...), forbid: noIO},
 	{under: "product", may: ground, forbid: noIO},
 	{under: "device", may: ground, forbid: noIO},

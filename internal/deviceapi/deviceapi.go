@@ -1,0 +1,209 @@
+// Package deviceapi is the listener that devices call: CBOR over HTTP inside mutual TLS.
+//
+// Stage 3, field, an adapter. Who calls is the certificate of the connection, nothing in a body. An IDevID may only enrol; an
+// LDevID may do the rest. Bodies are bounded before they are read; what a handler answers with success is durable.
+package deviceapi
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"strconv"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Config is what the listener hands its calls to. Each function is a stage's verb.
+type Config struct {
+	// Identify names the device of a verified chain, and says whether the certificate is its operational one.
+	Identify  func(chain []*x509.Certificate) (device string, operational bool, err error)
+	Checkin   func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error)
+	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
+	Log       func(ctx context.Context, caller access.Caller, device string, batch []byte) (wire.LogReply, error)
+	Telemetry func(ctx context.Context, caller access.Caller, device string, upload []byte) error
+	Receipt   func(ctx context.Context, caller access.Caller, device string, receipt []byte) error
+	// Artifact opens a component that a published release of the device's product has.
+	Artifact func(ctx context.Context, caller access.Caller, device string, digest [32]byte) (io.ReadSeekCloser, error)
+	EST      http.Handler
+	Logger   *slog.Logger
+}
+
+// maxReceipt bounds a signed wipe receipt.
+const maxReceipt = 8 << 10
+
+type handler struct{ cfg Config }
+
+// Handler serves the device API and EST.
+func Handler(cfg Config) http.Handler {
+	h := &handler{cfg: cfg}
+	mux := http.NewServeMux()
+	mux.Handle("/.well-known/est/", cfg.EST)
+	mux.HandleFunc("POST /d/v1/checkin", h.on(wire.MaxCheckin, h.checkin))
+	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+1024, h.attest))
+	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+1024, h.log))
+	mux.HandleFunc("POST /d/v1/telemetry", h.on(wire.MaxUpload, h.telemetry))
+	mux.HandleFunc("POST /d/v1/receipt", h.on(maxReceipt, h.receipt))
+	mux.HandleFunc("GET /d/v1/artifact/{digest}", h.artifact)
+	return mux
+}
+
+// call is one request of an identified device.
+type call struct {
+	device string
+	caller access.Caller
+	body   []byte
+}
+
+// on identifies the device, reads its body, and sends what serve returns; nil is 204.
+func (h *handler) on(limit int64, serve func(ctx context.Context, c call) ([]byte, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		c, ok := h.identify(w, r)
+		if !ok {
+			return
+		}
+		var err error
+		if c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit)); err != nil {
+			var large *http.MaxBytesError
+			if errors.As(err, &large) {
+				http.Error(w, "body too large: at most "+strconv.FormatInt(limit, 10)+" bytes", http.StatusRequestEntityTooLarge)
+			}
+			return // otherwise the device went away
+		}
+		reply, err := serve(r.Context(), c)
+		if err != nil {
+			h.fail(w, r, c.device, err)
+			return
+		}
+		if reply == nil {
+			w.WriteHeader(http.StatusNoContent)
+			return
+		}
+		w.Header().Set("Content-Type", "application/cbor")
+		w.Header().Set("Content-Length", strconv.Itoa(len(reply)))
+		_, _ = w.Write(reply) // the device went away: it will ask again
+	}
+}
+
+func (h *handler) identify(w http.ResponseWriter, r *http.Request) (call, bool) {
+	if r.TLS == nil || len(r.TLS.PeerCertificates) == 0 {
+		http.Error(w, "a client certificate is needed", http.StatusUnauthorized)
+		return call{}, false
+	}
+	device, operational, err := h.cfg.Identify(r.TLS.PeerCertificates)
+	if err != nil {
+		http.Error(w, "not a device's certificate: "+err.Error(), http.StatusForbidden)
+		return call{}, false
+	}
+	if !operational {
+		http.Error(w, "the factory's identity (IDevID) may only enrol: get an operational one (LDevID) by EST first", http.StatusForbidden)
+		return call{}, false
+	}
+	return call{device: device, caller: access.DeviceCaller(device)}, true
+}
+
+func (h *handler) checkin(ctx context.Context, c call) ([]byte, error) {
+	in, err := wire.DecodeCheckin(c.body)
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "checkin.malformed", "check-in of device %s: %w", c.device, err)
+	}
+	out, err := h.cfg.Checkin(ctx, c.caller, c.device, in)
+	if err != nil {
+		return nil, err
+	}
+	return wire.EncodeCheckinReply(out)
+}
+
+func (h *handler) attest(ctx context.Context, c call) ([]byte, error) {
+	out, err := h.cfg.Attest(ctx, c.caller, c.device, c.body)
+	if err != nil {
+		return nil, err
+	}
+	return wire.EncodeAttestReply(out)
+}
+
+func (h *handler) log(ctx context.Context, c call) ([]byte, error) {
+	out, err := h.cfg.Log(ctx, c.caller, c.device, c.body)
+	if err != nil {
+		return nil, err
+	}
+	return wire.EncodeLogReply(out)
+}
+
+func (h *handler) telemetry(ctx context.Context, c call) ([]byte, error) {
+	return nil, h.cfg.Telemetry(ctx, c.caller, c.device, c.body)
+}
+
+func (h *handler) receipt(ctx context.Context, c call) ([]byte, error) {
+	return nil, h.cfg.Receipt(ctx, c.caller, c.device, c.body)
+}
+
+// artifact serves bytes by digest, with ranges and a strong validator: the digest is the ETag.
+func (h *handler) artifact(w http.ResponseWriter, r *http.Request) {
+	c, ok := h.identify(w, r)
+	if !ok {
+		return
+	}
+	digest, ok := parseDigest(r.PathValue("digest"))
+	if !ok {
+		http.Error(w, "a digest is 64 lower-case hex digits", http.StatusBadRequest)
+		return
+	}
+	f, err := h.cfg.Artifact(r.Context(), c.caller, c.device, digest)
+	if err != nil {
+		h.fail(w, r, c.device, err)
+		return
+	}
+	defer f.Close()
+	w.Header().Set("ETag", `"`+r.PathValue("digest")+`"`)
+	w.Header().Set("Content-Type", "application/octet-stream")
+	http.ServeContent(w, r, "", time.Time{}, f)
+}
+
+func parseDigest(s string) (d [32]byte, ok bool) {
+	if len(s) != 64 {
+		return d, false
+	}
+	for i := range d {
+		b, err := strconv.ParseUint(s[2*i:2*i+2], 16, 8)
+		if err != nil {
+			return d, false
+		}
+		d[i] = byte(b)
+	}
+	return d, true
+}
+
+// fail maps faults to statuses. Devices retry on 409, 429 and 5xx, and give up on the rest.
+func (h *handler) fail(w http.ResponseWriter, r *http.Request, device string, err error) {
+	status := http.StatusInternalServerError
+	var f *fault.Fault
+	if errors.As(err, &f) {
+		switch f.Kind {
+		case fault.Invalid:
+			status = http.StatusBadRequest
+		case fault.NotFound:
+			status = http.StatusNotFound
+		case fault.Conflict, fault.Exhausted:
+			status = http.StatusConflict
+		case fault.Denied:
+			status = http.StatusForbidden
+		case fault.Unavailable:
+			status = http.StatusServiceUnavailable
+			w.Header().Set("Retry-After", "1")
+		case fault.Internal:
+		}
+	}
+	if status == http.StatusInternalServerError {
+		h.cfg.Logger.ErrorContext(r.Context(), "device call", "device", device, "path", r.URL.Path, "error", err)
+		http.Error(w, "internal error", status)
+		return
+	}
+	h.cfg.Logger.WarnContext(r.Context(), "device call refused", "device", device, "path", r.URL.Path, "error", err)
+	http.Error(w, err.Error(), status)
+}
