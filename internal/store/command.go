@@ -1,0 +1,245 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// PutCommand implements device.Commands.
+func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []string, fact ledger.Fact) error {
+	payload, err := wire.EncodeCommand(c.Wire)
+	if err != nil {
+		return err
+	}
+	ids, err := json.Marshal(devices)
+	if err != nil {
+		return err
+	}
+	var warrant []byte
+	if c.Warrant != nil {
+		warrant = c.Warrant[:]
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product, string(c.Wire.Act), c.Priority,
+			warrant, Millis(c.Issued), Millis(c.Expires), payload); err != nil {
+			return err
+		}
+		res, err := tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
+			SELECT $1, d.id, 'pending', $2 FROM json_each($3) j JOIN device d ON d.id = j.value
+			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')`, c.ID, Millis(c.Issued), string(ids), c.Wire.Product)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if n != int64(len(devices)) {
+			return device.ErrForeign
+		}
+		return tx.Append(fact)
+	})
+}
+
+const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc`
+
+func scanCommand(row scanner) (device.Command, error) {
+	var c device.Command
+	var uid, digest, warrant, doc []byte
+	var issued, expires, ended int64
+	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, device.ErrNotFound
+	}
+	if err != nil {
+		return c, err
+	}
+	copy(c.UID[:], uid)
+	copy(c.Digest[:], digest)
+	if len(warrant) == 16 {
+		w := [16]byte(warrant)
+		c.Warrant = &w
+	}
+	c.Issued, c.Expires, c.Ended = Time(issued), Time(expires), Time(ended)
+	c.Wire, err = wire.DecodeCommand(doc)
+	return c, err
+}
+
+// Command implements device.Commands.
+func (s *Devices) Command(ctx context.Context, id string) (device.Command, error) {
+	return scanCommand(s.db.Read().QueryRowContext(ctx, `SELECT `+commandColumns+` FROM command c WHERE c.id = $1`, id))
+}
+
+// CommandByDigest implements device.Commands.
+func (s *Devices) CommandByDigest(ctx context.Context, digest [32]byte) (device.Command, error) {
+	return scanCommand(s.db.Read().QueryRowContext(ctx, `SELECT `+commandColumns+` FROM command c WHERE c.digest = $1`, digest[:]))
+}
+
+// Outstanding implements device.Reports.
+func (s *Devices) Outstanding(ctx context.Context, id string, now time.Time) ([]device.Command, error) {
+	return collect(ctx, s.db, scanCommand, `SELECT `+commandColumns+` FROM command_device x JOIN command c ON c.id = x.command_id
+		WHERE x.device_id = $1 AND x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $2
+		ORDER BY c.priority DESC, c.issued, c.id LIMIT 32`, id, Millis(now))
+}
+
+// CancelCommand implements device.Commands.
+func (s *Devices) CancelCommand(ctx context.Context, id string, at time.Time, fact ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE command SET ended = $1 WHERE id = $2 AND ended = 0`, Millis(at), id)
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`UPDATE command_device SET state = 'cancelled', at = $1
+			WHERE command_id = $2 AND state IN ('pending', 'delivered')`, Millis(at), id); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+const commandDeviceQuery = `SELECT x.command_id, x.device_id, c.act, c.doc, x.state, x.attempts, x.code, x.text, x.at, c.expires
+	FROM command_device x JOIN command c ON c.id = x.command_id`
+
+func scanCommandDevice(row scanner) (device.CommandDevice, error) {
+	var c device.CommandDevice
+	var doc []byte
+	var at, expires int64
+	if err := row.Scan(&c.Command, &c.Device, &c.Act, &doc, &c.Standing, &c.Attempts, &c.Code, &c.Text, &at, &expires); err != nil {
+		return c, err
+	}
+	w, err := wire.DecodeCommand(doc)
+	if err != nil {
+		return c, err
+	}
+	c.Release, c.At = w.Release, Time(at)
+	if (c.Standing == device.Pending || c.Standing == device.Delivered) && !Time(expires).After(time.Now()) {
+		c.Standing = device.Expired
+	}
+	return c, nil
+}
+
+// CommandDevices implements device.Commands.
+func (s *Devices) CommandDevices(ctx context.Context, id, after string, limit int) ([]device.CommandDevice, error) {
+	if limit <= 0 {
+		limit = -1 // no limit
+	}
+	return collect(ctx, s.db, scanCommandDevice,
+		commandDeviceQuery+` WHERE x.command_id = $1 AND x.device_id > $2 ORDER BY x.device_id LIMIT $3`, id, after, limit)
+}
+
+// CountCommand implements device.Commands.
+func (s *Devices) CountCommand(ctx context.Context, id string) (map[device.Standing]int, error) {
+	return counts[device.Standing](ctx, s.db, `SELECT CASE WHEN x.state IN ('pending', 'delivered') AND c.expires <= $2 THEN 'expired' ELSE x.state END, count(*)
+		FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.command_id = $1 GROUP BY 1`, id, Millis(time.Now()))
+}
+
+// DeviceCommands implements device.Commands.
+func (s *Devices) DeviceCommands(ctx context.Context, id string, limit int) ([]device.CommandDevice, error) {
+	return collect(ctx, s.db, scanCommandDevice, commandDeviceQuery+` WHERE x.device_id = $1 ORDER BY c.issued DESC, c.id LIMIT $2`, id, limit)
+}
+
+// PutBundle implements device.Trust.
+func (s *Devices) PutBundle(ctx context.Context, b device.Bundle, fact ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		var current uint64
+		if err := tx.QueryRow(`SELECT coalesce(max(version), 0) FROM bundle WHERE product = $1`, b.Wire.Product).Scan(&current); err != nil {
+			return err
+		}
+		if b.Wire.Version != current+1 {
+			return device.ErrChanged
+		}
+		if _, err := tx.Exec(`INSERT INTO bundle (product, version, uid, envelope) VALUES ($1, $2, $3, $4)`,
+			b.Wire.Product, int64(b.Wire.Version), b.UID[:], b.Envelope); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+// Bundle implements device.Trust.
+func (s *Devices) Bundle(ctx context.Context, product string, version uint64) (device.Bundle, error) {
+	var b device.Bundle
+	var uid []byte
+	err := s.db.Read().QueryRowContext(ctx, `SELECT uid, envelope FROM bundle WHERE product = $1 AND ($2 = 0 OR version = $2)
+		ORDER BY version DESC LIMIT 1`, product, int64(version)).Scan(&uid, &b.Envelope)
+	if errors.Is(err, sql.ErrNoRows) {
+		return b, device.ErrNotFound
+	}
+	if err != nil {
+		return b, err
+	}
+	copy(b.UID[:], uid)
+	payload, _, err := wire.ThresholdPayload(wire.TypeBundle, b.Envelope)
+	if err != nil {
+		return b, err
+	}
+	b.Wire, err = wire.DecodeBundle(payload)
+	return b, err
+}
+
+func scanID(row scanner) (string, error) {
+	var id string
+	err := row.Scan(&id)
+	return id, err
+}
+
+// DevicesBehind implements device.Trust.
+func (s *Devices) DevicesBehind(ctx context.Context, product string, version uint64) ([]string, error) {
+	return collect(ctx, s.db, scanID, `SELECT id FROM device WHERE product = $1 AND bundle < $2
+		AND state IN ('provisioned', 'onboarded', 'active', 'quarantined', 'dormant', 'maintenance')`, product, int64(version))
+}
+
+// PutWarrant implements device.Trust.
+func (s *Devices) PutWarrant(ctx context.Context, w device.Warrant, devices []string, fact ledger.Fact) error {
+	doc, err := json.Marshal(w.Wire)
+	if err != nil {
+		return err
+	}
+	ids, err := json.Marshal(devices)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO warrant (uid, id, doc) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`, w.UID[:], w.Wire.ID, string(doc))
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrExists); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO warrant_device (uid, device_id) SELECT $1, value FROM json_each($2)`, w.UID[:], string(ids)); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+// Warrant implements device.Trust.
+func (s *Devices) Warrant(ctx context.Context, uid [16]byte) (device.Warrant, error) {
+	var doc []byte
+	err := s.db.Read().QueryRowContext(ctx, `SELECT doc FROM warrant WHERE uid = $1`, uid[:]).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return device.Warrant{}, device.ErrNotFound
+	}
+	if err != nil {
+		return device.Warrant{}, err
+	}
+	w := device.Warrant{UID: uid}
+	return w, json.Unmarshal(doc, &w.Wire)
+}
+
+// WarrantDevices implements device.Trust.
+func (s *Devices) WarrantDevices(ctx context.Context, uid [16]byte) ([]string, error) {
+	return collect(ctx, s.db, scanID, `SELECT device_id FROM warrant_device WHERE uid = $1 ORDER BY device_id`, uid[:])
+}

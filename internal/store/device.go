@@ -1,0 +1,285 @@
+package store
+
+import (
+	"context"
+	"crypto/sha256"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// Devices keeps devices, commands, bundles and warrants: it implements device.Registry, Reports, Commands and Trust.
+type Devices struct{ db *DB }
+
+// Devices gives the store of stage device.
+func (db *DB) Devices() *Devices { return &Devices{db} }
+
+// ProvisionedRow is a device as the factory's verified production record tells of it.
+type ProvisionedRow struct {
+	ID, Product, Hardware, Order, Station string
+	At                                    time.Time
+	AttestKey                             []byte // SubjectPublicKeyInfo (DER)
+	KeyOrigin                             string // soft, isolated, tpm, pkcs11
+	Virtual                               bool
+	Release                               []byte // digest of what was programmed; may be empty
+	Version                               string
+	Bundle                                uint64 // version of the trust bundle it left with
+}
+
+// putProvisioned inserts a device the factory made, or takes an ordered one there. A device that is further on in its life is
+// device.ErrExists: a record cannot be told twice. The fact is the caller's.
+func putProvisioned(tx *Tx, p ProvisionedRow) error {
+	twin, err := json.Marshal(device.Twin{Release: p.Release, Version: p.Version, Bundle: p.Bundle})
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(p.AttestKey)
+	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
+		key_origin, is_virtual, since, release, bundle, doc)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15)
+		ON CONFLICT (id) DO UPDATE SET product = excluded.product, hardware = excluded.hardware, state = excluded.state,
+		legitimacy = excluded.legitimacy, order_id = excluded.order_id, station = excluded.station, made = excluded.made,
+		attest_key = excluded.attest_key, instance_id = excluded.instance_id, key_origin = excluded.key_origin,
+		is_virtual = excluded.is_virtual, since = excluded.since, release = excluded.release, bundle = excluded.bundle, doc = excluded.doc
+		WHERE device.state = 'ordered'`,
+		p.ID, p.Product, p.Hardware, string(device.Provisioned), string(device.Genuine), p.Order, p.Station, Millis(p.At), p.AttestKey,
+		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin))
+	if err != nil {
+		return fmt.Errorf("device %s: %w", p.ID, err)
+	}
+	return one(res, fmt.Errorf("device %s: %w", p.ID, device.ErrExists))
+}
+
+// one answers otherwise unless exactly one row was changed.
+func one(res sql.Result, otherwise error) error {
+	n, err := res.RowsAffected()
+	if err != nil {
+		return err
+	}
+	if n != 1 {
+		return otherwise
+	}
+	return nil
+}
+
+const deviceColumns = `id, product, hardware, state, legitimacy, order_id, station, made, attest_key, key_origin, is_virtual,
+	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, doc`
+
+type scanner interface{ Scan(dest ...any) error }
+
+func scanDevice(row scanner) (device.Device, error) {
+	var d device.Device
+	var made, seen, since, guard int64
+	var doc []byte
+	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &d.Order, &d.Station, &made, &d.AttestKey, &d.KeyOrigin,
+		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return d, device.ErrNotFound
+	}
+	if err != nil {
+		return d, err
+	}
+	d.Made, d.LastSeen, d.Since, d.GuardUntil = Time(made), Time(seen), Time(since), Time(guard)
+	if err := json.Unmarshal(doc, &d.Twin); err != nil {
+		return d, fmt.Errorf("device %s: twin: %w", d.ID, err)
+	}
+	return d, nil
+}
+
+// Device implements device.Registry.
+func (s *Devices) Device(ctx context.Context, id string) (device.Device, error) {
+	return scanDevice(s.db.Read().QueryRowContext(ctx, `SELECT `+deviceColumns+` FROM device WHERE id = $1`, id))
+}
+
+// Devices implements device.Registry.
+func (s *Devices) Devices(ctx context.Context, q device.Query) ([]device.Device, error) {
+	where, args := ` WHERE id > $1`, []any{q.After}
+	and := func(clause string, arg any) {
+		args = append(args, arg)
+		where += fmt.Sprintf(clause, len(args))
+	}
+	if q.Product != "" {
+		and(` AND product = $%d`, q.Product)
+	}
+	if q.State != "" {
+		and(` AND state = $%d`, string(q.State))
+	}
+	if len(q.Release) > 0 {
+		and(` AND release = $%d`, q.Release)
+	}
+	if len(q.IDs) > 0 {
+		ids, err := json.Marshal(q.IDs)
+		if err != nil {
+			return nil, err
+		}
+		and(` AND id IN (SELECT value FROM json_each($%d))`, string(ids))
+	}
+	limit := q.Limit
+	if limit <= 0 || limit > device.MaxPage {
+		limit = device.MaxPage
+	}
+	args = append(args, limit)
+	return collect(ctx, s.db, scanDevice, `SELECT `+deviceColumns+` FROM device`+where+fmt.Sprintf(` ORDER BY id LIMIT $%d`, len(args)), args...)
+}
+
+func collect[T any](ctx context.Context, db *DB, scan func(scanner) (T, error), query string, args ...any) ([]T, error) {
+	rows, err := db.Read().QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // reading only: rows.Err below has what matters
+	var out []T
+	for rows.Next() {
+		v, err := scan(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, v)
+	}
+	return out, rows.Err()
+}
+
+// MoveDevice implements device.Registry.
+func (s *Devices) MoveDevice(ctx context.Context, c device.Change) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		doc := `doc`
+		if c.Absolve {
+			doc = `json_remove(doc, '$.suspect')`
+		}
+		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, doc = `+doc+` WHERE id = $4 AND state = $5`,
+			string(c.To), Millis(c.At), Millis(c.GuardUntil), c.Device, string(c.From))
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		return tx.Append(c.Fact)
+	})
+}
+
+// JudgeDevice implements device.Registry.
+func (s *Devices) JudgeDevice(ctx context.Context, id string, from, to device.Legitimacy, fact ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2 AND legitimacy = $3`, string(to), id, string(from))
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+// ReplaceDevice implements device.Registry.
+func (s *Devices) ReplaceDevice(ctx context.Context, before, after string, fact ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		for _, q := range []struct{ text, with, id string }{
+			{`UPDATE device SET replaced_by = $1 WHERE id = $2 AND replaced_by IS NULL`, after, before},
+			{`UPDATE device SET replaces = $1 WHERE id = $2 AND replaces IS NULL`, before, after},
+		} {
+			res, err := tx.Exec(q.text, q.with, q.id)
+			if err != nil {
+				return err
+			}
+			if err := one(res, device.ErrChanged); err != nil {
+				return err
+			}
+		}
+		return tx.Append(fact)
+	})
+}
+
+// CountDevices implements device.Registry.
+func (s *Devices) CountDevices(ctx context.Context, product string) (map[device.State]int, error) {
+	return counts[device.State](ctx, s.db, `SELECT state, count(*) FROM device WHERE $1 = '' OR product = $1 GROUP BY state`, product)
+}
+
+func counts[K ~string](ctx context.Context, db *DB, query string, args ...any) (map[K]int, error) {
+	rows, err := db.Read().QueryContext(ctx, query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // reading only: rows.Err below has what matters
+	out := map[K]int{}
+	for rows.Next() {
+		var k string
+		var n int
+		if err := rows.Scan(&k, &n); err != nil {
+			return nil, err
+		}
+		out[K(k)] = n
+	}
+	return out, rows.Err()
+}
+
+// ApplyReport implements device.Reports.
+func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
+	twin, err := json.Marshal(r.Twin)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		since := r.From.Since
+		if r.State != r.From.State {
+			since = r.At
+		}
+		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
+			acked_seq = $7, last_seen = max(last_seen, $8) WHERE id = $9 AND state = $10 AND acked_seq = $11`,
+			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
+			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq))
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		for _, c := range r.Results {
+			standing := `$1`
+			if c.Standing == device.Pending { // a refusal that may pass: until it has not, often enough
+				standing = fmt.Sprintf(`CASE WHEN attempts >= %d THEN 'refused' ELSE $1 END`, device.MaxAttempts)
+			}
+			if _, err := tx.Exec(`UPDATE command_device SET state = `+standing+`, code = $2, text = $3, at = $4
+				WHERE command_id = $5 AND device_id = $6 AND state IN ('pending', 'delivered', 'cancelled')`,
+				string(c.Standing), c.Code, c.Text, Millis(c.At), c.Command, c.Device); err != nil {
+				return err
+			}
+		}
+		return tx.Append(r.Facts...)
+	})
+}
+
+// NextCounter implements device.Reports.
+func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uint64, at time.Time) (uint64, error) {
+	var counter uint64
+	err := s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE command_device SET state = 'delivered', attempts = attempts + 1, at = $1
+			WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`, Millis(at), command, id)
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		return tx.QueryRow(`UPDATE device SET counter = max(counter, $1) + 1 WHERE id = $2 RETURNING counter`, int64(floor), id).Scan(&counter)
+	})
+	return counter, err
+}
+
+// MarkSeen implements device.Reports.
+func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		for id, at := range seen {
+			if _, err := tx.Exec(`UPDATE device SET last_seen = max(last_seen, $1) WHERE id = $2`, Millis(at), id); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
