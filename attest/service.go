@@ -1,0 +1,290 @@
+package attest
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// ErrNotFound is the store's word for nothing there.
+var ErrNotFound = errors.New("not found")
+
+// Store keeps verdicts. Writes are durable, with their fact, when they return nil.
+type Store interface {
+	// Device gives the registry's row; device.ErrNotFound.
+	Device(ctx context.Context, id string) (device.Device, error)
+	// PutVerdict makes v the device's current verdict and keeps the one before in the history.
+	PutVerdict(ctx context.Context, v Verdict, fact ledger.Fact) error
+	// Verdict gives the current verdict; ErrNotFound.
+	Verdict(ctx context.Context, device string) (Verdict, error)
+	// Verdicts lists a device's verdicts, newest first.
+	Verdicts(ctx context.Context, device string, limit int) ([]Verdict, error)
+}
+
+// References gives what published releases measure as.
+type References interface {
+	// Components lists the components of every published, not withdrawn release of the product.
+	Components(ctx context.Context, product string) ([]Reference, error)
+}
+
+// Policy is what a product asks of its devices' evidence.
+type Policy struct {
+	AllowVirtual bool
+	Floor        uint32 // lowest security counter
+}
+
+// Verdict is one appraisal.
+type Verdict struct {
+	Device    string    `json:"device"`
+	At        time.Time `json:"at"`
+	Status    Tier      `json:"status"`
+	Word      string    `json:"word"` // of the status
+	Reasons   []string  `json:"reasons,omitempty"`
+	Release   []byte    `json:"release,omitempty"`
+	Version   string    `json:"version,omitempty"` // of the measured application
+	BootCount uint64    `json:"boot_count"`
+	EAR       EAR       `json:"ear"`
+	UID       [16]byte  `json:"-"` // of its fact
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Store      Store
+	Guard      *access.Guard
+	References References
+	Policy     func(ctx context.Context, product string) (Policy, error) // an error is a refusal, not a default
+	Every      time.Duration                                             // how often a working device attests; default 1 h
+	NonceLife  time.Duration                                             // default 5 min
+	Now        func() time.Time                                          // default time.Now
+}
+
+// Service is the verifier.
+type Service struct {
+	cfg Config
+
+	mu     sync.Mutex
+	nonces map[string]challenge // one outstanding for a device; guarded by mu. Lost in a restart: the device is asked again
+}
+
+type challenge struct {
+	nonce   [32]byte
+	expires time.Time
+	taken   bool
+}
+
+// NewService checks cfg and fills its defaults.
+func NewService(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Guard == nil || cfg.References == nil || cfg.Policy == nil {
+		return nil, errors.New("attest: the store, the guard, the references or the policy is missing")
+	}
+	if cfg.Every == 0 {
+		cfg.Every = time.Hour
+	}
+	if cfg.NonceLife == 0 {
+		cfg.NonceLife = 5 * time.Minute
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg: cfg, nonces: map[string]challenge{}}, nil
+}
+
+// Due implements device.Challenger: a device attests when it never has, when its time is up, when its boot count or release is not
+// that of its verdict, and when that verdict was not good. A store that fails makes it due: no answer is not a good one.
+func (s *Service) Due(ctx context.Context, d device.Device, in wire.Checkin) ([]byte, bool) {
+	if !device.Works(d.State) && d.State != device.Maintenance && d.State != device.Suspected {
+		return nil, false
+	}
+	v, err := s.cfg.Store.Verdict(ctx, d.ID)
+	now := s.cfg.Now()
+	good := v.Status == Affirming || v.Status == Warning
+	if err == nil && good && now.Sub(v.At) < s.cfg.Every && v.BootCount == in.BootCount &&
+		(len(in.Release) == 0 || string(v.Release) == string(in.Release)) {
+		return nil, false
+	}
+	if err == nil && !good && now.Sub(v.At) < time.Minute && v.BootCount == in.BootCount {
+		return nil, false // it was asked just now: no storm of bad evidence
+	}
+	n := s.issue(d.ID, now)
+	return n[:], true
+}
+
+// Challenge gives a nonce on demand.
+func (s *Service) Challenge(ctx context.Context, caller access.Caller, id string) ([]byte, error) {
+	if _, err := s.open(ctx, caller, access.DeviceAttest, id); err != nil {
+		return nil, err
+	}
+	n := s.issue(id, s.cfg.Now())
+	return n[:], nil
+}
+
+// maxNonces bounds the memory of challenges; beyond it the ones that ran out are dropped.
+const maxNonces = 1 << 17
+
+// issue gives the device's outstanding nonce, or a new one: asking twice must not spoil the answer under way.
+func (s *Service) issue(id string, now time.Time) [32]byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if c, ok := s.nonces[id]; ok && !c.taken && now.Before(c.expires.Add(-s.cfg.NonceLife/2)) {
+		return c.nonce
+	}
+	if len(s.nonces) >= maxNonces {
+		for k, c := range s.nonces {
+			if c.taken || !now.Before(c.expires) {
+				delete(s.nonces, k)
+			}
+		}
+	}
+	c := challenge{expires: now.Add(s.cfg.NonceLife)}
+	_, _ = rand.Read(c.nonce[:]) // never fails: crypto/rand ends the process instead
+	s.nonces[id] = c
+	return c.nonce
+}
+
+// take gives the outstanding nonce and spends it; nil when there is none or it ran out.
+func (s *Service) take(id string, now time.Time) []byte {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, ok := s.nonces[id]
+	delete(s.nonces, id)
+	if !ok || c.taken || !now.Before(c.expires) {
+		return nil
+	}
+	return c.nonce[:]
+}
+
+func (s *Service) open(ctx context.Context, caller access.Caller, action access.Action, id string) (device.Device, error) {
+	d, err := s.cfg.Store.Device(ctx, id)
+	if err != nil && !errors.Is(err, device.ErrNotFound) {
+		return d, err
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: d.Product}); err != nil {
+		return d, err
+	}
+	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
+		return d, fault.New(fault.Denied, "device.other", "a device attests for itself only", "")
+	}
+	if errors.Is(err, device.ErrNotFound) {
+		return d, fault.New(fault.NotFound, "device.unknown", fmt.Sprintf("no device %q", id), "")
+	}
+	return d, nil
+}
+
+// Appraise judges evidence and stores the verdict. Evidence that is no token, or not signed by the key recorded in production, is
+// refused and leaves no verdict: a stranger must not be able to write one. Every other outcome is a verdict, good or bad.
+func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string, envelope []byte) (Verdict, error) {
+	d, err := s.open(ctx, caller, access.DeviceAttest, id)
+	if err != nil {
+		return Verdict{}, err
+	}
+	e, x, err := s.prepare(ctx, d, envelope)
+	if err != nil {
+		return Verdict{}, err
+	}
+	now := s.cfg.Now().UTC()
+	x.Nonce = s.take(id, now)
+	j := Judge(e, x)
+	status := j.Vector.Status()
+	v := Verdict{
+		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release, BootCount: e.BootCount,
+		EAR: EAR{
+			Profile: Profile, IssuedAt: now.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
+			Submods: map[string]Submod{"device": {Status: status, Vector: j.Vector, Policies: []string{"hallmark:" + d.Product}}},
+		},
+	}
+	for _, c := range e.Components {
+		if c.Type == "App" {
+			v.Version = c.Version
+		}
+	}
+	data, err := json.Marshal(v)
+	if err != nil {
+		return Verdict{}, err
+	}
+	f := ledger.New(ledger.Events, ledger.KindVerdict, now, caller.ID, id, nil, data)
+	v.UID = f.UID
+	return v, s.cfg.Store.PutVerdict(ctx, v, f)
+}
+
+func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte) (wire.Evidence, Expect, error) {
+	refuse := func(err error) (wire.Evidence, Expect, error) {
+		return wire.Evidence{}, Expect{}, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", d.ID, err)
+	}
+	key, err := x509.ParsePKIXPublicKey(d.AttestKey)
+	if err != nil {
+		return refuse(fmt.Errorf("no attestation key was recorded in production: %w", err))
+	}
+	payload, err := wire.Verify1(wire.TypeEvidence, envelope, key)
+	if err != nil {
+		return refuse(err)
+	}
+	e, err := wire.DecodeEvidence(payload)
+	if err != nil {
+		return refuse(err)
+	}
+	instance, err := wire.InstanceID(key)
+	if err != nil {
+		return refuse(err)
+	}
+	p, err := s.cfg.Policy(ctx, d.Product)
+	if err != nil {
+		return wire.Evidence{}, Expect{}, err
+	}
+	refs, err := s.cfg.References.Components(ctx, d.Product)
+	if err != nil {
+		return wire.Evidence{}, Expect{}, err
+	}
+	last, err := s.cfg.Store.Verdict(ctx, d.ID)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return wire.Evidence{}, Expect{}, err
+	}
+	return e, Expect{
+		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Counter: p.Floor,
+		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs,
+	}, nil
+}
+
+// build names the verifier's build; what is not known is said so.
+func build() string {
+	if i, ok := debug.ReadBuildInfo(); ok && i.Main.Version != "" {
+		return i.Main.Version
+	}
+	return "unknown"
+}
+
+// Reply is what the device is told.
+func (v Verdict) Reply() wire.AttestReply {
+	return wire.AttestReply{Status: v.Status.String(), Reasons: v.Reasons}
+}
+
+// Current gives a device's verdict.
+func (s *Service) Current(ctx context.Context, caller access.Caller, id string) (Verdict, error) {
+	if _, err := s.open(ctx, caller, access.DeviceRead, id); err != nil {
+		return Verdict{}, err
+	}
+	v, err := s.cfg.Store.Verdict(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return v, fault.New(fault.NotFound, "attest.none", fmt.Sprintf("device %s has never attested", id), "it will when it checks in")
+	}
+	return v, err
+}
+
+// History lists a device's verdicts, newest first.
+func (s *Service) History(ctx context.Context, caller access.Caller, id string) ([]Verdict, error) {
+	if _, err := s.open(ctx, caller, access.DeviceRead, id); err != nil {
+		return nil, err
+	}
+	return s.cfg.Store.Verdicts(ctx, id, 100)
+}
