@@ -42,8 +42,8 @@ type Identity struct {
 
 // Object identifiers. Those under 2.25 are UUIDs made for Hallmark (X.667), as no registry is needed for them.
 const (
-	oidPolicyIDevID = "2.25.233513446034061063427433962207436926881"
-	oidPolicyLDevID = "2.25.129064826184215372563490013474158316482"
+	oidPolicyIDevID = "2.25.6695875626801166992883117931081993157"
+	oidPolicyLDevID = "2.25.161420700121034942037469785195153351652"
 )
 
 var (

@@ -49,7 +49,7 @@ func ParseSAN(value []byte) (hwType x509.OID, serial []byte, err error) {
 		return x509.OID{}, nil, fmt.Errorf("subjectAltName: otherName %s is not hardwareModuleName", other.ID)
 	}
 	var hw hardwareModule
-	if rest, err := asn1.Unmarshal(other.Value.FullBytes, &hw); err != nil || len(rest) != 0 {
+	if rest, err := asn1.Unmarshal(other.Value.Bytes, &hw); err != nil || len(rest) != 0 {
 		return x509.OID{}, nil, errors.New("subjectAltName: hardwareModuleName does not parse")
 	}
 	if hw.Type.Class != asn1.ClassUniversal || hw.Type.Tag != asn1.TagOID || hw.Type.IsCompound {
