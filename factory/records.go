@@ -180,8 +180,8 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 		return Candidate{}, fmt.Errorf("record %d is of another order or station", r.Seq)
 	}
 	c := Candidate{
-		Seq: r.Seq, Hash: wire.RecordHash(envelope), Prev: [32]byte(r.Prev), Ticket: r.Ticket, Outcome: r.Outcome, Envelope: envelope,
-		IDevID: r.Certificate,
+		Seq: r.Seq, Hash: wire.RecordHash(envelope), Prev: [32]byte(r.Prev), Ticket: r.Ticket, Serial: r.Device, Outcome: r.Outcome,
+		Envelope: envelope, IDevID: r.Certificate,
 	}
 	if r.Chip != nil {
 		c.ChipUID = r.Chip.ChipUID
@@ -198,6 +198,7 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 			ID: r.Device, Product: im.row.Product, Hardware: im.row.Hardware, State: device.Provisioned, Legitimacy: device.Genuine,
 			Order: im.row.ID, Station: im.row.Station, Made: time.Unix(int64(r.Time), 0).UTC(), AttestKey: r.Keys.Attest,
 			KeyOrigin: r.Keys.Origin, Virtual: r.Chip.Virtual, Since: time.Unix(int64(r.Time), 0).UTC(),
+			Twin: device.Twin{Release: im.order.Header.Release, Version: im.row.Version, Bundle: im.row.Bundle},
 		}
 	}
 	now := im.s.c.Now()

@@ -247,6 +247,7 @@ func (d *draft) fill(oem string, release [32]byte, now time.Time) error {
 	d.row.NotBefore, d.row.NotAfter, d.row.State, d.row.Created = spec.NotBefore.UTC(), spec.NotAfter.UTC(), Open, now
 	d.row.Station, d.row.StationName, d.row.Module = hex.EncodeToString(id[:]), d.station.Name, d.station.Module
 	d.row.Release, d.row.RecordKey = hex.EncodeToString(release[:]), d.station.RecordKey
+	d.row.Version, d.row.Bundle = d.release.Version, d.bundle.Version
 	d.row.ReleaseSum, d.row.ParamsSum = rel[:], par[:]
 	return nil
 }

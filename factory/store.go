@@ -40,6 +40,8 @@ type Order struct {
 	StationName string             `json:"station_name"` // as it calls itself
 	Module      string             `json:"module"`       // of the station
 	Release     string             `json:"release"`      // digest, hex
+	Version     string             `json:"version"`      // of the release
+	Bundle      uint64             `json:"bundle"`       // version of the trust bundle devices leave with
 	Created     time.Time          `json:"created"`
 	Closed      time.Time          `json:"closed,omitzero"`
 	UID         [16]byte           `json:"uid"`                 // of the order.created fact
@@ -59,6 +61,7 @@ type Candidate struct {
 	Hash     [32]byte // of the envelope
 	Prev     [32]byte
 	Ticket   uint32
+	Serial   string // device ID the record names
 	Outcome  wire.PieceOutcome
 	Device   device.Device // to be registered, if made and accepted
 	IDevID   []byte        // certificate (DER)

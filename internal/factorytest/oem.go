@@ -1,0 +1,243 @@
+// Package factorytest is an OEM and blank pieces for the tests of everything around the factory.
+//
+// Stage 2, birth, in tests only. The OEM is a real factory.Service over a real store, with a CA of three certificates; a Piece is a
+// device in memory that keeps what a device keeps. It guarantees nothing and trusts everybody.
+package factorytest
+
+import (
+	"context"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/json"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// Hardware and Product are what the OEM makes.
+const (
+	Product  = "door-lock"
+	Hardware = "rev-b"
+)
+
+// OEM is one, with its products' trust bundle and first release.
+type OEM struct {
+	ID       string
+	Service  *factory.Service
+	DB       *store.DB
+	Caller   access.Caller
+	Now      time.Time
+	Root     *x509.Certificate
+	OrderKey *ecdsa.PrivateKey
+	Bundle   []byte
+	Release  []byte
+	Payload  map[string][]byte
+	CA       *CA
+}
+
+// Key makes a P-256 key.
+func Key(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+// CA is a root and a product CA.
+type CA struct {
+	root, product       *x509.Certificate
+	rootKey, productKey *ecdsa.PrivateKey
+}
+
+func issue(name string, pathLen int, pub crypto.PublicKey, parent *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	serial, err := idevid.RandomSerial()
+	if err != nil {
+		return nil, err
+	}
+	c := &x509.Certificate{
+		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: idevid.NoExpiry(),
+		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true,
+		MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0,
+	}
+	if parent == nil {
+		parent = c
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, parent, pub, key)
+	if err != nil {
+		return nil, err
+	}
+	return x509.ParseCertificate(der)
+}
+
+// NewCA makes one for oem.
+func NewCA(t testing.TB, oem string) *CA {
+	t.Helper()
+	ca := &CA{rootKey: Key(t), productKey: Key(t)}
+	var err error
+	if ca.root, err = issue(oem+" root", 2, ca.rootKey.Public(), nil, ca.rootKey); err != nil {
+		t.Fatal(err)
+	}
+	if ca.product, err = issue(oem+" product CA", 1, ca.productKey.Public(), ca.root, ca.rootKey); err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+// IssueOrderCA implements factory.CA.
+func (c *CA) IssueOrderCA(_ context.Context, r factory.OrderCARequest) ([][]byte, error) {
+	cert, err := issue("order CA "+r.Order, 0, r.Key, c.product, c.productKey)
+	if err != nil {
+		return nil, err
+	}
+	return [][]byte{cert.Raw, c.product.Raw, c.root.Raw}, nil
+}
+
+// vault is AES-GCM with a key of its own.
+type vault struct{ aead cipher.AEAD }
+
+func newVault(t testing.TB) vault {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return vault{aead}
+}
+
+func (v vault) Seal(label string, plain []byte) ([]byte, error) {
+	return v.aead.Seal(nil, nil, plain, []byte(label)), nil
+}
+
+func (v vault) Open(label string, sealed []byte) ([]byte, error) {
+	return v.aead.Open(nil, nil, sealed, []byte(label))
+}
+
+// NewOEM makes an OEM with a store in a temporary directory.
+func NewOEM(t testing.TB, id string) *OEM {
+	t.Helper()
+	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), id+".db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := db.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	guard, err := access.NewGuard(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &OEM{
+		ID: id, DB: db, Now: time.Now().UTC().Truncate(time.Second), OrderKey: Key(t), CA: NewCA(t, id),
+		Caller: access.Caller{ID: "person:fay", Kind: access.Person, Roles: []access.Role{access.Factory}, Via: "token"},
+	}
+	o.Root = o.CA.root
+	o.software(t)
+	o.Service, err = factory.New(factory.Config{
+		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Guard: guard,
+		Now: func() time.Time { return o.Now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
+}
+
+func role(t testing.TB, key *ecdsa.PrivateKey) wire.KeySet {
+	spki, err := wire.SPKIOf(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return wire.KeySet{Keys: [][]byte{spki}, Threshold: 1}
+}
+
+// software makes the trust bundle and a release of two components, one of which spans several chunks.
+func (o *OEM) software(t testing.TB) {
+	root, release := Key(t), Key(t)
+	app := make([]byte, 3*wire.OrderChunk+17)
+	for i := range app {
+		app[i] = byte(i * 7)
+	}
+	o.Payload = map[string][]byte{"app": app, "assets": []byte("the second component")}
+	payload, err := wire.EncodeBundle(wire.Bundle{
+		Version: 1, Product: Product, Root: role(t, root), Release: role(t, release), Warrant: role(t, Key(t)), Directive: role(t, Key(t)),
+		Control: wire.LogTrust{Origin: "c", Key: make([]byte, 32)}, Events: wire.LogTrust{Origin: "e", Key: make([]byte, 32)},
+		Issued: uint64(o.Now.Unix()), Suites: []string{"HM-P256-1"},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Bundle, err = wire.NewThreshold(wire.TypeBundle, payload, root); err != nil {
+		t.Fatal(err)
+	}
+	r := wire.Release{
+		ID: "fw-1", Product: Product, Hardware: []string{Hardware}, Model: wire.ModelAsset, Version: "1.0.0", Counter: 3, Created: 1,
+	}
+	for _, n := range []string{"app", "assets"} {
+		sum, kind, health := sha256.Sum256(o.Payload[n]), wire.KindExec, wire.HealthAlive
+		if n == "assets" {
+			kind, health = wire.KindData, wire.HealthNone
+		}
+		r.Components = append(r.Components, wire.Component{
+			Name: n, Kind: kind, Version: "1.0.0", Size: uint64(len(o.Payload[n])), Digest: sum[:], Health: health,
+		})
+	}
+	if payload, err = wire.EncodeRelease(r); err != nil {
+		t.Fatal(err)
+	}
+	if o.Release, err = wire.NewThreshold(wire.TypeRelease, payload, release); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// Params are the parameters of every order.
+func Params() wire.DeviceParams {
+	return wire.DeviceParams{
+		Flash:   wire.Flash{Size: 4 << 20, Erase: 4096, Slots: 2, SlotSize: 1 << 20},
+		Servers: wire.Servers{Device: "https://devices.example:8443"},
+	}
+}
+
+// Spec is an order for n devices.
+func (o *OEM) Spec(id string, n uint32, descriptor []byte, pin [32]byte) factory.OrderSpec {
+	return factory.OrderSpec{
+		ID: id, Product: Product, Hardware: Hardware, Quota: n, NotAfter: o.Now.Add(48 * time.Hour), Descriptor: descriptor,
+		StationPin: pin[:], Bundle: o.Bundle, Release: o.Release, Payload: o.Payload, Params: Params(), MaxOfflineDays: 30,
+	}
+}
+
+// File is what stations pin.
+func (o *OEM) File(t testing.TB) []byte {
+	t.Helper()
+	f, err := o.Service.OEMFile(t.Context(), o.Caller)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}

@@ -1,0 +1,287 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// CreateOrder implements factory.Store.
+func (db *DB) CreateOrder(ctx context.Context, o factory.Order, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO production_order (id, product, state, created, doc) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT (id) DO NOTHING`, o.ID, o.Product, string(o.State), Millis(o.Created), string(doc))
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, factory.ErrExists)
+		}
+		return tx.Append(facts...)
+	})
+}
+
+const orderColumns = `SELECT state, job_end, doc FROM production_order`
+
+func scanOrder(row interface{ Scan(...any) error }) (factory.Order, error) {
+	var state, doc string
+	var end []byte
+	err := row.Scan(&state, &end, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return factory.Order{}, factory.ErrNotFound
+	}
+	if err != nil {
+		return factory.Order{}, err
+	}
+	var o factory.Order
+	if err := json.Unmarshal([]byte(doc), &o); err != nil {
+		return factory.Order{}, fmt.Errorf("stored order: %w", err)
+	}
+	o.State, o.JobEnd = factory.State(state), end
+	return o, nil
+}
+
+// Order implements factory.Store.
+func (db *DB) Order(ctx context.Context, id string) (factory.Order, error) {
+	return scanOrder(db.Read().QueryRowContext(ctx, orderColumns+` WHERE id = $1`, id))
+}
+
+// Orders implements factory.Store.
+func (db *DB) Orders(ctx context.Context, product string) ([]factory.Order, error) {
+	rows, err := db.Read().QueryContext(ctx, orderColumns+` WHERE $1 = '' OR product = $1 ORDER BY created DESC, id`, product)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close() //nolint:errcheck // rows.Err is read below
+	out := []factory.Order{}
+	for rows.Next() {
+		o, err := scanOrder(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, o)
+	}
+	return out, rows.Err()
+}
+
+// AddRecords implements factory.Store.
+func (db *DB) AddRecords(ctx context.Context, order string, batch []factory.Candidate) ([]factory.Standing, error) {
+	var out []factory.Standing
+	err := db.Write(ctx, func(tx *Tx) error {
+		for _, c := range batch {
+			st, err := addRecord(tx, order, c)
+			if err != nil {
+				return fmt.Errorf("record %d: %w", c.Seq, err)
+			}
+			out = append(out, st)
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func addRecord(tx *Tx, order string, c factory.Candidate) (factory.Standing, error) {
+	st := factory.Standing{Seq: c.Seq, State: factory.Known}
+	known, clash, err := placeTaken(tx, order, c)
+	if err != nil || known {
+		return st, err
+	}
+	if clash == "" {
+		clash, err = unlinked(tx, order, c)
+	}
+	if err != nil {
+		return st, err
+	}
+	if clash != "" { // the place is another's, or the chain is broken: evidence, but no part of the chain
+		return alarm(tx, order, c, clash)
+	}
+	bad := c.Bad
+	if bad == "" {
+		if bad, err = repeated(tx, order, c); err != nil {
+			return st, err
+		}
+	}
+	row := string(c.Outcome)
+	if bad != "" {
+		row = "refused"
+	}
+	if _, err := tx.Exec(`INSERT INTO production_record (order_id, seq, hash, prev, ticket, device, state, chip, identity, attest, envelope)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, order, int64(c.Seq), c.Hash[:], c.Prev[:], int64(c.Ticket), c.Serial, row,
+		c.ChipUID, c.Identity, c.Attest, c.Envelope); err != nil {
+		return st, err
+	}
+	if bad != "" {
+		return alarm(tx, order, c, bad)
+	}
+	if c.Outcome != wire.Made {
+		st.State = factory.NotMade
+		return st, nil
+	}
+	st.State = factory.Accepted
+	if err := registerMade(tx, c); err != nil {
+		return st, err
+	}
+	return st, tx.Append(c.Accept)
+}
+
+// registerMade adds the device of an accepted record to the registry.
+func registerMade(tx *Tx, c factory.Candidate) error {
+	d := c.Device
+	return putProvisioned(tx, ProvisionedRow{
+		ID: d.ID, Product: d.Product, Hardware: d.Hardware, Order: d.Order, Station: d.Station, At: d.Made, AttestKey: d.AttestKey,
+		KeyOrigin: d.KeyOrigin, Virtual: d.Virtual, Release: d.Twin.Release, Version: d.Twin.Version, Bundle: d.Twin.Bundle,
+	})
+}
+
+// placeTaken reports whether the record is here, as a record or as an alarm, or its place is another's.
+func placeTaken(tx *Tx, order string, c factory.Candidate) (known bool, clash string, err error) {
+	var n int
+	if err := tx.QueryRow(`SELECT count(*) FROM production_alarm WHERE order_id = $1 AND seq = $2 AND hash = $3`,
+		order, int64(c.Seq), c.Hash[:]).Scan(&n); err != nil || n > 0 {
+		return n > 0, "", err
+	}
+	var hash []byte
+	err = tx.QueryRow(`SELECT hash FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Seq)).Scan(&hash)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return false, "", nil
+	case err != nil:
+		return false, "", err
+	case bytes.Equal(hash, c.Hash[:]):
+		return true, "", nil
+	}
+	return false, fmt.Sprintf("record %d exists with other contents: the station's state was rolled back", c.Seq), nil
+}
+
+// unlinked compares the chain with the neighbours that are here.
+func unlinked(tx *Tx, order string, c factory.Candidate) (string, error) {
+	var before, after []byte
+	err := tx.QueryRow(`SELECT hash FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Seq)-1).Scan(&before)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", err
+	}
+	if err == nil && !bytes.Equal(before, c.Prev[:]) {
+		return fmt.Sprintf("record %d does not follow record %d", c.Seq, c.Seq-1), nil
+	}
+	err = tx.QueryRow(`SELECT prev FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Seq)+1).Scan(&after)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return "", err
+	}
+	if err == nil && !bytes.Equal(after, c.Hash[:]) {
+		return fmt.Sprintf("record %d does not follow record %d", c.Seq+1, c.Seq), nil
+	}
+	return "", nil
+}
+
+// repeated looks for the ticket in the order, and for chip and keys in every order.
+func repeated(tx *Tx, order string, c factory.Candidate) (string, error) {
+	var n int
+	if err := tx.QueryRow(`SELECT count(*) FROM production_record WHERE order_id = $1 AND ticket = $2 AND state <> 'refused'`,
+		order, int64(c.Ticket)).Scan(&n); err != nil {
+		return "", err
+	}
+	if n > 0 {
+		return fmt.Sprintf("ticket %d was used before", c.Ticket), nil
+	}
+	if c.Outcome != wire.Made {
+		return "", nil
+	}
+	for _, q := range []struct {
+		what, query string
+		value       []byte
+	}{
+		{"chip UID", `SELECT order_id, seq FROM production_record WHERE chip = $1 AND state = 'made'`, c.ChipUID},
+		{"identity key", `SELECT order_id, seq FROM production_record WHERE identity = $1 AND state = 'made'`, c.Identity},
+		{"attestation key", `SELECT order_id, seq FROM production_record WHERE attest = $1 AND state = 'made'`, c.Attest},
+	} {
+		var other string
+		var seq int64
+		err := tx.QueryRow(q.query, q.value).Scan(&other, &seq)
+		if err == nil {
+			return fmt.Sprintf("its %s is that of record %d of order %s: a clone", q.what, seq, other), nil
+		}
+		if !errors.Is(err, sql.ErrNoRows) {
+			return "", err
+		}
+	}
+	return "", nil
+}
+
+func alarm(tx *Tx, order string, c factory.Candidate, reason string) (factory.Standing, error) {
+	if _, err := tx.Exec(`INSERT INTO production_alarm (order_id, seq, hash, reason, envelope) VALUES ($1, $2, $3, $4, $5)`,
+		order, int64(c.Seq), c.Hash[:], reason, c.Envelope); err != nil {
+		return factory.Standing{}, err
+	}
+	return factory.Standing{Seq: c.Seq, State: factory.Alarmed, Reason: reason}, tx.Append(c.Alarm(reason))
+}
+
+// Tally implements factory.Store.
+func (db *DB) Tally(ctx context.Context, order string) (t factory.Tally, err error) {
+	err = db.Read().QueryRowContext(ctx, `SELECT count(*), coalesce(max(seq), 0),
+		count(*) FILTER (WHERE state = 'made'), count(*) FILTER (WHERE state = 'scrapped'), count(*) FILTER (WHERE state = 'interrupted'),
+		count(*) FILTER (WHERE state = 'refused') FROM production_record WHERE order_id = $1`, order).Scan(&t.Records, &t.LastSeq, &t.Made, &t.Scrapped, &t.Interrupted, &t.Refused)
+	if err != nil {
+		return t, err
+	}
+	err = db.Read().QueryRowContext(ctx, `SELECT hash FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(t.LastSeq)).Scan(&t.Last)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return t, err
+	}
+	if err := db.Read().QueryRowContext(ctx, `SELECT count(*) FROM production_alarm WHERE order_id = $1`, order).Scan(&t.Alarms); err != nil {
+		return t, err
+	}
+	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM production_record r JOIN device d ON d.id = r.device
+		WHERE r.order_id = $1 AND r.state = 'made' AND d.last_seen > 0`, order).Scan(&t.FirstSeen)
+	return t, err
+}
+
+// PutJobEnd implements factory.Store.
+func (db *DB) PutJobEnd(ctx context.Context, order string, envelope []byte) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE production_order SET job_end = $2 WHERE id = $1 AND (job_end IS NULL OR job_end = $2)`, order, envelope)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return errors.Join(err, factory.ErrChanged)
+		}
+		return nil
+	})
+}
+
+// CloseOrder implements factory.Store.
+func (db *DB) CloseOrder(ctx context.Context, order string, at time.Time, fact ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		o, err := scanOrder(tx.QueryRow(orderColumns+` WHERE id = $1`, order))
+		if err != nil {
+			return err
+		}
+		if o.State != factory.Open {
+			return factory.ErrChanged
+		}
+		o.State, o.Closed, o.ClosedUID = factory.Closed, at, fact.UID
+		doc, err := json.Marshal(o)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`UPDATE production_order SET state = $2, doc = $3 WHERE id = $1`, order, string(o.State), string(doc)); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
