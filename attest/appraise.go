@@ -67,7 +67,7 @@ func (j *Judgement) identity(e wire.Evidence, x Expect) {
 		j.worse(v, Contraindicated, "instance-id: not the attestation key recorded in production")
 	}
 	if e.Device != x.Device {
-		j.worse(v, Contraindicated, "device: the token speaks for %q", e.Device)
+		j.worse(v, Contraindicated, "device: the token speaks for %.64q", e.Device)
 	}
 	if e.Profile != wire.PSAProfile {
 		j.worse(v, Contraindicated, "profile: %q", e.Profile)
@@ -126,14 +126,14 @@ func (j *Judgement) executables(e wire.Evidence, x Expect) {
 func (j *Judgement) hardware(e wire.Evidence, x Expect) {
 	v := &j.Vector.Hardware
 	if e.Hardware != x.Hardware {
-		j.worse(v, Contraindicated, "hardware: revision %q, made as %q", e.Hardware, x.Hardware)
+		j.worse(v, Contraindicated, "hardware: revision %.64q, made as %q", e.Hardware, x.Hardware)
 	}
 	if len(e.POST) == 0 {
 		j.worse(v, Contraindicated, "self-test: no results")
 	}
 	for _, t := range e.POST {
 		if !t.Passed {
-			j.worse(v, Contraindicated, "self-test: %s failed: %s", t.Name, t.Detail)
+			j.worse(v, Contraindicated, "self-test: %.64q failed: %.200q", t.Name, t.Detail)
 		}
 	}
 	virtual := strings.HasPrefix(string(e.Implementation), wire.VirtualImplementation)
@@ -145,9 +145,9 @@ func (j *Judgement) hardware(e wire.Evidence, x Expect) {
 	}
 	s := &j.Vector.StorageOpaque
 	if e.KeyOrigin != x.KeyOrigin {
-		j.worse(s, Contraindicated, "key-origin: says %q, recorded as %q", e.KeyOrigin, x.KeyOrigin)
+		j.worse(s, Contraindicated, "key-origin: says %.64q, recorded as %q", e.KeyOrigin, x.KeyOrigin)
 	}
 	if virtual || (e.KeyOrigin != "tpm" && e.KeyOrigin != "pkcs11") {
-		j.worse(s, Warning, "key-origin: %q is not hardware", e.KeyOrigin)
+		j.worse(s, Warning, "key-origin: %.64q is not hardware", e.KeyOrigin)
 	}
 }

@@ -198,7 +198,8 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	j := Judge(e, x)
 	status := j.Vector.Status()
 	v := Verdict{
-		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release, BootCount: e.BootCount,
+		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release,
+		BootCount: max(e.BootCount, x.BootCount),
 		EAR: EAR{
 			Profile: Profile, IssuedAt: now.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
 			Submods: map[string]Submod{"device": {Status: status, Vector: j.Vector, Policies: []string{"hallmark:" + d.Product}}},
@@ -266,7 +267,7 @@ func build() string {
 
 // Reply is what the device is told.
 func (v Verdict) Reply() wire.AttestReply {
-	return wire.AttestReply{Status: v.Status.String(), Reasons: v.Reasons}
+	return wire.AttestReply{Status: v.Status.String(), Reasons: v.Reasons[:min(len(v.Reasons), 16)]}
 }
 
 // Current gives a device's verdict.

@@ -236,7 +236,8 @@ func (s *Devices) Warrant(ctx context.Context, uid [16]byte) (device.Warrant, er
 		return device.Warrant{}, err
 	}
 	w := device.Warrant{UID: uid}
-	return w, json.Unmarshal(doc, &w.Wire)
+	err = json.Unmarshal(doc, &w.Wire)
+	return w, err
 }
 
 // WarrantDevices implements device.Trust.

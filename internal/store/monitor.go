@@ -1,0 +1,110 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/monitor"
+)
+
+// Monitor implements monitor.Store.
+type Monitor struct{ db *DB }
+
+// Monitor gives the store of stage monitor.
+func (db *DB) Monitor() *Monitor { return &Monitor{db} }
+
+// PutFinding implements monitor.Store.
+func (s *Monitor) PutFinding(ctx context.Context, f monitor.Finding, fact ledger.Fact) error {
+	doc, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
+			f.ID, f.Dedupe, string(f.Kind), string(f.Severity), f.Product, f.Subject, Millis(f.Raised), string(doc))
+		if err != nil {
+			return err
+		}
+		if err := one(res, monitor.ErrOpen); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+// CloseFinding implements monitor.Store.
+func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledger.Fact) error {
+	doc, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE finding SET closed = $1, doc = $2 WHERE id = $3 AND closed = 0`, Millis(f.Closed), string(doc), f.ID)
+		if err != nil {
+			return err
+		}
+		if err := one(res, monitor.ErrClosed); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+func scanFinding(row scanner) (monitor.Finding, error) {
+	var f monitor.Finding
+	var doc []byte
+	err := row.Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return f, monitor.ErrNotFound
+	}
+	if err != nil {
+		return f, err
+	}
+	err = json.Unmarshal(doc, &f)
+	return f, err
+}
+
+// Finding implements monitor.Store.
+func (s *Monitor) Finding(ctx context.Context, id string) (monitor.Finding, error) {
+	return scanFinding(s.db.Read().QueryRowContext(ctx, `SELECT doc FROM finding WHERE id = $1`, id))
+}
+
+// OpenFinding implements monitor.Store.
+func (s *Monitor) OpenFinding(ctx context.Context, dedupe string) (monitor.Finding, error) {
+	return scanFinding(s.db.Read().QueryRowContext(ctx, `SELECT doc FROM finding WHERE dedupe = $1 AND closed = 0`, dedupe))
+}
+
+// Findings implements monitor.Store.
+func (s *Monitor) Findings(ctx context.Context, q monitor.Query) ([]monitor.Finding, error) {
+	return collect(ctx, s.db, scanFinding, `SELECT doc FROM finding WHERE id > $1 AND ($2 = '' OR product = $2) AND ($3 = '' OR subject = $3)
+		AND ($4 = '' OR kind = $4) AND (NOT $5 OR closed = 0) ORDER BY id LIMIT $6`,
+		q.After, q.Product, q.Subject, string(q.Kind), q.OpenOnly, q.Limit)
+}
+
+// Silent implements monitor.Store.
+func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Time, limit int) ([]monitor.Silence, error) {
+	last, join := `d.last_seen`, ``
+	switch kind {
+	case monitor.NoCheckin:
+	case monitor.NoAttestation:
+		last, join = `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`
+	default:
+		return nil, fmt.Errorf("silence of kind %q", kind)
+	}
+	return collect(ctx, s.db, func(row scanner) (monitor.Silence, error) {
+		var out monitor.Silence
+		var at int64
+		err := row.Scan(&out.Device, &out.Product, &at)
+		out.Last = Time(at)
+		return out, err
+	}, `SELECT d.id, d.product, `+last+` FROM device d`+join+`
+		WHERE d.state IN ('onboarded', 'active', 'quarantined') AND d.since < $1 AND `+last+` < $1
+		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $2 || '/' || d.id) ORDER BY d.id LIMIT $3`,
+		Millis(before), string(kind), limit)
+}

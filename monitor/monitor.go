@@ -1,0 +1,228 @@
+// Package monitor turns what is wrong into findings that somebody, or a reaction, has to deal with.
+//
+// Stage 3, field. A finding is raised from a fact (a bad verdict, a refused directive, a failed update, a device that says what
+// cannot be true) or from silence (overdue check-in or attestation). What it guarantees: one open finding for one trouble, however
+// often it shows (the dedupe key); raising and closing are facts, with the fact that led there as cause; silence is looked for, so
+// that a device that says nothing does not pass for one that is well. It trusts the facts it is given.
+package monitor
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// Kind says what is wrong.
+type Kind string
+
+// The kinds.
+const (
+	BadVerdict     Kind = "attestation.contraindicated"
+	NoCheckin      Kind = "checkin.overdue"
+	NoAttestation  Kind = "attestation.overdue"
+	Refusals       Kind = "directives.refused"
+	FailedUpdate   Kind = "update.failed"
+	Unhealthy      Kind = "device.unhealthy"
+	CloneSuspected Kind = "clone.suspected"
+)
+
+// Severity orders findings for people.
+type Severity string
+
+// The severities.
+const (
+	Low      Severity = "low"
+	Medium   Severity = "medium"
+	High     Severity = "high"
+	Critical Severity = "critical"
+)
+
+// Finding is one trouble.
+type Finding struct {
+	ID       string      `json:"id"`
+	Dedupe   string      `json:"dedupe"` // default: kind and subject
+	Kind     Kind        `json:"kind"`
+	Severity Severity    `json:"severity"`
+	Product  string      `json:"product"`
+	Subject  string      `json:"subject"` // a device ID, mostly
+	Text     string      `json:"text"`
+	Cause    *ledger.Ref `json:"cause,omitempty"`
+	Raised   time.Time   `json:"raised"`
+	Closed   time.Time   `json:"closed,omitzero"`
+	By       string      `json:"closed_by,omitempty"`
+	Reason   string      `json:"closed_reason,omitempty"`
+}
+
+// Query selects findings; empty fields do not select.
+type Query struct {
+	Product, Subject string
+	Kind             Kind
+	OpenOnly         bool
+	After            string // ID
+	Limit            int    // at most 1000, which 0 means
+}
+
+// Silence is a device that has not been heard of in time.
+type Silence struct {
+	Device, Product string
+	Last            time.Time // zero: never
+}
+
+// Errors of the store.
+var (
+	ErrNotFound = errors.New("not found")
+	ErrOpen     = errors.New("an open finding has this dedupe key")
+	ErrClosed   = errors.New("closed already")
+)
+
+// Store keeps findings. Writes are durable, with their fact, when they return nil.
+type Store interface {
+	// PutFinding returns ErrOpen when one with the dedupe key is open.
+	PutFinding(ctx context.Context, f Finding, fact ledger.Fact) error
+	// CloseFinding returns ErrClosed when it is.
+	CloseFinding(ctx context.Context, f Finding, fact ledger.Fact) error
+	// Finding and OpenFinding find by ID and by dedupe key; ErrNotFound.
+	Finding(ctx context.Context, id string) (Finding, error)
+	OpenFinding(ctx context.Context, dedupe string) (Finding, error)
+	// Findings gives a page in the order of ID.
+	Findings(ctx context.Context, q Query) ([]Finding, error)
+	// Silent lists working devices that were not seen (kind NoCheckin) or have no verdict (NoAttestation) since before, and have
+	// no open finding of that kind, at most limit.
+	Silent(ctx context.Context, kind Kind, before time.Time, limit int) ([]Silence, error)
+}
+
+// Config is what a Service needs.
+type Config struct {
+	Store       Store
+	Guard       *access.Guard
+	CheckinDue  time.Duration    // silence longer than this is a finding; default 1 h
+	AttestDue   time.Duration    // default 3 h
+	Now         func() time.Time // default time.Now
+	SweepAtOnce int              // devices a sweep takes at most of each kind; default 1000
+}
+
+// Service keeps the findings.
+type Service struct{ cfg Config }
+
+// NewService checks cfg and fills its defaults.
+func NewService(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Guard == nil {
+		return nil, errors.New("monitor: the store or the guard is missing")
+	}
+	if cfg.CheckinDue == 0 {
+		cfg.CheckinDue = time.Hour
+	}
+	if cfg.AttestDue == 0 {
+		cfg.AttestDue = 3 * time.Hour
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.SweepAtOnce == 0 {
+		cfg.SweepAtOnce = 1000
+	}
+	return &Service{cfg: cfg}, nil
+}
+
+// Raise opens a finding. When one with its dedupe key is open, that one is returned and nothing is written.
+func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (Finding, error) {
+	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product}
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, res); err != nil {
+		return Finding{}, err
+	}
+	if f.Kind == "" || f.Subject == "" || len(f.Text) > 4096 {
+		return Finding{}, fault.New(fault.Invalid, "finding.invalid", "a finding without kind or subject, or with more than 4096 bytes of text", "name both")
+	}
+	if f.Dedupe == "" {
+		f.Dedupe = string(f.Kind) + "/" + f.Subject
+	}
+	if f.Severity == "" {
+		f.Severity = Medium
+	}
+	now := s.cfg.Now().UTC()
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
+	f.ID = fmt.Sprintf("%011x", now.UnixMilli()) + hex.EncodeToString(id[:])
+	f.Raised, f.Closed, f.By, f.Reason = now, time.Time{}, "", ""
+	data, err := json.Marshal(f)
+	if err != nil {
+		return Finding{}, err
+	}
+	err = s.cfg.Store.PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, now, caller.ID, f.Subject, f.Cause, data))
+	if errors.Is(err, ErrOpen) {
+		return s.cfg.Store.OpenFinding(ctx, f.Dedupe)
+	}
+	return f, err
+}
+
+// Close ends a finding, with the reason.
+func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason string, cause *ledger.Ref) error {
+	f, err := s.cfg.Store.Finding(ctx, id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return err
+	}
+	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product}
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, res); err != nil {
+		return err
+	}
+	if errors.Is(err, ErrNotFound) {
+		return fault.New(fault.NotFound, "finding.unknown", fmt.Sprintf("no finding %q", id), "")
+	}
+	now := s.cfg.Now().UTC()
+	f.Closed, f.By, f.Reason = now, caller.ID, reason
+	data, err := json.Marshal(f)
+	if err != nil {
+		return err
+	}
+	err = s.cfg.Store.CloseFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingClosed, now, caller.ID, f.Subject, cause, data))
+	if errors.Is(err, ErrClosed) {
+		return fault.New(fault.Conflict, "finding.closed", fmt.Sprintf("finding %s is closed already", id), "")
+	}
+	return err
+}
+
+// List gives a page of findings.
+func (s *Service) List(ctx context.Context, caller access.Caller, q Query) ([]Finding, error) {
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: q.Subject, Product: q.Product}); err != nil {
+		return nil, err
+	}
+	if q.Limit <= 0 || q.Limit > 1000 {
+		q.Limit = 1000
+	}
+	return s.cfg.Store.Findings(ctx, q)
+}
+
+// Sweep raises a finding for each device that is overdue at now, and tells how many. Call it again when it took as many as it may
+// at once.
+func (s *Service) Sweep(ctx context.Context, now time.Time) (int, error) {
+	n := 0
+	for _, k := range []struct {
+		kind Kind
+		due  time.Duration
+		what string
+	}{{NoCheckin, s.cfg.CheckinDue, "checked in"}, {NoAttestation, s.cfg.AttestDue, "attested"}} {
+		silent, err := s.cfg.Store.Silent(ctx, k.kind, now.Add(-k.due), s.cfg.SweepAtOnce)
+		if err != nil {
+			return n, err
+		}
+		for _, d := range silent {
+			text := fmt.Sprintf("has never %s since it was onboarded", k.what)
+			if !d.Last.IsZero() {
+				text = fmt.Sprintf("last %s at %s, more than %s ago", k.what, d.Last.Format(time.RFC3339), k.due)
+			}
+			if _, err := s.Raise(ctx, access.Internal("monitor"), Finding{Kind: k.kind, Severity: Medium, Product: d.Product, Subject: d.Device, Text: text}); err != nil {
+				return n, err
+			}
+			n++
+		}
+	}
+	return n, nil
+}
