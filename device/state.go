@@ -36,8 +36,8 @@ func States() []State {
 // Event is what happens to a device.
 type Event string
 
-// The events. Release also ends a quarantine whose time to live ran out; Find and Clear lead into quarantine, because a device
-// that was out of sight has to prove itself before it works again.
+// The events. Release also ends a quarantine whose time to live ran out. A device that was lost, or whose end was called off, has
+// to enrol again with its identity from the factory; one that was suspected stays in quarantine until it is released.
 const (
 	Provision  Event = "provision"    // the factory made it
 	Onboard    Event = "onboard"      // it enrolled over the network
@@ -105,7 +105,7 @@ func next(from State, ev Event) (State, bool) {
 	case Retire:
 		return Decommissioning, from == Provisioned || from == Onboarded || inField(from) || from == Lost || from == Suspected
 	case Reinstate:
-		return Quarantined, from == Decommissioning
+		return Provisioned, from == Decommissioning
 	case Wiped:
 		return Decommissioned, from == Decommissioning
 	case Dispose:
@@ -113,9 +113,9 @@ func next(from State, ev Event) (State, bool) {
 	case Lose:
 		return Lost, from == Provisioned || from == Onboarded || inField(from) || from == Decommissioning || from == Suspected
 	case Find:
-		return Quarantined, from == Lost
+		return Provisioned, from == Lost
 	case Suspect:
-		return Suspected, from == Onboarded || inField(from) || from == Lost
+		return Suspected, from == Onboarded || inField(from)
 	case Clear:
 		return Quarantined, from == Suspected
 	}

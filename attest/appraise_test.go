@@ -1,0 +1,93 @@
+package attest
+
+import (
+	"bytes"
+	"strings"
+	"testing"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func b32(b byte) []byte { return bytes.Repeat([]byte{b}, 32) }
+
+func good() (wire.Evidence, Expect) {
+	instance := append([]byte{1}, b32(2)...)
+	e := wire.Evidence{
+		Nonce: b32(1), InstanceID: instance, Profile: wire.PSAProfile, ClientID: 1, Lifecycle: wire.LifecycleSecured, Implementation: b32(3),
+		Components: []wire.Measured{{Type: "BL", Value: b32(8), SignerID: b32(5)}, {Type: "App", Value: b32(4), SignerID: b32(5)}},
+		Device:     "d", Hardware: "A", DebugLocked: true, BootCount: 7, Counter: 3, POST: []wire.TestResult{{Name: "ram", Passed: true}}, KeyOrigin: "tpm",
+	}
+	return e, Expect{
+		Device: "d", Hardware: "A", InstanceID: instance, Nonce: b32(1), KeyOrigin: "tpm", Counter: 3, BootCount: 7,
+		References: []Reference{{Release: b32(9), Name: "app", Digest: b32(4), Counter: 3}},
+	}
+}
+
+func TestEveryClaimCanFail(t *testing.T) {
+	e, x := good()
+	if j := Judge(e, x); j.Vector.Status() != Affirming || len(j.Reasons) != 0 || !bytes.Equal(j.Release, b32(9)) {
+		t.Fatalf("good evidence: %+v", j)
+	}
+	virtual := func(e *wire.Evidence) {
+		e.Virtual, e.Implementation = true, append([]byte(wire.VirtualImplementation), make([]byte, 16)...)
+	}
+	for _, c := range []struct {
+		name   string
+		spoil  func(e *wire.Evidence, x *Expect)
+		want   Tier
+		reason string
+	}{
+		{"nonce", func(e *wire.Evidence, _ *Expect) { e.Nonce = b32(7) }, Contraindicated, "nonce:"},
+		{"no nonce asked for", func(_ *wire.Evidence, x *Expect) { x.Nonce = nil }, Contraindicated, "nonce:"},
+		{"nonce empty on both sides", func(e *wire.Evidence, x *Expect) { e.Nonce, x.Nonce = nil, nil }, Contraindicated, "nonce:"},
+		{"instance", func(e *wire.Evidence, _ *Expect) { e.InstanceID = append([]byte{1}, b32(6)...) }, Contraindicated, "instance-id:"},
+		{"device", func(e *wire.Evidence, _ *Expect) { e.Device = "other" }, Contraindicated, "device:"},
+		{"profile", func(e *wire.Evidence, _ *Expect) { e.Profile = "x" }, Contraindicated, "profile:"},
+		{"boot count", func(e *wire.Evidence, _ *Expect) { e.BootCount = 6 }, Contraindicated, "boot-count:"},
+		{"life cycle unknown", func(e *wire.Evidence, _ *Expect) { e.Lifecycle = 0 }, Contraindicated, "life-cycle:"},
+		{"life cycle debug", func(e *wire.Evidence, _ *Expect) { e.Lifecycle = wire.LifecycleDebug }, Contraindicated, "life-cycle:"},
+		{"debug", func(e *wire.Evidence, _ *Expect) { e.DebugLocked = false }, Contraindicated, "debug:"},
+		{"counter", func(e *wire.Evidence, _ *Expect) { e.Counter = 2 }, Contraindicated, "security-counter:"},
+		{"unknown code", func(e *wire.Evidence, _ *Expect) { e.Components[1].Value = b32(0) }, Contraindicated, "executables:"},
+		{"withdrawn floor", func(_ *wire.Evidence, x *Expect) { x.References[0].Counter = 2 }, Contraindicated, "executables:"},
+		{"no application", func(e *wire.Evidence, _ *Expect) { e.Components = e.Components[:1] }, Contraindicated, "executables:"},
+		{"a second, unknown application", func(e *wire.Evidence, _ *Expect) {
+			e.Components = append(e.Components, wire.Measured{Type: "App", Value: b32(0), SignerID: b32(5)})
+		}, Contraindicated, "executables:"},
+		{"no references", func(_ *wire.Evidence, x *Expect) { x.References = nil }, None, "references:"},
+		{"hardware", func(e *wire.Evidence, _ *Expect) { e.Hardware = "B" }, Contraindicated, "hardware:"},
+		{"no self test", func(e *wire.Evidence, _ *Expect) { e.POST = nil }, Contraindicated, "self-test:"},
+		{"failed self test", func(e *wire.Evidence, _ *Expect) { e.POST[0].Passed = false }, Contraindicated, "self-test:"},
+		{"virtual, not allowed", func(e *wire.Evidence, _ *Expect) { virtual(e) }, Contraindicated, "virtual:"},
+		{"virtual, allowed", func(e *wire.Evidence, x *Expect) { virtual(e); x.AllowVirtual = true }, Warning, "key-origin:"},
+		{"virtual that hides it", func(e *wire.Evidence, x *Expect) { virtual(e); e.Virtual, x.AllowVirtual = false, true }, Contraindicated, "virtual:"},
+		{"soft key", func(e *wire.Evidence, x *Expect) { e.KeyOrigin, x.KeyOrigin = "soft", "soft" }, Warning, "key-origin:"},
+		{"key origin embellished", func(_ *wire.Evidence, x *Expect) { x.KeyOrigin = "soft" }, Contraindicated, "key-origin:"},
+	} {
+		e, x := good()
+		c.spoil(&e, &x)
+		j := Judge(e, x)
+		if got := j.Vector.Status(); got != c.want {
+			t.Errorf("%s: %v, want %v (%v)", c.name, got, c.want, j.Reasons)
+		}
+		if len(j.Reasons) == 0 || !strings.HasPrefix(j.Reasons[0], c.reason) {
+			t.Errorf("%s: reasons %q, want %s first", c.name, j.Reasons, c.reason)
+		}
+	}
+}
+
+func TestStatusIsNeverBetterThanTheWorst(t *testing.T) {
+	all := []Tier{Malfunction, None, Affirming, Warning, Contraindicated, CryptoFailed}
+	for _, a := range all {
+		for _, b := range all {
+			v := Vector{InstanceIdentity: a, Configuration: b, Executables: Affirming, Hardware: Affirming, StorageOpaque: Affirming}
+			got := v.Status()
+			bad := a >= Contraindicated || b >= Contraindicated
+			unknown := a <= None || b <= None
+			switch {
+			case bad && got != Contraindicated, !bad && unknown && got != None, !bad && !unknown && got != max(a, b):
+				t.Errorf("%d and %d: %d", a, b, got)
+			}
+		}
+	}
+}
