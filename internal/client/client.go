@@ -1,0 +1,286 @@
+// Package client calls the API: the command line, the demo and tests go through it, as any outsider would.
+//
+// Over all stages. It holds no logic: one method an operation, the server's problems as errors.
+package client
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Client is one caller's line to one instance.
+type Client struct {
+	base, token string
+	http        *http.Client
+}
+
+// New makes a client of the instance at base, http(s)://host:port, with an access token. tlsConfig may be nil.
+func New(base, token string, tlsConfig *tls.Config) *Client {
+	return &Client{
+		base: strings.TrimSuffix(base, "/"), token: token,
+		http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: 16}},
+	}
+}
+
+// As gives a client of another caller on the same instance.
+func (c *Client) As(token string) *Client { return &Client{base: c.base, token: token, http: c.http} }
+
+// Problem is what the server answered instead of success (RFC 9457).
+type Problem struct {
+	Type   string `json:"type"`
+	Title  string `json:"title"`
+	Status int    `json:"status"`
+	Detail string `json:"detail"`
+	Errors []struct {
+		Message  string `json:"message"`
+		Location string `json:"location"`
+	} `json:"errors"`
+}
+
+func (p *Problem) Error() string {
+	s := p.Detail
+	for _, e := range p.Errors {
+		s += "; " + e.Location + ": " + e.Message
+	}
+	if s == "" {
+		s = p.Title
+	}
+	return s
+}
+
+// Code gives a problem's stable code, "order.quota"; empty when err is no problem of the server's.
+func Code(err error) string {
+	var p *Problem
+	if !errors.As(err, &p) {
+		return ""
+	}
+	return strings.TrimPrefix(p.Type, "urn:hallmark:fault:")
+}
+
+const maxReply = 256 << 20
+
+func (c *Client) call(ctx context.Context, method, path, contentType string, in io.Reader, out any) error {
+	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, in)
+	if err != nil {
+		return err
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	if in != nil {
+		req.Header.Set("Content-Type", contentType)
+	}
+	resp, err := c.http.Do(req)
+	if err != nil {
+		return fmt.Errorf("%w; is `hallmark serve` running there?", err)
+	}
+	defer resp.Body.Close()
+	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
+	if err != nil {
+		return err
+	}
+	if resp.StatusCode >= 300 {
+		p := &Problem{Status: resp.StatusCode, Title: resp.Status}
+		if json.Unmarshal(data, p) != nil {
+			p.Detail = strings.TrimSpace(string(data[:min(len(data), 512)]))
+		}
+		return p
+	}
+	if out == nil || len(data) == 0 {
+		return nil
+	}
+	if err := json.Unmarshal(data, out); err != nil {
+		return fmt.Errorf("%s %s: the answer is not what this version of hallmark knows: %w", method, path, err)
+	}
+	return nil
+}
+
+func get[T any](ctx context.Context, c *Client, path string) (out T, err error) {
+	return out, c.call(ctx, http.MethodGet, path, "", nil, &out)
+}
+
+func post[T any](ctx context.Context, c *Client, path string, in any) (out T, err error) {
+	var body io.Reader
+	if in != nil {
+		data, err := json.Marshal(in)
+		if err != nil {
+			return out, err
+		}
+		body = bytes.NewReader(data)
+	}
+	return out, c.call(ctx, http.MethodPost, path, "application/json", body, &out)
+}
+
+// Token issues an access token.
+func (c *Client) Token(ctx context.Context, s httpapi.TokenSpec) (string, error) {
+	r, err := post[httpapi.TokenReply](ctx, c, "/tokens", s)
+	return r.Secret, err
+}
+
+// Summary counts the fleet.
+func (c *Client) Summary(ctx context.Context) (fleet.Summary, error) {
+	return get[fleet.Summary](ctx, c, "/fleet")
+}
+
+// Devices gives a page of the fleet list.
+func (c *Client) Devices(ctx context.Context, q fleet.Query) (httpapi.DevicePage, error) {
+	v := url.Values{}
+	for k, s := range map[string]string{"product": q.Product, "state": q.State, "after": q.After} {
+		if s != "" {
+			v.Set(k, s)
+		}
+	}
+	if q.Limit > 0 {
+		v.Set("limit", fmt.Sprint(q.Limit))
+	}
+	return get[httpapi.DevicePage](ctx, c, "/devices?"+v.Encode())
+}
+
+// AllDevices gives every device of a product.
+func (c *Client) AllDevices(ctx context.Context, productID string) ([]fleet.Device, error) {
+	var out []fleet.Device
+	for after := ""; ; {
+		p, err := c.Devices(ctx, fleet.Query{Product: productID, After: after, Limit: 200})
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, p.Devices...)
+		if after = p.Next; after == "" {
+			return out, nil
+		}
+	}
+}
+
+// Device shows one device.
+func (c *Client) Device(ctx context.Context, id string) (httpapi.DeviceDetail, error) {
+	return get[httpapi.DeviceDetail](ctx, c, "/devices/"+url.PathEscape(id))
+}
+
+// Entry gives an entry of a log with its proof.
+func (c *Client) Entry(ctx context.Context, log string, index uint64) (httpapi.Entry, error) {
+	return get[httpapi.Entry](ctx, c, fmt.Sprintf("/log/%s/entries/%d", url.PathEscape(log), index))
+}
+
+// CreateProduct creates a product.
+func (c *Client) CreateProduct(ctx context.Context, p product.Product) (product.Product, error) {
+	return post[product.Product](ctx, c, "/products", p)
+}
+
+// OEM gives what a station must pin.
+func (c *Client) OEM(ctx context.Context) (factory.OEMFile, error) {
+	return get[factory.OEMFile](ctx, c, "/oem")
+}
+
+// CreateOrder orders devices.
+func (c *Client) CreateOrder(ctx context.Context, r httpapi.OrderRequest) (httpapi.OrderReply, error) {
+	return post[httpapi.OrderReply](ctx, c, "/orders", r)
+}
+
+// ImportRecords brings in what a station exported.
+func (c *Client) ImportRecords(ctx context.Context, order string, file []byte) (factory.ImportReport, error) {
+	return post[factory.ImportReport](ctx, c, "/orders/"+url.PathEscape(order)+"/records", httpapi.RecordsRequest{File: file})
+}
+
+// Reconcile compares what was ordered with what was made.
+func (c *Client) Reconcile(ctx context.Context, order string) (factory.Reconciliation, error) {
+	return get[factory.Reconciliation](ctx, c, "/orders/"+url.PathEscape(order)+"/reconciliation")
+}
+
+// CloseOrder closes an order.
+func (c *Client) CloseOrder(ctx context.Context, order string) (factory.Reconciliation, error) {
+	return post[factory.Reconciliation](ctx, c, "/orders/"+url.PathEscape(order)+"/close", nil)
+}
+
+// Upload stores an artifact and gives its digest.
+func (c *Client) Upload(ctx context.Context, productID, name string, data io.Reader) ([]byte, error) {
+	var a httpapi.ArtifactView
+	path := "/products/" + url.PathEscape(productID) + "/artifacts/" + url.PathEscape(name)
+	if err := c.call(ctx, http.MethodPost, path, "application/octet-stream", data, &a); err != nil {
+		return nil, err
+	}
+	return hex.DecodeString(a.Digest)
+}
+
+// Propose proposes a release.
+func (c *Client) Propose(ctx context.Context, s release.Spec) (httpapi.ReleaseView, error) {
+	return post[httpapi.ReleaseView](ctx, c, "/releases", s)
+}
+
+// Release shows a release by its digest in hex.
+func (c *Client) Release(ctx context.Context, digest string) (httpapi.ReleaseView, error) {
+	return get[httpapi.ReleaseView](ctx, c, "/releases/"+digest)
+}
+
+// Approve adds a signature.
+func (c *Client) Approve(ctx context.Context, digest string, envelope []byte) (httpapi.ReleaseView, error) {
+	return post[httpapi.ReleaseView](ctx, c, "/releases/"+digest+"/approvals", httpapi.Envelope{Envelope: envelope})
+}
+
+// Publish publishes a release.
+func (c *Client) Publish(ctx context.Context, digest string) (httpapi.ReleaseView, error) {
+	return post[httpapi.ReleaseView](ctx, c, "/releases/"+digest+"/publish", nil)
+}
+
+// CreateRollout creates and StartRollout starts a rollout.
+func (c *Client) CreateRollout(ctx context.Context, s rollout.Spec) (rollout.Rollout, error) {
+	return post[rollout.Rollout](ctx, c, "/rollouts", s)
+}
+
+// StartRollout starts one that was created.
+func (c *Client) StartRollout(ctx context.Context, id string) (rollout.Resolved, error) {
+	return post[rollout.Resolved](ctx, c, "/rollouts/"+url.PathEscape(id)+"/start", nil)
+}
+
+// Rollout shows one.
+func (c *Client) Rollout(ctx context.Context, id string) (httpapi.RolloutStatus, error) {
+	return get[httpapi.RolloutStatus](ctx, c, "/rollouts/"+url.PathEscape(id))
+}
+
+// Command commands devices.
+func (c *Client) Command(ctx context.Context, r httpapi.CommandRequest) (string, error) {
+	out, err := post[httpapi.CommandReply](ctx, c, "/commands", r)
+	return out.ID, err
+}
+
+// CommandOf shows a command.
+func (c *Client) CommandOf(ctx context.Context, id string) (httpapi.CommandView, error) {
+	return get[httpapi.CommandView](ctx, c, "/commands/"+url.PathEscape(id))
+}
+
+// Warrant submits an offline warrant.
+func (c *Client) Warrant(ctx context.Context, envelope []byte, devices []string) (httpapi.WarrantReply, error) {
+	return post[httpapi.WarrantReply](ctx, c, "/warrants", httpapi.WarrantRequest{Envelope: envelope, Devices: devices})
+}
+
+// PublishBundle publishes a product's next trust bundle.
+func (c *Client) PublishBundle(ctx context.Context, envelope []byte) (wire.Bundle, error) {
+	return post[wire.Bundle](ctx, c, "/bundles", httpapi.Envelope{Envelope: envelope})
+}
+
+// GrantStream lets a reader read a stream.
+func (c *Client) GrantStream(ctx context.Context, g telemetry.Grant) error {
+	_, err := post[telemetry.Grant](ctx, c, "/streams/grants", g)
+	return err
+}
+
+// ReadStream reads a stream.
+func (c *Client) ReadStream(ctx context.Context, r telemetry.ReadRequest) (telemetry.ReadReply, error) {
+	return post[telemetry.ReadReply](ctx, c, "/streams/read", r)
+}
