@@ -1,0 +1,172 @@
+package store_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+type silentAudit struct{}
+
+func (silentAudit) Record(context.Context, access.Decision) error { return nil }
+
+// proofs is a ledger that proves facts only once they are witnessed.
+type proofs struct{ witnessed bool }
+
+func (p *proofs) Locate(context.Context, [16]byte) (ledger.Ref, bool, error) {
+	return ledger.Ref{Log: ledger.Control, Index: 1}, p.witnessed, nil
+}
+
+func (p *proofs) Logged(context.Context, [16]byte) (wire.Logged, error) {
+	if !p.witnessed {
+		return wire.Logged{}, ledger.ErrNotYetWitnessed
+	}
+	return wire.Logged{Entry: []byte{1}}, nil
+}
+
+type noReleases struct{}
+
+func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {
+	return wire.Logged{}, errors.New("no release")
+}
+
+const devID = "00112233445566778899aabbccddeeff"
+
+func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.PrivateKey) {
+	t.Helper()
+	db := storetest.Open(t)
+	if err := db.Write(t.Context(), func(tx *store.Tx) error {
+		return store.PutProvisioned(tx, store.ProvisionedRow{
+			ID: devID, Product: "pump", Hardware: "A", Order: "o", Station: "s", At: time.Unix(1, 0), AttestKey: []byte{1}, KeyOrigin: "soft",
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	guard, err := access.NewGuard(silentAudit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, s := &proofs{}, db.Devices()
+	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Guard: guard, Ledger: l, Releases: noReleases{}, Authority: key})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ev := range []device.Event{device.Onboard, device.Activate} {
+		if _, err := svc.Move(t.Context(), access.Internal("test"), devID, ev, nil, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return db, svc, l, key
+}
+
+func checkin() wire.Checkin {
+	return wire.Checkin{Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: 1, Healthy: true, Version: "1.0.0"}
+}
+
+func TestACommandReachesItsDeviceOnceItIsWitnessed(t *testing.T) {
+	db, svc, l, key := deviceBench(t)
+	ctx, me := t.Context(), access.DeviceCaller(devID)
+	id, err := svc.Command(ctx, access.Internal("test"), device.Instruction{Product: "pump", Act: wire.ActQuarantine, Devices: []string{devID}, Reason: "why"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := svc.Checkin(ctx, me, devID, checkin())
+	if err != nil || r.Delivery != nil || r.NextPoll != 5000 {
+		t.Fatalf("not witnessed: %+v, %v", r, err)
+	}
+	l.witnessed = true
+	var directive wire.Directive
+	for want := uint64(1); want <= 2; want++ {
+		if r, err = svc.Checkin(ctx, me, devID, checkin()); err != nil {
+			t.Fatal(err)
+		}
+		d, err := wire.DecodeDelivery(r.Delivery)
+		if err != nil {
+			t.Fatal(err)
+		}
+		payload, err := wire.Verify1(wire.TypeDirective, d.Directive, key.Public())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if directive, err = wire.DecodeDirective(payload); err != nil || directive.Counter != want || directive.Device != devID {
+			t.Fatalf("directive %+v, %v", directive, err)
+		}
+	}
+	in := checkin()
+	in.Counter, in.State = 2, "quarantined"
+	in.Results = []wire.Result{{Command: directive.Command, Act: wire.ActQuarantine, Outcome: wire.OutcomeDone, Seq: 1}}
+	if r, err = svc.Checkin(ctx, me, devID, in); err != nil || r.Standing != "quarantined" || r.AckedSeq != 1 || r.Delivery != nil {
+		t.Fatalf("after the result: %+v, %v", r, err)
+	}
+	before := count(t, db)
+	if r, err = svc.Checkin(ctx, me, devID, in); err != nil || r.AckedSeq != 1 || count(t, db) != before {
+		t.Fatalf("resent result was taken again: %+v, %v", r, err)
+	}
+	status, err := svc.CommandStatus(ctx, access.Internal("test"), id)
+	if err != nil || status[device.Done] != 1 || len(status) != 1 {
+		t.Fatalf("%v, %v", status, err)
+	}
+}
+
+func TestCommandsThatMayNotBe(t *testing.T) {
+	db, svc, _, _ := deviceBench(t)
+	before := count(t, db)
+	for name, in := range map[string]device.Instruction{
+		"another product": {Product: "lamp", Act: wire.ActReset, Devices: []string{devID}},
+		"unknown device":  {Product: "pump", Act: wire.ActReset, Devices: []string{devID, strings.Repeat("f", 32)}},
+		"no warrant":      {Product: "pump", Act: wire.ActWipe, Devices: []string{devID}},
+		"no release":      {Product: "pump", Act: wire.ActInstall, Devices: []string{devID}},
+	} {
+		if _, err := svc.Command(t.Context(), access.Internal("test"), in); err == nil {
+			t.Errorf("%s: accepted", name)
+		}
+	}
+	if _, err := svc.Checkin(t.Context(), access.DeviceCaller("other"), devID, checkin()); err == nil {
+		t.Error("one device checked in for another")
+	}
+	if n := count(t, db); n != before {
+		t.Errorf("%d facts of refused commands", n-before)
+	}
+}
+
+func TestWhatCannotBeTrueOfOneDeviceIsSaidOnce(t *testing.T) {
+	_, svc, _, _ := deviceBench(t)
+	in := checkin()
+	for _, boots := range []uint64{5, 3, 6, 2} {
+		in.BootCount = boots
+		if _, err := svc.Checkin(t.Context(), access.DeviceCaller(devID), devID, in); err != nil {
+			t.Fatal(err)
+		}
+	}
+	d, err := svc.Get(t.Context(), access.Internal("test"), devID)
+	if err != nil || d.Twin.Suspect == "" || d.Twin.BootCount != 6 {
+		t.Fatalf("%+v, %v", d.Twin, err)
+	}
+}
+
+func BenchmarkCheckinNoChange(b *testing.B) {
+	_, svc, _, _ := deviceBench(b)
+	me, in := access.DeviceCaller(devID), checkin()
+	for b.Loop() {
+		if _, err := svc.Checkin(b.Context(), me, devID, in); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
