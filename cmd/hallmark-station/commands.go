@@ -1,0 +1,246 @@
+package main
+
+import (
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/station"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func (a *app) initCommand() *cobra.Command {
+	var cfg station.Config
+	cmd := &cobra.Command{
+		Use: "init", Short: "Begin a station: make its record key", Args: cobra.NoArgs,
+		Long: "Begin a station in --dir and make its record key.\n\nWith --pkcs11-module the keys live in that token, which must be initialised and hold nothing else.\nWithout it they live in a file encrypted under the PIN: good for trials, and the descriptor says so.",
+		RunE: func(cmd *cobra.Command, _ []string) (err error) {
+			if (cfg.Module == "") != (cfg.Token == "") {
+				return fault.New(fault.Invalid, "station.module", "--pkcs11-module and --token-label belong together", "")
+			}
+			pin, err := a.pin(cmd)
+			if err != nil {
+				return err
+			}
+			defer clear(pin)
+			if err := station.WriteConfig(a.dir, cfg); err != nil {
+				return err
+			}
+			m, err := a.create(cfg, pin)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, m.Close()) }()
+			s, err := station.Open(a.dir, m)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, s.Close()) }()
+			id, info := s.ID(), s.Info()
+			if !info.Templated {
+				fmt.Fprintln(cmd.ErrOrStderr(), "note: module \"soft\": no hardware protects the keys of this station; the OEM sees that in its descriptor")
+			}
+			return a.say(cmd, map[string]string{"station": cfg.Name, "id": hex.EncodeToString(id[:]), "module": info.Name, "serial": info.Serial},
+				"station "+cfg.Name+" ("+info.Name+", serial "+info.Serial+")", "fingerprint "+hex.EncodeToString(id[:]))
+		},
+	}
+	cmd.Flags().StringVar(&cfg.Name, "name", "station", "the station's name, in descriptors")
+	cmd.Flags().StringVar(&cfg.Module, "pkcs11-module", "", "path of a PKCS#11 library")
+	cmd.Flags().StringVar(&cfg.Token, "token-label", "", "label of the token")
+	return cmd
+}
+
+func (a *app) trustCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "trust OEM-FILE", Short: "Take orders from an OEM: pin its root and order key, make its wrapping keys", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := readFile(args[0], 64<<10)
+			if err != nil {
+				return err
+			}
+			oem, err := station.DecodeOEM(b)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd, func(s *station.Station) error {
+				if err := s.Trust(oem); err != nil {
+					return err
+				}
+				return a.say(cmd, map[string]string{"oem": oem.ID, "fingerprint": oem.Fingerprint()},
+					"OEM "+oem.ID+" pinned", "fingerprint "+oem.Fingerprint()+" (compare it with the OEM by another way)")
+			})
+		},
+	}
+}
+
+func (a *app) descriptorCommand() *cobra.Command {
+	var oem, out string
+	cmd := &cobra.Command{
+		Use: "descriptor", Short: "Write the signed description of this station for an OEM", Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return a.with(cmd, func(s *station.Station) error {
+				d, err := s.Descriptor(oem, time.Now())
+				if err != nil {
+					return err
+				}
+				if err := writeOut(out, d); err != nil {
+					return err
+				}
+				id := s.ID()
+				return a.say(cmd, map[string]string{"file": out, "station": hex.EncodeToString(id[:])},
+					"descriptor for "+oem+" in "+out, "fingerprint "+hex.EncodeToString(id[:])+" (tell it to the OEM by another way)")
+			})
+		},
+	}
+	cmd.Flags().StringVar(&oem, "oem", "", "the OEM it is for")
+	cmd.Flags().StringVarP(&out, "out", "o", "station.hmd", "file to write")
+	_ = cmd.MarkFlagRequired("oem")
+	return cmd
+}
+
+func lines(s station.Summary) []string {
+	state := "open until " + s.Expires.Format(time.RFC3339)
+	if s.Closed {
+		state = "closed"
+	}
+	return []string{
+		fmt.Sprintf("order %s from %s: %d of %s %s, %s", s.Order, s.OEM, s.Quota, s.Product, s.Hardware, state),
+		fmt.Sprintf("made %d, scrapped %d, tickets left %d", s.Made, s.Scrapped, s.Left),
+	}
+}
+
+func (a *app) importCommand() *cobra.Command {
+	return &cobra.Command{
+		Use: "import ORDER-FILE", Short: "Check an order and take it in", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			b, err := readFile(args[0], wire.MaxOrderFile)
+			if err != nil {
+				return err
+			}
+			return a.with(cmd, func(s *station.Station) error {
+				sum, err := s.Import(b, time.Now())
+				if err != nil {
+					return err
+				}
+				return a.say(cmd, sum, lines(sum)...)
+			})
+		},
+	}
+}
+
+func (a *app) showCommand() *cobra.Command {
+	return a.orderCommand("show", "Tell of an order", func(s *station.Station, id string) (station.Summary, error) { return s.Show(id) })
+}
+
+func (a *app) closeCommand() *cobra.Command {
+	return a.orderCommand("close", "End an order: void its tickets, destroy its key, write the job-end certificate",
+		func(s *station.Station, id string) (station.Summary, error) { return s.CloseOrder(id, time.Now()) })
+}
+
+func (a *app) orderCommand(name, short string, do func(*station.Station, string) (station.Summary, error)) *cobra.Command {
+	return &cobra.Command{
+		Use: name + " ORDER", Short: short, Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(s *station.Station) error {
+				sum, err := do(s, args[0])
+				if err != nil {
+					return err
+				}
+				return a.say(cmd, sum, lines(sum)...)
+			})
+		},
+	}
+}
+
+func (a *app) exportCommand() *cobra.Command {
+	var out string
+	cmd := &cobra.Command{
+		Use: "export ORDER", Short: "Write the records of an order, sealed to the OEM", Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			return a.with(cmd, func(s *station.Station) error {
+				if out == "" {
+					out = args[0] + ".hmr"
+				}
+				b, err := s.Export(args[0], time.Now())
+				if err != nil {
+					return err
+				}
+				if err := writeOut(out, b); err != nil {
+					return err
+				}
+				return a.say(cmd, map[string]string{"order": args[0], "file": out}, "records of "+args[0]+" in "+out)
+			})
+		},
+	}
+	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default ORDER.hmr)")
+	return cmd
+}
+
+func (a *app) runCommand() *cobra.Command {
+	var spec station.RunSpec
+	var deviceExec, devicesDir, listen string
+	cmd := &cobra.Command{
+		Use: "run ORDER", Short: "Make devices", Args: cobra.ExactArgs(1),
+		Long: "Make devices of an order.\n\nEither --device-exec starts one process for each device, e.g.\n  --device-exec 'hallmark-agent factory --dir {dir} --socket {socket}' --devices-dir devices\nor --listen opens a unix socket that devices connect to.",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			spec.Order = args[0]
+			if (deviceExec == "") == (listen == "") {
+				return fault.New(fault.Invalid, "run.source", "say where pieces come from", "give either --device-exec or --listen")
+			}
+			var src station.Source
+			if listen != "" {
+				l, err := station.Listen(cmd.Context(), listen)
+				if err != nil {
+					return err
+				}
+				defer l.Close() //nolint:errcheck // the run's own error matters
+				src = l
+			} else {
+				argv, err := station.ParseCommand(deviceExec)
+				if err != nil {
+					return fault.Newf(fault.Invalid, "run.source", "%w", err)
+				}
+				dir, err := filepath.Abs(devicesDir)
+				if err != nil {
+					return err
+				}
+				src = &station.Spawner{Command: argv, Dir: dir, Stderr: cmd.ErrOrStderr()}
+			}
+			return a.with(cmd, func(s *station.Station) error { return a.run(cmd, s, spec, src) })
+		},
+	}
+	f := cmd.Flags()
+	f.IntVarP(&spec.Devices, "devices", "n", 1, "how many to make")
+	f.IntVar(&spec.Parallel, "parallel", 1, "pieces on the line at once")
+	f.StringVar(&spec.Operator, "operator", "", "who works at the station, in the records")
+	f.StringVar(&spec.Line, "line", "", "the line, in the records")
+	f.StringVar(&deviceExec, "device-exec", "", "command that is a device; {dir} and {socket} are replaced")
+	f.StringVar(&devicesDir, "devices-dir", "devices", "where devices made by --device-exec live")
+	f.StringVar(&listen, "listen", "", "unix socket that devices connect to")
+	return cmd
+}
+
+func (a *app) run(cmd *cobra.Command, s *station.Station, spec station.RunSpec, src station.Source) error {
+	if !s.Info().Templated {
+		fmt.Fprintln(cmd.ErrOrStderr(), "note: module \"soft\": the order key is in this process's memory")
+	}
+	n := 0
+	spec.Progress = func(r wire.Record) {
+		n++
+		line := fmt.Sprintf("[%d/%d] %s %s", n, spec.Devices, r.Device, r.Outcome)
+		if r.Reason != "" {
+			line += fmt.Sprintf(": %q", r.Reason)
+		}
+		fmt.Fprintln(cmd.ErrOrStderr(), line)
+	}
+	rep, err := s.Run(cmd.Context(), spec, src)
+	if rep.Made+rep.Scrapped > 0 || err == nil {
+		err = errors.Join(err, a.say(cmd, rep, fmt.Sprintf("order %s: made %d, scrapped %d, tickets left %d", rep.Order, rep.Made, rep.Scrapped, rep.Left)))
+	}
+	return err
+}
