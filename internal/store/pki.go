@@ -1,0 +1,199 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki"
+)
+
+// PKI implements pki.Store.
+type PKI struct{ db *DB }
+
+// PKI gives the store of certificates.
+func (db *DB) PKI() PKI { return PKI{db} }
+
+const certColumns = `key, device, role, issuer, serial, request, not_before, not_after, der`
+
+func scanCert(row interface{ Scan(...any) error }) (c pki.Issued, err error) {
+	var role string
+	var request []byte
+	var from, to int64
+	err = row.Scan(&c.Key, &c.Device, &role, &c.Issuer, &c.Serial, &request, &from, &to, &c.DER)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, pki.ErrNotFound
+	}
+	if err != nil {
+		return c, err
+	}
+	if len(request) != len(c.Request) {
+		return c, fmt.Errorf("stored certificate %s: request of %d bytes", c.Key, len(request))
+	}
+	c.Role, c.Request, c.NotBefore, c.NotAfter = pki.Role(role), [32]byte(request), Time(from), Time(to)
+	return c, nil
+}
+
+// Answered implements pki.Store.
+func (s PKI) Answered(ctx context.Context, request [32]byte) (pki.Issued, bool, error) {
+	c, err := scanCert(s.db.Read().QueryRowContext(ctx, `SELECT `+certColumns+` FROM cert
+		WHERE key = (SELECT key FROM cert_request WHERE request = $1)`, request[:]))
+	if errors.Is(err, pki.ErrNotFound) {
+		return pki.Issued{}, false, nil
+	}
+	return c, err == nil, err
+}
+
+// Issue implements pki.Store.
+func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, facts ...ledger.Fact) (kept pki.Issued, err error) {
+	err = s.db.Write(ctx, func(tx *Tx) error {
+		kept, err = scanCert(tx.QueryRow(`SELECT `+certColumns+` FROM cert
+			WHERE key = (SELECT key FROM cert_request WHERE request = $1) AND not_after > $2 AND (ended = 0 OR ended > $2)`,
+			c.Request[:], Millis(now)))
+		if err == nil {
+			return nil
+		}
+		if !errors.Is(err, pki.ErrNotFound) {
+			return err
+		}
+		if err := supersede(tx, c, now, until); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`,
+			c.Key, c.Device, string(c.Role), c.Issuer, c.Serial, c.Request[:], Millis(c.NotBefore), Millis(c.NotAfter), c.DER); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO cert_request (request, key) VALUES ($1, $2)
+			ON CONFLICT (request) DO UPDATE SET key = excluded.key`, c.Request[:], c.Key); err != nil {
+			return err
+		}
+		kept = c
+		return tx.Append(facts...)
+	})
+	return kept, err
+}
+
+// supersede gives the device's other certificates of the role an end.
+func supersede(tx *Tx, c pki.Issued, now, until time.Time) error {
+	rows, err := tx.Query(`SELECT key, issuer, serial FROM cert
+		WHERE device = $1 AND role = $2 AND not_after > $3 AND ended = 0`, c.Device, string(c.Role), Millis(now))
+	if err != nil {
+		return err
+	}
+	var old []pki.Revocation
+	for rows.Next() {
+		r := pki.Revocation{Scope: pki.ScopeCert, Reason: pki.Superseded, At: until.UTC(), By: c.Key}
+		if err := rows.Scan(&r.ID, &r.Issuer, &r.Serial); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		old = append(old, r)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, r := range old {
+		if _, err := revoke(tx, r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func revoke(tx *Tx, r pki.Revocation) (pki.Revocation, error) {
+	doc, err := json.Marshal(r)
+	if err != nil {
+		return r, err
+	}
+	if r.Scope == pki.ScopeCert {
+		if _, err := tx.Exec(`UPDATE cert SET ended = $1 WHERE key = $2 AND (ended = 0 OR ended > $1)`, Millis(r.At), r.ID); err != nil {
+			return r, err
+		}
+	}
+	return r, tx.scan(`INSERT INTO revocation (scope, id, doc) VALUES ($1, $2, $3) RETURNING seq`,
+		[]any{string(r.Scope), r.ID, string(doc)}, &r.Seq)
+}
+
+// scan runs a statement that returns one row.
+func (tx *Tx) scan(query string, args []any, dst ...any) error {
+	if err := tx.savepoint(); err != nil {
+		return err
+	}
+	return tx.QueryRow(query, args...).Scan(dst...)
+}
+
+// Revoke implements pki.Store.
+func (s PKI) Revoke(ctx context.Context, r pki.Revocation, facts ...ledger.Fact) (kept pki.Revocation, err error) {
+	err = s.db.Write(ctx, func(tx *Tx) error {
+		if kept, err = revoke(tx, r); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+	return kept, err
+}
+
+// RevokedSince implements pki.Store.
+func (s PKI) RevokedSince(ctx context.Context, after int64, limit int) (out []pki.Revocation, err error) {
+	rows, err := s.db.Read().QueryContext(ctx, `SELECT seq, doc FROM revocation WHERE seq > $1 ORDER BY seq LIMIT $2`, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var r pki.Revocation
+		var seq int64
+		var doc string
+		if err := rows.Scan(&seq, &doc); err != nil {
+			return nil, err
+		}
+		if err := json.Unmarshal([]byte(doc), &r); err != nil {
+			return nil, fmt.Errorf("stored revocation %d: %w", seq, err)
+		}
+		r.Seq = seq
+		out = append(out, r)
+	}
+	return out, rows.Err()
+}
+
+// Certificate implements pki.Store.
+func (s PKI) Certificate(ctx context.Context, key string) (pki.Issued, error) {
+	return scanCert(s.db.Read().QueryRowContext(ctx, `SELECT `+certColumns+` FROM cert WHERE key = $1`, key))
+}
+
+// AddCA implements pki.Store.
+func (s PKI) AddCA(ctx context.Context, ca pki.CA, facts ...ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO ca (ski, role, der) VALUES ($1, $2, $3) ON CONFLICT (ski) DO NOTHING`, ca.SKI, string(ca.Role), ca.DER)
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n == 0 {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// CAs implements pki.Store.
+func (s PKI) CAs(ctx context.Context) (out []pki.CA, err error) {
+	rows, err := s.db.Read().QueryContext(ctx, `SELECT ski, role, der FROM ca`)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var ca pki.CA
+		var role string
+		if err := rows.Scan(&ca.SKI, &role, &ca.DER); err != nil {
+			return nil, err
+		}
+		ca.Role = pki.Role(role)
+		out = append(out, ca)
+	}
+	return out, rows.Err()
+}

@@ -1,0 +1,206 @@
+package pki
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"errors"
+	"fmt"
+	"net"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// backdate forgives the clock of a device that runs a little behind.
+const backdate = 5 * time.Minute
+
+// Authority is a CA that can sign: its certificate and its key, wherever the key lives.
+type Authority struct {
+	Role Role
+	Cert *x509.Certificate
+	key  crypto.Signer
+}
+
+// Name says whom a CA certificate is for. Product and the rest are empty where they do not apply.
+type Name struct {
+	OEM     string
+	Product string
+	Unit    string // order and station of an order CA; free otherwise
+}
+
+// NewRoot makes the OEM's self-signed anchor over key.
+func NewRoot(oem string, key crypto.Signer, now time.Time) (*Authority, error) {
+	cert, err := caCertificate(Root, Name{OEM: oem}, key.Public(), nil, key, now)
+	if err != nil {
+		return nil, err
+	}
+	return &Authority{Role: Root, Cert: cert, key: key}, nil
+}
+
+// NewAuthority joins a CA's certificate with its key. It refuses a key that is not the certificate's.
+func NewAuthority(role Role, cert *x509.Certificate, key crypto.Signer) (*Authority, error) {
+	pub, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
+	if !ok || !pub.Equal(key.Public()) {
+		return nil, fmt.Errorf("%s CA %q: the key is not the certificate's", role, cert.Subject)
+	}
+	if got, err := RoleOf(cert); err != nil || got != role {
+		return nil, fmt.Errorf("CA %q is %q, want %q: %w", cert.Subject, got, role, err)
+	}
+	return &Authority{Role: role, Cert: cert, key: key}, nil
+}
+
+// Sub signs a CA of the given role, for the key pub, under a.
+func (a *Authority) Sub(role Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	p, ok := ProfileOf(role)
+	if !ok || !p.CA || p.Issuer != a.Role {
+		return nil, fmt.Errorf("a %s CA does not sign %q CAs", a.Role, role)
+	}
+	return caCertificate(role, name, pub, a.Cert, a.key, now)
+}
+
+// caCertificate names a CA "<OEM> <role>[ unit]" with O and OU, from which IDevIDs below inherit and against which they are held.
+func caCertificate(role Role, name Name, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
+	p, _ := ProfileOf(role)
+	if (role == Product || role == Order) != (name.Product != "") || name.OEM == "" {
+		return nil, fmt.Errorf("%s CA: OEM %q, product %q", role, name.OEM, name.Product)
+	}
+	if issuer != nil {
+		oem, product := idevid.SubjectOEM(issuer)
+		if oem != name.OEM || (product != "" && product != name.Product) {
+			return nil, fmt.Errorf("%s CA for %s/%s under the CA of %s/%s", role, name.OEM, name.Product, oem, product)
+		}
+	}
+	cn := string(role)
+	if name.Unit != "" {
+		cn += " " + name.Unit
+	}
+	if len(cn) > 64 {
+		return nil, fmt.Errorf("%s CA: name %q is longer than 64 characters", role, cn)
+	}
+	t := &x509.Certificate{
+		Subject:               pkix.Name{Organization: []string{name.OEM}, CommonName: cn},
+		NotBefore:             now.Add(-backdate),
+		NotAfter:              idevid.NoExpiry(),
+		IsCA:                  true,
+		BasicConstraintsValid: true,
+		MaxPathLen:            p.PathLen,
+		MaxPathLenZero:        p.PathLen == 0,
+	}
+	if name.Product != "" {
+		t.Subject.OrganizationalUnit = []string{name.Product}
+	}
+	if p.Life != 0 {
+		t.NotAfter = now.Add(p.Life)
+	}
+	return sign(role, t, pub, issuer, key)
+}
+
+// sign fills what the profile fixes, lints, signs, and lints what came out.
+func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	p, ok := ProfileOf(role)
+	if !ok {
+		return nil, fmt.Errorf("no profile %q", role)
+	}
+	if err := idevid.KeyAllowed(pub); err != nil {
+		return nil, err
+	}
+	if t.SerialNumber == nil {
+		serial, err := idevid.RandomSerial()
+		if err != nil {
+			return nil, err
+		}
+		t.SerialNumber = serial
+	}
+	t.NotBefore, t.NotAfter = t.NotBefore.UTC().Truncate(time.Second), t.NotAfter.UTC().Truncate(time.Second)
+	if t.KeyUsage == 0 {
+		t.KeyUsage, t.ExtKeyUsage = p.KeyUsage, p.EKU
+		for _, s := range p.Policies {
+			oid, err := x509.ParseOID(s)
+			if err != nil {
+				return nil, err
+			}
+			t.Policies = append(t.Policies, oid)
+		}
+	}
+	t.BasicConstraintsValid = true
+	if err := lint(role, t, issuer); err != nil {
+		return nil, err
+	}
+	der, err := x509.CreateCertificate(rand.Reader, t, first(issuer, t), pub, key)
+	if err != nil {
+		return nil, fmt.Errorf("sign %s: %w", role, err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("signed %s does not parse: %w", role, err)
+	}
+	if issuer != nil && !bytes.Equal(cert.AuthorityKeyId, issuer.SubjectKeyId) {
+		return nil, fmt.Errorf("signed %s does not name its issuer's key", role)
+	}
+	return cert, lint(role, cert, issuer) // CreateCertificate has checked its own signature
+}
+
+// Device signs a device certificate: an IDevID by an order CA, an LDevID by the operational CA. crl may be empty.
+func (a *Authority) Device(id idevid.Identity, pub crypto.PublicKey, now, notAfter time.Time, crl func(serial []byte) string) (*x509.Certificate, error) {
+	role := Role(id.Kind)
+	if p, ok := ProfileOf(role); !ok || p.Issuer != a.Role {
+		return nil, fmt.Errorf("a %s CA does not sign %q certificates", a.Role, id.Kind)
+	}
+	if oem, product := idevid.SubjectOEM(a.Cert); oem != id.OEM || (product != "" && product != id.Product) {
+		return nil, fmt.Errorf("the CA of %s/%s does not sign for %s/%s", oem, product, id.OEM, id.Product)
+	}
+	serial, err := idevid.RandomSerial()
+	if err != nil {
+		return nil, err
+	}
+	t, err := idevid.Template(id, serial, now.Add(-backdate), notAfter)
+	if err != nil {
+		return nil, err
+	}
+	if crl != nil {
+		t.CRLDistributionPoints = []string{crl(serial.Bytes())}
+	}
+	return sign(role, t, pub, a.Cert, a.key)
+}
+
+// ServerTLS signs a server's certificate for hosts: DNS names or addresses.
+func (a *Authority) ServerTLS(hosts []string, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	if a.Role != Infra || len(hosts) == 0 {
+		return nil, errors.New("server certificates are signed by the infrastructure CA, for at least one host")
+	}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(397 * day)}
+	for _, h := range hosts {
+		if ip := net.ParseIP(h); ip != nil {
+			t.IPAddresses = append(t.IPAddresses, ip)
+		} else {
+			t.DNSNames = append(t.DNSNames, h)
+		}
+	}
+	return sign(Server, t, pub, a.Cert, a.key)
+}
+
+// OperatorTLS signs the client certificate of the person or machine called name.
+func (a *Authority) OperatorTLS(name string, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	if a.Role != Infra || name == "" || len(name) > 64 {
+		return nil, errors.New("operator certificates are signed by the infrastructure CA, for a name of 1 to 64 characters")
+	}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-backdate), NotAfter: now.Add(397 * day)}
+	return sign(Operator, t, pub, a.Cert, a.key)
+}
+
+// RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
+func RoleOf(cert *x509.Certificate) (Role, error) {
+	for _, p := range Profiles() {
+		if !p.CA || p.KeyUsage != cert.KeyUsage || !slices.Equal(policies(cert), p.Policies) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
+			continue
+		}
+		if cert.IsCA && cert.MaxPathLen == p.PathLen {
+			return p.Role, nil
+		}
+	}
+	return "", fmt.Errorf("%q is not a CA of this hierarchy", cert.Subject)
+}

@@ -1,0 +1,81 @@
+package pki
+
+import (
+	"crypto/x509"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// Role is what a certificate is for. It decides everything in it but names, key and time.
+type Role string
+
+// The roles: CAs first, in the order of the hierarchy.
+const (
+	Root        Role = "root"
+	Product     Role = "product"
+	Order       Role = "order"
+	Operational Role = "operational"
+	Infra       Role = "infra"
+	IDevID      Role = "idevid"
+	LDevID      Role = "ldevid"
+	Server      Role = "server"
+	Operator    Role = "operator"
+)
+
+// Policies that name the roles beside the two of package idevid. They are UUIDs under 2.25 (X.667).
+const (
+	oidOperator = "2.25.167220276490353515837251553509781489679"
+	oidServer   = "2.25.88181947125876542225777665440525250992"
+)
+
+// Profile is one kind of certificate, as data.
+type Profile struct {
+	Role     Role
+	Issuer   Role // whose CA signs it; a root signs itself
+	CA       bool
+	PathLen  int // of a CA; 0 means that it issues no CAs
+	KeyUsage x509.KeyUsage
+	EKU      []x509.ExtKeyUsage // on a CA: all that may stand below it
+	Policies []string           // certificate policies; on a CA: those of what it issues
+	Life     time.Duration      // default and at most; 0: no expiry (99991231235959Z)
+	Why      string
+}
+
+const day = 24 * time.Hour
+
+// Profiles lists all of them.
+func Profiles() []Profile {
+	caUse := x509.KeyUsageCertSign | x509.KeyUsageCRLSign
+	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
+	idev, ldev := idevid.PolicyIDevID().String(), idevid.PolicyLDevID().String()
+	return []Profile{
+		{Role: Root, Issuer: Root, CA: true, PathLen: 2, KeyUsage: caUse, Why: "the OEM's anchor; offline; outlives what it vouches for"},
+		{Role: Product, Issuer: Root, CA: true, PathLen: 1, KeyUsage: caUse, EKU: client, Policies: []string{idev},
+			Why: "one per product; no expiry because IDevIDs have none (IEEE 802.1AR §8.7)"},
+		{Role: Order, Issuer: Product, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{idev},
+			Why: "one per order and station; its key leaves the house wrapped and is destroyed at close; client use only, so that a thief makes no servers"},
+		{Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{ldev}, Life: 10 * 366 * day,
+			Why: "online; signs what devices use every day"},
+		{Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []string{oidServer, oidOperator}, Life: 10 * 366 * day,
+			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and operators; no device"},
+		{Role: IDevID, Issuer: Order, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{idev},
+			Why: "the identity from the factory (IEEE 802.1AR); may only enrol"},
+		{Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{ldev}, Life: 90 * day,
+			Why: "the working identity; days to weeks, so that forgetting to revoke heals"},
+		{Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{oidServer}, Life: 398 * day,
+			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, Why: "TLS server"},
+		{Role: Operator, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{oidOperator}, Life: 398 * day,
+			Why: "a person or machine that operates; no device identity"},
+	}
+}
+
+// ProfileOf gives the profile of role.
+func ProfileOf(role Role) (Profile, bool) {
+	for _, p := range Profiles() {
+		if p.Role == role {
+			return p, true
+		}
+	}
+	return Profile{}, false
+}

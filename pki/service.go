@@ -1,0 +1,273 @@
+package pki
+
+import (
+	"context"
+	"crypto"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// Guard decides and audits; access.Guard is one.
+type Guard interface {
+	Check(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) error
+}
+
+// Config is what a Service works with.
+type Config struct {
+	Guard       Guard
+	Store       Store
+	Trust       *Trust
+	Revocations *Revocations
+	Operational *Authority
+	Product     func(product string) (*Authority, error) // the product's CA, for order CAs; nil: none here
+	Root        *x509.Certificate
+	Life        time.Duration    // of an LDevID; 0: 14 days
+	Grace       time.Duration    // how long a replaced LDevID still works, in case the answer was lost; 0: 24 h
+	CRLBase     string           // http URL under which CRLs are published; empty: certificates name none
+	Shards      int              // CRL shards; 0: 16. Fixed for the life of the operational CA
+	Now         func() time.Time // nil: time.Now
+}
+
+// Service is the stage's verbs.
+type Service struct {
+	c     Config
+	ski   string // of the operational CA, hex
+	cache crlCache
+}
+
+// New makes a service. It does not read the store: call Refresh before the first check.
+func New(c Config) (*Service, error) {
+	if c.Guard == nil || c.Store == nil || c.Trust == nil || c.Revocations == nil || c.Operational == nil || c.Operational.Role != Operational {
+		return nil, errors.New("pki: guard, store, trust, revocations and an operational CA are needed")
+	}
+	if c.Life == 0 {
+		c.Life = 14 * day
+	}
+	if c.Grace == 0 {
+		c.Grace = day
+	}
+	if c.Shards == 0 {
+		c.Shards = 16
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	if p, _ := ProfileOf(LDevID); c.Life > p.Life || c.Life < time.Minute {
+		return nil, fmt.Errorf("pki: LDevIDs of %s, want a minute to %s", c.Life, p.Life)
+	}
+	return &Service{c: c, ski: hex.EncodeToString(c.Operational.Cert.SubjectKeyId), cache: crlCache{by: map[int]crl{}}}, nil
+}
+
+// Trust and Revocations are what the listeners check with.
+func (s *Service) Trust() *Trust { return s.c.Trust }
+
+// Revocations gives the list that Refresh keeps fresh.
+func (s *Service) Revocations() *Revocations { return s.c.Revocations }
+
+// Issue gives the LDevID that answers req, by the verified device d. The same request by the same device gives the same
+// certificate for as long as that holds, whatever was lost on the way. also are facts that belong to the same moment; they are
+// written only when a certificate is really new. cert.issued and they are durable when Issue returns.
+func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req Request, also ...ledger.Fact) (*x509.Certificate, error) {
+	id := d.Identity
+	if err := s.c.Guard.Check(ctx, caller, access.DeviceEnrol, access.Resource{Type: "device", ID: id.DeviceID, Product: id.Product}); err != nil {
+		return nil, err
+	}
+	now := s.c.Now()
+	if err := s.c.Revocations.Check(d.Cert, id.DeviceID, now); err != nil {
+		return nil, err
+	}
+	request := requestKey(id.DeviceID, req)
+	if have, ok, err := s.c.Store.Answered(ctx, request); err != nil {
+		return nil, err
+	} else if ok && now.Before(have.NotAfter) {
+		cert, err := x509.ParseCertificate(have.DER)
+		if err != nil {
+			return nil, fmt.Errorf("stored certificate %s: %w", have.Key, err)
+		}
+		if s.c.Revocations.Check(cert, id.DeviceID, now) == nil {
+			return cert, nil
+		}
+	}
+	id.Kind = idevid.LDevID
+	cert, err := s.c.Operational.Device(id, req.CSR.PublicKey, now, now.Add(s.c.Life), s.distributionPoint())
+	if err != nil {
+		return nil, err
+	}
+	facts := append([]ledger.Fact{ledger.New(ledger.Events, ledger.KindCertIssued, now, caller.ID, id.DeviceID, nil, cert.Raw)}, also...)
+	kept, err := s.c.Store.Issue(ctx, issued(cert, LDevID, id.DeviceID, request), now, now.Add(s.c.Grace), facts...)
+	if err != nil {
+		return nil, err
+	}
+	if kept.Key == CertKey(cert) {
+		return cert, nil
+	}
+	return x509.ParseCertificate(kept.DER) // another call with the same request came first
+}
+
+func requestKey(device string, req Request) [32]byte {
+	return sha256.Sum256(append([]byte("ldevid "+device+" "), req.Digest[:]...))
+}
+
+func issued(c *x509.Certificate, role Role, device string, request [32]byte) Issued {
+	return Issued{
+		Key: CertKey(c), Request: request, Device: device, Role: role,
+		Issuer: hex.EncodeToString(c.AuthorityKeyId), Serial: c.SerialNumber.Text(16),
+		NotBefore: c.NotBefore, NotAfter: c.NotAfter, DER: c.Raw,
+	}
+}
+
+// IssueOrderCA signs an order CA for key under the product's CA, stores it with its fact, and trusts it. The chain is the new
+// certificate first, the OEM root last (DER).
+func (s *Service) IssueOrderCA(ctx context.Context, caller access.Caller, name Name, key crypto.PublicKey) ([][]byte, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.OrderCreate, access.Resource{Type: "order", ID: name.Unit, Product: name.Product}); err != nil {
+		return nil, err
+	}
+	if s.c.Product == nil {
+		return nil, fault.New(fault.Unavailable, "pki.no-product-ca", "this instance holds no product CAs", "ask the one that does")
+	}
+	above, err := s.c.Product(name.Product)
+	if err != nil {
+		return nil, err
+	}
+	ca, err := above.Sub(Order, name, key, s.c.Now())
+	if err != nil {
+		return nil, err
+	}
+	if err := s.addCA(ctx, caller, ca); err != nil {
+		return nil, err
+	}
+	return [][]byte{ca.Raw, above.Cert.Raw, s.c.Root.Raw}, nil
+}
+
+// AddCA stores and trusts a CA certificate of this hierarchy whose issuer is known already.
+func (s *Service) AddCA(ctx context.Context, caller access.Caller, ca *x509.Certificate) error {
+	if err := s.c.Guard.Check(ctx, caller, access.InstanceManage, access.Resource{Type: "instance", ID: ca.Subject.String()}); err != nil {
+		return err
+	}
+	return s.addCA(ctx, caller, ca)
+}
+
+func (s *Service) addCA(ctx context.Context, caller access.Caller, ca *x509.Certificate) error {
+	role, err := RoleOf(ca)
+	if err != nil {
+		return err
+	}
+	if err := s.c.Trust.AddCA(ca); err != nil {
+		return err
+	}
+	ski := hex.EncodeToString(ca.SubjectKeyId)
+	return s.c.Store.AddCA(ctx, CA{SKI: ski, Role: role, DER: ca.Raw},
+		ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, ca.Raw))
+}
+
+// RevokeCert revokes one certificate that this service issued, named by its CertKey.
+func (s *Service) RevokeCert(ctx context.Context, caller access.Caller, key string, reason int) error {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "certificate", ID: key}); err != nil {
+		return err
+	}
+	c, err := s.c.Store.Certificate(ctx, key)
+	if err != nil {
+		return err
+	}
+	return s.revoke(ctx, caller, Revocation{Scope: ScopeCert, ID: key, Reason: reason, Issuer: c.Issuer, Serial: c.Serial}, c.Device)
+}
+
+// RevokeDevice takes every identity of a device, the factory's too, for good: enrolment is refused as well.
+func (s *Service) RevokeDevice(ctx context.Context, caller access.Caller, device, product string, reason int) error {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "device", ID: device, Product: product}); err != nil {
+		return err
+	}
+	return s.revoke(ctx, caller, Revocation{Scope: ScopeDevice, ID: device, Reason: reason}, device)
+}
+
+// RevokeIssuer takes everything that a CA has signed: for an order key that was stolen.
+func (s *Service) RevokeIssuer(ctx context.Context, caller access.Caller, ca *x509.Certificate, reason int) error {
+	ski := hex.EncodeToString(ca.SubjectKeyId)
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski}); err != nil {
+		return err
+	}
+	return s.revoke(ctx, caller, Revocation{Scope: ScopeIssuer, ID: ski, Reason: reason}, ski)
+}
+
+func (s *Service) revoke(ctx context.Context, caller access.Caller, r Revocation, subject string) error {
+	if r.Reason < 0 || r.Reason > 10 || r.Reason == 7 || r.Reason == 8 || r.Reason == 6 {
+		return fault.Newf(fault.Invalid, "cert.reason", "revocation reason %d: want one of RFC 5280 §5.3.1 but hold and its removal", r.Reason)
+	}
+	r.At, r.By = s.c.Now().UTC(), caller.ID
+	data, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	kept, err := s.c.Store.Revoke(ctx, r, ledger.New(ledger.Events, ledger.KindCertRevoked, r.At, caller.ID, subject, nil, data))
+	if err != nil {
+		return err
+	}
+	kept.Seq = 0 // entries of other nodes may lie between: Refresh moves the mark
+	s.c.Revocations.add(time.Time{}, kept)
+	s.cache.drop()
+	return nil
+}
+
+// refreshPage bounds one read of the list.
+const refreshPage = 10_000
+
+// Refresh reads what is new in the list of revocations. Call it at start and every few seconds; checks fail when it has not
+// succeeded for the list's maximum age. It is no verb: it decides nothing and tells nobody anything.
+func (s *Service) Refresh(ctx context.Context) error {
+	for {
+		asOf := s.c.Now()
+		page, err := s.c.Store.RevokedSince(ctx, s.c.Revocations.newest(), refreshPage)
+		if err != nil {
+			return fmt.Errorf("refresh revocations: %w", err)
+		}
+		if len(page) == refreshPage {
+			asOf = time.Time{} // not the whole list yet
+		}
+		s.c.Revocations.add(asOf, page...)
+		if len(page) < refreshPage {
+			return nil
+		}
+	}
+}
+
+// LoadCAs trusts the stored CAs. Call it at start.
+func (s *Service) LoadCAs(ctx context.Context) error {
+	cas, err := s.c.Store.CAs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, role := range []Role{Product, Order, Operational, Infra} { // issuers first
+		for _, ca := range cas {
+			if ca.Role != role {
+				continue
+			}
+			cert, err := x509.ParseCertificate(ca.DER)
+			if err != nil {
+				return fmt.Errorf("stored CA %s: %w", ca.SKI, err)
+			}
+			if err := s.c.Trust.AddCA(cert); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// CACerts is what EST's /cacerts answers: the operational CA, then the root.
+func (s *Service) CACerts() []*x509.Certificate {
+	out := []*x509.Certificate{s.c.Operational.Cert}
+	if s.c.Root != nil {
+		out = append(out, s.c.Root)
+	}
+	return out
+}

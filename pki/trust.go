@@ -1,0 +1,234 @@
+package pki
+
+import (
+	"bytes"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// maxPresented bounds the certificates a stranger may have us look at.
+const maxPresented = 6
+
+// Device is a verified device certificate: who, by which certificate, under which CA.
+type Device struct {
+	Identity idevid.Identity
+	Cert     *x509.Certificate
+	Issuer   *x509.Certificate
+}
+
+// Peer is a verified operator certificate.
+type Peer struct {
+	Name string
+	Cert *x509.Certificate
+}
+
+// Trust knows the OEM roots and the CAs below them, and verifies certificates against both. A CA is checked up to a root when
+// it is added, and its time again at each use, so that verifying a device costs one signature.
+type Trust struct {
+	roots *x509.CertPool
+
+	mu  sync.RWMutex
+	cas map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
+}
+
+// NewTrust believes roots, and cas as far as they chain to them; the order of cas does not matter.
+func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, error) {
+	if len(roots) == 0 {
+		return nil, errors.New("trust without a root")
+	}
+	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}}
+	for _, r := range roots {
+		if role, err := RoleOf(r); err != nil || role != Root {
+			return nil, fmt.Errorf("%q is no root CA", r.Subject)
+		}
+		t.roots.AddCert(r)
+		t.cas[string(r.SubjectKeyId)] = []*x509.Certificate{r}
+	}
+	pool := x509.NewCertPool()
+	for _, c := range cas {
+		pool.AddCert(c)
+	}
+	for _, c := range cas {
+		path, err := t.path(c, pool, c.NotBefore)
+		if err != nil {
+			return nil, err
+		}
+		t.cas[string(c.SubjectKeyId)] = path
+	}
+	return t, nil
+}
+
+// AddCA adds a CA whose issuer is known already.
+func (t *Trust) AddCA(ca *x509.Certificate) error {
+	pool := x509.NewCertPool()
+	t.mu.RLock()
+	for _, p := range t.cas {
+		pool.AddCert(p[0])
+	}
+	t.mu.RUnlock()
+	path, err := t.path(ca, pool, ca.NotBefore)
+	if err != nil {
+		return err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	t.cas[string(ca.SubjectKeyId)] = path
+	return nil
+}
+
+// path checks that ca is a CA of this hierarchy, each under the right kind, at the moment at.
+func (t *Trust) path(ca *x509.Certificate, pool *x509.CertPool, at time.Time) ([]*x509.Certificate, error) {
+	chains, err := ca.Verify(x509.VerifyOptions{
+		Roots: t.roots, Intermediates: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("CA %q: %w", ca.Subject, err)
+	}
+	path := chains[0]
+	for i, c := range path[:len(path)-1] {
+		role, err := RoleOf(c)
+		if err != nil {
+			return nil, err
+		}
+		above, err := RoleOf(path[i+1])
+		if err != nil {
+			return nil, err
+		}
+		if p, _ := ProfileOf(role); p.Issuer != above {
+			return nil, fmt.Errorf("CA %q: a %s CA under a %s CA", ca.Subject, role, above)
+		}
+		oem, product := idevid.SubjectOEM(c)
+		if o, p := idevid.SubjectOEM(path[i+1]); o != oem || (p != "" && p != product) {
+			return nil, fmt.Errorf("CA %q: %s/%s under %s/%s", ca.Subject, oem, product, o, p)
+		}
+	}
+	return path, nil
+}
+
+// issuer finds the CA that leaf names, known or among the presented ones.
+func (t *Trust) issuer(leaf *x509.Certificate, presented []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
+	t.mu.RLock()
+	path := t.cas[string(leaf.AuthorityKeyId)]
+	t.mu.RUnlock()
+	if len(leaf.AuthorityKeyId) == 0 {
+		return nil, errors.New("no authority key ID")
+	}
+	if path != nil {
+		return path, nil
+	}
+	pool := x509.NewCertPool()
+	for _, c := range presented {
+		pool.AddCert(c)
+	}
+	t.mu.RLock()
+	for _, p := range t.cas {
+		pool.AddCert(p[0])
+	}
+	t.mu.RUnlock()
+	i := slices.IndexFunc(presented, func(c *x509.Certificate) bool { return bytes.Equal(c.SubjectKeyId, leaf.AuthorityKeyId) })
+	if i < 0 {
+		return nil, errors.New("issuer is not known and was not presented")
+	}
+	return t.path(presented[i], pool, now)
+}
+
+// verify checks leaf as a certificate of role, with the given policy.
+func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x509.Certificate, error) {
+	if len(chain) == 0 {
+		return nil, errors.New("no certificate presented")
+	}
+	if len(chain) > maxPresented {
+		return nil, fmt.Errorf("%d certificates presented, at most %d", len(chain), maxPresented)
+	}
+	leaf := chain[0]
+	path, err := t.issuer(leaf, chain[1:], now)
+	if err != nil {
+		return nil, err
+	}
+	for _, c := range path {
+		if now.Before(c.NotBefore) || now.After(c.NotAfter) {
+			return nil, fmt.Errorf("CA %q is not valid now", c.Subject)
+		}
+	}
+	p, _ := ProfileOf(role)
+	if is, err := RoleOf(path[0]); err != nil || is != p.Issuer {
+		return nil, fmt.Errorf("issued by a %q CA, want %q", is, p.Issuer)
+	}
+	anchor := x509.NewCertPool()
+	anchor.AddCert(path[0]) // its own path was checked above
+	if _, err := leaf.Verify(x509.VerifyOptions{
+		Roots: anchor, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}); err != nil {
+		return nil, err
+	}
+	if leaf.KeyUsage != p.KeyUsage || !slices.Equal(policies(leaf), p.Policies) || !slices.Equal(leaf.ExtKeyUsage, p.EKU) {
+		return nil, fmt.Errorf("not of the profile %q", role)
+	}
+	return path[0], nil
+}
+
+// VerifyDevice says which device chain (leaf first, as presented in TLS) belongs to. It checks signatures, times, kind of CA, and
+// that the CA may speak for that OEM and product. Whether it is revoked is Revocations' to say.
+func (t *Trust) VerifyDevice(chain []*x509.Certificate, now time.Time) (Device, error) {
+	d, err := t.verifyDevice(chain, now)
+	if err != nil {
+		return Device{}, fault.Newf(fault.Denied, "cert.untrusted", "device certificate not accepted: %w", err)
+	}
+	return d, nil
+}
+
+func (t *Trust) verifyDevice(chain []*x509.Certificate, now time.Time) (Device, error) {
+	if len(chain) == 0 {
+		return Device{}, errors.New("none presented")
+	}
+	id, err := idevid.Parse(chain[0])
+	if err != nil {
+		return Device{}, err
+	}
+	checked := slices.Clone(chain)
+	checked[0] = idevid.HandledSAN(chain[0]) // Parse has understood it
+	ca, err := t.verify(checked, Role(id.Kind), now)
+	if err != nil {
+		return Device{}, err
+	}
+	oem, product := idevid.SubjectOEM(ca)
+	if id.OEM == "" && id.Product == "" {
+		id.OEM, id.Product = oem, product // an empty subject: the CA says it
+	}
+	if id.OEM != oem || (product != "" && id.Product != product) {
+		return Device{}, fmt.Errorf("%s/%s under the CA of %s/%s", id.OEM, id.Product, oem, product)
+	}
+	return Device{Identity: id, Cert: chain[0], Issuer: ca}, nil
+}
+
+// VerifyOperator says which operator chain belongs to.
+func (t *Trust) VerifyOperator(chain []*x509.Certificate, now time.Time) (Peer, error) {
+	if _, err := t.verify(chain, Operator, now); err != nil {
+		return Peer{}, fault.Newf(fault.Denied, "cert.untrusted", "operator certificate not accepted: %w", err)
+	}
+	return Peer{Name: chain[0].Subject.CommonName, Cert: chain[0]}, nil
+}
+
+// VerifyConnection builds the check for a device listener's tls.Config.VerifyConnection, which runs on resumed sessions too
+// (VerifyPeerCertificate does not). Set ClientAuth to tls.RequestClientCert: a client without a certificate passes here and is
+// for the handler to refuse; one with a bad, revoked or uncheckable certificate does not pass.
+func VerifyConnection(t *Trust, revoked *Revocations, now func() time.Time) func(tls.ConnectionState) error {
+	return func(cs tls.ConnectionState) error {
+		if len(cs.PeerCertificates) == 0 {
+			return nil
+		}
+		d, err := t.VerifyDevice(cs.PeerCertificates, now())
+		if err != nil {
+			return err
+		}
+		return revoked.Check(d.Cert, d.Identity.DeviceID, now())
+	}
+}
