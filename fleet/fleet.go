@@ -87,7 +87,9 @@ type Service struct {
 }
 
 // NewService makes the read side.
-func NewService(reader Reader, guard *access.Guard) *Service { return &Service{reader: reader, guard: guard} }
+func NewService(reader Reader, guard *access.Guard) *Service {
+	return &Service{reader: reader, guard: guard}
+}
 
 // MaxPage bounds a page of the list; MaxTimeline a timeline.
 const (

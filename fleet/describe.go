@@ -1,0 +1,159 @@
+package fleet
+
+import (
+	"crypto/x509"
+	"encoding/json"
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// maxText bounds a line's text, characters.
+const maxText = 240
+
+// Describe says in a line for people what a fact tells. It never fails: what it cannot read it calls unreadable.
+func Describe(kind ledger.Kind, data []byte) string {
+	var s string
+	var err error
+	switch kind {
+	case ledger.KindCommandIssued:
+		s, err = describeCommand(data)
+	case ledger.KindCertIssued, ledger.KindCACreated:
+		s, err = describeCert(data)
+	case ledger.KindDeviceProvisioned:
+		s = "made, with its signed production record"
+	case ledger.KindDeviceLogAnchored:
+		s, err = describeLog(data)
+	case ledger.KindTelemetryEpochOpened:
+		s, err = describeEpoch(data)
+	case ledger.KindRetireWiped:
+		s, err = describeReceipt(data)
+	default:
+		s, err = describeJSON(data)
+	}
+	if err != nil {
+		return "unreadable: " + err.Error()
+	}
+	if r := []rune(s); len(r) > maxText {
+		return string(r[:maxText]) + "…"
+	}
+	return s
+}
+
+func describeCommand(env []byte) (string, error) {
+	o, err := wire.Parse1(wire.TypeCommand, env)
+	if err != nil {
+		return "", err
+	}
+	c, err := wire.DecodeCommand(o.Payload)
+	if err != nil {
+		return "", err
+	}
+	s := string(c.Act)
+	if c.Rollout != "" {
+		s += fmt.Sprintf(", rollout %s wave %d", c.Rollout, c.Wave)
+	}
+	if c.Reason != "" {
+		s += ": " + c.Reason
+	}
+	return fmt.Sprintf("%s (%d devices)", s, c.Devices.Count), nil
+}
+
+func describeCert(der []byte) (string, error) {
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s, by %s, until %s", c.Subject.CommonName+c.Subject.SerialNumber, c.Issuer.CommonName, c.NotAfter.UTC().Format(time.DateOnly)), nil
+}
+
+func describeLog(env []byte) (string, error) {
+	o, err := wire.Parse1(wire.TypeDeviceLog, env)
+	if err != nil {
+		return "", err
+	}
+	b, err := wire.DecodeLogBatch(o.Payload)
+	if err != nil {
+		return "", err
+	}
+	var kinds []string
+	for _, e := range b.Events {
+		if len(e.Data) > 0 && len(e.Data) < 100 {
+			kinds = append(kinds, e.Kind+" ("+string(e.Data)+")")
+		} else {
+			kinds = append(kinds, e.Kind)
+		}
+	}
+	return fmt.Sprintf("events %d to %d of its own log: %s", b.First, b.Last, strings.Join(kinds, ", ")), nil
+}
+
+func describeEpoch(env []byte) (string, error) {
+	o, err := wire.Parse1(wire.TypeEpoch, env)
+	if err != nil {
+		return "", err
+	}
+	e, err := wire.DecodeEpoch(o.Payload)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("stream %s, epoch %d, sealed for %s", e.Stream, e.Epoch, e.Bucket), nil
+}
+
+func describeReceipt(env []byte) (string, error) {
+	o, err := wire.Parse1(wire.TypeReceipt, env)
+	if err != nil {
+		return "", err
+	}
+	r, err := wire.DecodeReceipt(o.Payload)
+	if err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("erased %s; destroyed keys %s; by warrant %s", strings.Join(r.Erased, ", "), strings.Join(r.Keys, ", "), r.Warrant), nil
+}
+
+// first are the members that matter most, in the order in which they are told.
+var first = []string{"from", "to", "word", "status", "act", "outcome", "code", "text", "reason", "reasons", "version"}
+
+func describeJSON(data []byte) (string, error) {
+	var m map[string]any
+	if len(data) == 0 {
+		return "", nil
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return "", err
+	}
+	var parts []string
+	take := func(k string) {
+		switch v := m[k].(type) {
+		case string:
+			if v != "" {
+				parts = append(parts, k+": "+v)
+			}
+		case float64, bool:
+			parts = append(parts, fmt.Sprintf("%s: %v", k, v))
+		case []any:
+			if len(v) > 0 && k == "reasons" {
+				parts = append(parts, fmt.Sprintf("%s: %v", k, v))
+			}
+		}
+		delete(m, k)
+	}
+	for _, k := range first {
+		take(k)
+	}
+	rest := make([]string, 0, len(m))
+	for k := range m {
+		if k != "device" && k != "ear" {
+			rest = append(rest, k)
+		}
+	}
+	slices.Sort(rest)
+	for _, k := range rest {
+		take(k)
+	}
+	return strings.Join(parts, ", "), nil
+}
