@@ -1,0 +1,134 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Remedies keeps cases: it implements remedy.Store.
+type Remedies struct{ db *DB }
+
+// Remedies gives the store of stage remedy.
+func (db *DB) Remedies() *Remedies { return &Remedies{db} }
+
+// OpenCase implements remedy.Store.
+func (s *Remedies) OpenCase(ctx context.Context, c remedy.Case, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO remedy_case (cause_log, cause_idx, device_id, product, phase, open, held, opened, rev, doc)
+			VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9) ON CONFLICT DO NOTHING`, string(c.Cause.Log), int64(c.Cause.Index), c.Device, c.Product,
+			string(c.Phase), c.Phase == remedy.Held, Millis(c.Opened), c.Rev, string(doc))
+		if err != nil {
+			return err
+		}
+		if err := one(res, remedy.ErrExists); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+func scanCase(row scanner) (remedy.Case, error) {
+	var c remedy.Case
+	var rev int64
+	var doc string
+	err := row.Scan(&rev, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, remedy.ErrNotFound
+	}
+	if err != nil {
+		return c, err
+	}
+	if err := json.Unmarshal([]byte(doc), &c); err != nil {
+		return c, fmt.Errorf("stored case: %w", err)
+	}
+	c.Rev = rev
+	return c, nil
+}
+
+// Case implements remedy.Store.
+func (s *Remedies) Case(ctx context.Context, device string) (remedy.Case, error) {
+	return scanCase(s.db.Read().QueryRowContext(ctx, `SELECT rev, doc FROM remedy_case WHERE device_id = $1 AND open = 1`, device))
+}
+
+// SaveCase implements remedy.Store.
+func (s *Remedies) SaveCase(ctx context.Context, c remedy.Case, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE remedy_case SET phase = $1, open = $2, held = CASE WHEN $3 THEN held ELSE 0 END, rev = rev + 1, doc = $4
+			WHERE cause_log = $5 AND cause_idx = $6 AND rev = $7`, string(c.Phase), c.Phase != remedy.Closed,
+			c.Phase == remedy.Held || c.Phase == remedy.Closed, string(doc), string(c.Cause.Log), int64(c.Cause.Index), c.Rev)
+		if err != nil {
+			return err
+		}
+		if err := one(res, remedy.ErrChanged); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// OpenCases implements remedy.Store.
+func (s *Remedies) OpenCases(ctx context.Context) ([]remedy.Case, error) {
+	return collect(ctx, s.db, scanCase, `SELECT rev, doc FROM remedy_case WHERE open = 1 ORDER BY opened, device_id`)
+}
+
+// CasesContained implements remedy.Store.
+func (s *Remedies) CasesContained(ctx context.Context, product string, since time.Time) (int, error) {
+	var n int
+	err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM remedy_case WHERE product = $1 AND opened > $2 AND held = 0`,
+		product, Millis(since)).Scan(&n)
+	return n, err
+}
+
+// IssuedSince implements remedy.Store.
+func (s *Remedies) IssuedSince(ctx context.Context, device string, act wire.Act, since time.Time) (string, error) {
+	var id string
+	err := s.db.Read().QueryRowContext(ctx, `SELECT c.id FROM command_device x JOIN command c ON c.id = x.command_id
+		WHERE x.device_id = $1 AND c.act = $2 AND c.issued >= $3 AND c.ended = 0 ORDER BY c.issued DESC, c.id LIMIT 1`,
+		device, string(act), Millis(since)).Scan(&id)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", remedy.ErrNotFound
+	}
+	return id, err
+}
+
+// GoodRelease implements remedy.Store.
+func (s *Remedies) GoodRelease(ctx context.Context, device string) ([]byte, error) {
+	d, err := s.db.Devices().Device(ctx, device)
+	if err != nil {
+		return nil, err
+	}
+	all, err := collect(ctx, s.db, scanRelease, releaseColumns+` WHERE product = $1 AND status = 'published' ORDER BY published DESC, digest`, d.Product)
+	if err != nil {
+		return nil, err
+	}
+	var newest []byte
+	for _, r := range all {
+		switch {
+		case !r.Manifest.RunsOn(d.Hardware):
+		case string(d.Twin.Release) == string(r.Digest[:]):
+			return r.Digest[:], nil
+		case newest == nil:
+			newest = r.Digest[:]
+		}
+	}
+	if newest == nil {
+		return nil, remedy.ErrNotFound
+	}
+	return newest, nil
+}
