@@ -499,3 +499,97 @@ func TestUnfit(t *testing.T) {
 	_, _, err = run(t, o, s, "ord-1", 1)
 	wantCode(t, err, "order.early")
 }
+
+// TestHangUp: a device that goes away after its ticket was spent is a scrap record, and the run goes on.
+func TestHangUp(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, _ := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 2)
+	gone := factorytest.NewPiece()
+	gone.Leave = true
+	rep, _, err := run(t, o, s, "ord-1", 2, gone)
+	if err != nil || rep.Made != 1 || rep.Scrapped != 1 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if got := take(t, o, "ord-1", export(t, o, s, "ord-1")); got.Accepted != 1 || got.NotMade != 1 {
+		t.Fatalf("%+v", got)
+	}
+}
+
+// TestOffline: a station that never exports has to stop, and may go on when it has.
+func TestOffline(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, _ := softStation(t, "st-1", o)
+	d, err := s.Descriptor(o.ID, o.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := o.Spec("ord-1", 3, d, s.ID())
+	spec.NotAfter, spec.MaxOfflineDays = o.Now.Add(90*24*time.Hour), 2
+	file, _, err := o.Service.CreateOrder(t.Context(), o.Caller, spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Import(file, o.Now); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {
+		t.Fatal(err)
+	}
+	o.Now = o.Now.Add(49 * time.Hour)
+	_, _, err = run(t, o, s, "ord-1", 1)
+	wantCode(t, err, "order.offline")
+	export(t, o, s, "ord-1")
+	if _, _, err = run(t, o, s, "ord-1", 1); err != nil {
+		t.Fatal(err)
+	}
+	o.Now = o.Now.Add(-time.Hour)
+	_, _, err = run(t, o, s, "ord-1", 1)
+	wantCode(t, err, "station.clock")
+}
+
+// TestCreateOrderRefuses: the OEM wraps nothing for a station, or of a content, that it did not mean.
+func TestCreateOrderRefuses(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, _ := softStation(t, "st-1", o, factorytest.NewOEM(t, "evil"))
+	good, err := s.Descriptor("acme", o.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	foreign, err := s.Descriptor("evil", o.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		code   string
+		change func(*factory.OrderSpec)
+	}{
+		"no pin":    {"order.invalid", func(p *factory.OrderSpec) { p.StationPin = nil }},
+		"other pin": {"order.station", func(p *factory.OrderSpec) { p.StationPin = make([]byte, 32) }},
+		"other OEM": {"order.invalid", func(p *factory.OrderSpec) { p.Descriptor = foreign }},
+		"changed": {"order.station", func(p *factory.OrderSpec) {
+			p.Descriptor = append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1)
+		}},
+		"no payload":      {"order.invalid", func(p *factory.OrderSpec) { p.Payload = nil }},
+		"wrong payload":   {"order.invalid", func(p *factory.OrderSpec) { p.Payload = map[string][]byte{"app": {1}, "assets": {2}} }},
+		"hardware":        {"order.invalid", func(p *factory.OrderSpec) { p.Hardware = "rev-z" }},
+		"product":         {"order.invalid", func(p *factory.OrderSpec) { p.Product = "toaster" }},
+		"no quota":        {"order.invalid", func(p *factory.OrderSpec) { p.Quota = 0 }},
+		"over":            {"order.invalid", func(p *factory.OrderSpec) { p.NotAfter = o.Now }},
+		"bad name":        {"order.invalid", func(p *factory.OrderSpec) { p.ID = "../x" }},
+		"unsigned bundle": {"order.invalid", func(p *factory.OrderSpec) { p.Bundle = []byte{1} }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			spec := o.Spec("ord-1", 2, good, s.ID())
+			c.change(&spec)
+			_, _, err := o.Service.CreateOrder(t.Context(), o.Caller, spec)
+			wantCode(t, err, c.code)
+		})
+	}
+	if all, err := o.Service.List(t.Context(), o.Caller, ""); err != nil || len(all) != 0 {
+		t.Fatalf("orders: %+v, %v", all, err)
+	}
+	order(t, o, s, "ord-1", 2)
+	_, _, err = o.Service.CreateOrder(t.Context(), o.Caller, o.Spec("ord-1", 2, good, s.ID()))
+	wantCode(t, err, "order.exists")
+}

@@ -7,6 +7,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
+	"errors"
 	"net"
 	"sync"
 
@@ -21,6 +22,7 @@ type Piece struct {
 	Hardware string
 	Corrupt  string // component that storage changes
 	NoLock   bool   // the debug lock does not hold
+	Leave    bool   // it goes away when its keys are asked for
 
 	idevid, attest *ecdsa.PrivateKey
 	Got            wire.Install
@@ -51,6 +53,9 @@ func (p *Piece) Hello(context.Context) (wire.ChipHello, error) {
 
 // GenerateKeys implements factoryport.Target.
 func (p *Piece) GenerateKeys(context.Context) (id, at []byte, origin string, err error) {
+	if p.Leave {
+		return nil, nil, "", errors.New("the supply voltage is too low")
+	}
 	if p.idevid, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, nil, "", err
 	}

@@ -46,7 +46,8 @@ func SyncDir(dir string) error {
 	return nil
 }
 
-// Log is an append-only file: frames of length (uint32), CRC-32C and data. One process may hold it open.
+// Log is an append-only file: frames of length (uint32), CRC-32C of the length, CRC-32C of the data, data. The length has a sum of
+// its own, so that a damaged one does not pass for a torn end. One process may hold it open.
 type Log struct {
 	f      *os.File
 	path   string
@@ -87,7 +88,7 @@ func (l *Log) load(each func([]byte) error) error {
 		if err := each(frame); err != nil {
 			return fmt.Errorf("frame at %d: %w", at, err)
 		}
-		at += 8 + int64(len(frame))
+		at += headLen + int64(len(frame))
 	}
 	_, err = l.f.Seek(at, io.SeekStart)
 	return err
@@ -95,26 +96,32 @@ func (l *Log) load(each func([]byte) error) error {
 
 // frame reads the frame at offset at. One that reaches past the end, or a bad one that is the very last, is torn.
 func (l *Log) frame(at, size int64) (data []byte, torn bool, err error) {
-	if size-at < 8 {
+	if size-at < headLen {
 		return nil, true, nil
 	}
-	var head [8]byte
+	var head [headLen]byte
 	if _, err := l.f.ReadAt(head[:], at); err != nil {
 		return nil, false, err
+	}
+	if sum(head[:4]) != binary.BigEndian.Uint32(head[4:8]) {
+		if at+headLen == size {
+			return nil, true, nil
+		}
+		return nil, false, fmt.Errorf("frame at %d: the file is damaged", at)
 	}
 	n := int64(binary.BigEndian.Uint32(head[:4]))
 	if n > int64(l.max) {
 		return nil, false, fmt.Errorf("frame of %d bytes at %d: the file is damaged", n, at)
 	}
-	if n > size-at-8 {
+	if n > size-at-headLen {
 		return nil, true, nil
 	}
 	data = make([]byte, n)
-	if _, err := l.f.ReadAt(data, at+8); err != nil {
+	if _, err := l.f.ReadAt(data, at+headLen); err != nil {
 		return nil, false, err
 	}
-	if crc32.Checksum(data, castagnoli()) != binary.BigEndian.Uint32(head[4:]) {
-		if at+8+n == size {
+	if sum(data) != binary.BigEndian.Uint32(head[8:]) {
+		if at+headLen+n == size {
 			return nil, true, nil
 		}
 		return nil, false, fmt.Errorf("frame at %d: the file is damaged", at)
@@ -132,7 +139,9 @@ func (l *Log) cut(at int64) error {
 	return l.f.Sync()
 }
 
-func castagnoli() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) }
+const headLen = 12
+
+func sum(b []byte) uint32 { return crc32.Checksum(b, crc32.MakeTable(crc32.Castagnoli)) }
 
 // Append writes one frame; it is durable on nil. After an error the log takes no more: reopen it.
 func (l *Log) Append(data []byte) error {
@@ -142,9 +151,10 @@ func (l *Log) Append(data []byte) error {
 	if len(data) > l.max {
 		return fmt.Errorf("append to %s: %d bytes, at most %d", l.path, len(data), l.max)
 	}
-	buf := make([]byte, 8, 8+len(data))
+	buf := make([]byte, headLen, headLen+len(data))
 	binary.BigEndian.PutUint32(buf[:4], uint32(len(data)))
-	binary.BigEndian.PutUint32(buf[4:], crc32.Checksum(data, castagnoli()))
+	binary.BigEndian.PutUint32(buf[4:8], sum(buf[:4]))
+	binary.BigEndian.PutUint32(buf[8:], sum(data))
 	_, err := l.f.Write(append(buf, data...))
 	if err == nil {
 		err = l.f.Sync()

@@ -1,0 +1,111 @@
+package product_test
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+type memory struct {
+	all   map[string]product.Product
+	facts []ledger.Fact
+}
+
+func (m *memory) PutProduct(_ context.Context, p product.Product, f ledger.Fact) error {
+	if _, ok := m.all[p.ID]; ok {
+		return product.ErrExists
+	}
+	m.all[p.ID], m.facts = p, append(m.facts, f)
+	return nil
+}
+
+func (m *memory) Product(_ context.Context, id string) (product.Product, error) {
+	if p, ok := m.all[id]; ok {
+		return p, nil
+	}
+	return product.Product{}, product.ErrNotFound
+}
+
+func (m *memory) Products(context.Context) (out []product.Product, err error) {
+	for _, p := range m.all {
+		out = append(out, p)
+	}
+	slices.SortFunc(out, func(a, b product.Product) int { return len(a.ID) - len(b.ID) })
+	return out, nil
+}
+
+type audit struct{}
+
+func (audit) Record(context.Context, access.Decision) error { return nil }
+
+func lock(change func(*product.Product)) product.Product {
+	p := product.Product{
+		ID: "lock", OEM: "acme", Name: "Door lock", Hardware: []string{"a", "b"}, Model: wire.ModelAsset, Suite: "HM-P256-1",
+		EndOfSupport: time.Now().Add(time.Hour * 24 * 365),
+	}
+	if change != nil {
+		change(&p)
+	}
+	return p
+}
+
+func TestProducts(t *testing.T) {
+	guard, err := access.NewGuard(audit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{all: map[string]product.Product{}}
+	s := product.New(guard, m, []string{"HM-P256-1"})
+	admin := access.Caller{ID: "person:ada", Kind: access.Person, Roles: []access.Role{access.Admin}}
+	for name, change := range map[string]func(*product.Product){
+		"id":       func(p *product.Product) { p.ID = "Lock!" },
+		"oem":      func(p *product.Product) { p.OEM = "" },
+		"name":     func(p *product.Product) { p.Name = "" },
+		"hardware": func(p *product.Product) { p.Hardware = nil },
+		"twice":    func(p *product.Product) { p.Hardware = []string{"a", "a"} },
+		"model":    func(p *product.Product) { p.Model = "magic" },
+		"suite":    func(p *product.Product) { p.Suite = "ROT13" },
+		"support":  func(p *product.Product) { p.EndOfSupport = time.Time{} },
+	} {
+		if _, err := s.Create(t.Context(), admin, lock(change)); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	if len(m.facts) != 0 {
+		t.Fatalf("%d facts of refused products", len(m.facts))
+	}
+	if _, err := s.Create(t.Context(), access.Caller{ID: "person:eve", Kind: access.Person}, lock(nil)); fault.KindOf(err) != fault.Denied {
+		t.Errorf("a caller without a role: %v", err)
+	}
+	if _, err := s.Create(t.Context(), admin, lock(nil)); err != nil {
+		t.Fatal(err)
+	}
+	var f *fault.Fault
+	if _, err := s.Create(t.Context(), admin, lock(nil)); !errors.As(err, &f) || f.Code != "product.exists" {
+		t.Errorf("twice: %v", err)
+	}
+	if len(m.facts) != 1 || m.facts[0].Kind != ledger.KindProductCreated || m.facts[0].Subject != "lock" {
+		t.Errorf("facts: %+v", m.facts)
+	}
+	if _, err := s.Create(t.Context(), admin, lock(func(p *product.Product) { p.ID = "lamp" })); err != nil {
+		t.Fatal(err)
+	}
+	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer}, Products: []string{"lamp"}}
+	if got, err := s.List(t.Context(), viewer); err != nil || len(got) != 1 || got[0].ID != "lamp" {
+		t.Errorf("a caller with one product sees %+v, %v", got, err)
+	}
+	if _, err := s.Get(t.Context(), viewer, "lock"); fault.KindOf(err) != fault.Denied {
+		t.Errorf("another's product: %v", err)
+	}
+	if _, err := s.Get(t.Context(), admin, "none"); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("unknown: %v", err)
+	}
+}
