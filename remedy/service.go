@@ -54,6 +54,26 @@ func (s *Service) check(ctx context.Context, caller access.Caller, action access
 
 func system() access.Caller { return access.Internal("remedy") }
 
+// Judged is told of every verdict: a contraindicated one opens a case, one as good as the device can earn ends it. The best a
+// virtual device can earn is a warning, because nothing of it is hardware.
+func (s *Service) Judged(ctx context.Context, caller access.Caller, id, status string, at time.Time, reason string, cause ledger.Ref) error {
+	d, err := s.device(ctx, caller, access.DeviceQuarantine, id)
+	if err != nil {
+		return err
+	}
+	switch {
+	case status == "contraindicated":
+		if _, err := device.Next(d.State, device.Quarantine); err != nil && d.State != device.Quarantined {
+			return nil // its life leaves nothing to contain
+		}
+		_, err := s.Suspect(ctx, caller, Trouble{Device: id, Cause: cause, Reason: reason})
+		return err
+	case status == "affirming" || status == "warning" && d.Virtual:
+		return s.Affirmed(ctx, caller, id, at, cause)
+	}
+	return nil
+}
+
 // Suspect opens a case for a device that evidence or a finding speaks against, and contains the device, or holds the case for a
 // person when too many were contained in the last hour. A device with an open case, or a cause told before, changes nothing.
 func (s *Service) Suspect(ctx context.Context, caller access.Caller, t Trouble) (Case, error) {

@@ -34,6 +34,8 @@ type Decision struct {
 	Wave    int
 	Devices []string // whom a command is for; of a Halt, who failed
 	Release []byte   // of SendBack: where to
+	Command string   // of StartWave: issued before a crash, not to be issued again; empty: to be issued
+	Issued  time.Time
 	Reason  string
 	Counts  Counts
 }
@@ -52,8 +54,15 @@ const (
 // EAR status values (draft-ietf-rats-ear).
 const (
 	affirming       = "affirming"
+	warning         = "warning"
 	contraindicated = "contraindicated"
 )
+
+// trusted reports whether the verdict is as good as the device can earn: nothing of a virtual one is hardware, so that its best
+// is a warning. The agent confirms a release by the same rule.
+func (s Status) trusted() bool {
+	return s.Verdict == affirming || s.Verdict == warning && s.Virtual
+}
 
 // Judge classes a device of a wave that started at started and may take until deadline.
 func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, string) {
@@ -86,7 +95,7 @@ func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, st
 		return Failed, contraindicated
 	case s.Health != Healthy || !s.Seen.After(started):
 		return late("health unknown")
-	case s.Verdict != affirming || !s.VerdictAt.After(started) || !bytes.Equal(s.Proven, digest):
+	case !s.trusted() || !s.VerdictAt.After(started) || !bytes.Equal(s.Proven, digest):
 		return late("not proven")
 	}
 	return Good, ""
@@ -165,6 +174,9 @@ func planStart(r Rollout, snap []Status) []Decision {
 	}
 	d := Decision{Kind: StartWave, Wave: r.Wave, Counts: Counts{Devices: len(snap)}}
 	for _, s := range snap {
+		if s.Install.Command != "" { // of this wave; a crash kept it from being recorded
+			d.Command, d.Issued = s.Install.Command, s.Install.Issued
+		}
 		if gone(s.State) {
 			d.Counts.Left++
 			continue
@@ -172,7 +184,7 @@ func planStart(r Rollout, snap []Status) []Decision {
 		d.Devices = append(d.Devices, s.Device)
 		d.Counts.Waiting++
 	}
-	if len(d.Devices) == 0 {
+	if len(d.Devices) == 0 && d.Command == "" {
 		d.Kind = PassWave
 	}
 	return []Decision{d}
@@ -304,6 +316,9 @@ func Apply(now time.Time, r Rollout, d Decision, command string) Rollout {
 	switch d.Kind {
 	case StartWave:
 		w.Started, w.Command = now, command
+		if d.Command != "" {
+			w.Started, w.Command = d.Issued, d.Command
+		}
 	case BeginSoak:
 		w.SoakFrom = now
 	case BreakSoak:

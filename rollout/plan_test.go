@@ -166,10 +166,8 @@ func (w *world) find(id string) *piece {
 func (w *world) command(d Decision) string {
 	switch d.Kind {
 	case StartWave:
-		for _, s := range w.snap() { // as Service.install: what was issued before a crash is not issued again
-			if s.Install.Command != "" {
-				return s.Install.Command
-			}
+		if d.Command != "" { // issued before a crash
+			return d.Command
 		}
 		id := fmt.Sprintf("wave-%d", d.Wave)
 		if w.commands[id] != nil {
@@ -181,7 +179,7 @@ func (w *world) command(d Decision) string {
 				w.t.Fatalf("%s is told twice to install", dev)
 			}
 			w.installed[dev] = true
-			w.find(dev).Status.Install = Order{Command: id, Standing: device.Pending, At: w.now}
+			w.find(dev).Status.Install = Order{Command: id, Issued: w.now, Standing: device.Pending, At: w.now}
 		}
 		return id
 	case SendBack:
@@ -383,6 +381,8 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 		"verdict of old code":   {func(s *Status) { s.Proven = good32 }, Waiting, Failed},
 		"no verdict":            {func(s *Status) { s.Verdict, s.VerdictAt = "", time.Time{} }, Waiting, Failed},
 		"verdict warning":       {func(s *Status) { s.Verdict = "warning" }, Waiting, Failed},
+		"warning of a virtual":  {func(s *Status) { s.Verdict, s.Virtual = "warning", true }, Good, Good},
+		"none of a virtual":     {func(s *Status) { s.Verdict, s.Virtual = "none", true }, Waiting, Failed},
 		"contraindicated":       {func(s *Status) { s.Verdict = contraindicated }, Failed, Failed},
 		"says it runs another":  {func(s *Status) { s.Running = good32 }, Waiting, Failed},
 		"only delivered":        {func(s *Status) { s.Install.Standing = device.Delivered }, Waiting, Failed},

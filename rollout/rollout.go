@@ -137,6 +137,7 @@ const (
 // Status is what is known of one device of a wave.
 type Status struct {
 	Device    string
+	Virtual   bool
 	State     device.State
 	Previous  []byte
 	Install   Order     // this wave's command
@@ -153,6 +154,7 @@ type Status struct {
 // Order is one device's part in one command.
 type Order struct {
 	Command  string // empty: none
+	Issued   time.Time
 	Standing device.Standing
 	Attempts int
 	At       time.Time

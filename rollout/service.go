@@ -298,7 +298,7 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 		}
 		sent := false
 		for _, d := range todo {
-			if r, err = s.do(ctx, now, r, d, snap); err != nil {
+			if r, err = s.do(ctx, now, r, d); err != nil {
 				return err
 			}
 			sent = sent || d.Kind == SendBack
@@ -311,12 +311,12 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 }
 
 // do carries out one decision. Commands are issued before the state says so: whether one was is read from the commands.
-func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, snap []Status) (Rollout, error) {
+func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision) (Rollout, error) {
 	command := ""
 	var err error
 	switch d.Kind {
 	case StartWave:
-		command, err = s.install(ctx, r, d, snap)
+		command, err = s.install(ctx, r, d)
 	case SendBack:
 		_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 			Product: r.Spec.Product, Act: wire.ActRollback, Devices: d.Devices, Release: d.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),
@@ -352,11 +352,9 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, 
 
 // install issues the wave's command, unless it was issued before a crash. It is good until the deadline only: a device that
 // comes later is a failure already, and must not change under an operator who was told so.
-func (s *Service) install(ctx context.Context, r Rollout, d Decision, snap []Status) (string, error) {
-	for _, st := range snap {
-		if st.Install.Command != "" {
-			return st.Install.Command, nil
-		}
+func (s *Service) install(ctx context.Context, r Rollout, d Decision) (string, error) {
+	if d.Command != "" {
+		return d.Command, nil
 	}
 	return s.cfg.Devices.Command(ctx, system(), device.Instruction{
 		Product: r.Spec.Product, Act: wire.ActInstall, Devices: d.Devices, Release: r.Spec.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),

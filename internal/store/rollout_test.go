@@ -1,0 +1,332 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// crashing is a rollout store that fails, once, where it is told to.
+type crashing struct {
+	rollout.Store
+	fail bool
+}
+
+var errCrash = errors.New("the power went")
+
+func (c *crashing) SaveRollout(ctx context.Context, r rollout.Rollout, facts ...ledger.Fact) error {
+	if c.fail {
+		c.fail = false
+		return errCrash
+	}
+	return c.Store.SaveRollout(ctx, r, facts...)
+}
+
+func rollouts(s *stages) (*rollout.Service, *crashing) {
+	s.t.Helper()
+	st := &crashing{Store: s.db.Rollouts()}
+	r, err := rollout.NewService(rollout.Config{Store: st, Releases: s.releases, Devices: s.devices, Ledger: s.ledger, Guard: s.guard,
+		Now: func() time.Time { return s.now }})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return r, st
+}
+
+// twoWaves is a plan of one canary and the rest.
+func twoWaves(id string, rel release.Release) rollout.Spec {
+	return rollout.Spec{ID: id, Product: "pump", Release: rel.Digest[:], Selection: rollout.Selection{All: true}, Canaries: []string{devN(2)},
+		Waves: []rollout.Wave{{Size: 1, Soak: 600, Deadline: 3600}, {Soak: 600, Deadline: 3600, MaxFailures: 1}}}
+}
+
+type roll struct {
+	*stages
+	svc      *rollout.Service
+	store    *crashing
+	old, new release.Release
+}
+
+func newRoll(t *testing.T, n int) *roll {
+	s := newStages(t, wire.ModelBlob)
+	r := &roll{stages: s, old: s.publish("1.0.0")}
+	r.new = s.publish("1.1.0", r.old)
+	for i := range n {
+		s.make(devN(i), r.old)
+		s.says(devN(i), r.old, true, false, nil)
+	}
+	r.svc, r.store = rollouts(s)
+	return r
+}
+
+func (r *roll) begin(spec rollout.Spec) {
+	r.t.Helper()
+	if _, err := r.svc.Create(r.t.Context(), person("op"), spec); err != nil {
+		r.t.Fatal(err)
+	}
+	if _, _, err := r.svc.Start(r.t.Context(), person("op"), spec.ID); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// tick lets d pass and has the planner look.
+func (r *roll) tick(d time.Duration) {
+	r.t.Helper()
+	r.now = r.now.Add(d)
+	if err := r.svc.Tick(r.t.Context(), r.now); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+func (r *roll) phase(id string, want rollout.Phase, wave int) rollout.Rollout {
+	r.t.Helper()
+	got, _, err := r.svc.Get(r.t.Context(), person("op"), id)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if got.Phase != want || got.Wave != wave {
+		r.t.Fatalf("it is %s in wave %d, want %s in wave %d: %s %+v", got.Phase, got.Wave, want, wave, got.Reason, got.Last)
+	}
+	return got
+}
+
+// installs has a device take the release it is told to, and prove it.
+func (r *roll) installs(id string) {
+	r.t.Helper()
+	cmds := r.commands(id, wire.ActInstall)
+	if len(cmds) != 1 {
+		r.t.Fatalf("device %s has install commands %v", id, cmds)
+	}
+	r.proves(id, r.new, attest.Affirming)
+	r.says(id, r.new, true, false, map[string]wire.Outcome{cmds[0]: wire.OutcomeDone})
+}
+
+func (r *roll) told(want ...int) {
+	r.t.Helper()
+	for i := range 5 {
+		n := 0
+		for _, w := range want {
+			if w == i {
+				n = 1
+			}
+		}
+		if got := len(r.commands(devN(i), wire.ActInstall)); got != n {
+			r.t.Fatalf("device %d has %d install commands, want %d", i, got, n)
+		}
+	}
+}
+
+func TestARolloutAdvancesOnProofNotOnInstallation(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	r.tick(time.Second)
+	r.told(2)
+	r.tick(time.Minute)
+	cmd := r.commands(devN(2), wire.ActInstall)[0]
+	r.says(devN(2), r.new, true, true, nil) // on trial
+	r.tick(time.Hour - 5*time.Minute)
+	r.phase("r1", rollout.Running, 1)
+	r.says(devN(2), r.new, true, false, map[string]wire.Outcome{cmd: wire.OutcomeDone}) // installed, healthy, not proven
+	r.tick(time.Minute)
+	if got := r.phase("r1", rollout.Running, 1); !got.Waves[0].SoakFrom.IsZero() {
+		t.Fatal("it soaks without proof")
+	}
+	r.proves(devN(2), r.old, attest.Affirming) // of other code
+	r.tick(time.Second)
+	if got := r.phase("r1", rollout.Running, 1); !got.Waves[0].SoakFrom.IsZero() {
+		t.Fatal("it soaks on proof of other code")
+	}
+	r.proves(devN(2), r.new, attest.Affirming)
+	r.tick(time.Second)
+	r.tick(9 * time.Minute)
+	r.told(2)
+	r.tick(2 * time.Minute)
+	r.told(0, 1, 2, 3, 4)
+	r.now = r.now.Add(time.Minute)
+	for _, i := range []int{0, 1, 3, 4} {
+		r.installs(devN(i))
+	}
+	r.tick(0)
+	r.tick(11 * time.Minute)
+	r.phase("r1", rollout.Completed, 2)
+	k := r.kinds("r1")
+	for kind, n := range map[string]int{"rollout.created": 1, "rollout.started": 1, "rollout.wave.started": 2, "rollout.wave.succeeded": 2, "rollout.completed": 1} {
+		if k[kind] != n {
+			t.Errorf("%d facts %s, want %d: %v", k[kind], kind, n, k)
+		}
+	}
+}
+
+func TestABadRolloutHaltsAndSendsBackWhoConfirmed(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	r.tick(0)
+	r.tick(11 * time.Minute)
+	r.now = r.now.Add(time.Minute)
+	// In the second wave one confirms it, two fail, and one is not heard of.
+	r.installs(devN(0))
+	for _, i := range []int{1, 3} {
+		r.says(devN(i), r.old, true, false, map[string]wire.Outcome{r.commands(devN(i), wire.ActInstall)[0]: wire.OutcomeFailed})
+	}
+	r.tick(0)
+	halted := r.phase("r1", rollout.Halted, 2)
+	if halted.Last.Failed != 2 || halted.Last.Good != 1 || halted.Last.Waiting != 1 {
+		t.Errorf("counts: %+v", halted.Last)
+	}
+	for i, want := range []int{1, 0, 0, 0, 0} {
+		if got := r.commands(devN(i), wire.ActRollback); len(got) != want {
+			t.Errorf("device %d has rollback commands %v, want %d", i, got, want)
+		}
+	}
+	r.tick(time.Minute)
+	r.phase("r1", rollout.Halted, 2) // one is on its way
+	back := r.commands(devN(0), wire.ActRollback)
+	if len(back) != 1 {
+		t.Fatalf("sent back again: %v", back)
+	}
+	c, err := r.devices.CommandOf(t.Context(), person("op"), back[0])
+	if err != nil || string(c.Wire.Release) != string(r.old.Digest[:]) || c.Wire.Rollout != "r1" {
+		t.Fatalf("%+v, %v", c.Wire, err)
+	}
+	r.says(devN(0), r.old, true, false, map[string]wire.Outcome{back[0]: wire.OutcomeDone})
+	r.tick(time.Minute)
+	done := r.phase("r1", rollout.RolledBack, 2)
+	if done.Last.Returned != 1 || done.Last.Stranded != 0 {
+		t.Errorf("counts: %+v", done.Last)
+	}
+	k := r.kinds("r1")
+	if k["rollout.halted"] != 1 || k["rollout.rolledback"] != 1 || k["rollout.completed"] != 0 {
+		t.Errorf("facts: %v", k)
+	}
+	if n := r.kinds(halted.Waves[1].Command)["command.cancelled"]; n != 1 {
+		t.Errorf("the wave's command was cancelled %d times", n)
+	}
+}
+
+func TestADeviceNobodyHearsOfIsAFailure(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	r.tick(time.Hour - time.Second)
+	r.phase("r1", rollout.Running, 1)
+	r.tick(time.Second)
+	r.phase("r1", rollout.RolledBack, 1)
+	r.told(2)
+}
+
+func TestACrashBetweenCommandAndRecordRepeatsNothing(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.store.fail = true
+	if err := r.svc.Tick(t.Context(), r.now); !errors.Is(err, errCrash) {
+		t.Fatalf("%v", err)
+	}
+	r.told(2)
+	r.installs(devN(2)) // it does not wait for us
+	r.tick(time.Minute)
+	got := r.phase("r1", rollout.Running, 1)
+	if cmds := r.commands(devN(2), wire.ActInstall); len(cmds) != 1 || got.Waves[0].Command != cmds[0] {
+		t.Fatalf("commands %v, recorded %q", cmds, got.Waves[0].Command)
+	}
+	if n := r.kinds("r1")["rollout.wave.started"]; n != 1 {
+		t.Errorf("%d facts of the wave's start", n)
+	}
+}
+
+func TestRolloutsThatMayNotBe(t *testing.T) {
+	r := newRoll(t, 3)
+	ctx := t.Context()
+	open := twoWaves("r1", r.new)
+	r.begin(open)
+	_, err := r.svc.Create(ctx, person("op"), open)
+	wantKind(t, "the same ID", err, fault.Conflict)
+	second := twoWaves("r2", r.new)
+	second.Selection, second.Canaries = rollout.Selection{IDs: []string{devN(0)}}, nil
+	if _, err := r.svc.Create(ctx, person("op"), second); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err = r.svc.Start(ctx, person("op"), "r2")
+	wantKind(t, "a device in two rollouts", err, fault.Conflict)
+	if err := r.db.Rollouts().StartRollout(ctx, mustRollout(t, r, "r2"), []rollout.Member{{Device: devN(0), Wave: 1}}); !errors.As(err, new(*rollout.BusyError)) {
+		t.Errorf("the store takes a device twice: %v", err)
+	}
+	for name, c := range map[string]struct {
+		kind   fault.Kind
+		change func(*rollout.Spec)
+	}{
+		"no release":         {fault.NotFound, func(s *rollout.Spec) { s.Release = make([]byte, 32) }},
+		"no waves":           {fault.Invalid, func(s *rollout.Spec) { s.Waves = nil }},
+		"no deadline":        {fault.Invalid, func(s *rollout.Spec) { s.Waves[0].Deadline = 0 }},
+		"two selections":     {fault.Invalid, func(s *rollout.Spec) { s.Selection.IDs = []string{devN(0)} }},
+		"rest comes first":   {fault.Invalid, func(s *rollout.Spec) { s.Waves[0].Size = 0 }},
+		"all may fail":       {fault.Invalid, func(s *rollout.Spec) { s.Waves[0].MaxFailuresRate = 100 }},
+		"forbidden way back": {fault.Invalid, func(s *rollout.Spec) { s.Rollback = r.new.Digest[:] }},
+		"retired devices":    {fault.Invalid, func(s *rollout.Spec) { s.Selection = rollout.Selection{State: device.Disposed} }},
+	} {
+		spec := twoWaves("r3", r.new)
+		c.change(&spec)
+		_, err := r.svc.Create(ctx, person("op"), spec)
+		wantKind(t, name, err, c.kind)
+		_, err = r.svc.DryRun(ctx, person("op"), spec)
+		wantKind(t, name+", dry", err, c.kind)
+	}
+	viewer := access.Caller{ID: "person:v", Kind: access.Person, Roles: []access.Role{access.Viewer}}
+	_, err = r.svc.Abort(ctx, viewer, "r1", "")
+	wantKind(t, "somebody without the right", err, fault.Denied)
+	_, err = r.svc.Resume(ctx, person("op"), "r1", "")
+	wantKind(t, "resume what runs", err, fault.Conflict)
+	if _, err := r.svc.Abort(ctx, person("op"), "r1", "enough"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(time.Second)
+	r.phase("r1", rollout.Aborted, 1)
+	if _, _, err := r.svc.Start(ctx, person("op"), "r2"); err != nil {
+		t.Errorf("its devices are not free after the abort: %v", err)
+	}
+}
+
+func mustRollout(t *testing.T, r *roll, id string) rollout.Rollout {
+	t.Helper()
+	out, err := r.db.Rollouts().Rollout(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func TestWhatIsProgrammedOnceIsNotRolledOut(t *testing.T) {
+	s := newStages(t, wire.ModelOTP)
+	rel := s.publish("1.0.0")
+	s.make(devN(2), release.Release{})
+	svc, _ := rollouts(s)
+	_, err := svc.Create(t.Context(), person("op"), twoWaves("r1", rel))
+	wantKind(t, "create", err, fault.Conflict)
+	if cmds := s.commands(devN(2), wire.ActInstall); len(cmds) != 0 {
+		t.Errorf("something was sent: %v", cmds)
+	}
+}
+
+func TestAWithdrawnReleaseHaltsItsRollout(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	if _, err := r.releases.Withdraw(t.Context(), person("op"), r.new.Digest, "it leaks"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(time.Minute)
+	r.phase("r1", rollout.RolledBack, 1)
+	r.told(2)
+}

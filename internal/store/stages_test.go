@@ -1,0 +1,277 @@
+package store_test
+
+import (
+	"bytes"
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"fmt"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/blob/files"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// stages is a server's worth of stages over one real database, with a clock of its own.
+type stages struct {
+	t        testing.TB
+	db       *store.DB
+	dir      string // of the blobs
+	now      time.Time
+	guard    *access.Guard
+	ledger   *proofs
+	devices  *device.Service
+	releases *release.Service
+	attestor *attest.Service
+	people   []*ecdsa.PrivateKey // hold the release, warrant and root keys
+	role     wire.KeySet
+	keys     map[string]*ecdsa.PrivateKey // attestation keys of the devices
+	boots    map[string]uint64
+}
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k
+}
+
+func spki(t testing.TB, k crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(k.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
+
+// person is a caller with every right a person can have here.
+func person(name string) access.Caller {
+	return access.Caller{ID: "person:" + name, Kind: access.Person, Roles: []access.Role{access.ReleaseManager, access.Operator, access.Security}}
+}
+
+func newStages(t testing.TB, model wire.UpdateModel) *stages {
+	t.Helper()
+	s := &stages{t: t, db: storetest.Open(t), dir: t.TempDir(), now: time.Now().UTC().Truncate(time.Second), ledger: &proofs{witnessed: true},
+		keys: map[string]*ecdsa.PrivateKey{}, boots: map[string]uint64{}}
+	var err error
+	if s.guard, err = access.NewGuard(silentAudit{}); err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		k := newKey(t)
+		s.people = append(s.people, k)
+		s.role.Keys = append(s.role.Keys, spki(t, k))
+	}
+	s.role.Threshold = 2
+	clock := func() time.Time { return s.now }
+	blobs, err := files.Open(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	authority, dev, rel := newKey(t), s.db.Devices(), s.db.Releases()
+	if s.releases, err = release.NewService(release.Config{
+		Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: dev, Ledger: s.ledger, Guard: s.guard, Now: clock,
+	}); err != nil {
+		t.Fatal(err)
+	}
+	if s.devices, err = device.NewService(device.Config{Registry: dev, Reports: dev, Commands: dev, Trust: dev, Guard: s.guard,
+		Ledger: s.ledger, Releases: s.releases, Authority: authority, Now: clock}); err != nil {
+		t.Fatal(err)
+	}
+	p := product.Product{ID: "pump", Model: model, Hardware: []string{"A", "B"}}
+	f := ledger.New(ledger.Control, ledger.KindProductCreated, s.now, "test", "pump", nil, []byte("{}"))
+	if err := s.db.PutProduct(t.Context(), p, f); err != nil {
+		t.Fatal(err)
+	}
+	s.publishBundle(authority)
+	return s
+}
+
+func (s *stages) publishBundle(authority crypto.Signer) {
+	s.t.Helper()
+	b := wire.Bundle{
+		Version: 1, Product: "pump", Root: s.role, Release: s.role, Warrant: s.role,
+		Directive: wire.KeySet{Keys: [][]byte{spki(s.t, authority)}, Threshold: 1},
+		Control:   wire.LogTrust{Origin: "c", Key: bytes.Repeat([]byte{1}, 32)}, Events: wire.LogTrust{Origin: "e", Key: bytes.Repeat([]byte{2}, 32)},
+		Issued: uint64(s.now.Unix()),
+	}
+	payload, err := wire.EncodeBundle(b)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if _, err := s.devices.PublishBundle(s.t.Context(), person("root"), s.sign(wire.TypeBundle, payload, 0, 1)); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// sign has the people named sign payload, one after the other.
+func (s *stages) sign(typ wire.Type, payload []byte, who ...int) []byte {
+	s.t.Helper()
+	env, err := wire.NewThreshold(typ, payload, s.people[who[0]])
+	for _, i := range who[1:] {
+		if err == nil {
+			env, err = wire.AddSignature(typ, env, s.people[i])
+		}
+	}
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return env
+}
+
+// make puts a device into the field that runs the release.
+func (s *stages) make(id string, rel release.Release) {
+	s.t.Helper()
+	k := newKey(s.t)
+	s.keys[id] = k
+	row := store.ProvisionedRow{ID: id, Product: "pump", Hardware: "A", Order: "o", Station: "s", At: s.now, AttestKey: spki(s.t, k), KeyOrigin: "isolated"}
+	if rel.Payload != nil {
+		row.Release, row.Version = rel.Digest[:], rel.Manifest.Version
+	}
+	if err := s.db.Write(s.t.Context(), func(tx *store.Tx) error { return store.PutProvisioned(tx, row) }); err != nil {
+		s.t.Fatal(err)
+	}
+	for _, ev := range []device.Event{device.Onboard, device.Activate} {
+		if _, err := s.devices.Move(s.t.Context(), access.Internal("test"), id, ev, nil, "test"); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+}
+
+func (s *stages) upload(data string) release.Artifact {
+	s.t.Helper()
+	a, err := s.releases.Upload(s.t.Context(), person("builder"), "pump", "app", bytes.NewReader([]byte(data)))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	if a.Digest != sha256.Sum256([]byte(data)) {
+		s.t.Fatalf("digest %x", a.Digest)
+	}
+	return a
+}
+
+func (s *stages) spec(version string, back ...release.Release) release.Spec {
+	s.t.Helper()
+	a := s.upload("program " + version)
+	spec := release.Spec{ID: "pump-" + version, Product: "pump", Version: version, Counter: 1, Components: []release.Component{
+		{Name: "app", Kind: wire.KindExec, Version: version, Artifact: a.Digest[:], Health: wire.HealthAlive},
+	}}
+	for _, b := range back {
+		spec.RollbackTo = append(spec.RollbackTo, b.Digest[:])
+	}
+	return spec
+}
+
+// publish takes a release through its whole approval.
+func (s *stages) publish(version string, back ...release.Release) release.Release {
+	s.t.Helper()
+	ctx := s.t.Context()
+	r, err := s.releases.Propose(ctx, person("proposer"), s.spec(version, back...))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	for i, name := range []string{"alice", "bob"} {
+		if _, err := s.releases.Approve(ctx, person(name), r.Digest, s.sign(wire.TypeRelease, r.Payload, i)); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	if r, err = s.releases.Publish(ctx, person("proposer"), r.Digest); err != nil {
+		s.t.Fatal(err)
+	}
+	return r
+}
+
+// says has a device check in: what it runs, and results of commands by ID.
+func (s *stages) says(id string, rel release.Release, healthy, trial bool, results map[string]wire.Outcome) {
+	s.t.Helper()
+	ctx := s.t.Context()
+	d, err := s.devices.Get(ctx, access.Internal("test"), id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	s.boots[id]++
+	in := wire.Checkin{Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: s.boots[id], Healthy: healthy, Trial: trial,
+		Release: rel.Digest[:], Version: rel.Manifest.Version, Counter: d.Counter}
+	seq := d.AckedSeq
+	for cmd, outcome := range results {
+		c, err := s.devices.CommandOf(ctx, access.Internal("test"), cmd)
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		seq++
+		in.Results = append(in.Results, wire.Result{Command: c.Digest[:], Act: c.Wire.Act, Outcome: outcome, Seq: seq, At: uint64(s.now.Unix())})
+	}
+	if _, err := s.devices.Checkin(ctx, access.DeviceCaller(id), id, in); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.devices.Flush(ctx); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// proves stores a verdict of fresh evidence.
+func (s *stages) proves(id string, rel release.Release, tier attest.Tier) {
+	s.t.Helper()
+	v := attest.Verdict{Device: id, At: s.now, Status: tier, Word: tier.String(), Release: rel.Digest[:]}
+	f := ledger.New(ledger.Events, ledger.KindVerdict, s.now, "test", id, nil, []byte("{}"))
+	v.UID = f.UID
+	if err := s.db.Attest().PutVerdict(s.t.Context(), v, f); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// kinds counts the facts about a subject by kind.
+func (s *stages) kinds(subject string) map[string]int {
+	s.t.Helper()
+	rows, err := s.db.Read().QueryContext(s.t.Context(), `SELECT kind, count(*) FROM entry WHERE subject = $1 GROUP BY kind`, subject)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	out := map[string]int{}
+	for rows.Next() {
+		var k string
+		var n int
+		if err := rows.Scan(&k, &n); err != nil {
+			s.t.Fatal(err)
+		}
+		out[k] = n
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
+	}
+	return out
+}
+
+// commands lists a device's commands of an act, oldest first.
+func (s *stages) commands(id string, act wire.Act) []string {
+	s.t.Helper()
+	all, err := s.devices.DeviceCommands(s.t.Context(), access.Internal("test"), id)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	var out []string
+	for _, c := range all {
+		if c.Act == act {
+			out = append([]string{c.Command}, out...)
+		}
+	}
+	return out
+}
+
+func devN(i int) string { return fmt.Sprintf("%032x", i+1) }
