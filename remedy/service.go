@@ -329,7 +329,7 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 			}
 			c.Command = id
 			if act == wire.ActQuarantine {
-				c.Until = now.Add(s.cfg.Policy.TTL)
+				c.Until = c.Since.Add(s.cfg.Policy.TTL)
 			}
 			return s.save(ctx, c)
 		}
@@ -345,7 +345,7 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 		if _, err := s.issue(ctx, c, wire.ActQuarantine, c.Renewing, now); err != nil {
 			return c, err
 		}
-		c.Renewing, c.Until = time.Time{}, now.Add(s.cfg.Policy.TTL)
+		c.Renewing, c.Until = time.Time{}, c.Renewing.Add(s.cfg.Policy.TTL)
 		return s.save(ctx, c)
 	}
 	return c, nil

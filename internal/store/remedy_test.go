@@ -1,0 +1,203 @@
+package store_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// losing is a store that loses the note of a command, as a crash between the two does.
+type losing struct {
+	remedy.Store
+	fail int
+}
+
+func (l *losing) SaveCase(ctx context.Context, c remedy.Case, facts ...ledger.Fact) error {
+	if l.fail--; l.fail == 0 {
+		return errCrash
+	}
+	return l.Store.SaveCase(ctx, c, facts...)
+}
+
+func newRemedy(t *testing.T, n int, p remedy.Policy) (*stages, *remedy.Service, *losing) {
+	s := newStages(t, wire.ModelBlob)
+	rel := s.publish("1.0.0")
+	for i := range n {
+		s.make(devN(i), rel)
+		s.says(devN(i), rel, true, false, nil)
+	}
+	st := &losing{Store: s.db.Remedies()}
+	svc, err := remedy.NewService(remedy.Config{Store: st, Devices: s.devices, Guard: s.guard, Policy: p, Now: func() time.Time { return s.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s, svc, st
+}
+
+func ref(i uint64) ledger.Ref { return ledger.Ref{Log: ledger.Events, Index: i} }
+
+func reactions() access.Caller { return access.Internal("reactions") }
+
+func count1(t *testing.T, s *stages, id string, act wire.Act, want int) {
+	t.Helper()
+	if got := s.commands(id, act); len(got) != want {
+		t.Fatalf("device %s has %d commands %s, want %d", id, len(got), act, want)
+	}
+}
+
+func casePhase(t *testing.T, svc *remedy.Service, id string, want remedy.Phase) remedy.Case {
+	t.Helper()
+	c, err := svc.Get(t.Context(), person("op"), id)
+	if want == remedy.Closed {
+		wantKind(t, "the case is open", err, fault.NotFound)
+		return c
+	}
+	if err != nil || c.Phase != want {
+		t.Fatalf("the case is %s, want %s: %v", c.Phase, want, err)
+	}
+	return c
+}
+
+func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
+	s, svc, _ := newRemedy(t, 1, remedy.DefaultPolicy())
+	ctx, id := t.Context(), devN(0)
+	for range 2 { // told twice of one verdict
+		if err := svc.Judged(ctx, reactions(), id, "contraindicated", s.now, "bad code", ref(10)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := svc.Judged(ctx, reactions(), id, "contraindicated", s.now, "bad code still", ref(11)); err != nil {
+		t.Fatal(err)
+	}
+	count1(t, s, id, wire.ActQuarantine, 1)
+	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now.Add(-time.Hour), "", ref(9)); err != nil {
+		t.Fatal(err)
+	}
+	if err := svc.Judged(ctx, reactions(), id, "warning", s.now.Add(time.Second), "", ref(12)); err != nil {
+		t.Fatal(err)
+	}
+	casePhase(t, svc, id, remedy.Contained)
+	for range 2 {
+		if err := svc.Quarantined(ctx, reactions(), id, ref(13)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count1(t, s, id, wire.ActReprovide, 1)
+	c := casePhase(t, svc, id, remedy.Remaking)
+	if d, err := s.devices.Get(ctx, person("op"), id); err != nil || string(c.Release) != string(d.Twin.Release) {
+		t.Errorf("made anew with %x, it ran %x, %v", c.Release, d.Twin.Release, err)
+	}
+	s.now = s.now.Add(time.Minute)
+	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now, "", ref(14)); err != nil {
+		t.Fatal(err)
+	}
+	casePhase(t, svc, id, remedy.Releasing)
+	count1(t, s, id, wire.ActRelease, 1)
+	if err := svc.Released(ctx, reactions(), id, ref(15)); err != nil {
+		t.Fatal(err)
+	}
+	casePhase(t, svc, id, remedy.Closed)
+	if err := svc.Judged(ctx, reactions(), id, "contraindicated", s.now, "an old cause again", ref(10)); err != nil {
+		t.Fatal(err)
+	}
+	count1(t, s, id, wire.ActQuarantine, 1)
+	if n := s.kinds(id)["remedy.decided"]; n != 4 {
+		t.Errorf("%d decisions in the ledger, want 4", n)
+	}
+}
+
+func TestAWrongDetectorDoesNotTakeTheFleet(t *testing.T) {
+	p := remedy.DefaultPolicy()
+	p.PerHour = 2
+	s, svc, _ := newRemedy(t, 5, p)
+	ctx := t.Context()
+	told := func() (n int) {
+		for i := range 5 {
+			n += len(s.commands(devN(i), wire.ActQuarantine))
+		}
+		return n
+	}
+	for i := range 4 {
+		if _, err := svc.Suspect(ctx, reactions(), remedy.Trouble{Device: devN(i), Cause: ref(uint64(i)), Reason: "it cries wolf"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := told(); n != 2 {
+		t.Fatalf("%d devices quarantined, the policy says 2", n)
+	}
+	casePhase(t, svc, devN(3), remedy.Held)
+	if err := svc.Tick(ctx, s.now.Add(30*time.Minute)); err != nil || told() != 2 {
+		t.Fatalf("the held ones went by themselves: %d, %v", told(), err)
+	}
+	viewer := access.Caller{ID: "person:v", Kind: access.Person, Roles: []access.Role{access.Viewer}}
+	wantKind(t, "approved by somebody without the right", svc.Approve(ctx, viewer, devN(3), "yes"), fault.Denied)
+	if err := svc.Approve(ctx, person("op"), devN(3), "looked at it"); err != nil || told() != 3 {
+		t.Fatalf("%d, %v", told(), err)
+	}
+	if err := svc.Dismiss(ctx, person("op"), devN(2), "nothing is wrong"); err != nil {
+		t.Fatal(err)
+	}
+	casePhase(t, svc, devN(2), remedy.Closed)
+	if err := svc.Dismiss(ctx, person("op"), devN(0), "nothing is wrong"); err != nil {
+		t.Fatal(err)
+	}
+	count1(t, s, devN(0), wire.ActRelease, 1)
+	s.now = s.now.Add(61 * time.Minute)
+	if _, err := svc.Suspect(ctx, reactions(), remedy.Trouble{Device: devN(4), Cause: ref(9), Reason: "later"}); err != nil || told() != 4 {
+		t.Errorf("an hour later: %d, %v", told(), err)
+	}
+}
+
+func TestAQuarantineIsRenewedUntilTheCaseOrItsTimeEnds(t *testing.T) {
+	p := remedy.Policy{PerHour: 1, TTL: 24 * time.Hour, MaxHold: 48 * time.Hour}
+	s, svc, _ := newRemedy(t, 1, p)
+	ctx, id, begin := t.Context(), devN(0), s.now
+	if _, err := svc.Suspect(ctx, reactions(), remedy.Trouble{Device: id, Cause: ref(1), Reason: "why"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		at   time.Duration
+		want int
+	}{{15 * time.Hour, 1}, {17 * time.Hour, 2}, {18 * time.Hour, 2}, {34 * time.Hour, 3}, {47 * time.Hour, 3}, {50 * time.Hour, 3}, {500 * time.Hour, 3}} {
+		s.now = begin.Add(c.at)
+		if err := svc.Tick(ctx, s.now); err != nil {
+			t.Fatal(err)
+		}
+		if got := len(s.commands(id, wire.ActQuarantine)); got != c.want {
+			t.Fatalf("after %v: %d quarantine commands, want %d", c.at, got, c.want)
+		}
+	}
+}
+
+func TestACrashAfterTheCommandDoesNotRepeatIt(t *testing.T) {
+	s, svc, st := newRemedy(t, 1, remedy.DefaultPolicy())
+	st.fail = 1 // the note of the quarantine's command
+	if _, err := svc.Suspect(t.Context(), reactions(), remedy.Trouble{Device: devN(0), Cause: ref(1), Reason: "why"}); err == nil {
+		t.Fatal("the crash did not happen")
+	}
+	count1(t, s, devN(0), wire.ActQuarantine, 1)
+	s.now = s.now.Add(time.Minute)
+	if err := svc.Tick(t.Context(), s.now); err != nil {
+		t.Fatal(err)
+	}
+	count1(t, s, devN(0), wire.ActQuarantine, 1)
+	if c := casePhase(t, svc, devN(0), remedy.Contained); c.Command != s.commands(devN(0), wire.ActQuarantine)[0] {
+		t.Errorf("the case has command %q", c.Command)
+	}
+}
+
+func TestReplacing(t *testing.T) {
+	s, svc, _ := newRemedy(t, 2, remedy.DefaultPolicy())
+	if err := svc.Replace(t.Context(), person("op"), devN(0), devN(1), "worn out"); err != nil {
+		t.Fatal(err)
+	}
+	if d, err := s.devices.Get(t.Context(), person("op"), devN(0)); err != nil || d.ReplacedBy != devN(1) {
+		t.Errorf("replaced by %q, %v", d.ReplacedBy, err)
+	}
+}
