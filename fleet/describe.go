@@ -28,8 +28,6 @@ func Describe(kind ledger.Kind, data []byte) string {
 		s = "made, with its signed production record"
 	case ledger.KindDeviceLogAnchored:
 		s, err = describeLog(data)
-	case ledger.KindTelemetryEpochOpened:
-		s, err = describeEpoch(data)
 	case ledger.KindRetireWiped:
 		s, err = describeReceipt(data)
 	default:
@@ -89,18 +87,6 @@ func describeLog(env []byte) (string, error) {
 		}
 	}
 	return fmt.Sprintf("events %d to %d of its own log: %s", b.First, b.Last, strings.Join(kinds, ", ")), nil
-}
-
-func describeEpoch(env []byte) (string, error) {
-	o, err := wire.Parse1(wire.TypeEpoch, env)
-	if err != nil {
-		return "", err
-	}
-	e, err := wire.DecodeEpoch(o.Payload)
-	if err != nil {
-		return "", err
-	}
-	return fmt.Sprintf("stream %s, epoch %d, sealed for %s", e.Stream, e.Epoch, e.Bucket), nil
 }
 
 func describeReceipt(env []byte) (string, error) {

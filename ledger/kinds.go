@@ -37,6 +37,7 @@ const (
 
 	KindDeviceProvisioned   Kind = "device.provisioned" // events: COSE_Sign1(Record)
 	KindDeviceOnboarded     Kind = "device.onboarded"   // events: JSON
+	KindEnrolRefused        Kind = "enrol.refused"      // events: JSON {device, product, issuer, code, text}
 	KindDeviceState         Kind = "device.state.changed"
 	KindDeviceUpdated       Kind = "device.updated"
 	KindDeviceHealthy       Kind = "device.healthy"
@@ -54,8 +55,9 @@ const (
 	KindCertRevoked Kind = "cert.revoked" // events: JSON {serial, reason}
 	KindVerdict     Kind = "attest.verdict"
 
-	KindTelemetryEpochOpened Kind = "telemetry.epoch.opened" // events: COSE_Sign1(Epoch)
-	KindTelemetryReadDecided Kind = "telemetry.read.decided" // events: JSON decision
+	KindTelemetryEpochOpened   Kind = "telemetry.epoch.opened"   // events: JSON {stream, epoch, bucket, sha256 of the envelope}
+	KindTelemetryKeysDestroyed Kind = "telemetry.keys.destroyed" // events: JSON {}
+	KindTelemetryReadDecided   Kind = "telemetry.read.decided"   // events: JSON decision
 
 	KindFindingRaised Kind = "finding.raised" // events: JSON finding
 	KindFindingClosed Kind = "finding.closed"

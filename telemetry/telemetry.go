@@ -57,6 +57,8 @@ type Store interface {
 	Grants(ctx context.Context, reader, product string) ([]Grant, error)
 	// Decide appends the fact of a read decision.
 	Decide(ctx context.Context, f ledger.Fact) error
+	// DestroyKeys forgets the sealed keys of every epoch of a device; the ciphertext that is left opens for nobody.
+	DestroyKeys(ctx context.Context, device string, fact ledger.Fact) error
 	// Origin gives the attestation key and product of a device.
 	Origin(ctx context.Context, device string) (key crypto.PublicKey, product string, err error)
 }
@@ -146,7 +148,11 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 			return fault.Newf(fault.Invalid, "stream.epoch", "upload of device %s: %w", device, err)
 		}
 		in.Epochs = append(in.Epochs, e)
-		facts = append(facts, ledger.New(ledger.Events, ledger.KindTelemetryEpochOpened, s.cfg.Now(), caller.ID, device, nil, env))
+		f, err := s.opened(caller, e)
+		if err != nil {
+			return err
+		}
+		facts = append(facts, f)
 	}
 	for _, env := range up.Series {
 		payload, err := wire.Verify1(wire.TypeSeries, env, key)
@@ -164,6 +170,33 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 		return fault.Newf(fault.Conflict, "stream.forked", "upload of device %s: %w", device, err)
 	}
 	return err
+}
+
+// Opened is the Data of telemetry.epoch.opened. The sealed key itself stays out of the ledger, so that it can be destroyed.
+type Opened struct {
+	Stream string `json:"stream"`
+	Epoch  uint64 `json:"epoch"`
+	Bucket string `json:"bucket"`
+	SHA256 []byte `json:"sha256"` // of the epoch's envelope
+}
+
+func (s *Service) opened(caller access.Caller, e SignedEpoch) (ledger.Fact, error) {
+	sum := sha256.Sum256(e.Envelope)
+	data, err := json.Marshal(Opened{Stream: e.Epoch.Stream, Epoch: e.Epoch.Epoch, Bucket: e.Epoch.Bucket, SHA256: sum[:]})
+	return ledger.New(ledger.Events, ledger.KindTelemetryEpochOpened, s.cfg.Now(), caller.ID, e.Epoch.Device, nil, data), err
+}
+
+// DestroyDevice destroys what opens a device's sealed data: once it is retired, or its owner asks. Again changes nothing.
+func (s *Service) DestroyDevice(ctx context.Context, caller access.Caller, device string, cause *ledger.Ref) error {
+	_, product, err := s.cfg.Store.Origin(ctx, device)
+	if err != nil {
+		return err
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, access.Resource{Type: "device", ID: device, Product: product}); err != nil {
+		return err
+	}
+	f := ledger.New(ledger.Events, ledger.KindTelemetryKeysDestroyed, s.cfg.Now(), caller.ID, device, cause, []byte("{}"))
+	return s.cfg.Store.DestroyKeys(ctx, device, f)
 }
 
 func verifyEpoch(env []byte, device string, key crypto.PublicKey) (SignedEpoch, error) {

@@ -180,3 +180,18 @@ func (db *DB) Grants(ctx context.Context, reader, product string) ([]telemetry.G
 func (db *DB) Decide(ctx context.Context, f ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error { return tx.Append(f) })
 }
+
+// DestroyKeys implements telemetry.Store.
+func (db *DB) DestroyKeys(ctx context.Context, device string, fact ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`DELETE FROM stream_epoch WHERE device = $1`, device)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil || n == 0 {
+			return err // there was nothing, or it is done
+		}
+		return tx.Append(fact)
+	})
+}

@@ -132,6 +132,17 @@ func TestAnAllowedReaderReadsAndAnotherDoesNot(t *testing.T) {
 	if n := kinds(t, x.db, "telemetry.epoch.opened"); n != 1 {
 		t.Errorf("%d epochs recorded, want 1", n)
 	}
+	for range 2 {
+		if err := x.service.DestroyDevice(t.Context(), security, x.device.id, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r, err := x.read(t, "person:ann"); err != nil || len(r.Epochs) != 0 {
+		t.Errorf("after its keys were destroyed: %d epochs, %v", len(r.Epochs), err)
+	}
+	if n := kinds(t, x.db, "telemetry.keys.destroyed"); n != 1 {
+		t.Errorf("destroyed %d times, want once", n)
+	}
 	reply.Epochs[0].Records = reply.Epochs[0].Records[:2]
 	if _, err := telemetry.OpenAll(reply, x.reader, x.device.key.Public(), x.device.id); err == nil {
 		t.Error("a record was held back, and nobody noticed")
