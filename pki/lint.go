@@ -19,7 +19,9 @@ func lint(role Role, c *x509.Certificate, issuer *x509.Certificate) error {
 		return fmt.Errorf("lint: no profile %q", role)
 	}
 	var errs []error
-	bad := func(format string, args ...any) { errs = append(errs, fmt.Errorf("lint "+string(role)+": "+format, args...)) }
+	bad := func(format string, args ...any) {
+		errs = append(errs, fmt.Errorf("lint "+string(role)+": "+format, args...))
+	}
 	if c.SerialNumber == nil || c.SerialNumber.Sign() <= 0 || c.SerialNumber.BitLen() < 64 || c.SerialNumber.BitLen() > 159 {
 		bad("serial number must be positive, of 64 to 159 bits")
 	}

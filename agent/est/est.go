@@ -1,0 +1,256 @@
+// Package est is the device's side of Enrolment over Secure Transport (RFC 7030).
+//
+// Stage 3, field, on the device. It asks for a certificate and believes the answer only if it is one certificate, for the key that
+// asked, naming this device, under the anchors this device already trusts. Everything read is bounded. It trusts those anchors to
+// name the server, and nothing the server says about itself.
+package est
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"io"
+	"mime"
+	"net/http"
+	"net/url"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// maxBody bounds what is read of an answer.
+const maxBody = 64 << 10
+
+// Config says whom to ask.
+type Config struct {
+	Server    string                              // base URL, https://host[:port]
+	Roots     *x509.CertPool                      // who may vouch for the server and for issued certificates; never the system's pool
+	Timeout   time.Duration                       // of one call; 0: 30 s
+	Transport func(*tls.Config) http.RoundTripper // nil: HTTP over TCP. Tests put an in-memory line here
+	Now       func() time.Time                    // nil: time.Now
+}
+
+// Client asks for certificates. It may be used by several goroutines.
+type Client struct {
+	c    Config
+	base string
+}
+
+// Request is one enrolment.
+type Request struct {
+	As    tls.Certificate // IDevID; the present LDevID when Renew is set
+	Key   crypto.Signer   // to be certified: P-256 or P-384
+	Renew bool
+}
+
+// Pending says that the server will decide later: ask again, with the same request, after After.
+type Pending struct {
+	After time.Duration
+	Text  string
+}
+
+func (p *Pending) Error() string { return fmt.Sprintf("not yet, ask again in %s: %s", p.After, p.Text) }
+
+// Status is an answer other than success.
+type Status struct {
+	Code  int
+	Text  string        // start of the body
+	After time.Duration // Retry-After, 0: none
+}
+
+func (s *Status) Error() string {
+	return fmt.Sprintf("enrolment server answered %d: %s", s.Code, s.Text)
+}
+
+// New makes a client. It does not call.
+func New(c Config) (*Client, error) {
+	u, err := url.Parse(c.Server)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("enrolment server %q: want https://host[:port]", c.Server)
+	}
+	if c.Roots == nil {
+		return nil, errors.New("est: no anchors")
+	}
+	if c.Timeout == 0 {
+		c.Timeout = 30 * time.Second
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Client{c: c, base: "https://" + u.Host + "/.well-known/est/"}, nil
+}
+
+// NewCSR makes the certificate request (DER) of the device that as belongs to, for key. Keep it to ask again after a lost answer:
+// the same request gives the same certificate.
+func NewCSR(as *x509.Certificate, key crypto.Signer) ([]byte, error) {
+	id, err := idevid.Parse(as)
+	if err != nil {
+		return nil, err
+	}
+	t, err := idevid.RequestTemplate(id)
+	if err != nil {
+		return nil, err
+	}
+	return x509.CreateCertificateRequest(rand.Reader, t, key)
+}
+
+// Enrol asks for a certificate for r.Key and gives the chain to show in TLS, leaf first (DER).
+func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
+	if len(r.As.Certificate) == 0 {
+		return nil, errors.New("est: no certificate to ask with")
+	}
+	as, err := x509.ParseCertificate(r.As.Certificate[0])
+	if err != nil {
+		return nil, fmt.Errorf("est: certificate to ask with: %w", err)
+	}
+	csr, err := NewCSR(as, r.Key)
+	if err != nil {
+		return nil, err
+	}
+	return c.EnrolCSR(ctx, r, csr)
+}
+
+// EnrolCSR is Enrol with a request made earlier by NewCSR for r.Key.
+func (c *Client) EnrolCSR(ctx context.Context, r Request, csr []byte) ([][]byte, error) {
+	as, err := x509.ParseCertificate(r.As.Certificate[0])
+	if err != nil {
+		return nil, fmt.Errorf("est: certificate to ask with: %w", err)
+	}
+	h, idle := c.line(&r.As)
+	defer idle()
+	cas, err := c.cacerts(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("CA certificates: %w", err)
+	}
+	call := "simpleenroll"
+	if r.Renew {
+		call = "simplereenroll"
+	}
+	certs, err := c.call(ctx, h, http.MethodPost, call, []byte(base64.StdEncoding.EncodeToString(csr)))
+	if err != nil {
+		return nil, err
+	}
+	if err := c.check(certs, cas, as, r.Key.Public()); err != nil {
+		return nil, fmt.Errorf("the certificate that came is not usable: %w", err)
+	}
+	return [][]byte{certs[0].Raw}, nil
+}
+
+// check holds the answer against what was asked for.
+func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, pub crypto.PublicKey) error {
+	if len(certs) != 1 {
+		return fmt.Errorf("%d certificates, want one", len(certs))
+	}
+	leaf := certs[0]
+	asked, err := x509.MarshalPKIXPublicKey(pub)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(leaf.RawSubjectPublicKeyInfo, asked) {
+		return errors.New("it is for another key")
+	}
+	got, err := idevid.Parse(leaf)
+	if err != nil {
+		return err
+	}
+	want, err := idevid.Parse(as)
+	if err != nil {
+		return err
+	}
+	if got.Kind != idevid.LDevID || got.DeviceID != want.DeviceID || got.Product != want.Product || got.OEM != want.OEM {
+		return fmt.Errorf("it is an %s of device %s (%s/%s)", got.Kind, got.DeviceID, got.OEM, got.Product)
+	}
+	pool := x509.NewCertPool()
+	for _, ca := range cas {
+		pool.AddCert(ca)
+	}
+	_, err = leaf.Verify(x509.VerifyOptions{
+		Roots: c.c.Roots, Intermediates: pool, CurrentTime: c.c.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	})
+	return err
+}
+
+// CACerts gives the server's CA certificates. Only those that chain to the anchors mean anything.
+func (c *Client) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
+	h, idle := c.line(nil)
+	defer idle()
+	return c.cacerts(ctx, h)
+}
+
+func (c *Client) cacerts(ctx context.Context, h *http.Client) ([]*x509.Certificate, error) {
+	return c.call(ctx, h, http.MethodGet, "cacerts", nil)
+}
+
+// line makes a connection that shows as: identities must not share one.
+func (c *Client) line(as *tls.Certificate) (h *http.Client, idle func()) {
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.c.Roots, Time: c.c.Now}
+	if as != nil {
+		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return as, nil }
+	}
+	var rt http.RoundTripper
+	if c.c.Transport != nil {
+		rt = c.c.Transport(conf)
+	} else {
+		rt = &http.Transport{TLSClientConfig: conf, MaxConnsPerHost: 1, TLSHandshakeTimeout: 20 * time.Second,
+			MaxResponseHeaderBytes: 32 << 10, DisableCompression: true}
+	}
+	h = &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return errors.New("the enrolment server does not redirect")
+	}}
+	return h, h.CloseIdleConnections
+}
+
+func (c *Client) call(ctx context.Context, h *http.Client, method, name string, body []byte) ([]*x509.Certificate, error) {
+	ctx, cancel := context.WithTimeout(ctx, c.c.Timeout)
+	defer cancel()
+	req, err := http.NewRequestWithContext(ctx, method, c.base+name, bytes.NewReader(body))
+	if err != nil {
+		return nil, err
+	}
+	if method == http.MethodPost {
+		req.Header.Set("Content-Type", "application/pkcs10")
+		req.Header.Set("Content-Transfer-Encoding", "base64")
+	}
+	resp, err := h.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = resp.Body.Close() }() // read whole already, or given up
+	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", name, err)
+	}
+	if len(answer) > maxBody {
+		return nil, fmt.Errorf("%s: answer of more than %d bytes", name, maxBody)
+	}
+	after := retryAfter(resp.Header.Get("Retry-After"))
+	text := strings.ToValidUTF8(strings.TrimSpace(string(answer[:min(len(answer), 512)])), "?")
+	switch resp.StatusCode {
+	case http.StatusOK:
+	case http.StatusAccepted:
+		return nil, &Pending{After: max(after, time.Second), Text: text}
+	default:
+		return nil, &Status{Code: resp.StatusCode, Text: text, After: after}
+	}
+	if m, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || m != "application/pkcs7-mime" {
+		return nil, fmt.Errorf("%s: content type %q", name, resp.Header.Get("Content-Type"))
+	}
+	return DecodeCerts(answer)
+}
+
+// retryAfter reads seconds (RFC 9110 §10.2.3), at most a day; anything else counts as absent.
+func retryAfter(s string) time.Duration {
+	n, err := strconv.Atoi(s)
+	if err != nil || n < 0 {
+		return 0
+	}
+	return min(time.Duration(n)*time.Second, 24*time.Hour)
+}

@@ -1,0 +1,234 @@
+// Package onboard lets a device in: factory identity in, working identity out.
+//
+// Stage 3, from birth to the field. A device shows its IDevID and gets an LDevID; later it renews that with itself. Guaranteed: only
+// a device whose production is on record enrols; one that is not is refused and a fact says so, because a good signature over an
+// unknown serial number means that an order key is in the wrong hands; the certificate, cert.issued and device.onboarded are one
+// write; and asking again after a lost answer gives the same certificate. It trusts package pki's verification and the registry,
+// and nothing that a device says of itself.
+package onboard
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// Standing is what the registry knows of a device.
+type Standing struct {
+	Known      bool // false: no order ever planned it
+	Product    string
+	Hardware   string
+	State      device.State
+	Legitimacy device.Legitimacy
+	Key        []byte // SubjectPublicKeyInfo (DER) of the IDevID on record; empty: the registry does not say
+}
+
+// Registry says how devices stand. A device that was never ordered is a Standing that is not Known; an error is an outage.
+type Registry interface {
+	Known(ctx context.Context, deviceID string) (Standing, error)
+}
+
+// Refusal is a device that was not let in, as the store keeps it.
+type Refusal struct {
+	Device  string    `json:"device"`
+	Product string    `json:"product"`
+	Issuer  string    `json:"issuer"` // subject key ID, hex, of the CA that vouched
+	Code    string    `json:"code"`
+	Text    string    `json:"text"`
+	At      time.Time `json:"at"`
+	Count   int       `json:"count,omitempty"`
+}
+
+// MaxRefusals bounds what is kept for one CA: a thief of an order key can invent devices without end, and the first thousand say it.
+const MaxRefusals = 1000
+
+// Store keeps refusals.
+type Store interface {
+	// Refuse keeps r; facts are written only with the first refusal of a device, and for the first MaxRefusals devices of an
+	// issuer. Durable on nil.
+	Refuse(ctx context.Context, r Refusal, facts ...ledger.Fact) error
+	// Refusals gives the newest, at most limit.
+	Refusals(ctx context.Context, limit int) ([]Refusal, error)
+}
+
+// Pending says that the device may be let in later: its production is planned but the record has not come yet.
+type Pending struct {
+	Device string
+	After  time.Duration // when to ask again
+}
+
+func (p *Pending) Error() string {
+	return fmt.Sprintf("device %s: its production record has not come yet; ask again in %s", p.Device, p.After)
+}
+
+// Config is what a Service works with.
+type Config struct {
+	Guard    pki.Guard
+	PKI      *pki.Service
+	Registry Registry
+	Store    Store
+	Retry    time.Duration    // for Pending; 0: 10 min
+	Now      func() time.Time // nil: time.Now
+}
+
+// Service is the stage's verbs.
+type Service struct{ c Config }
+
+// New makes a service.
+func New(c Config) (*Service, error) {
+	if c.Guard == nil || c.PKI == nil || c.Registry == nil || c.Store == nil {
+		return nil, errors.New("onboard: guard, pki, registry and store are needed")
+	}
+	if c.Retry == 0 {
+		c.Retry = 10 * time.Minute
+	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	return &Service{c}, nil
+}
+
+// Enrol gives a first LDevID, or one anew, to the device that presents an IDevID (leaf first, as in TLS) and asks with csr (DER).
+func (s *Service) Enrol(ctx context.Context, caller access.Caller, presented []*x509.Certificate, csr []byte) (*x509.Certificate, error) {
+	if err := s.guard(ctx, caller); err != nil {
+		return nil, err
+	}
+	d, err := s.verified(caller, presented, idevid.IDevID)
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.standing(ctx, caller, d)
+	if err != nil {
+		return nil, err
+	}
+	req, err := pki.ParseRequest(csr, d.Identity, false)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(d.Cert.Raw)
+	data, err := json.Marshal(map[string]any{
+		"device": d.Identity.DeviceID, "product": d.Identity.Product, "hardware": d.Identity.HWRev,
+		"idevid": hex.EncodeToString(sum[:]), "request": hex.EncodeToString(req.Digest[:]),
+		"again": st.State != device.Provisioned,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return s.c.PKI.Issue(ctx, caller, d, req,
+		ledger.New(ledger.Events, ledger.KindDeviceOnboarded, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data))
+}
+
+// Reenrol renews or re-keys the LDevID that the device presents. Subject and SAN of csr have to be the present certificate's
+// (RFC 7030 §4.2.2). A device whose LDevID has expired enrols again with its IDevID, so none is ever lost for having been away.
+func (s *Service) Reenrol(ctx context.Context, caller access.Caller, presented []*x509.Certificate, csr []byte) (*x509.Certificate, error) {
+	if err := s.guard(ctx, caller); err != nil {
+		return nil, err
+	}
+	d, err := s.verified(caller, presented, idevid.LDevID)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := s.standing(ctx, caller, d); err != nil {
+		return nil, err
+	}
+	req, err := pki.ParseRequest(csr, d.Identity, true)
+	if err != nil {
+		return nil, err
+	}
+	return s.c.PKI.Issue(ctx, caller, d, req)
+}
+
+// Refusals lists who was not let in, newest first.
+func (s *Service) Refusals(ctx context.Context, caller access.Caller, limit int) ([]Refusal, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "device"}); err != nil {
+		return nil, err
+	}
+	return s.c.Store.Refusals(ctx, limit)
+}
+
+func (s *Service) guard(ctx context.Context, caller access.Caller) error {
+	return s.c.Guard.Check(ctx, caller, access.DeviceEnrol,
+		access.Resource{Type: "device", ID: strings.TrimPrefix(caller.ID, access.DeviceCaller("").ID)})
+}
+
+// verified checks the chain, that it is not revoked, that it is of the kind asked for, and that the caller is that device.
+func (s *Service) verified(caller access.Caller, presented []*x509.Certificate, kind idevid.Kind) (pki.Device, error) {
+	now := s.c.Now()
+	d, err := s.c.PKI.Trust().VerifyDevice(presented, now)
+	if err != nil {
+		return pki.Device{}, err
+	}
+	if err := s.c.PKI.Revocations().Check(d.Cert, d.Identity.DeviceID, now); err != nil {
+		return pki.Device{}, err
+	}
+	if caller.ID != access.DeviceCaller(d.Identity.DeviceID).ID {
+		return pki.Device{}, fault.New(fault.Denied, "enrol.caller", caller.ID+" asks with the certificate of device "+d.Identity.DeviceID,
+			"a device asks for itself only")
+	}
+	if d.Identity.Kind != kind {
+		remedy := "enrol with the certificate from the factory"
+		if kind == idevid.LDevID {
+			remedy = "renew with the operational certificate"
+		}
+		return pki.Device{}, fault.New(fault.Denied, "enrol.kind", fmt.Sprintf("device %s presents an %s, want an %s", d.Identity.DeviceID, d.Identity.Kind, kind), remedy)
+	}
+	return d, nil
+}
+
+// standing asks the registry, and refuses with a fact whoever it does not vouch for.
+func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Device) (Standing, error) {
+	id := d.Identity
+	st, err := s.c.Registry.Known(ctx, id.DeviceID)
+	if err != nil {
+		return Standing{}, fmt.Errorf("registry, device %s: %w", id.DeviceID, err)
+	}
+	if st.Known && st.Product == id.Product && st.State == device.Ordered {
+		return Standing{}, &Pending{Device: id.DeviceID, After: s.c.Retry}
+	}
+	code, text := judge(st, d)
+	if code == "" {
+		return st, nil
+	}
+	now := s.c.Now().UTC()
+	r := Refusal{Device: id.DeviceID, Product: id.Product, Issuer: hex.EncodeToString(d.Issuer.SubjectKeyId), Code: code, Text: text, At: now}
+	data, err := json.Marshal(r)
+	if err != nil {
+		return Standing{}, err
+	}
+	if err := s.c.Store.Refuse(ctx, r, ledger.New(ledger.Events, ledger.KindEnrolRefused, now, caller.ID, id.DeviceID, nil, data)); err != nil {
+		return Standing{}, err
+	}
+	return Standing{}, fault.New(fault.Denied, code, text, "look at its production record and its state")
+}
+
+// judge gives the reason for which a device is not let in; an empty code when there is none.
+func judge(st Standing, d pki.Device) (code, text string) {
+	id := d.Identity
+	switch {
+	case !st.Known:
+		return "enrol.unknown", "device " + id.DeviceID + " was never ordered, yet its certificate is good: a key of its CA may be in wrong hands"
+	case st.Product != id.Product || (id.HWRev != "" && st.Hardware != id.HWRev):
+		return "enrol.other", fmt.Sprintf("device %s is %s/%s on record, its certificate says %s/%s", id.DeviceID, st.Product, st.Hardware, id.Product, id.HWRev)
+	case id.Kind == idevid.IDevID && len(st.Key) != 0 && !bytes.Equal(st.Key, d.Cert.RawSubjectPublicKeyInfo):
+		return "enrol.key", "device " + id.DeviceID + " presents another key than the one its production record holds"
+	case !device.Known(st.State) || device.Ended(st.State) || st.State == device.Suspected || st.State == device.Lost:
+		return "enrol.state", fmt.Sprintf("device %s is %q", id.DeviceID, st.State)
+	case st.Legitimacy != device.Genuine && st.Legitimacy != device.Refurbished && st.Legitimacy != device.Resold && st.Legitimacy != device.Recalled:
+		return "enrol.legitimacy", fmt.Sprintf("device %s is %q", id.DeviceID, st.Legitimacy)
+	}
+	return "", ""
+}
