@@ -12,8 +12,11 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
@@ -30,6 +33,9 @@ type Services struct {
 	Device      *device.Service
 	Release     *release.Service
 	Rollout     *rollout.Service
+	Retire      *retire.Service
+	Monitor     *monitor.Service
+	Remedy      *remedy.Service
 
 	// Firmware gathers what an order puts on devices: the product's current bundle, the release, and its components' bytes.
 	Firmware func(ctx context.Context, caller access.Caller, product string, release [32]byte) (Firmware, error)
@@ -47,6 +53,7 @@ func (a *api) register(h huma.API) {
 	a.registerReleases(h)
 	a.registerRollouts(h)
 	a.registerDevices(h)
+	a.registerCare(h)
 }
 
 // ledgerFault names what a reader of the ledger can do about an error.

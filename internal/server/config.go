@@ -31,7 +31,8 @@ func (l Layout) Logs() string     { return filepath.Join(l.Dir, "log") }
 func (l Layout) Witness(name string) string {
 	return filepath.Join(l.Dir, "witness", name+".json")
 }
-func (l Layout) AdminToken() string { return filepath.Join(l.Dir, "admin.token") }
+func (l Layout) Cert(name string) string { return filepath.Join(l.Dir, "certs", name+".der") }
+func (l Layout) AdminToken() string      { return filepath.Join(l.Dir, "admin.token") }
 
 // Config is an instance's config.json. Unknown members are refused.
 type Config struct {

@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
+	"maps"
 	"path/filepath"
+	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -29,7 +31,11 @@ const (
 	keyProductCA   = "product-ca"
 	keyOrder       = "order"
 	keyServer      = "server-tls"
-	keyBucket      = "bucket"
+	keyInfra       = "infra-ca"
+	keyBucket      = "bucket-" + bucketName
+	keyVault       = "vault" // AES-256 key under which small secrets of the database are sealed
+
+	bucketName = "default" // the retention bucket devices seal their data for
 )
 
 // Signers finds keys by name; the soft key store is one.
@@ -167,8 +173,8 @@ func (x *logs) settle(ctx context.Context) error {
 func (x *logs) trusted() (control, events wire.LogTrust, witnesses []wire.NamedKey) {
 	control = wire.LogTrust{Origin: x.trust.Logs[0].Origin, Key: x.trust.Logs[0].Key}
 	events = wire.LogTrust{Origin: x.trust.Logs[1].Origin, Key: x.trust.Logs[1].Key}
-	for name, key := range x.trust.Witnesses {
-		witnesses = append(witnesses, wire.NamedKey{Name: name, Key: key})
+	for _, name := range slices.Sorted(maps.Keys(x.trust.Witnesses)) {
+		witnesses = append(witnesses, wire.NamedKey{Name: name, Key: x.trust.Witnesses[name]})
 	}
 	return control, events, witnesses
 }

@@ -1,0 +1,85 @@
+package server
+
+import (
+	"context"
+	"io"
+	stdlog "log"
+	"net/http"
+	"path/filepath"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/console"
+	"github.com/hallmark-iot/hallmark/internal/deviceapi"
+	"github.com/hallmark-iot/hallmark/internal/est"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+type logAdapter = stdlog.Logger
+
+// apiHandler serves console, API and the logs' public files.
+func (i *Instance) apiHandler() http.Handler {
+	mux := http.NewServeMux()
+	api := httpapi.Handler(httpapi.Services{
+		Guard: i.guard, Credentials: i.credentials, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
+		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
+		Remedy: i.remedy, Firmware: firmware(i.db.Devices(), i.release),
+	}, i.credentials, i.log)
+	mux.Handle("/api/v1/", api)
+	mux.Handle("/openapi.json", api)
+	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
+	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.Handle("/", console.Handler(console.Config{
+		Fleet: i.fleet, Sessions: i.credentials, Log: i.log, Secure: !i.loopback(),
+	}))
+	return mux
+}
+
+// logFiles serves the exported logs: tiles never change and may be cached for ever, partial ones and the checkpoint not.
+func (i *Instance) logFiles() http.Handler {
+	files := http.FileServer(http.Dir(i.layout.Logs()))
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		log, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+		if log != "control" && log != "events" || rest == "" || strings.HasSuffix(rest, "/") || strings.Contains(filepath.Base(rest), ".new-") {
+			http.NotFound(w, r)
+			return
+		}
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		if rest == "checkpoint" {
+			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+			w.Header().Set("Cache-Control", "no-cache")
+		} else {
+			w.Header().Set("Content-Type", "application/octet-stream")
+			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
+		}
+		files.ServeHTTP(w, r)
+	})
+}
+
+// deviceHandler serves devices.
+func (i *Instance) deviceHandler() http.Handler {
+	return deviceapi.Handler(deviceapi.Config{
+		Identify: i.identify,
+		Checkin:  i.device.Checkin,
+		Attest: func(ctx context.Context, caller access.Caller, id string, evidence []byte) (wire.AttestReply, error) {
+			v, err := i.attest.Appraise(ctx, caller, id, evidence)
+			return v.Reply(), err
+		},
+		Log:       i.devicelog.Ingest,
+		Telemetry: i.telemetry.Ingest,
+		Receipt:   i.retire.Receipt,
+		Artifact: func(ctx context.Context, caller access.Caller, id string, digest [32]byte) (io.ReadSeekCloser, error) {
+			_, r, err := i.release.Open(ctx, caller, "", digest)
+			return r, err
+		},
+		EST:    i.est(),
+		Logger: i.log,
+	})
+}
+
+// est is RFC 7030. On the devices' listener it enrols; /cacerts is for everybody, so the other listener has it too.
+func (i *Instance) est() http.Handler {
+	return est.New(est.Config{Onboard: i.onboard, CACerts: i.pki.CACerts, Log: i.log})
+}

@@ -1,0 +1,293 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/blob/files"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/ledger/devicelog"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/telemetry"
+)
+
+// Instance is a running Hallmark: all roles in one process.
+type Instance struct {
+	layout Layout
+	cfg    Config
+	log    *slog.Logger
+	keys   Vault
+	db     *store.DB
+	logs   *logs
+	guard  *access.Guard
+	auth   authorities
+
+	credentials *access.Credentials
+	product     *product.Service
+	pki         *pki.Service
+	onboard     *onboard.Service
+	factory     *factory.Service
+	device      *device.Service
+	attest      *attest.Service
+	monitor     *monitor.Service
+	release     *release.Service
+	rollout     *rollout.Service
+	remedy      *remedy.Service
+	retire      *retire.Service
+	telemetry   *telemetry.Service
+	devicelog   *devicelog.Service
+	fleet       *fleet.Service
+}
+
+// Open opens the instance in a data directory. It refuses when signing on would contradict what was published.
+func Open(ctx context.Context, l Layout, keys Vault, log *slog.Logger) (*Instance, error) {
+	cfg, err := LoadConfig(l)
+	if err != nil {
+		return nil, err
+	}
+	db, err := sqlite.Open(ctx, l.Database())
+	if err != nil {
+		return nil, err
+	}
+	i := &Instance{layout: l, cfg: cfg, log: log, keys: keys, db: db}
+	for _, step := range []func(context.Context) error{i.openGround, i.openBirth, i.openField, i.openEnd} {
+		if err := step(ctx); err != nil {
+			return nil, errors.Join(err, db.Close())
+		}
+	}
+	return i, nil
+}
+
+// Close ends what Open began, after Run has returned.
+func (i *Instance) Close() error { return i.db.Close() }
+
+// openGround opens what is under all stages.
+func (i *Instance) openGround(ctx context.Context) (err error) {
+	if i.logs, err = openLogs(ctx, i.layout, i.cfg, i.db, i.keys, i.log, nil); err != nil {
+		return err
+	}
+	if i.guard, err = access.NewGuard(i.db); err != nil {
+		return err
+	}
+	i.credentials = access.NewCredentials(i.db, i.guard)
+	i.fleet = fleet.NewService(i.db, i.guard)
+	i.product = product.New(i.guard, i.db, suiteIDs())
+	i.auth, err = loadAuthorities(i.layout, i.keys)
+	return err
+}
+
+// openBirth opens the stages of a device's birth.
+func (i *Instance) openBirth(ctx context.Context) (err error) {
+	i.pki, err = pki.New(pki.Config{
+		Guard: i.guard, Store: i.db.PKI(), Trust: i.auth.trust, Revocations: pki.NewRevocations(maxRevocationAge),
+		Operational: i.auth.operational, Root: i.auth.root, Life: time.Duration(i.cfg.LDevID) * time.Hour,
+		Product: func(string) (*pki.Authority, error) { return i.auth.product, nil },
+	})
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(i.pki.LoadCAs(ctx), i.pki.Refresh(ctx)); err != nil {
+		return err
+	}
+	if i.onboard, err = onboard.New(onboard.Config{
+		Guard: i.guard, PKI: i.pki, Registry: registry{i.db.Devices()}, Store: i.db.Onboard(),
+	}); err != nil {
+		return err
+	}
+	order, err := i.keys.Signer(keyOrder)
+	if err != nil {
+		return err
+	}
+	vault, err := newSealer(i.keys)
+	if err != nil {
+		return err
+	}
+	i.factory, err = factory.New(factory.Config{
+		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Guard: i.guard,
+	})
+	return err
+}
+
+// openField opens the stages of the field.
+func (i *Instance) openField(context.Context) (err error) {
+	blobs, err := files.Open(i.layout.Blobs())
+	if err != nil {
+		return err
+	}
+	releases, devices := i.db.Releases(), i.db.Devices()
+	if i.release, err = release.NewService(release.Config{
+		Store: releases, Artifacts: releases, Blobs: blobs, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
+	}); err != nil {
+		return err
+	}
+	if i.attest, err = attest.NewService(attest.Config{
+		Store: i.db.Attest(), Guard: i.guard, References: releases, Policy: i.cfg.policyOf,
+		Every: time.Duration(i.cfg.AttestS) * time.Second,
+	}); err != nil {
+		return err
+	}
+	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.keys, i.release, i.attest); err != nil {
+		return err
+	}
+	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Guard: i.guard}); err != nil {
+		return err
+	}
+	if i.rollout, err = rollout.NewService(rollout.Config{
+		Store: i.db.Rollouts(), Releases: i.release, Devices: i.device, Ledger: i.logs.reader, Guard: i.guard,
+	}); err != nil {
+		return err
+	}
+	if i.remedy, err = remedy.NewService(remedy.Config{Store: i.db.Remedies(), Devices: i.device, Guard: i.guard}); err != nil {
+		return err
+	}
+	access, err := newKeyAccess(i.keys)
+	if err != nil {
+		return err
+	}
+	i.telemetry = telemetry.NewService(telemetry.Config{Store: i.db, Keys: access, Guard: i.guard})
+	i.devicelog = devicelog.NewService(i.db, i.logs.reader, i.guard)
+	return nil
+}
+
+// openEnd opens the stage of a device's end.
+func (i *Instance) openEnd(context.Context) (err error) {
+	devices := i.db.Devices()
+	i.retire, err = retire.NewService(retire.Config{
+		Store: i.db.Retirements(), Devices: i.device, Warrants: devices, Revoker: i.pki, Keys: i.telemetry,
+		Ledger: i.logs.reader, Guard: i.guard,
+	})
+	return err
+}
+
+// maxRevocationAge is how old the list of revocations may be before nobody is let in by it.
+const maxRevocationAge = time.Minute
+
+// Run serves until ctx ends; ready is called with the addresses once both listeners are open.
+func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) error {
+	certificate, err := i.certificate()
+	if err != nil {
+		return err
+	}
+	api, err := i.listenAPI(ctx, certificate)
+	if err != nil {
+		return err
+	}
+	dev, err := listen(ctx, i.cfg.Devices)
+	if err != nil {
+		return errors.Join(err, api.Close())
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	i.logs.run(ctx, g)
+	i.runLoops(ctx, g)
+	serve(ctx, g, api, &http.Server{
+		Handler: i.apiHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
+	})
+	serve(ctx, g, tls.NewListener(dev, i.deviceTLS(certificate)), &http.Server{
+		Handler: i.deviceHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
+	})
+	if ready != nil {
+		ready(i.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
+	}
+	return g.Wait()
+}
+
+// quiet sends a server's complaints about its clients to the debug log: anybody can cause them.
+func quiet(log *slog.Logger) *logAdapter { return slog.NewLogLogger(log.Handler(), slog.LevelDebug) }
+
+func listen(ctx context.Context, address string) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", address)
+	if err != nil {
+		return nil, fmt.Errorf("listen on %s: %w; stop what holds the port, or choose another in config.json", address, err)
+	}
+	return l, nil
+}
+
+func serve(ctx context.Context, g *errgroup.Group, l net.Listener, s *http.Server) {
+	g.Go(func() error {
+		if err := s.Serve(l); !errors.Is(err, http.ErrServerClosed) {
+			return err
+		}
+		return nil
+	})
+	g.Go(func() error {
+		<-ctx.Done()
+		stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+		defer cancel()
+		if err := s.Shutdown(stop); err != nil {
+			return s.Close()
+		}
+		return nil
+	})
+}
+
+// loopback reports whether only this machine can reach the console: then it is plain HTTP, which browsers hold for safe there.
+func (i *Instance) loopback() bool {
+	host, _, err := net.SplitHostPort(i.cfg.API)
+	ip := net.ParseIP(host)
+	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+func (i *Instance) scheme() string {
+	if i.loopback() {
+		return "http"
+	}
+	return "https"
+}
+
+func (i *Instance) listenAPI(ctx context.Context, certificate *tls.Certificate) (net.Listener, error) {
+	l, err := listen(ctx, i.cfg.API)
+	if err != nil || i.loopback() {
+		return l, err
+	}
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*certificate}}), nil
+}
+
+// certificate makes this start's server certificate: short-lived work for the infrastructure CA, nothing to renew by hand.
+func (i *Instance) certificate() (*tls.Certificate, error) {
+	key, err := i.keys.Signer(keyServer)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := i.auth.infra.ServerTLS(i.cfg.Names, key.Public(), time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("server certificate: %w", err)
+	}
+	return &tls.Certificate{Certificate: [][]byte{cert.Raw, i.auth.infra.Cert.Raw}, PrivateKey: key, Leaf: cert}, nil
+}
+
+func (i *Instance) deviceTLS(certificate *tls.Certificate) *tls.Config {
+	return &tls.Config{
+		MinVersion:       tls.VersionTLS12,
+		Certificates:     []tls.Certificate{*certificate},
+		ClientAuth:       tls.RequireAnyClientCert,
+		VerifyConnection: pki.VerifyConnection(i.auth.trust, i.pki.Revocations(), time.Now),
+	}
+}
+
+// identify names the device of a chain that VerifyConnection let in.
+func (i *Instance) identify(chain []*x509.Certificate) (string, bool, error) {
+	d, err := i.auth.trust.VerifyDevice(chain, time.Now())
+	return d.Identity.DeviceID, d.Identity.Kind == "ldevid", err
+}

@@ -1,0 +1,209 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/aes"
+	"crypto/cipher"
+	"crypto/hpke"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func suiteIDs() []string {
+	var out []string
+	for _, id := range suite.IDs() {
+		out = append(out, string(id))
+	}
+	return out
+}
+
+// newDeviceService wires the registry. releases and challenger may be nil where nothing is delivered (init).
+func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, keys Signers, releases device.Releases,
+	challenger device.Challenger,
+) (*device.Service, error) {
+	guard, err := access.NewGuard(db)
+	if err != nil {
+		return nil, err
+	}
+	directive, err := keys.Signer(keyDirective)
+	if err != nil {
+		return nil, err
+	}
+	if releases == nil {
+		releases = noReleases{}
+	}
+	d := db.Devices()
+	return device.NewService(device.Config{
+		Registry: d, Reports: d, Commands: d, Trust: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger,
+		Authority: directive, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
+	})
+}
+
+type noReleases struct{}
+
+func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {
+	return wire.Logged{}, errors.New("no releases are served here")
+}
+
+// sealer seals small secrets of the database under the instance's vault key.
+type sealer struct{ aead cipher.AEAD }
+
+func newSealer(keys Vault) (sealer, error) {
+	key, err := keys.Secret(keyVault)
+	if err != nil {
+		return sealer{}, err
+	}
+	block, err := aes.NewCipher(key)
+	if err != nil {
+		return sealer{}, err
+	}
+	aead, err := cipher.NewGCMWithRandomNonce(block)
+	return sealer{aead}, err
+}
+
+func (s sealer) Seal(label string, plain []byte) ([]byte, error) {
+	return s.aead.Seal(nil, nil, plain, []byte(label)), nil
+}
+
+func (s sealer) Open(label string, sealed []byte) ([]byte, error) {
+	return s.aead.Open(nil, nil, sealed, []byte(label))
+}
+
+// orderCA lets the factory have order CAs.
+type orderCA struct{ pki *pki.Service }
+
+func (o orderCA) IssueOrderCA(ctx context.Context, r factory.OrderCARequest) ([][]byte, error) {
+	return o.pki.IssueOrderCA(ctx, access.Internal("factory"), pki.Name{
+		OEM: r.OEM, Product: r.Product, Unit: r.Order + " " + r.Station,
+	}, r.Key)
+}
+
+// policyOf decides what evidence of a product's devices must be.
+func (c Config) policyOf(context.Context, string) (attest.Policy, error) {
+	return attest.Policy{AllowVirtual: c.Virtual}, nil
+}
+
+// loadCert reads one of the instance's certificates.
+func loadCert(l Layout, name string) (*x509.Certificate, error) {
+	der, err := os.ReadFile(l.Cert(name))
+	if err != nil {
+		return nil, fmt.Errorf("certificate: %w; restore it from a backup", err)
+	}
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s is damaged: %w; restore it from a backup", l.Cert(name), err)
+	}
+	return cert, nil
+}
+
+// authorities are the CAs an instance holds.
+type authorities struct {
+	root                        *x509.Certificate
+	product, operational, infra *pki.Authority
+	trust                       *pki.Trust
+}
+
+func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
+	if a.root, err = loadCert(l, keyRoot); err != nil {
+		return a, err
+	}
+	cas := []*x509.Certificate{}
+	for _, c := range []struct {
+		name string
+		role pki.Role
+		to   **pki.Authority
+	}{{keyProductCA, pki.Product, &a.product}, {keyOperational, pki.Operational, &a.operational}, {keyInfra, pki.Infra, &a.infra}} {
+		cert, err := loadCert(l, c.name)
+		if err != nil {
+			return a, err
+		}
+		var key crypto.Signer
+		if key, err = keys.Signer(c.name); err != nil {
+			return a, err
+		}
+		if *c.to, err = pki.NewAuthority(c.role, cert, key); err != nil {
+			return a, fmt.Errorf("%s: %w", c.name, err)
+		}
+		cas = append(cas, cert)
+	}
+	a.trust, err = pki.NewTrust([]*x509.Certificate{a.root}, cas...)
+	return a, err
+}
+
+func newKeyAccess(keys Vault) (*telemetry.KeyAccess, error) {
+	secret, err := keys.Secret(keyBucket)
+	if err != nil {
+		return nil, err
+	}
+	key, err := hpke.MLKEM768P256().NewPrivateKey(secret)
+	if err != nil {
+		return nil, fmt.Errorf("key of retention bucket %s: %w", bucketName, err)
+	}
+	return telemetry.NewKeyAccess(map[string]hpke.PrivateKey{bucketName: key}), nil
+}
+
+// firmware gathers what an order puts on devices.
+func firmware(devices *store.Devices, releases *release.Service) func(context.Context, access.Caller, string, [32]byte) (httpapi.Firmware, error) {
+	return func(ctx context.Context, caller access.Caller, productID string, digest [32]byte) (httpapi.Firmware, error) {
+		r, err := releases.Get(ctx, caller, digest)
+		if err != nil {
+			return httpapi.Firmware{}, err
+		}
+		if r.Status != release.Published {
+			return httpapi.Firmware{}, fault.New(fault.Conflict, "order.release", "the release is "+string(r.Status), "publish it first")
+		}
+		b, err := devices.Bundle(ctx, productID, 0)
+		if err != nil {
+			return httpapi.Firmware{}, err
+		}
+		f := httpapi.Firmware{Bundle: b.Envelope, Release: r.Envelope, Payload: map[string][]byte{}}
+		for _, c := range r.Manifest.Components {
+			_, rd, err := releases.Open(ctx, access.Internal("factory"), productID, [32]byte(c.Digest))
+			if err != nil {
+				return httpapi.Firmware{}, err
+			}
+			var buf bytes.Buffer
+			_, err = io.Copy(&buf, rd)
+			if err = errors.Join(err, rd.Close()); err != nil {
+				return httpapi.Firmware{}, err
+			}
+			f.Payload[c.Name] = buf.Bytes()
+		}
+		return f, nil
+	}
+}
+
+// registry tells onboarding how a device stands.
+type registry struct{ devices *store.Devices }
+
+func (r registry) Known(ctx context.Context, id string) (onboard.Standing, error) {
+	d, err := r.devices.Device(ctx, id)
+	if errors.Is(err, device.ErrNotFound) {
+		return onboard.Standing{}, nil
+	}
+	if err != nil {
+		return onboard.Standing{}, err
+	}
+	return onboard.Standing{Known: true, Product: d.Product, Hardware: d.Hardware, State: d.State, Legitimacy: d.Legitimacy}, nil
+}
