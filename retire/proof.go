@@ -168,18 +168,17 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 		}
 		return v, nil
 	}
-	if err := checkWipe(p, d, one, &v); err != nil {
+	if err := checkWipe(p, d, facts[ledger.KindDeviceProvisioned], one, &v); err != nil {
 		return Verified{}, err
 	}
 	return v, nil
 }
 
-func checkWipe(p Proof, d Disposal, one func(ledger.Kind) (wire.Fact, error), v *Verified) error {
-	made, err := one(ledger.KindDeviceProvisioned)
-	if err != nil {
-		return err
+func checkWipe(p Proof, d Disposal, made []wire.Fact, one func(ledger.Kind) (wire.Fact, error), v *Verified) error {
+	if len(made) == 0 {
+		return errors.New("nothing shows the making of the device")
 	}
-	key, err := attestKey(made.Data, p.Device)
+	key, err := attestKey(made[len(made)-1].Data, p.Device) // made anew, it has a new key
 	if err != nil {
 		return err
 	}
@@ -300,8 +299,8 @@ func attestKey(envelope []byte, device string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if r.Device != device || r.Keys == nil {
-		return nil, fmt.Errorf("the production record is of device %s, or has no keys", r.Device)
+	if r.Device != device || r.Outcome != wire.Made || r.Keys == nil {
+		return nil, fmt.Errorf("the production record is of device %s, which was %s, or has no keys", r.Device, r.Outcome)
 	}
 	return r.Keys.Attest, nil
 }

@@ -106,12 +106,16 @@ type Warrants interface {
 	WarrantDevices(ctx context.Context, uid [16]byte) ([]string, error)
 }
 
-// Revoker revokes every certificate of a device, with a fact for each; again changes nothing.
+// Revoker takes every identity of a device, for good, with a fact; again changes nothing. *pki.Service is one. Reasons are those of
+// RFC 5280 §5.3.1.
 type Revoker interface {
-	RevokeDevice(ctx context.Context, caller access.Caller, device, reason string, cause *ledger.Ref) error
+	RevokeDevice(ctx context.Context, caller access.Caller, device, product string, reason int) error
 }
 
-// Keys destroys what opens a device's sealed data; again changes nothing.
+// cessation is cessationOfOperation.
+const cessation = 5
+
+// Keys destroys what opens a device's sealed data; again changes nothing. *telemetry.Service is one.
 type Keys interface {
 	DestroyDevice(ctx context.Context, caller access.Caller, device string, cause *ledger.Ref) error
 }

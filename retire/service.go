@@ -314,8 +314,7 @@ func (s *Service) finish(ctx context.Context, r Retirement) (Retirement, error) 
 		r.Rev++
 		return nil
 	}
-	why := "decommissioned: " + string(r.Phase)
-	if err := step(&r.Revoked, func() error { return s.cfg.Revoker.RevokeDevice(ctx, system(), r.Device, why, cause) }); err != nil {
+	if err := step(&r.Revoked, func() error { return s.cfg.Revoker.RevokeDevice(ctx, system(), r.Device, r.Product, cessation) }); err != nil {
 		return r, fmt.Errorf("revoke: %w", err)
 	}
 	if err := step(&r.KeysGone, func() error { return s.cfg.Keys.DestroyDevice(ctx, system(), r.Device, cause) }); err != nil {
