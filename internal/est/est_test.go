@@ -1,0 +1,478 @@
+package est_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"encoding/hex"
+	"encoding/pem"
+	"errors"
+	"io"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	agentest "github.com/hallmark-iot/hallmark/agent/est"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/est"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
+	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+func newKey(t testing.TB) *ecdsa.PrivateKey {
+	t.Helper()
+	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	must(t, err)
+	return k
+}
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+type registry struct {
+	mu sync.Mutex
+	by map[string]onboard.Standing
+}
+
+func (r *registry) Known(_ context.Context, id string) (onboard.Standing, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.by[id], nil
+}
+
+func (r *registry) set(id string, st onboard.Standing) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.by[id] = st
+}
+
+type noAudit struct{}
+
+func (noAudit) Record(context.Context, access.Decision) error { return nil }
+
+type clock struct {
+	mu sync.Mutex
+	at time.Time
+}
+
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.at
+}
+
+func (c *clock) add(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.at = c.at.Add(d)
+}
+
+// world is a whole enrolment server on loopback TLS, with a real store.
+type world struct {
+	t        testing.TB
+	clock    *clock
+	db       *store.DB
+	root     *pki.Authority
+	product  *pki.Authority
+	order    *pki.Authority
+	op       *pki.Authority
+	pki      *pki.Service
+	onboard  *onboard.Service
+	registry *registry
+	server   *httptest.Server
+	roots    *x509.CertPool
+}
+
+func newWorld(t testing.TB) *world {
+	t.Helper()
+	w := &world{t: t, clock: &clock{at: time.Now()}, db: storetest.Open(t), registry: &registry{by: map[string]onboard.Standing{}}}
+	now := w.clock.now()
+	var err error
+	w.root, err = pki.NewRoot("acme", newKey(t), now)
+	must(t, err)
+	w.product = w.ca(w.root, pki.Product, pki.Name{OEM: "acme", Product: "thermo"})
+	w.order = w.ca(w.product, pki.Order, pki.Name{OEM: "acme", Product: "thermo", Unit: "o-1"})
+	w.op = w.ca(w.root, pki.Operational, pki.Name{OEM: "acme"})
+	infra := w.ca(w.root, pki.Infra, pki.Name{OEM: "acme"})
+	trust, err := pki.NewTrust([]*x509.Certificate{w.root.Cert}, w.order.Cert, w.product.Cert, w.op.Cert, infra.Cert)
+	must(t, err)
+	guard, err := access.NewGuard(noAudit{})
+	must(t, err)
+	w.pki, err = pki.New(pki.Config{
+		Guard: guard, Store: w.db.PKI(), Trust: trust, Revocations: pki.NewRevocations(time.Minute), Operational: w.op,
+		Root: w.root.Cert, Now: w.clock.now, CRLBase: "http://crl.test", Shards: 4,
+		Product: func(string) (*pki.Authority, error) { return w.product, nil },
+	})
+	must(t, err)
+	must(t, w.pki.Refresh(t.Context()))
+	w.onboard, err = onboard.New(onboard.Config{Guard: guard, PKI: w.pki, Registry: w.registry, Store: w.db.Onboard(), Now: w.clock.now})
+	must(t, err)
+
+	w.server = httptest.NewUnstartedServer(est.New(est.Config{Onboard: w.onboard, CACerts: w.pki.CACerts}))
+	key := newKey(t)
+	cert, err := infra.ServerTLS([]string{"127.0.0.1"}, key.Public(), now)
+	must(t, err)
+	w.server.TLS = &tls.Config{
+		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw, infra.Cert.Raw}, PrivateKey: key}},
+		ClientAuth:   tls.RequestClientCert, MinVersion: tls.VersionTLS12,
+		VerifyConnection: pki.VerifyConnection(trust, w.pki.Revocations(), w.clock.now),
+	}
+	w.server.StartTLS()
+	t.Cleanup(w.server.Close)
+	w.roots = x509.NewCertPool()
+	w.roots.AddCert(w.root.Cert)
+	return w
+}
+
+func (w *world) ca(above *pki.Authority, role pki.Role, name pki.Name) *pki.Authority {
+	w.t.Helper()
+	key := newKey(w.t)
+	cert, err := above.Sub(role, name, key.Public(), w.clock.now())
+	must(w.t, err)
+	a, err := pki.NewAuthority(role, cert, key)
+	must(w.t, err)
+	return a
+}
+
+func deviceID(t testing.TB) string {
+	t.Helper()
+	b := make([]byte, 16)
+	_, err := rand.Read(b)
+	must(t, err)
+	return hex.EncodeToString(b)
+}
+
+// made is a device fresh from the factory, registered unless the test says otherwise.
+func (w *world) made(registered bool) (string, tls.Certificate) {
+	w.t.Helper()
+	id := idevid.Identity{Kind: idevid.IDevID, DeviceID: deviceID(w.t), OEM: "acme", Product: "thermo", HWRev: "B"}
+	if registered {
+		w.registry.set(id.DeviceID, onboard.Standing{
+			Known: true, Product: "thermo", Hardware: "B", State: device.Provisioned, Legitimacy: device.Genuine,
+		})
+	}
+	key := newKey(w.t)
+	cert, err := w.order.Device(id, key.Public(), w.clock.now(), idevid.NoExpiry(), nil)
+	must(w.t, err)
+	return id.DeviceID, tls.Certificate{Certificate: [][]byte{cert.Raw, w.order.Cert.Raw, w.product.Cert.Raw}, PrivateKey: key}
+}
+
+func (w *world) client() *agentest.Client {
+	w.t.Helper()
+	c, err := agentest.New(agentest.Config{Server: w.server.URL, Roots: w.roots, Now: w.clock.now})
+	must(w.t, err)
+	return c
+}
+
+func (w *world) facts(kind, subject string) int {
+	w.t.Helper()
+	var n int
+	must(w.t, w.db.Read().QueryRowContext(w.t.Context(), `SELECT count(*) FROM entry WHERE kind = $1 AND subject = $2`, kind, subject).Scan(&n))
+	return n
+}
+
+func TestEnrolThenRenew(t *testing.T) {
+	w := newWorld(t)
+	id, idev := w.made(true)
+	key := newKey(t)
+	chain, err := w.client().Enrol(t.Context(), agentest.Request{As: idev, Key: key})
+	must(t, err)
+	if w.facts("cert.issued", id) != 1 || w.facts("device.onboarded", id) != 1 {
+		t.Fatalf("facts: %d issued, %d onboarded", w.facts("cert.issued", id), w.facts("device.onboarded", id))
+	}
+	ldev := tls.Certificate{Certificate: chain, PrivateKey: key}
+	next := newKey(t)
+	chain2, err := w.client().Enrol(t.Context(), agentest.Request{As: ldev, Key: next, Renew: true})
+	must(t, err)
+	if w.facts("cert.issued", id) != 2 || w.facts("device.onboarded", id) != 1 {
+		t.Fatal("a renewal is one certificate more and no onboarding")
+	}
+
+	// The old one works through the grace, so that a lost answer strands nobody; then it does not.
+	must(t, w.pki.Refresh(t.Context()))
+	_, err = w.client().Enrol(t.Context(), agentest.Request{As: ldev, Key: newKey(t), Renew: true})
+	must(t, err)
+	w.clock.add(25 * time.Hour)
+	must(t, w.pki.Refresh(t.Context()))
+	for name, c := range map[string]tls.Certificate{"first": ldev, "second": {Certificate: chain2, PrivateKey: next}} {
+		if _, err = w.client().Enrol(t.Context(), agentest.Request{As: c, Key: newKey(t), Renew: true}); err == nil {
+			t.Errorf("the %s LDevID still renews after its grace", name)
+		}
+	}
+}
+
+func TestAskingTwiceGivesOneCertificate(t *testing.T) {
+	w := newWorld(t)
+	id, idev := w.made(true)
+	key := newKey(t)
+	leaf, err := x509.ParseCertificate(idev.Certificate[0])
+	must(t, err)
+	csr, err := agentest.NewCSR(leaf, key)
+	must(t, err)
+	const askers = 8
+	got := make([][]byte, askers)
+	var wg sync.WaitGroup
+	for i := range askers {
+		wg.Go(func() {
+			chain, err := w.client().EnrolCSR(t.Context(), agentest.Request{As: idev, Key: key}, csr)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			got[i] = chain[0]
+		})
+	}
+	wg.Wait()
+	for i := range got {
+		if !bytes.Equal(got[i], got[0]) {
+			t.Fatalf("answer %d differs", i)
+		}
+	}
+	if n := w.facts("cert.issued", id); n != 1 {
+		t.Fatalf("%d facts for one certificate", n)
+	}
+}
+
+func TestWhoIsNotLetIn(t *testing.T) {
+	w := newWorld(t)
+	status := func(as tls.Certificate, renew bool) (int, string) {
+		t.Helper()
+		_, err := w.client().Enrol(t.Context(), agentest.Request{As: as, Key: newKey(t), Renew: renew})
+		var s *agentest.Status
+		if !errors.As(err, &s) {
+			t.Fatalf("error %v, want a status", err)
+		}
+		return s.Code, s.Text
+	}
+
+	unknown, idev := w.made(false)
+	for range 3 {
+		if code, text := status(idev, false); code != http.StatusForbidden || !strings.HasPrefix(text, "enrol.unknown") {
+			t.Fatalf("unknown serial: %d %s", code, text)
+		}
+	}
+	if n := w.facts("enrol.refused", unknown); n != 1 {
+		t.Errorf("%d facts for one refused device", n)
+	}
+	list, err := w.onboard.Refusals(t.Context(), access.Internal("test"), 10)
+	if err != nil || len(list) != 1 || list[0].Count != 3 || list[0].Device != unknown {
+		t.Errorf("refusals %+v, %v", list, err)
+	}
+
+	id, idev := w.made(true)
+	if code, text := status(idev, true); code != http.StatusForbidden || !strings.HasPrefix(text, "enrol.kind") {
+		t.Errorf("renewal with an IDevID: %d %s", code, text)
+	}
+	st := onboard.Standing{Known: true, Product: "thermo", Hardware: "B", State: device.Provisioned, Legitimacy: device.Genuine}
+	for code, change := range map[string]func(*onboard.Standing){
+		"enrol.state":      func(s *onboard.Standing) { s.State = device.Disposed },
+		"enrol.legitimacy": func(s *onboard.Standing) { s.Legitimacy = device.Stolen },
+		"enrol.other":      func(s *onboard.Standing) { s.Hardware = "C" },
+		"enrol.key":        func(s *onboard.Standing) { s.Key = []byte("another") },
+	} {
+		bad := st
+		change(&bad)
+		w.registry.set(id, bad)
+		if got, text := status(idev, false); got != http.StatusForbidden || !strings.HasPrefix(text, code) {
+			t.Errorf("%s: %d %s", code, got, text)
+		}
+	}
+	unjudged := st
+	unjudged.Legitimacy = ""
+	w.registry.set(id, unjudged)
+	if got, _ := status(idev, false); got != http.StatusForbidden {
+		t.Error("a device of no known legitimacy was let in")
+	}
+	ordered := st
+	ordered.State = device.Ordered
+	w.registry.set(id, ordered)
+	var p *agentest.Pending
+	if _, err := w.client().Enrol(t.Context(), agentest.Request{As: idev, Key: newKey(t)}); !errors.As(err, &p) || p.After != 10*time.Minute {
+		t.Errorf("without its record: %v, want 202", err)
+	}
+}
+
+// tryTLS makes a handshake and one call, and says what went wrong.
+func (w *world) tryTLS(conf *tls.Config) (resumed bool, err error) {
+	conf.RootCAs, conf.Time = w.roots, w.clock.now
+	h := &http.Client{Transport: &http.Transport{TLSClientConfig: conf}}
+	defer h.CloseIdleConnections()
+	resp, err := h.Get(w.server.URL + est.Prefix + "cacerts")
+	if err != nil {
+		return false, err
+	}
+	_, err = io.Copy(io.Discard, resp.Body)
+	return resp.TLS.DidResume, errors.Join(err, resp.Body.Close())
+}
+
+func TestRevokedIsOutOnResumedConnectionsToo(t *testing.T) {
+	w := newWorld(t)
+	id, idev := w.made(true)
+	for name, version := range map[string]uint16{"TLS 1.3": tls.VersionTLS13, "TLS 1.2": tls.VersionTLS12} {
+		conf := &tls.Config{Certificates: []tls.Certificate{idev}, MaxVersion: version, ClientSessionCache: tls.NewLRUClientSessionCache(4)}
+		if _, err := w.tryTLS(conf.Clone()); err != nil {
+			t.Fatal(err)
+		}
+		if resumed, err := w.tryTLS(conf.Clone()); err != nil || !resumed {
+			t.Fatalf("%s: resumed %v, %v: this test needs resumption", name, resumed, err)
+		}
+		t.Cleanup(func() {
+			if _, err := w.tryTLS(conf.Clone()); err == nil {
+				t.Errorf("%s: a revoked device was let in", name)
+			}
+		})
+	}
+	must(t, w.pki.RevokeDevice(t.Context(), access.Internal("test"), id, "thermo", pki.KeyCompromise))
+	if w.facts("cert.revoked", id) != 1 {
+		t.Error("no fact")
+	}
+}
+
+func TestStaleListLetsNobodyIn(t *testing.T) {
+	w := newWorld(t)
+	_, idev := w.made(true)
+	w.clock.add(2 * time.Minute)
+	if _, err := w.tryTLS(&tls.Config{Certificates: []tls.Certificate{idev}}); err == nil {
+		t.Error("let in on a stale list of revocations")
+	}
+	must(t, w.pki.Refresh(t.Context()))
+	if _, err := w.tryTLS(&tls.Config{Certificates: []tls.Certificate{idev}}); err != nil {
+		t.Error(err)
+	}
+}
+
+// The forms that clients in the field send, and what they need to get back.
+func TestTolerantInStrictOut(t *testing.T) {
+	w := newWorld(t)
+	_, idev := w.made(true)
+	leaf, err := x509.ParseCertificate(idev.Certificate[0])
+	must(t, err)
+	csr, err := agentest.NewCSR(leaf, newKey(t))
+	must(t, err)
+	b64 := base64.StdEncoding.EncodeToString(csr)
+	h := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{RootCAs: w.roots, Certificates: []tls.Certificate{idev}}}}
+	defer h.CloseIdleConnections()
+	for name, body := range map[string]string{
+		"one line":   b64,
+		"76 CRLF":    b64[:76] + "\r\n" + b64[76:] + "\r\n",
+		"blanks":     " \t" + b64[:5] + " \t\n" + b64[5:] + "\n\n",
+		"PEM":        string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: csr})),
+		"DER":        string(csr),
+		"PEM, blank": "\n" + string(pem.EncodeToMemory(&pem.Block{Type: "NEW CERTIFICATE REQUEST", Bytes: csr})) + "\n",
+	} {
+		resp, err := h.Post(w.server.URL+est.Prefix+"simpleenroll", "application/pkcs10", strings.NewReader(body))
+		must(t, err)
+		out, err := io.ReadAll(resp.Body)
+		must(t, errors.Join(err, resp.Body.Close()))
+		if resp.StatusCode != http.StatusOK {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, out)
+			continue
+		}
+		if ct := resp.Header.Get("Content-Type"); ct != "application/pkcs7-mime; smime-type=certs-only" {
+			t.Errorf("content type %q", ct)
+		}
+		if resp.ContentLength != int64(len(out)) || len(resp.TransferEncoding) != 0 {
+			t.Errorf("length %d, encoding %v", resp.ContentLength, resp.TransferEncoding)
+		}
+		lines := strings.Split(strings.TrimSuffix(string(out), "\n"), "\n")
+		for i, l := range lines {
+			if len(l) > 64 || (i < len(lines)-1 && len(l) != 64) {
+				t.Errorf("line %d has %d columns", i, len(l))
+			}
+		}
+		certs, err := agentest.DecodeCerts(out)
+		if err != nil || len(certs) != 1 {
+			t.Errorf("%d certificates, %v", len(certs), err)
+		}
+	}
+	for name, body := range map[string]string{"empty": "", "no base64": "!!!", "large": strings.Repeat("A", 40<<10), "not a CSR": "AAAA"} {
+		resp, err := h.Post(w.server.URL+est.Prefix+"simpleenroll", "application/pkcs10", strings.NewReader(body))
+		must(t, err)
+		must(t, resp.Body.Close())
+		if resp.StatusCode < 400 || resp.StatusCode > 499 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
+			t.Errorf("%s: %d %s", name, resp.StatusCode, resp.Header.Get("Content-Type"))
+		}
+	}
+}
+
+// curl and openssl do it all without any of our code.
+func TestCurlAndOpenSSL(t *testing.T) {
+	for _, p := range []string{"curl", "openssl"} {
+		if _, err := exec.LookPath(p); err != nil {
+			t.Skip(p + " is not installed")
+		}
+	}
+	w := newWorld(t)
+	id, idev := w.made(true)
+	dir := t.TempDir()
+	write := func(name, typ string, ders ...[]byte) {
+		t.Helper()
+		var b []byte
+		for _, d := range ders {
+			b = append(b, pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: d})...)
+		}
+		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
+	}
+	pkcs8, err := x509.MarshalPKCS8PrivateKey(idev.PrivateKey)
+	must(t, err)
+	write("root.pem", "CERTIFICATE", w.root.Cert.Raw)
+	write("idevid.pem", "CERTIFICATE", idev.Certificate...)
+	write("idevid.key", "PRIVATE KEY", pkcs8)
+	script := `set -e
+openssl ecparam -name prime256v1 -genkey -noout -out new.key
+openssl req -new -key new.key -subj / -out req.pem
+curl -fsS --cacert root.pem "$URL/cacerts" | openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out cas.pem
+openssl req -in req.pem -outform DER | openssl base64 > req.b64
+curl -fsS --cacert root.pem --cert idevid.pem --key idevid.key -H 'Content-Type: application/pkcs10' --data-binary @req.b64 "$URL/simpleenroll" |
+  openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out ldevid.pem
+openssl verify -CAfile root.pem -untrusted cas.pem -purpose sslclient ldevid.pem
+openssl x509 -in ldevid.pem -noout -subject
+curl -fsS --cacert root.pem "$URL/csrattrs" | openssl base64 -d | openssl asn1parse -inform DER
+`
+	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
+	cmd.Dir = dir
+	cmd.Env = append(os.Environ(), "URL="+w.server.URL+strings.TrimSuffix(est.Prefix, "/"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	for _, want := range []string{"ldevid.pem: OK", id, "prime256v1", "ecdsa-with-SHA256"} {
+		if !strings.Contains(string(out), want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+}
+
+func FuzzDecodeCSR(f *testing.F) {
+	f.Add([]byte("MIIB"))
+	f.Add([]byte{0x30, 0x03, 1, 2, 3})
+	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		der, err := est.DecodeCSR(b)
+		if err == nil && (len(der) == 0 || len(der) > pki.MaxCSR) {
+			t.Fatalf("%d bytes let through", len(der))
+		}
+		if err == nil {
+			_, _ = pki.ParseRequest(der, idevid.Identity{DeviceID: strings.Repeat("0", 32), OEM: "a", Product: "b", HWRev: "c"}, false)
+		}
+	})
+}
