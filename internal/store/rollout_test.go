@@ -330,3 +330,68 @@ func TestAWithdrawnReleaseHaltsItsRollout(t *testing.T) {
 	r.phase("r1", rollout.RolledBack, 1)
 	r.told(2)
 }
+
+func TestADryRunTellsWhatStartDoes(t *testing.T) {
+	r := newRoll(t, 5)
+	r.says(devN(4), r.new, true, false, nil) // runs it already
+	spec := twoWaves("r1", r.new)
+	before := r.kinds("r1")
+	dry, err := r.svc.DryRun(t.Context(), person("op"), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(dry.Members) != 4 || dry.Members[0].Device != devN(2) || dry.Skipped[devN(4)] == "" || len(dry.Stranded) != 0 || dry.Set.Count != 4 {
+		t.Errorf("%+v", dry)
+	}
+	if len(before) != 0 || len(r.kinds("r1")) != 0 {
+		t.Error("a dry run left facts")
+	}
+	if _, err := r.svc.Create(t.Context(), person("op"), spec); err != nil {
+		t.Fatal(err)
+	}
+	_, res, err := r.svc.Start(t.Context(), person("op"), "r1")
+	if err != nil || string(res.Set.Root) != string(dry.Set.Root) {
+		t.Errorf("started with other devices than the dry run told: %v", err)
+	}
+}
+
+func TestAPauseLetsNoWaveGo(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	if _, err := r.svc.Pause(t.Context(), person("op"), "r1", "lunch"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(0)
+	r.tick(time.Hour)
+	r.phase("r1", rollout.Paused, 2)
+	r.told(2)
+	if _, err := r.svc.Resume(t.Context(), person("op"), "r1", "back"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(time.Second)
+	r.told(0, 1, 2, 3, 4)
+}
+
+func TestADeviceWithNoWayBackIsCountedAsStranded(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	r := &roll{stages: s, old: s.publish("1.0.0")}
+	r.new = s.publish("1.1.0") // its approvers allow no way back
+	s.make(devN(2), r.old)
+	s.says(devN(2), r.old, true, false, nil)
+	r.svc, r.store = rollouts(s)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.says(devN(2), r.new, true, false, map[string]wire.Outcome{r.commands(devN(2), wire.ActInstall)[0]: wire.OutcomeDone})
+	r.proves(devN(2), r.new, attest.Contraindicated)
+	r.tick(0)
+	if got := r.phase("r1", rollout.RolledBack, 1); got.Last.Stranded != 1 || got.Last.Returned != 0 {
+		t.Errorf("counts: %+v", got.Last)
+	}
+	if n := len(r.commands(devN(2), wire.ActRollback)); n != 0 {
+		t.Errorf("%d rollback commands the device would refuse", n)
+	}
+}
