@@ -10,6 +10,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
+	"path"
+	"reflect"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -40,6 +42,7 @@ func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	cfg := huma.DefaultConfig("Hallmark", version)
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/openapi", "", ""
 	cfg.CreateHooks = nil // no $schema member, no Link header
+	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
 		"token": {Type: "http", Scheme: "bearer", Description: "An access token: hmk_…"},
 	}
@@ -49,6 +52,19 @@ func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	h.UseMiddleware(a.authenticate(h))
 	a.register(h)
 	return http.NewCrossOriginProtection().Handler(mux)
+}
+
+// schemaName tells types of one name apart by their stage: release.Component, wire.Component.
+func schemaName(t reflect.Type, hint string) string {
+	name := huma.DefaultSchemaNamer(t, hint)
+	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
+		t = t.Elem()
+	}
+	stage := path.Base(t.PkgPath())
+	if stage == "." || stage == "huma" || stage == "httpapi" {
+		return name
+	}
+	return strings.ToUpper(stage[:1]) + stage[1:] + name
 }
 
 type callerKey struct{}

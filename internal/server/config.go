@@ -53,7 +53,7 @@ type Config struct {
 // DefaultConfig is what init writes when it is told nothing else.
 func DefaultConfig() Config {
 	return Config{
-		Instance: "hallmark.local", OEM: "Example Devices", API: "127.0.0.1:8480", Devices: "127.0.0.1:8443",
+		Instance: "hallmark.local", OEM: "example-devices", API: "127.0.0.1:8480", Devices: "127.0.0.1:8443",
 		Names: []string{"localhost", "127.0.0.1"}, Witnesses: []string{"witness-1", "witness-2"}, Quorum: 2,
 		MaxAge: 24 * 3600, PollMS: 60_000, LDevID: 14 * 24, AttestS: 3600,
 	}

@@ -33,11 +33,14 @@ type Dialect interface {
 	Rewrite(query string) string
 	// Explain turns a driver's error into one that names the thing and the remedy.
 	Explain(err error) error
+	// Settle brings what was committed to where backups look for it; it is the last statement before closing.
+	Settle(conn *sql.Conn) error
 }
 
 // DB is an open store. It is safe for concurrent use; Close waits for the writes under way.
 type DB struct {
 	read     *sql.DB
+	writeDB  *sql.DB   // the pool of one that write is of
 	write    *sql.Conn // the one write connection: only the writer goroutine uses it
 	dialect  Dialect
 	rewrites sync.Map             // query text → rewritten text
@@ -61,21 +64,31 @@ type job struct {
 // ErrClosed is returned by writes after Close.
 var ErrClosed = errors.New("the store is closed")
 
-// New makes a DB of an engine's connections. The engine has migrated the schema already.
-func New(read *sql.DB, write *sql.Conn, dialect Dialect) *DB {
+// New makes a DB of an engine's pools: one for reading, and one of a single connection for writing. The engine has migrated the
+// schema already.
+func New(ctx context.Context, read, write *sql.DB, dialect Dialect) (*DB, error) {
+	conn, err := write.Conn(ctx)
+	if err != nil {
+		return nil, dialect.Explain(err)
+	}
 	db := &DB{
-		read: read, write: write, dialect: dialect, prepared: map[string]*sql.Stmt{},
+		read: read, writeDB: write, write: conn, dialect: dialect, prepared: map[string]*sql.Stmt{},
 		queue: make(chan *job, maxBatch), stopping: make(chan struct{}), done: make(chan struct{}),
 	}
 	go db.run()
-	return db
+	return db, nil
 }
 
 // Close ends the writer after the writes that were accepted.
 func (db *DB) Close() error {
 	db.stop.Do(func() { close(db.stopping) })
 	<-db.done
-	return errors.Join(db.write.Close(), db.read.Close())
+	var errs []error
+	for _, st := range db.prepared {
+		errs = append(errs, st.Close())
+	}
+	errs = append(errs, db.read.Close(), db.dialect.Settle(db.write), db.write.Close(), db.writeDB.Close())
+	return errors.Join(errs...)
 }
 
 // OnAppend has fn called after each commit that appended facts: a hint to the sequencer, never the only way it learns.

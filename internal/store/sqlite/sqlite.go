@@ -31,6 +31,13 @@ const readers = 8
 // Open opens, and if need be creates and migrates, the database in the file at path.
 func Open(ctx context.Context, path string) (*store.DB, error) {
 	d := dialect{path: path}
+	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE, 0o600) // SQLite itself would let others read it
+	if err != nil {
+		return nil, fmt.Errorf("database: %w", err)
+	}
+	if err := f.Close(); err != nil {
+		return nil, err
+	}
 	write, err := sql.Open("sqlite", dsn(path, "rwc"))
 	if err != nil {
 		return nil, d.Explain(err)
@@ -39,17 +46,17 @@ func Open(ctx context.Context, path string) (*store.DB, error) {
 	if err := migrate(ctx, write); err != nil {
 		return nil, errors.Join(d.Explain(err), write.Close())
 	}
-	conn, err := write.Conn(ctx)
-	if err != nil {
-		return nil, errors.Join(d.Explain(err), write.Close())
-	}
 	read, err := sql.Open("sqlite", dsn(path, "rw")+"&_pragma=query_only(1)")
 	if err != nil {
 		return nil, errors.Join(d.Explain(err), write.Close())
 	}
 	read.SetMaxOpenConns(readers)
 	read.SetMaxIdleConns(readers)
-	return store.New(read, conn, d), nil
+	db, err := store.New(ctx, read, write, d)
+	if err != nil {
+		return nil, errors.Join(err, read.Close(), write.Close())
+	}
+	return db, nil
 }
 
 func dsn(path, mode string) string {
@@ -80,6 +87,12 @@ var placeholder = regexp.MustCompile(`\$([0-9]+)`)
 
 // Rewrite turns $1, which SQLite takes for a name, into ?1.
 func (dialect) Rewrite(query string) string { return placeholder.ReplaceAllString(query, "?$1") }
+
+// Settle moves the write-ahead log into the database file, so that the file alone is the database.
+func (d dialect) Settle(conn *sql.Conn) error {
+	_, err := conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
+	return d.Explain(err)
+}
 
 // Explain names the file and the remedy for what an operator can mend.
 func (d dialect) Explain(err error) error {

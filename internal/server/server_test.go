@@ -1,0 +1,206 @@
+package server_test
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/keys/soft"
+	"github.com/hallmark-iot/hallmark/internal/server"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/product"
+)
+
+const quick = 1000 // PBKDF2 iterations
+
+func initialise(t *testing.T) server.Layout {
+	t.Helper()
+	l := server.Layout{Dir: filepath.Join(t.TempDir(), "inst")}
+	online, err := soft.Create(l.Keys(), "pass", quick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	offline, err := soft.Create(l.Offline(), "pass", quick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cfg := server.DefaultConfig()
+	cfg.API, cfg.Devices, cfg.Virtual = "127.0.0.1:0", "127.0.0.1:0", true
+	_, err = server.Init(t.Context(), l, server.InitOptions{
+		Config: cfg, Approvers: []string{"alice", "bob", "carol"}, Threshold: 2, Online: online, Offline: offline, Now: time.Now().UTC(),
+		Product: product.Product{
+			ID: "pump", OEM: cfg.OEM, Name: "Pump", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: time.Now().AddDate(5, 0, 0),
+		},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+func open(t *testing.T, l server.Layout) (*server.Instance, error) {
+	t.Helper()
+	keys, err := soft.Open(l.Keys(), "pass")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return server.Open(t.Context(), l, keys, slog.New(slog.DiscardHandler))
+}
+
+// start runs the instance until the test ends.
+func start(t *testing.T, l server.Layout) (api, devices string) {
+	t.Helper()
+	inst, err := open(t, l)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done, ready := make(chan error, 1), make(chan struct{})
+	go func() {
+		done <- inst.Run(ctx, func(a, d string) { api, devices = a, d; close(ready) })
+	}()
+	t.Cleanup(func() {
+		cancel()
+		if err := errors.Join(<-done, inst.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+	select {
+	case <-ready:
+	case err := <-done:
+		t.Fatal(err)
+	}
+	return api, devices
+}
+
+func TestAnInstanceServesAfterInit(t *testing.T) {
+	l := initialise(t)
+	api, devices := start(t, l)
+	token, err := os.ReadFile(l.AdminToken())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := client.New(api, strings.TrimSpace(string(token)), nil)
+	if s, err := c.Summary(t.Context()); err != nil || s.Total != 0 {
+		t.Errorf("summary %+v, %v", s, err)
+	}
+	if _, err := client.New(api, "hmk_wrong", nil).Summary(t.Context()); err == nil {
+		t.Error("an unknown token was let in")
+	}
+	e, err := c.Entry(t.Context(), "control", 0)
+	if err != nil || e.Fact.Kind != string(ledger.KindGenesis) || e.Proof.Size == 0 {
+		t.Errorf("entry %+v, %v", e.Fact, err)
+	}
+	if _, err := c.Entry(t.Context(), "control", 1<<40); client.Code(err) == "" {
+		t.Errorf("an entry that is not there: %v", err)
+	}
+	for path, want := range map[string]int{
+		"/healthz": 200, "/log/control/checkpoint": 200, "/log/events/checkpoint": 200, "/log/trust.json": 404, "/log/control/": 404,
+		"/log/control/../trust.json": 404, "/.well-known/est/cacerts": 200, "/login": 200, "/openapi.json": 200,
+	} {
+		if got := status(t, http.DefaultClient, api+path); got != want {
+			t.Errorf("%s: %d, want %d", path, got, want)
+		}
+	}
+	bare := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}}
+	if got := status(t, bare, devices+"/d/v1/checkin"); got != 0 {
+		t.Errorf("devices' listener answered %d to a client without a certificate", got)
+	}
+}
+
+// status gives an answer's status, 0 when there was none.
+func status(t *testing.T, c *http.Client, url string) int {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp, err := c.Do(req)
+	if err != nil {
+		return 0
+	}
+	defer resp.Body.Close()
+	_, _ = io.Copy(io.Discard, resp.Body)
+	return resp.StatusCode
+}
+
+func TestWhatIsWrongWithADataDirectoryIsNamed(t *testing.T) {
+	l := initialise(t)
+	damage := func(path string, f func([]byte) []byte) (restore func()) {
+		t.Helper()
+		good, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, f(append([]byte(nil), good...)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return func() {
+			if err := os.WriteFile(path, good, 0o600); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	cut := func(b []byte) []byte { return b[:len(b)/2] }
+	flip := func(b []byte) []byte { b[len(b)-1] ^= 1; return b }
+	for _, c := range []struct {
+		path  string
+		how   func([]byte) []byte
+		names string
+	}{
+		{l.Config(), cut, "config.json"},
+		{l.Config(), func(b []byte) []byte { return []byte(strings.Replace(string(b), `"oem"`, `"unknown_member"`, 1)) }, "config.json"},
+		{filepath.Join(l.Keys(), "directive.key"), flip, "directive.key"},
+		{filepath.Join(l.Keys(), "log-events.key"), cut, "log-events.key"},
+		{l.Cert("operational-ca"), cut, "operational-ca.der"},
+		{filepath.Join(l.Logs(), "control", "checkpoint"), flip, "checkpoint"},
+		{l.Witness("witness-1"), cut, "witness-1"},
+		{l.Database(), func([]byte) []byte { return []byte(strings.Repeat("not a database ", 300)) }, "hallmark.db"},
+	} {
+		restore := damage(c.path, c.how)
+		inst, err := open(t, l)
+		if err == nil {
+			err = inst.Close()
+			t.Errorf("%s damaged, and opened (%v)", c.path, err)
+		} else if !strings.Contains(err.Error(), c.names) {
+			t.Errorf("%s damaged: %q does not name it", c.path, err)
+		}
+		restore()
+	}
+	if _, err := soft.Open(l.Keys(), "wrong"); !errors.Is(err, soft.ErrPassphrase) {
+		t.Errorf("wrong passphrase: %v", err)
+	}
+	start(t, l)
+}
+
+func TestAPortInUseIsNamed(t *testing.T) {
+	l := initialise(t)
+	api, _ := start(t, l)
+	other := initialise(t)
+	address := strings.TrimPrefix(api, "http://")
+	data, err := os.ReadFile(other.Config())
+	if err != nil {
+		t.Fatal(err)
+	}
+	data = []byte(strings.Replace(string(data), `"api": "127.0.0.1:0"`, `"api": "`+address+`"`, 1))
+	if err := os.WriteFile(other.Config(), data, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	inst, err := open(t, other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer inst.Close()
+	if err := inst.Run(t.Context(), nil); err == nil || !strings.Contains(err.Error(), address) {
+		t.Errorf("port in use: %v", err)
+	}
+}
