@@ -3,6 +3,7 @@ package ledger
 import (
 	"crypto/sha256"
 	"fmt"
+	"slices"
 
 	"golang.org/x/mod/sumdb/tlog"
 )
@@ -65,8 +66,8 @@ func (e *edge) append(leaves [][hashSize]byte) []Tile {
 // root is the tree's head: the peaks of each level's last tile, folded from the right (RFC 6962 §2.1).
 func (e *edge) root() [hashSize]byte {
 	var peaks [][hashSize]byte
-	for level := len(e.tiles) - 1; level >= 0; level-- {
-		data := e.tiles[level].Data
+	for _, t := range slices.Backward(e.tiles) {
+		data := t.Data
 		for bit := tileWidth / 2; bit > 0; bit /= 2 {
 			if len(data)/hashSize >= bit {
 				peaks = append(peaks, subtree(data[:bit*hashSize]))

@@ -122,6 +122,7 @@ func (h *handler) start(w http.ResponseWriter, r *http.Request, token string) {
 		h.render(w, r, http.StatusForbidden, loginPage(view{}, "That token is not valid, or was used already."))
 		return
 	}
+	//nolint:gosec // Secure follows the listener: on loopback the console is plain HTTP
 	http.SetCookie(w, &http.Cookie{
 		Name: cookie, Value: secret, Path: "/", Expires: until, HttpOnly: true, Secure: h.cfg.Secure, SameSite: http.SameSiteStrictMode,
 	})
@@ -162,8 +163,7 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, caller access.Caller, err error) {
 	status, text := http.StatusInternalServerError, "Something went wrong on the server; its log says what."
-	var f *fault.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		text = f.Error()
 		switch f.Kind {
 		case fault.NotFound:

@@ -22,7 +22,7 @@ type OrderRequest struct {
 	Descriptor     []byte            `json:"descriptor" doc:"the station's signed capability descriptor, base64"`
 	StationPin     []byte            `json:"station_pin" doc:"SHA-256 of the station's record key, learned another way"`
 	Release        string            `json:"release" pattern:"^[0-9a-f]{64}$" doc:"digest of the release to put on the devices"`
-	Params         wire.DeviceParams `json:"params,omitempty"`
+	Params         wire.DeviceParams `json:"params" required:"false"`
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
 }
 

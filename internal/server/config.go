@@ -21,18 +21,34 @@ import (
 // Layout is where things are in a data directory.
 type Layout struct{ Dir string }
 
-// Paths of the data directory's parts.
-func (l Layout) Config() string   { return filepath.Join(l.Dir, "config.json") }
+// Config is the instance's settings.
+func (l Layout) Config() string { return filepath.Join(l.Dir, "config.json") }
+
+// Database is the SQLite file.
 func (l Layout) Database() string { return filepath.Join(l.Dir, "hallmark.db") }
-func (l Layout) Blobs() string    { return filepath.Join(l.Dir, "blobs") }
-func (l Layout) Keys() string     { return filepath.Join(l.Dir, "keys") }
-func (l Layout) Offline() string  { return filepath.Join(l.Dir, "offline") }
-func (l Layout) Logs() string     { return filepath.Join(l.Dir, "log") }
+
+// Blobs holds artifacts by digest.
+func (l Layout) Blobs() string { return filepath.Join(l.Dir, "blobs") }
+
+// Keys holds the keys of the running server.
+func (l Layout) Keys() string { return filepath.Join(l.Dir, "keys") }
+
+// Offline holds the keys that must leave the machine.
+func (l Layout) Offline() string { return filepath.Join(l.Dir, "offline") }
+
+// Logs holds the exported logs.
+func (l Layout) Logs() string { return filepath.Join(l.Dir, "log") }
+
+// Witness is what a witness of this process remembers.
 func (l Layout) Witness(name string) string {
 	return filepath.Join(l.Dir, "witness", name+".json")
 }
+
+// Cert is one of the instance's certificates (DER).
 func (l Layout) Cert(name string) string { return filepath.Join(l.Dir, "certs", name+".der") }
-func (l Layout) AdminToken() string      { return filepath.Join(l.Dir, "admin.token") }
+
+// AdminToken is the first administrator's token.
+func (l Layout) AdminToken() string { return filepath.Join(l.Dir, "admin.token") }
 
 // Config is an instance's config.json. Unknown members are refused.
 type Config struct {

@@ -62,7 +62,7 @@ const keyRoot = "oem-root"
 
 // Init makes an instance in an empty directory: keys, CAs, logs with their first entries, the product and its first trust
 // bundle, signed by a threshold of the approvers. config.json is written last, so what was interrupted is not an instance.
-func Init(ctx context.Context, l Layout, o InitOptions) (Made, error) {
+func Init(ctx context.Context, l Layout, o InitOptions) (made Made, err error) {
 	if err := o.check(l); err != nil {
 		return Made{}, err
 	}
@@ -70,7 +70,7 @@ func Init(ctx context.Context, l Layout, o InitOptions) (Made, error) {
 	if err != nil {
 		return Made{}, err
 	}
-	defer db.Close()
+	defer func() { err = errors.Join(err, db.Close()) }()
 	c := ceremony{l: l, o: o, db: db}
 	for _, step := range []func(context.Context) error{c.keys, c.authorities, c.logs, c.product, c.bundle, c.admin} {
 		if err := step(ctx); err != nil {

@@ -13,7 +13,6 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
-	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -29,7 +28,7 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 	type r = []func(context.Context, access.Caller, seen) error
 	return map[ledger.Kind]r{
 		ledger.KindDeviceOnboarded:    {i.onboarded},
-		ledger.KindVerdict:            {i.raise, i.activate, i.suspect, i.affirmed},
+		ledger.KindVerdict:            {i.raise, i.activate, i.judged},
 		ledger.KindDeviceRefused:      {i.raise},
 		ledger.KindDeviceUnhealthy:    {i.raise},
 		ledger.KindDeviceInconsistent: {i.raise, i.cloned},
@@ -93,26 +92,17 @@ func (i *Instance) activate(ctx context.Context, caller access.Caller, s seen) e
 	return err
 }
 
-// suspect contains a device whose evidence speaks against it.
-func (i *Instance) suspect(ctx context.Context, caller access.Caller, s seen) error {
+// judged lets the remedy stage contain a device whose evidence speaks against it, and release one whose evidence is good again.
+func (i *Instance) judged(ctx context.Context, caller access.Caller, s seen) error {
 	v, err := verdictOf(s)
-	if err != nil || v.good() {
+	if err != nil {
 		return err
 	}
 	reason := v.Word
 	if len(v.Reasons) > 0 {
 		reason += ": " + v.Reasons[0]
 	}
-	_, err = i.remedy.Suspect(ctx, caller, remedy.Trouble{Device: s.Subject, Cause: s.at, Reason: reason})
-	return err
-}
-
-func (i *Instance) affirmed(ctx context.Context, caller access.Caller, s seen) error {
-	v, err := verdictOf(s)
-	if err != nil || v.Word != "affirming" && v.Word != "warning" {
-		return err
-	}
-	return i.remedy.Affirmed(ctx, caller, s.Subject, v.At, s.at)
+	return i.remedy.Judged(ctx, caller, s.Subject, v.Word, v.At, reason, s.at)
 }
 
 func (i *Instance) cloned(ctx context.Context, caller access.Caller, s seen) error {

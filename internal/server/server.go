@@ -202,6 +202,7 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	i.logs.run(ctx, g)
 	i.runLoops(ctx, g)
 	serve(ctx, g, api, &http.Server{
+		//nolint:contextcheck // handlers have the context of their request
 		Handler: i.apiHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
 	})
 	serve(ctx, g, tls.NewListener(dev, i.deviceTLS(certificate)), &http.Server{
