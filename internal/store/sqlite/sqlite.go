@@ -14,6 +14,7 @@ import (
 	"net/url"
 	"os"
 	"regexp"
+	"strconv"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -85,8 +86,31 @@ type dialect struct{ path string }
 
 var placeholder = regexp.MustCompile(`\$([0-9]+)`)
 
-// Rewrite turns $1, which SQLite takes for a name, into ?1.
-func (dialect) Rewrite(query string) string { return placeholder.ReplaceAllString(query, "?$1") }
+// Rewrite turns $1, which SQLite takes for a name, into ?1; or into ? where all come once and in order, because the driver
+// looks up a numbered parameter by its name, in time that grows with the square of their number.
+func (dialect) Rewrite(query string) string {
+	inOrder := true
+	for i, m := range placeholder.FindAllStringSubmatch(query, -1) {
+		inOrder = inOrder && m[1] == strconv.Itoa(i+1)
+	}
+	if inOrder {
+		return placeholder.ReplaceAllString(query, "?")
+	}
+	return placeholder.ReplaceAllString(query, "?$1")
+}
+
+// Aborts implements store.Dialect (sqlite.org/lang_transaction.html, "response to errors within a transaction").
+func (dialect) Aborts(err error) bool {
+	var e *sqlite.Error
+	if !errors.As(err, &e) {
+		return false
+	}
+	switch e.Code() & 0xff {
+	case sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_BUSY, sqlite3.SQLITE_INTERRUPT, sqlite3.SQLITE_CORRUPT:
+		return true
+	}
+	return false
+}
 
 // Settle moves the write-ahead log into the database file, so that the file alone is the database.
 func (d dialect) Settle(conn *sql.Conn) error {

@@ -1,0 +1,294 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// Tx is one write's view of the transaction. It is valid only inside the closure it was given to.
+type Tx struct {
+	ctx context.Context
+	db  *DB
+
+	job   int   // which write of the batch runs
+	saved bool  // it has its savepoint: made when it first touches the database
+	facts []row // it appended these
+
+	loose    []row // facts of the writes of this batch that did nothing but append: inserted together before the commit
+	appended bool  // the batch has facts
+	broken   error // why the batch cannot be committed any more: the engine may have ended the transaction under us
+}
+
+// row is a fact on its way into the database.
+type row struct {
+	job                int
+	log, kind, subject string
+	uid                [16]byte
+	at                 int64
+	data               []byte
+}
+
+// commit runs the jobs between BEGIN and COMMIT. errs takes the outcome of each; an error says that nothing was committed.
+func (tx *Tx) commit(jobs []*job, errs []error) error {
+	if _, err := tx.db.write.ExecContext(tx.ctx, "BEGIN IMMEDIATE"); err != nil {
+		return err
+	}
+	for i, j := range jobs {
+		tx.job = i
+		errs[i] = tx.run(j)
+		if tx.broken != nil {
+			return tx.broken
+		}
+	}
+	if err := tx.flush(errs); err != nil {
+		return err
+	}
+	failpoint.Hit("store.before-commit")
+	_, err := tx.db.write.ExecContext(tx.ctx, "COMMIT")
+	failpoint.Hit("store.after-commit")
+	return err
+}
+
+func (tx *Tx) run(j *job) error {
+	if j.ctx.Err() != nil {
+		return j.ctx.Err()
+	}
+	tx.saved, tx.facts = false, tx.facts[:0]
+	err := protect(j.fn, tx)
+	if err == nil && !tx.saved {
+		tx.loose = append(tx.loose, tx.facts...)
+		return nil
+	}
+	// State and facts stand or fall together, in the savepoint.
+	if err == nil {
+		err = tx.insert(tx.facts)
+	}
+	if err == nil {
+		_, err = tx.exec("RELEASE w")
+	}
+	if err == nil {
+		tx.appended = tx.appended || len(tx.facts) > 0
+		return nil
+	}
+	if tx.saved {
+		tx.undo(err)
+	}
+	return tx.db.dialect.Explain(err)
+}
+
+// protect turns a panic of fn into its error.
+func protect(fn func(*Tx) error, tx *Tx) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("store: write panicked: %v", p)
+		}
+	}()
+	return fn(tx)
+}
+
+// undo goes back to the savepoint after cause. When there is none any more, the engine has ended the transaction, and what
+// would follow would be committed piece by piece: the batch ends.
+func (tx *Tx) undo(cause error) {
+	if tx.broken != nil {
+		return
+	}
+	_, undo := tx.exec("ROLLBACK TO w")
+	_, release := tx.exec("RELEASE w")
+	if err := errors.Join(undo, release); err != nil && tx.broken == nil {
+		tx.broken = errors.Join(cause, err)
+	}
+}
+
+func (tx *Tx) savepoint() error {
+	if tx.saved {
+		return nil
+	}
+	if _, err := tx.exec("SAVEPOINT w"); err != nil {
+		return err
+	}
+	tx.saved = true
+	return nil
+}
+
+// Exec runs a statement. Statements are prepared once and kept, so their text should come from a bounded set.
+func (tx *Tx) Exec(query string, args ...any) (sql.Result, error) {
+	if err := tx.savepoint(); err != nil {
+		return nil, err
+	}
+	return tx.exec(query, args...)
+}
+
+func (tx *Tx) exec(query string, args ...any) (sql.Result, error) {
+	if tx.broken != nil {
+		return nil, tx.broken
+	}
+	st, err := tx.stmt(query)
+	if err != nil {
+		return nil, tx.note(err)
+	}
+	var res sql.Result
+	if st != nil {
+		res, err = st.ExecContext(tx.ctx, args...)
+	} else {
+		res, err = tx.db.write.ExecContext(tx.ctx, tx.db.rewrite(query), args...)
+	}
+	return res, tx.note(err)
+}
+
+// note remembers an error after which the transaction may be gone.
+func (tx *Tx) note(err error) error {
+	if err != nil && tx.broken == nil && tx.db.dialect.Aborts(err) {
+		tx.broken = err
+	}
+	return err
+}
+
+// stmt gives the prepared statement of query, or nil when there are too many already.
+func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
+	if st, ok := tx.db.prepared[query]; ok || len(tx.db.prepared) >= maxPrepared {
+		return st, nil
+	}
+	st, err := tx.db.write.PrepareContext(tx.ctx, tx.db.rewrite(query))
+	if err != nil {
+		return nil, err
+	}
+	tx.db.prepared[query] = st
+	return st, nil
+}
+
+// Query reads within the transaction; the rows must be closed before the next statement. Facts appended by the same write are
+// not yet to be seen.
+func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
+	if err := tx.savepoint(); err != nil {
+		return nil, err
+	}
+	st, err := tx.stmt(query)
+	if err != nil {
+		return nil, tx.note(err)
+	}
+	var rows *sql.Rows
+	if st != nil {
+		rows, err = st.QueryContext(tx.ctx, args...)
+	} else {
+		rows, err = tx.db.write.QueryContext(tx.ctx, tx.db.rewrite(query), args...)
+	}
+	return rows, tx.note(err)
+}
+
+// QueryRow reads one row within the transaction, or writes it: with RETURNING.
+func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
+	ctx := tx.ctx
+	if err := tx.savepoint(); err != nil {
+		dead, cancel := context.WithCancelCause(ctx)
+		cancel(err) // the row's Scan fails, and so does the batch: see broken
+		ctx = dead
+	}
+	if st, err := tx.stmt(query); err == nil && st != nil {
+		return st.QueryRowContext(ctx, args...)
+	}
+	return tx.db.write.QueryRowContext(ctx, tx.db.rewrite(query), args...)
+}
+
+// Append adds facts. They have no place yet: the sequencer gives it, after the commit. A fact that is there already makes the
+// write fail.
+func (tx *Tx) Append(facts ...ledger.Fact) error {
+	for _, f := range facts {
+		if f.Log != ledger.Control && f.Log != ledger.Events {
+			return fmt.Errorf("fact %s about %s: there is no log %q", f.Kind, f.Subject, f.Log)
+		}
+		data, err := f.Encode()
+		if err != nil {
+			return err
+		}
+		tx.facts = append(tx.facts, row{
+			job: tx.job, log: string(f.Log), kind: string(f.Kind), subject: f.Subject, uid: f.UID, at: f.At.UnixMilli(), data: data,
+		})
+	}
+	return nil
+}
+
+// flush inserts the loose facts, many to a statement. When that fails, it inserts them write by write, so that only the one to
+// blame fails.
+func (tx *Tx) flush(errs []error) error {
+	if len(tx.loose) == 0 {
+		return nil
+	}
+	if _, err := tx.exec("SAVEPOINT w"); err != nil {
+		return err
+	}
+	err := tx.insert(tx.loose)
+	if err == nil {
+		tx.appended = true
+		_, err = tx.exec("RELEASE w")
+		return err
+	}
+	tx.undo(err)
+	for rest := tx.loose; len(rest) > 0 && tx.broken == nil; {
+		job := rest[0].job
+		n := slices.IndexFunc(rest, func(r row) bool { return r.job != job })
+		if n < 0 {
+			n = len(rest)
+		}
+		if _, err := tx.exec("SAVEPOINT w"); err != nil {
+			return err
+		}
+		if err := tx.insert(rest[:n]); err != nil {
+			errs[job] = tx.db.dialect.Explain(err)
+			tx.undo(err)
+		} else if _, err := tx.exec("RELEASE w"); err != nil {
+			return err
+		} else {
+			tx.appended = true
+		}
+		rest = rest[n:]
+	}
+	return tx.broken
+}
+
+// flushRows is how many facts one statement inserts.
+const flushRows = 32
+
+var (
+	insertOne  = insertFacts(1)
+	insertMany = insertFacts(flushRows)
+)
+
+func insertFacts(n int) string {
+	var b strings.Builder
+	b.WriteString("INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ")
+	for i := range n {
+		if i > 0 {
+			b.WriteString(", ")
+		}
+		k := 6 * i
+		fmt.Fprintf(&b, "($%d, $%d, $%d, $%d, $%d, $%d)", k+1, k+2, k+3, k+4, k+5, k+6)
+	}
+	return b.String()
+}
+
+func (tx *Tx) insert(rows []row) error {
+	var args []any
+	for rest := rows; len(rest) > 0; {
+		n, query := 1, insertOne
+		if len(rest) >= flushRows {
+			n, query = flushRows, insertMany
+		}
+		args = args[:0]
+		for i := range rest[:n] {
+			f := &rest[i]
+			args = append(args, f.log, f.uid[:], f.kind, f.subject, f.at, f.data)
+		}
+		if _, err := tx.exec(query, args...); err != nil {
+			return fmt.Errorf("append facts: %w", err)
+		}
+		rest = rest[n:]
+	}
+	return nil
+}
