@@ -129,7 +129,7 @@ func (db *DB) Entries(ctx context.Context, log ledger.Log, from, to uint64) ([][
 	rows, err := db.Read().QueryContext(ctx, `SELECT data FROM entry WHERE log = $1 AND idx >= $2 AND idx < $3 ORDER BY idx`,
 		string(log), from, to)
 	if err != nil {
-		return nil, err
+		return nil, db.dialect.Explain(err)
 	}
 	defer rows.Close()
 	var out [][]byte
@@ -210,8 +210,14 @@ func (db *DB) Publish(ctx context.Context, log ledger.Log, s ledger.State, note 
 		if s.Size < newest {
 			return fmt.Errorf("checkpoint of size %d comes after one of size %d", s.Size, newest)
 		}
-		_, err := tx.Exec(`UPDATE checkpoint SET note = $1, published = $2 WHERE log = $3 AND size = $4 AND root = $5`,
+		res, err := tx.Exec(`UPDATE checkpoint SET note = $1, published = $2 WHERE log = $3 AND size = $4 AND root = $5`,
 			string(note), time.Now().UnixMilli(), string(log), s.Size, s.Root[:])
-		return err
+		if err != nil {
+			return err
+		}
+		if n, err := res.RowsAffected(); err != nil || n != 1 {
+			return errors.Join(err, fmt.Errorf("%w: no checkpoint of size %d of the %s log with this root was stored", ledger.ErrForked, s.Size, log))
+		}
+		return nil
 	})
 }
