@@ -4,40 +4,46 @@ BIN     := bin
 LDFLAGS := -s -w
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all build demo test test-long interop bench peers lint fmt fuzz clean
+.PHONY: all build demo test test-long interop bench peers lint fmt generate deadcode fuzz clean
 
 all: build
 
-build:
-	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hallmark ./cmd/hallmark
+build: ## the three programs, in bin/
+	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/hallmark ./cmd/hallmark
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hallmark-agent ./cmd/hallmark-agent
 	scripts/build-station.sh $(BIN)/hallmark-station
 
-demo: build
+demo: build ## whole lives of devices; DEMO_FLAGS="--once --json"
 	$(BIN)/hallmark demo $(DEMO_FLAGS)
 
-test:
+test: ## every test, and at the end which did not run and why
 	scripts/test.sh
 
-test-long:
-	HALLMARK_LONG=1 scripts/test.sh
+test-long: ## the exhaustive and seeded runs too
+	HALLMARK_LONG=1 scripts/test.sh -count=1 -timeout=6h ./...
 
-interop:
+interop: ## foreign clients and tools against ours
 	scripts/interop.sh
 
-bench:
+bench: build ## name, ours, reference, ratio, goal; writes bench/RESULTS.md
 	$(GO) run ./internal/bench
 
-peers:
+peers: ## the same against other systems
 	$(GO) run ./internal/bench -peers
 
-lint:
+lint: ## any finding fails
 	scripts/lint.sh
 
 fmt:
-	gofmt -w $$(git ls-files '*.go' | grep -v _templ.go)
+	$$(scripts/tool.sh gofumpt) -w $$(git ls-files '*.go' | grep -v '_templ\.go$$')
 
-fuzz:
+generate: ## the console's pages, from their sources
+	cd internal/console && $$(../../scripts/tool.sh templ) generate
+
+deadcode: ## functions no program reaches
+	$$(scripts/tool.sh deadcode) ./cmd/...
+
+fuzz: ## every fuzz target, FUZZTIME (10s) each
 	scripts/fuzz.sh
 
 clean:

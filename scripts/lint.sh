@@ -1,19 +1,29 @@
 #!/usr/bin/env bash
-# Formats and lints; any finding fails. The linter is built from its own module, once per version.
+# Formats, generated files, vet, linters; any finding fails, and so does a linter that cannot be built or run.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-bin="$PWD/.cache/bin"
-stamp="$bin/$(sha256sum tools/go.mod | cut -c1-16)"
-if [ ! -e "$stamp" ]; then
-  mkdir -p "$bin"
-  GOBIN="$bin" go -C tools install github.com/golangci/golangci-lint/v2/cmd/golangci-lint mvdan.cc/gofumpt
-  touch "$stamp"
-fi
-unformatted=$("$bin/gofumpt" -l $(git ls-files '*.go' | grep -v _templ.go))
+export GOFLAGS="${GOFLAGS:--buildvcs=false}"
+
+gofumpt=$(scripts/tool.sh gofumpt)
+golangci=$(scripts/tool.sh golangci-lint)
+templ=$(scripts/tool.sh templ)
+failed=0
+
+mapfile -t files < <(git ls-files '*.go' | grep -v '_templ\.go$')
+[ "${#files[@]}" -gt 0 ] || { echo "lint: git lists no Go file: run it in a clone" >&2; exit 1; }
+unformatted=$("$gofumpt" -l "${files[@]}")
 if [ -n "$unformatted" ]; then
-  echo "not formatted (make fmt):" >&2
-  echo "$unformatted" >&2
-  exit 1
+  printf 'not formatted (make fmt):\n%s\n' "$unformatted" >&2
+  failed=1
 fi
-go vet ./...
-"$bin/golangci-lint" run ./...
+
+while read -r page; do
+  if ! (cd "$(dirname "$page")" && "$templ" generate -f "$(basename "$page")" -stdout 2>/dev/null | cmp -s - "$(basename "${page%.templ}_templ.go")"); then
+    echo "not generated from its source (make generate): ${page%.templ}_templ.go" >&2
+    failed=1
+  fi
+done < <(git ls-files '*.templ')
+
+go vet ./... || failed=1
+"$golangci" run ./... || failed=1
+exit "$failed"

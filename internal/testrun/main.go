@@ -1,36 +1,82 @@
-// Command testrun runs the tests as a newcomer reads them: a line a package, every failure in full, and at the end what was
-// skipped and why, and the counts.
+// Command testrun runs the tests as a newcomer reads them: a line a package with its time, every failure in full, and at the
+// end which tests did not run and why, the slowest ones, and the counts.
+//
+// Under all stages. It only starts `go test -json` and reads it (go doc test2json). Unknown never reads as good here either:
+// a package that fails without a failing test, a build that fails, a line it cannot read, or no test at all are failures;
+// and where CI is set, so is a test that did not run because a program it needs is not installed.
+//
+//	testrun [-race-list FILE] [arguments of go test]
 package main
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
 	"os/exec"
+	"os/signal"
 	"slices"
 	"strings"
+	"syscall"
 )
 
-// event is one line of `go test -json` (go doc test2json).
-type event struct {
-	Action, Package, Test, Output string
-	Elapsed                       float64
-}
-
-type run struct {
-	output                  map[string][]string // of each test still running
-	passed, failed, skipped int
-	why                     []string // each skipped test and its reason
-}
-
 func main() {
-	args := append([]string{"test", "-json", "-timeout", "20m"}, os.Args[1:]...)
-	if !slices.Contains(args, "./...") {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	code := run(ctx, os.Args[1:])
+	stop()
+	os.Exit(code)
+}
+
+func run(ctx context.Context, args []string) int {
+	r := newReport(os.Stdout)
+	r.strict = os.Getenv("CI") != ""
+	var race []string
+	if len(args) >= 2 && args[0] == "-race-list" {
+		list, err := os.ReadFile(args[1])
+		if err != nil {
+			fmt.Fprintln(os.Stderr, "testrun:", err)
+			return 1
+		}
+		race, args = packagesIn(string(list)), args[2:]
+	}
+	if !slices.ContainsFunc(args, func(a string) bool { return strings.HasPrefix(a, "./") }) {
 		args = append(args, "./...")
 	}
-	cmd := exec.Command("go", args...) //nolint:gosec // the arguments are the developer's own
+	err := r.pass(ctx, "", args)
+	if len(race) > 0 {
+		if _, missing := exec.LookPath("cc"); missing != nil {
+			r.skip("the race detector over "+strings.Join(race, " "), "cc is not installed")
+		} else {
+			fmt.Fprintln(r.out, "\nAgain, with the race detector:")
+			err = errors.Join(err, r.pass(ctx, "race", append([]string{"-race", "-short"}, race...)))
+		}
+	}
+	r.close()
+	if err != nil || r.failed > 0 || r.passed == 0 {
+		return 1
+	}
+	return 0
+}
+
+// packagesIn reads one package pattern a line; # begins a comment.
+func packagesIn(list string) []string {
+	var out []string
+	for line := range strings.Lines(list) {
+		line, _, _ = strings.Cut(line, "#")
+		if line = strings.TrimSpace(line); line != "" {
+			out = append(out, line)
+		}
+	}
+	return out
+}
+
+// pass runs go test once. Its error is that go test could not be run, or ended badly.
+func (r *report) pass(ctx context.Context, label string, args []string) error {
+	cmd := exec.CommandContext(ctx, "go", append([]string{"test", "-json", "-timeout", "30m"}, args...)...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.Stderr = os.Stderr
 	out, err := cmd.StdoutPipe()
 	if err == nil {
@@ -38,83 +84,29 @@ func main() {
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "testrun:", err)
-		os.Exit(1)
+		return err
 	}
-	r := run{output: map[string][]string{}}
-	r.read(out)
-	err = cmd.Wait()
-	r.report()
-	if err != nil || r.failed > 0 || r.passed == 0 {
-		os.Exit(1)
-	}
+	r.label = label
+	return errors.Join(r.read(out), cmd.Wait())
 }
 
-func (r *run) read(in io.Reader) {
-	sc := bufio.NewScanner(in)
-	sc.Buffer(nil, 1<<24)
-	for sc.Scan() {
-		var e event
-		if json.Unmarshal(sc.Bytes(), &e) != nil {
-			fmt.Println(sc.Text())
-			continue
-		}
-		r.take(e)
-	}
-}
-
-func (r *run) take(e event) {
-	key := e.Package + " " + e.Test
-	switch e.Action {
-	case "output", "build-output":
-		r.output[key] = append(r.output[key], e.Output)
-		return
-	case "pass":
-		if e.Test != "" {
-			r.passed++
-		}
-	case "skip":
-		if e.Test != "" {
-			r.skipped++
-			r.why = append(r.why, fmt.Sprintf("%s: %s", key, reason(r.output[key])))
-		}
-	case "fail":
-		if e.Test != "" {
-			r.failed++
-		}
-		fmt.Print(strings.Join(r.output[key], ""))
-	case "build-fail":
-		r.failed++
-		for k, lines := range r.output {
-			if strings.HasPrefix(k, " ") {
-				fmt.Print(strings.Join(lines, ""))
+func (r *report) read(in io.Reader) error {
+	br := bufio.NewReader(in)
+	for {
+		line, err := br.ReadBytes('\n')
+		if len(line) > 0 {
+			var e event
+			if json.Unmarshal(line, &e) != nil || e.Action == "" {
+				fmt.Fprint(r.out, string(line))
+			} else {
+				r.take(e)
 			}
 		}
-	default:
-		return
-	}
-	if e.Test == "" && e.Action != "skip" {
-		fmt.Printf("%-4s %6.1fs %s\n", e.Action, e.Elapsed, e.Package)
-	}
-	delete(r.output, key)
-}
-
-// reason finds what a test said when it skipped.
-func reason(output []string) string {
-	for _, l := range output {
-		l = strings.TrimSpace(l)
-		if l != "" && !strings.HasPrefix(l, "=== ") && !strings.HasPrefix(l, "--- ") {
-			return l
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
 		}
 	}
-	return "no reason given"
-}
-
-func (r *run) report() {
-	if len(r.why) > 0 {
-		fmt.Println("\nThese tests did not run:")
-		for _, w := range r.why {
-			fmt.Println("  " + w)
-		}
-	}
-	fmt.Printf("%d passed, %d failed, %d skipped\n", r.passed, r.failed, r.skipped)
 }
