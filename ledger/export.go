@@ -71,3 +71,22 @@ func (p *Publisher) export(ctx context.Context, from, now uint64) error {
 	}
 	return nil
 }
+
+// dropPartial removes the partial files of tiles that are full since: a log published entry by entry would otherwise keep 255
+// of each. Who still reads by an older checkpoint takes the full one (c2sp.org/tlog-tiles, "partial tiles").
+func (p *Publisher) dropPartial(ctx context.Context, from, now uint64) error {
+	drop := func(level int, a, b uint64) error {
+		for index := a / tileWidth; index < b/tileWidth; index++ {
+			if err := p.cfg.Export.Drop(ctx, tilePath(level, index, tileWidth)+".p"); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	for level := 0; now>>(tileHeight*level) > 0; level++ {
+		if err := drop(level, from>>(tileHeight*level), now>>(tileHeight*level)); err != nil {
+			return err
+		}
+	}
+	return drop(-1, from, now)
+}

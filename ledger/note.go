@@ -68,7 +68,7 @@ func splitNote(note []byte) (body string, lines []noteLine, err error) {
 	for line := range strings.Lines(rest) {
 		name, b64, ok := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(line, "\u2014 "), "\n"), " ")
 		raw, err := base64.StdEncoding.DecodeString(b64)
-		if !ok || err != nil || len(raw) < 5 || !strings.HasPrefix(line, "\u2014 ") || !strings.HasSuffix(line, "\n") {
+		if !ok || name == "" || err != nil || base64.StdEncoding.EncodeToString(raw) != b64 || len(raw) < 5 || !strings.HasPrefix(line, "\u2014 ") || !strings.HasSuffix(line, "\n") {
 			return "", nil, fmt.Errorf("%w: signature line %q", errNote, line)
 		}
 		lines = append(lines, noteLine{name: name, hash: binary.BigEndian.Uint32(raw), sig: raw[4:]})
@@ -87,10 +87,14 @@ func parseBody(body string) (origin string, s State, err error) {
 	}
 	size, err := strconv.ParseUint(parts[1], 10, 63)
 	root, err2 := base64.StdEncoding.DecodeString(parts[2])
-	if err != nil || err2 != nil || len(root) != 32 || strconv.FormatUint(size, 10) != parts[1] {
+	if err != nil || err2 != nil || len(root) != 32 {
 		return "", State{}, errNote
 	}
-	return parts[0], State{Size: size, Root: [32]byte(root)}, nil
+	s = State{Size: size, Root: [32]byte(root)}
+	if wire.CheckpointText(parts[0], s.Size, s.Root) != body { // one text for one state: devices rebuild it
+		return "", State{}, errNote
+	}
+	return parts[0], s, nil
 }
 
 // ParseCheckpoint reads a note's body, and verifies that key signed it as the log of that origin.
@@ -108,7 +112,7 @@ func ParseCheckpoint(note []byte, origin string, key ed25519.PublicKey) (State, 
 	}
 	want := wire.NoteKeyID(origin, typeEd25519, key)
 	for _, l := range lines {
-		if l.name == origin && l.hash == want && ed25519.Verify(key, []byte(body), l.sig) {
+		if l.name == origin && l.hash == want && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, []byte(body), l.sig) {
 			return s, nil
 		}
 	}

@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/binary"
@@ -23,9 +24,12 @@ type CheckpointStore interface {
 	Publish(ctx context.Context, log Log, s State, note []byte) error
 }
 
-// Exporter keeps the log's public files (c2sp.org/tlog-tiles). Put is durable when it returns nil.
+// Exporter keeps the log's public files (c2sp.org/tlog-tiles).
 type Exporter interface {
+	// Put is durable when it returns nil, and no reader sees half a file. Putting again replaces.
 	Put(ctx context.Context, path string, data []byte) error
+	// Drop removes every file under dir; there need be none.
+	Drop(ctx context.Context, dir string) error
 	// Get gives a file's content; nil, nil when there is none.
 	Get(ctx context.Context, path string) ([]byte, error)
 }
@@ -70,7 +74,10 @@ type Publisher struct {
 
 	mu   sync.Mutex        // guards seen
 	seen map[string]uint64 // the size each witness remembers, as far as we know
-	last time.Time         // of the last publication; only Run's goroutine
+
+	// Of Step, which is never run twice at once:
+	last     time.Time // of the last publication
+	exported uint64    // the size whose files are known to be there
 }
 
 // NewPublisher makes a publisher.
@@ -114,6 +121,7 @@ func (p *Publisher) Check(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	p.exported = out.Size
 	if root != out.Root {
 		return fmt.Errorf("%w: the first %d entries of the %s log are not those that were published; "+
 			"the database or the export is another instance's; nothing was signed", ErrForked, out.Size, p.cfg.Log)
@@ -175,7 +183,12 @@ func (p *Publisher) Step(ctx context.Context) error {
 	if state.Size == prev.Size && time.Since(p.last) < p.cfg.Every {
 		return nil
 	}
-	if err := p.export(ctx, prev.Size, state.Size); err != nil {
+	if root, err := p.rootAt(ctx, prev.Size); err != nil || prev.Size > 0 && root != prev.Root {
+		return errors.Join(err, fmt.Errorf("%w: the first %d entries of the %s log are not those that were published; nothing was signed",
+			ErrForked, prev.Size, p.cfg.Log))
+	}
+	from := min(prev.Size, p.exported) // files that were lost are written again
+	if err := p.export(ctx, from, state.Size); err != nil {
 		return err
 	}
 	p.cfg.Failpoint("publish.exported")
@@ -195,36 +208,51 @@ func (p *Publisher) Step(ctx context.Context) error {
 		return err
 	}
 	p.cfg.Failpoint("publish.checkpoint-file")
+	if err := p.dropPartial(ctx, from, state.Size); err != nil {
+		return err
+	}
 	if err := p.cfg.Store.Publish(ctx, p.cfg.Log, state, witnessed); err != nil {
 		return err
 	}
-	p.last = time.Now()
+	p.last, p.exported = time.Now(), state.Size
 	if p.cfg.Published != nil {
 		p.cfg.Published()
 	}
 	return nil
 }
 
-// collect asks every witness and needs a quorum of them.
+// witnessWait bounds how long one witness may hold up a publication.
+const witnessWait = 10 * time.Second
+
+// collect asks every witness, all at once, and needs a quorum of them.
 func (p *Publisher) collect(ctx context.Context, s State, note []byte) ([]byte, error) {
-	var lines []string
-	var problems []error
-	for _, w := range p.cfg.Witnesses {
-		line, err := p.ask(ctx, w, s, note)
-		if err != nil {
-			problems = append(problems, fmt.Errorf("witness %s: %w", w.Name(), err))
-			continue
-		}
-		lines = append(lines, line)
+	ctx, cancel := context.WithTimeout(ctx, witnessWait)
+	defer cancel()
+	lines, problems := make([]string, len(p.cfg.Witnesses)), make([]error, len(p.cfg.Witnesses))
+	var wg sync.WaitGroup
+	for i, w := range p.cfg.Witnesses {
+		wg.Go(func() {
+			var err error
+			if lines[i], err = p.ask(ctx, w, s, note); err != nil {
+				problems[i] = fmt.Errorf("witness %s: %w", w.Name(), err)
+			}
+		})
 	}
-	if len(lines) < p.cfg.Quorum {
-		return nil, fmt.Errorf("%s at size %d: %w: %d of %d: %w", p.cfg.Origin, s.Size, wire.ErrNotWitnessed, len(lines), p.cfg.Quorum,
+	wg.Wait()
+	got := 0
+	for _, l := range lines {
+		if l != "" {
+			got++
+		}
+	}
+	if got < p.cfg.Quorum {
+		return nil, fmt.Errorf("%s at size %d: %w: %d of %d: %w", p.cfg.Origin, s.Size, wire.ErrNotWitnessed, got, p.cfg.Quorum,
 			errors.Join(problems...))
 	}
-	if len(problems) > 0 {
-		p.cfg.Logger.WarnContext(ctx, "published without every witness", "log", p.cfg.Log, "error", errors.Join(problems...))
+	if err := errors.Join(problems...); err != nil {
+		p.cfg.Logger.WarnContext(ctx, "published without every witness", "log", p.cfg.Log, "error", err)
 	}
-	return append(note, strings.Join(lines, "")...), nil
+	return append(bytes.Clone(note), strings.Join(lines, "")...), nil
 }
 
 func (p *Publisher) ask(ctx context.Context, w Cosigner, s State, note []byte) (string, error) {

@@ -116,7 +116,7 @@ func (p Proof) quorumTime(policy LogPolicy, body string) (time.Time, error) {
 	if len(p.Cosignatures) > maxSignatures {
 		return time.Time{}, fmt.Errorf("%d cosignatures, at most %d", len(p.Cosignatures), maxSignatures)
 	}
-	newest := map[string]uint64{}
+	newest := map[string]uint64{} // by key: one key under two names is one witness
 	for _, c := range p.Cosignatures {
 		for _, w := range policy.Witnesses {
 			if w.Name != c.Witness {
@@ -125,7 +125,7 @@ func (p Proof) quorumTime(policy LogPolicy, body string) (time.Time, error) {
 			if len(w.Key) != ed25519.PublicKeySize || !ed25519.Verify(w.Key, []byte(CosignatureText(c.Time, body)), c.Signature) {
 				return time.Time{}, fmt.Errorf("%s at size %d: %w: signature of %s is wrong", policy.Origin, p.Size, ErrNotWitnessed, w.Name)
 			}
-			newest[w.Name] = max(newest[w.Name], c.Time)
+			newest[string(w.Key)] = max(newest[string(w.Key)], c.Time)
 		}
 	}
 	if uint(len(newest)) < policy.Quorum {

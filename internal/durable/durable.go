@@ -92,6 +92,18 @@ func (f Files) Put(_ context.Context, name string, data []byte) error {
 	return WriteFile(p, data, 0o644)
 }
 
+// Drop removes the directory dir and what is in it; there need be none.
+func (f Files) Drop(_ context.Context, dir string) error {
+	p, err := f.path(dir)
+	if err != nil {
+		return err
+	}
+	if p == filepath.Clean(f.Dir) {
+		return errors.New("refusing to remove the whole directory")
+	}
+	return os.RemoveAll(p)
+}
+
 // Get reads a file; nil, nil when there is none.
 func (f Files) Get(_ context.Context, name string) ([]byte, error) {
 	p, err := f.path(name)

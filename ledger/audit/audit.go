@@ -13,6 +13,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -36,8 +37,9 @@ type Report struct {
 	Size     uint64            `json:"size"`
 	Root     string            `json:"root"` // base64, as in the checkpoint
 	Kinds    map[string]uint64 `json:"kinds"`
-	Cosigned []string          `json:"cosigned"`
-	UIDs     map[string]uint64 `json:"-"` // hex UID of each fact → its index
+	Cosigned []string          `json:"cosigned"`          // the policy's witnesses, each once, whose signatures hold
+	Strange  []string          `json:"strange,omitempty"` // signers the policy does not know: they count for nothing
+	UIDs     map[string]uint64 `json:"-"`                 // hex UID of each fact → its index
 }
 
 type hash = [sha256.Size]byte
@@ -48,13 +50,10 @@ func Verify(ctx context.Context, p Policy, fetch Fetcher) (Report, error) {
 	if err != nil {
 		return Report{}, fmt.Errorf("checkpoint: %w", err)
 	}
-	size, root, cosigned, err := checkNote(p, note)
+	r := Report{Kinds: map[string]uint64{}, UIDs: map[string]uint64{}}
+	root, err := r.checkNote(p, note)
 	if err != nil {
 		return Report{}, fmt.Errorf("checkpoint: %w", err)
-	}
-	r := Report{
-		Origin: p.Origin, Size: size, Root: base64.StdEncoding.EncodeToString(root[:]), Cosigned: cosigned,
-		Kinds: map[string]uint64{}, UIDs: map[string]uint64{},
 	}
 	leaves, err := r.readEntries(ctx, fetch)
 	if err != nil {
@@ -62,76 +61,93 @@ func Verify(ctx context.Context, p Policy, fetch Fetcher) (Report, error) {
 	}
 	if got := treeHead(leaves); got != root {
 		return Report{}, fmt.Errorf("the %d entries lead to root %s, the checkpoint says %s",
-			size, base64.StdEncoding.EncodeToString(got[:]), r.Root)
+			r.Size, base64.StdEncoding.EncodeToString(got[:]), r.Root)
 	}
-	return r, checkTiles(ctx, leaves, fetch)
+	if err := checkTiles(ctx, leaves, fetch); err != nil {
+		return Report{}, err
+	}
+	return r, nil
 }
 
-func checkNote(p Policy, note []byte) (size uint64, root hash, cosigned []string, err error) {
+// maxNote bounds a checkpoint: more signatures than any policy asks for.
+const maxNote = 64 << 10
+
+// checkNote verifies the signed checkpoint, and notes what it says and who signed it.
+func (r *Report) checkNote(p Policy, note []byte) (root hash, err error) {
 	text, sigs, ok := strings.Cut(string(note), "\n\n")
 	lines := strings.Split(text, "\n")
-	if !ok || len(lines) != 3 {
-		return 0, hash{}, nil, errors.New("not a checkpoint note")
+	if !ok || len(lines) != 3 || len(note) > maxNote {
+		return hash{}, errors.New("not a checkpoint note")
 	}
-	body := text + "\n"
 	if lines[0] != p.Origin {
-		return 0, hash{}, nil, fmt.Errorf("origin %q, want %q", lines[0], p.Origin)
+		return hash{}, fmt.Errorf("origin %q, want %q", lines[0], p.Origin)
 	}
-	size, err = strconv.ParseUint(lines[1], 10, 63)
+	size, err := strconv.ParseUint(lines[1], 10, 63)
 	rootBytes, err2 := base64.StdEncoding.Strict().DecodeString(lines[2])
-	if err != nil || err2 != nil || len(rootBytes) != sha256.Size || strconv.FormatUint(size, 10) != lines[1] {
-		return 0, hash{}, nil, errors.New("size or root is malformed")
+	if err != nil || err2 != nil || len(rootBytes) != sha256.Size || strconv.FormatUint(size, 10) != lines[1] ||
+		base64.StdEncoding.EncodeToString(rootBytes) != lines[2] {
+		return hash{}, errors.New("size or root is malformed")
 	}
 	signed := false
 	for line := range strings.Lines(sigs) {
-		name, sig, typ, err := p.checkLine(line, body)
-		if err != nil {
-			return 0, hash{}, nil, err
-		}
-		switch typ {
-		case 1:
-			signed = signed || sig
-		case 4:
-			cosigned = append(cosigned, name)
+		name, by, err := p.checkLine(line, text+"\n")
+		switch {
+		case err != nil:
+			return hash{}, err
+		case by == byLog:
+			signed = true
+		case by == byStranger:
+			r.Strange = append(r.Strange, name)
+		case !slices.Contains(r.Cosigned, name): // the same witness twice is one witness
+			r.Cosigned = append(r.Cosigned, name)
 		}
 	}
 	if !signed {
-		return 0, hash{}, nil, errors.New("not signed by the log's key")
+		return hash{}, errors.New("not signed by the log's key")
 	}
-	if len(cosigned) < p.Quorum {
-		return 0, hash{}, nil, fmt.Errorf("cosigned by %d witnesses, want %d", len(cosigned), p.Quorum)
+	if len(r.Cosigned) < p.Quorum {
+		return hash{}, fmt.Errorf("cosigned by %d witnesses, want %d", len(r.Cosigned), p.Quorum)
 	}
-	return size, hash(rootBytes), cosigned, nil
+	r.Origin, r.Size, r.Root = p.Origin, size, lines[2]
+	return hash(rootBytes), nil
 }
 
-// checkLine verifies one signature line; typ is 1 for the log, 4 for a witness, 0 for a key the policy does not know.
-func (p Policy) checkLine(line, body string) (name string, ok bool, typ int, err error) {
+// Who signed a line.
+const (
+	byStranger = iota
+	byLog
+	byWitness
+)
+
+// checkLine verifies one signature line. A signature by a key the policy does not know is a stranger's: it must be ignored
+// (c2sp.org/signed-note). One by a known key that does not verify is an error.
+func (p Policy) checkLine(line, body string) (name string, by int, err error) {
 	rest, found := strings.CutPrefix(line, "\u2014 ")
 	rest, ended := strings.CutSuffix(rest, "\n")
 	name, b64, split := strings.Cut(rest, " ")
 	raw, decErr := base64.StdEncoding.Strict().DecodeString(b64)
-	if !found || !ended || !split || decErr != nil || len(raw) < 5 {
-		return "", false, 0, fmt.Errorf("malformed signature line %q", strings.TrimSpace(line))
+	if !found || !ended || !split || name == "" || decErr != nil || len(raw) < 5 || base64.StdEncoding.EncodeToString(raw) != b64 {
+		return "", 0, fmt.Errorf("malformed signature line %q", strings.TrimSpace(line))
 	}
 	id, sig := binary.BigEndian.Uint32(raw), raw[4:]
-	if name == p.Origin {
-		if id != keyHash(name, 1, p.Key) || len(sig) != ed25519.SignatureSize || !ed25519.Verify(p.Key, []byte(body), sig) {
-			return "", false, 0, errors.New("the log's signature is wrong")
+	if name == p.Origin && id == keyHash(name, 1, p.Key) {
+		if len(p.Key) != ed25519.PublicKeySize || len(sig) != ed25519.SignatureSize || !ed25519.Verify(p.Key, []byte(body), sig) {
+			return "", 0, errors.New("the log's signature is wrong")
 		}
-		return name, true, 1, nil
+		return name, byLog, nil
 	}
 	key, known := p.Witnesses[name]
-	if !known {
-		return name, false, 0, fmt.Errorf("cosigned by %q, whom the policy does not know", name)
+	if !known || id != keyHash(name, 4, key) {
+		return name, byStranger, nil
 	}
-	if id != keyHash(name, 4, key) || len(sig) != 8+ed25519.SignatureSize {
-		return "", false, 0, fmt.Errorf("the cosignature of %s is malformed or by another key", name)
+	if len(key) != ed25519.PublicKeySize || len(sig) != 8+ed25519.SignatureSize {
+		return "", 0, fmt.Errorf("the cosignature of %s is malformed", name)
 	}
 	text := "cosignature/v1\ntime " + strconv.FormatUint(binary.BigEndian.Uint64(sig), 10) + "\n" + body
 	if !ed25519.Verify(key, []byte(text), sig[8:]) {
-		return "", false, 0, fmt.Errorf("the cosignature of %s is wrong", name)
+		return "", 0, fmt.Errorf("the cosignature of %s is wrong", name)
 	}
-	return name, true, 4, nil
+	return name, byWitness, nil
 }
 
 func keyHash(name string, typ byte, key ed25519.PublicKey) uint32 {
@@ -140,14 +156,35 @@ func keyHash(name string, typ byte, key ed25519.PublicKey) uint32 {
 	return binary.BigEndian.Uint32(sum[:])
 }
 
+// fetchTile reads a file of a level. A partial one may be gone once the full one is there, of which it is the beginning
+// (c2sp.org/tlog-tiles): then whole is true.
+func fetchTile(ctx context.Context, fetch Fetcher, level string, n, width uint64) (path string, data []byte, whole bool, err error) {
+	path = filePath(level, n, width)
+	data, err = fetch(ctx, path)
+	if err == nil || width == 256 {
+		return path, data, false, wrap(path, err)
+	}
+	full := filePath(level, n, 256)
+	if data, err2 := fetch(ctx, full); err2 == nil {
+		return full, data, true, nil
+	}
+	return path, nil, false, wrap(path, err)
+}
+
+func wrap(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return fmt.Errorf("%s: %w", path, err)
+}
+
 // readEntries reads every entry bundle, counts the kinds, and gives the leaf hashes.
 func (r *Report) readEntries(ctx context.Context, fetch Fetcher) ([]hash, error) {
 	var leaves []hash
 	for n := uint64(0); n*256 < r.Size; n++ {
-		path := filePath("entries", n, min(256, r.Size-n*256))
-		data, err := fetch(ctx, path)
+		path, data, whole, err := fetchTile(ctx, fetch, "entries", n, min(256, r.Size-n*256))
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, err
 		}
 		for len(leaves) < int(min(r.Size, (n+1)*256)) {
 			if len(data) < 2 || len(data) < 2+int(binary.BigEndian.Uint16(data)) {
@@ -160,7 +197,7 @@ func (r *Report) readEntries(ctx context.Context, fetch Fetcher) ([]hash, error)
 			}
 			leaves = append(leaves, sha256.Sum256(append([]byte{0}, entry...)))
 		}
-		if len(data) != 0 {
+		if len(data) != 0 && !whole {
 			return nil, fmt.Errorf("%s: %d bytes too many", path, len(data))
 		}
 	}
@@ -212,14 +249,16 @@ func checkTiles(ctx context.Context, level []hash, fetch Fetcher) error {
 		var up []hash
 		for n := 0; n*256 < len(level); n++ {
 			row := level[n*256 : min(len(level), (n+1)*256)]
-			path := filePath(strconv.Itoa(l), uint64(n), uint64(len(row)))
-			got, err := fetch(ctx, path)
+			path, got, whole, err := fetchTile(ctx, fetch, strconv.Itoa(l), uint64(n), uint64(len(row)))
 			if err != nil {
-				return fmt.Errorf("%s: %w", path, err)
+				return err
 			}
 			var want []byte
 			for _, h := range row {
 				want = append(want, h[:]...)
+			}
+			if whole && len(got) > len(want) {
+				got = got[:len(want)]
 			}
 			if !bytes.Equal(got, want) {
 				return fmt.Errorf("%s: does not hold the hashes of the entries", path)
