@@ -1,0 +1,114 @@
+package boot
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Birth lays down what a factory gives a blank board. Steps may be repeated after a cut, until Fuse is done.
+type Birth struct {
+	board *hw.Board
+	flash *Flash
+	env   []byte
+	rel   wire.Release
+}
+
+// NewBirth begins on a board whose fuses are blank.
+func NewBirth(board *hw.Board) (*Birth, error) {
+	life, err := board.Fuses.Lifecycle()
+	if err != nil {
+		return nil, err
+	}
+	if life != hw.Assembly {
+		return nil, fmt.Errorf("this device was made already: its life cycle is %s", life)
+	}
+	flash, err := Arrange(board.Flash)
+	if err != nil {
+		return nil, err
+	}
+	return &Birth{board: board, flash: flash}, nil
+}
+
+// Flash gives the arrangement.
+func (b *Birth) Flash() *Flash { return b.flash }
+
+// Install lays down identity, trust bundle and the signed release; the components follow by Write.
+func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) error {
+	if err := fits(b.flash.slots[SlotA], rel); err != nil {
+		return err
+	}
+	if err := b.flash.SaveIdentity(id); err != nil {
+		return err
+	}
+	if err := b.flash.bundle.Save(bundle); err != nil {
+		return err
+	}
+	b.env, b.rel = release, rel
+	return beginSlot(b.flash.slots[SlotA], release)
+}
+
+// Write programs all of a component from src.
+func (b *Birth) Write(ctx context.Context, name string, src io.Reader) error {
+	for i, c := range b.rel.Components {
+		if c.Name == name {
+			return fillFrom(ctx, b.flash.slots[SlotA], b.rel, i, 0,
+				func(context.Context, wire.Component, int64) (io.ReadCloser, error) { return io.NopCloser(src), nil }, func(int64) {})
+		}
+	}
+	return fmt.Errorf("no component %q", name)
+}
+
+// ReadBack reads everything again: identity, bundle, release, and the digest of each component.
+func (b *Birth) ReadBack() (id Identity, bundle, release []byte, components [][32]byte, err error) {
+	if id, err = b.flash.LoadIdentity(); err != nil {
+		return id, nil, nil, nil, err
+	}
+	if bundle, err = b.flash.bundle.Load(); err != nil {
+		return id, nil, nil, nil, err
+	}
+	if release, err = envelope(b.flash.slots[SlotA]); err != nil {
+		return id, nil, nil, nil, err
+	}
+	for i := range b.rel.Components {
+		sum, err := hashOf(component(b.flash.slots[SlotA], b.rel, i))
+		if err != nil {
+			return id, nil, nil, nil, err
+		}
+		components = append(components, sum)
+	}
+	return id, bundle, release, components, nil
+}
+
+// Fuse makes the device what it is for life: first what it boots by, then, last and in this order, counter, life cycle and debug
+// lock. A cut before the life cycle leaves a board that can be made again with the same root.
+func (b *Birth) Fuse(root, secret [32]byte, counter uint32, bundleVersion uint64) error {
+	if err := checkBytes(b.flash.slots[SlotA], b.rel); err != nil {
+		return err
+	}
+	f := b.board.Fuses
+	if err := b.flash.saveControl(control{Active: SlotA, Valid: true}); err != nil {
+		return err
+	}
+	if _, err := f.Secret(); errors.Is(err, hw.ErrNotBurned) || errors.Is(err, hw.ErrFuseParity) {
+		if err := f.BurnSecret(secret); err != nil {
+			return err
+		}
+	}
+	for _, burn := range []func() error{
+		func() error { return f.BurnRoot(root) },
+		func() error { return b.board.Trust.Raise(bundleVersion) },
+		func() error { return f.RaiseSecurityCounter(counter) },
+		func() error { return f.Advance(hw.Secured) },
+		f.LockDebug,
+	} {
+		if err := burn(); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,351 @@
+package boot
+
+import (
+	"crypto/hmac"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// maxTries is how many starts a release on trial gets.
+const maxTries = 3
+
+// Manager is the boot manager of one start of a board. It is for one goroutine at a time.
+type Manager struct {
+	board *hw.Board
+	flash *Flash
+	self  [32]byte // digest of the boot manager itself
+	rep   Report
+	cdi   []byte // compound device identifier of the next stage; never leaves
+}
+
+// Report is what a start found and did.
+type Report struct {
+	Identity  Identity
+	Bundle    wire.Bundle
+	Lifecycle hw.Lifecycle
+	Debug     bool // locked
+	BootCount uint64
+	Counter   uint32 // security counter in the fuses
+	POST      []wire.TestResult
+	Slot      Slot
+	Release   *wire.Release // what runs; nil: recovery
+	Digest    [32]byte
+	Trial     bool
+	Notes     []string // fall-backs and repairs, for the device's log
+	Seed      [32]byte // fresh at each start
+}
+
+// ErrDead says that the device cannot start at all: its fuses or its boot control cannot be read, or its life is over.
+var ErrDead = errors.New("the device does not start")
+
+// Start is a reset: ROM, then boot manager. self is the digest of the boot manager's own code. A device with nothing it may run
+// still starts, in recovery: Report.Release is nil.
+func Start(board *hw.Board, self [32]byte) (*Manager, error) {
+	flash, err := Arrange(board.Flash)
+	if err != nil {
+		return nil, err
+	}
+	m := &Manager{board: board, flash: flash, self: self}
+	if _, err := io.ReadFull(board.Random, m.rep.Seed[:]); err != nil {
+		return nil, fmt.Errorf("boot seed: %w", err)
+	}
+	for _, step := range []func() error{m.count, m.fuses, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
+		if err := step(); err != nil {
+			return nil, err
+		}
+	}
+	return m, nil
+}
+
+// Report gives what this start found.
+func (m *Manager) Report() Report { return m.rep }
+
+// Flash gives the arrangement of the flash, for the agent's own areas.
+func (m *Manager) Flash() *Flash { return m.flash }
+
+func (m *Manager) note(format string, args ...any) {
+	m.rep.Notes = append(m.rep.Notes, fmt.Sprintf(format, args...))
+}
+
+func (m *Manager) count() error {
+	n, err := m.board.Boots.Value()
+	if err != nil {
+		return err
+	}
+	if err := m.board.Boots.Raise(n + 1); err != nil {
+		return err
+	}
+	m.rep.BootCount = n + 1
+	return nil
+}
+
+func (m *Manager) fuses() error {
+	f := m.board.Fuses
+	repaired, err := f.Repair()
+	if err != nil {
+		return err
+	}
+	if repaired {
+		m.note("fuses: completed what a power cut broke off")
+	}
+	if m.rep.Lifecycle, err = f.Lifecycle(); err != nil {
+		return err
+	}
+	if m.rep.Lifecycle == hw.Decommissioned {
+		return fmt.Errorf("%w: it is decommissioned", ErrDead)
+	}
+	if m.rep.Debug, err = f.DebugLocked(); err != nil {
+		return err
+	}
+	m.rep.Counter, err = f.SecurityCounter()
+	return err
+}
+
+func (m *Manager) identity() (err error) {
+	m.rep.Identity, err = m.flash.LoadIdentity()
+	if errors.Is(err, nvm.ErrEmpty) {
+		return fmt.Errorf("%w: it was not made in a factory yet: %w", ErrDead, err)
+	}
+	return err
+}
+
+// rom checks the trust bundle: its first root is in the fuses, and a version below the counter is not believed any more.
+func (m *Manager) rom() error {
+	env, err := m.flash.bundle.Load()
+	if err != nil {
+		return fmt.Errorf("%w: trust bundle: %w", ErrDead, err)
+	}
+	b, err := m.checkBundle(env)
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDead, err)
+	}
+	m.rep.Bundle = b
+	return nil
+}
+
+// checkBundle says why a stored or offered bundle is not believed on this board.
+func (m *Manager) checkBundle(env []byte) (wire.Bundle, error) {
+	b, err := wire.VerifyBundle(nil, env)
+	if err != nil {
+		return wire.Bundle{}, fmt.Errorf("trust bundle: %w", err)
+	}
+	least, err := m.board.Trust.Value()
+	if err != nil {
+		return wire.Bundle{}, err
+	}
+	if b.Version < least {
+		return wire.Bundle{}, fmt.Errorf("trust bundle: version %d, %d was in force", b.Version, least)
+	}
+	root, err := m.board.Fuses.Root()
+	if err != nil {
+		return wire.Bundle{}, fmt.Errorf("trust bundle: root in the fuses: %w", err)
+	}
+	have, err := wire.RootDigest(b)
+	if err != nil {
+		return wire.Bundle{}, err
+	}
+	if have != root {
+		return wire.Bundle{}, errors.New("trust bundle: its root is not the one in the fuses")
+	}
+	if b.Product != m.rep.Identity.Product {
+		return wire.Bundle{}, fmt.Errorf("trust bundle: for product %q, this is %q", b.Product, m.rep.Identity.Product)
+	}
+	return b, nil
+}
+
+// SetBundle replaces the trust bundle by the next one. The fuses fix the root role for life, so a bundle with another root is
+// refused.
+func (m *Manager) SetBundle(env []byte) error {
+	cur := m.rep.Bundle
+	next, err := wire.VerifyBundle(&cur, env)
+	if err != nil {
+		return err
+	}
+	if _, err := m.checkBundle(env); err != nil {
+		return err
+	}
+	if err := m.flash.bundle.Save(env); err != nil {
+		return err
+	}
+	m.rep.Bundle = next
+	return m.board.Trust.Raise(next.Version)
+}
+
+// authorise checks everything about the release in a slot: signatures, product, hardware, counters, bytes.
+func (m *Manager) authorise(s Slot) (wire.Release, [32]byte, error) {
+	r := m.flash.slots[s]
+	env, err := envelope(r)
+	if err != nil {
+		return wire.Release{}, [32]byte{}, err
+	}
+	rel, digest, err := m.authoriseEnvelope(env)
+	if err != nil {
+		return wire.Release{}, [32]byte{}, err
+	}
+	if err := fits(r, rel); err != nil {
+		return wire.Release{}, [32]byte{}, err
+	}
+	return rel, digest, checkBytes(r, rel)
+}
+
+func (m *Manager) authoriseEnvelope(env []byte) (wire.Release, [32]byte, error) {
+	rel, digest, err := wire.VerifyRelease(m.rep.Bundle, env)
+	if err != nil {
+		return wire.Release{}, [32]byte{}, err
+	}
+	if !rel.RunsOn(m.board.Revision) {
+		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s is for hardware %v, this is %s", rel.Version, rel.Hardware, m.board.Revision)
+	}
+	if rel.Counter < m.rep.Counter {
+		return wire.Release{}, [32]byte{}, fmt.Errorf("%w: security counter %d, the fuses say %d", wire.ErrRollback, rel.Counter, m.rep.Counter)
+	}
+	if rel.Counter > hw.CounterMax {
+		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s: %w", rel.Version, hw.ErrCounterExhausted)
+	}
+	return rel, digest, nil
+}
+
+// choose decides what runs: the release on trial while it has tries, else the confirmed one, else nothing.
+func (m *Manager) choose() error {
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDead, err)
+	}
+	if c.Wiping {
+		m.note("the end of this device has begun: nothing is started")
+		return nil
+	}
+	for _, t := range m.rep.POST {
+		if !t.Passed {
+			m.note("self test %s failed: nothing is started", t.Name)
+			return nil
+		}
+	}
+	if c.Trial {
+		started, err := m.tryTrial(&c)
+		if err != nil || started {
+			return err
+		}
+	}
+	if !c.Valid {
+		m.note("no release is installed")
+		return nil
+	}
+	rel, digest, err := m.authorise(c.Active)
+	if hard(err) {
+		return err
+	}
+	if err != nil {
+		m.note("slot %s is not started: %v", c.Active, err)
+		return nil
+	}
+	m.run(c.Active, rel, digest, false)
+	if rel.Counter > m.rep.Counter { // a power cut came between confirming and burning
+		return m.burn(rel.Counter)
+	}
+	return nil
+}
+
+// tryTrial starts the release on trial; its try is counted before it runs, so that one that never comes back is given up.
+func (m *Manager) tryTrial(c *control) (bool, error) {
+	slot := c.Active.other()
+	if !c.Valid {
+		slot = c.Active
+	}
+	if c.Tries == 0 {
+		m.note("slot %s used up its tries: back to the release before", slot)
+		return false, m.endTrial(c)
+	}
+	rel, digest, err := m.authorise(slot)
+	if hard(err) {
+		return false, err
+	}
+	if err != nil {
+		m.note("slot %s is not tried: %v", slot, err)
+		return false, m.endTrial(c)
+	}
+	c.Tries--
+	if err := m.flash.saveControl(*c); err != nil {
+		return false, err
+	}
+	m.run(slot, rel, digest, true)
+	return true, nil
+}
+
+func (m *Manager) endTrial(c *control) error {
+	c.Trial, c.Tries = false, 0
+	return m.flash.saveControl(*c)
+}
+
+// hard reports errors that say nothing about the release.
+func hard(err error) bool { return errors.Is(err, hw.ErrPowerCut) }
+
+func (m *Manager) run(s Slot, rel wire.Release, digest [32]byte, trial bool) {
+	m.rep.Slot, m.rep.Release, m.rep.Digest, m.rep.Trial = s, &rel, digest, trial
+}
+
+func (m *Manager) burn(counter uint32) error {
+	if err := m.board.Fuses.RaiseSecurityCounter(counter); err != nil {
+		return err
+	}
+	m.rep.Counter = counter
+	return nil
+}
+
+// measure derives the next stage's identifier from this one's: CDI = HMAC(secret, what was measured), then hides the secret.
+func (m *Manager) measure() error {
+	secret, err := m.board.Fuses.Secret()
+	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
+		return err
+	}
+	h := hmac.New(sha256.New, secret[:])
+	h.Write(m.self[:])
+	mac := hmac.New(sha256.New, h.Sum(nil))
+	mac.Write(m.rep.Digest[:])
+	m.cdi = mac.Sum(nil)
+	m.board.Fuses.LockSecret()
+	return nil
+}
+
+// Measure reads what is in the running slot now and hashes it. A component that differs from its release is measured as it is.
+func (m *Manager) Measure() ([]wire.Measured, error) {
+	signer, err := wire.RootDigest(m.rep.Bundle)
+	if err != nil {
+		return nil, err
+	}
+	out := []wire.Measured{{Type: "BL", Value: m.self[:], Version: "1", SignerID: signer[:], Description: "boot manager"}}
+	slot, rel := m.rep.Slot, m.rep.Release
+	if rel == nil { // recovery: say what lies there, whatever it is
+		c, err := m.flash.loadControl()
+		if err != nil {
+			return nil, err
+		}
+		env, err := envelope(m.flash.slots[c.Active])
+		if err != nil {
+			return out, nil //nolint:nilerr // nothing is there, and so nothing is measured: the verifier sees that
+		}
+		payload, _, err := wire.ThresholdPayload(wire.TypeRelease, env)
+		if err != nil {
+			return out, nil //nolint:nilerr // what is there is no release
+		}
+		found, err := wire.DecodeRelease(payload)
+		if err != nil || fits(m.flash.slots[c.Active], found) != nil {
+			return out, nil //nolint:nilerr // what is there is no release
+		}
+		slot, rel = c.Active, &found
+	}
+	for i, c := range rel.Components {
+		sum, err := hashOf(component(m.flash.slots[slot], *rel, i))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, wire.Measured{Type: "App", Value: sum[:], Version: rel.Version, SignerID: signer[:], Description: c.Name})
+	}
+	return out, nil
+}

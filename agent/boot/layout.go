@@ -1,0 +1,181 @@
+// Package boot is the root of trust in software: what runs before the application, and decides whether it may.
+//
+// Stage 3, field, on the device. ROM code checks the trust bundle against the fuses; the boot manager checks a release against
+// the bundle, its bytes against the release, the release against this piece of hardware; then measures and starts it. Updates go
+// to the slot that is not running; a release on trial has a few starts to prove itself, and what proves itself raises the
+// counter below which nothing starts again. After a power cut at any moment the device starts the old release or the new.
+//
+// It imports nothing of the server and no network. It trusts the fuses, and the flash to leave other sectors alone.
+package boot
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Sizes of the areas before the slots, bytes; each is rounded up to whole sectors. Cells have two banks.
+const (
+	controlSize  = 512
+	identitySize = 48 << 10
+	bundleSize   = 64 << 10
+	memorySize   = 132 << 10
+	logSize      = 128 << 10
+	envelopeSize = 64 << 10 // at the start of each slot
+	logSectors   = 4        // at least
+)
+
+// Slot is one of the two places a release can be.
+type Slot int
+
+// The slots.
+const (
+	SlotA Slot = 0
+	SlotB Slot = 1
+)
+
+func (s Slot) String() string { return [...]string{"A", "B"}[s] }
+
+// other is the slot that s is not.
+func (s Slot) other() Slot { return 1 - s }
+
+// Flash is the arrangement of a board's flash.
+type Flash struct {
+	control, identity, bundle, memory *nvm.Cell
+	log                               hw.Region
+	slots                             [2]hw.Region
+}
+
+// Arrange divides a flash part.
+func Arrange(f hw.Flash) (*Flash, error) {
+	g := f.Geometry()
+	if err := g.Check(); err != nil {
+		return nil, err
+	}
+	var out Flash
+	next := int64(0)
+	take := func(sectors int64) (hw.Region, error) {
+		r, err := hw.NewRegion(f, next, sectors)
+		next += sectors
+		return r, err
+	}
+	whole := func(n int64) int64 { return (n + g.Sector - 1) / g.Sector }
+	for _, c := range []struct {
+		cell **nvm.Cell
+		size int64
+	}{{&out.control, controlSize}, {&out.identity, identitySize}, {&out.bundle, bundleSize}, {&out.memory, memorySize}} {
+		r, err := take(2 * whole(c.size+g.Page))
+		if err != nil {
+			return nil, fmt.Errorf("flash of %d bytes is too small: %w", g.Size, err)
+		}
+		if *c.cell, err = nvm.New(r); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	if out.log, err = take(max(logSectors, whole(logSize))); err != nil {
+		return nil, fmt.Errorf("flash of %d bytes is too small: %w", g.Size, err)
+	}
+	each := (g.Size/g.Sector - next) / 2
+	for i := range out.slots {
+		if out.slots[i], err = take(each); err != nil || out.slots[i].Size() <= envelopeSize {
+			return nil, fmt.Errorf("flash of %d bytes is too small for two slots: %w", g.Size, errors.Join(err, hw.ErrRange))
+		}
+	}
+	return &out, nil
+}
+
+// FlashFor is the size of a part that takes releases of payload bytes in each slot.
+func FlashFor(payload, sector, page int64) int64 {
+	whole := func(n int64) int64 { return (n + sector - 1) / sector }
+	n := int64(0)
+	for _, c := range []int64{controlSize, identitySize, bundleSize, memorySize} {
+		n += 2 * whole(c+page)
+	}
+	n += max(logSectors, whole(logSize))
+	return (n + 2*whole(envelopeSize+payload+wire.MaxComponents*page)) * sector
+}
+
+// LogRegion is where the device keeps its own log.
+func (f *Flash) LogRegion() hw.Region { return f.log }
+
+// Memory is the agent's one record.
+func (f *Flash) Memory() *nvm.Cell { return f.memory }
+
+// Identity is what the factory lays down for good.
+type Identity struct {
+	Chain    [][]byte          `cbor:"1,keyasint"` // IDevID, leaf first (DER)
+	Device   string            `cbor:"2,keyasint"`
+	Product  string            `cbor:"3,keyasint"`
+	Hardware string            `cbor:"4,keyasint"`
+	Params   wire.DeviceParams `cbor:"5,keyasint"`
+}
+
+// SaveIdentity lays it down; LoadIdentity reads it.
+func (f *Flash) SaveIdentity(id Identity) error {
+	b, err := wire.Marshal(id)
+	if err != nil {
+		return err
+	}
+	return f.identity.Save(b)
+}
+
+// LoadIdentity reads what the factory laid down; nvm.ErrEmpty before that.
+func (f *Flash) LoadIdentity() (Identity, error) {
+	b, err := f.identity.Load()
+	if err != nil {
+		return Identity{}, fmt.Errorf("identity: %w", err)
+	}
+	var id Identity
+	return id, wire.Unmarshal(b, &id, identitySize)
+}
+
+// control is the boot manager's own record.
+type control struct {
+	Active  Slot   `cbor:"1,keyasint"` // the slot whose release is confirmed
+	Valid   bool   `cbor:"2,keyasint"` // there is one
+	Trial   bool   `cbor:"3,keyasint"` // the other slot is on trial
+	Tries   int    `cbor:"4,keyasint"` // starts it has left
+	Staged  []byte `cbor:"5,keyasint"` // digest of the whole release in the other slot; empty: none
+	Staging []byte `cbor:"6,keyasint"` // digest of the release being written there
+	Wiping  bool   `cbor:"7,keyasint"` // the end has begun: nothing starts any more
+}
+
+func (f *Flash) loadControl() (control, error) {
+	b, err := f.control.Load()
+	if errors.Is(err, nvm.ErrEmpty) {
+		return control{}, nil
+	}
+	if err != nil {
+		return control{}, fmt.Errorf("boot control: %w", err)
+	}
+	c, err := parseControl(b)
+	if err != nil {
+		return control{}, fmt.Errorf("boot control: %w", err)
+	}
+	return c, nil
+}
+
+func parseControl(b []byte) (control, error) {
+	var c control
+	if err := wire.Unmarshal(b, &c, controlSize); err != nil {
+		return control{}, err
+	}
+	if c.Active != SlotA && c.Active != SlotB || c.Tries < 0 || c.Tries > maxTries ||
+		len(c.Staged) != 0 && len(c.Staged) != sha256.Size || len(c.Staging) != 0 && len(c.Staging) != sha256.Size {
+		return control{}, errors.New("values out of bounds")
+	}
+	return c, nil
+}
+
+func (f *Flash) saveControl(c control) error {
+	b, err := wire.Marshal(c)
+	if err != nil {
+		return err
+	}
+	return f.control.Save(b)
+}

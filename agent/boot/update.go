@@ -1,0 +1,184 @@
+package boot
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// ErrOTP says that this product's software is fixed for life: replace the device.
+var ErrOTP = errors.New("the software of this device is fixed for life (OTP): replace the device")
+
+// idle is the slot that an update may be written to.
+func (m *Manager) idle(c control) Slot {
+	if !c.Valid {
+		return c.Active
+	}
+	return c.Active.other()
+}
+
+// Stage brings a release into the idle slot and verifies it there. Broken off and called again, it goes on. progress may be nil.
+func (m *Manager) Stage(ctx context.Context, env []byte, src Source, progress func(done, of uint64)) error {
+	rel, digest, err := m.authoriseEnvelope(env)
+	if err != nil {
+		return err
+	}
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return err
+	}
+	switch {
+	case c.Wiping:
+		return fmt.Errorf("%w: its end has begun", ErrDead)
+	case c.Trial || m.rep.Trial:
+		return errors.New("a release is on trial: confirm or revert it first")
+	case rel.Model == wire.ModelOTP && c.Valid:
+		return ErrOTP
+	case bytes.Equal(c.Staged, digest[:]):
+		return nil
+	}
+	slot := m.flash.slots[m.idle(c)]
+	if err := fits(slot, rel); err != nil {
+		return err
+	}
+	err = m.stageInto(ctx, slot, &c, rel, digest, env, src, progress)
+	if errors.Is(err, errRestart) || errors.Is(err, errBytes) {
+		c.Staging = nil // what lies there is of no use: begin anew, once
+		err = m.stageInto(ctx, slot, &c, rel, digest, env, src, progress)
+	}
+	if err != nil {
+		return err
+	}
+	c.Staged, c.Staging = digest[:], nil
+	return m.flash.saveControl(c)
+}
+
+func (m *Manager) stageInto(ctx context.Context, slot hw.Region, c *control, rel wire.Release, digest [32]byte, env []byte, src Source,
+	progress func(done, of uint64),
+) error {
+	have, err := envelope(slot)
+	if hard(err) {
+		return err
+	}
+	if !bytes.Equal(c.Staging, digest[:]) || err != nil || !bytes.Equal(have, env) {
+		c.Staged, c.Staging = nil, digest[:]
+		if err := m.flash.saveControl(*c); err != nil {
+			return err
+		}
+		if err := beginSlot(slot, env); err != nil {
+			return err
+		}
+	}
+	var done, of uint64
+	for _, comp := range rel.Components {
+		of += comp.Size
+	}
+	for i := range rel.Components {
+		if err := fill(ctx, slot, rel, i, src, func(n int64) {
+			done += uint64(n)
+			if progress != nil {
+				progress(done, of)
+			}
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Activate makes the staged release the one to try at the next start.
+func (m *Manager) Activate(digest [32]byte) error {
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(c.Staged, digest[:]) {
+		return errors.New("that release is not staged")
+	}
+	c.Trial, c.Tries = true, maxTries
+	return m.flash.saveControl(c)
+}
+
+// Confirm ends the trial of the running release for good; only now does the security counter rise. Again changes nothing.
+func (m *Manager) Confirm() error {
+	if m.rep.Release == nil {
+		return errors.New("nothing runs")
+	}
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return err
+	}
+	if m.rep.Trial {
+		c.Active, c.Valid, c.Trial, c.Tries, c.Staged = m.rep.Slot, true, false, 0, nil
+		if err := m.flash.saveControl(c); err != nil {
+			return err
+		}
+		m.rep.Trial = false
+	}
+	return m.burn(max(m.rep.Counter, m.rep.Release.Counter))
+}
+
+// Revert gives the trial up: the next start runs the release before.
+func (m *Manager) Revert() error {
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return err
+	}
+	if !c.Trial && !m.rep.Trial {
+		return nil
+	}
+	c.Staged = nil
+	return m.endTrial(&c)
+}
+
+// Component opens the bytes of a component of what runs.
+func (m *Manager) Component(name string) (*io.SectionReader, wire.Component, error) {
+	if m.rep.Release == nil {
+		return nil, wire.Component{}, errors.New("nothing runs: recovery")
+	}
+	for i, c := range m.rep.Release.Components {
+		if c.Name == name {
+			return component(m.flash.slots[m.rep.Slot], *m.rep.Release, i), c, nil
+		}
+	}
+	return nil, wire.Component{}, fmt.Errorf("no component %q", name)
+}
+
+// Erase clears code, trust bundle and identity, and reads back that they are gone; the agent's memory and log stay for the
+// receipt. It names the areas. Broken off and called again, it goes on; nothing starts any more once it has begun.
+func (m *Manager) Erase() ([]string, error) {
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return nil, err
+	}
+	c.Wiping, c.Trial = true, false
+	if err := m.flash.saveControl(c); err != nil {
+		return nil, err
+	}
+	var names []string
+	for _, s := range []Slot{SlotA, SlotB} {
+		if err := m.flash.slots[s].EraseAll(); err != nil {
+			return nil, fmt.Errorf("slot %s: %w", s, err)
+		}
+		names = append(names, "slot-"+s.String())
+	}
+	return names, nil
+}
+
+// End clears what is left and burns the life cycle. The device never starts again.
+func (m *Manager) End() error {
+	for _, cell := range []interface{ Wipe() error }{m.flash.memory, m.flash.bundle, m.flash.identity} {
+		if err := cell.Wipe(); err != nil {
+			return err
+		}
+	}
+	if err := m.flash.log.EraseAll(); err != nil {
+		return err
+	}
+	return m.board.Fuses.Advance(hw.Decommissioned)
+}

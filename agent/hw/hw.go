@@ -1,0 +1,193 @@
+// Package hw is what a device's hardware offers to the software on it: flash, one-time fuses, counters, random numbers, memory
+// and key stores.
+//
+// Under the agent, all stages. The package holds the interfaces, the arrangement of the fuses and nothing of any one board;
+// virtual and linux hold boards. It promises nothing about secrecy: a board says by Virtual, and a key store by Origin, what
+// it is, and evidence carries both. It trusts the parts beneath it only as far as a part can be trusted whose power may fail
+// in any operation: each interface says what a cut leaves behind.
+package hw
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+)
+
+// What parts report, for errors.Is.
+var (
+	// ErrPowerCut says that the power failed: the operation may have been done, in part or not at all, and nothing works until
+	// the next start.
+	ErrPowerCut = errors.New("power cut")
+	// ErrNotErased says that a page was programmed before and must be erased first.
+	ErrNotErased = errors.New("flash page is not erased")
+	// ErrRange says that an operation is not aligned, or lies outside the part.
+	ErrRange = errors.New("outside the part or not aligned")
+	// ErrNoKey says that the key store holds no key of that name.
+	ErrNoKey = errors.New("no such key")
+	// ErrKeyExists says that a key of that name is there already: destroy it first.
+	ErrKeyExists = errors.New("key exists")
+	// ErrLocked says that a sticky lock holds until the next reset.
+	ErrLocked = errors.New("locked until reset")
+)
+
+// Geometry is the shape of a flash part, in bytes: Sector is what Erase clears, Page what Program writes.
+type Geometry struct {
+	Size, Sector, Page int64
+}
+
+// Check refuses a shape no part has.
+func (g Geometry) Check() error {
+	if g.Page <= 0 || g.Sector <= 0 || g.Size <= 0 || g.Sector%g.Page != 0 || g.Size%g.Sector != 0 {
+		return fmt.Errorf("flash geometry %+v: size must be whole sectors, a sector whole pages", g)
+	}
+	return nil
+}
+
+// Flash is a NOR flash part. Erase sets every bit of a sector, Program only clears bits. A power cut in Program leaves some
+// of the bits of one page cleared, in Erase some of the bits of the sector set. Other pages and sectors are never disturbed.
+type Flash interface {
+	Geometry() Geometry
+	ReadAt(p []byte, off int64) (int, error) // io.ReaderAt
+	// Program writes data at off; both are multiples of the page. ErrNotErased if the part can program a page only once.
+	Program(off int64, data []byte) error
+	// Erase clears one sector by its number.
+	Erase(sector int64) error
+}
+
+// Counter is a number in hardware that only rises. Raising it is atomic: after a power cut it is the old or the new value.
+type Counter interface {
+	Value() (uint64, error)
+	// Raise sets the counter to n; a smaller n than its value is an error, the same is nothing.
+	Raise(n uint64) error
+}
+
+// Memory is working memory as the self test sees it.
+type Memory interface {
+	Size() int
+	Load(i int) byte
+	Store(i int, b byte)
+}
+
+// The keys of a device.
+const (
+	KeyIDevID = "idevid" // initial identity, from the factory
+	KeyLDevID = "ldevid" // local identity, renewed in the field
+	KeyAttest = "attest" // signs evidence
+)
+
+// KeyStore keeps private keys; they are made inside and never leave it. Generate and Destroy are durable when they return
+// and atomic under a power cut.
+type KeyStore interface {
+	// Generate makes a P-256 key; ErrKeyExists if the name is taken.
+	Generate(name string) (crypto.PublicKey, error)
+	// Signer gives the key's signer, ErrNoKey if there is none.
+	Signer(name string) (crypto.Signer, error)
+	// Destroy removes a key for good. Destroying a key that is not there is nothing.
+	Destroy(name string) error
+	// Origin says what guards the keys: soft, isolated, tpm or pkcs11.
+	Origin() string
+}
+
+// Board is one device's hardware.
+type Board struct {
+	Flash  Flash
+	Fuses  *Fuses
+	Boots  Counter   // starts of the boot manager
+	Trust  Counter   // lowest version of the trust bundle that is still believed
+	Random io.Reader // entropy source, to be health-tested
+	Memory Memory
+	Keys   KeyStore
+
+	Revision string // hardware revision, as releases name it
+	Virtual  bool   // nothing here is hardware; evidence says so
+
+	// Fault asks whether self test name is to see a disturbed part: the test's input is then spoilt, never its verdict. Nil on
+	// boards that cannot be made to fail.
+	Fault func(name string) bool
+}
+
+// Region is a run of whole sectors of a flash part; offsets in it begin at 0.
+type Region struct {
+	flash Flash
+	off   int64
+	size  int64
+}
+
+// NewRegion takes sectors [first, first+count) of f.
+func NewRegion(f Flash, first, count int64) (Region, error) {
+	g := f.Geometry()
+	if first < 0 || count <= 0 || (first+count)*g.Sector > g.Size {
+		return Region{}, fmt.Errorf("region of sectors %d+%d: %w", first, count, ErrRange)
+	}
+	return Region{flash: f, off: first * g.Sector, size: count * g.Sector}, nil
+}
+
+// Size is the region's length in bytes.
+func (r Region) Size() int64 { return r.size }
+
+// Sector is the length of an erasable unit in bytes.
+func (r Region) Sector() int64 { return r.flash.Geometry().Sector }
+
+// Page is the length of a programmable unit in bytes.
+func (r Region) Page() int64 { return r.flash.Geometry().Page }
+
+// ReadAt reads len(p) bytes at off; less than that is an error.
+func (r Region) ReadAt(p []byte, off int64) (int, error) {
+	if off < 0 || off > r.size {
+		return 0, fmt.Errorf("read at %d of %d: %w", off, r.size, ErrRange)
+	}
+	if int64(len(p)) > r.size-off {
+		n, err := r.flash.ReadAt(p[:r.size-off], r.off+off)
+		if err == nil {
+			err = io.EOF
+		}
+		return n, err
+	}
+	return r.flash.ReadAt(p, r.off+off)
+}
+
+// Program writes data at off, both multiples of the page.
+func (r Region) Program(off int64, data []byte) error {
+	if off < 0 || off+int64(len(data)) > r.size {
+		return fmt.Errorf("program %d bytes at %d of %d: %w", len(data), off, r.size, ErrRange)
+	}
+	return r.flash.Program(r.off+off, data)
+}
+
+// Erase clears the region's sector n.
+func (r Region) Erase(n int64) error {
+	s := r.Sector()
+	if n < 0 || (n+1)*s > r.size {
+		return fmt.Errorf("erase sector %d of %d: %w", n, r.size/s, ErrRange)
+	}
+	return r.flash.Erase(r.off/s + n)
+}
+
+// EraseAll clears the region, sector by sector from the first, and reads it back.
+func (r Region) EraseAll() error {
+	for n := range r.size / r.Sector() {
+		if err := r.Erase(n); err != nil {
+			return err
+		}
+	}
+	return r.Blank(0, r.size)
+}
+
+// Blank is nil when size bytes at off read as erased.
+func (r Region) Blank(off, size int64) error {
+	buf := make([]byte, r.Page())
+	for end := off + size; off < end; {
+		p := buf[:min(int64(len(buf)), end-off)]
+		if _, err := r.ReadAt(p, off); err != nil {
+			return err
+		}
+		for i, b := range p {
+			if b != 0xff {
+				return fmt.Errorf("byte %d: %w", off+int64(i), ErrNotErased)
+			}
+		}
+		off += int64(len(p))
+	}
+	return nil
+}

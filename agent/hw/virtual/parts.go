@@ -1,0 +1,312 @@
+package virtual
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/agent/hw"
+)
+
+// medium is where a part's bits are.
+type medium interface {
+	io.ReaderAt
+	io.WriterAt
+}
+
+// ram is a medium in memory.
+type ram []byte
+
+func (r ram) ReadAt(p []byte, off int64) (int, error) {
+	n := copy(p, r[off:])
+	if n < len(p) {
+		return n, io.EOF
+	}
+	return n, nil
+}
+
+func (r ram) WriteAt(p []byte, off int64) (int, error) { return copy(r[off:], p), nil }
+
+// Flash is a NOR part whose pages take one program between erases.
+type Flash struct {
+	power *Power
+	geo   hw.Geometry
+	m     medium
+}
+
+// Geometry implements hw.Flash.
+func (f *Flash) Geometry() hw.Geometry { return f.geo }
+
+// ReadAt implements hw.Flash.
+func (f *Flash) ReadAt(p []byte, off int64) (int, error) {
+	if err := f.power.reading(); err != nil {
+		return 0, err
+	}
+	if off < 0 || off+int64(len(p)) > f.geo.Size {
+		return 0, fmt.Errorf("read %d bytes at %d: %w", len(p), off, hw.ErrRange)
+	}
+	return f.m.ReadAt(p, off)
+}
+
+// Program implements hw.Flash. Each page is an operation of its own.
+func (f *Flash) Program(off int64, data []byte) error {
+	if off < 0 || off%f.geo.Page != 0 || int64(len(data))%f.geo.Page != 0 || off+int64(len(data)) > f.geo.Size {
+		return fmt.Errorf("program %d bytes at %d: %w", len(data), off, hw.ErrRange)
+	}
+	page := int(f.geo.Page)
+	for ; len(data) > 0; data, off = data[page:], off+int64(page) {
+		if err := f.power.do(page*8, func(which func(int) bool) error { return f.program(off, data[:page], which) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (f *Flash) program(off int64, data []byte, which func(int) bool) error {
+	have := make([]byte, len(data))
+	if _, err := f.m.ReadAt(have, off); err != nil {
+		return err
+	}
+	for _, b := range have {
+		if b != 0xff {
+			return fmt.Errorf("page at %d: %w", off, hw.ErrNotErased)
+		}
+	}
+	if which == nil {
+		_, err := f.m.WriteAt(data, off)
+		return err
+	}
+	for i := range data {
+		for bit := range 8 {
+			if data[i]&(0x80>>bit) == 0 && which(i*8+bit) {
+				have[i] &^= 0x80 >> bit
+			}
+		}
+	}
+	_, err := f.m.WriteAt(have, off)
+	return err
+}
+
+// Erase implements hw.Flash.
+func (f *Flash) Erase(sector int64) error {
+	if sector < 0 || (sector+1)*f.geo.Sector > f.geo.Size {
+		return fmt.Errorf("erase sector %d: %w", sector, hw.ErrRange)
+	}
+	off, size := sector*f.geo.Sector, int(f.geo.Sector)
+	return f.power.do(size*8, func(which func(int) bool) error {
+		have := make([]byte, size)
+		if which != nil {
+			if _, err := f.m.ReadAt(have, off); err != nil {
+				return err
+			}
+		}
+		for i := range have {
+			for bit := range 8 {
+				if which == nil || have[i]&(0x80>>bit) == 0 && which(i*8+bit) {
+					have[i] |= 0x80 >> bit
+				}
+			}
+		}
+		_, err := f.m.WriteAt(have, off)
+		return err
+	})
+}
+
+// fuses is a bank of one-time fuses.
+type fuses struct {
+	power  *Power
+	m      medium
+	hidden bool
+}
+
+func (b *fuses) Read(word int) (uint32, error) {
+	if err := b.power.reading(); err != nil {
+		return 0, err
+	}
+	if word < 0 || word >= hw.FuseWords {
+		return 0, fmt.Errorf("fuse word %d: %w", word, hw.ErrRange)
+	}
+	if word >= hw.FirstSecret && b.hidden {
+		return 0, fmt.Errorf("fuse word %d: %w", word, hw.ErrLocked)
+	}
+	var w [4]byte
+	_, err := b.m.ReadAt(w[:], int64(word)*4)
+	return binary.BigEndian.Uint32(w[:]), err
+}
+
+func (b *fuses) Blow(word int, mask uint32) error {
+	have, err := b.Read(word)
+	if err != nil {
+		return err
+	}
+	return b.power.do(32, func(which func(int) bool) error {
+		for bit := range 32 {
+			if m := uint32(1) << bit; mask&m != 0 && (which == nil || which(bit)) {
+				have |= m
+			}
+		}
+		_, err := b.m.WriteAt(binary.BigEndian.AppendUint32(nil, have), int64(word)*4)
+		return err
+	})
+}
+
+func (b *fuses) LockSecret() { b.hidden = true }
+
+// counter is a number that only rises, at off in a medium.
+type counter struct {
+	power *Power
+	m     medium
+	off   int64
+}
+
+func (c *counter) Value() (uint64, error) {
+	if err := c.power.reading(); err != nil {
+		return 0, err
+	}
+	var b [8]byte
+	_, err := c.m.ReadAt(b[:], c.off)
+	return binary.BigEndian.Uint64(b[:]), err
+}
+
+func (c *counter) Raise(n uint64) error {
+	have, err := c.Value()
+	if err != nil || n == have {
+		return err
+	}
+	if n < have {
+		return fmt.Errorf("counter is at %d and cannot go back to %d", have, n)
+	}
+	return c.power.do(1, func(which func(int) bool) error {
+		if which != nil && !which(0) {
+			return nil
+		}
+		_, err := c.m.WriteAt(binary.BigEndian.AppendUint64(nil, n), c.off)
+		return err
+	})
+}
+
+type memory []byte
+
+func (m memory) Size() int           { return len(m) }
+func (m memory) Load(i int) byte     { return m[i] }
+func (m memory) Store(i int, b byte) { m[i] = b }
+
+// keys is a key store in files, or in memory when dir is empty. It is soft, and its evidence says so.
+type keys struct {
+	power *Power
+	dir   string
+	held  map[string][]byte // PKCS#8, when in memory
+}
+
+func (k *keys) Origin() string { return "soft" }
+
+func (k *keys) path(name string) (string, error) {
+	if name == "" || strings.Trim(name, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" {
+		return "", fmt.Errorf("key name %q: lower-case letters, digits and '-' only", name)
+	}
+	return filepath.Join(k.dir, name+".key"), nil
+}
+
+func (k *keys) load(name string) ([]byte, error) {
+	if err := k.power.reading(); err != nil {
+		return nil, err
+	}
+	path, err := k.path(name)
+	if err != nil {
+		return nil, err
+	}
+	if k.dir == "" {
+		der, ok := k.held[name]
+		if !ok {
+			return nil, fmt.Errorf("%q: %w", name, hw.ErrNoKey)
+		}
+		return der, nil
+	}
+	der, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("%q: %w", name, hw.ErrNoKey)
+	}
+	return der, err
+}
+
+func (k *keys) Generate(name string) (crypto.PublicKey, error) {
+	if _, err := k.load(name); !errors.Is(err, hw.ErrNoKey) {
+		return nil, errors.Join(fmt.Errorf("%q: %w", name, hw.ErrKeyExists), err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		return nil, err
+	}
+	err = k.power.do(1, func(which func(int) bool) error {
+		if which != nil && !which(0) {
+			return nil
+		}
+		return k.store(name, der)
+	})
+	return key.Public(), err
+}
+
+func (k *keys) store(name string, der []byte) error {
+	path, err := k.path(name)
+	if err != nil {
+		return err
+	}
+	if k.dir == "" {
+		k.held[name] = der
+		return nil
+	}
+	if err := os.WriteFile(path+".new", der, 0o600); err != nil { //nolint:forbidigo // made whole by the rename; a virtual board outlives its process, not its disk
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+func (k *keys) Signer(name string) (crypto.Signer, error) {
+	der, err := k.load(name)
+	if err != nil {
+		return nil, err
+	}
+	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("key %q is damaged: %w", name, err)
+	}
+	key, ok := parsed.(crypto.Signer)
+	if !ok {
+		return nil, fmt.Errorf("key %q is damaged", name)
+	}
+	return key, nil
+}
+
+func (k *keys) Destroy(name string) error {
+	if _, err := k.load(name); errors.Is(err, hw.ErrNoKey) {
+		return nil
+	}
+	return k.power.do(1, func(which func(int) bool) error {
+		if which != nil && !which(0) {
+			return nil
+		}
+		if k.dir == "" {
+			delete(k.held, name)
+			return nil
+		}
+		path, err := k.path(name)
+		if err != nil {
+			return err
+		}
+		return os.Remove(path)
+	})
+}

@@ -1,0 +1,128 @@
+// Package virtual is a board that exists only as files, or in memory, and says so.
+//
+// Under the agent, all stages. It is honest where it matters: flash has NOR semantics, a page is programmed once per erase, a
+// power cut tears the operation it meets and nothing works afterwards, fuses only ever gain bits. It protects nothing: its keys
+// are files, its fuses are a file. Evidence from it says virtual, and policy for production refuses that.
+package virtual
+
+import (
+	"encoding/json"
+	"fmt"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"sync"
+
+	"github.com/hallmark-iot/hallmark/agent/hw"
+)
+
+// Mode is what a power cut does to the operation it meets.
+type Mode string
+
+// Before: it is not begun. Torn: a prefix of it is done. Random: any of its bits are. After: it is done, and the power is gone.
+const (
+	Before Mode = "before"
+	Torn   Mode = "torn"
+	Random Mode = "random"
+	After  Mode = "after"
+)
+
+// Modes lists them.
+func Modes() []Mode { return []Mode{Before, Torn, Random, After} }
+
+// CutFile in a board's directory pulls its plug from outside: {"after": operations, "mode": "torn"}. It is consumed.
+const CutFile = "cut.json"
+
+// Power feeds all parts of a board. Every operation that changes a part counts.
+type Power struct {
+	dir string // of CutFile; empty: none
+
+	mu   sync.Mutex // guards all below
+	ops  uint64
+	at   uint64 // the operation to cut; 0: none
+	mode Mode
+	rng  *rand.Rand
+	off  bool
+}
+
+// CutAt cuts the power in operation n from now (1 is the next), in the given mode; seed decides what random bits are.
+func (p *Power) CutAt(n uint64, mode Mode, seed uint64) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.at, p.mode, p.rng = p.ops+n, mode, rand.New(rand.NewPCG(seed, n)) //nolint:gosec // a simulation that must repeat
+}
+
+// Ops counts the operations so far.
+func (p *Power) Ops() uint64 {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ops
+}
+
+// Restore brings the power back: the board starts again.
+func (p *Power) Restore() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.off, p.at = false, 0
+}
+
+// do runs one changing operation over total units: apply does the units that which says (nil: all of them), and is called once,
+// or not at all.
+func (p *Power) do(total int, apply func(which func(i int) bool) error) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		return hw.ErrPowerCut
+	}
+	p.arm()
+	p.ops++
+	if p.at == 0 || p.ops != p.at {
+		return apply(nil)
+	}
+	p.off = true
+	var err error
+	switch p.mode {
+	case Before:
+	case Torn:
+		n := p.rng.IntN(total + 1)
+		err = apply(func(i int) bool { return i < n })
+	case Random:
+		err = apply(func(int) bool { return p.rng.IntN(2) == 0 })
+	case After:
+		err = apply(nil)
+	}
+	if err != nil {
+		return err
+	}
+	return fmt.Errorf("%w at operation %d (%s)", hw.ErrPowerCut, p.ops, p.mode)
+}
+
+// reading is nil while there is power.
+func (p *Power) reading() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.off {
+		return hw.ErrPowerCut
+	}
+	return nil
+}
+
+// arm looks for a hand at the plug.
+func (p *Power) arm() {
+	if p.dir == "" || p.at != 0 {
+		return
+	}
+	path := filepath.Join(p.dir, CutFile)
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return // nobody is there
+	}
+	var cut struct {
+		After uint64 `json:"after"`
+		Mode  Mode   `json:"mode"`
+	}
+	if json.Unmarshal(data, &cut) != nil || os.Remove(path) != nil {
+		return
+	}
+	p.at, p.mode, p.rng = p.ops+1+cut.After, cut.Mode, rand.New(rand.NewPCG(1, cut.After)) //nolint:gosec // a simulation
+}
