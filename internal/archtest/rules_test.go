@@ -110,7 +110,7 @@ var rules = []rule{
 	// What only tests and their runners use.
 	{folder: "internal/sim", ours: []string{"*"}},
 	{folder: "internal/factorytest", ours: []string{"*"}},
-	{folder: "internal/bench", never: noDB},
+	{folder: "internal/bench", ours: []string{"internal/durable"}, never: noDB},
 	{folder: "internal/testrun", never: noDB},
 	{folder: "internal/archtest", never: noDB},
 }

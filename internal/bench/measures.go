@@ -1,0 +1,69 @@
+package main
+
+// measure is one line of the report: ours against a reference, in the same run on the same machine.
+type measure struct {
+	name      string
+	unit      string
+	ours      probe
+	reference probe // nil where the goal is absolute
+	goal      goal
+}
+
+// probe names where a figure comes from. Exactly one of its forms is filled.
+type probe interface{ String() string }
+
+// benchmark is a Go benchmark: the median over the runs of one of its metrics ("ns/op", or one it reports itself), times scale.
+type benchmark struct {
+	pkg, name, metric string
+	scale             float64 // 0 is 1
+	perSecond         bool    // turn ns/op into 1/s
+}
+
+// fileSize is a program's size in MB.
+type fileSize struct{ path string }
+
+// demoTime is how long the demo took from start to exit, in seconds.
+type demoTime struct{}
+
+// demoRSS is the largest resident set any agent process had while the demo ran, in MB.
+type demoRSS struct{}
+
+func (b benchmark) String() string { return "Benchmark" + b.name + " in " + b.pkg }
+func (f fileSize) String() string  { return "size of " + f.path }
+func (demoTime) String() string    { return "bin/hallmark demo --once --json --devices 20" }
+func (demoRSS) String() string     { return "VmHWM of each bin/hallmark-agent during the demo" }
+
+// goal is a bound on our figure or on the ratio ours/reference.
+type goal struct {
+	onRatio bool
+	atLeast bool // else at most
+	bound   float64
+}
+
+const ms = 1e-6 // of ns
+
+// measures is the whole list. A measure is added here, with its goal, before the code it measures is made fast.
+var measures = []measure{
+	{
+		name: "ledger append, durable", unit: "facts/s",
+		ours:      benchmark{pkg: "./internal/store", name: "Append", metric: "facts/s"},
+		reference: benchmark{pkg: "./internal/store", name: "ReferenceInsert", metric: "facts/s"},
+		goal:      goal{atLeast: true, bound: 40_000},
+	},
+	{
+		name: "inclusion proof from the store", unit: "ms",
+		ours:      benchmark{pkg: "./internal/store", name: "Proof", metric: "ns/op", scale: ms},
+		reference: benchmark{pkg: "./internal/bench", name: "ReferenceProof", metric: "ns/op", scale: ms},
+		goal:      goal{bound: 0.3},
+	},
+	{
+		name: "EST enrolment, durable, over mTLS", unit: "1/s",
+		ours:      benchmark{pkg: "./internal/est", name: "Enrol", metric: "ns/op", perSecond: true},
+		reference: benchmark{pkg: "./internal/bench", name: "ReferenceIssue", metric: "ns/op", perSecond: true},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.3},
+	},
+	{name: "check-in without news", unit: "1/s", ours: benchmark{pkg: "./internal/store", name: "CheckinNoChange", metric: "ns/op", perSecond: true}},
+	{name: "agent, stripped binary", unit: "MB", ours: fileSize{"bin/hallmark-agent"}, goal: goal{bound: 20}},
+	{name: "agent, resident", unit: "MB", ours: demoRSS{}, goal: goal{bound: 25}},
+	{name: "demo, 20 devices", unit: "s", ours: demoTime{}, goal: goal{bound: 60}},
+}
