@@ -1,7 +1,7 @@
 // Package fault is the one classification of errors that callers outside may see.
 //
-// A stage returns a *Fault when the caller did, or may do, something about it; any other error is internal: adapters answer
-// 500 and keep its text in their own log. Every fault names the thing and the remedy.
+// Under all stages. A stage returns a *Fault when the caller did, or may do, something about it; any other error is internal:
+// adapters answer 500 and keep its text in their own log. Every fault names the thing and the remedy.
 package fault
 
 import (
@@ -76,8 +76,7 @@ func Newf(kind Kind, code, format string, args ...any) *Fault {
 
 // KindOf gives the class of err; Internal when it is not a Fault.
 func KindOf(err error) Kind {
-	var f *Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*Fault](err); ok {
 		return f.Kind
 	}
 	return Internal
