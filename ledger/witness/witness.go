@@ -6,6 +6,7 @@
 package witness
 
 import (
+	"bytes"
 	"context"
 	"crypto/ed25519"
 	"encoding/json"
@@ -71,11 +72,30 @@ func Open(ctx context.Context, cfg Config) (*Witness, error) {
 		return nil, fmt.Errorf("witness %s: %w", cfg.Name, err)
 	}
 	if data != nil {
-		if err := json.Unmarshal(data, &w.seen); err != nil {
+		if w.seen, err = parseMemory(data); err != nil {
 			return nil, fmt.Errorf("witness %s: its memory is damaged: %w; restore it: an empty one would sign a fork", cfg.Name, err)
 		}
 	}
 	return w, nil
+}
+
+// parseMemory reads what save wrote. It never wrote an empty memory, so one that reads as empty is damaged.
+func parseMemory(data []byte) (map[string]remember, error) {
+	var seen map[string]remember
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&seen); err != nil {
+		return nil, err
+	}
+	if d.More() || len(seen) == 0 {
+		return nil, errors.New("it holds nothing, or too much")
+	}
+	for origin, r := range seen {
+		if r.Size == 0 {
+			return nil, fmt.Errorf("it knows no size of %s", origin)
+		}
+	}
+	return seen, nil
 }
 
 // Name is the witness's name in cosignatures.
@@ -102,6 +122,9 @@ func (w *Witness) Cosign(ctx context.Context, old uint64, proof [][32]byte, note
 	}
 	if err := extends(prev, state, proof); err != nil {
 		return nil, err
+	}
+	if state.Size == 0 {
+		return nil, fmt.Errorf("%w: an empty tree says nothing", ErrInconsistent)
 	}
 	if next := (remember{Size: state.Size, Root: state.Root}); next != prev {
 		if err := w.save(ctx, origin, next); err != nil {
