@@ -1,6 +1,6 @@
 package ledger
 
-// The kinds of fact, in the order of a life. "JSON" in a comment says that Data is a JSON object; otherwise it is the signed
+// The kinds of fact, in the order of a life: which log each belongs to, and what its Data holds. "JSON" in a comment says that Data is a JSON object; otherwise it is the signed
 // envelope itself.
 const (
 	KindGenesis     Kind = "genesis"              // both logs: JSON {origin}; so that no tree is empty
@@ -20,47 +20,47 @@ const (
 	KindCommandCancelled Kind = "command.cancelled" // control: JSON {command, reason}
 	KindWarrantIssued    Kind = "warrant.issued"    // control: COSE_Sign(Warrant)
 
-	KindRolloutCreated    Kind = "rollout.created"      // control: JSON spec
-	KindRolloutStarted    Kind = "rollout.started"      // control: JSON {rollout}
-	KindWaveStarted       Kind = "rollout.wave.started" // control: JSON {rollout, wave, command}
-	KindWaveSucceeded     Kind = "rollout.wave.succeeded"
-	KindRolloutHalted     Kind = "rollout.halted" // control: JSON {rollout, wave, reason, counts}
-	KindRolloutPaused     Kind = "rollout.paused"
-	KindRolloutResumed    Kind = "rollout.resumed"
-	KindRolloutAborted    Kind = "rollout.aborted"
-	KindRolloutRolledBack Kind = "rollout.rolledback"
-	KindRolloutCompleted  Kind = "rollout.completed"
+	KindRolloutCreated    Kind = "rollout.created"        // control: JSON rollout.Spec
+	KindRolloutStarted    Kind = "rollout.started"        // control: JSON {rollout, wave, release, counts}; so all of rollout.*
+	KindWaveStarted       Kind = "rollout.wave.started"   // control: the same, with the command of the wave
+	KindWaveSucceeded     Kind = "rollout.wave.succeeded" // control: the same; every device of the wave is healthy
+	KindRolloutHalted     Kind = "rollout.halted"         // control: the same, with reason and failed devices; halted by a gate
+	KindRolloutPaused     Kind = "rollout.paused"         // control: the same; by a person
+	KindRolloutResumed    Kind = "rollout.resumed"        // control: the same
+	KindRolloutAborted    Kind = "rollout.aborted"        // control: the same; by a person, for good
+	KindRolloutRolledBack Kind = "rollout.rolledback"     // control: the same; the command brings the devices back
+	KindRolloutCompleted  Kind = "rollout.completed"      // control: the same; the last wave succeeded
 
 	KindOrderCreated    Kind = "order.created"    // control: COSE_Sign1(Order)
 	KindOrderClosed     Kind = "order.closed"     // control: JSON, with the job-end certificate
 	KindOrderReconciled Kind = "order.reconciled" // events: JSON counts
 
-	KindDeviceProvisioned   Kind = "device.provisioned" // events: COSE_Sign1(Record)
-	KindDeviceOnboarded     Kind = "device.onboarded"   // events: JSON
-	KindEnrolRefused        Kind = "enrol.refused"      // events: JSON {device, product, issuer, code, text}
-	KindDeviceState         Kind = "device.state.changed"
-	KindDeviceUpdated       Kind = "device.updated"
-	KindDeviceHealthy       Kind = "device.healthy"
-	KindDeviceUnhealthy     Kind = "device.unhealthy"
-	KindDeviceRefused       Kind = "device.refused" // events: JSON {command, act, code, text}
-	KindDeviceQuarantined   Kind = "device.quarantined"
-	KindDeviceReleased      Kind = "device.released"
-	KindDeviceReprovisioned Kind = "device.reprovisioned"
-	KindDeviceOverdue       Kind = "device.overdue"
-	KindDeviceInconsistent  Kind = "device.inconsistent" // events: JSON {device, what, had, said}: perhaps a clone
-	KindDeviceReplaced      Kind = "device.replaced"
-	KindDeviceLogAnchored   Kind = "device.log.anchored" // events: COSE_Sign1(LogBatch)
+	KindDeviceProvisioned   Kind = "device.provisioned"   // events: COSE_Sign1(Record)
+	KindDeviceOnboarded     Kind = "device.onboarded"     // events: JSON enrolment, or device.StateChange
+	KindEnrolRefused        Kind = "enrol.refused"        // events: JSON {device, product, issuer, code, text}
+	KindDeviceState         Kind = "device.state.changed" // events: JSON device.StateChange {device, from, to, event, reason}, or a change of legitimacy
+	KindDeviceUpdated       Kind = "device.updated"       // events: JSON result of a command; success, not yet health
+	KindDeviceHealthy       Kind = "device.healthy"       // events: JSON {device, release, version, health}: runs a confirmed release and says it is well
+	KindDeviceUnhealthy     Kind = "device.unhealthy"     // events: the same, or the result of a command that failed
+	KindDeviceRefused       Kind = "device.refused"       // events: JSON {command, act, code, text}
+	KindDeviceQuarantined   Kind = "device.quarantined"   // events: JSON device.StateChange
+	KindDeviceReleased      Kind = "device.released"      // events: JSON device.StateChange
+	KindDeviceReprovisioned Kind = "device.reprovisioned" // events: JSON result of the command
+	KindDeviceOverdue       Kind = "device.overdue"       // events: JSON {device, since}
+	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON {device, what, had, said}: perhaps a clone
+	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}
+	KindDeviceLogAnchored   Kind = "device.log.anchored"  // events: COSE_Sign1(LogBatch)
 
-	KindCertIssued  Kind = "cert.issued"  // events: certificate (DER)
-	KindCertRevoked Kind = "cert.revoked" // events: JSON {serial, reason}
-	KindVerdict     Kind = "attest.verdict"
+	KindCertIssued  Kind = "cert.issued"    // events: certificate (DER)
+	KindCertRevoked Kind = "cert.revoked"   // events: JSON {serial, reason}
+	KindVerdict     Kind = "attest.verdict" // events: JSON attest.Verdict, with the EAR
 
 	KindTelemetryEpochOpened   Kind = "telemetry.epoch.opened"   // events: JSON {stream, epoch, bucket, sha256 of the envelope}
 	KindTelemetryKeysDestroyed Kind = "telemetry.keys.destroyed" // events: JSON {}
 	KindTelemetryReadDecided   Kind = "telemetry.read.decided"   // events: JSON decision
 
 	KindFindingRaised Kind = "finding.raised" // events: JSON finding
-	KindFindingClosed Kind = "finding.closed"
+	KindFindingClosed Kind = "finding.closed" // events: JSON finding, with why
 
 	KindRemedyDecided Kind = "remedy.decided" // events: JSON {device, phase, decision, reason}
 

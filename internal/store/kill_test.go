@@ -64,15 +64,31 @@ func writer(ctx context.Context, dir string) error {
 	if err != nil {
 		return err
 	}
+	err = r.db.Write(ctx, func(tx *store.Tx) error {
+		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS kept (uid TEXT PRIMARY KEY)`)
+		return err
+	})
+	if err != nil {
+		return err
+	}
 	go func() { _ = r.seq.Run(ctx) }()
 	go func() { _ = r.pub.Run(ctx) }()
 	r.db.OnAppend(func() { r.seq.Wake(); r.pub.Wake() })
 	acks := make(chan string)
-	for range 8 {
+	for i := range 8 {
 		go func() {
 			for {
 				f := fact("x")
-				if err := r.db.Write(ctx, func(tx *store.Tx) error { return tx.Append(f) }); err != nil {
+				err := r.db.Write(ctx, func(tx *store.Tx) error {
+					if i%2 == 0 { // half of them keep state beside the fact
+						f.Subject = "kept"
+						if _, err := tx.Exec(`INSERT INTO kept (uid) VALUES ($1)`, hex.EncodeToString(f.UID[:])); err != nil {
+							return err
+						}
+					}
+					return tx.Append(f)
+				})
+				if err != nil {
 					fmt.Fprintln(os.Stderr, err)
 					os.Exit(1)
 				}
@@ -138,5 +154,17 @@ func checkAfterKill(t *testing.T, point, dir string, acked map[string]bool) {
 		if _, ok := rep.UIDs[uid]; !ok {
 			t.Fatalf("%s: fact %s was acknowledged and is lost (%d of %d)", point, uid, len(rep.UIDs), len(acked))
 		}
+	}
+	var state, facts, both int
+	row := r.db.Read().QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM kept),
+		(SELECT count(*) FROM entry WHERE subject = 'kept'), (SELECT count(*) FROM entry JOIN kept ON lower(hex(entry.uid)) = kept.uid)`)
+	if err := row.Scan(&state, &facts, &both); err != nil {
+		// Killed before the table was committed: then there can be no such fact either.
+		if err := r.db.Read().QueryRowContext(t.Context(), `SELECT count(*) FROM entry WHERE subject = 'kept'`).Scan(&facts); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if state != facts || both != facts {
+		t.Fatalf("%s: %d states, %d facts about them, %d of them together", point, state, facts, both)
 	}
 }
