@@ -1,10 +1,8 @@
 package boot
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -52,13 +50,18 @@ func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) e
 	return beginSlot(b.flash.slots[SlotA], release)
 }
 
-// Write programs all of a component from src.
-func (b *Birth) Write(ctx context.Context, name string, src io.Reader) error {
+// Write programs the next bytes of a component. Each call but a component's last brings whole pages.
+func (b *Birth) Write(name string, offset uint64, data []byte) error {
+	slot := b.flash.slots[SlotA]
 	for i, c := range b.rel.Components {
-		if c.Name == name {
-			return fillFrom(ctx, b.flash.slots[SlotA], b.rel, i, 0,
-				func(context.Context, wire.Component, int64) (io.ReadCloser, error) { return io.NopCloser(src), nil }, func(int64) {})
+		if c.Name != name {
+			continue
 		}
+		end := offset + uint64(len(data))
+		if end > c.Size || offset%uint64(slot.Page()) != 0 || end < c.Size && end%uint64(slot.Page()) != 0 {
+			return fmt.Errorf("component %s: %d bytes at %d: %w", name, len(data), offset, hw.ErrRange)
+		}
+		return slot.Program(place(slot, b.rel, i)+int64(offset), padded(data, slot.Page()))
 	}
 	return fmt.Errorf("no component %q", name)
 }

@@ -135,7 +135,7 @@ func birth(b *virtual.Board, m *maker, f firmware) error {
 		return err
 	}
 	for name, data := range f.data {
-		if err := n.Write(context.Background(), name, bytes.NewReader(data)); err != nil {
+		if err := n.Write(name, 0, data); err != nil {
 			return err
 		}
 	}

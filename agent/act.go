@@ -1,0 +1,425 @@
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent/gate"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// The agent's own codes of results, beside the gate's.
+const (
+	codeBusy     = "busy"          // another act is under way
+	codeStage    = "stage"         // the release could not be brought into the idle slot
+	codeReverted = "reverted"      // the boot manager went back, or never started it
+	codeSick     = "sick"          // the program on trial is not well
+	codeVerdict  = "not-affirmed"  // the verifier does not accept it
+	codeTimeout  = "trial-timeout" // not confirmed in time
+	codeSafety   = "not-possible"  // this device cannot do it
+)
+
+// gateState is what the device holds when it judges.
+func (a *Agent) gateState() gate.State {
+	f := a.c.Machine.Facts()
+	return gate.State{
+		Device: f.Device, Product: f.Product, Hardware: f.Hardware, Model: f.Model, Lifecycle: f.Lifecycle,
+		Bundle: f.Bundle, Counter: a.m.Counter, TreeSize: a.m.TreeSize, Fuses: f.Fuses, Current: f.Current,
+	}
+}
+
+// receive judges a delivery and, if it must, begins to act. The result is what stands when it returns; an act that takes
+// longer has an empty outcome and reports later. The error is of the device itself.
+func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Result, error) {
+	now := time.Now()
+	plan, err := gate.Judge(a.gateState(), delivery, nonce, now)
+	if err != nil {
+		code, text := gate.Malformed, err.Error()
+		var r *gate.Refusal
+		if errors.As(err, &r) {
+			code, text = r.Code, r.Text
+		}
+		command, act := gate.Peek(delivery)
+		return a.refused(command, act, nil, string(code), text)
+	}
+	if a.busy(plan.Act) {
+		return a.refused(plan.CommandDigest[:], plan.Act, &plan, codeBusy, "another act is under way: "+string(a.m.Task.Act))
+	}
+	if plan.Act == wire.ActUnlock {
+		return a.refused(plan.CommandDigest[:], plan.Act, &plan, codeSafety, "the debug port of this board is closed for good")
+	}
+	if err := a.record(eventAccepted, &plan.Cause, fmt.Sprintf("%s by command %s", plan.Act, plan.Command.ID)); err != nil {
+		return wire.Result{}, err
+	}
+	return a.act(ctx, plan, now)
+}
+
+// busy reports whether act has to wait for the task under way. A wipe waits for nothing.
+func (a *Agent) busy(act wire.Act) bool {
+	if a.m.Task == nil || act == wire.ActWipe {
+		return false
+	}
+	return wire.ClassOf(act) == wire.Fatal || act == wire.ActReset
+}
+
+// refused reports a refusal. The counters of a plan that was good are kept, so that it cannot come again.
+func (a *Agent) refused(command []byte, act wire.Act, p *gate.Plan, code, text string) (wire.Result, error) {
+	text = cut(text, 1000)
+	if err := a.record(eventRefused, nil, code+": "+text); err != nil {
+		return wire.Result{}, err
+	}
+	next := a.m
+	if p != nil {
+		next = accept(next, *p)
+	}
+	next = withResult(next, command, act, wire.OutcomeRefused, code, text, time.Now())
+	if err := a.save(next); err != nil {
+		return wire.Result{}, local(err)
+	}
+	return a.m.Results[len(a.m.Results)-1], nil
+}
+
+// accept takes the counters of a plan into a copy of m.
+func accept(m memory, p gate.Plan) memory {
+	m.Counter = p.Counter
+	m.TreeSize = max(m.TreeSize, p.TreeSize)
+	return m
+}
+
+// act carries a plan out, or makes it a task. One save takes counters and task, or counters and result, together.
+func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Result, error) {
+	next := accept(a.m, p)
+	t := &task{
+		Act: p.Act, Command: p.CommandDigest[:], Cause: p.Cause, Expires: p.Command.Expires, Release: p.Envelope,
+	}
+	switch p.Act {
+	case wire.ActInstall, wire.ActRollback, wire.ActReprovide:
+		t.Phase, t.Digest = phaseStage, p.Digest[:]
+		if cur := a.c.Machine.Facts().Current; cur != nil {
+			t.Before = cur.Digest[:]
+		}
+	case wire.ActBundle:
+		t.Phase, t.Version = phaseBundle, p.Bundle.Version
+	case wire.ActWipe:
+		t.Phase, t.Warrant = phaseErase, p.Warrant.ID
+	default:
+		return a.actNow(next, p, now)
+	}
+	next.Task = t
+	if err := a.save(next); err != nil {
+		return wire.Result{}, local(err)
+	}
+	return wire.Result{Command: t.Command, Act: t.Act}, a.resume(ctx, now)
+}
+
+func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, error) {
+	switch p.Act {
+	case wire.ActQuarantine:
+		next.Guard = &guard{State: "quarantined", Until: uint64(p.Until.Unix())}
+	case wire.ActDormant:
+		next.Guard = &guard{State: "dormant", Until: uint64(p.Until.Unix())}
+	case wire.ActRelease, wire.ActWake:
+		next.Guard = nil
+	case wire.ActConfigure:
+		next.Config = merge(next.Config, p.Config)
+		if len(next.Config) > wire.MaxConfigEntries {
+			return a.refused(p.CommandDigest[:], p.Act, &p, string(gate.BadConfig), "too many configuration entries")
+		}
+	case wire.ActAttest:
+		next.Attest = true
+	case wire.ActReset:
+	}
+	next = withResult(next, p.CommandDigest[:], p.Act, wire.OutcomeDone, "", "", now)
+	before := a.m.Guard
+	if err := a.save(next); err != nil {
+		return wire.Result{}, local(err)
+	}
+	r := a.m.Results[len(a.m.Results)-1]
+	switch {
+	case p.Act == wire.ActReset:
+		return r, ErrReset
+	case p.Act == wire.ActConfigure:
+		if err := a.record(eventConfig, &p.Cause, fmt.Sprintf("%d entries", len(p.Config))); err != nil {
+			return r, err
+		}
+		return r, local(a.applyConfig())
+	case next.Guard != nil && next.Guard != before:
+		if err := a.record(eventGuard, &p.Cause, next.Guard.State+" until "+p.Until.UTC().Format(time.RFC3339)); err != nil {
+			return r, err
+		}
+	case next.Guard == nil && before != nil:
+		if err := a.record(eventGuardEnd, &p.Cause, before.State+": commanded"); err != nil {
+			return r, err
+		}
+	}
+	return r, a.applyGuard()
+}
+
+// merge lays entries over have, in rising order of names.
+func merge(have, entries []wire.ConfigEntry) []wire.ConfigEntry {
+	out := slices.Clone(entries)
+	for _, e := range have {
+		if !slices.ContainsFunc(entries, func(n wire.ConfigEntry) bool { return n.Name == e.Name }) {
+			out = append(out, e)
+		}
+	}
+	slices.SortFunc(out, func(x, y wire.ConfigEntry) int { return strings.Compare(x.Name, y.Name) })
+	return out
+}
+
+func (a *Agent) applyConfig() error {
+	c, ok := a.c.Program.(Configurable)
+	if !ok || len(a.m.Config) == 0 {
+		return nil
+	}
+	return c.Configure(a.m.Config)
+}
+
+// applyGuard makes the program's outside world agree with the guarded state.
+func (a *Agent) applyGuard() error {
+	if a.c.Program == nil {
+		return nil
+	}
+	if err := a.c.Program.Isolate(a.m.Guard != nil); err != nil {
+		return local(fmt.Errorf("isolate the program: %w", err))
+	}
+	return nil
+}
+
+func (a *Agent) endGuard(why string) error {
+	if err := a.record(eventGuardEnd, nil, a.m.Guard.State+": "+why); err != nil {
+		return err
+	}
+	next := a.m
+	next.Guard = nil
+	if err := a.save(next); err != nil {
+		return local(err)
+	}
+	return a.applyGuard()
+}
+
+// resume takes up the task, wherever it stands. It is the one way a task goes on, after acceptance as after a restart.
+func (a *Agent) resume(ctx context.Context, now time.Time) error {
+	t := a.m.Task
+	if t == nil {
+		return nil
+	}
+	switch t.Phase {
+	case phaseStage:
+		if uint64(now.Unix()) >= t.Expires {
+			return a.finish(wire.OutcomeFailed, string(gate.Expired), "the command expired before the release was here")
+		}
+		a.stage(ctx, *t)
+		return nil
+	case phaseTrial:
+		return a.afterRestart(t)
+	case phaseBundle:
+		return a.replaceBundle(t)
+	case phaseErase:
+		a.stopStaging()
+		return a.wipe(t)
+	case phaseSend:
+		return nil
+	}
+	return a.finish(wire.OutcomeFailed, codeSafety, "the task's phase is unknown: "+t.Phase)
+}
+
+// finish ends the task with a result.
+func (a *Agent) finish(o wire.Outcome, code, text string) error {
+	t := a.m.Task
+	if o != wire.OutcomeDone {
+		if err := a.record(eventFailed, &t.Cause, code+": "+text); err != nil {
+			return err
+		}
+	}
+	next := withResult(a.m, t.Command, t.Act, o, code, cut(text, 1000), time.Now())
+	next.Task = nil
+	return local(a.save(next))
+}
+
+// stage begins the download beside the loop, which goes on checking in.
+func (a *Agent) stage(ctx context.Context, t task) {
+	if a.staging != nil {
+		return
+	}
+	done := make(chan error, 1)
+	work, stop := context.WithDeadline(ctx, time.Unix(int64(min(t.Expires, 1<<40)), 0))
+	a.staging, a.stopWork = done, stop
+	fetch := func(ctx context.Context, c wire.Component, offset int64) (io.ReadCloser, error) {
+		s := a.line.Load()
+		if s == nil {
+			return nil, errors.New("not connected yet")
+		}
+		return (*s).Artifact(ctx, c.Digest, offset)
+	}
+	progress := func(done, of uint64) {
+		select {
+		case <-a.progress:
+		default:
+		}
+		select {
+		case a.progress <- wire.Progress{Done: done, Of: of}:
+		default:
+		}
+	}
+	var wait time.Duration
+	if a.stageFails > 0 {
+		wait = backoff(a.c.PollMin, a.stageFails)
+	}
+	go func() {
+		select {
+		case <-work.Done():
+			done <- work.Err()
+		case <-time.After(wait):
+			done <- a.c.Machine.Stage(work, t.Release, fetch, progress)
+		}
+	}()
+}
+
+func (a *Agent) stopStaging() {
+	if a.staging == nil {
+		return
+	}
+	a.stopWork()
+	<-a.staging
+	a.staging, a.lastProg = nil, nil
+}
+
+// reap looks, without waiting, whether the download has ended; and begins it again after a failure that may pass.
+func (a *Agent) reap(ctx context.Context) error {
+	if a.staging == nil {
+		if t := a.m.Task; t != nil && t.Phase == phaseStage {
+			return a.resume(ctx, time.Now())
+		}
+		return nil
+	}
+	select {
+	case err := <-a.staging:
+		return a.staged(err)
+	default:
+		return nil
+	}
+}
+
+// ErrUnfit says, from Machine.Stage, that trying again cannot help: the bytes are not what the release says, or do not fit.
+var ErrUnfit = errors.New("the release cannot be staged")
+
+// staged ends the download: the release is tried at the next start.
+func (a *Agent) staged(err error) error {
+	a.stopWork()
+	a.staging, a.lastProg = nil, nil
+	t := a.m.Task
+	switch {
+	case errors.Is(err, hw.ErrPowerCut):
+		return local(err)
+	case errors.Is(err, ErrUnfit):
+		return a.finish(wire.OutcomeFailed, codeStage, err.Error())
+	case err != nil:
+		a.stageFails++
+		a.log.Warn("download broke off; it goes on from where it was", "error", err)
+		return nil
+	}
+	if err := a.record(eventStaged, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
+		return err
+	}
+	next := a.m
+	nt := *t
+	nt.Phase, nt.Tried = phaseTrial, a.c.Machine.Facts().BootCount
+	nt.Deadline = uint64(time.Now().Add(a.c.TrialTime).Unix())
+	next.Task = &nt
+	if err := a.save(next); err != nil {
+		return local(err)
+	}
+	if err := a.c.Machine.Activate([32]byte(t.Digest)); err != nil {
+		return local(err)
+	}
+	return ErrReset
+}
+
+// afterRestart compares what runs with what was to be tried.
+func (a *Agent) afterRestart(t *task) error {
+	f := a.c.Machine.Facts()
+	running := f.Current != nil && bytes.Equal(f.Current.Digest[:], t.Digest)
+	switch {
+	case f.BootCount == t.Tried: // killed between the save and the activation, or before the restart
+		if err := a.c.Machine.Activate([32]byte(t.Digest)); err != nil {
+			return local(err)
+		}
+		return ErrReset
+	case running && f.Trial:
+		return a.record(eventTrial, &t.Cause, f.Current.Release.Version)
+	case running:
+		return a.confirmed(t)
+	}
+	return a.finish(wire.OutcomeFailed, codeReverted, "the boot manager went back to the release before: "+strings.Join(f.Notes, "; "))
+}
+
+// trial decides what becomes of a release on trial.
+func (a *Agent) trial(now time.Time) error {
+	t := a.m.Task
+	if t == nil || t.Phase != phaseTrial {
+		return nil
+	}
+	h, text := a.health()
+	switch {
+	case h == HealthSick:
+		return a.revert(codeSick, text)
+	case a.verdict == "contraindicated":
+		return a.revert(codeVerdict, "the verifier answered contraindicated")
+	case h == HealthGood && a.affirmed():
+		if err := a.c.Machine.Confirm(); err != nil {
+			return local(err)
+		}
+		return a.confirmed(t)
+	case uint64(now.Unix()) >= t.Deadline:
+		return a.revert(codeTimeout, fmt.Sprintf("not confirmed in time: health %q, verdict %q", text, a.verdict))
+	}
+	return nil
+}
+
+// affirmed reports whether the verifier accepted what runs. A virtual device can never earn more than a warning, because
+// nothing of it is hardware; a real one is held to affirming.
+func (a *Agent) affirmed() bool {
+	return a.verdict == "affirming" || a.verdict == "warning" && a.c.Machine.Facts().Virtual
+}
+
+func (a *Agent) confirmed(t *task) error {
+	if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
+		return err
+	}
+	return a.finish(wire.OutcomeDone, "", "")
+}
+
+// revert writes the result first: the start that follows finds nothing to try.
+func (a *Agent) revert(code, text string) error {
+	if err := a.c.Machine.Revert(); err != nil {
+		return local(err)
+	}
+	if err := a.finish(wire.OutcomeFailed, code, text); err != nil {
+		return err
+	}
+	return ErrReset
+}
+
+func (a *Agent) replaceBundle(t *task) error {
+	if a.c.Machine.Facts().Bundle.Version < t.Version {
+		if err := a.c.Machine.SetBundle(t.Release); err != nil {
+			return local(err)
+		}
+		if err := a.record(eventBundle, &t.Cause, fmt.Sprintf("version %d", t.Version)); err != nil {
+			return err
+		}
+	}
+	if a.server != nil { // the anchors may have changed
+		a.server.Close()
+		a.server = nil
+	}
+	return a.finish(wire.OutcomeDone, "", "")
+}

@@ -1,0 +1,206 @@
+// Package agent is the program on a device: it enrols, asks, judges, acts, proves and reports.
+//
+// Stage 3, field, on the device. One goroutine owns all state; downloads run beside it. What it guarantees:
+//   - Nothing is acted on but a gate.Plan, and the plan's counters are durable before the act begins.
+//   - Every act is a task in one durable record, with a phase; killed at any instruction, the next start finishes it or says
+//     that it failed. A result is reported, with a rising number, until the server has it.
+//   - Guarded states end by themselves. A release on trial is confirmed only when its program is healthy *and* the verifier
+//     affirmed it; anything else, or nothing in time, goes back to the release before.
+//   - What it claims as evidence was measured when it was asked, not remembered.
+//
+// It trusts the boot manager beneath it (Machine), the key store and, through the gate, the trust bundle. It trusts the server
+// for pacing only.
+package agent
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"errors"
+	"io"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent/devlog"
+	"github.com/hallmark-iot/hallmark/agent/gate"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// What ends Run, for errors.Is.
+var (
+	// ErrReset says that the device must start again from its ROM: a new release is to be tried, an old one restored, or a
+	// reset was commanded.
+	ErrReset = errors.New("the device restarts")
+	// ErrOver says that the device was wiped and its life cycle has ended.
+	ErrOver = errors.New("the device is decommissioned")
+)
+
+// Facts is what this start of the device found.
+type Facts struct {
+	Device, Product, Hardware string
+	Model                     wire.UpdateModel
+	Lifecycle                 uint // PSA
+	DebugLocked, Virtual      bool
+	BootCount                 uint64
+	Fuses                     uint32 // security counter
+	POST                      []wire.TestResult
+	Bundle                    wire.Bundle
+	Current                   *gate.Installed // what runs; nil: recovery
+	Trial                     bool            // it runs on trial
+	Slot                      string
+	Notes                     []string // what the boot manager saw and did: fall-backs, repairs
+	Implementation            [32]byte // PSA implementation ID
+	BootSeed                  []byte   // 32 bytes, fresh at each start
+}
+
+// Fetch opens a component's bytes from offset on.
+type Fetch func(ctx context.Context, c wire.Component, offset int64) (io.ReadCloser, error)
+
+// Machine is the boot manager as the agent uses it. A method that returns nil is durable; a power cut in one leaves what was
+// before or after. Errors that are hw.ErrPowerCut end everything.
+type Machine interface {
+	// Facts is the same for the whole run, but for Bundle after SetBundle and Trial after Confirm.
+	Facts() Facts
+	// Measure reads what is in the active slot now and hashes it.
+	Measure() ([]wire.Measured, error)
+	// Stage brings a release into the idle slot and verifies it there. What is already there is not fetched again.
+	Stage(ctx context.Context, release []byte, fetch Fetch, progress func(done, of uint64)) error
+	// Activate makes the staged release the one to try at the next start.
+	Activate(digest [32]byte) error
+	// Confirm ends the trial for good and raises the security counter.
+	Confirm() error
+	// Revert makes the release before the one to start.
+	Revert() error
+	// SetBundle replaces the trust bundle.
+	SetBundle(envelope []byte) error
+}
+
+// Eraser ends a device's life. Each method is safe to repeat.
+type Eraser interface {
+	// Erase clears code, data and parameters, but for what the agent's Store holds, and reads back; it names the areas.
+	Erase() ([]string, error)
+	// End clears the Store and burns the life cycle. Nothing works afterwards.
+	End() error
+}
+
+// Store keeps the agent's one record. Save is atomic and durable; Load gives nil before the first Save.
+type Store interface {
+	Load() ([]byte, error)
+	Save(record []byte) error
+}
+
+// Health is what a program says of itself, or what its process shows.
+type Health int
+
+// The healths. Unknown is not good: a trial is not confirmed on it.
+const (
+	HealthUnknown Health = iota
+	HealthGood
+	HealthSick
+)
+
+// Program is the application on the device.
+type Program interface {
+	Health() (Health, string)
+	// Isolate cuts the program off from everything outside, or gives it back.
+	Isolate(on bool) error
+}
+
+// Configurable is a Program that takes configuration; it reports what it uses now.
+type Configurable interface {
+	Configure(entries []wire.ConfigEntry) error
+}
+
+// Telemetry gives sealed data to upload; a nil upload means that there is none. done is called when the server has it.
+type Telemetry interface {
+	Next(ctx context.Context, now time.Time) (upload []byte, done func(), err error)
+}
+
+// Server is the line to the server; link.Client is one.
+type Server interface {
+	Checkin(ctx context.Context, in wire.Checkin) (wire.CheckinReply, error)
+	Attest(ctx context.Context, evidence []byte) (wire.AttestReply, error)
+	Log(ctx context.Context, batch []byte) (wire.LogReply, error)
+	Artifact(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error)
+	Telemetry(ctx context.Context, upload []byte) error
+	Receipt(ctx context.Context, receipt []byte) error
+	Close()
+}
+
+// Enrolment is a request for an LDevID.
+type Enrolment struct {
+	Device string
+	As     tls.Certificate // IDevID, or the present LDevID when it is renewed
+	Key    crypto.Signer   // to be certified
+	Renew  bool
+}
+
+// Config is all the agent needs.
+type Config struct {
+	Machine   Machine
+	Eraser    Eraser
+	Store     Store
+	Keys      hw.KeyStore
+	Log       *devlog.Log
+	Program   Program   // nil in recovery
+	Telemetry Telemetry // nil: none
+	Random    io.Reader
+	IDevID    [][]byte // certificate chain, leaf first (DER)
+	// Enrol asks the enrolment server for a certificate chain, leaf first (DER).
+	Enrol func(ctx context.Context, e Enrolment) ([][]byte, error)
+	// Dial makes the line; certificate is asked at each handshake.
+	Dial func(certificate func() (*tls.Certificate, error), anchors [][]byte) (Server, error)
+
+	PollMin   time.Duration // never ask more often; 0: 1 s
+	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min
+	Once      bool          // return after one check-in and what follows from it
+	Logger    *slog.Logger
+}
+
+// Agent is a running device.
+type Agent struct {
+	c       Config
+	log     *slog.Logger
+	m       memory // as durable as the last save
+	server  Server
+	nonce   []byte // outstanding, of the last check-in
+	local   []byte // outstanding, handed out on the local socket
+	ops     chan op
+	line    atomic.Pointer[Server]          // server, for downloads beside the loop
+	cert    atomic.Pointer[tls.Certificate] // for handshakes
+	renewAt time.Time                       // of the present certificate; zero: not computed yet
+
+	staging    chan error // result of the running download; nil: none
+	stopWork   context.CancelFunc
+	stageFails int                // since the last that went well
+	progress   chan wire.Progress // newest only
+	lastProg   *wire.Progress
+
+	verdict     string // of the last evidence in this run
+	heartbeatIn int    // check-ins until the next log heartbeat
+	heartbeatGo int
+}
+
+// New reads the durable record and finishes nothing yet.
+func New(c Config) (*Agent, error) {
+	if c.PollMin <= 0 {
+		c.PollMin = time.Second
+	}
+	if c.TrialTime <= 0 {
+		c.TrialTime = 10 * time.Minute
+	}
+	a := &Agent{
+		c: c, log: c.Logger.With("device", c.Machine.Facts().Device),
+		ops: make(chan op), progress: make(chan wire.Progress, 1), heartbeatGo: 1,
+	}
+	raw, err := c.Store.Load()
+	if err != nil {
+		return nil, err
+	}
+	if a.m, err = decodeMemory(raw); err != nil {
+		return nil, err
+	}
+	return a, a.loadCertificate()
+}

@@ -1,0 +1,58 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// attest answers a challenge: everything in the token is read now.
+func (a *Agent) attest(ctx context.Context, nonce []byte) error {
+	envelope, err := a.evidence(nonce)
+	if err != nil {
+		return local(err)
+	}
+	reply, err := a.server.Attest(ctx, envelope)
+	if err != nil {
+		return err
+	}
+	a.verdict = reply.Status
+	a.log.Info("verdict", "status", reply.Status, "reasons", strings.Join(reply.Reasons, "; "))
+	if a.m.Attest {
+		next := a.m
+		next.Attest = false
+		return local(a.save(next))
+	}
+	return nil
+}
+
+func (a *Agent) evidence(nonce []byte) ([]byte, error) {
+	f := a.c.Machine.Facts()
+	key, err := a.c.Keys.Signer(hw.KeyAttest)
+	if err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
+	instance, err := wire.InstanceID(key.Public())
+	if err != nil {
+		return nil, err
+	}
+	components, err := a.c.Machine.Measure()
+	if err != nil {
+		return nil, fmt.Errorf("evidence: %w", err)
+	}
+	seq, head := a.c.Log.Head()
+	payload, err := wire.EncodeEvidence(wire.Evidence{
+		Nonce: nonce, InstanceID: instance, Profile: wire.PSAProfile, BootSeed: f.BootSeed, ClientID: 1,
+		Lifecycle: f.Lifecycle, Implementation: f.Implementation[:], Components: components,
+		Device: f.Device, Virtual: f.Virtual, Hardware: f.Hardware, DebugLocked: f.DebugLocked,
+		BootCount: f.BootCount, Counter: f.Fuses, POST: f.POST, LogHead: head[:], LogSeq: seq,
+		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return wire.Sign1(wire.TypeEvidence, payload, key)
+}

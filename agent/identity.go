@@ -1,0 +1,172 @@
+package agent
+
+import (
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent/hw"
+)
+
+// connect makes sure of a valid operational identity and a line that uses it.
+func (a *Agent) connect(ctx context.Context) error {
+	renew, err := a.identityDue(time.Now())
+	if err != nil {
+		if err := a.enrol(ctx, false); err != nil {
+			return fmt.Errorf("enrol: %w", err)
+		}
+	} else if renew {
+		if err := a.enrol(ctx, true); err != nil {
+			if fatal(err) {
+				return err
+			}
+			a.log.Warn("renewal failed; the present certificate is still good", "error", err)
+		}
+	}
+	if a.server != nil {
+		return nil
+	}
+	s, err := a.c.Dial(a.certificate, a.c.Machine.Facts().Bundle.Anchors)
+	if err != nil {
+		return err
+	}
+	a.setServer(s)
+	return nil
+}
+
+func (a *Agent) setServer(s Server) {
+	a.server = s
+	a.line.Store(&s)
+}
+
+var errNoIdentity = errors.New("no operational certificate")
+
+// identityDue reports whether the certificate is past two thirds of its life, give or take a twentieth; an error when there
+// is none that could still be used.
+func (a *Agent) identityDue(now time.Time) (bool, error) {
+	if len(a.m.LDevID) == 0 {
+		return false, errNoIdentity
+	}
+	leaf, err := x509.ParseCertificate(a.m.LDevID[0])
+	if err != nil {
+		return false, err
+	}
+	if !now.Before(leaf.NotAfter) {
+		return false, errNoIdentity
+	}
+	if _, err := a.c.Keys.Signer(a.m.Key); err != nil {
+		return false, err
+	}
+	life := leaf.NotAfter.Sub(leaf.NotBefore)
+	if a.renewAt.IsZero() {
+		a.renewAt = leaf.NotBefore.Add(life*2/3 + rand.N(life/20+1))
+	}
+	return now.After(a.renewAt), nil
+}
+
+// certificate is what the device shows in the TLS handshake.
+func (a *Agent) certificate() (*tls.Certificate, error) {
+	c := a.cert.Load()
+	if c == nil {
+		return nil, errNoIdentity
+	}
+	return c, nil
+}
+
+func (a *Agent) loadCertificate() error {
+	if len(a.m.LDevID) == 0 {
+		return nil
+	}
+	key, err := a.c.Keys.Signer(a.m.Key)
+	if errors.Is(err, hw.ErrNoKey) {
+		return nil // enrols anew
+	}
+	if err != nil {
+		return local(err)
+	}
+	a.cert.Store(&tls.Certificate{Certificate: a.m.LDevID, PrivateKey: key})
+	return nil
+}
+
+// enrol gets a certificate for a fresh key. Two names take turns, so that the old key stays until the new one is certified
+// and recorded: a cut anywhere leaves one that works.
+func (a *Agent) enrol(ctx context.Context, renew bool) error {
+	name, old := hw.KeyLDevID, a.m.Key
+	if old == name {
+		name += "-2"
+	}
+	if err := a.c.Keys.Destroy(name); err != nil {
+		return local(err)
+	}
+	if _, err := a.c.Keys.Generate(name); err != nil {
+		return local(err)
+	}
+	key, err := a.c.Keys.Signer(name)
+	if err != nil {
+		return local(err)
+	}
+	e := Enrolment{Device: a.c.Machine.Facts().Device, Key: key, Renew: renew}
+	if renew {
+		cert, err := a.certificate()
+		if err != nil {
+			return err
+		}
+		e.As = *cert
+	} else {
+		id, err := a.c.Keys.Signer(hw.KeyIDevID)
+		if err != nil {
+			return local(err)
+		}
+		e.As = tls.Certificate{Certificate: a.c.IDevID, PrivateKey: id}
+	}
+	chain, err := a.c.Enrol(ctx, e)
+	if err != nil {
+		return err
+	}
+	if err := a.checkEnrolled(chain, key.Public()); err != nil {
+		return err
+	}
+	next := a.m
+	next.LDevID, next.Key = chain, name
+	if err := a.save(next); err != nil {
+		return local(err)
+	}
+	if old != "" && old != name {
+		if err := a.c.Keys.Destroy(old); err != nil {
+			return local(err)
+		}
+	}
+	a.renewAt = time.Time{}
+	if a.server != nil {
+		a.server.Close()
+	}
+	if err := a.loadCertificate(); err != nil {
+		return err
+	}
+	return a.record(eventEnrolled, nil, map[bool]string{false: "enrolled", true: "renewed"}[renew])
+}
+
+func (a *Agent) checkEnrolled(chain [][]byte, pub any) error {
+	if len(chain) == 0 || len(chain) > 6 {
+		return fmt.Errorf("enrolment answered with %d certificates", len(chain))
+	}
+	leaf, err := x509.ParseCertificate(chain[0])
+	if err != nil {
+		return fmt.Errorf("enrolment: %w", err)
+	}
+	k, ok := leaf.PublicKey.(interface {
+		Equal(x crypto.PublicKey) bool
+	})
+	if !ok || !k.Equal(pub) {
+		return errors.New("enrolment answered with a certificate for another key")
+	}
+	if id := a.c.Machine.Facts().Device; leaf.Subject.SerialNumber != id {
+		return fmt.Errorf("enrolment answered with a certificate for %q, this is %s", leaf.Subject.SerialNumber, id)
+	}
+	return nil
+}

@@ -1,0 +1,161 @@
+package agent
+
+import (
+	"bufio"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// The local socket takes one JSON object a line and answers each with one line:
+//
+//	{"op":"status"}                        → {"status":{…}}
+//	{"op":"nonce"}                         → {"nonce":"<base64>"}          outstanding until the next delivery
+//	{"op":"deliver","delivery":"<base64>"} → {"outcome":"refused","code":"…","text":"…","act":"…"}
+//
+// A delivery brought here is judged by the same gate as one from the server: who stands beside a device has no more right
+// than who is far away. An empty outcome says that the act has begun and reports later.
+
+// LocalRequest is one line to the socket.
+type LocalRequest struct {
+	Op       string `json:"op"`
+	Delivery []byte `json:"delivery,omitempty"`
+}
+
+// LocalReply is the answer.
+type LocalReply struct {
+	Status  *Status      `json:"status,omitempty"`
+	Nonce   []byte       `json:"nonce,omitempty"`
+	Act     wire.Act     `json:"act,omitempty"`
+	Outcome wire.Outcome `json:"outcome,omitempty"`
+	Code    string       `json:"code,omitempty"`
+	Text    string       `json:"text,omitempty"`
+	Error   string       `json:"error,omitempty"`
+}
+
+// Status is what the device says of itself on the local socket.
+type Status struct {
+	Device    string             `json:"device"`
+	Product   string             `json:"product"`
+	State     string             `json:"state"`
+	Version   string             `json:"version,omitempty"`
+	Release   string             `json:"release,omitempty"`
+	Slot      string             `json:"slot,omitempty"`
+	Trial     bool               `json:"trial"`
+	Healthy   bool               `json:"healthy"`
+	Health    string             `json:"health,omitempty"`
+	Verdict   string             `json:"verdict,omitempty"`
+	Counter   uint64             `json:"counter"`
+	TreeSize  uint64             `json:"tree_size"`
+	Bundle    uint64             `json:"bundle"`
+	Fuses     uint32             `json:"fuses"`
+	BootCount uint64             `json:"boot_count"`
+	LogSeq    uint64             `json:"log_seq"`
+	Task      string             `json:"task,omitempty"`
+	Results   []wire.Result      `json:"results,omitempty"`
+	Config    []wire.ConfigEntry `json:"config,omitempty"`
+}
+
+type op struct {
+	req   LocalRequest
+	reply chan LocalReply
+}
+
+// maxLocalLine holds a delivery in base64.
+const maxLocalLine = wire.MaxDelivery*4/3 + 4<<10
+
+// ServeLocal answers on l until it is closed. Requests wait their turn in the agent's loop.
+func (a *Agent) ServeLocal(ctx context.Context, l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if errors.Is(err, net.ErrClosed) {
+			return nil
+		}
+		if err != nil {
+			return fmt.Errorf("local socket: %w", err)
+		}
+		go a.serveConn(ctx, conn)
+	}
+}
+
+func (a *Agent) serveConn(ctx context.Context, conn net.Conn) {
+	defer conn.Close()
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 0, 4<<10), maxLocalLine)
+	out := json.NewEncoder(conn)
+	for {
+		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Minute)); err != nil || !lines.Scan() {
+			return
+		}
+		var req LocalRequest
+		reply := LocalReply{}
+		if err := json.Unmarshal(lines.Bytes(), &req); err != nil {
+			reply.Error = "not a request: " + err.Error()
+		} else {
+			o := op{req: req, reply: make(chan LocalReply, 1)}
+			select {
+			case a.ops <- o:
+				reply = <-o.reply
+			case <-ctx.Done():
+				return
+			}
+		}
+		if out.Encode(reply) != nil {
+			return
+		}
+	}
+}
+
+// serve answers one local request, in the loop.
+func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
+	switch o.req.Op {
+	case "status":
+		s := a.Status()
+		return LocalReply{Status: &s}, nil
+	case "nonce":
+		nonce := make([]byte, 32)
+		if _, err := io.ReadFull(a.random(), nonce); err != nil {
+			return LocalReply{Error: err.Error()}, local(err)
+		}
+		a.local = nonce
+		return LocalReply{Nonce: nonce}, nil
+	case "deliver":
+		nonce := a.local
+		a.local = nil
+		r, err := a.receive(ctx, o.req.Delivery, nonce)
+		reply := LocalReply{Act: r.Act, Outcome: r.Outcome, Code: r.Code, Text: r.Text}
+		if err != nil && !errors.Is(err, ErrReset) && !errors.Is(err, ErrOver) {
+			reply.Error = err.Error()
+		}
+		return reply, err
+	}
+	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, nonce or deliver", o.req.Op)}, nil
+}
+
+// Status tells how the device stands. It is for the loop's goroutine.
+func (a *Agent) Status() Status {
+	f := a.c.Machine.Facts()
+	h, text := a.health()
+	seq, _ := a.c.Log.Head()
+	s := Status{
+		Device: f.Device, Product: f.Product, State: a.state(), Slot: f.Slot, Trial: f.Trial,
+		Healthy: h == HealthGood, Health: text, Verdict: a.verdict, Counter: a.m.Counter, TreeSize: a.m.TreeSize,
+		Bundle: f.Bundle.Version, Fuses: f.Fuses, BootCount: f.BootCount, LogSeq: seq,
+		Results: a.m.Results, Config: a.m.Config,
+	}
+	if f.Current != nil {
+		s.Version, s.Release = f.Current.Release.Version, fmt.Sprintf("%x", f.Current.Digest)
+	}
+	if t := a.m.Task; t != nil {
+		s.Task = string(t.Act) + ": " + t.Phase
+	}
+	return s
+}

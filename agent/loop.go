@@ -1,0 +1,379 @@
+package agent
+
+import (
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	mrand "math/rand/v2"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent/gate"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// The events of the device's log.
+const (
+	eventBoot      = "boot"
+	eventPOST      = "post"
+	eventNote      = "boot.note"
+	eventEnrolled  = "enrolled"
+	eventAccepted  = "directive.accepted"
+	eventRefused   = "directive.refused"
+	eventStaged    = "update.staged"
+	eventTrial     = "update.trial"
+	eventConfirmed = "update.confirmed"
+	eventFailed    = "update.failed"
+	eventBundle    = "bundle.replaced"
+	eventGuard     = "guard.began"
+	eventGuardEnd  = "guard.ended"
+	eventConfig    = "config.changed"
+	eventWipe      = "wipe.began"
+)
+
+// maxPoll bounds what a server may ask: a device that is told never to come back comes back.
+const maxPoll = 24 * time.Hour
+
+// Run works until ctx ends (nil), the device must restart (ErrReset), its life is over (ErrOver) or its hardware failed.
+func (a *Agent) Run(ctx context.Context) error {
+	defer a.stopStaging()
+	if a.c.Machine.Facts().Lifecycle == wire.LifecycleDecommissioned {
+		return ErrOver
+	}
+	if err := a.begin(ctx); err != nil {
+		return err
+	}
+	failures := 0
+	for {
+		wait, err := a.turn(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case fatal(err):
+			return err
+		case err != nil:
+			failures++
+			wait = backoff(a.c.PollMin, failures)
+			a.log.Warn("check-in failed", "error", err, "again_in", wait)
+		default:
+			failures = 0
+		}
+		if a.c.Once && a.staging == nil {
+			return err
+		}
+		if err := a.pause(ctx, wait); err != nil || ctx.Err() != nil {
+			return err
+		}
+	}
+}
+
+// fatal errors end the run: everything that is not the network or the server.
+func fatal(err error) bool {
+	return errors.Is(err, ErrReset) || errors.Is(err, ErrOver) || errors.Is(err, hw.ErrPowerCut) || errors.As(err, new(*localError))
+}
+
+// localError is a failure of the device itself: its flash, its keys. The device starts again rather than work on with it.
+type localError struct{ err error }
+
+func (e *localError) Error() string { return e.err.Error() }
+func (e *localError) Unwrap() error { return e.err }
+
+func local(err error) error {
+	if err == nil || errors.Is(err, ErrReset) || errors.Is(err, ErrOver) {
+		return err
+	}
+	return &localError{err}
+}
+
+// backoff doubles from base to 15 minutes, and spreads: half of it is random.
+func backoff(base time.Duration, failures int) time.Duration {
+	d := min(base<<min(failures, 20), 15*time.Minute)
+	if d <= 0 {
+		d = 15 * time.Minute
+	}
+	return d/2 + mrand.N(d/2+1)
+}
+
+// jitter spreads a pause by a tenth to each side, so that a fleet that started together does not stay together.
+func jitter(d time.Duration) time.Duration { return d - d/10 + mrand.N(d/5+1) }
+
+// begin writes the start into the log and takes up what the last run left.
+func (a *Agent) begin(ctx context.Context) error {
+	f, now := a.c.Machine.Facts(), time.Now()
+	if f.BootCount != a.m.Booted {
+		what := "recovery"
+		if f.Current != nil {
+			what = fmt.Sprintf("%s from slot %s, trial %v", f.Current.Release.Version, f.Slot, f.Trial)
+		}
+		if err := a.record(eventBoot, nil, what); err != nil {
+			return err
+		}
+		for _, n := range f.Notes {
+			if err := a.record(eventNote, nil, n); err != nil {
+				return err
+			}
+		}
+		failed := 0
+		for _, t := range f.POST {
+			if !t.Passed {
+				failed++
+				if err := a.record(eventPOST, nil, "failed: "+t.Name+": "+t.Detail); err != nil {
+					return err
+				}
+			}
+		}
+		if failed == 0 {
+			if err := a.record(eventPOST, nil, fmt.Sprintf("%d self tests passed", len(f.POST))); err != nil {
+				return err
+			}
+		}
+		next := a.m
+		next.Booted = f.BootCount
+		if err := a.save(next); err != nil {
+			return local(err)
+		}
+	}
+	if err := a.applyGuard(); err != nil {
+		return err
+	}
+	if err := a.applyConfig(); err != nil {
+		a.log.Warn("configuration not taken", "error", err)
+	}
+	return a.resume(ctx, now)
+}
+
+// record adds an event to the device's log; it is durable before what it tells of takes effect.
+func (a *Agent) record(kind string, cause *wire.LogRef, text string) error {
+	a.log.Info(kind, "text", text)
+	if a.silent() {
+		return nil
+	}
+	return local(a.c.Log.Append(a.c.Machine.Facts().BootCount, time.Now(), kind, cause, text))
+}
+
+// turn is one check-in and what follows from it. It gives the time to the next.
+func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
+	if err := a.housekeep(ctx); err != nil {
+		return 0, err
+	}
+	if err := a.connect(ctx); err != nil {
+		return 0, err
+	}
+	if a.m.Task != nil && a.m.Task.Phase == phaseSend {
+		return 0, a.finishWipe(ctx)
+	}
+	in, err := a.checkin()
+	if err != nil {
+		return 0, err
+	}
+	reply, err := a.server.Checkin(ctx, in)
+	if err != nil {
+		return 0, err
+	}
+	if err := a.acked(reply.AckedSeq); err != nil {
+		return 0, local(err)
+	}
+	wait := jitter(clamp(time.Duration(min(reply.NextPoll, uint64(maxPoll/time.Millisecond)))*time.Millisecond, a.c.PollMin, maxPoll))
+	if len(reply.Delivery) > 0 {
+		nonce := a.nonce
+		a.nonce = nil
+		r, err := a.receive(ctx, reply.Delivery, nonce)
+		if err != nil {
+			return 0, err
+		}
+		a.log.Info("delivery", "act", r.Act, "outcome", r.Outcome, "code", r.Code, "text", r.Text)
+		wait = a.c.PollMin // report at once
+	}
+	if len(reply.Challenge) > 0 {
+		if err := a.attest(ctx, reply.Challenge); err != nil {
+			return 0, err
+		}
+	}
+	if err := a.sendLog(ctx); err != nil {
+		return 0, err
+	}
+	if err := a.sendTelemetry(ctx); err != nil {
+		return 0, err
+	}
+	if err := a.trial(time.Now()); err != nil {
+		return 0, err
+	}
+	if a.c.Machine.Facts().Trial {
+		wait = min(wait, 5*time.Second)
+	}
+	return wait, nil
+}
+
+func clamp(d, low, high time.Duration) time.Duration { return min(max(d, low), high) }
+
+// housekeep does what is due by time alone.
+func (a *Agent) housekeep(ctx context.Context) error {
+	now := time.Now()
+	if g := a.m.Guard; g != nil && uint64(now.Unix()) >= g.Until {
+		if err := a.endGuard("its time to live ran out"); err != nil {
+			return err
+		}
+	}
+	if err := a.reap(ctx); err != nil {
+		return err
+	}
+	return a.trial(now)
+}
+
+func (a *Agent) checkin() (wire.Checkin, error) {
+	f := a.c.Machine.Facts()
+	nonce := make([]byte, 32)
+	if _, err := io.ReadFull(a.random(), nonce); err != nil {
+		return wire.Checkin{}, local(err)
+	}
+	a.nonce = nonce
+	in := wire.Checkin{
+		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.TreeSize,
+		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.m.Config,
+	}
+	if f.Current != nil {
+		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version
+	}
+	h, text := a.health()
+	in.Healthy, in.Health = h == HealthGood, cut(text, 1024)
+	select {
+	case p := <-a.progress:
+		a.lastProg = &p
+	default:
+	}
+	if a.staging != nil {
+		in.Progress = a.lastProg
+	}
+	return in, nil
+}
+
+func (a *Agent) random() io.Reader {
+	if a.c.Random != nil {
+		return a.c.Random
+	}
+	return rand.Reader
+}
+
+func (a *Agent) health() (Health, string) {
+	if a.c.Program == nil {
+		return HealthUnknown, "no program runs"
+	}
+	return a.c.Program.Health()
+}
+
+func (a *Agent) sendTelemetry(ctx context.Context) error {
+	if a.c.Telemetry == nil || a.m.Guard != nil {
+		return nil
+	}
+	upload, done, err := a.c.Telemetry.Next(ctx, time.Now())
+	if err != nil || upload == nil {
+		if err != nil {
+			a.log.Warn("telemetry", "error", err)
+		}
+		return nil
+	}
+	if err := a.server.Telemetry(ctx, upload); err != nil {
+		return err
+	}
+	done()
+	return nil
+}
+
+// sendLog hands in what the server does not have. While events wait only for their anchor, heartbeats become rarer.
+func (a *Agent) sendLog(ctx context.Context) error {
+	l := a.c.Log
+	seq, _ := l.Head()
+	if seq == l.Acked() {
+		if seq == l.AnchoredTo() && a.heartbeatGo < 64 {
+			a.heartbeatGo = 64
+		}
+		if a.heartbeatIn > 0 {
+			a.heartbeatIn--
+			return nil
+		}
+		a.heartbeatGo = min(a.heartbeatGo*2, 64)
+	} else {
+		a.heartbeatGo = 1
+	}
+	a.heartbeatIn = a.heartbeatGo
+	key, err := a.c.Keys.Signer(hw.KeyAttest)
+	if err != nil {
+		return local(err)
+	}
+	batch, _, err := l.Batch(key, a.c.Machine.Facts().BootCount, a.m.TreeSize, time.Now())
+	if err != nil {
+		return local(err)
+	}
+	reply, err := a.server.Log(ctx, batch)
+	if err != nil {
+		return err
+	}
+	if reply.Fork {
+		a.log.Error("the server says that this device's log contradicts what it has: another device may hold this identity")
+		return nil
+	}
+	if err := l.Ack(reply.Acked, reply.Need); err != nil {
+		a.log.Warn("log acknowledgement not taken", "error", err)
+		return nil
+	}
+	if reply.Anchor == nil {
+		return nil
+	}
+	f := a.c.Machine.Facts()
+	anchor, err := gate.Anchored(f.Bundle, f.Device, key.Public(), *reply.Anchor)
+	if err == nil {
+		err = l.Anchored(anchor)
+	}
+	if err != nil {
+		a.log.Warn("log anchor not believed", "error", err)
+	}
+	return nil
+}
+
+// pause waits, and answers the local socket meanwhile. A finished download ends it early.
+func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	var due <-chan time.Time
+	if g := a.m.Guard; g != nil {
+		t := time.NewTimer(max(time.Until(time.Unix(int64(min(g.Until, 1<<40)), 0)), 0))
+		defer t.Stop()
+		due = t.C
+	}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-timer.C:
+			return nil
+		case <-due:
+			return nil
+		case err := <-a.staging:
+			if err := a.staged(err); err != nil {
+				return err
+			}
+			return nil
+		case o := <-a.ops:
+			r, err := a.serve(ctx, o)
+			o.reply <- r
+			if err != nil {
+				return err
+			}
+			if r.Outcome != "" && r.Outcome != wire.OutcomeRefused {
+				return nil
+			}
+		}
+	}
+}
+
+func cut(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	for n > 0 && s[n]&0xc0 == 0x80 {
+		n--
+	}
+	return s[:n]
+}

@@ -1,0 +1,160 @@
+package machine
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/devlog"
+	"github.com/hallmark-iot/hallmark/agent/est"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/link"
+	"github.com/hallmark-iot/hallmark/agent/seal"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Options of a device's run.
+type Options struct {
+	Dir     string // sockets of the programs
+	PollMin time.Duration
+	Once    bool
+	Logger  *slog.Logger
+	Output  io.Writer // of the programs
+}
+
+// Device is everything of one start: the agent, and what must be stopped after it.
+type Device struct {
+	*agent.Agent
+	programs *Programs
+}
+
+// Stop ends the programs.
+func (d *Device) Stop() {
+	if d.programs != nil {
+		d.programs.Stop()
+	}
+}
+
+// Device joins all parts of a started machine.
+func (m *Machine) Device(o Options) (*Device, error) {
+	r := m.boot.Report()
+	spki, err := m.attestKey()
+	if err != nil {
+		return nil, err
+	}
+	log, err := devlog.Open(m.boot.Flash().LogRegion(), r.Identity.Device, wire.LogOrigin(r.Identity.Device, spki), r.BootCount, time.Now())
+	if err != nil {
+		return nil, fmt.Errorf("device log: %w", err)
+	}
+	programs, err := m.Launch(o.Dir, o.Output)
+	if err != nil {
+		// The release was verified, and still cannot be started: the agent runs in recovery and says so.
+		o.Logger.Error("programs are not started", "error", err)
+		programs = nil
+	}
+	c := agent.Config{
+		Machine: m, Eraser: m, Store: m, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
+		PollMin: o.PollMin, Once: o.Once, Logger: o.Logger,
+		Enrol: m.enrol, Dial: m.dial,
+	}
+	if programs != nil {
+		c.Program = programs
+		c.Telemetry = &readings{m: m, programs: programs}
+	}
+	a, err := agent.New(c)
+	if err != nil {
+		if programs != nil {
+			programs.Stop()
+		}
+		return nil, err
+	}
+	return &Device{Agent: a, programs: programs}, nil
+}
+
+// anchors is whom the device believes about its network peers.
+func anchors(ders [][]byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("network anchor: %w", err)
+		}
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
+
+func (m *Machine) enrol(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
+	r := m.boot.Report()
+	roots, err := anchors(r.Bundle.Anchors)
+	if err != nil {
+		return nil, err
+	}
+	c, err := est.New(est.Config{Server: r.Identity.Params.Servers.Device, Roots: roots})
+	if err != nil {
+		return nil, err
+	}
+	return c.Enrol(ctx, est.Request{As: e.As, Key: e.Key, Renew: e.Renew})
+}
+
+func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte) (agent.Server, error) {
+	roots, err := anchors(ders)
+	if err != nil {
+		return nil, err
+	}
+	return link.New(link.Config{Server: m.boot.Report().Identity.Params.Servers.Device, Roots: roots, Certificate: certificate})
+}
+
+// Stream is the name under which a device's readings are sealed; sampleEvery is how often one is taken.
+const (
+	Stream      = "readings"
+	sampleEvery = 5 * time.Second
+)
+
+// readings is the device's telemetry: what its program measures, sealed for the readers its maker will name.
+type readings struct {
+	m        *Machine
+	programs *Programs
+	stream   *seal.Stream
+	last     time.Time
+}
+
+// Next implements agent.Telemetry.
+func (t *readings) Next(ctx context.Context, now time.Time) ([]byte, func(), error) {
+	r := t.m.boot.Report()
+	if len(r.Bundle.Telemetry) == 0 {
+		return nil, nil, nil
+	}
+	if t.stream == nil {
+		key, err := t.m.board.Keys.Signer(hw.KeyAttest)
+		if err != nil {
+			return nil, nil, err
+		}
+		if t.stream, err = seal.Open(r.Identity.Device, Stream, r.BootCount, r.Bundle.Telemetry[0], key, now); err != nil {
+			return nil, nil, err
+		}
+	}
+	if now.Sub(t.last) >= sampleEvery {
+		if s, ok := t.programs.Sample(ctx); ok {
+			if err := t.stream.Add([]byte(s)); err != nil && !errors.Is(err, seal.ErrFull) {
+				return nil, nil, err
+			}
+			t.last = now
+		}
+	}
+	if t.stream.Pending() == 0 {
+		return nil, nil, nil
+	}
+	u, err := t.stream.Upload(false)
+	if err != nil {
+		return nil, nil, err
+	}
+	b, err := wire.EncodeUpload(u)
+	return b, func() { t.stream.Acked(u) }, err
+}

@@ -1,0 +1,214 @@
+// Package machine joins the boot manager, the programs and the agent into one device.
+//
+// Stage 3, field, on the device. It decides nothing: it says to the agent what the boot manager found, and to the boot manager
+// what the agent decided. It trusts both.
+package machine
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
+	"github.com/hallmark-iot/hallmark/agent/gate"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/launch"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Machine is a started device. It implements agent.Machine, agent.Eraser and agent.Store.
+type Machine struct {
+	board *hw.Board
+	boot  *boot.Manager
+}
+
+// Start starts a board; self is the digest of this program.
+func Start(board *hw.Board, self [32]byte) (*Machine, error) {
+	m, err := boot.Start(board, self)
+	if err != nil {
+		return nil, err
+	}
+	return &Machine{board: board, boot: m}, nil
+}
+
+// Boot gives the boot manager.
+func (m *Machine) Boot() *boot.Manager { return m.boot }
+
+// Facts implements agent.Machine.
+func (m *Machine) Facts() agent.Facts {
+	r := m.boot.Report()
+	f := agent.Facts{
+		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
+		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle,
+		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: wire.ModelBlob,
+	}
+	if r.Release != nil {
+		f.Model = r.Release.Model
+		f.Current = &gate.Installed{Digest: r.Digest, Release: *r.Release}
+	}
+	name := "hallmark-linux"
+	if m.board.Virtual {
+		name = wire.VirtualImplementation
+	}
+	copy(f.Implementation[:], name)
+	return f
+}
+
+func psa(l hw.Lifecycle) uint {
+	switch l {
+	case hw.Secured:
+		return wire.LifecycleSecured
+	case hw.Decommissioned:
+		return wire.LifecycleDecommissioned
+	case hw.Assembly:
+	}
+	return wire.LifecycleAssembly
+}
+
+// Measure implements agent.Machine.
+func (m *Machine) Measure() ([]wire.Measured, error) { return m.boot.Measure() }
+
+// Stage implements agent.Machine.
+func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, progress func(done, of uint64)) error {
+	return m.boot.Stage(ctx, release, boot.Source(fetch), progress)
+}
+
+// Activate implements agent.Machine.
+func (m *Machine) Activate(digest [32]byte) error { return m.boot.Activate(digest) }
+
+// Confirm implements agent.Machine.
+func (m *Machine) Confirm() error { return m.boot.Confirm() }
+
+// Revert implements agent.Machine.
+func (m *Machine) Revert() error { return m.boot.Revert() }
+
+// SetBundle implements agent.Machine.
+func (m *Machine) SetBundle(envelope []byte) error { return m.boot.SetBundle(envelope) }
+
+// Erase implements agent.Eraser.
+func (m *Machine) Erase() ([]string, error) { return m.boot.Erase() }
+
+// End implements agent.Eraser.
+func (m *Machine) End() error { return m.boot.End() }
+
+// Load implements agent.Store.
+func (m *Machine) Load() ([]byte, error) {
+	b, err := m.boot.Flash().Memory().Load()
+	if errors.Is(err, nvm.ErrEmpty) {
+		return nil, nil
+	}
+	return b, err
+}
+
+// Save implements agent.Store.
+func (m *Machine) Save(record []byte) error { return m.boot.Flash().Memory().Save(record) }
+
+// Programs are the running processes of a release. It implements agent.Program.
+type Programs struct{ running []*launch.Process }
+
+// Launch starts every program of the release that runs, with sockets in dir and output to out. Nothing runs in recovery: nil.
+func (m *Machine) Launch(dir string, out io.Writer) (*Programs, error) {
+	r := m.boot.Report().Release
+	if r == nil {
+		return nil, nil
+	}
+	p := &Programs{}
+	for _, c := range r.Components {
+		if c.Kind != wire.KindExec {
+			continue
+		}
+		code, _, err := m.boot.Component(c.Name)
+		if err != nil {
+			p.Stop()
+			return nil, err
+		}
+		proc, err := launch.Start(code, c, dir, out)
+		if err != nil {
+			p.Stop()
+			return nil, err
+		}
+		p.running = append(p.running, proc)
+	}
+	return p, nil
+}
+
+// Health implements agent.Program: good only when all are.
+func (p *Programs) Health() (agent.Health, string) {
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	var said []string
+	worst := agent.HealthGood
+	for _, proc := range p.running {
+		good, known, text := proc.Health(ctx)
+		said = append(said, text)
+		switch {
+		case known && !good:
+			worst = agent.HealthSick
+		case !known && worst == agent.HealthGood:
+			worst = agent.HealthUnknown
+		}
+	}
+	return worst, strings.Join(said, "; ")
+}
+
+// Isolate implements agent.Program. A program that does not know the question is not isolated by asking; its network is.
+func (p *Programs) Isolate(on bool) error {
+	question := "isolate off"
+	if on {
+		question = "isolate on"
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	for _, proc := range p.running {
+		if _, err := proc.Ask(ctx, question); err != nil && !on {
+			continue // it will be asked how it is anyway
+		}
+	}
+	return nil
+}
+
+// Sample asks the first program that answers for a reading.
+func (p *Programs) Sample(ctx context.Context) (string, bool) {
+	for _, proc := range p.running {
+		if s, err := proc.Ask(ctx, "sample"); err == nil {
+			return s, true
+		}
+	}
+	return "", false
+}
+
+// Stop ends all.
+func (p *Programs) Stop() {
+	for _, proc := range p.running {
+		proc.Stop()
+	}
+}
+
+// attestKey is the public attestation key (SPKI).
+func (m *Machine) attestKey() ([]byte, error) {
+	k, err := m.board.Keys.Signer(hw.KeyAttest)
+	if err != nil {
+		return nil, fmt.Errorf("attestation key: %w", err)
+	}
+	return wire.SPKIOf(k.Public())
+}
+
+// Self is the digest of a program's own file.
+func Self(path string, open func(string) (io.ReadCloser, error)) ([32]byte, error) {
+	f, err := open(path)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	if err = errors.Join(err, f.Close()); err != nil {
+		return [32]byte{}, err
+	}
+	return [32]byte(h.Sum(nil)), nil
+}

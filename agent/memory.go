@@ -1,0 +1,127 @@
+package agent
+
+import (
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// memory is all the agent keeps over a restart: one record, saved whole, so that what belongs together changes together.
+type memory struct {
+	Counter  uint64             `cbor:"1,keyasint"` // highest directive counter accepted
+	TreeSize uint64             `cbor:"2,keyasint"` // largest control-log size accepted
+	Seq      uint64             `cbor:"3,keyasint"` // of the last result
+	Results  []wire.Result      `cbor:"4,keyasint,omitempty"`
+	Guard    *guard             `cbor:"5,keyasint,omitempty"`
+	Task     *task              `cbor:"6,keyasint,omitempty"`
+	Config   []wire.ConfigEntry `cbor:"7,keyasint,omitempty"`
+	LDevID   [][]byte           `cbor:"8,keyasint,omitempty"` // chain, leaf first
+	Key      string             `cbor:"9,keyasint,omitempty"` // key store name of its key
+	Booted   uint64             `cbor:"10,keyasint"`          // boot count last written to the log
+	Receipt  []byte             `cbor:"11,keyasint,omitempty"`
+	Attest   bool               `cbor:"12,keyasint,omitempty"` // a directive asked for evidence: wish to be challenged
+}
+
+// guard is a state the device ends by itself.
+type guard struct {
+	State string `cbor:"1,keyasint"` // quarantined or dormant
+	Until uint64 `cbor:"2,keyasint"`
+}
+
+// The phases of a task. An install is accepted, staged, and then on trial until it is confirmed or gone.
+const (
+	phaseStage  = "stage"
+	phaseTrial  = "trial"
+	phaseBundle = "bundle"
+	phaseErase  = "erase"
+	phaseSend   = "send" // wiped; the receipt is on its way
+)
+
+// task is an act that takes more than one step.
+type task struct {
+	Phase    string      `cbor:"1,keyasint"`
+	Act      wire.Act    `cbor:"2,keyasint"`
+	Command  []byte      `cbor:"3,keyasint"` // digest
+	Cause    wire.LogRef `cbor:"4,keyasint"`
+	Release  []byte      `cbor:"5,keyasint,omitempty"` // envelope of release or bundle
+	Digest   []byte      `cbor:"6,keyasint,omitempty"`
+	Expires  uint64      `cbor:"7,keyasint"` // of the command: after this no more attempts
+	Warrant  string      `cbor:"8,keyasint,omitempty"`
+	Before   []byte      `cbor:"9,keyasint,omitempty"`  // digest of what ran
+	Deadline uint64      `cbor:"10,keyasint,omitempty"` // of the trial
+	Version  uint64      `cbor:"11,keyasint,omitempty"` // of a bundle
+	Tried    uint64      `cbor:"12,keyasint,omitempty"` // boot count when the trial was asked for
+	LogSeq   uint64      `cbor:"13,keyasint,omitempty"` // wipe: the log's last event, and the head after it
+	LogHead  []byte      `cbor:"14,keyasint,omitempty"`
+}
+
+const (
+	maxMemory  = 128 << 10
+	maxResults = 32
+)
+
+func decodeMemory(raw []byte) (memory, error) {
+	var m memory
+	if raw == nil {
+		return m, nil
+	}
+	if err := wire.Unmarshal(raw, &m, maxMemory); err != nil {
+		return memory{}, fmt.Errorf("the agent's record: %w", err)
+	}
+	return m, nil
+}
+
+// save makes next the record. Nothing in the agent changes when that fails.
+func (a *Agent) save(next memory) error {
+	raw, err := wire.Marshal(next)
+	if err != nil {
+		return err
+	}
+	if err := a.c.Store.Save(raw); err != nil {
+		return fmt.Errorf("the agent's record: %w", err)
+	}
+	a.m = next
+	return nil
+}
+
+// withResult adds a result to a copy of m. The oldest goes when too many wait: the server never came for it.
+func withResult(m memory, command []byte, act wire.Act, o wire.Outcome, code, text string, now time.Time) memory {
+	m.Seq++
+	r := wire.Result{
+		Command: command, Act: act, Outcome: o, Code: code, Text: text, At: uint64(now.Unix()), Seq: m.Seq,
+	}
+	m.Results = append(append([]wire.Result(nil), m.Results...), r)
+	if n := len(m.Results); n > maxResults {
+		m.Results = m.Results[n-maxResults:]
+	}
+	return m
+}
+
+// acked forgets the results the server has.
+func (a *Agent) acked(seq uint64) error {
+	if seq > a.m.Seq || len(a.m.Results) == 0 || a.m.Results[0].Seq > seq {
+		return nil
+	}
+	next := a.m
+	next.Results = nil
+	for _, r := range a.m.Results {
+		if r.Seq > seq {
+			next.Results = append(next.Results, r)
+		}
+	}
+	return a.save(next)
+}
+
+// state is the agent's own state, as check-ins say it.
+func (a *Agent) state() string {
+	switch {
+	case a.m.Task != nil && (a.m.Task.Phase == phaseErase || a.m.Task.Phase == phaseSend):
+		return "wiping"
+	case a.m.Guard != nil:
+		return a.m.Guard.State
+	case a.c.Machine.Facts().Current == nil:
+		return "recovery"
+	}
+	return "active"
+}
