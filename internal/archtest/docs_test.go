@@ -2,8 +2,10 @@ package archtest
 
 import (
 	"fmt"
+	"go/ast"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -78,6 +80,14 @@ var requirements = []struct {
 }{{"A", 6}, {"B", 9}, {"C", 13}, {"D", 8}, {"E", 7}, {"X", 9}}
 
 func TestEveryRequirementIsTraced(t *testing.T) {
+	tests := map[string]bool{}
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && s.test() {
+				tests[fn.Name.Name] = true
+			}
+		}
+	}
 	traced := map[string][]string{}
 	for _, r := range rows(read(t, "docs/traceability.md")) {
 		if _, twice := traced[r[0]]; twice {
@@ -100,12 +110,19 @@ func TestEveryRequirementIsTraced(t *testing.T) {
 			for _, gone := range missingPaths(r[2:]) {
 				t.Errorf("docs/traceability.md: %s names %s, which is not there", id, gone)
 			}
+			for _, name := range testName.FindAllString(r[3], -1) {
+				if !tests[name] {
+					t.Errorf("docs/traceability.md: %s names %s, and there is no such test", id, name)
+				}
+			}
 		}
 	}
 }
 
-// missingPaths are the files and folders named in back quotes that do not exist. A name of a test or a type has no slash
-// and begins with a capital letter, and is left to the reader.
+var testName = regexp.MustCompile(`\b(Test|Fuzz)[A-Z]\w*`)
+
+// missingPaths are the files and folders named in back quotes that do not exist. What begins with a capital letter is a name
+// in the code, not a path.
 func missingPaths(cells []string) []string {
 	var gone []string
 	for _, c := range cells {
