@@ -80,14 +80,7 @@ var requirements = []struct {
 }{{"A", 6}, {"B", 9}, {"C", 13}, {"D", 8}, {"E", 7}, {"X", 9}}
 
 func TestEveryRequirementIsTraced(t *testing.T) {
-	tests := map[string]bool{}
-	for _, s := range sources(t) {
-		for _, d := range s.file.Decls {
-			if fn, ok := d.(*ast.FuncDecl); ok && s.test() {
-				tests[fn.Name.Name] = true
-			}
-		}
-	}
+	tests := testNames(t)
 	traced := map[string][]string{}
 	for _, r := range rows(read(t, "docs/traceability.md")) {
 		if _, twice := traced[r[0]]; twice {
@@ -110,13 +103,49 @@ func TestEveryRequirementIsTraced(t *testing.T) {
 			for _, gone := range missingPaths(r[2:]) {
 				t.Errorf("docs/traceability.md: %s names %s, which is not there", id, gone)
 			}
-			for _, name := range testName.FindAllString(r[3], -1) {
-				if !tests[name] {
-					t.Errorf("docs/traceability.md: %s names %s, and there is no such test", id, name)
-				}
+			for _, name := range unknown(r[3], tests) {
+				t.Errorf("docs/traceability.md: %s names %s, and there is no such test", id, name)
 			}
 		}
 	}
+}
+
+// A promise about a failure is shown by a test, or says that it is only planned.
+func TestEveryPromisedFailureIsShown(t *testing.T) {
+	tests, n := testNames(t), 0
+	for _, r := range rows(read(t, "docs/operations.md")) {
+		if len(r) != 4 || r[3] == "shown by" {
+			continue
+		}
+		n++
+		if r[3] != "planned" && !testName.MatchString(r[3]) {
+			t.Errorf("docs/operations.md: %q is shown by %q: a test, or planned", r[0], r[3])
+		}
+		for _, name := range unknown(r[3], tests) {
+			t.Errorf("docs/operations.md: %q names %s, and there is no such test", r[0], name)
+		}
+	}
+	if n < 10 {
+		t.Errorf("only %d failures listed in docs/operations.md", n)
+	}
+}
+
+func testNames(t *testing.T) map[string]bool {
+	t.Helper()
+	tests := map[string]bool{}
+	for _, s := range sources(t) {
+		for _, d := range s.file.Decls {
+			if fn, ok := d.(*ast.FuncDecl); ok && s.test() {
+				tests[fn.Name.Name] = true
+			}
+		}
+	}
+	return tests
+}
+
+// unknown are the tests that a text names and that are not there.
+func unknown(text string, tests map[string]bool) []string {
+	return slices.DeleteFunc(testName.FindAllString(text, -1), func(name string) bool { return tests[name] })
 }
 
 var testName = regexp.MustCompile(`\b(Test|Fuzz)[A-Z]\w*`)
@@ -145,6 +174,9 @@ func TestTheDocsCanFail(t *testing.T) {
 	}
 	if got := rows("| id | x |\n|---|---|\n| A1 | y |\ntext\n"); len(got) != 2 || got[1][0] != "A1" || got[1][1] != "y" {
 		t.Errorf("rows: %v", got)
+	}
+	if got := unknown("TestA in x, TestB", map[string]bool{"TestA": true}); !slices.Equal(got, []string{"TestB"}) {
+		t.Errorf("unknown tests: %v", got)
 	}
 	if got := missingPaths([]string{"`docs/traceability.md`, `docs/nowhere.md`, `TestX`"}); !slices.Equal(got, []string{"docs/nowhere.md"}) {
 		t.Errorf("missing paths: %v", got)
