@@ -142,10 +142,15 @@ type tileKey struct {
 // maxCachedTiles bounds the cache: 4096 full tiles are 32 MiB, the hashes of a million entries.
 const maxCachedTiles = 4096
 
-// tiles reads tiles, and remembers the full ones, which never change.
+// tiles reads tiles. It remembers the full ones for good, because they never change, and the others for itself: a proof takes
+// many hashes out of the same few tiles.
 func (r *Reader) tiles(ctx context.Context, log Log) tileReader {
+	edge := map[tileKey][]byte{}
 	return func(level int, index uint64) ([]byte, error) {
 		k := tileKey{log, level, index}
+		if data, ok := edge[k]; ok {
+			return data, nil
+		}
 		r.mu.Lock()
 		data, ok := r.full[k]
 		r.mu.Unlock()
@@ -153,14 +158,19 @@ func (r *Reader) tiles(ctx context.Context, log Log) tileReader {
 			return data, nil
 		}
 		data, err := r.store.Tile(ctx, log, level, index)
-		if err == nil && len(data) == tileWidth*hashSize {
-			r.mu.Lock()
-			if len(r.full) >= maxCachedTiles {
-				clear(r.full)
-			}
-			r.full[k] = data
-			r.mu.Unlock()
+		if err != nil {
+			return nil, err
 		}
-		return data, err
+		if len(data) < tileWidth*hashSize {
+			edge[k] = data
+			return data, nil
+		}
+		r.mu.Lock()
+		if len(r.full) >= maxCachedTiles {
+			clear(r.full)
+		}
+		r.full[k] = data
+		r.mu.Unlock()
+		return data, nil
 	}
 }

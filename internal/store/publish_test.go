@@ -8,9 +8,14 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
+	"go.uber.org/goleak"
+
+	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -203,5 +208,36 @@ func BenchmarkWitnessed(b *testing.B) {
 	cancel()
 	if err := errors.Join(<-done, <-done); err != nil {
 		b.Error(err)
+	}
+}
+
+// Everything that was started ends, and leaves nothing running or open behind.
+func TestTheLoopsEnd(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	r := &rig{key: newEd(t), export: durable.Files{Dir: t.TempDir()}}
+	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "hallmark.db"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	published := make(chan struct{})
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	quiet := slog.New(slog.DiscardHandler)
+	pub := ledger.NewPublisher(ledger.PublisherConfig{
+		Store: db, Log: ledger.Events, Origin: origin, Key: r.key, Export: r.export, Logger: quiet,
+		Published: sync.OnceFunc(func() { close(published) }),
+	})
+	seq := ledger.NewSequencer(db, ledger.Events, pub.Wake, quiet)
+	db.OnAppend(seq.Wake)
+	done := make(chan error, 2)
+	go func() { done <- seq.Run(ctx) }()
+	go func() { done <- pub.Run(ctx) }()
+	if err := db.Write(t.Context(), func(tx *store.Tx) error { return tx.Append(fact("x")) }); err != nil {
+		t.Fatal(err)
+	}
+	<-published
+	cancel()
+	if err := errors.Join(<-done, <-done, db.Close()); err != nil {
+		t.Error(err)
 	}
 }
