@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"sync/atomic"
@@ -58,7 +59,7 @@ func BenchmarkReferenceInsert(b *testing.B) {
 			}
 			done++
 		}
-		if err := tx.Commit(); err != nil {
+		if err := errors.Join(st.Close(), tx.Commit()); err != nil { //nolint:sqlclosecheck // in a loop: each before its commit
 			b.Fatal(err)
 		}
 	}

@@ -200,7 +200,7 @@ type reader struct{ db *DB }
 func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
 	var rows *sql.Rows
 	var err error
-	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil {
+	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		rows, err = st.QueryContext(ctx, args...)
 	} else {
 		rows, err = r.db.read.QueryContext(ctx, r.db.rewrite(query), args...)
@@ -209,7 +209,7 @@ func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*s
 }
 
 func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
-	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil {
+	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		return st.QueryRowContext(ctx, args...)
 	}
 	return r.db.read.QueryRowContext(ctx, r.db.rewrite(query), args...)
@@ -243,7 +243,7 @@ func (s *statements) get(ctx context.Context, query string, rewrite func(string)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if other, ok := s.byText[query]; ok {
-		_ = st.Close() // somebody was faster
+		_ = st.Close() //nolint:sqlclosecheck // somebody was faster: ours goes, theirs stays
 		return other
 	}
 	s.byText[query] = st

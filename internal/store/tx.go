@@ -129,7 +129,7 @@ func (tx *Tx) exec(query string, args ...any) (sql.Result, error) {
 	if tx.broken != nil {
 		return nil, tx.broken
 	}
-	st, err := tx.stmt(query)
+	st, err := tx.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return nil, tx.note(err)
 	}
@@ -169,7 +169,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	if err := tx.savepoint(); err != nil {
 		return nil, err
 	}
-	st, err := tx.stmt(query)
+	st, err := tx.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return nil, tx.note(err)
 	}
@@ -190,7 +190,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 		cancel(err) // the row's Scan fails, and so does the batch: see broken
 		ctx = dead
 	}
-	if st, err := tx.stmt(query); err == nil && st != nil {
+	if st, err := tx.stmt(query); err == nil && st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		return st.QueryRowContext(ctx, args...)
 	}
 	return tx.db.write.QueryRowContext(ctx, tx.db.rewrite(query), args...)
