@@ -1,7 +1,7 @@
 // Package hw is what a device's hardware offers to the software on it: flash, one-time fuses, counters, random numbers, memory
 // and key stores.
 //
-// Under the agent, all stages. The package holds the interfaces, the arrangement of the fuses and nothing of any one board;
+// Under all stages, on the device. The package holds the interfaces, the arrangement of the fuses and nothing of any one board;
 // virtual and linux hold boards. It promises nothing about secrecy: a board says by Virtual, and a key store by Origin, what
 // it is, and evidence carries both. It trusts the parts beneath it only as far as a part can be trusted whose power may fail
 // in any operation: each interface says what a cut leaves behind.

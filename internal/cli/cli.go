@@ -65,7 +65,7 @@ func newRoot(s streams) *cobra.Command {
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
 		return usagef("%w; see `%s --help`", err, c.CommandPath())
 	})
-	root.AddCommand(newInit(s), newServe(s), newLog(s))
+	root.AddCommand(newInit(s), newServe(s), newLog(s), newDemo(s))
 	return root
 }
 

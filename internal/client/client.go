@@ -22,6 +22,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -283,4 +284,19 @@ func (c *Client) GrantStream(ctx context.Context, g telemetry.Grant) error {
 // ReadStream reads a stream.
 func (c *Client) ReadStream(ctx context.Context, r telemetry.ReadRequest) (telemetry.ReadReply, error) {
 	return post[telemetry.ReadReply](ctx, c, "/streams/read", r)
+}
+
+// Retire retires devices by a warrant.
+func (c *Client) Retire(ctx context.Context, o retire.Order) ([]retire.Retirement, error) {
+	return post[[]retire.Retirement](ctx, c, "/retirements", o)
+}
+
+// Dispose records what was done with a wiped device.
+func (c *Client) Dispose(ctx context.Context, id, how string) (retire.Retirement, error) {
+	return post[retire.Retirement](ctx, c, "/retirements/"+url.PathEscape(id)+"/dispose", httpapi.DisposeRequest{How: how})
+}
+
+// Proof gives a device's proof of disposal.
+func (c *Client) Proof(ctx context.Context, id string) (retire.Proof, error) {
+	return get[retire.Proof](ctx, c, "/retirements/"+url.PathEscape(id)+"/proof")
 }

@@ -37,20 +37,20 @@ func (a *api) registerCare(h huma.API) {
 			return reply(a, ctx, append([]retire.Retirement{}, rs...), err)
 		})
 	huma.Register(h, op("get-retirement", http.MethodGet, "/retirements/{id}", "Show a device's retirement"),
-		func(ctx context.Context, in *byID) (*body[retire.Retirement], error) {
+		func(ctx context.Context, in *ByID) (*body[retire.Retirement], error) {
 			r, err := a.Retire.Get(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, r, err)
 		})
 	huma.Register(h, op("dispose-device", http.MethodPost, "/retirements/{id}/dispose", "Record what was done with a wiped device"),
 		func(ctx context.Context, in *struct {
-			byID
+			ByID
 			Body DisposeRequest
 		}) (*body[retire.Retirement], error) {
 			r, err := a.Retire.Dispose(ctx, callerOf(ctx), in.ID, in.Body.How)
 			return reply(a, ctx, r, err)
 		})
 	huma.Register(h, op("get-proof-of-disposal", http.MethodGet, "/retirements/{id}/proof", "Proof of disposal, checkable without us"),
-		func(ctx context.Context, in *byID) (*body[retire.Proof], error) {
+		func(ctx context.Context, in *ByID) (*body[retire.Proof], error) {
 			p, err := a.Retire.Proof(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, p, err)
 		})

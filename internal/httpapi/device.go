@@ -53,7 +53,7 @@ func (a *api) registerDevices(h huma.API) {
 			return reply(a, ctx, CommandReply{ID: id}, err)
 		})
 	huma.Register(h, op("get-command", http.MethodGet, "/commands/{id}", "Show a command and what became of it"),
-		func(ctx context.Context, in *byID) (*body[CommandView], error) {
+		func(ctx context.Context, in *ByID) (*body[CommandView], error) {
 			c, err := a.Device.CommandOf(ctx, callerOf(ctx), in.ID)
 			if err != nil {
 				return nil, a.problem(ctx, err)
@@ -63,7 +63,7 @@ func (a *api) registerDevices(h huma.API) {
 		})
 	huma.Register(h, op("cancel-command", http.MethodPost, "/commands/{id}/cancel", "Withdraw a command from whom it has not reached"),
 		func(ctx context.Context, in *struct {
-			byID
+			ByID
 			Body Reason
 		}) (*body[CommandReply], error) {
 			return reply(a, ctx, CommandReply{ID: in.ID}, a.Device.CancelCommand(ctx, callerOf(ctx), in.ID, in.Body.Reason))

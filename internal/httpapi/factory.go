@@ -68,7 +68,7 @@ func (a *api) registerFactory(h huma.API) {
 	records := op("import-records", http.MethodPost, "/orders/{id}/records", "Import production records; the same file again changes nothing")
 	records.MaxBodyBytes = 256 << 20
 	huma.Register(h, records, func(ctx context.Context, in *struct {
-		byID
+		ByID
 		Body RecordsRequest
 	},
 	) (*body[factory.ImportReport], error) {
@@ -76,12 +76,12 @@ func (a *api) registerFactory(h huma.API) {
 		return reply(a, ctx, r, err)
 	})
 	huma.Register(h, op("reconcile-order", http.MethodGet, "/orders/{id}/reconciliation", "Compare what was ordered with what was made and seen"),
-		func(ctx context.Context, in *byID) (*body[factory.Reconciliation], error) {
+		func(ctx context.Context, in *ByID) (*body[factory.Reconciliation], error) {
 			r, err := a.Factory.Reconcile(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, r, err)
 		})
 	huma.Register(h, op("close-order", http.MethodPost, "/orders/{id}/close", "Close an order whose records are all here"),
-		func(ctx context.Context, in *byID) (*body[factory.Reconciliation], error) {
+		func(ctx context.Context, in *ByID) (*body[factory.Reconciliation], error) {
 			r, err := a.Factory.CloseOrder(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, r, err)
 		})

@@ -47,11 +47,12 @@ type RolloutStatus struct {
 // maxUpload bounds one artifact through the API, bytes.
 const maxUpload = 1 << 30
 
-type byDigest struct {
+// ByDigest names a release in a path.
+type ByDigest struct {
 	Digest string `path:"digest" pattern:"^[0-9a-f]{64}$"`
 }
 
-func (in byDigest) digest() ([32]byte, error) {
+func (in ByDigest) digest() ([32]byte, error) {
 	d, err := parseDigest(in.Digest)
 	if err != nil {
 		return [32]byte{}, err
@@ -59,7 +60,8 @@ func (in byDigest) digest() ([32]byte, error) {
 	return [32]byte(d), nil
 }
 
-type byID struct {
+// ByID names a thing in a path.
+type ByID struct {
 	ID string `path:"id" minLength:"1" maxLength:"64"`
 }
 
@@ -95,7 +97,7 @@ func (a *api) registerReleases(h huma.API) {
 	a.onRelease(h, "publish-release", http.MethodPost, "/publish", "Publish a release that enough people approved", a.Release.Publish)
 	huma.Register(h, op("approve-release", http.MethodPost, "/releases/{digest}/approvals", "Add an offline approver's signature"),
 		func(ctx context.Context, in *struct {
-			byDigest
+			ByDigest
 			Body Envelope
 		}) (*body[ReleaseView], error) {
 			d, err := in.digest()
@@ -107,7 +109,7 @@ func (a *api) registerReleases(h huma.API) {
 		})
 	huma.Register(h, op("withdraw-release", http.MethodPost, "/releases/{digest}/withdraw", "Close a release to further devices"),
 		func(ctx context.Context, in *struct {
-			byDigest
+			ByDigest
 			Body Reason
 		}) (*body[ReleaseView], error) {
 			d, err := in.digest()
@@ -138,12 +140,12 @@ func (a *api) registerRollouts(h huma.API) {
 			return reply(a, ctx, append([]rollout.Rollout{}, rs...), err)
 		})
 	huma.Register(h, op("get-rollout", http.MethodGet, "/rollouts/{id}", "Show a rollout, and each device of its current wave with the reason"),
-		func(ctx context.Context, in *byID) (*body[RolloutStatus], error) {
+		func(ctx context.Context, in *ByID) (*body[RolloutStatus], error) {
 			r, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...)}, err)
 		})
 	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
-		func(ctx context.Context, in *byID) (*body[rollout.Resolved], error) {
+		func(ctx context.Context, in *ByID) (*body[rollout.Resolved], error) {
 			_, res, err := a.Rollout.Start(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, res, err)
 		})

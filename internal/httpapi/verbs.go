@@ -16,7 +16,7 @@ func (a *api) onRelease(h huma.API, id, method, suffix, summary string,
 	verb func(context.Context, access.Caller, [32]byte) (release.Release, error),
 ) {
 	huma.Register(h, op(id, method, "/releases/{digest}"+suffix, summary),
-		func(ctx context.Context, in *byDigest) (*body[ReleaseView], error) {
+		func(ctx context.Context, in *ByDigest) (*body[ReleaseView], error) {
 			d, err := in.digest()
 			if err != nil {
 				return nil, a.problem(ctx, err)
@@ -32,7 +32,7 @@ func (a *api) onRollout(h huma.API, name, summary string,
 ) {
 	huma.Register(h, op(name+"-rollout", http.MethodPost, "/rollouts/{id}/"+name, summary),
 		func(ctx context.Context, in *struct {
-			byID
+			ByID
 			Body Reason
 		}) (*body[rollout.Rollout], error) {
 			r, err := verb(ctx, callerOf(ctx), in.ID, in.Body.Reason)

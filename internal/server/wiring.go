@@ -95,7 +95,7 @@ type orderCA struct{ pki *pki.Service }
 
 func (o orderCA) IssueOrderCA(ctx context.Context, r factory.OrderCARequest) ([][]byte, error) {
 	return o.pki.IssueOrderCA(ctx, access.Internal("factory"), pki.Name{
-		OEM: r.OEM, Product: r.Product, Unit: r.Order + " " + r.Station,
+		OEM: r.OEM, Product: r.Product, Unit: r.Order + " " + r.Station[:min(12, len(r.Station))],
 	}, r.Key)
 }
 

@@ -1,6 +1,6 @@
 // Package nvm keeps records in flash that are old or new after a power cut, never a mixture.
 //
-// Under the boot manager. A Cell is two banks of whole sectors. A write erases the bank that does not hold the newest record,
+// Under all stages, on the device. A Cell is two banks of whole sectors. A write erases the bank that does not hold the newest record,
 // programs the data, and last the page that says how long it is and what its digest is: until that page is whole, the record
 // before stands. It trusts the flash only to leave other sectors alone.
 package nvm

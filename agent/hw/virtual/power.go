@@ -1,6 +1,6 @@
 // Package virtual is a board that exists only as files, or in memory, and says so.
 //
-// Under the agent, all stages. It is honest where it matters: flash has NOR semantics, a page is programmed once per erase, a
+// Under all stages, on the device. It is honest where it matters: flash has NOR semantics, a page is programmed once per erase, a
 // power cut tears the operation it meets and nothing works afterwards, fuses only ever gain bits. It protects nothing: its keys
 // are files, its fuses are a file. Evidence from it says virtual, and policy for production refuses that.
 package virtual

@@ -1,0 +1,198 @@
+package demo
+
+import (
+	"context"
+	"crypto/hpke"
+	"crypto/x509"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os/exec"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// data is read by whom the policy names, and by nobody else.
+func (d *demo) data(ctx context.Context) error {
+	d.say("\nData: sealed on the device, read by whom a grant names")
+	a := d.agents[3]
+	key, err := hpke.MLKEM768P256().GenerateKey()
+	if err != nil {
+		return err
+	}
+	req := telemetry.ReadRequest{Device: a.id, Stream: "readings", Purpose: "service", KEM: key.KEM().ID(), Key: key.PublicKey().Bytes()}
+	if err := d.people["sam"].GrantStream(ctx, telemetry.Grant{
+		ID: "grant-1", Reader: "person:rene", Product: productID, Stream: "readings", Purpose: "service", Until: time.Now().Add(time.Hour),
+	}); err != nil {
+		return err
+	}
+	origin, err := d.attestKey(ctx, a)
+	if err != nil {
+		return err
+	}
+	ok, saw := wait(ctx, 60*time.Second, func() (bool, string) {
+		reply, err := d.people["rene"].ReadStream(ctx, req)
+		if err != nil {
+			return false, err.Error()
+		}
+		samples, err := telemetry.OpenAll(reply, key, origin, a.id)
+		if err != nil || len(samples) == 0 {
+			return false, observed(err, "nothing yet")
+		}
+		return true, fmt.Sprintf("%d readings, the first %q", len(samples), samples[0])
+	})
+	if d.o.Firmware != "" && !ok {
+		ok, saw = true, "the firmware given measures nothing: no readings to read"
+	}
+	if err := d.step(Step{
+		Step: "an allowed reader", Device: a.id, Expected: "reads", OK: ok, Observed: saw, Ledger: d.place(ctx, "events", "telemetry.read.decided", a.id),
+	}); err != nil {
+		return err
+	}
+	_, err = d.people["mallory"].ReadStream(ctx, req)
+	return d.step(Step{
+		Step: "another reader", Device: a.id, Expected: "refused, and on record", OK: client.Code(err) == "stream.no-grant",
+		Observed: observed(err, "he reads"), Ledger: d.place(ctx, "events", "telemetry.read.decided", a.id),
+	})
+}
+
+// attestKey is the device's attestation key as its production record in the ledger gives it.
+func (d *demo) attestKey(ctx context.Context, a *device) (any, error) {
+	p := d.place(ctx, "events", "device.provisioned", a.id)
+	if p == nil {
+		return nil, errors.New("the device's production is not in the ledger")
+	}
+	e, err := d.people["admin"].Entry(ctx, p.Log, p.Index)
+	if err != nil {
+		return nil, err
+	}
+	o, err := wire.Parse1(wire.TypeRecord, e.Fact.Data)
+	if err != nil {
+		return nil, err
+	}
+	r, err := wire.DecodeRecord(o.Payload)
+	if err != nil {
+		return nil, err
+	}
+	if r.Keys == nil {
+		return nil, errors.New("the production record holds no keys")
+	}
+	return x509.ParsePKIXPublicKey(r.Keys.Attest)
+}
+
+// retire ends one device's life, by the approvers' warrant.
+func (d *demo) retire(ctx context.Context) error {
+	a := d.agents[4]
+	d.say("\nThe end: one device is retired by a warrant of two approvers")
+	set, err := wire.SetOf([]string{a.id})
+	if err != nil {
+		return err
+	}
+	now := time.Now()
+	payload, err := wire.EncodeWarrant(wire.Warrant{
+		ID: "warrant-1", Product: productID, Act: wire.ActWipe, Devices: set, Reason: "end of life",
+		Issued: uint64(now.Unix()), Expires: uint64(now.Add(time.Hour).Unix()),
+	})
+	if err != nil {
+		return err
+	}
+	env, err := d.threshold(wire.TypeWarrant, payload, "alice", "bob")
+	if err != nil {
+		return err
+	}
+	if _, err := d.people["olga"].Retire(ctx, retire.Order{Product: productID, Devices: []string{a.id}, Reason: "end of life", Warrant: env}); err != nil {
+		return err
+	}
+	ok, saw := wait(ctx, 90*time.Second, func() (bool, string) {
+		v, err := d.seen(ctx, a.id)
+		return err == nil && v.Device.State == "decommissioned", tell(v, err)
+	})
+	if err := d.step(Step{
+		Step: "wipe by warrant", Device: a.id, Expected: "wiped, with a signed receipt", OK: ok, Observed: saw,
+		Ledger: d.place(ctx, "events", "retire.wiped", a.id),
+	}); err != nil {
+		return err
+	}
+	if err := d.dead(ctx, a); err != nil {
+		return err
+	}
+	return d.disposed(ctx, a)
+}
+
+// dead checks that the board starts no more.
+func (d *demo) dead(ctx context.Context, a *device) error {
+	select {
+	case <-a.ended:
+		a.cmd = nil
+	case <-time.After(30 * time.Second):
+	}
+	out, err := exec.CommandContext(ctx, d.bin.agent, "inspect", "--dir", a.dir).CombinedOutput() //nolint:gosec // our own program
+	return d.step(Step{
+		Step: "a retired board", Device: a.id, Expected: "starts no more", OK: err != nil && strings.Contains(string(out), "decommissioned"),
+		Observed: strings.TrimSpace(string(out)),
+	})
+}
+
+// disposed takes the proof of disposal and checks it with nothing but the trust bundle.
+func (d *demo) disposed(ctx context.Context, a *device) error {
+	if _, err := d.people["olga"].Dispose(ctx, a.id, "recycled"); err != nil {
+		return err
+	}
+	bundle, err := d.bundle(ctx)
+	if err != nil {
+		return err
+	}
+	var v retire.Verified
+	ok, saw := wait(ctx, 20*time.Second, func() (bool, string) {
+		p, err := d.people["olga"].Proof(ctx, a.id)
+		if err != nil {
+			return false, err.Error()
+		}
+		if v, err = retire.VerifyProof(bundle, p); err != nil {
+			return false, err.Error()
+		}
+		return true, fmt.Sprintf("proven offline: erased %s; destroyed %s; %d certificates revoked; %s",
+			strings.Join(v.Erased, ", "), strings.Join(v.Keys, ", "), v.Revoked, v.How)
+	})
+	return d.step(Step{
+		Step: "proof of disposal", Device: a.id, Expected: "verifies against the trust bundle alone", OK: ok && v.Wiped && v.Revoked > 0, Observed: saw,
+		Ledger: d.place(ctx, "events", "retire.disposed", a.id),
+	})
+}
+
+// bundle reads the product's trust bundle from the ledger.
+func (d *demo) bundle(ctx context.Context) (wire.Bundle, error) {
+	p := d.place(ctx, "control", "bundle.published", productID)
+	if p == nil {
+		return wire.Bundle{}, errors.New("no trust bundle in the ledger")
+	}
+	e, err := d.people["admin"].Entry(ctx, p.Log, p.Index)
+	if err != nil {
+		return wire.Bundle{}, err
+	}
+	return wire.VerifyBundle(nil, e.Fact.Data)
+}
+
+// verify recomputes the whole ledger.
+func (d *demo) verify(ctx context.Context) error {
+	d.say("\nThe ledger, recomputed by code that shares nothing with the writer")
+	time.Sleep(2 * time.Second)                                                                                    // so that what happened last is published too
+	out, err := output(exec.CommandContext(ctx, d.bin.hallmark, "log", "verify", "--dir", d.layout.Dir, "--json")) //nolint:gosec // our own program
+	var reports []struct {
+		Origin string `json:"origin"`
+		Size   uint64 `json:"size"`
+	}
+	if err == nil {
+		err = json.Unmarshal([]byte(out), &reports)
+	}
+	saw := ""
+	for _, r := range reports {
+		saw += fmt.Sprintf("%s: %d entries verify; ", r.Origin, r.Size)
+	}
+	return d.step(Step{Step: "ledger", Expected: "both logs verify", OK: err == nil && len(reports) == 2, Observed: observed(err, strings.TrimSuffix(saw, "; "))})
+}

@@ -1,0 +1,233 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/internal/keys/soft"
+	"github.com/hallmark-iot/hallmark/internal/server"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// freePort finds a port nobody has. Somebody could take it before we do; then serve says so.
+func freePort(ctx context.Context) (string, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// instance makes and starts a server, and gives its people their tokens.
+func (d *demo) instance(ctx context.Context) error {
+	d.say("\nThe maker: an instance, three approvers of whom two must agree, their keys offline")
+	d.layout = server.Layout{Dir: filepath.Join(d.dir, "server")}
+	api, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	devices, err := freePort(ctx)
+	if err != nil {
+		return err
+	}
+	init := exec.CommandContext(ctx, d.bin.hallmark, "init", "--dir", d.layout.Dir, "--oem", oemID, "--product", productID, //nolint:gosec // our own program
+		"--hardware", hardware, "--api", api, "--devices", devices, "--poll-ms", "400", "--attest-s", "3", "--allow-virtual",
+		"--kdf-iterations", "1000")
+	init.Env = append(os.Environ(), "HALLMARK_PASSPHRASE="+d.pass)
+	if _, err := output(init); err != nil {
+		return err
+	}
+	if err := d.startServer(ctx); err != nil {
+		return err
+	}
+	if d.offline, err = soft.Open(d.layout.Offline(), d.pass); err != nil {
+		return err
+	}
+	token, err := os.ReadFile(d.layout.AdminToken())
+	if err != nil {
+		return err
+	}
+	d.people["admin"] = client.New(d.console, strings.TrimSpace(string(token)), nil)
+	for name, roles := range map[string][]access.Role{
+		"rita": {access.ReleaseManager}, "alice": {access.ReleaseManager}, "bob": {access.ReleaseManager}, "frank": {access.Factory, access.ReleaseManager},
+		"olga": {access.Operator, access.Viewer}, "sam": {access.Security}, "rene": {access.Viewer}, "mallory": {access.Viewer},
+	} {
+		secret, err := d.people["admin"].Token(ctx, httpapi.TokenSpec{
+			Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseToken, Seconds: 24 * 3600,
+		})
+		if err != nil {
+			return err
+		}
+		d.people[name] = d.people["admin"].As(secret)
+	}
+	e, err := d.people["admin"].Entry(ctx, "control", 0)
+	return d.step(Step{
+		Step: "instance", Expected: "both logs begun and witnessed", OK: err == nil,
+		Observed: observed(err, fmt.Sprintf("serving, control log of %d entries witnessed by %d", e.Proof.Size, len(e.Proof.Cosignatures))),
+		Ledger:   &Place{"control", 0},
+	})
+}
+
+func observed(err error, text string) string {
+	if err != nil {
+		return err.Error()
+	}
+	return text
+}
+
+// startServer starts `hallmark serve` and waits until it listens.
+func (d *demo) startServer(ctx context.Context) error {
+	log, err := os.OpenFile(filepath.Join(d.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer log.Close()
+	d.serve = exec.Command(d.bin.hallmark, "serve", "--dir", d.layout.Dir) //nolint:gosec,noctx // our own program; stopAll ends it
+	d.serve.Env = append(os.Environ(), "HALLMARK_PASSPHRASE="+d.pass)
+	d.serve.Stderr = log
+	out, err := d.serve.StdoutPipe()
+	if err != nil {
+		return err
+	}
+	if err := d.serve.Start(); err != nil {
+		return err
+	}
+	sc := bufio.NewScanner(out)
+	for sc.Scan() {
+		if a, ok := strings.CutPrefix(sc.Text(), "console and API"); ok {
+			d.console = strings.TrimSpace(a)
+		}
+		if a, ok := strings.CutPrefix(sc.Text(), "devices"); ok {
+			d.devURL = strings.TrimSpace(a)
+			return nil
+		}
+	}
+	err = d.serve.Wait()
+	d.serve = nil
+	return errors.Join(fmt.Errorf("the server ended: see %s", log.Name()), err)
+}
+
+// approver signs with a person's offline key.
+func (d *demo) approver(name string) (crypto.Signer, error) {
+	return d.offline.Signer("approver-" + name)
+}
+
+// threshold signs a payload as the named people.
+func (d *demo) threshold(typ wire.Type, payload []byte, names ...string) ([]byte, error) {
+	var env []byte
+	for i, n := range names {
+		k, err := d.approver(n)
+		if err != nil {
+			return nil, err
+		}
+		if i == 0 {
+			env, err = wire.NewThreshold(typ, payload, k)
+		} else {
+			env, err = wire.AddSignature(typ, env, k)
+		}
+		if err != nil {
+			return nil, err
+		}
+	}
+	return env, nil
+}
+
+// publish takes a version from bytes to a published release: rita proposes, alice and bob approve with their offline keys.
+func (d *demo) publish(ctx context.Context, version string, counter uint32, back ...string) error {
+	image := d.images[version]
+	rita := d.people["rita"]
+	digest, err := rita.Upload(ctx, productID, "app-"+version, strings.NewReader(string(image)))
+	if err != nil {
+		return err
+	}
+	c := release.Component{Name: "app", Kind: wire.KindData, Version: version, Artifact: digest, Health: wire.HealthNone}
+	if executable(image) {
+		c.Kind, c.Health = wire.KindExec, wire.HealthAlive
+		if d.own(version) {
+			c.Health = wire.HealthSocket
+		}
+	}
+	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: []release.Component{c}}
+	for _, b := range back {
+		sum, err := hex.DecodeString(d.releases[b])
+		if err != nil {
+			return err
+		}
+		spec.RollbackTo = append(spec.RollbackTo, sum)
+	}
+	r, err := rita.Propose(ctx, spec)
+	if err != nil {
+		return err
+	}
+	for i, name := range []string{"alice", "bob"} {
+		if i == 1 {
+			if _, err := d.people["rita"].Publish(ctx, r.Digest); err == nil {
+				return errors.New("the server published a release with one approval")
+			}
+		}
+		env, err := d.threshold(wire.TypeRelease, r.Payload, name)
+		if err != nil {
+			return err
+		}
+		if _, err := d.people[name].Approve(ctx, r.Digest, env); err != nil {
+			return err
+		}
+	}
+	d.releases[version] = r.Digest
+	if _, err = rita.Publish(ctx, r.Digest); err != nil {
+		return err
+	}
+	return d.step(Step{
+		Step: "release " + version, Expected: "published with 2 of 3 approvals, not with 1", OK: true,
+		Observed: fmt.Sprintf("published %s…, security counter %d, approved by alice and bob", r.Digest[:12], counter),
+		Ledger:   d.place(ctx, "control", "release.published", productID, r.Digest),
+	})
+}
+
+func (d *demo) firstRelease(ctx context.Context) error {
+	d.say("\nBefore birth: version %s is approved", v1)
+	return d.publish(ctx, v1, 1)
+}
+
+// place finds the newest entry of a kind about a subject in a log.
+func (d *demo) place(ctx context.Context, log, kind string, subjects ...string) *Place {
+	var at *Place
+	wait(ctx, 5*time.Second, func() (bool, string) {
+		at = d.find(ctx, log, kind, subjects)
+		return at != nil, ""
+	})
+	return at
+}
+
+func (d *demo) find(ctx context.Context, log, kind string, subjects []string) *Place {
+	e, err := d.people["admin"].Entry(ctx, log, 0)
+	if err != nil {
+		return nil
+	}
+	for i := e.Proof.Size; i > 0 && i+400 > e.Proof.Size; i-- {
+		x, err := d.people["admin"].Entry(ctx, log, i-1)
+		if err != nil {
+			return nil
+		}
+		for _, s := range subjects {
+			if x.Fact.Kind == kind && strings.Contains(x.Fact.Subject, s) {
+				return &Place{log, i - 1}
+			}
+		}
+	}
+	return nil
+}

@@ -1,0 +1,348 @@
+package demo
+
+import (
+	"bufio"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"path/filepath"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/internal/keys/soft"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func roles(names ...string) []access.Role {
+	out := make([]access.Role, 0, len(names))
+	for _, n := range names {
+		out = append(out, access.Role(n))
+	}
+	return out
+}
+
+// thief has the server's database and online keys: he can have anything logged and witnessed, and any directive signed. What he
+// has not is an offline key.
+type thief struct {
+	d         *demo
+	db        *store.DB
+	reader    *ledger.Reader
+	directive crypto.Signer
+}
+
+func (d *demo) breakIn(ctx context.Context) (*thief, error) {
+	keys, err := soft.Open(d.layout.Keys(), d.pass)
+	if err != nil {
+		return nil, err
+	}
+	k, err := keys.Signer("directive")
+	if err != nil {
+		return nil, err
+	}
+	db, err := sqlite.Open(ctx, d.layout.Database())
+	if err != nil {
+		return nil, err
+	}
+	return &thief{d: d, db: db, reader: ledger.NewReader(db), directive: k}, nil
+}
+
+// log has a fact logged and witnessed, by the server's own sequencer and witnesses.
+func (t *thief) log(ctx context.Context, kind ledger.Kind, data []byte) (wire.Logged, error) {
+	f := ledger.New(ledger.Control, kind, time.Now(), "person:rita", productID, nil, data)
+	if err := t.db.Write(ctx, func(tx *store.Tx) error { return tx.Append(f) }); err != nil {
+		return wire.Logged{}, err
+	}
+	var out wire.Logged
+	var last error
+	ok, _ := wait(ctx, 15*time.Second, func() (bool, string) {
+		out, last = t.reader.Logged(ctx, f.UID)
+		return last == nil, ""
+	})
+	if !ok {
+		return wire.Logged{}, fmt.Errorf("the thief's fact is not witnessed: %w", last)
+	}
+	return out, nil
+}
+
+// published is a release that the maker really published, with its proof.
+func (t *thief) published(ctx context.Context, version string) (wire.Logged, error) {
+	p := t.d.place(ctx, "control", "release.published", t.d.releases[version])
+	if p == nil {
+		p = t.d.place(ctx, "control", "release.published", productID+"-"+version)
+	}
+	if p == nil {
+		return wire.Logged{}, fmt.Errorf("release %s is not in the log", version)
+	}
+	return t.reader.Prove(ctx, ledger.Ref{Log: ledger.Control, Index: p.Index})
+}
+
+// forge makes a delivery for one device: everything an online thief can make is right.
+func (t *thief) forge(ctx context.Context, a *device, act wire.Act, product string, digest []byte, rel *wire.Logged) ([]byte, error) {
+	nonce, err := a.ask(ctx, "nonce", nil)
+	if err != nil {
+		return nil, err
+	}
+	status, err := a.ask(ctx, "status", nil)
+	if err != nil {
+		return nil, err
+	}
+	set, err := wire.SetOf([]string{a.id})
+	if err != nil {
+		return nil, err
+	}
+	now := uint64(time.Now().Unix())
+	payload, err := wire.EncodeCommand(wire.Command{
+		ID: "forged-" + rand.Text()[:8], Product: product, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
+	})
+	if err != nil {
+		return nil, err
+	}
+	env, err := wire.Sign1(wire.TypeCommand, payload, t.directive)
+	if err != nil {
+		return nil, err
+	}
+	logged, err := t.log(ctx, ledger.KindCommandIssued, env)
+	if err != nil {
+		return nil, err
+	}
+	member, err := wire.MembershipOf([]string{a.id}, a.id)
+	if err != nil {
+		return nil, err
+	}
+	sum := sha256.Sum256(payload)
+	dir, err := wire.EncodeDirective(wire.Directive{
+		Device: a.id, Counter: status.Status.Counter + 1, Nonce: nonce.Nonce, Act: act, Command: sum[:], Issued: now, Expires: now + 120,
+	})
+	if err != nil {
+		return nil, err
+	}
+	signed, err := wire.Sign1(wire.TypeDirective, dir, t.directive)
+	if err != nil {
+		return nil, err
+	}
+	return wire.EncodeDelivery(wire.Delivery{Directive: signed, Command: logged, Member: member, Release: rel})
+}
+
+// answer is what a device says on its local socket.
+type answer struct {
+	Status *struct {
+		Counter uint64 `json:"counter"`
+		Version string `json:"version"`
+	} `json:"status"`
+	Nonce   []byte `json:"nonce"`
+	Outcome string `json:"outcome"`
+	Code    string `json:"code"`
+	Text    string `json:"text"`
+	Error   string `json:"error"`
+}
+
+// ask talks to the running device as somebody beside it would.
+func (a *device) ask(ctx context.Context, op string, delivery []byte) (answer, error) {
+	var out answer
+	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	defer cancel()
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(a.dir, "local.sock"))
+	if err != nil {
+		return out, err
+	}
+	defer conn.Close()
+	if end, ok := ctx.Deadline(); ok {
+		if err := conn.SetDeadline(end); err != nil {
+			return out, err
+		}
+	}
+	if err := json.NewEncoder(conn).Encode(map[string]any{"op": op, "delivery": delivery}); err != nil {
+		return out, err
+	}
+	line, err := bufio.NewReader(conn).ReadBytes('\n')
+	if err != nil {
+		return out, err
+	}
+	if err := json.Unmarshal(line, &out); err != nil {
+		return out, err
+	}
+	if out.Error != "" {
+		return out, errors.New(out.Error)
+	}
+	return out, nil
+}
+
+// refused delivers, and expects the device to refuse for the given reason.
+func (d *demo) refused(ctx context.Context, name string, a *device, delivery []byte, codes ...string) error {
+	r, err := a.ask(ctx, "deliver", delivery)
+	if err != nil {
+		return err
+	}
+	ok := false
+	for _, c := range codes {
+		ok = ok || r.Outcome == "refused" && r.Code == c
+	}
+	return d.step(Step{
+		Step: name, Device: a.id, Expected: "refused by the device: " + codes[0], OK: ok,
+		Observed: fmt.Sprintf("%s by the device: %s: %s", r.Outcome, r.Code, r.Text), Ledger: d.place(ctx, "events", "device.refused", a.id),
+	})
+}
+
+// attacks are made with everything the server has.
+func (d *demo) attacks(ctx context.Context) (err error) {
+	d.say("\nFive attacks, by a thief who has the server's database and all its online keys")
+	t, err := d.breakIn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.db.Close()) }()
+	a := d.agents[2]
+	for _, attack := range []func(context.Context, *thief, *device) error{d.oneSignature, d.notLogged, d.older, d.otherProduct, d.replay} {
+		if err := attack(ctx, t, a); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// craft makes a release manifest of the attacker's own.
+func (d *demo) craft(product string, signers ...string) (env, digest []byte, err error) {
+	sum := sha256.Sum256([]byte("evil"))
+	payload, err := wire.EncodeRelease(wire.Release{
+		ID: "evil", Product: product, Hardware: []string{hardware}, Model: wire.ModelBlob, Version: "9.9.9", Counter: 9, Created: 1,
+		Components: []wire.Component{{Name: "app", Kind: wire.KindExec, Version: "9.9.9", Size: 4, Digest: sum[:], Health: wire.HealthAlive}},
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	env, err = d.threshold(wire.TypeRelease, payload, signers...)
+	dg := wire.ReleaseDigest(payload)
+	return env, dg[:], err
+}
+
+func (d *demo) oneSignature(ctx context.Context, t *thief, a *device) error {
+	env, digest, err := d.craft(productID, "alice") // one approver's key was stolen too
+	if err != nil {
+		return err
+	}
+	rel, err := t.log(ctx, ledger.KindReleasePublished, env)
+	if err != nil {
+		return err
+	}
+	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	if err != nil {
+		return err
+	}
+	return d.refused(ctx, "attack: one signature only", a, delivery, "threshold")
+}
+
+func (d *demo) notLogged(ctx context.Context, t *thief, a *device) error {
+	env, digest, err := d.craft(productID, "alice", "bob") // both approvers were deceived; nobody else was to see it
+	if err != nil {
+		return err
+	}
+	rel, err := t.published(ctx, v2)
+	if err != nil {
+		return err
+	}
+	f := ledger.New(ledger.Control, ledger.KindReleasePublished, time.Now(), "person:rita", productID, nil, env)
+	if rel.Entry, err = f.Encode(); err != nil {
+		return err
+	}
+	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	if err != nil {
+		return err
+	}
+	return d.refused(ctx, "attack: release not in the ledger", a, delivery, "not-logged")
+}
+
+func (d *demo) older(ctx context.Context, t *thief, a *device) error {
+	rel, err := t.published(ctx, v1)
+	if err != nil {
+		return err
+	}
+	digest, err := hex.DecodeString(d.releases[v1])
+	if err != nil {
+		return err
+	}
+	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	if err != nil {
+		return err
+	}
+	return d.refused(ctx, "attack: older version", a, delivery, "older-version", "security-counter")
+}
+
+func (d *demo) otherProduct(ctx context.Context, t *thief, a *device) error {
+	env, digest, err := d.craft("toaster", "alice", "bob")
+	if err != nil {
+		return err
+	}
+	rel, err := t.log(ctx, ledger.KindReleasePublished, env)
+	if err != nil {
+		return err
+	}
+	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	if err != nil {
+		return err
+	}
+	return d.refused(ctx, "attack: release for another product", a, delivery, "other-product")
+}
+
+func (d *demo) replay(ctx context.Context, t *thief, a *device) error {
+	delivery, err := t.forge(ctx, a, wire.ActAttest, productID, nil, nil)
+	if err != nil {
+		return err
+	}
+	first, err := a.ask(ctx, "deliver", delivery)
+	if err != nil {
+		return err
+	}
+	if first.Outcome == "refused" {
+		return d.step(Step{Step: "attack: replayed directive", Device: a.id, Expected: "taken the first time", Observed: first.Code + ": " + first.Text})
+	}
+	if _, err := a.ask(ctx, "nonce", nil); err != nil {
+		return err
+	}
+	return d.refused(ctx, "attack: replayed directive", a, delivery, "nonce", "replayed")
+}
+
+// wipeAll orders every device to wipe itself, with the online key alone.
+func (d *demo) wipeAll(ctx context.Context) (err error) {
+	d.say("\nA mass wipe, ordered with the online key alone")
+	_, err = d.people["olga"].Command(ctx, httpapi.CommandRequest{
+		Product: productID, Act: wire.ActWipe, Devices: []string{d.agents[0].id}, Reason: "demo",
+	})
+	if err := d.step(Step{Step: "wipe by API", Expected: "refused by the server", OK: err != nil, Observed: observed(err, "accepted")}); err != nil {
+		return err
+	}
+	t, err := d.breakIn(ctx)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, t.db.Close()) }()
+	no := 0
+	var why string
+	for _, a := range d.agents {
+		delivery, err := t.forge(ctx, a, wire.ActWipe, productID, nil, nil)
+		if err != nil {
+			return err
+		}
+		r, err := a.ask(ctx, "deliver", delivery)
+		if err != nil {
+			return err
+		}
+		if r.Outcome == "refused" && r.Code == "warrant-missing" {
+			no++
+		}
+		why = r.Code + ": " + r.Text
+	}
+	return d.step(Step{
+		Step: "wipe by the thief", Expected: "refused by every device", OK: no == len(d.agents),
+		Observed: fmt.Sprintf("refused by %d of %d devices: %s", no, len(d.agents), why),
+	})
+}
