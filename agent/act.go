@@ -42,8 +42,7 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	plan, err := gate.Judge(a.gateState(), delivery, nonce, now)
 	if err != nil {
 		code, text := gate.Malformed, err.Error()
-		var r *gate.Refusal
-		if errors.As(err, &r) {
+		if r, ok := errors.AsType[*gate.Refusal](err); ok {
 			code, text = r.Code, r.Text
 		}
 		command, act := gate.Peek(delivery)
@@ -120,7 +119,7 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 }
 
 func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, error) {
-	switch p.Act {
+	switch p.Act { //nolint:exhaustive // the others are tasks, and never come here
 	case wire.ActQuarantine:
 		next.Guard = &guard{State: "quarantined", Until: uint64(p.Until.Unix())}
 	case wire.ActDormant:
@@ -288,7 +287,7 @@ func (a *Agent) stopStaging() {
 		return
 	}
 	a.stopWork()
-	<-a.staging
+	<-a.staging //nolint:errcheck // it was told to stop
 	a.staging, a.lastProg = nil, nil
 }
 

@@ -51,22 +51,38 @@ func Profiles() []Profile {
 	idev, ldev := idevid.PolicyIDevID().String(), idevid.PolicyLDevID().String()
 	return []Profile{
 		{Role: Root, Issuer: Root, CA: true, PathLen: 2, KeyUsage: caUse, Why: "the OEM's anchor; offline; outlives what it vouches for"},
-		{Role: Product, Issuer: Root, CA: true, PathLen: 1, KeyUsage: caUse, EKU: client, Policies: []string{idev},
-			Why: "one per product; no expiry because IDevIDs have none (IEEE 802.1AR §8.7)"},
-		{Role: Order, Issuer: Product, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{idev},
-			Why: "one per order and station; its key leaves the house wrapped and is destroyed at close; client use only, so that a thief makes no servers"},
-		{Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{ldev}, Life: 10 * 366 * day,
-			Why: "online; signs what devices use every day"},
-		{Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []string{oidServer, oidOperator}, Life: 10 * 366 * day,
-			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and operators; no device"},
-		{Role: IDevID, Issuer: Order, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{idev},
-			Why: "the identity from the factory (IEEE 802.1AR); may only enrol"},
-		{Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{ldev}, Life: 90 * day,
-			Why: "the working identity; days to weeks, so that forgetting to revoke heals"},
-		{Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{oidServer}, Life: 398 * day,
-			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, Why: "TLS server"},
-		{Role: Operator, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{oidOperator}, Life: 398 * day,
-			Why: "a person or machine that operates; no device identity"},
+		{
+			Role: Product, Issuer: Root, CA: true, PathLen: 1, KeyUsage: caUse, EKU: client, Policies: []string{idev},
+			Why: "one per product; no expiry because IDevIDs have none (IEEE 802.1AR §8.7)",
+		},
+		{
+			Role: Order, Issuer: Product, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{idev},
+			Why: "one per order and station; its key leaves the house wrapped and is destroyed at close; client use only, so that a thief makes no servers",
+		},
+		{
+			Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{ldev}, Life: 10 * 366 * day,
+			Why: "online; signs what devices use every day",
+		},
+		{
+			Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []string{oidServer, oidOperator}, Life: 10 * 366 * day,
+			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and operators; no device",
+		},
+		{
+			Role: IDevID, Issuer: Order, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{idev},
+			Why: "the identity from the factory (IEEE 802.1AR); may only enrol",
+		},
+		{
+			Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{ldev}, Life: 90 * day,
+			Why: "the working identity; days to weeks, so that forgetting to revoke heals",
+		},
+		{
+			Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{oidServer}, Life: 398 * day,
+			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, Why: "TLS server",
+		},
+		{
+			Role: Operator, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{oidOperator}, Life: 398 * day,
+			Why: "a person or machine that operates; no device identity",
+		},
 	}
 }
 

@@ -47,7 +47,8 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg}, nil
 }
 
-func invalid(code, text, remedy string) error  { return fault.New(fault.Invalid, code, text, remedy) }
+func invalid(code, text, remedy string) error { return fault.New(fault.Invalid, code, text, remedy) }
+
 func conflict(code, text, remedy string) error { return fault.New(fault.Conflict, code, text, remedy) }
 
 // Upload stores an artifact of a product and returns its digest and size.

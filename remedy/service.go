@@ -323,7 +323,7 @@ func (s *Service) turn(ctx context.Context, caller access.Caller, c Case, to Pha
 func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error) {
 	if c.Command == "" {
 		if act, ok := actOf(c.Phase); ok {
-			id, err := s.issue(ctx, c, act, c.Since, now)
+			id, err := s.issue(ctx, c, act, c.Since)
 			if err != nil {
 				return c, err
 			}
@@ -342,7 +342,7 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 		}
 	}
 	if !c.Renewing.IsZero() {
-		if _, err := s.issue(ctx, c, wire.ActQuarantine, c.Renewing, now); err != nil {
+		if _, err := s.issue(ctx, c, wire.ActQuarantine, c.Renewing); err != nil {
 			return c, err
 		}
 		c.Renewing, c.Until = time.Time{}, c.Renewing.Add(s.cfg.Policy.TTL)
@@ -371,7 +371,7 @@ func actOf(p Phase) (wire.Act, bool) {
 }
 
 // issue tells the device, unless it was told since the decision: the crash was after the command then.
-func (s *Service) issue(ctx context.Context, c Case, act wire.Act, since, now time.Time) (string, error) {
+func (s *Service) issue(ctx context.Context, c Case, act wire.Act, since time.Time) (string, error) {
 	id, err := s.cfg.Store.IssuedSince(ctx, c.Device, act, since)
 	if err == nil || !errors.Is(err, ErrNotFound) {
 		return id, err

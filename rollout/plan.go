@@ -152,8 +152,10 @@ func planWave(now time.Time, r Rollout, snap []Status) []Decision {
 	limit := rule.Cap(w.Devices)
 	switch {
 	case counts.Failed > limit:
-		return one(Decision{Kind: Halt, Devices: failed, Counts: counts,
-			Reason: fmt.Sprintf("wave %d: %d of %d devices failed, at most %d may", r.Wave, counts.Failed, counts.Devices, limit)})
+		return one(Decision{
+			Kind: Halt, Devices: failed, Counts: counts,
+			Reason: fmt.Sprintf("wave %d: %d of %d devices failed, at most %d may", r.Wave, counts.Failed, counts.Devices, limit),
+		})
 	case counts.Waiting == 0 && counts.Good == 0 && counts.Failed > 0:
 		return one(Decision{Kind: Halt, Devices: failed, Counts: counts, Reason: fmt.Sprintf("wave %d: no device is good", r.Wave)})
 	case counts.Waiting > 0 && !w.SoakFrom.IsZero():

@@ -24,12 +24,11 @@ func manifest() wire.Release { return wire.Release{RollbackTo: [][]byte{good32}}
 
 // piece is a device of the model: how it takes the release is decided before, and the planner cannot know it.
 type piece struct {
-	fate    string
-	wave    int
-	told    time.Time // when it gets its command, if it is still to be had
-	Status  Status
-	backAt  time.Time
-	delayed bool
+	fate   string
+	wave   int
+	told   time.Time // when it gets its command, if it is still to be had
+	Status Status
+	backAt time.Time
 }
 
 // The fates: takes it; refuses; falls back by itself; confirms and is then unhealthy; confirms and its evidence is bad; is never
@@ -50,8 +49,10 @@ type world struct {
 }
 
 func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay func() time.Duration) *world {
-	w := &world{t: t, now: epoch, commands: map[string][]string{}, cancelled: map[string]bool{}, installed: map[string]bool{},
-		sentBack: map[string]bool{}, crash: func() bool { return false }}
+	w := &world{
+		t: t, now: epoch, commands: map[string][]string{}, cancelled: map[string]bool{}, installed: map[string]bool{},
+		sentBack: map[string]bool{}, crash: func() bool { return false },
+	}
 	var fit []Candidate
 	for i := range n {
 		fit = append(fit, Candidate{ID: fmt.Sprintf("d%03d", i), Release: good32})

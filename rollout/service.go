@@ -113,8 +113,7 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 	}
 	r.UID = f.UID
 	err = s.cfg.Store.StartRollout(ctx, r, res.Members, f)
-	var busy *BusyError
-	if errors.As(err, &busy) {
+	if busy, ok := errors.AsType[*BusyError](err); ok {
 		return Rollout{}, Resolved{}, fault.Newf(fault.Conflict, "rollout.busy", "%w: end that one first, or leave the device out", busy)
 	}
 	if err != nil {

@@ -122,7 +122,7 @@ func (s *Spawner) Next(ctx context.Context) (Programmer, error) {
 	for i, w := range s.Command {
 		argv[i] = r.Replace(w)
 	}
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec,noctx // the operator's own command; it ends in Close
+	cmd := exec.Command(argv[0], argv[1:]...) //nolint:noctx // the operator's own command; it ends in Close
 	cmd.Stderr = s.Stderr
 	if err := cmd.Start(); err != nil {
 		return nil, errors.Join(fmt.Errorf("start the device: %w", err), l.Close(), os.RemoveAll(tmp))

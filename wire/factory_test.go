@@ -206,7 +206,10 @@ func FuzzDecodePortFrame(f *testing.F) {
 		{PortKeys, KeyReply{IDevID: []byte{1}, Attest: []byte{2}, Origin: "soft"}},
 		{PortChunk, Chunk{Component: "app", Data: []byte{1}}},
 		{PortReadBack, ReadBack{Components: []NamedDigest{{Name: "a", Digest: d}}, Bundle: d, Release: d, Certificate: d, Params: d}},
-		{PortFuse, FuseRequest{Root: d}}, {PortFused, FuseState{Root: d}}, {PortError, PortFault{Code: "c", Text: "t"}}, {PortDone, nil},
+		{PortFuse, FuseRequest{Root: d}},
+		{PortFused, FuseState{Root: d}},
+		{PortError, PortFault{Code: "c", Text: "t"}},
+		{PortDone, nil},
 	} {
 		b, err := EncodePortFrame(m.kind, m.body)
 		if err != nil {

@@ -274,7 +274,7 @@ func TestChangedBytesDoNotStart(t *testing.T) {
 	golden := born(t, m, v1)
 	slot := mustBoot(t, golden).flash.slots[SlotA]
 	off := place(slot, v1.rel, 0)
-	for i := int64(0); i < 40; i++ {
+	for i := range int64(40) {
 		b, err := golden.Clone()
 		if err != nil {
 			t.Fatal(err)

@@ -199,8 +199,10 @@ func (c *Client) line(as *tls.Certificate) (h *http.Client, idle func()) {
 	if c.c.Transport != nil {
 		rt = c.c.Transport(conf)
 	} else {
-		rt = &http.Transport{TLSClientConfig: conf, MaxConnsPerHost: 1, TLSHandshakeTimeout: 20 * time.Second,
-			MaxResponseHeaderBytes: 32 << 10, DisableCompression: true}
+		rt = &http.Transport{
+			TLSClientConfig: conf, MaxConnsPerHost: 1, TLSHandshakeTimeout: 20 * time.Second,
+			MaxResponseHeaderBytes: 32 << 10, DisableCompression: true,
+		}
 	}
 	h = &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
 		return errors.New("the enrolment server does not redirect")

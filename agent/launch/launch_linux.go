@@ -67,7 +67,7 @@ func Start(code io.Reader, c wire.Component, dir string, out io.Writer) (*Proces
 		return nil, err
 	}
 	p := &Process{component: c, socket: socket, started: time.Now(), done: make(chan struct{})}
-	p.cmd = exec.Command("/proc/self/fd/3", c.Args...) //nolint:gosec,noctx // the sealed image; its life is Stop's, not a context's
+	p.cmd = exec.Command("/proc/self/fd/3", c.Args...) //nolint:noctx // the sealed image; its life is Stop's, not a context's
 	p.cmd.Args[0] = c.Name
 	p.cmd.ExtraFiles = []*os.File{image}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out

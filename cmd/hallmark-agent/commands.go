@@ -55,7 +55,7 @@ func newBoard(_ context.Context, args []string) error {
 }
 
 // factory answers a programming station. A directory without a board gets one, as big as asked for.
-func factory(ctx context.Context, args []string) error {
+func factory(ctx context.Context, args []string) (err error) {
 	f, dir := flags("factory")
 	socket := f.String("socket", "", "the station's unix socket")
 	payload := f.Int64("payload-bytes", 8<<20, "largest release a new board can take")
@@ -73,7 +73,7 @@ func factory(ctx context.Context, args []string) error {
 	if err != nil {
 		return err
 	}
-	defer b.Close()
+	defer func() { err = errors.Join(err, b.Close()) }()
 	uid, err := hex.DecodeString(b.Spec.ChipUID)
 	if err != nil {
 		return fmt.Errorf("chip UID: %w", err)

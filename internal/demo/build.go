@@ -46,7 +46,7 @@ func (d *demo) compile(ctx context.Context, pkg, flags string, cgo bool) (string
 		return "", fmt.Errorf("the programs are not beside this one, and the repository is not here to build them: %w", err)
 	}
 	out := filepath.Join(d.dir, "bin", filepath.Base(pkg)+fmt.Sprintf("-%x", sha256.Sum256([]byte(flags)))[:9])
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+flags, "-o", out, pkg) //nolint:gosec // our own packages
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+flags, "-o", out, pkg)
 	cmd.Dir = strings.TrimSpace(root)
 	cmd.Env = os.Environ()
 	_, err = exec.LookPath("cc")

@@ -117,8 +117,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.wipeAll, d.retire, d.verify,
 	} {
 		if err := chapter(ctx); err != nil {
-			d.end()
-			return err
+			return errors.Join(err, d.end())
 		}
 	}
 	if err := d.end(); err != nil {

@@ -127,11 +127,11 @@ func (d *demo) retire(ctx context.Context) error {
 // dead checks that the board starts no more.
 func (d *demo) dead(ctx context.Context, a *device) error {
 	select {
-	case <-a.ended:
+	case <-a.ended: //nolint:errcheck // how it ended is what inspect tells
 		a.cmd = nil
 	case <-time.After(30 * time.Second):
 	}
-	out, err := exec.CommandContext(ctx, d.bin.agent, "inspect", "--dir", a.dir).CombinedOutput() //nolint:gosec // our own program
+	out, err := exec.CommandContext(ctx, d.bin.agent, "inspect", "--dir", a.dir).CombinedOutput()
 	return d.step(Step{
 		Step: "a retired board", Device: a.id, Expected: "starts no more", OK: err != nil && strings.Contains(string(out), "decommissioned"),
 		Observed: strings.TrimSpace(string(out)),
@@ -181,8 +181,8 @@ func (d *demo) bundle(ctx context.Context) (wire.Bundle, error) {
 // verify recomputes the whole ledger.
 func (d *demo) verify(ctx context.Context) error {
 	d.say("\nThe ledger, recomputed by code that shares nothing with the writer")
-	time.Sleep(2 * time.Second)                                                                                    // so that what happened last is published too
-	out, err := output(exec.CommandContext(ctx, d.bin.hallmark, "log", "verify", "--dir", d.layout.Dir, "--json")) //nolint:gosec // our own program
+	time.Sleep(2 * time.Second) // so that what happened last is published too
+	out, err := output(exec.CommandContext(ctx, d.bin.hallmark, "log", "verify", "--dir", d.layout.Dir, "--json"))
 	var reports []struct {
 		Origin string `json:"origin"`
 		Size   uint64 `json:"size"`
@@ -190,9 +190,9 @@ func (d *demo) verify(ctx context.Context) error {
 	if err == nil {
 		err = json.Unmarshal([]byte(out), &reports)
 	}
-	saw := ""
+	var saw strings.Builder
 	for _, r := range reports {
-		saw += fmt.Sprintf("%s: %d entries verify; ", r.Origin, r.Size)
+		fmt.Fprintf(&saw, "%s: %d entries verify; ", r.Origin, r.Size)
 	}
-	return d.step(Step{Step: "ledger", Expected: "both logs verify", OK: err == nil && len(reports) == 2, Observed: observed(err, strings.TrimSuffix(saw, "; "))})
+	return d.step(Step{Step: "ledger", Expected: "both logs verify", OK: err == nil && len(reports) == 2, Observed: observed(err, strings.TrimSuffix(saw.String(), "; "))})
 }

@@ -37,7 +37,7 @@ func (d *demo) atStation(ctx context.Context, args ...string) (string, error) {
 	if err := w.Close(); err != nil {
 		return "", err
 	}
-	cmd := exec.CommandContext(ctx, d.bin.station, append([]string{"--dir", d.station.dir, "--pin-fd", "3"}, args...)...) //nolint:gosec // our own program
+	cmd := exec.CommandContext(ctx, d.bin.station, append([]string{"--dir", d.station.dir, "--pin-fd", "3"}, args...)...)
 	cmd.ExtraFiles = []*os.File{pin}
 	cmd.Env = append(os.Environ(), d.station.env...)
 	return output(cmd)

@@ -34,7 +34,7 @@ type inspected struct {
 
 func (a *device) inspect(ctx context.Context) (inspected, error) {
 	var f inspected
-	out, err := output(exec.CommandContext(ctx, a.d.bin.agent, "inspect", "--dir", a.dir)) //nolint:gosec // our own program
+	out, err := output(exec.CommandContext(ctx, a.d.bin.agent, "inspect", "--dir", a.dir))
 	if err != nil {
 		return f, err
 	}
@@ -48,7 +48,7 @@ func (a *device) on() error {
 		return err
 	}
 	defer log.Close()
-	a.cmd = exec.Command(a.d.bin.agent, "run", "--dir", a.dir, "--poll-min", "200ms") //nolint:gosec,noctx // our own program; off ends it
+	a.cmd = exec.Command(a.d.bin.agent, "run", "--dir", a.dir, "--poll-min", "200ms") //nolint:noctx // our own program; off ends it
 	a.cmd.Stderr = log
 	if err := a.cmd.Start(); err != nil {
 		return err
@@ -64,7 +64,7 @@ func (a *device) off() {
 		return
 	}
 	_ = a.cmd.Process.Kill() // it may have ended by itself
-	<-a.ended
+	<-a.ended                //nolint:errcheck // it was killed
 	a.cmd = nil
 }
 

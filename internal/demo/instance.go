@@ -44,14 +44,14 @@ func (d *demo) instance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	init := exec.CommandContext(ctx, d.bin.hallmark, "init", "--dir", d.layout.Dir, "--oem", oemID, "--product", productID, //nolint:gosec // our own program
+	init := exec.CommandContext(ctx, d.bin.hallmark, "init", "--dir", d.layout.Dir, "--oem", oemID, "--product", productID,
 		"--hardware", hardware, "--api", api, "--devices", devices, "--poll-ms", "400", "--attest-s", "3", "--allow-virtual",
 		"--kdf-iterations", "1000")
 	init.Env = append(os.Environ(), "HALLMARK_PASSPHRASE="+d.pass)
 	if _, err := output(init); err != nil {
 		return err
 	}
-	if err := d.startServer(ctx); err != nil {
+	if err := d.startServer(); err != nil {
 		return err
 	}
 	if d.offline, err = soft.Open(d.layout.Offline(), d.pass); err != nil {
@@ -90,13 +90,13 @@ func observed(err error, text string) string {
 }
 
 // startServer starts `hallmark serve` and waits until it listens.
-func (d *demo) startServer(ctx context.Context) error {
+func (d *demo) startServer() error {
 	log, err := os.OpenFile(filepath.Join(d.dir, "server.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	defer log.Close()
-	d.serve = exec.Command(d.bin.hallmark, "serve", "--dir", d.layout.Dir) //nolint:gosec,noctx // our own program; stopAll ends it
+	d.serve = exec.Command(d.bin.hallmark, "serve", "--dir", d.layout.Dir) //nolint:noctx // our own program; stopAll ends it
 	d.serve.Env = append(os.Environ(), "HALLMARK_PASSPHRASE="+d.pass)
 	d.serve.Stderr = log
 	out, err := d.serve.StdoutPipe()

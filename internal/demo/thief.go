@@ -87,7 +87,7 @@ func (t *thief) published(ctx context.Context, version string) (wire.Logged, err
 }
 
 // forge makes a delivery for one device: everything an online thief can make is right.
-func (t *thief) forge(ctx context.Context, a *device, act wire.Act, product string, digest []byte, rel *wire.Logged) ([]byte, error) {
+func (t *thief) forge(ctx context.Context, a *device, act wire.Act, digest []byte, rel *wire.Logged) ([]byte, error) {
 	nonce, err := a.ask(ctx, "nonce", nil)
 	if err != nil {
 		return nil, err
@@ -102,7 +102,7 @@ func (t *thief) forge(ctx context.Context, a *device, act wire.Act, product stri
 	}
 	now := uint64(time.Now().Unix())
 	payload, err := wire.EncodeCommand(wire.Command{
-		ID: "forged-" + rand.Text()[:8], Product: product, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
+		ID: "forged-" + rand.Text()[:8], Product: productID, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
 	})
 	if err != nil {
 		return nil, err
@@ -234,7 +234,7 @@ func (d *demo) oneSignature(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
 	if err != nil {
 		return err
 	}
@@ -254,7 +254,7 @@ func (d *demo) notLogged(ctx context.Context, t *thief, a *device) error {
 	if rel.Entry, err = f.Encode(); err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
 	if err != nil {
 		return err
 	}
@@ -270,7 +270,7 @@ func (d *demo) older(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
 	if err != nil {
 		return err
 	}
@@ -286,7 +286,7 @@ func (d *demo) otherProduct(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, productID, digest, &rel)
+	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
 	if err != nil {
 		return err
 	}
@@ -294,7 +294,7 @@ func (d *demo) otherProduct(ctx context.Context, t *thief, a *device) error {
 }
 
 func (d *demo) replay(ctx context.Context, t *thief, a *device) error {
-	delivery, err := t.forge(ctx, a, wire.ActAttest, productID, nil, nil)
+	delivery, err := t.forge(ctx, a, wire.ActAttest, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -328,7 +328,7 @@ func (d *demo) wipeAll(ctx context.Context) (err error) {
 	no := 0
 	var why string
 	for _, a := range d.agents {
-		delivery, err := t.forge(ctx, a, wire.ActWipe, productID, nil, nil)
+		delivery, err := t.forge(ctx, a, wire.ActWipe, nil, nil)
 		if err != nil {
 			return err
 		}

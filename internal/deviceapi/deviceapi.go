@@ -69,8 +69,7 @@ func (h *handler) on(limit int64, serve func(ctx context.Context, c call) ([]byt
 		}
 		var err error
 		if c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit)); err != nil {
-			var large *http.MaxBytesError
-			if errors.As(err, &large) {
+			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 				http.Error(w, "body too large: at most "+strconv.FormatInt(limit, 10)+" bytes", http.StatusRequestEntityTooLarge)
 			}
 			return // otherwise the device went away
@@ -182,8 +181,7 @@ func parseDigest(s string) (d [32]byte, ok bool) {
 // fail maps faults to statuses. Devices retry on 409, 429 and 5xx, and give up on the rest.
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, device string, err error) {
 	status := http.StatusInternalServerError
-	var f *fault.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		switch f.Kind {
 		case fault.Invalid:
 			status = http.StatusBadRequest

@@ -163,8 +163,7 @@ func (h *handler) text(w http.ResponseWriter, status int, text string) {
 }
 
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
-	var p *onboard.Pending
-	if errors.As(err, &p) {
+	if p, ok := errors.AsType[*onboard.Pending](err); ok {
 		w.Header().Set("Retry-After", strconv.Itoa(int((p.After+time.Second-1)/time.Second)))
 		h.text(w, http.StatusAccepted, p.Error())
 		return
@@ -189,8 +188,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.text(w, status, "internal error")
 		return
 	}
-	var f *fault.Fault
-	if errors.As(err, &f) {
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
 		h.c.Log.InfoContext(r.Context(), "est: refused", "path", r.URL.Path, "code", f.Code, "text", f.Text)
 		h.text(w, status, f.Code+": "+f.Error())
 	}

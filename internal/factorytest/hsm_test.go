@@ -7,7 +7,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rand"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // OAEP with SHA-1 is what SoftHSM has
+	"crypto/sha1"
 	"crypto/x509"
 	"fmt"
 	"io/fs"
@@ -134,7 +134,7 @@ func wrapped(t *testing.T, pub *rsa.PublicKey, key *ecdsa.PrivateKey) (blob, sec
 	if err != nil {
 		t.Fatal(err)
 	}
-	if blob, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, pub, der, nil); err != nil { //nolint:gosec // see above
+	if blob, err = rsa.EncryptOAEP(sha1.New(), rand.Reader, pub, der, nil); err != nil {
 		t.Fatal(err)
 	}
 	secret, err = key.Bytes()

@@ -22,7 +22,8 @@ func (a *api) registerCare(h huma.API) {
 			Product string `query:"product"`
 			Subject string `query:"subject"`
 			Open    bool   `query:"open"`
-		}) (*body[[]monitor.Finding], error) {
+		},
+		) (*body[[]monitor.Finding], error) {
 			fs, err := a.Monitor.List(ctx, callerOf(ctx), monitor.Query{Product: in.Product, Subject: in.Subject, OpenOnly: in.Open})
 			return reply(a, ctx, append([]monitor.Finding{}, fs...), err)
 		})
@@ -45,7 +46,8 @@ func (a *api) registerCare(h huma.API) {
 		func(ctx context.Context, in *struct {
 			ByID
 			Body DisposeRequest
-		}) (*body[retire.Retirement], error) {
+		},
+		) (*body[retire.Retirement], error) {
 			r, err := a.Retire.Dispose(ctx, callerOf(ctx), in.ID, in.Body.How)
 			return reply(a, ctx, r, err)
 		})

@@ -65,7 +65,8 @@ func (a *api) registerDevices(h huma.API) {
 		func(ctx context.Context, in *struct {
 			ByID
 			Body Reason
-		}) (*body[CommandReply], error) {
+		},
+		) (*body[CommandReply], error) {
 			return reply(a, ctx, CommandReply{ID: in.ID}, a.Device.CancelCommand(ctx, callerOf(ctx), in.ID, in.Body.Reason))
 		})
 	huma.Register(h, op("submit-warrant", http.MethodPost, "/warrants", "Log an offline warrant for a fatal act"),

@@ -61,7 +61,8 @@ func (a *api) registerFactory(h huma.API) {
 	huma.Register(h, op("list-orders", http.MethodGet, "/orders", "List orders, newest first"),
 		func(ctx context.Context, in *struct {
 			Product string `query:"product"`
-		}) (*body[[]factory.Order], error) {
+		},
+		) (*body[[]factory.Order], error) {
 			os, err := a.Factory.List(ctx, callerOf(ctx), in.Product)
 			return reply(a, ctx, append([]factory.Order{}, os...), err)
 		})

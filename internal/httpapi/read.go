@@ -63,7 +63,8 @@ func (a *api) registerRead(h huma.API) {
 			State   string `query:"state"`
 			After   string `query:"after"`
 			Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
-		}) (*body[DevicePage], error) {
+		},
+		) (*body[DevicePage], error) {
 			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{Product: in.Product, State: in.State, After: in.After, Limit: in.Limit})
 			if page == nil {
 				page = []fleet.Device{}
@@ -73,7 +74,8 @@ func (a *api) registerRead(h huma.API) {
 	huma.Register(h, op("get-device", http.MethodGet, "/devices/{id}", "Show one device and its history, factory to now"),
 		func(ctx context.Context, in *struct {
 			ID string `path:"id" maxLength:"64"`
-		}) (*body[DeviceDetail], error) {
+		},
+		) (*body[DeviceDetail], error) {
 			d, lines, err := a.Fleet.Device(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, DeviceDetail{Device: d, Timeline: lines}, err)
 		})
@@ -81,7 +83,8 @@ func (a *api) registerRead(h huma.API) {
 		func(ctx context.Context, in *struct {
 			Log   string `path:"log" enum:"control,events"`
 			Index uint64 `path:"index"`
-		}) (*body[Entry], error) {
+		},
+		) (*body[Entry], error) {
 			e, err := a.entry(ctx, callerOf(ctx), ledger.Ref{Log: ledger.Log(in.Log), Index: in.Index})
 			return reply(a, ctx, e, err)
 		})

@@ -85,7 +85,8 @@ func (a *api) registerReleases(h huma.API) {
 	huma.Register(h, op("list-releases", http.MethodGet, "/releases", "List a product's releases"),
 		func(ctx context.Context, in *struct {
 			Product string `query:"product" required:"true"`
-		}) (*body[[]ReleaseView], error) {
+		},
+		) (*body[[]ReleaseView], error) {
 			rs, err := a.Release.List(ctx, callerOf(ctx), in.Product)
 			out := make([]ReleaseView, 0, len(rs))
 			for _, r := range rs {
@@ -99,7 +100,8 @@ func (a *api) registerReleases(h huma.API) {
 		func(ctx context.Context, in *struct {
 			ByDigest
 			Body Envelope
-		}) (*body[ReleaseView], error) {
+		},
+		) (*body[ReleaseView], error) {
 			d, err := in.digest()
 			if err != nil {
 				return nil, a.problem(ctx, err)
@@ -111,7 +113,8 @@ func (a *api) registerReleases(h huma.API) {
 		func(ctx context.Context, in *struct {
 			ByDigest
 			Body Reason
-		}) (*body[ReleaseView], error) {
+		},
+		) (*body[ReleaseView], error) {
 			d, err := in.digest()
 			if err != nil {
 				return nil, a.problem(ctx, err)
@@ -135,7 +138,8 @@ func (a *api) registerRollouts(h huma.API) {
 	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
 		func(ctx context.Context, in *struct {
 			Product string `query:"product"`
-		}) (*body[[]rollout.Rollout], error) {
+		},
+		) (*body[[]rollout.Rollout], error) {
 			rs, err := a.Rollout.List(ctx, callerOf(ctx), in.Product)
 			return reply(a, ctx, append([]rollout.Rollout{}, rs...), err)
 		})

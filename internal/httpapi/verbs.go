@@ -34,7 +34,8 @@ func (a *api) onRollout(h huma.API, name, summary string,
 		func(ctx context.Context, in *struct {
 			ByID
 			Body Reason
-		}) (*body[rollout.Rollout], error) {
+		},
+		) (*body[rollout.Rollout], error) {
 			r, err := verb(ctx, callerOf(ctx), in.ID, in.Body.Reason)
 			return reply(a, ctx, r, err)
 		})

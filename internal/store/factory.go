@@ -64,7 +64,7 @@ func (db *DB) Orders(ctx context.Context, product string) ([]factory.Order, erro
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err is read below
+	defer rows.Close()
 	out := []factory.Order{}
 	for rows.Next() {
 		o, err := scanOrder(rows)

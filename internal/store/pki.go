@@ -85,15 +85,16 @@ func supersede(tx *Tx, c pki.Issued, now, until time.Time) error {
 	if err != nil {
 		return err
 	}
+	defer func() { _ = rows.Close() }() // rows.Err below has what matters
 	var old []pki.Revocation
 	for rows.Next() {
 		r := pki.Revocation{Scope: pki.ScopeCert, Reason: pki.Superseded, At: until.UTC(), By: c.Key}
 		if err := rows.Scan(&r.ID, &r.Issuer, &r.Serial); err != nil {
-			return errors.Join(err, rows.Close())
+			return err
 		}
 		old = append(old, r)
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil { // closed before the next statement
 		return err
 	}
 	for _, r := range old {

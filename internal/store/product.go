@@ -56,7 +56,7 @@ func (db *DB) Products(ctx context.Context) ([]product.Product, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer rows.Close() //nolint:errcheck // rows.Err is read below
+	defer rows.Close()
 	out := []product.Product{}
 	for rows.Next() {
 		var doc string

@@ -41,14 +41,18 @@ func newTwoLogs(t testing.TB, db *store.DB) *twoLogs {
 		logs = append(logs, witness.Log{Origin: "t.example/" + string(log), Key: k.Public()})
 	}
 	var err error
-	if out.w, err = witness.Open(t.Context(), witness.Config{Name: "w.example", Key: newEd(t), Logs: logs,
-		Storage: durable.File{Path: filepath.Join(t.TempDir(), "state")}}); err != nil {
+	if out.w, err = witness.Open(t.Context(), witness.Config{
+		Name: "w.example", Key: newEd(t), Logs: logs,
+		Storage: durable.File{Path: filepath.Join(t.TempDir(), "state")},
+	}); err != nil {
 		t.Fatal(err)
 	}
 	for log, k := range keys {
 		seq := ledger.NewSequencer(db, log, nil, quiet)
-		pub := ledger.NewPublisher(ledger.PublisherConfig{Store: db, Log: log, Origin: out.trust[log].Origin, Key: k,
-			Export: durable.Files{Dir: t.TempDir()}, Witnesses: []ledger.Cosigner{out.w}, Quorum: 1, Logger: quiet, Failpoint: func(string) {}})
+		pub := ledger.NewPublisher(ledger.PublisherConfig{
+			Store: db, Log: log, Origin: out.trust[log].Origin, Key: k,
+			Export: durable.Files{Dir: t.TempDir()}, Witnesses: []ledger.Cosigner{out.w}, Quorum: 1, Logger: quiet, Failpoint: func(string) {},
+		})
 		out.steps = append(out.steps, func() error {
 			for {
 				if n, err := seq.Step(context.Background()); err != nil || n == 0 {
@@ -103,8 +107,10 @@ func newEnding(t *testing.T, n int) *ending {
 	e.logs = newTwoLogs(t, e.db)
 	e.after = &after{s: e.stages, revoked: map[string]int{}, destroyed: map[string]int{}}
 	var err error
-	if e.svc, err = retire.NewService(retire.Config{Store: e.db.Retirements(), Devices: e.devices, Warrants: e.db.Devices(), Revoker: e.after,
-		Keys: e.after, Ledger: e.logs, Guard: e.guard, Now: func() time.Time { return e.now }}); err != nil {
+	if e.svc, err = retire.NewService(retire.Config{
+		Store: e.db.Retirements(), Devices: e.devices, Warrants: e.db.Devices(), Revoker: e.after,
+		Keys: e.after, Ledger: e.logs, Guard: e.guard, Now: func() time.Time { return e.now },
+	}); err != nil {
 		t.Fatal(err)
 	}
 	rel := e.publish("1.0.0")
@@ -145,8 +151,10 @@ func (e *ending) order(act wire.Act, who []int, ids ...string) retire.Order {
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	payload, err := wire.EncodeWarrant(wire.Warrant{ID: "w-" + ids[0][28:] + string(act), Product: "pump", Act: act, Devices: set,
-		Issued: uint64(e.now.Unix()), Expires: uint64(e.now.Add(time.Hour).Unix())})
+	payload, err := wire.EncodeWarrant(wire.Warrant{
+		ID: "w-" + ids[0][28:] + string(act), Product: "pump", Act: act, Devices: set,
+		Issued: uint64(e.now.Unix()), Expires: uint64(e.now.Add(time.Hour).Unix()),
+	})
 	if err != nil {
 		e.t.Fatal(err)
 	}
@@ -164,8 +172,10 @@ func (e *ending) receipt(id string, change func(*wire.Receipt), key ...int) []by
 	if err != nil {
 		e.t.Fatal(err)
 	}
-	rec := wire.Receipt{Device: id, Command: c.Digest[:], Warrant: r.Warrant, Erased: []string{"slot-a", "slot-b"}, Keys: []string{"ldevid"},
-		LogHead: make([]byte, 32), At: uint64(e.now.Unix())}
+	rec := wire.Receipt{
+		Device: id, Command: c.Digest[:], Warrant: r.Warrant, Erased: []string{"slot-a", "slot-b"}, Keys: []string{"ldevid"},
+		LogHead: make([]byte, 32), At: uint64(e.now.Unix()),
+	}
 	change(&rec)
 	payload, err := wire.EncodeReceipt(rec)
 	if err != nil {

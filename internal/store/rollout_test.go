@@ -35,8 +35,10 @@ func (c *crashing) SaveRollout(ctx context.Context, r rollout.Rollout, facts ...
 func rollouts(s *stages) (*rollout.Service, *crashing) {
 	s.t.Helper()
 	st := &crashing{Store: s.db.Rollouts()}
-	r, err := rollout.NewService(rollout.Config{Store: st, Releases: s.releases, Devices: s.devices, Ledger: s.ledger, Guard: s.guard,
-		Now: func() time.Time { return s.now }})
+	r, err := rollout.NewService(rollout.Config{
+		Store: st, Releases: s.releases, Devices: s.devices, Ledger: s.ledger, Guard: s.guard,
+		Now: func() time.Time { return s.now },
+	})
 	if err != nil {
 		s.t.Fatal(err)
 	}
@@ -45,8 +47,10 @@ func rollouts(s *stages) (*rollout.Service, *crashing) {
 
 // twoWaves is a plan of one canary and the rest.
 func twoWaves(id string, rel release.Release) rollout.Spec {
-	return rollout.Spec{ID: id, Product: "pump", Release: rel.Digest[:], Selection: rollout.Selection{All: true}, Canaries: []string{devN(2)},
-		Waves: []rollout.Wave{{Size: 1, Soak: 600, Deadline: 3600}, {Soak: 600, Deadline: 3600, MaxFailures: 1}}}
+	return rollout.Spec{
+		ID: id, Product: "pump", Release: rel.Digest[:], Selection: rollout.Selection{All: true}, Canaries: []string{devN(2)},
+		Waves: []rollout.Wave{{Size: 1, Soak: 600, Deadline: 3600}, {Soak: 600, Deadline: 3600, MaxFailures: 1}},
+	}
 }
 
 type roll struct {

@@ -34,7 +34,6 @@ type stages struct {
 	ledger   *proofs
 	devices  *device.Service
 	releases *release.Service
-	attestor *attest.Service
 	people   []*ecdsa.PrivateKey // hold the release, warrant and root keys
 	role     wire.KeySet
 	keys     map[string]*ecdsa.PrivateKey // attestation keys of the devices
@@ -66,8 +65,10 @@ func person(name string) access.Caller {
 
 func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	t.Helper()
-	s := &stages{t: t, db: storetest.Open(t), dir: t.TempDir(), now: time.Now().UTC().Truncate(time.Second), ledger: &proofs{witnessed: true},
-		keys: map[string]*ecdsa.PrivateKey{}, boots: map[string]uint64{}}
+	s := &stages{
+		t: t, db: storetest.Open(t), dir: t.TempDir(), now: time.Now().UTC().Truncate(time.Second), ledger: &proofs{witnessed: true},
+		keys: map[string]*ecdsa.PrivateKey{}, boots: map[string]uint64{},
+	}
 	var err error
 	if s.guard, err = access.NewGuard(silentAudit{}); err != nil {
 		t.Fatal(err)
@@ -89,8 +90,10 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if s.devices, err = device.NewService(device.Config{Registry: dev, Reports: dev, Commands: dev, Trust: dev, Guard: s.guard,
-		Ledger: s.ledger, Releases: s.releases, Authority: authority, Now: clock}); err != nil {
+	if s.devices, err = device.NewService(device.Config{
+		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Guard: s.guard,
+		Ledger: s.ledger, Releases: s.releases, Authority: authority, Now: clock,
+	}); err != nil {
 		t.Fatal(err)
 	}
 	p := product.Product{ID: "pump", Model: model, Hardware: []string{"A", "B"}}
@@ -205,8 +208,10 @@ func (s *stages) says(id string, rel release.Release, healthy, trial bool, resul
 		s.t.Fatal(err)
 	}
 	s.boots[id]++
-	in := wire.Checkin{Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: s.boots[id], Healthy: healthy, Trial: trial,
-		Release: rel.Digest[:], Version: rel.Manifest.Version, Counter: d.Counter}
+	in := wire.Checkin{
+		Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: s.boots[id], Healthy: healthy, Trial: trial,
+		Release: rel.Digest[:], Version: rel.Manifest.Version, Counter: d.Counter,
+	}
 	seq := d.AckedSeq
 	for cmd, outcome := range results {
 		c, err := s.devices.CommandOf(ctx, access.Internal("test"), cmd)

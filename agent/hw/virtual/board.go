@@ -179,7 +179,7 @@ func Snapshot(dir string) (*Board, error) {
 	if err != nil {
 		return nil, err
 	}
-	defer from.Close()
+	defer func() { _ = from.Close() }() // only read
 	read := func(name string) (ram, error) { return os.ReadFile(filepath.Join(dir, name)) }
 	flash, err := read("flash.bin")
 	if err != nil {

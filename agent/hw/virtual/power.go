@@ -49,7 +49,7 @@ type Power struct {
 func (p *Power) CutAt(n uint64, mode Mode, seed uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.at, p.mode, p.rng = p.ops+n, mode, rand.New(rand.NewPCG(seed, n)) //nolint:gosec // a simulation that must repeat
+	p.at, p.mode, p.rng = p.ops+n, mode, rand.New(rand.NewPCG(seed, n))
 }
 
 // Ops counts the operations so far.
@@ -124,5 +124,5 @@ func (p *Power) arm() {
 	if json.Unmarshal(data, &cut) != nil || os.Remove(path) != nil {
 		return
 	}
-	p.at, p.mode, p.rng = p.ops+1+cut.After, cut.Mode, rand.New(rand.NewPCG(1, cut.After)) //nolint:gosec // a simulation
+	p.at, p.mode, p.rng = p.ops+1+cut.After, cut.Mode, rand.New(rand.NewPCG(1, cut.After))
 }

@@ -6,6 +6,7 @@ package main
 
 import (
 	"bufio"
+	"context"
 	"fmt"
 	"net"
 	"os"
@@ -20,14 +21,13 @@ var (
 )
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "firmware:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "firmware:", serve())
+	os.Exit(1)
 }
 
-func run() error {
-	l, err := net.Listen("unix", os.Getenv("HALLMARK_HEALTH_SOCKET"))
+// serve answers until the socket fails, and says why.
+func serve() error {
+	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", os.Getenv("HALLMARK_HEALTH_SOCKET"))
 	if err != nil {
 		return err
 	}

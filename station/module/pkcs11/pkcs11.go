@@ -172,9 +172,11 @@ func class(c uint) *p11.Attribute         { return attr(p11.CKA_CLASS, c) }
 func labelled(c uint, l string) []*p11.Attribute {
 	return []*p11.Attribute{class(c), attr(p11.CKA_LABEL, l)}
 }
+
 func labels(oem string) (wrap, content string) {
 	return "hallmark-wrap-" + oem, "hallmark-content-" + oem
 }
+
 func oaepSHA1() *p11.OAEPParams {
 	return p11.NewOAEPParams(p11.CKM_SHA_1, p11.CKG_MGF1_SHA1, p11.CKZ_DATA_SPECIFIED, nil)
 }
