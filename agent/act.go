@@ -48,6 +48,10 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 		command, act := gate.Peek(delivery)
 		return a.refused(command, act, nil, string(code), text)
 	}
+	if t := a.m.Task; t != nil && bytes.Equal(t.Command, plan.CommandDigest[:]) {
+		// Told again of what is under way: the power failed before the server could hear of it. The task goes on.
+		return wire.Result{Command: t.Command, Act: t.Act}, local(a.save(accept(a.m, plan)))
+	}
 	if a.busy(plan.Act) {
 		return a.refused(plan.CommandDigest[:], plan.Act, &plan, codeBusy, "another act is under way: "+string(a.m.Task.Act))
 	}
