@@ -157,17 +157,23 @@ func (s *Service) AddCA(ctx context.Context, caller access.Caller, ca *x509.Cert
 	return s.addCA(ctx, caller, ca)
 }
 
+// addCA verifies, then stores, then trusts: what is believed in memory is in the store and in the ledger.
 func (s *Service) addCA(ctx context.Context, caller access.Caller, ca *x509.Certificate) error {
 	role, err := RoleOf(ca)
 	if err != nil {
 		return err
 	}
-	if err := s.c.Trust.AddCA(ca); err != nil {
+	path, err := s.c.Trust.check(ca)
+	if err != nil {
 		return err
 	}
 	ski := hex.EncodeToString(ca.SubjectKeyId)
-	return s.c.Store.AddCA(ctx, CA{SKI: ski, Role: role, DER: ca.Raw},
-		ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, ca.Raw))
+	if err := s.c.Store.AddCA(ctx, CA{SKI: ski, Role: role, DER: ca.Raw},
+		ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, ca.Raw)); err != nil {
+		return err
+	}
+	s.c.Trust.add(path)
+	return nil
 }
 
 // RevokeCert revokes one certificate that this service issued, named by its CertKey.

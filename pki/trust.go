@@ -68,20 +68,36 @@ func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, erro
 
 // AddCA adds a CA whose issuer is known already.
 func (t *Trust) AddCA(ca *x509.Certificate) error {
+	path, err := t.check(ca)
+	if err != nil {
+		return err
+	}
+	t.add(path)
+	return nil
+}
+
+// check verifies a CA whose issuer is known already and gives its path to the root; it believes nothing yet. A key that is known
+// under another name is refused: device certificates find their CA by its key, and the two would be mixed up.
+func (t *Trust) check(ca *x509.Certificate) ([]*x509.Certificate, error) {
 	pool := x509.NewCertPool()
 	t.mu.RLock()
+	known := t.cas[string(ca.SubjectKeyId)]
 	for _, p := range t.cas {
 		pool.AddCert(p[0])
 	}
 	t.mu.RUnlock()
-	path, err := t.path(ca, pool, ca.NotBefore)
-	if err != nil {
-		return err
+	if known != nil && (!bytes.Equal(known[0].RawSubject, ca.RawSubject) || !bytes.Equal(known[0].RawIssuer, ca.RawIssuer)) {
+		return nil, fault.New(fault.Conflict, "ca.key-taken", fmt.Sprintf("the key of CA %q is that of CA %q already", ca.Subject, known[0].Subject),
+			"make a key of its own for each CA")
 	}
+	return t.path(ca, pool, ca.NotBefore)
+}
+
+// add believes a CA by the path that check gave.
+func (t *Trust) add(path []*x509.Certificate) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	t.cas[string(ca.SubjectKeyId)] = path
-	return nil
+	t.cas[string(path[0].SubjectKeyId)] = path
 }
 
 // path checks that ca is a CA of this hierarchy, each under the right kind, at the moment at.

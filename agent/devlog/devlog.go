@@ -61,6 +61,11 @@ func Open(r hw.Region, device string, origin [32]byte, epoch uint64, now time.Ti
 	if err != nil {
 		return nil, fmt.Errorf("device log: %w", err)
 	}
+	if !found && damage == "" { // a head from the start: that none is found later is then damage, never a cut
+		if err := l.writeSlot(l.slot); err != nil {
+			return nil, fmt.Errorf("device log: %w", err)
+		}
+	}
 	if damage != "" {
 		if err := l.append(wire.LogEvent{Epoch: epoch, At: uint64(now.Unix()), Kind: KindDamaged, Data: []byte(damage)}); err != nil {
 			return nil, err

@@ -86,6 +86,7 @@ type demo struct {
 	images   map[string][]byte // firmware by version
 	releases map[string]string // digest (hex) by version
 	steps    []Step
+	told     map[string]uint64 // by kind and subjects: the index that was told last, so that the next is newer
 }
 
 // ErrFailed says that a step did not do what it should.
@@ -100,7 +101,7 @@ func Run(ctx context.Context, o Options) (err error) {
 		return errors.New("--firmware and --firmware-next belong together")
 	}
 	d := &demo{
-		o: o, pass: "demo", began: time.Now(), people: map[string]*client.Client{}, images: map[string][]byte{}, releases: map[string]string{},
+		o: o, pass: "demo", began: time.Now(), people: map[string]*client.Client{}, told: map[string]uint64{}, images: map[string][]byte{}, releases: map[string]string{},
 	}
 	if d.dir = o.Dir; d.dir == "" {
 		if d.dir, err = os.MkdirTemp("", "hallmark-demo-"); err != nil {

@@ -105,7 +105,7 @@ func (d *demo) retire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.people["olga"].Retire(ctx, retire.Order{Product: productID, Devices: []string{a.id}, Reason: "end of life", Warrant: env}); err != nil {
+	if _, err := d.people["sam"].Retire(ctx, retire.Order{Product: productID, Devices: []string{a.id}, Reason: "end of life", Warrant: env}); err != nil {
 		return err
 	}
 	ok, saw := wait(ctx, 90*time.Second, func() (bool, string) {
@@ -140,7 +140,7 @@ func (d *demo) dead(ctx context.Context, a *device) error {
 
 // disposed takes the proof of disposal and checks it with nothing but the trust bundle.
 func (d *demo) disposed(ctx context.Context, a *device) error {
-	if _, err := d.people["olga"].Dispose(ctx, a.id, "recycled"); err != nil {
+	if _, err := d.people["sam"].Dispose(ctx, a.id, "recycled"); err != nil {
 		return err
 	}
 	bundle, err := d.bundle(ctx)

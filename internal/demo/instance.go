@@ -64,7 +64,7 @@ func (d *demo) instance(ctx context.Context) error {
 	d.people["admin"] = client.New(d.console, strings.TrimSpace(string(token)), nil)
 	for name, roles := range map[string][]access.Role{
 		"rita": {access.ReleaseManager}, "alice": {access.ReleaseManager}, "bob": {access.ReleaseManager}, "frank": {access.Factory, access.ReleaseManager},
-		"olga": {access.Operator, access.Viewer}, "sam": {access.Security}, "rene": {access.Viewer}, "mallory": {access.Viewer},
+		"olga": {access.Operator, access.Viewer}, "sam": {access.Security, access.Viewer}, "rene": {access.Viewer}, "mallory": {access.Viewer},
 	} {
 		secret, err := d.people["admin"].Token(ctx, httpapi.TokenSpec{
 			Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseToken, Seconds: 24 * 3600,
@@ -194,7 +194,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 	return d.step(Step{
 		Step: "release " + version, Expected: "published with 2 of 3 approvals, not with 1", OK: true,
 		Observed: fmt.Sprintf("published %s…, security counter %d, approved by alice and bob", r.Digest[:12], counter),
-		Ledger:   d.place(ctx, "control", "release.published", productID, r.Digest),
+		Ledger:   d.place(ctx, "control", "release.published", r.Digest),
 	})
 }
 
@@ -206,10 +206,15 @@ func (d *demo) firstRelease(ctx context.Context) error {
 // place finds the newest entry of a kind about a subject in a log.
 func (d *demo) place(ctx context.Context, log, kind string, subjects ...string) *Place {
 	var at *Place
+	key := kind + " " + strings.Join(subjects, " ")
+	last, told := d.told[key]
 	wait(ctx, 5*time.Second, func() (bool, string) {
 		at = d.find(ctx, log, kind, subjects)
-		return at != nil, ""
+		return at != nil && (!told || at.Index > last), ""
 	})
+	if at != nil {
+		d.told[key] = at.Index
+	}
 	return at
 }
 
