@@ -186,6 +186,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 		a.log.Info("delivery", "act", r.Act, "outcome", r.Outcome, "code", r.Code, "text", r.Text)
 		wait = a.c.PollMin // report at once
 	}
+	if a.silent() {
+		return a.c.PollMin, nil // its end has begun: nothing else is said, and the key to say it with may be gone
+	}
 	if len(reply.Challenge) > 0 {
 		if err := a.attest(ctx, reply.Challenge); err != nil {
 			return 0, err

@@ -61,6 +61,15 @@ type Query struct {
 	Limit   int
 }
 
+// FactQuery selects facts of a log that have their place in it, newest first. Empty fields select everything.
+type FactQuery struct {
+	Log     string
+	Subject string
+	Kind    string
+	Before  uint64 // only entries with a smaller index; 0: from the newest
+	Limit   int
+}
+
 // Summary counts the fleet.
 type Summary struct {
 	Total    int            `json:"total"`
@@ -78,6 +87,7 @@ type Reader interface {
 	FleetDevices(ctx context.Context, q Query) ([]Device, error)
 	FleetDevice(ctx context.Context, id string) (Detail, error)
 	FleetTimeline(ctx context.Context, id string, limit int) ([]Line, error)
+	FleetFacts(ctx context.Context, q FactQuery) ([]Line, error)
 }
 
 // Service authorises reading.
@@ -137,4 +147,21 @@ func (s *Service) Device(ctx context.Context, caller access.Caller, id string) (
 	}
 	lines, err := s.reader.FleetTimeline(ctx, id, MaxTimeline)
 	return d, lines, err
+}
+
+// Facts searches a log. more says that there are older ones than the last of the page.
+func (s *Service) Facts(ctx context.Context, caller access.Caller, q FactQuery) (page []Line, more bool, err error) {
+	if err := s.guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: q.Log}); err != nil {
+		return nil, false, err
+	}
+	if q.Limit <= 0 || q.Limit > MaxPage {
+		q.Limit = MaxPage
+	}
+	limit := q.Limit
+	q.Limit++
+	page, err = s.reader.FleetFacts(ctx, q)
+	if len(page) > limit {
+		return page[:limit], true, err
+	}
+	return page, false, err
 }

@@ -109,10 +109,13 @@ func (m *Manager) fuses() error {
 
 func (m *Manager) identity() (err error) {
 	m.rep.Identity, err = m.flash.LoadIdentity()
-	if errors.Is(err, nvm.ErrEmpty) {
-		return fmt.Errorf("%w: it was not made in a factory yet: %w", ErrDead, err)
+	if !errors.Is(err, nvm.ErrEmpty) {
+		return err
 	}
-	return err
+	if c, cerr := m.flash.loadControl(); cerr == nil && c.Wiping { // a cut came before the life cycle was burned
+		return errors.Join(fmt.Errorf("%w: it is decommissioned", ErrDead), m.End())
+	}
+	return fmt.Errorf("%w: it was not made in a factory yet: %w", ErrDead, err)
 }
 
 // rom checks the trust bundle: its first root is in the fuses, and a version below the counter is not believed any more.

@@ -382,10 +382,10 @@ func checkSane(t *testing.T, after string, b *virtual.Board) {
 	}
 }
 
+// The power fails in every operation of the wipe and of the end: nothing starts after it has begun, and it goes on to the end.
 func TestPowerCutAtEveryWriteOfTheEnd(t *testing.T) {
 	m := newMaker(t)
-	v1 := m.release(t, "1.0.0", 1, nil)
-	golden := born(t, m, v1)
+	golden := born(t, m, m.release(t, "1.0.0", 1, nil))
 	end := func(b *virtual.Board) error {
 		mgr, err := boot(b)
 		if err != nil {
@@ -394,7 +394,7 @@ func TestPowerCutAtEveryWriteOfTheEnd(t *testing.T) {
 		if _, err := mgr.Erase(); err != nil {
 			return err
 		}
-		return mgr.flash.control.Wipe()
+		return mgr.End()
 	}
 	whole, err := golden.Clone()
 	if err != nil {
@@ -403,22 +403,30 @@ func TestPowerCutAtEveryWriteOfTheEnd(t *testing.T) {
 	if err := end(whole); err != nil {
 		t.Fatal(err)
 	}
-	for n := uint64(1); n < whole.Power.Ops(); n++ {
-		b, err := golden.Clone()
-		if err != nil {
-			t.Fatal(err)
-		}
-		b.Power.CutAt(n, virtual.Random, n)
-		if err := end(b); err != nil && !errors.Is(err, hw.ErrPowerCut) {
-			t.Fatalf("cut %d: %v", n, err)
-		}
-		mgr := mustBoot(t, b)
-		names, err := mgr.Erase()
-		if err != nil || len(names) != 2 {
-			t.Fatalf("cut %d: the wipe does not go on: %v", n, err)
-		}
-		if got := mustBoot(t, b); running(got) != "recovery" {
-			t.Fatalf("cut %d: %s starts after the wipe", n, running(got))
+	for n := uint64(2); n <= whole.Power.Ops(); n++ { // the first is the count of starts
+		for _, mode := range []virtual.Mode{virtual.Before, virtual.Random} {
+			b, err := golden.Clone()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Power.CutAt(n, mode, n)
+			if err := end(b); err != nil && !errors.Is(err, hw.ErrPowerCut) {
+				t.Fatalf("cut %d: %v", n, err)
+			}
+			for range 3 { // begin again until it is over
+				if err = end(b); errors.Is(err, ErrDead) {
+					break
+				}
+				if err != nil {
+					t.Fatalf("cut %d %s: the end does not go on: %v", n, mode, err)
+				}
+			}
+			if _, err := boot(b); !errors.Is(err, ErrDead) {
+				t.Fatalf("cut %d %s: it starts after its end: %v", n, mode, err)
+			}
+			if life, err := b.Fuses.Lifecycle(); err != nil || life != hw.Decommissioned {
+				t.Fatalf("cut %d %s: life cycle %s, %v", n, mode, life, err)
+			}
 		}
 	}
 }

@@ -86,6 +86,9 @@ func Decide(s State, d wire.Delivery, nonce []byte, now time.Time) (Plan, error)
 		r = checkBundle(s, d, &p, now)
 	case wire.NeedsWarrant(p.Act):
 		r = checkWarrant(s, d, &p, now)
+		if r == nil && p.Act != wire.ActWipe && p.Act != wire.ActUnlock {
+			r = refuse(UnknownAct, "act %q", p.Act)
+		}
 	case wire.ClassOf(p.Act) == wire.Guarded:
 		r = checkGuarded(&p, now)
 	case p.Act == wire.ActConfigure:

@@ -45,7 +45,7 @@ func (d *Device) Stop() {
 func (m *Machine) Device(o Options) (*Device, error) {
 	r := m.boot.Report()
 	spki, err := m.attestKey()
-	if err != nil {
+	if err != nil && !errors.Is(err, hw.ErrNoKey) { // after its wipe the key is gone, and the log has begun long ago
 		return nil, err
 	}
 	log, err := devlog.Open(m.boot.Flash().LogRegion(), r.Identity.Device, wire.LogOrigin(r.Identity.Device, spki), r.BootCount, time.Now())

@@ -14,6 +14,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 
@@ -172,6 +173,22 @@ func (c *Client) AllDevices(ctx context.Context, productID string) ([]fleet.Devi
 // Device shows one device.
 func (c *Client) Device(ctx context.Context, id string) (httpapi.DeviceDetail, error) {
 	return get[httpapi.DeviceDetail](ctx, c, "/devices/"+url.PathEscape(id))
+}
+
+// Facts searches a log, newest first.
+func (c *Client) Facts(ctx context.Context, q fleet.FactQuery) (httpapi.FactPage, error) {
+	v := url.Values{}
+	for k, s := range map[string]string{"subject": q.Subject, "kind": q.Kind} {
+		if s != "" {
+			v.Set(k, s)
+		}
+	}
+	for k, n := range map[string]uint64{"before": q.Before, "limit": uint64(max(q.Limit, 0))} {
+		if n > 0 {
+			v.Set(k, strconv.FormatUint(n, 10))
+		}
+	}
+	return get[httpapi.FactPage](ctx, c, "/log/"+url.PathEscape(q.Log)+"/facts?"+v.Encode())
 }
 
 // Entry gives an entry of a log with its proof.

@@ -50,6 +50,8 @@ func (reader) FleetTimeline(context.Context, string, int) ([]fleet.Line, error) 
 	}, nil
 }
 
+func (reader) FleetFacts(context.Context, fleet.FactQuery) ([]fleet.Line, error) { return nil, nil }
+
 type sessions struct{}
 
 func (sessions) Begin(_ context.Context, token string) (string, time.Time, error) {

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
@@ -194,7 +195,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 	return d.step(Step{
 		Step: "release " + version, Expected: "published with 2 of 3 approvals, not with 1", OK: true,
 		Observed: fmt.Sprintf("published %s…, security counter %d, approved by alice and bob", r.Digest[:12], counter),
-		Ledger:   d.place(ctx, "control", "release.published", r.Digest),
+		Ledger:   d.place(ctx, "control", "release.published", spec.ID),
 	})
 }
 
@@ -203,36 +204,20 @@ func (d *demo) firstRelease(ctx context.Context) error {
 	return d.publish(ctx, v1, 1)
 }
 
-// place finds the newest entry of a kind about a subject in a log.
-func (d *demo) place(ctx context.Context, log, kind string, subjects ...string) *Place {
+// place finds the newest entry of a kind about a subject in a log; when one was told before, a newer one.
+func (d *demo) place(ctx context.Context, log, kind, subject string) *Place {
 	var at *Place
-	key := kind + " " + strings.Join(subjects, " ")
+	key := kind + " " + subject
 	last, told := d.told[key]
 	wait(ctx, 5*time.Second, func() (bool, string) {
-		at = d.find(ctx, log, kind, subjects)
+		p, err := d.people["admin"].Facts(ctx, fleet.FactQuery{Log: log, Kind: kind, Subject: subject, Limit: 1})
+		if err == nil && len(p.Facts) == 1 {
+			at = &Place{log, *p.Facts[0].Index}
+		}
 		return at != nil && (!told || at.Index > last), ""
 	})
 	if at != nil {
 		d.told[key] = at.Index
 	}
 	return at
-}
-
-func (d *demo) find(ctx context.Context, log, kind string, subjects []string) *Place {
-	e, err := d.people["admin"].Entry(ctx, log, 0)
-	if err != nil {
-		return nil
-	}
-	for i := e.Proof.Size; i > 0 && i+400 > e.Proof.Size; i-- {
-		x, err := d.people["admin"].Entry(ctx, log, i-1)
-		if err != nil {
-			return nil
-		}
-		for _, s := range subjects {
-			if x.Fact.Kind == kind && strings.Contains(x.Fact.Subject, s) {
-				return &Place{log, i - 1}
-			}
-		}
-	}
-	return nil
 }

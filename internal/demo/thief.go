@@ -76,10 +76,8 @@ func (t *thief) log(ctx context.Context, kind ledger.Kind, data []byte) (wire.Lo
 
 // published is a release that the maker really published, with its proof.
 func (t *thief) published(ctx context.Context, version string) (wire.Logged, error) {
-	p := t.d.place(ctx, "control", "release.published", t.d.releases[version])
-	if p == nil {
-		p = t.d.place(ctx, "control", "release.published", productID+"-"+version)
-	}
+	delete(t.d.told, "release.published "+productID+"-"+version) // told when it was published
+	p := t.d.place(ctx, "control", "release.published", productID+"-"+version)
 	if p == nil {
 		return wire.Logged{}, fmt.Errorf("release %s is not in the log", version)
 	}

@@ -28,6 +28,12 @@ type DeviceDetail struct {
 	Timeline []fleet.Line `json:"timeline"`
 }
 
+// FactPage is a page of a search in a log, newest first.
+type FactPage struct {
+	Facts  []fleet.Line `json:"facts"`
+	Before *uint64      `json:"before,omitempty" doc:"give it as 'before' for the next, older page; absent on the last"`
+}
+
 // Entry is one fact of a log with its proof.
 type Entry struct {
 	Log   string     `json:"log"`
@@ -87,6 +93,27 @@ func (a *api) registerRead(h huma.API) {
 		) (*body[Entry], error) {
 			e, err := a.entry(ctx, callerOf(ctx), ledger.Ref{Log: ledger.Log(in.Log), Index: in.Index})
 			return reply(a, ctx, e, err)
+		})
+	huma.Register(h, op("list-facts", http.MethodGet, "/log/{log}/facts", "Search a log, newest first"),
+		func(ctx context.Context, in *struct {
+			Log     string `path:"log" enum:"control,events"`
+			Subject string `query:"subject" maxLength:"256" doc:"whom the fact is about, exactly: a device, an order, a release, …"`
+			Kind    string `query:"kind" maxLength:"64" doc:"e.g. release.published"`
+			Before  uint64 `query:"before" doc:"only entries with a smaller index"`
+			Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+		},
+		) (*body[FactPage], error) {
+			page, more, err := a.Fleet.Facts(ctx, callerOf(ctx), fleet.FactQuery{
+				Log: in.Log, Subject: in.Subject, Kind: in.Kind, Before: in.Before, Limit: in.Limit,
+			})
+			out := FactPage{Facts: page}
+			if page == nil {
+				out.Facts = []fleet.Line{}
+			}
+			if more {
+				out.Before = page[len(page)-1].Index
+			}
+			return reply(a, ctx, out, err)
 		})
 	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
 		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {

@@ -119,28 +119,50 @@ func (db *DB) FleetDevice(ctx context.Context, id string) (fleet.Detail, error) 
 
 // FleetTimeline implements fleet.Reader: the facts about the device itself, and the commands it was named in.
 func (db *DB) FleetTimeline(ctx context.Context, id string, limit int) ([]fleet.Line, error) {
-	return collect(ctx, db, func(row scanner) (fleet.Line, error) {
-		var l fleet.Line
-		var at int64
-		var idx sql.NullInt64
-		var data []byte
-		if err := row.Scan(&l.Log, &idx, &l.Kind, &l.Subject, &at, &data); err != nil {
-			return l, err
-		}
-		l.At = Time(at)
-		if idx.Valid {
-			i := uint64(idx.Int64)
-			l.Index = &i
-		}
-		f, err := wire.DecodeFact(data)
-		if err != nil {
-			return l, fmt.Errorf("%s entry %d: %w", l.Log, idx.Int64, err)
-		}
-		l.Actor, l.Text = f.Actor, fleet.Describe(ledger.Kind(f.Kind), f.Data)
-		return l, nil
-	}, `SELECT log, idx, kind, subject, at, data FROM (
+	return collect(ctx, db, scanLine, `SELECT log, idx, kind, subject, at, data FROM (
 			SELECT * FROM entry WHERE subject = $1
 			UNION
 			SELECT e.* FROM command_device cd JOIN command c ON c.id = cd.command_id JOIN entry e ON e.uid = c.uid WHERE cd.device_id = $1
 		) ORDER BY at, id LIMIT $2`, id, limit)
+}
+
+// FleetFacts implements fleet.Reader.
+func (db *DB) FleetFacts(ctx context.Context, q fleet.FactQuery) ([]fleet.Line, error) {
+	query, args := `SELECT log, idx, kind, subject, at, data FROM entry WHERE log = $1 AND idx IS NOT NULL`, []any{q.Log}
+	and := func(condition string, value any) {
+		args = append(args, value)
+		query += fmt.Sprintf(condition, len(args))
+	}
+	if q.Subject != "" {
+		and(` AND subject = $%d`, q.Subject)
+	}
+	if q.Kind != "" {
+		and(` AND kind = $%d`, q.Kind)
+	}
+	if q.Before > 0 {
+		and(` AND idx < $%d`, q.Before)
+	}
+	and(` ORDER BY idx DESC LIMIT $%d`, q.Limit)
+	return collect(ctx, db, scanLine, query, args...)
+}
+
+func scanLine(row scanner) (fleet.Line, error) {
+	var l fleet.Line
+	var at int64
+	var idx sql.NullInt64
+	var data []byte
+	if err := row.Scan(&l.Log, &idx, &l.Kind, &l.Subject, &at, &data); err != nil {
+		return l, err
+	}
+	l.At = Time(at)
+	if idx.Valid {
+		i := uint64(idx.Int64)
+		l.Index = &i
+	}
+	f, err := wire.DecodeFact(data)
+	if err != nil {
+		return l, fmt.Errorf("%s entry %d: %w", l.Log, idx.Int64, err)
+	}
+	l.Actor, l.Text = f.Actor, fleet.Describe(ledger.Kind(f.Kind), f.Data)
+	return l, nil
 }
