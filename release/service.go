@@ -143,10 +143,29 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	fact := ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)
 	err = s.cfg.Store.PutRelease(ctx, r, fact)
 	if errors.Is(err, ErrExists) {
+		if same, ok := s.proposed(ctx, caller, m); ok {
+			return same, nil
+		}
 		return Release{}, conflict("release.exists", fmt.Sprintf("%s has a release %s or a version %s already", m.Product, m.ID, m.Version),
 			"releases are never changed: give this one another ID and a higher version")
 	}
 	return r, err
+}
+
+// proposed finds the release that the caller proposed with just this manifest before, and never heard the answer.
+func (s *Service) proposed(ctx context.Context, caller access.Caller, m wire.Release) (Release, bool) {
+	all, err := s.cfg.Store.Releases(ctx, m.Product)
+	if err != nil {
+		return Release{}, false
+	}
+	for _, r := range all {
+		m.Created = r.Manifest.Created
+		payload, err := wire.EncodeRelease(m)
+		if err == nil && r.Creator == caller.ID && r.Status == Proposed && wire.ReleaseDigest(payload) == r.Digest {
+			return r, true
+		}
+	}
+	return Release{}, false
 }
 
 func (s *Service) product(ctx context.Context, id string) (Product, error) {
@@ -260,6 +279,9 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	if err != nil {
 		return Release{}, err
 	}
+	if r.Status == Proposed && approved(r, caller, envelope) {
+		return r, nil
+	}
 	if r.Status != Proposed {
 		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
 	}
@@ -289,6 +311,16 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	r.Envelope = merged
 	r.Approvals = append(slices.Clone(r.Approvals), Approval{Caller: caller.ID, Key: hex.EncodeToString(key[:]), At: now})
 	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseApproved, now, caller.ID, r.Manifest.ID, nil, merged))
+}
+
+// approved reports whether this is the very approval that the caller gave before.
+func approved(r Release, caller access.Caller, envelope []byte) bool {
+	payload, signers, err := wire.ThresholdPayload(wire.TypeRelease, envelope)
+	if err != nil || wire.ReleaseDigest(payload) != r.Digest || len(signers) != 1 {
+		return false
+	}
+	key := hex.EncodeToString(signers[0][:])
+	return slices.ContainsFunc(r.Approvals, func(a Approval) bool { return a.Caller == caller.ID && a.Key == key })
 }
 
 // newSigner finds the one key of role whose valid signature the envelope adds to the release.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 	"sync"
 	"time"
 
@@ -77,6 +78,9 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, spec Spec) (
 	r := Rollout{Spec: spec, Phase: Created, By: caller.ID, Created: now, UID: f.UID, Rev: 1}
 	err = s.cfg.Store.PutRollout(ctx, r, f)
 	if errors.Is(err, ErrExists) {
+		if same, err := s.cfg.Store.Rollout(ctx, spec.ID); err == nil && same.By == r.By && same.Phase == Created && reflect.DeepEqual(same.Spec, spec) {
+			return same, nil // the same again, by who did not hear the answer
+		}
 		return Rollout{}, fault.New(fault.Conflict, "rollout.exists", fmt.Sprintf("there is a rollout %q already", spec.ID), "give this one another ID")
 	}
 	return r, err

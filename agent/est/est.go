@@ -16,6 +16,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"mime"
 	"net/http"
 	"net/url"
@@ -36,6 +37,7 @@ type Config struct {
 	Timeout   time.Duration                       // of one call; 0: 30 s
 	Transport func(*tls.Config) http.RoundTripper // nil: HTTP over TCP. Tests put an in-memory line here
 	Now       func() time.Time                    // nil: time.Now
+	Logger    *slog.Logger                        // told at debug level what each call was answered; nil: nobody
 }
 
 // Client asks for certificates. It may be used by several goroutines.
@@ -84,6 +86,9 @@ func New(c Config) (*Client, error) {
 	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
 	}
 	return &Client{c: c, base: "https://" + u.Host + "/.well-known/est/"}, nil
 }
@@ -233,6 +238,7 @@ func (c *Client) call(ctx context.Context, h *http.Client, method, name string, 
 	if len(answer) > maxBody {
 		return nil, fmt.Errorf("%s: answer of more than %d bytes", name, maxBody)
 	}
+	c.c.Logger.Debug("answered", "call", name, "status", resp.StatusCode, "facts", resp.Header.Get("Hallmark-Facts"))
 	after := retryAfter(resp.Header.Get("Retry-After"))
 	text := strings.ToValidUTF8(strings.TrimSpace(string(answer[:min(len(answer), 512)])), "?")
 	switch resp.StatusCode {

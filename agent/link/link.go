@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -29,6 +30,7 @@ type Config struct {
 	Certificate func() (*tls.Certificate, error)    // asked at each handshake, so that a renewal takes effect by itself
 	Timeout     time.Duration                       // of a call other than an artifact; 0: 30 s
 	Transport   func(*tls.Config) http.RoundTripper // nil: HTTP over TCP. Tests put an in-memory line here
+	Logger      *slog.Logger                        // told at debug level what each call was answered; nil: nobody
 }
 
 // Client calls the server. It may be used by several goroutines.
@@ -36,6 +38,7 @@ type Client struct {
 	base    *url.URL
 	http    *http.Client
 	timeout time.Duration
+	log     *slog.Logger
 }
 
 // Status is an answer other than success.
@@ -83,8 +86,11 @@ func New(c Config) (*Client, error) {
 	if timeout == 0 {
 		timeout = 30 * time.Second
 	}
+	if c.Logger == nil {
+		c.Logger = slog.New(slog.DiscardHandler)
+	}
 	return &Client{
-		base: base, timeout: timeout,
+		base: base, timeout: timeout, log: c.Logger,
 		http: &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the device API does not redirect")
 		}},
@@ -189,6 +195,7 @@ func (c *Client) post(ctx context.Context, path, contentType string, body []byte
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
+	c.log.Debug("answered", "call", path, "status", resp.StatusCode, "facts", resp.Header.Get("Hallmark-Facts"))
 	if int64(len(reply)) > limit {
 		return nil, fmt.Errorf("%s: %w: the answer", path, wire.ErrTooLarge)
 	}

@@ -61,7 +61,10 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
 		PollMin: o.PollMin, Once: o.Once, Logger: o.Logger,
-		Enrol: m.enrol, Dial: m.dial,
+		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) { return m.enrol(ctx, e, o.Logger) },
+		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte) (agent.Server, error) {
+			return m.dial(certificate, anchors, o.Logger)
+		},
 	}
 	if programs != nil {
 		c.Program = programs
@@ -90,25 +93,27 @@ func anchors(ders [][]byte) (*x509.CertPool, error) {
 	return pool, nil
 }
 
-func (m *Machine) enrol(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
+func (m *Machine) enrol(ctx context.Context, e agent.Enrolment, log *slog.Logger) ([][]byte, error) {
 	r := m.boot.Report()
 	roots, err := anchors(r.Bundle.Anchors)
 	if err != nil {
 		return nil, err
 	}
-	c, err := est.New(est.Config{Server: r.Identity.Params.Servers.Device, Roots: roots})
+	c, err := est.New(est.Config{Server: r.Identity.Params.Servers.Device, Roots: roots, Logger: log})
 	if err != nil {
 		return nil, err
 	}
 	return c.Enrol(ctx, est.Request{As: e.As, Key: e.Key, Renew: e.Renew})
 }
 
-func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte) (agent.Server, error) {
+func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte, log *slog.Logger) (agent.Server, error) {
 	roots, err := anchors(ders)
 	if err != nil {
 		return nil, err
 	}
-	return link.New(link.Config{Server: m.boot.Report().Identity.Params.Servers.Device, Roots: roots, Certificate: certificate})
+	return link.New(link.Config{
+		Server: m.boot.Report().Identity.Params.Servers.Device, Roots: roots, Certificate: certificate, Logger: log,
+	})
 }
 
 // Stream is the name under which a device's readings are sealed; sampleEvery is how often one is taken.

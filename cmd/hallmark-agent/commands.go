@@ -92,12 +92,14 @@ func run(ctx context.Context, args []string) error {
 	once := f.Bool("once", false, "check in once and stop")
 	pollMin := f.Duration("poll-min", time.Second, "never ask more often")
 	asJSON := f.Bool("log-json", false, "log JSON")
+	level := slog.LevelInfo
+	f.TextVar(&level, "log-level", level, "debug, info, warn or error")
 	if err := parse(f, args, dir); err != nil {
 		return err
 	}
-	var h slog.Handler = slog.NewTextHandler(os.Stderr, nil)
+	var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 	if *asJSON {
-		h = slog.NewJSONHandler(os.Stderr, nil)
+		h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 	}
 	log := slog.New(h)
 	self, err := machine.Self("/proc/self/exe", func(p string) (io.ReadCloser, error) { return os.Open(p) })

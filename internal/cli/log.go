@@ -35,7 +35,7 @@ type TrustFile struct {
 
 func newLog(s streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "log", Short: "Read and verify the ledger", Args: cobra.NoArgs}
-	var dir, url, trust string
+	var dir, url, trust, receipts string
 	var asJSON bool
 	verify := &cobra.Command{
 		Use:   "verify (--dir DATA | --url URL) [--trust FILE]",
@@ -43,6 +43,9 @@ func newLog(s streams) *cobra.Command {
 		Long: `Recomputes both logs from their published files, with code that shares nothing with the writer: every leaf, every tile, the
 root, the log's signature and the witnesses' cosignatures. Prints size, root and counts for each kind of fact. Any mismatch is
 named, and the exit code is 1.
+
+With --receipts, each fact that the server once said was durable (header Hallmark-Facts: "events/" and its UID, one a line) must be
+in its log too.
 
 With --url the keys must come from elsewhere: --trust names a trust.json that you have from a source you trust.`,
 		Args: cobra.NoArgs,
@@ -60,12 +63,21 @@ With --url the keys must come from elsewhere: --trust names a trust.json that yo
 			if url != "" {
 				fetch = urlFetcher(strings.TrimSuffix(url, "/") + "/log")
 			}
-			return verifyLogs(cmd.Context(), s.out, trust, fetch, asJSON)
+			var acknowledged []string
+			if receipts != "" {
+				data, err := os.ReadFile(receipts)
+				if err != nil {
+					return fmt.Errorf("receipts: %w", err)
+				}
+				acknowledged = strings.Fields(strings.ReplaceAll(string(data), ",", "\n"))
+			}
+			return verifyLogs(cmd.Context(), s.out, trust, fetch, acknowledged, asJSON)
 		},
 	}
 	verify.Flags().StringVar(&dir, "dir", "", "data directory of an instance, or a copy of its log/ with trust.json")
 	verify.Flags().StringVar(&url, "url", "", "address of a running instance")
 	verify.Flags().StringVar(&trust, "trust", "", "file with origins, log keys and witness keys (default DIR/log/trust.json)")
+	verify.Flags().StringVar(&receipts, "receipts", "", "file with receipts: their facts must be in the logs")
 	verify.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	cmd.AddCommand(verify)
 	return cmd
@@ -106,7 +118,7 @@ func urlFetcher(base string) func(log string) audit.Fetcher {
 	}
 }
 
-func verifyLogs(ctx context.Context, out io.Writer, trust string, fetch func(log string) audit.Fetcher, asJSON bool) error {
+func verifyLogs(ctx context.Context, out io.Writer, trust string, fetch func(log string) audit.Fetcher, receipts []string, asJSON bool) error {
 	data, err := os.ReadFile(trust)
 	if err != nil {
 		return fmt.Errorf("keys to believe: %w", err)
@@ -116,15 +128,27 @@ func verifyLogs(ctx context.Context, out io.Writer, trust string, fetch func(log
 		return fmt.Errorf("%s is not a trust file (%w); `hallmark init` writes one", trust, err)
 	}
 	var reports []audit.Report
+	inLog := map[string]bool{}
 	for _, l := range t.Logs {
 		r, err := audit.Verify(ctx, audit.Policy{Origin: l.Origin, Key: l.Key, Witnesses: t.Witnesses, Quorum: t.Quorum}, fetch(l.Name))
 		if err != nil {
 			return fmt.Errorf("log %s does NOT verify: %w", l.Name, err)
 		}
 		reports = append(reports, r)
+		for uid := range r.UIDs {
+			inLog[l.Name+"/"+uid] = true
+		}
+	}
+	for i, r := range receipts {
+		if !inLog[r] {
+			return fmt.Errorf("the logs do NOT hold what was acknowledged: receipt %d, %q, names no entry", i+1, r)
+		}
 	}
 	if asJSON {
 		return printJSON(out, reports)
+	}
+	if len(receipts) > 0 {
+		fmt.Fprintf(out, "%d receipts: the logs hold every fact they name\n", len(receipts))
 	}
 	for _, r := range reports {
 		fmt.Fprintf(out, "%s verifies\n  size %d\n  root %s\n  cosigned by %s\n", r.Origin, r.Size, r.Root, strings.Join(r.Cosigned, ", "))

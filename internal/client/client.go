@@ -33,6 +33,7 @@ import (
 type Client struct {
 	base, token string
 	http        *http.Client
+	told        func(facts []string)
 }
 
 // New makes a client of the instance at base, http(s)://host:port, with an access token. tlsConfig may be nil.
@@ -44,7 +45,12 @@ func New(base, token string, tlsConfig *tls.Config) *Client {
 }
 
 // As gives a client of another caller on the same instance.
-func (c *Client) As(token string) *Client { return &Client{base: c.base, token: token, http: c.http} }
+func (c *Client) As(token string) *Client {
+	return &Client{base: c.base, token: token, http: c.http, told: c.told}
+}
+
+// OnFacts has fn told, with each answer, which facts ("events/" and the UID) the server says are durable. It is set before use.
+func (c *Client) OnFacts(fn func(facts []string)) { c.told = fn }
 
 // Problem is what the server answered instead of success (RFC 9457).
 type Problem struct {
@@ -97,6 +103,9 @@ func (c *Client) call(ctx context.Context, method, path, contentType string, in 
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return err
+	}
+	if facts := resp.Header.Get("Hallmark-Facts"); facts != "" && c.told != nil {
+		c.told(strings.Split(facts, ","))
 	}
 	if resp.StatusCode >= 300 {
 		p := &Problem{Status: resp.StatusCode, Title: resp.Status}

@@ -14,6 +14,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,6 +31,9 @@ type Options struct {
 	Firmware, FirmwareNext string // empty: the demo's own program
 	Out                    io.Writer
 	Stay                   func(console string) error // called at the end, with the console's address; nil: end at once
+
+	begun func(*demo) // called when the server serves; tests cut its life, and that of devices, short
+	trace bool        // devices tell in their logs what each call was answered
 }
 
 // Step is one thing that was tried.
@@ -73,7 +77,7 @@ type demo struct {
 	began time.Time
 
 	layout  server.Layout
-	serve   *exec.Cmd
+	serve   running
 	console string
 	devURL  string
 	people  map[string]*client.Client // by name
@@ -86,7 +90,8 @@ type demo struct {
 	images   map[string][]byte // firmware by version
 	releases map[string]string // digest (hex) by version
 	steps    []Step
-	told     map[string]uint64 // by kind and subjects: the index that was told last, so that the next is newer
+	told     map[string]uint64 // by kind and subject: the index that was told last, so that the next is newer
+	last     map[string]uint64 // by log: the highest index that was told
 }
 
 // ErrFailed says that a step did not do what it should.
@@ -101,7 +106,8 @@ func Run(ctx context.Context, o Options) (err error) {
 		return errors.New("--firmware and --firmware-next belong together")
 	}
 	d := &demo{
-		o: o, pass: "demo", began: time.Now(), people: map[string]*client.Client{}, told: map[string]uint64{}, images: map[string][]byte{}, releases: map[string]string{},
+		o: o, pass: "demo", began: time.Now(), people: map[string]*client.Client{}, told: map[string]uint64{}, last: map[string]uint64{},
+		images: map[string][]byte{}, releases: map[string]string{},
 	}
 	if d.dir = o.Dir; d.dir == "" {
 		if d.dir, err = os.MkdirTemp("", "hallmark-demo-"); err != nil {
@@ -195,6 +201,27 @@ func wait(ctx context.Context, limit time.Duration, done func() (bool, string)) 
 		select {
 		case <-ctx.Done():
 		case <-time.After(100 * time.Millisecond):
+		}
+	}
+}
+
+// insist does what may be interrupted, as a person would: when no answer came it is done again, and done is what the server says
+// (by these codes) of something that was done already.
+func insist(ctx context.Context, do func() error, done ...string) error {
+	end := time.Now().Add(30 * time.Second)
+	for again := false; ; again = true {
+		err := do()
+		var p *client.Problem
+		answered := errors.As(err, &p) && p.Status < 500
+		if err == nil || again && answered && slices.Contains(done, client.Code(err)) {
+			return nil
+		}
+		if answered || time.Now().After(end) || ctx.Err() != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+		case <-time.After(200 * time.Millisecond):
 		}
 	}
 }

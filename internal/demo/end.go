@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"path"
 	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -26,9 +28,10 @@ func (d *demo) data(ctx context.Context) error {
 		return err
 	}
 	req := telemetry.ReadRequest{Device: a.id, Stream: "readings", Purpose: "service", KEM: key.KEM().ID(), Key: key.PublicKey().Bytes()}
-	if err := d.people["sam"].GrantStream(ctx, telemetry.Grant{
+	grant := telemetry.Grant{
 		ID: "grant-1", Reader: "person:rene", Product: productID, Stream: "readings", Purpose: "service", Until: time.Now().Add(time.Hour),
-	}); err != nil {
+	}
+	if err := insist(ctx, func() error { return d.people["sam"].GrantStream(ctx, grant) }, "grant.exists"); err != nil {
 		return err
 	}
 	origin, err := d.attestKey(ctx, a)
@@ -54,7 +57,7 @@ func (d *demo) data(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	_, err = d.people["mallory"].ReadStream(ctx, req)
+	err = insist(ctx, func() error { _, err := d.people["mallory"].ReadStream(ctx, req); return err })
 	return d.step(Step{
 		Step: "another reader", Device: a.id, Expected: "refused, and on record", OK: client.Code(err) == "stream.no-grant",
 		Observed: observed(err, "he reads"), Ledger: d.place(ctx, "events", "telemetry.read.decided", a.id),
@@ -67,8 +70,8 @@ func (d *demo) attestKey(ctx context.Context, a *device) (any, error) {
 	if p == nil {
 		return nil, errors.New("the device's production is not in the ledger")
 	}
-	e, err := d.people["admin"].Entry(ctx, p.Log, p.Index)
-	if err != nil {
+	var e httpapi.Entry
+	if err := insist(ctx, func() (err error) { e, err = d.people["admin"].Entry(ctx, p.Log, p.Index); return err }); err != nil {
 		return nil, err
 	}
 	o, err := wire.Parse1(wire.TypeRecord, e.Fact.Data)
@@ -105,7 +108,8 @@ func (d *demo) retire(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if _, err := d.people["sam"].Retire(ctx, retire.Order{Product: productID, Devices: []string{a.id}, Reason: "end of life", Warrant: env}); err != nil {
+	order := retire.Order{Product: productID, Devices: []string{a.id}, Reason: "end of life", Warrant: env}
+	if err := insist(ctx, func() error { _, err := d.people["sam"].Retire(ctx, order); return err }, "retire.exists", "retire.state"); err != nil {
 		return err
 	}
 	ok, saw := wait(ctx, 90*time.Second, func() (bool, string) {
@@ -126,11 +130,7 @@ func (d *demo) retire(ctx context.Context) error {
 
 // dead checks that the board starts no more.
 func (d *demo) dead(ctx context.Context, a *device) error {
-	select {
-	case <-a.ended: //nolint:errcheck // how it ended is what inspect tells
-		a.cmd = nil
-	case <-time.After(30 * time.Second):
-	}
+	a.run.ended(ctx, 30*time.Second) // how it ended is what inspect tells
 	out, err := exec.CommandContext(ctx, d.bin.agent, "inspect", "--dir", a.dir).CombinedOutput()
 	return d.step(Step{
 		Step: "a retired board", Device: a.id, Expected: "starts no more", OK: err != nil && strings.Contains(string(out), "decommissioned"),
@@ -140,7 +140,7 @@ func (d *demo) dead(ctx context.Context, a *device) error {
 
 // disposed takes the proof of disposal and checks it with nothing but the trust bundle.
 func (d *demo) disposed(ctx context.Context, a *device) error {
-	if _, err := d.people["sam"].Dispose(ctx, a.id, "recycled"); err != nil {
+	if err := insist(ctx, func() error { _, err := d.people["sam"].Dispose(ctx, a.id, "recycled"); return err }); err != nil {
 		return err
 	}
 	bundle, err := d.bundle(ctx)
@@ -171,8 +171,8 @@ func (d *demo) bundle(ctx context.Context) (wire.Bundle, error) {
 	if p == nil {
 		return wire.Bundle{}, errors.New("no trust bundle in the ledger")
 	}
-	e, err := d.people["admin"].Entry(ctx, p.Log, p.Index)
-	if err != nil {
+	var e httpapi.Entry
+	if err := insist(ctx, func() (err error) { e, err = d.people["admin"].Entry(ctx, p.Log, p.Index); return err }); err != nil {
 		return wire.Bundle{}, err
 	}
 	return wire.VerifyBundle(nil, e.Fact.Data)
@@ -181,18 +181,26 @@ func (d *demo) bundle(ctx context.Context) (wire.Bundle, error) {
 // verify recomputes the whole ledger.
 func (d *demo) verify(ctx context.Context) error {
 	d.say("\nThe ledger, recomputed by code that shares nothing with the writer")
-	time.Sleep(2 * time.Second) // so that what happened last is published too
-	out, err := output(exec.CommandContext(ctx, d.bin.hallmark, "log", "verify", "--dir", d.layout.Dir, "--json"))
-	var reports []struct {
+	type report struct {
 		Origin string `json:"origin"`
 		Size   uint64 `json:"size"`
 	}
-	if err == nil {
-		err = json.Unmarshal([]byte(out), &reports)
-	}
-	var saw strings.Builder
-	for _, r := range reports {
-		fmt.Fprintf(&saw, "%s: %d entries verify; ", r.Origin, r.Size)
-	}
-	return d.step(Step{Step: "ledger", Expected: "both logs verify", OK: err == nil && len(reports) == 2, Observed: observed(err, strings.TrimSuffix(saw.String(), "; "))})
+	ok, saw := wait(ctx, 20*time.Second, func() (bool, string) {
+		out, err := output(exec.CommandContext(ctx, d.bin.hallmark, "log", "verify", "--dir", d.layout.Dir, "--json"))
+		var reports []report
+		if err == nil {
+			err = json.Unmarshal([]byte(out), &reports)
+		}
+		if err != nil {
+			return false, err.Error()
+		}
+		var saw []string
+		whole := len(reports) == 2
+		for _, r := range reports {
+			saw = append(saw, fmt.Sprintf("%s: %d entries verify", r.Origin, r.Size))
+			whole = whole && r.Size > d.last[path.Base(r.Origin)] // what was told last is published too
+		}
+		return whole, strings.Join(saw, "; ")
+	})
+	return d.step(Step{Step: "ledger", Expected: "both logs verify", OK: ok, Observed: saw})
 }

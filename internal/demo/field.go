@@ -20,8 +20,7 @@ import (
 type device struct {
 	d       *demo
 	id, dir string
-	cmd     *exec.Cmd
-	ended   chan error
+	run     running
 }
 
 // inspected is what `hallmark-agent inspect` prints.
@@ -48,34 +47,20 @@ func (a *device) on() error {
 		return err
 	}
 	defer log.Close()
-	a.cmd = exec.Command(a.d.bin.agent, "run", "--dir", a.dir, "--poll-min", "200ms") //nolint:noctx // our own program; off ends it
-	a.cmd.Stderr = log
-	if err := a.cmd.Start(); err != nil {
-		return err
+	args := []string{"run", "--dir", a.dir, "--poll-min", "200ms"}
+	if a.d.o.trace {
+		args = append(args, "--log-level", "debug")
 	}
-	a.ended = make(chan error, 1)
-	go func(c *exec.Cmd, ended chan<- error) { ended <- c.Wait() }(a.cmd, a.ended)
-	return nil
-}
-
-// off cuts the power for good.
-func (a *device) off() {
-	if a.cmd == nil {
-		return
-	}
-	_ = a.cmd.Process.Kill() // it may have ended by itself
-	<-a.ended                //nolint:errcheck // it was killed
-	a.cmd = nil
+	cmd := exec.Command(a.d.bin.agent, args...) //nolint:noctx // our own program; stop ends it
+	cmd.Stderr = log
+	return a.run.start(cmd)
 }
 
 func (d *demo) stopAll() {
 	for _, a := range d.agents {
-		a.off()
+		a.run.stop(os.Kill)
 	}
-	if d.serve != nil {
-		_ = d.serve.Process.Signal(os.Interrupt)
-		_ = d.serve.Wait() // its exit says nothing the steps have not
-	}
+	d.serve.stop(os.Interrupt)
 }
 
 // seen is a device as the maker sees it.
@@ -143,11 +128,11 @@ func (d *demo) rollout(ctx context.Context, id, version, back string, waves []ro
 		ID: id, Product: productID, Release: digest, Rollback: way, Selection: rollout.Selection{All: true}, Waves: waves, Reason: "demo",
 		Canaries: []string{d.agents[0].id},
 	}
-	if _, err := d.people["olga"].CreateRollout(ctx, spec); err != nil {
+	olga := d.people["olga"]
+	if err := insist(ctx, func() error { _, err := olga.CreateRollout(ctx, spec); return err }); err != nil {
 		return err
 	}
-	_, err = d.people["olga"].StartRollout(ctx, id)
-	return err
+	return insist(ctx, func() error { _, err := olga.StartRollout(ctx, id); return err }, "rollout.phase")
 }
 
 // update rolls version 2 out in waves; one device of the last wave loses power in the middle of a write.
@@ -192,19 +177,10 @@ func (d *demo) update(ctx context.Context) error {
 }
 
 func (d *demo) powerFails(ctx context.Context, a *device) error {
-	var err error
-	select {
-	case err = <-a.ended:
-	case <-time.After(120 * time.Second):
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-	var exit *exec.ExitError
-	cut := errors.As(err, &exit) && exit.ExitCode() == 75
-	if !cut {
+	err, _ := a.run.ended(ctx, 120*time.Second)
+	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 75 {
 		return d.step(Step{Step: "power cut", Device: a.id, Expected: "the power fails while the update is written", Observed: fmt.Sprintf("it did not: %v", err)})
 	}
-	a.cmd = nil
 	f, err := a.inspect(ctx)
 	if err := d.step(Step{
 		Step: "power cut", Device: a.id, Expected: "comes back on " + v1, OK: err == nil && f.Version == v1,

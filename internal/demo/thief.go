@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"net"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -175,18 +176,34 @@ func (a *device) ask(ctx context.Context, op string, delivery []byte) (answer, e
 	return out, nil
 }
 
-// refused delivers, and expects the device to refuse for the given reason.
-func (d *demo) refused(ctx context.Context, name string, a *device, delivery []byte, codes ...string) error {
-	r, err := a.ask(ctx, "deliver", delivery)
+// try has the device judge what make makes; again when the device was switched off between its nonce and the answer.
+func (a *device) try(ctx context.Context, mk func() ([]byte, error)) (answer, error) {
+	var r answer
+	err := insist(ctx, func() error {
+		delivery, err := mk()
+		if err != nil {
+			return err
+		}
+		if r, err = a.ask(ctx, "deliver", delivery); err == nil && r.Outcome == "refused" && r.Code == "nonce" {
+			return errors.New("the device has forgotten the nonce it gave")
+		}
+		return err
+	})
+	return r, err
+}
+
+// refused delivers, and expects the device to refuse for one of the given reasons.
+func (d *demo) refused(ctx context.Context, name string, a *device, mk func() ([]byte, error), codes ...string) error {
+	r, err := a.try(ctx, mk)
 	if err != nil {
 		return err
 	}
-	ok := false
-	for _, c := range codes {
-		ok = ok || r.Outcome == "refused" && r.Code == c
-	}
+	return d.judged(ctx, name, a, r, codes...)
+}
+
+func (d *demo) judged(ctx context.Context, name string, a *device, r answer, codes ...string) error {
 	return d.step(Step{
-		Step: name, Device: a.id, Expected: "refused by the device: " + codes[0], OK: ok,
+		Step: name, Device: a.id, Expected: "refused by the device: " + codes[0], OK: r.Outcome == "refused" && slices.Contains(codes, r.Code),
 		Observed: fmt.Sprintf("%s by the device: %s: %s", r.Outcome, r.Code, r.Text), Ledger: d.place(ctx, "events", "device.refused", a.id),
 	})
 }
@@ -232,11 +249,7 @@ func (d *demo) oneSignature(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
-	if err != nil {
-		return err
-	}
-	return d.refused(ctx, "attack: one signature only", a, delivery, "threshold")
+	return d.refused(ctx, "attack: one signature only", a, func() ([]byte, error) { return t.forge(ctx, a, wire.ActInstall, digest, &rel) }, "threshold")
 }
 
 func (d *demo) notLogged(ctx context.Context, t *thief, a *device) error {
@@ -252,11 +265,7 @@ func (d *demo) notLogged(ctx context.Context, t *thief, a *device) error {
 	if rel.Entry, err = f.Encode(); err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
-	if err != nil {
-		return err
-	}
-	return d.refused(ctx, "attack: release not in the ledger", a, delivery, "not-logged")
+	return d.refused(ctx, "attack: release not in the ledger", a, func() ([]byte, error) { return t.forge(ctx, a, wire.ActInstall, digest, &rel) }, "not-logged")
 }
 
 func (d *demo) older(ctx context.Context, t *thief, a *device) error {
@@ -268,11 +277,7 @@ func (d *demo) older(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
-	if err != nil {
-		return err
-	}
-	return d.refused(ctx, "attack: older version", a, delivery, "older-version", "security-counter")
+	return d.refused(ctx, "attack: older version", a, func() ([]byte, error) { return t.forge(ctx, a, wire.ActInstall, digest, &rel) }, "older-version", "security-counter")
 }
 
 func (d *demo) otherProduct(ctx context.Context, t *thief, a *device) error {
@@ -284,36 +289,41 @@ func (d *demo) otherProduct(ctx context.Context, t *thief, a *device) error {
 	if err != nil {
 		return err
 	}
-	delivery, err := t.forge(ctx, a, wire.ActInstall, digest, &rel)
-	if err != nil {
-		return err
-	}
-	return d.refused(ctx, "attack: release for another product", a, delivery, "other-product")
+	return d.refused(ctx, "attack: release for another product", a, func() ([]byte, error) { return t.forge(ctx, a, wire.ActInstall, digest, &rel) }, "other-product")
 }
 
 func (d *demo) replay(ctx context.Context, t *thief, a *device) error {
-	delivery, err := t.forge(ctx, a, wire.ActAttest, nil, nil)
-	if err != nil {
-		return err
-	}
-	first, err := a.ask(ctx, "deliver", delivery)
+	var delivery []byte
+	first, err := a.try(ctx, func() (_ []byte, err error) {
+		delivery, err = t.forge(ctx, a, wire.ActAttest, nil, nil)
+		return delivery, err
+	})
 	if err != nil {
 		return err
 	}
 	if first.Outcome == "refused" {
 		return d.step(Step{Step: "attack: replayed directive", Device: a.id, Expected: "taken the first time", Observed: first.Code + ": " + first.Text})
 	}
-	if _, err := a.ask(ctx, "nonce", nil); err != nil {
+	var again answer
+	if err := insist(ctx, func() (err error) {
+		if _, err = a.ask(ctx, "nonce", nil); err == nil {
+			again, err = a.ask(ctx, "deliver", delivery)
+		}
+		return err
+	}); err != nil {
 		return err
 	}
-	return d.refused(ctx, "attack: replayed directive", a, delivery, "nonce", "replayed")
+	return d.judged(ctx, "attack: replayed directive", a, again, "nonce", "replayed")
 }
 
 // wipeAll orders every device to wipe itself, with the online key alone.
 func (d *demo) wipeAll(ctx context.Context) (err error) {
 	d.say("\nA mass wipe, ordered with the online key alone")
-	_, err = d.people["olga"].Command(ctx, httpapi.CommandRequest{
-		Product: productID, Act: wire.ActWipe, Devices: []string{d.agents[0].id}, Reason: "demo",
+	err = insist(ctx, func() error {
+		_, err := d.people["olga"].Command(ctx, httpapi.CommandRequest{
+			Product: productID, Act: wire.ActWipe, Devices: []string{d.agents[0].id}, Reason: "demo",
+		})
+		return err
 	})
 	if err := d.step(Step{Step: "wipe by API", Expected: "refused by the server", OK: err != nil, Observed: observed(err, "accepted")}); err != nil {
 		return err
@@ -326,11 +336,7 @@ func (d *demo) wipeAll(ctx context.Context) (err error) {
 	no := 0
 	var why string
 	for _, a := range d.agents {
-		delivery, err := t.forge(ctx, a, wire.ActWipe, nil, nil)
-		if err != nil {
-			return err
-		}
-		r, err := a.ask(ctx, "deliver", delivery)
+		r, err := a.try(ctx, func() ([]byte, error) { return t.forge(ctx, a, wire.ActWipe, nil, nil) })
 		if err != nil {
 			return err
 		}

@@ -115,6 +115,14 @@ func (a *api) registerRead(h huma.API) {
 			}
 			return reply(a, ctx, out, err)
 		})
+	huma.Register(h, op("get-fact", http.MethodGet, "/facts/{uid}", "The fact a receipt names (header Hallmark-Facts), with its inclusion proof"),
+		func(ctx context.Context, in *struct {
+			UID string `path:"uid" pattern:"^[0-9a-f]{32}$"`
+		},
+		) (*body[Entry], error) {
+			e, err := a.fact(ctx, callerOf(ctx), in.UID)
+			return reply(a, ctx, e, err)
+		})
 	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
 		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {
 			s, err := a.Credentials.Issue(ctx, callerOf(ctx), access.Grant{
@@ -144,6 +152,22 @@ func (a *api) entry(ctx context.Context, caller access.Caller, ref ledger.Ref) (
 	}
 	f, err := wire.DecodeFact(l.Entry)
 	return Entry{Log: string(ref.Log), Fact: f, Entry: l.Entry, Proof: l.Proof}, err
+}
+
+// fact finds a fact by its UID; one that has no place yet is to be asked for again.
+func (a *api) fact(ctx context.Context, caller access.Caller, uid string) (Entry, error) {
+	raw, err := hex.DecodeString(uid)
+	if err != nil || len(raw) != 16 {
+		return Entry{}, fault.New(fault.Invalid, "fact.uid", "a fact's UID is 32 hex digits", "")
+	}
+	ref, placed, err := a.Ledger.Locate(ctx, [16]byte(raw))
+	if err != nil {
+		return Entry{}, ledgerFault(err)
+	}
+	if !placed {
+		return Entry{}, fault.New(fault.Unavailable, "fact.pending", "the fact is durable, and has no place in its log yet", "ask again in a second")
+	}
+	return a.entry(ctx, caller, ref)
 }
 
 func parseDigest(s string) ([]byte, error) {

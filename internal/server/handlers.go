@@ -21,11 +21,11 @@ type logAdapter = stdlog.Logger
 // apiHandler serves console, API and the logs' public files.
 func (i *Instance) apiHandler() http.Handler {
 	mux := http.NewServeMux()
-	api := httpapi.Handler(httpapi.Services{
+	api := receipts(httpapi.Handler(httpapi.Services{
 		Guard: i.guard, Credentials: i.credentials, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
 		Remedy: i.remedy, Firmware: firmware(i.db.Devices(), i.release),
-	}, i.credentials, i.log)
+	}, i.credentials, i.log))
 	mux.Handle("/api/v1/", api)
 	mux.Handle("/openapi.json", api)
 	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
@@ -60,7 +60,7 @@ func (i *Instance) logFiles() http.Handler {
 
 // deviceHandler serves devices.
 func (i *Instance) deviceHandler() http.Handler {
-	return deviceapi.Handler(deviceapi.Config{
+	return receipts(deviceapi.Handler(deviceapi.Config{
 		Identify: i.identify,
 		Checkin:  i.device.Checkin,
 		Attest: func(ctx context.Context, caller access.Caller, id string, evidence []byte) (wire.AttestReply, error) {
@@ -76,7 +76,7 @@ func (i *Instance) deviceHandler() http.Handler {
 		},
 		EST:    i.est(),
 		Logger: i.log,
-	})
+	}))
 }
 
 // est is RFC 7030. On the devices' listener it enrols; /cacerts is for everybody, so the other listener has it too.

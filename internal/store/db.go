@@ -12,6 +12,8 @@ import (
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
 )
 
 // maxBatch bounds how many writes share one commit.
@@ -59,6 +61,9 @@ type job struct {
 	ctx  context.Context
 	fn   func(tx *Tx) error
 	done chan error
+
+	receipts *ledger.Receipts // nil: nobody asks
+	facts    []ledger.Receipt // what fn appended, when somebody asks
 }
 
 // ErrClosed is returned by writes after Close.
@@ -105,7 +110,7 @@ func (db *DB) OnAppend(fn func()) {
 // Write runs fn in a transaction and returns when its work is durable. fn runs at most once, in a savepoint of its own: its
 // error undoes its own work only, and is what Write returns. When ctx ends first, whether the work was done is not known.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
-	j := &job{ctx: ctx, fn: fn, done: make(chan error, 1)}
+	j := &job{ctx: ctx, fn: fn, done: make(chan error, 1), receipts: ledger.ReceiptsOf(ctx)}
 	select {
 	case <-db.stopping:
 		return ErrClosed
@@ -179,6 +184,9 @@ func (db *DB) batch(jobs []*job) {
 		tx.appended = false
 	}
 	for i, j := range jobs {
+		if errs[i] == nil && j.receipts != nil {
+			j.receipts.Add(j.facts...)
+		}
 		j.done <- errs[i]
 	}
 	if !tx.appended {

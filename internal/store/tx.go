@@ -62,6 +62,11 @@ func (tx *Tx) run(j *job) error {
 	}
 	tx.saved, tx.facts = false, tx.facts[:0]
 	err := protect(j.fn, tx)
+	if j.receipts != nil {
+		for _, f := range tx.facts {
+			j.facts = append(j.facts, ledger.Receipt{Log: ledger.Log(f.log), UID: f.uid})
+		}
+	}
 	if err == nil && !tx.saved {
 		tx.loose = append(tx.loose, tx.facts...)
 		return nil

@@ -147,7 +147,7 @@ func Open(dir string) (*Board, error) {
 		return nil, fmt.Errorf("board.json in %s: %w", dir, err)
 	}
 	if err := spec.Flash.Check(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("board.json in %s: %w", dir, err)
 	}
 	var parts []*os.File
 	done := func() error {

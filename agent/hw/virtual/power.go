@@ -6,11 +6,15 @@
 package virtual
 
 import (
+	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
@@ -30,7 +34,8 @@ const (
 // Modes lists them.
 func Modes() []Mode { return []Mode{Before, Torn, Random, After} }
 
-// CutFile in a board's directory pulls its plug from outside: {"after": operations, "mode": "torn"}. It is consumed.
+// CutFile in a board's directory pulls its plug from outside: {"after": operations, "mode": "torn"}. It is consumed. One that
+// cannot be read stops the board, untouched: a test that believes it cut the power must not pass without a cut.
 const CutFile = "cut.json"
 
 // Power feeds all parts of a board. Every operation that changes a part counts.
@@ -74,7 +79,9 @@ func (p *Power) do(total int, apply func(which func(i int) bool) error) error {
 	if p.off {
 		return hw.ErrPowerCut
 	}
-	p.arm()
+	if err := p.arm(); err != nil {
+		return err
+	}
 	p.ops++
 	if p.at == 0 || p.ops != p.at {
 		return apply(nil)
@@ -108,21 +115,32 @@ func (p *Power) reading() error {
 }
 
 // arm looks for a hand at the plug.
-func (p *Power) arm() {
+func (p *Power) arm() error {
 	if p.dir == "" || p.at != 0 {
-		return
+		return nil
 	}
 	path := filepath.Join(p.dir, CutFile)
 	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && len(data) == 0 { // nobody is there, or the hand is just reaching out
+		return nil
+	}
 	if err != nil {
-		return // nobody is there
+		return fmt.Errorf("power cut: %w", err)
 	}
 	var cut struct {
 		After uint64 `json:"after"`
 		Mode  Mode   `json:"mode"`
 	}
-	if json.Unmarshal(data, &cut) != nil || os.Remove(path) != nil {
-		return
+	d := json.NewDecoder(bytes.NewReader(data))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&cut); err != nil || !slices.Contains(Modes(), cut.Mode) || d.More() {
+		return fmt.Errorf(`%s: want {"after": operations, "mode": one of %q}: correct it or take it away: %w`, path, Modes(), errors.Join(errCutFile, err))
+	}
+	if err := os.Remove(path); err != nil {
+		return fmt.Errorf("power cut: %w", err)
 	}
 	p.at, p.mode, p.rng = p.ops+1+cut.After, cut.Mode, rand.New(rand.NewPCG(1, cut.After))
+	return nil
 }
+
+var errCutFile = errors.New("not a power cut")
