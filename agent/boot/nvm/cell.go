@@ -126,12 +126,10 @@ func (c *Cell) Save(data []byte) error {
 		}
 		bank, seq = 1-b, h.seq+1
 	}
-	off, sector, page := bank*c.bank, c.r.Sector(), c.r.Page()
-	for n := off / sector; n < (off+c.bank)/sector; n++ {
-		if err := c.r.Erase(n); err != nil {
-			return err
-		}
+	if err := c.erase(bank); err != nil {
+		return err
 	}
+	off, page := bank*c.bank, c.r.Page()
 	if len(data) > 0 {
 		if err := c.r.Program(off+page, pad(data, page)); err != nil {
 			return err
@@ -143,8 +141,29 @@ func (c *Cell) Save(data []byte) error {
 	return c.r.Program(off, pad(append(b, sum[:]...), page))
 }
 
-// Wipe clears the record and reads back that it is gone.
-func (c *Cell) Wipe() error { return c.r.EraseAll() }
+func (c *Cell) erase(bank int64) error {
+	sector := c.r.Sector()
+	for n := bank * c.bank / sector; n < (bank+1)*c.bank/sector; n++ {
+		if err := c.r.Erase(n); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Wipe clears the record and reads back that it is gone. What was replaced goes first: a power cut must not bring it back.
+func (c *Cell) Wipe() error {
+	newest, _, err := c.newest()
+	if err != nil && !errors.Is(err, ErrEmpty) {
+		return err
+	}
+	for _, bank := range []int64{1 - newest, newest} {
+		if err := c.erase(bank); err != nil {
+			return err
+		}
+	}
+	return c.r.Blank(0, c.r.Size())
+}
 
 // pad fills up to a whole page with erased bytes.
 func pad(data []byte, page int64) []byte {
