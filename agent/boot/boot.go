@@ -55,7 +55,7 @@ func Start(board *hw.Board, self [32]byte) (*Manager, error) {
 	if _, err := io.ReadFull(board.Random, m.rep.Seed[:]); err != nil {
 		return nil, fmt.Errorf("boot seed: %w", err)
 	}
-	for _, step := range []func() error{m.count, m.fuses, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
+	for _, step := range []func() error{m.count, m.fuses, m.ended, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
 		if err := step(); err != nil {
 			return nil, err
 		}
@@ -107,15 +107,24 @@ func (m *Manager) fuses() error {
 	return err
 }
 
+// ended completes an end that a power cut broke off, whatever is left by then.
+func (m *Manager) ended() error {
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return fmt.Errorf("%w: %w", ErrDead, err)
+	}
+	if !c.Ending {
+		return nil
+	}
+	return errors.Join(fmt.Errorf("%w: it is decommissioned", ErrDead), m.End())
+}
+
 func (m *Manager) identity() (err error) {
 	m.rep.Identity, err = m.flash.LoadIdentity()
-	if !errors.Is(err, nvm.ErrEmpty) {
-		return err
+	if errors.Is(err, nvm.ErrEmpty) {
+		return fmt.Errorf("%w: it was not made in a factory yet: %w", ErrDead, err)
 	}
-	if c, cerr := m.flash.loadControl(); cerr == nil && c.Wiping { // a cut came before the life cycle was burned
-		return errors.Join(fmt.Errorf("%w: it is decommissioned", ErrDead), m.End())
-	}
-	return fmt.Errorf("%w: it was not made in a factory yet: %w", ErrDead, err)
+	return err
 }
 
 // rom checks the trust bundle: its first root is in the fuses, and a version below the counter is not believed any more.

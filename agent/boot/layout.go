@@ -143,6 +143,7 @@ type control struct {
 	Staged  []byte `cbor:"5,keyasint"` // digest of the whole release in the other slot; empty: none
 	Staging []byte `cbor:"6,keyasint"` // digest of the release being written there
 	Wiping  bool   `cbor:"7,keyasint"` // the end has begun: nothing starts any more
+	Ending  bool   `cbor:"8,keyasint"` // and there is no way back to the agent: what is left is cleared at the next start
 }
 
 func (f *Flash) loadControl() (control, error) {

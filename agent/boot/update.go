@@ -170,8 +170,16 @@ func (m *Manager) Erase() ([]string, error) {
 	return names, nil
 }
 
-// End clears what is left and burns the life cycle. The device never starts again.
+// End clears what is left and burns the life cycle. The device never starts again: broken off, the next start goes on with it.
 func (m *Manager) End() error {
+	c, err := m.flash.loadControl()
+	if err != nil {
+		return err
+	}
+	c.Wiping, c.Ending = true, true
+	if err := m.flash.saveControl(c); err != nil {
+		return err
+	}
 	for _, cell := range []interface{ Wipe() error }{m.flash.memory, m.flash.bundle, m.flash.identity} {
 		if err := cell.Wipe(); err != nil {
 			return err

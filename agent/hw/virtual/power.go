@@ -64,11 +64,11 @@ func (p *Power) Ops() uint64 {
 	return p.ops
 }
 
-// Restore brings the power back: the board starts again.
+// Restore brings the power back: the board starts again. A cut that is still to come still comes.
 func (p *Power) Restore() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.off, p.at = false, 0
+	p.off = false
 }
 
 // do runs one changing operation over total units: apply does the units that which says (nil: all of them), and is called once,
@@ -86,7 +86,7 @@ func (p *Power) do(total int, apply func(which func(i int) bool) error) error {
 	if p.at == 0 || p.ops != p.at {
 		return apply(nil)
 	}
-	p.off = true
+	p.off, p.at = true, 0
 	var err error
 	switch p.mode {
 	case Before:

@@ -223,10 +223,11 @@ func TestFixedFusesAreBurnedOnce(t *testing.T) {
 		if _, err := f.Root(); !errors.Is(err, hw.ErrNotBurned) {
 			t.Errorf("%s: a blank root: %v", kind, err)
 		}
-		for seed := range uint64(8) { // cut again and again in the middle, until one gets through
+		for seed := range uint64(8) { // cut again and again in the middle
 			b.Power.CutAt(seed/2+1, virtual.Random, seed)
-			if err := f.BurnRoot(one); err != nil && !errors.Is(err, hw.ErrPowerCut) {
-				t.Fatal(err)
+			b.Reset() // a start is not what it waits for
+			if err := f.BurnRoot(one); !errors.Is(err, hw.ErrPowerCut) {
+				t.Fatalf("%s: the cut did not come: %v", kind, err)
 			}
 			b.Reset()
 			if d, err := f.Root(); err == nil && d != one {
