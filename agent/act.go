@@ -230,6 +230,8 @@ func (a *Agent) resume(ctx context.Context, now time.Time) error {
 		return a.wipe(t)
 	case phaseSend:
 		return nil
+	case phaseEnd:
+		return a.end()
 	}
 	return a.finish(wire.OutcomeFailed, codeSafety, "the task's phase is unknown: "+t.Phase)
 }

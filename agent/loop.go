@@ -189,6 +189,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if a.silent() {
 		return a.c.PollMin, nil // its end has begun: nothing else is said, and the key to say it with may be gone
 	}
+	if a.server == nil {
+		return a.c.PollMin, nil // the anchors have changed: the rest is said on a new line
+	}
 	if len(reply.Challenge) > 0 {
 		if err := a.attest(ctx, reply.Challenge); err != nil {
 			return 0, err

@@ -36,6 +36,7 @@ const (
 	phaseBundle = "bundle"
 	phaseErase  = "erase"
 	phaseSend   = "send" // wiped; the receipt is on its way
+	phaseEnd    = "end"  // the server has the receipt; what is left is destroyed
 )
 
 // task is an act that takes more than one step.
@@ -116,7 +117,7 @@ func (a *Agent) acked(seq uint64) error {
 // state is the agent's own state, as check-ins say it.
 func (a *Agent) state() string {
 	switch {
-	case a.m.Task != nil && (a.m.Task.Phase == phaseErase || a.m.Task.Phase == phaseSend):
+	case a.m.Task != nil && a.m.Task.Act == wire.ActWipe:
 		return "wiping"
 	case a.m.Guard != nil:
 		return a.m.Guard.State

@@ -16,8 +16,8 @@ import (
 //  1. the intent and the log's last head are recorded
 //  2. everything but the agent's record and the identity is erased and read back
 //  3. the receipt is signed and recorded; then the attestation key is destroyed
-//  4. the receipt is sent until the server has it (finishWipe)
-//  5. the remaining keys and the record are destroyed and the life cycle is burned
+//  4. the receipt is sent until the server has it, and that it has is recorded (finishWipe)
+//  5. the remaining keys and the record are destroyed and the life cycle is burned (end)
 func (a *Agent) wipe(t *task) error {
 	if len(t.LogHead) == 0 {
 		if err := a.record(eventWipe, &t.Cause, "by warrant "+t.Warrant); err != nil {
@@ -81,6 +81,18 @@ func (a *Agent) finishWipe(ctx context.Context) error {
 		}
 	}
 	a.log.Info("the receipt is delivered; destroying the remaining keys")
+	nt := *a.m.Task
+	nt.Phase = phaseEnd
+	next := a.m
+	next.Task = &nt
+	if err := a.save(next); err != nil {
+		return local(err)
+	}
+	return a.end()
+}
+
+// end needs neither server nor keys: a cut in it leaves a device that goes on with it at the next start.
+func (a *Agent) end() error {
 	for _, name := range []string{hw.KeyLDevID, hw.KeyLDevID + "-2", hw.KeyIDevID} {
 		if err := a.c.Keys.Destroy(name); err != nil {
 			return local(err)
@@ -95,5 +107,5 @@ func (a *Agent) finishWipe(ctx context.Context) error {
 // silent reports whether the log is closed: its last head is in the wipe's task, and nothing may follow.
 func (a *Agent) silent() bool {
 	t := a.m.Task
-	return t != nil && (t.Phase == phaseSend || t.Phase == phaseErase && len(t.LogHead) > 0)
+	return t != nil && (t.Phase == phaseSend || t.Phase == phaseEnd || t.Phase == phaseErase && len(t.LogHead) > 0)
 }

@@ -99,6 +99,9 @@ func twinOf(t Twin, in wire.Checkin) Twin {
 	t.Release, t.Version, t.Trial, t.Agent = nilIfEmpty(in.Release), in.Version, in.Trial, in.State
 	t.Healthy, t.Health, t.Bundle = in.Healthy, in.Health, max(t.Bundle, in.Bundle)
 	t.BootCount, t.Accepted = max(t.BootCount, in.BootCount), max(t.Accepted, in.Counter)
+	if in.Healthy && !in.Trial && len(in.Release) > 0 {
+		t.Good = in.Release
+	}
 	if len(in.Reported) > 0 {
 		t.Reported = in.Reported
 	}

@@ -37,6 +37,7 @@ type Twin struct {
 	Release   []byte             `json:"release,omitempty"`  // digest of what runs
 	Version   string             `json:"version,omitempty"`  //
 	Trial     bool               `json:"trial,omitempty"`    // runs, not confirmed
+	Good      []byte             `json:"good,omitempty"`     // digest of what last ran confirmed and in good health
 	Agent     string             `json:"agent,omitempty"`    // the agent's own state: active, quarantined, dormant, recovery
 	Healthy   bool               `json:"healthy,omitempty"`  //
 	Health    string             `json:"health,omitempty"`   // what the program said

@@ -2,7 +2,7 @@
 // itself.
 //
 // Stage 3, field. A contraindicated device is quarantined: a guarded act, which the device itself ends unless it is renewed. It
-// is then re-provisioned, and released when fresh evidence is affirming. Each device has at most one open case; each step of
+// is then re-provisioned, and released when it says that it was made anew and fresh evidence is affirming. Each device has at most one open case; each step of
 // it is a fact with its cause.
 //
 // What it guarantees: one cause opens at most one case, however often it is told; a detector that is wrong about everything
@@ -48,6 +48,9 @@ type Case struct {
 	Until    time.Time  `json:"until,omitzero"`  // when the quarantine lapses unless renewed
 	Renewing time.Time  `json:"renew,omitzero"`  // when a renewal was decided that is not issued yet
 	Release  []byte     `json:"release"`         // of a Remaking: digest
+	Tries    int        `json:"tries,omitempty"` // how often making it anew has failed
+	Remade   time.Time  `json:"remade,omitzero"` // when the device said that it was done: evidence counts from then on
+	Asked    bool       `json:"asked,omitempty"` // it was told to attest after that
 	Closed   time.Time  `json:"closed,omitzero"` //
 	Rev      int64      `json:"-"`               // rises with each change
 }
@@ -64,6 +67,9 @@ type Policy struct {
 func DefaultPolicy() Policy {
 	return Policy{PerHour: 10, TTL: 24 * time.Hour, MaxHold: 30 * 24 * time.Hour, Reprovide: true}
 }
+
+// MaxTries is how often a device is made anew without a person.
+const MaxTries = 3
 
 // Errors of the store.
 var (
@@ -86,8 +92,8 @@ type Store interface {
 	CasesContained(ctx context.Context, product string, since time.Time) (int, error)
 	// IssuedSince finds the device's newest command of the act that was issued no earlier than since; ErrNotFound.
 	IssuedSince(ctx context.Context, device string, act wire.Act, since time.Time) (string, error)
-	// GoodRelease gives what the device may be made anew with: the published release it says it runs, else the product's
-	// newest for its hardware; ErrNotFound.
+	// GoodRelease gives what the device may be made anew with: the published release that it last confirmed in good health, else
+	// the product's newest for its hardware that no rollout was rolled back from; ErrNotFound.
 	GoodRelease(ctx context.Context, device string) ([]byte, error)
 }
 

@@ -171,10 +171,37 @@ func (s *Service) Affirmed(ctx context.Context, caller access.Caller, id string,
 		return nil
 	case c.Phase == Held: // nothing was done to it
 		return s.turn(ctx, caller, c, Closed, &cause, "affirming evidence")
+	case c.Phase == Remaking && (c.Remade.IsZero() || !at.After(c.Remade)):
+		return nil // what it tries may still prove sick: it has not said that it is done
 	case contains(c.Phase):
 		return s.turn(ctx, caller, c, Releasing, &cause, "release: affirming evidence")
 	}
 	return nil
+}
+
+// Remade is told what became of a command to make a device anew. A device that did it is asked for evidence at once; one that
+// failed tries again, MaxTries times.
+func (s *Service) Remade(ctx context.Context, caller access.Caller, id, command string, done bool, cause ledger.Ref, text string) error {
+	if _, err := s.device(ctx, caller, access.DeviceReprovide, id); err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	c, err := s.cfg.Store.Case(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && (c.Phase != Remaking || c.Command != command || !c.Remade.IsZero() || c.Tries >= MaxTries) {
+		return nil // of another time
+	}
+	if err != nil {
+		return err
+	}
+	if !done {
+		if c.Tries++; c.Tries < MaxTries {
+			return s.turn(ctx, caller, c, Remaking, &cause, "re-provision again: "+text)
+		}
+		return s.note(ctx, caller, c, &cause, fmt.Sprintf("given up after %d tries, a person decides: %s", c.Tries, text))
+	}
+	c.Remade = s.cfg.Now().UTC()
+	return s.note(ctx, caller, c, &cause, "made anew: evidence is asked for")
 }
 
 // Released is told when a device says that its quarantine is over: its case closes, or, when nobody released it (its time ran
@@ -296,10 +323,16 @@ func (s *Service) open(ctx context.Context, id string) (Case, error) {
 // turn takes a case to its next phase, durably, and then does what that phase asks for.
 func (s *Service) turn(ctx context.Context, caller access.Caller, c Case, to Phase, cause *ledger.Ref, said string) error {
 	now := s.cfg.Now().UTC()
-	c.Phase, c.Since, c.Command, c.Renewing = to, now, "", time.Time{}
+	c.Phase, c.Since, c.Command, c.Renewing, c.Remade, c.Asked = to, now, "", time.Time{}, time.Time{}, false
 	if to == Closed {
 		c.Closed = now
 	}
+	return s.note(ctx, caller, c, cause, said)
+}
+
+// note makes a decision durable, and then does what the case asks for.
+func (s *Service) note(ctx context.Context, caller access.Caller, c Case, cause *ledger.Ref, said string) error {
+	now := s.cfg.Now().UTC()
 	f, err := fact(now, caller.ID, c, said)
 	if err != nil {
 		return err
@@ -332,6 +365,16 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 				c.Until = c.Since.Add(s.cfg.Policy.TTL)
 			}
 			return s.save(ctx, c)
+		}
+	}
+	if !c.Remade.IsZero() && !c.Asked {
+		if _, err := s.issue(ctx, c, wire.ActAttest, c.Remade); err != nil {
+			return c, err
+		}
+		c.Asked = true
+		var err error
+		if c, err = s.save(ctx, c); err != nil {
+			return c, err
 		}
 	}
 	if renewal(c, s.cfg.Policy, now) {

@@ -26,7 +26,7 @@ const (
 	memorySize   = 132 << 10
 	logSize      = 128 << 10
 	envelopeSize = 64 << 10 // at the start of each slot
-	logSectors   = 4        // at least
+	logSectors   = 5        // at least; devlog needs two for its heads and three for its ring
 )
 
 // Slot is one of the two places a release can be.

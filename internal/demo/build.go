@@ -23,6 +23,9 @@ func (d *demo) build(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if d.o.programs != "" {
+		self = filepath.Join(d.o.programs, "hallmark")
+	}
 	d.bin = binaries{hallmark: self}
 	for _, p := range []struct {
 		to   *string

@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
@@ -32,8 +33,11 @@ type Options struct {
 	Out                    io.Writer
 	Stay                   func(console string) error // called at the end, with the console's address; nil: end at once
 
-	begun func(*demo) // called when the server serves; tests cut its life, and that of devices, short
+	begun  func(*demo) // called when the server serves; tests cut its life, and that of devices, short
+	ending func()      // called before the ledger is verified
 	trace bool        // devices tell in their logs what each call was answered
+
+	programs string // directory of the programs; empty: beside this one
 }
 
 // Step is one thing that was tried.
@@ -87,6 +91,9 @@ type demo struct {
 	order   string
 	agents  []*device
 
+	mu   sync.Mutex
+	live []*device // those that run; guarded by mu
+
 	images   map[string][]byte // firmware by version
 	releases map[string]string // digest (hex) by version
 	steps    []Step
@@ -119,9 +126,9 @@ func Run(ctx context.Context, o Options) (err error) {
 		return err
 	}
 	ctx, cancel := context.WithCancel(ctx)
-	defer func() { cancel(); d.stopAll() }()
+	defer func() { cancel(); err = errors.Join(err, d.quiet(ctx)); d.stopAll() }()
 	for _, chapter := range []func(context.Context) error{
-		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.wipeAll, d.retire, d.verify,
+		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.wipeAll, d.retire, d.quiet, d.verify,
 	} {
 		if err := chapter(ctx); err != nil {
 			return errors.Join(err, d.end())
@@ -136,6 +143,14 @@ func Run(ctx context.Context, o Options) (err error) {
 			return err
 		}
 		return o.Stay(link)
+	}
+	return nil
+}
+
+// quiet ends what tests do to the processes.
+func (d *demo) quiet(context.Context) error {
+	if d.o.ending != nil {
+		d.o.ending()
 	}
 	return nil
 }

@@ -23,23 +23,26 @@ type stationDir struct {
 	env                    []string
 }
 
+// pin is the demo station's; the soft module takes none that is shorter.
+const pin = "12345678"
+
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
 
 // run runs a command of the station; the PIN goes in over a file descriptor.
 func (d *demo) atStation(ctx context.Context, args ...string) (string, error) {
-	pin, w, err := os.Pipe()
+	in, w, err := os.Pipe()
 	if err != nil {
 		return "", err
 	}
-	defer pin.Close()
-	if _, err := w.WriteString("1234\n"); err != nil {
+	defer in.Close()
+	if _, err := w.WriteString(pin + "\n"); err != nil {
 		return "", errors.Join(err, w.Close())
 	}
 	if err := w.Close(); err != nil {
 		return "", err
 	}
 	cmd := exec.CommandContext(ctx, d.bin.station, append([]string{"--dir", d.station.dir, "--pin-fd", "3"}, args...)...)
-	cmd.ExtraFiles = []*os.File{pin}
+	cmd.ExtraFiles = []*os.File{in}
 	cmd.Env = append(os.Environ(), d.station.env...)
 	return output(cmd)
 }
@@ -89,7 +92,7 @@ func (d *demo) initToken(ctx context.Context, tool string) error {
 	}
 	d.station.env = []string{"SOFTHSM2_CONF=" + conf}
 	d.station.keys = "SoftHSM"
-	cmd := exec.CommandContext(ctx, tool, "--init-token", "--free", "--label", "centre-1", "--pin", "1234", "--so-pin", "123456")
+	cmd := exec.CommandContext(ctx, tool, "--init-token", "--free", "--label", "centre-1", "--pin", pin, "--so-pin", "123456")
 	cmd.Env = append(os.Environ(), d.station.env...)
 	_, err := output(cmd)
 	return err
@@ -162,14 +165,14 @@ func (d *demo) placeOrder(ctx context.Context, descriptor, file string) error {
 	if err != nil {
 		return err
 	}
-	pin, err := hex.DecodeString(d.station.fingerprint)
+	fingerprint, err := hex.DecodeString(d.station.fingerprint)
 	if err != nil {
 		return err
 	}
 	n := 0
 	req := httpapi.OrderRequest{
 		Product: productID, Hardware: hardware, Quota: uint32(d.o.Devices), NotAfter: time.Now().Add(24 * time.Hour),
-		Descriptor: desc, StationPin: pin, Release: d.releases[v1],
+		Descriptor: desc, StationPin: fingerprint, Release: d.releases[v1],
 		Params: wire.DeviceParams{
 			Flash:   wire.Flash{Size: 2 * uint64(d.payload()), Erase: 16 << 10, Slots: 2, SlotSize: uint64(d.payload())},
 			Servers: wire.Servers{Device: strings.Replace(d.devURL, "127.0.0.1", "localhost", 1)},

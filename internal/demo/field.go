@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -56,6 +57,19 @@ func (a *device) on() error {
 	return a.run.start(cmd)
 }
 
+// powered are the devices that run, and of which nobody waits to see them end.
+func (d *demo) powered() []*device {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return slices.Clone(d.live)
+}
+
+func (d *demo) setLive(agents ...*device) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.live = slices.Clone(agents)
+}
+
 func (d *demo) stopAll() {
 	for _, a := range d.agents {
 		a.run.stop(os.Kill)
@@ -97,6 +111,7 @@ func (d *demo) field(ctx context.Context) error {
 			return err
 		}
 	}
+	d.setLive(d.agents...)
 	ok, saw := wait(ctx, 90*time.Second, func() (bool, string) {
 		s, err := d.people["olga"].Summary(ctx)
 		return err == nil && s.States["active"] == d.o.Devices && s.Verdicts["affirming"]+s.Verdicts["warning"] == d.o.Devices,
@@ -142,6 +157,7 @@ func (d *demo) update(ctx context.Context) error {
 		return err
 	}
 	victim := d.agents[len(d.agents)-1]
+	d.setLive(d.agents[:len(d.agents)-1]...) // the victim is waited for
 	cut := []byte(`{"after": 700, "mode": "random"}`)
 	if err := os.WriteFile(filepath.Join(victim.dir, "cut.json"), cut, 0o600); err != nil { //nolint:forbidigo // a hand at the plug
 		return err
@@ -157,11 +173,14 @@ func (d *demo) update(ctx context.Context) error {
 	var last rollout.Rollout
 	ok, saw := wait(ctx, 150*time.Second, func() (bool, string) {
 		r, err := d.people["olga"].Rollout(ctx, "update-1")
-		if err == nil && r.Rollout.Wave != last.Wave {
+		if err != nil {
+			return false, err.Error()
+		}
+		if r.Rollout.Wave != last.Wave {
 			d.say("  wave %d of %d: %d devices", r.Rollout.Wave, len(r.Rollout.Waves), r.Rollout.Last.Devices)
 		}
 		last = r.Rollout
-		return err == nil && last.Phase == rollout.Completed, observed(err, fmt.Sprintf("%s, wave %d, %+v", last.Phase, last.Wave, last.Last))
+		return last.Phase == rollout.Completed, observed(err, fmt.Sprintf("%s, wave %d, %+v", last.Phase, last.Wave, last.Last))
 	})
 	if err := d.step(Step{
 		Step: "rollout of " + v2, Expected: "completed: every device booted, attested, healthy", OK: ok, Observed: saw,
@@ -188,7 +207,11 @@ func (d *demo) powerFails(ctx context.Context, a *device) error {
 	}); err != nil {
 		return err
 	}
-	return a.on()
+	if err := a.on(); err != nil {
+		return err
+	}
+	d.setLive(d.agents...)
+	return nil
 }
 
 // badRelease rolls out a release that fails its health check.

@@ -27,13 +27,14 @@ type seen struct {
 func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Caller, seen) error {
 	type r = []func(context.Context, access.Caller, seen) error
 	return map[ledger.Kind]r{
-		ledger.KindDeviceOnboarded:    {i.onboarded},
-		ledger.KindVerdict:            {i.raise, i.activate, i.judged},
-		ledger.KindDeviceRefused:      {i.raise},
-		ledger.KindDeviceUnhealthy:    {i.raise},
-		ledger.KindDeviceInconsistent: {i.raise, i.cloned},
-		ledger.KindDeviceQuarantined:  {i.quarantined},
-		ledger.KindDeviceReleased:     {i.released},
+		ledger.KindDeviceOnboarded:     {i.onboarded},
+		ledger.KindVerdict:             {i.raise, i.activate, i.judged},
+		ledger.KindDeviceReprovisioned: {i.remade},
+		ledger.KindDeviceRefused:       {i.raise},
+		ledger.KindDeviceUnhealthy:     {i.raise, i.remade},
+		ledger.KindDeviceInconsistent:  {i.raise, i.cloned},
+		ledger.KindDeviceQuarantined:   {i.quarantined},
+		ledger.KindDeviceReleased:      {i.released},
 	}
 }
 
@@ -103,6 +104,15 @@ func (i *Instance) judged(ctx context.Context, caller access.Caller, s seen) err
 		reason += ": " + v.Reasons[0]
 	}
 	return i.remedy.Judged(ctx, caller, s.Subject, v.Word, v.At, reason, s.at)
+}
+
+// remade tells the remedy stage what became of a re-provisioning. A refusal is not a try: it passes, or a person looks at it.
+func (i *Instance) remade(ctx context.Context, caller access.Caller, s seen) error {
+	var r device.ResultData
+	if err := json.Unmarshal(s.Data, &r); err != nil || r.Act != wire.ActReprovide || r.Command == "" {
+		return err
+	}
+	return i.remedy.Remade(ctx, caller, s.Subject, r.Command, r.Outcome == wire.OutcomeDone, s.at, r.Text)
 }
 
 func (i *Instance) cloned(ctx context.Context, caller access.Caller, s seen) error {

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -117,13 +118,17 @@ func (s *Remedies) GoodRelease(ctx context.Context, device string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
+	sick, err := s.rolledBack(ctx, d.Product)
+	if err != nil {
+		return nil, err
+	}
 	var newest []byte
 	for _, r := range all {
 		switch {
 		case !r.Manifest.RunsOn(d.Hardware):
-		case string(d.Twin.Release) == string(r.Digest[:]):
+		case string(d.Twin.Good) == string(r.Digest[:]):
 			return r.Digest[:], nil
-		case newest == nil:
+		case newest == nil && !sick[string(r.Digest[:])]:
 			newest = r.Digest[:]
 		}
 	}
@@ -131,4 +136,15 @@ func (s *Remedies) GoodRelease(ctx context.Context, device string) ([]byte, erro
 		return nil, remedy.ErrNotFound
 	}
 	return newest, nil
+}
+
+// rolledBack gives the releases that a rollout of the product was halted or rolled back with.
+func (s *Remedies) rolledBack(ctx context.Context, product string) (map[string]bool, error) {
+	rs, err := collect(ctx, s.db, scanRollout, rolloutColumns+` WHERE product = $1 AND phase IN ($2, $3)`,
+		product, string(rollout.Halted), string(rollout.RolledBack))
+	out := map[string]bool{}
+	for _, r := range rs {
+		out[string(r.Spec.Release)] = true
+	}
+	return out, err
 }

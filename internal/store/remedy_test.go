@@ -8,6 +8,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -94,12 +95,23 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 		t.Errorf("made anew with %x, it ran %x, %v", c.Release, d.Twin.Release, err)
 	}
 	s.now = s.now.Add(time.Minute)
-	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now, "", ref(14)); err != nil {
+	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now, "", ref(14)); err != nil { // on trial, and it may prove sick
+		t.Fatal(err)
+	}
+	casePhase(t, svc, id, remedy.Remaking)
+	for range 2 {
+		if err := svc.Remade(ctx, reactions(), id, c.Command, true, ref(15), ""); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count1(t, s, id, wire.ActAttest, 1)
+	s.now = s.now.Add(time.Minute)
+	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now, "", ref(16)); err != nil {
 		t.Fatal(err)
 	}
 	casePhase(t, svc, id, remedy.Releasing)
 	count1(t, s, id, wire.ActRelease, 1)
-	if err := svc.Released(ctx, reactions(), id, ref(15)); err != nil {
+	if err := svc.Released(ctx, reactions(), id, ref(17)); err != nil {
 		t.Fatal(err)
 	}
 	casePhase(t, svc, id, remedy.Closed)
@@ -107,9 +119,39 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 		t.Fatal(err)
 	}
 	count1(t, s, id, wire.ActQuarantine, 1)
-	if n := s.kinds(id)["remedy.decided"]; n != 4 {
-		t.Errorf("%d decisions in the ledger, want 4", n)
+	if n := s.kinds(id)["remedy.decided"]; n != 5 {
+		t.Errorf("%d decisions in the ledger, want 5", n)
 	}
+}
+
+// TestMadeAnewWithWhatWasGood: neither what a device last tried nor what its rollout was rolled back from, and not for ever.
+func TestMadeAnewWithWhatWasGood(t *testing.T) {
+	s, svc, _ := newRemedy(t, 1, remedy.DefaultPolicy())
+	ctx, id := t.Context(), devN(0)
+	d, err := s.devices.Get(ctx, person("op"), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	good, bad := d.Twin.Release, s.publish("1.1.0")
+	s.says(id, bad, true, true, nil)                                   // on trial
+	s.says(id, release.Release{Digest: bad.Digest}, false, false, nil) // sick
+	if _, err := svc.Suspect(ctx, reactions(), remedy.Trouble{Device: id, Cause: ref(1), Reason: "why"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := svc.Quarantined(ctx, reactions(), id, ref(2)); err != nil {
+		t.Fatal(err)
+	}
+	for try := range 2 * remedy.MaxTries {
+		c := casePhase(t, svc, id, remedy.Remaking)
+		if string(c.Release) != string(good) {
+			t.Fatalf("made anew with %x, confirmed was %x", c.Release, good)
+		}
+		s.now = s.now.Add(time.Minute)
+		if err := svc.Remade(ctx, reactions(), id, c.Command, false, ref(uint64(3+try)), "no network"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count1(t, s, id, wire.ActReprovide, remedy.MaxTries)
 }
 
 func TestAWrongDetectorDoesNotTakeTheFleet(t *testing.T) {

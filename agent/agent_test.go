@@ -1,0 +1,404 @@
+package agent_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+
+	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if err := goleak.Find(); code == 0 && err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		code = 1
+	}
+	os.Exit(code)
+}
+
+// acts is what a device may be told, and how it then stands.
+var acts = []struct {
+	act   wire.Act
+	every uint64 // nth operation is cut
+	edit  func(v2 *firmware) func(c *command)
+	holds func(d *device, w *world) error
+}{
+	{act: wire.ActConfigure, every: 1, holds: func(d *device, _ *world) error {
+		if r := d.s.last.Reported; len(r) != 1 || r[0] != (wire.ConfigEntry{Name: "interval", Value: "5"}) {
+			return fmt.Errorf("configuration %v", r)
+		}
+		if n := len(d.prog.configured); n == 0 || len(d.prog.configured[n-1]) != 1 {
+			return fmt.Errorf("the program was configured with %v", d.prog.configured)
+		}
+		return nil
+	}},
+	{act: wire.ActQuarantine, every: 1, holds: func(d *device, _ *world) error {
+		if d.s.last.State != "quarantined" || !d.prog.isolated {
+			return fmt.Errorf("state %s, isolated %v", d.s.last.State, d.prog.isolated)
+		}
+		return nil
+	}},
+	{act: wire.ActReset, every: 1, holds: func(d *device, _ *world) error {
+		if d.s.last.BootCount < 2 || d.s.last.BootCount > 3 { // one reset, and one power cut
+			return fmt.Errorf("%d starts", d.s.last.BootCount)
+		}
+		return nil
+	}},
+	{act: wire.ActBundle, every: 1, holds: func(d *device, _ *world) error {
+		if d.s.last.Bundle != 2 {
+			return fmt.Errorf("trust bundle %d", d.s.last.Bundle)
+		}
+		return nil
+	}},
+	{act: wire.ActInstall, every: 3, edit: func(v2 *firmware) func(c *command) {
+		return func(c *command) { c.release = v2 }
+	}, holds: func(d *device, _ *world) error {
+		if in := d.s.last; in.Version != "2.0.0" || in.Trial || !in.Healthy {
+			return fmt.Errorf("runs %s, trial %v, healthy %v", in.Version, in.Trial, in.Healthy)
+		}
+		if n, err := d.board.Fuses.SecurityCounter(); err != nil || n != 2 {
+			return fmt.Errorf("security counter %d, %w", n, err)
+		}
+		return nil
+	}},
+}
+
+// told gives the device one command and lets it live until the server has heard once more after the result.
+func (d *device) told(t *testing.T, c *command) []wire.Result {
+	t.Helper()
+	d.s.tell = c
+	heard := false
+	d.s.saw = func(wire.Checkin) bool {
+		before := heard
+		heard = len(d.s.outcomes(c)) > 0
+		return before && heard
+	}
+	if err := d.live(t); err != nil {
+		t.Fatal(err)
+	}
+	return d.s.outcomes(c)
+}
+
+// Each act, with the power failing in each operation of it, in every way: it is done, the server hears of it once, with the
+// same words however often it is told, and every restart finds what was reached. An install that the cut broke off may instead
+// say so, and then runs what ran before.
+func TestEachActIsDoneAndReportedOnceWhereverThePowerFails(t *testing.T) {
+	for _, a := range acts {
+		t.Run(string(a.act), func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				v1, v2 := w.publish("1.0.0", 1), w.publish("2.0.0", 2)
+				golden := born(t, w, v1)
+				var edit func(*command)
+				if a.edit != nil {
+					edit = a.edit(&v2)
+				}
+				c := w.command(a.act, edit)
+				run := func(cut uint64, mode virtual.Mode) *device {
+					b, err := golden.Clone()
+					if err != nil {
+						t.Fatal(err)
+					}
+					d := newDevice(t, w, b)
+					if cut > 0 {
+						b.Power.CutAt(cut, mode, cut)
+					}
+					where := fmt.Sprintf("cut %d %s", cut, mode)
+					got := d.told(t, c)
+					if len(got) != 1 {
+						t.Fatalf("%s: %d results: %+v", where, len(got), got)
+					}
+					r := got[0]
+					if cut > 0 && a.act == wire.ActInstall && r.Outcome == wire.OutcomeFailed && r.Code == "reverted" {
+						if d.s.last.Version != "1.0.0" || d.s.last.Trial {
+							t.Fatalf("%s: failed, and runs %s", where, d.s.last.Version)
+						}
+						return d
+					}
+					if r.Outcome != wire.OutcomeDone || r.Act != a.act {
+						t.Fatalf("%s: %+v", where, r)
+					}
+					if a.holds != nil {
+						if err := a.holds(d, w); err != nil {
+							t.Fatalf("%s: %v", where, err)
+						}
+					}
+					return d
+				}
+				total := run(0, "").board.Power.Ops()
+				if total < 30 {
+					t.Fatalf("only %d operations to cut", total)
+				}
+				for n := uint64(1); n <= total; n += a.every {
+					run(n, virtual.Modes()[n/a.every%4])
+				}
+			})
+		})
+	}
+}
+
+// A device that is wiped says so once, by a receipt it can sign only once, and is silent from then on; whatever is cut or lost.
+func TestAWipeEndsInAReceiptAndSilence(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		golden := born(t, w, w.publish("1.0.0", 1))
+		c := w.command(wire.ActWipe, nil)
+		run := func(what string, before func(d *device)) uint64 {
+			b, err := golden.Clone()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := newDevice(t, w, b)
+			d.s.tell = c
+			before(d)
+			err = d.live(t)
+			if !errors.Is(err, agent.ErrOver) && !errors.Is(err, boot.ErrDead) {
+				t.Fatalf("%s: %v", what, err)
+			}
+			ops := b.Power.Ops()
+			checkEnd(t, what, d, c)
+			if err := d.power(t.Context()); !errors.Is(err, boot.ErrDead) {
+				t.Fatalf("%s: it starts after its end: %v", what, err)
+			}
+			return ops
+		}
+		total := run("undisturbed", func(*device) {})
+		run("answer lost", func(d *device) { d.s.lose = "receipt" })
+		run("gone", func(d *device) { d.s.receipt = 410 })
+		for n := uint64(1); n <= total; n++ {
+			mode := virtual.Modes()[n%4]
+			run(fmt.Sprintf("cut %d %s", n, mode), func(d *device) { d.board.Power.CutAt(n, mode, n) })
+		}
+	})
+}
+
+func checkEnd(t *testing.T, what string, d *device, c *command) {
+	t.Helper()
+	d.board.Reset()
+	if l, err := d.board.Fuses.Lifecycle(); err != nil || l != hw.Decommissioned {
+		t.Fatalf("%s: life cycle %s, %v", what, l, err)
+	}
+	for _, name := range []string{hw.KeyIDevID, hw.KeyAttest, hw.KeyLDevID, hw.KeyLDevID + "-2"} {
+		if _, err := d.board.Keys.Signer(name); !errors.Is(err, hw.ErrNoKey) {
+			t.Fatalf("%s: key %s is left: %v", what, name, err)
+		}
+	}
+	if len(d.s.receipts) == 0 {
+		t.Fatalf("%s: no receipt", what)
+	}
+	for _, env := range d.s.receipts[1:] {
+		if string(env) != string(d.s.receipts[0]) {
+			t.Fatalf("%s: two receipts were signed", what)
+		}
+	}
+	payload, err := wire.Verify1(wire.TypeReceipt, d.s.receipts[0], d.s.attest)
+	if err != nil {
+		t.Fatalf("%s: %v", what, err)
+	}
+	r, err := wire.DecodeReceipt(payload)
+	if err != nil || r.Device != me || string(r.Command) != string(c.digest[:]) || r.Warrant != "w1" || len(r.Erased) < 2 {
+		t.Fatalf("%s: receipt %+v, %v", what, r, err)
+	}
+	first := strings.Index(strings.Join(d.s.calls, " "), "receipt")
+	if rest := strings.ReplaceAll(strings.Join(d.s.calls, " ")[first:], "receipt", ""); strings.TrimSpace(rest) != "" {
+		t.Fatalf("%s: after its receipt it still says%s", what, rest)
+	}
+}
+
+// What the gate refuses touches nothing, and is reported as that.
+func TestARefusalIsReportedAndTouchesNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		c := w.command(wire.ActQuarantine, func(c *command) { c.nobody = true })
+		got := d.told(t, c)
+		if len(got) != 1 || got[0].Outcome != wire.OutcomeRefused || got[0].Code != "signature" {
+			t.Fatalf("%+v", got)
+		}
+		if d.prog.isolated || d.s.last.State != "active" || d.s.last.Counter != 0 {
+			t.Errorf("isolated %v, state %s, counter %d", d.prog.isolated, d.s.last.State, d.s.last.Counter)
+		}
+	})
+}
+
+// A release that is sick, or that the verifier does not affirm, or that says nothing in time, does not stay; and the counter
+// in the fuses does not rise for it.
+func TestATrialEndsUnlessHealthAndVerdictAreGood(t *testing.T) {
+	for name, c := range map[string]struct {
+		health  agent.Health
+		verdict string
+		down    bool
+		code    string
+	}{
+		"sick":            {agent.HealthSick, "affirming", false, "sick"},
+		"contraindicated": {agent.HealthGood, "contraindicated", false, "not-affirmed"},
+		"no verdict":      {agent.HealthGood, "none", false, "trial-timeout"},
+		"health unknown":  {agent.HealthUnknown, "affirming", false, "trial-timeout"},
+		"no server":       {agent.HealthGood, "affirming", true, "trial-timeout"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+				d.prog.health, d.s.verdict = c.health, c.verdict
+				v2 := w.publish("2.0.0", 2)
+				cmd := w.command(wire.ActInstall, func(o *command) { o.release = &v2 })
+				began := time.Now()
+				if c.down {
+					d.s.falls = time.Hour
+				}
+				got := d.told(t, cmd)
+				if len(got) != 1 || got[0].Outcome != wire.OutcomeFailed || got[0].Code != c.code {
+					t.Fatalf("%+v", got)
+				}
+				if d.s.last.Version != "1.0.0" || d.s.last.Trial {
+					t.Errorf("runs %s, trial %v", d.s.last.Version, d.s.last.Trial)
+				}
+				if n, err := d.board.Fuses.SecurityCounter(); err != nil || n != 1 {
+					t.Errorf("security counter %d, %v", n, err)
+				}
+				t.Logf("went back after %s", time.Since(began))
+			})
+		})
+	}
+}
+
+// Quarantine ends by itself, to the second, also when the server is not there to end it and the device restarts in between.
+func TestAGuardedStateEndsByItself(t *testing.T) {
+	for _, act := range []wire.Act{wire.ActQuarantine, wire.ActDormant} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld()
+			d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+			began := time.Now()
+			d.told(t, w.command(act, nil))
+			if !d.prog.isolated {
+				t.Fatalf("%s: the program is not isolated", act)
+			}
+			d.s.down.Store(true)
+			stop := d.start(t)
+			time.Sleep(590*time.Second - time.Since(began))
+			synctest.Wait()
+			if !d.prog.isolated {
+				t.Errorf("%s: over before its time", act)
+			}
+			time.Sleep(20 * time.Second)
+			synctest.Wait()
+			if d.prog.isolated {
+				t.Errorf("%s: not over at its time", act)
+			}
+			if err := stop(); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// start runs the device beside the test, until stop.
+func (d *device) start(t *testing.T) (stop func() error) {
+	t.Helper()
+	ctx, cancel := contextOf(t)
+	ended := make(chan error, 1)
+	d.s.hook = nil
+	go func() { ended <- d.power(ctx) }()
+	synctest.Wait()
+	return func() error { cancel(); return <-ended }
+}
+
+// A device that reaches nobody runs what is confirmed, for as long as it takes, and comes back when there is somebody.
+func TestWithoutAServerTheDeviceRunsOn(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		d.s.down.Store(true) // not even enrolled yet
+		boots, err := d.board.Boots.Value()
+		if err != nil {
+			t.Fatal(err)
+		}
+		stop := d.start(t)
+		time.Sleep(30 * 24 * time.Hour)
+		synctest.Wait()
+		if s := d.agent.Status(); s.Version != "1.0.0" || s.State != "active" || !s.Healthy || s.Trial || d.prog.isolated {
+			t.Errorf("after a month alone: %+v", s)
+		}
+		if n, err := d.board.Boots.Value(); err != nil || n != boots+1 {
+			t.Errorf("it restarted %d times, %v", n-boots-1, err)
+		}
+		d.s.down.Store(false)
+		time.Sleep(16 * time.Minute) // the longest it waits between attempts
+		synctest.Wait()
+		if d.s.last.Version != "1.0.0" {
+			t.Errorf("it did not come back: %+v", d.s.last)
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A download that breaks off, on whatever side, goes on; a certificate is renewed in time and used from then on.
+func TestWhatFailsOnTheLineIsTriedAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		v2 := w.publish("2.0.0", 2)
+		d.s.lose = "artifact"
+		got := d.told(t, w.command(wire.ActInstall, func(c *command) { c.release = &v2 }))
+		if len(got) != 1 || got[0].Outcome != wire.OutcomeDone {
+			t.Fatalf("%+v", got)
+		}
+		for _, lost := range []string{"checkin", "log"} {
+			d.s.lose = lost
+			c := w.command(wire.ActConfigure, func(c *command) { c.cmd.ID += lost })
+			if got := d.told(t, c); len(got) != 1 || got[0].Outcome != wire.OutcomeDone {
+				t.Errorf("%s lost: %+v", lost, got)
+			}
+		}
+	})
+}
+
+func TestACertificateIsRenewedInTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		d.s.leaf, d.s.poll = 3*time.Hour, 10*time.Minute
+		stop := d.start(t)
+		time.Sleep(24 * time.Hour) // the server refuses a certificate that has expired
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		if d.s.enrolled < 9 || d.s.enrolled > 13 {
+			t.Errorf("%d enrolments in a day of certificates for 3 hours, renewed after 2", d.s.enrolled)
+		}
+		stop = d.start(t)
+		time.Sleep(time.Minute)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		d.s.down.Store(true)
+		stop = d.start(t)
+		time.Sleep(6 * time.Hour) // it expires while nobody answers
+		n := d.s.enrolled
+		d.s.down.Store(false)
+		d.s.last = wire.Checkin{}
+		time.Sleep(time.Hour)
+		synctest.Wait()
+		if d.s.enrolled <= n || d.s.last.Version == "" {
+			t.Errorf("a device whose certificate expired does not enrol anew: %d enrolments", d.s.enrolled-n)
+		}
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+	})
+}

@@ -1,0 +1,387 @@
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/devlog"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/agent/link"
+	"github.com/hallmark-iot/hallmark/agent/machine"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+const (
+	sector = 32 << 10
+	page   = 512
+)
+
+// born makes a virtual board that runs f.
+func born(t testing.TB, w *world, f firmware) *virtual.Board {
+	t.Helper()
+	b, err := virtual.New(virtual.Spec{Revision: "A", ChipUID: "00", Flash: hw.Geometry{
+		Size: boot.FlashFor(16<<10, sector, page), Sector: sector, Page: page,
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	idevid, err := b.Keys.Generate(hw.KeyIDevID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.Keys.Generate(hw.KeyAttest); err != nil {
+		t.Fatal(err)
+	}
+	n, err := boot.NewBirth(&b.Board)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := boot.Identity{Device: me, Product: product, Hardware: "A", Chain: [][]byte{w.certify(t, idevid, 900*time.Hour)}}
+	if err := n.Install(id, w.envelope, f.envelope, f.rel); err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range f.rel.Components {
+		if err := n.Write(c.Name, 0, w.bytes[string(c.Digest)]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := n.Fuse(must(wire.RootDigest(w.bundle)), [32]byte{1}, f.rel.Counter, 1); err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// server is the other end of the device API: it tells a device its command at each check-in until the device says what became
+// of it, challenges a release on trial, and takes what comes. Its state lasts while the device restarts.
+type server struct {
+	mu      sync.Mutex // a call at a time: downloads run beside the loop
+	t       testing.TB
+	w       *world
+	tell    *command
+	counter uint64
+	verdict string
+	down    atomic.Bool   // nothing answers
+	falls   time.Duration // for how long nothing answers once the bytes of a release are on the device
+	lose    string        // the next answer to this call is lost on its way
+	receipt int           // status answered to a receipt; 0: taken
+	poll    time.Duration // asked of the device
+	leaf    time.Duration // life of an operational certificate
+	hook    func(call string)
+	saw     func(in wire.Checkin) bool // true: enough was seen
+
+	calls    []string
+	results  map[uint64]wire.Result // by number
+	last     wire.Checkin
+	receipts [][]byte
+	nonce    []byte
+	enrolled int
+	attest   crypto.PublicKey
+}
+
+func newServer(t testing.TB, w *world, b *virtual.Board) *server {
+	t.Helper()
+	k, err := b.Keys.Signer(hw.KeyAttest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &server{t: t, w: w, verdict: "warning", poll: time.Second, leaf: 500 * time.Hour, results: map[uint64]wire.Result{}, attest: k.Public()}
+}
+
+// outcomes are the results of the command, oldest first.
+func (s *server) outcomes(c *command) []wire.Result {
+	var out []wire.Result
+	for _, r := range s.results {
+		if bytes.Equal(r.Command, c.digest[:]) {
+			out = append(out, r)
+		}
+	}
+	slices.SortFunc(out, func(a, b wire.Result) int { return int(a.Seq) - int(b.Seq) })
+	return out
+}
+
+func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	call := strings.TrimPrefix(r.URL.Path, "/d/v1/")
+	s.calls = append(s.calls, call)
+	if s.hook != nil {
+		s.hook(call)
+	}
+	body, err := io.ReadAll(r.Body)
+	if err != nil {
+		s.t.Errorf("%s: %v", call, err)
+	}
+	if digest, ok := strings.CutPrefix(call, "artifact/"); ok && r.Method == http.MethodGet {
+		s.artifact(rw, r, digest)
+		return
+	}
+	var reply []byte
+	switch {
+	case r.Method != http.MethodPost:
+		err = errors.New("want POST")
+	case call == "checkin":
+		reply, err = s.checkin(body)
+	case call == "attest":
+		reply, err = s.evidence(body)
+	case call == "log":
+		reply, err = s.log(body)
+	case call == "receipt":
+		s.receipts = append(s.receipts, body)
+		if s.receipt != 0 {
+			http.Error(rw, "no", s.receipt)
+			return
+		}
+	default:
+		err = errors.New("no such call")
+	}
+	if err != nil {
+		s.t.Errorf("the device called %s %s, which the server refuses: %v", r.Method, call, err)
+		http.Error(rw, err.Error(), http.StatusBadRequest)
+		return
+	}
+	if reply == nil {
+		rw.WriteHeader(http.StatusNoContent)
+		return
+	}
+	_, _ = rw.Write(reply)
+}
+
+func (s *server) checkin(body []byte) ([]byte, error) {
+	in, err := wire.DecodeCheckin(body)
+	if err != nil {
+		return nil, err
+	}
+	if bytes.Equal(in.Nonce, s.last.Nonce) {
+		return nil, errors.New("the nonce came before")
+	}
+	s.last = in
+	out := wire.CheckinReply{Time: uint64(time.Now().Unix()), NextPoll: uint64(s.poll / time.Millisecond), Standing: "active"}
+	for _, r := range in.Results {
+		if have, ok := s.results[r.Seq]; ok && !bytes.Equal(must(wire.Marshal(have)), must(wire.Marshal(r))) {
+			return nil, fmt.Errorf("result %d was %+v and is now %+v", r.Seq, have, r)
+		}
+		s.results[r.Seq] = r
+		out.AckedSeq = max(out.AckedSeq, r.Seq)
+	}
+	// As the fleet's server does: what is on trial already is not told again.
+	trying := s.tell != nil && s.tell.release != nil && in.Trial && bytes.Equal(in.Release, s.tell.release.digest[:])
+	if s.tell != nil && len(s.outcomes(s.tell)) == 0 && !trying {
+		s.counter = max(s.counter, in.Counter) + 1
+		out.Delivery = s.w.deliver(s.tell, in.Nonce, s.counter)
+	}
+	if in.Trial {
+		s.nonce = bytes.Repeat([]byte{byte(len(s.calls))}, 32)
+		out.Challenge = s.nonce
+	}
+	return wire.EncodeCheckinReply(out)
+}
+
+func (s *server) evidence(body []byte) ([]byte, error) {
+	payload, err := wire.Verify1(wire.TypeEvidence, body, s.attest)
+	if err != nil {
+		return nil, err
+	}
+	e, err := wire.DecodeEvidence(payload)
+	if err != nil {
+		return nil, err
+	}
+	if !bytes.Equal(e.Nonce, s.nonce) || e.Device != me || !e.Virtual {
+		return nil, fmt.Errorf("evidence of %s for another challenge", e.Device)
+	}
+	return wire.EncodeAttestReply(wire.AttestReply{Status: s.verdict})
+}
+
+func (s *server) log(body []byte) ([]byte, error) {
+	payload, err := wire.Verify1(wire.TypeDeviceLog, body, s.attest)
+	if err != nil {
+		return nil, err
+	}
+	b, err := wire.DecodeLogBatch(payload)
+	if err != nil {
+		return nil, err
+	}
+	return wire.EncodeLogReply(wire.LogReply{Acked: b.Last})
+}
+
+func (s *server) artifact(rw http.ResponseWriter, r *http.Request, digest string) {
+	d, err := hex.DecodeString(digest)
+	code, ok := s.w.bytes[string(d)]
+	if err != nil || !ok {
+		http.NotFound(rw, r)
+		return
+	}
+	if s.falls > 0 {
+		s.down.Store(true)
+		time.AfterFunc(s.falls, func() { s.down.Store(false) })
+	}
+	http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(code))
+}
+
+// line carries calls to the server, each whole or not at all; who calls is the certificate that a handshake would show.
+type line struct {
+	s    *server
+	conf *tls.Config
+}
+
+var errNoNetwork = errors.New("no route to host")
+
+func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
+	if err := r.Context().Err(); err != nil {
+		return nil, err
+	}
+	if l.s.down.Load() {
+		return nil, errNoNetwork
+	}
+	cert, err := l.conf.GetClientCertificate(nil)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := x509.ParseCertificate(cert.Certificate[0])
+	if err != nil {
+		return nil, err
+	}
+	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !time.Now().Before(leaf.NotAfter) {
+		l.s.t.Errorf("the device shows a certificate of %q: %v", leaf.Subject.SerialNumber, err)
+	}
+	if r.Body == nil {
+		r.Body = http.NoBody
+	}
+	rec := httptest.NewRecorder()
+	l.s.ServeHTTP(rec, r)
+	l.s.mu.Lock()
+	defer l.s.mu.Unlock()
+	if call := strings.TrimPrefix(r.URL.Path, "/d/v1/"); l.s.lose != "" && strings.HasPrefix(call, l.s.lose) {
+		l.s.lose = ""
+		return nil, errNoNetwork
+	}
+	return rec.Result(), nil
+}
+
+// program is the application, as the device's owner would see it.
+type program struct {
+	health     agent.Health
+	isolated   bool
+	configured [][]wire.ConfigEntry
+}
+
+func (p *program) Health() (agent.Health, string) { return p.health, "as told" }
+
+func (p *program) Isolate(on bool) error { p.isolated = on; return nil }
+
+func (p *program) Configure(entries []wire.ConfigEntry) error {
+	p.configured = append(p.configured, entries)
+	return nil
+}
+
+// device is a board with everything that lasts longer than one start of it.
+type device struct {
+	board *virtual.Board
+	s     *server
+	prog  *program
+	agent *agent.Agent // of the present start
+}
+
+func newDevice(t testing.TB, w *world, b *virtual.Board) *device {
+	t.Helper()
+	return &device{board: b, s: newServer(t, w, b), prog: &program{health: agent.HealthGood}}
+}
+
+// power is one start of the device, from ROM to whatever ends it.
+func (d *device) power(ctx context.Context) error {
+	d.board.Reset()
+	m, err := machine.Start(&d.board.Board, [32]byte{9})
+	if err != nil {
+		return err
+	}
+	if d.agent, err = d.join(m); err != nil {
+		return err
+	}
+	return d.agent.Run(ctx)
+}
+
+func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
+	f := m.Facts()
+	log, err := devlog.Open(m.Boot().Flash().LogRegion(), me, [32]byte{7}, f.BootCount, time.Now())
+	if err != nil {
+		return nil, err
+	}
+	c := agent.Config{
+		Machine: m, Eraser: m, Store: m, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
+		Enrol: d.enrol,
+		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte) (agent.Server, error) {
+			roots := x509.NewCertPool()
+			roots.AddCert(must(x509.ParseCertificate(anchors[0])))
+			return link.New(link.Config{
+				Server: "https://server", Roots: roots, Certificate: certificate,
+				Transport: func(conf *tls.Config) http.RoundTripper { return line{d.s, conf} },
+			})
+		},
+	}
+	if f.Current != nil {
+		c.Program = d.prog
+	}
+	return agent.New(c)
+}
+
+func (d *device) enrol(_ context.Context, e agent.Enrolment) ([][]byte, error) {
+	if d.s.down.Load() {
+		return nil, errNoNetwork
+	}
+	as, err := x509.ParseCertificate(e.As.Certificate[0])
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := e.As.PrivateKey.(crypto.Signer)
+	if k, ok2 := as.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !ok2 || !k.Equal(signer.Public()) {
+		d.s.t.Error("the device asks with a certificate whose key it does not hold")
+	}
+	d.s.enrolled++
+	return [][]byte{d.s.w.certify(d.s.t, e.Key.Public(), d.s.leaf)}, nil
+}
+
+// live powers the device on, and on again after each reset and each power cut, until the server has seen enough or the device
+// does not start any more.
+func (d *device) live(t testing.TB) error {
+	t.Helper()
+	for range 20 {
+		ctx, cancel := context.WithCancel(t.Context())
+		seen := false
+		d.s.hook = func(call string) {
+			if call == "checkin" && d.s.saw != nil && d.s.last.Nonce != nil && d.s.saw(d.s.last) {
+				seen = true
+				cancel()
+			}
+		}
+		err := d.power(ctx)
+		cancel()
+		switch {
+		case seen, err != nil && !errors.Is(err, agent.ErrReset) && !errors.Is(err, hw.ErrPowerCut):
+			return err
+		}
+	}
+	t.Fatalf("not settled after 20 starts; last check-in %+v", d.s.last)
+	return nil
+}
+
+func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
+	return context.WithCancel(t.Context())
+}

@@ -1,0 +1,235 @@
+package agent_test
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/ed25519"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/sha256"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"math/big"
+	"testing"
+	"time"
+
+	"golang.org/x/mod/sumdb/tlog"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+const (
+	me      = "00112233445566778899aabbccddeeff"
+	product = "pump"
+	origin  = "hallmark.example/control"
+)
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// world is everyone who has a say over the device, and the control log.
+type world struct {
+	root, release, warrant []crypto.Signer
+	directive              crypto.Signer
+	log, witness           ed25519.PrivateKey
+	ca                     *x509.Certificate
+	caKey                  crypto.Signer
+	bundle                 wire.Bundle
+	envelope               []byte // of the bundle
+
+	entries [][]byte
+	hashes  []tlog.Hash
+	bytes   map[string][]byte // components by digest
+}
+
+func newWorld() *world {
+	key := func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
+	two := func() []crypto.Signer { return []crypto.Signer{key(), key()} }
+	_, log, err := ed25519.GenerateKey(rand.Reader)
+	_, witness, err2 := ed25519.GenerateKey(rand.Reader)
+	if err != nil || err2 != nil {
+		panic("no keys")
+	}
+	w := &world{root: two(), release: two(), warrant: two(), directive: key(), log: log, witness: witness, caKey: key(), bytes: map[string][]byte{}}
+	now := time.Now()
+	t := &x509.Certificate{
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(1000 * time.Hour),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	w.ca = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, t, t, w.caKey.Public(), w.caKey))))
+	pub := func(k ed25519.PrivateKey) []byte { return k.Public().(ed25519.PublicKey) }
+	w.bundle = wire.Bundle{
+		Version: 1, Product: product, Root: role(w.root), Release: role(w.release), Warrant: role(w.warrant),
+		Directive: role([]crypto.Signer{w.directive}), Control: wire.LogTrust{Origin: origin, Key: pub(log)},
+		Events: wire.LogTrust{Origin: "hallmark.example/events", Key: pub(log)}, Witnesses: []wire.NamedKey{{Name: "w", Key: pub(witness)}},
+		Quorum: 1, MaxAge: 3600, Floor: 1, Issued: uint64(now.Unix()), Anchors: [][]byte{w.ca.Raw}, Suites: []string{"HM-P256-1"},
+		Telemetry: []wire.StreamKey{},
+	}
+	w.envelope = threshold(wire.TypeBundle, must(wire.EncodeBundle(w.bundle)), w.root)
+	w.append("other", []byte("somebody else's entry"))
+	return w
+}
+
+func role(keys []crypto.Signer) wire.KeySet {
+	s := wire.KeySet{Threshold: uint(len(keys))}
+	for _, k := range keys {
+		s.Keys = append(s.Keys, must(wire.SPKIOf(k.Public())))
+	}
+	return s
+}
+
+func threshold(typ wire.Type, payload []byte, keys []crypto.Signer) []byte {
+	env := must(wire.NewThreshold(typ, payload, keys[0]))
+	for _, k := range keys[1:] {
+		env = must(wire.AddSignature(typ, env, k))
+	}
+	return env
+}
+
+// append gives a fact its place in the control log.
+func (w *world) append(kind string, data []byte) int {
+	uid := sha256.Sum256(append([]byte(kind), data...))
+	e := must(wire.EncodeFact(wire.Fact{
+		V: 1, UID: uid[:16], Kind: kind, At: time.Now().UnixMilli(), Actor: "test", Subject: product, Data: data,
+	}))
+	w.entries = append(w.entries, e)
+	w.hashes = append(w.hashes, must(tlog.StoredHashes(int64(len(w.entries)-1), e, w.reader()))...)
+	return len(w.entries) - 1
+}
+
+func (w *world) reader() tlog.HashReader {
+	return tlog.HashReaderFunc(func(indexes []int64) ([]tlog.Hash, error) {
+		out := make([]tlog.Hash, len(indexes))
+		for n, x := range indexes {
+			out[n] = w.hashes[x]
+		}
+		return out, nil
+	})
+}
+
+// logged proves entry i, cosigned now.
+func (w *world) logged(i int) *wire.Logged {
+	size := int64(len(w.entries))
+	p := wire.Proof{Index: uint64(i), Size: uint64(size), Path: [][]byte{}}
+	for _, h := range must(tlog.ProveRecord(size, int64(i), w.reader())) {
+		p.Path = append(p.Path, h[:])
+	}
+	body := wire.CheckpointText(origin, p.Size, must(tlog.TreeHash(size, w.reader())))
+	at := uint64(time.Now().Unix())
+	p.LogSignature = ed25519.Sign(w.log, []byte(body))
+	p.Cosignatures = []wire.Cosignature{{Witness: "w", Time: at, Signature: ed25519.Sign(w.witness, []byte(wire.CosignatureText(at, body)))}}
+	return &wire.Logged{Entry: w.entries[i], Proof: p}
+}
+
+// firmware is a published release.
+type firmware struct {
+	rel      wire.Release
+	envelope []byte
+	digest   [32]byte
+	entry    int
+}
+
+func (w *world) publish(version string, counter uint32) firmware {
+	code := make([]byte, 2000)
+	copy(code, "firmware "+version)
+	sum := sha256.Sum256(code)
+	w.bytes[string(sum[:])] = code
+	f := firmware{rel: wire.Release{
+		ID: "r" + version, Product: product, Hardware: []string{"A"}, Model: wire.ModelBlob, Version: version, Counter: counter, Created: 1,
+		Components: []wire.Component{{Name: "app", Kind: wire.KindExec, Version: version, Size: 2000, Digest: sum[:], Health: wire.HealthAlive}},
+	}}
+	payload := must(wire.EncodeRelease(f.rel))
+	f.envelope, f.digest = threshold(wire.TypeRelease, payload, w.release), wire.ReleaseDigest(payload)
+	f.entry = w.append("release.published", f.envelope)
+	return f
+}
+
+// command is something the device is told, until it says what became of it.
+type command struct {
+	cmd     wire.Command
+	digest  [32]byte
+	entry   int
+	release *firmware
+	warrant int // entry; 0: none
+	bundle  int
+	nobody  bool // signed by a key the device does not know
+}
+
+// command signs and logs an order to this one device.
+func (w *world) command(act wire.Act, edit func(c *command)) *command {
+	now := uint64(time.Now().Unix())
+	c := &command{cmd: wire.Command{
+		ID: "c-" + string(act), Product: product, Act: act, Devices: must(wire.SetOf([]string{me})), Issued: now, Expires: now + 3600,
+	}}
+	switch {
+	case act == wire.ActQuarantine || act == wire.ActDormant:
+		c.cmd.TTL = 600
+	case act == wire.ActConfigure:
+		c.cmd.Config = must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}}))
+	case act == wire.ActWipe:
+		c.warrant = w.append("warrant.issued", threshold(wire.TypeWarrant, must(wire.EncodeWarrant(wire.Warrant{
+			ID: "w1", Product: product, Act: act, Devices: c.cmd.Devices, Issued: now, Expires: now + 3600,
+		})), w.warrant))
+	case act == wire.ActBundle:
+		b := w.bundle
+		b.Version++
+		c.bundle = w.append("bundle.published", threshold(wire.TypeBundle, must(wire.EncodeBundle(b)), w.root))
+	}
+	if edit != nil {
+		edit(c)
+	}
+	if c.release != nil {
+		c.cmd.Release = c.release.digest[:]
+	}
+	payload := must(wire.EncodeCommand(c.cmd))
+	c.digest = sha256.Sum256(payload)
+	c.entry = w.append("command.issued", must(wire.Sign1(wire.TypeCommand, payload, w.directive)))
+	return c
+}
+
+// deliver tells the device, in answer to its nonce.
+func (w *world) deliver(c *command, nonce []byte, counter uint64) []byte {
+	now := uint64(time.Now().Unix())
+	key := w.directive
+	if c.nobody {
+		key = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	}
+	member := must(wire.MembershipOf([]string{me}, me))
+	if member.Path == nil {
+		member.Path = [][]byte{}
+	}
+	d := wire.Delivery{
+		Directive: must(wire.Sign1(wire.TypeDirective, must(wire.EncodeDirective(wire.Directive{
+			Device: me, Counter: counter, Nonce: nonce, Act: c.cmd.Act, Command: c.digest[:], Issued: now, Expires: now + 60,
+		})), key)),
+		Command: *w.logged(c.entry), Member: member,
+	}
+	if c.release != nil {
+		d.Release = w.logged(c.release.entry)
+	}
+	if c.warrant > 0 {
+		d.Warrant, d.WarrantMember = w.logged(c.warrant), &member
+	}
+	if c.bundle > 0 {
+		d.Bundle = w.logged(c.bundle)
+	}
+	return must(wire.Marshal(d))
+}
+
+// certify is the enrolment server and the factory.
+func (w *world) certify(t testing.TB, pub crypto.PublicKey, life time.Duration) []byte {
+	t.Helper()
+	now := time.Now()
+	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{SerialNumber: me}, NotBefore: now, NotAfter: now.Add(life),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+	}, w.ca, pub, w.caKey)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return der
+}
