@@ -1,6 +1,8 @@
 package agent_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -44,18 +46,18 @@ var acts = []struct {
 		return nil
 	}},
 	{act: wire.ActQuarantine, every: 1, holds: func(d *device, _ *world) error {
-		if d.s.last.State != "quarantined" || !d.prog.isolated {
-			return fmt.Errorf("state %s, isolated %v", d.s.last.State, d.prog.isolated)
+		if d.s.last.State != "quarantined" || !d.prog.isolated.Load() {
+			return fmt.Errorf("state %s, isolated %v", d.s.last.State, d.prog.isolated.Load())
 		}
 		return nil
 	}},
-	{act: wire.ActReset, every: 1, holds: func(d *device, _ *world) error {
+	{act: wire.ActReset, every: 2, holds: func(d *device, _ *world) error {
 		if d.s.last.BootCount < 2 || d.s.last.BootCount > 3 { // one reset, and one power cut
 			return fmt.Errorf("%d starts", d.s.last.BootCount)
 		}
 		return nil
 	}},
-	{act: wire.ActBundle, every: 1, holds: func(d *device, _ *world) error {
+	{act: wire.ActBundle, every: 2, holds: func(d *device, _ *world) error {
 		if d.s.last.Bundle != 2 {
 			return fmt.Errorf("trust bundle %d", d.s.last.Bundle)
 		}
@@ -227,8 +229,8 @@ func TestARefusalIsReportedAndTouchesNothing(t *testing.T) {
 		if len(got) != 1 || got[0].Outcome != wire.OutcomeRefused || got[0].Code != "signature" {
 			t.Fatalf("%+v", got)
 		}
-		if d.prog.isolated || d.s.last.State != "active" || d.s.last.Counter != 0 {
-			t.Errorf("isolated %v, state %s, counter %d", d.prog.isolated, d.s.last.State, d.s.last.Counter)
+		if d.prog.isolated.Load() || d.s.last.State != "active" || d.s.last.Counter != 0 {
+			t.Errorf("isolated %v, state %s, counter %d", d.prog.isolated.Load(), d.s.last.State, d.s.last.Counter)
 		}
 	})
 }
@@ -269,7 +271,9 @@ func TestATrialEndsUnlessHealthAndVerdictAreGood(t *testing.T) {
 				if n, err := d.board.Fuses.SecurityCounter(); err != nil || n != 1 {
 					t.Errorf("security counter %d, %v", n, err)
 				}
-				t.Logf("went back after %s", time.Since(began))
+				if back := d.runs[len(d.runs)-1]; back.version != "1.0.0" || back.at.Sub(began) > 11*time.Minute {
+					t.Errorf("%s ran again after %s", back.version, back.at.Sub(began))
+				}
 			})
 		})
 	}
@@ -283,19 +287,19 @@ func TestAGuardedStateEndsByItself(t *testing.T) {
 			d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
 			began := time.Now()
 			d.told(t, w.command(act, nil))
-			if !d.prog.isolated {
+			if !d.prog.isolated.Load() {
 				t.Fatalf("%s: the program is not isolated", act)
 			}
 			d.s.down.Store(true)
 			stop := d.start(t)
 			time.Sleep(590*time.Second - time.Since(began))
 			synctest.Wait()
-			if !d.prog.isolated {
+			if !d.prog.isolated.Load() {
 				t.Errorf("%s: over before its time", act)
 			}
 			time.Sleep(20 * time.Second)
 			synctest.Wait()
-			if d.prog.isolated {
+			if d.prog.isolated.Load() {
 				t.Errorf("%s: not over at its time", act)
 			}
 			if err := stop(); err != nil {
@@ -308,7 +312,7 @@ func TestAGuardedStateEndsByItself(t *testing.T) {
 // start runs the device beside the test, until stop.
 func (d *device) start(t *testing.T) (stop func() error) {
 	t.Helper()
-	ctx, cancel := contextOf(t)
+	ctx, cancel := context.WithCancel(t.Context())
 	ended := make(chan error, 1)
 	d.s.hook = nil
 	go func() { ended <- d.power(ctx) }()
@@ -329,7 +333,7 @@ func TestWithoutAServerTheDeviceRunsOn(t *testing.T) {
 		stop := d.start(t)
 		time.Sleep(30 * 24 * time.Hour)
 		synctest.Wait()
-		if s := d.agent.Status(); s.Version != "1.0.0" || s.State != "active" || !s.Healthy || s.Trial || d.prog.isolated {
+		if s := d.ask(t, `{"op":"status"}`).Status; s == nil || s.Version != "1.0.0" || s.State != "active" || !s.Healthy || s.Trial || d.prog.isolated.Load() {
 			t.Errorf("after a month alone: %+v", s)
 		}
 		if n, err := d.board.Boots.Value(); err != nil || n != boots+1 {
@@ -338,8 +342,8 @@ func TestWithoutAServerTheDeviceRunsOn(t *testing.T) {
 		d.s.down.Store(false)
 		time.Sleep(16 * time.Minute) // the longest it waits between attempts
 		synctest.Wait()
-		if d.s.last.Version != "1.0.0" {
-			t.Errorf("it did not come back: %+v", d.s.last)
+		if d.s.heard().Version != "1.0.0" {
+			t.Errorf("it did not come back: %+v", d.s.heard())
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
@@ -389,16 +393,15 @@ func TestACertificateIsRenewedInTime(t *testing.T) {
 		d.s.down.Store(true)
 		stop = d.start(t)
 		time.Sleep(6 * time.Hour) // it expires while nobody answers
-		n := d.s.enrolled
-		d.s.down.Store(false)
-		d.s.last = wire.Checkin{}
-		time.Sleep(time.Hour)
 		synctest.Wait()
-		if d.s.enrolled <= n || d.s.last.Version == "" {
-			t.Errorf("a device whose certificate expired does not enrol anew: %d enrolments", d.s.enrolled-n)
-		}
+		before := d.s.heard()
+		d.s.down.Store(false)
+		time.Sleep(time.Hour)
 		if err := stop(); err != nil {
 			t.Fatal(err)
+		}
+		if bytes.Equal(d.s.last.Nonce, before.Nonce) {
+			t.Error("a device whose certificate expired does not enrol anew")
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
@@ -279,13 +280,13 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 // program is the application, as the device's owner would see it.
 type program struct {
 	health     agent.Health
-	isolated   bool
+	isolated   atomic.Bool
 	configured [][]wire.ConfigEntry
 }
 
 func (p *program) Health() (agent.Health, string) { return p.health, "as told" }
 
-func (p *program) Isolate(on bool) error { p.isolated = on; return nil }
+func (p *program) Isolate(on bool) error { p.isolated.Store(on); return nil }
 
 func (p *program) Configure(entries []wire.ConfigEntry) error {
 	p.configured = append(p.configured, entries)
@@ -297,12 +298,19 @@ type device struct {
 	board *virtual.Board
 	s     *server
 	prog  *program
-	agent *agent.Agent // of the present start
+	local *pipes // its local socket
+	runs  []run  // each start
+}
+
+// run is what one start of the device ran.
+type run struct {
+	version string
+	at      time.Time
 }
 
 func newDevice(t testing.TB, w *world, b *virtual.Board) *device {
 	t.Helper()
-	return &device{board: b, s: newServer(t, w, b), prog: &program{health: agent.HealthGood}}
+	return &device{board: b, s: newServer(t, w, b), prog: &program{health: agent.HealthGood}, local: newPipes()}
 }
 
 // power is one start of the device, from ROM to whatever ends it.
@@ -312,10 +320,20 @@ func (d *device) power(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if d.agent, err = d.join(m); err != nil {
+	version := "recovery"
+	if c := m.Facts().Current; c != nil {
+		version = c.Release.Version
+	}
+	d.runs = append(d.runs, run{version, time.Now()})
+	a, err := d.join(m)
+	if err != nil {
 		return err
 	}
-	return d.agent.Run(ctx)
+	served := make(chan error, 1)
+	go func() { served <- a.ServeLocal(ctx, d.local) }()
+	err = a.Run(ctx)
+	d.local.hangUp()
+	return errors.Join(err, <-served)
 }
 
 func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
@@ -382,6 +400,37 @@ func (d *device) live(t testing.TB) error {
 	return nil
 }
 
-func contextOf(t testing.TB) (context.Context, context.CancelFunc) {
-	return context.WithCancel(t.Context())
+// pipes is a listener in memory that can be closed again and again.
+type pipes struct {
+	conns chan net.Conn
+	over  chan struct{}
+}
+
+func newPipes() *pipes { return &pipes{conns: make(chan net.Conn), over: make(chan struct{})} }
+
+func (p *pipes) Accept() (net.Conn, error) {
+	select {
+	case c := <-p.conns:
+		return c, nil
+	case p.over <- struct{}{}:
+		return nil, net.ErrClosed
+	}
+}
+
+func (p *pipes) hangUp()        { <-p.over }
+func (p *pipes) Close() error   { return nil }
+func (p *pipes) Addr() net.Addr { return &net.UnixAddr{} }
+
+// dial is somebody beside the device.
+func (p *pipes) dial() net.Conn {
+	near, far := net.Pipe()
+	p.conns <- far
+	return near
+}
+
+// heard is the last check-in.
+func (s *server) heard() wire.Checkin {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.last
 }

@@ -2,12 +2,14 @@ package agent
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire"
@@ -70,8 +72,19 @@ type op struct {
 // maxLocalLine holds a delivery in base64.
 const maxLocalLine = wire.MaxDelivery*4/3 + 4<<10
 
-// ServeLocal answers on l until it is closed. Requests wait their turn in the agent's loop.
+// answerTime is how long the other end may take to read an answer, idleTime to ask.
+const (
+	answerTime = 10 * time.Second
+	idleTime   = 10 * time.Minute
+)
+
+// ServeLocal answers on l until it is closed, and returns when the last answer is given. Requests wait their turn in the
+// agent's loop.
 func (a *Agent) ServeLocal(ctx context.Context, l net.Listener) error {
+	ctx, cancel := context.WithCancel(ctx)
+	var conns sync.WaitGroup
+	defer conns.Wait()
+	defer cancel()
 	for {
 		conn, err := l.Accept()
 		if errors.Is(err, net.ErrClosed) {
@@ -80,38 +93,65 @@ func (a *Agent) ServeLocal(ctx context.Context, l net.Listener) error {
 		if err != nil {
 			return fmt.Errorf("local socket: %w", err)
 		}
-		go a.serveConn(ctx, conn)
+		conns.Go(func() { a.serveConn(ctx, conn) })
 	}
 }
 
 func (a *Agent) serveConn(ctx context.Context, conn net.Conn) {
 	defer conn.Close()
-	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) }) // no more questions; a broken line is one less
 	defer stop()
 	lines := bufio.NewScanner(conn)
 	lines.Buffer(make([]byte, 0, 4<<10), maxLocalLine)
-	out := json.NewEncoder(conn)
 	for {
-		if err := conn.SetReadDeadline(time.Now().Add(10 * time.Minute)); err != nil || !lines.Scan() {
+		if err := conn.SetReadDeadline(time.Now().Add(idleTime)); err != nil || ctx.Err() != nil {
 			return
 		}
-		var req LocalRequest
-		reply := LocalReply{}
-		if err := json.Unmarshal(lines.Bytes(), &req); err != nil {
-			reply.Error = "not a request: " + err.Error()
-		} else {
-			o := op{req: req, reply: make(chan LocalReply, 1)}
-			select {
-			case a.ops <- o:
-				reply = <-o.reply
-			case <-ctx.Done():
+		var reply LocalReply
+		more := lines.Scan()
+		switch {
+		case more:
+			var ok bool
+			if reply, ok = a.ask(ctx, lines.Bytes()); !ok {
 				return
 			}
+		case errors.Is(lines.Err(), bufio.ErrTooLong):
+			reply.Error = fmt.Sprintf("not a request: a line of more than %d bytes", maxLocalLine)
+		default:
+			return
 		}
-		if out.Encode(reply) != nil {
+		if conn.SetWriteDeadline(time.Now().Add(answerTime)) != nil || json.NewEncoder(conn).Encode(reply) != nil || !more {
 			return
 		}
 	}
+}
+
+// ask hands a request to the loop; ok is false when the loop does not answer any more.
+func (a *Agent) ask(ctx context.Context, line []byte) (reply LocalReply, ok bool) {
+	req, err := parseLocal(line)
+	if err != nil {
+		return LocalReply{Error: err.Error()}, true
+	}
+	o := op{req: req, reply: make(chan LocalReply, 1)}
+	select {
+	case a.ops <- o:
+		return <-o.reply, true
+	case <-ctx.Done():
+		return LocalReply{}, false
+	}
+}
+
+func parseLocal(line []byte) (LocalRequest, error) {
+	var req LocalRequest
+	d := json.NewDecoder(bytes.NewReader(line))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&req); err != nil {
+		return LocalRequest{}, fmt.Errorf("not a request: %w", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return LocalRequest{}, errors.New("not a request: more than one on a line")
+	}
+	return req, nil
 }
 
 // serve answers one local request, in the loop.

@@ -343,8 +343,8 @@ func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	var due <-chan time.Time
-	if g := a.m.Guard; g != nil {
-		t := time.NewTimer(max(time.Until(time.Unix(int64(min(g.Until, 1<<40)), 0)), 0))
+	if at := a.due(); at > 0 {
+		t := time.NewTimer(max(time.Until(time.Unix(int64(min(at, 1<<40)), 0)), 0))
 		defer t.Stop()
 		due = t.C
 	}
@@ -372,6 +372,18 @@ func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
 			}
 		}
 	}
+}
+
+// due is when something ends by time alone, whether or not the server can be reached; 0: nothing does.
+func (a *Agent) due() uint64 {
+	at := uint64(0)
+	if g := a.m.Guard; g != nil {
+		at = g.Until
+	}
+	if t := a.m.Task; t != nil && t.Phase == phaseTrial && (at == 0 || t.Deadline < at) {
+		at = t.Deadline
+	}
+	return at
 }
 
 func cut(s string, n int) string {
