@@ -372,6 +372,23 @@ func TestWhatFailsOnTheLineIsTriedAgain(t *testing.T) {
 	})
 }
 
+// Data that the server refuses does not keep a device from being commanded at its pace.
+func TestRefusedDataDoesNotHoldCommandsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		d.data = true
+		d.told(t, w.command(wire.ActConfigure, nil))
+		began := time.Now()
+		for i := range 10 {
+			d.told(t, w.command(wire.ActConfigure, func(c *command) { c.cmd.ID = fmt.Sprint("c", i) }))
+		}
+		if took := time.Since(began); took > 30*time.Second {
+			t.Errorf("ten commands took %s", took)
+		}
+	})
+}
+
 func TestACertificateIsRenewedInTime(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()

@@ -145,6 +145,9 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		reply, err = s.evidence(body)
 	case call == "log":
 		reply, err = s.log(body)
+	case call == "telemetry":
+		http.Error(rw, "not this", http.StatusBadRequest)
+		return
 	case call == "receipt":
 		s.receipts = append(s.receipts, body)
 		if s.receipt != 0 {
@@ -300,6 +303,14 @@ type device struct {
 	prog  *program
 	local *pipes // its local socket
 	runs  []run  // each start
+	data  bool   // it has something to upload
+}
+
+// data is an upload that the server refuses.
+type data struct{}
+
+func (data) Next(context.Context, time.Time) ([]byte, func(), error) {
+	return []byte{0xa0}, func() {}, nil
 }
 
 // run is what one start of the device ran.
@@ -356,6 +367,9 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	}
 	if f.Current != nil {
 		c.Program = d.prog
+	}
+	if d.data {
+		c.Telemetry = data{}
 	}
 	return agent.New(c)
 }

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -280,7 +281,12 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 		}
 		return nil
 	}
-	if err := a.server.Telemetry(ctx, upload); err != nil {
+	err = a.server.Telemetry(ctx, upload)
+	if link.Final(err) { // data that the server will not have must not keep the device from being commanded
+		a.log.Warn("telemetry refused; it is kept", "error", err)
+		return nil
+	}
+	if err != nil {
 		return err
 	}
 	done()

@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire"
@@ -25,7 +26,13 @@ type Stream struct {
 	opened       []byte // COSE_Sign1 of the epoch, until it has been taken
 	head         [32]byte
 	seq          uint64
-	pending      []wire.Sealed
+	pending      []pending
+}
+
+// pending is a record that the server does not have yet, and the head of the chain after it.
+type pending struct {
+	record wire.Sealed
+	head   [32]byte
 }
 
 // Open begins epoch number of stream name. Numbers must rise over restarts: the boot count does.
@@ -71,17 +78,33 @@ func (s *Stream) Add(sample []byte) error {
 	}
 	s.seq++
 	s.head = wire.NextHead(s.head, r)
-	s.pending = append(s.pending, r)
+	s.pending = append(s.pending, pending{r, s.head})
 	return nil
 }
 
 // Pending reports how many samples wait.
 func (s *Stream) Pending() int { return len(s.pending) }
 
-// Upload gives everything not yet acknowledged: the same again until Acked.
+// perUpload leaves room in an upload for epoch and series; perRecord is what a record adds to its data at most.
+const (
+	perUpload = wire.MaxUpload - 16<<10
+	perRecord = 128
+)
+
+// Upload gives what is not yet acknowledged, oldest first and as much as an upload can carry: the same again until Acked.
+// closing says that nothing follows; it is kept for the upload that carries the last record.
 func (s *Stream) Upload(closing bool) (wire.Upload, error) {
+	var u wire.Upload
+	last, head, size := s.seq, s.head, 0
+	for _, p := range s.pending {
+		if size += len(p.record.Data) + perRecord; size > perUpload {
+			break
+		}
+		u.Records = append(u.Records, p.record)
+		last, head = p.record.Seq, p.head
+	}
 	payload, err := wire.EncodeSeries(wire.Series{
-		Device: s.device, Stream: s.name, Epoch: s.epoch.Epoch, Last: s.seq, Head: s.head[:], Closed: closing,
+		Device: s.device, Stream: s.name, Epoch: s.epoch.Epoch, Last: last, Head: head[:], Closed: closing && last == s.seq,
 	})
 	if err != nil {
 		return wire.Upload{}, err
@@ -90,7 +113,7 @@ func (s *Stream) Upload(closing bool) (wire.Upload, error) {
 	if err != nil {
 		return wire.Upload{}, err
 	}
-	u := wire.Upload{Records: s.pending, Series: [][]byte{series}}
+	u.Series = [][]byte{series}
 	if s.opened != nil {
 		u.Epochs = [][]byte{s.opened}
 	}
@@ -103,9 +126,9 @@ func (s *Stream) Acked(u wire.Upload) {
 	n := 0
 	if k := len(u.Records); k > 0 {
 		last := u.Records[k-1].Seq
-		for n < len(s.pending) && s.pending[n].Seq <= last {
+		for n < len(s.pending) && s.pending[n].record.Seq <= last {
 			n++
 		}
 	}
-	s.pending = append([]wire.Sealed(nil), s.pending[n:]...)
+	s.pending = slices.Clone(s.pending[n:])
 }
