@@ -29,7 +29,10 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
 		return wire.CheckinReply{}, fault.New(fault.Denied, "device.other", "a device checks in for itself only", "")
 	}
-	if d.State == Ordered || d.State == Provisioned || Ended(d.State) {
+	if d.State == Provisioned { // it has enrolled, or it had no certificate to call with
+		return wire.CheckinReply{}, fault.New(fault.Unavailable, "device.onboarding", fmt.Sprintf("the enrolment of device %s is being taken in", id), "ask again")
+	}
+	if d.State == Ordered || Ended(d.State) {
 		return wire.CheckinReply{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "enrol it first, or nothing if its life is over")
 	}
 	now := s.cfg.Now().UTC()

@@ -36,7 +36,8 @@ const (
 	KindOrderReconciled Kind = "order.reconciled" // events: JSON counts
 
 	KindDeviceProvisioned   Kind = "device.provisioned"   // events: COSE_Sign1(Record)
-	KindDeviceOnboarded     Kind = "device.onboarded"     // events: JSON enrolment, or device.StateChange
+	KindDeviceEnrolled      Kind = "device.enrolled"      // events: JSON enrolment: a first LDevID, or one anew
+	KindDeviceOnboarded     Kind = "device.onboarded"     // events: device.StateChange
 	KindEnrolRefused        Kind = "enrol.refused"        // events: JSON {device, product, issuer, code, text}
 	KindDeviceState         Kind = "device.state.changed" // events: JSON device.StateChange {device, from, to, event, reason}, or a change of legitimacy
 	KindDeviceUpdated       Kind = "device.updated"       // events: JSON result of a command; success, not yet health

@@ -2,7 +2,7 @@
 //
 // Stage 3, from birth to the field. A device shows its IDevID and gets an LDevID; later it renews that with itself. Guaranteed: only
 // a device whose production is on record enrols; one that is not is refused and a fact says so, because a good signature over an
-// unknown serial number means that an order key is in the wrong hands; the certificate, cert.issued and device.onboarded are one
+// unknown serial number means that an order key is in the wrong hands; the certificate, cert.issued and device.enrolled are one
 // write; and asking again after a lost answer gives the same certificate. It trusts package pki's verification and the registry,
 // and nothing that a device says of itself.
 package onboard
@@ -34,7 +34,7 @@ type Standing struct {
 	Hardware   string
 	State      device.State
 	Legitimacy device.Legitimacy
-	Key        []byte // SubjectPublicKeyInfo (DER) of the IDevID on record; empty: the registry does not say
+	Identity   []byte // SHA-256 of the SubjectPublicKeyInfo of the IDevID on record; without it nobody is let in as this device
 }
 
 // Registry says how devices stand. A device that was never ordered is a Standing that is not Known; an error is an outage.
@@ -129,7 +129,7 @@ func (s *Service) Enrol(ctx context.Context, caller access.Caller, presented []*
 		return nil, err
 	}
 	return s.c.PKI.Issue(ctx, caller, d, req,
-		ledger.New(ledger.Events, ledger.KindDeviceOnboarded, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data))
+		ledger.New(ledger.Events, ledger.KindDeviceEnrolled, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data))
 }
 
 // Reenrol renews or re-keys the LDevID that the device presents. Subject and SAN of csr have to be the present certificate's
@@ -223,7 +223,7 @@ func judge(st Standing, d pki.Device) (code, text string) {
 		return "enrol.unknown", "device " + id.DeviceID + " was never ordered, yet its certificate is good: a key of its CA may be in wrong hands"
 	case st.Product != id.Product || (id.HWRev != "" && st.Hardware != id.HWRev):
 		return "enrol.other", fmt.Sprintf("device %s is %s/%s on record, its certificate says %s/%s", id.DeviceID, st.Product, st.Hardware, id.Product, id.HWRev)
-	case id.Kind == idevid.IDevID && len(st.Key) != 0 && !bytes.Equal(st.Key, d.Cert.RawSubjectPublicKeyInfo):
+	case id.Kind == idevid.IDevID && !vouched(st, d):
 		return "enrol.key", "device " + id.DeviceID + " presents another key than the one its production record holds"
 	case !device.Known(st.State) || device.Ended(st.State) || st.State == device.Suspected || st.State == device.Lost:
 		return "enrol.state", fmt.Sprintf("device %s is %q", id.DeviceID, st.State)
@@ -231,4 +231,11 @@ func judge(st Standing, d pki.Device) (code, text string) {
 		return "enrol.legitimacy", fmt.Sprintf("device %s is %q", id.DeviceID, st.Legitimacy)
 	}
 	return "", ""
+}
+
+// vouched reports whether the production record holds the key that is presented: a CA's signature alone does not make a device, so
+// that a key of a CA in wrong hands is no device's.
+func vouched(st Standing, d pki.Device) bool {
+	sum := sha256.Sum256(d.Cert.RawSubjectPublicKeyInfo)
+	return bytes.Equal(st.Identity, sum[:])
 }

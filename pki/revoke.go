@@ -85,6 +85,24 @@ func (r *Revocations) Check(cert *x509.Certificate, device string, now time.Time
 	return nil
 }
 
+// CheckConnection is Check, but lets in a device whose life has ended in good order (ReasonCessation for all it holds): it may still
+// have to be told that its receipt has arrived. Who serves such a connection has to Check, and tell it nothing else.
+func (r *Revocations) CheckConnection(cert *x509.Certificate, device string, now time.Time) error {
+	err := r.Check(cert, device, now)
+	if err == nil {
+		return nil
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	v, ended := r.by[string(ScopeDevice)+device]
+	_, one := r.by[string(ScopeCert)+CertKey(cert)]
+	_, all := r.by[string(ScopeIssuer)+hex.EncodeToString(cert.AuthorityKeyId)]
+	if now.Sub(r.fresh) <= r.maxAge && ended && v.Reason == Cessation && !one && !all {
+		return nil
+	}
+	return err
+}
+
 // add takes entries in; an entry never becomes weaker: the earliest date stands.
 func (r *Revocations) add(asOf time.Time, entries ...Revocation) {
 	r.mu.Lock()

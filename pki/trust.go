@@ -235,7 +235,8 @@ func (t *Trust) VerifyOperator(chain []*x509.Certificate, now time.Time) (Peer, 
 
 // VerifyConnection builds the check for a device listener's tls.Config.VerifyConnection, which runs on resumed sessions too
 // (VerifyPeerCertificate does not). Set ClientAuth to tls.RequestClientCert: a client without a certificate passes here and is
-// for the handler to refuse; one with a bad, revoked or uncheckable certificate does not pass.
+// for the handler to refuse; one with a bad, revoked or uncheckable certificate does not pass, but
+// see CheckConnection.
 func VerifyConnection(t *Trust, revoked *Revocations, now func() time.Time) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) == 0 {
@@ -245,6 +246,6 @@ func VerifyConnection(t *Trust, revoked *Revocations, now func() time.Time) func
 		if err != nil {
 			return err
 		}
-		return revoked.Check(d.Cert, d.Identity.DeviceID, now())
+		return revoked.CheckConnection(d.Cert, d.Identity.DeviceID, now())
 	}
 }

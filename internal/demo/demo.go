@@ -35,7 +35,7 @@ type Options struct {
 
 	begun  func(*demo) // called when the server serves; tests cut its life, and that of devices, short
 	ending func()      // called before the ledger is verified
-	trace bool        // devices tell in their logs what each call was answered
+	trace  bool        // devices tell in their logs what each call was answered
 
 	programs string // directory of the programs; empty: beside this one
 }

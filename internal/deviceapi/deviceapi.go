@@ -21,8 +21,8 @@ import (
 
 // Config is what the listener hands its calls to. Each function is a stage's verb.
 type Config struct {
-	// Identify names the device of a verified chain, and says whether the certificate is its operational one.
-	Identify  func(chain []*x509.Certificate) (device string, operational bool, err error)
+	// Identify names the device of a verified chain.
+	Identify  func(chain []*x509.Certificate) (Peer, error)
 	Checkin   func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error)
 	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
 	Log       func(ctx context.Context, caller access.Caller, device string, batch []byte) (wire.LogReply, error)
@@ -34,8 +34,17 @@ type Config struct {
 	Logger   *slog.Logger
 }
 
+// Peer is whose certificate a connection has.
+type Peer struct {
+	Device      string
+	Operational bool // an LDevID
+	Ended       bool // its life is over: it may bring its receipt, and is told 410 Gone otherwise
+}
+
 // maxReceipt bounds a signed wipe receipt.
 const maxReceipt = 8 << 10
+
+const receiptPath = "/d/v1/receipt"
 
 type handler struct{ cfg Config }
 
@@ -48,7 +57,7 @@ func Handler(cfg Config) http.Handler {
 	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+1024, h.attest))
 	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+1024, h.log))
 	mux.HandleFunc("POST /d/v1/telemetry", h.on(wire.MaxUpload, h.telemetry))
-	mux.HandleFunc("POST /d/v1/receipt", h.on(maxReceipt, h.receipt))
+	mux.HandleFunc("POST "+receiptPath, h.on(maxReceipt, h.receipt))
 	mux.HandleFunc("GET /d/v1/artifact/{digest}", h.artifact)
 	return mux
 }
@@ -94,16 +103,19 @@ func (h *handler) identify(w http.ResponseWriter, r *http.Request) (call, bool) 
 		http.Error(w, "a client certificate is needed", http.StatusUnauthorized)
 		return call{}, false
 	}
-	device, operational, err := h.cfg.Identify(r.TLS.PeerCertificates)
-	if err != nil {
-		http.Error(w, "not a device's certificate: "+err.Error(), http.StatusForbidden)
+	p, err := h.cfg.Identify(r.TLS.PeerCertificates)
+	switch {
+	case err != nil:
+		http.Error(w, "not a device that is let in: "+err.Error(), http.StatusForbidden)
 		return call{}, false
-	}
-	if !operational {
+	case !p.Operational:
 		http.Error(w, "the factory's identity (IDevID) may only enrol: get an operational one (LDevID) by EST first", http.StatusForbidden)
 		return call{}, false
+	case p.Ended && r.URL.Path != receiptPath:
+		http.Error(w, "the life of device "+p.Device+" is over", http.StatusGone)
+		return call{}, false
 	}
-	return call{device: device, caller: access.DeviceCaller(device)}, true
+	return call{device: p.Device, caller: access.DeviceCaller(p.Device)}, true
 }
 
 func (h *handler) checkin(ctx context.Context, c call) ([]byte, error) {
@@ -202,6 +214,10 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, device string, er
 		http.Error(w, "internal error", status)
 		return
 	}
-	h.cfg.Logger.WarnContext(r.Context(), "device call refused", "device", device, "path", r.URL.Path, "error", err)
+	level := slog.LevelWarn
+	if status == http.StatusServiceUnavailable {
+		level = slog.LevelInfo // it asks again by itself
+	}
+	h.cfg.Logger.Log(r.Context(), level, "device call refused", "device", device, "path", r.URL.Path, "error", err)
 	http.Error(w, err.Error(), status)
 }

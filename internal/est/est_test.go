@@ -3,9 +3,11 @@ package est_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -161,16 +163,25 @@ func deviceID(t testing.TB) string {
 	return hex.EncodeToString(b)
 }
 
+// identity is what a production record tells of a device's key.
+func identity(t testing.TB, key crypto.Signer) []byte {
+	t.Helper()
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	must(t, err)
+	sum := sha256.Sum256(der)
+	return sum[:]
+}
+
 // made is a device fresh from the factory, registered unless the test says otherwise.
 func (w *world) made(registered bool) (string, tls.Certificate) {
 	w.t.Helper()
 	id := idevid.Identity{Kind: idevid.IDevID, DeviceID: deviceID(w.t), OEM: "acme", Product: "thermo", HWRev: "B"}
+	key := newKey(w.t)
 	if registered {
 		w.registry.set(id.DeviceID, onboard.Standing{
-			Known: true, Product: "thermo", Hardware: "B", State: device.Provisioned, Legitimacy: device.Genuine,
+			Known: true, Product: "thermo", Hardware: "B", State: device.Provisioned, Legitimacy: device.Genuine, Identity: identity(w.t, key),
 		})
 	}
-	key := newKey(w.t)
 	cert, err := w.order.Device(id, key.Public(), w.clock.now(), idevid.NoExpiry(), nil)
 	must(w.t, err)
 	return id.DeviceID, tls.Certificate{Certificate: [][]byte{cert.Raw, w.order.Cert.Raw, w.product.Cert.Raw}, PrivateKey: key}
@@ -196,14 +207,14 @@ func TestEnrolThenRenew(t *testing.T) {
 	key := newKey(t)
 	chain, err := w.client().Enrol(t.Context(), agentest.Request{As: idev, Key: key})
 	must(t, err)
-	if w.facts("cert.issued", id) != 1 || w.facts("device.onboarded", id) != 1 {
-		t.Fatalf("facts: %d issued, %d onboarded", w.facts("cert.issued", id), w.facts("device.onboarded", id))
+	if w.facts("cert.issued", id) != 1 || w.facts("device.enrolled", id) != 1 {
+		t.Fatalf("facts: %d issued, %d enrolled", w.facts("cert.issued", id), w.facts("device.enrolled", id))
 	}
 	ldev := tls.Certificate{Certificate: chain, PrivateKey: key}
 	next := newKey(t)
 	chain2, err := w.client().Enrol(t.Context(), agentest.Request{As: ldev, Key: next, Renew: true})
 	must(t, err)
-	if w.facts("cert.issued", id) != 2 || w.facts("device.onboarded", id) != 1 {
+	if w.facts("cert.issued", id) != 2 || w.facts("device.enrolled", id) != 1 {
 		t.Fatal("a renewal is one certificate more and no onboarding")
 	}
 
@@ -282,17 +293,18 @@ func TestWhoIsNotLetIn(t *testing.T) {
 	if code, text := status(idev, true); code != http.StatusForbidden || !strings.HasPrefix(text, "enrol.kind") {
 		t.Errorf("renewal with an IDevID: %d %s", code, text)
 	}
-	st := onboard.Standing{Known: true, Product: "thermo", Hardware: "B", State: device.Provisioned, Legitimacy: device.Genuine}
+	st := onboard.Standing{Known: true, Product: "thermo", Hardware: "B", State: device.Provisioned, Legitimacy: device.Genuine, Identity: identity(t, idev.PrivateKey.(crypto.Signer))}
 	for code, change := range map[string]func(*onboard.Standing){
 		"enrol.state":      func(s *onboard.Standing) { s.State = device.Disposed },
 		"enrol.legitimacy": func(s *onboard.Standing) { s.Legitimacy = device.Stolen },
 		"enrol.other":      func(s *onboard.Standing) { s.Hardware = "C" },
-		"enrol.key":        func(s *onboard.Standing) { s.Key = []byte("another") },
+		"enrol.key":        func(s *onboard.Standing) { s.Identity = []byte("another") },
+		"enrol.key ":       func(s *onboard.Standing) { s.Identity = nil }, // no record of a key vouches for nobody
 	} {
 		bad := st
 		change(&bad)
 		w.registry.set(id, bad)
-		if got, text := status(idev, false); got != http.StatusForbidden || !strings.HasPrefix(text, code) {
+		if got, text := status(idev, false); got != http.StatusForbidden || !strings.HasPrefix(text, strings.TrimSpace(code)) {
 			t.Errorf("%s: %d %s", code, got, text)
 		}
 	}

@@ -27,7 +27,7 @@ type seen struct {
 func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Caller, seen) error {
 	type r = []func(context.Context, access.Caller, seen) error
 	return map[ledger.Kind]r{
-		ledger.KindDeviceOnboarded:     {i.onboarded},
+		ledger.KindDeviceEnrolled:      {i.enrolled},
 		ledger.KindVerdict:             {i.raise, i.activate, i.judged},
 		ledger.KindDeviceReprovisioned: {i.remade},
 		ledger.KindDeviceRefused:       {i.raise},
@@ -69,8 +69,8 @@ func verdictOf(s seen) (verdict, error) {
 
 func (v verdict) good() bool { return v.Word == "affirming" || v.Word == "warning" }
 
-// onboarded moves a device that enrolled for the first time; one that enrols again stays where it is.
-func (i *Instance) onboarded(ctx context.Context, caller access.Caller, s seen) error {
+// enrolled moves a device that enrolled for the first time; one that enrols again stays where it is.
+func (i *Instance) enrolled(ctx context.Context, caller access.Caller, s seen) error {
 	d, err := i.device.Get(ctx, caller, s.Subject)
 	if err != nil || d.State != device.Provisioned {
 		return err

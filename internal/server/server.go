@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
+	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
@@ -31,6 +32,7 @@ import (
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 // Instance is a running Hallmark: all roles in one process.
@@ -287,8 +289,18 @@ func (i *Instance) deviceTLS(certificate *tls.Certificate) *tls.Config {
 	}
 }
 
-// identify names the device of a chain that VerifyConnection let in.
-func (i *Instance) identify(chain []*x509.Certificate) (string, bool, error) {
-	d, err := i.auth.trust.VerifyDevice(chain, time.Now())
-	return d.Identity.DeviceID, d.Identity.Kind == "ldevid", err
+// identify names the device of a chain that VerifyConnection let in. It looks at the revocations again, because a connection may be
+// older than the newest of them.
+func (i *Instance) identify(chain []*x509.Certificate) (deviceapi.Peer, error) {
+	now := time.Now()
+	d, err := i.auth.trust.VerifyDevice(chain, now)
+	if err != nil {
+		return deviceapi.Peer{}, err
+	}
+	p := deviceapi.Peer{Device: d.Identity.DeviceID, Operational: d.Identity.Kind == idevid.LDevID}
+	if i.pki.Revocations().Check(d.Cert, p.Device, now) == nil {
+		return p, nil
+	}
+	p.Ended = true
+	return p, i.pki.Revocations().CheckConnection(d.Cert, p.Device, now)
 }

@@ -205,5 +205,8 @@ func (r registry) Known(ctx context.Context, id string) (onboard.Standing, error
 	if err != nil {
 		return onboard.Standing{}, err
 	}
-	return onboard.Standing{Known: true, Product: d.Product, Hardware: d.Hardware, State: d.State, Legitimacy: d.Legitimacy}, nil
+	key, err := r.devices.Identity(ctx, id)
+	return onboard.Standing{
+		Known: true, Product: d.Product, Hardware: d.Hardware, State: d.State, Legitimacy: d.Legitimacy, Identity: key,
+	}, err
 }

@@ -23,6 +23,7 @@ func (db *DB) Devices() *Devices { return &Devices{db} }
 type ProvisionedRow struct {
 	ID, Product, Hardware, Order, Station string
 	At                                    time.Time
+	Identity                              []byte // SHA-256 of the IDevID's SubjectPublicKeyInfo; empty: it has none
 	AttestKey                             []byte // SubjectPublicKeyInfo (DER)
 	KeyOrigin                             string // soft, isolated, tpm, pkcs11
 	Virtual                               bool
@@ -40,15 +41,15 @@ func putProvisioned(tx *Tx, p ProvisionedRow) error {
 	}
 	sum := sha256.Sum256(p.AttestKey)
 	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
-		key_origin, is_virtual, since, release, bundle, doc)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15)
+		key_origin, is_virtual, since, release, bundle, doc, identity)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16)
 		ON CONFLICT (id) DO UPDATE SET product = excluded.product, hardware = excluded.hardware, state = excluded.state,
 		legitimacy = excluded.legitimacy, order_id = excluded.order_id, station = excluded.station, made = excluded.made,
 		attest_key = excluded.attest_key, instance_id = excluded.instance_id, key_origin = excluded.key_origin,
-		is_virtual = excluded.is_virtual, since = excluded.since, release = excluded.release, bundle = excluded.bundle, doc = excluded.doc
-		WHERE device.state = 'ordered'`,
+		is_virtual = excluded.is_virtual, since = excluded.since, release = excluded.release, bundle = excluded.bundle, doc = excluded.doc,
+		identity = excluded.identity WHERE device.state = 'ordered'`,
 		p.ID, p.Product, p.Hardware, string(device.Provisioned), string(device.Genuine), p.Order, p.Station, Millis(p.At), p.AttestKey,
-		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin))
+		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin), p.Identity)
 	if err != nil {
 		return fmt.Errorf("device %s: %w", p.ID, err)
 	}
@@ -282,4 +283,15 @@ func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error
 		}
 		return nil
 	})
+}
+
+// Identity gives the SHA-256 of the public key that the device's production record holds; empty when it holds none, or there is no
+// such device.
+func (s *Devices) Identity(ctx context.Context, id string) ([]byte, error) {
+	var sum []byte
+	err := s.db.Read().QueryRowContext(ctx, `SELECT identity FROM device WHERE id = $1`, id).Scan(&sum)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, nil
+	}
+	return sum, s.db.dialect.Explain(err)
 }

@@ -143,7 +143,7 @@ func addRecord(tx *Tx, order string, c factory.Candidate) (factory.Standing, err
 func registerMade(tx *Tx, c factory.Candidate) error {
 	d := c.Device
 	return putProvisioned(tx, ProvisionedRow{
-		ID: d.ID, Product: d.Product, Hardware: d.Hardware, Order: d.Order, Station: d.Station, At: d.Made, AttestKey: d.AttestKey,
+		ID: d.ID, Product: d.Product, Hardware: d.Hardware, Order: d.Order, Station: d.Station, At: d.Made, Identity: c.Identity, AttestKey: d.AttestKey,
 		KeyOrigin: d.KeyOrigin, Virtual: d.Virtual, Release: d.Twin.Release, Version: d.Twin.Version, Bundle: d.Twin.Bundle,
 	})
 }

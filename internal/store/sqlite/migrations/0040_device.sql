@@ -8,6 +8,7 @@ CREATE TABLE device (
   order_id      TEXT NOT NULL,
   station       TEXT NOT NULL,
   made          INTEGER NOT NULL,
+  identity      BLOB, -- SHA-256 of the IDevID's SubjectPublicKeyInfo
   attest_key    BLOB,
   instance_id   BLOB,
   key_origin    TEXT NOT NULL,
