@@ -88,7 +88,8 @@ func seal(code io.Reader, c wire.Component) (*os.File, error) {
 	}
 	f := os.NewFile(uintptr(fd), c.Name)
 	fail := func(err error) (*os.File, error) { return nil, errors.Join(err, f.Close()) }
-	if _, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(code, int64(c.Size)), make([]byte, 64<<10)); err != nil {
+	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(code, int64(c.Size)), make([]byte, 64<<10))
+	if err != nil {
 		return fail(err)
 	}
 	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
@@ -99,7 +100,7 @@ func seal(code io.Reader, c wire.Component) (*os.File, error) {
 	if _, err := io.Copy(h, io.NewSectionReader(f, 0, int64(c.Size)+1)); err != nil {
 		return fail(err)
 	}
-	if !bytes.Equal(h.Sum(nil), c.Digest) {
+	if uint64(n) != c.Size || !bytes.Equal(h.Sum(nil), c.Digest) {
 		return fail(errors.New("its bytes are not those that were signed"))
 	}
 	return f, nil

@@ -4,15 +4,22 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
+	"go.uber.org/goleak"
+
 	"github.com/hallmark-iot/hallmark/wire"
 )
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // build makes the demo's firmware.
 func build(t *testing.T, flags string) ([]byte, wire.Component) {
@@ -87,12 +94,171 @@ func TestAnyExecutableStarts(t *testing.T) {
 }
 
 func TestOtherBytesDoNotStart(t *testing.T) {
-	code, comp := component(t, "/bin/true", wire.HealthAlive)
-	code[len(code)/2] ^= 1
-	if _, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard); err == nil {
-		t.Error("changed bytes were started")
+	code, good := component(t, "/bin/true", wire.HealthAlive)
+	change := func(at int, b byte) []byte { out := bytes.Clone(code); out[at] ^= b; return out }
+	for name, c := range map[string]struct {
+		code []byte
+		comp func(c *wire.Component)
+	}{
+		"a bit":       {change(len(code)/2, 1), nil},
+		"the last":    {change(len(code)-1, 0x80), nil},
+		"a part":      {code[:len(code)-1], nil},
+		"nothing":     {nil, nil},
+		"less signed": {code, func(c *wire.Component) { c.Size-- }},
+		"more signed": {code, func(c *wire.Component) { c.Size++ }},
+	} {
+		dir, comp := t.TempDir(), good
+		if c.comp != nil {
+			c.comp(&comp)
+		}
+		p, err := Start(bytes.NewReader(c.code), comp, dir, io.Discard)
+		if err == nil {
+			p.Stop()
+		}
+		if err == nil || !strings.Contains(err.Error(), "start app") || !strings.Contains(err.Error(), "not those that were signed") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
-	if _, err := Start(bytes.NewReader(code[:100]), comp, t.TempDir(), io.Discard); err == nil {
-		t.Error("a part of the bytes was started")
+	// What follows the component in flash is not part of it.
+	p, err := Start(bytes.NewReader(append(bytes.Clone(code), "next component"...)), good, t.TempDir(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Stop()
+	junk := []byte("no program")
+	sum := sha256.Sum256(junk)
+	good.Size, good.Digest = uint64(len(junk)), sum[:]
+	if _, err := Start(bytes.NewReader(junk), good, t.TempDir(), io.Discard); err == nil || !strings.Contains(err.Error(), "exec format") {
+		t.Errorf("signed bytes that are no program: %v", err)
+	}
+}
+
+// Nothing of what runs is a file that could be changed: the image is sealed memory.
+func TestWhatRunsCannotBeChanged(t *testing.T) {
+	code, comp := component(t, "/bin/sleep", wire.HealthAlive, "60")
+	p, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	exe := filepath.Join("/proc", pid(p), "exe")
+	if target, err := os.Readlink(exe); err != nil || !strings.Contains(target, "memfd:app (deleted)") {
+		t.Errorf("it runs from %s, %v", target, err)
+	}
+	f, err := os.OpenFile(exe, os.O_RDWR, 0)
+	if err == nil {
+		_, err = f.WriteAt([]byte{0}, 0)
+		f.Close()
+	}
+	if err == nil {
+		t.Error("the running image was written to")
+	}
+	environ, err := os.ReadFile(filepath.Join("/proc", pid(p), "environ"))
+	if err != nil || bytes.Count(environ, []byte{0}) > 2 {
+		t.Errorf("it has more of the environment than it was given: %q, %v", environ, err)
+	}
+}
+
+func pid(p *Process) string { return strconv.Itoa(p.cmd.Process.Pid) }
+
+// A program that is killed, or that ends by itself, is not well; why is said. Stop takes all that it started along.
+func TestTheEndOfAProgramIsReported(t *testing.T) {
+	for name, c := range map[string]struct {
+		health wire.HealthCheck
+		args   []string
+		kill   syscall.Signal
+		good   bool
+		says   string
+	}{
+		"killed":                    {wire.HealthAlive, []string{"-c", "sleep 60"}, syscall.SIGKILL, false, "killed"},
+		"killed, by socket":         {wire.HealthSocket, []string{"-c", "sleep 60"}, syscall.SIGTERM, false, "terminated"},
+		"ended badly":               {wire.HealthAlive, []string{"-c", "exit 3"}, 0, false, "exit status 3"},
+		"ended well":                {wire.HealthAlive, []string{"-c", "exit 0"}, 0, true, "ended well"},
+		"ended well, but by socket": {wire.HealthSocket, []string{"-c", "exit 0"}, 0, false, "it ended"},
+	} {
+		code, comp := component(t, "/bin/sh", c.health, c.args...)
+		p, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c.kill != 0 {
+			if err := syscall.Kill(p.cmd.Process.Pid, c.kill); err != nil {
+				t.Fatal(err)
+			}
+		}
+		<-p.done
+		if good, ok, text := p.Health(t.Context()); !ok || good != c.good || !strings.Contains(text, c.says) {
+			t.Errorf("%s: good %v, known %v, %q", name, good, ok, text)
+		}
+		p.Stop() // again is nothing
+	}
+	out, in, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, comp := component(t, "/bin/sh", wire.HealthAlive, "-c", "sleep 600 & sleep 600")
+	p, err := Start(bytes.NewReader(code), comp, t.TempDir(), in)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.Stop()
+	in.Close()
+	if _, err := io.ReadAll(out); err != nil { // ends only when nobody of its family holds the other side any more
+		t.Error(err)
+	}
+	out.Close()
+}
+
+// old makes p as old as a program whose silence counts.
+func old(p *Process) *Process { p.started = time.Now().Add(-time.Minute); return p }
+
+// What a program says on its socket is bounded, and what is no answer is no health.
+func TestAnAnswerIsBoundedAndWhole(t *testing.T) {
+	for name, c := range map[string]struct {
+		answer string
+		good   bool
+		says   string
+	}{
+		"good":       {"ok version 1\n", true, "version 1"},
+		"bare":       {"ok\n", true, ""},
+		"sick":       {"fail pump is hot\n", false, "pump is hot"},
+		"other word": {"okay\n", false, ""},
+		"shouting":   {"OK\n", false, ""},
+		"empty":      {"\n", false, ""},
+		"cut off":    {"ok version", false, "no whole answer"},
+		"nothing":    {"", false, "no whole answer"},
+		"endless":    {strings.Repeat("ok ", 10<<10), false, "no whole answer"},
+		"not UTF-8":  {"ok \xff\n", true, "?"},
+	} {
+		path := filepath.Join(t.TempDir(), "app.sock")
+		l, err := new(net.ListenConfig).Listen(t.Context(), "unix", path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		served := make(chan struct{})
+		go func() {
+			defer close(served)
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			defer conn.Close()
+			if _, err := io.ReadFull(conn, make([]byte, len("health\n"))); err == nil {
+				_, _ = io.WriteString(conn, c.answer) // it may not be read to its end
+			}
+		}()
+		p := old(&Process{component: wire.Component{Health: wire.HealthSocket}, socket: path})
+		if good, ok, text := p.Health(t.Context()); !ok || good != c.good || !strings.Contains(text, c.says) {
+			t.Errorf("%s: good %v, known %v, %.100q", name, good, ok, text)
+		}
+		l.Close()
+		<-served
+	}
+	p := &Process{component: wire.Component{Health: wire.HealthSocket}, socket: filepath.Join(t.TempDir(), "none"), started: time.Now()}
+	if good, ok, _ := p.Health(t.Context()); good || ok {
+		t.Error("a program that has hardly begun is judged by its silence")
+	}
+	if good, ok, text := old(p).Health(t.Context()); good || !ok || !strings.Contains(text, "does not answer") {
+		t.Errorf("a silent program: good %v, known %v, %q", good, ok, text)
 	}
 }
