@@ -6,6 +6,8 @@
 //     station's module, in one hop, and is forgotten here.
 //   - However many pieces a station makes, at most the order's quota become devices: a record is accepted only with a serial
 //     derived from one of the order's tickets, and each ticket, chip and key only once, ever.
+//   - Once the station has ended an order, or the OEM closed it, no other record than those it was ended with becomes a device; nor
+//     does one that says it was made after the order's time.
 //   - A record that is not accepted is never silent: it is an alarm, with the record as evidence, raised once.
 //   - Importing is idempotent, in any order; a missing record keeps the order from being closed.
 //

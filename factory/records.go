@@ -73,16 +73,45 @@ func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id st
 	if err != nil {
 		return rep, err
 	}
+	batches := make([]wire.RecordBatch, len(f.Batches))
 	for i, sealed := range f.Batches {
-		b, err := wire.OpenBatch(id, sealed, im.ret)
-		if err != nil {
+		if batches[i], err = wire.OpenBatch(id, sealed, im.ret); err != nil {
 			return rep, fault.Newf(fault.Invalid, "records.invalid", "records: batch %d: %w", i, err)
 		}
+	}
+	// The end first, so that it holds for what comes with it. Another end than the one that is here does not hide the records.
+	another, err := im.ends(ctx, batches, &rep)
+	if err != nil {
+		return rep, err
+	}
+	for _, b := range batches {
 		if err := im.batch(ctx, b, &rep); err != nil {
 			return rep, err
 		}
 	}
-	return rep, nil
+	return rep, another
+}
+
+// ends keeps the job end of a file. There is one for an order: another is a fault of its own.
+func (im *importer) ends(ctx context.Context, batches []wire.RecordBatch, rep *ImportReport) (another, err error) {
+	for _, b := range batches {
+		if len(b.JobEnd) == 0 {
+			continue
+		}
+		if _, err := im.jobEnd(b.JobEnd); err != nil {
+			return nil, fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err)
+		}
+		err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, b.JobEnd)
+		if errors.Is(err, ErrChanged) {
+			another = fault.New(fault.Conflict, "order.ended", fmt.Sprintf("order %s has another job-end certificate already", im.row.ID), "the station's state was rolled back: investigate")
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		rep.JobEnd = true
+	}
+	return another, nil
 }
 
 func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
@@ -118,27 +147,17 @@ func (im *importer) batch(ctx context.Context, b wire.RecordBatch, rep *ImportRe
 		}
 		list = append(list, c)
 	}
-	if len(list) > 0 {
-		st, err := im.s.c.Store.AddRecords(ctx, im.row.ID, list)
-		if err != nil {
-			return fmt.Errorf("order %s: records: %w", im.row.ID, err)
-		}
-		for _, x := range st {
-			rep.add(x)
-		}
-	}
-	if len(b.JobEnd) == 0 {
+	if len(list) == 0 {
 		return nil
 	}
-	if _, err := im.jobEnd(b.JobEnd); err != nil {
-		return fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err)
+	st, err := im.s.c.Store.AddRecords(ctx, im.row.ID, list)
+	if err != nil {
+		return fmt.Errorf("order %s: records: %w", im.row.ID, err)
 	}
-	rep.JobEnd = true
-	err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, b.JobEnd)
-	if errors.Is(err, ErrChanged) {
-		return fault.New(fault.Conflict, "order.ended", fmt.Sprintf("order %s has another job-end certificate already", im.row.ID), "the station's state was rolled back: investigate")
+	for _, x := range st {
+		rep.add(x)
 	}
-	return err
+	return nil
 }
 
 func (r *ImportReport) add(s Standing) {
@@ -232,6 +251,12 @@ func (im *importer) alarm(r wire.Record, hash [32]byte, reason string, now time.
 	return ledger.New(ledger.Events, ledger.KindFindingRaised, now, im.caller.ID, r.Device, nil, data)
 }
 
+// ClockSkew is how far behind an order's end a piece may say it was made: stations' clocks err, and a piece that was begun in time
+// is finished. When records arrive is nobody's concern.
+const ClockSkew = 10 * time.Minute
+
+func stamp(t uint64) string { return time.Unix(int64(t), 0).UTC().Format(time.RFC3339) }
+
 // examine says why an authentic record cannot be of this order.
 func (im *importer) examine(r wire.Record) error {
 	h := im.order.Header
@@ -243,6 +268,9 @@ func (im *importer) examine(r wire.Record) error {
 	}
 	if r.Outcome != wire.Made {
 		return nil
+	}
+	if r.Time > h.NotAfter && r.Time-h.NotAfter > uint64(ClockSkew/time.Second) {
+		return fmt.Errorf("made at %s, after the order's end at %s", stamp(r.Time), stamp(h.NotAfter))
 	}
 	if err := r.Verify(); err != nil {
 		return err

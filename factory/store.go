@@ -3,6 +3,7 @@ package factory
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -53,6 +54,45 @@ type Order struct {
 	Secret      []byte             `json:"secret"`              // ticket seed and return key, sealed by the Vault
 	JobEnd      []byte             `json:"job_end,omitempty"`   // COSE_Sign1(JobEnd), once imported
 	ClosedUID   [16]byte           `json:"closed_uid,omitzero"` // of the order.closed fact
+}
+
+// End is what a station ended an order with.
+type End struct {
+	Closed  bool     // the OEM has closed the order
+	Ended   bool     // the station has
+	Records uint32   // how many records there are
+	Last    [32]byte // hash of the last one
+}
+
+// End reads the job-end certificate that is kept with the order. It was verified before it was stored.
+func (o Order) End() (End, error) {
+	e := End{Closed: o.State != Open, Ended: len(o.JobEnd) > 0}
+	if !e.Ended {
+		return e, nil
+	}
+	env, err := wire.Parse1(wire.TypeJobEnd, o.JobEnd)
+	if err != nil {
+		return e, fmt.Errorf("order %s: job end: %w", o.ID, err)
+	}
+	j, err := wire.DecodeJobEnd(env.Payload)
+	if err != nil {
+		return e, fmt.Errorf("order %s: job end: %w", o.ID, err)
+	}
+	e.Records, e.Last = j.Records, [32]byte(j.Last)
+	return e, nil
+}
+
+// Refuses says why a new record cannot be one the station had when it ended the order; empty when it can.
+func (e End) Refuses(seq uint32, hash [32]byte) string {
+	switch {
+	case e.Closed && !e.Ended:
+		return fmt.Sprintf("record %d is new, and the order is closed", seq)
+	case e.Ended && seq > e.Records:
+		return fmt.Sprintf("record %d, but the station ended the order with %d records: its state was rolled back", seq, e.Records)
+	case e.Ended && seq == e.Records && hash != e.Last:
+		return fmt.Sprintf("record %d is not the one the station ended the order with: its state was rolled back", seq)
+	}
+	return ""
 }
 
 // Candidate is an authentic record on its way in. Its signature, order, station and possession proofs were checked.
@@ -112,8 +152,8 @@ type Store interface {
 	// Orders gives those of a product, all with an empty one, newest first.
 	Orders(ctx context.Context, product string) ([]Order, error)
 	// AddRecords decides each candidate, in one transaction: one that is here already, by (order, sequence, hash), is Known; one
-	// at a sequence that holds another, that does not link with its neighbours, or that repeats a ticket, chip or key of any
-	// order, is Alarmed; the others are counted, and their devices registered with the fact.
+	// at a sequence that holds another, that the order's End refuses, that does not link with its neighbours, or that repeats a
+	// ticket, chip or key of any order, is Alarmed; the others are counted, and their devices registered with the fact.
 	AddRecords(ctx context.Context, order string, batch []Candidate) ([]Standing, error)
 	// Tally counts.
 	Tally(ctx context.Context, order string) (Tally, error)

@@ -161,6 +161,9 @@ func (r *run) all(ctx context.Context, src Source) error {
 func (r *run) one(ctx context.Context, p Programmer) (err error) {
 	made := false
 	defer func() { err = errors.Join(err, p.Close(made)) }()
+	if h := r.o.order.Header; r.spec.Now().Unix() > int64(h.NotAfter) { // a run may last longer than its order
+		return refused("expired", fmt.Errorf("it expired at %s", unix(h.NotAfter)))
+	}
 	chip, err := p.Identify(ctx)
 	if err != nil {
 		return fmt.Errorf("identify the piece: %w", err)

@@ -80,8 +80,16 @@ func (db *DB) Orders(ctx context.Context, product string) ([]factory.Order, erro
 func (db *DB) AddRecords(ctx context.Context, order string, batch []factory.Candidate) ([]factory.Standing, error) {
 	var out []factory.Standing
 	err := db.Write(ctx, func(tx *Tx) error {
+		o, err := scanOrder(tx.QueryRow(orderColumns+` WHERE id = $1`, order))
+		if err != nil {
+			return err
+		}
+		end, err := o.End()
+		if err != nil {
+			return err
+		}
 		for _, c := range batch {
-			st, err := addRecord(tx, order, c)
+			st, err := addRecord(tx, order, end, c)
 			if err != nil {
 				return fmt.Errorf("record %d: %w", c.Seq, err)
 			}
@@ -95,11 +103,14 @@ func (db *DB) AddRecords(ctx context.Context, order string, batch []factory.Cand
 	return out, nil
 }
 
-func addRecord(tx *Tx, order string, c factory.Candidate) (factory.Standing, error) {
+func addRecord(tx *Tx, order string, end factory.End, c factory.Candidate) (factory.Standing, error) {
 	st := factory.Standing{Seq: c.Seq, State: factory.Known}
 	known, clash, err := placeTaken(tx, order, c)
 	if err != nil || known {
 		return st, err
+	}
+	if clash == "" {
+		clash = end.Refuses(c.Seq, c.Hash)
 	}
 	if clash == "" {
 		clash, err = unlinked(tx, order, c)
@@ -107,7 +118,7 @@ func addRecord(tx *Tx, order string, c factory.Candidate) (factory.Standing, err
 	if err != nil {
 		return st, err
 	}
-	if clash != "" { // the place is another's, or the chain is broken: evidence, but no part of the chain
+	if clash != "" { // the place is another's or behind the end, or the chain is broken: evidence, but no part of the chain
 		return alarm(tx, order, c, clash)
 	}
 	bad := c.Bad
