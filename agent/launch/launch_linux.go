@@ -37,6 +37,9 @@ const (
 	answer = 2 * time.Second
 )
 
+// linger is how long what a program started may hold its output open after the program itself has ended.
+const linger = time.Second
+
 const maxAnswer = 4 << 10
 
 // Process is a started program.
@@ -72,6 +75,7 @@ func Start(code io.Reader, c wire.Component, dir string, out io.Writer) (*Proces
 	p.cmd.ExtraFiles = []*os.File{image}
 	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
 	p.cmd.Env = []string{SocketEnv + "=" + socket, "PATH=/usr/bin:/bin"}
+	p.cmd.WaitDelay = linger
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := p.cmd.Start(); err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
@@ -106,8 +110,12 @@ func seal(code io.Reader, c wire.Component) (*os.File, error) {
 	return f, nil
 }
 
+// wait takes note of the end, whatever of the program's family is still there.
 func (p *Process) wait() {
 	err := p.cmd.Wait()
+	if errors.Is(err, exec.ErrWaitDelay) { // it ended well, and left something running
+		err = nil
+	}
 	p.mu.Lock()
 	p.ended, p.err = true, err
 	p.mu.Unlock()

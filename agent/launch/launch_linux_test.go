@@ -170,9 +170,10 @@ func TestTheEndOfAProgramIsReported(t *testing.T) {
 		good   bool
 		says   string
 	}{
-		"killed":                    {wire.HealthAlive, []string{"-c", "sleep 60"}, syscall.SIGKILL, false, "killed"},
-		"killed, by socket":         {wire.HealthSocket, []string{"-c", "sleep 60"}, syscall.SIGTERM, false, "terminated"},
+		"killed":                    {wire.HealthAlive, []string{"-c", "sleep 60; true"}, syscall.SIGKILL, false, "killed"},
+		"killed, by socket":         {wire.HealthSocket, []string{"-c", "sleep 60; true"}, syscall.SIGTERM, false, "terminated"},
 		"ended badly":               {wire.HealthAlive, []string{"-c", "exit 3"}, 0, false, "exit status 3"},
+		"left something running":    {wire.HealthAlive, []string{"-c", "sleep 60 & exit 0"}, 0, true, "ended well"},
 		"ended well":                {wire.HealthAlive, []string{"-c", "exit 0"}, 0, true, "ended well"},
 		"ended well, but by socket": {wire.HealthSocket, []string{"-c", "exit 0"}, 0, false, "it ended"},
 	} {
