@@ -59,7 +59,7 @@ type task struct {
 
 const (
 	maxMemory  = 128 << 10
-	maxResults = 32
+	maxResults = wire.MaxResults
 )
 
 func decodeMemory(raw []byte) (memory, error) {

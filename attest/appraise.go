@@ -17,7 +17,8 @@ type Expect struct {
 	InstanceID   []byte
 	Nonce        []byte
 	KeyOrigin    string // as recorded in production
-	Counter      uint32 // lowest security counter that is good
+	Floor        uint32 // the trust bundle's: what is below runs with known defects
+	Counter      uint32 // security counter, highest seen before
 	BootCount    uint64 // highest seen before
 	AllowVirtual bool   // the product's policy
 	References   []Reference
@@ -91,36 +92,66 @@ func (j *Judgement) configuration(e wire.Evidence) {
 func (j *Judgement) executables(e wire.Evidence, x Expect) {
 	v := &j.Vector.Executables
 	if e.Counter < x.Counter {
-		j.worse(v, Contraindicated, "security-counter: %d, want %d or more", e.Counter, x.Counter)
+		j.worse(v, Contraindicated, "security-counter: went back from %d to %d", x.Counter, e.Counter)
 	}
 	if len(x.References) == 0 {
 		*v = None
 		j.Reasons = append(j.Reasons, "references: none published for this product")
 		return
 	}
-	apps := 0
+	var measured [][]byte
 	for _, c := range e.Components {
 		if c.Type != "App" {
 			continue
 		}
-		apps++
-		i := slices.IndexFunc(x.References, func(r Reference) bool { return bytes.Equal(r.Digest, c.Value) })
-		if i < 0 {
+		measured = append(measured, c.Value)
+		if !slices.ContainsFunc(x.References, func(r Reference) bool { return bytes.Equal(r.Digest, c.Value) }) {
 			j.worse(v, Contraindicated, "executables: measured %x, which is in no published release", c.Value)
-			continue
-		}
-		if r := x.References[i]; r.Counter < x.Counter {
-			j.worse(v, Contraindicated, "executables: release %x is below the security floor", r.Release)
-		} else {
-			j.Release = r.Release
 		}
 	}
-	if apps == 0 {
+	if len(measured) == 0 {
 		j.worse(v, Contraindicated, "executables: no application was measured")
 	}
 	if *v >= Contraindicated {
-		j.Release = nil
+		return
 	}
+	whole := wholeRelease(measured, x.References)
+	if whole == nil {
+		j.worse(v, Contraindicated, "executables: what was measured is not the whole of one published release")
+		return
+	}
+	j.Release = whole.Release
+	if whole.Counter < x.Floor {
+		j.worse(v, Warning, "executables: release %x is below the security floor %d: update it", whole.Release, x.Floor)
+	}
+}
+
+// wholeRelease finds the release whose components, each once, are what was measured: a mix of good parts of two releases was never
+// approved together, nor was a release without one of its parts. Of two releases with the same parts it gives the one with the
+// higher counter.
+func wholeRelease(measured [][]byte, refs []Reference) *Reference {
+	parts := map[string][]Reference{}
+	for _, r := range refs {
+		parts[string(r.Release)] = append(parts[string(r.Release)], r)
+	}
+	var best *Reference
+	for _, rs := range parts {
+		if len(rs) != len(measured) {
+			continue
+		}
+		left := slices.Clone(measured)
+		for _, r := range rs {
+			i := slices.IndexFunc(left, func(m []byte) bool { return bytes.Equal(m, r.Digest) })
+			if i < 0 {
+				break
+			}
+			left = slices.Delete(left, i, i+1)
+		}
+		if len(left) == 0 && (best == nil || rs[0].Counter > best.Counter) {
+			best = &rs[0]
+		}
+	}
+	return best
 }
 
 func (j *Judgement) hardware(e wire.Evidence, x Expect) {

@@ -18,7 +18,7 @@ func good() (wire.Evidence, Expect) {
 		Device:     "d", Hardware: "A", DebugLocked: true, BootCount: 7, Counter: 3, POST: []wire.TestResult{{Name: "ram", Passed: true}}, KeyOrigin: "tpm",
 	}
 	return e, Expect{
-		Device: "d", Hardware: "A", InstanceID: instance, Nonce: b32(1), KeyOrigin: "tpm", Counter: 3, BootCount: 7,
+		Device: "d", Hardware: "A", InstanceID: instance, Nonce: b32(1), KeyOrigin: "tpm", Counter: 3, Floor: 3, BootCount: 7,
 		References: []Reference{{Release: b32(9), Name: "app", Digest: b32(4), Counter: 3}},
 	}
 }
@@ -49,7 +49,19 @@ func TestEveryClaimCanFail(t *testing.T) {
 		{"debug", func(e *wire.Evidence, _ *Expect) { e.DebugLocked = false }, Contraindicated, "debug:"},
 		{"counter", func(e *wire.Evidence, _ *Expect) { e.Counter = 2 }, Contraindicated, "security-counter:"},
 		{"unknown code", func(e *wire.Evidence, _ *Expect) { e.Components[1].Value = b32(0) }, Contraindicated, "executables:"},
-		{"withdrawn floor", func(_ *wire.Evidence, x *Expect) { x.References[0].Counter = 2 }, Contraindicated, "executables:"},
+		{"below the floor", func(_ *wire.Evidence, x *Expect) { x.References[0].Counter = 2 }, Warning, "executables:"},
+		{"half of a release", func(_ *wire.Evidence, x *Expect) {
+			x.References = append(x.References, Reference{Release: b32(9), Name: "data", Digest: b32(11), Counter: 3})
+		}, Contraindicated, "executables:"},
+		{"a mix of two releases", func(e *wire.Evidence, x *Expect) {
+			x.References = append(x.References, Reference{Release: b32(9), Name: "data", Digest: b32(11), Counter: 3},
+				Reference{Release: b32(10), Name: "app", Digest: b32(12), Counter: 3}, Reference{Release: b32(10), Name: "data", Digest: b32(13), Counter: 3})
+			e.Components = append(e.Components, wire.Measured{Type: "App", Value: b32(13), SignerID: b32(5)})
+		}, Contraindicated, "executables:"},
+		{"one part twice", func(e *wire.Evidence, x *Expect) {
+			x.References = append(x.References, Reference{Release: b32(9), Name: "data", Digest: b32(11), Counter: 3})
+			e.Components = append(e.Components, e.Components[1])
+		}, Contraindicated, "executables:"},
 		{"no application", func(e *wire.Evidence, _ *Expect) { e.Components = e.Components[:1] }, Contraindicated, "executables:"},
 		{"a second, unknown application", func(e *wire.Evidence, _ *Expect) {
 			e.Components = append(e.Components, wire.Measured{Type: "App", Value: b32(0), SignerID: b32(5)})
@@ -73,6 +85,16 @@ func TestEveryClaimCanFail(t *testing.T) {
 		if len(j.Reasons) == 0 || !strings.HasPrefix(j.Reasons[0], c.reason) {
 			t.Errorf("%s: reasons %q, want %s first", c.name, j.Reasons, c.reason)
 		}
+	}
+}
+
+func TestAWholeReleaseOfSeveralParts(t *testing.T) {
+	e, x := good()
+	x.References = append(x.References, Reference{Release: b32(9), Name: "data", Digest: b32(11), Counter: 3},
+		Reference{Release: b32(10), Name: "app", Digest: b32(4), Counter: 5}) // shares one part
+	e.Components = append(e.Components, wire.Measured{Type: "App", Value: b32(11), SignerID: b32(5)})
+	if j := Judge(e, x); j.Vector.Status() != Affirming || !bytes.Equal(j.Release, b32(9)) {
+		t.Fatalf("%+v", j)
 	}
 }
 

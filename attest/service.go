@@ -42,7 +42,7 @@ type References interface {
 // Policy is what a product asks of its devices' evidence.
 type Policy struct {
 	AllowVirtual bool
-	Floor        uint32 // lowest security counter
+	Floor        uint32 // of the product's trust bundle
 }
 
 // Verdict is one appraisal.
@@ -55,6 +55,7 @@ type Verdict struct {
 	Release   []byte    `json:"release,omitempty"`
 	Version   string    `json:"version,omitempty"` // of the measured application
 	BootCount uint64    `json:"boot_count"`
+	Counter   uint32    `json:"counter"` // security counter
 	EAR       EAR       `json:"ear"`
 	UID       [16]byte  `json:"-"` // of its fact
 }
@@ -199,7 +200,7 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	status := j.Vector.Status()
 	v := Verdict{
 		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release,
-		BootCount: max(e.BootCount, x.BootCount),
+		BootCount: max(e.BootCount, x.BootCount), Counter: max(e.Counter, x.Counter),
 		EAR: EAR{
 			Profile: Profile, IssuedAt: now.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
 			Submods: map[string]Submod{"device": {Status: status, Vector: j.Vector, Policies: []string{"hallmark:" + d.Product}}},
@@ -252,7 +253,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 		return wire.Evidence{}, Expect{}, err
 	}
 	return e, Expect{
-		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Counter: p.Floor,
+		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Floor: p.Floor, Counter: last.Counter,
 		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs,
 	}, nil
 }

@@ -140,12 +140,14 @@ func (s *Service) result(ctx context.Context, r *Report, res wire.Result) error 
 	var cause *ledger.Ref
 	known := false
 	if len(res.Command) == 32 {
+		var standing Standing
 		var err error
-		c, err = s.cfg.Commands.CommandByDigest(ctx, [32]byte(res.Command))
+		c, standing, err = s.cfg.Commands.CommandTo(ctx, [32]byte(res.Command), r.From.ID)
 		if err != nil && !errors.Is(err, ErrNotFound) {
 			return err
 		}
-		known = err == nil && c.Wire.Act == res.Act && c.Wire.Product == r.From.Product
+		// Commands are in the public log: a result counts only for one that this device was given and has not answered.
+		known = err == nil && c.Wire.Act == res.Act && (standing == Delivered || standing == Pending || standing == Cancelled)
 	}
 	data := ResultData{
 		Device: r.From.ID, Digest: hex.EncodeToString(res.Command), Act: res.Act, Outcome: res.Outcome, Code: res.Code, Text: res.Text,

@@ -74,9 +74,10 @@ type Commands interface {
 	// PutCommand stores the command, one Pending row for each device, and the fact, all or nothing. ErrForeign when a device is
 	// unknown, ended, or not of the command's product.
 	PutCommand(ctx context.Context, c Command, devices []string, fact ledger.Fact) error
-	// Command finds by ID, CommandByDigest by payload digest; ErrNotFound.
+	// Command finds by ID; ErrNotFound. CommandTo finds by payload digest the command that the device was given, with its standing
+	// there; ErrNotFound when there is none, or it was never delivered to that device.
 	Command(ctx context.Context, id string) (Command, error)
-	CommandByDigest(ctx context.Context, digest [32]byte) (Command, error)
+	CommandTo(ctx context.Context, digest [32]byte, device string) (Command, Standing, error)
 	// CancelCommand ends it for every device without a result; ErrChanged when it has ended.
 	CancelCommand(ctx context.Context, id string, at time.Time, fact ledger.Fact) error
 	// CommandDevices lists by device ID, after (exclusive); limit 0 means all.

@@ -76,6 +76,7 @@ type AttestReply struct {
 // Bounds of the device API's bodies.
 const (
 	MaxCheckin      = 64 << 10
+	MaxResults = 32 // of a check-in: a device that has more tells the rest at the next
 	MaxCheckinReply = 512 << 10
 	MaxAttestReply  = 8 << 10
 )
@@ -94,6 +95,9 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	}
 	if len(c.State) == 0 || len(c.State) > 32 || len(c.Health) > 1024 || len(c.Version) > 64 {
 		return Checkin{}, errors.New("check-in: state, health or version out of bounds")
+	}
+	if len(c.Results) > MaxResults {
+		return Checkin{}, fmt.Errorf("check-in: %d results, at most %d", len(c.Results), MaxResults)
 	}
 	for _, r := range c.Results {
 		if len(r.Text) > 1024 || len(r.Code) > 64 || len(r.Act) > 32 {

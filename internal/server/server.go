@@ -145,7 +145,7 @@ func (i *Instance) openField(context.Context) (err error) {
 		return err
 	}
 	if i.attest, err = attest.NewService(attest.Config{
-		Store: i.db.Attest(), Guard: i.guard, References: releases, Policy: i.cfg.policyOf,
+		Store: i.db.Attest(), Guard: i.guard, References: releases, Policy: i.policyOf,
 		Every: time.Duration(i.cfg.AttestS) * time.Second,
 	}); err != nil {
 		return err

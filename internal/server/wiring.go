@@ -100,8 +100,9 @@ func (o orderCA) IssueOrderCA(ctx context.Context, r factory.OrderCARequest) ([]
 }
 
 // policyOf decides what evidence of a product's devices must be.
-func (c Config) policyOf(context.Context, string) (attest.Policy, error) {
-	return attest.Policy{AllowVirtual: c.Virtual}, nil
+func (i *Instance) policyOf(ctx context.Context, product string) (attest.Policy, error) {
+	b, err := i.db.Devices().Bundle(ctx, product, 0)
+	return attest.Policy{AllowVirtual: i.cfg.Virtual, Floor: b.Wire.Floor}, err
 }
 
 // loadCert reads one of the instance's certificates.

@@ -78,9 +78,19 @@ func (s *Devices) Command(ctx context.Context, id string) (device.Command, error
 	return scanCommand(s.db.Read().QueryRowContext(ctx, `SELECT `+commandColumns+` FROM command c WHERE c.id = $1`, id))
 }
 
-// CommandByDigest implements device.Commands.
-func (s *Devices) CommandByDigest(ctx context.Context, digest [32]byte) (device.Command, error) {
-	return scanCommand(s.db.Read().QueryRowContext(ctx, `SELECT `+commandColumns+` FROM command c WHERE c.digest = $1`, digest[:]))
+// CommandTo implements device.Commands.
+func (s *Devices) CommandTo(ctx context.Context, digest [32]byte, id string) (device.Command, device.Standing, error) {
+	c, err := scanCommand(s.db.Read().QueryRowContext(ctx, `SELECT `+commandColumns+` FROM command c WHERE c.digest = $1`, digest[:]))
+	if err != nil {
+		return c, "", err
+	}
+	var standing device.Standing
+	err = s.db.Read().QueryRowContext(ctx, `SELECT state FROM command_device WHERE command_id = $1 AND device_id = $2 AND attempts > 0`,
+		c.ID, id).Scan(&standing)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, "", device.ErrNotFound
+	}
+	return c, standing, s.db.dialect.Explain(err)
 }
 
 // Outstanding implements device.Reports.

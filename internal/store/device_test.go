@@ -125,6 +125,70 @@ func TestACommandReachesItsDeviceOnceItIsWitnessed(t *testing.T) {
 	}
 }
 
+// Whoever reads the log can quote any command: a result moves the device that was given the command, once, and no other.
+func TestAResultOfAnotherDevicesCommandMovesNothing(t *testing.T) {
+	db, svc, l, _ := deviceBench(t)
+	l.witnessed = true
+	ctx, me, test := t.Context(), access.DeviceCaller(devID), access.Internal("test")
+	other := strings.Repeat("ab", 16)
+	if err := db.Write(ctx, func(tx *store.Tx) error {
+		return store.PutProvisioned(tx, store.ProvisionedRow{
+			ID: other, Product: "pump", Hardware: "A", Order: "o", Station: "s", At: time.Unix(1, 0), AttestKey: []byte{2}, KeyOrigin: "soft",
+		})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for _, id := range []string{other, devID} {
+		for _, ev := range []device.Event{device.Onboard, device.Activate} {
+			if _, err := svc.Move(ctx, test, id, ev, nil, "test"); err != nil && id == other {
+				t.Fatal(err)
+			}
+		}
+	}
+	digest := func(act wire.Act, to string) []byte {
+		id, err := svc.Command(ctx, test, device.Instruction{Product: "pump", Act: act, Devices: []string{to}, Reason: "why", TTL: time.Hour})
+		if err != nil {
+			t.Fatal(err)
+		}
+		c, err := svc.CommandOf(ctx, test, id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c.Digest[:]
+	}
+	if _, err := svc.Move(ctx, test, devID, device.Quarantine, nil, "compromised"); err != nil {
+		t.Fatal(err)
+	}
+	claim := func(seq uint64, act wire.Act, digest []byte) string {
+		in := checkin()
+		in.State, in.Results = "quarantined", []wire.Result{{Command: digest, Act: act, Outcome: wire.OutcomeDone, Seq: seq}}
+		r, err := svc.Checkin(ctx, me, devID, in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r.Standing
+	}
+	if got := claim(1, wire.ActRelease, digest(wire.ActRelease, other)); got != "quarantined" {
+		t.Errorf("by another device's command it is %s", got)
+	}
+	own := digest(wire.ActRelease, devID)
+	if got := claim(2, wire.ActRelease, own); got != "quarantined" {
+		t.Errorf("by a command that it was never given it is %s", got)
+	}
+	if _, err := svc.Checkin(ctx, me, devID, checkin()); err != nil { // now it is given
+		t.Fatal(err)
+	}
+	if got := claim(3, wire.ActRelease, own); got != "active" {
+		t.Errorf("by its own command it is %s", got)
+	}
+	if _, err := svc.Move(ctx, test, devID, device.Quarantine, nil, "again"); err != nil {
+		t.Fatal(err)
+	}
+	if got := claim(4, wire.ActRelease, own); got != "quarantined" {
+		t.Errorf("by the answered command again it is %s", got)
+	}
+}
+
 func TestCommandsThatMayNotBe(t *testing.T) {
 	db, svc, _, _ := deviceBench(t)
 	before := count(t, db)

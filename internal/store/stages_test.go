@@ -218,6 +218,9 @@ func (s *stages) says(id string, rel release.Release, healthy, trial bool, resul
 		if err != nil {
 			s.t.Fatal(err)
 		}
+		if _, err := s.db.Devices().NextCounter(ctx, id, cmd, 0, s.now); err != nil { // it was delivered
+			s.t.Fatal(err)
+		}
 		seq++
 		in.Results = append(in.Results, wire.Result{Command: c.Digest[:], Act: c.Wire.Act, Outcome: outcome, Seq: seq, At: uint64(s.now.Unix())})
 	}
