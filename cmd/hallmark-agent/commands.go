@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
@@ -32,40 +33,79 @@ const (
 
 func flags(name string) (*flag.FlagSet, *string) {
 	f := flag.NewFlagSet("hallmark-agent "+name, flag.ContinueOnError)
+	f.SetOutput(io.Discard)
 	return f, f.String("dir", "", "the device's directory")
 }
 
-func parse(f *flag.FlagSet, args []string, dir *string) error {
-	if err := f.Parse(args); err != nil || *dir == "" {
-		return errors.Join(errUsage, err)
+// errHelp says that help was asked for and given.
+var errHelp = errors.New("help")
+
+// parse reads flags and checks that they, and as many arguments as wanted, are there. needs names flags that may not be empty.
+func parse(f *flag.FlagSet, args []string, most int, needs ...string) error {
+	command := strings.TrimPrefix(f.Name(), "hallmark-agent ")
+	switch err := f.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		f.SetOutput(os.Stdout)
+		f.Usage()
+		return errHelp
+	case err != nil:
+		return &usageError{command + ": " + err.Error()}
+	}
+	for _, name := range append([]string{"dir"}, needs...) {
+		if f.Lookup(name).Value.String() == "" {
+			return &usageError{command + ": --" + name + " is missing"}
+		}
+	}
+	if f.NArg() > most {
+		return &usageError{fmt.Sprintf("%s: %q is not expected here", command, f.Arg(most))}
 	}
 	return nil
 }
 
+// maxPayload bounds what a new board can take: twice that is made as a file.
+const maxPayload = 1 << 30
+
+// boardFlags are those of a new board; check gives its shape.
+func boardFlags(f *flag.FlagSet) (check func() (virtual.Spec, error)) {
+	payload := f.Int64("payload-bytes", 8<<20, "largest release a new board can take")
+	rev := f.String("hardware", "A", "hardware revision of a new board")
+	return func() (virtual.Spec, error) {
+		if *payload < 1 || *payload > maxPayload {
+			return virtual.Spec{}, &usageError{fmt.Sprintf("--payload-bytes %d: want 1 to %d", *payload, maxPayload)}
+		}
+		return virtual.Spec{
+			Revision: *rev, Flash: hw.Geometry{Size: boot.FlashFor(*payload, sector, page), Sector: sector, Page: page},
+		}, nil
+	}
+}
+
 func newBoard(_ context.Context, args []string) error {
 	f, dir := flags("new")
-	payload := f.Int64("payload-bytes", 8<<20, "largest release it can take")
-	rev := f.String("hardware", "A", "hardware revision")
-	if err := parse(f, args, dir); err != nil {
+	spec := boardFlags(f)
+	if err := parse(f, args, 0); err != nil {
 		return err
 	}
-	return virtual.Create(*dir, virtual.Spec{
-		Revision: *rev, Flash: hw.Geometry{Size: boot.FlashFor(*payload, sector, page), Sector: sector, Page: page},
-	})
+	shape, err := spec()
+	if err != nil {
+		return err
+	}
+	return virtual.Create(*dir, shape)
 }
 
 // factory answers a programming station. A directory without a board gets one, as big as asked for.
 func factory(ctx context.Context, args []string) (err error) {
 	f, dir := flags("factory")
 	socket := f.String("socket", "", "the station's unix socket")
-	payload := f.Int64("payload-bytes", 8<<20, "largest release a new board can take")
-	rev := f.String("hardware", "A", "hardware revision of a new board")
-	if err := parse(f, args, dir); err != nil || *socket == "" {
-		return errors.Join(errUsage, err)
+	spec := boardFlags(f)
+	if err := parse(f, args, 0, "socket"); err != nil {
+		return err
+	}
+	shape, err := spec()
+	if err != nil {
+		return err
 	}
 	if _, err := os.Stat(filepath.Join(*dir, "board.json")); errors.Is(err, os.ErrNotExist) {
-		spec := virtual.Spec{Revision: *rev, Flash: hw.Geometry{Size: boot.FlashFor(*payload, sector, page), Sector: sector, Page: page}}
-		if err := virtual.Create(*dir, spec); err != nil {
+		if err := virtual.Create(*dir, shape); err != nil {
 			return err
 		}
 	}
@@ -94,7 +134,7 @@ func run(ctx context.Context, args []string) error {
 	asJSON := f.Bool("log-json", false, "log JSON")
 	level := slog.LevelInfo
 	f.TextVar(&level, "log-level", level, "debug, info, warn or error")
-	if err := parse(f, args, dir); err != nil {
+	if err := parse(f, args, 0); err != nil {
 		return err
 	}
 	var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
@@ -144,9 +184,10 @@ func power(ctx context.Context, dir string, self [32]byte, o machine.Options) (e
 	if err != nil {
 		return fmt.Errorf("local socket: %w", err)
 	}
-	defer l.Close()
-	go func() { _ = d.ServeLocal(ctx, l) }() // ends with the listener
-	return d.Run(ctx)
+	served := make(chan error, 1)
+	go func() { served <- d.ServeLocal(ctx, l) }()
+	err = d.Run(ctx)
+	return errors.Join(err, l.Close(), <-served) // the last answer is given before the device is gone
 }
 
 // found is what inspect tells of a device that is switched off.
@@ -168,7 +209,7 @@ type found struct {
 // inspect starts a copy of the board in memory, so that looking changes nothing.
 func inspect(_ context.Context, args []string) error {
 	f, dir := flags("inspect")
-	if err := parse(f, args, dir); err != nil {
+	if err := parse(f, args, 0); err != nil {
 		return err
 	}
 	b, err := virtual.Snapshot(*dir)
@@ -200,19 +241,20 @@ func print(v any) error {
 // local asks the running device on its socket.
 func local(ctx context.Context, args []string) error {
 	f, dir := flags("local")
-	if err := parse(f, args, dir); err != nil || f.NArg() == 0 {
-		return errors.Join(errUsage, err)
+	if err := parse(f, args, 2); err != nil {
+		return err
 	}
 	req := agent.LocalRequest{Op: f.Arg(0)}
-	if req.Op == "deliver" {
-		if f.NArg() != 2 {
-			return errUsage
-		}
-		data, err := os.ReadFile(f.Arg(1))
+	switch {
+	case req.Op == "deliver" && f.NArg() == 2:
+		data, err := delivery(f.Arg(1))
 		if err != nil {
 			return err
 		}
 		req.Delivery = data
+	case (req.Op == "status" || req.Op == "nonce") && f.NArg() == 1:
+	default:
+		return &usageError{"local: want status, nonce or deliver FILE"}
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(*dir, "local.sock"))
 	if err != nil {
@@ -224,11 +266,30 @@ func local(ctx context.Context, args []string) error {
 	}
 	line, err := bufio.NewReader(conn).ReadBytes('\n')
 	if err != nil {
-		return err
+		return fmt.Errorf("the device hung up before it answered: %w", err)
 	}
 	var reply agent.LocalReply
 	if err := json.Unmarshal(line, &reply); err != nil {
 		return err
 	}
+	if reply.Error != "" {
+		return fmt.Errorf("the device answered: %s", reply.Error)
+	}
 	return print(reply)
+}
+
+// delivery reads a file that a device would take.
+func delivery(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, wire.MaxDelivery+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > wire.MaxDelivery {
+		return nil, fmt.Errorf("%s is no delivery: it has more than %d bytes", path, wire.MaxDelivery)
+	}
+	return data, nil
 }
