@@ -2,8 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -21,24 +19,13 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 )
 
-// TrustFile is what an auditor needs to know beforehand, kept beside the logs as "trust.json": get it from a source you trust,
-// not from the server you check.
-type TrustFile struct {
-	Logs []struct {
-		Name   string            `json:"name"`
-		Origin string            `json:"origin"`
-		Key    ed25519.PublicKey `json:"key"`
-	} `json:"logs"`
-	Witnesses map[string]ed25519.PublicKey `json:"witnesses"`
-	Quorum    int                          `json:"quorum"`
-}
-
 func newLog(s streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "log", Short: "Read and verify the ledger", Args: cobra.NoArgs}
+	var c logCheck
 	var dir, url, trust, receipts string
-	var asJSON bool
+	var since []string
 	verify := &cobra.Command{
-		Use:   "verify (--dir DATA | --url URL) [--trust FILE]",
+		Use:   "verify (--dir DATA | --url URL) [--trust FILE] [--since CHECKPOINT]…",
 		Short: "Recompute both logs from tiles and entries, and check checkpoints and cosignatures",
 		Long: `Recomputes both logs from their published files, with code that shares nothing with the writer: every leaf, every tile, the
 root, the log's signature and the witnesses' cosignatures. Prints size, root and counts for each kind of fact. Any mismatch is
@@ -47,7 +34,12 @@ named, and the exit code is 1.
 With --receipts, each fact that the server once said was durable (header Hallmark-Facts: "events/" and its UID, one a line) must be
 in its log too.
 
-With --url the keys must come from elsewhere: --trust names a trust.json that you have from a source you trust.`,
+With --since, a checkpoint that you kept from an earlier day (the file "checkpoint" of a log, or what URL/log/control/checkpoint gave)
+must be one of the same log as it is now: a log that was cut or rewritten meanwhile is named so. Give it once for each log.
+
+With --url the keys must come from elsewhere: --trust names a trust.json that you have from a source you trust. With --dir alone the
+keys of DIR/log/trust.json are believed: that finds damage and proves that the files belong together; it does not prove that
+somebody who could change all of them did not. For that, give --trust and --since with files that were kept elsewhere.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if (dir == "") == (url == "") {
@@ -58,27 +50,32 @@ With --url the keys must come from elsewhere: --trust names a trust.json that yo
 			}
 			if trust == "" {
 				trust = filepath.Join(dir, "log", "trust.json")
+				fmt.Fprintf(s.err, "hallmark: the keys to believe are %s, which came with the logs: this finds damage, not a forger who could change that file too;"+
+					" for that, give --trust with a file that was kept elsewhere\n", trust)
 			}
-			fetch := dirFetcher(filepath.Join(dir, "log"))
+			c.fetch = dirFetcher(filepath.Join(dir, "log"))
 			if url != "" {
-				fetch = urlFetcher(strings.TrimSuffix(url, "/") + "/log")
+				c.fetch = urlFetcher(strings.TrimSuffix(url, "/") + "/log")
 			}
-			var acknowledged []string
+			if err := c.believe(trust, since); err != nil {
+				return err
+			}
 			if receipts != "" {
 				data, err := os.ReadFile(receipts)
 				if err != nil {
 					return fmt.Errorf("receipts: %w", err)
 				}
-				acknowledged = strings.Fields(strings.ReplaceAll(string(data), ",", "\n"))
+				c.receipts = strings.Fields(strings.ReplaceAll(string(data), ",", "\n"))
 			}
-			return verifyLogs(cmd.Context(), s.out, trust, fetch, acknowledged, asJSON)
+			return c.verify(cmd.Context(), s.out)
 		},
 	}
 	verify.Flags().StringVar(&dir, "dir", "", "data directory of an instance, or a copy of its log/ with trust.json")
 	verify.Flags().StringVar(&url, "url", "", "address of a running instance")
 	verify.Flags().StringVar(&trust, "trust", "", "file with origins, log keys and witness keys (default DIR/log/trust.json)")
+	verify.Flags().StringArrayVar(&since, "since", nil, "file with an earlier checkpoint, which the log must continue")
 	verify.Flags().StringVar(&receipts, "receipts", "", "file with receipts: their facts must be in the logs")
-	verify.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	verify.Flags().BoolVar(&c.asJSON, "json", false, "print JSON")
 	cmd.AddCommand(verify)
 	return cmd
 }
@@ -118,19 +115,44 @@ func urlFetcher(base string) func(log string) audit.Fetcher {
 	}
 }
 
-func verifyLogs(ctx context.Context, out io.Writer, trust string, fetch func(log string) audit.Fetcher, receipts []string, asJSON bool) error {
+// logCheck is one verification.
+type logCheck struct {
+	trust    audit.Trust
+	since    map[string][][]byte // earlier checkpoints, by origin
+	fetch    func(log string) audit.Fetcher
+	receipts []string
+	asJSON   bool
+}
+
+// believe reads the keys, and the earlier checkpoints; each must be of one of the logs.
+func (c *logCheck) believe(trust string, since []string) error {
 	data, err := os.ReadFile(trust)
 	if err != nil {
 		return fmt.Errorf("keys to believe: %w", err)
 	}
-	var t TrustFile
-	if err := json.Unmarshal(data, &t); err != nil || len(t.Logs) == 0 {
-		return fmt.Errorf("%s is not a trust file (%w); `hallmark init` writes one", trust, err)
+	if c.trust, err = audit.DecodeTrust(data); err != nil {
+		return fmt.Errorf("%s is no trust file to believe: %w; `hallmark init` writes one", trust, err)
 	}
+	c.since = map[string][][]byte{}
+	for _, file := range since {
+		note, err := os.ReadFile(file)
+		if err != nil {
+			return fmt.Errorf("earlier checkpoint: %w", err)
+		}
+		origin, _, _ := strings.Cut(string(note), "\n")
+		if !slices.ContainsFunc(c.trust.Logs, func(l audit.TrustedLog) bool { return l.Origin == origin }) {
+			return fmt.Errorf("earlier checkpoint: %s is of none of the logs of %s: its origin is %.100q", file, trust, origin)
+		}
+		c.since[origin] = append(c.since[origin], note)
+	}
+	return nil
+}
+
+func (c *logCheck) verify(ctx context.Context, out io.Writer) error {
 	var reports []audit.Report
 	inLog := map[string]bool{}
-	for _, l := range t.Logs {
-		r, err := audit.Verify(ctx, audit.Policy{Origin: l.Origin, Key: l.Key, Witnesses: t.Witnesses, Quorum: t.Quorum}, fetch(l.Name))
+	for i, l := range c.trust.Logs {
+		r, err := audit.Verify(ctx, c.trust.Policy(i), c.fetch(l.Name), c.since[l.Origin]...)
 		if err != nil {
 			return fmt.Errorf("log %s does NOT verify: %w", l.Name, err)
 		}
@@ -139,26 +161,33 @@ func verifyLogs(ctx context.Context, out io.Writer, trust string, fetch func(log
 			inLog[l.Name+"/"+uid] = true
 		}
 	}
-	for i, r := range receipts {
+	for i, r := range c.receipts {
 		if !inLog[r] {
 			return fmt.Errorf("the logs do NOT hold what was acknowledged: receipt %d, %q, names no entry", i+1, r)
 		}
 	}
-	if asJSON {
+	if c.asJSON {
 		return printJSON(out, reports)
 	}
-	if len(receipts) > 0 {
-		fmt.Fprintf(out, "%d receipts: the logs hold every fact they name\n", len(receipts))
+	if len(c.receipts) > 0 {
+		fmt.Fprintf(out, "%d receipts: the logs hold every fact they name\n", len(c.receipts))
 	}
 	for _, r := range reports {
-		fmt.Fprintf(out, "%s verifies\n  size %d\n  root %s\n  cosigned by %s\n", r.Origin, r.Size, r.Root, strings.Join(r.Cosigned, ", "))
-		w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
-		for _, k := range slices.Sorted(maps.Keys(r.Kinds)) {
-			fmt.Fprintf(w, "  %s\t%d\n", k, r.Kinds[k])
-		}
-		if err := w.Flush(); err != nil {
+		if err := printReport(out, r); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func printReport(out io.Writer, r audit.Report) error {
+	fmt.Fprintf(out, "%s verifies\n  size %d\n  root %s\n  cosigned by %s\n", r.Origin, r.Size, r.Root, strings.Join(r.Cosigned, ", "))
+	for _, size := range r.Since {
+		fmt.Fprintf(out, "  continues the log of size %d\n", size)
+	}
+	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', 0)
+	for _, k := range slices.Sorted(maps.Keys(r.Kinds)) {
+		fmt.Fprintf(w, "  %s\t%d\n", k, r.Kinds[k])
+	}
+	return w.Flush()
 }

@@ -13,7 +13,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -37,15 +36,21 @@ type Report struct {
 	Size     uint64            `json:"size"`
 	Root     string            `json:"root"` // base64, as in the checkpoint
 	Kinds    map[string]uint64 `json:"kinds"`
-	Cosigned []string          `json:"cosigned"`          // the policy's witnesses, each once, whose signatures hold
+	Cosigned []string          `json:"cosigned"`          // the policy's witnesses, each key once, whose signatures hold
 	Strange  []string          `json:"strange,omitempty"` // signers the policy does not know: they count for nothing
+	Since    []uint64          `json:"since,omitempty"`   // sizes of the earlier checkpoints that it continues
 	UIDs     map[string]uint64 `json:"-"`                 // hex UID of each fact → its index
 }
 
 type hash = [sha256.Size]byte
 
-// Verify recomputes the log. Any mismatch is an error that names the file or entry.
-func Verify(ctx context.Context, p Policy, fetch Fetcher) (Report, error) {
+// Verify recomputes the log. Any mismatch is an error that names the file or entry. Of earlier checkpoints, which the log itself
+// must have signed, it must be a continuation: ErrTruncated or ErrRewritten otherwise. Without one, whoever holds the keys of the
+// log and of a quorum of witnesses could have shown another log before.
+func Verify(ctx context.Context, p Policy, fetch Fetcher, earlier ...[]byte) (Report, error) {
+	if err := p.check(); err != nil {
+		return Report{}, err
+	}
 	note, err := fetch(ctx, "checkpoint")
 	if err != nil {
 		return Report{}, fmt.Errorf("checkpoint: %w", err)
@@ -54,6 +59,9 @@ func Verify(ctx context.Context, p Policy, fetch Fetcher) (Report, error) {
 	root, err := r.checkNote(p, note)
 	if err != nil {
 		return Report{}, fmt.Errorf("checkpoint: %w", err)
+	}
+	if got := p.witnesses(r.Cosigned); got < p.Quorum {
+		return Report{}, fmt.Errorf("checkpoint: cosigned by %d witnesses, want %d", got, p.Quorum)
 	}
 	leaves, err := r.readEntries(ctx, fetch)
 	if err != nil {
@@ -66,7 +74,29 @@ func Verify(ctx context.Context, p Policy, fetch Fetcher) (Report, error) {
 	if err := checkTiles(ctx, leaves, fetch); err != nil {
 		return Report{}, err
 	}
+	for _, note := range earlier {
+		size, err := continues(p, note, leaves)
+		if err != nil {
+			return Report{}, err
+		}
+		r.Since = append(r.Since, size)
+	}
 	return r, nil
+}
+
+// continues checks that the leaves begin with those of an earlier checkpoint.
+func continues(p Policy, note []byte, leaves []hash) (uint64, error) {
+	var old Report
+	root, err := old.checkNote(p, note)
+	switch {
+	case err != nil:
+		return 0, fmt.Errorf("earlier checkpoint: %w", err)
+	case old.Size > uint64(len(leaves)):
+		return 0, fmt.Errorf("%w: it has %d entries, and had %d", ErrTruncated, len(leaves), old.Size)
+	case treeHead(leaves[:old.Size]) != root:
+		return 0, fmt.Errorf("%w: its first %d entries are not those of the earlier checkpoint", ErrRewritten, old.Size)
+	}
+	return old.Size, nil
 }
 
 // maxNote bounds a checkpoint: more signatures than any policy asks for.
@@ -98,15 +128,12 @@ func (r *Report) checkNote(p Policy, note []byte) (root hash, err error) {
 			signed = true
 		case by == byStranger:
 			r.Strange = append(r.Strange, name)
-		case !slices.Contains(r.Cosigned, name): // the same witness twice is one witness
+		case p.witnesses(append([]string{name}, r.Cosigned...)) > len(r.Cosigned): // the same key twice is one witness
 			r.Cosigned = append(r.Cosigned, name)
 		}
 	}
 	if !signed {
 		return hash{}, errors.New("not signed by the log's key")
-	}
-	if len(r.Cosigned) < p.Quorum {
-		return hash{}, fmt.Errorf("cosigned by %d witnesses, want %d", len(r.Cosigned), p.Quorum)
 	}
 	r.Origin, r.Size, r.Root = p.Origin, size, lines[2]
 	return hash(rootBytes), nil
