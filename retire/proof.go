@@ -23,6 +23,7 @@ type Proof struct {
 	Product string           `json:"product"`
 	Wiped   bool             `json:"wiped"`            // by its own signed receipt; false: written off, nobody saw it wiped
 	Member  *wire.Membership `json:"member,omitempty"` // the device's place in the warrant's set
+	Station []byte           `json:"station"`          // record key (SPKI) of the station that made it, of which its order has the digest
 	Entries []Entry          `json:"entries"`
 }
 
@@ -38,20 +39,20 @@ const (
 	maxEntries = 256
 )
 
-// factsOf gives the facts a proof rests on, but its own.
-func (s *Service) factsOf(ctx context.Context, r Retirement) ([]LifeFact, error) {
-	facts, err := s.cfg.Store.LifeFacts(ctx, r.Device)
+// factsOf gives the facts a proof rests on, but its own, and the key of the station that made the device.
+func (s *Service) factsOf(ctx context.Context, r Retirement) ([]LifeFact, []byte, error) {
+	life, err := s.cfg.Store.Life(ctx, r.Device)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	out := []LifeFact{{ledger.KindRetireOrdered, r.OrderUID}, {ledger.KindWarrantIssued, r.WarrantUID}}
 	cmd, err := s.cfg.Store.WipeCommand(ctx, r.WarrantUID)
 	if err == nil {
 		out = append(out, LifeFact{ledger.KindCommandIssued, cmd.UID})
 	} else if !errors.Is(err, ErrNotFound) {
-		return nil, err
+		return nil, nil, err
 	}
-	return append(facts, out...), nil
+	return append(life.Facts, out...), life.Station, nil
 }
 
 // Proof assembles the proof of disposal of a disposed device. It is Unavailable until the last fact is witnessed.
@@ -63,11 +64,11 @@ func (s *Service) Proof(ctx context.Context, caller access.Caller, id string) (P
 	if r.Phase != Disposed {
 		return Proof{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("device %s is %s, not disposed", id, r.Phase), "dispose of it first")
 	}
-	facts, err := s.factsOf(ctx, r)
+	facts, station, err := s.factsOf(ctx, r)
 	if err != nil {
 		return Proof{}, err
 	}
-	p := Proof{V: 1, Device: id, Product: r.Product, Wiped: len(r.Receipt) > 0}
+	p := Proof{V: 1, Device: id, Product: r.Product, Wiped: len(r.Receipt) > 0, Station: station}
 	for _, f := range facts {
 		l, err := s.cfg.Ledger.Logged(ctx, f.UID)
 		if errors.Is(err, ledger.ErrNotYetWitnessed) {
@@ -121,6 +122,8 @@ type Verified struct {
 	Wiped    bool      `json:"wiped"`
 	Erased   []string  `json:"erased,omitempty"`
 	Keys     []string  `json:"keys_destroyed,omitempty"`
+	Order    string    `json:"order,omitempty"`   // that it was made under, if wiped
+	Station  string    `json:"station,omitempty"` // that made it: SHA-256 of its record key, hex
 	Warrant  string    `json:"warrant"`
 	Revoked  int       `json:"certificates_revoked"`
 	How      string    `json:"how"`
@@ -130,7 +133,17 @@ type Verified struct {
 // VerifyProof checks a proof against a product's trust bundle (the one in force when it was wiped), and nothing else: each entry
 // is in its witnessed log; the warrant has its threshold and names the device; the command is the warrant's act; the receipt
 // is signed by the key the production record gives the device, for just that warrant and command; the disposal rests on just
-// these facts. A proof without a receipt shows a device that was written off.
+// these facts. The record is the device's only one, signed by the station its order names; the order is signed by the order key of
+// the control log; the device's certificate leads by the order's CA to an anchor of the bundle; and the device proved that the
+// receipt's key is its own. A revocation counts when it is the device's. A proof without a receipt shows a device that was written
+// off.
+//
+// What is trusted then: that the OEM signs orders, and certifies order CAs, for stations it chose. The trust bundle has the anchor of
+// the certificates but not the order key: which key that is, and that an order was given to just this station, is what the
+// control log says. Who holds the OEM's order key and product CA could order a device that exists on paper only, and would have
+// to say so in that log, under the witnesses' eyes, before the device's record: a second order, or a second record of a device,
+// is there for who reads the logs (`hallmark log verify`), and cannot be seen in one proof. Compare Verified.Station with the
+// fingerprint of a station you know.
 func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 	if p.Product != b.Product {
 		return Verified{}, fmt.Errorf("proof is for product %q, the trust bundle for %q", p.Product, b.Product)
@@ -138,6 +151,13 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 	facts, uids, err := openEntries(b, p)
 	if err != nil {
 		return Verified{}, err
+	}
+	for _, k := range []ledger.Kind{ledger.KindCertRevoked, ledger.KindDeviceProvisioned, ledger.KindRetireWiped} {
+		for _, f := range facts[k] {
+			if f.Subject != p.Device {
+				return Verified{}, fmt.Errorf("a fact %s is about %q", k, f.Subject)
+			}
+		}
 	}
 	v := Verified{Device: p.Device, Product: p.Product, Revoked: len(facts[ledger.KindCertRevoked])}
 	one := func(k ledger.Kind) (wire.Fact, error) {
@@ -168,17 +188,14 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 		}
 		return v, nil
 	}
-	if err := checkWipe(p, d, facts[ledger.KindDeviceProvisioned], one, &v); err != nil {
+	if err := checkWipe(b, p, d, one, &v); err != nil {
 		return Verified{}, err
 	}
 	return v, nil
 }
 
-func checkWipe(p Proof, d Disposal, made []wire.Fact, one func(ledger.Kind) (wire.Fact, error), v *Verified) error {
-	if len(made) == 0 {
-		return errors.New("nothing shows the making of the device")
-	}
-	key, err := attestKey(made[len(made)-1].Data, p.Device) // made anew, it has a new key
+func checkWipe(b wire.Bundle, p Proof, d Disposal, one func(ledger.Kind) (wire.Fact, error), v *Verified) error {
+	born, err := checkBirth(b, p, one)
 	if err != nil {
 		return err
 	}
@@ -194,14 +211,14 @@ func checkWipe(p Proof, d Disposal, made []wire.Fact, one func(ledger.Kind) (wir
 	if err != nil {
 		return err
 	}
-	rec, err := openReceipt(wiped.Data, key)
+	rec, err := openReceipt(wiped.Data, born.attest)
 	if err != nil {
 		return err
 	}
 	if !d.Wiped || rec.Device != p.Device || rec.Warrant != d.Warrant || !bytes.Equal(rec.Command, digest[:]) {
 		return errors.New("the receipt is of another device, warrant or command")
 	}
-	v.Wiped, v.Erased, v.Keys = true, rec.Erased, rec.Keys
+	v.Wiped, v.Erased, v.Keys, v.Order, v.Station = true, rec.Erased, rec.Keys, born.order, born.station
 	return nil
 }
 
@@ -236,7 +253,11 @@ func openEntries(b wire.Bundle, p Proof) (map[ledger.Kind][]wire.Fact, map[strin
 
 // controlKind reports whether facts of kind k are in the control log.
 func controlKind(k ledger.Kind) bool {
-	return k == ledger.KindRetireOrdered || k == ledger.KindWarrantIssued || k == ledger.KindCommandIssued
+	switch k {
+	case ledger.KindRetireOrdered, ledger.KindWarrantIssued, ledger.KindCommandIssued, ledger.KindOrderCreated, ledger.KindKeyCreated:
+		return true
+	}
+	return false
 }
 
 func checkDisposal(p Proof, f wire.Fact, uids map[string]bool) (Disposal, error) {
@@ -286,23 +307,6 @@ func wipeDigest(envelope []byte, product string) ([32]byte, error) {
 		return [32]byte{}, fmt.Errorf("command %s is for %s of %s", c.ID, c.Act, c.Product)
 	}
 	return sha256.Sum256(o.Payload), nil
-}
-
-// attestKey reads the attestation key out of a production record. Whose record it is, the ledger answers for: the server took it
-// after checking it against the order.
-func attestKey(envelope []byte, device string) ([]byte, error) {
-	o, err := wire.Parse1(wire.TypeRecord, envelope)
-	if err != nil {
-		return nil, err
-	}
-	r, err := wire.DecodeRecord(o.Payload)
-	if err != nil {
-		return nil, err
-	}
-	if r.Device != device || r.Outcome != wire.Made || r.Keys == nil {
-		return nil, fmt.Errorf("the production record is of device %s, which was %s, or has no keys", r.Device, r.Outcome)
-	}
-	return r.Keys.Attest, nil
 }
 
 // openReceipt verifies a wipe receipt by an attestation key (SPKI).

@@ -76,8 +76,8 @@ type Store interface {
 	KnownWarrant(ctx context.Context, id string) (device.Warrant, error)
 	// WipeCommand finds the command that was issued with the warrant, with its payload's digest and its fact; ErrNotFound.
 	WipeCommand(ctx context.Context, warrant [16]byte) (Command, error)
-	// LifeFacts gives the facts a proof needs from the device's own history: its provisioning, revocations and disposal.
-	LifeFacts(ctx context.Context, device string) ([]LifeFact, error)
+	// Life gives what a proof needs from the device's own history: its order and provisioning, revocations and disposal.
+	Life(ctx context.Context, device string) (Life, error)
 }
 
 // Command is the wipe of a warrant.
@@ -85,6 +85,12 @@ type Command struct {
 	ID     string
 	Digest [32]byte
 	UID    [16]byte
+}
+
+// Life is a device's history, as far as a proof needs it.
+type Life struct {
+	Facts   []LifeFact // oldest first, those of its order at the end
+	Station []byte     // record key (SPKI) of the station that made it; empty when its order is not here
 }
 
 // LifeFact is a fact by kind and UID.

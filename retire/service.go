@@ -357,7 +357,7 @@ func (s *Service) Dispose(ctx context.Context, caller access.Caller, id, how str
 		return Retirement{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("device %s is %s, not decommissioned with all its keys revoked", id, r.Phase),
 			"wait for its receipt, or write it off")
 	}
-	uids, err := s.factsOf(ctx, r)
+	uids, _, err := s.factsOf(ctx, r)
 	if err != nil {
 		return Retirement{}, err
 	}

@@ -8,6 +8,7 @@ import (
 	"fmt"
 
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/retire"
 )
@@ -142,19 +143,38 @@ func (s *Retirements) WipeCommand(ctx context.Context, warrant [16]byte) (retire
 	return c, nil
 }
 
-// LifeFacts implements retire.Store.
-func (s *Retirements) LifeFacts(ctx context.Context, device string) ([]retire.LifeFact, error) {
-	return collect(ctx, s.db, func(row scanner) (retire.LifeFact, error) {
-		var f retire.LifeFact
-		var uid []byte
-		err := row.Scan(&f.Kind, &uid)
-		if err == nil && len(uid) != 16 {
-			err = errDamaged
-		}
-		if err == nil {
-			f.UID = [16]byte(uid)
-		}
-		return f, err
-	}, `SELECT kind, uid FROM entry WHERE subject = $1
+// Life implements retire.Store.
+func (s *Retirements) Life(ctx context.Context, device string) (retire.Life, error) {
+	var l retire.Life
+	var err error
+	l.Facts, err = collect(ctx, s.db, scanLifeFact, `SELECT kind, uid FROM entry WHERE subject = $1
 		AND kind IN ('device.provisioned', 'cert.revoked', 'retire.wiped', 'retire.disposed') ORDER BY id`, device)
+	if err != nil {
+		return l, err
+	}
+	o, err := scanOrder(s.db.Read().QueryRowContext(ctx, orderColumns+` WHERE id = (SELECT order_id FROM device WHERE id = $1)`, device))
+	if errors.Is(err, factory.ErrNotFound) {
+		return l, nil // its making cannot be proven: it can be written off
+	}
+	if err != nil {
+		return l, err
+	}
+	key, err := collect(ctx, s.db, scanLifeFact, `SELECT kind, uid FROM entry WHERE subject = $1 AND kind = 'key.created' ORDER BY id LIMIT 1`,
+		retire.OrderKeyName)
+	l.Station = o.RecordKey
+	l.Facts = append(append(l.Facts, retire.LifeFact{Kind: ledger.KindOrderCreated, UID: o.UID}), key...)
+	return l, err
+}
+
+func scanLifeFact(row scanner) (retire.LifeFact, error) {
+	var f retire.LifeFact
+	var uid []byte
+	err := row.Scan(&f.Kind, &uid)
+	if err == nil && len(uid) != 16 {
+		err = errDamaged
+	}
+	if err == nil {
+		f.UID = [16]byte(uid)
+	}
+	return f, err
 }

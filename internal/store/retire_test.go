@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -100,9 +99,13 @@ type ending struct {
 	svc   *retire.Service
 	after *after
 	logs  *twoLogs
+	made  *maker
 }
 
-func newEnding(t *testing.T, n int) *ending {
+func newEnding(t *testing.T, n int) *ending { return newEndingOf(t, n, func(*maker) {}) }
+
+// newEndingOf has the devices made by a maker that may have been changed.
+func newEndingOf(t *testing.T, n int, change func(*maker)) *ending {
 	e := &ending{stages: newStages(t, wire.ModelBlob)}
 	e.logs = newTwoLogs(t, e.db)
 	e.after = &after{s: e.stages, revoked: map[string]int{}, destroyed: map[string]int{}}
@@ -114,35 +117,14 @@ func newEnding(t *testing.T, n int) *ending {
 		t.Fatal(err)
 	}
 	rel := e.publish("1.0.0")
+	e.made = newMaker(e)
+	change(e.made)
+	e.made.order()
 	for i := range n {
 		e.make(devN(i), rel)
-		e.recorded(devN(i))
+		e.made.record(devN(i))
 	}
 	return e
-}
-
-// recorded puts the production record of a device into the ledger, as the factory stage does.
-func (e *ending) recorded(id string) {
-	e.t.Helper()
-	d, cert := bytes.Repeat([]byte{7}, 32), []byte{1}
-	payload, err := wire.EncodeRecord(wire.Record{
-		Order: "ord-1", Station: d, Seq: 1, Prev: d, Device: id, Outcome: wire.Made, Time: 1, Nonce: d, Certificate: cert,
-		Chip:     &wire.ChipHello{Version: wire.PortVersion, ChipUID: make([]byte, 8), Hardware: "A"},
-		Keys:     &wire.KeyReply{IDevID: spki(e.t, newKey(e.t)), Attest: spki(e.t, e.keys[id]), Origin: "isolated"},
-		ReadBack: &wire.ReadBack{Components: []wire.NamedDigest{{Name: "app", Digest: d}}, Bundle: d, Release: d, Certificate: d, Params: d},
-		Fuses:    &wire.FuseState{Root: d},
-	})
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	env, err := wire.Sign1(wire.TypeRecord, payload, newKey(e.t))
-	if err != nil {
-		e.t.Fatal(err)
-	}
-	f := ledger.New(ledger.Events, ledger.KindDeviceProvisioned, e.now, "test", id, nil, env)
-	if err := e.db.Write(e.t.Context(), func(tx *store.Tx) error { return tx.Append(f) }); err != nil {
-		e.t.Fatal(err)
-	}
 }
 
 func (e *ending) order(act wire.Act, who []int, ids ...string) retire.Order {
@@ -209,6 +191,7 @@ func (e *ending) bundle() wire.Bundle {
 	out := b.Wire
 	out.Control, out.Events, out.Quorum = e.logs.trust[ledger.Control], e.logs.trust[ledger.Events], 1
 	out.Witnesses = []wire.NamedKey{{Name: e.logs.w.Name(), Key: e.logs.w.Key()}}
+	out.Anchors = [][]byte{e.made.anchor}
 	return out
 }
 
@@ -263,7 +246,7 @@ func TestTheEndOfADeviceCanBeProven(t *testing.T) {
 		t.Fatal(err)
 	}
 	v, err := retire.VerifyProof(e.bundle(), reread(t, p))
-	if err != nil || !v.Wiped || v.How != "shredded" || v.Revoked != 1 || len(v.Erased) != 2 {
+	if err != nil || !v.Wiped || v.How != "shredded" || v.Revoked != 1 || len(v.Erased) != 2 || v.Order != "o" || v.Station == "" {
 		t.Fatalf("%+v, %v", v, err)
 	}
 	falsified(t, e.bundle(), p)
@@ -309,6 +292,10 @@ func falsified(t *testing.T, b wire.Bundle, good retire.Proof) {
 	try("said to be written off", b, func(p *retire.Proof) { p.Wiped = false })
 	try("without membership", b, func(p *retire.Proof) { p.Member = nil })
 	try("at another place", b, func(p *retire.Proof) { p.Member.Index ^= 1 })
+	try("by another station", b, func(p *retire.Proof) { p.Station[len(p.Station)-1] ^= 1 })
+	elsewhere := b
+	elsewhere.Anchors = nil
+	try("under no anchor", elsewhere, same)
 	nobody := b
 	nobody.Quorum, nobody.Witnesses = 1, []wire.NamedKey{{Name: "other", Key: make([]byte, 32)}}
 	try("under another witness", nobody, same)
