@@ -389,11 +389,8 @@ func (a *Agent) trial(now time.Time) error {
 	return nil
 }
 
-// affirmed reports whether the verifier accepted what runs. A virtual device can never earn more than a warning, because
-// nothing of it is hardware; a real one is held to affirming.
-func (a *Agent) affirmed() bool {
-	return a.verdict == "affirming" || a.verdict == "warning" && a.c.Machine.Facts().Virtual
-}
+// affirmed reports whether the verifier accepted what runs.
+func (a *Agent) affirmed() bool { return wire.Acceptable(a.verdict) }
 
 func (a *Agent) confirmed(t *task) error {
 	if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {

@@ -26,11 +26,12 @@ type Expect struct {
 
 // Reference is one published component.
 type Reference struct {
-	Release []byte // digest of the release
-	Name    string
-	Version string
-	Digest  []byte // 32 bytes
-	Counter uint32 // of the release
+	Release   []byte // digest of the release
+	Name      string
+	Version   string
+	Digest    []byte // 32 bytes
+	Counter   uint32 // of the release
+	Withdrawn bool   // the release was
 }
 
 // Judgement is a trust vector with its reasons: a stable code, a colon, a sentence.
@@ -121,6 +122,9 @@ func (j *Judgement) executables(e wire.Evidence, x Expect) {
 		return
 	}
 	j.Release = whole.Release
+	if whole.Withdrawn {
+		j.worse(v, Warning, "executables: release %x was withdrawn: update it", whole.Release)
+	}
 	if whole.Counter < x.Floor {
 		j.worse(v, Warning, "executables: release %x is below the security floor %d: update it", whole.Release, x.Floor)
 	}

@@ -50,6 +50,7 @@ func TestEveryClaimCanFail(t *testing.T) {
 		{"counter", func(e *wire.Evidence, _ *Expect) { e.Counter = 2 }, Contraindicated, "security-counter:"},
 		{"unknown code", func(e *wire.Evidence, _ *Expect) { e.Components[1].Value = b32(0) }, Contraindicated, "executables:"},
 		{"below the floor", func(_ *wire.Evidence, x *Expect) { x.References[0].Counter = 2 }, Warning, "executables:"},
+		{"withdrawn", func(_ *wire.Evidence, x *Expect) { x.References[0].Withdrawn = true }, Warning, "executables:"},
 		{"half of a release", func(_ *wire.Evidence, x *Expect) {
 			x.References = append(x.References, Reference{Release: b32(9), Name: "data", Digest: b32(11), Counter: 3})
 		}, Contraindicated, "executables:"},

@@ -17,9 +17,6 @@ import (
 // MaxAttempts is how often a command is delivered to a device before a refusal that might pass becomes final; the store holds it.
 const MaxAttempts = 5
 
-// maxCounterGap bounds how far ahead of us a device's counter may be: a lost counter is mended, a nonsensical one is not.
-const maxCounterGap = 1 << 20
-
 // Checkin takes what the device says and tells it what to do. Results are durable when it returns.
 func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, in wire.Checkin) (wire.CheckinReply, error) {
 	d, err := s.open(ctx, caller, access.DeviceCheckin, id)

@@ -5,9 +5,9 @@ import (
 	"context"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -25,8 +25,9 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 			continue
 		}
 		out, err := s.assemble(ctx, d, in, c)
-		if errors.Is(err, ledger.ErrNotYetWitnessed) {
-			continue
+		var refused *fault.Fault
+		if errors.Is(err, ledger.ErrNotYetWitnessed) || errors.As(err, &refused) && refused.Kind != fault.Internal {
+			continue // what cannot be proven now, or never again (its release was withdrawn), keeps nothing else from the device
 		}
 		if err != nil {
 			return nil, false, err
@@ -126,8 +127,8 @@ func (s *Service) addBundle(ctx context.Context, d Device, in wire.Checkin, c Co
 // direct signs the directive. Its counter is durable before it exists.
 func (s *Service) direct(ctx context.Context, d Device, in wire.Checkin, c Command, out wire.Delivery, now time.Time) ([]byte, error) {
 	floor := in.Counter
-	if floor > d.Counter+maxCounterGap {
-		return nil, fmt.Errorf("device %s says it accepted directive %d, we gave out %d", d.ID, in.Counter, d.Counter)
+	if floor > d.Counter+wire.MaxCounterGap {
+		floor = 0 // nonsense: it is on record as inconsistent, and a counter we would never reach helps nobody
 	}
 	counter, err := s.cfg.Reports.NextCounter(ctx, d.ID, c.ID, floor, now)
 	if err != nil {

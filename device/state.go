@@ -36,12 +36,13 @@ func States() []State {
 // Event is what happens to a device.
 type Event string
 
-// The events. Release also ends a quarantine whose time to live ran out. A device that was lost, or whose end was called off, has
+// The events. Release also ends a quarantine whose time to live ran out. Who comes back from quarantine or repair is onboarded: good
+// evidence makes it active, as it did the first time. A device that was lost, or whose end was called off, has
 // to enrol again with its identity from the factory; one that was suspected stays in quarantine until it is released.
 const (
 	Provision  Event = "provision"    // the factory made it
 	Onboard    Event = "onboard"      // it enrolled over the network
-	Activate   Event = "activate"     // first good evidence
+	Activate   Event = "activate"     // good evidence
 	Quarantine Event = "quarantine"   // talks to nobody but us
 	Release    Event = "release"      // quarantine is over
 	Sleep      Event = "sleep"        // dormant
@@ -93,15 +94,15 @@ func next(from State, ev Event) (State, bool) {
 	case Quarantine:
 		return Quarantined, from == Onboarded || from == Active || from == Dormant || from == Maintenance
 	case Release:
-		return Active, from == Quarantined
+		return Onboarded, from == Quarantined
 	case Sleep:
-		return Dormant, from == Active || from == Quarantined
+		return Dormant, from == Active
 	case Wake:
 		return Active, from == Dormant
 	case Maintain:
 		return Maintenance, from == Onboarded || from == Active || from == Quarantined || from == Dormant
 	case Resume:
-		return Active, from == Maintenance
+		return Onboarded, from == Maintenance
 	case Retire:
 		return Decommissioning, from == Provisioned || from == Onboarded || inField(from) || from == Lost || from == Suspected
 	case Reinstate:

@@ -94,7 +94,8 @@ type Trust interface {
 	PutBundle(ctx context.Context, b Bundle, fact ledger.Fact) error
 	// Bundle gives a version, 0 the current; ErrNotFound.
 	Bundle(ctx context.Context, product string, version uint64) (Bundle, error)
-	// DevicesBehind lists devices in the field with a bundle older than version.
+	// DevicesBehind lists devices in the field with a bundle older than version that have not been told to take a newer one, or
+	// not within the hour if they did not do it; at most MaxBehind.
 	DevicesBehind(ctx context.Context, product string, version uint64) ([]string, error)
 	// PutWarrant stores it with its devices; ErrExists when its ID is known.
 	PutWarrant(ctx context.Context, w Warrant, devices []string, fact ledger.Fact) error

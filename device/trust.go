@@ -47,7 +47,7 @@ func (s *Service) PublishBundle(ctx context.Context, caller access.Caller, envel
 		}
 		return Bundle{}, err
 	}
-	return b, s.DistributeBundle(ctx, caller, next.Product)
+	return b, nil
 }
 
 func bundleClaim(envelope []byte) (wire.Bundle, error) {
@@ -58,7 +58,11 @@ func bundleClaim(envelope []byte) (wire.Bundle, error) {
 	return wire.DecodeBundle(payload)
 }
 
-// DistributeBundle commands the devices in the field whose bundle is older than the current one to take it.
+// MaxBehind bounds the devices that one command tells to take a bundle.
+const MaxBehind = 10_000
+
+// DistributeBundle commands the devices in the field whose bundle is older than the current one to take it, unless they have been
+// told. It is called again and again: devices come into the field with the bundle of the day they were made.
 func (s *Service) DistributeBundle(ctx context.Context, caller access.Caller, product string) error {
 	if err := s.cfg.Guard.Check(ctx, caller, access.BundlePublish, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
 		return err

@@ -31,9 +31,10 @@ const (
 	KindRolloutRolledBack Kind = "rollout.rolledback"     // control: the same; the command brings the devices back
 	KindRolloutCompleted  Kind = "rollout.completed"      // control: the same; the last wave succeeded
 
-	KindOrderCreated    Kind = "order.created"    // control: COSE_Sign1(Order)
-	KindOrderClosed     Kind = "order.closed"     // control: JSON, with the job-end certificate
-	KindOrderReconciled Kind = "order.reconciled" // events: JSON counts
+	KindOrderCreated Kind = "order.created" // control: COSE_Sign1(Order)
+	KindOrderClosed  Kind = "order.closed"  // control: JSON, with the job-end certificate
+
+	KindRecordRefused Kind = "order.record.refused" // events: JSON factory.Alarm: a production record that cannot be true
 
 	KindDeviceProvisioned   Kind = "device.provisioned"   // events: COSE_Sign1(Record)
 	KindDeviceEnrolled      Kind = "device.enrolled"      // events: JSON enrolment: a first LDevID, or one anew
@@ -47,9 +48,9 @@ const (
 	KindDeviceQuarantined   Kind = "device.quarantined"   // events: JSON device.StateChange
 	KindDeviceReleased      Kind = "device.released"      // events: JSON device.StateChange
 	KindDeviceReprovisioned Kind = "device.reprovisioned" // events: JSON result of the command
-	KindDeviceOverdue       Kind = "device.overdue"       // events: JSON {device, since}
 	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON {device, what, had, said}: perhaps a clone
 	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}
+	KindDeviceLogForked     Kind = "device.log.forked"    // events: JSON devicelog.Fork: a copy of the device, or a restored state
 	KindDeviceLogAnchored   Kind = "device.log.anchored"  // events: COSE_Sign1(LogBatch)
 
 	KindCertIssued  Kind = "cert.issued"    // events: certificate (DER)

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // FromFact gives the finding a fact leads to, if it leads to one; at is the fact's place. A fact of a kind that is watched but that
@@ -20,13 +21,14 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		Text    string   `json:"text"`
 		What    string   `json:"what"`
 		Health  string   `json:"health"`
+		Reason  string   `json:"reason"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		d.Text = "the fact cannot be read"
 	}
 	switch f.Kind {
 	case ledger.KindVerdict:
-		if d.Word == "affirming" || d.Word == "warning" {
+		if wire.Acceptable(d.Word) {
 			return Finding{}, false
 		}
 		out.Kind, out.Severity, out.Text = BadVerdict, Critical, fmt.Sprintf("evidence is %s: %.1000q", d.Word, d.Reasons)
@@ -39,6 +41,15 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		}
 	case ledger.KindDeviceInconsistent:
 		out.Kind, out.Severity, out.Text = CloneSuspected, Critical, d.What+d.Text
+	case ledger.KindEnrolRefused:
+		out.Kind, out.Severity, out.Text = EnrolRefused, High, d.Code+": "+d.Text
+		if d.Code == "enrol.unknown" || d.Code == "enrol.key" {
+			out.Severity = Critical // the key of an order CA may be in wrong hands
+		}
+	case ledger.KindRecordRefused:
+		out.Kind, out.Severity, out.Text = RecordRefused, Critical, d.Reason+d.Text
+	case ledger.KindDeviceLogForked:
+		out.Kind, out.Severity, out.Text = LogForked, Critical, fmt.Sprintf("its log contradicts what it told before: a copy of the device, or a restored state%s", d.Text)
 	default:
 		return Finding{}, false
 	}
@@ -46,4 +57,20 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		out.Text = out.Text[:4096]
 	}
 	return out, true
+}
+
+// cures gives the kinds of finding about its subject that a fact puts an end to.
+func cures(f ledger.Fact) []Kind {
+	switch f.Kind {
+	case ledger.KindDeviceHealthy:
+		return []Kind{Unhealthy, FailedUpdate}
+	case ledger.KindVerdict:
+		var v struct {
+			Word string `json:"word"`
+		}
+		if err := json.Unmarshal(f.Data, &v); err == nil && wire.Acceptable(v.Word) {
+			return []Kind{BadVerdict, NoAttestation}
+		}
+	}
+	return nil
 }

@@ -32,6 +32,9 @@ const (
 	FailedUpdate   Kind = "update.failed"
 	Unhealthy      Kind = "device.unhealthy"
 	CloneSuspected Kind = "clone.suspected"
+	EnrolRefused   Kind = "enrol.refused"
+	RecordRefused  Kind = "record.refused"
+	LogForked      Kind = "log.forked"
 )
 
 // Severity orders findings for people.
@@ -94,6 +97,8 @@ type Store interface {
 	OpenFinding(ctx context.Context, dedupe string) (Finding, error)
 	// Findings gives a page in the order of ID.
 	Findings(ctx context.Context, q Query) ([]Finding, error)
+	// Heard lists open findings of a kind of silence (NoCheckin, NoAttestation) whose device was heard of since.
+	Heard(ctx context.Context, kind Kind, limit int) ([]Finding, error)
 	// Silent lists working devices that were not seen (kind NoCheckin) or have no verdict (NoAttestation) since before, and have
 	// no open finding of that kind, at most limit.
 	Silent(ctx context.Context, kind Kind, before time.Time, limit int) ([]Silence, error)
@@ -189,6 +194,23 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 	return err
 }
 
+// Cure closes the findings that a fact puts an end to; at is the fact's place.
+func (s *Service) Cure(ctx context.Context, caller access.Caller, f ledger.Fact, at ledger.Ref) error {
+	for _, k := range cures(f) {
+		open, err := s.cfg.Store.OpenFinding(ctx, string(k)+"/"+f.Subject)
+		if errors.Is(err, ErrNotFound) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.Close(ctx, caller, open.ID, string(f.Kind), &at); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 // List gives a page of findings.
 func (s *Service) List(ctx context.Context, caller access.Caller, q Query) ([]Finding, error) {
 	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: q.Subject, Product: q.Product}); err != nil {
@@ -209,6 +231,15 @@ func (s *Service) Sweep(ctx context.Context, now time.Time) (int, error) {
 		due  time.Duration
 		what string
 	}{{NoCheckin, s.cfg.CheckinDue, "checked in"}, {NoAttestation, s.cfg.AttestDue, "attested"}} {
+		heard, err := s.cfg.Store.Heard(ctx, k.kind, s.cfg.SweepAtOnce)
+		if err != nil {
+			return n, err
+		}
+		for _, f := range heard {
+			if err := s.Close(ctx, access.Internal("monitor"), f.ID, "it has "+k.what+" again", nil); err != nil {
+				return n, err
+			}
+		}
 		silent, err := s.cfg.Store.Silent(ctx, k.kind, now.Add(-k.due), s.cfg.SweepAtOnce)
 		if err != nil {
 			return n, err

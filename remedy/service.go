@@ -54,8 +54,7 @@ func (s *Service) check(ctx context.Context, caller access.Caller, action access
 
 func system() access.Caller { return access.Internal("remedy") }
 
-// Judged is told of every verdict: a contraindicated one opens a case, one as good as the device can earn ends it. The best a
-// virtual device can earn is a warning, because nothing of it is hardware.
+// Judged is told of every verdict: a contraindicated one opens a case, an acceptable one ends it.
 func (s *Service) Judged(ctx context.Context, caller access.Caller, id, status string, at time.Time, reason string, cause ledger.Ref) error {
 	d, err := s.device(ctx, caller, access.DeviceQuarantine, id)
 	if err != nil {
@@ -68,7 +67,7 @@ func (s *Service) Judged(ctx context.Context, caller access.Caller, id, status s
 		}
 		_, err := s.Suspect(ctx, caller, Trouble{Device: id, Cause: cause, Reason: reason})
 		return err
-	case status == "affirming" || status == "warning" && d.Virtual:
+	case wire.Acceptable(status):
 		return s.Affirmed(ctx, caller, id, at, cause)
 	}
 	return nil

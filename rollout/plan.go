@@ -51,18 +51,8 @@ const (
 	Left
 )
 
-// EAR status values (draft-ietf-rats-ear).
-const (
-	affirming       = "affirming"
-	warning         = "warning"
-	contraindicated = "contraindicated"
-)
-
-// trusted reports whether the verdict is as good as the device can earn: nothing of a virtual one is hardware, so that its best
-// is a warning. The agent confirms a release by the same rule.
-func (s Status) trusted() bool {
-	return s.Verdict == affirming || s.Verdict == warning && s.Virtual
-}
+// contraindicated is the EAR status (draft-ietf-rats-ear) that speaks against a device at once.
+const contraindicated = "contraindicated"
 
 // Judge classes a device of a wave that started at started and may take until deadline.
 func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, string) {
@@ -95,7 +85,7 @@ func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, st
 		return Failed, contraindicated
 	case s.Health != Healthy || !s.Seen.After(started):
 		return late("health unknown")
-	case !s.trusted() || !s.VerdictAt.After(started) || !bytes.Equal(s.Proven, digest):
+	case !wire.Acceptable(s.Verdict) || !s.VerdictAt.After(started) || !bytes.Equal(s.Proven, digest):
 		return late("not proven")
 	}
 	return Good, ""

@@ -63,7 +63,7 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 	}
 	for i, m := range members {
 		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: m.Wave, told: epoch.Add(delay()), Status: Status{
-			Device: m.Device, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: affirming,
+			Device: m.Device, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
 			VerdictAt: epoch.Add(-time.Hour), Proven: good32, Seen: epoch.Add(-time.Minute),
 		}})
 	}
@@ -125,7 +125,7 @@ func (w *world) takes(p *piece) {
 			s.Verdict, s.VerdictAt = contraindicated, w.now
 		case "unproven":
 		default:
-			s.Verdict, s.VerdictAt, s.Proven = affirming, w.now, bad32
+			s.Verdict, s.VerdictAt, s.Proven = "affirming", w.now, bad32
 		}
 	}
 }
@@ -213,7 +213,7 @@ func (w *world) check(d Decision) {
 			continue
 		}
 		of++
-		takenGood := bytes.Equal(s.Running, bad32) && s.Health == Healthy && s.Verdict == affirming && bytes.Equal(s.Proven, bad32)
+		takenGood := bytes.Equal(s.Running, bad32) && s.Health == Healthy && s.Verdict == "affirming" && bytes.Equal(s.Proven, bad32)
 		switch {
 		case s.State == device.Decommissioning:
 			gone++
@@ -366,7 +366,7 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 	started, deadline := epoch, epoch.Add(time.Hour)
 	at := epoch.Add(30 * time.Minute)
 	fine := Status{
-		State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: affirming,
+		State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
 		VerdictAt: epoch.Add(time.Minute), Proven: bad32, Seen: epoch.Add(time.Minute),
 	}
 	for name, c := range map[string]struct {
@@ -381,9 +381,8 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 		"old verdict":           {func(s *Status) { s.VerdictAt = epoch.Add(-time.Second) }, Waiting, Failed},
 		"verdict of old code":   {func(s *Status) { s.Proven = good32 }, Waiting, Failed},
 		"no verdict":            {func(s *Status) { s.Verdict, s.VerdictAt = "", time.Time{} }, Waiting, Failed},
-		"verdict warning":       {func(s *Status) { s.Verdict = "warning" }, Waiting, Failed},
-		"warning of a virtual":  {func(s *Status) { s.Verdict, s.Virtual = "warning", true }, Good, Good},
-		"none of a virtual":     {func(s *Status) { s.Verdict, s.Virtual = "none", true }, Waiting, Failed},
+		"verdict warning":       {func(s *Status) { s.Verdict = "warning" }, Good, Good},
+		"verdict none":          {func(s *Status) { s.Verdict = "none" }, Waiting, Failed},
 		"contraindicated":       {func(s *Status) { s.Verdict = contraindicated }, Failed, Failed},
 		"says it runs another":  {func(s *Status) { s.Running = good32 }, Waiting, Failed},
 		"only delivered":        {func(s *Status) { s.Install.Standing = device.Delivered }, Waiting, Failed},

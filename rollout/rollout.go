@@ -137,7 +137,6 @@ const (
 // Status is what is known of one device of a wave.
 type Status struct {
 	Device    string
-	Virtual   bool
 	State     device.State
 	Previous  []byte
 	Install   Order     // this wave's command

@@ -73,10 +73,16 @@ type AttestReply struct {
 	Reasons []string `cbor:"2,keyasint,omitempty"`
 }
 
+// Acceptable reports whether evidence with this EAR status is enough to work: to be activated, to keep a release on trial, to leave
+// quarantine. Affirming is; a warning is too, because it names a weakness that is known and bears no sign of an attack (a key in
+// software, a release that ought to be updated). Everything else is not, and neither is what nobody has judged. Server and device
+// decide by this one rule.
+func Acceptable(status string) bool { return status == "affirming" || status == "warning" }
+
 // Bounds of the device API's bodies.
 const (
 	MaxCheckin      = 64 << 10
-	MaxResults = 32 // of a check-in: a device that has more tells the rest at the next
+	MaxResults      = 32 // of a check-in: a device that has more tells the rest at the next
 	MaxCheckinReply = 512 << 10
 	MaxAttestReply  = 8 << 10
 )

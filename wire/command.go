@@ -58,6 +58,10 @@ func NeedsWarrant(a Act) bool {
 	return ClassOf(a) == Fatal && !NeedsRelease(a) && a != ActBundle
 }
 
+// MaxCounterGap is by how much a directive's counter may rise at once. A device takes no larger step, so that a stolen directive key
+// cannot use the counter up; a server that lost its counter mends a smaller one.
+const MaxCounterGap = 1 << 20
+
 // MaxGuardedTTL is the longest a device stays in a guarded state without renewal, seconds.
 const MaxGuardedTTL = 7 * 24 * 3600
 

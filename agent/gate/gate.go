@@ -143,6 +143,8 @@ func checkDirective(s State, envelope, nonce []byte, now time.Time) (wire.Direct
 		return none, refuse(WrongNonce, "directive does not answer the nonce that was given")
 	case dir.Counter <= s.Counter:
 		return none, refuse(Replayed, "counter %d, accepted %d already", dir.Counter, s.Counter)
+	case dir.Counter-s.Counter > wire.MaxCounterGap:
+		return none, refuse(CounterGap, "counter %d, accepted %d so far: it rises by %d at most", dir.Counter, s.Counter, wire.MaxCounterGap)
 	}
 	return dir, checkTimes("directive", dir.Issued, dir.Expires, now)
 }

@@ -74,6 +74,10 @@ func TestRefusals(t *testing.T) {
 		{"another nonce", wire.ActAttest, gate.WrongNonce, func(_ *world, _ *gate.State, o *order) { o.dir.Nonce = bytes.Repeat([]byte{1}, 32) }},
 		{"counter again", wire.ActAttest, gate.Replayed, func(_ *world, s *gate.State, _ *order) { s.Counter = 8 }},
 		{"counter behind", wire.ActAttest, gate.Replayed, func(_ *world, s *gate.State, _ *order) { s.Counter = 9 }},
+		{"counter used up", wire.ActAttest, gate.CounterGap, func(_ *world, _ *gate.State, o *order) { o.dir.Counter = 1<<64 - 1 }},
+		{"counter just too far ahead", wire.ActAttest, gate.CounterGap, func(_ *world, s *gate.State, o *order) {
+			o.dir.Counter = s.Counter + wire.MaxCounterGap + 1
+		}},
 		{"directive expired", wire.ActAttest, gate.Expired, func(_ *world, _ *gate.State, o *order) { o.dir.Expires = at(0) }},
 		{"directive from the future", wire.ActAttest, gate.Future, func(_ *world, _ *gate.State, o *order) {
 			o.dir.Issued, o.dir.Expires = at(day), at(2*day)

@@ -17,6 +17,7 @@ const (
 	NotForMe        Code = "not-for-me"       // addressed to another device
 	WrongNonce      Code = "nonce"            // not made for the question that was asked
 	Replayed        Code = "replayed"         // counter not above the last one accepted
+	CounterGap      Code = "counter-gap"      // counter so far ahead that it would be used up
 	Expired         Code = "expired"          // directive, command or warrant
 	Future          Code = "future"           // issued later than now
 	NotLogged       Code = "not-logged"       // no inclusion in the control log, or an entry of another kind

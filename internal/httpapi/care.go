@@ -27,6 +27,14 @@ func (a *api) registerCare(h huma.API) {
 			fs, err := a.Monitor.List(ctx, callerOf(ctx), monitor.Query{Product: in.Product, Subject: in.Subject, OpenOnly: in.Open})
 			return reply(a, ctx, append([]monitor.Finding{}, fs...), err)
 		})
+	huma.Register(h, op("close-finding", http.MethodPost, "/findings/{id}/close", "Close a finding, with the reason"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Body Reason
+		},
+		) (*body[Reason], error) {
+			return reply(a, ctx, in.Body, a.Monitor.Close(ctx, callerOf(ctx), in.ID, in.Body.Reason, nil))
+		})
 	huma.Register(h, op("list-remedies", http.MethodGet, "/remedies", "List the cases of devices in trouble"),
 		func(ctx context.Context, _ *struct{}) (*body[[]remedy.Case], error) {
 			cs, err := a.Remedy.List(ctx, callerOf(ctx))

@@ -30,7 +30,7 @@ func (i *Instance) apiHandler() http.Handler {
 	mux.Handle("/openapi.json", api)
 	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
-	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.Handle("GET /healthz", &i.pulse)
 	mux.Handle("/", console.Handler(console.Config{
 		Fleet: i.fleet, Sessions: i.credentials, Log: i.log, Secure: !i.loopback(),
 	}))

@@ -28,13 +28,17 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 	type r = []func(context.Context, access.Caller, seen) error
 	return map[ledger.Kind]r{
 		ledger.KindDeviceEnrolled:      {i.enrolled},
-		ledger.KindVerdict:             {i.raise, i.activate, i.judged},
+		ledger.KindVerdict:             {i.raise, i.cure, i.activate, i.judged},
+		ledger.KindDeviceHealthy:       {i.cure},
+		ledger.KindEnrolRefused:        {i.raise},
+		ledger.KindRecordRefused:       {i.raise},
+		ledger.KindDeviceLogForked:     {i.raise},
 		ledger.KindDeviceReprovisioned: {i.remade},
 		ledger.KindDeviceRefused:       {i.raise},
 		ledger.KindDeviceUnhealthy:     {i.raise, i.remade},
 		ledger.KindDeviceInconsistent:  {i.raise, i.cloned},
 		ledger.KindDeviceQuarantined:   {i.quarantined},
-		ledger.KindDeviceReleased:      {i.released},
+		ledger.KindDeviceReleased:      {i.released, i.reactivate},
 	}
 }
 
@@ -47,12 +51,21 @@ func (i *Instance) raise(ctx context.Context, caller access.Caller, s seen) erro
 		return nil
 	}
 	d, err := i.device.Get(ctx, caller, s.Subject)
+	var unknown *fault.Fault
+	if errors.As(err, &unknown) && unknown.Kind == fault.NotFound { // somebody calls himself so: that is the finding
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
 	f.Product = d.Product
 	_, err = i.monitor.Raise(ctx, caller, f)
 	return err
+}
+
+// cure closes the findings that a fact puts an end to.
+func (i *Instance) cure(ctx context.Context, caller access.Caller, s seen) error {
+	return i.monitor.Cure(ctx, caller, s.Fact, s.at)
 }
 
 // verdict is what reactions read of attest.verdict.
@@ -67,7 +80,7 @@ func verdictOf(s seen) (verdict, error) {
 	return v, json.Unmarshal(s.Data, &v)
 }
 
-func (v verdict) good() bool { return v.Word == "affirming" || v.Word == "warning" }
+func (v verdict) good() bool { return wire.Acceptable(v.Word) }
 
 // enrolled moves a device that enrolled for the first time; one that enrols again stays where it is.
 func (i *Instance) enrolled(ctx context.Context, caller access.Caller, s seen) error {
@@ -90,6 +103,20 @@ func (i *Instance) activate(ctx context.Context, caller access.Caller, s seen) e
 		return err
 	}
 	_, err = i.device.Move(ctx, caller, s.Subject, device.Activate, caused(s), "first good evidence")
+	return err
+}
+
+// reactivate makes a device active that came back from quarantine, when what is known of it is good already.
+func (i *Instance) reactivate(ctx context.Context, caller access.Caller, s seen) error {
+	v, err := i.attest.Current(ctx, caller, s.Subject)
+	if err != nil || !wire.Acceptable(v.Word) {
+		return err
+	}
+	d, err := i.device.Get(ctx, caller, s.Subject)
+	if err != nil || d.State != device.Onboarded {
+		return err
+	}
+	_, err = i.device.Move(ctx, caller, s.Subject, device.Activate, caused(s), "back, and its evidence is "+v.Word)
 	return err
 }
 
@@ -134,7 +161,7 @@ const reactEvery = 100 * time.Millisecond
 func (i *Instance) react(ctx context.Context) error {
 	caller := access.Internal("reactions")
 	table := i.reactions()
-	return every(ctx, reactEvery, func(ctx context.Context) error {
+	return i.every(ctx, "reactions", reactEvery, func(ctx context.Context) error {
 		from, err := i.db.Cursor(ctx, "reactions")
 		if err != nil {
 			return err
@@ -154,7 +181,7 @@ func (i *Instance) react(ctx context.Context) error {
 				return err
 			}
 		}
-	}, i.report("reactions wait"))
+	})
 }
 
 func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[ledger.Kind][]func(context.Context, access.Caller, seen) error,
@@ -162,7 +189,9 @@ func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[
 ) error {
 	w, err := wire.DecodeFact(entry)
 	if err != nil {
-		return err
+		// Nothing can follow from what cannot be read, and what comes after it must not wait.
+		i.log.ErrorContext(ctx, "an entry of the log cannot be read, nothing follows from it", "log", at.Log, "index", at.Index, "error", err)
+		return nil
 	}
 	s := seen{Fact: ledger.Fact{
 		Log: at.Log, UID: [16]byte(w.UID), Kind: ledger.Kind(w.Kind), At: time.UnixMilli(w.At).UTC(), Actor: w.Actor, Subject: w.Subject, Data: w.Data,
@@ -175,6 +204,10 @@ func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[
 			i.log.WarnContext(ctx, "reaction refused", "kind", s.Kind, "subject", s.Subject, "index", at.Index, "error", err)
 			continue
 		}
+		if unreadable(err) {
+			i.log.ErrorContext(ctx, "a fact's data cannot be read, nothing follows from it", "kind", s.Kind, "index", at.Index, "error", err)
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -182,18 +215,25 @@ func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[
 	return nil
 }
 
+func unreadable(err error) bool {
+	_, syntax := errors.AsType[*json.SyntaxError](err)
+	_, typ := errors.AsType[*json.UnmarshalTypeError](err)
+	return syntax || typ
+}
+
 // runLoops runs what has to be done again and again.
 func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return i.react(ctx) })
 	loop := func(name string, interval time.Duration, step func(context.Context) error) {
-		g.Go(func() error { return every(ctx, interval, step, i.report(name)) })
+		g.Go(func() error { return i.every(ctx, name, interval, step) })
 	}
-	loop("rollouts wait", 200*time.Millisecond, func(ctx context.Context) error { return i.rollout.Tick(ctx, time.Now()) })
-	loop("remedies wait", 500*time.Millisecond, func(ctx context.Context) error { return i.remedy.Tick(ctx, time.Now()) })
-	loop("retirements wait", 500*time.Millisecond, i.retire.Tick)
-	loop("revocations are stale", 5*time.Second, i.pki.Refresh)
-	loop("last contacts are not stored", 2*time.Second, i.device.Flush)
-	loop("the monitor is blind", 30*time.Second, func(ctx context.Context) error {
+	loop("rollouts", 200*time.Millisecond, func(ctx context.Context) error { return i.rollout.Tick(ctx, time.Now()) })
+	loop("remedies", 500*time.Millisecond, func(ctx context.Context) error { return i.remedy.Tick(ctx, time.Now()) })
+	loop("retirements", 500*time.Millisecond, i.retire.Tick)
+	loop("trust bundles", 2*time.Second, i.distributeBundles)
+	loop("revocations", 5*time.Second, i.pki.Refresh)
+	loop("last contacts", 2*time.Second, i.device.Flush)
+	loop("monitor", 30*time.Second, func(ctx context.Context) error {
 		_, err := i.monitor.Sweep(ctx, time.Now())
 		return err
 	})
@@ -205,22 +245,46 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	})
 }
 
-func (i *Instance) report(what string) func(context.Context, error) {
-	return func(ctx context.Context, err error) { i.log.ErrorContext(ctx, what, "error", err) }
+// distributeBundles tells the devices of every product that are behind.
+func (i *Instance) distributeBundles(ctx context.Context) error {
+	caller := access.Internal("bundles")
+	products, err := i.product.List(ctx, caller)
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range products {
+		err := i.device.DistributeBundle(ctx, caller, p.ID)
+		var none *fault.Fault
+		if err != nil && (!errors.As(err, &none) || none.Kind != fault.NotFound) { // a product without a bundle has no devices either
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
 }
 
-// every runs step at intervals until ctx ends. An error is told, and tried again at the next interval.
-func every(ctx context.Context, interval time.Duration, step func(context.Context) error, tell func(context.Context, error)) error {
-	tick := time.NewTicker(interval)
-	defer tick.Stop()
+// maxBackoff is the longest that a loop waits after errors.
+const maxBackoff = 10 * time.Second
+
+// every runs step at intervals until ctx ends. An error is told, and tried again later and later; /healthz tells how long ago each
+// loop last went well.
+func (i *Instance) every(ctx context.Context, name string, interval time.Duration, step func(context.Context) error) error {
+	i.pulse.beat(name)
+	wait := interval
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-tick.C:
+		case <-time.After(wait):
 		}
-		if err := step(ctx); err != nil && ctx.Err() == nil {
-			tell(ctx, err)
+		err := step(ctx)
+		switch {
+		case err == nil:
+			i.pulse.beat(name)
+			wait = interval
+		case ctx.Err() == nil:
+			i.log.ErrorContext(ctx, name+" wait", "error", err)
+			wait = min(2*wait+100*time.Millisecond, max(maxBackoff, interval))
 		}
 	}
 }

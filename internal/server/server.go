@@ -61,6 +61,7 @@ type Instance struct {
 	telemetry   *telemetry.Service
 	devicelog   *devicelog.Service
 	fleet       *fleet.Service
+	pulse       pulse
 }
 
 // Open opens the instance in a data directory. It refuses when signing on would contradict what was published.

@@ -206,8 +206,11 @@ func scanID(row scanner) (string, error) {
 
 // DevicesBehind implements device.Trust.
 func (s *Devices) DevicesBehind(ctx context.Context, product string, version uint64) ([]string, error) {
-	return collect(ctx, s.db, scanID, `SELECT id FROM device WHERE product = $1 AND bundle < $2
-		AND state IN ('provisioned', 'onboarded', 'active', 'quarantined', 'dormant', 'maintenance')`, product, int64(version))
+	return collect(ctx, s.db, scanID, `SELECT id FROM device d WHERE product = $1 AND bundle < $2
+		AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		AND NOT EXISTS (SELECT 1 FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.device_id = d.id AND c.act = 'bundle'
+			AND (c.issued > $3 OR x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $4))
+		ORDER BY id LIMIT $5`, product, int64(version), Millis(time.Now().Add(-time.Hour)), Millis(time.Now()), device.MaxBehind)
 }
 
 // PutWarrant implements device.Trust.

@@ -178,7 +178,7 @@ func TestAResultOfAnotherDevicesCommandMovesNothing(t *testing.T) {
 	if _, err := svc.Checkin(ctx, me, devID, checkin()); err != nil { // now it is given
 		t.Fatal(err)
 	}
-	if got := claim(3, wire.ActRelease, own); got != "active" {
+	if got := claim(3, wire.ActRelease, own); got != "onboarded" {
 		t.Errorf("by its own command it is %s", got)
 	}
 	if _, err := svc.Move(ctx, test, devID, device.Quarantine, nil, "again"); err != nil {

@@ -87,6 +87,16 @@ func (s *Monitor) Findings(ctx context.Context, q monitor.Query) ([]monitor.Find
 		q.After, q.Product, q.Subject, string(q.Kind), q.OpenOnly, q.Limit)
 }
 
+// Heard implements monitor.Store.
+func (s *Monitor) Heard(ctx context.Context, kind monitor.Kind, limit int) ([]monitor.Finding, error) {
+	last, join := `d.last_seen`, ``
+	if kind == monitor.NoAttestation {
+		last, join = `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`
+	}
+	return collect(ctx, s.db, scanFinding, `SELECT f.doc FROM finding f JOIN device d ON d.id = f.subject`+join+`
+		WHERE f.closed = 0 AND f.kind = $1 AND `+last+` > f.raised ORDER BY f.id LIMIT $2`, string(kind), limit)
+}
+
 // Silent implements monitor.Store.
 func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Time, limit int) ([]monitor.Silence, error) {
 	last, join := `d.last_seen`, ``

@@ -180,18 +180,21 @@ func (s *Releases) ReleaseProduct(ctx context.Context, id string) (release.Produ
 	return release.Product{Model: p.Model, Hardware: p.Hardware}, err
 }
 
-// Components implements attest.References: what is started and measured, newest release first.
+// Components implements attest.References, newest release first. A withdrawn release is one the maker once approved: what runs it is
+// to be updated, not attacked.
 func (s *Releases) Components(ctx context.Context, product string) ([]attest.Reference, error) {
-	all, err := collect(ctx, s.db, scanRelease, releaseColumns+` WHERE product = $1 AND status = 'published' ORDER BY created DESC, digest`, product)
+	all, err := collect(ctx, s.db, scanRelease, releaseColumns+` WHERE product = $1 AND status IN ('published', 'withdrawn')
+		ORDER BY created DESC, digest`, product)
 	if err != nil {
 		return nil, err
 	}
 	var out []attest.Reference
 	for _, r := range all {
 		for _, c := range r.Manifest.Components {
-			if c.Kind == wire.KindExec {
-				out = append(out, attest.Reference{Release: r.Digest[:], Name: c.Name, Version: c.Version, Digest: c.Digest, Counter: r.Manifest.Counter})
-			}
+			out = append(out, attest.Reference{
+				Release: r.Digest[:], Name: c.Name, Version: c.Version, Digest: c.Digest, Counter: r.Manifest.Counter,
+				Withdrawn: r.Status == release.Withdrawn,
+			})
 		}
 	}
 	return out, nil

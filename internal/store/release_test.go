@@ -82,7 +82,7 @@ func TestAReleaseNeedsItsThresholdOfDistinctPeople(t *testing.T) {
 	wantKind(t, "a withdrawn release is handed out", err, fault.Conflict)
 	_, err = s.releases.Publish(ctx, person("carol"), r.Digest)
 	wantKind(t, "a withdrawn release is published", err, fault.Conflict)
-	if refs, err := s.db.Releases().Components(ctx, "pump"); err != nil || len(refs) != 0 {
+	if refs, err := s.db.Releases().Components(ctx, "pump"); err != nil || len(refs) != 1 || !refs[0].Withdrawn {
 		t.Errorf("references of a withdrawn release: %+v, %v", refs, err)
 	}
 }

@@ -80,7 +80,7 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now.Add(-time.Hour), "", ref(9)); err != nil {
 		t.Fatal(err)
 	}
-	if err := svc.Judged(ctx, reactions(), id, "warning", s.now.Add(time.Second), "", ref(12)); err != nil {
+	if err := svc.Judged(ctx, reactions(), id, "none", s.now.Add(time.Second), "", ref(12)); err != nil {
 		t.Fatal(err)
 	}
 	casePhase(t, svc, id, remedy.Contained)

@@ -168,7 +168,7 @@ func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, wave int) ([]
 	if err != nil {
 		return nil, err
 	}
-	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, d.is_virtual, d.state, x.previous, d.doc, d.last_seen,
+	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, d.state, x.previous, d.doc, d.last_seen,
 		v.doc FROM rollout_device x JOIN device d ON d.id = x.device_id
 		LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid
 		WHERE x.rollout_id = $1 AND x.wave = $2 ORDER BY d.id`, id, wave)
@@ -259,7 +259,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var doc string
 	var seen int64
 	var verdict sql.NullString
-	if err := row.Scan(&s.Device, &s.Virtual, &s.State, &s.Previous, &doc, &seen, &verdict); err != nil {
+	if err := row.Scan(&s.Device, &s.State, &s.Previous, &doc, &seen, &verdict); err != nil {
 		return s, err
 	}
 	var t device.Twin

@@ -130,7 +130,7 @@ func (s *Service) reply(ctx context.Context, h Head, r wire.LogReply) (wire.LogR
 	return r, nil
 }
 
-// Fork is the data of the finding raised when a device's log contradicts itself: a copy of the device, or a restored state.
+// Fork is the data of device.log.forked, told when a device's log contradicts itself: a copy of the device, or a restored state.
 type Fork struct {
 	Code   string `json:"code"` // devicelog.fork
 	Device string `json:"device"`
@@ -150,7 +150,7 @@ func (s *Service) forked(ctx context.Context, caller access.Caller, h Head, b wi
 	if err != nil {
 		return wire.LogReply{}, err
 	}
-	f := ledger.New(ledger.Events, ledger.KindFindingRaised, s.now(), caller.ID, b.Device, nil, data)
+	f := ledger.New(ledger.Events, ledger.KindDeviceLogForked, s.now(), caller.ID, b.Device, nil, data)
 	if err := s.store.AlarmLog(ctx, b.Device, h.Seq, f); err != nil {
 		return wire.LogReply{}, err
 	}
