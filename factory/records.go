@@ -51,6 +51,15 @@ func (s *Service) get(ctx context.Context, id string) (Order, error) {
 	return o, err
 }
 
+// MayImport says whether caller may import records of an order: to be asked before a large file is read. ImportRecords asks again.
+func (s *Service) MayImport(ctx context.Context, caller access.Caller, id string) error {
+	row, lookup := s.get(ctx, id)
+	if err := s.c.Guard.Check(ctx, caller, access.RecordsImport, resource(id, row.Product)); err != nil {
+		return err
+	}
+	return lookup
+}
+
 // ImportRecords takes in a station's record file. What was taken in before changes nothing. A file with one record that is not the
 // station's is refused from that batch on; records that are authentic and impossible are alarms, and the rest is taken.
 func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id string, file []byte) (ImportReport, error) {
@@ -226,7 +235,7 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 	return c, nil
 }
 
-// Alarm is the data of the finding.raised fact of a record that cannot be true.
+// Alarm is the data of the order.record.refused fact of a record that cannot be true.
 type Alarm struct {
 	Code    string `json:"code"` // factory.record
 	Order   string `json:"order"`
@@ -248,7 +257,7 @@ func (im *importer) alarm(r wire.Record, hash [32]byte, reason string, now time.
 		a.Chip = hex.EncodeToString(r.Chip.ChipUID)
 	}
 	data, _ := json.Marshal(a) // strings and numbers only
-	return ledger.New(ledger.Events, ledger.KindFindingRaised, now, im.caller.ID, r.Device, nil, data)
+	return ledger.New(ledger.Events, ledger.KindRecordRefused, now, im.caller.ID, r.Device, nil, data)
 }
 
 // ClockSkew is how far behind an order's end a piece may say it was made: stations' clocks err, and a piece that was begun in time

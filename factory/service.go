@@ -133,6 +133,11 @@ type draft struct {
 	row     Order
 }
 
+// MayOrder says whether caller may order devices of a product: to be asked before its firmware is gathered. CreateOrder asks again.
+func (s *Service) MayOrder(ctx context.Context, caller access.Caller, id, product string) error {
+	return s.c.Guard.Check(ctx, caller, access.OrderCreate, resource(id, product))
+}
+
 // CreateOrder makes an order and its file. The file holds everything the station needs and is given out once: it is not kept.
 func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec OrderSpec) ([]byte, Order, error) {
 	if spec.ID == "" {

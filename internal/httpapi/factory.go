@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
+	"reflect"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -67,15 +68,15 @@ func (a *api) registerFactory(h huma.API) {
 			return reply(a, ctx, append([]factory.Order{}, os...), err)
 		})
 	records := op("import-records", http.MethodPost, "/orders/{id}/records", "Import production records; the same file again changes nothing")
-	records.MaxBodyBytes = 256 << 20
 	huma.Register(h, records, func(ctx context.Context, in *struct {
 		ByID
-		Body RecordsRequest
+		Streamed
 	},
 	) (*body[factory.ImportReport], error) {
-		r, err := a.Factory.ImportRecords(ctx, callerOf(ctx), in.ID, in.Body.File)
+		r, err := a.importRecords(ctx, in.ID, &in.Streamed)
 		return reply(a, ctx, r, err)
 	})
+	describe(h, records, "application/json", reflect.TypeFor[RecordsRequest]())
 	huma.Register(h, op("reconcile-order", http.MethodGet, "/orders/{id}/reconciliation", "Compare what was ordered with what was made and seen"),
 		func(ctx context.Context, in *ByID) (*body[factory.Reconciliation], error) {
 			r, err := a.Factory.Reconcile(ctx, callerOf(ctx), in.ID)
@@ -88,9 +89,24 @@ func (a *api) registerFactory(h huma.API) {
 		})
 }
 
+// importRecords reads the file once the caller is known to be allowed to send one.
+func (a *api) importRecords(ctx context.Context, id string, s *Streamed) (factory.ImportReport, error) {
+	if err := a.Factory.MayImport(ctx, callerOf(ctx), id); err != nil {
+		return factory.ImportReport{Order: id}, err
+	}
+	in, err := decodeBody[RecordsRequest](s.within(MaxRecords))
+	if err != nil {
+		return factory.ImportReport{Order: id}, err
+	}
+	return a.Factory.ImportRecords(ctx, callerOf(ctx), id, in.File)
+}
+
 func (a *api) createOrder(ctx context.Context, in OrderRequest) (OrderReply, error) {
 	d, err := parseDigest(in.Release)
 	if err != nil {
+		return OrderReply{}, err
+	}
+	if err := a.Factory.MayOrder(ctx, callerOf(ctx), in.ID, in.Product); err != nil { // before any firmware is gathered
 		return OrderReply{}, err
 	}
 	firmware, err := a.Firmware(ctx, callerOf(ctx), in.Product, [32]byte(d))

@@ -1,7 +1,6 @@
 package httpapi
 
 import (
-	"bytes"
 	"context"
 	"encoding/hex"
 	"net/http"
@@ -44,9 +43,6 @@ type RolloutStatus struct {
 	Devices []rollout.DeviceView `json:"devices"`
 }
 
-// maxUpload bounds one artifact through the API, bytes.
-const maxUpload = 1 << 30
-
 // ByDigest names a release in a path.
 type ByDigest struct {
 	Digest string `path:"digest" pattern:"^[0-9a-f]{64}$"`
@@ -67,16 +63,16 @@ type ByID struct {
 
 func (a *api) registerReleases(h huma.API) {
 	upload := op("upload-artifact", http.MethodPost, "/products/{product}/artifacts/{name}", "Upload a component's bytes, an SBOM or a provenance document")
-	upload.MaxBodyBytes = maxUpload
 	huma.Register(h, upload, func(ctx context.Context, in *struct {
 		Product string `path:"product" maxLength:"64"`
 		Name    string `path:"name" maxLength:"128"`
-		RawBody []byte `contentType:"application/octet-stream"`
+		Streamed
 	},
 	) (*body[ArtifactView], error) {
-		art, err := a.Release.Upload(ctx, callerOf(ctx), in.Product, in.Name, bytes.NewReader(in.RawBody))
+		art, err := a.Release.Upload(ctx, callerOf(ctx), in.Product, in.Name, in.within(MaxUpload))
 		return reply(a, ctx, ArtifactView{Digest: hex.EncodeToString(art.Digest[:]), Size: art.Size}, err)
 	})
+	describe(h, upload, "application/octet-stream", nil)
 	huma.Register(h, op("propose-release", http.MethodPost, "/releases", "Propose a release: what is signed comes back as 'payload'"),
 		func(ctx context.Context, in *body[release.Spec]) (*body[ReleaseView], error) {
 			r, err := a.Release.Propose(ctx, callerOf(ctx), in.Body)
