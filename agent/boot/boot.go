@@ -103,6 +103,13 @@ func (m *Manager) fuses() error {
 	if m.rep.Debug, err = f.DebugLocked(); err != nil {
 		return err
 	}
+	if m.rep.Lifecycle == hw.Secured && !m.rep.Debug { // the last step of birth: a power cut came before it
+		if err := f.LockDebug(); err != nil {
+			return err
+		}
+		m.rep.Debug = true
+		m.note("fuses: closed the debug port, which birth had left open")
+	}
 	m.rep.Counter, err = f.SecurityCounter()
 	return err
 }

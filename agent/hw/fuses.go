@@ -153,8 +153,25 @@ func (f *Fuses) BurnRoot(d [32]byte) error { return f.burnFixed(fuseRoot, d) }
 // Secret is the unique device secret, from which the chain of identities begins. ErrLocked once LockSecret has been called.
 func (f *Fuses) Secret() ([32]byte, error) { return f.fixed(FirstSecret) }
 
-// BurnSecret fixes the unique device secret.
-func (f *Fuses) BurnSecret(d [32]byte) error { return f.burnFixed(FirstSecret, d) }
+// BurnSecret fixes the unique device secret. When a power cut broke an earlier secret off, the bits that it left stay, and d
+// gives only the others.
+func (f *Fuses) BurnSecret(d [32]byte) error {
+	if _, err := f.Secret(); errors.Is(err, ErrFuseParity) {
+		for i := range digestWords {
+			ones, err := f.bank.Read(FirstSecret + i)
+			if err != nil {
+				return err
+			}
+			zeros, err := f.bank.Read(FirstSecret + digestWords + i)
+			if err != nil {
+				return err
+			}
+			w := binary.BigEndian.Uint32(d[4*i:])
+			binary.BigEndian.PutUint32(d[4*i:], w&^zeros|ones)
+		}
+	}
+	return f.burnFixed(FirstSecret, d)
+}
 
 // LockSecret hides the unique device secret until the next reset.
 func (f *Fuses) LockSecret() { f.bank.LockSecret() }
