@@ -12,9 +12,12 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
 )
 
 // Exit codes.
@@ -38,35 +41,106 @@ type streams struct {
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	root := newRoot(streams{in: in, out: out, err: errOut})
+	begun := false
+	root := newRoot(streams{in: in, out: out, err: errOut}, &begun)
 	root.SetArgs(args)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return 0
 	}
-	fmt.Fprintf(errOut, "hallmark: %v\n", err)
-	if _, ok := errors.AsType[usageError](err); ok {
+	if _, ok := errors.AsType[usageError](err); ok || !begun {
+		fmt.Fprintf(errOut, "hallmark: %v; see `%s --help`\n", err, cmd.CommandPath())
 		return exitUsage
 	}
+	fmt.Fprintf(errOut, "hallmark: %v%s\n", err, code(err))
 	return exitFailed
 }
 
-func newRoot(s streams) *cobra.Command {
+// code gives the server's code for an error, by which it is found in the documentation.
+func code(err error) string {
+	if c := client.Code(err); c != "" {
+		return " [" + c + "]"
+	}
+	return ""
+}
+
+// newRoot makes the tree of commands; begun is set when one of them starts to work: what fails before is a wrong call.
+func newRoot(s streams, begun *bool) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "hallmark",
 		Short:         "Identity and proof for IoT devices, from factory to disposal",
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          cobra.NoArgs,
+		Long: `Identity and proof for IoT devices, from factory to disposal.
+
+Commands over a running instance take its address from --url or HALLMARK_URL and a token from --token-file or HALLMARK_TOKEN.
+Exit codes: 0 done, 1 failed, 2 the call was wrong.`,
 	}
 	root.SetIn(s.in)
 	root.SetOut(s.out)
 	root.SetErr(s.err)
 	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return usagef("%w; see `%s --help`", err, c.CommandPath())
+		if args := c.Flags().Args(); c.HasSubCommands() && len(args) > 0 {
+			return noSuch(c, args)
+		}
+		return err
 	})
-	root.AddCommand(newInit(s), newServe(s), newLog(s), newDemo(s))
+	local, remote := &cobra.Group{ID: "local", Title: "On this machine:"}, &cobra.Group{ID: "remote", Title: "Over a running instance:"}
+	root.AddGroup(local, remote)
+	add := func(g *cobra.Group, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = g.ID
+		}
+		root.AddCommand(cmds...)
+	}
+	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newApprove(s))
+	add(remote, nouns(s)...)
+	root.InitDefaultCompletionCmd()
+	walk(root, func(c *cobra.Command) { finish(c, begun) })
 	return root
+}
+
+func walk(c *cobra.Command, fn func(*cobra.Command)) {
+	fn(c)
+	for _, sub := range c.Commands() {
+		walk(sub, fn)
+	}
+}
+
+// finish gives a command what all of them have: its flags in the order they were written, and, when it only holds others, an
+// error for what is none of them.
+func finish(c *cobra.Command, begun *bool) {
+	c.Flags().SortFlags, c.PersistentFlags().SortFlags, c.LocalFlags().SortFlags = false, false, false
+	if c.HasSubCommands() {
+		c.Args, c.DisableFlagsInUseLine = cobra.ArbitraryArgs, true // noSuch says what is wrong with them
+		c.RunE = func(c *cobra.Command, args []string) error { return noSuch(c, args) }
+		return
+	}
+	run := c.RunE
+	if run == nil { // completion and help are cobra's own
+		return
+	}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		*begun = true
+		return run(c, args)
+	}
+}
+
+func noSuch(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		if c.HasParent() {
+			c.SetOut(c.ErrOrStderr())
+		}
+		if err := c.Help(); err != nil || !c.HasParent() {
+			return err
+		}
+		return usagef("%s: say which command", c.CommandPath())
+	}
+	c.SuggestionsMinimumDistance = min(2, len(args[0])/2)
+	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+		return usagef("unknown command %q for %q: did you mean %s?", args[0], c.CommandPath(), strings.Join(s, " or "))
+	}
+	return usagef("unknown command %q for %q", args[0], c.CommandPath())
 }
 
 // printJSON writes v for machines.

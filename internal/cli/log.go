@@ -48,6 +48,9 @@ somebody who could change all of them did not. For that, give --trust and --sinc
 			if url != "" && trust == "" {
 				return usagef("with --url, --trust FILE must name the keys to believe; the server's own would prove nothing")
 			}
+			if err := holdsLogs(dir); err != nil {
+				return err
+			}
 			if trust == "" {
 				trust = filepath.Join(dir, "log", "trust.json")
 				fmt.Fprintf(s.err, "hallmark: the keys to believe are %s, which came with the logs: this finds damage, not a forger who could change that file too;"+
@@ -78,6 +81,14 @@ somebody who could change all of them did not. For that, give --trust and --sinc
 	verify.Flags().BoolVar(&c.asJSON, "json", false, "print JSON")
 	cmd.AddCommand(verify)
 	return cmd
+}
+
+// holdsLogs says of a directory without logs what it should have been; an empty name is none.
+func holdsLogs(dir string) error {
+	if info, err := os.Stat(filepath.Join(dir, "log")); dir == "" || err == nil && info.IsDir() {
+		return nil
+	}
+	return fmt.Errorf("%s is not a data directory of hallmark, nor a copy of one's log/: give that of an instance; `hallmark init --dir %s` makes one", dir, dir)
 }
 
 func dirFetcher(dir string) func(log string) audit.Fetcher {

@@ -20,6 +20,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -179,11 +180,11 @@ func (o InitOptions) Check() error {
 	if err := o.Config.check(); err != nil {
 		return err
 	}
-	return errors.Join(o.checkAddresses(), o.checkProduct(), o.checkApprovers())
+	return errors.Join(o.Config.CheckAddresses(), o.checkProduct(), o.checkApprovers())
 }
 
-func (o InitOptions) checkAddresses() error {
-	c := o.Config
+// CheckAddresses says what is wrong with the instance's addresses and names.
+func (c Config) CheckAddresses() error {
 	if err := errors.Join(checkAddress("api", c.API), checkAddress("devices", c.Devices)); err != nil {
 		return err
 	}
@@ -202,6 +203,27 @@ func (o InitOptions) checkAddresses() error {
 }
 
 var instanceName = regexp.MustCompile(`^[a-z0-9]([a-z0-9.-]{0,126}[a-z0-9])?$`)
+
+// ExplainListen says what to do about a listener that cannot be opened; other errors it gives back.
+func ExplainListen(err error) error {
+	var op *net.OpError
+	var dns *net.DNSError
+	if !errors.As(err, &op) || op.Op != "listen" {
+		return err
+	}
+	say := func(why string) error { return fmt.Errorf("listen on %s: %s", op.Addr, why) }
+	switch {
+	case errors.As(err, &dns):
+		return fmt.Errorf("listen on host %q: no such host: correct \"api\" or \"devices\" in config.json", dns.Name)
+	case errors.Is(err, syscall.EADDRNOTAVAIL):
+		return say("this machine has no such address: correct \"api\" or \"devices\" in config.json; 0.0.0.0 means all it has")
+	case errors.Is(err, syscall.EACCES):
+		return say("ports below 1024 need a privilege: choose another in config.json, or give CAP_NET_BIND_SERVICE")
+	case errors.Is(err, syscall.EADDRINUSE):
+		return say("another program holds the port: stop it, or choose another in config.json")
+	}
+	return err
+}
 
 // checkAddress takes host:port, with a port in digits; 0 means any that is free.
 func checkAddress(setting, address string) error {

@@ -76,6 +76,9 @@ func Create(dir, passphrase string, iterations int) (*Store, error) {
 	if passphrase == "" {
 		return nil, errors.New("keys need a passphrase: give one")
 	}
+	if iterations < minIterations || iterations > maxIterations {
+		return nil, fmt.Errorf("%d PBKDF2 iterations: want %d to %d, or nobody opens the keys again", iterations, minIterations, maxIterations)
+	}
 	m := master{KDF: "pbkdf2-hmac-sha256", Iterations: iterations, Salt: make([]byte, 16)}
 	key := make([]byte, 32)
 	for _, b := range [][]byte{m.Salt, key} {

@@ -1,0 +1,174 @@
+package cli
+
+import (
+	"crypto"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/soft"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// keyFile is an approver's key in an offline key directory.
+type keyFile struct {
+	path string
+	pass secret
+}
+
+func (k *keyFile) flags(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&k.path, "key", "", "the approver's key file in the offline key directory, such as offline/approver-alice.key")
+	k.pass.flag(cmd)
+}
+
+func (k keyFile) open(s streams) (crypto.Signer, error) {
+	dir, name := filepath.Split(k.path)
+	name, isKey := strings.CutSuffix(name, ".key")
+	if _, err := os.Stat(k.path); err != nil || !isKey {
+		return nil, usagef("--key %q: want a file that is there and ends in .key, such as offline/approver-alice.key", k.path)
+	}
+	pass, err := k.pass.read(s, "the offline keys", false)
+	if err != nil {
+		return nil, err
+	}
+	store, err := soft.Open(filepath.Clean(dir), pass)
+	if err != nil {
+		return nil, err
+	}
+	return store.Signer(name)
+}
+
+// approvable is a kind of payload that approvers sign.
+type approvable struct {
+	name  string // as a person calls it
+	typ   wire.Type
+	about func(payload []byte) (string, error)
+}
+
+func approvables() []approvable {
+	return []approvable{
+		{"release", wire.TypeRelease, aboutRelease}, {"warrant", wire.TypeWarrant, aboutWarrant}, {"bundle", wire.TypeBundle, aboutBundle},
+	}
+}
+
+func aboutRelease(payload []byte) (string, error) {
+	r, err := wire.DecodeRelease(payload)
+	return fmt.Sprintf("release %s of product %s, version %s, security counter %d, %d components", r.ID, r.Product, r.Version, r.Counter, len(r.Components)), err
+}
+
+func aboutWarrant(payload []byte) (string, error) {
+	w, err := wire.DecodeWarrant(payload)
+	return fmt.Sprintf("warrant %s to %s %d devices of product %s until %s: %s",
+		w.ID, w.Act, w.Devices.Count, w.Product, unix(w.Expires), w.Reason), err
+}
+
+func aboutBundle(payload []byte) (string, error) {
+	b, err := wire.DecodeBundle(payload)
+	return fmt.Sprintf("trust bundle %d of product %s, %d of %d root keys", b.Version, b.Product, b.Root.Threshold, len(b.Root.Keys)), err
+}
+
+func newApprove(s streams) *cobra.Command {
+	var k keyFile
+	var kind, out string
+	cmd := &cobra.Command{
+		Use:   "approve FILE --key KEYFILE",
+		Short: "Sign a release, a warrant or a trust bundle offline",
+		Long: `Signs a payload with an approver's key, on a machine that needs no network. FILE is a payload, such as
+` + "`hallmark release payload`" + ` or ` + "`hallmark warrant payload`" + ` writes it, or an envelope that others have signed already.
+What it is about is read from FILE itself and printed: compare it with what you mean to approve.
+
+A release takes one approver's signature at a time: give the envelope to ` + "`hallmark release approve --envelope FILE`" + `.
+A warrant or trust bundle goes from hand to hand: each approver signs what the one before has written.`,
+		Example: `  hallmark approve pump-1.1.0.payload --key offline/approver-alice.key -o alice.cose`,
+		Args:    cobra.ExactArgs(1),
+		RunE: func(_ *cobra.Command, args []string) error {
+			data, err := readFile(args[0], wire.MaxEnvelope)
+			if err != nil {
+				return err
+			}
+			typ, payload, about, err := recognise(kind, data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			signer, err := k.open(s)
+			if err != nil {
+				return err
+			}
+			envelope, err := sign(typ, payload, data, signer)
+			if err != nil {
+				return err
+			}
+			if out == "" {
+				out = strings.TrimSuffix(args[0], ".payload") + ".cose"
+			}
+			if err := durable.WriteFile(out, envelope, 0o644); err != nil {
+				return err
+			}
+			fmt.Fprintf(s.out, "signed    %s\nwritten   %s\n", about, out)
+			return nil
+		},
+	}
+	k.flags(cmd)
+	cmd.Flags().StringVar(&kind, "kind", "", "what FILE is: release, warrant or bundle (default: what it can be read as)")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default FILE without .payload, with .cose)")
+	_ = cmd.MarkFlagRequired("key") // it exists
+	return cmd
+}
+
+// recognise finds what a file is: a payload, or an envelope around one, of exactly one of the kinds approvers sign.
+func recognise(kind string, data []byte) (typ wire.Type, payload []byte, about string, err error) {
+	kinds := approvables()
+	if kind != "" {
+		kinds = slices.DeleteFunc(kinds, func(a approvable) bool { return a.name != kind })
+		if len(kinds) == 0 {
+			return "", nil, "", usagef("--kind %q: want release, warrant or bundle", kind)
+		}
+	}
+	found := 0
+	for _, a := range kinds {
+		p := data
+		if inner, _, err := wire.ThresholdPayload(a.typ, data); err == nil {
+			p = inner
+		}
+		if text, err := a.about(p); err == nil {
+			typ, payload, about = a.typ, p, text
+			found++
+		}
+	}
+	switch found {
+	case 0:
+		return "", nil, "", errors.New("this is neither a release, a warrant nor a trust bundle, nor an envelope of one")
+	case 1:
+		return typ, payload, about, nil
+	}
+	return "", nil, "", usagef("this can be read in more than one way: say --kind release, warrant or bundle")
+}
+
+// sign makes the first signature over a payload, or adds one to an envelope.
+func sign(typ wire.Type, payload, data []byte, signer crypto.Signer) ([]byte, error) {
+	if _, _, err := wire.ThresholdPayload(typ, data); err == nil {
+		return wire.AddSignature(typ, data, signer)
+	}
+	return wire.NewThreshold(typ, payload, signer)
+}
+
+// readFile reads a file that may not be larger than limit; "-" is not special.
+func readFile(path string, limit int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	data, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(data)) > limit {
+		err = fmt.Errorf("%s has more than %d bytes", path, limit)
+	}
+	return data, err
+}

@@ -1,0 +1,157 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/keys/soft"
+	"github.com/hallmark-iot/hallmark/internal/server"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// initCall is what one init was asked for.
+type initCall struct {
+	dir            string
+	pass           secret
+	cfg            server.Config
+	product        product.Product
+	model, endDate string
+	approvers      []string
+	threshold      uint
+	iterations     int
+}
+
+func newInit(s streams) *cobra.Command {
+	c := initCall{cfg: server.DefaultConfig(), product: product.Product{ID: "sensor", Name: "Sensor", Suite: string(suite.P256), Hardware: []string{"A"}}}
+	cmd := &cobra.Command{
+		Use:   "init --dir DIR",
+		Short: "Make a new instance: keys, CAs, logs, a product and its first trust bundle",
+		Long: `Makes a data directory with everything a server needs, and in DIR/offline the keys that a server must NOT have: the OEM's root
+and one key for each approver. Move DIR/offline to where people keep such things, and away from here.
+
+Keys are kept in files, encrypted under a passphrase: good for a start, not for a fleet you answer for. See docs/threat-model.md.
+The passphrase is read from --passphrase-file or the environment variable HALLMARK_PASSPHRASE; else it is asked for on the
+terminal, twice.
+
+Everything is checked before anything is written, and what fails leaves nothing behind.`,
+		Example: `  hallmark init --dir /var/lib/hallmark --oem acme --product pump --hardware A,B --approvers alice,bob,carol --threshold 2`,
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.run(cmd, s)
+		},
+	}
+	groups := c.flags()
+	for _, g := range groups {
+		g.of.Flags().SortFlags = false
+		cmd.Flags().AddFlagSet(g.of.Flags())
+	}
+	cmd.SetUsageFunc(func(cmd *cobra.Command) error { return groupedUsage(cmd, groups) })
+	_ = cmd.MarkFlagRequired("dir") // it exists
+	return cmd
+}
+
+// flagGroup is flags that belong together, under a title in the help.
+type flagGroup struct {
+	title string
+	of    *cobra.Command // only holds them
+}
+
+func groupedUsage(cmd *cobra.Command, groups []flagGroup) error {
+	var b strings.Builder
+	fmt.Fprintf(&b, "Usage:\n  %s\n\nExample:\n%s\n", cmd.UseLine(), cmd.Example)
+	for _, g := range groups {
+		fmt.Fprintf(&b, "\n%s:\n%s", g.title, g.of.Flags().FlagUsages())
+	}
+	_, err := fmt.Fprint(cmd.OutOrStderr(), b.String())
+	return err
+}
+
+func (c *initCall) flags() []flagGroup {
+	groups := []flagGroup{
+		{"Where", &cobra.Command{}}, {"Maker and first product", &cobra.Command{}}, {"People", &cobra.Command{}},
+		{"Network", &cobra.Command{}}, {"Devices", &cobra.Command{}},
+	}
+	where, first, people, net, device := groups[0].of.Flags(), groups[1].of.Flags(), groups[2].of.Flags(), groups[3].of.Flags(), groups[4].of.Flags()
+
+	where.StringVar(&c.dir, "dir", "", "data directory to make; empty, or not there yet (required)")
+	c.pass.flag(groups[0].of)
+	where.IntVar(&c.iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for the passphrase")
+	_ = where.MarkHidden("kdf-iterations") // it exists
+
+	first.StringVar(&c.cfg.OEM, "oem", c.cfg.OEM, "the maker, as it stands in certificates")
+	first.StringVar(&c.product.ID, "product", c.product.ID, "first product's ID")
+	first.StringVar(&c.product.Name, "product-name", c.product.Name, "its name")
+	first.StringSliceVar(&c.product.Hardware, "hardware", c.product.Hardware, "its hardware revisions")
+	first.StringVar(&c.model, "model", string(wire.ModelBlob), "its update model: otp, blob or asset")
+	first.StringVar(&c.product.Suite, "suite", c.product.Suite, "its cryptographic suite")
+	first.StringVar(&c.endDate, "end-of-support", "", "day its support ends, YYYY-MM-DD (default five years from now)")
+
+	people.StringSliceVar(&c.approvers, "approvers", []string{"alice", "bob", "carol"}, "who approves releases, warrants and trust bundles")
+	people.UintVar(&c.threshold, "threshold", 2, "how many of them must agree")
+
+	net.StringVar(&c.cfg.Instance, "instance", c.cfg.Instance, "name of the instance; the logs' origins begin with it")
+	net.StringVar(&c.cfg.API, "api", c.cfg.API, "console and API listen here, host:port")
+	net.StringVar(&c.cfg.Devices, "devices", c.cfg.Devices, "devices are served here, host:port")
+	net.StringSliceVar(&c.cfg.Names, "names", c.cfg.Names, "DNS names and addresses devices reach it by")
+
+	device.IntVar(&c.cfg.PollMS, "poll-ms", c.cfg.PollMS, "how often an idle device checks in, milliseconds")
+	device.IntVar(&c.cfg.AttestS, "attest-s", c.cfg.AttestS, "how often a device must attest, seconds")
+	device.BoolVar(&c.cfg.Virtual, "allow-virtual", false, "accept virtual devices: for trials, never for production")
+	return groups
+}
+
+func (c *initCall) options() (server.InitOptions, error) {
+	now := time.Now().UTC()
+	c.product.Model, c.product.OEM = wire.UpdateModel(c.model), c.cfg.OEM
+	c.product.EndOfSupport = now.AddDate(5, 0, 0).Truncate(24 * time.Hour)
+	if c.endDate != "" {
+		day, err := time.Parse(time.DateOnly, c.endDate)
+		if err != nil {
+			return server.InitOptions{}, usagef("end of support %q: want a day as YYYY-MM-DD", c.endDate)
+		}
+		c.product.EndOfSupport = day
+	}
+	o := server.InitOptions{Config: c.cfg, Product: c.product, Approvers: c.approvers, Threshold: c.threshold, Now: now}
+	if err := o.Check(); err != nil {
+		return o, usageError{err}
+	}
+	if c.dir == "" {
+		return o, usagef("--dir is empty: name the data directory")
+	}
+	return o, nil
+}
+
+func (c *initCall) run(cmd *cobra.Command, s streams) error {
+	o, err := c.options()
+	if err != nil {
+		return err
+	}
+	l := server.Layout{Dir: c.dir}
+	if err := l.Vacant(); err != nil {
+		return err
+	}
+	pass, err := c.pass.read(s, "the new keys", true)
+	if err != nil {
+		return err
+	}
+	made, err := server.Make(cmd.Context(), l, o, func(dir string) (server.Vault, error) { return soft.Create(dir, pass, c.iterations) })
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(s.out, `Made %s for product %q.
+
+  OEM root     %s
+  trust bundle %s  (%d of %d approvers)
+
+Soft keys: encrypted files, for a start. Move %s away now: it holds the OEM root and the approvers' keys.
+The first administrator's token is in %s.
+
+Next: hallmark serve --dir %s
+`, c.dir, c.product.ID, server.Fingerprint(made.Root), server.Fingerprint(made.Bundle), c.threshold, len(c.approvers), l.Offline(), l.AdminToken(), c.dir)
+	return nil
+}

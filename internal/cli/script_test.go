@@ -1,0 +1,71 @@
+package cli_test
+
+import (
+	"bufio"
+	"errors"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// commands are what scripts can do besides running programs.
+func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
+	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
+		"serve": serve, "exits": exits,
+	}
+}
+
+// exits runs a program and checks its exit code: exits CODE PROGRAM ARG…; stdout and stderr are left in files of these names.
+func exits(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: exits CODE PROGRAM ARG…")
+	}
+	err := ts.Exec(args[1], args[2:]...)
+	got := "0"
+	if exit, ok := errors.AsType[*exec.ExitError](err); ok {
+		got = string(rune('0' + exit.ExitCode()%10))
+	} else if err != nil {
+		got = err.Error()
+	}
+	if got != args[0] {
+		ts.Fatalf("%v: exit code %s, want %s", args[1:], got, args[0])
+	}
+}
+
+// serve runs a server over a data directory until the script ends, and names it and its administrator for the commands that follow:
+// serve DIR.
+func serve(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: serve DIR")
+	}
+	dir := ts.MkAbs(args[0])
+	cmd := exec.Command("hallmark", "serve", "--dir", dir) //nolint:noctx // the script's end ends it
+	cmd.Env = append(os.Environ(), "HALLMARK_PASSPHRASE=pass")
+	log, err := os.Create(filepath.Join(dir, "server.log"))
+	ts.Check(err)
+	cmd.Stderr = log
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+		_ = log.Close()
+	})
+	var said []string
+	for sc := bufio.NewScanner(out); len(said) < 4 && sc.Scan(); {
+		said = append(said, sc.Text())
+	}
+	if len(said) < 4 {
+		text, _ := os.ReadFile(log.Name())
+		ts.Fatalf("the server ended: %q\n%s", said, text)
+	}
+	ts.Setenv("HALLMARK_URL", strings.TrimSpace(strings.TrimPrefix(said[0], "console and API")))
+	token, err := os.ReadFile(filepath.Join(dir, "admin.token"))
+	ts.Check(err)
+	ts.Setenv("HALLMARK_TOKEN", strings.TrimSpace(string(token)))
+	ts.Check(os.WriteFile(ts.MkAbs("serve.out"), []byte(strings.Join(said, "\n")+"\n"), 0o600))
+}

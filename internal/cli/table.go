@@ -1,0 +1,64 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+	"text/tabwriter"
+	"time"
+)
+
+// table writes rows under a head, for people.
+func table(w io.Writer, head string, rows [][]string) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(t, strings.ReplaceAll(head, " ", "\t"))
+	for _, r := range rows {
+		fmt.Fprintln(t, strings.Join(r, "\t"))
+	}
+	return t.Flush()
+}
+
+// sheet writes what is to be said of one thing: name and value by turns. What is empty is left out.
+func sheet(w io.Writer, pairs ...string) error {
+	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			fmt.Fprintf(t, "%s\t%s\n", pairs[i], pairs[i+1])
+		}
+	}
+	return t.Flush()
+}
+
+// when is a time as the reader's clock shows it; the zero time is a dash.
+func when(t time.Time) string {
+	if t.IsZero() {
+		return "-"
+	}
+	return t.Local().Format(time.RFC3339)
+}
+
+func whenever(t *time.Time) string {
+	if t == nil {
+		return "-"
+	}
+	return when(*t)
+}
+
+// unix is a time on the wire.
+func unix(t uint64) string { return when(time.Unix(int64(min(t, 1<<40)), 0)) } //nolint:gosec // bounded
+
+// or gives a dash for nothing.
+func or(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
+}
+
+// short is the beginning of a digest in hex, enough to tell it from others on a screen.
+func short(digest string) string {
+	if len(digest) > 12 {
+		return digest[:12]
+	}
+	return or(digest)
+}
