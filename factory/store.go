@@ -111,7 +111,7 @@ type Candidate struct {
 	Envelope []byte
 	Bad      string                          // why it must not be accepted whatever the store holds; empty: nothing found
 	Accept   ledger.Fact                     // device.provisioned
-	Alarm    func(reason string) ledger.Fact // finding.raised
+	Alarm    func(reason string) ledger.Fact // order.record.refused
 }
 
 // Standing is what became of a candidate.

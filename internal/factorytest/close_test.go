@@ -34,10 +34,10 @@ func kept(t *testing.T, dir string) (restore func()) {
 	}
 }
 
-// findings counts the finding.raised facts of records.
+// findings counts the order.record.refused facts of records.
 func findings(t *testing.T, o *factorytest.OEM) (n int) {
 	t.Helper()
-	rows, err := o.DB.Read().QueryContext(t.Context(), `SELECT count(*) FROM entry WHERE kind = $1`, string(ledger.KindFindingRaised))
+	rows, err := o.DB.Read().QueryContext(t.Context(), `SELECT count(*) FROM entry WHERE kind = $1`, string(ledger.KindRecordRefused))
 	if err != nil {
 		t.Fatal(err)
 	}
