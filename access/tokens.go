@@ -7,7 +7,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -40,7 +42,11 @@ type Credential struct {
 
 // CredentialStore keeps credentials; each write is durable when it returns nil.
 type CredentialStore interface {
-	PutCredential(ctx context.Context, c Credential, facts ...ledger.Fact) error
+	// IssueCredential stores a secret for a name that Issue was asked for, with the fact that is made of whether the name was given
+	// one before, ever; ErrOtherKind when a caller of another kind holds one under it. Of two at once, one is the first.
+	IssueCredential(ctx context.Context, c Credential, fact func(again bool) (ledger.Fact, error)) error
+	// PutCredential stores a secret that came from another one: a session.
+	PutCredential(ctx context.Context, c Credential) error
 	// Credential finds one; ErrNoCredential when there is none.
 	Credential(ctx context.Context, hash [32]byte) (Credential, error)
 	// TakeCredential removes and returns one: of two takers at most one gets it.
@@ -51,6 +57,12 @@ type CredentialStore interface {
 
 // ErrNoCredential says that a secret is unknown: never issued, used up or revoked.
 var ErrNoCredential = errors.New("no such credential")
+
+// ErrOtherKind says that a name belongs to a caller of another kind.
+var ErrOtherKind = errors.New("the name belongs to a caller of another kind")
+
+// MaxLife bounds a secret's life.
+const MaxLife = 366 * 24 * time.Hour
 
 const (
 	sessionLife = 12 * time.Hour
@@ -79,40 +91,78 @@ type Grant struct {
 	Life     time.Duration `json:"life_ns"`
 }
 
-// Issue makes a secret and returns it; it is shown this once.
+// issued is the Data of access.changed: a grant, and whether its holder was given a secret before. A second one lets somebody back in
+// who lost his first, and would let an administrator in as somebody else: it can be done, and is there for all to see.
+type issued struct {
+	Grant
+	Again bool `json:"again"`
+}
+
+var callerName = regexp.MustCompile(`^[a-z0-9][a-z0-9._@-]{0,63}$`)
+
+// check refuses grants for anybody but a person or a machine: a secret that made its bearer the system or a device would pass every
+// policy.
+func (g Grant) check() error {
+	bad := func(code, remedy, format string, args ...any) error {
+		return fault.New(fault.Invalid, "token."+code, fmt.Sprintf(format, args...), remedy)
+	}
+	prefixes := map[Kind][]string{Person: {"person"}, Machine: {"machine", "token"}}[g.Kind]
+	if len(prefixes) == 0 {
+		return bad("kind", "the kinds are person and machine", "nobody of kind %q gets a token", g.Kind)
+	}
+	prefix, name, _ := strings.Cut(g.Caller, ":")
+	if !slices.Contains(prefixes, prefix) || !callerName.MatchString(name) {
+		return bad("name", fmt.Sprintf("it is %s: and up to 64 lower-case letters, digits and . _ @ -", strings.Join(prefixes, ": or ")),
+			"%.100q is no name for a %s", g.Caller, g.Kind)
+	}
+	if g.Use != UseToken && g.Use != UseOnce {
+		return bad("use", "the uses are token and once", "a token for %q cannot be issued", g.Use)
+	}
+	if g.Life <= 0 || g.Life > MaxLife {
+		return bad("life", fmt.Sprintf("up to %s", MaxLife), "a token's life of %s", g.Life)
+	}
+	if len(g.Roles) == 0 {
+		return bad("incomplete", fmt.Sprintf("the roles are %v", Roles()), "a token needs at least one role")
+	}
+	for _, r := range g.Roles {
+		if !slices.Contains(Roles(), r) {
+			return bad("role", fmt.Sprintf("the roles are %v", Roles()), "role %q does not exist", r)
+		}
+	}
+	return nil
+}
+
+// Issue makes a secret for a person or a machine and returns it; it is shown this once.
 func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string, error) {
 	if err := c.guard.Check(ctx, caller, AccessManage, Resource{Type: "instance"}); err != nil {
 		return "", err
 	}
-	if g.Caller == "" || len(g.Roles) == 0 || g.Life <= 0 {
-		return "", fault.New(fault.Invalid, "token.incomplete", "a token needs a name, at least one role and a life", "")
-	}
-	for _, r := range g.Roles {
-		if !slices.Contains(Roles(), r) {
-			return "", fault.New(fault.Invalid, "token.role", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", Roles()))
-		}
+	if err := g.check(); err != nil {
+		return "", err
 	}
 	if g.Use == UseOnce {
 		g.Life = min(g.Life, onceLife)
 	}
-	data, err := json.Marshal(g)
+	now := c.now().UTC()
+	secret, hash := newSecret()
+	err := c.store.IssueCredential(ctx, Credential{
+		Hash: hash, Use: g.Use, Caller: g.Caller, Kind: g.Kind, Roles: g.Roles, Products: g.Products, Created: now, Expires: now.Add(g.Life),
+	}, func(again bool) (ledger.Fact, error) {
+		data, err := json.Marshal(issued{g, again})
+		return ledger.New(ledger.Control, ledger.KindAccessChanged, now, caller.ID, g.Caller, nil, data), err
+	})
+	if errors.Is(err, ErrOtherKind) {
+		return "", fault.New(fault.Conflict, "token.other-kind", fmt.Sprintf("%s is held by a caller of another kind than %s", g.Caller, g.Kind), "choose another name, or revoke theirs")
+	}
 	if err != nil {
 		return "", err
 	}
-	fact := ledger.New(ledger.Control, ledger.KindAccessChanged, c.now(), caller.ID, g.Caller, nil, data)
-	return c.put(ctx, Credential{
-		Use: g.Use, Caller: g.Caller, Kind: g.Kind, Roles: g.Roles, Products: g.Products,
-		Created: c.now().UTC(), Expires: c.now().Add(g.Life).UTC(),
-	}, fact)
+	return secret, nil
 }
 
-func (c *Credentials) put(ctx context.Context, cred Credential, facts ...ledger.Fact) (string, error) {
+func newSecret() (string, [32]byte) {
 	secret := "hmk_" + rand.Text() + rand.Text()
-	cred.Hash = sha256.Sum256([]byte(secret))
-	if err := c.store.PutCredential(ctx, cred, facts...); err != nil {
-		return "", err
-	}
-	return secret, nil
+	return secret, sha256.Sum256([]byte(secret))
 }
 
 // Authenticate finds the caller of a token.
@@ -130,7 +180,7 @@ func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) 
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return Caller{}, err
 	}
-	if err != nil || cred.Use != use || !c.now().Before(cred.Expires) {
+	if err != nil || cred.Use != use || !c.now().Before(cred.Expires) || cred.Kind != Person && cred.Kind != Machine {
 		return Caller{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or revoked",
 			"ask an administrator for a new one")
 	}
@@ -155,6 +205,10 @@ func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Ti
 		end = cred.Expires // a session does not outlive the token it came from
 	}
 	cred.Use, cred.Created, cred.Expires = UseSession, c.now().UTC(), end
-	session, err := c.put(ctx, cred)
-	return session, cred.Expires, err
+	var session string
+	session, cred.Hash = newSecret()
+	if err := c.store.PutCredential(ctx, cred); err != nil {
+		return "", time.Time{}, err
+	}
+	return session, cred.Expires, nil
 }

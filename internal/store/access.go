@@ -11,19 +11,62 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
+// IssueCredential implements access.CredentialStore.
+func (db *DB) IssueCredential(ctx context.Context, c access.Credential, fact func(again bool) (ledger.Fact, error)) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		held, err := credentialsOf(tx, c.Caller)
+		if err != nil {
+			return err
+		}
+		for _, h := range held {
+			if h.Kind != c.Kind {
+				return access.ErrOtherKind
+			}
+		}
+		var said int // what was revoked has left its fact
+		if err := tx.QueryRow(`SELECT count(*) FROM entry WHERE subject = $1 AND kind = 'access.changed'`, c.Caller).Scan(&said); err != nil {
+			return err
+		}
+		f, err := fact(len(held) > 0 || said > 0)
+		if err != nil {
+			return err
+		}
+		if err := putCredential(tx, c); err != nil {
+			return err
+		}
+		return tx.Append(f)
+	})
+}
+
+func credentialsOf(tx *Tx, caller string) (out []access.Credential, err error) {
+	rows, err := tx.Query(`SELECT doc FROM credential WHERE caller = $1`, caller)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		c, err := scanCredential(rows)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, c)
+	}
+	return out, rows.Err()
+}
+
 // PutCredential implements access.CredentialStore.
-func (db *DB) PutCredential(ctx context.Context, c access.Credential, facts ...ledger.Fact) error {
+func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
+	return db.Write(ctx, func(tx *Tx) error { return putCredential(tx, c) })
+}
+
+func putCredential(tx *Tx, c access.Credential) error {
 	doc, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
-	return db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, expires, doc) VALUES ($1, $2, $3, $4, $5)`,
-			c.Hash[:], string(c.Use), c.Caller, Millis(c.Expires), string(doc)); err != nil {
-			return err
-		}
-		return tx.Append(facts...)
-	})
+	_, err = tx.Exec(`INSERT INTO credential (hash, used_as, caller, expires, doc) VALUES ($1, $2, $3, $4, $5)`,
+		c.Hash[:], string(c.Use), c.Caller, Millis(c.Expires), string(doc))
+	return err
 }
 
 // Credential implements access.CredentialStore.
@@ -40,7 +83,7 @@ func (db *DB) TakeCredential(ctx context.Context, hash [32]byte) (c access.Crede
 	return c, err
 }
 
-func scanCredential(row *sql.Row) (access.Credential, error) {
+func scanCredential(row scanner) (access.Credential, error) {
 	var doc string
 	err := row.Scan(&doc)
 	if errors.Is(err, sql.ErrNoRows) {
