@@ -6,18 +6,19 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
+
+	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
 	"github.com/hallmark-iot/hallmark/agent/factoryport"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
@@ -31,85 +32,111 @@ const (
 	page   = 512
 )
 
-func flags(name string) (*flag.FlagSet, *string) {
-	f := flag.NewFlagSet("hallmark-agent "+name, flag.ContinueOnError)
-	f.SetOutput(io.Discard)
-	return f, f.String("dir", "", "the device's directory")
-}
-
-// errHelp says that help was asked for and given.
-var errHelp = errors.New("help")
-
-// parse reads flags and checks that they, and as many arguments as wanted, are there. needs names flags that may not be empty.
-func parse(f *flag.FlagSet, args []string, most int, needs ...string) error {
-	command := strings.TrimPrefix(f.Name(), "hallmark-agent ")
-	switch err := f.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		f.SetOutput(os.Stdout)
-		f.Usage()
-		return errHelp
-	case err != nil:
-		return &usageError{command + ": " + err.Error()}
-	}
-	for _, name := range append([]string{"dir"}, needs...) {
-		if f.Lookup(name).Value.String() == "" {
-			return &usageError{command + ": --" + name + " is missing"}
-		}
-	}
-	if f.NArg() > most {
-		return &usageError{fmt.Sprintf("%s: %q is not expected here", command, f.Arg(most))}
-	}
-	return nil
+// dirFlag is the flag all commands have.
+func dirFlag(c *cobra.Command, dir *string, what string) {
+	c.Flags().StringVar(dir, "dir", "", what+" (required)")
+	_ = c.MarkFlagRequired("dir") // it exists
 }
 
 // maxPayload bounds what a new board can take: twice that is made as a file.
 const maxPayload = 1 << 30
 
-// boardFlags are those of a new board; check gives its shape.
-func boardFlags(f *flag.FlagSet) (check func() (virtual.Spec, error)) {
-	payload := f.Int64("payload-bytes", 8<<20, "largest release a new board can take")
-	rev := f.String("hardware", "A", "hardware revision of a new board")
-	return func() (virtual.Spec, error) {
-		if *payload < 1 || *payload > maxPayload {
-			return virtual.Spec{}, &usageError{fmt.Sprintf("--payload-bytes %d: want 1 to %d", *payload, maxPayload)}
+// shape is that of a blank board.
+type shape struct {
+	payload int64
+	rev     string
+}
+
+func (s *shape) flags(c *cobra.Command) {
+	c.Flags().Int64Var(&s.payload, "payload-bytes", 8<<20, "largest release the board can take, bytes")
+	c.Flags().StringVar(&s.rev, "hardware", "A", "hardware revision of the board")
+}
+
+func (s shape) spec() (virtual.Spec, error) {
+	if s.payload < 1 || s.payload > maxPayload {
+		return virtual.Spec{}, &usageError{fmt.Sprintf("--payload-bytes %d: want 1 to %d", s.payload, maxPayload)}
+	}
+	return virtual.Spec{
+		Revision: s.rev, Flash: hw.Geometry{Size: boot.FlashFor(s.payload, sector, page), Sector: sector, Page: page},
+	}, nil
+}
+
+func newBoard() *cobra.Command {
+	var dir string
+	var s shape
+	c := &cobra.Command{
+		Use:     "new --dir DIR",
+		Short:   "Make a blank virtual board",
+		Example: "  hallmark-agent new --dir board1 --payload-bytes 4194304 --hardware B",
+		Args:    cobra.NoArgs,
+		RunE: func(*cobra.Command, []string) error {
+			spec, err := s.spec()
+			if err != nil {
+				return err
+			}
+			if _, err := os.Stat(filepath.Join(dir, "board.json")); err == nil {
+				return fmt.Errorf("%s: a board is there already: choose another directory", filepath.Join(dir, "board.json"))
+			}
+			return virtual.Create(dir, spec)
+		},
+	}
+	dirFlag(c, &dir, "directory to make the board in")
+	s.flags(c)
+	return c
+}
+
+// openBoard opens the board in a directory; what is none says how to get one.
+func openBoard[B any](dir string, open func(string) (B, error)) (B, error) {
+	b, err := open(dir)
+	if errors.Is(err, os.ErrNotExist) {
+		if _, stat := os.Stat(filepath.Join(dir, "board.json")); errors.Is(stat, os.ErrNotExist) {
+			return b, fmt.Errorf("no virtual board in %s: make one with `hallmark-agent new --dir %s`", dir, dir)
 		}
-		return virtual.Spec{
-			Revision: *rev, Flash: hw.Geometry{Size: boot.FlashFor(*payload, sector, page), Sector: sector, Page: page},
-		}, nil
 	}
+	return b, err
 }
 
-func newBoard(_ context.Context, args []string) error {
-	f, dir := flags("new")
-	spec := boardFlags(f)
-	if err := parse(f, args, 0); err != nil {
-		return err
+// start reads what is on a board; one that was not made into a device says how it becomes one.
+func start(dir string, b *virtual.Board, self [32]byte) (*machine.Machine, error) {
+	m, err := machine.Start(&b.Board, self)
+	if errors.Is(err, boot.ErrDead) && errors.Is(err, nvm.ErrEmpty) {
+		return m, fmt.Errorf("%w: have a programming station make it, with `hallmark-agent factory --dir %s --socket SOCKET`", err, dir)
 	}
-	shape, err := spec()
+	return m, err
+}
+
+func newFactory() *cobra.Command {
+	var dir, socket string
+	var s shape
+	c := &cobra.Command{
+		Use:   "factory --dir DIR --socket SOCKET",
+		Short: "Be made into a device by a programming station",
+		Long: `Answers a programming station on its unix socket, until the board is a device. A directory without a board gets a blank one first,
+as big and of the revision that the flags say.`,
+		Example: "  hallmark-station run ORDER --device-exec 'hallmark-agent factory --dir {dir} --socket {socket}'",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return factory(cmd.Context(), dir, socket, s)
+		},
+	}
+	dirFlag(c, &dir, "the board's directory")
+	c.Flags().StringVar(&socket, "socket", "", "the station's unix socket (required)")
+	_ = c.MarkFlagRequired("socket") // it exists
+	s.flags(c)
+	return c
+}
+
+func factory(ctx context.Context, dir, socket string, s shape) (err error) {
+	spec, err := s.spec()
 	if err != nil {
 		return err
 	}
-	return virtual.Create(*dir, shape)
-}
-
-// factory answers a programming station. A directory without a board gets one, as big as asked for.
-func factory(ctx context.Context, args []string) (err error) {
-	f, dir := flags("factory")
-	socket := f.String("socket", "", "the station's unix socket")
-	spec := boardFlags(f)
-	if err := parse(f, args, 0, "socket"); err != nil {
-		return err
-	}
-	shape, err := spec()
-	if err != nil {
-		return err
-	}
-	if _, err := os.Stat(filepath.Join(*dir, "board.json")); errors.Is(err, os.ErrNotExist) {
-		if err := virtual.Create(*dir, shape); err != nil {
+	if _, err := os.Stat(filepath.Join(dir, "board.json")); errors.Is(err, os.ErrNotExist) {
+		if err := virtual.Create(dir, spec); err != nil {
 			return err
 		}
 	}
-	b, err := virtual.Open(*dir)
+	b, err := virtual.Open(dir)
 	if err != nil {
 		return err
 	}
@@ -118,41 +145,54 @@ func factory(ctx context.Context, args []string) (err error) {
 	if err != nil {
 		return fmt.Errorf("chip UID: %w", err)
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", *socket)
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
-		return fmt.Errorf("the station's socket: %w", err)
+		return fmt.Errorf("the station's socket: %w: start a station with `hallmark-station run`, which makes one for each device", err)
 	}
 	defer conn.Close()
 	return factoryport.Serve(ctx, conn, &machine.Piece{Board: &b.Board, UID: uid})
 }
 
-// run powers the device on, and on again after each reset.
-func run(ctx context.Context, args []string) error {
-	f, dir := flags("run")
-	once := f.Bool("once", false, "check in once and stop")
-	pollMin := f.Duration("poll-min", time.Second, "never ask more often")
-	asJSON := f.Bool("log-json", false, "log JSON")
+func newRun() *cobra.Command {
+	var dir string
+	var once, asJSON bool
+	var pollMin time.Duration
 	level := slog.LevelInfo
-	f.TextVar(&level, "log-level", level, "debug, info, warn or error")
-	if err := parse(f, args, 0); err != nil {
-		return err
+	c := &cobra.Command{
+		Use:   "run --dir DIR",
+		Short: "Power the device on",
+		Long: `Powers the device on, and on again after each reset, until Ctrl-C or SIGTERM switches it off. A file cut.json in its directory,
+such as {"after": 700, "mode": "random"}, cuts the power at that operation of its memories.`,
+		Example: "  hallmark-agent run --dir board1 --log-level debug",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+			if asJSON {
+				h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+			}
+			return run(cmd.Context(), machine.Options{Dir: dir, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr})
+		},
 	}
-	var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
-	if *asJSON {
-		h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
-	}
-	log := slog.New(h)
+	dirFlag(c, &dir, "the device's directory")
+	c.Flags().BoolVar(&once, "once", false, "check in once and stop")
+	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
+	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
+	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
+	return c
+}
+
+func run(ctx context.Context, o machine.Options) error {
 	self, err := machine.Self("/proc/self/exe", func(p string) (io.ReadCloser, error) { return os.Open(p) })
 	if err != nil {
 		return err
 	}
 	for {
-		err := power(ctx, *dir, self, machine.Options{Dir: *dir, PollMin: *pollMin, Once: *once, Logger: log, Output: os.Stderr})
+		err := power(ctx, o.Dir, self, o)
 		switch {
 		case errors.Is(err, agent.ErrReset) && ctx.Err() == nil:
-			log.Info("reset")
+			o.Logger.Info("reset")
 		case errors.Is(err, agent.ErrOver):
-			log.Info("the device's life is over")
+			o.Logger.Info("the device's life is over")
 			return nil
 		default:
 			return err
@@ -162,12 +202,12 @@ func run(ctx context.Context, args []string) error {
 
 // power is one start of the device, until it resets or is switched off.
 func power(ctx context.Context, dir string, self [32]byte, o machine.Options) (err error) {
-	b, err := virtual.Open(dir)
+	b, err := openBoard(dir, virtual.Open)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, b.Close()) }()
-	m, err := machine.Start(&b.Board, self)
+	m, err := start(dir, b, self)
 	if err != nil {
 		return err
 	}
@@ -206,17 +246,26 @@ type found struct {
 	Servers wire.Servers      `json:"servers"`
 }
 
-// inspect starts a copy of the board in memory, so that looking changes nothing.
-func inspect(_ context.Context, args []string) error {
-	f, dir := flags("inspect")
-	if err := parse(f, args, 0); err != nil {
-		return err
+func newInspect() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:     "inspect --dir DIR",
+		Short:   "Say what is on a device that is powered off",
+		Long:    "Says, as JSON, what a device would start and how it stands. It starts a copy of the board in memory: looking changes nothing.",
+		Example: "  hallmark-agent inspect --dir board1",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return inspect(dir) },
 	}
-	b, err := virtual.Snapshot(*dir)
+	dirFlag(c, &dir, "the device's directory")
+	return c
+}
+
+func inspect(dir string) error {
+	b, err := openBoard(dir, virtual.Snapshot)
 	if err != nil {
 		return err
 	}
-	m, err := machine.Start(&b.Board, [32]byte{})
+	m, err := start(dir, b, [32]byte{})
 	if err != nil {
 		return err
 	}
@@ -238,27 +287,43 @@ func print(v any) error {
 	return e.Encode(v)
 }
 
-// local asks the running device on its socket.
-func local(ctx context.Context, args []string) error {
-	f, dir := flags("local")
-	if err := parse(f, args, 2); err != nil {
-		return err
+func newLocal() *cobra.Command {
+	var dir string
+	c := &cobra.Command{
+		Use:   "local --dir DIR status|nonce|deliver FILE",
+		Short: "Talk to the running device on its own socket",
+		Long: `Talks to the running device on its own socket, as somebody who stands beside it.
+
+  status        how it stands
+  nonce         a nonce, for a delivery that is made elsewhere and brought by hand
+  deliver FILE  bring it that delivery; it decides itself whether to act on it`,
+		Example: "  hallmark-agent local --dir board1 status",
+		Args:    cobra.ArbitraryArgs,
+		RunE:    func(cmd *cobra.Command, args []string) error { return local(cmd.Context(), dir, args) },
 	}
-	req := agent.LocalRequest{Op: f.Arg(0)}
+	dirFlag(c, &dir, "the device's directory")
+	return c
+}
+
+func local(ctx context.Context, dir string, args []string) error {
+	req := agent.LocalRequest{}
+	if len(args) > 0 {
+		req.Op = args[0]
+	}
 	switch {
-	case req.Op == "deliver" && f.NArg() == 2:
-		data, err := delivery(f.Arg(1))
+	case req.Op == "deliver" && len(args) == 2:
+		data, err := delivery(args[1])
 		if err != nil {
 			return err
 		}
 		req.Delivery = data
-	case (req.Op == "status" || req.Op == "nonce") && f.NArg() == 1:
+	case (req.Op == "status" || req.Op == "nonce") && len(args) == 1:
 	default:
 		return &usageError{"local: want status, nonce or deliver FILE"}
 	}
-	conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(*dir, "local.sock"))
+	conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "local.sock"))
 	if err != nil {
-		return fmt.Errorf("the device does not run: %w", err)
+		return fmt.Errorf("the device does not run: %w: start it with `hallmark-agent run --dir %s`", err, dir)
 	}
 	defer conn.Close()
 	if err := json.NewEncoder(conn).Encode(req); err != nil {

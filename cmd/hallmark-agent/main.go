@@ -16,7 +16,10 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
+
+	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 )
@@ -27,55 +30,70 @@ const (
 	exitPowerCut = 75
 )
 
-const usage = `usage:
-  hallmark-agent new --dir DIR                    make a blank virtual board
-  hallmark-agent factory --dir DIR --socket PATH  be made by a programming station
-  hallmark-agent run --dir DIR                    power on
-  hallmark-agent inspect --dir DIR                say what is on it, powered off
-  hallmark-agent local --dir DIR status           ask the running device how it stands
-  hallmark-agent local --dir DIR nonce            get a nonce for a delivery by hand
-  hallmark-agent local --dir DIR deliver FILE     bring it a delivery by hand
-  hallmark-agent COMMAND --help                   all flags of a command
-
-exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut
-`
-
-// usageError says what is wrong with a call.
-type usageError struct{ text string }
-
-func (e *usageError) Error() string { return e.text + "; see hallmark-agent help" }
-
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	err := command(ctx, os.Args[1:])
+	begun := false
+	cmd, err := newRoot(&begun).ExecuteContextC(ctx)
 	stop()
-	if err == nil || errors.Is(err, errHelp) {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
+	var wrong *usageError
 	switch {
+	case err == nil:
 	case errors.Is(err, hw.ErrPowerCut):
+		fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
 		os.Exit(exitPowerCut)
-	case errors.As(err, new(*usageError)):
+	case !begun || errors.As(err, &wrong):
+		fmt.Fprintf(os.Stderr, "hallmark-agent: %v; see `%s --help`\n", err, cmd.CommandPath())
 		os.Exit(exitUsage)
+	default:
+		fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
+		os.Exit(exitFailed)
 	}
-	os.Exit(exitFailed)
 }
 
-func command(ctx context.Context, args []string) error {
+// usageError says what is wrong with a call that was begun.
+type usageError struct{ text string }
+
+func (e *usageError) Error() string { return e.text }
+
+// newRoot makes the tree of commands; begun is set when one of them starts to work: what fails before is a wrong call.
+func newRoot(begun *bool) *cobra.Command {
+	root := &cobra.Command{
+		Use:   "hallmark-agent",
+		Short: "The device: its boot manager and its agent, over a virtual board in a directory",
+		Long: `The device: its boot manager and its agent, over a virtual board in a directory.
+
+A board is made blank with new, becomes a device at a programming station with factory, and lives while run runs.
+
+Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut.`,
+		Args: noSuch, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors: true, SilenceUsage: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
+	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		if wrong := noSuch(c, c.Flags().Args()); c == root && wrong != nil {
+			return wrong
+		}
+		return err
+	})
+	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newLocal()} {
+		run := c.RunE
+		c.RunE = func(cmd *cobra.Command, args []string) error {
+			*begun = true
+			return run(cmd, args)
+		}
+		c.Flags().SortFlags = false
+		root.AddCommand(c)
+	}
+	return root
+}
+
+// noSuch says what is wrong with a command that is not there.
+func noSuch(c *cobra.Command, args []string) error {
 	if len(args) == 0 {
-		return &usageError{"no command"}
-	}
-	commands := map[string]func(context.Context, []string) error{
-		"new": newBoard, "factory": factory, "run": run, "inspect": inspect, "local": local,
-	}
-	c, ok := commands[args[0]]
-	switch {
-	case ok:
-		return c(ctx, args[1:])
-	case args[0] == "help" || args[0] == "-h" || args[0] == "--help":
-		fmt.Print(usage)
 		return nil
 	}
-	return &usageError{fmt.Sprintf("no command %q", args[0])}
+	c.SuggestionsMinimumDistance = min(2, len(args[0])/2)
+	if s := c.SuggestionsFor(args[0]); len(s) > 0 {
+		return fmt.Errorf("unknown command %q for %q: did you mean %s?", args[0], c.CommandPath(), strings.Join(s, " or "))
+	}
+	return fmt.Errorf("unknown command %q for %q", args[0], c.CommandPath())
 }
