@@ -194,7 +194,7 @@ func (a *Authority) OperatorTLS(name string, pub crypto.PublicKey, now time.Time
 
 // RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
 func RoleOf(cert *x509.Certificate) (Role, error) {
-	for _, p := range Profiles() {
+	for _, p := range profiles {
 		if !p.CA || p.KeyUsage != cert.KeyUsage || !slices.Equal(policies(cert), p.Policies) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
 			continue
 		}

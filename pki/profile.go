@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -44,8 +45,13 @@ type Profile struct {
 
 const day = 24 * time.Hour
 
+// profiles is the table, made once: every signature and every verification looks into it.
+var profiles = table()
+
 // Profiles lists all of them.
-func Profiles() []Profile {
+func Profiles() []Profile { return slices.Clone(profiles) }
+
+func table() []Profile {
 	caUse := x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
 	idev, ldev := idevid.PolicyIDevID().String(), idevid.PolicyLDevID().String()
@@ -88,7 +94,7 @@ func Profiles() []Profile {
 
 // ProfileOf gives the profile of role.
 func ProfileOf(role Role) (Profile, bool) {
-	for _, p := range Profiles() {
+	for _, p := range profiles {
 		if p.Role == role {
 			return p, true
 		}

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -31,12 +32,39 @@ type Peer struct {
 }
 
 // Trust knows the OEM roots and the CAs below them, and verifies certificates against both. A CA is checked up to a root when
-// it is added, and its time again at each use, so that verifying a device costs one signature.
+// it is added, and its time again at each use, so that verifying a device costs one signature, and verifying it again none.
 type Trust struct {
 	roots *x509.CertPool
 
-	mu  sync.RWMutex
-	cas map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
+	mu   sync.RWMutex
+	cas  map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
+	good map[[32]byte]struct{}          // see goodKey; guarded by mu
+}
+
+// maxGood bounds what is remembered: some MB.
+const maxGood = 1 << 16
+
+// goodKey names a certificate that was found good under its CA for role. As far as that is a matter of their bytes it stays so,
+// and is remembered: a device is looked at when it connects and again at each of its calls. Time, path and revocation pass, and
+// are looked at each time.
+func goodKey(role Role, leaf, ca *x509.Certificate) [32]byte {
+	return sha256.Sum256(slices.Concat([]byte(role), []byte{0}, ca.Raw, leaf.Raw))
+}
+
+func (t *Trust) isGood(key [32]byte) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	_, ok := t.good[key]
+	return ok
+}
+
+func (t *Trust) foundGood(key [32]byte) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.good) >= maxGood {
+		clear(t.good)
+	}
+	t.good[key] = struct{}{}
 }
 
 // NewTrust believes roots, and cas as far as they chain to them; the order of cas does not matter.
@@ -44,7 +72,7 @@ func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, erro
 	if len(roots) == 0 {
 		return nil, errors.New("trust without a root")
 	}
-	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}}
+	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}, good: map[[32]byte]struct{}{}}
 	for _, r := range roots {
 		if role, err := RoleOf(r); err != nil || role != Root {
 			return nil, fmt.Errorf("%q is no root CA", r.Subject)
@@ -178,6 +206,13 @@ func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x5
 	if is, err := RoleOf(path[0]); err != nil || is != p.Issuer {
 		return nil, fmt.Errorf("issued by a %q CA, want %q", is, p.Issuer)
 	}
+	key := goodKey(role, leaf, path[0])
+	if t.isGood(key) {
+		if now.Before(leaf.NotBefore) || now.After(leaf.NotAfter) {
+			return nil, x509.CertificateInvalidError{Cert: leaf, Reason: x509.Expired, Detail: "at " + now.UTC().Format(time.RFC3339)}
+		}
+		return path[0], nil
+	}
 	anchor := x509.NewCertPool()
 	anchor.AddCert(path[0]) // its own path was checked above
 	if _, err := leaf.Verify(x509.VerifyOptions{
@@ -188,6 +223,7 @@ func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x5
 	if leaf.KeyUsage != p.KeyUsage || !slices.Equal(policies(leaf), p.Policies) || !slices.Equal(leaf.ExtKeyUsage, p.EKU) {
 		return nil, fmt.Errorf("not of the profile %q", role)
 	}
+	t.foundGood(key)
 	return path[0], nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"math/big"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -286,3 +287,44 @@ func TestACASignsItsOwnKindOnly(t *testing.T) {
 }
 
 func second(_ *x509.Certificate, err error) error { return err }
+
+// A certificate that was found good once is not believed for that alone.
+func TestTheRememberedIsLookedAtAgain(t *testing.T) {
+	h := newHouse(t)
+	ldev := pumpID(idevid.LDevID)
+	trust := h.service.Trust()
+	good := h.forged(h.op, ldev, h.now.Add(-time.Hour), h.now.Add(time.Hour), nil)
+	for range 2 { // found good, then remembered
+		if d, err := trust.VerifyDevice([]*x509.Certificate{good}, h.now); err != nil || d.Identity != ldev {
+			t.Fatalf("%+v, %v", d.Identity, err)
+		}
+	}
+	if len(trust.good) != 1 {
+		t.Fatalf("%d remembered, want 1: this test needs it", len(trust.good))
+	}
+	resigned, err := x509.ParseCertificate(append(slices.Clone(good.Raw[:len(good.Raw)-1]), good.Raw[len(good.Raw)-1]^1))
+	must(t, err)
+	for name, c := range map[string]struct {
+		leaf *x509.Certificate
+		at   time.Duration
+	}{
+		"expired since": {good, 2 * time.Hour}, "a clock set back": {good, -2 * time.Hour}, "its CA expired since": {good, 11 * 366 * 24 * time.Hour},
+		"the same with another signature": {resigned, 0},
+	} {
+		if _, err := trust.VerifyDevice([]*x509.Certificate{c.leaf}, h.now.Add(c.at)); fault.KindOf(err) != fault.Denied {
+			t.Errorf("%s: %v, want a denial", name, err)
+		}
+	}
+	if _, err := trust.VerifyOperator([]*x509.Certificate{good}, h.now); err == nil {
+		t.Error("a device's certificate passed for an operator's")
+	}
+	if len(trust.good) != 1 {
+		t.Error("what was refused is remembered as good")
+	}
+	for i := range maxGood {
+		trust.foundGood([32]byte{byte(i), byte(i >> 8), byte(i >> 16), 1})
+	}
+	if len(trust.good) > maxGood {
+		t.Errorf("%d remembered, at most %d", len(trust.good), maxGood)
+	}
+}
