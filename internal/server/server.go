@@ -114,9 +114,8 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	if err := errors.Join(i.pki.LoadCAs(ctx), i.pki.Refresh(ctx)); err != nil {
 		return err
 	}
-	if i.onboard, err = onboard.New(onboard.Config{
-		Guard: i.guard, PKI: i.pki, Registry: registry{i.db.Devices()}, Store: i.db.Onboard(),
-	}); err != nil {
+	enrolment := i.db.Onboard()
+	if i.onboard, err = onboard.New(onboard.Config{Guard: i.guard, PKI: i.pki, Registry: enrolment, Store: enrolment}); err != nil {
 		return err
 	}
 	order, err := i.keys.Signer(keyOrder)

@@ -22,7 +22,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/suite"
@@ -193,21 +192,4 @@ func firmware(devices *store.Devices, releases *release.Service) func(context.Co
 		}
 		return f, nil
 	}
-}
-
-// registry tells onboarding how a device stands.
-type registry struct{ devices *store.Devices }
-
-func (r registry) Known(ctx context.Context, id string) (onboard.Standing, error) {
-	d, err := r.devices.Device(ctx, id)
-	if errors.Is(err, device.ErrNotFound) {
-		return onboard.Standing{}, nil
-	}
-	if err != nil {
-		return onboard.Standing{}, err
-	}
-	key, err := r.devices.Identity(ctx, id)
-	return onboard.Standing{
-		Known: true, Product: d.Product, Hardware: d.Hardware, State: d.State, Legitimacy: d.Legitimacy, Identity: key,
-	}, err
 }

@@ -284,14 +284,3 @@ func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error
 		return nil
 	})
 }
-
-// Identity gives the SHA-256 of the public key that the device's production record holds; empty when it holds none, or there is no
-// such device.
-func (s *Devices) Identity(ctx context.Context, id string) ([]byte, error) {
-	var sum []byte
-	err := s.db.Read().QueryRowContext(ctx, `SELECT identity FROM device WHERE id = $1`, id).Scan(&sum)
-	if errors.Is(err, sql.ErrNoRows) {
-		return nil, nil
-	}
-	return sum, s.db.dialect.Explain(err)
-}

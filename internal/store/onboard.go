@@ -2,6 +2,7 @@ package store
 
 import (
 	"context"
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -10,11 +11,25 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard"
 )
 
-// Onboard implements onboard.Store.
+// Onboard implements onboard.Store and onboard.Registry.
 type Onboard struct{ db *DB }
 
-// Onboard gives the store of refusals.
+// Onboard gives the store of refusals, and how devices stand.
 func (db *DB) Onboard() Onboard { return Onboard{db} }
+
+// Known implements onboard.Registry.
+func (s Onboard) Known(ctx context.Context, id string) (onboard.Standing, error) {
+	st := onboard.Standing{Known: true}
+	err := s.db.Read().QueryRowContext(ctx, `SELECT product, hardware, state, legitimacy, identity FROM device WHERE id = $1`, id).
+		Scan(&st.Product, &st.Hardware, &st.State, &st.Legitimacy, &st.Identity)
+	if errors.Is(err, sql.ErrNoRows) {
+		return onboard.Standing{}, nil
+	}
+	if err != nil {
+		return onboard.Standing{}, s.db.dialect.Explain(err)
+	}
+	return st, nil
+}
 
 // Refuse implements onboard.Store.
 func (s Onboard) Refuse(ctx context.Context, r onboard.Refusal, facts ...ledger.Fact) error {
