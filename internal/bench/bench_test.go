@@ -64,7 +64,7 @@ func TestUnmeasuredIsNeverMet(t *testing.T) {
 
 // The list names benchmarks by text: each that is named must be there, or be listed here as still to come.
 func TestTheBenchmarksNamedAreThere(t *testing.T) {
-	awaited := []string{"BenchmarkEnrol in ./internal/est"}
+	awaited := []string{}
 	for _, one := range measures {
 		for _, p := range []probe{one.ours, one.reference} {
 			b, ok := p.(benchmark)
