@@ -47,7 +47,7 @@ type Range struct {
 // Store keeps streams and grants. Each write is durable when it returns nil.
 type Store interface {
 	// PutUpload stores an upload whole or not at all, with its facts. A record that is there already must be the same bytes;
-	// other bytes under one sequence number are ErrForked.
+	// other bytes under one sequence number are ErrForked. Of a device whose keys were destroyed nothing is stored: ErrDestroyed.
 	PutUpload(ctx context.Context, device string, in Incoming, facts ...ledger.Fact) error
 	// Epochs gives the stored epochs of a stream, oldest first, records included, at most limit.
 	Epochs(ctx context.Context, device, stream string, limit int) ([]Range, error)
@@ -57,7 +57,8 @@ type Store interface {
 	Grants(ctx context.Context, reader, product string) ([]Grant, error)
 	// Decide appends the fact of a read decision.
 	Decide(ctx context.Context, f ledger.Fact) error
-	// DestroyKeys forgets the sealed keys of every epoch of a device; the ciphertext that is left opens for nobody.
+	// DestroyKeys forgets the sealed keys of every epoch of a device, for good; the ciphertext that is left opens for nobody. The
+	// fact is stored the first time only.
 	DestroyKeys(ctx context.Context, device string, fact ledger.Fact) error
 	// Origin gives the attestation key and product of a device.
 	Origin(ctx context.Context, device string) (key crypto.PublicKey, product string, err error)
@@ -84,6 +85,9 @@ type SignedSeries struct {
 
 // ErrForked says that a device sent two different records under one sequence number.
 var ErrForked = errors.New("two records under one sequence number")
+
+// ErrDestroyed says that the keys of a device's data were destroyed: what it sends now, old or new, is not kept.
+var ErrDestroyed = errors.New("the keys of the device's data were destroyed")
 
 // KeyAccess opens epoch keys: the only holder of bucket keys. Reseal never receives ciphertext of a record.
 type KeyAccess struct {
@@ -166,8 +170,11 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 		in.Series = append(in.Series, SignedSeries{Series: se, Envelope: env})
 	}
 	err = s.cfg.Store.PutUpload(ctx, device, in, facts...)
-	if errors.Is(err, ErrForked) {
+	switch {
+	case errors.Is(err, ErrForked):
 		return fault.Newf(fault.Conflict, "stream.forked", "upload of device %s: %w", device, err)
+	case errors.Is(err, ErrDestroyed):
+		return fault.Newf(fault.Conflict, "stream.destroyed", "upload of device %s: %w", device, err)
 	}
 	return err
 }
@@ -186,7 +193,8 @@ func (s *Service) opened(caller access.Caller, e SignedEpoch) (ledger.Fact, erro
 	return ledger.New(ledger.Events, ledger.KindTelemetryEpochOpened, s.cfg.Now(), caller.ID, e.Epoch.Device, nil, data), err
 }
 
-// DestroyDevice destroys what opens a device's sealed data: once it is retired, or its owner asks. Again changes nothing.
+// DestroyDevice destroys what opens a device's sealed data: once it is retired, or its owner asks. It is for good: the device's signed
+// epochs, each with its sealed key, may be held by anybody who saw them, so none is taken any more, nor a new one. Again changes nothing.
 func (s *Service) DestroyDevice(ctx context.Context, caller access.Caller, device string, cause *ledger.Ref) error {
 	_, product, err := s.cfg.Store.Origin(ctx, device)
 	if err != nil {

@@ -17,6 +17,13 @@ import (
 // PutUpload implements telemetry.Store.
 func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incoming, facts ...ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
+		var gone int
+		if err := tx.QueryRow(`SELECT count(*) FROM stream_destroyed WHERE device = $1`, device).Scan(&gone); err != nil {
+			return err
+		}
+		if gone > 0 {
+			return telemetry.ErrDestroyed
+		}
 		fresh := false
 		for _, e := range in.Epochs {
 			added, err := putOnce(tx, e.Payload,
@@ -184,13 +191,16 @@ func (db *DB) Decide(ctx context.Context, f ledger.Fact) error {
 // DestroyKeys implements telemetry.Store.
 func (db *DB) DestroyKeys(ctx context.Context, device string, fact ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`DELETE FROM stream_epoch WHERE device = $1`, device)
+		res, err := tx.Exec(`INSERT INTO stream_destroyed (device, at) VALUES ($1, $2) ON CONFLICT (device) DO NOTHING`, device, Millis(fact.At))
 		if err != nil {
 			return err
 		}
 		n, err := res.RowsAffected()
 		if err != nil || n == 0 {
-			return err // there was nothing, or it is done
+			return err // it is done
+		}
+		if _, err := tx.Exec(`DELETE FROM stream_epoch WHERE device = $1`, device); err != nil {
+			return err
 		}
 		return tx.Append(fact)
 	})

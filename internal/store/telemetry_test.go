@@ -31,6 +31,7 @@ type stream struct {
 	device  *chain
 	sealer  *seal.Stream
 	reader  hpke.PrivateKey
+	key     wire.StreamKey // of the bucket
 }
 
 func newStream(t *testing.T) *stream {
@@ -53,8 +54,8 @@ func newStream(t *testing.T) *stream {
 	x.service = telemetry.NewService(telemetry.Config{
 		Store: db, Guard: guard, Keys: telemetry.NewKeyAccess(map[string]hpke.PrivateKey{"b1": bucket}),
 	})
-	x.sealer, err = seal.Open(x.device.id, "readings", 1,
-		wire.StreamKey{Bucket: "b1", KEM: kem.ID(), Key: bucket.PublicKey().Bytes()}, x.device.key, time.Now())
+	x.key = wire.StreamKey{Bucket: "b1", KEM: kem.ID(), Key: bucket.PublicKey().Bytes()}
+	x.sealer, err = seal.Open(x.device.id, "readings", 1, x.key, x.device.key, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,12 @@ CREATE TABLE stream_series (
   PRIMARY KEY (device, stream, epoch)
 ) WITHOUT ROWID;
 
+-- Devices whose keys were destroyed: nothing of theirs is stored again.
+CREATE TABLE stream_destroyed (
+  device TEXT PRIMARY KEY,
+  at     INTEGER NOT NULL
+) WITHOUT ROWID;
+
 CREATE TABLE stream_grant (
   id      TEXT PRIMARY KEY,
   reader  TEXT NOT NULL,
@@ -37,4 +43,4 @@ CREATE TABLE stream_grant (
 CREATE INDEX stream_grant_reader ON stream_grant (reader, product);
 
 -- +goose Down
-DROP TABLE stream_grant; DROP TABLE stream_series; DROP TABLE stream_record; DROP TABLE stream_epoch;
+DROP TABLE stream_grant; DROP TABLE stream_destroyed; DROP TABLE stream_series; DROP TABLE stream_record; DROP TABLE stream_epoch;
