@@ -44,13 +44,13 @@ func (d *demo) build(ctx context.Context) error {
 }
 
 func (d *demo) compile(ctx context.Context, pkg, flags string, cgo bool) (string, error) {
-	root, err := output(exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Dir}}", modulePath))
+	root, err := repository(ctx, filepath.Dir(d.bin.hallmark))
 	if err != nil {
-		return "", fmt.Errorf("the programs are not beside this one, and the repository is not here to build them: %w", err)
+		return "", err
 	}
 	out := filepath.Join(d.dir, "bin", filepath.Base(pkg)+fmt.Sprintf("-%x", sha256.Sum256([]byte(flags)))[:9])
 	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w "+flags, "-o", out, pkg)
-	cmd.Dir = strings.TrimSpace(root)
+	cmd.Dir = root
 	cmd.Env = os.Environ()
 	_, err = exec.LookPath("cc")
 	if !cgo || err != nil {
@@ -58,6 +58,19 @@ func (d *demo) compile(ctx context.Context, pkg, flags string, cgo bool) (string
 	}
 	_, err = output(cmd)
 	return out, err
+}
+
+// repository finds the source: in the working directory, or where this program lies.
+func repository(ctx context.Context, self string) (string, error) {
+	for _, dir := range []string{".", self} {
+		cmd := exec.CommandContext(ctx, "go", "list", "-m", "-f", "{{.Path}} {{.Dir}}")
+		cmd.Dir = dir
+		out, err := output(cmd)
+		if path, root, ok := strings.Cut(strings.TrimSpace(out), " "); err == nil && ok && path == modulePath {
+			return root, nil
+		}
+	}
+	return "", fmt.Errorf("the demo builds its firmware from the repository of %s with the go command: run it in a checkout, where Go is installed", modulePath)
 }
 
 // The releases of the story.
