@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -253,11 +254,9 @@ func openEntries(b wire.Bundle, p Proof) (map[ledger.Kind][]wire.Fact, map[strin
 
 // controlKind reports whether facts of kind k are in the control log.
 func controlKind(k ledger.Kind) bool {
-	switch k {
-	case ledger.KindRetireOrdered, ledger.KindWarrantIssued, ledger.KindCommandIssued, ledger.KindOrderCreated, ledger.KindKeyCreated:
-		return true
-	}
-	return false
+	return slices.Contains([]ledger.Kind{
+		ledger.KindRetireOrdered, ledger.KindWarrantIssued, ledger.KindCommandIssued, ledger.KindOrderCreated, ledger.KindKeyCreated,
+	}, k)
 }
 
 func checkDisposal(p Proof, f wire.Fact, uids map[string]bool) (Disposal, error) {

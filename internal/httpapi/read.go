@@ -123,6 +123,10 @@ func (a *api) registerRead(h huma.API) {
 			e, err := a.fact(ctx, callerOf(ctx), in.UID)
 			return reply(a, ctx, e, err)
 		})
+}
+
+// registerAccess has the operations that say who may do what.
+func (a *api) registerAccess(h huma.API) {
 	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
 		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {
 			s, err := a.Credentials.Issue(ctx, callerOf(ctx), access.Grant{

@@ -49,6 +49,7 @@ type Firmware struct {
 
 func (a *api) register(h huma.API) {
 	a.registerRead(h)
+	a.registerAccess(h)
 	a.registerFactory(h)
 	a.registerReleases(h)
 	a.registerRollouts(h)
