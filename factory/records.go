@@ -110,7 +110,7 @@ func (im *importer) ends(ctx context.Context, batches []wire.RecordBatch, rep *I
 		if _, err := im.jobEnd(b.JobEnd); err != nil {
 			return nil, fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err)
 		}
-		err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, b.JobEnd)
+		err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, b.JobEnd, im.denied)
 		if errors.Is(err, ErrChanged) {
 			another = fault.New(fault.Conflict, "order.ended", fmt.Sprintf("order %s has another job-end certificate already", im.row.ID), "the station's state was rolled back: investigate")
 			continue
@@ -233,6 +233,15 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 	c.Accept = ledger.New(ledger.Events, ledger.KindDeviceProvisioned, now, im.caller.ID, r.Device, nil, envelope)
 	c.Alarm = func(reason string) ledger.Fact { return im.alarm(r, c.Hash, reason, now) }
 	return c, nil
+}
+
+// denied is the alarm about a record that was taken before the end that denies it was here.
+func (im *importer) denied(record []byte, reason string) (ledger.Fact, error) {
+	c, err := im.candidate(record)
+	if err != nil {
+		return ledger.Fact{}, err
+	}
+	return c.Alarm(reason), nil
 }
 
 // Alarm is the data of the order.record.refused fact of a record that cannot be true.

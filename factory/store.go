@@ -157,8 +157,9 @@ type Store interface {
 	AddRecords(ctx context.Context, order string, batch []Candidate) ([]Standing, error)
 	// Tally counts.
 	Tally(ctx context.Context, order string) (Tally, error)
-	// PutJobEnd keeps the certificate; ErrChanged when another is there.
-	PutJobEnd(ctx context.Context, order string, envelope []byte) error
+	// PutJobEnd keeps the certificate; ErrChanged when another is there. Records that are here already and that the order's End refuses
+	// get their alarm, with the fact.
+	PutJobEnd(ctx context.Context, order string, envelope []byte, alarm func(record []byte, reason string) (ledger.Fact, error)) error
 	// CloseOrder returns ErrChanged when the order is not open.
 	CloseOrder(ctx context.Context, order string, at time.Time, fact ledger.Fact) error
 }

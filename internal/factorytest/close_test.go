@@ -160,6 +160,62 @@ func TestARolledBackStationEndsTwice(t *testing.T) {
 	}
 }
 
+// TestTheEndComesAfterWhatItDenies: a rolled-back station's records were taken before its honest end was here. They are devices, with
+// an alarm now, and the order stays open.
+func TestTheEndComesAfterWhatItDenies(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, dir := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 3)
+	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {
+		t.Fatal(err)
+	}
+	restore := kept(t, dir)
+	if _, err := s.CloseOrder("ord-1", o.Now); err != nil {
+		t.Fatal(err)
+	}
+	honest := export(t, o, s, "ord-1")
+	restore()
+	var made []wire.Record
+	line := &factorytest.Line{}
+	if _, err := s.Run(t.Context(), station.RunSpec{
+		Order: "ord-1", Devices: 2, Operator: "ola", Line: "L1", Now: func() time.Time { return o.Now },
+		Progress: func(r wire.Record) { made = append(made, r) },
+	}, line); err != nil {
+		t.Fatal(err)
+	}
+	line.Wait()
+	made[1].Time = uint64(o.Now.Add(1000 * time.Hour).Unix()) // this one has an alarm as it comes
+	r := newRogue(t, o, dir, "ord-1")
+	if rep := r.take(r.file(nil, made[0])); rep.Accepted != 1 || len(rep.Alarms) != 0 {
+		t.Fatalf("before anybody can know: %+v", rep)
+	}
+	made[1].Prev = last(t, o, "ord-1")
+	if rep := r.take(r.file(nil, made[1])); rep.Accepted != 0 || len(rep.Alarms) != 1 {
+		t.Fatalf("and one that is wrong anyhow: %+v", rep)
+	}
+	for range 2 {
+		if rep := take(t, o, "ord-1", honest); !rep.JobEnd {
+			t.Fatalf("%+v", rep)
+		}
+	}
+	got, err := o.Service.Reconcile(t.Context(), o.Caller, "ord-1")
+	if n := findings(t, o); err != nil || n != 2 || got.Alarms != 2 || len(got.Blocked) != 1 {
+		t.Fatalf("%d findings, %+v, %v", n, got, err)
+	}
+	_, err = o.Service.CloseOrder(t.Context(), o.Caller, "ord-1")
+	wantCode(t, err, "order.running")
+}
+
+// last gives the hash of the last record of an order that is here.
+func last(t *testing.T, o *factorytest.OEM, id string) []byte {
+	t.Helper()
+	tally, err := o.DB.Tally(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tally.Last
+}
+
 // TestTheEndHoldsForWhatComesWithIt: one file says that there is one record, and brings two.
 func TestTheEndHoldsForWhatComesWithIt(t *testing.T) {
 	o := factorytest.NewOEM(t, "acme")

@@ -262,17 +262,82 @@ func (db *DB) Tally(ctx context.Context, order string) (t factory.Tally, err err
 }
 
 // PutJobEnd implements factory.Store.
-func (db *DB) PutJobEnd(ctx context.Context, order string, envelope []byte) error {
+func (db *DB) PutJobEnd(ctx context.Context, order string, envelope []byte, alarm func(record []byte, reason string) (ledger.Fact, error)) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE production_order SET job_end = $2 WHERE id = $1 AND (job_end IS NULL OR job_end = $2)`, order, envelope)
+		o, err := scanOrder(tx.QueryRow(orderColumns+` WHERE id = $1`, order))
 		if err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, factory.ErrChanged)
+		if len(o.JobEnd) > 0 {
+			if !bytes.Equal(o.JobEnd, envelope) {
+				return factory.ErrChanged
+			}
+			return nil
 		}
-		return nil
+		o.JobEnd = envelope
+		end, err := o.End()
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`UPDATE production_order SET job_end = $2 WHERE id = $1`, order, envelope); err != nil {
+			return err
+		}
+		return deny(tx, order, end, alarm)
 	})
+}
+
+// deny puts an alarm to each record that is here and that end refuses. Its device is registered: what becomes of it is not the
+// store's to say.
+func deny(tx *Tx, order string, end factory.End, alarm func(record []byte, reason string) (ledger.Fact, error)) error {
+	type row struct {
+		seq            int64
+		hash, envelope []byte
+	}
+	var late []row
+	rows, err := tx.Query(`SELECT seq, hash, envelope FROM production_record WHERE order_id = $1 AND seq >= $2 ORDER BY seq`, order, int64(end.Records))
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var r row
+		if err := rows.Scan(&r.seq, &r.hash, &r.envelope); err != nil {
+			return err
+		}
+		late = append(late, r)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, r := range late {
+		if len(r.hash) != 32 {
+			return fmt.Errorf("stored record %d of order %s: %w", r.seq, order, errDamaged)
+		}
+		reason := end.Refuses(uint32(r.seq), [32]byte(r.hash))
+		if reason == "" {
+			continue
+		}
+		f, err := alarm(r.envelope, reason)
+		if err != nil {
+			return err
+		}
+		res, err := tx.Exec(`INSERT INTO production_alarm (order_id, seq, hash, reason, envelope) VALUES ($1, $2, $3, $4, $5)
+			ON CONFLICT DO NOTHING`, order, r.seq, r.hash, reason, r.envelope)
+		if err != nil {
+			return err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return err
+		}
+		if n == 0 {
+			continue // it has one, for another reason
+		}
+		if err := tx.Append(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // CloseOrder implements factory.Store.
