@@ -353,15 +353,16 @@ func (a *Agent) afterRestart(t *task) error {
 	f := a.c.Machine.Facts()
 	running := f.Current != nil && bytes.Equal(f.Current.Digest[:], t.Digest)
 	switch {
-	case f.BootCount == t.Tried: // killed between the save and the activation, or before the restart
-		if err := a.c.Machine.Activate([32]byte(t.Digest)); err != nil {
-			return local(err)
-		}
-		return ErrReset
 	case running && f.Trial:
 		return a.record(eventTrial, &t.Cause, f.Current.Release.Version)
 	case running:
 		return a.confirmed(t)
+	}
+	switch err := a.c.Machine.Activate([32]byte(t.Digest)); {
+	case err == nil: // the power went before the activation: it was never tried
+		return ErrReset
+	case !errors.Is(err, ErrNotStaged):
+		return local(err)
 	}
 	return a.finish(wire.OutcomeFailed, codeReverted, "the boot manager went back to the release before: "+strings.Join(f.Notes, "; "))
 }

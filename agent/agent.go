@@ -33,6 +33,8 @@ var (
 	// ErrReset says that the device must start again from its ROM: a new release is to be tried, an old one restored, or a
 	// reset was commanded.
 	ErrReset = errors.New("the device restarts")
+	// ErrNotStaged says that a release is not here whole, or was tried already and failed.
+	ErrNotStaged = errors.New("not staged")
 	// ErrOver says that the device was wiped and its life cycle has ended.
 	ErrOver = errors.New("the device is decommissioned")
 )
@@ -67,7 +69,7 @@ type Machine interface {
 	Measure() ([]wire.Measured, error)
 	// Stage brings a release into the idle slot and verifies it there. What is already there is not fetched again.
 	Stage(ctx context.Context, release []byte, fetch Fetch, progress func(done, of uint64)) error
-	// Activate makes the staged release the one to try at the next start.
+	// Activate makes the staged release the one to try at the next start; ErrNotStaged.
 	Activate(digest [32]byte) error
 	// Confirm ends the trial for good and raises the security counter.
 	Confirm() error

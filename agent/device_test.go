@@ -56,7 +56,7 @@ func born(t testing.TB, w *world, f firmware) *virtual.Board {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := boot.Identity{Device: me, Product: product, Hardware: "A", Chain: [][]byte{w.certify(t, idevid, 900*time.Hour)}}
+	id := boot.Identity{Device: me, Product: product, Hardware: "A", Model: wire.ModelBlob, Chain: [][]byte{w.certify(t, idevid, 900*time.Hour)}}
 	if err := n.Install(id, w.envelope, f.envelope, f.rel); err != nil {
 		t.Fatal(err)
 	}

@@ -145,7 +145,7 @@ func (m *Manager) rom() error {
 		return fmt.Errorf("%w: %w", ErrDead, err)
 	}
 	m.rep.Bundle = b
-	return nil
+	return m.board.Trust.Raise(b.Version) // a cut may have come between keeping the bundle and this
 }
 
 // checkBundle says why a stored or offered bundle is not believed on this board.
@@ -297,8 +297,9 @@ func (m *Manager) tryTrial(c *control) (bool, error) {
 	return true, nil
 }
 
+// endTrial gives a release up: what has failed is not staged any more, so that whoever asks to try it has to bring it again.
 func (m *Manager) endTrial(c *control) error {
-	c.Trial, c.Tries = false, 0
+	c.Trial, c.Tries, c.Staged = false, 0, nil
 	return m.flash.saveControl(*c)
 }
 

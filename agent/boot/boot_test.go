@@ -487,6 +487,74 @@ func TestABundleThatIsNotTheNextIsRefused(t *testing.T) {
 	}
 }
 
+// The power fails in every operation of a bundle's replacement: once the new one was in force, the old one is not believed again.
+func TestABundleOnceInForceIsNotUndoneByACut(t *testing.T) {
+	m := newMaker(t)
+	golden := born(t, m, m.release(t, "1.0.0", 1, nil))
+	next := m.bundle
+	next.Version, next.Floor = 2, 1
+	p, err := wire.EncodeBundle(next)
+	if err != nil {
+		t.Fatal(err)
+	}
+	env := m.sign(t, wire.TypeBundle, p, 2)
+	cuts, undone := 0, 0
+	for n := uint64(1); ; n++ {
+		b, err := golden.Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		mgr := mustBoot(t, b)
+		b.Power.CutAt(n, virtual.Random, n)
+		err = mgr.SetBundle(env)
+		if err == nil {
+			break // the cut would have come later
+		}
+		if !errors.Is(err, hw.ErrPowerCut) {
+			t.Fatalf("cut %d: %v", n, err)
+		}
+		cuts++
+		if got := mustBoot(t, b); got.rep.Bundle.Version != 2 {
+			continue // the old one is still in force
+		}
+		f, err := Arrange(b.Flash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := f.bundle.Save(m.env); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := boot(b); !errors.Is(err, ErrDead) {
+			t.Errorf("cut %d: the old bundle is believed again: %v", n, err)
+		}
+		undone++
+	}
+	if cuts == 0 || undone == 0 {
+		t.Errorf("%d cuts, %d of them after the new one was in force: nothing is shown", cuts, undone)
+	}
+}
+
+// What was tried and failed is not staged any more; what the power kept from being tried is.
+func TestWhatWasTriedIsNotStagedAnyMore(t *testing.T) {
+	m := newMaker(t)
+	b := born(t, m, m.release(t, "1.0.0", 1, nil))
+	f := m.release(t, "1.1.0", 2, nil)
+	mgr := mustBoot(t, b)
+	if err := mgr.Stage(t.Context(), f.env, f.source, nil); err != nil {
+		t.Fatal(err)
+	}
+	mgr = mustBoot(t, b)
+	if err := mgr.Activate(f.digest); err != nil {
+		t.Fatalf("after a start without a trial: %v", err)
+	}
+	for range maxTries + 1 {
+		mgr = mustBoot(t, b)
+	}
+	if err := mgr.Activate(f.digest); !errors.Is(err, ErrNotStaged) {
+		t.Errorf("after its trial: %v", err)
+	}
+}
+
 func FuzzParseSlotHead(f *testing.F) {
 	f.Add(append(append([]byte{}, slotMagic[:]...), make([]byte, 40)...))
 	f.Fuzz(func(t *testing.T, b []byte) {

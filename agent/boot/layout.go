@@ -113,6 +113,7 @@ type Identity struct {
 	Product  string            `cbor:"3,keyasint"`
 	Hardware string            `cbor:"4,keyasint"`
 	Params   wire.DeviceParams `cbor:"5,keyasint"`
+	Model    wire.UpdateModel  `cbor:"6,keyasint"` // how its software may change: fixed in the factory, also when nothing runs
 }
 
 // SaveIdentity lays it down; LoadIdentity reads it.

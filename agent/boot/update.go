@@ -91,6 +91,9 @@ func (m *Manager) stageInto(ctx context.Context, slot hw.Region, c *control, rel
 	return nil
 }
 
+// ErrNotStaged says that a release is not here whole, or was tried already and failed.
+var ErrNotStaged = errors.New("not staged")
+
 // Activate makes the staged release the one to try at the next start.
 func (m *Manager) Activate(digest [32]byte) error {
 	c, err := m.flash.loadControl()
@@ -98,7 +101,7 @@ func (m *Manager) Activate(digest [32]byte) error {
 		return err
 	}
 	if !bytes.Equal(c.Staged, digest[:]) {
-		return errors.New("that release is not staged")
+		return fmt.Errorf("release %x: %w", digest, ErrNotStaged)
 	}
 	c.Trial, c.Tries = true, maxTries
 	return m.flash.saveControl(c)
@@ -132,7 +135,6 @@ func (m *Manager) Revert() error {
 	if !c.Trial && !m.rep.Trial {
 		return nil
 	}
-	c.Staged = nil
 	return m.endTrial(&c)
 }
 

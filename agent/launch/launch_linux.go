@@ -148,6 +148,13 @@ func (p *Process) Health(ctx context.Context) (good, known bool, text string) {
 	return word == "ok", true, text
 }
 
+// Ended reports whether the program has ended.
+func (p *Process) Ended() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.ended
+}
+
 // Ask sends one line to the program and gives its answer.
 func (p *Process) Ask(ctx context.Context, question string) (string, error) {
 	ctx, cancel := context.WithTimeout(ctx, answer)

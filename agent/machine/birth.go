@@ -75,7 +75,7 @@ func (p *Piece) Install(_ context.Context, i wire.Install, r wire.Release) (err 
 	}
 	p.install, p.release = i, r
 	return p.birth.Install(boot.Identity{
-		Chain: append([][]byte{i.Certificate}, i.Chain...), Device: i.Device, Product: i.Product, Hardware: i.Hardware, Params: i.Params,
+		Chain: append([][]byte{i.Certificate}, i.Chain...), Device: i.Device, Product: i.Product, Hardware: i.Hardware, Params: i.Params, Model: r.Model,
 	}, i.Bundle, i.Release, r)
 }
 

@@ -10,15 +10,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"strings"
-	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
-	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -46,10 +43,9 @@ func (m *Machine) Facts() agent.Facts {
 	f := agent.Facts{
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
 		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle,
-		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: wire.ModelBlob,
+		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model,
 	}
 	if r.Release != nil {
-		f.Model = r.Release.Model
 		f.Current = &gate.Installed{Digest: r.Digest, Release: *r.Release}
 	}
 	name := "hallmark-linux"
@@ -80,7 +76,13 @@ func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, 
 }
 
 // Activate implements agent.Machine.
-func (m *Machine) Activate(digest [32]byte) error { return m.boot.Activate(digest) }
+func (m *Machine) Activate(digest [32]byte) error {
+	err := m.boot.Activate(digest)
+	if errors.Is(err, boot.ErrNotStaged) {
+		return fmt.Errorf("%w: %w", agent.ErrNotStaged, err)
+	}
+	return err
+}
 
 // Confirm implements agent.Machine.
 func (m *Machine) Confirm() error { return m.boot.Confirm() }
@@ -108,87 +110,6 @@ func (m *Machine) Load() ([]byte, error) {
 
 // Save implements agent.Store.
 func (m *Machine) Save(record []byte) error { return m.boot.Flash().Memory().Save(record) }
-
-// Programs are the running processes of a release. It implements agent.Program.
-type Programs struct{ running []*launch.Process }
-
-// Launch starts every program of the release that runs, with sockets in dir and output to out. Nothing runs in recovery: nil.
-func (m *Machine) Launch(dir string, out io.Writer) (*Programs, error) {
-	r := m.boot.Report().Release
-	if r == nil {
-		return nil, nil
-	}
-	p := &Programs{}
-	for _, c := range r.Components {
-		if c.Kind != wire.KindExec {
-			continue
-		}
-		code, _, err := m.boot.Component(c.Name)
-		if err != nil {
-			p.Stop()
-			return nil, err
-		}
-		proc, err := launch.Start(code, c, dir, out)
-		if err != nil {
-			p.Stop()
-			return nil, err
-		}
-		p.running = append(p.running, proc)
-	}
-	return p, nil
-}
-
-// Health implements agent.Program: good only when all are.
-func (p *Programs) Health() (agent.Health, string) {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	var said []string
-	worst := agent.HealthGood
-	for _, proc := range p.running {
-		good, known, text := proc.Health(ctx)
-		said = append(said, text)
-		switch {
-		case known && !good:
-			worst = agent.HealthSick
-		case !known && worst == agent.HealthGood:
-			worst = agent.HealthUnknown
-		}
-	}
-	return worst, strings.Join(said, "; ")
-}
-
-// Isolate implements agent.Program. A program that does not know the question is not isolated by asking; its network is.
-func (p *Programs) Isolate(on bool) error {
-	question := "isolate off"
-	if on {
-		question = "isolate on"
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
-	defer cancel()
-	for _, proc := range p.running {
-		if _, err := proc.Ask(ctx, question); err != nil && !on {
-			continue // it will be asked how it is anyway
-		}
-	}
-	return nil
-}
-
-// Sample asks the first program that answers for a reading.
-func (p *Programs) Sample(ctx context.Context) (string, bool) {
-	for _, proc := range p.running {
-		if s, err := proc.Ask(ctx, "sample"); err == nil {
-			return s, true
-		}
-	}
-	return "", false
-}
-
-// Stop ends all.
-func (p *Programs) Stop() {
-	for _, proc := range p.running {
-		proc.Stop()
-	}
-}
 
 // attestKey is the public attestation key (SPKI).
 func (m *Machine) attestKey() ([]byte, error) {
