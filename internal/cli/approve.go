@@ -106,18 +106,17 @@ A warrant or trust bundle goes from hand to hand: each approver signs what the o
 				return err
 			}
 			if out == "" {
-				out = strings.TrimSuffix(args[0], ".payload") + ".cose"
+				out = strings.TrimSuffix(strings.TrimSuffix(args[0], ".cose"), ".payload") + ".cose"
 			}
 			if err := durable.WriteFile(out, envelope, 0o644); err != nil {
 				return err
 			}
-			fmt.Fprintf(s.out, "signed    %s\nwritten   %s\n", about, out)
-			return nil
+			return sheet(s.out, "signed", about, "written", out)
 		},
 	}
 	k.flags(cmd)
 	cmd.Flags().StringVar(&kind, "kind", "", "what FILE is: release, warrant or bundle (default: what it can be read as)")
-	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default FILE without .payload, with .cose)")
+	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default FILE with .cose for .payload; an envelope is replaced)")
 	_ = cmd.MarkFlagRequired("key") // it exists
 	return cmd
 }

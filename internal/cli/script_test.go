@@ -14,7 +14,7 @@ import (
 // commands are what scripts can do besides running programs.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"serve": serve, "exits": exits,
+		"serve": serve, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet,
 	}
 }
 

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"net/url"
 	"os"
 	"strings"
 
@@ -77,9 +79,21 @@ func (c serveCall) run(cmd *cobra.Command, s streams) (err error) {
 	}
 	err = inst.Run(cmd.Context(), func(api, devices string) {
 		// In one write, because who reads the addresses may read no further.
-		fmt.Fprintf(s.out, "console and API  %s\ndevices          %s\n%s", api, devices, signIn(l, api))
+		fmt.Fprintf(s.out, "console and API  %s\ndevices          %s\n%s", api, devices, signIn(l, reachable(api, cfg.Names)))
 	})
 	return errors.Join(server.ExplainListen(err), inst.Close())
+}
+
+// reachable is an address that others can call: one that listens everywhere is called by the instance's first name.
+func reachable(api string, names []string) string {
+	u, err := url.Parse(api)
+	if err != nil || len(names) == 0 {
+		return api
+	}
+	if ip := net.ParseIP(u.Hostname()); ip != nil && ip.IsUnspecified() {
+		u.Host = net.JoinHostPort(names[0], u.Port())
+	}
+	return u.String()
 }
 
 // signIn tells how a person gets in.

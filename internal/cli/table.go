@@ -6,6 +6,7 @@ import (
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode"
 )
 
 // table writes rows under a head, for people.
@@ -13,7 +14,11 @@ func table(w io.Writer, head string, rows [][]string) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	fmt.Fprintln(t, strings.ReplaceAll(head, " ", "\t"))
 	for _, r := range rows {
-		fmt.Fprintln(t, strings.Join(r, "\t"))
+		cells := make([]string, len(r))
+		for i, c := range r {
+			cells[i] = oneLine(c)
+		}
+		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
 }
@@ -23,7 +28,7 @@ func sheet(w io.Writer, pairs ...string) error {
 	t := tabwriter.NewWriter(w, 0, 4, 2, ' ', 0)
 	for i := 0; i+1 < len(pairs); i += 2 {
 		if pairs[i+1] != "" {
-			fmt.Fprintf(t, "%s\t%s\n", pairs[i], pairs[i+1])
+			fmt.Fprintf(t, "%s\t%s\n", oneLine(pairs[i]), oneLine(pairs[i+1]))
 		}
 	}
 	return t.Flush()
@@ -61,4 +66,14 @@ func short(digest string) string {
 		return digest[:12]
 	}
 	return or(digest)
+}
+
+// oneLine keeps a text that others wrote from looking like more rows, or from steering the terminal.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return ' '
+		}
+		return r
+	}, s)
 }

@@ -34,6 +34,7 @@ type Client struct {
 	base, token string
 	http        *http.Client
 	told        func(facts []string)
+	replied     func(body []byte)
 }
 
 // New makes a client of the instance at base, http(s)://host:port, with an access token. tlsConfig may be nil.
@@ -46,11 +47,14 @@ func New(base, token string, tlsConfig *tls.Config) *Client {
 
 // As gives a client of another caller on the same instance.
 func (c *Client) As(token string) *Client {
-	return &Client{base: c.base, token: token, http: c.http, told: c.told}
+	return &Client{base: c.base, token: token, http: c.http, told: c.told, replied: c.replied}
 }
 
 // OnFacts has fn told, with each answer, which facts ("events/" and the UID) the server says are durable. It is set before use.
 func (c *Client) OnFacts(fn func(facts []string)) { c.told = fn }
+
+// OnReply has fn given the body of each answer of success, as the server wrote it. It is set before use.
+func (c *Client) OnReply(fn func(body []byte)) { c.replied = fn }
 
 // Problem is what the server answered instead of success (RFC 9457).
 type Problem struct {
@@ -81,7 +85,11 @@ func Code(err error) string {
 	if !errors.As(err, &p) {
 		return ""
 	}
-	return strings.TrimPrefix(p.Type, "urn:hallmark:fault:")
+	code, ok := strings.CutPrefix(p.Type, "urn:hallmark:fault:")
+	if !ok {
+		return "" // a plain HTTP problem
+	}
+	return code
 }
 
 const maxReply = 256 << 20
@@ -97,6 +105,9 @@ func (c *Client) call(ctx context.Context, method, path, contentType string, in 
 	}
 	resp, err := c.http.Do(req)
 	if err != nil {
+		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+			return fmt.Errorf("%w; trust the instance's own root, certs/oem-root.der in its data directory, and call it by one of its names", err)
+		}
 		return fmt.Errorf("%w; is `hallmark serve` running there?", err)
 	}
 	defer resp.Body.Close()
@@ -113,6 +124,9 @@ func (c *Client) call(ctx context.Context, method, path, contentType string, in 
 			p.Detail = strings.TrimSpace(string(data[:min(len(data), 512)]))
 		}
 		return p
+	}
+	if c.replied != nil {
+		c.replied(data)
 	}
 	if out == nil || len(data) == 0 {
 		return nil

@@ -1,0 +1,81 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newBundle(a *api) *cobra.Command {
+	return a.noun("bundle", "Whom a product's devices believe", a.showBundle(), a.publishBundle())
+}
+
+// currentBundle reads a product's newest trust bundle from the ledger.
+func currentBundle(ctx context.Context, cl *client.Client, productID string) (wire.Bundle, []byte, error) {
+	p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Control), Kind: string(ledger.KindBundlePublished), Subject: productID, Limit: 1})
+	if err != nil {
+		return wire.Bundle{}, nil, err
+	}
+	if len(p.Facts) == 0 || p.Facts[0].Index == nil {
+		return wire.Bundle{}, nil, fmt.Errorf("the ledger has no trust bundle of product %q: see `hallmark product list`", productID)
+	}
+	e, err := cl.Entry(ctx, string(ledger.Control), *p.Facts[0].Index)
+	if err != nil {
+		return wire.Bundle{}, nil, err
+	}
+	b, err := wire.VerifyBundle(nil, e.Fact.Data)
+	return b, e.Fact.Data, err
+}
+
+func bundleSheet(w io.Writer, b wire.Bundle, out string) error {
+	role := func(k wire.KeySet) string { return fmt.Sprintf("%d of %d keys", k.Threshold, len(k.Keys)) }
+	return sheet(w, "product", b.Product, "trust bundle", fmt.Sprint(b.Version), "issued", unix(b.Issued), "root", role(b.Root), "releases", role(b.Release),
+		"warrants", role(b.Warrant), "directives", role(b.Directive), "witnesses", fmt.Sprintf("%d of %d", b.Quorum, len(b.Witnesses)),
+		"floor", fmt.Sprintf("security counter %d", b.Floor), "written", out)
+}
+
+func (a *api) showBundle() *cobra.Command {
+	var out string
+	c := a.verb(cobra.Command{
+		Use: "show PRODUCT", Short: "Show a product's current trust bundle, as the ledger has it", Args: cobra.ExactArgs(1), Example: "  hallmark bundle show pump -o pump.bundle",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		b, envelope, err := currentBundle(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		if out != "" {
+			if err := durable.WriteFile(out, envelope, 0o644); err != nil {
+				return err
+			}
+		}
+		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
+	})
+	c.Flags().StringVarP(&out, "output", "o", "", "also write the signed bundle")
+	return c
+}
+
+func (a *api) publishBundle() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "publish FILE", Short: "Publish a product's next trust bundle",
+		Long: "Publishes a product's next trust bundle, signed with `hallmark approve` by enough people of this one and of the next.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark bundle publish pump-2.cose",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		envelope, err := readFile(args[0], wire.MaxEnvelope)
+		if err != nil {
+			return err
+		}
+		b, err := cl.PublishBundle(ctx, envelope)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return bundleSheet(w, b, "") })
+	})
+}

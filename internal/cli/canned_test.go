@@ -1,0 +1,162 @@
+package cli_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+// answers is a server that gives to each path what a test wants to see printed.
+func answers(t *testing.T, by map[string]any) {
+	t.Helper()
+	s := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		v, ok := by[r.Method+" "+strings.TrimPrefix(r.URL.Path, "/api/v1")]
+		if !ok {
+			t.Errorf("asked for %s %s", r.Method, r.URL)
+			http.NotFound(w, r)
+			return
+		}
+		if err := json.NewEncoder(w).Encode(v); err != nil {
+			t.Error(err)
+		}
+	}))
+	t.Cleanup(s.Close)
+	t.Setenv("HALLMARK_URL", s.URL)
+	t.Setenv("HALLMARK_TOKEN", "hmk_test")
+}
+
+// printed runs a command and compares what it prints, its columns set apart by single spaces.
+func printed(t *testing.T, want string, args ...string) {
+	t.Helper()
+	code, out, errOut := hallmark(args...)
+	if code != 0 {
+		t.Fatalf("%v: exit %d: %s", args, code, errOut)
+	}
+	var lines []string
+	for l := range strings.Lines(out) {
+		lines = append(lines, strings.Join(strings.Fields(l), " "))
+	}
+	if got := strings.Join(lines, "\n"); got != strings.TrimSpace(want) {
+		t.Errorf("%v:\n%s\nwant\n%s", args, got, strings.TrimSpace(want))
+	}
+}
+
+// What only grown fleets have is printed as it is, and a text that a device wrote neither makes rows nor steers the terminal.
+func TestPeopleReadWhatTheServerSays(t *testing.T) {
+	at := time.Date(2027, 3, 4, 5, 6, 7, 0, time.Local)
+	stamp, index := at.Format(time.RFC3339), uint64(7)
+	spec := rollout.Spec{ID: "r1", Product: "pump", Release: bytes.Repeat([]byte{0xab}, 32), Waves: []rollout.Wave{{Size: 1}, {}}}
+	r := rollout.Rollout{
+		Spec: spec, Phase: rollout.Halted, Wave: 1, By: "person:olga", Created: at, Started: at, Halted: at, Reason: "too many failures",
+		Waves: []rollout.WaveState{{Devices: 2, Started: at}}, Last: rollout.Counts{Devices: 2, Good: 1, Failed: 1, Returned: 1, Stranded: 1},
+	}
+	answers(t, map[string]any{
+		"GET /findings": []monitor.Finding{{
+			ID: "f1", Kind: monitor.BadVerdict, Severity: monitor.High, Subject: "d1", Text: "bad\nf2 low \x1b[2J", Raised: at,
+		}},
+		"GET /remedies": []remedy.Case{{Device: "d1", Product: "pump", Phase: remedy.Contained, Opened: at, Since: at, Until: at, Reason: "verdict"}},
+		"GET /devices/d1": httpapi.DeviceDetail{
+			Device: fleet.Detail{
+				Device:  fleet.Device{ID: "d1", Product: "pump", State: "active", Version: "1.0.0", Health: "healthy", Verdict: "warning", LastSeen: &at},
+				Reasons: []string{"virtual"}, Virtual: true,
+			},
+			Timeline: []fleet.Line{{At: at, Kind: "device.state", Actor: "system:reactions", Log: "events", Index: &index, Text: "to: active"}},
+		},
+		"GET /rollouts/r1": httpapi.RolloutStatus{Rollout: r, Devices: []rollout.DeviceView{
+			{Status: rollout.Status{Device: "d1", State: device.Active, Health: rollout.Healthy, Verdict: "affirming", Seen: at}, Class: rollout.Good, Why: "well"},
+			{Status: rollout.Status{Device: "d2", State: device.Active}, Class: rollout.Failed, Why: "nobody heard of it"},
+		}},
+		"POST /rollouts/r1/start": rollout.Resolved{
+			Members: []rollout.Member{{Device: "d1", Wave: 1}, {Device: "d2", Wave: 2}}, Skipped: map[string]string{"d3": "quarantined"}, Stranded: []string{"d2"},
+		},
+	})
+	printed(t, `
+ID SEVERITY KIND SUBJECT RAISED CLOSED TEXT
+f1 high attestation.contraindicated d1 `+stamp+` - bad f2 low [2J`, "finding", "list")
+	printed(t, `
+DEVICE PRODUCT PHASE OPENED SINCE UNTIL COMMAND REASON
+d1 pump contained `+stamp+" "+stamp+" "+stamp+` - verdict`, "remedy", "list")
+	printed(t, `
+device d1
+product pump
+state active
+version 1.0.0
+on trial no
+health healthy
+evidence warning since -
+because virtual
+seen `+stamp+`
+boots 0
+trust bundle 0
+open findings 0
+made -
+virtual yes
+
+TIME PLACE KIND SUBJECT BY TEXT
+`+stamp+` events/7 device.state - system:reactions to: active`, "device", "show", "d1")
+	printed(t, `
+rollout r1
+product pump
+release `+strings.Repeat("ab", 32)+`
+phase halted
+by person:olga
+created `+stamp+`
+started `+stamp+`
+ended -
+reason too many failures
+devices 2 in the wave: 1 good, 0 waiting, 1 failed, 0 left
+sent back 1 back, 1 without a way back, 0 unknown
+wave 1 2 devices, started `+stamp+`, passed -
+
+DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY
+d1 good active healthy affirming `+stamp+` well
+d2 failed active - - - nobody heard of it`, "rollout", "show", "r1")
+	printed(t, `
+DEVICE WAVE NOTE
+d1 1
+d2 2 would have no way back
+d3 - quarantined`, "rollout", "start", "r1")
+}
+
+// What is signed is what was named: a server that gives another payload under a digest gets no signature.
+func TestNothingIsSignedThatHasNotTheDigest(t *testing.T) {
+	digest := strings.Repeat("0", 64)
+	answers(t, map[string]any{"GET /releases/" + digest: map[string]any{"digest": digest, "payload": []byte("another")}})
+	key := filepath.Join(t.TempDir(), "approver-alice.key")
+	put(t, key, nil)
+	for _, args := range [][]string{
+		{"release", "approve", digest, "--key", key}, {"release", "payload", digest, "-o", filepath.Join(t.TempDir(), "out")},
+	} {
+		if code, _, said := hallmark(args...); code != 1 || !strings.Contains(said, "has not the release's digest: do not sign it") {
+			t.Errorf("%v: exit %d, %s", args, code, said)
+		}
+		if out := args[len(args)-1]; args[1] == "payload" {
+			if _, err := os.Stat(out); err == nil {
+				t.Error("the payload was written")
+			}
+		}
+	}
+}
+
+// --json gives what the server wrote, with what this version does not know.
+func TestJSONIsTheServersOwn(t *testing.T) {
+	answers(t, map[string]any{"GET /products": []map[string]any{{"id": "pump", "colour": "red"}}, "GET /log/" + string(ledger.Control) + "/facts": map[string]any{"facts": []any{}}})
+	_, out, _ := hallmark("product", "list", "--json")
+	if !strings.Contains(out, `"colour": "red"`) || !json.Valid([]byte(out)) {
+		t.Errorf("%s", out)
+	}
+}

@@ -1,0 +1,90 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newCommand(a *api) *cobra.Command {
+	return a.noun("command", "Tell devices to do something: attest, quarantine, sleep, reset, …", a.createCommand(), a.showCommand(), a.cancelCommand())
+}
+
+func (a *api) createCommand() *cobra.Command {
+	var r client.CommandRequest
+	var release string
+	var ttl time.Duration
+	c := a.verb(cobra.Command{
+		Use: "create ACT DEVICE… --product PRODUCT --reason TEXT", Short: "Command devices",
+		Long: `Commands devices of one product. Routine: attest, configure. Guarded, and ended by the device itself after --ttl unless renewed:
+quarantine, dormant; and release, wake, reset. Bringing approved code: install, rollback, reprovision, with --release. What must not
+be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" + ` and ` + "`hallmark retirement create`" + `.`,
+		Args: cobra.MinimumNArgs(2), Example: "  hallmark command create quarantine 00112233445566778899aabbccddeeff --product pump --ttl 24h --reason 'odd traffic'",
+	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
+		r.Act, r.Devices = wire.Act(args[0]), args[1:]
+		if ttl < 0 || ttl%time.Second != 0 {
+			return usagef("--ttl %s: want whole seconds, such as 24h", ttl)
+		}
+		r.TTL = int64(ttl / time.Second)
+		if release != "" {
+			if _, r.Release, err = digestOf(ctx, cl, release); err != nil {
+				return err
+			}
+		}
+		id, err := cl.Command(ctx, r)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "command", id) })
+	})
+	f := c.Flags()
+	f.StringVar(&r.Product, "product", "", "the devices' product")
+	f.StringVar(&r.Reason, "reason", "", "why")
+	f.DurationVar(&ttl, "ttl", 0, "guarded acts: until the device ends it by itself (default: the server's)")
+	f.StringVar(&release, "release", "", "acts that bring code: digest or PRODUCT@VERSION")
+	return need(c, "product", "reason")
+}
+
+func (a *api) showCommand() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "show ID", Short: "Show a command and what became of it", Args: cobra.ExactArgs(1), Example: "  hallmark command show 7c1f",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		v, err := cl.CommandOf(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			pairs := []string{
+				"command", v.ID, "product", v.Wire.Product, "act", string(v.Wire.Act), "devices", fmt.Sprint(v.Wire.Devices.Count), "reason", v.Wire.Reason,
+				"issued", unix(v.Wire.Issued), "expires", unix(v.Wire.Expires),
+			}
+			for _, s := range slices.Sorted(maps.Keys(v.Counts)) {
+				pairs = append(pairs, string(s), fmt.Sprint(v.Counts[s]))
+			}
+			return sheet(w, pairs...)
+		})
+	})
+}
+
+func (a *api) cancelCommand() *cobra.Command {
+	var reason string
+	c := a.verb(cobra.Command{
+		Use: "cancel ID --reason TEXT", Short: "Withdraw a command from whom it has not reached", Args: cobra.ExactArgs(1),
+		Example: "  hallmark command cancel 7c1f --reason 'wrong devices'",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if err := cl.CancelCommand(ctx, args[0], reason); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "cancelled", args[0]) })
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return need(c, "reason")
+}

@@ -1,0 +1,116 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/client"
+)
+
+func newDevice(a *api) *cobra.Command {
+	return a.noun("device", "The fleet: state, version, evidence, history", a.listDevices(), a.showDevice(), a.countDevices())
+}
+
+func (a *api) listDevices() *cobra.Command {
+	var q fleet.Query
+	var all bool
+	c := a.verb(cobra.Command{
+		Use: "list", Short: "List devices in order of their ID", Example: "  hallmark device list --product pump --state quarantined",
+	}, func(ctx context.Context, cl *client.Client, _ []string) error {
+		for {
+			p, err := cl.Devices(ctx, q)
+			if err != nil {
+				return err
+			}
+			if err := a.devicePage(p); err != nil || !all || p.Next == "" {
+				return err
+			}
+			q.After = p.Next
+		}
+	})
+	f := c.Flags()
+	f.StringVar(&q.Product, "product", "", "only this product's")
+	f.StringVar(&q.State, "state", "", "only those in this state: active, quarantined, …")
+	f.StringVar(&q.After, "after", "", "begin behind this ID")
+	f.IntVar(&q.Limit, "limit", 50, "at most so many, 1 to 200")
+	f.BoolVar(&all, "all", false, "go on to the last page; with --json one object a page")
+	return c
+}
+
+func (a *api) devicePage(p client.DevicePage) error {
+	if err := rows(a, "ID PRODUCT STATE VERSION HEALTH EVIDENCE FINDINGS SEEN", p.Devices, func(d fleet.Device) []string {
+		return []string{
+			d.ID, d.Product, d.State, or(d.Version), d.Health, d.Verdict, fmt.Sprint(d.Findings), whenever(d.LastSeen),
+		}
+	}); err != nil || p.Next == "" {
+		return err
+	}
+	_, err := fmt.Fprintf(a.s.err, "more: --after %s, or --all\n", p.Next)
+	return err
+}
+
+func (a *api) showDevice() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "show ID", Short: "Show one device and its history, factory to now", Args: cobra.ExactArgs(1),
+		Example: "  hallmark device show 00112233445566778899aabbccddeeff",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		v, err := cl.Device(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			d := v.Device
+			if err := sheet(w, "device", d.ID, "product", d.Product, "hardware", d.Hardware, "state", d.State, "legitimacy", d.Legitimacy,
+				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
+				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "seen", whenever(d.LastSeen),
+				"boots", fmt.Sprint(d.BootCount), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
+				"order", d.Order, "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "virtual", yes(d.Virtual)); err != nil {
+				return err
+			}
+			fmt.Fprintln(w)
+			return lines(w, v.Timeline)
+		})
+	})
+}
+
+// lines writes facts as people read them.
+func lines(w io.Writer, facts []fleet.Line) error {
+	all := make([][]string, len(facts))
+	for i, l := range facts {
+		place := "-"
+		if l.Index != nil {
+			place = fmt.Sprintf("%s/%d", l.Log, *l.Index)
+		}
+		all[i] = []string{when(l.At), place, l.Kind, or(l.Subject), l.Actor, l.Text}
+	}
+	return table(w, "TIME PLACE KIND SUBJECT BY TEXT", all)
+}
+
+func (a *api) countDevices() *cobra.Command {
+	return a.verb(cobra.Command{Use: "summary", Short: "Count the fleet by state, version and evidence", Example: "  hallmark device summary"},
+		func(ctx context.Context, cl *client.Client, _ []string) error {
+			s, err := cl.Summary(ctx)
+			if err != nil {
+				return err
+			}
+			return a.show(func(w io.Writer) error {
+				pairs := []string{"devices", fmt.Sprint(s.Total), "open findings", fmt.Sprint(s.Findings)}
+				for _, g := range []struct {
+					name   string
+					counts map[string]int
+				}{{"state ", s.States}, {"version ", s.Versions}, {"evidence ", s.Verdicts}} {
+					for _, k := range slices.Sorted(maps.Keys(g.counts)) {
+						pairs = append(pairs, g.name+or(k), fmt.Sprint(g.counts[k]))
+					}
+				}
+				return sheet(w, pairs...)
+			})
+		})
+}

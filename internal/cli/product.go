@@ -1,0 +1,68 @@
+package cli
+
+import (
+	"context"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newProduct(a *api) *cobra.Command {
+	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.createProduct())
+}
+
+func (a *api) listProducts() *cobra.Command {
+	return a.verb(cobra.Command{Use: "list", Short: "List products", Example: "  hallmark product list"},
+		func(ctx context.Context, cl *client.Client, _ []string) error {
+			ps, err := cl.Products(ctx)
+			if err != nil {
+				return err
+			}
+			return rows(a, "ID NAME OEM HARDWARE MODEL SUITE SUPPORTED-UNTIL", ps, func(p product.Product) []string {
+				return []string{p.ID, p.Name, p.OEM, strings.Join(p.Hardware, ","), string(p.Model), p.Suite, p.EndOfSupport.Format(time.DateOnly)}
+			})
+		})
+}
+
+func (a *api) createProduct() *cobra.Command {
+	p := product.Product{}
+	var model, end string
+	c := a.verb(cobra.Command{
+		Use: "create ID --oem OEM --name NAME --hardware A,B", Short: "Create a product", Args: cobra.ExactArgs(1),
+		Example: "  hallmark product create pump --oem acme --name 'Pump 3000' --hardware A,B --model blob --end-of-support 2035-12-31",
+	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
+		p.ID, p.Model = args[0], wire.UpdateModel(model)
+		if p.EndOfSupport, err = day("--end-of-support", end); err != nil {
+			return err
+		}
+		made, err := cl.CreateProduct(ctx, p)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "product", made.ID, "created", when(made.Created)) })
+	})
+	f := c.Flags()
+	f.StringVar(&p.OEM, "oem", "", "the maker, as the instance's certificates name it")
+	f.StringVar(&p.Name, "name", "", "what people call it")
+	f.StringSliceVar(&p.Hardware, "hardware", nil, "its hardware revisions")
+	f.StringVar(&model, "model", string(wire.ModelBlob), "its update model: otp, blob or asset")
+	f.StringVar(&p.Suite, "suite", string(suite.P256), "its cryptographic suite")
+	f.StringVar(&end, "end-of-support", "", "day its support ends, YYYY-MM-DD")
+	return need(c, "oem", "name", "hardware", "end-of-support")
+}
+
+// day reads a day of a flag.
+func day(flag, s string) (time.Time, error) {
+	t, err := time.Parse(time.DateOnly, s)
+	if err != nil {
+		return t, usagef("%s %q: want a day as YYYY-MM-DD", flag, s)
+	}
+	return t, nil
+}

@@ -1,0 +1,326 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newRelease(a *api) *cobra.Command {
+	return a.noun("release", "What may run: artifacts, manifest, approvals",
+		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.approveRelease(), a.publishRelease(), a.withdrawRelease())
+}
+
+const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION."
+
+func (a *api) listReleases() *cobra.Command {
+	var productID string
+	c := a.verb(cobra.Command{Use: "list --product PRODUCT", Short: "List a product's releases", Example: "  hallmark release list --product pump"},
+		func(ctx context.Context, cl *client.Client, _ []string) error {
+			rs, err := cl.Releases(ctx, productID)
+			if err != nil {
+				return err
+			}
+			return rows(a, "VERSION COUNTER STATUS APPROVED PROPOSED DIGEST", rs, func(r client.ReleaseView) []string {
+				return []string{
+					r.Manifest.Version, fmt.Sprint(r.Manifest.Counter), string(r.Status), fmt.Sprint(len(r.Approvals)), when(r.Created), r.Digest,
+				}
+			})
+		})
+	c.Flags().StringVar(&productID, "product", "", "product")
+	return need(c, "product")
+}
+
+func (a *api) showRelease() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "show RELEASE", Short: "Show a release", Long: "Shows a release." + releaseArg, Args: cobra.ExactArgs(1), Example: "  hallmark release show pump@1.1.0",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		r, err := findRelease(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		return a.showView(r)
+	})
+}
+
+func (a *api) showView(r client.ReleaseView) error {
+	return a.show(func(w io.Writer) error {
+		by := make([]string, len(r.Approvals))
+		for i, p := range r.Approvals {
+			by[i] = p.Caller
+		}
+		published := ""
+		if !r.Published.IsZero() {
+			published = when(r.Published)
+		}
+		pairs := []string{
+			"release", r.Manifest.ID, "digest", r.Digest, "product", r.Manifest.Product, "hardware", strings.Join(r.Manifest.Hardware, ", "),
+			"version", r.Manifest.Version, "counter", fmt.Sprint(r.Manifest.Counter), "status", string(r.Status), "proposed by", r.Creator,
+			"proposed", when(r.Created), "approved by", strings.Join(by, ", "), "published", published, "reason", r.Reason,
+		}
+		for _, c := range r.Manifest.Components {
+			pairs = append(pairs, "component "+c.Name, fmt.Sprintf("%s %s, %d bytes, sha256 %x, health %s", c.Kind, c.Version, c.Size, c.Digest, c.Health))
+		}
+		return sheet(w, pairs...)
+	})
+}
+
+func (a *api) payloadOf() *cobra.Command {
+	var out string
+	c := a.verb(cobra.Command{
+		Use: "payload RELEASE -o FILE", Short: "Write what approvers sign",
+		Long: "Writes the payload of a release, for `hallmark approve` on a machine without a network." + releaseArg,
+		Args: cobra.ExactArgs(1), Example: "  hallmark release payload pump@1.1.0 -o pump-1.1.0.payload",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		r, err := findRelease(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		if err := matches(r); err != nil {
+			return err
+		}
+		if err := durable.WriteFile(out, r.Payload, 0o644); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "written", out, "digest", r.Digest) })
+	})
+	c.Flags().StringVarP(&out, "output", "o", "", "file to write")
+	return need(c, "output")
+}
+
+// matches checks that a release's payload has the digest it goes by: a signature is over what was meant, or is not made.
+func matches(r client.ReleaseView) error {
+	if sum := sha256.Sum256(r.Payload); hex.EncodeToString(sum[:]) != r.Digest {
+		return errors.New("the server gives a payload that has not the release's digest: do not sign it; ask who runs the server")
+	}
+	return nil
+}
+
+func (a *api) approveRelease() *cobra.Command {
+	var k keyFile
+	var envelope string
+	c := a.verb(cobra.Command{
+		Use: "approve RELEASE (--key KEYFILE | --envelope FILE)", Short: "Add an approver's signature",
+		Long: `Adds an approver's signature. With --key in one step, on a machine that has both the key and the network; or in two: ` +
+			"`hallmark release payload`" + ` here, ` + "`hallmark approve`" + ` where the key is, and --envelope with what came of it.
+
+The token is the approver's own: nobody approves what they proposed, or twice.` + releaseArg,
+		Args: cobra.ExactArgs(1), Example: "  hallmark release approve pump@1.1.0 --key /media/stick/approver-alice.key --token-file alice.token",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		r, err := findRelease(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		signed, err := a.signature(r, k, envelope)
+		if err != nil {
+			return err
+		}
+		if r, err = cl.Approve(ctx, r.Digest, signed); err != nil {
+			return err
+		}
+		return a.showView(r)
+	})
+	k.flags(c)
+	c.Flags().StringVar(&envelope, "envelope", "", "what `hallmark approve` wrote")
+	c.MarkFlagsOneRequired("key", "envelope")
+	c.MarkFlagsMutuallyExclusive("key", "envelope")
+	return c
+}
+
+func (a *api) signature(r client.ReleaseView, k keyFile, envelope string) ([]byte, error) {
+	if envelope != "" {
+		return readFile(envelope, wire.MaxEnvelope)
+	}
+	if err := matches(r); err != nil {
+		return nil, err
+	}
+	about, err := aboutRelease(r.Payload)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Fprintf(a.s.err, "signing %s, digest %s\n", oneLine(about), r.Digest)
+	signer, err := k.open(a.s)
+	if err != nil {
+		return nil, err
+	}
+	return wire.NewThreshold(wire.TypeRelease, r.Payload, signer)
+}
+
+func (a *api) publishRelease() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "publish RELEASE", Short: "Publish a release that enough people approved", Long: "Publishes a release that enough people approved: it may be rolled out." + releaseArg,
+		Args: cobra.ExactArgs(1), Example: "  hallmark release publish pump@1.1.0",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		_, digest, err := digestOf(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		r, err := cl.Publish(ctx, digest)
+		if err != nil {
+			return err
+		}
+		return a.showView(r)
+	})
+}
+
+func (a *api) withdrawRelease() *cobra.Command {
+	var reason string
+	c := a.verb(cobra.Command{
+		Use: "withdraw RELEASE --reason TEXT", Short: "Close a release to further devices", Long: "Closes a release to further devices." + releaseArg,
+		Args: cobra.ExactArgs(1), Example: "  hallmark release withdraw pump@1.1.0 --reason 'leaks memory'",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		_, digest, err := digestOf(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		r, err := cl.Withdraw(ctx, digest, reason)
+		if err != nil {
+			return err
+		}
+		return a.showView(r)
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return need(c, "reason")
+}
+
+// proposal is what a release is made of.
+type proposal struct {
+	spec                        release.Spec
+	files, back                 []string
+	sbom, provenance, healthAll string
+}
+
+func (a *api) createRelease() *cobra.Command {
+	var p proposal
+	c := a.verb(cobra.Command{
+		Use: "create --product PRODUCT --version VERSION --counter N --file NAME=PATH[:exec|data]…", Short: "Upload files and propose a release of them",
+		Long: `Uploads files and proposes a release of them. It is for others to approve it: see ` + "`hallmark release approve`" + `.
+
+Each --file is a component: its name, the file, and whether the device starts it (exec) or keeps it as data. Without a kind, what
+is executable here is exec.`,
+		Example: "  hallmark release create --product pump --version 1.1.0 --counter 2 --file app=build/pump:exec --file tables=build/tables.bin:data",
+	}, func(ctx context.Context, cl *client.Client, _ []string) error {
+		components, err := p.components()
+		if err != nil {
+			return err
+		}
+		if err := p.upload(ctx, cl, components); err != nil {
+			return err
+		}
+		r, err := cl.Propose(ctx, p.spec)
+		if err != nil {
+			return err
+		}
+		return a.showView(r)
+	})
+	f := c.Flags()
+	f.StringVar(&p.spec.Product, "product", "", "product")
+	f.StringVar(&p.spec.Version, "version", "", "version, as semver without v")
+	f.Uint32Var(&p.spec.Counter, "counter", 0, "security counter: devices never go below the highest they have confirmed")
+	f.StringArrayVar(&p.files, "file", nil, "a component, NAME=PATH[:exec|data]; once for each")
+	f.StringVar(&p.spec.ID, "id", "", "the release's ID (default PRODUCT-VERSION)")
+	f.StringSliceVar(&p.spec.Hardware, "hardware", nil, "hardware revisions it is for (default: all of the product's)")
+	f.StringVar(&p.healthAll, "health", "", "how programs show that they work: socket or alive (default alive)")
+	f.StringArrayVar(&p.back, "rollback-to", nil, "a release devices may go back to from this one: digest or PRODUCT@VERSION")
+	f.StringVar(&p.sbom, "sbom", "", "file: its bill of materials")
+	f.StringVar(&p.provenance, "provenance", "", "file: where it was built from what")
+	f.StringVar(&p.spec.Notes, "notes", "", "notes for approvers")
+	return need(c, "product", "version", "counter", "file")
+}
+
+// file is one component's file.
+type file struct {
+	path      string
+	component release.Component
+}
+
+func (p *proposal) components() ([]file, error) {
+	if p.spec.ID == "" {
+		p.spec.ID = p.spec.Product + "-" + p.spec.Version
+	}
+	if h := wire.HealthCheck(p.healthAll); p.healthAll != "" && h != wire.HealthSocket && h != wire.HealthAlive {
+		return nil, usagef("--health %q: want socket or alive", p.healthAll)
+	}
+	var out []file
+	for _, f := range p.files {
+		name, path, ok := strings.Cut(f, "=")
+		if !ok || name == "" || path == "" {
+			return nil, usagef("--file %q: want NAME=PATH, NAME=PATH:exec or NAME=PATH:data", f)
+		}
+		c := release.Component{Name: name, Version: p.spec.Version}
+		if path, ok = strings.CutSuffix(path, ":exec"); ok {
+			c.Kind = wire.KindExec
+		} else if path, ok = strings.CutSuffix(path, ":data"); ok {
+			c.Kind = wire.KindData
+		}
+		info, err := os.Stat(path)
+		if err != nil || !info.Mode().IsRegular() {
+			return nil, usagef("--file %q: %s is no file; want NAME=PATH, NAME=PATH:exec or NAME=PATH:data", f, path)
+		}
+		if c.Kind == "" {
+			c.Kind = wire.KindData
+			if info.Mode()&0o111 != 0 {
+				c.Kind = wire.KindExec
+			}
+		}
+		c.Health = wire.HealthNone
+		if c.Kind == wire.KindExec {
+			c.Health = wire.HealthAlive
+			if p.healthAll != "" {
+				c.Health = wire.HealthCheck(p.healthAll)
+			}
+		}
+		out = append(out, file{path, c})
+	}
+	return out, nil
+}
+
+func (p *proposal) upload(ctx context.Context, cl *client.Client, files []file) (err error) {
+	for _, name := range p.back {
+		d, _, err := digestOf(ctx, cl, name)
+		if err != nil {
+			return fmt.Errorf("--rollback-to: %w", err)
+		}
+		p.spec.RollbackTo = append(p.spec.RollbackTo, d)
+	}
+	for _, f := range files {
+		if f.component.Artifact, err = uploadFile(ctx, cl, p.spec.Product, f.component.Name+"-"+p.spec.Version, f.path); err != nil {
+			return err
+		}
+		p.spec.Components = append(p.spec.Components, f.component)
+	}
+	if p.sbom != "" {
+		if p.spec.SBOM, err = uploadFile(ctx, cl, p.spec.Product, "sbom-"+p.spec.Version, p.sbom); err != nil {
+			return err
+		}
+	}
+	if p.provenance != "" {
+		p.spec.Provenance, err = uploadFile(ctx, cl, p.spec.Product, "provenance-"+p.spec.Version, p.provenance)
+	}
+	return err
+}
+
+func uploadFile(ctx context.Context, cl *client.Client, productID, name, path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	d, err := cl.Upload(ctx, productID, name, f)
+	if err != nil {
+		return nil, fmt.Errorf("upload %s: %w", path, err)
+	}
+	return d, nil
+}

@@ -1,0 +1,291 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+func newRollout(a *api) *cobra.Command {
+	return a.noun("rollout", "Who gets a release, and when",
+		a.listRollouts(), a.showRollout(), a.createRollout(), a.dryRun(), a.startRollout(),
+		a.control("pause", "Start no further wave"), a.control("resume", "Go on"),
+		a.control("halt", "Stop, and send back who has the release"), a.control("abort", "Stop where it is"))
+}
+
+func (a *api) listRollouts() *cobra.Command {
+	var productID string
+	c := a.verb(cobra.Command{Use: "list", Short: "List rollouts, newest first", Example: "  hallmark rollout list --product pump"},
+		func(ctx context.Context, cl *client.Client, _ []string) error {
+			rs, err := cl.Rollouts(ctx, productID)
+			if err != nil {
+				return err
+			}
+			return rows(a, "ID PRODUCT RELEASE PHASE WAVE GOOD WAITING FAILED CREATED", rs, func(r rollout.Rollout) []string {
+				return []string{
+					r.Spec.ID, r.Spec.Product, short(fmt.Sprintf("%x", r.Spec.Release)), string(r.Phase), fmt.Sprintf("%d/%d", r.Wave, max(len(r.Waves), len(r.Spec.Waves))),
+					fmt.Sprint(r.Last.Good), fmt.Sprint(r.Last.Waiting), fmt.Sprint(r.Last.Failed), when(r.Created),
+				}
+			})
+		})
+	c.Flags().StringVar(&productID, "product", "", "only this product's")
+	return c
+}
+
+func (a *api) showRollout() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "show ID", Short: "Show a rollout, and each device of its current wave with the reason", Args: cobra.ExactArgs(1), Example: "  hallmark rollout show pump-1.1.0",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		r, err := cl.Rollout(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			if err := rolloutSheet(w, r.Rollout); err != nil {
+				return err
+			}
+			fmt.Fprintln(w)
+			all := make([][]string, len(r.Devices))
+			for i, d := range r.Devices {
+				all[i] = []string{d.Device, class(d.Class), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
+			}
+			return table(w, "DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY", all)
+		})
+	})
+}
+
+func class(c rollout.Class) string {
+	switch c {
+	case rollout.Good:
+		return "good"
+	case rollout.Failed:
+		return "failed"
+	case rollout.Left:
+		return "left"
+	case rollout.Waiting:
+	}
+	return "waiting"
+}
+
+func rolloutSheet(w io.Writer, r rollout.Rollout) error {
+	pairs := []string{
+		"rollout", r.Spec.ID, "product", r.Spec.Product, "release", fmt.Sprintf("%x", r.Spec.Release), "phase", string(r.Phase), "by", r.By,
+		"created", when(r.Created), "started", when(r.Started), "ended", when(r.Ended), "reason", r.Reason,
+		"devices", fmt.Sprintf("%d in the wave: %d good, %d waiting, %d failed, %d left", r.Last.Devices, r.Last.Good, r.Last.Waiting, r.Last.Failed, r.Last.Left),
+	}
+	if r.Phase == rollout.Halted || r.Phase == rollout.RolledBack {
+		pairs = append(pairs, "sent back", fmt.Sprintf("%d back, %d without a way back, %d unknown", r.Last.Returned, r.Last.Stranded, r.Last.Unknown))
+	}
+	for i, v := range r.Waves {
+		pairs = append(pairs, fmt.Sprintf("wave %d", i+1), fmt.Sprintf("%d devices, started %s, passed %s", v.Devices, when(v.Started), when(v.Succeeded)))
+	}
+	return sheet(w, pairs...)
+}
+
+// plan is what a rollout is asked for.
+type plan struct {
+	spec           rollout.Spec
+	state          string
+	release, back  string
+	waves          []string
+	soak, deadline time.Duration
+	failures       string
+}
+
+func (p *plan) flags(c *cobra.Command) *cobra.Command {
+	f := c.Flags()
+	f.StringVar(&p.spec.Product, "product", "", "product")
+	f.StringVar(&p.release, "release", "", "published release: digest or PRODUCT@VERSION")
+	f.BoolVar(&p.spec.Selection.All, "all", false, "every active device that can take it")
+	f.StringVar(&p.state, "state", "", "every device in this state that can take it")
+	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
+	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")
+	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,failures=N or N% of its own")
+	f.DurationVar(&p.soak, "soak", time.Hour, "how long all of a wave must stay good")
+	f.DurationVar(&p.deadline, "deadline", 24*time.Hour, "from a wave's start: who is not good by then has failed")
+	f.StringVar(&p.failures, "failures", "0", "failures a wave bears, N or N%; more halt the rollout")
+	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
+	f.StringVar(&p.spec.Reason, "reason", "", "why")
+	c.MarkFlagsOneRequired("all", "state", "device")
+	c.MarkFlagsMutuallyExclusive("all", "state", "device")
+	return need(c, "product", "release")
+}
+
+func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
+	p.spec.Selection.State = device.State(p.state)
+	for _, text := range p.waves {
+		w, err := p.wave(text)
+		if err != nil {
+			return err
+		}
+		p.spec.Waves = append(p.spec.Waves, w)
+	}
+	if p.spec.Release, _, err = digestOf(ctx, cl, p.release); err != nil {
+		return err
+	}
+	if p.back != "" {
+		p.spec.Rollback, _, err = digestOf(ctx, cl, p.back)
+	}
+	return err
+}
+
+// wave reads N, N% or rest, and what follows after commas.
+func (p *plan) wave(text string) (rollout.Wave, error) {
+	wrong := func(part, want string) (rollout.Wave, error) {
+		return rollout.Wave{}, usagef("--wave %q: %q: want %s", text, part, want)
+	}
+	soak, deadline, failures := p.soak.String(), p.deadline.String(), p.failures
+	size, rest, _ := strings.Cut(text, ",")
+	for part := range strings.SplitSeq(rest, ",") {
+		key, value, _ := strings.Cut(part, "=")
+		switch key {
+		case "":
+		case "soak":
+			soak = value
+		case "deadline":
+			deadline = value
+		case "failures":
+			failures = value
+		default:
+			return wrong(part, "soak=, deadline= or failures=")
+		}
+	}
+	var w rollout.Wave
+	var ok bool
+	if w.Size, w.Percent, ok = share(size); !ok && size != "rest" || ok && w.Size+w.Percent == 0 {
+		return wrong(size, "N, N% or rest")
+	}
+	if w.Soak, ok = seconds(soak); !ok {
+		return wrong(soak, "a duration such as 90s, 30m or 2h, in whole seconds")
+	}
+	if w.Deadline, ok = seconds(deadline); !ok {
+		return wrong(deadline, "a duration such as 90s, 30m or 2h, in whole seconds")
+	}
+	if w.MaxFailures, w.MaxFailuresRate, ok = share(failures); !ok {
+		return wrong(failures, "failures as N or N%")
+	}
+	return w, nil
+}
+
+// share reads N or N%.
+func share(s string) (n, percent int, ok bool) {
+	digits, isPercent := strings.CutSuffix(s, "%")
+	v, err := strconv.ParseUint(digits, 10, 31)
+	if err != nil || isPercent && v > 100 {
+		return 0, 0, false
+	}
+	if isPercent {
+		return 0, int(v), true
+	}
+	return int(v), 0, true
+}
+
+func seconds(s string) (rollout.Seconds, bool) {
+	d, err := time.ParseDuration(s)
+	if err != nil || d < 0 || d > 365*24*time.Hour || d%time.Second != 0 {
+		return 0, false
+	}
+	return rollout.Seconds(d / time.Second), true
+}
+
+func (a *api) createRollout() *cobra.Command {
+	var p plan
+	var start bool
+	c := a.verb(cobra.Command{
+		Use: "create ID --product PRODUCT --release RELEASE (--all | --state STATE | --device ID,…)", Short: "Create a rollout; nothing is sent before it is started",
+		Args:    cobra.ExactArgs(1),
+		Example: "  hallmark rollout create pump-1.1.0 --product pump --release pump@1.1.0 --all --wave 10 --wave 30%,soak=2h --wave rest --failures 2%",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		p.spec.ID = args[0]
+		if err := p.resolve(ctx, cl); err != nil {
+			return err
+		}
+		r, err := cl.CreateRollout(ctx, p.spec)
+		if err != nil {
+			return err
+		}
+		if !start {
+			return a.show(func(w io.Writer) error { return rolloutSheet(w, r) })
+		}
+		return a.begin(ctx, cl, r.Spec.ID)
+	})
+	p.flags(c)
+	c.Flags().BoolVar(&start, "start", false, "start it at once")
+	return c
+}
+
+func (a *api) dryRun() *cobra.Command {
+	var p plan
+	c := a.verb(cobra.Command{
+		Use: "dry-run --product PRODUCT --release RELEASE (--all | --state STATE | --device ID,…)", Short: "Say which devices a rollout would reach, and in which wave",
+		Example: "  hallmark rollout dry-run --product pump --release pump@1.1.0 --all",
+	}, func(ctx context.Context, cl *client.Client, _ []string) error {
+		p.spec.ID = "dry-run"
+		if err := p.resolve(ctx, cl); err != nil {
+			return err
+		}
+		r, err := cl.DryRun(ctx, p.spec)
+		if err != nil {
+			return err
+		}
+		return a.resolved(r)
+	})
+	return p.flags(c)
+}
+
+func (a *api) resolved(r rollout.Resolved) error {
+	return a.show(func(w io.Writer) error {
+		all := make([][]string, 0, len(r.Members)+len(r.Skipped))
+		for _, m := range r.Members {
+			why := ""
+			if slices.Contains(r.Stranded, m.Device) {
+				why = "would have no way back"
+			}
+			all = append(all, []string{m.Device, fmt.Sprint(m.Wave), why})
+		}
+		for _, id := range slices.Sorted(maps.Keys(r.Skipped)) {
+			all = append(all, []string{id, "-", r.Skipped[id]})
+		}
+		return table(w, "DEVICE WAVE NOTE", all)
+	})
+}
+
+func (a *api) startRollout() *cobra.Command {
+	return a.verb(cobra.Command{Use: "start ID", Short: "Start a rollout", Args: cobra.ExactArgs(1), Example: "  hallmark rollout start pump-1.1.0"},
+		func(ctx context.Context, cl *client.Client, args []string) error { return a.begin(ctx, cl, args[0]) })
+}
+
+func (a *api) begin(ctx context.Context, cl *client.Client, id string) error {
+	r, err := cl.StartRollout(ctx, id)
+	if err != nil {
+		return err
+	}
+	return a.resolved(r)
+}
+
+func (a *api) control(verb, short string) *cobra.Command {
+	var reason string
+	c := a.verb(cobra.Command{
+		Use: verb + " ID --reason TEXT", Short: short, Args: cobra.ExactArgs(1),
+		Example: "  hallmark rollout " + verb + " pump-1.1.0 --reason 'support sees complaints'",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		r, err := cl.ControlRollout(ctx, args[0], verb, reason)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return rolloutSheet(w, r) })
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return need(c, "reason")
+}

@@ -1,0 +1,118 @@
+package cli
+
+import (
+	"context"
+	"crypto"
+	"crypto/hpke"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newStream(a *api) *cobra.Command {
+	return a.noun("stream", "Sealed data of devices, and who may read it", a.grantStream(), a.readStream())
+}
+
+func (a *api) grantStream() *cobra.Command {
+	var g telemetry.Grant
+	var until string
+	c := a.verb(cobra.Command{
+		Use: "grant ID --reader CALLER --product PRODUCT --stream NAME --purpose TEXT --until DAY", Short: "Let a reader read a stream for a purpose",
+		Args: cobra.ExactArgs(1), Example: "  hallmark stream grant service-1 --reader person:rene --product pump --stream readings --purpose service --until 2027-12-31",
+	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
+		g.ID = args[0]
+		if g.Until, err = day("--until", until); err != nil {
+			return err
+		}
+		if err := cl.GrantStream(ctx, g); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "grant", g.ID, "reader", g.Reader, "stream", g.Product+"/"+g.Stream, "purpose", g.Purpose, "until", when(g.Until))
+		})
+	})
+	f := c.Flags()
+	f.StringVar(&g.Reader, "reader", "", "who, such as person:rene")
+	f.StringVar(&g.Product, "product", "", "of which product's devices")
+	f.StringVar(&g.Stream, "stream", "", "which stream")
+	f.StringVar(&g.Purpose, "purpose", "", "what for")
+	f.StringVar(&until, "until", "", "until which day, YYYY-MM-DD")
+	return need(c, "reader", "product", "stream", "purpose", "until")
+}
+
+func (a *api) readStream() *cobra.Command {
+	var purpose string
+	c := a.verb(cobra.Command{
+		Use: "read DEVICE STREAM --purpose TEXT", Short: "Read a device's sealed stream",
+		Long: `Reads a device's sealed stream: the server gives ciphertext, and keys sealed to a key made for this one reading; both are opened
+here, and the device's own signatures checked. That you read is in the ledger before the keys are given, and so is a refusal.
+
+With --json, the API's answer: ciphertext.`,
+		Args: cobra.ExactArgs(2), Example: "  hallmark stream read 00112233445566778899aabbccddeeff readings --purpose service",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		key, err := hpke.MLKEM768P256().GenerateKey()
+		if err != nil {
+			return err
+		}
+		origin, err := attestKey(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		r, err := cl.ReadStream(ctx, telemetry.ReadRequest{
+			Device: args[0], Stream: args[1], Purpose: purpose, KEM: key.KEM().ID(), Key: key.PublicKey().Bytes(),
+		})
+		if err != nil {
+			return err
+		}
+		samples, err := telemetry.OpenAll(r, key, origin, args[0])
+		if err != nil {
+			return fmt.Errorf("what the server gave does not hold: %w", err)
+		}
+		return a.show(func(w io.Writer) error {
+			for _, s := range samples {
+				if _, err := fmt.Fprintln(w, oneLine(string(s))); err != nil {
+					return err
+				}
+			}
+			return nil
+		})
+	})
+	c.Flags().StringVar(&purpose, "purpose", "", "what for, as the grant says")
+	return need(c, "purpose")
+}
+
+// attestKey is the key a device signs with, as its production record in the ledger gives it.
+func attestKey(ctx context.Context, cl *client.Client, id string) (crypto.PublicKey, error) {
+	p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Events), Kind: string(ledger.KindDeviceProvisioned), Subject: id, Limit: 1})
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Facts) == 0 || p.Facts[0].Index == nil {
+		return nil, fmt.Errorf("the ledger has no production record of device %q: look for it with `hallmark device list`", id)
+	}
+	e, err := cl.Entry(ctx, string(ledger.Events), *p.Facts[0].Index)
+	if err != nil {
+		return nil, err
+	}
+	o, err := wire.Parse1(wire.TypeRecord, e.Fact.Data)
+	if err != nil {
+		return nil, err
+	}
+	r, err := wire.DecodeRecord(o.Payload)
+	if err != nil {
+		return nil, err
+	}
+	if r.Keys == nil {
+		return nil, errors.New("the device's production record holds no keys")
+	}
+	return x509.ParsePKIXPublicKey(r.Keys.Attest)
+}

@@ -1,0 +1,83 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newWarrant(a *api) *cobra.Command {
+	return a.noun("warrant", "Offline leave for what must not be undone", a.warrantPayload(), a.submitWarrant())
+}
+
+// warrantPayload needs no server: what it writes is worth nothing before approvers have signed it.
+func (a *api) warrantPayload() *cobra.Command {
+	var w wire.Warrant
+	var act, out string
+	var valid time.Duration
+	c := &cobra.Command{
+		Use: "payload DEVICE… --product PRODUCT --act wipe --reason TEXT -o FILE", Short: "Write a warrant for approvers to sign",
+		Long: `Writes a warrant for approvers to sign, one after the other, with ` + "`hallmark approve`" + `. It names the act, the product and just these
+devices, and ends by itself. No server is asked.`,
+		Args:    cobra.MinimumNArgs(1),
+		Example: "  hallmark warrant payload 00112233445566778899aabbccddeeff --product pump --act wipe --reason 'end of life' -o wipe-7.payload",
+		RunE: func(_ *cobra.Command, args []string) error {
+			set, err := wire.SetOf(args)
+			if err != nil {
+				return usageError{err}
+			}
+			now := time.Now()
+			w.Act, w.Devices, w.Issued, w.Expires = wire.Act(act), set, uint64(now.Unix()), uint64(now.Add(valid).Unix()) //nolint:gosec // now is after 1970
+			if w.ID == "" {
+				w.ID = "warrant-" + now.UTC().Format("20060102-150405")
+			}
+			if !wire.NeedsWarrant(w.Act) {
+				return usagef("--act %q: an act that needs a warrant is %s or %s", act, wire.ActWipe, wire.ActUnlock)
+			}
+			payload, err := wire.EncodeWarrant(w)
+			if err != nil {
+				return usageError{err}
+			}
+			if err := durable.WriteFile(out, payload, 0o644); err != nil {
+				return err
+			}
+			return sheet(a.s.out, "warrant", w.ID, "act", act, "devices", fmt.Sprint(set.Count), "until", unix(w.Expires), "written", out)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&w.Product, "product", "", "the devices' product")
+	f.StringVar(&act, "act", "", "what it gives leave for: wipe or debug-unlock")
+	f.StringVar(&w.Reason, "reason", "", "why")
+	f.DurationVar(&valid, "valid", 24*time.Hour, "how long it holds")
+	f.StringVar(&w.ID, "id", "", "the warrant's ID (default: made of the time)")
+	f.StringVarP(&out, "output", "o", "", "file to write")
+	return need(c, "product", "act", "reason", "output")
+}
+
+func (a *api) submitWarrant() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "submit FILE DEVICE…", Short: "Log a warrant that enough approvers signed",
+		Long: "Logs a warrant that enough approvers signed, with the devices it names. To end devices' lives give it to `hallmark retirement create` instead.",
+		Args: cobra.MinimumNArgs(2), Example: "  hallmark warrant submit unlock-3.cose 00112233445566778899aabbccddeeff",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		envelope, err := readFile(args[0], wire.MaxEnvelope)
+		if err != nil {
+			return err
+		}
+		r, err := cl.Warrant(ctx, envelope, args[1:])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "warrant", r.Warrant.ID, "act", string(r.Warrant.Act), "devices", fmt.Sprint(r.Warrant.Devices.Count),
+				"until", unix(r.Warrant.Expires), "fact", fmt.Sprintf("%x", r.UID))
+		})
+	})
+}

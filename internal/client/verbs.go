@@ -1,0 +1,100 @@
+package client
+
+import (
+	"context"
+	"fmt"
+	"net/url"
+
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+// query writes the members that are not empty.
+func query(pairs ...string) string {
+	v := url.Values{}
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			v.Set(pairs[i], pairs[i+1])
+		}
+	}
+	if len(v) == 0 {
+		return ""
+	}
+	return "?" + v.Encode()
+}
+
+// Products lists products.
+func (c *Client) Products(ctx context.Context) ([]product.Product, error) {
+	return get[[]product.Product](ctx, c, "/products")
+}
+
+// Orders lists orders, newest first; an empty product means all.
+func (c *Client) Orders(ctx context.Context, productID string) ([]factory.Order, error) {
+	return get[[]factory.Order](ctx, c, "/orders"+query("product", productID))
+}
+
+// Releases lists a product's releases.
+func (c *Client) Releases(ctx context.Context, productID string) ([]httpapi.ReleaseView, error) {
+	return get[[]httpapi.ReleaseView](ctx, c, "/releases"+query("product", productID))
+}
+
+// Withdraw closes a release to further devices.
+func (c *Client) Withdraw(ctx context.Context, digest, reason string) (httpapi.ReleaseView, error) {
+	return post[httpapi.ReleaseView](ctx, c, "/releases/"+url.PathEscape(digest)+"/withdraw", httpapi.Reason{Reason: reason})
+}
+
+// DryRun says whom a rollout would reach.
+func (c *Client) DryRun(ctx context.Context, s rollout.Spec) (rollout.Resolved, error) {
+	return post[rollout.Resolved](ctx, c, "/rollouts/dry-run", s)
+}
+
+// Rollouts lists rollouts, newest first; an empty product means all.
+func (c *Client) Rollouts(ctx context.Context, productID string) ([]rollout.Rollout, error) {
+	return get[[]rollout.Rollout](ctx, c, "/rollouts"+query("product", productID))
+}
+
+// ControlRollout does one of pause, resume, halt and abort.
+func (c *Client) ControlRollout(ctx context.Context, id, verb, reason string) (rollout.Rollout, error) {
+	return post[rollout.Rollout](ctx, c, "/rollouts/"+url.PathEscape(id)+"/"+url.PathEscape(verb), httpapi.Reason{Reason: reason})
+}
+
+// CancelCommand withdraws a command from whom it has not reached.
+func (c *Client) CancelCommand(ctx context.Context, id, reason string) error {
+	_, err := post[httpapi.CommandReply](ctx, c, "/commands/"+url.PathEscape(id)+"/cancel", httpapi.Reason{Reason: reason})
+	return err
+}
+
+// Findings lists findings, open ones first.
+func (c *Client) Findings(ctx context.Context, q monitor.Query) ([]monitor.Finding, error) {
+	open := ""
+	if q.OpenOnly {
+		open = "true"
+	}
+	return get[[]monitor.Finding](ctx, c, "/findings"+query("product", q.Product, "subject", q.Subject, "open", open))
+}
+
+// CloseFinding closes one, with the reason.
+func (c *Client) CloseFinding(ctx context.Context, id, reason string) error {
+	_, err := post[httpapi.Reason](ctx, c, "/findings/"+url.PathEscape(id)+"/close", httpapi.Reason{Reason: reason})
+	return err
+}
+
+// Remedies lists the cases of devices in trouble.
+func (c *Client) Remedies(ctx context.Context) ([]remedy.Case, error) {
+	return get[[]remedy.Case](ctx, c, "/remedies")
+}
+
+// Retirement shows a device's retirement.
+func (c *Client) Retirement(ctx context.Context, id string) (retire.Retirement, error) {
+	return get[retire.Retirement](ctx, c, "/retirements/"+url.PathEscape(id))
+}
+
+// Fact gives the fact that a receipt names, with its proof.
+func (c *Client) Fact(ctx context.Context, uid string) (httpapi.Entry, error) {
+	return get[httpapi.Entry](ctx, c, fmt.Sprintf("/facts/%s", url.PathEscape(uid)))
+}
