@@ -16,7 +16,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -102,11 +101,9 @@ func New(c Config) (*Service, error) {
 	return &Service{c}, nil
 }
 
-// Enrol gives a first LDevID, or one anew, to the device that presents an IDevID (leaf first, as in TLS) and asks with csr (DER).
+// Enrol gives a first LDevID, or one anew, to the device that presents an IDevID (leaf first, as in TLS) and asks with csr (DER). The
+// guard is asked by PKI.Issue, about the device that the certificate was verified to be.
 func (s *Service) Enrol(ctx context.Context, caller access.Caller, presented []*x509.Certificate, csr []byte) (*x509.Certificate, error) {
-	if err := s.guard(ctx, caller); err != nil {
-		return nil, err
-	}
 	d, err := s.verified(caller, presented, idevid.IDevID)
 	if err != nil {
 		return nil, err
@@ -135,9 +132,6 @@ func (s *Service) Enrol(ctx context.Context, caller access.Caller, presented []*
 // Reenrol renews or re-keys the LDevID that the device presents. Subject and SAN of csr have to be the present certificate's
 // (RFC 7030 §4.2.2). A device whose LDevID has expired enrols again with its IDevID, so none is ever lost for having been away.
 func (s *Service) Reenrol(ctx context.Context, caller access.Caller, presented []*x509.Certificate, csr []byte) (*x509.Certificate, error) {
-	if err := s.guard(ctx, caller); err != nil {
-		return nil, err
-	}
 	d, err := s.verified(caller, presented, idevid.LDevID)
 	if err != nil {
 		return nil, err
@@ -158,11 +152,6 @@ func (s *Service) Refusals(ctx context.Context, caller access.Caller, limit int)
 		return nil, err
 	}
 	return s.c.Store.Refusals(ctx, limit)
-}
-
-func (s *Service) guard(ctx context.Context, caller access.Caller) error {
-	return s.c.Guard.Check(ctx, caller, access.DeviceEnrol,
-		access.Resource{Type: "device", ID: strings.TrimPrefix(caller.ID, access.DeviceCaller("").ID)})
 }
 
 // verified checks the chain, that it is not revoked, that it is of the kind asked for, and that the caller is that device.

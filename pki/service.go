@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -43,6 +44,8 @@ type Service struct {
 	c     Config
 	ski   string // of the operational CA, hex
 	cache crlCache
+
+	recent answers
 }
 
 // New makes a service. It does not read the store: call Refresh before the first check.
@@ -87,16 +90,8 @@ func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req
 		return nil, err
 	}
 	request := requestKey(id.DeviceID, req)
-	if have, ok, err := s.c.Store.Answered(ctx, request); err != nil {
-		return nil, err
-	} else if ok && now.Before(have.NotAfter) {
-		cert, err := x509.ParseCertificate(have.DER)
-		if err != nil {
-			return nil, fmt.Errorf("stored certificate %s: %w", have.Key, err)
-		}
-		if s.c.Revocations.Check(cert, id.DeviceID, now) == nil {
-			return cert, nil
-		}
+	if cert := s.recent.get(request); cert != nil && now.Before(cert.NotAfter) && s.c.Revocations.Check(cert, id.DeviceID, now) == nil {
+		return cert, nil
 	}
 	id.Kind = idevid.LDevID
 	cert, err := s.c.Operational.Device(id, req.CSR.PublicKey, now, now.Add(s.c.Life), s.distributionPoint())
@@ -108,10 +103,38 @@ func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req
 	if err != nil {
 		return nil, err
 	}
-	if kept.Key == CertKey(cert) {
-		return cert, nil
+	if kept.Key != CertKey(cert) { // the same request was answered before
+		if cert, err = x509.ParseCertificate(kept.DER); err != nil {
+			return nil, fmt.Errorf("stored certificate %s: %w", kept.Key, err)
+		}
 	}
-	return x509.ParseCertificate(kept.DER) // another call with the same request came first
+	s.recent.put(request, cert)
+	return cert, nil
+}
+
+// answers remembers the latest answers, so that a storm of repeated requests costs neither a signature nor a look at the store
+// each. Which answer stands is for the store to say.
+type answers struct {
+	mu sync.Mutex
+	by map[[32]byte]*x509.Certificate // guarded by mu
+}
+
+// maxAnswers bounds them: some MB.
+const maxAnswers = 4096
+
+func (a *answers) get(request [32]byte) *x509.Certificate {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.by[request]
+}
+
+func (a *answers) put(request [32]byte, c *x509.Certificate) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.by == nil || len(a.by) >= maxAnswers {
+		a.by = map[[32]byte]*x509.Certificate{}
+	}
+	a.by[request] = c
 }
 
 func requestKey(device string, req Request) [32]byte {

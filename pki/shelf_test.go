@@ -51,11 +51,6 @@ func (s *shelf) write(fn func()) error {
 	return nil
 }
 
-func (s *shelf) Answered(_ context.Context, request [32]byte) (Issued, bool, error) {
-	c, ok := s.certs[s.answers[request]]
-	return c, ok, nil
-}
-
 func (s *shelf) Issue(_ context.Context, c Issued, now, _ time.Time, facts ...ledger.Fact) (Issued, error) {
 	if have, ok := s.certs[s.answers[c.Request]]; ok && now.Before(have.NotAfter) {
 		return have, nil

@@ -31,8 +31,6 @@ type CA struct {
 // Store keeps certificates. Writes are durable on nil, together with their facts; a failed one has changed nothing, unless its
 // context ended, when the outcome is not known and asking again is safe.
 type Store interface {
-	// Answered gives the certificate that was last issued for a request; false when there is none.
-	Answered(ctx context.Context, request [32]byte) (Issued, bool, error)
 	// Issue stores c unless its request has been answered by a certificate that still holds at now (valid, not revoked): then it
 	// changes nothing and returns that one. Otherwise other LDevIDs of the device are revoked as superseded from until on.
 	Issue(ctx context.Context, c Issued, now, until time.Time, facts ...ledger.Fact) (Issued, error)

@@ -39,6 +39,7 @@ type Trust struct {
 	mu   sync.RWMutex
 	cas  map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
 	good map[[32]byte]struct{}          // see goodKey; guarded by mu
+	read map[[32]byte]idevid.Identity   // what was read from certificates, by digest; guarded by mu
 }
 
 // maxGood bounds what is remembered: some MB.
@@ -67,12 +68,34 @@ func (t *Trust) foundGood(key [32]byte) {
 	t.good[key] = struct{}{}
 }
 
+// Identity is idevid.Parse, which remembers what it read: it reads a claim, and verifies nothing.
+func (t *Trust) Identity(leaf *x509.Certificate) (idevid.Identity, error) {
+	key := sha256.Sum256(leaf.Raw)
+	t.mu.RLock()
+	id, ok := t.read[key]
+	t.mu.RUnlock()
+	if ok {
+		return id, nil
+	}
+	id, err := idevid.Parse(leaf)
+	if err != nil {
+		return idevid.Identity{}, err
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.read) >= maxGood {
+		clear(t.read)
+	}
+	t.read[key] = id
+	return id, nil
+}
+
 // NewTrust believes roots, and cas as far as they chain to them; the order of cas does not matter.
 func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, error) {
 	if len(roots) == 0 {
 		return nil, errors.New("trust without a root")
 	}
-	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}, good: map[[32]byte]struct{}{}}
+	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}, good: map[[32]byte]struct{}{}, read: map[[32]byte]idevid.Identity{}}
 	for _, r := range roots {
 		if role, err := RoleOf(r); err != nil || role != Root {
 			return nil, fmt.Errorf("%q is no root CA", r.Subject)
@@ -241,7 +264,7 @@ func (t *Trust) verifyDevice(chain []*x509.Certificate, now time.Time) (Device, 
 	if len(chain) == 0 {
 		return Device{}, errors.New("none presented")
 	}
-	id, err := idevid.Parse(chain[0])
+	id, err := t.Identity(chain[0])
 	if err != nil {
 		return Device{}, err
 	}
@@ -270,9 +293,8 @@ func (t *Trust) VerifyOperator(chain []*x509.Certificate, now time.Time) (Peer, 
 }
 
 // VerifyConnection builds the check for a device listener's tls.Config.VerifyConnection, which runs on resumed sessions too
-// (VerifyPeerCertificate does not). Set ClientAuth to tls.RequestClientCert: a client without a certificate passes here and is
-// for the handler to refuse; one with a bad, revoked or uncheckable certificate does not pass, but
-// see CheckConnection.
+// (VerifyPeerCertificate does not). A client without a certificate passes here and is for ClientAuth or the handler to
+// refuse; one with a bad, revoked or uncheckable certificate does not pass, but see CheckConnection.
 func VerifyConnection(t *Trust, revoked *Revocations, now func() time.Time) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) == 0 {

@@ -113,7 +113,7 @@ func (w *world) serveDevices() string {
 
 	listener, err := new(net.ListenConfig).Listen(w.t.Context(), "tcp", "127.0.0.1:0")
 	must(w.t, err)
-	server := &http.Server{Handler: est.New(est.Config{Onboard: enroller, CACerts: service.CACerts, Log: log}), ReadHeaderTimeout: 10 * time.Second}
+	server := &http.Server{Handler: est.New(est.Config{Onboard: enroller, CACerts: service.CACerts, Identity: trust.Identity, Log: log}), ReadHeaderTimeout: 10 * time.Second}
 	loops.Go(func() {
 		_ = server.Serve(tls.NewListener(listener, &tls.Config{
 			MinVersion: tls.VersionTLS13, Certificates: w.server.TLS.Certificates,

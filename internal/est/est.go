@@ -37,9 +37,10 @@ type Enroller interface {
 
 // Config is what the handler works with.
 type Config struct {
-	Onboard Enroller
-	CACerts func() []*x509.Certificate // issuing CA first
-	Log     *slog.Logger               // nil: slog.Default
+	Onboard  Enroller
+	CACerts  func() []*x509.Certificate                       // issuing CA first
+	Identity func(*x509.Certificate) (idevid.Identity, error) // nil: idevid.Parse
+	Log      *slog.Logger                                     // nil: slog.Default
 }
 
 // Prefix is where the handler belongs.
@@ -52,6 +53,9 @@ type handler struct{ c Config }
 func New(c Config) http.Handler {
 	if c.Log == nil {
 		c.Log = slog.Default()
+	}
+	if c.Identity == nil {
+		c.Identity = idevid.Parse
 	}
 	h := &handler{c}
 	mux := http.NewServeMux()
@@ -85,7 +89,7 @@ func (h *handler) enrol(w http.ResponseWriter, r *http.Request, do verb) {
 		h.fail(w, r, err)
 		return
 	}
-	id, err := idevid.Parse(r.TLS.PeerCertificates[0])
+	id, err := h.c.Identity(r.TLS.PeerCertificates[0])
 	if err != nil {
 		h.text(w, http.StatusForbidden, "the client certificate is not a device's")
 		return

@@ -81,5 +81,5 @@ func (i *Instance) deviceHandler() http.Handler {
 
 // est is RFC 7030. On the devices' listener it enrols; /cacerts is for everybody, so the other listener has it too.
 func (i *Instance) est() http.Handler {
-	return est.New(est.Config{Onboard: i.onboard, CACerts: i.pki.CACerts, Log: i.log})
+	return est.New(est.Config{Onboard: i.onboard, Identity: i.auth.trust.Identity, CACerts: i.pki.CACerts, Log: i.log})
 }

@@ -102,11 +102,14 @@ func Make(ctx context.Context, l Layout, o InitOptions, vault func(dir string) (
 	if err != nil {
 		return Made{}, err
 	}
+	defer func() { err = errors.Join(err, unlock()) }()
+	if err := l.Vacant(); err != nil { // somebody was faster
+		return Made{}, err
+	}
 	defer func() {
 		if err != nil {
 			err = errors.Join(err, l.clear(top))
 		}
-		err = errors.Join(err, unlock())
 	}()
 	if o.Online, err = vault(l.Keys()); err != nil {
 		return Made{}, err

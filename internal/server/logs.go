@@ -156,11 +156,17 @@ func (x *logs) run(ctx context.Context, g *errgroup.Group) {
 	}
 }
 
-// settle brings everything appended so far under a witnessed checkpoint: init uses it, which has no loops running.
+// settle brings everything appended so far under a witnessed checkpoint; no loops may be running.
 func (x *logs) settle(ctx context.Context) error {
 	for i := range x.sequencers {
-		if _, err := x.sequencers[i].Step(ctx); err != nil {
-			return err
+		for {
+			n, err := x.sequencers[i].Step(ctx)
+			if err != nil {
+				return err
+			}
+			if n == 0 {
+				break
+			}
 		}
 		if err := x.publishers[i].Step(ctx); err != nil {
 			return err

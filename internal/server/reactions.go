@@ -237,12 +237,6 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 		_, err := i.monitor.Sweep(ctx, time.Now())
 		return err
 	})
-	g.Go(func() error {
-		<-ctx.Done()
-		flush, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
-		defer cancel()
-		return i.device.Flush(flush)
-	})
 }
 
 // distributeBundles tells the devices of every product that are behind.

@@ -213,7 +213,15 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	if ready != nil {
 		ready(i.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
 	}
-	return g.Wait()
+	return errors.Join(g.Wait(), i.settle(context.WithoutCancel(ctx)))
+}
+
+// settle leaves an orderly end behind once nobody writes any more: last contacts are stored, and what was acknowledged is in the
+// published files. After a disorderly one the next start does it.
+func (i *Instance) settle(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return errors.Join(i.device.Flush(ctx), i.logs.settle(ctx))
 }
 
 // quiet sends a server's complaints about its clients to the debug log: anybody can cause them.

@@ -38,38 +38,28 @@ func scanCert(row interface{ Scan(...any) error }) (c pki.Issued, err error) {
 	return c, nil
 }
 
-// Answered implements pki.Store.
-func (s PKI) Answered(ctx context.Context, request [32]byte) (pki.Issued, bool, error) {
-	c, err := scanCert(s.db.Read().QueryRowContext(ctx, `SELECT `+certColumns+` FROM cert
-		WHERE key = (SELECT key FROM cert_request WHERE request = $1)`, request[:]))
-	if errors.Is(err, pki.ErrNotFound) {
-		return pki.Issued{}, false, nil
-	}
-	return c, err == nil, err
-}
-
-// Issue implements pki.Store.
+// Issue implements pki.Store. One look at the device's certificates that hold finds the answer to the same request, or those that
+// the new one supersedes.
 func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, facts ...ledger.Fact) (kept pki.Issued, err error) {
 	err = s.db.Write(ctx, func(tx *Tx) error {
-		kept, err = scanCert(tx.QueryRow(`SELECT `+certColumns+` FROM cert
-			WHERE key = (SELECT key FROM cert_request WHERE request = $1) AND not_after > $2 AND (ended = 0 OR ended > $2)`,
-			c.Request[:], Millis(now)))
-		if err == nil {
+		same, old, err := holding(tx, c, now)
+		if err != nil {
+			return err
+		}
+		if same != nil {
+			kept = *same
 			return nil
 		}
-		if !errors.Is(err, pki.ErrNotFound) {
-			return err
-		}
-		if err := supersede(tx, c, now, until); err != nil {
-			return err
+		for _, o := range old {
+			if _, err := revoke(tx, pki.Revocation{
+				Scope: pki.ScopeCert, ID: o.Key, Issuer: o.Issuer, Serial: o.Serial, Reason: pki.Superseded, At: until.UTC(), By: c.Key,
+			}); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`,
 			c.Key, c.Device, string(c.Role), c.Issuer, c.Serial, c.Request[:], Millis(c.NotBefore), Millis(c.NotAfter), c.DER); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(`INSERT INTO cert_request (request, key) VALUES ($1, $2)
-			ON CONFLICT (request) DO UPDATE SET key = excluded.key`, c.Request[:], c.Key); err != nil {
 			return err
 		}
 		kept = c
@@ -78,32 +68,37 @@ func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, fact
 	return kept, err
 }
 
-// supersede gives the device's other certificates of the role an end.
-func supersede(tx *Tx, c pki.Issued, now, until time.Time) error {
-	rows, err := tx.Query(`SELECT key, issuer, serial FROM cert
-		WHERE device = $1 AND role = $2 AND not_after > $3 AND ended = 0`, c.Device, string(c.Role), Millis(now))
+// holding gives the device's certificate of c's role that answers the same request, and those that have no end yet.
+func holding(tx *Tx, c pki.Issued, now time.Time) (same *pki.Issued, old []pki.Issued, err error) {
+	rows, err := tx.Query(`SELECT `+certColumns+`, ended FROM cert
+		WHERE device = $1 AND role = $2 AND not_after > $3 AND (ended = 0 OR ended > $3) ORDER BY id`, c.Device, string(c.Role), Millis(now))
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	defer func() { _ = rows.Close() }() // rows.Err below has what matters
-	var old []pki.Revocation
+	defer func() { err = errors.Join(err, rows.Close()) }() // closed before the next statement
 	for rows.Next() {
-		r := pki.Revocation{Scope: pki.ScopeCert, Reason: pki.Superseded, At: until.UTC(), By: c.Key}
-		if err := rows.Scan(&r.ID, &r.Issuer, &r.Serial); err != nil {
-			return err
+		var ended int64
+		o, err := scanCert(ending{rows, &ended})
+		if err != nil {
+			return nil, nil, err
 		}
-		old = append(old, r)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil { // closed before the next statement
-		return err
-	}
-	for _, r := range old {
-		if _, err := revoke(tx, r); err != nil {
-			return err
+		if o.Request == c.Request {
+			same = &o
+		}
+		if ended == 0 {
+			old = append(old, o)
 		}
 	}
-	return nil
+	return same, old, rows.Err()
 }
+
+// ending scans one column more.
+type ending struct {
+	rows *sql.Rows
+	to   *int64
+}
+
+func (e ending) Scan(dest ...any) error { return e.rows.Scan(append(dest, e.to)...) }
 
 func revoke(tx *Tx, r pki.Revocation) (pki.Revocation, error) {
 	doc, err := json.Marshal(r)

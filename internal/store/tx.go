@@ -257,13 +257,8 @@ func (tx *Tx) flush(errs []error) error {
 	return tx.broken
 }
 
-// flushRows is how many facts one statement inserts.
-const flushRows = 32
-
-var (
-	insertOne  = insertFacts(1)
-	insertMany = insertFacts(flushRows)
-)
+// inserts are the statements that insert 32, 16, … 1 facts: few texts, to be prepared once, and few statements for any number.
+var inserts = [...]string{insertFacts(32), insertFacts(16), insertFacts(8), insertFacts(4), insertFacts(2), insertFacts(1)}
 
 func insertFacts(n int) string {
 	var b strings.Builder
@@ -281,10 +276,11 @@ func insertFacts(n int) string {
 func (tx *Tx) insert(rows []row) error {
 	var args []any
 	for rest := rows; len(rest) > 0; {
-		n, query := 1, insertOne
-		if len(rest) >= flushRows {
-			n, query = flushRows, insertMany
+		i := 0
+		for len(rest) < 32>>i {
+			i++
 		}
+		n, query := 32>>i, inserts[i]
 		args = args[:0]
 		for i := range rest[:n] {
 			f := &rest[i]

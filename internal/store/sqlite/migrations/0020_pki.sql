@@ -6,24 +6,19 @@ CREATE TABLE ca (
 ) WITHOUT ROWID;
 
 CREATE TABLE cert (
-  key        TEXT PRIMARY KEY, -- issuer's key ID / serial, hex
+  id         INTEGER PRIMARY KEY,
+  key        TEXT NOT NULL UNIQUE, -- issuer's key ID / serial, hex
   device     TEXT NOT NULL,
   role       TEXT NOT NULL,
   issuer     TEXT NOT NULL,
   serial     TEXT NOT NULL,
-  request    BLOB NOT NULL,
+  request    BLOB NOT NULL, -- what it answers: asking twice is harmless
   not_before INTEGER NOT NULL,
   not_after  INTEGER NOT NULL,
   ended      INTEGER NOT NULL, -- when it was or will be void before its time; 0: not
   der        BLOB NOT NULL
-) WITHOUT ROWID;
+);
 CREATE INDEX cert_device ON cert (device, role, not_after);
-
--- The last answer to each request: what makes asking twice harmless.
-CREATE TABLE cert_request (
-  request BLOB PRIMARY KEY,
-  key     TEXT NOT NULL
-) WITHOUT ROWID;
 
 -- Append-only; the earliest date of an ID stands.
 CREATE TABLE revocation (
@@ -45,6 +40,5 @@ CREATE INDEX enrol_refused_issuer ON enrol_refused (issuer);
 -- +goose Down
 DROP TABLE enrol_refused;
 DROP TABLE revocation;
-DROP TABLE cert_request;
 DROP TABLE cert;
 DROP TABLE ca;
