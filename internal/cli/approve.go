@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"context"
 	"crypto"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -28,13 +30,13 @@ func (k *keyFile) flags(cmd *cobra.Command) {
 	k.pass.flag(cmd)
 }
 
-func (k keyFile) open(s streams) (crypto.Signer, error) {
+func (k keyFile) open(ctx context.Context, s streams) (crypto.Signer, error) {
 	dir, name := filepath.Split(k.path)
 	name, isKey := strings.CutSuffix(name, ".key")
 	if _, err := os.Stat(k.path); err != nil || !isKey {
 		return nil, usagef("--key %q: want a file that is there and ends in .key, such as offline/approver-alice.key", k.path)
 	}
-	pass, err := k.pass.read(s, "the offline keys", false)
+	pass, err := k.pass.read(ctx, s, "the offline keys", false)
 	if err != nil {
 		return nil, err
 	}
@@ -88,7 +90,7 @@ A release takes one approver's signature at a time: give the envelope to ` + "`h
 A warrant or trust bundle goes from hand to hand: each approver signs what the one before has written.`,
 		Example: `  hallmark approve pump-1.1.0.payload --key offline/approver-alice.key -o alice.cose`,
 		Args:    cobra.ExactArgs(1),
-		RunE: func(_ *cobra.Command, args []string) error {
+		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readFile(args[0], wire.MaxEnvelope)
 			if err != nil {
 				return err
@@ -97,7 +99,7 @@ A warrant or trust bundle goes from hand to hand: each approver signs what the o
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			signer, err := k.open(s)
+			signer, err := k.open(cmd.Context(), s)
 			if err != nil {
 				return err
 			}
@@ -111,7 +113,7 @@ A warrant or trust bundle goes from hand to hand: each approver signs what the o
 			if err := durable.WriteFile(out, envelope, 0o644); err != nil {
 				return err
 			}
-			return sheet(s.out, "signed", about, "written", out)
+			return sheet(s.out, "signed", about, "digest", fmt.Sprintf("%x", sha256.Sum256(payload)), "written", out)
 		},
 	}
 	k.flags(cmd)

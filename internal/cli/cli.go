@@ -24,12 +24,16 @@ import (
 const (
 	exitFailed = 1
 	exitUsage  = 2
+	exitPart   = 3
 )
 
 // usageError marks a call that was wrong, as opposed to work that failed.
 type usageError struct{ error }
 
 func usagef(format string, args ...any) error { return usageError{fmt.Errorf(format, args...)} }
+
+// partError marks work that was done in part.
+type partError struct{ error }
 
 // streams are where a command reads and writes.
 type streams struct {
@@ -41,6 +45,7 @@ type streams struct {
 func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
+	context.AfterFunc(ctx, stop) // who asks twice is not kept waiting
 	begun := false
 	root := newRoot(streams{in: in, out: out, err: errOut}, &begun)
 	root.SetArgs(args)
@@ -53,6 +58,9 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		return exitUsage
 	}
 	fmt.Fprintf(errOut, "hallmark: %v%s\n", err, code(err))
+	if _, ok := errors.AsType[partError](err); ok {
+		return exitPart
+	}
 	return exitFailed
 }
 
@@ -74,7 +82,7 @@ func newRoot(s streams, begun *bool) *cobra.Command {
 		Long: `Identity and proof for IoT devices, from factory to disposal.
 
 Commands over a running instance take its address from --url or HALLMARK_URL and a token from --token-file or HALLMARK_TOKEN.
-Exit codes: 0 done, 1 failed, 2 the call was wrong.`,
+Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.`,
 	}
 	root.SetIn(s.in)
 	root.SetOut(s.out)

@@ -48,17 +48,15 @@ func (a *api) showFact() *cobra.Command {
 		Long: "Shows a fact with its inclusion proof, by its UID of 32 hex digits, or by its log and place there. --json gives the entry and the proof themselves.",
 		Args: cobra.RangeArgs(1, 2), Example: "  hallmark fact show control 0",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		var e client.Entry
-		var err error
-		if len(args) == 1 {
-			e, err = cl.Fact(ctx, args[0])
-		} else {
-			index, bad := strconv.ParseUint(args[1], 10, 63)
-			if bad != nil {
+		ask := func() (client.Entry, error) { return cl.Fact(ctx, args[0]) }
+		if len(args) == 2 {
+			index, err := strconv.ParseUint(args[1], 10, 63)
+			if err != nil {
 				return usagef("index %q: want a number", args[1])
 			}
-			e, err = cl.Entry(ctx, args[0], index)
+			ask = func() (client.Entry, error) { return cl.Entry(ctx, args[0], index) }
 		}
+		e, err := proven(ctx, ask)
 		if err != nil {
 			return err
 		}

@@ -135,7 +135,7 @@ func (c *initCall) run(cmd *cobra.Command, s streams) error {
 	if err := l.Vacant(); err != nil {
 		return err
 	}
-	pass, err := c.pass.read(s, "the new keys", true)
+	pass, err := c.pass.read(cmd.Context(), s, "the new keys", true)
 	if err != nil {
 		return err
 	}

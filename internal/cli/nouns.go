@@ -15,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -199,3 +200,20 @@ func digestOf(ctx context.Context, cl *client.Client, name string) ([]byte, stri
 	d, err := hex.DecodeString(r.Digest)
 	return d, r.Digest, err
 }
+
+// proven asks for an entry of the ledger until its proof is there: what was written just now is witnessed a moment later.
+func proven(ctx context.Context, ask func() (client.Entry, error)) (client.Entry, error) {
+	for tries := 0; ; tries++ {
+		e, err := ask()
+		if c := client.Code(err); c != "ledger.not-yet" && c != "fact.pending" || tries == maxTries {
+			return e, err
+		}
+		select {
+		case <-ctx.Done():
+			return e, ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
+}
+
+const maxTries = 40 // some ten seconds

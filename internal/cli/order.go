@@ -140,7 +140,9 @@ func (a *api) oemFile() *cobra.Command {
 
 func (a *api) importRecords() *cobra.Command {
 	return a.verb(cobra.Command{
-		Use: "import ORDER FILE", Short: "Import production records; the same file again changes nothing", Args: cobra.ExactArgs(2),
+		Use: "import ORDER FILE", Short: "Import production records; the same file again changes nothing",
+		Long:    "Imports production records; the same file again changes nothing. Records that cannot be true become findings, and the exit code is 3.",
+		Args:    cobra.ExactArgs(2),
 		Example: "  hallmark order import order-7 records.hmr",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		data, err := readFile(args[1], client.MaxRecords)
@@ -163,7 +165,7 @@ func (a *api) importRecords() *cobra.Command {
 		}); err != nil || len(r.Alarms) == 0 {
 			return err
 		}
-		return fmt.Errorf("%d records cannot be true: see `hallmark finding list`", len(r.Alarms))
+		return partError{fmt.Errorf("%d records cannot be true: see `hallmark finding list`", len(r.Alarms))}
 	})
 }
 

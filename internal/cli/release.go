@@ -123,7 +123,7 @@ The token is the approver's own: nobody approves what they proposed, or twice.` 
 		if err != nil {
 			return err
 		}
-		signed, err := a.signature(r, k, envelope)
+		signed, err := a.signature(ctx, r, k, envelope)
 		if err != nil {
 			return err
 		}
@@ -139,7 +139,7 @@ The token is the approver's own: nobody approves what they proposed, or twice.` 
 	return c
 }
 
-func (a *api) signature(r client.ReleaseView, k keyFile, envelope string) ([]byte, error) {
+func (a *api) signature(ctx context.Context, r client.ReleaseView, k keyFile, envelope string) ([]byte, error) {
 	if envelope != "" {
 		return readFile(envelope, wire.MaxEnvelope)
 	}
@@ -151,7 +151,7 @@ func (a *api) signature(r client.ReleaseView, k keyFile, envelope string) ([]byt
 		return nil, err
 	}
 	fmt.Fprintf(a.s.err, "signing %s, digest %s\n", oneLine(about), r.Digest)
-	signer, err := k.open(a.s)
+	signer, err := k.open(ctx, a.s)
 	if err != nil {
 		return nil, err
 	}

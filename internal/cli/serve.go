@@ -65,7 +65,7 @@ func (c serveCall) run(cmd *cobra.Command, s streams) (err error) {
 		fmt.Fprintf(s.err, "hallmark: WARNING: %s, with the OEM root and the approvers' keys, is still on this machine: whoever takes the server takes them too;"+
 			" move it to where people keep such things\n", l.Offline())
 	}
-	pass, err := c.pass.read(s, "the server's keys", false)
+	pass, err := c.pass.read(cmd.Context(), s, "the server's keys", false)
 	if err != nil {
 		return err
 	}
