@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"encoding/json"
 	"fmt"
+	"regexp"
 	"slices"
 	"strings"
 	"time"
@@ -30,12 +31,17 @@ func Describe(kind ledger.Kind, data []byte) string {
 		s, err = describeLog(data)
 	case ledger.KindRetireWiped:
 		s, err = describeReceipt(data)
+	case ledger.KindVerdict, ledger.KindDeviceState, ledger.KindDeviceOnboarded, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased,
+		ledger.KindDeviceUpdated, ledger.KindDeviceRefused, ledger.KindDeviceUnhealthy, ledger.KindDeviceReprovisioned, ledger.KindDeviceHealthy,
+		ledger.KindRemedyDecided, ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindDeviceEnrolled:
+		s, err = describeEvent(data)
 	default:
 		s, err = describeJSON(data)
 	}
 	if err != nil {
 		return "unreadable: " + err.Error()
 	}
+	s = digests.ReplaceAllString(s, "$1…")
 	if r := []rune(s); len(r) > maxText {
 		return string(r[:maxText]) + "…"
 	}
@@ -99,6 +105,65 @@ func describeReceipt(env []byte) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("erased %s; destroyed keys %s; by warrant %s", strings.Join(r.Erased, ", "), strings.Join(r.Keys, ", "), r.Warrant), nil
+}
+
+// digests are shortened: a person compares their beginning, a program asks for the entry.
+var digests = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
+
+// event holds the members that the facts about a device have, each kind some of them.
+type event struct {
+	From     string   `json:"from"`
+	To       string   `json:"to"`
+	Word     string   `json:"word"`
+	Reasons  []string `json:"reasons"`
+	Act      string   `json:"act"`
+	Outcome  string   `json:"outcome"`
+	Code     string   `json:"code"`
+	Decision string   `json:"decision"`
+	Severity string   `json:"severity"`
+	Kind     string   `json:"kind"`
+	Version  string   `json:"version"`
+	Health   string   `json:"health"`
+	Reason   string   `json:"reason"`
+	Text     string   `json:"text"`
+	Closed   string   `json:"closed_reason"`
+	Again    *bool    `json:"again"`
+}
+
+func describeEvent(data []byte) (string, error) {
+	var e event
+	if err := json.Unmarshal(data, &e); err != nil {
+		return "", err
+	}
+	var s string
+	switch {
+	case e.Word != "":
+		s = "evidence " + e.Word
+	case e.From != "" || e.To != "":
+		s = e.From + " → " + e.To
+	case e.Act != "":
+		s = e.Act + " " + e.Outcome
+	case e.Decision != "":
+		s = e.Decision
+	case e.Severity != "":
+		s = e.Severity + ", " + e.Kind
+	case e.Again != nil && *e.Again:
+		s = "enrolled again with its factory identity"
+	case e.Again != nil:
+		s = "enrolled with its factory identity"
+	case e.Version != "":
+		s = "version " + e.Version
+	}
+	for _, part := range append([]string{e.Code, e.Text, e.Health, e.Reason, e.Closed}, e.Reasons...) {
+		switch {
+		case part == "":
+		case s == "":
+			s = part
+		default:
+			s += ": " + part
+		}
+	}
+	return s, nil
 }
 
 // first are the members that matter most, in the order in which they are told.

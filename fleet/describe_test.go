@@ -19,9 +19,20 @@ func TestWhatCannotBeReadIsCalledUnreadable(t *testing.T) {
 }
 
 func TestTheImportantComesFirst(t *testing.T) {
-	s := Describe(ledger.KindDeviceState, []byte(`{"zeta":1,"to":"active","from":"onboarded","device":"x"}`))
-	if s != "from: onboarded, to: active, zeta: 1" {
-		t.Errorf("%q", s)
+	for _, c := range []struct {
+		kind       ledger.Kind
+		data, want string
+	}{
+		{ledger.KindDeviceState, `{"to":"active","from":"onboarded","device":"x","reason":"good evidence"}`, "onboarded → active: good evidence"},
+		{ledger.KindDeviceRefused, `{"act":"wipe","outcome":"refused","code":"threshold","text":"1 of 2"}`, "wipe refused: threshold: 1 of 2"},
+		{ledger.KindVerdict, `{"word":"warning","reasons":["key-origin: soft"],"ear":{}}`, "evidence warning: key-origin: soft"},
+		{ledger.KindDeviceEnrolled, `{"again":false}`, "enrolled with its factory identity"},
+		{ledger.KindDeviceHealthy, `{"version":"1.0.0","health":"up","release":"` + strings.Repeat("ab", 32) + `"}`, "version 1.0.0: up"},
+		{ledger.KindAccessChanged, `{"zeta":1,"reason":"why","digest":"` + strings.Repeat("ab", 32) + `"}`, "reason: why, digest: abababababab…, zeta: 1"},
+	} {
+		if got := Describe(c.kind, []byte(c.data)); got != c.want {
+			t.Errorf("%s: %q, want %q", c.kind, got, c.want)
+		}
 	}
 	if s := Describe(ledger.KindDeviceRefused, []byte(`{"text":"`+strings.Repeat("é", 500)+`"}`)); len([]rune(s)) != maxText+1 {
 		t.Errorf("%d characters", len([]rune(s)))

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"text/tabwriter"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
@@ -201,8 +202,29 @@ func (d *demo) end() error {
 	if d.o.JSON {
 		return json.NewEncoder(d.o.Out).Encode(map[string]Summary{"summary": s})
 	}
+	if err := d.table(); err != nil {
+		return err
+	}
 	fmt.Fprintf(d.o.Out, "\n%d steps, %d failed, %d devices, station keys in %s, %d s\n", s.Steps, s.Failed, s.Devices, s.Keys, s.Seconds)
 	return nil
+}
+
+// table tells once more what happened, each step in a line, with its place in the ledger.
+func (d *demo) table() error {
+	fmt.Fprintln(d.o.Out, "\nWhat happened")
+	w := tabwriter.NewWriter(d.o.Out, 0, 4, 2, ' ', 0)
+	fmt.Fprintln(w, "  \tstep\tdevice\texpected\tledger")
+	for _, s := range d.steps {
+		mark, where := "ok", "-"
+		if !s.OK {
+			mark = "FAIL"
+		}
+		if s.Ledger != nil {
+			where = fmt.Sprintf("%s %d", s.Ledger.Log, s.Ledger.Index)
+		}
+		fmt.Fprintf(w, "  %s\t%s\t%s\t%s\t%s\n", mark, s.Step, s.Device[:min(8, len(s.Device))], s.Expected, where)
+	}
+	return w.Flush()
 }
 
 // wait asks until done says so or the time is up; last is what it saw last.

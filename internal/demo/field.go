@@ -7,10 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -93,7 +95,20 @@ func tell(v httpapi.DeviceDetail, err error) string {
 		return err.Error()
 	}
 	x := v.Device
-	return fmt.Sprintf("%s, version %s, %s, evidence %s %v", x.State, x.Version, x.Health, x.Verdict, x.Reasons)
+	s := fmt.Sprintf("%s, version %s, %s, evidence %s", x.State, x.Version, x.Health, x.Verdict)
+	if len(x.Reasons) > 0 {
+		s += " (" + strings.Join(x.Reasons, "; ") + ")"
+	}
+	return s
+}
+
+// counted tells a count by name: "19 active, 1 quarantined".
+func counted(m map[string]int) string {
+	var parts []string
+	for _, k := range slices.Sorted(maps.Keys(m)) {
+		parts = append(parts, fmt.Sprintf("%d %s", m[k], k))
+	}
+	return strings.Join(parts, ", ")
 }
 
 func (d *demo) waitWorks(ctx context.Context, id, version string) (bool, string) {
@@ -115,7 +130,7 @@ func (d *demo) field(ctx context.Context) error {
 	ok, saw := wait(ctx, 90*time.Second, func() (bool, string) {
 		s, err := d.people["olga"].Summary(ctx)
 		return err == nil && s.States["active"] == d.o.Devices && s.Verdicts["affirming"]+s.Verdicts["warning"] == d.o.Devices,
-			observed(err, fmt.Sprintf("%v, evidence %v", s.States, s.Verdicts))
+			observed(err, fmt.Sprintf("%s; evidence: %s", counted(s.States), counted(s.Verdicts)))
 	})
 	if err := d.step(Step{
 		Step: "enrolment and first boot", Expected: "all active, evidence good (warning: the devices are virtual and say so)", OK: ok, Observed: saw,
@@ -180,7 +195,14 @@ func (d *demo) update(ctx context.Context) error {
 			d.say("  wave %d of %d: %d devices", r.Rollout.Wave, len(r.Rollout.Waves), r.Rollout.Last.Devices)
 		}
 		last = r.Rollout
-		return last.Phase == rollout.Completed, observed(err, fmt.Sprintf("%s, wave %d, %+v", last.Phase, last.Wave, last.Last))
+		reached := 0
+		for _, w := range last.Waves {
+			if !w.Succeeded.IsZero() {
+				reached += w.Devices
+			}
+		}
+		return last.Phase == rollout.Completed && reached == d.o.Devices,
+			fmt.Sprintf("%s: %d of %d waves, %d of %d devices healthy and attested", last.Phase, last.Wave, len(last.Waves), reached, d.o.Devices)
 	})
 	if err := d.step(Step{
 		Step: "rollout of " + v2, Expected: "completed: every device booted, attested, healthy", OK: ok, Observed: saw,
