@@ -2,8 +2,10 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,7 +17,7 @@ import (
 )
 
 func newBundle(a *api) *cobra.Command {
-	return a.noun("bundle", "Whom a product's devices believe", a.showBundle(), a.publishBundle())
+	return a.noun("bundle", "Whom a product's devices believe", a.showBundle(), a.nextBundle(), a.publishBundle())
 }
 
 // currentBundle reads a product's newest trust bundle from the ledger.
@@ -60,6 +62,40 @@ func (a *api) showBundle() *cobra.Command {
 	})
 	c.Flags().StringVarP(&out, "output", "o", "", "also write the signed bundle")
 	return c
+}
+
+func (a *api) nextBundle() *cobra.Command {
+	var out string
+	var floor uint32
+	c := a.verb(cobra.Command{
+		Use: "payload PRODUCT --floor COUNTER -o FILE", Short: "Write a product's next trust bundle for approvers to sign",
+		Long: `Writes a product's next trust bundle for approvers to sign, one after the other, with ` + "`hallmark approve`" + `: the current one with a higher
+floor. Devices neither install nor boot a release with a security counter below the floor, whoever signed it.`,
+		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --floor 3 -o pump-2.payload",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		b, _, err := currentBundle(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		if floor <= b.Floor {
+			return usagef("--floor %d: it is %d already, and only rises", floor, b.Floor)
+		}
+		b.Version, b.Floor, b.Issued = b.Version+1, floor, uint64(time.Now().Unix())
+		payload, err := wire.EncodeBundle(b)
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(out, payload, 0o644); err != nil {
+			return err
+		}
+		if a.last, err = json.Marshal(b); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
+	})
+	c.Flags().Uint32Var(&floor, "floor", 0, "lowest security counter that may be installed or booted")
+	c.Flags().StringVarP(&out, "output", "o", "", "file to write")
+	return need(c, "floor", "output")
 }
 
 func (a *api) publishBundle() *cobra.Command {

@@ -24,7 +24,7 @@ func mentioned(text string) []string {
 	var out []string
 	for _, m := range regexp.MustCompile("`hallmark ([a-z][^`]*)`").FindAllStringSubmatch(text, -1) {
 		var words []string
-		for _, w := range strings.Fields(m[1]) {
+		for w := range strings.FieldsSeq(m[1]) {
 			if !regexp.MustCompile(`^[a-z]+(-[a-z]+)*$`).MatchString(w) {
 				break
 			}

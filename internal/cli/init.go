@@ -73,8 +73,11 @@ func groupedUsage(cmd *cobra.Command, groups []flagGroup) error {
 
 func (c *initCall) flags() []flagGroup {
 	groups := []flagGroup{
-		{"Where", &cobra.Command{}}, {"Maker and first product", &cobra.Command{}}, {"People", &cobra.Command{}},
-		{"Network", &cobra.Command{}}, {"Devices", &cobra.Command{}},
+		{"Where", &cobra.Command{}},
+		{"Maker and first product", &cobra.Command{}},
+		{"People", &cobra.Command{}},
+		{"Network", &cobra.Command{}},
+		{"Devices", &cobra.Command{}},
 	}
 	where, first, people, net, device := groups[0].of.Flags(), groups[1].of.Flags(), groups[2].of.Flags(), groups[3].of.Flags(), groups[4].of.Flags()
 

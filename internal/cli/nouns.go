@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"os"
@@ -94,6 +95,9 @@ func (a *api) client() (*client.Client, error) {
 	if base == "" || err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, usagef("address %q: give --url or set %s, such as http://127.0.0.1:8480", base, envURL)
 	}
+	if u.Scheme == "http" && !loopback(u.Hostname()) {
+		return nil, usagef("address %q: beyond this machine http would show the token to the network: use https, with --ca for the instance's own root", base)
+	}
 	token := os.Getenv(envToken)
 	if a.token != "" {
 		data, err := readFile(a.token, 4096)
@@ -112,6 +116,11 @@ func (a *api) client() (*client.Client, error) {
 	cl := client.New(base, token, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots})
 	cl.OnReply(func(body []byte) { a.last = body })
 	return cl, nil
+}
+
+func loopback(host string) bool {
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
 }
 
 // roots are those of --ca; nil means the system's.

@@ -142,8 +142,9 @@ func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 
 // wave reads N, N% or rest, and what follows after commas.
 func (p *plan) wave(text string) (rollout.Wave, error) {
-	wrong := func(part, want string) (rollout.Wave, error) {
-		return rollout.Wave{}, usagef("--wave %q: %q: want %s", text, part, want)
+	var w rollout.Wave
+	wrong := func(part, want string) error {
+		return usagef("--wave %q: %q: want %s", text, part, want)
 	}
 	soak, deadline, failures := p.soak.String(), p.deadline.String(), p.failures
 	size, rest, _ := strings.Cut(text, ",")
@@ -158,22 +159,21 @@ func (p *plan) wave(text string) (rollout.Wave, error) {
 		case "failures":
 			failures = value
 		default:
-			return wrong(part, "soak=, deadline= or failures=")
+			return w, wrong(part, "soak=, deadline= or failures=")
 		}
 	}
-	var w rollout.Wave
 	var ok bool
 	if w.Size, w.Percent, ok = share(size); !ok && size != "rest" || ok && w.Size+w.Percent == 0 {
-		return wrong(size, "N, N% or rest")
+		return w, wrong(size, "N, N% or rest")
 	}
 	if w.Soak, ok = seconds(soak); !ok {
-		return wrong(soak, "a duration such as 90s, 30m or 2h, in whole seconds")
+		return w, wrong(soak, "a duration such as 90s, 30m or 2h, in whole seconds")
 	}
 	if w.Deadline, ok = seconds(deadline); !ok {
-		return wrong(deadline, "a duration such as 90s, 30m or 2h, in whole seconds")
+		return w, wrong(deadline, "a duration such as 90s, 30m or 2h, in whole seconds")
 	}
 	if w.MaxFailures, w.MaxFailuresRate, ok = share(failures); !ok {
-		return wrong(failures, "failures as N or N%")
+		return w, wrong(failures, "failures as N or N%")
 	}
 	return w, nil
 }

@@ -42,7 +42,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: serve DIR")
 	}
 	dir := ts.MkAbs(args[0])
-	cmd := exec.Command("hallmark", "serve", "--dir", dir) //nolint:noctx // the script's end ends it
+	cmd := exec.Command("hallmark", "serve", "--dir", dir)
 	cmd.Env = append(os.Environ(), "HALLMARK_PASSPHRASE=pass")
 	log, err := os.Create(filepath.Join(dir, "server.log"))
 	ts.Check(err)

@@ -50,7 +50,7 @@ func whenever(t *time.Time) string {
 }
 
 // unix is a time on the wire.
-func unix(t uint64) string { return when(time.Unix(int64(min(t, 1<<40)), 0)) } //nolint:gosec // bounded
+func unix(t uint64) string { return when(time.Unix(int64(min(t, 1<<40)), 0)) }
 
 // or gives a dash for nothing.
 func or(s string) string {

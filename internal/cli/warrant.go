@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"time"
@@ -34,7 +35,7 @@ devices, and ends by itself. No server is asked.`,
 				return usageError{err}
 			}
 			now := time.Now()
-			w.Act, w.Devices, w.Issued, w.Expires = wire.Act(act), set, uint64(now.Unix()), uint64(now.Add(valid).Unix()) //nolint:gosec // now is after 1970
+			w.Act, w.Devices, w.Issued, w.Expires = wire.Act(act), set, uint64(now.Unix()), uint64(now.Add(valid).Unix())
 			if w.ID == "" {
 				w.ID = "warrant-" + now.UTC().Format("20060102-150405")
 			}
@@ -48,7 +49,12 @@ devices, and ends by itself. No server is asked.`,
 			if err := durable.WriteFile(out, payload, 0o644); err != nil {
 				return err
 			}
-			return sheet(a.s.out, "warrant", w.ID, "act", act, "devices", fmt.Sprint(set.Count), "until", unix(w.Expires), "written", out)
+			if a.last, err = json.Marshal(w); err != nil {
+				return err
+			}
+			return a.show(func(o io.Writer) error {
+				return sheet(o, "warrant", w.ID, "act", act, "devices", fmt.Sprint(set.Count), "until", unix(w.Expires), "written", out)
+			})
 		},
 	}
 	f := c.Flags()
