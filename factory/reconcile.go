@@ -26,6 +26,11 @@ type Reconciliation struct {
 
 // Get gives one order.
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Order, error) {
+	o, err := s.open(ctx, caller, id)
+	return o.shown(), err
+}
+
+func (s *Service) open(ctx context.Context, caller access.Caller, id string) (Order, error) {
 	o, lookup := s.get(ctx, id)
 	if err := s.c.Guard.Check(ctx, caller, access.OrderRead, resource(id, o.Product)); err != nil {
 		return Order{}, err
@@ -38,12 +43,16 @@ func (s *Service) List(ctx context.Context, caller access.Caller, product string
 	if err := s.c.Guard.Check(ctx, caller, access.OrderRead, resource("", product)); err != nil {
 		return nil, err
 	}
-	return s.c.Store.Orders(ctx, product)
+	os, err := s.c.Store.Orders(ctx, product)
+	for i := range os {
+		os[i] = os[i].shown()
+	}
+	return os, err
 }
 
 // Reconcile counts an order.
 func (s *Service) Reconcile(ctx context.Context, caller access.Caller, id string) (Reconciliation, error) {
-	o, err := s.Get(ctx, caller, id)
+	o, err := s.open(ctx, caller, id)
 	if err != nil {
 		return Reconciliation{}, err
 	}

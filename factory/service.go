@@ -158,16 +158,15 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 	}
 	now := d.row.Created
 	created := ledger.New(ledger.Control, ledger.KindOrderCreated, now, caller.ID, spec.ID, nil, d.row.Envelope)
-	ca := ledger.New(ledger.Control, ledger.KindCACreated, now, caller.ID, spec.ID, nil, d.header.Chain[0])
 	d.row.UID = created.UID
-	err = s.c.Store.CreateOrder(ctx, d.row, ca, created)
+	err = s.c.Store.CreateOrder(ctx, d.row, created)
 	if errors.Is(err, ErrExists) {
 		return nil, Order{}, fault.New(fault.Conflict, "order.exists", fmt.Sprintf("order %q exists already", spec.ID), "choose another ID")
 	}
 	if err != nil {
 		return nil, Order{}, err
 	}
-	return file, d.row, nil
+	return file, d.row.shown(), nil
 }
 
 // check verifies everything that comes in, and that it belongs together, before any key is made.

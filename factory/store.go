@@ -51,9 +51,15 @@ type Order struct {
 	Components  []wire.NamedDigest `json:"components"`          // what must be read back
 	ReleaseSum  []byte             `json:"release_sum"`         // SHA-256 of the release's envelope
 	ParamsSum   []byte             `json:"params_sum"`          // SHA-256 of the encoded parameters
-	Secret      []byte             `json:"secret"`              // ticket seed and return key, sealed by the Vault
+	Secret      []byte             `json:"secret,omitempty"`    // ticket seed and return key, sealed by the Vault
 	JobEnd      []byte             `json:"job_end,omitempty"`   // COSE_Sign1(JobEnd), once imported
 	ClosedUID   [16]byte           `json:"closed_uid,omitzero"` // of the order.closed fact
+}
+
+// shown is the order without its secrets: the ticket seed and the return key are sealed, and still nobody's business.
+func (o Order) shown() Order {
+	o.Secret = nil
+	return o
 }
 
 // End is what a station ended an order with.

@@ -62,9 +62,22 @@ func order(t *testing.T, o *factorytest.OEM, s *station.Station, id string, n ui
 	if err != nil {
 		t.Fatal(err)
 	}
-	file, _, err := o.Service.CreateOrder(t.Context(), o.Caller, o.Spec(id, n, d, s.ID()))
+	file, created, err := o.Service.CreateOrder(t.Context(), o.Caller, o.Spec(id, n, d, s.ID()))
 	if err != nil {
 		t.Fatal(err)
+	}
+	got, err := o.Service.Get(t.Context(), o.Caller, id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	list, err := o.Service.List(t.Context(), o.Caller, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range append(list, created, got) {
+		if len(x.Secret) != 0 { // sealed, and still nobody's business
+			t.Fatalf("order %s is shown with its secret", x.ID)
+		}
 	}
 	return file
 }
