@@ -165,16 +165,16 @@ func (w *world) command(act wire.Act, edit func(c *command)) *command {
 	c := &command{cmd: wire.Command{
 		ID: "c-" + string(act), Product: product, Act: act, Devices: must(wire.SetOf([]string{me})), Issued: now, Expires: now + 3600,
 	}}
-	switch {
-	case act == wire.ActQuarantine || act == wire.ActDormant:
+	switch act { //nolint:exhaustive // the others need nothing more
+	case wire.ActQuarantine, wire.ActDormant:
 		c.cmd.TTL = 600
-	case act == wire.ActConfigure:
+	case wire.ActConfigure:
 		c.cmd.Config = must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}}))
-	case act == wire.ActWipe:
+	case wire.ActWipe:
 		c.warrant = w.append("warrant.issued", threshold(wire.TypeWarrant, must(wire.EncodeWarrant(wire.Warrant{
 			ID: "w1", Product: product, Act: act, Devices: c.cmd.Devices, Issued: now, Expires: now + 3600,
 		})), w.warrant))
-	case act == wire.ActBundle:
+	case wire.ActBundle:
 		b := w.bundle
 		b.Version++
 		c.bundle = w.append("bundle.published", threshold(wire.TypeBundle, must(wire.EncodeBundle(b)), w.root))

@@ -61,16 +61,14 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 
 // cures gives the kinds of finding about its subject that a fact puts an end to.
 func cures(f ledger.Fact) []Kind {
-	switch f.Kind {
-	case ledger.KindDeviceHealthy:
+	if f.Kind == ledger.KindDeviceHealthy {
 		return []Kind{Unhealthy, FailedUpdate}
-	case ledger.KindVerdict:
-		var v struct {
-			Word string `json:"word"`
-		}
-		if err := json.Unmarshal(f.Data, &v); err == nil && wire.Acceptable(v.Word) {
-			return []Kind{BadVerdict, NoAttestation}
-		}
+	}
+	var v struct {
+		Word string `json:"word"`
+	}
+	if f.Kind == ledger.KindVerdict && json.Unmarshal(f.Data, &v) == nil && wire.Acceptable(v.Word) {
+		return []Kind{BadVerdict, NoAttestation}
 	}
 	return nil
 }

@@ -211,7 +211,7 @@ func release(version string, counter uint32) wire.Release {
 
 // deliver signs and logs everything, and puts it together.
 func (w *world) deliver(o *order) wire.Delivery {
-	var rel, war, bun = -1, -1, -1
+	rel, war, bun := -1, -1, -1
 	if o.rel != nil {
 		payload := must(wire.EncodeRelease(*o.rel))
 		digest := wire.ReleaseDigest(payload)

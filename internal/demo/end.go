@@ -134,7 +134,9 @@ func (d *demo) retire(ctx context.Context) error {
 
 // dead checks that the board starts no more.
 func (d *demo) dead(ctx context.Context, a *device) error {
-	a.run.ended(ctx, 30*time.Second) // how it ended is what inspect tells
+	if err := a.run.ended(ctx, 30*time.Second); errors.Is(err, errRuns) {
+		return fmt.Errorf("device %s after its end: %w", a.id, err)
+	}
 	out, err := exec.CommandContext(ctx, d.bin.agent, "inspect", "--dir", a.dir).CombinedOutput()
 	return d.step(Step{
 		Step: "a retired board", Device: a.id, Expected: "starts no more", OK: err != nil && strings.Contains(string(out), "decommissioned"),

@@ -218,7 +218,7 @@ func (d *demo) update(ctx context.Context) error {
 }
 
 func (d *demo) powerFails(ctx context.Context, a *device) error {
-	err, _ := a.run.ended(ctx, 120*time.Second)
+	err := a.run.ended(ctx, 120*time.Second)
 	if exit, ok := errors.AsType[*exec.ExitError](err); !ok || exit.ExitCode() != 75 {
 		return d.step(Step{Step: "power cut", Device: a.id, Expected: "the power fails while the update is written", Observed: fmt.Sprintf("it did not: %v", err)})
 	}

@@ -52,29 +52,31 @@ func (r *running) stop(how os.Signal) {
 	}
 }
 
-// ended waits until it ends by itself and tells how; false when it does not. A process that was shot does not count: another one
-// follows.
-func (r *running) ended(ctx context.Context, limit time.Duration) (error, bool) { //nolint:revive // how it ended is no error of this call
+// errRuns says that a process did not end by itself in time.
+var errRuns = errors.New("it still runs")
+
+// ended waits until it ends by itself and tells how; nil is exit code 0. A process that was shot does not count: another one follows.
+func (r *running) ended(ctx context.Context, limit time.Duration) error {
 	end := time.After(limit)
 	for {
 		l, _ := r.now()
 		if l == nil {
-			return nil, false
+			return errRuns
 		}
 		select {
 		case <-l.done:
 		case <-end:
-			return nil, false
+			return errRuns
 		case <-ctx.Done():
-			return nil, false
+			return ctx.Err()
 		}
 		if now, shot := r.now(); now == l && !shot {
-			return l.err, true
+			return l.err
 		}
 		select { // until the next one runs
 		case <-time.After(10 * time.Millisecond):
 		case <-ctx.Done():
-			return nil, false
+			return ctx.Err()
 		}
 	}
 }
