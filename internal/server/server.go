@@ -83,11 +83,37 @@ func Open(ctx context.Context, l Layout, keys Vault, log *slog.Logger) (*Instanc
 	return i, nil
 }
 
+// maxBehind is how far the clock may be behind what is on record, and stale how old the newest record may be without a word.
+const (
+	maxBehind = 5 * time.Minute
+	stale     = 30 * 24 * time.Hour
+)
+
+// checkClock compares the clock with the newest fact. A clock that is behind would sign what has no place in time: nothing is begun.
+// One that is far ahead may be right, if the instance was switched off; certificates run out by it, so it is said.
+func (i *Instance) checkClock(ctx context.Context, now time.Time) error {
+	newest, err := i.db.NewestFact(ctx)
+	if err != nil || newest.IsZero() {
+		return err
+	}
+	if behind := newest.Sub(now); behind > maxBehind {
+		return fmt.Errorf("the clock says %s, and the newest fact of the ledger is of %s: set the clock (timedatectl), or restore the right data directory",
+			now.UTC().Format(time.RFC3339), newest.UTC().Format(time.RFC3339))
+	}
+	if ahead := now.Sub(newest); ahead > stale {
+		i.log.WarnContext(ctx, "the newest fact is old: if this instance was not switched off since, the clock is wrong", "clock", now.UTC(), "newest", newest.UTC())
+	}
+	return nil
+}
+
 // Close ends what Open began, after Run has returned.
 func (i *Instance) Close() error { return i.db.Close() }
 
 // openGround opens what is under all stages.
 func (i *Instance) openGround(ctx context.Context) (err error) {
+	if err := i.checkClock(ctx, time.Now()); err != nil {
+		return err
+	}
 	if i.logs, err = openLogs(ctx, i.layout, i.cfg, i.db, i.keys, i.log, nil); err != nil {
 		return err
 	}

@@ -6,6 +6,8 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -22,7 +24,9 @@ import (
 
 const quick = 1000 // PBKDF2 iterations
 
-func initialise(t *testing.T) server.Layout {
+func initialise(t *testing.T) server.Layout { return initialiseAt(t, time.Now()) }
+
+func initialiseAt(t *testing.T, now time.Time) server.Layout {
 	t.Helper()
 	l := server.Layout{Dir: filepath.Join(t.TempDir(), "inst")}
 	online, err := soft.Create(l.Keys(), "pass", quick)
@@ -36,9 +40,9 @@ func initialise(t *testing.T) server.Layout {
 	cfg := server.DefaultConfig()
 	cfg.API, cfg.Devices, cfg.Virtual = "127.0.0.1:0", "127.0.0.1:0", true
 	_, err = server.Init(t.Context(), l, server.InitOptions{
-		Config: cfg, Approvers: []string{"alice", "bob", "carol"}, Threshold: 2, Online: online, Offline: offline, Now: time.Now().UTC(),
+		Config: cfg, Approvers: []string{"alice", "bob", "carol"}, Threshold: 2, Online: online, Offline: offline, Now: now.UTC(),
 		Product: product.Product{
-			ID: "pump", OEM: cfg.OEM, Name: "Pump", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: time.Now().AddDate(5, 0, 0),
+			ID: "pump", OEM: cfg.OEM, Name: "Pump", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: now.AddDate(5, 0, 0),
 		},
 	})
 	if err != nil {
@@ -202,5 +206,68 @@ func TestAPortInUseIsNamed(t *testing.T) {
 	defer inst.Close()
 	if err := inst.Run(t.Context(), nil); err == nil || !strings.Contains(err.Error(), address) {
 		t.Errorf("port in use: %v", err)
+	}
+}
+
+func TestAClockOffByAYear(t *testing.T) {
+	behind := initialiseAt(t, time.Now().AddDate(1, 0, 0)) // that is: the clock was set back since
+	if inst, err := open(t, behind); err == nil {
+		t.Errorf("a clock that is behind the ledger, and opened (%v)", inst.Close())
+	} else if !strings.Contains(err.Error(), "set the clock") {
+		t.Errorf("%v", err)
+	}
+	start(t, initialiseAt(t, time.Now().AddDate(-1, 0, 0))) // it was switched off for a year
+}
+
+// Whatever is thrown at the listeners, nothing falls over, nobody is let in, and the next who asks is served.
+func TestGarbageOnEveryListener(t *testing.T) {
+	api, devices := start(t, initialise(t))
+	plain := strings.TrimPrefix(api, "http://")
+	rng := rand.New(rand.NewPCG(7, 7))
+	noise := func(n int) []byte {
+		b := make([]byte, n)
+		for i := range b {
+			b[i] = byte(rng.Uint32())
+		}
+		return b
+	}
+	for _, g := range [][]byte{
+		noise(1), noise(4096), {0x16, 3, 1, 0xff, 0xff}, []byte("GET / HTTP/1.1\r\n\r\n"), []byte("GET /" + strings.Repeat("a", 100_000) + " HTTP/1.1\r\nHost: x\r\n\r\n"),
+		[]byte("POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{"),
+		[]byte("POST /api/v1/releases HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
+		[]byte("GET /api/v1/devices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + strings.Repeat("h", 5000) + "\r\n\r\n"),
+		[]byte("GET /log/control/..%2f..%2fhallmark.db HTTP/1.1\r\nHost: x\r\n\r\n"), []byte("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"),
+	} {
+		for _, addr := range []string{plain, strings.TrimPrefix(devices, "https://")} {
+			conn, err := net.Dial("tcp", addr)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, _ = conn.Write(g) // it may be cut off
+			if err := conn.(*net.TCPConn).CloseWrite(); err == nil {
+				answer, _ := io.ReadAll(io.LimitReader(conn, 1<<20))
+				if strings.Contains(string(answer), "HTTP/1.1 2") && !strings.Contains(string(g), "GET / ") {
+					t.Errorf("%.40q to %s: %.80q", g, addr, answer)
+				}
+				if strings.Contains(string(answer), " 500 ") {
+					t.Errorf("%.40q to %s: %.200q", g, addr, answer)
+				}
+			}
+			_ = conn.Close()
+		}
+	}
+	resp, err := http.Get(api + "/healthz") //nolint:noctx // the test's own server
+	if err != nil || resp.StatusCode != http.StatusOK {
+		t.Fatalf("afterwards: %v, %v", resp, err)
+	}
+	if err := resp.Body.Close(); err != nil {
+		t.Error(err)
+	}
+	c, err := tls.Dial("tcp", strings.TrimPrefix(devices, "https://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // only whether it still speaks
+	if err == nil {
+		err = c.Close()
+	}
+	if err != nil {
+		t.Errorf("the devices' listener afterwards: %v", err)
 	}
 }

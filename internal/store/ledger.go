@@ -221,3 +221,13 @@ func (db *DB) Publish(ctx context.Context, log ledger.Log, s ledger.State, note 
 		return nil
 	})
 }
+
+// NewestFact gives the latest time among the facts that were written last; zero when there are none.
+func (db *DB) NewestFact(ctx context.Context) (time.Time, error) {
+	var at sql.NullInt64
+	err := db.Read().QueryRowContext(ctx, `SELECT max(at) FROM (SELECT at FROM entry ORDER BY id DESC LIMIT 64) AS newest`).Scan(&at)
+	if err != nil || !at.Valid {
+		return time.Time{}, db.dialect.Explain(err)
+	}
+	return Time(at.Int64), nil
+}
