@@ -6,9 +6,12 @@ package fleet
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/telemetry"
 )
 
 // Device is a row of the fleet list.
@@ -53,12 +56,18 @@ type Line struct {
 	Subject string    `json:"subject"`
 }
 
-// Query selects devices. After is the ID of the last row of the page before.
+// Query selects devices; empty fields do not select. After is the ID of the last row of the page before.
 type Query struct {
-	Product string
-	State   string
-	After   string
-	Limit   int
+	Product  string
+	Products []string // set by the Service: what the caller may see; empty means all
+	State    string
+	Verdict  string // EAR status, or unknown
+	Version  string // running
+	Release  string // running: digest, hex
+	Prefix   string // how the ID begins
+	Findings bool   // only those with open findings
+	After    string
+	Limit    int
 }
 
 // FactQuery selects facts of a log that have their place in it, newest first. Empty fields select everything.
@@ -77,28 +86,72 @@ type Summary struct {
 	Versions map[string]int `json:"versions"`
 	Verdicts map[string]int `json:"verdicts"`
 	Findings int            `json:"findings"`
+	Severity map[string]int `json:"severities"` // of the open findings
+	Seen     []Age          `json:"seen"`       // of those that should report, the longest silence last
 	At       time.Time      `json:"at"`
 }
 
-// Reader is the store's read side. Devices come in order of ID; Timeline oldest first. A device nobody knows is a fault of
-// kind NotFound.
+// Reader is the store's read side: what there is, and what it adds up to.
 type Reader interface {
-	FleetSummary(ctx context.Context) (Summary, error)
+	Finder
+	Surveyor
+}
+
+// Finder looks things up. Devices come in order of ID; Timeline oldest first, the newest of them when there are more than
+// limit; findings and facts newest first. A device nobody knows is a fault of kind NotFound.
+type Finder interface {
 	FleetDevices(ctx context.Context, q Query) ([]Device, error)
 	FleetDevice(ctx context.Context, id string) (Detail, error)
 	FleetTimeline(ctx context.Context, id string, limit int) ([]Line, error)
 	FleetFacts(ctx context.Context, q FactQuery) ([]Line, error)
+	FleetFindings(ctx context.Context, q FindingQuery) ([]monitor.Finding, error)
+	// FleetCertificates gives a device's, newest first, and with an empty device those that end next and were not replaced.
+	FleetCertificates(ctx context.Context, q CertQuery) ([]Certificate, error)
+	FleetGrants(ctx context.Context, limit int) ([]telemetry.Grant, error)
+}
+
+// Surveyor counts. It reads much, so the Service remembers what it says for a while.
+type Surveyor interface {
+	// FleetSummary counts the products', all with none.
+	FleetSummary(ctx context.Context, products []string) (Summary, error)
+	FleetExpiry(ctx context.Context, now time.Time) (Expiry, error)
+	// FleetRuns counts the devices that run a release, by state.
+	FleetRuns(ctx context.Context, release []byte) (map[string]int, error)
+	FleetStreams(ctx context.Context) ([]Stream, error)
+	FleetBacklog(ctx context.Context) (Backlog, error)
 }
 
 // Service authorises reading.
 type Service struct {
 	reader Reader
 	guard  *access.Guard
+
+	summaries memory[Summary]
+	expiries  memory[Expiry]
+	streams   memory[[]Stream]
 }
 
 // NewService makes the read side.
 func NewService(reader Reader, guard *access.Guard) *Service {
 	return &Service{reader: reader, guard: guard}
+}
+
+// within says which products of those asked for the caller may see: one, his, or with nil every one. It is the check of a verb
+// that spans products: who is limited to some asks for each of them.
+func (s *Service) within(ctx context.Context, caller access.Caller, action access.Action, kind, product string) ([]string, error) {
+	products := []string{product}
+	if product == "" && len(caller.Products) > 0 {
+		products = caller.Products
+	}
+	for _, p := range products {
+		if err := s.guard.Check(ctx, caller, action, access.Resource{Type: kind, Product: p}); err != nil {
+			return nil, err
+		}
+	}
+	if product == "" {
+		return caller.Products, nil
+	}
+	return products, nil
 }
 
 // MaxPage bounds a page of the list; MaxTimeline a timeline.
@@ -109,15 +162,18 @@ const (
 
 // Summary counts the fleet.
 func (s *Service) Summary(ctx context.Context, caller access.Caller) (Summary, error) {
-	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "fleet"}); err != nil {
+	products, err := s.within(ctx, caller, access.DeviceRead, "fleet", "")
+	if err != nil {
 		return Summary{}, err
 	}
-	return s.reader.FleetSummary(ctx)
+	return s.summaries.get(ctx, strings.Join(products, "\x00"), func(ctx context.Context) (Summary, error) {
+		return s.reader.FleetSummary(ctx, products)
+	})
 }
 
 // Devices gives a page, and the key of the next one when there is more.
 func (s *Service) Devices(ctx context.Context, caller access.Caller, q Query) (page []Device, next string, err error) {
-	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "fleet", Product: q.Product}); err != nil {
+	if q.Products, err = s.within(ctx, caller, access.DeviceRead, "fleet", q.Product); err != nil {
 		return nil, "", err
 	}
 	if q.Limit <= 0 || q.Limit > MaxPage {

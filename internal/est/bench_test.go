@@ -32,7 +32,7 @@ import (
 )
 
 const (
-	benchDevices  = 1024 // at most: provisioned, each with its own IDevID and its own open connection
+	benchDevices  = 8192 // at most: provisioned, each with its own IDevID and its own open connection
 	benchInFlight = 64   // enrolments asked for at the same time, for each core
 )
 

@@ -7,35 +7,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
+	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
-
-// FleetSummary implements fleet.Reader.
-func (db *DB) FleetSummary(ctx context.Context) (fleet.Summary, error) {
-	s := fleet.Summary{States: map[string]int{}, Versions: map[string]int{}, Verdicts: map[string]int{}, At: time.Now().UTC()}
-	var err error
-	if s.States, err = counts[string](ctx, db, `SELECT state, count(*) FROM device GROUP BY state`); err != nil {
-		return s, err
-	}
-	for _, n := range s.States {
-		s.Total += n
-	}
-	if s.Versions, err = counts[string](ctx, db,
-		`SELECT coalesce(json_extract(doc, '$.version'), ''), count(*) FROM device GROUP BY 1`); err != nil {
-		return s, err
-	}
-	if s.Verdicts, err = counts[string](ctx, db, `SELECT coalesce(json_extract(v.doc, '$.word'), 'unknown'), count(*) FROM device d
-		LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid GROUP BY 1`); err != nil {
-		return s, err
-	}
-	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM finding WHERE closed = 0`).Scan(&s.Findings)
-	return s, db.dialect.Explain(err)
-}
 
 const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last_seen, d.order_id, d.made, d.key_origin, d.is_virtual,
 	d.doc, v.doc, (SELECT count(*) FROM finding f WHERE f.subject = d.id AND f.closed = 0),
@@ -77,7 +59,10 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 		if err := json.Unmarshal([]byte(verdictDoc.String), &v); err != nil {
 			return d, fmt.Errorf("device %s: verdict: %w", d.ID, err)
 		}
-		d.Verdict, d.VerdictAt, d.Reasons = v.Word, &v.At, v.Reasons
+		d.VerdictAt, d.Reasons = &v.At, v.Reasons
+		if _, _, known := tiers(v.Word); known {
+			d.Verdict = v.Word
+		}
 	}
 	return d, nil
 }
@@ -90,22 +75,101 @@ func timeOrNil(ms int64) *time.Time {
 	return &t
 }
 
-// FleetDevices implements fleet.Reader.
+// FleetDevices implements fleet.Reader. Each of the conditions has an index that ends in the ID, so that a page is a walk along
+// the one of them that the engine takes, from the last ID on.
 func (db *DB) FleetDevices(ctx context.Context, q fleet.Query) ([]fleet.Device, error) {
-	query, args := `SELECT `+fleetColumns+fleetTables+`WHERE d.id > $1`, []any{q.After}
-	for _, f := range []struct{ column, value string }{{"product", q.Product}, {"state", q.State}} {
-		if f.value != "" {
-			args = append(args, f.value)
-			query += fmt.Sprintf(" AND d.%s = $%d", f.column, len(args))
-		}
+	query, args, err := devicesQuery(q)
+	if err != nil {
+		return nil, err
 	}
-	args = append(args, q.Limit)
-	details, err := collect(ctx, db, scanFleet, query+fmt.Sprintf(` ORDER BY d.id LIMIT $%d`, len(args)), args...)
+	details, err := collect(ctx, db, scanFleet, query, args...)
 	out := make([]fleet.Device, 0, len(details))
 	for _, d := range details {
 		out = append(out, d.Device)
 	}
 	return out, err
+}
+
+func devicesQuery(q fleet.Query) (query string, args []any, err error) {
+	tables, where := fleetTables, ` WHERE d.id > $1`
+	args = []any{max(q.After, q.Prefix)}
+	if q.After < q.Prefix {
+		where = ` WHERE d.id >= $1`
+	}
+	and := func(condition string, value any) {
+		args = append(args, value)
+		where += fmt.Sprintf(condition, len(args))
+	}
+	for _, f := range []struct{ condition, value string }{
+		{` AND d.state = $%d`, q.State},
+		{` AND coalesce(json_extract(d.doc, '$.version'), '') = $%d`, q.Version},
+		{` AND d.id < $%d`, after(q.Prefix)},
+	} {
+		if f.value != "" {
+			and(f.condition, f.value)
+		}
+	}
+	switch len(q.Products) {
+	case 0:
+	case 1:
+		and(` AND d.product = $%d`, q.Products[0])
+	default:
+		list, err := json.Marshal(q.Products)
+		if err != nil {
+			return "", nil, err
+		}
+		and(` AND d.product IN (SELECT value FROM json_each($%d))`, string(list))
+	}
+	if q.Release != "" {
+		digest, err := hex.DecodeString(q.Release)
+		if err != nil {
+			return "", nil, fault.New(fault.Invalid, "fleet.release", "a release is named by its digest, in hex", "")
+		}
+		and(` AND d.release = $%d`, digest)
+	}
+	switch q.Verdict {
+	case "":
+	case "unknown":
+		where += ` AND coalesce(c.status, 0) <= 0`
+	default:
+		low, high, ok := tiers(q.Verdict)
+		if !ok {
+			return "", nil, fault.New(fault.Invalid, "fleet.verdict", "no verdict is called "+q.Verdict, "affirming, warning, contraindicated or unknown")
+		}
+		tables = ` FROM verdict_current c JOIN device d ON d.id = c.device_id JOIN verdict v ON v.uid = c.uid`
+		if low == high {
+			and(` AND c.status = $%d`, low)
+		} else {
+			and(` AND c.status >= $%d`, low)
+		}
+		where = strings.ReplaceAll(where, "d.id ", "c.device_id ")
+	}
+	if q.Findings {
+		where += ` AND d.id IN (SELECT subject FROM finding WHERE closed = 0)`
+	}
+	args = append(args, q.Limit)
+	return `SELECT ` + fleetColumns + tables + where + fmt.Sprintf(` ORDER BY d.id LIMIT $%d`, len(args)), args, nil
+}
+
+// tiers are the statuses that a word stands for.
+func tiers(word string) (low, high int, ok bool) {
+	switch word {
+	case attest.Affirming.String():
+		return int(attest.Affirming), int(attest.Affirming), true
+	case attest.Warning.String():
+		return int(attest.Warning), int(attest.Warning), true
+	case attest.Contraindicated.String():
+		return int(attest.Contraindicated), int(attest.CryptoFailed), true
+	}
+	return 0, 0, false
+}
+
+// after is the first string behind all that begin with prefix; IDs are lower-case hex.
+func after(prefix string) string {
+	if prefix == "" {
+		return ""
+	}
+	return prefix + "g"
 }
 
 // FleetDevice implements fleet.Reader.
@@ -119,19 +183,31 @@ func (db *DB) FleetDevice(ctx context.Context, id string) (fleet.Detail, error) 
 
 // FleetTimeline implements fleet.Reader: the facts about the device itself, and the commands it was named in.
 func (db *DB) FleetTimeline(ctx context.Context, id string, limit int) ([]fleet.Line, error) {
-	return collect(ctx, db, scanLine, `SELECT log, idx, kind, subject, at, data FROM (
-			SELECT * FROM entry WHERE subject = $1
+	return collect(ctx, db, scanLine, `SELECT log, idx, kind, subject, at, data FROM (SELECT * FROM (
+			SELECT * FROM (SELECT * FROM entry WHERE subject = $1 ORDER BY id DESC LIMIT $2)
 			UNION
-			SELECT e.* FROM command_device cd JOIN command c ON c.id = cd.command_id JOIN entry e ON e.uid = c.uid WHERE cd.device_id = $1
-		) ORDER BY at, id LIMIT $2`, id, limit)
+			SELECT * FROM (SELECT e.* FROM command_device cd JOIN command c ON c.id = cd.command_id JOIN entry e ON e.uid = c.uid
+				WHERE cd.device_id = $1 ORDER BY cd.at DESC LIMIT $2)
+		) ORDER BY at DESC, id DESC LIMIT $2) ORDER BY at, id`, id, limit)
 }
 
 // FleetFacts implements fleet.Reader.
 func (db *DB) FleetFacts(ctx context.Context, q fleet.FactQuery) ([]fleet.Line, error) {
-	query, args := `SELECT log, idx, kind, subject, at, data FROM entry WHERE log = $1 AND idx IS NOT NULL`, []any{q.Log}
+	query, args := factsQuery(q)
+	return collect(ctx, db, scanLine, query, args...)
+}
+
+// factsQuery walks backwards: along the places, or with a subject or a kind along the rows of it. A log's facts get their
+// places in the order of their rows, so both are the same order.
+func factsQuery(q fleet.FactQuery) (query string, args []any) {
+	query, args = `SELECT log, idx, kind, subject, at, data FROM entry WHERE log = $1 AND idx IS NOT NULL`, []any{q.Log}
 	and := func(condition string, value any) {
 		args = append(args, value)
 		query += fmt.Sprintf(condition, len(args))
+	}
+	order, before := `idx`, ` AND idx < $%d`
+	if q.Subject != "" || q.Kind != "" {
+		order, before = `id`, ` AND id < (SELECT id FROM entry WHERE log = $1 AND idx = $%d)`
 	}
 	if q.Subject != "" {
 		and(` AND subject = $%d`, q.Subject)
@@ -140,10 +216,10 @@ func (db *DB) FleetFacts(ctx context.Context, q fleet.FactQuery) ([]fleet.Line, 
 		and(` AND kind = $%d`, q.Kind)
 	}
 	if q.Before > 0 {
-		and(` AND idx < $%d`, q.Before)
+		and(before, int64(min(q.Before, math.MaxInt64)))
 	}
-	and(` ORDER BY idx DESC LIMIT $%d`, q.Limit)
-	return collect(ctx, db, scanLine, query, args...)
+	and(` ORDER BY `+order+` DESC LIMIT $%d`, q.Limit)
+	return query, args
 }
 
 func scanLine(row scanner) (fleet.Line, error) {
