@@ -234,8 +234,16 @@ func (s *Service) CommandDevices(ctx context.Context, caller access.Caller, id, 
 
 // DeviceCommands lists a device's commands, newest first.
 func (s *Service) DeviceCommands(ctx context.Context, caller access.Caller, id string) ([]CommandDevice, error) {
+	return s.DeviceCommandPage(ctx, caller, id, "", MaxPage)
+}
+
+// DeviceCommandPage is DeviceCommands from behind the command after on, at most limit; 0 means MaxPage.
+func (s *Service) DeviceCommandPage(ctx context.Context, caller access.Caller, id, after string, limit int) ([]CommandDevice, error) {
 	if _, err := s.open(ctx, caller, access.DeviceRead, id); err != nil {
 		return nil, err
 	}
-	return s.cfg.Commands.DeviceCommands(ctx, id, MaxPage)
+	if limit <= 0 || limit > MaxPage {
+		limit = MaxPage
+	}
+	return s.cfg.Commands.DeviceCommands(ctx, id, after, limit)
 }

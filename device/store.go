@@ -84,8 +84,8 @@ type Commands interface {
 	CommandDevices(ctx context.Context, id, after string, limit int) ([]CommandDevice, error)
 	// CountCommand counts the devices by standing.
 	CountCommand(ctx context.Context, id string) (map[Standing]int, error)
-	// DeviceCommands lists a device's commands, newest first.
-	DeviceCommands(ctx context.Context, device string, limit int) ([]CommandDevice, error)
+	// DeviceCommands lists a device's commands, newest first, from behind the command after on.
+	DeviceCommands(ctx context.Context, device, after string, limit int) ([]CommandDevice, error)
 }
 
 // Trust keeps bundles and warrants.
@@ -101,6 +101,8 @@ type Trust interface {
 	PutWarrant(ctx context.Context, w Warrant, devices []string, fact ledger.Fact) error
 	// Warrant finds by the UID of its fact; ErrNotFound.
 	Warrant(ctx context.Context, uid [16]byte) (Warrant, error)
+	// Warrants lists a product's, everybody's with an empty one, by ID, from behind after on, at most limit.
+	Warrants(ctx context.Context, product, after string, limit int) ([]Warrant, error)
 	// WarrantDevices lists the devices it names.
 	WarrantDevices(ctx context.Context, uid [16]byte) ([]string, error)
 }

@@ -90,6 +90,26 @@ func (s *Service) CurrentBundle(ctx context.Context, product string) (Bundle, er
 	return b, err
 }
 
+// Warrants lists a product's warrants, everybody's with an empty one, by ID, from behind after on, at most limit.
+func (s *Service) Warrants(ctx context.Context, caller access.Caller, product, after string, limit int) ([]Warrant, error) {
+	if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
+		return nil, err
+	}
+	return s.cfg.Trust.Warrants(ctx, product, after, limit)
+}
+
+// BundleOf gives a version of a product's trust bundle, 0 the current one.
+func (s *Service) BundleOf(ctx context.Context, caller access.Caller, product string, version uint64) (Bundle, error) {
+	if err := s.cfg.Guard.Check(ctx, caller, access.ProductRead, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
+		return Bundle{}, err
+	}
+	b, err := s.cfg.Trust.Bundle(ctx, product, version)
+	if errors.Is(err, ErrNotFound) {
+		return Bundle{}, fault.New(fault.NotFound, "bundle.unknown", fmt.Sprintf("product %q has no trust bundle of that version", product), "")
+	}
+	return b, err
+}
+
 // SubmitWarrant takes a warrant signed offline by the threshold of the product's warrant keys, and the devices whose Merkle root
 // it names, and logs it. The UID of the result is what an Instruction refers to.
 func (s *Service) SubmitWarrant(ctx context.Context, caller access.Caller, envelope []byte, devices []string) (Warrant, error) {

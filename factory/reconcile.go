@@ -40,10 +40,15 @@ func (s *Service) open(ctx context.Context, caller access.Caller, id string) (Or
 
 // List gives the orders of a product, newest first; all of them with an empty one.
 func (s *Service) List(ctx context.Context, caller access.Caller, product string) ([]Order, error) {
+	return s.Page(ctx, caller, product, "", 0)
+}
+
+// Page is List from behind the order after on, at most limit; 0: all.
+func (s *Service) Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]Order, error) {
 	if err := s.c.Guard.Check(ctx, caller, access.OrderRead, resource("", product)); err != nil {
 		return nil, err
 	}
-	os, err := s.c.Store.Orders(ctx, product)
+	os, err := s.c.Store.Orders(ctx, product, after, limit)
 	for i := range os {
 		os[i] = os[i].shown()
 	}

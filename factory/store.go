@@ -155,8 +155,9 @@ type Store interface {
 	CreateOrder(ctx context.Context, o Order, facts ...ledger.Fact) error
 	// Order returns ErrNotFound for an ID it does not hold.
 	Order(ctx context.Context, id string) (Order, error)
-	// Orders gives those of a product, all with an empty one, newest first.
-	Orders(ctx context.Context, product string) ([]Order, error)
+	// Orders gives those of a product, all with an empty one, newest first, from behind the one with the ID after on, at most limit; 0:
+	// all.
+	Orders(ctx context.Context, product, after string, limit int) ([]Order, error)
 	// AddRecords decides each candidate, in one transaction: one that is here already, by (order, sequence, hash), is Known; one
 	// at a sequence that holds another, that the order's End refuses, that does not link with its neighbours, or that repeats a
 	// ticket, chip or key of any order, is Alarmed; the others are counted, and their devices registered with the fact.

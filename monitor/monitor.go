@@ -69,7 +69,8 @@ type Query struct {
 	Product, Subject string
 	Kind             Kind
 	OpenOnly         bool
-	After            string // ID
+	Newest           bool   // first: in descending order of ID, which begins with the time
+	After            string // ID of the last one of the page before
 	Limit            int    // at most 1000, which 0 means
 }
 
@@ -95,7 +96,7 @@ type Store interface {
 	// Finding and OpenFinding find by ID and by dedupe key; ErrNotFound.
 	Finding(ctx context.Context, id string) (Finding, error)
 	OpenFinding(ctx context.Context, dedupe string) (Finding, error)
-	// Findings gives a page in the order of ID.
+	// Findings gives a page in the order of ID, descending with q.Newest.
 	Findings(ctx context.Context, q Query) ([]Finding, error)
 	// Heard lists open findings of a kind of silence (NoCheckin, NoAttestation) whose device was heard of since.
 	Heard(ctx context.Context, kind Kind, limit int) ([]Finding, error)
@@ -166,6 +167,21 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 		return s.cfg.Store.OpenFinding(ctx, f.Dedupe)
 	}
 	return f, err
+}
+
+// Get gives one finding.
+func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Finding, error) {
+	f, err := s.cfg.Store.Finding(ctx, id)
+	if err != nil && !errors.Is(err, ErrNotFound) {
+		return Finding{}, err
+	}
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: f.Subject, Product: f.Product}); err != nil {
+		return Finding{}, err
+	}
+	if errors.Is(err, ErrNotFound) {
+		return Finding{}, fault.New(fault.NotFound, "finding.unknown", fmt.Sprintf("no finding %q", id), "see `hallmark finding list`")
+	}
+	return f, nil
 }
 
 // Close ends a finding, with the reason.

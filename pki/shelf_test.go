@@ -7,6 +7,8 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
+	"maps"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -83,6 +85,15 @@ func (s *shelf) Certificate(_ context.Context, key string) (Issued, error) {
 		return c, ErrNotFound
 	}
 	return c, nil
+}
+
+func (s *shelf) Certificates(_ context.Context, device, after string, limit int) (out []Issued, _ error) {
+	for _, key := range slices.Sorted(maps.Keys(s.certs)) {
+		if s.certs[key].Device == device && key > after && len(out) < limit {
+			out = append(out, s.certs[key])
+		}
+	}
+	return out, nil
 }
 
 func (s *shelf) AddCA(_ context.Context, ca CA, facts ...ledger.Fact) error {

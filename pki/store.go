@@ -18,6 +18,7 @@ type Issued struct {
 	Serial    string    // hex
 	NotBefore time.Time //
 	NotAfter  time.Time //
+	Ended     time.Time // when it was or will be void before its time; zero: not, or not asked for
 	DER       []byte
 }
 
@@ -40,6 +41,8 @@ type Store interface {
 	RevokedSince(ctx context.Context, after int64, limit int) ([]Revocation, error)
 	// Certificate gives one by its CertKey, or ErrNotFound.
 	Certificate(ctx context.Context, key string) (Issued, error)
+	// Certificates gives a device's, by their key, from behind after on, at most limit.
+	Certificates(ctx context.Context, device, after string, limit int) ([]Issued, error)
 	// AddCA stores a CA certificate; one that is there already is left alone.
 	AddCA(ctx context.Context, ca CA, facts ...ledger.Fact) error
 	// CAs gives all of them.

@@ -129,8 +129,9 @@ type Store interface {
 	PutRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
 	// Release returns ErrNotFound.
 	Release(ctx context.Context, digest [32]byte) (Release, error)
-	// Releases lists a product's, or every product's when it is empty, newest first.
-	Releases(ctx context.Context, product string) ([]Release, error)
+	// Releases lists a product's, or every product's when it is empty, newest first, from behind the one with the digest after on, at
+	// most limit; nil and 0: all.
+	Releases(ctx context.Context, product string, after []byte, limit int) ([]Release, error)
 	// UpdateRelease replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged.
 	UpdateRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
 	// MadeDevices counts the devices of a product, of one of the hardware revisions, that have been made.

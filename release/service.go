@@ -154,7 +154,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 
 // proposed finds the release that the caller proposed with just this manifest before, and never heard the answer.
 func (s *Service) proposed(ctx context.Context, caller access.Caller, m wire.Release) (Release, bool) {
-	all, err := s.cfg.Store.Releases(ctx, m.Product)
+	all, err := s.cfg.Store.Releases(ctx, m.Product, nil, 0)
 	if err != nil {
 		return Release{}, false
 	}
@@ -246,7 +246,7 @@ func (s *Service) checkOnce(ctx context.Context, m wire.Release) error {
 	if m.Model != wire.ModelOTP {
 		return nil
 	}
-	all, err := s.cfg.Store.Releases(ctx, m.Product)
+	all, err := s.cfg.Store.Releases(ctx, m.Product, nil, 0)
 	if err != nil {
 		return err
 	}
@@ -423,10 +423,15 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, digest [32]byte
 
 // List gives a product's releases, newest first.
 func (s *Service) List(ctx context.Context, caller access.Caller, product string) ([]Release, error) {
+	return s.Page(ctx, caller, product, nil, 0)
+}
+
+// Page is List from behind the release with the digest after on, at most limit; nil and 0: all.
+func (s *Service) Page(ctx context.Context, caller access.Caller, product string, after []byte, limit int) ([]Release, error) {
 	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseRead, access.Resource{Type: "release", Product: product}); err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.Releases(ctx, product)
+	return s.cfg.Store.Releases(ctx, product, after, limit)
 }
 
 // Logged proves the publication of a release; a withdrawn one has no proof any more. It is for the stages that hand releases

@@ -277,19 +277,40 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Cas
 	return s.open(ctx, id)
 }
 
-// List gives all open cases, oldest first.
+// List gives all open cases, by device.
 func (s *Service) List(ctx context.Context, caller access.Caller) ([]Case, error) {
-	if err := s.check(ctx, caller, access.FindingRead, "", ""); err != nil {
+	return s.Page(ctx, caller, "", "", 0)
+}
+
+// Page gives the open cases of a product, all with an empty one, by device, from behind the device after on, at most limit; 0: all.
+func (s *Service) Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]Case, error) {
+	if err := s.check(ctx, caller, access.FindingRead, "", product); err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.OpenCases(ctx)
+	return s.cfg.Store.OpenCases(ctx, product, after, limit)
+}
+
+// Reprovide is Remake as a person asks for it: because of what opened the case, and in a phase that allows it.
+func (s *Service) Reprovide(ctx context.Context, caller access.Caller, id string, release []byte, reason string) error {
+	if _, err := s.device(ctx, caller, access.DeviceReprovide, id); err != nil {
+		return err
+	}
+	c, err := s.open(ctx, id)
+	if err != nil {
+		return err
+	}
+	if !contains(c.Phase) {
+		return fault.New(fault.Conflict, "remedy.phase", fmt.Sprintf("the case of device %s is %s: only a contained device is made anew", id, c.Phase),
+			"approve the quarantine first")
+	}
+	return s.Remake(ctx, caller, id, release, c.Cause, reason)
 }
 
 // Tick renews quarantines before they lapse, and issues what a crash kept from being issued.
 func (s *Service) Tick(ctx context.Context, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cases, err := s.cfg.Store.OpenCases(ctx)
+	cases, err := s.cfg.Store.OpenCases(ctx, "", "", 0)
 	if err != nil {
 		return err
 	}

@@ -383,6 +383,14 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Ret
 	return s.checked(ctx, caller, access.DeviceRead, id)
 }
 
+// Page gives a product's retirements, everybody's with an empty one, by device, from behind the device after on, at most limit.
+func (s *Service) Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]Retirement, error) {
+	if err := s.check(ctx, caller, access.DeviceRead, "", product); err != nil {
+		return nil, err
+	}
+	return s.cfg.Store.Retirements(ctx, product, after, limit)
+}
+
 func (s *Service) checked(ctx context.Context, caller access.Caller, action access.Action, id string) (Retirement, error) {
 	r, err := s.cfg.Store.Retirement(ctx, id)
 	if denied := s.check(ctx, caller, action, id, r.Product); denied != nil {

@@ -189,8 +189,9 @@ type Store interface {
 	PutRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
 	// Rollout returns ErrNotFound.
 	Rollout(ctx context.Context, id string) (Rollout, error)
-	// Rollouts lists a product's, or every product's when it is empty, newest first; with open only those that have not ended.
-	Rollouts(ctx context.Context, product string, open bool) ([]Rollout, error)
+	// Rollouts lists a product's, or every product's when it is empty, newest first, from behind the one with the ID after on, at most
+	// limit (0: all); with open only those that have not ended.
+	Rollouts(ctx context.Context, product string, open bool, after string, limit int) ([]Rollout, error)
 	// StartRollout is SaveRollout and takes the members, all or none: *BusyError when one is in a rollout that has not ended.
 	StartRollout(ctx context.Context, r Rollout, members []Member, facts ...ledger.Fact) error
 	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices

@@ -238,10 +238,15 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 
 // List gives a product's rollouts, newest first.
 func (s *Service) List(ctx context.Context, caller access.Caller, product string) ([]Rollout, error) {
+	return s.Page(ctx, caller, product, false, "", 0)
+}
+
+// Page is List from behind the rollout after on, at most limit (0: all); with open only those that have not ended.
+func (s *Service) Page(ctx context.Context, caller access.Caller, product string, open bool, after string, limit int) ([]Rollout, error) {
 	if err := s.check(ctx, caller, access.RolloutRead, "", product); err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.Rollouts(ctx, product, false)
+	return s.cfg.Store.Rollouts(ctx, product, open, after, limit)
 }
 
 func (s *Service) open(ctx context.Context, caller access.Caller, action access.Action, id string) (Rollout, error) {
@@ -263,7 +268,7 @@ const maxSteps = 64
 func (s *Service) Tick(ctx context.Context, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	open, err := s.cfg.Store.Rollouts(ctx, "", true)
+	open, err := s.cfg.Store.Rollouts(ctx, "", true, "", 0)
 	if err != nil {
 		return err
 	}

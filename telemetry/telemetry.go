@@ -53,8 +53,10 @@ type Store interface {
 	Epochs(ctx context.Context, device, stream string, limit int) ([]Range, error)
 	// PutGrant stores a grant.
 	PutGrant(ctx context.Context, g Grant, facts ...ledger.Fact) error
-	// Grants lists the grants of a reader in a product.
-	Grants(ctx context.Context, reader, product string) ([]Grant, error)
+	// Grants lists the grants a query selects, by ID.
+	Grants(ctx context.Context, q GrantQuery) ([]Grant, error)
+	// RevokeGrant removes a grant of the product; ErrNoGrant.
+	RevokeGrant(ctx context.Context, product, id string, facts ...ledger.Fact) error
 	// Decide appends the fact of a read decision.
 	Decide(ctx context.Context, f ledger.Fact) error
 	// DestroyKeys forgets the sealed keys of every epoch of a device, for good; the ciphertext that is left opens for nobody. The
@@ -237,6 +239,40 @@ func (s *Service) Grant(ctx context.Context, caller access.Caller, g Grant) erro
 	return s.cfg.Store.PutGrant(ctx, g, ledger.New(ledger.Control, ledger.KindAccessChanged, s.cfg.Now(), caller.ID, g.ID, nil, data))
 }
 
+// GrantQuery selects grants; empty fields do not select.
+type GrantQuery struct {
+	Reader, Product string
+	After           string // ID of the last one of the page before
+	Limit           int    // 0: all
+}
+
+// ErrNoGrant says that a product has no such grant.
+var ErrNoGrant = errors.New("no such grant")
+
+// Grants lists the grants to read streams of a product, of every product with an empty one.
+func (s *Service) Grants(ctx context.Context, caller access.Caller, q GrantQuery) ([]Grant, error) {
+	if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "stream", Product: q.Product}); err != nil {
+		return nil, err
+	}
+	return s.cfg.Store.Grants(ctx, q)
+}
+
+// Revoke takes a grant back, with the reason. What was read with it has been read.
+func (s *Service) Revoke(ctx context.Context, caller access.Caller, product, id, reason string) error {
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, access.Resource{Type: "stream", ID: id, Product: product}); err != nil {
+		return err
+	}
+	data, err := json.Marshal(map[string]string{"id": id, "product": product, "revoked": reason})
+	if err != nil {
+		return err
+	}
+	err = s.cfg.Store.RevokeGrant(ctx, product, id, ledger.New(ledger.Control, ledger.KindAccessChanged, s.cfg.Now(), caller.ID, id, nil, data))
+	if errors.Is(err, ErrNoGrant) {
+		return fault.New(fault.NotFound, "grant.unknown", fmt.Sprintf("product %q has no grant %q", product, id), "")
+	}
+	return err
+}
+
 // ReadRequest asks for a stream of a device.
 type ReadRequest struct {
 	Device  string `json:"device"`
@@ -289,7 +325,7 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 	if err != nil {
 		return ReadReply{}, err
 	}
-	grants, err := s.cfg.Store.Grants(ctx, caller.ID, product)
+	grants, err := s.cfg.Store.Grants(ctx, GrantQuery{Reader: caller.ID, Product: product})
 	if err != nil {
 		return ReadReply{}, err
 	}

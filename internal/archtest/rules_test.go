@@ -91,12 +91,13 @@ var rules = []rule{
 
 	// How, not what. Adapters import stages, never each other and never a store.
 	{folder: "internal/est", ours: stages, never: noDB},
-	{folder: "internal/httpapi", ours: stages, never: noDB},
+	{folder: "internal/httpapi", ours: append([]string{"internal/once", "internal/failpoint"}, stages...), never: noDB},
 	{folder: "internal/console", ours: stages, never: noDB},
 	{folder: "internal/deviceapi", ours: stages, never: noDB},
 	{folder: "internal/mqttgw", ours: stages, never: noDB},
 	{folder: "internal/ddi", ours: stages, never: noDB},
-	{folder: "internal/store", ours: append([]string{"internal/failpoint"}, stages...), never: noNet},
+	{folder: "internal/store", ours: append([]string{"internal/failpoint", "internal/once"}, stages...), never: noNet},
+	{folder: "internal/once", never: pure, deep: noServer},
 	{folder: "internal/blob", ours: []string{"release", "fault", "internal/durable", "internal/failpoint"}},
 	{folder: "internal/bus", ours: ground},
 	{folder: "internal/keys", ours: append([]string{"internal/durable"}, base...), never: noNet},

@@ -3,32 +3,35 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
 // IssueCredential implements access.CredentialStore.
-func (db *DB) IssueCredential(ctx context.Context, c access.Credential, fact func(again bool) (ledger.Fact, error)) error {
+func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Credential, fact func(again bool) (ledger.Fact, error)) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		held, err := credentialsOf(tx, c.Caller)
+		had, err := scanMember(tx.QueryRow(memberColumns+` WHERE id = $1`, m.ID))
+		known := err == nil
+		if err != nil && !errors.Is(err, access.ErrNoMember) {
+			return err
+		}
+		if known && had.Kind != m.Kind {
+			return access.ErrOtherKind
+		}
+		f, err := fact(known)
 		if err != nil {
 			return err
 		}
-		for _, h := range held {
-			if h.Kind != c.Kind {
-				return access.ErrOtherKind
-			}
+		if known {
+			m.Created, m.Rev = had.Created, had.Rev
 		}
-		var said int // what was revoked has left its fact
-		if err := tx.QueryRow(`SELECT count(*) FROM entry WHERE subject = $1 AND kind = 'access.changed'`, c.Caller).Scan(&said); err != nil {
-			return err
-		}
-		f, err := fact(len(held) > 0 || said > 0)
-		if err != nil {
+		if err := putMember(tx, m, known); err != nil {
 			return err
 		}
 		if err := putCredential(tx, c); err != nil {
@@ -38,71 +41,94 @@ func (db *DB) IssueCredential(ctx context.Context, c access.Credential, fact fun
 	})
 }
 
-func credentialsOf(tx *Tx, caller string) (out []access.Credential, err error) {
-	rows, err := tx.Query(`SELECT doc FROM credential WHERE caller = $1`, caller)
-	if err != nil {
-		return nil, err
-	}
-	defer rows.Close()
-	for rows.Next() {
-		c, err := scanCredential(rows)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, c)
-	}
-	return out, rows.Err()
-}
-
 // PutCredential implements access.CredentialStore.
 func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
 	return db.Write(ctx, func(tx *Tx) error { return putCredential(tx, c) })
 }
 
 func putCredential(tx *Tx, c access.Credential) error {
-	doc, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	_, err = tx.Exec(`INSERT INTO credential (hash, used_as, caller, expires, doc) VALUES ($1, $2, $3, $4, $5)`,
-		c.Hash[:], string(c.Use), c.Caller, Millis(c.Expires), string(doc))
+	_, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, begun_with, created, expires, verified) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+		c.Hash[:], string(c.Use), c.Caller, c.From, Millis(c.Created), Millis(c.Expires), Millis(c.Verified))
 	return err
 }
 
-// Credential implements access.CredentialStore.
-func (db *DB) Credential(ctx context.Context, hash [32]byte) (access.Credential, error) {
-	return scanCredential(db.Read().QueryRowContext(ctx, `SELECT doc FROM credential WHERE hash = $1`, hash[:]))
-}
+const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.created, c.expires, c.verified`
 
-// TakeCredential implements access.CredentialStore.
-func (db *DB) TakeCredential(ctx context.Context, hash [32]byte) (c access.Credential, err error) {
-	err = db.Write(ctx, func(tx *Tx) error {
-		c, err = scanCredential(tx.QueryRow(`DELETE FROM credential WHERE hash = $1 RETURNING doc`, hash[:]))
-		return err
-	})
-	return c, err
-}
-
-func scanCredential(row scanner) (access.Credential, error) {
-	var doc string
-	err := row.Scan(&doc)
+func scanCredential(row scanner, more ...any) (access.Credential, error) {
+	var c access.Credential
+	var hash []byte
+	var created, expires, verified int64
+	err := row.Scan(append([]any{&hash, &c.Use, &c.Caller, &c.From, &created, &expires, &verified}, more...)...)
 	if errors.Is(err, sql.ErrNoRows) {
-		return access.Credential{}, access.ErrNoCredential
+		return c, access.ErrNoCredential
+	}
+	if err == nil && len(hash) != len(c.Hash) {
+		err = fmt.Errorf("stored credential: hash of %d bytes", len(hash))
 	}
 	if err != nil {
-		return access.Credential{}, err
+		return c, err
 	}
-	var c access.Credential
-	if err := json.Unmarshal([]byte(doc), &c); err != nil {
-		return access.Credential{}, fmt.Errorf("stored credential: %w", err)
-	}
+	c.Hash, c.Created, c.Expires, c.Verified = [32]byte(hash), Time(created), Time(expires), Time(verified)
 	return c, nil
 }
 
-// RevokeCaller implements access.CredentialStore.
-func (db *DB) RevokeCaller(ctx context.Context, caller string, facts ...ledger.Fact) error {
+// Credential implements access.CredentialStore.
+func (db *DB) Credential(ctx context.Context, hash [32]byte) (access.Credential, access.Member, error) {
+	return credentialAndMember(db.Read().QueryRowContext(ctx, `SELECT `+credentialColumns+`, m.rev, m.doc
+		FROM credential c JOIN member m ON m.id = c.caller WHERE c.hash = $1 AND m.ended = 0`, hash[:]))
+}
+
+func credentialAndMember(row scanner) (c access.Credential, m access.Member, err error) {
+	var doc string
+	if c, err = scanCredential(row, &m.Rev, &doc); err != nil {
+		return c, m, err
+	}
+	return c, m, decodeMember(&m, doc)
+}
+
+// TakeCredential implements access.CredentialStore.
+func (db *DB) TakeCredential(ctx context.Context, hash [32]byte) (c access.Credential, m access.Member, err error) {
+	err = db.Write(ctx, func(tx *Tx) error {
+		c, m, err = credentialAndMember(tx.QueryRow(`SELECT `+credentialColumns+`, m.rev, m.doc
+			FROM credential c JOIN member m ON m.id = c.caller WHERE c.hash = $1 AND m.ended = 0`, hash[:]))
+		if err != nil {
+			return err
+		}
+		_, err = tx.Exec(`DELETE FROM credential WHERE hash = $1`, hash[:])
+		return err
+	})
+	return c, m, err
+}
+
+// VerifyCredential implements access.CredentialStore.
+func (db *DB) VerifyCredential(ctx context.Context, hash [32]byte, at time.Time) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`DELETE FROM credential WHERE caller = $1`, caller); err != nil {
+		res, err := tx.Exec(`UPDATE credential SET verified = $1 WHERE hash = $2 AND used_as = 'session'`, Millis(at), hash[:])
+		if err != nil {
+			return err
+		}
+		return one(res, access.ErrNoCredential)
+	})
+}
+
+// CredentialsOf implements access.CredentialStore.
+func (db *DB) CredentialsOf(ctx context.Context, member string, now time.Time) ([]access.Credential, error) {
+	return collect(ctx, db, func(row scanner) (access.Credential, error) { return scanCredential(row) },
+		`SELECT `+credentialColumns+` FROM credential c WHERE c.caller = $1 AND c.expires > $2 ORDER BY c.created DESC, c.hash`, member, Millis(now))
+}
+
+// RevokeCredential implements access.CredentialStore.
+func (db *DB) RevokeCredential(ctx context.Context, member, id string, facts ...ledger.Fact) error {
+	prefix, err := hex.DecodeString(id)
+	if err != nil || len(prefix) != 8 {
+		return access.ErrNoCredential
+	}
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`DELETE FROM credential WHERE caller = $1 AND substr(hash, 1, 8) = $2`, member, prefix)
+		if err != nil {
+			return err
+		}
+		if err := one(res, access.ErrNoCredential); err != nil {
 			return err
 		}
 		return tx.Append(facts...)
@@ -116,7 +142,7 @@ func (db *DB) Record(ctx context.Context, d access.Decision) error {
 	if d.Allowed {
 		return nil
 	}
-	return db.Write(ctx, func(tx *Tx) error {
+	return db.Write(once.Without(ctx), func(tx *Tx) error {
 		_, err := tx.Exec(`INSERT INTO audit (at, caller, action, resource, product, allowed) VALUES ($1, $2, $3, $4, $5, 0)`,
 			Millis(d.At), d.Caller, string(d.Action), d.Resource.Type+"/"+d.Resource.ID, d.Resource.Product)
 		return err

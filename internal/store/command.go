@@ -155,8 +155,10 @@ func (s *Devices) CountCommand(ctx context.Context, id string) (map[device.Stand
 }
 
 // DeviceCommands implements device.Commands.
-func (s *Devices) DeviceCommands(ctx context.Context, id string, limit int) ([]device.CommandDevice, error) {
-	return collect(ctx, s.db, scanCommandDevice, commandDeviceQuery+` WHERE x.device_id = $1 ORDER BY c.issued DESC, c.id LIMIT $2`, id, limit)
+func (s *Devices) DeviceCommands(ctx context.Context, id, after string, limit int) ([]device.CommandDevice, error) {
+	return collect(ctx, s.db, scanCommandDevice, commandDeviceQuery+` WHERE x.device_id = $1 AND ($2 = ''
+		OR c.issued < (SELECT issued FROM command WHERE id = $2) OR c.issued = (SELECT issued FROM command WHERE id = $2) AND c.id > $2)
+		ORDER BY c.issued DESC, c.id LIMIT $3`, id, after, limit)
 }
 
 // PutBundle implements device.Trust.
@@ -251,6 +253,21 @@ func (s *Devices) Warrant(ctx context.Context, uid [16]byte) (device.Warrant, er
 	w := device.Warrant{UID: uid}
 	err = json.Unmarshal(doc, &w.Wire)
 	return w, err
+}
+
+// Warrants implements device.Trust.
+func (s *Devices) Warrants(ctx context.Context, product, after string, limit int) ([]device.Warrant, error) {
+	return collect(ctx, s.db, func(row scanner) (device.Warrant, error) {
+		var w device.Warrant
+		var uid []byte
+		var doc string
+		if err := row.Scan(&uid, &doc); err != nil {
+			return w, err
+		}
+		copy(w.UID[:], uid)
+		return w, json.Unmarshal([]byte(doc), &w.Wire)
+	}, `SELECT uid, doc FROM warrant WHERE ($1 = '' OR json_extract(doc, '$.product') = $1) AND id > $2 ORDER BY id LIMIT $3`,
+		product, after, atMost(limit))
 }
 
 // WarrantDevices implements device.Trust.

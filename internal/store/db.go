@@ -108,9 +108,18 @@ func (db *DB) OnAppend(fn func()) {
 }
 
 // Write runs fn in a transaction and returns when its work is durable. fn runs at most once, in a savepoint of its own: its
-// error undoes its own work only, and is what Write returns. When ctx ends first, whether the work was done is not known.
+// error undoes its own work only, and is what Write returns. When ctx ends first, whether the work was done is not known. What the
+// context's request has open (package once) is settled in the same savepoint.
 func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
-	j := &job{ctx: ctx, fn: fn, done: make(chan error, 1), receipts: ledger.ReceiptsOf(ctx)}
+	fn, settled := db.settling(ctx, fn)
+	err := db.enqueue(ctx, &job{ctx: ctx, fn: fn, done: make(chan error, 1), receipts: ledger.ReceiptsOf(ctx)})
+	if err == nil && settled != nil {
+		settled()
+	}
+	return err
+}
+
+func (db *DB) enqueue(ctx context.Context, j *job) error {
 	select {
 	case <-db.stopping:
 		return ErrClosed

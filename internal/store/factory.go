@@ -59,8 +59,9 @@ func (db *DB) Order(ctx context.Context, id string) (factory.Order, error) {
 }
 
 // Orders implements factory.Store.
-func (db *DB) Orders(ctx context.Context, product string) ([]factory.Order, error) {
-	rows, err := db.Read().QueryContext(ctx, orderColumns+` WHERE $1 = '' OR product = $1 ORDER BY created DESC, id`, product)
+func (db *DB) Orders(ctx context.Context, product, after string, limit int) ([]factory.Order, error) {
+	rows, err := db.Read().QueryContext(ctx, orderColumns+` WHERE ($1 = '' OR product = $1)`+behind("production_order", "id")+` ORDER BY created DESC, id LIMIT $3`,
+		product, after, atMost(limit))
 	if err != nil {
 		return nil, err
 	}

@@ -82,8 +82,12 @@ func (s *Monitor) OpenFinding(ctx context.Context, dedupe string) (monitor.Findi
 
 // Findings implements monitor.Store.
 func (s *Monitor) Findings(ctx context.Context, q monitor.Query) ([]monitor.Finding, error) {
-	return collect(ctx, s.db, scanFinding, `SELECT doc FROM finding WHERE id > $1 AND ($2 = '' OR product = $2) AND ($3 = '' OR subject = $3)
-		AND ($4 = '' OR kind = $4) AND (NOT $5 OR closed = 0) ORDER BY id LIMIT $6`,
+	behind, order := `id > $1`, `id`
+	if q.Newest {
+		behind, order = `($1 = '' OR id < $1)`, `id DESC`
+	}
+	return collect(ctx, s.db, scanFinding, `SELECT doc FROM finding WHERE `+behind+` AND ($2 = '' OR product = $2) AND ($3 = '' OR subject = $3)
+		AND ($4 = '' OR kind = $4) AND (NOT $5 OR closed = 0) ORDER BY `+order+` LIMIT $6`,
 		q.After, q.Product, q.Subject, string(q.Kind), q.OpenOnly, q.Limit)
 }
 

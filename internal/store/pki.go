@@ -161,6 +161,24 @@ func (s PKI) Certificate(ctx context.Context, key string) (pki.Issued, error) {
 	return scanCert(s.db.Read().QueryRowContext(ctx, `SELECT `+certColumns+` FROM cert WHERE key = $1`, key))
 }
 
+// Certificates implements pki.Store.
+func (s PKI) Certificates(ctx context.Context, device, after string, limit int) ([]pki.Issued, error) {
+	return collect(ctx, s.db, func(row scanner) (c pki.Issued, err error) {
+		var ended int64
+		c, err = scanCert(endingOne{row, &ended})
+		c.Ended = Time(ended)
+		return c, err
+	}, `SELECT `+certColumns+`, ended FROM cert WHERE device = $1 AND key > $2 ORDER BY key LIMIT $3`, device, after, atMost(limit))
+}
+
+// endingOne scans one column more.
+type endingOne struct {
+	row scanner
+	to  *int64
+}
+
+func (e endingOne) Scan(dest ...any) error { return e.row.Scan(append(dest, e.to)...) }
+
 // AddCA implements pki.Store.
 func (s PKI) AddCA(ctx context.Context, ca pki.CA, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {

@@ -131,8 +131,9 @@ func (s *Releases) Release(ctx context.Context, digest [32]byte) (release.Releas
 }
 
 // Releases implements release.Store.
-func (s *Releases) Releases(ctx context.Context, product string) ([]release.Release, error) {
-	return collect(ctx, s.db, scanRelease, releaseColumns+` WHERE $1 = '' OR product = $1 ORDER BY created DESC, digest`, product)
+func (s *Releases) Releases(ctx context.Context, product string, after []byte, limit int) ([]release.Release, error) {
+	return collect(ctx, s.db, scanRelease, releaseColumns+` WHERE ($1 = '' OR product = $1)`+behind("release", "digest")+` ORDER BY created DESC, digest LIMIT $3`,
+		product, notNil(after), atMost(limit))
 }
 
 // UpdateRelease implements release.Store.

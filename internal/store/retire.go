@@ -84,6 +84,13 @@ func (s *Retirements) OpenRetirements(ctx context.Context) ([]retire.Retirement,
 	return collect(ctx, s.db, scanRetirement, retirementColumns+` WHERE open = 1 ORDER BY device_id`)
 }
 
+// Retirements implements retire.Store.
+func (s *Retirements) Retirements(ctx context.Context, product, after string, limit int) ([]retire.Retirement, error) {
+	return collect(ctx, s.db, scanRetirement, `SELECT r.device_id, r.warrant_uid, r.order_uid, r.end_uid, r.rev, r.doc FROM retirement r
+		JOIN device d ON d.id = r.device_id WHERE ($1 = '' OR d.product = $1) AND r.device_id > $2 ORDER BY r.device_id LIMIT $3`,
+		product, after, atMost(limit))
+}
+
 // SaveRetirements implements retire.Store.
 func (s *Retirements) SaveRetirements(ctx context.Context, rs []retire.Retirement, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {

@@ -67,12 +67,12 @@ func (s *Rollouts) Rollout(ctx context.Context, id string) (rollout.Rollout, err
 }
 
 // Rollouts implements rollout.Store.
-func (s *Rollouts) Rollouts(ctx context.Context, product string, open bool) ([]rollout.Rollout, error) {
-	query := rolloutColumns + ` WHERE ($1 = '' OR product = $1)`
+func (s *Rollouts) Rollouts(ctx context.Context, product string, open bool, after string, limit int) ([]rollout.Rollout, error) {
+	query := rolloutColumns + ` WHERE ($1 = '' OR product = $1)` + behind("rollout", "id")
 	if open {
 		query += ` AND open = 1`
 	}
-	return collect(ctx, s.db, scanRollout, query+` ORDER BY created DESC, id`, product)
+	return collect(ctx, s.db, scanRollout, query+` ORDER BY created DESC, id LIMIT $3`, product, after, atMost(limit))
 }
 
 // StartRollout implements rollout.Store.

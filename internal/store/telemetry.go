@@ -162,8 +162,9 @@ func (db *DB) PutGrant(ctx context.Context, g telemetry.Grant, facts ...ledger.F
 }
 
 // Grants implements telemetry.Store.
-func (db *DB) Grants(ctx context.Context, reader, product string) ([]telemetry.Grant, error) {
-	rows, err := db.Read().QueryContext(ctx, `SELECT doc FROM stream_grant WHERE reader = $1 AND product = $2`, reader, product)
+func (db *DB) Grants(ctx context.Context, q telemetry.GrantQuery) ([]telemetry.Grant, error) {
+	rows, err := db.Read().QueryContext(ctx, `SELECT doc FROM stream_grant WHERE ($1 = '' OR reader = $1) AND ($2 = '' OR product = $2) AND id > $3
+		ORDER BY id LIMIT $4`, q.Reader, q.Product, q.After, atMost(q.Limit))
 	if err != nil {
 		return nil, err
 	}
@@ -181,6 +182,20 @@ func (db *DB) Grants(ctx context.Context, reader, product string) ([]telemetry.G
 		out = append(out, g)
 	}
 	return out, rows.Err()
+}
+
+// RevokeGrant implements telemetry.Store.
+func (db *DB) RevokeGrant(ctx context.Context, product, id string, facts ...ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`DELETE FROM stream_grant WHERE id = $1 AND product = $2`, id, product)
+		if err != nil {
+			return err
+		}
+		if err := one(res, telemetry.ErrNoGrant); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
 }
 
 // Decide implements telemetry.Store.

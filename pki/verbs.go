@@ -1,0 +1,94 @@
+package pki
+
+import (
+	"context"
+	"crypto/x509"
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
+)
+
+// Certificates lists a device's certificates, by their key, from behind after on, at most limit.
+func (s *Service) Certificates(ctx context.Context, caller access.Caller, device, product, after string, limit int) ([]Issued, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "device", ID: device, Product: product}); err != nil {
+		return nil, err
+	}
+	return s.c.Store.Certificates(ctx, device, after, limit)
+}
+
+// Revoked lists what was revoked, in that order, from behind the entry after on, at most limit.
+func (s *Service) Revoked(ctx context.Context, caller access.Caller, after int64, limit int) ([]Revocation, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "certificate"}); err != nil {
+		return nil, err
+	}
+	return s.c.Store.RevokedSince(ctx, after, limit)
+}
+
+// Issuers lists the CAs.
+func (s *Service) Issuers(ctx context.Context, caller access.Caller) ([]CA, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "ca"}); err != nil {
+		return nil, err
+	}
+	return s.c.Store.CAs(ctx)
+}
+
+// Revoke revokes one certificate that this service issued, in the scope of the product it names itself.
+func (s *Service) Revoke(ctx context.Context, caller access.Caller, key string, reason int) error {
+	c, err := s.c.Store.Certificate(ctx, key)
+	if err != nil && fault.KindOf(err) != fault.NotFound {
+		return err
+	}
+	res := access.Resource{Type: "certificate", ID: key}
+	if err == nil {
+		if res.Product, err = productOf(c.DER); err != nil {
+			return err
+		}
+	}
+	if denied := s.c.Guard.Check(ctx, caller, access.CertRevoke, res); denied != nil {
+		return denied
+	}
+	if c.Key == "" {
+		return ErrNotFound
+	}
+	return s.revoke(ctx, caller, Revocation{Scope: ScopeCert, ID: key, Reason: reason, Issuer: c.Issuer, Serial: c.Serial}, c.Device)
+}
+
+func productOf(der []byte) (string, error) {
+	cert, err := x509.ParseCertificate(der)
+	if err != nil {
+		return "", fmt.Errorf("stored certificate: %w", err)
+	}
+	id, err := idevid.Parse(cert)
+	if err != nil {
+		return "", fmt.Errorf("stored certificate: %w", err)
+	}
+	return id.Product, nil
+}
+
+// RevokeOrderCA takes everything that an order's CA has signed, named by its subject key ID: for a station's key that was stolen. The
+// other CAs carry the whole fleet and are replaced by a ceremony, not by a call.
+func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski string, reason int) error {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski}); err != nil {
+		return err
+	}
+	cas, err := s.c.Store.CAs(ctx)
+	if err != nil {
+		return err
+	}
+	for _, ca := range cas {
+		if ca.SKI != ski {
+			continue
+		}
+		if ca.Role != Order {
+			return fault.New(fault.Conflict, "ca.role", fmt.Sprintf("CA %s is a CA of role %s", ski, ca.Role), "only the CA of an order is revoked by a call; replace this one by a key ceremony")
+		}
+		cert, err := x509.ParseCertificate(ca.DER)
+		if err != nil {
+			return fmt.Errorf("stored CA %s: %w", ski, err)
+		}
+		return s.RevokeIssuer(ctx, caller, cert, reason)
+	}
+	return fault.New(fault.NotFound, "ca.unknown", fmt.Sprintf("no CA %q", ski), "")
+}
