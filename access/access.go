@@ -48,7 +48,8 @@ type Caller struct {
 	Kind     Kind
 	Roles    []Role
 	Products []string // scope: empty means every product
-	Via      string   // how it was authenticated: "token", "mtls", "passkey", "host"
+	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
+	Fresh    bool     // of a session: the person has proven within StepUp that it is them
 }
 
 // Has reports whether the caller holds role.

@@ -4,6 +4,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/cedar-policy/cedar-go"
@@ -19,6 +20,9 @@ var policyText []byte
 type Audit interface {
 	Record(ctx context.Context, d Decision) error
 }
+
+// stepUpPolicy is the policy that asks a signed-in person for a new proof.
+const stepUpPolicy = "step-up"
 
 // Guard decides and audits.
 type Guard struct {
@@ -51,10 +55,15 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 		Allowed: decision == cedar.Allow && len(diag.Errors) == 0,
 	}
 	for _, r := range diag.Reasons {
-		d.Policies = append(d.Policies, string(r.PolicyID))
+		d.Policies = append(d.Policies, g.name(r.PolicyID))
 	}
 	if err := g.audit.Record(ctx, d); err != nil {
 		return fmt.Errorf("audit %s: %w", action, err)
+	}
+	if !d.Allowed && slices.Contains(d.Policies, stepUpPolicy) {
+		return fault.New(fault.Denied, "access.step-up",
+			fmt.Sprintf("%s has to be proven just now to do %s on %s %q", caller.ID, action, res.Type, res.ID),
+			"confirm with your passkey, or sign in again")
 	}
 	if !d.Allowed {
 		return fault.New(fault.Denied, "access.denied",
@@ -62,6 +71,16 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 			"ask an administrator for a role that includes it in this product")
 	}
 	return nil
+}
+
+// name is what a policy is called in policies.cedar.
+func (g *Guard) name(id cedar.PolicyID) string {
+	if p := g.policies.Get(id); p != nil {
+		if n, ok := p.Annotations()["id"]; ok {
+			return string(n)
+		}
+	}
+	return string(id)
 }
 
 func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar.EntityUID) {
@@ -78,6 +97,8 @@ func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar
 	return cedar.EntityMap{
 		principal: {UID: principal, Attributes: cedar.NewRecord(cedar.RecordMap{
 			"kind":     cedar.String(c.Kind),
+			"via":      cedar.String(c.Via),
+			"fresh":    cedar.Boolean(c.Fresh),
 			"id":       cedar.String(c.ID),
 			"roles":    cedar.NewSet(roles...),
 			"products": cedar.NewSet(products...),

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,31 +29,37 @@ const (
 )
 
 // Credential is what is stored of a secret: never the secret, only its SHA-256. Secrets have 256 random bits, so a plain
-// hash is enough.
+// hash is enough. What its bearer may do is the member's: it changes with the member, for every secret at once.
 type Credential struct {
 	Hash     [32]byte
 	Use      Use
-	Caller   string // the ID its bearer acts under
-	Kind     Kind
-	Roles    []Role
-	Products []string
+	Caller   string // the member its bearer acts as
+	From     string // of a session: what it was begun with: "token", "once", "passkey"
 	Created  time.Time
 	Expires  time.Time
+	Verified time.Time // of a session: when the person last proved that it is them
 }
 
-// CredentialStore keeps credentials; each write is durable when it returns nil.
+// ID names a credential without telling what it is: it opens nothing.
+func (c Credential) ID() string { return hex.EncodeToString(c.Hash[:8]) }
+
+// CredentialStore keeps members' secrets; each write is durable when it returns nil.
 type CredentialStore interface {
-	// IssueCredential stores a secret for a name that Issue was asked for, with the fact that is made of whether the name was given
-	// one before, ever; ErrOtherKind when a caller of another kind holds one under it. Of two at once, one is the first.
-	IssueCredential(ctx context.Context, c Credential, fact func(again bool) (ledger.Fact, error)) error
-	// PutCredential stores a secret that came from another one: a session.
+	// IssueCredential stores the member and a secret of theirs, with the fact that is made of whether the name was given one before,
+	// ever; ErrOtherKind when the name is a member's of another kind. Of two at once, one is the first.
+	IssueCredential(ctx context.Context, m Member, c Credential, fact func(again bool) (ledger.Fact, error)) error
+	// PutCredential stores a session.
 	PutCredential(ctx context.Context, c Credential) error
-	// Credential finds one; ErrNoCredential when there is none.
-	Credential(ctx context.Context, hash [32]byte) (Credential, error)
+	// Credential finds one and its member; ErrNoCredential when there is none, or its member has been ended.
+	Credential(ctx context.Context, hash [32]byte) (Credential, Member, error)
 	// TakeCredential removes and returns one: of two takers at most one gets it.
-	TakeCredential(ctx context.Context, hash [32]byte) (Credential, error)
-	// RevokeCaller removes all credentials of a caller.
-	RevokeCaller(ctx context.Context, caller string, facts ...ledger.Fact) error
+	TakeCredential(ctx context.Context, hash [32]byte) (Credential, Member, error)
+	// VerifyCredential notes when a session's person proved again that it is them.
+	VerifyCredential(ctx context.Context, hash [32]byte, at time.Time) error
+	// CredentialsOf lists a member's that have not expired at now, newest first.
+	CredentialsOf(ctx context.Context, member string, now time.Time) ([]Credential, error)
+	// RevokeCredential removes the member's credential with that ID; ErrNoCredential.
+	RevokeCredential(ctx context.Context, member, id string, facts ...ledger.Fact) error
 }
 
 // ErrNoCredential says that a secret is unknown: never issued, used up or revoked.
@@ -69,16 +76,24 @@ const (
 	onceLife    = 24 * time.Hour
 )
 
-// Credentials issues and checks secrets.
+// StepUp is how long a proof that it is them lets a signed-in person do what needs one.
+const StepUp = 5 * time.Minute
+
+// Credentials issues and checks secrets, and keeps the members.
 type Credentials struct {
-	store CredentialStore
-	guard *Guard
-	now   func() time.Time
+	store   CredentialStore
+	members MemberStore
+	guard   *Guard
+	now     func() time.Time
 }
 
-// NewCredentials makes the service.
-func NewCredentials(store CredentialStore, guard *Guard) *Credentials {
-	return &Credentials{store: store, guard: guard, now: time.Now}
+// NewCredentials makes the service. store keeps secrets and members.
+func NewCredentials(store interface {
+	CredentialStore
+	MemberStore
+}, guard *Guard,
+) *Credentials {
+	return &Credentials{store: store, members: store, guard: guard, now: time.Now}
 }
 
 // Grant describes the holder of a new secret.
@@ -145,8 +160,10 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 	}
 	now := c.now().UTC()
 	secret, hash := newSecret()
-	err := c.store.IssueCredential(ctx, Credential{
-		Hash: hash, Use: g.Use, Caller: g.Caller, Kind: g.Kind, Roles: g.Roles, Products: g.Products, Created: now, Expires: now.Add(g.Life),
+	err := c.store.IssueCredential(ctx, Member{
+		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Products: g.Products, Created: now, Changed: now,
+	}, Credential{
+		Hash: hash, Use: g.Use, Caller: g.Caller, Created: now, Expires: now.Add(g.Life),
 	}, func(again bool) (ledger.Fact, error) {
 		data, err := json.Marshal(issued{g, again})
 		return ledger.New(ledger.Control, ledger.KindAccessChanged, now, caller.ID, g.Caller, nil, data), err
@@ -176,39 +193,53 @@ func (c *Credentials) Caller(ctx context.Context, secret string) (Caller, error)
 }
 
 func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) (Caller, error) {
-	cred, err := c.store.Credential(ctx, sha256.Sum256([]byte(secret)))
+	cred, m, err := c.store.Credential(ctx, sha256.Sum256([]byte(secret)))
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return Caller{}, err
 	}
-	if err != nil || cred.Use != use || !c.now().Before(cred.Expires) || cred.Kind != Person && cred.Kind != Machine {
+	if err != nil || cred.Use != use || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
 		return Caller{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or revoked",
 			"ask an administrator for a new one")
 	}
-	return Caller{ID: cred.Caller, Kind: cred.Kind, Roles: cred.Roles, Products: cred.Products, Via: string(use)}, nil
+	return Caller{
+		ID: m.ID, Kind: m.Kind, Roles: m.Roles, Products: m.Products, Via: string(use), Fresh: c.now().Sub(cred.Verified) < StepUp,
+	}, nil
 }
 
 // Begin exchanges a token or a one-time code for a session.
 func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Time, error) {
 	hash := sha256.Sum256([]byte(secret))
-	cred, err := c.store.Credential(ctx, hash)
+	cred, m, err := c.store.Credential(ctx, hash)
 	if err == nil && cred.Use == UseOnce {
-		cred, err = c.store.TakeCredential(ctx, hash)
+		cred, m, err = c.store.TakeCredential(ctx, hash)
 	}
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return "", time.Time{}, err
 	}
-	if err != nil || cred.Use == UseSession || !c.now().Before(cred.Expires) {
+	if err != nil || cred.Use == UseSession || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
 		return "", time.Time{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or used up", "")
 	}
-	end := c.now().Add(sessionLife).UTC()
+	end := c.now().Add(sessionLife)
 	if cred.Use == UseToken && cred.Expires.Before(end) {
 		end = cred.Expires // a session does not outlive the token it came from
 	}
-	cred.Use, cred.Created, cred.Expires = UseSession, c.now().UTC(), end
-	var session string
-	session, cred.Hash = newSecret()
-	if err := c.store.PutCredential(ctx, cred); err != nil {
-		return "", time.Time{}, err
+	return c.session(ctx, m.ID, string(cred.Use), end)
+}
+
+func (c *Credentials) session(ctx context.Context, member, from string, end time.Time) (string, time.Time, error) {
+	secret, hash := newSecret()
+	now := c.now().UTC()
+	end = end.UTC()
+	return secret, end, c.store.PutCredential(ctx, Credential{
+		Hash: hash, Use: UseSession, Caller: member, From: from, Created: now, Verified: now, Expires: end,
+	})
+}
+
+// End ends the session of a secret: signing out.
+func (c *Credentials) End(ctx context.Context, secret string) error {
+	_, _, err := c.store.TakeCredential(ctx, sha256.Sum256([]byte(secret)))
+	if errors.Is(err, ErrNoCredential) {
+		return nil
 	}
-	return session, cred.Expires, nil
+	return err
 }

@@ -99,7 +99,7 @@ func TestIssuingAgainIsWrittenDown(t *testing.T) {
 		_, err := c.Issue(t.Context(), by, grantTo(name))
 		return err
 	}
-	revoked := func() error { return db.RevokeCaller(t.Context(), "person:bob") }
+	revoked := func() error { _, err := c.EndMember(t.Context(), admin, "person:bob"); return err }
 	bob := access.Caller{ID: "person:bob", Kind: access.Person, Roles: []access.Role{access.Viewer}}
 	if err := errors.Join(issue(admin, "person:bob"), issue(admin, "person:ann"), issue(admin, "person:bob"), revoked(), issue(admin, "person:bob")); err != nil {
 		t.Fatal(err)
@@ -120,14 +120,18 @@ func TestIssuingAgainIsWrittenDown(t *testing.T) {
 			t.Fatal(err)
 		}
 		var said struct {
-			Caller string `json:"caller"`
-			Again  *bool  `json:"again"`
+			Caller string     `json:"caller"`
+			Again  *bool      `json:"again"`
+			Ended  *time.Time `json:"ended"`
 		}
 		f, err := wire.DecodeFact(data)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := json.Unmarshal(f.Data, &said); err != nil || said.Again == nil || said.Caller != subject {
+		if err := json.Unmarshal(f.Data, &said); err == nil && said.Ended != nil {
+			got = append(got, "end")
+			continue
+		} else if err != nil || said.Again == nil || said.Caller != subject {
 			t.Fatalf("%s: %v", f.Data, err)
 		}
 		if *said.Again {
@@ -138,30 +142,32 @@ func TestIssuingAgainIsWrittenDown(t *testing.T) {
 	if err := rows.Err(); err != nil {
 		t.Fatal(err)
 	}
-	if s := strings.Join(got, ", "); s != "person:bob, person:ann, person:bob again, person:bob again" {
+	if s := strings.Join(got, ", "); s != "person:bob, person:ann, person:bob again, end, person:bob again" {
 		t.Errorf("the ledger says: %s", s)
 	}
 }
 
-// A name that somebody of another kind holds, from whatever time, is not given away.
+// A name that is a member's of another kind, from whatever time, is not given away.
 func TestANameOfAnotherKindIsNotIssued(t *testing.T) {
 	db, c, admin := credentials(t)
-	old := access.Credential{Hash: [32]byte{1}, Use: access.UseToken, Caller: "person:bob", Kind: access.Machine, Expires: time.Now().Add(time.Hour)}
-	if err := db.PutCredential(t.Context(), old); err != nil {
-		t.Fatal(err)
-	}
+	put(t, db, "x", access.Member{ID: "person:bob", Kind: access.Machine})
 	if _, err := c.Issue(t.Context(), admin, grantTo("person:bob")); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("%v", err)
 	}
-	if n := facts(t, db); n != 0 {
+	if n := facts(t, db); n != 1 {
 		t.Errorf("%d facts", n)
 	}
-	f := ledger.New(ledger.Control, ledger.KindAccessChanged, time.Now(), "test", "x", nil, []byte("{}"))
-	if err := db.RevokeCaller(t.Context(), "person:bob", f); err != nil {
+}
+
+// put stores a member and a token of theirs as nobody would be allowed to.
+func put(t *testing.T, db *store.DB, secret string, m access.Member) {
+	t.Helper()
+	if err := db.IssueCredential(t.Context(), m, access.Credential{
+		Hash: sha256.Sum256([]byte(secret)), Use: access.UseToken, Caller: m.ID, Expires: time.Now().Add(time.Hour),
+	}, func(bool) (ledger.Fact, error) {
+		return ledger.New(ledger.Control, ledger.KindAccessChanged, time.Now(), "test", m.ID, nil, []byte("{}")), nil
+	}); err != nil {
 		t.Fatal(err)
-	}
-	if _, err := c.Issue(t.Context(), admin, grantTo("person:bob")); err != nil {
-		t.Errorf("once it is free: %v", err)
 	}
 }
 
@@ -170,13 +176,124 @@ func TestAStoredSecretOfTheSystemIsNone(t *testing.T) {
 	db, c, _ := credentials(t)
 	for kind, want := range map[access.Kind]bool{access.Person: true, access.Machine: true, access.System: false, access.Device: false, "": false} {
 		secret := "hmk_" + string(kind)
-		if err := db.PutCredential(t.Context(), access.Credential{
-			Hash: sha256.Sum256([]byte(secret)), Use: access.UseToken, Caller: "x:" + string(kind), Kind: kind, Expires: time.Now().Add(time.Hour),
-		}); err != nil {
-			t.Fatal(err)
-		}
+		put(t, db, secret, access.Member{ID: "x:" + string(kind), Kind: kind})
 		if who, err := c.Authenticate(t.Context(), secret); (err == nil) != want {
 			t.Errorf("kind %q: %+v, %v", kind, who, err)
 		}
+		if _, _, err := c.Begin(t.Context(), secret); (err == nil) != want {
+			t.Errorf("kind %q begins a session: %v", kind, err)
+		}
+	}
+}
+
+func must[T any](v T, err error) func(testing.TB) T {
+	return func(t testing.TB) T {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+}
+
+// What a member may do changes for every secret at once; nobody changes himself; who has ended may do nothing any more.
+func TestRolesAreTheMembersAndEndWithHim(t *testing.T) {
+	_, c, admin := credentials(t)
+	ctx := t.Context()
+	first := must(c.Issue(ctx, admin, grantTo("person:bob")))(t)
+	g := grantTo("person:bob")
+	g.Use = access.UseOnce
+	session, _, err := c.Begin(ctx, must(c.Issue(ctx, admin, g))(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.SetRoles(ctx, admin, "person:bob", []access.Role{access.Operator}, []string{"pump"}); err != nil {
+		t.Fatal(err)
+	}
+	bob := must(c.Authenticate(ctx, first))(t)
+	if who := must(c.Caller(ctx, session))(t); !who.Has(access.Operator) || who.Has(access.Viewer) || !bob.Has(access.Operator) || bob.Products[0] != "pump" {
+		t.Errorf("%+v, %+v", who, bob)
+	}
+	boss := access.Caller{ID: "person:bob", Kind: access.Person, Roles: []access.Role{access.Admin}}
+	if _, err := c.SetRoles(ctx, boss, "person:bob", []access.Role{access.Security}, nil); fault.KindOf(err) != fault.Denied {
+		t.Errorf("his own roles: %v", err)
+	}
+	if _, err := c.EndMember(ctx, boss, "person:bob"); fault.KindOf(err) != fault.Denied {
+		t.Errorf("his own end: %v", err)
+	}
+	if _, err := c.SetRoles(ctx, bob, "person:ann", []access.Role{access.Admin}, nil); fault.KindOf(err) != fault.Denied {
+		t.Errorf("an operator gives roles: %v", err)
+	}
+	if _, err := c.EndMember(ctx, admin, "person:bob"); err != nil {
+		t.Fatal(err)
+	}
+	for name, err := range map[string]error{
+		"token": func() error { _, err := c.Authenticate(ctx, first); return err }(), "session": func() error { _, err := c.Caller(ctx, session); return err }(),
+	} {
+		if fault.KindOf(err) != fault.Denied {
+			t.Errorf("the %s of who has ended: %v", name, err)
+		}
+	}
+}
+
+// One's own secrets can be listed and revoked, others' only by who manages access; what is listed opens nothing.
+func TestSecretsAreListedAndRevokedOneByOne(t *testing.T) {
+	_, c, admin := credentials(t)
+	ctx := t.Context()
+	token := must(c.Issue(ctx, admin, grantTo("person:bob")))(t)
+	other := must(c.Issue(ctx, admin, grantTo("person:bob")))(t)
+	bob := must(c.Authenticate(ctx, token))(t)
+	ann := access.Caller{ID: "person:ann", Kind: access.Person, Roles: []access.Role{access.Operator}}
+	held := must(c.Held(ctx, bob, "person:bob"))(t)
+	if len(held) != 2 {
+		t.Fatalf("%d secrets", len(held))
+	}
+	if _, err := c.Held(ctx, ann, "person:bob"); fault.KindOf(err) != fault.Denied {
+		t.Errorf("another's: %v", err)
+	}
+	sum := sha256.Sum256([]byte(other))
+	id := access.Credential{Hash: sum}.ID()
+	if err := c.Revoke(ctx, ann, "person:bob", id); fault.KindOf(err) != fault.Denied {
+		t.Errorf("another's: %v", err)
+	}
+	if err := c.Revoke(ctx, bob, "person:bob", id); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Authenticate(ctx, other); err == nil {
+		t.Error("it still works")
+	}
+	if _, err := c.Authenticate(ctx, token); err != nil {
+		t.Errorf("the other one: %v", err)
+	}
+	if err := c.Revoke(ctx, bob, "person:bob", id); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("again: %v", err)
+	}
+}
+
+// What cannot be undone needs more than an open browser; a token is its own proof.
+func TestStepUp(t *testing.T) {
+	db, _, _ := credentials(t)
+	guard := must(access.NewGuard(db))(t)
+	device := access.Resource{Type: "device", ID: "d", Product: "pump"}
+	who := access.Caller{ID: "person:sam", Kind: access.Person, Roles: []access.Role{access.Security}, Via: "session"}
+	err := guard.Check(t.Context(), who, access.DeviceRetire, device)
+	var f *fault.Fault
+	if !errors.As(err, &f) || f.Code != "access.step-up" {
+		t.Errorf("an open browser: %v", err)
+	}
+	if err := guard.Check(t.Context(), who, access.DeviceRead, device); err != nil {
+		t.Errorf("reading needs no new proof: %v", err)
+	}
+	who.Fresh = true
+	if err := guard.Check(t.Context(), who, access.DeviceRetire, device); err != nil {
+		t.Errorf("just proven: %v", err)
+	}
+	who.Fresh, who.Via = false, "token"
+	if err := guard.Check(t.Context(), who, access.DeviceRetire, device); err != nil {
+		t.Errorf("a token: %v", err)
+	}
+	who.Roles, who.Via, who.Fresh = []access.Role{access.Viewer}, "session", true
+	if err := guard.Check(t.Context(), who, access.DeviceRetire, device); fault.KindOf(err) != fault.Denied {
+		t.Errorf("a proof is no permission: %v", err)
 	}
 }

@@ -1,0 +1,168 @@
+package access
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// Member is a person or a machine that may act, and what it may do.
+type Member struct {
+	ID       string    `json:"id"` // "person:alice", "machine:ci"
+	Kind     Kind      `json:"kind"`
+	Roles    []Role    `json:"roles"`
+	Products []string  `json:"products,omitempty"` // scope: empty means every product
+	Created  time.Time `json:"created"`
+	Changed  time.Time `json:"changed"`
+	Ended    time.Time `json:"ended,omitzero"` // since when it may do nothing any more
+	Rev      int64     `json:"-"`              // rises with each change
+}
+
+// Passkey is a person's authenticator (W3C WebAuthn).
+type Passkey struct {
+	ID      []byte    `json:"id"`
+	Member  string    `json:"member"`
+	Label   string    `json:"label"` // as the person calls it
+	Created time.Time `json:"created"`
+	Used    time.Time `json:"used,omitzero"`
+	Data    []byte    `json:"-"` // the adapter's: public key, counter, flags
+}
+
+// MemberStore keeps members and their passkeys; each write is durable when it returns nil.
+type MemberStore interface {
+	// Member finds one; ErrNoMember.
+	Member(ctx context.Context, id string) (Member, error)
+	// Members lists by ID, after (exclusive), at most limit.
+	Members(ctx context.Context, after string, limit int) ([]Member, error)
+	// SaveMember replaces one if its stored Rev is m.Rev, and raises Rev; else ErrMemberChanged. With an end, its secrets and
+	// passkeys go.
+	SaveMember(ctx context.Context, m Member, facts ...ledger.Fact) error
+	// PutPasskey stores one; ErrPasskeyExists when its ID is known.
+	PutPasskey(ctx context.Context, p Passkey, facts ...ledger.Fact) error
+	// Passkeys lists a member's, oldest first.
+	Passkeys(ctx context.Context, member string) ([]Passkey, error)
+	// UsePasskey finds one and has use judge it; what use returns is stored, when it errs nothing is. ErrNoPasskey.
+	UsePasskey(ctx context.Context, id []byte, use func(p Passkey) (Passkey, error)) error
+	// DropPasskey removes a member's; ErrNoPasskey.
+	DropPasskey(ctx context.Context, member string, id []byte, facts ...ledger.Fact) error
+}
+
+// Errors of the stores.
+var (
+	ErrNoMember      = errors.New("no such member")
+	ErrMemberChanged = errors.New("the member changed meanwhile")
+	ErrNoPasskey     = errors.New("no such passkey")
+	ErrPasskeyExists = errors.New("the passkey is known already")
+)
+
+// MaxMembers bounds a page.
+const MaxMembers = 200
+
+// Members gives a page of the members.
+func (c *Credentials) Members(ctx context.Context, caller Caller, after string, limit int) ([]Member, error) {
+	if err := c.guard.Check(ctx, caller, AccessManage, Resource{Type: "instance"}); err != nil {
+		return nil, err
+	}
+	if limit <= 0 || limit > MaxMembers {
+		limit = MaxMembers
+	}
+	return c.members.Members(ctx, after, limit)
+}
+
+// SetRoles changes what a member may do; it holds for every secret of theirs at once. Nobody changes himself, so that there is
+// always somebody else who knows.
+func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, roles []Role, products []string) (Member, error) {
+	m, err := c.member(ctx, caller, id)
+	if err != nil {
+		return Member{}, err
+	}
+	if caller.ID == id {
+		return Member{}, fault.New(fault.Denied, "access.own-roles", "nobody changes their own roles", "have another administrator do it")
+	}
+	if len(roles) == 0 {
+		return Member{}, fault.New(fault.Invalid, "access.roles", "a member needs at least one role", "end the member instead")
+	}
+	for _, r := range roles {
+		if !slices.Contains(Roles(), r) {
+			return Member{}, fault.New(fault.Invalid, "access.roles", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", Roles()))
+		}
+	}
+	m.Roles, m.Products = roles, products
+	return c.save(ctx, caller, m)
+}
+
+// EndMember takes a member every secret and passkey, and leave to come back.
+func (c *Credentials) EndMember(ctx context.Context, caller Caller, id string) (Member, error) {
+	m, err := c.member(ctx, caller, id)
+	if err != nil || !m.Ended.IsZero() {
+		return m, err
+	}
+	if caller.ID == id {
+		return Member{}, fault.New(fault.Denied, "access.own-end", "nobody ends themselves: there would be nobody left to ask", "have another administrator do it")
+	}
+	m.Ended = c.now().UTC()
+	return c.save(ctx, caller, m)
+}
+
+func (c *Credentials) member(ctx context.Context, caller Caller, id string) (Member, error) {
+	if err := c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: id}); err != nil {
+		return Member{}, err
+	}
+	m, err := c.members.Member(ctx, id)
+	if errors.Is(err, ErrNoMember) {
+		return Member{}, fault.New(fault.NotFound, "access.no-member", fmt.Sprintf("there is no member %q", id), "")
+	}
+	return m, err
+}
+
+func (c *Credentials) save(ctx context.Context, caller Caller, m Member) (Member, error) {
+	m.Changed = c.now().UTC()
+	data, err := json.Marshal(m)
+	if err != nil {
+		return Member{}, err
+	}
+	err = c.members.SaveMember(ctx, m, ledger.New(ledger.Control, ledger.KindAccessChanged, m.Changed, caller.ID, m.ID, nil, data))
+	if errors.Is(err, ErrMemberChanged) {
+		return Member{}, fault.New(fault.Conflict, "access.changed", fmt.Sprintf("member %s changed meanwhile", m.ID), "look again and repeat")
+	}
+	m.Rev++
+	return m, err
+}
+
+// own answers nil when the caller asks about himself, or manages access.
+func (c *Credentials) own(ctx context.Context, caller Caller, member string) error {
+	if caller.ID == member && (caller.Kind == Person || caller.Kind == Machine) {
+		return nil
+	}
+	return c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: member})
+}
+
+// Held lists a member's secrets: one's own, or anybody's for who manages access.
+func (c *Credentials) Held(ctx context.Context, caller Caller, member string) ([]Credential, error) {
+	if err := c.own(ctx, caller, member); err != nil {
+		return nil, err
+	}
+	return c.store.CredentialsOf(ctx, member, c.now())
+}
+
+// Revoke ends one secret of a member: one's own, or anybody's for who manages access.
+func (c *Credentials) Revoke(ctx context.Context, caller Caller, member, id string) error {
+	if err := c.own(ctx, caller, member); err != nil {
+		return err
+	}
+	data, err := json.Marshal(map[string]string{"member": member, "revoked": id})
+	if err != nil {
+		return err
+	}
+	err = c.store.RevokeCredential(ctx, member, id, ledger.New(ledger.Control, ledger.KindAccessChanged, c.now(), caller.ID, member, nil, data))
+	if errors.Is(err, ErrNoCredential) {
+		return fault.New(fault.NotFound, "access.no-credential", fmt.Sprintf("%s has no token or session %q", member, id), "list them")
+	}
+	return err
+}
