@@ -94,6 +94,7 @@ var rules = []rule{
 	{folder: "internal/httpapi", ours: append([]string{"internal/once", "internal/failpoint"}, stages...), never: noDB},
 	{folder: "internal/console", ours: stages, never: noDB},
 	{folder: "internal/deviceapi", ours: stages, never: noDB},
+	{folder: "internal/passkey", ours: stages, never: noDB},
 	{folder: "internal/mqttgw", ours: stages, never: noDB},
 	{folder: "internal/ddi", ours: stages, never: noDB},
 	{folder: "internal/store", ours: append([]string{"internal/failpoint", "internal/once"}, stages...), never: noNet},

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	stdlog "log"
+	"net"
 	"net/http"
 	"path/filepath"
 	"strings"
@@ -13,13 +14,14 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/est"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/internal/passkey"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 type logAdapter = stdlog.Logger
 
 // apiHandler serves console, API and the logs' public files.
-func (i *Instance) apiHandler() http.Handler {
+func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux := http.NewServeMux()
 	api := receipts(httpapi.Handler(httpapi.Services{
 		Guard: i.guard, Credentials: i.credentials, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
@@ -34,7 +36,41 @@ func (i *Instance) apiHandler() http.Handler {
 	mux.Handle("/", console.Handler(console.Config{
 		Fleet: i.fleet, Sessions: i.credentials, Log: i.log, Secure: !i.loopback(),
 	}))
-	return mux
+	keys, err := i.passkeys(address)
+	if err != nil {
+		return nil, err
+	}
+	if keys != nil {
+		mux.Handle("/auth/", receipts(keys))
+	}
+	return mux, nil
+}
+
+// passkeys lets people sign in with passkeys, at the first DNS name that they reach the console by; nil when there is none, because
+// browsers make no passkeys for bare addresses.
+func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
+	_, port, err := net.SplitHostPort(address.String())
+	if err != nil {
+		return nil, err
+	}
+	c := passkey.Config{Credentials: i.credentials, Secure: !i.loopback(), Log: i.log}
+	for _, name := range i.cfg.Names {
+		if net.ParseIP(name) != nil {
+			continue
+		}
+		if c.Domain == "" {
+			c.Domain = name
+		}
+		origin := i.scheme() + "://" + name
+		c.Origins = append(c.Origins, origin+":"+port)
+		if port == "443" || port == "80" {
+			c.Origins = append(c.Origins, origin)
+		}
+	}
+	if c.Domain == "" {
+		return nil, nil
+	}
+	return passkey.New(c)
 }
 
 // logFiles serves the exported logs: tiles never change and may be cached for ever, partial ones and the checkpoint not.

@@ -226,12 +226,16 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	if err != nil {
 		return errors.Join(err, api.Close())
 	}
+	handler, err := i.apiHandler(api.Addr())
+	if err != nil {
+		return errors.Join(err, api.Close(), dev.Close())
+	}
 	g, ctx := errgroup.WithContext(ctx)
 	i.logs.run(ctx, g)
 	i.runLoops(ctx, g)
 	serve(ctx, g, api, &http.Server{
 		//nolint:contextcheck // handlers have the context of their request
-		Handler: i.apiHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
+		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
 	})
 	serve(ctx, g, tls.NewListener(dev, i.deviceTLS(certificate)), &http.Server{
 		Handler: i.deviceHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
