@@ -59,6 +59,12 @@ func (r *Reader) Latest(ctx context.Context, log Log) (Published, error) {
 	return r.store.Published(ctx, log)
 }
 
+// Size says how many entries of a log have their place.
+func (r *Reader) Size(ctx context.Context, log Log) (uint64, error) {
+	s, err := r.store.State(ctx, log)
+	return s.Size, err
+}
+
 // Entries gives the entries [from, to) of a log, as far as they are sequenced.
 func (r *Reader) Entries(ctx context.Context, log Log, from, to uint64) ([][]byte, error) {
 	return r.store.Entries(ctx, log, from, to)

@@ -3,6 +3,7 @@ package ledger
 import (
 	"context"
 	"encoding/hex"
+	"strings"
 	"sync"
 )
 
@@ -47,4 +48,14 @@ func (r *Receipts) All() []Receipt {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return append([]Receipt(nil), r.list...)
+}
+
+// Names writes the first ones, at most most, separated by commas, and counts all.
+func (r *Receipts) Names(most int) (names string, count int) {
+	all := r.All()
+	list := make([]string, 0, min(len(all), most))
+	for _, one := range all[:min(len(all), most)] {
+		list = append(list, one.String())
+	}
+	return strings.Join(list, ","), len(all)
 }

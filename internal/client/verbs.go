@@ -30,17 +30,17 @@ func query(pairs ...string) string {
 
 // Products lists products.
 func (c *Client) Products(ctx context.Context) ([]product.Product, error) {
-	return get[[]product.Product](ctx, c, "/products")
+	return list[product.Product](ctx, c, "/products")
 }
 
 // Orders lists orders, newest first; an empty product means all.
 func (c *Client) Orders(ctx context.Context, productID string) ([]factory.Order, error) {
-	return get[[]factory.Order](ctx, c, "/orders"+query("product", productID))
+	return list[factory.Order](ctx, c, "/orders"+query("product", productID))
 }
 
 // Releases lists a product's releases.
 func (c *Client) Releases(ctx context.Context, productID string) ([]httpapi.ReleaseView, error) {
-	return get[[]httpapi.ReleaseView](ctx, c, "/releases"+query("product", productID))
+	return list[httpapi.ReleaseView](ctx, c, "/releases"+query("product", productID))
 }
 
 // Withdraw closes a release to further devices.
@@ -55,7 +55,7 @@ func (c *Client) DryRun(ctx context.Context, s rollout.Spec) (rollout.Resolved, 
 
 // Rollouts lists rollouts, newest first; an empty product means all.
 func (c *Client) Rollouts(ctx context.Context, productID string) ([]rollout.Rollout, error) {
-	return get[[]rollout.Rollout](ctx, c, "/rollouts"+query("product", productID))
+	return list[rollout.Rollout](ctx, c, "/rollouts"+query("product", productID))
 }
 
 // ControlRollout does one of pause, resume, halt and abort.
@@ -75,7 +75,7 @@ func (c *Client) Findings(ctx context.Context, q monitor.Query) ([]monitor.Findi
 	if q.OpenOnly {
 		open = "true"
 	}
-	return get[[]monitor.Finding](ctx, c, "/findings"+query("product", q.Product, "subject", q.Subject, "open", open))
+	return list[monitor.Finding](ctx, c, "/findings"+query("product", q.Product, "subject", q.Subject, "open", open))
 }
 
 // CloseFinding closes one, with the reason.
@@ -86,7 +86,7 @@ func (c *Client) CloseFinding(ctx context.Context, id, reason string) error {
 
 // Remedies lists the cases of devices in trouble.
 func (c *Client) Remedies(ctx context.Context) ([]remedy.Case, error) {
-	return get[[]remedy.Case](ctx, c, "/remedies")
+	return list[remedy.Case](ctx, c, "/remedies")
 }
 
 // Retirement shows a device's retirement.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 	"time"
 
@@ -46,6 +47,36 @@ type WarrantReply struct {
 	Warrant wire.Warrant `json:"warrant"`
 }
 
+// Outcome is one device's part in one command.
+type Outcome struct {
+	Command  string          `json:"command"`
+	Device   string          `json:"device"`
+	Act      wire.Act        `json:"act"`
+	Release  string          `json:"release,omitempty" doc:"digest, for acts that bring code"`
+	Standing device.Standing `json:"standing" doc:"pending, delivered, done, refused, failed, cancelled or expired"`
+	Attempts int             `json:"attempts" doc:"deliveries"`
+	Code     string          `json:"code,omitempty" doc:"of the device's result"`
+	Text     string          `json:"text,omitempty"`
+	At       time.Time       `json:"at" doc:"of the last change"`
+}
+
+func outcomes(cs []device.CommandDevice) []Outcome {
+	out := make([]Outcome, 0, len(cs))
+	for _, c := range cs {
+		out = append(out, Outcome{
+			Command: c.Command, Device: c.Device, Act: c.Act, Release: hex.EncodeToString(c.Release), Standing: c.Standing,
+			Attempts: c.Attempts, Code: c.Code, Text: c.Text, At: c.At,
+		})
+	}
+	return out
+}
+
+// BundleView is a trust bundle and the envelope it came in.
+type BundleView struct {
+	Bundle   wire.Bundle `json:"bundle"`
+	Envelope []byte      `json:"envelope" doc:"COSE, base64"`
+}
+
 func (a *api) registerDevices(h huma.API) {
 	huma.Register(h, op("create-command", http.MethodPost, "/commands", "Command devices: routine and guarded acts"),
 		func(ctx context.Context, in *body[CommandRequest]) (*body[CommandReply], error) {
@@ -68,6 +99,52 @@ func (a *api) registerDevices(h huma.API) {
 		},
 		) (*body[CommandReply], error) {
 			return reply(a, ctx, CommandReply{ID: in.ID}, a.Device.CancelCommand(ctx, callerOf(ctx), in.ID, in.Body.Reason))
+		})
+	huma.Register(h, op("list-command-devices", http.MethodGet, "/commands/{id}/devices", "List the devices of a command and what became of it on each"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Paging
+		},
+		) (*body[Page[Outcome]], error) {
+			return paged(a, ctx, in.Paging, func(o Outcome) string { return o.Device }, func(after string, limit int) ([]Outcome, error) {
+				cs, err := a.Device.CommandDevices(ctx, callerOf(ctx), in.ID, after, limit)
+				return outcomes(cs), err
+			})
+		})
+	huma.Register(h, op("list-device-commands", http.MethodGet, "/devices/{id}/commands", "List a device's commands, newest first"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Paging
+		},
+		) (*body[Page[Outcome]], error) {
+			return paged(a, ctx, in.Paging, func(o Outcome) string { return o.Command }, func(after string, limit int) ([]Outcome, error) {
+				cs, err := a.Device.DeviceCommandPage(ctx, callerOf(ctx), in.ID, after, limit)
+				return outcomes(cs), err
+			})
+		})
+	huma.Register(h, op("list-warrants", http.MethodGet, "/warrants", "List the warrants that were submitted, by ID"),
+		func(ctx context.Context, in *struct {
+			ofProduct
+			Paging
+		},
+		) (*body[Page[WarrantReply]], error) {
+			return paged(a, ctx, in.Paging, func(w WarrantReply) string { return w.Warrant.ID }, func(after string, limit int) ([]WarrantReply, error) {
+				ws, err := a.Device.Warrants(ctx, callerOf(ctx), in.Product, after, limit)
+				out := make([]WarrantReply, 0, len(ws))
+				for _, w := range ws {
+					out = append(out, WarrantReply{UID: w.UID[:], Warrant: w.Wire})
+				}
+				return out, err
+			})
+		})
+	huma.Register(h, op("get-bundle", http.MethodGet, "/products/{id}/bundle", "Show a product's trust bundle"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Version uint64 `query:"version" maximum:"9007199254740991" doc:"0: the current one"`
+		},
+		) (*body[BundleView], error) {
+			b, err := a.Device.BundleOf(ctx, callerOf(ctx), in.ID, in.Version)
+			return reply(a, ctx, BundleView{Bundle: b.Wire, Envelope: b.Envelope}, err)
 		})
 	huma.Register(h, op("submit-warrant", http.MethodPost, "/warrants", "Log an offline warrant for a fatal act"),
 		func(ctx context.Context, in *body[WarrantRequest]) (*body[WarrantReply], error) {

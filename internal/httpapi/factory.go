@@ -9,6 +9,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -45,9 +46,16 @@ func (a *api) registerFactory(h huma.API) {
 			return reply(a, ctx, p, err)
 		})
 	huma.Register(h, op("list-products", http.MethodGet, "/products", "List products"),
-		func(ctx context.Context, _ *struct{}) (*body[[]product.Product], error) {
-			ps, err := a.Product.List(ctx, callerOf(ctx))
-			return reply(a, ctx, append([]product.Product{}, ps...), err)
+		func(ctx context.Context, in *struct{ Paging }) (*body[Page[product.Product]], error) {
+			id := func(p product.Product) string { return p.ID }
+			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]product.Product, error) {
+				ps, err := a.Product.List(ctx, callerOf(ctx))
+				return cut(ps, id, after, limit), err
+			})
+		})
+	huma.Register(h, op("get-product", http.MethodGet, "/products/{id}", "Show a product"),
+		func(ctx context.Context, in *ByID) (*tagged[product.Product], error) {
+			return show(a, ctx, once.Product, in.ID, func() (product.Product, error) { return a.Product.Get(ctx, callerOf(ctx), in.ID) })
 		})
 	huma.Register(h, op("get-oem", http.MethodGet, "/oem", "What a station must pin of this maker"),
 		func(ctx context.Context, _ *struct{}) (*body[factory.OEMFile], error) {
@@ -61,11 +69,17 @@ func (a *api) registerFactory(h huma.API) {
 		})
 	huma.Register(h, op("list-orders", http.MethodGet, "/orders", "List orders, newest first"),
 		func(ctx context.Context, in *struct {
-			Product string `query:"product"`
+			ofProduct
+			Paging
 		},
-		) (*body[[]factory.Order], error) {
-			os, err := a.Factory.List(ctx, callerOf(ctx), in.Product)
-			return reply(a, ctx, append([]factory.Order{}, os...), err)
+		) (*body[Page[factory.Order]], error) {
+			return paged(a, ctx, in.Paging, func(o factory.Order) string { return o.ID }, func(after string, limit int) ([]factory.Order, error) {
+				return a.Factory.Page(ctx, callerOf(ctx), in.Product, after, limit)
+			})
+		})
+	huma.Register(h, op("get-order", http.MethodGet, "/orders/{id}", "Show an order"),
+		func(ctx context.Context, in *ByID) (*tagged[factory.Order], error) {
+			return show(a, ctx, once.Order, in.ID, func() (factory.Order, error) { return a.Factory.Get(ctx, callerOf(ctx), in.ID) })
 		})
 	records := op("import-records", http.MethodPost, "/orders/{id}/records", "Import production records; the same file again changes nothing")
 	huma.Register(h, records, func(ctx context.Context, in *struct {
@@ -83,9 +97,14 @@ func (a *api) registerFactory(h huma.API) {
 			return reply(a, ctx, r, err)
 		})
 	huma.Register(h, op("close-order", http.MethodPost, "/orders/{id}/close", "Close an order whose records are all here"),
-		func(ctx context.Context, in *ByID) (*body[factory.Reconciliation], error) {
-			r, err := a.Factory.CloseOrder(ctx, callerOf(ctx), in.ID)
-			return reply(a, ctx, r, err)
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+		},
+		) (*tagged[factory.Reconciliation], error) {
+			return change(a, ctx, in.Matching, once.Order, in.ID, func(ctx context.Context) (factory.Reconciliation, error) {
+				return a.Factory.CloseOrder(ctx, callerOf(ctx), in.ID)
+			})
 		})
 }
 

@@ -49,9 +49,14 @@ func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	cfg.Security = []map[string][]string{{"token": {}}}
 	h := humago.New(mux, cfg)
 	a := &api{Services: s, auth: auth, log: log}
-	h.UseMiddleware(a.authenticate(h))
 	a.register(h)
-	return http.NewCrossOriginProtection().Handler(mux)
+	document(h)
+	f := &front{api: a, mux: mux, running: map[[2]string][32]byte{}}
+	same := http.NewCrossOriginProtection()
+	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.write(w, r, &huma.ErrorModel{Status: http.StatusForbidden, Title: "denied", Detail: "a browser does not change things here from another site's page"})
+	}))
+	return same.Handler(f)
 }
 
 // schemaName tells types of one name apart by their stage: release.Component, wire.Component.
@@ -77,35 +82,6 @@ func callerOf(ctx context.Context) access.Caller {
 
 const sessionCookie = "hallmark-session"
 
-func (a *api) authenticate(h huma.API) func(huma.Context, func(huma.Context)) {
-	return func(ctx huma.Context, next func(huma.Context)) {
-		caller, err := a.callerOfRequest(ctx)
-		if err != nil {
-			status := http.StatusUnauthorized
-			if fault.KindOf(err) != fault.Denied {
-				a.log.ErrorContext(ctx.Context(), "authenticate", "error", err)
-				status = http.StatusServiceUnavailable
-			}
-			ctx.SetHeader("WWW-Authenticate", `Bearer realm="hallmark"`)
-			if err := huma.WriteErr(h, ctx, status, "a valid access token is needed: Authorization: Bearer hmk_…"); err != nil {
-				a.log.DebugContext(ctx.Context(), "client went away", "error", err)
-			}
-			return
-		}
-		next(huma.WithValue(ctx, callerKey{}, caller))
-	}
-}
-
-func (a *api) callerOfRequest(ctx huma.Context) (access.Caller, error) {
-	if token, ok := strings.CutPrefix(ctx.Header("Authorization"), "Bearer "); ok {
-		return a.auth.Authenticate(ctx.Context(), token)
-	}
-	if c, err := huma.ReadCookie(ctx, sessionCookie); err == nil {
-		return a.auth.Caller(ctx.Context(), c.Value)
-	}
-	return access.Caller{}, fault.New(fault.Denied, "access.no-token", "no access token", "")
-}
-
 // statusOf maps the classes of fault to statuses, here and nowhere else.
 func statusOf(k fault.Kind) int {
 	switch k {
@@ -129,6 +105,9 @@ func (a *api) problem(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	if p := requestProblem(err); p != nil {
+		return p
+	}
 	var f *fault.Fault
 	if errors.As(err, &f) && f.Kind != fault.Internal {
 		return &huma.ErrorModel{
@@ -139,9 +118,22 @@ func (a *api) problem(ctx context.Context, err error) error {
 	return huma.Error500InternalServerError("something went wrong on the server; its log says what")
 }
 
-// op describes an operation; reply adapts a verb's result.
+// changedMeanwhile answers an If-Match that does not hold.
+var changedMeanwhile = &huma.ErrorModel{
+	Status: http.StatusPreconditionFailed, Type: "urn:hallmark:fault:if-match.changed", Title: "changed meanwhile",
+	Detail: "the resource is not as you last saw it: read it again and decide anew",
+}
+
+// op describes an operation. Its tag is the first part of its path.
 func op(id, method, path, summary string) huma.Operation {
-	return huma.Operation{OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary}
+	o := huma.Operation{
+		OperationID: id, Method: method, Path: "/api/v1" + path, Summary: summary, Description: descriptions[id],
+		Tags: []string{tagFor(path)}, Errors: errorsOf(method), RejectUnknownQueryParameters: true,
+	}
+	if method != http.MethodGet {
+		o.MaxBodyBytes = maxBody
+	}
+	return o
 }
 
 type body[T any] struct{ Body T }

@@ -11,6 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -57,6 +58,12 @@ type TokenSpec struct {
 	Seconds  int64         `json:"seconds" minimum:"1" maximum:"31536000"`
 }
 
+// RevokeGrantRequest names the product of a grant, and why it ends.
+type RevokeGrantRequest struct {
+	Product string `json:"product" minLength:"1" maxLength:"64"`
+	Reason  string `json:"reason" minLength:"1" maxLength:"512"`
+}
+
 func (a *api) registerRead(h huma.API) {
 	huma.Register(h, op("fleet-summary", http.MethodGet, "/fleet", "Count the fleet by state, version and verdict"),
 		func(ctx context.Context, _ *struct{}) (*body[fleet.Summary], error) {
@@ -65,10 +72,9 @@ func (a *api) registerRead(h huma.API) {
 		})
 	huma.Register(h, op("list-devices", http.MethodGet, "/devices", "List devices in order of their ID"),
 		func(ctx context.Context, in *struct {
-			Product string `query:"product"`
-			State   string `query:"state"`
-			After   string `query:"after"`
-			Limit   int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
+			ofProduct
+			State string `query:"state" maxLength:"32" example:"active"`
+			Paging
 		},
 		) (*body[DevicePage], error) {
 			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{Product: in.Product, State: in.State, After: in.After, Limit: in.Limit})
@@ -78,12 +84,11 @@ func (a *api) registerRead(h huma.API) {
 			return reply(a, ctx, DevicePage{Devices: page, Next: next}, err)
 		})
 	huma.Register(h, op("get-device", http.MethodGet, "/devices/{id}", "Show one device and its history, factory to now"),
-		func(ctx context.Context, in *struct {
-			ID string `path:"id" maxLength:"64"`
-		},
-		) (*body[DeviceDetail], error) {
-			d, lines, err := a.Fleet.Device(ctx, callerOf(ctx), in.ID)
-			return reply(a, ctx, DeviceDetail{Device: d, Timeline: lines}, err)
+		func(ctx context.Context, in *ByID) (*tagged[DeviceDetail], error) {
+			return show(a, ctx, once.Device, in.ID, func() (DeviceDetail, error) {
+				d, lines, err := a.Fleet.Device(ctx, callerOf(ctx), in.ID)
+				return DeviceDetail{Device: d, Timeline: lines}, err
+			})
 		})
 	huma.Register(h, op("get-entry", http.MethodGet, "/log/{log}/entries/{index}", "One entry of a log with its inclusion proof"),
 		func(ctx context.Context, in *struct {
@@ -134,6 +139,29 @@ func (a *api) registerAccess(h huma.API) {
 				Use: in.Body.Use, Life: time.Duration(in.Body.Seconds) * time.Second,
 			})
 			return reply(a, ctx, TokenReply{Secret: s}, err)
+		})
+}
+
+// registerStreams has the operations on sealed data.
+func (a *api) registerStreams(h huma.API) {
+	huma.Register(h, op("list-grants", http.MethodGet, "/streams/grants", "List who may read which streams, by ID"),
+		func(ctx context.Context, in *struct {
+			ofProduct
+			Reader string `query:"reader" maxLength:"128" example:"person:alice"`
+			Paging
+		},
+		) (*body[Page[telemetry.Grant]], error) {
+			return paged(a, ctx, in.Paging, func(g telemetry.Grant) string { return g.ID }, func(after string, limit int) ([]telemetry.Grant, error) {
+				return a.Telemetry.Grants(ctx, callerOf(ctx), telemetry.GrantQuery{Reader: in.Reader, Product: in.Product, After: after, Limit: limit})
+			})
+		})
+	huma.Register(h, op("revoke-grant", http.MethodPost, "/streams/grants/{id}/revoke", "Take a reader's right to a stream back"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Body RevokeGrantRequest
+		},
+		) (*body[Reason], error) {
+			return reply(a, ctx, Reason{in.Body.Reason}, a.Telemetry.Revoke(ctx, callerOf(ctx), in.Body.Product, in.ID, in.Body.Reason))
 		})
 	huma.Register(h, op("create-grant", http.MethodPost, "/streams/grants", "Let a reader read a stream for a purpose"),
 		func(ctx context.Context, in *body[telemetry.Grant]) (*body[telemetry.Grant], error) {

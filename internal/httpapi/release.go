@@ -7,6 +7,8 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
@@ -80,43 +82,54 @@ func (a *api) registerReleases(h huma.API) {
 		})
 	huma.Register(h, op("list-releases", http.MethodGet, "/releases", "List a product's releases"),
 		func(ctx context.Context, in *struct {
-			Product string `query:"product" required:"true"`
+			Product string `query:"product" required:"true" minLength:"1" maxLength:"64" example:"pump"`
+			Paging
 		},
-		) (*body[[]ReleaseView], error) {
-			rs, err := a.Release.List(ctx, callerOf(ctx), in.Product)
-			out := make([]ReleaseView, 0, len(rs))
-			for _, r := range rs {
-				out = append(out, viewRelease(r))
-			}
-			return reply(a, ctx, out, err)
+		) (*body[Page[ReleaseView]], error) {
+			return paged(a, ctx, in.Paging, func(v ReleaseView) string { return v.Digest }, func(after string, limit int) ([]ReleaseView, error) {
+				return a.releases(ctx, in.Product, after, limit)
+			})
 		})
-	a.onRelease(h, "get-release", http.MethodGet, "", "Show a release", a.Release.Get)
-	a.onRelease(h, "publish-release", http.MethodPost, "/publish", "Publish a release that enough people approved", a.Release.Publish)
+	huma.Register(h, op("get-release", http.MethodGet, "/releases/{digest}", "Show a release"),
+		func(ctx context.Context, in *ByDigest) (*tagged[ReleaseView], error) {
+			return show(a, ctx, once.Release, in.Digest, func() (ReleaseView, error) {
+				d, err := in.digest()
+				if err != nil {
+					return ReleaseView{}, err
+				}
+				r, err := a.Release.Get(ctx, callerOf(ctx), d)
+				return viewRelease(r), err
+			})
+		})
+	huma.Register(h, op("publish-release", http.MethodPost, "/releases/{digest}/publish", "Publish a release that enough people approved"),
+		func(ctx context.Context, in *struct {
+			ByDigest
+			Matching
+		},
+		) (*tagged[ReleaseView], error) {
+			return a.onRelease(ctx, in.ByDigest, in.Matching, a.Release.Publish)
+		})
 	huma.Register(h, op("approve-release", http.MethodPost, "/releases/{digest}/approvals", "Add an offline approver's signature"),
 		func(ctx context.Context, in *struct {
 			ByDigest
+			Matching
 			Body Envelope
 		},
-		) (*body[ReleaseView], error) {
-			d, err := in.digest()
-			if err != nil {
-				return nil, a.problem(ctx, err)
-			}
-			r, err := a.Release.Approve(ctx, callerOf(ctx), d, in.Body.Envelope)
-			return reply(a, ctx, viewRelease(r), err)
+		) (*tagged[ReleaseView], error) {
+			return a.onRelease(ctx, in.ByDigest, in.Matching, func(ctx context.Context, c access.Caller, d [32]byte) (release.Release, error) {
+				return a.Release.Approve(ctx, c, d, in.Body.Envelope)
+			})
 		})
 	huma.Register(h, op("withdraw-release", http.MethodPost, "/releases/{digest}/withdraw", "Close a release to further devices"),
 		func(ctx context.Context, in *struct {
 			ByDigest
+			Matching
 			Body Reason
 		},
-		) (*body[ReleaseView], error) {
-			d, err := in.digest()
-			if err != nil {
-				return nil, a.problem(ctx, err)
-			}
-			r, err := a.Release.Withdraw(ctx, callerOf(ctx), d, in.Body.Reason)
-			return reply(a, ctx, viewRelease(r), err)
+		) (*tagged[ReleaseView], error) {
+			return a.onRelease(ctx, in.ByDigest, in.Matching, func(ctx context.Context, c access.Caller, d [32]byte) (release.Release, error) {
+				return a.Release.Withdraw(ctx, c, d, in.Body.Reason)
+			})
 		})
 }
 
@@ -133,21 +146,32 @@ func (a *api) registerRollouts(h huma.API) {
 		})
 	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
 		func(ctx context.Context, in *struct {
-			Product string `query:"product"`
+			ofProduct
+			Open bool `query:"open" doc:"only those that have not ended"`
+			Paging
 		},
-		) (*body[[]rollout.Rollout], error) {
-			rs, err := a.Rollout.List(ctx, callerOf(ctx), in.Product)
-			return reply(a, ctx, append([]rollout.Rollout{}, rs...), err)
+		) (*body[Page[rollout.Rollout]], error) {
+			return paged(a, ctx, in.Paging, func(r rollout.Rollout) string { return r.Spec.ID }, func(after string, limit int) ([]rollout.Rollout, error) {
+				return a.Rollout.Page(ctx, callerOf(ctx), in.Product, in.Open, after, limit)
+			})
 		})
 	huma.Register(h, op("get-rollout", http.MethodGet, "/rollouts/{id}", "Show a rollout, and each device of its current wave with the reason"),
-		func(ctx context.Context, in *ByID) (*body[RolloutStatus], error) {
-			r, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
-			return reply(a, ctx, RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...)}, err)
+		func(ctx context.Context, in *ByID) (*tagged[RolloutStatus], error) {
+			return show(a, ctx, once.Rollout, in.ID, func() (RolloutStatus, error) {
+				r, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
+				return RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...)}, err
+			})
 		})
 	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
-		func(ctx context.Context, in *ByID) (*body[rollout.Resolved], error) {
-			_, res, err := a.Rollout.Start(ctx, callerOf(ctx), in.ID)
-			return reply(a, ctx, res, err)
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+		},
+		) (*tagged[rollout.Resolved], error) {
+			return change(a, ctx, in.Matching, once.Rollout, in.ID, func(ctx context.Context) (rollout.Resolved, error) {
+				_, res, err := a.Rollout.Start(ctx, callerOf(ctx), in.ID)
+				return res, err
+			})
 		})
 	a.onRollout(h, "pause", "Start no further wave", a.Rollout.Pause)
 	a.onRollout(h, "resume", "Go on", a.Rollout.Resume)

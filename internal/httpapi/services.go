@@ -11,8 +11,10 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -36,6 +38,10 @@ type Services struct {
 	Retire      *retire.Service
 	Monitor     *monitor.Service
 	Remedy      *remedy.Service
+	PKI         *pki.Service
+
+	Once   once.Store // nil: no request is remembered, and nothing has a tag
+	Events *Events    // nil: nobody is told of events
 
 	// Firmware gathers what an order puts on devices: the product's current bundle, the release, and its components' bytes.
 	Firmware func(ctx context.Context, caller access.Caller, product string, release [32]byte) (Firmware, error)
@@ -55,6 +61,10 @@ func (a *api) register(h huma.API) {
 	a.registerRollouts(h)
 	a.registerDevices(h)
 	a.registerCare(h)
+	a.registerLife(h)
+	a.registerCertificates(h)
+	a.registerStreams(h)
+	a.registerEvents(h)
 }
 
 // ledgerFault names what a reader of the ledger can do about an error.

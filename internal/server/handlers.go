@@ -23,19 +23,23 @@ type logAdapter = stdlog.Logger
 // apiHandler serves console, API and the logs' public files.
 func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux := http.NewServeMux()
+	i.events = httpapi.NewEvents(httpapi.EventsConfig{Ledger: i.logs.reader, Products: i.db.SubjectProducts, Log: i.log})
+	i.db.OnAppend(i.events.Wake)
 	api := receipts(httpapi.Handler(httpapi.Services{
 		Guard: i.guard, Credentials: i.credentials, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	mux.Handle("/api/v1/", api)
 	mux.Handle("/openapi.json", api)
 	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
 	mux.Handle("GET /healthz", &i.pulse)
-	mux.Handle("/", console.Handler(console.Config{
-		Fleet: i.fleet, Sessions: i.credentials, Log: i.log, Secure: !i.loopback(),
-	}))
+	pages, err := i.consoleConfig()
+	if err != nil {
+		return nil, err
+	}
+	mux.Handle("/", console.Handler(pages))
 	keys, err := i.passkeys(address)
 	if err != nil {
 		return nil, err

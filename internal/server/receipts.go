@@ -3,17 +3,9 @@ package server
 import (
 	"net/http"
 	"strconv"
-	"strings"
 
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/ledger"
-)
-
-// The headers of an answer that tell which facts became durable before it was given. A bulk operation names the first ones and
-// counts all.
-const (
-	headerFacts     = "Hallmark-Facts"      // log/uid, comma-separated
-	headerFactCount = "Hallmark-Fact-Count" // present when there are more than the header names
-	maxNamedFacts   = 32
 )
 
 // receipts has each answer name the facts that its request wrote.
@@ -50,17 +42,12 @@ func (w *receiptWriter) Write(b []byte) (int, error) {
 func (w *receiptWriter) Unwrap() http.ResponseWriter { return w.ResponseWriter }
 
 func (w *receiptWriter) name() {
-	all := w.collected.All()
-	if len(all) == 0 {
-		return
+	names, count := w.collected.Names(httpapi.MaxNamedFacts)
+	if count == 0 {
+		return // also when the answer is one that was given before: it names its own
 	}
-	if len(all) > maxNamedFacts {
-		w.Header().Set(headerFactCount, strconv.Itoa(len(all)))
-		all = all[:maxNamedFacts]
+	w.Header().Set(httpapi.HeaderFacts, names)
+	if count > httpapi.MaxNamedFacts {
+		w.Header().Set(httpapi.HeaderFactCount, strconv.Itoa(count))
 	}
-	names := make([]string, len(all))
-	for i, r := range all {
-		names[i] = r.String()
-	}
-	w.Header().Set(headerFacts, strings.Join(names, ","))
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
@@ -62,6 +63,7 @@ type Instance struct {
 	devicelog   *devicelog.Service
 	fleet       *fleet.Service
 	pulse       pulse
+	events      *httpapi.Events // of the listener that Run opened
 }
 
 // Open opens the instance in a data directory. It refuses when signing on would contradict what was published.
@@ -233,10 +235,12 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	g, ctx := errgroup.WithContext(ctx)
 	i.logs.run(ctx, g)
 	i.runLoops(ctx, g)
-	serve(ctx, g, api, &http.Server{
+	people := &http.Server{
 		//nolint:contextcheck // handlers have the context of their request
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
-	})
+	}
+	people.RegisterOnShutdown(i.events.Close) // streams do not end by themselves
+	serve(ctx, g, api, people)
 	serve(ctx, g, tls.NewListener(dev, i.deviceTLS(certificate)), &http.Server{
 		Handler: i.deviceHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
 	})
@@ -288,6 +292,20 @@ func (i *Instance) loopback() bool {
 	host, _, err := net.SplitHostPort(i.cfg.API)
 	ip := net.ParseIP(host)
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
+}
+
+// consoleHost is where people reach the console: by its first DNS name, because passkeys belong to names.
+func (c Config) consoleHost() string {
+	_, port, err := net.SplitHostPort(c.API)
+	if err != nil {
+		return c.API
+	}
+	for _, name := range c.Names {
+		if net.ParseIP(name) == nil {
+			return net.JoinHostPort(name, port)
+		}
+	}
+	return c.API
 }
 
 func (i *Instance) scheme() string {

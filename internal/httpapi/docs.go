@@ -1,0 +1,123 @@
+package httpapi
+
+import (
+	"net/http"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+)
+
+// tagFor names the group of operations a path belongs to.
+func tagFor(path string) string {
+	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
+	if name, ok := map[string]string{
+		"oem": "orders", "facts": "log", "bundles": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates",
+	}[first]; ok {
+		return name
+	}
+	return first
+}
+
+var tagTexts = []*huma.Tag{
+	{Name: "fleet", Description: "The fleet at a glance."},
+	{Name: "devices", Description: "Single devices: what they are, what happened to them, what people say of them."},
+	{Name: "commands", Description: "Acts over devices. A command is a resource: creating it returns at once, and what becomes of it on each device is read from it."},
+	{Name: "findings", Description: "What is wrong and not yet dealt with."},
+	{Name: "remedies", Description: "Cases of devices in trouble: quarantined, made anew, released."},
+	{Name: "retirements", Description: "The end of devices: warrant, wipe, receipt, disposal and the proof of it."},
+	{Name: "releases", Description: "What may run: proposed, approved offline, published, withdrawn."},
+	{Name: "rollouts", Description: "Who gets it when. A rollout is a resource that goes on by itself, wave by wave."},
+	{Name: "products", Description: "What the maker makes."},
+	{Name: "orders", Description: "What factories are to make, and what they made."},
+	{Name: "trust", Description: "Trust bundles and offline warrants."},
+	{Name: "certificates", Description: "Certificates and their revocation."},
+	{Name: "streams", Description: "Sealed data of devices, and who may read it."},
+	{Name: "tokens", Description: "Who may call."},
+	{Name: "log", Description: "The ledger: facts, with their proofs."},
+	{Name: "events", Description: "Facts as they are placed in the ledger."},
+}
+
+// errorsOf lists the statuses of problems an operation may answer with.
+func errorsOf(method string) []int {
+	errs := []int{
+		http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity,
+		http.StatusInternalServerError, http.StatusServiceUnavailable,
+	}
+	if method != http.MethodGet {
+		errs = append(errs, http.StatusRequestTimeout, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
+	}
+	return errs
+}
+
+// descriptions say what a summary has no room for.
+var descriptions = map[string]string{
+	"list-devices":       "In order of the ID. Callers who are limited to products have to name one.",
+	"list-facts":         "Only facts that have their place in the log, which they get some 50 ms after they happened.",
+	"get-fact":           "Every answer of a changing operation names in Hallmark-Facts what it wrote. 503 while the fact has no place, or no witnessed checkpoint covers it: ask again in a second.",
+	"get-entry":          "The entry's bytes and the path from its hash to the root of a checkpoint that enough witnesses have cosigned: it can be checked without trusting this server.",
+	"create-command":     "Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.",
+	"cancel-command":     "A device that was told already may still act.",
+	"submit-warrant":     "Signed offline by the threshold of the product's warrant keys, over just these devices.",
+	"publish-bundle":     "Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.",
+	"import-records":     "The file a station exported. It is read in one go and answered when every record has its standing: a file is bounded, and the same file again changes nothing.",
+	"create-order":       "The file is made while you wait. It is given out this once: keep it, or order again.",
+	"close-order":        "Only when as many devices were made as the records say; the order's CA can sign nothing more.",
+	"close-finding":      "A trouble that still shows opens a new finding.",
+	"approve-remedy":     "A case is held when more devices were quarantined within the hour than the policy lets happen without a person.",
+	"dismiss-remedy":     "The reason is in the ledger for good.",
+	"reprovision-remedy": "Also again, after the attempts without a person have failed.",
+	"retire-devices":     "All or none. A device acts on it only with the warrant, which names just these devices.",
+	"write-off-device":   "For devices that are lost, destroyed or without power for good. Their identities are revoked all the same, and the proof of disposal says that nobody saw them wiped.",
+	"start-rollout":      "Selects the devices and lets the first wave go. 409 when a device is in another rollout.",
+	"halt-rollout":       "Who has the release is sent back to what the release allows; who has no way back is counted as stranded.",
+	"abort-rollout":      "Nobody is sent back.",
+	"dry-run-rollout":    "Changes nothing.",
+	"upload-artifact":    "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",
+	"withdraw-release":   "Running rollouts of it halt. Devices that run it go on.",
+	"create-token":       "The secret is in this answer only: it is not kept with an Idempotency-Key either, and a repeated request is told so.",
+	"read-stream":        "The decision is in the ledger, allowed or denied, before a key is opened. What comes back opens for the reader's key alone.",
+	"revoke-grant":       "What was read with it has been read.",
+	"move-device":        "What happens to a device otherwise comes from its evidence, from commands or from its retirement.",
+	"judge-device":       "A second axis beside the state. The reason is in the ledger for good.",
+	"replace-device":     "Both are of one product, and neither has another successor or predecessor.",
+	"revoke-device":      "The factory's identity too: it can never enrol again. Not to be undone.",
+	"revoke-issuer":      "For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.",
+	"revoke-certificate": "The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.",
+	"list-revocations":   "The whole list, as the listeners check it.",
+	"stream-events":      "Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.",
+}
+
+// document adds what the registration of operations cannot say: keys, tags and examples.
+func document(h huma.API) {
+	o := h.OpenAPI()
+	o.Info.Description = strings.TrimSpace(`
+Problems are RFC 9457 documents; ` + "`type`" + ` is stable: urn:hallmark:fault:<code>.
+
+**Lists** come in pages: give ` + "`next`" + ` of one as ` + "`after`" + ` for the next; the last has none.
+
+**Repeating safely**: give a changing request an ` + "`Idempotency-Key`" + `. Of all requests with one key one is done; the others get its answer,
+with ` + "`Idempotency-Replayed: true`" + `, for 24 hours. A request that wrote nothing is not remembered.
+
+**Changing what you saw**: what has a revision comes with an ` + "`ETag`" + `; give it as ` + "`If-Match`" + ` and get 412 if it has changed since.
+
+**Proof**: ` + "`Hallmark-Facts`" + ` of an answer names the facts that became durable before it was given: see get-fact.
+
+**Long operations** are resources: a command, a rollout, a case and a retirement are created at once and read until they have ended.
+Making an order's file and importing records are synchronous; both are bounded.`)
+	o.Tags = tagTexts
+	for _, item := range o.Paths {
+		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
+			if op == nil {
+				continue
+			}
+			least, most := 1, 255
+			op.Parameters = append(op.Parameters, &huma.Param{
+				Name: headerKey, In: "header", Description: "a name of your own for this operation, for repeating it safely",
+				Schema: &huma.Schema{Type: "string", MinLength: &least, MaxLength: &most, Pattern: `^[ -~]+$`}, Example: "6f1f0f43-5c0f-4f4e-9a3e-0b6f7f1f0f43",
+			})
+			if ex, ok := Examples[op.OperationID]; ok && op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
+				op.RequestBody.Content["application/json"].Example = ex
+			}
+		}
+	}
+}

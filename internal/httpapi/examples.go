@@ -1,0 +1,75 @@
+package httpapi
+
+import (
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+var (
+	exampleDevice  = "0123456789abcdef0123456789abcdef"
+	exampleRelease = strings.Repeat("ab", 32)
+	exampleDay     = time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
+	exampleDigest  = make([]byte, 32)
+)
+
+// Examples are bodies of requests, by operation: each is one the operation understands. Envelopes are placeholders.
+var Examples = map[string]any{
+	"create-product": product.Product{
+		ID: "pump", OEM: "acme", Name: "Pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Suite: "HM-P256-1", EndOfSupport: exampleDay,
+	},
+	"create-order": OrderRequest{
+		Product: "pump", Hardware: "A", Quota: 100, NotAfter: exampleDay, Descriptor: []byte("descriptor"), StationPin: exampleDigest, Release: exampleRelease,
+	},
+	"import-records":  RecordsRequest{File: []byte("records")},
+	"propose-release": release.Spec{ID: "pump-1.2.0", Product: "pump", Version: "1.2.0", Counter: 3, Components: []release.Component{{Name: "app", Kind: "app", Version: "1.2.0", Artifact: exampleDigest}}},
+	"approve-release": Envelope{Envelope: []byte("COSE_Sign")},
+	"withdraw-release": Reason{
+		"CVE-2029-1234 in its TLS library",
+	},
+	"create-rollout": rollout.Spec{
+		ID: "pump-1.2.0-eu", Product: "pump", Release: exampleDigest, Selection: rollout.Selection{All: true},
+		Waves: []rollout.Wave{{Size: 10, Soak: 3600, Deadline: 86400, MaxFailures: 1}, {Percent: 100, Soak: 3600, Deadline: 604800, MaxFailuresRate: 2}},
+	},
+	"dry-run-rollout": rollout.Spec{
+		ID: "pump-1.2.0-eu", Product: "pump", Release: exampleDigest, Selection: rollout.Selection{All: true}, Waves: []rollout.Wave{{Percent: 100, Deadline: 86400}},
+	},
+	"pause-rollout":  Reason{"the support desk is closed until Monday"},
+	"resume-rollout": Reason{"the support desk is open again"},
+	"halt-rollout":   Reason{"customers report noise"},
+	"abort-rollout":  Reason{"another release comes first"},
+	"create-command": CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, TTL: 86400, Reason: "seen on a market place"},
+	"cancel-command": Reason{"it was the wrong device"},
+	"submit-warrant": WarrantRequest{Envelope: []byte("COSE_Sign"), Devices: []string{exampleDevice}},
+	"publish-bundle": Envelope{Envelope: []byte("COSE_Sign")},
+	"close-finding":  Reason{"the device was on the bench"},
+	"approve-remedy": Reason{"seen on site: it is not ours"},
+	"dismiss-remedy": Reason{"the reference value was wrong"},
+	"reprovision-remedy": ReprovideRequest{
+		Reason: "the disk was replaced",
+	},
+	"retire-devices":   retire.Order{Product: "pump", Devices: []string{exampleDevice}, Reason: "end of its lease", Warrant: []byte("COSE_Sign")},
+	"write-off-device": Reason{"burnt on 3 May"},
+	"dispose-device":   DisposeRequest{How: "recycled by GreenCycle, receipt 4711"},
+	"move-device":      MoveRequest{Event: "lose", Reason: "not in its rack since the move"},
+	"judge-device":     LegitimacyRequest{Legitimacy: "stolen", Reason: "police report 4711"},
+	"replace-device":   ReplacementRequest{By: strings.Repeat("9", 32), Reason: "its sensor broke"},
+	"revoke-device":    RevokeRequest{Code: 1},
+	"revoke-certificate": RevokeRequest{
+		Code: 4,
+	},
+	"revoke-issuer": RevokeRequest{Code: 2},
+	"create-token":  TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
+	"create-grant": telemetry.Grant{
+		ID: "lab-2029", Reader: "person:alice", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: exampleDay,
+	},
+	"revoke-grant": RevokeGrantRequest{Product: "pump", Reason: "the study has ended"},
+	"read-stream":  telemetry.ReadRequest{Device: exampleDevice, Stream: "vibration", Purpose: "bearing study", KEM: 0x0020, Key: exampleDigest},
+}

@@ -1,0 +1,304 @@
+package httpapi
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
+	"github.com/hallmark-iot/hallmark/internal/once"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// The headers of an answer that tell which facts became durable before it was given. A bulk operation names the first ones and
+// counts all.
+const (
+	HeaderFacts     = "Hallmark-Facts"      // log/uid, comma-separated
+	HeaderFactCount = "Hallmark-Fact-Count" // present when there are more than the header names
+	MaxNamedFacts   = 32
+)
+
+const (
+	headerKey      = "Idempotency-Key"
+	headerReplayed = "Idempotency-Replayed"
+
+	maxBody   = 8 << 20  // bytes of a request that is not streamed
+	maxAnswer = 16 << 20 // bytes of an answer that is kept
+)
+
+// front is what every request passes: who asks, and whether it was asked before.
+type front struct {
+	*api
+	mux *http.ServeMux
+
+	mu      sync.Mutex
+	running map[[2]string][32]byte // requests under way, by caller and key; guarded by mu
+	pruned  time.Time              // guarded by mu
+}
+
+func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if !strings.HasPrefix(r.URL.Path, "/api/v1/") { // the description, which is public
+		f.mux.ServeHTTP(w, r)
+		return
+	}
+	caller, err := f.callerOfRequest(r)
+	if err != nil {
+		f.refuse(w, r, err)
+		return
+	}
+	r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+	_, pattern := f.mux.Handler(r)
+	if pattern == "" {
+		f.nothingThere(w, r)
+		return
+	}
+	key, marked := r.Header[headerKey]
+	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || streamed[pattern] {
+		f.mux.ServeHTTP(w, r)
+		return
+	}
+	f.serveOnce(w, r, pattern, strings.Join(key, ","))
+}
+
+// streamed operations read their body as it comes, and store it by its content: the same again changes nothing, with or without
+// a key.
+var streamed = map[string]bool{
+	"POST /api/v1/products/{product}/artifacts/{name}": true,
+	"POST /api/v1/orders/{id}/records":                 true,
+}
+
+// secrets are operations whose answer holds a secret that is nowhere else: it is not kept.
+var secrets = map[string]bool{"POST /api/v1/tokens": true}
+
+func (a *api) callerOfRequest(r *http.Request) (access.Caller, error) {
+	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+		return a.auth.Authenticate(r.Context(), token)
+	}
+	if c, err := r.Cookie(sessionCookie); err == nil {
+		return a.auth.Caller(r.Context(), c.Value)
+	}
+	return access.Caller{}, fault.New(fault.Denied, "access.no-token", "no access token", "")
+}
+
+func (f *front) refuse(w http.ResponseWriter, r *http.Request, err error) {
+	w.Header().Set("WWW-Authenticate", `Bearer realm="hallmark"`)
+	if fault.KindOf(err) != fault.Denied {
+		f.log.ErrorContext(r.Context(), "authenticate", "error", err)
+		f.write(w, r, &huma.ErrorModel{Status: http.StatusServiceUnavailable, Title: "unavailable", Detail: "callers cannot be told apart at the moment: try again"})
+		return
+	}
+	f.write(w, r, &huma.ErrorModel{
+		Status: http.StatusUnauthorized, Type: "urn:hallmark:fault:access.no-token", Title: "not signed in",
+		Detail: "a valid access token is needed: Authorization: Bearer hmk_…",
+	})
+}
+
+func (f *front) nothingThere(w http.ResponseWriter, r *http.Request) {
+	var allowed []string
+	for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodPatch, http.MethodDelete} {
+		other := *r
+		other.Method = m
+		if _, pattern := f.mux.Handler(&other); pattern != "" {
+			allowed = append(allowed, m)
+		}
+	}
+	if len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		f.write(w, r, &huma.ErrorModel{Status: http.StatusMethodNotAllowed, Title: "method not allowed", Detail: "here goes " + strings.Join(allowed, ", ")})
+		return
+	}
+	f.write(w, r, &huma.ErrorModel{Status: http.StatusNotFound, Title: "not found", Detail: "there is no such operation: see /openapi.json"})
+}
+
+func (f *front) write(w http.ResponseWriter, r *http.Request, p *huma.ErrorModel) {
+	data, err := json.Marshal(p)
+	if err != nil {
+		f.log.ErrorContext(r.Context(), "problem", "error", err)
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(p.Status)
+	if _, err := w.Write(data); err != nil {
+		f.log.DebugContext(r.Context(), "client went away", "error", err)
+	}
+}
+
+// keyed is a problem with a request's key.
+func keyed(status int, code, detail string) *huma.ErrorModel {
+	title := fault.Conflict.String()
+	if status != http.StatusConflict {
+		title = fault.Invalid.String()
+	}
+	return &huma.ErrorModel{Status: status, Type: "urn:hallmark:fault:idempotency." + code, Title: title, Detail: detail}
+}
+
+var (
+	answerLost = keyed(http.StatusConflict, "answer-lost",
+		"the operation with this key was done, or begun, and its answer was lost: read the resource to see what became of it")
+	inProgress = keyed(http.StatusConflict, "in-progress", "the operation with this key is under way: ask again in a moment")
+	reused     = keyed(http.StatusUnprocessableEntity, "reused", "this key was used for another request: make a new one for each operation")
+)
+
+func validKey(key string) bool {
+	return len(key) > 0 && len(key) <= 255 && !strings.ContainsFunc(key, func(r rune) bool { return r < ' ' || r > '~' })
+}
+
+// serveOnce does what was asked for if it was not done before with this key, and gives the answer that was given then if it was.
+func (f *front) serveOnce(w http.ResponseWriter, r *http.Request, pattern, key string) {
+	if !validKey(key) {
+		f.write(w, r, keyed(http.StatusBadRequest, "key", "an Idempotency-Key is 1 to 255 printable ASCII characters"))
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if err != nil {
+		status := http.StatusBadRequest
+		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			status = http.StatusRequestEntityTooLarge
+		}
+		f.write(w, r, &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: "the request's body: " + err.Error()})
+		return
+	}
+	m := once.Mark{Caller: callerOf(r.Context()).ID, Key: key, Request: fingerprint(r, body)}
+	end, problem := f.begin(m)
+	if problem != nil {
+		f.write(w, r, problem)
+		return
+	}
+	defer end()
+	kept, found, err := f.Once.Kept(r.Context(), m.Caller, m.Key)
+	switch {
+	case err != nil:
+		f.log.ErrorContext(r.Context(), "marks", "error", err)
+		f.write(w, r, &huma.ErrorModel{Status: http.StatusServiceUnavailable, Title: "unavailable", Detail: "what was done before cannot be read: try again"})
+	case found && kept.Request != m.Request:
+		f.write(w, r, reused)
+	case found && !kept.Done:
+		f.write(w, r, answerLost)
+	case found:
+		w.Header().Set(headerReplayed, "true")
+		f.give(w, r, kept.Answer)
+	default:
+		f.give(w, r, f.do(r, body, m, secrets[pattern]))
+	}
+}
+
+func fingerprint(r *http.Request, body []byte) [32]byte {
+	h := sha256.New()
+	fmt.Fprintf(h, "%s\n%s\n%s\n", r.Method, r.URL.RequestURI(), r.Header.Get("If-Match"))
+	_, _ = h.Write(body) // a hash takes everything
+	return [32]byte(h.Sum(nil))
+}
+
+// begin notes that a request is under way; end takes the note away.
+func (f *front) begin(m once.Mark) (end func(), problem *huma.ErrorModel) {
+	k := [2]string{m.Caller, m.Key}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if other, ok := f.running[k]; ok {
+		if other != m.Request {
+			return nil, reused
+		}
+		return nil, inProgress
+	}
+	f.running[k] = m.Request
+	return func() {
+		f.mu.Lock()
+		delete(f.running, k)
+		f.mu.Unlock()
+	}, nil
+}
+
+// do has the operation done, and keeps its answer before anybody hears it. An answer to a request that wrote nothing is not kept:
+// it may be asked for again.
+func (f *front) do(r *http.Request, body []byte, m once.Mark, secret bool) once.Answer {
+	ctx, req := once.With(r.Context(), &m, nil)
+	r = r.WithContext(ctx)
+	r.Body = io.NopCloser(bytes.NewReader(body))
+	rec := &recorder{header: http.Header{}}
+	f.mux.ServeHTTP(rec, r)
+	a := rec.answer()
+	if c := ledger.ReceiptsOf(ctx); c != nil {
+		names, count := c.Names(MaxNamedFacts)
+		if a.Facts = names; count > MaxNamedFacts {
+			a.FactCount = strconv.Itoa(count)
+		}
+	}
+	failpoint.Hit("idempotency.before-answer")
+	if !req.Settled() || secret || a.Status >= http.StatusInternalServerError || len(a.Body) > maxAnswer {
+		return a
+	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // who asked may have gone: what was done stays done
+	defer cancel()
+	if err := f.Once.PutAnswer(ctx, m, a); err != nil {
+		f.log.ErrorContext(ctx, "keep an answer", "error", err)
+	}
+	f.prune(ctx)
+	return a
+}
+
+// prune forgets old marks, now and then.
+func (f *front) prune(ctx context.Context) {
+	now := time.Now()
+	f.mu.Lock()
+	due := now.Sub(f.pruned) > time.Hour
+	if due {
+		f.pruned = now
+	}
+	f.mu.Unlock()
+	if !due {
+		return
+	}
+	if err := f.Once.ForgetMarks(ctx, now.Add(-once.Keep)); err != nil {
+		f.log.ErrorContext(ctx, "forget old marks", "error", err)
+	}
+}
+
+func (f *front) give(w http.ResponseWriter, r *http.Request, a once.Answer) {
+	h := w.Header()
+	for name, value := range map[string]string{"Content-Type": a.Type, "ETag": a.Tag, HeaderFacts: a.Facts, HeaderFactCount: a.FactCount} {
+		if value != "" {
+			h.Set(name, value)
+		}
+	}
+	w.WriteHeader(a.Status)
+	if _, err := w.Write(a.Body); err != nil {
+		f.log.DebugContext(r.Context(), "client went away", "error", err)
+	}
+}
+
+// recorder keeps an answer instead of sending it.
+type recorder struct {
+	header http.Header
+	status int
+	body   bytes.Buffer
+}
+
+func (r *recorder) Header() http.Header { return r.header }
+
+func (r *recorder) WriteHeader(status int) {
+	if r.status == 0 && status >= 200 {
+		r.status = status
+	}
+}
+
+func (r *recorder) Write(b []byte) (int, error) {
+	r.WriteHeader(http.StatusOK)
+	return r.body.Write(b)
+}
+
+func (r *recorder) answer() once.Answer {
+	r.WriteHeader(http.StatusOK)
+	return once.Answer{Status: r.status, Type: r.header.Get("Content-Type"), Tag: r.header.Get("ETag"), Body: r.body.Bytes()}
+}
