@@ -88,7 +88,7 @@ What it is about is read from FILE itself and printed: compare it with what you 
 
 A release takes one approver's signature at a time: give the envelope to ` + "`hallmark release approve --envelope FILE`" + `.
 A warrant or trust bundle goes from hand to hand: each approver signs what the one before has written.`,
-		Example: `  hallmark approve pump-1.1.0.payload --key offline/approver-alice.key -o alice.cose`,
+		Example: `  hallmark approve pump-1.1.0.payload --key offline/approver-alice.key --out alice.cose`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			data, err := readFile(args[0], wire.MaxEnvelope)
@@ -118,7 +118,7 @@ A warrant or trust bundle goes from hand to hand: each approver signs what the o
 	}
 	k.flags(cmd)
 	cmd.Flags().StringVar(&kind, "kind", "", "what FILE is: release, warrant or bundle (default: what it can be read as)")
-	cmd.Flags().StringVarP(&out, "output", "o", "", "file to write (default FILE with .cose for .payload; an envelope is replaced)")
+	cmd.Flags().StringVar(&out, "out", "", "file to write (default FILE with .cose for .payload; an envelope is replaced)")
 	_ = cmd.MarkFlagRequired("key") // it exists
 	return cmd
 }

@@ -47,7 +47,7 @@ func bundleSheet(w io.Writer, b wire.Bundle, out string) error {
 func (a *api) showBundle() *cobra.Command {
 	var out string
 	c := a.verb(cobra.Command{
-		Use: "show PRODUCT", Short: "Show a product's current trust bundle, as the ledger has it", Args: cobra.ExactArgs(1), Example: "  hallmark bundle show pump -o pump.bundle",
+		Use: "show PRODUCT", Short: "Show a product's current trust bundle, as the ledger has it", Args: cobra.ExactArgs(1), Example: "  hallmark bundle show pump --out pump.bundle",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		b, envelope, err := currentBundle(ctx, cl, args[0])
 		if err != nil {
@@ -60,7 +60,7 @@ func (a *api) showBundle() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
 	})
-	c.Flags().StringVarP(&out, "output", "o", "", "also write the signed bundle")
+	c.Flags().StringVar(&out, "out", "", "also write the signed bundle")
 	return c
 }
 
@@ -68,10 +68,10 @@ func (a *api) nextBundle() *cobra.Command {
 	var out string
 	var floor uint32
 	c := a.verb(cobra.Command{
-		Use: "payload PRODUCT --floor COUNTER -o FILE", Short: "Write a product's next trust bundle for approvers to sign",
+		Use: "payload PRODUCT --floor COUNTER --out FILE", Short: "Write a product's next trust bundle for approvers to sign",
 		Long: `Writes a product's next trust bundle for approvers to sign, one after the other, with ` + "`hallmark approve`" + `: the current one with a higher
 floor. Devices neither install nor boot a release with a security counter below the floor, whoever signed it.`,
-		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --floor 3 -o pump-2.payload",
+		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --floor 3 --out pump-2.payload",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		b, _, err := currentBundle(ctx, cl, args[0])
 		if err != nil {
@@ -94,8 +94,8 @@ floor. Devices neither install nor boot a release with a security counter below 
 		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
 	})
 	c.Flags().Uint32Var(&floor, "floor", 0, "lowest security counter that may be installed or booted")
-	c.Flags().StringVarP(&out, "output", "o", "", "file to write")
-	return need(c, "floor", "output")
+	c.Flags().StringVar(&out, "out", "", "file to write")
+	return need(c, "floor", "out")
 }
 
 func (a *api) publishBundle() *cobra.Command {

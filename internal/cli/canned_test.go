@@ -139,7 +139,7 @@ func TestNothingIsSignedThatHasNotTheDigest(t *testing.T) {
 	key := filepath.Join(t.TempDir(), "approver-alice.key")
 	put(t, key, nil)
 	for _, args := range [][]string{
-		{"release", "approve", digest, "--key", key}, {"release", "payload", digest, "-o", filepath.Join(t.TempDir(), "out")},
+		{"release", "approve", digest, "--key", key}, {"release", "payload", digest, "--out", filepath.Join(t.TempDir(), "out")},
 	} {
 		if code, _, said := hallmark(args...); code != 1 || !strings.Contains(said, "has not the release's digest: do not sign it") {
 			t.Errorf("%v: exit %d, %s", args, code, said)

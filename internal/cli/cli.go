@@ -81,7 +81,8 @@ func newRoot(s streams, begun *bool) *cobra.Command {
 		SilenceUsage:  true,
 		Long: `Identity and proof for IoT devices, from factory to disposal.
 
-Commands over a running instance take its address from --url or HALLMARK_URL and a token from --token-file or HALLMARK_TOKEN.
+Commands over a running instance take its address from --url or HALLMARK_URL and a token from --token-file or HALLMARK_TOKEN, else
+from the current context: see hallmark context.
 Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.`,
 	}
 	root.SetIn(s.in)
@@ -101,7 +102,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.`,
 		}
 		root.AddCommand(cmds...)
 	}
-	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newApprove(s))
+	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newApprove(s), newRecover(s), newContext(s), newMan(s))
 	add(remote, nouns(s)...)
 	root.InitDefaultCompletionCmd()
 	walk(root, func(c *cobra.Command) { finish(c, begun) })

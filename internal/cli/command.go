@@ -22,6 +22,7 @@ func (a *api) createCommand() *cobra.Command {
 	var r client.CommandRequest
 	var release string
 	var ttl time.Duration
+	var confirmed int
 	c := a.verb(cobra.Command{
 		Use: "create ACT DEVICE… --product PRODUCT --reason TEXT", Short: "Command devices",
 		Long: `Commands devices of one product. Routine: attest, configure. Guarded, and ended by the device itself after --ttl unless renewed:
@@ -30,6 +31,9 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 		Args: cobra.MinimumNArgs(2), Example: "  hallmark command create quarantine 00112233445566778899aabbccddeeff --product pump --ttl 24h --reason 'odd traffic'",
 	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
 		r.Act, r.Devices = wire.Act(args[0]), args[1:]
+		if err := bulk(len(r.Devices), confirmed, args[0]); err != nil {
+			return err
+		}
 		if ttl < 0 || ttl%time.Second != 0 {
 			return usagef("--ttl %s: want whole seconds, such as 24h", ttl)
 		}
@@ -49,6 +53,7 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 	f.StringVar(&r.Product, "product", "", "the devices' product")
 	f.StringVar(&r.Reason, "reason", "", "why")
 	f.DurationVar(&ttl, "ttl", 0, "guarded acts: until the device ends it by itself (default: the server's)")
+	f.IntVar(&confirmed, "confirm-count", 0, "how many devices you mean, for more than 5")
 	f.StringVar(&release, "release", "", "acts that bring code: digest or PRODUCT@VERSION")
 	return need(c, "product", "reason")
 }

@@ -58,7 +58,7 @@ func (a *api) devicePage(p client.DevicePage) error {
 
 func (a *api) showDevice() *cobra.Command {
 	return a.verb(cobra.Command{
-		Use: "show ID", Short: "Show one device and its history, factory to now", Args: cobra.ExactArgs(1),
+		Use: "show DEVICE", Short: "Show one device and its history, factory to now", Args: cobra.ExactArgs(1),
 		Example: "  hallmark device show 00112233445566778899aabbccddeeff",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		v, err := cl.Device(ctx, args[0])

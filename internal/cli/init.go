@@ -152,9 +152,13 @@ func (c *initCall) run(cmd *cobra.Command, s streams) error {
   trust bundle %s  (%d of %d approvers)
 
 Soft keys: encrypted files, for a start. Move %s away now: it holds the OEM root and the approvers' keys.
-The first administrator's token is in %s.
+The first administrator signs in here, once, within a day, and adds a passkey:
+
+  %s
+
+For programs there is a token in %s.
 
 Next: hallmark serve --dir %s
-`, c.dir, c.product.ID, server.Fingerprint(made.Root), server.Fingerprint(made.Bundle), c.threshold, len(c.approvers), l.Offline(), l.AdminToken(), c.dir)
+`, c.dir, c.product.ID, server.Fingerprint(made.Root), server.Fingerprint(made.Bundle), c.threshold, len(c.approvers), l.Offline(), made.SignIn, l.AdminToken(), c.dir)
 	return nil
 }

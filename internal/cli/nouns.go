@@ -18,7 +18,9 @@ import (
 	"strings"
 	"time"
 
+	"github.com/goccy/go-yaml"
 	"github.com/spf13/cobra"
+	"golang.org/x/term"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
 )
@@ -42,8 +44,10 @@ func nouns(s streams) []*cobra.Command {
 type api struct {
 	s              streams
 	url, token, ca string // of flags; token is a file
+	output         output
 	asJSON         bool
-	last           []byte // body of the last answer
+	every          time.Duration // of --watch; 0: once
+	last           []byte        // body of the last answer
 }
 
 // noun holds verbs over one kind of thing.
@@ -53,7 +57,9 @@ func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	f.StringVar(&a.url, "url", "", "address of the instance (else "+envURL+")")
 	f.StringVar(&a.token, "token-file", "", "file that holds the access token (else the token in "+envToken+")")
 	f.StringVar(&a.ca, "ca", "", "certificate to trust for https, PEM or DER, such as DIR/certs/oem-root.der (default: the system's)")
-	f.BoolVar(&a.asJSON, "json", false, "print the API's JSON")
+	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, or name: one a line, for other programs")
+	f.BoolVar(&a.asJSON, "json", false, "the same as --output json")
+	f.DurationVar(&a.every, "watch", 0, "ask again after this long, until Ctrl-C, such as 2s")
 	c.AddCommand(verbs...)
 	return c
 }
@@ -63,14 +69,66 @@ func (a *api) verb(c cobra.Command, run func(ctx context.Context, cl *client.Cli
 	if c.Args == nil {
 		c.Args = cobra.NoArgs
 	}
+	c.ValidArgsFunction = a.names(c.Use)
 	c.RunE = func(cmd *cobra.Command, args []string) error {
+		if a.asJSON {
+			a.output = asJSON
+		}
 		cl, err := a.client()
 		if err != nil {
 			return err
 		}
-		return stranger(run(cmd.Context(), cl, args))
+		if a.every == 0 {
+			return stranger(run(cmd.Context(), cl, args))
+		}
+		return a.watch(cmd.Context(), func() error { return stranger(run(cmd.Context(), cl, args)) })
 	}
 	return &c
+}
+
+// names completes what a command's usage line calls for.
+func (a *api) names(use string) cobra.CompletionFunc {
+	switch {
+	case strings.Contains(use, "DEVICE"):
+		return a.live(deviceNames)
+	case strings.Contains(use, "ROLLOUT"):
+		return a.live(rolloutNames)
+	}
+	return cobra.NoFileCompletions
+}
+
+// bulk asks for the number of devices once more when there are many, because one slip of a shell's expansion is enough.
+func bulk(n, confirmed int, what string) error {
+	if n > maxUnasked && n != confirmed {
+		return usagef("%s of %d devices: say --confirm-count %d if you mean just so many", what, n, n)
+	}
+	return nil
+}
+
+// maxUnasked is how many devices a command may be about without being asked.
+const maxUnasked = 5
+
+// minWatch keeps a person at a keyboard from being a load.
+const minWatch = 500 * time.Millisecond
+
+// watch does what reads again and again. On a terminal it begins at the top each time.
+func (a *api) watch(ctx context.Context, run func() error) error {
+	if a.every < minWatch {
+		return usagef("--watch %s: at least %s", a.every, minWatch)
+	}
+	for {
+		if f, ok := a.s.out.(*os.File); ok && term.IsTerminal(int(f.Fd())) {
+			fmt.Fprint(a.s.out, "\x1b[H\x1b[2J")
+		}
+		if err := run(); err != nil {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(a.every):
+		}
+	}
 }
 
 // stranger says to whom the server does not know what to do about it.
@@ -86,14 +144,43 @@ func (a *api) address() string {
 	if a.url != "" {
 		return a.url
 	}
-	return os.Getenv(envURL)
+	if u := os.Getenv(envURL); u != "" {
+		return u
+	}
+	c, err := loadContexts()
+	if err != nil {
+		return ""
+	}
+	return c.Contexts[c.Current].URL
+}
+
+// fill takes from the current context what neither flags nor the environment say. Its token is for its address only.
+func (a *api) fill() error {
+	if a.url != "" || os.Getenv(envURL) != "" {
+		return nil
+	}
+	all, err := loadContexts()
+	if err != nil {
+		return err
+	}
+	c := all.Contexts[all.Current]
+	if a.token == "" && os.Getenv(envToken) == "" {
+		a.token = c.TokenFile
+	}
+	if a.ca == "" {
+		a.ca = c.CA
+	}
+	return nil
 }
 
 func (a *api) client() (*client.Client, error) {
+	if err := a.fill(); err != nil {
+		return nil, err
+	}
 	base := a.address()
 	u, err := url.Parse(base)
 	if base == "" || err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
-		return nil, usagef("address %q: give --url or set %s, such as http://127.0.0.1:8480", base, envURL)
+		return nil, usagef("address %q: give --url, set %s, or keep one with %s; such as http://127.0.0.1:8480", base, envURL, "`hallmark context add`")
 	}
 	if u.Scheme == "http" && !loopback(u.Hostname()) {
 		return nil, usagef("address %q: beyond this machine http would show the token to the network: use https, with --ca for the instance's own root", base)
@@ -144,22 +231,39 @@ func (a *api) roots() (*x509.CertPool, error) {
 	return pool, nil
 }
 
-// show prints the last answer: the API's JSON, or what text writes for people.
+// show prints the last answer: as the API told it, or what text writes for people.
 func (a *api) show(text func(w io.Writer) error) error {
-	if !a.asJSON {
-		return text(a.s.out)
-	}
-	var b bytes.Buffer
-	if err := json.Indent(&b, bytes.TrimSpace(a.last), "", "  "); err != nil {
+	switch a.output {
+	case asJSON:
+		var b bytes.Buffer
+		if err := json.Indent(&b, bytes.TrimSpace(a.last), "", "  "); err != nil {
+			return err
+		}
+		b.WriteByte('\n')
+		_, err := b.WriteTo(a.s.out)
 		return err
+	case asYAML:
+		out, err := yaml.JSONToYAML(a.last)
+		if err != nil {
+			return err
+		}
+		_, err = a.s.out.Write(out)
+		return err
+	case asName:
+		return usagef("--output name is for lists")
+	case asTable:
 	}
-	b.WriteByte('\n')
-	_, err := b.WriteTo(a.s.out)
-	return err
+	return text(a.s.out)
 }
 
 // rows prints a list.
 func rows[T any](a *api, head string, list []T, row func(T) []string) error {
+	if a.output == asName {
+		for _, x := range list {
+			fmt.Fprintln(a.s.out, oneLine(row(x)[0]))
+		}
+		return nil
+	}
 	return a.show(func(w io.Writer) error {
 		all := make([][]string, len(list))
 		for i, x := range list {

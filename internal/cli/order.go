@@ -52,14 +52,14 @@ type orderCall struct {
 func (a *api) createOrder() *cobra.Command {
 	var o orderCall
 	c := a.verb(cobra.Command{
-		Use:   "create --product PRODUCT --quota N --release RELEASE --descriptor FILE --station FINGERPRINT --server URL --slot-size BYTES -o FILE",
+		Use:   "create --product PRODUCT --quota N --release RELEASE --descriptor FILE --station FINGERPRINT --server URL --slot-size BYTES --out FILE",
 		Short: "Order devices from one station, and write the order's file",
 		Long: `Orders devices from one station, and writes the order's file, which is safe to mail. The server gives it out this once: keep it.
 
 --descriptor is what ` + "`hallmark-station descriptor`" + ` wrote there; --station is the fingerprint it printed, learned another way than
 the file. RELEASE is the digest of the release to put on the devices, or PRODUCT@VERSION.`,
 		Example: `  hallmark order create --product pump --hardware A --quota 500 --release pump@1.0.0 --descriptor station.hmd \
-    --station 3f0c…(64 hex digits) --server https://devices.example.com:8443 --slot-size 8388608 -o order-7.hmo`,
+    --station 3f0c…(64 hex digits) --server https://devices.example.com:8443 --slot-size 8388608 --out order-7.hmo`,
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
 		return a.order(ctx, cl, o)
 	})
@@ -79,8 +79,8 @@ the file. RELEASE is the digest of the release to put on the devices, or PRODUCT
 	f.Uint32Var(&o.slots, "slots", 2, "slots for releases")
 	f.Uint32Var(&o.erase, "erase-size", 16<<10, "erase unit of the flash, bytes")
 	f.StringVar(&o.config, "config", "", "file: first configuration of the devices")
-	f.StringVarP(&o.out, "output", "o", "", "order file to write; must not exist")
-	return need(c, "product", "quota", "release", "descriptor", "station", "server", "slot-size", "output")
+	f.StringVar(&o.out, "out", "", "order file to write; must not exist")
+	return need(c, "product", "quota", "release", "descriptor", "station", "server", "slot-size", "out")
 }
 
 func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err error) {
@@ -88,7 +88,7 @@ func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err er
 		return usagef("--station %q: want the fingerprint that `hallmark-station init` printed, 64 hex digits", o.station)
 	}
 	if _, err := os.Stat(o.out); !errors.Is(err, os.ErrNotExist) {
-		return usagef("%s exists: choose another --output, because the server gives an order's file out once", o.out)
+		return usagef("%s exists: choose another --out, because the server gives an order's file out once", o.out)
 	}
 	if o.req.Descriptor, err = readFile(o.descriptor, wire.MaxEnvelope); err != nil {
 		return fmt.Errorf("--descriptor: %w", err)
@@ -122,8 +122,8 @@ func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err er
 func (a *api) oemFile() *cobra.Command {
 	var out string
 	c := a.verb(cobra.Command{
-		Use: "oem -o FILE", Short: "Write what a station must pin of this maker", Long: "Writes what a station must pin of this maker, for `hallmark-station trust`.",
-		Example: "  hallmark order oem -o acme.json",
+		Use: "oem --out FILE", Short: "Write what a station must pin of this maker", Long: "Writes what a station must pin of this maker, for `hallmark-station trust`.",
+		Example: "  hallmark order oem --out acme.json",
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
 		f, err := cl.OEM(ctx)
 		if err != nil {
@@ -134,8 +134,8 @@ func (a *api) oemFile() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error { return sheet(w, "oem", f.ID, "written", out) })
 	})
-	c.Flags().StringVarP(&out, "output", "o", "", "file to write")
-	return need(c, "output")
+	c.Flags().StringVar(&out, "out", "", "file to write")
+	return need(c, "out")
 }
 
 func (a *api) importRecords() *cobra.Command {

@@ -80,9 +80,9 @@ func (a *api) showView(r client.ReleaseView) error {
 func (a *api) payloadOf() *cobra.Command {
 	var out string
 	c := a.verb(cobra.Command{
-		Use: "payload RELEASE -o FILE", Short: "Write what approvers sign",
+		Use: "payload RELEASE --out FILE", Short: "Write what approvers sign",
 		Long: "Writes the payload of a release, for `hallmark approve` on a machine without a network." + releaseArg,
-		Args: cobra.ExactArgs(1), Example: "  hallmark release payload pump@1.1.0 -o pump-1.1.0.payload",
+		Args: cobra.ExactArgs(1), Example: "  hallmark release payload pump@1.1.0 --out pump-1.1.0.payload",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		r, err := findRelease(ctx, cl, args[0])
 		if err != nil {
@@ -96,8 +96,8 @@ func (a *api) payloadOf() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error { return sheet(w, "written", out, "digest", r.Digest) })
 	})
-	c.Flags().StringVarP(&out, "output", "o", "", "file to write")
-	return need(c, "output")
+	c.Flags().StringVar(&out, "out", "", "file to write")
+	return need(c, "out")
 }
 
 // matches checks that a release's payload has the digest it goes by: a signature is over what was meant, or is not made.

@@ -24,6 +24,7 @@ func newRetirement(a *api) *cobra.Command {
 func (a *api) retire() *cobra.Command {
 	var o retire.Order
 	var warrant string
+	var confirmed int
 	c := a.verb(cobra.Command{
 		Use: "create DEVICE… --product PRODUCT --warrant FILE --reason TEXT", Short: "Retire devices by an offline warrant for their wipe",
 		Long: `Retires devices: they wipe themselves, and say so with their signature. The warrant comes of ` + "`hallmark warrant payload --act wipe`" + `
@@ -34,6 +35,9 @@ over just these devices, signed with ` + "`hallmark approve`" + ` by enough appr
 			return fmt.Errorf("--warrant: %w", err)
 		}
 		o.Devices = args
+		if err := bulk(len(args), confirmed, "the end"); err != nil {
+			return err
+		}
 		rs, err := cl.Retire(ctx, o)
 		if err != nil {
 			return err
@@ -46,6 +50,7 @@ over just these devices, signed with ` + "`hallmark approve`" + ` by enough appr
 	f.StringVar(&o.Product, "product", "", "the devices' product")
 	f.StringVar(&warrant, "warrant", "", "the signed warrant")
 	f.StringVar(&o.Reason, "reason", "", "why")
+	f.IntVar(&confirmed, "confirm-count", 0, "how many devices you mean, for more than 5")
 	return need(c, "product", "warrant", "reason")
 }
 
@@ -88,8 +93,8 @@ func (a *api) dispose() *cobra.Command {
 func (a *api) proof() *cobra.Command {
 	var out string
 	c := a.verb(cobra.Command{
-		Use: "proof DEVICE -o FILE", Short: "Write the proof of disposal", Long: "Writes the proof of disposal, which `hallmark retirement verify` checks without the server.",
-		Args: cobra.ExactArgs(1), Example: "  hallmark retirement proof 00112233445566778899aabbccddeeff -o proof.json",
+		Use: "proof DEVICE --out FILE", Short: "Write the proof of disposal", Long: "Writes the proof of disposal, which `hallmark retirement verify` checks without the server.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark retirement proof 00112233445566778899aabbccddeeff --out proof.json",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		p, err := cl.Proof(ctx, args[0])
 		if err != nil {
@@ -102,8 +107,8 @@ func (a *api) proof() *cobra.Command {
 			return sheet(w, "device", p.Device, "wiped by its own receipt", yes(p.Wiped), "written", out)
 		})
 	})
-	c.Flags().StringVarP(&out, "output", "o", "", "file to write")
-	return need(c, "output")
+	c.Flags().StringVar(&out, "out", "", "file to write")
+	return need(c, "out")
 }
 
 // verifyProof asks no server: that is the point.
@@ -112,7 +117,7 @@ func (a *api) verifyProof() *cobra.Command {
 	c := &cobra.Command{
 		Use: "verify PROOF --bundle FILE", Short: "Check a proof of disposal against the product's trust bundle, and nothing else",
 		Long: `Checks a proof of disposal against the product's trust bundle, and nothing else. Have the bundle from a source you trust, such as
-` + "`hallmark bundle show PRODUCT -o FILE`" + ` at the time; compare the station with the fingerprint of one you know.`,
+` + "`hallmark bundle show PRODUCT --out FILE`" + ` at the time; compare the station with the fingerprint of one you know.`,
 		Args: cobra.ExactArgs(1), Example: "  hallmark retirement verify proof.json --bundle pump.bundle",
 		RunE: func(_ *cobra.Command, args []string) error {
 			data, err := readFile(args[0], retire.MaxProof)

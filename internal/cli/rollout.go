@@ -45,7 +45,7 @@ func (a *api) listRollouts() *cobra.Command {
 
 func (a *api) showRollout() *cobra.Command {
 	return a.verb(cobra.Command{
-		Use: "show ID", Short: "Show a rollout, and each device of its current wave with the reason", Args: cobra.ExactArgs(1), Example: "  hallmark rollout show pump-1.1.0",
+		Use: "show ROLLOUT", Short: "Show a rollout, and each device of its current wave with the reason", Args: cobra.ExactArgs(1), Example: "  hallmark rollout show pump-1.1.0",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		r, err := cl.Rollout(ctx, args[0])
 		if err != nil {
@@ -262,7 +262,7 @@ func (a *api) resolved(r rollout.Resolved) error {
 }
 
 func (a *api) startRollout() *cobra.Command {
-	return a.verb(cobra.Command{Use: "start ID", Short: "Start a rollout", Args: cobra.ExactArgs(1), Example: "  hallmark rollout start pump-1.1.0"},
+	return a.verb(cobra.Command{Use: "start ROLLOUT", Short: "Start a rollout", Args: cobra.ExactArgs(1), Example: "  hallmark rollout start pump-1.1.0"},
 		func(ctx context.Context, cl *client.Client, args []string) error { return a.begin(ctx, cl, args[0]) })
 }
 
@@ -277,7 +277,7 @@ func (a *api) begin(ctx context.Context, cl *client.Client, id string) error {
 func (a *api) control(verb, short string) *cobra.Command {
 	var reason string
 	c := a.verb(cobra.Command{
-		Use: verb + " ID --reason TEXT", Short: short, Args: cobra.ExactArgs(1),
+		Use: verb + " ROLLOUT --reason TEXT", Short: short, Args: cobra.ExactArgs(1),
 		Example: "  hallmark rollout " + verb + " pump-1.1.0 --reason 'support sees complaints'",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		r, err := cl.ControlRollout(ctx, args[0], verb, reason)

@@ -103,7 +103,7 @@ func madeFleet(ts *testscript.TestScript, neg bool, args []string) {
 	hallmark("init --dir d --kdf-iterations 1000 --oem acme --product pump --hardware rev-b --api 127.0.0.1:0 --devices 127.0.0.1:0 --allow-virtual")
 	serve(ts, false, []string{"d"})
 	for _, name := range []string{"rita", "alice", "bob", "frank"} {
-		hallmark("token create person:" + name + " --role release-manager,factory -o " + name)
+		hallmark("token create person:" + name + " --role release-manager,factory --out " + name)
 	}
 	ts.Check(os.WriteFile(ts.MkAbs("app.sh"), []byte("#!/bin/sh\nsleep 1\n"), 0o600))
 	hallmark("release create --token-file rita --product pump --version 1.0.0 --counter 3 --file app=app.sh:exec")
@@ -111,10 +111,10 @@ func madeFleet(ts *testscript.TestScript, neg bool, args []string) {
 		hallmark("release approve pump@1.0.0 --token-file " + name + " --key d/offline/approver-" + name + ".key")
 	}
 	hallmark("release publish pump@1.0.0 --token-file rita")
-	hallmark("order oem -o oem.json")
+	hallmark("order oem --out oem.json")
 	stationBegin(ts, false, []string{"st", "oem.json", "acme", "st.hmd"})
 	hallmark("order create --token-file frank --product pump --hardware rev-b --quota 2 --release pump@1.0.0 --descriptor st.hmd --station " +
-		ts.Getenv("STATION") + " --server https://localhost:8443 --slot-size 2097152 --erase-size 4096 --id order-7 -o order.hmo")
+		ts.Getenv("STATION") + " --server https://localhost:8443 --slot-size 2097152 --erase-size 4096 --id order-7 --out order.hmo")
 	stationMake(ts, false, []string{"st", "order-7", "order.hmo", "2", "records.hmr"})
 	hallmark("order import order-7 records.hmr --token-file frank")
 }

@@ -48,8 +48,8 @@ func (a *api) createToken() *cobra.Command {
 	var machine bool
 	var out string
 	c := a.verb(cobra.Command{
-		Use: "create CALLER --role ROLE,… -o FILE", Short: "Issue an access token", Long: "Issues an access token. It is shown this once: the server keeps no copy.",
-		Args: cobra.ExactArgs(1), Example: "  hallmark token create person:alice --role release-manager -o alice.token",
+		Use: "create CALLER --role ROLE,… --out FILE", Short: "Issue an access token", Long: "Issues an access token. It is shown this once: the server keeps no copy.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark token create person:alice --role release-manager --out alice.token",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		if days < 1 || days > 365 {
 			return usagef("--days %d: want 1 to 365", days)
@@ -59,7 +59,7 @@ func (a *api) createToken() *cobra.Command {
 			h.spec.Kind = access.Machine
 		}
 		if _, err := os.Stat(out); out != "" && err == nil {
-			return usagef("%s exists: choose another --output", out)
+			return usagef("%s exists: choose another --out", out)
 		}
 		secret, err := cl.Token(ctx, h.grant(args[0], access.UseToken, time.Duration(days)*24*time.Hour))
 		if err != nil {
@@ -76,7 +76,7 @@ func (a *api) createToken() *cobra.Command {
 	h.flags(c)
 	c.Flags().BoolVar(&machine, "machine", false, "for a machine, not a person")
 	c.Flags().IntVar(&days, "days", 90, "days it is valid, at most 365")
-	c.Flags().StringVarP(&out, "output", "o", "", "private file to write it to (default: print it)")
+	c.Flags().StringVar(&out, "out", "", "private file to write it to (default: print it)")
 	return need(c, "role")
 }
 

@@ -24,11 +24,11 @@ func (a *api) warrantPayload() *cobra.Command {
 	var act, out string
 	var valid time.Duration
 	c := &cobra.Command{
-		Use: "payload DEVICE… --product PRODUCT --act wipe --reason TEXT -o FILE", Short: "Write a warrant for approvers to sign",
+		Use: "payload DEVICE… --product PRODUCT --act wipe --reason TEXT --out FILE", Short: "Write a warrant for approvers to sign",
 		Long: `Writes a warrant for approvers to sign, one after the other, with ` + "`hallmark approve`" + `. It names the act, the product and just these
 devices, and ends by itself. No server is asked.`,
 		Args:    cobra.MinimumNArgs(1),
-		Example: "  hallmark warrant payload 00112233445566778899aabbccddeeff --product pump --act wipe --reason 'end of life' -o wipe-7.payload",
+		Example: "  hallmark warrant payload 00112233445566778899aabbccddeeff --product pump --act wipe --reason 'end of life' --out wipe-7.payload",
 		RunE: func(_ *cobra.Command, args []string) error {
 			set, err := wire.SetOf(args)
 			if err != nil {
@@ -63,8 +63,8 @@ devices, and ends by itself. No server is asked.`,
 	f.StringVar(&w.Reason, "reason", "", "why")
 	f.DurationVar(&valid, "valid", 24*time.Hour, "how long it holds")
 	f.StringVar(&w.ID, "id", "", "the warrant's ID (default: made of the time)")
-	f.StringVarP(&out, "output", "o", "", "file to write")
-	return need(c, "product", "act", "reason", "output")
+	f.StringVar(&out, "out", "", "file to write")
+	return need(c, "product", "act", "reason", "out")
 }
 
 func (a *api) submitWarrant() *cobra.Command {

@@ -56,6 +56,7 @@ type InitOptions struct {
 // Made is what a person must be told after Init.
 type Made struct {
 	AdminToken string
+	SignIn     string // link that signs the first administrator in, once, within a day
 	Root       [32]byte // SHA-256 of the OEM root certificate
 	Bundle     [32]byte // SHA-256 of the first trust bundle
 }
@@ -531,6 +532,13 @@ func (c *ceremony) admin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	once, err := access.NewCredentials(c.db, guard).Issue(ctx, access.Internal("init"), access.Grant{
+		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: access.UseOnce, Life: 24 * time.Hour,
+	})
+	if err != nil {
+		return err
+	}
+	c.made.SignIn = c.o.Config.signInLink(once)
 	if err := durable.WriteFile(c.l.AdminToken(), []byte(c.made.AdminToken+"\n"), 0o600); err != nil {
 		return err
 	}

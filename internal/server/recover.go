@@ -1,0 +1,46 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+)
+
+// recoverLife is how long a way back in is open.
+const recoverLife = 15 * time.Minute
+
+// Recover lets an administrator in who has lost every key: whoever can write the data directory is master of the instance anyhow. It
+// gives a link that works once, and leaves a fact in the ledger that everybody sees. It works while the instance runs, and while it
+// does not.
+func Recover(ctx context.Context, l Layout, person string) (link string, err error) {
+	cfg, err := LoadConfig(l)
+	if err != nil {
+		return "", err
+	}
+	db, err := sqlite.Open(ctx, l.Database())
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, db.Close()) }()
+	guard, err := access.NewGuard(db)
+	if err != nil {
+		return "", err
+	}
+	code, err := access.NewCredentials(db, guard).Issue(ctx, access.Internal("recover"), access.Grant{
+		Caller: person, Kind: access.Person, Roles: []access.Role{access.Admin}, Use: access.UseOnce, Life: recoverLife,
+	})
+	if err != nil {
+		return "", err
+	}
+	return cfg.signInLink(code), nil
+}
+
+// signInLink is the address that signs a browser in by a code.
+func (c Config) signInLink(code string) string {
+	i := &Instance{cfg: c}
+	return fmt.Sprintf("%s://%s/login?once=%s", i.scheme(), c.consoleHost(), code)
+}
