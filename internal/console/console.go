@@ -1,27 +1,34 @@
 // Package console shows the fleet to people: server-rendered pages, every asset embedded, no script needed to read them.
 //
-// Over all stages, an adapter. It reads through package fleet as the signed-in caller and changes nothing; it trusts Sessions
-// to say who that is. Device-supplied text reaches a page only through templ, which escapes it.
+// Over all stages, an adapter. It reads through package fleet and the stages as the signed-in caller, and changes nothing: what
+// a person does here, script in his browser asks of the API. It trusts Sessions to say who that is. Device-supplied text reaches
+// a page only through templ, which escapes it.
 package console
 
 import (
 	"context"
 	"embed"
 	"errors"
-	"fmt"
 	"io/fs"
 	"log/slog"
 	"net/http"
-	"net/url"
-	"strconv"
 	"strings"
 	"time"
 
 	"github.com/a-h/templ"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/rollout"
 )
 
 //go:generate templ generate
@@ -37,24 +44,106 @@ type Sessions interface {
 	Caller(ctx context.Context, secret string) (access.Caller, error)
 }
 
-// Config is what the console needs.
+// Config is what the console needs; every field but Log and Secure must be set.
 type Config struct {
 	Fleet    *fleet.Service
+	Stages   Stages
 	Sessions Sessions
-	Log      *slog.Logger
-	Secure   bool // the listener is TLS: cookies say so
+	// Allowed says whether the caller might do something, without doing it: what he might not is not offered. The API decides.
+	Allowed func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool
+	Trust   Trust
+	Pulse   func() map[string]time.Time // when each of the instance's loops last went well
+	Log     *slog.Logger
+	Secure  bool // the listener is TLS: cookies say so
 }
+
+// Trust is what verifies the logs: the keys in the instance's trust file.
+type Trust struct {
+	Logs      map[ledger.Log]LogTrust
+	Witnesses map[string][]byte // Ed25519 keys by name
+	Quorum    int
+}
+
+// LogTrust is a log's origin line and Ed25519 key.
+type LogTrust struct {
+	Origin string
+	Key    []byte
+}
+
+// Stages are the services whose own reading verbs the pages show.
+type Stages struct {
+	Products    Products
+	Orders      Orders
+	Devices     Devices
+	Evidence    Evidence
+	Releases    Releases
+	Rollouts    Rollouts
+	Cases       Cases
+	Retirements Retirements
+	Ledger      Ledger
+}
+
+// Each stage as the pages need it; the stages' services are these. A product that is empty means every one.
+type (
+	// Products lists products.
+	Products interface {
+		List(ctx context.Context, caller access.Caller) ([]product.Product, error)
+	}
+	// Orders reads production orders.
+	Orders interface {
+		List(ctx context.Context, caller access.Caller, product string) ([]factory.Order, error)
+		Get(ctx context.Context, caller access.Caller, id string) (factory.Order, error)
+		Reconcile(ctx context.Context, caller access.Caller, id string) (factory.Reconciliation, error)
+	}
+	// Devices reads the registry.
+	Devices interface {
+		Get(ctx context.Context, caller access.Caller, id string) (device.Device, error)
+		DeviceCommands(ctx context.Context, caller access.Caller, id string) ([]device.CommandDevice, error)
+		CurrentBundle(ctx context.Context, product string) (device.Bundle, error)
+	}
+	// Evidence reads verdicts.
+	Evidence interface {
+		Current(ctx context.Context, caller access.Caller, id string) (attest.Verdict, error)
+	}
+	// Releases reads releases.
+	Releases interface {
+		List(ctx context.Context, caller access.Caller, product string) ([]release.Release, error)
+		Get(ctx context.Context, caller access.Caller, digest [32]byte) (release.Release, error)
+	}
+	// Rollouts reads rollouts.
+	Rollouts interface {
+		List(ctx context.Context, caller access.Caller, product string) ([]rollout.Rollout, error)
+		Get(ctx context.Context, caller access.Caller, id string) (rollout.Rollout, []rollout.DeviceView, error)
+	}
+	// Cases reads the open cases, oldest first.
+	Cases interface {
+		Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]remedy.Case, error)
+	}
+	// Retirements reads one.
+	Retirements interface {
+		Get(ctx context.Context, caller access.Caller, id string) (retire.Retirement, error)
+	}
+	// Ledger reads the logs.
+	Ledger interface {
+		Latest(ctx context.Context, log ledger.Log) (ledger.Published, error)
+		Entry(ctx context.Context, ref ledger.Ref) ([]byte, error)
+	}
+)
 
 const cookie = "hallmark-session"
 
 // policy allows what the pages bring themselves, and nothing else.
-const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
+	"base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types hallmark"
 
-type handler struct{ cfg Config }
+type handler struct {
+	cfg   Config
+	curbs *curbs
+}
 
 // Handler serves the console at /.
 func Handler(cfg Config) http.Handler {
-	h := &handler{cfg: cfg}
+	h := &handler{cfg: cfg, curbs: newCurbs(time.Now)}
 	mux := http.NewServeMux()
 	static, err := fs.Sub(assets, "assets")
 	if err != nil {
@@ -63,8 +152,17 @@ func Handler(cfg Config) http.Handler {
 	mux.Handle("GET /assets/", http.StripPrefix("/assets/", http.FileServerFS(static)))
 	mux.HandleFunc("GET /login", h.login)
 	mux.HandleFunc("POST /login", h.begin)
-	mux.HandleFunc("GET /{$}", h.signedIn(h.fleet))
-	mux.HandleFunc("GET /devices/{id}", h.signedIn(h.device))
+	mux.HandleFunc("GET /genuine", h.genuine)
+	for path, page := range map[string]func(http.ResponseWriter, *http.Request, access.Caller) error{
+		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
+		"/findings": h.findings, "/cases": h.cases,
+		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
+		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates,
+		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform,
+		"/": h.nowhere,
+	} {
+		mux.HandleFunc("GET "+path, h.signedIn(page))
+	}
 	return http.NewCrossOriginProtection().Handler(headers(mux))
 }
 
@@ -77,30 +175,24 @@ func headers(next http.Handler) http.Handler {
 	})
 }
 
-type view struct {
-	Caller string
-	Page   string
-}
-
-func (v view) current(page string) string {
-	if v.Page == page {
-		return "page"
-	}
-	return "false"
-}
-
-func (h *handler) signedIn(next func(http.ResponseWriter, *http.Request, access.Caller)) http.HandlerFunc {
+func (h *handler) signedIn(page func(http.ResponseWriter, *http.Request, access.Caller) error) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		c, err := r.Cookie(cookie)
 		if err == nil {
 			var caller access.Caller
 			if caller, err = h.cfg.Sessions.Caller(r.Context(), c.Value); err == nil {
-				next(w, r, caller)
+				if err := page(w, r, caller); err != nil {
+					h.fail(w, r, caller, err)
+				}
 				return
 			}
 		}
 		http.Redirect(w, r, "/login", http.StatusSeeOther)
 	}
+}
+
+func (h *handler) nowhere(http.ResponseWriter, *http.Request, access.Caller) error {
+	return fault.New(fault.NotFound, "console.page", "there is no such page", "")
 }
 
 func (h *handler) login(w http.ResponseWriter, r *http.Request) {
@@ -129,36 +221,6 @@ func (h *handler) start(w http.ResponseWriter, r *http.Request, token string) {
 	// A redirect within one site keeps the strict cookie only when the browser itself navigates: hence a page, not a 303.
 	w.Header().Set("Refresh", "0; url=/")
 	h.render(w, r, http.StatusOK, loginPage(view{}, ""))
-}
-
-func (h *handler) fleet(w http.ResponseWriter, r *http.Request, caller access.Caller) {
-	limit, err := strconv.Atoi(r.URL.Query().Get("limit"))
-	if err != nil {
-		limit = 50
-	}
-	q := fleet.Query{
-		Product: r.URL.Query().Get("product"), State: r.URL.Query().Get("state"), After: r.URL.Query().Get("after"), Limit: limit,
-	}
-	summary, err := h.cfg.Fleet.Summary(r.Context(), caller)
-	if err != nil {
-		h.fail(w, r, caller, err)
-		return
-	}
-	devices, next, err := h.cfg.Fleet.Devices(r.Context(), caller, q)
-	if err != nil {
-		h.fail(w, r, caller, err)
-		return
-	}
-	h.render(w, r, http.StatusOK, fleetPage(view{Caller: caller.ID, Page: "fleet"}, summary, q, devices, next))
-}
-
-func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.Caller) {
-	d, lines, err := h.cfg.Fleet.Device(r.Context(), caller, r.PathValue("id"))
-	if err != nil {
-		h.fail(w, r, caller, err)
-		return
-	}
-	h.render(w, r, http.StatusOK, devicePage(view{Caller: caller.ID, Page: "device"}, d, lines))
 }
 
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, caller access.Caller, err error) {
@@ -191,103 +253,4 @@ func (h *handler) render(w http.ResponseWriter, r *http.Request, status int, c t
 	if err := c.Render(r.Context(), w); err != nil {
 		h.cfg.Log.DebugContext(r.Context(), "console: client went away", "error", err)
 	}
-}
-
-func states() []string {
-	return []string{
-		"ordered", "provisioned", "onboarded", "active", "quarantined", "dormant", "maintenance",
-		"decommissioning", "decommissioned", "disposed", "lost", "suspected-clone",
-	}
-}
-
-func stateTone(s string) string {
-	switch s {
-	case "active":
-		return "good"
-	case "quarantined", "suspected-clone", "lost":
-		return "bad"
-	case "dormant", "maintenance", "decommissioning":
-		return "warn"
-	}
-	return ""
-}
-
-func healthTone(s string) string {
-	switch s {
-	case "healthy":
-		return "good"
-	case "unhealthy":
-		return "bad"
-	}
-	return ""
-}
-
-func verdictTone(s string) string {
-	switch s {
-	case "affirming":
-		return "good"
-	case "contraindicated":
-		return "bad"
-	case "warning":
-		return "warn"
-	}
-	return ""
-}
-
-func badIf(n int) string {
-	if n > 0 {
-		return "bad"
-	}
-	return ""
-}
-
-func warnIf(n int) string {
-	if n > 0 {
-		return "warn"
-	}
-	return ""
-}
-
-func orUnknown(s string) string {
-	if s == "" {
-		return "unknown"
-	}
-	return s
-}
-
-func plural(n int, what string) string {
-	if n == 1 {
-		return "1 " + what
-	}
-	return fmt.Sprintf("%d %ss", n, what)
-}
-
-// short shows the first 12 characters of an identifier; the whole is one click away.
-func short(id string) string {
-	if len(id) > 12 {
-		return id[:12]
-	}
-	return id
-}
-
-func shortActor(a string) string {
-	if id, ok := strings.CutPrefix(a, "device:"); ok {
-		return "the device " + short(id)
-	}
-	return a
-}
-
-func proofLink(l fleet.Line) templ.SafeURL {
-	return templ.SafeURL(fmt.Sprintf("/api/v1/log/%s/entries/%d", url.PathEscape(l.Log), *l.Index))
-}
-
-func nextLink(q fleet.Query, after string) templ.SafeURL {
-	v := url.Values{"after": {after}, "limit": {strconv.Itoa(q.Limit)}}
-	if q.State != "" {
-		v.Set("state", q.State)
-	}
-	if q.Product != "" {
-		v.Set("product", q.Product)
-	}
-	return templ.SafeURL("/?" + v.Encode())
 }

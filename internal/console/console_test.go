@@ -6,51 +6,235 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/console"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
-const script = `"><script>alert(1)</script>`
+const (
+	script = `"><script>alert(1)</script>`
+	known  = "00bb00bb00bb00bb00bb00bb00bb00bb"
+	digest = "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"
+)
 
+var then = time.Unix(1_000_000_000, 0)
+
+// reader is a fleet in which everything that anybody else could write is markup.
 type reader struct{}
 
-func (reader) FleetSummary(context.Context) (fleet.Summary, error) {
-	return fleet.Summary{Total: 2, States: map[string]int{"active": 1, "quarantined": 1}, Verdicts: map[string]int{"unknown": 1}, At: time.Unix(1, 0)}, nil
+func (reader) FleetSummary(context.Context, []string) (fleet.Summary, error) {
+	return fleet.Summary{
+		Total: 2, States: map[string]int{"active": 1, "quarantined": 1}, Verdicts: map[string]int{"unknown": 1, "contraindicated": 1}, Findings: 2,
+		Versions: map[string]int{"1.0.0": 1, script: 1, "": 3}, Severity: map[string]int{"critical": 1, "low": 1}, At: then,
+		Seen: []fleet.Age{{Under: 5 * time.Minute, Devices: 1}, {Devices: 1}},
+	}, nil
 }
 
 func (reader) FleetDevices(_ context.Context, q fleet.Query) ([]fleet.Device, error) {
 	if q.State == "lost" {
 		return nil, nil
 	}
-	seen := time.Unix(1_000_000_000, 0)
 	return []fleet.Device{
-		{ID: "00aa", Product: "pump", State: "active", Health: "healthy", Verdict: "affirming", Version: "1.0.0", LastSeen: &seen},
-		{ID: "00bb", Product: "pump", State: "quarantined", Health: script, Verdict: "", Version: script},
+		{ID: "00aa", Product: "pump", State: "active", Health: "healthy", Verdict: "affirming", Version: "1.0.0", LastSeen: &then},
+		{ID: known, Product: "pump", Hardware: script, State: "quarantined", Health: script, Version: script, Findings: 2},
 	}, nil
 }
 
 func (reader) FleetDevice(_ context.Context, id string) (fleet.Detail, error) {
-	if id != "00bb" {
+	if id != known {
 		return fleet.Detail{}, fault.New(fault.NotFound, "device.unknown", "device "+id+" is not registered", "")
 	}
-	return fleet.Detail{Device: fleet.Device{ID: id, State: "quarantined", Version: script}, HealthText: script, Reasons: []string{script}}, nil
-}
-
-func (reader) FleetTimeline(context.Context, string, int) ([]fleet.Line, error) {
-	i := uint64(7)
-	return []fleet.Line{
-		{At: time.Unix(1, 0), Kind: "device.provisioned", Actor: "station", Log: "events", Index: &i, Text: script},
-		{At: time.Unix(2, 0), Kind: "device.refused", Actor: "device:00bb", Log: "events"},
+	return fleet.Detail{
+		Device: fleet.Device{ID: id, Product: "pump", State: "quarantined", Legitimacy: "genuine", Version: script, Release: digest},
+		Order:  script, HealthText: script, Reasons: []string{script}, ChipUID: script, KeyOrigin: script, Made: &then, Virtual: true,
 	}, nil
 }
 
-func (reader) FleetFacts(context.Context, fleet.FactQuery) ([]fleet.Line, error) { return nil, nil }
+func lines() []fleet.Line {
+	i := uint64(7)
+	return []fleet.Line{
+		{At: then, Kind: "device.provisioned", Actor: script, Log: "events", Index: &i, Text: script, Subject: script},
+		{At: then, Kind: "device.refused", Actor: "device:00bb", Log: "events"},
+	}
+}
+
+func (reader) FleetTimeline(context.Context, string, int) ([]fleet.Line, error) { return lines(), nil }
+
+func (reader) FleetFacts(context.Context, fleet.FactQuery) ([]fleet.Line, error) { return lines(), nil }
+
+func (reader) FleetFindings(_ context.Context, q fleet.FindingQuery) ([]monitor.Finding, error) {
+	return []monitor.Finding{
+		{ID: script, Kind: monitor.Kind(script), Severity: q.Severity, Product: "pump", Subject: known, Text: script, Raised: then, Cause: &ledger.Ref{Log: "events", Index: 3}},
+		{ID: "2", Kind: monitor.Refusals, Severity: q.Severity, Product: "pump", Subject: script, Text: script, Raised: then, Closed: then, By: script, Reason: script},
+	}, nil
+}
+
+func (reader) FleetCertificates(context.Context, fleet.CertQuery) ([]fleet.Certificate, error) {
+	return []fleet.Certificate{{Device: known, Role: script, Serial: script, NotAfter: then}}, nil
+}
+
+func (reader) FleetGrants(context.Context, int) ([]telemetry.Grant, error) {
+	return []telemetry.Grant{{ID: script, Reader: script, Product: script, Stream: script, Purpose: script, Until: time.Now().Add(time.Hour)}}, nil
+}
+
+func (reader) FleetExpiry(context.Context, time.Time) (fleet.Expiry, error) {
+	return fleet.Expiry{Overdue: 1, Days: []fleet.ExpiryDay{{Day: then, Count: 3}}, Authorities: []fleet.Authority{{Role: "root", Name: script, NotAfter: then}}}, nil
+}
+
+func (reader) FleetRuns(context.Context, []byte) (map[string]int, error) {
+	return map[string]int{"active": 1}, nil
+}
+
+func (reader) FleetStreams(context.Context) ([]fleet.Stream, error) {
+	return []fleet.Stream{{Name: script, Devices: 1}}, nil
+}
+
+func (reader) FleetBacklog(context.Context) (fleet.Backlog, error) {
+	return fleet.Backlog{Followers: map[string]uint64{script: 1}, Sequenced: map[string]uint64{"events": 4}}, nil
+}
+
+// stages are the other services; guard is theirs.
+type stages struct{ guard *access.Guard }
+
+func (s stages) check(ctx context.Context, c access.Caller, a access.Action, product string) error {
+	return s.guard.Check(ctx, c, a, access.Resource{Type: "thing", Product: product})
+}
+
+type (
+	products stages
+	orders   stages
+	devices  stages
+	releases stages
+	rollouts stages
+	cases    stages
+	rest     stages
+)
+
+func (s products) List(ctx context.Context, c access.Caller) ([]product.Product, error) {
+	return []product.Product{{ID: "pump", Name: script}}, stages(s).check(ctx, c, access.ProductRead, "pump")
+}
+
+var order = factory.Order{ID: script, Product: "pump", Hardware: script, Quota: 3, State: factory.Open, StationName: script, Module: script, Version: script, Created: then}
+
+func (s orders) List(ctx context.Context, c access.Caller, p string) ([]factory.Order, error) {
+	return []factory.Order{order}, stages(s).check(ctx, c, access.OrderRead, p)
+}
+
+func (s orders) Get(ctx context.Context, c access.Caller, id string) (factory.Order, error) {
+	if id == "none" {
+		return factory.Order{}, fault.New(fault.NotFound, "order.unknown", "there is no such order", "")
+	}
+	return order, stages(s).check(ctx, c, access.OrderRead, "pump")
+}
+
+func (s orders) Reconcile(ctx context.Context, c access.Caller, _ string) (factory.Reconciliation, error) {
+	return factory.Reconciliation{Order: script, Tally: factory.Tally{Ordered: 3, Made: 1, Alarms: 1}, Blocked: []string{script}}, stages(s).check(ctx, c, access.OrderRead, "pump")
+}
+
+func (s devices) Get(ctx context.Context, c access.Caller, id string) (device.Device, error) {
+	desired, err := wire.EncodeConfig([]wire.ConfigEntry{{Name: "mode", Value: "eco"}, {Name: "rate", Value: "5"}})
+	if err != nil {
+		return device.Device{}, err
+	}
+	return device.Device{ID: id, Product: "pump", State: device.Quarantined, Since: then, Replaces: script, Twin: device.Twin{
+		Agent: script, Suspect: script, Desired: desired, Reported: []wire.ConfigEntry{{Name: "rate", Value: "7"}, {Name: script, Value: script}},
+	}}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+func (s devices) DeviceCommands(ctx context.Context, c access.Caller, id string) ([]device.CommandDevice, error) {
+	return []device.CommandDevice{{Command: "c1", Device: id, Act: wire.ActReset, Standing: device.Pending, Code: script, Text: script, At: then}},
+		stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+func (devices) CurrentBundle(context.Context, string) (device.Bundle, error) {
+	return device.Bundle{Wire: wire.Bundle{Release: wire.KeySet{Threshold: 2, Keys: make([][]byte, 3)}}}, nil
+}
+
+func (s rest) Current(ctx context.Context, c access.Caller, id string) (attest.Verdict, error) {
+	return attest.Verdict{Device: id, Word: "contraindicated", EAR: attest.EAR{Submods: map[string]attest.Submod{script: {Vector: attest.Vector{Executables: 96}}}}},
+		stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+func (s rest) Get(ctx context.Context, c access.Caller, id string) (retire.Retirement, error) {
+	return retire.Retirement{Device: id, Product: "pump", Phase: retire.Wiping, By: script, Reason: script}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+var proposed = release.Release{
+	Manifest: wire.Release{ID: script, Product: "pump", Version: "1.2.0", Hardware: []string{script}, Notes: script, Components: []wire.Component{{Name: script, Kind: wire.KindExec, Version: script}}},
+	Status:   release.Proposed, Creator: script, Created: then, Approvals: []release.Approval{{Caller: script, Key: script, At: then}},
+}
+
+func (s releases) List(ctx context.Context, c access.Caller, p string) ([]release.Release, error) {
+	return []release.Release{proposed}, stages(s).check(ctx, c, access.ReleaseRead, p)
+}
+
+func (s releases) Get(ctx context.Context, c access.Caller, _ [32]byte) (release.Release, error) {
+	return proposed, stages(s).check(ctx, c, access.ReleaseRead, "pump")
+}
+
+var halted = rollout.Rollout{
+	Spec:  rollout.Spec{ID: script, Product: "pump", Reason: script, Waves: []rollout.Wave{{Size: 1}, {Percent: 100}}},
+	Phase: rollout.Halted, Wave: 1, Waves: []rollout.WaveState{{Devices: 1, Started: then}, {Rule: 1, Devices: 4}}, By: script, Reason: script,
+	Last: rollout.Counts{Devices: 1, Failed: 1},
+}
+
+func (s rollouts) List(ctx context.Context, c access.Caller, p string) ([]rollout.Rollout, error) {
+	return []rollout.Rollout{halted}, stages(s).check(ctx, c, access.RolloutRead, p)
+}
+
+func (s rollouts) Get(ctx context.Context, c access.Caller, id string) (rollout.Rollout, []rollout.DeviceView, error) {
+	r := halted
+	if id == "running" {
+		r.Phase = rollout.Running
+	}
+	return r, []rollout.DeviceView{{Status: rollout.Status{Device: known, Verdict: script}, Class: rollout.Failed, Why: script}},
+		stages(s).check(ctx, c, access.RolloutRead, "pump")
+}
+
+func (s cases) Page(ctx context.Context, c access.Caller, p, _ string, _ int) ([]remedy.Case, error) {
+	return []remedy.Case{{Device: known, Product: "pump", Reason: script, Phase: remedy.Contained, Opened: then}}, stages(s).check(ctx, c, access.FindingRead, p)
+}
+
+type logs struct{}
+
+func (logs) Latest(context.Context, ledger.Log) (ledger.Published, error) {
+	return ledger.Published{}, ledger.ErrNotFound
+}
+
+func (logs) Entry(_ context.Context, ref ledger.Ref) ([]byte, error) {
+	if ref.Index > 10 {
+		return nil, ledger.ErrNotFound
+	}
+	return ledger.New(ref.Log, "access.changed", then, script, script, &ledger.Ref{Log: "control", Index: 1}, []byte(`{"a":"\"><script>alert(1)</script>"}`)).Encode()
+}
+
+// people are signed in by a session of their name.
+var people = map[string]access.Caller{
+	"viewer":   {ID: "person:ann", Roles: []access.Role{access.Viewer}},
+	"operator": {ID: "person:ben", Roles: []access.Role{access.Operator}},
+	"all":      {ID: script, Roles: []access.Role{access.Operator, access.ReleaseManager, access.Factory}},
+	"pumps":    {ID: "person:cat", Roles: []access.Role{access.Operator}, Products: []string{"pump"}},
+	"valves":   {ID: "person:dan", Roles: []access.Role{access.Operator}, Products: []string{"valve"}},
+	"nobody":   {ID: "person:eve"},
+}
 
 type sessions struct{}
 
@@ -58,14 +242,16 @@ func (sessions) Begin(_ context.Context, token string) (string, time.Time, error
 	if token != "good" {
 		return "", time.Time{}, fault.New(fault.Denied, "x", "no", "")
 	}
-	return "secret", time.Now().Add(time.Hour), nil
+	return "viewer", time.Now().Add(time.Hour), nil
 }
 
 func (sessions) Caller(_ context.Context, secret string) (access.Caller, error) {
-	if secret != "secret" {
+	c, ok := people[secret]
+	if !ok {
 		return access.Caller{}, fault.New(fault.Denied, "x", "no", "")
 	}
-	return access.Caller{ID: "person:ann", Kind: access.Person, Roles: []access.Role{access.Viewer}}, nil
+	c.Kind = access.Person
+	return c, nil
 }
 
 type noAudit struct{}
@@ -78,8 +264,18 @@ func server(t *testing.T) *httptest.Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	st := stages{guard}
 	s := httptest.NewServer(console.Handler(console.Config{
 		Fleet: fleet.NewService(reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
+		Stages: console.Stages{
+			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
+			Cases: cases(st), Retirements: rest(st), Ledger: logs{},
+		},
+		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
+			return guard.Check(ctx, c, a, res) == nil
+		},
+		Trust: console.Trust{Logs: map[ledger.Log]console.LogTrust{"events": {Origin: script, Key: []byte{1}}}, Witnesses: map[string][]byte{script: {1}}, Quorum: 1},
+		Pulse: func() map[string]time.Time { return map[string]time.Time{"publish": then} },
 	}))
 	t.Cleanup(s.Close)
 	return s
@@ -107,21 +303,31 @@ func get(t *testing.T, s *httptest.Server, path, session string) (*http.Response
 	return resp, string(page)
 }
 
+// pages are all that need a session.
+func pages() []string {
+	return []string{
+		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
+		"/orders", "/orders/o", "/certificates", "/streams", "/ledger", "/ledger/events/7", "/platform",
+	}
+}
+
 func TestPagesNeedASessionAndAssetsDoNot(t *testing.T) {
 	s := server(t)
-	for path, want := range map[string]int{
-		"/": 303, "/devices/00bb": 303, "/login": 200, "/assets/console.css": 200, "/nowhere": 404, "/assets/../console.go": 404,
-	} {
+	want := map[string]int{"/login": 200, "/genuine": 200, "/assets/console.css": 200, "/assets/verify.js": 200, "/nowhere": 303, "/assets/none": 404}
+	for _, p := range pages() {
+		want[p] = 303
+	}
+	for path, want := range want {
 		resp, _ := get(t, s, path, "")
-		if path == "/assets/../console.go" && resp.StatusCode != 200 {
-			want = resp.StatusCode // a redirect to the clean path will do
-		}
 		if resp.StatusCode != want {
 			t.Errorf("%s: %d, want %d", path, resp.StatusCode, want)
 		}
-		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") {
+		if csp := resp.Header.Get("Content-Security-Policy"); !strings.Contains(csp, "default-src 'none'") || strings.Contains(csp, "unsafe") {
 			t.Errorf("%s: policy %q", path, csp)
 		}
+	}
+	if resp, _ := get(t, s, "/assets/../console.go", ""); resp.StatusCode == 200 {
+		t.Error("a way out of the assets")
 	}
 	if resp, _ := get(t, s, "/", "stolen"); resp.StatusCode != 303 {
 		t.Errorf("an unknown session: %d", resp.StatusCode)
@@ -130,36 +336,143 @@ func TestPagesNeedASessionAndAssetsDoNot(t *testing.T) {
 
 func TestWhatDevicesSayCannotBecomeMarkup(t *testing.T) {
 	s := server(t)
-	for _, path := range []string{"/", "/devices/00bb", "/?state=%22%3E%3Cscript%3Ealert(1)%3C/script%3E&product=%22%3E%3Cscript%3E"} {
-		resp, page := get(t, s, path, "secret")
-		if resp.StatusCode != 200 || strings.Contains(page, "<script>alert") || strings.Contains(page, `"><script>`) {
+	hostile := "%22%3E%3Cscript%3Ealert(1)%3C/script%3E"
+	for _, path := range append(pages(), "/devices?state="+hostile+"&product="+hostile+"&q="+hostile+"&version="+hostile+"&verdict="+hostile+"&release="+hostile,
+		"/ledger?log="+hostile+"&subject="+hostile+"&kind="+hostile, "/genuine?id="+hostile, "/findings?severity="+hostile, "/orders/"+hostile, "/nowhere/"+hostile) {
+		resp, page := get(t, s, path, "all")
+		if resp.StatusCode >= 500 || strings.Contains(page, "<script>alert") || strings.Contains(page, `"><script>`) {
 			t.Errorf("%s: status %d, markup injected: %v", path, resp.StatusCode, strings.Contains(page, "<script>alert"))
 		}
 	}
 }
 
+var (
+	scripts = regexp.MustCompile(`<script\b[^>]*>`)
+	inline  = regexp.MustCompile(`(?i)<style|\sstyle\s*=\s*["']|<[^>]+\son[a-z]+\s*=\s*["']|href="javascript:`)
+)
+
+// What the policy forbids would not work: no page may need it.
+func TestNothingIsInline(t *testing.T) {
+	s := server(t)
+	for _, path := range append(pages(), "/login", "/genuine", "/genuine?id="+known, "/nowhere") {
+		_, page := get(t, s, path, "all")
+		for _, tag := range scripts.FindAllString(page, -1) {
+			if !strings.Contains(tag, `src="/assets/`) {
+				t.Errorf("%s: %s", path, tag)
+			}
+		}
+		if found := inline.FindString(page); found != "" {
+			t.Errorf("%s: %q", path, found)
+		}
+		for _, need := range []string{`lang="en"`, `<main id="main"`, `class="skip"`, "<h1>", "<title>"} {
+			if !strings.Contains(page, need) {
+				t.Errorf("%s has no %s", path, need)
+			}
+		}
+		if strings.Count(page, "<table>") > strings.Count(page, "<caption>") {
+			t.Errorf("%s has a table without a caption", path)
+		}
+		if strings.Contains(page, "@when") || strings.Contains(page, "%!") {
+			t.Errorf("%s shows a template's inside", path)
+		}
+	}
+}
+
+func TestWhoMayNotSeesNothing(t *testing.T) {
+	s := server(t)
+	for _, path := range pages() {
+		if resp, page := get(t, s, path, "nobody"); resp.StatusCode != http.StatusForbidden || strings.Contains(page, "alert(1)") {
+			t.Errorf("%s without a role: %d", path, resp.StatusCode)
+		}
+		if resp, _ := get(t, s, path, "viewer"); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s as viewer: %d", path, resp.StatusCode)
+		}
+	}
+	for _, path := range []string{"/devices/" + known, "/releases/" + digest, "/rollouts/r", "/orders/o"} {
+		if resp, page := get(t, s, path, "valves"); resp.StatusCode != http.StatusForbidden || strings.Contains(page, "alert(1)") {
+			t.Errorf("%s of another product: %d", path, resp.StatusCode)
+		}
+		if resp, _ := get(t, s, path, "pumps"); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s of one's own product: %d", path, resp.StatusCode)
+		}
+	}
+	for _, path := range []string{"/", "/devices", "/findings", "/cases", "/releases", "/rollouts", "/orders"} {
+		if resp, _ := get(t, s, path, "pumps"); resp.StatusCode != http.StatusOK {
+			t.Errorf("%s for one product: %d", path, resp.StatusCode)
+		}
+	}
+	for _, path := range []string{"/devices/00cc", "/orders/none", "/ledger/events/99", "/ledger/other/1", "/ledger/events/x", "/releases/zz", "/nowhere"} {
+		if resp, _ := get(t, s, path, "viewer"); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+}
+
+func TestOnlyWhatIsAllowedIsOffered(t *testing.T) {
+	s := server(t)
+	for path, want := range map[string]string{
+		"/devices/" + known: `data-path="/api/v1/commands"`, "/findings": "/api/v1/findings/", "/rollouts/running": "/halt", "/cases": `data-path="/api/v1/commands"`,
+	} {
+		if _, page := get(t, s, path, "operator"); !strings.Contains(page, want) {
+			t.Errorf("%s does not offer %s to an operator", path, want)
+		}
+		if _, page := get(t, s, path, "viewer"); strings.Contains(page, `class="act`) {
+			t.Errorf("%s offers a viewer something", path)
+		}
+	}
+	if _, page := get(t, s, "/releases/"+digest, "all"); strings.Contains(page, "/publish") || !strings.Contains(page, "1 missing") {
+		t.Error("a release is offered for publication without its approvals, or does not say how many are missing")
+	}
+}
+
 func TestThePagesSayWhatMatters(t *testing.T) {
 	s := server(t)
-	_, page := get(t, s, "/", "secret")
-	if strings.Contains(page, "@when") {
-		t.Error("a template's call is shown as text")
-	}
-	for _, want := range []string{"2 devices", "quarantined", "affirming", "unknown", `href="/devices/00bb"`} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the fleet page does not say %q", want)
+	for path, wants := range map[string][]string{
+		"/":                 {"2 devices", "failed to prove", "is halted", "in quarantine", `href="/devices?verdict=contraindicated"`, "1 device not heard of"},
+		"/devices":          {"affirming", "unknown", `href="/devices/` + known + `"`},
+		"/devices/" + known: {"device.provisioned", `href="/ledger/events/7"`, "not yet placed", "differs", "not reported", "contraindicated", "virtual device"},
+		"/ledger/events/7":  {`data-log="events"`, `data-index="7"`, "access.changed"},
+		"/platform":         {"has not gone well"},
+	} {
+		_, page := get(t, s, path, "viewer")
+		for _, want := range wants {
+			if !strings.Contains(page, want) {
+				t.Errorf("%s does not say %q", path, want)
+			}
 		}
 	}
-	_, page = get(t, s, "/devices/00bb", "secret")
-	for _, want := range []string{"device.provisioned", "/api/v1/log/events/entries/7", "not yet placed"} {
-		if !strings.Contains(page, want) {
-			t.Errorf("the device page does not say %q", want)
-		}
-	}
-	if resp, page := get(t, s, "/devices/00cc", "secret"); resp.StatusCode != 404 || !strings.Contains(page, "not registered") {
-		t.Errorf("unknown device: %d", resp.StatusCode)
-	}
-	if _, page := get(t, s, "/?state=lost", "secret"); !strings.Contains(page, "hallmark order import") {
+	if _, page := get(t, s, "/devices?state=lost", "viewer"); !strings.Contains(page, "hallmark order import") {
 		t.Error("an empty list does not say what to do")
+	}
+	if resp, _ := get(t, s, "/devices?q="+strings.ToUpper(known), "viewer"); resp.Header.Get("Location") != "/devices/"+known {
+		t.Errorf("a whole ID leads to %q", resp.Header.Get("Location"))
+	}
+}
+
+func TestAStrangerLearnsOnlyWhetherItIsGenuine(t *testing.T) {
+	s := server(t)
+	resp, page := get(t, s, "/genuine?id=00BB-00bb-00bb-00bb-00bb-00bb-00bb-00bb", "")
+	if resp.StatusCode != 200 || !strings.Contains(page, "<b>Genuine</b>") || !strings.Contains(page, "pump") {
+		t.Errorf("%d: a genuine device is not called so", resp.StatusCode)
+	}
+	for _, secret := range []string{"quarantined", "alert(1)", digest} {
+		if strings.Contains(page, secret) {
+			t.Errorf("a stranger learns %q", secret)
+		}
+	}
+	for _, id := range []string{strings.Repeat("0", 32), "x"} {
+		if _, page := get(t, s, "/genuine?id="+id, ""); !strings.Contains(page, "<b>Unknown</b>") {
+			t.Errorf("%s is not unknown", id)
+		}
+	}
+	refused := 0
+	for range 30 {
+		if resp, _ := get(t, s, "/genuine?id="+known, ""); resp.StatusCode == http.StatusTooManyRequests {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Error("a stranger may ask without end")
 	}
 }
 
@@ -170,7 +483,7 @@ func TestSigningIn(t *testing.T) {
 	}
 	resp, _ := get(t, s, "/login?once=good", "")
 	c := resp.Cookies()
-	if len(c) != 1 || c[0].Value != "secret" || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode {
+	if len(c) != 1 || c[0].Value != "viewer" || !c[0].HttpOnly || c[0].SameSite != http.SameSiteStrictMode {
 		t.Errorf("cookies %v", c)
 	}
 }

@@ -1,8 +1,155 @@
-// Times in the viewer's zone; without this script they stay in UTC and say so.
-for (const t of document.querySelectorAll("time[datetime]")) {
-  const d = new Date(t.getAttribute("datetime"));
-  if (!Number.isNaN(d.getTime())) {
-    t.title = t.textContent;
-    t.textContent = d.toLocaleString(undefined, { dateStyle: "medium", timeStyle: "medium" });
+// What the pages do beyond being read: times in the viewer's zone, calls of the API after a confirmation, and a fresh main part
+// when a fact says that something has changed. Without it every page reads the same.
+"use strict";
+
+const policy = window.trustedTypes?.createPolicy("hallmark", { createHTML: (s) => s }); // only for pages of this origin, parsed and inert
+const say = (text) => { document.getElementById("say").textContent = text; };
+
+function enhance(root) {
+  for (const t of root.querySelectorAll("time[datetime]")) {
+    const d = new Date(t.getAttribute("datetime"));
+    if (Number.isNaN(d.getTime()) || t.title) continue;
+    t.title = t.textContent.trim();
+    const near = Math.abs(Date.now() - d.getTime()) < 86400000 * 300;
+    t.textContent = d.toLocaleString(undefined, near
+      ? { month: "short", day: "numeric", hour: "2-digit", minute: "2-digit", second: "2-digit" }
+      : { year: "numeric", month: "short", day: "numeric" });
+  }
+  for (const b of root.querySelectorAll("button.act")) b.disabled = false;
+}
+
+// Actions: a button's data says what to ask for; the dialog asks the person.
+
+const dialog = document.getElementById("confirm");
+const part = (name) => document.getElementById("confirm-" + name);
+let pending = null;
+
+function ask(button) {
+  const d = button.dataset, form = dialog.querySelector("form");
+  pending = { path: d.path, body: d.body, field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button };
+  form.reset();
+  part("title").textContent = d.title;
+  part("text").textContent = d.explain;
+  part("problem").textContent = "";
+  part("reason").hidden = !d.field;
+  form.reason.required = Boolean(d.field);
+  part("typed").hidden = !d.typed;
+  form.typed.required = Boolean(d.typed);
+  part("typed").querySelector("span").textContent = d.typed ? "Type " + d.typed + " to go on" : "";
+  const go = form.querySelector(".do");
+  go.textContent = pending.label;
+  go.className = button.classList.contains("bad") ? "do bad" : "do";
+  go.disabled = false;
+  dialog.showModal();
+  (d.field ? form.reason : d.typed ? form.typed : go).focus();
+}
+
+async function act(form) {
+  if (pending.typed && form.typed.value.trim() !== pending.typed) {
+    part("problem").textContent = "That is not " + pending.typed + ".";
+    form.typed.focus();
+    return;
+  }
+  const go = form.querySelector(".do");
+  go.disabled = true;
+  part("problem").textContent = "";
+  const init = { method: "POST", headers: { "Idempotency-Key": pending.key, Accept: "application/json" }, credentials: "same-origin" };
+  if (pending.body) {
+    const body = JSON.parse(pending.body);
+    if (pending.field) body[pending.field] = form.reason.value.trim();
+    init.body = JSON.stringify(body);
+    init.headers["Content-Type"] = "application/json";
+  }
+  try {
+    const answer = await fetch(pending.path, init);
+    if (!answer.ok) throw new Error(await problem(answer));
+    dialog.close();
+    say(pending.label + ": done.");
+    setTimeout(() => say(""), 6000);
+    refresh();
+  } catch (e) {
+    part("problem").textContent = e.message;
+    go.disabled = false;
   }
 }
+
+async function problem(answer) {
+  const text = await answer.text();
+  try {
+    const p = JSON.parse(text);
+    const more = (p.errors || []).map((e) => e.message).filter(Boolean).join("; ");
+    return [p.detail || p.title || "The server refused it.", more].filter(Boolean).join(" ");
+  } catch {
+    return "The server answered " + answer.status + ".";
+  }
+}
+
+document.addEventListener("click", (e) => {
+  const b = e.target.closest("button.act");
+  if (b) ask(b);
+  if (e.target.closest("#confirm .plain")) dialog.close();
+});
+dialog?.querySelector("form").addEventListener("submit", (e) => { e.preventDefault(); act(e.target); });
+dialog?.addEventListener("close", () => { if (pending?.from.isConnected) pending.from.focus(); });
+
+// Live: one stream a tab says what changed; the page's main part is fetched again when that concerns it.
+
+const busy = () => dialog?.open || document.activeElement?.closest("main form") || !getSelection().isCollapsed;
+let stale = 0, loading = false;
+
+async function refresh() {
+  clearTimeout(stale);
+  stale = 0;
+  if (loading) { later(); return; }
+  if (busy()) { later(); return; }
+  loading = true;
+  try {
+    const answer = await fetch(location.href, { credentials: "same-origin", headers: { Accept: "text/html" } });
+    if (answer.redirected && new URL(answer.url).pathname === "/login") { location.href = "/login"; return; }
+    if (!answer.ok) return;
+    const text = await answer.text();
+    if (busy()) { later(); return; }
+    const next = new DOMParser().parseFromString(policy ? policy.createHTML(text) : text, "text/html").getElementById("main");
+    const main = document.getElementById("main");
+    if (!next) return;
+    const focus = document.activeElement?.id, scrolls = [...main.querySelectorAll(".scroll")].map((s) => s.scrollLeft);
+    enhance(next);
+    if (next.innerHTML === main.innerHTML) return;
+    main.replaceChildren(...next.childNodes);
+    main.querySelectorAll(".scroll").forEach((s, i) => { s.scrollLeft = scrolls[i] || 0; });
+    if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
+  } catch { /* the next change, or the next look, tries again */ } finally { loading = false; }
+}
+
+function later() { if (!stale) stale = setTimeout(refresh, 1200); }
+
+function concerns(fact) {
+  const main = document.getElementById("main");
+  const kinds = (main.dataset.kinds || "").split(" ").filter(Boolean), subjects = (main.dataset.subjects || "").split(" ").filter(Boolean);
+  return kinds.some((k) => k === "*" || fact.kind?.startsWith(k)) && (subjects.length === 0 || subjects.includes(fact.subject));
+}
+
+function lamp(on, text) {
+  const p = document.getElementById("pulse");
+  p.hidden = false;
+  p.classList.toggle("on", on);
+  p.querySelector(".text").textContent = text;
+}
+
+function listen() {
+  if (!document.getElementById("pulse") || !document.getElementById("main").dataset.kinds) return;
+  let poll = 0;
+  const stream = new EventSource("/api/v1/events");
+  stream.onopen = () => { clearInterval(poll); poll = 0; lamp(true, "Live"); };
+  stream.addEventListener("fact", (e) => { try { if (concerns(JSON.parse(e.data))) { if (!stale) stale = setTimeout(refresh, 400); } } catch { later(); } });
+  stream.addEventListener("reset", later); // it was away too long to be told what it missed
+  stream.onerror = () => {
+    lamp(false, "Looks again every 20 s");
+    if (!poll) poll = setInterval(later, 20000);
+    if (stream.readyState === EventSource.CLOSED) setTimeout(() => { clearInterval(poll); listen(); }, 60000);
+  };
+  addEventListener("pagehide", () => stream.close());
+}
+
+enhance(document);
+listen();

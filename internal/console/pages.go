@@ -1,0 +1,332 @@
+package console
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// pageSize is how many rows a list shows.
+const pageSize = 50
+
+func (h *handler) overview(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	ctx := r.Context()
+	var o overview
+	var err error
+	if o.Summary, err = h.cfg.Fleet.Summary(ctx, caller); err != nil {
+		return err
+	}
+	if o.Findings, err = h.worst(ctx, caller, 8); err != nil {
+		return err
+	}
+	all, err := perProduct(ctx, caller, h.cfg.Stages.Rollouts.List)
+	if unlessDenied(err) != nil {
+		return err
+	}
+	o.Rollouts = underWay(all)
+	if o.Cases, err = h.openCases(ctx, caller, 6); err != nil {
+		return err
+	}
+	if e, _, err := h.cfg.Fleet.Expiry(ctx, caller, time.Now(), 0); err == nil {
+		o.Overdue = e.Overdue
+	} else if unlessDenied(err) != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, overviewPage(h.view(r, caller, "Overview", "*"), o))
+	return nil
+}
+
+// worst gives the open findings, the worst first, and of those the newest.
+func (h *handler) worst(ctx context.Context, caller access.Caller, limit int) (out []monitor.Finding, err error) {
+	for _, s := range severities() {
+		if len(out) == limit {
+			break
+		}
+		page, _, err := h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Severity: s, Limit: limit - len(out)})
+		if err != nil {
+			return nil, unlessDenied(err)
+		}
+		out = append(out, page...)
+	}
+	return out, nil
+}
+
+// underWay gives the rollouts that go on, and the newest of the others, up to some.
+func underWay(all []rollout.Rollout) (out []rollout.Rollout) {
+	for _, r := range all {
+		if !r.Phase.Ended() {
+			out = append(out, r)
+		}
+	}
+	for _, r := range all {
+		if r.Phase.Ended() && len(out) < 4 {
+			out = append(out, r)
+		}
+	}
+	return out
+}
+
+func (h *handler) openCases(ctx context.Context, caller access.Caller, limit int) ([]remedy.Case, error) {
+	cases, err := perProduct(ctx, caller, func(ctx context.Context, caller access.Caller, product string) ([]remedy.Case, error) {
+		return h.cfg.Stages.Cases.Page(ctx, caller, product, "", limit)
+	})
+	return cases, unlessDenied(err)
+}
+
+// deviceQuery reads a query from a page's address.
+func deviceQuery(r *http.Request) fleet.Query {
+	v := r.URL.Query()
+	return fleet.Query{
+		Product: v.Get("product"), State: v.Get("state"), Verdict: v.Get("verdict"), Version: strings.TrimSpace(v.Get("version")),
+		Release: v.Get("release"), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
+		After: v.Get("after"), Limit: pageSize,
+	}
+}
+
+func (h *handler) devices(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	q := deviceQuery(r)
+	if isDevice(q.Prefix) {
+		http.Redirect(w, r, "/devices/"+q.Prefix, http.StatusSeeOther)
+		return nil
+	}
+	devices, next, err := h.cfg.Fleet.Devices(r.Context(), caller, q)
+	if err != nil {
+		return err
+	}
+	products, err := h.cfg.Stages.Products.List(r.Context(), caller)
+	if unlessDenied(err) != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, devicesPage(h.view(r, caller, "Devices", "device. attest. finding."), q, products, devices, next))
+	return nil
+}
+
+func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	ctx, id := r.Context(), r.PathValue("id")
+	d, lines, err := h.cfg.Fleet.Device(ctx, caller, id)
+	if err != nil {
+		return err
+	}
+	v := h.view(r, caller, "Devices", "*", d.ID)
+	p := devicePageData{Device: d, Lines: lines, Now: time.Now()}
+	if p.Row, err = h.cfg.Stages.Devices.Get(ctx, caller, d.ID); unlessDenied(err) != nil {
+		return err
+	}
+	verdict, err := h.cfg.Stages.Evidence.Current(ctx, caller, d.ID)
+	if err == nil {
+		p.Evidence = &verdict
+	} else if fault.KindOf(err) != fault.NotFound && unlessDenied(err) != nil {
+		return err
+	}
+	if p.Findings, _, err = h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Subject: d.ID, Limit: 20}); unlessDenied(err) != nil {
+		return err
+	}
+	if p.Commands, err = h.cfg.Stages.Devices.DeviceCommands(ctx, caller, d.ID); unlessDenied(err) != nil {
+		return err
+	}
+	p.Commands = p.Commands[:min(len(p.Commands), 20)]
+	if p.Certs, err = h.cfg.Fleet.Certificates(ctx, caller, d.Device); unlessDenied(err) != nil {
+		return err
+	}
+	p.Certs = p.Certs[:min(len(p.Certs), 12)]
+	retired, err := h.cfg.Stages.Retirements.Get(ctx, caller, d.ID)
+	if err == nil {
+		p.Retired = &retired
+	} else if fault.KindOf(err) != fault.NotFound && unlessDenied(err) != nil {
+		return err
+	}
+	p.Twin = twinOf(p.Row.Twin)
+	p.Actions = v.deviceActions(d.ID, d.Product, device.State(d.State))
+	h.render(w, r, http.StatusOK, devicePage(v, p))
+	return nil
+}
+
+func (h *handler) findings(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	ctx := r.Context()
+	only := monitor.Severity(r.URL.Query().Get("severity"))
+	var before time.Time
+	if ms, err := strconv.ParseInt(r.URL.Query().Get("before"), 10, 64); err == nil {
+		before = time.UnixMilli(ms)
+	}
+	var parts []findingsPart
+	for _, s := range severities() {
+		if only != "" && only != s {
+			continue
+		}
+		page, more, err := h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Severity: s, Before: before, Limit: pageSize})
+		if err != nil {
+			return err
+		}
+		part := findingsPart{Severity: s, Findings: page}
+		if more {
+			part.More = "/findings?severity=" + string(s) + "&before=" + strconv.FormatInt(page[len(page)-1].Raised.UnixMilli(), 10)
+		}
+		if len(page) > 0 {
+			parts = append(parts, part)
+		}
+	}
+	s, err := h.cfg.Fleet.Summary(ctx, caller)
+	if unlessDenied(err) != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, findingsPage(h.view(r, caller, "Findings", "finding."), parts, s.Severity))
+	return nil
+}
+
+func (h *handler) cases(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	cases, err := perProduct(r.Context(), caller, func(ctx context.Context, caller access.Caller, product string) ([]remedy.Case, error) {
+		return h.cfg.Stages.Cases.Page(ctx, caller, product, "", fleet.MaxPage)
+	})
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, casesPage(h.view(r, caller, "Quarantine", "remedy. device."), cases))
+	return nil
+}
+
+func (h *handler) releases(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	list, err := perProduct(r.Context(), caller, h.cfg.Stages.Releases.List)
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, releasesPage(h.view(r, caller, "Releases", "release."), list))
+	return nil
+}
+
+func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	ctx := r.Context()
+	raw, err := hex.DecodeString(r.PathValue("digest"))
+	if err != nil || len(raw) != 32 {
+		return fault.New(fault.NotFound, "release.unknown", "a release is named by its digest: 64 hex digits", "choose it from the list of releases")
+	}
+	var p releasePageData
+	if p.Release, err = h.cfg.Stages.Releases.Get(ctx, caller, [32]byte(raw)); err != nil {
+		return err
+	}
+	productID := p.Release.Manifest.Product
+	if b, err := h.cfg.Stages.Devices.CurrentBundle(ctx, productID); err == nil {
+		p.Bundle = &b.Wire
+	} else if fault.KindOf(err) != fault.NotFound {
+		h.cfg.Log.WarnContext(ctx, "console: no trust bundle to count approvals with", "product", productID, "error", err)
+	}
+	if p.Runs, err = h.cfg.Fleet.Runs(ctx, caller, productID, raw); unlessDenied(err) != nil {
+		return err
+	}
+	all, err := h.cfg.Stages.Rollouts.List(ctx, caller, productID)
+	if unlessDenied(err) != nil {
+		return err
+	}
+	for _, o := range all {
+		if slices.Equal(o.Spec.Release, raw) {
+			p.Rollouts = append(p.Rollouts, o)
+		}
+	}
+	v := h.view(r, caller, "Releases", "release. rollout.", hexOf(raw), p.Release.Manifest.ID)
+	v.Subjects = "" // rollouts of it have names of their own
+	p.Actions = v.releaseActions(p.Release, missing(p.Release, p.Bundle))
+	h.render(w, r, http.StatusOK, releasePage(v, p))
+	return nil
+}
+
+// missing counts the approvals that are still needed; -1: nobody knows.
+func missing(r release.Release, b *wire.Bundle) int {
+	if b == nil {
+		return -1
+	}
+	return max(0, int(b.Release.Threshold)-len(r.Approvals)) //nolint:gosec // at most the number of a role's keys
+}
+
+func (h *handler) rollouts(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	list, err := perProduct(r.Context(), caller, h.cfg.Stages.Rollouts.List)
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, rolloutsPage(h.view(r, caller, "Rollouts", "rollout."), list))
+	return nil
+}
+
+func (h *handler) rollout(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	o, views, err := h.cfg.Stages.Rollouts.Get(r.Context(), caller, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	v := h.view(r, caller, "Rollouts", "rollout. device. attest.")
+	h.render(w, r, http.StatusOK, rolloutPage(v, o, views, v.rolloutActions(o)))
+	return nil
+}
+
+func (h *handler) orders(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	list, err := perProduct(r.Context(), caller, h.cfg.Stages.Orders.List)
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, ordersPage(h.view(r, caller, "Orders", "order."), list))
+	return nil
+}
+
+func (h *handler) order(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	o, err := h.cfg.Stages.Orders.Get(r.Context(), caller, r.PathValue("id"))
+	if err != nil {
+		return err
+	}
+	var rec *factory.Reconciliation
+	if got, err := h.cfg.Stages.Orders.Reconcile(r.Context(), caller, o.ID); err == nil {
+		rec = &got
+	} else if unlessDenied(err) != nil {
+		return err
+	}
+	v := h.view(r, caller, "Orders", "order. device.provisioned device.onboarded")
+	h.render(w, r, http.StatusOK, orderPage(v, o, rec, v.orderActions(o, rec)))
+	return nil
+}
+
+func (h *handler) certificates(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	after := time.UnixMilli(0)
+	if ms, err := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64); err == nil {
+		after = time.UnixMilli(ms)
+	}
+	e, next, err := h.cfg.Fleet.Expiry(r.Context(), caller, after, pageSize)
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, certificatesPage(h.view(r, caller, "Certificates", "cert. ca."), e, next, after, time.Now()))
+	return nil
+}
+
+func (h *handler) streams(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	streams, grants, err := h.cfg.Fleet.Streams(r.Context(), caller)
+	if err != nil {
+		return err
+	}
+	reads, _, err := h.cfg.Fleet.Facts(r.Context(), caller, fleet.FactQuery{Log: "events", Kind: "telemetry.read.decided", Limit: 20})
+	if unlessDenied(err) != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, streamsPage(h.view(r, caller, "Data", "telemetry. access."), streams, grants, reads, time.Now()))
+	return nil
+}
+
+func (h *handler) platform(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	b, err := h.cfg.Fleet.Backlog(r.Context(), caller)
+	if err != nil {
+		return err
+	}
+	p := platformPageData{Loops: loops(h.cfg.Pulse(), time.Now()), Backlog: b, Versions: versionsOfProgram()}
+	h.render(w, r, http.StatusOK, platformPage(h.view(r, caller, "Platform", "*"), p))
+	return nil
+}

@@ -1,0 +1,346 @@
+package console
+
+import (
+	"encoding/hex"
+	"fmt"
+	"maps"
+	"net/url"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/a-h/templ"
+
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func hexOf(b []byte) string { return hex.EncodeToString(b) }
+
+func pathEscape(s string) string { return url.PathEscape(s) }
+
+func queryEscape(s string) string { return url.QueryEscape(s) }
+
+func orUnknown(s string) string {
+	if s == "" || s == "none" {
+		return "unknown"
+	}
+	return s
+}
+
+func plural(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	if strings.HasSuffix(what, "y") {
+		what = what[:len(what)-1] + "ie"
+	}
+	return number(n) + " " + what + "s"
+}
+
+// number groups thousands with a narrow space.
+func number(n int) string {
+	s := strconv.Itoa(n)
+	for i := len(s) - 3; i > 0 && s[i-1] != '-'; i -= 3 {
+		s = s[:i] + "\u202f" + s[i:]
+	}
+	return s
+}
+
+// short shows the first 12 characters of an identifier; the whole is one click away.
+func short(id string) string {
+	if len(id) > 12 {
+		return id[:12]
+	}
+	return id
+}
+
+// clip bounds a text that somebody else wrote, characters.
+func clip(s string, most int) string {
+	if r := []rune(s); len(r) > most {
+		return string(r[:most]) + "…"
+	}
+	return s
+}
+
+func joined(list []string) string { return strings.Join(list, ", ") }
+
+func shortActor(a string) string {
+	if id, ok := strings.CutPrefix(a, "device:"); ok {
+		return "the device " + short(id)
+	}
+	return a
+}
+
+// isDevice reports whether s has the form of a device's ID.
+func isDevice(s string) bool {
+	if len(s) != 32 {
+		return false
+	}
+	for _, c := range s {
+		if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+			return false
+		}
+	}
+	return true
+}
+
+func refLink(r ledger.Ref) templ.SafeURL {
+	return templ.SafeURL(fmt.Sprintf("/ledger/%s/%d", url.PathEscape(string(r.Log)), r.Index))
+}
+
+func proofLink(l fleet.Line) templ.SafeURL {
+	return refLink(ledger.Ref{Log: ledger.Log(l.Log), Index: *l.Index})
+}
+
+// factLink leads to what a fact is about.
+func factLink(l fleet.Line) templ.SafeURL {
+	if isDevice(l.Subject) {
+		return templ.SafeURL("/devices/" + l.Subject)
+	}
+	return templ.SafeURL("/ledger?" + url.Values{"log": {l.Log}, "subject": {l.Subject}}.Encode())
+}
+
+func factColumns(subjects bool) []string {
+	if subjects {
+		return []string{"When", "About", "What", "By", "Proof"}
+	}
+	return []string{"When", "What", "By", "Proof"}
+}
+
+func factsURL(p ledgerPageData) string {
+	v := url.Values{"log": {p.Query.Log}}
+	for k, s := range map[string]string{"subject": p.Query.Subject, "kind": p.Query.Kind} {
+		if s != "" {
+			v.Set(k, s)
+		}
+	}
+	if last := p.Facts[len(p.Facts)-1].Index; last != nil {
+		v.Set("before", strconv.FormatUint(*last, 10))
+	}
+	return "/ledger?" + v.Encode()
+}
+
+// kinds are offered for a search; any other may be typed.
+func kinds() []string {
+	var out []string
+	for _, k := range []ledger.Kind{
+		ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseApproved, ledger.KindCommandIssued, ledger.KindWarrantIssued,
+		ledger.KindBundlePublished, ledger.KindRolloutStarted, ledger.KindRolloutHalted, ledger.KindRolloutCompleted, ledger.KindOrderCreated,
+		ledger.KindOrderClosed, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
+		ledger.KindDeviceUpdated, ledger.KindDeviceUnhealthy, ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindVerdict,
+		ledger.KindFindingRaised, ledger.KindRemedyDecided, ledger.KindTelemetryReadDecided, ledger.KindCertIssued, ledger.KindCertRevoked,
+		ledger.KindRetireWiped, ledger.KindRetireDisposed, ledger.KindAccessChanged,
+	} {
+		out = append(out, string(k))
+	}
+	slices.Sort(out)
+	return out
+}
+
+func devicesURL(q fleet.Query, after string) string {
+	v := url.Values{}
+	for k, s := range map[string]string{
+		"product": q.Product, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "q": q.Prefix, "after": after,
+	} {
+		if s != "" {
+			v.Set(k, s)
+		}
+	}
+	if q.Findings {
+		v.Set("findings", "open")
+	}
+	if len(v) == 0 {
+		return "/devices"
+	}
+	return "/devices?" + v.Encode()
+}
+
+// savedQueries are the questions people ask most; any other can be kept as a bookmark.
+func savedQueries() []navLink {
+	return []navLink{
+		{"All", "/devices"}, {"With findings", "/devices?findings=open"}, {"Failing evidence", "/devices?verdict=contraindicated"},
+		{"With a warning", "/devices?verdict=warning"}, {"Without evidence", "/devices?verdict=unknown"}, {"In quarantine", "/devices?state=quarantined"},
+		{"Not yet onboarded", "/devices?state=provisioned"}, {"Lost", "/devices?state=lost"},
+	}
+}
+
+func isCurrent(a, b string) string {
+	if a == b {
+		return "page"
+	}
+	return "false"
+}
+
+func verdicts() []string { return []string{"affirming", "warning", "contraindicated", "unknown"} }
+
+func keyOrigin(s string) string {
+	switch s {
+	case "soft":
+		return "in software: it can be copied"
+	case "isolated":
+		return "in an isolated environment"
+	case "tpm":
+		return "in a TPM"
+	case "pkcs11":
+		return "in a secure element"
+	}
+	return orUnknown(s)
+}
+
+func bytesOf(done, of uint64) string { return sizeOf(done) + " of " + sizeOf(of) }
+
+func sizeOf(n uint64) string {
+	switch {
+	case n < 10_000:
+		return strconv.FormatUint(n, 10) + " B"
+	case n < 10_000_000:
+		return strconv.FormatUint(n/1000, 10) + " kB"
+	}
+	return strconv.FormatUint(n/1_000_000, 10) + " MB"
+}
+
+func present(digest []byte) string {
+	if len(digest) == 0 {
+		return "none was given"
+	}
+	return short(hexOf(digest)) + "…"
+}
+
+// setting is one name with what is wanted and what is so.
+type setting struct{ Name, Desired, Reported, Text, Tone string }
+
+// twinOf compares the configuration commanded with the one reported.
+func twinOf(t device.Twin) []setting {
+	byName := map[string]*setting{}
+	at := func(name string) *setting {
+		if byName[name] == nil {
+			byName[name] = &setting{Name: name}
+		}
+		return byName[name]
+	}
+	desired, err := wire.DecodeConfig(t.Desired)
+	if err != nil && len(t.Desired) > 0 {
+		at("(all)").Desired = "unreadable"
+	}
+	wanted := map[string]bool{}
+	for _, e := range desired {
+		at(e.Name).Desired, wanted[e.Name] = clip(e.Value, 80), true
+	}
+	has := map[string]bool{}
+	for _, e := range t.Reported {
+		at(e.Name).Reported, has[e.Name] = clip(e.Value, 80), true
+	}
+	var out []setting
+	for _, name := range slices.Sorted(maps.Keys(byName)) {
+		s := *byName[name]
+		switch {
+		case wanted[name] && has[name] && s.Desired == s.Reported:
+			s.Text, s.Tone = "as wanted", "good"
+		case wanted[name] && has[name]:
+			s.Text, s.Tone = "differs", "warn"
+		case wanted[name]:
+			s.Text, s.Tone = "not reported", "warn"
+		default:
+			s.Text = "its own"
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// claims spells the trust vector out.
+func claims(v attest.Verdict) []setting {
+	sub, ok := attest.Submod{}, false
+	for _, name := range slices.Sorted(maps.Keys(v.EAR.Submods)) {
+		sub, ok = v.EAR.Submods[name], true
+		break
+	}
+	if !ok {
+		return nil
+	}
+	t := sub.Vector
+	var out []setting
+	for _, c := range []struct {
+		name string
+		tier attest.Tier
+	}{
+		{"Identity", t.InstanceIdentity}, {"Software", t.Executables}, {"Hardware", t.Hardware}, {"Configuration", t.Configuration},
+		{"Runtime", t.RuntimeOpaque}, {"Storage", t.StorageOpaque},
+	} {
+		if c.tier != attest.None {
+			out = append(out, setting{Name: c.name, Text: c.tier.String(), Tone: verdictTone(c.tier.String())})
+		}
+	}
+	return out
+}
+
+func newestFirst(lines []fleet.Line) []fleet.Line {
+	out := slices.Clone(lines)
+	slices.Reverse(out)
+	return out
+}
+
+// lastChange finds the newest line that tells why the device stands as it does.
+func lastChange(lines []fleet.Line) *fleet.Line {
+	for _, l := range newestFirst(lines) {
+		switch ledger.Kind(l.Kind) {
+		case ledger.KindDeviceState, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceOnboarded, ledger.KindDeviceProvisioned,
+			ledger.KindRetireWiped, ledger.KindRetireDisposed:
+			return &l
+		}
+	}
+	return nil
+}
+
+func guarded(p devicePageData) bool {
+	return (p.Row.State == device.Quarantined || p.Row.State == device.Dormant) && p.Row.GuardUntil.Unix() > 0
+}
+
+func outstanding(c device.CommandDevice) bool {
+	return c.Standing == device.Pending || c.Standing == device.Delivered
+}
+
+func resultText(c device.CommandDevice) string {
+	switch {
+	case c.Code == "":
+		return c.Text
+	case c.Text == "":
+		return c.Code
+	}
+	return c.Code + ": " + c.Text
+}
+
+func certText(c fleet.Certificate, now time.Time) string {
+	switch {
+	case !c.Ended.IsZero() && c.Ended.Before(now):
+		return "replaced or revoked"
+	case c.NotAfter.Before(now):
+		return "ended"
+	case !c.Ended.IsZero():
+		return "replaced, until " + c.Ended.UTC().Format("2 Jan 15:04Z")
+	case endless(c.NotAfter):
+		return "has no end"
+	case now.After(c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) * 2 / 3)):
+		return "to be renewed now"
+	}
+	return "good"
+}
+
+func certTone(c fleet.Certificate, now time.Time) string {
+	switch certText(c, now) {
+	case "good", "has no end":
+		return "good"
+	case "ended":
+		return "bad"
+	case "to be renewed now":
+		return "warn"
+	}
+	return ""
+}
+
+func endless(t time.Time) bool { return t.Year() > 9000 }

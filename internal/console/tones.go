@@ -1,0 +1,472 @@
+package console
+
+import (
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+// A tone is good, warn, bad, busy or, where there is nothing to say, empty. It is never the only sign: a word and a shape go
+// with it.
+
+func stateTone(s string) string {
+	switch device.State(s) {
+	case device.Active:
+		return "good"
+	case device.Quarantined, device.Suspected, device.Lost:
+		return "bad"
+	case device.Dormant, device.Maintenance, device.Decommissioning:
+		return "warn"
+	case device.Provisioned, device.Onboarded:
+		return "busy"
+	case device.Ordered, device.Decommissioned, device.Disposed:
+	}
+	return ""
+}
+
+func stateWords(s string) string {
+	switch device.State(s) {
+	case device.Ordered:
+		return "Ordered: it is not made yet"
+	case device.Provisioned:
+		return "Provisioned: made, and not heard of yet"
+	case device.Onboarded:
+		return "Onboarded: it has still to prove itself"
+	case device.Active:
+		return "Active"
+	case device.Quarantined:
+		return "In quarantine: it talks to nobody but Hallmark"
+	case device.Dormant:
+		return "Dormant"
+	case device.Maintenance:
+		return "Out of service for repair"
+	case device.Decommissioning:
+		return "Being decommissioned: it waits for its wipe"
+	case device.Decommissioned:
+		return "Decommissioned"
+	case device.Disposed:
+		return "Disposed of"
+	case device.Lost:
+		return "Lost: nobody knows where it is"
+	case device.Suspected:
+		return "Suspected clone: two devices may hold its identity"
+	}
+	return orUnknown(s)
+}
+
+func legitimacyTone(s string) string {
+	switch device.Legitimacy(s) {
+	case device.Genuine, device.Refurbished, device.Resold:
+		return "good"
+	case device.Recalled, device.Unknown:
+		return "warn"
+	case device.Stolen:
+		return "bad"
+	}
+	return "warn"
+}
+
+func healthTone(s string) string {
+	switch s {
+	case "healthy":
+		return "good"
+	case "unhealthy":
+		return "bad"
+	}
+	return ""
+}
+
+func verdictTone(s string) string {
+	switch s {
+	case "affirming":
+		return "good"
+	case "contraindicated":
+		return "bad"
+	case "warning":
+		return "warn"
+	}
+	return ""
+}
+
+func severities() []monitor.Severity {
+	return []monitor.Severity{monitor.Critical, monitor.High, monitor.Medium, monitor.Low}
+}
+
+func severityTone(s monitor.Severity) string {
+	switch s {
+	case monitor.Critical, monitor.High:
+		return "bad"
+	case monitor.Medium:
+		return "warn"
+	case monitor.Low:
+	}
+	return ""
+}
+
+func phaseTone(p rollout.Phase) string {
+	switch p {
+	case rollout.Completed:
+		return "good"
+	case rollout.Running:
+		return "busy"
+	case rollout.Paused, rollout.Aborting, rollout.Aborted, rollout.RolledBack:
+		return "warn"
+	case rollout.Halted:
+		return "bad"
+	case rollout.Created:
+	}
+	return ""
+}
+
+func classTone(c rollout.Class) string {
+	switch c {
+	case rollout.Good:
+		return "good"
+	case rollout.Failed:
+		return "bad"
+	case rollout.Waiting:
+		return "busy"
+	case rollout.Left:
+	}
+	return ""
+}
+
+func className(c rollout.Class) string {
+	switch c {
+	case rollout.Good:
+		return "good"
+	case rollout.Failed:
+		return "failed"
+	case rollout.Waiting:
+		return "waiting"
+	case rollout.Left:
+		return "left"
+	}
+	return "unknown"
+}
+
+func caseTone(p remedy.Phase) string {
+	switch p {
+	case remedy.Held:
+		return "bad"
+	case remedy.Contained:
+		return "warn"
+	case remedy.Remaking, remedy.Releasing:
+		return "busy"
+	case remedy.Closed:
+		return "good"
+	}
+	return ""
+}
+
+func caseNext(c remedy.Case) string {
+	switch c.Phase {
+	case remedy.Held:
+		return "Waits for a person: the policy contains no more devices of this product in an hour by itself."
+	case remedy.Contained:
+		return "Contained. It is made anew if the policy says so; good evidence releases it."
+	case remedy.Remaking:
+		return "Being made anew; then it has to prove itself."
+	case remedy.Releasing:
+		return "Has proven itself; waits for the device to say that it is free."
+	case remedy.Closed:
+		return "Over."
+	}
+	return ""
+}
+
+func releaseTone(s release.Status) string {
+	switch s {
+	case release.Published:
+		return "good"
+	case release.Proposed:
+		return "busy"
+	case release.Withdrawn:
+		return "warn"
+	}
+	return ""
+}
+
+func orderTone(s factory.State) string {
+	if s == factory.Open {
+		return "busy"
+	}
+	return "good"
+}
+
+func standingTone(s device.Standing) string {
+	switch s {
+	case device.Done:
+		return "good"
+	case device.Pending, device.Delivered:
+		return "busy"
+	case device.Refused, device.Failed:
+		return "bad"
+	case device.Expired:
+		return "warn"
+	case device.Cancelled:
+	}
+	return ""
+}
+
+func badIf(n int) string {
+	if n > 0 {
+		return "bad"
+	}
+	return ""
+}
+
+func warnIf(n int) string {
+	if n > 0 {
+		return "warn"
+	}
+	return ""
+}
+
+func findingTitle(k monitor.Kind) string {
+	switch k {
+	case monitor.BadVerdict:
+		return "Evidence is bad"
+	case monitor.NoCheckin:
+		return "Silent"
+	case monitor.NoAttestation:
+		return "Evidence is overdue"
+	case monitor.Refusals:
+		return "Refused a command"
+	case monitor.FailedUpdate:
+		return "Update failed"
+	case monitor.Unhealthy:
+		return "Not healthy"
+	case monitor.CloneSuspected:
+		return "May be a clone"
+	case monitor.EnrolRefused:
+		return "Enrolment refused"
+	case monitor.RecordRefused:
+		return "Production record refused"
+	case monitor.LogForked:
+		return "Its own log forked"
+	}
+	return string(k)
+}
+
+func whatToDo(k monitor.Kind) string {
+	switch k {
+	case monitor.BadVerdict:
+		return "It is contained by itself: see its case in Quarantine. Find out what changed it before you release it."
+	case monitor.NoCheckin:
+		return "See when it was last heard of, and whether others at its place are silent too. It closes when the device is back."
+	case monitor.NoAttestation:
+		return "Ask it for evidence on its page. It closes with good evidence."
+	case monitor.Refusals:
+		return "Read the code: a device that refuses is right unless proven otherwise. Many refusals can mean a stolen online key."
+	case monitor.FailedUpdate:
+		return "The device kept what it ran. See the result on its page, and pause the rollout if others fail too."
+	case monitor.Unhealthy:
+		return "See what it says of itself; restart it, or roll its release back."
+	case monitor.CloneSuspected:
+		return "Quarantine it, and find out which of the two pieces is the one you made."
+	case monitor.EnrolRefused:
+		return "Somebody with a factory identity was turned away: look at the order it came from."
+	case monitor.RecordRefused:
+		return "The station sent what cannot be true: reconcile the order, and ask the programming centre."
+	case monitor.LogForked:
+		return "The device was copied or set back: quarantine it and ask it for evidence."
+	}
+	return "Look at the fact that led to it."
+}
+
+func findingColumns(whom bool) []string {
+	if whom {
+		return []string{"Severity", "What", "Whom", "What to do", "Since", ""}
+	}
+	return []string{"Severity", "What", "What to do", "Since", ""}
+}
+
+func problemTitle(status int) string {
+	switch status {
+	case http.StatusNotFound:
+		return "Not found"
+	case http.StatusForbidden:
+		return "Not allowed"
+	case http.StatusServiceUnavailable:
+		return "Not available just now"
+	}
+	return fmt.Sprintf("Problem %d", status)
+}
+
+func needs(n int) string {
+	if n == 1 {
+		return "needs"
+	}
+	return "need"
+}
+
+// trouble is a line of what is wrong now, and where to click.
+type trouble struct{ Text, Link, Tone string }
+
+func unproven(s fleet.Summary) int {
+	n := s.Verdicts["unknown"] - s.States["ordered"] - s.States["provisioned"]
+	return max(n, 0)
+}
+
+// troubles says what is wrong now, the worst first.
+func troubles(o overview) (out []trouble) {
+	add := func(n int, tone, text, link string) {
+		if n > 0 {
+			out = append(out, trouble{Text: text, Link: link, Tone: tone})
+		}
+	}
+	s := o.Summary
+	if n := s.Verdicts["contraindicated"]; n > 0 {
+		add(n, "bad", plural(n, "device")+" failed to prove what "+theyRun(n), "/devices?verdict=contraindicated")
+	}
+	add(s.States["suspected-clone"], "bad", plural(s.States["suspected-clone"], "device")+" may have been cloned", "/devices?state=suspected-clone")
+	for _, r := range o.Rollouts {
+		if r.Phase == rollout.Halted || r.Phase == rollout.Aborting {
+			add(1, "bad", "Rollout "+r.Spec.ID+" is halted: "+clip(r.Reason, 120), "/rollouts/"+pathEscape(r.Spec.ID))
+		}
+	}
+	grave := s.Severity[string(monitor.Critical)] + s.Severity[string(monitor.High)]
+	add(grave, "bad", plural(grave, "grave finding")+" open", "/findings")
+	for _, c := range o.Cases {
+		if c.Phase == remedy.Held {
+			add(1, "bad", "Devices in trouble wait for a person", "/cases")
+			break
+		}
+	}
+	add(s.States["quarantined"], "warn", plural(s.States["quarantined"], "device")+" in quarantine", "/cases")
+	add(s.Findings-grave, "warn", plural(s.Findings-grave, "lesser finding")+" open", "/findings")
+	add(o.Overdue, "warn", plural(o.Overdue, "certificate")+" ended without another in its place", "/certificates")
+	if silent := silentFor(s, 24*time.Hour); silent > 0 {
+		add(silent, "warn", plural(silent, "device")+" not heard of for a day", "/findings")
+	}
+	return out
+}
+
+func theyRun(n int) string {
+	if n == 1 {
+		return "it runs"
+	}
+	return "they run"
+}
+
+func worstTone(list []trouble) string {
+	if len(list) == 0 {
+		return "good"
+	}
+	for _, t := range list {
+		if t.Tone == "bad" {
+			return "bad"
+		}
+	}
+	return "warn"
+}
+
+// silentFor counts those that were last seen longer ago than that.
+func silentFor(s fleet.Summary, than time.Duration) (n int) {
+	for _, a := range s.Seen {
+		if a.Under == 0 || a.Under > than {
+			n += a.Devices
+		}
+	}
+	return n
+}
+
+func genuineTone(g fleet.Genuine) string {
+	switch {
+	case !g.Known:
+		return "warn"
+	case g.Ended:
+		return "warn"
+	}
+	return legitimacyTone(g.Legitimacy)
+}
+
+func genuineWords(g fleet.Genuine) string {
+	switch {
+	case !g.Known:
+		return "Unknown"
+	case g.Legitimacy == string(device.Stolen):
+		return "Reported stolen"
+	case g.Legitimacy == string(device.Recalled):
+		return "Genuine, and recalled by its maker"
+	case g.Ended:
+		return "Genuine, and taken out of service for good"
+	case g.Legitimacy == string(device.Refurbished):
+		return "Genuine, refurbished"
+	case g.Legitimacy == string(device.Resold):
+		return "Genuine, with a new owner"
+	}
+	return "Genuine"
+}
+
+func genuineMore(g fleet.Genuine) string {
+	switch {
+	case !g.Known:
+		return "This maker cannot say that it made a device with this ID. Check the ID; ask the seller if it is right."
+	case g.Legitimacy == string(device.Stolen):
+		return "Do not buy it. Its owner or the maker has reported it."
+	case g.Legitimacy == string(device.Recalled):
+		return "Do not use it before you have asked the maker."
+	case g.Ended:
+		return "It gets no updates and cannot be taken into use again."
+	}
+	return "This maker made a device with this ID, and has its production record."
+}
+
+func reconcileWords(o factory.Order, r factory.Reconciliation) string {
+	switch {
+	case r.Alarms > 0:
+		return plural(int(r.Alarms), "alarm") + ": the station sent what cannot be true"
+	case o.State == factory.Closed:
+		return "Closed: every ticket is accounted for"
+	case r.Missing > 0:
+		return plural(int(r.Missing), "record") + " missing"
+	case !r.JobEnd:
+		return "In production: the station has not ended the order"
+	}
+	return "Complete: it can be closed"
+}
+
+func reconcileTone(o factory.Order, r factory.Reconciliation) string {
+	switch {
+	case r.Alarms > 0:
+		return "bad"
+	case r.Missing > 0:
+		return "warn"
+	case o.State == factory.Open && !r.JobEnd:
+		return "busy"
+	}
+	return "good"
+}
+
+func phaseWords(r rollout.Rollout) string {
+	switch r.Phase {
+	case rollout.Created:
+		return "Prepared: nothing is sent before it is started"
+	case rollout.Running:
+		return "Running: " + strings.ToLower(waveText(r))
+	case rollout.Paused:
+		return "Paused: no further wave goes"
+	case rollout.Halted:
+		return "Halted: who confirmed the release is being sent back"
+	case rollout.Aborting:
+		return "Being aborted"
+	case rollout.RolledBack:
+		return "Halted, and rolled back"
+	case rollout.Aborted:
+		return "Aborted where it was"
+	case rollout.Completed:
+		return "Completed: every wave has proven itself"
+	}
+	return string(r.Phase)
+}

@@ -1,0 +1,239 @@
+package console
+
+import (
+	"context"
+	"encoding/json"
+	"net/http"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// view is what every page needs.
+type view struct {
+	Caller   string
+	Page     string // its name in the navigation
+	Kinds    string // how the facts begin that change what it shows, separated by spaces; * is all
+	Subjects string // and whom they are about; empty: anything
+	Verify   bool   // it needs the script that verifies proofs
+
+	may func(action access.Action, res access.Resource) bool
+}
+
+func (v view) current(page string) string {
+	if v.Page == page {
+		return "page"
+	}
+	return "false"
+}
+
+// view makes one for a page that changes with facts of these kinds.
+func (h *handler) view(r *http.Request, caller access.Caller, page, kinds string, subjects ...string) view {
+	ctx := r.Context()
+	return view{
+		Caller: caller.ID, Page: page, Kinds: kinds, Subjects: strings.Join(subjects, " "),
+		may: func(action access.Action, res access.Resource) bool { return h.cfg.Allowed(ctx, caller, action, res) },
+	}
+}
+
+type navGroup struct {
+	Name  string
+	Links []navLink
+}
+
+type navLink struct{ Name, Path string }
+
+// navigation is the way through the pages; later capabilities take their place in it.
+func navigation() []navGroup {
+	return []navGroup{
+		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}}},
+		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}}},
+		{"Birth", []navLink{{"Orders", "/orders"}, {"Certificates", "/certificates"}}},
+		{"Trust", []navLink{{"Data", "/streams"}, {"Ledger", "/ledger"}, {"Platform", "/platform"}}},
+	}
+}
+
+// action is a button that calls the API.
+type action struct {
+	Label   string
+	Title   string // of the dialog
+	Explain string // what it does, and whether it can be undone
+	Path    string // POST
+	Body    string // JSON; empty: none
+	Field   string // member of Body that takes what the person gives as reason; empty: none is asked
+	Typed   string // what the person has to type first; empty: nothing
+	Tone    string // bad: it takes something away
+}
+
+// body writes an action's body. Its parts are strings and numbers, so that it cannot fail.
+func body(v any) string {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return ""
+	}
+	return string(b)
+}
+
+// deviceActions are what can be asked of a device now.
+func (v view) deviceActions(id, product string, state device.State) []action {
+	var out []action
+	res := access.Resource{Type: "device", ID: id, Product: product}
+	add := func(act wire.Act, label, title, explain, tone string, in ...device.State) {
+		if !v.may(device.ActionFor(act), res) {
+			return
+		}
+		for _, s := range in {
+			if s == state {
+				a := action{Label: label, Title: title, Explain: explain, Path: "/api/v1/commands", Field: "reason", Tone: tone, Body: body(map[string]any{
+					"product": product, "act": string(act), "devices": []string{id},
+				})}
+				if tone == "bad" {
+					a.Typed = short(id)
+				}
+				out = append(out, a)
+				return
+			}
+		}
+	}
+	works := []device.State{device.Onboarded, device.Active, device.Quarantined, device.Maintenance, device.Dormant}
+	add(wire.ActAttest, "Ask for evidence", "Ask the device to prove its state", "Routine: it attests at its next check-in.", "", works...)
+	add(wire.ActRelease, "Release", "End the quarantine", "It works again, once it has proven itself.", "", device.Quarantined, device.Suspected)
+	add(wire.ActWake, "Wake", "Wake the device", "It works again, once it has proven itself.", "", device.Dormant)
+	add(wire.ActReset, "Restart", "Restart the device", "It is away while it boots.", "", works...)
+	add(wire.ActQuarantine, "Quarantine", "Quarantine this device",
+		"It talks to nobody but Hallmark. Reversible: it ends this by itself after 24 hours unless it is renewed.", "bad",
+		device.Onboarded, device.Active, device.Maintenance)
+	add(wire.ActDormant, "Put to sleep", "Make this device dormant",
+		"It stops working until it is woken. Reversible: it ends this by itself after 24 hours unless it is renewed.", "bad", device.Onboarded, device.Active)
+	return out
+}
+
+func (v view) cancelCommand(product string, c device.CommandDevice) []action {
+	if !v.may(device.ActionFor(c.Act), access.Resource{Type: "device", ID: c.Device, Product: product}) {
+		return nil
+	}
+	return []action{{
+		Label: "Cancel", Title: "Withdraw this command", Explain: "For every device it has not reached. One that was told already may still act.",
+		Path: "/api/v1/commands/" + pathEscape(c.Command) + "/cancel", Body: "{}", Field: "reason",
+	}}
+}
+
+func (v view) closeFinding(f monitor.Finding) []action {
+	if !v.may(access.FindingClose, access.Resource{Type: "finding", ID: f.ID, Product: f.Product}) {
+		return nil
+	}
+	return []action{{
+		Label: "Close", Title: "Close this finding", Explain: "It stays in the ledger with your reason, and is raised again if the trouble shows again.",
+		Path: "/api/v1/findings/" + pathEscape(f.ID) + "/close", Body: "{}", Field: "reason",
+	}}
+}
+
+// caseActions offers what ends a case: the device's release from quarantine.
+func (v view) caseActions(c remedy.Case) []action {
+	if c.Phase == remedy.Held {
+		return nil
+	}
+	var out []action
+	for _, a := range v.deviceActions(c.Device, c.Product, device.Quarantined) {
+		if a.Label == "Release" || a.Label == "Ask for evidence" {
+			out = append(out, a)
+		}
+	}
+	return out
+}
+
+func (v view) rolloutActions(r rollout.Rollout) []action {
+	if !v.may(access.RolloutControl, access.Resource{Type: "rollout", ID: r.Spec.ID, Product: r.Spec.Product}) {
+		return nil
+	}
+	do := func(verb, label, title, explain, tone string) action {
+		a := action{Label: label, Title: title, Explain: explain, Path: "/api/v1/rollouts/" + pathEscape(r.Spec.ID) + "/" + verb, Body: "{}", Field: "reason", Tone: tone}
+		if tone == "bad" {
+			a.Typed = r.Spec.ID
+		}
+		return a
+	}
+	halt := do("halt", "Halt and roll back", "Halt this rollout", "The wave ends, and the devices that confirmed the release are sent back to what its approvers allowed.", "bad")
+	abort := do("abort", "Abort", "Stop where it is", "Who was not told is not told any more; nobody is sent back. It cannot go on afterwards.", "bad")
+	switch r.Phase {
+	case rollout.Created:
+		start := do("start", "Start", "Start this rollout", "The devices are selected, and the first wave goes at once. The later ones go by themselves when the one before has proven itself.", "")
+		start.Body, start.Field, start.Typed = "", "", r.Spec.ID
+		return []action{start, abort}
+	case rollout.Running:
+		return []action{do("pause", "Pause", "Let no further wave go", "Devices that were told go on; their failures still halt it.", ""), halt, abort}
+	case rollout.Paused:
+		return []action{do("resume", "Resume", "Go on", "The next wave goes when the one before has proven itself.", ""), halt, abort}
+	case rollout.Halted, rollout.Aborting, rollout.RolledBack, rollout.Aborted, rollout.Completed:
+	}
+	return nil
+}
+
+func (v view) releaseActions(r release.Release, missing int) []action {
+	res := access.Resource{Type: "release", ID: r.Manifest.ID, Product: r.Manifest.Product}
+	if !v.may(access.ReleasePublish, res) {
+		return nil
+	}
+	base := "/api/v1/releases/" + hexOf(r.Digest[:])
+	switch {
+	case r.Status == release.Proposed && missing == 0:
+		return []action{{
+			Label: "Publish", Title: "Publish this release", Path: base + "/publish",
+			Explain: "It may be rolled out from then on. What is published stays in the ledger.", Typed: r.Manifest.Version,
+		}}
+	case r.Status == release.Published:
+		return []action{{
+			Label: "Withdraw", Title: "Withdraw this release", Path: base + "/withdraw", Body: "{}", Field: "reason", Typed: r.Manifest.Version, Tone: "bad",
+			Explain: "No further device gets it, and it does not come back. Devices that run it are for a rollout to move.",
+		}}
+	}
+	return nil
+}
+
+func (v view) orderActions(o factory.Order, r *factory.Reconciliation) []action {
+	if o.State != factory.Open || r == nil || len(r.Blocked) > 0 ||
+		!v.may(access.OrderClose, access.Resource{Type: "order", ID: o.ID, Product: o.Product}) {
+		return nil
+	}
+	return []action{{
+		Label: "Close the order", Title: "Close this order", Path: "/api/v1/orders/" + pathEscape(o.ID) + "/close",
+		Explain: "No record of it becomes a device any more. It cannot be opened again.", Typed: o.ID, Tone: "bad",
+	}}
+}
+
+// scopes are the products to ask for one by one: all at once for who is not limited.
+func scopes(caller access.Caller) []string {
+	if len(caller.Products) == 0 {
+		return []string{""}
+	}
+	return caller.Products
+}
+
+// perProduct joins the lists of the caller's products.
+func perProduct[T any](ctx context.Context, caller access.Caller, list func(context.Context, access.Caller, string) ([]T, error)) ([]T, error) {
+	var out []T
+	for _, p := range scopes(caller) {
+		page, err := list(ctx, caller, p)
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, page...)
+	}
+	return out, nil
+}
+
+// unlessDenied leaves out a part of a page that the caller may not see; the rest is shown.
+func unlessDenied(err error) error {
+	if fault.KindOf(err) == fault.Denied {
+		return nil
+	}
+	return err
+}

@@ -1,0 +1,49 @@
+package server
+
+import (
+	"context"
+	"maps"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/console"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// consoleConfig gives the console the instance's stages.
+func (i *Instance) consoleConfig() (console.Config, error) {
+	asking, err := access.NewGuard(unasked{})
+	if err != nil {
+		return console.Config{}, err
+	}
+	trust := console.Trust{Logs: map[ledger.Log]console.LogTrust{}, Witnesses: map[string][]byte{}, Quorum: i.logs.trust.Quorum}
+	for _, l := range i.logs.trust.Logs {
+		trust.Logs[ledger.Log(l.Name)] = console.LogTrust{Origin: l.Origin, Key: l.Key}
+	}
+	for name, key := range i.logs.trust.Witnesses {
+		trust.Witnesses[name] = key
+	}
+	return console.Config{
+		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.loopback(),
+		Stages: console.Stages{
+			Products: i.product, Orders: i.factory, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
+			Cases: i.remedy, Retirements: i.retire, Ledger: i.logs.reader,
+		},
+		Allowed: func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool {
+			caller.Fresh = true // what takes a new proof of the person is offered: the API asks for it when it is done
+			return asking.Check(ctx, caller, action, res) == nil
+		},
+	}, nil
+}
+
+// unasked keeps nothing: to look at what one might do is not to try it.
+type unasked struct{}
+
+func (unasked) Record(context.Context, access.Decision) error { return nil }
+
+// beats tells when each loop last went well.
+func (p *pulse) beats() map[string]time.Time {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return maps.Clone(p.last)
+}
