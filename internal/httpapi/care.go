@@ -27,7 +27,7 @@ type ReprovideRequest struct {
 func (a *api) registerCare(h huma.API) {
 	huma.Register(h, op("list-findings", http.MethodGet, "/findings", "List findings, newest first"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Subject string `query:"subject" maxLength:"256" doc:"only about this, a device mostly"`
 			Kind    string `query:"kind" maxLength:"64" example:"checkin.overdue"`
 			Open    bool   `query:"open" doc:"only those that are not closed"`
@@ -64,7 +64,7 @@ type becauseOf struct {
 func (a *api) registerRemedies(h huma.API) {
 	huma.Register(h, op("list-remedies", http.MethodGet, "/remedies", "List the open cases of devices in trouble, by device"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Paging
 		},
 		) (*body[Page[remedy.Case]], error) {
@@ -112,7 +112,7 @@ func (a *api) onCase(h huma.API, name, summary string, verb func(ctx context.Con
 func (a *api) registerRetirements(h huma.API) {
 	huma.Register(h, op("list-retirements", http.MethodGet, "/retirements", "List retirements, by device"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Paging
 		},
 		) (*body[Page[retire.Retirement]], error) {

@@ -124,7 +124,7 @@ func (a *api) registerDevices(h huma.API) {
 		})
 	huma.Register(h, op("list-warrants", http.MethodGet, "/warrants", "List the warrants that were submitted, by ID"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Paging
 		},
 		) (*body[Page[WarrantReply]], error) {

@@ -11,7 +11,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"oem": "orders", "facts": "log", "bundles": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates",
+		"oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates",
 	}[first]; ok {
 		return name
 	}
@@ -32,7 +32,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "trust", Description: "Trust bundles and offline warrants."},
 	{Name: "certificates", Description: "Certificates and their revocation."},
 	{Name: "streams", Description: "Sealed data of devices, and who may read it."},
-	{Name: "tokens", Description: "Who may call."},
+	{Name: "members", Description: "Who may call, and with what."},
 	{Name: "log", Description: "The ledger: facts, with their proofs."},
 	{Name: "events", Description: "Facts as they are placed in the ledger."},
 }
@@ -74,6 +74,8 @@ var descriptions = map[string]string{
 	"dry-run-rollout":    "Changes nothing.",
 	"upload-artifact":    "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",
 	"withdraw-release":   "Running rollouts of it halt. Devices that run it go on.",
+	"end-member":         "The name stays taken.",
+	"set-member-roles":   "It holds for every token and session of theirs at once. Nobody changes their own.",
 	"create-token":       "The secret is in this answer only: it is not kept with an Idempotency-Key either, and a repeated request is told so.",
 	"read-stream":        "The decision is in the ledger, allowed or denied, before a key is opened. What comes back opens for the reader's key alone.",
 	"revoke-grant":       "What was read with it has been read.",

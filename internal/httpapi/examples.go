@@ -65,8 +65,9 @@ var Examples = map[string]any{
 	"revoke-certificate": RevokeRequest{
 		Code: 4,
 	},
-	"revoke-issuer": RevokeRequest{Code: 2},
-	"create-token":  TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
+	"revoke-issuer":    RevokeRequest{Code: 2},
+	"set-member-roles": RolesRequest{Roles: []access.Role{access.Operator}, Products: []string{"pump"}},
+	"create-token":     TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
 	"create-grant": telemetry.Grant{
 		ID: "lab-2029", Reader: "person:alice", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: exampleDay,
 	},

@@ -69,7 +69,7 @@ func (a *api) registerFactory(h huma.API) {
 		})
 	huma.Register(h, op("list-orders", http.MethodGet, "/orders", "List orders, newest first"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Paging
 		},
 		) (*body[Page[factory.Order]], error) {

@@ -21,8 +21,8 @@ type Paging struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }
 
-// ofProduct limits a list to a product. Who may not read every product has to say which one.
-type ofProduct struct {
+// OfProduct limits a list to a product. Who may not read every product has to say which one.
+type OfProduct struct {
 	Product string `query:"product" maxLength:"64" doc:"only this product's; needed by callers who are limited to products" example:"pump"`
 }
 

@@ -72,7 +72,7 @@ func (a *api) registerRead(h huma.API) {
 		})
 	huma.Register(h, op("list-devices", http.MethodGet, "/devices", "List devices in order of their ID"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			State string `query:"state" maxLength:"32" example:"active"`
 			Paging
 		},
@@ -146,7 +146,7 @@ func (a *api) registerAccess(h huma.API) {
 func (a *api) registerStreams(h huma.API) {
 	huma.Register(h, op("list-grants", http.MethodGet, "/streams/grants", "List who may read which streams, by ID"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Reader string `query:"reader" maxLength:"128" example:"person:alice"`
 			Paging
 		},

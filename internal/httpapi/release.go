@@ -146,7 +146,7 @@ func (a *api) registerRollouts(h huma.API) {
 		})
 	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
 		func(ctx context.Context, in *struct {
-			ofProduct
+			OfProduct
 			Open bool `query:"open" doc:"only those that have not ended"`
 			Paging
 		},

@@ -56,6 +56,7 @@ type Firmware struct {
 func (a *api) register(h huma.API) {
 	a.registerRead(h)
 	a.registerAccess(h)
+	a.registerMembers(h)
 	a.registerFactory(h)
 	a.registerReleases(h)
 	a.registerRollouts(h)

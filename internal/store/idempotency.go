@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/internal/once"
 )
 
@@ -24,27 +25,36 @@ func (db *DB) settling(ctx context.Context, fn func(tx *Tx) error) (with func(tx
 		return fn, nil
 	}
 	return func(tx *Tx) error {
-		if expect != nil {
-			tag, err := tagOf(tx, expect.Thing, expect.ID)
-			if err != nil {
-				return err
+			if expect != nil {
+				tag, err := tagOf(tx, expect.Thing, expect.ID)
+				if err != nil {
+					return err
+				}
+				if !expect.Met(tag) {
+					return once.ErrChanged
+				}
 			}
-			if !expect.Met(tag) {
-				return once.ErrChanged
+			if mark != nil {
+				res, err := tx.Exec(`INSERT INTO request_mark (caller, key, request, at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
+					mark.Caller, mark.Key, mark.Request[:], Millis(time.Now()))
+				if err != nil {
+					return err
+				}
+				if err := one(res, once.ErrRunning); err != nil {
+					return err
+				}
 			}
+			err := fn(tx)
+			if mark != nil {
+				failpoint.Hit("once.marked")
+			}
+			return err
+		}, func() {
+			if mark != nil {
+				failpoint.Hit("once.settled")
+			}
+			r.Settle()
 		}
-		if mark != nil {
-			res, err := tx.Exec(`INSERT INTO request_mark (caller, key, request, at) VALUES ($1, $2, $3, $4) ON CONFLICT DO NOTHING`,
-				mark.Caller, mark.Key, mark.Request[:], Millis(time.Now()))
-			if err != nil {
-				return err
-			}
-			if err := one(res, once.ErrRunning); err != nil {
-				return err
-			}
-		}
-		return fn(tx)
-	}, r.Settle
 }
 
 // Kept implements once.Store.

@@ -1,0 +1,225 @@
+package httpapi_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"net/http"
+	"os"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/retire"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+var update = flag.Bool("update", false, "write testdata/matrix.txt anew; then read what has changed")
+
+// described is the API's description, as far as tests need it.
+type described struct {
+	Paths map[string]map[string]operation `json:"paths"`
+}
+
+type operation struct {
+	ID         string `json:"operationId"`
+	Summary    string
+	Tags       []string
+	Parameters []struct {
+		Name string `json:"name"`
+		In   string `json:"in"`
+	}
+	RequestBody *struct {
+		Content map[string]struct {
+			Example any `json:"example"`
+		}
+	} `json:"requestBody"`
+	Responses map[string]any
+
+	method, path string
+}
+
+func (w *world) operations() []operation {
+	w.t.Helper()
+	_, data, _ := w.call("", http.MethodGet, "/openapi.json", nil, nil)
+	var doc described
+	if err := json.Unmarshal(data, &doc); err != nil {
+		w.t.Fatal(err)
+	}
+	var out []operation
+	for path, item := range doc.Paths {
+		for method, op := range item {
+			op.method, op.path = strings.ToUpper(method), path
+			out = append(out, op)
+		}
+	}
+	slices.SortFunc(out, func(a, b operation) int { return strings.Compare(a.path+" "+a.method, b.path+" "+b.method) })
+	return out
+}
+
+// place names the things of product pump that the operations are tried on.
+func place(op operation) string {
+	for prefix, id := range map[string]string{
+		"/devices/": subject, "/findings/": "f1", "/remedies/": heldCase, "/retirements/": ending, "/rollouts/": "ro-1", "/orders/": "ord-1",
+		"/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef",
+	} {
+		if strings.HasPrefix(op.path, "/api/v1"+prefix) {
+			op.path = strings.ReplaceAll(op.path, "{id}", id)
+		}
+	}
+	path := strings.NewReplacer("{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
+		"{serial}", "1", "{uid}", strings.Repeat("0", 32), "{credential}", strings.Repeat("0", 16)).Replace(op.path)
+	for _, p := range op.Parameters {
+		if p.In == "query" && p.Name == "product" {
+			return path + "?product=pump"
+		}
+	}
+	return path
+}
+
+// elsewhere are the operations that answer a caller of another product with what is theirs, or nobody's.
+var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary"}
+
+// unmet are the operations that succeed for nobody with what the world has: the envelopes of the examples are signed by nobody,
+// and what they name is not there. Others that do not succeed for anybody have been tried on the wrong thing.
+var unmet = []string{
+	"create-product", // there is a pump
+	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
+	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
+	"dispose-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "dismiss-remedy",
+}
+
+// Every operation, tried by every role, by nobody, and by somebody who holds every role in another product.
+func TestWhoMayDoWhat(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	callers := []string{"", "other"}
+	w.issue("other", access.Roles(), "valve")
+	w.issue("victim", []access.Role{access.Viewer})
+	for _, r := range access.Roles() {
+		w.issue(string(r), []access.Role{r})
+		callers = append(callers, string(r))
+	}
+	forged := w.forgeries()
+	var got strings.Builder
+	fmt.Fprintln(&got, "# operation: who is let through to it. nobody and those of another product are in no line.")
+	for _, op := range w.operations() {
+		in, met := bodyOf(op), false
+		if forged[op.ID] != nil {
+			in = forged[op.ID]
+		}
+		var through []string
+		for _, who := range callers {
+			status, data, _ := w.call(who, op.method, place(op), in, nil)
+			ok := status < 300
+			met = met || ok
+			switch {
+			case status >= http.StatusInternalServerError && status != http.StatusServiceUnavailable:
+				t.Errorf("%s by %q: %d %s", op.ID, who, status, data)
+			case who == "" && status != http.StatusUnauthorized:
+				t.Errorf("%s by nobody: %d %s", op.ID, status, data)
+			case who == "other" && ok && !slices.Contains(elsewhere, op.ID):
+				t.Errorf("%s on product pump by who is of product valve: %d %s", op.ID, status, data)
+			case who == "other" && ok && strings.Contains(string(data), `"pump"`):
+				t.Errorf("%s tells who is of product valve of pump: %s", op.ID, data)
+			case who != "" && who != "other" && status != http.StatusForbidden:
+				through = append(through, who)
+			}
+		}
+		if !met && !slices.Contains(unmet, op.ID) {
+			t.Errorf("%s succeeds for nobody", op.ID)
+		}
+		fmt.Fprintf(&got, "%s %s %s: %s\n", op.ID, op.method, strings.TrimPrefix(op.path, "/api/v1"), strings.Join(through, " "))
+	}
+	const golden = "testdata/matrix.txt"
+	if *update {
+		if err := os.WriteFile(golden, []byte(got.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := strings.Split(got.String(), "\n")
+	for _, line := range strings.Split(string(want), "\n") {
+		if !slices.Contains(have, line) {
+			t.Errorf("no longer so: %s", line)
+		}
+	}
+	for _, line := range have {
+		if !slices.Contains(strings.Split(string(want), "\n"), line) {
+			t.Errorf("new: %s", line)
+		}
+	}
+}
+
+// forgeries are well-formed envelopes of product pump that nobody signed who may: whoever is let through is told so.
+func (w *world) forgeries() map[string]any {
+	w.t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var v httpapi.BundleView
+	_, data, _ := w.call("root", http.MethodGet, "/api/v1/products/pump/bundle", nil, nil)
+	if err := json.Unmarshal(data, &v); err != nil {
+		w.t.Fatal(err)
+	}
+	v.Bundle.Version++
+	bundle, e1 := wire.EncodeBundle(v.Bundle)
+	set, e2 := wire.SetOf([]string{subject})
+	now := uint64(time.Now().Unix())
+	warrant, e3 := wire.EncodeWarrant(wire.Warrant{ID: "forged", Product: "pump", Act: wire.ActWipe, Devices: set, Reason: "test", Issued: now, Expires: now + 3600})
+	signedBundle, e4 := wire.NewThreshold(wire.TypeBundle, bundle, key)
+	signedWarrant, e5 := wire.NewThreshold(wire.TypeWarrant, warrant, key)
+	if err := errors.Join(e1, e2, e3, e4, e5); err != nil {
+		w.t.Fatal(err)
+	}
+	return map[string]any{
+		"publish-bundle": httpapi.Envelope{Envelope: signedBundle},
+		"submit-warrant": httpapi.WarrantRequest{Envelope: signedWarrant, Devices: []string{subject}},
+		"retire-devices": retire.Order{Product: "pump", Devices: []string{subject}, Reason: "test", Warrant: signedWarrant},
+	}
+}
+
+func bodyOf(op operation) any {
+	switch {
+	case op.ID == "upload-artifact":
+		return []byte("some bytes")
+	case op.ID == "end-member":
+		return nil
+	}
+	if ex, ok := httpapi.Examples[op.ID]; ok {
+		return ex
+	}
+	return nil
+}
+
+// Every operation says what a reader needs, and every body has an example that is one.
+func TestTheDescriptionIsComplete(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	for _, op := range w.operations() {
+		if op.Summary == "" || len(op.Tags) != 1 || op.Responses["401"] == nil || op.Responses["500"] == nil {
+			t.Errorf("%s: %+v", op.ID, op)
+		}
+		if op.RequestBody == nil {
+			continue
+		}
+		if c, ok := op.RequestBody.Content["application/json"]; ok && c.Example == nil {
+			t.Errorf("%s has no example", op.ID)
+		}
+		status, data, _ := w.call("root", op.method, place(op), bodyOf(op), nil)
+		if status == http.StatusUnprocessableEntity && strings.Contains(string(data), "validation failed") {
+			t.Errorf("the example of %s: %s", op.ID, data)
+		}
+	}
+}

@@ -1,0 +1,99 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/access"
+)
+
+// Self is the caller as the server knows it.
+type Self struct {
+	ID       string        `json:"id"`
+	Kind     access.Kind   `json:"kind"`
+	Roles    []access.Role `json:"roles"`
+	Products []string      `json:"products" doc:"limits it to these products; empty means all"`
+	Via      string        `json:"via" doc:"how it was authenticated"`
+	Fresh    bool          `json:"fresh" doc:"of a session: it was proven of late that it is this person"`
+}
+
+// RolesRequest says what a member may do.
+type RolesRequest struct {
+	Roles    []access.Role `json:"roles" minItems:"1" maxItems:"16"`
+	Products []string      `json:"products,omitempty" maxItems:"256" doc:"limits it to these products; empty means all"`
+}
+
+// CredentialView is a secret, without it.
+type CredentialView struct {
+	ID      string     `json:"id" doc:"names it, and opens nothing"`
+	Use     access.Use `json:"use"`
+	From    string     `json:"from,omitempty" doc:"of a session: what it was begun with"`
+	Created time.Time  `json:"created"`
+	Expires time.Time  `json:"expires"`
+}
+
+// OfMember names a member in a path.
+type OfMember struct {
+	ID string `path:"id" minLength:"1" maxLength:"128" example:"person:alice"`
+}
+
+// registerMembers has the operations on who may call.
+func (a *api) registerMembers(h huma.API) {
+	huma.Register(h, op("get-self", http.MethodGet, "/me", "Show who you are here"),
+		func(ctx context.Context, _ *struct{}) (*body[Self], error) {
+			c := callerOf(ctx)
+			return reply(a, ctx, Self{
+				ID: c.ID, Kind: c.Kind, Roles: append([]access.Role{}, c.Roles...), Products: append([]string{}, c.Products...), Via: c.Via, Fresh: c.Fresh,
+			}, nil)
+		})
+	huma.Register(h, op("list-members", http.MethodGet, "/members", "List who may call, by name"),
+		func(ctx context.Context, in *struct{ Paging }) (*body[Page[access.Member]], error) {
+			return paged(a, ctx, in.Paging, func(m access.Member) string { return m.ID }, func(after string, limit int) ([]access.Member, error) {
+				return a.Credentials.Members(ctx, callerOf(ctx), after, limit)
+			})
+		})
+	huma.Register(h, op("set-member-roles", http.MethodPut, "/members/{id}/roles", "Say what a member may do"),
+		func(ctx context.Context, in *struct {
+			OfMember
+			Body RolesRequest
+		},
+		) (*body[access.Member], error) {
+			m, err := a.Credentials.SetRoles(ctx, callerOf(ctx), in.ID, in.Body.Roles, in.Body.Products)
+			return reply(a, ctx, m, err)
+		})
+	huma.Register(h, op("end-member", http.MethodPost, "/members/{id}/end", "Take a member every token, session and passkey, for good"),
+		func(ctx context.Context, in *OfMember) (*body[access.Member], error) {
+			m, err := a.Credentials.EndMember(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, m, err)
+		})
+	huma.Register(h, op("list-member-credentials", http.MethodGet, "/members/{id}/credentials", "List a member's tokens and sessions"),
+		func(ctx context.Context, in *struct {
+			OfMember
+			Paging
+		},
+		) (*body[Page[CredentialView]], error) {
+			id := func(v CredentialView) string { return v.ID }
+			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]CredentialView, error) {
+				cs, err := a.Credentials.Held(ctx, callerOf(ctx), in.ID)
+				out := make([]CredentialView, 0, len(cs))
+				for _, c := range cs {
+					out = append(out, CredentialView{ID: c.ID(), Use: c.Use, From: c.From, Created: c.Created, Expires: c.Expires})
+				}
+				slices.SortFunc(out, func(x, y CredentialView) int { return strings.Compare(x.ID, y.ID) })
+				return cut(out, id, after, limit), err
+			})
+		})
+	huma.Register(h, op("revoke-credential", http.MethodPost, "/members/{id}/credentials/{credential}/revoke", "Revoke one token or session of a member"),
+		func(ctx context.Context, in *struct {
+			OfMember
+			Credential string `path:"credential" pattern:"^[0-9a-f]{16}$"`
+		},
+		) (*body[struct{}], error) {
+			return reply(a, ctx, struct{}{}, a.Credentials.Revoke(ctx, callerOf(ctx), in.ID, in.Credential))
+		})
+}
