@@ -244,7 +244,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version
 	}
 	h, text := a.health()
-	in.Healthy, in.Health = h == HealthGood, cut(text, 1024)
+	in.Healthy, in.Sick, in.Health = h == HealthGood, h == HealthSick, cut(text, 1024)
 	select {
 	case p := <-a.progress:
 		a.lastProg = &p

@@ -97,7 +97,7 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 // the same identity shows.
 func twinOf(t Twin, in wire.Checkin) Twin {
 	t.Release, t.Version, t.Trial, t.Agent = nilIfEmpty(in.Release), in.Version, in.Trial, in.State
-	t.Healthy, t.Health, t.Bundle = in.Healthy, in.Health, max(t.Bundle, in.Bundle)
+	t.Healthy, t.Sick, t.Health, t.Bundle = in.Healthy, in.Sick || in.State == stateRecovery, in.Health, max(t.Bundle, in.Bundle)
 	t.BootCount, t.Accepted = max(t.BootCount, in.BootCount), max(t.Accepted, in.Counter)
 	if in.Healthy && !in.Trial && len(in.Release) > 0 {
 		t.Good = in.Release
@@ -302,20 +302,30 @@ type HealthData struct {
 	Health  string `json:"health,omitempty"`
 }
 
-// health tells when a device turns healthy on a confirmed release, or stops being it. Not yet confirmed is neither.
+// stateRecovery is the agent's state when nothing runs.
+const stateRecovery = "recovery"
+
+func told(healthy bool) string {
+	if healthy {
+		return "healthy"
+	}
+	return "unhealthy"
+}
+
+// health tells when a device turns healthy on a confirmed release, or sick.
 func (s *Service) health(r *Report, in wire.Checkin) error {
 	was := r.From.Twin
-	now := in.Healthy && !in.Trial
 	same := string(was.Release) == string(in.Release)
-	if now == (was.Healthy && !was.Trial) && (same || !now) {
-		return nil
-	}
-	if !now && (in.Trial || was.Agent == "") { // on trial, or never seen: unknown, and no news
-		return nil
-	}
-	kind := ledger.KindDeviceHealthy
-	if !now {
-		kind = ledger.KindDeviceUnhealthy
+	var kind ledger.Kind
+	switch {
+	case in.Trial:
+		return nil // on trial: its result comes
+	case in.Healthy && (was.Told != told(true) || !same):
+		kind, r.Twin.Told = ledger.KindDeviceHealthy, told(true)
+	case r.Twin.Sick && was.Told != told(false):
+		kind, r.Twin.Told = ledger.KindDeviceUnhealthy, told(false)
+	default:
+		return nil // nothing new, or not known: a device that has just started says neither
 	}
 	f, err := jsonFact(kind, r.At, access.DeviceCaller(r.From.ID).ID, r.From.ID, nil, HealthData{
 		Device: r.From.ID, Release: hex.EncodeToString(in.Release), Version: in.Version, Health: in.Health,

@@ -39,7 +39,9 @@ type Twin struct {
 	Trial     bool               `json:"trial,omitempty"`    // runs, not confirmed
 	Good      []byte             `json:"good,omitempty"`     // digest of what last ran confirmed and in good health
 	Agent     string             `json:"agent,omitempty"`    // the agent's own state: active, quarantined, dormant, recovery
-	Healthy   bool               `json:"healthy,omitempty"`  //
+	Healthy   bool               `json:"healthy,omitempty"`  // neither this nor Sick: it is not known
+	Sick      bool               `json:"sick,omitempty"`     //
+	Told      string             `json:"told,omitempty"`     // "healthy" or "unhealthy": the last that was a fact
 	Health    string             `json:"health,omitempty"`   // what the program said
 	Bundle    uint64             `json:"bundle,omitempty"`   // trust bundle version
 	BootCount uint64             `json:"boot_count,omitempty"`

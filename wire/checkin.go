@@ -18,10 +18,11 @@ type Checkin struct {
 	TreeSize  uint64        `cbor:"8,keyasint"`           // largest control-log size accepted
 	BootCount uint64        `cbor:"9,keyasint"`
 	Results   []Result      `cbor:"10,keyasint,omitempty"` // what became of earlier directives, oldest first
-	Healthy   bool          `cbor:"11,keyasint,omitempty"`
+	Healthy   bool          `cbor:"11,keyasint,omitempty"` // neither this nor Sick: it is not known yet
 	Health    string        `cbor:"12,keyasint,omitempty"` // what the program said
 	Reported  []ConfigEntry `cbor:"13,keyasint,omitempty"` // the twin's reported side
 	Progress  *Progress     `cbor:"14,keyasint,omitempty"`
+	Sick      bool          `cbor:"15,keyasint,omitempty"` // the program says that it is not well, or has ended
 }
 
 // ConfigEntry is one named parameter.
@@ -98,6 +99,9 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	}
 	if len(c.Nonce) != 32 {
 		return Checkin{}, fmt.Errorf("check-in: nonce of %d bytes, want 32", len(c.Nonce))
+	}
+	if c.Healthy && c.Sick {
+		return Checkin{}, errors.New("check-in: healthy and sick at once")
 	}
 	if len(c.State) == 0 || len(c.State) > 32 || len(c.Health) > 1024 || len(c.Version) > 64 {
 		return Checkin{}, errors.New("check-in: state, health or version out of bounds")

@@ -234,3 +234,46 @@ func BenchmarkCheckinNoChange(b *testing.B) {
 		}
 	}
 }
+
+// A device that has just started does not know yet how it is: that is neither well nor sick, and no news.
+func TestHealthIsToldWhenItChanges(t *testing.T) {
+	db, svc, _, _ := deviceBench(t)
+	said := func() (healthy, unhealthy int) {
+		t.Helper()
+		if err := db.Read().QueryRowContext(t.Context(), `SELECT count(*) FILTER (WHERE kind = 'device.healthy'),
+			count(*) FILTER (WHERE kind = 'device.unhealthy') FROM entry WHERE subject = $1`, devID).Scan(&healthy, &unhealthy); err != nil {
+			t.Fatal(err)
+		}
+		return healthy, unhealthy
+	}
+	for i, c := range []struct {
+		healthy, sick     bool
+		state             string
+		wantGood, wantBad int
+		shown             string
+	}{
+		{false, false, "active", 0, 0, "unknown"},
+		{true, false, "active", 1, 0, "healthy"},
+		{true, false, "active", 1, 0, "healthy"},
+		{false, false, "active", 1, 0, "unknown"}, // it restarted
+		{true, false, "active", 1, 0, "healthy"},
+		{false, true, "active", 1, 1, "unhealthy"},
+		{false, true, "active", 1, 1, "unhealthy"},
+		{false, false, "active", 1, 1, "unknown"},
+		{true, false, "active", 2, 1, "healthy"},
+		{false, false, "recovery", 2, 2, "unhealthy"},
+	} {
+		in := checkin()
+		in.BootCount, in.Healthy, in.Sick, in.State = uint64(i+1), c.healthy, c.sick, c.state
+		if _, err := svc.Checkin(t.Context(), access.DeviceCaller(devID), devID, in); err != nil {
+			t.Fatal(err)
+		}
+		if err := svc.Flush(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		d, err := db.FleetDevice(t.Context(), devID)
+		if good, bad := said(); err != nil || good != c.wantGood || bad != c.wantBad || d.Health != c.shown {
+			t.Errorf("check-in %d: %d times healthy, %d unhealthy, shown %s, %v; want %+v", i+1, good, bad, d.Health, err, c)
+		}
+	}
+}

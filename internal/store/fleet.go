@@ -42,12 +42,12 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
-	d.Health = "unknown"
-	if seen != 0 {
+	switch d.Health = "unknown"; {
+	case seen == 0:
+	case twin.Healthy:
+		d.Health = "healthy"
+	case twin.Sick:
 		d.Health = "unhealthy"
-		if twin.Healthy {
-			d.Health = "healthy"
-		}
 	}
 	d.LastSeen, d.Made, d.ChipUID, d.Verdict = timeOrNil(seen), timeOrNil(made), hex.EncodeToString(chip), "unknown"
 	if verdictDoc.Valid {

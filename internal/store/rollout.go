@@ -268,7 +268,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	}
 	s.Running, s.Trial, s.Seen = t.Release, t.Trial, Time(seen)
 	switch {
-	case t.Agent == "recovery":
+	case t.Sick:
 		s.Health = rollout.Unhealthy
 	case t.Healthy:
 		s.Health = rollout.Healthy
