@@ -51,19 +51,23 @@ func (h *handler) overview(w http.ResponseWriter, r *http.Request, caller access
 	return nil
 }
 
-// worst gives the open findings, the worst first, and of those the newest.
-func (h *handler) worst(ctx context.Context, caller access.Caller, limit int) (out []monitor.Finding, err error) {
+// worst gives the open findings, the worst first, those of one kind together.
+func (h *handler) worst(ctx context.Context, caller access.Caller, limit int) (out []sameFindings, err error) {
 	for _, s := range severities() {
-		if len(out) == limit {
-			break
-		}
-		page, _, err := h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Severity: s, Limit: limit - len(out)})
+		page, more, err := h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Severity: s, Limit: pageSize})
 		if err != nil {
 			return nil, unlessDenied(err)
 		}
-		out = append(out, page...)
+		for _, f := range page {
+			i := slices.IndexFunc(out, func(o sameFindings) bool { return o.Kind == f.Kind && o.Severity == f.Severity })
+			if i < 0 {
+				out = append(out, sameFindings{Finding: f, More: more})
+				i = len(out) - 1
+			}
+			out[i].N++
+		}
 	}
-	return out, nil
+	return out[:min(len(out), limit)], nil
 }
 
 // underWay gives the rollouts that go on, and the newest of the others, up to some.

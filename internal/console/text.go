@@ -69,6 +69,30 @@ func clip(s string, most int) string {
 
 func joined(list []string) string { return strings.Join(list, ", ") }
 
+// numeric tells the columns that hold numbers, which are aligned at their last digit.
+func numeric(column string) bool {
+	switch column {
+	case "Count", "Devices", "Findings", "Deliveries", "Approvals", "Components", "Counter", "Size", "Quota", "Tries", "Entries":
+		return true
+	}
+	return false
+}
+
+// why puts a reason behind what it is of.
+func why(reason string) string {
+	if reason == "" {
+		return ""
+	}
+	return ": " + clip(reason, 200)
+}
+
+func several(f sameFindings) string {
+	if f.More {
+		return number(f.N) + " or more"
+	}
+	return number(f.N) + " of them"
+}
+
 func shortActor(a string) string {
 	if id, ok := strings.CutPrefix(a, "device:"); ok {
 		return "the device " + short(id)
