@@ -4,7 +4,7 @@ BIN     := bin
 LDFLAGS := -s -w
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all build demo test test-long interop bench peers lint fmt generate deadcode fuzz clean
+.PHONY: all build package demo test test-long interop bench peers lint fmt generate deadcode fuzz clean
 
 all: build
 
@@ -12,6 +12,9 @@ build: ## the three programs, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/hallmark ./cmd/hallmark
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hallmark-agent ./cmd/hallmark-agent
 	scripts/build-station.sh $(BIN)/hallmark-station
+
+package: ## .deb and .rpm of server, station and agent, the same bytes from the same commit, in dist/
+	scripts/package.sh
 
 demo: build ## whole lives of devices; DEMO_FLAGS="--once --json"
 	$(BIN)/hallmark demo $(DEMO_FLAGS)
@@ -47,4 +50,4 @@ fuzz: ## every fuzz target, FUZZTIME (10s) each
 	scripts/fuzz.sh
 
 clean:
-	rm -rf $(BIN) .cache
+	rm -rf $(BIN) dist .cache

@@ -14,6 +14,7 @@ case "${1:?which tool?}" in
   deadcode)      package=golang.org/x/tools/cmd/deadcode ;;
   gofumpt)       package=mvdan.cc/gofumpt ;;
   golangci-lint) package=github.com/golangci/golangci-lint/v2/cmd/golangci-lint ;;
+  nfpm)          package=github.com/goreleaser/nfpm/v2/cmd/nfpm ;;
   staticcheck)   package=honnef.co/go/tools/cmd/staticcheck ;;
   templ)         package=github.com/a-h/templ/cmd/templ ;;
   *) echo "scripts/tool.sh: no tool named $1; the tools are in tools/go.mod" >&2; exit 2 ;;
