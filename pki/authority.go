@@ -172,7 +172,7 @@ func (a *Authority) ServerTLS(hosts []string, pub crypto.PublicKey, now time.Tim
 	if a.Role != Infra || len(hosts) == 0 {
 		return nil, errors.New("server certificates are signed by the infrastructure CA, for at least one host")
 	}
-	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(397 * day)}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(90 * day)}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)

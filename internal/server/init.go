@@ -56,7 +56,7 @@ type InitOptions struct {
 // Made is what a person must be told after Init.
 type Made struct {
 	AdminToken string
-	SignIn     string // link that signs the first administrator in, once, within a day
+	SignIn     string   // link that signs the first administrator in, once, within a day
 	Root       [32]byte // SHA-256 of the OEM root certificate
 	Bundle     [32]byte // SHA-256 of the first trust bundle
 }

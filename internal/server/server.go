@@ -216,8 +216,8 @@ const maxRevocationAge = time.Minute
 
 // Run serves until ctx ends; ready is called with the addresses once both listeners are open.
 func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) error {
-	certificate, err := i.certificate()
-	if err != nil {
+	certificate := &ownCertificate{inst: i, now: time.Now}
+	if _, err := certificate.get(nil); err != nil {
 		return err
 	}
 	api, err := i.listenAPI(ctx, certificate)
@@ -315,31 +315,18 @@ func (i *Instance) scheme() string {
 	return "https"
 }
 
-func (i *Instance) listenAPI(ctx context.Context, certificate *tls.Certificate) (net.Listener, error) {
+func (i *Instance) listenAPI(ctx context.Context, certificate *ownCertificate) (net.Listener, error) {
 	l, err := listen(ctx, i.cfg.API)
 	if err != nil || i.loopback() {
 		return l, err
 	}
-	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, Certificates: []tls.Certificate{*certificate}}), nil
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get}), nil
 }
 
-// certificate makes this start's server certificate: short-lived work for the infrastructure CA, nothing to renew by hand.
-func (i *Instance) certificate() (*tls.Certificate, error) {
-	key, err := i.keys.Signer(keyServer)
-	if err != nil {
-		return nil, err
-	}
-	cert, err := i.auth.infra.ServerTLS(i.cfg.Names, key.Public(), time.Now())
-	if err != nil {
-		return nil, fmt.Errorf("server certificate: %w", err)
-	}
-	return &tls.Certificate{Certificate: [][]byte{cert.Raw, i.auth.infra.Cert.Raw}, PrivateKey: key, Leaf: cert}, nil
-}
-
-func (i *Instance) deviceTLS(certificate *tls.Certificate) *tls.Config {
+func (i *Instance) deviceTLS(certificate *ownCertificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:       tls.VersionTLS12,
-		Certificates:     []tls.Certificate{*certificate},
+		GetCertificate:   certificate.get,
 		ClientAuth:       tls.RequireAnyClientCert,
 		VerifyConnection: pki.VerifyConnection(i.auth.trust, i.pki.Revocations(), time.Now),
 	}

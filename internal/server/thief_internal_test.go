@@ -232,3 +232,24 @@ func TestADeviceThatEndedIsToldSo(t *testing.T) {
 		t.Error("it enrols after its end")
 	}
 }
+
+// The server's certificate is renewed while it runs, long before it runs out.
+func TestTheServersCertificateIsRenewed(t *testing.T) {
+	x := newTheft(t)
+	now := time.Now()
+	c := &ownCertificate{inst: x.inst, now: func() time.Time { return now }}
+	first, err := c.get(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	life := first.Leaf.NotAfter.Sub(now)
+	now = now.Add(life / 2)
+	if again, err := c.get(nil); err != nil || again != first {
+		t.Errorf("halfway there is another one: %v", err)
+	}
+	now = now.Add(life / 4)
+	next, err := c.get(nil)
+	if err != nil || next == first || !next.Leaf.NotAfter.After(first.Leaf.NotAfter) {
+		t.Errorf("with a quarter of its life left it is not renewed: %v", err)
+	}
+}

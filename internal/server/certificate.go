@@ -1,0 +1,39 @@
+package server
+
+import (
+	"crypto/tls"
+	"fmt"
+	"sync"
+	"time"
+)
+
+// ownCertificate is the server's: the infrastructure CA signs a new one when the present one has a third of its life left, so that
+// nobody renews it by hand and a server that runs for years never shows one that has run out.
+type ownCertificate struct {
+	inst *Instance
+	now  func() time.Time
+
+	mu   sync.Mutex
+	cert *tls.Certificate // guarded by mu
+}
+
+// get implements tls.Config.GetCertificate.
+func (c *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := c.now()
+	if c.cert != nil && c.cert.Leaf.NotAfter.Sub(now) > c.cert.Leaf.NotAfter.Sub(c.cert.Leaf.NotBefore)/3 {
+		return c.cert, nil
+	}
+	i := c.inst
+	key, err := i.keys.Signer(keyServer)
+	if err != nil {
+		return nil, err
+	}
+	leaf, err := i.auth.infra.ServerTLS(i.cfg.Names, key.Public(), now)
+	if err != nil {
+		return nil, fmt.Errorf("server certificate: %w", err)
+	}
+	c.cert = &tls.Certificate{Certificate: [][]byte{leaf.Raw, i.auth.infra.Cert.Raw}, PrivateKey: key, Leaf: leaf}
+	return c.cert, nil
+}
