@@ -46,30 +46,21 @@ func share(n, of int) string {
 	return strconv.FormatFloat(max(1, min(100, 100*float64(n)/float64(of))), 'f', 1, 64)
 }
 
-// The chart's box: columns of 18 on a pitch, 84 high, with room for a label above and a name below.
+// The chart's box: as wide for few columns as for many, 84 high, with room for a label above and a name below.
 const (
 	chartTop   = 14
 	chartLevel = 98
 	chartLeft  = 8
+	chartWidth = 390
 )
 
-func columnPitch() int { return 24 }
-
-func chartBox(values []count) string {
-	return fmt.Sprintf("0 0 %d 120", chartLeft*2+columnPitch()*max(len(values), 1)*wide(values))
+func columnPitch(values []count) float64 {
+	return float64(chartWidth-2*chartLeft) / float64(max(len(values), 1))
 }
 
-// wide gives a chart of few columns more room for their names.
-func wide(values []count) int {
-	if len(values) <= 8 {
-		return 2
-	}
-	return 1
-}
+func chartBox() string { return fmt.Sprintf("0 0 %d 120", chartWidth) }
 
-func chartAxis(values []count) string {
-	return fmt.Sprintf("M0 %d.5H%d", chartLevel, chartLeft*2+columnPitch()*max(len(values), 1)*wide(values))
-}
+func chartAxis() string { return fmt.Sprintf("M0 %d.5H%d", chartLevel, chartWidth) }
 
 func columnHeight(values []count, n int) string {
 	if n == 0 || most(values) == 0 {
@@ -93,15 +84,20 @@ func columnLabel(values []count, n int) string {
 	return strconv.FormatFloat(columnTop(values, n)-3, 'f', 1, 64)
 }
 
+func decimal(f float64) string { return strconv.FormatFloat(f, 'f', 1, 64) }
+
 func columnMiddle(values []count, i int) string {
-	return strconv.Itoa(chartLeft + (2*i+1)*columnPitch()*wide(values)/2)
+	return decimal(chartLeft + (float64(i)+.5)*columnPitch(values))
 }
 
 func columnX(values []count, i int) string {
-	return strconv.Itoa(chartLeft + (2*i+1)*columnPitch()*wide(values)/2 - 9*wide(values))
+	return decimal(chartLeft + (float64(i)+.5)*columnPitch(values) - columnHalf(values))
 }
 
-func columnWidth(values []count) string { return strconv.Itoa(18 * wide(values)) }
+// columnHalf is half of a column's width.
+func columnHalf(values []count) float64 { return min(20, columnPitch(values)*.37) }
+
+func columnWidth(values []count) string { return decimal(2 * columnHalf(values)) }
 
 // ages are how long ago devices were heard of.
 func ages(s fleet.Summary) []count {

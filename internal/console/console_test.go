@@ -416,7 +416,7 @@ func TestOnlyWhatIsAllowedIsOffered(t *testing.T) {
 		if _, page := get(t, s, path, "operator"); !strings.Contains(page, want) {
 			t.Errorf("%s does not offer %s to an operator", path, want)
 		}
-		if _, page := get(t, s, path, "viewer"); strings.Contains(page, `class="act`) {
+		if _, page := get(t, s, path, "viewer"); strings.Contains(page, "data-path=") {
 			t.Errorf("%s offers a viewer something", path)
 		}
 	}

@@ -334,3 +334,24 @@ func (h *handler) platform(w http.ResponseWriter, r *http.Request, caller access
 	h.render(w, r, http.StatusOK, platformPage(h.view(r, caller, "Platform", "*"), p))
 	return nil
 }
+
+// account shows what the caller is. It needs no right but to be signed in.
+func (h *handler) account(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	var roles []string
+	for _, role := range caller.Roles {
+		roles = append(roles, string(role))
+	}
+	products := "every product"
+	if len(caller.Products) > 0 {
+		products = joined(caller.Products)
+	}
+	h.render(w, r, http.StatusOK, accountPage(h.view(r, caller, "Account", ""), orNone(roles), products))
+	return nil
+}
+
+func orNone(list []string) string {
+	if len(list) == 0 {
+		return "none: ask an administrator for one"
+	}
+	return joined(list)
+}

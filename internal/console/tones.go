@@ -286,7 +286,7 @@ func whatToDo(k monitor.Kind) string {
 
 func findingColumns(whom bool) []string {
 	if whom {
-		return []string{"Severity", "What", "Whom", "What to do", "Since", ""}
+		return []string{"What", "Whom", "What to do", "Since", ""}
 	}
 	return []string{"Severity", "What", "What to do", "Since", ""}
 }

@@ -31,6 +31,7 @@ function ask(button) {
   part("title").textContent = d.title;
   part("text").textContent = d.explain;
   part("problem").textContent = "";
+  part("stepup").hidden = true;
   part("reason").hidden = !d.field;
   form.reason.required = Boolean(d.field);
   part("typed").hidden = !d.typed;
@@ -62,7 +63,12 @@ async function act(form) {
   }
   try {
     const answer = await fetch(pending.path, init);
-    if (!answer.ok) throw new Error(await problem(answer));
+    if (!answer.ok) {
+      const said = await problem(answer);
+      part("stepup").hidden = !said.stepUp;
+      if (said.stepUp) pending.key = crypto.randomUUID(); // asked anew, once it is known who asks
+      throw new Error(said.text);
+    }
     dialog.close();
     say(pending.label + ": done.");
     setTimeout(() => say(""), 6000);
@@ -78,9 +84,9 @@ async function problem(answer) {
   try {
     const p = JSON.parse(text);
     const more = (p.errors || []).map((e) => e.message).filter(Boolean).join("; ");
-    return [p.detail || p.title || "The server refused it.", more].filter(Boolean).join(" ");
+    return { text: [p.detail || p.title || "The server refused it.", more].filter(Boolean).join(" "), stepUp: String(p.type).endsWith(":access.step-up") };
   } catch {
-    return "The server answered " + answer.status + ".";
+    return { text: "The server answered " + answer.status + ".", stepUp: false };
   }
 }
 
