@@ -35,7 +35,12 @@ func (c *Client) Products(ctx context.Context) ([]product.Product, error) {
 
 // Orders lists orders, newest first; an empty product means all.
 func (c *Client) Orders(ctx context.Context, productID string) ([]factory.Order, error) {
-	return list[factory.Order](ctx, c, "/orders"+query("product", productID))
+	views, err := list[httpapi.OrderView](ctx, c, "/orders"+query("product", productID))
+	out := make([]factory.Order, len(views))
+	for i, v := range views {
+		out[i] = v.Order
+	}
+	return out, err
 }
 
 // Releases lists a product's releases.
@@ -75,7 +80,7 @@ func (c *Client) Findings(ctx context.Context, q monitor.Query) ([]monitor.Findi
 	if q.OpenOnly {
 		open = "true"
 	}
-	return list[monitor.Finding](ctx, c, "/findings"+query("product", q.Product, "subject", q.Subject, "open", open))
+	return list[monitor.Finding](ctx, c, "/findings"+query("product", q.Product, "subject", q.Subject, "kind", string(q.Kind), "open", open))
 }
 
 // CloseFinding closes one, with the reason.

@@ -107,6 +107,13 @@ with ` + "`Idempotency-Replayed: true`" + `, for 24 hours. A request that wrote 
 **Long operations** are resources: a command, a rollout, a case and a retirement are created at once and read until they have ended.
 Making an order's file and importing records are synchronous; both are bounded.`)
 	o.Tags = tagTexts
+	for _, s := range o.Components.Schemas.Map() {
+		for _, p := range s.Properties {
+			if p.ContentEncoding == "base64" {
+				p.Nullable = true // as JSON has it of bytes that are not there
+			}
+		}
+	}
 	for _, item := range o.Paths {
 		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
 			if op == nil {
@@ -115,7 +122,7 @@ Making an order's file and importing records are synchronous; both are bounded.`
 			least, most := 1, 255
 			op.Parameters = append(op.Parameters, &huma.Param{
 				Name: headerKey, In: "header", Description: "a name of your own for this operation, for repeating it safely",
-				Schema: &huma.Schema{Type: "string", MinLength: &least, MaxLength: &most, Pattern: `^[ -~]+$`}, Example: "6f1f0f43-5c0f-4f4e-9a3e-0b6f7f1f0f43",
+				Schema: &huma.Schema{Type: "string", MinLength: &least, MaxLength: &most, Pattern: `^[ -~]+$`},
 			})
 			if ex, ok := Examples[op.OperationID]; ok && op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
 				op.RequestBody.Content["application/json"].Example = ex

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/hex"
 	"net/http"
 	"reflect"
 	"time"
@@ -28,10 +29,25 @@ type OrderRequest struct {
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
 }
 
+// OrderView is an order as clients see it: the UIDs of its facts in hex, as everywhere.
+type OrderView struct {
+	factory.Order
+	UID       string `json:"uid" doc:"of the order.created fact, hex"`
+	ClosedUID string `json:"closed_uid,omitempty" doc:"of the order.closed fact, hex"`
+}
+
+func viewOrder(o factory.Order) OrderView {
+	v := OrderView{Order: o, UID: hex.EncodeToString(o.UID[:])}
+	if o.ClosedUID != [16]byte{} {
+		v.ClosedUID = hex.EncodeToString(o.ClosedUID[:])
+	}
+	return v
+}
+
 // OrderReply carries the order's file, which is given out this once.
 type OrderReply struct {
-	Order factory.Order `json:"order"`
-	File  []byte        `json:"file" doc:"for the station; safe to mail"`
+	Order OrderView `json:"order"`
+	File  []byte    `json:"file" doc:"for the station; safe to mail"`
 }
 
 // RecordsRequest carries what a station exported.
@@ -72,14 +88,22 @@ func (a *api) registerFactory(h huma.API) {
 			OfProduct
 			Paging
 		},
-		) (*body[Page[factory.Order]], error) {
-			return paged(a, ctx, in.Paging, func(o factory.Order) string { return o.ID }, func(after string, limit int) ([]factory.Order, error) {
-				return a.Factory.Page(ctx, callerOf(ctx), in.Product, after, limit)
+		) (*body[Page[OrderView]], error) {
+			return paged(a, ctx, in.Paging, func(o OrderView) string { return o.ID }, func(after string, limit int) ([]OrderView, error) {
+				os, err := a.Factory.Page(ctx, callerOf(ctx), in.Product, after, limit)
+				out := make([]OrderView, 0, len(os))
+				for _, o := range os {
+					out = append(out, viewOrder(o))
+				}
+				return out, err
 			})
 		})
 	huma.Register(h, op("get-order", http.MethodGet, "/orders/{id}", "Show an order"),
-		func(ctx context.Context, in *ByID) (*tagged[factory.Order], error) {
-			return show(a, ctx, once.Order, in.ID, func() (factory.Order, error) { return a.Factory.Get(ctx, callerOf(ctx), in.ID) })
+		func(ctx context.Context, in *ByID) (*tagged[OrderView], error) {
+			return show(a, ctx, once.Order, in.ID, func() (OrderView, error) {
+				o, err := a.Factory.Get(ctx, callerOf(ctx), in.ID)
+				return viewOrder(o), err
+			})
 		})
 	records := op("import-records", http.MethodPost, "/orders/{id}/records", "Import production records; the same file again changes nothing")
 	huma.Register(h, records, func(ctx context.Context, in *struct {
@@ -137,5 +161,5 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (OrderReply, err
 		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
 		MaxOfflineDays: in.MaxOfflineDays,
 	})
-	return OrderReply{Order: order, File: file}, err
+	return OrderReply{Order: viewOrder(order), File: file}, err
 }

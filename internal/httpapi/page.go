@@ -59,7 +59,7 @@ type tagged[T any] struct {
 
 // Matching makes a change conditional.
 type Matching struct {
-	IfMatch string `header:"If-Match" maxLength:"1024" doc:"only if the resource still has this ETag; 412 otherwise"`
+	IfMatch string `header:"If-Match" maxLength:"1024" pattern:"^ *(\\*|(W/)?\\x22[!#-~]*\\x22( *, *(W/)?\\x22[!#-~]*\\x22)*) *$" doc:"only if the resource still has this ETag; 412 otherwise"`
 }
 
 // show gives a thing with its tag. The tag is read first: it may be too old, and then a change that relies on it fails, but never

@@ -132,7 +132,7 @@ func TestListsComeInPages(t *testing.T) {
 		"/findings":                             {member("id"), 1},
 		"/remedies":                             {member("device"), 1},
 		"/retirements":                          {member("device"), 1},
-		"/warrants":                             {member("uid"), 0},
+		"/warrants":                             {member("uid"), 1},
 		"/issuers":                              {member("id"), 0},
 		"/revocations":                          {member("id"), 0},
 		"/commands/c1/devices":                  {member("device"), 1},

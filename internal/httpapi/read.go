@@ -3,6 +3,8 @@ package httpapi
 import (
 	"context"
 	"encoding/hex"
+	"errors"
+	"fmt"
 	"net/http"
 	"time"
 
@@ -177,6 +179,9 @@ func (a *api) registerStreams(h huma.API) {
 func (a *api) entry(ctx context.Context, caller access.Caller, ref ledger.Ref) (Entry, error) {
 	if err := a.Guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: string(ref.Log)}); err != nil {
 		return Entry{}, err
+	}
+	if size, err := a.Ledger.Size(ctx, ref.Log); err != nil || ref.Index >= size {
+		return Entry{}, errors.Join(err, ledgerFault(fmt.Errorf("%s entry %d: %w", ref.Log, ref.Index, ledger.ErrNotFound)))
 	}
 	l, err := a.Ledger.Prove(ctx, ref)
 	if err != nil {

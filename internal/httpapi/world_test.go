@@ -215,18 +215,25 @@ func seed(ctx context.Context, db *store.DB) error {
 	command.Devices = set
 	payload, e2 := wire.EncodeCommand(command)
 	issued := someFact(ledger.Control, ledger.KindCommandIssued, "c1")
-	ordered := retire.Retirement{Device: ending, Product: "pump", Phase: retire.Wiping, Warrant: "w1", Reason: "test", By: "test", Ordered: now, Rev: 1}
+	made := someFact(ledger.Control, ledger.KindOrderCreated, "ord-1")
+	decided := someFact(ledger.Control, ledger.KindRetireOrdered, "w1")
+	warranted := someFact(ledger.Control, ledger.KindWarrantIssued, "w1")
+	one, e4 := wire.SetOf([]string{ending})
+	ordered := retire.Retirement{
+		WarrantUID: warranted.UID, OrderUID: decided.UID, EndUID: decided.UID,
+		Device: ending, Product: "pump", Phase: retire.Wiping, Warrant: "w1", Reason: "test", By: "test", Ordered: now, Rev: 1}
 	held := remedy.Case{Device: heldCase, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 0}, Reason: "test", Phase: remedy.Held, Opened: now, Since: now, Rev: 1}
-	return errors.Join(err, e, e2, e3,
+	return errors.Join(err, e, e2, e3, e4,
 		db.Releases().PutRelease(ctx, rel),
-		db.CreateOrder(ctx, factory.Order{ID: "ord-1", Product: "pump", Hardware: "A", State: factory.Open, Created: now}),
+		db.CreateOrder(ctx, factory.Order{ID: "ord-1", UID: made.UID, Product: "pump", Hardware: "A", State: factory.Open, Created: now}, made),
 		db.Rollouts().PutRollout(ctx, rollout.Rollout{Spec: spec, Phase: rollout.Created, By: "test", Created: now, Rev: 1}),
 		db.Devices().PutCommand(ctx, device.Command{
 			ID: "c1", UID: issued.UID, Digest: [32]byte(bytes.Repeat([]byte{1}, 32)), Wire: command, Issued: now, Expires: now.Add(time.Hour),
 		}, []string{subject}, issued),
 		db.Monitor().PutFinding(ctx, monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: subject, Raised: now},
 			someFact(ledger.Events, ledger.KindFindingRaised, subject)),
-		db.Remedies().OpenCase(ctx, held), db.Retirements().PutRetirements(ctx, []retire.Retirement{ordered}),
+		db.Remedies().OpenCase(ctx, held), db.Retirements().PutRetirements(ctx, []retire.Retirement{ordered}, decided),
+		db.Devices().PutWarrant(ctx, device.Warrant{UID: warranted.UID, Wire: wire.Warrant{ID: "w1", Product: "pump", Act: wire.ActWipe, Devices: one}}, []string{ending}, warranted),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g1", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g2", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
 		wrong(payload == nil, "no payload"),
