@@ -119,14 +119,14 @@ func TestChromiumSignsInWithAPasskey(t *testing.T) {
 	}
 }
 
-// axeScript is axe-core (https://github.com/dequelabs/axe-core), which scripts/interop.sh fetches.
+// axeScript is axe-core (https://github.com/dequelabs/axe-core), which scripts/setup-test.sh fetches.
 const axeScript = "../../.cache/axe.min.js"
 
 // No page has a barrier that axe-core finds (WCAG 2.2 AA), in light and dark, and on a phone.
 func TestChromiumFindsNoBarriers(t *testing.T) {
 	axe, err := os.ReadFile(axeScript)
 	if err != nil {
-		t.Skip("axe-core is not installed: make interop fetches it")
+		t.Skip("axe-core is not installed: scripts/setup-test.sh fetches it")
 	}
 	b := browse(t)
 	console := b.signIn()
