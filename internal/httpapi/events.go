@@ -273,7 +273,7 @@ func (e *Events) messages(ctx context.Context, log ledger.Log, from, to uint64, 
 	for i, f := range facts {
 		index := from + uint64(i)
 		*at.of(log) = index + 1
-		data, err := json.Marshal(Event{Log: log, Index: index, Kind: f.Kind, Subject: f.Subject, At: time.UnixMilli(int64(f.At)).UTC()})
+		data, err := json.Marshal(Event{Log: log, Index: index, Kind: f.Kind, Subject: f.Subject, At: time.UnixMilli(f.At).UTC()})
 		if err != nil {
 			return nil, err
 		}
@@ -316,7 +316,7 @@ func (a *api) registerEvents(h huma.API) {
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		return &huma.StreamResponse{Body: func(hc huma.Context) {
+		return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it has the context of its request
 			r, w := humago.Unwrap(hc)
 			hc.SetHeader("Content-Type", "text/event-stream")
 			hc.SetHeader("Cache-Control", "no-store")

@@ -1,8 +1,10 @@
 // Package httpapi is the API for people's tools and machines: JSON over HTTP, described by OpenAPI 3.1 at /openapi.json.
 //
 // Over all stages, an adapter. It authenticates (a bearer token, or the console's session), decodes, calls one service verb with
-// the caller, and maps faults to RFC 9457 problems in one place. It decides nothing. It trusts the credential store to say who
-// a token belongs to.
+// the caller, and maps faults to RFC 9457 problems in one place. It decides nothing. It guarantees that a request with an
+// Idempotency-Key is done at most once, and one with If-Match only to what was seen, by having the store settle both with the
+// first write; and that a stream of events costs one reader of the ledger, however many listen. It trusts the credential store to
+// say who a token belongs to.
 package httpapi
 
 import (

@@ -149,7 +149,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 		t.Fatal(err)
 	}
 	have := strings.Split(got.String(), "\n")
-	for _, line := range strings.Split(string(want), "\n") {
+	for line := range strings.SplitSeq(string(want), "\n") {
 		if !slices.Contains(have, line) {
 			t.Errorf("no longer so: %s", line)
 		}
@@ -191,11 +191,8 @@ func (w *world) forgeries() map[string]any {
 }
 
 func bodyOf(op operation) any {
-	switch {
-	case op.ID == "upload-artifact":
+	if op.ID == "upload-artifact" {
 		return []byte("some bytes")
-	case op.ID == "end-member":
-		return nil
 	}
 	if ex, ok := httpapi.Examples[op.ID]; ok {
 		return ex

@@ -4,9 +4,11 @@ import (
 	"encoding/json"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
@@ -59,6 +61,31 @@ func TestAChangeCanRelyOnWhatWasSeen(t *testing.T) {
 		if status, _ := try(c.who, tag); status == http.StatusOK {
 			t.Errorf("%s: the old tag was taken again", c.change)
 		}
+	}
+}
+
+// Of many who saw the same, one changes it.
+func TestOfManyWhoSawTheSameOneChangesIt(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.issue("olga", []access.Role{access.Operator})
+	_, _, h := w.call("olga", http.MethodGet, "/api/v1/devices/"+subject, nil, nil)
+	var wg sync.WaitGroup
+	var mu sync.Mutex
+	got := map[int]int{}
+	for i := range 24 {
+		wg.Go(func() {
+			l := []device.Legitimacy{device.Recalled, device.Resold, device.Stolen}[i%3]
+			status, _, _ := w.call("olga", http.MethodPut, "/api/v1/devices/"+subject+"/legitimacy",
+				httpapi.LegitimacyRequest{Legitimacy: l, Reason: "r"}, map[string]string{"If-Match": h.Get("ETag")})
+			mu.Lock()
+			got[status]++
+			mu.Unlock()
+		})
+	}
+	wg.Wait()
+	if got[http.StatusOK] != 1 || got[http.StatusOK]+got[http.StatusPreconditionFailed]+got[http.StatusConflict] != 24 {
+		t.Errorf("%v", got)
 	}
 }
 

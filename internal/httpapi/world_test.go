@@ -191,7 +191,10 @@ func seed(ctx context.Context, db *store.DB) error {
 	err := db.PutProduct(ctx, product.Product{ID: "valve", OEM: "acme", Name: "Valve", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: now.AddDate(5, 0, 0)},
 		someFact(ledger.Control, ledger.KindProductCreated, "valve"))
 	for _, d := range []struct{ id, product, state string }{
-		{subject, "pump", "active"}, {heldCase, "pump", "active"}, {ending, "pump", "decommissioning"}, {spare, "pump", "active"},
+		{subject, "pump", "active"},
+		{heldCase, "pump", "active"},
+		{ending, "pump", "decommissioning"},
+		{spare, "pump", "active"},
 		{"33333333333333333333333333333333", "valve", "active"},
 	} {
 		err = errors.Join(err, db.Write(ctx, func(tx *store.Tx) error {
@@ -221,7 +224,8 @@ func seed(ctx context.Context, db *store.DB) error {
 	one, e4 := wire.SetOf([]string{ending})
 	ordered := retire.Retirement{
 		WarrantUID: warranted.UID, OrderUID: decided.UID, EndUID: decided.UID,
-		Device: ending, Product: "pump", Phase: retire.Wiping, Warrant: "w1", Reason: "test", By: "test", Ordered: now, Rev: 1}
+		Device: ending, Product: "pump", Phase: retire.Wiping, Warrant: "w1", Reason: "test", By: "test", Ordered: now, Rev: 1,
+	}
 	held := remedy.Case{Device: heldCase, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 0}, Reason: "test", Phase: remedy.Held, Opened: now, Since: now, Rev: 1}
 	return errors.Join(err, e, e2, e3, e4,
 		db.Releases().PutRelease(ctx, rel),

@@ -68,8 +68,8 @@ type Expectation struct {
 	Tags  []string
 }
 
-// Met reports whether tag is one of those.
-func (e Expectation) Met(tag string) bool { return slices.Contains(e.Tags, tag) }
+// Met reports whether tag is one of those. What is not there meets nothing.
+func (e Expectation) Met(tag string) bool { return tag != "" && slices.Contains(e.Tags, tag) }
 
 // Store keeps marks and knows tags. Writes are durable when they return nil.
 type Store interface {

@@ -236,7 +236,6 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	i.logs.run(ctx, g)
 	i.runLoops(ctx, g)
 	people := &http.Server{
-		//nolint:contextcheck // handlers have the context of their request
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
 	}
 	people.RegisterOnShutdown(i.events.Close) // streams do not end by themselves

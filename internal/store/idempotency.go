@@ -146,6 +146,9 @@ func scanTag(row scanner) (string, error) {
 	if errors.Is(err, sql.ErrNoRows) {
 		return "", nil
 	}
+	if err != nil {
+		return "", err
+	}
 	sum := sha256.Sum256([]byte(tag)) // nobody is to read a tag
-	return hex.EncodeToString(sum[:12]), err
+	return hex.EncodeToString(sum[:12]), nil
 }
