@@ -1,9 +1,11 @@
 package httpapi
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"net/http"
+	"slices"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -39,10 +41,33 @@ type Reason struct {
 	Reason string `json:"reason" minLength:"1" maxLength:"512"`
 }
 
-// RolloutStatus is a rollout with the devices of its current wave.
+// RolloutStatus is a rollout with devices of its current wave.
 type RolloutStatus struct {
 	Rollout rollout.Rollout      `json:"rollout"`
-	Devices []rollout.DeviceView `json:"devices"`
+	Devices []rollout.DeviceView `json:"devices" doc:"at most 1000, those that are not good first; all: list-rollout-devices"`
+	Total   int                  `json:"total" doc:"devices of the wave"`
+}
+
+// shownDevices bounds the devices that come with a rollout.
+const shownDevices = 1000
+
+// statusOfRollout shows those that need looking at when there are too many to show.
+func statusOfRollout(r rollout.Rollout, views []rollout.DeviceView) RolloutStatus {
+	s := RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...), Total: len(views)}
+	if len(views) > shownDevices {
+		slices.SortStableFunc(s.Devices, func(a, b rollout.DeviceView) int {
+			return cmp.Compare(boolInt(a.Class == rollout.Good), boolInt(b.Class == rollout.Good))
+		})
+		s.Devices = s.Devices[:shownDevices]
+	}
+	return s
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // ByDigest names a release in a path.
@@ -159,7 +184,23 @@ func (a *api) registerRollouts(h huma.API) {
 		func(ctx context.Context, in *ByID) (*tagged[RolloutStatus], error) {
 			return show(a, ctx, once.Rollout, in.ID, func() (RolloutStatus, error) {
 				r, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
-				return RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...)}, err
+				return statusOfRollout(r, views), err
+			})
+		})
+	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Stuck bool `query:"stuck" doc:"only those that are not good"`
+			Paging
+		},
+		) (*body[Page[rollout.DeviceView]], error) {
+			id := func(v rollout.DeviceView) string { return v.Device }
+			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
+				_, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
+				if in.Stuck {
+					views = slices.DeleteFunc(views, func(v rollout.DeviceView) bool { return v.Class == rollout.Good })
+				}
+				return cut(views, id, after, limit), err
 			})
 		})
 	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
