@@ -62,7 +62,6 @@ func (silent) Record(context.Context, access.Decision) error { return nil }
 
 // fleet of listeners: a handler with nothing but events.
 type listeners struct {
-	t      *testing.T
 	tape   *tape
 	events *httpapi.Events
 	h      http.Handler
@@ -85,13 +84,13 @@ func (l *listeners) Caller(ctx context.Context, session string) (access.Caller, 
 	return l.Authenticate(ctx, session)
 }
 
-func newListeners(t *testing.T, c httpapi.EventsConfig) *listeners {
+func newListeners(t testing.TB, c httpapi.EventsConfig) *listeners {
 	t.Helper()
 	guard, err := access.NewGuard(silent{})
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &listeners{t: t, tape: &tape{logs: map[ledger.Log][][]byte{}}}
+	l := &listeners{tape: &tape{logs: map[ledger.Log][][]byte{}}}
 	c.Ledger, c.Log = l.tape, slog.New(slog.DiscardHandler)
 	c.Products = func(_ context.Context, subjects []string) (map[string]string, error) {
 		out := map[string]string{}
