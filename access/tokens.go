@@ -46,8 +46,9 @@ func (c Credential) ID() string { return hex.EncodeToString(c.Hash[:8]) }
 // CredentialStore keeps members' secrets; each write is durable when it returns nil.
 type CredentialStore interface {
 	// IssueCredential stores the member and a secret of theirs, with the fact that is made of whether the name was given one before,
-	// ever; ErrOtherKind when the name is a member's of another kind. Of two at once, one is the first.
-	IssueCredential(ctx context.Context, m Member, c Credential, fact func(again bool) (ledger.Fact, error)) error
+	// ever; ErrOtherKind when the name is a member's of another kind, ErrEnded when it is one's who has ended, unless back lets them
+	// come back. Of two at once, one is the first.
+	IssueCredential(ctx context.Context, m Member, c Credential, back bool, fact func(again bool) (ledger.Fact, error)) error
 	// PutCredential stores a session.
 	PutCredential(ctx context.Context, c Credential) error
 	// Credential finds one and its member; ErrNoCredential when there is none, or its member has been ended.
@@ -67,6 +68,9 @@ var ErrNoCredential = errors.New("no such credential")
 
 // ErrOtherKind says that a name belongs to a caller of another kind.
 var ErrOtherKind = errors.New("the name belongs to a caller of another kind")
+
+// ErrEnded says that a name is a member's who has ended.
+var ErrEnded = errors.New("the member has ended")
 
 // MaxLife bounds a secret's life.
 const MaxLife = 366 * 24 * time.Hour
@@ -164,10 +168,14 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Products: g.Products, Created: now, Changed: now,
 	}, Credential{
 		Hash: hash, Use: g.Use, Caller: g.Caller, Created: now, Expires: now.Add(g.Life),
-	}, func(again bool) (ledger.Fact, error) {
+	}, caller.Kind == System, func(again bool) (ledger.Fact, error) {
 		data, err := json.Marshal(issued{g, again})
 		return ledger.New(ledger.Control, ledger.KindAccessChanged, now, caller.ID, g.Caller, nil, data), err
 	})
+	if errors.Is(err, ErrEnded) {
+		return "", fault.New(fault.Conflict, "token.ended", fmt.Sprintf("%s has been ended, and does not come back under this name", g.Caller),
+			"choose another name; on the host, `hallmark recover` brings an administrator back")
+	}
 	if errors.Is(err, ErrOtherKind) {
 		return "", fault.New(fault.Conflict, "token.other-kind", fmt.Sprintf("%s is held by a caller of another kind than %s", g.Caller, g.Kind), "choose another name, or revoke theirs")
 	}

@@ -14,7 +14,7 @@ import (
 )
 
 // IssueCredential implements access.CredentialStore.
-func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Credential, fact func(again bool) (ledger.Fact, error)) error {
+func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Credential, back bool, fact func(again bool) (ledger.Fact, error)) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		had, err := scanMember(tx.QueryRow(memberColumns+` WHERE id = $1`, m.ID))
 		known := err == nil
@@ -23,6 +23,9 @@ func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Cre
 		}
 		if known && had.Kind != m.Kind {
 			return access.ErrOtherKind
+		}
+		if known && !had.Ended.IsZero() && !back {
+			return access.ErrEnded
 		}
 		f, err := fact(known)
 		if err != nil {

@@ -101,7 +101,7 @@ func TestIssuingAgainIsWrittenDown(t *testing.T) {
 	}
 	revoked := func() error { _, err := c.EndMember(t.Context(), admin, "person:bob"); return err }
 	bob := access.Caller{ID: "person:bob", Kind: access.Person, Roles: []access.Role{access.Viewer}}
-	if err := errors.Join(issue(admin, "person:bob"), issue(admin, "person:ann"), issue(admin, "person:bob"), revoked(), issue(admin, "person:bob")); err != nil {
+	if err := errors.Join(issue(admin, "person:bob"), issue(admin, "person:ann"), issue(admin, "person:bob"), revoked(), issue(access.Internal("recover"), "person:bob")); err != nil {
 		t.Fatal(err)
 	}
 	if err := issue(bob, "person:bob"); fault.KindOf(err) != fault.Denied {
@@ -164,7 +164,7 @@ func put(t *testing.T, db *store.DB, secret string, m access.Member) {
 	t.Helper()
 	if err := db.IssueCredential(t.Context(), m, access.Credential{
 		Hash: sha256.Sum256([]byte(secret)), Use: access.UseToken, Caller: m.ID, Expires: time.Now().Add(time.Hour),
-	}, func(bool) (ledger.Fact, error) {
+	}, false, func(bool) (ledger.Fact, error) {
 		return ledger.New(ledger.Control, ledger.KindAccessChanged, time.Now(), "test", m.ID, nil, []byte("{}")), nil
 	}); err != nil {
 		t.Fatal(err)
@@ -226,6 +226,9 @@ func TestRolesAreTheMembersAndEndWithHim(t *testing.T) {
 	}
 	if _, err := c.EndMember(ctx, admin, "person:bob"); err != nil {
 		t.Fatal(err)
+	}
+	if _, err := c.Issue(ctx, admin, grantTo("person:bob")); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("who has ended is given a token again: %v", err)
 	}
 	for name, err := range map[string]error{
 		"token": func() error { _, err := c.Authenticate(ctx, first); return err }(), "session": func() error { _, err := c.Caller(ctx, session); return err }(),
