@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strings"
 	"time"
 
@@ -60,7 +61,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 			return d, fmt.Errorf("device %s: verdict: %w", d.ID, err)
 		}
 		d.VerdictAt, d.Reasons = &v.At, v.Reasons
-		if _, _, known := tiers(v.Word); known {
+		if v.Word != "" && v.Word != attest.None.String() {
 			d.Verdict = v.Word
 		}
 	}
@@ -76,22 +77,33 @@ func timeOrNil(ms int64) *time.Time {
 }
 
 // FleetDevices implements fleet.Reader. Each of the conditions has an index that ends in the ID, so that a page is a walk along
-// the one of them that the engine takes, from the last ID on.
+// the one of them that the engine takes, from the last ID on. A verdict of several statuses is a walk for each.
 func (db *DB) FleetDevices(ctx context.Context, q fleet.Query) ([]fleet.Device, error) {
-	query, args, err := devicesQuery(q)
+	statuses, err := statusesOf(q.Verdict)
 	if err != nil {
 		return nil, err
 	}
-	details, err := collect(ctx, db, scanFleet, query, args...)
-	out := make([]fleet.Device, 0, len(details))
-	for _, d := range details {
-		out = append(out, d.Device)
+	var out []fleet.Device
+	for _, status := range statuses {
+		query, args, err := devicesQuery(q, status)
+		if err != nil {
+			return nil, err
+		}
+		details, err := collect(ctx, db, scanFleet, query, args...)
+		if err != nil {
+			return nil, err
+		}
+		for _, d := range details {
+			out = append(out, d.Device)
+		}
 	}
-	return out, err
+	slices.SortFunc(out, func(a, b fleet.Device) int { return strings.Compare(a.ID, b.ID) })
+	return out[:min(len(out), q.Limit)], nil
 }
 
-func devicesQuery(q fleet.Query) (query string, args []any, err error) {
-	tables, where := fleetTables, ` WHERE d.id > $1`
+// devicesQuery asks for the devices whose verdict has the status, all with anyStatus.
+func devicesQuery(q fleet.Query, status int) (query string, args []any, err error) {
+	tables, where, order := fleetTables, ` WHERE d.id > $1`, `d.id`
 	args = []any{max(q.After, q.Prefix)}
 	if q.After < q.Prefix {
 		where = ` WHERE d.id >= $1`
@@ -127,41 +139,43 @@ func devicesQuery(q fleet.Query) (query string, args []any, err error) {
 		}
 		and(` AND d.release = $%d`, digest)
 	}
-	switch q.Verdict {
-	case "":
-	case "unknown":
+	switch status {
+	case anyStatus:
+	case noStatus:
 		where += ` AND coalesce(c.status, 0) <= 0`
 	default:
-		low, high, ok := tiers(q.Verdict)
-		if !ok {
-			return "", nil, fault.New(fault.Invalid, "fleet.verdict", "no verdict is called "+q.Verdict, "affirming, warning, contraindicated or unknown")
-		}
 		tables = ` FROM verdict_current c JOIN device d ON d.id = c.device_id JOIN verdict v ON v.uid = c.uid`
-		if low == high {
-			and(` AND c.status = $%d`, low)
-		} else {
-			and(` AND c.status >= $%d`, low)
-		}
-		where = strings.ReplaceAll(where, "d.id ", "c.device_id ")
+		and(` AND c.status = $%d`, status)
+		where, order = strings.ReplaceAll(where, "d.id ", "c.device_id "), `c.device_id`
 	}
 	if q.Findings {
 		where += ` AND d.id IN (SELECT subject FROM finding WHERE closed = 0)`
 	}
 	args = append(args, q.Limit)
-	return `SELECT ` + fleetColumns + tables + where + fmt.Sprintf(` ORDER BY d.id LIMIT $%d`, len(args)), args, nil
+	return `SELECT ` + fleetColumns + tables + where + fmt.Sprintf(` ORDER BY %s LIMIT $%d`, order, len(args)), args, nil
 }
 
-// tiers are the statuses that a word stands for.
-func tiers(word string) (low, high int, ok bool) {
+// Statuses that no verdict has.
+const (
+	anyStatus = -100
+	noStatus  = -101
+)
+
+// statusesOf are the statuses that a word stands for.
+func statusesOf(word string) ([]int, error) {
 	switch word {
+	case "":
+		return []int{anyStatus}, nil
+	case "unknown":
+		return []int{noStatus}, nil
 	case attest.Affirming.String():
-		return int(attest.Affirming), int(attest.Affirming), true
+		return []int{int(attest.Affirming)}, nil
 	case attest.Warning.String():
-		return int(attest.Warning), int(attest.Warning), true
+		return []int{int(attest.Warning)}, nil
 	case attest.Contraindicated.String():
-		return int(attest.Contraindicated), int(attest.CryptoFailed), true
+		return []int{int(attest.Contraindicated), int(attest.CryptoFailed)}, nil
 	}
-	return 0, 0, false
+	return nil, fault.New(fault.Invalid, "fleet.verdict", "no verdict is called "+word, "affirming, warning, contraindicated or unknown")
 }
 
 // after is the first string behind all that begin with prefix; IDs are lower-case hex.

@@ -4,9 +4,10 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 )
 
-// DevicesQuery and FactsQuery are what a page asks the database, for tests of how it answers.
+// DevicesQuery, StatusesOf and FactsQuery are what a page asks the database, for tests of how it answers.
 var (
 	DevicesQuery = devicesQuery
+	StatusesOf   = statusesOf
 	FactsQuery   = factsQuery
 )
 
