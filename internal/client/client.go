@@ -6,6 +6,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"encoding/hex"
 	"encoding/json"
@@ -35,6 +36,9 @@ type Client struct {
 	http        *http.Client
 	told        func(facts []string)
 	replied     func(body []byte)
+	tagged      func(tag string)
+	match       string  // If-Match of what changes something
+	window      *Window // of lists; nil: all of them
 }
 
 // New makes a client of the instance at base, http(s)://host:port, with an access token. tlsConfig may be nil.
@@ -47,7 +51,9 @@ func New(base, token string, tlsConfig *tls.Config) *Client {
 
 // As gives a client of another caller on the same instance.
 func (c *Client) As(token string) *Client {
-	return &Client{base: c.base, token: token, http: c.http, told: c.told, replied: c.replied}
+	other := *c
+	other.token = token
+	return &other
 }
 
 // OnFacts has fn told, with each answer, which facts ("events/" and the UID) the server says are durable. It is set before use.
@@ -55,6 +61,19 @@ func (c *Client) OnFacts(fn func(facts []string)) { c.told = fn }
 
 // OnReply has fn given the body of each answer of success, as the server wrote it. It is set before use.
 func (c *Client) OnReply(fn func(body []byte)) { c.replied = fn }
+
+// OnTag has fn given the ETag of each answer of success, empty when it has none. It is set before use.
+func (c *Client) OnTag(fn func(tag string)) { c.tagged = fn }
+
+// OnlyIf gives a client that changes a thing only while it has this ETag, quoted or not; empty: whatever it has.
+func (c *Client) OnlyIf(tag string) *Client {
+	if tag != "" && tag != "*" && !strings.Contains(tag, `"`) {
+		tag = `"` + tag + `"`
+	}
+	other := *c
+	other.match = tag
+	return &other
+}
 
 // Problem is what the server answered instead of success (RFC 9457).
 type Problem struct {
@@ -94,39 +113,87 @@ func Code(err error) string {
 
 const maxReply = 256 << 20
 
-func (c *Client) call(ctx context.Context, method, path, contentType string, in io.Reader, out any) error {
+// call does one operation whose body is in memory. What changes something carries a key of its own, and is asked for a second time
+// when the connection broke: with one key it is done once.
+func (c *Client) call(ctx context.Context, method, path string, in []byte, out any) error {
+	h := http.Header{}
+	if in != nil {
+		h.Set("Content-Type", "application/json")
+	}
+	if method != http.MethodGet {
+		h.Set("Idempotency-Key", rand.Text())
+		if c.match != "" {
+			h.Set("If-Match", c.match)
+		}
+	}
+	err := c.once(ctx, method, path, h, bytes.NewReader(in), out)
+	if method == http.MethodGet || ctx.Err() != nil {
+		return err
+	}
+	if _, broke := errors.AsType[brokenError](err); broke {
+		err = c.once(ctx, method, path, h, bytes.NewReader(in), out)
+	}
+	return err
+}
+
+// brokenError is a connection that ended before an answer was there.
+type brokenError struct{ error }
+
+func (e brokenError) Unwrap() error { return e.error }
+
+func (c *Client) request(ctx context.Context, method, path string, h http.Header, in io.Reader) (*http.Request, error) {
 	req, err := http.NewRequestWithContext(ctx, method, c.base+"/api/v1"+path, in)
+	if err != nil {
+		return nil, err
+	}
+	for k, v := range h {
+		req.Header[k] = v
+	}
+	req.Header.Set("Authorization", "Bearer "+c.token)
+	return req, nil
+}
+
+// unreached says what to do about a server that did not answer.
+func unreached(err error) error {
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
+		return fmt.Errorf("%w; trust the instance's own root, certs/oem-root.der in its data directory, and call it by one of its names", err)
+	}
+	return brokenError{fmt.Errorf("%w; is `hallmark serve` running there?", err)}
+}
+
+func problem(resp *http.Response, data []byte) *Problem {
+	p := &Problem{Status: resp.StatusCode, Title: resp.Status}
+	if json.Unmarshal(data, p) != nil {
+		p.Detail = strings.TrimSpace(string(data[:min(len(data), 512)]))
+	}
+	return p
+}
+
+func (c *Client) once(ctx context.Context, method, path string, h http.Header, in io.Reader, out any) error {
+	req, err := c.request(ctx, method, path, h, in)
 	if err != nil {
 		return err
 	}
-	req.Header.Set("Authorization", "Bearer "+c.token)
-	if in != nil {
-		req.Header.Set("Content-Type", contentType)
-	}
 	resp, err := c.http.Do(req)
 	if err != nil {
-		if _, ok := errors.AsType[*tls.CertificateVerificationError](err); ok {
-			return fmt.Errorf("%w; trust the instance's own root, certs/oem-root.der in its data directory, and call it by one of its names", err)
-		}
-		return fmt.Errorf("%w; is `hallmark serve` running there?", err)
+		return unreached(err)
 	}
 	defer resp.Body.Close()
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
-		return err
+		return brokenError{err}
 	}
 	if facts := resp.Header.Get("Hallmark-Facts"); facts != "" && c.told != nil {
 		c.told(strings.Split(facts, ","))
 	}
 	if resp.StatusCode >= 300 {
-		p := &Problem{Status: resp.StatusCode, Title: resp.Status}
-		if json.Unmarshal(data, p) != nil {
-			p.Detail = strings.TrimSpace(string(data[:min(len(data), 512)]))
-		}
-		return p
+		return problem(resp, data)
 	}
 	if c.replied != nil {
 		c.replied(data)
+	}
+	if c.tagged != nil {
+		c.tagged(resp.Header.Get("ETag"))
 	}
 	if out == nil || len(data) == 0 {
 		return nil
@@ -138,19 +205,21 @@ func (c *Client) call(ctx context.Context, method, path, contentType string, in 
 }
 
 func get[T any](ctx context.Context, c *Client, path string) (out T, err error) {
-	return out, c.call(ctx, http.MethodGet, path, "", nil, &out)
+	return out, c.call(ctx, http.MethodGet, path, nil, &out)
 }
 
-func post[T any](ctx context.Context, c *Client, path string, in any) (out T, err error) {
-	var body io.Reader
+func post[T any](ctx context.Context, c *Client, path string, in any) (T, error) {
+	return send[T](ctx, c, http.MethodPost, path, in)
+}
+
+func send[T any](ctx context.Context, c *Client, method, path string, in any) (out T, err error) {
+	var body []byte
 	if in != nil {
-		data, err := json.Marshal(in)
-		if err != nil {
+		if body, err = json.Marshal(in); err != nil {
 			return out, err
 		}
-		body = bytes.NewReader(data)
 	}
-	return out, c.call(ctx, http.MethodPost, path, "application/json", body, &out)
+	return out, c.call(ctx, method, path, body, &out)
 }
 
 // Token issues an access token.
@@ -253,7 +322,7 @@ func (c *Client) CloseOrder(ctx context.Context, order string) (factory.Reconcil
 func (c *Client) Upload(ctx context.Context, productID, name string, data io.Reader) ([]byte, error) {
 	var a httpapi.ArtifactView
 	path := "/products/" + url.PathEscape(productID) + "/artifacts/" + url.PathEscape(name)
-	if err := c.call(ctx, http.MethodPost, path, "application/octet-stream", data, &a); err != nil {
+	if err := c.once(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/octet-stream"}}, data, &a); err != nil {
 		return nil, err
 	}
 	return hex.DecodeString(a.Digest)

@@ -4,12 +4,26 @@ import "github.com/hallmark-iot/hallmark/internal/httpapi"
 
 // What the API takes and gives, for those who call it and do not serve it.
 type (
-	CommandRequest = httpapi.CommandRequest
-	DevicePage     = httpapi.DevicePage
-	Entry          = httpapi.Entry
-	OrderRequest   = httpapi.OrderRequest
-	ReleaseView    = httpapi.ReleaseView
-	TokenSpec      = httpapi.TokenSpec
+	BundleView         = httpapi.BundleView
+	Certificate        = httpapi.Certificate
+	CommandRequest     = httpapi.CommandRequest
+	CredentialView     = httpapi.CredentialView
+	DevicePage         = httpapi.DevicePage
+	Entry              = httpapi.Entry
+	Event              = httpapi.Event
+	Issuer             = httpapi.Issuer
+	LegitimacyRequest  = httpapi.LegitimacyRequest
+	MoveRequest        = httpapi.MoveRequest
+	OrderRequest       = httpapi.OrderRequest
+	Outcome            = httpapi.Outcome
+	ReleaseView        = httpapi.ReleaseView
+	ReplacementRequest = httpapi.ReplacementRequest
+	ReprovideRequest   = httpapi.ReprovideRequest
+	RevokeGrantRequest = httpapi.RevokeGrantRequest
+	RolesRequest       = httpapi.RolesRequest
+	Standing           = httpapi.Standing
+	TokenSpec          = httpapi.TokenSpec
+	WarrantReply       = httpapi.WarrantReply
 )
 
 // MaxRecords bounds a record file, bytes.
