@@ -17,7 +17,7 @@ import (
 )
 
 func newBundle(a *api) *cobra.Command {
-	return a.noun("bundle", "Whom a product's devices believe", a.showBundle(), a.nextBundle(), a.publishBundle())
+	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle())
 }
 
 // currentBundle reads a product's newest trust bundle from the ledger.
@@ -42,6 +42,35 @@ func bundleSheet(w io.Writer, b wire.Bundle, out string) error {
 	return sheet(w, "product", b.Product, "trust bundle", fmt.Sprint(b.Version), "issued", unix(b.Issued), "root", role(b.Root), "releases", role(b.Release),
 		"warrants", role(b.Warrant), "directives", role(b.Directive), "witnesses", fmt.Sprintf("%d of %d", b.Quorum, len(b.Witnesses)),
 		"floor", fmt.Sprintf("security counter %d", b.Floor), "written", out)
+}
+
+func (a *api) listBundles() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "list", Short: "List the current trust bundle of each product",
+		Long:    "Lists the current trust bundle of each product. Those before are in the ledger: `hallmark fact list --log control --kind bundle.published`.",
+		Example: "  hallmark bundle list",
+	}, func(ctx context.Context, cl *client.Client, _ []string) error {
+		ps, err := cl.Products(ctx)
+		if err != nil {
+			return err
+		}
+		ids := make([]string, len(ps))
+		for i, p := range ps {
+			ids[i] = p.ID
+		}
+		bs, err := each(a, ids, func(id string) (client.BundleView, error) { return cl.Bundle(ctx, id, "") })
+		if len(bs) == 1 && err == nil {
+			a.last = fmt.Appendf(nil, "[%s]", a.last)
+		}
+		if err != nil && len(bs) == 0 {
+			return err
+		}
+		return after(err, 1, func() error {
+			return rows(a, "PRODUCT VERSION FLOOR ISSUED", bs, func(v client.BundleView) []string {
+				return []string{v.Bundle.Product, fmt.Sprint(v.Bundle.Version), fmt.Sprint(v.Bundle.Floor), unix(v.Bundle.Issued)}
+			})
+		})
+	})
 }
 
 func (a *api) showBundle() *cobra.Command {

@@ -15,7 +15,7 @@ import (
 )
 
 func newCommand(a *api) *cobra.Command {
-	return a.noun("command", "Tell devices to do something: attest, quarantine, sleep, reset, …", a.createCommand(), a.showCommand(), a.cancelCommand())
+	return a.noun("command", "Tell devices to do something: attest, quarantine, sleep, reset, …", a.createCommand(), a.showCommand(), a.commandDevices(), a.cancelCommand())
 }
 
 func (a *api) createCommand() *cobra.Command {
@@ -77,6 +77,22 @@ func (a *api) showCommand() *cobra.Command {
 			return sheet(w, pairs...)
 		})
 	})
+}
+
+const outcomeHead = "STANDING ATTEMPTS CHANGED CODE TEXT"
+
+func outcome(o client.Outcome) []string {
+	return []string{string(o.Standing), fmt.Sprint(o.Attempts), when(o.At), or(o.Code), o.Text}
+}
+
+func (a *api) commandDevices() *cobra.Command {
+	return listing(a, cobra.Command{
+		Use: "devices ID", Short: "List the devices of a command and what became of it on each", Args: cobra.ExactArgs(1), Example: "  hallmark command devices 7c1f",
+	}, "DEVICE "+outcomeHead,
+		func(ctx context.Context, cl *client.Client, args []string) ([]client.Outcome, error) {
+			return cl.CommandDevices(ctx, args[0])
+		},
+		func(o client.Outcome) []string { return append([]string{o.Device}, outcome(o)...) })
 }
 
 func (a *api) cancelCommand() *cobra.Command {

@@ -15,7 +15,9 @@ import (
 )
 
 func newDevice(a *api) *cobra.Command {
-	return a.noun("device", "The fleet: state, version, evidence, history", a.listDevices(), a.showDevice(), a.countDevices())
+	return a.noun("device", "The fleet: state, version, evidence, history", append([]*cobra.Command{
+		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(),
+	}, a.moves()...)...)
 }
 
 func (a *api) listDevices() *cobra.Command {

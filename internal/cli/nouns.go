@@ -35,8 +35,8 @@ const (
 func nouns(s streams) []*cobra.Command {
 	a := &api{s: s}
 	return []*cobra.Command{
-		newProduct(a), newRelease(a), newOrder(a), newDevice(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
-		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newFact(a), newToken(a),
+		newProduct(a), newRelease(a), newOrder(a), newDevice(a), newCertificate(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
+		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newFact(a), newEvent(a), newToken(a), newMember(a),
 	}
 }
 
@@ -47,7 +47,9 @@ type api struct {
 	output         output
 	asJSON         bool
 	every          time.Duration // of --watch; 0: once
+	match          string        // of --if-match
 	last           []byte        // body of the last answer
+	tag            string        // and its ETag
 }
 
 // noun holds verbs over one kind of thing.
@@ -57,7 +59,7 @@ func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	f.StringVar(&a.url, "url", "", "address of the instance (else "+envURL+")")
 	f.StringVar(&a.token, "token-file", "", "file that holds the access token (else the token in "+envToken+")")
 	f.StringVar(&a.ca, "ca", "", "certificate to trust for https, PEM or DER, such as DIR/certs/oem-root.der (default: the system's)")
-	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, or name: one a line, for other programs")
+	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, name: one a line, for other programs, or tag: of one thing, for --if-match")
 	f.BoolVar(&a.asJSON, "json", false, "the same as --output json")
 	f.DurationVar(&a.every, "watch", 0, "ask again after this long, until Ctrl-C, such as 2s")
 	c.AddCommand(verbs...)
@@ -84,17 +86,6 @@ func (a *api) verb(c cobra.Command, run func(ctx context.Context, cl *client.Cli
 		return a.watch(cmd.Context(), func() error { return stranger(run(cmd.Context(), cl, args)) })
 	}
 	return &c
-}
-
-// names completes what a command's usage line calls for.
-func (a *api) names(use string) cobra.CompletionFunc {
-	switch {
-	case strings.Contains(use, "DEVICE"):
-		return a.live(deviceNames)
-	case strings.Contains(use, "ROLLOUT"):
-		return a.live(rolloutNames)
-	}
-	return cobra.NoFileCompletions
 }
 
 // bulk asks for the number of devices once more when there are many, because one slip of a shell's expansion is enough.
@@ -202,7 +193,8 @@ func (a *api) client() (*client.Client, error) {
 	}
 	cl := client.New(base, token, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots})
 	cl.OnReply(func(body []byte) { a.last = body })
-	return cl, nil
+	cl.OnTag(func(tag string) { a.tag = strings.Trim(tag, `"`) })
+	return cl.OnlyIf(a.match), nil
 }
 
 func loopback(host string) bool {
@@ -251,6 +243,12 @@ func (a *api) show(text func(w io.Writer) error) error {
 		return err
 	case asName:
 		return usagef("--output name is for lists")
+	case asTag:
+		if a.tag == "" {
+			return usagef("--output tag: this has none")
+		}
+		_, err := fmt.Fprintln(a.s.out, oneLine(a.tag))
+		return err
 	case asTable:
 	}
 	return text(a.s.out)

@@ -20,23 +20,36 @@ import (
 
 func newOrder(a *api) *cobra.Command {
 	return a.noun("order", "Birth: what a station may make, and what it made",
-		a.listOrders(), a.createOrder(), a.oemFile(), a.importRecords(), a.reconcileOrder(), a.closeOrder())
+		a.listOrders(), a.showOrder(), a.createOrder(), a.oemFile(), a.importRecords(), a.reconcileOrder(), a.closeOrder())
 }
 
 func (a *api) listOrders() *cobra.Command {
 	var productID string
-	c := a.verb(cobra.Command{Use: "list", Short: "List orders, newest first", Example: "  hallmark order list --product pump"},
-		func(ctx context.Context, cl *client.Client, _ []string) error {
-			os, err := cl.Orders(ctx, productID)
-			if err != nil {
-				return err
-			}
-			return rows(a, "ID PRODUCT HARDWARE QUOTA STATE VERSION STATION UNTIL", os, func(o factory.Order) []string {
-				return []string{o.ID, o.Product, o.Hardware, fmt.Sprint(o.Quota), string(o.State), o.Version, o.StationName, when(o.NotAfter)}
-			})
+	c := listing(a, cobra.Command{Use: "list", Short: "List orders, newest first", Example: "  hallmark order list --product pump"},
+		"ID PRODUCT HARDWARE QUOTA STATE VERSION STATION UNTIL",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]factory.Order, error) {
+			return cl.Orders(ctx, productID)
+		},
+		func(o factory.Order) []string {
+			return []string{o.ID, o.Product, o.Hardware, fmt.Sprint(o.Quota), string(o.State), o.Version, o.StationName, when(o.NotAfter)}
 		})
 	c.Flags().StringVar(&productID, "product", "", "only this product's")
 	return c
+}
+
+func (a *api) showOrder() *cobra.Command {
+	return a.verb(cobra.Command{Use: "show ORDER", Short: "Show an order", Args: cobra.ExactArgs(1), Example: "  hallmark order show order-7"},
+		func(ctx context.Context, cl *client.Client, args []string) error {
+			o, err := cl.Order(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return a.show(func(w io.Writer) error {
+				return sheet(w, "order", o.ID, "product", o.Product, "hardware", o.Hardware, "quota", fmt.Sprint(o.Quota), "state", string(o.State),
+					"station", o.StationName, "its record key", o.Station, "its module", o.Module, "version", o.Version, "release", o.Release,
+					"trust bundle", fmt.Sprint(o.Bundle), "from", when(o.NotBefore), "until", when(o.NotAfter), "created", when(o.Created), "closed", when(o.Closed))
+			})
+		})
 }
 
 // orderCall is what one order was asked for.
@@ -189,7 +202,7 @@ func (a *api) reconcileOrder() *cobra.Command {
 }
 
 func (a *api) closeOrder() *cobra.Command {
-	return a.verb(cobra.Command{
+	return a.matching(a.verb(cobra.Command{
 		Use: "close ORDER", Short: "Close an order whose records are all here", Args: cobra.ExactArgs(1), Example: "  hallmark order close order-7",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		r, err := cl.CloseOrder(ctx, args[0])
@@ -197,7 +210,7 @@ func (a *api) closeOrder() *cobra.Command {
 			return err
 		}
 		return a.reconciliation(r)
-	})
+	}))
 }
 
 func (a *api) reconciliation(r factory.Reconciliation) error {

@@ -10,6 +10,7 @@ const (
 	asJSON  output = "json"
 	asYAML  output = "yaml"
 	asName  output = "name"
+	asTag   output = "tag"
 )
 
 // String implements pflag.Value.
@@ -25,10 +26,10 @@ func (o *output) Set(s string) error {
 	switch s {
 	case "table":
 		*o = asTable
-	case "json", "yaml", "name":
+	case "json", "yaml", "name", "tag":
 		*o = output(s)
 	default:
-		return fmt.Errorf("%q: want table, json, yaml or name", s)
+		return fmt.Errorf("%q: want table, json, yaml, name or tag", s)
 	}
 	return nil
 }

@@ -15,18 +15,30 @@ import (
 )
 
 func newProduct(a *api) *cobra.Command {
-	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.createProduct())
+	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct())
 }
 
 func (a *api) listProducts() *cobra.Command {
-	return a.verb(cobra.Command{Use: "list", Short: "List products", Example: "  hallmark product list"},
-		func(ctx context.Context, cl *client.Client, _ []string) error {
-			ps, err := cl.Products(ctx)
+	return listing(a, cobra.Command{Use: "list", Short: "List products", Example: "  hallmark product list"},
+		"ID NAME OEM HARDWARE MODEL SUITE SUPPORTED-UNTIL",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]product.Product, error) {
+			return cl.Products(ctx)
+		},
+		func(p product.Product) []string {
+			return []string{p.ID, p.Name, p.OEM, strings.Join(p.Hardware, ","), string(p.Model), p.Suite, p.EndOfSupport.Format(time.DateOnly)}
+		})
+}
+
+func (a *api) showProduct() *cobra.Command {
+	return a.verb(cobra.Command{Use: "show PRODUCT", Short: "Show a product", Args: cobra.ExactArgs(1), Example: "  hallmark product show pump"},
+		func(ctx context.Context, cl *client.Client, args []string) error {
+			p, err := cl.Product(ctx, args[0])
 			if err != nil {
 				return err
 			}
-			return rows(a, "ID NAME OEM HARDWARE MODEL SUITE SUPPORTED-UNTIL", ps, func(p product.Product) []string {
-				return []string{p.ID, p.Name, p.OEM, strings.Join(p.Hardware, ","), string(p.Model), p.Suite, p.EndOfSupport.Format(time.DateOnly)}
+			return a.show(func(w io.Writer) error {
+				return sheet(w, "product", p.ID, "name", p.Name, "maker", p.OEM, "hardware", strings.Join(p.Hardware, ", "), "update model", string(p.Model),
+					"suite", p.Suite, "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created))
 			})
 		})
 }

@@ -27,17 +27,15 @@ const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION
 
 func (a *api) listReleases() *cobra.Command {
 	var productID string
-	c := a.verb(cobra.Command{Use: "list --product PRODUCT", Short: "List a product's releases", Example: "  hallmark release list --product pump"},
-		func(ctx context.Context, cl *client.Client, _ []string) error {
-			rs, err := cl.Releases(ctx, productID)
-			if err != nil {
-				return err
+	c := listing(a, cobra.Command{Use: "list --product PRODUCT", Short: "List a product's releases", Example: "  hallmark release list --product pump"},
+		"VERSION COUNTER STATUS APPROVED PROPOSED DIGEST",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]client.ReleaseView, error) {
+			return cl.Releases(ctx, productID)
+		},
+		func(r client.ReleaseView) []string {
+			return []string{
+				r.Manifest.Version, fmt.Sprint(r.Manifest.Counter), string(r.Status), fmt.Sprint(len(r.Approvals)), when(r.Created), r.Digest,
 			}
-			return rows(a, "VERSION COUNTER STATUS APPROVED PROPOSED DIGEST", rs, func(r client.ReleaseView) []string {
-				return []string{
-					r.Manifest.Version, fmt.Sprint(r.Manifest.Counter), string(r.Status), fmt.Sprint(len(r.Approvals)), when(r.Created), r.Digest,
-				}
-			})
 		})
 	c.Flags().StringVar(&productID, "product", "", "product")
 	return need(c, "product")
@@ -159,7 +157,7 @@ func (a *api) signature(ctx context.Context, r client.ReleaseView, k keyFile, en
 }
 
 func (a *api) publishRelease() *cobra.Command {
-	return a.verb(cobra.Command{
+	return a.matching(a.verb(cobra.Command{
 		Use: "publish RELEASE", Short: "Publish a release that enough people approved", Long: "Publishes a release that enough people approved: it may be rolled out." + releaseArg,
 		Args: cobra.ExactArgs(1), Example: "  hallmark release publish pump@1.1.0",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
@@ -172,7 +170,7 @@ func (a *api) publishRelease() *cobra.Command {
 			return err
 		}
 		return a.showView(r)
-	})
+	}))
 }
 
 func (a *api) withdrawRelease() *cobra.Command {
@@ -192,7 +190,7 @@ func (a *api) withdrawRelease() *cobra.Command {
 		return a.showView(r)
 	})
 	c.Flags().StringVar(&reason, "reason", "", "why")
-	return need(c, "reason")
+	return need(a.matching(c), "reason")
 }
 
 // proposal is what a release is made of.

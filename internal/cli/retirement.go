@@ -18,7 +18,7 @@ import (
 
 func newRetirement(a *api) *cobra.Command {
 	return a.noun("retirement", "The end of devices: wipe, revocation, proof of disposal",
-		a.retire(), a.showRetirement(), a.dispose(), a.proof(), a.verifyProof())
+		a.listRetirements(), a.retire(), a.showRetirement(), a.writeOff(), a.dispose(), a.proof(), a.verifyProof())
 }
 
 func (a *api) retire() *cobra.Command {
@@ -54,6 +54,36 @@ over just these devices, signed with ` + "`hallmark approve`" + ` by enough appr
 	return need(c, "product", "warrant", "reason")
 }
 
+func (a *api) listRetirements() *cobra.Command {
+	var productID string
+	c := listing(a, cobra.Command{Use: "list", Short: "List retirements, by device", Example: "  hallmark retirement list --product pump"},
+		"DEVICE PRODUCT PHASE WARRANT ORDERED ENDED DISPOSED REASON",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]retire.Retirement, error) {
+			return cl.Retirements(ctx, productID)
+		},
+		func(r retire.Retirement) []string {
+			return []string{r.Device, r.Product, string(r.Phase), r.Warrant, when(r.Ordered), when(r.Ended), when(r.Disposed), r.Reason}
+		})
+	c.Flags().StringVar(&productID, "product", "", "only this product's")
+	return c
+}
+
+func (a *api) writeOff() *cobra.Command {
+	var reason string
+	c := a.overDevices(cobra.Command{
+		Use: "write-off DEVICE… --reason TEXT", Short: "Give up waiting for devices to say that they wiped themselves",
+		Long:    "Gives up waiting for devices that are lost, destroyed or without power for good. The proof of disposal says that nobody saw them wiped.",
+		Example: "  hallmark retirement write-off 00112233445566778899aabbccddeeff --reason 'burnt on 3 May'",
+	}, func(ctx context.Context, cl *client.Client, ids []string) error {
+		rs, err := each(a, ids, func(id string) (retire.Retirement, error) { return cl.WriteOff(ctx, id, reason) })
+		return after(err, len(rs), func() error {
+			return rows(a, "DEVICE PHASE ENDED", rs, func(r retire.Retirement) []string { return []string{r.Device, string(r.Phase), when(r.Ended)} })
+		})
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return need(a.matching(c), "reason")
+}
+
 func (a *api) retirement(r retire.Retirement) error {
 	return a.show(func(w io.Writer) error {
 		return sheet(w, "device", r.Device, "product", r.Product, "phase", string(r.Phase), "warrant", r.Warrant, "reason", r.Reason, "by", r.By,
@@ -87,7 +117,7 @@ func (a *api) dispose() *cobra.Command {
 		return a.retirement(r)
 	})
 	c.Flags().StringVar(&how, "how", "", "what was done with it")
-	return need(c, "how")
+	return need(a.matching(c), "how")
 }
 
 func (a *api) proof() *cobra.Command {

@@ -26,19 +26,22 @@ func newRollout(a *api) *cobra.Command {
 
 func (a *api) listRollouts() *cobra.Command {
 	var productID string
-	c := a.verb(cobra.Command{Use: "list", Short: "List rollouts, newest first", Example: "  hallmark rollout list --product pump"},
-		func(ctx context.Context, cl *client.Client, _ []string) error {
-			rs, err := cl.Rollouts(ctx, productID)
-			if err != nil {
-				return err
+	var open bool
+	c := listing(a, cobra.Command{Use: "list", Short: "List rollouts, newest first", Example: "  hallmark rollout list --product pump --open"},
+		"ID PRODUCT RELEASE PHASE WAVE GOOD WAITING FAILED CREATED",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]rollout.Rollout, error) {
+			if open {
+				return cl.OpenRollouts(ctx, productID)
 			}
-			return rows(a, "ID PRODUCT RELEASE PHASE WAVE GOOD WAITING FAILED CREATED", rs, func(r rollout.Rollout) []string {
-				return []string{
-					r.Spec.ID, r.Spec.Product, short(fmt.Sprintf("%x", r.Spec.Release)), string(r.Phase), fmt.Sprintf("%d/%d", r.Wave, max(len(r.Waves), len(r.Spec.Waves))),
-					fmt.Sprint(r.Last.Good), fmt.Sprint(r.Last.Waiting), fmt.Sprint(r.Last.Failed), when(r.Created),
-				}
-			})
+			return cl.Rollouts(ctx, productID)
+		},
+		func(r rollout.Rollout) []string {
+			return []string{
+				r.Spec.ID, r.Spec.Product, short(fmt.Sprintf("%x", r.Spec.Release)), string(r.Phase), fmt.Sprintf("%d/%d", r.Wave, max(len(r.Waves), len(r.Spec.Waves))),
+				fmt.Sprint(r.Last.Good), fmt.Sprint(r.Last.Waiting), fmt.Sprint(r.Last.Failed), when(r.Created),
+			}
 		})
+	c.Flags().BoolVar(&open, "open", false, "only those that have not ended")
 	c.Flags().StringVar(&productID, "product", "", "only this product's")
 	return c
 }
@@ -262,8 +265,8 @@ func (a *api) resolved(r rollout.Resolved) error {
 }
 
 func (a *api) startRollout() *cobra.Command {
-	return a.verb(cobra.Command{Use: "start ROLLOUT", Short: "Start a rollout", Args: cobra.ExactArgs(1), Example: "  hallmark rollout start pump-1.1.0"},
-		func(ctx context.Context, cl *client.Client, args []string) error { return a.begin(ctx, cl, args[0]) })
+	return a.matching(a.verb(cobra.Command{Use: "start ROLLOUT", Short: "Start a rollout", Args: cobra.ExactArgs(1), Example: "  hallmark rollout start pump-1.1.0"},
+		func(ctx context.Context, cl *client.Client, args []string) error { return a.begin(ctx, cl, args[0]) }))
 }
 
 func (a *api) begin(ctx context.Context, cl *client.Client, id string) error {
@@ -287,5 +290,5 @@ func (a *api) control(verb, short string) *cobra.Command {
 		return a.show(func(w io.Writer) error { return rolloutSheet(w, r) })
 	})
 	c.Flags().StringVar(&reason, "reason", "", "why")
-	return need(c, "reason")
+	return need(a.matching(c), "reason")
 }

@@ -19,7 +19,7 @@ import (
 )
 
 func newStream(a *api) *cobra.Command {
-	return a.noun("stream", "Sealed data of devices, and who may read it", a.grantStream(), a.readStream())
+	return a.noun("stream", "Sealed data of devices, and who may read it", a.grantStream(), a.listGrants(), a.revokeGrant(), a.readStream())
 }
 
 func (a *api) grantStream() *cobra.Command {
@@ -47,6 +47,38 @@ func (a *api) grantStream() *cobra.Command {
 	f.StringVar(&g.Purpose, "purpose", "", "what for")
 	f.StringVar(&until, "until", "", "until which day, YYYY-MM-DD")
 	return need(c, "reader", "product", "stream", "purpose", "until")
+}
+
+func (a *api) listGrants() *cobra.Command {
+	var q telemetry.GrantQuery
+	c := listing(a, cobra.Command{Use: "grants", Short: "List who may read which streams, by ID", Example: "  hallmark stream grants --reader person:rene"},
+		"ID READER STREAM PURPOSE UNTIL",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]telemetry.Grant, error) {
+			return cl.Grants(ctx, q)
+		},
+		func(g telemetry.Grant) []string {
+			return []string{g.ID, g.Reader, g.Product + "/" + g.Stream, g.Purpose, when(g.Until)}
+		})
+	c.Flags().StringVar(&q.Product, "product", "", "only of this product")
+	c.Flags().StringVar(&q.Reader, "reader", "", "only this reader's")
+	return c
+}
+
+func (a *api) revokeGrant() *cobra.Command {
+	var r client.RevokeGrantRequest
+	c := a.verb(cobra.Command{
+		Use: "revoke GRANT --product PRODUCT --reason TEXT", Short: "Take a reader's right to a stream back",
+		Long: "Takes a reader's right to a stream back. What was read with it has been read.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark stream revoke service-1 --product pump --reason 'the contract has ended'",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if err := cl.RevokeGrant(ctx, args[0], r); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "revoked", args[0], "reason", r.Reason) })
+	})
+	c.Flags().StringVar(&r.Product, "product", "", "the grant's product")
+	c.Flags().StringVar(&r.Reason, "reason", "", "why")
+	return need(c, "product", "reason")
 }
 
 func (a *api) readStream() *cobra.Command {

@@ -15,7 +15,47 @@ import (
 )
 
 func newWarrant(a *api) *cobra.Command {
-	return a.noun("warrant", "Offline leave for what must not be undone", a.warrantPayload(), a.submitWarrant())
+	return a.noun("warrant", "Offline leave for what must not be undone", a.listWarrants(), a.showWarrant(), a.warrantPayload(), a.submitWarrant())
+}
+
+func (a *api) listWarrants() *cobra.Command {
+	var productID string
+	c := listing(a, cobra.Command{Use: "list", Short: "List the warrants that were submitted, by ID", Example: "  hallmark warrant list --product pump"},
+		"ID PRODUCT ACT DEVICES ISSUED UNTIL REASON",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]client.WarrantReply, error) {
+			return cl.Warrants(ctx, productID)
+		},
+		func(r client.WarrantReply) []string {
+			w := r.Warrant
+			return []string{w.ID, w.Product, string(w.Act), fmt.Sprint(w.Devices.Count), unix(w.Issued), unix(w.Expires), w.Reason}
+		})
+	c.Flags().StringVar(&productID, "product", "", "only this product's")
+	return c
+}
+
+func (a *api) showWarrant() *cobra.Command {
+	var productID string
+	c := a.verb(cobra.Command{
+		Use: "show WARRANT", Short: "Show a warrant that was submitted", Args: cobra.ExactArgs(1), Example: "  hallmark warrant show warrant-20270101-120000",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		ws, err := cl.Warrants(ctx, productID)
+		if err != nil {
+			return err
+		}
+		r, found, err := pick(a, ws, func(r client.WarrantReply) bool { return r.Warrant.ID == args[0] })
+		if err != nil {
+			return err
+		}
+		if !found {
+			return fmt.Errorf("no warrant %q was submitted: see `hallmark warrant list`", args[0])
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "warrant", r.Warrant.ID, "product", r.Warrant.Product, "act", string(r.Warrant.Act), "devices", fmt.Sprint(r.Warrant.Devices.Count),
+				"reason", r.Warrant.Reason, "issued", unix(r.Warrant.Issued), "until", unix(r.Warrant.Expires), "fact", fmt.Sprintf("%x", r.UID))
+		})
+	})
+	c.Flags().StringVar(&productID, "product", "", "its product, for callers who are limited to products")
+	return c
 }
 
 // warrantPayload needs no server: what it writes is worth nothing before approvers have signed it.
