@@ -134,7 +134,7 @@ The token is the approver's own: nobody approves what they proposed, or twice.` 
 	c.Flags().StringVar(&envelope, "envelope", "", "what `hallmark approve` wrote")
 	c.MarkFlagsOneRequired("key", "envelope")
 	c.MarkFlagsMutuallyExclusive("key", "envelope")
-	return c
+	return a.matching(c)
 }
 
 func (a *api) signature(ctx context.Context, r client.ReleaseView, k keyFile, envelope string) ([]byte, error) {
