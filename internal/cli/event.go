@@ -85,7 +85,7 @@ func (a *api) follow(ctx context.Context, cl *client.Client, f eventFilter, sinc
 		_, deaf := errors.AsType[stopped](err)
 		switch {
 		case ctx.Err() != nil, errors.Is(err, errEnough):
-			return nil
+			return nil //nolint:nilerr // Ctrl-C, or as many as were asked for
 		case refused && p.Status < http.StatusInternalServerError, deaf, err != nil && !s.Begun:
 			return err
 		}

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
 	"strconv"
@@ -146,9 +147,7 @@ func (c *Client) request(ctx context.Context, method, path string, h http.Header
 	if err != nil {
 		return nil, err
 	}
-	for k, v := range h {
-		req.Header[k] = v
-	}
+	maps.Copy(req.Header, h)
 	req.Header.Set("Authorization", "Bearer "+c.token)
 	return req, nil
 }

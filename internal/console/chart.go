@@ -156,7 +156,9 @@ func runsOf(p releasePageData) []count {
 
 func tickets(r factory.Reconciliation) []count {
 	return []count{
-		{Name: "devices", N: int(r.Made), Tone: "good"}, {Name: "scrapped", N: int(r.Scrapped)}, {Name: "interrupted", N: int(r.Interrupted), Tone: "warn"},
+		{Name: "devices", N: int(r.Made), Tone: "good"},
+		{Name: "scrapped", N: int(r.Scrapped)},
+		{Name: "interrupted", N: int(r.Interrupted), Tone: "warn"},
 		{Name: "unused", N: int(r.Unused)},
 	}
 }
@@ -175,7 +177,8 @@ func recordCounts(r factory.Reconciliation) []count {
 		tone, text string
 	}{
 		{"records the station has not sent", r.Missing, "warn", "ask the station for its export"},
-		{"records refused", r.Refused, "bad", "not devices"}, {"alarms", r.Alarms, "bad", "see the findings"},
+		{"records refused", r.Refused, "bad", "not devices"},
+		{"alarms", r.Alarms, "bad", "see the findings"},
 	} {
 		tone, text := attention(c.n, c.tone, c.text)
 		out = append(out, count{Name: c.name, N: int(c.n), Tone: tone, Short: text})
@@ -473,7 +476,7 @@ func followers(b fleet.Backlog) []count {
 	for _, name := range slices.Sorted(maps.Keys(b.Followers)) {
 		behind := 0
 		if size := b.Sequenced["events"]; size > b.Followers[name] {
-			behind = int(size - b.Followers[name]) //nolint:gosec // a difference of sizes of one log
+			behind = int(size - b.Followers[name])
 		}
 		out = append(out, count{Name: name, N: behind})
 	}

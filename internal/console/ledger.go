@@ -81,7 +81,7 @@ func (h *handler) logPart(ctx context.Context, log ledger.Log) (logPart, error) 
 		return part, err
 	}
 	for _, c := range cosigs {
-		part.Witnesses = append(part.Witnesses, witnessed{Name: c.Witness, At: time.Unix(int64(min(c.Time, 1<<40)), 0)}) //nolint:gosec // bounded
+		part.Witnesses = append(part.Witnesses, witnessed{Name: c.Witness, At: time.Unix(int64(min(c.Time, 1<<40)), 0)})
 	}
 	return part, nil
 }

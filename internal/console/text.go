@@ -187,9 +187,14 @@ func devicesURL(q fleet.Query, after string) string {
 // savedQueries are the questions people ask most; any other can be kept as a bookmark.
 func savedQueries() []navLink {
 	return []navLink{
-		{"All", "/devices"}, {"With findings", "/devices?findings=open"}, {"Failing evidence", "/devices?verdict=contraindicated"},
-		{"With a warning", "/devices?verdict=warning"}, {"Without evidence", "/devices?verdict=unknown"}, {"In quarantine", "/devices?state=quarantined"},
-		{"Not yet onboarded", "/devices?state=provisioned"}, {"Lost", "/devices?state=lost"},
+		{"All", "/devices"},
+		{"With findings", "/devices?findings=open"},
+		{"Failing evidence", "/devices?verdict=contraindicated"},
+		{"With a warning", "/devices?verdict=warning"},
+		{"Without evidence", "/devices?verdict=unknown"},
+		{"In quarantine", "/devices?state=quarantined"},
+		{"Not yet onboarded", "/devices?state=provisioned"},
+		{"Lost", "/devices?state=lost"},
 	}
 }
 
@@ -293,8 +298,12 @@ func claims(v attest.Verdict) []setting {
 		name string
 		tier attest.Tier
 	}{
-		{"Identity", t.InstanceIdentity}, {"Software", t.Executables}, {"Hardware", t.Hardware}, {"Configuration", t.Configuration},
-		{"Runtime", t.RuntimeOpaque}, {"Storage", t.StorageOpaque},
+		{"Identity", t.InstanceIdentity},
+		{"Software", t.Executables},
+		{"Hardware", t.Hardware},
+		{"Configuration", t.Configuration},
+		{"Runtime", t.RuntimeOpaque},
+		{"Storage", t.StorageOpaque},
 	} {
 		if c.tier != attest.None {
 			out = append(out, setting{Name: c.name, Text: c.tier.String(), Tone: verdictTone(c.tier.String())})
@@ -309,12 +318,16 @@ func newestFirst(lines []fleet.Line) []fleet.Line {
 	return out
 }
 
+// changes are the kinds of fact that change how a device stands.
+var changes = []ledger.Kind{
+	ledger.KindDeviceState, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceOnboarded, ledger.KindDeviceProvisioned,
+	ledger.KindRetireWiped, ledger.KindRetireDisposed,
+}
+
 // lastChange finds the newest line that tells why the device stands as it does.
 func lastChange(lines []fleet.Line) *fleet.Line {
 	for _, l := range newestFirst(lines) {
-		switch ledger.Kind(l.Kind) {
-		case ledger.KindDeviceState, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceOnboarded, ledger.KindDeviceProvisioned,
-			ledger.KindRetireWiped, ledger.KindRetireDisposed:
+		if slices.Contains(changes, ledger.Kind(l.Kind)) {
 			return &l
 		}
 	}

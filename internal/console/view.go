@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -87,21 +88,16 @@ func (v view) deviceActions(id, product string, state device.State) []action {
 	var out []action
 	res := access.Resource{Type: "device", ID: id, Product: product}
 	add := func(act wire.Act, label, title, explain, tone string, in ...device.State) {
-		if !v.may(device.ActionFor(act), res) {
+		if !slices.Contains(in, state) || !v.may(device.ActionFor(act), res) {
 			return
 		}
-		for _, s := range in {
-			if s == state {
-				a := action{Label: label, Title: title, Explain: explain, Path: "/api/v1/commands", Field: "reason", Tone: tone, Body: body(map[string]any{
-					"product": product, "act": string(act), "devices": []string{id},
-				})}
-				if tone == "bad" {
-					a.Typed = short(id)
-				}
-				out = append(out, a)
-				return
-			}
+		a := action{Label: label, Title: title, Explain: explain, Path: "/api/v1/commands", Field: "reason", Tone: tone, Body: body(map[string]any{
+			"product": product, "act": string(act), "devices": []string{id},
+		})}
+		if tone == "bad" {
+			a.Typed = short(id)
 		}
+		out = append(out, a)
 	}
 	works := []device.State{device.Onboarded, device.Active, device.Quarantined, device.Maintenance, device.Dormant}
 	add(wire.ActAttest, "Ask for evidence", "Ask the device to prove its state", "Routine: it attests at its next check-in.", "", works...)

@@ -232,7 +232,9 @@ func TestGarbageOnEveryListener(t *testing.T) {
 		return b
 	}
 	for _, g := range [][]byte{
-		noise(1), noise(4096), {0x16, 3, 1, 0xff, 0xff}, []byte("GET / HTTP/1.1\r\n\r\n"), []byte("GET /" + strings.Repeat("a", 100_000) + " HTTP/1.1\r\nHost: x\r\n\r\n"),
+		noise(1), noise(4096),
+		{0x16, 3, 1, 0xff, 0xff},
+		[]byte("GET / HTTP/1.1\r\n\r\n"), []byte("GET /" + strings.Repeat("a", 100_000) + " HTTP/1.1\r\nHost: x\r\n\r\n"),
 		[]byte("POST /api/v1/orders HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999999\r\n\r\n{"),
 		[]byte("POST /api/v1/releases HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n"),
 		[]byte("GET /api/v1/devices HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer " + strings.Repeat("h", 5000) + "\r\n\r\n"),
@@ -256,14 +258,14 @@ func TestGarbageOnEveryListener(t *testing.T) {
 			_ = conn.Close()
 		}
 	}
-	resp, err := http.Get(api + "/healthz") //nolint:noctx // the test's own server
+	resp, err := http.Get(api + "/healthz")
 	if err != nil || resp.StatusCode != http.StatusOK {
 		t.Fatalf("afterwards: %v, %v", resp, err)
 	}
 	if err := resp.Body.Close(); err != nil {
 		t.Error(err)
 	}
-	c, err := tls.Dial("tcp", strings.TrimPrefix(devices, "https://"), &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // only whether it still speaks
+	c, err := tls.Dial("tcp", strings.TrimPrefix(devices, "https://"), &tls.Config{InsecureSkipVerify: true})
 	if err == nil {
 		err = c.Close()
 	}

@@ -55,7 +55,7 @@ func putCredential(tx *Tx, c access.Credential) error {
 	return err
 }
 
-const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.created, c.expires, c.verified`
+const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.created, c.expires, c.verified` //nolint:gosec // names of columns
 
 func scanCredential(row scanner, more ...any) (access.Credential, error) {
 	var c access.Credential

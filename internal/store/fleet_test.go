@@ -160,9 +160,18 @@ func plan(t testing.TB, db *store.DB, query string, args []any) string {
 func TestListsWalkAlongIndexes(t *testing.T) {
 	db := populate(t, 2000)
 	for _, q := range []fleet.Query{
-		{}, {Products: []string{"pump"}}, {State: "quarantined"}, {Products: []string{"pump"}, State: "active"}, {Verdict: "contraindicated"},
-		{Verdict: "warning", Products: []string{"pump"}}, {Version: "0.9.0"}, {Version: "0.9.0", State: "active"}, {Release: "aa", State: "active"},
-		{Prefix: "00ab"}, {Findings: true}, {Findings: true, State: "quarantined"},
+		{},
+		{Products: []string{"pump"}},
+		{State: "quarantined"},
+		{Products: []string{"pump"}, State: "active"},
+		{Verdict: "contraindicated"},
+		{Verdict: "warning", Products: []string{"pump"}},
+		{Version: "0.9.0"},
+		{Version: "0.9.0", State: "active"},
+		{Release: "aa", State: "active"},
+		{Prefix: "00ab"},
+		{Findings: true},
+		{Findings: true, State: "quarantined"},
 	} {
 		q.Limit, q.After = 50, "0000"
 		statuses, err := store.StatusesOf(q.Verdict)
@@ -174,7 +183,7 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 			t.Fatal(err)
 		}
 		p := plan(t, db, query, args)
-		for _, l := range strings.Split(p, "\n") {
+		for l := range strings.SplitSeq(p, "\n") {
 			if strings.HasPrefix(l, "SCAN") && !strings.Contains(l, "USING COVERING INDEX finding_open_subject") {
 				t.Errorf("%+v reads a table whole:\n%s", q, p)
 			}

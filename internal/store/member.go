@@ -91,7 +91,7 @@ func (db *DB) PutPasskey(ctx context.Context, p access.Passkey, facts ...ledger.
 	})
 }
 
-const passkeyColumns = `SELECT id, member, label, created, used, data FROM passkey`
+const passkeyColumns = `SELECT id, member, label, created, used, data FROM passkey` //nolint:gosec // names of columns
 
 func scanPasskey(row scanner) (access.Passkey, error) {
 	var p access.Passkey
