@@ -27,6 +27,7 @@ const stepUpPolicy = "step-up"
 // Guard decides and audits.
 type Guard struct {
 	policies *cedar.PolicySet
+	names    map[cedar.PolicyID]string // as policies.cedar calls them
 	audit    Audit
 	now      func() time.Time
 }
@@ -37,7 +38,11 @@ func NewGuard(audit Audit) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("access policies: %w", err)
 	}
-	return &Guard{policies: ps, audit: audit, now: time.Now}, nil
+	names := map[cedar.PolicyID]string{}
+	for id, p := range ps.All() {
+		names[id] = string(p.Annotations()["id"])
+	}
+	return &Guard{policies: ps, names: names, audit: audit, now: time.Now}, nil
 }
 
 // Check answers nil when caller may do action to res, and a *fault.Fault of kind Denied otherwise. What is not allowed by a
@@ -55,7 +60,7 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 		Allowed: decision == cedar.Allow && len(diag.Errors) == 0,
 	}
 	for _, r := range diag.Reasons {
-		d.Policies = append(d.Policies, g.name(r.PolicyID))
+		d.Policies = append(d.Policies, g.names[r.PolicyID])
 	}
 	if err := g.audit.Record(ctx, d); err != nil {
 		return fmt.Errorf("audit %s: %w", action, err)
@@ -71,16 +76,6 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 			"ask an administrator for a role that includes it in this product")
 	}
 	return nil
-}
-
-// name is what a policy is called in policies.cedar.
-func (g *Guard) name(id cedar.PolicyID) string {
-	if p := g.policies.Get(id); p != nil {
-		if n, ok := p.Annotations()["id"]; ok {
-			return string(n)
-		}
-	}
-	return string(id)
 }
 
 func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar.EntityUID) {

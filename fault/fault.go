@@ -43,6 +43,27 @@ func (k Kind) String() string {
 	return "internal"
 }
 
+// Status is the HTTP status of the class in a problem (RFC 9457). The device's protocols have their own.
+func (k Kind) Status() int {
+	switch k {
+	case Invalid:
+		return 422
+	case NotFound:
+		return 404
+	case Conflict, Exhausted:
+		return 409
+	case Denied:
+		return 403
+	case Unavailable:
+		return 503
+	case Internal:
+	}
+	return 500
+}
+
+// Type is the URI of the problem type, in which the code is.
+func (f *Fault) Type() string { return "urn:hallmark:fault:" + f.Code }
+
 // Fault is an error fit for the caller's eyes.
 type Fault struct {
 	Kind   Kind

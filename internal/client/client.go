@@ -246,21 +246,6 @@ func (c *Client) Devices(ctx context.Context, q fleet.Query) (httpapi.DevicePage
 	return get[httpapi.DevicePage](ctx, c, "/devices?"+v.Encode())
 }
 
-// AllDevices gives every device of a product.
-func (c *Client) AllDevices(ctx context.Context, productID string) ([]fleet.Device, error) {
-	var out []fleet.Device
-	for after := ""; ; {
-		p, err := c.Devices(ctx, fleet.Query{Product: productID, After: after, Limit: 200})
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, p.Devices...)
-		if after = p.Next; after == "" {
-			return out, nil
-		}
-	}
-}
-
 // Device shows one device.
 func (c *Client) Device(ctx context.Context, id string) (httpapi.DeviceDetail, error) {
 	return get[httpapi.DeviceDetail](ctx, c, "/devices/"+url.PathEscape(id))

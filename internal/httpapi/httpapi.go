@@ -84,24 +84,6 @@ func callerOf(ctx context.Context) access.Caller {
 
 const sessionCookie = "hallmark-session"
 
-// statusOf maps the classes of fault to statuses, here and nowhere else.
-func statusOf(k fault.Kind) int {
-	switch k {
-	case fault.Invalid:
-		return http.StatusUnprocessableEntity
-	case fault.NotFound:
-		return http.StatusNotFound
-	case fault.Conflict, fault.Exhausted:
-		return http.StatusConflict
-	case fault.Denied:
-		return http.StatusForbidden
-	case fault.Unavailable:
-		return http.StatusServiceUnavailable
-	case fault.Internal:
-	}
-	return http.StatusInternalServerError
-}
-
 // problem turns a service's error into what the client may see.
 func (a *api) problem(ctx context.Context, err error) error {
 	if err == nil {
@@ -113,7 +95,7 @@ func (a *api) problem(ctx context.Context, err error) error {
 	var f *fault.Fault
 	if errors.As(err, &f) && f.Kind != fault.Internal {
 		return &huma.ErrorModel{
-			Type: "urn:hallmark:fault:" + f.Code, Title: f.Kind.String(), Status: statusOf(f.Kind), Detail: f.Error(),
+			Type: f.Type(), Title: f.Kind.String(), Status: f.Kind.Status(), Detail: f.Error(),
 		}
 	}
 	a.log.ErrorContext(ctx, "internal error", "error", err)

@@ -383,16 +383,9 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		h.c.Log.ErrorContext(r.Context(), "passkey", "path", r.URL.Path, "error", err)
 		f = fault.New(fault.Internal, "internal", "something went wrong on the server; its log says what", "")
 	}
-	status := map[fault.Kind]int{
-		fault.Invalid: http.StatusUnprocessableEntity, fault.NotFound: http.StatusNotFound, fault.Conflict: http.StatusConflict,
-		fault.Exhausted: http.StatusConflict, fault.Denied: http.StatusForbidden, fault.Unavailable: http.StatusServiceUnavailable,
-	}[f.Kind]
-	if status == 0 {
-		status = http.StatusInternalServerError
-	}
 	w.Header().Set("Content-Type", "application/problem+json")
-	w.WriteHeader(status)
+	w.WriteHeader(f.Kind.Status())
 	_ = json.NewEncoder(w).Encode(map[string]any{ // who asked has gone
-		"type": "urn:hallmark:fault:" + f.Code, "title": f.Kind.String(), "status": status, "detail": f.Error(),
+		"type": f.Type(), "title": f.Kind.String(), "status": f.Kind.Status(), "detail": f.Error(),
 	})
 }

@@ -24,7 +24,7 @@ func (i *Instance) consoleConfig() (console.Config, error) {
 		trust.Witnesses[name] = key
 	}
 	return console.Config{
-		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.loopback(),
+		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Products: i.product, Orders: i.factory, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
 			Cases: i.remedy, Retirements: i.retire, Ledger: i.logs.reader,

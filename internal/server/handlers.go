@@ -57,7 +57,7 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := passkey.Config{Credentials: i.credentials, Secure: !i.loopback(), Log: i.log}
+	c := passkey.Config{Credentials: i.credentials, Secure: !i.cfg.loopback(), Log: i.log}
 	for _, name := range i.cfg.Names {
 		if net.ParseIP(name) != nil {
 			continue
@@ -65,7 +65,7 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 		if c.Domain == "" {
 			c.Domain = name
 		}
-		origin := i.scheme() + "://" + name
+		origin := i.cfg.scheme() + "://" + name
 		c.Origins = append(c.Origins, origin+":"+port)
 		if port == "443" || port == "80" {
 			c.Origins = append(c.Origins, origin)

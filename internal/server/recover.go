@@ -41,6 +41,5 @@ func Recover(ctx context.Context, l Layout, person string) (link string, err err
 
 // signInLink is the address that signs a browser in by a code.
 func (c Config) signInLink(code string) string {
-	i := &Instance{cfg: c}
-	return fmt.Sprintf("%s://%s/login?once=%s", i.scheme(), c.consoleHost(), code)
+	return fmt.Sprintf("%s://%s/login?once=%s", c.scheme(), c.consoleHost(), code)
 }

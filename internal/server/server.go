@@ -244,7 +244,7 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 		Handler: i.deviceHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
 	})
 	if ready != nil {
-		ready(i.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
+		ready(i.cfg.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
 	}
 	return errors.Join(g.Wait(), i.settle(context.WithoutCancel(ctx)))
 }
@@ -287,8 +287,8 @@ func serve(ctx context.Context, g *errgroup.Group, l net.Listener, s *http.Serve
 }
 
 // loopback reports whether only this machine can reach the console: then it is plain HTTP, which browsers hold for safe there.
-func (i *Instance) loopback() bool {
-	host, _, err := net.SplitHostPort(i.cfg.API)
+func (c Config) loopback() bool {
+	host, _, err := net.SplitHostPort(c.API)
 	ip := net.ParseIP(host)
 	return err == nil && (host == "localhost" || ip != nil && ip.IsLoopback())
 }
@@ -307,8 +307,8 @@ func (c Config) consoleHost() string {
 	return c.API
 }
 
-func (i *Instance) scheme() string {
-	if i.loopback() {
+func (c Config) scheme() string {
+	if c.loopback() {
 		return "http"
 	}
 	return "https"
@@ -316,7 +316,7 @@ func (i *Instance) scheme() string {
 
 func (i *Instance) listenAPI(ctx context.Context, certificate *ownCertificate) (net.Listener, error) {
 	l, err := listen(ctx, i.cfg.API)
-	if err != nil || i.loopback() {
+	if err != nil || i.cfg.loopback() {
 		return l, err
 	}
 	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get}), nil
