@@ -55,6 +55,8 @@ type Config struct {
 	Pulse   func() map[string]time.Time // when each of the instance's loops last went well
 	Log     *slog.Logger
 	Secure  bool // the listener is TLS: cookies say so
+	// Organisation is what the organisation's own sign-in is called, served at /auth/oidc/; empty when there is none.
+	Organisation string
 }
 
 // Trust is what verifies the logs: the keys in the instance's trust file.
@@ -195,23 +197,45 @@ func (h *handler) nowhere(http.ResponseWriter, *http.Request, access.Caller) err
 	return fault.New(fault.NotFound, "console.page", "there is no such page", "")
 }
 
+// login shows how to sign in. It changes nothing, also for who brings a code: a GET is made by whatever looks at a link.
 func (h *handler) login(w http.ResponseWriter, r *http.Request) {
 	if once := r.URL.Query().Get("once"); once != "" {
-		h.start(w, r, once)
+		h.render(w, r, http.StatusOK, linkPage(clip(once, 128)))
 		return
 	}
-	h.render(w, r, http.StatusOK, loginPage(view{}, ""))
+	h.render(w, r, http.StatusOK, loginPage(signInProblem(r.URL.Query().Get("problem")), h.cfg.Organisation))
 }
 
+// signInProblem is what a way of signing in that ends elsewhere has to say here. Only what is known is shown: the address is anybody's.
+func signInProblem(code string) string {
+	switch code {
+	case "":
+		return ""
+	case "unknown":
+		return "Your organisation says who you are, and nobody here is bound to that. Ask an administrator to do it: hallmark member bind."
+	case "unavailable":
+		return "Your organisation's sign-in does not answer just now. The other ways work."
+	case "other":
+		return "You confirmed as somebody else than who is signed in here."
+	}
+	return "Signing in did not work. Begin again, or choose another way."
+}
+
+// begin takes a token, or the code of a link.
 func (h *handler) begin(w http.ResponseWriter, r *http.Request) {
 	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
-	h.start(w, r, strings.TrimSpace(r.PostFormValue("token")))
-}
-
-func (h *handler) start(w http.ResponseWriter, r *http.Request, token string) {
-	secret, until, err := h.cfg.Sessions.Begin(r.Context(), token)
+	token := r.PostFormValue("once")
+	if token == "" {
+		token = r.PostFormValue("token")
+	}
+	secret, until, err := h.cfg.Sessions.Begin(r.Context(), strings.TrimSpace(token))
+	if fault.KindOf(err) == fault.Denied {
+		h.render(w, r, http.StatusForbidden, loginPage("That token or link is not valid, has expired, or was used already.", h.cfg.Organisation))
+		return
+	}
 	if err != nil {
-		h.render(w, r, http.StatusForbidden, loginPage(view{}, "That token is not valid, or was used already."))
+		h.cfg.Log.ErrorContext(r.Context(), "sign in", "error", err)
+		h.render(w, r, http.StatusServiceUnavailable, loginPage("Nobody can be signed in at the moment. Try again.", h.cfg.Organisation))
 		return
 	}
 	//nolint:gosec // Secure follows the listener: on loopback the console is plain HTTP
@@ -220,7 +244,7 @@ func (h *handler) start(w http.ResponseWriter, r *http.Request, token string) {
 	})
 	// A redirect within one site keeps the strict cookie only when the browser itself navigates: hence a page, not a 303.
 	w.Header().Set("Refresh", "0; url=/")
-	h.render(w, r, http.StatusOK, loginPage(view{}, ""))
+	h.render(w, r, http.StatusOK, signedInPage())
 }
 
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, caller access.Caller, err error) {

@@ -91,7 +91,8 @@ func (b browser) signIn() (console string) {
 		b.t.Fatal(err)
 	}
 	_, code, _ := strings.Cut(link, "once=")
-	b.do("open the link", chromedp.Navigate(console+"/login?once="+code), chromedp.WaitVisible(chromedp.CSS("nav")))
+	b.do("open the link", chromedp.Navigate(console+"/login?once="+code), chromedp.Click(chromedp.CSS("#link-login")),
+		chromedp.WaitVisible(chromedp.CSS("nav")))
 	return console
 }
 
