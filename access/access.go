@@ -50,6 +50,7 @@ type Caller struct {
 	Products []string // scope: empty means every product
 	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
 	Fresh    bool     // of a session: the person has proven within StepUp that it is them
+	Seconded string   // of a proposal that is carried out: who approved it
 }
 
 // Has reports whether the caller holds role.
@@ -69,6 +70,7 @@ type Resource struct {
 	Type    string // "device", "release", "rollout", "order", "stream", "instance"
 	ID      string
 	Product string
+	Grave   bool // it takes two people: see policies.cedar, four-eyes
 }
 
 // Decision is one audited answer.

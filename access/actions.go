@@ -39,6 +39,7 @@ const (
 	BundlePublish    Action = "bundle:publish"
 	FindingRead      Action = "finding:read"
 	FindingClose     Action = "finding:close"
+	ProposalRead     Action = "proposal:read"
 	StreamWrite      Action = "stream:write"
 	StreamRead       Action = "stream:read"
 	StreamManage     Action = "stream:manage"

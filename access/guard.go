@@ -24,6 +24,9 @@ type Audit interface {
 // stepUpPolicy is the policy that asks a signed-in person for a new proof.
 const stepUpPolicy = "step-up"
 
+// fourEyesPolicy is the policy that asks for a second person.
+const fourEyesPolicy = "four-eyes"
+
 // Guard decides and audits.
 type Guard struct {
 	policies *cedar.PolicySet
@@ -48,22 +51,21 @@ func NewGuard(audit Audit) (*Guard, error) {
 // Check answers nil when caller may do action to res, and a *fault.Fault of kind Denied otherwise. What is not allowed by a
 // policy is denied; an evaluation error is a denial.
 func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Resource) error {
-	entities, principal, resource := entitiesOf(caller, res)
-	decision, diag := cedar.Authorize(g.policies, entities, cedar.Request{
-		Principal: principal,
-		Action:    cedar.NewEntityUID("Action", cedar.String(action)),
-		Resource:  resource,
-		Context:   cedar.NewRecord(cedar.RecordMap{}),
-	})
-	d := Decision{
-		At: g.now().UTC(), Caller: caller.ID, Action: action, Resource: res,
-		Allowed: decision == cedar.Allow && len(diag.Errors) == 0,
-	}
-	for _, r := range diag.Reasons {
-		d.Policies = append(d.Policies, g.names[r.PolicyID])
-	}
+	d := Decision{At: g.now().UTC(), Caller: caller.ID, Action: action, Resource: res}
+	d.Allowed, d.Policies = g.decide(caller, action, res)
 	if err := g.audit.Record(ctx, d); err != nil {
 		return fmt.Errorf("audit %s: %w", action, err)
+	}
+	if !d.Allowed && slices.Contains(d.Policies, fourEyesPolicy) {
+		with := caller
+		with.Seconded = "somebody"
+		if allowed, why := g.decide(with, action, res); allowed {
+			return &SecondNeededError{Action: action, Resource: res, Fault: fault.New(fault.Denied, "access.four-eyes",
+				fmt.Sprintf("%s may not do %s on %s alone", caller.ID, action, res.what()),
+				"propose it, with the reason, and have another person who may do it approve it")}
+		} else {
+			d.Policies = why
+		}
 	}
 	if !d.Allowed && slices.Contains(d.Policies, stepUpPolicy) {
 		return fault.New(fault.Denied, "access.step-up",
@@ -76,6 +78,32 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 			"ask an administrator for a role that includes it in this product")
 	}
 	return nil
+}
+
+// decide asks the policies; what they cannot say is no.
+func (g *Guard) decide(caller Caller, action Action, res Resource) (allowed bool, why []string) {
+	entities, principal, resource := entitiesOf(caller, res)
+	decision, diag := cedar.Authorize(g.policies, entities, cedar.Request{
+		Principal: principal,
+		Action:    cedar.NewEntityUID("Action", cedar.String(action)),
+		Resource:  resource,
+		Context:   cedar.NewRecord(cedar.RecordMap{}),
+	})
+	for _, r := range diag.Reasons {
+		why = append(why, g.names[r.PolicyID])
+	}
+	return decision == cedar.Allow && len(diag.Errors) == 0, why
+}
+
+// what names a resource for people.
+func (r Resource) what() string {
+	switch {
+	case r.ID != "":
+		return fmt.Sprintf("%s %q", r.Type, r.ID)
+	case r.Product != "":
+		return fmt.Sprintf("so much of %s %q", r.Type, r.Product)
+	}
+	return "the " + r.Type
 }
 
 func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar.EntityUID) {
@@ -94,6 +122,7 @@ func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar
 			"kind":     cedar.String(c.Kind),
 			"via":      cedar.String(c.Via),
 			"fresh":    cedar.Boolean(c.Fresh),
+			"seconded": cedar.Boolean(c.Seconded != ""),
 			"id":       cedar.String(c.ID),
 			"roles":    cedar.NewSet(roles...),
 			"products": cedar.NewSet(products...),
@@ -103,6 +132,7 @@ func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar
 			"type":    cedar.String(res.Type),
 			"id":      cedar.String(res.ID),
 			"product": cedar.String(res.Product),
+			"grave":   cedar.Boolean(res.Grave),
 		})},
 	}, principal, resource
 }

@@ -93,8 +93,72 @@ func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, ro
 			return Member{}, fault.New(fault.Invalid, "access.roles", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", Roles()))
 		}
 	}
-	m.Roles, m.Products = roles, products
-	return c.save(ctx, caller, m)
+	to := m
+	to.Roles, to.Products = roles, products
+	if err := c.second(ctx, caller, id, m, to); err != nil {
+		return Member{}, err
+	}
+	return c.save(ctx, caller, to)
+}
+
+// second answers nil when caller may change what a member may do, or what opens its door, without a second person, or has one. It
+// takes two to give somebody power, and to take an administrator theirs, from when there is another administrator to ask.
+func (c *Credentials) second(ctx context.Context, caller Caller, id string, from, to Member) error {
+	if !to.gains(from) && !from.falls(to) || caller.Kind == System {
+		return nil
+	}
+	other, err := c.otherAdmin(ctx, caller)
+	if err != nil {
+		return err
+	}
+	return c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: id, Grave: other})
+}
+
+// gains reports whether m may change something that from may not.
+func (m Member) gains(from Member) bool { return slices.ContainsFunc(m.Roles, Role.acts) && !m.within(from) }
+
+// falls reports whether m administers the instance, and to does not any more.
+func (m Member) falls(to Member) bool { return m.administers() && !to.administers() }
+
+func (m Member) administers() bool {
+	return m.Kind == Person && m.Ended.IsZero() && len(m.Products) == 0 && slices.Contains(m.Roles, Admin)
+}
+
+// acts reports whether a role lets its holder change something.
+func (r Role) acts() bool { return r != Viewer && r != Auditor && r != Tester }
+
+// within reports whether m may do nothing that old may not.
+func (m Member) within(old Member) bool {
+	for _, r := range m.Roles {
+		if !slices.Contains(old.Roles, r) {
+			return false
+		}
+	}
+	if len(old.Products) == 0 {
+		return true
+	}
+	for _, p := range m.Products {
+		if !slices.Contains(old.Products, p) {
+			return false
+		}
+	}
+	return len(m.Products) > 0
+}
+
+// otherAdmin reports whether a person other than caller administers the whole instance.
+func (c *Credentials) otherAdmin(ctx context.Context, caller Caller) (bool, error) {
+	for after := ""; ; {
+		ms, err := c.members.Members(ctx, after, MaxMembers)
+		if err != nil || len(ms) == 0 {
+			return false, err
+		}
+		for _, m := range ms {
+			if m.ID != caller.ID && m.administers() {
+				return true, nil
+			}
+		}
+		after = ms[len(ms)-1].ID
+	}
 }
 
 // EndMember takes a member every secret and passkey, and leave to come back.
@@ -106,8 +170,12 @@ func (c *Credentials) EndMember(ctx context.Context, caller Caller, id string) (
 	if caller.ID == id {
 		return Member{}, fault.New(fault.Denied, "access.own-end", "nobody ends themselves: there would be nobody left to ask", "have another administrator do it")
 	}
-	m.Ended = c.now().UTC()
-	return c.save(ctx, caller, m)
+	to := m
+	to.Ended = c.now().UTC()
+	if err := c.second(ctx, caller, id, m, to); err != nil {
+		return Member{}, err
+	}
+	return c.save(ctx, caller, to)
 }
 
 func (c *Credentials) member(ctx context.Context, caller Caller, id string) (Member, error) {

@@ -159,6 +159,9 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 	if err := g.check(); err != nil {
 		return "", err
 	}
+	if err := c.secondForSecret(ctx, caller, g); err != nil {
+		return "", err
+	}
 	if g.Use == UseOnce {
 		g.Life = min(g.Life, onceLife)
 	}
@@ -183,6 +186,20 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 		return "", err
 	}
 	return secret, nil
+}
+
+// secondForSecret is second for a new secret: it gives the administrator who sees it all that the member may do, unless the member
+// is himself; and the member has the roles of the grant from then on.
+func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Grant) error {
+	to := Member{Kind: g.Kind, Roles: g.Roles, Products: g.Products}
+	had, err := c.members.Member(ctx, g.Caller)
+	if err != nil && !errors.Is(err, ErrNoMember) {
+		return err
+	}
+	if had.falls(to) || g.Caller == caller.ID {
+		return c.second(ctx, caller, g.Caller, had, to)
+	}
+	return c.second(ctx, caller, g.Caller, Member{Products: []string{""}}, to)
 }
 
 func newSecret() (string, [32]byte) {

@@ -69,7 +69,9 @@ func (in Instruction) Rank() int { return urgency(in.Act)*1000 + max(-499, min(4
 // Command signs what is wanted, stores it with the devices it is for, and logs it; the returned ID names it. Devices hear of it
 // when they ask and the fact is provable. It does not wait for them.
 func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruction) (string, error) {
-	if err := s.cfg.Guard.Check(ctx, caller, ActionFor(in.Act), access.Resource{Type: "device", Product: in.Product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, ActionFor(in.Act), access.Resource{
+		Type: "device", Product: in.Product, Grave: len(in.Devices) > access.BulkDevices,
+	}); err != nil {
 		return "", err
 	}
 	now := s.cfg.Now().UTC()

@@ -11,6 +11,11 @@ const (
 	KindProductCreated Kind = "product.created" // control: JSON product
 	KindAccessChanged  Kind = "access.changed"  // control: JSON grant
 
+	KindProposalMade     Kind = "proposal.made"     // control: JSON {proposal, state, by, second, action, type, id, product, operation, asked_sha256, reason, comment, status}; so all of proposal.*
+	KindProposalApproved Kind = "proposal.approved" // control: the same; by a second person
+	KindProposalRefused  Kind = "proposal.refused"  // control: the same; refused, or withdrawn by its proposer
+	KindProposalTried    Kind = "proposal.tried"    // control: the same; the proposer carried it out, or it failed with that status
+
 	KindBundlePublished  Kind = "bundle.published"  // control: COSE_Sign(Bundle)
 	KindReleaseProposed  Kind = "release.proposed"  // control: payload (Release)
 	KindReleaseApproved  Kind = "release.approved"  // control: COSE_Sign(Release) with the approval

@@ -222,7 +222,7 @@ func (s *Service) RevokeDevice(ctx context.Context, caller access.Caller, device
 // RevokeIssuer takes everything that a CA has signed: for an order key that was stolen.
 func (s *Service) RevokeIssuer(ctx context.Context, caller access.Caller, ca *x509.Certificate, reason int) error {
 	ski := hex.EncodeToString(ca.SubjectKeyId)
-	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski}); err != nil {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski, Grave: true}); err != nil {
 		return err
 	}
 	return s.revoke(ctx, caller, Revocation{Scope: ScopeIssuer, ID: ski, Reason: reason}, ski)

@@ -70,7 +70,7 @@ func productOf(der []byte) (string, error) {
 // RevokeOrderCA takes everything that an order's CA has signed, named by its subject key ID: for a station's key that was stolen. The
 // other CAs carry the whole fleet and are replaced by a ceremony, not by a call.
 func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski string, reason int) error {
-	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski}); err != nil {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski, Grave: true}); err != nil {
 		return err
 	}
 	cas, err := s.c.Store.CAs(ctx)

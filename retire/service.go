@@ -56,7 +56,9 @@ func (s *Service) check(ctx context.Context, caller access.Caller, action access
 
 // Retire decides the end of devices, by a warrant that names just them, and has them wipe themselves.
 func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]Retirement, error) {
-	if err := s.check(ctx, caller, access.DeviceRetire, "", o.Product); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRetire, access.Resource{
+		Type: "device", Product: o.Product, Grave: len(o.Devices) > access.BulkDevices,
+	}); err != nil {
 		return nil, err
 	}
 	if o.Reason == "" || len(o.Reason) > 1024 {
