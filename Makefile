@@ -4,7 +4,7 @@ BIN     := bin
 LDFLAGS := -s -w
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all build package demo test test-long interop bench peers lint fmt generate deadcode fuzz clean
+.PHONY: all build package demo test test-long interop bench peers lint fmt generate clients docs deadcode fuzz clean
 
 all: build
 
@@ -42,6 +42,12 @@ fmt:
 
 generate: ## the console's pages, from their sources
 	cd internal/console && $$(../../scripts/tool.sh templ) generate
+
+clients: ## clients of the API from its description: Go in client/, Python and TypeScript in dist/clients/
+	scripts/clients.sh
+
+docs: ## docs/reference, from the code
+	$(GO) run ./internal/reference docs
 
 deadcode: ## functions no program reaches
 	$$(scripts/tool.sh deadcode) ./cmd/...

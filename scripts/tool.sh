@@ -15,6 +15,7 @@ case "${1:?which tool?}" in
   gofumpt)       package=mvdan.cc/gofumpt ;;
   golangci-lint) package=github.com/golangci/golangci-lint/v2/cmd/golangci-lint ;;
   nfpm)          package=github.com/goreleaser/nfpm/v2/cmd/nfpm ;;
+  oapi-codegen)  package=github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen ;;
   staticcheck)   package=honnef.co/go/tools/cmd/staticcheck ;;
   templ)         package=github.com/a-h/templ/cmd/templ ;;
   *) echo "scripts/tool.sh: no tool named $1; the tools are in tools/go.mod" >&2; exit 2 ;;

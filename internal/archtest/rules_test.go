@@ -95,6 +95,8 @@ var rules = []rule{
 	{folder: "internal/console", ours: stages, never: noDB},
 	{folder: "internal/deviceapi", ours: stages, never: noDB},
 	{folder: "internal/passkey", ours: stages, never: noDB},
+	{folder: "internal/oidc", ours: stages, never: noDB},
+	{folder: "internal/throttle", never: noDB},
 	{folder: "internal/mqttgw", ours: stages, never: noDB},
 	{folder: "internal/ddi", ours: stages, never: noDB},
 	{folder: "internal/store", ours: append([]string{"internal/failpoint", "internal/once"}, stages...), never: noNet},
@@ -105,6 +107,7 @@ var rules = []rule{
 	{folder: "internal/durable", ours: []string{"internal/failpoint"}, never: noNet},
 	{folder: "internal/failpoint", never: noNet},
 	{folder: "internal/obs", ours: ground, never: noDB},
+	{folder: "client", never: noServer, deep: append(prefixed([]string{"internal"}), noStages...)}, // for programs of others: nothing of ours comes with it
 	{folder: "internal/client", ours: append([]string{"internal/httpapi"}, stages...), never: noDB},
 	{folder: "internal/server", ours: []string{"*"}}, // the composition root
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
@@ -118,6 +121,7 @@ var rules = []rule{
 	{folder: "internal/factorytest", ours: []string{"*"}},
 	{folder: "internal/bench", ours: []string{"internal/durable"}, never: noDB},
 	{folder: "internal/testrun", never: noDB},
+	{folder: "internal/reference", ours: slices.Concat([]string{"internal/httpapi", "internal/cli"}, stages), never: noDB},
 	{folder: "internal/archtest", never: noDB},
 }
 

@@ -41,6 +41,23 @@ const version = "1.0.0"
 // Handler serves the API under /api/v1, its description at /openapi.json and the logs' public files under /log.
 func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
+	a := &api{Services: s, auth: auth, log: log}
+	operations(a, mux)
+	f := &front{api: a, mux: mux, running: map[[2]string][32]byte{}}
+	same := http.NewCrossOriginProtection()
+	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		f.write(w, r, &huma.ErrorModel{Status: http.StatusForbidden, Title: "denied", Detail: "a browser does not change things here from another site's page"})
+	}))
+	return same.Handler(f)
+}
+
+// Description is the API's description, as /openapi.json gives it, without a server: clients and the reference are made from it.
+func Description() *huma.OpenAPI {
+	return operations(&api{}, http.NewServeMux())
+}
+
+// operations registers every operation, and gives their description.
+func operations(a *api, mux *http.ServeMux) *huma.OpenAPI {
 	cfg := huma.DefaultConfig("Hallmark", version)
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/openapi", "", ""
 	cfg.CreateHooks = nil // no $schema member, no Link header
@@ -50,28 +67,27 @@ func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	}
 	cfg.Security = []map[string][]string{{"token": {}}}
 	h := humago.New(mux, cfg)
-	a := &api{Services: s, auth: auth, log: log}
 	a.register(h)
 	document(h)
-	f := &front{api: a, mux: mux, running: map[[2]string][32]byte{}}
-	same := http.NewCrossOriginProtection()
-	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		f.write(w, r, &huma.ErrorModel{Status: http.StatusForbidden, Title: "denied", Detail: "a browser does not change things here from another site's page"})
-	}))
-	return same.Handler(f)
+	return h.OpenAPI()
 }
 
-// schemaName tells types of one name apart by their stage: release.Component, wire.Component.
+// schemaName tells types of one name apart by their stage: release.Component, wire.Component. A stage's own thing has its name
+// once: Product, not ProductProduct.
 func schemaName(t reflect.Type, hint string) string {
 	name := huma.DefaultSchemaNamer(t, hint)
 	for t.Kind() == reflect.Pointer || t.Kind() == reflect.Slice {
 		t = t.Elem()
 	}
 	stage := path.Base(t.PkgPath())
-	if stage == "." || stage == "huma" || stage == "httpapi" {
+	if stage == "v2" && strings.HasPrefix(name, "Error") { // huma's own
+		return "Problem" + strings.TrimSuffix(strings.TrimPrefix(name, "Error"), "Model")
+	}
+	stage = strings.ToUpper(stage[:1]) + stage[1:]
+	if stage == "." || stage == "Httpapi" || strings.HasPrefix(name, stage) {
 		return name
 	}
-	return strings.ToUpper(stage[:1]) + stage[1:] + name
+	return stage + name
 }
 
 type callerKey struct{}

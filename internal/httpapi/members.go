@@ -37,6 +37,9 @@ type CredentialView struct {
 	Expires time.Time  `json:"expires"`
 }
 
+// Nothing is the answer of what has none to give.
+type Nothing struct{}
+
 // OfMember names a member in a path.
 type OfMember struct {
 	ID string `path:"id" minLength:"1" maxLength:"128" example:"person:alice"`
@@ -93,7 +96,7 @@ func (a *api) registerMembers(h huma.API) {
 			OfMember
 			Credential string `path:"credential" pattern:"^[0-9a-f]{16}$"`
 		},
-		) (*body[struct{}], error) {
-			return reply(a, ctx, struct{}{}, a.Credentials.Revoke(ctx, callerOf(ctx), in.ID, in.Credential))
+		) (*body[Nothing], error) {
+			return reply(a, ctx, Nothing{}, a.Credentials.Revoke(ctx, callerOf(ctx), in.ID, in.Credential))
 		})
 }

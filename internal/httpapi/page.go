@@ -11,7 +11,7 @@ import (
 
 // Page is a part of a list.
 type Page[T any] struct {
-	Items []T    `json:"items"`
+	Items []T    `json:"items" nullable:"false"`
 	Next  string `json:"next,omitempty" doc:"give it as 'after' for the next page; absent on the last"`
 }
 

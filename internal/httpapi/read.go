@@ -21,7 +21,7 @@ import (
 
 // DevicePage is a page of the fleet list.
 type DevicePage struct {
-	Devices []fleet.Device `json:"devices"`
+	Devices []fleet.Device `json:"devices" nullable:"false"`
 	Next    string         `json:"next,omitempty" doc:"give it as 'after' for the next page; absent on the last"`
 }
 
@@ -33,7 +33,7 @@ type DeviceDetail struct {
 
 // FactPage is a page of a search in a log, newest first.
 type FactPage struct {
-	Facts  []fleet.Line `json:"facts"`
+	Facts  []fleet.Line `json:"facts" nullable:"false"`
 	Before *uint64      `json:"before,omitempty" doc:"give it as 'before' for the next, older page; absent on the last"`
 }
 
