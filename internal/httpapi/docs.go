@@ -32,6 +32,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "trust", Description: "Trust bundles and offline warrants."},
 	{Name: "certificates", Description: "Certificates and their revocation."},
 	{Name: "streams", Description: "Sealed data of devices, and who may read it."},
+	{Name: "proposals", Description: "Four eyes. What one person may not do alone is denied as access.four-eyes. Ask again with Hallmark-Propose: and the reason, and it becomes a proposal (202); another person who may do it approves, and the proposer has it done with run."},
 	{Name: "members", Description: "Who may call, and with what."},
 	{Name: "log", Description: "The ledger: facts, with their proofs."},
 	{Name: "events", Description: "Facts as they are placed in the ledger."},
@@ -41,7 +42,7 @@ var tagTexts = []*huma.Tag{
 func errorsOf(method string) []int {
 	errs := []int{
 		http.StatusBadRequest, http.StatusUnauthorized, http.StatusForbidden, http.StatusNotFound, http.StatusConflict, http.StatusUnprocessableEntity,
-		http.StatusInternalServerError, http.StatusServiceUnavailable,
+		http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable,
 	}
 	if method != http.MethodGet {
 		errs = append(errs, http.StatusRequestTimeout, http.StatusPreconditionFailed, http.StatusRequestEntityTooLarge, http.StatusUnsupportedMediaType)
@@ -76,6 +77,9 @@ var descriptions = map[string]string{
 	"withdraw-release":   "Running rollouts of it halt. Devices that run it go on.",
 	"end-member":         "The name stays taken.",
 	"set-member-roles":   "It holds for every token and session of theirs at once. Nobody changes their own.",
+	"approve-proposal":   "Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.",
+	"refuse-proposal":    "By its proposer: withdraws it.",
+	"run-proposal":       "It is done once: again, for 24 hours, gives the same answer. One that fails may be tried again until it lapses, seven days after it was made.",
 	"create-token":       "The secret is in this answer only: it is not kept with an Idempotency-Key either, and a repeated request is told so.",
 	"read-stream":        "The decision is in the ledger, allowed or denied, before a key is opened. What comes back opens for the reader's key alone.",
 	"revoke-grant":       "What was read with it has been read.",

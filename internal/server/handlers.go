@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/console"
@@ -15,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/est"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/passkey"
+	"github.com/hallmark-iot/hallmark/internal/throttle"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -26,11 +28,12 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	i.events = httpapi.NewEvents(httpapi.EventsConfig{Ledger: i.logs.reader, Products: i.db.SubjectProducts, Log: i.log})
 	i.db.OnAppend(i.events.Wake)
 	api := receipts(httpapi.Handler(httpapi.Services{
-		Guard: i.guard, Credentials: i.credentials, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
+		Guard: i.guard, Credentials: i.credentials, Proposals: i.proposals, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
 		Remedy: i.remedy, PKI: i.pki, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
-	mux.Handle("/api/v1/", api)
+	doors := throttle.New(time.Now)
+	mux.Handle("/api/v1/", doors.Watch(api, asked))
 	mux.Handle("/openapi.json", api)
 	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
@@ -39,15 +42,38 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	mux.Handle("/", console.Handler(pages))
+	shown := console.Handler(pages)
+	mux.Handle("/", shown)
+	mux.Handle("POST /login", doors.Watch(shown, triedToSignIn))
 	keys, err := i.passkeys(address)
 	if err != nil {
 		return nil, err
 	}
 	if keys != nil {
-		mux.Handle("/auth/", receipts(keys))
+		mux.Handle("/auth/", doors.Watch(receipts(keys), triedToSignIn))
 	}
 	return mux, nil
+}
+
+// asked is what an answer of the API says of who asked. Who says nothing of who they are has guessed nothing.
+func asked(r *http.Request, status int) throttle.Outcome {
+	says := r.Header.Get("Authorization") != "" || r.Header.Get("Cookie") != ""
+	switch {
+	case status == http.StatusUnauthorized && says:
+		return throttle.Failed
+	case status < http.StatusBadRequest:
+		return throttle.Proven
+	}
+	return throttle.Neither
+}
+
+// triedToSignIn is what an answer of a way to sign in says. To begin one counts as a failure, because it is held in memory until it
+// is ended.
+func triedToSignIn(r *http.Request, status int) throttle.Outcome {
+	if status >= http.StatusBadRequest && status < http.StatusInternalServerError || strings.HasSuffix(r.URL.Path, "/begin") {
+		return throttle.Failed
+	}
+	return throttle.Neither
 }
 
 // passkeys lets people sign in with passkeys, at the first DNS name that they reach the console by; nil when there is none, because
