@@ -43,4 +43,6 @@ const (
 	StreamWrite      Action = "stream:write"
 	StreamRead       Action = "stream:read"
 	StreamManage     Action = "stream:manage"
+	ComplianceRead   Action = "compliance:read"
+	ComplianceState  Action = "compliance:state"
 )

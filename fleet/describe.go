@@ -35,6 +35,8 @@ func Describe(kind ledger.Kind, data []byte) string {
 		ledger.KindDeviceUpdated, ledger.KindDeviceRefused, ledger.KindDeviceUnhealthy, ledger.KindDeviceReprovisioned, ledger.KindDeviceHealthy,
 		ledger.KindRemedyDecided, ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindDeviceEnrolled:
 		s, err = describeEvent(data)
+	case ledger.KindComplianceStated:
+		s, err = describeStatement(data)
 	default:
 		s, err = describeJSON(data)
 	}
@@ -105,6 +107,17 @@ func describeReceipt(env []byte) (string, error) {
 		return "", err
 	}
 	return fmt.Sprintf("erased %s; destroyed keys %s; by warrant %s", strings.Join(r.Erased, ", "), strings.Join(r.Keys, ", "), r.Warrant), nil
+}
+
+func describeStatement(data []byte) (string, error) {
+	var s struct {
+		Framework, Control, Kind, Text string
+		ReviewBy                       time.Time `json:"review_by"`
+	}
+	if err := json.Unmarshal(data, &s); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%s on %s of %s, to be reviewed by %s: %s", s.Kind, s.Control, s.Framework, s.ReviewBy.UTC().Format(time.DateOnly), s.Text), nil
 }
 
 // digests are shortened: a person compares their beginning, a program asks for the entry.

@@ -74,4 +74,6 @@ const (
 	KindRetireOrdered  Kind = "retire.ordered"  // control: JSON {devices, warrant, reason}
 	KindRetireWiped    Kind = "retire.wiped"    // events: COSE_Sign1(Receipt)
 	KindRetireDisposed Kind = "retire.disposed" // events: JSON proof of disposal
+
+	KindComplianceStated Kind = "compliance.stated" // events: JSON comply.Statement {product, framework, control, kind, text, by, at, review_by, rev}
 )
