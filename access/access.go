@@ -67,10 +67,10 @@ type Action string
 
 // Resource is the thing acted on. Product scopes it; an empty Product means that the act spans products.
 type Resource struct {
-	Type    string // "device", "release", "rollout", "order", "stream", "instance"
-	ID      string
-	Product string
-	Grave   bool // it takes two people: see policies.cedar, four-eyes
+	Type    string `json:"type"` // "device", "release", "rollout", "order", "stream", "instance"
+	ID      string `json:"id,omitempty"`
+	Product string `json:"product,omitempty"`
+	Grave   bool   `json:"grave,omitempty"` // it takes two people: see policies.cedar, four-eyes
 }
 
 // Decision is one audited answer.

@@ -36,7 +36,7 @@ func nouns(s streams) []*cobra.Command {
 	a := &api{s: s}
 	return []*cobra.Command{
 		newProduct(a), newRelease(a), newOrder(a), newDevice(a), newCertificate(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
-		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newFact(a), newEvent(a), newToken(a), newMember(a),
+		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newFact(a), newEvent(a), newToken(a), newMember(a), newProposal(a),
 	}
 }
 
@@ -48,6 +48,7 @@ type api struct {
 	asJSON         bool
 	every          time.Duration // of --watch; 0: once
 	match          string        // of --if-match
+	propose        string        // of --propose
 	last           []byte        // body of the last answer
 	tag            string        // and its ETag
 }
@@ -61,6 +62,7 @@ func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	f.StringVar(&a.ca, "ca", "", "certificate to trust for https, PEM or DER, such as DIR/certs/oem-root.der (default: the system's)")
 	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, name: one a line, for other programs, or tag: of one thing, for --if-match")
 	f.BoolVar(&a.asJSON, "json", false, "the same as --output json")
+	f.StringVar(&a.propose, "propose", "", "if it takes a second person, propose it with this reason, and wait until somebody has approved it")
 	f.DurationVar(&a.every, "watch", 0, "ask again after this long, until Ctrl-C, such as 2s")
 	c.AddCommand(verbs...)
 	return c
@@ -126,6 +128,9 @@ func (a *api) watch(ctx context.Context, run func() error) error {
 func stranger(err error) error {
 	if p, ok := errors.AsType[*client.Problem](err); ok && p.Status == http.StatusUnauthorized {
 		return fmt.Errorf("the server does not know this token: give a valid one, with --token-file or in %s; `hallmark token create` makes them", envToken)
+	}
+	if client.Code(err) == "access.four-eyes" {
+		return fmt.Errorf("%w: repeat it with --propose 'why', and have another person who may do it run `hallmark proposal approve`", err)
 	}
 	return err
 }
@@ -194,7 +199,11 @@ func (a *api) client() (*client.Client, error) {
 	cl := client.New(base, token, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots})
 	cl.OnReply(func(body []byte) { a.last = body })
 	cl.OnTag(func(tag string) { a.tag = strings.Trim(tag, `"`) })
-	return cl.OnlyIf(a.match), nil
+	cl = cl.OnlyIf(a.match)
+	if a.propose != "" {
+		cl = cl.Proposing(a.propose, a.waiting)
+	}
+	return cl, nil
 }
 
 func loopback(host string) bool {

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -39,6 +40,8 @@ type Client struct {
 	replied     func(body []byte)
 	tagged      func(tag string)
 	match       string  // If-Match of what changes something
+	propose     string  // the reason to propose what takes two with; empty: it is refused
+	proposed    func(p access.Proposal)
 	window      *Window // of lists; nil: all of them
 }
 
@@ -126,6 +129,9 @@ func (c *Client) call(ctx context.Context, method, path string, in []byte, out a
 		if c.match != "" {
 			h.Set("If-Match", c.match)
 		}
+		if c.propose != "" {
+			h.Set(httpapi.HeaderPropose, c.propose)
+		}
 	}
 	err := c.once(ctx, method, path, h, bytes.NewReader(in), out)
 	if method == http.MethodGet || ctx.Err() != nil {
@@ -187,6 +193,9 @@ func (c *Client) once(ctx context.Context, method, path string, h http.Header, i
 	}
 	if resp.StatusCode >= 300 {
 		return problem(resp, data)
+	}
+	if resp.StatusCode == http.StatusAccepted && c.propose != "" {
+		return c.second(ctx, data, out)
 	}
 	if c.replied != nil {
 		c.replied(data)

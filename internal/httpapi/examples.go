@@ -28,9 +28,11 @@ var Examples = map[string]any{
 	"create-order": OrderRequest{
 		Product: "pump", Hardware: "A", Quota: 100, NotAfter: exampleDay, Descriptor: []byte("descriptor"), StationPin: exampleDigest, Release: exampleRelease,
 	},
-	"import-records":  RecordsRequest{File: []byte("records")},
-	"propose-release": release.Spec{ID: "pump-1.2.0", Product: "pump", Version: "1.2.0", Counter: 3, Components: []release.Component{{Name: "app", Kind: "app", Version: "1.2.0", Artifact: exampleDigest}}},
-	"approve-release": Envelope{Envelope: []byte("COSE_Sign")},
+	"import-records":   RecordsRequest{File: []byte("records")},
+	"propose-release":  release.Spec{ID: "pump-1.2.0", Product: "pump", Version: "1.2.0", Counter: 3, Components: []release.Component{{Name: "app", Kind: "app", Version: "1.2.0", Artifact: exampleDigest}}},
+	"approve-release":  Envelope{Envelope: []byte("COSE_Sign")},
+	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},
+	"refuse-proposal":  DecisionRequest{Comment: "not before the weekend"},
 	"withdraw-release": Reason{
 		"CVE-2029-1234 in its TLS library",
 	},

@@ -42,7 +42,8 @@ const (
 // front is what every request passes: who asks, and whether it was asked before.
 type front struct {
 	*api
-	mux *http.ServeMux
+	mux       *http.ServeMux
+	summaries map[string]string // of operations, by pattern
 
 	mu      sync.Mutex
 	running map[[2]string][32]byte // requests under way, by caller and key; guarded by mu
@@ -67,7 +68,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	key, marked := r.Header[headerKey]
 	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || streamed[pattern] {
-		f.mux.ServeHTTP(w, r)
+		f.dispatch(w, r, pattern)
 		return
 	}
 	f.serveOnce(w, r, pattern, strings.Join(key, ","))
@@ -190,13 +191,13 @@ func (f *front) serveOnce(w http.ResponseWriter, r *http.Request, pattern, key s
 		w.Header().Set(headerReplayed, "true")
 		f.give(w, r, kept.Answer)
 	default:
-		f.give(w, r, f.do(r, body, m, secrets[pattern]))
+		f.give(w, r, f.do(r, body, m, pattern))
 	}
 }
 
 func fingerprint(r *http.Request, body []byte) [32]byte {
 	h := sha256.New()
-	fmt.Fprintf(h, "%s\n%s\n%s\n", r.Method, r.URL.RequestURI(), r.Header.Get("If-Match"))
+	fmt.Fprintf(h, "%s\n%s\n%s\n%q\n", r.Method, r.URL.RequestURI(), r.Header.Get("If-Match"), r.Header.Get(HeaderPropose))
 	_, _ = h.Write(body) // a hash takes everything
 	return [32]byte(h.Sum(nil))
 }
@@ -222,12 +223,12 @@ func (f *front) begin(m once.Mark) (end func(), problem *huma.ErrorModel) {
 
 // do has the operation done, and keeps its answer before anybody hears it. An answer to a request that wrote nothing is not kept:
 // it may be asked for again.
-func (f *front) do(r *http.Request, body []byte, m once.Mark, secret bool) once.Answer {
+func (f *front) do(r *http.Request, body []byte, m once.Mark, pattern string) once.Answer {
 	ctx, req := once.With(r.Context(), &m, nil)
 	r = r.WithContext(ctx)
 	r.Body = io.NopCloser(bytes.NewReader(body))
 	rec := &recorder{header: http.Header{}}
-	f.mux.ServeHTTP(rec, r)
+	f.dispatch(rec, r, pattern)
 	a := rec.answer()
 	if c := ledger.ReceiptsOf(ctx); c != nil {
 		names, count := c.Names(MaxNamedFacts)
@@ -236,7 +237,7 @@ func (f *front) do(r *http.Request, body []byte, m once.Mark, secret bool) once.
 		}
 	}
 	failpoint.Hit("idempotency.before-answer")
-	if !req.Settled() || secret || a.Status >= http.StatusInternalServerError || len(a.Body) > maxAnswer {
+	if !req.Settled() || secrets[pattern] && a.Status != http.StatusAccepted || a.Status >= http.StatusInternalServerError || len(a.Body) > maxAnswer {
 		return a
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // who asked may have gone: what was done stays done

@@ -33,6 +33,8 @@ type api struct {
 	Services
 	auth Authenticator
 	log  *slog.Logger
+
+	carryOut func(ctx context.Context, p access.Proposal, caller access.Caller) (*recorder, error)
 }
 
 // version of the API: the path's v1 changes only when a client would break.
@@ -42,8 +44,9 @@ const version = "1.0.0"
 func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	mux := http.NewServeMux()
 	a := &api{Services: s, auth: auth, log: log}
-	operations(a, mux)
 	f := &front{api: a, mux: mux, running: map[[2]string][32]byte{}}
+	a.carryOut = f.carryOut
+	f.summaries = summaries(operations(a, mux))
 	same := http.NewCrossOriginProtection()
 	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.write(w, r, &huma.ErrorModel{Status: http.StatusForbidden, Title: "denied", Detail: "a browser does not change things here from another site's page"})
@@ -70,6 +73,21 @@ func operations(a *api, mux *http.ServeMux) *huma.OpenAPI {
 	a.register(h)
 	document(h)
 	return h.OpenAPI()
+}
+
+// summaries are those of what changes something, by pattern.
+func summaries(d *huma.OpenAPI) map[string]string {
+	out := map[string]string{}
+	for path, item := range d.Paths {
+		for method, o := range map[string]*huma.Operation{
+			http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodPatch: item.Patch, http.MethodDelete: item.Delete,
+		} {
+			if o != nil {
+				out[method+" "+path] = o.Summary
+			}
+		}
+	}
+	return out
 }
 
 // schemaName tells types of one name apart by their stage: release.Component, wire.Component. A stage's own thing has its name
@@ -105,6 +123,7 @@ func (a *api) problem(ctx context.Context, err error) error {
 	if err == nil {
 		return nil
 	}
+	noteNeed(ctx, err)
 	if p := requestProblem(err); p != nil {
 		return p
 	}

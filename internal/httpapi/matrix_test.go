@@ -68,7 +68,7 @@ func (w *world) operations() []operation {
 func place(op operation) string {
 	for prefix, id := range map[string]string{
 		"/devices/": subject, "/findings/": "f1", "/remedies/": heldCase, "/retirements/": ending, "/rollouts/": "ro-1", "/orders/": "ord-1",
-		"/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef",
+		"/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "p1",
 	} {
 		if strings.HasPrefix(op.path, "/api/v1"+prefix) {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)
@@ -93,7 +93,7 @@ var unmet = []string{
 	"create-product", // there is a pump
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
 	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
-	"dispose-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "dismiss-remedy",
+	"dispose-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "dismiss-remedy", "run-proposal", "refuse-proposal",
 }
 
 // Every operation, tried by every role, by nobody, and by somebody who holds every role in another product.
@@ -109,7 +109,7 @@ func TestWhoMayDoWhat(t *testing.T) {
 	}
 	forged := w.forgeries()
 	var got strings.Builder
-	fmt.Fprintln(&got, "# operation: who is let through to it. nobody and those of another product are in no line.")
+	fmt.Fprintln(&got, "# operation: who is let through to it; +another: with a second person. nobody and those of another product are in no line.")
 	for _, op := range w.operations() {
 		in, met := bodyOf(op), false
 		if forged[op.ID] != nil {
@@ -129,6 +129,8 @@ func TestWhoMayDoWhat(t *testing.T) {
 				t.Errorf("%s on product pump by who is of product valve: %d %s", op.ID, status, data)
 			case who == "other" && ok && strings.Contains(string(data), `"pump"`):
 				t.Errorf("%s tells who is of product valve of pump: %s", op.ID, data)
+			case status == http.StatusForbidden && strings.Contains(string(data), "fault:access.four-eyes"):
+				through = append(through, who+"+another")
 			case who != "" && who != "other" && status != http.StatusForbidden:
 				through = append(through, who)
 			}

@@ -27,6 +27,7 @@ import (
 type Services struct {
 	Guard       *access.Guard
 	Credentials *access.Credentials
+	Proposals   *access.Proposals
 	Ledger      *ledger.Reader
 	Fleet       *fleet.Service
 	Telemetry   *telemetry.Service
@@ -57,6 +58,7 @@ func (a *api) register(h huma.API) {
 	a.registerRead(h)
 	a.registerAccess(h)
 	a.registerMembers(h)
+	a.registerProposals(h)
 	a.registerFactory(h)
 	a.registerReleases(h)
 	a.registerRollouts(h)

@@ -56,6 +56,7 @@ const (
 	Finding    Thing = "finding"
 	Order      Thing = "order"
 	Product    Thing = "product"
+	Proposal   Thing = "proposal"
 	Release    Thing = "release"
 	Retirement Thing = "retirement"
 	Rollout    Thing = "rollout"

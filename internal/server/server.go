@@ -48,6 +48,7 @@ type Instance struct {
 	auth   authorities
 
 	credentials *access.Credentials
+	proposals   *access.Proposals
 	product     *product.Service
 	pki         *pki.Service
 	onboard     *onboard.Service
@@ -123,6 +124,7 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 		return err
 	}
 	i.credentials = access.NewCredentials(i.db, i.guard)
+	i.proposals = access.NewProposals(i.db, i.db, i.guard)
 	i.fleet = fleet.NewService(i.db, i.guard)
 	i.product = product.New(i.guard, i.db, suiteIDs())
 	i.auth, err = loadAuthorities(i.layout, i.keys)

@@ -106,6 +106,7 @@ var tags = map[once.Thing]string{
 	once.Finding:    `SELECT CASE WHEN closed = 0 THEN 'open' ELSE 'closed' END FROM finding WHERE id = $1`,
 	once.Order:      `SELECT state || CASE WHEN job_end IS NULL THEN '' ELSE '.ended' END FROM production_order WHERE id = $1`,
 	once.Product:    `SELECT doc FROM product WHERE id = $1`,
+	once.Proposal:   `SELECT 'r' || rev FROM proposal WHERE id = $1`,
 	once.Release:    `SELECT 'r' || rev FROM release WHERE digest = $1`,
 	once.Retirement: `SELECT 'r' || rev FROM retirement WHERE device_id = $1`,
 	once.Rollout:    `SELECT 'r' || rev FROM rollout WHERE id = $1`,

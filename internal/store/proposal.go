@@ -1,0 +1,85 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+func scanProposal(row scanner) (access.Proposal, error) {
+	var p access.Proposal
+	var rev int64
+	var doc string
+	err := row.Scan(&rev, &doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return p, access.ErrNoProposal
+	}
+	if err != nil {
+		return p, err
+	}
+	if err := json.Unmarshal([]byte(doc), &p); err != nil {
+		return p, fmt.Errorf("stored proposal: %w", err)
+	}
+	p.Rev = rev
+	return p, nil
+}
+
+// PutProposal implements access.ProposalStore.
+func (db *DB) PutProposal(ctx context.Context, p access.Proposal, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return db.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(`INSERT INTO proposal (id, product, state, proposer, expires, rev, doc) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
+			p.ID, p.Resource.Product, string(p.State), p.By, Millis(p.Expires), string(doc)); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// SaveProposal implements access.ProposalStore.
+func (db *DB) SaveProposal(ctx context.Context, p access.Proposal, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	return db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE proposal SET state = $1, rev = rev + 1, doc = $2 WHERE id = $3 AND rev = $4`, string(p.State), string(doc), p.ID, p.Rev)
+		if err != nil {
+			return err
+		}
+		if err := one(res, access.ErrProposalChanged); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+const proposalColumns = `SELECT rev, doc FROM proposal`
+
+// Proposal implements access.ProposalStore.
+func (db *DB) Proposal(ctx context.Context, id string) (access.Proposal, error) {
+	return scanProposal(db.Read().QueryRowContext(ctx, proposalColumns+` WHERE id = $1`, id))
+}
+
+// Proposals implements access.ProposalStore.
+func (db *DB) Proposals(ctx context.Context, product, before string, limit int) ([]access.Proposal, error) {
+	if product == "" {
+		return collect(ctx, db, scanProposal, proposalColumns+` WHERE ($1 = '' OR id < $1) ORDER BY id DESC LIMIT $2`, before, limit)
+	}
+	return collect(ctx, db, scanProposal, proposalColumns+` WHERE product = $1 AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3`, product, before, limit)
+}
+
+// OpenProposals implements access.ProposalStore.
+func (db *DB) OpenProposals(ctx context.Context, by string, now time.Time) (n int, err error) {
+	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM proposal WHERE proposer = $1 AND state = 'open' AND expires > $2`, by, Millis(now)).Scan(&n)
+	return n, err
+}
