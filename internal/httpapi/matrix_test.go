@@ -68,7 +68,7 @@ func (w *world) operations() []operation {
 func place(op operation) string {
 	for prefix, id := range map[string]string{
 		"/devices/": subject, "/findings/": "f1", "/remedies/": heldCase, "/retirements/": ending, "/rollouts/": "ro-1", "/orders/": "ord-1",
-		"/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "p1",
+		"/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1",
 	} {
 		if strings.HasPrefix(op.path, "/api/v1"+prefix) {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)

@@ -241,7 +241,7 @@ func seed(ctx context.Context, db *store.DB) error {
 		db.PutGrant(ctx, telemetry.Grant{ID: "g1", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g2", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
 		db.PutProposal(ctx, access.Proposal{
-			ID: "p1", State: access.ProposalOpen, By: "person:nobody", Reason: "test", Asked: access.Asked{Method: http.MethodPost, Path: "/api/v1/commands"},
+			ID: "0p1", State: access.ProposalOpen, By: "person:nobody", Reason: "test", Asked: access.Asked{Method: http.MethodPost, Path: "/api/v1/commands"},
 			Action: access.DeviceQuarantine, Resource: access.Resource{Type: "device", Product: "pump", Grave: true}, Made: now, Expires: now.Add(time.Hour), Rev: 1,
 		}),
 		wrong(payload == nil, "no payload"),
