@@ -83,6 +83,7 @@ type Stages struct {
 	Cases       Cases
 	Retirements Retirements
 	Ledger      Ledger
+	Proposals   Proposals
 }
 
 // Each stage as the pages need it; the stages' services are these. A product that is empty means every one.
@@ -125,6 +126,11 @@ type (
 	Retirements interface {
 		Get(ctx context.Context, caller access.Caller, id string) (retire.Retirement, error)
 	}
+	// Proposals reads what waits for a second person, newest first.
+	Proposals interface {
+		List(ctx context.Context, caller access.Caller, product, before string, limit int) ([]access.Proposal, error)
+		Get(ctx context.Context, caller access.Caller, id string) (access.Proposal, error)
+	}
 	// Ledger reads the logs.
 	Ledger interface {
 		Latest(ctx context.Context, log ledger.Log) (ledger.Published, error)
@@ -161,6 +167,7 @@ func Handler(cfg Config) http.Handler {
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
+		"/proposals": h.proposals, "/proposals/{id}": h.proposal,
 		"/": h.nowhere,
 	} {
 		mux.HandleFunc("GET "+path, h.signedIn(page))

@@ -214,6 +214,22 @@ func (s cases) Page(ctx context.Context, c access.Caller, p, _ string, _ int) ([
 	return []remedy.Case{{Device: known, Product: "pump", Reason: script, Phase: remedy.Contained, Opened: then}}, stages(s).check(ctx, c, access.FindingRead, p)
 }
 
+type proposals stages
+
+var waiting = access.Proposal{
+	ID: "p", State: access.ProposalOpen, By: "person:ann", Reason: script, Made: then, Expires: then.AddDate(100, 0, 0), Action: access.DeviceQuarantine,
+	Asked:    access.Asked{Method: "POST", Path: "/api/v1/commands", Summary: "Command devices", Body: []byte(`{"reason":"\"><script>alert(1)</script>"}`)},
+	Resource: access.Resource{Type: "device", Product: "pump", Grave: true},
+}
+
+func (s proposals) List(ctx context.Context, c access.Caller, product, _ string, _ int) ([]access.Proposal, error) {
+	return []access.Proposal{waiting}, stages(s).check(ctx, c, access.ProposalRead, product)
+}
+
+func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (access.Proposal, error) {
+	return waiting, stages(s).check(ctx, c, access.ProposalRead, "pump")
+}
+
 type logs struct{}
 
 func (logs) Latest(context.Context, ledger.Log) (ledger.Published, error) {
@@ -270,9 +286,10 @@ func server(t *testing.T) *httptest.Server {
 		Fleet: fleet.NewService(reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
 			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
-			Cases: cases(st), Retirements: rest(st), Ledger: logs{},
+			Cases: cases(st), Retirements: rest(st), Ledger: logs{}, Proposals: proposals(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
+			c.Seconded = "somebody"
 			return guard.Check(ctx, c, a, res) == nil
 		},
 		Trust: console.Trust{Logs: map[ledger.Log]console.LogTrust{"events": {Origin: script, Key: []byte{1}}}, Witnesses: map[string][]byte{script: {1}}, Quorum: 1},
@@ -309,6 +326,7 @@ func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
 		"/orders", "/orders/o", "/certificates", "/streams", "/ledger", "/ledger/events/7", "/platform",
+		"/proposals", "/proposals/p",
 	}
 }
 
@@ -426,6 +444,19 @@ func TestOnlyWhatIsAllowedIsOffered(t *testing.T) {
 	}
 }
 
+// A proposal is offered for approval to who may do it himself, and to nobody else; its proposer can take it back.
+func TestWhoIsAskedToApprove(t *testing.T) {
+	s := server(t)
+	for who, want := range map[string]bool{"operator": true, "pumps": true, "viewer": false} {
+		if _, page := get(t, s, "/proposals/p", who); strings.Contains(page, ">Approve</button>") != want {
+			t.Errorf("%s is asked to approve: %v", who, !want)
+		}
+	}
+	if resp, _ := get(t, s, "/proposals/p", "valves"); resp.StatusCode != 403 {
+		t.Errorf("who is of another product sees it: %d", resp.StatusCode)
+	}
+}
+
 func TestThePagesSayWhatMatters(t *testing.T) {
 	s := server(t)
 	for path, wants := range map[string][]string{
@@ -434,6 +465,8 @@ func TestThePagesSayWhatMatters(t *testing.T) {
 		"/devices/" + known: {"device.provisioned", `href="/ledger/events/7"`, "not yet placed", "differs", "not reported", "contraindicated", "virtual device"},
 		"/ledger/events/7":  {`data-log="events"`, `data-index="7"`, "access.changed"},
 		"/platform":         {"has not gone well"},
+		"/proposals":        {`href="/proposals/p"`, "Command devices", "device of product pump"},
+		"/proposals/p":      {"Waits for a second person", "/api/v1/commands", "device:quarantine", ">Withdraw</button>"},
 	} {
 		_, page := get(t, s, path, "viewer")
 		for _, want := range wants {

@@ -56,7 +56,7 @@ type navLink struct{ Name, Path string }
 func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}}},
-		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}}},
+		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
 		{"Birth", []navLink{{"Orders", "/orders"}, {"Certificates", "/certificates"}}},
 		{"Trust", []navLink{{"Data", "/streams"}, {"Ledger", "/ledger"}, {"Platform", "/platform"}}},
 	}

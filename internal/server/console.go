@@ -27,10 +27,10 @@ func (i *Instance) consoleConfig() (console.Config, error) {
 		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Products: i.product, Orders: i.factory, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
-			Cases: i.remedy, Retirements: i.retire, Ledger: i.logs.reader,
+			Cases: i.remedy, Retirements: i.retire, Ledger: i.logs.reader, Proposals: i.proposals,
 		},
 		Allowed: func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool {
-			caller.Fresh = true // what takes a new proof of the person is offered: the API asks for it when it is done
+			caller.Fresh, caller.Seconded = true, "somebody" // what takes a new proof of the person, or a second one, is offered: the API asks
 			return asking.Check(ctx, caller, action, res) == nil
 		},
 	}, nil

@@ -26,14 +26,13 @@ let pending = null;
 
 function ask(button) {
   const d = button.dataset, form = dialog.querySelector("form");
-  pending = { path: d.path, body: d.body, field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button };
+  pending = { path: d.path, body: d.body, field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false };
   form.reset();
   part("title").textContent = d.title;
   part("text").textContent = d.explain;
   part("problem").textContent = "";
   part("stepup").hidden = true;
-  part("reason").hidden = !d.field;
-  form.reason.required = Boolean(d.field);
+  asking(form, d.field ? "Reason, for the ledger" : "");
   part("typed").hidden = !d.typed;
   form.typed.required = Boolean(d.typed);
   part("typed").querySelector("span").textContent = d.typed ? "Type " + d.typed + " to go on" : "";
@@ -43,6 +42,24 @@ function ask(button) {
   go.disabled = false;
   dialog.showModal();
   (d.field ? form.reason : d.typed ? form.typed : go).focus();
+}
+
+// asking shows the field for a reason, or hides it.
+function asking(form, label) {
+  part("reason").hidden = !label;
+  part("reason").querySelector("span").textContent = label;
+  form.reason.required = Boolean(label);
+}
+
+// second turns what one may not do alone into something to propose.
+function second(form) {
+  pending.propose = true;
+  pending.key = crypto.randomUUID();
+  asking(form, "Reason, for the ledger and for the second person");
+  const go = form.querySelector(".do");
+  go.textContent = "Propose it";
+  go.disabled = false;
+  form.reason.focus();
 }
 
 async function act(form) {
@@ -55,6 +72,7 @@ async function act(form) {
   go.disabled = true;
   part("problem").textContent = "";
   const init = { method: "POST", headers: { "Idempotency-Key": pending.key, Accept: "application/json" }, credentials: "same-origin" };
+  if (pending.propose) init.headers["Hallmark-Propose"] = form.reason.value.trim().replace(/\s+/g, " ");
   if (pending.body) {
     const body = JSON.parse(pending.body);
     if (pending.field) body[pending.field] = form.reason.value.trim();
@@ -67,9 +85,11 @@ async function act(form) {
       const said = await problem(answer);
       part("stepup").hidden = !said.stepUp;
       if (said.stepUp) pending.key = crypto.randomUUID(); // asked anew, once it is known who asks
+      if (said.fourEyes) { part("problem").textContent = "One person may not do this alone. Propose it, and somebody else who may do it approves."; second(form); return; }
       throw new Error(said.text);
     }
     dialog.close();
+    if (answer.status === 202) { location.href = "/proposals/" + encodeURIComponent((await answer.json()).id); return; }
     say(pending.label + ": done.");
     setTimeout(() => say(""), 6000);
     refresh();
@@ -84,7 +104,7 @@ async function problem(answer) {
   try {
     const p = JSON.parse(text);
     const more = (p.errors || []).map((e) => e.message).filter(Boolean).join("; ");
-    return { text: [p.detail || p.title || "The server refused it.", more].filter(Boolean).join(" "), stepUp: String(p.type).endsWith(":access.step-up") };
+    return { text: [p.detail || p.title || "The server refused it.", more].filter(Boolean).join(" "), stepUp: String(p.type).endsWith(":access.step-up"), fourEyes: String(p.type).endsWith(":access.four-eyes") };
   } catch {
     return { text: "The server answered " + answer.status + ".", stepUp: false };
   }
