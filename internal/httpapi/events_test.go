@@ -196,6 +196,51 @@ func upTo(n int) []uint64 {
 	return out
 }
 
+// Ten thousand who come at once do not take the server down: as many as there is room for are told, the others are refused at once, and
+// there is room again when they leave.
+func TestTenThousandClientsAreTooMany(t *testing.T) {
+	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
+	const room, crowd = 2048, 10_000
+	l := newListeners(t, httpapi.EventsConfig{PerCaller: crowd})
+	all := make([]*client, crowd)
+	for i := range all {
+		all[i] = l.listen(fmt.Sprintf("p%d", i%50), "", nil)
+	}
+	var in []*client
+	for _, c := range all {
+		c.mu.Lock()
+		for c.got.Len() == 0 {
+			c.more.Wait()
+		}
+		told := strings.Contains(c.got.String(), "stream at")
+		c.mu.Unlock()
+		if told {
+			in = append(in, c)
+			continue
+		}
+		<-c.gone
+		if c.status != http.StatusServiceUnavailable || !strings.Contains(c.got.String(), "events.full") {
+			t.Fatalf("who found no room: %d %s", c.status, c.got.String())
+		}
+	}
+	if len(in) != room {
+		t.Fatalf("%d were let in, want %d", len(in), room)
+	}
+	l.tape.add(t, ledger.Events, "pump/0")
+	for _, c := range in {
+		c.until("id: control:0,events:1\n")
+		c.leave()
+	}
+	for _, c := range in {
+		<-c.gone
+	}
+	again := l.listen("late", "", nil)
+	again.until("stream at")
+	again.leave()
+	<-again.gone
+	l.events.Close()
+}
+
 // A thousand clients each hear everything once and in order, from one reader of the log; one that does not listen is left behind.
 func TestAThousandClientsHearEverythingOnce(t *testing.T) {
 	defer goleak.VerifyNone(t, goleak.IgnoreCurrent())
