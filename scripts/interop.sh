@@ -1,15 +1,17 @@
 #!/usr/bin/env bash
-# Foreign clients and tools against ours: schemathesis against a server, then every test whose name says which. The last line says
-# what came of it.
+# Foreign clients and tools against ours: schemathesis and the generated clients against a server, then every test whose name says
+# which. The last line says what came of it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=() notrun=()
-scripts/schemathesis.sh
-case $? in
-  0) ;;
-  75) notrun+=("schemathesis") ;;
-  *) failed+=("schemathesis") ;;
-esac
+for part in schemathesis interop-clients; do
+  "scripts/$part.sh"
+  case $? in
+    0) ;;
+    75) notrun+=("$part") ;;
+    *) failed+=("$part") ;;
+  esac
+done
 scripts/test.sh -count=1 -run 'Interop|OpenSSL|Curl|SoftHSM|SWTPM|SWUpdate|Mender|Mosquitto|Chromium' ./... || failed+=("tests")
 if [ "${#failed[@]}" -gt 0 ]; then
   echo "INTEROP FAILED: ${failed[*]}"
