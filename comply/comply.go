@@ -39,9 +39,11 @@ type Store interface {
 
 // A snapshot is good for a minute, and for costFactor times what it cost, so that counting is never more than a small part of
 // what the machine does.
+// One older than that is still shown while it is counted anew, for at most tooOld.
 const (
 	keepFor    = time.Minute
 	costFactor = 20
+	tooOld     = 15 * time.Minute
 )
 
 // Service assesses.
@@ -58,9 +60,12 @@ type Service struct {
 
 // measured is a product's snapshot.
 type measured struct {
-	mu       sync.Mutex // held while it is counted: who comes meanwhile waits for that one
-	snapshot Snapshot
-	until    time.Time // good until then
+	counting sync.Mutex // held by who counts
+
+	mu       sync.Mutex
+	snapshot Snapshot  // guarded by mu, as all below
+	until    time.Time // good until then; zero: never counted
+	slow     bool      // to count
 }
 
 // Config is what a Service needs.
@@ -179,7 +184,8 @@ func noSuch(what, name string) error {
 	return fault.New(fault.NotFound, "compliance."+what, fmt.Sprintf("no %s %q", what, name), "see `hallmark compliance list` and `hallmark product list`")
 }
 
-// measure gives the product's snapshot, counted anew when it is due.
+// measure gives the product's snapshot. One that is due is counted anew; where that takes long, who asks meanwhile is given the one
+// before, which says when it is from.
 func (s *Service) measure(ctx context.Context, product string) (Snapshot, error) {
 	s.mu.Lock()
 	m := s.known[product]
@@ -188,11 +194,36 @@ func (s *Service) measure(ctx context.Context, product string) (Snapshot, error)
 		s.known[product] = m
 	}
 	s.mu.Unlock()
+	now := s.now()
+	snap, good, slow := m.look(now)
+	if good {
+		return snap, nil
+	}
+	if slow && now.Sub(snap.At) < tooOld {
+		if m.counting.TryLock() {
+			go func() {
+				defer m.counting.Unlock()
+				_, _ = s.count(context.WithoutCancel(ctx), product, m) // who comes next meets the error, when this one is too old
+			}()
+		}
+		return snap, nil
+	}
+	m.counting.Lock()
+	defer m.counting.Unlock()
+	if snap, good, _ := m.look(s.now()); good {
+		return snap, nil
+	}
+	return s.count(ctx, product, m)
+}
+
+func (m *measured) look(now time.Time) (snap Snapshot, good, slow bool) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if s.now().Before(m.until) {
-		return m.snapshot, nil
-	}
+	return m.snapshot, now.Before(m.until), m.slow
+}
+
+// count fills m, whose counting is held.
+func (s *Service) count(ctx context.Context, product string, m *measured) (Snapshot, error) {
 	begun := s.now().UTC()
 	snap, err := s.store.Measure(ctx, product, begun)
 	if errors.Is(err, ErrNoProduct) {
@@ -205,7 +236,10 @@ func (s *Service) measure(ctx context.Context, product string) (Snapshot, error)
 		return Snapshot{}, err
 	}
 	snap.At = begun
-	m.snapshot, m.until = snap, begun.Add(max(keepFor, costFactor*s.now().Sub(begun)))
+	took := s.now().Sub(begun)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.snapshot, m.until, m.slow = snap, begun.Add(max(keepFor, costFactor*took)), took > time.Second
 	return snap, nil
 }
 
@@ -240,3 +274,16 @@ func (s *Service) assessAll(f Framework, snap Snapshot, on []Statement) []Assess
 
 // aboutOthers is the control that is judged by how the others stand.
 const aboutOthers = "etsi-en-303-645/5.0-1"
+
+// Select gives the controls of one standing, behind the one whose key is after, at most limit; empty selects everything.
+func (r Report) Select(standing Status, after string, limit int) []Assessment {
+	var out []Assessment
+	behind := after == ""
+	for _, a := range r.Controls {
+		if behind && (standing == "" || a.Standing == standing) && len(out) < limit {
+			out = append(out, a)
+		}
+		behind = behind || a.Key() == after
+	}
+	return out
+}

@@ -60,6 +60,7 @@ const (
 	Release    Thing = "release"
 	Retirement Thing = "retirement"
 	Rollout    Thing = "rollout"
+	Statement  Thing = "statement" // has a tag before there is one, so that the first can be conditional too
 )
 
 // Expectation is what a thing's tag must be: one of Tags.

@@ -109,6 +109,7 @@ var tags = map[once.Thing]string{
 	once.Proposal:   `SELECT 'r' || rev FROM proposal WHERE id = $1`,
 	once.Release:    `SELECT 'r' || rev FROM release WHERE digest = $1`,
 	once.Retirement: `SELECT 'r' || rev FROM retirement WHERE device_id = $1`,
+	once.Statement:  `SELECT coalesce((SELECT 'r' || rev FROM compliance_statement WHERE id = $1), 'none')`,
 	once.Rollout:    `SELECT 'r' || rev FROM rollout WHERE id = $1`,
 }
 
