@@ -34,6 +34,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "streams", Description: "Sealed data of devices, and who may read it."},
 	{Name: "proposals", Description: "Four eyes. What one person may not do alone is denied as access.four-eyes. Ask again with Hallmark-Propose: and the reason, and it becomes a proposal (202); another person who may do it approves, and the proposer has it done with run."},
 	{Name: "members", Description: "Who may call, and with what."},
+	{Name: "compliance", Description: "How products stand by laws and standards: what is measured, and what people state."},
 	{Name: "log", Description: "The ledger: facts, with their proofs."},
 	{Name: "events", Description: "Facts as they are placed in the ledger."},
 }
@@ -90,6 +91,10 @@ var descriptions = map[string]string{
 	"revoke-issuer":      "For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.",
 	"revoke-certificate": "The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.",
 	"list-revocations":   "The whole list, as the listeners check it.",
+	"list-controls":      "What is measured is counted at most once a minute, and every 20 times as long as it takes; as_of says when. A control is met only by fresh evidence and, where a person has a part in it, by a statement that is not past its review: what is missing, old or not measured is unknown.",
+	"report-compliance":  "The controls of list-controls in one document, to be kept.",
+	"get-control":        "The ETag is of the statement that is on file: there is one before the first.",
+	"state-control":      "It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.",
 	"stream-events":      "Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.",
 }
 

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
@@ -57,6 +58,7 @@ var Examples = map[string]any{
 	"reprovision-remedy": ReprovideRequest{
 		Reason: "the disk was replaced",
 	},
+	"state-control":    comply.Words{Kind: comply.Fulfilled, Text: "The manual says how, page 7.", ReviewBy: time.Date(2028, 6, 30, 0, 0, 0, 0, time.UTC)},
 	"retire-devices":   retire.Order{Product: "pump", Devices: []string{exampleDevice}, Reason: "end of its lease", Warrant: []byte("COSE_Sign")},
 	"write-off-device": Reason{"burnt on 3 May"},
 	"dispose-device":   DisposeRequest{How: "recycled by GreenCycle, receipt 4711"},

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -74,7 +75,7 @@ func place(op operation) string {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)
 		}
 	}
-	path := strings.NewReplacer("{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
+	path := strings.NewReplacer("{framework}", "etsi-en-303-645", "{control}", "5.12-1", "{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
 		"{serial}", "1", "{uid}", strings.Repeat("0", 32), "{credential}", strings.Repeat("0", 16)).Replace(op.path)
 	for _, p := range op.Parameters {
 		if p.In == "query" && p.Name == "product" {
@@ -188,6 +189,7 @@ func (w *world) forgeries() map[string]any {
 	return map[string]any{
 		"publish-bundle": httpapi.Envelope{Envelope: signedBundle},
 		"submit-warrant": httpapi.WarrantRequest{Envelope: signedWarrant, Devices: []string{subject}},
+		"state-control":  comply.Words{Kind: comply.Fulfilled, Text: "page 7 of the manual", ReviewBy: time.Now().AddDate(1, 0, 0)},
 		"retire-devices": retire.Order{Product: "pump", Devices: []string{subject}, Reason: "test", Warrant: signedWarrant},
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
@@ -40,6 +41,7 @@ type Services struct {
 	Monitor     *monitor.Service
 	Remedy      *remedy.Service
 	PKI         *pki.Service
+	Comply      *comply.Service
 
 	Once   once.Store // nil: no request is remembered, and nothing has a tag
 	Events *Events    // nil: nobody is told of events
@@ -67,6 +69,7 @@ func (a *api) register(h huma.API) {
 	a.registerLife(h)
 	a.registerCertificates(h)
 	a.registerStreams(h)
+	a.registerCompliance(h)
 	a.registerEvents(h)
 }
 

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -63,6 +64,7 @@ type Instance struct {
 	telemetry   *telemetry.Service
 	devicelog   *devicelog.Service
 	fleet       *fleet.Service
+	comply      *comply.Service
 	pulse       pulse
 	events      *httpapi.Events // of the listener that Run opened
 }
@@ -203,13 +205,17 @@ func (i *Instance) openField(context.Context) (err error) {
 	return nil
 }
 
-// openEnd opens the stage of a device's end.
+// openEnd opens the stage of a device's end, and what is over all stages.
 func (i *Instance) openEnd(context.Context) (err error) {
 	devices := i.db.Devices()
 	i.retire, err = retire.NewService(retire.Config{
 		Store: i.db.Retirements(), Devices: i.device, Warrants: devices, Revoker: i.pki, Keys: i.telemetry,
 		Ledger: i.logs.reader, Guard: i.guard,
 	})
+	if err != nil {
+		return err
+	}
+	i.comply, err = comply.NewService(comply.Config{Guard: i.guard, Store: i.db.Comply()})
 	return err
 }
 
