@@ -98,7 +98,7 @@ func (c *Credentials) UsePasskey(ctx context.Context, id []byte, use func(p Pass
 
 // BeginByPasskey begins a session of a member whose passkey was just used.
 func (c *Credentials) BeginByPasskey(ctx context.Context, m Member) (secret string, until time.Time, err error) {
-	return c.session(ctx, m.ID, "passkey", c.now().Add(sessionLife))
+	return c.session(ctx, m.ID, "passkey", c.now().Add(sessionLife), c.now())
 }
 
 // Confirm notes that the person of a session has just proven again, by passkey, that it is them.

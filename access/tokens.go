@@ -34,7 +34,7 @@ type Credential struct {
 	Hash     [32]byte
 	Use      Use
 	Caller   string // the member its bearer acts as
-	From     string // of a session: what it was begun with: "token", "once", "passkey"
+	From     string // of a session: what it was begun with: "token", "once", "passkey", "organisation"
 	Created  time.Time
 	Expires  time.Time
 	Verified time.Time // of a session: when the person last proved that it is them
@@ -85,19 +85,21 @@ const StepUp = 5 * time.Minute
 
 // Credentials issues and checks secrets, and keeps the members.
 type Credentials struct {
-	store   CredentialStore
-	members MemberStore
-	guard   *Guard
-	now     func() time.Time
+	store      CredentialStore
+	members    MemberStore
+	identities IdentityStore
+	guard      *Guard
+	now        func() time.Time
 }
 
-// NewCredentials makes the service. store keeps secrets and members.
+// NewCredentials makes the service. store keeps secrets, members and their identities.
 func NewCredentials(store interface {
 	CredentialStore
 	MemberStore
+	IdentityStore
 }, guard *Guard,
 ) *Credentials {
-	return &Credentials{store: store, members: store, guard: guard, now: time.Now}
+	return &Credentials{store: store, members: store, identities: store, guard: guard, now: time.Now}
 }
 
 // Grant describes the holder of a new secret.
@@ -248,15 +250,16 @@ func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Ti
 	if cred.Use == UseToken && cred.Expires.Before(end) {
 		end = cred.Expires // a session does not outlive the token it came from
 	}
-	return c.session(ctx, m.ID, string(cred.Use), end)
+	return c.session(ctx, m.ID, string(cred.Use), end, c.now())
 }
 
-func (c *Credentials) session(ctx context.Context, member, from string, end time.Time) (string, time.Time, error) {
+// session begins one of a member who has proven at that time that it is them.
+func (c *Credentials) session(ctx context.Context, member, from string, end, proven time.Time) (string, time.Time, error) {
 	secret, hash := newSecret()
 	now := c.now().UTC()
 	end = end.UTC()
 	return secret, end, c.store.PutCredential(ctx, Credential{
-		Hash: hash, Use: UseSession, Caller: member, From: from, Created: now, Verified: now, Expires: end,
+		Hash: hash, Use: UseSession, Caller: member, From: from, Created: now, Verified: proven.UTC(), Expires: end,
 	})
 }
 
