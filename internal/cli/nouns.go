@@ -36,7 +36,7 @@ func nouns(s streams) []*cobra.Command {
 	a := &api{s: s}
 	return []*cobra.Command{
 		newProduct(a), newRelease(a), newOrder(a), newDevice(a), newCertificate(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
-		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newFact(a), newEvent(a), newToken(a), newMember(a), newProposal(a),
+		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newCompliance(a), newFact(a), newEvent(a), newToken(a), newMember(a), newProposal(a),
 	}
 }
 
@@ -60,7 +60,7 @@ func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	f.StringVar(&a.url, "url", "", "address of the instance (else "+envURL+")")
 	f.StringVar(&a.token, "token-file", "", "file that holds the access token (else the token in "+envToken+")")
 	f.StringVar(&a.ca, "ca", "", "certificate to trust for https, PEM or DER, such as DIR/certs/oem-root.der (default: the system's)")
-	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, name: one a line, for other programs, or tag: of one thing, for --if-match")
+	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, name: one a line, for other programs, or tag: of one thing, for --if-match; of a report also markdown")
 	f.BoolVar(&a.asJSON, "json", false, "the same as --output json")
 	f.StringVar(&a.propose, "propose", "", "if it takes a second person, propose it with this reason, and wait until somebody has approved it")
 	f.DurationVar(&a.every, "watch", 0, "ask again after this long, until Ctrl-C, such as 2s")
@@ -258,6 +258,8 @@ func (a *api) show(text func(w io.Writer) error) error {
 		}
 		_, err := fmt.Fprintln(a.s.out, oneLine(a.tag))
 		return err
+	case asMarkdown:
+		return usagef("--output markdown is for reports")
 	case asTable:
 	}
 	return text(a.s.out)

@@ -11,6 +11,8 @@ const (
 	asYAML  output = "yaml"
 	asName  output = "name"
 	asTag   output = "tag"
+
+	asMarkdown output = "markdown" // of reports
 )
 
 // String implements pflag.Value.
@@ -26,10 +28,10 @@ func (o *output) Set(s string) error {
 	switch s {
 	case "table":
 		*o = asTable
-	case "json", "yaml", "name", "tag":
+	case "json", "yaml", "name", "tag", "markdown":
 		*o = output(s)
 	default:
-		return fmt.Errorf("%q: want table, json, yaml, name or tag", s)
+		return fmt.Errorf("%q: want table, json, yaml, name or tag, or markdown of a report", s)
 	}
 	return nil
 }
