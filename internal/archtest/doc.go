@@ -6,6 +6,7 @@
 //   - rules_test.go: the direction of imports, direct and transitive (the table to read first)
 //   - source_test.go: sizes, names, package comments, fuzz targets, allowed cryptography
 //   - docs_test.go: dependencies and requirements each have their line
+//   - links_test.go: every link of the documentation leads somewhere
 //
 // Every matching function is also tried on a synthetic violation, because a rule that cannot fail holds nothing.
 package archtest

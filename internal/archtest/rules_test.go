@@ -121,7 +121,7 @@ var rules = []rule{
 	{folder: "internal/factorytest", ours: []string{"*"}},
 	{folder: "internal/bench", ours: []string{"internal/durable"}, never: noDB},
 	{folder: "internal/testrun", never: noDB},
-	{folder: "internal/reference", ours: slices.Concat([]string{"internal/httpapi", "internal/cli"}, stages), never: noDB},
+	{folder: "internal/reference", ours: slices.Concat([]string{"internal/httpapi", "internal/cli", "internal/server"}, stages), never: noDB},
 	{folder: "internal/archtest", never: noDB},
 }
 

@@ -109,6 +109,12 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.`,
 	return root
 }
 
+// Commands is the whole tree, for those who write about it; nothing in it is run.
+func Commands() *cobra.Command {
+	begun := false
+	return newRoot(streams{in: strings.NewReader(""), out: io.Discard, err: io.Discard}, &begun)
+}
+
 func walk(c *cobra.Command, fn func(*cobra.Command)) {
 	fn(c)
 	for _, sub := range c.Commands() {

@@ -29,6 +29,8 @@ func run(args []string) error {
 	var data []byte
 	var err error
 	switch args[0] {
+	case "docs":
+		return writePages(".")
 	case "openapi":
 		data, err = description()
 	case "openapi-go":
