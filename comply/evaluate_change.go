@@ -138,7 +138,7 @@ func timelyUpdate(s Snapshot) Judgement {
 		j.Status, j.Reason = Unknown, "Nothing is published."
 		return j
 	}
-	var runs, of int
+	var runs, behind, of int
 	var published time.Time
 	for _, h := range s.Product.Hardware {
 		t := s.sumOf(func(d Devices) bool { return d.working() && d.Hardware == h })
@@ -150,9 +150,10 @@ func timelyUpdate(s Snapshot) Judgement {
 		published = later(published, s.Releases[i].Published)
 		on := s.sumOf(func(d Devices) bool { return d.working() && d.Hardware == h && d.Release == s.Releases[i].Digest })
 		runs += on.Good + on.Warned
+		behind += t.N - on.N
 		j.Oldest, j.Newest = earlier(j.Oldest, t.ProvenFrom), later(j.Newest, t.ProvenTo)
 	}
-	j.Figures = []Figure{{"devices at work proven to run their newest release", runs, of}, {"days since it was published", int(s.At.Sub(published).Hours() / 24), 0}}
+	j.Figures = []Figure{{"devices at work proven to run their newest release", runs, of}, {"that run another one", behind, of}, {"days since it was published", int(s.At.Sub(published).Hours() / 24), 0}}
 	switch {
 	case of == 0 || published.IsZero():
 		j.Status, j.Reason, j.Figures = Unknown, "No device of this product is at work with a release that is for it.", nil
@@ -160,9 +161,11 @@ func timelyUpdate(s Snapshot) Judgement {
 		j.Status, j.Reason = Met, fmt.Sprintf("%d of %d devices at work are proven to run the newest release, of %s.", runs, of, day(published))
 	case s.At.Sub(published) <= rollOutWithin:
 		j.Status, j.Reason = Unknown, fmt.Sprintf("The newest release is of %s and still on its way: %d of %d devices have it.", day(published), runs, of)
+	case behind*100 > of*(100-enough):
+		j.Status, j.Reason = NotMet, fmt.Sprintf("The newest release is of %s, and %d of %d devices at work run another one.", day(published), behind, of)
+		j.Newest = s.At // what a device said last stands
 	default:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("The newest release is of %s, and only %d of %d devices at work are proven to run it.", day(published), runs, of)
-		j.Newest = s.At // that evidence is lacking is known now
+		j.Status, j.Reason = Unknown, fmt.Sprintf("Only %d of %d devices at work are proven to run the newest release, of %s.", runs, of, day(published))
 	}
 	return j
 }
