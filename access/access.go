@@ -47,7 +47,7 @@ type Caller struct {
 	ID       string // stable name: "person:alice", "token:ci", "device:<id>", "system:reactions"
 	Kind     Kind
 	Roles    []Role
-	Products []string // scope: empty means every product
+	Scope    []string // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
 	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
 	Fresh    bool     // of a session: the person has proven within StepUp that it is them
 	Seconded string   // of a proposal that is carried out: who approved it
@@ -65,11 +65,13 @@ func DeviceCaller(id string) Caller { return Caller{ID: "device:" + id, Kind: De
 // Action is a verb on a kind of thing: "device:quarantine". The list is in actions.go.
 type Action string
 
-// Resource is the thing acted on. Product scopes it; an empty Product means that the act spans products.
+// Resource is the thing acted on. Product and Group scope it; an empty Product means that the act spans products, an empty Group that
+// it is about the whole product, or a device in no group.
 type Resource struct {
 	Type    string `json:"type"` // "device", "release", "rollout", "order", "stream", "instance"
 	ID      string `json:"id,omitempty"`
 	Product string `json:"product,omitempty"`
+	Group   string `json:"group,omitempty"` // of the device: "eu/berlin"
 	Grave   bool   `json:"grave,omitempty"` // it takes two people: see policies.cedar, four-eyes
 }
 

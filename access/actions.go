@@ -4,6 +4,7 @@ package access
 const (
 	InstanceRead     Action = "instance:read"
 	InstanceManage   Action = "instance:manage"
+	AuditRead        Action = "audit:read"
 	AccessManage     Action = "access:manage"
 	LedgerRead       Action = "ledger:read"
 	ProductRead      Action = "product:read"
@@ -23,6 +24,7 @@ const (
 	DeviceReprovide  Action = "device:reprovision"
 	DeviceConfigure  Action = "device:configure"
 	DeviceCommand    Action = "device:command"
+	DeviceGroup      Action = "device:group"
 	DeviceRetire     Action = "device:retire"
 	CertRead         Action = "cert:read"
 	CertRevoke       Action = "cert:revoke"

@@ -113,9 +113,13 @@ func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar
 	for _, r := range c.Roles {
 		roles = append(roles, cedar.String(r))
 	}
-	products := make([]cedar.Value, 0, len(c.Products))
-	for _, p := range c.Products {
-		products = append(products, cedar.String(p))
+	scope, products := make([]cedar.Value, 0, len(c.Scope)), make([]cedar.Value, 0, len(c.Scope))
+	for _, s := range c.Scope {
+		scope, products = append(scope, cedar.String(s)), append(products, cedar.String(In("", s).Product))
+	}
+	var scopes []cedar.Value
+	for _, p := range Paths(res.Product, res.Group) {
+		scopes = append(scopes, cedar.String(p))
 	}
 	return cedar.EntityMap{
 		principal: {UID: principal, Attributes: cedar.NewRecord(cedar.RecordMap{
@@ -125,13 +129,15 @@ func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar
 			"seconded": cedar.Boolean(c.Seconded != ""),
 			"id":       cedar.String(c.ID),
 			"roles":    cedar.NewSet(roles...),
-			"products": cedar.NewSet(products...),
-			"anywhere": cedar.Boolean(len(c.Products) == 0),
+			"scope":    cedar.NewSet(scope...),
+			"products": cedar.NewSet(products...), // of the scope
+			"anywhere": cedar.Boolean(len(c.Scope) == 0),
 		})},
 		resource: {UID: resource, Attributes: cedar.NewRecord(cedar.RecordMap{
 			"type":    cedar.String(res.Type),
 			"id":      cedar.String(res.ID),
 			"product": cedar.String(res.Product),
+			"scopes":  cedar.NewSet(scopes...), // all that it is in: its product, and its group with those above
 			"grave":   cedar.Boolean(res.Grave),
 		})},
 	}, principal, resource

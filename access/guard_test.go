@@ -33,6 +33,7 @@ func TestRolesReachWhatTheyShouldAndNothingElse(t *testing.T) {
 		return g, rec
 	}
 	pump := Resource{Type: "device", ID: "d1", Product: "pump"}
+	berlin := Resource{Type: "device", ID: "d2", Product: "pump", Group: "eu/berlin"}
 	for _, c := range []struct {
 		who    Caller
 		action Action
@@ -43,9 +44,19 @@ func TestRolesReachWhatTheyShouldAndNothingElse(t *testing.T) {
 		{Caller{ID: "p:v", Kind: Person, Roles: []Role{Viewer}}, DeviceQuarantine, pump, false},
 		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}}, DeviceQuarantine, pump, true},
 		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}}, ReleaseApprove, pump, false},
-		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Products: []string{"valve"}}, DeviceQuarantine, pump, false},
-		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Products: []string{"pump"}}, DeviceQuarantine, pump, true},
-		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Products: []string{"pump"}}, DeviceRead, Resource{Type: "fleet"}, false},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Scope: []string{"valve"}}, DeviceQuarantine, pump, false},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump"}}, DeviceQuarantine, pump, true},
+		{Caller{ID: "p:o", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump"}}, DeviceRead, Resource{Type: "fleet"}, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/eu"}}, DeviceQuarantine, berlin, true},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/eu/berlin"}}, DeviceQuarantine, berlin, true},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/eu/berlin/ward-3"}}, DeviceQuarantine, berlin, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/e"}}, DeviceQuarantine, berlin, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"valve/eu"}}, DeviceQuarantine, berlin, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/eu"}}, DeviceQuarantine, pump, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/eu"}}, ReleaseRead, Resource{Type: "release", Product: "pump"}, true},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"valve/eu"}}, ReleaseRead, Resource{Type: "release", Product: "pump"}, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{"pump/eu"}}, OrderRead, Resource{Type: "order", Product: "pump"}, false},
+		{Caller{ID: "p:g", Kind: Person, Roles: []Role{Operator}, Scope: []string{""}}, ProductRead, Resource{Type: "product", Product: "pump"}, false},
 		{Caller{ID: "p:a", Kind: Person, Roles: []Role{Admin}}, ReleasePublish, pump, false},
 		{Caller{ID: "p:n", Kind: Person}, DeviceRead, pump, false},
 		{Caller{}, DeviceRead, pump, false},

@@ -14,14 +14,14 @@ import (
 
 // Member is a person or a machine that may act, and what it may do.
 type Member struct {
-	ID       string    `json:"id"` // "person:alice", "machine:ci"
-	Kind     Kind      `json:"kind"`
-	Roles    []Role    `json:"roles"`
-	Products []string  `json:"products,omitempty"` // scope: empty means every product
-	Created  time.Time `json:"created"`
-	Changed  time.Time `json:"changed"`
-	Ended    time.Time `json:"ended,omitzero"` // since when it may do nothing any more
-	Rev      int64     `json:"-"`              // rises with each change
+	ID      string    `json:"id"` // "person:alice", "machine:ci"
+	Kind    Kind      `json:"kind"`
+	Roles   []Role    `json:"roles"`
+	Scope   []string  `json:"scope,omitempty"` // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
+	Created time.Time `json:"created"`
+	Changed time.Time `json:"changed"`
+	Ended   time.Time `json:"ended,omitzero"` // since when it may do nothing any more
+	Rev     int64     `json:"-"`              // rises with each change
 }
 
 // Passkey is a person's authenticator (W3C WebAuthn).
@@ -75,9 +75,21 @@ func (c *Credentials) Members(ctx context.Context, caller Caller, after string, 
 	return c.members.Members(ctx, after, limit)
 }
 
+// Member gives one: one's own record, or anybody's for who manages access.
+func (c *Credentials) Member(ctx context.Context, caller Caller, id string) (Member, error) {
+	if err := c.own(ctx, caller, id); err != nil {
+		return Member{}, err
+	}
+	m, err := c.members.Member(ctx, id)
+	if errors.Is(err, ErrNoMember) {
+		return Member{}, fault.New(fault.NotFound, "access.no-member", fmt.Sprintf("there is no member %q", id), "see `hallmark member list`")
+	}
+	return m, err
+}
+
 // SetRoles changes what a member may do; it holds for every secret of theirs at once. Nobody changes himself, so that there is
 // always somebody else who knows.
-func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, roles []Role, products []string) (Member, error) {
+func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, roles []Role, scope []string) (Member, error) {
 	m, err := c.member(ctx, caller, id)
 	if err != nil {
 		return Member{}, err
@@ -93,8 +105,11 @@ func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, ro
 			return Member{}, fault.New(fault.Invalid, "access.roles", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", Roles()))
 		}
 	}
+	if err := checkScope(scope); err != nil {
+		return Member{}, err
+	}
 	to := m
-	to.Roles, to.Products = roles, products
+	to.Roles, to.Scope = roles, scope
 	if err := c.second(ctx, caller, id, m, to); err != nil {
 		return Member{}, err
 	}
@@ -115,13 +130,15 @@ func (c *Credentials) second(ctx context.Context, caller Caller, id string, from
 }
 
 // gains reports whether m may change something that from may not.
-func (m Member) gains(from Member) bool { return slices.ContainsFunc(m.Roles, Role.acts) && !m.within(from) }
+func (m Member) gains(from Member) bool {
+	return slices.ContainsFunc(m.Roles, Role.acts) && !m.within(from)
+}
 
 // falls reports whether m administers the instance, and to does not any more.
 func (m Member) falls(to Member) bool { return m.administers() && !to.administers() }
 
 func (m Member) administers() bool {
-	return m.Kind == Person && m.Ended.IsZero() && len(m.Products) == 0 && slices.Contains(m.Roles, Admin)
+	return m.Kind == Person && m.Ended.IsZero() && len(m.Scope) == 0 && slices.Contains(m.Roles, Admin)
 }
 
 // acts reports whether a role lets its holder change something.
@@ -134,15 +151,15 @@ func (m Member) within(old Member) bool {
 			return false
 		}
 	}
-	if len(old.Products) == 0 {
+	if len(old.Scope) == 0 {
 		return true
 	}
-	for _, p := range m.Products {
-		if !slices.Contains(old.Products, p) {
+	for _, s := range m.Scope {
+		if !slices.ContainsFunc(old.Scope, func(o string) bool { return covers(o, s) }) {
 			return false
 		}
 	}
-	return len(m.Products) > 0
+	return len(m.Scope) > 0
 }
 
 // otherAdmin reports whether a person other than caller administers the whole instance.

@@ -49,8 +49,8 @@ type CredentialStore interface {
 	// ever; ErrOtherKind when the name is a member's of another kind, ErrEnded when it is one's who has ended, unless back lets them
 	// come back. Of two at once, one is the first.
 	IssueCredential(ctx context.Context, m Member, c Credential, back bool, fact func(again bool) (ledger.Fact, error)) error
-	// PutCredential stores a session.
-	PutCredential(ctx context.Context, c Credential) error
+	// PutCredential stores a session, or a certificate; ErrCredentialExists when its hash is known.
+	PutCredential(ctx context.Context, c Credential, facts ...ledger.Fact) error
 	// Credential finds one and its member; ErrNoCredential when there is none, or its member has been ended.
 	Credential(ctx context.Context, hash [32]byte) (Credential, Member, error)
 	// TakeCredential removes and returns one: of two takers at most one gets it.
@@ -65,6 +65,9 @@ type CredentialStore interface {
 
 // ErrNoCredential says that a secret is unknown: never issued, used up or revoked.
 var ErrNoCredential = errors.New("no such credential")
+
+// ErrCredentialExists says that a credential is held already.
+var ErrCredentialExists = errors.New("the credential is held already")
 
 // ErrOtherKind says that a name belongs to a caller of another kind.
 var ErrOtherKind = errors.New("the name belongs to a caller of another kind")
@@ -104,12 +107,12 @@ func NewCredentials(store interface {
 
 // Grant describes the holder of a new secret.
 type Grant struct {
-	Caller   string        `json:"caller"`
-	Kind     Kind          `json:"kind"`
-	Roles    []Role        `json:"roles"`
-	Products []string      `json:"products"`
-	Use      Use           `json:"use"`
-	Life     time.Duration `json:"life_ns"`
+	Caller string        `json:"caller"`
+	Kind   Kind          `json:"kind"`
+	Roles  []Role        `json:"roles"`
+	Scope  []string      `json:"scope"`
+	Use    Use           `json:"use"`
+	Life   time.Duration `json:"life_ns"`
 }
 
 // issued is the Data of access.changed: a grant, and whether its holder was given a secret before. A second one lets somebody back in
@@ -150,7 +153,7 @@ func (g Grant) check() error {
 			return bad("role", fmt.Sprintf("the roles are %v", Roles()), "role %q does not exist", r)
 		}
 	}
-	return nil
+	return checkScope(g.Scope)
 }
 
 // Issue makes a secret for a person or a machine and returns it; it is shown this once.
@@ -170,7 +173,7 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 	now := c.now().UTC()
 	secret, hash := newSecret()
 	err := c.store.IssueCredential(ctx, Member{
-		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Products: g.Products, Created: now, Changed: now,
+		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Scope: g.Scope, Created: now, Changed: now,
 	}, Credential{
 		Hash: hash, Use: g.Use, Caller: g.Caller, Created: now, Expires: now.Add(g.Life),
 	}, caller.Kind == System, func(again bool) (ledger.Fact, error) {
@@ -193,7 +196,7 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 // secondForSecret is second for a new secret: it gives the administrator who sees it all that the member may do, unless the member
 // is himself; and the member has the roles of the grant from then on.
 func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Grant) error {
-	to := Member{Kind: g.Kind, Roles: g.Roles, Products: g.Products}
+	to := Member{Kind: g.Kind, Roles: g.Roles, Scope: g.Scope}
 	had, err := c.members.Member(ctx, g.Caller)
 	if err != nil && !errors.Is(err, ErrNoMember) {
 		return err
@@ -201,7 +204,7 @@ func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Gran
 	if had.falls(to) || g.Caller == caller.ID {
 		return c.second(ctx, caller, g.Caller, had, to)
 	}
-	return c.second(ctx, caller, g.Caller, Member{Products: []string{""}}, to)
+	return c.second(ctx, caller, g.Caller, Member{Scope: []string{""}}, to)
 }
 
 func newSecret() (string, [32]byte) {
@@ -229,7 +232,7 @@ func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) 
 			"ask an administrator for a new one")
 	}
 	return Caller{
-		ID: m.ID, Kind: m.Kind, Roles: m.Roles, Products: m.Products, Via: string(use), Fresh: c.now().Sub(cred.Verified) < StepUp,
+		ID: m.ID, Kind: m.Kind, Roles: m.Roles, Scope: m.Scope, Via: string(use), Fresh: c.now().Sub(cred.Verified) < StepUp,
 	}, nil
 }
 
@@ -243,7 +246,7 @@ func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Ti
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return "", time.Time{}, err
 	}
-	if err != nil || cred.Use == UseSession || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
+	if err != nil || cred.Use != UseToken && cred.Use != UseOnce || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
 		return "", time.Time{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or used up", "")
 	}
 	end := c.now().Add(sessionLife)
@@ -265,7 +268,11 @@ func (c *Credentials) session(ctx context.Context, member, from string, end, pro
 
 // End ends the session of a secret: signing out.
 func (c *Credentials) End(ctx context.Context, secret string) error {
-	_, _, err := c.store.TakeCredential(ctx, sha256.Sum256([]byte(secret)))
+	hash := sha256.Sum256([]byte(secret))
+	cred, _, err := c.store.Credential(ctx, hash)
+	if err == nil && cred.Use == UseSession {
+		_, _, err = c.store.TakeCredential(ctx, hash)
+	}
 	if errors.Is(err, ErrNoCredential) {
 		return nil
 	}

@@ -140,8 +140,8 @@ func NewService(reader Reader, guard *access.Guard) *Service {
 // that spans products: who is limited to some asks for each of them.
 func (s *Service) within(ctx context.Context, caller access.Caller, action access.Action, kind, product string) ([]string, error) {
 	products := []string{product}
-	if product == "" && len(caller.Products) > 0 {
-		products = caller.Products
+	if product == "" && len(caller.Scope) > 0 {
+		products = caller.Scope
 	}
 	for _, p := range products {
 		if err := s.guard.Check(ctx, caller, action, access.Resource{Type: kind, Product: p}); err != nil {
@@ -149,7 +149,7 @@ func (s *Service) within(ctx context.Context, caller access.Caller, action acces
 		}
 	}
 	if product == "" {
-		return caller.Products, nil
+		return caller.Scope, nil
 	}
 	return products, nil
 }

@@ -123,16 +123,17 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Pro
 
 // List gives the products the caller may see, by ID.
 func (s *Service) List(ctx context.Context, caller access.Caller) ([]Product, error) {
-	scope := access.Resource{Type: "product"}
-	if len(caller.Products) > 0 {
-		scope.Product = caller.Products[0] // the list is cut to the caller's products below
-	}
-	if err := s.guard.Check(ctx, caller, access.ProductRead, scope); err != nil {
+	scope, err := s.guard.Within(ctx, caller, access.ProductRead, "product", "", "")
+	if err != nil {
 		return nil, err
 	}
 	all, err := s.store.Products(ctx)
-	if err != nil || len(caller.Products) == 0 {
+	if err != nil || len(scope) == 0 {
 		return all, err
 	}
-	return slices.DeleteFunc(all, func(p Product) bool { return !slices.Contains(caller.Products, p.ID) }), nil
+	var mine []string
+	for _, entry := range scope {
+		mine = append(mine, access.In("", entry).Product)
+	}
+	return slices.DeleteFunc(all, func(p Product) bool { return !slices.Contains(mine, p.ID) }), nil
 }

@@ -98,7 +98,7 @@ func TestProducts(t *testing.T) {
 	if _, err := s.Create(t.Context(), admin, lock(func(p *product.Product) { p.ID = "lamp" })); err != nil {
 		t.Fatal(err)
 	}
-	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer}, Products: []string{"lamp"}}
+	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer}, Scope: []string{"lamp"}}
 	if got, err := s.List(t.Context(), viewer); err != nil || len(got) != 1 || got[0].ID != "lamp" {
 		t.Errorf("a caller with one product sees %+v, %v", got, err)
 	}

@@ -25,12 +25,14 @@ func roleNames(rs []access.Role) string {
 	return strings.Join(names, ",")
 }
 
-// scope says to which products somebody is limited.
-func scope(products []string) string {
-	if len(products) == 0 {
-		return "every product"
+const scopeUsage = "only for these products, or groups of them: pump, pump/eu/berlin (default: everywhere)"
+
+// scope says to what somebody is limited.
+func scope(of []string) string {
+	if len(of) == 0 {
+		return "everywhere"
 	}
-	return strings.Join(products, ",")
+	return strings.Join(of, ",")
 }
 
 func (a *api) whoAmI() *cobra.Command {
@@ -41,25 +43,25 @@ func (a *api) whoAmI() *cobra.Command {
 				return err
 			}
 			return a.show(func(w io.Writer) error {
-				return sheet(w, "member", m.ID, "kind", string(m.Kind), "roles", roleNames(m.Roles), "products", scope(m.Products), "known by", m.Via)
+				return sheet(w, "member", m.ID, "kind", string(m.Kind), "roles", roleNames(m.Roles), "scope", scope(m.Scope), "known by", m.Via)
 			})
 		})
 }
 
 func (a *api) listMembers() *cobra.Command {
 	return listing(a, cobra.Command{Use: "list", Short: "List who may call, by name", Example: "  hallmark member list"},
-		"ID KIND ROLES PRODUCTS CREATED ENDED",
+		"ID KIND ROLES SCOPE CREATED ENDED",
 		func(ctx context.Context, cl *client.Client, _ []string) ([]access.Member, error) {
 			return cl.Members(ctx)
 		},
 		func(m access.Member) []string {
-			return []string{m.ID, string(m.Kind), or(roleNames(m.Roles)), scope(m.Products), when(m.Created), when(m.Ended)}
+			return []string{m.ID, string(m.Kind), or(roleNames(m.Roles)), scope(m.Scope), when(m.Created), when(m.Ended)}
 		})
 }
 
 func (a *api) member(m access.Member) error {
 	return a.show(func(w io.Writer) error {
-		return sheet(w, "member", m.ID, "kind", string(m.Kind), "roles", or(roleNames(m.Roles)), "products", scope(m.Products), "created", when(m.Created),
+		return sheet(w, "member", m.ID, "kind", string(m.Kind), "roles", or(roleNames(m.Roles)), "scope", scope(m.Scope), "created", when(m.Created),
 			"changed", when(m.Changed), "ended", when(m.Ended))
 	})
 }
@@ -87,8 +89,8 @@ func (a *api) setRoles() *cobra.Command {
 	var r client.RolesRequest
 	c := a.verb(cobra.Command{
 		Use: "set-roles MEMBER --role ROLE,…", Short: "Say what a member may do",
-		Long: "Says what a member may do from now on, with every token and session of theirs. The roles and products given here take the place of all they had.",
-		Args: cobra.ExactArgs(1), Example: "  hallmark member set-roles person:alice --role operator,viewer --product pump",
+		Long: "Says what a member may do from now on, with every token and session of theirs. The roles and the scope given here take the place of all they had.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark member set-roles person:alice --role operator,viewer --scope pump/eu/berlin",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		r.Roles = nil
 		for _, x := range roles {
@@ -105,7 +107,7 @@ func (a *api) setRoles() *cobra.Command {
 		all = append(all, string(x))
 	}
 	c.Flags().StringSliceVar(&roles, "role", nil, "roles: "+strings.Join(all, ", "))
-	c.Flags().StringSliceVar(&r.Products, "product", nil, "only for these products (default: all)")
+	c.Flags().StringSliceVar(&r.Scope, "scope", nil, scopeUsage)
 	return need(c, "role")
 }
 

@@ -31,7 +31,7 @@ func (h *holder) flags(c *cobra.Command) {
 		all = append(all, string(r))
 	}
 	c.Flags().StringSliceVar(&h.roles, "role", nil, "roles: "+strings.Join(all, ", "))
-	c.Flags().StringSliceVar(&h.spec.Products, "product", nil, "only for these products (default: all)")
+	c.Flags().StringSliceVar(&h.spec.Scope, "scope", nil, scopeUsage)
 }
 
 func (h *holder) grant(caller string, use access.Use, life time.Duration) client.TokenSpec {

@@ -248,8 +248,8 @@ var people = map[string]access.Caller{
 	"viewer":   {ID: "person:ann", Roles: []access.Role{access.Viewer}},
 	"operator": {ID: "person:ben", Roles: []access.Role{access.Operator}},
 	"all":      {ID: script, Roles: []access.Role{access.Operator, access.ReleaseManager, access.Factory}},
-	"pumps":    {ID: "person:cat", Roles: []access.Role{access.Operator}, Products: []string{"pump"}},
-	"valves":   {ID: "person:dan", Roles: []access.Role{access.Operator}, Products: []string{"valve"}},
+	"pumps":    {ID: "person:cat", Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
+	"valves":   {ID: "person:dan", Roles: []access.Role{access.Operator}, Scope: []string{"valve"}},
 	"nobody":   {ID: "person:eve"},
 }
 

@@ -341,11 +341,11 @@ func (h *handler) account(w http.ResponseWriter, r *http.Request, caller access.
 	for _, role := range caller.Roles {
 		roles = append(roles, string(role))
 	}
-	products := "every product"
-	if len(caller.Products) > 0 {
-		products = joined(caller.Products)
+	scope := "everywhere"
+	if len(caller.Scope) > 0 {
+		scope = joined(caller.Scope)
 	}
-	h.render(w, r, http.StatusOK, accountPage(h.view(r, caller, "Account", ""), orNone(roles), products))
+	h.render(w, r, http.StatusOK, accountPage(h.view(r, caller, "Account", ""), orNone(roles), scope))
 	return nil
 }
 

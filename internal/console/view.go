@@ -207,10 +207,10 @@ func (v view) orderActions(o factory.Order, r *factory.Reconciliation) []action 
 
 // scopes are the products to ask for one by one: all at once for who is not limited.
 func scopes(caller access.Caller) []string {
-	if len(caller.Products) == 0 {
+	if len(caller.Scope) == 0 {
 		return []string{""}
 	}
-	return caller.Products
+	return caller.Scope
 }
 
 // perProduct joins the lists of the caller's products.

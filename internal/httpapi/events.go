@@ -335,7 +335,7 @@ func (a *api) registerEvents(h huma.API) {
 
 // mayListen asks for the right to read the ledger: of everything, or of each product the caller is limited to.
 func (a *api) mayListen(ctx context.Context, caller access.Caller) error {
-	products := caller.Products
+	products := caller.Scope
 	if len(products) == 0 {
 		products = []string{""}
 	}
@@ -373,9 +373,9 @@ func (e *Events) subscribe(ctx context.Context, caller access.Caller, last strin
 		missed := max(at.control, s.from.control) - s.from.control + max(at.events, s.from.events) - s.from.events
 		s.reset = missed > eventCatchUp || s.from.control > at.control || s.from.events > at.events
 	}
-	if len(caller.Products) > 0 {
+	if len(caller.Scope) > 0 {
 		s.products = map[string]bool{}
-		for _, p := range caller.Products {
+		for _, p := range caller.Scope {
 			s.products[p] = true
 		}
 	}

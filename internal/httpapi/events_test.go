@@ -75,7 +75,7 @@ func (l *listeners) Authenticate(_ context.Context, token string) (access.Caller
 	name, products, _ := strings.Cut(token, "@")
 	c := access.Caller{ID: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Viewer}, Via: "token"}
 	if products != "" {
-		c.Products = strings.Split(products, "+")
+		c.Scope = strings.Split(products, "+")
 	}
 	return c, nil
 }

@@ -21,6 +21,19 @@ var (
 	exampleDigest  = make([]byte, 32)
 )
 
+// exampleCertificate is of a machine that nobody has.
+const exampleCertificate = `-----BEGIN CERTIFICATE-----
+MIIBcTCCARegAwIBAgIUbq/wKxzUrXzOc8zSeyBJ57Uq3mgwCgYIKoZIzj0EAwIw
+DTELMAkGA1UEAwwCY2kwIBcNMjYxMTIxMTMyMTQ3WhgPMjEyNjEwMjgxMzIxNDda
+MA0xCzAJBgNVBAMMAmNpMFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAERgYywPEK
+gepc6WBqMqUq74jVUDhGwxVjnk4chfwrY/27n2cG5QPMFtVVvoS6WYShwFfeWttU
+lTUweqal//CCMqNTMFEwHQYDVR0OBBYEFE58EttU6KmLbuhe9/HRXMkBnMiwMB8G
+A1UdIwQYMBaAFE58EttU6KmLbuhe9/HRXMkBnMiwMA8GA1UdEwEB/wQFMAMBAf8w
+CgYIKoZIzj0EAwIDSAAwRQIgWGL4nvLeBjLWdxiSdCVK4UOmqnkDLtNpo7oB3mid
+4QYCIQCYcsDuHJ/h41IbT3fzlMsOcl80GOIpvcLT4wm3oc7jbg==
+-----END CERTIFICATE-----
+`
+
 // Examples are bodies of requests, by operation: each is one the operation understands. Envelopes are placeholders.
 var Examples = map[string]any{
 	"create-product": product.Product{
@@ -70,7 +83,9 @@ var Examples = map[string]any{
 		Code: 4,
 	},
 	"revoke-issuer":    RevokeRequest{Code: 2},
-	"set-member-roles": RolesRequest{Roles: []access.Role{access.Operator}, Products: []string{"pump"}},
+	"bind-identity":    IdentityRequest{Email: "alice@example.com"},
+	"bind-certificate": CertificateRequest{Certificate: exampleCertificate},
+	"set-member-roles": RolesRequest{Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
 	"create-token":     TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
 	"create-grant": telemetry.Grant{
 		ID: "lab-2029", Reader: "person:alice", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: exampleDay,

@@ -10,22 +10,23 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/once"
 )
 
 // Self is the caller as the server knows it.
 type Self struct {
-	ID       string        `json:"id"`
-	Kind     access.Kind   `json:"kind"`
-	Roles    []access.Role `json:"roles"`
-	Products []string      `json:"products" doc:"limits it to these products; empty means all"`
-	Via      string        `json:"via" doc:"how it was authenticated"`
-	Fresh    bool          `json:"fresh" doc:"of a session: it was proven of late that it is this person"`
+	ID    string        `json:"id"`
+	Kind  access.Kind   `json:"kind"`
+	Roles []access.Role `json:"roles"`
+	Scope []string      `json:"scope" doc:"limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere"`
+	Via   string        `json:"via" doc:"how it was authenticated"`
+	Fresh bool          `json:"fresh" doc:"of a session: it was proven of late that it is this person"`
 }
 
 // RolesRequest says what a member may do.
 type RolesRequest struct {
-	Roles    []access.Role `json:"roles" minItems:"1" maxItems:"16"`
-	Products []string      `json:"products,omitempty" maxItems:"256" doc:"limits it to these products; empty means all"`
+	Roles []access.Role `json:"roles" minItems:"1" maxItems:"16"`
+	Scope []string      `json:"scope,omitempty" maxItems:"256" doc:"limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere"`
 }
 
 // CredentialView is a secret, without it.
@@ -51,7 +52,7 @@ func (a *api) registerMembers(h huma.API) {
 		func(ctx context.Context, _ *struct{}) (*body[Self], error) {
 			c := callerOf(ctx)
 			return reply(a, ctx, Self{
-				ID: c.ID, Kind: c.Kind, Roles: append([]access.Role{}, c.Roles...), Products: append([]string{}, c.Products...), Via: c.Via, Fresh: c.Fresh,
+				ID: c.ID, Kind: c.Kind, Roles: append([]access.Role{}, c.Roles...), Scope: append([]string{}, c.Scope...), Via: c.Via, Fresh: c.Fresh,
 			}, nil)
 		})
 	huma.Register(h, op("list-members", http.MethodGet, "/members", "List who may call, by name"),
@@ -60,19 +61,30 @@ func (a *api) registerMembers(h huma.API) {
 				return a.Credentials.Members(ctx, callerOf(ctx), after, limit)
 			})
 		})
+	huma.Register(h, op("get-member", http.MethodGet, "/members/{id}", "Show a member: yourself, or anybody to who manages access"),
+		func(ctx context.Context, in *OfMember) (*tagged[access.Member], error) {
+			return show(a, ctx, once.Member, in.ID, func() (access.Member, error) { return a.Credentials.Member(ctx, callerOf(ctx), in.ID) })
+		})
 	huma.Register(h, op("set-member-roles", http.MethodPut, "/members/{id}/roles", "Say what a member may do"),
 		func(ctx context.Context, in *struct {
 			OfMember
+			Matching
 			Body RolesRequest
 		},
-		) (*body[access.Member], error) {
-			m, err := a.Credentials.SetRoles(ctx, callerOf(ctx), in.ID, in.Body.Roles, in.Body.Products)
-			return reply(a, ctx, m, err)
+		) (*tagged[access.Member], error) {
+			return change(a, ctx, in.Matching, once.Member, in.ID, func(ctx context.Context) (access.Member, error) {
+				return a.Credentials.SetRoles(ctx, callerOf(ctx), in.ID, in.Body.Roles, in.Body.Scope)
+			})
 		})
 	huma.Register(h, op("end-member", http.MethodPost, "/members/{id}/end", "Take a member every token, session and passkey, for good"),
-		func(ctx context.Context, in *OfMember) (*body[access.Member], error) {
-			m, err := a.Credentials.EndMember(ctx, callerOf(ctx), in.ID)
-			return reply(a, ctx, m, err)
+		func(ctx context.Context, in *struct {
+			OfMember
+			Matching
+		},
+		) (*tagged[access.Member], error) {
+			return change(a, ctx, in.Matching, once.Member, in.ID, func(ctx context.Context) (access.Member, error) {
+				return a.Credentials.EndMember(ctx, callerOf(ctx), in.ID)
+			})
 		})
 	huma.Register(h, op("list-member-credentials", http.MethodGet, "/members/{id}/credentials", "List a member's tokens and sessions"),
 		func(ctx context.Context, in *struct {
@@ -85,7 +97,7 @@ func (a *api) registerMembers(h huma.API) {
 				cs, err := a.Credentials.Held(ctx, callerOf(ctx), in.ID)
 				out := make([]CredentialView, 0, len(cs))
 				for _, c := range cs {
-					out = append(out, CredentialView{ID: c.ID(), Use: c.Use, From: c.From, Created: c.Created, Expires: c.Expires})
+					out = append(out, viewCredential(c))
 				}
 				slices.SortFunc(out, func(x, y CredentialView) int { return strings.Compare(x.ID, y.ID) })
 				return cut(out, id, after, limit), err

@@ -52,12 +52,12 @@ type TokenReply struct {
 
 // TokenSpec describes the holder of a new token.
 type TokenSpec struct {
-	Caller   string        `json:"caller" minLength:"1" maxLength:"128" doc:"the name it acts under, e.g. person:alice or token:ci"`
-	Kind     access.Kind   `json:"kind" enum:"person,machine"`
-	Roles    []access.Role `json:"roles" minItems:"1" maxItems:"16"`
-	Products []string      `json:"products,omitempty" maxItems:"256" doc:"limits it to these products; empty means all"`
-	Use      access.Use    `json:"use" enum:"token,once" doc:"once: a sign-in link's code"`
-	Seconds  int64         `json:"seconds" minimum:"1" maximum:"31536000"`
+	Caller  string        `json:"caller" minLength:"1" maxLength:"128" doc:"the name it acts under, e.g. person:alice or token:ci"`
+	Kind    access.Kind   `json:"kind" enum:"person,machine"`
+	Roles   []access.Role `json:"roles" minItems:"1" maxItems:"16"`
+	Scope   []string      `json:"scope,omitempty" maxItems:"256" doc:"limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere"`
+	Use     access.Use    `json:"use" enum:"token,once" doc:"once: a sign-in link's code"`
+	Seconds int64         `json:"seconds" minimum:"1" maximum:"31536000"`
 }
 
 // RevokeGrantRequest names the product of a grant, and why it ends.
@@ -137,7 +137,7 @@ func (a *api) registerAccess(h huma.API) {
 	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
 		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {
 			s, err := a.Credentials.Issue(ctx, callerOf(ctx), access.Grant{
-				Caller: in.Body.Caller, Kind: in.Body.Kind, Roles: in.Body.Roles, Products: in.Body.Products,
+				Caller: in.Body.Caller, Kind: in.Body.Kind, Roles: in.Body.Roles, Scope: in.Body.Scope,
 				Use: in.Body.Use, Life: time.Duration(in.Body.Seconds) * time.Second,
 			})
 			return reply(a, ctx, TokenReply{Secret: s}, err)

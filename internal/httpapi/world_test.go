@@ -125,11 +125,11 @@ func (w *world) start() {
 }
 
 // issue gives a caller a token.
-func (w *world) issue(name string, roles []access.Role, products ...string) {
+func (w *world) issue(name string, roles []access.Role, scope ...string) {
 	w.t.Helper()
 	var out httpapi.TokenReply
 	status, data, _ := w.call("root", http.MethodPost, "/api/v1/tokens", httpapi.TokenSpec{
-		Caller: "person:" + name, Kind: access.Person, Roles: roles, Products: products, Use: access.UseToken, Seconds: 3600,
+		Caller: "person:" + name, Kind: access.Person, Roles: roles, Scope: scope, Use: access.UseToken, Seconds: 3600,
 	}, nil)
 	if err := json.Unmarshal(data, &out); err != nil || status != http.StatusOK {
 		w.t.Fatalf("token for %s: %d %s", name, status, data)

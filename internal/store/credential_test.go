@@ -211,7 +211,7 @@ func TestRolesAreTheMembersAndEndWithHim(t *testing.T) {
 		t.Fatal(err)
 	}
 	bob := must(c.Authenticate(ctx, first))(t)
-	if who := must(c.Caller(ctx, session))(t); !who.Has(access.Operator) || who.Has(access.Viewer) || !bob.Has(access.Operator) || bob.Products[0] != "pump" {
+	if who := must(c.Caller(ctx, session))(t); !who.Has(access.Operator) || who.Has(access.Viewer) || !bob.Has(access.Operator) || bob.Scope[0] != "pump" {
 		t.Errorf("%+v, %+v", who, bob)
 	}
 	boss := access.Caller{ID: "person:bob", Kind: access.Person, Roles: []access.Role{access.Admin}}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -27,7 +28,9 @@ func scanMember(row scanner) (access.Member, error) {
 }
 
 func decodeMember(m *access.Member, doc string) error {
-	if err := json.Unmarshal([]byte(doc), m); err != nil {
+	dec := json.NewDecoder(strings.NewReader(doc))
+	dec.DisallowUnknownFields() // a limit that is not understood must not read as none
+	if err := dec.Decode(m); err != nil {
 		return fmt.Errorf("stored member: %w", err)
 	}
 	return nil
