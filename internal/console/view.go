@@ -67,11 +67,36 @@ type action struct {
 	Label   string
 	Title   string // of the dialog
 	Explain string // what it does, and whether it can be undone
-	Path    string // POST
-	Body    string // JSON; empty: none
-	Field   string // member of Body that takes what the person gives as reason; empty: none is asked
-	Typed   string // what the person has to type first; empty: nothing
-	Tone    string // bad: it takes something away
+	Method  string // empty: POST
+	Path    string
+	Body    string  // JSON; empty: none
+	Fields  []field // what the person fills in: members of Body
+	Field   string  // member of Body that takes what the person gives as reason; empty: none is asked
+	Typed   string  // what the person has to type first; empty: nothing
+	Tone    string  // bad: it takes something away
+}
+
+// field is one thing to fill in before an action.
+type field struct {
+	Name     string   `json:"name"` // the member of the body
+	Label    string   `json:"label"`
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words), one or many of Options
+	Options  []option `json:"options,omitempty"` // of one and many
+	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
+	Optional bool     `json:"optional,omitempty"`
+}
+
+type option struct {
+	Value string `json:"value"`
+	Text  string `json:"text"`
+}
+
+// fieldsOf is what script makes the dialog's inputs of; empty: there are none.
+func (a action) fieldsOf() string {
+	if len(a.Fields) == 0 {
+		return ""
+	}
+	return body(a.Fields)
 }
 
 // body writes an action's body. Its parts are strings and numbers, so that it cannot fail.

@@ -26,13 +26,14 @@ let pending = null;
 
 function ask(button) {
   const d = button.dataset, form = dialog.querySelector("form");
-  pending = { path: d.path, body: d.body, field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false };
+  pending = { method: d.method || "POST", path: d.path, body: d.body, fields: d.fields ? JSON.parse(d.fields) : [], field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false };
   form.reset();
   part("title").textContent = d.title;
   part("text").textContent = d.explain;
   part("problem").textContent = "";
   part("stepup").hidden = true;
   asking(form, d.field ? "Reason, for the ledger" : "");
+  part("fields").replaceChildren(...pending.fields.map(input));
   part("typed").hidden = !d.typed;
   form.typed.required = Boolean(d.typed);
   part("typed").querySelector("span").textContent = d.typed ? "Type " + d.typed + " to go on" : "";
@@ -41,7 +42,46 @@ function ask(button) {
   go.className = button.classList.contains("bad") ? "do bad" : "do";
   go.disabled = false;
   dialog.showModal();
-  (d.field ? form.reason : d.typed ? form.typed : go).focus();
+  (part("fields").querySelector("input, select, textarea") || (d.field ? form.reason : d.typed ? form.typed : go)).focus();
+}
+
+// input makes what a field is filled in with. Its text is set as text: it never becomes markup.
+function input(f) {
+  const make = (tag, set) => Object.assign(document.createElement(tag), set);
+  if (f.kind === "many") {
+    const box = make("fieldset"), chosen = new Set((f.value || "").split(" "));
+    box.append(make("legend", { textContent: f.label }), ...f.options.map((o) => {
+      const label = make("label", { className: "check" });
+      label.append(make("input", { type: "checkbox", name: "field-" + f.name, value: o.value, checked: chosen.has(o.value) }), make("span", { textContent: o.text }));
+      return label;
+    }));
+    return box;
+  }
+  const tag = { one: "select", long: "textarea" }[f.kind] || "input";
+  const control = make(tag, { name: "field-" + f.name, required: !f.optional });
+  if (f.kind === "one") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
+  else control.value = f.value || "";
+  if (tag === "input") { control.type = { date: "date", number: "number" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
+  if (f.kind === "long") control.rows = 5;
+  const label = make("label");
+  label.append(make("span", { textContent: f.label }), control);
+  return label;
+}
+
+// filled gives what the person has filled in, as members of the body.
+function filled(form) {
+  const out = {};
+  for (const f of pending.fields) {
+    const name = "field-" + f.name;
+    if (f.kind === "many") { out[f.name] = [...form.querySelectorAll(`input[name="${CSS.escape(name)}"]:checked`)].map((i) => i.value); continue; }
+    const value = form.elements[name].value.trim();
+    if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
+    else if (value === "" && f.optional) continue;
+    else if (f.kind === "number") out[f.name] = Number(value);
+    else if (f.kind === "date") out[f.name] = value + "T00:00:00Z";
+    else out[f.name] = value;
+  }
+  return out;
 }
 
 // asking shows the field for a reason, or hides it.
@@ -71,10 +111,10 @@ async function act(form) {
   const go = form.querySelector(".do");
   go.disabled = true;
   part("problem").textContent = "";
-  const init = { method: "POST", headers: { "Idempotency-Key": pending.key, Accept: "application/json" }, credentials: "same-origin" };
+  const init = { method: pending.method, headers: { "Idempotency-Key": pending.key, Accept: "application/json" }, credentials: "same-origin" };
   if (pending.propose) init.headers["Hallmark-Propose"] = form.reason.value.trim().replace(/\s+/g, " ");
   if (pending.body) {
-    const body = JSON.parse(pending.body);
+    const body = { ...JSON.parse(pending.body), ...filled(form) };
     if (pending.field) body[pending.field] = form.reason.value.trim();
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
