@@ -84,6 +84,7 @@ type Stages struct {
 	Retirements Retirements
 	Ledger      Ledger
 	Proposals   Proposals
+	Members     Members
 }
 
 // Each stage as the pages need it; the stages' services are these. A product that is empty means every one.
@@ -131,6 +132,13 @@ type (
 		List(ctx context.Context, caller access.Caller, product, before string, limit int) ([]access.Proposal, error)
 		Get(ctx context.Context, caller access.Caller, id string) (access.Proposal, error)
 	}
+	// Members reads who may call.
+	Members interface {
+		Members(ctx context.Context, caller access.Caller, after string, limit int) ([]access.Member, error)
+		Member(ctx context.Context, caller access.Caller, id string) (access.Member, error)
+		Held(ctx context.Context, caller access.Caller, member string) ([]access.Credential, error)
+		Identities(ctx context.Context, caller access.Caller, member string) ([]access.Identity, error)
+	}
 	// Ledger reads the logs.
 	Ledger interface {
 		Latest(ctx context.Context, log ledger.Log) (ledger.Published, error)
@@ -167,7 +175,7 @@ func Handler(cfg Config) http.Handler {
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
-		"/proposals": h.proposals, "/proposals/{id}": h.proposal,
+		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member,
 		"/": h.nowhere,
 	} {
 		mux.HandleFunc("GET "+path, h.signedIn(page))

@@ -230,6 +230,26 @@ func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (access.P
 	return waiting, stages(s).check(ctx, c, access.ProposalRead, "pump")
 }
 
+type members stages
+
+func (s members) Members(ctx context.Context, c access.Caller, _ string, _ int) ([]access.Member, error) {
+	return []access.Member{{ID: script, Kind: access.Person, Roles: []access.Role{access.Admin}, Scope: []string{script}, Created: then}},
+		stages(s).check(ctx, c, access.InstanceRead, "")
+}
+
+func (s members) Member(ctx context.Context, c access.Caller, id string) (access.Member, error) {
+	return access.Member{ID: "person:eve", Kind: access.Person, Roles: []access.Role{access.Operator}, Scope: []string{script}, Created: then},
+		stages(s).check(ctx, c, access.InstanceRead, "")
+}
+
+func (s members) Held(context.Context, access.Caller, string) ([]access.Credential, error) {
+	return []access.Credential{{Use: access.UseToken, From: script, Created: then, Expires: then}}, nil
+}
+
+func (s members) Identities(context.Context, access.Caller, string) ([]access.Identity, error) {
+	return []access.Identity{{Issuer: script, Email: script, Created: then}, {Issuer: script, Subject: script, Created: then}}, nil
+}
+
 type logs struct{}
 
 func (logs) Latest(context.Context, ledger.Log) (ledger.Published, error) {
@@ -286,7 +306,7 @@ func server(t *testing.T) *httptest.Server {
 		Fleet: fleet.NewService(reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
 			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
-			Cases: cases(st), Retirements: rest(st), Ledger: logs{}, Proposals: proposals(st),
+			Cases: cases(st), Retirements: rest(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
 			c.Seconded = "somebody"
@@ -326,7 +346,7 @@ func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
 		"/orders", "/orders/o", "/certificates", "/streams", "/ledger", "/ledger/events/7", "/platform",
-		"/proposals", "/proposals/p",
+		"/proposals", "/proposals/p", "/members", "/members/m",
 	}
 }
 

@@ -9,6 +9,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/a-h/templ"
+
 	"github.com/hallmark-iot/hallmark/access"
 )
 
@@ -115,4 +117,117 @@ func indented(data json.RawMessage) string {
 		return string(data)
 	}
 	return b.String()
+}
+
+func (h *handler) members(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	list, err := h.cfg.Stages.Members.Members(r.Context(), caller, r.URL.Query().Get("after"), pageSize+1)
+	if err != nil {
+		return err
+	}
+	more := ""
+	if len(list) > pageSize {
+		list = list[:pageSize]
+		more = "/members?after=" + url.QueryEscape(list[pageSize-1].ID)
+	}
+	h.render(w, r, http.StatusOK, membersPage(h.view(r, caller, "Members", "access."), list, more))
+	return nil
+}
+
+type memberPageData struct {
+	Member     access.Member
+	Held       []access.Credential
+	Identities []access.Identity
+}
+
+func (h *handler) member(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	ctx, id := r.Context(), r.PathValue("id")
+	var p memberPageData
+	var err error
+	if p.Member, err = h.cfg.Stages.Members.Member(ctx, caller, id); err != nil {
+		return err
+	}
+	if p.Held, err = h.cfg.Stages.Members.Held(ctx, caller, id); err != nil {
+		return err
+	}
+	if p.Identities, err = h.cfg.Stages.Members.Identities(ctx, caller, id); err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, memberPage(h.view(r, caller, "Members", "access.", id), p))
+	return nil
+}
+
+func memberLink(id string) templ.SafeURL { return templ.SafeURL("/members/" + pathEscape(id)) }
+
+func factsAbout(subject string) templ.SafeURL {
+	return templ.SafeURL("/ledger?log=control&subject=" + url.QueryEscape(subject))
+}
+
+func roleWords(roles []access.Role) string {
+	var names []string
+	for _, r := range roles {
+		names = append(names, string(r))
+	}
+	return orNone(names)
+}
+
+func scopeWords(scope []string) string {
+	if len(scope) == 0 {
+		return "everywhere"
+	}
+	return joined(scope)
+}
+
+func memberWords(m access.Member) string {
+	switch {
+	case !m.Ended.IsZero():
+		return "Ended: may do nothing any more, and the name stays taken."
+	case m.Kind == access.Machine:
+		return "A machine."
+	}
+	return "A person."
+}
+
+func identityWords(i access.Identity) string {
+	if i.Subject == "" {
+		return i.Email + ", who has not signed in yet"
+	}
+	return i.Subject
+}
+
+// memberActions are what an administrator can say of somebody else.
+func (v view) memberActions(m access.Member) []action {
+	if v.Caller == m.ID || !m.Ended.IsZero() || !v.may(access.AccessManage, access.Resource{Type: "member", ID: m.ID}) {
+		return nil
+	}
+	roles := field{Name: "roles", Label: "Roles", Kind: "many"}
+	for _, r := range access.Roles() {
+		roles.Options = append(roles.Options, option{string(r), string(r)})
+	}
+	for _, r := range m.Roles {
+		roles.Value += string(r) + " "
+	}
+	path := "/api/v1/members/" + pathEscape(m.ID)
+	return []action{
+		{
+			Label: "Change", Title: "What " + m.ID + " may do", Method: http.MethodPut, Path: path + "/roles", Body: "{}",
+			Explain: "It holds at once. To give power takes a second administrator; to take it does not.",
+			Fields: []field{roles, {
+				Name: "scope", Label: "Only in these products or groups, such as pump or pump/eu/berlin; empty: everywhere", Kind: "list", Value: strings.Join(m.Scope, " "), Optional: true,
+			}},
+		},
+		{
+			Label: "End", Title: "End " + m.ID, Path: path + "/end", Tone: "bad", Typed: m.ID,
+			Explain: "Every session, token, passkey and binding goes at once, for good. The name stays taken.",
+		},
+	}
+}
+
+func (v view) revokeWayIn(m access.Member, c access.Credential) []action {
+	if v.Caller != m.ID && !v.may(access.AccessManage, access.Resource{Type: "member", ID: m.ID}) {
+		return nil
+	}
+	return []action{{
+		Label: "Revoke", Title: "Revoke this " + string(c.Use), Explain: "Whoever holds it is out at once.", Tone: "bad",
+		Path: "/api/v1/members/" + pathEscape(m.ID) + "/credentials/" + c.ID() + "/revoke",
+	}}
 }

@@ -23,11 +23,16 @@ func (i *Instance) consoleConfig() (console.Config, error) {
 	for name, key := range i.logs.trust.Witnesses {
 		trust.Witnesses[name] = key
 	}
+	organisation := ""
+	if i.cfg.OIDC != nil {
+		organisation = i.cfg.OIDC.label()
+	}
 	return console.Config{
-		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
+		Organisation: organisation,
+		Fleet:        i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Products: i.product, Orders: i.factory, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
-			Cases: i.remedy, Retirements: i.retire, Ledger: i.logs.reader, Proposals: i.proposals,
+			Cases: i.remedy, Retirements: i.retire, Ledger: i.logs.reader, Proposals: i.proposals, Members: i.credentials,
 		},
 		Allowed: func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool {
 			caller.Fresh, caller.Seconded = true, "somebody" // what takes a new proof of the person, or a second one, is offered: the API asks
