@@ -35,6 +35,9 @@ func usagef(format string, args ...any) error { return usageError{fmt.Errorf(for
 // partError marks work that was done in part.
 type partError struct{ error }
 
+// version is what --version says: the linker sets it in packages (scripts/package.sh).
+var version = "0.0.0-dev"
+
 // streams are where a command reads and writes.
 type streams struct {
 	in       io.Reader
@@ -76,6 +79,7 @@ func code(err error) string {
 func newRoot(s streams, begun *bool) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "hallmark",
+		Version:       version,
 		Short:         "Identity and proof for IoT devices, from factory to disposal",
 		SilenceErrors: true,
 		SilenceUsage:  true,
@@ -102,7 +106,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.`,
 		}
 		root.AddCommand(cmds...)
 	}
-	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newApprove(s), newRecover(s), newContext(s), newMan(s))
+	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newApprove(s), newRecover(s), newOIDC(s), newContext(s), newMan(s))
 	add(remote, nouns(s)...)
 	root.InitDefaultCompletionCmd()
 	walk(root, func(c *cobra.Command) { finish(c, begun) })

@@ -25,6 +25,8 @@ type contextLine struct {
 	URL       string `json:"url"`
 	TokenFile string `json:"token_file,omitempty"`
 	CA        string `json:"ca,omitempty"`
+	Cert      string `json:"cert,omitempty"`
+	Key       string `json:"key,omitempty"`
 }
 
 func contextFile() (string, error) {
@@ -85,14 +87,14 @@ func newContext(s streams) *cobra.Command {
 func addContext(s streams) *cobra.Command {
 	var line contextLine
 	c := &cobra.Command{
-		Use: "add NAME --url URL [--token-file FILE] [--ca FILE]", Short: "Keep an instance, and work with it from now on",
+		Use: "add NAME --url URL [--token-file FILE | --cert FILE --key FILE] [--ca FILE]", Short: "Keep an instance, and work with it from now on",
 		Example: "  hallmark context add plant-7 --url https://hallmark.example.com --token-file ~/plant-7.token", Args: cobra.ExactArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
 			all, err := loadContexts()
 			if err != nil {
 				return err
 			}
-			for _, f := range []*string{&line.TokenFile, &line.CA} {
+			for _, f := range []*string{&line.TokenFile, &line.CA, &line.Cert, &line.Key} {
 				if *f == "" {
 					continue
 				}
@@ -114,6 +116,8 @@ func addContext(s streams) *cobra.Command {
 	f.StringVar(&line.URL, "url", "", "address of the instance")
 	f.StringVar(&line.TokenFile, "token-file", "", "file that holds the access token")
 	f.StringVar(&line.CA, "ca", "", "certificate to trust for https")
+	f.StringVar(&line.Cert, "cert", "", "a machine's client certificate, PEM")
+	f.StringVar(&line.Key, "key", "", "its key, PEM")
 	return need(c, "url")
 }
 

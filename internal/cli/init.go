@@ -24,6 +24,7 @@ type initCall struct {
 	approvers      []string
 	threshold      uint
 	iterations     int
+	organisation   organisation
 }
 
 func newInit(s streams) *cobra.Command {
@@ -97,6 +98,8 @@ func (c *initCall) flags() []flagGroup {
 	people.StringSliceVar(&c.approvers, "approvers", []string{"alice", "bob", "carol"}, "who approves releases, warrants and trust bundles")
 	people.UintVar(&c.threshold, "threshold", 2, "how many of them must agree")
 
+	c.organisation.flags(groups[2].of, "oidc-")
+
 	net.StringVar(&c.cfg.Instance, "instance", c.cfg.Instance, "name of the instance; the logs' origins begin with it")
 	net.StringVar(&c.cfg.API, "api", c.cfg.API, "console and API listen here, host:port")
 	net.StringVar(&c.cfg.Devices, "devices", c.cfg.Devices, "devices are served here, host:port")
@@ -119,7 +122,14 @@ func (c *initCall) options() (server.InitOptions, error) {
 		}
 		c.product.EndOfSupport = day
 	}
-	o := server.InitOptions{Config: c.cfg, Product: c.product, Approvers: c.approvers, Threshold: c.threshold, Now: now}
+	if c.organisation.Issuer != "" {
+		c.cfg.OIDC = &c.organisation.OIDC
+	}
+	secret, err := c.organisation.secret()
+	if err != nil {
+		return server.InitOptions{}, err
+	}
+	o := server.InitOptions{OIDCSecret: secret, Config: c.cfg, Product: c.product, Approvers: c.approvers, Threshold: c.threshold, Now: now}
 	if err := o.Check(); err != nil {
 		return o, usageError{err}
 	}

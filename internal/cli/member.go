@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"io"
 	"strings"
 
@@ -14,7 +13,7 @@ import (
 
 func newMember(a *api) *cobra.Command {
 	return a.noun("member", "Who may call: people and machines, their roles and secrets",
-		a.whoAmI(), a.listMembers(), a.showMember(), a.setRoles(), a.endMember(), a.listSecrets(), a.revokeSecret())
+		a.whoAmI(), a.listMembers(), a.showMember(), a.setRoles(), a.endMember(), a.listSecrets(), a.revokeSecret(), a.bindMember(), a.unbindMember(), a.listIdentities())
 }
 
 func roleNames(rs []access.Role) string {
@@ -69,16 +68,9 @@ func (a *api) member(m access.Member) error {
 func (a *api) showMember() *cobra.Command {
 	return a.verb(cobra.Command{Use: "show MEMBER", Short: "Show a member", Args: cobra.ExactArgs(1), Example: "  hallmark member show person:alice"},
 		func(ctx context.Context, cl *client.Client, args []string) error {
-			all, err := cl.Members(ctx)
+			m, err := cl.Member(ctx, args[0])
 			if err != nil {
 				return err
-			}
-			m, found, err := pick(a, all, func(m access.Member) bool { return m.ID == args[0] })
-			if err != nil {
-				return err
-			}
-			if !found {
-				return fmt.Errorf("there is no member %q: see `hallmark member list`", args[0])
 			}
 			return a.member(m)
 		})
@@ -108,11 +100,11 @@ func (a *api) setRoles() *cobra.Command {
 	}
 	c.Flags().StringSliceVar(&roles, "role", nil, "roles: "+strings.Join(all, ", "))
 	c.Flags().StringSliceVar(&r.Scope, "scope", nil, scopeUsage)
-	return need(c, "role")
+	return a.matching(need(c, "role"))
 }
 
 func (a *api) endMember() *cobra.Command {
-	return a.verb(cobra.Command{
+	return a.matching(a.verb(cobra.Command{
 		Use: "end MEMBER", Short: "Take a member every token, session and passkey, for good", Args: cobra.ExactArgs(1),
 		Long: "Takes a member every token, session and passkey, for good. The name stays taken.", Example: "  hallmark member end person:alice",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
@@ -121,7 +113,7 @@ func (a *api) endMember() *cobra.Command {
 			return err
 		}
 		return a.member(m)
-	})
+	}))
 }
 
 func (a *api) listSecrets() *cobra.Command {

@@ -36,7 +36,7 @@ func nouns(s streams) []*cobra.Command {
 	a := &api{s: s}
 	return []*cobra.Command{
 		newProduct(a), newRelease(a), newOrder(a), newDevice(a), newCertificate(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
-		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newCompliance(a), newFact(a), newEvent(a), newToken(a), newMember(a), newProposal(a),
+		newWarrant(a), newBundle(a), newRetirement(a), newStream(a), newCompliance(a), newFact(a), newEvent(a), newToken(a), newMember(a), newAudit(a), newProposal(a),
 	}
 }
 
@@ -44,6 +44,7 @@ func nouns(s streams) []*cobra.Command {
 type api struct {
 	s              streams
 	url, token, ca string // of flags; token is a file
+	cert, key      string // of flags: a machine's certificate and its key
 	output         output
 	asJSON         bool
 	every          time.Duration // of --watch; 0: once
@@ -60,6 +61,8 @@ func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	f.StringVar(&a.url, "url", "", "address of the instance (else "+envURL+")")
 	f.StringVar(&a.token, "token-file", "", "file that holds the access token (else the token in "+envToken+")")
 	f.StringVar(&a.ca, "ca", "", "certificate to trust for https, PEM or DER, such as DIR/certs/oem-root.der (default: the system's)")
+	f.StringVar(&a.cert, "cert", "", "a machine's client certificate, PEM, bound with hallmark member bind; a token that is given wins")
+	f.StringVar(&a.key, "key", "", "its key, PEM")
 	f.VarP(&a.output, "output", "o", "table, json and yaml as the API tells it, name: one a line, for other programs, or tag: of one thing, for --if-match; of a report also markdown")
 	f.BoolVar(&a.asJSON, "json", false, "the same as --output json")
 	f.StringVar(&a.propose, "propose", "", "if it takes a second person, propose it with this reason, and wait until somebody has approved it")
@@ -166,6 +169,9 @@ func (a *api) fill() error {
 	if a.ca == "" {
 		a.ca = c.CA
 	}
+	if a.cert == "" {
+		a.cert, a.key = c.Cert, c.Key
+	}
 	return nil
 }
 
@@ -189,14 +195,18 @@ func (a *api) client() (*client.Client, error) {
 		}
 		token = string(data)
 	}
-	if token = strings.TrimSpace(token); token == "" {
+	own, err := a.certificate(u)
+	if err != nil {
+		return nil, err
+	}
+	if token = strings.TrimSpace(token); token == "" && own == nil {
 		return nil, usagef("no access token: give --token-file or set %s; the first one is in DIR/admin.token", envToken)
 	}
 	roots, err := a.roots()
 	if err != nil {
 		return nil, err
 	}
-	cl := client.New(base, token, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots})
+	cl := client.New(base, token, &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, Certificates: own})
 	cl.OnReply(func(body []byte) { a.last = body })
 	cl.OnTag(func(tag string) { a.tag = strings.Trim(tag, `"`) })
 	cl = cl.OnlyIf(a.match)
@@ -209,6 +219,24 @@ func (a *api) client() (*client.Client, error) {
 func loopback(host string) bool {
 	ip := net.ParseIP(host)
 	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
+// certificate is that of --cert and --key; nil when there is none.
+func (a *api) certificate(u *url.URL) ([]tls.Certificate, error) {
+	if a.cert == "" && a.key == "" {
+		return nil, nil
+	}
+	if a.cert == "" || a.key == "" {
+		return nil, usagef("--cert and --key go together: a certificate, and the key that it is of")
+	}
+	if u.Scheme != "https" {
+		return nil, usagef("address %q: certificates need a console with TLS, and on loopback it has none: use a token, or have it listen on another address (api in config.json)", u.String())
+	}
+	own, err := tls.LoadX509KeyPair(a.cert, a.key)
+	if err != nil {
+		return nil, fmt.Errorf("--cert and --key: %w", err)
+	}
+	return []tls.Certificate{own}, nil
 }
 
 // roots are those of --ca; nil means the system's.

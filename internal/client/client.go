@@ -45,7 +45,7 @@ type Client struct {
 	window      *Window // of lists; nil: all of them
 }
 
-// New makes a client of the instance at base, http(s)://host:port, with an access token. tlsConfig may be nil.
+// New makes a client of the instance at base, http(s)://host:port, with an access token; empty: tlsConfig has a client certificate. tlsConfig may be nil.
 func New(base, token string, tlsConfig *tls.Config) *Client {
 	return &Client{
 		base: strings.TrimSuffix(base, "/"), token: token,
@@ -154,7 +154,9 @@ func (c *Client) request(ctx context.Context, method, path string, h http.Header
 		return nil, err
 	}
 	maps.Copy(req.Header, h)
-	req.Header.Set("Authorization", "Bearer "+c.token)
+	if c.token != "" { // else it is the connection's certificate that says who asks
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
 	return req, nil
 }
 

@@ -11,7 +11,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates",
 	}[first]; ok {
 		return name
 	}
@@ -76,6 +76,9 @@ var descriptions = map[string]string{
 	"dry-run-rollout":    "Changes nothing.",
 	"upload-artifact":    "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",
 	"withdraw-release":   "Running rollouts of it halt. Devices that run it go on.",
+	"bind-identity":      "Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.",
+	"bind-certificate":   "No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.",
+	"list-decisions":     "What was denied is kept; what was allowed and changed something is in the ledger, with its caller.",
 	"end-member":         "The name stays taken.",
 	"set-member-roles":   "It holds for every token and session of theirs at once. Nobody changes their own.",
 	"approve-proposal":   "Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.",

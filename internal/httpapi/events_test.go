@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"log/slog"
@@ -78,6 +79,10 @@ func (l *listeners) Authenticate(_ context.Context, token string) (access.Caller
 		c.Scope = strings.Split(products, "+")
 	}
 	return c, nil
+}
+
+func (l *listeners) Certificate(context.Context, *x509.Certificate) (access.Caller, error) {
+	return access.Caller{}, fault.New(fault.Denied, "x", "no", "")
 }
 
 func (l *listeners) Caller(ctx context.Context, session string) (access.Caller, error) {

@@ -91,6 +91,9 @@ func (a *api) callerOfRequest(r *http.Request) (access.Caller, error) {
 	if c, err := r.Cookie(sessionCookie); err == nil {
 		return a.auth.Caller(r.Context(), c.Value)
 	}
+	if r.TLS != nil && len(r.TLS.PeerCertificates) > 0 { // what is given with the request wins over what the connection has
+		return a.auth.Certificate(r.Context(), r.TLS.PeerCertificates[0])
+	}
 	return access.Caller{}, fault.New(fault.Denied, "access.no-token", "no access token", "")
 }
 

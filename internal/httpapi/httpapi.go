@@ -9,6 +9,7 @@ package httpapi
 
 import (
 	"context"
+	"crypto/x509"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -27,6 +28,7 @@ import (
 type Authenticator interface {
 	Authenticate(ctx context.Context, token string) (access.Caller, error) // an API token
 	Caller(ctx context.Context, session string) (access.Caller, error)     // a console session
+	Certificate(ctx context.Context, proven *x509.Certificate) (access.Caller, error)
 }
 
 type api struct {
@@ -66,9 +68,10 @@ func operations(a *api, mux *http.ServeMux) *huma.OpenAPI {
 	cfg.CreateHooks = nil // no $schema member, no Link header
 	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
-		"token": {Type: "http", Scheme: "bearer", Description: "An access token: hmk_…"},
+		"token":       {Type: "http", Scheme: "bearer", Description: "An access token: hmk_…"},
+		"certificate": {Type: "mutualTLS", Description: "A machine's client certificate, whose key is bound to it. A token that is given wins."},
 	}
-	cfg.Security = []map[string][]string{{"token": {}}}
+	cfg.Security = []map[string][]string{{"token": {}}, {"certificate": {}}}
 	h := humago.New(mux, cfg)
 	a.register(h)
 	document(h)

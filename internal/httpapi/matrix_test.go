@@ -91,7 +91,8 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // unmet are the operations that succeed for nobody with what the world has: the envelopes of the examples are signed by nobody,
 // and what they name is not there. Others that do not succeed for anybody have been tried on the wrong thing.
 var unmet = []string{
-	"create-product", // there is a pump
+	"create-product",                                       // there is a pump
+	"bind-identity", "unbind-identity", "bind-certificate", // there is no provider, and the member is a person
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
 	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
 	"dispose-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "dismiss-remedy", "run-proposal", "refuse-proposal",

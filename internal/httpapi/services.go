@@ -28,6 +28,8 @@ import (
 type Services struct {
 	Guard       *access.Guard
 	Credentials *access.Credentials
+	Audit       *access.AuditTrail
+	Issuer      string // of the organisation's sign-in; empty: there is none
 	Proposals   *access.Proposals
 	Ledger      *ledger.Reader
 	Fleet       *fleet.Service
@@ -60,6 +62,8 @@ func (a *api) register(h huma.API) {
 	a.registerRead(h)
 	a.registerAccess(h)
 	a.registerMembers(h)
+	a.registerBindings(h)
+	a.registerAudit(h)
 	a.registerProposals(h)
 	a.registerFactory(h)
 	a.registerReleases(h)

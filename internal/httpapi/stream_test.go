@@ -3,6 +3,7 @@ package httpapi_test
 import (
 	"bytes"
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"io"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -29,6 +31,10 @@ type roles struct{}
 
 func (roles) Authenticate(_ context.Context, token string) (access.Caller, error) {
 	return access.Caller{ID: "person:" + token, Kind: access.Person, Roles: []access.Role{access.Role(token)}, Via: "token"}, nil
+}
+
+func (roles) Certificate(context.Context, *x509.Certificate) (access.Caller, error) {
+	return access.Caller{}, fault.New(fault.Denied, "x", "no", "")
 }
 
 func (roles) Caller(context.Context, string) (access.Caller, error) {

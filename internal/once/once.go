@@ -54,6 +54,7 @@ const (
 	Case       Thing = "case"
 	Device     Thing = "device"
 	Finding    Thing = "finding"
+	Member     Thing = "member"
 	Order      Thing = "order"
 	Product    Thing = "product"
 	Proposal   Thing = "proposal"

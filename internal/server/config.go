@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/oidc"
 )
 
 // Layout is where things are in a data directory.
@@ -50,6 +51,9 @@ func (l Layout) Cert(name string) string { return filepath.Join(l.Dir, "certs", 
 // AdminToken is the first administrator's token.
 func (l Layout) AdminToken() string { return filepath.Join(l.Dir, "admin.token") }
 
+// OIDCSecret is the secret that this instance has with the organisation's sign-in.
+func (l Layout) OIDCSecret() string { return filepath.Join(l.Dir, "oidc.secret") }
+
 // Config is an instance's config.json. Unknown members are refused.
 type Config struct {
 	Instance  string   `json:"instance"`   // DNS-like name; the logs' origins begin with it
@@ -64,6 +68,52 @@ type Config struct {
 	LDevID    int      `json:"ldevid_h"`   // life of a device's operational certificate, hours
 	AttestS   int      `json:"attest_s"`   // how often a device must attest, seconds
 	Virtual   bool     `json:"virtual_ok"` // accept virtual devices: for trials, never for production
+
+	OIDC      *OIDC `json:"oidc,omitempty"`       // the organisation's sign-in; left out: none
+	AuditDays int   `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
+	AuditMax  int   `json:"audit_max,omitempty"`  // how many at most; left out: 100000
+}
+
+// OIDC is an organisation's sign-in (OpenID Connect). The client's secret, if it has one, is in the file oidc.secret beside.
+type OIDC struct {
+	Issuer string `json:"issuer"`         // exactly as the provider calls itself
+	Client string `json:"client"`         // the client ID that it gave this instance
+	Name   string `json:"name,omitempty"` // as people know it: "Acme"
+}
+
+// label is what the sign-in is called on its button.
+func (o OIDC) label() string {
+	if o.Name != "" {
+		return o.Name
+	}
+	return "your organisation"
+}
+
+func (o OIDC) check() error {
+	if err := oidc.CheckIssuer(o.Issuer); err != nil {
+		return err
+	}
+	if o.Client == "" || len(o.Client) > 255 || len(o.Name) > 64 {
+		return errors.New("oidc: a client ID is needed, of at most 255 bytes, and a name of at most 64")
+	}
+	return nil
+}
+
+// The bounds of what is kept of denials.
+const (
+	defaultAuditDays = 90
+	defaultAuditMax  = 100_000
+)
+
+func (c Config) auditBounds() (days, most int) {
+	days, most = c.AuditDays, c.AuditMax
+	if days == 0 {
+		days = defaultAuditDays
+	}
+	if most == 0 {
+		most = defaultAuditMax
+	}
+	return days, most
 }
 
 // DefaultConfig is what init writes when it is told nothing else.
@@ -85,6 +135,10 @@ func (c Config) check() error {
 		return fmt.Errorf("quorum %d of %d witnesses", c.Quorum, len(c.Witnesses))
 	case c.MaxAge < 1 || c.PollMS < 1 || c.LDevID < 1 || c.AttestS < 1:
 		return errors.New("max_age_s, poll_ms, ldevid_h and attest_s must be at least 1")
+	case c.AuditDays < 0 || c.AuditMax < 0 || c.AuditMax > 0 && c.AuditMax < 1000:
+		return errors.New("audit_days must be at least 1, and audit_max at least 1000")
+	case c.OIDC != nil:
+		return c.OIDC.check()
 	}
 	return nil
 }

@@ -28,7 +28,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	i.events = httpapi.NewEvents(httpapi.EventsConfig{Ledger: i.logs.reader, Products: i.db.SubjectProducts, Log: i.log})
 	i.db.OnAppend(i.events.Wake)
 	api := receipts(httpapi.Handler(httpapi.Services{
-		Guard: i.guard, Credentials: i.credentials, Proposals: i.proposals, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
+		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
 		Remedy: i.remedy, PKI: i.pki, Comply: i.comply, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
@@ -52,12 +52,19 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	if keys != nil {
 		mux.Handle("/auth/", doors.Watch(receipts(keys), triedToSignIn))
 	}
+	organisation, err := i.organisation(address)
+	if err != nil {
+		return nil, err
+	}
+	if organisation != nil {
+		mux.Handle("/auth/oidc/", doors.Watch(receipts(organisation), triedToSignIn))
+	}
 	return mux, nil
 }
 
 // asked is what an answer of the API says of who asked. Who says nothing of who they are has guessed nothing.
 func asked(r *http.Request, status int) throttle.Outcome {
-	says := r.Header.Get("Authorization") != "" || r.Header.Get("Cookie") != ""
+	says := r.Header.Get("Authorization") != "" || r.Header.Get("Cookie") != "" || r.TLS != nil && len(r.TLS.PeerCertificates) > 0
 	switch {
 	case status == http.StatusUnauthorized && says:
 		return throttle.Failed

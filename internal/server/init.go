@@ -51,6 +51,8 @@ type InitOptions struct {
 	Online    Vault    // keys of the running instance
 	Offline   Vault    // keys that leave the machine: the OEM root, and a key for each approver
 	Now       time.Time
+
+	OIDCSecret []byte // the client's secret with Config.OIDC; empty: a public client
 }
 
 // Made is what a person must be told after Init.
@@ -82,6 +84,9 @@ func Init(ctx context.Context, l Layout, o InitOptions) (made Made, err error) {
 		if err := step(ctx); err != nil {
 			return Made{}, fmt.Errorf("init: %w", err)
 		}
+	}
+	if err := l.saveOIDCSecret(o.OIDCSecret); err != nil {
+		return Made{}, err
 	}
 	return c.made, o.Config.save(l)
 }

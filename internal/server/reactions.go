@@ -233,6 +233,10 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	loop("trust bundles", 2*time.Second, i.distributeBundles)
 	loop("revocations", 5*time.Second, i.pki.Refresh)
 	loop("last contacts", 2*time.Second, i.device.Flush)
+	loop("audit", 20*time.Second, func(ctx context.Context) error {
+		days, most := i.cfg.auditBounds()
+		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)
+	})
 	loop("monitor", 30*time.Second, func(ctx context.Context) error {
 		_, err := i.monitor.Sweep(ctx, time.Now())
 		return err

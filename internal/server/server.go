@@ -327,7 +327,8 @@ func (i *Instance) listenAPI(ctx context.Context, certificate *ownCertificate) (
 	if err != nil || i.cfg.loopback() {
 		return l, err
 	}
-	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get}), nil
+	// A machine may show a certificate. No CA is asked: whose key it is, is looked up at each request, also on resumed connections.
+	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get, ClientAuth: tls.RequestClientCert}), nil
 }
 
 func (i *Instance) deviceTLS(certificate *ownCertificate) *tls.Config {

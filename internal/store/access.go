@@ -45,14 +45,23 @@ func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Cre
 }
 
 // PutCredential implements access.CredentialStore.
-func (db *DB) PutCredential(ctx context.Context, c access.Credential) error {
-	return db.Write(ctx, func(tx *Tx) error { return putCredential(tx, c) })
+func (db *DB) PutCredential(ctx context.Context, c access.Credential, facts ...ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		if err := putCredential(tx, c); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
 }
 
 func putCredential(tx *Tx, c access.Credential) error {
-	_, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, begun_with, created, expires, verified) VALUES ($1, $2, $3, $4, $5, $6, $7)`,
+	res, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, begun_with, created, expires, verified) VALUES ($1, $2, $3, $4, $5, $6, $7)
+		ON CONFLICT DO NOTHING`,
 		c.Hash[:], string(c.Use), c.Caller, c.From, Millis(c.Created), Millis(c.Expires), Millis(c.Verified))
-	return err
+	if err != nil {
+		return err
+	}
+	return one(res, access.ErrCredentialExists)
 }
 
 const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.created, c.expires, c.verified` //nolint:gosec // names of columns

@@ -105,6 +105,7 @@ var tags = map[once.Thing]string{
 		FROM device WHERE id = $1`,
 	once.Finding:    `SELECT CASE WHEN closed = 0 THEN 'open' ELSE 'closed' END FROM finding WHERE id = $1`,
 	once.Order:      `SELECT state || CASE WHEN job_end IS NULL THEN '' ELSE '.ended' END FROM production_order WHERE id = $1`,
+	once.Member:     `SELECT 'r' || rev FROM member WHERE id = $1`,
 	once.Product:    `SELECT doc FROM product WHERE id = $1`,
 	once.Proposal:   `SELECT 'r' || rev FROM proposal WHERE id = $1`,
 	once.Release:    `SELECT 'r' || rev FROM release WHERE digest = $1`,
