@@ -13,7 +13,7 @@ build: ## the three programs, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hallmark-agent ./cmd/hallmark-agent
 	scripts/build-station.sh $(BIN)/hallmark-station
 
-package: ## .deb and .rpm of server, station and agent, the same bytes from the same commit, in dist/
+package: ## .deb, .rpm, OCI image, SBOMs and provenance, the same bytes from the same commit, in dist/
 	scripts/package.sh
 
 demo: build ## whole lives of devices; DEMO_FLAGS="--once --json"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Foreign clients and tools against ours: schemathesis and the generated clients against a server, then every test whose name says
-# which. The last line says what came of it.
+# Foreign clients and tools against ours: schemathesis and the generated clients against a server, foreign tools on what is packaged,
+# then every test whose name says which. The last line says what came of it.
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=() notrun=()
-for part in schemathesis interop-clients; do
+for part in schemathesis interop-clients interop-package; do
   "scripts/$part.sh"
   case $? in
     0) ;;

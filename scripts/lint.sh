@@ -24,6 +24,13 @@ while read -r page; do
   fi
 done < <(git ls-files '*.templ')
 
+# A tool whose checksums are not in tools/go.sum is built where it is cached, and nowhere else.
+if ! GOFLAGS=-mod=mod go -C tools mod tidy -diff; then
+  echo "tools/go.mod or go.sum is not tidy: go -C tools mod tidy" >&2
+  failed=1
+fi
+
 go vet ./... || failed=1
+go -C tools vet ./... || failed=1
 "$golangci" run ./... || failed=1
 exit "$failed"

@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
-# Packages server, station and agent as .deb and .rpm in dist/, with checksums and the modules they were built from. The same commit
-# gives the same bytes: nothing of the time, the path or the machine goes in.
+# Packages server, station and agent as .deb and .rpm in dist/, the server also as an OCI image of both architectures, with checksums,
+# what each is made of (CycloneDX) and a statement of what was built from which commit (in-toto, SLSA). The same commit gives the same bytes:
+# nothing of the time, the path or the machine goes in.
 #
-#   scripts/package.sh            VERSION=1.2.3 GOARCH=arm64 to say otherwise
+#   scripts/package.sh            VERSION=1.2.3 GOARCH=arm64 to say otherwise; HALLMARK_PROVENANCE_KEY=key.pem has the statement signed
 #
 # The packages hold static programs; the station's PKCS#11 support needs cgo, and is built from source where an HSM is.
 set -euo pipefail
+key=${HALLMARK_PROVENANCE_KEY:+$(realpath "$HALLMARK_PROVENANCE_KEY")}
 cd "$(dirname "$0")/.."
 export GOARCH="${GOARCH:-$(go env GOHOSTARCH)}" CGO_ENABLED=0 GOOS=linux
 export VERSION="${VERSION:-$(git describe --tags --match 'v*' 2>/dev/null | sed s/^v// || true)}"
@@ -16,9 +18,12 @@ STAGE="$PWD/.cache/package-$GOARCH"
 export STAMP STAGE
 nfpm=$(env -u GOARCH -u GOOS scripts/tool.sh nfpm)
 rm -rf "$STAGE" && mkdir -p "$STAGE" dist
-for p in hallmark hallmark-station hallmark-agent; do
-  go build -trimpath -buildvcs=false -ldflags "-s -w" -o "$STAGE/$p" "./cmd/$p"
-done
+built=(-version "$VERSION" -commit "$(git rev-parse HEAD)" -epoch "$SOURCE_DATE_EPOCH")
+build() { # build ARCH PROGRAM FILE
+  GOARCH=$1 go build -trimpath -buildvcs=false -ldflags "-s -w -X github.com/hallmark-iot/hallmark/internal/cli.version=$VERSION" -o "$3" "./cmd/$2"
+}
+for p in hallmark hallmark-station hallmark-agent; do build "$GOARCH" "$p" "$STAGE/$p"; done
+env -u GOARCH -u GOOS GOFLAGS=-mod=readonly go -C tools build -o "$STAGE/pack" ./pack
 # The pages and completions come of the program itself, built for this machine.
 env -u GOARCH -u GOOS go build -trimpath -buildvcs=false -o "$STAGE/host" ./cmd/hallmark
 "$STAGE/host" man --dir "$STAGE/man" 2>/dev/null
@@ -33,7 +38,13 @@ for p in server station agent; do
   done
 done
 for p in hallmark hallmark-station hallmark-agent; do # what is inside, for whoever has to ask
-  go version -m "$STAGE/$p" | sed "s|^$STAGE/||" >"dist/$p-$VERSION-$GOARCH.modules.txt"
+  "$STAGE/pack" sbom "${built[@]}" -o "dist/$p-$VERSION-$GOARCH.cdx.json" "$STAGE/$p"
 done
-(cd dist && sha256sum -- *.deb *.rpm *.modules.txt >SHA256SUMS)
-ls -l dist
+for arch in amd64 arm64; do build "$arch" hallmark "$STAGE/hallmark-$arch"; done
+"$STAGE/pack" image "${built[@]}" -o dist/hallmark-oci.tar "amd64=$STAGE/hallmark-amd64" "arm64=$STAGE/hallmark-arm64"
+cd dist
+rm -f -- *.modules.txt *.intoto.jsonl
+files=(*.deb *.rpm *.cdx.json *-oci.tar)
+"$STAGE/pack" provenance "${built[@]}" -key "$key" -o hallmark-provenance.json "${files[@]}"
+sha256sum -- "${files[@]}" hallmark-provenance.json >SHA256SUMS
+ls -l
