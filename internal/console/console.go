@@ -82,6 +82,7 @@ type Stages struct {
 	Rollouts    Rollouts
 	Cases       Cases
 	Retirements Retirements
+	Compliance  Compliance
 	Ledger      Ledger
 	Proposals   Proposals
 	Members     Members
@@ -174,6 +175,7 @@ func Handler(cfg Config) http.Handler {
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates,
+		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
 		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member,
 		"/": h.nowhere,

@@ -270,6 +270,7 @@ var people = map[string]access.Caller{
 	"all":      {ID: script, Roles: []access.Role{access.Operator, access.ReleaseManager, access.Factory}},
 	"pumps":    {ID: "person:cat", Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
 	"valves":   {ID: "person:dan", Roles: []access.Role{access.Operator}, Scope: []string{"valve"}},
+	"security": {ID: "person:sue", Roles: []access.Role{access.Security}},
 	"nobody":   {ID: "person:eve"},
 }
 
@@ -306,7 +307,7 @@ func server(t *testing.T) *httptest.Server {
 		Fleet: fleet.NewService(reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
 			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
-			Cases: cases(st), Retirements: rest(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st),
+			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
 			c.Seconded = "somebody"
@@ -345,7 +346,7 @@ func get(t *testing.T, s *httptest.Server, path, session string) (*http.Response
 func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
-		"/orders", "/orders/o", "/certificates", "/streams", "/ledger", "/ledger/events/7", "/platform",
+		"/orders", "/orders/o", "/certificates", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/proposals", "/proposals/p", "/members", "/members/m",
 	}
 }

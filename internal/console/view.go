@@ -58,7 +58,7 @@ func navigation() []navGroup {
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
 		{"Birth", []navLink{{"Orders", "/orders"}, {"Certificates", "/certificates"}}},
-		{"Trust", []navLink{{"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Platform", "/platform"}}},
+		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Platform", "/platform"}}},
 	}
 }
 

@@ -12,6 +12,9 @@ import (
 	"github.com/chromedp/cdproto/webauthn"
 	"github.com/chromedp/chromedp"
 
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/server"
 )
 
@@ -120,6 +123,36 @@ func TestChromiumSignsInWithAPasskey(t *testing.T) {
 	}
 }
 
+// A person who may puts a statement on file, and reads on the same page that the control is met by it.
+func TestChromiumPutsAStatementOnFile(t *testing.T) {
+	b := browse(t)
+	l := initialise(t)
+	api, _ := start(t, l)
+	admin, err := os.ReadFile(l.AdminToken())
+	if err != nil {
+		t.Fatal(err)
+	}
+	token, err := client.New(api, strings.TrimSpace(string(admin)), nil).Token(t.Context(), httpapi.TokenSpec{
+		Caller: "person:sue", Kind: access.Person, Roles: []access.Role{access.Security}, Use: access.UseToken, Seconds: 3600,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	console := strings.Replace(api, "127.0.0.1", "localhost", 1)
+	b.do("sign in", chromedp.Navigate(console+"/login"), chromedp.SendKeys(chromedp.CSS("input[name=token]"), token),
+		chromedp.Click(chromedp.CSS("form[action='/login'] button")), chromedp.WaitVisible(chromedp.CSS("nav")))
+	b.do("find the control", chromedp.Navigate(console+"/compliance?framework=etsi-en-303-645"), chromedp.WaitVisible(chromedp.CSS("main")),
+		chromedp.Click(chromedp.CSS("a[href*='/5.12-1?']")), chromedp.WaitEnabled(chromedp.CSS("button.act")))
+	if s := b.text(".headline"); !strings.Contains(s, "Unknown") {
+		t.Errorf("before: %q", s)
+	}
+	b.do("state", chromedp.Click(chromedp.CSS("button.act")), chromedp.SendKeys(chromedp.CSS("textarea[name=field-text]"), "Two steps."),
+		chromedp.Click(chromedp.CSS("dialog button.do")), chromedp.WaitVisible(chromedp.CSS(".headline.good")))
+	if s := b.text("main"); !strings.Contains(s, "Two steps.") || !strings.Contains(s, "person:sue") || !strings.Contains(s, "Hallmark cannot measure it") {
+		t.Errorf("after: %q", s)
+	}
+}
+
 // axeScript is axe-core (https://github.com/dequelabs/axe-core), which scripts/setup-test.sh fetches.
 const axeScript = "../../.cache/axe.min.js"
 
@@ -139,7 +172,7 @@ func TestChromiumFindsNoBarriers(t *testing.T) {
 		} `json:"nodes"`
 	}
 	for _, page := range []string{
-		"/", "/devices", "/devices?state=active", "/rollouts", "/releases", "/findings", "/cases", "/orders", "/certificates", "/streams", "/ledger",
+		"/", "/devices", "/devices?state=active", "/rollouts", "/releases", "/findings", "/cases", "/orders", "/certificates", "/compliance", "/compliance?standing=met", "/compliance/etsi-en-303-645/5.3-13", "/streams", "/ledger",
 		"/ledger/control/0", "/platform", "/account", "/genuine", "/devices/nothing",
 	} {
 		for _, scheme := range []string{"light", "dark"} {
