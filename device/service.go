@@ -127,7 +127,7 @@ type StateChange struct {
 
 // Move takes a device through ev, with the fact that led there. Taking it twice is a Conflict.
 func (s *Service) Move(ctx context.Context, caller access.Caller, id string, ev Event, cause *ledger.Ref, reason string) (Device, error) {
-	d, err := s.open(ctx, caller, actionOf(ev), id)
+	d, err := s.open(ctx, caller, ActionOf(ev), id)
 	if err != nil {
 		return Device{}, err
 	}
@@ -180,7 +180,8 @@ func changed(id string, err error) error {
 	return err
 }
 
-func actionOf(ev Event) access.Action {
+// ActionOf is the permission that an event takes.
+func ActionOf(ev Event) access.Action {
 	switch ev {
 	case Quarantine, Suspect, Lose, Find, Clear:
 		return access.DeviceQuarantine

@@ -100,8 +100,12 @@ func (reader) FleetExpiry(context.Context, time.Time) (fleet.Expiry, error) {
 	return fleet.Expiry{Overdue: 1, Days: []fleet.ExpiryDay{{Day: then, Count: 3}}, Authorities: []fleet.Authority{{Role: "root", Name: script, NotAfter: then}}}, nil
 }
 
-func (reader) FleetRuns(context.Context, []byte) (map[string]int, error) {
+func (reader) FleetRuns(context.Context, []byte, []string) (map[string]int, error) {
 	return map[string]int{"active": 1}, nil
+}
+
+func (reader) FleetGroups(context.Context, fleet.GroupQuery) ([]fleet.Group, error) {
+	return []fleet.Group{{Path: "pump/" + script, Devices: 1}}, nil
 }
 
 func (reader) FleetStreams(context.Context) ([]fleet.Stream, error) {
@@ -451,7 +455,7 @@ func TestWhoMayNotSeesNothing(t *testing.T) {
 func TestOnlyWhatIsAllowedIsOffered(t *testing.T) {
 	s := server(t)
 	for path, want := range map[string]string{
-		"/devices/" + known: `data-path="/api/v1/commands"`, "/findings": "/api/v1/findings/", "/rollouts/running": "/halt", "/cases": `data-path="/api/v1/commands"`,
+		"/devices/" + known: `data-path="/api/v1/commands"`, "/findings": "/api/v1/findings/", "/rollouts/running": "/halt", "/cases": "/dismiss",
 	} {
 		if _, page := get(t, s, path, "operator"); !strings.Contains(page, want) {
 			t.Errorf("%s does not offer %s to an operator", path, want)

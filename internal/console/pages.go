@@ -155,7 +155,8 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 		return err
 	}
 	p.Twin = twinOf(p.Row.Twin)
-	p.Actions = v.deviceActions(d.ID, d.Product, device.State(d.State))
+	p.Actions = v.deviceActions(d.ID, d.Product, d.Group, device.State(d.State))
+	p.Life = v.lifeActions(d.ID, device.State(d.State), device.Legitimacy(d.Legitimacy), access.Resource{Type: "device", ID: d.ID, Product: d.Product})
 	h.render(w, r, http.StatusOK, devicePage(v, p))
 	return nil
 }
@@ -242,7 +243,7 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 	}
 	v := h.view(r, caller, "Releases", "release. rollout.", hexOf(raw), p.Release.Manifest.ID)
 	v.Subjects = "" // rollouts of it have names of their own
-	p.Actions = v.releaseActions(p.Release, missing(p.Release, p.Bundle))
+	p.Actions = append(v.rollOut(p.Release), v.releaseActions(p.Release, missing(p.Release, p.Bundle))...)
 	h.render(w, r, http.StatusOK, releasePage(v, p))
 	return nil
 }
@@ -321,7 +322,15 @@ func (h *handler) streams(w http.ResponseWriter, r *http.Request, caller access.
 	if unlessDenied(err) != nil {
 		return err
 	}
-	h.render(w, r, http.StatusOK, streamsPage(h.view(r, caller, "Data", "telemetry. access."), streams, grants, reads, time.Now()))
+	products, err := h.cfg.Stages.Products.List(r.Context(), caller)
+	if unlessDenied(err) != nil {
+		return err
+	}
+	var names []string
+	for _, p := range products {
+		names = append(names, p.ID)
+	}
+	h.render(w, r, http.StatusOK, streamsPage(h.view(r, caller, "Data", "telemetry. access."), names, streams, grants, reads, time.Now()))
 	return nil
 }
 

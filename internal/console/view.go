@@ -13,7 +13,6 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/release"
-	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -25,6 +24,8 @@ type view struct {
 	Kinds    string // how the facts begin that change what it shows, separated by spaces; * is all
 	Subjects string // and whom they are about; empty: anything
 	Verify   bool   // it needs the script that verifies proofs
+	// Organisation is what the organisation's sign-in is called; empty when there is none.
+	Organisation string
 
 	may func(action access.Action, res access.Resource) bool
 }
@@ -40,7 +41,7 @@ func (v view) current(page string) string {
 func (h *handler) view(r *http.Request, caller access.Caller, page, kinds string, subjects ...string) view {
 	ctx := r.Context()
 	return view{
-		Caller: caller.ID, Page: page, Kinds: kinds, Subjects: strings.Join(subjects, " "),
+		Caller: caller.ID, Organisation: h.cfg.Organisation, Page: page, Kinds: kinds, Subjects: strings.Join(subjects, " "),
 		may: func(action access.Action, res access.Resource) bool { return h.cfg.Allowed(ctx, caller, action, res) },
 	}
 }
@@ -80,7 +81,7 @@ type action struct {
 type field struct {
 	Name     string   `json:"name"` // the member of the body
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words), one or many of Options
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words); of Options: one, many, or count: one that is a number
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
 	Optional bool     `json:"optional,omitempty"`
@@ -109,9 +110,9 @@ func body(v any) string {
 }
 
 // deviceActions are what can be asked of a device now.
-func (v view) deviceActions(id, product string, state device.State) []action {
+func (v view) deviceActions(id, product, group string, state device.State) []action {
 	var out []action
-	res := access.Resource{Type: "device", ID: id, Product: product}
+	res := access.Resource{Type: "device", ID: id, Product: product, Group: group}
 	add := func(act wire.Act, label, title, explain, tone string, in ...device.State) {
 		if !slices.Contains(in, state) || !v.may(device.ActionFor(act), res) {
 			return
@@ -148,7 +149,7 @@ func (v view) cancelCommand(product string, c device.CommandDevice) []action {
 }
 
 func (v view) closeFinding(f monitor.Finding) []action {
-	if !v.may(access.FindingClose, access.Resource{Type: "finding", ID: f.ID, Product: f.Product}) {
+	if !v.may(access.FindingClose, access.Resource{Type: "finding", ID: f.ID, Product: f.Product, Group: f.Group}) {
 		return nil
 	}
 	return []action{{
@@ -157,22 +158,8 @@ func (v view) closeFinding(f monitor.Finding) []action {
 	}}
 }
 
-// caseActions offers what ends a case: the device's release from quarantine.
-func (v view) caseActions(c remedy.Case) []action {
-	if c.Phase == remedy.Held {
-		return nil
-	}
-	var out []action
-	for _, a := range v.deviceActions(c.Device, c.Product, device.Quarantined) {
-		if a.Label == "Release" || a.Label == "Ask for evidence" {
-			out = append(out, a)
-		}
-	}
-	return out
-}
-
 func (v view) rolloutActions(r rollout.Rollout) []action {
-	if !v.may(access.RolloutControl, access.Resource{Type: "rollout", ID: r.Spec.ID, Product: r.Spec.Product}) {
+	if !v.may(access.RolloutControl, access.Resource{Type: "rollout", ID: r.Spec.ID, Product: r.Spec.Product, Group: r.Spec.Selection.Group}) {
 		return nil
 	}
 	do := func(verb, label, title, explain, tone string) action {
@@ -235,7 +222,13 @@ func scopes(caller access.Caller) []string {
 	if len(caller.Scope) == 0 {
 		return []string{""}
 	}
-	return caller.Scope
+	var out []string
+	for _, s := range caller.Scope {
+		if p := access.In("", s).Product; !slices.Contains(out, p) {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 // perProduct joins the lists of the caller's products.

@@ -57,9 +57,9 @@ function input(f) {
     }));
     return box;
   }
-  const tag = { one: "select", long: "textarea" }[f.kind] || "input";
+  const tag = { one: "select", count: "select", long: "textarea" }[f.kind] || "input";
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
-  if (f.kind === "one") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
+  if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
   else control.value = f.value || "";
   if (tag === "input") { control.type = { date: "date", number: "number" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
   if (f.kind === "long") control.rows = 5;
@@ -77,7 +77,7 @@ function filled(form) {
     const value = form.elements[name].value.trim();
     if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
     else if (value === "" && f.optional) continue;
-    else if (f.kind === "number") out[f.name] = Number(value);
+    else if (f.kind === "number" || f.kind === "count") out[f.name] = Number(value);
     else if (f.kind === "date") out[f.name] = value + "T00:00:00Z";
     else out[f.name] = value;
   }

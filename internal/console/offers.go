@@ -1,0 +1,153 @@
+package console
+
+import (
+	"crypto/rand"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/telemetry"
+)
+
+// lifeActions are what a person can say of a device that it does not say itself, as its state and the caller's roles allow.
+func (v view) lifeActions(id string, state device.State, legitimacy device.Legitimacy, res access.Resource) []action {
+	var out []action
+	path := "/api/v1/devices/" + pathEscape(id)
+	var events field
+	for _, e := range []struct {
+		event device.Event
+		text  string
+	}{
+		{device.Maintain, "taken out of service for repair"},
+		{device.Resume, "repaired, and back in service"},
+		{device.Lose, "nobody knows where it is"},
+		{device.Find, "it is back"},
+		{device.Clear, "the suspicion of a second device with its identity was unfounded"},
+	} {
+		if _, err := device.Next(state, e.event); err == nil && v.may(device.ActionOf(e.event), res) {
+			events.Options = append(events.Options, option{string(e.event), e.text})
+		}
+	}
+	if len(events.Options) > 0 {
+		events.Name, events.Label, events.Kind = "event", "What happened", "one"
+		out = append(out, action{
+			Label: "Something happened", Title: "Say what happened to this device", Path: path + "/moves", Body: "{}", Field: "reason", Fields: []field{events},
+			Explain: "What the device says itself, and what it is told, need not be said here.",
+		})
+	}
+	if v.may(access.DeviceQuarantine, res) {
+		as := field{Name: "legitimacy", Label: "It is", Kind: "one", Value: string(legitimacy)}
+		for _, l := range []device.Legitimacy{device.Genuine, device.Recalled, device.Refurbished, device.Resold, device.Stolen, device.Unknown} {
+			as.Options = append(as.Options, option{string(l), string(l)})
+		}
+		out = append(out, action{
+			Label: "Judge", Title: "Is this device what it says it is, and whose?", Method: "PUT", Path: path + "/legitimacy", Body: "{}", Field: "reason", Fields: []field{as},
+			Explain: "Anybody who asks whether it is genuine is told so.",
+		})
+	}
+	if v.may(access.CertRevoke, res) && !device.Ended(state) {
+		out = append(out, action{
+			Label: "Revoke its identities", Title: "Take every identity of this device", Path: path + "/revoke", Body: "{}", Fields: []field{revocationCause()}, Typed: short(id), Tone: "bad",
+			Explain: "The factory's too: it is out at once, and can never enrol again. This cannot be undone.",
+		})
+	}
+	return out
+}
+
+// revocationCause asks why, as RFC 5280 §5.3.1 counts reasons.
+func revocationCause() field {
+	return field{Name: "reason_code", Label: "Because", Kind: "count", Value: "1", Options: []option{
+		{"1", "its key is known to somebody else"}, {"4", "it was replaced"}, {"5", "it is out of use"}, {"9", "it may not be here any more"}, {"0", "of something else"},
+	}}
+}
+
+// revokeCertificate takes one certificate of a device; it may enrol for another.
+func (v view) revokeCertificate(c fleet.Certificate, res access.Resource) []action {
+	if !c.Ended.IsZero() || c.Issuer == "" || !v.may(access.CertRevoke, res) {
+		return nil
+	}
+	return []action{{
+		Label: "Revoke", Title: "Revoke this certificate", Path: "/api/v1/certificates/" + pathEscape(c.Issuer) + "/" + pathEscape(c.Serial) + "/revoke", Body: "{}",
+		Fields: []field{revocationCause()}, Tone: "bad", Typed: short(c.Serial),
+		Explain: "Its connections end within a second. The device can enrol for another with its factory identity.",
+	}}
+}
+
+// caseActions are what a person decides of a device in trouble.
+func (v view) caseActions(c remedy.Case) []action {
+	res := access.Resource{Type: "device", ID: c.Device, Product: c.Product}
+	path := "/api/v1/remedies/" + pathEscape(c.Device)
+	because := func(verb, label, title, explain, tone string) action {
+		return action{Label: label, Title: title, Explain: explain, Path: path + "/" + verb, Body: "{}", Field: "reason", Tone: tone}
+	}
+	var out []action
+	if c.Phase == remedy.Held && v.may(access.DeviceQuarantine, res) {
+		out = append(out, because("approve", "Quarantine it", "Quarantine this device after all",
+			"So many were contained within the hour that a person has to decide. It ends by itself unless it is renewed.", "bad"))
+	}
+	if (c.Phase == remedy.Contained || c.Phase == remedy.Remaking) && v.may(access.DeviceReprovide, res) {
+		out = append(out, because("reprovision", "Make it anew", "Have this device made anew", "It gets the release it should run, and is released when it has proven itself.", ""))
+	}
+	if c.Phase != remedy.Closed && c.Phase != remedy.Releasing && v.may(access.DeviceRelease, res) {
+		out = append(out, because("dismiss", "Dismiss", "End this case as unfounded", "A contained device is released. The reason is in the ledger for good.", ""))
+	}
+	return out
+}
+
+// grantStream lets somebody read a stream.
+func (v view) grantStream(products []string, streams []fleet.Stream) []action {
+	of := field{Name: "product", Label: "Product", Kind: "one"}
+	for _, p := range products {
+		if v.may(access.StreamManage, access.Resource{Type: "stream", Product: p}) {
+			of.Options = append(of.Options, option{p, p})
+		}
+	}
+	if len(of.Options) == 0 {
+		return nil
+	}
+	name := field{Name: "stream", Label: "Stream", Kind: "text"}
+	if len(streams) > 0 {
+		name.Value = streams[0].Name
+	}
+	return []action{{
+		Label: "Let somebody read", Title: "Let somebody read a stream", Path: "/api/v1/streams/grants", Body: body(map[string]string{"id": "g-" + strings.ToLower(rand.Text()[:10])}),
+		Explain: "For a purpose, until a day. Each reading is a decision in the ledger.",
+		Fields: []field{
+			{Name: "reader", Label: "Who, as person:alice", Kind: "text"},
+			of, name,
+			{Name: "purpose", Label: "For what purpose", Kind: "text"},
+			{Name: "until", Label: "Until", Kind: "date"},
+		},
+	}}
+}
+
+func (v view) revokeGrant(g telemetry.Grant) []action {
+	if !v.may(access.StreamManage, access.Resource{Type: "stream", ID: g.Stream, Product: g.Product}) {
+		return nil
+	}
+	return []action{{
+		Label: "End", Title: "End this grant", Path: "/api/v1/streams/grants/" + pathEscape(g.ID) + "/revoke", Body: body(map[string]string{"product": g.Product}), Field: "reason", Tone: "bad",
+		Explain: g.Reader + " reads no more of it. What was read has been read.",
+	}}
+}
+
+// rollOut makes a rollout of a published release, which goes nowhere before it is started.
+func (v view) rollOut(r release.Release) []action {
+	if r.Status != release.Published || !v.may(access.RolloutCreate, access.Resource{Type: "rollout", Product: r.Manifest.Product}) {
+		return nil
+	}
+	hour, day := rollout.Seconds(3600), rollout.Seconds(86400)
+	return []action{{
+		Label: "Roll out", Title: "Prepare a rollout of " + r.Manifest.Version, Path: "/api/v1/rollouts",
+		Explain: "To every device that can take it, in three waves: one device, a tenth, the rest; each has to stay good for an hour. Nothing is sent before it is started. For other waves: hallmark rollout create.",
+		Body: body(map[string]any{
+			"product": r.Manifest.Product, "release": r.Digest[:], "selection": map[string]any{"all": true},
+			"waves": []rollout.Wave{{Size: 1, Soak: hour, Deadline: day}, {Percent: 10, Soak: hour, Deadline: day}, {Soak: hour, Deadline: day}},
+		}),
+		Fields: []field{{Name: "id", Label: "Its name", Kind: "text", Value: r.Manifest.ID}}, Field: "reason",
+	}}
+}
