@@ -86,6 +86,7 @@ type Stages struct {
 	Ledger      Ledger
 	Proposals   Proposals
 	Members     Members
+	Audit       Audit
 }
 
 // Each stage as the pages need it; the stages' services are these. A product that is empty means every one.
@@ -140,6 +141,10 @@ type (
 		Held(ctx context.Context, caller access.Caller, member string) ([]access.Credential, error)
 		Identities(ctx context.Context, caller access.Caller, member string) ([]access.Identity, error)
 	}
+	// Audit reads what was decided, newest first.
+	Audit interface {
+		List(ctx context.Context, caller access.Caller, f access.RecordedFilter, before int64, limit int) ([]access.Recorded, error)
+	}
 	// Ledger reads the logs.
 	Ledger interface {
 		Latest(ctx context.Context, log ledger.Log) (ledger.Published, error)
@@ -177,7 +182,7 @@ func Handler(cfg Config) http.Handler {
 		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
-		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member,
+		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member, "/audit": h.audit,
 		"/": h.nowhere,
 	} {
 		mux.HandleFunc("GET "+path, h.signedIn(page))

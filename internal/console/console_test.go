@@ -234,6 +234,13 @@ func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (access.P
 	return waiting, stages(s).check(ctx, c, access.ProposalRead, "pump")
 }
 
+type audit stages
+
+func (s audit) List(ctx context.Context, c access.Caller, _ access.RecordedFilter, _ int64, _ int) ([]access.Recorded, error) {
+	return []access.Recorded{{ID: 1, At: then, Caller: script, Action: script, Resource: script, Product: script}},
+		stages(s).check(ctx, c, access.InstanceRead, "")
+}
+
 type members stages
 
 func (s members) Members(ctx context.Context, c access.Caller, _ string, _ int) ([]access.Member, error) {
@@ -311,7 +318,7 @@ func server(t *testing.T) *httptest.Server {
 		Fleet: fleet.NewService(reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
 			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
-			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st),
+			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
 			c.Seconded = "somebody"
@@ -351,7 +358,7 @@ func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
 		"/orders", "/orders/o", "/certificates", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
-		"/proposals", "/proposals/p", "/members", "/members/m",
+		"/proposals", "/proposals/p", "/members", "/members/m", "/audit",
 	}
 }
 

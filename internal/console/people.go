@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/url"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/a-h/templ"
@@ -230,4 +231,25 @@ func (v view) revokeWayIn(m access.Member, c access.Credential) []action {
 		Label: "Revoke", Title: "Revoke this " + string(c.Use), Explain: "Whoever holds it is out at once.", Tone: "bad",
 		Path: "/api/v1/members/" + pathEscape(m.ID) + "/credentials/" + c.ID() + "/revoke",
 	}}
+}
+
+func (h *handler) audit(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	q := r.URL.Query()
+	f := access.RecordedFilter{Caller: strings.TrimSpace(q.Get("caller")), Action: access.Action(strings.TrimSpace(q.Get("action"))), Denied: q.Get("denied") != ""}
+	before, err := strconv.ParseInt(q.Get("before"), 10, 64)
+	if err != nil {
+		before = 0
+	}
+	list, err := h.cfg.Stages.Audit.List(r.Context(), caller, f, before, pageSize+1)
+	if err != nil {
+		return err
+	}
+	more := ""
+	if len(list) > pageSize {
+		list = list[:pageSize]
+		q.Set("before", strconv.FormatInt(list[pageSize-1].ID, 10))
+		more = "/audit?" + q.Encode()
+	}
+	h.render(w, r, http.StatusOK, auditPage(h.view(r, caller, "Members", "access. proposal."), f, list, more))
+	return nil
 }

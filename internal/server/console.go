@@ -32,7 +32,7 @@ func (i *Instance) consoleConfig() (console.Config, error) {
 		Fleet:        i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Products: i.product, Orders: i.factory, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
-			Cases: i.remedy, Retirements: i.retire, Compliance: i.comply, Ledger: i.logs.reader, Proposals: i.proposals, Members: i.credentials,
+			Cases: i.remedy, Retirements: i.retire, Compliance: i.comply, Ledger: i.logs.reader, Proposals: i.proposals, Members: i.credentials, Audit: access.NewAuditTrail(i.db, i.guard),
 		},
 		Allowed: func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool {
 			caller.Fresh, caller.Seconded = true, "somebody" // what takes a new proof of the person, or a second one, is offered: the API asks
