@@ -30,11 +30,15 @@ func (db *DB) Recorded(ctx context.Context, f access.RecordedFilter, before int6
 	}, query, args...)
 }
 
-// PruneAudit removes decisions of before old, and holds their number at most: first each caller's oldest beyond a tenth of it, so
-// that who floods the table pushes out only what they did themselves; then the oldest of all.
+// PruneAudit removes decisions of before old. When there are still more than most, however new, it removes each caller's oldest beyond a
+// tenth of that, so that who floods the table pushes out only what they did themselves; then the oldest of all.
 func (db *DB) PruneAudit(ctx context.Context, old time.Time, most int) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		if _, err := tx.Exec(`DELETE FROM audit WHERE at < $1`, Millis(old)); err != nil {
+			return err
+		}
+		var n int
+		if err := tx.QueryRow(`SELECT count(*) FROM audit`).Scan(&n); err != nil || n <= most {
 			return err
 		}
 		if _, err := tx.Exec(`DELETE FROM audit WHERE id IN (SELECT id FROM (
