@@ -42,7 +42,7 @@ example sh >"$dir/example.sh"
 (cd "$dir" && bash -euo pipefail example.sh) | tee "$dir/sh.out"
 
 for of in python ts go sh; do # every example finds out the same
-  for line in "$HALLMARK_DEVICES devices" "refused: product.exists" "3 events"; do
+  for line in "$HALLMARK_DEVICES devices" "refused: product.exists" "refused: if-match.changed" "3 events"; do
     grep -q "^$line" "$dir/$of.out" || { echo "the example for $of does not say: $line" >&2; exit 1; }
   done
 done

@@ -18,7 +18,8 @@ STAGE="$PWD/.cache/package-$GOARCH"
 export STAMP STAGE
 nfpm=$(env -u GOARCH -u GOOS scripts/tool.sh nfpm)
 rm -rf "$STAGE" && mkdir -p "$STAGE" dist
-built=(-version "$VERSION" -commit "$(git rev-parse HEAD)" -epoch "$SOURCE_DATE_EPOCH")
+commit=$(git describe --always --abbrev=40 --exclude='*' --dirty) # what is not committed is said, and so never stated as what is
+built=(-version "$VERSION" -commit "$commit" -epoch "$SOURCE_DATE_EPOCH")
 build() { # build ARCH PROGRAM FILE
   GOARCH=$1 go build -trimpath -buildvcs=false -ldflags "-s -w -X github.com/hallmark-iot/hallmark/internal/cli.version=$VERSION" -o "$3" "./cmd/$2"
 }
@@ -44,7 +45,7 @@ for arch in amd64 arm64; do build "$arch" hallmark "$STAGE/hallmark-$arch"; done
 "$STAGE/pack" image "${built[@]}" -o dist/hallmark-oci.tar "amd64=$STAGE/hallmark-amd64" "arm64=$STAGE/hallmark-arm64"
 cd dist
 rm -f -- *.modules.txt *.intoto.jsonl
-files=(*.deb *.rpm *.cdx.json *-oci.tar)
+files=(*"$VERSION"*.deb *"$VERSION"*.rpm *"$VERSION"*.cdx.json hallmark-oci.tar) # of this build alone, whatever else lies here
 "$STAGE/pack" provenance "${built[@]}" -key "$key" -o hallmark-provenance.json "${files[@]}"
 sha256sum -- "${files[@]}" hallmark-provenance.json >SHA256SUMS
 ls -l
