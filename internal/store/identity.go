@@ -25,7 +25,8 @@ func scanIdentity(row scanner) (access.Identity, error) {
 
 // identityOf finds the one of an assertion: by its subject, else the one that waits for its email.
 func identityOf(tx *Tx, issuer, subject, email string) (access.Identity, error) {
-	i, err := access.Identity{}, error(access.ErrNoIdentity)
+	var i access.Identity
+	err := access.ErrNoIdentity
 	if subject != "" {
 		i, err = scanIdentity(tx.QueryRow(identityColumns+` WHERE issuer = $1 AND subject = $2`, issuer, subject))
 	}

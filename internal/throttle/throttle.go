@@ -230,7 +230,7 @@ func (r *recent[K]) put(k K, rec *record) {
 	}
 	r.by[k] = entry{at: r.order.PushFront(k), rec: rec}
 	if r.order.Len() > r.most {
-		last := r.order.Remove(r.order.Back()).(K) //nolint:errcheck,forcetypeassert // only Ks are put in
+		last := r.order.Remove(r.order.Back()).(K) //nolint:forcetypeassert // only Ks are put in
 		delete(r.by, last)
 	}
 }
