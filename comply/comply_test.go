@@ -31,7 +31,9 @@ func TestWhatMakesAControlMet(t *testing.T) {
 	const etsi = "etsi-en-303-645"
 	live, mixed, stated, advice := find(t, etsi, "5.3-8"), find(t, etsi, "5.3-13"), find(t, etsi, "5.3-3"), find(t, etsi, "5.7-1")
 	good, bad, dim := &Judgement{Status: Met, Reason: "g"}, &Judgement{Status: NotMet, Reason: "b"}, &Judgement{Status: Unknown, Reason: "u"}
-	on := func(k Kind) *Statement { return &Statement{Kind: k, By: "person:sue", At: now, ReviewBy: now.Add(time.Hour)} }
+	on := func(k Kind) *Statement {
+		return &Statement{Kind: k, By: "person:sue", At: now, ReviewBy: now.Add(time.Hour)}
+	}
 	over := on(Fulfilled)
 	over.ReviewBy = now
 	for what, c := range map[string]struct {

@@ -265,8 +265,10 @@ func examined(s Snapshot) Judgement {
 		}
 	}
 	j.Figures = []Figure{
-		{"findings raised within " + span(Handling), n, 0}, {"open", open, n},
-		{"kinds of them open for longer than they may be", late, 0}, {"events no rule has looked at yet", s.Behind, 0},
+		{"findings raised within " + span(Handling), n, 0},
+		{"open", open, n},
+		{"kinds of them open for longer than they may be", late, 0},
+		{"events no rule has looked at yet", s.Behind, 0},
 	}
 	switch {
 	case t.N == 0:

@@ -24,7 +24,7 @@ func refusedForgeries(s Snapshot) (n int) {
 	return n
 }
 
-func releases(s Snapshot) Link { return list("releases", "/releases") }
+func releases() Link { return list("releases", "/releases") }
 
 // secureUpdate wants both halves of the mechanism seen at work: it takes what is signed, and refuses what is not.
 func secureUpdate(s Snapshot) Judgement {
@@ -38,7 +38,8 @@ func secureUpdate(s Snapshot) Judgement {
 	}
 	forged := refusedForgeries(s)
 	j.Figures = []Figure{
-		{"signed updates installed, of those looked at", t.Done, t.Devices}, {"failed", t.Failed, t.Devices},
+		{"signed updates installed, of those looked at", t.Done, t.Devices},
+		{"failed", t.Failed, t.Devices},
 		{"hardware revisions updated", len(s.Product.Hardware) - len(without), len(s.Product.Hardware)},
 		{"refusals of what was not signed or logged as it must", forged, 0},
 	}
@@ -106,7 +107,7 @@ func anchored(s Snapshot) Judgement {
 }
 
 func signedReleases(s Snapshot) Judgement {
-	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: append([]Link{releases(s)}, fact("the trust bundle", s.Bundle.Ref)...)}
+	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: append([]Link{releases()}, fact("the trust bundle", s.Bundle.Ref)...)}
 	if len(s.Releases) == 0 {
 		j.Status, j.Reason = Unknown, "Nothing is published."
 		return j
@@ -133,7 +134,7 @@ func signedReleases(s Snapshot) Judgement {
 
 // timelyUpdate holds the newest release of each hardware revision against what devices have proven to run.
 func timelyUpdate(s Snapshot) Judgement {
-	j := Judgement{Evidence: []Link{releases(s), atWork(s)}}
+	j := Judgement{Evidence: []Link{releases(), atWork(s)}}
 	if len(s.Releases) == 0 {
 		j.Status, j.Reason = Unknown, "Nothing is published."
 		return j
@@ -171,7 +172,7 @@ func timelyUpdate(s Snapshot) Judgement {
 }
 
 func reviewedReleases(s Snapshot) Judgement {
-	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: []Link{releases(s)}}
+	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: []Link{releases()}}
 	if len(s.Releases) == 0 {
 		j.Status, j.Reason = Unknown, "Nothing is published."
 		return j
@@ -192,7 +193,7 @@ func reviewedReleases(s Snapshot) Judgement {
 
 // components finds that bills of materials are missing. That they are there is not yet to know that they are right.
 func components(s Snapshot) Judgement {
-	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: []Link{releases(s)}}
+	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: []Link{releases()}}
 	have := 0
 	for _, r := range s.Releases {
 		if r.SBOM {

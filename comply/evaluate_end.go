@@ -25,7 +25,8 @@ func contained(s Snapshot) Judgement {
 	j.Evidence = append([]Link{list("quarantine", "/cases"), atWork(s, "verdict", "contraindicated")}, fact("what began the newest case", s.Cases.Ref)...)
 	loose := s.sumOf(func(d Devices) bool { return d.working() && d.State != "quarantined" })
 	j.Figures = []Figure{
-		{"cases within " + span(FreshDrill), s.Cases.N, 0}, {"that wait for a person", s.Cases.Held, s.Cases.N},
+		{"cases within " + span(FreshDrill), s.Cases.N, 0},
+		{"that wait for a person", s.Cases.Held, s.Cases.N},
 		{"devices with bad evidence that are not in quarantine", loose.Bad, 0},
 	}
 	switch {
@@ -125,10 +126,11 @@ func keysDestroyed(s Snapshot) Judgement {
 func accessControlled(s Snapshot) Judgement {
 	tried := s.findings("enrol.refused", "clone.suspected", "directives.refused")
 	j := Judgement{Oldest: s.Denials.Newest, Newest: later(s.Denials.Newest, tried.Newest)}
-	j.Evidence = []Link{list("findings", "/findings"), list("who may do what", "/ledger", "log", "control", "kind", string(ledger.KindAccessChanged))}
+	j.Evidence = []Link{list("what was denied", "/audit", "denied", "true"), list("findings", "/findings"), list("who may do what", "/ledger", "log", "control", "kind", string(ledger.KindAccessChanged))}
 	j.Figures = []Figure{
 		{"calls refused and recorded, among the newest", s.Denials.N, 0},
-		{"findings of refused devices within " + span(Handling), tried.N, 0}, {"open", tried.Open, tried.N},
+		{"findings of refused devices within " + span(Handling), tried.N, 0},
+		{"open", tried.Open, tried.N},
 	}
 	switch {
 	case tried.Open > 0 && s.At.Sub(tried.OldestOpen) > overdue("high"):

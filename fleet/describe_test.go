@@ -10,7 +10,7 @@ import (
 func TestWhatCannotBeReadIsCalledUnreadable(t *testing.T) {
 	for _, k := range []ledger.Kind{
 		ledger.KindCommandIssued, ledger.KindCertIssued, ledger.KindDeviceLogAnchored, ledger.KindTelemetryEpochOpened,
-		ledger.KindRetireWiped, ledger.KindDeviceState,
+		ledger.KindRetireWiped, ledger.KindDeviceState, ledger.KindComplianceStated,
 	} {
 		if s := Describe(k, []byte{0xff, 1, 2}); !strings.HasPrefix(s, "unreadable") {
 			t.Errorf("%s: %q", k, s)
@@ -28,6 +28,11 @@ func TestTheImportantComesFirst(t *testing.T) {
 		{ledger.KindVerdict, `{"word":"warning","reasons":["key-origin: soft"],"ear":{}}`, "evidence warning: key-origin: soft"},
 		{ledger.KindDeviceEnrolled, `{"again":false}`, "enrolled with its factory identity"},
 		{ledger.KindDeviceHealthy, `{"version":"1.0.0","health":"up","release":"` + strings.Repeat("ab", 32) + `"}`, "version 1.0.0: up"},
+		{
+			ledger.KindComplianceStated,
+			`{"framework":"etsi-en-303-645","control":"5.12-1","kind":"rationale","text":"why","review_by":"2027-06-30T00:00:00Z","rev":2}`,
+			"rationale on 5.12-1 of etsi-en-303-645, to be reviewed by 2027-06-30: why",
+		},
 		{ledger.KindAccessChanged, `{"zeta":1,"reason":"why","digest":"` + strings.Repeat("ab", 32) + `"}`, "reason: why, digest: abababababab…, zeta: 1"},
 	} {
 		if got := Describe(c.kind, []byte(c.data)); got != c.want {

@@ -158,7 +158,7 @@ func kinds() []string {
 		ledger.KindOrderClosed, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
 		ledger.KindDeviceUpdated, ledger.KindDeviceUnhealthy, ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindVerdict,
 		ledger.KindFindingRaised, ledger.KindRemedyDecided, ledger.KindTelemetryReadDecided, ledger.KindCertIssued, ledger.KindCertRevoked,
-		ledger.KindRetireWiped, ledger.KindRetireDisposed, ledger.KindAccessChanged,
+		ledger.KindRetireWiped, ledger.KindRetireDisposed, ledger.KindAccessChanged, ledger.KindComplianceStated,
 	} {
 		out = append(out, string(k))
 	}

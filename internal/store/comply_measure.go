@@ -384,7 +384,8 @@ func (m *measuring) orders(ctx context.Context) error {
 // rest counts what is of the instance.
 func (m *measuring) rest(ctx context.Context) error {
 	var newest int64
-	if err := m.row(ctx, `SELECT count(*), coalesce(max(at), 0) FROM (SELECT at, product FROM audit ORDER BY id DESC LIMIT $2) t WHERE product = $1 AND at > $3`,
+	if err := m.row(ctx, `SELECT count(*), coalesce(max(at), 0) FROM (SELECT at, product, allowed FROM audit ORDER BY id DESC LIMIT $2) t
+		WHERE product = $1 AND at > $3 AND allowed = 0`,
 		m.out.Product.ID, newestDenials, m.ago(comply.FreshDrill)).Scan(&m.out.Denials.N, &newest); err != nil {
 		return err
 	}

@@ -39,7 +39,7 @@ func TestASnapshotCountsWhatTheStagesDid(t *testing.T) {
 			`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc) VALUES ('f', 'f', 'log.forked', 'critical', 'pump', 'x', 1000, '{}')`,
 			`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
 				VALUES ('k', '` + devN(0) + `', 'ldevid', 'ca', '1', x'00', 1, 99999999999999, 0, x'00'), ('l', '` + devN(1) + `', 'ldevid', 'ca', '2', x'00', 1, 1000, 0, x'00')`,
-			`INSERT INTO audit (at, caller, action, resource, product, allowed) SELECT max(at), 'x', 'y', 'z', 'pump', 0 FROM entry`,
+			`INSERT INTO audit (at, caller, action, resource, product, allowed) SELECT max(at), 'x', 'y', 'z', 'pump', 0 FROM entry UNION ALL SELECT max(at), 'x', 'y', 'z', 'pump', 1 FROM entry`,
 		} {
 			if _, err := tx.Exec(q); err != nil {
 				return err
