@@ -171,7 +171,7 @@ func (s *Service) open(ctx context.Context, caller access.Caller, action access.
 	if err != nil && !errors.Is(err, device.ErrNotFound) {
 		return d, err
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: d.Product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: d.Product, Group: d.Group}); err != nil {
 		return d, err
 	}
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {

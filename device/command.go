@@ -69,9 +69,9 @@ func (in Instruction) Rank() int { return urgency(in.Act)*1000 + max(-499, min(4
 // Command signs what is wanted, stores it with the devices it is for, and logs it; the returned ID names it. Devices hear of it
 // when they ask and the fact is provable. It does not wait for them.
 func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruction) (string, error) {
-	if err := s.cfg.Guard.Check(ctx, caller, ActionFor(in.Act), access.Resource{
+	if err := s.overAll(ctx, caller, ActionFor(in.Act), access.Resource{
 		Type: "device", Product: in.Product, Grave: len(in.Devices) > access.BulkDevices,
-	}); err != nil {
+	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
 		return "", err
 	}
 	now := s.cfg.Now().UTC()
@@ -192,7 +192,7 @@ func (s *Service) CancelCommand(ctx context.Context, caller access.Caller, id, r
 	return err
 }
 
-// command finds a command and asks the guard for action, or for the right to its act when action is empty.
+// command finds a command and asks the guard for action, or for the right to its act when action is empty: over every device it is for.
 func (s *Service) command(ctx context.Context, caller access.Caller, action access.Action, id string) (Command, error) {
 	c, err := s.cfg.Commands.Command(ctx, id)
 	if err != nil && !errors.Is(err, ErrNotFound) {
@@ -201,7 +201,8 @@ func (s *Service) command(ctx context.Context, caller access.Caller, action acce
 	if action == "" {
 		action = ActionFor(c.Wire.Act)
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: c.Wire.Product}); err != nil {
+	if err := s.overAll(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: c.Wire.Product},
+		func() ([]string, error) { return s.cfg.Groups.CommandGroups(ctx, id) }); err != nil {
 		return Command{}, err
 	}
 	if errors.Is(err, ErrNotFound) {

@@ -11,6 +11,7 @@ import (
 type Device struct {
 	ID         string     // 32 hex digits
 	Product    string     //
+	Group      string     // of the product: "eu/berlin"; empty: in none
 	Hardware   string     // hardware revision
 	State      State      //
 	Legitimacy Legitimacy //

@@ -20,6 +20,7 @@ type Config struct {
 	Reports    Reports
 	Commands   Commands
 	Trust      Trust
+	Groups     Groups
 	Guard      *access.Guard
 	Ledger     Ledger
 	Releases   Releases
@@ -42,7 +43,7 @@ type Service struct {
 
 // NewService checks cfg and fills its defaults.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Registry == nil || cfg.Reports == nil || cfg.Commands == nil || cfg.Trust == nil || cfg.Guard == nil ||
+	if cfg.Registry == nil || cfg.Reports == nil || cfg.Commands == nil || cfg.Trust == nil || cfg.Groups == nil || cfg.Guard == nil ||
 		cfg.Ledger == nil || cfg.Releases == nil || cfg.Authority == nil {
 		return nil, errors.New("device: a store, the guard, the ledger, the releases or the authority is missing")
 	}
@@ -73,7 +74,7 @@ func (s *Service) open(ctx context.Context, caller access.Caller, action access.
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Device{}, err
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: d.Product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: d.Product, Group: d.Group}); err != nil {
 		return Device{}, err
 	}
 	if errors.Is(err, ErrNotFound) {

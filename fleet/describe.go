@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -35,6 +36,8 @@ func Describe(kind ledger.Kind, data []byte) string {
 		ledger.KindDeviceUpdated, ledger.KindDeviceRefused, ledger.KindDeviceUnhealthy, ledger.KindDeviceReprovisioned, ledger.KindDeviceHealthy,
 		ledger.KindRemedyDecided, ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindDeviceEnrolled:
 		s, err = describeEvent(data)
+	case ledger.KindDeviceGrouped:
+		s, err = describeGrouping(data)
 	case ledger.KindComplianceStated:
 		s, err = describeStatement(data)
 	default:
@@ -48,6 +51,24 @@ func Describe(kind ledger.Kind, data []byte) string {
 		return string(r[:maxText]) + "…"
 	}
 	return s
+}
+
+func describeGrouping(data []byte) (string, error) {
+	var g device.Grouping
+	if err := json.Unmarshal(data, &g); err != nil {
+		return "", err
+	}
+	s := "taken out of group " + g.From
+	switch {
+	case g.To != "" && g.From != "":
+		s = fmt.Sprintf("moved from group %s to %s", g.From, g.To)
+	case g.To != "":
+		s = "put into group " + g.To
+	}
+	if g.Reason != "" {
+		s += ": " + g.Reason
+	}
+	return s, nil
 }
 
 func describeCommand(env []byte) (string, error) {

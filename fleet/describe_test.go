@@ -23,6 +23,9 @@ func TestTheImportantComesFirst(t *testing.T) {
 		kind       ledger.Kind
 		data, want string
 	}{
+		{ledger.KindDeviceGrouped, `{"device":"x","from":"","to":"eu/berlin","reason":"sold"}`, "put into group eu/berlin: sold"},
+		{ledger.KindDeviceGrouped, `{"device":"x","from":"eu","to":"us"}`, "moved from group eu to us"},
+		{ledger.KindDeviceGrouped, `{"device":"x","from":"eu","to":""}`, "taken out of group eu"},
 		{ledger.KindDeviceState, `{"to":"active","from":"onboarded","device":"x","reason":"good evidence"}`, "onboarded → active: good evidence"},
 		{ledger.KindDeviceRefused, `{"act":"wipe","outcome":"refused","code":"threshold","text":"1 of 2"}`, "wipe refused: threshold: 1 of 2"},
 		{ledger.KindVerdict, `{"word":"warning","reasons":["key-origin: soft"],"ear":{}}`, "evidence warning: key-origin: soft"},

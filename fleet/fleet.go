@@ -18,6 +18,7 @@ import (
 type Device struct {
 	ID         string     `json:"id"`
 	Product    string     `json:"product"`
+	Group      string     `json:"group,omitempty"` // of the product; empty: in none
 	Hardware   string     `json:"hardware"`
 	State      string     `json:"state"`
 	Legitimacy string     `json:"legitimacy"`
@@ -59,7 +60,8 @@ type Line struct {
 // Query selects devices; empty fields do not select. After is the ID of the last row of the page before.
 type Query struct {
 	Product  string
-	Products []string // set by the Service: what the caller may see; empty means all
+	Group    string   // of the product, with those below it
+	Scope    []string // set by the Service: what the caller may see of that; empty means everything
 	State    string
 	Verdict  string // EAR status, or unknown
 	Version  string // running
@@ -112,11 +114,13 @@ type Finder interface {
 
 // Surveyor counts. It reads much, so the Service remembers what it says for a while.
 type Surveyor interface {
-	// FleetSummary counts the products', all with none.
-	FleetSummary(ctx context.Context, products []string) (Summary, error)
+	// FleetSummary counts what is in the scope, all with none.
+	FleetSummary(ctx context.Context, scope []string) (Summary, error)
 	FleetExpiry(ctx context.Context, now time.Time) (Expiry, error)
-	// FleetRuns counts the devices that run a release, by state.
-	FleetRuns(ctx context.Context, release []byte) (map[string]int, error)
+	// FleetRuns counts the devices in the scope that run a release, by state.
+	FleetRuns(ctx context.Context, release []byte, scope []string) (map[string]int, error)
+	// FleetGroups lists groups by path.
+	FleetGroups(ctx context.Context, q GroupQuery) ([]Group, error)
 	FleetStreams(ctx context.Context) ([]Stream, error)
 	FleetBacklog(ctx context.Context) (Backlog, error)
 }
@@ -136,24 +140,6 @@ func NewService(reader Reader, guard *access.Guard) *Service {
 	return &Service{reader: reader, guard: guard}
 }
 
-// within says which products of those asked for the caller may see: one, his, or with nil every one. It is the check of a verb
-// that spans products: who is limited to some asks for each of them.
-func (s *Service) within(ctx context.Context, caller access.Caller, action access.Action, kind, product string) ([]string, error) {
-	products := []string{product}
-	if product == "" && len(caller.Scope) > 0 {
-		products = caller.Scope
-	}
-	for _, p := range products {
-		if err := s.guard.Check(ctx, caller, action, access.Resource{Type: kind, Product: p}); err != nil {
-			return nil, err
-		}
-	}
-	if product == "" {
-		return caller.Scope, nil
-	}
-	return products, nil
-}
-
 // MaxPage bounds a page of the list; MaxTimeline a timeline.
 const (
 	MaxPage     = 200
@@ -162,18 +148,18 @@ const (
 
 // Summary counts the fleet.
 func (s *Service) Summary(ctx context.Context, caller access.Caller) (Summary, error) {
-	products, err := s.within(ctx, caller, access.DeviceRead, "fleet", "")
+	scope, err := s.guard.Within(ctx, caller, access.DeviceRead, "fleet", "", "")
 	if err != nil {
 		return Summary{}, err
 	}
-	return s.summaries.get(ctx, strings.Join(products, "\x00"), func(ctx context.Context) (Summary, error) {
-		return s.reader.FleetSummary(ctx, products)
+	return s.summaries.get(ctx, strings.Join(scope, "\x00"), func(ctx context.Context) (Summary, error) {
+		return s.reader.FleetSummary(ctx, scope)
 	})
 }
 
 // Devices gives a page, and the key of the next one when there is more.
 func (s *Service) Devices(ctx context.Context, caller access.Caller, q Query) (page []Device, next string, err error) {
-	if q.Products, err = s.within(ctx, caller, access.DeviceRead, "fleet", q.Product); err != nil {
+	if q.Scope, err = s.guard.Within(ctx, caller, access.DeviceRead, "fleet", q.Product, q.Group); err != nil {
 		return nil, "", err
 	}
 	if q.Limit <= 0 || q.Limit > MaxPage {
@@ -198,7 +184,7 @@ func (s *Service) Device(ctx context.Context, caller access.Caller, id string) (
 	if err != nil {
 		return Detail{}, nil, err
 	}
-	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "device", ID: id, Product: d.Product}); err != nil {
+	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "device", ID: id, Product: d.Product, Group: d.Group}); err != nil {
 		return Detail{}, nil, err
 	}
 	lines, err := s.reader.FleetTimeline(ctx, id, MaxTimeline)

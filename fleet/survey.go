@@ -20,7 +20,7 @@ type Age struct {
 // FindingQuery selects findings of one severity, newest first; other empty fields do not select.
 type FindingQuery struct {
 	Severity monitor.Severity
-	Products []string // set by the Service
+	Scope    []string // set by the Service
 	Subject  string   // with it, every severity, and closed ones too
 	Before   time.Time
 	Limit    int
@@ -91,7 +91,7 @@ type Genuine struct {
 
 // Findings gives the open findings of a severity, or with a subject all of its own. more says that there are others.
 func (s *Service) Findings(ctx context.Context, caller access.Caller, q FindingQuery) (page []monitor.Finding, more bool, err error) {
-	if q.Products, err = s.within(ctx, caller, access.FindingRead, "finding", ""); err != nil {
+	if q.Scope, err = s.guard.Within(ctx, caller, access.FindingRead, "finding", "", ""); err != nil {
 		return nil, false, err
 	}
 	if q.Limit <= 0 || q.Limit > MaxPage {
@@ -108,7 +108,7 @@ func (s *Service) Findings(ctx context.Context, caller access.Caller, q FindingQ
 
 // Certificates gives those of a device, newest first.
 func (s *Service) Certificates(ctx context.Context, caller access.Caller, device Device) ([]Certificate, error) {
-	if err := s.guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "device", ID: device.ID, Product: device.Product}); err != nil {
+	if err := s.guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "device", ID: device.ID, Product: device.Product, Group: device.Group}); err != nil {
 		return nil, err
 	}
 	return s.reader.FleetCertificates(ctx, CertQuery{Device: device.ID, Limit: MaxPage})
@@ -129,10 +129,11 @@ func (s *Service) Expiry(ctx context.Context, caller access.Caller, after time.T
 
 // Runs counts the devices that run a release of a product, by state.
 func (s *Service) Runs(ctx context.Context, caller access.Caller, product string, release []byte) (map[string]int, error) {
-	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "fleet", Product: product}); err != nil {
+	scope, err := s.guard.Within(ctx, caller, access.DeviceRead, "fleet", product, "")
+	if err != nil {
 		return nil, err
 	}
-	return s.reader.FleetRuns(ctx, release)
+	return s.reader.FleetRuns(ctx, release, scope)
 }
 
 // Streams gives the streams there are, and who may read them.

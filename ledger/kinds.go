@@ -54,6 +54,7 @@ const (
 	KindDeviceReleased      Kind = "device.released"      // events: JSON device.StateChange
 	KindDeviceReprovisioned Kind = "device.reprovisioned" // events: JSON result of the command
 	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON {device, what, had, said}: perhaps a clone
+	KindDeviceGrouped       Kind = "device.grouped"       // events: JSON device.Grouping {device, from, to, reason}
 	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}
 	KindDeviceLogForked     Kind = "device.log.forked"    // events: JSON devicelog.Fork: a copy of the device, or a restored state
 	KindDeviceLogAnchored   Kind = "device.log.anchored"  // events: COSE_Sign1(LogBatch)

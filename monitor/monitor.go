@@ -55,6 +55,7 @@ type Finding struct {
 	Kind     Kind        `json:"kind"`
 	Severity Severity    `json:"severity"`
 	Product  string      `json:"product"`
+	Group    string      `json:"-"`       // that the subject is in now
 	Subject  string      `json:"subject"` // a device ID, mostly
 	Text     string      `json:"text"`
 	Cause    *ledger.Ref `json:"cause,omitempty"`
@@ -66,12 +67,14 @@ type Finding struct {
 
 // Query selects findings; empty fields do not select.
 type Query struct {
-	Product, Subject string
-	Kind             Kind
-	OpenOnly         bool
-	Newest           bool   // first: in descending order of ID, which begins with the time
-	After            string // ID of the last one of the page before
-	Limit            int    // at most 1000, which 0 means
+	Product, Group string   // with a group, those of devices in it and below
+	Scope          []string // set by the Service: what the caller may see; empty means everything
+	Subject        string
+	Kind           Kind
+	OpenOnly       bool
+	Newest         bool   // first: in descending order of ID, which begins with the time
+	After          string // ID of the last one of the page before
+	Limit          int    // at most 1000, which 0 means
 }
 
 // Silence is a device that has not been heard of in time.
@@ -140,7 +143,7 @@ func NewService(cfg Config) (*Service, error) {
 
 // Raise opens a finding. When one with its dedupe key is open, that one is returned and nothing is written.
 func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (Finding, error) {
-	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product}
+	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product, Group: f.Group}
 	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, res); err != nil {
 		return Finding{}, err
 	}
@@ -175,7 +178,7 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Fin
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Finding{}, err
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: f.Subject, Product: f.Product}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: f.Subject, Product: f.Product, Group: f.Group}); err != nil {
 		return Finding{}, err
 	}
 	if errors.Is(err, ErrNotFound) {
@@ -190,7 +193,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product}
+	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product, Group: f.Group}
 	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, res); err != nil {
 		return err
 	}
@@ -229,7 +232,8 @@ func (s *Service) Cure(ctx context.Context, caller access.Caller, f ledger.Fact,
 
 // List gives a page of findings.
 func (s *Service) List(ctx context.Context, caller access.Caller, q Query) ([]Finding, error) {
-	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: q.Subject, Product: q.Product}); err != nil {
+	var err error
+	if q.Scope, err = s.cfg.Guard.Within(ctx, caller, access.FindingRead, "finding", q.Product, q.Group); err != nil {
 		return nil, err
 	}
 	if q.Limit <= 0 || q.Limit > 1000 {

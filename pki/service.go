@@ -211,9 +211,10 @@ func (s *Service) RevokeCert(ctx context.Context, caller access.Caller, key stri
 	return s.revoke(ctx, caller, Revocation{Scope: ScopeCert, ID: key, Reason: reason, Issuer: c.Issuer, Serial: c.Serial}, c.Device)
 }
 
-// RevokeDevice takes every identity of a device, the factory's too, for good: enrolment is refused as well.
-func (s *Service) RevokeDevice(ctx context.Context, caller access.Caller, device, product string, reason int) error {
-	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "device", ID: device, Product: product}); err != nil {
+// RevokeDevice takes every identity of a device, the factory's too, for good: enrolment is refused as well. place is where the device is,
+// as access.Join names it.
+func (s *Service) RevokeDevice(ctx context.Context, caller access.Caller, device, place string, reason int) error {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, placed(device, place)); err != nil {
 		return err
 	}
 	return s.revoke(ctx, caller, Revocation{Scope: ScopeDevice, ID: device, Reason: reason}, device)

@@ -10,9 +10,16 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
-// Certificates lists a device's certificates, by their key, from behind after on, at most limit.
-func (s *Service) Certificates(ctx context.Context, caller access.Caller, device, product, after string, limit int) ([]Issued, error) {
-	if err := s.c.Guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "device", ID: device, Product: product}); err != nil {
+// placed is a device as a resource; place is its product, or with its group as access.Join names it.
+func placed(device, place string) access.Resource {
+	res := access.In("device", place)
+	res.ID = device
+	return res
+}
+
+// Certificates lists a device's certificates, place as access.Join names it, by their key, from behind after on, at most limit.
+func (s *Service) Certificates(ctx context.Context, caller access.Caller, device, place, after string, limit int) ([]Issued, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRead, placed(device, place)); err != nil {
 		return nil, err
 	}
 	return s.c.Store.Certificates(ctx, device, after, limit)

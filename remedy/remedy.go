@@ -86,9 +86,9 @@ type Store interface {
 	Case(ctx context.Context, device string) (Case, error)
 	// SaveCase replaces it if its stored Rev is c.Rev, and raises Rev; else ErrChanged.
 	SaveCase(ctx context.Context, c Case, facts ...ledger.Fact) error
-	// OpenCases gives the open cases of a product, all with an empty one, by device, from behind the device after on, at most limit; 0:
+	// OpenCases gives the open cases in a scope, all with none, by device, from behind the device after on, at most limit; 0:
 	// all.
-	OpenCases(ctx context.Context, product, after string, limit int) ([]Case, error)
+	OpenCases(ctx context.Context, scope []string, after string, limit int) ([]Case, error)
 	// CasesContained counts the product's cases that were opened since and not held.
 	CasesContained(ctx context.Context, product string, since time.Time) (int, error)
 	// IssuedSince finds the device's newest command of the act that was issued no earlier than since; ErrNotFound.

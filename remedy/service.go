@@ -48,8 +48,8 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg}, nil
 }
 
-func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id, product string) error {
-	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: product})
+func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id string, d device.Device) error {
+	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: d.Product, Group: d.Group})
 }
 
 func system() access.Caller { return access.Internal("remedy") }
@@ -118,7 +118,7 @@ func (s *Service) Suspect(ctx context.Context, caller access.Caller, t Trouble) 
 // Quarantined is told when a device says that it is: it is made anew, if the policy says so.
 func (s *Service) Quarantined(ctx context.Context, caller access.Caller, id string, cause ledger.Ref) error {
 	if !s.cfg.Policy.Reprovide {
-		return s.check(ctx, caller, access.DeviceReprovide, id, "")
+		return s.check(ctx, caller, access.DeviceReprovide, id, device.Device{})
 	}
 	return s.Remake(ctx, caller, id, nil, cause, "after quarantine")
 }
@@ -282,12 +282,14 @@ func (s *Service) List(ctx context.Context, caller access.Caller) ([]Case, error
 	return s.Page(ctx, caller, "", "", 0)
 }
 
-// Page gives the open cases of a product, all with an empty one, by device, from behind the device after on, at most limit; 0: all.
-func (s *Service) Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]Case, error) {
-	if err := s.check(ctx, caller, access.FindingRead, "", product); err != nil {
+// Page gives the open cases at a place (a product, or a group of one as access.Join names it; all with an empty one), by device, from behind the device after on, at most limit; 0: all.
+func (s *Service) Page(ctx context.Context, caller access.Caller, place, after string, limit int) ([]Case, error) {
+	at := access.In("case", place)
+	scope, err := s.cfg.Guard.Within(ctx, caller, access.FindingRead, at.Type, at.Product, at.Group)
+	if err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.OpenCases(ctx, product, after, limit)
+	return s.cfg.Store.OpenCases(ctx, scope, after, limit)
 }
 
 // Reprovide is Remake as a person asks for it: because of what opened the case, and in a phase that allows it.
@@ -310,7 +312,7 @@ func (s *Service) Reprovide(ctx context.Context, caller access.Caller, id string
 func (s *Service) Tick(ctx context.Context, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	cases, err := s.cfg.Store.OpenCases(ctx, "", "", 0)
+	cases, err := s.cfg.Store.OpenCases(ctx, nil, "", 0)
 	if err != nil {
 		return err
 	}
@@ -326,7 +328,7 @@ func (s *Service) Tick(ctx context.Context, now time.Time) error {
 // device finds the device and asks the guard, before anything of it is shown or done.
 func (s *Service) device(ctx context.Context, caller access.Caller, action access.Action, id string) (device.Device, error) {
 	d, err := s.cfg.Devices.Get(ctx, system(), id)
-	if denied := s.check(ctx, caller, action, id, d.Product); denied != nil {
+	if denied := s.check(ctx, caller, action, id, d); denied != nil {
 		return device.Device{}, denied
 	}
 	return d, err

@@ -70,8 +70,8 @@ type Store interface {
 	Retirement(ctx context.Context, device string) (Retirement, error)
 	// OpenRetirements gives those with something left to do: Ordered, or ended and not moved, revoked or without keys.
 	OpenRetirements(ctx context.Context) ([]Retirement, error)
-	// Retirements gives those of a product, all with an empty one, by device, from behind the device after on, at most limit.
-	Retirements(ctx context.Context, product, after string, limit int) ([]Retirement, error)
+	// Retirements gives those in a scope, all with none, by device, from behind the device after on, at most limit.
+	Retirements(ctx context.Context, scope []string, after string, limit int) ([]Retirement, error)
 	// SaveRetirements replaces all or none, each if its stored Rev is its Rev, and raises Rev; else ErrChanged.
 	SaveRetirements(ctx context.Context, rs []Retirement, facts ...ledger.Fact) error
 	// KnownWarrant finds a submitted warrant by ID; ErrNotFound.

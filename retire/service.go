@@ -50,22 +50,29 @@ func NewService(cfg Config) (*Service, error) {
 
 func system() access.Caller { return access.Internal("retire") }
 
-func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id, product string) error {
-	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: id, Product: product})
+func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, d device.Device) error {
+	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: d.ID, Product: d.Product, Group: d.Group})
 }
 
 // Retire decides the end of devices, by a warrant that names just them, and has them wipe themselves.
 func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]Retirement, error) {
-	if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRetire, access.Resource{
-		Type: "device", Product: o.Product, Grave: len(o.Devices) > access.BulkDevices,
-	}); err != nil {
-		return nil, err
+	whole := access.Resource{Type: "device", Product: o.Product, Grave: len(o.Devices) > access.BulkDevices}
+	grouped := !access.Covers(caller.Scope, o.Product, "")
+	if !grouped || whole.Grave || len(o.Devices) == 0 {
+		if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRetire, whole); err != nil {
+			return nil, err
+		}
 	}
 	if o.Reason == "" || len(o.Reason) > 1024 {
 		return nil, fault.New(fault.Invalid, "retire.reason", "a retirement needs a reason of at most 1024 bytes", "")
 	}
 	for _, id := range o.Devices {
 		d, err := s.cfg.Devices.Get(ctx, system(), id)
+		if grouped { // each for itself, before anything of it is told
+			if denied := s.check(ctx, caller, access.DeviceRetire, d); denied != nil {
+				return nil, denied
+			}
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -225,7 +232,7 @@ func (s *Service) advance(ctx context.Context, rs []Retirement) error {
 // itself. The same receipt again changes nothing.
 func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, envelope []byte) error {
 	d, err := s.cfg.Devices.Get(ctx, system(), id)
-	if denied := s.check(ctx, caller, access.DeviceCheckin, id, d.Product); denied != nil {
+	if denied := s.check(ctx, caller, access.DeviceCheckin, d); denied != nil {
 		return denied
 	}
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
@@ -385,23 +392,26 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Ret
 	return s.checked(ctx, caller, access.DeviceRead, id)
 }
 
-// Page gives a product's retirements, everybody's with an empty one, by device, from behind the device after on, at most limit.
-func (s *Service) Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]Retirement, error) {
-	if err := s.check(ctx, caller, access.DeviceRead, "", product); err != nil {
+// Page gives the retirements at a place (a product, or a group of one as access.Join names it; all with an empty one), by device, from behind the device after on, at most limit.
+func (s *Service) Page(ctx context.Context, caller access.Caller, place, after string, limit int) ([]Retirement, error) {
+	at := access.In("retirement", place)
+	scope, err := s.cfg.Guard.Within(ctx, caller, access.DeviceRead, at.Type, at.Product, at.Group)
+	if err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.Retirements(ctx, product, after, limit)
+	return s.cfg.Store.Retirements(ctx, scope, after, limit)
 }
 
 func (s *Service) checked(ctx context.Context, caller access.Caller, action access.Action, id string) (Retirement, error) {
-	r, err := s.cfg.Store.Retirement(ctx, id)
-	if denied := s.check(ctx, caller, action, id, r.Product); denied != nil {
+	d, err := s.cfg.Devices.Get(ctx, system(), id)
+	d.ID = id
+	if denied := s.check(ctx, caller, action, d); denied != nil {
 		return Retirement{}, denied
 	}
-	if errors.Is(err, ErrNotFound) {
-		return s.open(ctx, id)
+	if err != nil && fault.KindOf(err) != fault.NotFound {
+		return Retirement{}, err
 	}
-	return r, err
+	return s.open(ctx, id)
 }
 
 func (s *Service) open(ctx context.Context, id string) (Retirement, error) {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/release"
@@ -61,6 +62,9 @@ func checkSelection(sel Selection) error {
 		if given {
 			n++
 		}
+	}
+	if sel.Group != "" && !access.ValidGroup(sel.Group) {
+		return bad("group", fmt.Sprintf("%.140q is no group", sel.Group), "see `hallmark group list`")
 	}
 	if n != 1 {
 		return bad("selection", "a selection is devices by ID, or all active ones, or those in a state", "give exactly one of them")
@@ -122,7 +126,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if spec.Selection.All {
 		state = device.Active
 	}
-	all, err := s.cfg.Store.RolloutCandidates(ctx, spec.Product, spec.Selection.IDs, state)
+	all, err := s.cfg.Store.RolloutCandidates(ctx, spec.Product, spec.Selection, state)
 	if err != nil {
 		return Resolved{}, err
 	}
@@ -179,12 +183,13 @@ func named(spec Spec, all []Candidate, skipped map[string]string) error {
 	for _, c := range all {
 		known[c.ID] = true
 	}
+	in := " in " + access.Join(spec.Product, spec.Selection.Group)
 	seen := map[string]bool{}
 	for _, id := range spec.Selection.IDs {
 		why := skipped[id]
 		switch {
 		case !known[id]:
-			why = "is not known"
+			why = "is not known" + in
 		case seen[id]:
 			why = "is named twice"
 		}

@@ -43,8 +43,9 @@ type Spec struct {
 	Reason    string    `json:"reason,omitempty"`
 }
 
-// Selection says which devices of the product; exactly one of IDs, All and State is given.
+// Selection says which devices of the product, or of a group of it; exactly one of IDs, All and State is given.
 type Selection struct {
+	Group string       `json:"group,omitempty"` // only devices that are in it, or in one below, when the rollout starts
 	IDs   []string     `json:"ids,omitempty"`   // all must be eligible, or the rollout does not start
 	All   bool         `json:"all,omitempty"`   // every active device; those that cannot take the release are left out, with the reason
 	State device.State `json:"state,omitempty"` // as All, of those in this state
@@ -189,9 +190,9 @@ type Store interface {
 	PutRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
 	// Rollout returns ErrNotFound.
 	Rollout(ctx context.Context, id string) (Rollout, error)
-	// Rollouts lists a product's, or every product's when it is empty, newest first, from behind the one with the ID after on, at most
+	// Rollouts lists those in a scope, everybody's with none, newest first, from behind the one with the ID after on, at most
 	// limit (0: all); with open only those that have not ended.
-	Rollouts(ctx context.Context, product string, open bool, after string, limit int) ([]Rollout, error)
+	Rollouts(ctx context.Context, scope []string, open bool, after string, limit int) ([]Rollout, error)
 	// StartRollout is SaveRollout and takes the members, all or none: *BusyError when one is in a rollout that has not ended.
 	StartRollout(ctx context.Context, r Rollout, members []Member, facts ...ledger.Fact) error
 	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices
@@ -199,8 +200,8 @@ type Store interface {
 	SaveRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
 	// RolloutSnapshot gives what is known of the devices of a wave, by ID.
 	RolloutSnapshot(ctx context.Context, id string, wave int) ([]Status, error)
-	// RolloutCandidates gives the product's devices: those named, or in the state; by ID.
-	RolloutCandidates(ctx context.Context, product string, ids []string, state device.State) ([]Candidate, error)
+	// RolloutCandidates gives devices of the product, or with a group of that: those of sel.IDs, or without any those in the state; by ID.
+	RolloutCandidates(ctx context.Context, product string, sel Selection, state device.State) ([]Candidate, error)
 }
 
 // Releases knows releases; *release.Service is one.

@@ -46,13 +46,14 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg}, nil
 }
 
-func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id, product string) error {
-	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "rollout", ID: id, Product: product})
+// check asks for the right to a rollout: to the group it is limited to, or to the whole product.
+func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id string, spec Spec) error {
+	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "rollout", ID: id, Product: spec.Product, Group: spec.Selection.Group})
 }
 
 // DryRun tells what Start would do now: the waves, and who is left out and why.
 func (s *Service) DryRun(ctx context.Context, caller access.Caller, spec Spec) (Resolved, error) {
-	if err := s.check(ctx, caller, access.RolloutRead, spec.ID, spec.Product); err != nil {
+	if err := s.check(ctx, caller, access.RolloutRead, spec.ID, spec); err != nil {
 		return Resolved{}, err
 	}
 	rel, err := s.checkSpec(ctx, spec)
@@ -64,7 +65,7 @@ func (s *Service) DryRun(ctx context.Context, caller access.Caller, spec Spec) (
 
 // Create stores a rollout; nothing is sent before Start.
 func (s *Service) Create(ctx context.Context, caller access.Caller, spec Spec) (Rollout, error) {
-	if err := s.check(ctx, caller, access.RolloutCreate, spec.ID, spec.Product); err != nil {
+	if err := s.check(ctx, caller, access.RolloutCreate, spec.ID, spec); err != nil {
 		return Rollout{}, err
 	}
 	if _, err := s.checkSpec(ctx, spec); err != nil {
@@ -241,17 +242,19 @@ func (s *Service) List(ctx context.Context, caller access.Caller, product string
 	return s.Page(ctx, caller, product, false, "", 0)
 }
 
-// Page is List from behind the rollout after on, at most limit (0: all); with open only those that have not ended.
-func (s *Service) Page(ctx context.Context, caller access.Caller, product string, open bool, after string, limit int) ([]Rollout, error) {
-	if err := s.check(ctx, caller, access.RolloutRead, "", product); err != nil {
+// Page is List, of a product or of a group of one as access.Join names it, from behind the rollout after on, at most limit (0: all); with open only those that have not ended.
+func (s *Service) Page(ctx context.Context, caller access.Caller, place string, open bool, after string, limit int) ([]Rollout, error) {
+	at := access.In("rollout", place)
+	scope, err := s.cfg.Guard.Within(ctx, caller, access.RolloutRead, at.Type, at.Product, at.Group)
+	if err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.Rollouts(ctx, product, open, after, limit)
+	return s.cfg.Store.Rollouts(ctx, scope, open, after, limit)
 }
 
 func (s *Service) open(ctx context.Context, caller access.Caller, action access.Action, id string) (Rollout, error) {
 	r, err := s.cfg.Store.Rollout(ctx, id)
-	if denied := s.check(ctx, caller, action, id, r.Spec.Product); denied != nil {
+	if denied := s.check(ctx, caller, action, id, r.Spec); denied != nil {
 		return Rollout{}, denied
 	}
 	if errors.Is(err, ErrNotFound) {
@@ -268,7 +271,7 @@ const maxSteps = 64
 func (s *Service) Tick(ctx context.Context, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	open, err := s.cfg.Store.Rollouts(ctx, "", true, "", 0)
+	open, err := s.cfg.Store.Rollouts(ctx, nil, true, "", 0)
 	if err != nil {
 		return err
 	}

@@ -63,7 +63,7 @@ type Store interface {
 	// fact is stored the first time only.
 	DestroyKeys(ctx context.Context, device string, fact ledger.Fact) error
 	// Origin gives the attestation key and product of a device.
-	Origin(ctx context.Context, device string) (key crypto.PublicKey, product string, err error)
+	Origin(ctx context.Context, device string) (key crypto.PublicKey, place string, err error)
 }
 
 // Incoming is a verified upload.
@@ -198,11 +198,13 @@ func (s *Service) opened(caller access.Caller, e SignedEpoch) (ledger.Fact, erro
 // DestroyDevice destroys what opens a device's sealed data: once it is retired, or its owner asks. It is for good: the device's signed
 // epochs, each with its sealed key, may be held by anybody who saw them, so none is taken any more, nor a new one. Again changes nothing.
 func (s *Service) DestroyDevice(ctx context.Context, caller access.Caller, device string, cause *ledger.Ref) error {
-	_, product, err := s.cfg.Store.Origin(ctx, device)
+	_, place, err := s.cfg.Store.Origin(ctx, device)
 	if err != nil {
 		return err
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, access.Resource{Type: "device", ID: device, Product: product}); err != nil {
+	res := access.In("device", place)
+	res.ID = device
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, res); err != nil {
 		return err
 	}
 	f := ledger.New(ledger.Events, ledger.KindTelemetryKeysDestroyed, s.cfg.Now(), caller.ID, device, cause, []byte("{}"))
@@ -314,25 +316,27 @@ const maxEpochsPerRead = 64
 
 // Read decides, records the decision, and only then opens keys for the reader.
 func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadRequest) (ReadReply, error) {
-	_, product, err := s.cfg.Store.Origin(ctx, req.Device)
+	_, place, err := s.cfg.Store.Origin(ctx, req.Device)
 	if err != nil {
 		return ReadReply{}, err
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, access.StreamRead, access.Resource{Type: "stream", ID: req.Stream, Product: product}); err != nil {
+	res := access.In("stream", place)
+	res.ID = req.Stream
+	if err := s.cfg.Guard.Check(ctx, caller, access.StreamRead, res); err != nil {
 		return ReadReply{}, errors.Join(err, s.decide(ctx, caller, req, nil, "", nil))
 	}
 	reader, err := readerKey(req)
 	if err != nil {
 		return ReadReply{}, err
 	}
-	grants, err := s.cfg.Store.Grants(ctx, GrantQuery{Reader: caller.ID, Product: product})
+	grants, err := s.cfg.Store.Grants(ctx, GrantQuery{Reader: caller.ID, Product: res.Product})
 	if err != nil {
 		return ReadReply{}, err
 	}
 	grant := matching(grants, req, s.cfg.Now())
 	if grant == "" {
 		denied := fault.New(fault.Denied, "stream.no-grant",
-			fmt.Sprintf("%s has no grant to read stream %q of product %q for %q", caller.ID, req.Stream, product, req.Purpose),
+			fmt.Sprintf("%s has no grant to read stream %q of product %q for %q", caller.ID, req.Stream, res.Product, req.Purpose),
 			"ask who manages the stream for one; the refusal is in the ledger")
 		if err := s.decide(ctx, caller, req, nil, "", nil); err != nil {
 			return ReadReply{}, err

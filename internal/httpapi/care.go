@@ -27,7 +27,7 @@ type ReprovideRequest struct {
 func (a *api) registerCare(h huma.API) {
 	huma.Register(h, op("list-findings", http.MethodGet, "/findings", "List findings, newest first"),
 		func(ctx context.Context, in *struct {
-			OfProduct
+			OfGroup
 			Subject string `query:"subject" maxLength:"256" doc:"only about this, a device mostly"`
 			Kind    string `query:"kind" maxLength:"64" example:"checkin.overdue"`
 			Open    bool   `query:"open" doc:"only those that are not closed"`
@@ -36,7 +36,7 @@ func (a *api) registerCare(h huma.API) {
 		) (*body[Page[monitor.Finding]], error) {
 			return paged(a, ctx, in.Paging, func(f monitor.Finding) string { return f.ID }, func(after string, limit int) ([]monitor.Finding, error) {
 				return a.Monitor.List(ctx, callerOf(ctx), monitor.Query{
-					Product: in.Product, Subject: in.Subject, Kind: monitor.Kind(in.Kind), OpenOnly: in.Open, Newest: true, After: after, Limit: limit,
+					Product: in.Product, Group: in.Group, Subject: in.Subject, Kind: monitor.Kind(in.Kind), OpenOnly: in.Open, Newest: true, After: after, Limit: limit,
 				})
 			})
 		})
@@ -64,12 +64,12 @@ type becauseOf struct {
 func (a *api) registerRemedies(h huma.API) {
 	huma.Register(h, op("list-remedies", http.MethodGet, "/remedies", "List the open cases of devices in trouble, by device"),
 		func(ctx context.Context, in *struct {
-			OfProduct
+			OfGroup
 			Paging
 		},
 		) (*body[Page[remedy.Case]], error) {
 			return paged(a, ctx, in.Paging, func(c remedy.Case) string { return c.Device }, func(after string, limit int) ([]remedy.Case, error) {
-				return a.Remedy.Page(ctx, callerOf(ctx), in.Product, after, limit)
+				return a.Remedy.Page(ctx, callerOf(ctx), in.place(), after, limit)
 			})
 		})
 	huma.Register(h, op("get-remedy", http.MethodGet, "/remedies/{id}", "Show a device's open case"),
@@ -112,12 +112,12 @@ func (a *api) onCase(h huma.API, name, summary string, verb func(ctx context.Con
 func (a *api) registerRetirements(h huma.API) {
 	huma.Register(h, op("list-retirements", http.MethodGet, "/retirements", "List retirements, by device"),
 		func(ctx context.Context, in *struct {
-			OfProduct
+			OfGroup
 			Paging
 		},
 		) (*body[Page[retire.Retirement]], error) {
 			return paged(a, ctx, in.Paging, func(r retire.Retirement) string { return r.Device }, func(after string, limit int) ([]retire.Retirement, error) {
-				return a.Retire.Page(ctx, callerOf(ctx), in.Product, after, limit)
+				return a.Retire.Page(ctx, callerOf(ctx), in.place(), after, limit)
 			})
 		})
 	huma.Register(h, op("retire-devices", http.MethodPost, "/retirements", "Retire devices, by an offline warrant for the wipe"),

@@ -22,6 +22,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "fleet", Description: "The fleet at a glance."},
 	{Name: "devices", Description: "Single devices: what they are, what happened to them, what people say of them."},
 	{Name: "commands", Description: "Acts over devices. A command is a resource: creating it returns at once, and what becomes of it on each device is read from it."},
+	{Name: "groups", Description: "Parts of a product's fleet, as paths: pump's eu/berlin. Callers are limited to products, or to groups of them."},
 	{Name: "findings", Description: "What is wrong and not yet dealt with."},
 	{Name: "remedies", Description: "Cases of devices in trouble: quarantined, made anew, released."},
 	{Name: "retirements", Description: "The end of devices: warrant, wipe, receipt, disposal and the proof of it."},
@@ -53,7 +54,9 @@ func errorsOf(method string) []int {
 
 // descriptions say what a summary has no room for.
 var descriptions = map[string]string{
-	"list-devices":       "In order of the ID. Callers who are limited to products have to name one.",
+	"list-devices":       "In order of the ID. Callers who are limited see what is in their scope.",
+	"list-groups":        "Each counts the devices in the groups below it. A group exists while it has devices.",
+	"group-devices":      "All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.",
 	"list-facts":         "Only facts that have their place in the log, which they get some 50 ms after they happened.",
 	"get-fact":           "Every answer of a changing operation names in Hallmark-Facts what it wrote. 503 while the fact has no place, or no witnessed checkpoint covers it: ask again in a second.",
 	"get-entry":          "The entry's bytes and the path from its hash to the root of a checkpoint that enough witnesses have cosigned: it can be checked without trusting this server.",
@@ -98,7 +101,7 @@ var descriptions = map[string]string{
 	"report-compliance":  "The controls of list-controls in one document, to be kept.",
 	"get-control":        "The ETag is of the statement that is on file: there is one before the first.",
 	"state-control":      "It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.",
-	"stream-events":      "Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.",
+	"stream-events":      "Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.",
 }
 
 // document adds what the registration of operations cannot say: keys, tags and examples.

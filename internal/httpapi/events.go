@@ -34,8 +34,8 @@ type Event struct {
 // EventsConfig is what Events works with; every field without a default must be set.
 type EventsConfig struct {
 	Ledger EventLedger
-	// Products tells of which product the subjects of facts are; of those that are of none, or of nobody knows which, it is silent.
-	Products  func(ctx context.Context, subjects []string) (map[string]string, error)
+	// Places tells where the subjects of facts are, as access.Join names it; of those that are nowhere, or nobody knows where, it is silent.
+	Places    func(ctx context.Context, subjects []string) (map[string]string, error)
 	Log       *slog.Logger
 	Poll      time.Duration // between looks at the logs while somebody listens and nothing wakes it; default 250 ms
 	Heartbeat time.Duration // default 15 s
@@ -83,10 +83,10 @@ func (p *position) of(log ledger.Log) *uint64 {
 
 func (p position) String() string { return fmt.Sprintf("control:%d,events:%d", p.control, p.events) }
 
-// message is an event as it is sent, and of which product it is; empty: of none.
+// message is an event as it is sent, and where its subject is; empty: nowhere.
 type message struct {
-	product string
-	data    []byte
+	place string
+	data  []byte
 }
 
 type listener struct {
@@ -265,7 +265,7 @@ func (e *Events) messages(ctx context.Context, log ledger.Log, from, to uint64, 
 		}
 		subjects[i] = facts[i].Subject
 	}
-	products, err := e.c.Products(ctx, subjects)
+	places, err := e.c.Places(ctx, subjects)
 	if err != nil {
 		return nil, err
 	}
@@ -277,7 +277,7 @@ func (e *Events) messages(ctx context.Context, log ledger.Log, from, to uint64, 
 		if err != nil {
 			return nil, err
 		}
-		out[i] = message{product: products[f.Subject], data: fmt.Appendf(nil, "id: %s\nevent: fact\ndata: %s\n\n", at, data)}
+		out[i] = message{place: places[f.Subject], data: fmt.Appendf(nil, "id: %s\nevent: fact\ndata: %s\n\n", at, data)}
 	}
 	return out, nil
 }
@@ -326,6 +326,7 @@ func (a *api) registerEvents(h huma.API) {
 				if err != nil {
 					return err
 				}
+				s.scope = now.Scope
 				return a.mayListen(r.Context(), now)
 			}
 			s.run(w, r)
@@ -333,28 +334,20 @@ func (a *api) registerEvents(h huma.API) {
 	})
 }
 
-// mayListen asks for the right to read the ledger: of everything, or of each product the caller is limited to.
+// mayListen asks for the right to read the ledger: of everything, or of all that the caller is limited to.
 func (a *api) mayListen(ctx context.Context, caller access.Caller) error {
-	products := caller.Scope
-	if len(products) == 0 {
-		products = []string{""}
-	}
-	for _, p := range products {
-		if err := a.Guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: "events", Product: p}); err != nil {
-			return err
-		}
-	}
-	return nil
+	_, err := a.Guard.Within(ctx, caller, access.LedgerRead, "ledger", "", "")
+	return err
 }
 
 // stream is one client's.
 type stream struct {
 	e        *Events
 	l        *listener
-	from, to position        // what is to be told before the queue
-	reset    bool            // that would be too much
-	products map[string]bool // nil: all
-	again    func() error    // whether the caller still may
+	from, to position     // what is to be told before the queue
+	reset    bool         // that would be too much
+	scope    []string     // empty: all
+	again    func() error // whether the caller still may
 }
 
 func (e *Events) subscribe(ctx context.Context, caller access.Caller, last string) (*stream, error) {
@@ -373,12 +366,7 @@ func (e *Events) subscribe(ctx context.Context, caller access.Caller, last strin
 		missed := max(at.control, s.from.control) - s.from.control + max(at.events, s.from.events) - s.from.events
 		s.reset = missed > eventCatchUp || s.from.control > at.control || s.from.events > at.events
 	}
-	if len(caller.Scope) > 0 {
-		s.products = map[string]bool{}
-		for _, p := range caller.Scope {
-			s.products[p] = true
-		}
-	}
+	s.scope = caller.Scope
 	return s, nil
 }
 
@@ -440,7 +428,10 @@ func (s *stream) batch(m message) []byte {
 	}
 }
 
-func (s *stream) sees(m message) bool { return s.products == nil || s.products[m.product] }
+func (s *stream) sees(m message) bool {
+	product, group, _ := strings.Cut(m.place, "/")
+	return len(s.scope) == 0 || m.place != "" && access.Covers(s.scope, product, group)
+}
 
 // begin sends what the client missed.
 func (s *stream) begin(ctx context.Context, send func([]byte) error) error {

@@ -97,7 +97,7 @@ func newListeners(t testing.TB, c httpapi.EventsConfig) *listeners {
 	}
 	l := &listeners{tape: &tape{logs: map[ledger.Log][][]byte{}}}
 	c.Ledger, c.Log = l.tape, slog.New(slog.DiscardHandler)
-	c.Products = func(_ context.Context, subjects []string) (map[string]string, error) {
+	c.Places = func(_ context.Context, subjects []string) (map[string]string, error) {
 		out := map[string]string{}
 		for _, s := range subjects {
 			if product, _, ok := strings.Cut(s, "/"); ok {

@@ -62,6 +62,7 @@ var Examples = map[string]any{
 	"halt-rollout":   Reason{"customers report noise"},
 	"abort-rollout":  Reason{"another release comes first"},
 	"create-command": CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, TTL: 86400, Reason: "seen on a market place"},
+	"group-devices":  GroupRequest{Devices: []string{exampleDevice}, Group: "eu/berlin", Reason: "sold to the Berlin clinic"},
 	"cancel-command": Reason{"it was the wrong device"},
 	"submit-warrant": WarrantRequest{Envelope: []byte("COSE_Sign"), Devices: []string{exampleDevice}},
 	"publish-bundle": Envelope{Envelope: []byte("COSE_Sign")},

@@ -10,6 +10,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -37,6 +38,7 @@ type ReplacementRequest struct {
 type Standing struct {
 	ID         string            `json:"id"`
 	Product    string            `json:"product"`
+	Group      string            `json:"group,omitempty" doc:"of the product"`
 	State      device.State      `json:"state"`
 	Legitimacy device.Legitimacy `json:"legitimacy"`
 	Since      time.Time         `json:"since" doc:"of the state"`
@@ -46,7 +48,7 @@ type Standing struct {
 
 func standing(d device.Device) Standing {
 	return Standing{
-		ID: d.ID, Product: d.Product, State: d.State, Legitimacy: d.Legitimacy, Since: d.Since, Replaces: d.Replaces, ReplacedBy: d.ReplacedBy,
+		ID: d.ID, Product: d.Product, Group: d.Group, State: d.State, Legitimacy: d.Legitimacy, Since: d.Since, Replaces: d.Replaces, ReplacedBy: d.ReplacedBy,
 	}
 }
 
@@ -141,7 +143,7 @@ func (a *api) registerCertificates(h huma.API) {
 			if err != nil {
 				return nil, a.problem(ctx, err)
 			}
-			return reply(a, ctx, in.Body, a.PKI.RevokeDevice(ctx, callerOf(ctx), in.ID, d.Product, in.Body.Code))
+			return reply(a, ctx, in.Body, a.PKI.RevokeDevice(ctx, callerOf(ctx), in.ID, access.Join(d.Product, d.Group), in.Body.Code))
 		})
 	huma.Register(h, op("revoke-certificate", http.MethodPost, "/certificates/{issuer}/{serial}/revoke", "Revoke one certificate"),
 		func(ctx context.Context, in *struct {
@@ -191,7 +193,7 @@ func (a *api) certificates(ctx context.Context, id, after string, limit int) ([]
 	if err != nil {
 		return nil, err
 	}
-	cs, err := a.PKI.Certificates(ctx, callerOf(ctx), id, d.Product, after, limit)
+	cs, err := a.PKI.Certificates(ctx, callerOf(ctx), id, access.Join(d.Product, d.Group), after, limit)
 	out := make([]Certificate, 0, len(cs))
 	for _, c := range cs {
 		out = append(out, Certificate{

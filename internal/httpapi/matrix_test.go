@@ -88,6 +88,16 @@ func place(op operation) string {
 // elsewhere are the operations that answer a caller of another product with what is theirs, or nobody's.
 var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary"}
 
+// shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
+// that are cut to what is in theirs.
+var shared = append([]string{
+	"get-product", "get-bundle", "list-releases", "get-release",
+	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups",
+}, elsewhere...)
+
+// ours are the things of the world that are in the group of the device, or the whole product's.
+var ours = []string{subject, heldCase, ending, spare, groupless, `"f1"`, `"ro-1"`, `"ord-1"`, `"c1"`, `"g1"`, "eu/berlin"}
+
 // unmet are the operations that succeed for nobody with what the world has: the envelopes of the examples are signed by nobody,
 // and what they name is not there. Others that do not succeed for anybody have been tried on the wrong thing.
 var unmet = []string{
@@ -98,20 +108,24 @@ var unmet = []string{
 	"dispose-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "dismiss-remedy", "run-proposal", "refuse-proposal",
 }
 
-// Every operation, tried by every role, by nobody, and by somebody who holds every role in another product.
+// Every operation, tried by every role, by nobody, and by three who hold every role in a part of the fleet only: in another product, in
+// another group of the product, and in the group of the device it is tried on (or the one above).
 func TestWhoMayDoWhat(t *testing.T) {
 	w := newWorld(t)
 	w.start()
-	callers := []string{"", "other"}
+	callers := []string{"", "other", "neighbour"}
 	w.issue("other", access.Roles(), "valve")
+	w.issue("neighbour", access.Roles(), "pump/us", "pump/e", "pump/eu/berlin/ward-3")
+	w.issue("group", access.Roles(), "pump/eu")
 	w.issue("victim", []access.Role{access.Viewer})
 	for _, r := range access.Roles() {
 		w.issue(string(r), []access.Role{r})
 		callers = append(callers, string(r))
 	}
+	callers = append(callers, "group")
 	forged := w.forgeries()
 	var got strings.Builder
-	fmt.Fprintln(&got, "# operation: who is let through to it; +another: with a second person. nobody and those of another product are in no line.")
+	fmt.Fprintln(&got, "# operation: who is let through to it; +another: with a second person. nobody and those of another product are in no line. group: who has\n# every role, in the group of the device only; neighbour: in another group of the product.")
 	for _, op := range w.operations() {
 		in, met := bodyOf(op), false
 		if forged[op.ID] != nil {
@@ -131,6 +145,12 @@ func TestWhoMayDoWhat(t *testing.T) {
 				t.Errorf("%s on product pump by who is of product valve: %d %s", op.ID, status, data)
 			case who == "other" && ok && strings.Contains(string(data), `"pump"`):
 				t.Errorf("%s tells who is of product valve of pump: %s", op.ID, data)
+			case who == "neighbour" && status != http.StatusForbidden && !slices.Contains(shared, op.ID):
+				t.Errorf("%s by who is of another group: %d %s", op.ID, status, data)
+			case who == "neighbour" && slices.ContainsFunc(ours, func(x string) bool { return strings.Contains(string(data), x) }) && ok && op.ID != "get-self":
+				t.Errorf("%s tells who is of another group: %s", op.ID, data)
+			case who == "group" && ok && strings.Contains(string(data), groupless):
+				t.Errorf("%s tells who is of a group of a device in none: %s", op.ID, data)
 			case status == http.StatusForbidden && strings.Contains(string(data), "fault:access.four-eyes"):
 				through = append(through, who+"+another")
 			case who != "" && who != "other" && status != http.StatusForbidden:

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"strings"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/once"
 )
@@ -21,10 +22,18 @@ type Paging struct {
 	Limit int    `query:"limit" minimum:"1" maximum:"200" default:"50"`
 }
 
-// OfProduct limits a list to a product. Who may not read every product has to say which one.
+// OfProduct limits a list of what is a product's to one. Who may not read every product has to say which one.
 type OfProduct struct {
 	Product string `query:"product" maxLength:"64" doc:"only this product's; needed by callers who are limited to products" example:"pump"`
 }
+
+// OfGroup limits a list of what is said of devices to a product, or to a group of its devices. Who is limited sees what is in their scope.
+type OfGroup struct {
+	Product string `query:"product" maxLength:"64" doc:"only this product's" example:"pump"`
+	Group   string `query:"group" maxLength:"128" doc:"only those in this group of the product, or in one below" example:"eu/berlin"`
+}
+
+func (g OfGroup) place() string { return access.Join(g.Product, g.Group) }
 
 // paged gives one page. list is asked for one more than fits, to know whether there is a next page; key names a row to go on behind.
 func paged[T any](a *api, ctx context.Context, p Paging, key func(T) string, list func(after string, limit int) ([]T, error)) (*body[Page[T]], error) {

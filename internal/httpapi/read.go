@@ -74,12 +74,12 @@ func (a *api) registerRead(h huma.API) {
 		})
 	huma.Register(h, op("list-devices", http.MethodGet, "/devices", "List devices in order of their ID"),
 		func(ctx context.Context, in *struct {
-			OfProduct
+			OfGroup
 			State string `query:"state" maxLength:"32" example:"active"`
 			Paging
 		},
 		) (*body[DevicePage], error) {
-			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{Product: in.Product, State: in.State, After: in.After, Limit: in.Limit})
+			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{Product: in.Product, Group: in.Group, State: in.State, After: in.After, Limit: in.Limit})
 			if page == nil {
 				page = []fleet.Device{}
 			}
@@ -196,6 +196,9 @@ func (a *api) fact(ctx context.Context, caller access.Caller, uid string) (Entry
 	raw, err := hex.DecodeString(uid)
 	if err != nil || len(raw) != 16 {
 		return Entry{}, fault.New(fault.Invalid, "fact.uid", "a fact's UID is 32 hex digits", "")
+	}
+	if err := a.Guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: uid}); err != nil {
+		return Entry{}, err // before it is told whether there is one
 	}
 	ref, placed, err := a.Ledger.Locate(ctx, [16]byte(raw))
 	if err != nil {

@@ -171,13 +171,13 @@ func (a *api) registerRollouts(h huma.API) {
 		})
 	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
 		func(ctx context.Context, in *struct {
-			OfProduct
+			OfGroup
 			Open bool `query:"open" doc:"only those that have not ended"`
 			Paging
 		},
 		) (*body[Page[rollout.Rollout]], error) {
 			return paged(a, ctx, in.Paging, func(r rollout.Rollout) string { return r.Spec.ID }, func(after string, limit int) ([]rollout.Rollout, error) {
-				return a.Rollout.Page(ctx, callerOf(ctx), in.Product, in.Open, after, limit)
+				return a.Rollout.Page(ctx, callerOf(ctx), in.place(), in.Open, after, limit)
 			})
 		})
 	huma.Register(h, op("get-rollout", http.MethodGet, "/rollouts/{id}", "Show a rollout, and each device of its current wave with the reason"),

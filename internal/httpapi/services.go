@@ -71,6 +71,7 @@ func (a *api) register(h huma.API) {
 	a.registerDevices(h)
 	a.registerCare(h)
 	a.registerLife(h)
+	a.registerGroups(h)
 	a.registerCertificates(h)
 	a.registerStreams(h)
 	a.registerCompliance(h)

@@ -49,10 +49,11 @@ type world struct {
 }
 
 const (
-	subject  = "0123456789abcdef0123456789abcdef" // the device of the examples
-	heldCase = "11111111111111111111111111111111"
-	ending   = "22222222222222222222222222222222"
-	spare    = "99999999999999999999999999999999"
+	subject   = "0123456789abcdef0123456789abcdef" // the device of the examples
+	heldCase  = "11111111111111111111111111111111"
+	ending    = "22222222222222222222222222222222"
+	spare     = "99999999999999999999999999999999"
+	groupless = "88888888888888888888888888888888"
 )
 
 func newWorld(t *testing.T) *world {
@@ -195,6 +196,7 @@ func seed(ctx context.Context, db *store.DB) error {
 		{heldCase, "pump", "active"},
 		{ending, "pump", "decommissioning"},
 		{spare, "pump", "active"},
+		{groupless, "pump", "active"},
 		{"33333333333333333333333333333333", "valve", "active"},
 	} {
 		err = errors.Join(err, db.Write(ctx, func(tx *store.Tx) error {
@@ -207,6 +209,10 @@ func seed(ctx context.Context, db *store.DB) error {
 				d.id, d.product, d.state, store.Millis(now), key)
 			return err
 		}))
+		if d.id == groupless {
+			continue
+		}
+		err = errors.Join(err, db.Devices().GroupDevices(ctx, []device.Grouping{{Device: d.id, To: "eu/berlin"}}, "eu/berlin", nil))
 	}
 	manifest, signed, digest, e3 := theRelease()
 	rel := release.Release{

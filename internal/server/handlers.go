@@ -25,7 +25,7 @@ type logAdapter = stdlog.Logger
 // apiHandler serves console, API and the logs' public files.
 func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux := http.NewServeMux()
-	i.events = httpapi.NewEvents(httpapi.EventsConfig{Ledger: i.logs.reader, Products: i.db.SubjectProducts, Log: i.log})
+	i.events = httpapi.NewEvents(httpapi.EventsConfig{Ledger: i.logs.reader, Places: i.db.SubjectPlaces, Log: i.log})
 	i.db.OnAppend(i.events.Wake)
 	api := receipts(httpapi.Handler(httpapi.Services{
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,

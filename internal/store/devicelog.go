@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
@@ -75,9 +76,10 @@ func (db *DB) AlarmLog(ctx context.Context, id string, seq uint64, fact ledger.F
 }
 
 // Origin implements telemetry.Store.
-func (db *DB) Origin(ctx context.Context, id string) (key crypto.PublicKey, product string, err error) {
+func (db *DB) Origin(ctx context.Context, id string) (key crypto.PublicKey, place string, err error) {
 	var spki []byte
-	err = db.Read().QueryRowContext(ctx, `SELECT attest_key, product FROM device WHERE id = $1`, id).Scan(&spki, &product)
+	var product, group string
+	err = db.Read().QueryRowContext(ctx, `SELECT attest_key, product, group_path FROM device WHERE id = $1`, id).Scan(&spki, &product, &group)
 	if errors.Is(err, sql.ErrNoRows) {
 		return nil, "", noDevice(id)
 	}
@@ -87,5 +89,5 @@ func (db *DB) Origin(ctx context.Context, id string) (key crypto.PublicKey, prod
 	if key, err = x509.ParsePKIXPublicKey(spki); err != nil {
 		return nil, "", fmt.Errorf("device %s: its recorded attestation key: %w", id, err)
 	}
-	return key, product, nil
+	return key, access.Join(product, group), nil
 }

@@ -21,7 +21,7 @@ import (
 )
 
 const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last_seen, d.order_id, d.made, d.key_origin, d.is_virtual,
-	d.doc, v.doc, (SELECT count(*) FROM finding f WHERE f.subject = d.id AND f.closed = 0),
+	d.group_path, d.doc, v.doc, (SELECT count(*) FROM finding f WHERE f.subject = d.id AND f.closed = 0),
 	(SELECT r.chip FROM production_record r WHERE r.device = d.id AND r.state = 'made')`
 
 const fleetTables = ` FROM device d LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid `
@@ -33,7 +33,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	var verdictDoc sql.NullString
 	var chip []byte
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &seen, &d.Order, &made, &d.KeyOrigin, &d.Virtual,
-		&twinDoc, &verdictDoc, &d.Findings, &chip)
+		&d.Group, &twinDoc, &verdictDoc, &d.Findings, &chip)
 	if err != nil {
 		return d, err
 	}
@@ -121,16 +121,20 @@ func devicesQuery(q fleet.Query, status int) (query string, args []any, err erro
 			and(f.condition, f.value)
 		}
 	}
-	switch len(q.Products) {
-	case 0:
-	case 1:
-		and(` AND d.product = $%d`, q.Products[0])
-	default:
-		list, err := json.Marshal(q.Products)
+	switch product, _, grouped := strings.Cut(strings.Join(q.Scope, " "), "/"); {
+	case len(q.Scope) == 1 && grouped: // a walk along the group's devices
+		tables = strings.Replace(tables, `FROM device d `, `FROM device_group g JOIN device d ON d.id = g.device_id `, 1)
+		and(` AND g.path = $%d`, q.Scope[0])
+		where, order = strings.ReplaceAll(where, "d.id ", "g.device_id "), `g.device_id`
+	case len(q.Scope) == 1:
+		and(` AND d.product = $%d`, product)
+	case len(q.Scope) > 1:
+		list, err := scopeList(q.Scope)
 		if err != nil {
 			return "", nil, err
 		}
-		and(` AND d.product IN (SELECT value FROM json_each($%d))`, string(list))
+		args = append(args, list)
+		where += ` AND` + inScope("d.product", "d.id", len(args))
 	}
 	if q.Release != "" {
 		digest, err := hex.DecodeString(q.Release)
@@ -144,8 +148,11 @@ func devicesQuery(q fleet.Query, status int) (query string, args []any, err erro
 	case noStatus:
 		where += ` AND coalesce(c.status, 0) <= 0`
 	default:
-		tables = ` FROM verdict_current c JOIN device d ON d.id = c.device_id JOIN verdict v ON v.uid = c.uid`
 		and(` AND c.status = $%d`, status)
+		if strings.Contains(tables, "device_group") {
+			break
+		}
+		tables = ` FROM verdict_current c JOIN device d ON d.id = c.device_id JOIN verdict v ON v.uid = c.uid`
 		where, order = strings.ReplaceAll(where, "d.id ", "c.device_id "), `c.device_id`
 	}
 	if q.Findings {

@@ -16,19 +16,16 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
-// inProducts holds for all with an empty list (JSON, the first argument).
-const inProducts = ` ($1 = '[]' OR d.product IN (SELECT value FROM json_each($1)))`
-
 // FleetSummary implements fleet.Reader.
-func (db *DB) FleetSummary(ctx context.Context, products []string) (fleet.Summary, error) {
+func (db *DB) FleetSummary(ctx context.Context, scope []string) (fleet.Summary, error) {
 	s := fleet.Summary{Verdicts: map[string]int{}, Severity: map[string]int{}, At: time.Now().UTC()}
-	list, err := json.Marshal(append([]string{}, products...))
+	list, err := scopeList(scope)
 	if err != nil {
 		return s, err
 	}
 	where, args := ``, []any(nil)
-	if len(products) > 0 {
-		where, args = ` WHERE`+inProducts, []any{string(list)}
+	if len(scope) > 0 {
+		where, args = ` WHERE`+inScope("d.product", "d.id", 1), []any{list}
 	}
 	if s.States, err = counts[string](ctx, db, `SELECT d.state, count(*) FROM device d`+where+` GROUP BY 1`, args...); err != nil {
 		return s, err
@@ -43,8 +40,8 @@ func (db *DB) FleetSummary(ctx context.Context, products []string) (fleet.Summar
 	if err := db.verdicts(ctx, &s, where, args); err != nil {
 		return s, err
 	}
-	if s.Severity, err = counts[string](ctx, db, `SELECT d.severity, count(*) FROM finding d WHERE d.closed = 0 AND`+inProducts+` GROUP BY 1`,
-		string(list)); err != nil {
+	if s.Severity, err = counts[string](ctx, db, `SELECT d.severity, count(*) FROM finding d WHERE d.closed = 0 AND`+inScope("d.product", "d.subject", 1)+` GROUP BY 1`,
+		list); err != nil {
 		return s, err
 	}
 	for _, n := range s.Severity {
@@ -106,11 +103,11 @@ func (db *DB) ages(ctx context.Context, where string, args []any, now time.Time)
 
 // FleetFindings implements fleet.Reader.
 func (db *DB) FleetFindings(ctx context.Context, q fleet.FindingQuery) ([]monitor.Finding, error) {
-	list, err := json.Marshal(append([]string{}, q.Products...))
+	list, err := scopeList(q.Scope)
 	if err != nil {
 		return nil, err
 	}
-	query, args := `SELECT d.doc FROM finding d WHERE`+inProducts, []any{string(list)}
+	query, args := `SELECT d.doc, coalesce((SELECT o.group_path FROM device o WHERE o.id = d.subject), '') FROM finding d WHERE`+inScope("d.product", "d.subject", 1), []any{list}
 	and := func(condition string, value any) {
 		args = append(args, value)
 		query += fmt.Sprintf(condition, len(args))
@@ -193,8 +190,12 @@ func (db *DB) FleetExpiry(ctx context.Context, now time.Time) (fleet.Expiry, err
 }
 
 // FleetRuns implements fleet.Reader.
-func (db *DB) FleetRuns(ctx context.Context, release []byte) (map[string]int, error) {
-	return counts[string](ctx, db, `SELECT state, count(*) FROM device WHERE release = $1 GROUP BY 1`, release)
+func (db *DB) FleetRuns(ctx context.Context, release []byte, scope []string) (map[string]int, error) {
+	list, err := scopeList(scope)
+	if err != nil {
+		return nil, err
+	}
+	return counts[string](ctx, db, `SELECT d.state, count(*) FROM device d WHERE d.release = $1 AND`+inScope("d.product", "d.id", 2)+` GROUP BY 1`, release, list)
 }
 
 // maxStreams bounds the list: streams are named by the product's firmware, a handful of them.

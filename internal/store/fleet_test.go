@@ -97,8 +97,8 @@ func TestPagesOfTheFleet(t *testing.T) {
 		want int
 	}{
 		"all":              {fleet.Query{}, 4000},
-		"a product":        {fleet.Query{Products: []string{"valve"}}, 1000},
-		"two products":     {fleet.Query{Products: []string{"valve", "pump"}}, 4000},
+		"a product":        {fleet.Query{Scope: []string{"valve"}}, 1000},
+		"two products":     {fleet.Query{Scope: []string{"valve", "pump"}}, 4000},
 		"a state":          {fleet.Query{State: "quarantined"}, 4},
 		"good evidence":    {fleet.Query{Verdict: "affirming"}, 3996},
 		"bad evidence":     {fleet.Query{Verdict: "contraindicated"}, 4},
@@ -107,7 +107,7 @@ func TestPagesOfTheFleet(t *testing.T) {
 		"a release":        {fleet.Query{Release: "aa", State: "active"}, 3996},
 		"with findings":    {fleet.Query{Findings: true}, 4},
 		"how an ID begins": {fleet.Query{Prefix: fmt.Sprintf("%031x", 0x3e)}, 16},
-		"together":         {fleet.Query{Products: []string{"pump"}, State: "quarantined", Verdict: "contraindicated", Findings: true}, 4},
+		"together":         {fleet.Query{Scope: []string{"pump"}, State: "quarantined", Verdict: "contraindicated", Findings: true}, 4},
 	} {
 		var got []string
 		q := c.q
@@ -161,11 +161,15 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 	db := populate(t, 2000)
 	for _, q := range []fleet.Query{
 		{},
-		{Products: []string{"pump"}},
+		{Scope: []string{"pump"}},
 		{State: "quarantined"},
-		{Products: []string{"pump"}, State: "active"},
+		{Scope: []string{"pump"}, State: "active"},
+		{Scope: []string{"pump/eu"}},
+		{Scope: []string{"pump/eu/berlin"}, State: "active", Version: "0.9.0"},
+		{Scope: []string{"pump/eu"}, Verdict: "warning"},
+		{Scope: []string{"pump/eu"}, Prefix: "00ab"},
 		{Verdict: "contraindicated"},
-		{Verdict: "warning", Products: []string{"pump"}},
+		{Verdict: "warning", Scope: []string{"pump"}},
 		{Version: "0.9.0"},
 		{Version: "0.9.0", State: "active"},
 		{Release: "aa", State: "active"},
@@ -231,7 +235,7 @@ func TestFactsAreFoundByKindPageByPage(t *testing.T) {
 func BenchmarkFleetPage(b *testing.B) {
 	db := populate(b, 100_000)
 	for name, q := range map[string]fleet.Query{
-		"all": {}, "product": {Products: []string{"pump"}}, "state": {State: "quarantined"}, "verdict": {Verdict: "contraindicated"},
+		"all": {}, "product": {Scope: []string{"pump"}}, "state": {State: "quarantined"}, "verdict": {Verdict: "contraindicated"},
 		"version": {Version: "0.9.0"}, "findings": {Findings: true}, "unknown": {Verdict: "unknown"},
 	} {
 		q.Limit = 50

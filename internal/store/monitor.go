@@ -56,10 +56,13 @@ func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledg
 	})
 }
 
+const findingColumns = `SELECT f.doc, coalesce((SELECT o.group_path FROM device o WHERE o.id = f.subject), '') FROM finding f`
+
 func scanFinding(row scanner) (monitor.Finding, error) {
 	var f monitor.Finding
 	var doc []byte
-	err := row.Scan(&doc)
+	var group string
+	err := row.Scan(&doc, &group)
 	if errors.Is(err, sql.ErrNoRows) {
 		return f, monitor.ErrNotFound
 	}
@@ -67,17 +70,18 @@ func scanFinding(row scanner) (monitor.Finding, error) {
 		return f, err
 	}
 	err = json.Unmarshal(doc, &f)
+	f.Group = group
 	return f, err
 }
 
 // Finding implements monitor.Store.
 func (s *Monitor) Finding(ctx context.Context, id string) (monitor.Finding, error) {
-	return scanFinding(s.db.Read().QueryRowContext(ctx, `SELECT doc FROM finding WHERE id = $1`, id))
+	return scanFinding(s.db.Read().QueryRowContext(ctx, findingColumns+` WHERE f.id = $1`, id))
 }
 
 // OpenFinding implements monitor.Store.
 func (s *Monitor) OpenFinding(ctx context.Context, dedupe string) (monitor.Finding, error) {
-	return scanFinding(s.db.Read().QueryRowContext(ctx, `SELECT doc FROM finding WHERE dedupe = $1 AND closed = 0`, dedupe))
+	return scanFinding(s.db.Read().QueryRowContext(ctx, findingColumns+` WHERE f.dedupe = $1 AND f.closed = 0`, dedupe))
 }
 
 // Findings implements monitor.Store.
@@ -86,9 +90,13 @@ func (s *Monitor) Findings(ctx context.Context, q monitor.Query) ([]monitor.Find
 	if q.Newest {
 		behind, order = `($1 = '' OR id < $1)`, `id DESC`
 	}
-	return collect(ctx, s.db, scanFinding, `SELECT doc FROM finding WHERE `+behind+` AND ($2 = '' OR product = $2) AND ($3 = '' OR subject = $3)
+	scope, err := scopeList(q.Scope)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, s.db, scanFinding, findingColumns+` WHERE `+behind+` AND`+inScope("f.product", "f.subject", 2)+` AND ($3 = '' OR subject = $3)
 		AND ($4 = '' OR kind = $4) AND (NOT $5 OR closed = 0) ORDER BY `+order+` LIMIT $6`,
-		q.After, q.Product, q.Subject, string(q.Kind), q.OpenOnly, q.Limit)
+		q.After, scope, q.Subject, string(q.Kind), q.OpenOnly, q.Limit)
 }
 
 // Heard implements monitor.Store.
@@ -97,7 +105,7 @@ func (s *Monitor) Heard(ctx context.Context, kind monitor.Kind, limit int) ([]mo
 	if kind == monitor.NoAttestation {
 		last, join = `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`
 	}
-	return collect(ctx, s.db, scanFinding, `SELECT f.doc FROM finding f JOIN device d ON d.id = f.subject`+join+`
+	return collect(ctx, s.db, scanFinding, `SELECT f.doc, d.group_path FROM finding f JOIN device d ON d.id = f.subject`+join+`
 		WHERE f.closed = 0 AND f.kind = $1 AND `+last+` > f.raised ORDER BY f.id LIMIT $2`, string(kind), limit)
 }
 

@@ -84,9 +84,13 @@ func (s *Remedies) SaveCase(ctx context.Context, c remedy.Case, facts ...ledger.
 }
 
 // OpenCases implements remedy.Store.
-func (s *Remedies) OpenCases(ctx context.Context, product, after string, limit int) ([]remedy.Case, error) {
-	return collect(ctx, s.db, scanCase, `SELECT rev, doc FROM remedy_case WHERE open = 1 AND ($1 = '' OR product = $1) AND device_id > $2
-		ORDER BY device_id LIMIT $3`, product, after, atMost(limit))
+func (s *Remedies) OpenCases(ctx context.Context, scope []string, after string, limit int) ([]remedy.Case, error) {
+	list, err := scopeList(scope)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, s.db, scanCase, `SELECT rev, doc FROM remedy_case WHERE open = 1 AND`+inScope("product", "remedy_case.device_id", 1)+` AND device_id > $2
+		ORDER BY device_id LIMIT $3`, list, after, atMost(limit))
 }
 
 // CasesContained implements remedy.Store.

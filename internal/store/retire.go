@@ -85,10 +85,14 @@ func (s *Retirements) OpenRetirements(ctx context.Context) ([]retire.Retirement,
 }
 
 // Retirements implements retire.Store.
-func (s *Retirements) Retirements(ctx context.Context, product, after string, limit int) ([]retire.Retirement, error) {
+func (s *Retirements) Retirements(ctx context.Context, scope []string, after string, limit int) ([]retire.Retirement, error) {
+	list, err := scopeList(scope)
+	if err != nil {
+		return nil, err
+	}
 	return collect(ctx, s.db, scanRetirement, `SELECT r.device_id, r.warrant_uid, r.order_uid, r.end_uid, r.rev, r.doc FROM retirement r
-		JOIN device d ON d.id = r.device_id WHERE ($1 = '' OR d.product = $1) AND r.device_id > $2 ORDER BY r.device_id LIMIT $3`,
-		product, after, atMost(limit))
+		JOIN device d ON d.id = r.device_id WHERE`+inScope("d.product", "d.id", 1)+` AND r.device_id > $2 ORDER BY r.device_id LIMIT $3`,
+		list, after, atMost(limit))
 }
 
 // SaveRetirements implements retire.Store.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -40,6 +41,9 @@ func (s *Rollouts) PutRollout(ctx context.Context, r rollout.Rollout, facts ...l
 	})
 }
 
+// rolloutPlace is what a rollout is limited to, as scopes name it.
+const rolloutPlace = `rollout.product || coalesce('/' || json_extract(rollout.doc, '$.spec.selection.group'), '')`
+
 const rolloutColumns = `SELECT id, rev, uid, doc FROM rollout`
 
 func scanRollout(row scanner) (rollout.Rollout, error) {
@@ -67,12 +71,16 @@ func (s *Rollouts) Rollout(ctx context.Context, id string) (rollout.Rollout, err
 }
 
 // Rollouts implements rollout.Store.
-func (s *Rollouts) Rollouts(ctx context.Context, product string, open bool, after string, limit int) ([]rollout.Rollout, error) {
-	query := rolloutColumns + ` WHERE ($1 = '' OR product = $1)` + behind("rollout", "id")
+func (s *Rollouts) Rollouts(ctx context.Context, scope []string, open bool, after string, limit int) ([]rollout.Rollout, error) {
+	list, err := scopeList(scope)
+	if err != nil {
+		return nil, err
+	}
+	query := rolloutColumns + ` WHERE ` + placeInScope(rolloutPlace, 1) + behind("rollout", "id")
 	if open {
 		query += ` AND open = 1`
 	}
-	return collect(ctx, s.db, scanRollout, query+` ORDER BY created DESC, id LIMIT $3`, product, after, atMost(limit))
+	return collect(ctx, s.db, scanRollout, query+` ORDER BY created DESC, id LIMIT $3`, list, after, atMost(limit))
 }
 
 // StartRollout implements rollout.Store.
@@ -135,17 +143,23 @@ func saveRollout(tx *Tx, r rollout.Rollout) error {
 }
 
 // RolloutCandidates implements rollout.Store.
-func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, ids []string, state device.State) ([]rollout.Candidate, error) {
-	const columns = `SELECT d.id, d.product, d.hardware, d.state, d.release, d.doc, coalesce(x.rollout_id, '') FROM device d
-		LEFT JOIN rollout_device x ON x.device_id = d.id AND x.open = 1`
-	if len(ids) == 0 {
-		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $1 AND d.state = $2 ORDER BY d.id`, product, string(state))
-	}
-	list, err := json.Marshal(ids)
+func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel rollout.Selection, state device.State) ([]rollout.Candidate, error) {
+	scope, err := scopeList([]string{access.Join(product, sel.Group)})
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT value FROM json_each($1)) ORDER BY d.id`, string(list))
+	const columns = `SELECT d.id, d.product, d.hardware, d.state, d.release, d.doc, coalesce(x.rollout_id, '') FROM device d
+		LEFT JOIN rollout_device x ON x.device_id = d.id AND x.open = 1`
+	if len(sel.IDs) == 0 {
+		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $2 AND d.state = $3 AND`+inScope("d.product", "d.id", 1)+` ORDER BY d.id`,
+			scope, product, string(state))
+	}
+	list, err := json.Marshal(sel.IDs)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT value FROM json_each($2)) AND`+inScope("d.product", "d.id", 1)+` ORDER BY d.id`,
+		scope, string(list))
 }
 
 func scanCandidate(row scanner) (rollout.Candidate, error) {

@@ -1,0 +1,90 @@
+package store
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// inScope holds for what is of a product or a device in the scope that is parameter n: a JSON list as scopeList writes it. Which group a
+// device is in is looked up, and not copied to what is said of it, so that whatever is said of a device moves with it.
+func inScope(product, device string, n int) string {
+	return fmt.Sprintf(` ($%[3]d = '[]' OR EXISTS (SELECT 1 FROM json_each($%[3]d) s WHERE s.value = %[1]s
+		OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = %[2]s)))`, product, device, n)
+}
+
+// placeInScope holds for what is as a whole at a place, a product or a group as scopes name them, in the scope that is parameter n.
+func placeInScope(place string, n int) string {
+	return fmt.Sprintf(` ($%[2]d = '[]' OR EXISTS (SELECT 1 FROM json_each($%[2]d) s
+		WHERE %[1]s = s.value OR substr(%[1]s, 1, length(s.value) + 1) = s.value || '/'))`, place, n)
+}
+
+// scopeList writes a scope for inScope; an empty one means everything.
+func scopeList(scope []string) (string, error) {
+	list, err := json.Marshal(append([]string{}, scope...))
+	return string(list), err
+}
+
+// GroupDevices implements device.Groups.
+func (s *Devices) GroupDevices(ctx context.Context, moves []device.Grouping, to string, facts []ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		for _, m := range moves {
+			var product string
+			res, err := tx.Exec(`UPDATE device SET group_path = $1 WHERE id = $2 AND group_path = $3`, to, m.Device, m.From)
+			if err != nil {
+				return err
+			}
+			if err := one(res, device.ErrChanged); err != nil {
+				return err
+			}
+			if err := tx.QueryRow(`SELECT product FROM device WHERE id = $1`, m.Device).Scan(&product); err != nil {
+				return err
+			}
+			for _, path := range access.Paths(product, m.From)[1:] {
+				if _, err := tx.Exec(`DELETE FROM device_group WHERE path = $1 AND device_id = $2`, path, m.Device); err != nil {
+					return err
+				}
+			}
+			for _, path := range access.Paths(product, to)[1:] {
+				if _, err := tx.Exec(`INSERT INTO device_group (path, device_id) VALUES ($1, $2)`, path, m.Device); err != nil {
+					return err
+				}
+			}
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// GroupsOf implements device.Groups.
+func (s *Devices) GroupsOf(ctx context.Context, product string, devices []string) ([]string, error) {
+	list, err := json.Marshal(append([]string{}, devices...))
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, s.db, scanID, `SELECT DISTINCT coalesce(d.group_path, '') FROM json_each($1) j LEFT JOIN device d ON d.id = j.value AND d.product = $2`,
+		string(list), product)
+}
+
+// CommandGroups implements device.Groups.
+func (s *Devices) CommandGroups(ctx context.Context, command string) ([]string, error) {
+	return collect(ctx, s.db, scanID, `SELECT DISTINCT d.group_path FROM command_device x JOIN device d ON d.id = x.device_id WHERE x.command_id = $1`, command)
+}
+
+// FleetGroups implements fleet.Reader: each group, with those in the groups below counted in.
+func (db *DB) FleetGroups(ctx context.Context, q fleet.GroupQuery) ([]fleet.Group, error) {
+	list, err := scopeList(q.Scope)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, db, func(row scanner) (fleet.Group, error) {
+		var g fleet.Group
+		err := row.Scan(&g.Path, &g.Devices)
+		return g, err
+	}, `SELECT g.path, count(*) FROM device_group g WHERE g.path > $2 AND`+placeInScope("g.path", 1)+` GROUP BY g.path ORDER BY g.path LIMIT $3`,
+		list, q.After, q.Limit)
+}
