@@ -17,30 +17,162 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for ComplyAssessmentEvidence.
+const (
+	ComplyAssessmentEvidenceL ComplyAssessmentEvidence = "L"
+	ComplyAssessmentEvidenceM ComplyAssessmentEvidence = "M"
+	ComplyAssessmentEvidenceS ComplyAssessmentEvidence = "S"
+)
+
+// Valid indicates whether the value is a known member of the ComplyAssessmentEvidence enum.
+func (e ComplyAssessmentEvidence) Valid() bool {
+	switch e {
+	case ComplyAssessmentEvidenceL:
+		return true
+	case ComplyAssessmentEvidenceM:
+		return true
+	case ComplyAssessmentEvidenceS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ComplyAssessmentStanding.
+const (
+	ComplyAssessmentStandingMet           ComplyAssessmentStanding = "met"
+	ComplyAssessmentStandingNotApplicable ComplyAssessmentStanding = "not-applicable"
+	ComplyAssessmentStandingNotMet        ComplyAssessmentStanding = "not-met"
+	ComplyAssessmentStandingUnknown       ComplyAssessmentStanding = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ComplyAssessmentStanding enum.
+func (e ComplyAssessmentStanding) Valid() bool {
+	switch e {
+	case ComplyAssessmentStandingMet:
+		return true
+	case ComplyAssessmentStandingNotApplicable:
+		return true
+	case ComplyAssessmentStandingNotMet:
+		return true
+	case ComplyAssessmentStandingUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ComplyStatementKind.
+const (
+	ComplyStatementKindNotApplicable ComplyStatementKind = "not-applicable"
+	ComplyStatementKindRationale     ComplyStatementKind = "rationale"
+	ComplyStatementKindStatement     ComplyStatementKind = "statement"
+)
+
+// Valid indicates whether the value is a known member of the ComplyStatementKind enum.
+func (e ComplyStatementKind) Valid() bool {
+	switch e {
+	case ComplyStatementKindNotApplicable:
+		return true
+	case ComplyStatementKindRationale:
+		return true
+	case ComplyStatementKindStatement:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ComplyWordsKind.
+const (
+	ComplyWordsKindNotApplicable ComplyWordsKind = "not-applicable"
+	ComplyWordsKindRationale     ComplyWordsKind = "rationale"
+	ComplyWordsKindStatement     ComplyWordsKind = "statement"
+)
+
+// Valid indicates whether the value is a known member of the ComplyWordsKind enum.
+func (e ComplyWordsKind) Valid() bool {
+	switch e {
+	case ComplyWordsKindNotApplicable:
+		return true
+	case ComplyWordsKindRationale:
+		return true
+	case ComplyWordsKindStatement:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ControlViewEvidence.
+const (
+	ControlViewEvidenceL ControlViewEvidence = "L"
+	ControlViewEvidenceM ControlViewEvidence = "M"
+	ControlViewEvidenceS ControlViewEvidence = "S"
+)
+
+// Valid indicates whether the value is a known member of the ControlViewEvidence enum.
+func (e ControlViewEvidence) Valid() bool {
+	switch e {
+	case ControlViewEvidenceL:
+		return true
+	case ControlViewEvidenceM:
+		return true
+	case ControlViewEvidenceS:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ControlViewStanding.
+const (
+	ControlViewStandingMet           ControlViewStanding = "met"
+	ControlViewStandingNotApplicable ControlViewStanding = "not-applicable"
+	ControlViewStandingNotMet        ControlViewStanding = "not-met"
+	ControlViewStandingUnknown       ControlViewStanding = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ControlViewStanding enum.
+func (e ControlViewStanding) Valid() bool {
+	switch e {
+	case ControlViewStandingMet:
+		return true
+	case ControlViewStandingNotApplicable:
+		return true
+	case ControlViewStandingNotMet:
+		return true
+	case ControlViewStandingUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LegitimacyRequestLegitimacy.
 const (
-	Genuine     LegitimacyRequestLegitimacy = "genuine"
-	Recalled    LegitimacyRequestLegitimacy = "recalled"
-	Refurbished LegitimacyRequestLegitimacy = "refurbished"
-	Resold      LegitimacyRequestLegitimacy = "resold"
-	Stolen      LegitimacyRequestLegitimacy = "stolen"
-	Unknown     LegitimacyRequestLegitimacy = "unknown"
+	LegitimacyRequestLegitimacyGenuine     LegitimacyRequestLegitimacy = "genuine"
+	LegitimacyRequestLegitimacyRecalled    LegitimacyRequestLegitimacy = "recalled"
+	LegitimacyRequestLegitimacyRefurbished LegitimacyRequestLegitimacy = "refurbished"
+	LegitimacyRequestLegitimacyResold      LegitimacyRequestLegitimacy = "resold"
+	LegitimacyRequestLegitimacyStolen      LegitimacyRequestLegitimacy = "stolen"
+	LegitimacyRequestLegitimacyUnknown     LegitimacyRequestLegitimacy = "unknown"
 )
 
 // Valid indicates whether the value is a known member of the LegitimacyRequestLegitimacy enum.
 func (e LegitimacyRequestLegitimacy) Valid() bool {
 	switch e {
-	case Genuine:
+	case LegitimacyRequestLegitimacyGenuine:
 		return true
-	case Recalled:
+	case LegitimacyRequestLegitimacyRecalled:
 		return true
-	case Refurbished:
+	case LegitimacyRequestLegitimacyRefurbished:
 		return true
-	case Resold:
+	case LegitimacyRequestLegitimacyResold:
 		return true
-	case Stolen:
+	case LegitimacyRequestLegitimacyStolen:
 		return true
-	case Unknown:
+	case LegitimacyRequestLegitimacyUnknown:
 		return true
 	default:
 		return false
@@ -146,6 +278,30 @@ func (e TokenSpecUse) Valid() bool {
 	}
 }
 
+// Defines values for ListControlsParamsStanding.
+const (
+	ListControlsParamsStandingMet           ListControlsParamsStanding = "met"
+	ListControlsParamsStandingNotApplicable ListControlsParamsStanding = "not-applicable"
+	ListControlsParamsStandingNotMet        ListControlsParamsStanding = "not-met"
+	ListControlsParamsStandingUnknown       ListControlsParamsStanding = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the ListControlsParamsStanding enum.
+func (e ListControlsParamsStanding) Valid() bool {
+	switch e {
+	case ListControlsParamsStandingMet:
+		return true
+	case ListControlsParamsStandingNotApplicable:
+		return true
+	case ListControlsParamsStandingNotMet:
+		return true
+	case ListControlsParamsStandingUnknown:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetEntryParamsLog.
 const (
 	GetEntryParamsLogControl GetEntryParamsLog = "control"
@@ -191,15 +347,25 @@ type AccessAsked struct {
 	Summary string      `json:"summary"`
 }
 
+// AccessIdentity defines model for AccessIdentity.
+type AccessIdentity struct {
+	Created time.Time  `json:"created"`
+	Email   *string    `json:"email,omitempty"`
+	Issuer  string     `json:"issuer"`
+	Member  string     `json:"member"`
+	Subject *string    `json:"subject,omitempty"`
+	Used    *time.Time `json:"used,omitempty"`
+}
+
 // AccessMember defines model for AccessMember.
 type AccessMember struct {
-	Changed  time.Time  `json:"changed"`
-	Created  time.Time  `json:"created"`
-	Ended    *time.Time `json:"ended,omitempty"`
-	ID       string     `json:"id"`
-	Kind     string     `json:"kind"`
-	Products []string   `json:"products,omitempty"`
-	Roles    []string   `json:"roles"`
+	Changed time.Time  `json:"changed"`
+	Created time.Time  `json:"created"`
+	Ended   *time.Time `json:"ended,omitempty"`
+	ID      string     `json:"id"`
+	Kind    string     `json:"kind"`
+	Roles   []string   `json:"roles"`
+	Scope   []string   `json:"scope,omitempty"`
 }
 
 // AccessProposal defines model for AccessProposal.
@@ -219,12 +385,28 @@ type AccessProposal struct {
 	Status   *int64         `json:"status,omitempty"`
 }
 
+// AccessRecorded defines model for AccessRecorded.
+type AccessRecorded struct {
+	Action  string    `json:"action"`
+	Allowed bool      `json:"allowed"`
+	At      time.Time `json:"at"`
+	Caller  string    `json:"caller"`
+
+	// ID rises with time
+	ID      int64   `json:"id"`
+	Product *string `json:"product,omitempty"`
+
+	// Resource kind and name of the thing
+	Resource string `json:"resource"`
+}
+
 // AccessResource defines model for AccessResource.
 type AccessResource struct {
-	Grave   bool   `json:"Grave"`
-	ID      string `json:"ID"`
-	Product string `json:"Product"`
-	Type    string `json:"Type"`
+	Grave   *bool   `json:"grave,omitempty"`
+	Group   *string `json:"group,omitempty"`
+	ID      *string `json:"id,omitempty"`
+	Product *string `json:"product,omitempty"`
+	Type    string  `json:"type"`
 }
 
 // ArtifactView defines model for ArtifactView.
@@ -259,6 +441,12 @@ type Certificate struct {
 	Serial string `json:"serial"`
 }
 
+// CertificateRequest defines model for CertificateRequest.
+type CertificateRequest struct {
+	// Certificate PEM; only its public key and its dates matter
+	Certificate string `json:"certificate"`
+}
+
 // CommandReply defines model for CommandReply.
 type CommandReply struct {
 	ID string `json:"id"`
@@ -283,6 +471,160 @@ type CommandView struct {
 	Command WireCommand      `json:"command"`
 	Counts  map[string]int64 `json:"counts"`
 	ID      string           `json:"id"`
+}
+
+// ComplyAssessment defines model for ComplyAssessment.
+type ComplyAssessment struct {
+	// Evidence L live, S a person's statement, M both
+	Evidence  ComplyAssessmentEvidence `json:"evidence"`
+	Former    *string                  `json:"former,omitempty"`
+	Framework *string                  `json:"framework,omitempty"`
+	Group     string                   `json:"group"`
+	ID        string                   `json:"id"`
+
+	// Lacks what a person has still to write
+	Lacks *string `json:"lacks,omitempty"`
+
+	// Live what live evidence of it would be
+	Live     *string                  `json:"live,omitempty"`
+	Measured *ComplyJudgement         `json:"measured,omitempty"`
+	OnFile   *ComplyStatement         `json:"on_file,omitempty"`
+	Reason   string                   `json:"reason"`
+	Standing ComplyAssessmentStanding `json:"standing"`
+
+	// Status M mandatory, R recommended, with C under a condition and F for a feature
+	Status string `json:"status"`
+	Title  string `json:"title"`
+}
+
+// ComplyAssessmentEvidence L live, S a person's statement, M both
+type ComplyAssessmentEvidence string
+
+// ComplyAssessmentStanding defines model for ComplyAssessment.Standing.
+type ComplyAssessmentStanding string
+
+// ComplyFigure defines model for ComplyFigure.
+type ComplyFigure struct {
+	N    int64  `json:"n"`
+	Of   *int64 `json:"of,omitempty"`
+	What string `json:"what"`
+}
+
+// ComplyJudgement defines model for ComplyJudgement.
+type ComplyJudgement struct {
+	Evidence []ComplyLink   `json:"evidence,omitempty"`
+	Figures  []ComplyFigure `json:"figures,omitempty"`
+	Newest   *time.Time     `json:"newest,omitempty"`
+
+	// Oldest of the evidence counted
+	Oldest *time.Time `json:"oldest,omitempty"`
+	Reason string     `json:"reason"`
+	Status string     `json:"status"`
+}
+
+// ComplyLink defines model for ComplyLink.
+type ComplyLink struct {
+	Fact *LedgerRef `json:"fact,omitempty"`
+
+	// List page of the console, with its query
+	List *string `json:"list,omitempty"`
+	Text string  `json:"text"`
+}
+
+// ComplyReport defines model for ComplyReport.
+type ComplyReport struct {
+	// AsOf when what is measured was counted
+	AsOf     time.Time          `json:"as_of"`
+	Controls []ComplyAssessment `json:"controls"`
+	Product  string             `json:"product"`
+	Summary  []ComplySummary    `json:"summary"`
+}
+
+// ComplyStatement defines model for ComplyStatement.
+type ComplyStatement struct {
+	At        time.Time           `json:"at"`
+	By        string              `json:"by"`
+	Control   string              `json:"control"`
+	Evidence  *ComplyLink         `json:"evidence,omitempty"`
+	Framework string              `json:"framework"`
+	Kind      ComplyStatementKind `json:"kind"`
+	Product   string              `json:"product"`
+	Rev       int64               `json:"rev"`
+	ReviewBy  time.Time           `json:"review_by"`
+	Text      string              `json:"text"`
+}
+
+// ComplyStatementKind defines model for ComplyStatement.Kind.
+type ComplyStatementKind string
+
+// ComplySummary defines model for ComplySummary.
+type ComplySummary struct {
+	Counts    map[string]int64 `json:"counts"`
+	Framework string           `json:"framework"`
+	Title     string           `json:"title"`
+	Version   string           `json:"version"`
+}
+
+// ComplyWords defines model for ComplyWords.
+type ComplyWords struct {
+	Kind ComplyWordsKind `json:"kind"`
+
+	// ReviewBy from then on it counts for nothing; at most two years ahead
+	ReviewBy time.Time `json:"review_by"`
+
+	// Text how it is met, why it does not apply, or why it is not followed
+	Text string `json:"text"`
+}
+
+// ComplyWordsKind defines model for ComplyWords.Kind.
+type ComplyWordsKind string
+
+// ControlView defines model for ControlView.
+type ControlView struct {
+	// AsOf when what is measured was counted
+	AsOf time.Time `json:"as_of"`
+
+	// Evidence L live, S a person's statement, M both
+	Evidence  ControlViewEvidence `json:"evidence"`
+	Former    *string             `json:"former,omitempty"`
+	Framework *string             `json:"framework,omitempty"`
+	Group     string              `json:"group"`
+	ID        string              `json:"id"`
+
+	// Lacks what a person has still to write
+	Lacks *string `json:"lacks,omitempty"`
+
+	// Live what live evidence of it would be
+	Live     *string             `json:"live,omitempty"`
+	Measured *ComplyJudgement    `json:"measured,omitempty"`
+	OnFile   *ComplyStatement    `json:"on_file,omitempty"`
+	Product  string              `json:"product"`
+	Reason   string              `json:"reason"`
+	Standing ControlViewStanding `json:"standing"`
+
+	// Status M mandatory, R recommended, with C under a condition and F for a feature
+	Status string `json:"status"`
+	Title  string `json:"title"`
+}
+
+// ControlViewEvidence L live, S a person's statement, M both
+type ControlViewEvidence string
+
+// ControlViewStanding defines model for ControlView.Standing.
+type ControlViewStanding string
+
+// ControlsPage defines model for ControlsPage.
+type ControlsPage struct {
+	// AsOf when what is measured was counted
+	AsOf  time.Time          `json:"as_of"`
+	Items []ComplyAssessment `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next    *string `json:"next,omitempty"`
+	Product string  `json:"product"`
+
+	// Summary of every control of the frameworks, whatever the page selects
+	Summary []ComplySummary `json:"summary"`
 }
 
 // CredentialView defines model for CredentialView.
@@ -400,6 +742,7 @@ type FleetDetail struct {
 	Bundle         int64      `json:"bundle"`
 	ChipUID        string     `json:"chip_uid"`
 	Findings       int64      `json:"findings"`
+	Group          *string    `json:"group,omitempty"`
 	Hardware       string     `json:"hardware"`
 	Health         string     `json:"health"`
 	HealthText     string     `json:"health_text"`
@@ -423,6 +766,7 @@ type FleetDetail struct {
 // FleetDevice defines model for FleetDevice.
 type FleetDevice struct {
 	Findings   int64      `json:"findings"`
+	Group      *string    `json:"group,omitempty"`
 	Hardware   string     `json:"hardware"`
 	Health     string     `json:"health"`
 	ID         string     `json:"id"`
@@ -435,6 +779,13 @@ type FleetDevice struct {
 	Verdict    string     `json:"verdict"`
 	VerdictAt  *time.Time `json:"verdict_at,omitempty"`
 	Version    string     `json:"version"`
+}
+
+// FleetGroup defines model for FleetGroup.
+type FleetGroup struct {
+	Devices int64  `json:"devices"`
+	Group   string `json:"group"`
+	Product string `json:"product"`
 }
 
 // FleetLine defines model for FleetLine.
@@ -458,6 +809,26 @@ type FleetSummary struct {
 	Total      int64            `json:"total"`
 	Verdicts   map[string]int64 `json:"verdicts"`
 	Versions   map[string]int64 `json:"versions"`
+}
+
+// GroupRequest defines model for GroupRequest.
+type GroupRequest struct {
+	Devices []string `json:"devices"`
+
+	// Group a path of lower-case names; empty takes them out of theirs
+	//
+	// Example: eu/berlin
+	Group  string `json:"group"`
+	Reason string `json:"reason"`
+}
+
+// IdentityRequest defines model for IdentityRequest.
+type IdentityRequest struct {
+	// Email verified by the provider; holds until the first sign-in, whose subject is then pinned
+	Email *string `json:"email,omitempty"`
+
+	// Subject the provider's name for the person, its claim sub
+	Subject *string `json:"subject,omitempty"`
 }
 
 // Issuer defines model for Issuer.
@@ -643,6 +1014,22 @@ type PageGrant struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageGroup defines model for PageGroup.
+type PageGroup struct {
+	Items []FleetGroup `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageIdentity defines model for PageIdentity.
+type PageIdentity struct {
+	Items []AccessIdentity `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageIssuer defines model for PageIssuer.
 type PageIssuer struct {
 	Items []Issuer `json:"items"`
@@ -686,6 +1073,14 @@ type PageProduct struct {
 // PageProposal defines model for PageProposal.
 type PageProposal struct {
 	Items []AccessProposal `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageRecorded defines model for PageRecorded.
+type PageRecorded struct {
+	Items []AccessRecorded `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -904,9 +1299,10 @@ type RevokeRequestReasonCode int64
 
 // RolesRequest defines model for RolesRequest.
 type RolesRequest struct {
-	// Products limits it to these products; empty means all
-	Products []string `json:"products,omitempty"`
-	Roles    []string `json:"roles"`
+	Roles []string `json:"roles"`
+
+	// Scope limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere
+	Scope []string `json:"scope,omitempty"`
 }
 
 // Rollout defines model for Rollout.
@@ -982,6 +1378,7 @@ type RolloutResolved struct {
 // RolloutSelection defines model for RolloutSelection.
 type RolloutSelection struct {
 	All   *bool    `json:"all,omitempty"`
+	Group *string  `json:"group,omitempty"`
 	Ids   []string `json:"ids,omitempty"`
 	State *string  `json:"state,omitempty"`
 }
@@ -1032,13 +1429,13 @@ type RolloutWaveState struct {
 // Self defines model for Self.
 type Self struct {
 	// Fresh of a session: it was proven of late that it is this person
-	Fresh bool   `json:"fresh"`
-	ID    string `json:"id"`
-	Kind  string `json:"kind"`
+	Fresh bool     `json:"fresh"`
+	ID    string   `json:"id"`
+	Kind  string   `json:"kind"`
+	Roles []string `json:"roles"`
 
-	// Products limits it to these products; empty means all
-	Products []string `json:"products"`
-	Roles    []string `json:"roles"`
+	// Scope limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere
+	Scope []string `json:"scope"`
 
 	// Via how it was authenticated
 	Via string `json:"via"`
@@ -1046,6 +1443,8 @@ type Self struct {
 
 // Standing defines model for Standing.
 type Standing struct {
+	// Group of the product
+	Group      *string `json:"group,omitempty"`
 	ID         string  `json:"id"`
 	Legitimacy string  `json:"legitimacy"`
 	Product    string  `json:"product"`
@@ -1104,11 +1503,11 @@ type TokenSpec struct {
 	// Caller the name it acts under, e.g. person:alice or token:ci
 	Caller string        `json:"caller"`
 	Kind   TokenSpecKind `json:"kind"`
+	Roles  []string      `json:"roles"`
 
-	// Products limits it to these products; empty means all
-	Products []string `json:"products,omitempty"`
-	Roles    []string `json:"roles"`
-	Seconds  int64    `json:"seconds"`
+	// Scope limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere
+	Scope   []string `json:"scope,omitempty"`
+	Seconds int64    `json:"seconds"`
 
 	// Use once: a sign-in link's code
 	Use TokenSpecUse `json:"use"`
@@ -1324,6 +1723,24 @@ type WireWarrant struct {
 	Reason  *string       `json:"reason,omitempty"`
 }
 
+// ListDecisionsParams defines parameters for ListDecisions.
+type ListDecisionsParams struct {
+	// After go on behind this one, towards the past
+	After *int64 `form:"after,omitempty" json:"after,omitempty"`
+
+	// Limit at most so many
+	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// Caller only theirs
+	Caller *string `form:"caller,omitempty" json:"caller,omitempty"`
+
+	// Action only on this
+	Action *string `form:"action,omitempty" json:"action,omitempty"`
+
+	// Denied only what was denied
+	Denied *bool `form:"denied,omitempty" json:"denied,omitempty"`
+}
+
 // PublishBundleParams defines parameters for PublishBundle.
 type PublishBundleParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -1355,11 +1772,56 @@ type ListCommandDevicesParams struct {
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// ListControlsParams defines parameters for ListControls.
+type ListControlsParams struct {
+	Product string `form:"product" json:"product"`
+
+	// Framework only this one's
+	Framework *string `form:"framework,omitempty" json:"framework,omitempty"`
+
+	// Standing only those that stand so
+	Standing *ListControlsParamsStanding `form:"standing,omitempty" json:"standing,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListControlsParamsStanding defines parameters for ListControls.
+type ListControlsParamsStanding string
+
+// ReportComplianceParams defines parameters for ReportCompliance.
+type ReportComplianceParams struct {
+	Product string `form:"product" json:"product"`
+
+	// Framework only this one's
+	Framework *string `form:"framework,omitempty" json:"framework,omitempty"`
+}
+
+// GetControlParams defines parameters for GetControl.
+type GetControlParams struct {
+	Product string `form:"product" json:"product"`
+}
+
+// StateControlParams defines parameters for StateControl.
+type StateControlParams struct {
+	Product string `form:"product" json:"product"`
+
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
 // ListDevicesParams defines parameters for ListDevices.
 type ListDevicesParams struct {
-	// Product only this product's; needed by callers who are limited to products
+	// Product only this product's
 	Product *string `form:"product,omitempty" json:"product,omitempty"`
-	State   *string `form:"state,omitempty" json:"state,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
+	State *string `form:"state,omitempty" json:"state,omitempty"`
 
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
@@ -1421,8 +1883,11 @@ type StreamEventsParams struct {
 
 // ListFindingsParams defines parameters for ListFindings.
 type ListFindingsParams struct {
-	// Product only this product's; needed by callers who are limited to products
+	// Product only this product's
 	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
 
 	// Subject only about this, a device mostly
 	Subject *string `form:"subject,omitempty" json:"subject,omitempty"`
@@ -1441,6 +1906,25 @@ type CloseFindingParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
 	IfMatch *string `json:"If-Match,omitempty"`
 
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// ListGroupsParams defines parameters for ListGroups.
+type ListGroupsParams struct {
+	// Product only this product's
+	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// GroupDevicesParams defines parameters for GroupDevices.
+type GroupDevicesParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
@@ -1484,6 +1968,12 @@ type ListMembersParams struct {
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// BindCertificateParams defines parameters for BindCertificate.
+type BindCertificateParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
 // ListMemberCredentialsParams defines parameters for ListMemberCredentials.
 type ListMemberCredentialsParams struct {
 	// After 'next' of the page before; its form may change
@@ -1499,12 +1989,40 @@ type RevokeCredentialParams struct {
 
 // EndMemberParams defines parameters for EndMember.
 type EndMemberParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// ListMemberIdentitiesParams defines parameters for ListMemberIdentities.
+type ListMemberIdentitiesParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// BindIdentityParams defines parameters for BindIdentity.
+type BindIdentityParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// UnbindIdentityParams defines parameters for UnbindIdentity.
+type UnbindIdentityParams struct {
+	// Issuer which; left out: the one of this instance's sign-in
+	Issuer *string `form:"issuer,omitempty" json:"issuer,omitempty"`
+
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
 
 // SetMemberRolesParams defines parameters for SetMemberRoles.
 type SetMemberRolesParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
@@ -1643,8 +2161,11 @@ type WithdrawReleaseParams struct {
 
 // ListRemediesParams defines parameters for ListRemedies.
 type ListRemediesParams struct {
-	// Product only this product's; needed by callers who are limited to products
+	// Product only this product's
 	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
 
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
@@ -1680,8 +2201,11 @@ type ReprovisionRemedyParams struct {
 
 // ListRetirementsParams defines parameters for ListRetirements.
 type ListRetirementsParams struct {
-	// Product only this product's; needed by callers who are limited to products
+	// Product only this product's
 	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
 
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
@@ -1721,8 +2245,11 @@ type ListRevocationsParams struct {
 
 // ListRolloutsParams defines parameters for ListRollouts.
 type ListRolloutsParams struct {
-	// Product only this product's; needed by callers who are limited to products
+	// Product only this product's
 	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
 
 	// Open only those that have not ended
 	Open *bool `form:"open,omitempty" json:"open,omitempty"`
@@ -1862,6 +2389,9 @@ type CreateCommandJSONRequestBody = CommandRequest
 // CancelCommandJSONRequestBody defines body for CancelCommand for application/json ContentType.
 type CancelCommandJSONRequestBody = Reason
 
+// StateControlJSONRequestBody defines body for StateControl for application/json ContentType.
+type StateControlJSONRequestBody = ComplyWords
+
 // JudgeDeviceJSONRequestBody defines body for JudgeDevice for application/json ContentType.
 type JudgeDeviceJSONRequestBody = LegitimacyRequest
 
@@ -1877,8 +2407,17 @@ type RevokeDeviceJSONRequestBody = RevokeRequest
 // CloseFindingJSONRequestBody defines body for CloseFinding for application/json ContentType.
 type CloseFindingJSONRequestBody = Reason
 
+// GroupDevicesJSONRequestBody defines body for GroupDevices for application/json ContentType.
+type GroupDevicesJSONRequestBody = GroupRequest
+
 // RevokeIssuerJSONRequestBody defines body for RevokeIssuer for application/json ContentType.
 type RevokeIssuerJSONRequestBody = RevokeRequest
+
+// BindCertificateJSONRequestBody defines body for BindCertificate for application/json ContentType.
+type BindCertificateJSONRequestBody = CertificateRequest
+
+// BindIdentityJSONRequestBody defines body for BindIdentity for application/json ContentType.
+type BindIdentityJSONRequestBody = IdentityRequest
 
 // SetMemberRolesJSONRequestBody defines body for SetMemberRoles for application/json ContentType.
 type SetMemberRolesJSONRequestBody = RolesRequest
@@ -2032,6 +2571,13 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// ListDecisions List decisions on who may do what, newest first
+	//
+	// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+	//
+	// Corresponds with GET /api/v1/audit (the `ListDecisions` operationId).
+	ListDecisions(ctx context.Context, params *ListDecisionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PublishBundleWithBody Publish the next trust bundle of a product
 	//
 	// Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.
@@ -2114,9 +2660,48 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/commands/{id}/devices (the `ListCommandDevices` operationId).
 	ListCommandDevices(ctx context.Context, id string, params *ListCommandDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListControls List how the controls of laws and standards stand for a product
+	//
+	// What is measured is counted at most once a minute, and every 20 times as long as it takes; as_of says when. A control is met only by fresh evidence and, where a person has a part in it, by a statement that is not past its review: what is missing, old or not measured is unknown.
+	//
+	// Corresponds with GET /api/v1/compliance (the `ListControls` operationId).
+	ListControls(ctx context.Context, params *ListControlsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReportCompliance Report how a product stands, with all evidence
+	//
+	// The controls of list-controls in one document, to be kept.
+	//
+	// Corresponds with GET /api/v1/compliance/report (the `ReportCompliance` operationId).
+	ReportCompliance(ctx context.Context, params *ReportComplianceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetControl Show how one control stands, and why
+	//
+	// The ETag is of the statement that is on file: there is one before the first.
+	//
+	// Corresponds with GET /api/v1/compliance/{framework}/{control} (the `GetControl` operationId).
+	GetControl(ctx context.Context, framework string, control string, params *GetControlParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StateControlWithBody State how a control is met, or why it does not apply
+	//
+	// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+	StateControlWithBody(ctx context.Context, framework string, control string, params *StateControlParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// StateControl State how a control is met, or why it does not apply
+	//
+	// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+	StateControl(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDevices List devices in order of their ID
 	//
-	// In order of the ID. Callers who are limited to products have to name one.
+	// In order of the ID. Callers who are limited see what is in their scope.
 	//
 	// Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2210,7 +2795,7 @@ type ClientInterface interface {
 
 	// StreamEvents Be told of facts as they are placed in the ledger
 	//
-	// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.
+	// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.
 	//
 	// Corresponds with GET /api/v1/events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2254,6 +2839,31 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/fleet (the `FleetSummary` operationId).
 	FleetSummary(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListGroups List the groups of devices, by name, and how many are in each
+	//
+	// Each counts the devices in the groups below it. A group exists while it has devices.
+	//
+	// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+	ListGroups(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GroupDevicesWithBody Put devices into a group of their product
+	//
+	// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+	GroupDevicesWithBody(ctx context.Context, params *GroupDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GroupDevices Put devices into a group of their product
+	//
+	// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+	GroupDevices(ctx context.Context, params *GroupDevicesParams, body GroupDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListIssuers List the certification authorities
 	//
@@ -2302,6 +2912,29 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/members (the `ListMembers` operationId).
 	ListMembers(ctx context.Context, params *ListMembersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetMember Show a member: yourself, or anybody to who manages access
+	//
+	// Corresponds with GET /api/v1/members/{id} (the `GetMember` operationId).
+	GetMember(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BindCertificateWithBody Let a machine be known by its client certificate's key
+	//
+	// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+	BindCertificateWithBody(ctx context.Context, id string, params *BindCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BindCertificate Let a machine be known by its client certificate's key
+	//
+	// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+	BindCertificate(ctx context.Context, id string, params *BindCertificateParams, body BindCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMemberCredentials List a member's tokens and sessions
 	//
 	// Corresponds with GET /api/v1/members/{id}/credentials (the `ListMemberCredentials` operationId).
@@ -2318,6 +2951,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/members/{id}/end (the `EndMember` operationId).
 	EndMember(ctx context.Context, id string, params *EndMemberParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMemberIdentities List who a member is with the organisation's sign-in
+	//
+	// Corresponds with GET /api/v1/members/{id}/identities (the `ListMemberIdentities` operationId).
+	ListMemberIdentities(ctx context.Context, id string, params *ListMemberIdentitiesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BindIdentityWithBody Let a person sign in with the organisation
+	//
+	// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+	BindIdentityWithBody(ctx context.Context, id string, params *BindIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BindIdentity Let a person sign in with the organisation
+	//
+	// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+	BindIdentity(ctx context.Context, id string, params *BindIdentityParams, body BindIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnbindIdentity Let a person no longer sign in with the organisation
+	//
+	// Corresponds with POST /api/v1/members/{id}/identities/unbind (the `UnbindIdentity` operationId).
+	UnbindIdentity(ctx context.Context, id string, params *UnbindIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// SetMemberRolesWithBody Say what a member may do
 	//
@@ -2450,12 +3111,16 @@ type ClientInterface interface {
 
 	// ApproveProposalWithBody Agree, as the second person
 	//
+	// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/approve (the `ApproveProposal` operationId).
 	ApproveProposalWithBody(ctx context.Context, id string, params *ApproveProposalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ApproveProposal Agree, as the second person
+	//
+	// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2464,6 +3129,8 @@ type ClientInterface interface {
 
 	// RefuseProposalWithBody Refuse, as the second person, or withdraw one's own
 	//
+	// By its proposer: withdraws it.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
@@ -2471,12 +3138,16 @@ type ClientInterface interface {
 
 	// RefuseProposal Refuse, as the second person, or withdraw one's own
 	//
+	// By its proposer: withdraws it.
+	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
 	RefuseProposal(ctx context.Context, id string, params *RefuseProposalParams, body RefuseProposalJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RunProposal Do what was proposed and approved, as its proposer
+	//
+	// It is done once: again, for 24 hours, gives the same answer. One that fails may be tried again until it lapses, seven days after it was made.
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/run (the `RunProposal` operationId).
 	RunProposal(ctx context.Context, id string, params *RunProposalParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -2893,6 +3564,23 @@ type ClientInterface interface {
 	SubmitWarrant(ctx context.Context, params *SubmitWarrantParams, body SubmitWarrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 }
 
+// ListDecisions List decisions on who may do what, newest first
+//
+// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+//
+// Corresponds with GET /api/v1/audit (the `ListDecisions` operationId).
+func (c *Client) ListDecisions(ctx context.Context, params *ListDecisionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDecisionsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PublishBundleWithBody Publish the next trust bundle of a product
 //
 // Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.
@@ -3075,9 +3763,98 @@ func (c *Client) ListCommandDevices(ctx context.Context, id string, params *List
 	return c.Client.Do(req)
 }
 
+// ListControls List how the controls of laws and standards stand for a product
+//
+// What is measured is counted at most once a minute, and every 20 times as long as it takes; as_of says when. A control is met only by fresh evidence and, where a person has a part in it, by a statement that is not past its review: what is missing, old or not measured is unknown.
+//
+// Corresponds with GET /api/v1/compliance (the `ListControls` operationId).
+func (c *Client) ListControls(ctx context.Context, params *ListControlsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListControlsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReportCompliance Report how a product stands, with all evidence
+//
+// The controls of list-controls in one document, to be kept.
+//
+// Corresponds with GET /api/v1/compliance/report (the `ReportCompliance` operationId).
+func (c *Client) ReportCompliance(ctx context.Context, params *ReportComplianceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReportComplianceRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetControl Show how one control stands, and why
+//
+// The ETag is of the statement that is on file: there is one before the first.
+//
+// Corresponds with GET /api/v1/compliance/{framework}/{control} (the `GetControl` operationId).
+func (c *Client) GetControl(ctx context.Context, framework string, control string, params *GetControlParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetControlRequest(c.Server, framework, control, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StateControlWithBody State how a control is met, or why it does not apply
+//
+// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+func (c *Client) StateControlWithBody(ctx context.Context, framework string, control string, params *StateControlParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStateControlRequestWithBody(c.Server, framework, control, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// StateControl State how a control is met, or why it does not apply
+//
+// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+func (c *Client) StateControl(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewStateControlRequest(c.Server, framework, control, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListDevices List devices in order of their ID
 //
-// In order of the ID. Callers who are limited to products have to name one.
+// In order of the ID. Callers who are limited see what is in their scope.
 //
 // Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3291,7 +4068,7 @@ func (c *Client) RevokeDevice(ctx context.Context, id string, params *RevokeDevi
 
 // StreamEvents Be told of facts as they are placed in the ledger
 //
-// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.
+// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.
 //
 // Corresponds with GET /api/v1/events (the `StreamEvents` operationId).
 func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -3396,6 +4173,61 @@ func (c *Client) CloseFinding(ctx context.Context, id string, params *CloseFindi
 // Corresponds with GET /api/v1/fleet (the `FleetSummary` operationId).
 func (c *Client) FleetSummary(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewFleetSummaryRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListGroups List the groups of devices, by name, and how many are in each
+//
+// Each counts the devices in the groups below it. A group exists while it has devices.
+//
+// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+func (c *Client) ListGroups(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListGroupsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GroupDevicesWithBody Put devices into a group of their product
+//
+// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+func (c *Client) GroupDevicesWithBody(ctx context.Context, params *GroupDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGroupDevicesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GroupDevices Put devices into a group of their product
+//
+// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+func (c *Client) GroupDevices(ctx context.Context, params *GroupDevicesParams, body GroupDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGroupDevicesRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -3523,6 +4355,59 @@ func (c *Client) ListMembers(ctx context.Context, params *ListMembersParams, req
 	return c.Client.Do(req)
 }
 
+// GetMember Show a member: yourself, or anybody to who manages access
+//
+// Corresponds with GET /api/v1/members/{id} (the `GetMember` operationId).
+func (c *Client) GetMember(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMemberRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BindCertificateWithBody Let a machine be known by its client certificate's key
+//
+// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+func (c *Client) BindCertificateWithBody(ctx context.Context, id string, params *BindCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBindCertificateRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BindCertificate Let a machine be known by its client certificate's key
+//
+// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+func (c *Client) BindCertificate(ctx context.Context, id string, params *BindCertificateParams, body BindCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBindCertificateRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListMemberCredentials List a member's tokens and sessions
 //
 // Corresponds with GET /api/v1/members/{id}/credentials (the `ListMemberCredentials` operationId).
@@ -3560,6 +4445,74 @@ func (c *Client) RevokeCredential(ctx context.Context, id string, credential str
 // Corresponds with POST /api/v1/members/{id}/end (the `EndMember` operationId).
 func (c *Client) EndMember(ctx context.Context, id string, params *EndMemberParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndMemberRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMemberIdentities List who a member is with the organisation's sign-in
+//
+// Corresponds with GET /api/v1/members/{id}/identities (the `ListMemberIdentities` operationId).
+func (c *Client) ListMemberIdentities(ctx context.Context, id string, params *ListMemberIdentitiesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMemberIdentitiesRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BindIdentityWithBody Let a person sign in with the organisation
+//
+// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+func (c *Client) BindIdentityWithBody(ctx context.Context, id string, params *BindIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBindIdentityRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BindIdentity Let a person sign in with the organisation
+//
+// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+func (c *Client) BindIdentity(ctx context.Context, id string, params *BindIdentityParams, body BindIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBindIdentityRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnbindIdentity Let a person no longer sign in with the organisation
+//
+// Corresponds with POST /api/v1/members/{id}/identities/unbind (the `UnbindIdentity` operationId).
+func (c *Client) UnbindIdentity(ctx context.Context, id string, params *UnbindIdentityParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnbindIdentityRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3891,6 +4844,8 @@ func (c *Client) GetProposal(ctx context.Context, id string, reqEditors ...Reque
 
 // ApproveProposalWithBody Agree, as the second person
 //
+// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/v1/proposals/{id}/approve (the `ApproveProposal` operationId).
@@ -3907,6 +4862,8 @@ func (c *Client) ApproveProposalWithBody(ctx context.Context, id string, params 
 }
 
 // ApproveProposal Agree, as the second person
+//
+// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -3925,6 +4882,8 @@ func (c *Client) ApproveProposal(ctx context.Context, id string, params *Approve
 
 // RefuseProposalWithBody Refuse, as the second person, or withdraw one's own
 //
+// By its proposer: withdraws it.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
@@ -3942,6 +4901,8 @@ func (c *Client) RefuseProposalWithBody(ctx context.Context, id string, params *
 
 // RefuseProposal Refuse, as the second person, or withdraw one's own
 //
+// By its proposer: withdraws it.
+//
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
@@ -3958,6 +4919,8 @@ func (c *Client) RefuseProposal(ctx context.Context, id string, params *RefusePr
 }
 
 // RunProposal Do what was proposed and approved, as its proposer
+//
+// It is done once: again, for 24 hours, gives the same answer. One that fails may be tried again until it lapses, seven days after it was made.
 //
 // Corresponds with POST /api/v1/proposals/{id}/run (the `RunProposal` operationId).
 func (c *Client) RunProposal(ctx context.Context, id string, params *RunProposalParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -4933,6 +5896,108 @@ func (c *Client) SubmitWarrant(ctx context.Context, params *SubmitWarrantParams,
 	return c.Client.Do(req)
 }
 
+// NewListDecisionsRequest constructs an http.Request for the ListDecisions method
+func NewListDecisionsRequest(server string, params *ListDecisionsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/audit")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Caller != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "caller", *params.Caller, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Action != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "action", *params.Action, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Denied != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "denied", *params.Denied, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPublishBundleRequest calls the generic PublishBundle builder with application/json body
 func NewPublishBundleRequest(server string, params *PublishBundleParams, body PublishBundleJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -5281,6 +6346,333 @@ func NewListCommandDevicesRequest(server string, id string, params *ListCommandD
 	return req, nil
 }
 
+// NewListControlsRequest constructs an http.Request for the ListControls method
+func NewListControlsRequest(server string, params *ListControlsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/compliance")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Framework != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "framework", *params.Framework, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Standing != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "standing", *params.Standing, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReportComplianceRequest constructs an http.Request for the ReportCompliance method
+func NewReportComplianceRequest(server string, params *ReportComplianceParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/compliance/report")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Framework != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "framework", *params.Framework, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetControlRequest constructs an http.Request for the GetControl method
+func NewGetControlRequest(server string, framework string, control string, params *GetControlParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "framework", framework, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "control", control, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/compliance/%s/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewStateControlRequest calls the generic StateControl builder with application/json body
+func NewStateControlRequest(server string, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewStateControlRequestWithBody(server, framework, control, params, "application/json", bodyReader)
+}
+
+// NewStateControlRequestWithBody constructs an http.Request for the StateControl method, with any body, and a specified content type
+func NewStateControlRequestWithBody(server string, framework string, control string, params *StateControlParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "framework", framework, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "control", control, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/compliance/%s/%s/statement", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListDevicesRequest constructs an http.Request for the ListDevices method
 func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Request, error) {
 	var err error
@@ -5312,6 +6704,18 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 		if params.Product != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -5948,6 +7352,18 @@ func NewListFindingsRequest(server string, params *ListFindingsParams) (*http.Re
 
 		}
 
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.Subject != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "subject", *params.Subject, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -6151,6 +7567,151 @@ func NewFleetSummaryRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListGroupsRequest constructs an http.Request for the ListGroups method
+func NewListGroupsRequest(server string, params *ListGroupsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Product != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGroupDevicesRequest calls the generic GroupDevices builder with application/json body
+func NewGroupDevicesRequest(server string, params *GroupDevicesParams, body GroupDevicesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewGroupDevicesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewGroupDevicesRequestWithBody constructs an http.Request for the GroupDevices method, with any body, and a specified content type
+func NewGroupDevicesRequestWithBody(server string, params *GroupDevicesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/groups")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
 	}
 
 	return req, nil
@@ -6515,6 +8076,102 @@ func NewListMembersRequest(server string, params *ListMembersParams) (*http.Requ
 	return req, nil
 }
 
+// NewGetMemberRequest constructs an http.Request for the GetMember method
+func NewGetMemberRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/members/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBindCertificateRequest calls the generic BindCertificate builder with application/json body
+func NewBindCertificateRequest(server string, id string, params *BindCertificateParams, body BindCertificateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBindCertificateRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewBindCertificateRequestWithBody constructs an http.Request for the BindCertificate method, with any body, and a specified content type
+func NewBindCertificateRequestWithBody(server string, id string, params *BindCertificateParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/members/%s/certificates/bind", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListMemberCredentialsRequest constructs an http.Request for the ListMemberCredentials method
 func NewListMemberCredentialsRequest(server string, id string, params *ListMemberCredentialsParams) (*http.Request, error) {
 	var err error
@@ -6677,6 +8334,228 @@ func NewEndMemberRequest(server string, id string, params *EndMemberParams) (*ht
 
 	if params != nil {
 
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListMemberIdentitiesRequest constructs an http.Request for the ListMemberIdentities method
+func NewListMemberIdentitiesRequest(server string, id string, params *ListMemberIdentitiesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/members/%s/identities", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewBindIdentityRequest calls the generic BindIdentity builder with application/json body
+func NewBindIdentityRequest(server string, id string, params *BindIdentityParams, body BindIdentityJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBindIdentityRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewBindIdentityRequestWithBody constructs an http.Request for the BindIdentity method, with any body, and a specified content type
+func NewBindIdentityRequestWithBody(server string, id string, params *BindIdentityParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/members/%s/identities/bind", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewUnbindIdentityRequest constructs an http.Request for the UnbindIdentity method
+func NewUnbindIdentityRequest(server string, id string, params *UnbindIdentityParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/members/%s/identities/unbind", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Issuer != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "issuer", *params.Issuer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
 		if params.IdempotencyKey != nil {
 			var headerParam0 string
 
@@ -6739,15 +8618,26 @@ func NewSetMemberRolesRequestWithBody(server string, id string, params *SetMembe
 
 	if params != nil {
 
-		if params.IdempotencyKey != nil {
+		if params.IfMatch != nil {
 			var headerParam0 string
 
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
 			if err != nil {
 				return nil, err
 			}
 
-			req.Header.Set("Idempotency-Key", headerParam0)
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
 	}
@@ -8095,6 +9985,18 @@ func NewListRemediesRequest(server string, params *ListRemediesParams) (*http.Re
 
 		}
 
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.After != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -8417,6 +10319,18 @@ func NewListRetirementsRequest(server string, params *ListRetirementsParams) (*h
 		if params.Product != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -8830,6 +10744,18 @@ func NewListRolloutsRequest(server string, params *ListRolloutsParams) (*http.Re
 		if params.Product != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -9964,6 +11890,15 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListDecisionsWithResponse List decisions on who may do what, newest first
+	//
+	// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/audit (the `ListDecisions` operationId).
+	ListDecisionsWithResponse(ctx context.Context, params *ListDecisionsParams, reqEditors ...RequestEditorFn) (*ListDecisionsResponse, error)
+
 	// PublishBundleWithBodyWithResponse Publish the next trust bundle of a product
 	//
 	// Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.
@@ -10050,9 +11985,54 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/commands/{id}/devices (the `ListCommandDevices` operationId).
 	ListCommandDevicesWithResponse(ctx context.Context, id string, params *ListCommandDevicesParams, reqEditors ...RequestEditorFn) (*ListCommandDevicesResponse, error)
 
+	// ListControlsWithResponse List how the controls of laws and standards stand for a product
+	//
+	// What is measured is counted at most once a minute, and every 20 times as long as it takes; as_of says when. A control is met only by fresh evidence and, where a person has a part in it, by a statement that is not past its review: what is missing, old or not measured is unknown.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/compliance (the `ListControls` operationId).
+	ListControlsWithResponse(ctx context.Context, params *ListControlsParams, reqEditors ...RequestEditorFn) (*ListControlsResponse, error)
+
+	// ReportComplianceWithResponse Report how a product stands, with all evidence
+	//
+	// The controls of list-controls in one document, to be kept.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/compliance/report (the `ReportCompliance` operationId).
+	ReportComplianceWithResponse(ctx context.Context, params *ReportComplianceParams, reqEditors ...RequestEditorFn) (*ReportComplianceResponse, error)
+
+	// GetControlWithResponse Show how one control stands, and why
+	//
+	// The ETag is of the statement that is on file: there is one before the first.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/compliance/{framework}/{control} (the `GetControl` operationId).
+	GetControlWithResponse(ctx context.Context, framework string, control string, params *GetControlParams, reqEditors ...RequestEditorFn) (*GetControlResponse, error)
+
+	// StateControlWithBodyWithResponse State how a control is met, or why it does not apply
+	//
+	// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+	StateControlWithBodyWithResponse(ctx context.Context, framework string, control string, params *StateControlParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StateControlResponse, error)
+
+	// StateControlWithResponse State how a control is met, or why it does not apply
+	//
+	// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+	StateControlWithResponse(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*StateControlResponse, error)
+
 	// ListDevicesWithResponse List devices in order of their ID
 	//
-	// In order of the ID. Callers who are limited to products have to name one.
+	// In order of the ID. Callers who are limited see what is in their scope.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10154,7 +12134,7 @@ type ClientWithResponsesInterface interface {
 
 	// StreamEventsWithResponse Be told of facts as they are placed in the ledger
 	//
-	// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.
+	// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10208,6 +12188,33 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/fleet (the `FleetSummary` operationId).
 	FleetSummaryWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*FleetSummaryResponse, error)
+
+	// ListGroupsWithResponse List the groups of devices, by name, and how many are in each
+	//
+	// Each counts the devices in the groups below it. A group exists while it has devices.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+	ListGroupsWithResponse(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error)
+
+	// GroupDevicesWithBodyWithResponse Put devices into a group of their product
+	//
+	// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+	GroupDevicesWithBodyWithResponse(ctx context.Context, params *GroupDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GroupDevicesResponse, error)
+
+	// GroupDevicesWithResponse Put devices into a group of their product
+	//
+	// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+	GroupDevicesWithResponse(ctx context.Context, params *GroupDevicesParams, body GroupDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*GroupDevicesResponse, error)
 
 	// ListIssuersWithResponse List the certification authorities
 	//
@@ -10266,6 +12273,31 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/members (the `ListMembers` operationId).
 	ListMembersWithResponse(ctx context.Context, params *ListMembersParams, reqEditors ...RequestEditorFn) (*ListMembersResponse, error)
 
+	// GetMemberWithResponse Show a member: yourself, or anybody to who manages access
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/members/{id} (the `GetMember` operationId).
+	GetMemberWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetMemberResponse, error)
+
+	// BindCertificateWithBodyWithResponse Let a machine be known by its client certificate's key
+	//
+	// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+	BindCertificateWithBodyWithResponse(ctx context.Context, id string, params *BindCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BindCertificateResponse, error)
+
+	// BindCertificateWithResponse Let a machine be known by its client certificate's key
+	//
+	// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+	BindCertificateWithResponse(ctx context.Context, id string, params *BindCertificateParams, body BindCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*BindCertificateResponse, error)
+
 	// ListMemberCredentialsWithResponse List a member's tokens and sessions
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -10288,6 +12320,38 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/members/{id}/end (the `EndMember` operationId).
 	EndMemberWithResponse(ctx context.Context, id string, params *EndMemberParams, reqEditors ...RequestEditorFn) (*EndMemberResponse, error)
+
+	// ListMemberIdentitiesWithResponse List who a member is with the organisation's sign-in
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/members/{id}/identities (the `ListMemberIdentities` operationId).
+	ListMemberIdentitiesWithResponse(ctx context.Context, id string, params *ListMemberIdentitiesParams, reqEditors ...RequestEditorFn) (*ListMemberIdentitiesResponse, error)
+
+	// BindIdentityWithBodyWithResponse Let a person sign in with the organisation
+	//
+	// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+	BindIdentityWithBodyWithResponse(ctx context.Context, id string, params *BindIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BindIdentityResponse, error)
+
+	// BindIdentityWithResponse Let a person sign in with the organisation
+	//
+	// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+	BindIdentityWithResponse(ctx context.Context, id string, params *BindIdentityParams, body BindIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*BindIdentityResponse, error)
+
+	// UnbindIdentityWithResponse Let a person no longer sign in with the organisation
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/members/{id}/identities/unbind (the `UnbindIdentity` operationId).
+	UnbindIdentityWithResponse(ctx context.Context, id string, params *UnbindIdentityParams, reqEditors ...RequestEditorFn) (*UnbindIdentityResponse, error)
 
 	// SetMemberRolesWithBodyWithResponse Say what a member may do
 	//
@@ -10440,12 +12504,16 @@ type ClientWithResponsesInterface interface {
 
 	// ApproveProposalWithBodyWithResponse Agree, as the second person
 	//
+	// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/approve (the `ApproveProposal` operationId).
 	ApproveProposalWithBodyWithResponse(ctx context.Context, id string, params *ApproveProposalParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveProposalResponse, error)
 
 	// ApproveProposalWithResponse Agree, as the second person
+	//
+	// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -10454,6 +12522,8 @@ type ClientWithResponsesInterface interface {
 
 	// RefuseProposalWithBodyWithResponse Refuse, as the second person, or withdraw one's own
 	//
+	// By its proposer: withdraws it.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
@@ -10461,12 +12531,16 @@ type ClientWithResponsesInterface interface {
 
 	// RefuseProposalWithResponse Refuse, as the second person, or withdraw one's own
 	//
+	// By its proposer: withdraws it.
+	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
 	RefuseProposalWithResponse(ctx context.Context, id string, params *RefuseProposalParams, body RefuseProposalJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseProposalResponse, error)
 
 	// RunProposalWithResponse Do what was proposed and approved, as its proposer
+	//
+	// It is done once: again, for 24 hours, gives the same answer. One that fails may be tried again until it lapses, seven days after it was made.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -10915,6 +12989,47 @@ type ClientWithResponsesInterface interface {
 	SubmitWarrantWithResponse(ctx context.Context, params *SubmitWarrantParams, body SubmitWarrantJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitWarrantResponse, error)
 }
 
+type ListDecisionsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageRecorded
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDecisionsResponse) GetJSON200() *PageRecorded {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDecisionsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDecisionsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDecisionsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDecisionsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type PublishBundleResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -11155,6 +13270,184 @@ func (r ListCommandDevicesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListCommandDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListControlsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ControlsPage
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListControlsResponse) GetJSON200() *ControlsPage {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListControlsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListControlsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListControlsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListControlsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReportComplianceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ComplyReport
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReportComplianceResponse) GetJSON200() *ComplyReport {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ReportComplianceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReportComplianceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReportComplianceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReportComplianceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetControlResponse200Headers the declared response headers of an HTTP 200 response for GetControl
+type GetControlResponse200Headers struct {
+	ETag *string
+}
+
+type GetControlResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ControlView
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetControlResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetControlResponse) GetJSON200() *ControlView {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetControlResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetControlResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetControlResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetControlResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// StateControlResponse200Headers the declared response headers of an HTTP 200 response for StateControl
+type StateControlResponse200Headers struct {
+	ETag *string
+}
+
+type StateControlResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ComplyStatement
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *StateControlResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r StateControlResponse) GetJSON200() *ComplyStatement {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r StateControlResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r StateControlResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r StateControlResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r StateControlResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -11770,6 +14063,88 @@ func (r FleetSummaryResponse) ContentType() string {
 	return ""
 }
 
+type ListGroupsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageGroup
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListGroupsResponse) GetJSON200() *PageGroup {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListGroupsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListGroupsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListGroupsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListGroupsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GroupDevicesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GroupRequest
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GroupDevicesResponse) GetJSON200() *GroupRequest {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GroupDevicesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GroupDevicesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GroupDevicesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GroupDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListIssuersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12016,6 +14391,95 @@ func (r ListMembersResponse) ContentType() string {
 	return ""
 }
 
+// GetMemberResponse200Headers the declared response headers of an HTTP 200 response for GetMember
+type GetMemberResponse200Headers struct {
+	ETag *string
+}
+
+type GetMemberResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AccessMember
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetMemberResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMemberResponse) GetJSON200() *AccessMember {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMemberResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMemberResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMemberResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMemberResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BindCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CredentialView
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BindCertificateResponse) GetJSON200() *CredentialView {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r BindCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BindCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BindCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BindCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListMemberCredentialsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -12098,11 +14562,18 @@ func (r RevokeCredentialResponse) ContentType() string {
 	return ""
 }
 
+// EndMemberResponse200Headers the declared response headers of an HTTP 200 response for EndMember
+type EndMemberResponse200Headers struct {
+	ETag *string
+}
+
 type EndMemberResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *AccessMember
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *EndMemberResponse200Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -12139,11 +14610,141 @@ func (r EndMemberResponse) ContentType() string {
 	return ""
 }
 
+type ListMemberIdentitiesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageIdentity
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMemberIdentitiesResponse) GetJSON200() *PageIdentity {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMemberIdentitiesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMemberIdentitiesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMemberIdentitiesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMemberIdentitiesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BindIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *AccessIdentity
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BindIdentityResponse) GetJSON200() *AccessIdentity {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r BindIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BindIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BindIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BindIdentityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnbindIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Nothing
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r UnbindIdentityResponse) GetJSON200() *Nothing {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r UnbindIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnbindIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnbindIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnbindIdentityResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SetMemberRolesResponse200Headers the declared response headers of an HTTP 200 response for SetMemberRoles
+type SetMemberRolesResponse200Headers struct {
+	ETag *string
+}
+
 type SetMemberRolesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *AccessMember
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetMemberRolesResponse200Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
@@ -14473,6 +17074,21 @@ func (r SubmitWarrantResponse) ContentType() string {
 	return ""
 }
 
+// ListDecisionsWithResponse List decisions on who may do what, newest first
+//
+// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/audit (the `ListDecisions` operationId).
+func (c *ClientWithResponses) ListDecisionsWithResponse(ctx context.Context, params *ListDecisionsParams, reqEditors ...RequestEditorFn) (*ListDecisionsResponse, error) {
+	rsp, err := c.ListDecisions(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDecisionsResponse(rsp)
+}
+
 // PublishBundleWithBodyWithResponse Publish the next trust bundle of a product
 //
 // Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.
@@ -14619,9 +17235,84 @@ func (c *ClientWithResponses) ListCommandDevicesWithResponse(ctx context.Context
 	return ParseListCommandDevicesResponse(rsp)
 }
 
+// ListControlsWithResponse List how the controls of laws and standards stand for a product
+//
+// What is measured is counted at most once a minute, and every 20 times as long as it takes; as_of says when. A control is met only by fresh evidence and, where a person has a part in it, by a statement that is not past its review: what is missing, old or not measured is unknown.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/compliance (the `ListControls` operationId).
+func (c *ClientWithResponses) ListControlsWithResponse(ctx context.Context, params *ListControlsParams, reqEditors ...RequestEditorFn) (*ListControlsResponse, error) {
+	rsp, err := c.ListControls(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListControlsResponse(rsp)
+}
+
+// ReportComplianceWithResponse Report how a product stands, with all evidence
+//
+// The controls of list-controls in one document, to be kept.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/compliance/report (the `ReportCompliance` operationId).
+func (c *ClientWithResponses) ReportComplianceWithResponse(ctx context.Context, params *ReportComplianceParams, reqEditors ...RequestEditorFn) (*ReportComplianceResponse, error) {
+	rsp, err := c.ReportCompliance(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReportComplianceResponse(rsp)
+}
+
+// GetControlWithResponse Show how one control stands, and why
+//
+// The ETag is of the statement that is on file: there is one before the first.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/compliance/{framework}/{control} (the `GetControl` operationId).
+func (c *ClientWithResponses) GetControlWithResponse(ctx context.Context, framework string, control string, params *GetControlParams, reqEditors ...RequestEditorFn) (*GetControlResponse, error) {
+	rsp, err := c.GetControl(ctx, framework, control, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetControlResponse(rsp)
+}
+
+// StateControlWithBodyWithResponse State how a control is met, or why it does not apply
+//
+// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+func (c *ClientWithResponses) StateControlWithBodyWithResponse(ctx context.Context, framework string, control string, params *StateControlParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*StateControlResponse, error) {
+	rsp, err := c.StateControlWithBody(ctx, framework, control, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStateControlResponse(rsp)
+}
+
+// StateControlWithResponse State how a control is met, or why it does not apply
+//
+// It takes the place of the one on file; the ledger keeps both. Mandatory controls without a condition can be neither left out nor found not applicable.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
+func (c *ClientWithResponses) StateControlWithResponse(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*StateControlResponse, error) {
+	rsp, err := c.StateControl(ctx, framework, control, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseStateControlResponse(rsp)
+}
+
 // ListDevicesWithResponse List devices in order of their ID
 //
-// In order of the ID. Callers who are limited to products have to name one.
+// In order of the ID. Callers who are limited see what is in their scope.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -14795,7 +17486,7 @@ func (c *ClientWithResponses) RevokeDeviceWithResponse(ctx context.Context, id s
 
 // StreamEventsWithResponse Be told of facts as they are placed in the ledger
 //
-// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited to products are told of facts about things of these products only. A comment comes every 15 s. A client that does not keep up is disconnected.
+// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -14890,6 +17581,51 @@ func (c *ClientWithResponses) FleetSummaryWithResponse(ctx context.Context, reqE
 		return nil, err
 	}
 	return ParseFleetSummaryResponse(rsp)
+}
+
+// ListGroupsWithResponse List the groups of devices, by name, and how many are in each
+//
+// Each counts the devices in the groups below it. A group exists while it has devices.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/groups (the `ListGroups` operationId).
+func (c *ClientWithResponses) ListGroupsWithResponse(ctx context.Context, params *ListGroupsParams, reqEditors ...RequestEditorFn) (*ListGroupsResponse, error) {
+	rsp, err := c.ListGroups(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListGroupsResponse(rsp)
+}
+
+// GroupDevicesWithBodyWithResponse Put devices into a group of their product
+//
+// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+func (c *ClientWithResponses) GroupDevicesWithBodyWithResponse(ctx context.Context, params *GroupDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GroupDevicesResponse, error) {
+	rsp, err := c.GroupDevicesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGroupDevicesResponse(rsp)
+}
+
+// GroupDevicesWithResponse Put devices into a group of their product
+//
+// All or none. One needs the right to it where the devices are, and where they go to. A device is in at most one group, and with it in those above: who is limited to eu acts on eu/berlin.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/groups (the `GroupDevices` operationId).
+func (c *ClientWithResponses) GroupDevicesWithResponse(ctx context.Context, params *GroupDevicesParams, body GroupDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*GroupDevicesResponse, error) {
+	rsp, err := c.GroupDevices(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGroupDevicesResponse(rsp)
 }
 
 // ListIssuersWithResponse List the certification authorities
@@ -14991,6 +17727,49 @@ func (c *ClientWithResponses) ListMembersWithResponse(ctx context.Context, param
 	return ParseListMembersResponse(rsp)
 }
 
+// GetMemberWithResponse Show a member: yourself, or anybody to who manages access
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/members/{id} (the `GetMember` operationId).
+func (c *ClientWithResponses) GetMemberWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetMemberResponse, error) {
+	rsp, err := c.GetMember(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMemberResponse(rsp)
+}
+
+// BindCertificateWithBodyWithResponse Let a machine be known by its client certificate's key
+//
+// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+func (c *ClientWithResponses) BindCertificateWithBodyWithResponse(ctx context.Context, id string, params *BindCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BindCertificateResponse, error) {
+	rsp, err := c.BindCertificateWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBindCertificateResponse(rsp)
+}
+
+// BindCertificateWithResponse Let a machine be known by its client certificate's key
+//
+// No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/members/{id}/certificates/bind (the `BindCertificate` operationId).
+func (c *ClientWithResponses) BindCertificateWithResponse(ctx context.Context, id string, params *BindCertificateParams, body BindCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*BindCertificateResponse, error) {
+	rsp, err := c.BindCertificate(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBindCertificateResponse(rsp)
+}
+
 // ListMemberCredentialsWithResponse List a member's tokens and sessions
 //
 // Returns a wrapper object for the known response body format(s).
@@ -15030,6 +17809,62 @@ func (c *ClientWithResponses) EndMemberWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseEndMemberResponse(rsp)
+}
+
+// ListMemberIdentitiesWithResponse List who a member is with the organisation's sign-in
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/members/{id}/identities (the `ListMemberIdentities` operationId).
+func (c *ClientWithResponses) ListMemberIdentitiesWithResponse(ctx context.Context, id string, params *ListMemberIdentitiesParams, reqEditors ...RequestEditorFn) (*ListMemberIdentitiesResponse, error) {
+	rsp, err := c.ListMemberIdentities(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMemberIdentitiesResponse(rsp)
+}
+
+// BindIdentityWithBodyWithResponse Let a person sign in with the organisation
+//
+// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+func (c *ClientWithResponses) BindIdentityWithBodyWithResponse(ctx context.Context, id string, params *BindIdentityParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BindIdentityResponse, error) {
+	rsp, err := c.BindIdentityWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBindIdentityResponse(rsp)
+}
+
+// BindIdentityWithResponse Let a person sign in with the organisation
+//
+// Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/members/{id}/identities/bind (the `BindIdentity` operationId).
+func (c *ClientWithResponses) BindIdentityWithResponse(ctx context.Context, id string, params *BindIdentityParams, body BindIdentityJSONRequestBody, reqEditors ...RequestEditorFn) (*BindIdentityResponse, error) {
+	rsp, err := c.BindIdentity(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBindIdentityResponse(rsp)
+}
+
+// UnbindIdentityWithResponse Let a person no longer sign in with the organisation
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/members/{id}/identities/unbind (the `UnbindIdentity` operationId).
+func (c *ClientWithResponses) UnbindIdentityWithResponse(ctx context.Context, id string, params *UnbindIdentityParams, reqEditors ...RequestEditorFn) (*UnbindIdentityResponse, error) {
+	rsp, err := c.UnbindIdentity(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnbindIdentityResponse(rsp)
 }
 
 // SetMemberRolesWithBodyWithResponse Say what a member may do
@@ -15297,6 +18132,8 @@ func (c *ClientWithResponses) GetProposalWithResponse(ctx context.Context, id st
 
 // ApproveProposalWithBodyWithResponse Agree, as the second person
 //
+// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/proposals/{id}/approve (the `ApproveProposal` operationId).
@@ -15309,6 +18146,8 @@ func (c *ClientWithResponses) ApproveProposalWithBodyWithResponse(ctx context.Co
 }
 
 // ApproveProposalWithResponse Agree, as the second person
+//
+// Whoever approves is a person, not the proposer, and might do it himself if he had a second. It does not do it yet: see run-proposal.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -15323,6 +18162,8 @@ func (c *ClientWithResponses) ApproveProposalWithResponse(ctx context.Context, i
 
 // RefuseProposalWithBodyWithResponse Refuse, as the second person, or withdraw one's own
 //
+// By its proposer: withdraws it.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
@@ -15336,6 +18177,8 @@ func (c *ClientWithResponses) RefuseProposalWithBodyWithResponse(ctx context.Con
 
 // RefuseProposalWithResponse Refuse, as the second person, or withdraw one's own
 //
+// By its proposer: withdraws it.
+//
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /api/v1/proposals/{id}/refuse (the `RefuseProposal` operationId).
@@ -15348,6 +18191,8 @@ func (c *ClientWithResponses) RefuseProposalWithResponse(ctx context.Context, id
 }
 
 // RunProposalWithResponse Do what was proposed and approved, as its proposer
+//
+// It is done once: again, for 24 hours, gives the same answer. One that fails may be tried again until it lapses, seven days after it was made.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -16131,6 +18976,32 @@ func (c *ClientWithResponses) SubmitWarrantWithResponse(ctx context.Context, par
 	return ParseSubmitWarrantResponse(rsp)
 }
 
+// ParseListDecisionsResponse parses an HTTP response from a ListDecisionsWithResponse call
+func ParseListDecisionsResponse(rsp *http.Response) (*ListDecisionsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDecisionsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageRecorded
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParsePublishBundleResponse parses an HTTP response from a PublishBundleWithResponse call
 func ParsePublishBundleResponse(rsp *http.Response) (*PublishBundleResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16282,6 +19153,136 @@ func ParseListCommandDevicesResponse(rsp *http.Response) (*ListCommandDevicesRes
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListControlsResponse parses an HTTP response from a ListControlsWithResponse call
+func ParseListControlsResponse(rsp *http.Response) (*ListControlsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListControlsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ControlsPage
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReportComplianceResponse parses an HTTP response from a ReportComplianceWithResponse call
+func ParseReportComplianceResponse(rsp *http.Response) (*ReportComplianceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReportComplianceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ComplyReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetControlResponse parses an HTTP response from a GetControlWithResponse call
+func ParseGetControlResponse(rsp *http.Response) (*GetControlResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetControlResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ControlView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetControlResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseStateControlResponse parses an HTTP response from a StateControlWithResponse call
+func ParseStateControlResponse(rsp *http.Response) (*StateControlResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &StateControlResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ComplyStatement
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers StateControlResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
@@ -16719,6 +19720,58 @@ func ParseFleetSummaryResponse(rsp *http.Response) (*FleetSummaryResponse, error
 	return response, nil
 }
 
+// ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
+func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListGroupsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageGroup
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGroupDevicesResponse parses an HTTP response from a GroupDevicesWithResponse call
+func ParseGroupDevicesResponse(rsp *http.Response) (*GroupDevicesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GroupDevicesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GroupRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListIssuersResponse parses an HTTP response from a ListIssuersWithResponse call
 func ParseListIssuersResponse(rsp *http.Response) (*ListIssuersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16875,6 +19928,71 @@ func ParseListMembersResponse(rsp *http.Response) (*ListMembersResponse, error) 
 	return response, nil
 }
 
+// ParseGetMemberResponse parses an HTTP response from a GetMemberWithResponse call
+func ParseGetMemberResponse(rsp *http.Response) (*GetMemberResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMemberResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AccessMember
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetMemberResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseBindCertificateResponse parses an HTTP response from a BindCertificateWithResponse call
+func ParseBindCertificateResponse(rsp *http.Response) (*BindCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BindCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CredentialView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListMemberCredentialsResponse parses an HTTP response from a ListMemberCredentialsWithResponse call
 func ParseListMemberCredentialsResponse(rsp *http.Response) (*ListMemberCredentialsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -16950,6 +20068,97 @@ func ParseEndMemberResponse(rsp *http.Response) (*EndMemberResponse, error) {
 
 	}
 
+	switch {
+	case rsp.StatusCode == 200:
+		var headers EndMemberResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListMemberIdentitiesResponse parses an HTTP response from a ListMemberIdentitiesWithResponse call
+func ParseListMemberIdentitiesResponse(rsp *http.Response) (*ListMemberIdentitiesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMemberIdentitiesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageIdentity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseBindIdentityResponse parses an HTTP response from a BindIdentityWithResponse call
+func ParseBindIdentityResponse(rsp *http.Response) (*BindIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BindIdentityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest AccessIdentity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnbindIdentityResponse parses an HTTP response from a UnbindIdentityWithResponse call
+func ParseUnbindIdentityResponse(rsp *http.Response) (*UnbindIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnbindIdentityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Nothing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
 	return response, nil
 }
 
@@ -16974,6 +20183,19 @@ func ParseSetMemberRolesResponse(rsp *http.Response) (*SetMemberRolesResponse, e
 		}
 		response.JSON200 = &dest
 
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetMemberRolesResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
