@@ -37,6 +37,14 @@ sed -n '/^```sh$/,/^```$/p' docs/guide/install.md | grep -v '^```' >"$dir/verify
 echo damaged >>"$dir/a/dist/hallmark-oci.tar"
 if (cd "$dir/a" && bash -euo pipefail "$dir/verify.sh") >/dev/null 2>&1; then echo "a damaged file was verified" >&2; exit 1; fi
 
+arch=$(go env GOHOSTARCH)
+for program in hallmark hallmark-agent hallmark-station; do # the SBOM has what the go command finds in the program, no less and no more
+  go version -m "$dir/longer/b/.cache/package-$arch/$program" | awk '$1 == "dep" {print "pkg:golang/" $2 "@" $3}' | sort >"$dir/found"
+  sed -n 's/^ *"purl": "\(.*\)",\?$/\1/p' "$dir/longer/b/dist/$program"-[0-9]*"-$arch.cdx.json" |
+    grep -v -e '^pkg:golang/std@' -e '^pkg:golang/github.com/hallmark-iot/hallmark@' | sort >"$dir/listed"
+  [ -s "$dir/found" ] && cmp "$dir/found" "$dir/listed"
+done
+
 image=$dir/longer/b/dist/hallmark-oci.tar
 tag=$(tar -xOf "$image" index.json | sed -n 's/.*ref.name": *"\([^"]*\)".*/\1/p')
 for arch in amd64 arm64; do
