@@ -26,7 +26,7 @@ import (
 // Config is what the ceremonies need.
 type Config struct {
 	Credentials *access.Credentials
-	Domain      string   // the relying party's ID: the DNS name people use; "localhost" on one machine
+	Domain      string   // the relying party's ID: the DNS name people use; "localhost" on one machine; empty: there is none
 	Origins     []string // scheme://name[:port] of each address of the console
 	Secure      bool     // the listener is TLS: cookies say so
 	Log         *slog.Logger
@@ -47,9 +47,17 @@ type handler struct {
 	ceremonies
 }
 
-// New makes the handler of /auth/. It answers JSON; errors are RFC 9457 problems.
+// New makes the handler of /auth/. It answers JSON; errors are RFC 9457 problems. Without a domain there is only signing out, because
+// browsers make no passkeys for bare addresses.
 func New(c Config) (http.Handler, error) {
-	wa, err := webauthn.New(&webauthn.Config{
+	h := &handler{c: c}
+	mux := http.NewServeMux()
+	mux.HandleFunc("POST /auth/logout", h.logout)
+	if c.Domain == "" {
+		return http.NewCrossOriginProtection().Handler(mux), nil
+	}
+	var err error
+	h.wa, err = webauthn.New(&webauthn.Config{
 		RPID: c.Domain, RPDisplayName: "Hallmark", RPOrigins: c.Origins,
 		AuthenticatorSelection: protocol.AuthenticatorSelection{
 			ResidentKey: protocol.ResidentKeyRequirementRequired, RequireResidentKey: protocol.ResidentKeyRequired(), UserVerification: protocol.VerificationRequired,
@@ -58,8 +66,6 @@ func New(c Config) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	h := &handler{c: c, wa: wa}
-	mux := http.NewServeMux()
 	mux.HandleFunc("POST /auth/passkey/login/begin", h.loginBegin)
 	mux.HandleFunc("POST /auth/passkey/login/finish", h.loginFinish)
 	mux.HandleFunc("POST /auth/passkey/verify/begin", h.signedIn(h.verifyBegin))
@@ -68,7 +74,6 @@ func New(c Config) (http.Handler, error) {
 	mux.HandleFunc("POST /auth/passkey/register/finish", h.signedIn(h.registerFinish))
 	mux.HandleFunc("GET /auth/passkeys", h.signedIn(h.list))
 	mux.HandleFunc("DELETE /auth/passkeys/{id}", h.signedIn(h.drop))
-	mux.HandleFunc("POST /auth/logout", h.logout)
 	return http.NewCrossOriginProtection().Handler(mux), nil
 }
 

@@ -49,9 +49,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	if err != nil {
 		return nil, err
 	}
-	if keys != nil {
-		mux.Handle("/auth/", doors.Watch(receipts(keys), triedToSignIn))
-	}
+	mux.Handle("/auth/", doors.Watch(receipts(keys), triedToSignIn))
 	organisation, err := i.organisation(address)
 	if err != nil {
 		return nil, err
@@ -83,8 +81,7 @@ func triedToSignIn(r *http.Request, status int) throttle.Outcome {
 	return throttle.Neither
 }
 
-// passkeys lets people sign in with passkeys, at the first DNS name that they reach the console by; nil when there is none, because
-// browsers make no passkeys for bare addresses.
+// passkeys lets people sign in with passkeys, at the first DNS name that they reach the console by, and sign out.
 func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 	_, port, err := net.SplitHostPort(address.String())
 	if err != nil {
@@ -103,9 +100,6 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 		if port == "443" || port == "80" {
 			c.Origins = append(c.Origins, origin)
 		}
-	}
-	if c.Domain == "" {
-		return nil, nil
 	}
 	return passkey.New(c)
 }

@@ -95,3 +95,19 @@ func TestABodyBeforeItIsKnownWhoAsks(t *testing.T) {
 		}
 	}
 }
+
+// Where the console has no name there are no passkeys, and one can sign out all the same.
+func TestSigningOutOfAConsoleWithoutAName(t *testing.T) {
+	l := initialise(t)
+	edit(t, l, `"localhost",`, ``)
+	api, _ := start(t, l)
+	for path, want := range map[string]int{"/auth/logout": http.StatusNoContent, "/auth/passkey/login/begin": http.StatusNotFound} {
+		resp, err := http.Post(api+path, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := resp.Body.Close(); err != nil || resp.StatusCode != want {
+			t.Errorf("%s: %d, %v; want %d", path, resp.StatusCode, err, want)
+		}
+	}
+}
