@@ -93,6 +93,7 @@ d1 pump contained `+stamp+" "+stamp+" "+stamp+` - verdict`, "remedy", "list")
 	printed(t, `
 device d1
 product pump
+group -
 state active
 version 1.0.0
 on trial no

@@ -16,7 +16,7 @@ import (
 
 func newDevice(a *api) *cobra.Command {
 	return a.noun("device", "The fleet: state, version, evidence, history", append([]*cobra.Command{
-		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(),
+		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(),
 	}, a.moves()...)...)
 }
 
@@ -39,6 +39,7 @@ func (a *api) listDevices() *cobra.Command {
 	})
 	f := c.Flags()
 	f.StringVar(&q.Product, "product", "", "only this product's")
+	f.StringVar(&q.Group, "group", "", "only those in this group of the product, or in one below")
 	f.StringVar(&q.State, "state", "", "only those in this state: active, quarantined, …")
 	f.StringVar(&q.After, "after", "", "begin behind this ID")
 	f.IntVar(&q.Limit, "limit", 50, "at most so many, 1 to 200")
@@ -47,9 +48,9 @@ func (a *api) listDevices() *cobra.Command {
 }
 
 func (a *api) devicePage(p client.DevicePage) error {
-	if err := rows(a, "ID PRODUCT STATE VERSION HEALTH EVIDENCE FINDINGS SEEN", p.Devices, func(d fleet.Device) []string {
+	if err := rows(a, "ID PRODUCT GROUP STATE VERSION HEALTH EVIDENCE FINDINGS SEEN", p.Devices, func(d fleet.Device) []string {
 		return []string{
-			d.ID, d.Product, d.State, or(d.Version), d.Health, d.Verdict, fmt.Sprint(d.Findings), whenever(d.LastSeen),
+			d.ID, d.Product, or(d.Group), d.State, or(d.Version), d.Health, d.Verdict, fmt.Sprint(d.Findings), whenever(d.LastSeen),
 		}
 	}); err != nil || p.Next == "" {
 		return err
@@ -69,7 +70,7 @@ func (a *api) showDevice() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error {
 			d := v.Device
-			if err := sheet(w, "device", d.ID, "product", d.Product, "hardware", d.Hardware, "state", d.State, "legitimacy", d.Legitimacy,
+			if err := sheet(w, "device", d.ID, "product", d.Product, "group", or(d.Group), "hardware", d.Hardware, "state", d.State, "legitimacy", d.Legitimacy,
 				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
 				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "seen", whenever(d.LastSeen),
 				"boots", fmt.Sprint(d.BootCount), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),

@@ -87,6 +87,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 		"created", when(r.Created), "started", when(r.Started), "ended", when(r.Ended), "reason", r.Reason,
 		"devices", fmt.Sprintf("%d in the wave: %d good, %d waiting, %d failed, %d left", r.Last.Devices, r.Last.Good, r.Last.Waiting, r.Last.Failed, r.Last.Left),
 	}
+	if r.Spec.Selection.Group != "" {
+		pairs = append(pairs, "group", r.Spec.Selection.Group)
+	}
 	if r.Phase == rollout.Halted || r.Phase == rollout.RolledBack {
 		pairs = append(pairs, "sent back", fmt.Sprintf("%d back, %d without a way back, %d unknown", r.Last.Returned, r.Last.Stranded, r.Last.Unknown))
 	}
@@ -111,6 +114,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&p.spec.Product, "product", "", "product")
 	f.StringVar(&p.release, "release", "", "published release: digest or PRODUCT@VERSION")
 	f.BoolVar(&p.spec.Selection.All, "all", false, "every active device that can take it")
+	f.StringVar(&p.spec.Selection.Group, "group", "", "only devices in this group of the product, or in one below, when it starts")
 	f.StringVar(&p.state, "state", "", "every device in this state that can take it")
 	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
 	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")

@@ -39,8 +39,8 @@ type Client struct {
 	told        func(facts []string)
 	replied     func(body []byte)
 	tagged      func(tag string)
-	match       string  // If-Match of what changes something
-	propose     string  // the reason to propose what takes two with; empty: it is refused
+	match       string // If-Match of what changes something
+	propose     string // the reason to propose what takes two with; empty: it is refused
 	proposed    func(p access.Proposal)
 	window      *Window // of lists; nil: all of them
 }
@@ -246,7 +246,7 @@ func (c *Client) Summary(ctx context.Context) (fleet.Summary, error) {
 // Devices gives a page of the fleet list.
 func (c *Client) Devices(ctx context.Context, q fleet.Query) (httpapi.DevicePage, error) {
 	v := url.Values{}
-	for k, s := range map[string]string{"product": q.Product, "state": q.State, "after": q.After} {
+	for k, s := range map[string]string{"product": q.Product, "group": q.Group, "state": q.State, "after": q.After} {
 		if s != "" {
 			v.Set(k, s)
 		}

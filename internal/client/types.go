@@ -11,6 +11,7 @@ type (
 	DevicePage         = httpapi.DevicePage
 	Entry              = httpapi.Entry
 	Event              = httpapi.Event
+	GroupRequest       = httpapi.GroupRequest
 	Issuer             = httpapi.Issuer
 	LegitimacyRequest  = httpapi.LegitimacyRequest
 	MoveRequest        = httpapi.MoveRequest

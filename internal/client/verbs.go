@@ -6,6 +6,7 @@ import (
 	"net/url"
 
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/product"
@@ -56,6 +57,17 @@ func (c *Client) Withdraw(ctx context.Context, digest, reason string) (httpapi.R
 // DryRun says whom a rollout would reach.
 func (c *Client) DryRun(ctx context.Context, s rollout.Spec) (rollout.Resolved, error) {
 	return post[rollout.Resolved](ctx, c, "/rollouts/dry-run", s)
+}
+
+// Groups lists groups of devices by name: of a product, or of a group of it; empty ones mean all.
+func (c *Client) Groups(ctx context.Context, productID, group string) ([]fleet.Group, error) {
+	return list[fleet.Group](ctx, c, "/groups"+query("product", productID, "group", group))
+}
+
+// GroupDevices puts devices into a group of their product.
+func (c *Client) GroupDevices(ctx context.Context, r httpapi.GroupRequest) error {
+	_, err := post[httpapi.GroupRequest](ctx, c, "/groups", r)
+	return err
 }
 
 // Rollouts lists rollouts, newest first; an empty product means all.
