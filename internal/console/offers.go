@@ -49,6 +49,13 @@ func (v view) lifeActions(id string, state device.State, legitimacy device.Legit
 			Explain: "Anybody who asks whether it is genuine is told so.",
 		})
 	}
+	if v.may(access.DeviceGroup, res) {
+		out = append(out, action{
+			Label: "Move to a group", Title: "Put this device into another group", Path: "/api/v1/groups", Body: body(map[string]any{"devices": []string{id}, "group": ""}), Field: "reason",
+			Fields:  []field{{Name: "group", Label: "Group of the product", Kind: "text", Value: res.Group, Optional: true}},
+			Explain: "A path, such as eu/berlin/ward-3; empty takes it out of its group. Who is limited to a group acts on what is in it and below.",
+		})
+	}
 	if v.may(access.CertRevoke, res) && !device.Ended(state) {
 		out = append(out, action{
 			Label: "Revoke its identities", Title: "Take every identity of this device", Path: path + "/revoke", Body: "{}", Fields: []field{revocationCause()}, Typed: short(id), Tone: "bad",

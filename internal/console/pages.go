@@ -97,7 +97,7 @@ func deviceQuery(r *http.Request) fleet.Query {
 	v := r.URL.Query()
 	return fleet.Query{
 		Product: v.Get("product"), State: v.Get("state"), Verdict: v.Get("verdict"), Version: strings.TrimSpace(v.Get("version")),
-		Release: v.Get("release"), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
+		Release: v.Get("release"), Group: strings.TrimSpace(v.Get("group")), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
 		After: v.Get("after"), Limit: pageSize,
 	}
 }
@@ -156,7 +156,7 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 	}
 	p.Twin = twinOf(p.Row.Twin)
 	p.Actions = v.deviceActions(d.ID, d.Product, d.Group, device.State(d.State))
-	p.Life = v.lifeActions(d.ID, device.State(d.State), device.Legitimacy(d.Legitimacy), access.Resource{Type: "device", ID: d.ID, Product: d.Product})
+	p.Life = v.lifeActions(d.ID, device.State(d.State), device.Legitimacy(d.Legitimacy), access.Resource{Type: "device", ID: d.ID, Product: d.Product, Group: d.Group})
 	h.render(w, r, http.StatusOK, devicePage(v, p))
 	return nil
 }
