@@ -1745,24 +1745,36 @@ type ListDecisionsParams struct {
 type PublishBundleParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // RevokeCertificateParams defines parameters for RevokeCertificate.
 type RevokeCertificateParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // CreateCommandParams defines parameters for CreateCommand.
 type CreateCommandParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // CancelCommandParams defines parameters for CancelCommand.
 type CancelCommandParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListCommandDevicesParams defines parameters for ListCommandDevices.
@@ -1812,6 +1824,9 @@ type StateControlParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListDevicesParams defines parameters for ListDevices.
@@ -1849,6 +1864,9 @@ type JudgeDeviceParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // MoveDeviceParams defines parameters for MoveDevice.
@@ -1858,6 +1876,9 @@ type MoveDeviceParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ReplaceDeviceParams defines parameters for ReplaceDevice.
@@ -1867,12 +1888,18 @@ type ReplaceDeviceParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // RevokeDeviceParams defines parameters for RevokeDevice.
 type RevokeDeviceParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // StreamEventsParams defines parameters for StreamEvents.
@@ -1908,6 +1935,9 @@ type CloseFindingParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListGroupsParams defines parameters for ListGroups.
@@ -1927,6 +1957,9 @@ type ListGroupsParams struct {
 type GroupDevicesParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListIssuersParams defines parameters for ListIssuers.
@@ -1940,6 +1973,9 @@ type ListIssuersParams struct {
 type RevokeIssuerParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // GetEntryParamsLog defines parameters for GetEntry.
@@ -1972,6 +2008,9 @@ type ListMembersParams struct {
 type BindCertificateParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListMemberCredentialsParams defines parameters for ListMemberCredentials.
@@ -1985,6 +2024,9 @@ type ListMemberCredentialsParams struct {
 type RevokeCredentialParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // EndMemberParams defines parameters for EndMember.
@@ -1994,6 +2036,9 @@ type EndMemberParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListMemberIdentitiesParams defines parameters for ListMemberIdentities.
@@ -2007,6 +2052,9 @@ type ListMemberIdentitiesParams struct {
 type BindIdentityParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // UnbindIdentityParams defines parameters for UnbindIdentity.
@@ -2016,6 +2064,9 @@ type UnbindIdentityParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // SetMemberRolesParams defines parameters for SetMemberRoles.
@@ -2025,6 +2076,9 @@ type SetMemberRolesParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListOrdersParams defines parameters for ListOrders.
@@ -2041,6 +2095,9 @@ type ListOrdersParams struct {
 type CreateOrderParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // CloseOrderParams defines parameters for CloseOrder.
@@ -2050,12 +2107,18 @@ type CloseOrderParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ImportRecordsParams defines parameters for ImportRecords.
 type ImportRecordsParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListProductsParams defines parameters for ListProducts.
@@ -2069,6 +2132,9 @@ type ListProductsParams struct {
 type CreateProductParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // GetBundleParams defines parameters for GetBundle.
@@ -2130,6 +2196,9 @@ type ListReleasesParams struct {
 type ProposeReleaseParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ApproveReleaseParams defines parameters for ApproveRelease.
@@ -2139,6 +2208,9 @@ type ApproveReleaseParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // PublishReleaseParams defines parameters for PublishRelease.
@@ -2148,6 +2220,9 @@ type PublishReleaseParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // WithdrawReleaseParams defines parameters for WithdrawRelease.
@@ -2157,6 +2232,9 @@ type WithdrawReleaseParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListRemediesParams defines parameters for ListRemedies.
@@ -2179,6 +2257,9 @@ type ApproveRemedyParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // DismissRemedyParams defines parameters for DismissRemedy.
@@ -2188,6 +2269,9 @@ type DismissRemedyParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ReprovisionRemedyParams defines parameters for ReprovisionRemedy.
@@ -2197,6 +2281,9 @@ type ReprovisionRemedyParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListRetirementsParams defines parameters for ListRetirements.
@@ -2216,6 +2303,9 @@ type ListRetirementsParams struct {
 type RetireDevicesParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // DisposeDeviceParams defines parameters for DisposeDevice.
@@ -2225,6 +2315,9 @@ type DisposeDeviceParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // WriteOffDeviceParams defines parameters for WriteOffDevice.
@@ -2234,6 +2327,9 @@ type WriteOffDeviceParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListRevocationsParams defines parameters for ListRevocations.
@@ -2263,12 +2359,18 @@ type ListRolloutsParams struct {
 type CreateRolloutParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // DryRunRolloutParams defines parameters for DryRunRollout.
 type DryRunRolloutParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // AbortRolloutParams defines parameters for AbortRollout.
@@ -2278,6 +2380,9 @@ type AbortRolloutParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListRolloutDevicesParams defines parameters for ListRolloutDevices.
@@ -2297,6 +2402,9 @@ type HaltRolloutParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // PauseRolloutParams defines parameters for PauseRollout.
@@ -2306,6 +2414,9 @@ type PauseRolloutParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ResumeRolloutParams defines parameters for ResumeRollout.
@@ -2315,6 +2426,9 @@ type ResumeRolloutParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // StartRolloutParams defines parameters for StartRollout.
@@ -2324,6 +2438,9 @@ type StartRolloutParams struct {
 
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListGrantsParams defines parameters for ListGrants.
@@ -2341,24 +2458,36 @@ type ListGrantsParams struct {
 type CreateGrantParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // RevokeGrantParams defines parameters for RevokeGrant.
 type RevokeGrantParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ReadStreamParams defines parameters for ReadStream.
 type ReadStreamParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // CreateTokenParams defines parameters for CreateToken.
 type CreateTokenParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListWarrantsParams defines parameters for ListWarrants.
@@ -2375,6 +2504,9 @@ type ListWarrantsParams struct {
 type SubmitWarrantParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // PublishBundleJSONRequestBody defines body for PublishBundle for application/json ContentType.
@@ -6048,6 +6180,17 @@ func NewPublishBundleRequestWithBody(server string, params *PublishBundleParams,
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -6117,6 +6260,17 @@ func NewRevokeCertificateRequestWithBody(server string, issuer string, serial st
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -6170,6 +6324,17 @@ func NewCreateCommandRequestWithBody(server string, params *CreateCommandParams,
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -6266,6 +6431,17 @@ func NewCancelCommandRequestWithBody(server string, id string, params *CancelCom
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -6668,6 +6844,17 @@ func NewStateControlRequestWithBody(server string, framework string, control str
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -7023,6 +7210,17 @@ func NewJudgeDeviceRequestWithBody(server string, id string, params *JudgeDevice
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -7094,6 +7292,17 @@ func NewMoveDeviceRequestWithBody(server string, id string, params *MoveDevicePa
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -7169,6 +7378,17 @@ func NewReplaceDeviceRequestWithBody(server string, id string, params *ReplaceDe
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -7229,6 +7449,17 @@ func NewRevokeDeviceRequestWithBody(server string, id string, params *RevokeDevi
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -7540,6 +7771,17 @@ func NewCloseFindingRequestWithBody(server string, id string, params *CloseFindi
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -7712,6 +7954,17 @@ func NewGroupDevicesRequestWithBody(server string, params *GroupDevicesParams, c
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -7838,6 +8091,17 @@ func NewRevokeIssuerRequestWithBody(server string, id string, params *RevokeIssu
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -8167,6 +8431,17 @@ func NewBindCertificateRequestWithBody(server string, id string, params *BindCer
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -8296,6 +8571,17 @@ func NewRevokeCredentialRequest(server string, id string, credential string, par
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -8354,6 +8640,17 @@ func NewEndMemberRequest(server string, id string, params *EndMemberParams) (*ht
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -8491,6 +8788,17 @@ func NewBindIdentityRequestWithBody(server string, id string, params *BindIdenti
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -8567,6 +8875,17 @@ func NewUnbindIdentityRequest(server string, id string, params *UnbindIdentityPa
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -8638,6 +8957,17 @@ func NewSetMemberRolesRequestWithBody(server string, id string, params *SetMembe
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -8800,6 +9130,17 @@ func NewCreateOrderRequestWithBody(server string, params *CreateOrderParams, con
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -8892,6 +9233,17 @@ func NewCloseOrderRequest(server string, id string, params *CloseOrderParams) (*
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -8988,6 +9340,17 @@ func NewImportRecordsRequestWithBody(server string, id string, params *ImportRec
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -9109,6 +9472,17 @@ func NewCreateProductRequestWithBody(server string, params *CreateProductParams,
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -9700,6 +10074,17 @@ func NewProposeReleaseRequestWithBody(server string, params *ProposeReleaseParam
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -9807,6 +10192,17 @@ func NewApproveReleaseRequestWithBody(server string, digest string, params *Appr
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -9865,6 +10261,17 @@ func NewPublishReleaseRequest(server string, digest string, params *PublishRelea
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -9938,6 +10345,17 @@ func NewWithdrawReleaseRequestWithBody(server string, digest string, params *Wit
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -10137,6 +10555,17 @@ func NewApproveRemedyRequestWithBody(server string, id string, params *ApproveRe
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -10210,6 +10639,17 @@ func NewDismissRemedyRequestWithBody(server string, id string, params *DismissRe
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -10281,6 +10721,17 @@ func NewReprovisionRemedyRequestWithBody(server string, id string, params *Repro
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -10428,6 +10879,17 @@ func NewRetireDevicesRequestWithBody(server string, params *RetireDevicesParams,
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -10535,6 +10997,17 @@ func NewDisposeDeviceRequestWithBody(server string, id string, params *DisposeDe
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -10640,6 +11113,17 @@ func NewWriteOffDeviceRequestWithBody(server string, id string, params *WriteOff
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -10865,6 +11349,17 @@ func NewCreateRolloutRequestWithBody(server string, params *CreateRolloutParams,
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -10918,6 +11413,17 @@ func NewDryRunRolloutRequestWithBody(server string, params *DryRunRolloutParams,
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -11025,6 +11531,17 @@ func NewAbortRolloutRequestWithBody(server string, id string, params *AbortRollo
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -11185,6 +11702,17 @@ func NewHaltRolloutRequestWithBody(server string, id string, params *HaltRollout
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -11256,6 +11784,17 @@ func NewPauseRolloutRequestWithBody(server string, id string, params *PauseRollo
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -11331,6 +11870,17 @@ func NewResumeRolloutRequestWithBody(server string, id string, params *ResumeRol
 			req.Header.Set("Idempotency-Key", headerParam1)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -11389,6 +11939,17 @@ func NewStartRolloutRequest(server string, id string, params *StartRolloutParams
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -11536,6 +12097,17 @@ func NewCreateGrantRequestWithBody(server string, params *CreateGrantParams, con
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -11598,6 +12170,17 @@ func NewRevokeGrantRequestWithBody(server string, id string, params *RevokeGrant
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -11653,6 +12236,17 @@ func NewReadStreamRequestWithBody(server string, params *ReadStreamParams, conte
 			req.Header.Set("Idempotency-Key", headerParam0)
 		}
 
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -11706,6 +12300,17 @@ func NewCreateTokenRequestWithBody(server string, params *CreateTokenParams, con
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -11839,6 +12444,17 @@ func NewSubmitWarrantRequestWithBody(server string, params *SubmitWarrantParams,
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -13035,11 +13651,18 @@ type PublishBundleResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *WireBundle
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r PublishBundleResponse) GetJSON200() *WireBundle {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PublishBundleResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13076,11 +13699,18 @@ type RevokeCertificateResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RevokeRequest
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r RevokeCertificateResponse) GetJSON200() *RevokeRequest {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeCertificateResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13117,11 +13747,18 @@ type CreateCommandResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *CommandReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CreateCommandResponse) GetJSON200() *CommandReply {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateCommandResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13199,11 +13836,18 @@ type CancelCommandResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *CommandReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CancelCommandResponse) GetJSON200() *CommandReply {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CancelCommandResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13416,6 +14060,8 @@ type StateControlResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ComplyStatement
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *StateControlResponse200Headers
 }
@@ -13423,6 +14069,11 @@ type StateControlResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r StateControlResponse) GetJSON200() *ComplyStatement {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r StateControlResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13635,6 +14286,8 @@ type JudgeDeviceResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Standing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *JudgeDeviceResponse200Headers
 }
@@ -13642,6 +14295,11 @@ type JudgeDeviceResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r JudgeDeviceResponse) GetJSON200() *Standing {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r JudgeDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13683,6 +14341,8 @@ type MoveDeviceResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Standing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *MoveDeviceResponse200Headers
 }
@@ -13690,6 +14350,11 @@ type MoveDeviceResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r MoveDeviceResponse) GetJSON200() *Standing {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MoveDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13731,6 +14396,8 @@ type ReplaceDeviceResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Standing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ReplaceDeviceResponse200Headers
 }
@@ -13738,6 +14405,11 @@ type ReplaceDeviceResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ReplaceDeviceResponse) GetJSON200() *Standing {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ReplaceDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13774,11 +14446,18 @@ type RevokeDeviceResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RevokeRequest
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r RevokeDeviceResponse) GetJSON200() *RevokeRequest {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -13984,6 +14663,8 @@ type CloseFindingResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *CloseFindingResponse200Headers
 }
@@ -13991,6 +14672,11 @@ type CloseFindingResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CloseFindingResponse) GetJSON200() *Reason {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CloseFindingResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14109,11 +14795,18 @@ type GroupDevicesResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *GroupRequest
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r GroupDevicesResponse) GetJSON200() *GroupRequest {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r GroupDevicesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14191,11 +14884,18 @@ type RevokeIssuerResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RevokeRequest
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r RevokeIssuerResponse) GetJSON200() *RevokeRequest {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeIssuerResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14444,11 +15144,18 @@ type BindCertificateResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *CredentialView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r BindCertificateResponse) GetJSON200() *CredentialView {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r BindCertificateResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14526,11 +15233,18 @@ type RevokeCredentialResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Nothing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r RevokeCredentialResponse) GetJSON200() *Nothing {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeCredentialResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14572,6 +15286,8 @@ type EndMemberResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *AccessMember
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *EndMemberResponse200Headers
 }
@@ -14579,6 +15295,11 @@ type EndMemberResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r EndMemberResponse) GetJSON200() *AccessMember {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r EndMemberResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14656,11 +15377,18 @@ type BindIdentityResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *AccessIdentity
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r BindIdentityResponse) GetJSON200() *AccessIdentity {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r BindIdentityResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14697,11 +15425,18 @@ type UnbindIdentityResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Nothing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r UnbindIdentityResponse) GetJSON200() *Nothing {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r UnbindIdentityResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14743,6 +15478,8 @@ type SetMemberRolesResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *AccessMember
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *SetMemberRolesResponse200Headers
 }
@@ -14750,6 +15487,11 @@ type SetMemberRolesResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r SetMemberRolesResponse) GetJSON200() *AccessMember {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetMemberRolesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14868,11 +15610,18 @@ type CreateOrderResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *OrderReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CreateOrderResponse) GetJSON200() *OrderReply {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateOrderResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -14962,6 +15711,8 @@ type CloseOrderResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *FactoryReconciliation
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *CloseOrderResponse200Headers
 }
@@ -14969,6 +15720,11 @@ type CloseOrderResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CloseOrderResponse) GetJSON200() *FactoryReconciliation {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CloseOrderResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15046,11 +15802,18 @@ type ImportRecordsResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *FactoryImportReport
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ImportRecordsResponse) GetJSON200() *FactoryImportReport {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ImportRecordsResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15128,11 +15891,18 @@ type CreateProductResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Product
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CreateProductResponse) GetJSON200() *Product {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateProductResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15566,11 +16336,18 @@ type ProposeReleaseResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ReleaseView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ProposeReleaseResponse) GetJSON200() *ReleaseView {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ProposeReleaseResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15660,6 +16437,8 @@ type ApproveReleaseResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ReleaseView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ApproveReleaseResponse200Headers
 }
@@ -15667,6 +16446,11 @@ type ApproveReleaseResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ApproveReleaseResponse) GetJSON200() *ReleaseView {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ApproveReleaseResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15708,6 +16492,8 @@ type PublishReleaseResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ReleaseView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *PublishReleaseResponse200Headers
 }
@@ -15715,6 +16501,11 @@ type PublishReleaseResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r PublishReleaseResponse) GetJSON200() *ReleaseView {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PublishReleaseResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15756,6 +16547,8 @@ type WithdrawReleaseResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ReleaseView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *WithdrawReleaseResponse200Headers
 }
@@ -15763,6 +16556,11 @@ type WithdrawReleaseResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r WithdrawReleaseResponse) GetJSON200() *ReleaseView {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r WithdrawReleaseResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15893,6 +16691,8 @@ type ApproveRemedyResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ApproveRemedyResponse200Headers
 }
@@ -15900,6 +16700,11 @@ type ApproveRemedyResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ApproveRemedyResponse) GetJSON200() *Reason {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ApproveRemedyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15941,6 +16746,8 @@ type DismissRemedyResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *DismissRemedyResponse200Headers
 }
@@ -15948,6 +16755,11 @@ type DismissRemedyResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r DismissRemedyResponse) GetJSON200() *Reason {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DismissRemedyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -15989,6 +16801,8 @@ type ReprovisionRemedyResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ReprovisionRemedyResponse200Headers
 }
@@ -15996,6 +16810,11 @@ type ReprovisionRemedyResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ReprovisionRemedyResponse) GetJSON200() *Reason {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ReprovisionRemedyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16073,11 +16892,18 @@ type RetireDevicesResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *[]Retirement
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r RetireDevicesResponse) GetJSON200() *[]Retirement {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RetireDevicesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16167,6 +16993,8 @@ type DisposeDeviceResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Retirement
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *DisposeDeviceResponse200Headers
 }
@@ -16174,6 +17002,11 @@ type DisposeDeviceResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r DisposeDeviceResponse) GetJSON200() *Retirement {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DisposeDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16256,6 +17089,8 @@ type WriteOffDeviceResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Retirement
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *WriteOffDeviceResponse200Headers
 }
@@ -16263,6 +17098,11 @@ type WriteOffDeviceResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r WriteOffDeviceResponse) GetJSON200() *Retirement {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r WriteOffDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16381,11 +17221,18 @@ type CreateRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CreateRolloutResponse) GetJSON200() *Rollout {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16422,11 +17269,18 @@ type DryRunRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RolloutResolved
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r DryRunRolloutResponse) GetJSON200() *RolloutResolved {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DryRunRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16516,6 +17370,8 @@ type AbortRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *AbortRolloutResponse200Headers
 }
@@ -16523,6 +17379,11 @@ type AbortRolloutResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r AbortRolloutResponse) GetJSON200() *Rollout {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AbortRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16605,6 +17466,8 @@ type HaltRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *HaltRolloutResponse200Headers
 }
@@ -16612,6 +17475,11 @@ type HaltRolloutResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r HaltRolloutResponse) GetJSON200() *Rollout {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r HaltRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16653,6 +17521,8 @@ type PauseRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *PauseRolloutResponse200Headers
 }
@@ -16660,6 +17530,11 @@ type PauseRolloutResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r PauseRolloutResponse) GetJSON200() *Rollout {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PauseRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16701,6 +17576,8 @@ type ResumeRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *ResumeRolloutResponse200Headers
 }
@@ -16708,6 +17585,11 @@ type ResumeRolloutResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ResumeRolloutResponse) GetJSON200() *Rollout {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ResumeRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16749,6 +17631,8 @@ type StartRolloutResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RolloutResolved
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 	// Headers200 the parsed response headers for an HTTP 200 response
 	Headers200 *StartRolloutResponse200Headers
 }
@@ -16756,6 +17640,11 @@ type StartRolloutResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r StartRolloutResponse) GetJSON200() *RolloutResolved {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r StartRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16833,11 +17722,18 @@ type CreateGrantResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *TelemetryGrant
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CreateGrantResponse) GetJSON200() *TelemetryGrant {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateGrantResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16874,11 +17770,18 @@ type RevokeGrantResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r RevokeGrantResponse) GetJSON200() *Reason {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeGrantResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16915,11 +17818,18 @@ type ReadStreamResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *TelemetryReadReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ReadStreamResponse) GetJSON200() *TelemetryReadReply {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ReadStreamResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -16956,11 +17866,18 @@ type CreateTokenResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *TokenReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r CreateTokenResponse) GetJSON200() *TokenReply {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateTokenResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -17038,11 +17955,18 @@ type SubmitWarrantResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *WarrantReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r SubmitWarrantResponse) GetJSON200() *WarrantReply {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SubmitWarrantResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
 }
 
 // GetBody returns the raw response body bytes
@@ -19023,6 +19947,13 @@ func ParsePublishBundleResponse(rsp *http.Response) (*PublishBundleResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -19049,6 +19980,13 @@ func ParseRevokeCertificateResponse(rsp *http.Response) (*RevokeCertificateRespo
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -19074,6 +20012,13 @@ func ParseCreateCommandResponse(rsp *http.Response) (*CreateCommandResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -19126,6 +20071,13 @@ func ParseCancelCommandResponse(rsp *http.Response) (*CancelCommandResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -19269,6 +20221,13 @@ func ParseStateControlResponse(rsp *http.Response) (*StateControlResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -19426,6 +20385,13 @@ func ParseJudgeDeviceResponse(rsp *http.Response) (*JudgeDeviceResponse, error) 
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -19464,6 +20430,13 @@ func ParseMoveDeviceResponse(rsp *http.Response) (*MoveDeviceResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -19504,6 +20477,13 @@ func ParseReplaceDeviceResponse(rsp *http.Response) (*ReplaceDeviceResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -19542,6 +20522,13 @@ func ParseRevokeDeviceResponse(rsp *http.Response) (*RevokeDeviceResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -19676,6 +20663,13 @@ func ParseCloseFindingResponse(rsp *http.Response) (*CloseFindingResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -19767,6 +20761,13 @@ func ParseGroupDevicesResponse(rsp *http.Response) (*GroupDevicesResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -19818,6 +20819,13 @@ func ParseRevokeIssuerResponse(rsp *http.Response) (*RevokeIssuerResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -19988,6 +20996,13 @@ func ParseBindCertificateResponse(rsp *http.Response) (*BindCertificateResponse,
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20040,6 +21055,13 @@ func ParseRevokeCredentialResponse(rsp *http.Response) (*RevokeCredentialRespons
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20065,6 +21087,13 @@ func ParseEndMemberResponse(rsp *http.Response) (*EndMemberResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -20131,6 +21160,13 @@ func ParseBindIdentityResponse(rsp *http.Response) (*BindIdentityResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20157,6 +21193,13 @@ func ParseUnbindIdentityResponse(rsp *http.Response) (*UnbindIdentityResponse, e
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20182,6 +21225,13 @@ func ParseSetMemberRolesResponse(rsp *http.Response) (*SetMemberRolesResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -20274,6 +21324,13 @@ func ParseCreateOrderResponse(rsp *http.Response) (*CreateOrderResponse, error) 
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20338,6 +21395,13 @@ func ParseCloseOrderResponse(rsp *http.Response) (*CloseOrderResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -20404,6 +21468,13 @@ func ParseImportRecordsResponse(rsp *http.Response) (*ImportRecordsResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20455,6 +21526,13 @@ func ParseCreateProductResponse(rsp *http.Response) (*CreateProductResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -20768,6 +21846,13 @@ func ParseProposeReleaseResponse(rsp *http.Response) (*ProposeReleaseResponse, e
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -20833,6 +21918,13 @@ func ParseApproveReleaseResponse(rsp *http.Response) (*ApproveReleaseResponse, e
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -20872,6 +21964,13 @@ func ParsePublishReleaseResponse(rsp *http.Response) (*PublishReleaseResponse, e
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -20910,6 +22009,13 @@ func ParseWithdrawReleaseResponse(rsp *http.Response) (*WithdrawReleaseResponse,
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21015,6 +22121,13 @@ func ParseApproveRemedyResponse(rsp *http.Response) (*ApproveRemedyResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -21054,6 +22167,13 @@ func ParseDismissRemedyResponse(rsp *http.Response) (*DismissRemedyResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -21092,6 +22212,13 @@ func ParseReprovisionRemedyResponse(rsp *http.Response) (*ReprovisionRemedyRespo
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21158,6 +22285,13 @@ func ParseRetireDevicesResponse(rsp *http.Response) (*RetireDevicesResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -21223,6 +22357,13 @@ func ParseDisposeDeviceResponse(rsp *http.Response) (*DisposeDeviceResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -21287,6 +22428,13 @@ func ParseWriteOffDeviceResponse(rsp *http.Response) (*WriteOffDeviceResponse, e
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21379,6 +22527,13 @@ func ParseCreateRolloutResponse(rsp *http.Response) (*CreateRolloutResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -21404,6 +22559,13 @@ func ParseDryRunRolloutResponse(rsp *http.Response) (*DryRunRolloutResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21470,6 +22632,13 @@ func ParseAbortRolloutResponse(rsp *http.Response) (*AbortRolloutResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -21535,6 +22704,13 @@ func ParseHaltRolloutResponse(rsp *http.Response) (*HaltRolloutResponse, error) 
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -21573,6 +22749,13 @@ func ParsePauseRolloutResponse(rsp *http.Response) (*PauseRolloutResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21613,6 +22796,13 @@ func ParseResumeRolloutResponse(rsp *http.Response) (*ResumeRolloutResponse, err
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	switch {
@@ -21651,6 +22841,13 @@ func ParseStartRolloutResponse(rsp *http.Response) (*StartRolloutResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21717,6 +22914,13 @@ func ParseCreateGrantResponse(rsp *http.Response) (*CreateGrantResponse, error) 
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -21742,6 +22946,13 @@ func ParseRevokeGrantResponse(rsp *http.Response) (*RevokeGrantResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21769,6 +22980,13 @@ func ParseReadStreamResponse(rsp *http.Response) (*ReadStreamResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -21794,6 +23012,13 @@ func ParseCreateTokenResponse(rsp *http.Response) (*CreateTokenResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -21846,6 +23071,13 @@ func ParseSubmitWarrantResponse(rsp *http.Response) (*SubmitWarrantResponse, err
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 

@@ -20,7 +20,8 @@ import (
 )
 
 // Hallmark is one caller's line to one instance. Its methods are the operations; use those that end in WithResponse, whose JSON200 is
-// set whenever their error is nil. It is safe for concurrent use.
+// set whenever their error is nil, unless the parameters say HallmarkPropose and it takes a second person: then it is JSON202, the proposal.
+// It is safe for concurrent use.
 type Hallmark struct{ *ClientWithResponses }
 
 // NewHallmark makes a client of the instance at base, http(s)://host:port, with an access token, hmk_…. With WithHTTPClient it goes

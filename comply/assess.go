@@ -49,16 +49,16 @@ type Judgement struct {
 // Assessment is how one control of one product stands.
 type Assessment struct {
 	Control
-	Standing  Status     `json:"standing" enum:"met,not-met,unknown,not-applicable"`
-	Reason    string     `json:"reason"`
-	Measured  *Judgement `json:"measured,omitempty" doc:"absent: Hallmark does not measure this"`
-	Statement *Statement `json:"on_file,omitempty"`
-	Lacks     string     `json:"lacks,omitempty" doc:"what a person has still to write"`
+	Standing Status     `json:"standing" enum:"met,not-met,unknown,not-applicable"`
+	Reason   string     `json:"reason"`
+	Measured *Judgement `json:"measured,omitempty" doc:"absent: Hallmark does not measure this"`
+	OnFile   *Statement `json:"on_file,omitempty"`
+	Lacks    string     `json:"lacks,omitempty" doc:"what a person has still to write"`
 }
 
 // assess joins what was measured with what is on file. It is the only place that makes a control met.
 func assess(c Control, j *Judgement, s *Statement, now time.Time) Assessment {
-	a := Assessment{Control: c, Measured: j, Statement: s}
+	a := Assessment{Control: c, Measured: j, OnFile: s}
 	if s != nil && !s.ReviewBy.After(now) {
 		a.Lacks = "a new statement: the one of " + day(s.At) + " was to be reviewed by " + day(s.ReviewBy)
 		s = nil

@@ -318,7 +318,7 @@ func TestAReportIsInertMarkdown(t *testing.T) {
 		Measured: &Judgement{
 			Figures: []Figure{{"devices", 1, 2}}, Newest: now, Evidence: []Link{{Text: "a fact", Fact: &ledger.Ref{Log: ledger.Events, Index: 7}}, list("devices", "/devices", "product", "pump")},
 		},
-		Statement: &Statement{Kind: Fulfilled, Text: "fine\n\n# Heading\n| a | b |\n<script>alert(1)</script> [x](http://evil)", By: "person:sue", At: now, ReviewBy: now},
+		OnFile: &Statement{Kind: Fulfilled, Text: "fine\n\n# Heading\n| a | b |\n<script>alert(1)</script> [x](http://evil)", By: "person:sue", At: now, ReviewBy: now},
 	}}}
 	got := r.Markdown()
 	for _, bad := range []string{"\n# Heading", "<script>", "[x](", "\n| a"} {

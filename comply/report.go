@@ -40,7 +40,7 @@ func (a Assessment) write(b *strings.Builder) {
 			fmt.Fprintf(b, "- see %s: `%s`\n", plain(l.Text), strings.ReplaceAll(l.Place(), "`", ""))
 		}
 	}
-	if s := a.Statement; s != nil {
+	if s := a.OnFile; s != nil {
 		fmt.Fprintf(b, "\n> %s\n>\n> %s, by %s on %s, to be reviewed by %s", plain(s.Text), plain(string(s.Kind)), plain(s.By), day(s.At), day(s.ReviewBy))
 		if s.Evidence != nil {
 			fmt.Fprintf(b, " (%s)", s.Evidence.Place())

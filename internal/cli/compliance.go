@@ -86,7 +86,7 @@ func writeControl(w io.Writer, v client.ControlView) error {
 			pairs = append(pairs, "see "+l.Text, l.Place())
 		}
 	}
-	if s := v.Assessment.Statement; s != nil {
+	if s := v.Assessment.OnFile; s != nil {
 		pairs = append(pairs, "on file", string(s.Kind), "text", s.Text, "by", s.By, "at", when(s.At), "review by", when(s.ReviewBy))
 	}
 	return sheet(w, pairs...)

@@ -752,15 +752,15 @@ func evidenceLinks(a comply.Assessment) templ.Component {
 				}
 			}
 		}
-		if a.Statement != nil && a.Statement.Evidence != nil {
+		if a.OnFile != nil && a.OnFile.Evidence != nil {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 60, "<a class=\"evidence\" href=\"")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
 			var templ_7745c5c3_Var38 templ.SafeURL
-			templ_7745c5c3_Var38, templ_7745c5c3_Err = templ.JoinURLErrs(linkOf(*a.Statement.Evidence))
+			templ_7745c5c3_Var38, templ_7745c5c3_Err = templ.JoinURLErrs(linkOf(*a.OnFile.Evidence))
 			if templ_7745c5c3_Err != nil {
-				return templ.Error{Err: templ_7745c5c3_Err, FileName: `comply.templ`, Line: 135, Col: 58}
+				return templ.Error{Err: templ_7745c5c3_Err, FileName: `comply.templ`, Line: 135, Col: 55}
 			}
 			_, templ_7745c5c3_Err = templ_7745c5c3_Buffer.WriteString(templ.EscapeString(templ_7745c5c3_Var38))
 			if templ_7745c5c3_Err != nil {
@@ -1211,7 +1211,7 @@ func statedPart(v view, p controlPageData) templ.Component {
 		if templ_7745c5c3_Err != nil {
 			return templ_7745c5c3_Err
 		}
-		if s := p.Control.Statement; s != nil {
+		if s := p.Control.OnFile; s != nil {
 			templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 90, "<dl class=\"line\">")
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

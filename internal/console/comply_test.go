@@ -33,7 +33,7 @@ func (s assessments) Report(ctx context.Context, c access.Caller, product, _ str
 			Measured: &comply.Judgement{Status: comply.Met, Reason: script, Newest: then, Figures: []comply.Figure{{What: script, N: 1, Of: 2}}, Evidence: []comply.Link{
 				{Text: script, Fact: &ledger.Ref{Log: ledger.Events, Index: 7}}, {Text: "devices", List: "/devices?product=pump"},
 			}},
-			Statement: &comply.Statement{Kind: comply.Rationale, Text: script, By: script, At: then, ReviewBy: then},
+			OnFile: &comply.Statement{Kind: comply.Rationale, Text: script, By: script, At: then, ReviewBy: then},
 		})
 	}
 	return r, nil

@@ -2,9 +2,13 @@ package httpapi
 
 import (
 	"net/http"
+	"reflect"
+	"strconv"
 	"strings"
 
 	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/access"
 )
 
 // tagFor names the group of operations a path belongs to.
@@ -129,6 +133,7 @@ Making an order's file and importing records are synchronous; both are bounded.`
 			}
 		}
 	}
+	proposal := o.Components.Schemas.Schema(reflect.TypeFor[access.Proposal](), true, "Proposal")
 	for _, item := range o.Paths {
 		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
 			if op == nil {
@@ -139,9 +144,23 @@ Making an order's file and importing records are synchronous; both are bounded.`
 				Name: headerKey, In: "header", Description: "a name of your own for this operation, for repeating it safely",
 				Schema: &huma.Schema{Type: "string", MinLength: &least, MaxLength: &most, Pattern: `^[ -~]+$`},
 			})
+			if op.OperationID != "upload-artifact" && op.Tags[0] != "proposals" {
+				proposable(op, proposal)
+			}
 			if ex, ok := Examples[op.OperationID]; ok && op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
 				op.RequestBody.Content["application/json"].Example = ex
 			}
 		}
+	}
+}
+
+// proposable says that an operation can be proposed, and what it answers then.
+func proposable(op *huma.Operation, proposal *huma.Schema) {
+	most := 512
+	op.Parameters = append(op.Parameters, &huma.Param{
+		Name: HeaderPropose, In: "header", Description: "why; if this takes a second person it becomes a proposal", Schema: &huma.Schema{Type: "string", MaxLength: &most},
+	})
+	op.Responses[strconv.Itoa(http.StatusAccepted)] = &huma.Response{
+		Description: "It takes a second person, and waits for one as a proposal", Content: map[string]*huma.MediaType{"application/json": {Schema: proposal}},
 	}
 }

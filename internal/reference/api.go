@@ -85,7 +85,7 @@ func operation(w *bytes.Buffer, o *huma.Operation, may string) {
 		fmt.Fprintf(w, "\nAnswers %s.\n", bodies(r.Content))
 	}
 	ps := slices.DeleteFunc(slices.Clone(o.Parameters), func(p *huma.Param) bool {
-		return p.Name == "Idempotency-Key" || p.Name == "If-Match" || o.Method == http.MethodGet && (p.Name == "after" || p.Name == "limit")
+		return p.Name == "Idempotency-Key" || p.Name == "If-Match" || p.Name == httpapi.HeaderPropose || o.Method == http.MethodGet && (p.Name == "after" || p.Name == "limit")
 	})
 	slices.SortStableFunc(ps, func(a, b *huma.Param) int { return cmp.Compare(b.In, a.In) }) // query, path, header
 	if len(ps) == 0 {

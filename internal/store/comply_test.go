@@ -126,7 +126,7 @@ func TestAStatementIsReplacedAndNeverLost(t *testing.T) {
 		t.Error("the tag is the same with and without statements")
 	}
 	a, _, err := svc.Get(ctx, who, "pump", "etsi-en-303-645", "5.12-1")
-	if err != nil || a.Standing != comply.Met || a.Statement == nil || a.Statement.Text != "one step" {
+	if err != nil || a.Standing != comply.Met || a.OnFile == nil || a.OnFile.Text != "one step" {
 		t.Errorf("%+v, %v", a, err)
 	}
 	var texts []string
