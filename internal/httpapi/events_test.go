@@ -100,8 +100,8 @@ func newListeners(t testing.TB, c httpapi.EventsConfig) *listeners {
 	c.Places = func(_ context.Context, subjects []string) (map[string]string, error) {
 		out := map[string]string{}
 		for _, s := range subjects {
-			if product, _, ok := strings.Cut(s, "/"); ok {
-				out[s] = product
+			if i := strings.LastIndex(s, "/"); i > 0 {
+				out[s] = s[:i]
 			}
 		}
 		return out, nil
@@ -303,7 +303,7 @@ func TestAStreamGoesOnWhereItEnded(t *testing.T) {
 	l := newListeners(t, httpapi.EventsConfig{Poll: time.Millisecond, PerCaller: 2})
 	for i := range 5 {
 		l.tape.add(t, ledger.Events, fmt.Sprintf("pump/%d", i))
-		l.tape.add(t, ledger.Control, fmt.Sprintf("valve/%d", i))
+		l.tape.add(t, ledger.Control, fmt.Sprintf([]string{"valve/%d", "valve/us/%d", "valve/eu/%d", "valve/eur/%d", "valve/eu/berlin/%d"}[i], i))
 	}
 	hear := func(token, last, until string) *client {
 		c := l.listen(token, last, nil)
@@ -326,6 +326,10 @@ func TestAStreamGoesOnWhereItEnded(t *testing.T) {
 	// Who is limited to a product hears of that one.
 	if c := hear("vera@valve", "control:0,events:0", "id: control:5"); len(c.indices(t, ledger.Control)) != 5 || len(c.indices(t, ledger.Events)) != 0 {
 		t.Errorf("of valve: %s", c.got.String())
+	}
+	// Who is limited to a group hears of it and of those below, and of nothing that is the whole product's.
+	if c := hear("gus@valve/eu", "control:0,events:0", "id: control:5"); !slices.Equal(c.indices(t, ledger.Control), []uint64{2, 4}) || len(c.indices(t, ledger.Events)) != 0 {
+		t.Errorf("of valve/eu: %s", c.got.String())
 	}
 	// Too much, or a future that was never: read again.
 	for range 2500 {

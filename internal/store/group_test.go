@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -16,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
 )
 
 func seedGrouped(t *testing.T, db *store.DB) (a, b, valve string) {
@@ -167,5 +169,23 @@ func TestTheGroupsOfMany(t *testing.T) {
 		if err != nil || !slices.Equal(got, c.want) {
 			t.Errorf("%s: %q %v, want %q", name, got, err, c.want)
 		}
+	}
+}
+
+func TestWhereTheSubjectsOfFactsAre(t *testing.T) {
+	db := storetest.Open(t)
+	a, b, valve := seedGrouped(t, db)
+	group(t, db, a, "", "eu/berlin")
+	now := time.Now()
+	for id, g := range map[string]string{"part": "eu", "whole": ""} {
+		r := rollout.Rollout{Spec: rollout.Spec{ID: id, Product: "pump", Selection: rollout.Selection{Group: g, All: true}}, Created: now, Rev: 1}
+		if err := db.Rollouts().PutRollout(t.Context(), r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	got, err := db.SubjectPlaces(t.Context(), []string{a, b, valve, "part", "whole", "nobody"})
+	want := map[string]string{a: "pump/eu/berlin", b: "pump", valve: "valve", "part": "pump/eu", "whole": "pump"}
+	if err != nil || !maps.Equal(got, want) {
+		t.Errorf("%v %v, want %v", got, err, want)
 	}
 }
