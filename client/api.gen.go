@@ -492,6 +492,9 @@ type ComplyAssessment struct {
 	Reason   string                   `json:"reason"`
 	Standing ComplyAssessmentStanding `json:"standing"`
 
+	// Statement what a person has to say
+	Statement *string `json:"statement,omitempty"`
+
 	// Status M mandatory, R recommended, with C under a condition and F for a feature
 	Status string `json:"status"`
 	Title  string `json:"title"`
@@ -601,6 +604,9 @@ type ControlView struct {
 	Product  string              `json:"product"`
 	Reason   string              `json:"reason"`
 	Standing ControlViewStanding `json:"standing"`
+
+	// Statement what a person has to say
+	Statement *string `json:"statement,omitempty"`
 
 	// Status M mandatory, R recommended, with C under a condition and F for a feature
 	Status string `json:"status"`
