@@ -50,7 +50,7 @@ docs: ## docs/reference, from the code
 	$(GO) run ./internal/reference docs
 
 deadcode: ## functions no program reaches
-	$$(scripts/tool.sh deadcode) ./cmd/...
+	$$(scripts/tool.sh deadcode) ./cmd/... ./internal/reference
 
 fuzz: ## every fuzz target, FUZZTIME (10s) each
 	scripts/fuzz.sh
