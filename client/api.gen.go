@@ -302,6 +302,33 @@ func (e ListControlsParamsStanding) Valid() bool {
 	}
 }
 
+// Defines values for ListDevicesParamsVerdict.
+const (
+	ListDevicesParamsVerdictAffirming       ListDevicesParamsVerdict = "affirming"
+	ListDevicesParamsVerdictContraindicated ListDevicesParamsVerdict = "contraindicated"
+	ListDevicesParamsVerdictEmpty           ListDevicesParamsVerdict = ""
+	ListDevicesParamsVerdictUnknown         ListDevicesParamsVerdict = "unknown"
+	ListDevicesParamsVerdictWarning         ListDevicesParamsVerdict = "warning"
+)
+
+// Valid indicates whether the value is a known member of the ListDevicesParamsVerdict enum.
+func (e ListDevicesParamsVerdict) Valid() bool {
+	switch e {
+	case ListDevicesParamsVerdictAffirming:
+		return true
+	case ListDevicesParamsVerdictContraindicated:
+		return true
+	case ListDevicesParamsVerdictEmpty:
+		return true
+	case ListDevicesParamsVerdictUnknown:
+		return true
+	case ListDevicesParamsVerdictWarning:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetEntryParamsLog.
 const (
 	GetEntryParamsLogControl GetEntryParamsLog = "control"
@@ -805,6 +832,24 @@ type FleetLine struct {
 	Text    string    `json:"text"`
 }
 
+// FleetQuery defines model for FleetQuery.
+type FleetQuery struct {
+	Findings *bool   `json:"findings,omitempty"`
+	Group    *string `json:"group,omitempty"`
+	Prefix   *string `json:"prefix,omitempty"`
+	Product  *string `json:"product,omitempty"`
+	Release  *string `json:"release,omitempty"`
+	State    *string `json:"state,omitempty"`
+	Verdict  *string `json:"verdict,omitempty"`
+	Version  *string `json:"version,omitempty"`
+}
+
+// FleetSaved defines model for FleetSaved.
+type FleetSaved struct {
+	Name  string     `json:"name"`
+	Query FleetQuery `json:"query"`
+}
+
 // FleetSummary defines model for FleetSummary.
 type FleetSummary struct {
 	At         time.Time        `json:"at"`
@@ -1119,6 +1164,14 @@ type PageRevocation struct {
 // PageRollout defines model for PageRollout.
 type PageRollout struct {
 	Items []Rollout `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageSaved defines model for PageSaved.
+type PageSaved struct {
+	Items []FleetSaved `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -1844,10 +1897,28 @@ type ListDevicesParams struct {
 	Group *string `form:"group,omitempty" json:"group,omitempty"`
 	State *string `form:"state,omitempty" json:"state,omitempty"`
 
+	// Verdict what its evidence says; unknown: there is none, or it is stale
+	Verdict *ListDevicesParamsVerdict `form:"verdict,omitempty" json:"verdict,omitempty"`
+
+	// Version only those that run it
+	Version *string `form:"version,omitempty" json:"version,omitempty"`
+
+	// Release only those that run it, by its digest
+	Release *string `form:"release,omitempty" json:"release,omitempty"`
+
+	// Prefix how the ID begins
+	Prefix *string `form:"prefix,omitempty" json:"prefix,omitempty"`
+
+	// Findings only those with open findings
+	Findings *bool `form:"findings,omitempty" json:"findings,omitempty"`
+
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
+
+// ListDevicesParamsVerdict defines parameters for ListDevices.
+type ListDevicesParamsVerdict string
 
 // ListDeviceCertificatesParams defines parameters for ListDeviceCertificates.
 type ListDeviceCertificatesParams struct {
@@ -2002,6 +2073,31 @@ type ListFactsParams struct {
 
 // ListFactsParamsLog defines parameters for ListFacts.
 type ListFactsParamsLog string
+
+// ListQueriesParams defines parameters for ListQueries.
+type ListQueriesParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SaveQueryParams defines parameters for SaveQuery.
+type SaveQueryParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ForgetQueryParams defines parameters for ForgetQuery.
+type ForgetQueryParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
 
 // ListMembersParams defines parameters for ListMembers.
 type ListMembersParams struct {
@@ -2551,6 +2647,9 @@ type GroupDevicesJSONRequestBody = GroupRequest
 // RevokeIssuerJSONRequestBody defines body for RevokeIssuer for application/json ContentType.
 type RevokeIssuerJSONRequestBody = RevokeRequest
 
+// SaveQueryJSONRequestBody defines body for SaveQuery for application/json ContentType.
+type SaveQueryJSONRequestBody = FleetSaved
+
 // BindCertificateJSONRequestBody defines body for BindCertificate for application/json ContentType.
 type BindCertificateJSONRequestBody = CertificateRequest
 
@@ -3044,6 +3143,30 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/me (the `GetSelf` operationId).
 	GetSelf(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListQueries List the queries you keep, by name
+	//
+	// Corresponds with GET /api/v1/me/queries (the `ListQueries` operationId).
+	ListQueries(ctx context.Context, params *ListQueriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SaveQueryWithBody Keep a query over devices under a name of your own
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+	SaveQueryWithBody(ctx context.Context, params *SaveQueryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SaveQuery Keep a query over devices under a name of your own
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+	SaveQuery(ctx context.Context, params *SaveQueryParams, body SaveQueryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ForgetQuery Forget one of your queries
+	//
+	// Corresponds with DELETE /api/v1/me/queries/{name} (the `ForgetQuery` operationId).
+	ForgetQuery(ctx context.Context, name string, params *ForgetQueryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListMembers List who may call, by name
 	//
@@ -4468,6 +4591,70 @@ func (c *Client) ListFacts(ctx context.Context, log ListFactsParamsLog, params *
 // Corresponds with GET /api/v1/me (the `GetSelf` operationId).
 func (c *Client) GetSelf(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetSelfRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListQueries List the queries you keep, by name
+//
+// Corresponds with GET /api/v1/me/queries (the `ListQueries` operationId).
+func (c *Client) ListQueries(ctx context.Context, params *ListQueriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListQueriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SaveQueryWithBody Keep a query over devices under a name of your own
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+func (c *Client) SaveQueryWithBody(ctx context.Context, params *SaveQueryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSaveQueryRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SaveQuery Keep a query over devices under a name of your own
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+func (c *Client) SaveQuery(ctx context.Context, params *SaveQueryParams, body SaveQueryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSaveQueryRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ForgetQuery Forget one of your queries
+//
+// Corresponds with DELETE /api/v1/me/queries/{name} (the `ForgetQuery` operationId).
+func (c *Client) ForgetQuery(ctx context.Context, name string, params *ForgetQueryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewForgetQueryRequest(c.Server, name, params)
 	if err != nil {
 		return nil, err
 	}
@@ -6930,6 +7117,66 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 
 		}
 
+		if params.Verdict != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "verdict", *params.Verdict, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Version != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "version", *params.Version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Release != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "release", *params.Release, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Prefix != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "prefix", *params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Findings != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "findings", *params.Findings, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
 		if params.After != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
@@ -8275,6 +8522,198 @@ func NewGetSelfRequest(server string) (*http.Request, error) {
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewListQueriesRequest constructs an http.Request for the ListQueries method
+func NewListQueriesRequest(server string, params *ListQueriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/queries")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSaveQueryRequest calls the generic SaveQuery builder with application/json body
+func NewSaveQueryRequest(server string, params *SaveQueryParams, body SaveQueryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSaveQueryRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewSaveQueryRequestWithBody constructs an http.Request for the SaveQuery method, with any body, and a specified content type
+func NewSaveQueryRequestWithBody(server string, params *SaveQueryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/queries")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewForgetQueryRequest constructs an http.Request for the ForgetQuery method
+func NewForgetQueryRequest(server string, name string, params *ForgetQueryParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/me/queries/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -12888,6 +13327,34 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/me (the `GetSelf` operationId).
 	GetSelfWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetSelfResponse, error)
 
+	// ListQueriesWithResponse List the queries you keep, by name
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/me/queries (the `ListQueries` operationId).
+	ListQueriesWithResponse(ctx context.Context, params *ListQueriesParams, reqEditors ...RequestEditorFn) (*ListQueriesResponse, error)
+
+	// SaveQueryWithBodyWithResponse Keep a query over devices under a name of your own
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+	SaveQueryWithBodyWithResponse(ctx context.Context, params *SaveQueryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SaveQueryResponse, error)
+
+	// SaveQueryWithResponse Keep a query over devices under a name of your own
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+	SaveQueryWithResponse(ctx context.Context, params *SaveQueryParams, body SaveQueryJSONRequestBody, reqEditors ...RequestEditorFn) (*SaveQueryResponse, error)
+
+	// ForgetQueryWithResponse Forget one of your queries
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/me/queries/{name} (the `ForgetQuery` operationId).
+	ForgetQueryWithResponse(ctx context.Context, name string, params *ForgetQueryParams, reqEditors ...RequestEditorFn) (*ForgetQueryResponse, error)
+
 	// ListMembersWithResponse List who may call, by name
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -15050,6 +15517,143 @@ func (r GetSelfResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetSelfResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListQueriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageSaved
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListQueriesResponse) GetJSON200() *PageSaved {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListQueriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListQueriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListQueriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListQueriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SaveQueryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FleetSaved
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SaveQueryResponse) GetJSON200() *FleetSaved {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SaveQueryResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SaveQueryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SaveQueryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SaveQueryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SaveQueryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ForgetQueryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Nothing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ForgetQueryResponse) GetJSON200() *Nothing {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ForgetQueryResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ForgetQueryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ForgetQueryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ForgetQueryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ForgetQueryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18644,6 +19248,58 @@ func (c *ClientWithResponses) GetSelfWithResponse(ctx context.Context, reqEditor
 	return ParseGetSelfResponse(rsp)
 }
 
+// ListQueriesWithResponse List the queries you keep, by name
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/me/queries (the `ListQueries` operationId).
+func (c *ClientWithResponses) ListQueriesWithResponse(ctx context.Context, params *ListQueriesParams, reqEditors ...RequestEditorFn) (*ListQueriesResponse, error) {
+	rsp, err := c.ListQueries(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListQueriesResponse(rsp)
+}
+
+// SaveQueryWithBodyWithResponse Keep a query over devices under a name of your own
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+func (c *ClientWithResponses) SaveQueryWithBodyWithResponse(ctx context.Context, params *SaveQueryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SaveQueryResponse, error) {
+	rsp, err := c.SaveQueryWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSaveQueryResponse(rsp)
+}
+
+// SaveQueryWithResponse Keep a query over devices under a name of your own
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/me/queries (the `SaveQuery` operationId).
+func (c *ClientWithResponses) SaveQueryWithResponse(ctx context.Context, params *SaveQueryParams, body SaveQueryJSONRequestBody, reqEditors ...RequestEditorFn) (*SaveQueryResponse, error) {
+	rsp, err := c.SaveQuery(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSaveQueryResponse(rsp)
+}
+
+// ForgetQueryWithResponse Forget one of your queries
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/me/queries/{name} (the `ForgetQuery` operationId).
+func (c *ClientWithResponses) ForgetQueryWithResponse(ctx context.Context, name string, params *ForgetQueryParams, reqEditors ...RequestEditorFn) (*ForgetQueryResponse, error) {
+	rsp, err := c.ForgetQuery(ctx, name, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseForgetQueryResponse(rsp)
+}
+
 // ListMembersWithResponse List who may call, by name
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20910,6 +21566,98 @@ func ParseGetSelfResponse(rsp *http.Response) (*GetSelfResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListQueriesResponse parses an HTTP response from a ListQueriesWithResponse call
+func ParseListQueriesResponse(rsp *http.Response) (*ListQueriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListQueriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageSaved
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSaveQueryResponse parses an HTTP response from a SaveQueryWithResponse call
+func ParseSaveQueryResponse(rsp *http.Response) (*SaveQueryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SaveQueryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FleetSaved
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseForgetQueryResponse parses an HTTP response from a ForgetQueryWithResponse call
+func ParseForgetQueryResponse(rsp *http.Response) (*ForgetQueryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ForgetQueryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Nothing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 

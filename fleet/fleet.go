@@ -59,17 +59,17 @@ type Line struct {
 
 // Query selects devices; empty fields do not select. After is the ID of the last row of the page before.
 type Query struct {
-	Product  string
-	Group    string   // of the product, with those below it
-	Scope    []string // set by the Service: what the caller may see of that; empty means everything
-	State    string
-	Verdict  string // EAR status, or unknown
-	Version  string // running
-	Release  string // running: digest, hex
-	Prefix   string // how the ID begins
-	Findings bool   // only those with open findings
-	After    string
-	Limit    int
+	Product  string   `json:"product,omitempty" maxLength:"64"`
+	Group    string   `json:"group,omitempty" maxLength:"128"` // of the product, with those below it
+	Scope    []string `json:"-"`                               // set by the Service: what the caller may see of that; empty means everything
+	State    string   `json:"state,omitempty" maxLength:"32"`
+	Verdict  string   `json:"verdict,omitempty" maxLength:"32"`  // EAR status, or unknown
+	Version  string   `json:"version,omitempty" maxLength:"128"` // running
+	Release  string   `json:"release,omitempty" maxLength:"64"`  // running: digest, hex
+	Prefix   string   `json:"prefix,omitempty" maxLength:"64"`   // how the ID begins
+	Findings bool     `json:"findings,omitempty"`                // only those with open findings
+	After    string   `json:"-"`
+	Limit    int      `json:"-"`
 }
 
 // FactQuery selects facts of a log that have their place in it, newest first. Empty fields select everything.
@@ -128,6 +128,7 @@ type Surveyor interface {
 // Service authorises reading.
 type Service struct {
 	reader Reader
+	saved  SavedStore
 	guard  *access.Guard
 
 	summaries memory[Summary]
@@ -136,8 +137,8 @@ type Service struct {
 }
 
 // NewService makes the read side.
-func NewService(reader Reader, guard *access.Guard) *Service {
-	return &Service{reader: reader, guard: guard}
+func NewService(reader Reader, saved SavedStore, guard *access.Guard) *Service {
+	return &Service{reader: reader, saved: saved, guard: guard}
 }
 
 // MaxPage bounds a page of the list; MaxTimeline a timeline.

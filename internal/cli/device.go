@@ -23,9 +23,19 @@ func newDevice(a *api) *cobra.Command {
 func (a *api) listDevices() *cobra.Command {
 	var q fleet.Query
 	var all bool
+	var saved string
 	c := a.verb(cobra.Command{
-		Use: "list", Short: "List devices in order of their ID", Example: "  hallmark device list --product pump --state quarantined",
+		Use: "list", Short: "List devices in order of their ID",
+		Example: "  hallmark device list --product pump --state quarantined\n  hallmark device list --saved 'old pumps'",
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
+		if saved != "" {
+			kept, err := savedQuery(ctx, cl, saved)
+			if err != nil {
+				return err
+			}
+			kept.After, kept.Limit = q.After, q.Limit
+			q = kept
+		}
 		for {
 			p, err := cl.Devices(ctx, q)
 			if err != nil {
@@ -38,9 +48,11 @@ func (a *api) listDevices() *cobra.Command {
 		}
 	})
 	f := c.Flags()
-	f.StringVar(&q.Product, "product", "", "only this product's")
-	f.StringVar(&q.Group, "group", "", "only those in this group of the product, or in one below")
-	f.StringVar(&q.State, "state", "", "only those in this state: active, quarantined, …")
+	selecting(f, &q)
+	f.StringVar(&saved, "saved", "", "those of a query you keep: see hallmark query list")
+	for _, other := range selectors {
+		c.MarkFlagsMutuallyExclusive("saved", other)
+	}
 	f.StringVar(&q.After, "after", "", "begin behind this ID")
 	f.IntVar(&q.Limit, "limit", 50, "at most so many, 1 to 200")
 	f.BoolVar(&all, "all", false, "go on to the last page; with --json one object a page")

@@ -246,15 +246,36 @@ func (c *Client) Summary(ctx context.Context) (fleet.Summary, error) {
 // Devices gives a page of the fleet list.
 func (c *Client) Devices(ctx context.Context, q fleet.Query) (httpapi.DevicePage, error) {
 	v := url.Values{}
-	for k, s := range map[string]string{"product": q.Product, "group": q.Group, "state": q.State, "after": q.After} {
+	for k, s := range map[string]string{
+		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "prefix": q.Prefix, "after": q.After,
+	} {
 		if s != "" {
 			v.Set(k, s)
 		}
+	}
+	if q.Findings {
+		v.Set("findings", "true")
 	}
 	if q.Limit > 0 {
 		v.Set("limit", fmt.Sprint(q.Limit))
 	}
 	return get[httpapi.DevicePage](ctx, c, "/devices?"+v.Encode())
+}
+
+// Queries lists the queries the caller keeps.
+func (c *Client) Queries(ctx context.Context) ([]fleet.Saved, error) {
+	return list[fleet.Saved](ctx, c, "/me/queries")
+}
+
+// SaveQuery keeps one for the caller.
+func (c *Client) SaveQuery(ctx context.Context, s fleet.Saved) (fleet.Saved, error) {
+	return post[fleet.Saved](ctx, c, "/me/queries", s)
+}
+
+// ForgetQuery forgets one of the caller's.
+func (c *Client) ForgetQuery(ctx context.Context, name string) error {
+	_, err := send[struct{}](ctx, c, http.MethodDelete, "/me/queries/"+url.PathEscape(name), nil)
+	return err
 }
 
 // Device shows one device.

@@ -234,6 +234,14 @@ func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (access.P
 	return waiting, stages(s).check(ctx, c, access.ProposalRead, "pump")
 }
 
+func (reader) SaveQuery(context.Context, string, fleet.Saved) error { return nil }
+
+func (reader) SavedQueries(context.Context, string) ([]fleet.Saved, error) {
+	return []fleet.Saved{{Name: script, Query: fleet.Query{Product: "pump", Version: script}}}, nil
+}
+
+func (reader) ForgetQuery(context.Context, string, string) error { return nil }
+
 type audit stages
 
 func (s audit) List(ctx context.Context, c access.Caller, _ access.RecordedFilter, _ int64, _ int) ([]access.Recorded, error) {
@@ -315,7 +323,7 @@ func server(t *testing.T) *httptest.Server {
 	}
 	st := stages{guard}
 	s := httptest.NewServer(console.Handler(console.Config{
-		Fleet: fleet.NewService(reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
+		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
 			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),

@@ -2,6 +2,7 @@ package console
 
 import (
 	"crypto/rand"
+	"net/http"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -156,5 +157,24 @@ func (v view) rollOut(r release.Release) []action {
 			"waves": []rollout.Wave{{Size: 1, Soak: hour, Deadline: day}, {Percent: 10, Soak: hour, Deadline: day}, {Soak: hour, Deadline: day}},
 		}),
 		Fields: []field{{Name: "id", Label: "Its name", Kind: "text", Value: r.Manifest.ID}}, Field: "reason",
+	}}
+}
+
+// keepQuery keeps the query of the page, or forgets it when it is one of the caller's own.
+func keepQuery(q fleet.Query, own []fleet.Saved) []action {
+	at := devicesURL(q, "")
+	for _, s := range own {
+		if devicesURL(s.Query, "") == at {
+			return []action{{Label: "Forget", Title: "Forget the query " + s.Name, Explain: "It is not listed for you any more.", Method: http.MethodDelete, Path: "/api/v1/me/queries/" + pathEscape(s.Name)}}
+		}
+	}
+	for _, s := range savedQueries() {
+		if s.Path == at {
+			return nil
+		}
+	}
+	return []action{{
+		Label: "Keep this query", Title: "Keep this query", Explain: "It is listed above for you alone, and as hallmark query list.", Path: "/api/v1/me/queries",
+		Body: body(map[string]any{"query": q}), Fields: []field{{Name: "name", Label: "Under the name", Kind: "text"}},
 	}}
 }

@@ -116,7 +116,11 @@ func (h *handler) devices(w http.ResponseWriter, r *http.Request, caller access.
 	if unlessDenied(err) != nil {
 		return err
 	}
-	h.render(w, r, http.StatusOK, devicesPage(h.view(r, caller, "Devices", "device. attest. finding."), q, products, devices, next))
+	own, err := h.cfg.Fleet.Saved(r.Context(), caller)
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, devicesPage(h.view(r, caller, "Devices", "device. attest. finding."), q, own, products, devices, next))
 	return nil
 }
 

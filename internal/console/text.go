@@ -184,7 +184,7 @@ func devicesURL(q fleet.Query, after string) string {
 	return "/devices?" + v.Encode()
 }
 
-// savedQueries are the questions people ask most; any other can be kept as a bookmark.
+// savedQueries are the questions people ask most; any other can be kept under a name of one's own.
 func savedQueries() []navLink {
 	return []navLink{
 		{"All", "/devices"},

@@ -86,13 +86,13 @@ func place(op operation) string {
 }
 
 // elsewhere are the operations that answer a caller of another product with what is theirs, or nobody's.
-var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary"}
+var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary", "list-queries", "forget-query"}
 
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
 var shared = append([]string{
 	"get-product", "get-bundle", "list-releases", "get-release",
-	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups",
+	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "save-query",
 }, elsewhere...)
 
 // ours are the things of the world that are in the group of the device, or the whole product's.

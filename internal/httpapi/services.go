@@ -65,6 +65,7 @@ func (a *api) register(h huma.API) {
 	a.registerBindings(h)
 	a.registerAudit(h)
 	a.registerProposals(h)
+	a.registerSaved(h)
 	a.registerFactory(h)
 	a.registerReleases(h)
 	a.registerRollouts(h)

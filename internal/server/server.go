@@ -127,7 +127,7 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 	}
 	i.credentials = access.NewCredentials(i.db, i.guard)
 	i.proposals = access.NewProposals(i.db, i.db, i.guard)
-	i.fleet = fleet.NewService(i.db, i.guard)
+	i.fleet = fleet.NewService(i.db, i.db, i.guard)
 	i.product = product.New(i.guard, i.db, suiteIDs())
 	i.auth, err = loadAuthorities(i.layout, i.keys)
 	return err

@@ -69,7 +69,10 @@ func (db *DB) SaveMember(ctx context.Context, m access.Member, facts ...ledger.F
 			return err
 		}
 		if !m.Ended.IsZero() {
-			for _, table := range []string{`DELETE FROM credential WHERE caller = $1`, `DELETE FROM passkey WHERE member = $1`, `DELETE FROM identity WHERE member = $1`} {
+			for _, table := range []string{
+				`DELETE FROM credential WHERE caller = $1`, `DELETE FROM passkey WHERE member = $1`, `DELETE FROM identity WHERE member = $1`,
+				`DELETE FROM saved_query WHERE member = $1`,
+			} {
 				if _, err := tx.Exec(table, m.ID); err != nil {
 					return err
 				}
