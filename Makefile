@@ -38,7 +38,7 @@ lint: ## any finding fails
 	scripts/lint.sh
 
 fmt:
-	$$(scripts/tool.sh gofumpt) -w $$(git ls-files '*.go' | grep -v '_templ\.go$$')
+	$$(scripts/tool.sh gofumpt) -w $$(git ls-files '*.go' | grep -Ev '_templ\.go$$|\.gen\.go$$')
 
 generate: ## the console's pages, from their sources
 	cd internal/console && $$(../../scripts/tool.sh templ) generate

@@ -9,7 +9,7 @@ golangci=$(scripts/tool.sh golangci-lint)
 templ=$(scripts/tool.sh templ)
 failed=0
 
-mapfile -t files < <(git ls-files '*.go' | grep -v '_templ\.go$')
+mapfile -t files < <(git ls-files '*.go' | grep -Ev '_templ\.go$|\.gen\.go$')
 [ "${#files[@]}" -gt 0 ] || { echo "lint: git lists no Go file: run it in a clone" >&2; exit 1; }
 unformatted=$("$gofumpt" -l "${files[@]}")
 if [ -n "$unformatted" ]; then

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"io"
 
@@ -90,6 +89,6 @@ func (a *api) runProposal() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return a.show(func(w io.Writer) error { return printJSON(w, json.RawMessage(answer)) })
+		return a.show(func(w io.Writer) error { return printJSON(w, answer) })
 	})
 }

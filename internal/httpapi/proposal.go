@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strings"
 
@@ -186,9 +187,7 @@ func (f *front) fail(w http.ResponseWriter, r *http.Request, err error) {
 // pass gives what was recorded.
 func (r *recorder) pass(w http.ResponseWriter) {
 	r.WriteHeader(http.StatusOK)
-	for name, values := range r.header {
-		w.Header()[name] = values
-	}
+	maps.Copy(w.Header(), r.header)
 	w.WriteHeader(r.status)
 	_, _ = w.Write(r.body.Bytes()) // who asked has gone
 }
