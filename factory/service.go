@@ -81,6 +81,14 @@ type OEMFile struct {
 	OrderKey []byte `json:"order_key"`
 }
 
+// Fingerprint is what maker and station compare by voice before the station believes anything: SHA-256 over the hashes of root and order
+// key, as the station computes it for itself.
+func (f OEMFile) Fingerprint() string {
+	r, k := sha256.Sum256(f.Root), sha256.Sum256(f.OrderKey)
+	sum := sha256.Sum256(append(r[:], k[:]...))
+	return hex.EncodeToString(sum[:])
+}
+
 // OEMFile gives it; it is public.
 func (s *Service) OEMFile(ctx context.Context, caller access.Caller) (OEMFile, error) {
 	if err := s.c.Guard.Check(ctx, caller, access.InstanceRead, access.Resource{Type: "instance"}); err != nil {

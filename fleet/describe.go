@@ -26,6 +26,9 @@ func Describe(kind ledger.Kind, data []byte) string {
 		s, err = describeCommand(data)
 	case ledger.KindCertIssued, ledger.KindCACreated:
 		s, err = describeCert(data)
+	case ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindBundlePublished, ledger.KindWarrantIssued,
+		ledger.KindOrderCreated:
+		s, err = describeSigned(kind, data)
 	case ledger.KindDeviceProvisioned:
 		s = "made, with its signed production record"
 	case ledger.KindDeviceLogAnchored:

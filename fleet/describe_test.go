@@ -10,7 +10,8 @@ import (
 func TestWhatCannotBeReadIsCalledUnreadable(t *testing.T) {
 	for _, k := range []ledger.Kind{
 		ledger.KindCommandIssued, ledger.KindCertIssued, ledger.KindDeviceLogAnchored, ledger.KindTelemetryEpochOpened,
-		ledger.KindRetireWiped, ledger.KindDeviceState, ledger.KindComplianceStated,
+		ledger.KindRetireWiped, ledger.KindDeviceState, ledger.KindComplianceStated, ledger.KindReleaseProposed, ledger.KindReleaseApproved,
+		ledger.KindReleasePublished, ledger.KindBundlePublished, ledger.KindWarrantIssued, ledger.KindOrderCreated,
 	} {
 		if s := Describe(k, []byte{0xff, 1, 2}); !strings.HasPrefix(s, "unreadable") {
 			t.Errorf("%s: %q", k, s)

@@ -73,7 +73,7 @@ somebody who could change all of them did not. For that, give --trust and --sinc
 			return c.verify(cmd.Context(), s.out)
 		},
 	}
-	verify.Flags().StringVar(&dir, "dir", "", "data directory of an instance, or a copy of its log/ with trust.json")
+	verify.Flags().StringVar(&dir, "dir", "", "data directory of an instance, or a directory with a copy of its log/ in it")
 	verify.Flags().StringVar(&url, "url", "", "address of a running instance")
 	verify.Flags().StringVar(&trust, "trust", "", "file with origins, log keys and witness keys (default DIR/log/trust.json)")
 	verify.Flags().StringArrayVar(&since, "since", nil, "file with an earlier checkpoint, which the log must continue")
@@ -88,7 +88,7 @@ func holdsLogs(dir string) error {
 	if info, err := os.Stat(filepath.Join(dir, "log")); dir == "" || err == nil && info.IsDir() {
 		return nil
 	}
-	return fmt.Errorf("%s is not a data directory of hallmark, nor a copy of one's log/: give that of an instance; `hallmark init --dir %s` makes one", dir, dir)
+	return fmt.Errorf("%s is not a data directory of hallmark: it has no log/ in it, nor is a copy of one there", dir)
 }
 
 func dirFetcher(dir string) func(log string) audit.Fetcher {

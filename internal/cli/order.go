@@ -135,7 +135,7 @@ func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err er
 func (a *api) oemFile() *cobra.Command {
 	var out string
 	c := a.verb(cobra.Command{
-		Use: "oem --out FILE", Short: "Write what a station must pin of this maker", Long: "Writes what a station must pin of this maker, for `hallmark-station trust`.",
+		Use: "oem --out FILE", Short: "Write what a station must pin of this maker", Long: "Writes what a station must pin of this maker, for `hallmark-station trust`, which prints the same fingerprint: compare them by telephone.",
 		Example: "  hallmark order oem --out acme.json",
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
 		f, err := cl.OEM(ctx)
@@ -145,7 +145,7 @@ func (a *api) oemFile() *cobra.Command {
 		if err := durable.WriteFile(out, a.last, 0o644); err != nil {
 			return err
 		}
-		return a.show(func(w io.Writer) error { return sheet(w, "oem", f.ID, "written", out) })
+		return a.show(func(w io.Writer) error { return sheet(w, "oem", f.ID, "fingerprint", f.Fingerprint(), "written", out) })
 	})
 	c.Flags().StringVar(&out, "out", "", "file to write")
 	return need(c, "out")

@@ -18,7 +18,8 @@ import (
 
 const pin = "12345678"
 
-// stationBegin begins a station that trusts a maker: station-begin DIR OEMFILE OEM DESCRIPTOR. $STATION is its fingerprint.
+// stationBegin begins a station that trusts a maker: station-begin DIR OEMFILE OEM DESCRIPTOR. $STATION is its fingerprint, $OEM the maker's
+// as the station computes it.
 func stationBegin(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 4 {
 		ts.Fatalf("usage: station-begin DIR OEMFILE OEM DESCRIPTOR")
@@ -39,6 +40,7 @@ func stationBegin(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(os.WriteFile(ts.MkAbs(args[3]), d, 0o600))
 	id := s.ID()
 	ts.Setenv("STATION", hex.EncodeToString(id[:]))
+	ts.Setenv("OEM", oem.Fingerprint())
 }
 
 // stationMake makes devices from an order: station-make DIR ORDER ORDERFILE N RECORDS. $DEVICE is one of them.

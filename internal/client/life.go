@@ -88,7 +88,8 @@ func (c *Client) Bundle(ctx context.Context, productID string, version string) (
 
 // Order shows one.
 func (c *Client) Order(ctx context.Context, id string) (factory.Order, error) {
-	return get[factory.Order](ctx, c, "/orders/"+url.PathEscape(id))
+	v, err := get[httpapi.OrderView](ctx, c, "/orders/"+url.PathEscape(id))
+	return v.Order, err
 }
 
 // OpenRollouts lists those that have not ended, newest first; an empty product means all.
