@@ -88,7 +88,7 @@ func holdsLogs(dir string) error {
 	if info, err := os.Stat(filepath.Join(dir, "log")); dir == "" || err == nil && info.IsDir() {
 		return nil
 	}
-	return fmt.Errorf("%s is not a data directory of hallmark: it has no log/ in it, nor is a copy of one there", dir)
+	return fmt.Errorf("%s is not a data directory of hallmark: neither log/ nor a copy of one is in it; `hallmark init --dir %s` makes one", dir, dir)
 }
 
 func dirFetcher(dir string) func(log string) audit.Fetcher {
