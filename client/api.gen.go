@@ -692,6 +692,16 @@ type DevicePage struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// DevicePreview defines model for DevicePreview.
+type DevicePreview struct {
+	Devices  int64            `json:"devices"`
+	Foreign  int64            `json:"foreign"`
+	Named    []string         `json:"named,omitempty"`
+	Silent   *int64           `json:"silent,omitempty"`
+	States   map[string]int64 `json:"states"`
+	TakesTwo bool             `json:"takes_two"`
+}
+
 // DisposeRequest defines model for DisposeRequest.
 type DisposeRequest struct {
 	How string `json:"how"`
@@ -1827,6 +1837,15 @@ type CreateCommandParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// DryRunCommandParams defines parameters for DryRunCommand.
+type DryRunCommandParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // CancelCommandParams defines parameters for CancelCommand.
 type CancelCommandParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -2620,6 +2639,9 @@ type RevokeCertificateJSONRequestBody = RevokeRequest
 // CreateCommandJSONRequestBody defines body for CreateCommand for application/json ContentType.
 type CreateCommandJSONRequestBody = CommandRequest
 
+// DryRunCommandJSONRequestBody defines body for DryRunCommand for application/json ContentType.
+type DryRunCommandJSONRequestBody = CommandRequest
+
 // CancelCommandJSONRequestBody defines body for CancelCommand for application/json ContentType.
 type CancelCommandJSONRequestBody = Reason
 
@@ -2868,6 +2890,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/commands (the `CreateCommand` operationId).
 	CreateCommand(ctx context.Context, params *CreateCommandParams, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DryRunCommandWithBody Say whom a command would reach
+	//
+	// Changes nothing, and takes no second person.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+	DryRunCommandWithBody(ctx context.Context, params *DryRunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DryRunCommand Say whom a command would reach
+	//
+	// Changes nothing, and takes no second person.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+	DryRunCommand(ctx context.Context, params *DryRunCommandParams, body DryRunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetCommand Show a command and what became of it
 	//
@@ -3946,6 +3986,44 @@ func (c *Client) CreateCommandWithBody(ctx context.Context, params *CreateComman
 // Corresponds with POST /api/v1/commands (the `CreateCommand` operationId).
 func (c *Client) CreateCommand(ctx context.Context, params *CreateCommandParams, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCreateCommandRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DryRunCommandWithBody Say whom a command would reach
+//
+// Changes nothing, and takes no second person.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+func (c *Client) DryRunCommandWithBody(ctx context.Context, params *DryRunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunCommandRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DryRunCommand Say whom a command would reach
+//
+// Changes nothing, and takes no second person.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+func (c *Client) DryRunCommand(ctx context.Context, params *DryRunCommandParams, body DryRunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunCommandRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -6490,6 +6568,72 @@ func NewCreateCommandRequestWithBody(server string, params *CreateCommandParams,
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/commands")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDryRunCommandRequest calls the generic DryRunCommand builder with application/json body
+func NewDryRunCommandRequest(server string, params *DryRunCommandParams, body DryRunCommandJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDryRunCommandRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewDryRunCommandRequestWithBody constructs an http.Request for the DryRunCommand method, with any body, and a specified content type
+func NewDryRunCommandRequestWithBody(server string, params *DryRunCommandParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/commands/dry-run")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -13014,6 +13158,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/commands (the `CreateCommand` operationId).
 	CreateCommandWithResponse(ctx context.Context, params *CreateCommandParams, body CreateCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateCommandResponse, error)
 
+	// DryRunCommandWithBodyWithResponse Say whom a command would reach
+	//
+	// Changes nothing, and takes no second person.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+	DryRunCommandWithBodyWithResponse(ctx context.Context, params *DryRunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DryRunCommandResponse, error)
+
+	// DryRunCommandWithResponse Say whom a command would reach
+	//
+	// Changes nothing, and takes no second person.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+	DryRunCommandWithResponse(ctx context.Context, params *DryRunCommandParams, body DryRunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunCommandResponse, error)
+
 	// GetCommandWithResponse Show a command and what became of it
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -14257,6 +14419,54 @@ func (r CreateCommandResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CreateCommandResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DryRunCommandResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DevicePreview
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DryRunCommandResponse) GetJSON200() *DevicePreview {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DryRunCommandResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r DryRunCommandResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DryRunCommandResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DryRunCommandResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DryRunCommandResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18713,6 +18923,36 @@ func (c *ClientWithResponses) CreateCommandWithResponse(ctx context.Context, par
 	return ParseCreateCommandResponse(rsp)
 }
 
+// DryRunCommandWithBodyWithResponse Say whom a command would reach
+//
+// Changes nothing, and takes no second person.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+func (c *ClientWithResponses) DryRunCommandWithBodyWithResponse(ctx context.Context, params *DryRunCommandParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DryRunCommandResponse, error) {
+	rsp, err := c.DryRunCommandWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunCommandResponse(rsp)
+}
+
+// DryRunCommandWithResponse Say whom a command would reach
+//
+// Changes nothing, and takes no second person.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/commands/dry-run (the `DryRunCommand` operationId).
+func (c *ClientWithResponses) DryRunCommandWithResponse(ctx context.Context, params *DryRunCommandParams, body DryRunCommandJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunCommandResponse, error) {
+	rsp, err := c.DryRunCommand(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunCommandResponse(rsp)
+}
+
 // GetCommandWithResponse Show a command and what became of it
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20670,6 +20910,39 @@ func ParseCreateCommandResponse(rsp *http.Response) (*CreateCommandResponse, err
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest CommandReply
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDryRunCommandResponse parses an HTTP response from a DryRunCommandWithResponse call
+func ParseDryRunCommandResponse(rsp *http.Response) (*DryRunCommandResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DryRunCommandResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DevicePreview
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -23,6 +23,7 @@ func (a *api) createCommand() *cobra.Command {
 	var release string
 	var ttl time.Duration
 	var confirmed int
+	var dry bool
 	c := a.verb(cobra.Command{
 		Use: "create ACT DEVICE… --product PRODUCT --reason TEXT", Short: "Command devices",
 		Long: `Commands devices of one product. Routine: attest, configure. Guarded, and ended by the device itself after --ttl unless renewed:
@@ -31,9 +32,6 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 		Args: cobra.MinimumNArgs(2), Example: "  hallmark command create quarantine 00112233445566778899aabbccddeeff --product pump --ttl 24h --reason 'odd traffic'",
 	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
 		r.Act, r.Devices = wire.Act(args[0]), args[1:]
-		if err := bulk(len(r.Devices), confirmed, args[0]); err != nil {
-			return err
-		}
 		if ttl < 0 || ttl%time.Second != 0 {
 			return usagef("--ttl %s: want whole seconds, such as 24h", ttl)
 		}
@@ -42,6 +40,12 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 			if _, r.Release, err = digestOf(ctx, cl, release); err != nil {
 				return err
 			}
+		}
+		if dry {
+			return a.previewCommand(ctx, cl, r)
+		}
+		if err := bulk(len(r.Devices), confirmed, args[0]); err != nil {
+			return err
 		}
 		id, err := cl.Command(ctx, r)
 		if err != nil {
@@ -53,9 +57,37 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 	f.StringVar(&r.Product, "product", "", "the devices' product")
 	f.StringVar(&r.Reason, "reason", "", "why")
 	f.DurationVar(&ttl, "ttl", 0, "guarded acts: until the device ends it by itself (default: the server's)")
+	f.BoolVar(&dry, "dry-run", false, "only say whom it would reach")
 	f.IntVar(&confirmed, "confirm-count", 0, "how many devices you mean, for more than 5")
 	f.StringVar(&release, "release", "", "acts that bring code: digest or PRODUCT@VERSION")
 	return need(c, "product", "reason")
+}
+
+// previewCommand says whom a command would reach.
+func (a *api) previewCommand(ctx context.Context, cl *client.Client, r client.CommandRequest) error {
+	p, err := cl.PreviewCommand(ctx, r)
+	if err != nil {
+		return err
+	}
+	return a.show(func(w io.Writer) error {
+		pairs := []string{"would reach", fmt.Sprint(p.Devices)}
+		for _, s := range slices.Sorted(maps.Keys(p.States)) {
+			pairs = append(pairs, "  "+string(s), fmt.Sprint(p.States[s]))
+		}
+		if p.Silent > 0 {
+			pairs = append(pairs, "silent for a day", fmt.Sprint(p.Silent))
+		}
+		if p.TakesTwo {
+			pairs = append(pairs, "takes two", "yes: see --propose")
+		}
+		if p.Foreign > 0 {
+			pairs = append(pairs, "cannot be for", fmt.Sprintf("%d, and is refused as a whole", p.Foreign))
+		}
+		for _, name := range p.Named {
+			pairs = append(pairs, "", name)
+		}
+		return sheet(w, pairs...)
+	})
 }
 
 func (a *api) showCommand() *cobra.Command {

@@ -162,6 +162,34 @@ func TestEveryVerbHasAnExample(t *testing.T) {
 	}
 }
 
+// Each command is shown at work, with its bad input, by a script.
+func TestEveryVerbHasAScript(t *testing.T) {
+	files, err := filepath.Glob("testdata/script/*.txtar")
+	if err != nil || len(files) == 0 {
+		t.Fatal(err)
+	}
+	var all strings.Builder
+	for _, f := range files {
+		data, err := os.ReadFile(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all.Write(data)
+	}
+	for _, noun := range subcommands(t) {
+		verbs := subcommands(t, noun)
+		if len(verbs) == 0 || noun == "completion" {
+			verbs = []string{""}
+		}
+		for _, verb := range verbs {
+			words := strings.TrimSpace(noun + " " + verb)
+			if !regexp.MustCompile(`hallmark ` + words + `\b`).MatchString(all.String()) {
+				t.Errorf("no script runs `hallmark %s`", words)
+			}
+		}
+	}
+}
+
 // subcommands asks the program's completion for names.
 func subcommands(t *testing.T, words ...string) []string {
 	t.Helper()

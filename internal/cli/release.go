@@ -214,7 +214,7 @@ is executable here is exec.`,
 		if err != nil {
 			return err
 		}
-		if err := p.upload(ctx, cl, components); err != nil {
+		if err := p.upload(ctx, a, cl, components); err != nil {
 			return err
 		}
 		r, err := cl.Propose(ctx, p.spec)
@@ -285,7 +285,7 @@ func (p *proposal) components() ([]file, error) {
 	return out, nil
 }
 
-func (p *proposal) upload(ctx context.Context, cl *client.Client, files []file) (err error) {
+func (p *proposal) upload(ctx context.Context, a *api, cl *client.Client, files []file) (err error) {
 	for _, name := range p.back {
 		d, _, err := digestOf(ctx, cl, name)
 		if err != nil {
@@ -294,29 +294,33 @@ func (p *proposal) upload(ctx context.Context, cl *client.Client, files []file) 
 		p.spec.RollbackTo = append(p.spec.RollbackTo, d)
 	}
 	for _, f := range files {
-		if f.component.Artifact, err = uploadFile(ctx, cl, p.spec.Product, f.component.Name+"-"+p.spec.Version, f.path); err != nil {
+		if f.component.Artifact, err = a.uploadFile(ctx, cl, p.spec.Product, f.component.Name+"-"+p.spec.Version, f.path); err != nil {
 			return err
 		}
 		p.spec.Components = append(p.spec.Components, f.component)
 	}
 	if p.sbom != "" {
-		if p.spec.SBOM, err = uploadFile(ctx, cl, p.spec.Product, "sbom-"+p.spec.Version, p.sbom); err != nil {
+		if p.spec.SBOM, err = a.uploadFile(ctx, cl, p.spec.Product, "sbom-"+p.spec.Version, p.sbom); err != nil {
 			return err
 		}
 	}
 	if p.provenance != "" {
-		p.spec.Provenance, err = uploadFile(ctx, cl, p.spec.Product, "provenance-"+p.spec.Version, p.provenance)
+		p.spec.Provenance, err = a.uploadFile(ctx, cl, p.spec.Product, "provenance-"+p.spec.Version, p.provenance)
 	}
 	return err
 }
 
-func uploadFile(ctx context.Context, cl *client.Client, productID, name, path string) ([]byte, error) {
+func (a *api) uploadFile(ctx context.Context, cl *client.Client, productID, name, path string) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
 	}
 	defer f.Close()
-	d, err := cl.Upload(ctx, productID, name, f)
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	d, err := cl.Upload(ctx, productID, name, a.progress(f, name, info.Size()))
 	if err != nil {
 		return nil, fmt.Errorf("upload %s: %w", path, err)
 	}

@@ -21,6 +21,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -383,6 +384,11 @@ func (c *Client) Rollout(ctx context.Context, id string) (httpapi.RolloutStatus,
 func (c *Client) Command(ctx context.Context, r httpapi.CommandRequest) (string, error) {
 	out, err := post[httpapi.CommandReply](ctx, c, "/commands", r)
 	return out.ID, err
+}
+
+// PreviewCommand says whom a command would reach.
+func (c *Client) PreviewCommand(ctx context.Context, r httpapi.CommandRequest) (device.Preview, error) {
+	return post[device.Preview](ctx, c, "/commands/dry-run", r)
 }
 
 // CommandOf shows a command.

@@ -8,7 +8,6 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -80,8 +79,21 @@ type BundleView struct {
 func (a *api) registerDevices(h huma.API) {
 	huma.Register(h, op("create-command", http.MethodPost, "/commands", "Command devices: routine and guarded acts"),
 		func(ctx context.Context, in *body[CommandRequest]) (*body[CommandReply], error) {
-			id, err := a.command(ctx, callerOf(ctx), in.Body)
+			i, err := in.Body.instruction()
+			if err != nil {
+				return nil, a.problem(ctx, err)
+			}
+			id, err := a.Device.Command(ctx, callerOf(ctx), i)
 			return reply(a, ctx, CommandReply{ID: id}, err)
+		})
+	huma.Register(h, op("dry-run-command", http.MethodPost, "/commands/dry-run", "Say whom a command would reach"),
+		func(ctx context.Context, in *body[CommandRequest]) (*body[device.Preview], error) {
+			i, err := in.Body.instruction()
+			if err != nil {
+				return nil, a.problem(ctx, err)
+			}
+			p, err := a.Device.Preview(ctx, callerOf(ctx), i)
+			return reply(a, ctx, p, err)
 		})
 	huma.Register(h, op("get-command", http.MethodGet, "/commands/{id}", "Show a command and what became of it"),
 		func(ctx context.Context, in *ByID) (*body[CommandView], error) {
@@ -158,16 +170,16 @@ func (a *api) registerDevices(h huma.API) {
 		})
 }
 
-func (a *api) command(ctx context.Context, caller access.Caller, in CommandRequest) (string, error) {
+func (in CommandRequest) instruction() (device.Instruction, error) {
 	i := device.Instruction{
 		Product: in.Product, Act: in.Act, Devices: in.Devices, TTL: time.Duration(in.TTL) * time.Second, Reason: in.Reason,
 	}
 	if in.Release != "" {
 		d, err := parseDigest(in.Release)
 		if err != nil {
-			return "", err
+			return i, err
 		}
 		i.Release = d
 	}
-	return a.Device.Command(ctx, caller, i)
+	return i, nil
 }

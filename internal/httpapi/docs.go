@@ -65,6 +65,7 @@ var descriptions = map[string]string{
 	"get-fact":           "Every answer of a changing operation names in Hallmark-Facts what it wrote. 503 while the fact has no place, or no witnessed checkpoint covers it: ask again in a second.",
 	"get-entry":          "The entry's bytes and the path from its hash to the root of a checkpoint that enough witnesses have cosigned: it can be checked without trusting this server.",
 	"create-command":     "Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.",
+	"dry-run-command":    "Changes nothing, and takes no second person.",
 	"cancel-command":     "A device that was told already may still act.",
 	"submit-warrant":     "Signed offline by the threshold of the product's warrant keys, over just these devices.",
 	"publish-bundle":     "Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.",
