@@ -119,6 +119,7 @@ var rules = []rule{
 	// What only tests and their runners use.
 	{folder: "internal/sim", ours: []string{"*"}},
 	{folder: "internal/factorytest", ours: []string{"*"}},
+	{folder: "internal/docstest", never: noDB},
 	{folder: "internal/bench", ours: []string{"internal/durable"}, never: noDB},
 	{folder: "internal/testrun", never: noDB},
 	{folder: "internal/reference", ours: slices.Concat([]string{"internal/httpapi", "internal/cli", "internal/server"}, stages), never: noDB},

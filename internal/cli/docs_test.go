@@ -17,6 +17,7 @@ import (
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/internal/cli"
+	"github.com/hallmark-iot/hallmark/internal/docstest"
 )
 
 // mentioned are the commands of hallmark that a text names in back quotes, as words up to the first that is no name of a command.
@@ -105,6 +106,24 @@ func TestEveryCommandThatIsMentionedExists(t *testing.T) {
 		if !exists(c) {
 			t.Errorf("%s mentions `hallmark %s`, and there is no such command", all[c], c)
 		}
+	}
+}
+
+// help runs hallmark and gives its exit code and what it printed.
+func help(args ...string) (int, string) {
+	var out bytes.Buffer
+	code := cli.Main(args, strings.NewReader(""), &out, &out)
+	return code, out.String()
+}
+
+// What the pages tell people to type is taken by the program: the command is there, and so are its flags.
+func TestEveryCallInTheDocumentationParses(t *testing.T) {
+	calls := docstest.Calls(t, filepath.Join("..", ".."), "hallmark")
+	if len(calls) < 50 {
+		t.Fatalf("only %d calls found", len(calls))
+	}
+	for _, w := range docstest.Wrong(calls, help) {
+		t.Error(w)
 	}
 }
 
