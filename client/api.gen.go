@@ -481,10 +481,13 @@ type CommandReply struct {
 
 // CommandRequest defines model for CommandRequest.
 type CommandRequest struct {
-	Act     string   `json:"act"`
-	Devices []string `json:"devices"`
-	Product string   `json:"product"`
-	Reason  string   `json:"reason"`
+	Act string `json:"act"`
+
+	// Config of configure: laid over the configuration the device has
+	Config  []WireConfigEntry `json:"config,omitempty"`
+	Devices []string          `json:"devices"`
+	Product string            `json:"product"`
+	Reason  string            `json:"reason"`
 
 	// Release digest, for acts that bring code
 	Release *string `json:"release,omitempty"`
@@ -700,6 +703,14 @@ type DevicePreview struct {
 	Silent   *int64           `json:"silent,omitempty"`
 	States   map[string]int64 `json:"states"`
 	TakesTwo bool             `json:"takes_two"`
+}
+
+// DeviceSetting defines model for DeviceSetting.
+type DeviceSetting struct {
+	Desired  *string `json:"desired,omitempty"`
+	Name     string  `json:"name"`
+	Reported *string `json:"reported,omitempty"`
+	Standing string  `json:"standing"`
 }
 
 // DisposeRequest defines model for DisposeRequest.
@@ -1187,6 +1198,14 @@ type PageSaved struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageSetting defines model for PageSetting.
+type PageSetting struct {
+	Items []DeviceSetting `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageWarrantReply defines model for PageWarrantReply.
 type PageWarrantReply struct {
 	Items []WarrantReply `json:"items"`
@@ -1647,6 +1666,12 @@ type WireComponent struct {
 	Version string   `json:"version"`
 }
 
+// WireConfigEntry defines model for WireConfigEntry.
+type WireConfigEntry struct {
+	Name  string `json:"name"`
+	Value string `json:"value"`
+}
+
 // WireCosignature defines model for WireCosignature.
 type WireCosignature struct {
 	Signature []byte `json:"signature"`
@@ -1996,6 +2021,13 @@ type RevokeDeviceParams struct {
 
 	// HallmarkPropose why; if this takes a second person it becomes a proposal
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListDeviceSettingsParams defines parameters for ListDeviceSettings.
+type ListDeviceSettingsParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // StreamEventsParams defines parameters for StreamEvents.
@@ -3069,6 +3101,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/devices/{id}/revoke (the `RevokeDevice` operationId).
 	RevokeDevice(ctx context.Context, id string, params *RevokeDeviceParams, body RevokeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeviceSettings Compare a device's configuration: as it is wanted, and as it is
+	//
+	// Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
+	ListDeviceSettings(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamEvents Be told of facts as they are placed in the ledger
 	//
@@ -4395,6 +4432,21 @@ func (c *Client) RevokeDeviceWithBody(ctx context.Context, id string, params *Re
 // Corresponds with POST /api/v1/devices/{id}/revoke (the `RevokeDevice` operationId).
 func (c *Client) RevokeDevice(ctx context.Context, id string, params *RevokeDeviceParams, body RevokeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeDeviceRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeviceSettings Compare a device's configuration: as it is wanted, and as it is
+//
+// Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
+func (c *Client) ListDeviceSettings(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeviceSettingsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -7859,6 +7911,79 @@ func NewRevokeDeviceRequestWithBody(server string, id string, params *RevokeDevi
 			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListDeviceSettingsRequest constructs an http.Request for the ListDeviceSettings method
+func NewListDeviceSettingsRequest(server string, id string, params *ListDeviceSettingsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/settings", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -13355,6 +13480,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/devices/{id}/revoke (the `RevokeDevice` operationId).
 	RevokeDeviceWithResponse(ctx context.Context, id string, params *RevokeDeviceParams, body RevokeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeDeviceResponse, error)
 
+	// ListDeviceSettingsWithResponse Compare a device's configuration: as it is wanted, and as it is
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
+	ListDeviceSettingsWithResponse(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*ListDeviceSettingsResponse, error)
+
 	// StreamEventsWithResponse Be told of facts as they are placed in the ledger
 	//
 	// Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.
@@ -15166,6 +15298,47 @@ func (r RevokeDeviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevokeDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDeviceSettingsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageSetting
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeviceSettingsResponse) GetJSON200() *PageSetting {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeviceSettingsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeviceSettingsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeviceSettingsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeviceSettingsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19258,6 +19431,19 @@ func (c *ClientWithResponses) RevokeDeviceWithResponse(ctx context.Context, id s
 	return ParseRevokeDeviceResponse(rsp)
 }
 
+// ListDeviceSettingsWithResponse Compare a device's configuration: as it is wanted, and as it is
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
+func (c *ClientWithResponses) ListDeviceSettingsWithResponse(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*ListDeviceSettingsResponse, error) {
+	rsp, err := c.ListDeviceSettings(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeviceSettingsResponse(rsp)
+}
+
 // StreamEventsWithResponse Be told of facts as they are placed in the ledger
 //
 // Server-sent events, of both logs: `id` says where in both logs the stream is, `event` is fact, `data` is an Event. A client that comes back with Last-Event-ID is told what it missed; when that is too much it gets `event: reset` and should read again what it shows. Callers who are limited are told of facts about what is in their scope only. A comment comes every 15 s. A client that does not keep up is disconnected.
@@ -21464,6 +21650,32 @@ func ParseRevokeDeviceResponse(rsp *http.Response) (*RevokeDeviceResponse, error
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDeviceSettingsResponse parses an HTTP response from a ListDeviceSettingsWithResponse call
+func ParseListDeviceSettingsResponse(rsp *http.Response) (*ListDeviceSettingsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeviceSettingsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageSetting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

@@ -214,7 +214,7 @@ func (s *Service) moveByResult(r *Report, c Command, cause *ledger.Ref) (bool, e
 	case wire.ActWake:
 		ev = Wake
 	case wire.ActConfigure:
-		r.Twin.Desired = c.Wire.Config
+		r.Twin.Desired = settle(r.Twin.Desired, c.Wire.Config)
 		return false, nil
 	default:
 		return false, nil

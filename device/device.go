@@ -33,7 +33,7 @@ type Device struct {
 
 // Twin is what is wanted of a device and what it says it has.
 type Twin struct {
-	Desired   []byte             `json:"desired,omitempty"`  // configuration last commanded
+	Desired   []byte             `json:"desired,omitempty"`  // configuration that it was told and did
 	Reported  []wire.ConfigEntry `json:"reported,omitempty"` // configuration last reported
 	Release   []byte             `json:"release,omitempty"`  // digest of what runs
 	Version   string             `json:"version,omitempty"`  //

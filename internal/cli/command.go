@@ -51,7 +51,7 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 		if err != nil {
 			return err
 		}
-		return a.show(func(w io.Writer) error { return sheet(w, "command", id) })
+		return a.command(id)
 	})
 	f := c.Flags()
 	f.StringVar(&r.Product, "product", "", "the devices' product")
@@ -61,6 +61,11 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 	f.IntVar(&confirmed, "confirm-count", 0, "how many devices you mean, for more than 5")
 	f.StringVar(&release, "release", "", "acts that bring code: digest or PRODUCT@VERSION")
 	return need(c, "product", "reason")
+}
+
+// command tells the name of a new command.
+func (a *api) command(id string) error {
+	return a.show(func(w io.Writer) error { return sheet(w, "command", id) })
 }
 
 // previewCommand says whom a command would reach.

@@ -16,7 +16,7 @@ import (
 
 func newDevice(a *api) *cobra.Command {
 	return a.noun("device", "The fleet: state, version, evidence, history", append([]*cobra.Command{
-		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(),
+		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(),
 	}, a.moves()...)...)
 }
 

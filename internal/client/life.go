@@ -5,6 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/monitor"
@@ -37,6 +38,11 @@ func (c *Client) Replace(ctx context.Context, id string, r httpapi.ReplacementRe
 func (c *Client) RevokeDevice(ctx context.Context, id string, code int) error {
 	_, err := post[httpapi.RevokeRequest](ctx, c, ofDevice(id, "revoke"), httpapi.RevokeRequest{Code: code})
 	return err
+}
+
+// Settings compares a device's configuration: as it is wanted, and as it is.
+func (c *Client) Settings(ctx context.Context, id string) ([]device.Setting, error) {
+	return list[device.Setting](ctx, c, ofDevice(id, "settings"))
 }
 
 // DeviceCommands lists a device's commands, newest first.

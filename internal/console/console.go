@@ -105,6 +105,7 @@ type (
 	Devices interface {
 		Get(ctx context.Context, caller access.Caller, id string) (device.Device, error)
 		DeviceCommands(ctx context.Context, caller access.Caller, id string) ([]device.CommandDevice, error)
+		Settings(ctx context.Context, caller access.Caller, id string) ([]device.Setting, error)
 		CurrentBundle(ctx context.Context, product string) (device.Bundle, error)
 	}
 	// Evidence reads verdicts.

@@ -164,6 +164,15 @@ func (s devices) Get(ctx context.Context, c access.Caller, id string) (device.De
 	}}, stages(s).check(ctx, c, access.DeviceRead, "pump")
 }
 
+func (s devices) Settings(ctx context.Context, c access.Caller, _ string) ([]device.Setting, error) {
+	wanted, said := script, script+script
+	return []device.Setting{
+		{Name: script, Desired: &wanted, Reported: &said, Standing: device.Differs},
+		{Name: "a", Desired: &wanted, Standing: device.NotReported},
+		{Name: "b", Reported: &said, Standing: device.ItsOwn},
+	}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
 func (s devices) DeviceCommands(ctx context.Context, c access.Caller, id string) ([]device.CommandDevice, error) {
 	return []device.CommandDevice{{Command: "c1", Device: id, Act: wire.ActReset, Standing: device.Pending, Code: script, Text: script, At: then}},
 		stages(s).check(ctx, c, access.DeviceRead, "pump")

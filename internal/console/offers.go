@@ -148,15 +148,15 @@ func (v view) rollOut(r release.Release) []action {
 	if r.Status != release.Published || !v.may(access.RolloutCreate, access.Resource{Type: "rollout", Product: r.Manifest.Product}) {
 		return nil
 	}
-	hour, day := rollout.Seconds(3600), rollout.Seconds(86400)
+	plans := wavePlans()
 	return []action{{
 		Label: "Roll out", Title: "Prepare a rollout of " + r.Manifest.Version, Path: "/api/v1/rollouts",
-		Explain: "To every device that can take it, in three waves: one device, a tenth, the rest; each has to stay good for an hour. Nothing is sent before it is started. For other waves: hallmark rollout create.",
-		Body: body(map[string]any{
-			"product": r.Manifest.Product, "release": r.Digest[:], "selection": map[string]any{"all": true},
-			"waves": []rollout.Wave{{Size: 1, Soak: hour, Deadline: day}, {Percent: 10, Soak: hour, Deadline: day}, {Soak: hour, Deadline: day}},
-		}),
-		Fields: []field{{Name: "id", Label: "Its name", Kind: "text", Value: r.Manifest.ID}}, Field: "reason",
+		Explain: "To every device that can take it. A wave goes when the one before has proven itself, and a failure halts all. Nothing is sent before it is started. For other waves: hallmark rollout create.",
+		Body:    body(map[string]any{"product": r.Manifest.Product, "release": r.Digest[:], "selection": map[string]any{"all": true}}),
+		Fields: []field{
+			{Name: "id", Label: "Its name", Kind: "text", Value: r.Manifest.ID},
+			{Name: "waves", Label: "How fast", Kind: "json", Options: plans, Value: plans[0].Value},
+		}, Field: "reason",
 	}}
 }
 
@@ -176,5 +176,31 @@ func keepQuery(q fleet.Query, own []fleet.Saved) []action {
 	return []action{{
 		Label: "Keep this query", Title: "Keep this query", Explain: "It is listed above for you alone, and as hallmark query list.", Path: "/api/v1/me/queries",
 		Body: body(map[string]any{"query": q}), Fields: []field{{Name: "name", Label: "Under the name", Kind: "text"}},
+	}}
+}
+
+// wavePlans are the ways through a fleet that are offered, the usual one first.
+func wavePlans() []option {
+	day := rollout.Seconds(86400)
+	three := func(soak rollout.Seconds) string {
+		return body([]rollout.Wave{{Size: 1, Soak: soak, Deadline: 2 * day}, {Percent: 10, Soak: soak, Deadline: 2 * day}, {Soak: soak, Deadline: 2 * day}})
+	}
+	return []option{
+		{three(3600), "one device, a tenth, the rest; an hour each"},
+		{three(day), "one device, a tenth, the rest; a day each"},
+		{body([]rollout.Wave{{Size: 1, Soak: 1, Deadline: day}, {Soak: 1, Deadline: day}}), "one device, and the rest as soon as it is good"},
+	}
+}
+
+// configure tells a device to take settings.
+func (v view) configure(d fleet.Device) []action {
+	if device.Ended(device.State(d.State)) || !v.may(access.DeviceConfigure, access.Resource{Type: "device", ID: d.ID, Product: d.Product, Group: d.Group}) {
+		return nil
+	}
+	return []action{{
+		Label: "Change", Title: "Tell this device to take settings", Path: "/api/v1/commands", Field: "reason",
+		Body:    body(map[string]any{"product": d.Product, "act": "configure", "devices": []string{d.ID}}),
+		Explain: "They are laid over those it has. It takes them when it next asks, and reports what it has from then on.",
+		Fields:  []field{{Name: "config", Label: "NAME=VALUE, one a line", Kind: "pairs"}},
 	}}
 }

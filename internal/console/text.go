@@ -16,7 +16,6 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
@@ -243,43 +242,26 @@ func present(digest []byte) string {
 // setting is one name with what is wanted and what is so.
 type setting struct{ Name, Desired, Reported, Text, Tone string }
 
-// twinOf compares the configuration commanded with the one reported.
-func twinOf(t device.Twin) []setting {
-	byName := map[string]*setting{}
-	at := func(name string) *setting {
-		if byName[name] == nil {
-			byName[name] = &setting{Name: name}
-		}
-		return byName[name]
+// settingTone is the tone of how a setting stands.
+func settingTone(s device.SettingStanding) string {
+	switch s {
+	case device.AsWanted:
+		return "good"
+	case device.UnderWay:
+		return "busy"
+	case device.Differs, device.NotReported:
+		return "warn"
+	case device.ItsOwn:
 	}
-	desired, err := wire.DecodeConfig(t.Desired)
-	if err != nil && len(t.Desired) > 0 {
-		at("(all)").Desired = "unreadable"
+	return ""
+}
+
+// valueOf is a setting's value, which may be none.
+func valueOf(v *string) string {
+	if v == nil {
+		return ""
 	}
-	wanted := map[string]bool{}
-	for _, e := range desired {
-		at(e.Name).Desired, wanted[e.Name] = clip(e.Value, 80), true
-	}
-	has := map[string]bool{}
-	for _, e := range t.Reported {
-		at(e.Name).Reported, has[e.Name] = clip(e.Value, 80), true
-	}
-	var out []setting
-	for _, name := range slices.Sorted(maps.Keys(byName)) {
-		s := *byName[name]
-		switch {
-		case wanted[name] && has[name] && s.Desired == s.Reported:
-			s.Text, s.Tone = "as wanted", "good"
-		case wanted[name] && has[name]:
-			s.Text, s.Tone = "differs", "warn"
-		case wanted[name]:
-			s.Text, s.Tone = "not reported", "warn"
-		default:
-			s.Text = "its own"
-		}
-		out = append(out, s)
-	}
-	return out
+	return clip(*v, 80)
 }
 
 // claims spells the trust vector out.

@@ -81,7 +81,7 @@ type action struct {
 type field struct {
 	Name     string   `json:"name"` // the member of the body
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words); of Options: one, many, or count: one that is a number
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each); of Options: one, many, count: one that is a number, or json: one that is JSON
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
 	Optional bool     `json:"optional,omitempty"`

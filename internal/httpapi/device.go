@@ -4,22 +4,26 @@ import (
 	"context"
 	"encoding/hex"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // CommandRequest asks for an act over devices of one product.
 type CommandRequest struct {
-	Product string   `json:"product" minLength:"1"`
-	Act     wire.Act `json:"act" minLength:"1" maxLength:"32"`
-	Devices []string `json:"devices" minItems:"1" maxItems:"100000"`
-	Release string   `json:"release,omitempty" doc:"digest, for acts that bring code"`
-	TTL     int64    `json:"ttl_s,omitempty" minimum:"0" doc:"guarded acts: seconds until the device ends it by itself"`
-	Reason  string   `json:"reason" minLength:"1" maxLength:"512"`
+	Product string             `json:"product" minLength:"1"`
+	Act     wire.Act           `json:"act" minLength:"1" maxLength:"32"`
+	Devices []string           `json:"devices" minItems:"1" maxItems:"100000"`
+	Release string             `json:"release,omitempty" doc:"digest, for acts that bring code"`
+	Config  []wire.ConfigEntry `json:"config,omitempty" maxItems:"64" doc:"of configure: laid over the configuration the device has"`
+	TTL     int64              `json:"ttl_s,omitempty" minimum:"0" doc:"guarded acts: seconds until the device ends it by itself"`
+	Reason  string             `json:"reason" minLength:"1" maxLength:"512"`
 }
 
 // CommandReply names the command.
@@ -123,6 +127,18 @@ func (a *api) registerDevices(h huma.API) {
 				return outcomes(cs), err
 			})
 		})
+	huma.Register(h, op("list-device-settings", http.MethodGet, "/devices/{id}/settings", "Compare a device's configuration: as it is wanted, and as it is"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Paging
+		},
+		) (*body[Page[device.Setting]], error) {
+			name := func(s device.Setting) string { return s.Name }
+			return paged(a, ctx, in.Paging, name, func(after string, limit int) ([]device.Setting, error) {
+				all, err := a.Device.Settings(ctx, callerOf(ctx), in.ID)
+				return cut(all, name, after, limit), err
+			})
+		})
 	huma.Register(h, op("list-device-commands", http.MethodGet, "/devices/{id}/commands", "List a device's commands, newest first"),
 		func(ctx context.Context, in *struct {
 			ByID
@@ -180,6 +196,16 @@ func (in CommandRequest) instruction() (device.Instruction, error) {
 			return i, err
 		}
 		i.Release = d
+	}
+	if len(in.Config) > 0 {
+		entries := slices.Clone(in.Config)
+		slices.SortFunc(entries, func(a, b wire.ConfigEntry) int { return strings.Compare(a.Name, b.Name) })
+		config, err := wire.EncodeConfig(entries)
+		if err != nil {
+			return i, fault.New(fault.Invalid, "command.config", err.Error(),
+				"names are dotted lower-case words of at most 64 bytes, each once; values have at most 1024 bytes; 64 entries at most")
+		}
+		i.Config = config
 	}
 	return i, nil
 }

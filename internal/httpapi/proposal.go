@@ -5,10 +5,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
 	"strings"
+	"time"
 
 	"github.com/danielgtaylor/huma/v2"
 
@@ -74,7 +76,7 @@ func (a *api) registerProposals(h huma.API) {
 		if err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		if err := a.Proposals.End(ctx, callerOf(ctx), p, answer.status); err != nil {
+		if err := a.tried(ctx, p, answer.status); err != nil {
 			return nil, a.problem(ctx, err)
 		}
 		return &huma.StreamResponse{Body: func(hc huma.Context) {
@@ -89,8 +91,27 @@ func (a *api) registerProposals(h huma.API) {
 	})
 }
 
+// proposalKey is the key that a proposal is carried out with.
+func proposalKey(p access.Proposal) string { return "proposal-" + p.ID }
+
+// tried notes how carrying a proposal out ended, also when who asked has gone. A mark says that something was written: then it is over.
+func (a *api) tried(ctx context.Context, p access.Proposal, status int) error {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
+	defer cancel()
+	_, wrote, err := a.Once.Kept(ctx, p.By, proposalKey(p))
+	if err != nil {
+		return err
+	}
+	return a.Proposals.End(ctx, callerOf(ctx), p, status, wrote)
+}
+
 // carryOut does what a proposal asks for. The proposal's own key sees to it that it is done once, whatever falls in between.
 func (f *front) carryOut(ctx context.Context, p access.Proposal, caller access.Caller) (*recorder, error) {
+	if p.State == access.ProposalDone {
+		if _, kept, err := f.Once.Kept(ctx, p.By, proposalKey(p)); err != nil || !kept {
+			return nil, errors.Join(err, fault.New(fault.Conflict, "proposal.done", fmt.Sprintf("proposal %s was done, and what it answered is not kept any more", p.ID), "propose anew"))
+		}
+	}
 	ctx = context.WithValue(ctx, callerKey{}, caller)
 	r, err := http.NewRequestWithContext(ctx, p.Asked.Method, p.Asked.Path, bytes.NewReader(p.Asked.Body))
 	if err != nil {
@@ -108,7 +129,7 @@ func (f *front) carryOut(ctx context.Context, p access.Proposal, caller access.C
 	if pattern == "" {
 		f.nothingThere(rec, r) // an operation of an older version
 	} else {
-		f.serveOnce(rec, r, pattern, "proposal-"+p.ID)
+		f.serveOnce(rec, r, pattern, proposalKey(p))
 	}
 	rec.WriteHeader(http.StatusOK)
 	return rec, nil

@@ -4,13 +4,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -215,4 +218,52 @@ func TestAMachineIsNobodysSecond(t *testing.T) {
 	path = w.propose("ci", http.MethodPost, "/api/v1/commands", many(access.BulkDevices+1))
 	status, data, _ = w.call("olga", http.MethodPost, path+"/approve", httpapi.DecisionRequest{}, nil)
 	w.is(status, data, http.StatusOK, "")
+}
+
+// What was approved is done once, also when what is kept of it is gone; and not with the consent of who may not give it any more.
+func TestConsentIsForOnce(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.issue("olga", []access.Role{access.Operator})
+	w.issue("otto", []access.Role{access.Operator})
+	w.issue("ann", []access.Role{access.Admin})
+	w.issue("bea", []access.Role{access.Admin})
+	ok := func(status int, data []byte) { t.Helper(); w.is(status, data, http.StatusOK, "") }
+	call := func(who, method, path string, in any) (int, []byte) {
+		status, data, _ := w.call(who, method, path, in, nil)
+		return status, data
+	}
+
+	path := w.propose("root", http.MethodPost, "/api/v1/tokens", newOperator("mallory"))
+	ok(call("ann", http.MethodPost, path+"/approve", httpapi.DecisionRequest{}))
+	ok(call("root", http.MethodPost, path+"/run", nil))
+	w.forget()
+	status, data := call("root", http.MethodPost, path+"/run", nil)
+	w.is(status, data, http.StatusConflict, "proposal.done")
+
+	path = w.propose("olga", http.MethodPost, "/api/v1/commands", many(access.BulkDevices+1))
+	ok(call("otto", http.MethodPost, path+"/approve", httpapi.DecisionRequest{}))
+	ok(call("root", http.MethodPut, "/api/v1/members/person:otto/roles", httpapi.RolesRequest{Roles: []access.Role{access.Viewer}}))
+	status, data = call("olga", http.MethodPost, path+"/run", nil)
+	w.is(status, data, http.StatusForbidden, "proposal.second-may-not")
+
+	path = w.propose("root", http.MethodPut, "/api/v1/members/person:otto/roles", httpapi.RolesRequest{Roles: []access.Role{access.Operator}})
+	ok(call("ann", http.MethodPost, path+"/approve", httpapi.DecisionRequest{}))
+	down := w.propose("root", http.MethodPut, "/api/v1/members/person:ann/roles", httpapi.RolesRequest{Roles: []access.Role{access.Viewer}})
+	ok(call("bea", http.MethodPost, down+"/approve", httpapi.DecisionRequest{}))
+	ok(call("root", http.MethodPost, down+"/run", nil))
+	status, data = call("root", http.MethodPost, path+"/run", nil)
+	w.is(status, data, http.StatusForbidden, "proposal.second-may-not")
+}
+
+// forget does what a day later is done: it forgets the marks of what was done.
+func (w *world) forget() {
+	w.t.Helper()
+	db, err := sqlite.Open(w.t.Context(), w.layout.Database())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	if err := errors.Join(db.ForgetMarks(w.t.Context(), time.Now().Add(time.Hour)), db.Close()); err != nil {
+		w.t.Fatal(err)
+	}
 }

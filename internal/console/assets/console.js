@@ -57,7 +57,7 @@ function input(f) {
     }));
     return box;
   }
-  const tag = { one: "select", count: "select", long: "textarea" }[f.kind] || "input";
+  const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea" }[f.kind] || "input";
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
   else control.value = f.value || "";
@@ -75,9 +75,11 @@ function filled(form) {
     const name = "field-" + f.name;
     if (f.kind === "many") { out[f.name] = [...form.querySelectorAll(`input[name="${CSS.escape(name)}"]:checked`)].map((i) => i.value); continue; }
     const value = form.elements[name].value.trim();
-    if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
+    if (f.kind === "pairs") out[f.name] = value.split("\n").map((l) => l.trim()).filter(Boolean).map((l) => ({ name: l.split("=")[0].trim(), value: l.slice(l.indexOf("=") + 1).trim() }));
+    else if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
     else if (value === "" && f.optional) continue;
     else if (f.kind === "number" || f.kind === "count") out[f.name] = Number(value);
+    else if (f.kind === "json") out[f.name] = JSON.parse(value);
     else if (f.kind === "date") out[f.name] = value + "T00:00:00Z";
     else out[f.name] = value;
   }

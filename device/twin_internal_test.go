@@ -1,0 +1,66 @@
+package device
+
+import (
+	"testing"
+
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func entries(pairs ...string) []wire.ConfigEntry {
+	var out []wire.ConfigEntry
+	for i := 0; i < len(pairs); i += 2 {
+		out = append(out, wire.ConfigEntry{Name: pairs[i], Value: pairs[i+1]})
+	}
+	return out
+}
+
+// What is wanted of a setting, what is on its way and what the device says, against one another.
+func TestHowSettingsStand(t *testing.T) {
+	got := compare(
+		entries("agrees", "1", "drifted", "1", "overtaken", "1", "unspoken", "1"),
+		entries("fresh", "2", "overtaken", "2", "quick", "2"),
+		entries("agrees", "1", "drifted", "9", "own", "7", "overtaken", "1", "quick", "2"),
+	)
+	want := map[string]struct {
+		desired, reported string
+		standing          SettingStanding
+	}{
+		"agrees": {"1", "1", AsWanted}, "drifted": {"1", "9", Differs}, "fresh": {"2", "-", UnderWay}, "overtaken": {"2", "1", UnderWay},
+		"own": {"-", "7", ItsOwn}, "quick": {"2", "2", AsWanted}, "unspoken": {"1", "-", NotReported},
+	}
+	text := func(v *string) string {
+		if v == nil {
+			return "-"
+		}
+		return *v
+	}
+	if len(got) != len(want) {
+		t.Fatalf("%d settings, want %d: %v", len(got), len(want), got)
+	}
+	for i, s := range got {
+		if w := want[s.Name]; text(s.Desired) != w.desired || text(s.Reported) != w.reported || s.Standing != w.standing {
+			t.Errorf("%s: wanted %s, says %s: %s; want %v", s.Name, text(s.Desired), text(s.Reported), s.Standing, w)
+		}
+		if i > 0 && got[i-1].Name >= s.Name {
+			t.Errorf("%s is not in its place", s.Name)
+		}
+	}
+}
+
+// A device that did several commands is wanted to have all of them, the later over the earlier.
+func TestWhatWasDoneAddsUp(t *testing.T) {
+	encode := func(e []wire.ConfigEntry) []byte {
+		data, err := wire.EncodeConfig(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	all := settle(settle(nil, encode(entries("a", "1", "b", "1"))), encode(entries("b", "2", "c", "2")))
+	if string(all) != string(encode(entries("a", "1", "b", "2", "c", "2"))) {
+		t.Errorf("%x", all)
+	}
+	if got := settle(all, []byte("broken")); string(got) != string(all) {
+		t.Errorf("what cannot be read changes what is wanted: %x", got)
+	}
+}
