@@ -80,7 +80,8 @@ type BundleView struct {
 	Envelope []byte      `json:"envelope" doc:"COSE, base64"`
 }
 
-func (a *api) registerDevices(h huma.API) {
+// registerCommands has the operations on commands, and on what a device is told.
+func (a *api) registerCommands(h huma.API) {
 	huma.Register(h, op("create-command", http.MethodPost, "/commands", "Command devices: routine and guarded acts"),
 		func(ctx context.Context, in *body[CommandRequest]) (*body[CommandReply], error) {
 			i, err := in.Body.instruction()
@@ -150,6 +151,10 @@ func (a *api) registerDevices(h huma.API) {
 				return outcomes(cs), err
 			})
 		})
+}
+
+// registerTrust has the operations on trust bundles and offline warrants.
+func (a *api) registerTrust(h huma.API) {
 	huma.Register(h, op("list-warrants", http.MethodGet, "/warrants", "List the warrants that were submitted, by ID"),
 		func(ctx context.Context, in *struct {
 			OfProduct
