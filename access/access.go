@@ -51,6 +51,8 @@ type Caller struct {
 	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
 	Fresh    bool     // of a session: the person has proven within StepUp that it is them
 	Seconded string   // of a proposal that is carried out: who approved it
+
+	second *Caller // who approved it, as they may act now; what they may not do is not done with their consent
 }
 
 // Has reports whether the caller holds role.

@@ -53,6 +53,11 @@ func NewGuard(audit Audit) (*Guard, error) {
 func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Resource) error {
 	d := Decision{At: g.now().UTC(), Caller: caller.ID, Action: action, Resource: res}
 	d.Allowed, d.Policies = g.decide(caller, action, res)
+	if d.Allowed && caller.second != nil {
+		if ok, why := g.decide(*caller.second, action, res); !ok {
+			return g.withoutSecond(ctx, d, why)
+		}
+	}
 	if err := g.audit.Record(ctx, d); err != nil {
 		return fmt.Errorf("audit %s: %w", action, err)
 	}
@@ -78,6 +83,16 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 			"ask an administrator for a role that includes it in this product")
 	}
 	return nil
+}
+
+// withoutSecond denies what who approved it may not do himself, or not any more.
+func (g *Guard) withoutSecond(ctx context.Context, d Decision, why []string) error {
+	d.Allowed, d.Policies = false, why
+	if err := g.audit.Record(ctx, d); err != nil {
+		return fmt.Errorf("audit %s: %w", d.Action, err)
+	}
+	return fault.New(fault.Denied, "proposal.second-may-not", fmt.Sprintf("who approved it may not do %s on %s", d.Action, d.Resource.what()),
+		"propose it anew, and have somebody approve it who may do all of it")
 }
 
 // decide asks the policies; what they cannot say is no.

@@ -267,8 +267,8 @@ func (s *Proposals) save(ctx context.Context, kind ledger.Kind, caller Caller, p
 	return p, err
 }
 
-// Begin gives the proposer, seconded, to do what was approved. Of one that was done already it is given too: what it answered is
-// kept with the operation's mark, and doing it again gives that.
+// Begin gives the proposer, seconded, to do what was approved, as far as the second person may do it now. Of one that was done
+// already it is given too, without consent: what it answered is kept with the operation's mark, and nothing else is to be had.
 func (s *Proposals) Begin(ctx context.Context, caller Caller, id string) (Proposal, Caller, error) {
 	p, err := s.Get(ctx, caller, id)
 	if err != nil {
@@ -277,7 +277,10 @@ func (s *Proposals) Begin(ctx context.Context, caller Caller, id string) (Propos
 	if caller.ID != p.By {
 		return Proposal{}, Caller{}, fault.New(fault.Denied, "proposal.other", fmt.Sprintf("proposal %s is %s's to carry out", id, p.By), "propose it yourself")
 	}
-	if p.State != ProposalApproved && p.State != ProposalDone {
+	if p.State == ProposalDone {
+		return p, caller, nil
+	}
+	if p.State != ProposalApproved {
 		return Proposal{}, Caller{}, fault.New(fault.Conflict, "proposal.not-approved", fmt.Sprintf("proposal %s is %s", id, p.State),
 			"have another person approve it, or propose anew")
 	}
@@ -289,18 +292,28 @@ func (s *Proposals) Begin(ctx context.Context, caller Caller, id string) (Propos
 		return Proposal{}, Caller{}, fault.New(fault.Denied, "proposal.second-ended", fmt.Sprintf("%s, who approved it, may not act any more", p.Second), "propose anew")
 	}
 	caller.Seconded = p.Second
+	caller.second = &Caller{ID: second.ID, Kind: second.Kind, Roles: second.Roles, Scope: second.Scope, Via: "proposal", Seconded: p.By}
 	return p, caller, nil
 }
 
-// End notes what the operation answered. One that failed may be tried again while it has not lapsed.
-func (s *Proposals) End(ctx context.Context, caller Caller, p Proposal, status int) error {
-	if p.State != ProposalApproved {
-		return nil
+// End notes what the operation answered. One that failed may be tried again while it has not lapsed; one that wrote something was
+// done, whatever it answered.
+func (s *Proposals) End(ctx context.Context, caller Caller, p Proposal, status int, wrote bool) error {
+	for p.State == ProposalApproved {
+		p.Status = status
+		if status < 300 || wrote {
+			p.State = ProposalDone
+		}
+		f, err := s.fact(ledger.KindProposalTried, caller, p)
+		if err != nil {
+			return err
+		}
+		if err = s.store.SaveProposal(ctx, p, f); !errors.Is(err, ErrProposalChanged) {
+			return err
+		}
+		if p, err = s.store.Proposal(ctx, p.ID); err != nil { // another try of it has ended meanwhile
+			return err
+		}
 	}
-	p.Status = status
-	if status < 300 {
-		p.State = ProposalDone
-	}
-	_, err := s.save(ctx, ledger.KindProposalTried, caller, p)
-	return err
+	return nil
 }

@@ -227,14 +227,24 @@ func TestConsentIsForOnce(t *testing.T) {
 	w.issue("olga", []access.Role{access.Operator})
 	w.issue("otto", []access.Role{access.Operator})
 	w.issue("ann", []access.Role{access.Admin})
-	w.issue("bea", []access.Role{access.Admin})
 	ok := func(status int, data []byte) { t.Helper(); w.is(status, data, http.StatusOK, "") }
 	call := func(who, method, path string, in any) (int, []byte) {
 		status, data, _ := w.call(who, method, path, in, nil)
 		return status, data
 	}
 
-	path := w.propose("root", http.MethodPost, "/api/v1/tokens", newOperator("mallory"))
+	bea := newOperator("bea")
+	bea.Roles = []access.Role{access.Admin}
+	path := w.propose("root", http.MethodPost, "/api/v1/tokens", bea)
+	ok(call("ann", http.MethodPost, path+"/approve", httpapi.DecisionRequest{}))
+	_, data := call("root", http.MethodPost, path+"/run", nil)
+	var made httpapi.TokenReply
+	if err := json.Unmarshal(data, &made); err != nil {
+		t.Fatal(err)
+	}
+	w.tokens["bea"] = made.Secret
+
+	path = w.propose("root", http.MethodPost, "/api/v1/tokens", newOperator("mallory"))
 	ok(call("ann", http.MethodPost, path+"/approve", httpapi.DecisionRequest{}))
 	ok(call("root", http.MethodPost, path+"/run", nil))
 	w.forget()

@@ -93,7 +93,9 @@ func (db *DB) PutAnswer(ctx context.Context, m once.Mark, a once.Answer) error {
 // ForgetMarks implements once.Store.
 func (db *DB) ForgetMarks(ctx context.Context, before time.Time) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		_, err := tx.Exec(`DELETE FROM request_mark WHERE at < $1`, Millis(before))
+		// That of an approved proposal says that it was begun: without it, it could be begun anew.
+		_, err := tx.Exec(`DELETE FROM request_mark WHERE at < $1 AND NOT EXISTS
+			(SELECT 1 FROM proposal p WHERE p.state = 'approved' AND p.proposer = request_mark.caller AND request_mark.key = 'proposal-' || p.id)`, Millis(before))
 		return err
 	})
 }
