@@ -40,11 +40,14 @@ func (k *killer) begun(d *demo) {
 	k.stop = func() { cancel(); <-done }
 	go func() {
 		defer close(done)
+		var took time.Duration
 		for ctx.Err() == nil {
 			select {
 			case <-ctx.Done():
-			case <-time.After(time.Duration(50+k.rng.IntN(400)) * time.Millisecond):
+			case <-time.After(time.Duration(50+k.rng.IntN(400))*time.Millisecond + 2*took):
+				begun := time.Now()
 				k.strike(d)
+				took = time.Since(begun) // on a busy machine too, it works for longer than it takes to start: else nothing would ever end
 			}
 		}
 	}()
