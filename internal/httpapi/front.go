@@ -37,6 +37,8 @@ const (
 
 	maxBody   = 8 << 20  // bytes of a request that is not streamed
 	maxAnswer = 16 << 20 // bytes of an answer that is kept
+
+	patience = time.Minute // for a request that is not streamed to be there whole
 )
 
 // front is what every request passes: who asks, and whether it was asked before.
@@ -55,6 +57,8 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.mux.ServeHTTP(w, r)
 		return
 	}
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
 	caller, err := f.callerOfRequest(r)
 	if err != nil {
 		f.refuse(w, r, err)
@@ -66,12 +70,53 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		f.nothingThere(w, r)
 		return
 	}
+	var body []byte
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && !streamed[pattern] {
+		var problem *huma.ErrorModel
+		if body, problem = f.whole(w, r); problem != nil {
+			f.write(w, r, problem)
+			return
+		}
+		if len(body) > 0 { // it may have come late: who asks is who it is now
+			if caller, err = f.callerOfRequest(r); err != nil {
+				f.refuse(w, r, err)
+				return
+			}
+			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+			r.Body = io.NopCloser(bytes.NewReader(body))
+		}
+	}
 	key, marked := r.Header[headerKey]
 	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || streamed[pattern] {
 		f.dispatch(w, r, pattern)
 		return
 	}
-	f.serveOnce(w, r, pattern, strings.Join(key, ","))
+	f.serveOnce(w, r, body, pattern, strings.Join(key, ","))
+}
+
+// whole reads a body that is not streamed; who sends it has so long.
+func (f *front) whole(w http.ResponseWriter, r *http.Request) ([]byte, *huma.ErrorModel) {
+	problem := func(status int, err error) *huma.ErrorModel {
+		return &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: "the request's body: " + err.Error()}
+	}
+	if r.ContentLength == 0 {
+		return nil, nil
+	}
+	out := http.NewResponseController(w)
+	if err := out.SetReadDeadline(time.Now().Add(patience)); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, problem(http.StatusBadRequest, err)
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
+	if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return nil, problem(http.StatusRequestEntityTooLarge, err)
+	}
+	if err != nil {
+		return nil, problem(http.StatusBadRequest, err)
+	}
+	if err := out.SetReadDeadline(time.Time{}); err != nil && !errors.Is(err, http.ErrNotSupported) {
+		return nil, problem(http.StatusBadRequest, err)
+	}
+	return body, nil
 }
 
 // streamed operations read their body as it comes, and store it by its content: the same again changes nothing, with or without
@@ -85,7 +130,11 @@ var streamed = map[string]bool{
 var secrets = map[string]bool{"POST /api/v1/tokens": true}
 
 func (a *api) callerOfRequest(r *http.Request) (access.Caller, error) {
-	if token, ok := strings.CutPrefix(r.Header.Get("Authorization"), "Bearer "); ok {
+	if said := r.Header.Get("Authorization"); said != "" { // whatever it says: a wrong one is not mended by what comes beside it
+		scheme, token, _ := strings.Cut(said, " ")
+		if !strings.EqualFold(scheme, "Bearer") {
+			token = ""
+		}
 		return a.auth.Authenticate(r.Context(), token)
 	}
 	if c, err := r.Cookie(sessionCookie); err == nil {
@@ -160,18 +209,9 @@ func validKey(key string) bool {
 }
 
 // serveOnce does what was asked for if it was not done before with this key, and gives the answer that was given then if it was.
-func (f *front) serveOnce(w http.ResponseWriter, r *http.Request, pattern, key string) {
+func (f *front) serveOnce(w http.ResponseWriter, r *http.Request, body []byte, pattern, key string) {
 	if !validKey(key) {
 		f.write(w, r, keyed(http.StatusBadRequest, "key", "an Idempotency-Key is 1 to 255 printable ASCII characters"))
-		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
-	if err != nil {
-		status := http.StatusBadRequest
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			status = http.StatusRequestEntityTooLarge
-		}
-		f.write(w, r, &huma.ErrorModel{Status: status, Title: http.StatusText(status), Detail: "the request's body: " + err.Error()})
 		return
 	}
 	m := once.Mark{Caller: callerOf(r.Context()).ID, Key: key, Request: fingerprint(r, body)}

@@ -153,7 +153,7 @@ func op(id, method, path, summary string) huma.Operation {
 		Tags: []string{tagFor(path)}, Errors: errorsOf(method), RejectUnknownQueryParameters: true,
 	}
 	if method != http.MethodGet {
-		o.MaxBodyBytes = maxBody
+		o.MaxBodyBytes, o.BodyReadTimeout = maxBody, -1 // front has read it
 	}
 	return o
 }

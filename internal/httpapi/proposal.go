@@ -129,7 +129,7 @@ func (f *front) carryOut(ctx context.Context, p access.Proposal, caller access.C
 	if pattern == "" {
 		f.nothingThere(rec, r) // an operation of an older version
 	} else {
-		f.serveOnce(rec, r, pattern, proposalKey(p))
+		f.serveOnce(rec, r, p.Asked.Body, pattern, proposalKey(p))
 	}
 	rec.WriteHeader(http.StatusOK)
 	return rec, nil
