@@ -273,20 +273,7 @@ func (h *handler) begin(w http.ResponseWriter, r *http.Request) {
 func (h *handler) fail(w http.ResponseWriter, r *http.Request, caller access.Caller, err error) {
 	status, text := http.StatusInternalServerError, "Something went wrong on the server; its log says what."
 	if f, ok := errors.AsType[*fault.Fault](err); ok {
-		text = f.Error()
-		switch f.Kind {
-		case fault.NotFound:
-			status = http.StatusNotFound
-		case fault.Denied:
-			status = http.StatusForbidden
-		case fault.Invalid:
-			status = http.StatusBadRequest
-		case fault.Conflict, fault.Exhausted:
-			status = http.StatusConflict
-		case fault.Unavailable:
-			status = http.StatusServiceUnavailable
-		case fault.Internal:
-		}
+		status, text = f.Kind.Status(), f.Error()
 	} else {
 		h.cfg.Log.ErrorContext(r.Context(), "console", "path", r.URL.Path, "error", err)
 	}
