@@ -24,22 +24,43 @@ func (s *Attest) Device(ctx context.Context, id string) (device.Device, error) {
 
 // PutVerdict implements attest.Store.
 func (s *Attest) PutVerdict(ctx context.Context, v attest.Verdict, fact ledger.Fact) error {
-	doc, err := json.Marshal(v)
-	if err != nil {
-		return err
-	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`INSERT INTO verdict (uid, device_id, at, status, doc) VALUES ($1, $2, $3, $4, $5)`,
-			v.UID[:], v.Device, Millis(v.At), int(v.Status), string(doc)); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(`INSERT INTO verdict_current (device_id, uid, at, status) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (device_id) DO UPDATE SET uid = excluded.uid, at = excluded.at, status = excluded.status`,
-			v.Device, v.UID[:], Millis(v.At), int(v.Status)); err != nil {
+		if err := PutVerdict(tx, v); err != nil {
 			return err
 		}
 		return tx.Append(fact)
 	})
+}
+
+// PutVerdict stores the verdict that is a device's current one from now on. Its fact is the caller's.
+func PutVerdict(tx *Tx, v attest.Verdict) error {
+	doc, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`INSERT INTO verdict (uid, device_id, at, status, doc) VALUES ($1, $2, $3, $4, $5)`,
+		v.UID[:], v.Device, Millis(v.At), int(v.Status), string(doc)); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`INSERT INTO verdict_current (device_id, uid, at, status) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (device_id) DO UPDATE SET uid = excluded.uid, at = excluded.at, status = excluded.status`,
+		v.Device, v.UID[:], Millis(v.At), int(v.Status)); err != nil {
+		return err
+	}
+	listed := listedVerdict(v.Status)
+	_, err = tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listed), v.Device)
+	return err
+}
+
+// listedVerdict is the tier under which lists have a device: of those that have one word, one, and None for all that say nothing.
+func listedVerdict(t attest.Tier) attest.Tier {
+	switch t.String() {
+	case attest.None.String(), "":
+		return attest.None
+	case attest.Contraindicated.String():
+		return attest.Contraindicated
+	}
+	return t
 }
 
 func scanVerdict(row scanner) (attest.Verdict, error) {

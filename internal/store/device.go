@@ -41,15 +41,15 @@ func putProvisioned(tx *Tx, p ProvisionedRow) error {
 	}
 	sum := sha256.Sum256(p.AttestKey)
 	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
-		key_origin, is_virtual, since, release, bundle, doc, identity)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16)
+		key_origin, is_virtual, since, release, bundle, doc, identity, version)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17)
 		ON CONFLICT (id) DO UPDATE SET product = excluded.product, hardware = excluded.hardware, state = excluded.state,
 		legitimacy = excluded.legitimacy, order_id = excluded.order_id, station = excluded.station, made = excluded.made,
 		attest_key = excluded.attest_key, instance_id = excluded.instance_id, key_origin = excluded.key_origin,
 		is_virtual = excluded.is_virtual, since = excluded.since, release = excluded.release, bundle = excluded.bundle, doc = excluded.doc,
-		identity = excluded.identity WHERE device.state = 'ordered'`,
+		identity = excluded.identity, version = excluded.version WHERE device.state = 'ordered'`,
 		p.ID, p.Product, p.Hardware, string(device.Provisioned), string(device.Genuine), p.Order, p.Station, Millis(p.At), p.AttestKey,
-		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin), p.Identity)
+		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin), p.Identity, p.Version)
 	if err != nil {
 		return fmt.Errorf("device %s: %w", p.ID, err)
 	}
@@ -232,9 +232,9 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 			since = r.At
 		}
 		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
-			acked_seq = $7, last_seen = max(last_seen, $8) WHERE id = $9 AND state = $10 AND acked_seq = $11`,
+			acked_seq = $7, last_seen = max(last_seen, $8), version = $12 WHERE id = $9 AND state = $10 AND acked_seq = $11`,
 			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
-			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq))
+			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version)
 		if err != nil {
 			return err
 		}

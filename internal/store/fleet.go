@@ -8,13 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
-	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -24,7 +21,7 @@ const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last
 	d.group_path, d.doc, v.doc, (SELECT count(*) FROM finding f WHERE f.subject = d.id AND f.closed = 0),
 	(SELECT r.chip FROM production_record r WHERE r.device = d.id AND r.state = 'made')`
 
-const fleetTables = ` FROM device d LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid `
+const fleetJoins = ` LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid`
 
 func scanFleet(row scanner) (fleet.Detail, error) {
 	var d fleet.Detail
@@ -76,126 +73,9 @@ func timeOrNil(ms int64) *time.Time {
 	return &t
 }
 
-// FleetDevices implements fleet.Reader. Each of the conditions has an index that ends in the ID, so that a page is a walk along
-// the one of them that the engine takes, from the last ID on. A verdict of several statuses is a walk for each.
-func (db *DB) FleetDevices(ctx context.Context, q fleet.Query) ([]fleet.Device, error) {
-	statuses, err := statusesOf(q.Verdict)
-	if err != nil {
-		return nil, err
-	}
-	var out []fleet.Device
-	for _, status := range statuses {
-		query, args, err := devicesQuery(q, status)
-		if err != nil {
-			return nil, err
-		}
-		details, err := collect(ctx, db, scanFleet, query, args...)
-		if err != nil {
-			return nil, err
-		}
-		for _, d := range details {
-			out = append(out, d.Device)
-		}
-	}
-	slices.SortFunc(out, func(a, b fleet.Device) int { return strings.Compare(a.ID, b.ID) })
-	return out[:min(len(out), q.Limit)], nil
-}
-
-// devicesQuery asks for the devices whose verdict has the status, all with anyStatus.
-func devicesQuery(q fleet.Query, status int) (query string, args []any, err error) {
-	tables, where, order := fleetTables, ` WHERE d.id > $1`, `d.id`
-	args = []any{max(q.After, q.Prefix)}
-	if q.After < q.Prefix {
-		where = ` WHERE d.id >= $1`
-	}
-	and := func(condition string, value any) {
-		args = append(args, value)
-		where += fmt.Sprintf(condition, len(args))
-	}
-	for _, f := range []struct{ condition, value string }{
-		{` AND d.state = $%d`, q.State},
-		{` AND coalesce(json_extract(d.doc, '$.version'), '') = $%d`, q.Version},
-		{` AND d.id < $%d`, after(q.Prefix)},
-	} {
-		if f.value != "" {
-			and(f.condition, f.value)
-		}
-	}
-	switch product, _, grouped := strings.Cut(strings.Join(q.Scope, " "), "/"); {
-	case len(q.Scope) == 1 && grouped: // a walk along the group's devices
-		tables = strings.Replace(tables, `FROM device d `, `FROM device_group g JOIN device d ON d.id = g.device_id `, 1)
-		and(` AND g.path = $%d`, q.Scope[0])
-		where, order = strings.ReplaceAll(where, "d.id ", "g.device_id "), `g.device_id`
-	case len(q.Scope) == 1:
-		and(` AND d.product = $%d`, product)
-	case len(q.Scope) > 1:
-		list, err := scopeList(q.Scope)
-		if err != nil {
-			return "", nil, err
-		}
-		args = append(args, list)
-		where += ` AND` + inScope("d.product", "d.id", len(args))
-	}
-	if q.Release != "" {
-		digest, err := hex.DecodeString(q.Release)
-		if err != nil {
-			return "", nil, fault.New(fault.Invalid, "fleet.release", "a release is named by its digest, in hex", "")
-		}
-		and(` AND d.release = $%d`, digest)
-	}
-	switch status {
-	case anyStatus:
-	case noStatus:
-		where += ` AND coalesce(c.status, 0) <= 0`
-	default:
-		and(` AND c.status = $%d`, status)
-		if strings.Contains(tables, "device_group") {
-			break
-		}
-		tables = ` FROM verdict_current c JOIN device d ON d.id = c.device_id JOIN verdict v ON v.uid = c.uid`
-		where, order = strings.ReplaceAll(where, "d.id ", "c.device_id "), `c.device_id`
-	}
-	if q.Findings {
-		where += ` AND d.id IN (SELECT subject FROM finding WHERE closed = 0)`
-	}
-	args = append(args, q.Limit)
-	return `SELECT ` + fleetColumns + tables + where + fmt.Sprintf(` ORDER BY %s LIMIT $%d`, order, len(args)), args, nil
-}
-
-// Statuses that no verdict has.
-const (
-	anyStatus = -100
-	noStatus  = -101
-)
-
-// statusesOf are the statuses that a word stands for.
-func statusesOf(word string) ([]int, error) {
-	switch word {
-	case "":
-		return []int{anyStatus}, nil
-	case "unknown":
-		return []int{noStatus}, nil
-	case attest.Affirming.String():
-		return []int{int(attest.Affirming)}, nil
-	case attest.Warning.String():
-		return []int{int(attest.Warning)}, nil
-	case attest.Contraindicated.String():
-		return []int{int(attest.Contraindicated), int(attest.CryptoFailed)}, nil
-	}
-	return nil, fault.New(fault.Invalid, "fleet.verdict", "no verdict is called "+word, "affirming, warning, contraindicated or unknown")
-}
-
-// after is the first string behind all that begin with prefix; IDs are lower-case hex.
-func after(prefix string) string {
-	if prefix == "" {
-		return ""
-	}
-	return prefix + "g"
-}
-
 // FleetDevice implements fleet.Reader.
 func (db *DB) FleetDevice(ctx context.Context, id string) (fleet.Detail, error) {
-	d, err := scanFleet(db.Read().QueryRowContext(ctx, `SELECT `+fleetColumns+fleetTables+`WHERE d.id = $1`, id))
+	d, err := scanFleet(db.Read().QueryRowContext(ctx, `SELECT `+fleetColumns+` FROM device d`+fleetJoins+` WHERE d.id = $1`, id))
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, noDevice(id)
 	}

@@ -4,12 +4,21 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 )
 
-// DevicesQuery, StatusesOf and FactsQuery are what a page asks the database, for tests of how it answers.
-var (
-	DevicesQuery = devicesQuery
-	StatusesOf   = statusesOf
-	FactsQuery   = factsQuery
-)
+// FactsQuery is what a page of a log asks the database, for tests of how it answers.
+var FactsQuery = factsQuery
+
+// DevicesQueries are what a page asks the database, along each of its conditions.
+func DevicesQueries(q fleet.Query) (queries []string, args [][]any, err error) {
+	list, err := conditions(q)
+	for i := range max(len(list), 1) {
+		if i > 0 {
+			list[0], list[i] = list[i], list[0]
+		}
+		text, with := devicesQuery(q, list)
+		queries, args = append(queries, text), append(args, with)
+	}
+	return queries, args, err
+}
 
 // Rewritten is a query in the engine's own words.
 func (db *DB) Rewritten(q string) string { return db.dialect.Rewrite(q) }

@@ -21,10 +21,11 @@ func populate(t testing.TB, n int) *store.DB {
 	now := store.Millis(time.Now())
 	err := db.Write(t.Context(), func(tx *store.Tx) error {
 		for _, q := range []string{
-			`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, key_origin, is_virtual, since, last_seen, release, doc)
+			`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, key_origin, is_virtual, since, last_seen, release, doc, version, verdict)
 				WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $1)
 				SELECT printf('%032x', i), CASE i % 4 WHEN 0 THEN 'valve' ELSE 'pump' END, 'A', CASE WHEN i % 1000 = 999 THEN 'quarantined' ELSE 'active' END,
-					'genuine', 'o', 's', 1, 'soft', 1, 1, $2 - (i % 7) * 3600000, x'aa', json_object('version', CASE WHEN i % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END)
+					'genuine', 'o', 's', 1, 'soft', 1, 1, $2 - (i % 7) * 3600000, x'aa', json_object('version', CASE WHEN i % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END),
+					CASE WHEN i % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END, CASE WHEN i % 1000 = 999 THEN 96 ELSE 2 END
 				FROM n`,
 			`INSERT INTO verdict (uid, device_id, at, status, doc)
 				SELECT CAST(id AS BLOB), id, $2, CASE WHEN state = 'quarantined' THEN 96 ELSE 2 END,
@@ -178,22 +179,14 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 		{Findings: true, State: "quarantined"},
 	} {
 		q.Limit, q.After = 50, "0000"
-		statuses, err := store.StatusesOf(q.Verdict)
+		queries, args, err := store.DevicesQueries(q)
 		if err != nil {
 			t.Fatal(err)
 		}
-		query, args, err := store.DevicesQuery(q, statuses[0])
-		if err != nil {
-			t.Fatal(err)
-		}
-		p := plan(t, db, query, args)
-		for l := range strings.SplitSeq(p, "\n") {
-			if strings.HasPrefix(l, "SCAN") && !strings.Contains(l, "USING COVERING INDEX finding_open_subject") {
-				t.Errorf("%+v reads a table whole:\n%s", q, p)
+		for i, query := range queries {
+			if p := plan(t, db, query, args[i]); strings.Contains(p, "SCAN") || strings.Contains(p, "TEMP B-TREE") || strings.Contains(p, "AUTOMATIC") {
+				t.Errorf("%+v, along condition %d:\n%s", q, i, p)
 			}
-		}
-		if strings.Contains(p, "TEMP B-TREE FOR ORDER BY") && !q.Findings { // those with findings are few
-			t.Errorf("%+v sorts:\n%s", q, p)
 		}
 	}
 	for _, q := range []fleet.FactQuery{{Log: "events"}, {Log: "events", Kind: "attest.verdict"}, {Log: "events", Subject: "x"}, {Log: "events", Kind: "k", Before: 9}} {

@@ -46,18 +46,38 @@ func (s *Devices) GroupDevices(ctx context.Context, moves []device.Grouping, to 
 				return err
 			}
 			for _, path := range access.Paths(product, m.From)[1:] {
-				if _, err := tx.Exec(`DELETE FROM device_group WHERE path = $1 AND device_id = $2`, path, m.Device); err != nil {
+				if err := leaveGroup(tx, path, m.Device); err != nil {
 					return err
 				}
 			}
 			for _, path := range access.Paths(product, to)[1:] {
-				if _, err := tx.Exec(`INSERT INTO device_group (path, device_id) VALUES ($1, $2)`, path, m.Device); err != nil {
+				if err := JoinGroup(tx, path, m.Device); err != nil {
 					return err
 				}
 			}
 		}
 		return tx.Append(facts...)
 	})
+}
+
+// JoinGroup puts a device into one group, with its path as scopes name it. Those above it, and the device's own row, are the caller's.
+func JoinGroup(tx *Tx, path, id string) error {
+	if _, err := tx.Exec(`INSERT INTO device_group (path, device_id) VALUES ($1, $2)`, path, id); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`INSERT INTO group_size (path, devices) VALUES ($1, 1) ON CONFLICT (path) DO UPDATE SET devices = group_size.devices + 1`, path)
+	return err
+}
+
+func leaveGroup(tx *Tx, path, id string) error {
+	if _, err := tx.Exec(`DELETE FROM device_group WHERE path = $1 AND device_id = $2`, path, id); err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`UPDATE group_size SET devices = devices - 1 WHERE path = $1`, path); err != nil {
+		return err
+	}
+	_, err := tx.Exec(`DELETE FROM group_size WHERE path = $1 AND devices <= 0`, path)
+	return err
 }
 
 // GroupsOf implements device.Groups.
@@ -85,6 +105,6 @@ func (db *DB) FleetGroups(ctx context.Context, q fleet.GroupQuery) ([]fleet.Grou
 		var g fleet.Group
 		err := row.Scan(&g.Path, &g.Devices)
 		return g, err
-	}, `SELECT g.path, count(*) FROM device_group g WHERE g.path > $2 AND`+placeInScope("g.path", 1)+` GROUP BY g.path ORDER BY g.path LIMIT $3`,
+	}, `SELECT g.path, g.devices FROM group_size g WHERE g.path > $2 AND`+placeInScope("g.path", 1)+` ORDER BY g.path LIMIT $3`,
 		list, q.After, q.Limit)
 }
