@@ -44,6 +44,8 @@ const (
 	keepFor    = time.Minute
 	costFactor = 20
 	tooOld     = 15 * time.Minute
+	slowAfter  = 50 * time.Millisecond  // what takes longer is not worth waiting for
+	patience   = 300 * time.Millisecond // how long who looks at a page waits for what was never measured
 )
 
 // Service assesses.
@@ -187,25 +189,14 @@ func noSuch(what, name string) error {
 // measure gives the product's snapshot. One that is due is counted anew; where that takes long, who asks meanwhile is given the one
 // before, which says when it is from.
 func (s *Service) measure(ctx context.Context, product string) (Snapshot, error) {
-	s.mu.Lock()
-	m := s.known[product]
-	if m == nil {
-		m = &measured{}
-		s.known[product] = m
-	}
-	s.mu.Unlock()
+	m := s.of(product)
 	now := s.now()
 	snap, good, slow := m.look(now)
 	if good {
 		return snap, nil
 	}
 	if slow && now.Sub(snap.At) < tooOld {
-		if m.counting.TryLock() {
-			go func() {
-				defer m.counting.Unlock()
-				_, _ = s.count(context.WithoutCancel(ctx), product, m) // who comes next meets the error, when this one is too old
-			}()
-		}
+		_ = s.begin(ctx, product, m) // who comes next meets the error, when this one is too old
 		return snap, nil
 	}
 	m.counting.Lock()
@@ -214,6 +205,63 @@ func (s *Service) measure(ctx context.Context, product string) (Snapshot, error)
 		return snap, nil
 	}
 	return s.count(ctx, product, m)
+}
+
+func (s *Service) of(product string) *measured {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m := s.known[product]
+	if m == nil {
+		m = &measured{}
+		s.known[product] = m
+	}
+	return m
+}
+
+// begin measures behind the caller's back, unless somebody does already: then what is given never ends.
+func (s *Service) begin(ctx context.Context, product string, m *measured) <-chan error {
+	if !m.counting.TryLock() {
+		return nil
+	}
+	done := make(chan error, 1)
+	go func() {
+		defer m.counting.Unlock()
+		_, err := s.count(context.WithoutCancel(ctx), product, m)
+		done <- err
+	}()
+	return done
+}
+
+// Counted says whether a report of a product can be had without waiting. When it cannot, the product is measured from now on, and what is
+// soon done is waited for.
+func (s *Service) Counted(ctx context.Context, caller access.Caller, product string) (bool, error) {
+	if err := s.guard.Check(ctx, caller, access.ComplianceRead, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
+		return false, err
+	}
+	m := s.of(product)
+	if m.usable(s.now()) {
+		return true, nil
+	}
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	select {
+	case err := <-s.begin(ctx, product, m):
+		return err == nil, err
+	case <-wait.C:
+		return m.usable(s.now()), nil
+	}
+}
+
+// usable says whether measure does not wait.
+func (m *measured) usable(now time.Time) bool {
+	snap, good, slow := m.look(now)
+	return good || slow && now.Sub(snap.At) < tooOld
+}
+
+// Warm measures a product, so that the first one to look does not wait for it.
+func (s *Service) Warm(ctx context.Context, product string) error {
+	_, err := s.measure(ctx, product)
+	return err
 }
 
 func (m *measured) look(now time.Time) (snap Snapshot, good, slow bool) {
@@ -239,7 +287,7 @@ func (s *Service) count(ctx context.Context, product string, m *measured) (Snaps
 	took := s.now().Sub(begun)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.snapshot, m.until, m.slow = snap, begun.Add(max(keepFor, costFactor*took)), took > time.Second
+	m.snapshot, m.until, m.slow = snap, begun.Add(max(keepFor, costFactor*took)), took > slowAfter
 	return snap, nil
 }
 

@@ -6,6 +6,7 @@ package fleet
 
 import (
 	"context"
+	"errors"
 	"strings"
 	"time"
 
@@ -134,6 +135,7 @@ type Service struct {
 	summaries memory[Summary]
 	expiries  memory[Expiry]
 	streams   memory[[]Stream]
+	runs      memory[map[string]int]
 }
 
 // NewService makes the read side.
@@ -153,9 +155,31 @@ func (s *Service) Summary(ctx context.Context, caller access.Caller) (Summary, e
 	if err != nil {
 		return Summary{}, err
 	}
-	return s.summaries.get(ctx, strings.Join(scope, "\x00"), func(ctx context.Context) (Summary, error) {
-		return s.reader.FleetSummary(ctx, scope)
-	})
+	return s.summaries.get(ctx, scopeKey(scope), s.summary(scope))
+}
+
+// SummaryAt is Summary for who would rather see the last count, which says when it is from, than wait for a new one. Before the first one
+// is done, ok is false: nothing is known, and that is not zero.
+func (s *Service) SummaryAt(ctx context.Context, caller access.Caller) (sum Summary, ok bool, err error) {
+	scope, err := s.guard.Within(ctx, caller, access.DeviceRead, "fleet", "", "")
+	if err != nil {
+		return Summary{}, false, err
+	}
+	return s.summaries.glance(ctx, scopeKey(scope), s.summary(scope))
+}
+
+func (s *Service) summary(scope []string) func(context.Context) (Summary, error) {
+	return func(ctx context.Context) (Summary, error) { return s.reader.FleetSummary(ctx, scope) }
+}
+
+func scopeKey(scope []string) string { return strings.Join(scope, "\x00") }
+
+// Warm counts what everybody looks at first, so that the first one to look does not wait for it.
+func (s *Service) Warm(ctx context.Context) error {
+	_, err := s.summaries.get(ctx, "", s.summary(nil))
+	_, err2 := s.expiries.get(ctx, "", s.expiry)
+	_, err3 := s.streams.get(ctx, "", s.reader.FleetStreams)
+	return errors.Join(err, err2, err3)
 }
 
 // Devices gives a page, and the key of the next one when there is more.

@@ -14,6 +14,9 @@ const (
 	tooOld     = 2 * time.Minute
 )
 
+// patience is how long somebody who looks at a page waits for what was never counted before.
+const patience = 300 * time.Millisecond
+
 // memory remembers counts. Its zero value is ready.
 type memory[T any] struct {
 	mu    sync.Mutex
@@ -29,28 +32,15 @@ type remembered[T any] struct {
 	good  time.Duration // how long from at
 }
 
+// get gives an answer that is not too old, and waits for it where it must.
 func (m *memory[T]) get(ctx context.Context, key string, count func(context.Context) (T, error)) (T, error) {
-	m.mu.Lock()
-	if m.known == nil {
-		m.known = map[string]*remembered[T]{}
-	}
-	r := m.known[key]
-	if r == nil {
-		r = &remembered[T]{}
-		m.known[key] = r
-	}
-	m.mu.Unlock()
+	r := m.of(key)
 	value, age, fresh, slow := r.look()
 	switch {
 	case fresh:
 		return value, nil
 	case age < tooOld && slow: // worth not waiting for
-		if r.counting.TryLock() {
-			go func() {
-				defer r.counting.Unlock()
-				_, _ = r.count(context.WithoutCancel(ctx), count) // who comes next meets the error, when it is too old
-			}()
-		}
+		_ = r.begin(ctx, count)
 		return value, nil
 	}
 	r.counting.Lock()
@@ -59,6 +49,64 @@ func (m *memory[T]) get(ctx context.Context, key string, count func(context.Cont
 		return value, nil
 	}
 	return r.count(ctx, count)
+}
+
+// glance gives the last answer there is, however old, and has a newer one counted behind it. Only where there is none it waits, and not for
+// long: ok is false when there is none yet.
+func (m *memory[T]) glance(ctx context.Context, key string, count func(context.Context) (T, error)) (value T, ok bool, err error) {
+	r := m.of(key)
+	value, _, fresh, _ := r.look()
+	if fresh {
+		return value, true, nil
+	}
+	done := r.begin(ctx, count)
+	wait := time.NewTimer(patience)
+	defer wait.Stop()
+	if r.ever() {
+		wait.Reset(patience / 10) // what is counted soon is shown as it is now
+	}
+	select {
+	case err = <-done:
+	case <-wait.C:
+	case <-ctx.Done():
+		err = ctx.Err()
+	}
+	value, _, _, _ = r.look()
+	return value, r.ever(), err
+}
+
+func (m *memory[T]) of(key string) *remembered[T] {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.known == nil {
+		m.known = map[string]*remembered[T]{}
+	}
+	r := m.known[key]
+	if r == nil {
+		r = &remembered[T]{}
+		m.known[key] = r
+	}
+	return r
+}
+
+// begin counts behind the caller's back, unless somebody does already; what is given ends with it, or never where it is somebody else's.
+func (r *remembered[T]) begin(ctx context.Context, count func(context.Context) (T, error)) <-chan error {
+	done := make(chan error, 1)
+	if !r.counting.TryLock() {
+		return nil
+	}
+	go func() {
+		defer r.counting.Unlock()
+		_, err := r.count(context.WithoutCancel(ctx), count)
+		done <- err
+	}()
+	return done
+}
+
+func (r *remembered[T]) ever() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.at.IsZero()
 }
 
 func (r *remembered[T]) look() (value T, age time.Duration, fresh, slow bool) {

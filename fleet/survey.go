@@ -114,39 +114,43 @@ func (s *Service) Certificates(ctx context.Context, caller access.Caller, device
 	return s.reader.FleetCertificates(ctx, CertQuery{Device: device.ID, Limit: MaxPage})
 }
 
-// Expiry gives the calendar of certificates, and those that end next: overdue ones first.
-func (s *Service) Expiry(ctx context.Context, caller access.Caller, after time.Time, limit int) (Expiry, []Certificate, error) {
+// Expiry gives the calendar of certificates, as SummaryAt counts, and those that end next: overdue ones first.
+func (s *Service) Expiry(ctx context.Context, caller access.Caller, after time.Time, limit int) (e Expiry, next []Certificate, ok bool, err error) {
 	if err := s.guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "instance"}); err != nil {
-		return Expiry{}, nil, err
+		return Expiry{}, nil, false, err
 	}
-	e, err := s.expiries.get(ctx, "", func(ctx context.Context) (Expiry, error) { return s.reader.FleetExpiry(ctx, time.Now().UTC()) })
-	if err != nil {
-		return e, nil, err
+	if e, ok, err = s.expiries.glance(ctx, "", s.expiry); err != nil || limit == 0 {
+		return e, nil, ok, err
 	}
-	next, err := s.reader.FleetCertificates(ctx, CertQuery{After: after, Limit: min(limit, MaxPage)})
-	return e, next, err
+	next, err = s.reader.FleetCertificates(ctx, CertQuery{After: after, Limit: min(limit, MaxPage)})
+	return e, next, ok, err
 }
 
-// Runs counts the devices that run a release of a product, by state.
-func (s *Service) Runs(ctx context.Context, caller access.Caller, product string, release []byte) (map[string]int, error) {
+func (s *Service) expiry(ctx context.Context) (Expiry, error) {
+	return s.reader.FleetExpiry(ctx, time.Now().UTC())
+}
+
+// Runs counts the devices that run a release of a product, by state, as SummaryAt does.
+func (s *Service) Runs(ctx context.Context, caller access.Caller, product string, release []byte) (runs map[string]int, ok bool, err error) {
 	scope, err := s.guard.Within(ctx, caller, access.DeviceRead, "fleet", product, "")
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	return s.reader.FleetRuns(ctx, release, scope)
+	return s.runs.glance(ctx, string(release)+"\x00"+scopeKey(scope), func(ctx context.Context) (map[string]int, error) {
+		return s.reader.FleetRuns(ctx, release, scope)
+	})
 }
 
-// Streams gives the streams there are, and who may read them.
-func (s *Service) Streams(ctx context.Context, caller access.Caller) ([]Stream, []telemetry.Grant, error) {
+// Streams gives the streams there are, as SummaryAt counts, and who may read them.
+func (s *Service) Streams(ctx context.Context, caller access.Caller) (streams []Stream, grants []telemetry.Grant, ok bool, err error) {
 	if err := s.guard.Check(ctx, caller, access.LedgerRead, access.Resource{Type: "stream"}); err != nil {
-		return nil, nil, err
+		return nil, nil, false, err
 	}
-	streams, err := s.streams.get(ctx, "", s.reader.FleetStreams)
-	if err != nil {
-		return nil, nil, err
+	if streams, ok, err = s.streams.glance(ctx, "", s.reader.FleetStreams); err != nil {
+		return nil, nil, false, err
 	}
-	grants, err := s.reader.FleetGrants(ctx, MaxPage)
-	return streams, grants, err
+	grants, err = s.reader.FleetGrants(ctx, MaxPage)
+	return streams, grants, ok, err
 }
 
 // Backlog says what is waiting.

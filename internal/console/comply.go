@@ -18,6 +18,8 @@ import (
 // Compliance assesses products.
 type Compliance interface {
 	Catalogue() comply.Catalogue
+	// Counted says whether the product was measured; when it was not, it is being done now.
+	Counted(ctx context.Context, caller access.Caller, product string) (bool, error)
 	Report(ctx context.Context, caller access.Caller, product, framework string) (comply.Report, error)
 	Get(ctx context.Context, caller access.Caller, product, framework, control string) (comply.Assessment, time.Time, error)
 }
@@ -57,6 +59,14 @@ func (h *handler) compliance(w http.ResponseWriter, r *http.Request, caller acce
 		return err
 	}
 	if p.Product != "" {
+		counted, err := h.cfg.Stages.Compliance.Counted(r.Context(), caller, p.Product)
+		if err != nil {
+			return err
+		}
+		if !counted {
+			h.counting(w, r, caller, "Compliance")
+			return nil
+		}
 		if p.Report, err = h.cfg.Stages.Compliance.Report(r.Context(), caller, p.Product, p.Framework); err != nil {
 			return err
 		}
@@ -69,6 +79,14 @@ func (h *handler) control(w http.ResponseWriter, r *http.Request, caller access.
 	_, id, err := h.assessed(r, caller)
 	if err != nil {
 		return err
+	}
+	counted, err := h.cfg.Stages.Compliance.Counted(r.Context(), caller, id)
+	if err != nil {
+		return err
+	}
+	if !counted {
+		h.counting(w, r, caller, "Compliance")
+		return nil
 	}
 	p := controlPageData{Product: id}
 	if p.Control, p.AsOf, err = h.cfg.Stages.Compliance.Get(r.Context(), caller, id, r.PathValue("framework"), r.PathValue("control")); err != nil {

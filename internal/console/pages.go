@@ -27,9 +27,14 @@ const pageSize = 50
 func (h *handler) overview(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
 	ctx := r.Context()
 	var o overview
+	var counted bool
 	var err error
-	if o.Summary, err = h.cfg.Fleet.Summary(ctx, caller); err != nil {
+	if o.Summary, counted, err = h.cfg.Fleet.SummaryAt(ctx, caller); err != nil {
 		return err
+	}
+	if !counted {
+		h.counting(w, r, caller, "Overview")
+		return nil
 	}
 	if o.Findings, err = h.worst(ctx, caller, 8); err != nil {
 		return err
@@ -42,13 +47,24 @@ func (h *handler) overview(w http.ResponseWriter, r *http.Request, caller access
 	if o.Cases, err = h.openCases(ctx, caller, 6); err != nil {
 		return err
 	}
-	if e, _, err := h.cfg.Fleet.Expiry(ctx, caller, time.Now(), 0); err == nil {
-		o.Overdue = e.Overdue
-	} else if unlessDenied(err) != nil {
+	e, _, counted, err := h.cfg.Fleet.Expiry(ctx, caller, time.Now(), 0)
+	if unlessDenied(err) != nil {
 		return err
 	}
+	if err == nil && !counted {
+		h.counting(w, r, caller, "Overview")
+		return nil
+	}
+	o.Overdue = e.Overdue
 	h.render(w, r, http.StatusOK, overviewPage(h.view(r, caller, "Overview", "*"), o))
 	return nil
+}
+
+// counting is shown in the place of a page whose numbers nobody knows yet, since the server started: not known is not none. The browser
+// asks again by itself.
+func (h *handler) counting(w http.ResponseWriter, r *http.Request, caller access.Caller, page string) {
+	w.Header().Set("Refresh", "2")
+	h.render(w, r, http.StatusOK, countingPage(h.view(r, caller, page, "")))
 }
 
 // worst gives the open findings, the worst first, those of one kind together.
@@ -192,7 +208,7 @@ func (h *handler) findings(w http.ResponseWriter, r *http.Request, caller access
 			parts = append(parts, part)
 		}
 	}
-	s, err := h.cfg.Fleet.Summary(ctx, caller)
+	s, _, err := h.cfg.Fleet.SummaryAt(ctx, caller)
 	if unlessDenied(err) != nil {
 		return err
 	}
@@ -236,7 +252,7 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 	} else if fault.KindOf(err) != fault.NotFound {
 		h.cfg.Log.WarnContext(ctx, "console: no trust bundle to count approvals with", "product", productID, "error", err)
 	}
-	if p.Runs, err = h.cfg.Fleet.Runs(ctx, caller, productID, raw); unlessDenied(err) != nil {
+	if p.Runs, p.Counted, err = h.cfg.Fleet.Runs(ctx, caller, productID, raw); unlessDenied(err) != nil {
 		return err
 	}
 	all, err := h.cfg.Stages.Rollouts.List(ctx, caller, productID)
@@ -312,18 +328,26 @@ func (h *handler) certificates(w http.ResponseWriter, r *http.Request, caller ac
 	if ms, err := strconv.ParseInt(r.URL.Query().Get("after"), 10, 64); err == nil {
 		after = time.UnixMilli(ms)
 	}
-	e, next, err := h.cfg.Fleet.Expiry(r.Context(), caller, after, pageSize)
+	e, next, counted, err := h.cfg.Fleet.Expiry(r.Context(), caller, after, pageSize)
 	if err != nil {
 		return err
+	}
+	if !counted {
+		h.counting(w, r, caller, "Certificates")
+		return nil
 	}
 	h.render(w, r, http.StatusOK, certificatesPage(h.view(r, caller, "Certificates", "cert. ca."), e, next, after, time.Now()))
 	return nil
 }
 
 func (h *handler) streams(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
-	streams, grants, err := h.cfg.Fleet.Streams(r.Context(), caller)
+	streams, grants, counted, err := h.cfg.Fleet.Streams(r.Context(), caller)
 	if err != nil {
 		return err
+	}
+	if !counted {
+		h.counting(w, r, caller, "Data")
+		return nil
 	}
 	reads, _, err := h.cfg.Fleet.Facts(r.Context(), caller, fleet.FactQuery{Log: "events", Kind: "telemetry.read.decided", Limit: 20})
 	if unlessDenied(err) != nil {

@@ -224,6 +224,12 @@ func unreadable(err error) bool {
 // runLoops runs what has to be done again and again.
 func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	g.Go(func() error { return i.react(ctx) })
+	g.Go(func() error {
+		if err := i.warm(ctx); err != nil && ctx.Err() == nil {
+			i.log.WarnContext(ctx, "the fleet was not counted ahead of who looks", "error", err)
+		}
+		return nil
+	})
 	loop := func(name string, interval time.Duration, step func(context.Context) error) {
 		g.Go(func() error { return i.every(ctx, name, interval, step) })
 	}
@@ -241,6 +247,22 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 		_, err := i.monitor.Sweep(ctx, time.Now())
 		return err
 	})
+}
+
+// warm counts what people look at first: in a large fleet that takes seconds, and nobody should wait for it.
+func (i *Instance) warm(ctx context.Context) error {
+	if err := i.fleet.Warm(ctx); err != nil {
+		return err
+	}
+	products, err := i.product.List(ctx, access.Internal("counting"))
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, p := range products {
+		errs = append(errs, i.comply.Warm(ctx, p.ID))
+	}
+	return errors.Join(errs...)
 }
 
 // distributeBundles tells the devices of every product that are behind.
