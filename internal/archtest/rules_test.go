@@ -121,6 +121,8 @@ var rules = []rule{
 	{folder: "internal/factorytest", ours: []string{"*"}},
 	{folder: "internal/docstest", never: noDB},
 	{folder: "internal/bench", ours: []string{"internal/durable"}, never: noDB},
+	{folder: "internal/bench/crowd", ours: append([]string{"internal/store"}, stages...), never: noDB},
+	{folder: "internal/bench/atsize", ours: []string{"*"}, never: noDB}, // the real server over a crowd
 	{folder: "internal/testrun", never: noDB},
 	{folder: "internal/reference", ours: slices.Concat([]string{"internal/httpapi", "internal/cli", "internal/server"}, stages), never: noDB},
 	{folder: "internal/archtest", never: noDB},
