@@ -100,3 +100,29 @@ func TestWhatIsSaidIsNotMended(t *testing.T) {
 		}
 	}
 }
+
+// What a second person sees is what is read: not one of two members of one name, of which the check sees the other.
+func TestABodyHasOneReading(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	long := strings.Repeat("x", 4000)
+	for _, body := range []string{
+		`{"name":"n","query":{"state":"` + long + `"},"query":{"state":"active"}}`,
+		`{"name":"n","query":{"state":"active","State":"` + long + `"}}`,
+	} {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.api+"/api/v1/me/queries", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer "+w.tokens["root"])
+		req.Header.Set("Content-Type", "application/json")
+		resp, err := http.DefaultClient.Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusBadRequest && resp.StatusCode != http.StatusUnprocessableEntity {
+			t.Errorf("%.60s: %d", body, resp.StatusCode)
+		}
+	}
+}

@@ -65,6 +65,7 @@ func Description() *huma.OpenAPI {
 func operations(a *api, mux *http.ServeMux) *huma.OpenAPI {
 	cfg := huma.DefaultConfig("Hallmark", version)
 	cfg.OpenAPIPath, cfg.DocsPath, cfg.SchemasPath = "/openapi", "", ""
+	cfg.Formats = formats()
 	cfg.CreateHooks = nil // no $schema member, no Link header
 	cfg.Components.Schemas = huma.NewMapRegistry("#/components/schemas/", schemaName)
 	cfg.Components.SecuritySchemes = map[string]*huma.SecurityScheme{
