@@ -15,7 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// BulkDevices is how many devices one person may act on alone.
+// BulkDevices is how many devices one person may act on alone, within AloneFor.
 const BulkDevices = 100
 
 // SecondNeededError says that a caller might do something if a second person agreed: four eyes.

@@ -48,6 +48,7 @@ func (s *Service) Group(ctx context.Context, caller access.Caller, ids []string,
 	}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	now := s.cfg.Now().UTC()
+	grave := s.alone.Grave(caller, ids, now)
 	var moves []Grouping
 	var facts []ledger.Fact
 	allowed := map[string]bool{} // products whose devices may come into the group
@@ -57,7 +58,7 @@ func (s *Service) Group(ctx context.Context, caller access.Caller, ids []string,
 			return err
 		}
 		if !allowed[d.Product] {
-			to := access.Resource{Type: "group", ID: group, Product: d.Product, Group: group, Grave: len(ids) > access.BulkDevices}
+			to := access.Resource{Type: "group", ID: group, Product: d.Product, Group: group, Grave: grave}
 			if err := s.cfg.Guard.Check(ctx, caller, access.DeviceGroup, to); err != nil {
 				return err
 			}

@@ -34,8 +34,9 @@ type Config struct {
 
 // Service is the registry and the directive authority.
 type Service struct {
-	cfg  Config
-	sets setCache
+	cfg   Config
+	sets  setCache
+	alone access.Alone
 
 	mu   sync.Mutex
 	seen map[string]time.Time // check-ins not yet stored; guarded by mu

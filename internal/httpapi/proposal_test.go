@@ -277,3 +277,24 @@ func (w *world) forget() {
 		w.t.Fatal(err)
 	}
 }
+
+// Who acts on many devices little by little acts on many.
+func TestManyIsNotSplit(t *testing.T) {
+	w := newWorld(t)
+	w.start()
+	w.issue("olga", []access.Role{access.Operator})
+	some := many(access.BulkDevices)
+	for _, next := range []struct {
+		from, to, status int
+		code             string
+	}{{0, 99, http.StatusUnprocessableEntity, "command.devices"}, {99, 100, http.StatusUnprocessableEntity, "command.devices"}, {0, 100, http.StatusUnprocessableEntity, "command.devices"}} {
+		part := some
+		part.Devices = some.Devices[next.from:next.to]
+		status, data, _ := w.call("olga", http.MethodPost, "/api/v1/commands", part, nil)
+		w.is(status, data, next.status, next.code) // it may; there are no such devices
+	}
+	some.Devices = []string{subject}
+	status, data, _ := w.call("olga", http.MethodPost, "/api/v1/commands", some, nil)
+	w.is(status, data, http.StatusForbidden, "access.four-eyes")
+	w.propose("olga", http.MethodPost, "/api/v1/commands", some)
+}
