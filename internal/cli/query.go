@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 )
@@ -23,13 +24,35 @@ var selectors = []string{"product", "group", "state", "evidence", "version", "re
 func selecting(f *pflag.FlagSet, q *fleet.Query) {
 	f.StringVar(&q.Product, "product", "", "only this product's")
 	f.StringVar(&q.Group, "group", "", "only those in this group of the product, or in one below")
-	f.StringVar(&q.State, "state", "", "only those in this state: active, quarantined, …")
+	f.Var((*state)(&q.State), "state", "only those in this state: active, quarantined, …")
 	f.StringVar(&q.Verdict, "evidence", "", "only those whose evidence is affirming, warning, contraindicated or unknown")
 	f.StringVar(&q.Version, "version", "", "only those that run this version")
 	f.StringVar(&q.Release, "release", "", "only those that run this release, by its digest")
 	f.StringVar(&q.Prefix, "prefix", "", "only those whose ID begins so")
 	f.BoolVar(&q.Findings, "findings", false, "only those with open findings")
 }
+
+// state is a flag: a state that devices can be in. A mistyped one would find nothing, and that would read as good news.
+type state string
+
+// String implements pflag.Value.
+func (s *state) String() string { return string(*s) }
+
+// Set implements pflag.Value.
+func (s *state) Set(word string) error {
+	if !device.Known(device.State(word)) {
+		var all []string
+		for _, k := range device.States() {
+			all = append(all, string(k))
+		}
+		return fmt.Errorf("%q: want one of %s", word, strings.Join(all, ", "))
+	}
+	*s = state(word)
+	return nil
+}
+
+// Type implements pflag.Value.
+func (s *state) Type() string { return "STATE" }
 
 // queryText is a query as its flags would say it.
 func queryText(q fleet.Query) string {

@@ -115,7 +115,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&p.release, "release", "", "published release: digest or PRODUCT@VERSION")
 	f.BoolVar(&p.spec.Selection.All, "all", false, "every active device that can take it")
 	f.StringVar(&p.spec.Selection.Group, "group", "", "only devices in this group of the product, or in one below, when it starts")
-	f.StringVar(&p.state, "state", "", "every device in this state that can take it")
+	f.Var((*state)(&p.state), "state", "every device in this state that can take it")
 	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
 	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")
 	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,failures=N or N% of its own")

@@ -109,6 +109,11 @@ With --json, the API's answer: ciphertext.`,
 		if err != nil {
 			return fmt.Errorf("what the server gave does not hold: %w", err)
 		}
+		if len(samples) == 0 {
+			if _, err := fmt.Fprintf(a.s.err, "device %s has sent nothing of stream %q yet\n", args[0], args[1]); err != nil {
+				return err
+			}
+		}
 		return a.show(func(w io.Writer) error {
 			for _, s := range samples {
 				if _, err := fmt.Fprintln(w, oneLine(string(s))); err != nil {
