@@ -286,6 +286,12 @@ func (i *Instance) distributeBundles(ctx context.Context) error {
 // maxBackoff is the longest that a loop waits after errors.
 const maxBackoff = 10 * time.Second
 
+// A loop whose step takes long waits longer for the next, so that it never takes more than a quarter of a processor.
+const (
+	restFactor = 3
+	maxRest    = 30 * time.Second
+)
+
 // every runs step at intervals until ctx ends. An error is told, and tried again later and later; /healthz tells how long ago each
 // loop last went well.
 func (i *Instance) every(ctx context.Context, name string, interval time.Duration, step func(context.Context) error) error {
@@ -297,11 +303,12 @@ func (i *Instance) every(ctx context.Context, name string, interval time.Duratio
 			return nil
 		case <-time.After(wait):
 		}
+		begun := time.Now()
 		err := step(ctx)
 		switch {
 		case err == nil:
 			i.pulse.beat(name)
-			wait = interval
+			wait = max(interval, min(restFactor*time.Since(begun), maxRest))
 		case ctx.Err() == nil:
 			i.log.ErrorContext(ctx, name+" wait", "error", err)
 			wait = min(2*wait+100*time.Millisecond, max(maxBackoff, interval))

@@ -170,11 +170,11 @@ func placesOf(scope []string, product, device string, n int) (text string, args 
 	for _, place := range scope {
 		args = append(args, place)
 		p := n + len(args)
-		if !strings.Contains(place, "/") {
+		if strings.Contains(place, "/") {
+			each = append(each, fmt.Sprintf("EXISTS (SELECT 1 FROM device_group g WHERE g.path = $%d AND g.device_id = %s)", p, device))
+		} else {
 			each = append(each, fmt.Sprintf("coalesce(%[1]s, %[1]s) = $%[2]d", product, p))
-			continue
 		}
-		each = append(each, fmt.Sprintf("EXISTS (SELECT 1 FROM device_group g WHERE g.path = $%d AND g.device_id = %s)", p, device))
 	}
 	return "(" + strings.Join(each, " OR ") + ")", args
 }

@@ -7,6 +7,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/attest"
@@ -16,112 +18,138 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
-// FleetSummary implements fleet.Reader.
+// FleetSummary implements fleet.Reader. It goes through each place of the scope once, along an index where there is one that has all that is
+// counted.
 func (db *DB) FleetSummary(ctx context.Context, scope []string) (fleet.Summary, error) {
-	s := fleet.Summary{Verdicts: map[string]int{}, Severity: map[string]int{}, At: time.Now().UTC()}
-	list, err := scopeList(scope)
-	if err != nil {
-		return s, err
+	s := fleet.Summary{
+		States: map[string]int{}, Versions: map[string]int{}, Verdicts: map[string]int{"unknown": 0}, Severity: map[string]int{}, At: time.Now().UTC(),
 	}
-	where, args := ``, []any(nil)
-	if len(scope) > 0 {
-		where, args = ` WHERE`+inScope("d.product", "d.id", 1), []any{list}
+	for _, under := range ages {
+		s.Seen = append(s.Seen, fleet.Age{Under: under})
 	}
-	if s.States, err = counts[string](ctx, db, `SELECT d.state, count(*) FROM device d`+where+` GROUP BY 1`, args...); err != nil {
-		return s, err
-	}
-	for _, n := range s.States {
-		s.Total += n
-	}
-	if s.Versions, err = counts[string](ctx, db,
-		`SELECT coalesce(json_extract(d.doc, '$.version'), ''), count(*) FROM device d`+where+` GROUP BY 1`, args...); err != nil {
-		return s, err
-	}
-	if err := db.verdicts(ctx, &s, where, args); err != nil {
-		return s, err
-	}
-	if s.Severity, err = counts[string](ctx, db, `SELECT d.severity, count(*) FROM finding d WHERE d.closed = 0 AND`+inScope("d.product", "d.subject", 1)+` GROUP BY 1`,
-		list); err != nil {
-		return s, err
-	}
-	for _, n := range s.Severity {
-		s.Findings += n
-	}
-	s.Seen, err = db.ages(ctx, where, args, s.At)
-	return s, err
-}
-
-func (db *DB) verdicts(ctx context.Context, s *fleet.Summary, where string, args []any) error {
-	from := `verdict_current c`
-	if where != "" {
-		from += ` JOIN device d ON d.id = c.device_id`
-	}
-	byStatus, err := collect(ctx, db, func(row scanner) ([2]int, error) {
-		var out [2]int
-		return out, row.Scan(&out[0], &out[1])
-	}, `SELECT c.status, count(*) FROM `+from+where+` GROUP BY 1`, args...)
-	if err != nil {
-		return err
-	}
-	s.Verdicts["unknown"] = s.Total
-	for _, v := range byStatus {
-		if word := attest.Tier(v[0]).String(); word != attest.None.String() {
-			s.Verdicts[word] += v[1]
-			s.Verdicts["unknown"] -= v[1]
+	for _, place := range surveyed(scope) {
+		if err := errors.Join(db.countDevices(ctx, &s, place), db.countAges(ctx, &s, place), db.countFindings(ctx, &s, place)); err != nil {
+			return s, err
 		}
 	}
-	return nil
+	return s, nil
+}
+
+// surveyed are the places of a scope that are not in another of them; one that is empty is everywhere.
+func surveyed(scope []string) []string {
+	if len(scope) == 0 {
+		return []string{""}
+	}
+	var out []string
+	for i, place := range scope {
+		if !slices.ContainsFunc(scope, func(o string) bool { return o != place && strings.HasPrefix(place, o+"/") }) && !slices.Contains(scope[:i], place) {
+			out = append(out, place)
+		}
+	}
+	return out
+}
+
+// devicesAt are the devices d of a place, which is parameter 1; with a place that is everywhere there is none.
+func devicesAt(place string) (from string, args []any) {
+	switch {
+	case place == "":
+		return ` FROM device d WHERE 1 = 1`, nil
+	case strings.Contains(place, "/"):
+		return ` FROM device_group g CROSS JOIN device d WHERE g.path = $1 AND d.id = g.device_id`, []any{place}
+	}
+	return ` FROM device d WHERE d.product = $1`, []any{place}
+}
+
+func (db *DB) countDevices(ctx context.Context, s *fleet.Summary, place string) error {
+	type cell struct {
+		state, version string
+		verdict        attest.Tier
+		n              int
+	}
+	from, args := devicesAt(place)
+	cells, err := collect(ctx, db, func(row scanner) (c cell, err error) {
+		return c, row.Scan(&c.state, &c.version, &c.verdict, &c.n)
+	}, `SELECT d.state, d.version, d.verdict, count(*)`+from+` GROUP BY d.state, d.version, d.verdict`, args...)
+	for _, c := range cells {
+		word := "unknown"
+		if c.verdict != attest.None {
+			word = c.verdict.String()
+		}
+		s.Total += c.n
+		s.States[c.state] += c.n
+		s.Versions[c.version] += c.n
+		s.Verdicts[word] += c.n
+	}
+	return err
+}
+
+func (db *DB) countFindings(ctx context.Context, s *fleet.Summary, place string) error {
+	where, args := ``, []any(nil)
+	if place != "" {
+		text, with := placesOf([]string{place}, "f.product", "f.subject", 0)
+		where, args = ` AND `+text, with
+	}
+	bySeverity, err := counts[string](ctx, db, `SELECT f.severity, count(*) FROM finding f WHERE f.closed = 0`+where+` GROUP BY f.severity`, args...)
+	for severity, n := range bySeverity {
+		s.Severity[severity] += n
+		s.Findings += n
+	}
+	return err
 }
 
 // reporting are the states in which a device is expected to report.
 const reporting = `d.state IN ('onboarded', 'active', 'quarantined')`
 
-// ages counts by how long ago devices were last seen.
-func (db *DB) ages(ctx context.Context, where string, args []any, now time.Time) ([]fleet.Age, error) {
-	if where == "" {
-		where = ` WHERE ` + reporting
-	} else {
-		where += ` AND ` + reporting
+// ages are what silence is sorted by; the last is all the rest.
+var ages = []time.Duration{5 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 0}
+
+// countAges counts by how long ago devices were last seen.
+func (db *DB) countAges(ctx context.Context, s *fleet.Summary, place string) error {
+	from, args := devicesAt(place)
+	query := `SELECT count(*)`
+	for _, under := range ages[:len(ages)-1] {
+		args = append(args, Millis(s.At.Add(-under)))
+		query += fmt.Sprintf(`, count(*) FILTER (WHERE d.last_seen > $%d)`, len(args))
 	}
-	var out []fleet.Age
+	within := make([]int, len(ages))
+	if err := db.Read().QueryRowContext(ctx, query+from+` AND `+reporting, args...).Scan(&within[len(ages)-1], &within[0], &within[1], &within[2], &within[3]); err != nil {
+		return db.dialect.Explain(err)
+	}
 	counted := 0
-	for _, under := range []time.Duration{5 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 0} {
-		query, with := `SELECT count(*) FROM device d`+where, args
-		if under > 0 {
-			with = append(append([]any{}, args...), Millis(now.Add(-under)))
-			query += fmt.Sprintf(` AND d.last_seen > $%d`, len(with))
-		}
-		var n int
-		if err := db.Read().QueryRowContext(ctx, query, with...).Scan(&n); err != nil {
-			return nil, db.dialect.Explain(err)
-		}
-		out = append(out, fleet.Age{Under: under, Devices: n - counted})
+	for i, n := range within {
+		s.Seen[i].Devices += n - counted
 		counted = n
 	}
-	return out, nil
+	return nil
 }
 
 // FleetFindings implements fleet.Reader.
 func (db *DB) FleetFindings(ctx context.Context, q fleet.FindingQuery) ([]monitor.Finding, error) {
-	list, err := scopeList(q.Scope)
-	if err != nil {
-		return nil, err
-	}
-	query, args := `SELECT d.doc, coalesce((SELECT o.group_path FROM device o WHERE o.id = d.subject), '') FROM finding d WHERE`+inScope("d.product", "d.subject", 1), []any{list}
+	query, args := findingsQuery(q)
+	return collect(ctx, db, scanFinding, query, args...)
+}
+
+// findingsQuery walks from the newest on: along those of a severity that are open, or along the subject's.
+func findingsQuery(q fleet.FindingQuery) (query string, args []any) {
+	query = findingColumns + ` WHERE `
 	and := func(condition string, value any) {
 		args = append(args, value)
 		query += fmt.Sprintf(condition, len(args))
 	}
 	if q.Subject != "" {
-		and(` AND d.subject = $%d`, q.Subject)
+		and(`f.subject = $%d`, q.Subject)
 	} else {
-		and(` AND d.closed = 0 AND d.severity = $%d`, string(q.Severity))
+		and(`f.closed = 0 AND f.severity = $%d`, string(q.Severity))
+	}
+	if len(q.Scope) > 0 {
+		text, with := placesOf(q.Scope, "f.product", "f.subject", len(args))
+		query, args = query+` AND `+text, append(args, with...)
 	}
 	if !q.Before.IsZero() {
-		and(` AND d.raised < $%d`, Millis(q.Before))
+		and(` AND f.raised < $%d`, Millis(q.Before))
 	}
-	and(` ORDER BY d.raised DESC LIMIT $%d`, q.Limit)
-	return collect(ctx, db, scanFinding, query, args...)
+	and(` ORDER BY f.raised DESC LIMIT $%d`, q.Limit)
+	return query, args
 }
 
 // FleetCertificates implements fleet.Reader.
@@ -191,11 +219,19 @@ func (db *DB) FleetExpiry(ctx context.Context, now time.Time) (fleet.Expiry, err
 
 // FleetRuns implements fleet.Reader.
 func (db *DB) FleetRuns(ctx context.Context, release []byte, scope []string) (map[string]int, error) {
-	list, err := scopeList(scope)
-	if err != nil {
-		return nil, err
+	out := map[string]int{}
+	for _, place := range surveyed(scope) {
+		from, args := devicesAt(place)
+		args = append(args, release)
+		states, err := counts[string](ctx, db, `SELECT d.state, count(*)`+from+fmt.Sprintf(` AND d.release = $%d GROUP BY d.state`, len(args)), args...)
+		if err != nil {
+			return nil, err
+		}
+		for state, n := range states {
+			out[state] += n
+		}
 	}
-	return counts[string](ctx, db, `SELECT d.state, count(*) FROM device d WHERE d.release = $1 AND`+inScope("d.product", "d.id", 2)+` GROUP BY 1`, release, list)
+	return out, nil
 }
 
 // maxStreams bounds the list: streams are named by the product's firmware, a handful of them.

@@ -86,17 +86,39 @@ func (s *Monitor) OpenFinding(ctx context.Context, dedupe string) (monitor.Findi
 
 // Findings implements monitor.Store.
 func (s *Monitor) Findings(ctx context.Context, q monitor.Query) ([]monitor.Finding, error) {
-	behind, order := `id > $1`, `id`
+	query, args := findingPage(q)
+	return collect(ctx, s.db, scanFinding, query, args...)
+}
+
+// findingPage walks along the IDs, those of a subject, or those that are open of a kind.
+func findingPage(q monitor.Query) (query string, args []any) {
+	query = findingColumns + ` WHERE 1 = 1`
+	and := func(condition string, value any) {
+		args = append(args, value)
+		query += fmt.Sprintf(condition, len(args))
+	}
+	behind, order := ` AND f.id > $%d`, `f.id`
 	if q.Newest {
-		behind, order = `($1 = '' OR id < $1)`, `id DESC`
+		behind, order = ` AND f.id < $%d`, `f.id DESC`
 	}
-	scope, err := scopeList(q.Scope)
-	if err != nil {
-		return nil, err
+	if q.After != "" {
+		and(behind, q.After)
 	}
-	return collect(ctx, s.db, scanFinding, findingColumns+` WHERE `+behind+` AND`+inScope("f.product", "f.subject", 2)+` AND ($3 = '' OR subject = $3)
-		AND ($4 = '' OR kind = $4) AND (NOT $5 OR closed = 0) ORDER BY `+order+` LIMIT $6`,
-		q.After, scope, q.Subject, string(q.Kind), q.OpenOnly, q.Limit)
+	if len(q.Scope) > 0 {
+		text, with := placesOf(q.Scope, "f.product", "f.subject", len(args))
+		query, args = query+` AND `+text, append(args, with...)
+	}
+	if q.Subject != "" {
+		and(` AND f.subject = $%d`, q.Subject)
+	}
+	if q.Kind != "" {
+		and(` AND f.kind = $%d`, string(q.Kind))
+	}
+	if q.OpenOnly {
+		query += ` AND f.closed = 0`
+	}
+	and(` ORDER BY `+order+` LIMIT $%d`, q.Limit)
+	return query, args
 }
 
 // Heard implements monitor.Store.
