@@ -173,17 +173,11 @@ func (s *Proposals) Get(ctx context.Context, caller Caller, id string) (Proposal
 		return Proposal{}, err
 	}
 	if caller.ID != p.By {
-		if err := s.guard.Check(ctx, caller, ProposalRead, p.Resource.plain()); err != nil {
+		if err := s.guard.Check(ctx, caller, ProposalRead, Resource{Type: "proposal", ID: id, Product: p.Resource.Product, Group: p.Resource.Group}); err != nil {
 			return Proposal{}, err
 		}
 	}
 	return p.at(s.now()), nil
-}
-
-// plain is the resource, for being looked at.
-func (r Resource) plain() Resource {
-	r.Grave = false
-	return r
 }
 
 // at is the proposal as it stands at now.

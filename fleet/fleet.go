@@ -5,12 +5,14 @@
 package fleet
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
@@ -206,11 +208,12 @@ func (s *Service) Devices(ctx context.Context, caller access.Caller, q Query) (p
 // Device gives one device and its timeline.
 func (s *Service) Device(ctx context.Context, caller access.Caller, id string) (Detail, []Line, error) {
 	d, err := s.reader.FleetDevice(ctx, id)
-	if err != nil {
+	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return Detail{}, nil, err
 	}
-	if err := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "device", ID: id, Product: d.Product, Group: d.Group}); err != nil {
-		return Detail{}, nil, err
+	denied := s.guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "device", ID: id, Product: d.Product, Group: d.Group})
+	if denied != nil || err != nil { // whether it is there is for who might see it
+		return Detail{}, nil, cmp.Or(denied, err)
 	}
 	lines, err := s.reader.FleetTimeline(ctx, id, MaxTimeline)
 	return d, lines, err

@@ -172,13 +172,18 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 	return f, err
 }
 
+// resource is a finding where its subject is. Whom it is about is not told to who may not see it.
+func resource(id string, f Finding) access.Resource {
+	return access.Resource{Type: "finding", ID: id, Product: f.Product, Group: f.Group}
+}
+
 // Get gives one finding.
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Finding, error) {
 	f, err := s.cfg.Store.Finding(ctx, id)
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Finding{}, err
 	}
-	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, access.Resource{Type: "device", ID: f.Subject, Product: f.Product, Group: f.Group}); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingRead, resource(id, f)); err != nil {
 		return Finding{}, err
 	}
 	if errors.Is(err, ErrNotFound) {
@@ -193,8 +198,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return err
 	}
-	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product, Group: f.Group}
-	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, res); err != nil {
+	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, resource(id, f)); err != nil {
 		return err
 	}
 	if errors.Is(err, ErrNotFound) {

@@ -316,14 +316,20 @@ const maxEpochsPerRead = 64
 
 // Read decides, records the decision, and only then opens keys for the reader.
 func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadRequest) (ReadReply, error) {
+	if len(req.Device) > maxName || len(req.Stream) > maxName || len(req.Purpose) > maxPurpose { // a refusal is kept for good
+		return ReadReply{}, fault.New(fault.Invalid, "stream.request", fmt.Sprintf("a device or stream of more than %d bytes, or a purpose of more than %d", maxName, maxPurpose), "name them as the grant does")
+	}
 	_, place, err := s.cfg.Store.Origin(ctx, req.Device)
-	if err != nil {
+	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return ReadReply{}, err
 	}
 	res := access.In("stream", place)
 	res.ID = req.Stream
 	if err := s.cfg.Guard.Check(ctx, caller, access.StreamRead, res); err != nil {
 		return ReadReply{}, errors.Join(err, s.decide(ctx, caller, req, nil, "", nil))
+	}
+	if err != nil { // whether it is there is for who might read it
+		return ReadReply{}, err
 	}
 	reader, err := readerKey(req)
 	if err != nil {
@@ -363,6 +369,12 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 	}
 	return reply, nil
 }
+
+// Bounds of a request, bytes.
+const (
+	maxName    = 128
+	maxPurpose = 512
+)
 
 func readerKey(req ReadRequest) (hpke.PublicKey, error) {
 	kem, err := hpke.NewKEM(req.KEM)
