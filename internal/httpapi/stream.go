@@ -65,6 +65,11 @@ func (b *bounded) Read(p []byte) (int, error) {
 		return 0, b.s.tooLarge(b.limit)
 	}
 	got := b.limit - b.left
+	if errors.Is(err, io.EOF) { // what is done with it may take longer
+		if undo := b.s.ctx.SetReadDeadline(time.Time{}); undo != nil && !errors.Is(undo, http.ErrNotSupported) {
+			return n, undo
+		}
+	}
 	switch {
 	case err != nil && !errors.Is(err, io.EOF), errors.Is(err, io.EOF) && b.s.size > got:
 		return n, fault.Newf(fault.Invalid, "body.cut", "the request's body ends after %d bytes: %w", got, errors.Join(err, io.ErrUnexpectedEOF))

@@ -57,7 +57,19 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	if organisation != nil {
 		mux.Handle("/auth/oidc/", doors.Watch(receipts(organisation), triedToSignIn))
 	}
-	return mux, nil
+	return patient(mux), nil
+}
+
+// patience is how long a body may take that no handler has other plans for: a stranger's connection is held no longer.
+const patience = time.Minute
+
+func patient(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.ContentLength != 0 {
+			_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(patience)) // a connection that has none has gone
+		}
+		next.ServeHTTP(w, r)
+	})
 }
 
 // asked is what an answer of the API says of who asked. Who says nothing of who they are has guessed nothing.
