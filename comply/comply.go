@@ -45,7 +45,7 @@ const (
 	costFactor = 20
 	tooOld     = 15 * time.Minute
 	slowAfter  = 50 * time.Millisecond  // what takes longer is not worth waiting for
-	patience   = 300 * time.Millisecond // how long who looks at a page waits for what was never measured
+	patience   = 100 * time.Millisecond // how long who looks at a page waits for what was never measured
 )
 
 // Service assesses.

@@ -138,6 +138,7 @@ type Service struct {
 	expiries  memory[Expiry]
 	streams   memory[[]Stream]
 	runs      memory[map[string]int]
+	backlogs  memory[Backlog]
 }
 
 // NewService makes the read side.

@@ -15,7 +15,7 @@ const (
 )
 
 // patience is how long somebody who looks at a page waits for what was never counted before.
-const patience = 300 * time.Millisecond
+const patience = 100 * time.Millisecond
 
 // memory remembers counts. Its zero value is ready.
 type memory[T any] struct {

@@ -153,12 +153,12 @@ func (s *Service) Streams(ctx context.Context, caller access.Caller) (streams []
 	return streams, grants, ok, err
 }
 
-// Backlog says what is waiting.
-func (s *Service) Backlog(ctx context.Context, caller access.Caller) (Backlog, error) {
+// Backlog says what is waiting, as SummaryAt counts.
+func (s *Service) Backlog(ctx context.Context, caller access.Caller) (b Backlog, ok bool, err error) {
 	if err := s.guard.Check(ctx, caller, access.InstanceRead, access.Resource{Type: "instance"}); err != nil {
-		return Backlog{}, err
+		return Backlog{}, false, err
 	}
-	return s.reader.FleetBacklog(ctx)
+	return s.backlogs.glance(ctx, "", s.reader.FleetBacklog)
 }
 
 // Genuine answers anybody: it has no caller, and tells nothing that is not for the buyer of the device. A device that is not

@@ -32,7 +32,8 @@ type Config struct {
 type Service struct {
 	cfg Config
 
-	mu sync.Mutex // held by a Tick: two would both see that a command was not issued yet
+	mu   sync.Mutex // held by a Tick: two would both see that a command was not issued yet
+	seen lastSeen
 }
 
 // NewService checks cfg and makes the stage.
@@ -222,9 +223,11 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 	if err != nil || r.Wave == 0 {
 		return r, nil, err
 	}
-	snap, err := s.cfg.Store.RolloutSnapshot(ctx, id, r.Wave)
-	if err != nil {
-		return Rollout{}, nil, err
+	snap := s.seen.of(id, r.Wave)
+	if snap == nil {
+		if snap, err = s.cfg.Store.RolloutSnapshot(ctx, id, r.Wave); err != nil {
+			return Rollout{}, nil, err
+		}
 	}
 	w := r.Waves[r.Wave-1]
 	out := make([]DeviceView, len(snap))
@@ -296,10 +299,12 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 		return err
 	}
 	for range maxSteps {
+		begun := time.Now()
 		snap, err := s.cfg.Store.RolloutSnapshot(ctx, r.Spec.ID, r.Wave)
 		if err != nil {
 			return err
 		}
+		s.seen.keep(r.Spec.ID, r.Wave, snap, time.Since(begun))
 		todo := Plan(now, r, bad.Manifest, snap)
 		if (r.Phase == Running || r.Phase == Paused) && bad.Status != release.Published {
 			todo = []Decision{{Kind: Halt, Wave: r.Wave, Reason: fmt.Sprintf("release %s is %s", bad.Manifest.ID, bad.Status)}}

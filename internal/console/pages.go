@@ -366,9 +366,13 @@ func (h *handler) streams(w http.ResponseWriter, r *http.Request, caller access.
 }
 
 func (h *handler) platform(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
-	b, err := h.cfg.Fleet.Backlog(r.Context(), caller)
+	b, counted, err := h.cfg.Fleet.Backlog(r.Context(), caller)
 	if err != nil {
 		return err
+	}
+	if !counted {
+		h.counting(w, r, caller, "Platform")
+		return nil
 	}
 	p := platformPageData{Loops: loops(h.cfg.Pulse(), time.Now()), Backlog: b, Versions: versionsOfProgram()}
 	h.render(w, r, http.StatusOK, platformPage(h.view(r, caller, "Platform", "*"), p))
