@@ -28,9 +28,17 @@ type demoTime struct{}
 // demoRSS is the largest resident set any agent process had while the demo ran, in MB.
 type demoRSS struct{}
 
+// atSize is a figure of internal/bench/atsize, in ms: what people wait for with very many devices.
+type atSize struct{ figure string }
+
+// startTime is how long a program takes to start and say how it is used, in ms.
+type startTime struct{ path string }
+
 func (b benchmark) String() string { return "Benchmark" + b.name + " in " + b.pkg }
 func (f fileSize) String() string  { return "size of " + f.path }
 func (demoTime) String() string    { return "bin/hallmark demo --once --json --devices 20" }
+func (a atSize) String() string    { return "AtSize" + a.figure + " of internal/bench/atsize" }
+func (s startTime) String() string { return s.path + " --help" }
 func (demoRSS) String() string     { return "VmHWM of each bin/hallmark-agent during the demo" }
 
 // goal is a bound on our figure or on the ratio ours/reference.
@@ -65,5 +73,16 @@ var measures = []measure{
 	{name: "check-in without news", unit: "1/s", ours: benchmark{pkg: "./internal/store", name: "CheckinNoChange", metric: "ns/op", perSecond: true}},
 	{name: "agent, stripped binary", unit: "MB", ours: fileSize{"bin/hallmark-agent"}, goal: goal{bound: 20}},
 	{name: "agent, resident", unit: "MB", ours: demoRSS{}, goal: goal{bound: 25}},
+	{name: "console page, many devices, slowest p95", unit: "ms", ours: atSize{"Page"}, goal: goal{bound: 50}},
+	{name: "list of the API, many devices, slowest p95", unit: "ms", ours: atSize{"List"}, goal: goal{bound: 50}},
+	{name: "device list query, many devices, slowest", unit: "ms", ours: atSize{"Query"}, goal: goal{bound: 5}},
+	{name: "overview, many devices, first paint in Chromium", unit: "ms", ours: atSize{"Paint"}, goal: goal{bound: 1000}},
+	{
+		name: "API GET", unit: "1/s",
+		ours:      benchmark{pkg: "./internal/httpapi", name: "Get/ours", metric: "ns/op", perSecond: true},
+		reference: benchmark{pkg: "./internal/httpapi", name: "Get/bare", metric: "ns/op", perSecond: true},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.7},
+	},
+	{name: "command line, start", unit: "ms", ours: startTime{"bin/hallmark"}, goal: goal{bound: 50}},
 	{name: "demo, 20 devices", unit: "s", ours: demoTime{}, goal: goal{bound: 60}},
 }

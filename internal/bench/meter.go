@@ -22,13 +22,21 @@ type meter struct {
 	count     int
 	benchtime string
 
-	demo *demoFigures
-	runs map[benchmark][]float64 // what alternate has measured
+	devices int // of atSize
+	demo    *demoFigures
+	crowd   *crowdFigures
+	runs    map[benchmark][]float64 // what alternate has measured
 }
 
 type demoFigures struct {
 	seconds, rss float64
 	err          error
+}
+
+// crowdFigures are what atsize printed.
+type crowdFigures struct {
+	printed string
+	err     error
 }
 
 // take measures one and judges it against its goal.
@@ -73,6 +81,21 @@ func (m *meter) figure(ctx context.Context, p probe) (float64, error) {
 			return 0, fmt.Errorf("%s is not built", p.path)
 		}
 		return float64(st.Size()) / 1e6, nil
+	case startTime:
+		return started(ctx, p.path)
+	case atSize:
+		if m.crowd == nil {
+			cmd := exec.CommandContext(ctx, "go", "run", "./internal/bench/atsize", "-devices", strconv.Itoa(m.devices), "-dir", m.dir)
+			cmd.Stderr = os.Stderr
+			out, err := cmd.Output()
+			m.crowd = &crowdFigures{string(out), err}
+			fmt.Println(m.crowd.printed)
+		}
+		ns := metric(m.crowd.printed, "AtSize"+p.figure, "ns/op")
+		if m.crowd.err != nil || len(ns) == 0 {
+			return 0, errors.Join(m.crowd.err, fmt.Errorf("no %s", p))
+		}
+		return ns[0] * ms, nil
 	case demoTime, demoRSS:
 		if m.demo == nil {
 			f := runDemo(ctx)
@@ -87,6 +110,21 @@ func (m *meter) figure(ctx context.Context, p probe) (float64, error) {
 		return m.demo.rss, nil
 	}
 	return 0, fmt.Errorf("no way to measure %s", p)
+}
+
+// starts is how often a program is started; the median counts.
+const starts = 21
+
+func started(ctx context.Context, program string) (float64, error) {
+	var all []float64
+	for range starts {
+		begun := time.Now()
+		if out, err := exec.CommandContext(ctx, program, "--help").CombinedOutput(); err != nil {
+			return 0, fmt.Errorf("%s --help: %w: %.200s", program, err, out)
+		}
+		all = append(all, float64(time.Since(begun))*ms)
+	}
+	return median(all), nil
 }
 
 // alternate runs two benchmarks in turns, so that what else the machine does meanwhile weighs on both. One that fails is left to

@@ -143,7 +143,7 @@ func (t things) lists() (out []ask) {
 			continue
 		}
 		for _, path := range []string{
-			"/findings", "/findings?open=true", "/remedies", "/retirements", "/groups", "/rollouts", "/orders", "/releases", "/warrants", "/proposals", "/streams/grants",
+			"/findings", "/findings?open=true", "/remedies", "/retirements", "/groups", "/rollouts", "/orders", "/warrants", "/proposals", "/streams/grants",
 			"/log/events/facts", "/log/events/facts?kind=attest.verdict", "/log/events/facts?kind=device.state.changed", "/log/events/facts?subject=" + t.device,
 			fmt.Sprintf("/log/events/facts?kind=attest.verdict&before=%d", t.n/3), "/log/events/entries/5", "/audit", "/audit?denied=true", "/audit?action=device.read", "/audit?action=device.move",
 			"/members", "/products", "/issuers", "/revocations", "/me", "/me/queries",

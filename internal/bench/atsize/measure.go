@@ -3,6 +3,7 @@ package main
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -24,10 +25,17 @@ func (w *world) measure(ctx context.Context, db *store.DB, o options) error {
 	if err != nil {
 		return err
 	}
+	paint, err := w.firstPaint(ctx)
+	if err != nil && !errors.Is(err, errNoBrowser) {
+		return err
+	}
 	fmt.Println()
-	figure("ConsolePage", page)
-	figure("ApiList", list)
-	figure("DeviceQuery", query)
+	figure("Page", page)
+	figure("List", list)
+	figure("Query", query)
+	if err == nil {
+		figure("Paint", paint)
+	}
 	return nil
 }
 
@@ -45,7 +53,7 @@ func slowestQuery(ctx context.Context, db *store.DB, t things, o options) (time.
 	var all []took
 	for _, scope := range []string{"", crowd.Products()[0], crowd.Products()[2], crowd.Group, crowd.SmallGroup} {
 		for _, f := range filters(t.release) {
-			if f.Get("product") != "" {
+			if f.Get("product") != "" || f.Get("release") != "" && scope == crowd.Products()[2] { // the release is another product's
 				continue
 			}
 			for _, after := range []int{0, t.n / 2, t.n - t.n/50} {
