@@ -22,7 +22,8 @@ type meter struct {
 	count     int
 	benchtime string
 
-	devices int // of atSize
+	devices int    // of atSize
+	dir     string // where its instance is
 	demo    *demoFigures
 	crowd   *crowdFigures
 	runs    map[benchmark][]float64 // what alternate has measured
