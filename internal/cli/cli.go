@@ -5,6 +5,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -57,10 +58,10 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 		return 0
 	}
 	if _, ok := errors.AsType[usageError](err); ok || !begun {
-		fmt.Fprintf(errOut, "hallmark: %v; see `%s --help`\n", err, cmd.CommandPath())
+		fmt.Fprintf(errOut, "hallmark: %s; see `%s --help`\n", paragraph(err.Error()), cmd.CommandPath())
 		return exitUsage
 	}
-	fmt.Fprintf(errOut, "hallmark: %v%s\n", err, code(err))
+	fmt.Fprintf(errOut, "hallmark: %s%s\n", paragraph(err.Error()), code(err))
 	if _, ok := errors.AsType[partError](err); ok {
 		return exitPart
 	}
@@ -164,8 +165,13 @@ func noSuch(c *cobra.Command, args []string) error {
 
 // printJSON writes v for machines.
 func printJSON(w io.Writer, v any) error {
-	e := json.NewEncoder(w)
+	var b bytes.Buffer
+	e := json.NewEncoder(&b)
 	e.SetEscapeHTML(false)
 	e.SetIndent("", "  ")
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	_, err := w.Write(inert(b.Bytes()))
+	return err
 }

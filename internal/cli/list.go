@@ -75,7 +75,7 @@ func each[T any](a *api, ids []string, do func(id string) (T, error)) ([]T, erro
 			return nil, err
 		}
 		if err != nil {
-			fmt.Fprintf(a.s.err, "hallmark: %s: %v%s\n", oneLine(id), stranger(err), code(err))
+			fmt.Fprintf(a.s.err, "hallmark: %s: %s%s\n", oneLine(id), paragraph(stranger(err).Error()), code(err))
 			failed = err
 			continue
 		}

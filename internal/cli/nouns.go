@@ -269,7 +269,7 @@ func (a *api) show(text func(w io.Writer) error) error {
 			return err
 		}
 		b.WriteByte('\n')
-		_, err := b.WriteTo(a.s.out)
+		_, err := a.s.out.Write(inert(b.Bytes()))
 		return err
 	case asYAML:
 		out, err := yaml.JSONToYAML(a.last)

@@ -7,6 +7,8 @@ import (
 	"text/tabwriter"
 	"time"
 	"unicode"
+	"unicode/utf16"
+	"unicode/utf8"
 )
 
 // table writes rows under a head, for people.
@@ -76,4 +78,30 @@ func oneLine(s string) string {
 		}
 		return r
 	}, s)
+}
+
+// paragraph is oneLine for what may have several.
+func paragraph(s string) string {
+	parts := strings.Split(s, "\n")
+	for i, p := range parts {
+		parts[i] = oneLine(p)
+	}
+	return strings.Join(parts, "\n")
+}
+
+// inert writes what steers a terminal, or turns the order of a line around, as JSON's escapes. In a document it is only within strings.
+func inert(document []byte) []byte {
+	out := make([]byte, 0, len(document))
+	for _, r := range string(document) {
+		if unicode.IsPrint(r) || r == '\n' {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		if high, low := utf16.EncodeRune(r); high != utf8.RuneError {
+			out = fmt.Appendf(out, "\\u%04x\\u%04x", high, low)
+			continue
+		}
+		out = fmt.Appendf(out, "\\u%04x", r)
+	}
+	return out
 }
