@@ -3,6 +3,7 @@ package monitor
 import (
 	"encoding/json"
 	"fmt"
+	"strings"
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -31,7 +32,7 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		if wire.Acceptable(d.Word) {
 			return Finding{}, false
 		}
-		out.Kind, out.Severity, out.Text = BadVerdict, Critical, fmt.Sprintf("evidence is %s: %.1000q", d.Word, d.Reasons)
+		out.Kind, out.Severity, out.Text = BadVerdict, Critical, fmt.Sprintf("evidence is %s: %.1000s", d.Word, strings.Join(d.Reasons, "; "))
 	case ledger.KindDeviceRefused:
 		out.Kind, out.Severity, out.Text = Refusals, High, fmt.Sprintf("refused %s: %s: %s", d.Act, d.Code, d.Text)
 	case ledger.KindDeviceUnhealthy:

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -65,6 +66,12 @@ func clip(s string, most int) string {
 	}
 	return s
 }
+
+// digest is a whole SHA-256 in a text; its beginning is enough to know it again, and leaves the text room.
+var digest = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
+
+// brief is clip, with digests shortened.
+func brief(s string, most int) string { return clip(digest.ReplaceAllString(s, "$1…"), most) }
 
 func joined(list []string) string { return strings.Join(list, ", ") }
 

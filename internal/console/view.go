@@ -59,7 +59,7 @@ func navigation() []navGroup {
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
 		{"Birth", []navLink{{"Orders", "/orders"}, {"Certificates", "/certificates"}}},
-		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Platform", "/platform"}}},
+		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Decisions", "/audit"}, {"Platform", "/platform"}}},
 	}
 }
 
@@ -138,8 +138,8 @@ func (v view) deviceActions(id, product, group string, state device.State) []act
 	return out
 }
 
-func (v view) cancelCommand(product string, c device.CommandDevice) []action {
-	if !v.may(device.ActionFor(c.Act), access.Resource{Type: "device", ID: c.Device, Product: product}) {
+func (v view) cancelCommand(product, group string, c device.CommandDevice) []action {
+	if !v.may(device.ActionFor(c.Act), access.Resource{Type: "device", ID: c.Device, Product: product, Group: group}) {
 		return nil
 	}
 	return []action{{

@@ -153,7 +153,7 @@ async function problem(answer) {
 }
 
 document.addEventListener("click", (e) => {
-  const b = e.target.closest("button.act");
+  const b = e.target.closest("button.act[data-path]"); // others look so, and do something of their own
   if (b) ask(b);
   if (e.target.closest("#confirm .plain")) dialog.close();
 });
