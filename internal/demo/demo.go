@@ -83,6 +83,7 @@ type demo struct {
 
 	layout  server.Layout
 	serve   running
+	welcome string // what init told
 	console string
 	devURL  string
 	people  map[string]*client.Client // by name
@@ -113,10 +114,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	if (o.Firmware == "") != (o.FirmwareNext == "") {
 		return errors.New("--firmware and --firmware-next belong together")
 	}
-	d := &demo{
-		o: o, pass: "demo", began: time.Now(), people: map[string]*client.Client{}, told: map[string]uint64{}, last: map[string]uint64{},
-		images: map[string][]byte{}, releases: map[string]string{},
-	}
+	d := plan(o)
 	if d.dir = o.Dir; d.dir == "" {
 		if d.dir, err = os.MkdirTemp("", "hallmark-demo-"); err != nil {
 			return err
@@ -146,6 +144,14 @@ func Run(ctx context.Context, o Options) (err error) {
 		return o.Stay(link)
 	}
 	return nil
+}
+
+// plan is a demo of which nothing has been played yet.
+func plan(o Options) *demo {
+	return &demo{
+		o: o, pass: "demo", began: time.Now(), people: map[string]*client.Client{}, told: map[string]uint64{}, last: map[string]uint64{},
+		images: map[string][]byte{}, releases: map[string]string{},
+	}
 }
 
 // quiet ends what tests do to the processes.

@@ -262,26 +262,31 @@ func (d *demo) badRelease(ctx context.Context) error {
 	return d.step(Step{Step: "the canary", Device: canary.id, Expected: "back on " + v2, OK: ok, Observed: saw})
 }
 
-// modified changes the running program of a device behind its back.
-func (d *demo) modified(ctx context.Context) error {
-	a := d.agents[1]
-	d.say("\nA modified device: somebody changes the program in its flash")
+// alter changes a byte of the program in the device's flash, as somebody with a soldering iron would.
+func (a *device) alter(program []byte) error {
 	path := filepath.Join(a.dir, "flash.bin")
 	flash, err := os.ReadFile(path)
 	if err != nil {
 		return err
 	}
-	at := bytes.Index(flash, d.images[v2])
+	at := bytes.Index(flash, program)
 	if at < 0 {
 		return errors.New("the running program is not in the device's flash")
 	}
-	at += len(d.images[v2]) / 2
+	at += len(program) / 2
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return err
 	}
 	_, err = f.WriteAt([]byte{flash[at] ^ 0x55}, int64(at))
-	if err = errors.Join(err, f.Close()); err != nil {
+	return errors.Join(err, f.Close())
+}
+
+// modified changes the running program of a device behind its back.
+func (d *demo) modified(ctx context.Context) error {
+	a := d.agents[1]
+	d.say("\nA modified device: somebody changes the program in its flash")
+	if err := a.alter(d.images[v2]); err != nil {
 		return err
 	}
 	for _, s := range []struct{ step, expected, kind string }{

@@ -34,6 +34,14 @@ func freePort(ctx context.Context) (string, error) {
 	return l.Addr().String(), l.Close()
 }
 
+// cast are the people of the story, and what each may do.
+func cast() map[string][]access.Role {
+	return map[string][]access.Role{
+		"rita": {access.ReleaseManager}, "alice": {access.ReleaseManager}, "bob": {access.ReleaseManager}, "frank": {access.Factory, access.ReleaseManager},
+		"olga": {access.Operator, access.Viewer}, "sam": {access.Security, access.Viewer}, "rene": {access.Viewer}, "mallory": {access.Viewer},
+	}
+}
+
 // instance makes and starts a server, and gives its people their tokens.
 func (d *demo) instance(ctx context.Context) error {
 	d.say("\nThe maker: an instance, three approvers of whom two must agree, their keys offline")
@@ -50,7 +58,7 @@ func (d *demo) instance(ctx context.Context) error {
 		"--hardware", hardware, "--api", api, "--devices", devices, "--poll-ms", "400", "--attest-s", "3", "--allow-virtual",
 		"--kdf-iterations", "1000")
 	init.Env = append(os.Environ(), "HALLMARK_PASSPHRASE="+d.pass)
-	if _, err := output(init); err != nil {
+	if d.welcome, err = output(init); err != nil {
 		return err
 	}
 	if err := d.startServer(); err != nil {
@@ -67,10 +75,7 @@ func (d *demo) instance(ctx context.Context) error {
 	if d.o.begun != nil {
 		d.o.begun(d)
 	}
-	for name, roles := range map[string][]access.Role{
-		"rita": {access.ReleaseManager}, "alice": {access.ReleaseManager}, "bob": {access.ReleaseManager}, "frank": {access.Factory, access.ReleaseManager},
-		"olga": {access.Operator, access.Viewer}, "sam": {access.Security, access.Viewer}, "rene": {access.Viewer}, "mallory": {access.Viewer},
-	} {
+	for name, roles := range cast() {
 		var secret string
 		err := insist(ctx, func() (err error) {
 			secret, err = d.people["admin"].Token(ctx, httpapi.TokenSpec{
