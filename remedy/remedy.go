@@ -39,6 +39,7 @@ const (
 type Case struct {
 	Device   string     `json:"device"`
 	Product  string     `json:"product"`
+	Group    string     `json:"-"`     // that the device is in now
 	Cause    ledger.Ref `json:"cause"` // of the fact that began it; no two cases share one
 	Reason   string     `json:"reason"`
 	Phase    Phase      `json:"phase"`

@@ -224,7 +224,8 @@ func (s rollouts) Get(ctx context.Context, c access.Caller, id string) (rollout.
 }
 
 func (s cases) Page(ctx context.Context, c access.Caller, p, _ string, _ int) ([]remedy.Case, error) {
-	return []remedy.Case{{Device: known, Product: "pump", Reason: script, Phase: remedy.Contained, Opened: then}}, stages(s).check(ctx, c, access.FindingRead, p)
+	_, err := s.guard.Within(ctx, c, access.FindingRead, "case", p, "")
+	return []remedy.Case{{Device: known, Product: "pump", Group: "eu/berlin", Reason: script, Phase: remedy.Contained, Opened: then}}, err
 }
 
 type proposals stages
@@ -298,6 +299,8 @@ var people = map[string]access.Caller{
 	"all":      {ID: script, Roles: []access.Role{access.Operator, access.ReleaseManager, access.Factory}},
 	"pumps":    {ID: "person:cat", Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
 	"valves":   {ID: "person:dan", Roles: []access.Role{access.Operator}, Scope: []string{"valve"}},
+	"berlin":   {ID: "person:bea", Roles: []access.Role{access.Operator}, Scope: []string{"pump/eu/berlin"}},
+	"rome":     {ID: "person:rob", Roles: []access.Role{access.Operator}, Scope: []string{"pump/eu/rome"}},
 	"security": {ID: "person:sue", Roles: []access.Role{access.Security}},
 	"nobody":   {ID: "person:eve"},
 }
@@ -442,6 +445,16 @@ func TestNothingIsInline(t *testing.T) {
 		}
 		if strings.Contains(page, "@when") || strings.Contains(page, "%!") {
 			t.Errorf("%s shows a template's inside", path)
+		}
+	}
+}
+
+func TestACaseIsOfferedToWhoHasItsGroup(t *testing.T) {
+	s := server(t)
+	for who, want := range map[string]bool{"operator": true, "pumps": true, "berlin": true, "rome": false, "viewer": false} {
+		resp, page := get(t, s, "/cases", who)
+		if got := strings.Contains(page, "/remedies/"+known+"/reprovision"); resp.StatusCode != http.StatusOK || got != want {
+			t.Errorf("%s: status %d, offered to make it anew: %v, want %v", who, resp.StatusCode, got, want)
 		}
 	}
 }

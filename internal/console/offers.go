@@ -87,7 +87,7 @@ func (v view) revokeCertificate(c fleet.Certificate, res access.Resource) []acti
 
 // caseActions are what a person decides of a device in trouble.
 func (v view) caseActions(c remedy.Case) []action {
-	res := access.Resource{Type: "device", ID: c.Device, Product: c.Product}
+	res := access.Resource{Type: "device", ID: c.Device, Product: c.Product, Group: c.Group}
 	path := "/api/v1/remedies/" + pathEscape(c.Device)
 	because := func(verb, label, title, explain, tone string) action {
 		return action{Label: label, Title: title, Explain: explain, Path: path + "/" + verb, Body: "{}", Field: "reason", Tone: tone}

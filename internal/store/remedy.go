@@ -44,7 +44,7 @@ func scanCase(row scanner) (remedy.Case, error) {
 	var c remedy.Case
 	var rev int64
 	var doc string
-	err := row.Scan(&rev, &doc)
+	err := row.Scan(&rev, &doc, &c.Group)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, remedy.ErrNotFound
 	}
@@ -58,9 +58,11 @@ func scanCase(row scanner) (remedy.Case, error) {
 	return c, nil
 }
 
+const caseColumns = `SELECT c.rev, c.doc, d.group_path FROM remedy_case c JOIN device d ON d.id = c.device_id`
+
 // Case implements remedy.Store.
 func (s *Remedies) Case(ctx context.Context, device string) (remedy.Case, error) {
-	return scanCase(s.db.Read().QueryRowContext(ctx, `SELECT rev, doc FROM remedy_case WHERE device_id = $1 AND open = 1`, device))
+	return scanCase(s.db.Read().QueryRowContext(ctx, caseColumns+` WHERE c.device_id = $1 AND c.open = 1`, device))
 }
 
 // SaveCase implements remedy.Store.
@@ -89,8 +91,8 @@ func (s *Remedies) OpenCases(ctx context.Context, scope []string, after string, 
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, s.db, scanCase, `SELECT rev, doc FROM remedy_case WHERE open = 1 AND`+inScope("product", "remedy_case.device_id", 1)+` AND device_id > $2
-		ORDER BY device_id LIMIT $3`, list, after, atMost(limit))
+	return collect(ctx, s.db, scanCase, caseColumns+` WHERE c.open = 1 AND`+inScope("c.product", "c.device_id", 1)+` AND c.device_id > $2
+		ORDER BY c.device_id LIMIT $3`, list, after, atMost(limit))
 }
 
 // CasesContained implements remedy.Store.

@@ -125,6 +125,25 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 }
 
 // TestMadeAnewWithWhatWasGood: neither what a device last tried nor what its rollout was rolled back from, and not for ever.
+func TestACaseIsWhereItsDeviceIsNow(t *testing.T) {
+	s, svc, _ := newRemedy(t, 1, remedy.DefaultPolicy())
+	if err := svc.Judged(t.Context(), reactions(), devN(0), "contraindicated", s.now, "bad code", ref(1)); err != nil {
+		t.Fatal(err)
+	}
+	for _, group := range []string{"eu/berlin", "eu/rome"} {
+		if err := s.devices.Group(t.Context(), person("op"), []string{devN(0)}, group, "test"); err != nil {
+			t.Fatal(err)
+		}
+		got, err := svc.Page(t.Context(), scoped("pump/"+group), "", "", 0)
+		if err != nil || len(got) != 1 || got[0].Group != group {
+			t.Errorf("cases of %s: %+v, %v", group, got, err)
+		}
+	}
+	if got, err := svc.Page(t.Context(), scoped("pump/eu/berlin"), "", "", 0); err != nil || len(got) != 0 {
+		t.Errorf("cases of where it was: %+v, %v", got, err)
+	}
+}
+
 func TestMadeAnewWithWhatWasGood(t *testing.T) {
 	s, svc, _ := newRemedy(t, 1, remedy.DefaultPolicy())
 	ctx, id := t.Context(), devN(0)
