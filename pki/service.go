@@ -199,18 +199,6 @@ func (s *Service) addCA(ctx context.Context, caller access.Caller, ca *x509.Cert
 	return nil
 }
 
-// RevokeCert revokes one certificate that this service issued, named by its CertKey.
-func (s *Service) RevokeCert(ctx context.Context, caller access.Caller, key string, reason int) error {
-	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "certificate", ID: key}); err != nil {
-		return err
-	}
-	c, err := s.c.Store.Certificate(ctx, key)
-	if err != nil {
-		return err
-	}
-	return s.revoke(ctx, caller, Revocation{Scope: ScopeCert, ID: key, Reason: reason, Issuer: c.Issuer, Serial: c.Serial}, c.Device)
-}
-
 // RevokeDevice takes every identity of a device, the factory's too, for good: enrolment is refused as well. place is where the device is,
 // as access.Join names it.
 func (s *Service) RevokeDevice(ctx context.Context, caller access.Caller, device, place string, reason int) error {

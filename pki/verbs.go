@@ -41,7 +41,7 @@ func (s *Service) Issuers(ctx context.Context, caller access.Caller) ([]CA, erro
 	return s.c.Store.CAs(ctx)
 }
 
-// Revoke revokes one certificate that this service issued, in the scope of the product it names itself.
+// Revoke revokes one certificate that this service issued, named by its CertKey, in the scope of the product it names itself.
 func (s *Service) Revoke(ctx context.Context, caller access.Caller, key string, reason int) error {
 	c, err := s.c.Store.Certificate(ctx, key)
 	if err != nil && fault.KindOf(err) != fault.NotFound {
