@@ -4,8 +4,12 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 )
 
-// FactsQuery is what a page of a log asks the database, for tests of how it answers.
-var FactsQuery = factsQuery
+// FactsQuery, FindingsQuery and FindingPage are what pages ask the database, for tests of how it answers.
+var (
+	FactsQuery    = factsQuery
+	FindingsQuery = findingsQuery
+	FindingPage   = findingPage
+)
 
 // DevicesQueries are what a page asks the database, along each of its conditions.
 func DevicesQueries(q fleet.Query) (queries []string, args [][]any, err error) {

@@ -189,6 +189,31 @@ func TestListsWalkAlongIndexes(t *testing.T) {
 			}
 		}
 	}
+	for _, scope := range [][]string{nil, {"pump"}, {"pump/eu"}, {"pump", "valve/eu"}} {
+		type asked struct {
+			query string
+			args  []any
+		}
+		var all []asked
+		for _, q := range []fleet.FindingQuery{{Severity: monitor.High}, {Severity: monitor.Low, Before: time.Now()}, {Subject: "x"}} {
+			q.Scope, q.Limit = scope, 50
+			query, args := store.FindingsQuery(q)
+			all = append(all, asked{query, args})
+		}
+		for _, q := range []monitor.Query{{}, {After: "a"}, {OpenOnly: true}, {Kind: monitor.NoCheckin}, {Kind: monitor.NoCheckin, OpenOnly: true, Newest: true, After: "z"}} {
+			q.Scope, q.Limit = scope, 50
+			query, args := store.FindingPage(q)
+			all = append(all, asked{query, args})
+		}
+		for _, a := range all {
+			for l := range strings.SplitSeq(plan(t, db, a.query, a.args), "\n") {
+				whole := strings.HasPrefix(l, "SCAN") && !strings.Contains(l, "USING INDEX") // a walk along all, in order, that ends at the limit
+				if whole || strings.Contains(l, "TEMP B-TREE") {
+					t.Errorf("%s\n%s", a.query, l)
+				}
+			}
+		}
+	}
 	for _, q := range []fleet.FactQuery{{Log: "events"}, {Log: "events", Kind: "attest.verdict"}, {Log: "events", Subject: "x"}, {Log: "events", Kind: "k", Before: 9}} {
 		q.Limit = 50
 		query, args := store.FactsQuery(q)
