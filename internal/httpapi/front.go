@@ -59,12 +59,13 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
+	ctx := r.Context()
 	caller, err := f.callerOfRequest(r)
 	if err != nil {
 		f.refuse(w, r, err)
 		return
 	}
-	r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+	r = r.WithContext(context.WithValue(ctx, callerKey{}, caller))
 	_, pattern := f.mux.Handler(r)
 	if pattern == "" {
 		f.nothingThere(w, r)
@@ -82,7 +83,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				f.refuse(w, r, err)
 				return
 			}
-			r = r.WithContext(context.WithValue(r.Context(), callerKey{}, caller))
+			r = r.WithContext(context.WithValue(ctx, callerKey{}, caller))
 			r.Body = io.NopCloser(bytes.NewReader(body))
 		}
 	}
