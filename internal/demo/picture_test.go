@@ -49,7 +49,7 @@ func (p *person) picture(name, scheme string) {
 	if len(small) > maxPicture {
 		p.t.Errorf("the picture %s has %d bytes, more than %d", name, len(small), maxPicture)
 	}
-	if err := os.WriteFile(filepath.Join(pictures, name+".png"), small, 0o600); err != nil { //nolint:forbidigo // a picture, not state
+	if err := os.WriteFile(filepath.Join(pictures, name+".png"), small, 0o600); err != nil {
 		p.t.Fatal(err)
 	}
 	p.do("go on", chromedp.EmulateViewport(was[0], was[1]))
