@@ -57,6 +57,17 @@ func (s assessments) Get(ctx context.Context, c access.Caller, product, framewor
 }
 
 // The list shows what is asked for, and a statement is offered to who may make one.
+// What was never counted is said to be just that: no number stands in its place, and the browser asks again.
+func TestWhatIsNotCountedYetIsNotNone(t *testing.T) {
+	s := server(t)
+	for _, path := range []string{"/compliance?product=uncounted", "/compliance/etsi/5.1-met?product=uncounted"} {
+		resp, body := get(t, s, path, "viewer")
+		if resp.StatusCode != http.StatusOK || resp.Header.Get("Refresh") == "" || !strings.Contains(body, "is being counted") || strings.Contains(body, "controls met") {
+			t.Errorf("%s: %d, refresh %q", path, resp.StatusCode, resp.Header.Get("Refresh"))
+		}
+	}
+}
+
 func TestControlsAreShownByStandingAndStatementsAreOfferedToWhoMay(t *testing.T) {
 	s := server(t)
 	read := func(path, who string) string {
