@@ -89,7 +89,7 @@ func (p *person) axe(script []byte, page, how string, rules ...string) {
 	if len(rules) > 0 {
 		what = `runOnly: { type: "rule", values: ["` + strings.Join(rules, `", "`) + `"] }`
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, 4*patience) // some pages are long
+	ctx, cancel := context.WithTimeout(p.ctx, 2*patience) // some pages are long
 	defer cancel()
 	if !look[bool](p, "window.axe !== undefined") {
 		if err := chromedp.Do(ctx, chromedp.Func(func(ctx context.Context, t *chromedp.Target) error {

@@ -18,7 +18,7 @@ import (
 )
 
 // patience is how long a person waits for something before it counts as not coming.
-const patience = 15 * time.Second
+const patience = 30 * time.Second
 
 // chromium starts the browser that everybody's windows are in, for as long as the test runs.
 func chromium(t *testing.T) context.Context {
