@@ -101,6 +101,16 @@ func TestJoinedEvidenceIsAsGoodAndAsOldAsItsWorst(t *testing.T) {
 	}
 }
 
+// A part that gives no answer does not leave the whole as good as the others.
+func TestAPartWithoutAnAnswerIsUnknown(t *testing.T) {
+	met := func(Snapshot) Judgement { return Judgement{Status: Met, Newest: now} }
+	for _, parts := range [][]func(Snapshot) Judgement{{met, func(Snapshot) Judgement { return Judgement{Newest: now} }}, {func(Snapshot) Judgement { return Judgement{Newest: now} }, met}} {
+		if j := every(parts...)(Snapshot{}); j.Status != Unknown {
+			t.Errorf("%+v", j)
+		}
+	}
+}
+
 func TestRecommendationsNeedTheirReasons(t *testing.T) {
 	advice := Control{Status: "R"}
 	for what, c := range map[string]struct {

@@ -67,12 +67,13 @@ func every(parts ...func(Snapshot) Judgement) func(Snapshot) Judgement {
 			j := part(s)
 			all.Figures = append(all.Figures, j.Figures...)
 			all.Evidence = append(all.Evidence, j.Evidence...)
-			if j.Status == NotMet || j.Status == Unknown && all.Status == Met {
-				if all.Status != NotMet {
-					all.Status, all.Reason = j.Status, j.Reason
-				}
-			} else if all.Status == Met {
+			switch {
+			case j.Status == Met && all.Status == Met:
 				all.Reason = join(all.Reason, j.Reason)
+			case j.Status == NotMet && all.Status != NotMet:
+				all.Status, all.Reason = NotMet, j.Reason
+			case j.Status != Met && all.Status == Met: // no answer is none either
+				all.Status, all.Reason = Unknown, j.Reason
 			}
 			if i == 0 || j.Newest.Before(all.Newest) {
 				all.Newest = j.Newest

@@ -100,6 +100,8 @@ func erased(s Snapshot) Judgement {
 		j.Status, j.Reason = Unknown, "No device has signed for its wipe."
 	case off > m.N:
 		j.Status, j.Reason = NotMet, fmt.Sprintf("%d devices were written off without a receipt, more than the %d that signed for their wipe.", off, m.N)
+	case m.N*100 < (m.N+off)*enough:
+		j.Status, j.Reason = Unknown, fmt.Sprintf("%d devices signed for their wipe; of %d that were written off nobody knows whether they are wiped.", m.N, off)
 	default:
 		j.Status, j.Reason = Met, fmt.Sprintf("%d devices signed what they erased; their proof of disposal can be checked by anyone.", m.N)
 	}

@@ -208,6 +208,18 @@ func TestWhereTheLineIs(t *testing.T) {
 	}
 }
 
+// A device that was written off was not seen to be wiped: few of them take nothing from what the others signed, more leave it open.
+func TestWhatWasWrittenOffIsNotErased(t *testing.T) {
+	for off, want := range map[int]Status{0: Met, 5: Met, 6: Unknown, 95: Unknown, 96: NotMet} {
+		s := sound()
+		s.Facts[ledger.KindRetireWiped] = Marks{95, now, nil}
+		s.Retired["written-off"] = Retired{N: off}
+		if j := erased(s); j.Status != want {
+			t.Errorf("%d of %d written off: %s: %s", off, 95+off, j.Status, j.Reason)
+		}
+	}
+}
+
 // A release that has just come out is on its way, and neither met nor neglected.
 func TestANewReleaseIsOnItsWay(t *testing.T) {
 	s := sound()
