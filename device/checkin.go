@@ -102,10 +102,7 @@ func twinOf(t Twin, in wire.Checkin) Twin {
 	if in.Healthy && !in.Trial && len(in.Release) > 0 {
 		t.Good = in.Release
 	}
-	if len(in.Reported) > 0 {
-		t.Reported = in.Reported
-	}
-	t.Progress = in.Progress
+	t.Reported, t.Progress = in.Reported, in.Progress
 	return t
 }
 

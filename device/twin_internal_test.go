@@ -47,6 +47,15 @@ func TestHowSettingsStand(t *testing.T) {
 	}
 }
 
+// What a device said once is not what it says now: one that has lost its configuration does not go on as it was wanted.
+func TestWhatADeviceSaysNoMoreIsNotReported(t *testing.T) {
+	said := twinOf(Twin{}, wire.Checkin{Reported: entries("rate", "5")})
+	got := compare(entries("rate", "5"), nil, twinOf(said, wire.Checkin{}).Reported)
+	if len(said.Reported) != 1 || len(got) != 1 || got[0].Standing != NotReported {
+		t.Errorf("it said %v, and then nothing: %v", said.Reported, got)
+	}
+}
+
 // A device that did several commands is wanted to have all of them, the later over the earlier.
 func TestWhatWasDoneAddsUp(t *testing.T) {
 	encode := func(e []wire.ConfigEntry) []byte {
