@@ -31,7 +31,7 @@ type Snapshot struct {
 	Facts    map[ledger.Kind]Marks // about its devices, among the newest of their kind
 	Refusals map[string]int        // by code, of the device.refused among Facts
 	Epochs   Epochs                // of sealed data, the newest
-	Retired  map[string]Retired    // by phase
+	Retired  map[string]Retired    // by phase; disposed of without a receipt is written-off
 	Orders   []Order               // the newest
 	Denials  Marks                 // refused calls, among the newest
 	Behind   int                   // events that no rule has looked at yet

@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -348,14 +349,17 @@ func approvedKEM(kem uint16) bool {
 	})
 }
 
+// retired counts by phase; who was disposed of without a receipt stays written off.
 func (m *measuring) retired(ctx context.Context) error {
 	type group struct {
 		phase string
 		r     comply.Retired
 	}
 	groups, err := collect(ctx, m.db, func(row scanner) (g group, err error) { return g, row.Scan(&g.phase, &g.r.N, &g.r.Unfinished) },
-		`SELECT r.phase, count(*), count(*) FILTER (WHERE r.open = 1) FROM device d JOIN retirement r ON r.device_id = d.id
-		WHERE d.product = $1 AND d.state IN ($2, $3) GROUP BY 1`, m.out.Product.ID, string(device.Decommissioned), string(device.Disposed))
+		`SELECT CASE WHEN r.phase = $4 AND NOT EXISTS (SELECT 1 FROM entry e WHERE e.subject = d.id AND e.kind = $5) THEN $6 ELSE r.phase END,
+			count(*), count(*) FILTER (WHERE r.open = 1) FROM device d JOIN retirement r ON r.device_id = d.id
+		WHERE d.product = $1 AND d.state IN ($2, $3) GROUP BY 1`, m.out.Product.ID, string(device.Decommissioned), string(device.Disposed),
+		string(retire.Disposed), string(ledger.KindRetireWiped), string(retire.WrittenOff))
 	for _, g := range groups {
 		m.out.Retired[g.phase] = g.r
 	}

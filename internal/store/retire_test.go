@@ -320,6 +320,10 @@ func TestADeviceThatDoesNotAnswerIsWrittenOffAndTheProofSaysSo(t *testing.T) {
 	if _, err := e.svc.Dispose(ctx, person("op"), id, "ashes"); err != nil {
 		t.Fatal(err)
 	}
+	snap, err := e.db.Comply().Measure(ctx, "pump", e.now)
+	if err != nil || snap.Retired[string(retire.WrittenOff)].N != 1 || snap.Retired[string(retire.Disposed)].N != 0 {
+		t.Errorf("counted as if it had been wiped: %+v, %v", snap.Retired, err)
+	}
 	e.logs.step(t)
 	p, err := e.svc.Proof(ctx, person("op"), id)
 	if err != nil {
