@@ -145,7 +145,7 @@ func (c *crowd) rollouts(ctx context.Context, db *store.DB, product string) erro
 		r := rollout.Rollout{
 			Spec: rollout.Spec{
 				ID: fmt.Sprintf("%s-rollout-%02d", product, k+1), Product: product, Release: c.releases[product+versions[0]], Selection: rollout.Selection{All: true},
-				Waves: []rollout.Wave{{Percent: 2, Deadline: 3600}, {Deadline: 3600}}, Reason: "monthly",
+				Waves: []rollout.Wave{{Percent: 2, Deadline: 30 * 86_400, MaxFailures: c.n}, {Deadline: 3600}}, Reason: "monthly", // nothing is decided while it is measured
 			},
 			Phase: rollout.Completed, By: "person:ann", Created: c.now.AddDate(0, 0, -k), Started: c.now.AddDate(0, 0, -k), Ended: c.now, Rev: 1,
 		}
