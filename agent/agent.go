@@ -174,6 +174,9 @@ type Agent struct {
 	cert    atomic.Pointer[tls.Certificate] // for handshakes
 	renewAt time.Time                       // of the present certificate; zero: not computed yet
 
+	disowned bool      // the server seems not to know the present certificate
+	doubtAt  time.Time // before then that is not thought again
+
 	staging    chan error // result of the running download; nil: none
 	stopWork   context.CancelFunc
 	stageFails int                // since the last that went well

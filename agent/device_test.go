@@ -86,6 +86,8 @@ type server struct {
 	receipt int           // status answered to a receipt; 0: taken
 	poll    time.Duration // asked of the device
 	leaf    time.Duration // life of an operational certificate
+	disown  time.Time     // certificates from before then are let in no more: at the handshake, or, with a status, by the server
+	status  int           // 0: at the handshake
 	hook    func(call string)
 	saw     func(in wire.Checkin) bool // true: enough was seen
 
@@ -265,6 +267,12 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !time.Now().Before(leaf.NotAfter) {
 		l.s.t.Errorf("the device shows a certificate of %q: %v", leaf.Subject.SerialNumber, err)
+	}
+	if leaf.NotBefore.Before(l.s.disown) {
+		if l.s.status == 0 {
+			return nil, &net.OpError{Op: "remote error", Err: tls.AlertError(42)} // bad certificate
+		}
+		return &http.Response{StatusCode: l.s.status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 	}
 	if r.Body == nil {
 		r.Body = http.NoBody

@@ -16,16 +16,19 @@ import (
 // connect makes sure of a valid operational identity and a line that uses it.
 func (a *Agent) connect(ctx context.Context) error {
 	renew, err := a.identityDue(time.Now())
-	if err != nil {
+	switch {
+	case err != nil:
 		if err := a.enrol(ctx, false); err != nil {
 			return fmt.Errorf("enrol: %w", err)
 		}
-	} else if renew {
-		if err := a.enrol(ctx, true); err != nil {
+	case renew || a.disowned:
+		anew := a.disowned
+		a.disowned = false
+		if err := a.enrol(ctx, !anew); err != nil {
 			if fatal(err) {
 				return err
 			}
-			a.log.Warn("renewal failed; the present certificate is still good", "error", err)
+			a.log.Warn("no new certificate; the present one stays", "error", err)
 		}
 	}
 	if a.server != nil {
@@ -37,6 +40,23 @@ func (a *Agent) connect(ctx context.Context) error {
 	}
 	a.setServer(s)
 	return nil
+}
+
+// A server that refuses a device so often in a row may know its certificate no more: it was revoked, or the device was lost and found.
+// Then it enrols anew with its factory identity, by which it is always known; the present certificate stays until there is another.
+const (
+	disownedAfter = 5
+	disownedPause = time.Hour // between attempts that changed nothing, at least: a server that is only ill is not asked for certificates all the time
+)
+
+// doubt notes a failure. Only a server that answers can disown.
+func (a *Agent) doubt(err error, failures int, now time.Time) {
+	var refused interface{ Refused() bool }
+	answered := errors.As(err, &refused) && refused.Refused() || errors.As(err, new(tls.AlertError))
+	if answered && failures >= disownedAfter && now.After(a.doubtAt) && !a.disowned {
+		a.disowned, a.doubtAt = true, now.Add(jitter(disownedPause))
+		a.log.Warn("the server refuses this device's certificate: it enrols anew, with its factory identity", "error", err)
+	}
 }
 
 func (a *Agent) setServer(s Server) {

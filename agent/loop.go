@@ -57,9 +57,10 @@ func (a *Agent) Run(ctx context.Context) error {
 		case err != nil:
 			failures++
 			wait = backoff(a.c.PollMin, failures)
+			a.doubt(err, failures, time.Now())
 			a.log.Warn("check-in failed", "error", err, "again_in", wait)
 		default:
-			failures = 0
+			failures, a.doubtAt = 0, time.Time{}
 		}
 		if a.c.Once && a.staging == nil {
 			return err

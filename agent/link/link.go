@@ -49,6 +49,9 @@ type Status struct {
 
 func (s *Status) Error() string { return fmt.Sprintf("server answered %d: %s", s.Code, s.Text) }
 
+// Refused says that there is a server, and that it said no.
+func (s *Status) Refused() bool { return true }
+
 // Final reports whether asking the same again is pointless: the server understood and refused.
 func Final(err error) bool {
 	var s *Status
