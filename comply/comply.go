@@ -242,10 +242,14 @@ func (s *Service) Counted(ctx context.Context, caller access.Caller, product str
 	if m.usable(s.now()) {
 		return true, nil
 	}
+	done := s.begin(ctx, product, m)
 	wait := time.NewTimer(patience)
 	defer wait.Stop()
+	if done == nil {
+		wait.Reset(patience / 10) // somebody waits for it already
+	}
 	select {
-	case err := <-s.begin(ctx, product, m):
+	case err := <-done:
 		return err == nil, err
 	case <-wait.C:
 		return m.usable(s.now()), nil

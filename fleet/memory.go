@@ -62,8 +62,8 @@ func (m *memory[T]) glance(ctx context.Context, key string, count func(context.C
 	done := r.begin(ctx, count)
 	wait := time.NewTimer(patience)
 	defer wait.Stop()
-	if r.ever() {
-		wait.Reset(patience / 10) // what is counted soon is shown as it is now
+	if done == nil || r.ever() {
+		wait.Reset(patience / 10) // somebody waits for it already, or there is something to show
 	}
 	select {
 	case err = <-done:
