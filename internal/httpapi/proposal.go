@@ -31,7 +31,7 @@ type DecisionRequest struct {
 	Comment string `json:"comment,omitempty" maxLength:"512"`
 }
 
-// proposals is the operations on proposals.
+// registerProposals has the operations on proposals.
 func (a *api) registerProposals(h huma.API) {
 	huma.Register(h, op("list-proposals", http.MethodGet, "/proposals", "List what waits for a second person, or did, newest first"),
 		func(ctx context.Context, in *struct {
