@@ -122,6 +122,9 @@ func NewProposals(store ProposalStore, members MemberStore, guard *Guard) *Propo
 
 // Propose keeps what the guard has just denied caller for want of a second person.
 func (s *Proposals) Propose(ctx context.Context, caller Caller, asked Asked, need *SecondNeededError, reason string) (Proposal, error) {
+	if caller.Kind != Person { // whoever holds its secret could second it as himself
+		return Proposal{}, fault.New(fault.Denied, "proposal.person", fmt.Sprintf("%s is a machine, and it takes two people", caller.ID), "have a person propose it")
+	}
 	reason = strings.TrimSpace(reason)
 	if reason == "" || len(reason) > maxReason {
 		return Proposal{}, fault.New(fault.Invalid, "proposal.reason", "a proposal needs a reason of at most 512 bytes", "say to the second person why")
