@@ -11,11 +11,11 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// inScope holds for what is of a product or a device in the scope that is parameter n: a JSON list as scopeList writes it. Which group a
+// inScope holds for what is of a product or a device in the scope that is parameter 1: a JSON list as scopeList writes it. Which group a
 // device is in is looked up, and not copied to what is said of it, so that whatever is said of a device moves with it.
-func inScope(product, device string, n int) string {
-	return fmt.Sprintf(` ($%[3]d = '[]' OR EXISTS (SELECT 1 FROM json_each($%[3]d) s WHERE s.value = %[1]s
-		OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = %[2]s)))`, product, device, n)
+func inScope(product, device string) string {
+	return fmt.Sprintf(` ($1 = '[]' OR EXISTS (SELECT 1 FROM json_each($1) s WHERE s.value = %s
+		OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = %s)))`, product, device)
 }
 
 // placeInScope holds for what is as a whole at a place, a product or a group as scopes name them, in the scope that is parameter n.

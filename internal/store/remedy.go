@@ -91,7 +91,7 @@ func (s *Remedies) OpenCases(ctx context.Context, scope []string, after string, 
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, s.db, scanCase, caseColumns+` WHERE c.open = 1 AND`+inScope("c.product", "c.device_id", 1)+` AND c.device_id > $2
+	return collect(ctx, s.db, scanCase, caseColumns+` WHERE c.open = 1 AND`+inScope("c.product", "c.device_id")+` AND c.device_id > $2
 		ORDER BY c.device_id LIMIT $3`, list, after, atMost(limit))
 }
 

@@ -91,7 +91,7 @@ func (s *Retirements) Retirements(ctx context.Context, scope []string, after str
 		return nil, err
 	}
 	return collect(ctx, s.db, scanRetirement, `SELECT r.device_id, r.warrant_uid, r.order_uid, r.end_uid, r.rev, r.doc FROM retirement r
-		JOIN device d ON d.id = r.device_id WHERE`+inScope("d.product", "d.id", 1)+` AND r.device_id > $2 ORDER BY r.device_id LIMIT $3`,
+		JOIN device d ON d.id = r.device_id WHERE`+inScope("d.product", "d.id")+` AND r.device_id > $2 ORDER BY r.device_id LIMIT $3`,
 		list, after, atMost(limit))
 }
 

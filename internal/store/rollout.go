@@ -151,14 +151,14 @@ func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel ro
 	const columns = `SELECT d.id, d.product, d.hardware, d.state, d.release, d.doc, coalesce(x.rollout_id, '') FROM device d
 		LEFT JOIN rollout_device x ON x.device_id = d.id AND x.open = 1`
 	if len(sel.IDs) == 0 {
-		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $2 AND d.state = $3 AND`+inScope("d.product", "d.id", 1)+` ORDER BY d.id`,
+		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $2 AND d.state = $3 AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
 			scope, product, string(state))
 	}
 	list, err := json.Marshal(sel.IDs)
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT value FROM json_each($2)) AND`+inScope("d.product", "d.id", 1)+` ORDER BY d.id`,
+	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT value FROM json_each($2)) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
 		scope, string(list))
 }
 
