@@ -106,13 +106,14 @@ var ages = []time.Duration{5 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * 
 // countAges counts by how long ago devices were last seen.
 func (db *DB) countAges(ctx context.Context, s *fleet.Summary, place string) error {
 	from, args := devicesAt(place)
-	query := `SELECT count(*)`
+	var query strings.Builder
+	query.WriteString(`SELECT count(*)`)
 	for _, under := range ages[:len(ages)-1] {
 		args = append(args, Millis(s.At.Add(-under)))
-		query += fmt.Sprintf(`, count(*) FILTER (WHERE d.last_seen > $%d)`, len(args))
+		fmt.Fprintf(&query, `, count(*) FILTER (WHERE d.last_seen > $%d)`, len(args))
 	}
 	within := make([]int, len(ages))
-	if err := db.Read().QueryRowContext(ctx, query+from+` AND `+reporting, args...).Scan(&within[len(ages)-1], &within[0], &within[1], &within[2], &within[3]); err != nil {
+	if err := db.Read().QueryRowContext(ctx, query.String()+from+` AND `+reporting, args...).Scan(&within[len(ages)-1], &within[0], &within[1], &within[2], &within[3]); err != nil {
 		return db.dialect.Explain(err)
 	}
 	counted := 0

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"net/url"
 	"time"
 
@@ -31,19 +32,17 @@ func filters(release string) []url.Values {
 	return out
 }
 
-func with(v url.Values, key, value string) url.Values {
-	out := url.Values{key: {value}}
-	for k, list := range v {
-		out[k] = list
-	}
+// behind is a filter's page from behind an ID on.
+func behind(v url.Values, id string) url.Values {
+	out := maps.Clone(v)
+	out.Set("after", id)
 	return out
 }
 
 // things are what pages of one thing are shown of.
 type things struct {
-	n                     int
-	release, device, fact string
-	proposal, member      string
+	n               int
+	release, device string
 }
 
 func find(ctx context.Context, db *store.DB, n int) (t things, err error) {
@@ -69,8 +68,8 @@ func (t things) pages() (out []ask) {
 				continue
 			}
 			add("/devices?" + f.Encode())
-			add("/devices?" + with(f, "after", crowd.ID(t.n/2, t.n)).Encode())
-			add("/devices?" + with(f, "after", crowd.ID(t.n-t.n/50, t.n)).Encode())
+			add("/devices?" + behind(f, crowd.ID(t.n/2, t.n)).Encode())
+			add("/devices?" + behind(f, crowd.ID(t.n-t.n/50, t.n)).Encode())
 		}
 		add("/devices?q=00a")
 		add("/devices/" + t.device)
@@ -114,8 +113,8 @@ func (t things) lists() (out []ask) {
 				continue
 			}
 			add("/devices?" + f.Encode())
-			add("/devices?" + with(f, "after", crowd.ID(t.n/2, t.n)).Encode())
-			add("/devices?" + with(f, "after", crowd.ID(t.n-t.n/50, t.n)).Encode())
+			add("/devices?" + behind(f, crowd.ID(t.n/2, t.n)).Encode())
+			add("/devices?" + behind(f, crowd.ID(t.n-t.n/50, t.n)).Encode())
 		}
 		of := "product=" + crowd.Products()[0]
 		if who == ofGroup {

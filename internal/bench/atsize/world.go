@@ -16,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
+	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/internal/store"
@@ -65,7 +66,7 @@ func made(ctx context.Context, dir string, devices int) (server.Layout, error) {
 	if err := errors.Join(fill(ctx, db, devices), db.Close()); err != nil {
 		return l, err
 	}
-	return l, os.WriteFile(mark, []byte(fmt.Sprint(devices)), 0o600)
+	return l, durable.WriteFile(mark, []byte(fmt.Sprint(devices)), 0o600)
 }
 
 func fill(ctx context.Context, db *store.DB, devices int) error {
