@@ -1,6 +1,8 @@
 package access_test
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -46,3 +48,44 @@ func TestLittleByLittleIsMany(t *testing.T) {
 		}
 	}
 }
+
+// One device after the other is many devices too; looking at them is not, nor is what the system does.
+func TestOneByOneIsMany(t *testing.T) {
+	guard, err := access.NewGuard(quiet{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	olga := access.Caller{ID: "person:olga", Kind: access.Person, Roles: []access.Role{access.Operator}, Via: "token"}
+	check := func(c access.Caller, a access.Action, n int) error {
+		return guard.Check(t.Context(), c, a, access.Resource{Type: "device", ID: fmt.Sprintf("%032x", n), Product: "pump"})
+	}
+	for n := range 3 * access.BulkDevices {
+		if err := errors.Join(check(olga, access.DeviceRead, n), check(access.Internal("remedy"), access.DeviceQuarantine, n)); err != nil {
+			t.Fatal(err)
+		}
+		if check(access.Caller{ID: "person:vera", Kind: access.Person, Roles: []access.Role{access.Viewer}}, access.DeviceQuarantine, n) == nil {
+			t.Fatal("a viewer quarantines")
+		}
+	}
+	for n := range access.BulkDevices {
+		if err := check(olga, access.DeviceQuarantine, n); err != nil {
+			t.Fatalf("device %d: %v", n, err)
+		}
+	}
+	if err := check(olga, access.DeviceRelease, 7); err != nil { // it is one of them
+		t.Error(err)
+	}
+	for _, a := range []access.Action{access.DeviceQuarantine, access.DeviceRelease, access.DeviceRetire, access.DeviceReset} {
+		if _, ok := errors.AsType[*access.SecondNeededError](check(olga, a, 1000)); !ok {
+			t.Errorf("%s of one more takes no second person", a)
+		}
+	}
+	olga.Seconded = "person:otto"
+	if err := check(olga, access.DeviceQuarantine, 1000); err != nil {
+		t.Errorf("with a second person: %v", err)
+	}
+}
+
+type quiet struct{}
+
+func (quiet) Record(context.Context, access.Decision) error { return nil }

@@ -32,6 +32,7 @@ type Guard struct {
 	policies *cedar.PolicySet
 	names    map[cedar.PolicyID]string // as policies.cedar calls them
 	audit    Audit
+	alone    Alone
 	now      func() time.Time
 }
 
@@ -53,6 +54,11 @@ func NewGuard(audit Audit) (*Guard, error) {
 func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Resource) error {
 	d := Decision{At: g.now().UTC(), Caller: caller.ID, Action: action, Resource: res}
 	d.Allowed, d.Policies = g.decide(caller, action, res)
+	if d.Allowed && !res.Grave && res.ID != "" && oneByOne(action) && g.Many(caller, []string{res.ID}) {
+		res.Grave = true
+		d.Resource = res
+		d.Allowed, d.Policies = g.decide(caller, action, res)
+	}
 	if d.Allowed && caller.second != nil {
 		if ok, why := g.decide(*caller.second, action, res); !ok {
 			return g.withoutSecond(ctx, d, why)
@@ -93,6 +99,20 @@ func (g *Guard) withoutSecond(ctx context.Context, d Decision, why []string) err
 	}
 	return fault.New(fault.Denied, "proposal.second-may-not", fmt.Sprintf("who approved it may not do %s on %s", d.Action, d.Resource.what()),
 		"propose it anew, and have somebody approve it who may do all of it")
+}
+
+// oneByOne reports whether an act on one device does it harm: so many of them in an hour are an act on many.
+func oneByOne(a Action) bool {
+	switch a {
+	case DeviceQuarantine, DeviceRelease, DeviceDormant, DeviceReset, DeviceReprovide, DeviceRetire, CertRevoke:
+		return true
+	}
+	return false
+}
+
+// Many reports whether caller takes a second person to act on those devices: see Alone.
+func (g *Guard) Many(caller Caller, devices []string) bool {
+	return g.alone.Grave(caller, devices, g.now())
 }
 
 // decide asks the policies; what they cannot say is no.

@@ -70,7 +70,7 @@ func (in Instruction) Rank() int { return urgency(in.Act)*1000 + max(-499, min(4
 // when they ask and the fact is provable. It does not wait for them.
 func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruction) (string, error) {
 	if err := s.overAll(ctx, caller, ActionFor(in.Act), access.Resource{
-		Type: "device", Product: in.Product, Grave: s.alone.Grave(caller, in.Devices, s.cfg.Now()),
+		Type: "device", Product: in.Product, Grave: s.cfg.Guard.Many(caller, in.Devices),
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
 		return "", err
 	}

@@ -48,7 +48,7 @@ func (s *Service) Group(ctx context.Context, caller access.Caller, ids []string,
 	}
 	ids = slices.Compact(slices.Sorted(slices.Values(ids)))
 	now := s.cfg.Now().UTC()
-	grave := s.alone.Grave(caller, ids, now)
+	grave := s.cfg.Guard.Many(caller, ids)
 	var moves []Grouping
 	var facts []ledger.Fact
 	allowed := map[string]bool{} // products whose devices may come into the group

@@ -34,9 +34,8 @@ type Config struct {
 
 // Service is the registry and the directive authority.
 type Service struct {
-	cfg   Config
-	sets  setCache
-	alone access.Alone
+	cfg  Config
+	sets setCache
 
 	mu   sync.Mutex
 	seen map[string]time.Time // check-ins not yet stored; guarded by mu

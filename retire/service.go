@@ -31,8 +31,7 @@ type Config struct {
 
 // Service is the stage.
 type Service struct {
-	cfg   Config
-	alone access.Alone
+	cfg Config
 
 	mu sync.Mutex // held while retirements advance, so that no step is done twice
 }
@@ -57,7 +56,7 @@ func (s *Service) check(ctx context.Context, caller access.Caller, action access
 
 // Retire decides the end of devices, by a warrant that names just them, and has them wipe themselves.
 func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]Retirement, error) {
-	whole := access.Resource{Type: "device", Product: o.Product, Grave: s.alone.Grave(caller, o.Devices, s.cfg.Now())}
+	whole := access.Resource{Type: "device", Product: o.Product, Grave: s.cfg.Guard.Many(caller, o.Devices)}
 	grouped := !access.Covers(caller.Scope, o.Product, "")
 	if !grouped || whole.Grave || len(o.Devices) == 0 {
 		if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRetire, whole); err != nil {
