@@ -103,11 +103,7 @@ func (g *Guard) withoutSecond(ctx context.Context, d Decision, why []string) err
 
 // oneByOne reports whether an act on one device does it harm: so many of them in an hour are an act on many.
 func oneByOne(a Action) bool {
-	switch a {
-	case DeviceQuarantine, DeviceRelease, DeviceDormant, DeviceReset, DeviceReprovide, DeviceRetire, CertRevoke:
-		return true
-	}
-	return false
+	return slices.Contains([]Action{DeviceQuarantine, DeviceRelease, DeviceDormant, DeviceReset, DeviceReprovide, DeviceRetire, CertRevoke}, a)
 }
 
 // Many reports whether caller takes a second person to act on those devices: see Alone.
