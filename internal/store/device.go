@@ -41,8 +41,9 @@ func putProvisioned(tx *Tx, p ProvisionedRow) error {
 	}
 	sum := sha256.Sum256(p.AttestKey)
 	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
-		key_origin, is_virtual, since, release, bundle, doc, identity, version)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17)
+		key_origin, is_virtual, since, release, bundle, doc, identity, version, findings)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17,
+			(SELECT count(*) FROM finding f WHERE f.subject = $1 AND f.closed = 0))
 		ON CONFLICT (id) DO UPDATE SET product = excluded.product, hardware = excluded.hardware, state = excluded.state,
 		legitimacy = excluded.legitimacy, order_id = excluded.order_id, station = excluded.station, made = excluded.made,
 		attest_key = excluded.attest_key, instance_id = excluded.instance_id, key_origin = excluded.key_origin,

@@ -18,7 +18,7 @@ import (
 )
 
 const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last_seen, d.order_id, d.made, d.key_origin, d.is_virtual,
-	d.group_path, d.doc, v.doc, (SELECT count(*) FROM finding f WHERE f.subject = d.id AND f.closed = 0),
+	d.group_path, d.doc, v.doc, d.findings,
 	(SELECT r.chip FROM production_record r WHERE r.device = d.id AND r.state = 'made')`
 
 const fleetJoins = ` LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid`

@@ -52,11 +52,7 @@ func conditions(q fleet.Query) (out []condition, err error) {
 		out = append(out, condition{from: "device d", key: "d.id", walk: "d." + column + " = $%d", ask: "coalesce(d." + column + ", d." + column + ") = $%d", arg: value})
 	}
 	if q.Findings {
-		out = append(out, condition{
-			from: "finding f", key: "f.subject",
-			walk: "f.closed = 0 AND NOT EXISTS (SELECT 1 FROM finding o WHERE o.subject = f.subject AND o.closed = 0 AND o.id < f.id)", // each device once
-			ask:  "EXISTS (SELECT 1 FROM finding f WHERE f.subject = d.id AND f.closed = 0)",
-		})
+		out = append(out, condition{from: "device d", key: "d.id", walk: "d.findings > 0", ask: "coalesce(d.findings, 0) > 0"})
 	}
 	if q.Version != "" {
 		own("version", q.Version)

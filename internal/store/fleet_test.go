@@ -34,6 +34,7 @@ func populate(t testing.TB, n int) *store.DB {
 			`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc)
 				SELECT id, id, 'checkin.overdue', CASE WHEN product = 'valve' THEN 'high' ELSE 'low' END, product, id, $2, json_object('id', id, 'severity', 'low')
 				FROM device WHERE state = 'quarantined' AND $1 > 0`,
+			`UPDATE device SET findings = 1 WHERE state = 'quarantined' AND $1 > 0 AND $2 > 0`,
 			`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
 				SELECT id, id, 'ldevid', 'ca', id, x'00', $2, $2 + (rowid % 14) * 86400000 + $1, 0, x'00' FROM device`,
 		} {

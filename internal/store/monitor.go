@@ -34,6 +34,9 @@ func (s *Monitor) PutFinding(ctx context.Context, f monitor.Finding, fact ledger
 		if err := one(res, monitor.ErrOpen); err != nil {
 			return err
 		}
+		if err := countFinding(tx, f.Subject, 1); err != nil {
+			return err
+		}
 		return tx.Append(fact)
 	})
 }
@@ -52,8 +55,17 @@ func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledg
 		if err := one(res, monitor.ErrClosed); err != nil {
 			return err
 		}
+		if err := countFinding(tx, f.Subject, -1); err != nil {
+			return err
+		}
 		return tx.Append(fact)
 	})
+}
+
+// countFinding keeps the number of open findings in the row of the device they are about, if they are about one.
+func countFinding(tx *Tx, subject string, by int) error {
+	_, err := tx.Exec(`UPDATE device SET findings = findings + $1 WHERE id = $2`, by, subject)
+	return err
 }
 
 const findingColumns = `SELECT f.doc, coalesce((SELECT o.group_path FROM device o WHERE o.id = f.subject), '') FROM finding f`

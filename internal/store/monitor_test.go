@@ -127,3 +127,43 @@ func TestAWithdrawnReleaseDoesNotBlockItsDevices(t *testing.T) {
 	}
 	s.says(devN(0), rel, true, false, nil) // fails the test when the check-in does
 }
+
+// How many findings of a device are open stands in its row, whenever they were raised: before it was known, twice, or closed since.
+func TestADevicesOpenFindingsAreCounted(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Guard: s.guard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raise := func(kind monitor.Kind) {
+		t.Helper()
+		if _, err := m.Raise(t.Context(), access.Internal("test"), monitor.Finding{
+			Dedupe: string(kind) + devN(0), Kind: kind, Severity: monitor.High, Product: "pump", Subject: devN(0), Text: "x",
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count := func(want int) {
+		t.Helper()
+		d, err := s.db.FleetDevice(t.Context(), devN(0))
+		if err != nil || d.Findings != want {
+			t.Errorf("%d open findings, want %d: %v", d.Findings, want, err)
+		}
+	}
+	raise(monitor.EnrolRefused)
+	s.make(devN(0), s.publish("1.0.0"))
+	count(1)
+	raise(monitor.Unhealthy)
+	raise(monitor.Unhealthy)
+	count(2)
+	fs, err := m.List(t.Context(), person("op"), monitor.Query{Subject: devN(0), OpenOnly: true})
+	if err != nil || len(fs) != 2 {
+		t.Fatal(fs, err)
+	}
+	for i, f := range fs {
+		if err := m.Close(t.Context(), access.Internal("test"), f.ID, "seen", nil); err != nil {
+			t.Fatal(err)
+		}
+		count(1 - i)
+	}
+}

@@ -23,9 +23,9 @@ var copying = []string{
 		SELECT order_id || '-' || $1, seq, hash, prev, ticket, $1 || substr(device, 3), state, CAST($1 || chip AS BLOB), CAST($1 || identity AS BLOB), CAST($1 || attest AS BLOB), envelope
 		FROM production_record WHERE device < '01'`,
 	`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, attest_key, instance_id, key_origin, is_virtual, last_seen,
-		since, release, bundle, doc, group_path, version, verdict)
+		since, release, bundle, doc, group_path, version, verdict, findings)
 		SELECT $1 || substr(id, 3), product, hardware, state, legitimacy, order_id || '-' || $1, station, made, CAST($1 || identity AS BLOB), attest_key,
-		CAST($1 || instance_id AS BLOB), key_origin, is_virtual, last_seen, since, release, bundle, doc, group_path, version, verdict
+		CAST($1 || instance_id AS BLOB), key_origin, is_virtual, last_seen, since, release, bundle, doc, group_path, version, verdict, findings
 		FROM device WHERE id < '01' ORDER BY id`,
 	`INSERT INTO device_group (path, device_id) SELECT path, $1 || substr(device_id, 3) FROM device_group WHERE device_id < '01'`,
 	`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)

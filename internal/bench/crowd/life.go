@@ -205,6 +205,10 @@ func (c *crowd) trouble(tx *store.Tx, d one) error {
 		}
 		_, err = tx.Exec(`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, closed, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)`,
 			f.ID, f.Dedupe, string(f.Kind), string(f.Severity), f.Product, f.Subject, store.Millis(f.Raised), store.Millis(f.Closed), string(doc))
+		if err != nil || !open {
+			return err
+		}
+		_, err = tx.Exec(`UPDATE device SET findings = findings + 1 WHERE id = $1`, d.id)
 		return err
 	}
 	silent := d.seen > 0 && c.now.Sub(store.Time(d.seen)) > 30*time.Minute
