@@ -83,8 +83,14 @@ const (
 	maxReason        = 512
 )
 
-// MaxProposals bounds a page.
-const MaxProposals = 200
+// ProposalQuery selects proposals.
+type ProposalQuery struct {
+	Scope  []string // of what is within it (empty: all)
+	By     string   // as well as those of this caller that are within At
+	At     string   // a product, or a group of one, as scopes name them; empty: everywhere
+	Before string   // older than that one; empty: from the newest
+	Limit  int      // 0: all
+}
 
 // ProposalStore keeps proposals; each write is durable when it returns nil.
 type ProposalStore interface {
@@ -94,8 +100,8 @@ type ProposalStore interface {
 	SaveProposal(ctx context.Context, p Proposal, facts ...ledger.Fact) error
 	// Proposal finds one; ErrNoProposal.
 	Proposal(ctx context.Context, id string) (Proposal, error)
-	// Proposals lists a product's (empty: all), the newest first, before (exclusive; empty: from the newest), at most limit.
-	Proposals(ctx context.Context, product, before string, limit int) ([]Proposal, error)
+	// Proposals lists what q selects, the newest first.
+	Proposals(ctx context.Context, q ProposalQuery) ([]Proposal, error)
 	// OpenProposals counts a caller's that are open at now.
 	OpenProposals(ctx context.Context, by string, now time.Time) (int, error)
 }
@@ -191,15 +197,15 @@ func (p Proposal) at(now time.Time) Proposal {
 	return p
 }
 
-// List gives a page of a product's, the newest first; an empty product means all, for who may read every product's.
-func (s *Proposals) List(ctx context.Context, caller Caller, product, before string, limit int) ([]Proposal, error) {
-	if err := s.guard.Check(ctx, caller, ProposalRead, Resource{Type: "proposal", Product: product}); err != nil {
+// List gives a page of a product's or a group's, as Join names it, or of all (empty), the newest first, behind the proposal before on, at
+// most limit (0: all). Who is limited sees those within their scope, and everybody their own.
+func (s *Proposals) List(ctx context.Context, caller Caller, place, before string, limit int) ([]Proposal, error) {
+	at := In("proposal", place)
+	scope, err := s.guard.Within(ctx, caller, ProposalRead, at.Type, at.Product, at.Group)
+	if err != nil {
 		return nil, err
 	}
-	if limit <= 0 || limit > MaxProposals {
-		limit = MaxProposals
-	}
-	ps, err := s.store.Proposals(ctx, product, before, limit)
+	ps, err := s.store.Proposals(ctx, ProposalQuery{Scope: scope, By: caller.ID, At: place, Before: before, Limit: limit})
 	for i := range ps {
 		ps[i] = ps[i].at(s.now())
 	}

@@ -2304,8 +2304,11 @@ type UploadArtifactParams struct {
 
 // ListProposalsParams defines parameters for ListProposals.
 type ListProposalsParams struct {
-	// Product only this product's; needed by callers who are limited to products
+	// Product only this product's
 	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
 
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
@@ -10388,6 +10391,18 @@ func NewListProposalsRequest(server string, params *ListProposalsParams) (*http.
 		if params.Product != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

@@ -25,23 +25,24 @@ func (a *api) waiting(p access.Proposal) {
 }
 
 func (a *api) listProposals() *cobra.Command {
-	var product string
-	c := listing(a, cobra.Command{Use: "list", Short: "List what waits for a second person, or did, newest first", Example: "  hallmark proposal list"},
-		"ID STATE BY WHAT PRODUCT MADE EXPIRES REASON",
+	var product, group string
+	c := listing(a, cobra.Command{Use: "list", Short: "List what waits for a second person, or did, newest first", Example: "  hallmark proposal list --product pump --group eu"},
+		"ID STATE BY WHAT PRODUCT GROUP MADE EXPIRES REASON",
 		func(ctx context.Context, cl *client.Client, _ []string) ([]access.Proposal, error) {
-			return cl.Proposals(ctx, product)
+			return cl.Proposals(ctx, product, group)
 		},
 		func(p access.Proposal) []string {
-			return []string{p.ID, string(p.State), p.By, p.Asked.Summary, or(p.Resource.Product), when(p.Made), when(p.Expires), p.Reason}
+			return []string{p.ID, string(p.State), p.By, p.Asked.Summary, or(p.Resource.Product), or(p.Resource.Group), when(p.Made), when(p.Expires), p.Reason}
 		})
-	c.Flags().StringVar(&product, "product", "", "only about this product; needed by who is limited to products")
+	c.Flags().StringVar(&product, "product", "", "only about this product")
+	c.Flags().StringVar(&group, "group", "", "only about this group of the product, or one below")
 	return c
 }
 
 func (a *api) proposal(p access.Proposal) error {
 	return a.show(func(w io.Writer) error {
 		err := sheet(w, "proposal", p.ID, "state", string(p.State), "by", p.By, "reason", p.Reason, "what", p.Asked.Summary,
-			"operation", p.Asked.Method+" "+p.Asked.Path, "permission", string(p.Action), "product", or(p.Resource.Product), "made", when(p.Made),
+			"operation", p.Asked.Method+" "+p.Asked.Path, "permission", string(p.Action), "product", or(p.Resource.Product), "group", or(p.Resource.Group), "made", when(p.Made),
 			"expires", when(p.Expires), "decided by", or(p.Second), "decided", when(p.Decided), "comment", or(p.Comment))
 		if err != nil || len(p.Asked.Body) == 0 {
 			return err

@@ -50,9 +50,9 @@ func (c *Client) second(ctx context.Context, reply []byte, out any) error {
 	return run.call(ctx, http.MethodPost, "/proposals/"+url.PathEscape(p.ID)+"/run", nil, out)
 }
 
-// Proposals lists proposals, newest first; an empty product means all.
-func (c *Client) Proposals(ctx context.Context, productID string) ([]access.Proposal, error) {
-	return list[access.Proposal](ctx, c, "/proposals"+query("product", productID))
+// Proposals lists proposals, newest first, about a product or a group of one; an empty product means all.
+func (c *Client) Proposals(ctx context.Context, productID, group string) ([]access.Proposal, error) {
+	return list[access.Proposal](ctx, c, "/proposals"+query("product", productID, "group", group))
 }
 
 // Proposal shows one.

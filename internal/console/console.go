@@ -132,7 +132,7 @@ type (
 	}
 	// Proposals reads what waits for a second person, newest first.
 	Proposals interface {
-		List(ctx context.Context, caller access.Caller, product, before string, limit int) ([]access.Proposal, error)
+		List(ctx context.Context, caller access.Caller, place, before string, limit int) ([]access.Proposal, error)
 		Get(ctx context.Context, caller access.Caller, id string) (access.Proposal, error)
 	}
 	// Members reads who may call.

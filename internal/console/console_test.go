@@ -237,7 +237,8 @@ var waiting = access.Proposal{
 }
 
 func (s proposals) List(ctx context.Context, c access.Caller, product, _ string, _ int) ([]access.Proposal, error) {
-	return []access.Proposal{waiting}, stages(s).check(ctx, c, access.ProposalRead, product)
+	_, err := s.guard.Within(ctx, c, access.ProposalRead, "proposal", product, "")
+	return []access.Proposal{waiting}, err
 }
 
 func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (access.Proposal, error) {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"slices"
 	"strconv"
 	"strings"
 
@@ -16,16 +15,11 @@ import (
 )
 
 func (h *handler) proposals(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
-	var list []access.Proposal
-	more, before := "", r.URL.Query().Get("before")
-	for _, product := range scopes(caller) {
-		page, err := h.cfg.Stages.Proposals.List(r.Context(), caller, product, before, pageSize+1)
-		if err != nil {
-			return err
-		}
-		list = append(list, page...)
+	list, err := h.cfg.Stages.Proposals.List(r.Context(), caller, "", r.URL.Query().Get("before"), pageSize+1)
+	if err != nil {
+		return err
 	}
-	slices.SortFunc(list, func(a, b access.Proposal) int { return strings.Compare(b.ID, a.ID) })
+	more := ""
 	if len(list) > pageSize {
 		list = list[:pageSize]
 		more = "/proposals?before=" + url.QueryEscape(list[pageSize-1].ID)
@@ -64,6 +58,9 @@ func proposalAbout(p access.Proposal) string {
 	}
 	if p.Resource.Product != "" {
 		s += " of product " + p.Resource.Product
+	}
+	if p.Resource.Group != "" {
+		s += ", group " + p.Resource.Group
 	}
 	return s
 }

@@ -92,11 +92,11 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // that are cut to what is in theirs.
 var shared = append([]string{
 	"get-product", "get-bundle", "list-releases", "get-release",
-	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "save-query",
+	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "save-query",
 }, elsewhere...)
 
 // ours are the things of the world that are in the group of the device, or the whole product's.
-var ours = []string{subject, heldCase, ending, spare, groupless, `"f1"`, `"ro-1"`, `"ord-1"`, `"c1"`, `"g1"`, "eu/berlin"}
+var ours = []string{subject, heldCase, ending, spare, groupless, `"f1"`, `"ro-1"`, `"ord-1"`, `"c1"`, `"g1"`, `"0p1"`, "eu/berlin"}
 
 // unmet are the operations that succeed for nobody with what the world has: the envelopes of the examples are signed by nobody,
 // and what they name is not there. Others that do not succeed for anybody have been tried on the wrong thing.

@@ -35,12 +35,12 @@ type DecisionRequest struct {
 func (a *api) registerProposals(h huma.API) {
 	huma.Register(h, op("list-proposals", http.MethodGet, "/proposals", "List what waits for a second person, or did, newest first"),
 		func(ctx context.Context, in *struct {
-			OfProduct
+			OfGroup
 			Paging
 		},
 		) (*body[Page[access.Proposal]], error) {
 			return paged(a, ctx, in.Paging, func(p access.Proposal) string { return p.ID }, func(after string, limit int) ([]access.Proposal, error) {
-				return a.Proposals.List(ctx, callerOf(ctx), in.Product, after, limit)
+				return a.Proposals.List(ctx, callerOf(ctx), in.place(), after, limit)
 			})
 		})
 	huma.Register(h, op("get-proposal", http.MethodGet, "/proposals/{id}", "Show a proposal: what would be done, by whom and why"),

@@ -37,8 +37,8 @@ func (db *DB) PutProposal(ctx context.Context, p access.Proposal, facts ...ledge
 		return err
 	}
 	return db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`INSERT INTO proposal (id, product, state, proposer, expires, rev, doc) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
-			p.ID, p.Resource.Product, string(p.State), p.By, Millis(p.Expires), string(doc)); err != nil {
+		if _, err := tx.Exec(`INSERT INTO proposal (id, place, state, proposer, expires, rev, doc) VALUES ($1, $2, $3, $4, $5, 1, $6)`,
+			p.ID, access.Join(p.Resource.Product, p.Resource.Group), string(p.State), p.By, Millis(p.Expires), string(doc)); err != nil {
 			return err
 		}
 		return tx.Append(facts...)
@@ -71,11 +71,21 @@ func (db *DB) Proposal(ctx context.Context, id string) (access.Proposal, error) 
 }
 
 // Proposals implements access.ProposalStore.
-func (db *DB) Proposals(ctx context.Context, product, before string, limit int) ([]access.Proposal, error) {
-	if product == "" {
-		return collect(ctx, db, scanProposal, proposalColumns+` WHERE ($1 = '' OR id < $1) ORDER BY id DESC LIMIT $2`, before, limit)
+func (db *DB) Proposals(ctx context.Context, q access.ProposalQuery) ([]access.Proposal, error) {
+	scope, err := scopeList(q.Scope)
+	if err != nil {
+		return nil, err
 	}
-	return collect(ctx, db, scanProposal, proposalColumns+` WHERE product = $1 AND ($2 = '' OR id < $2) ORDER BY id DESC LIMIT $3`, product, before, limit)
+	var asked []string
+	if q.At != "" {
+		asked = []string{q.At}
+	}
+	at, err := scopeList(asked)
+	if err != nil {
+		return nil, err
+	}
+	return collect(ctx, db, scanProposal, proposalColumns+` WHERE (`+placeInScope("place", 1)+` OR proposer = $2 AND `+placeInScope("place", 3)+`)
+		AND ($4 = '' OR id < $4) ORDER BY id DESC LIMIT $5`, scope, q.By, at, q.Before, atMost(q.Limit))
 }
 
 // OpenProposals implements access.ProposalStore.

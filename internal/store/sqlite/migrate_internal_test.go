@@ -45,3 +45,39 @@ func TestEveryEarlierDatabaseIsBroughtUpToDate(t *testing.T) {
 		}
 	}
 }
+
+// What was proposed before groups limited what is seen is where its resource is.
+func TestAnOldProposalHasAPlace(t *testing.T) {
+	sub, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		t.Fatal(err)
+	}
+	db, err := sql.Open("sqlite", dsn(filepath.Join(t.TempDir(), "old.db"), "rwc"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = db.Close() })
+	p, err := goose.NewProvider(goose.DialectSQLite3, db, sub)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.UpTo(t.Context(), 164); err != nil {
+		t.Fatal(err)
+	}
+	for id, old := range map[string][2]string{
+		"":               {"", `{"resource":{"type":"member"}}`},
+		"pump":           {"pump", `{"resource":{"type":"device","product":"pump"}}`},
+		"pump/eu/berlin": {"pump", `{"resource":{"type":"device","product":"pump","group":"eu/berlin"}}`},
+	} {
+		if _, err := db.ExecContext(t.Context(), `INSERT INTO proposal (id, product, state, proposer, expires, rev, doc) VALUES ($1, $2, 'open', 'x', 1, 1, $3)`, id, old[0], old[1]); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := p.Up(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	var wrong int
+	if err := db.QueryRowContext(t.Context(), `SELECT count(*) FROM proposal WHERE place <> id`).Scan(&wrong); err != nil || wrong != 0 {
+		t.Errorf("%d are elsewhere, %v", wrong, err)
+	}
+}
