@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -90,5 +91,20 @@ func TestNothingWithoutLeaveOrAFreshList(t *testing.T) {
 	}
 	if len(h.shelf.certs)+len(h.shelf.facts)+len(h.shelf.revoked) != 0 {
 		t.Errorf("written: %d certificates, %d facts", len(h.shelf.certs), len(h.shelf.facts))
+	}
+}
+
+// Who answers for a group may take a certificate of a device in it.
+func TestACertificateIsWhereItsDeviceIs(t *testing.T) {
+	h := newHouse(t)
+	made, err := h.service.Issue(t.Context(), me, h.idev(), h.request(pumpID(idevid.LDevID)))
+	must(t, err)
+	key := CertKey(made)
+	c := h.shelf.certs[key]
+	c.Group = "eu/berlin"
+	h.shelf.certs[key] = c
+	must(t, h.service.Revoke(t.Context(), me, key, KeyCompromise))
+	if want := (access.Resource{Type: "certificate", ID: key, Product: "pump", Group: "eu/berlin"}); h.gate.asked != want {
+		t.Errorf("asked for %+v, want %+v", h.gate.asked, want)
 	}
 }

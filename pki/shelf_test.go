@@ -105,10 +105,14 @@ func (s *shelf) AddCA(_ context.Context, ca CA, facts ...ledger.Fact) error {
 
 func (s *shelf) CAs(context.Context) ([]CA, error) { return s.cas, nil }
 
-// gate lets everybody in, or nobody.
-type gate struct{ shut bool }
+// gate lets everybody in, or nobody, and keeps what they asked for.
+type gate struct {
+	shut  bool
+	asked access.Resource // the last
+}
 
-func (g *gate) Check(context.Context, access.Caller, access.Action, access.Resource) error {
+func (g *gate) Check(_ context.Context, _ access.Caller, _ access.Action, res access.Resource) error {
+	g.asked = res
 	if g.shut {
 		return fault.New(fault.Denied, "access.denied", "no", "")
 	}

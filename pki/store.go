@@ -13,6 +13,7 @@ type Issued struct {
 	Key       string    // CertKey
 	Request   [32]byte  // what it answers: digest over identity and request
 	Device    string    //
+	Group     string    // that the device is in now; the store's to say
 	Role      Role      //
 	Issuer    string    // subject key ID of the CA, hex
 	Serial    string    // hex

@@ -41,7 +41,8 @@ func (s *Service) Issuers(ctx context.Context, caller access.Caller) ([]CA, erro
 	return s.c.Store.CAs(ctx)
 }
 
-// Revoke revokes one certificate that this service issued, named by its CertKey, in the scope of the product it names itself.
+// Revoke revokes one certificate that this service issued, named by its CertKey, in the scope of the product it names itself and the group
+// its device is in.
 func (s *Service) Revoke(ctx context.Context, caller access.Caller, key string, reason int) error {
 	c, err := s.c.Store.Certificate(ctx, key)
 	if err != nil && fault.KindOf(err) != fault.NotFound {
@@ -52,6 +53,7 @@ func (s *Service) Revoke(ctx context.Context, caller access.Caller, key string, 
 		if res.Product, err = productOf(c.DER); err != nil {
 			return err
 		}
+		res.Group = c.Group
 	}
 	if denied := s.c.Guard.Check(ctx, caller, access.CertRevoke, res); denied != nil {
 		return denied

@@ -64,7 +64,7 @@ func (reader) FleetDevice(_ context.Context, id string) (fleet.Detail, error) {
 		return fleet.Detail{}, fault.New(fault.NotFound, "device.unknown", "device "+id+" is not registered", "")
 	}
 	return fleet.Detail{
-		Device: fleet.Device{ID: id, Product: "pump", State: "quarantined", Legitimacy: "genuine", Version: script, Release: digest},
+		Device: fleet.Device{ID: id, Product: "pump", Group: "eu/berlin", State: "quarantined", Legitimacy: "genuine", Version: script, Release: digest},
 		Order:  script, HealthText: script, Reasons: []string{script}, ChipUID: script, KeyOrigin: script, Made: &then, Virtual: true,
 	}, nil
 }
@@ -89,7 +89,7 @@ func (reader) FleetFindings(_ context.Context, q fleet.FindingQuery) ([]monitor.
 }
 
 func (reader) FleetCertificates(context.Context, fleet.CertQuery) ([]fleet.Certificate, error) {
-	return []fleet.Certificate{{Device: known, Role: script, Serial: script, NotAfter: then}}, nil
+	return []fleet.Certificate{{Device: known, Role: script, Serial: script, Issuer: script, NotAfter: then}}, nil
 }
 
 func (reader) FleetGrants(context.Context, int) ([]telemetry.Grant, error) {
@@ -302,6 +302,7 @@ var people = map[string]access.Caller{
 	"valves":   {ID: "person:dan", Roles: []access.Role{access.Operator}, Scope: []string{"valve"}},
 	"berlin":   {ID: "person:bea", Roles: []access.Role{access.Operator}, Scope: []string{"pump/eu/berlin"}},
 	"rome":     {ID: "person:rob", Roles: []access.Role{access.Operator}, Scope: []string{"pump/eu/rome"}},
+	"berlin's": {ID: "person:bob", Roles: []access.Role{access.Viewer, access.Security}, Scope: []string{"pump/eu/berlin"}},
 	"security": {ID: "person:sue", Roles: []access.Role{access.Security}},
 	"nobody":   {ID: "person:eve"},
 }
@@ -446,6 +447,15 @@ func TestNothingIsInline(t *testing.T) {
 		}
 		if strings.Contains(page, "@when") || strings.Contains(page, "%!") {
 			t.Errorf("%s shows a template's inside", path)
+		}
+	}
+}
+
+func TestACertificateIsOfferedToWhoHasItsDevicesGroup(t *testing.T) {
+	s := server(t)
+	for who, want := range map[string]bool{"security": true, "berlin's": true, "operator": false} {
+		if _, page := get(t, s, "/devices/"+known, who); strings.Contains(page, "Revoke this certificate") != want {
+			t.Errorf("%s is offered to revoke: %v", who, !want)
 		}
 	}
 }

@@ -1742,7 +1742,7 @@ func devicePage(v view, p devicePageData) templ.Component {
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
-						templ_7745c5c3_Err = actions(v.revokeCertificate(c, access.Resource{Type: "device", ID: p.Device.ID, Product: p.Device.Product})).Render(ctx, templ_7745c5c3_Buffer)
+						templ_7745c5c3_Err = actions(v.revokeCertificate(c, access.Resource{Type: "device", ID: p.Device.ID, Product: p.Device.Product, Group: p.Device.Group})).Render(ctx, templ_7745c5c3_Buffer)
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
 
@@ -187,5 +188,24 @@ func TestWhereTheSubjectsOfFactsAre(t *testing.T) {
 	want := map[string]string{a: "pump/eu/berlin", b: "pump", valve: "valve", "part": "pump/eu", "whole": "pump"}
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("%v %v, want %v", got, err, want)
+	}
+}
+
+func TestACertificateMovesWithItsDevice(t *testing.T) {
+	db := storetest.Open(t)
+	a, _, _ := seedGrouped(t, db)
+	now := time.Now()
+	if _, err := db.PKI().Issue(t.Context(), pki.Issued{Key: "i/1", Device: a, Role: "ldevid", Issuer: "i", Serial: "1", NotBefore: now, NotAfter: now.Add(time.Hour), DER: []byte{1}}, now, now); err != nil {
+		t.Fatal(err)
+	}
+	from := ""
+	for _, to := range []string{"", "eu/berlin", "eu/rome"} {
+		if to != from {
+			group(t, db, a, from, to)
+		}
+		from = to
+		if c, err := db.PKI().Certificate(t.Context(), "i/1"); err != nil || c.Group != to {
+			t.Errorf("it is in %q, not %q: %v", c.Group, to, err)
+		}
 	}
 }

@@ -18,13 +18,14 @@ type PKI struct{ db *DB }
 // PKI gives the store of certificates.
 func (db *DB) PKI() PKI { return PKI{db} }
 
-const certColumns = `key, device, role, issuer, serial, request, not_before, not_after, der`
+// certColumns has with a certificate the group its device is in now, so that it moves with it.
+const certColumns = `key, device, coalesce((SELECT d.group_path FROM device d WHERE d.id = cert.device), ''), role, issuer, serial, request, not_before, not_after, der`
 
 func scanCert(row interface{ Scan(...any) error }) (c pki.Issued, err error) {
 	var role string
 	var request []byte
 	var from, to int64
-	err = row.Scan(&c.Key, &c.Device, &role, &c.Issuer, &c.Serial, &request, &from, &to, &c.DER)
+	err = row.Scan(&c.Key, &c.Device, &c.Group, &role, &c.Issuer, &c.Serial, &request, &from, &to, &c.DER)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, pki.ErrNotFound
 	}

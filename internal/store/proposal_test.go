@@ -39,16 +39,16 @@ func TestProposalsAreSeenByPlace(t *testing.T) {
 		place string
 		want  []string
 	}{
-		"nobody limits":                  {want: all},
-		"a product":                      {scope: []string{"pump"}, want: all[1:5]},
-		"a group":                        {scope: []string{"pump/eu"}, want: all[2:4]},
-		"groups":                         {scope: []string{"pump/europe", "pump/eu/berlin"}, want: all[3:5]},
-		"asks for a product":             {place: "pump", want: all[1:5]},
-		"asks for a group":               {place: "pump/eu", want: all[2:4]},
-		"a group asks for its product":   {scope: []string{"pump/eu/berlin"}, place: "pump", want: all[3:4]},
-		"one's own, wherever":            {id: "person:olga", scope: []string{"valve"}, want: all},
-		"one's own, of what is asked":    {id: "person:olga", scope: []string{"pump/eu/berlin"}, place: "pump/eu", want: all[2:4]},
-		"another's of the same":          {scope: []string{"valve"}, want: nil},
+		"nobody limits":                 {want: all},
+		"a product":                     {scope: []string{"pump"}, want: all[1:5]},
+		"a group":                       {scope: []string{"pump/eu"}, want: all[2:4]},
+		"groups":                        {scope: []string{"pump/europe", "pump/eu/berlin"}, want: all[3:5]},
+		"asks for a product":            {place: "pump", want: all[1:5]},
+		"asks for a group":              {place: "pump/eu", want: all[2:4]},
+		"a group asks for its product":  {scope: []string{"pump/eu/berlin"}, place: "pump", want: all[3:4]},
+		"one's own, wherever":           {id: "person:olga", scope: []string{"valve"}, want: all},
+		"one's own, of what is asked":   {id: "person:olga", scope: []string{"pump/eu/berlin"}, place: "pump/eu", want: all[2:4]},
+		"another's of the same":         {scope: []string{"valve"}, want: nil},
 		"a neighbour of a similar name": {scope: []string{"pump/e"}, want: nil},
 	} {
 		who := access.Caller{ID: "person:vera", Kind: access.Person, Roles: []access.Role{access.Viewer}, Scope: c.scope}
