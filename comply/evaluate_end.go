@@ -19,15 +19,17 @@ func isolated(s Snapshot) Judgement {
 	return j
 }
 
-// contained wants every device whose evidence is bad in quarantine, and to have seen one.
+// contained wants every device whose evidence is bad in quarantine, to have seen one, and to know of enough of the others that theirs is not.
 func contained(s Snapshot) Judgement {
 	j := Judgement{Oldest: s.Cases.Newest, Newest: s.Cases.Newest}
 	j.Evidence = append([]Link{list("quarantine", "/cases"), atWork(s, "verdict", "contraindicated")}, fact("what began the newest case", s.Cases.Ref)...)
 	loose := s.sumOf(func(d Devices) bool { return d.working() && d.State != "quarantined" })
+	fresh := loose.Good + loose.Warned + loose.Bad
 	j.Figures = []Figure{
 		{"cases within " + span(FreshDrill), s.Cases.N, 0},
 		{"that wait for a person", s.Cases.Held, s.Cases.N},
-		{"devices with bad evidence that are not in quarantine", loose.Bad, 0},
+		{"devices at work with bad evidence that are not in quarantine", loose.Bad, loose.N},
+		{"with none within " + span(FreshProof), loose.N - fresh, loose.N},
 	}
 	switch {
 	case loose.Bad > 0 || s.Cases.Held > 0:
@@ -35,8 +37,10 @@ func contained(s Snapshot) Judgement {
 		j.Newest = s.At
 	case s.Cases.N == 0:
 		j.Status, j.Reason = Unknown, "No device has given bad evidence, so that nothing shows what would happen: try it on the bench."
+	case fresh*100 < loose.N*enough:
+		j.Status, j.Reason = Unknown, fmt.Sprintf("Of %d devices at work outside quarantine only %d gave evidence within %s; that of the others may be bad.", loose.N, fresh, span(FreshProof))
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("Each of %d devices that gave bad evidence was raised as a finding and contained.", s.Cases.N)
+		j.Status, j.Reason = Met, fmt.Sprintf("Of %d devices bad evidence was raised as a finding, and none that gives such evidence is outside quarantine.", s.Cases.Devices)
 	}
 	return j
 }

@@ -2,6 +2,7 @@ package comply
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -36,7 +37,7 @@ func sound() Snapshot {
 			"configure": {Commands: 1, Devices: 5, Done: 5, Newest: drill, Ref: ref},
 		},
 		Findings: []Findings{{Kind: "enrol.refused", Severity: "high", N: 2, Newest: drill}},
-		Cases:    Cases{N: 2, Newest: drill, Ref: ref},
+		Cases:    Cases{N: 2, Devices: 2, Newest: drill, Ref: ref},
 		Facts: map[ledger.Kind]Marks{
 			ledger.KindDeviceRefused: {3, drill, ref}, ledger.KindDeviceQuarantined: {2, drill, ref},
 			ledger.KindRetireWiped: {2, drill, ref}, ledger.KindTelemetryKeysDestroyed: {2, drill, ref},
@@ -205,6 +206,27 @@ func TestWhereTheLineIs(t *testing.T) {
 		if got, reason := share(c.good, c.bad, c.of, "are good", "are bad"); got != c.want || reason == "" {
 			t.Errorf("%s: %s: %s", what, got, reason)
 		}
+	}
+}
+
+// Of a device whose evidence is stale nobody knows whether it is bad: few of them leave it at that, more leave it open. One in quarantine is
+// contained whatever it says.
+func TestWhatIsNotKnownIsNotContained(t *testing.T) {
+	for fresh, want := range map[int]Status{100: Met, 95: Met, 94: Unknown, 0: Unknown} {
+		s := sound()
+		s.Devices = []Devices{{State: "active", N: 100, Good: fresh, Stale: 100 - fresh}, {State: "quarantined", N: 50, Stale: 40, Bad: 10}, {State: "manufactured", N: 50}}
+		if j := contained(s); j.Status != want {
+			t.Errorf("%d of 100 with fresh evidence: %s: %s", fresh, j.Status, j.Reason)
+		}
+	}
+}
+
+// One device that was in trouble three times is one device.
+func TestContainedCountsDevices(t *testing.T) {
+	s := sound()
+	s.Cases.N, s.Cases.Devices = 30, 10
+	if j := contained(s); j.Status != Met || !strings.Contains(j.Reason, "10 devices") || strings.Contains(j.Reason, "30") {
+		t.Errorf("%s: %s", j.Status, j.Reason)
 	}
 }
 

@@ -106,6 +106,7 @@ type Findings struct {
 // Cases counts cases of devices in trouble.
 type Cases struct {
 	N, Open, Held int
+	Devices       int // that they are of
 	Newest        time.Time
 	Ref           *ledger.Ref
 }

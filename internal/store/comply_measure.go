@@ -232,8 +232,8 @@ func (m *measuring) findings(ctx context.Context) (err error) {
 func (m *measuring) cases(ctx context.Context) error {
 	var newest int64
 	c := &m.out.Cases
-	if err := m.row(ctx, `SELECT count(*), count(*) FILTER (WHERE open = 1), count(*) FILTER (WHERE open = 1 AND held = 1), coalesce(max(opened), 0)
-		FROM remedy_case WHERE product = $1 AND opened > $2`, m.out.Product.ID, m.ago(comply.FreshDrill)).Scan(&c.N, &c.Open, &c.Held, &newest); err != nil {
+	if err := m.row(ctx, `SELECT count(*), count(DISTINCT device_id), count(*) FILTER (WHERE open = 1), count(*) FILTER (WHERE open = 1 AND held = 1), coalesce(max(opened), 0)
+		FROM remedy_case WHERE product = $1 AND opened > $2`, m.out.Product.ID, m.ago(comply.FreshDrill)).Scan(&c.N, &c.Devices, &c.Open, &c.Held, &newest); err != nil {
 		return err
 	}
 	c.Newest = timeOrZero(newest)

@@ -39,6 +39,8 @@ func TestASnapshotCountsWhatTheStagesDid(t *testing.T) {
 			`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc) VALUES ('f', 'f', 'log.forked', 'critical', 'pump', 'x', 1000, '{}')`,
 			`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
 				VALUES ('k', '` + devN(0) + `', 'ldevid', 'ca', '1', x'00', 1, 99999999999999, 0, x'00'), ('l', '` + devN(1) + `', 'ldevid', 'ca', '2', x'00', 1, 1000, 0, x'00')`,
+			`INSERT INTO remedy_case (cause_log, cause_idx, device_id, product, phase, open, held, opened, rev, doc)
+				SELECT 'events', i, d, 'pump', 'closed', 0, 0, e.at, 1, '{}' FROM (SELECT 901 i, '` + devN(0) + `' d UNION ALL SELECT 902, '` + devN(0) + `' UNION ALL SELECT 903, '` + devN(1) + `') c, (SELECT max(at) at FROM entry) e`,
 			`INSERT INTO audit (at, caller, action, resource, product, allowed) SELECT max(at), 'x', 'y', 'z', 'pump', 0 FROM entry UNION ALL SELECT max(at), 'x', 'y', 'z', 'pump', 1 FROM entry`,
 		} {
 			if _, err := tx.Exec(q); err != nil {
@@ -64,6 +66,9 @@ func TestASnapshotCountsWhatTheStagesDid(t *testing.T) {
 	}
 	if got.Shared != 1 || got.Refusals["signature"] != 1 || got.Facts[ledger.KindDeviceRefused].N != 1 || got.Denials.N != 1 {
 		t.Errorf("shared %d, refusals %v, denials %+v", got.Shared, got.Refusals, got.Denials)
+	}
+	if got.Cases.N != 3 || got.Cases.Devices != 2 {
+		t.Errorf("cases: %+v", got.Cases)
 	}
 	if len(got.Findings) != 1 || got.Findings[0].Open != 1 || got.Findings[0].Kind != string(monitor.LogForked) {
 		t.Errorf("an old finding that is open: %+v", got.Findings)
