@@ -38,10 +38,10 @@ type Store interface {
 }
 
 // A snapshot is good for a minute, and for costFactor times what it cost, so that counting is never more than a small part of
-// what the machine does.
-// One older than that is still shown while it is counted anew, for at most tooOld.
+// what the machine does; but for no more than keepMost. One older than that is still shown while it is counted anew, and none that is tooOld.
 const (
 	keepFor    = time.Minute
+	keepMost   = 10 * time.Minute
 	costFactor = 20
 	tooOld     = 15 * time.Minute
 	slowAfter  = 50 * time.Millisecond  // what takes longer is not worth waiting for
@@ -291,7 +291,7 @@ func (s *Service) count(ctx context.Context, product string, m *measured) (Snaps
 	took := s.now().Sub(begun)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.snapshot, m.until, m.slow = snap, begun.Add(max(keepFor, costFactor*took)), took > slowAfter
+	m.snapshot, m.until, m.slow = snap, begun.Add(min(max(keepFor, costFactor*took), keepMost)), took > slowAfter
 	return snap, nil
 }
 

@@ -272,6 +272,25 @@ func TestALargeFleetIsCountedLessOften(t *testing.T) {
 	}
 }
 
+// What costs much to count is kept long, and counted anew before it is too old to be shown meanwhile.
+func TestWhatIsTooOldIsNotShown(t *testing.T) {
+	c := &clock{at: now}
+	store := &counting{took: func() { c.set(c.now().Add(2 * time.Minute)) }}
+	s := service(t, store, c.now)
+	for i, want := range []struct {
+		after time.Duration
+		asked int
+	}{{0, 1}, {keepMost - 1, 1}, {keepMost, 2}, {keepMost + tooOld, 3}} {
+		c.set(now.Add(want.after))
+		r, err := s.Report(t.Context(), access.Internal("test"), "pump", "")
+		s.known["pump"].counting.Lock() // what is counted behind our back is done
+		if err != nil || store.asked != want.asked || now.Add(want.after).Sub(r.AsOf) >= tooOld {
+			t.Errorf("look %d: counted %d times, as of %s, %v", i, store.asked, r.AsOf, err)
+		}
+		s.known["pump"].counting.Unlock()
+	}
+}
+
 func TestWhoMayNotSee(t *testing.T) {
 	s := service(t, &counting{}, func() time.Time { return now })
 	for what, c := range map[string]access.Caller{"nobody": {}, "a device": access.DeviceCaller("d")} {
