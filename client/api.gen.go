@@ -707,10 +707,11 @@ type DevicePreview struct {
 
 // DeviceSetting defines model for DeviceSetting.
 type DeviceSetting struct {
-	Desired  *string `json:"desired,omitempty"`
-	Name     string  `json:"name"`
-	Reported *string `json:"reported,omitempty"`
-	Standing string  `json:"standing"`
+	Desired    *string    `json:"desired,omitempty"`
+	Name       string     `json:"name"`
+	Reported   *string    `json:"reported,omitempty"`
+	ReportedAt *time.Time `json:"reported_at,omitempty"`
+	Standing   string     `json:"standing"`
 }
 
 // DisposeRequest defines model for DisposeRequest.

@@ -5,6 +5,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -24,10 +25,11 @@ const (
 
 // Setting is one entry of a device's configuration: as it is wanted and as the device reports it.
 type Setting struct {
-	Name     string          `json:"name"`
-	Desired  *string         `json:"desired,omitempty"`
-	Reported *string         `json:"reported,omitempty"`
-	Standing SettingStanding `json:"standing"`
+	Name       string          `json:"name"`
+	Desired    *string         `json:"desired,omitempty"`
+	Reported   *string         `json:"reported,omitempty"`
+	ReportedAt time.Time       `json:"reported_at,omitzero"` // the check-in that said so, or did not speak of it; zero: there was none
+	Standing   SettingStanding `json:"standing"`
 }
 
 // lay lays entries over have: what is new has the last word. In rising order of names, as they are written.
@@ -90,7 +92,11 @@ func (s *Service) Settings(ctx context.Context, caller access.Caller, id string)
 		}
 		coming = lay(coming, entries)
 	}
-	return compare(done, coming, d.Twin.Reported), nil
+	all := compare(done, coming, d.Twin.Reported)
+	for i := range all {
+		all[i].ReportedAt = d.LastSeen // each check-in says all of it
+	}
+	return all, nil
 }
 
 func compare(done, coming, reported []wire.ConfigEntry) []Setting {

@@ -16,12 +16,12 @@ func (a *api) deviceSettings() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use: "settings DEVICE", Short: "Compare a device's configuration: as it is wanted, and as it is", Args: cobra.ExactArgs(1),
 		Example: "  hallmark device settings 00112233445566778899aabbccddeeff",
-	}, "NAME DESIRED REPORTED STANDING",
+	}, "NAME DESIRED REPORTED STANDING CHECKED-IN",
 		func(ctx context.Context, cl *client.Client, args []string) ([]device.Setting, error) {
 			return cl.Settings(ctx, args[0])
 		},
 		func(s device.Setting) []string {
-			return []string{s.Name, given(s.Desired), given(s.Reported), string(s.Standing)}
+			return []string{s.Name, given(s.Desired), given(s.Reported), string(s.Standing), when(s.ReportedAt)}
 		})
 }
 
