@@ -445,31 +445,31 @@ func TestADeviceThatIsDisownedEnrolsAnew(t *testing.T) {
 				stop := d.start(t)
 				time.Sleep(time.Hour)
 				synctest.Wait()
-				if d.s.enrolled != 1 {
-					t.Fatalf("%d enrolments of a device that is well", d.s.enrolled)
+				if d.s.enrolments() != 1 {
+					t.Fatalf("%d enrolments of a device that is well", d.s.enrolments())
 				}
 				d.s.mu.Lock()
 				d.s.disown, d.s.status = time.Now(), status
 				d.s.mu.Unlock()
 				time.Sleep(3 * time.Hour)
 				synctest.Wait()
-				if d.s.enrolled != 2 || d.s.heard().Version != "1.0.0" {
-					t.Errorf("%d enrolments, heard %q", d.s.enrolled, d.s.heard().Version)
+				if d.s.enrolments() != 2 || d.s.heard().Version != "1.0.0" {
+					t.Errorf("%d enrolments, heard %q", d.s.enrolments(), d.s.heard().Version)
 				}
 				d.s.mu.Lock()
 				d.s.disown = time.Now().Add(100 * 24 * time.Hour) // whatever it shows
 				d.s.mu.Unlock()
 				time.Sleep(24 * time.Hour)
 				synctest.Wait()
-				if d.s.enrolled < 10 || d.s.enrolled > 30 {
-					t.Errorf("%d enrolments in a day of refusals", d.s.enrolled)
+				if d.s.enrolments() < 10 || d.s.enrolments() > 30 {
+					t.Errorf("%d enrolments in a day of refusals", d.s.enrolments())
 				}
-				before := d.s.enrolled
+				before := d.s.enrolments()
 				d.s.down.Store(true)
 				time.Sleep(24 * time.Hour)
 				d.s.down.Store(false)
-				if d.s.enrolled != before {
-					t.Errorf("%d enrolments while nobody answered", d.s.enrolled-before)
+				if d.s.enrolments() != before {
+					t.Errorf("%d enrolments while nobody answered", d.s.enrolments()-before)
 				}
 				if err := stop(); err != nil {
 					t.Error(err)

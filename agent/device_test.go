@@ -109,6 +109,13 @@ func newServer(t testing.TB, w *world, b *virtual.Board) *server {
 	return &server{t: t, w: w, verdict: "warning", poll: time.Second, leaf: 500 * time.Hour, results: map[uint64]wire.Result{}, attest: k.Public()}
 }
 
+// enrolments is how often a device got a certificate.
+func (s *server) enrolments() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.enrolled
+}
+
 // outcomes are the results of the command, oldest first.
 func (s *server) outcomes(c *command) []wire.Result {
 	var out []wire.Result
@@ -268,11 +275,14 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !time.Now().Before(leaf.NotAfter) {
 		l.s.t.Errorf("the device shows a certificate of %q: %v", leaf.Subject.SerialNumber, err)
 	}
-	if leaf.NotBefore.Before(l.s.disown) {
-		if l.s.status == 0 {
+	l.s.mu.Lock()
+	disown, status := l.s.disown, l.s.status
+	l.s.mu.Unlock()
+	if leaf.NotBefore.Before(disown) {
+		if status == 0 {
 			return nil, &net.OpError{Op: "remote error", Err: tls.AlertError(42)} // bad certificate
 		}
-		return &http.Response{StatusCode: l.s.status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+		return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 	}
 	if r.Body == nil {
 		r.Body = http.NoBody
@@ -394,7 +404,9 @@ func (d *device) enrol(_ context.Context, e agent.Enrolment) ([][]byte, error) {
 	if k, ok2 := as.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !ok2 || !k.Equal(signer.Public()) {
 		d.s.t.Error("the device asks with a certificate whose key it does not hold")
 	}
+	d.s.mu.Lock()
 	d.s.enrolled++
+	d.s.mu.Unlock()
 	return [][]byte{d.s.w.certify(d.s.t, e.Key.Public(), d.s.leaf)}, nil
 }
 
