@@ -5,6 +5,7 @@ import (
 	"net/url"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
@@ -136,9 +137,9 @@ func justified(all []Assessment, at time.Time) *Judgement {
 	}}
 	switch {
 	case lacking > 0:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d recommendations are not followed, and nobody has said why.", lacking)
+		j.Status, j.Reason = NotMet, fleet.Count(lacking, "recommendation is", "recommendations are")+" not followed, and nobody has said why."
 	case open > 0:
-		j.Status, j.Reason = Unknown, fmt.Sprintf("Of %d recommendations it is not known whether they are followed.", open)
+		j.Status, j.Reason = Unknown, fleet.Count(open, "recommendation", "recommendations")+" may or may not be followed: nobody knows."
 	default:
 		j.Status, j.Reason = Met, "Each recommendation that is not followed has its reason on file."
 	}

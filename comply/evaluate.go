@@ -3,6 +3,8 @@ package comply
 import (
 	"fmt"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/fleet"
 )
 
 // Of the devices at work enough have to be good, and more than few bad ones are too many. What is neither is not known. Percent.
@@ -101,7 +103,7 @@ func share(good, bad, of int, has, lacks string) (Status, string) {
 	case good*100 >= of*enough:
 		return Met, fmt.Sprintf("%d of %d devices at work %s.", good, of, has)
 	}
-	return Unknown, fmt.Sprintf("Of %d devices at work only %d are known to be good: %s. Of the others there is no fresh evidence.", of, good, has)
+	return Unknown, fmt.Sprintf("Of %s at work only %d can be said to be good: %s. Of the others there is no fresh evidence.", fleet.Count(of, "device", "devices"), good, has)
 }
 
 // atWork links the list of a product's devices.
@@ -148,9 +150,10 @@ func uniqueKeys(s Snapshot) Judgement {
 	over := overQuota(s)
 	switch {
 	case s.Shared > 0:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d identity keys are those of more than one device.", s.Shared)
+		j.Status, j.Reason = NotMet, fleet.Count(s.Shared, "identity key is that", "identity keys are those")+" of more than one device."
 	case alarms > 0 || over > 0:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d production records cannot be true, and %d orders made more than their quota: keys may have been copied.", alarms, over)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("%s cannot be true, and %s quota: keys may have been copied.",
+			fleet.Count(alarms, "production record", "production records"), fleet.Count(over, "order made more than its", "orders made more than their"))
 	default:
 		j.Status, j.Reason = share(t.Identified, 0, t.N, "have an identity key recorded in production, each another", "")
 	}
@@ -188,7 +191,7 @@ func proven(s Snapshot, has, lacks string) Judgement {
 	}
 	j.Status, j.Reason = share(t.Good+t.Warned, t.Bad, t.N, has, lacks)
 	if n := s.simulated(); n > 0 {
-		j.Reason += fmt.Sprintf(" %d of them are simulations.", n)
+		j.Reason += " Of them " + fleet.Count(n, "is a simulation.", "are simulations.")
 	}
 	return j
 }
@@ -216,7 +219,7 @@ func recorded(s Snapshot) Judgement {
 	j.Figures = []Figure{{"devices at work that have sent their own log", t.Logged, t.N}}
 	j.Status, j.Reason = share(t.Logged, 0, t.N, "have sent their own log, chained and signed", "")
 	if forked := s.findings("log.forked"); forked.Open > 0 {
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d logs of devices contradict what they said before.", forked.Open)
+		j.Status, j.Reason = NotMet, fleet.Count(forked.Open, "device's log contradicts what it", "devices' logs contradict what they")+" said before."
 	}
 	return j
 }
@@ -275,11 +278,11 @@ func examined(s Snapshot) Judgement {
 	case t.N == 0:
 		j.Status, j.Reason = Unknown, "No device of this product is at work."
 	case s.Behind > maxBehind:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d events wait to be looked at.", s.Behind)
+		j.Status, j.Reason = NotMet, fleet.Count(s.Behind, "event waits", "events wait")+" to be looked at."
 	case late > 0:
 		j.Status, j.Reason = NotMet, "Findings are open for longer than 7 days (critical and high) or 30 days."
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("Every event is held against the rules; of %d findings within %s none is open for too long.", n, span(Handling))
+		j.Status, j.Reason = Met, fmt.Sprintf("Every event is held against the rules; of %s within %s none is open for too long.", fleet.Count(n, "finding", "findings"), span(Handling))
 	}
 	return j
 }

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -49,13 +50,13 @@ func secureUpdate(s Snapshot) Judgement {
 	case t.Done == 0:
 		j.Status, j.Reason = Unknown, "No device has been seen to install a signed update."
 	case t.Failed > t.Done:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d updates failed, %d succeeded.", t.Failed, t.Done)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("%s failed, %d succeeded.", fleet.Count(t.Failed, "update", "updates"), t.Done)
 	case len(without) > 0:
 		j.Status, j.Reason = Unknown, fmt.Sprintf("No update was seen on hardware revision %v.", without)
 	case forged == 0:
 		j.Status, j.Reason = Unknown, "Updates succeed, but no device has been seen to refuse a forged one: try it on the bench."
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("Signed updates succeed on every hardware revision, and %d that were not signed or logged as they must were refused.", forged)
+		j.Status, j.Reason = Met, fmt.Sprintf("Signed updates succeed on every hardware revision, and %s not signed or logged as it must be.", fleet.Count(forged, "was refused that was", "were refused that were"))
 	}
 	return j
 }
@@ -72,9 +73,9 @@ func automaticUpdate(s Snapshot) Judgement {
 	case t.Done == 0:
 		j.Status, j.Reason = Unknown, "No device has been seen to update itself."
 	case t.Failed+t.Refused > t.Done:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d updates failed or were refused, %d succeeded.", t.Failed+t.Refused, t.Done)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("%s refused, %d succeeded.", fleet.Count(t.Failed+t.Refused, "update failed or was", "updates failed or were"), t.Done)
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("%d devices installed an update by themselves, without anybody at the device.", t.Done)
+		j.Status, j.Reason = Met, fleet.Count(t.Done, "device installed an update by itself", "devices installed an update by themselves")+", without anybody at the device."
 	}
 	return j
 }
@@ -87,7 +88,7 @@ func deviceVerifies(s Snapshot) Judgement {
 		j.Status, j.Reason = Unknown, "No device has been seen to refuse what is forged: try it on the bench."
 		return j
 	}
-	j.Status, j.Reason = Met, fmt.Sprintf("Devices refused %d times what was not signed or logged as it must.", forged)
+	j.Status, j.Reason = Met, fmt.Sprintf("Devices refused %s what was not signed or logged as it must.", fleet.Count(forged, "time", "times"))
 	return j
 }
 
@@ -182,7 +183,7 @@ func reviewedReleases(s Snapshot) Judgement {
 	j.Figures = []Figure{{"people who signed release " + r.Version + ", its author left out", r.Approvers, 0}}
 	switch {
 	case r.Approvers < 2:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("Release %s was approved by %d people besides its author; two have to look.", r.Version, r.Approvers)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("Release %s was approved by %s besides its author; two have to look.", r.Version, fleet.Count(r.Approvers, "person", "people"))
 	case !r.Provenance:
 		j.Status, j.Reason = NotMet, "Release "+r.Version+" names no provenance document: nobody can tell how it was built."
 	default:
@@ -220,7 +221,7 @@ func commandedConfiguration(s Snapshot) Judgement {
 		j.Status, j.Reason = Unknown, "No device has been seen to take a configuration."
 		return j
 	}
-	j.Status, j.Reason = Met, fmt.Sprintf("%d devices took a configuration from a command that was signed, logged and addressed to them; its author is in the ledger.", t.Done)
+	j.Status, j.Reason = Met, fleet.Count(t.Done, "device", "devices")+" took a configuration from a command that was signed, logged and addressed; its author is in the ledger."
 	return j
 }
 
@@ -233,7 +234,7 @@ func supportSaid(s Snapshot) Judgement {
 		j.Status, j.Reason = NotMet, "The product has no end of support."
 		return j
 	case !end.After(s.At) && t.N > 0:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("Support ended on %s, and %d devices are at work.", day(end), t.N)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("Support ended on %s, and %s at work.", day(end), fleet.Count(t.N, "device is", "devices are"))
 	default:
 		j.Status, j.Reason = Met, "Support until "+day(end)+" is in the ledger."
 	}

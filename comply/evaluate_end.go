@@ -3,6 +3,7 @@ package comply
 import (
 	"fmt"
 
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
@@ -15,7 +16,7 @@ func isolated(s Snapshot) Judgement {
 		j.Status, j.Reason = Unknown, "No device has been seen in quarantine: try it on the bench."
 		return j
 	}
-	j.Status, j.Reason = Met, fmt.Sprintf("%d times a device confirmed that it was isolated.", m.N)
+	j.Status, j.Reason = Met, fleet.Count(m.N, "time", "times")+" a device confirmed that it was isolated."
 	return j
 }
 
@@ -33,14 +34,16 @@ func contained(s Snapshot) Judgement {
 	}
 	switch {
 	case loose.Bad > 0 || s.Cases.Held > 0:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d devices give bad evidence and are not in quarantine; %d cases wait for a person.", loose.Bad, s.Cases.Held)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("%s not in quarantine; %s for a person.",
+			fleet.Count(loose.Bad, "device gives bad evidence and is", "devices give bad evidence and are"), fleet.Count(s.Cases.Held, "case waits", "cases wait"))
 		j.Newest = s.At
 	case s.Cases.N == 0:
 		j.Status, j.Reason = Unknown, "No device has given bad evidence, so that nothing shows what would happen: try it on the bench."
 	case fresh*100 < loose.N*enough:
-		j.Status, j.Reason = Unknown, fmt.Sprintf("Of %d devices at work outside quarantine only %d gave evidence within %s; that of the others may be bad.", loose.N, fresh, span(FreshProof))
+		j.Status, j.Reason = Unknown, fmt.Sprintf("Of %s at work outside quarantine only %d gave evidence within %s; that of the others may be bad.",
+			fleet.Count(loose.N, "device", "devices"), fresh, span(FreshProof))
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("Of %d devices bad evidence was raised as a finding, and none that gives such evidence is outside quarantine.", s.Cases.Devices)
+		j.Status, j.Reason = Met, fmt.Sprintf("Of %s bad evidence was raised as a finding, and none that gives such evidence is outside quarantine.", fleet.Count(s.Cases.Devices, "device", "devices"))
 	}
 	return j
 }
@@ -65,7 +68,7 @@ func sealedData(s Snapshot) Judgement {
 func sealedKeys(s Snapshot) Judgement {
 	j := sealedData(s)
 	if j.Status == Met {
-		j.Reason = fmt.Sprintf("The newest %d data keys left their devices only sealed for the key-access service.", s.Epochs.N)
+		j.Reason = fmt.Sprintf("Of %s looked at, the newest, none left its device but sealed for the key-access service.", fleet.Count(s.Epochs.N, "data key", "data keys"))
 	}
 	return j
 }
@@ -82,11 +85,11 @@ func endedKeys(s Snapshot) Judgement {
 	j.Figures = []Figure{{"ended devices whose certificates and keys are ended", n - left, n}}
 	switch {
 	case left > 0:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("Of %d ended devices the certificates or keys still stand.", left)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("Of %s the certificates or keys still stand.", fleet.Count(left, "ended device", "ended devices"))
 	case n == 0:
 		j.Status, j.Reason = Unknown, "No device has been ended yet, so that nothing shows that its keys are."
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("Of %d ended devices no certificate and no data key stands.", n)
+		j.Status, j.Reason = Met, fmt.Sprintf("Of %s no certificate and no data key stands.", fleet.Count(n, "ended device", "ended devices"))
 	}
 	return j
 }
@@ -103,11 +106,12 @@ func erased(s Snapshot) Judgement {
 	case m.N == 0:
 		j.Status, j.Reason = Unknown, "No device has signed for its wipe."
 	case off > m.N:
-		j.Status, j.Reason = NotMet, fmt.Sprintf("%d devices were written off without a receipt, more than the %d that signed for their wipe.", off, m.N)
+		j.Status, j.Reason = NotMet, fmt.Sprintf("%s written off without a receipt, more than the %d that signed for a wipe.", fleet.Count(off, "device was", "devices were"), m.N)
 	case m.N*100 < (m.N+off)*enough:
-		j.Status, j.Reason = Unknown, fmt.Sprintf("%d devices signed for their wipe; of %d that were written off nobody knows whether they are wiped.", m.N, off)
+		j.Status, j.Reason = Unknown, fmt.Sprintf("%s wipe; of %s off nobody knows whether that was done.",
+			fleet.Count(m.N, "device signed for its", "devices signed for their"), fleet.Count(off, "that was written", "that were written"))
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("%d devices signed what they erased; their proof of disposal can be checked by anyone.", m.N)
+		j.Status, j.Reason = Met, fleet.Count(m.N, "device signed what it", "devices signed what they")+" erased; the proof of disposal can be checked by anyone."
 	}
 	return j
 }
@@ -123,7 +127,7 @@ func keysDestroyed(s Snapshot) Judgement {
 		j.Status, j.Reason = Unknown, "No data keys of a device have been destroyed yet."
 	default:
 		j.Oldest, j.Newest = m.Newest, m.Newest
-		j.Reason = fmt.Sprintf("The data keys of %d ended devices are destroyed: what they sent can never be opened.", m.N)
+		j.Reason = fmt.Sprintf("The data keys of %s are destroyed: what was sent can never be opened.", fleet.Count(m.N, "ended device", "ended devices"))
 	}
 	return j
 }
@@ -145,7 +149,8 @@ func accessControlled(s Snapshot) Judgement {
 	case s.Denials.N == 0 && tried.N == 0:
 		j.Status, j.Reason = Unknown, "Nobody has been refused yet, so that nothing shows that the door is shut."
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("%d refused calls and %d refused devices are on record; what was allowed is in the ledger with its author.", s.Denials.N, tried.N)
+		j.Status, j.Reason = Met, fmt.Sprintf("%s and %s are on record; what was allowed is in the ledger with its author.",
+			fleet.Count(s.Denials.N, "refused call", "refused calls"), fleet.Count(tried.N, "refused device", "refused devices"))
 	}
 	return j
 }

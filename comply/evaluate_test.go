@@ -1,6 +1,7 @@
 package comply
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -268,5 +269,45 @@ func TestSimulationsAreCalledSo(t *testing.T) {
 	}
 	if j := attested(s); j.Status != Met || j.Reason == attested(sound()).Reason {
 		t.Errorf("evidence of simulations: %+v", j)
+	}
+}
+
+// Of one thing nothing is said in the plural, whatever the judgement.
+func TestOneIsSaidOfOne(t *testing.T) {
+	wrong := regexp.MustCompile(`\b1 ([a-z]+ )?(cases|devices|events|findings|keys|logs|orders|people|records|times|updates)\b`)
+	one := func(s *Snapshot) {
+		s.Devices = []Devices{{
+			State: "active", Hardware: "A", Release: "aa", Origin: "tpm", N: 1, Heard: 1, HeardFrom: s.At, HeardTo: s.At, Good: 1, ProvenFrom: s.At, ProvenTo: s.At,
+			Certified: 1, Current: 1, Logged: 1, Identified: 1,
+		}}
+		s.Refusals, s.Cases.N, s.Cases.Devices, s.Denials.N, s.Epochs.N, s.Epochs.Approved = map[string]int{"signature": 1}, 1, 1, 1, 1, 1
+		s.Findings = []Findings{{Kind: "enrol.refused", Severity: "high", N: 1, Newest: s.At}}
+		for kind, m := range s.Facts {
+			m.N = 1
+			s.Facts[kind] = m
+		}
+		for act, told := range s.Commands {
+			told.Devices, told.Done = 1, 1
+			s.Commands[act] = told
+		}
+		s.Retired = map[string]Retired{"disposed": {N: 1}}
+	}
+	changes := map[string]func(*Snapshot){"as it should be": func(*Snapshot) {}, "loose and held": func(s *Snapshot) { s.Devices[0].Bad, s.Cases.Held = 1, 1 }, "late": func(s *Snapshot) { s.Behind = 1 }}
+	for key, e := range evidenceOf() {
+		for what, change := range map[string]func(*Snapshot){" bad": e.bad, " absent": e.absent} {
+			if change != nil {
+				changes[key+what] = change
+			}
+		}
+	}
+	for what, change := range changes {
+		s := sound()
+		one(&s)
+		change(&s)
+		for key, e := range evaluators() {
+			if j := e.measure(s); j != nil && wrong.MatchString(j.Reason) && !strings.Contains(j.Reason, " of 1 devices") {
+				t.Errorf("%s, %s: %s", key, what, j.Reason)
+			}
+		}
 	}
 }

@@ -90,7 +90,15 @@ func describeCommand(env []byte) (string, error) {
 	if c.Reason != "" {
 		s += ": " + c.Reason
 	}
-	return fmt.Sprintf("%s (%d devices)", s, c.Devices.Count), nil
+	return fmt.Sprintf("%s (%s)", s, Count(c.Devices.Count, "device", "devices")), nil
+}
+
+// Count says how many there are of what has one name when it is one and another when it is not: 1 device, 2 devices.
+func Count[N int | uint64](n N, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }
 
 func describeCert(der []byte) (string, error) {

@@ -54,7 +54,7 @@ func describeWarrant(payload []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return fmt.Sprintf("leave to %s (%d devices) of %s until %s: %s", w.Act, w.Devices.Count, w.Product,
+	return fmt.Sprintf("leave to %s (%s) of %s until %s: %s", w.Act, Count(w.Devices.Count, "device", "devices"), w.Product,
 		time.Unix(int64(min(w.Expires, 1<<40)), 0).UTC().Format(time.RFC3339), w.Reason), nil
 }
 

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -62,13 +63,13 @@ func approvables() []approvable {
 
 func aboutRelease(payload []byte) (string, error) {
 	r, err := wire.DecodeRelease(payload)
-	return fmt.Sprintf("release %s of product %s, version %s, security counter %d, %d components", r.ID, r.Product, r.Version, r.Counter, len(r.Components)), err
+	return fmt.Sprintf("release %s of product %s, version %s, security counter %d, %s", r.ID, r.Product, r.Version, r.Counter, fleet.Count(len(r.Components), "component", "components")), err
 }
 
 func aboutWarrant(payload []byte) (string, error) {
 	w, err := wire.DecodeWarrant(payload)
-	return fmt.Sprintf("warrant %s to %s %d devices of product %s until %s: %s",
-		w.ID, w.Act, w.Devices.Count, w.Product, unix(w.Expires), w.Reason), err
+	return fmt.Sprintf("warrant %s to %s %s of product %s until %s: %s",
+		w.ID, w.Act, fleet.Count(w.Devices.Count, "device", "devices"), w.Product, unix(w.Expires), w.Reason), err
 }
 
 func aboutBundle(payload []byte) (string, error) {

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
@@ -94,7 +95,7 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 		pairs = append(pairs, "sent back", fmt.Sprintf("%d back, %d without a way back, %d unknown", r.Last.Returned, r.Last.Stranded, r.Last.Unknown))
 	}
 	for i, v := range r.Waves {
-		pairs = append(pairs, fmt.Sprintf("wave %d", i+1), fmt.Sprintf("%d devices, started %s, passed %s", v.Devices, when(v.Started), when(v.Succeeded)))
+		pairs = append(pairs, fmt.Sprintf("wave %d", i+1), fmt.Sprintf("%s, started %s, passed %s", fleet.Count(v.Devices, "device", "devices"), when(v.Started), when(v.Succeeded)))
 	}
 	return sheet(w, pairs...)
 }

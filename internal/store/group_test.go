@@ -16,8 +16,8 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
-	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
 
