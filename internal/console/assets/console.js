@@ -26,7 +26,8 @@ let pending = null;
 
 function ask(button) {
   const d = button.dataset, form = dialog.querySelector("form");
-  pending = { method: d.method || "POST", path: d.path, body: d.body, fields: d.fields ? JSON.parse(d.fields) : [], field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false };
+  pending = { method: d.method || "POST", path: d.path, body: d.body, fields: d.fields ? JSON.parse(d.fields) : [], field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false,
+    back: place(document.getElementById("main"), button) };
   form.reset();
   part("title").textContent = d.title;
   part("text").textContent = d.explain;
@@ -158,7 +159,7 @@ document.addEventListener("click", (e) => {
   if (e.target.closest("#confirm .plain")) dialog.close();
 });
 dialog?.querySelector("form").addEventListener("submit", (e) => { e.preventDefault(); act(e.target); });
-dialog?.addEventListener("close", () => { if (pending?.from.isConnected) pending.from.focus(); });
+dialog?.addEventListener("close", () => { (pending?.from.isConnected ? pending.from : pending?.back())?.focus({ preventScroll: true }); });
 
 // Live: one stream a tab says what changed; the page's main part is fetched again when that concerns it.
 
@@ -180,13 +181,23 @@ async function refresh() {
     const next = new DOMParser().parseFromString(policy ? policy.createHTML(text) : text, "text/html").getElementById("main");
     const main = document.getElementById("main");
     if (!next) return;
-    const focus = document.activeElement?.id, scrolls = [...main.querySelectorAll(".scroll")].map((s) => s.scrollLeft);
+    const back = place(main), scrolls = [...main.querySelectorAll(".scroll")].map((s) => s.scrollLeft);
     enhance(next);
     if (next.innerHTML === main.innerHTML) return;
     main.replaceChildren(...next.childNodes);
     main.querySelectorAll(".scroll").forEach((s, i) => { s.scrollLeft = scrolls[i] || 0; });
-    if (focus) document.getElementById(focus)?.focus({ preventScroll: true });
+    back()?.focus({ preventScroll: true });
   } catch { /* the next change, or the next look, tries again */ } finally { loading = false; }
+}
+
+// place remembers where the focus is in the main part; what it gives finds the same again when the part is another. Whoever goes by
+// keyboard stays where they are.
+function place(main, at = document.activeElement) {
+  if (!at || at === main || !main.contains(at)) return () => null;
+  const name = (e) => [e.id, e.tagName, e.getAttribute("href"), e.dataset.path, e.dataset.title, e.textContent.trim().slice(0, 80)].join("\n");
+  const like = () => [...main.querySelectorAll("a, button, input, select, textarea, summary, [tabindex]")];
+  const wanted = name(at), nth = like().filter((e) => name(e) === wanted).indexOf(at);
+  return () => { const same = like().filter((e) => name(e) === wanted); return same[nth] || same[0]; };
 }
 
 function later() { if (!stale) stale = setTimeout(refresh, 1200); }
