@@ -68,9 +68,7 @@ func (g *Guard) Check(ctx context.Context, caller Caller, action Action, res Res
 		return fmt.Errorf("audit %s: %w", action, err)
 	}
 	if !d.Allowed && slices.Contains(d.Policies, fourEyesPolicy) {
-		with := caller
-		with.Seconded = "somebody"
-		if allowed, why := g.decide(with, action, res); allowed {
+		if allowed, why := g.MightWithSecond(caller, action, res); allowed {
 			return &SecondNeededError{Action: action, Resource: res, Fault: fault.New(fault.Denied, "access.four-eyes",
 				fmt.Sprintf("%s may not do %s on %s alone", caller.ID, action, res.what()),
 				"propose it, with the reason, and have another person who may do it approve it")}
@@ -109,6 +107,13 @@ func oneByOne(a Action) bool {
 // Many reports whether caller takes a second person to act on those devices: see Alone.
 func (g *Guard) Many(caller Caller, devices []string) bool {
 	return g.alone.Grave(caller, devices, g.now())
+}
+
+// MightWithSecond says whether caller might do action to res if a second person agreed, and which policies say so. To ask is not to try: it
+// is not recorded.
+func (g *Guard) MightWithSecond(caller Caller, action Action, res Resource) (allowed bool, why []string) {
+	caller.Seconded = "somebody"
+	return g.decide(caller, action, res)
 }
 
 // decide asks the policies; what they cannot say is no.

@@ -123,3 +123,26 @@ func TestEveryActionHasAPolicy(t *testing.T) {
 		}
 	}
 }
+
+// What takes a second person can be looked for without being tried; a second person does not make up for a role.
+func TestWhatOneMightDoWithAnother(t *testing.T) {
+	rec := &recorder{}
+	guard, err := NewGuard(rec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	many := Resource{Type: "device", Product: "pump", Grave: true}
+	for role, want := range map[Role]bool{Operator: true, Viewer: false} {
+		who := Caller{ID: "p:o", Kind: Person, Roles: []Role{role}}
+		if might, _ := guard.MightWithSecond(who, DeviceQuarantine, many); might != want {
+			t.Errorf("%s might with another: %v", role, might)
+		}
+		if len(rec.got) != 0 {
+			t.Errorf("what was looked for is on record: %+v", rec.got)
+		}
+		if err := guard.Check(t.Context(), who, DeviceQuarantine, many); err == nil {
+			t.Errorf("%s may alone", role)
+		}
+		rec.got = nil
+	}
+}

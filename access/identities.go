@@ -113,7 +113,7 @@ func (c *Credentials) opens(ctx context.Context, caller Caller, m Member) error 
 	if caller.ID == m.ID {
 		return nil
 	}
-	return c.second(ctx, caller, m.ID, Member{Scope: []string{""}}, m)
+	return c.second(ctx, caller, m.ID, nobody(), m)
 }
 
 func identityFact(at time.Time, actor, what string, i Identity) (ledger.Fact, error) {

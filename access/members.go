@@ -129,6 +129,9 @@ func (c *Credentials) second(ctx context.Context, caller Caller, id string, from
 	return c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: id, Grave: other})
 }
 
+// nobody may do nothing: no name is empty, so that nothing is in the scope.
+func nobody() Member { return Member{Scope: []string{""}} }
+
 // gains reports whether m may change something that from may not.
 func (m Member) gains(from Member) bool {
 	return slices.ContainsFunc(m.Roles, Role.acts) && !m.within(from)

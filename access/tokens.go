@@ -204,7 +204,7 @@ func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Gran
 	if had.falls(to) || g.Caller == caller.ID {
 		return c.second(ctx, caller, g.Caller, had, to)
 	}
-	return c.second(ctx, caller, g.Caller, Member{Scope: []string{""}}, to)
+	return c.second(ctx, caller, g.Caller, nobody(), to)
 }
 
 func newSecret() (string, [32]byte) {

@@ -11,11 +11,7 @@ import (
 )
 
 // consoleConfig gives the console the instance's stages.
-func (i *Instance) consoleConfig() (console.Config, error) {
-	asking, err := access.NewGuard(unasked{})
-	if err != nil {
-		return console.Config{}, err
-	}
+func (i *Instance) consoleConfig() console.Config {
 	trust := console.Trust{Logs: map[ledger.Log]console.LogTrust{}, Witnesses: map[string][]byte{}, Quorum: i.logs.trust.Quorum}
 	for _, l := range i.logs.trust.Logs {
 		trust.Logs[ledger.Log(l.Name)] = console.LogTrust{Origin: l.Origin, Key: l.Key}
@@ -34,17 +30,13 @@ func (i *Instance) consoleConfig() (console.Config, error) {
 			Products: i.product, Orders: i.factory, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
 			Cases: i.remedy, Retirements: i.retire, Compliance: i.comply, Ledger: i.logs.reader, Proposals: i.proposals, Members: i.credentials, Audit: access.NewAuditTrail(i.db, i.guard),
 		},
-		Allowed: func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool {
-			caller.Fresh, caller.Seconded = true, "somebody" // what takes a new proof of the person, or a second one, is offered: the API asks
-			return asking.Check(ctx, caller, action, res) == nil
+		Allowed: func(_ context.Context, caller access.Caller, action access.Action, res access.Resource) bool {
+			caller.Fresh = true // what takes a new proof of the person, or a second one, is offered: the API asks
+			might, _ := i.guard.MightWithSecond(caller, action, res)
+			return might
 		},
-	}, nil
+	}
 }
-
-// unasked keeps nothing: to look at what one might do is not to try it.
-type unasked struct{}
-
-func (unasked) Record(context.Context, access.Decision) error { return nil }
 
 // beats tells when each loop last went well.
 func (p *pulse) beats() map[string]time.Time {

@@ -38,11 +38,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
 	mux.Handle("GET /healthz", &i.pulse)
-	pages, err := i.consoleConfig()
-	if err != nil {
-		return nil, err
-	}
-	shown := console.Handler(pages)
+	shown := console.Handler(i.consoleConfig())
 	mux.Handle("/", shown)
 	mux.Handle("POST /login", doors.Watch(shown, triedToSignIn))
 	keys, err := i.passkeys(address)
