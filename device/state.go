@@ -61,14 +61,6 @@ const (
 	Remake     Event = "re-provision" // went through the factory again
 )
 
-// Events lists every event.
-func Events() []Event {
-	return []Event{
-		Provision, Onboard, Activate, Quarantine, Release, Sleep, Wake, Maintain, Resume, Retire, Wiped, Dispose, Lose, Find,
-		Suspect, Clear, Reinstate, Reonboard, Remake,
-	}
-}
-
 // Next is the life cycle: the state in which ev leaves a device that is in from. What is not written here does not happen.
 func Next(from State, ev Event) (State, error) {
 	to, ok := next(from, ev)

@@ -2,7 +2,6 @@ package pki
 
 import (
 	"crypto/x509"
-	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -47,9 +46,6 @@ const day = 24 * time.Hour
 
 // profiles is the table, made once: every signature and every verification looks into it.
 var profiles = table()
-
-// Profiles lists all of them.
-func Profiles() []Profile { return slices.Clone(profiles) }
 
 func table() []Profile {
 	caUse := x509.KeyUsageCertSign | x509.KeyUsageCRLSign

@@ -11,7 +11,6 @@ import (
 	"crypto/elliptic"
 	"crypto/fips140"
 	"crypto/hpke"
-	"crypto/rand"
 	"fmt"
 )
 
@@ -75,15 +74,6 @@ func Of(pub crypto.PublicKey) (Suite, error) {
 		return Get(P384)
 	}
 	return Suite{}, fmt.Errorf("curve %s is in no suite", k.Curve.Params().Name)
-}
-
-// GenerateKey makes a signing key of the suite in this process's memory. Keys that matter come from a key store instead.
-func GenerateKey(id ID) (*ecdsa.PrivateKey, error) {
-	s, err := Get(id)
-	if err != nil {
-		return nil, err
-	}
-	return ecdsa.GenerateKey(s.Curve, rand.Reader)
 }
 
 // Validated says whether the algorithms of s run inside a FIPS 140-3 module in this process, and the sentence an auditor reads.
