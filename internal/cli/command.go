@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -22,8 +23,7 @@ func (a *api) createCommand() *cobra.Command {
 	var r client.CommandRequest
 	var release string
 	var ttl time.Duration
-	var confirmed int
-	var dry bool
+	var send sending
 	c := a.verb(cobra.Command{
 		Use: "create ACT DEVICE… --product PRODUCT --reason TEXT", Short: "Command devices",
 		Long: `Commands devices of one product. Routine: attest, configure. Guarded, and ended by the device itself after --ttl unless renewed:
@@ -41,30 +41,39 @@ be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" 
 				return err
 			}
 		}
-		if dry {
-			return a.previewCommand(ctx, cl, r)
-		}
-		if err := bulk(len(r.Devices), confirmed, args[0]); err != nil {
-			return err
-		}
-		id, err := cl.Command(ctx, r)
-		if err != nil {
-			return err
-		}
-		return a.command(id)
+		return send.command(ctx, a, cl, r)
 	})
 	f := c.Flags()
 	f.StringVar(&r.Product, "product", "", "the devices' product")
 	f.StringVar(&r.Reason, "reason", "", "why")
 	f.DurationVar(&ttl, "ttl", 0, "guarded acts: until the device ends it by itself (default: the server's)")
-	f.BoolVar(&dry, "dry-run", false, "only say whom it would reach")
-	f.IntVar(&confirmed, "confirm-count", 0, "how many devices you mean, for more than 5")
+	send.flags(f)
 	f.StringVar(&release, "release", "", "acts that bring code: digest or PRODUCT@VERSION")
 	return need(c, "product", "reason")
 }
 
-// command tells the name of a new command.
-func (a *api) command(id string) error {
+// sending is how a command is given: only looked at, or to as many devices as are meant.
+type sending struct {
+	dry       bool
+	confirmed int
+}
+
+func (s *sending) flags(f *pflag.FlagSet) {
+	f.BoolVar(&s.dry, "dry-run", false, "only say whom it would reach")
+	f.IntVar(&s.confirmed, "confirm-count", 0, fmt.Sprintf("how many devices you mean, for more than %d", maxUnasked))
+}
+
+func (s *sending) command(ctx context.Context, a *api, cl *client.Client, r client.CommandRequest) error {
+	if s.dry {
+		return a.previewCommand(ctx, cl, r)
+	}
+	if err := bulk(len(r.Devices), s.confirmed, string(r.Act)); err != nil {
+		return err
+	}
+	id, err := cl.Command(ctx, r)
+	if err != nil {
+		return err
+	}
 	return a.show(func(w io.Writer) error { return sheet(w, "command", id) })
 }
 

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -35,8 +34,7 @@ func given(v *string) string {
 func (a *api) configureDevices() *cobra.Command {
 	r := client.CommandRequest{Act: wire.ActConfigure}
 	var set []string
-	var confirmed int
-	var dry bool
+	var send sending
 	c := a.verb(cobra.Command{
 		Use: "configure DEVICE… --product PRODUCT --set NAME=VALUE … --reason TEXT", Short: "Tell devices to take settings",
 		Long: `Tells devices of one product to take settings, which are laid over those they have. A device verifies the command before it acts, and
@@ -51,23 +49,12 @@ reports what it has from then on: see ` + "`hallmark device settings`.",
 			}
 			r.Config = append(r.Config, wire.ConfigEntry{Name: name, Value: value})
 		}
-		if dry {
-			return a.previewCommand(ctx, cl, r)
-		}
-		if err := bulk(len(ids), confirmed, "configure"); err != nil {
-			return err
-		}
-		id, err := cl.Command(ctx, r)
-		if err != nil {
-			return err
-		}
-		return a.command(id)
+		return send.command(ctx, a, cl, r)
 	})
 	f := c.Flags()
 	f.StringVar(&r.Product, "product", "", "the devices' product")
 	f.StringArrayVar(&set, "set", nil, "a setting, NAME=VALUE; once for each")
 	f.StringVar(&r.Reason, "reason", "", "why")
-	f.BoolVar(&dry, "dry-run", false, "only say whom it would reach")
-	f.IntVar(&confirmed, "confirm-count", 0, fmt.Sprintf("how many devices you mean, for more than %d", maxUnasked))
+	send.flags(f)
 	return need(c, "product", "set", "reason")
 }
