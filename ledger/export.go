@@ -27,7 +27,7 @@ func tilePath(level int, index uint64, width int) string {
 
 // export writes every file that a tree of size now has and the tree of size from had not: full tiles for good, the right edge
 // as partial tiles.
-func (p *Publisher) export(ctx context.Context, from, now uint64) error {
+func (p *Publisher) export(ctx context.Context, to outlet, from, now uint64) error {
 	if from == now {
 		return nil
 	}
@@ -46,7 +46,7 @@ func (p *Publisher) export(ctx context.Context, from, now uint64) error {
 			if len(data) < width*hashSize {
 				return fmt.Errorf("tile %d/%d is too short for size %d", level, index, now)
 			}
-			if err := p.cfg.Export.Put(ctx, tilePath(level, index, width), data[:width*hashSize]); err != nil {
+			if err := to.Put(ctx, tilePath(level, index, width), data[:width*hashSize]); err != nil {
 				return err
 			}
 		}
@@ -65,19 +65,38 @@ func (p *Publisher) export(ctx context.Context, from, now uint64) error {
 			b.Write(binary.BigEndian.AppendUint16(nil, uint16(len(e))))
 			b.Write(e)
 		}
-		if err := p.cfg.Export.Put(ctx, tilePath(-1, index, int(width)), []byte(b.String())); err != nil {
+		if err := to.Put(ctx, tilePath(-1, index, int(width)), []byte(b.String())); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
+// show makes note the checkpoint of a place, unless a newer one is there: who is slower never takes back what another node has shown.
+func (p *Publisher) show(ctx context.Context, at outlet, s State, note []byte) error {
+	for {
+		old, err := at.Get(ctx, "checkpoint")
+		if err != nil {
+			return err
+		}
+		if old != nil {
+			shown, err := p.parse(at, old)
+			if err != nil || shown.Size > s.Size {
+				return err
+			}
+		}
+		if done, err := at.Swap(ctx, "checkpoint", old, note); err != nil || done {
+			return err
+		}
+	}
+}
+
 // dropPartial removes the partial files of tiles that are full since: a log published entry by entry would otherwise keep 255
 // of each. Who still reads by an older checkpoint takes the full one (c2sp.org/tlog-tiles, "partial tiles").
-func (p *Publisher) dropPartial(ctx context.Context, from, now uint64) error {
+func (p *Publisher) dropPartial(ctx context.Context, to outlet, from, now uint64) error {
 	drop := func(level int, a, b uint64) error {
 		for index := a / tileWidth; index < b/tileWidth; index++ {
-			if err := p.cfg.Export.Drop(ctx, tilePath(level, index, tileWidth)+".p"); err != nil {
+			if err := to.Drop(ctx, tilePath(level, index, tileWidth)+".p"); err != nil {
 				return err
 			}
 		}

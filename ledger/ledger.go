@@ -65,3 +65,18 @@ func (f Fact) Encode() ([]byte, error) {
 	}
 	return wire.EncodeFact(w)
 }
+
+// Decode reads an entry of a log: what Encode wrote.
+func Decode(log Log, entry []byte) (Fact, error) {
+	w, err := wire.DecodeFact(entry)
+	if err != nil {
+		return Fact{}, err
+	}
+	f := Fact{
+		Log: log, UID: [16]byte(w.UID), Kind: Kind(w.Kind), At: time.UnixMilli(w.At).UTC(), Actor: w.Actor, Subject: w.Subject, Data: w.Data,
+	}
+	if w.Cause != nil {
+		f.Cause = &Ref{Log: Log(w.Cause.Log), Index: w.Cause.Index}
+	}
+	return f, nil
+}

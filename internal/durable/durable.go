@@ -5,11 +5,13 @@
 package durable
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
+	"syscall"
 )
 
 // WriteFile makes path hold data, or leaves it as it was. Missing directories are made, as private as perm.
@@ -90,6 +92,33 @@ func (f Files) Put(_ context.Context, name string, data []byte) error {
 		return err
 	}
 	return WriteFile(p, data, 0o644)
+}
+
+// String says where they are.
+func (f Files) String() string { return f.Dir }
+
+// Swap writes a public file if it still holds old; nil is no file. Who swaps, also in another process, waits for each other.
+func (f Files) Swap(ctx context.Context, name string, old, data []byte) (done bool, err error) {
+	p, err := f.path(name)
+	if err != nil {
+		return false, err
+	}
+	if err := MkdirAll(filepath.Dir(p), 0o755); err != nil {
+		return false, err
+	}
+	d, err := os.Open(filepath.Dir(p))
+	if err != nil {
+		return false, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }() // which unlocks
+	if err := syscall.Flock(int(d.Fd()), syscall.LOCK_EX); err != nil {
+		return false, fmt.Errorf("lock %s: %w", d.Name(), err)
+	}
+	now, err := f.Get(ctx, name)
+	if err != nil || (now == nil) != (old == nil) || !bytes.Equal(now, old) {
+		return false, err
+	}
+	return true, f.Put(ctx, name, data)
 }
 
 // Drop removes the directory dir and what is in it; there need be none.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
@@ -101,6 +102,38 @@ func TestWhatIsPrivateIsPrivate(t *testing.T) {
 		}
 		if got := info.Mode().Perm(); got != want {
 			t.Errorf("%s: %s, want %s", path, fmt.Sprint(got), fmt.Sprint(want))
+		}
+	}
+}
+
+// Of those who have seen the same content, one replaces it.
+func TestOneSwapWins(t *testing.T) {
+	f := durable.Files{Dir: t.TempDir()}
+	if done, err := f.Swap(t.Context(), "a/x", []byte("old"), []byte("new")); done || err != nil {
+		t.Errorf("swapped what is not there: %v, %v", done, err)
+	}
+	old := []byte(nil)
+	for round := range 20 {
+		var wins atomic.Int32
+		var wg sync.WaitGroup
+		for i := range 8 {
+			wg.Go(func() {
+				done, err := f.Swap(t.Context(), "a/x", old, fmt.Appendf(nil, "%d by %d", round, i))
+				if err != nil {
+					t.Error(err)
+				}
+				if done {
+					wins.Add(1)
+				}
+			})
+		}
+		wg.Wait()
+		if wins.Load() != 1 {
+			t.Fatalf("round %d: %d won", round, wins.Load())
+		}
+		var err error
+		if old, err = f.Get(t.Context(), "a/x"); err != nil || !bytes.HasPrefix(old, fmt.Appendf(nil, "%d by", round)) {
+			t.Fatalf("round %d: %q, %v", round, old, err)
 		}
 	}
 }

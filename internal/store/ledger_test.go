@@ -56,18 +56,24 @@ const origin = "test.example/events"
 func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{db: storetest.Open(t), key: newEd(t), export: durable.Files{Dir: t.TempDir()}}
+	r.w = newRigWitnesses(t, r.key)
+	r.start(r.db)
+	return r
+}
+
+func newRigWitnesses(t testing.TB, key edKey) (out []*witness.Witness) {
+	t.Helper()
 	for i := range 2 {
 		w, err := witness.Open(t.Context(), witness.Config{
-			Name: fmt.Sprintf("w%d.example", i), Key: newEd(t), Logs: []witness.Log{{Origin: origin, Key: r.key.Public()}},
+			Name: fmt.Sprintf("w%d.example", i), Key: newEd(t), Logs: []witness.Log{{Origin: origin, Key: key.Public()}},
 			Storage: durable.File{Path: filepath.Join(t.TempDir(), "state")},
 		})
 		if err != nil {
 			t.Fatal(err)
 		}
-		r.w = append(r.w, w)
+		out = append(out, w)
 	}
-	r.start(r.db)
-	return r
+	return out
 }
 
 func (r *rig) start(db *store.DB) {
