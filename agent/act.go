@@ -31,32 +31,32 @@ func (a *Agent) gateState() gate.State {
 	f := a.c.Machine.Facts()
 	return gate.State{
 		Device: f.Device, Product: f.Product, Hardware: f.Hardware, Model: f.Model, Lifecycle: f.Lifecycle,
-		Bundle: f.Bundle, Counter: a.m.Counter, TreeSize: a.m.TreeSize, Fuses: f.Fuses, Current: f.Current,
+		Bundle: f.Bundle, Counter: a.m.Counter, Trees: a.m.Trees, Fuses: f.Fuses, Current: f.Current,
 	}
 }
 
 // receive judges a delivery and, if it must, begins to act. The result is what stands when it returns; an act that takes
 // longer has an empty outcome and reports later. The error is of the device itself.
 func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Result, error) {
-	now := time.Now()
+	now := a.now()
 	plan, err := gate.Judge(a.gateState(), delivery, nonce, now)
 	if err != nil {
-		code, text := gate.Malformed, err.Error()
+		code, text, cause := gate.Malformed, err.Error(), (*wire.LogRef)(nil)
 		if r, ok := errors.AsType[*gate.Refusal](err); ok {
-			code, text = r.Code, r.Text
+			code, text, cause = r.Code, r.Text, r.Cause
 		}
 		command, act := gate.Peek(delivery)
-		return a.refused(command, act, nil, string(code), text)
+		return a.refused(a.m, cause, command, act, string(code), text)
 	}
 	if t := a.m.Task; t != nil && bytes.Equal(t.Command, plan.CommandDigest[:]) {
 		// Told again of what is under way: the power failed before the server could hear of it. The task goes on.
 		return wire.Result{Command: t.Command, Act: t.Act}, local(a.save(accept(a.m, plan)))
 	}
 	if a.busy(plan.Act) {
-		return a.refused(plan.CommandDigest[:], plan.Act, &plan, codeBusy, "another act is under way: "+string(a.m.Task.Act))
+		return a.declined(plan, codeBusy, "another act is under way: "+string(a.m.Task.Act))
 	}
 	if plan.Act == wire.ActUnlock {
-		return a.refused(plan.CommandDigest[:], plan.Act, &plan, codeSafety, "the debug port of this board is closed for good")
+		return a.declined(plan, codeSafety, "the debug port of this board is closed for good")
 	}
 	if err := a.record(eventAccepted, &plan.Cause, fmt.Sprintf("%s by command %s", plan.Act, plan.Command.ID)); err != nil {
 		return wire.Result{}, err
@@ -72,28 +72,22 @@ func (a *Agent) busy(act wire.Act) bool {
 	return wire.ClassOf(act) == wire.Fatal || act == wire.ActReset
 }
 
-// refused reports a refusal. The counters of a plan that was good are kept, so that it cannot come again.
-func (a *Agent) refused(command []byte, act wire.Act, p *gate.Plan, code, text string) (wire.Result, error) {
+// declined reports that a plan that was good is not followed. Its counters are kept, so that it cannot come again.
+func (a *Agent) declined(p gate.Plan, code, text string) (wire.Result, error) {
+	return a.refused(accept(a.m, p), &p.Cause, p.CommandDigest[:], p.Act, code, text)
+}
+
+// refused reports a refusal, and makes next the record.
+func (a *Agent) refused(next memory, cause *wire.LogRef, command []byte, act wire.Act, code, text string) (wire.Result, error) {
 	text = cut(text, 1000)
-	if err := a.record(eventRefused, nil, code+": "+text); err != nil {
+	if err := a.record(eventRefused, cause, code+": "+text); err != nil {
 		return wire.Result{}, err
 	}
-	next := a.m
-	if p != nil {
-		next = accept(next, *p)
-	}
-	next = withResult(next, command, act, wire.OutcomeRefused, code, text, time.Now())
+	next = withResult(next, command, act, wire.OutcomeRefused, code, text, a.now())
 	if err := a.save(next); err != nil {
 		return wire.Result{}, local(err)
 	}
 	return a.m.Results[len(a.m.Results)-1], nil
-}
-
-// accept takes the counters of a plan into a copy of m.
-func accept(m memory, p gate.Plan) memory {
-	m.Counter = p.Counter
-	m.TreeSize = max(m.TreeSize, p.TreeSize)
-	return m
 }
 
 // act carries a plan out, or makes it a task. One save takes counters and task, or counters and result, together.
@@ -122,45 +116,48 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 	return wire.Result{Command: t.Command, Act: t.Act}, a.resume(ctx, now)
 }
 
+// actNow does what one save does. The event comes before it: a cut in between tells it twice, never not at all.
 func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, error) {
+	event, text := "", ""
 	switch p.Act { //nolint:exhaustive // the others are tasks, and never come here
 	case wire.ActQuarantine:
-		next.Guard = &guard{State: "quarantined", Until: uint64(p.Until.Unix())}
+		next.Guard = &guard{State: "quarantined", Until: uint64(p.Until.Unix()), Cause: p.Cause}
 	case wire.ActDormant:
-		next.Guard = &guard{State: "dormant", Until: uint64(p.Until.Unix())}
+		next.Guard = &guard{State: "dormant", Until: uint64(p.Until.Unix()), Cause: p.Cause}
 	case wire.ActRelease, wire.ActWake:
 		next.Guard = nil
+		if a.m.Guard != nil {
+			event, text = eventGuardEnd, a.m.Guard.State+": commanded"
+		}
 	case wire.ActConfigure:
 		next.Config = merge(next.Config, p.Config)
 		if len(next.Config) > wire.MaxConfigEntries {
-			return a.refused(p.CommandDigest[:], p.Act, &p, string(gate.BadConfig), "too many configuration entries")
+			return a.declined(p, string(gate.BadConfig), "too many configuration entries")
 		}
+		event, text = eventConfig, fmt.Sprintf("%d entries", len(p.Config))
 	case wire.ActAttest:
 		next.Attest = true
 	case wire.ActReset:
+		next.Restart = &p.Cause
+	}
+	if next.Guard != nil && next.Guard != a.m.Guard {
+		event, text = eventGuard, next.Guard.State+" until "+p.Until.UTC().Format(time.RFC3339)
+	}
+	if event != "" {
+		if err := a.record(event, &p.Cause, text); err != nil {
+			return wire.Result{}, err
+		}
 	}
 	next = withResult(next, p.CommandDigest[:], p.Act, wire.OutcomeDone, "", "", now)
-	before := a.m.Guard
 	if err := a.save(next); err != nil {
 		return wire.Result{}, local(err)
 	}
 	r := a.m.Results[len(a.m.Results)-1]
-	switch {
-	case p.Act == wire.ActReset:
+	switch p.Act { //nolint:exhaustive // the others change nothing but the record and the program's isolation
+	case wire.ActReset:
 		return r, ErrReset
-	case p.Act == wire.ActConfigure:
-		if err := a.record(eventConfig, &p.Cause, fmt.Sprintf("%d entries", len(p.Config))); err != nil {
-			return r, err
-		}
+	case wire.ActConfigure:
 		return r, local(a.applyConfig())
-	case next.Guard != nil && next.Guard != before:
-		if err := a.record(eventGuard, &p.Cause, next.Guard.State+" until "+p.Until.UTC().Format(time.RFC3339)); err != nil {
-			return r, err
-		}
-	case next.Guard == nil && before != nil:
-		if err := a.record(eventGuardEnd, &p.Cause, before.State+": commanded"); err != nil {
-			return r, err
-		}
 	}
 	return r, a.applyGuard()
 }
@@ -197,7 +194,7 @@ func (a *Agent) applyGuard() error {
 }
 
 func (a *Agent) endGuard(why string) error {
-	if err := a.record(eventGuardEnd, nil, a.m.Guard.State+": "+why); err != nil {
+	if err := a.record(eventGuardEnd, &a.m.Guard.Cause, a.m.Guard.State+": "+why); err != nil {
 		return err
 	}
 	next := a.m
@@ -238,13 +235,18 @@ func (a *Agent) resume(ctx context.Context, now time.Time) error {
 
 // finish ends the task with a result.
 func (a *Agent) finish(o wire.Outcome, code, text string) error {
-	t := a.m.Task
 	if o != wire.OutcomeDone {
-		if err := a.record(eventFailed, &t.Cause, code+": "+text); err != nil {
+		if err := a.record(eventFailed, &a.m.Task.Cause, code+": "+text); err != nil {
 			return err
 		}
 	}
-	next := withResult(a.m, t.Command, t.Act, o, code, cut(text, 1000), time.Now())
+	return a.settle(o, code, text)
+}
+
+// settle ends the task with a result that the log tells of already.
+func (a *Agent) settle(o wire.Outcome, code, text string) error {
+	t := a.m.Task
+	next := withResult(a.m, t.Command, t.Act, o, code, cut(text, 1000), a.now())
 	next.Task = nil
 	return local(a.save(next))
 }
@@ -255,7 +257,7 @@ func (a *Agent) stage(ctx context.Context, t task) {
 		return
 	}
 	done := make(chan error, 1)
-	work, stop := context.WithDeadline(ctx, time.Unix(int64(min(t.Expires, 1<<40)), 0))
+	work, stop := context.WithTimeout(ctx, time.Unix(int64(min(t.Expires, 1<<33)), 0).Sub(a.now()))
 	a.staging, a.stopWork = done, stop
 	fetch := func(ctx context.Context, c wire.Component, offset int64) (io.ReadCloser, error) {
 		s := a.line.Load()
@@ -301,7 +303,7 @@ func (a *Agent) stopStaging() {
 func (a *Agent) reap(ctx context.Context) error {
 	if a.staging == nil {
 		if t := a.m.Task; t != nil && t.Phase == phaseStage {
-			return a.resume(ctx, time.Now())
+			return a.resume(ctx, a.now())
 		}
 		return nil
 	}
@@ -337,7 +339,7 @@ func (a *Agent) staged(err error) error {
 	next := a.m
 	nt := *t
 	nt.Phase, nt.Tried = phaseTrial, a.c.Machine.Facts().BootCount
-	nt.Deadline = uint64(time.Now().Add(a.c.TrialTime).Unix())
+	nt.Deadline = uint64(a.now().Add(a.c.TrialTime).Unix())
 	next.Task = &nt
 	if err := a.save(next); err != nil {
 		return local(err)
@@ -355,8 +357,11 @@ func (a *Agent) afterRestart(t *task) error {
 	switch {
 	case running && f.Trial:
 		return a.record(eventTrial, &t.Cause, f.Current.Release.Version)
-	case running:
-		return a.confirmed(t)
+	case running: // confirmed before the power went; the log may have it already
+		if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
+			return err
+		}
+		return a.settle(wire.OutcomeDone, "", "")
 	}
 	switch err := a.c.Machine.Activate([32]byte(t.Digest)); {
 	case err == nil: // the power went before the activation: it was never tried
@@ -380,10 +385,13 @@ func (a *Agent) trial(now time.Time) error {
 	case a.verdict == "contraindicated":
 		return a.revert(codeVerdict, "the verifier answered contraindicated")
 	case h == HealthGood && a.affirmed():
+		if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
+			return err
+		}
 		if err := a.c.Machine.Confirm(); err != nil {
 			return local(err)
 		}
-		return a.confirmed(t)
+		return a.settle(wire.OutcomeDone, "", "")
 	case uint64(now.Unix()) >= t.Deadline:
 		return a.revert(codeTimeout, fmt.Sprintf("not confirmed in time: health %q, verdict %q", text, a.verdict))
 	}
@@ -393,19 +401,15 @@ func (a *Agent) trial(now time.Time) error {
 // affirmed reports whether the verifier accepted what runs.
 func (a *Agent) affirmed() bool { return wire.Acceptable(a.verdict) }
 
-func (a *Agent) confirmed(t *task) error {
-	if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
+// revert gives a release on trial up: the log tells of it first, and the start that follows finds nothing to try.
+func (a *Agent) revert(code, text string) error {
+	if err := a.record(eventFailed, &a.m.Task.Cause, code+": "+text); err != nil {
 		return err
 	}
-	return a.finish(wire.OutcomeDone, "", "")
-}
-
-// revert writes the result first: the start that follows finds nothing to try.
-func (a *Agent) revert(code, text string) error {
 	if err := a.c.Machine.Revert(); err != nil {
 		return local(err)
 	}
-	if err := a.finish(wire.OutcomeFailed, code, text); err != nil {
+	if err := a.settle(wire.OutcomeFailed, code, text); err != nil {
 		return err
 	}
 	return ErrReset
@@ -413,12 +417,13 @@ func (a *Agent) revert(code, text string) error {
 
 func (a *Agent) replaceBundle(t *task) error {
 	if a.c.Machine.Facts().Bundle.Version < t.Version {
-		if err := a.c.Machine.SetBundle(t.Release); err != nil {
-			return local(err)
-		}
 		if err := a.record(eventBundle, &t.Cause, fmt.Sprintf("version %d", t.Version)); err != nil {
 			return err
 		}
+		if err := a.c.Machine.SetBundle(t.Release); err != nil {
+			return local(err)
+		}
+		a.clock.learn(a.c.Machine.Facts().Bundle.Issued)
 	}
 	if a.server != nil { // the anchors may have changed
 		a.server.Close()

@@ -166,6 +166,7 @@ type Agent struct {
 	c       Config
 	log     *slog.Logger
 	m       memory // as durable as the last save
+	clock   clock
 	server  Server
 	nonce   []byte // outstanding, of the last check-in
 	local   []byte // outstanding, handed out on the local socket
@@ -186,6 +187,7 @@ type Agent struct {
 	verdict     string // of the last evidence in this run
 	heartbeatIn int    // check-ins until the next log heartbeat
 	heartbeatGo int
+	logSent     time.Time // last batch, in this run
 }
 
 // New reads the durable record and finishes nothing yet.
@@ -207,5 +209,6 @@ func New(c Config) (*Agent, error) {
 	if a.m, err = decodeMemory(raw); err != nil {
 		return nil, err
 	}
+	a.clock.learn(max(a.m.Floor, c.Machine.Facts().Bundle.Issued))
 	return a, a.loadCertificate()
 }

@@ -367,7 +367,9 @@ func (d *device) power(ctx context.Context) error {
 
 func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	f := m.Facts()
-	log, err := devlog.Open(m.Boot().Flash().LogRegion(), me, [32]byte{7}, f.BootCount, time.Now())
+	log, err := devlog.Open(devlog.Config{
+		Region: m.Boot().Flash().LogRegion(), Device: me, Origin: [32]byte{7}, Counter: d.board.Log, Epoch: f.BootCount, Now: time.Now(),
+	})
 	if err != nil {
 		return nil, err
 	}

@@ -15,7 +15,7 @@ import (
 
 // connect makes sure of a valid operational identity and a line that uses it.
 func (a *Agent) connect(ctx context.Context) error {
-	renew, err := a.identityDue(time.Now())
+	renew, err := a.identityDue(a.now())
 	switch {
 	case err != nil:
 		if err := a.enrol(ctx, false); err != nil {

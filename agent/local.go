@@ -187,7 +187,7 @@ func (a *Agent) Status() Status {
 	seq, _ := a.c.Log.Head()
 	s := Status{
 		Device: f.Device, Product: f.Product, State: a.state(), Slot: f.Slot, Trial: f.Trial,
-		Healthy: h == HealthGood, Health: text, Verdict: a.verdict, Counter: a.m.Counter, TreeSize: a.m.TreeSize,
+		Healthy: h == HealthGood, Health: text, Verdict: a.verdict, Counter: a.m.Counter, TreeSize: a.m.treeSize(a.c.Machine.Facts().Bundle.Control.Origin),
 		Bundle: f.Bundle.Version, Fuses: f.Fuses, BootCount: f.BootCount, LogSeq: seq,
 		Results: a.m.Results, Config: a.m.Config,
 	}

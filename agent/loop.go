@@ -9,7 +9,6 @@ import (
 	mrand "math/rand/v2"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -57,7 +56,7 @@ func (a *Agent) Run(ctx context.Context) error {
 		case err != nil:
 			failures++
 			wait = backoff(a.c.PollMin, failures)
-			a.doubt(err, failures, time.Now())
+			a.doubt(err, failures, a.now())
 			a.log.Warn("check-in failed", "error", err, "again_in", wait)
 		default:
 			failures, a.doubtAt = 0, time.Time{}
@@ -103,13 +102,13 @@ func jitter(d time.Duration) time.Duration { return d - d/10 + mrand.N(d/5+1) }
 
 // begin writes the start into the log and takes up what the last run left.
 func (a *Agent) begin(ctx context.Context) error {
-	f, now := a.c.Machine.Facts(), time.Now()
+	f, now := a.c.Machine.Facts(), a.now()
 	if f.BootCount != a.m.Booted {
 		what := "recovery"
 		if f.Current != nil {
 			what = fmt.Sprintf("%s from slot %s, trial %v", f.Current.Release.Version, f.Slot, f.Trial)
 		}
-		if err := a.record(eventBoot, nil, what); err != nil {
+		if err := a.record(eventBoot, a.restartedBy(f), what); err != nil {
 			return err
 		}
 		for _, n := range f.Notes {
@@ -132,7 +131,7 @@ func (a *Agent) begin(ctx context.Context) error {
 			}
 		}
 		next := a.m
-		next.Booted = f.BootCount
+		next.Booted, next.Restart = f.BootCount, nil
 		if err := a.save(next); err != nil {
 			return local(err)
 		}
@@ -146,13 +145,21 @@ func (a *Agent) begin(ctx context.Context) error {
 	return a.resume(ctx, now)
 }
 
+// restartedBy is the command that this start follows from, if it follows from one.
+func (a *Agent) restartedBy(f Facts) *wire.LogRef {
+	if t := a.m.Task; t != nil && t.Phase == phaseTrial && f.BootCount == t.Tried+1 {
+		return &t.Cause
+	}
+	return a.m.Restart
+}
+
 // record adds an event to the device's log; it is durable before what it tells of takes effect.
 func (a *Agent) record(kind string, cause *wire.LogRef, text string) error {
 	a.log.Info(kind, "text", text)
 	if a.silent() {
 		return nil
 	}
-	return local(a.c.Log.Append(a.c.Machine.Facts().BootCount, time.Now(), kind, cause, text))
+	return local(a.c.Log.Append(a.c.Machine.Facts().BootCount, a.now(), kind, cause, text))
 }
 
 // turn is one check-in and what follows from it. It gives the time to the next.
@@ -199,13 +206,13 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
-	if err := a.sendLog(ctx); err != nil {
+	if err := a.sendLog(ctx, reply.Time); err != nil {
 		return 0, err
 	}
 	if err := a.sendTelemetry(ctx); err != nil {
 		return 0, err
 	}
-	if err := a.trial(time.Now()); err != nil {
+	if err := a.trial(a.now()); err != nil {
 		return 0, err
 	}
 	if a.c.Machine.Facts().Trial {
@@ -218,7 +225,7 @@ func clamp(d, low, high time.Duration) time.Duration { return min(max(d, low), h
 
 // housekeep does what is due by time alone.
 func (a *Agent) housekeep(ctx context.Context) error {
-	now := time.Now()
+	now := a.now()
 	if g := a.m.Guard; g != nil && uint64(now.Unix()) >= g.Until {
 		if err := a.endGuard("its time to live ran out"); err != nil {
 			return err
@@ -238,7 +245,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	}
 	a.nonce = nonce
 	in := wire.Checkin{
-		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.TreeSize,
+		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
 		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.m.Config,
 	}
 	if f.Current != nil {
@@ -275,7 +282,7 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	if a.c.Telemetry == nil || a.m.Guard != nil {
 		return nil
 	}
-	upload, done, err := a.c.Telemetry.Next(ctx, time.Now())
+	upload, done, err := a.c.Telemetry.Next(ctx, a.now())
 	if err != nil || upload == nil {
 		if err != nil {
 			a.log.Warn("telemetry", "error", err)
@@ -294,64 +301,13 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	return nil
 }
 
-// sendLog hands in what the server does not have. While events wait only for their anchor, heartbeats become rarer.
-func (a *Agent) sendLog(ctx context.Context) error {
-	l := a.c.Log
-	seq, _ := l.Head()
-	if seq == l.Acked() {
-		if seq == l.AnchoredTo() && a.heartbeatGo < 64 {
-			a.heartbeatGo = 64
-		}
-		if a.heartbeatIn > 0 {
-			a.heartbeatIn--
-			return nil
-		}
-		a.heartbeatGo = min(a.heartbeatGo*2, 64)
-	} else {
-		a.heartbeatGo = 1
-	}
-	a.heartbeatIn = a.heartbeatGo
-	key, err := a.c.Keys.Signer(hw.KeyAttest)
-	if err != nil {
-		return local(err)
-	}
-	batch, _, err := l.Batch(key, a.c.Machine.Facts().BootCount, a.m.TreeSize, time.Now())
-	if err != nil {
-		return local(err)
-	}
-	reply, err := a.server.Log(ctx, batch)
-	if err != nil {
-		return err
-	}
-	if reply.Fork {
-		a.log.Error("the server says that this device's log contradicts what it has: another device may hold this identity")
-		return nil
-	}
-	if err := l.Ack(reply.Acked, reply.Need); err != nil {
-		a.log.Warn("log acknowledgement not taken", "error", err)
-		return nil
-	}
-	if reply.Anchor == nil {
-		return nil
-	}
-	f := a.c.Machine.Facts()
-	anchor, err := gate.Anchored(f.Bundle, f.Device, key.Public(), *reply.Anchor)
-	if err == nil {
-		err = l.Anchored(anchor)
-	}
-	if err != nil {
-		a.log.Warn("log anchor not believed", "error", err)
-	}
-	return nil
-}
-
 // pause waits, and answers the local socket meanwhile. A finished download ends it early.
 func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
 	defer timer.Stop()
 	var due <-chan time.Time
 	if at := a.due(); at > 0 {
-		t := time.NewTimer(max(time.Until(time.Unix(int64(min(at, 1<<40)), 0)), 0))
+		t := time.NewTimer(max(time.Unix(int64(min(at, 1<<33)), 0).Sub(a.now()), 0))
 		defer t.Stop()
 		due = t.C
 	}

@@ -9,24 +9,27 @@ import (
 
 // memory is all the agent keeps over a restart: one record, saved whole, so that what belongs together changes together.
 type memory struct {
-	Counter  uint64             `cbor:"1,keyasint"` // highest directive counter accepted
-	TreeSize uint64             `cbor:"2,keyasint"` // largest control-log size accepted
-	Seq      uint64             `cbor:"3,keyasint"` // of the last result
-	Results  []wire.Result      `cbor:"4,keyasint,omitempty"`
-	Guard    *guard             `cbor:"5,keyasint,omitempty"`
-	Task     *task              `cbor:"6,keyasint,omitempty"`
-	Config   []wire.ConfigEntry `cbor:"7,keyasint,omitempty"`
-	LDevID   [][]byte           `cbor:"8,keyasint,omitempty"` // chain, leaf first
-	Key      string             `cbor:"9,keyasint,omitempty"` // key store name of its key
-	Booted   uint64             `cbor:"10,keyasint"`          // boot count last written to the log
-	Receipt  []byte             `cbor:"11,keyasint,omitempty"`
-	Attest   bool               `cbor:"12,keyasint,omitempty"` // a directive asked for evidence: wish to be challenged
+	Counter uint64             `cbor:"1,keyasint"`           // highest directive counter accepted
+	Trees   []wire.TreeHead    `cbor:"2,keyasint,omitempty"` // the largest accepted of each log
+	Seq     uint64             `cbor:"3,keyasint"`           // of the last result
+	Results []wire.Result      `cbor:"4,keyasint,omitempty"`
+	Guard   *guard             `cbor:"5,keyasint,omitempty"`
+	Task    *task              `cbor:"6,keyasint,omitempty"`
+	Config  []wire.ConfigEntry `cbor:"7,keyasint,omitempty"`
+	LDevID  [][]byte           `cbor:"8,keyasint,omitempty"` // chain, leaf first
+	Key     string             `cbor:"9,keyasint,omitempty"` // key store name of its key
+	Booted  uint64             `cbor:"10,keyasint"`          // boot count last written to the log
+	Receipt []byte             `cbor:"11,keyasint,omitempty"`
+	Attest  bool               `cbor:"12,keyasint,omitempty"` // a directive asked for evidence: wish to be challenged
+	Floor   uint64             `cbor:"13,keyasint,omitempty"` // the latest time signed to it: it can only be later
+	Restart *wire.LogRef       `cbor:"14,keyasint,omitempty"` // the command that the next start follows from
 }
 
 // guard is a state the device ends by itself.
 type guard struct {
-	State string `cbor:"1,keyasint"` // quarantined or dormant
-	Until uint64 `cbor:"2,keyasint"`
+	State string      `cbor:"1,keyasint"` // quarantined or dormant
+	Until uint64      `cbor:"2,keyasint"`
+	Cause wire.LogRef `cbor:"3,keyasint"` // of the command
 }
 
 // The phases of a task. An install is accepted, staged, and then on trial until it is confirmed or gone.
@@ -83,7 +86,18 @@ func (a *Agent) save(next memory) error {
 		return fmt.Errorf("the agent's record: %w", err)
 	}
 	a.m = next
+	a.clock.learn(next.Floor)
 	return nil
+}
+
+// treeSize is the largest size accepted of a log; 0: none yet.
+func (m memory) treeSize(origin string) uint64 {
+	for _, t := range m.Trees {
+		if t.Origin == origin {
+			return t.Size
+		}
+	}
+	return 0
 }
 
 // withResult adds a result to a copy of m. The oldest goes when too many wait: the server never came for it.

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net/http"
-	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/link"
@@ -46,7 +45,7 @@ func (a *Agent) wipe(t *task) error {
 	payload, err := wire.EncodeReceipt(wire.Receipt{
 		Device: f.Device, Command: t.Command, Warrant: t.Warrant, Erased: erased,
 		Keys: []string{hw.KeyAttest, hw.KeyLDevID, hw.KeyIDevID}, BootCount: f.BootCount,
-		LogSeq: t.LogSeq, LogHead: t.LogHead, At: uint64(time.Now().Unix()),
+		LogSeq: t.LogSeq, LogHead: t.LogHead, At: uint64(a.now().Unix()),
 	})
 	if err != nil {
 		return local(err)

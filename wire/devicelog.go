@@ -34,8 +34,16 @@ type LogGap struct {
 	Head  []byte `cbor:"4,keyasint" json:"head"` // head after Last
 }
 
+// The events a log adds of itself. A gap is explained when one of them is in the batch that has it.
+const (
+	LogOverflow = "log.overflow" // no room for what nobody had fetched yet
+	LogDamaged  = "log.damaged"  // what the flash holds does not lead to the head
+	LogRollback = "log.rollback" // the flash was set back to an earlier state
+)
+
 // LogBatch is a stretch of a device's own log, signed by its attestation key. Its steps are the Gap, if any, then the Events,
-// contiguous from First; a batch without either is a heartbeat, which bounds how much of the tail can be cut off unseen.
+// contiguous from First; a batch without either is a heartbeat, which bounds how much of the tail can be cut off unseen. Trees
+// tell what the logs showed this device, signed by them: whoever reads batches of many devices sees a log that shows two faces.
 type LogBatch struct {
 	Device    string     `cbor:"1,keyasint" json:"device"`
 	First     uint64     `cbor:"2,keyasint" json:"first"` // sequence number after Prev
@@ -43,10 +51,11 @@ type LogBatch struct {
 	Prev      []byte     `cbor:"4,keyasint" json:"prev"`  // head before First
 	Head      []byte     `cbor:"5,keyasint" json:"head"`  // head after Last
 	BootCount uint64     `cbor:"6,keyasint" json:"boot_count"`
-	TreeSize  uint64     `cbor:"7,keyasint" json:"tree_size"` // largest witnessed control-log size accepted
+	Trees     []TreeHead `cbor:"7,keyasint,omitempty" json:"trees,omitempty"` // largest witnessed tree accepted of each log
 	Gap       *LogGap    `cbor:"8,keyasint,omitempty" json:"gap,omitempty"`
 	Events    []LogEvent `cbor:"9,keyasint,omitempty" json:"events,omitempty"`
 	Sent      uint64     `cbor:"10,keyasint" json:"sent"`
+	Counter   uint64     `cbor:"11,keyasint,omitempty" json:"counter,omitempty"` // hardware counter the log is bound to; 0: none
 }
 
 // LogReply is the server's answer to a batch. The device trims its log by Anchor alone, after verifying its inclusion.
@@ -62,6 +71,7 @@ const (
 	MaxLogBatch  = 48 << 10
 	MaxLogEvents = 128 // in a batch
 	MaxLogData   = 1 << 10
+	MaxLogTrees  = 4 // in a batch
 	MaxLogReply  = MaxLogged + 256
 )
 
@@ -94,6 +104,18 @@ func NextLogHead(prev [32]byte, device string, e LogEvent) ([32]byte, error) {
 	b = append(b, prev[:]...)
 	b = append(b, sum[:]...)
 	return sha256.Sum256(b), nil
+}
+
+// LostLogHead is the head after an event whose bytes are lost together with what was before it: SHA-256(tag ‖ device ‖ seq ‖ prev), prev
+// being the last head that is known. With it the log goes on behind a gap.
+func LostLogHead(prev [32]byte, device string, seq uint64) [32]byte {
+	b := make([]byte, 0, 160)
+	b = append(b, "hallmark-device-log-lost\x00"...)
+	b = append(b, byte(len(device)))
+	b = append(b, device...)
+	b = binary.BigEndian.AppendUint64(b, seq)
+	b = append(b, prev[:]...)
+	return sha256.Sum256(b)
 }
 
 func (e LogEvent) check() error {
@@ -152,6 +174,9 @@ func (b LogBatch) check() error {
 	if len(b.Events) > MaxLogEvents {
 		return fmt.Errorf("device log: %d events in a batch, at most %d", len(b.Events), MaxLogEvents)
 	}
+	if err := checkTrees(b.Trees); err != nil {
+		return fmt.Errorf("device log: %w", err)
+	}
 	head, next := [32]byte(b.Prev), b.First
 	if g := b.Gap; g != nil {
 		if g.First != next || g.Last < g.First || len(g.Head) != 32 || !bytes.Equal(g.Prev, head[:]) {
@@ -173,7 +198,46 @@ func (b LogBatch) check() error {
 	if b.Last != next-1 || !bytes.Equal(b.Head, head[:]) {
 		return fmt.Errorf("device log: batch does not lead to its head at %d", b.Last)
 	}
+	if b.Counter > 0 && b.Counter < b.Last {
+		return fmt.Errorf("device log: events to %d, but the hardware counter is at %d", b.Last, b.Counter)
+	}
 	return nil
+}
+
+func checkTrees(trees []TreeHead) error {
+	if len(trees) > MaxLogTrees {
+		return fmt.Errorf("%d tree heads, at most %d", len(trees), MaxLogTrees)
+	}
+	for i, t := range trees {
+		if err := t.check(); err != nil {
+			return err
+		}
+		for _, o := range trees[:i] {
+			if o.Origin == t.Origin {
+				return fmt.Errorf("two tree heads of %s", t.Origin)
+			}
+		}
+	}
+	return nil
+}
+
+// HeadAt gives the head after event seq, as far as the batch says it: ok is false outside of it and within its gap.
+func (b LogBatch) HeadAt(seq uint64) (head [32]byte, ok bool) {
+	head, at := [32]byte(b.Prev), b.First-1
+	if g := b.Gap; g != nil && seq > at {
+		head, at = [32]byte(g.Head), g.Last
+	}
+	for _, e := range b.Events {
+		if at >= seq {
+			break
+		}
+		var err error
+		if head, err = NextLogHead(head, b.Device, e); err != nil {
+			return [32]byte{}, false
+		}
+		at = e.Seq
+	}
+	return head, at == seq
 }
 
 // EncodeLogReply writes r.

@@ -10,14 +10,19 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
+func treeHead(origin string, size uint64) wire.TreeHead {
+	return wire.TreeHead{Origin: origin, Size: size, Root: make([]byte, 32), Signature: make([]byte, 64)}
+}
+
 // logBatch builds a batch of three events after a gap.
 func logBatch(t testing.TB) wire.LogBatch {
 	t.Helper()
 	prev := wire.LogOrigin("dev", []byte("spki"))
 	after := [32]byte{7}
 	b := wire.LogBatch{
-		Device: "dev", First: 1, Prev: prev[:], BootCount: 9, TreeSize: 4, Sent: 1000,
-		Gap: &wire.LogGap{First: 1, Last: 5, Prev: prev[:], Head: after[:]},
+		Device: "dev", First: 1, Prev: prev[:], BootCount: 9, Sent: 1000, Counter: 8,
+		Trees: []wire.TreeHead{treeHead("log/control", 4), treeHead("log/events", 9)},
+		Gap:   &wire.LogGap{First: 1, Last: 5, Prev: prev[:], Head: after[:]},
 	}
 	head := after
 	for i := range uint64(3) {
@@ -51,6 +56,14 @@ func TestLogBatchChain(t *testing.T) {
 		"other device":      func(b *wire.LogBatch) { b.Device = "other" },
 		"epoch falls":       func(b *wire.LogBatch) { b.Events[2].Epoch = 1 },
 		"epoch from future": func(b *wire.LogBatch) { b.BootCount = 8 },
+		"counter behind":    func(b *wire.LogBatch) { b.Counter = 7 },
+		"two trees of one":  func(b *wire.LogBatch) { b.Trees[1].Origin = b.Trees[0].Origin },
+		"tree of nothing":   func(b *wire.LogBatch) { b.Trees[0].Size = 0 },
+		"many trees": func(b *wire.LogBatch) {
+			for i := range wire.MaxLogTrees {
+				b.Trees = append(b.Trees, treeHead(string(rune('a'+i)), 1))
+			}
+		},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := logBatch(t)
@@ -63,6 +76,70 @@ func TestLogBatchChain(t *testing.T) {
 				t.Fatal("accepted")
 			}
 		})
+	}
+}
+
+func TestTheHeadWithinABatch(t *testing.T) {
+	b := logBatch(t)
+	for seq := range uint64(12) {
+		head, ok := b.HeadAt(seq)
+		if want := seq == 0 || seq >= 5 && seq <= 8; ok != want {
+			t.Errorf("head after event %d: known is %v, want %v", seq, ok, want)
+		}
+		switch seq {
+		case 0:
+			ok = bytes.Equal(head[:], b.Prev)
+		case 5:
+			ok = bytes.Equal(head[:], b.Gap.Head)
+		case 6:
+			want, err := wire.NextLogHead([32]byte(b.Gap.Head), "dev", b.Events[0])
+			ok = err == nil && head == want
+		case 8:
+			ok = bytes.Equal(head[:], b.Head)
+		default:
+			ok = true
+		}
+		if !ok {
+			t.Errorf("head after event %d is %x", seq, head)
+		}
+	}
+}
+
+// A signed batch is refused whichever of its bits is changed: the envelope by its signature, or for its form.
+func TestEveryFlippedBitOfABatchIsRefused(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw, err := wire.EncodeLogBatch(logBatch(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	env, err := wire.Sign1(wire.TypeDeviceLog, raw, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	take := func(env []byte) error {
+		payload, err := wire.Verify1(wire.TypeDeviceLog, env, key.Public())
+		if err == nil {
+			_, err = wire.DecodeLogBatch(payload)
+		}
+		return err
+	}
+	if err := take(env); err != nil {
+		t.Fatal(err)
+	}
+	for i := range 8 * len(env) {
+		bad := bytes.Clone(env)
+		bad[i/8] ^= 1 << (i % 8)
+		if take(bad) == nil {
+			t.Fatalf("bit %d changed, and taken", i)
+		}
+	}
+	for n := range env {
+		if take(env[:n]) == nil {
+			t.Fatalf("cut to %d bytes, and taken", n)
+		}
 	}
 }
 

@@ -6,8 +6,9 @@
 // log: never silence. Room is freed only for events the ledger answers for (Anchored).
 //
 // It trusts the flash to keep what was programmed, no further: a tail that is missing or changed against the head slot shows
-// as a gap with cause "damaged". Who can write the flash at will can still present a whole other history; the server, which
-// has the earlier heads, sees that as a fork.
+// as a gap with cause "damaged". Who can write the flash at will can set it back to an earlier state. A hardware counter that
+// holds the number of the last event shows that at the next start; without one the server, which has the later heads, does.
+// Either way the log goes on from where the ledger proves that it was (Rejoin), behind a gap, and says so.
 package devlog
 
 import (
@@ -23,55 +24,93 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Kinds of events the log itself adds.
-const (
-	KindOverflow = "log.overflow"
-	KindDamaged  = "log.damaged"
-)
+// Config is what a log is opened with.
+type Config struct {
+	Region  hw.Region
+	Device  string
+	Origin  [32]byte   // wire.LogOrigin
+	Counter hw.Counter // is raised to each event's number; nil: the board has none for it
+	Epoch   uint64     // current boot count, for the event that reports damage
+	Now     time.Time
+}
 
 // Log is an open log. Its methods may be called from several goroutines.
 type Log struct {
-	mu     sync.Mutex // over all below
-	r      hw.Region
-	device string
-	slot   slot
-	live   []sector // oldest first; the last takes the next event
+	mu      sync.Mutex // over all below
+	r       hw.Region
+	device  string
+	counter hw.Counter
+	bound   uint64 // value of the counter
+	slot    slot
+	live    []sector // oldest first; the last takes the next event
 }
 
-// Open reads the log in r, or begins one. origin is wire.LogOrigin; epoch the current boot count, for the event that reports
-// damage.
-func Open(r hw.Region, device string, origin [32]byte, epoch uint64, now time.Time) (*Log, error) {
-	if err := checkRegion(r); err != nil {
+// Open reads the log in c.Region, or begins one.
+func Open(c Config) (*Log, error) {
+	if err := checkRegion(c.Region); err != nil {
 		return nil, err
 	}
-	l := &Log{r: r, device: device}
-	s, found, err := l.readSlot()
-	if err != nil {
+	l := &Log{r: c.Region, device: c.Device, counter: c.Counter}
+	if err := l.open(c); err != nil {
 		return nil, fmt.Errorf("device log: %w", err)
 	}
+	return l, nil
+}
+
+func (l *Log) open(c Config) error {
+	s, found, err := l.readSlot()
+	if err != nil {
+		return err
+	}
 	if !found {
-		s = slot{head: origin, ackedHead: origin, sector: 1}
+		s = slot{head: c.Origin, ackedHead: c.Origin, sector: 1}
 	}
 	l.slot = s
 	ring, err := l.scan()
 	if err != nil {
-		return nil, fmt.Errorf("device log: %w", err)
+		return err
 	}
 	damage, err := l.adopt(ring, found)
 	if err != nil {
-		return nil, fmt.Errorf("device log: %w", err)
+		return err
 	}
-	if !found && damage == "" { // a head from the start: that none is found later is then damage, never a cut
-		if err := l.writeSlot(l.slot); err != nil {
-			return nil, fmt.Errorf("device log: %w", err)
+	if l.counter != nil {
+		if l.bound, err = l.counter.Value(); err != nil {
+			return err
 		}
 	}
-	if damage != "" {
-		if err := l.append(wire.LogEvent{Epoch: epoch, At: uint64(now.Unix()), Kind: KindDamaged, Data: []byte(damage)}); err != nil {
-			return nil, err
-		}
+	e := wire.LogEvent{Epoch: c.Epoch, At: uint64(c.Now.Unix())}
+	switch {
+	case l.bound > l.slot.seq:
+		e.Kind, e.Data = wire.LogRollback, fmt.Appendf(nil, "the hardware counter is at %d, the log ends at %d", l.bound, l.slot.seq)
+		l.lose(l.bound + 1)
+	case damage != "":
+		e.Kind, e.Data = wire.LogDamaged, []byte(damage)
+	case !found: // a head from the start: that none is found later is then damage, never a cut
+		return l.writeSlot(l.slot)
+	default:
+		return l.bind()
 	}
-	return l, nil
+	return l.append(e)
+}
+
+// lose gives up what the log holds, and every number up to seq: the next event is behind a gap. It is durable with that event. The number
+// itself was nobody's, so that the gap is never empty, however much of the log the server has.
+func (l *Log) lose(seq uint64) {
+	l.slot.head = wire.LostLogHead(l.slot.head, l.device, seq)
+	l.slot.seq, l.live = seq, nil
+}
+
+// bind raises the hardware counter to the last event's number.
+func (l *Log) bind() error {
+	if l.counter == nil || l.bound >= l.slot.seq {
+		return nil
+	}
+	if err := l.counter.Raise(l.slot.seq); err != nil {
+		return fmt.Errorf("its hardware counter: %w", err)
+	}
+	l.bound = l.slot.seq
+	return nil
 }
 
 // run is the newest unbroken stretch of ring sectors, and the head it leads to.
@@ -167,7 +206,10 @@ func (l *Log) Append(epoch uint64, now time.Time, kind string, cause *wire.LogRe
 	if text != "" {
 		e.Data = []byte(text)
 	}
-	return l.append(e)
+	if err := l.append(e); err != nil {
+		return fmt.Errorf("device log: %w", err)
+	}
+	return nil
 }
 
 func (l *Log) append(e wire.LogEvent) error {
@@ -181,10 +223,10 @@ func (l *Log) append(e wire.LogEvent) error {
 	if n == 0 || l.live[n-1].end+int64(len(rec)) > l.r.Sector() {
 		dropped, err := l.openSector()
 		if err != nil {
-			return fmt.Errorf("device log: %w", err)
+			return err
 		}
 		if dropped != "" {
-			if err := l.append(wire.LogEvent{Epoch: e.Epoch, At: e.At, Kind: KindOverflow, Data: []byte(dropped)}); err != nil {
+			if err := l.append(wire.LogEvent{Epoch: e.Epoch, At: e.At, Kind: wire.LogOverflow, Data: []byte(dropped)}); err != nil {
 				return err
 			}
 			return l.append(e)
@@ -197,16 +239,16 @@ func (l *Log) append(e wire.LogEvent) error {
 		return err
 	}
 	if err := l.r.Program(cur.phys*l.r.Sector()+cur.end, rec); err != nil {
-		return fmt.Errorf("device log: %w", err)
+		return err
 	}
 	cur.end += int64(len(rec))
 	cur.count++
 	s := l.slot
 	s.seq, s.head = e.Seq, head
 	if err := l.writeSlot(s); err != nil {
-		return fmt.Errorf("device log: %w", err)
+		return err
 	}
-	return nil
+	return l.bind()
 }
 
 // openSector takes the next sector of the ring. When that held events nobody has yet, it says which are lost.
@@ -289,13 +331,20 @@ func (l *Log) events(from uint64, fn func(e wire.LogEvent, head [32]byte) bool) 
 // batchBytes leaves room for the frame within MaxLogBatch.
 const batchBytes = wire.MaxLogBatch - 4<<10
 
+// Says is what a batch tells beside the log.
+type Says struct {
+	Boots uint64
+	Trees []wire.TreeHead // the largest accepted of each of the server's logs
+	Now   time.Time
+}
+
 // Batch signs what the server does not have yet, or a heartbeat, and says up to where it reaches.
-func (l *Log) Batch(key crypto.Signer, boots, treeSize uint64, now time.Time) (envelope []byte, last uint64, err error) {
+func (l *Log) Batch(key crypto.Signer, s Says) (envelope []byte, last uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	b := wire.LogBatch{
 		Device: l.device, First: l.slot.acked + 1, Prev: l.slot.ackedHead[:],
-		BootCount: boots, TreeSize: treeSize, Sent: uint64(now.Unix()),
+		BootCount: s.Boots, Trees: s.Trees, Sent: uint64(s.Now.Unix()), Counter: l.bound,
 	}
 	next, head := b.First, l.slot.ackedHead
 	if oldest, prev := l.oldest(); oldest > next {
@@ -333,8 +382,8 @@ func (l *Log) oldest() (uint64, [32]byte) {
 	return l.slot.seq + 1, l.slot.head
 }
 
-// ErrForgotten says that the server asks for events whose place was freed because the ledger answered for them.
-var ErrForgotten = errors.New("device log: asked for events that are anchored and gone")
+// ErrContradicted says that what the server said does not agree with this log. The log is as it was.
+var ErrContradicted = errors.New("device log: contradicted")
 
 // Ack takes the server's answer: the log is durable there up to acked. With need not 0 it wants the log from need again.
 func (l *Log) Ack(acked, need uint64) error {
@@ -345,7 +394,7 @@ func (l *Log) Ack(acked, need uint64) error {
 		to = need - 1
 	}
 	if to > l.slot.seq {
-		return fmt.Errorf("device log: server has %d, the log ends at %d", to, l.slot.seq)
+		return fmt.Errorf("%w: the server has events to %d, the log ends at %d", ErrContradicted, to, l.slot.seq)
 	}
 	if to == l.slot.acked {
 		return nil
@@ -355,7 +404,7 @@ func (l *Log) Ack(acked, need uint64) error {
 		return err
 	}
 	if !ok {
-		return fmt.Errorf("%w: %d", ErrForgotten, to+1)
+		return fmt.Errorf("%w: asked for event %d, which is anchored or lost", ErrContradicted, to+1)
 	}
 	s := l.slot
 	s.acked, s.ackedHead = to, head
@@ -388,7 +437,7 @@ func (l *Log) Anchored(a wire.LogBatch) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if a.Device != l.device || a.Last > l.slot.acked {
-		return fmt.Errorf("device log: anchor of %s to %d, acknowledged to %d", a.Device, a.Last, l.slot.acked)
+		return fmt.Errorf("%w: anchor of %s to %d, acknowledged to %d", ErrContradicted, a.Device, a.Last, l.slot.acked)
 	}
 	if a.Last <= l.slot.anchored {
 		return nil
@@ -398,7 +447,7 @@ func (l *Log) Anchored(a wire.LogBatch) error {
 		return err
 	}
 	if !ok || string(head[:]) != string(a.Head) {
-		return fmt.Errorf("device log: anchor at %d does not hold this log's head", a.Last)
+		return fmt.Errorf("%w: anchor at %d does not hold this log's head", ErrContradicted, a.Last)
 	}
 	s := l.slot
 	s.anchored = a.Last
@@ -407,6 +456,56 @@ func (l *Log) Anchored(a wire.LogBatch) error {
 	}
 	for len(l.live) > 1 && l.live[0].last() <= a.Last {
 		l.live = l.live[1:]
+	}
+	return nil
+}
+
+// Contradicts reports whether a, a batch that this device's key signed and whose place in the ledger has been verified, is of another
+// history than this log: then the flash was set back since, or another device has the key.
+func (l *Log) Contradicts(a wire.LogBatch) (bool, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.contradicts(a)
+}
+
+func (l *Log) contradicts(a wire.LogBatch) (bool, error) {
+	if a.Device != l.device || a.Last < l.slot.anchored {
+		return false, nil
+	}
+	if a.Last > l.slot.seq {
+		return true, nil
+	}
+	head, ok, err := l.headAt(a.Last)
+	switch {
+	case err != nil:
+		return false, err
+	case !ok:
+		return a.Last > l.slot.acked, nil // within a gap that the server knows nothing of
+	}
+	return string(head[:]) != string(a.Head), nil
+}
+
+// Rejoin takes the log up where a proves that it was, when a contradicts it. What was lost in between becomes a gap, and the log tells of
+// that; events that were appended behind such a gap already are kept.
+func (l *Log) Rejoin(a wire.LogBatch, epoch uint64, now time.Time) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if other, err := l.contradicts(a); err != nil || !other {
+		return err
+	}
+	s := l.slot
+	s.acked, s.ackedHead, s.anchored = a.Last, [32]byte(a.Head), a.Last
+	if oldest, _ := l.oldest(); oldest > a.Last+1 {
+		if err := l.writeSlot(s); err != nil {
+			return fmt.Errorf("device log: %w", err)
+		}
+		return nil
+	}
+	text := fmt.Sprintf("the ledger holds events to %d, the log ended at %d or had others", a.Last, s.seq)
+	l.slot = s
+	l.lose(max(s.seq, a.Last) + 1)
+	if err := l.append(wire.LogEvent{Epoch: epoch, At: uint64(now.Unix()), Kind: wire.LogRollback, Data: []byte(text)}); err != nil {
+		return fmt.Errorf("device log: %w", err)
 	}
 	return nil
 }

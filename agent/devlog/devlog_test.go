@@ -42,7 +42,7 @@ func open(b *virtual.Board) (*devlog.Log, error) {
 	if err != nil {
 		return nil, err
 	}
-	return devlog.Open(r, device, origin, 1, now)
+	return devlog.Open(devlog.Config{Region: r, Device: device, Origin: origin, Counter: b.Log, Epoch: 1, Now: now})
 }
 
 func mustOpen(t testing.TB, b *virtual.Board) *devlog.Log {
@@ -123,7 +123,7 @@ func (s *server) take(t testing.TB, envelope []byte) wire.LogBatch {
 func (s *server) drain(t testing.TB, l *devlog.Log, k crypto.Signer) {
 	t.Helper()
 	for {
-		envelope, last, err := l.Batch(k, 9, 0, now)
+		envelope, last, err := l.Batch(k, devlog.Says{Boots: 9, Now: now})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -178,7 +178,7 @@ func TestOverflowIsNeverSilent(t *testing.T) {
 		}
 	}
 	if err := l.Events(1, func(e wire.LogEvent, _ [32]byte) bool {
-		if e.Kind == devlog.KindOverflow {
+		if e.Kind == wire.LogOverflow {
 			told++
 		}
 		return true
@@ -233,7 +233,7 @@ func TestAnAnchorOfAnotherHistoryIsRefused(t *testing.T) {
 	l := mustOpen(t, b)
 	add(t, l, "x")
 	add(t, l, "y")
-	envelope, last, err := l.Batch(k, 1, 0, now)
+	envelope, last, err := l.Batch(k, devlog.Says{Boots: 1, Now: now})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -288,7 +288,7 @@ func TestPowerCutAtEveryWrite(t *testing.T) {
 			}
 			*promised, _ = l.Head()
 			if i%9 == 8 {
-				envelope, last, err := l.Batch(k, 9, 0, now)
+				envelope, last, err := l.Batch(k, devlog.Says{Boots: 9, Now: now})
 				if err != nil {
 					return err
 				}

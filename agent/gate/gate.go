@@ -2,8 +2,8 @@
 //
 // Stage 3, field, on the device. Decide is a pure function of what the device holds, what came in, the nonce it gave and the
 // time. It guarantees that a Plan comes out only when every check has passed, in the order of the Codes; that nothing has been
-// touched when it has not; and that the reason is one of the stable codes. The caller persists Plan.Counter and
-// Plan.TreeSize before it acts.
+// touched when it has not; and that the reason is one of the stable codes. The caller persists Plan.Counter, Plan.Tree and
+// Plan.Signed before it acts.
 //
 // It trusts the trust bundle in State and nobody else: not the server, whose directive key could be stolen, not the network,
 // not the log, which must show itself to witnesses. What a thief of the directive key can do is what Routine and Guarded acts
@@ -37,7 +37,7 @@ type State struct {
 	Lifecycle uint             // PSA
 	Bundle    wire.Bundle      // whom it believes
 	Counter   uint64           // highest directive counter accepted
-	TreeSize  uint64           // largest control-log size accepted
+	Trees     []wire.TreeHead  // the largest tree accepted of each log
 	Fuses     uint32           // security counter in the fuses
 	Current   *Installed       // nil: nothing that verifies is installed
 }
@@ -47,9 +47,10 @@ type Plan struct {
 	Act           wire.Act
 	Command       wire.Command
 	CommandDigest [32]byte
-	Cause         wire.LogRef // of the command's entry
-	Counter       uint64      // persist before acting
-	TreeSize      uint64      // persist before acting
+	Cause         wire.LogRef   // of the command's entry
+	Counter       uint64        // persist before acting
+	Tree          wire.TreeHead // persist before acting
+	Signed        time.Time     // directive authority and witnesses agree that it is later; zero: no witnesses. Persist before acting
 
 	Until    time.Time          // guarded acts: when the device ends it by itself
 	Config   []wire.ConfigEntry // configure
@@ -58,9 +59,11 @@ type Plan struct {
 	Digest   [32]byte           // of Release
 	Envelope []byte             // signed Release or Bundle, to be kept
 	Bundle   *wire.Bundle       // bundle
+
+	clock clock
 }
 
-// Judge decodes a delivery and decides.
+// Judge decodes a delivery and decides. now is the device's clock, or what it knows better: clock.
 func Judge(s State, delivery, nonce []byte, now time.Time) (Plan, error) {
 	d, err := wire.DecodeDelivery(delivery)
 	if err != nil {
@@ -71,36 +74,45 @@ func Judge(s State, delivery, nonce []byte, now time.Time) (Plan, error) {
 
 // Decide gives the Plan, or a *Refusal.
 func Decide(s State, d wire.Delivery, nonce []byte, now time.Time) (Plan, error) {
-	dir, r := checkDirective(s, d.Directive, nonce, now)
+	dir, r := checkDirective(s, d.Directive, nonce)
 	if r != nil {
 		return Plan{}, r
 	}
-	p, r := checkCommand(s, d, dir, now)
+	entry, r := openLogged(s, "command", kindCommand, d.Command)
 	if r != nil {
 		return Plan{}, r
 	}
-	switch {
-	case wire.NeedsRelease(p.Act):
-		r = checkRelease(s, d, &p, now)
-	case p.Act == wire.ActBundle:
-		r = checkBundle(s, d, &p, now)
-	case wire.NeedsWarrant(p.Act):
-		r = checkWarrant(s, d, &p, now)
-		if r == nil && p.Act != wire.ActWipe && p.Act != wire.ActUnlock {
-			r = refuse(UnknownAct, "act %q", p.Act)
-		}
-	case wire.ClassOf(p.Act) == wire.Guarded:
-		r = checkGuarded(&p, now)
-	case p.Act == wire.ActConfigure:
-		r = checkConfig(&p)
-	case p.Act == wire.ActAttest:
-	default:
-		r = refuse(UnknownAct, "act %q", p.Act)
+	p, r := checkCommand(s, d, dir, entry, now)
+	if r == nil {
+		r = checkAct(s, d, &p)
 	}
 	if r != nil {
+		r.Cause = &entry.ref
 		return Plan{}, r
 	}
 	return p, nil
+}
+
+func checkAct(s State, d wire.Delivery, p *Plan) *Refusal {
+	switch {
+	case wire.NeedsRelease(p.Act):
+		return checkRelease(s, d, p)
+	case p.Act == wire.ActBundle:
+		return checkBundle(s, d, p)
+	case wire.NeedsWarrant(p.Act):
+		r := checkWarrant(s, d, p)
+		if r == nil && p.Act != wire.ActWipe && p.Act != wire.ActUnlock {
+			r = refuse(UnknownAct, "act %q", p.Act)
+		}
+		return r
+	case wire.ClassOf(p.Act) == wire.Guarded:
+		return checkGuarded(p)
+	case p.Act == wire.ActConfigure:
+		return checkConfig(p)
+	case p.Act == wire.ActAttest:
+		return nil
+	}
+	return refuse(UnknownAct, "act %q", p.Act)
 }
 
 // Peek reads, without believing anything, which command a delivery is about, so that a refusal can name it.
@@ -120,7 +132,7 @@ func Peek(delivery []byte) (command []byte, act wire.Act) {
 	return dir.Command, dir.Act
 }
 
-func checkDirective(s State, envelope, nonce []byte, now time.Time) (wire.Directive, *Refusal) {
+func checkDirective(s State, envelope, nonce []byte) (wire.Directive, *Refusal) {
 	none := wire.Directive{}
 	if s.Lifecycle == wire.LifecycleDecommissioned {
 		return none, refuse(Ended, "device %s is decommissioned", s.Device)
@@ -146,7 +158,7 @@ func checkDirective(s State, envelope, nonce []byte, now time.Time) (wire.Direct
 	case dir.Counter-s.Counter > wire.MaxCounterGap:
 		return none, refuse(CounterGap, "counter %d, accepted %d so far: it rises by %d at most", dir.Counter, s.Counter, wire.MaxCounterGap)
 	}
-	return dir, checkTimes("directive", dir.Issued, dir.Expires, now)
+	return dir, nil
 }
 
 // directiveRole opens a message one key of the role signs. A role that asks for more than one cannot be filled by it.
@@ -162,20 +174,12 @@ func directiveRole(b wire.Bundle, typ wire.Type, envelope []byte) ([]byte, *Refu
 	return payload, nil
 }
 
-func checkTimes(what string, issued, expires uint64, now time.Time) *Refusal {
-	t := now.Unix()
-	switch {
-	case t < 0 || issued > uint64(t)+uint64(Skew/time.Second):
-		return refuse(Future, "%s issued at %d, the clock says %d", what, issued, t)
-	case expires <= uint64(t):
-		return refuse(Expired, "%s expired at %d, the clock says %d", what, expires, t)
+func checkCommand(s State, d wire.Delivery, dir wire.Directive, entry logged, now time.Time) (Plan, *Refusal) {
+	clock := readClock(s.Bundle, dir.Issued, entry.cosigned, now)
+	if r := clock.fresh("command", entry.cosigned); r != nil {
+		return Plan{}, r
 	}
-	return nil
-}
-
-func checkCommand(s State, d wire.Delivery, dir wire.Directive, now time.Time) (Plan, *Refusal) {
-	entry, r := openLogged(s, "command", kindCommand, d.Command, now)
-	if r != nil {
+	if r := clock.within("directive", dir.Issued, dir.Expires); r != nil {
 		return Plan{}, r
 	}
 	payload, r := directiveRole(s.Bundle, wire.TypeCommand, entry.data)
@@ -198,20 +202,21 @@ func checkCommand(s State, d wire.Delivery, dir wire.Directive, now time.Time) (
 	if err := d.Member.Verify(cmd.Devices, s.Device); err != nil {
 		return Plan{}, refuse(NotInSet, "command %s: %v", cmd.ID, err)
 	}
-	if r := checkTimes("command "+cmd.ID, cmd.Issued, cmd.Expires, now); r != nil {
+	if r := clock.within("command "+cmd.ID, cmd.Issued, cmd.Expires); r != nil {
 		return Plan{}, r
 	}
 	return Plan{
-		Act: cmd.Act, Command: cmd, CommandDigest: digest, Cause: entry.ref, Counter: dir.Counter, TreeSize: entry.size,
+		Act: cmd.Act, Command: cmd, CommandDigest: digest, Cause: entry.ref, Counter: dir.Counter, Tree: entry.tree,
+		Signed: clock.signed(entry.cosigned), clock: clock,
 	}, nil
 }
 
-func checkGuarded(p *Plan, now time.Time) *Refusal {
+func checkGuarded(p *Plan) *Refusal {
 	if p.Act == wire.ActQuarantine || p.Act == wire.ActDormant {
 		if p.Command.TTL == 0 || p.Command.TTL > wire.MaxGuardedTTL {
 			return refuse(BadTTL, "command %s: %d s, must be 1 to %d", p.Command.ID, p.Command.TTL, wire.MaxGuardedTTL)
 		}
-		p.Until = now.Add(time.Duration(p.Command.TTL) * time.Second)
+		p.Until = p.clock.after(p.Signed).Add(time.Duration(p.Command.TTL) * time.Second)
 	}
 	return nil
 }
@@ -225,11 +230,11 @@ func checkConfig(p *Plan) *Refusal {
 	return nil
 }
 
-func checkRelease(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
+func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 	if d.Release == nil {
 		return refuse(ReleaseMissing, "command %s brings code, but no release came with it", p.Command.ID)
 	}
-	entry, r := openLogged(s, "release", kindRelease, *d.Release, now)
+	entry, r := openPart(s, "release", kindRelease, *d.Release, p)
 	if r != nil {
 		return r
 	}
@@ -261,7 +266,6 @@ func checkRelease(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
 		return r
 	}
 	p.Release, p.Digest, p.Envelope = &rel, digest, entry.data
-	p.TreeSize = max(p.TreeSize, entry.size)
 	return nil
 }
 
@@ -285,11 +289,11 @@ func checkVersion(cur *Installed, act wire.Act, rel wire.Release, digest [32]byt
 	return nil
 }
 
-func checkBundle(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
+func checkBundle(s State, d wire.Delivery, p *Plan) *Refusal {
 	if d.Bundle == nil {
 		return refuse(BundleMissing, "command %s brings a trust bundle, but none came with it", p.Command.ID)
 	}
-	entry, r := openLogged(s, "bundle", kindBundle, *d.Bundle, now)
+	entry, r := openPart(s, "bundle", kindBundle, *d.Bundle, p)
 	if r != nil {
 		return r
 	}
@@ -298,15 +302,14 @@ func checkBundle(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
 		return refuse(BundleRefused, "%v", err)
 	}
 	p.Bundle, p.Envelope = &next, entry.data
-	p.TreeSize = max(p.TreeSize, entry.size)
 	return nil
 }
 
-func checkWarrant(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
+func checkWarrant(s State, d wire.Delivery, p *Plan) *Refusal {
 	if d.Warrant == nil || d.WarrantMember == nil {
 		return refuse(WarrantMissing, "%s needs a warrant, and none came with command %s", p.Act, p.Command.ID)
 	}
-	entry, r := openLogged(s, "warrant", kindWarrant, *d.Warrant, now)
+	entry, r := openPart(s, "warrant", kindWarrant, *d.Warrant, p)
 	if r != nil {
 		return r
 	}
@@ -327,10 +330,9 @@ func checkWarrant(s State, d wire.Delivery, p *Plan, now time.Time) *Refusal {
 	if err := d.WarrantMember.Verify(w.Devices, s.Device); err != nil {
 		return refuse(NotInSet, "warrant %s: %v", w.ID, err)
 	}
-	if r := checkTimes("warrant "+w.ID, w.Issued, w.Expires, now); r != nil {
+	if r := p.clock.within("warrant "+w.ID, w.Issued, w.Expires); r != nil {
 		return r
 	}
 	p.Warrant = &w
-	p.TreeSize = max(p.TreeSize, entry.size)
 	return nil
 }

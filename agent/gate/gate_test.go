@@ -38,7 +38,7 @@ func TestEveryActIsAcceptedWithItsSignatures(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if p.Act != act || p.Counter != 8 || p.TreeSize != uint64(len(w.entries)) || p.Cause.Origin != origin {
+			if p.Act != act || p.Counter != 8 || p.Tree.Size != uint64(len(w.entries)) || p.Cause.Origin != origin {
 				t.Fatalf("plan %+v", p)
 			}
 			if (p.Release != nil) != wire.NeedsRelease(act) || (p.Warrant != nil) != wire.NeedsWarrant(act) ||
@@ -89,7 +89,7 @@ func TestRefusals(t *testing.T) {
 		{"no witness", wire.ActAttest, gate.NotWitnessed, func(w *world, _ *gate.State, _ *order) { w.cosigner = 0 }},
 		{"cosigned too long ago", wire.ActAttest, gate.StaleCheckpoint, func(w *world, _ *gate.State, _ *order) { w.cosigned = now.Add(-2 * time.Hour) }},
 		{"cosigned in the future", wire.ActAttest, gate.Future, func(w *world, _ *gate.State, _ *order) { w.cosigned = now.Add(time.Hour) }},
-		{"log has shrunk", wire.ActAttest, gate.ShrunkLog, func(_ *world, s *gate.State, _ *order) { s.TreeSize = 100 }},
+		{"log has shrunk", wire.ActAttest, gate.ShrunkLog, func(_ *world, s *gate.State, _ *order) { s.Trees[0].Size = 100 }},
 		{"command by a stranger", wire.ActAttest, gate.Signature, func(_ *world, _ *gate.State, o *order) { o.cmdSigner = keys(t, 1)[0] }},
 		{"directive for another command", wire.ActAttest, gate.OtherCommand, func(_ *world, _ *gate.State, o *order) {
 			o.dir.Command, o.keepDigest = bytes.Repeat([]byte{1}, 32), true

@@ -1,6 +1,7 @@
 package gate
 
 import (
+	"bytes"
 	"crypto"
 	"errors"
 	"time"
@@ -17,19 +18,18 @@ const (
 )
 
 type logged struct {
-	data []byte // the signed envelope
-	ref  wire.LogRef
-	size uint64
+	data     []byte // the signed envelope
+	ref      wire.LogRef
+	tree     wire.TreeHead
+	cosigned time.Time // zero: the bundle asks for no witnesses
 }
 
-// openLogged believes an entry of the control log when enough witnesses have lately seen the log that holds it.
-func openLogged(s State, what, kind string, l wire.Logged, now time.Time) (logged, *Refusal) {
-	cp, r := checkLogged(s.Bundle, s.Bundle.Control, what, l, now)
+// openLogged believes an entry of the control log when enough witnesses have seen the log that holds it, and the log is not smaller
+// and no other than before. How long ago they saw it is checkTimes' to judge.
+func openLogged(s State, what, kind string, l wire.Logged) (logged, *Refusal) {
+	cp, r := checkLogged(s.Bundle, s.Bundle.Control, s.Trees, what, l)
 	if r != nil {
 		return logged{}, r
-	}
-	if cp.Size < s.TreeSize {
-		return logged{}, refuse(ShrunkLog, "%s: log %s has %d entries, it had %d", what, cp.Origin, cp.Size, s.TreeSize)
 	}
 	fact, err := wire.DecodeFact(l.Entry)
 	if err != nil {
@@ -38,12 +38,32 @@ func openLogged(s State, what, kind string, l wire.Logged, now time.Time) (logge
 	if fact.Kind != kind {
 		return logged{}, refuse(NotLogged, "%s: entry %d is of kind %s, want %s", what, l.Proof.Index, fact.Kind, kind)
 	}
-	return logged{
-		data: fact.Data, ref: wire.LogRef{Origin: cp.Origin, Index: l.Proof.Index}, size: cp.Size,
-	}, nil
+	out := logged{data: fact.Data, ref: wire.LogRef{Origin: cp.Origin, Index: l.Proof.Index}, tree: l.Proof.Head(cp)}
+	if s.Bundle.Quorum > 0 {
+		out.cosigned = cp.Cosigned
+	}
+	return out, nil
 }
 
-func checkLogged(b wire.Bundle, log wire.LogTrust, what string, l wire.Logged, now time.Time) (wire.Checkpoint, *Refusal) {
+// openPart opens what comes with a command: the same log, as fresh.
+func openPart(s State, what, kind string, l wire.Logged, p *Plan) (logged, *Refusal) {
+	entry, r := openLogged(s, what, kind, l)
+	if r != nil {
+		return logged{}, r
+	}
+	if entry.tree.Size == p.Tree.Size && !bytes.Equal(entry.tree.Root, p.Tree.Root) {
+		return logged{}, forked(what, entry.tree)
+	}
+	if r := p.clock.fresh(what, entry.cosigned); r != nil {
+		return logged{}, r
+	}
+	if entry.tree.Size > p.Tree.Size {
+		p.Tree = entry.tree
+	}
+	return entry, nil
+}
+
+func checkLogged(b wire.Bundle, log wire.LogTrust, held []wire.TreeHead, what string, l wire.Logged) (wire.Checkpoint, *Refusal) {
 	cp, err := l.Proof.Verify(b.Policy(log), l.Entry)
 	switch {
 	case errors.Is(err, wire.ErrNotWitnessed):
@@ -51,39 +71,66 @@ func checkLogged(b wire.Bundle, log wire.LogTrust, what string, l wire.Logged, n
 	case err != nil:
 		return cp, refuse(NotLogged, "%s: %v", what, err)
 	}
-	// Without witnesses in the bundle there is no time of theirs to bound.
-	if b.Quorum == 0 {
-		return cp, nil
-	}
-	// A maximum age of 0 in the bundle means that its signers set none.
-	switch age := now.Sub(cp.Cosigned); {
-	case age < -Skew:
-		return cp, refuse(Future, "%s: cosigned at %s, the clock says %s", what, cp.Cosigned, now.UTC())
-	case b.MaxAge > 0 && age > time.Duration(min(b.MaxAge, 1<<32))*time.Second:
-		return cp, refuse(StaleCheckpoint, "%s: cosigned at %s, older than %d s", what, cp.Cosigned, b.MaxAge)
+	for _, h := range held {
+		switch {
+		case h.Origin != cp.Origin:
+		case cp.Size < h.Size:
+			return cp, refuse(ShrunkLog, "%s: log %s has %d entries, it had %d", what, cp.Origin, cp.Size, h.Size)
+		case cp.Size == h.Size && !bytes.Equal(cp.Root[:], h.Root):
+			return cp, forked(what, l.Proof.Head(cp))
+		}
 	}
 	return cp, nil
 }
 
-// Anchored opens the anchor of a stretch of the device's own log: an entry of the events log, witnessed, whatever its age.
-func Anchored(b wire.Bundle, device string, key crypto.PublicKey, l wire.Logged) (wire.LogBatch, error) {
-	if _, err := l.Proof.Verify(b.Policy(b.Events), l.Entry); err != nil {
-		return wire.LogBatch{}, refuse(NotLogged, "anchor: %v", err)
+func forked(what string, t wire.TreeHead) *Refusal {
+	return refuse(ForkedLog, "%s: log %s has another root at size %d than it had: %x", what, t.Origin, t.Size, t.Root)
+}
+
+// Grown gives held with t in the place of a smaller tree of its log. The newest log is last; of more than wire.MaxLogTrees, the one that
+// has not grown for longest is forgotten.
+func Grown(held []wire.TreeHead, t wire.TreeHead) []wire.TreeHead {
+	out := make([]wire.TreeHead, 0, len(held)+1)
+	for _, h := range held {
+		switch {
+		case h.Origin != t.Origin:
+			out = append(out, h)
+		case h.Size > t.Size:
+			t = h
+		}
+	}
+	out = append(out, t)
+	return out[max(0, len(out)-wire.MaxLogTrees):]
+}
+
+// Anchor is a stretch of the device's own log that the ledger answers for.
+type Anchor struct {
+	Batch    wire.LogBatch
+	Tree     wire.TreeHead // of the events log: persist before room is freed
+	Cosigned time.Time
+}
+
+// Anchored opens the anchor of a stretch of the device's own log: an entry of the events log, witnessed, whatever its age, in a log that
+// is not smaller and no other than before (held).
+func Anchored(b wire.Bundle, held []wire.TreeHead, device string, key crypto.PublicKey, l wire.Logged) (Anchor, error) {
+	cp, r := checkLogged(b, b.Events, held, "anchor", l)
+	if r != nil {
+		return Anchor{}, r
 	}
 	fact, err := wire.DecodeFact(l.Entry)
 	if err != nil || fact.Kind != "device.log.anchored" {
-		return wire.LogBatch{}, refuse(Malformed, "anchor: entry %d is no anchor", l.Proof.Index)
+		return Anchor{}, refuse(Malformed, "anchor: entry %d is no anchor", l.Proof.Index)
 	}
 	payload, err := wire.Verify1(wire.TypeDeviceLog, fact.Data, key)
 	if err != nil {
-		return wire.LogBatch{}, refuse(Signature, "anchor: %v", err)
+		return Anchor{}, refuse(Signature, "anchor: %v", err)
 	}
 	batch, err := wire.DecodeLogBatch(payload)
 	if err != nil {
-		return wire.LogBatch{}, refuse(Malformed, "anchor: %v", err)
+		return Anchor{}, refuse(Malformed, "anchor: %v", err)
 	}
 	if batch.Device != device {
-		return wire.LogBatch{}, refuse(NotForMe, "anchor of %s, this is %s", batch.Device, device)
+		return Anchor{}, refuse(NotForMe, "anchor of %s, this is %s", batch.Device, device)
 	}
-	return batch, nil
+	return Anchor{Batch: batch, Tree: l.Proof.Head(cp), Cosigned: cp.Cosigned}, nil
 }

@@ -3,6 +3,8 @@ package gate
 import (
 	"fmt"
 	"strings"
+
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Code is the stable name of a reason to refuse. It is reported to the server, so it never changes its meaning.
@@ -24,6 +26,7 @@ const (
 	NotWitnessed    Code = "not-witnessed"    // too few witnesses have cosigned
 	StaleCheckpoint Code = "stale-checkpoint" // cosigned too long ago
 	ShrunkLog       Code = "shrunk-log"       // the log was larger before
+	ForkedLog       Code = "forked-log"       // the log has another root than it had at the same size
 	OtherCommand    Code = "other-command"    // the directive names another command
 	ActMismatch     Code = "act-mismatch"     // directive, command and warrant do not agree
 	OtherProduct    Code = "other-product"    //
@@ -46,8 +49,9 @@ const (
 
 // Refusal says why a delivery is not acted on. Nothing has been touched.
 type Refusal struct {
-	Code Code
-	Text string // for people
+	Code  Code
+	Text  string       // for people
+	Cause *wire.LogRef // the command's entry, once that is proven; nil before
 }
 
 // Error gives code and text.

@@ -270,7 +270,7 @@ func (w *world) state() gate.State {
 	cur := release("1.0.0", 2)
 	return gate.State{
 		Device: me, Product: product, Hardware: "A", Model: wire.ModelBlob, Lifecycle: wire.LifecycleSecured, Bundle: w.bundle,
-		Counter: 7, TreeSize: 5, Fuses: 2,
+		Counter: 7, Trees: []wire.TreeHead{{Origin: origin, Size: 5}}, Fuses: 2,
 		Current: &gate.Installed{Digest: wire.ReleaseDigest(must(wire.EncodeRelease(cur))), Release: cur},
 	}
 }

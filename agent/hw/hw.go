@@ -95,6 +95,7 @@ type Board struct {
 	Fuses  *Fuses
 	Boots  Counter   // starts of the boot manager
 	Trust  Counter   // lowest version of the trust bundle that is still believed
+	Log    Counter   // number of the last event of the device's own log; nil: the board has none for it
 	Random io.Reader // entropy source, to be health-tested
 	Memory Memory
 	Keys   KeyStore

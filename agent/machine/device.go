@@ -48,9 +48,12 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	if err != nil && !errors.Is(err, hw.ErrNoKey) { // after its wipe the key is gone, and the log has begun long ago
 		return nil, err
 	}
-	log, err := devlog.Open(m.boot.Flash().LogRegion(), r.Identity.Device, wire.LogOrigin(r.Identity.Device, spki), r.BootCount, time.Now())
+	log, err := devlog.Open(devlog.Config{
+		Region: m.boot.Flash().LogRegion(), Device: r.Identity.Device, Origin: wire.LogOrigin(r.Identity.Device, spki), Counter: m.board.Log,
+		Epoch: r.BootCount, Now: time.Now(),
+	})
 	if err != nil {
-		return nil, fmt.Errorf("device log: %w", err)
+		return nil, err
 	}
 	programs, err := m.Launch(o.Dir, o.Output)
 	if err != nil {

@@ -31,7 +31,10 @@ type Board struct {
 	close func() error
 }
 
-const memorySize = 64 << 10
+const (
+	memorySize   = 64 << 10
+	countersSize = 3 * 8
+)
 
 // New makes a board in memory.
 func New(spec Spec) (*Board, error) {
@@ -42,7 +45,7 @@ func New(spec Spec) (*Board, error) {
 	for i := range flash {
 		flash[i] = 0xff
 	}
-	return assemble(spec, &Power{}, flash, make(ram, 4*hw.FuseWords), make(ram, 16), "", func() error { return nil }), nil
+	return assemble(spec, &Power{}, flash, make(ram, 4*hw.FuseWords), make(ram, countersSize), "", func() error { return nil }), nil
 }
 
 // Clone copies a board in memory, with power.
@@ -109,7 +112,7 @@ func Create(dir string, spec Spec) error {
 	if err := blank(filepath.Join(dir, "fuses.bin"), 4*hw.FuseWords, 0); err != nil {
 		return err
 	}
-	if err := blank(filepath.Join(dir, "counters.bin"), 16, 0); err != nil {
+	if err := blank(filepath.Join(dir, "counters.bin"), countersSize, 0); err != nil {
 		return err
 	}
 	return os.WriteFile(path, append(data, '\n'), 0o600) //nolint:forbidigo // the last step: a board without it is none
@@ -160,7 +163,7 @@ func Open(dir string) (*Board, error) {
 	for _, p := range []struct {
 		name string
 		size int64
-	}{{"flash.bin", spec.Flash.Size}, {"fuses.bin", 4 * hw.FuseWords}, {"counters.bin", 16}} {
+	}{{"flash.bin", spec.Flash.Size}, {"fuses.bin", 4 * hw.FuseWords}, {"counters.bin", countersSize}} {
 		f, err := os.OpenFile(filepath.Join(dir, p.name), os.O_RDWR, 0)
 		if err != nil {
 			return nil, errors.Join(err, done())
@@ -205,7 +208,7 @@ func assemble(spec Spec, p *Power, flash, bank, counters medium, keyDir string, 
 		Board: hw.Board{
 			Flash: &Flash{power: p, geo: spec.Flash, m: flash},
 			Fuses: hw.NewFuses(&fuses{power: p, m: bank}),
-			Boots: &counter{power: p, m: counters}, Trust: &counter{power: p, m: counters, off: 8},
+			Boots: &counter{power: p, m: counters}, Trust: &counter{power: p, m: counters, off: 8}, Log: &counter{power: p, m: counters, off: 16},
 			Random: rand.Reader, Memory: make(memory, memorySize), Keys: &keys{power: p, dir: keyDir, held: map[string][]byte{}},
 			Revision: spec.Revision, Virtual: true, Fault: func(name string) bool { return faulty[name] },
 		},

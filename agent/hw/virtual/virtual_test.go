@@ -403,7 +403,7 @@ func TestABrokenBoardIsNamed(t *testing.T) {
 		"board.json shape": {`{"flash":{"Size":100,"Sector":64,"Page":7}}`, []string{"board.json", "whole sectors"}},
 		"flash.bin":        {"short", []string{"flash.bin", "1024 bytes", "broken"}},
 		"fuses.bin":        {"", []string{"fuses.bin", "160 bytes", "broken"}},
-		"counters.bin":     {strings.Repeat("x", 17), []string{"counters.bin", "16 bytes", "broken"}},
+		"counters.bin":     {strings.Repeat("x", 17), []string{"counters.bin", "24 bytes", "broken"}},
 	} {
 		dir := t.TempDir()
 		if err := virtual.Create(dir, spec); err != nil {
