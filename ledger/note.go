@@ -8,14 +8,10 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 
 	"github.com/hallmark-iot/hallmark/wire"
-)
-
-// Signature types of a note (c2sp.org/signed-note).
-const (
-	typeEd25519     = 0x01
-	typeCosignature = 0x04
 )
 
 // Signer signs as one of a note's keys: Ed25519 over text. A crypto.Signer of an Ed25519 key with options of hash 0 is one.
@@ -25,8 +21,8 @@ type Signer interface {
 }
 
 // signatureLine writes one signature of a note: em dash, name, base64 of key hash and signature.
-func signatureLine(name string, typ byte, key ed25519.PublicKey, sig []byte) string {
-	b := binary.BigEndian.AppendUint32(nil, wire.NoteKeyID(name, typ, key))
+func signatureLine(name string, id uint32, sig []byte) string {
+	b := binary.BigEndian.AppendUint32(nil, id)
 	return "\u2014 " + name + " " + base64.StdEncoding.EncodeToString(append(b, sig...)) + "\n"
 }
 
@@ -37,89 +33,147 @@ func SignCheckpoint(origin string, s State, key Signer) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sign checkpoint %s at size %d: %w", origin, s.Size, err)
 	}
-	return []byte(body + "\n" + signatureLine(origin, typeEd25519, key.Public(), sig)), nil
+	return []byte(body + "\n" + signatureLine(origin, wire.NoteKeyID(origin, TypeEd25519, key.Public()), sig)), nil
 }
 
-// CosignLine makes a witness's signature line for a checkpoint's body (c2sp.org/tlog-cosignature, cosignature/v1).
-func CosignLine(name string, at uint64, body string, key Signer) (string, error) {
-	sig, err := key.Sign([]byte(wire.CosignatureText(at, body)))
-	if err != nil {
-		return "", fmt.Errorf("cosign as %s: %w", name, err)
-	}
-	return signatureLine(name, typeCosignature, key.Public(), append(binary.BigEndian.AppendUint64(nil, at), sig...)), nil
-}
+// MaxNote bounds a note: at least 16 signatures fit, of the largest kind.
+const MaxNote = 64 << 10
 
 // noteLine is one signature line, taken apart.
 type noteLine struct {
 	name string
-	hash uint32
+	id   uint32
 	sig  []byte
 }
 
 var errNote = errors.New("malformed checkpoint note")
 
+// validKeyName says whether a note's key may be called so (c2sp.org/signed-note).
+func validKeyName(name string) bool {
+	return name != "" && utf8.ValidString(name) && !strings.ContainsFunc(name, func(r rune) bool {
+		return unicode.IsSpace(r) || unicode.IsControl(r) || r == '+'
+	})
+}
+
 // splitNote takes a note apart: its body, and its signatures in order.
 func splitNote(note []byte) (body string, lines []noteLine, err error) {
 	body, rest, ok := strings.Cut(string(note), "\n\n")
-	if !ok || len(note) > 64<<10 {
+	if !ok || len(note) > MaxNote {
 		return "", nil, errNote
 	}
-	body += "\n"
-	for line := range strings.Lines(rest) {
-		name, b64, ok := strings.Cut(strings.TrimSuffix(strings.TrimPrefix(line, "\u2014 "), "\n"), " ")
-		raw, err := base64.StdEncoding.DecodeString(b64)
-		if !ok || name == "" || err != nil || base64.StdEncoding.EncodeToString(raw) != b64 || len(raw) < 5 || !strings.HasPrefix(line, "\u2014 ") || !strings.HasSuffix(line, "\n") {
-			return "", nil, fmt.Errorf("%w: signature line %q", errNote, line)
-		}
-		lines = append(lines, noteLine{name: name, hash: binary.BigEndian.Uint32(raw), sig: raw[4:]})
+	lines, err = splitLines(rest)
+	if err == nil && len(lines) == 0 {
+		err = fmt.Errorf("%w: no signature", errNote)
 	}
-	if len(lines) == 0 {
-		return "", nil, fmt.Errorf("%w: no signature", errNote)
-	}
-	return body, lines, nil
+	return body + "\n", lines, err
 }
 
-// parseBody reads origin, size and root of a checkpoint's body; extension lines are refused.
+// splitLines takes signature lines apart.
+func splitLines(text string) (lines []noteLine, err error) {
+	for line := range strings.Lines(text) {
+		rest, begun := strings.CutPrefix(line, "\u2014 ")
+		rest, ended := strings.CutSuffix(rest, "\n")
+		name, b64, _ := strings.Cut(rest, " ")
+		raw, err := base64.StdEncoding.DecodeString(b64)
+		if !begun || !ended || !validKeyName(name) || err != nil || base64.StdEncoding.EncodeToString(raw) != b64 || len(raw) < 5 {
+			return nil, fmt.Errorf("%w: signature line %.100q", errNote, line)
+		}
+		lines = append(lines, noteLine{name: name, id: binary.BigEndian.Uint32(raw), sig: raw[4:]})
+	}
+	return lines, nil
+}
+
+// parseBody reads origin, size and root of a checkpoint's body. Extension lines, which logs of others may have, are passed over.
 func parseBody(body string) (origin string, s State, err error) {
 	parts := strings.Split(body, "\n")
-	if len(parts) != 4 || parts[3] != "" || parts[0] == "" {
+	if len(parts) < 4 || parts[len(parts)-1] != "" || !utf8.ValidString(body) {
 		return "", State{}, errNote
+	}
+	for _, p := range parts[:len(parts)-1] {
+		if p == "" || strings.ContainsFunc(p, func(r rune) bool { return r < ' ' }) {
+			return "", State{}, errNote
+		}
 	}
 	size, err := strconv.ParseUint(parts[1], 10, 63)
 	root, err2 := base64.StdEncoding.DecodeString(parts[2])
-	if err != nil || err2 != nil || len(root) != 32 {
+	if err != nil || err2 != nil || len(root) != hashSize {
 		return "", State{}, errNote
 	}
-	s = State{Size: size, Root: [32]byte(root)}
-	if wire.CheckpointText(parts[0], s.Size, s.Root) != body { // one text for one state: devices rebuild it
+	s = State{Size: size, Root: [hashSize]byte(root)}
+	if !strings.HasPrefix(body, wire.CheckpointText(parts[0], s.Size, s.Root)) { // one text for one state
 		return "", State{}, errNote
 	}
 	return parts[0], s, nil
 }
 
-// ParseCheckpoint reads a note's body, and verifies that key signed it as the log of that origin.
+// ParseCheckpoint reads a note of one of our logs, and verifies that key signed it as the log of that origin. It has no extension
+// lines: devices rebuild its text.
 func ParseCheckpoint(note []byte, origin string, key ed25519.PublicKey) (State, error) {
-	body, lines, err := splitNote(note)
+	n, err := ParseNote(note)
 	if err != nil {
 		return State{}, err
 	}
-	got, s, err := parseBody(body)
-	if err != nil {
-		return State{}, err
+	if n.Origin != origin {
+		return State{}, fmt.Errorf("checkpoint of %q, want %q", n.Origin, origin)
 	}
-	if got != origin {
-		return State{}, fmt.Errorf("checkpoint of %q, want %q", got, origin)
+	if n.Body != wire.CheckpointText(origin, n.State.Size, n.State.Root) {
+		return State{}, fmt.Errorf("%w: extension lines", errNote)
 	}
-	want := wire.NoteKeyID(origin, typeEd25519, key)
-	for _, l := range lines {
-		if l.name == origin && l.hash == want && len(key) == ed25519.PublicKeySize && ed25519.Verify(key, []byte(body), l.sig) {
-			return s, nil
-		}
+	signed, err := n.SignedBy(VerifierKey{Name: origin, Type: TypeEd25519, Key: key})
+	if err != nil || !signed {
+		return State{}, fmt.Errorf("checkpoint of %q: %w", origin, wire.ErrLogSignature)
 	}
-	return State{}, fmt.Errorf("checkpoint of %q: %w", origin, wire.ErrLogSignature)
+	return n.State, nil
 }
 
-// SplitNote gives the log's signature, which comes first, and the cosignatures of a published note.
+// Note is a checkpoint (c2sp.org/tlog-checkpoint), taken apart. Nothing of it is verified.
+type Note struct {
+	Origin string
+	State  State
+	Body   string // what is signed
+	lines  []noteLine
+}
+
+// ParseNote reads a checkpoint of any log.
+func ParseNote(note []byte) (Note, error) {
+	body, lines, err := splitNote(note)
+	if err != nil {
+		return Note{}, err
+	}
+	origin, state, err := parseBody(body)
+	return Note{Origin: origin, State: state, Body: body, lines: lines}, err
+}
+
+// SignedBy says whether the note has a signature by key. One that claims to be by it and is not is an error: such a note is to be
+// rejected as a whole (c2sp.org/signed-note).
+func (n Note) SignedBy(key VerifierKey) (bool, error) {
+	signed := false
+	for _, l := range n.lines {
+		if l.name != key.Name || l.id != key.ID() {
+			continue
+		}
+		if _, err := key.verify(n, l.sig); err != nil {
+			return false, err
+		}
+		signed = true
+	}
+	return signed, nil
+}
+
+// By gives the note with nothing but the signatures of keys.
+func (n Note) By(keys ...VerifierKey) string {
+	out := n.Body + "\n"
+	for _, l := range n.lines {
+		for _, k := range keys {
+			if l.name == k.Name && l.id == k.ID() {
+				out += signatureLine(l.name, l.id, l.sig)
+			}
+		}
+	}
+	return out
+}
+
+// SplitNote gives the log's signature, which comes first, and the Ed25519 cosignatures of a published note: those that devices verify.
 func SplitNote(note []byte) (logSig []byte, cosigs []wire.Cosignature, err error) {
 	_, lines, err := splitNote(note)
 	if err != nil {
@@ -133,14 +187,4 @@ func SplitNote(note []byte) (logSig []byte, cosigs []wire.Cosignature, err error
 		cosigs = append(cosigs, wire.Cosignature{Witness: l.name, Time: binary.BigEndian.Uint64(l.sig), Signature: l.sig[8:]})
 	}
 	return lines[0].sig, cosigs, nil
-}
-
-// NoteOrigin gives the origin a note claims, and its signed body. Nothing is verified.
-func NoteOrigin(note []byte) (origin, body string, err error) {
-	body, _, err = splitNote(note)
-	if err != nil {
-		return "", "", err
-	}
-	origin, _, err = parseBody(body)
-	return origin, body, err
 }

@@ -1,18 +1,12 @@
 package ledger
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync"
 	"time"
-
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // CheckpointStore is the database as the publisher needs it.

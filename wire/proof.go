@@ -155,7 +155,7 @@ func nth(times []uint64, k uint) uint64 {
 }
 
 // NoteKeyID is the four-byte key hash of a note signature: SHA-256 of name, newline, type and key (c2sp.org/signed-note).
-func NoteKeyID(name string, typ byte, key ed25519.PublicKey) uint32 {
+func NoteKeyID(name string, typ byte, key []byte) uint32 {
 	h := sha256.New()
 	h.Write([]byte(name + "\n"))
 	h.Write([]byte{typ})

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
 
@@ -32,8 +33,9 @@ func key(b byte) signer {
 
 // trust is a trust file that believes two witnesses.
 func trust(origin string, log byte) string {
+	vkey := func(name string, b byte) string { return ledger.Ed25519Cosigner(name, key(b)).String() }
 	b64 := func(b byte) string { return base64.StdEncoding.EncodeToString(key(b).Public()) }
-	return fmt.Sprintf(`{"logs":[{"name":"events","origin":%q,"key":%q}],"witnesses":{"wa":%q,"wb":%q},"quorum":2}`, origin, b64(log), b64(2), b64(3))
+	return fmt.Sprintf(`{"logs":[{"name":"events","origin":%q,"key":%q}],"witnesses":[%q,%q],"quorum":2}`, origin, b64(log), vkey("wa", 2), vkey("wb", 3))
 }
 
 // data makes a data directory whose log holds n facts; salt makes them others.
@@ -71,8 +73,12 @@ func data(t *testing.T, n int, salt string, log byte) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	parsed, err := ledger.ParseNote(note)
+	if err != nil {
+		t.Fatal(err)
+	}
 	for i, w := range []string{"wa", "wb"} {
-		line, err := ledger.CosignLine(w, 7, wire.CheckpointText(origin, uint64(n), root), key(byte(2+i)))
+		line, err := ledger.Ed25519Cosigner(w, key(byte(2+i))).Line(parsed, time.Unix(7, 0))
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -40,9 +40,9 @@ func (l Layout) Offline() string { return filepath.Join(l.Dir, "offline") }
 // Logs holds the exported logs.
 func (l Layout) Logs() string { return filepath.Join(l.Dir, "log") }
 
-// Witness is what a witness of this process remembers.
-func (l Layout) Witness(name string) string {
-	return filepath.Join(l.Dir, "witness", name+".json")
+// Witness is what a witness of this process remembers of a log.
+func (l Layout) Witness(name, log string) string {
+	return filepath.Join(l.Dir, "witness", name, log+".json")
 }
 
 // Cert is one of the instance's certificates (DER).

@@ -16,8 +16,10 @@ func (i *Instance) consoleConfig() console.Config {
 	for _, l := range i.logs.trust.Logs {
 		trust.Logs[ledger.Log(l.Name)] = console.LogTrust{Origin: l.Origin, Key: l.Key}
 	}
-	for name, key := range i.logs.trust.Witnesses {
-		trust.Witnesses[name] = key
+	for _, k := range i.logs.trust.Witnesses {
+		if k.Type == ledger.TypeCosignature { // what a browser verifies
+			trust.Witnesses[k.Name] = k.Key
+		}
 	}
 	organisation := ""
 	if i.cfg.OIDC != nil {

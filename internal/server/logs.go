@@ -8,9 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"log/slog"
-	"maps"
 	"path/filepath"
-	"slices"
 
 	"golang.org/x/sync/errgroup"
 
@@ -18,7 +16,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/ledger/witness"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -77,9 +74,9 @@ type logs struct {
 
 // trustFile is what an outsider needs to verify the logs; `hallmark log verify` reads it.
 type trustFile struct {
-	Logs      []trustedLog                 `json:"logs"`
-	Witnesses map[string]ed25519.PublicKey `json:"witnesses"`
-	Quorum    int                          `json:"quorum"`
+	Logs      []trustedLog         `json:"logs"`
+	Witnesses []ledger.VerifierKey `json:"witnesses"`
+	Quorum    int                  `json:"quorum"`
 }
 
 type trustedLog struct {
@@ -92,32 +89,22 @@ func (c Config) origin(log ledger.Log) string { return c.Instance + "/" + string
 
 // openLogs wires the logs, and refuses when signing on would fork one of them. published is called after each publication.
 func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Signers, log *slog.Logger, published func()) (*logs, error) {
-	out := &logs{reader: ledger.NewReader(db), trust: trustFile{Witnesses: map[string]ed25519.PublicKey{}, Quorum: cfg.Quorum}}
+	out := &logs{reader: ledger.NewReader(db), trust: trustFile{Quorum: cfg.Quorum}}
 	signers := map[ledger.Log]edSigner{}
-	var known []witness.Log
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
 		s, err := newEdSigner(keys, "log-"+string(name))
 		if err != nil {
 			return nil, err
 		}
 		signers[name] = s
-		known = append(known, witness.Log{Origin: cfg.origin(name), Key: s.pub})
 		out.trust.Logs = append(out.trust.Logs, trustedLog{Name: string(name), Origin: cfg.origin(name), Key: s.pub})
 	}
-	var cosigners []ledger.Cosigner
-	for _, name := range cfg.Witnesses {
-		s, err := newEdSigner(keys, name)
-		if err != nil {
-			return nil, err
-		}
-		w, err := witness.Open(ctx, witness.Config{
-			Name: cfg.witnessName(name), Key: s, Logs: known, Storage: durable.File{Path: l.Witness(name)},
-		})
-		if err != nil {
-			return nil, err
-		}
-		cosigners = append(cosigners, w)
-		out.trust.Witnesses[w.Name()] = w.Key()
+	cosigners, err := openWitnesses(ctx, l, cfg, keys, out.trust.Logs)
+	if err != nil {
+		return nil, err
+	}
+	for _, w := range cosigners {
+		out.trust.Witnesses = append(out.trust.Witnesses, w.Keys()...)
 	}
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
 		p := ledger.NewPublisher(ledger.PublisherConfig{
@@ -137,8 +124,6 @@ func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Sign
 	})
 	return out, out.saveTrust(l)
 }
-
-func (c Config) witnessName(name string) string { return c.Instance + "/" + name }
 
 func (x *logs) saveTrust(l Layout) error {
 	data, err := json.MarshalIndent(x.trust, "", "  ")
@@ -179,8 +164,10 @@ func (x *logs) settle(ctx context.Context) error {
 func (x *logs) trusted() (control, events wire.LogTrust, witnesses []wire.NamedKey) {
 	control = wire.LogTrust{Origin: x.trust.Logs[0].Origin, Key: x.trust.Logs[0].Key}
 	events = wire.LogTrust{Origin: x.trust.Logs[1].Origin, Key: x.trust.Logs[1].Key}
-	for _, name := range slices.Sorted(maps.Keys(x.trust.Witnesses)) {
-		witnesses = append(witnesses, wire.NamedKey{Name: name, Key: x.trust.Witnesses[name]})
+	for _, k := range x.trust.Witnesses {
+		if k.Type == ledger.TypeCosignature { // the other kind is too large for a proof to a device
+			witnesses = append(witnesses, wire.NamedKey{Name: k.Name, Key: k.Key})
+		}
 	}
 	return control, events, witnesses
 }

@@ -167,7 +167,7 @@ func TestWhatIsWrongWithADataDirectoryIsNamed(t *testing.T) {
 		{filepath.Join(l.Keys(), "log-events.key"), cut, "log-events.key"},
 		{l.Cert("operational-ca"), cut, "operational-ca.der"},
 		{filepath.Join(l.Logs(), "control", "checkpoint"), flip, "checkpoint"},
-		{l.Witness("witness-1"), cut, "witness-1"},
+		{l.Witness("witness-1", "events"), cut, "witness-1"},
 		{l.Database(), func([]byte) []byte { return []byte(strings.Repeat("not a database ", 300)) }, "hallmark.db"},
 	} {
 		restore := damage(c.path, c.how)

@@ -47,8 +47,8 @@ func openLog(ctx context.Context, dir string) (*rig, error) {
 	r := &rig{key: seedKey('l'), export: durable.Files{Dir: filepath.Join(dir, "log")}}
 	for _, b := range []byte{'a', 'b'} {
 		w, err := witness.Open(ctx, witness.Config{
-			Name: "w" + string(rune(b)), Key: seedKey(b), Logs: []witness.Log{{Origin: origin, Key: r.key.Public()}},
-			Storage: durable.File{Path: filepath.Join(dir, "witness-"+string(rune(b)))},
+			Keys: []ledger.CosignerKey{ledger.Ed25519Cosigner("w"+string(rune(b)), seedKey(b))},
+			Logs: []witness.Log{{Origin: origin, Keys: logKeys(origin, r.key), Memory: durable.File{Path: filepath.Join(dir, "witness-"+string(rune(b)))}}},
 		})
 		if err != nil {
 			return nil, err

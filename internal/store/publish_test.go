@@ -2,7 +2,6 @@ package store_test
 
 import (
 	"context"
-	"crypto/ed25519"
 	"errors"
 	"log/slog"
 	"os"
@@ -161,7 +160,7 @@ func TestWitnessesThatFailOrLie(t *testing.T) {
 		r.pub = ledger.NewPublisher(config(1))
 		uids = append(uids, r.grow(t, 3)...)
 		rep, err := audit.Verify(t.Context(), audit.Policy{
-			Origin: origin, Key: r.key.Public(), Quorum: 1, Witnesses: map[string]ed25519.PublicKey{r.w[1].Name(): r.w[1].Key()},
+			Origin: origin, Key: r.key.Public(), Quorum: 1, Witnesses: believed(r.w[1]),
 		}, r.fetch)
 		if err != nil || rep.Size != uint64(len(uids)) || len(rep.Cosigned) != 1 || len(rep.Strange) != 0 {
 			t.Errorf("one %s, one needed: %+v, %v", name, rep, err)

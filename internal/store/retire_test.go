@@ -37,12 +37,13 @@ func newTwoLogs(t testing.TB, db *store.DB) *twoLogs {
 	var logs []witness.Log
 	for log, k := range keys {
 		out.trust[log] = wire.LogTrust{Origin: "t.example/" + string(log), Key: k.Public()}
-		logs = append(logs, witness.Log{Origin: "t.example/" + string(log), Key: k.Public()})
+		logs = append(logs, witness.Log{
+			Origin: "t.example/" + string(log), Keys: logKeys("t.example/"+string(log), k), Memory: durable.File{Path: filepath.Join(t.TempDir(), "state")},
+		})
 	}
 	var err error
 	if out.w, err = witness.Open(t.Context(), witness.Config{
-		Name: "w.example", Key: newEd(t), Logs: logs,
-		Storage: durable.File{Path: filepath.Join(t.TempDir(), "state")},
+		Keys: []ledger.CosignerKey{ledger.Ed25519Cosigner("w.example", newEd(t))}, Logs: logs,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -190,7 +191,7 @@ func (e *ending) bundle() wire.Bundle {
 	}
 	out := b.Wire
 	out.Control, out.Events, out.Quorum = e.logs.trust[ledger.Control], e.logs.trust[ledger.Events], 1
-	out.Witnesses = []wire.NamedKey{{Name: e.logs.w.Name(), Key: e.logs.w.Key()}}
+	out.Witnesses = []wire.NamedKey{{Name: e.logs.w.Name(), Key: e.logs.w.Keys()[0].Key}}
 	out.Anchors = [][]byte{e.made.anchor}
 	return out
 }

@@ -26,7 +26,7 @@ func key(b byte) ed25519.PrivateKey {
 func public(b byte) ed25519.PublicKey { return key(b).Public().(ed25519.PublicKey) }
 
 func policy() Policy {
-	return Policy{Origin: origin, Key: public(1), Quorum: 2, Witnesses: map[string]ed25519.PublicKey{"wa": public(2), "wb": public(3)}}
+	return Policy{Origin: origin, Key: public(1), Quorum: 2, Witnesses: []Witness{{"wa", Ed25519, public(2)}, {"wb", Ed25519, public(3)}}}
 }
 
 func cosign(name string, k ed25519.PrivateKey, at uint64, body string) string {
@@ -152,7 +152,7 @@ func TestALogThatDoesNotHoldIsNamed(t *testing.T) {
 			text, _, _ := strings.Cut(string(f["checkpoint"]), "\n\n")
 			f["checkpoint"] = []byte(text + "\n\n" + cosign("wa", key(2), 7, text+"\n") + cosign("wb", key(3), 7, text+"\n"))
 		}, "not signed by the log"},
-		{"a witness's other key", func(_ map[string][]byte, p *Policy) { p.Witnesses["wb"] = public(9) }, "cosigned by 1"},
+		{"a witness's other key", func(_ map[string][]byte, p *Policy) { p.Witnesses[1].Key = public(9) }, "cosigned by 1"},
 		{"another origin", func(_ map[string][]byte, p *Policy) { p.Origin = "example.com/control" }, "origin"},
 		{"no checkpoint", func(f map[string][]byte, _ *Policy) { delete(f, "checkpoint") }, "checkpoint: no such file"},
 		{"a missing tile", func(f map[string][]byte, _ *Policy) { delete(f, "tile/1/000.p/1") }, "tile/1/000.p/1: no such file"},

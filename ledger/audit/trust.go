@@ -32,37 +32,33 @@ func (p Policy) check() error {
 	if len(p.Key) != ed25519.PublicKeySize {
 		return bad("the key of the log %s has %d bytes, want %d", p.Origin, len(p.Key), ed25519.PublicKeySize)
 	}
-	distinct := map[string]bool{}
-	for name, key := range p.Witnesses {
-		if name == "" || len(key) != ed25519.PublicKeySize {
-			return bad("the key of witness %s has %d bytes, want %d", name, len(key), ed25519.PublicKeySize)
+	names := map[string]bool{}
+	for i, w := range p.Witnesses {
+		if err := w.sound(); err != nil {
+			return bad("%w", err)
 		}
-		if p.Key.Equal(key) {
-			return bad("witness %s has the log's own key", name)
+		if p.Key.Equal(ed25519.PublicKey(w.Key)) {
+			return bad("witness %s has the log's own key", w.Name)
 		}
-		distinct[string(key)] = true
+		for _, o := range p.Witnesses[:i] {
+			if bytes.Equal(o.Key, w.Key) { // one witness under two names would count twice
+				return bad("witnesses %s and %s have the same key", o.Name, w.Name)
+			}
+		}
+		names[w.Name] = true
 	}
-	if p.Quorum < 1 || p.Quorum > len(distinct) {
-		return bad("quorum %d, with %d witnesses of different keys; it must be at least 1, and at most that", p.Quorum, len(distinct))
+	if p.Quorum < 1 || p.Quorum > len(names) {
+		return bad("quorum %d, with %d witnesses; it must be at least 1, and at most that", p.Quorum, len(names))
 	}
 	return nil
-}
-
-// witnesses counts those that signed, by their keys: names cost nothing.
-func (p Policy) witnesses(names []string) int {
-	keys := map[string]bool{}
-	for _, n := range names {
-		keys[string(p.Witnesses[n])] = true
-	}
-	return len(keys)
 }
 
 // Trust is what an auditor needs to know beforehand of an instance's logs. Get it from a source you trust, not from the server you
 // check.
 type Trust struct {
-	Logs      []TrustedLog                 `json:"logs"`
-	Witnesses map[string]ed25519.PublicKey `json:"witnesses"`
-	Quorum    int                          `json:"quorum"`
+	Logs      []TrustedLog `json:"logs"`
+	Witnesses []Witness    `json:"witnesses"` // verifier keys
+	Quorum    int          `json:"quorum"`
 }
 
 // TrustedLog is one log of it.

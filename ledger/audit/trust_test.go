@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"encoding/base64"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+
+	"filippo.io/mldsa"
 )
 
 // unsigned takes the witnesses' lines off a checkpoint, and gives its body.
@@ -19,19 +23,71 @@ func unsigned(f map[string][]byte) (body string) {
 	return text + "\n"
 }
 
-// A witness is a key: under two names it has still seen the log once.
-func TestOneKeyUnderTwoNamesIsOneWitness(t *testing.T) {
+// A witness with keys of two kinds, and one that signs twice, has still seen the log once.
+func TestAWitnessCountsOnce(t *testing.T) {
+	pq, err := mldsa.NewPrivateKey(mldsa.MLDSA44(), bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
 	f := files(t, 5)
 	body := unsigned(f)
-	f["checkpoint"] = append(f["checkpoint"], cosign("wa", key(2), 7, body)+cosign("wb", key(2), 7, body)...)
+	both := cosign("wa", key(2), 7, body) + cosignPQ(t, "wa", pq, 7, body)
+	f["checkpoint"] = append(f["checkpoint"], both+both...)
 	p := policy()
-	p.Witnesses["wb"], p.Witnesses["wc"] = public(2), public(3)
+	p.Witnesses = append(p.Witnesses, Witness{"wa", MLDSA44, pq.PublicKey().Bytes()})
 	if r, err := Verify(t.Context(), p, fetcher(f)); err == nil || !strings.Contains(err.Error(), "cosigned by 1 witnesses, want 2") {
 		t.Errorf("%+v, %v", r, err)
 	}
-	f["checkpoint"] = append(f["checkpoint"], cosign("wc", key(3), 7, body)...)
+	f["checkpoint"] = append(f["checkpoint"], cosign("wb", key(3), 7, body)...)
 	if r, err := Verify(t.Context(), p, fetcher(f)); err != nil || len(r.Cosigned) != 2 {
-		t.Errorf("with another key: %+v, %v", r, err)
+		t.Errorf("with another: %+v, %v", r, err)
+	}
+}
+
+// cosignPQ cosigns with a message put together here, byte by byte.
+func cosignPQ(t *testing.T, name string, k *mldsa.PrivateKey, at uint64, body string) string {
+	t.Helper()
+	lines := strings.Split(body, "\n")
+	size, _ := strconv.ParseUint(lines[1], 10, 64)
+	root, _ := base64.StdEncoding.DecodeString(lines[2])
+	var m bytes.Buffer
+	m.WriteString("subtree/v1\n\x00")
+	m.WriteString(string(rune(len(name))) + name)
+	m.Write(binary.BigEndian.AppendUint64(nil, at))
+	m.WriteString(string(rune(len(lines[0]))) + lines[0])
+	m.Write(make([]byte, 8))
+	m.Write(binary.BigEndian.AppendUint64(nil, size))
+	m.Write(root)
+	sig, err := k.Sign(nil, m.Bytes(), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	raw := binary.BigEndian.AppendUint32(nil, keyHash(name, MLDSA44, k.PublicKey().Bytes()))
+	raw = append(binary.BigEndian.AppendUint64(raw, at), sig...)
+	return "\u2014 " + name + " " + base64.StdEncoding.EncodeToString(raw) + "\n"
+}
+
+// A witness with an ML-DSA-44 key alone counts as any other, and every flipped bit of its signature is found.
+func TestAPostQuantumWitnessCounts(t *testing.T) {
+	pq, err := mldsa.NewPrivateKey(mldsa.MLDSA44(), bytes.Repeat([]byte{7}, 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := files(t, 5)
+	body := unsigned(f)
+	f["checkpoint"] = append(f["checkpoint"], cosignPQ(t, "wq", pq, 7, body)...)
+	p := policy()
+	p.Quorum, p.Witnesses = 1, []Witness{{"wq", MLDSA44, pq.PublicKey().Bytes()}}
+	if r, err := Verify(t.Context(), p, fetcher(f)); err != nil || len(r.Cosigned) != 1 {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	good := f["checkpoint"]
+	for i := bytes.LastIndexByte(good, ' ') * 8; i < len(good)*8; i += 7 { // every byte, each bit in its turn
+		f["checkpoint"] = bytes.Clone(good)
+		f["checkpoint"][i/8] ^= 1 << (i % 8)
+		if _, err := Verify(t.Context(), p, fetcher(f)); err == nil {
+			t.Fatalf("bit %d flipped, and the log verifies", i)
+		}
 	}
 }
 
@@ -45,9 +101,11 @@ func TestAPolicyThatProvesNothingIsRefused(t *testing.T) {
 		{"no quorum", func(p *Policy) { p.Quorum = 0 }, "quorum 0"},
 		{"a negative quorum", func(p *Policy) { p.Quorum = -1 }, "quorum -1"},
 		{"more than there are", func(p *Policy) { p.Quorum = 3 }, "quorum 3, with 2 witnesses"},
-		{"more than there are keys", func(p *Policy) { p.Witnesses["wb"] = public(2) }, "quorum 2, with 1 witnesses"},
-		{"the log as its own witness", func(p *Policy) { p.Witnesses["wb"] = public(1) }, "witness wb has the log's own key"},
-		{"a short key", func(p *Policy) { p.Witnesses["wb"] = public(3)[:31] }, "key of witness wb"},
+		{"one key under two names", func(p *Policy) { p.Witnesses[1].Key = public(2) }, "wa and wb have the same key"},
+		{"more than there are names", func(p *Policy) { p.Witnesses[1].Name = "wa" }, "quorum 2, with 1 witnesses"},
+		{"a key of another kind", func(p *Policy) { p.Witnesses[1].Type = 1 }, "type 0x01"},
+		{"the log as its own witness", func(p *Policy) { p.Witnesses[1].Key = public(1) }, "witness wb has the log's own key"},
+		{"a short key", func(p *Policy) { p.Witnesses[1].Key = public(3)[:31] }, "key of witness wb"},
 		{"no log key", func(p *Policy) { p.Key = nil }, "key of the log"},
 		{"no origin", func(p *Policy) { p.Origin = "" }, "origin"},
 	} {
@@ -101,10 +159,14 @@ func TestAnEarlierCheckpointMustStillHold(t *testing.T) {
 	}
 }
 
+func vkey(name string, b byte) string {
+	return fmt.Sprintf("%s+%08x+%s", name, keyHash(name, Ed25519, public(b)), base64.StdEncoding.EncodeToString(append([]byte{Ed25519}, public(b)...)))
+}
+
 func trustJSON(t testing.TB) string {
 	t.Helper()
 	b64 := func(b byte) string { return base64.StdEncoding.EncodeToString(public(b)) }
-	return fmt.Sprintf(`{"logs":[{"name":"events","origin":%q,"key":%q}],"witnesses":{"wa":%q,"wb":%q},"quorum":2}`, origin, b64(1), b64(2), b64(3))
+	return fmt.Sprintf(`{"logs":[{"name":"events","origin":%q,"key":%q}],"witnesses":[%q,%q],"quorum":2}`, origin, b64(1), vkey("wa", 2), vkey("wb", 3))
 }
 
 func TestATrustFileIsReadStrictly(t *testing.T) {
@@ -123,7 +185,9 @@ func TestATrustFileIsReadStrictly(t *testing.T) {
 		{"no quorum", `,"quorum":2`, ``, "quorum 0"},
 		{"too high a quorum", `"quorum":2`, `"quorum":3`, "quorum 3"},
 		{"twice", `"quorum":2`, `"quorum":2,"quorum":1`, "twice"},
-		{"a witness twice", `"wa":`, `"wb":`, "twice"},
+		{"a witness twice", vkey("wb", 3), vkey("wa", 2), "same key"},
+		{"a witness's key under another name", `"wa+`, `"wc+`, "hash"},
+		{"a witness's key cut", vkey("wa", 2), vkey("wa", 2)[:21], "base64"},
 		{"something behind it", `"quorum":2}`, `"quorum":2} {}`, "follows"},
 		{"no log", good[strings.Index(good, "[")+1 : strings.Index(good, "]")], "", "no log"},
 		{"a log that is a path", `"events"`, `"../events"`, "../events"},
@@ -145,7 +209,7 @@ func TestATrustFileIsReadStrictly(t *testing.T) {
 // What is read as trust can be used: each of its policies is sound.
 func FuzzDecodeTrust(f *testing.F) {
 	f.Add([]byte(trustJSON(f)))
-	f.Add([]byte(`{"logs":[],"witnesses":{},"quorum":1}`))
+	f.Add([]byte(`{"logs":[],"witnesses":[],"quorum":1}`))
 	f.Add([]byte(`{"quorum":1,"quorum":2}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		got, err := DecodeTrust(data)

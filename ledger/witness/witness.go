@@ -1,26 +1,25 @@
 // Package witness cosigns checkpoints of logs it has only ever seen grow.
 //
 // Under all stages. It implements the decision of c2sp.org/tlog-witness (add-checkpoint): a cosignature means that every
-// checkpoint it has cosigned of this log, and this one, are one growing tree. What it remembers is durable before it signs. It
+// checkpoint it has cosigned of this log, and this one, are one growing tree. What it remembers is durable before it answers. It
 // trusts nobody: not the log, whose signature and consistency proof it checks.
 package witness
 
 import (
-	"bytes"
 	"context"
-	"crypto/ed25519"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
 	"golang.org/x/mod/sumdb/tlog"
+	"golang.org/x/time/rate"
 
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// Storage keeps what the witness remembers. Save is atomic and durable when it returns nil; Load gives nil, nil at first.
+// Storage keeps what the witness remembers of one log. Save is atomic and durable when it returns nil; Load gives nil, nil at first.
 type Storage interface {
 	Load(ctx context.Context) ([]byte, error)
 	Save(ctx context.Context, state []byte) error
@@ -29,36 +28,41 @@ type Storage interface {
 // Log is a log the witness knows.
 type Log struct {
 	Origin string
-	Key    ed25519.PublicKey
+	Keys   []ledger.VerifierKey // any of them signs it
+	Memory Storage              // of this log alone
 }
 
 // Config is what a Witness needs.
 type Config struct {
-	Name    string
-	Key     ledger.Signer
-	Logs    []Log
-	Storage Storage
-	Now     func() time.Time
+	Keys      []ledger.CosignerKey // of one name; each gives a line
+	Logs      []Log
+	Now       func() time.Time
+	Rate      float64           // checkpoints of one log a second, at most; 0: as many as come
+	Failpoint func(name string) // for tests that end the process there; nil otherwise
 }
 
 // Witness is safe for concurrent use.
 type Witness struct {
-	cfg Config
-
-	mu   sync.Mutex          // guards seen, and orders Save before signing
-	seen map[string]remember // by origin
+	cfg  Config
+	logs map[string]*watched // by origin; never changes
 }
 
-type remember struct {
-	Size uint64   `json:"size"`
-	Root [32]byte `json:"root"`
+// watched is a log and what is remembered of it.
+type watched struct {
+	Log
+	limit *rate.Limiter
+
+	mu   sync.Mutex // guards last, and orders Save before the answer
+	last memory
 }
 
 // Errors of add-checkpoint, with the status the protocol gives them.
 var (
-	ErrUnknownLog   = errors.New("unknown log")                                  // 404
-	ErrLogSignature = errors.New("not signed by the log")                        // 403
-	ErrInconsistent = errors.New("does not extend what this witness has signed") // 422
+	ErrMalformed    = errors.New("not what a log sends")                    // 400
+	ErrLogSignature = errors.New("not signed by the log")                   // 403
+	ErrUnknownLog   = errors.New("unknown log")                             // 404
+	ErrInconsistent = ledger.ErrInconsistent                                // 422
+	ErrTooOften     = errors.New("more checkpoints than this log may send") // 429
 )
 
 // Open loads what the witness remembers.
@@ -66,96 +70,142 @@ func Open(ctx context.Context, cfg Config) (*Witness, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	w := &Witness{cfg: cfg, seen: map[string]remember{}}
-	data, err := cfg.Storage.Load(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("witness %s: %w", cfg.Name, err)
+	if cfg.Failpoint == nil {
+		cfg.Failpoint = func(string) {}
 	}
-	if data != nil {
-		if w.seen, err = parseMemory(data); err != nil {
-			return nil, fmt.Errorf("witness %s: its memory is damaged: %w; restore it: an empty one would sign a fork", cfg.Name, err)
+	if len(cfg.Keys) == 0 {
+		return nil, errors.New("a witness without a key")
+	}
+	w := &Witness{cfg: cfg, logs: map[string]*watched{}}
+	for _, k := range cfg.Keys {
+		if k.Name != w.Name() {
+			return nil, fmt.Errorf("witness %s: it has a key of %s: one name for one witness", w.Name(), k.Name)
 		}
+	}
+	for _, l := range cfg.Logs {
+		if w.logs[l.Origin] != nil {
+			return nil, fmt.Errorf("witness %s: the log %s is there twice", w.Name(), l.Origin)
+		}
+		data, err := l.Memory.Load(ctx)
+		if err != nil {
+			return nil, fmt.Errorf("witness %s: %w", w.Name(), err)
+		}
+		x := &watched{Log: l, limit: rate.NewLimiter(rate.Inf, 0), last: memory{State: ledger.State{Root: emptyRoot}}}
+		if cfg.Rate > 0 {
+			x.limit = rate.NewLimiter(rate.Limit(cfg.Rate), max(1, int(2*cfg.Rate)))
+		}
+		if data != nil {
+			if x.last, err = parseMemory(data, l.Origin); err != nil {
+				return nil, fmt.Errorf("witness %s: its memory of %s is damaged: %w; restore it: an empty one would sign a fork", w.Name(), l.Origin, err)
+			}
+		}
+		w.logs[l.Origin] = x
 	}
 	return w, nil
 }
 
-// parseMemory reads what save wrote. It never wrote an empty memory, so one that reads as empty is damaged.
-func parseMemory(data []byte) (map[string]remember, error) {
-	var seen map[string]remember
-	d := json.NewDecoder(bytes.NewReader(data))
-	d.DisallowUnknownFields()
-	if err := d.Decode(&seen); err != nil {
-		return nil, err
-	}
-	if d.More() || len(seen) == 0 {
-		return nil, errors.New("it holds nothing, or too much")
-	}
-	for origin, r := range seen {
-		if r.Size == 0 {
-			return nil, fmt.Errorf("it knows no size of %s", origin)
-		}
-	}
-	return seen, nil
-}
-
 // Name is the witness's name in cosignatures.
-func (w *Witness) Name() string { return w.cfg.Name }
+func (w *Witness) Name() string { return w.cfg.Keys[0].Name }
 
-// Key is its public key.
-func (w *Witness) Key() ed25519.PublicKey { return w.cfg.Key.Public() }
+// Keys are its public keys.
+func (w *Witness) Keys() (out []ledger.VerifierKey) {
+	for _, k := range w.cfg.Keys {
+		out = append(out, k.VerifierKey)
+	}
+	return out
+}
 
-// Cosign decides on a checkpoint: it implements ledger.Cosigner.
+// Cosign decides on a checkpoint: it implements ledger.Cosigner. The checks are in the order of the specification.
 func (w *Witness) Cosign(ctx context.Context, old uint64, proof [][32]byte, note []byte) ([]byte, error) {
-	origin, body, err := ledger.NoteOrigin(note)
+	n, err := ledger.ParseNote(note)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
+	}
+	l := w.logs[n.Origin]
+	if l == nil {
+		return nil, fmt.Errorf("%w %q", ErrUnknownLog, n.Origin)
+	}
+	if err := l.signed(n); err != nil {
+		return nil, err
+	}
+	if old > n.State.Size {
+		return nil, fmt.Errorf("%w: size %d after %d", ErrMalformed, n.State.Size, old)
+	}
+	if !l.limit.AllowN(w.cfg.Now(), 1) { // after the signature: a stranger cannot use up what is the log's
+		return nil, ErrTooOften
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if old != l.last.Size {
+		return nil, &ledger.OldSizeError{Size: l.last.Size}
+	}
+	if err := extends(l.last, n.State, proof); err != nil {
+		return nil, err
+	}
+	lines, err := w.lines(n)
 	if err != nil {
 		return nil, err
 	}
-	state, err := w.verify(origin, note)
-	if err != nil {
-		return nil, err
+	w.cfg.Failpoint("witness.signed")
+	next := memory{State: n.State, note: n.By(l.Keys...) + lines}
+	if err := l.save(ctx, next); err != nil {
+		return nil, fmt.Errorf("witness %s: not signed: %w", w.Name(), err)
 	}
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	prev := w.seen[origin]
-	if old != prev.Size {
-		return nil, &ledger.OldSizeError{Size: prev.Size}
-	}
-	if err := extends(prev, state, proof); err != nil {
-		return nil, err
-	}
-	if state.Size == 0 {
-		return nil, fmt.Errorf("%w: an empty tree says nothing", ErrInconsistent)
-	}
-	if next := (remember{Size: state.Size, Root: state.Root}); next != prev {
-		if err := w.save(ctx, origin, next); err != nil {
-			return nil, err
-		}
-	}
-	line, err := ledger.CosignLine(w.cfg.Name, uint64(w.cfg.Now().Unix()), body, w.cfg.Key)
-	return []byte(line), err
+	w.cfg.Failpoint("witness.saved")
+	return []byte(lines), nil
 }
 
-func (w *Witness) verify(origin string, note []byte) (ledger.State, error) {
-	for _, l := range w.cfg.Logs {
-		if l.Origin != origin {
-			continue
-		}
-		s, err := ledger.ParseCheckpoint(note, origin, l.Key)
+// signed checks that one of the log's keys signed the note, and that none of them is said to have and has not.
+func (l *watched) signed(n ledger.Note) error {
+	known := false
+	for _, k := range l.Keys {
+		by, err := n.SignedBy(k)
 		if err != nil {
-			return ledger.State{}, fmt.Errorf("%w: %w", ErrLogSignature, err)
+			return fmt.Errorf("%w: %w", ErrLogSignature, err)
 		}
-		return s, nil
+		known = known || by
 	}
-	return ledger.State{}, fmt.Errorf("%w %q", ErrUnknownLog, origin)
+	if !known {
+		return fmt.Errorf("%w: no signature by a key that is known for %s", ErrLogSignature, l.Origin)
+	}
+	return nil
 }
 
-func extends(prev remember, next ledger.State, proof [][32]byte) error {
-	switch {
-	case next.Size < prev.Size:
-		return fmt.Errorf("%w: size %d after %d", ErrInconsistent, next.Size, prev.Size)
-	case next.Size == prev.Size && next.Root != prev.Root:
+func (w *Witness) lines(n ledger.Note) (string, error) {
+	var out strings.Builder
+	now := w.cfg.Now()
+	for _, k := range w.cfg.Keys {
+		line, err := k.Line(n, now)
+		if err != nil {
+			return "", err
+		}
+		out.WriteString(line)
+	}
+	return out.String(), nil
+}
+
+// Latest gives the newest checkpoint that was cosigned of a log, with the log's signature and the cosignatures; nil when there is none.
+func (w *Witness) Latest(origin string) []byte {
+	l := w.logs[origin]
+	if l == nil {
+		return nil
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.last.note == "" {
+		return nil
+	}
+	return []byte(l.last.note)
+}
+
+func extends(prev memory, next ledger.State, proof [][32]byte) error {
+	if next.Size == 0 && next.Root != emptyRoot {
+		return fmt.Errorf("%w: another root than the empty tree's at size 0", ErrInconsistent)
+	}
+	if next.Size == prev.Size && prev.Size > 0 && next.Root != prev.Root {
 		return fmt.Errorf("%w: another root at size %d", ErrInconsistent, next.Size)
-	case prev.Size == 0 || next.Size == prev.Size:
+	}
+	if prev.Size == 0 || next.Size == prev.Size {
 		if len(proof) != 0 {
 			return fmt.Errorf("%w: a proof where none belongs", ErrInconsistent)
 		}
@@ -168,23 +218,5 @@ func extends(prev remember, next ledger.State, proof [][32]byte) error {
 	if err := tlog.CheckTree(p, int64(next.Size), next.Root, int64(prev.Size), prev.Root); err != nil {
 		return fmt.Errorf("%w: from %d to %d: %w", ErrInconsistent, prev.Size, next.Size, err)
 	}
-	return nil
-}
-
-func (w *Witness) save(ctx context.Context, origin string, r remember) error {
-	next := map[string]remember{origin: r}
-	for k, v := range w.seen {
-		if k != origin {
-			next[k] = v
-		}
-	}
-	data, err := json.Marshal(next)
-	if err != nil {
-		return err
-	}
-	if err := w.cfg.Storage.Save(ctx, data); err != nil {
-		return fmt.Errorf("witness %s: not signed: %w", w.cfg.Name, err)
-	}
-	w.seen = next
 	return nil
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -47,8 +48,8 @@ var at = time.Unix(1_800_000_000, 0)
 func open(t testing.TB, m *memory) *witness.Witness {
 	t.Helper()
 	w, err := witness.Open(context.Background(), witness.Config{
-		Name: "w.example", Key: newKey(2), Storage: m, Now: func() time.Time { return at },
-		Logs: []witness.Log{{Origin: origin, Key: newKey(1).Public()}},
+		Keys: []ledger.CosignerKey{ledger.Ed25519Cosigner("w.example", newKey(2))}, Now: func() time.Time { return at },
+		Logs: []witness.Log{{Origin: origin, Keys: logKeys(1), Memory: m}},
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -64,6 +65,11 @@ func (h hashes) ReadHashes(indexes []int64) ([]tlog.Hash, error) {
 		out[i] = h[x]
 	}
 	return out, nil
+}
+
+// logKeys are the log's keys as a witness is told of them.
+func logKeys(b byte) []ledger.VerifierKey {
+	return []ledger.VerifierKey{{Name: origin, Type: ledger.TypeEd25519, Key: newKey(b).Public()}}
 }
 
 // tree is a log of n entries that begin with prefix.
@@ -126,7 +132,7 @@ func TestItSignsALogThatGrows(t *testing.T) {
 		}
 		body, _, _ := bytes.Cut(note, []byte("\n\n"))
 		text := append([]byte("cosignature/v1\ntime 1800000000\n"), append(body, '\n')...)
-		if !ed25519.Verify(w.Key(), text, cosigs[0].Signature) {
+		if !ed25519.Verify(w.Keys()[0].Key, text, cosigs[0].Signature) {
 			t.Fatal("the cosignature does not verify over the text of the specification")
 		}
 		old = size
@@ -150,7 +156,7 @@ func TestItSignsNothingElse(t *testing.T) {
 		note  []byte
 		want  error
 	}{
-		{"smaller", 7, nil, a.note(t, 6), witness.ErrInconsistent},
+		{"smaller", 7, nil, a.note(t, 6), witness.ErrMalformed},
 		{"another root at the same size", 7, nil, b.note(t, 7), witness.ErrInconsistent},
 		{"another history", 7, b.proof(t, 7, 9), b.note(t, 9), witness.ErrInconsistent},
 		{"no proof", 7, nil, a.note(t, 9), witness.ErrInconsistent},
@@ -190,8 +196,13 @@ func TestItRemembersBeforeItSigns(t *testing.T) {
 	if _, err := w.Cosign(t.Context(), 0, nil, h.note(t, 2)); err != nil {
 		t.Errorf("what was not signed must not bind: %v", err)
 	}
-	for _, damaged := range []string{"", "{", `{"log.example/events":{"size":`, "null", `{"x":1}`, "{}", `{"log.example/events":{}}`} {
-		cfg := witness.Config{Name: "w.example", Key: newKey(2), Storage: &memory{data: []byte(damaged)}}
+	whole := string(m.data)
+	for _, damaged := range []string{
+		"", "{", "null", "{}", `{"x":1}`, whole[:len(whole)/2], whole + whole, `{"origin":"log.example/events","checkpoint":"log.example/events"}`,
+		strings.ReplaceAll(whole, "log.example/events", "log.example/control"), strings.Replace(whole, `{"origin":"log.example/events"`, `{"origin":"x"`, 1),
+	} {
+		m := &memory{data: []byte(damaged)}
+		cfg := witness.Config{Keys: []ledger.CosignerKey{ledger.Ed25519Cosigner("w", newKey(2))}, Logs: []witness.Log{{Origin: origin, Keys: logKeys(1), Memory: m}}}
 		if _, err := witness.Open(t.Context(), cfg); err == nil {
 			t.Errorf("opened with the memory %q", damaged)
 		}
