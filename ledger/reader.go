@@ -1,9 +1,11 @@
 package ledger
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math/bits"
 	"sync"
 
 	"golang.org/x/mod/sumdb/tlog"
@@ -136,6 +138,55 @@ func (r *Reader) Consistency(ctx context.Context, log Log, old, now uint64) ([][
 		out[i] = h
 	}
 	return out, nil
+}
+
+// ProveAll gives entries of a log, by index, with one proof for all of them under cp: the hashes of the subtrees that hold none of them,
+// from left to right. See wire.CustodyLog.
+func (r *Reader) ProveAll(ctx context.Context, log Log, cp Published, entries []wire.CustodyEntry) (wire.CustodyLog, error) {
+	out := wire.CustodyLog{Name: string(log), Size: cp.Size, Checkpoint: string(cp.Note), Entries: entries, Hashes: []byte{}}
+	tiles, rest := r.tiles(ctx, log), entries
+	var walk func(from, size uint64) error
+	walk = func(from, size uint64) error {
+		if len(rest) == 0 || rest[0].Index-from >= size {
+			h, err := subtreeHash(tiles, from, size)
+			out.Hashes = append(out.Hashes, h[:]...)
+			return err
+		}
+		if size == 1 {
+			rest = rest[1:]
+			return nil
+		}
+		k := uint64(1) << (bits.Len64(size-1) - 1)
+		if err := walk(from, k); err != nil {
+			return err
+		}
+		return walk(from+k, size-k)
+	}
+	if err := walk(0, cp.Size); err != nil {
+		return out, fmt.Errorf("prove %d entries of %s: %w", len(entries), log, err)
+	}
+	if root, err := out.Root(); err != nil || root != cp.Root {
+		return out, fmt.Errorf("prove %d entries of %s: they do not lead to the published root: %w", len(entries), log, cmp.Or(err, ErrForked))
+	}
+	return out, nil
+}
+
+// subtreeHash is the hash over size leaves from a multiple of the power of two that size is, or is next below.
+func subtreeHash(tiles tileReader, from, size uint64) (tlog.Hash, error) {
+	if k := bits.TrailingZeros64(size); size == 1<<k {
+		h, err := tiles.ReadHashes([]int64{tlog.StoredHashIndex(k, int64(from>>k))})
+		if err != nil {
+			return tlog.Hash{}, err
+		}
+		return h[0], nil
+	}
+	k := uint64(1) << (bits.Len64(size-1) - 1)
+	left, err := subtreeHash(tiles, from, k)
+	if err != nil {
+		return left, err
+	}
+	right, err := subtreeHash(tiles, from+k, size-k)
+	return tlog.NodeHash(left, right), err
 }
 
 // tileKey names a tile.

@@ -22,10 +22,10 @@ import (
 func newLog(s streams) *cobra.Command {
 	cmd := &cobra.Command{Use: "log", Short: "Read and verify the ledger", Args: cobra.NoArgs}
 	var c logCheck
-	var dir, url, trust, receipts string
+	var dir, url, trust, receipts, bundle string
 	var since []string
 	verify := &cobra.Command{
-		Use:   "verify (--dir DATA | --url URL) [--trust FILE] [--since CHECKPOINT]…",
+		Use:   "verify (--dir DATA | --url URL | --bundle FILE) [--trust FILE] [--since CHECKPOINT]…",
 		Short: "Recompute both logs from tiles and entries, and check checkpoints and cosignatures",
 		Long: `Recomputes both logs from their published files, with code that shares nothing with the writer: every leaf, every tile, the
 root, the log's signature and the witnesses' cosignatures. Prints size, root and counts for each kind of fact. Any mismatch is
@@ -39,11 +39,16 @@ must be one of the same log as it is now: a log that was cut or rewritten meanwh
 
 With --url the keys must come from elsewhere: --trust names a trust.json that you have from a source you trust. With --dir alone the
 keys of DIR/log/trust.json are believed: that finds damage and proves that the files belong together; it does not prove that
-somebody who could change all of them did not. For that, give --trust and --since with files that were kept elsewhere.`,
+somebody who could change all of them did not. For that, give --trust and --since with files that were kept elsewhere.
+
+With --bundle it checks a device's chain of custody, a file that ` + "`hallmark log trace --bundle`" + ` wrote, with the keys of --trust and nothing else.`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			if (dir == "") == (url == "") {
-				return usagef("give one of --dir and --url")
+			if bundle != "" && dir == "" && url == "" {
+				return verifyBundle(s, bundle, trust, c.asJSON)
+			}
+			if (dir == "") == (url == "") || bundle != "" {
+				return usagef("give one of --dir, --url and --bundle")
 			}
 			if url != "" && trust == "" {
 				return usagef("with --url, --trust FILE must name the keys to believe; the server's own would prove nothing")
@@ -79,7 +84,8 @@ somebody who could change all of them did not. For that, give --trust and --sinc
 	verify.Flags().StringArrayVar(&since, "since", nil, "file with an earlier checkpoint, which the log must continue")
 	verify.Flags().StringVar(&receipts, "receipts", "", "file with receipts: their facts must be in the logs")
 	verify.Flags().BoolVar(&c.asJSON, "json", false, "print JSON")
-	cmd.AddCommand(verify)
+	verify.Flags().StringVar(&bundle, "bundle", "", "a device's chain of custody")
+	cmd.AddCommand(verify, logKeys(s), newTrace(s))
 	return cmd
 }
 

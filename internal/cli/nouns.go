@@ -15,6 +15,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -57,6 +58,13 @@ type api struct {
 // noun holds verbs over one kind of thing.
 func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short}
+	a.flags(c)
+	c.AddCommand(verbs...)
+	return c
+}
+
+// flags are those of what talks to an instance.
+func (a *api) flags(c *cobra.Command) {
 	f := c.PersistentFlags()
 	f.StringVar(&a.url, "url", "", "address of the instance (else "+envURL+")")
 	f.StringVar(&a.token, "token-file", "", "file that holds the access token (else the token in "+envToken+")")
@@ -67,8 +75,6 @@ func (a *api) noun(use, short string, verbs ...*cobra.Command) *cobra.Command {
 	f.BoolVar(&a.asJSON, "json", false, "the same as --output json")
 	f.StringVar(&a.propose, "propose", "", "if it takes a second person, propose it with this reason, and wait until somebody has approved it")
 	f.DurationVar(&a.every, "watch", 0, "ask again after this long, until Ctrl-C, such as 2s")
-	c.AddCommand(verbs...)
-	return c
 }
 
 // verb is c, doing run over a client.
@@ -353,9 +359,14 @@ func digestOf(ctx context.Context, cl *client.Client, name string) ([]byte, stri
 
 // proven asks for an entry of the ledger until its proof is there: what was written just now is witnessed a moment later.
 func proven(ctx context.Context, ask func() (client.Entry, error)) (client.Entry, error) {
+	return retried(ctx, ask, "ledger.not-yet", "fact.pending")
+}
+
+// retried asks again while the answer is one of these codes: what is asked for is there in a moment.
+func retried[T any](ctx context.Context, ask func() (T, error), while ...string) (T, error) {
 	for tries := 0; ; tries++ {
 		e, err := ask()
-		if c := client.Code(err); c != "ledger.not-yet" && c != "fact.pending" || tries == maxTries {
+		if !slices.Contains(while, client.Code(err)) || tries == maxTries {
 			return e, err
 		}
 		select {

@@ -209,11 +209,18 @@ func (c *Client) once(ctx context.Context, method, path string, h http.Header, i
 	if out == nil || len(data) == 0 {
 		return nil
 	}
+	if f, ok := out.(*file); ok {
+		*f = data
+		return nil
+	}
 	if err := json.Unmarshal(data, out); err != nil {
 		return fmt.Errorf("%s %s: the answer is not what this version of hallmark knows: %w", method, path, err)
 	}
 	return nil
 }
+
+// file is an answer that is no JSON.
+type file []byte
 
 func get[T any](ctx context.Context, c *Client, path string) (out T, err error) {
 	return out, c.call(ctx, http.MethodGet, path, nil, &out)
@@ -303,6 +310,16 @@ func (c *Client) Facts(ctx context.Context, q fleet.FactQuery) (httpapi.FactPage
 // Entry gives an entry of a log with its proof.
 func (c *Client) Entry(ctx context.Context, log string, index uint64) (httpapi.Entry, error) {
 	return get[httpapi.Entry](ctx, c, fmt.Sprintf("/log/%s/entries/%d", url.PathEscape(log), index))
+}
+
+// Custody gives a device's chain of custody, as the server wrote it. Nothing of it is verified.
+func (c *Client) Custody(ctx context.Context, id string) ([]byte, error) {
+	return get[file](ctx, c, "/devices/"+url.PathEscape(id)+"/custody")
+}
+
+// Receipt gives a fact's COSE receipt.
+func (c *Client) Receipt(ctx context.Context, uid string) ([]byte, error) {
+	return get[file](ctx, c, "/facts/"+url.PathEscape(uid)+"/receipt")
 }
 
 // CreateProduct creates a product.

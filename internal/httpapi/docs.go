@@ -64,6 +64,8 @@ var descriptions = map[string]string{
 	"list-facts":         "Only facts that have their place in the log, which they get some 50 ms after they happened.",
 	"get-fact":           "Every answer of a changing operation names in Hallmark-Facts what it wrote. 503 while the fact has no place, or no witnessed checkpoint covers it: ask again in a second.",
 	"get-entry":          "The entry's bytes and the path from its hash to the root of a checkpoint that enough witnesses have cosigned: it can be checked without trusting this server.",
+	"get-custody":        "The entries of both logs that tell of the device and of what those rest on, each log's under one witnessed checkpoint: `hallmark log verify --bundle` checks it with the keys you bring, and no server. For who may read the whole product: orders, rollouts and warrants name other devices. 503 while what it rests on is not witnessed yet.",
+	"get-receipt":        "COSE_Sign1 by the log's key over the root of a published and witnessed tree, with the path from the entry to it. The format has no place for cosignatures: who has only a receipt believes the log's key alone. The entry itself is get-fact's.",
 	"create-command":     "Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.",
 	"dry-run-command":    "Changes nothing, and takes no second person.",
 	"cancel-command":     "A device that was told already may still act.",

@@ -14,6 +14,8 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/ledger/custody"
+	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
@@ -32,6 +34,8 @@ type Services struct {
 	Issuer      string // of the organisation's sign-in; empty: there is none
 	Proposals   *access.Proposals
 	Ledger      *ledger.Reader
+	Custody     *custody.Service
+	Receipts    *scitt.Service
 	Fleet       *fleet.Service
 	Telemetry   *telemetry.Service
 	Product     *product.Service
@@ -60,6 +64,7 @@ type Firmware struct {
 
 func (a *api) register(h huma.API) {
 	a.registerRead(h)
+	a.registerCustody(h)
 	a.registerAccess(h)
 	a.registerMembers(h)
 	a.registerBindings(h)

@@ -28,7 +28,8 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	i.events = httpapi.NewEvents(httpapi.EventsConfig{Ledger: i.logs.reader, Places: i.db.SubjectPlaces, Log: i.log})
 	i.db.OnAppend(i.events.Wake)
 	api := receipts(httpapi.Handler(httpapi.Services{
-		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
+		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
+		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
 		Remedy: i.remedy, PKI: i.pki, Comply: i.comply, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))

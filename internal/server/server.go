@@ -24,7 +24,9 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
+	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -64,6 +66,8 @@ type Instance struct {
 	telemetry   *telemetry.Service
 	devicelog   *devicelog.Service
 	fleet       *fleet.Service
+	custody     *custody.Service
+	receipts    *scitt.Service
 	comply      *comply.Service
 	pulse       pulse
 	events      *httpapi.Events // of the listener that Run opened
@@ -128,6 +132,9 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 	i.credentials = access.NewCredentials(i.db, i.guard)
 	i.proposals = access.NewProposals(i.db, i.db, i.guard)
 	i.fleet = fleet.NewService(i.db, i.db, i.guard)
+	if err := i.openProofs(); err != nil {
+		return err
+	}
 	i.product = product.New(i.guard, i.db, suiteIDs())
 	i.auth, err = loadAuthorities(i.layout, i.keys)
 	return err
