@@ -13,7 +13,7 @@ func (db *DB) Recorded(ctx context.Context, f access.RecordedFilter, before int6
 	if f.Denied {
 		denied = 1
 	}
-	query, args := `SELECT id, at, caller, action, resource, product, allowed FROM audit WHERE ($1 = 0 OR id < $1) AND ($2 = '' OR action = $2) AND ($3 = 0 OR allowed = 0)`,
+	query, args := `SELECT id, at, caller, action, resource, product, allowed FROM audit WHERE (id < $1 OR $1 = 0) AND ($2 = '' OR action = $2) AND ($3 = 0 OR allowed = 0)`,
 		[]any{before, string(f.Action), denied}
 	if f.Caller != "" {
 		query, args = query+` AND caller = $4 ORDER BY id DESC LIMIT $5`, append(args, f.Caller, limit)

@@ -18,7 +18,7 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 	if err != nil {
 		return err
 	}
-	ids, err := json.Marshal(devices)
+	ids, err := listOf(devices)
 	if err != nil {
 		return err
 	}
@@ -33,8 +33,8 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 			return err
 		}
 		res, err := tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
-			SELECT $1, d.id, 'pending', $2 FROM json_each($3) j JOIN device d ON d.id = j.value
-			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')`, c.ID, Millis(c.Issued), string(ids), c.Wire.Product)
+			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
+			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')`, c.ID, Millis(c.Issued), ids, c.Wire.Product)
 		if err != nil {
 			return err
 		}
@@ -141,11 +141,8 @@ func scanCommandDevice(row scanner) (device.CommandDevice, error) {
 
 // CommandDevices implements device.Commands.
 func (s *Devices) CommandDevices(ctx context.Context, id, after string, limit int) ([]device.CommandDevice, error) {
-	if limit <= 0 {
-		limit = -1 // no limit
-	}
 	return collect(ctx, s.db, scanCommandDevice,
-		commandDeviceQuery+` WHERE x.command_id = $1 AND x.device_id > $2 ORDER BY x.device_id LIMIT $3`, id, after, limit)
+		commandDeviceQuery+` WHERE x.command_id = $1 AND x.device_id > $2 ORDER BY x.device_id LIMIT $3`, id, after, atMost(limit))
 }
 
 // CountCommand implements device.Commands.
@@ -183,7 +180,7 @@ func (s *Devices) PutBundle(ctx context.Context, b device.Bundle, fact ledger.Fa
 func (s *Devices) Bundle(ctx context.Context, product string, version uint64) (device.Bundle, error) {
 	var b device.Bundle
 	var uid []byte
-	err := s.db.Read().QueryRowContext(ctx, `SELECT uid, envelope FROM bundle WHERE product = $1 AND ($2 = 0 OR version = $2)
+	err := s.db.Read().QueryRowContext(ctx, `SELECT uid, envelope FROM bundle WHERE product = $1 AND (version = $2 OR $2 = 0)
 		ORDER BY version DESC LIMIT 1`, product, int64(version)).Scan(&uid, &b.Envelope)
 	if errors.Is(err, sql.ErrNoRows) {
 		return b, device.ErrNotFound
@@ -221,19 +218,20 @@ func (s *Devices) PutWarrant(ctx context.Context, w device.Warrant, devices []st
 	if err != nil {
 		return err
 	}
-	ids, err := json.Marshal(devices)
+	ids, err := listOf(devices)
 	if err != nil {
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO warrant (uid, id, doc) VALUES ($1, $2, $3) ON CONFLICT (id) DO NOTHING`, w.UID[:], w.Wire.ID, string(doc))
+		res, err := tx.Exec(`INSERT INTO warrant (uid, id, product, doc) VALUES ($1, $2, $3, $4) ON CONFLICT (id) DO NOTHING`,
+			w.UID[:], w.Wire.ID, w.Wire.Product, string(doc))
 		if err != nil {
 			return err
 		}
 		if err := one(res, device.ErrExists); err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`INSERT INTO warrant_device (uid, device_id) SELECT $1, value FROM json_each($2)`, w.UID[:], string(ids)); err != nil {
+		if _, err := tx.Exec(`INSERT INTO warrant_device (uid, device_id) SELECT $1, l.value FROM list($2) AS l`, w.UID[:], ids); err != nil {
 			return err
 		}
 		return tx.Append(fact)
@@ -266,7 +264,7 @@ func (s *Devices) Warrants(ctx context.Context, product, after string, limit int
 		}
 		copy(w.UID[:], uid)
 		return w, json.Unmarshal([]byte(doc), &w.Wire)
-	}, `SELECT uid, doc FROM warrant WHERE ($1 = '' OR json_extract(doc, '$.product') = $1) AND id > $2 ORDER BY id LIMIT $3`,
+	}, `SELECT uid, doc FROM warrant WHERE ($1 = '' OR product = $1) AND id > $2 ORDER BY id LIMIT $3`,
 		product, after, atMost(limit))
 }
 

@@ -35,10 +35,10 @@ func TestASnapshotCountsWhatTheStagesDid(t *testing.T) {
 	own := ledger.New(ledger.Events, ledger.KindDeviceRefused, s.now, "test", devN(0), nil, []byte(`{"code":"signature"}`))
 	err := s.db.Write(t.Context(), func(tx *store.Tx) error {
 		for _, q := range []string{
-			`UPDATE device SET identity = x'01' WHERE id IN ('` + devN(0) + `', '` + devN(3) + `')`,
+			`UPDATE device SET identity = '1' WHERE id IN ('` + devN(0) + `', '` + devN(3) + `')`,
 			`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc) VALUES ('f', 'f', 'log.forked', 'critical', 'pump', 'x', 1000, '{}')`,
 			`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
-				VALUES ('k', '` + devN(0) + `', 'ldevid', 'ca', '1', x'00', 1, 99999999999999, 0, x'00'), ('l', '` + devN(1) + `', 'ldevid', 'ca', '2', x'00', 1, 1000, 0, x'00')`,
+				VALUES ('k', '` + devN(0) + `', 'ldevid', 'ca', '1', '', 1, 99999999999999, 0, ''), ('l', '` + devN(1) + `', 'ldevid', 'ca', '2', '', 1, 1000, 0, '')`,
 			`INSERT INTO remedy_case (cause_log, cause_idx, device_id, product, phase, open, held, opened, rev, doc)
 				SELECT 'events', i, d, 'pump', 'closed', 0, 0, e.at, 1, '{}' FROM (SELECT 901 i, '` + devN(0) + `' d UNION ALL SELECT 902, '` + devN(0) + `' UNION ALL SELECT 903, '` + devN(1) + `') c, (SELECT max(at) at FROM entry) e`,
 			`INSERT INTO audit (at, caller, action, resource, product, allowed) SELECT max(at), 'x', 'y', 'z', 'pump', 0 FROM entry UNION ALL SELECT max(at), 'x', 'y', 'z', 'pump', 1 FROM entry`,

@@ -2,22 +2,18 @@
 //
 // Under all stages. Every write goes through DB.Write: state and facts commit in one transaction, grouped with the writes that
 // happen at the same moment, and are on the disk when Write returns nil. It trusts the engine's durability (SQLite with
-// synchronous=FULL) and nothing above it: a closure that fails, or panics, undoes its own work only.
+// synchronous=FULL, PostgreSQL with synchronous_commit) and nothing above it: a closure that fails, or panics, undoes its own work
+// only.
 package store
 
 import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
+	"slices"
 	"sync"
 	"time"
-
-	"github.com/hallmark-iot/hallmark/ledger"
 )
-
-// maxBatch bounds how many writes share one commit.
-const maxBatch = 512
 
 // Querier reads.
 type Querier interface {
@@ -25,182 +21,99 @@ type Querier interface {
 	QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row
 }
 
-// Dialect is what differs between the engines.
+// Dialect is what differs between the engines. The stages' SQL is one: $1 placeholders, list($1) for the rows of a JSON list, FOR
+// UPDATE where a row's lock is a fence.
 type Dialect interface {
-	// Rewrite turns a statement with $1 placeholders into the engine's own.
+	// Rewrite turns a statement into the engine's own.
 	Rewrite(query string) string
 	// Explain turns a driver's error into one that names the thing and the remedy.
 	Explain(err error) error
+	// Begin is the statement that begins a write. With alone, nobody else begins one alone until it has ended; without, it may run
+	// beside others.
+	Begin(alone bool) string
 	// Aborts says whether the engine may have ended the whole transaction with err, savepoints and all.
 	Aborts(err error) bool
+	// Lost says whether err is the end of the connection. A commit that meets it may have been made.
+	Lost(err error) bool
+	// Lease is the statement that takes the lock whose number is $1 for as long as the connection lives, and tells whether it got
+	// it; empty: no other node writes to this database.
+	Lease() string
 	// Settle brings what was committed to where backups look for it; it is the last statement before closing.
 	Settle(conn *sql.Conn) error
 }
 
 // DB is an open store. It is safe for concurrent use; Close waits for the writes under way.
 type DB struct {
-	read     *sql.DB
-	writeDB  *sql.DB   // the pool of one that write is of
-	write    *sql.Conn // the one write connection: only the writer goroutine uses it
-	dialect  Dialect
-	prepared map[string]*sql.Stmt // on the write connection; only the writer goroutine uses it
-	reads    statements
+	read    *sql.DB
+	writes  *sql.DB
+	dialect Dialect
+	reads   statements
+	main    *writer // of everything
+	aside   *writer // of what has a fence of its own; main itself where one writes at a time anyhow
+	leases  leases
 
-	queue    chan *job
-	stopping chan struct{}
-	done     chan struct{}
-	stop     sync.Once
-	closing  sync.Once
-	closed   error // of closing
+	closing sync.Once
+	closed  error // of closing
 
 	mu       sync.Mutex
 	appended []func() // called after a commit that appended facts; guarded by mu
 }
 
-type job struct {
-	ctx  context.Context
-	fn   func(tx *Tx) error
-	done chan error
-
-	receipts *ledger.Receipts // nil: nobody asks
-	facts    []ledger.Receipt // what fn appended, when somebody asks
-}
-
 // ErrClosed is returned by writes after Close.
 var ErrClosed = errors.New("the store is closed")
 
-// New makes a DB of an engine's pools: one for reading, and one of a single connection for writing. The engine has migrated the
-// schema already.
+// New makes a DB of an engine's pools: one for reading, and one whose connections write. The engine has migrated the schema already.
 func New(ctx context.Context, read, write *sql.DB, dialect Dialect) (*DB, error) {
-	conn, err := write.Conn(ctx)
-	if err != nil {
-		return nil, dialect.Explain(err)
+	db := &DB{read: read, writes: write, dialect: dialect, reads: statements{db: read, byText: map[string]*sql.Stmt{}}}
+	db.main = newWriter(db, maxBatch)
+	db.aside = db.main
+	if dialect.Lease() != "" {
+		db.aside = newWriter(db, 1)
 	}
-	db := &DB{
-		read: read, writeDB: write, write: conn, dialect: dialect, prepared: map[string]*sql.Stmt{},
-		reads: statements{db: read, byText: map[string]*sql.Stmt{}},
-		queue: make(chan *job, maxBatch), stopping: make(chan struct{}), done: make(chan struct{}),
+	for _, w := range db.writers() {
+		if err := w.connect(ctx); err != nil {
+			return nil, err
+		}
 	}
-	go db.run()
+	for _, w := range db.writers() {
+		go w.run()
+	}
 	return db, nil
 }
 
-// Close ends the writer after the writes that were accepted. Closing again does nothing more.
+func (db *DB) writers() []*writer {
+	if db.aside == db.main {
+		return []*writer{db.main}
+	}
+	return []*writer{db.main, db.aside}
+}
+
+// Close ends the writers after the writes that were accepted. Closing again does nothing more.
 func (db *DB) Close() error {
-	db.stop.Do(func() { close(db.stopping) })
-	<-db.done
 	db.closing.Do(func() {
 		var errs []error
-		for _, st := range db.prepared {
-			errs = append(errs, st.Close())
+		for _, w := range db.writers() {
+			w.stop()
 		}
-		errs = append(errs, db.read.Close(), db.dialect.Settle(db.write), db.write.Close(), db.writeDB.Close())
-		db.closed = errors.Join(errs...)
+		db.leases.close()
+		errs = append(errs, db.read.Close())
+		for _, w := range db.writers() {
+			errs = append(errs, w.close())
+		}
+		db.closed = errors.Join(append(errs, db.writes.Close())...)
 	})
 	return db.closed
 }
 
-// OnAppend has fn called after each commit that appended facts: a hint to the sequencer, never the only way it learns.
+// OnAppend has fn called after each commit that appended facts: a hint to the sequencer, never the only way it learns. Of what
+// another node appends, nobody is told.
 func (db *DB) OnAppend(fn func()) {
 	db.mu.Lock()
 	defer db.mu.Unlock()
 	db.appended = append(db.appended, fn)
 }
 
-// Write runs fn in a transaction and returns when its work is durable. fn runs at most once, in a savepoint of its own: its
-// error undoes its own work only, and is what Write returns. When ctx ends first, whether the work was done is not known. What the
-// context's request has open (package once) is settled in the same savepoint.
-func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
-	fn, settled := db.settling(ctx, fn)
-	err := db.enqueue(ctx, &job{ctx: ctx, fn: fn, done: make(chan error, 1), receipts: ledger.ReceiptsOf(ctx)})
-	if err == nil && settled != nil {
-		settled()
-	}
-	return err
-}
-
-func (db *DB) enqueue(ctx context.Context, j *job) error {
-	select {
-	case <-db.stopping:
-		return ErrClosed
-	default:
-	}
-	select {
-	case db.queue <- j:
-	case <-db.stopping:
-		return ErrClosed
-	case <-ctx.Done():
-		return fmt.Errorf("store: write not begun: %w", ctx.Err())
-	}
-	select {
-	case err := <-j.done:
-		return err
-	case <-ctx.Done():
-		return fmt.Errorf("store: outcome of the write not known: %w", ctx.Err())
-	case <-db.done:
-		select {
-		case err := <-j.done:
-			return err
-		default:
-			return ErrClosed
-		}
-	}
-}
-
-func (db *DB) run() {
-	defer close(db.done)
-	for {
-		select {
-		case j := <-db.queue:
-			db.batch(db.gather(j))
-		case <-db.stopping:
-			for {
-				select {
-				case j := <-db.queue:
-					db.batch(db.gather(j))
-				default:
-					return
-				}
-			}
-		}
-	}
-}
-
-func (db *DB) gather(first *job) []*job {
-	jobs := []*job{first}
-	for len(jobs) < maxBatch {
-		select {
-		case j := <-db.queue:
-			jobs = append(jobs, j)
-		default:
-			return jobs
-		}
-	}
-	return jobs
-}
-
-// batch runs the jobs in one transaction. A commit that fails fails them all: none of them was acknowledged.
-func (db *DB) batch(jobs []*job) {
-	tx := &Tx{ctx: context.Background(), db: db}
-	errs := make([]error, len(jobs))
-	if err := tx.commit(jobs, errs); err != nil {
-		err = fmt.Errorf("store: commit: %w", db.dialect.Explain(err))
-		_, rollback := db.write.ExecContext(tx.ctx, "ROLLBACK")
-		_ = rollback // there may be no transaction to end; the commit's error is the one that matters
-		for i := range errs {
-			errs[i] = err
-		}
-		tx.appended = false
-	}
-	for i, j := range jobs {
-		if errs[i] == nil && j.receipts != nil {
-			j.receipts.Add(j.facts...)
-		}
-		j.done <- errs[i]
-	}
-	if !tx.appended {
-		return
-	}
+func (db *DB) tell() {
 	db.mu.Lock()
 	fns := db.appended
 	db.mu.Unlock()
@@ -209,12 +122,26 @@ func (db *DB) batch(jobs []*job) {
 	}
 }
 
+// Write runs fn in a transaction and returns when its work is durable. fn runs at most once, in a savepoint of its own: its
+// error undoes its own work only, and is what Write returns. What fn reads, nobody changes until the commit, on whatever node: writes
+// that touch more than facts happen one after the other. When ctx ends first, or the error is ErrUnknown, whether the work was done
+// is not known. What the context's request has open (package once) is settled in the same savepoint.
+func (db *DB) Write(ctx context.Context, fn func(tx *Tx) error) error {
+	fn, settled := db.settling(ctx, fn)
+	err := db.main.write(ctx, fn)
+	if err == nil && settled != nil {
+		settled()
+	}
+	return err
+}
+
 // Read gives the read side.
 func (db *DB) Read() Querier { return reader{db} }
 
 type reader struct{ db *DB }
 
 func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	args = plain(args)
 	var rows *sql.Rows
 	var err error
 	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil { //nolint:sqlclosecheck // kept prepared until Close
@@ -226,6 +153,7 @@ func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*s
 }
 
 func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	args = plain(args)
 	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		return st.QueryRowContext(ctx, args...)
 	}
@@ -265,6 +193,20 @@ func (s *statements) get(ctx context.Context, query string, rewrite func(string)
 	}
 	s.byText[query] = st
 	return st
+}
+
+// plain has truths as the numbers 1 and 0, which is what columns hold on every engine.
+func plain(args []any) []any {
+	for i, a := range args {
+		if truth, ok := a.(bool); ok {
+			args = slices.Clone(args) // it may be the caller's own
+			args[i] = 0
+			if truth {
+				args[i] = 1
+			}
+		}
+	}
+	return args
 }
 
 func (db *DB) rewrite(query string) string {

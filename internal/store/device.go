@@ -115,11 +115,11 @@ func (s *Devices) Devices(ctx context.Context, q device.Query) ([]device.Device,
 		and(` AND release = $%d`, q.Release)
 	}
 	if len(q.IDs) > 0 {
-		ids, err := json.Marshal(q.IDs)
+		ids, err := listOf(q.IDs)
 		if err != nil {
 			return nil, err
 		}
-		and(` AND id IN (SELECT value FROM json_each($%d))`, string(ids))
+		and(` AND id IN (SELECT l.value FROM list($%d) AS l)`, ids)
 	}
 	limit := q.Limit
 	if limit <= 0 || limit > device.MaxPage {
@@ -149,11 +149,7 @@ func collect[T any](ctx context.Context, db *DB, scan func(scanner) (T, error), 
 // MoveDevice implements device.Registry.
 func (s *Devices) MoveDevice(ctx context.Context, c device.Change) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
-		doc := `doc`
-		if c.Absolve {
-			doc = `json_remove(doc, '$.suspect')`
-		}
-		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, doc = `+doc+` WHERE id = $4 AND state = $5`,
+		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3 WHERE id = $4 AND state = $5`,
 			string(c.To), Millis(c.At), Millis(c.GuardUntil), c.Device, string(c.From))
 		if err != nil {
 			return err
@@ -161,8 +157,28 @@ func (s *Devices) MoveDevice(ctx context.Context, c device.Change) error {
 		if err := one(res, device.ErrChanged); err != nil {
 			return err
 		}
+		if c.Absolve {
+			if err := absolve(tx, c.Device); err != nil {
+				return err
+			}
+		}
 		return tx.Append(c.Fact)
 	})
+}
+
+// absolve forgets what a device was suspected of.
+func absolve(tx *Tx, id string) error {
+	d, err := scanDevice(tx.QueryRow(`SELECT `+deviceColumns+` FROM device WHERE id = $1`, id))
+	if err != nil {
+		return err
+	}
+	d.Twin.Suspect = ""
+	twin, err := json.Marshal(d.Twin)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE device SET doc = $1 WHERE id = $2`, string(twin), id)
+	return err
 }
 
 // JudgeDevice implements device.Registry.
@@ -233,7 +249,7 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 			since = r.At
 		}
 		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
-			acked_seq = $7, last_seen = max(last_seen, $8), version = $12 WHERE id = $9 AND state = $10 AND acked_seq = $11`,
+			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12 WHERE id = $9 AND state = $10 AND acked_seq = $11`,
 			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
 			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version)
 		if err != nil {
@@ -269,7 +285,7 @@ func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uin
 		if err := one(res, device.ErrChanged); err != nil {
 			return err
 		}
-		return tx.QueryRow(`UPDATE device SET counter = max(counter, $1) + 1 WHERE id = $2 RETURNING counter`, int64(floor), id).Scan(&counter)
+		return tx.QueryRow(`UPDATE device SET counter = CASE WHEN counter > $1 THEN counter ELSE $1 END + 1 WHERE id = $2 RETURNING counter`, int64(floor), id).Scan(&counter)
 	})
 	return counter, err
 }
@@ -278,7 +294,7 @@ func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uin
 func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
 		for id, at := range seen {
-			if _, err := tx.Exec(`UPDATE device SET last_seen = max(last_seen, $1) WHERE id = $2`, Millis(at), id); err != nil {
+			if _, err := tx.Exec(`UPDATE device SET last_seen = $1 WHERE id = $2 AND last_seen < $1`, Millis(at), id); err != nil {
 				return err
 			}
 		}

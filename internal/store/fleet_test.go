@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,25 +21,38 @@ func populate(t testing.TB, n int) *store.DB {
 	db := storetest.Open(t)
 	now := store.Millis(time.Now())
 	err := db.Write(t.Context(), func(tx *store.Tx) error {
+		all := make([]string, n)
+		for i := range all {
+			all[i] = fmt.Sprintf("%032x", i)
+		}
+		list, err := json.Marshal(all)
+		if err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, key_origin, is_virtual, since, last_seen, release, doc, version, verdict)
+			SELECT id, CASE i % 4 WHEN 0 THEN 'valve' ELSE 'pump' END, 'A', CASE WHEN i % 1000 = 999 THEN 'quarantined' ELSE 'active' END,
+				'genuine', 'o', 's', 1, 'soft', 1, 1, $2 - (i % 7) * 3600000, $3, '{"version":"' || version || '"}', version, CASE WHEN i % 1000 = 999 THEN 96 ELSE 2 END
+			FROM (SELECT l.value AS id, l.key AS i, CASE WHEN l.key % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END AS version FROM list($1) AS l) AS made`,
+			string(list), now, []byte{0xaa}); err != nil {
+			return err
+		}
+		for _, id := range all {
+			if _, err := tx.Exec(`INSERT INTO verdict (uid, device_id, at, status, doc) SELECT $1, id, $2, verdict,
+				'{"at":"2026-01-02T03:04:05Z","word":"' || CASE WHEN state = 'quarantined' THEN 'contraindicated' ELSE 'affirming' END || '"}' FROM device WHERE id = $3`,
+				[]byte(id), now, id); err != nil {
+				return err
+			}
+		}
 		for _, q := range []string{
-			`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, key_origin, is_virtual, since, last_seen, release, doc, version, verdict)
-				WITH RECURSIVE n(i) AS (SELECT 0 UNION ALL SELECT i + 1 FROM n WHERE i + 1 < $1)
-				SELECT printf('%032x', i), CASE i % 4 WHEN 0 THEN 'valve' ELSE 'pump' END, 'A', CASE WHEN i % 1000 = 999 THEN 'quarantined' ELSE 'active' END,
-					'genuine', 'o', 's', 1, 'soft', 1, 1, $2 - (i % 7) * 3600000, x'aa', json_object('version', CASE WHEN i % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END),
-					CASE WHEN i % 500 = 1 THEN '0.9.0' ELSE '1.0.0' END, CASE WHEN i % 1000 = 999 THEN 96 ELSE 2 END
-				FROM n`,
-			`INSERT INTO verdict (uid, device_id, at, status, doc)
-				SELECT CAST(id AS BLOB), id, $2, CASE WHEN state = 'quarantined' THEN 96 ELSE 2 END,
-					json_object('at', '2026-01-02T03:04:05Z', 'word', CASE WHEN state = 'quarantined' THEN 'contraindicated' ELSE 'affirming' END) FROM device WHERE $1 > 0`,
-			`INSERT INTO verdict_current (device_id, uid, at, status) SELECT device_id, uid, at, status FROM verdict WHERE $1 > 0 AND $2 > 0`,
+			`INSERT INTO verdict_current (device_id, uid, at, status) SELECT device_id, uid, at, status FROM verdict WHERE at <= $1`,
 			`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc)
-				SELECT id, id, 'checkin.overdue', CASE WHEN product = 'valve' THEN 'high' ELSE 'low' END, product, id, $2, json_object('id', id, 'severity', 'low')
-				FROM device WHERE state = 'quarantined' AND $1 > 0`,
-			`UPDATE device SET findings = 1 WHERE state = 'quarantined' AND $1 > 0 AND $2 > 0`,
+				SELECT id, id, 'checkin.overdue', CASE WHEN product = 'valve' THEN 'high' ELSE 'low' END, product, id, CAST($1 AS BIGINT), '{"id":"' || id || '","severity":"low"}'
+				FROM device WHERE state = 'quarantined'`,
+			`UPDATE device SET findings = 1 WHERE state = 'quarantined' AND last_seen <= $1`,
 			`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
-				SELECT id, id, 'ldevid', 'ca', id, x'00', $2, $2 + (rowid % 14) * 86400000 + $1, 0, x'00' FROM device`,
+				SELECT id, id, 'ldevid', 'ca', id, '', CAST($1 AS BIGINT), last_seen + 14 * 86400000, 0, '' FROM device`,
 		} {
-			if _, err := tx.Exec(q, n, now); err != nil {
+			if _, err := tx.Exec(q, now); err != nil {
 				return err
 			}
 		}

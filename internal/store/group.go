@@ -11,22 +11,22 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// inScope holds for what is of a product or a device in the scope that is parameter 1: a JSON list as scopeList writes it. Which group a
+// inScope holds for what is of a product or a device in the scope that is parameter 1: a JSON list as listOf writes it. Which group a
 // device is in is looked up, and not copied to what is said of it, so that whatever is said of a device moves with it.
 func inScope(product, device string) string {
-	return fmt.Sprintf(` ($1 = '[]' OR EXISTS (SELECT 1 FROM json_each($1) s WHERE s.value = %s
+	return fmt.Sprintf(` ($1 = '[]' OR EXISTS (SELECT 1 FROM list($1) AS s WHERE s.value = %s
 		OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = %s)))`, product, device)
 }
 
 // placeInScope holds for what is as a whole at a place, a product or a group as scopes name them, in the scope that is parameter n.
 func placeInScope(place string, n int) string {
-	return fmt.Sprintf(` ($%[2]d = '[]' OR EXISTS (SELECT 1 FROM json_each($%[2]d) s
+	return fmt.Sprintf(` ($%[2]d = '[]' OR EXISTS (SELECT 1 FROM list($%[2]d) AS s
 		WHERE %[1]s = s.value OR substr(%[1]s, 1, length(s.value) + 1) = s.value || '/'))`, place, n)
 }
 
-// scopeList writes a scope for inScope; an empty one means everything.
-func scopeList(scope []string) (string, error) {
-	list, err := json.Marshal(append([]string{}, scope...))
+// listOf writes what list($n) gives the rows of; no scope at all, for inScope, means everything.
+func listOf[T any](all []T) (string, error) {
+	list, err := json.Marshal(append([]T{}, all...)) // none is an empty list, and not nothing
 	return string(list), err
 }
 
@@ -82,12 +82,12 @@ func leaveGroup(tx *Tx, path, id string) error {
 
 // GroupsOf implements device.Groups.
 func (s *Devices) GroupsOf(ctx context.Context, product string, devices []string) ([]string, error) {
-	list, err := json.Marshal(append([]string{}, devices...))
+	list, err := listOf(devices)
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, s.db, scanID, `SELECT DISTINCT coalesce(d.group_path, '') FROM json_each($1) j LEFT JOIN device d ON d.id = j.value AND d.product = $2`,
-		string(list), product)
+	return collect(ctx, s.db, scanID, `SELECT DISTINCT coalesce(d.group_path, '') FROM list($1) AS l LEFT JOIN device d ON d.id = l.value AND d.product = $2`,
+		list, product)
 }
 
 // CommandGroups implements device.Groups.
@@ -97,7 +97,7 @@ func (s *Devices) CommandGroups(ctx context.Context, command string) ([]string, 
 
 // FleetGroups implements fleet.Reader: each group, with those in the groups below counted in.
 func (db *DB) FleetGroups(ctx context.Context, q fleet.GroupQuery) ([]fleet.Group, error) {
-	list, err := scopeList(q.Scope)
+	list, err := listOf(q.Scope)
 	if err != nil {
 		return nil, err
 	}

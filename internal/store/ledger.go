@@ -18,12 +18,12 @@ func (db *DB) Sequence(ctx context.Context, log ledger.Log, limit int,
 	if idle, err := db.nothingPending(ctx, log); err != nil || idle {
 		return 0, err
 	}
-	err = db.Write(ctx, func(tx *Tx) error {
-		state, err := tx.state(log)
+	err = db.aside.write(ctx, func(tx *Tx) error { // the state's lock is the fence, and appends go on beside it
+		state, err := tx.lockState(log)
 		if err != nil {
 			return err
 		}
-		pending, err := tx.pending(log, limit)
+		pending, err := tx.pending(log, limit) // as of now, not of before the lock
 		if err != nil || len(pending) == 0 {
 			return err
 		}
@@ -56,12 +56,16 @@ func (db *DB) nothingPending(ctx context.Context, log ledger.Log) (bool, error) 
 	return false, db.dialect.Explain(err)
 }
 
-func (tx *Tx) state(log ledger.Log) (ledger.State, error) {
+// lockState gives the log's state, which is this transaction's until it ends.
+func (tx *Tx) lockState(log ledger.Log) (ledger.State, error) {
 	var s ledger.State
 	var root []byte
-	err := tx.QueryRow(`SELECT size, root FROM tlog_state WHERE log = $1`, string(log)).Scan(&s.Size, &root)
-	if errors.Is(err, sql.ErrNoRows) {
-		return s, nil
+	err := tx.QueryRow(`SELECT size, root FROM tlog_state WHERE log = $1 FOR UPDATE`, string(log)).Scan(&s.Size, &root)
+	if errors.Is(err, sql.ErrNoRows) { // there must be a row to lock
+		if _, err := tx.Exec(`INSERT INTO tlog_state (log, size, root) VALUES ($1, 0, $2) ON CONFLICT DO NOTHING`, string(log), s.Root[:]); err != nil {
+			return s, err
+		}
+		return tx.lockState(log)
 	}
 	if err == nil && len(root) != 32 {
 		err = fmt.Errorf("state of the %s log: root of %d bytes", log, len(root))
@@ -93,10 +97,17 @@ func (tx *Tx) putPlacement(log ledger.Log, was ledger.State, pending []ledger.Pe
 	if p.First != was.Size {
 		return fmt.Errorf("placement begins at %d, the %s log has %d entries", p.First, log, was.Size)
 	}
+	ids := make([]int64, len(pending))
 	for i, e := range pending {
-		if _, err := tx.Exec(`UPDATE entry SET idx = $1 WHERE id = $2`, p.First+uint64(i), e.ID); err != nil {
-			return err
-		}
+		ids[i] = e.ID
+	}
+	list, err := listOf(ids)
+	if err != nil {
+		return err
+	}
+	if _, err := tx.Exec(`UPDATE entry SET idx = CAST($1 AS BIGINT) + s.key FROM list($2) AS s WHERE entry.id = CAST(s.value AS BIGINT)`,
+		p.First, list); err != nil {
+		return err
 	}
 	failpoint.Hit("sequence.placed")
 	for _, t := range p.Tiles {
@@ -105,8 +116,7 @@ func (tx *Tx) putPlacement(log ledger.Log, was ledger.State, pending []ledger.Pe
 			return err
 		}
 	}
-	_, err := tx.Exec(`INSERT INTO tlog_state (log, size, root) VALUES ($1, $2, $3)
-		ON CONFLICT (log) DO UPDATE SET size = excluded.size, root = excluded.root`, string(log), p.Size, p.Root[:])
+	_, err = tx.Exec(`UPDATE tlog_state SET size = $1, root = $2 WHERE log = $3`, p.Size, p.Root[:], string(log))
 	return err
 }
 

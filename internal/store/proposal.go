@@ -72,7 +72,7 @@ func (db *DB) Proposal(ctx context.Context, id string) (access.Proposal, error) 
 
 // Proposals implements access.ProposalStore.
 func (db *DB) Proposals(ctx context.Context, q access.ProposalQuery) ([]access.Proposal, error) {
-	scope, err := scopeList(q.Scope)
+	scope, err := listOf(q.Scope)
 	if err != nil {
 		return nil, err
 	}
@@ -80,7 +80,7 @@ func (db *DB) Proposals(ctx context.Context, q access.ProposalQuery) ([]access.P
 	if q.At != "" {
 		asked = []string{q.At}
 	}
-	at, err := scopeList(asked)
+	at, err := listOf(asked)
 	if err != nil {
 		return nil, err
 	}

@@ -157,13 +157,13 @@ func (s *Releases) UpdateRelease(ctx context.Context, r release.Release, facts .
 
 // MadeDevices implements release.Store.
 func (s *Releases) MadeDevices(ctx context.Context, product string, hardware []string) (int, error) {
-	list, err := json.Marshal(hardware)
+	list, err := listOf(hardware)
 	if err != nil {
 		return 0, err
 	}
 	var n int
 	err = s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device WHERE product = $1 AND state <> 'ordered'
-		AND hardware IN (SELECT value FROM json_each($2))`, product, string(list)).Scan(&n)
+		AND hardware IN (SELECT l.value FROM list($2) AS l)`, product, list).Scan(&n)
 	return n, err
 }
 

@@ -72,7 +72,7 @@ func (s *Remedies) SaveCase(ctx context.Context, c remedy.Case, facts ...ledger.
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE remedy_case SET phase = $1, open = $2, held = CASE WHEN $3 THEN held ELSE 0 END, rev = rev + 1, doc = $4
+		res, err := tx.Exec(`UPDATE remedy_case SET phase = $1, open = $2, held = CASE WHEN $3 = 1 THEN held ELSE 0 END, rev = rev + 1, doc = $4
 			WHERE cause_log = $5 AND cause_idx = $6 AND rev = $7`, string(c.Phase), c.Phase != remedy.Closed,
 			c.Phase == remedy.Held || c.Phase == remedy.Closed, string(doc), string(c.Cause.Log), int64(c.Cause.Index), c.Rev)
 		if err != nil {
@@ -87,7 +87,7 @@ func (s *Remedies) SaveCase(ctx context.Context, c remedy.Case, facts ...ledger.
 
 // OpenCases implements remedy.Store.
 func (s *Remedies) OpenCases(ctx context.Context, scope []string, after string, limit int) ([]remedy.Case, error) {
-	list, err := scopeList(scope)
+	list, err := listOf(scope)
 	if err != nil {
 		return nil, err
 	}

@@ -86,7 +86,7 @@ func (s *Retirements) OpenRetirements(ctx context.Context) ([]retire.Retirement,
 
 // Retirements implements retire.Store.
 func (s *Retirements) Retirements(ctx context.Context, scope []string, after string, limit int) ([]retire.Retirement, error) {
-	list, err := scopeList(scope)
+	list, err := listOf(scope)
 	if err != nil {
 		return nil, err
 	}

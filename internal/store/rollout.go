@@ -29,8 +29,9 @@ func (s *Rollouts) PutRollout(ctx context.Context, r rollout.Rollout, facts ...l
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO rollout (id, product, phase, open, created, rev, uid, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
-			ON CONFLICT (id) DO NOTHING`, r.Spec.ID, r.Spec.Product, string(r.Phase), !r.Phase.Ended(), Millis(r.Created), r.Rev, r.UID[:], string(doc))
+		res, err := tx.Exec(`INSERT INTO rollout (id, product, place, phase, open, created, rev, uid, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+			ON CONFLICT (id) DO NOTHING`, r.Spec.ID, r.Spec.Product,
+			access.Join(r.Spec.Product, r.Spec.Selection.Group), string(r.Phase), !r.Phase.Ended(), Millis(r.Created), r.Rev, r.UID[:], string(doc))
 		if err != nil {
 			return err
 		}
@@ -40,9 +41,6 @@ func (s *Rollouts) PutRollout(ctx context.Context, r rollout.Rollout, facts ...l
 		return tx.Append(facts...)
 	})
 }
-
-// rolloutPlace is what a rollout is limited to, as scopes name it.
-const rolloutPlace = `rollout.product || coalesce('/' || json_extract(rollout.doc, '$.spec.selection.group'), '')`
 
 const rolloutColumns = `SELECT id, rev, uid, doc FROM rollout`
 
@@ -72,11 +70,11 @@ func (s *Rollouts) Rollout(ctx context.Context, id string) (rollout.Rollout, err
 
 // Rollouts implements rollout.Store.
 func (s *Rollouts) Rollouts(ctx context.Context, scope []string, open bool, after string, limit int) ([]rollout.Rollout, error) {
-	list, err := scopeList(scope)
+	list, err := listOf(scope)
 	if err != nil {
 		return nil, err
 	}
-	query := rolloutColumns + ` WHERE ` + placeInScope(rolloutPlace, 1) + behind("rollout", "id")
+	query := rolloutColumns + ` WHERE ` + placeInScope("rollout.place", 1) + behind("rollout", "id")
 	if open {
 		query += ` AND open = 1`
 	}
@@ -144,7 +142,7 @@ func saveRollout(tx *Tx, r rollout.Rollout) error {
 
 // RolloutCandidates implements rollout.Store.
 func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel rollout.Selection, state device.State) ([]rollout.Candidate, error) {
-	scope, err := scopeList([]string{access.Join(product, sel.Group)})
+	scope, err := listOf([]string{access.Join(product, sel.Group)})
 	if err != nil {
 		return nil, err
 	}
@@ -154,12 +152,12 @@ func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel ro
 		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $2 AND d.state = $3 AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
 			scope, product, string(state))
 	}
-	list, err := json.Marshal(sel.IDs)
+	list, err := listOf(sel.IDs)
 	if err != nil {
 		return nil, err
 	}
-	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT value FROM json_each($2)) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
-		scope, string(list))
+	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT l.value FROM list($2) AS l) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
+		scope, list)
 }
 
 func scanCandidate(row scanner) (rollout.Candidate, error) {

@@ -15,11 +15,13 @@ import (
 // Tx is one write's view of the transaction. It is valid only inside the closure it was given to.
 type Tx struct {
 	ctx context.Context
-	db  *DB
+	w   *writer
 
-	job   int   // which write of the batch runs
-	saved bool  // it has its savepoint: made when it first touches the database
-	facts []row // it appended these
+	begun  bool  // there is a transaction
+	ending bool  // the commit may have been sent
+	job    int   // which write of the batch runs
+	saved  bool  // it has its savepoint: made when it first touches the database
+	facts  []row // it appended these
 
 	loose    []row // facts of the writes of this batch that did nothing but append: inserted together before the commit
 	appended bool  // the batch has facts
@@ -35,11 +37,9 @@ type row struct {
 	data               []byte
 }
 
-// commit runs the jobs between BEGIN and COMMIT. errs takes the outcome of each; an error says that nothing was committed.
+// commit runs the jobs between BEGIN and COMMIT. errs takes the outcome of each; an error says that nothing was committed, as far as
+// that is known.
 func (tx *Tx) commit(jobs []*job, errs []error) error {
-	if _, err := tx.db.write.ExecContext(tx.ctx, "BEGIN IMMEDIATE"); err != nil {
-		return err
-	}
 	for i, j := range jobs {
 		tx.job = i
 		errs[i] = tx.run(j)
@@ -47,13 +47,28 @@ func (tx *Tx) commit(jobs []*job, errs []error) error {
 			return tx.broken
 		}
 	}
-	if err := tx.flush(errs); err != nil {
+	if err := tx.flush(errs); err != nil || !tx.begun {
 		return err
 	}
 	failpoint.Hit("store.before-commit")
-	_, err := tx.db.write.ExecContext(tx.ctx, "COMMIT")
+	tx.ending = true
+	_, err := tx.w.conn.ExecContext(tx.ctx, "COMMIT")
 	failpoint.Hit("store.after-commit")
 	return err
+}
+
+// begin begins the transaction when the first write needs one. Facts alone are appended beside other nodes; whatever else a write
+// does, it does alone, so that what it reads is what it changes.
+func (tx *Tx) begin(alone bool) error {
+	if tx.begun {
+		return nil
+	}
+	tx.begun = true // also when it fails: a part of it may have been done
+	if _, err := tx.w.conn.ExecContext(tx.ctx, tx.w.db.dialect.Begin(alone)); err != nil {
+		tx.broken = err
+		return err
+	}
+	return nil
 }
 
 func (tx *Tx) run(j *job) error {
@@ -85,7 +100,7 @@ func (tx *Tx) run(j *job) error {
 	if tx.saved {
 		tx.undo(err)
 	}
-	return tx.db.dialect.Explain(err)
+	return tx.w.db.dialect.Explain(err)
 }
 
 // protect turns a panic of fn into its error.
@@ -115,6 +130,9 @@ func (tx *Tx) savepoint() error {
 	if tx.saved {
 		return nil
 	}
+	if err := tx.begin(tx.w == tx.w.db.main); err != nil {
+		return err
+	}
 	if _, err := tx.exec("SAVEPOINT w"); err != nil {
 		return err
 	}
@@ -134,6 +152,7 @@ func (tx *Tx) exec(query string, args ...any) (sql.Result, error) {
 	if tx.broken != nil {
 		return nil, tx.broken
 	}
+	args = plain(args)
 	st, err := tx.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return nil, tx.note(err)
@@ -142,14 +161,14 @@ func (tx *Tx) exec(query string, args ...any) (sql.Result, error) {
 	if st != nil {
 		res, err = st.ExecContext(tx.ctx, args...)
 	} else {
-		res, err = tx.db.write.ExecContext(tx.ctx, tx.db.rewrite(query), args...)
+		res, err = tx.w.conn.ExecContext(tx.ctx, tx.w.db.rewrite(query), args...)
 	}
 	return res, tx.note(err)
 }
 
 // note remembers an error after which the transaction may be gone.
 func (tx *Tx) note(err error) error {
-	if err != nil && tx.broken == nil && tx.db.dialect.Aborts(err) {
+	if err != nil && tx.broken == nil && tx.w.db.dialect.Aborts(err) {
 		tx.broken = err
 	}
 	return err
@@ -157,14 +176,14 @@ func (tx *Tx) note(err error) error {
 
 // stmt gives the prepared statement of query, or nil when there are too many already.
 func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
-	if st, ok := tx.db.prepared[query]; ok || len(tx.db.prepared) >= maxPrepared {
+	if st, ok := tx.w.prepared[query]; ok || len(tx.w.prepared) >= maxPrepared {
 		return st, nil
 	}
-	st, err := tx.db.write.PrepareContext(tx.ctx, tx.db.rewrite(query))
+	st, err := tx.w.conn.PrepareContext(tx.ctx, tx.w.db.rewrite(query))
 	if err != nil {
 		return nil, err
 	}
-	tx.db.prepared[query] = st
+	tx.w.prepared[query] = st
 	return st, nil
 }
 
@@ -174,6 +193,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	if err := tx.savepoint(); err != nil {
 		return nil, err
 	}
+	args = plain(args)
 	st, err := tx.stmt(query) //nolint:sqlclosecheck // kept prepared until Close
 	if err != nil {
 		return nil, tx.note(err)
@@ -182,7 +202,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	if st != nil {
 		rows, err = st.QueryContext(tx.ctx, args...)
 	} else {
-		rows, err = tx.db.write.QueryContext(tx.ctx, tx.db.rewrite(query), args...)
+		rows, err = tx.w.conn.QueryContext(tx.ctx, tx.w.db.rewrite(query), args...)
 	}
 	return rows, tx.note(err)
 }
@@ -190,6 +210,7 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 // QueryRow reads one row within the transaction, or writes it: with RETURNING.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	ctx := tx.ctx
+	args = plain(args)
 	if err := tx.savepoint(); err != nil {
 		dead, cancel := context.WithCancelCause(ctx)
 		cancel(err) // the row's Scan fails, and so does the batch: see broken
@@ -198,7 +219,7 @@ func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	if st, err := tx.stmt(query); err == nil && st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		return st.QueryRowContext(ctx, args...)
 	}
-	return tx.db.write.QueryRowContext(ctx, tx.db.rewrite(query), args...)
+	return tx.w.conn.QueryRowContext(ctx, tx.w.db.rewrite(query), args...)
 }
 
 // Append adds facts. They have no place yet: the sequencer gives it, after the commit. A fact that is there already makes the
@@ -225,6 +246,12 @@ func (tx *Tx) flush(errs []error) error {
 	if len(tx.loose) == 0 {
 		return nil
 	}
+	if done, err := tx.flushAtOnce(); done || err != nil {
+		return err
+	}
+	if err := tx.begin(false); err != nil {
+		return err
+	}
 	if _, err := tx.exec("SAVEPOINT w"); err != nil {
 		return err
 	}
@@ -245,7 +272,7 @@ func (tx *Tx) flush(errs []error) error {
 			return err
 		}
 		if err := tx.insert(rest[:n]); err != nil {
-			errs[job] = tx.db.dialect.Explain(err)
+			errs[job] = tx.w.db.dialect.Explain(err)
 			tx.undo(err)
 		} else if _, err := tx.exec("RELEASE w"); err != nil {
 			return err
@@ -257,8 +284,31 @@ func (tx *Tx) flush(errs []error) error {
 	return tx.broken
 }
 
+// flushAtOnce inserts the loose facts by one statement that is its own transaction, when nothing else is to be committed with them and
+// one statement holds them. When it is refused, it has done nothing.
+func (tx *Tx) flushAtOnce() (done bool, err error) {
+	if tx.begun || !slices.Contains(insertSizes[:], len(tx.loose)) {
+		return false, nil
+	}
+	failpoint.Hit("store.before-commit")
+	err = tx.insert(tx.loose)
+	failpoint.Hit("store.after-commit")
+	switch {
+	case err == nil:
+		tx.appended = true
+		return true, nil
+	case tx.broken != nil: // it may have been made
+		tx.ending = true
+		return false, err
+	}
+	return false, nil
+}
+
 // inserts are the statements that insert 32, 16, … 1 facts: few texts, to be prepared once, and few statements for any number.
-var inserts = [...]string{insertFacts(32), insertFacts(16), insertFacts(8), insertFacts(4), insertFacts(2), insertFacts(1)}
+var (
+	insertSizes = [...]int{32, 16, 8, 4, 2, 1}
+	inserts     = [...]string{insertFacts(32), insertFacts(16), insertFacts(8), insertFacts(4), insertFacts(2), insertFacts(1)}
+)
 
 func insertFacts(n int) string {
 	var b strings.Builder
@@ -276,11 +326,8 @@ func insertFacts(n int) string {
 func (tx *Tx) insert(rows []row) error {
 	var args []any
 	for rest := rows; len(rest) > 0; {
-		i := 0
-		for len(rest) < 32>>i {
-			i++
-		}
-		n, query := 32>>i, inserts[i]
+		i := slices.IndexFunc(insertSizes[:], func(n int) bool { return n <= len(rest) })
+		n, query := insertSizes[i], inserts[i]
 		args = args[:0]
 		for i := range rest[:n] {
 			f := &rest[i]

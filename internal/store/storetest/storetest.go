@@ -4,24 +4,69 @@
 package storetest
 
 import (
+	"os"
+	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 )
 
-// Open opens a fresh SQLite store that is closed with the test.
+// engine names the variable that chooses on which engine Open opens stores: sqlite, which is the default, or postgres.
+const engine = "HALLMARK_TEST_ENGINE"
+
+// OnPostgres reports whether this process's stores are on PostgreSQL.
+func OnPostgres() bool { return os.Getenv(engine) == "postgres" }
+
+// Open opens a fresh store that is closed with the test.
 func Open(t testing.TB) *store.DB {
 	t.Helper()
+	if OnPostgres() {
+		return OpenPostgres(t)
+	}
 	db, err := sqlite.Open(t.Context(), filepath.Join(t.TempDir(), "hallmark.db"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	return closing(t, db)
+}
+
+func closing(t testing.TB, db *store.DB) *store.DB {
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)
 		}
 	})
 	return db
+}
+
+// AgainOnPostgres runs the package's tests once more, on the other engine, but for those that are about one of them.
+func AgainOnPostgres(t *testing.T, except ...string) {
+	t.Helper()
+	if OnPostgres() {
+		return // this is that run
+	}
+	need(t)
+	args := []string{"-test.timeout=20m", "-test.skip=^(" + strings.Join(append(except, t.Name()), "|") + ")$", "-test.v"}
+	if testing.Short() {
+		args = append(args, "-test.short")
+	}
+	cmd := exec.CommandContext(t.Context(), os.Args[0], args...)
+	cmd.Env = append(os.Environ(), engine+"=postgres")
+	out, err := cmd.CombinedOutput()
+	ran := 0
+	for line := range strings.Lines(string(out)) {
+		switch {
+		case strings.HasPrefix(line, "--- PASS"):
+			ran++
+		case strings.HasPrefix(line, "--- SKIP"):
+			t.Errorf("on PostgreSQL: %s", line)
+		}
+	}
+	if err != nil || ran == 0 {
+		t.Fatalf("%d passed on PostgreSQL: %v\n%s", ran, err, out)
+	}
+	t.Logf("%d tests on PostgreSQL", ran)
 }
