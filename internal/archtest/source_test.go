@@ -212,6 +212,7 @@ var (
 		"github.com/veraison/go-cose":         "COSE structure; signs through crypto.Signer",
 		"github.com/smallstep/pkcs7":          "certs-only PKCS#7 of EST; signs nothing",
 		"github.com/miekg/pkcs11":             "the HSM does the cryptography",
+		"filippo.io/mldsa":                    "ML-DSA as in the validated module from Go 1.27 on; cosignatures only, beside Ed25519",
 	}
 	// What the standard library keeps for old formats, and the one place that has to speak such a format.
 	weak        = []string{"crypto/md5", "crypto/sha1", "crypto/rc4", "crypto/des", "crypto/dsa"}

@@ -56,18 +56,18 @@ func (l Layout) OIDCSecret() string { return filepath.Join(l.Dir, "oidc.secret")
 
 // Config is an instance's config.json. Unknown members are refused.
 type Config struct {
-	Instance  string   `json:"instance"`   // DNS-like name; the logs' origins begin with it
-	OEM       string   `json:"oem"`        // the maker, as it stands in certificates
-	API       string   `json:"api"`        // console and API, host:port; beyond loopback it is TLS
-	Devices   string   `json:"devices"`    // devices, host:port: TLS, client certificates mandatory
-	Names     []string `json:"names"`      // DNS names and addresses by which devices and people reach it
-	Witnesses []string `json:"witnesses"`  // names of the witnesses run in this process
-	Quorum    int      `json:"quorum"`     // how many must cosign
-	MaxAge    int      `json:"max_age_s"`  // how old a checkpoint's cosignatures may be on a device, seconds
-	PollMS    int      `json:"poll_ms"`    // how often a device with nothing to do checks in, milliseconds
-	LDevID    int      `json:"ldevid_h"`   // life of a device's operational certificate, hours
-	AttestS   int      `json:"attest_s"`   // how often a device must attest, seconds
-	Virtual   bool     `json:"virtual_ok"` // accept virtual devices: for trials, never for production
+	Instance  string          `json:"instance"`   // DNS-like name; the logs' origins begin with it
+	OEM       string          `json:"oem"`        // the maker, as it stands in certificates
+	API       string          `json:"api"`        // console and API, host:port; beyond loopback it is TLS
+	Devices   string          `json:"devices"`    // devices, host:port: TLS, client certificates mandatory
+	Names     []string        `json:"names"`      // DNS names and addresses by which devices and people reach it
+	Witnesses []WitnessConfig `json:"witnesses"`  // a name: one run in this process; {"url": …, "keys": [verifier keys]}: one elsewhere
+	Quorum    int             `json:"quorum"`     // how many must cosign
+	MaxAge    int             `json:"max_age_s"`  // how old a checkpoint's cosignatures may be on a device, seconds
+	PollMS    int             `json:"poll_ms"`    // how often a device with nothing to do checks in, milliseconds
+	LDevID    int             `json:"ldevid_h"`   // life of a device's operational certificate, hours
+	AttestS   int             `json:"attest_s"`   // how often a device must attest, seconds
+	Virtual   bool            `json:"virtual_ok"` // accept virtual devices: for trials, never for production
 
 	OIDC      *OIDC `json:"oidc,omitempty"`       // the organisation's sign-in; left out: none
 	AuditDays int   `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
@@ -120,7 +120,7 @@ func (c Config) auditBounds() (days, most int) {
 func DefaultConfig() Config {
 	return Config{
 		Instance: "hallmark.local", OEM: "example-devices", API: "127.0.0.1:8480", Devices: "127.0.0.1:8443",
-		Names: []string{"localhost", "127.0.0.1"}, Witnesses: []string{"witness-1", "witness-2"}, Quorum: 2,
+		Names: []string{"localhost", "127.0.0.1"}, Witnesses: []WitnessConfig{{Name: "witness-1"}, {Name: "witness-2"}}, Quorum: 2,
 		MaxAge: 24 * 3600, PollMS: 60_000, LDevID: 14 * 24, AttestS: 3600,
 	}
 }
@@ -131,16 +131,16 @@ func (c Config) check() error {
 		return errors.New("instance and oem must be named")
 	case c.API == "" || c.Devices == "" || len(c.Names) == 0:
 		return errors.New("api, devices and names must be given")
-	case c.Quorum < 1 || c.Quorum > len(c.Witnesses):
-		return fmt.Errorf("quorum %d of %d witnesses", c.Quorum, len(c.Witnesses))
 	case c.MaxAge < 1 || c.PollMS < 1 || c.LDevID < 1 || c.AttestS < 1:
 		return errors.New("max_age_s, poll_ms, ldevid_h and attest_s must be at least 1")
 	case c.AuditDays < 0 || c.AuditMax < 0 || c.AuditMax > 0 && c.AuditMax < 1000:
 		return errors.New("audit_days must be at least 1, and audit_max at least 1000")
 	case c.OIDC != nil:
-		return c.OIDC.check()
+		if err := c.OIDC.check(); err != nil {
+			return err
+		}
 	}
-	return nil
+	return c.checkWitnesses()
 }
 
 func (c Config) poll() time.Duration { return time.Duration(c.PollMS) * time.Millisecond }

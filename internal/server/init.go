@@ -344,7 +344,7 @@ func (c *ceremony) keys(context.Context) error {
 			return err
 		}
 	}
-	for _, name := range append([]string{keyLogControl, keyLogEvents}, c.o.Config.Witnesses...) {
+	for _, name := range append([]string{keyLogControl, keyLogEvents}, c.o.Config.localWitnesses()...) {
 		s, err := c.o.Online.GenerateEd25519(name)
 		if err != nil {
 			return err
