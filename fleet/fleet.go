@@ -8,6 +8,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -47,6 +48,38 @@ type Detail struct {
 	BootCount  uint64     `json:"boot_count"`
 	Reasons    []string   `json:"verdict_reasons"`
 	HealthText string     `json:"health_text"`
+	Log        DeviceLog  `json:"log"`
+}
+
+// DeviceLog is what the log that a device keeps of itself amounts to.
+type DeviceLog struct {
+	Events         uint64     `json:"events" doc:"numbers given out from the first on, lost ones with them"`
+	Head           string     `json:"head,omitempty" doc:"of its hash chain, hex"`
+	Gaps           uint64     `json:"gaps" doc:"stretches of events that were lost on the device"`
+	Lost           uint64     `json:"lost" doc:"events in them"`
+	Unexplained    uint64     `json:"unexplained" doc:"gaps that no event behind them tells of"`
+	Contradictions int        `json:"contradictions" doc:"times that it said other than before"`
+	Bound          bool       `json:"bound" doc:"a hardware counter holds the number of its last event"`
+	Heard          *time.Time `json:"heard,omitempty" doc:"last batch or heartbeat"`
+}
+
+// Standing says it in a line.
+func (l DeviceLog) Standing() string {
+	s := ""
+	switch {
+	case l.Events == 0 && l.Contradictions == 0:
+		return "never sent"
+	case l.Contradictions > 0:
+		s = fmt.Sprintf("contradicted %s, up to %d", Count(l.Contradictions, "time", "times"), l.Events)
+	case l.Unexplained > 0:
+		s = fmt.Sprintf("not whole: %s unexplained, up to %d", Count(l.Unexplained, "gap", "gaps"), l.Events)
+	default:
+		s = fmt.Sprintf("whole up to %d", l.Events)
+	}
+	if n := l.Gaps - l.Unexplained; n > 0 {
+		s += fmt.Sprintf(", %s of %s explained", Count(n, "gap", "gaps"), Count(l.Lost, "event", "events"))
+	}
+	return s
 }
 
 // Line is one event of a timeline. Index is nil until the fact has its place, some 50 ms after it happened.

@@ -23,6 +23,7 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		What    string   `json:"what"`
 		Health  string   `json:"health"`
 		Reason  string   `json:"reason"`
+		Said    string   `json:"said"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		d.Text = "the fact cannot be read"
@@ -51,6 +52,9 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		out.Kind, out.Severity, out.Text = RecordRefused, Critical, d.Reason+d.Text
 	case ledger.KindDeviceLogForked:
 		out.Kind, out.Severity, out.Text = LogForked, Critical, fmt.Sprintf("its log contradicts what it told before: a copy of the device, or a restored state%s", d.Text)
+		if d.Code == "devicelog.rollback" || d.Code == "devicelog.setback" {
+			out.Text = "its log had lost its end: its flash was set back to an earlier state: " + d.Said
+		}
 	default:
 		return Finding{}, false
 	}

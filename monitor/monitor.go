@@ -1,7 +1,7 @@
 // Package monitor turns what is wrong into findings that somebody, or a reaction, has to deal with.
 //
 // Stage 3, field. A finding is raised from a fact (a bad verdict, a refused directive, a failed update, a device that says what
-// cannot be true) or from silence (overdue check-in or attestation). What it guarantees: one open finding for one trouble, however
+// cannot be true) or from silence (overdue check-in, attestation or log). What it guarantees: one open finding for one trouble, however
 // often it shows (the dedupe key); raising and closing are facts, with the fact that led there as cause; silence is looked for, so
 // that a device that says nothing does not pass for one that is well. It trusts the facts it is given.
 package monitor
@@ -35,6 +35,7 @@ const (
 	EnrolRefused   Kind = "enrol.refused"
 	RecordRefused  Kind = "record.refused"
 	LogForked      Kind = "log.forked"
+	NoLog          Kind = "log.overdue"
 )
 
 // Severity orders findings for people.
@@ -101,10 +102,10 @@ type Store interface {
 	OpenFinding(ctx context.Context, dedupe string) (Finding, error)
 	// Findings gives a page in the order of ID, descending with q.Newest.
 	Findings(ctx context.Context, q Query) ([]Finding, error)
-	// Heard lists open findings of a kind of silence (NoCheckin, NoAttestation) whose device was heard of since.
+	// Heard lists open findings of a kind of silence (NoCheckin, NoAttestation, NoLog) whose device was heard of since.
 	Heard(ctx context.Context, kind Kind, limit int) ([]Finding, error)
-	// Silent lists working devices that were not seen (kind NoCheckin) or have no verdict (NoAttestation) since before, and have
-	// no open finding of that kind, at most limit.
+	// Silent lists working devices that were not seen (kind NoCheckin), have no verdict (NoAttestation) or were seen but sent neither
+	// events nor a heartbeat of their own log (NoLog) since before, and have no open finding of that kind, at most limit.
 	Silent(ctx context.Context, kind Kind, before time.Time, limit int) ([]Silence, error)
 }
 
@@ -114,6 +115,7 @@ type Config struct {
 	Guard       *access.Guard
 	CheckinDue  time.Duration    // silence longer than this is a finding; default 1 h
 	AttestDue   time.Duration    // default 3 h
+	LogDue      time.Duration    // silence about its own log, of a device that is heard of: longer than its heartbeats are apart; default 3 h
 	Now         func() time.Time // default time.Now
 	SweepAtOnce int              // devices a sweep takes at most of each kind; default 1000
 }
@@ -131,6 +133,9 @@ func NewService(cfg Config) (*Service, error) {
 	}
 	if cfg.AttestDue == 0 {
 		cfg.AttestDue = 3 * time.Hour
+	}
+	if cfg.LogDue == 0 {
+		cfg.LogDue = 3 * time.Hour
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -254,7 +259,7 @@ func (s *Service) Sweep(ctx context.Context, now time.Time) (int, error) {
 		kind Kind
 		due  time.Duration
 		what string
-	}{{NoCheckin, s.cfg.CheckinDue, "checked in"}, {NoAttestation, s.cfg.AttestDue, "attested"}} {
+	}{{NoCheckin, s.cfg.CheckinDue, "checked in"}, {NoAttestation, s.cfg.AttestDue, "attested"}, {NoLog, s.cfg.LogDue, "sent its own log"}} {
 		heard, err := s.cfg.Store.Heard(ctx, k.kind, s.cfg.SweepAtOnce)
 		if err != nil {
 			return n, err

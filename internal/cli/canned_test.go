@@ -73,6 +73,7 @@ func TestPeopleReadWhatTheServerSays(t *testing.T) {
 			Device: fleet.Detail{
 				Device:  fleet.Device{ID: "d1", Product: "pump", State: "active", Version: "1.0.0", Health: "healthy", Verdict: "warning", LastSeen: &at},
 				Reasons: []string{"virtual"}, Virtual: true,
+				Log: fleet.DeviceLog{Events: 57, Gaps: 2, Lost: 9, Heard: &at},
 			},
 			Timeline: []fleet.Line{{At: at, Kind: "device.state", Actor: "system:reactions", Log: "events", Index: &index, Text: "to: active"}},
 		},
@@ -102,6 +103,7 @@ evidence warning since -
 because virtual
 seen `+stamp+`
 boots 0
+own log whole up to 57, 2 gaps of 9 events explained, heard `+stamp+`
 trust bundle 0
 open findings 0
 made -

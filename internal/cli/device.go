@@ -85,7 +85,7 @@ func (a *api) showDevice() *cobra.Command {
 			if err := sheet(w, "device", d.ID, "product", d.Product, "group", or(d.Group), "hardware", d.Hardware, "state", d.State, "legitimacy", d.Legitimacy,
 				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
 				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "seen", whenever(d.LastSeen),
-				"boots", fmt.Sprint(d.BootCount), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
+				"boots", fmt.Sprint(d.BootCount), "own log", d.Log.Standing()+heard(d.Log), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
 				"order", d.Order, "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "virtual", yes(d.Virtual)); err != nil {
 				return err
 			}
@@ -93,6 +93,13 @@ func (a *api) showDevice() *cobra.Command {
 			return lines(w, v.Timeline)
 		})
 	})
+}
+
+func heard(l fleet.DeviceLog) string {
+	if l.Heard == nil {
+		return ""
+	}
+	return ", heard " + whenever(l.Heard)
 }
 
 // lines writes facts as people read them.

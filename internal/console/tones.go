@@ -240,6 +240,8 @@ func findingTitle(k monitor.Kind) string {
 		return "Silent"
 	case monitor.NoAttestation:
 		return "Evidence is overdue"
+	case monitor.NoLog:
+		return "Its own log is overdue"
 	case monitor.Refusals:
 		return "Refused a command"
 	case monitor.FailedUpdate:
@@ -266,6 +268,8 @@ func whatToDo(k monitor.Kind) string {
 		return "See when it was last heard of, and whether others at its place are silent too. It closes when the device is back."
 	case monitor.NoAttestation:
 		return "Ask it for evidence on its page. It closes with good evidence."
+	case monitor.NoLog:
+		return "It calls, and keeps its log to itself: somebody may hold the log back, or cut its end off. It closes when the log comes."
 	case monitor.Refusals:
 		return "Read the code: a device that refuses is right unless proven otherwise. Many refusals can mean a stolen online key."
 	case monitor.FailedUpdate:

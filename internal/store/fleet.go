@@ -79,17 +79,21 @@ func (db *DB) FleetDevice(ctx context.Context, id string) (fleet.Detail, error) 
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, noDevice(id)
 	}
-	return d, db.dialect.Explain(err)
+	if err != nil {
+		return d, db.dialect.Explain(err)
+	}
+	d.Log, err = db.fleetLog(ctx, id)
+	return d, err
 }
 
 // FleetTimeline implements fleet.Reader: the facts about the device itself, and the commands it was named in.
 func (db *DB) FleetTimeline(ctx context.Context, id string, limit int) ([]fleet.Line, error) {
 	return collect(ctx, db, scanLine, `SELECT log, idx, kind, subject, at, data FROM (SELECT * FROM (
-			SELECT * FROM (SELECT * FROM entry WHERE subject = $1 ORDER BY id DESC LIMIT $2)
+			SELECT * FROM (SELECT * FROM entry WHERE subject = $1 ORDER BY id DESC LIMIT $2) AS own
 			UNION
 			SELECT * FROM (SELECT e.* FROM command_device cd JOIN command c ON c.id = cd.command_id JOIN entry e ON e.uid = c.uid
-				WHERE cd.device_id = $1 ORDER BY cd.at DESC LIMIT $2)
-		) ORDER BY at DESC, id DESC LIMIT $2) ORDER BY at, id`, id, limit)
+				WHERE cd.device_id = $1 ORDER BY cd.at DESC LIMIT $2) AS ordered
+		) AS both_kinds ORDER BY at DESC, id DESC LIMIT $2) AS newest ORDER BY at, id`, id, limit)
 }
 
 // FleetFacts implements fleet.Reader.

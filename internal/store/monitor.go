@@ -135,23 +135,36 @@ func findingPage(q monitor.Query) (query string, args []any) {
 
 // Heard implements monitor.Store.
 func (s *Monitor) Heard(ctx context.Context, kind monitor.Kind, limit int) ([]monitor.Finding, error) {
-	last, join := `d.last_seen`, ``
-	if kind == monitor.NoAttestation {
-		last, join = `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`
+	last, join, err := silenceOf(kind)
+	if err != nil {
+		return nil, err
 	}
 	return collect(ctx, s.db, scanFinding, `SELECT f.doc, d.group_path FROM finding f JOIN device d ON d.id = f.subject`+join+`
 		WHERE f.closed = 0 AND f.kind = $1 AND `+last+` > f.raised ORDER BY f.id LIMIT $2`, string(kind), limit)
 }
 
-// Silent implements monitor.Store.
-func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Time, limit int) ([]monitor.Silence, error) {
-	last, join := `d.last_seen`, ``
+// silenceOf gives the time that a kind of silence is measured from, and what must be joined for it.
+func silenceOf(kind monitor.Kind) (last, join string, err error) {
 	switch kind {
 	case monitor.NoCheckin:
+		return `d.last_seen`, ``, nil
 	case monitor.NoAttestation:
-		last, join = `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`
-	default:
-		return nil, fmt.Errorf("silence of kind %q", kind)
+		return `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`, nil
+	case monitor.NoLog:
+		return `coalesce(l.heard, 0)`, ` LEFT JOIN device_log l ON l.device = d.id`, nil
+	}
+	return ``, ``, fmt.Errorf("silence of kind %q", kind)
+}
+
+// Silent implements monitor.Store.
+func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Time, limit int) ([]monitor.Silence, error) {
+	last, join, err := silenceOf(kind)
+	if err != nil {
+		return nil, err
+	}
+	and := ``
+	if kind == monitor.NoLog {
+		and = ` AND d.last_seen >= $1` // one that is not heard of at all is a finding of its own
 	}
 	return collect(ctx, s.db, func(row scanner) (monitor.Silence, error) {
 		var out monitor.Silence
@@ -160,7 +173,7 @@ func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Tim
 		out.Last = Time(at)
 		return out, err
 	}, `SELECT d.id, d.product, `+last+` FROM device d`+join+`
-		WHERE d.state IN ('onboarded', 'active', 'quarantined') AND d.since < $1 AND `+last+` < $1
+		WHERE d.state IN ('onboarded', 'active', 'quarantined') AND d.since < $1 AND `+last+` < $1`+and+`
 		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $2 || '/' || d.id) ORDER BY d.id LIMIT $3`,
 		Millis(before), string(kind), limit)
 }

@@ -48,7 +48,7 @@ var copying = []string{
 		SELECT command_id, $1 || substr(device_id, 3), state, attempts, at FROM command_device WHERE device_id < '01'`,
 	`INSERT INTO rollout_device (rollout_id, wave, device_id, previous, open)
 		SELECT rollout_id, wave, $1 || substr(device_id, 3), previous, open FROM rollout_device WHERE device_id < '01'`,
-	`INSERT INTO device_log (device, seq, head, anchor) SELECT $1 || substr(device, 3), seq, head, anchor FROM device_log WHERE device < '01'`,
+	`INSERT INTO device_log (device, seq, head, anchor, heard) SELECT $1 || substr(device, 3), seq, head, anchor, heard FROM device_log WHERE device < '01'`,
 	`INSERT INTO stream_epoch (device, stream, epoch, payload, envelope)
 		SELECT $1 || substr(device, 3), stream, epoch, payload, envelope FROM stream_epoch WHERE device < '01'`,
 }

@@ -274,8 +274,9 @@ func (c *crowd) told(tx *store.Tx, d one) error {
 
 // data is its sealed streams and its own log.
 func (c *crowd) data(tx *store.Tx, d one) error {
-	if d.i%2 == 0 {
-		if _, err := tx.Exec(`INSERT INTO device_log (device, seq, head, anchor) VALUES ($1, 9, $2, $3)`, d.id, c.filler[:32], c.filler[:16]); err != nil {
+	if d.seen > 0 {
+		if _, err := tx.Exec(`INSERT INTO device_log (device, seq, head, anchor, heard) VALUES ($1, 9, $2, $3, $4)`,
+			d.id, c.filler[:32], c.filler[:16], d.seen); err != nil {
 			return err
 		}
 	}
