@@ -19,6 +19,8 @@ fetch_axe() {
   rm -f "$at.new"
 }
 
+scripts/tool.sh versitygw >/dev/null || echo "the S3 service could not be built; its tests say so" >&2
+
 missing=()
 while read -r package; do
   dpkg-query -W -f='${Status}' "$package" 2>/dev/null | grep -q 'ok installed' || missing+=("$package")

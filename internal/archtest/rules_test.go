@@ -58,6 +58,7 @@ var rules = []rule{
 	{folder: "wire", ours: base, never: pure, deep: slices.Concat(noNet, noServer)},
 	{folder: "ledger", ours: base, never: pure, deep: noServer},
 	{folder: "ledger/audit", never: append([]string{"net/http"}, noDB...)}, // shares no code with the writer
+	{folder: "ledger/mirror", ours: []string{"ledger/audit"}, never: pure},
 	{folder: "ledger/witness", ours: ground, never: pure},
 	{folder: "ledger/devicelog", ours: ground, never: pure},
 	{folder: "ledger/custody", ours: ground, never: pure},
@@ -105,7 +106,7 @@ var rules = []rule{
 	{folder: "internal/ddi", ours: stages, never: noDB},
 	{folder: "internal/store", ours: append([]string{"internal/failpoint", "internal/once"}, stages...), never: noNet},
 	{folder: "internal/once", never: pure, deep: noServer},
-	{folder: "internal/blob", ours: []string{"release", "fault", "internal/durable", "internal/failpoint"}},
+	{folder: "internal/blob", ours: []string{"release", "ledger", "fault", "internal/durable", "internal/failpoint"}},
 	{folder: "internal/bus", ours: ground},
 	{folder: "internal/keys", ours: append([]string{"internal/durable"}, base...), never: noNet},
 	{folder: "internal/durable", ours: []string{"internal/failpoint"}, never: noNet},

@@ -1,0 +1,172 @@
+package store
+
+import (
+	"bytes"
+	"context"
+	"database/sql"
+	"errors"
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// replayer applies to the state what a fact tells, as far as its data suffice; done is false when there was nothing to apply it to.
+// It may find that it was applied already.
+type replayer func(tx *Tx, f ledger.Fact) (done bool, err error)
+
+// replayers are the kinds of fact from which state is made again: those that a device or the world would be fooled by if they were
+// forgotten, and those that cost nothing. What follows from a fact by the table of reactions follows again by itself.
+var replayers = map[ledger.Kind]replayer{
+	ledger.KindCACreated:        replayCA,
+	ledger.KindProductCreated:   replayProduct,
+	ledger.KindAccessChanged:    replayAccess,
+	ledger.KindBundlePublished:  replayBundle,
+	ledger.KindReleaseProposed:  replayRelease,
+	ledger.KindReleaseApproved:  replayApproval,
+	ledger.KindReleasePublished: replayPublication,
+	ledger.KindReleaseWithdrawn: replayWithdrawal,
+	ledger.KindCommandIssued:    replayCommand,
+	ledger.KindCommandCancelled: replayCancel,
+	ledger.KindWarrantIssued:    replayWarrant,
+	ledger.KindOrderCreated:     replayOrder,
+	ledger.KindOrderClosed:      replayOrderClosed,
+	ledger.KindRetireOrdered:    replayRetirement,
+
+	ledger.KindRolloutPaused:     replayRollout,
+	ledger.KindRolloutHalted:     replayRollout,
+	ledger.KindRolloutAborted:    replayRollout,
+	ledger.KindRolloutRolledBack: replayRollout,
+	ledger.KindRolloutCompleted:  replayRollout,
+	ledger.KindRolloutStarted:    replayRollout,
+	ledger.KindWaveStarted:       replayRollout,
+	ledger.KindWaveSucceeded:     replayRollout,
+	ledger.KindRolloutResumed:    replayRollout,
+
+	ledger.KindDeviceProvisioned: replayProvisioned,
+	ledger.KindDeviceOnboarded:   replayState,
+	ledger.KindDeviceState:       replayState,
+	ledger.KindDeviceQuarantined: replayState,
+	ledger.KindDeviceReleased:    replayState,
+	ledger.KindDeviceGrouped:     replayGroup,
+	ledger.KindDeviceReplaced:    replayReplaced,
+	ledger.KindDeviceLogAnchored: replayAnchor,
+	ledger.KindDeviceLogForked:   replayFork,
+
+	ledger.KindCertIssued:             replayCert,
+	ledger.KindCertRevoked:            replayRevocation,
+	ledger.KindVerdict:                replayVerdict,
+	ledger.KindTelemetryKeysDestroyed: replayKeysDestroyed,
+	ledger.KindRetireWiped:            replayWiped,
+	ledger.KindRetireDisposed:         replayDisposed,
+}
+
+// Replayed counts what became of the facts of a kind.
+type Replayed struct {
+	Facts   int `json:"facts"`   // that were missing
+	Kept    int `json:"kept"`    // that were here without their place: their state is here as well
+	Applied int `json:"applied"` // whose state was made again
+}
+
+// Replay gives entries of a verified log, of which this database has the first ones only, the places they had: in one transaction
+// with the state that follows from them. A fact that waits here for a place gets the one it had. Where the log here has another
+// size than first, or another fact took the place of one of the entries, nothing is done.
+func (db *DB) Replay(ctx context.Context, log ledger.Log, first uint64, entries [][]byte, into map[ledger.Kind]Replayed) error {
+	counts := map[ledger.Kind]Replayed{}
+	err := db.Write(ctx, func(tx *Tx) error {
+		state, err := tx.lockState(log)
+		if err != nil {
+			return err
+		}
+		if state.Size != first {
+			return fmt.Errorf("%w: the %s log has %d entries, to be continued from %d: another program writes it", ledger.ErrForked, log, state.Size, first)
+		}
+		pending := make([]ledger.Pending, 0, len(entries))
+		for i, e := range entries {
+			id, err := tx.replay(log, e, counts)
+			if err != nil {
+				return fmt.Errorf("%s entry %d: %w", log, first+uint64(i), err)
+			}
+			pending = append(pending, ledger.Pending{ID: id, Data: e})
+		}
+		failpoint.Hit("replay.applied")
+		p, err := ledger.Place(state, pending, func(level int, index uint64) ([]byte, error) {
+			var data []byte
+			err := tx.QueryRow(`SELECT data FROM tile WHERE log = $1 AND level = $2 AND idx = $3`, string(log), level, int64(index)).Scan(&data)
+			if errors.Is(err, sql.ErrNoRows) {
+				return nil, nil
+			}
+			return data, err
+		})
+		if err != nil {
+			return err
+		}
+		return tx.putPlacement(log, state, pending, p)
+	})
+	if err != nil {
+		return err
+	}
+	for kind, c := range counts {
+		into[kind] = Replayed{into[kind].Facts + c.Facts, into[kind].Kept + c.Kept, into[kind].Applied + c.Applied}
+	}
+	return nil
+}
+
+// replay gives the row of an entry, which it makes, with what follows from it, when there is none.
+func (tx *Tx) replay(log ledger.Log, entry []byte, counts map[ledger.Kind]Replayed) (id int64, err error) {
+	f, err := ledger.Decode(log, entry)
+	if err != nil {
+		return 0, err
+	}
+	c := counts[f.Kind]
+	defer func() { counts[f.Kind] = c }()
+	var in string
+	var idx sql.NullInt64
+	var data []byte
+	err = tx.QueryRow(`SELECT id, log, idx, data FROM entry WHERE uid = $1`, f.UID[:]).Scan(&id, &in, &idx, &data)
+	switch {
+	case err == nil && (in != string(log) || idx.Valid || !bytes.Equal(data, entry)):
+		return 0, fmt.Errorf("%w: the database has the fact %x as another one, or at another place; it is of another instance, or was changed",
+			ledger.ErrForked, f.UID)
+	case err == nil:
+		c.Kept++
+		return id, nil
+	case !errors.Is(err, sql.ErrNoRows):
+		return 0, err
+	}
+	c.Facts++
+	if do := replayers[f.Kind]; do != nil {
+		done, err := do(tx, f)
+		if err != nil {
+			return 0, fmt.Errorf("what follows from %s of %s: %w", f.Kind, f.Subject, err)
+		}
+		if done {
+			c.Applied++
+		}
+	}
+	err = tx.scan(`INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ($1, $2, $3, $4, $5, $6) RETURNING id`,
+		[]any{string(log), f.UID[:], string(f.Kind), f.Subject, f.At.UnixMilli(), entry}, &id)
+	return id, err
+}
+
+// Displaced gives the facts of a log that have a place at which the log that was published has another entry, or none: their number.
+func (db *DB) Displaced(ctx context.Context, log ledger.Log, from uint64) (n uint64, err error) {
+	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM entry WHERE log = $1 AND idx >= $2`, string(log), int64(from)).Scan(&n)
+	return n, db.dialect.Explain(err)
+}
+
+// there says whether a row is.
+func (tx *Tx) there(query string, args ...any) (bool, error) {
+	var n int
+	err := tx.QueryRow(query, args...).Scan(&n)
+	return n > 0, err
+}
+
+// did turns the outcome of a statement into whether it changed something.
+func did(res sql.Result, err error) (bool, error) {
+	if err != nil {
+		return false, err
+	}
+	n, err := res.RowsAffected()
+	return n > 0, err
+}
