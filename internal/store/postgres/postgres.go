@@ -100,10 +100,10 @@ func keep(ctx context.Context, conn *pgx.Conn) error {
 // check refuses a server that is too old, that cannot be written to, or that may lose what it committed.
 func check(ctx context.Context, db *sql.DB, d dialect) error {
 	var version int
-	var standby bool
+	var standby, readOnly bool
 	var named, encoding, sync, pages string
 	err := db.QueryRowContext(ctx, `SELECT CAST(current_setting('server_version_num') AS INTEGER), current_setting('server_version'), pg_is_in_recovery(),
-		current_setting('server_encoding'), current_setting('fsync'), current_setting('full_page_writes')`).Scan(&version, &named, &standby, &encoding, &sync, &pages)
+		CAST(current_setting('transaction_read_only') AS BOOLEAN), current_setting('server_encoding'), current_setting('fsync'), current_setting('full_page_writes')`).Scan(&version, &named, &standby, &readOnly, &encoding, &sync, &pages)
 	if err != nil {
 		return err
 	}
@@ -115,6 +115,8 @@ func check(ctx context.Context, db *sql.DB, d dialect) error {
 		return say("the server is PostgreSQL %s; 15 or later is needed: upgrade it", named)
 	case standby:
 		return say("the server is a standby, which cannot be written to: name the primary, or several hosts with target_session_attrs=read-write")
+	case readOnly:
+		return say("it is set read-only: take default_transaction_read_only from the database, the user or the server")
 	case encoding != "UTF8":
 		return say("its encoding is %s: make one with ENCODING 'UTF8' TEMPLATE template0", encoding)
 	case sync != "on":

@@ -102,14 +102,13 @@ func newCluster() (c *Cluster, err error) {
 	if err := c.dropRoot(); err != nil {
 		return nil, err
 	}
-	data := filepath.Join(c.Dir, "data")
 	// The locale sorts otherwise than bytes do: what must not depend on it, does not.
-	if err := c.run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US",
+	if err := c.run("initdb", "-D", c.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--locale-provider=icu", "--icu-locale=en-US",
 		"--no-sync", "--no-instructions"); err != nil {
 		return nil, err
 	}
 	access := "local all stranger scram-sha-256\nlocal all all trust\n"
-	if err := os.WriteFile(filepath.Join(data, "pg_hba.conf"), []byte(access), 0o600); err != nil { //nolint:forbidigo // of a test's server
+	if err := os.WriteFile(filepath.Join(c.data(), "pg_hba.conf"), []byte(access), 0o600); err != nil { //nolint:forbidigo // of a test's server
 		return nil, err
 	}
 	if err := c.reap(); err != nil {
@@ -184,13 +183,26 @@ func (c *Cluster) reap() error {
 
 // Start starts the server.
 func (c *Cluster) Start() error {
-	return c.run("pg_ctl", "start", "-w", "-s", "-D", filepath.Join(c.Dir, "data"), "-l", filepath.Join(c.Dir, "server.log"), "-o",
-		"-c listen_addresses='' -c unix_socket_directories="+c.Dir+" -c max_connections=300 -c wal_level=minimal -c max_wal_senders=0")
+	return c.run("pg_ctl", "start", "-w", "-s", "-D", c.data(), "-l", filepath.Join(c.Dir, "server.log"), "-o",
+		"-c listen_addresses='' -c unix_socket_directories="+c.Dir+" -c max_connections=300")
 }
 
 // Stop stops it at once, as a crash would.
 func (c *Cluster) Stop() error {
-	return c.run("pg_ctl", "stop", "-s", "-D", filepath.Join(c.Dir, "data"), "-m", "immediate")
+	return c.run("pg_ctl", "stop", "-s", "-D", c.data(), "-m", "immediate")
+}
+
+func (c *Cluster) data() string { return filepath.Join(c.Dir, "data") }
+
+// Standby starts the server anew, as the standby of nobody.
+func (c *Cluster) Standby() error {
+	if err := c.run("pg_ctl", "stop", "-s", "-D", c.data(), "-m", "fast"); err != nil {
+		return err
+	}
+	if err := os.WriteFile(filepath.Join(c.data(), "standby.signal"), nil, 0o600); err != nil { //nolint:forbidigo // of a test's server
+		return err
+	}
+	return c.Start()
 }
 
 // URL is how the owner reaches a database.
