@@ -9,4 +9,5 @@ ALTER TABLE proposal DROP COLUMN product;
 ALTER TABLE proposal ADD COLUMN product TEXT COLLATE "C" NOT NULL DEFAULT '';
 UPDATE proposal SET product = coalesce(CAST(doc AS jsonb) #>> '{resource,product}', '');
 CREATE INDEX proposal_product ON proposal (product, id);
+ALTER TABLE proposal ALTER COLUMN product DROP DEFAULT;
 ALTER TABLE proposal DROP COLUMN place;
