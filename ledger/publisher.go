@@ -113,12 +113,7 @@ func (p *Publisher) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-p.wake:
 		}
-		err := p.Step(ctx)
-		if ctx.Err() != nil {
-			return nil
-		}
-		p.tried(err, time.Now())
-		if err != nil {
+		if err := p.Step(ctx); err != nil && ctx.Err() == nil {
 			p.cfg.Logger.ErrorContext(ctx, "publishing waits", "log", p.cfg.Log, "error", err)
 		}
 	}
@@ -126,6 +121,14 @@ func (p *Publisher) Run(ctx context.Context) error {
 
 // Step publishes the sequenced state if it is new, or the last publication has grown old.
 func (p *Publisher) Step(ctx context.Context) error {
+	err := p.step(ctx)
+	if ctx.Err() == nil {
+		p.tried(err, time.Now())
+	}
+	return err
+}
+
+func (p *Publisher) step(ctx context.Context) error {
 	if p.forked != nil {
 		return p.forked
 	}

@@ -36,10 +36,26 @@ const (
 
 // Standing is how a log stands with its witnesses.
 type Standing struct {
-	Published time.Time        // when the last checkpoint was published by this process; zero: none yet
-	Since     time.Time        // since when publishing fails; zero: it does not
-	Err       error            // why, at the last try
-	Witnesses map[string]error // by name: why the last answer did not count; nil: it did
+	Published time.Time // when the last checkpoint was published by this process; zero: none yet
+	Trouble             // that keeps it from publishing
+	Witnesses map[string]Trouble // by name: that keeps an answer from counting
+}
+
+// Trouble is what fails; the zero value is none.
+type Trouble struct {
+	Since time.Time
+	Err   error // at the last try
+}
+
+// next is the trouble after another try.
+func (t Trouble) next(err error, now time.Time) Trouble {
+	if err == nil {
+		return Trouble{}
+	}
+	if t.Err == nil {
+		t.Since = now
+	}
+	return Trouble{Since: t.Since, Err: err}
 }
 
 // Standing tells how the log stands, as of the last try.
@@ -56,11 +72,9 @@ func (p *Publisher) tried(err error, now time.Time) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if err == nil {
-		p.standing.Since, p.standing.Published = time.Time{}, p.last
-	} else if p.standing.Since.IsZero() {
-		p.standing.Since = now
+		p.standing.Published = p.last
 	}
-	p.standing.Err = err
+	p.standing.Trouble = p.standing.next(err, now)
 }
 
 // collect asks every witness, all at once, and needs a quorum of them. The quorum is of those with an Ed25519 key, because it is
@@ -84,9 +98,10 @@ func (p *Publisher) collect(ctx context.Context, s State, note []byte) ([]byte, 
 		}
 	}
 	p.mu.Lock()
-	p.standing.Witnesses = map[string]error{}
+	before := p.standing.Witnesses
+	p.standing.Witnesses = map[string]Trouble{}
 	for i, w := range p.cfg.Witnesses {
-		p.standing.Witnesses[w.Name()] = problems[i]
+		p.standing.Witnesses[w.Name()] = before[w.Name()].next(problems[i], time.Now())
 	}
 	p.mu.Unlock()
 	if len(signed) < p.cfg.Quorum {

@@ -36,6 +36,9 @@ const (
 	RecordRefused  Kind = "record.refused"
 	LogForked      Kind = "log.forked"
 	NoLog          Kind = "log.overdue"
+	Unwitnessed    Kind = "ledger.unwitnessed" // of this instance's own logs
+	LedgerBehind   Kind = "ledger.behind"
+	WitnessFailing Kind = "witness.failing"
 )
 
 // Severity orders findings for people.
@@ -175,6 +178,22 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 		return s.cfg.Store.OpenFinding(ctx, f.Dedupe)
 	}
 	return f, err
+}
+
+// Keep keeps a finding open for as long as a trouble lasts: it is raised when none is open, and closed, for the reason, when it is over.
+func (s *Service) Keep(ctx context.Context, caller access.Caller, f Finding, lasts bool, reason string) error {
+	open, err := s.cfg.Store.OpenFinding(ctx, string(f.Kind)+"/"+f.Subject)
+	known := err == nil
+	switch {
+	case !known && !errors.Is(err, ErrNotFound):
+		return err
+	case lasts && !known:
+		_, err := s.Raise(ctx, caller, f)
+		return err
+	case !lasts && known:
+		return s.Close(ctx, caller, open.ID, reason, nil)
+	}
+	return nil
 }
 
 // resource is a finding where its subject is. Whom it is about is not told to who may not see it.

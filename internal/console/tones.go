@@ -256,6 +256,12 @@ func findingTitle(k monitor.Kind) string {
 		return "Production record refused"
 	case monitor.LogForked:
 		return "Its own log forked"
+	case monitor.Unwitnessed:
+		return "The ledger is not witnessed"
+	case monitor.LedgerBehind:
+		return "The database is behind the ledger"
+	case monitor.WitnessFailing:
+		return "A witness fails"
 	}
 	return string(k)
 }
@@ -284,6 +290,12 @@ func whatToDo(k monitor.Kind) string {
 		return "The station sent what cannot be true: reconcile the order, and ask the programming centre."
 	case monitor.LogForked:
 		return "The device was copied or set back: quarantine it and ask it for evidence."
+	case monitor.Unwitnessed:
+		return "Nothing new reaches devices, which run on. See what the witnesses answer; it closes when enough of them sign again."
+	case monitor.LedgerBehind:
+		return "Witnesses or published files have seen more than the database has: it is an old copy. Change nothing; restore the newest, or see hallmark log recover."
+	case monitor.WitnessFailing:
+		return "The others are enough for now. Ask its operator; it closes when it signs again."
 	}
 	return "Look at the fact that led to it."
 }

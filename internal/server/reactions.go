@@ -243,6 +243,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 		days, most := i.cfg.auditBounds()
 		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)
 	})
+	loop("ledger", 5*time.Second, func(ctx context.Context) error { return i.watchLogs(ctx, time.Now()) })
 	loop("monitor", 30*time.Second, func(ctx context.Context) error {
 		_, err := i.monitor.Sweep(ctx, time.Now())
 		return err

@@ -126,6 +126,7 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 	if i.logs, err = openLogs(ctx, i.layout, i.cfg, i.db, i.keys, i.log, nil); err != nil {
 		return err
 	}
+	i.pulse.witnessed = i.logs.witnessed
 	if i.guard, err = access.NewGuard(i.db); err != nil {
 		return err
 	}
