@@ -80,8 +80,13 @@ func leaves(ids []string) [][32]byte {
 	return out
 }
 
-func leafHash(data []byte) [32]byte {
-	return sha256.Sum256(append([]byte{0}, data...))
+// leafHash does not copy data: an entry may be larger than what a small device has to spare.
+func leafHash(data []byte) (out [32]byte) {
+	h := sha256.New()
+	h.Write([]byte{0})
+	h.Write(data)
+	h.Sum(out[:0])
+	return out
 }
 
 func nodeHash(left, right [32]byte) [32]byte {

@@ -65,6 +65,13 @@ var measures = []measure{
 		goal:      goal{bound: 0.3},
 	},
 	{
+		name: "proof verified on a device, 1,000,000 entries, 2 witnesses", unit: "ms",
+		ours: benchmark{pkg: "./wire", name: "DeviceVerify", metric: "ns/op", scale: ms}, goal: goal{bound: 0.5},
+	},
+	{name: "proof verified on a device, heap", unit: "B", ours: benchmark{pkg: "./wire", name: "DeviceVerify", metric: "B/op"}, goal: goal{bound: 4096}},
+	{name: "proof on the wire, 1,000,000 entries, 2 witnesses", unit: "B", ours: benchmark{pkg: "./wire", name: "DeviceVerify", metric: "wire-B"}, goal: goal{bound: 1200}},
+	{name: "delivery judged on a device", unit: "ms", ours: benchmark{pkg: "./agent/gate", name: "Judge/quarantine", metric: "ns/op", scale: ms}},
+	{
 		name: "EST enrolment, durable, over mTLS", unit: "1/s",
 		ours:      benchmark{pkg: "./internal/est", name: "Enrol", metric: "ns/op", perSecond: true},
 		reference: benchmark{pkg: "./internal/bench", name: "ReferenceIssue", metric: "ns/op", perSecond: true},
