@@ -119,12 +119,23 @@ func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, erro
 
 // AddCA adds a CA whose issuer is known already.
 func (t *Trust) AddCA(ca *x509.Certificate) error {
+	if t.has(ca) {
+		return nil
+	}
 	path, err := t.check(ca)
 	if err != nil {
 		return err
 	}
 	t.add(path)
 	return nil
+}
+
+// has reports whether just this certificate is believed already.
+func (t *Trust) has(ca *x509.Certificate) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	known := t.cas[string(ca.SubjectKeyId)]
+	return known != nil && bytes.Equal(known[0].Raw, ca.Raw)
 }
 
 // check verifies a CA whose issuer is known already and gives its path to the root; it believes nothing yet. A key that is known

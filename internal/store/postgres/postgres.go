@@ -14,7 +14,9 @@ import (
 	"io/fs"
 	"maps"
 	"net"
+	neturl "net/url"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -67,6 +69,26 @@ func Open(ctx context.Context, url string) (*store.DB, error) {
 	}
 	return db, nil
 }
+
+// CheckAddress refuses what Open cannot read, and a password: an address stands in files and lists of processes. Empty is none.
+func CheckAddress(url string) error {
+	if url == "" {
+		return nil
+	}
+	if u, err := neturl.Parse(url); err == nil && u.Scheme != "postgres" && u.Scheme != "postgresql" && !strings.Contains(url, "=") {
+		return errors.New("the database's address is none: want postgres://user@host/name")
+	}
+	if secret.MatchString(url) {
+		return errors.New("the database's address has a password in it: leave it out, and give it in PGPASSWORD or the file that PGPASSFILE names")
+	}
+	if _, err := pgx.ParseConfig(url); err != nil {
+		return fmt.Errorf("the database's address: %w", err)
+	}
+	return nil
+}
+
+// secret finds a password in either form of an address.
+var secret = regexp.MustCompile(`(?i)(^|[?&\s])(ssl)?password\s*=|^postgres(ql)?://[^/?#@]*:[^/?#]*@`)
 
 // placeOf names a database without its password.
 func placeOf(cfg *pgx.ConnConfig) string {
