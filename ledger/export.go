@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"fmt"
@@ -108,4 +109,46 @@ func (p *Publisher) dropPartial(ctx context.Context, to outlet, from, now uint64
 		}
 	}
 	return drop(-1, from, now)
+}
+
+// Mend writes each exported file again that is lost or changed, from the database, and says how many were; for a publisher that does
+// not run. The checkpoint it compares with is the published one.
+func (p *Publisher) Mend(ctx context.Context) (written int, err error) {
+	prev, err := p.cfg.Store.Published(ctx, p.cfg.Log)
+	if err != nil {
+		return 0, err
+	}
+	for _, o := range p.outlets {
+		m := &mending{Exporter: o.Exporter}
+		if err := p.export(ctx, outlet{Exporter: m}, 0, prev.Size); err != nil {
+			return written, err
+		}
+		note, err := o.Get(ctx, "checkpoint")
+		if err != nil {
+			return written, err
+		}
+		if shown, err := ParseCheckpoint(note, p.cfg.Origin, p.cfg.Key.Public()); err != nil || shown.Size < prev.Size {
+			if _, err := o.Swap(ctx, "checkpoint", note, prev.Note); err != nil {
+				return written, err
+			}
+			m.written++
+		}
+		written += m.written
+	}
+	return written, nil
+}
+
+// mending puts only what is not there as it should be.
+type mending struct {
+	Exporter
+	written int
+}
+
+func (m *mending) Put(ctx context.Context, path string, data []byte) error {
+	have, err := m.Get(ctx, path)
+	if err != nil || have != nil && bytes.Equal(have, data) {
+		return err
+	}
+	m.written++
+	return m.Exporter.Put(ctx, path, data)
 }

@@ -230,9 +230,13 @@ func (p *Publisher) signed(ctx context.Context, who string, state State, size, b
 		ErrForked, who, p.cfg.Log, size, state.Size, missing, remedy)
 }
 
-// rootAt gives the root of the tree that the first entries are.
 func (p *Publisher) rootAt(ctx context.Context, size uint64) ([32]byte, error) {
-	tiles := p.reader.tiles(ctx, p.cfg.Log)
+	return p.reader.RootAt(ctx, p.cfg.Log, size)
+}
+
+// RootAt gives the root of the tree that the first entries of a log are.
+func (r *Reader) RootAt(ctx context.Context, log Log, size uint64) ([32]byte, error) {
+	tiles := r.tiles(ctx, log)
 	e := &edge{size: size}
 	for level := 0; size>>(tileHeight*level) > 0; level++ {
 		n := size >> (tileHeight * level)

@@ -2,20 +2,18 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"maps"
-	"net/http"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"text/tabwriter"
-	"time"
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 )
 
@@ -53,17 +51,14 @@ With --bundle it checks a device's chain of custody, a file that ` + "`hallmark 
 			if url != "" && trust == "" {
 				return usagef("with --url, --trust FILE must name the keys to believe; the server's own would prove nothing")
 			}
-			if err := holdsLogs(dir); err != nil {
+			var err error
+			if c.fetch, err = server.LogSource(dir + url); err != nil { // one of them is empty
 				return err
 			}
 			if trust == "" {
 				trust = filepath.Join(dir, "log", "trust.json")
 				fmt.Fprintf(s.err, "hallmark: the keys to believe are %s, which came with the logs: this finds damage, not a forger who could change that file too;"+
 					" for that, give --trust with a file that was kept elsewhere\n", trust)
-			}
-			c.fetch = dirFetcher(filepath.Join(dir, "log"))
-			if url != "" {
-				c.fetch = urlFetcher(strings.TrimSuffix(url, "/") + "/log")
 			}
 			if err := c.believe(trust, since); err != nil {
 				return err
@@ -79,57 +74,14 @@ With --bundle it checks a device's chain of custody, a file that ` + "`hallmark 
 		},
 	}
 	verify.Flags().StringVar(&dir, "dir", "", "data directory of an instance, or a directory with a copy of its log/ in it")
-	verify.Flags().StringVar(&url, "url", "", "address of a running instance")
+	verify.Flags().StringVar(&url, "url", "", "address of a running instance, or of a web server with a copy of its log/; or a bucket's, s3://…")
 	verify.Flags().StringVar(&trust, "trust", "", "file with origins, log keys and witness keys (default DIR/log/trust.json)")
 	verify.Flags().StringArrayVar(&since, "since", nil, "file with an earlier checkpoint, which the log must continue")
 	verify.Flags().StringVar(&receipts, "receipts", "", "file with receipts: their facts must be in the logs")
 	verify.Flags().BoolVar(&c.asJSON, "json", false, "print JSON")
 	verify.Flags().StringVar(&bundle, "bundle", "", "a device's chain of custody")
-	cmd.AddCommand(verify, logKeys(s), newTrace(s))
+	cmd.AddCommand(verify, logKeys(s), newTrace(s), logRecover(s), logMirror(s))
 	return cmd
-}
-
-// holdsLogs says of a directory without logs what it should have been; an empty name is none.
-func holdsLogs(dir string) error {
-	if info, err := os.Stat(filepath.Join(dir, "log")); dir == "" || err == nil && info.IsDir() {
-		return nil
-	}
-	return fmt.Errorf("%s is not a data directory of hallmark: neither log/ nor a copy of one is in it; `hallmark init --dir %s` makes one", dir, dir)
-}
-
-func dirFetcher(dir string) func(log string) audit.Fetcher {
-	return func(log string) audit.Fetcher {
-		return func(_ context.Context, path string) ([]byte, error) {
-			return os.ReadFile(filepath.Join(dir, log, filepath.FromSlash(path)))
-		}
-	}
-}
-
-const maxLogFile = 256 * (2 + 65535) // a full bundle of the largest entries
-
-func urlFetcher(base string) func(log string) audit.Fetcher {
-	client := &http.Client{Timeout: 30 * time.Second}
-	return func(log string) audit.Fetcher {
-		return func(ctx context.Context, path string) ([]byte, error) {
-			req, err := http.NewRequestWithContext(ctx, http.MethodGet, base+"/"+log+"/"+path, nil)
-			if err != nil {
-				return nil, err
-			}
-			resp, err := client.Do(req)
-			if err != nil {
-				return nil, err
-			}
-			defer resp.Body.Close()
-			if resp.StatusCode != http.StatusOK {
-				return nil, fmt.Errorf("%s answers %s", req.URL, resp.Status)
-			}
-			data, err := io.ReadAll(io.LimitReader(resp.Body, maxLogFile+1))
-			if err == nil && len(data) > maxLogFile {
-				err = errors.New("file too large")
-			}
-			return data, err
-		}
-	}
 }
 
 // logCheck is one verification.

@@ -6,6 +6,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 )
@@ -24,7 +25,7 @@ func logKeys(s streams) *cobra.Command {
 				return usagef("give one of --dir and --trust")
 			}
 			if trust == "" {
-				if err := holdsLogs(dir); err != nil {
+				if _, err := server.LogSource(dir); err != nil { // which says what it should have been
 					return err
 				}
 				trust = filepath.Join(dir, "log", "trust.json")

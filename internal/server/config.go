@@ -72,6 +72,8 @@ type Config struct {
 	OIDC      *OIDC `json:"oidc,omitempty"`       // the organisation's sign-in; left out: none
 	AuditDays int   `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
 	AuditMax  int   `json:"audit_max,omitempty"`  // how many at most; left out: 100000
+
+	Export []string `json:"export,omitempty"` // where the logs are published: "files" and addresses of buckets, s3://…; left out: files
 }
 
 // OIDC is an organisation's sign-in (OpenID Connect). The client's secret, if it has one, is in the file oidc.secret beside.
@@ -140,7 +142,7 @@ func (c Config) check() error {
 			return err
 		}
 	}
-	return c.checkWitnesses()
+	return errors.Join(c.checkWitnesses(), c.checkExport())
 }
 
 func (c Config) poll() time.Duration { return time.Duration(c.PollMS) * time.Millisecond }

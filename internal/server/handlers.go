@@ -6,7 +6,6 @@ import (
 	stdlog "log"
 	"net"
 	"net/http"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -36,7 +35,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
 	mux.Handle("/openapi.json", api)
-	mux.Handle("/log/", http.StripPrefix("/log", i.logFiles()))
+	mux.Handle("/log/", http.StripPrefix("/log/", logFiles(i.logs.files)))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
 	mux.Handle("GET /healthz", &i.pulse)
 	shown := console.Handler(i.consoleConfig())
@@ -111,27 +110,6 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 		}
 	}
 	return passkey.New(c)
-}
-
-// logFiles serves the exported logs: tiles never change and may be cached for ever, partial ones and the checkpoint not.
-func (i *Instance) logFiles() http.Handler {
-	files := http.FileServer(http.Dir(i.layout.Logs()))
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		log, rest, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
-		if log != "control" && log != "events" || rest == "" || strings.HasSuffix(rest, "/") || strings.Contains(filepath.Base(rest), ".new-") {
-			http.NotFound(w, r)
-			return
-		}
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		if rest == "checkpoint" {
-			w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-			w.Header().Set("Cache-Control", "no-cache")
-		} else {
-			w.Header().Set("Content-Type", "application/octet-stream")
-			w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
-		}
-		files.ServeHTTP(w, r)
-	})
 }
 
 // deviceHandler serves devices.

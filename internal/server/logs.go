@@ -70,6 +70,7 @@ type logs struct {
 	sequencers []*ledger.Sequencer
 	publishers []*ledger.Publisher
 	trust      trustFile
+	files      map[string]ledger.Exporter // by log: where /log/ serves from
 }
 
 // trustFile is what an outsider needs to verify the logs; `hallmark log verify` reads it.
@@ -89,7 +90,7 @@ func (c Config) origin(log ledger.Log) string { return c.Instance + "/" + string
 
 // openLogs wires the logs, and refuses when signing on would fork one of them. published is called after each publication.
 func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Signers, log *slog.Logger, published func()) (*logs, error) {
-	out := &logs{reader: ledger.NewReader(db), trust: trustFile{Quorum: cfg.Quorum}}
+	out := &logs{reader: ledger.NewReader(db), trust: trustFile{Quorum: cfg.Quorum}, files: map[string]ledger.Exporter{}}
 	signers := map[ledger.Log]edSigner{}
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
 		s, err := newEdSigner(keys, "log-"+string(name))
@@ -107,9 +108,14 @@ func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Sign
 		out.trust.Witnesses = append(out.trust.Witnesses, w.Keys()...)
 	}
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
+		exports, err := cfg.exports(l, name)
+		if err != nil {
+			return nil, err
+		}
+		out.files[string(name)] = exports[0]
 		p := ledger.NewPublisher(ledger.PublisherConfig{
 			Store: db, Log: name, Origin: cfg.origin(name), Key: signers[name], Witnesses: cosigners, Quorum: cfg.Quorum, Logger: log,
-			Export: durable.Files{Dir: filepath.Join(l.Logs(), string(name))}, Published: published, Failpoint: failpoint.Hit,
+			Export: exports[0], Also: exports[1:], Published: published, Failpoint: failpoint.Hit,
 		})
 		if err := p.Check(ctx); err != nil {
 			return nil, err
