@@ -10,14 +10,15 @@ import (
 // Custody is a device's chain of custody in one file: the entries of the logs that tell of it and of what those rest on, each log's
 // under one checkpoint. It holds no keys to believe: who verifies brings them.
 //
-// Every byte is under a checkpoint or is checked against what is, but for Left, which is the server's word.
+// Every byte is under a checkpoint or is checked against what is, but for Left and Pending, which are the server's word.
 type Custody struct {
 	V       uint            `cbor:"1,keyasint" json:"v"` // 1
 	Device  string          `cbor:"2,keyasint" json:"device"`
 	Station []byte          `cbor:"3,keyasint,omitempty" json:"station,omitempty"` // record key (SPKI) of the station that made it: its order has the digest
 	Logs    []CustodyLog    `cbor:"4,keyasint" json:"logs"`
 	Members []CustodyMember `cbor:"5,keyasint,omitempty" json:"members,omitempty"`
-	Left    uint64          `cbor:"6,keyasint,omitempty" json:"left,omitempty"` // older routine facts about the device that are left out
+	Left    uint64          `cbor:"6,keyasint,omitempty" json:"left,omitempty"`    // older routine facts about the device that are left out
+	Pending uint64          `cbor:"7,keyasint,omitempty" json:"pending,omitempty"` // facts about the device that are too new for the checkpoints
 }
 
 // CustodyLog is what a custody holds of one log. The root follows from Entries and Hashes: see Root.
@@ -77,8 +78,8 @@ func (c Custody) check() error {
 		}
 	}
 	for i, m := range c.Members {
-		if i > 0 && m.Index <= c.Members[i-1].Index || len(m.Member.Path) > 64 {
-			return fmt.Errorf("custody: membership in control entry %d: not in order, or its path is too long", m.Index)
+		if i > 0 && m.Index <= c.Members[i-1].Index || m.Member.Path == nil || len(m.Member.Path) > 64 {
+			return fmt.Errorf("custody: membership in control entry %d: not in order, or its path is missing or too long", m.Index)
 		}
 	}
 	return nil

@@ -104,6 +104,6 @@ func TestACustodyLogOfOneEntryHasTheHashesOfItsPath(t *testing.T) {
 func FuzzDecodeCustody(f *testing.F) {
 	l, _ := pruneTree(9, 2, 5)
 	again(f, DecodeCustody, EncodeCustody, Custody{
-		V: 1, Device: "d", Station: []byte{1}, Logs: []CustodyLog{l}, Members: []CustodyMember{{Index: 2, Member: Membership{Index: 1, Path: [][]byte{d32(1)}}}}, Left: 3,
+		V: 1, Device: "d", Station: []byte{1}, Logs: []CustodyLog{l}, Members: []CustodyMember{{Index: 2, Member: Membership{Index: 1, Path: [][]byte{d32(1)}}}}, Left: 3, Pending: 1,
 	}, Custody{V: 1, Device: "d", Logs: []CustodyLog{{Name: "control", Size: 1, Entries: []CustodyEntry{{Entry: []byte("e")}}, Hashes: []byte{}}}})
 }

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -39,7 +40,7 @@ checked too; --json says which. What does not hold is said in words at the end, 
 		if err != nil {
 			return err
 		}
-		data, err := retried(ctx, func() ([]byte, error) { return cl.Custody(ctx, args[0]) }, "custody.not-witnessed")
+		data, err := settled(ctx, cl, args[0])
 		if err != nil {
 			return err
 		}
@@ -54,6 +55,27 @@ checked too; --json says which. What does not hold is said in words at the end, 
 	c.Flags().StringVar(&trust, "trust", "", "file with origins, log keys and witness keys, kept from a source you trust")
 	c.Flags().StringVar(&bundle, "bundle", "", "file to write the chain of custody to, with its proofs")
 	return need(c, "trust")
+}
+
+// maxSettle is how often a chain of custody is asked for again because its newest facts are not witnessed yet: some five seconds.
+const maxSettle = 20
+
+// settled asks for a chain of custody until its newest facts are in it. After a while it takes what there is: the report says what it lacks.
+func settled(ctx context.Context, cl *client.Client, device string) ([]byte, error) {
+	for tries := 0; ; tries++ {
+		data, err := retried(ctx, func() ([]byte, error) { return cl.Custody(ctx, device) }, "custody.not-witnessed")
+		if err != nil {
+			return nil, err
+		}
+		if c, err := wire.DecodeCustody(data); err != nil || c.Pending == 0 || tries == maxSettle {
+			return data, nil //nolint:nilerr // what it is is said where it is verified
+		}
+		select {
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
 
 func believedKeys(file string) (audit.Trust, error) {

@@ -14,7 +14,7 @@ import (
 // commands are what scripts can do besides running programs.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"serve": serve, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet,
+		"serve": serve, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider,
 	}
 }
 
@@ -33,6 +33,42 @@ func exits(ts *testscript.TestScript, neg bool, args []string) {
 	if got != args[0] {
 		ts.Fatalf("%v: exit code %s, want %s", args[1:], got, args[0])
 	}
+}
+
+// outsider checks a chain of custody with the program that shares nothing with ours: outsider TRUST FILE. What it says is stdout's.
+func outsider(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 2 {
+		ts.Fatalf("usage: outsider TRUST FILE")
+	}
+	program := ts.MkAbs("outsider.exe")
+	build := exec.Command("go", "build", "-o", program, "../../examples/verify")
+	if out, err := build.CombinedOutput(); err != nil {
+		ts.Fatalf("%v: %s", err, out)
+	}
+	ts.Check(ts.Exec(program, ts.MkAbs(args[0]), ts.MkAbs(args[1])))
+}
+
+// runWitness runs a witness over a directory until the script ends, and names its address: witness DIR.
+func runWitness(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: witness DIR")
+	}
+	cmd := exec.Command("hallmark", "witness", "serve", "--dir", ts.MkAbs(args[0]), "--listen", "127.0.0.1:0")
+	cmd.Env = append(os.Environ(), "HALLMARK_PASSPHRASE=pass")
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	ts.Defer(func() {
+		_ = cmd.Process.Signal(os.Interrupt)
+		_ = cmd.Wait()
+	})
+	for sc := bufio.NewScanner(out); sc.Scan(); {
+		if url, ok := strings.CutPrefix(sc.Text(), "serves  "); ok {
+			ts.Setenv("WITNESS_URL", url)
+			return
+		}
+	}
+	ts.Fatalf("the witness ended")
 }
 
 // serve runs a server over a data directory until the script ends, and names it and its administrator for the commands that follow:

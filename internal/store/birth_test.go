@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -34,6 +35,7 @@ type maker struct {
 	product  string
 	proves   *ecdsa.PrivateKey // the attestation key; nil: it is the device's
 	id       string            // that the record is about; empty: the device's
+	before   []byte            // envelope of the order, and then of the record before
 }
 
 // authorities makes an OEM's chain down to an order CA.
@@ -67,15 +69,37 @@ func newMaker(e *ending) *maker {
 
 func digestOf(b []byte) []byte { d := sha256.Sum256(b); return d[:] }
 
-// order puts the order and the key it is signed with into the ledger, as the factory stage and init do.
-func (m *maker) order() {
+// trusted publishes the trust bundle that has the OEM's anchor.
+func (m *maker) trusted() {
 	t := m.e.t
 	t.Helper()
+	b, err := m.e.db.Devices().Bundle(t.Context(), "pump", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b.Wire.Version, b.Wire.Anchors = b.Wire.Version+1, [][]byte{m.anchor}
+	payload, err := wire.EncodeBundle(b.Wire)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := m.e.devices.PublishBundle(t.Context(), person("root"), m.e.sign(wire.TypeBundle, payload, 0, 1)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// order puts the order and the key it is signed with into the ledger, as the factory stage and init do.
+func (m *maker) order(rel release.Release) {
+	t := m.e.t
+	t.Helper()
+	b, err := m.e.db.Devices().Bundle(t.Context(), "pump", 0)
+	if err != nil {
+		t.Fatal(err)
+	}
 	key := spki(t, newKey(t))
 	payload, err := wire.EncodeOrder(wire.Order{
 		Header: wire.OrderHeader{
 			ID: "o", OEM: "acme", Product: m.product, Hardware: "A", Quota: 10, NotBefore: 1, NotAfter: 2, Station: digestOf(spki(t, m.station)),
-			Chain: m.chain, Profile: wire.ProfileIDevID1, Bundle: make([]byte, 32), Release: make([]byte, 32), Root: make([]byte, 32),
+			Chain: m.chain, Profile: wire.ProfileIDevID1, Bundle: digestOf(b.Envelope), Release: rel.Digest[:], Root: make([]byte, 32),
 			ReturnKey: make([]byte, 65),
 		},
 		Key:     wire.WrappedKey{Role: wire.RoleOrderCA, SPKI: key, Alg: wire.WrapOAEPSHA256, Template: wire.SigningTemplate(), Blob: []byte{1}},
@@ -95,13 +119,14 @@ func (m *maker) order() {
 	named := ledger.New(ledger.Control, ledger.KindKeyCreated, m.e.now, "host:init", "order", nil, data)
 	f := ledger.New(ledger.Control, ledger.KindOrderCreated, m.e.now, "test", "o", nil, env)
 	o := factory.Order{ID: "o", Product: "pump", State: factory.Open, Created: m.e.now, UID: f.UID, Envelope: env, RecordKey: spki(t, m.station)}
+	m.before = env
 	if err := m.e.db.CreateOrder(t.Context(), o, named, f); err != nil {
 		t.Fatal(err)
 	}
 }
 
 // record puts the production record of a device into the ledger.
-func (m *maker) record(id string) {
+func (m *maker) record(id string, seq uint32) {
 	t := m.e.t
 	t.Helper()
 	about := id
@@ -116,7 +141,7 @@ func (m *maker) record(id string) {
 	}
 	d := bytes.Repeat([]byte{7}, 32)
 	r := wire.Record{
-		Order: "o", Station: digestOf(spki(t, m.station)), Seq: 1, Prev: d, Device: about, Outcome: wire.Made, Time: 1, Nonce: d, Certificate: cert.Raw,
+		Order: "o", Station: digestOf(spki(t, m.station)), Seq: seq, Prev: digestOf(m.before), Device: about, Outcome: wire.Made, Time: 1, Nonce: d, Certificate: cert.Raw,
 		Chip:     &wire.ChipHello{Version: wire.PortVersion, ChipUID: make([]byte, 8), Hardware: "A"},
 		Keys:     &wire.KeyReply{IDevID: spki(t, own), Attest: spki(t, attest), Origin: "isolated"},
 		ReadBack: &wire.ReadBack{Components: []wire.NamedDigest{{Name: "app", Digest: d}}, Bundle: d, Release: d, Certificate: d, Params: d},
@@ -142,6 +167,7 @@ func (m *maker) record(id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	m.before = env
 	m.fact(ledger.New(ledger.Events, ledger.KindDeviceProvisioned, m.e.now, "test", id, nil, env))
 }
 

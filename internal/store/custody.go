@@ -14,7 +14,8 @@ import (
 func (db *DB) CustodyOf(ctx context.Context, device string) (custody.Origin, error) {
 	var o custody.Origin
 	err := db.Read().QueryRowContext(ctx, `SELECT product, group_path, order_id,
-		(SELECT count(*) FROM entry WHERE subject = $1 AND idx IS NOT NULL) FROM device WHERE id = $1`, device).Scan(&o.Product, &o.Group, &o.Order, &o.Facts)
+		(SELECT count(*) FROM entry WHERE subject = $1 AND idx IS NOT NULL), (SELECT count(*) FROM entry WHERE subject = $1 AND idx IS NULL)
+		FROM device WHERE id = $1`, device).Scan(&o.Product, &o.Group, &o.Order, &o.Facts, &o.Unplaced)
 	if errors.Is(err, sql.ErrNoRows) {
 		return o, noDevice(device)
 	}

@@ -120,10 +120,12 @@ func newEndingOf(t *testing.T, n int, change func(*maker)) *ending {
 	rel := e.publish("1.0.0")
 	e.made = newMaker(e)
 	change(e.made)
-	e.made.order()
+	e.made.trusted()
+	e.made.order(rel)
 	for i := range n {
+		e.keys[devN(i)] = newKey(t)
+		e.made.record(devN(i), uint32(i+1))
 		e.make(devN(i), rel)
-		e.made.record(devN(i))
 	}
 	return e
 }

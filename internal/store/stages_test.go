@@ -140,8 +140,11 @@ func (s *stages) sign(typ wire.Type, payload []byte, who ...int) []byte {
 // make puts a device into the field that runs the release.
 func (s *stages) make(id string, rel release.Release) {
 	s.t.Helper()
-	k := newKey(s.t)
-	s.keys[id] = k
+	k := s.keys[id]
+	if k == nil {
+		k = newKey(s.t)
+		s.keys[id] = k
+	}
 	row := store.ProvisionedRow{ID: id, Product: "pump", Hardware: "A", Order: "o", Station: "s", At: s.now, AttestKey: spki(s.t, k), KeyOrigin: "isolated"}
 	if rel.Payload != nil {
 		row.Release, row.Version = rel.Digest[:], rel.Manifest.Version

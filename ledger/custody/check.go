@@ -100,6 +100,8 @@ func (j *judge) check(l *Line) (string, error) {
 		}
 	case ledger.KindRetireWiped:
 		return j.wiped(l)
+	case ledger.KindRetireDisposed:
+		return j.disposed(l)
 	}
 	return "", nil
 }
@@ -457,4 +459,26 @@ func (j *judge) wiped(l *Line) (string, error) {
 		return "", fmt.Errorf("the receipt says the device's log ended at %d, and it went on to %d", r.LogSeq, j.logged)
 	}
 	return "the device's own key signed, for this warrant and command", nil
+}
+
+// disposed looks for the facts that the disposal says it rests on.
+func (j *judge) disposed(l *Line) (string, error) {
+	var d struct {
+		Device string   `json:"device"`
+		Facts  []string `json:"facts"`
+	}
+	if err := json.Unmarshal(l.Fact.Data, &d); err != nil {
+		return "", err
+	}
+	if d.Device != j.c.Device || l.Subject != j.c.Device {
+		return "", fmt.Errorf("the disposal is of device %s", d.Device)
+	}
+	for _, uid := range d.Facts {
+		i := slices.IndexFunc(j.lines, func(o *Line) bool { return hex.EncodeToString(o.Fact.UID) == uid })
+		if i < 0 {
+			return "", fmt.Errorf("the disposal rests on fact %s, which is not here", uid)
+		}
+		j.rests(l, j.lines[i].Ref)
+	}
+	return fmt.Sprintf("all %d facts that it rests on are here", len(d.Facts)), nil
 }

@@ -28,7 +28,7 @@ import (
 type Origin struct {
 	Product, Group, Order string
 	Station               []byte // record key (SPKI) of the station of its order; empty when the order is not known
-	Facts                 uint64 // about the device, that have their place
+	Facts, Unplaced       uint64 // about the device: those that have their place, and those that have none yet
 }
 
 // Placed is a fact as it stands in its log.
@@ -129,6 +129,7 @@ type gathering struct {
 	members []wire.CustodyMember
 	todo    []Placed
 	left    uint64
+	pending uint64
 }
 
 func (g *gathering) gather(o Origin) error {
@@ -173,6 +174,7 @@ func (g *gathering) life(o Origin) error {
 		return err
 	}
 	g.add(facts...)
+	g.pending = o.Unplaced + uint64(len(facts)-len(g.todo))
 	if o.Facts <= maxAbout {
 		return nil
 	}
@@ -183,7 +185,7 @@ func (g *gathering) life(o Origin) error {
 		}
 		g.add(facts...)
 	}
-	g.left = o.Facts - min(o.Facts, uint64(len(g.todo)))
+	g.left = o.Facts - min(o.Facts, g.pending-o.Unplaced+uint64(len(g.todo)))
 	return nil
 }
 
@@ -300,6 +302,9 @@ func (g *gathering) member(p Placed, f wire.Fact) error {
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", f.Kind, f.Subject, err)
 	}
+	if m.Path == nil { // of a set of one
+		m.Path = [][]byte{}
+	}
 	g.members = append(g.members, wire.CustodyMember{Index: p.Index, Member: m})
 	return nil
 }
@@ -376,7 +381,7 @@ func (g *gathering) events(f wire.Fact) error {
 
 // custody proves what was gathered.
 func (g *gathering) custody(o Origin) (wire.Custody, error) {
-	c := wire.Custody{V: 1, Device: g.device, Station: o.Station, Members: g.members, Left: g.left}
+	c := wire.Custody{V: 1, Device: g.device, Station: o.Station, Members: g.members, Left: g.left, Pending: g.pending}
 	slices.SortFunc(c.Members, func(a, b wire.CustodyMember) int { return cmp.Compare(a.Index, b.Index) })
 	for _, log := range []ledger.Log{ledger.Control, ledger.Events} {
 		part := g.logs[log]

@@ -194,6 +194,9 @@ func (j *judge) finish() {
 	if j.c.Left > 0 {
 		add(&r.Unchecked, "%d older routine facts about the device, which the server says it left out", j.c.Left)
 	}
+	if j.c.Pending > 0 {
+		add(&r.Unchecked, "%d facts about the device that the server says are too new to be witnessed: ask again", j.c.Pending)
+	}
 	if len(j.bundles) > 0 {
 		add(&r.Unchecked, "the first trust bundle, which vouches for itself: compare its SHA-256 %s with what hallmark init said", hex.EncodeToString(j.bundles[0].digest[:]))
 	}
