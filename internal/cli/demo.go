@@ -41,6 +41,7 @@ did what it should.`,
 	f := cmd.Flags()
 	f.IntVar(&o.Devices, "devices", 20, "how many devices")
 	f.StringVar(&o.Dir, "dir", "", "directory to use and keep (default: a temporary one)")
+	f.StringVar(&o.DB, "db", "", "use this empty PostgreSQL database, postgres://user@host/name, and not a file")
 	f.BoolVar(&once, "once", false, "exit at the end")
 	f.BoolVar(&o.JSON, "json", false, "print one JSON object a step, then a summary, and exit")
 	f.StringVar(&o.Firmware, "firmware", "", "first version of the firmware: any file; executables are started, others installed as data")

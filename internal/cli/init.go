@@ -83,6 +83,7 @@ func (c *initCall) flags() []flagGroup {
 	where, first, people, net, device := groups[0].of.Flags(), groups[1].of.Flags(), groups[2].of.Flags(), groups[3].of.Flags(), groups[4].of.Flags()
 
 	where.StringVar(&c.dir, "dir", "", "data directory to make; empty, or not there yet (required)")
+	where.StringVar(&c.cfg.DB, "db", "", "keep what it knows in this empty PostgreSQL database, postgres://user@host/name, and not in DIR;\nthe password comes from PGPASSWORD or PGPASSFILE")
 	c.pass.flag(groups[0].of)
 	where.IntVar(&c.iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for the passphrase")
 	_ = where.MarkHidden("kdf-iterations") // it exists

@@ -10,7 +10,7 @@ import (
 )
 
 func newRecover(s streams) *cobra.Command {
-	var dir string
+	var dir, db string
 	c := &cobra.Command{
 		Use: "recover [PERSON] --dir DATA", Short: "Let an administrator in who has lost every key",
 		Long: `Prints a link that signs a person in as administrator, once, within 15 minutes: for when every token and passkey is lost. It takes
@@ -26,7 +26,7 @@ done, to everybody and for good. Without PERSON it is person:admin.`,
 			if !strings.HasPrefix(person, "person:") {
 				return usagef("%q: want a person, such as person:alice", person)
 			}
-			link, err := server.Recover(cmd.Context(), server.Layout{Dir: dir}, person)
+			link, err := server.Recover(cmd.Context(), server.Layout{Dir: dir, DB: db}, person)
 			if err != nil {
 				return err
 			}
@@ -35,5 +35,6 @@ done, to everybody and for good. Without PERSON it is person:admin.`,
 		},
 	}
 	c.Flags().StringVar(&dir, "dir", "", "data directory of the instance")
+	c.Flags().StringVar(&db, "db", "", dbUsage)
 	return need(c, "dir")
 }

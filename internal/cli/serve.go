@@ -16,9 +16,12 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/server"
 )
 
+// dbUsage describes --db of whatever opens an instance's database itself.
+const dbUsage = "PostgreSQL database, postgres://user@host/name, instead of the one in config.json; the password comes from PGPASSWORD or PGPASSFILE"
+
 // serveCall is what one serve was asked for.
 type serveCall struct {
-	dir             string
+	dir, db         string
 	pass            secret
 	asJSON, verbose bool
 }
@@ -30,6 +33,9 @@ func newServe(s streams) *cobra.Command {
 		Short: "Run the instance in a data directory",
 		Long: `Runs the instance in a data directory, until Ctrl-C or SIGTERM. One process at a time uses a directory.
 
+Several nodes may serve one instance from one PostgreSQL database: each has a data directory of its own, with the same keys and
+certificates, and DIR/blobs, where artifacts are, is one and the same to all. What only one is to do at a time, one does.
+
 Addresses and everything else are in DIR/config.json. The passphrase of the keys is read from --passphrase-file or the environment
 variable HALLMARK_PASSPHRASE; else it is asked for on the terminal.`,
 		Example: `  hallmark serve --dir /var/lib/hallmark --passphrase-file /run/credentials/hallmark`,
@@ -40,6 +46,7 @@ variable HALLMARK_PASSPHRASE; else it is asked for on the terminal.`,
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.dir, "dir", "", "data directory (required)")
+	f.StringVar(&c.db, "db", "", dbUsage)
 	c.pass.flag(cmd)
 	f.BoolVar(&c.asJSON, "log-json", false, "log JSON")
 	f.BoolVar(&c.verbose, "verbose", false, "log everything")
@@ -48,7 +55,7 @@ variable HALLMARK_PASSPHRASE; else it is asked for on the terminal.`,
 }
 
 func (c serveCall) run(cmd *cobra.Command, s streams) (err error) {
-	l := server.Layout{Dir: c.dir}
+	l := server.Layout{Dir: c.dir, DB: c.db}
 	cfg, err := server.LoadConfig(l)
 	if err != nil {
 		return err

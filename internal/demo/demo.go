@@ -29,6 +29,7 @@ import (
 type Options struct {
 	Devices                int
 	Dir                    string // empty: a temporary one, removed at the end
+	DB                     string // an empty PostgreSQL database; empty: a file
 	JSON                   bool
 	Firmware, FirmwareNext string // empty: the demo's own program
 	Out                    io.Writer

@@ -57,6 +57,9 @@ func (d *demo) instance(ctx context.Context) error {
 	init := exec.CommandContext(ctx, d.bin.hallmark, "init", "--dir", d.layout.Dir, "--oem", oemID, "--product", productID,
 		"--hardware", hardware, "--api", api, "--devices", devices, "--poll-ms", "400", "--attest-s", "3", "--allow-virtual",
 		"--kdf-iterations", "1000")
+	if d.o.DB != "" {
+		init.Args = append(init.Args, "--db", d.o.DB)
+	}
 	init.Env = append(os.Environ(), "HALLMARK_PASSPHRASE="+d.pass)
 	if d.welcome, err = output(init); err != nil {
 		return err

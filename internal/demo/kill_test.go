@@ -14,6 +14,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 )
 
 // killer ends server and devices with SIGKILL at moments that a seed decides, and starts them again at once.
@@ -139,7 +141,7 @@ func TestKilledAtAnyMomentNothingAcknowledgedIsLost(t *testing.T) {
 	}
 	servers, agents := 0, 0
 	for run := seed(t); servers+agents < want; run++ {
-		s, a := playKilling(t, bin, run)
+		s, a := playKilling(t, bin, run, "")
 		servers, agents = servers+s, agents+a
 	}
 	t.Logf("%d kills of the server, %d of devices", servers, agents)
@@ -148,7 +150,19 @@ func TestKilledAtAnyMomentNothingAcknowledgedIsLost(t *testing.T) {
 	}
 }
 
-func playKilling(t *testing.T, bin string, run uint64) (servers, agents int) {
+// Over PostgreSQL as well, whose server outlives the killed ones.
+func TestKilledAtAnyMomentOverPostgres(t *testing.T) {
+	if testing.Short() {
+		t.Skip("plays whole lives")
+	}
+	c := storetest.Shared(t)
+	servers, agents := playKilling(t, programs(t), seed(t), c.URL(c.Create(t, false)))
+	if servers == 0 {
+		t.Errorf("no kill of the server, %d of devices", agents)
+	}
+}
+
+func playKilling(t *testing.T, bin string, run uint64, db string) (servers, agents int) {
 	t.Helper()
 	dir := t.TempDir()
 	if keep := os.Getenv("HALLMARK_KEEP"); keep != "" { // to look at what happened
@@ -156,7 +170,7 @@ func playKilling(t *testing.T, bin string, run uint64) (servers, agents int) {
 	}
 	k := &killer{t: t, rng: rand.New(rand.NewPCG(run, 1)), stop: func() {}}
 	var out bytes.Buffer
-	err := Run(t.Context(), Options{Devices: 5, Dir: dir, Out: &out, begun: k.begun, ending: func() { k.stop() }, trace: true, programs: bin})
+	err := Run(t.Context(), Options{Devices: 5, Dir: dir, DB: db, Out: &out, begun: k.begun, ending: func() { k.stop() }, trace: true, programs: bin})
 	k.stop()
 	if err != nil {
 		logs, _ := os.ReadFile(filepath.Join(dir, "server.log"))

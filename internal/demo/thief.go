@@ -18,8 +18,8 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
+	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/internal/store"
-	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -50,7 +50,7 @@ func (d *demo) breakIn(ctx context.Context) (*thief, error) {
 	if err != nil {
 		return nil, err
 	}
-	db, err := sqlite.Open(ctx, d.layout.Database())
+	db, err := server.OpenDatabase(ctx, d.layout)
 	if err != nil {
 		return nil, err
 	}

@@ -17,10 +17,14 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/oidc"
+	"github.com/hallmark-iot/hallmark/internal/store/postgres"
 )
 
 // Layout is where things are in a data directory.
-type Layout struct{ Dir string }
+type Layout struct {
+	Dir string
+	DB  string // instead of the database that config.json names; empty: that
+}
 
 // Config is the instance's settings.
 func (l Layout) Config() string { return filepath.Join(l.Dir, "config.json") }
@@ -69,9 +73,11 @@ type Config struct {
 	AttestS   int             `json:"attest_s"`   // how often a device must attest, seconds
 	Virtual   bool            `json:"virtual_ok"` // accept virtual devices: for trials, never for production
 
-	OIDC      *OIDC `json:"oidc,omitempty"`       // the organisation's sign-in; left out: none
-	AuditDays int   `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
-	AuditMax  int   `json:"audit_max,omitempty"`  // how many at most; left out: 100000
+	OIDC *OIDC  `json:"oidc,omitempty"` // the organisation's sign-in; left out: none
+	DB   string `json:"db,omitempty"`   // PostgreSQL (postgres://user@host/name), without a password; left out: a file in the data directory
+
+	AuditDays int `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
+	AuditMax  int `json:"audit_max,omitempty"`  // how many at most; left out: 100000
 
 	Export []string `json:"export,omitempty"` // where the logs are published: "files" and addresses of buckets, s3://…; left out: files
 }
@@ -142,7 +148,7 @@ func (c Config) check() error {
 			return err
 		}
 	}
-	return errors.Join(c.checkWitnesses(), c.checkExport())
+	return errors.Join(c.checkWitnesses(), c.checkExport(), postgres.CheckAddress(c.DB))
 }
 
 func (c Config) poll() time.Duration { return time.Duration(c.PollMS) * time.Millisecond }
@@ -161,6 +167,9 @@ func LoadConfig(l Layout) (Config, error) {
 	d.DisallowUnknownFields()
 	if err := d.Decode(&c); err != nil {
 		return Config{}, fmt.Errorf("%s is damaged or has a member this version does not know: %w", l.Config(), err)
+	}
+	if l.DB != "" {
+		c.DB = l.DB
 	}
 	if err := c.check(); err != nil {
 		return Config{}, fmt.Errorf("%s: %w", l.Config(), err)

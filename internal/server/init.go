@@ -26,7 +26,6 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/store"
-	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
@@ -74,7 +73,7 @@ func Init(ctx context.Context, l Layout, o InitOptions) (made Made, err error) {
 	if err := o.check(l); err != nil {
 		return Made{}, err
 	}
-	db, err := sqlite.Open(ctx, l.Database())
+	db, err := openDatabase(ctx, l, o.Config)
 	if err != nil {
 		return Made{}, err
 	}
@@ -418,6 +417,9 @@ func (c *ceremony) authorities(context.Context) error {
 
 func (c *ceremony) logs(ctx context.Context) error {
 	err := c.db.Write(ctx, func(tx *store.Tx) error {
+		if err := vacant(tx); err != nil {
+			return err
+		}
 		for _, log := range []ledger.Log{ledger.Control, ledger.Events} {
 			data, err := json.Marshal(map[string]string{"origin": c.o.Config.origin(log)})
 			if err != nil {

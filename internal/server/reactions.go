@@ -161,7 +161,7 @@ const reactEvery = 100 * time.Millisecond
 func (i *Instance) react(ctx context.Context) error {
 	caller := access.Internal("reactions")
 	table := i.reactions()
-	return i.every(ctx, "reactions", reactEvery, func(ctx context.Context) error {
+	return i.every(ctx, "reactions", reactEvery, i.alone("reactions", func(ctx context.Context) error {
 		from, err := i.db.Cursor(ctx, "reactions")
 		if err != nil {
 			return err
@@ -181,7 +181,18 @@ func (i *Instance) react(ctx context.Context) error {
 				return err
 			}
 		}
-	})
+	}))
+}
+
+// alone makes a step one that only one of an instance's nodes takes. When that node dies, another goes on.
+func (i *Instance) alone(name string, step func(context.Context) error) func(context.Context) error {
+	return func(ctx context.Context) error {
+		leads, err := i.db.Leads(ctx, name)
+		if err != nil || !leads {
+			return err
+		}
+		return step(ctx)
+	}
 }
 
 func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[ledger.Kind][]func(context.Context, access.Caller, seen) error,
@@ -233,18 +244,24 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	loop := func(name string, interval time.Duration, step func(context.Context) error) {
 		g.Go(func() error { return i.every(ctx, name, interval, step) })
 	}
-	loop("rollouts", 200*time.Millisecond, func(ctx context.Context) error { return i.rollout.Tick(ctx, time.Now()) })
-	loop("remedies", 500*time.Millisecond, func(ctx context.Context) error { return i.remedy.Tick(ctx, time.Now()) })
-	loop("retirements", 500*time.Millisecond, i.retire.Tick)
-	loop("trust bundles", 2*time.Second, i.distributeBundles)
+	// What issues commands, or would be done twice over by two, one node does.
+	single := func(name string, interval time.Duration, step func(context.Context) error) {
+		loop(name, interval, i.alone(name, step))
+	}
+	single("rollouts", 200*time.Millisecond, func(ctx context.Context) error { return i.rollout.Tick(ctx, time.Now()) })
+	single("remedies", 500*time.Millisecond, func(ctx context.Context) error { return i.remedy.Tick(ctx, time.Now()) })
+	single("retirements", 500*time.Millisecond, i.retire.Tick)
+	single("trust bundles", 2*time.Second, i.distributeBundles)
+	// What a node knows by heart, each node learns: another may have revoked a certificate, or made a CA.
 	loop("revocations", 5*time.Second, i.pki.Refresh)
+	loop("authorities", 5*time.Second, i.pki.LoadCAs)
 	loop("last contacts", 2*time.Second, i.device.Flush)
-	loop("audit", 20*time.Second, func(ctx context.Context) error {
+	single("audit", 20*time.Second, func(ctx context.Context) error {
 		days, most := i.cfg.auditBounds()
 		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)
 	})
 	loop("ledger", 5*time.Second, func(ctx context.Context) error { return i.watchLogs(ctx, time.Now()) })
-	loop("monitor", 30*time.Second, func(ctx context.Context) error {
+	single("monitor", 30*time.Second, func(ctx context.Context) error {
 		_, err := i.monitor.Sweep(ctx, time.Now())
 		return err
 	})

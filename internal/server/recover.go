@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
-	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 )
 
 // recoverLife is how long a way back in is open.
@@ -21,7 +20,7 @@ func Recover(ctx context.Context, l Layout, person string) (link string, err err
 	if err != nil {
 		return "", err
 	}
-	db, err := sqlite.Open(ctx, l.Database())
+	db, err := openDatabase(ctx, l, cfg)
 	if err != nil {
 		return "", err
 	}

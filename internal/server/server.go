@@ -23,7 +23,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
-	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
@@ -79,7 +78,7 @@ func Open(ctx context.Context, l Layout, keys Vault, log *slog.Logger) (*Instanc
 	if err != nil {
 		return nil, err
 	}
-	db, err := sqlite.Open(ctx, l.Database())
+	db, err := openDatabase(ctx, l, cfg)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +119,9 @@ func (i *Instance) Close() error { return i.db.Close() }
 
 // openGround opens what is under all stages.
 func (i *Instance) openGround(ctx context.Context) (err error) {
+	if err := checkDatabase(ctx, i.db, i.cfg, i.keys); err != nil {
+		return err
+	}
 	if err := i.checkClock(ctx, time.Now()); err != nil {
 		return err
 	}
