@@ -97,7 +97,14 @@ type server struct {
 	receipts [][]byte
 	nonce    []byte
 	enrolled int
-	attest   crypto.PublicKey
+
+	anchors bool                     // answers to the device's log are proven
+	events  map[uint64]wire.LogEvent // that came
+	batch   wire.LogBatch            // the last that was taken
+	logSeq  uint64
+	logHead []byte
+	anchor  int // entry
+	attest  crypto.PublicKey
 }
 
 func newServer(t testing.TB, w *world, b *virtual.Board) *server {
@@ -187,7 +194,7 @@ func (s *server) checkin(body []byte) ([]byte, error) {
 		return nil, errors.New("the nonce came before")
 	}
 	s.last = in
-	out := wire.CheckinReply{Time: uint64(time.Now().Unix()), NextPoll: uint64(s.poll / time.Millisecond), Standing: "active"}
+	out := wire.CheckinReply{Time: uint64(s.w.now().Unix()), NextPoll: uint64(s.poll / time.Millisecond), Standing: "active"}
 	for _, r := range in.Results {
 		if have, ok := s.results[r.Seq]; ok && !bytes.Equal(must(wire.Marshal(have)), must(wire.Marshal(r))) {
 			return nil, fmt.Errorf("result %d was %+v and is now %+v", r.Seq, have, r)
@@ -232,7 +239,40 @@ func (s *server) log(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if s.anchors {
+		return wire.EncodeLogReply(s.keep(b, body))
+	}
+	s.told(b)
 	return wire.EncodeLogReply(wire.LogReply{Acked: b.Last})
+}
+
+func (s *server) told(b wire.LogBatch) {
+	if s.events == nil {
+		s.events = map[uint64]wire.LogEvent{}
+	}
+	for _, e := range b.Events {
+		s.events[e.Seq] = e
+	}
+	s.batch = b
+}
+
+// keep takes a batch as the ledger does: only what follows, and proves the newest.
+func (s *server) keep(b wire.LogBatch, envelope []byte) wire.LogReply {
+	r := wire.LogReply{Acked: s.logSeq}
+	switch {
+	case b.First != s.logSeq+1:
+		r.Need = s.logSeq + 1
+	case s.logSeq > 0 && !bytes.Equal(b.Prev, s.logHead):
+		r.Fork = true
+	case b.Last >= b.First:
+		s.told(b)
+		s.logSeq, s.logHead, r.Acked = b.Last, b.Head, b.Last
+		s.anchor = s.w.append("device.log.anchored", envelope)
+	}
+	if s.anchor > 0 {
+		r.Anchor = s.w.logged(s.anchor)
+	}
+	return r
 }
 
 func (s *server) artifact(rw http.ResponseWriter, r *http.Request, digest string) {
@@ -272,7 +312,7 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !time.Now().Before(leaf.NotAfter) {
+	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !l.s.w.now().Before(leaf.NotAfter) {
 		l.s.t.Errorf("the device shows a certificate of %q: %v", leaf.Subject.SerialNumber, err)
 	}
 	l.s.mu.Lock()

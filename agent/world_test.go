@@ -44,9 +44,19 @@ type world struct {
 	entries [][]byte
 	hashes  []tlog.Hash
 	bytes   map[string][]byte // components by digest
+
+	ahead   time.Duration // by which all but the device are ahead of the device's clock
+	stopped time.Time     // the witnesses have not cosigned since; zero: they do now
+	alone   bool          // whoever has the log's key has no witnesses
+	upTo    int           // proofs are under a checkpoint over so many entries; 0: all
 }
 
-func newWorld() *world {
+// now is the time of everybody but the device.
+func (w *world) now() time.Time { return time.Now().Add(w.ahead) }
+
+func newWorld() *world { return newWorldAhead(0) }
+
+func newWorldAhead(ahead time.Duration) *world {
 	key := func() crypto.Signer { return must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader)) }
 	two := func() []crypto.Signer { return []crypto.Signer{key(), key()} }
 	_, log, err := ed25519.GenerateKey(rand.Reader)
@@ -54,8 +64,8 @@ func newWorld() *world {
 	if err != nil || err2 != nil {
 		panic("no keys")
 	}
-	w := &world{root: two(), release: two(), warrant: two(), directive: key(), log: log, witness: witness, caKey: key(), bytes: map[string][]byte{}}
-	now := time.Now()
+	w := &world{root: two(), release: two(), warrant: two(), directive: key(), log: log, witness: witness, caKey: key(), bytes: map[string][]byte{}, ahead: ahead}
+	now := w.now()
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(1000 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
@@ -65,7 +75,7 @@ func newWorld() *world {
 	w.bundle = wire.Bundle{
 		Version: 1, Product: product, Root: role(w.root), Release: role(w.release), Warrant: role(w.warrant),
 		Directive: role([]crypto.Signer{w.directive}), Control: wire.LogTrust{Origin: origin, Key: pub(log)},
-		Events: wire.LogTrust{Origin: "hallmark.example/events", Key: pub(log)}, Witnesses: []wire.NamedKey{{Name: "w", Key: pub(witness)}},
+		Events: wire.LogTrust{Origin: origin, Key: pub(log)}, Witnesses: []wire.NamedKey{{Name: "w", Key: pub(witness)}},
 		Quorum: 1, MaxAge: 3600, Floor: 1, Issued: uint64(now.Unix()), Anchors: [][]byte{w.ca.Raw}, Suites: []string{"HM-P256-1"},
 		Telemetry: []wire.StreamKey{},
 	}
@@ -94,11 +104,15 @@ func threshold(typ wire.Type, payload []byte, keys []crypto.Signer) []byte {
 func (w *world) append(kind string, data []byte) int {
 	uid := sha256.Sum256(append([]byte(kind), data...))
 	e := must(wire.EncodeFact(wire.Fact{
-		V: 1, UID: uid[:16], Kind: kind, At: time.Now().UnixMilli(), Actor: "test", Subject: product, Data: data,
+		V: 1, UID: uid[:16], Kind: kind, At: w.now().UnixMilli(), Actor: "test", Subject: product, Data: data,
 	}))
+	w.place(e)
+	return len(w.entries) - 1
+}
+
+func (w *world) place(e []byte) {
 	w.entries = append(w.entries, e)
 	w.hashes = append(w.hashes, must(tlog.StoredHashes(int64(len(w.entries)-1), e, w.reader()))...)
-	return len(w.entries) - 1
 }
 
 func (w *world) reader() tlog.HashReader {
@@ -114,14 +128,23 @@ func (w *world) reader() tlog.HashReader {
 // logged proves entry i, cosigned now.
 func (w *world) logged(i int) *wire.Logged {
 	size := int64(len(w.entries))
+	if w.upTo > 0 {
+		size = int64(w.upTo)
+	}
 	p := wire.Proof{Index: uint64(i), Size: uint64(size), Path: [][]byte{}}
 	for _, h := range must(tlog.ProveRecord(size, int64(i), w.reader())) {
 		p.Path = append(p.Path, h[:])
 	}
 	body := wire.CheckpointText(origin, p.Size, must(tlog.TreeHash(size, w.reader())))
-	at := uint64(time.Now().Unix())
+	at := uint64(w.now().Unix())
+	if !w.stopped.IsZero() {
+		at = uint64(w.stopped.Unix())
+	}
 	p.LogSignature = ed25519.Sign(w.log, []byte(body))
 	p.Cosignatures = []wire.Cosignature{{Witness: "w", Time: at, Signature: ed25519.Sign(w.witness, []byte(wire.CosignatureText(at, body)))}}
+	if w.alone {
+		p.Cosignatures = []wire.Cosignature{}
+	}
 	return &wire.Logged{Entry: w.entries[i], Proof: p}
 }
 
@@ -161,7 +184,7 @@ type command struct {
 
 // command signs and logs an order to this one device.
 func (w *world) command(act wire.Act, edit func(c *command)) *command {
-	now := uint64(time.Now().Unix())
+	now := uint64(w.now().Unix())
 	c := &command{cmd: wire.Command{
 		ID: "c-" + string(act), Product: product, Act: act, Devices: must(wire.SetOf([]string{me})), Issued: now, Expires: now + 3600,
 	}}
@@ -193,7 +216,7 @@ func (w *world) command(act wire.Act, edit func(c *command)) *command {
 
 // deliver tells the device, in answer to its nonce.
 func (w *world) deliver(c *command, nonce []byte, counter uint64) []byte {
-	now := uint64(time.Now().Unix())
+	now := uint64(w.now().Unix())
 	key := w.directive
 	if c.nobody {
 		key = must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
@@ -223,7 +246,7 @@ func (w *world) deliver(c *command, nonce []byte, counter uint64) []byte {
 // certify is the enrolment server and the factory.
 func (w *world) certify(t testing.TB, pub crypto.PublicKey, life time.Duration) []byte {
 	t.Helper()
-	now := time.Now()
+	now := w.now()
 	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{
 		SerialNumber: big.NewInt(now.UnixNano()), Subject: pkix.Name{SerialNumber: me}, NotBefore: now, NotAfter: now.Add(life),
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
