@@ -2,6 +2,8 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -11,11 +13,12 @@ import (
 
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
 func newFact(a *api) *cobra.Command {
-	return a.noun("fact", "What the ledger holds", a.listFacts(), a.showFact())
+	return a.noun("fact", "What the ledger holds", a.listFacts(), a.showFact(), a.factReceipt())
 }
 
 func (a *api) listFacts() *cobra.Command {
@@ -48,15 +51,7 @@ func (a *api) showFact() *cobra.Command {
 		Long: "Shows a fact with its inclusion proof, by its UID of 32 hex digits, or by its log and place there. --json gives the entry and the proof themselves.",
 		Args: cobra.RangeArgs(1, 2), Example: "  hallmark fact show control 0",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		ask := func() (client.Entry, error) { return cl.Fact(ctx, args[0]) }
-		if len(args) == 2 {
-			index, err := strconv.ParseUint(args[1], 10, 63)
-			if err != nil {
-				return usagef("index %q: want a number", args[1])
-			}
-			ask = func() (client.Entry, error) { return cl.Entry(ctx, args[0], index) }
-		}
-		e, err := proven(ctx, ask)
+		e, err := named(ctx, cl, args)
 		if err != nil {
 			return err
 		}
@@ -66,4 +61,55 @@ func (a *api) showFact() *cobra.Command {
 				"place", fmt.Sprintf("%s/%d of %d", e.Log, e.Proof.Index, e.Proof.Size), "witnessed by", fmt.Sprint(len(e.Proof.Cosignatures)))
 		})
 	})
+}
+
+// named gives the fact that is named by its UID, or by its log and place there.
+func named(ctx context.Context, cl *client.Client, args []string) (client.Entry, error) {
+	ask := func() (client.Entry, error) { return cl.Fact(ctx, args[0]) }
+	if len(args) == 2 {
+		index, err := strconv.ParseUint(args[1], 10, 63)
+		if err != nil {
+			return client.Entry{}, usagef("index %q: want a number", args[1])
+		}
+		ask = func() (client.Entry, error) { return cl.Entry(ctx, args[0], index) }
+	}
+	return proven(ctx, ask)
+}
+
+func (a *api) factReceipt() *cobra.Command {
+	var out, entry string
+	c := a.verb(cobra.Command{
+		Use: "receipt (UID | LOG INDEX) --out FILE", Short: "Write a fact's receipt, for verifiers that know COSE receipts",
+		Long: `Writes a receipt of a fact (RFC 9942, application/scitt-receipt+cose): the log's signature over a root that is published and witnessed, with the
+path from the entry to it. --entry writes the entry, whose bytes the receipt is of. The format has no place for the witnesses' cosignatures:
+who has only a receipt believes the log's key alone. ` + "`hallmark log trace`" + ` has them.`,
+		Args: cobra.RangeArgs(1, 2), Example: "  hallmark fact receipt control 20 --out bundle.receipt --entry bundle.entry",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		e, err := named(ctx, cl, args)
+		if err != nil {
+			return err
+		}
+		uid := hex.EncodeToString(e.Fact.UID)
+		data, err := cl.Receipt(ctx, uid)
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(out, data, 0o644); err != nil {
+			return err
+		}
+		if entry != "" {
+			if err := durable.WriteFile(entry, e.Entry, 0o644); err != nil {
+				return err
+			}
+		}
+		if a.last, err = json.Marshal(map[string]any{"uid": uid, "log": e.Log, "index": e.Proof.Index, "receipt": data}); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "fact", uid, "kind", e.Fact.Kind, "place", fmt.Sprintf("%s/%d", e.Log, e.Proof.Index), "written", out, "entry", entry)
+		})
+	})
+	c.Flags().StringVar(&out, "out", "", "file to write the receipt to")
+	c.Flags().StringVar(&entry, "entry", "", "file to write the entry to")
+	return need(c, "out")
 }
