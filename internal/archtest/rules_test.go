@@ -63,6 +63,7 @@ var rules = []rule{
 	{folder: "ledger/devicelog", ours: ground, never: pure},
 	{folder: "ledger/custody", ours: ground, never: pure},
 	{folder: "ledger/scitt", ours: ground, never: pure},
+	{folder: "ledger/watch", ours: ground, never: pure},
 	{folder: "access", ours: append([]string{"ledger"}, base...), never: pure},
 	{folder: "product", ours: ground, never: pure},
 	{folder: "device", ours: ground, never: pure},
@@ -101,6 +102,7 @@ var rules = []rule{
 	{folder: "internal/oidc", ours: stages, never: noDB},
 	{folder: "internal/throttle", never: noDB},
 	{folder: "internal/witnessd", ours: append([]string{"internal/durable", "internal/failpoint"}, ground...), never: noDB},
+	{folder: "internal/watchd", ours: append([]string{"internal/durable"}, ground...), never: noDB},
 	{folder: "internal/witnesscall", ours: ground, never: noDB},
 	{folder: "internal/mqttgw", ours: stages, never: noDB},
 	{folder: "internal/ddi", ours: stages, never: noDB},
@@ -118,7 +120,7 @@ var rules = []rule{
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/witnessd", "ledger/audit",
+		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/witnessd", "internal/watchd", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.

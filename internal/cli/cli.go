@@ -1,7 +1,8 @@
 // Package cli is the command line of hallmark: noun, verb, flags.
 //
 // Over all stages. Commands that change a running instance are API calls, like the console's; only what must work without one
-// (init, serve, verify, offline approval) touches files. Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.
+// (init, serve, verify, offline approval) touches files. Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part,
+// 4 done and found what should not be.
 package cli
 
 import (
@@ -26,6 +27,7 @@ const (
 	exitFailed = 1
 	exitUsage  = 2
 	exitPart   = 3
+	exitAlert  = 4
 )
 
 // usageError marks a call that was wrong, as opposed to work that failed.
@@ -65,6 +67,9 @@ func Main(args []string, in io.Reader, out, errOut io.Writer) int {
 	if _, ok := errors.AsType[partError](err); ok {
 		return exitPart
 	}
+	if _, ok := errors.AsType[alertError](err); ok {
+		return exitAlert
+	}
 	return exitFailed
 }
 
@@ -88,7 +93,7 @@ func newRoot(s streams, begun *bool) *cobra.Command {
 
 Commands over a running instance take its address from --url or HALLMARK_URL and a token from --token-file or HALLMARK_TOKEN, else
 from the current context: see hallmark context.
-Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part.`,
+Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part, 4 done and found what should not be.`,
 	}
 	root.SetIn(s.in)
 	root.SetOut(s.out)

@@ -80,7 +80,7 @@ With --bundle it checks a device's chain of custody, a file that ` + "`hallmark 
 	verify.Flags().StringVar(&receipts, "receipts", "", "file with receipts: their facts must be in the logs")
 	verify.Flags().BoolVar(&c.asJSON, "json", false, "print JSON")
 	verify.Flags().StringVar(&bundle, "bundle", "", "a device's chain of custody")
-	cmd.AddCommand(verify, logKeys(s), newTrace(s), logRecover(s), logMirror(s))
+	cmd.AddCommand(verify, logKeys(s), newTrace(s), logRecover(s), logMirror(s), newWatch(s))
 	return cmd
 }
 

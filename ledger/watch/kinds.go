@@ -1,0 +1,39 @@
+package watch
+
+import (
+	"slices"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// inControl and inEvents are the kinds of fact that this version knows, by the log they belong to. A kind that is in neither is told.
+func inControl() []ledger.Kind {
+	return []ledger.Kind{
+		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindCACreated, ledger.KindProductCreated, ledger.KindAccessChanged,
+		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
+		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
+		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
+		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
+		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
+		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindRetireOrdered,
+	}
+}
+
+func inEvents() []ledger.Kind {
+	return []ledger.Kind{
+		ledger.KindGenesis, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded,
+		ledger.KindEnrolRefused, ledger.KindDeviceState, ledger.KindDeviceUpdated, ledger.KindDeviceHealthy, ledger.KindDeviceUnhealthy,
+		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
+		ledger.KindDeviceInconsistent, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
+		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
+		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
+		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
+		ledger.KindComplianceStated,
+	}
+}
+
+// belongs says whether a kind is known, and whether it is in the log where it belongs.
+func belongs(log ledger.Log, k ledger.Kind) (known, here bool) {
+	control, events := slices.Contains(inControl(), k), slices.Contains(inEvents(), k)
+	return control || events, log == ledger.Control && control || log == ledger.Events && events
+}
