@@ -26,6 +26,7 @@ const (
 	DeviceCommand    Action = "device:command"
 	DeviceGroup      Action = "device:group"
 	DeviceRetire     Action = "device:retire"
+	DeviceForget     Action = "device:forget"
 	CertRead         Action = "cert:read"
 	CertRevoke       Action = "cert:revoke"
 	ReleaseCreate    Action = "release:create"

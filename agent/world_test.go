@@ -179,6 +179,7 @@ type command struct {
 	release *firmware
 	warrant int // entry; 0: none
 	bundle  int
+	config  []byte // salted
 	nobody  bool // signed by a key the device does not know
 }
 
@@ -192,7 +193,7 @@ func (w *world) command(act wire.Act, edit func(c *command)) *command {
 	case wire.ActQuarantine, wire.ActDormant:
 		c.cmd.TTL = 600
 	case wire.ActConfigure:
-		c.cmd.Config = must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}}))
+		c.config, c.cmd.Config = wire.SaltConfig(must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}})))
 	case wire.ActWipe:
 		c.warrant = w.append("warrant.issued", threshold(wire.TypeWarrant, must(wire.EncodeWarrant(wire.Warrant{
 			ID: "w1", Product: product, Act: act, Devices: c.cmd.Devices, Issued: now, Expires: now + 3600,
@@ -229,7 +230,7 @@ func (w *world) deliver(c *command, nonce []byte, counter uint64) []byte {
 		Directive: must(wire.Sign1(wire.TypeDirective, must(wire.EncodeDirective(wire.Directive{
 			Device: me, Counter: counter, Nonce: nonce, Act: c.cmd.Act, Command: c.digest[:], Issued: now, Expires: now + 60,
 		})), key)),
-		Command: *w.logged(c.entry), Member: member,
+		Command: *w.logged(c.entry), Member: member, Config: c.config,
 	}
 	if c.release != nil {
 		d.Release = w.logged(c.release.entry)

@@ -211,7 +211,7 @@ func (s *Service) moveByResult(r *Report, c Command, cause *ledger.Ref) (bool, e
 	case wire.ActWake:
 		ev = Wake
 	case wire.ActConfigure:
-		r.Twin.Desired = settle(r.Twin.Desired, c.Wire.Config)
+		r.Twin.Desired = settle(r.Twin.Desired, c.Config[min(len(c.Config), wire.ConfigSalt):])
 		return false, nil
 	default:
 		return false, nil
@@ -220,7 +220,7 @@ func (s *Service) moveByResult(r *Report, c Command, cause *ledger.Ref) (bool, e
 		r.GuardUntil = until // renewed
 		return false, nil
 	}
-	return s.step(r, ev, until, access.DeviceCaller(r.From.ID).ID, cause, "done by the device: "+c.Wire.Reason)
+	return s.step(r, ev, until, access.DeviceCaller(r.From.ID).ID, cause, "done by the device: "+c.Reason)
 }
 
 // step adds a transition to the report. One the life cycle does not know is left out: the device did what was commanded, but its

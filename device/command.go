@@ -75,6 +75,13 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 		return "", err
 	}
 	now := s.cfg.Now().UTC()
+	var salted []byte
+	if in.Act == wire.ActConfigure {
+		if _, err := wire.DecodeConfig(in.Config); err != nil {
+			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+		}
+		salted, in.Config = wire.SaltConfig(in.Config)
+	}
 	w, err := s.compose(ctx, in, now)
 	if err != nil {
 		return "", err
@@ -88,8 +95,9 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 		return "", err
 	}
 	f := ledger.New(ledger.Control, ledger.KindCommandIssued, now, caller.ID, w.ID, in.Cause, envelope)
+	f.Private = ledger.Say("reason", in.Reason)
 	c := Command{
-		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Priority: in.Rank(), Warrant: in.WarrantUID,
+		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID,
 		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(),
 	}
 	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)
@@ -124,7 +132,7 @@ func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (w
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
 	return wire.Command{
 		ID: hex.EncodeToString(id[:]), Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,
-		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config, Reason: in.Reason,
+		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config,
 		Issued: uint64(now.Unix()), Expires: uint64(now.Add(in.Valid).Unix()),
 	}, nil
 }

@@ -57,7 +57,7 @@ func fits(d Device, in wire.Checkin, c Command) bool {
 
 // assemble gathers the proofs.
 func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command) (wire.Delivery, error) {
-	var out wire.Delivery
+	out := wire.Delivery{Config: c.Config}
 	var err error
 	if out.Command, err = s.cfg.Ledger.Logged(ctx, c.UID); err != nil {
 		return out, err

@@ -49,6 +49,7 @@ type Twin struct {
 	Accepted  uint64             `json:"accepted,omitempty"` // highest directive counter it said it accepted
 	Suspect   string             `json:"suspect,omitempty"`  // what it said that cannot be true of one device; cleared by Clear
 	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
+	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
 
 // Query selects devices. Empty fields do not select.
@@ -107,6 +108,8 @@ type Command struct {
 	UID      [16]byte // of its command.issued fact
 	Digest   [32]byte // of its payload; results name it
 	Wire     wire.Command
+	Config   []byte // configure: salt and entries, of which the command has the digest
+	Reason   string // why; devices are not told, and the log has it in private
 	Priority int
 	Warrant  *[16]byte // UID of the warrant's fact
 	Issued   time.Time

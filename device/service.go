@@ -21,6 +21,7 @@ type Config struct {
 	Commands   Commands
 	Trust      Trust
 	Groups     Groups
+	Forgetter  Forgetter
 	Guard      *access.Guard
 	Ledger     Ledger
 	Releases   Releases
@@ -43,7 +44,7 @@ type Service struct {
 
 // NewService checks cfg and fills its defaults.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Registry == nil || cfg.Reports == nil || cfg.Commands == nil || cfg.Trust == nil || cfg.Groups == nil || cfg.Guard == nil ||
+	if cfg.Registry == nil || cfg.Reports == nil || cfg.Commands == nil || cfg.Trust == nil || cfg.Groups == nil || cfg.Forgetter == nil || cfg.Guard == nil ||
 		cfg.Ledger == nil || cfg.Releases == nil || cfg.Authority == nil {
 		return nil, errors.New("device: a store, the guard, the ledger, the releases or the authority is missing")
 	}

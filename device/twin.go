@@ -86,7 +86,7 @@ func (s *Service) Settings(ctx context.Context, caller access.Caller, id string)
 		if err != nil {
 			return nil, err
 		}
-		entries, err := wire.DecodeConfig(command.Wire.Config)
+		entries, err := wire.OpenConfig(command.Config, command.Wire.Config)
 		if err != nil {
 			return nil, err
 		}

@@ -17,13 +17,18 @@ import (
 // maxText bounds a line's text, characters.
 const maxText = 240
 
-// Describe says in a line for people what a fact tells. It never fails: what it cannot read it calls unreadable.
-func Describe(kind ledger.Kind, data []byte) string {
+// Absent stands where something was said in private that is not here: it was forgotten, or never came along.
+const Absent = "(private part absent)"
+
+// Describe says in a line for people what a fact tells, with what is private of it as far as it is known. It never fails: what it cannot
+// read it calls unreadable.
+func Describe(f wire.Fact, private []byte) string {
+	kind, data := ledger.Kind(f.Kind), ledger.Merge(f.Data, private)
 	var s string
 	var err error
 	switch kind {
 	case ledger.KindCommandIssued:
-		s, err = describeCommand(data)
+		s, err = describeCommand(data, private)
 	case ledger.KindCertIssued, ledger.KindCACreated:
 		s, err = describeCert(data)
 	case ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindBundlePublished, ledger.KindWarrantIssued,
@@ -48,6 +53,9 @@ func Describe(kind ledger.Kind, data []byte) string {
 	}
 	if err != nil {
 		return "unreadable: " + err.Error()
+	}
+	if len(f.Private) > 0 && len(private) == 0 {
+		s = strings.TrimLeft(s+" "+Absent, " ")
 	}
 	s = digests.ReplaceAllString(s, "$1…")
 	if r := []rune(s); len(r) > maxText {
@@ -74,7 +82,7 @@ func describeGrouping(data []byte) (string, error) {
 	return s, nil
 }
 
-func describeCommand(env []byte) (string, error) {
+func describeCommand(env, private []byte) (string, error) {
 	o, err := wire.Parse1(wire.TypeCommand, env)
 	if err != nil {
 		return "", err
@@ -87,8 +95,16 @@ func describeCommand(env []byte) (string, error) {
 	if c.Rollout != "" {
 		s += fmt.Sprintf(", rollout %s wave %d", c.Rollout, c.Wave)
 	}
-	if c.Reason != "" {
-		s += ": " + c.Reason
+	var said struct {
+		Reason string `json:"reason"`
+	}
+	if len(private) > 0 {
+		if err := json.Unmarshal(private, &said); err != nil {
+			return "", err
+		}
+	}
+	if said.Reason != "" {
+		s += ": " + said.Reason
 	}
 	return fmt.Sprintf("%s (%s)", s, Count(c.Devices.Count, "device", "devices")), nil
 }

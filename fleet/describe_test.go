@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func TestWhatCannotBeReadIsCalledUnreadable(t *testing.T) {
@@ -13,7 +14,7 @@ func TestWhatCannotBeReadIsCalledUnreadable(t *testing.T) {
 		ledger.KindRetireWiped, ledger.KindDeviceState, ledger.KindComplianceStated, ledger.KindReleaseProposed, ledger.KindReleaseApproved,
 		ledger.KindReleasePublished, ledger.KindBundlePublished, ledger.KindWarrantIssued, ledger.KindOrderCreated,
 	} {
-		if s := Describe(k, []byte{0xff, 1, 2}); !strings.HasPrefix(s, "unreadable") {
+		if s := Describe(wire.Fact{Kind: string(k), Data: []byte{0xff, 1, 2}}, nil); !strings.HasPrefix(s, "unreadable") {
 			t.Errorf("%s: %q", k, s)
 		}
 	}
@@ -39,11 +40,11 @@ func TestTheImportantComesFirst(t *testing.T) {
 		},
 		{ledger.KindAccessChanged, `{"zeta":1,"reason":"why","digest":"` + strings.Repeat("ab", 32) + `"}`, "reason: why, digest: abababababab…, zeta: 1"},
 	} {
-		if got := Describe(c.kind, []byte(c.data)); got != c.want {
+		if got := Describe(wire.Fact{Kind: string(c.kind), Data: []byte(c.data)}, nil); got != c.want {
 			t.Errorf("%s: %q, want %q", c.kind, got, c.want)
 		}
 	}
-	if s := Describe(ledger.KindDeviceRefused, []byte(`{"text":"`+strings.Repeat("é", 500)+`"}`)); len([]rune(s)) != maxText+1 {
+	if s := Describe(wire.Fact{Kind: string(ledger.KindDeviceRefused), Data: []byte(`{"text":"`+strings.Repeat("é", 500)+`"}`)}, nil); len([]rune(s)) != maxText+1 {
 		t.Errorf("%d characters", len([]rune(s)))
 	}
 }

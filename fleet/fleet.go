@@ -48,6 +48,7 @@ type Detail struct {
 	BootCount  uint64     `json:"boot_count"`
 	Reasons    []string   `json:"verdict_reasons"`
 	HealthText string     `json:"health_text"`
+	Forgotten  *time.Time `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
 	Log        DeviceLog  `json:"log"`
 }
 

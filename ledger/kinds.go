@@ -1,6 +1,6 @@
 package ledger
 
-// The kinds of fact, in the order of a life: which log each belongs to, and what its Data holds. "JSON" in a comment says that Data is a JSON object; otherwise it is the signed
+// The kinds of fact, in the order of a life: which log each belongs to, and what its Data holds; which members are private says private.go. "JSON" in a comment says that Data is a JSON object; otherwise it is the signed
 // envelope itself.
 const (
 	KindGenesis     Kind = "genesis"              // both logs: JSON {origin}; so that no tree is empty
@@ -55,6 +55,7 @@ const (
 	KindDeviceReprovisioned Kind = "device.reprovisioned" // events: JSON result of the command
 	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON {device, what, had, said}: perhaps a clone
 	KindDeviceGrouped       Kind = "device.grouped"       // events: JSON device.Grouping {device, from, to, reason}
+	KindDeviceForgotten     Kind = "device.forgotten"     // events: JSON device.Forgotten {device}: what was private of it is destroyed
 	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}
 	KindDeviceLogForked     Kind = "device.log.forked"    // events: JSON devicelog.Fork: a copy of the device, or a restored state
 	KindDeviceLogAnchored   Kind = "device.log.anchored"  // events: COSE_Sign1(LogBatch)

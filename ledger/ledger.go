@@ -9,6 +9,7 @@ package ledger
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"fmt"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire"
@@ -41,12 +42,14 @@ type Fact struct {
 	Actor   string // who did it: a caller's ID
 	Subject string // what it is about: a device, release, rollout, order …
 	Cause   *Ref   // the fact that led here
-	Data    []byte // see kinds.go
+	Data    []byte // see kinds.go; public for ever
+	Private []byte // JSON object: what only those who may read the subject see, until it is forgotten; see private.go
 }
 
-// New makes a fact with a fresh UID, by which its place can be asked for later.
+// New makes a fact with a fresh UID, by which its place can be asked for later. What Private lists of data goes into its private part.
 func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
-	f := Fact{Log: log, Kind: kind, At: at.UTC(), Actor: actor, Subject: subject, Cause: cause, Data: data}
+	f := Fact{Log: log, Kind: kind, At: at.UTC(), Actor: actor, Subject: subject, Cause: cause}
+	f.Data, f.Private = split(kind, data)
 	_, _ = rand.Read(f.UID[:]) // never fails: crypto/rand ends the process instead
 	// 48 bits of time first, as in a UUID version 7: neighbours in time are neighbours in the index, which halves a commit's writes.
 	var ms [8]byte
@@ -55,10 +58,13 @@ func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, da
 	return f
 }
 
-// Encode gives the bytes whose hash is the leaf.
-func (f Fact) Encode() ([]byte, error) {
+// Encode gives the bytes whose hash is the leaf. commitment is to the private part: that of what Seal gave, nil when there is none.
+func (f Fact) Encode(commitment []byte) ([]byte, error) {
+	if (len(f.Private) > 0) != (len(commitment) > 0) {
+		return nil, fmt.Errorf("fact %s about %s: its private part is not sealed", f.Kind, f.Subject)
+	}
 	w := wire.Fact{
-		V: 1, UID: f.UID[:], Kind: string(f.Kind), At: f.At.UnixMilli(), Actor: f.Actor, Subject: f.Subject, Data: f.Data,
+		V: 1, UID: f.UID[:], Kind: string(f.Kind), At: f.At.UnixMilli(), Actor: f.Actor, Subject: f.Subject, Data: f.Data, Private: commitment,
 	}
 	if f.Cause != nil {
 		w.Cause = &wire.FactCause{Log: string(f.Cause.Log), Index: f.Cause.Index}

@@ -32,6 +32,8 @@ type ReadStore interface {
 	Published(ctx context.Context, log Log) (Published, error)
 	// State gives the sequenced state, which may be ahead of what is published.
 	State(ctx context.Context, log Log) (State, error)
+	// Private gives what is private of a fact, a JSON object; nil when there is nothing, or it was forgotten.
+	Private(ctx context.Context, f wire.Fact) ([]byte, error)
 }
 
 // Errors of reading.
@@ -70,6 +72,11 @@ func (r *Reader) Size(ctx context.Context, log Log) (uint64, error) {
 // Entries gives the entries [from, to) of a log, as far as they are sequenced.
 func (r *Reader) Entries(ctx context.Context, log Log, from, to uint64) ([][]byte, error) {
 	return r.store.Entries(ctx, log, from, to)
+}
+
+// Private gives what is private of a fact, a JSON object, for who may read its subject; nil when there is nothing, or it was forgotten.
+func (r *Reader) Private(ctx context.Context, f wire.Fact) ([]byte, error) {
+	return r.store.Private(ctx, f)
 }
 
 // Entry gives one entry's bytes.

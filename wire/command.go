@@ -76,8 +76,7 @@ type Command struct {
 	Rollout string    `cbor:"6,keyasint,omitempty" json:"rollout,omitempty"`
 	Wave    uint      `cbor:"7,keyasint,omitempty" json:"wave,omitempty"`
 	TTL     uint64    `cbor:"8,keyasint,omitempty" json:"ttl_s,omitempty"` // guarded acts: seconds until the device ends it by itself
-	Config  []byte    `cbor:"9,keyasint,omitempty" json:"config,omitempty"`
-	Reason  string    `cbor:"10,keyasint,omitempty" json:"reason,omitempty"`
+	Config  []byte    `cbor:"9,keyasint,omitempty" json:"config,omitempty"` // configure: ConfigDigest of what the delivery brings
 	Issued  uint64    `cbor:"11,keyasint" json:"issued"`
 	Expires uint64    `cbor:"12,keyasint" json:"expires"`
 }
@@ -113,6 +112,7 @@ type Delivery struct {
 	Warrant       *Logged     `cbor:"5,keyasint,omitempty"` // entry of kind warrant.issued
 	WarrantMember *Membership `cbor:"6,keyasint,omitempty"`
 	Bundle        *Logged     `cbor:"7,keyasint,omitempty"` // entry of kind bundle.published
+	Config        []byte      `cbor:"8,keyasint,omitempty"` // configure: salt and entries, see SaltConfig
 }
 
 // Bounds of the encoded messages.
@@ -145,6 +145,9 @@ func (c Command) check() error {
 	}
 	if NeedsRelease(c.Act) != (len(c.Release) == sha256.Size) {
 		return fmt.Errorf("command %s: release digest of %d bytes for act %s", c.ID, len(c.Release), c.Act)
+	}
+	if (c.Act == ActConfigure) != (len(c.Config) == sha256.Size) {
+		return fmt.Errorf("command %s: configuration digest of %d bytes for act %s", c.ID, len(c.Config), c.Act)
 	}
 	if c.Act == ActQuarantine || c.Act == ActDormant {
 		if c.TTL == 0 || c.TTL > MaxGuardedTTL {

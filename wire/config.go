@@ -1,6 +1,10 @@
 package wire
 
 import (
+	"bytes"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
 	"fmt"
 )
 
@@ -31,6 +35,35 @@ func DecodeConfig(data []byte) ([]ConfigEntry, error) {
 		return nil, err
 	}
 	return c.Entries, checkConfig(c.Entries)
+}
+
+// ConfigSalt is the size of the salt before a configuration: the log, which is public, holds the hash of both, from which nobody can
+// guess what was set.
+const ConfigSalt = 32
+
+// SaltConfig puts a fresh salt before a configuration, and gives the digest that the command has of both.
+func SaltConfig(config []byte) (salted, digest []byte) {
+	salted = make([]byte, ConfigSalt, ConfigSalt+len(config))
+	_, _ = rand.Read(salted) // never fails: crypto/rand ends the process instead
+	salted = append(salted, config...)
+	return salted, ConfigDigest(salted)
+}
+
+// ConfigDigest is SHA-256 of a salted configuration.
+func ConfigDigest(salted []byte) []byte {
+	h := sha256.Sum256(salted)
+	return h[:]
+}
+
+// OpenConfig reads a salted configuration, if it is the one that the command has the digest of.
+func OpenConfig(salted, digest []byte) ([]ConfigEntry, error) {
+	if len(salted) < ConfigSalt || len(salted) > ConfigSalt+MaxConfig {
+		return nil, fmt.Errorf("salted configuration of %d bytes", len(salted))
+	}
+	if !bytes.Equal(ConfigDigest(salted), digest) {
+		return nil, errors.New("the configuration is not the one that was commanded")
+	}
+	return DecodeConfig(salted[ConfigSalt:])
 }
 
 func checkConfig(entries []ConfigEntry) error {

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 )
@@ -15,6 +16,9 @@ type Fact struct {
 	Subject string     `cbor:"6,keyasint" json:"subject"`
 	Cause   *FactCause `cbor:"7,keyasint,omitempty" json:"cause,omitempty"`
 	Data    []byte     `cbor:"8,keyasint" json:"data"`
+
+	// Private commits to what is said in private: SHA-256(salt ‖ ciphertext), of 32 B. Absent when nothing is.
+	Private []byte `cbor:"9,keyasint,omitempty" json:"private,omitempty"`
 }
 
 // FactCause is the place of the fact that led to this one.
@@ -50,6 +54,9 @@ func DecodeFact(data []byte) (Fact, error) {
 func (f Fact) check() error {
 	if f.V != 1 || len(f.UID) != 16 || f.Kind == "" || len(f.Kind) > 64 || len(f.Actor) > 256 || len(f.Subject) > 256 {
 		return errors.New("fact: version, uid, kind, actor or subject out of bounds")
+	}
+	if len(f.Private) != 0 && len(f.Private) != sha256.Size {
+		return fmt.Errorf("fact: a commitment of %d bytes", len(f.Private))
 	}
 	return nil
 }

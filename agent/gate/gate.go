@@ -108,7 +108,7 @@ func checkAct(s State, d wire.Delivery, p *Plan) *Refusal {
 	case wire.ClassOf(p.Act) == wire.Guarded:
 		return checkGuarded(p)
 	case p.Act == wire.ActConfigure:
-		return checkConfig(p)
+		return checkConfig(d, p)
 	case p.Act == wire.ActAttest:
 		return nil
 	}
@@ -221,8 +221,8 @@ func checkGuarded(p *Plan) *Refusal {
 	return nil
 }
 
-func checkConfig(p *Plan) *Refusal {
-	entries, err := wire.DecodeConfig(p.Command.Config)
+func checkConfig(d wire.Delivery, p *Plan) *Refusal {
+	entries, err := wire.OpenConfig(d.Config, p.Command.Config)
 	if err != nil {
 		return refuse(BadConfig, "command %s: %v", p.Command.ID, err)
 	}

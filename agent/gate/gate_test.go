@@ -103,7 +103,13 @@ func TestRefusals(t *testing.T) {
 		{"unknown act with a warrant is still unknown to the device", "explode", gate.UnknownAct, func(*world, *gate.State, *order) {}},
 		{"quarantine without end", wire.ActQuarantine, gate.Malformed, func(_ *world, _ *gate.State, o *order) { o.cmd.TTL = 0 }},
 		{"quarantine too long", wire.ActQuarantine, gate.Malformed, func(_ *world, _ *gate.State, o *order) { o.cmd.TTL = wire.MaxGuardedTTL + 1 }},
-		{"configuration is none", wire.ActConfigure, gate.BadConfig, func(_ *world, _ *gate.State, o *order) { o.cmd.Config = []byte("x") }},
+		{"configuration is none", wire.ActConfigure, gate.BadConfig, func(_ *world, _ *gate.State, o *order) { o.config, o.cmd.Config = wire.SaltConfig([]byte("x")) }},
+		{"configuration did not come", wire.ActConfigure, gate.BadConfig, func(_ *world, _ *gate.State, o *order) { o.config = nil }},
+		{"configuration is another than was commanded", wire.ActConfigure, gate.BadConfig, func(_ *world, _ *gate.State, o *order) {
+			o.config, _ = wire.SaltConfig(must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "0"}})))
+		}},
+		{"configuration has another salt than was commanded", wire.ActConfigure, gate.BadConfig, func(_ *world, _ *gate.State, o *order) { o.config[0] ^= 1 }},
+		{"configuration without its digest in the command", wire.ActConfigure, gate.Malformed, func(_ *world, _ *gate.State, o *order) { o.cmd.Config = nil }},
 		{"install without a release", wire.ActInstall, gate.ReleaseMissing, func(_ *world, _ *gate.State, o *order) {
 			d := sha256.Sum256(nil)
 			o.cmd.Release, o.rel = d[:], nil

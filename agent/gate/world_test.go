@@ -161,6 +161,7 @@ type order struct {
 	war     *wire.Warrant
 	warFor  []string
 	next    *wire.Bundle
+	config  []byte // salted
 
 	relSigners, warSigners []crypto.Signer
 	cmdSigner, dirSigner   crypto.Signer
@@ -191,7 +192,7 @@ func (w *world) order(act wire.Act) *order {
 	case act == wire.ActQuarantine || act == wire.ActDormant:
 		o.cmd.TTL = 600
 	case act == wire.ActConfigure:
-		o.cmd.Config = must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}}))
+		o.config, o.cmd.Config = wire.SaltConfig(must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}})))
 	}
 	return o
 }
@@ -236,7 +237,7 @@ func (w *world) deliver(o *order) wire.Delivery {
 	}
 	d := wire.Delivery{
 		Directive: must(wire.Sign1(wire.TypeDirective, must(wire.EncodeDirective(o.dir)), o.dirSigner)), Command: w.logged(cmd),
-		Member: member(o.devices),
+		Member: member(o.devices), Config: o.config,
 	}
 	if rel >= 0 {
 		l := w.logged(rel)

@@ -114,7 +114,7 @@ func (a *api) showCommand() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error {
 			pairs := []string{
-				"command", v.ID, "product", v.Wire.Product, "act", string(v.Wire.Act), "devices", fmt.Sprint(v.Wire.Devices.Count), "reason", v.Wire.Reason,
+				"command", v.ID, "product", v.Wire.Product, "act", string(v.Wire.Act), "devices", fmt.Sprint(v.Wire.Devices.Count), "reason", v.Reason,
 				"issued", unix(v.Wire.Issued), "expires", unix(v.Wire.Expires),
 			}
 			for _, s := range slices.Sorted(maps.Keys(v.Counts)) {

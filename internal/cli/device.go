@@ -16,7 +16,7 @@ import (
 
 func newDevice(a *api) *cobra.Command {
 	return a.noun("device", "The fleet: state, version, evidence, history", append([]*cobra.Command{
-		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(),
+		a.listDevices(), a.showDevice(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(), a.forgetDevices(),
 	}, a.moves()...)...)
 }
 
@@ -86,7 +86,7 @@ func (a *api) showDevice() *cobra.Command {
 				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
 				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "seen", whenever(d.LastSeen),
 				"boots", fmt.Sprint(d.BootCount), "own log", d.Log.Standing()+heard(d.Log), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
-				"order", d.Order, "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "virtual", yes(d.Virtual)); err != nil {
+				"order", d.Order, "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "virtual", yes(d.Virtual), "forgotten", whenever(d.Forgotten)); err != nil {
 				return err
 			}
 			fmt.Fprintln(w)

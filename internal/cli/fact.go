@@ -57,7 +57,7 @@ func (a *api) showFact() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error {
 			return sheet(w, "fact", fmt.Sprintf("%x", e.Fact.UID), "kind", e.Fact.Kind, "time", when(time.UnixMilli(e.Fact.At)), "by", e.Fact.Actor,
-				"subject", e.Fact.Subject, "text", oneLine(fleet.Describe(ledger.Kind(e.Fact.Kind), e.Fact.Data)),
+				"subject", e.Fact.Subject, "text", oneLine(fleet.Describe(e.Fact, e.Private)),
 				"place", fmt.Sprintf("%s/%d of %d", e.Log, e.Proof.Index, e.Proof.Size), "witnessed by", fmt.Sprint(len(e.Proof.Cosignatures)))
 		})
 	})

@@ -60,6 +60,19 @@ func (a *api) judgeDevices() *cobra.Command {
 	return need(a.matching(c), "as", "reason")
 }
 
+func (a *api) forgetDevices() *cobra.Command {
+	return a.matching(a.overDevices(cobra.Command{
+		Use: "forget DEVICE…", Short: "Destroy what is private of devices whose life has ended",
+		Long: `Destroys what is known of devices that are decommissioned or disposed of, beside the ledger: their settings, their group, their sealed
+data, and what people and programs said of them in words, with the keys and salts of all that. The ledger has salted hashes of the words only,
+stays as it is, and verifies as before. It cannot be undone. Backups have it until you destroy them.`,
+		Example: "  hallmark device forget 00112233445566778899aabbccddeeff",
+	}, func(ctx context.Context, cl *client.Client, ids []string) error {
+		done, err := each(a, ids, func(id string) (client.Standing, error) { return cl.Forget(ctx, id) })
+		return a.standings(done, err)
+	}))
+}
+
 func (a *api) replaceDevice() *cobra.Command {
 	var r client.ReplacementRequest
 	c := a.verb(cobra.Command{

@@ -131,7 +131,7 @@ func printCustody(w io.Writer, r custody.Report, size int) error {
 	for _, l := range r.Lines {
 		rows = append(rows, []string{
 			when(l.At), fmt.Sprintf("%s/%d", l.Log, l.Index), proofOf(l, witnesses[l.Log]), string(l.Kind), l.Actor, causedBy(l.Cause, l.RestsOn...),
-			fleet.Describe(l.Kind, l.Fact.Data),
+			fleet.Describe(l.Fact, nil),
 		})
 		for _, e := range l.Events {
 			rows = append(rows, []string{when(e.At), fmt.Sprintf(" log %d", e.Seq), "\"", e.Kind, "the device", causedBy(e.Cause), e.Text})

@@ -34,6 +34,11 @@ func (c *Client) Replace(ctx context.Context, id string, r httpapi.ReplacementRe
 	return post[httpapi.Standing](ctx, c, ofDevice(id, "replacement"), r)
 }
 
+// Forget destroys what is private of a device whose life has ended.
+func (c *Client) Forget(ctx context.Context, id string) (httpapi.Standing, error) {
+	return post[httpapi.Standing](ctx, c, ofDevice(id, "forget"), nil)
+}
+
 // RevokeDevice takes every identity of a device.
 func (c *Client) RevokeDevice(ctx context.Context, id string, code int) error {
 	_, err := post[httpapi.RevokeRequest](ctx, c, ofDevice(id, "revoke"), httpapi.RevokeRequest{Code: code})

@@ -29,6 +29,7 @@ import (
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 //go:generate templ generate
@@ -150,6 +151,7 @@ type (
 	Ledger interface {
 		Latest(ctx context.Context, log ledger.Log) (ledger.Published, error)
 		Entry(ctx context.Context, ref ledger.Ref) ([]byte, error)
+		Private(ctx context.Context, f wire.Fact) ([]byte, error)
 	}
 )
 

@@ -282,6 +282,8 @@ func (s members) Identities(context.Context, access.Caller, string) ([]access.Id
 
 type logs struct{}
 
+func (logs) Private(context.Context, wire.Fact) ([]byte, error) { return nil, nil }
+
 func (logs) Latest(context.Context, ledger.Log) (ledger.Published, error) {
 	return ledger.Published{}, ledger.ErrNotFound
 }
@@ -290,7 +292,7 @@ func (logs) Entry(_ context.Context, ref ledger.Ref) ([]byte, error) {
 	if ref.Index > 10 {
 		return nil, ledger.ErrNotFound
 	}
-	return ledger.New(ref.Log, "access.changed", then, script, script, &ledger.Ref{Log: "control", Index: 1}, []byte(`{"a":"\"><script>alert(1)</script>"}`)).Encode()
+	return ledger.New(ref.Log, "access.changed", then, script, script, &ledger.Ref{Log: "control", Index: 1}, []byte(`{"a":"\"><script>alert(1)</script>"}`)).Encode(nil)
 }
 
 // people are signed in by a session of their name.

@@ -27,6 +27,8 @@ type entryView struct {
 	Text  string // in short
 	Form  string // what its data is
 	Data  string
+
+	Private string // what was said beside the log
 }
 
 // verifyData is what the browser checks a proof against.
@@ -103,10 +105,15 @@ func (h *handler) entry(w http.ResponseWriter, r *http.Request, caller access.Ca
 	if err != nil {
 		return err
 	}
-	e, err := viewEntry(data)
+	f, err := wire.DecodeFact(data)
 	if err != nil {
 		return err
 	}
+	private, err := h.cfg.Stages.Ledger.Private(r.Context(), f)
+	if err != nil {
+		return err
+	}
+	e := viewEntry(f, private)
 	v := h.view(r, caller, "Ledger", "")
 	v.Verify = true
 	h.render(w, r, http.StatusOK, entryPage(v, entryPageData{Ref: ref, Entry: e, Trust: h.verifyData(log)}))
@@ -123,12 +130,8 @@ func (h *handler) verifyData(log ledger.Log) verifyData {
 // maxData bounds what is shown of an entry's data, characters.
 const maxData = 16 << 10
 
-func viewEntry(data []byte) (entryView, error) {
-	f, err := wire.DecodeFact(data)
-	if err != nil {
-		return entryView{}, err
-	}
-	e := entryView{Fact: f, At: time.UnixMilli(f.At), UID: hex.EncodeToString(f.UID), Text: fleet.Describe(ledger.Kind(f.Kind), f.Data)}
+func viewEntry(f wire.Fact, private []byte) entryView {
+	e := entryView{Fact: f, At: time.UnixMilli(f.At), UID: hex.EncodeToString(f.UID), Text: fleet.Describe(f, private)}
 	if f.Cause != nil {
 		e.Cause = &ledger.Ref{Log: ledger.Log(f.Cause.Log), Index: f.Cause.Index}
 	}
@@ -138,5 +141,13 @@ func viewEntry(data []byte) (entryView, error) {
 		e.Data = out.String()
 	}
 	e.Data = clip(e.Data, maxData)
-	return e, nil
+	if len(private) > 0 {
+		out.Reset()
+		if json.Indent(&out, private, "", "  ") == nil {
+			e.Private = out.String()
+		}
+	} else if len(f.Private) > 0 {
+		e.Private = fleet.Absent
+	}
+	return e
 }

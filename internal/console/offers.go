@@ -57,6 +57,12 @@ func (v view) lifeActions(id string, state device.State, legitimacy device.Legit
 			Explain: "A path, such as eu/berlin/ward-3; empty takes it out of its group. Who is limited to a group acts on what is in it and below.",
 		})
 	}
+	if v.may(access.DeviceForget, res) && device.Ended(state) {
+		out = append(out, action{
+			Label: "Forget it", Title: "Destroy what is private of this device", Path: path + "/forget", Typed: short(id), Tone: "bad",
+			Explain: "Its settings, group, sealed data, and all that was said of it in words. The ledger stays as it is, and verifies. This cannot be undone.",
+		})
+	}
 	if v.may(access.CertRevoke, res) && !device.Ended(state) {
 		out = append(out, action{
 			Label: "Revoke its identities", Title: "Take every identity of this device", Path: path + "/revoke", Body: "{}", Fields: []field{revocationCause()}, Typed: short(id), Tone: "bad",

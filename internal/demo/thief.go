@@ -262,7 +262,7 @@ func (d *demo) notLogged(ctx context.Context, t *thief, a *device) error {
 		return err
 	}
 	f := ledger.New(ledger.Control, ledger.KindReleasePublished, time.Now(), "person:rita", productID, nil, env)
-	if rel.Entry, err = f.Encode(); err != nil {
+	if rel.Entry, err = f.Encode(nil); err != nil {
 		return err
 	}
 	return d.refused(ctx, "attack: release not in the ledger", a, func() ([]byte, error) { return t.forge(ctx, a, wire.ActInstall, digest, &rel) }, "not-logged")

@@ -24,6 +24,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -140,6 +141,7 @@ func NewOEM(t testing.TB, id string) *OEM {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.KeepPrivate(storetest.Vault{})
 	t.Cleanup(func() {
 		if err := db.Close(); err != nil {
 			t.Error(err)

@@ -36,6 +36,7 @@ type CommandView struct {
 	ID     string                  `json:"id"`
 	Counts map[device.Standing]int `json:"counts"`
 	Wire   wire.Command            `json:"command"`
+	Reason string                  `json:"reason,omitempty"`
 }
 
 // WarrantRequest carries an offline warrant and the devices it names.
@@ -107,7 +108,7 @@ func (a *api) registerCommands(h huma.API) {
 				return nil, a.problem(ctx, err)
 			}
 			counts, err := a.Device.CommandStatus(ctx, callerOf(ctx), in.ID)
-			return reply(a, ctx, CommandView{ID: c.ID, Counts: counts, Wire: c.Wire}, err)
+			return reply(a, ctx, CommandView{ID: c.ID, Counts: counts, Wire: c.Wire, Reason: c.Reason}, err)
 		})
 	huma.Register(h, op("cancel-command", http.MethodPost, "/commands/{id}/cancel", "Withdraw a command from whom it has not reached"),
 		func(ctx context.Context, in *struct {

@@ -44,11 +44,13 @@ type Standing struct {
 	Since      time.Time         `json:"since" doc:"of the state"`
 	Replaces   string            `json:"replaces,omitempty" doc:"the device this one took over from"`
 	ReplacedBy string            `json:"replaced_by,omitempty"`
+	Forgotten  time.Time         `json:"forgotten,omitzero" doc:"since when what was private of it is destroyed"`
 }
 
 func standing(d device.Device) Standing {
 	return Standing{
 		ID: d.ID, Product: d.Product, Group: d.Group, State: d.State, Legitimacy: d.Legitimacy, Since: d.Since, Replaces: d.Replaces, ReplacedBy: d.ReplacedBy,
+		Forgotten: d.Twin.Forgotten,
 	}
 }
 
@@ -82,6 +84,17 @@ func (a *api) registerLife(h huma.API) {
 		) (*tagged[Standing], error) {
 			return change(a, ctx, in.Matching, once.Device, in.ID, func(ctx context.Context) (Standing, error) {
 				return after(ctx, in.ID, a.Device.Judge(ctx, callerOf(ctx), in.ID, in.Body.Legitimacy, nil, in.Body.Reason))
+			})
+		})
+	huma.Register(h, op("forget-device", http.MethodPost, "/devices/{id}/forget", "Destroy what is private of a device whose life has ended"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+		},
+		) (*tagged[Standing], error) {
+			return change(a, ctx, in.Matching, once.Device, in.ID, func(ctx context.Context) (Standing, error) {
+				d, err := a.Device.Forget(ctx, callerOf(ctx), in.ID)
+				return standing(d), err
 			})
 		})
 	huma.Register(h, op("replace-device", http.MethodPost, "/devices/{id}/replacement", "Record that another device took over from this one"),

@@ -105,7 +105,7 @@ var unmet = []string{
 	"bind-identity", "unbind-identity", "bind-certificate", // there is no provider, and the member is a person
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
 	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
-	"dispose-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "get-receipt", "dismiss-remedy", "run-proposal", "refuse-proposal",
+	"dispose-device", "forget-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "get-receipt", "dismiss-remedy", "run-proposal", "refuse-proposal",
 }
 
 // Every operation, tried by every role, by nobody, and by three who hold every role in a part of the fleet only: in another product, in

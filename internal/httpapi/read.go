@@ -3,6 +3,7 @@ package httpapi
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"net/http"
@@ -43,6 +44,8 @@ type Entry struct {
 	Fact  wire.Fact  `json:"fact"`
 	Entry []byte     `json:"entry" doc:"the bytes whose hash is the leaf"`
 	Proof wire.Proof `json:"proof"`
+
+	Private json.RawMessage `json:"private,omitempty" doc:"an object: what was said in private, beside the log; absent when there is nothing, or it was forgotten"`
 }
 
 // TokenReply carries a new secret; it is shown this once.
@@ -196,7 +199,11 @@ func (a *api) entry(ctx context.Context, caller access.Caller, ref ledger.Ref) (
 		return Entry{}, ledgerFault(err)
 	}
 	f, err := wire.DecodeFact(l.Entry)
-	return Entry{Log: string(ref.Log), Fact: f, Entry: l.Entry, Proof: l.Proof}, err
+	if err != nil {
+		return Entry{}, err
+	}
+	private, err := a.Ledger.Private(ctx, f)
+	return Entry{Log: string(ref.Log), Fact: f, Private: private, Entry: l.Entry, Proof: l.Proof}, err
 }
 
 // fact finds a fact by its UID; one that has no place yet is to be asked for again.

@@ -219,7 +219,7 @@ func seed(ctx context.Context, db *store.DB) error {
 		Digest: [32]byte(digest), Manifest: manifest, Payload: signed, Status: release.Published, Creator: "test", Created: now, Published: now, Rev: 1,
 	}
 	spec := rollout.Spec{ID: "ro-1", Product: "pump", Release: digest, Selection: rollout.Selection{All: true}, Waves: []rollout.Wave{{Percent: 100, Deadline: 60}}}
-	command := wire.Command{ID: "c1", Product: "pump", Act: wire.ActAttest, Reason: "test", Issued: uint64(now.Unix()), Expires: uint64(now.Add(time.Hour).Unix())}
+	command := wire.Command{ID: "c1", Product: "pump", Act: wire.ActAttest, Issued: uint64(now.Unix()), Expires: uint64(now.Add(time.Hour).Unix())}
 	set, e := wire.SetOf([]string{subject})
 	command.Devices = set
 	payload, e2 := wire.EncodeCommand(command)

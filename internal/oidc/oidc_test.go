@@ -31,6 +31,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/oidc"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 )
 
 const secret = "the client's secret, of some length"
@@ -186,6 +187,7 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
+	db.KeepPrivate(storetest.Vault{})
 	t.Cleanup(func() { _ = db.Close() })
 	guard, err := access.NewGuard(db)
 	if err != nil {

@@ -204,8 +204,16 @@ func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[
 		i.log.ErrorContext(ctx, "an entry of the log cannot be read, nothing follows from it", "log", at.Log, "index", at.Index, "error", err)
 		return nil
 	}
+	kind := ledger.Kind(w.Kind)
+	if len(table[kind]) == 0 {
+		return nil
+	}
+	private, err := i.logs.reader.Private(ctx, w)
+	if err != nil {
+		return err
+	}
 	s := seen{Fact: ledger.Fact{
-		Log: at.Log, UID: [16]byte(w.UID), Kind: ledger.Kind(w.Kind), At: time.UnixMilli(w.At).UTC(), Actor: w.Actor, Subject: w.Subject, Data: w.Data,
+		Log: at.Log, UID: [16]byte(w.UID), Kind: kind, At: time.UnixMilli(w.At).UTC(), Actor: w.Actor, Subject: w.Subject, Data: ledger.Merge(w.Data, private),
 	}, at: at}
 	for _, do := range table[s.Kind] {
 		err := do(ctx, caller, s)

@@ -82,6 +82,11 @@ func Open(ctx context.Context, l Layout, keys Vault, log *slog.Logger) (*Instanc
 	if err != nil {
 		return nil, err
 	}
+	vault, err := newSealer(keys)
+	if err != nil {
+		return nil, errors.Join(err, db.Close())
+	}
+	db.KeepPrivate(vault)
 	i := &Instance{layout: l, cfg: cfg, log: log, keys: keys, db: db}
 	for _, step := range []func(context.Context) error{i.openGround, i.openBirth, i.openField, i.openEnd} {
 		if err := step(ctx); err != nil {

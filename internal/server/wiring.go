@@ -54,7 +54,7 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, keys Sign
 	}
 	d := db.Devices()
 	return device.NewService(device.Config{
-		Registry: d, Reports: d, Commands: d, Trust: d, Groups: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger,
+		Registry: d, Reports: d, Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger,
 		Authority: directive, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
 	})
 }

@@ -27,9 +27,9 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		warrant = c.Warrant[:]
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product, string(c.Wire.Act), c.Priority,
-			warrant, Millis(c.Issued), Millis(c.Expires), payload); err != nil {
+		if _, err := tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product, string(c.Wire.Act), c.Priority,
+			warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config); err != nil {
 			return err
 		}
 		res, err := tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
@@ -49,13 +49,13 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 	})
 }
 
-const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc`
+const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc, c.reason, c.config`
 
 func scanCommand(row scanner) (device.Command, error) {
 	var c device.Command
 	var uid, digest, warrant, doc []byte
 	var issued, expires, ended int64
-	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc)
+	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc, &c.Reason, &c.Config)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, device.ErrNotFound
 	}

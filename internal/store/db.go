@@ -40,6 +40,8 @@ type Dialect interface {
 	Lease() string
 	// Settle brings what was committed to where backups look for it; it is the last statement before closing.
 	Settle(conn *sql.Conn) error
+	// Purge brings it about that what was deleted or overwritten is in no file of the database any more. read is the read pool.
+	Purge(ctx context.Context, read *sql.DB) error
 }
 
 // DB is an open store. It is safe for concurrent use; Close waits for the writes under way.
@@ -51,6 +53,7 @@ type DB struct {
 	main    *writer // of everything
 	aside   *writer // of what has a fence of its own; main itself where one writes at a time anyhow
 	leases  leases
+	vault   Vault // see KeepPrivate
 
 	closing sync.Once
 	closed  error // of closing

@@ -64,7 +64,7 @@ func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.Priv
 		t.Fatal(err)
 	}
 	l, s := &proofs{}, db.Devices()
-	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Guard: guard, Ledger: l, Releases: noReleases{}, Authority: key})
+	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Authority: key})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
-	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -40,6 +39,9 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
+	if !twin.Forgotten.IsZero() {
+		d.Forgotten = &twin.Forgotten
+	}
 	switch d.Health = "unknown"; {
 	case seen == 0:
 	case twin.Healthy:
@@ -88,37 +90,37 @@ func (db *DB) FleetDevice(ctx context.Context, id string) (fleet.Detail, error) 
 
 // FleetTimeline implements fleet.Reader: the facts about the device itself, and the commands it was named in.
 func (db *DB) FleetTimeline(ctx context.Context, id string, limit int) ([]fleet.Line, error) {
-	return collect(ctx, db, scanLine, `SELECT log, idx, kind, subject, at, data FROM (SELECT * FROM (
+	return collect(ctx, db, db.scanLine, lineColumns+` FROM (SELECT * FROM (
 			SELECT * FROM (SELECT * FROM entry WHERE subject = $1 ORDER BY id DESC LIMIT $2) AS own
 			UNION
 			SELECT * FROM (SELECT e.* FROM command_device cd JOIN command c ON c.id = cd.command_id JOIN entry e ON e.uid = c.uid
 				WHERE cd.device_id = $1 ORDER BY cd.at DESC LIMIT $2) AS ordered
-		) AS both_kinds ORDER BY at DESC, id DESC LIMIT $2) AS newest ORDER BY at, id`, id, limit)
+		) AS both_kinds ORDER BY at DESC, id DESC LIMIT $2) AS e`+keptJoins+` ORDER BY e.at, e.id`, id, limit)
 }
 
 // FleetFacts implements fleet.Reader.
 func (db *DB) FleetFacts(ctx context.Context, q fleet.FactQuery) ([]fleet.Line, error) {
 	query, args := factsQuery(q)
-	return collect(ctx, db, scanLine, query, args...)
+	return collect(ctx, db, db.scanLine, query, args...)
 }
 
 // factsQuery walks backwards: along the places, or with a subject or a kind along the rows of it. A log's facts get their
 // places in the order of their rows, so both are the same order.
 func factsQuery(q fleet.FactQuery) (query string, args []any) {
-	query, args = `SELECT log, idx, kind, subject, at, data FROM entry WHERE log = $1 AND idx IS NOT NULL`, []any{q.Log}
+	query, args = lineColumns+` FROM entry e`+keptJoins+` WHERE e.log = $1 AND e.idx IS NOT NULL`, []any{q.Log}
 	and := func(condition string, value any) {
 		args = append(args, value)
 		query += fmt.Sprintf(condition, len(args))
 	}
-	order, before := `idx`, ` AND idx < $%d`
+	order, before := `e.idx`, ` AND e.idx < $%d`
 	if q.Subject != "" || q.Kind != "" {
-		order, before = `id`, ` AND id < (SELECT id FROM entry WHERE log = $1 AND idx = $%d)`
+		order, before = `e.id`, ` AND e.id < (SELECT id FROM entry WHERE log = $1 AND idx = $%d)`
 	}
 	if q.Subject != "" {
-		and(` AND subject = $%d`, q.Subject)
+		and(` AND e.subject = $%d`, q.Subject)
 	}
 	if q.Kind != "" {
-		and(` AND kind = $%d`, q.Kind)
+		and(` AND e.kind = $%d`, q.Kind)
 	}
 	if q.Before > 0 {
 		and(before, int64(min(q.Before, math.MaxInt64)))
@@ -127,12 +129,15 @@ func factsQuery(q fleet.FactQuery) (query string, args []any) {
 	return query, args
 }
 
-func scanLine(row scanner) (fleet.Line, error) {
+const lineColumns = `SELECT e.log, e.idx, e.kind, e.subject, e.at, e.data, ` + keptColumns
+
+func (db *DB) scanLine(row scanner) (fleet.Line, error) {
 	var l fleet.Line
 	var at int64
 	var idx sql.NullInt64
 	var data []byte
-	if err := row.Scan(&l.Log, &idx, &l.Kind, &l.Subject, &at, &data); err != nil {
+	var k kept
+	if err := row.Scan(&l.Log, &idx, &l.Kind, &l.Subject, &at, &data, &k.subject, &k.salt, &k.data, &k.secret); err != nil {
 		return l, err
 	}
 	l.At = Time(at)
@@ -144,6 +149,10 @@ func scanLine(row scanner) (fleet.Line, error) {
 	if err != nil {
 		return l, fmt.Errorf("%s entry %d: %w", l.Log, idx.Int64, err)
 	}
-	l.Actor, l.Text = f.Actor, fleet.Describe(ledger.Kind(f.Kind), f.Data)
+	private, err := db.open(f, k)
+	if err != nil {
+		return l, err
+	}
+	l.Actor, l.Text = f.Actor, fleet.Describe(f, private)
 	return l, nil
 }

@@ -91,7 +91,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	if s.devices, err = device.NewService(device.Config{
-		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Guard: s.guard,
+		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: s.guard,
 		Ledger: s.ledger, Releases: s.releases, Authority: authority, Now: clock,
 	}); err != nil {
 		t.Fatal(err)

@@ -229,7 +229,11 @@ func (tx *Tx) Append(facts ...ledger.Fact) error {
 		if f.Log != ledger.Control && f.Log != ledger.Events {
 			return fmt.Errorf("fact %s about %s: there is no log %q", f.Kind, f.Subject, f.Log)
 		}
-		data, err := f.Encode()
+		commitment, err := tx.seal(f)
+		if err != nil {
+			return err
+		}
+		data, err := f.Encode(commitment)
 		if err != nil {
 			return err
 		}

@@ -128,7 +128,7 @@ func (c *crowd) commandsOf(ctx context.Context, db *store.DB, product string) er
 	for k := range commands {
 		id := fmt.Sprintf("%s-command-%04d", product, k+1)
 		issued := c.now.Add(-time.Duration(k) * time.Hour)
-		w := wire.Command{ID: id, Product: product, Act: wire.ActAttest, Reason: "yearly look", Issued: uint64(issued.Unix()), Expires: uint64(issued.AddDate(0, 1, 0).Unix()), Devices: set}
+		w := wire.Command{ID: id, Product: product, Act: wire.ActAttest, Issued: uint64(issued.Unix()), Expires: uint64(issued.AddDate(0, 1, 0).Unix()), Devices: set}
 		f := ledger.New(ledger.Control, ledger.KindCommandIssued, issued, "person:ann", id, nil, []byte("{}"))
 		if err := db.Devices().PutCommand(ctx, device.Command{
 			ID: id, UID: f.UID, Digest: sha256.Sum256([]byte(id)), Wire: w, Issued: issued, Expires: issued.AddDate(0, 1, 0),

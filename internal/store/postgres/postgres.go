@@ -199,5 +199,12 @@ func (dialect) Begin(alone bool) string {
 // Lease implements store.Dialect.
 func (dialect) Lease() string { return `SELECT pg_try_advisory_lock($1)` }
 
+// Purge implements store.Dialect: the space of what was deleted is free again, and written over in time.
+func (dialect) Purge(ctx context.Context, read *sql.DB) error {
+	_, err := read.ExecContext(ctx, `VACUUM private, private_key, device, device_group, command, command_device, finding, remedy_case, retirement, proposal,
+		stream_epoch, stream_record, stream_series`)
+	return err
+}
+
 // Settle implements store.Dialect: what was committed is the server's.
 func (dialect) Settle(*sql.Conn) error { return nil }

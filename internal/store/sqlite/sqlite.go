@@ -63,7 +63,7 @@ func Open(ctx context.Context, path string) (*store.DB, error) {
 
 func dsn(path, mode string) string {
 	v := url.Values{"mode": {mode}, "_txlock": {"immediate"}, "_pragma": {
-		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "temp_store(MEMORY)", "cache_size(-32768)", "wal_autocheckpoint(4000)",
+		"busy_timeout(10000)", "journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(1)", "secure_delete(1)", "temp_store(MEMORY)", "cache_size(-32768)", "wal_autocheckpoint(4000)",
 	}}
 	return (&url.URL{Scheme: "file", OmitHost: true, Path: path, RawQuery: v.Encode()}).String()
 }
@@ -130,6 +130,23 @@ func (dialect) Aborts(err error) bool {
 func (d dialect) Settle(conn *sql.Conn) error {
 	_, err := conn.ExecContext(context.Background(), "PRAGMA wal_checkpoint(TRUNCATE)")
 	return d.Explain(err)
+}
+
+// purgeTries bounds how often Purge waits for readers of the write-ahead log, each time for the busy timeout.
+const purgeTries = 3
+
+// Purge empties the write-ahead log, which has pages as they were; in the file itself deleted bytes are overwritten (secure_delete).
+func (d dialect) Purge(ctx context.Context, read *sql.DB) error {
+	for range purgeTries {
+		var busy, frames, moved int
+		if err := read.QueryRowContext(ctx, "PRAGMA wal_checkpoint(TRUNCATE)").Scan(&busy, &frames, &moved); err != nil {
+			return err
+		}
+		if busy == 0 {
+			return nil
+		}
+	}
+	return errors.New("somebody reads the write-ahead log all the time")
 }
 
 // Explain names the file and the remedy for what an operator can mend.
