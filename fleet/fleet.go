@@ -14,6 +14,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
@@ -92,6 +93,8 @@ type Line struct {
 	Index   *uint64   `json:"index"`
 	Text    string    `json:"text"`
 	Subject string    `json:"subject"`
+
+	Cause *ledger.Ref `json:"cause,omitempty"` // the fact that led to it
 }
 
 // Query selects devices; empty fields do not select. After is the ID of the last row of the page before.

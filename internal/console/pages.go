@@ -147,7 +147,10 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 		return err
 	}
 	v := h.view(r, caller, "Devices", "*", d.ID)
-	p := devicePageData{Device: d, Lines: lines, Now: time.Now()}
+	p := devicePageData{
+		Device: d, Lines: lines, Now: time.Now(),
+		Custody: h.cfg.Allowed(ctx, caller, access.LedgerRead, access.Resource{Type: "ledger", ID: d.ID, Product: d.Product}),
+	}
 	if p.Row, err = h.cfg.Stages.Devices.Get(ctx, caller, d.ID); unlessDenied(err) != nil {
 		return err
 	}

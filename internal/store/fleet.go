@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -154,5 +155,8 @@ func (db *DB) scanLine(row scanner) (fleet.Line, error) {
 		return l, err
 	}
 	l.Actor, l.Text = f.Actor, fleet.Describe(f, private)
+	if f.Cause != nil {
+		l.Cause = &ledger.Ref{Log: ledger.Log(f.Cause.Log), Index: f.Cause.Index}
+	}
 	return l, nil
 }
