@@ -203,6 +203,9 @@ func (j *judge) finish() {
 	if j.record != nil && j.record.Seq > 1 {
 		add(&r.Unchecked, "that production record %d of order %s follows the one before, which is of another piece", j.record.Seq, j.record.Order)
 	}
+	if slices.ContainsFunc(j.lines, func(l *Line) bool { return len(l.Fact.Private) > 0 }) {
+		add(&r.Unchecked, "what was said in words: the logs hold commitments to it, and the words are kept beside them")
+	}
 	if slices.ContainsFunc(j.lines, func(l *Line) bool { return l.Kind == ledger.KindVerdict }) {
 		add(&r.Unchecked, "the verdicts: they are the server's judgement, and the evidence is not in the ledger")
 	}
