@@ -112,6 +112,11 @@ func (p Proof) Verify(policy LogPolicy, entry []byte) (Checkpoint, error) {
 	return Checkpoint{Origin: policy.Origin, Size: p.Size, Root: root, Cosigned: at}, nil
 }
 
+// RootOf gives the root that the proof of l leads to, which whoever signs a tree has to sign.
+func RootOf(l Logged) ([32]byte, error) {
+	return RootFromPath(l.Proof.Index, l.Proof.Size, leafHash(l.Entry), l.Proof.Path)
+}
+
 func (p Proof) quorumTime(policy LogPolicy, body string) (time.Time, error) {
 	if len(p.Cosignatures) > maxSignatures {
 		return time.Time{}, fmt.Errorf("%d cosignatures, at most %d", len(p.Cosignatures), maxSignatures)

@@ -13,6 +13,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -39,6 +40,7 @@ type thief struct {
 	db        *store.DB
 	reader    *ledger.Reader
 	directive crypto.Signer
+	control   crypto.Signer // the control log's
 }
 
 func (d *demo) breakIn(ctx context.Context) (*thief, error) {
@@ -50,11 +52,15 @@ func (d *demo) breakIn(ctx context.Context) (*thief, error) {
 	if err != nil {
 		return nil, err
 	}
+	control, err := keys.Signer("log-control")
+	if err != nil {
+		return nil, err
+	}
 	db, err := server.OpenDatabase(ctx, d.layout)
 	if err != nil {
 		return nil, err
 	}
-	return &thief{d: d, db: db, reader: ledger.NewReader(db), directive: k}, nil
+	return &thief{d: d, db: db, reader: ledger.NewReader(db), directive: k, control: control}, nil
 }
 
 // log has a fact logged and witnessed, by the server's own sequencer and witnesses.
@@ -87,6 +93,36 @@ func (t *thief) published(ctx context.Context, version string) (wire.Logged, err
 
 // forge makes a delivery for one device: everything an online thief can make is right.
 func (t *thief) forge(ctx context.Context, a *device, act wire.Act, digest []byte, rel *wire.Logged) ([]byte, error) {
+	payload, env, err := t.command(a, act, digest)
+	if err != nil {
+		return nil, err
+	}
+	logged, err := t.log(ctx, ledger.KindCommandIssued, env)
+	if err != nil {
+		return nil, err
+	}
+	return t.direct(ctx, a, act, payload, logged, rel)
+}
+
+// command signs a command to one device.
+func (t *thief) command(a *device, act wire.Act, digest []byte) (payload, env []byte, err error) {
+	set, err := wire.SetOf([]string{a.id})
+	if err != nil {
+		return nil, nil, err
+	}
+	now := uint64(time.Now().Unix())
+	payload, err = wire.EncodeCommand(wire.Command{
+		ID: "forged-" + rand.Text()[:8], Product: productID, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
+	})
+	if err != nil {
+		return nil, nil, err
+	}
+	env, err = wire.Sign1(wire.TypeCommand, payload, t.directive)
+	return payload, env, err
+}
+
+// direct answers the nonce of the device with a command.
+func (t *thief) direct(ctx context.Context, a *device, act wire.Act, payload []byte, logged wire.Logged, rel *wire.Logged) ([]byte, error) {
 	nonce, err := a.ask(ctx, "nonce", nil)
 	if err != nil {
 		return nil, err
@@ -95,25 +131,7 @@ func (t *thief) forge(ctx context.Context, a *device, act wire.Act, digest []byt
 	if err != nil {
 		return nil, err
 	}
-	set, err := wire.SetOf([]string{a.id})
-	if err != nil {
-		return nil, err
-	}
 	now := uint64(time.Now().Unix())
-	payload, err := wire.EncodeCommand(wire.Command{
-		ID: "forged-" + rand.Text()[:8], Product: productID, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
-	})
-	if err != nil {
-		return nil, err
-	}
-	env, err := wire.Sign1(wire.TypeCommand, payload, t.directive)
-	if err != nil {
-		return nil, err
-	}
-	logged, err := t.log(ctx, ledger.KindCommandIssued, env)
-	if err != nil {
-		return nil, err
-	}
 	member, err := wire.MembershipOf([]string{a.id}, a.id)
 	if err != nil {
 		return nil, err
@@ -210,14 +228,14 @@ func (d *demo) judged(ctx context.Context, name string, a *device, r answer, cod
 
 // attacks are made with everything the server has.
 func (d *demo) attacks(ctx context.Context) (err error) {
-	d.say("\nFive attacks, by a thief who has the server's database and all its online keys")
+	d.say("\nSeven attacks, by a thief who has the server's database and all its online keys")
 	t, err := d.breakIn(ctx)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, t.db.Close()) }()
 	a := d.agents[2]
-	for _, attack := range []func(context.Context, *thief, *device) error{d.oneSignature, d.notLogged, d.older, d.otherProduct, d.replay} {
+	for _, attack := range []func(context.Context, *thief, *device) error{d.oneSignature, d.notLogged, d.older, d.otherProduct, d.replay, d.unseen, d.oldLog} {
 		if err := attack(ctx, t, a); err != nil {
 			return err
 		}
@@ -314,6 +332,57 @@ func (d *demo) replay(ctx context.Context, t *thief, a *device) error {
 		return err
 	}
 	return d.judged(ctx, "attack: replayed directive", a, again, "nonce", "replayed")
+}
+
+// unseen signs, with the log's own key, a log that no witness has seen.
+func (d *demo) unseen(ctx context.Context, t *thief, a *device) error {
+	payload, env, err := t.command(a, wire.ActAttest, nil)
+	if err != nil {
+		return err
+	}
+	trust, err := t.reader.Latest(ctx, ledger.Control)
+	if err != nil {
+		return err
+	}
+	origin, _, _ := strings.Cut(string(trust.Note), "\n")
+	f := ledger.New(ledger.Control, ledger.KindCommandIssued, time.Now(), "person:rita", productID, nil, env)
+	entry, err := f.Encode(nil)
+	if err != nil {
+		return err
+	}
+	alone := wire.Logged{Entry: entry, Proof: wire.Proof{Size: 1, Path: [][]byte{}, Cosignatures: []wire.Cosignature{}}}
+	root, err := wire.RootOf(alone)
+	if err != nil {
+		return err
+	}
+	if alone.Proof.LogSignature, err = t.control.Sign(nil, []byte(wire.CheckpointText(origin, 1, root)), crypto.Hash(0)); err != nil {
+		return err
+	}
+	return d.refused(ctx, "attack: log without witnesses", a, func() ([]byte, error) {
+		return t.direct(ctx, a, wire.ActAttest, payload, alone, nil)
+	}, "not-witnessed")
+}
+
+// oldLog shows the device a log that ends before what it has seen already, as a restored backup would.
+func (d *demo) oldLog(ctx context.Context, t *thief, a *device) error {
+	payload, env, err := t.command(a, wire.ActAttest, nil)
+	if err != nil {
+		return err
+	}
+	old, err := t.log(ctx, ledger.KindCommandIssued, env)
+	if err != nil {
+		return err
+	}
+	later, err := a.try(ctx, func() ([]byte, error) { return t.forge(ctx, a, wire.ActAttest, nil, nil) })
+	if err != nil {
+		return err
+	}
+	if later.Outcome == "refused" {
+		return d.step(Step{Step: "attack: log that has shrunk", Device: a.id, Expected: "the longer log is taken", Observed: later.Code + ": " + later.Text})
+	}
+	return d.refused(ctx, "attack: log that has shrunk", a, func() ([]byte, error) {
+		return t.direct(ctx, a, wire.ActAttest, payload, old, nil)
+	}, "shrunk-log")
 }
 
 // wipeAll orders every device to wipe itself, with the online key alone.
