@@ -25,6 +25,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindEnrolRefused, ledger.KindDeviceState, ledger.KindDeviceUpdated, ledger.KindDeviceHealthy, ledger.KindDeviceUnhealthy,
 		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
 		ledger.KindDeviceInconsistent, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
+		ledger.KindDeviceForgotten,
 		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
 		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
