@@ -36,8 +36,8 @@ const (
 
 // Standing is how a log stands with its witnesses.
 type Standing struct {
-	Published time.Time // when the last checkpoint was published by this process; zero: none yet
-	Trouble             // that keeps it from publishing
+	Published time.Time          // when the last checkpoint was published by this process; zero: none yet
+	Trouble                      // that keeps it from publishing
 	Witnesses map[string]Trouble // by name: that keeps an answer from counting
 }
 

@@ -14,7 +14,7 @@ import (
 // commands are what scripts can do besides running programs.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"serve": serve, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider,
+		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider,
 	}
 }
 
@@ -104,4 +104,23 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	ts.Check(err)
 	ts.Setenv("HALLMARK_TOKEN", strings.TrimSpace(string(token)))
 	ts.Check(os.WriteFile(ts.MkAbs("serve.out"), []byte(strings.Join(said, "\n")+"\n"), 0o600))
+}
+
+// served runs a server over a data directory until it answers, and ends it in good order: served DIR.
+func served(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: served DIR")
+	}
+	cmd := exec.Command("hallmark", "serve", "--dir", ts.MkAbs(args[0]))
+	cmd.Env = append(os.Environ(), "HALLMARK_PASSPHRASE=pass")
+	var log strings.Builder
+	cmd.Stderr = &log
+	out, err := cmd.StdoutPipe()
+	ts.Check(err)
+	ts.Check(cmd.Start())
+	answers := bufio.NewScanner(out).Scan()
+	_ = cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil || !answers {
+		ts.Fatalf("the server ended with %v\n%s", err, log.String())
+	}
 }

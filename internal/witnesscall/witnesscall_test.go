@@ -74,7 +74,9 @@ func TestWhatAnAnswerMeans(t *testing.T) {
 		{"another key", status(403, "", ""), 0, false, "another key"},
 		{"too often", status(429, "", ""), 0, false, "asked again"},
 		{"out of order", status(500, "", "\x1b[31mred\x00"), 0, false, "([31mred): ask its operator"},
-		{"a redirection, which is not followed", func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect) }, 0, false, "307"},
+		{"a redirection, which is not followed", func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "/elsewhere", http.StatusTemporaryRedirect)
+		}, 0, false, "307"},
 		{"an answer without end", func(w http.ResponseWriter, _ *http.Request) {
 			for range 2 * witness.MaxRequest / 1024 {
 				_, _ = w.Write(make([]byte, 1024))
