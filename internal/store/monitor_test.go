@@ -167,3 +167,47 @@ func TestADevicesOpenFindingsAreCounted(t *testing.T) {
 		count(1 - i)
 	}
 }
+
+// A device that calls but keeps its own log to itself may be one whose log somebody cuts.
+func TestADeviceThatKeepsItsLogToItselfIsAFinding(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	rel := s.publish("1.0.0")
+	s.make(devN(0), rel)
+	s.make(devN(1), rel) // is silent altogether: another finding
+	m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Guard: s.guard, Now: func() time.Time { return s.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	sweep := func(want int) {
+		t.Helper()
+		if _, err := m.Sweep(t.Context(), s.now.Add(time.Second)); err != nil {
+			t.Fatal(err)
+		}
+		if got := openKinds(t, m); got[monitor.NoLog] != want {
+			t.Fatalf("open %v, want %d of %s", got, want, monitor.NoLog)
+		}
+	}
+	s.now = s.now.Add(4 * time.Hour)
+	s.says(devN(0), rel, true, false, nil)
+	sweep(1)
+	s.now = s.now.Add(time.Minute)
+	head, _, err := s.db.LogHead(t.Context(), devN(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	next := head
+	next.Seq, next.Heard, next.Anchor = 1, s.now, [16]byte{1}
+	if err := s.db.AdvanceLog(t.Context(), devN(0), head, next); err != nil {
+		t.Fatal(err)
+	}
+	sweep(0)
+	s.now = s.now.Add(4 * time.Hour)
+	s.says(devN(0), rel, true, false, nil)
+	sweep(1)
+	next.Heard = s.now.Add(time.Second) // a heartbeat
+	if err := s.db.HeardLog(t.Context(), devN(0), next); err != nil {
+		t.Fatal(err)
+	}
+	s.now = s.now.Add(time.Minute)
+	sweep(0)
+}
