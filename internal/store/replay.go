@@ -49,6 +49,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindDeviceQuarantined: replayState,
 	ledger.KindDeviceReleased:    replayState,
 	ledger.KindDeviceGrouped:     replayGroup,
+	ledger.KindDeviceForgotten:   replayForgotten,
 	ledger.KindDeviceReplaced:    replayReplaced,
 	ledger.KindDeviceLogAnchored: replayAnchor,
 	ledger.KindDeviceLogForked:   replayFork,

@@ -353,12 +353,40 @@ func replayOrder(tx *Tx, f ledger.Fact) (bool, error) {
 		NotBefore: time.Unix(int64(h.NotBefore), 0).UTC(), NotAfter: time.Unix(int64(h.NotAfter), 0).UTC(), Created: f.At, Closed: f.At,
 		Station: hex.EncodeToString(h.Station), Release: hex.EncodeToString(h.Release),
 	}
+	if r, err := scanRelease(tx.QueryRow(releaseColumns+` WHERE digest = $1`, h.Release)); err == nil {
+		o.Version = r.Manifest.Version
+	} else if !errors.Is(err, release.ErrNotFound) {
+		return false, err
+	}
+	if o.Bundle, err = bundleOf(tx, h.Product, h.Bundle); err != nil {
+		return false, err
+	}
 	doc, err := json.Marshal(o)
 	if err != nil {
 		return false, err
 	}
 	return did(tx.Exec(`INSERT INTO production_order (id, product, state, created, doc) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING`,
 		o.ID, o.Product, string(o.State), Millis(o.Created), string(doc)))
+}
+
+// bundleOf finds the version of the trust bundle whose envelope has the digest; 0 when there is none.
+func bundleOf(tx *Tx, product string, digest []byte) (version uint64, err error) {
+	rows, err := tx.Query(`SELECT version, envelope FROM bundle WHERE product = $1`, product)
+	if err != nil {
+		return 0, err
+	}
+	defer func() { err = errors.Join(err, rows.Close()) }()
+	for rows.Next() {
+		var v int64
+		var envelope []byte
+		if err := rows.Scan(&v, &envelope); err != nil {
+			return 0, err
+		}
+		if sum := sha256.Sum256(envelope); string(sum[:]) == string(digest) {
+			version = uint64(v)
+		}
+	}
+	return version, rows.Err()
 }
 
 func replayOrderClosed(tx *Tx, f ledger.Fact) (bool, error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
 	"database/sql"
@@ -73,33 +74,82 @@ func replayState(tx *Tx, f ledger.Fact) (bool, error) {
 	if c.To == "" {
 		return false, nil
 	}
-	return did(tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = 0 WHERE id = $3`, string(c.To), Millis(f.At), c.Device))
-}
-
-func replayGroup(tx *Tx, f ledger.Fact) (bool, error) {
-	var g device.Grouping
-	if err := json.Unmarshal(f.Data, &g); err != nil {
-		return false, err
-	}
-	done, err := did(tx.Exec(`UPDATE device SET group_path = $1 WHERE id = $2 AND group_path = $3`, g.To, g.Device, g.From))
-	if err != nil || !done {
+	done, err := did(tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = 0 WHERE id = $3`, string(c.To), Millis(f.At), c.Device))
+	if err != nil || !done || c.To != device.Decommissioning {
 		return done, err
 	}
-	var product string
-	if err := tx.QueryRow(`SELECT product FROM device WHERE id = $1`, g.Device).Scan(&product); err != nil {
+	return true, replayOrdered(tx, c.Device)
+}
+
+// replayOrdered puts in the retirement of a device: when its order was replayed, the device may not have been here yet.
+func replayOrdered(tx *Tx, id string) error {
+	rows, err := tx.Query(`SELECT e.data FROM warrant w JOIN entry e ON e.subject = w.id AND e.kind = 'retire.ordered'
+		WHERE w.product = (SELECT product FROM device WHERE id = $1) ORDER BY e.id`, id)
+	if err != nil {
+		return err
+	}
+	var orders [][]byte
+	for rows.Next() {
+		var entry []byte
+		if err := rows.Scan(&entry); err != nil {
+			return errors.Join(err, rows.Close())
+		}
+		orders = append(orders, entry)
+	}
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+		return err
+	}
+	for _, entry := range orders {
+		f, err := ledger.Decode(ledger.Control, entry)
+		if err != nil {
+			return err
+		}
+		if !bytes.Contains(f.Data, []byte(`"`+id+`"`)) {
+			continue
+		}
+		if _, err := replayRetirement(tx, f); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// replayGroup takes a device out of its group: where it went is not in the log, and who had the old group should not have it any more.
+func replayGroup(tx *Tx, f ledger.Fact) (bool, error) {
+	var product, group string
+	err := tx.QueryRow(`SELECT product, group_path FROM device WHERE id = $1`, f.Subject).Scan(&product, &group)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
 		return false, err
 	}
-	for _, path := range access.Paths(product, g.From)[1:] {
-		if err := leaveGroup(tx, path, g.Device); err != nil {
+	for _, path := range access.Paths(product, group)[1:] {
+		if err := leaveGroup(tx, path, f.Subject); err != nil {
 			return false, err
 		}
 	}
-	for _, path := range access.Paths(product, g.To)[1:] {
-		if err := JoinGroup(tx, path, g.Device); err != nil {
+	return did(tx.Exec(`UPDATE device SET group_path = '' WHERE id = $1`, f.Subject))
+}
+
+// replayForgotten destroys again what a backup has brought back.
+func replayForgotten(tx *Tx, f ledger.Fact) (bool, error) {
+	if _, err := replayGroup(tx, f); err != nil {
+		return false, err
+	}
+	twin, err := json.Marshal(device.Twin{Forgotten: f.At})
+	if err != nil {
+		return false, err
+	}
+	if _, err := tx.Exec(`UPDATE device SET doc = $1, last_seen = 0 WHERE id = $2`, string(twin), f.Subject); err != nil {
+		return false, err
+	}
+	for _, step := range []func(*Tx, string) error{forgetCommands, forgetProposals, forgetWords, forgetStreams, forgetPrivate} {
+		if err := step(tx, f.Subject); err != nil {
 			return false, err
 		}
 	}
-	return true, nil
+	return replayKeysDestroyed(tx, f)
 }
 
 func replayReplaced(tx *Tx, f ledger.Fact) (bool, error) {
@@ -255,7 +305,10 @@ func replayRetirement(tx *Tx, f ledger.Fact) (done bool, err error) {
 		}
 		done = done || put
 	}
-	return done, nil
+	// What tells them, if it was issued already; otherwise it is issued.
+	_, err = tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at) SELECT c.id, r.device_id, 'pending', c.issued FROM command c
+		JOIN retirement r ON r.warrant_uid = c.warrant WHERE c.warrant = $1 AND c.act = 'wipe' ON CONFLICT DO NOTHING`, warrant)
+	return done, err
 }
 
 func changeRetirement(tx *Tx, id string, change func(*retire.Retirement)) (bool, error) {
