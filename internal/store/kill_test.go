@@ -16,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/postgres"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
@@ -34,13 +35,20 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
+// writersDB names the variable with the database that several writers share; unset: each has a file of its own.
+const writersDB = "HALLMARK_TEST_WRITERS_DB"
+
 func seedKey(b byte) edKey {
 	return edKey{ed25519.NewKeyFromSeed([]byte(strings.Repeat(string(rune(b)), ed25519.SeedSize)))}
 }
 
 // openLog opens a log in dir as a server would at its start: it refuses to begin when it would fork.
 func openLog(ctx context.Context, dir string) (*rig, error) {
-	db, err := sqlite.Open(ctx, filepath.Join(dir, "hallmark.db"))
+	open, at := sqlite.Open, filepath.Join(dir, "hallmark.db")
+	if url := os.Getenv(writersDB); url != "" {
+		open, at = postgres.Open, url
+	}
+	db, err := open(ctx, at)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +73,7 @@ func writer(ctx context.Context, dir string) error {
 		return err
 	}
 	err = r.db.Write(ctx, func(tx *store.Tx) error {
-		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS kept (uid TEXT PRIMARY KEY)`)
+		_, err := tx.Exec(`CREATE TABLE IF NOT EXISTS kept (uid BYTEA PRIMARY KEY)`)
 		return err
 	})
 	if err != nil {
@@ -82,7 +90,7 @@ func writer(ctx context.Context, dir string) error {
 				err := r.db.Write(ctx, func(tx *store.Tx) error {
 					if i%2 == 0 { // half of them keep state beside the fact
 						f.Subject = "kept"
-						if _, err := tx.Exec(`INSERT INTO kept (uid) VALUES ($1)`, hex.EncodeToString(f.UID[:])); err != nil {
+						if _, err := tx.Exec(`INSERT INTO kept (uid) VALUES ($1)`, f.UID[:]); err != nil {
 							return err
 						}
 					}
@@ -157,7 +165,7 @@ func checkAfterKill(t *testing.T, point, dir string, acked map[string]bool) {
 	}
 	var state, facts, both int
 	row := r.db.Read().QueryRowContext(t.Context(), `SELECT (SELECT count(*) FROM kept),
-		(SELECT count(*) FROM entry WHERE subject = 'kept'), (SELECT count(*) FROM entry JOIN kept ON lower(hex(entry.uid)) = kept.uid)`)
+		(SELECT count(*) FROM entry WHERE subject = 'kept'), (SELECT count(*) FROM entry JOIN kept ON entry.uid = kept.uid)`)
 	if err := row.Scan(&state, &facts, &both); err != nil {
 		// Killed before the table was committed: then there can be no such fact either.
 		if err := r.db.Read().QueryRowContext(t.Context(), `SELECT count(*) FROM entry WHERE subject = 'kept'`).Scan(&facts); err != nil {
