@@ -501,6 +501,7 @@ type CommandView struct {
 	Command WireCommand      `json:"command"`
 	Counts  map[string]int64 `json:"counts"`
 	ID      string           `json:"id"`
+	Reason  *string          `json:"reason,omitempty"`
 }
 
 // ComplyAssessment defines model for ComplyAssessment.
@@ -722,10 +723,13 @@ type DisposeRequest struct {
 // Entry defines model for Entry.
 type Entry struct {
 	// Entry the bytes whose hash is the leaf
-	Entry []byte    `json:"entry"`
-	Fact  WireFact  `json:"fact"`
-	Log   string    `json:"log"`
-	Proof WireProof `json:"proof"`
+	Entry []byte   `json:"entry"`
+	Fact  WireFact `json:"fact"`
+	Log   string   `json:"log"`
+
+	// Private an object: what was said in private, beside the log; absent when there is nothing, or it was forgotten
+	Private interface{} `json:"private,omitempty"`
+	Proof   WireProof   `json:"proof"`
 }
 
 // Envelope defines model for Envelope.
@@ -793,29 +797,33 @@ type FleetAge struct {
 
 // FleetDetail defines model for FleetDetail.
 type FleetDetail struct {
-	BootCount      int64      `json:"boot_count"`
-	Bundle         int64      `json:"bundle"`
-	ChipUID        string     `json:"chip_uid"`
-	Findings       int64      `json:"findings"`
-	Group          *string    `json:"group,omitempty"`
-	Hardware       string     `json:"hardware"`
-	Health         string     `json:"health"`
-	HealthText     string     `json:"health_text"`
-	ID             string     `json:"id"`
-	KeyOrigin      string     `json:"key_origin"`
-	LastSeen       *time.Time `json:"last_seen,omitempty"`
-	Legitimacy     string     `json:"legitimacy"`
-	Made           *time.Time `json:"made,omitempty"`
-	Order          string     `json:"order"`
-	Product        string     `json:"product"`
-	Release        string     `json:"release"`
-	State          string     `json:"state"`
-	Trial          bool       `json:"trial"`
-	Verdict        string     `json:"verdict"`
-	VerdictAt      *time.Time `json:"verdict_at,omitempty"`
-	VerdictReasons []string   `json:"verdict_reasons"`
-	Version        string     `json:"version"`
-	Virtual        bool       `json:"virtual"`
+	BootCount int64  `json:"boot_count"`
+	Bundle    int64  `json:"bundle"`
+	ChipUID   string `json:"chip_uid"`
+	Findings  int64  `json:"findings"`
+
+	// Forgotten since when what was private of it is destroyed
+	Forgotten      *time.Time     `json:"forgotten,omitempty"`
+	Group          *string        `json:"group,omitempty"`
+	Hardware       string         `json:"hardware"`
+	Health         string         `json:"health"`
+	HealthText     string         `json:"health_text"`
+	ID             string         `json:"id"`
+	KeyOrigin      string         `json:"key_origin"`
+	LastSeen       *time.Time     `json:"last_seen,omitempty"`
+	Legitimacy     string         `json:"legitimacy"`
+	Log            FleetDeviceLog `json:"log"`
+	Made           *time.Time     `json:"made,omitempty"`
+	Order          string         `json:"order"`
+	Product        string         `json:"product"`
+	Release        string         `json:"release"`
+	State          string         `json:"state"`
+	Trial          bool           `json:"trial"`
+	Verdict        string         `json:"verdict"`
+	VerdictAt      *time.Time     `json:"verdict_at,omitempty"`
+	VerdictReasons []string       `json:"verdict_reasons"`
+	Version        string         `json:"version"`
+	Virtual        bool           `json:"virtual"`
 }
 
 // FleetDevice defines model for FleetDevice.
@@ -836,6 +844,33 @@ type FleetDevice struct {
 	Version    string     `json:"version"`
 }
 
+// FleetDeviceLog defines model for FleetDeviceLog.
+type FleetDeviceLog struct {
+	// Bound a hardware counter holds the number of its last event
+	Bound bool `json:"bound"`
+
+	// Contradictions times that it said other than before
+	Contradictions int64 `json:"contradictions"`
+
+	// Events numbers given out from the first on, lost ones with them
+	Events int64 `json:"events"`
+
+	// Gaps stretches of events that were lost on the device
+	Gaps int64 `json:"gaps"`
+
+	// Head of its hash chain, hex
+	Head *string `json:"head,omitempty"`
+
+	// Heard last batch or heartbeat
+	Heard *time.Time `json:"heard,omitempty"`
+
+	// Lost events in them
+	Lost int64 `json:"lost"`
+
+	// Unexplained gaps that no event behind them tells of
+	Unexplained int64 `json:"unexplained"`
+}
+
 // FleetGroup defines model for FleetGroup.
 type FleetGroup struct {
 	Devices int64  `json:"devices"`
@@ -845,13 +880,14 @@ type FleetGroup struct {
 
 // FleetLine defines model for FleetLine.
 type FleetLine struct {
-	Actor   string    `json:"actor"`
-	At      time.Time `json:"at"`
-	Index   *int64    `json:"index"`
-	Kind    string    `json:"kind"`
-	Log     string    `json:"log"`
-	Subject string    `json:"subject"`
-	Text    string    `json:"text"`
+	Actor   string     `json:"actor"`
+	At      time.Time  `json:"at"`
+	Cause   *LedgerRef `json:"cause,omitempty"`
+	Index   *int64     `json:"index"`
+	Kind    string     `json:"kind"`
+	Log     string     `json:"log"`
+	Subject string     `json:"subject"`
+	Text    string     `json:"text"`
 }
 
 // FleetQuery defines model for FleetQuery.
@@ -1532,6 +1568,9 @@ type Self struct {
 
 // Standing defines model for Standing.
 type Standing struct {
+	// Forgotten since when what was private of it is destroyed
+	Forgotten *time.Time `json:"forgotten,omitempty"`
+
 	// Group of the product
 	Group      *string `json:"group,omitempty"`
 	ID         string  `json:"id"`
@@ -1649,7 +1688,6 @@ type WireCommand struct {
 	ID      string        `json:"id"`
 	Issued  int64         `json:"issued"`
 	Product string        `json:"product"`
-	Reason  *string       `json:"reason,omitempty"`
 	Release []byte        `json:"release,omitempty"`
 	Rollout *string       `json:"rollout,omitempty"`
 	TTLS    *int64        `json:"ttl_s,omitempty"`
@@ -1712,6 +1750,7 @@ type WireFact struct {
 	Cause   *WireFactCause `json:"cause,omitempty"`
 	Data    []byte         `json:"data"`
 	Kind    string         `json:"kind"`
+	Private []byte         `json:"private,omitempty"`
 	Subject string         `json:"subject"`
 	UID     []byte         `json:"uid"`
 	V       int64          `json:"v"`
@@ -1977,6 +2016,18 @@ type ListDeviceCommandsParams struct {
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ForgetDeviceParams defines parameters for ForgetDevice.
+type ForgetDeviceParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // JudgeDeviceParams defines parameters for JudgeDevice.
@@ -3034,9 +3085,23 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/devices/{id}/commands (the `ListDeviceCommands` operationId).
 	ListDeviceCommands(ctx context.Context, id string, params *ListDeviceCommandsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetCustody A device's chain of custody, factory to now, to be checked offline
+	//
+	// The entries of both logs that tell of the device and of what those rest on, each log's under one witnessed checkpoint: `hallmark log verify --bundle` checks it with the keys you bring, and no server. For who may read the whole product: orders, rollouts and warrants name other devices. 503 while what it rests on is not witnessed yet.
+	//
+	// Corresponds with GET /api/v1/devices/{id}/custody (the `GetCustody` operationId).
+	GetCustody(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ForgetDevice Destroy what is private of a device whose life has ended
+	//
+	// Its settings, group, sealed data, and all that people and programs said of it in words; the ledger keeps salted hashes of the latter, and verifies as before. Only for a device that is decommissioned or disposed of. Backups have it until they are destroyed. It cannot be undone.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
+	ForgetDevice(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// JudgeDeviceWithBody Say whether a device is what it says it is, and whose
 	//
-	// A second axis beside the state. The reason is in the ledger for good.
+	// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3045,7 +3110,7 @@ type ClientInterface interface {
 
 	// JudgeDevice Say whether a device is what it says it is, and whose
 	//
-	// A second axis beside the state. The reason is in the ledger for good.
+	// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -3124,6 +3189,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/facts/{uid} (the `GetFact` operationId).
 	GetFact(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReceipt A fact's receipt, for verifiers that know COSE receipts (RFC 9942)
+	//
+	// COSE_Sign1 by the log's key over the root of a published and witnessed tree, with the path from the entry to it. The format has no place for cosignatures: who has only a receipt believes the log's key alone. The entry itself is get-fact's.
+	//
+	// Corresponds with GET /api/v1/facts/{uid}/receipt (the `GetReceipt` operationId).
+	GetReceipt(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListFindings List findings, newest first
 	//
@@ -3585,7 +3657,7 @@ type ClientInterface interface {
 
 	// DismissRemedyWithBody End an unfounded case: a contained device is released
 	//
-	// The reason is in the ledger for good.
+	// The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -3594,7 +3666,7 @@ type ClientInterface interface {
 
 	// DismissRemedy End an unfounded case: a contained device is released
 	//
-	// The reason is in the ledger for good.
+	// The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4294,9 +4366,43 @@ func (c *Client) ListDeviceCommands(ctx context.Context, id string, params *List
 	return c.Client.Do(req)
 }
 
+// GetCustody A device's chain of custody, factory to now, to be checked offline
+//
+// The entries of both logs that tell of the device and of what those rest on, each log's under one witnessed checkpoint: `hallmark log verify --bundle` checks it with the keys you bring, and no server. For who may read the whole product: orders, rollouts and warrants name other devices. 503 while what it rests on is not witnessed yet.
+//
+// Corresponds with GET /api/v1/devices/{id}/custody (the `GetCustody` operationId).
+func (c *Client) GetCustody(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetCustodyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ForgetDevice Destroy what is private of a device whose life has ended
+//
+// Its settings, group, sealed data, and all that people and programs said of it in words; the ledger keeps salted hashes of the latter, and verifies as before. Only for a device that is decommissioned or disposed of. Backups have it until they are destroyed. It cannot be undone.
+//
+// Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
+func (c *Client) ForgetDevice(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewForgetDeviceRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // JudgeDeviceWithBody Say whether a device is what it says it is, and whose
 //
-// A second axis beside the state. The reason is in the ledger for good.
+// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -4315,7 +4421,7 @@ func (c *Client) JudgeDeviceWithBody(ctx context.Context, id string, params *Jud
 
 // JudgeDevice Say whether a device is what it says it is, and whose
 //
-// A second axis beside the state. The reason is in the ledger for good.
+// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -4485,6 +4591,23 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 // Corresponds with GET /api/v1/facts/{uid} (the `GetFact` operationId).
 func (c *Client) GetFact(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetFactRequest(c.Server, uid)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReceipt A fact's receipt, for verifiers that know COSE receipts (RFC 9942)
+//
+// COSE_Sign1 by the log's key over the root of a published and witnessed tree, with the path from the entry to it. The format has no place for cosignatures: who has only a receipt believes the log's key alone. The entry itself is get-fact's.
+//
+// Corresponds with GET /api/v1/facts/{uid}/receipt (the `GetReceipt` operationId).
+func (c *Client) GetReceipt(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReceiptRequest(c.Server, uid)
 	if err != nil {
 		return nil, err
 	}
@@ -5615,7 +5738,7 @@ func (c *Client) ApproveRemedy(ctx context.Context, id string, params *ApproveRe
 
 // DismissRemedyWithBody End an unfounded case: a contained device is released
 //
-// The reason is in the ledger for good.
+// The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes any type of body and a specified content type.
 //
@@ -5634,7 +5757,7 @@ func (c *Client) DismissRemedyWithBody(ctx context.Context, id string, params *D
 
 // DismissRemedy End an unfounded case: a contained device is released
 //
-// The reason is in the ledger for good.
+// The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7595,6 +7718,111 @@ func NewListDeviceCommandsRequest(server string, id string, params *ListDeviceCo
 	return req, nil
 }
 
+// NewGetCustodyRequest constructs an http.Request for the GetCustody method
+func NewGetCustodyRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/custody", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewForgetDeviceRequest constructs an http.Request for the ForgetDevice method
+func NewForgetDeviceRequest(server string, id string, params *ForgetDeviceParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/forget", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewJudgeDeviceRequest calls the generic JudgeDevice builder with application/json body
 func NewJudgeDeviceRequest(server string, id string, params *JudgeDeviceParams, body JudgeDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8052,6 +8280,40 @@ func NewGetFactRequest(server string, uid string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/facts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetReceiptRequest constructs an http.Request for the GetReceipt method
+func NewGetReceiptRequest(server string, uid string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "uid", uid, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/facts/%s/receipt", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -13424,9 +13686,27 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/devices/{id}/commands (the `ListDeviceCommands` operationId).
 	ListDeviceCommandsWithResponse(ctx context.Context, id string, params *ListDeviceCommandsParams, reqEditors ...RequestEditorFn) (*ListDeviceCommandsResponse, error)
 
+	// GetCustodyWithResponse A device's chain of custody, factory to now, to be checked offline
+	//
+	// The entries of both logs that tell of the device and of what those rest on, each log's under one witnessed checkpoint: `hallmark log verify --bundle` checks it with the keys you bring, and no server. For who may read the whole product: orders, rollouts and warrants name other devices. 503 while what it rests on is not witnessed yet.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/custody (the `GetCustody` operationId).
+	GetCustodyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetCustodyResponse, error)
+
+	// ForgetDeviceWithResponse Destroy what is private of a device whose life has ended
+	//
+	// Its settings, group, sealed data, and all that people and programs said of it in words; the ledger keeps salted hashes of the latter, and verifies as before. Only for a device that is decommissioned or disposed of. Backups have it until they are destroyed. It cannot be undone.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
+	ForgetDeviceWithResponse(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*ForgetDeviceResponse, error)
+
 	// JudgeDeviceWithBodyWithResponse Say whether a device is what it says it is, and whose
 	//
-	// A second axis beside the state. The reason is in the ledger for good.
+	// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13435,7 +13715,7 @@ type ClientWithResponsesInterface interface {
 
 	// JudgeDeviceWithResponse Say whether a device is what it says it is, and whose
 	//
-	// A second axis beside the state. The reason is in the ledger for good.
+	// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -13520,6 +13800,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/facts/{uid} (the `GetFact` operationId).
 	GetFactWithResponse(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*GetFactResponse, error)
+
+	// GetReceiptWithResponse A fact's receipt, for verifiers that know COSE receipts (RFC 9942)
+	//
+	// COSE_Sign1 by the log's key over the root of a published and witnessed tree, with the path from the entry to it. The format has no place for cosignatures: who has only a receipt believes the log's key alone. The entry itself is get-fact's.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/facts/{uid}/receipt (the `GetReceipt` operationId).
+	GetReceiptWithResponse(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*GetReceiptResponse, error)
 
 	// ListFindingsWithResponse List findings, newest first
 	//
@@ -14047,7 +14336,7 @@ type ClientWithResponsesInterface interface {
 
 	// DismissRemedyWithBodyWithResponse End an unfounded case: a contained device is released
 	//
-	// The reason is in the ledger for good.
+	// The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -14056,7 +14345,7 @@ type ClientWithResponsesInterface interface {
 
 	// DismissRemedyWithResponse End an unfounded case: a contained device is released
 	//
-	// The reason is in the ledger for good.
+	// The reason is kept beside the ledger, which has a salted hash of it.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -15107,6 +15396,103 @@ func (r ListDeviceCommandsResponse) ContentType() string {
 	return ""
 }
 
+// GetCustodyResponse200Headers the declared response headers of an HTTP 200 response for GetCustody
+type GetCustodyResponse200Headers struct {
+	ContentDisposition *string
+	ContentType        *string
+}
+
+type GetCustodyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetCustodyResponse200Headers
+}
+
+// GetBody returns the raw response body bytes
+func (r GetCustodyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetCustodyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetCustodyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetCustodyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ForgetDeviceResponse200Headers the declared response headers of an HTTP 200 response for ForgetDevice
+type ForgetDeviceResponse200Headers struct {
+	ETag *string
+}
+
+type ForgetDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Standing
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ForgetDeviceResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ForgetDeviceResponse) GetJSON200() *Standing {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ForgetDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ForgetDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ForgetDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ForgetDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ForgetDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // JudgeDeviceResponse200Headers the declared response headers of an HTTP 200 response for JudgeDevice
 type JudgeDeviceResponse200Headers struct {
 	ETag *string
@@ -15430,6 +15816,48 @@ func (r GetFactResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetFactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetReceiptResponse200Headers the declared response headers of an HTTP 200 response for GetReceipt
+type GetReceiptResponse200Headers struct {
+	ContentDisposition *string
+	ContentType        *string
+}
+
+type GetReceiptResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetReceiptResponse200Headers
+}
+
+// GetBody returns the raw response body bytes
+func (r GetReceiptResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReceiptResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReceiptResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReceiptResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -19327,9 +19755,39 @@ func (c *ClientWithResponses) ListDeviceCommandsWithResponse(ctx context.Context
 	return ParseListDeviceCommandsResponse(rsp)
 }
 
+// GetCustodyWithResponse A device's chain of custody, factory to now, to be checked offline
+//
+// The entries of both logs that tell of the device and of what those rest on, each log's under one witnessed checkpoint: `hallmark log verify --bundle` checks it with the keys you bring, and no server. For who may read the whole product: orders, rollouts and warrants name other devices. 503 while what it rests on is not witnessed yet.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/custody (the `GetCustody` operationId).
+func (c *ClientWithResponses) GetCustodyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetCustodyResponse, error) {
+	rsp, err := c.GetCustody(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetCustodyResponse(rsp)
+}
+
+// ForgetDeviceWithResponse Destroy what is private of a device whose life has ended
+//
+// Its settings, group, sealed data, and all that people and programs said of it in words; the ledger keeps salted hashes of the latter, and verifies as before. Only for a device that is decommissioned or disposed of. Backups have it until they are destroyed. It cannot be undone.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
+func (c *ClientWithResponses) ForgetDeviceWithResponse(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*ForgetDeviceResponse, error) {
+	rsp, err := c.ForgetDevice(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseForgetDeviceResponse(rsp)
+}
+
 // JudgeDeviceWithBodyWithResponse Say whether a device is what it says it is, and whose
 //
-// A second axis beside the state. The reason is in the ledger for good.
+// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -19344,7 +19802,7 @@ func (c *ClientWithResponses) JudgeDeviceWithBodyWithResponse(ctx context.Contex
 
 // JudgeDeviceWithResponse Say whether a device is what it says it is, and whose
 //
-// A second axis beside the state. The reason is in the ledger for good.
+// A second axis beside the state. The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -19488,6 +19946,21 @@ func (c *ClientWithResponses) GetFactWithResponse(ctx context.Context, uid strin
 		return nil, err
 	}
 	return ParseGetFactResponse(rsp)
+}
+
+// GetReceiptWithResponse A fact's receipt, for verifiers that know COSE receipts (RFC 9942)
+//
+// COSE_Sign1 by the log's key over the root of a published and witnessed tree, with the path from the entry to it. The format has no place for cosignatures: who has only a receipt believes the log's key alone. The entry itself is get-fact's.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/facts/{uid}/receipt (the `GetReceipt` operationId).
+func (c *ClientWithResponses) GetReceiptWithResponse(ctx context.Context, uid string, reqEditors ...RequestEditorFn) (*GetReceiptResponse, error) {
+	rsp, err := c.GetReceipt(ctx, uid, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReceiptResponse(rsp)
 }
 
 // ListFindingsWithResponse List findings, newest first
@@ -20412,7 +20885,7 @@ func (c *ClientWithResponses) ApproveRemedyWithResponse(ctx context.Context, id 
 
 // DismissRemedyWithBodyWithResponse End an unfounded case: a contained device is released
 //
-// The reason is in the ledger for good.
+// The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -20427,7 +20900,7 @@ func (c *ClientWithResponses) DismissRemedyWithBodyWithResponse(ctx context.Cont
 
 // DismissRemedyWithResponse End an unfounded case: a contained device is released
 //
-// The reason is in the ledger for good.
+// The reason is kept beside the ledger, which has a salted hash of it.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -21501,6 +21974,88 @@ func ParseListDeviceCommandsResponse(rsp *http.Response) (*ListDeviceCommandsRes
 	return response, nil
 }
 
+// ParseGetCustodyResponse parses an HTTP response from a GetCustodyWithResponse call
+func ParseGetCustodyResponse(rsp *http.Response) (*GetCustodyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetCustodyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetCustodyResponse200Headers
+		if values := rsp.Header.Values("Content-Disposition"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Content-Disposition", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ContentDisposition = &value
+		}
+		if values := rsp.Header.Values("Content-Type"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Content-Type", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ContentType = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseForgetDeviceResponse parses an HTTP response from a ForgetDeviceWithResponse call
+func ParseForgetDeviceResponse(rsp *http.Response) (*ForgetDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ForgetDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Standing
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ForgetDeviceResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseJudgeDeviceResponse parses an HTTP response from a JudgeDeviceWithResponse call
 func ParseJudgeDeviceResponse(rsp *http.Response) (*JudgeDeviceResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -21735,6 +22290,42 @@ func ParseGetFactResponse(rsp *http.Response) (*GetFactResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseGetReceiptResponse parses an HTTP response from a GetReceiptWithResponse call
+func ParseGetReceiptResponse(rsp *http.Response) (*GetReceiptResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReceiptResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetReceiptResponse200Headers
+		if values := rsp.Header.Values("Content-Disposition"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Content-Disposition", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ContentDisposition = &value
+		}
+		if values := rsp.Header.Values("Content-Type"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Content-Type", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ContentType = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
