@@ -182,9 +182,6 @@ func (f *Follower) open(ctx context.Context, v *view, now time.Time, r *Round) e
 			return f.begin(ctx, rule, log, now, what, at.Note, string(tree.Note), r)
 		}
 	}
-	if err := f.over(ctx, RuleUnverified, log, now, "the log verifies again", r); err != nil {
-		return err
-	}
 	v.tree, v.seen = tree, head.Seen(v.policy.Quorum)
 	if at.Note != string(tree.Note) {
 		at.Note = string(tree.Note)
@@ -296,7 +293,7 @@ func (f *Follower) judge(ctx context.Context, v view, until, now time.Time, r *R
 		}
 		for ; i < min(v.tree.Size, (n+1)*256); i++ {
 			if wait && after(entries[i%256], until) {
-				return false, f.Sink.Save(ctx, f.State)
+				return false, f.verified(ctx, log, now, r)
 			}
 			f.entry(ctx, v, i, entries[i%256])
 			at := f.State.Logs[log]
@@ -308,12 +305,16 @@ func (f *Follower) judge(ctx context.Context, v view, until, now time.Time, r *R
 				}
 			}
 		}
-		if err := f.Sink.Save(ctx, f.State); err != nil {
-			return false, err
-		}
 	}
 	r.Size[v.Name] = v.tree.Size
-	return true, nil
+	return true, f.verified(ctx, log, now, r)
+}
+
+func (f *Follower) verified(ctx context.Context, log ledger.Log, now time.Time, r *Round) error {
+	if err := f.over(ctx, RuleUnverified, log, now, "the log verifies again", r); err != nil {
+		return err
+	}
+	return f.Sink.Save(ctx, f.State)
 }
 
 // after says whether an entry happened after t; one that cannot be read did not.
