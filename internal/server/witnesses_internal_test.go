@@ -32,7 +32,7 @@ type elsewhere struct {
 	down atomic.Bool
 }
 
-func newElsewhere(t *testing.T, logs []trustedLog) *elsewhere {
+func newElsewhere(t *testing.T, logs []trustedLog, others ...witnessd.Log) *elsewhere {
 	t.Helper()
 	dir := witnessd.Dir{Path: t.TempDir()}
 	keys, err := soft.Create(dir.Keys(), "pass", 1000)
@@ -43,7 +43,10 @@ func newElsewhere(t *testing.T, logs []trustedLog) *elsewhere {
 		t.Fatal(err)
 	}
 	for _, l := range logs {
-		if err := dir.AddLog(l.Origin, l.verifierKey()); err != nil {
+		others = append(others, witnessd.Log{Origin: l.Origin, Keys: []ledger.VerifierKey{l.verifierKey()}})
+	}
+	for _, l := range others {
+		if err := dir.AddLog(l.Origin, l.Keys[0]); err != nil {
 			t.Fatal(err)
 		}
 	}
