@@ -170,7 +170,14 @@ func playKilling(t *testing.T, bin string, run uint64, db string) (servers, agen
 	}
 	k := &killer{t: t, rng: rand.New(rand.NewPCG(run, 1)), stop: func() {}}
 	var out bytes.Buffer
-	err := Run(t.Context(), Options{Devices: 5, Dir: dir, DB: db, Out: &out, begun: k.begun, ending: func() { k.stop() }, trace: true, programs: bin})
+	old := filepath.Join(t.TempDir(), "old.db")
+	begun := func(d *demo) {
+		if db == "" {
+			backup(t, d.layout.Database(), old)
+		}
+		k.begun(d)
+	}
+	err := Run(t.Context(), Options{Devices: 5, Dir: dir, DB: db, Out: &out, begun: begun, ending: func() { k.stop() }, trace: true, programs: bin})
 	k.stop()
 	if err != nil {
 		logs, _ := os.ReadFile(filepath.Join(dir, "server.log"))
@@ -189,6 +196,9 @@ func playKilling(t *testing.T, bin string, run uint64, db string) (servers, agen
 	var exit *exec.ExitError
 	if errors.As(err, &exit) || err != nil {
 		t.Fatalf("seed %d: %v: %s", run, err, said)
+	}
+	if db == "" {
+		comesBack(t, bin, filepath.Join(dir, "server"), old)
 	}
 	t.Logf("seed %d: %d kills of the server, %d of devices, %d receipts hold", run, k.servers, k.agents, len(receipts))
 	return k.servers, k.agents
