@@ -137,6 +137,7 @@ type Enrolment struct {
 	As     tls.Certificate // IDevID, or the present LDevID when it is renewed
 	Key    crypto.Signer   // to be certified
 	Renew  bool
+	Now    func() time.Time // the device's time
 }
 
 // Config is all the agent needs.
@@ -152,8 +153,8 @@ type Config struct {
 	IDevID    [][]byte // certificate chain, leaf first (DER)
 	// Enrol asks the enrolment server for a certificate chain, leaf first (DER).
 	Enrol func(ctx context.Context, e Enrolment) ([][]byte, error)
-	// Dial makes the line; certificate is asked at each handshake.
-	Dial func(certificate func() (*tls.Certificate, error), anchors [][]byte) (Server, error)
+	// Dial makes the line; certificate and the device's time are asked at each handshake.
+	Dial func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (Server, error)
 
 	PollMin   time.Duration // never ask more often; 0: 1 s
 	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/gate"
@@ -13,11 +14,14 @@ const keepFloor = time.Hour
 // a clock, or with one that was reset, goes on from the floor for as long as it runs: it may be late by what it slept, and is
 // never early. The floor is in the agent's record, so that "no clock" is at no start "no limit of age".
 type clock struct {
+	mu    sync.Mutex // over all below: handshakes of downloads ask the time too
 	floor time.Time
 	since time.Time // when the floor was learnt, by the monotonic clock of this run
 }
 
-func (c clock) now() time.Time {
+func (c *clock) now() time.Time {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	t := time.Now()
 	if c.floor.IsZero() {
 		return t
@@ -30,6 +34,8 @@ func (c clock) now() time.Time {
 
 // learn raises the floor. What is earlier than the device's time already says nothing new.
 func (c *clock) learn(floor uint64) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
 	if t := time.Unix(int64(min(floor, 1<<40)), 0); c.floor.IsZero() || t.After(c.floor.Add(time.Since(c.since))) {
 		c.floor, c.since = t, time.Now()
 	}

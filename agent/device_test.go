@@ -416,11 +416,11 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
 		Enrol: d.enrol,
-		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte) (agent.Server, error) {
+		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
 			roots := x509.NewCertPool()
 			roots.AddCert(must(x509.ParseCertificate(anchors[0])))
 			return link.New(link.Config{
-				Server: "https://server", Roots: roots, Certificate: certificate,
+				Server: "https://server", Roots: roots, Certificate: certificate, Now: now,
 				Transport: func(conf *tls.Config) http.RoundTripper { return line{d.s, conf} },
 			})
 		},

@@ -34,7 +34,7 @@ func (a *Agent) connect(ctx context.Context) error {
 	if a.server != nil {
 		return nil
 	}
-	s, err := a.c.Dial(a.certificate, a.c.Machine.Facts().Bundle.Anchors)
+	s, err := a.c.Dial(a.certificate, a.c.Machine.Facts().Bundle.Anchors, a.now)
 	if err != nil {
 		return err
 	}
@@ -130,7 +130,7 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 	if err != nil {
 		return local(err)
 	}
-	e := Enrolment{Device: a.c.Machine.Facts().Device, Key: key, Renew: renew}
+	e := Enrolment{Device: a.c.Machine.Facts().Device, Key: key, Renew: renew, Now: a.now}
 	if renew {
 		cert, err := a.certificate()
 		if err != nil {

@@ -180,7 +180,7 @@ type command struct {
 	warrant int // entry; 0: none
 	bundle  int
 	config  []byte // salted
-	nobody  bool // signed by a key the device does not know
+	nobody  bool   // signed by a key the device does not know
 }
 
 // command signs and logs an order to this one device.

@@ -24,6 +24,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/peer"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -36,7 +37,7 @@ type Config struct {
 	Roots     *x509.CertPool                      // who may vouch for the server and for issued certificates; never the system's pool
 	Timeout   time.Duration                       // of one call; 0: 30 s
 	Transport func(*tls.Config) http.RoundTripper // nil: HTTP over TCP. Tests put an in-memory line here
-	Now       func() time.Time                    // nil: time.Now
+	Now       func() time.Time                    // may be behind, and is never ahead; nil: time.Now
 	Logger    *slog.Logger                        // told at debug level what each call was answered; nil: nobody
 }
 
@@ -44,6 +45,7 @@ type Config struct {
 type Client struct {
 	c    Config
 	base string
+	host string
 }
 
 // Request is one enrolment.
@@ -90,7 +92,7 @@ func New(c Config) (*Client, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{c: c, base: "https://" + u.Host + "/.well-known/est/"}, nil
+	return &Client{c: c, base: "https://" + u.Host + "/.well-known/est/", host: u.Hostname()}, nil
 }
 
 // NewCSR makes the certificate request (DER) of the device that as belongs to, for key. Keep it to ask again after a lost answer:
@@ -177,8 +179,9 @@ func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, pub
 	for _, ca := range cas {
 		pool.AddCert(ca)
 	}
+	now := peer.Since(c.c.Now(), append([]*x509.Certificate{leaf}, cas...)...)
 	_, err = leaf.Verify(x509.VerifyOptions{
-		Roots: c.c.Roots, Intermediates: pool, CurrentTime: c.c.Now(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: c.c.Roots, Intermediates: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err
 }
@@ -196,7 +199,8 @@ func (c *Client) cacerts(ctx context.Context, h *http.Client) ([]*x509.Certifica
 
 // line makes a connection that shows as: identities must not share one.
 func (c *Client) line(as *tls.Certificate) (h *http.Client, idle func()) {
-	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.c.Roots, Time: c.c.Now}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.c.Roots}
+	peer.Expect(conf, c.host, c.c.Now)
 	if as != nil {
 		conf.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return as, nil }
 	}

@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/peer"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -30,6 +31,7 @@ type Config struct {
 	Certificate func() (*tls.Certificate, error)    // asked at each handshake, so that a renewal takes effect by itself
 	Timeout     time.Duration                       // of a call other than an artifact; 0: 30 s
 	Transport   func(*tls.Config) http.RoundTripper // nil: HTTP over TCP. Tests put an in-memory line here
+	Now         func() time.Time                    // may be behind, and is never ahead; nil: time.Now
 	Logger      *slog.Logger                        // told at debug level what each call was answered; nil: nobody
 }
 
@@ -75,6 +77,10 @@ func New(c Config) (*Client, error) {
 			return c.Certificate()
 		},
 	}
+	if c.Now == nil {
+		c.Now = time.Now
+	}
+	peer.Expect(conf, base.Hostname(), c.Now)
 	var rt http.RoundTripper
 	if c.Transport != nil {
 		rt = c.Transport(conf)

@@ -275,6 +275,37 @@ func TestOnlyTheNamedServerIsSpokenTo(t *testing.T) {
 	}
 }
 
+// A device whose time is far behind knows a server by its name and chain; one whose time is later than the server's certificate does not.
+func TestADeviceThatIsBehindKnowsItsServer(t *testing.T) {
+	p, other := newPKI(t), newPKI(t)
+	one := p.issue(t, "device", 3)
+	url := p.serve(t, func(w http.ResponseWriter, _ *http.Request) { w.WriteHeader(http.StatusNoContent) })
+	call := func(roots *x509.CertPool, server string, now time.Time) error {
+		c, err := link.New(link.Config{
+			Server: server, Roots: roots, Certificate: func() (*tls.Certificate, error) { return one, nil }, Now: func() time.Time { return now },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		return c.Telemetry(t.Context(), nil)
+	}
+	for name, now := range map[string]time.Time{"right": time.Now(), "1970": time.Unix(0, 0), "a year behind": time.Now().AddDate(-1, 0, 0)} {
+		if err := call(p.pool, url, now); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	for name, err := range map[string]error{
+		"server's certificate has run out": call(p.pool, url, time.Now().Add(2*time.Hour)),
+		"another authority's server":       call(other.pool, url, time.Unix(0, 0)),
+		"a server of another name":         call(p.pool, strings.Replace(url, "localhost", "127.0.0.1", 1), time.Unix(0, 0)),
+	} {
+		if !errors.As(err, new(*tls.CertificateVerificationError)) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
 // A renewed certificate is shown after Close; a call ends with its context.
 func TestARenewalTakesEffectAndACallCanBeGivenUp(t *testing.T) {
 	p := newPKI(t)

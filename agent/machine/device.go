@@ -65,8 +65,8 @@ func (m *Machine) Device(o Options) (*Device, error) {
 		Machine: m, Eraser: m, Store: m, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
 		PollMin: o.PollMin, Once: o.Once, Logger: o.Logger,
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) { return m.enrol(ctx, e, o.Logger) },
-		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte) (agent.Server, error) {
-			return m.dial(certificate, anchors, o.Logger)
+		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
+			return m.dial(certificate, anchors, now, o.Logger)
 		},
 	}
 	if programs != nil {
@@ -102,20 +102,20 @@ func (m *Machine) enrol(ctx context.Context, e agent.Enrolment, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	c, err := est.New(est.Config{Server: r.Identity.Params.Servers.Device, Roots: roots, Logger: log})
+	c, err := est.New(est.Config{Server: r.Identity.Params.Servers.Device, Roots: roots, Now: e.Now, Logger: log})
 	if err != nil {
 		return nil, err
 	}
 	return c.Enrol(ctx, est.Request{As: e.As, Key: e.Key, Renew: e.Renew})
 }
 
-func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte, log *slog.Logger) (agent.Server, error) {
+func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte, now func() time.Time, log *slog.Logger) (agent.Server, error) {
 	roots, err := anchors(ders)
 	if err != nil {
 		return nil, err
 	}
 	return link.New(link.Config{
-		Server: m.boot.Report().Identity.Params.Servers.Device, Roots: roots, Certificate: certificate, Logger: log,
+		Server: m.boot.Report().Identity.Params.Servers.Device, Roots: roots, Certificate: certificate, Now: now, Logger: log,
 	})
 }
 

@@ -152,8 +152,9 @@ func silenceOf(kind monitor.Kind) (last, join string, err error) {
 		return `coalesce(v.at, 0)`, ` LEFT JOIN verdict_current v ON v.device_id = d.id`, nil
 	case monitor.NoLog:
 		return `coalesce(l.heard, 0)`, ` LEFT JOIN device_log l ON l.device = d.id`, nil
+	default:
+		return ``, ``, fmt.Errorf("silence of kind %q", kind)
 	}
-	return ``, ``, fmt.Errorf("silence of kind %q", kind)
 }
 
 // Silent implements monitor.Store.
