@@ -44,7 +44,7 @@ func (db *DB) Leads(ctx context.Context, name string) (bool, error) {
 	h := fnv.New64a()
 	h.Write([]byte("hallmark lease " + name)) // never fails (package hash)
 	var got bool
-	if err := l.conn.QueryRowContext(ctx, query, int64(h.Sum64())).Scan(&got); err != nil { //nolint:gosec // a number like any other
+	if err := l.conn.QueryRowContext(ctx, query, int64(h.Sum64())).Scan(&got); err != nil {
 		l.lose()
 		return false, db.dialect.Explain(err)
 	}

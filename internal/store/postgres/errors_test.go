@@ -154,7 +154,7 @@ func cutting(t *testing.T, c *storetest.Cluster, before bool) *cutter {
 	t.Helper()
 	x := &cutter{dir: t.TempDir(), before: before}
 	const socket = ".s.PGSQL.5432"
-	l, err := net.Listen("unix", filepath.Join(x.dir, socket)) //nolint:noctx // closed with the test
+	l, err := net.Listen("unix", filepath.Join(x.dir, socket))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -165,7 +165,7 @@ func cutting(t *testing.T, c *storetest.Cluster, before bool) *cutter {
 			if err != nil {
 				return
 			}
-			server, err := net.Dial("unix", filepath.Join(c.Dir, socket)) //nolint:noctx // closed with the test
+			server, err := net.Dial("unix", filepath.Join(c.Dir, socket))
 			if err != nil {
 				_ = client.Close()
 				continue

@@ -138,14 +138,14 @@ func (c *Cluster) dropRoot() error {
 		if err != nil {
 			return err
 		}
-		c.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)} //nolint:gosec // the system's own numbers
+		c.as = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
 		return os.Chown(c.Dir, uid, gid)
 	}
 	return errors.New("there is neither a user postgres nor nobody to run a server as")
 }
 
 func (c *Cluster) command(name string, args ...string) *exec.Cmd {
-	cmd := exec.Command(name, args...)
+	cmd := exec.Command(name, args...) //nolint:noctx // the reaper outlives the test
 	cmd.Dir, cmd.SysProcAttr = c.Dir, &syscall.SysProcAttr{Credential: c.as, Setpgid: true}
 	return cmd
 }
