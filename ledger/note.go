@@ -162,15 +162,16 @@ func (n Note) SignedBy(key VerifierKey) (bool, error) {
 
 // By gives the note with nothing but the signatures of keys.
 func (n Note) By(keys ...VerifierKey) string {
-	out := n.Body + "\n"
+	var out strings.Builder
+	out.WriteString(n.Body + "\n")
 	for _, l := range n.lines {
 		for _, k := range keys {
 			if l.name == k.Name && l.id == k.ID() {
-				out += signatureLine(l.name, l.id, l.sig)
+				out.WriteString(signatureLine(l.name, l.id, l.sig))
 			}
 		}
 	}
-	return out
+	return out.String()
 }
 
 // SplitNote gives the log's signature, which comes first, and the Ed25519 cosignatures of a published note: those that devices verify.

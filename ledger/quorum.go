@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"slices"
 	"strings"
 	"time"
 
@@ -110,7 +111,7 @@ func (p *Publisher) collect(ctx context.Context, s State, note []byte) ([]byte, 
 	if err := errors.Join(silent...); err != nil {
 		p.cfg.Logger.WarnContext(ctx, "published without every witness", "log", p.cfg.Log, "error", err)
 	}
-	return append(note[:len(note):len(note)], all.String()...), nil
+	return append(slices.Clip(note), all.String()...), nil
 }
 
 // deviceKey is the key of a witness that devices verify.
@@ -210,7 +211,7 @@ func checkCosignatures(answer []byte, keys []VerifierKey, n Note, asked time.Tim
 	if err != nil {
 		return "", err
 	}
-	out := ""
+	var out strings.Builder
 	for _, k := range keys {
 		line := ""
 		for _, l := range lines {
@@ -230,7 +231,7 @@ func checkCosignatures(answer []byte, keys []VerifierKey, n Note, asked time.Tim
 		if line == "" {
 			return "", fmt.Errorf("no cosignature by its key %s+%08x in its answer", k.Name, k.ID())
 		}
-		out += line
+		out.WriteString(line)
 	}
-	return out, nil
+	return out.String(), nil
 }

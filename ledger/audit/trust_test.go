@@ -226,3 +226,19 @@ func FuzzDecodeTrust(f *testing.F) {
 		}
 	})
 }
+
+// What is read as a witness's key can be verified by.
+func FuzzParseWitness(f *testing.F) {
+	f.Add(vkey("wa", 2))
+	f.Add("a++")
+	f.Fuzz(func(t *testing.T, text string) {
+		w, err := ParseWitness(text)
+		if err != nil {
+			return
+		}
+		if err := w.sound(); err != nil {
+			t.Fatal(err)
+		}
+		_ = w.check(origin+"\n1\nAAAA\n", make([]byte, 72))
+	})
+}

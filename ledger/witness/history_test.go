@@ -121,8 +121,7 @@ func TestItNeverSignsTwoTrees(t *testing.T) {
 			}
 			note := logs[of].note(t, size)
 			line, err := w.Cosign(t.Context(), old, proof, note)
-			var other *ledger.OldSizeError
-			if errors.As(err, &other) {
+			if other, ok := errors.AsType[*ledger.OldSizeError](err); ok {
 				last = other.Size
 			}
 			if err != nil {
@@ -166,8 +165,7 @@ func TestManyAskAtOnce(t *testing.T) {
 				}
 				note := logs[of].note(t, size)
 				_, err := w.Cosign(t.Context(), old, proof, note)
-				var other *ledger.OldSizeError
-				if errors.As(err, &other) {
+				if other, ok := errors.AsType[*ledger.OldSizeError](err); ok {
 					old = other.Size
 				}
 				if err == nil {

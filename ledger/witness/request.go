@@ -11,7 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// Media type of the size that a witness answers with 409.
+// SizeType is the media type of the size that a witness answers with 409.
 const SizeType = "text/x.tlog.size"
 
 // MaxRequest bounds the body of add-checkpoint, and of its answer.
