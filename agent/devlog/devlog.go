@@ -86,6 +86,9 @@ func (l *Log) open(c Config) error {
 		l.lose(l.bound + 1)
 	case damage != "":
 		e.Kind, e.Data = wire.LogDamaged, []byte(damage)
+		l.slot.told = l.slot.seq
+	case l.untold() > 0: // the power went between making room and telling of it
+		e.Kind, e.Data = wire.LogOverflow, l.tell(l.untold())
 	case !found: // a head from the start: that none is found later is then damage, never a cut
 		return l.writeSlot(l.slot)
 	default:
@@ -98,7 +101,22 @@ func (l *Log) open(c Config) error {
 // itself was nobody's, so that the gap is never empty, however much of the log the server has.
 func (l *Log) lose(seq uint64) {
 	l.slot.head = wire.LostLogHead(l.slot.head, l.device, seq)
-	l.slot.seq, l.live = seq, nil
+	l.slot.seq, l.slot.told, l.live = seq, seq, nil
+}
+
+// untold is the last event that is lost without the log telling of it; 0: none.
+func (l *Log) untold() uint64 {
+	if oldest, _ := l.oldest(); oldest-1 > max(l.slot.acked, l.slot.told) {
+		return oldest - 1
+	}
+	return 0
+}
+
+// tell says what is lost up to last. It is told with the event that says it.
+func (l *Log) tell(last uint64) []byte {
+	first := max(l.slot.acked, l.slot.told) + 1
+	l.slot.told = last
+	return fmt.Appendf(nil, "events %d to %d are lost", first, last)
 }
 
 // bind raises the hardware counter to the last event's number.
@@ -225,8 +243,8 @@ func (l *Log) append(e wire.LogEvent) error {
 		if err != nil {
 			return err
 		}
-		if dropped != "" {
-			if err := l.append(wire.LogEvent{Epoch: e.Epoch, At: e.At, Kind: wire.LogOverflow, Data: []byte(dropped)}); err != nil {
+		if dropped > 0 {
+			if err := l.append(wire.LogEvent{Epoch: e.Epoch, At: e.At, Kind: wire.LogOverflow, Data: l.tell(dropped)}); err != nil {
 				return err
 			}
 			return l.append(e)
@@ -251,8 +269,8 @@ func (l *Log) append(e wire.LogEvent) error {
 	return l.bind()
 }
 
-// openSector takes the next sector of the ring. When that held events nobody has yet, it says which are lost.
-func (l *Log) openSector() (dropped string, err error) {
+// openSector takes the next sector of the ring. When that held events nobody has yet, it gives the last of them.
+func (l *Log) openSector() (dropped uint64, err error) {
 	next := int64(headSectors)
 	if n := len(l.live); n > 0 {
 		next = l.live[n-1].phys + 1
@@ -262,15 +280,15 @@ func (l *Log) openSector() (dropped string, err error) {
 	}
 	for len(l.live) > 0 && l.live[0].phys == next {
 		if old := l.live[0]; old.count > 0 && old.last() > l.slot.acked {
-			dropped = fmt.Sprintf("events %d to %d are lost", max(old.first, l.slot.acked+1), old.last())
+			dropped = old.last()
 		}
 		l.live = l.live[1:]
 	}
 	if err := l.r.Erase(next); err != nil {
-		return "", err
+		return 0, err
 	}
 	if err := l.r.Program(next*l.r.Sector(), l.pad(encodeHeader(l.slot.seq+1, l.slot.head))); err != nil {
-		return "", err
+		return 0, err
 	}
 	l.live = append(l.live, sector{
 		phys: next, first: l.slot.seq + 1, prev: l.slot.head, end: roundUp(headerLen, l.r.Page()),

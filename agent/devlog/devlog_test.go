@@ -1,6 +1,7 @@
 package devlog_test
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -330,6 +331,218 @@ func TestPowerCutAtEveryWrite(t *testing.T) {
 			s.drain(t, l, k)
 			if len(s.gaps) != 0 || s.text[seq+1] != "after" {
 				t.Fatalf("%s at %d: gaps %v", mode, cut, s.gaps)
+			}
+		}
+	}
+}
+
+// says is what a batch of these tests tells.
+var says = devlog.Says{Boots: 9, Now: now}
+
+// TestPowerCutInEveryWriteOfALife cuts in each write of a run that appends, sends, is acknowledged, anchored and trimmed, overflows, and
+// is set back to an earlier state of its flash, with a counter and without. Afterwards the log opens, goes on, and nothing is lost
+// silently.
+func TestPowerCutInEveryWriteOfALife(t *testing.T) {
+	k := signer(t)
+	life := func(b *virtual.Board, l *devlog.Log, s *server) error {
+		for round := range 3 {
+			for i := range 8 {
+				if err := l.Append(1, now, "test", nil, fmt.Sprint(round, i)); err != nil {
+					return err
+				}
+			}
+			envelope, last, err := l.Batch(k, says)
+			if err != nil {
+				return err
+			}
+			batch := s.take(t, envelope)
+			if err := l.Ack(last, 0); err != nil {
+				return err
+			}
+			if err := l.Anchored(batch); err != nil {
+				return err
+			}
+		}
+		for i := range 70 { // more than the ring holds
+			if err := l.Append(1, now, "test", nil, fmt.Sprint("more", i)); err != nil {
+				return err
+			}
+		}
+		ahead := wire.LogBatch{Device: device, Last: 500, Head: make([]byte, 32)}
+		if err := l.Rejoin(ahead, 1, now); err != nil {
+			return err
+		}
+		return l.Append(1, now, "test", nil, "behind the gap")
+	}
+	whole := board(t)
+	l := mustOpen(t, whole)
+	opened := whole.Power.Ops()
+	if err := life(whole, l, newServer(k)); err != nil {
+		t.Fatal(err)
+	}
+	for cut := uint64(1); cut <= whole.Power.Ops()-opened; cut++ {
+		mode := virtual.Modes()[cut%4]
+		b, s := board(t), newServer(k)
+		l := mustOpen(t, b)
+		b.Power.CutAt(cut, mode, cut*31)
+		if err := life(b, l, s); !errors.Is(err, hw.ErrPowerCut) {
+			t.Fatalf("%s at %d: the power was to fail: %v", mode, cut, err)
+		}
+		b.Power.Restore()
+		l, err := open(b)
+		if err != nil {
+			t.Fatalf("%s at %d: the log does not open: %v", mode, cut, err)
+		}
+		add(t, l, "after")
+		seq, head := l.Head()
+		if n, err := b.Log.Value(); err != nil || n != seq {
+			t.Fatalf("%s at %d: the counter is at %d, the log at %d: %v", mode, cut, n, seq, err)
+		}
+		lost, told := uint64(0), false
+		if l.Acked() < 500 { // until it was set back, what it sends follows what it sent
+			s.drain(t, l, k)
+			if s.seq != seq || s.head != head {
+				t.Fatalf("%s at %d: the server is at %d, the device at %d", mode, cut, s.seq, seq)
+			}
+			for _, g := range s.gaps {
+				lost += g.Last - g.First + 1
+			}
+		} else {
+			lost = 1
+		}
+		if err := l.Events(1, func(e wire.LogEvent, _ [32]byte) bool {
+			told = told || e.Kind == wire.LogOverflow || e.Kind == wire.LogRollback || e.Kind == wire.LogDamaged
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if lost > 0 && !told {
+			t.Fatalf("%s at %d: %d events are lost, and the log does not say so", mode, cut, lost)
+		}
+	}
+}
+
+// TestPowerCutWhileTheLogFindsItselfSetBack restores an earlier flash, and cuts in each write of the start that follows.
+func TestPowerCutWhileTheLogFindsItselfSetBack(t *testing.T) {
+	k := signer(t)
+	for cut := uint64(0); ; cut++ {
+		b, s := board(t), newServer(k)
+		l := mustOpen(t, b)
+		for i := range 5 {
+			add(t, l, fmt.Sprint(i))
+		}
+		s.drain(t, l, k)
+		old := image(t, b)
+		add(t, l, "forgotten")
+		s.drain(t, l, k)
+		known := s.seq
+		restore(t, b, old)
+		if cut > 0 {
+			b.Power.CutAt(cut, virtual.Modes()[cut%4], cut)
+		}
+		l, err := open(b)
+		if cut > 0 && err == nil {
+			if cut < 4 {
+				t.Fatalf("only %d writes", cut-1)
+			}
+			return
+		}
+		if cut > 0 {
+			b.Power.Restore()
+			l, err = open(b)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		told := 0
+		if err := l.Events(1, func(e wire.LogEvent, _ [32]byte) bool {
+			if e.Kind == wire.LogRollback {
+				told++
+			}
+			return true
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if seq, _ := l.Head(); told != 1 || seq <= known {
+			t.Fatalf("cut %d: told %d times, the log goes on with %d, it was at %d", cut, told, seq+1, known)
+		}
+		anchor := wire.LogBatch{Device: device, Last: known, Head: s.head[:]}
+		if err := l.Rejoin(anchor, 2, now); err != nil {
+			t.Fatal(err)
+		}
+		s.drain(t, l, k)
+		if len(s.gaps) != 1 || s.gaps[0].First != known+1 {
+			t.Fatalf("cut %d: gaps %+v", cut, s.gaps)
+		}
+	}
+}
+
+func TestAnAnchorOfThisHistoryChangesNothing(t *testing.T) {
+	b, k := board(t), signer(t)
+	s := newServer(k)
+	l := mustOpen(t, b)
+	add(t, l, "x")
+	envelope, last, err := l.Batch(k, says)
+	if err != nil {
+		t.Fatal(err)
+	}
+	own := s.take(t, envelope)
+	if err := l.Ack(last, 0); err != nil {
+		t.Fatal(err)
+	}
+	ops := b.Power.Ops()
+	other := own
+	other.Device = "ffeeddccbbaa99887766554433221100"
+	other.Last = 99
+	for _, a := range []wire.LogBatch{own, other} {
+		if back, err := l.Contradicts(a); back || err != nil {
+			t.Errorf("an anchor of %s to %d contradicts: %v", a.Device, a.Last, err)
+		}
+		if err := l.Rejoin(a, 2, now); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if b.Power.Ops() != ops {
+		t.Error("the flash was written")
+	}
+}
+
+func TestABatchTellsTheCounterItIsBoundTo(t *testing.T) {
+	b, k := board(t), signer(t)
+	s := newServer(k)
+	l := mustOpen(t, b)
+	add(t, l, "x")
+	add(t, l, "y")
+	envelope, _, err := l.Batch(k, says)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.take(t, envelope); got.Counter != 2 {
+		t.Errorf("counter %d, want 2", got.Counter)
+	}
+}
+
+// image is all that a thief with a programmer can read of the flash, and restore what he writes.
+func image(t *testing.T, b *virtual.Board) []byte {
+	t.Helper()
+	out := make([]byte, sectors*sector)
+	if _, err := b.Flash.ReadAt(out, 0); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func restore(t *testing.T, b *virtual.Board, image []byte) {
+	t.Helper()
+	for n := range int64(sectors) {
+		if err := b.Flash.Erase(n); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for off := 0; off < len(image); off += page {
+		if p := image[off : off+page]; !bytes.Equal(p, bytes.Repeat([]byte{0xff}, page)) {
+			if err := b.Flash.Program(int64(off), p); err != nil {
+				t.Fatal(err)
 			}
 		}
 	}

@@ -12,7 +12,7 @@ import (
 
 // The region, in sectors: two that take turns holding head slots, the rest a ring of events.
 //
-//	head slot   = magic u32, generation u64, seq u64, head 32, acked u64, acked head 32, anchored u64, crc u32
+//	head slot   = magic u32, generation u64, seq u64, head 32, acked u64, acked head 32, anchored u64, told u64, crc u32
 //	ring sector = header page (magic u32, first u64, prev 32, crc u32), then records
 //	record      = length u16, ^length u16, crc u32, event (CBOR)
 //
@@ -20,9 +20,9 @@ import (
 // the event. The first page of a record's place that reads as erased ends the sector's events; one that is neither erased nor
 // valid was torn by a power cut and closes the sector.
 const (
-	slotMagic   = 0x484c4731 // "HLG1"
+	slotMagic   = 0x484c4733 // "HLG3"
 	sectorMagic = 0x484c4732
-	slotLen     = 4 + 8 + 8 + 32 + 8 + 32 + 8 + 4
+	slotLen     = 4 + 8 + 8 + 32 + 8 + 32 + 8 + 8 + 4
 	headerLen   = 4 + 8 + 32 + 4
 	recordHead  = 2 + 2 + 4
 	headSectors = 2
@@ -37,6 +37,7 @@ type slot struct {
 	acked        uint64 // the server has these
 	ackedHead    [32]byte
 	anchored     uint64 // and these are in the ledger: their place may be used again
+	told         uint64 // whatever is lost up to here, the log tells of
 	sector, next int64  // where it was found, and the offset of the place after it
 }
 
@@ -71,6 +72,7 @@ func encodeSlot(s slot) []byte {
 	b = binary.BigEndian.AppendUint64(b, s.acked)
 	b = append(b, s.ackedHead[:]...)
 	b = binary.BigEndian.AppendUint64(b, s.anchored)
+	b = binary.BigEndian.AppendUint64(b, s.told)
 	return binary.BigEndian.AppendUint32(b, crc32.ChecksumIEEE(b))
 }
 
@@ -83,7 +85,7 @@ func decodeSlot(b []byte) (slot, bool) {
 	copy(s.head[:], b[20:])
 	s.acked = binary.BigEndian.Uint64(b[52:])
 	copy(s.ackedHead[:], b[60:])
-	s.anchored = binary.BigEndian.Uint64(b[92:])
+	s.anchored, s.told = binary.BigEndian.Uint64(b[92:]), binary.BigEndian.Uint64(b[100:])
 	return s, s.acked <= s.seq && s.anchored <= s.acked
 }
 
