@@ -14,6 +14,7 @@ type probe interface{ String() string }
 
 // benchmark is a Go benchmark: the median over the runs of one of its metrics ("ns/op", or one it reports itself), times scale.
 type benchmark struct {
+	in                string // folder of a module of its own; empty: ours
 	pkg, name, metric string
 	scale             float64 // 0 is 1
 	perSecond         bool    // turn ns/op into 1/s
@@ -49,6 +50,21 @@ type goal struct {
 }
 
 const ms = 1e-6 // of ns
+
+// peers are other systems with the entries that ours is measured with. Tessera gives an entry its place when it is durable, and so do we in
+// BenchmarkPlaced. rekor-tiles is asked over HTTP, one entry a request: it verifies a signature and answers when a checkpoint has the entry.
+var peers = []measure{
+	{
+		name: "log append until it has its place; Tessera on POSIX", unit: "facts/s",
+		ours:      benchmark{pkg: "./internal/store", name: "Placed", metric: "facts/s"},
+		reference: benchmark{in: "internal/bench/peers", pkg: ".", name: "TesseraPOSIX", metric: "facts/s"},
+	},
+	{
+		name: "log append until it is under a witnessed checkpoint; rekor-tiles on POSIX, without witnesses", unit: "facts/s",
+		ours:      benchmark{pkg: "./internal/store", name: "Covered", metric: "facts/s"},
+		reference: benchmark{in: "internal/bench/peers", pkg: ".", name: "RekorTiles", metric: "facts/s"},
+	},
+}
 
 // measures is the whole list. A measure is added here, with its goal, before the code it measures is made fast.
 var measures = []measure{

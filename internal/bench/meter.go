@@ -165,6 +165,7 @@ func (m *meter) benchmark(ctx context.Context, b benchmark) (float64, error) {
 func (m *meter) run(ctx context.Context, b benchmark, count int) ([]float64, error) {
 	cmd := exec.CommandContext(ctx, "go", "test", "-run", "^$", "-bench", "^Benchmark"+b.name+"$",
 		"-benchtime", m.benchtime, "-count", strconv.Itoa(count), b.pkg)
+	cmd.Dir = b.in
 	cmd.Stderr = os.Stderr
 	out, err := cmd.Output()
 	if err != nil {
