@@ -35,7 +35,7 @@ func fingerprint(der []byte) string {
 // not the root, has signed it.
 func (m *Memory) ofOrder(c *x509.Certificate) bool {
 	above, err := x509.ParseCertificate(m.Authorities[hex.EncodeToString(c.AuthorityKeyId)])
-	if err != nil || !c.IsCA || !c.MaxPathLenZero || above.MaxPathLenZero || bytes.Equal(above.RawSubject, above.RawIssuer) {
+	if err != nil || len(c.Raw) > maxCA || !c.IsCA || !c.MaxPathLenZero || above.MaxPathLenZero || bytes.Equal(above.RawSubject, above.RawIssuer) {
 		return false
 	}
 	return c.CheckSignatureFrom(above) == nil

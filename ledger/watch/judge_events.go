@@ -96,8 +96,7 @@ func madeTwice(m *Memory, _ Policy, l *line) string {
 		return fmt.Sprintf("chip %x was in a device before", r.Chip.ChipUID)
 	case r.Keys != nil && m.seen(setKey, idOf(r.Keys.IDevID)):
 		return "its key is another device's"
-	}
-	if o := m.Orders[r.Order]; o != nil && o.used(r.Ticket) {
+	case m.seen(setTicket, ticketOf(r)):
 		return fmt.Sprintf("ticket %d of order %s was used before", r.Ticket, r.Order)
 	}
 	return ""

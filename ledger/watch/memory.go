@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
+	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,8 @@ const (
 	setDevice  = "device"  // made
 	setRetired = "retired" // wiped, or out of service
 	setChip    = "chip"
-	setKey     = "key" // of a device
+	setKey     = "key"    // of a device
+	setTicket  = "ticket" // of an order
 )
 
 // id is a short hash: 64 bits chosen by who adds entries would collide on purpose, 128 do not.
@@ -55,13 +57,16 @@ func idOf(parts ...[]byte) id {
 	return id(sum[:16])
 }
 
+func ticketOf(r *wire.Record) id {
+	return idOf([]byte(r.Order), binary.BigEndian.AppendUint32(nil, r.Ticket))
+}
+
 type trusted struct {
 	First wire.Bundle `json:"first"`
 	Now   wire.Bundle `json:"now"`
 }
 
 type release struct {
-	Product   string   `json:"product"`
 	Proposer  string   `json:"proposer"`
 	Approvers []string `json:"approvers,omitempty"`
 	Published bool     `json:"published,omitempty"`
@@ -75,22 +80,6 @@ type order struct {
 	Quota    uint32    `json:"quota"`
 	NotAfter uint64    `json:"not_after"`
 	Closed   time.Time `json:"closed,omitzero"`
-	Tickets  []byte    `json:"tickets"` // a bit for each that was used
-}
-
-func (o *order) used(ticket uint32) bool {
-	i := int(ticket / 8)
-	return i < len(o.Tickets) && o.Tickets[i]>>(ticket%8)&1 == 1
-}
-
-func (o *order) use(ticket uint32) {
-	if ticket >= min(o.Quota, maxQuota) {
-		return
-	}
-	for int(ticket/8) >= len(o.Tickets) {
-		o.Tickets = append(o.Tickets, 0)
-	}
-	o.Tickets[ticket/8] |= 1 << (ticket % 8)
 }
 
 // minute counts devices.
@@ -101,8 +90,8 @@ type minute struct {
 
 const (
 	memoryVersion = 1
-	maxOf         = 100_000    // of anything but devices
-	maxQuota      = 16_000_000 // tickets of an order whose use is remembered
+	maxOf         = 100_000 // of anything but devices
+	maxCA         = 4 << 10 // bytes of the certificate of an order's CA, which is remembered
 )
 
 // NewMemory is that of a judge who has seen nothing.
@@ -111,7 +100,7 @@ func NewMemory() *Memory {
 		V: memoryVersion, Judged: map[ledger.Log]uint64{}, Clock: map[ledger.Log]time.Time{}, Products: map[string]*trusted{}, Keys: map[string]string{},
 		Authorities: map[string][]byte{}, OrderCAs: map[string]bool{}, Admins: map[string]bool{}, Releases: map[string]*release{},
 		Warrants: map[string]*wire.Warrant{}, Recent: map[wire.Act][]minute{}, Orders: map[string]*order{},
-		sets: map[string]map[id]struct{}{setDevice: {}, setRetired: {}, setChip: {}, setKey: {}},
+		sets: map[string]map[id]struct{}{setDevice: {}, setRetired: {}, setChip: {}, setKey: {}, setTicket: {}},
 	}
 }
 
@@ -281,7 +270,7 @@ func (m *Memory) learnRelease(l *line, wrong map[string]bool) {
 	r := m.Releases[k]
 	switch {
 	case r == nil && l.kind == ledger.KindReleaseProposed:
-		put(m, m.Releases, k, &release{Product: l.release.Product, Proposer: l.fact.Actor})
+		put(m, m.Releases, k, &release{Proposer: l.fact.Actor})
 	case r == nil || wrong[ruleRelease]:
 	case l.kind == ledger.KindReleaseApproved:
 		if len(r.Approvers) < 64 && !slices.Contains(r.Approvers, l.fact.Actor) {
@@ -319,9 +308,7 @@ func (m *Memory) learnEvent(p Policy, l *line) {
 		m.keep(p, setDevice, idOf([]byte(l.fact.Subject)))
 		m.keep(p, setChip, idOf(r.Chip.ChipUID))
 		m.keep(p, setKey, idOf(r.Keys.IDevID))
-		if o := m.Orders[r.Order]; o != nil {
-			o.use(r.Ticket)
-		}
+		m.keep(p, setTicket, ticketOf(r))
 	case ledger.KindRetireWiped, ledger.KindRetireDisposed:
 		m.keep(p, setRetired, idOf([]byte(l.fact.Subject)))
 	case ledger.KindDeviceState:

@@ -10,10 +10,10 @@ import (
 
 // Rule is one thing that should not be in a log, or of a log.
 type Rule struct {
-	Name     string
-	Severity Severity
-	When     string // it is told
-	Do       string // what to do then
+	Name     string   `json:"name"`
+	Severity Severity `json:"severity"`
+	When     string   `json:"when"` // it is told
+	Do       string   `json:"do"`   // what to do then
 
 	kinds []ledger.Kind // it is about; none: every entry
 	// judge says what is wrong with an entry, from what was before it; empty when nothing is. It changes nothing. Nil for what is
@@ -86,7 +86,7 @@ var rules = []Rule{
 	{"release.unproposed", High, "a release was approved or published that nobody had proposed", doStop, releaseKinds, unproposed},
 	{"release.four-eyes", High, "a release was approved by who proposed it, or published with fewer approvers than signatures are asked for", doPeople, releaseKinds, fourEyes},
 	{"release.parts", Medium, "a release is for hardware, or has a component, that is not on the list", doPeople, []ledger.Kind{ledger.KindReleaseProposed, ledger.KindReleasePublished}, releaseParts},
-	{"release.withdrawn", High, "a rollout or command brings a release that was withdrawn, or never published", doPeople, []ledger.Kind{ledger.KindRolloutCreated, ledger.KindCommandIssued}, notGood},
+	{"release.unpublished", High, "a rollout or command brings a release that was never published, or was withdrawn", doPeople, []ledger.Kind{ledger.KindRolloutCreated, ledger.KindCommandIssued}, notGood},
 
 	{"command.signer", Critical, "a command is not signed by the directive key, or is recorded under another name", doStop, []ledger.Kind{ledger.KindCommandIssued}, commandSigner},
 	{"command.many", High, "within an hour commands of one act were for more devices than the policy allows", doPeople, []ledger.Kind{ledger.KindCommandIssued}, commandMany},

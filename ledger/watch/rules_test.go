@@ -126,10 +126,10 @@ var wrongs = []struct {
 	{"a command for a release that was withdrawn", func(l *life) {
 		l.json(ledger.Control, ledger.KindReleaseWithdrawn, "person:rita", "lock-1", map[string]string{"release": hex.EncodeToString(l.digest)})
 		l.command(wire.ActInstall, 1, nil)
-	}, "release.withdrawn"},
+	}, "release.unpublished"},
 	{"a rollout of something else", func(l *life) {
 		l.json(ledger.Control, ledger.KindRolloutCreated, "person:olga", "roll-2", map[string]any{"release": hash("x")})
-	}, "release.withdrawn"},
+	}, "release.unpublished"},
 
 	{"a command by another key", func(l *life) {
 		l.commanded(wire.Command{ID: "c", Product: product, Act: wire.ActAttest, Devices: set(1), Issued: 1, Expires: 2}, "c", "mallory")
@@ -281,7 +281,7 @@ func TestTheListIsNarrowerThanTheBundle(t *testing.T) {
 	}
 	want := map[string]bool{
 		"bundle.keys bundle.published": true, "release.signers release.approved": true, "release.signers release.published": true,
-		"release.four-eyes release.published": true, "release.withdrawn rollout.created": true, "release.withdrawn command.issued": true, // it counts for nothing
+		"release.four-eyes release.published": true, "release.unpublished rollout.created": true, "release.unpublished command.issued": true, // it counts for nothing
 	}
 	if !maps.Equal(told, want) {
 		t.Errorf("%v", all)
