@@ -75,6 +75,20 @@ var measures = []measure{
 		goal:      goal{atLeast: true, bound: 40_000},
 	},
 	{
+		name: "ledger append on PostgreSQL, many to a commit; the reference: one transaction each, 32 connections", unit: "facts/s",
+		ours:      benchmark{pkg: "./internal/store", name: "AppendPostgres", metric: "facts/s"},
+		reference: benchmark{pkg: "./internal/store", name: "ReferenceInsertPostgres", metric: "facts/s"},
+		goal:      goal{atLeast: true, bound: 30_000},
+	},
+	{
+		name: "ledger append on PostgreSQL, 32 nodes, one transaction each", unit: "facts/s",
+		ours:      benchmark{pkg: "./internal/store", name: "AppendPostgresAlone", metric: "facts/s"},
+		reference: benchmark{pkg: "./internal/store", name: "ReferenceInsertPostgres", metric: "facts/s"},
+		goal:      goal{atLeast: true, bound: 8000},
+	},
+	{name: "fact placed, 500 come in a second, p99", unit: "ms", ours: benchmark{pkg: "./internal/store", name: "Sequenced", metric: "p99-ms"}, goal: goal{bound: 100}},
+	{name: "the same on PostgreSQL", unit: "ms", ours: benchmark{pkg: "./internal/store", name: "SequencedPostgres", metric: "p99-ms"}, goal: goal{bound: 100}},
+	{
 		name: "inclusion proof from the store", unit: "ms",
 		ours:      benchmark{pkg: "./internal/store", name: "Proof", metric: "ns/op", scale: ms},
 		reference: benchmark{pkg: "./internal/bench", name: "ReferenceProof", metric: "ns/op", scale: ms},
