@@ -18,6 +18,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/internal/watchd"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 	"github.com/hallmark-iot/hallmark/ledger/watch"
 )
@@ -32,6 +33,9 @@ type logWatch struct {
 	webhook, secret                string
 	every, stale                   time.Duration
 	once, asJSON, propose, rules   bool
+
+	since    []string
+	believed logCheck // whom to believe, and earlier checkpoints
 
 	mu     sync.Mutex // the outbox tells its troubles beside the follower
 	alerts int        // told; what only could not be verified is not counted
@@ -50,7 +54,7 @@ operators have no hand in it.
 --policy says what is expected: all of it is optional, and what it does not say is taken from the log's own beginning. --print-policy
 writes one from the logs as they are: read it before you use it. --state is a directory that keeps the last checkpoint, so that a later
 run goes on from there and sees a log that shrank or forked meanwhile; without it every run begins anew and believes the first
-checkpoint it sees.
+checkpoint it sees, or, with --since, the first that continues one that you kept.
 
 Each alert is a line on the output, with --json an object. --webhook posts it as JSON with the entry and its proof, signed in the
 header Hallmark-Signature by HMAC-SHA256 with the secret of --webhook-secret-file, at least once, in order, under an Idempotency-Key;
@@ -68,6 +72,7 @@ With --once it reads what there is and ends. Exit codes: 0 nothing found, 4 aler
 	f.StringVar(&w.trust, "trust", "", "file with origins, log keys and witness keys (default DATA/log/trust.json)")
 	f.StringVar(&w.policy, "policy", "", "file that says what is expected (JSON)")
 	f.StringVar(&w.state, "state", "", "directory that keeps how far it came, evidence, and what was not delivered")
+	f.StringArrayVar(&w.since, "since", nil, "file with an earlier checkpoint, which the log must continue; for a first run")
 	f.BoolVar(&w.once, "once", false, "read what there is, and end")
 	f.DurationVar(&w.every, "every", 30*time.Second, "how often to look")
 	f.DurationVar(&w.stale, "stale", 5*time.Minute, "after how long without a new witnessed checkpoint that is told; 0: never")
@@ -100,8 +105,7 @@ func (w *logWatch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	trust, err := readTrust(w.trust)
-	if err != nil {
+	if err := w.believed.believe(w.trust, w.since); err != nil {
 		return err
 	}
 	policy, err := w.readPolicy()
@@ -112,7 +116,7 @@ func (w *logWatch) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	f, err := w.follower(trust, fetch, policy, outbox)
+	f, err := w.follower(fetch, policy, outbox)
 	if err != nil {
 		return err
 	}
@@ -163,8 +167,8 @@ func (w *logWatch) outbox() (*watchd.Outbox, error) {
 	return watchd.NewOutbox(filepath.Join(w.state, "outbox"), w.webhook, secret), nil
 }
 
-func (w *logWatch) follower(trust audit.Trust, fetch func(string) audit.Fetcher, policy watch.Policy, outbox *watchd.Outbox) (*watch.Follower, error) {
-	f := &watch.Follower{Trust: trust, Fetch: fetch, Stale: w.stale, Now: w.once || w.propose}
+func (w *logWatch) follower(fetch func(string) audit.Fetcher, policy watch.Policy, outbox *watchd.Outbox) (*watch.Follower, error) {
+	f := &watch.Follower{Trust: w.believed.trust, Fetch: fetch, Stale: w.stale, Now: w.once || w.propose}
 	sink := watchd.Sink{Outbox: outbox, Print: w.print}
 	var memory *watch.Memory
 	if w.state != "" && !w.propose {
@@ -174,6 +178,11 @@ func (w *logWatch) follower(trust audit.Trust, fetch func(string) audit.Fetcher,
 			return nil, err
 		}
 		sink.Dir = &dir
+	}
+	for _, l := range w.believed.trust.Logs {
+		for _, note := range w.believed.since[l.Origin] {
+			f.Expect(ledger.Log(l.Name), note)
+		}
 	}
 	f.Judge, f.Sink = watch.NewJudge(policy, memory), sink
 	return f, nil

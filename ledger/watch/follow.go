@@ -56,6 +56,23 @@ type Follower struct {
 	remembered uint64 // entries in the memory that was kept last
 }
 
+// Expect gives a checkpoint that a log must continue, when none was seen yet.
+func (f *Follower) Expect(log ledger.Log, note []byte) {
+	f.prepare()
+	if f.State.Logs[log].Note == "" {
+		f.State.Logs[log] = Followed{Note: string(note)}
+	}
+}
+
+func (f *Follower) prepare() {
+	if f.State.Logs == nil {
+		f.State.Logs = map[ledger.Log]Followed{}
+	}
+	if f.State.Open == nil {
+		f.State.Open = map[string]Alert{}
+	}
+}
+
 // Round is what one look at the logs found.
 type Round struct {
 	Notices int               // told
@@ -82,12 +99,7 @@ func (e fetchError) Unwrap() error { return e.error }
 // Round looks at both logs, and judges what is new. An error says that something could not be kept: nothing is lost then, and the next
 // Round goes on from there.
 func (f *Follower) Round(ctx context.Context, now time.Time) (Round, error) {
-	if f.State.Logs == nil {
-		f.State.Logs = map[ledger.Log]Followed{}
-	}
-	if f.State.Open == nil {
-		f.State.Open = map[string]Alert{}
-	}
+	f.prepare()
 	if f.begun.IsZero() {
 		f.begun = now
 	}

@@ -492,3 +492,19 @@ func TestOverManyBundles(t *testing.T) {
 	s.round()
 	s.want("ca.unexpected")
 }
+
+// Who begins later, with a checkpoint from before, sees what happened between.
+func TestAnEarlierCheckpointMustBeContinued(t *testing.T) {
+	s := newScene(t)
+	kept := s.server.files["control/checkpoint"]
+	s.f.Expect(ledger.Control, kept)
+	s.later(time.Minute)
+	s.round()
+	s.want("")
+	s.f = s.follower(nil)
+	s.f.Expect(ledger.Control, kept)
+	s.entries[ledger.Control] = s.entries[ledger.Control][:5]
+	s.later(time.Minute)
+	s.round()
+	s.want("log.smaller")
+}

@@ -33,8 +33,22 @@ func inEvents() []ledger.Kind {
 	}
 }
 
+// homes are the logs in which a kind of fact belongs.
+var homes = home()
+
+func home() map[ledger.Kind][]ledger.Log {
+	out := map[ledger.Kind][]ledger.Log{}
+	for _, k := range inControl() {
+		out[k] = append(out[k], ledger.Control)
+	}
+	for _, k := range inEvents() {
+		out[k] = append(out[k], ledger.Events)
+	}
+	return out
+}
+
 // belongs says whether a kind is known, and whether it is in the log where it belongs.
 func belongs(log ledger.Log, k ledger.Kind) (known, here bool) {
-	control, events := slices.Contains(inControl(), k), slices.Contains(inEvents(), k)
-	return control || events, log == ledger.Control && control || log == ledger.Events && events
+	logs, known := homes[k]
+	return known, slices.Contains(logs, log)
 }

@@ -6,7 +6,6 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -172,5 +171,3 @@ func signed[T any](typ wire.Type, data []byte, signers *[]wire.KeyID, to **T, re
 	*signers, *to = []wire.KeyID{o.KeyID}, &v
 	return err
 }
-
-func place(r ledger.Ref) string { return fmt.Sprintf("%s/%d", r.Log, r.Index) }

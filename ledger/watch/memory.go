@@ -184,7 +184,6 @@ func (m *Memory) within(act wire.Act, t time.Time) (n uint64) {
 
 // learn takes in an entry; wrong are the rules it broke. What must not be believed is not learnt.
 func (m *Memory) learn(p Policy, l *line, wrong map[string]bool) {
-	m.Policy = p.Digest()
 	m.Judged[l.Log] = l.Index + 1
 	m.FullTold = m.FullTold || wrong[ruleFull]
 	if l.at.After(m.Clock[l.Log]) && !wrong[ruleAhead] {

@@ -88,6 +88,7 @@ func NewJudge(p Policy, m *Memory) *Judge {
 	if m == nil {
 		m = NewMemory()
 	}
+	m.Policy = p.Digest()
 	return &Judge{policy: p, memory: m}
 }
 
