@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -93,25 +94,74 @@ func (a *api) showBundle() *cobra.Command {
 	return c
 }
 
+// bundleChange is what the next trust bundle has differently.
+type bundleChange struct {
+	floor       uint32
+	hasFloor    bool
+	add, remove []string // witnesses: verifier keys, and names
+	quorum      uint
+}
+
+// apply changes b; what is wrong with the change is a usage error.
+func (c bundleChange) apply(b *wire.Bundle) error {
+	if !c.hasFloor && len(c.add) == 0 && len(c.remove) == 0 && c.quorum == 0 {
+		return usagef("say what is to change: --floor, --add-witness, --remove-witness or --quorum")
+	}
+	if c.hasFloor && c.floor <= b.Floor {
+		return usagef("--floor %d: it is %d already, and only rises", c.floor, b.Floor)
+	}
+	b.Floor = max(b.Floor, c.floor)
+	for _, name := range c.remove {
+		n := len(b.Witnesses)
+		if b.Witnesses = slices.DeleteFunc(b.Witnesses, func(w wire.NamedKey) bool { return w.Name == name }); len(b.Witnesses) == n {
+			return usagef("--remove-witness %s: the trust bundle names no such witness", name)
+		}
+	}
+	for _, text := range c.add {
+		k, err := ledger.ParseVerifierKey(text)
+		if err != nil {
+			return usageError{err}
+		}
+		if k.Type != ledger.TypeCosignature {
+			return usagef("--add-witness %s: devices verify Ed25519 only: give the witness's key of type 0x04, whose last part begins with B", k.Name)
+		}
+		b.Witnesses = append(b.Witnesses, wire.NamedKey{Name: k.Name, Key: k.Key})
+	}
+	if c.quorum > 0 {
+		b.Quorum = c.quorum
+	}
+	if b.Quorum > uint(len(b.Witnesses)) {
+		return usagef("a quorum of %d among %d witnesses: no device could act any more", b.Quorum, len(b.Witnesses))
+	}
+	return nil
+}
+
 func (a *api) nextBundle() *cobra.Command {
 	var out string
-	var floor uint32
-	c := a.verb(cobra.Command{
-		Use: "payload PRODUCT --floor COUNTER --out FILE", Short: "Write a product's next trust bundle for approvers to sign",
+	var change bundleChange
+	var c *cobra.Command
+	c = a.verb(cobra.Command{
+		Use: "payload PRODUCT --out FILE", Short: "Write a product's next trust bundle for approvers to sign",
 		Long: `Writes a product's next trust bundle for approvers to sign, one after the other, with ` + "`hallmark approve`" + `: the current one with a higher
-floor. Devices neither install nor boot a release with a security counter below the floor, whoever signed it.`,
+floor, or with other witnesses. Devices neither install nor boot a release with a security counter below the floor, whoever signed it.
+They act on nothing that is not cosigned by a quorum of the witnesses in their trust bundle: see docs/guide/witness.md for the order of
+things.`,
 		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --floor 3 --out pump-2.payload",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		b, _, err := currentBundle(ctx, cl, args[0])
 		if err != nil {
 			return err
 		}
-		if floor <= b.Floor {
-			return usagef("--floor %d: it is %d already, and only rises", floor, b.Floor)
+		change.hasFloor = c.Flags().Changed("floor")
+		if err := change.apply(&b); err != nil {
+			return err
 		}
-		b.Version, b.Floor, b.Issued = b.Version+1, floor, uint64(time.Now().Unix())
+		b.Version, b.Issued = b.Version+1, uint64(time.Now().Unix())
 		payload, err := wire.EncodeBundle(b)
 		if err != nil {
+			return err
+		}
+		if _, err := wire.DecodeBundle(payload); err != nil { // what no device would take is not handed out to be signed
 			return err
 		}
 		if err := durable.WriteFile(out, payload, 0o644); err != nil {
@@ -122,9 +172,13 @@ floor. Devices neither install nor boot a release with a security counter below 
 		}
 		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
 	})
-	c.Flags().Uint32Var(&floor, "floor", 0, "lowest security counter that may be installed or booted")
-	c.Flags().StringVar(&out, "out", "", "file to write")
-	return need(c, "floor", "out")
+	f := c.Flags()
+	f.Uint32Var(&change.floor, "floor", 0, "lowest security counter that may be installed or booted")
+	f.StringArrayVar(&change.add, "add-witness", nil, "verifier key of a further witness (Ed25519)")
+	f.StringArrayVar(&change.remove, "remove-witness", nil, "name of a witness to believe no longer")
+	f.UintVar(&change.quorum, "quorum", 0, "how many witnesses must have cosigned (0: as many as now)")
+	f.StringVar(&out, "out", "", "file to write")
+	return need(c, "out")
 }
 
 func (a *api) publishBundle() *cobra.Command {
