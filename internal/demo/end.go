@@ -7,13 +7,20 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/ledger/audit"
+	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -129,7 +136,10 @@ func (d *demo) retire(ctx context.Context) error {
 	if err := d.dead(ctx, a); err != nil {
 		return err
 	}
-	return d.disposed(ctx, a)
+	if err := d.disposed(ctx, a); err != nil {
+		return err
+	}
+	return d.custody(ctx, a)
 }
 
 // dead checks that the board starts no more.
@@ -169,6 +179,42 @@ func (d *demo) disposed(ctx context.Context, a *device) error {
 		Step: "proof of disposal", Device: a.id, Expected: "verifies against the trust bundle alone", OK: ok && v.Wiped && v.Revoked > 0, Observed: saw,
 		Ledger: d.place(ctx, "events", "retire.disposed", a.id),
 	})
+}
+
+// custody takes the whole chain of custody of the retired device, and checks it with nothing but the keys of logs and witnesses. What the
+// thief had logged for it is there too, and does not hold.
+func (d *demo) custody(ctx context.Context, a *device) error {
+	keys, err := os.ReadFile(filepath.Join(d.layout.Logs(), "trust.json"))
+	if err != nil {
+		return err
+	}
+	trust, err := audit.DecodeTrust(keys)
+	if err != nil {
+		return err
+	}
+	ok, saw := wait(ctx, 20*time.Second, func() (bool, string) {
+		data, err := d.people["olga"].Custody(ctx, a.id)
+		if err != nil {
+			return false, err.Error()
+		}
+		c, err := wire.DecodeCustody(data)
+		if err != nil {
+			return false, err.Error()
+		}
+		r, err := custody.Verify(c, trust)
+		if err != nil {
+			return false, err.Error()
+		}
+		told := map[ledger.Kind]bool{}
+		for _, l := range r.Lines {
+			told[l.Kind] = told[l.Kind] || l.Problem == ""
+		}
+		whole := told[ledger.KindOrderCreated] && told[ledger.KindDeviceProvisioned] && told[ledger.KindReleaseApproved] && told[ledger.KindRetireDisposed]
+		forged := slices.IndexFunc(r.Problems, func(p string) bool { return !strings.Contains(p, forgedCommand) }) < 0
+		return whole && forged, fmt.Sprintf("%d facts in %d bytes, order to disposal, verify offline; %s named", len(r.Lines), len(data),
+			fleet.Count(len(r.Problems), "forged command is", "forged commands are"))
+	})
+	return d.step(Step{Step: "chain of custody", Device: a.id, Expected: "holds, but for what the thief forged", OK: ok, Observed: saw})
 }
 
 // bundle reads the product's trust bundle from the ledger.

@@ -25,6 +25,9 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
+// forgedCommand begins the ID of each command that the thief writes.
+const forgedCommand = "forged-"
+
 func roles(names ...string) []access.Role {
 	out := make([]access.Role, 0, len(names))
 	for _, n := range names {
@@ -112,7 +115,7 @@ func (t *thief) command(a *device, act wire.Act, digest []byte) (payload, env []
 	}
 	now := uint64(time.Now().Unix())
 	payload, err = wire.EncodeCommand(wire.Command{
-		ID: "forged-" + rand.Text()[:8], Product: productID, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
+		ID: forgedCommand + rand.Text()[:8], Product: productID, Act: act, Devices: set, Release: digest, Issued: now, Expires: now + 3600,
 	})
 	if err != nil {
 		return nil, nil, err
