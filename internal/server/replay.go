@@ -125,7 +125,7 @@ type replay struct {
 // look verifies the source, twice and by different code, and that it continues what the database has.
 func (r *replay) look(ctx context.Context, p audit.Policy, fetch audit.Fetcher) error {
 	if _, err := audit.Verify(ctx, p, fetch); err != nil {
-		return fmt.Errorf("the export to replay from does NOT verify: %w", err)
+		return fmt.Errorf("the export to replay from does NOT verify: %w", errors.Join(err, damaged(ctx, p, fetch)))
 	}
 	var err error
 	if r.shown, err = mirror.Open(ctx, p, fetch); err != nil {
@@ -153,6 +153,20 @@ func (r *replay) look(ctx context.Context, p audit.Policy, fetch audit.Fetcher) 
 	}
 	return fmt.Errorf("%w: from entry %d on the database has other entries than the log that was published (%d of them); nothing was changed. "+
 		"Restore a backup of the database from before that entry, and replay into that", ledger.ErrForked, from, r.had.Size-from)
+}
+
+// damaged names the first file that is not what the checkpoint says.
+func damaged(ctx context.Context, p audit.Policy, fetch audit.Fetcher) error {
+	t, err := mirror.Open(ctx, p, fetch)
+	if err != nil {
+		return err
+	}
+	for n := range t.Bundles() {
+		if _, _, err := t.Bundle(ctx, n); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // signed takes the larger tree that the log signed last, if its files are there: a witness may remember it.
