@@ -108,6 +108,7 @@ trust bundle 0
 open findings 0
 made -
 virtual yes
+forgotten -
 
 TIME PLACE KIND SUBJECT BY TEXT
 `+stamp+` events/7 device.state - system:reactions to: active`, "device", "show", "d1")
