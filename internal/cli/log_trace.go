@@ -130,7 +130,7 @@ func printCustody(w io.Writer, r custody.Report, size int) error {
 	var rows [][]string
 	for _, l := range r.Lines {
 		rows = append(rows, []string{
-			when(l.At), fmt.Sprintf("%s/%d", l.Log, l.Index), proofOf(l, witnesses[l.Log]), string(l.Kind), l.Actor, causedBy(l.Cause, l.RestsOn...),
+			when(l.At), fmt.Sprintf("%s/%d", l.Log, l.Index), proofOf(l, witnesses[l.Log]), string(l.Kind), by(l.Actor, r.Device), causedBy(l.Cause, l.RestsOn...),
 			fleet.Describe(l.Fact, nil),
 		})
 		for _, e := range l.Events {
@@ -164,6 +164,13 @@ func proofOf(l *custody.Line, witnesses int) string {
 		return fmt.Sprintf("✓ %d +sig", witnesses)
 	}
 	return fmt.Sprintf("✓ %d", witnesses)
+}
+
+func by(actor, device string) string {
+	if actor == "device:"+device {
+		return "the device"
+	}
+	return actor
 }
 
 // causedBy names the cause, and else what it rests on.

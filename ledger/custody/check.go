@@ -31,7 +31,7 @@ type made struct {
 	releases  map[[32]byte][]ledger.Ref
 	published map[[32]byte]ledger.Ref
 	commands  map[[32]byte]command
-	warrants  map[string]ledger.Ref
+	warrants  map[string]warrant
 	rollouts  map[string]ledger.Ref
 	state     string
 	logged    uint64   // last event of the device's own log
@@ -42,7 +42,7 @@ type made struct {
 func newMade() made {
 	return made{
 		cas: map[string]authority{}, releases: map[[32]byte][]ledger.Ref{}, published: map[[32]byte]ledger.Ref{},
-		commands: map[[32]byte]command{}, warrants: map[string]ledger.Ref{}, rollouts: map[string]ledger.Ref{},
+		commands: map[[32]byte]command{}, warrants: map[string]warrant{}, rollouts: map[string]ledger.Ref{},
 	}
 }
 
@@ -60,6 +60,11 @@ type authority struct {
 type command struct {
 	ledger.Ref
 	wire.Command
+}
+
+type warrant struct {
+	ledger.Ref
+	wire.Warrant
 }
 
 // check verifies what the format of a fact's data lets one verify, and says what that was. Of the other kinds the word of who wrote them is
@@ -95,8 +100,8 @@ func (j *judge) check(l *Line) (string, error) {
 	case ledger.KindDeviceState, ledger.KindDeviceOnboarded, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased:
 		return j.moved(l)
 	case ledger.KindRetireOrdered:
-		if at, ok := j.warrants[l.Subject]; ok {
-			j.rests(l, at)
+		if w, ok := j.warrants[l.Subject]; ok {
+			j.rests(l, w.Ref)
 		}
 	case ledger.KindRetireWiped:
 		return j.wiped(l)
@@ -287,8 +292,22 @@ func (j *judge) command(l *Line) (string, error) {
 		}
 		j.rests(l, at)
 	}
+	if wire.NeedsWarrant(c.Act) && !j.allowed(l, c.Act) {
+		return "", fmt.Errorf("no warrant to %s was given before it", c.Act)
+	}
 	names, err := j.named(l, c.Devices)
 	return fmt.Sprintf("directive key of bundle %d signed%s", b.Version, names), err
+}
+
+// allowed finds a warrant for an act.
+func (j *judge) allowed(l *Line, act wire.Act) bool {
+	for _, w := range j.warrants {
+		if w.Act == act {
+			j.rests(l, w.Ref)
+			return true
+		}
+	}
+	return false
 }
 
 func (j *judge) warrant(l *Line) (string, error) {
@@ -307,7 +326,7 @@ func (j *judge) warrant(l *Line) (string, error) {
 	if w.ID != l.Subject || w.Product != j.product {
 		return "", fmt.Errorf("warrant %s for product %s is recorded as one about %q of %s", w.ID, w.Product, l.Subject, j.product)
 	}
-	j.warrants[w.ID] = l.Ref
+	j.warrants[w.ID] = warrant{l.Ref, w}
 	names, err := j.named(l, w.Devices)
 	return fmt.Sprintf("signed by the %d warrant keys that bundle %d wants%s", b.Warrant.Threshold, b.Version, names), err
 }
@@ -449,12 +468,12 @@ func (j *judge) wiped(l *Line) (string, error) {
 		return "", err
 	}
 	c, ok := j.commands[digestOf(r.Command)]
-	warrant, leave := j.warrants[r.Warrant]
+	w, leave := j.warrants[r.Warrant]
 	if !ok || !leave || c.Act != wire.ActWipe || r.Device != j.c.Device || l.Subject != j.c.Device {
 		return "", fmt.Errorf("the receipt is of device %s for warrant %s, and its command or warrant is not here", r.Device, r.Warrant)
 	}
 	j.rests(l, c.Ref)
-	j.rests(l, warrant)
+	j.rests(l, w.Ref)
 	if j.anchored && r.LogSeq < j.logged {
 		return "", fmt.Errorf("the receipt says the device's log ended at %d, and it went on to %d", r.LogSeq, j.logged)
 	}
