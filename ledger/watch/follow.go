@@ -53,7 +53,8 @@ type Follower struct {
 
 	pending    []Notice
 	begun      time.Time
-	remembered uint64 // entries in the memory that was kept last
+	behind     map[ledger.Log]time.Time // since when an older checkpoint is shown
+	remembered uint64                   // entries in the memory that was kept last
 }
 
 // Expect gives a checkpoint that a log must continue, when none was seen yet.
@@ -189,11 +190,15 @@ func (f *Follower) open(ctx context.Context, v *view, now time.Time, r *Round) e
 				return err
 			}
 		}
+		if rule == ruleSmaller && f.lags(log, v.policy, head, []byte(at.Note), now) {
+			return nil
+		}
 		if rule != "" {
 			r.Failed = append(r.Failed, fmt.Errorf("log %s: %s", v.Name, what))
 			return f.begin(ctx, rule, log, now, what, at.Note, string(tree.Note), r)
 		}
 	}
+	delete(f.behind, log)
 	v.tree, v.seen = tree, head.Seen(v.policy.Quorum)
 	if at.Note != string(tree.Note) {
 		at.Note = string(tree.Note)
@@ -201,6 +206,25 @@ func (f *Follower) open(ctx context.Context, v *view, now time.Time, r *Round) e
 		return f.Sink.Save(ctx, f.State)
 	}
 	return nil
+}
+
+// lag is how long an older checkpoint may be shown: a cache, or another of several servers, may be behind.
+const lag = time.Minute
+
+// lags says whether a smaller log may be one that is only behind: it was witnessed before the one that was kept, and was not shown for long.
+func (f *Follower) lags(log ledger.Log, p audit.Policy, shown audit.Head, kept []byte, now time.Time) bool {
+	old, err := audit.Checkpoint(p, kept)
+	if err != nil || f.Now || shown.Seen(p.Quorum).After(old.Seen(p.Quorum)) {
+		return false
+	}
+	since, known := f.behind[log]
+	if !known {
+		if f.behind == nil {
+			f.behind = map[ledger.Log]time.Time{}
+		}
+		f.behind[log], since = now, now
+	}
+	return now.Sub(since) < lag
 }
 
 // continues says by which rule a tree does not continue the one of an earlier checkpoint; none when it does.

@@ -321,6 +321,27 @@ func TestALogThatShrinksIsTold(t *testing.T) {
 	s.want("log.smaller")
 }
 
+// A cache, or one of several servers, may be behind for a moment: that is no alarm, and what it shows is not judged.
+func TestAServerThatIsBehindForAMomentIsNoAlarm(t *testing.T) {
+	s := newScene(t)
+	s.round()
+	old := maps.Clone(s.server.files)
+	s.grant("person:x", "viewer")
+	s.later(20 * time.Second)
+	s.round()
+	now := maps.Clone(s.server.files)
+	for _, f := range []struct {
+		files map[string][]byte
+		after time.Duration
+		told  string
+	}{{old, 5 * time.Second, ""}, {now, 5 * time.Second, ""}, {old, time.Second, ""}, {old, 59 * time.Second, ""}, {old, time.Second, "log.smaller"}, {old, time.Second, ""}, {now, time.Second, "log.smaller-over"}} {
+		s.clock = s.clock.Add(f.after)
+		s.server.files = f.files
+		s.round()
+		s.want(f.told)
+	}
+}
+
 // A fork is seen by who was not there when it happened.
 func TestAForkIsSeenAfterARestart(t *testing.T) {
 	s := newScene(t)

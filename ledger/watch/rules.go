@@ -62,7 +62,7 @@ var releaseKinds = []ledger.Kind{ledger.KindReleaseApproved, ledger.KindReleaseP
 // rules are in the order of the documentation.
 var rules = []Rule{
 	{ruleForked, Critical, "the log is not a continuation of what it was; both checkpoints are signed", doKeep, nil, nil},
-	{ruleSmaller, Critical, "the log shows fewer entries than it had", doKeep, nil, nil},
+	{ruleSmaller, Critical, "the log shows fewer entries than it had, by a checkpoint that was witnessed later, or for a minute", doKeep, nil, nil},
 	{RuleUnverified, High, "the log's files do not verify: signature, witnesses, tiles or entries", "ask the operator; a damaged file is named, a wrong key is not theirs", nil, nil},
 	{ruleStale, High, "there has been no new witnessed checkpoint for too long: the log is not being witnessed, or is kept from us", "ask the operator and the witnesses; devices refuse what rests on old checkpoints", nil, nil},
 
