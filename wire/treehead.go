@@ -4,7 +4,6 @@ import (
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
-	"fmt"
 )
 
 // TreeHead is a checkpoint as a log signed it, without its text (CheckpointText gives that). Two of one origin and size with other
@@ -19,17 +18,6 @@ type TreeHead struct {
 // Head gives the tree head a verified proof stands under.
 func (p Proof) Head(c Checkpoint) TreeHead {
 	return TreeHead{Origin: c.Origin, Size: c.Size, Root: c.Root[:], Signature: p.LogSignature}
-}
-
-// Verify checks that the log with this key signed h.
-func (h TreeHead) Verify(key ed25519.PublicKey) error {
-	if err := h.check(); err != nil {
-		return err
-	}
-	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, []byte(CheckpointText(h.Origin, h.Size, [32]byte(h.Root))), h.Signature) {
-		return fmt.Errorf("%s at size %d: %w", h.Origin, h.Size, ErrLogSignature)
-	}
-	return nil
 }
 
 func (h TreeHead) check() error {
