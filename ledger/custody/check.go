@@ -113,9 +113,9 @@ func (j *judge) check(l *Line) (string, error) {
 
 // bundleAt gives the trust bundle in force before an entry of the control log.
 func (j *judge) bundleAt(index uint64) (trusted, error) {
-	for i := len(j.bundles) - 1; i >= 0; i-- {
-		if j.bundles[i].Index < index {
-			return j.bundles[i], nil
+	for _, b := range slices.Backward(j.bundles) {
+		if b.Index < index {
+			return b, nil
 		}
 	}
 	return trusted{}, errors.New("no trust bundle was published before it")
