@@ -12,6 +12,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -28,6 +29,16 @@ func initialise(t *testing.T) server.Layout { return initialiseAt(t, time.Now())
 
 func initialiseAt(t *testing.T, now time.Time) server.Layout {
 	t.Helper()
+	l, err := initialiseIn(t, now, "")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return l
+}
+
+// initialiseIn makes an instance that keeps what it knows in a database; empty: in a file.
+func initialiseIn(t *testing.T, now time.Time, db string) (server.Layout, error) {
+	t.Helper()
 	l := server.Layout{Dir: filepath.Join(t.TempDir(), "inst")}
 	online, err := soft.Create(l.Keys(), "pass", quick)
 	if err != nil {
@@ -38,17 +49,14 @@ func initialiseAt(t *testing.T, now time.Time) server.Layout {
 		t.Fatal(err)
 	}
 	cfg := server.DefaultConfig()
-	cfg.API, cfg.Devices, cfg.Virtual = "127.0.0.1:0", "127.0.0.1:0", true
+	cfg.API, cfg.Devices, cfg.Virtual, cfg.DB = "127.0.0.1:0", "127.0.0.1:0", true, db
 	_, err = server.Init(t.Context(), l, server.InitOptions{
 		Config: cfg, Approvers: []string{"alice", "bob", "carol"}, Threshold: 2, Online: online, Offline: offline, Now: now.UTC(),
 		Product: product.Product{
 			ID: "pump", OEM: cfg.OEM, Name: "Pump", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: now.AddDate(5, 0, 0),
 		},
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
+	return l, err
 }
 
 func open(t *testing.T, l server.Layout) (*server.Instance, error) {
@@ -63,6 +71,13 @@ func open(t *testing.T, l server.Layout) (*server.Instance, error) {
 // start runs the instance until the test ends.
 func start(t *testing.T, l server.Layout) (api, devices string) {
 	t.Helper()
+	api, devices, _ = startAndStop(t, l)
+	return api, devices
+}
+
+// startAndStop runs the instance until it is stopped, or the test ends.
+func startAndStop(t *testing.T, l server.Layout) (api, devices string, stop func()) {
+	t.Helper()
 	inst, err := open(t, l)
 	if err != nil {
 		t.Fatal(err)
@@ -72,18 +87,19 @@ func start(t *testing.T, l server.Layout) (api, devices string) {
 	go func() {
 		done <- inst.Run(ctx, func(a, d string) { api, devices = a, d; close(ready) })
 	}()
-	t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		if err := errors.Join(<-done, inst.Close()); err != nil {
 			t.Error(err)
 		}
 	})
+	t.Cleanup(stop)
 	select {
 	case <-ready:
 	case err := <-done:
 		t.Fatal(err)
 	}
-	return api, devices
+	return api, devices, stop
 }
 
 func TestAnInstanceServesAfterInit(t *testing.T) {
