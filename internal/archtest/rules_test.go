@@ -120,7 +120,7 @@ var rules = []rule{
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/witnessd", "internal/watchd", "ledger/audit",
+		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/witnessd", "internal/watchd", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.

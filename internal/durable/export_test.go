@@ -9,7 +9,7 @@ import (
 )
 
 func TestADirectoryKeepsFiles(t *testing.T) {
-	exporttest.Run(t, func(t *testing.T) (place, again ledger.Exporter) {
+	exporttest.Run(t, true, func(t *testing.T) (place, again ledger.Exporter) {
 		t.Helper()
 		dir := t.TempDir()
 		return durable.Files{Dir: dir}, durable.Files{Dir: dir}

@@ -52,7 +52,7 @@ type RecoverTodo struct {
 
 // left says for each kind of fact what a replay does not bring back, and what to do; a kind without a line is done with.
 var left = map[ledger.Kind]string{
-	ledger.KindAccessChanged:        "removals and roles are applied; secrets are in no fact: who got a token, a passkey or a certificate since gets a new one (`hallmark token issue`)",
+	ledger.KindAccessChanged:        "removals and roles are applied; secrets are in no fact: who got a token, a passkey or a certificate since gets a new one (`hallmark token create`)",
 	ledger.KindProposalMade:         "proposals are forgotten: whoever still wants it asks again",
 	ledger.KindProposalApproved:     "approvals of a second person are forgotten: ask again",
 	ledger.KindReleaseProposed:      "releases are here again; upload their artifacts again if blobs/ was restored too",
@@ -143,7 +143,7 @@ func (r *replay) look(ctx context.Context, p audit.Policy, fetch audit.Fetcher) 
 	if err != nil || same {
 		return err
 	}
-	from := uint64(sort.Search(int(common), func(n int) bool { //nolint:gosec // a size
+	from := uint64(sort.Search(int(common), func(n int) bool {
 		same, e := r.same(ctx, uint64(n)+1)
 		err = errors.Join(err, e)
 		return !same

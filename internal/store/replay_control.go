@@ -101,24 +101,16 @@ func dropPasskey(tx *Tx, what, member, name string) (bool, error) {
 	if what != "removed" {
 		return false, nil
 	}
-	rows, err := tx.Query(`SELECT id FROM passkey WHERE member = $1`, member)
+	ids, err := blobs(tx, `SELECT id FROM passkey WHERE member = $1`, member)
 	if err != nil {
 		return false, err
 	}
-	var found []byte
-	for rows.Next() {
-		var id []byte
-		if err := rows.Scan(&id); err != nil {
-			return false, errors.Join(err, rows.Close())
-		}
+	for _, id := range ids {
 		if sum := sha256.Sum256(id); hex.EncodeToString(sum[:8]) == name {
-			found = id
+			return did(tx.Exec(`DELETE FROM passkey WHERE id = $1 AND member = $2`, id, member))
 		}
 	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil || found == nil {
-		return false, err
-	}
-	return did(tx.Exec(`DELETE FROM passkey WHERE id = $1 AND member = $2`, found, member))
+	return false, nil
 }
 
 func replayMember(tx *Tx, m access.Member) (bool, error) {

@@ -83,20 +83,9 @@ func replayState(tx *Tx, f ledger.Fact) (bool, error) {
 
 // replayOrdered puts in the retirement of a device: when its order was replayed, the device may not have been here yet.
 func replayOrdered(tx *Tx, id string) error {
-	rows, err := tx.Query(`SELECT e.data FROM warrant w JOIN entry e ON e.subject = w.id AND e.kind = 'retire.ordered'
+	orders, err := blobs(tx, `SELECT e.data FROM warrant w JOIN entry e ON e.subject = w.id AND e.kind = 'retire.ordered'
 		WHERE w.product = (SELECT product FROM device WHERE id = $1) ORDER BY e.id`, id)
 	if err != nil {
-		return err
-	}
-	var orders [][]byte
-	for rows.Next() {
-		var entry []byte
-		if err := rows.Scan(&entry); err != nil {
-			return errors.Join(err, rows.Close())
-		}
-		orders = append(orders, entry)
-	}
-	if err := errors.Join(rows.Err(), rows.Close()); err != nil {
 		return err
 	}
 	for _, entry := range orders {

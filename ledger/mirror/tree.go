@@ -215,7 +215,7 @@ func (t *Tree) check(ctx context.Context, n uint64, raw []byte, more bool) (entr
 
 // fold gives the root that a right edge leads to (RFC 6962 §2.1).
 func fold(edge [][]byte) Hash {
-	root := Hash(sha256.Sum256(nil))
+	root := sha256.Sum256(nil)
 	begun := false
 	for _, data := range edge {
 		for size := 1; len(data) > 0; size *= 2 {

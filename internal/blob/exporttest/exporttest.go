@@ -14,13 +14,17 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// Run runs the suite; fresh gives an empty place, and again another view of the same, as another node has.
-func Run(t *testing.T, fresh func(t *testing.T) (place, again ledger.Exporter)) {
+// Run runs the suite; fresh gives an empty place, and again another view of the same, as another node has. Of some services it is known
+// that they look at a condition first and write then: for those oneStep is false, and of swaps at the same moment nothing is asked.
+func Run(t *testing.T, oneStep bool, fresh func(t *testing.T) (place, again ledger.Exporter)) {
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, ledger.Exporter, ledger.Exporter){
 		"what is put is there": put, "a folder is dropped with all that is in it": drop, "names stay inside": inside,
 		"a swap replaces what it was told": swap, "of many swaps one wins": race, "readers see whole files": whole,
 	} {
+		if name == "of many swaps one wins" && !oneStep {
+			continue
+		}
 		t.Run(name, func(t *testing.T) {
 			a, b := fresh(t)
 			test(t, a, b)

@@ -178,7 +178,7 @@ func (b *Bucket) get(ctx context.Context, name string) (data []byte, tag string,
 	if err != nil {
 		return nil, "", b.fail("read", name, err)
 	}
-	defer o.Close()
+	defer func() { err = errors.Join(err, o.Close()) }()
 	data, err = io.ReadAll(io.LimitReader(o, maxFile+1))
 	if e := minio.ToErrorResponse(err); err != nil && e.Code == minio.NoSuchKey {
 		return nil, "", nil

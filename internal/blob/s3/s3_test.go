@@ -13,7 +13,8 @@ import (
 func TestABucketKeepsFiles(t *testing.T) {
 	bucket, query := s3test.Start(t)
 	n := 0
-	exporttest.Run(t, func(t *testing.T) (place, again ledger.Exporter) {
+	// versitygw over a directory looks at a condition and then writes; services that keep objects themselves do it in one step.
+	exporttest.Run(t, false, func(t *testing.T) (place, again ledger.Exporter) {
 		t.Helper()
 		n++
 		at := bucket + "/" + strings.Repeat("a/", n) + "log" + query

@@ -20,7 +20,7 @@ import (
 // Keys of the service.
 const (
 	access = "hallmark-test"
-	secret = "hallmark-test-secret" //nolint:gosec // of a service that lives as long as a test
+	secret = "hallmark-test-secret"
 )
 
 // Start starts a service with one bucket until the test ends, gives the bucket's address, to which folders may be added before the
