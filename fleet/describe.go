@@ -18,7 +18,7 @@ import (
 const maxText = 240
 
 // Absent stands where something was said in private that is not here: it was forgotten, or never came along.
-const Absent = "(private part absent)"
+const Absent = "(private)"
 
 // Describe says in a line for people what a fact tells, with what is private of it as far as it is known. It never fails: what it cannot
 // read it calls unreadable.

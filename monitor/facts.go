@@ -23,7 +23,7 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		What    string   `json:"what"`
 		Health  string   `json:"health"`
 		Reason  string   `json:"reason"`
-		Said    string   `json:"said"`
+		Said    any      `json:"said"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		d.Text = "the fact cannot be read"
@@ -53,7 +53,7 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 	case ledger.KindDeviceLogForked:
 		out.Kind, out.Severity, out.Text = LogForked, Critical, fmt.Sprintf("its log contradicts what it told before: a copy of the device, or a restored state%s", d.Text)
 		if d.Code == "devicelog.rollback" || d.Code == "devicelog.setback" {
-			out.Text = "its log had lost its end: its flash was set back to an earlier state: " + d.Said
+			out.Text = "its log had lost its end: its flash was set back to an earlier state: " + fmt.Sprint(d.Said)
 		}
 	default:
 		return Finding{}, false

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -196,7 +195,7 @@ func verifyBundle(s streams, file, trust string, asJSON bool) error {
 	}
 	data, err := readFile(file, wire.MaxCustody)
 	if err != nil {
-		return errors.Join(errors.New("--bundle"), err)
+		return fmt.Errorf("--bundle: %w", err)
 	}
 	a := &api{s: s}
 	if asJSON {

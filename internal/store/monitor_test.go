@@ -1,6 +1,8 @@
 package store_test
 
 import (
+	"encoding/json"
+	"strings"
 	"testing"
 	"time"
 
@@ -75,11 +77,14 @@ func TestWhatIsSaidInTheOpenIsAFindingToo(t *testing.T) {
 		ledger.KindRecordRefused:      {`{"reason":"the chip is another device's"}`, monitor.RecordRefused, monitor.Critical},
 		ledger.KindDeviceLogForked:    {`{"device":"x"}`, monitor.LogForked, monitor.Critical},
 		ledger.KindDeviceRefused:      {`not JSON`, monitor.Refusals, monitor.High},
-		ledger.KindDeviceInconsistent: {`{"what":"boot count went back"}`, monitor.CloneSuspected, monitor.Critical},
+		ledger.KindDeviceInconsistent: {`{"device":"d","had":2,"said":1,"what":"boot count went back"}`, monitor.CloneSuspected, monitor.Critical},
 	} {
 		f, ok := monitor.FromFact(ledger.New(ledger.Events, kind, time.Now(), "test", "d", nil, []byte(c.data)), ref(3))
 		if !ok || f.Kind != c.want || f.Severity != c.how || f.Text == "" || f.Cause == nil {
 			t.Errorf("%s: %+v", kind, f)
+		}
+		if readable := json.Valid([]byte(c.data)); readable == strings.Contains(f.Text, "cannot be read") {
+			t.Errorf("%s, %s, says: %s", kind, c.data, f.Text)
 		}
 	}
 }
