@@ -101,6 +101,37 @@ func opened(t *testing.T, l Layout, keys Vault) *Instance {
 	return i
 }
 
+// A backup of the database is brought back, and everything on this machine that knew better is gone: the witness elsewhere still knows.
+func TestAWitnessElsewhereStopsAnOldDatabase(t *testing.T) {
+	l, keys := made(t)
+	i := opened(t, l, keys)
+	far := newElsewhere(t, i.logs.trust.Logs)
+	cfg := i.cfg
+	cfg.Witnesses, cfg.Quorum = append(cfg.Witnesses, far.WitnessConfig), 3
+	if err := errors.Join(i.logs.settle(t.Context()), i.Close(), cfg.save(l)); err != nil {
+		t.Fatal(err)
+	}
+	backup, err := os.ReadFile(l.Database())
+	if err != nil {
+		t.Fatal(err)
+	}
+	i = opened(t, l, keys)
+	grow(t, i, ledger.Control)
+	if err := errors.Join(i.logs.settle(t.Context()), i.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(os.RemoveAll(l.Logs()), os.RemoveAll(filepath.Join(l.Dir, "witness")), os.WriteFile(l.Database(), backup, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	i, err = Open(t.Context(), l, keys, slog.New(slog.DiscardHandler))
+	if err == nil {
+		t.Error(i.Close())
+	}
+	if !errors.Is(err, ledger.ErrForked) || !strings.Contains(err.Error(), "w.example/far") {
+		t.Errorf("%v, want ErrForked, by the witness that knows", err)
+	}
+}
+
 // joined makes an instance whose logs need a witness elsewhere besides its own two.
 func joined(t *testing.T) (*Instance, *elsewhere) {
 	t.Helper()
