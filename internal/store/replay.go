@@ -150,12 +150,6 @@ func (tx *Tx) replay(log ledger.Log, entry []byte, counts map[ledger.Kind]Replay
 	return id, err
 }
 
-// Displaced gives the facts of a log that have a place at which the log that was published has another entry, or none: their number.
-func (db *DB) Displaced(ctx context.Context, log ledger.Log, from uint64) (n uint64, err error) {
-	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM entry WHERE log = $1 AND idx >= $2`, string(log), int64(from)).Scan(&n)
-	return n, db.dialect.Explain(err)
-}
-
 // there says whether a row is.
 func (tx *Tx) there(query string, args ...any) (bool, error) {
 	var n int
