@@ -49,7 +49,7 @@ With --files the other way: exported files that are lost or were changed are wri
 	}
 	f := cmd.Flags()
 	f.StringVar(&c.dir, "dir", "", "data directory of the instance")
-	f.StringVar(&c.from, "from", "", "where the published logs are: a directory with log/ in it, an address, or a bucket (default DIR)")
+	f.StringVar(&c.from, "from", "", "where the published logs are: a directory with log/ in it, an address, or a bucket (default DIR, or the first export of config.json)")
 	f.StringVar(&c.trust, "trust", "", "file with origins, log keys and witness keys (default DIR/log/trust.json)")
 	f.BoolVar(&c.apply, "apply", false, "do it")
 	f.BoolVar(&c.files, "files", false, "write exported files again from the database")
@@ -62,11 +62,15 @@ func (c recoverCall) run(ctx context.Context, s streams) (err error) {
 		return usagef("--files writes from the database: --from and --apply have no place beside it")
 	}
 	l := server.Layout{Dir: c.dir}
-	if _, err := server.LoadConfig(l); err != nil {
+	cfg, err := server.LoadConfig(l)
+	if err != nil {
 		return err
 	}
 	if c.from == "" {
 		c.from = c.dir
+		if len(cfg.Export) > 0 && !slices.Contains(cfg.Export, "files") {
+			c.from = cfg.Export[0]
+		}
 	}
 	if c.trust == "" {
 		c.trust = filepath.Join(l.Logs(), "trust.json")
