@@ -44,7 +44,7 @@ func TestTheImportantComesFirst(t *testing.T) {
 			t.Errorf("%s: %q, want %q", c.kind, got, c.want)
 		}
 	}
-	if s := Describe(wire.Fact{Kind: string(ledger.KindDeviceRefused), Data: []byte(`{"text":"`+strings.Repeat("é", 500)+`"}`)}, nil); len([]rune(s)) != maxText+1 {
+	if s := Describe(wire.Fact{Kind: string(ledger.KindDeviceRefused), Data: []byte(`{"text":"` + strings.Repeat("é", 500) + `"}`)}, nil); len([]rune(s)) != maxText+1 {
 		t.Errorf("%d characters", len([]rune(s)))
 	}
 }

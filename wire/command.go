@@ -75,7 +75,7 @@ type Command struct {
 	Release []byte    `cbor:"5,keyasint,omitempty" json:"release,omitempty"` // digest, for acts that bring code
 	Rollout string    `cbor:"6,keyasint,omitempty" json:"rollout,omitempty"`
 	Wave    uint      `cbor:"7,keyasint,omitempty" json:"wave,omitempty"`
-	TTL     uint64    `cbor:"8,keyasint,omitempty" json:"ttl_s,omitempty"` // guarded acts: seconds until the device ends it by itself
+	TTL     uint64    `cbor:"8,keyasint,omitempty" json:"ttl_s,omitempty"`  // guarded acts: seconds until the device ends it by itself
 	Config  []byte    `cbor:"9,keyasint,omitempty" json:"config,omitempty"` // configure: ConfigDigest of what the delivery brings
 	Issued  uint64    `cbor:"11,keyasint" json:"issued"`
 	Expires uint64    `cbor:"12,keyasint" json:"expires"`

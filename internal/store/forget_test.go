@@ -29,36 +29,44 @@ func traces(t *testing.T, db *store.DB) []string {
 		"entry", "device", "command", "command_device", "finding", "remedy_case", "retirement", "proposal", "private", "private_key",
 		"device_group", "group_size", "stream_epoch", "stream_record", "stream_series", "audit",
 	} {
-		rows, err := db.Read().QueryContext(t.Context(), `SELECT * FROM `+table)
-		if err != nil {
+		out = append(out, tracesIn(t, db, table)...)
+	}
+	return out
+}
+
+func tracesIn(t *testing.T, db *store.DB, table string) []string {
+	t.Helper()
+	rows, err := db.Read().QueryContext(t.Context(), `SELECT * FROM `+table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	names, err := rows.Columns()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out []string
+	for rows.Next() {
+		cells := make([]any, len(names))
+		for i := range cells {
+			cells[i] = new(any)
+		}
+		if err := rows.Scan(cells...); err != nil {
 			t.Fatal(err)
 		}
-		names, err := rows.Columns()
-		if err != nil {
-			t.Fatal(err)
-		}
-		for rows.Next() {
-			cells := make([]any, len(names))
-			for i := range cells {
-				cells[i] = new(any)
+		for i, c := range cells {
+			v := *c.(*any)
+			text := fmt.Sprint(v)
+			if b, ok := v.([]byte); ok {
+				text = string(b)
 			}
-			if err := rows.Scan(cells...); err != nil {
-				t.Fatal(err)
-			}
-			for i, c := range cells {
-				v := *c.(*any)
-				text := fmt.Sprint(v)
-				if b, ok := v.([]byte); ok {
-					text = string(b)
-				}
-				if strings.Contains(text, canary) {
-					out = append(out, table+"."+names[i])
-				}
+			if strings.Contains(text, canary) {
+				out = append(out, table+"."+names[i])
 			}
 		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			t.Fatal(err)
-		}
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }
@@ -175,6 +183,9 @@ func entries(t *testing.T, db *store.DB) []string {
 			t.Fatal(err)
 		}
 		out = append(out, string(b))
+	}
+	if err := rows.Err(); err != nil {
+		t.Fatal(err)
 	}
 	return out
 }

@@ -68,7 +68,9 @@ func TestARenewedCertificateIsTakenUp(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	ready, done := make(chan string, 1), make(chan error, 1)
 	here := http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "here") })
-	go func() { done <- witnessd.Serve(ctx, at, here, slog.New(slog.DiscardHandler), func(url string) { ready <- url }) }()
+	go func() {
+		done <- witnessd.Serve(ctx, at, here, slog.New(slog.DiscardHandler), func(url string) { ready <- url })
+	}()
 	var url string
 	select {
 	case url = <-ready:
