@@ -159,11 +159,11 @@ func (j *judge) ordered(l *Line) (string, error) {
 		return "", err
 	}
 	j.order, j.orderAt = &o, l.Ref
-	for _, b := range j.bundles {
-		if bytes.Equal(o.Header.Bundle, b.digest[:]) {
-			j.rests(l, b.Ref)
-		}
+	i := slices.IndexFunc(j.bundles, func(b trusted) bool { return bytes.Equal(o.Header.Bundle, b.digest[:]) })
+	if i < 0 {
+		return "", fmt.Errorf("the trust bundle that it puts on devices, %x, was not published before it", o.Header.Bundle)
 	}
+	j.rests(l, j.bundles[i].Ref)
 	if at, ok := j.published[digestOf(o.Header.Release)]; ok {
 		j.rests(l, at)
 	} else {
@@ -332,7 +332,7 @@ func (j *judge) warrant(l *Line) (string, error) {
 }
 
 func (j *judge) provisioned(l *Line) (string, error) {
-	if j.order == nil {
+	if j.order == nil || len(j.bundles) == 0 {
 		return "", fmt.Errorf("the order it was made under is not here, or does not hold: %w", errBirth)
 	}
 	if l.Subject != j.c.Device || j.record != nil {
