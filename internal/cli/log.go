@@ -84,6 +84,19 @@ With --bundle it checks a device's chain of custody, a file that ` + "`hallmark 
 	return cmd
 }
 
+// readTrust reads the keys to believe.
+func readTrust(file string) (audit.Trust, error) {
+	data, err := os.ReadFile(file)
+	if err != nil {
+		return audit.Trust{}, fmt.Errorf("keys to believe: %w", err)
+	}
+	t, err := audit.DecodeTrust(data)
+	if err != nil {
+		return t, fmt.Errorf("%s is no trust file to believe: %w; `hallmark init` writes one", file, err)
+	}
+	return t, nil
+}
+
 // logCheck is one verification.
 type logCheck struct {
 	trust    audit.Trust
@@ -94,13 +107,9 @@ type logCheck struct {
 }
 
 // believe reads the keys, and the earlier checkpoints; each must be of one of the logs.
-func (c *logCheck) believe(trust string, since []string) error {
-	data, err := os.ReadFile(trust)
-	if err != nil {
-		return fmt.Errorf("keys to believe: %w", err)
-	}
-	if c.trust, err = audit.DecodeTrust(data); err != nil {
-		return fmt.Errorf("%s is no trust file to believe: %w; `hallmark init` writes one", trust, err)
+func (c *logCheck) believe(trust string, since []string) (err error) {
+	if c.trust, err = readTrust(trust); err != nil {
+		return err
 	}
 	c.since = map[string][][]byte{}
 	for _, file := range since {

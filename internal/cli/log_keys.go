@@ -1,14 +1,12 @@
 package cli
 
 import (
-	"fmt"
 	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/ledger/audit"
 )
 
 // logKeys prints the keys of a trust file as they are passed on.
@@ -30,13 +28,9 @@ func logKeys(s streams) *cobra.Command {
 				}
 				trust = filepath.Join(dir, "log", "trust.json")
 			}
-			data, err := readFile(trust, 1<<20)
+			t, err := readTrust(trust)
 			if err != nil {
 				return err
-			}
-			t, err := audit.DecodeTrust(data)
-			if err != nil {
-				return fmt.Errorf("%s: %w", trust, err)
 			}
 			var keys []ledger.VerifierKey
 			for _, l := range t.Logs {

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -99,18 +98,6 @@ func (c recoverCall) run(ctx context.Context, s streams) (err error) {
 		return printJSON(s.out, rec)
 	}
 	return c.tell(s.out, rec)
-}
-
-func readTrust(file string) (audit.Trust, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return audit.Trust{}, fmt.Errorf("keys to believe: %w", err)
-	}
-	t, err := audit.DecodeTrust(data)
-	if err != nil {
-		return t, fmt.Errorf("%s is no trust file to believe: %w; `hallmark init` writes one", file, err)
-	}
-	return t, nil
 }
 
 func (c recoverCall) mend(ctx context.Context, s streams, l server.Layout, trust audit.Trust) error {

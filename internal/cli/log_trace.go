@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"os"
 	"strings"
 	"time"
 
@@ -35,7 +34,7 @@ checked too; --json says which. What does not hold is said in words at the end, 
 --bundle writes what was checked into one file, which ` + "`hallmark log verify --bundle`" + ` checks again without the server.`,
 		Args: cobra.ExactArgs(1), Example: "  hallmark log trace 00112233445566778899aabbccddeeff --trust trust.json --bundle device.hallmark",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		believed, err := believedKeys(trust)
+		believed, err := readTrust(trust)
 		if err != nil {
 			return err
 		}
@@ -75,18 +74,6 @@ func settled(ctx context.Context, cl *client.Client, device string) ([]byte, err
 		case <-time.After(250 * time.Millisecond):
 		}
 	}
-}
-
-func believedKeys(file string) (audit.Trust, error) {
-	data, err := os.ReadFile(file)
-	if err != nil {
-		return audit.Trust{}, fmt.Errorf("keys to believe: %w", err)
-	}
-	t, err := audit.DecodeTrust(data)
-	if err != nil {
-		return t, fmt.Errorf("%s is no trust file to believe: %w; `hallmark init` writes one", file, err)
-	}
-	return t, nil
 }
 
 // traced checks a chain of custody and prints it. An empty device is whatever it is of.
@@ -189,7 +176,7 @@ func verifyBundle(s streams, file, trust string, asJSON bool) error {
 	if trust == "" {
 		return usagef("with --bundle, --trust FILE must name the keys to believe; a bundle's own would prove nothing")
 	}
-	believed, err := believedKeys(trust)
+	believed, err := readTrust(trust)
 	if err != nil {
 		return err
 	}
