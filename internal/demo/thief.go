@@ -69,7 +69,7 @@ func (d *demo) breakIn(ctx context.Context) (*thief, error) {
 // log has a fact logged and witnessed, by the server's own sequencer and witnesses.
 func (t *thief) log(ctx context.Context, kind ledger.Kind, data []byte) (wire.Logged, error) {
 	f := ledger.New(ledger.Control, kind, time.Now(), "person:rita", productID, nil, data)
-	if err := t.db.Write(ctx, func(tx *store.Tx) error { return tx.Append(f) }); err != nil {
+	if err := t.db.Write(ctx, func(tx *store.Tx) error { return tx.Append(f) }); err != nil { //nolint:contextcheck // the transaction has a context of its own
 		return wire.Logged{}, err
 	}
 	var out wire.Logged

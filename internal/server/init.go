@@ -416,7 +416,7 @@ func (c *ceremony) authorities(context.Context) error {
 }
 
 func (c *ceremony) logs(ctx context.Context) error {
-	err := c.db.Write(ctx, func(tx *store.Tx) error {
+	err := c.db.Write(ctx, func(tx *store.Tx) error { //nolint:contextcheck // the transaction has a context of its own
 		if err := vacant(tx); err != nil {
 			return err
 		}

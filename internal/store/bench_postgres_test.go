@@ -48,7 +48,7 @@ func BenchmarkReferenceInsertPostgres(b *testing.B) {
 	defer db.Close()
 	db.SetMaxIdleConns(connections)
 	db.SetMaxOpenConns(connections)
-	st, err := db.Prepare(`INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ($1, $2, $3, $4, $5, $6)`)
+	st, err := db.Prepare(`INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ($1, $2, $3, $4, $5, $6)`) //nolint:sqlclosecheck // it is, by the defer below
 	if err != nil {
 		b.Fatal(err)
 	}

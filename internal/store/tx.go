@@ -207,14 +207,19 @@ func (tx *Tx) Query(query string, args ...any) (*sql.Rows, error) {
 	return rows, tx.note(err)
 }
 
+// over has ended: no statement is run with it.
+var over = func() context.Context {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	return ctx
+}()
+
 // QueryRow reads one row within the transaction, or writes it: with RETURNING.
 func (tx *Tx) QueryRow(query string, args ...any) *sql.Row {
 	ctx := tx.ctx
 	args = plain(args)
 	if err := tx.savepoint(); err != nil {
-		dead, cancel := context.WithCancelCause(ctx)
-		cancel(err) // the row's Scan fails, and so does the batch: see broken
-		ctx = dead
+		ctx = over // the row's Scan fails, and so does the batch: see broken
 	}
 	if st, err := tx.stmt(query); err == nil && st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		return st.QueryRowContext(ctx, args...)

@@ -210,7 +210,7 @@ func gaveUp(t *testing.T, db *store.DB) {
 	err := db.Write(ctx, func(tx *store.Tx) error {
 		close(begun)
 		<-ctx.Done()
-		return tx.Append(fact("perhaps")) //nolint:contextcheck // a write goes on when its caller has left
+		return tx.Append(fact("perhaps")) //nolint:contextcheck // the transaction has a context of its own
 	})
 	if err != nil && !errors.Is(err, context.Canceled) {
 		t.Errorf("given up on the way: %v", err)
