@@ -77,10 +77,11 @@ func (a *Agent) declined(p gate.Plan, code, text string) (wire.Result, error) {
 	return a.refused(accept(a.m, p), &p.Cause, p.CommandDigest[:], p.Act, code, text)
 }
 
-// refused reports a refusal, and makes next the record.
+// refused reports a refusal, and makes next the record. The words are in the result alone, which is kept in private: the device's log is
+// public for ever, and they may be the program's, or of its configuration.
 func (a *Agent) refused(next memory, cause *wire.LogRef, command []byte, act wire.Act, code, text string) (wire.Result, error) {
 	text = cut(text, 1000)
-	if err := a.record(eventRefused, cause, code+": "+text); err != nil {
+	if err := a.record(eventRefused, cause, code); err != nil {
 		return wire.Result{}, err
 	}
 	next = withResult(next, command, act, wire.OutcomeRefused, code, text, a.now())
@@ -233,10 +234,10 @@ func (a *Agent) resume(ctx context.Context, now time.Time) error {
 	return a.finish(wire.OutcomeFailed, codeSafety, "the task's phase is unknown: "+t.Phase)
 }
 
-// finish ends the task with a result.
+// finish ends the task with a result. The log, which is public, has its code and not its words.
 func (a *Agent) finish(o wire.Outcome, code, text string) error {
 	if o != wire.OutcomeDone {
-		if err := a.record(eventFailed, &a.m.Task.Cause, code+": "+text); err != nil {
+		if err := a.record(eventFailed, &a.m.Task.Cause, code); err != nil {
 			return err
 		}
 	}
@@ -403,7 +404,7 @@ func (a *Agent) affirmed() bool { return wire.Acceptable(a.verdict) }
 
 // revert gives a release on trial up: the log tells of it first, and the start that follows finds nothing to try.
 func (a *Agent) revert(code, text string) error {
-	if err := a.record(eventFailed, &a.m.Task.Cause, code+": "+text); err != nil {
+	if err := a.record(eventFailed, &a.m.Task.Cause, code); err != nil {
 		return err
 	}
 	if err := a.c.Machine.Revert(); err != nil {

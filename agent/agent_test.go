@@ -279,6 +279,17 @@ func TestATrialEndsUnlessHealthAndVerdictAreGood(t *testing.T) {
 				if back := d.runs[len(d.runs)-1]; back.version != "1.0.0" || back.at.Sub(began) > 11*time.Minute {
 					t.Errorf("%s ran again after %s", back.version, back.at.Sub(began))
 				}
+				d.lives(t, 2)
+				told := false
+				for _, e := range d.s.events {
+					told = told || e.Kind == "update.failed"
+					if e.Kind == "update.failed" && string(e.Data) != c.code { // what the program says is not for the public
+						t.Errorf("the log has %q", e.Data)
+					}
+				}
+				if !told {
+					t.Error("the log does not tell that it failed")
+				}
 			})
 		})
 	}
