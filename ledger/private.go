@@ -40,6 +40,14 @@ var private = map[Kind][]string{
 	KindFindingClosed:       {"text", "closed_reason"},
 	KindRemedyDecided:       {"reason"},
 	KindRetireOrdered:       {"reason"},
+	KindReleaseWithdrawn:    {"reason"},
+	KindRolloutCreated:      {"reason"},
+	KindRolloutHalted:       {"reason"},
+	KindRolloutPaused:       {"reason"},
+	KindRolloutResumed:      {"reason"},
+	KindRolloutAborted:      {"reason"},
+
+	KindTelemetryReadDecided: {"purpose"},
 }
 
 // Private gives the members of the data of facts of a kind that are in their private part.

@@ -49,6 +49,20 @@ func TestWhatPeopleSayIsNotInTheEntry(t *testing.T) {
 	}
 }
 
+// Wherever people give a reason or a purpose, it is not public.
+func TestReasonsAreNotInTheEntry(t *testing.T) {
+	for kind, member := range map[ledger.Kind]string{
+		ledger.KindReleaseWithdrawn: "reason", ledger.KindRolloutCreated: "reason", ledger.KindRolloutPaused: "reason", ledger.KindRolloutResumed: "reason",
+		ledger.KindRolloutHalted: "reason", ledger.KindRolloutAborted: "reason", ledger.KindTelemetryReadDecided: "purpose",
+		ledger.KindRemedyDecided: "reason", ledger.KindRetireOrdered: "reason", ledger.KindProposalMade: "reason",
+	} {
+		f := ledger.New(ledger.Control, kind, time.Now(), "person:ann", "x", nil, []byte(`{"`+member+`":"`+said+`","wave":3}`))
+		if bytes.Contains(f.Data, []byte("Smith")) || !bytes.Contains(f.Private, []byte(said)) || !bytes.Contains(f.Data, []byte("wave")) {
+			t.Errorf("%s: public %s, private %s", kind, f.Data, f.Private)
+		}
+	}
+}
+
 func TestAPrivatePartOpensAsItWasSealedOrNotAtAll(t *testing.T) {
 	f := moved()
 	key := bytes.Repeat([]byte{7}, ledger.PrivateKeySize)
