@@ -41,6 +41,8 @@ type Report struct {
 	Strange  []string          `json:"strange,omitempty"` // signers the policy does not know: they count for nothing
 	Since    []uint64          `json:"since,omitempty"`   // sizes of the earlier checkpoints that it continues
 	UIDs     map[string]uint64 `json:"-"`                 // hex UID of each fact → its index
+
+	at map[string]uint64 // of those cosigned: the newest time that a signature which holds has
 }
 
 type hash = [sha256.Size]byte
@@ -121,7 +123,7 @@ func (r *Report) checkNote(p Policy, note []byte) (root hash, err error) {
 	}
 	signed := false
 	for line := range strings.Lines(sigs) {
-		name, by, err := p.checkLine(line, text+"\n")
+		name, by, at, err := p.checkLine(line, text+"\n")
 		switch {
 		case err != nil:
 			return hash{}, err
@@ -129,8 +131,14 @@ func (r *Report) checkNote(p Policy, note []byte) (root hash, err error) {
 			signed = true
 		case by == byStranger:
 			r.Strange = append(r.Strange, name)
-		case !slices.Contains(r.Cosigned, name): // one that signs twice, or with two keys, is one witness
-			r.Cosigned = append(r.Cosigned, name)
+		default: // one that signs twice, or with two keys, is one witness
+			if !slices.Contains(r.Cosigned, name) {
+				r.Cosigned = append(r.Cosigned, name)
+			}
+			if r.at == nil {
+				r.at = map[string]uint64{}
+			}
+			r.at[name] = max(r.at[name], at)
 		}
 	}
 	if !signed {
@@ -147,33 +155,33 @@ const (
 	byWitness
 )
 
-// checkLine verifies one signature line. A signature by a key the policy does not know is a stranger's: it must be ignored
-// (c2sp.org/signed-note). One by a known key that does not verify is an error.
-func (p Policy) checkLine(line, body string) (name string, by int, err error) {
+// checkLine verifies one signature line, and gives the time that a witness signed. A signature by a key the policy does not know is a
+// stranger's, whatever its name: it must be ignored (c2sp.org/signed-note). One by a known key that does not verify is an error.
+func (p Policy) checkLine(line, body string) (name string, by int, at uint64, err error) {
 	rest, found := strings.CutPrefix(line, "\u2014 ")
 	rest, ended := strings.CutSuffix(rest, "\n")
 	name, b64, split := strings.Cut(rest, " ")
 	raw, decErr := base64.StdEncoding.Strict().DecodeString(b64)
 	if !found || !ended || !split || name == "" || decErr != nil || len(raw) < 5 || base64.StdEncoding.EncodeToString(raw) != b64 {
-		return "", 0, fmt.Errorf("malformed signature line %q", strings.TrimSpace(line))
+		return "", 0, 0, fmt.Errorf("malformed signature line %q", strings.TrimSpace(line))
 	}
 	id, sig := binary.BigEndian.Uint32(raw), raw[4:]
 	if name == p.Origin && id == keyHash(name, 1, p.Key) {
 		if len(p.Key) != ed25519.PublicKeySize || len(sig) != ed25519.SignatureSize || !ed25519.Verify(p.Key, []byte(body), sig) {
-			return "", 0, errors.New("the log's signature is wrong")
+			return "", 0, 0, errors.New("the log's signature is wrong")
 		}
-		return name, byLog, nil
+		return name, byLog, 0, nil
 	}
 	for _, w := range p.Witnesses {
 		if w.Name != name || id != keyHash(name, w.Type, w.Key) {
 			continue
 		}
 		if err := w.check(body, sig); err != nil {
-			return "", 0, fmt.Errorf("the cosignature of %s is %w", name, err)
+			return "", 0, 0, fmt.Errorf("the cosignature of %s is %w", name, err)
 		}
-		return name, byWitness, nil
+		return name, byWitness, binary.BigEndian.Uint64(sig), nil
 	}
-	return name, byStranger, nil
+	return name, byStranger, 0, nil
 }
 
 func keyHash(name string, typ byte, key []byte) uint32 {

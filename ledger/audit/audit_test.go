@@ -186,6 +186,30 @@ func TestStrangersAreIgnored(t *testing.T) {
 	}
 }
 
+// When a tree was seen is what witnesses signed. A line in a witness's name by a key that nobody knows is a stranger's: whoever serves
+// the files can write one, and would make an old checkpoint look new for ever.
+func TestOnlyAWitnessTellsWhenItSaw(t *testing.T) {
+	note := string(files(t, 3)["checkpoint"])
+	body, signatures, _ := strings.Cut(note, "\n\n")
+	forged := cosign("wa", key(9), 1<<33, body+"\n") + cosign("wb", key(9), 1<<33, body+"\n")
+	later := cosign("wa", key(2), 20, body+"\n")
+	for _, c := range []struct {
+		name, signatures string
+		want             int64 // 7 and 8 are what the two have signed
+	}{
+		{"as it was", signatures, 7},
+		{"forged lines first", forged + signatures, 7},
+		{"forged lines last", signatures + forged, 7},
+		{"signed again later", signatures + later, 8},
+		{"signed again later, first", later + signatures, 8},
+	} {
+		head, err := Checkpoint(policy(), []byte(body+"\n\n"+c.signatures))
+		if err != nil || head.Seen(2).Unix() != c.want {
+			t.Errorf("%s: seen %d, %v; want %d", c.name, head.Seen(2).Unix(), err, c.want)
+		}
+	}
+}
+
 // A reader with an older checkpoint finds the beginning of a full tile where the partial one was.
 func TestAFullTileStandsForItsPartialOnes(t *testing.T) {
 	old, now := files(t, 200), files(t, 300)

@@ -1,11 +1,8 @@
 package audit
 
 import (
-	"encoding/base64"
-	"encoding/binary"
 	"fmt"
 	"slices"
-	"strings"
 	"time"
 )
 
@@ -46,16 +43,8 @@ func Checkpoint(p Policy, note []byte) (Head, error) {
 		return Head{}, fmt.Errorf("checkpoint: cosigned by %d witnesses, want %d", got, p.Quorum)
 	}
 	h := Head{Origin: r.Origin, Size: r.Size, Root: root}
-	for line := range strings.Lines(string(note)) {
-		name, b64, _ := strings.Cut(strings.TrimPrefix(strings.TrimSuffix(line, "\n"), "\u2014 "), " ")
-		raw, err := base64.StdEncoding.DecodeString(b64)
-		if err != nil || len(raw) < 12 || !slices.Contains(r.Cosigned, name) {
-			continue
-		}
-		c := Cosignature{Witness: name, At: time.Unix(int64(min(binary.BigEndian.Uint64(raw[4:]), 1<<40)), 0).UTC()}
-		if !slices.ContainsFunc(h.Cosigned, func(o Cosignature) bool { return o.Witness == name }) {
-			h.Cosigned = append(h.Cosigned, c)
-		}
+	for _, name := range r.Cosigned {
+		h.Cosigned = append(h.Cosigned, Cosignature{Witness: name, At: time.Unix(int64(min(r.at[name], 1<<40)), 0).UTC()})
 	}
 	return h, nil
 }
