@@ -1,7 +1,9 @@
 package watch
 
 import (
+	"bytes"
 	"context"
+	"crypto/ed25519"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -53,6 +55,9 @@ type Follower struct {
 
 	pending    []Notice
 	begun      time.Time
+	views      []view                   // of this round
+	withheld   map[ledger.Log]time.Time // since when entries under a new checkpoint cannot be had
+	roots      map[string]mirror.Hash   // of the trees that devices were shown, by origin and size
 	behind     map[ledger.Log]time.Time // since when an older checkpoint is shown
 	remembered uint64                   // entries in the memory that was kept last
 }
@@ -112,6 +117,7 @@ func (f *Follower) Round(ctx context.Context, now time.Time) (Round, error) {
 	if err != nil {
 		return r, err
 	}
+	f.views, f.roots = views, nil
 	var until time.Time
 	for _, v := range views {
 		control := v.Name == string(ledger.Control)
@@ -256,6 +262,29 @@ func (f *Follower) unreadable(ctx context.Context, v view, now time.Time, why er
 	return f.begin(ctx, RuleUnverified, log, now, why.Error(), f.State.Logs[log].Note, "", r)
 }
 
+// missing is unreadable for what is under a checkpoint that was verified. The log does not go stale by it: whoever serves it goes on
+// showing new checkpoints, and keeps back what is under them.
+func (f *Follower) missing(ctx context.Context, v view, now time.Time, why error, r *Round) error {
+	log := ledger.Log(v.Name)
+	if _, lost := errors.AsType[fetchError](why); lost && ctx.Err() == nil {
+		since, known := f.withheld[log]
+		if !known {
+			if f.withheld == nil {
+				f.withheld = map[ledger.Log]time.Time{}
+			}
+			f.withheld[log], since = now, now
+		}
+		if f.Stale > 0 && now.Sub(since) > f.Stale {
+			what := fmt.Sprintf("entries from %d on are under a witnessed checkpoint of size %d, and could not be had since %s: %v",
+				f.Judge.Memory().Judged[log], v.tree.Size, stamp(since), why)
+			if err := f.begin(ctx, ruleWithheld, log, now, what, f.State.Logs[log].Note, "", r); err != nil {
+				return err
+			}
+		}
+	}
+	return f.unreadable(ctx, v, now, why, r)
+}
+
 // stale compares the time when witnesses saw the newest checkpoint with the time now.
 func (f *Follower) stale(ctx context.Context, v *view, now time.Time, r *Round) error {
 	log, last := ledger.Log(v.Name), f.begun
@@ -325,13 +354,15 @@ func (f *Follower) judge(ctx context.Context, v view, until, now time.Time, r *R
 		n := i / 256
 		entries, _, err := v.tree.Bundle(ctx, n)
 		if err != nil {
-			return false, f.unreadable(ctx, v, now, err, r)
+			return false, f.missing(ctx, v, now, err, r)
 		}
 		for ; i < min(v.tree.Size, (n+1)*256); i++ {
 			if wait && after(entries[i%256], until) {
 				return false, f.verified(ctx, log, now, r)
 			}
-			f.entry(ctx, v, i, entries[i%256])
+			if err := f.entry(ctx, v, i, entries[i%256]); err != nil {
+				return false, f.missing(ctx, v, now, err, r)
+			}
 			at := f.State.Logs[log]
 			at.Told = max(at.Told, i+1)
 			f.State.Logs[log] = at
@@ -347,8 +378,11 @@ func (f *Follower) judge(ctx context.Context, v view, until, now time.Time, r *R
 }
 
 func (f *Follower) verified(ctx context.Context, log ledger.Log, now time.Time, r *Round) error {
-	if err := f.over(ctx, RuleUnverified, log, now, "the log verifies again", r); err != nil {
-		return err
+	delete(f.withheld, log)
+	for _, rule := range []string{RuleUnverified, ruleWithheld} {
+		if err := f.over(ctx, rule, log, now, "the log verifies again", r); err != nil {
+			return err
+		}
 	}
 	return f.Sink.Save(ctx, f.State)
 }
@@ -360,11 +394,18 @@ func after(entry []byte, t time.Time) bool {
 }
 
 // entry judges one entry, and makes notices of what was not told before.
-func (f *Follower) entry(ctx context.Context, v view, i uint64, entry []byte) {
+func (f *Follower) entry(ctx context.Context, v view, i uint64, entry []byte) error {
+	faces, err := f.faces(ctx, ledger.Log(v.Name), entry)
+	if err != nil {
+		return err
+	}
 	ref := ledger.Ref{Log: ledger.Log(v.Name), Index: i}
 	alerts := f.Judge.Entry(ref, entry, v.seen)
+	if faces != "" && !f.Judge.policy.isOff(ruleFaces) {
+		alerts = append(alerts, alertOf(ruleFaces, read(ref, entry, v.seen), entry, faces))
+	}
 	if len(alerts) == 0 || i < f.State.Logs[ref.Log].Told {
-		return
+		return nil
 	}
 	proof, err := prove(ctx, v.tree, i)
 	if err != nil {
@@ -373,6 +414,68 @@ func (f *Follower) entry(ctx context.Context, v view, i uint64, entry []byte) {
 	for _, a := range alerts {
 		f.pending = append(f.pending, Notice{Alert: a, Log: ref.Log, Index: &ref.Index, Entry: entry, Proof: proof})
 	}
+	return nil
+}
+
+// faces says which tree a device was shown, by its word and the log's signature, that is not the one shown here. A larger one is waited
+// for, until that was told.
+func (f *Follower) faces(ctx context.Context, log ledger.Log, entry []byte) (string, error) {
+	fact, err := wire.DecodeFact(entry)
+	if err != nil || ledger.Kind(fact.Kind) != ledger.KindDeviceLogAnchored {
+		return "", nil //nolint:nilerr // the rules tell of it
+	}
+	o, err := wire.Parse1(wire.TypeDeviceLog, fact.Data)
+	if err != nil {
+		return fmt.Sprintf("it holds no batch of a device's log, in which the trees are that it was shown: %v", err), nil
+	}
+	batch, err := wire.DecodeLogBatch(o.Payload)
+	if err != nil {
+		return fmt.Sprintf("it holds no batch of a device's log, in which the trees are that it was shown: %v", err), nil
+	}
+	for _, h := range batch.Trees {
+		i := slices.IndexFunc(f.views, func(v view) bool { return v.Origin == h.Origin })
+		if i < 0 || f.views[i].tree == nil {
+			continue
+		}
+		v := f.views[i]
+		if !ed25519.Verify(v.Key, []byte(wire.CheckpointText(h.Origin, h.Size, [32]byte(h.Root))), h.Signature) {
+			continue // the device's word alone
+		}
+		_, waited := f.State.Open[ruleWithheld+" "+string(log)]
+		if waited = waited || f.Stale == 0 || f.Judge.policy.isOff(ruleWithheld); waited && h.Size > v.tree.Size {
+			return fmt.Sprintf("device %s was shown the log %s with %d entries, signed by it, and we with %d", batch.Device, v.Name, h.Size, v.tree.Size), nil
+		}
+		root, err := f.rootAt(ctx, v, h.Size)
+		if err != nil {
+			return "", err
+		}
+		if !bytes.Equal(root[:], h.Root) {
+			return fmt.Sprintf("device %s was shown another log %s of %d entries than we are, and the log has signed both: root %x, here %x", batch.Device, v.Name, h.Size, h.Root, root), nil
+		}
+	}
+	return "", nil
+}
+
+// maxRoots bounds how many are kept: devices that checked in at the same time were shown the same trees.
+const maxRoots = 4096
+
+func (f *Follower) rootAt(ctx context.Context, v view, size uint64) (mirror.Hash, error) {
+	if size > v.tree.Size {
+		return mirror.Hash{}, fetchError{fmt.Errorf("a device was shown the log %s with %d entries, and here it has %d", v.Name, size, v.tree.Size)}
+	}
+	key := fmt.Sprint(v.Origin, "\n", size)
+	if root, known := f.roots[key]; known {
+		return root, nil
+	}
+	root, err := v.tree.RootAt(ctx, size)
+	if err != nil {
+		return root, err
+	}
+	if f.roots == nil || len(f.roots) >= maxRoots {
+		f.roots = map[string]mirror.Hash{}
+	}
+	f.roots[key] = root
+	return root, nil
 }
 
 // often is after how many entries the memory is kept.

@@ -412,6 +412,110 @@ func TestALogThatIsNotWitnessedIsToldUntilItIs(t *testing.T) {
 	s.want("log.stale log.stale")
 }
 
+// Checkpoints that are ever new are worth nothing while the entries under them are kept back: who acts by one of those acts unseen.
+func TestEntriesThatAreKeptBackAreTold(t *testing.T) {
+	s := newScene(t)
+	s.round()
+	s.forge()
+	for minute := range 8 {
+		s.later(time.Minute)
+		maps.DeleteFunc(s.server.files, func(path string, _ []byte) bool { return strings.HasPrefix(path, "control/tile/entries/") })
+		if r := s.round(); len(r.Failed) != 1 {
+			t.Fatal(r.Failed)
+		}
+		if want := map[bool]string{true: "log.withheld"}[minute == 6]; s.sink.rules() != want {
+			t.Fatalf("after %d minutes: want %q", minute, want)
+		}
+	}
+	s.later(time.Minute)
+	s.round()
+	s.want("command.warrant log.withheld-over")
+}
+
+// head is a tree head of a log of these entries, signed by key.
+func (s *scene) head(log ledger.Log, entries [][]byte, key signer) wire.TreeHead {
+	s.t.Helper()
+	var hashes []tlog.Hash
+	reader := tlog.HashReaderFunc(func(at []int64) (out []tlog.Hash, _ error) {
+		for _, x := range at {
+			out = append(out, hashes[x])
+		}
+		return out, nil
+	})
+	for i, e := range entries {
+		more, err := tlog.StoredHashes(int64(i), e, reader)
+		must(s.t, err)
+		hashes = append(hashes, more...)
+	}
+	root, err := tlog.TreeHash(int64(len(entries)), reader)
+	must(s.t, err)
+	h := wire.TreeHead{Origin: "acme/" + string(log), Size: uint64(len(entries)), Root: root[:]}
+	h.Signature, err = key.Sign([]byte(wire.CheckpointText(h.Origin, h.Size, root)))
+	must(s.t, err)
+	return h
+}
+
+// told is an anchored batch in which a device tells what it was shown.
+func (s *scene) told(trees ...wire.TreeHead) {
+	s.t.Helper()
+	b := wire.LogBatch{Device: deviceID(0), First: 1, Prev: make([]byte, 32), Head: make([]byte, 32), Trees: trees}
+	payload, err := wire.EncodeLogBatch(b)
+	must(s.t, err)
+	env, err := wire.Sign1(wire.TypeDeviceLog, payload, s.key("at "+b.Device))
+	must(s.t, err)
+	s.fact(ledger.Events, ledger.KindDeviceLogAnchored, "device:x", b.Device, env)
+}
+
+// A log that shows devices another tree than everybody has signed its own confession, and devices pass it on.
+func TestALogThatShowsDevicesAnotherTreeIsTold(t *testing.T) {
+	s := newScene(t)
+	s.round()
+	control, events := s.entries[ledger.Control], s.entries[ledger.Events]
+	fork := append(slices.Clone(control[:len(control)-1]), []byte("hidden"))
+	for _, c := range []struct {
+		name  string
+		trees []wire.TreeHead
+		rules string
+	}{
+		{"the same", []wire.TreeHead{s.head("control", control, noteKey(1)), s.head("events", events[:3], noteKey(1))}, ""},
+		{"another, as the device alone says", []wire.TreeHead{s.head("control", fork, noteKey(7))}, ""},
+		{"of a log nobody knows", []wire.TreeHead{s.head("elsewhere", fork, noteKey(1))}, ""},
+		{"another", []wire.TreeHead{s.head("control", fork, noteKey(1))}, "log.faces"},
+		{"another of events", []wire.TreeHead{s.head("control", control, noteKey(1)), s.head("events", fork[:2], noteKey(1))}, "log.faces"},
+		{"none", nil, ""},
+	} {
+		s.told(c.trees...)
+		s.later(time.Minute)
+		s.round()
+		if got := s.sink.rules(); got != c.rules {
+			t.Errorf("%s: told %q, want %q", c.name, got, c.rules)
+		}
+	}
+}
+
+// A tree that is larger than the one shown here is waited for, and told of when it does not come.
+func TestALogThatShowsDevicesMoreIsTold(t *testing.T) {
+	s := newScene(t)
+	s.round()
+	control := slices.Clone(s.entries[ledger.Control])
+	s.grant("person:x", "viewer")
+	s.told(s.head("control", s.entries[ledger.Control], noteKey(1)))
+	all := s.entries[ledger.Control]
+	s.entries[ledger.Control] = control
+	for minute := range 8 {
+		s.later(time.Minute)
+		s.round()
+		want := map[int]string{6: "log.withheld", 7: "log.faces log.withheld-over"}[minute]
+		if got := s.sink.rules(); got != want {
+			t.Fatalf("after %d minutes: %q, want %q", minute, got, want)
+		}
+	}
+	s.entries[ledger.Control] = all
+	s.later(time.Minute)
+	s.round()
+	s.want("")
+}
+
 // A server that answers nothing from the beginning on is told too.
 func TestNoLogAtAllIsTold(t *testing.T) {
 	s := newScene(t)

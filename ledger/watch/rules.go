@@ -35,6 +35,8 @@ const (
 	ruleSmaller    = "log.smaller"
 	RuleUnverified = "log.unverified"
 	ruleStale      = "log.stale"
+	ruleWithheld   = "log.withheld"
+	ruleFaces      = "log.faces"
 
 	ruleAhead         = "time.ahead"
 	ruleFull          = "memory.full"
@@ -65,6 +67,8 @@ var rules = []Rule{
 	{ruleSmaller, Critical, "the log shows fewer entries than it had, by a checkpoint that was witnessed later, or for a minute", doKeep, nil, nil},
 	{RuleUnverified, High, "the log's files do not verify: signature, witnesses, tiles or entries", "ask the operator; a damaged file is named, a wrong key is not theirs", nil, nil},
 	{ruleStale, High, "there has been no new witnessed checkpoint for too long: the log is not being witnessed, or is kept from us", "ask the operator and the witnesses; devices refuse what rests on old checkpoints", nil, nil},
+	{ruleWithheld, High, "for too long entries could not be had that are under a new witnessed checkpoint, or the log is smaller than a device was shown it", doKeep, nil, nil},
+	{ruleFaces, Critical, "a device's log tells of a tree that the log has signed for it, and that is not the one shown here", doKeep, []ledger.Kind{ledger.KindDeviceLogAnchored}, nil},
 
 	{"entry.malformed", High, "an entry cannot be read, or holds something else than its kind says", doStop, nil, malformed},
 	{"kind.unknown", Low, "a fact is of a kind that this version does not know, so that nobody judged it", "use a newer version of hallmark", nil, unknown},

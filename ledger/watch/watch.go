@@ -11,6 +11,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -112,15 +113,21 @@ func (j *Judge) Entry(ref ledger.Ref, entry []byte, seen time.Time) []Alert {
 		if j.policy.isOff(r.Name) {
 			continue
 		}
-		at := l.at
-		if l.err != nil && at.IsZero() {
-			at = seen
-		}
-		out = append(out, Alert{
-			ID: alertID(r.Name, ref.Log, ref.Index, sha256.Sum256(entry)), At: at.UTC(), Severity: r.Severity, Rule: r.Name, Log: ref.Log,
-			Index: &ref.Index, Kind: l.kind, Actor: l.fact.Actor, Subject: l.fact.Subject, What: what, Do: r.Do,
-		})
+		out = append(out, alertOf(r.Name, l, entry, what))
 	}
 	j.memory.learn(j.policy, l, wrong)
 	return out
+}
+
+// alertOf is the alert that an entry breaks a rule.
+func alertOf(rule string, l *line, entry []byte, what string) Alert {
+	r := rules[slices.IndexFunc(rules, func(r Rule) bool { return r.Name == rule })]
+	at := l.at
+	if l.err != nil && at.IsZero() {
+		at = l.seen
+	}
+	return Alert{
+		ID: alertID(rule, l.Log, l.Index, sha256.Sum256(entry)), At: at.UTC(), Severity: r.Severity, Rule: rule, Log: l.Log,
+		Index: &l.Index, Kind: l.kind, Actor: l.fact.Actor, Subject: l.fact.Subject, What: what, Do: r.Do,
+	}
 }
