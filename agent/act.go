@@ -58,7 +58,8 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	if plan.Act == wire.ActUnlock {
 		return a.declined(plan, codeSafety, "the debug port of this board is closed for good")
 	}
-	if err := a.record(eventAccepted, &plan.Cause, fmt.Sprintf("%s by command %s", plan.Act, plan.Command.ID)); err != nil {
+	// Its digest, because a log with two faces could show others a harmless command of that name in that place.
+	if err := a.record(eventAccepted, &plan.Cause, fmt.Sprintf("%s by command %s, SHA-256 %x", plan.Act, plan.Command.ID, plan.CommandDigest)); err != nil {
 		return wire.Result{}, err
 	}
 	return a.act(ctx, plan, now)

@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -153,6 +155,9 @@ func TestAnEventNamesTheCommandItFollowsFrom(t *testing.T) {
 				if e := d.s.events[seq]; e.Cause != nil {
 					if e.Cause.Origin != origin || e.Cause.Index != uint64(c.entry) {
 						t.Errorf("%s: %s names %+v, it was entry %d", act, e.Kind, *e.Cause, c.entry)
+					}
+					if e.Kind == "directive.accepted" && !strings.Contains(string(e.Data), hex.EncodeToString(c.digest[:])) {
+						t.Errorf("%s: it accepted %q, and not %x", act, e.Data, c.digest)
 					}
 					got = append(got, e.Kind)
 				}

@@ -84,9 +84,15 @@ func judged(data []byte, trust audit.Trust) (custody.Report, error) {
 // logs has a device log n events of its own from first on, in one batch that is anchored.
 func (e *ending) batch(id string, first, n uint64, head *[32]byte, cause *wire.LogRef) {
 	e.t.Helper()
-	b := wire.LogBatch{Device: id, First: first, Last: first + n - 1, Prev: slices.Clone(head[:]), BootCount: 1}
-	for i := range n {
-		ev := wire.LogEvent{Seq: first + i, Epoch: 1, At: uint64(e.now.Unix()), Kind: "boot", Cause: cause}
+	e.events(id, first, head, slices.Repeat([]wire.LogEvent{{Kind: "boot", Cause: cause}}, int(n))...)
+}
+
+// events is batch of these.
+func (e *ending) events(id string, first uint64, head *[32]byte, events ...wire.LogEvent) {
+	e.t.Helper()
+	b := wire.LogBatch{Device: id, First: first, Last: first + uint64(len(events)) - 1, Prev: slices.Clone(head[:]), BootCount: 1}
+	for i, ev := range events {
+		ev.Seq, ev.Epoch, ev.At = first+uint64(i), 1, uint64(e.now.Unix())
 		var err error
 		if *head, err = wire.NextLogHead(*head, id, ev); err != nil {
 			e.t.Fatal(err)
@@ -105,12 +111,10 @@ func (e *ending) batch(id string, first, n uint64, head *[32]byte, cause *wire.L
 	e.made.fact(ledger.New(ledger.Events, ledger.KindDeviceLogAnchored, e.now, "device:"+id, id, nil, env))
 }
 
-// lived is a device from the factory to its disposal, with a log of its own.
-func lived(t *testing.T, change func(*maker)) (e *ending, id string) {
-	e, id = newEndingOf(t, 2, change), devN(0)
-	head := wire.LogOrigin(id, spki(t, e.keys[id]))
-	e.batch(id, 1, 2, &head, nil)
-	ctx := t.Context()
+// wipe commands a device's end, and gives the place of the command.
+func (e *ending) wipe(id string) wire.LogRef {
+	t, ctx := e.t, e.t.Context()
+	t.Helper()
 	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 1}, id)); err != nil {
 		t.Fatal(err)
 	}
@@ -127,7 +131,17 @@ func lived(t *testing.T, change func(*maker)) (e *ending, id string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	e.batch(id, 3, 1, &head, &wire.LogRef{Origin: e.logs.trust[ledger.Control].Origin, Index: at.Index})
+	return wire.LogRef{Origin: e.logs.trust[ledger.Control].Origin, Index: at.Index}
+}
+
+// lived is a device from the factory to its disposal, with a log of its own.
+func lived(t *testing.T, change func(*maker)) (e *ending, id string) {
+	e, id = newEndingOf(t, 2, change), devN(0)
+	head := wire.LogOrigin(id, spki(t, e.keys[id]))
+	e.batch(id, 1, 2, &head, nil)
+	ctx := t.Context()
+	cause := e.wipe(id)
+	e.batch(id, 3, 1, &head, &cause)
 	if err := e.svc.Receipt(ctx, access.DeviceCaller(id), id, e.receipt(id, func(r *wire.Receipt) { r.LogSeq = 3 })); err != nil {
 		t.Fatal(err)
 	}
@@ -263,6 +277,61 @@ func TestWhatIsLeftOutOfACustodyIsMissed(t *testing.T) {
 		if err != nil || !strings.Contains(strings.Join(r.Problems, "\n"), c.want) {
 			t.Errorf("without %s: %v, %q; want %q", c.kind, err, r.Problems, c.want)
 		}
+	}
+}
+
+// A device says which entry it acted on. Where the log has something else there, the device was shown a log that nobody else has seen.
+func TestADeviceThatFollowedAnotherLogIsNamedInTheCustody(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		command bool // is the cause that is there; otherwise it is the first entry of all
+		event   wire.LogEvent
+		want    string
+	}{
+		{"an entry that is no command", false, wire.LogEvent{Kind: "guard.began", Data: []byte("dormant")}, "which is product.created"},
+		{"an entry that is no command, accepted", false, wire.LogEvent{Kind: "directive.accepted", Data: []byte("wipe by command x")}, "which is product.created"},
+		{"another command of that name", true, wire.LogEvent{Kind: "directive.accepted", Data: []byte("wipe by command " + strings.Repeat("0", 64))}, "which is command.issued"},
+		{"another command", true, wire.LogEvent{Kind: "directive.accepted", Data: []byte("wipe by command x")}, "which is command.issued"},
+		{"what a command led to", true, wire.LogEvent{Kind: "guard.began", Data: []byte("dormant")}, ""},
+	} {
+		e, id := newEndingOf(t, 2, func(*maker) {}), devN(0)
+		head, cause := wire.LogOrigin(id, spki(t, e.keys[id])), wire.LogRef{Origin: e.logs.trust[ledger.Control].Origin}
+		if c.command {
+			cause = e.wipe(id)
+		}
+		c.event.Cause = &cause
+		e.events(id, 1, &head, c.event)
+		r, err := judged(e.custody(id), e.trust())
+		if got := strings.Join(r.Problems, "\n"); err != nil || !strings.Contains(got, c.want) || (got == "") != (c.want == "") {
+			t.Errorf("%s: %v, %q; want %q", c.name, err, r.Problems, c.want)
+		}
+	}
+}
+
+// A device may name whatever it likes as the cause of its events. What no chain of custody could hold is not gathered first.
+func TestADeviceThatNamesTooManyCausesIsNotGathered(t *testing.T) {
+	e, id := newEndingOf(t, 1, func(*maker) {}), devN(0)
+	origin := e.logs.trust[ledger.Events].Origin
+	big := strings.Repeat("x", 60<<10)
+	for range 1000 {
+		e.made.fact(ledger.New(ledger.Events, ledger.KindVerdict, e.now, "system:attest", devN(1), nil, []byte(`{"x":"`+big+`"}`)))
+	}
+	e.logs.step(t)
+	cp, err := e.logs.Latest(t.Context(), ledger.Events)
+	if err != nil {
+		t.Fatal(err)
+	}
+	head := wire.LogOrigin(id, spki(t, e.keys[id]))
+	for first := uint64(0); first < cp.Size; first += 100 {
+		var events []wire.LogEvent
+		for i := first; i < min(first+100, cp.Size); i++ {
+			events = append(events, wire.LogEvent{Kind: "boot", Cause: &wire.LogRef{Origin: origin, Index: i}})
+		}
+		e.events(id, first+1, &head, events...)
+	}
+	e.logs.step(t)
+	if _, err := e.custodian().Gather(t.Context(), person("op"), id); err == nil || !strings.Contains(err.Error(), "chain of custody of device "+id+" has more than") {
+		t.Errorf("%v", err)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -399,6 +400,19 @@ func (j *judge) certificate(l *Line) (string, error) {
 	return "signed by " + ca.Subject.CommonName + ", which the maker's root signed", nil
 }
 
+// eventAccepted is the event of a device's own log that tells of a command it follows, with the command's digest.
+const eventAccepted = "directive.accepted"
+
+// accepted says whether what a device tells of a command is of the one in that place.
+func (j *judge) accepted(at ledger.Ref, text string) bool {
+	for digest, c := range j.commands {
+		if c.Ref == at {
+			return strings.Contains(text, hex.EncodeToString(digest[:]))
+		}
+	}
+	return false
+}
+
 func (j *judge) deviceLog(l *Line) (string, error) {
 	if j.attest == nil {
 		return "", errors.New("the key it is signed with is not known: no production record")
@@ -424,8 +438,12 @@ func (j *judge) deviceLog(l *Line) (string, error) {
 		if e.Cause != nil {
 			at := ledger.Ref{Log: j.origins[e.Cause.Origin], Index: e.Cause.Index}
 			ev.Cause = &at
-			if j.at[at] == nil && err == nil {
+			switch to := j.at[at]; {
+			case err != nil:
+			case to == nil:
 				err = fmt.Errorf("the cause of event %d, entry %d of %s, is not here", e.Seq, e.Cause.Index, e.Cause.Origin)
+			case to.Kind != ledger.KindCommandIssued || e.Kind == eventAccepted && !j.accepted(at, ev.Text):
+				err = fmt.Errorf("event %d, %s %q, says that it follows from %s, which is %s %s: the device was shown another log", e.Seq, e.Kind, ev.Text, place(at), to.Kind, to.Subject)
 			}
 		}
 		l.Events = append(l.Events, ev)

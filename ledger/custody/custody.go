@@ -75,6 +75,9 @@ var lasting = []ledger.Kind{
 	ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
 }
 
+// maxBytes bounds the entries of a chain of custody; proofs and checkpoints have the rest of wire.MaxCustody.
+const maxBytes = wire.MaxCustody - 8<<20
+
 // Gather gives a device's chain of custody. It is for who may read the whole ledger of the device's product: orders, rollouts and warrants
 // name other devices of it, so a group of the product is not enough.
 func (s *Service) Gather(ctx context.Context, caller access.Caller, device string) (wire.Custody, error) {
@@ -128,6 +131,7 @@ type gathering struct {
 	named   []string        // subjects of commands and warrants that name the device
 	members []wire.CustodyMember
 	todo    []Placed
+	bytes   int // of all entries
 	left    uint64
 	pending uint64
 }
@@ -158,10 +162,24 @@ func (g *gathering) gather(o Origin) error {
 		}
 	}
 	for len(g.todo) > 0 {
+		if err := g.bounded(); err != nil { // a device may name as the cause of its events what it likes
+			return err
+		}
 		p := g.todo[0]
 		g.todo = g.todo[1:]
 		if err := g.follow(p); err != nil {
 			return fmt.Errorf("%s entry %d: %w", p.Log, p.Index, err)
+		}
+	}
+	return nil
+}
+
+// bounded stops a gathering that no chain of custody could hold.
+func (g *gathering) bounded() error {
+	for log, part := range g.logs {
+		if len(part.entries) > wire.MaxCustodyEntries || g.bytes > maxBytes {
+			return fault.New(fault.Unavailable, "custody.too-large", fmt.Sprintf("the chain of custody of device %s has more than %d entries of the %s log, or more than %d bytes",
+				g.device, wire.MaxCustodyEntries, log, maxBytes), "read them with hallmark fact list")
 		}
 	}
 	return nil
@@ -216,6 +234,7 @@ func (g *gathering) add(facts ...Placed) {
 			continue
 		}
 		part.entries[p.Index] = p.Entry
+		g.bytes += len(p.Entry)
 		g.todo = append(g.todo, p)
 	}
 }
@@ -396,11 +415,6 @@ func (g *gathering) custody(o Origin) (wire.Custody, error) {
 		}
 		if len(entries) == 0 {
 			continue
-		}
-		if len(entries) > wire.MaxCustodyEntries {
-			return c, fault.New(fault.Unavailable, "custody.too-large",
-				fmt.Sprintf("the chain of custody of device %s has %d entries of the %s log, at most %d", g.device, len(entries), log, wire.MaxCustodyEntries),
-				"read them with hallmark fact list")
 		}
 		slices.SortFunc(entries, func(a, b wire.CustodyEntry) int { return cmp.Compare(a.Index, b.Index) })
 		l, err := g.cfg.Ledger.ProveAll(g.ctx, log, part.cp, entries)
