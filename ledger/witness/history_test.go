@@ -1,6 +1,7 @@
 package witness_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -104,6 +105,7 @@ func TestItNeverSignsTwoTrees(t *testing.T) {
 			return w
 		}
 		w, got, last := start(), &signed{}, uint64(0)
+		var said []byte // the answer before, which needs no disk to be given again
 		for range rapid.IntRange(1, 40).Draw(rt, "steps") {
 			if rapid.IntRange(0, 9).Draw(rt, "restart") == 0 {
 				m.fail, w = "", start()
@@ -127,7 +129,7 @@ func TestItNeverSignsTwoTrees(t *testing.T) {
 			if err != nil {
 				continue
 			}
-			if len(line) == 0 || m.fail != "" {
+			if len(line) == 0 || m.fail != "" && !bytes.Equal(line, said) {
 				rt.Fatalf("signed %q while the disk fails %q", line, m.fail)
 			}
 			n, err := ledger.ParseNote(note)
@@ -137,7 +139,7 @@ func TestItNeverSignsTwoTrees(t *testing.T) {
 			if n.State.Size < last && len(got.all) > 0 && n.State.Size < got.all[len(got.all)-1].Size {
 				rt.Fatalf("it went back to %d", n.State.Size)
 			}
-			last = n.State.Size
+			last, said = n.State.Size, line
 			got.add(of, n.State)
 			if err := got.oneTree(logs); err != nil {
 				rt.Fatal(err)

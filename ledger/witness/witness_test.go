@@ -209,6 +209,61 @@ func TestItRemembersBeforeItSigns(t *testing.T) {
 	}
 }
 
+// Checkpoints are public: anybody can send them again, as they are or with other sizes and proofs. That costs nothing of what the log may
+// send, nor a write, or a stranger could keep a log from being witnessed.
+func TestAStrangerDoesNotUseUpWhatALogMaySend(t *testing.T) {
+	m, now := &counted{}, at
+	w, err := witness.Open(t.Context(), witness.Config{
+		Keys: []ledger.CosignerKey{ledger.Ed25519Cosigner("w.example", newKey(2))}, Now: func() time.Time { return now }, Rate: 1,
+		Logs: []witness.Log{{Origin: origin, Keys: logKeys(1), Memory: m}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := tree(t, "a", 20)
+	first, err := w.Cosign(t.Context(), 0, nil, h.note(t, 7))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 50 {
+		if lines, err := w.Cosign(t.Context(), 7, nil, h.note(t, 7)); err != nil || !bytes.Equal(lines, first) {
+			t.Fatalf("the newest again: %q, %v", lines, err)
+		}
+		if _, err := w.Cosign(t.Context(), 0, nil, h.note(t, 5)); errors.Is(err, witness.ErrTooOften) {
+			t.Fatal("an old one again uses up what the log may send")
+		}
+		if _, err := w.Cosign(t.Context(), 7, nil, h.note(t, 9)); !errors.Is(err, witness.ErrInconsistent) {
+			t.Fatalf("a newer one without its proof: %v", err)
+		}
+	}
+	if m.saved != 1 {
+		t.Errorf("written %d times", m.saved)
+	}
+	if _, err := w.Cosign(t.Context(), 7, h.proof(t, 7, 9), h.note(t, 9)); err != nil {
+		t.Fatalf("the log itself: %v", err)
+	}
+	if _, err := w.Cosign(t.Context(), 9, h.proof(t, 9, 11), h.note(t, 11)); !errors.Is(err, witness.ErrTooOften) {
+		t.Errorf("a log that sends too much: %v", err)
+	}
+	// A log that wants to be seen again, later, is.
+	now = now.Add(time.Minute)
+	lines, err := w.Cosign(t.Context(), 9, nil, h.note(t, 9))
+	if _, cosigs, err2 := ledger.SplitNote(append(h.note(t, 9), lines...)); err != nil || err2 != nil || cosigs[0].Time != uint64(now.Unix()) {
+		t.Errorf("a minute later: %v, %v, %+v", err, err2, cosigs)
+	}
+}
+
+// counted is a memory that counts.
+type counted struct {
+	memory
+	saved int
+}
+
+func (c *counted) Save(ctx context.Context, data []byte) error {
+	c.saved++
+	return c.memory.Save(ctx, data)
+}
+
 // Whatever it is sent, it signs only what the log has signed.
 func FuzzCosign(f *testing.F) {
 	h := tree(f, "a", 9)
