@@ -209,6 +209,10 @@ func (i *Instance) reactTo(ctx context.Context, caller access.Caller, table map[
 		return nil
 	}
 	private, err := i.logs.reader.Private(ctx, w)
+	if errors.Is(err, ledger.ErrPrivate) { // it would not open the next time either: what follows does so without words
+		i.log.ErrorContext(ctx, "what a fact says in private cannot be read", "kind", kind, "log", at.Log, "index", at.Index, "error", err)
+		err = nil
+	}
 	if err != nil {
 		return err
 	}
