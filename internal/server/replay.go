@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"slices"
 	"sort"
 	"strings"
@@ -89,7 +90,7 @@ func RecoverLog(ctx context.Context, l Layout, trust audit.Trust, from func(log 
 	defer func() { err = errors.Join(err, db.Close()) }()
 	var all []*replay
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
-		r := &replay{db: db, log: name, counts: map[ledger.Kind]store.Replayed{}, about: map[ledger.Kind][]string{}}
+		r := &replay{db: db, log: name, counts: map[ledger.Kind]store.Replayed{}, about: map[ledger.Kind]map[string]bool{}}
 		i := slices.IndexFunc(trust.Logs, func(t audit.TrustedLog) bool { return t.Name == string(name) })
 		if i < 0 || trust.Logs[i].Origin != cfg.origin(name) {
 			return rec, fmt.Errorf("the trust file names no key of the log %s: it is another instance's", cfg.origin(name))
@@ -119,7 +120,7 @@ type replay struct {
 	had    ledger.State
 	note   string
 	counts map[ledger.Kind]store.Replayed
-	about  map[ledger.Kind][]string
+	about  map[ledger.Kind]map[string]bool // subjects
 }
 
 // look verifies the source, twice and by different code, and that it continues what the database has.
@@ -236,9 +237,10 @@ func (r *replay) count(ctx context.Context, entry []byte, apply bool) error {
 		return err
 	}
 	kind := ledger.Kind(w.Kind)
-	if !slices.Contains(r.about[kind], w.Subject) {
-		r.about[kind] = append(r.about[kind], w.Subject)
+	if r.about[kind] == nil {
+		r.about[kind] = map[string]bool{}
 	}
+	r.about[kind][w.Subject] = true
 	if apply {
 		return nil
 	}
@@ -288,7 +290,7 @@ func (rec *LogRecovery) add(r *replay) {
 	for kind, c := range r.counts {
 		rec.Kinds = append(rec.Kinds, KindReplay{kind, c})
 		if text := left[kind]; text != "" && c.Facts > 0 {
-			about := r.about[kind]
+			about := slices.Sorted(maps.Keys(r.about[kind]))
 			rec.Todo = append(rec.Todo, RecoverTodo{Kind: kind, Text: text, Subjects: about[:min(len(about), maxNamed)], More: max(0, len(about)-maxNamed)})
 		}
 	}
