@@ -127,15 +127,15 @@ async function verify() {
   }
   step(ok ? "good" : "bad", "The log's key signed this root", { mono: "key " + hex(bytes(d.key)) });
   const keys = JSON.parse(d.witnesses), quorum = Number(d.quorum);
-  let witnesses = 0;
+  const witnesses = new Set(); // by key: one that signs twice, or under two names, is one witness
   for (const c of proof.cosignatures || []) {
     if (!keys[c.witness]) continue;
     const w = await signed(bytes(keys[c.witness]), bytes(c.signature), `cosignature/v1\ntime ${c.time}\n${body}`);
-    witnesses += w ? 1 : 0;
+    if (w) witnesses.add(keys[c.witness]);
     step(w ? "good" : "bad", `Witness ${c.witness} cosigned it`, "on " + new Date(c.time * 1000).toLocaleString(), { mono: "key " + hex(bytes(keys[c.witness])) });
   }
-  const proven = ok && witnesses >= quorum && !out.querySelector("li.bad");
-  step(proven ? "good" : "bad", proven ? "Proven: this entry is in the ledger" : "It is proven", `${witnesses} of ${quorum} witnesses needed. Computed here, by your browser.`);
+  const proven = ok && witnesses.size >= quorum && !out.querySelector("li.bad");
+  step(proven ? "good" : "bad", proven ? "Proven: this entry is in the ledger" : "It is proven", `${witnesses.size} of ${quorum} witnesses needed. Computed here, by your browser.`);
 }
 
 if (out) verify().catch((e) => { step("bad", "It is proven", e.message); });
