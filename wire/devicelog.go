@@ -73,6 +73,8 @@ const (
 	MaxLogData   = 1 << 10
 	MaxLogTrees  = 4 // in a batch
 	MaxLogReply  = MaxLogged + 256
+
+	maxLogNumber = 1 << 62 // no event, start or counter has one above: nothing overflows that is added to them
 )
 
 // LogOrigin is the head before the first event: it binds the device's name and its attestation key.
@@ -170,6 +172,9 @@ func DecodeLogBatch(data []byte) (LogBatch, error) {
 func (b LogBatch) check() error {
 	if b.Device == "" || len(b.Device) > 64 || len(b.Prev) != 32 || len(b.Head) != 32 || b.First == 0 {
 		return errors.New("device log: batch without device, first number or 32-byte heads")
+	}
+	if b.First > maxLogNumber || b.Last > maxLogNumber || b.BootCount > maxLogNumber || b.Counter > maxLogNumber || b.Gap != nil && b.Gap.Last > maxLogNumber {
+		return fmt.Errorf("device log: batch with a number above %d", uint64(maxLogNumber))
 	}
 	if len(b.Events) > MaxLogEvents {
 		return fmt.Errorf("device log: %d events in a batch, at most %d", len(b.Events), MaxLogEvents)

@@ -5,6 +5,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
+	"math"
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/wire"
@@ -58,7 +59,11 @@ func TestLogBatchChain(t *testing.T) {
 		"epoch from future": func(b *wire.LogBatch) { b.BootCount = 8 },
 		"counter behind":    func(b *wire.LogBatch) { b.Counter = 7 },
 		"two trees of one":  func(b *wire.LogBatch) { b.Trees[1].Origin = b.Trees[0].Origin },
-		"tree of nothing":   func(b *wire.LogBatch) { b.Trees[0].Size = 0 },
+		"a start of 2^63":   func(b *wire.LogBatch) { b.BootCount = 1 << 63 },
+		"a gap that wraps": func(b *wire.LogBatch) {
+			b.Events, b.Counter, b.Gap.Last, b.Last, b.Head = nil, 0, math.MaxUint64, math.MaxUint64, b.Gap.Head
+		},
+		"tree of nothing": func(b *wire.LogBatch) { b.Trees[0].Size = 0 },
 		"many trees": func(b *wire.LogBatch) {
 			for i := range wire.MaxLogTrees {
 				b.Trees = append(b.Trees, treeHead(string(rune('a'+i)), 1))
