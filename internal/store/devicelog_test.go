@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
+	"slices"
 	"strings"
 	"testing"
 
@@ -139,6 +140,43 @@ func TestADevicesLogIsTakenOnceAndAForkIsAnAlarm(t *testing.T) {
 }
 
 // TestWhatADeviceSaysOfItsLog has a device say one thing after an honest beginning: three events at its second start, its counter at 3.
+// What a device says is in the ledger for good. One that says ever more is not listened to for ever, and is told nothing is wrong: an
+// honest one that has much to say is done later.
+func TestADeviceDoesNotFillTheLedger(t *testing.T) {
+	db := storetest.Open(t)
+	guard, err := access.NewGuard(db)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := devicelog.NewService(db, ledger.NewReader(db), guard)
+	c := newChain(t, db)
+	texts := slices.Repeat([]string{strings.Repeat("x", 1000)}, 40)
+	taken := 0
+	for range 100 {
+		env := c.batch(t, texts...)
+		r, err := s.Ingest(t.Context(), access.DeviceCaller(c.id), c.id, env)
+		if err != nil || r.Fork || r.Need != 0 {
+			t.Fatalf("%+v, %v", r, err)
+		}
+		if r.Acked == c.seq {
+			break
+		}
+		b, err := wire.Parse1(wire.TypeDeviceLog, env)
+		if err != nil {
+			t.Fatal(err)
+		}
+		batch, err := wire.DecodeLogBatch(b.Payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.forward(len(texts), [32]byte(batch.Head))
+		taken += len(env)
+	}
+	if taken < 1<<20 || taken > 3<<20 {
+		t.Errorf("%d bytes were taken", taken)
+	}
+}
+
 func TestWhatADeviceSaysOfItsLog(t *testing.T) {
 	const needs, same, alarm, taken = "asked for more", "acknowledged again", "an alarm", "taken"
 	for _, c := range []struct {

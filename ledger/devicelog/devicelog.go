@@ -94,6 +94,7 @@ type Service struct {
 	prover Prover
 	guard  *access.Guard
 	now    func() time.Time
+	may    allowance
 }
 
 // NewService makes the stage.
@@ -157,6 +158,9 @@ func (s *Service) advance(ctx context.Context, caller access.Caller, head Head, 
 		if err := s.store.HeardLog(ctx, b.Device, next); err != nil {
 			return wire.LogReply{}, err
 		}
+		return s.reply(ctx, head, wire.LogReply{Acked: head.Seq})
+	}
+	if !s.may.takes(b.Device, len(envelope), next.Heard) { // it comes again
 		return s.reply(ctx, head, wire.LogReply{Acked: head.Seq})
 	}
 	f := ledger.New(ledger.Events, ledger.KindDeviceLogAnchored, s.now(), caller.ID, b.Device, nil, envelope)
