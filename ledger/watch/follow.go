@@ -57,7 +57,7 @@ type Follower struct {
 	begun      time.Time
 	views      []view                   // of this round
 	withheld   map[ledger.Log]time.Time // since when entries under a new checkpoint cannot be had
-	roots      map[string]mirror.Hash   // of the trees that devices were shown, by origin and size
+	roots      map[string]mirror.Hash   // of the trees that devices were shown, by origin and size; what continues has the same
 	behind     map[ledger.Log]time.Time // since when an older checkpoint is shown
 	remembered uint64                   // entries in the memory that was kept last
 }
@@ -117,7 +117,7 @@ func (f *Follower) Round(ctx context.Context, now time.Time) (Round, error) {
 	if err != nil {
 		return r, err
 	}
-	f.views, f.roots = views, nil
+	f.views = views
 	var until time.Time
 	for _, v := range views {
 		control := v.Name == string(ledger.Control)
