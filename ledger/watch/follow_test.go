@@ -514,6 +514,16 @@ func TestALogThatShowsDevicesMoreIsTold(t *testing.T) {
 	s.later(time.Minute)
 	s.round()
 	s.want("")
+
+	// Who looks once, at copies that are perhaps of different times, cannot wait.
+	s.entries[ledger.Control] = control
+	s.later(time.Minute)
+	s.f = s.follower(nil)
+	s.f.Now = true
+	if r := s.round(); len(r.Failed) > 0 || r.Size["events"] != uint64(len(s.entries[ledger.Events])) {
+		t.Errorf("%+v", r)
+	}
+	s.want("")
 }
 
 // A server that answers nothing from the beginning on is told too.
