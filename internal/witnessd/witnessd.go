@@ -12,6 +12,8 @@ import (
 	"io"
 	"log/slog"
 	"net/http"
+	"strings"
+	"sync"
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/witness"
@@ -44,6 +46,28 @@ func Handler(c Config) http.Handler {
 type handler struct {
 	cfg     Config
 	origins map[string]string // by the hex of the SHA-256
+
+	mu   sync.Mutex
+	told map[string]bool // guarded by mu: checkpoints that were told of as evidence
+}
+
+// maxTold bounds how many are remembered.
+const maxTold = 1024
+
+// first says whether a checkpoint has not been told of yet. Anybody can send a log's checkpoint again and again with a wrong proof, and
+// with signature lines of his own; what the log signed is the body.
+func (h *handler) first(note []byte) bool {
+	body, _, _ := strings.Cut(string(note), "\n\n")
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.told[body] {
+		return false
+	}
+	if h.told == nil || len(h.told) >= maxTold {
+		h.told = map[string]bool{}
+	}
+	h.told[body] = true
+	return true
 }
 
 func (h *handler) add(w http.ResponseWriter, r *http.Request) {
@@ -87,8 +111,10 @@ func (h *handler) refuse(w http.ResponseWriter, r *http.Request, req witness.Req
 		w.Header().Set("Retry-After", "1")
 	case errors.Is(err, witness.ErrInconsistent):
 		status = http.StatusUnprocessableEntity
-		// The log signed what cannot be: this is the evidence.
-		h.cfg.Log.WarnContext(r.Context(), "a log asked to sign what does not extend what was signed", "error", err, "old", req.Old, "checkpoint", string(req.Note))
+		// Unless the proof is to blame, the log signed what cannot be: this is the evidence.
+		if h.first(req.Note) {
+			h.cfg.Log.WarnContext(r.Context(), "a log asked to sign what does not extend what was signed", "error", err, "old", req.Old, "checkpoint", string(req.Note))
+		}
 	default:
 		h.cfg.Log.ErrorContext(r.Context(), "not signed", "error", err)
 		http.Error(w, "the witness cannot sign now; its operator is told why", http.StatusInternalServerError)

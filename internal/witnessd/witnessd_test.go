@@ -197,6 +197,26 @@ func TestEveryAnswerOfTheProtocol(t *testing.T) {
 	}
 }
 
+// Checkpoints are public: what anybody may send again with a wrong proof, and with lines of his own, is kept as evidence once.
+func TestAStrangerDoesNotFillTheWitnesssLog(t *testing.T) {
+	r := newRig(t)
+	a := grow(t, "a", 20)
+	if status, _, answer := r.post(t, a.request(t, r.log, 0, 7).Encode()); status != http.StatusOK {
+		t.Fatal(status, answer)
+	}
+	for i := range 30 {
+		q := a.request(t, r.log, 7, 9)
+		q.Proof = nil
+		q.Note = fmt.Appendf(q.Note, "\u2014 stranger%d AAAAAAAAAAAA\n", i)
+		if status, _, answer := r.post(t, q.Encode()); status != http.StatusUnprocessableEntity {
+			t.Fatal(status, answer)
+		}
+	}
+	if n := strings.Count(r.said.String(), "checkpoint="); n != 1 {
+		t.Errorf("%d times in the log", n)
+	}
+}
+
 func TestAnEmptyLogIsALog(t *testing.T) {
 	r := newRig(t)
 	of := func(root [32]byte) []byte {
