@@ -20,6 +20,7 @@ func benchAppend(b *testing.B, db *store.DB) {
 	data := make([]byte, 300)
 	b.SetParallelism(128)
 	b.ReportAllocs()
+	b.ResetTimer() // opening a store may take longer than a run
 	b.RunParallel(func(pb *testing.PB) {
 		for pb.Next() {
 			f := fact("device")
