@@ -400,8 +400,8 @@ func (j *judge) certificate(l *Line) (string, error) {
 	return "signed by " + ca.Subject.CommonName + ", which the maker's root signed", nil
 }
 
-// eventAccepted is the event of a device's own log that tells of a command it follows, with the command's digest.
-const eventAccepted = "directive.accepted"
+// EventAccepted is the event of a device's own log that tells of a command it follows, with the command's digest.
+const EventAccepted = "directive.accepted"
 
 // accepted says whether what a device tells of a command is of the one in that place.
 func (j *judge) accepted(at ledger.Ref, text string) bool {
@@ -442,7 +442,7 @@ func (j *judge) deviceLog(l *Line) (string, error) {
 			case err != nil:
 			case to == nil:
 				err = fmt.Errorf("the cause of event %d, entry %d of %s, is not here", e.Seq, e.Cause.Index, e.Cause.Origin)
-			case to.Kind != ledger.KindCommandIssued || e.Kind == eventAccepted && !j.accepted(at, ev.Text):
+			case to.Kind != ledger.KindCommandIssued || e.Kind == EventAccepted && !j.accepted(at, ev.Text):
 				err = fmt.Errorf("event %d, %s %q, says that it follows from %s, which is %s %s: the device was shown another log", e.Seq, e.Kind, ev.Text, place(at), to.Kind, to.Subject)
 			}
 		}

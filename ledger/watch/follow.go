@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
+	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/mirror"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -57,6 +59,7 @@ type Follower struct {
 	begun      time.Time
 	views      []view                   // of this round
 	withheld   map[ledger.Log]time.Time // since when entries under a new checkpoint cannot be had
+	commands   map[string]string        // digests of commands, by origin and index
 	roots      map[string]mirror.Hash   // of the trees that devices were shown, by origin and size; what continues has the same
 	behind     map[ledger.Log]time.Time // since when an older checkpoint is shown
 	remembered uint64                   // entries in the memory that was kept last
@@ -395,14 +398,16 @@ func after(entry []byte, t time.Time) bool {
 
 // entry judges one entry, and makes notices of what was not told before.
 func (f *Follower) entry(ctx context.Context, v view, i uint64, entry []byte) error {
-	faces, err := f.faces(ctx, ledger.Log(v.Name), entry)
+	ref := ledger.Ref{Log: ledger.Log(v.Name), Index: i}
+	said, err := f.devices(ctx, ref.Log, entry)
 	if err != nil {
 		return err
 	}
-	ref := ledger.Ref{Log: ledger.Log(v.Name), Index: i}
 	alerts := f.Judge.Entry(ref, entry, v.seen)
-	if faces != "" && !f.Judge.policy.isOff(ruleFaces) {
-		alerts = append(alerts, alertOf(ruleFaces, read(ref, entry, v.seen), entry, faces))
+	for _, rule := range []string{ruleFaces, ruleFollowed} {
+		if said[rule] != "" && !f.Judge.policy.isOff(rule) {
+			alerts = append(alerts, alertOf(rule, read(ref, entry, v.seen), entry, said[rule]))
+		}
 	}
 	if len(alerts) == 0 || i < f.State.Logs[ref.Log].Told {
 		return nil
@@ -417,55 +422,105 @@ func (f *Follower) entry(ctx context.Context, v view, i uint64, entry []byte) er
 	return nil
 }
 
-// faces says which tree a device was shown, by its word and the log's signature, that is not the one shown here. A larger one is waited
-// for, until that was told.
-func (f *Follower) faces(ctx context.Context, log ledger.Log, entry []byte) (string, error) {
+// devices compares what a device tells of the logs with what they show here, and says by rule what is not so.
+func (f *Follower) devices(ctx context.Context, log ledger.Log, entry []byte) (map[string]string, error) {
 	fact, err := wire.DecodeFact(entry)
 	if err != nil || ledger.Kind(fact.Kind) != ledger.KindDeviceLogAnchored {
-		return "", nil //nolint:nilerr // the rules tell of it
+		return nil, nil //nolint:nilerr,nilnil // the rules tell of it
 	}
-	o, err := wire.Parse1(wire.TypeDeviceLog, fact.Data)
+	batch, err := batchOf(fact)
 	if err != nil {
-		return fmt.Sprintf("it holds no batch of a device's log, in which the trees are that it was shown: %v", err), nil
+		return map[string]string{ruleFaces: fmt.Sprintf("it holds no batch of a device's log, in which the trees are that it was shown: %v", err)}, nil
 	}
-	batch, err := wire.DecodeLogBatch(o.Payload)
-	if err != nil {
-		return fmt.Sprintf("it holds no batch of a device's log, in which the trees are that it was shown: %v", err), nil
-	}
+	_, told := f.State.Open[ruleWithheld+" "+string(log)]
+	told = told || f.Stale == 0 || f.Judge.policy.isOff(ruleWithheld)
+	out := map[string]string{}
 	for _, h := range batch.Trees {
-		i := slices.IndexFunc(f.views, func(v view) bool { return v.Origin == h.Origin })
-		if i < 0 || f.views[i].tree == nil {
+		v, known := f.viewOf(h.Origin)
+		if !known || !ed25519.Verify(v.Key, []byte(wire.CheckpointText(h.Origin, h.Size, [32]byte(h.Root))), h.Signature) {
+			continue // of a log that is not followed, or the device's word alone
+		}
+		switch {
+		case h.Size <= v.tree.Size:
+		case f.Now: // the copies of the two logs may be of different times: nobody waits here to see
 			continue
-		}
-		v := f.views[i]
-		if !ed25519.Verify(v.Key, []byte(wire.CheckpointText(h.Origin, h.Size, [32]byte(h.Root))), h.Signature) {
-			continue // the device's word alone
-		}
-		if f.Now && h.Size > v.tree.Size { // the copies of the two logs may be of different times: nobody waits here to see
+		case !told:
+			return nil, fetchError{fmt.Errorf("device %s was shown the log %s with %d entries, and here it has %d", batch.Device, v.Name, h.Size, v.tree.Size)}
+		default:
+			out[ruleFaces] = fmt.Sprintf("device %s was shown the log %s with %d entries, signed by it, and we with %d", batch.Device, v.Name, h.Size, v.tree.Size)
 			continue
-		}
-		_, waited := f.State.Open[ruleWithheld+" "+string(log)]
-		if waited = waited || f.Stale == 0 || f.Judge.policy.isOff(ruleWithheld); waited && h.Size > v.tree.Size {
-			return fmt.Sprintf("device %s was shown the log %s with %d entries, signed by it, and we with %d", batch.Device, v.Name, h.Size, v.tree.Size), nil
 		}
 		root, err := f.rootAt(ctx, v, h.Size)
 		if err != nil {
-			return "", err
+			return nil, err
 		}
 		if !bytes.Equal(root[:], h.Root) {
-			return fmt.Sprintf("device %s was shown another log %s of %d entries than we are, and the log has signed both: root %x, here %x", batch.Device, v.Name, h.Size, h.Root, root), nil
+			out[ruleFaces] = fmt.Sprintf("device %s was shown another log %s of %d entries than we are, and the log has signed both: root %x, here %x", batch.Device, v.Name, h.Size, h.Root, root)
 		}
 	}
-	return "", nil
+	for _, e := range batch.Events {
+		if e.Kind != custody.EventAccepted || e.Cause == nil {
+			continue
+		}
+		v, known := f.viewOf(e.Cause.Origin)
+		if !known || f.Now && e.Cause.Index >= v.tree.Size {
+			continue
+		}
+		digest, err := f.commandAt(ctx, v, e.Cause.Index)
+		if err != nil {
+			return nil, err
+		}
+		if digest == "" || !strings.Contains(string(e.Data), digest) {
+			out[ruleFollowed] = fmt.Sprintf("device %s accepted %.200q in %s/%d, and that is not the command there", batch.Device, e.Data, v.Name, e.Cause.Index)
+		}
+	}
+	return out, nil
+}
+
+func batchOf(fact wire.Fact) (wire.LogBatch, error) {
+	o, err := wire.Parse1(wire.TypeDeviceLog, fact.Data)
+	if err != nil {
+		return wire.LogBatch{}, err
+	}
+	return wire.DecodeLogBatch(o.Payload)
+}
+
+// viewOf finds a log that is followed, and can be judged now.
+func (f *Follower) viewOf(origin string) (view, bool) {
+	i := slices.IndexFunc(f.views, func(v view) bool { return v.Origin == origin && v.tree != nil })
+	if i < 0 {
+		return view{}, false
+	}
+	return f.views[i], true
+}
+
+// commandAt gives the digest of the command in a place of a log; empty when there is none.
+func (f *Follower) commandAt(ctx context.Context, v view, index uint64) (string, error) {
+	key := fmt.Sprint(v.Origin, "\n", index)
+	if digest, known := f.commands[key]; known || index >= v.tree.Size {
+		return digest, nil
+	}
+	entries, _, err := v.tree.Bundle(ctx, index/256)
+	if err != nil {
+		return "", err
+	}
+	digest := ""
+	if fact, err := wire.DecodeFact(entries[index%256]); err == nil && ledger.Kind(fact.Kind) == ledger.KindCommandIssued {
+		if o, err := wire.Parse1(wire.TypeCommand, fact.Data); err == nil {
+			digest = fmt.Sprintf("%x", sha256.Sum256(o.Payload))
+		}
+	}
+	if f.commands == nil || len(f.commands) >= maxRoots {
+		f.commands = map[string]string{}
+	}
+	f.commands[key] = digest
+	return digest, nil
 }
 
 // maxRoots bounds how many are kept: devices that checked in at the same time were shown the same trees.
 const maxRoots = 4096
 
 func (f *Follower) rootAt(ctx context.Context, v view, size uint64) (mirror.Hash, error) {
-	if size > v.tree.Size {
-		return mirror.Hash{}, fetchError{fmt.Errorf("a device was shown the log %s with %d entries, and here it has %d", v.Name, size, v.tree.Size)}
-	}
 	key := fmt.Sprint(v.Origin, "\n", size)
 	if root, known := f.roots[key]; known {
 		return root, nil

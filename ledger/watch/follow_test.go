@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ed25519"
+	"crypto/sha256"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/json"
@@ -458,7 +459,11 @@ func (s *scene) head(log ledger.Log, entries [][]byte, key signer) wire.TreeHead
 // told is an anchored batch in which a device tells what it was shown.
 func (s *scene) told(trees ...wire.TreeHead) {
 	s.t.Helper()
-	b := wire.LogBatch{Device: deviceID(0), First: 1, Prev: make([]byte, 32), Head: make([]byte, 32), Trees: trees}
+	s.anchored(wire.LogBatch{Device: deviceID(0), First: 1, Prev: make([]byte, 32), Head: make([]byte, 32), Trees: trees})
+}
+
+func (s *scene) anchored(b wire.LogBatch) {
+	s.t.Helper()
 	payload, err := wire.EncodeLogBatch(b)
 	must(s.t, err)
 	env, err := wire.Sign1(wire.TypeDeviceLog, payload, s.key("at "+b.Device))
@@ -485,6 +490,43 @@ func TestALogThatShowsDevicesAnotherTreeIsTold(t *testing.T) {
 		{"none", nil, ""},
 	} {
 		s.told(c.trees...)
+		s.later(time.Minute)
+		s.round()
+		if got := s.sink.rules(); got != c.rules {
+			t.Errorf("%s: told %q, want %q", c.name, got, c.rules)
+		}
+	}
+}
+
+// A device tells which command it followed. Where the log has another in that place, somebody does not tell the truth.
+func TestADeviceThatFollowedAnotherCommandIsTold(t *testing.T) {
+	s := newScene(t)
+	s.command(wire.ActQuarantine, 1, nil)
+	at := uint64(len(s.entries[ledger.Control]) - 1)
+	fact, err := wire.DecodeFact(s.entries[ledger.Control][at])
+	must(t, err)
+	command, err := wire.Parse1(wire.TypeCommand, fact.Data)
+	must(t, err)
+	digest := sha256.Sum256(command.Payload)
+	s.later(time.Minute)
+	s.round()
+	s.want("")
+	for _, c := range []struct {
+		name   string
+		index  uint64
+		digest []byte
+		rules  string
+	}{
+		{"the one that is there", at, digest[:], ""},
+		{"another", at, hash("another"), "device.followed"},
+		{"where there is none", at - 1, digest[:], "device.followed"},
+		{"beyond the log", at + 1000, digest[:], "device.followed"},
+	} {
+		head := [32]byte{}
+		e := wire.LogEvent{Seq: 1, Epoch: 1, Kind: "directive.accepted", Cause: &wire.LogRef{Origin: "acme/control", Index: c.index}, Data: fmt.Appendf(nil, "quarantine by command c, SHA-256 %x", c.digest)}
+		after, err := wire.NextLogHead(head, deviceID(0), e)
+		must(t, err)
+		s.anchored(wire.LogBatch{Device: deviceID(0), First: 1, Last: 1, Prev: head[:], Head: after[:], BootCount: 1, Events: []wire.LogEvent{e}})
 		s.later(time.Minute)
 		s.round()
 		if got := s.sink.rules(); got != c.rules {

@@ -37,6 +37,7 @@ const (
 	ruleStale      = "log.stale"
 	ruleWithheld   = "log.withheld"
 	ruleFaces      = "log.faces"
+	ruleFollowed   = "device.followed"
 
 	ruleAhead         = "time.ahead"
 	ruleFull          = "memory.full"
@@ -106,6 +107,7 @@ var rules = []Rule{
 	{"cert.issuer", Critical, "a certificate was issued by an authority that is not known", doStop, []ledger.Kind{ledger.KindCertIssued}, certIssuer},
 	{"cert.unborn", Critical, "a certificate was issued to a device without a production record", doStop, []ledger.Kind{ledger.KindCertIssued}, certUnborn},
 	{"cert.retired", High, "a certificate was issued to a device that was wiped or taken out of service", doStop, []ledger.Kind{ledger.KindCertIssued}, certRetired},
+	{ruleFollowed, High, "a device's log tells of a command that is not the one in that place: it was shown another log, or does not tell the truth", "compare the device with its chain of custody (`hallmark log trace`)", []ledger.Kind{ledger.KindDeviceLogAnchored}, nil},
 	{"device.suspect", Info, "the server itself tells of a device that is perhaps a copy, or of a production record that cannot be true", "look at the device's findings", []ledger.Kind{ledger.KindDeviceInconsistent, ledger.KindDeviceLogForked, ledger.KindRecordRefused}, suspect},
 }
 
