@@ -160,6 +160,9 @@ func (s *Service) result(ctx context.Context, r *Report, res wire.Result) error 
 			Command: c.ID, Device: r.From.ID, Act: res.Act, Standing: standingOf(res), Code: res.Code, Text: res.Text, At: r.At,
 		})
 	}
+	if !known && !s.mayTell(r.From.ID, r.At) {
+		return nil
+	}
 	kind := ledger.KindDeviceUpdated
 	switch {
 	case res.Outcome == wire.OutcomeRefused:
@@ -323,6 +326,10 @@ func (s *Service) health(r *Report, in wire.Checkin) error {
 		kind, r.Twin.Told = ledger.KindDeviceUnhealthy, told(false)
 	default:
 		return nil // nothing new, or not known: a device that has just started says neither
+	}
+	if !s.mayTell(r.From.ID, r.At) {
+		r.Twin.Told = was.Told // it is told when it may be
+		return nil
 	}
 	f, err := jsonFact(kind, r.At, access.DeviceCaller(r.From.ID).ID, r.From.ID, nil, HealthData{
 		Device: r.From.ID, Release: hex.EncodeToString(in.Release), Version: in.Version, Health: in.Health,

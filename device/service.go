@@ -9,6 +9,8 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/time/rate"
+
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -38,8 +40,10 @@ type Service struct {
 	cfg  Config
 	sets setCache
 
-	mu   sync.Mutex
-	seen map[string]time.Time // check-ins not yet stored; guarded by mu
+	mu      sync.Mutex               // guards what follows
+	seen    map[string]time.Time     // check-ins not yet stored
+	unasked map[string]*rate.Limiter // see mayTell
+	pruned  time.Time                // when those of quiet devices were forgotten
 }
 
 // NewService checks cfg and fills its defaults.

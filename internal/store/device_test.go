@@ -189,6 +189,28 @@ func TestAResultOfAnotherDevicesCommandMovesNothing(t *testing.T) {
 	}
 }
 
+// The ledger keeps what it is told for good: a device does not fill it with results of what nobody asked for, nor by falling ill and
+// getting well again.
+func TestADeviceThatTellsEverMoreIsNotListenedTo(t *testing.T) {
+	db, svc, _, _ := deviceBench(t)
+	before := count(t, db)
+	seq := uint64(0)
+	for i := range 40 {
+		in := checkin()
+		in.Healthy, in.Sick = i%2 == 0, i%2 == 1
+		for range wire.MaxResults {
+			seq++
+			in.Results = append(in.Results, wire.Result{Command: bytes.Repeat([]byte{byte(seq)}, 32), Act: wire.ActReset, Outcome: wire.OutcomeRefused, Code: "x", Seq: seq})
+		}
+		if r, err := svc.Checkin(t.Context(), access.DeviceCaller(devID), devID, in); err != nil || r.AckedSeq != seq {
+			t.Fatalf("%+v, %v", r, err)
+		}
+	}
+	if n := count(t, db) - before; n < 50 || n > 110 {
+		t.Errorf("%d facts", n)
+	}
+}
+
 func TestCommandsThatMayNotBe(t *testing.T) {
 	db, svc, _, _ := deviceBench(t)
 	before := count(t, db)
