@@ -39,6 +39,7 @@ type SequenceStore interface {
 const (
 	sequenceEvery = 50 * time.Millisecond
 	sequencePace  = 20 * time.Millisecond // between rounds: a round costs as much for one fact as for a hundred
+	sequenceWorth = 256                   // facts in a round after which there is no pause: it was worth its cost
 	sequenceBatch = 4096
 )
 
@@ -77,19 +78,17 @@ func (s *Sequencer) Run(ctx context.Context) error {
 		case <-tick.C:
 		case <-s.wake:
 		}
-		for {
-			n, err := s.Step(ctx)
-			if err != nil && ctx.Err() == nil {
-				s.logger.ErrorContext(ctx, "sequencing waits", "log", s.log, "error", err)
-			}
-			if err != nil || n < sequenceBatch {
-				break
-			}
+		n, err := s.Step(ctx)
+		for err == nil && n == sequenceBatch {
+			n, err = s.Step(ctx)
+		}
+		if err != nil && ctx.Err() == nil {
+			s.logger.ErrorContext(ctx, "sequencing waits", "log", s.log, "error", err)
 		}
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-time.After(sequencePace):
+		case <-time.After(sequencePace - min(time.Duration(n), sequenceWorth)*sequencePace/sequenceWorth):
 		}
 	}
 }

@@ -159,7 +159,7 @@ func (c *logCheck) verify(ctx context.Context, out io.Writer) error {
 }
 
 func printReport(out io.Writer, r audit.Report) error {
-	fmt.Fprintf(out, "%s verifies\n  size %d\n  root %s\n  cosigned by %s\n", r.Origin, r.Size, r.Root, strings.Join(r.Cosigned, ", "))
+	fmt.Fprintf(out, "%s verifies\n  size %d\n  root %s\n  cosigned by %s\n  seen by a quorum at %s\n", r.Origin, r.Size, r.Root, strings.Join(r.Cosigned, ", "), when(r.Seen))
 	for _, size := range r.Since {
 		fmt.Fprintf(out, "  continues the log of size %d\n", size)
 	}

@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -38,6 +39,7 @@ type Report struct {
 	Root     string            `json:"root"` // base64, as in the checkpoint
 	Kinds    map[string]uint64 `json:"kinds"`
 	Cosigned []string          `json:"cosigned"`          // the policy's witnesses, each once, whose signatures hold
+	Seen     time.Time         `json:"seen"`              // when a quorum had seen this tree: of a log that is kept from going on, long ago
 	Strange  []string          `json:"strange,omitempty"` // signers the policy does not know: they count for nothing
 	Since    []uint64          `json:"since,omitempty"`   // sizes of the earlier checkpoints that it continues
 	UIDs     map[string]uint64 `json:"-"`                 // hex UID of each fact → its index
@@ -66,6 +68,7 @@ func Verify(ctx context.Context, p Policy, fetch Fetcher, earlier ...[]byte) (Re
 	if got := len(r.Cosigned); got < p.Quorum {
 		return Report{}, fmt.Errorf("checkpoint: cosigned by %d witnesses, want %d", got, p.Quorum)
 	}
+	r.Seen = r.head(root).Seen(p.Quorum)
 	leaves, err := r.readEntries(ctx, fetch)
 	if err != nil {
 		return Report{}, err

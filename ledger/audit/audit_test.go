@@ -111,7 +111,7 @@ func TestALogOfAnotherMakerVerifies(t *testing.T) {
 		if err != nil {
 			t.Fatalf("%d entries: %v", n, err)
 		}
-		if r.Size != uint64(n) || len(r.Cosigned) != 2 || r.Kinds["kind.0"] != uint64((n+2)/3) || len(r.UIDs) != n {
+		if r.Size != uint64(n) || len(r.Cosigned) != 2 || r.Kinds["kind.0"] != uint64((n+2)/3) || len(r.UIDs) != n || r.Seen.Unix() != 7 {
 			t.Errorf("%d entries: report %+v", n, r)
 		}
 	}

@@ -42,9 +42,13 @@ func Checkpoint(p Policy, note []byte) (Head, error) {
 	if got := len(r.Cosigned); got < p.Quorum {
 		return Head{}, fmt.Errorf("checkpoint: cosigned by %d witnesses, want %d", got, p.Quorum)
 	}
+	return r.head(root), nil
+}
+
+func (r Report) head(root [32]byte) Head {
 	h := Head{Origin: r.Origin, Size: r.Size, Root: root}
 	for _, name := range r.Cosigned {
 		h.Cosigned = append(h.Cosigned, Cosignature{Witness: name, At: time.Unix(int64(min(r.at[name], 1<<40)), 0).UTC()})
 	}
-	return h, nil
+	return h
 }

@@ -5,6 +5,7 @@ go 1.26
 require (
 	github.com/transparency-dev/tessera v1.0.4
 	golang.org/x/mod v0.36.0
+	k8s.io/klog/v2 v2.140.0
 )
 
 require (
@@ -74,7 +75,6 @@ require (
 	google.golang.org/genproto/googleapis/rpc v0.0.0-20260523011958-0a33c5d7ca68 // indirect
 	google.golang.org/grpc v1.81.1 // indirect
 	google.golang.org/protobuf v1.36.11 // indirect
-	k8s.io/klog/v2 v2.140.0 // indirect
 	sigs.k8s.io/release-utils v0.12.4 // indirect
 )
 

@@ -16,6 +16,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"io"
+	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"github.com/transparency-dev/tessera"
 	"github.com/transparency-dev/tessera/storage/posix"
 	"golang.org/x/mod/sumdb/note"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -37,6 +39,7 @@ const (
 
 // BenchmarkTesseraPOSIX is entries a second, each writer waiting until its entry is durable and has its place, many writers at once.
 func BenchmarkTesseraPOSIX(b *testing.B) {
+	klog.SetSlogLogger(slog.New(slog.DiscardHandler)) // what it says would break the line of the result
 	ctx := context.Background()
 	driver, err := posix.New(ctx, posix.Config{Path: b.TempDir()})
 	if err != nil {
