@@ -2,6 +2,10 @@ package passkey_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -57,13 +61,37 @@ type browser struct {
 	cred virtualwebauthn.Credential
 }
 
+// credential has a key whose coordinates are 32 bytes: the authenticator of the library writes shorter ones short, which RFC 9053 §7.1.1
+// forbids, and we refuse.
+func credential(t *testing.T) virtualwebauthn.Credential {
+	t.Helper()
+	for {
+		key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+		if err != nil {
+			t.Fatal(err)
+		}
+		point, err := key.PublicKey.Bytes()
+		if err != nil {
+			t.Fatal(err)
+		}
+		if point[1] == 0 || point[33] == 0 {
+			continue
+		}
+		der, err := x509.MarshalPKCS8PrivateKey(key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return virtualwebauthn.NewCredentialWithImportedKey(virtualwebauthn.KeyTypeEC2, der)
+	}
+}
+
 func (d *desk) browser(person string) *browser {
 	d.t.Helper()
 	jar, err := cookiejar.New(nil)
 	if err != nil {
 		d.t.Fatal(err)
 	}
-	b := &browser{d: d, http: &http.Client{Jar: jar}, auth: virtualwebauthn.NewAuthenticator(), cred: virtualwebauthn.NewCredential(virtualwebauthn.KeyTypeEC2)}
+	b := &browser{d: d, http: &http.Client{Jar: jar}, auth: virtualwebauthn.NewAuthenticator(), cred: credential(d.t)}
 	if person != "" {
 		b.signIn(person)
 	}
