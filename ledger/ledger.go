@@ -46,7 +46,7 @@ type Fact struct {
 	Private []byte // JSON object: what only those who may read the subject see, until it is forgotten; see private.go
 }
 
-// New makes a fact with a fresh UID, by which its place can be asked for later. What Private lists of data goes into its private part.
+// New makes a fact with a fresh UID, by which its place can be asked for later. What is private of data (private.go) goes into its private part.
 func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, data []byte) Fact {
 	f := Fact{Log: log, Kind: kind, At: at.UTC(), Actor: actor, Subject: subject, Cause: cause}
 	f.Data, f.Private = split(kind, data)

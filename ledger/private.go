@@ -9,7 +9,6 @@ import (
 	"encoding/json"
 	"errors"
 	"maps"
-	"slices"
 )
 
 // A log is public, and nothing is ever taken out of it. What people write in their own words, and what names a person or a place, is
@@ -49,9 +48,6 @@ var private = map[Kind][]string{
 
 	KindTelemetryReadDecided: {"purpose"},
 }
-
-// Private gives the members of the data of facts of a kind that are in their private part.
-func Private(kind Kind) []string { return slices.Clone(private[kind]) }
 
 // split takes what is private out of a fact's data. Data that is no JSON object stays as it is: signed envelopes are public.
 func split(kind Kind, data []byte) (public, rest []byte) {

@@ -413,11 +413,16 @@ func (j *judge) accepted(at ledger.Ref, text string) bool {
 	return false
 }
 
-func (j *judge) deviceLog(l *Line) (string, error) {
+// byDevice gives what the device's own key signed.
+func (j *judge) byDevice(typ wire.Type, l *Line) ([]byte, error) {
 	if j.attest == nil {
-		return "", errors.New("the key it is signed with is not known: no production record")
+		return nil, errors.New("the key it is signed with is not known: no production record")
 	}
-	payload, err := wire.Verify1(wire.TypeDeviceLog, l.Fact.Data, j.attest)
+	return wire.Verify1(typ, l.Fact.Data, j.attest)
+}
+
+func (j *judge) deviceLog(l *Line) (string, error) {
+	payload, err := j.byDevice(wire.TypeDeviceLog, l)
 	if err != nil {
 		return "", err
 	}
@@ -474,10 +479,7 @@ func (j *judge) moved(l *Line) (string, error) {
 }
 
 func (j *judge) wiped(l *Line) (string, error) {
-	if j.attest == nil {
-		return "", errors.New("the key it is signed with is not known: no production record")
-	}
-	payload, err := wire.Verify1(wire.TypeReceipt, l.Fact.Data, j.attest)
+	payload, err := j.byDevice(wire.TypeReceipt, l)
 	if err != nil {
 		return "", err
 	}
