@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"strings"
 )
@@ -75,10 +76,15 @@ func (p *Publisher) export(ctx context.Context, to outlet, from, now uint64) err
 
 // show makes note the checkpoint of a place, unless a newer one is there: who is slower never takes back what another node has shown.
 func (p *Publisher) show(ctx context.Context, at outlet, s State, note []byte) error {
-	for {
+	var refused []byte
+	for first := true; ; first = false {
 		old, err := at.Get(ctx, "checkpoint")
 		if err != nil {
 			return err
+		}
+		if !first && bytes.Equal(old, refused) {
+			// Nobody was faster: trying on would only ask the same again, without a pause.
+			return errors.New("export: the checkpoint cannot be replaced though nobody else has: the place it is in must allow conditional writes (If-Match)")
 		}
 		if old != nil {
 			shown, err := p.parse(at, old)
@@ -89,6 +95,7 @@ func (p *Publisher) show(ctx context.Context, at outlet, s State, note []byte) e
 		if done, err := at.Swap(ctx, "checkpoint", old, note); err != nil || done {
 			return err
 		}
+		refused = old
 	}
 }
 

@@ -239,6 +239,10 @@ const maxRevocationAge = time.Minute
 
 // Run serves until ctx ends; ready is called with the addresses once both listeners are open.
 func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) error {
+	if n := len(i.cfg.localWitnesses()); n >= i.cfg.Quorum && !i.cfg.Virtual {
+		i.log.WarnContext(ctx, "the witnesses in this process alone make a quorum: whoever takes this server takes them too; have others witness its logs "+
+			"(docs/guide/witness.md)", "near", n, "quorum", i.cfg.Quorum)
+	}
 	certificate := &ownCertificate{inst: i, now: time.Now}
 	if _, err := certificate.get(nil); err != nil {
 		return err

@@ -240,3 +240,21 @@ func TestTheLoopsEnd(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// stubborn is a place that allows no conditional writes, as a bucket's policy or an old S3 server may.
+type stubborn struct{ ledger.Exporter }
+
+func (stubborn) Swap(context.Context, string, []byte, []byte) (bool, error) { return false, nil }
+
+// A place that takes no checkpoint is told of, and not asked over and over.
+func TestAPlaceWithoutConditionalWritesIsAnError(t *testing.T) {
+	r := newRig(t)
+	r.grow(t, 3)
+	pub := ledger.NewPublisher(ledger.PublisherConfig{
+		Store: r.db, Log: ledger.Events, Origin: origin, Key: r.key, Export: stubborn{r.export},
+		Witnesses: []ledger.Cosigner{r.w[0], r.w[1]}, Quorum: 2, Logger: slog.New(slog.DiscardHandler),
+	})
+	if err := pub.Step(t.Context()); err == nil || !strings.Contains(err.Error(), "conditional writes") {
+		t.Fatalf("error %v, want one that names what is missing", err)
+	}
+}
