@@ -688,14 +688,6 @@ type DeviceDetail struct {
 	Timeline []FleetLine `json:"timeline"`
 }
 
-// DevicePage defines model for DevicePage.
-type DevicePage struct {
-	Devices []FleetDevice `json:"devices"`
-
-	// Next give it as 'after' for the next page; absent on the last
-	Next *string `json:"next,omitempty"`
-}
-
 // DevicePreview defines model for DevicePreview.
 type DevicePreview struct {
 	Devices  int64            `json:"devices"`
@@ -742,7 +734,7 @@ type Envelope struct {
 type FactPage struct {
 	// Before give it as 'before' for the next, older page; absent on the last
 	Before *int64      `json:"before,omitempty"`
-	Facts  []FleetLine `json:"facts"`
+	Items  []FleetLine `json:"items"`
 }
 
 // FactoryImportReport defines model for FactoryImportReport.
@@ -1094,6 +1086,14 @@ type PageCertificate struct {
 // PageCredentialView defines model for PageCredentialView.
 type PageCredentialView struct {
 	Items []CredentialView `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageDevice defines model for PageDevice.
+type PageDevice struct {
+	Items []FleetDevice `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -15229,11 +15229,11 @@ type ListDevicesResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *DevicePage
+	JSON200 *PageDevice
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ListDevicesResponse) GetJSON200() *DevicePage {
+func (r ListDevicesResponse) GetJSON200() *PageDevice {
 	return r.JSON200
 }
 
@@ -21872,7 +21872,7 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest DevicePage
+		var dest PageDevice
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

@@ -15,10 +15,10 @@ func instance() *httptest.Server {
 	mux.HandleFunc("GET /api/v1/devices", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/json")
 		if r.URL.Query().Get("after") == "" {
-			fmt.Fprint(w, `{"devices":[{"id":"a","state":"active"},{"id":"b","state":"active"}],"next":"b"}`)
+			fmt.Fprint(w, `{"items":[{"id":"a","state":"active"},{"id":"b","state":"active"}],"next":"b"}`)
 			return
 		}
-		fmt.Fprint(w, `{"devices":[{"id":"c","state":"dormant"}]}`)
+		fmt.Fprint(w, `{"items":[{"id":"c","state":"dormant"}]}`)
 	})
 	mux.HandleFunc("POST /api/v1/products", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Type", "application/problem+json")
@@ -49,7 +49,7 @@ func Example() {
 		if err != nil {
 			return nil, nil, err
 		}
-		return page.JSON200.Devices, page.JSON200.Next, nil
+		return page.JSON200.Items, page.JSON200.Next, nil
 	})
 	for d, err := range devices {
 		if err != nil {

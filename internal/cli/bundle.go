@@ -27,10 +27,10 @@ func currentBundle(ctx context.Context, cl *client.Client, productID string) (wi
 	if err != nil {
 		return wire.Bundle{}, nil, err
 	}
-	if len(p.Facts) == 0 || p.Facts[0].Index == nil {
+	if len(p.Items) == 0 || p.Items[0].Index == nil {
 		return wire.Bundle{}, nil, fmt.Errorf("the ledger has no trust bundle of product %q: see `hallmark product list`", productID)
 	}
-	e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Control), *p.Facts[0].Index) })
+	e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Control), *p.Items[0].Index) })
 	if err != nil {
 		return wire.Bundle{}, nil, err
 	}

@@ -158,7 +158,7 @@ func TestNothingIsSignedThatHasNotTheDigest(t *testing.T) {
 
 // --json gives what the server wrote, with what this version does not know.
 func TestJSONIsTheServersOwn(t *testing.T) {
-	answers(t, map[string]any{"GET /products": []map[string]any{{"id": "pump", "colour": "red"}}, "GET /log/" + string(ledger.Control) + "/facts": map[string]any{"facts": []any{}}})
+	answers(t, map[string]any{"GET /products": []map[string]any{{"id": "pump", "colour": "red"}}, "GET /log/" + string(ledger.Control) + "/facts": map[string]any{"items": []any{}}})
 	_, out, _ := hallmark("product", "list", "--json")
 	if !strings.Contains(out, `"colour": "red"`) || !json.Valid([]byte(out)) {
 		t.Errorf("%s", out)

@@ -105,7 +105,7 @@ func (a *api) live(names func(ctx context.Context, cl *client.Client) ([]string,
 func deviceNames(ctx context.Context, cl *client.Client) ([]string, error) {
 	p, err := cl.Devices(ctx, fleet.Query{Limit: 200})
 	var out []string
-	for _, d := range p.Devices {
+	for _, d := range p.Items {
 		out = append(out, d.ID)
 	}
 	return out, err

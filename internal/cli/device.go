@@ -60,7 +60,7 @@ func (a *api) listDevices() *cobra.Command {
 }
 
 func (a *api) devicePage(p client.DevicePage) error {
-	if err := rows(a, "ID PRODUCT GROUP STATE VERSION HEALTH EVIDENCE FINDINGS SEEN", p.Devices, func(d fleet.Device) []string {
+	if err := rows(a, "ID PRODUCT GROUP STATE VERSION HEALTH EVIDENCE FINDINGS SEEN", p.Items, func(d fleet.Device) []string {
 		return []string{
 			d.ID, d.Product, or(d.Group), d.State, or(d.Version), d.Health, d.Verdict, fmt.Sprint(d.Findings), whenever(d.LastSeen),
 		}

@@ -30,7 +30,7 @@ func (a *api) listFacts() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := a.show(func(w io.Writer) error { return lines(w, p.Facts) }); err != nil || p.Before == nil {
+		if err := a.show(func(w io.Writer) error { return lines(w, p.Items) }); err != nil || p.Before == nil {
 			return err
 		}
 		_, err = fmt.Fprintf(a.s.err, "older: --before %d\n", *p.Before)

@@ -133,10 +133,10 @@ func attestKey(ctx context.Context, cl *client.Client, id string) (crypto.Public
 	if err != nil {
 		return nil, err
 	}
-	if len(p.Facts) == 0 || p.Facts[0].Index == nil {
+	if len(p.Items) == 0 || p.Items[0].Index == nil {
 		return nil, fmt.Errorf("the ledger has no production record of device %q: look for it with `hallmark device list`", id)
 	}
-	e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Events), *p.Facts[0].Index) })
+	e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Events), *p.Items[0].Index) })
 	if err != nil {
 		return nil, err
 	}

@@ -252,7 +252,7 @@ func (c *Client) Summary(ctx context.Context) (fleet.Summary, error) {
 }
 
 // Devices gives a page of the fleet list.
-func (c *Client) Devices(ctx context.Context, q fleet.Query) (httpapi.DevicePage, error) {
+func (c *Client) Devices(ctx context.Context, q fleet.Query) (DevicePage, error) {
 	v := url.Values{}
 	for k, s := range map[string]string{
 		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "prefix": q.Prefix, "after": q.After,
@@ -267,7 +267,7 @@ func (c *Client) Devices(ctx context.Context, q fleet.Query) (httpapi.DevicePage
 	if q.Limit > 0 {
 		v.Set("limit", fmt.Sprint(q.Limit))
 	}
-	return get[httpapi.DevicePage](ctx, c, "/devices?"+v.Encode())
+	return get[DevicePage](ctx, c, "/devices?"+v.Encode())
 }
 
 // Queries lists the queries the caller keeps.

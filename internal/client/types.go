@@ -1,6 +1,9 @@
 package client
 
-import "github.com/hallmark-iot/hallmark/internal/httpapi"
+import (
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+)
 
 // What the API takes and gives, for those who call it and do not serve it.
 type (
@@ -8,7 +11,7 @@ type (
 	Certificate        = httpapi.Certificate
 	CommandRequest     = httpapi.CommandRequest
 	CredentialView     = httpapi.CredentialView
-	DevicePage         = httpapi.DevicePage
+	DevicePage         = httpapi.Page[fleet.Device]
 	Entry              = httpapi.Entry
 	Event              = httpapi.Event
 	GroupRequest       = httpapi.GroupRequest

@@ -237,8 +237,8 @@ func (d *demo) place(ctx context.Context, log, kind, subject string) *Place {
 	last, told := d.told[key]
 	wait(ctx, 5*time.Second, func() (bool, string) {
 		p, err := d.people["admin"].Facts(ctx, fleet.FactQuery{Log: log, Kind: kind, Subject: subject, Limit: 1})
-		if err == nil && len(p.Facts) == 1 {
-			at = &Place{log, *p.Facts[0].Index}
+		if err == nil && len(p.Items) == 1 {
+			at = &Place{log, *p.Items[0].Index}
 		}
 		return at != nil && (!told || at.Index > last), ""
 	})

@@ -35,10 +35,10 @@ func (w *world) told(t *testing.T, log, kind, subject, actor string) {
 	t.Helper()
 	ok, saw := wait(t.Context(), patience, func() (bool, string) {
 		p, err := w.people["ada"].Facts(t.Context(), fleet.FactQuery{Log: log, Kind: kind, Subject: subject, Limit: 1})
-		if err != nil || len(p.Facts) == 0 {
+		if err != nil || len(p.Items) == 0 {
 			return false, observed(err, "nothing")
 		}
-		return p.Facts[0].Actor == actor, "by " + p.Facts[0].Actor
+		return p.Items[0].Actor == actor, "by " + p.Items[0].Actor
 	})
 	if !ok {
 		t.Errorf("the ledger tells of %s of %s: %s, not by %s", kind, subject, saw, actor)
@@ -104,8 +104,8 @@ func newcomer(t *testing.T, w *world) {
 	p.picture("proof", "light")
 	at := strings.Split(look[string](p, "location.pathname"), "/")
 	f, err := w.people["rene"].Facts(t.Context(), fleet.FactQuery{Log: "events", Kind: "device.quarantined", Subject: w.altered.id, Limit: 1})
-	if err != nil || len(f.Facts) != 1 || len(at) != 4 {
-		t.Fatalf("%v, %d facts, at %v", err, len(f.Facts), at)
+	if err != nil || len(f.Items) != 1 || len(at) != 4 {
+		t.Fatalf("%v, %d facts, at %v", err, len(f.Items), at)
 	}
 	p.visit("/findings")
 	p.sees("critical", "What is wrong, the worst first")

@@ -20,12 +20,6 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// DevicePage is a page of the fleet list.
-type DevicePage struct {
-	Devices []fleet.Device `json:"devices" nullable:"false"`
-	Next    string         `json:"next,omitempty" doc:"give it as 'after' for the next page; absent on the last"`
-}
-
 // DeviceDetail is one device and its history.
 type DeviceDetail struct {
 	Device   fleet.Detail `json:"device"`
@@ -34,7 +28,7 @@ type DeviceDetail struct {
 
 // FactPage is a page of a search in a log, newest first.
 type FactPage struct {
-	Facts  []fleet.Line `json:"facts" nullable:"false"`
+	Items  []fleet.Line `json:"items" nullable:"false"`
 	Before *uint64      `json:"before,omitempty" doc:"give it as 'before' for the next, older page; absent on the last"`
 }
 
@@ -86,7 +80,7 @@ func (a *api) registerRead(h huma.API) {
 			Findings bool   `query:"findings" doc:"only those with open findings"`
 			Paging
 		},
-		) (*body[DevicePage], error) {
+		) (*body[Page[fleet.Device]], error) {
 			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{
 				Product: in.Product, Group: in.Group, State: in.State, Verdict: in.Verdict, Version: in.Version, Release: in.Release, Prefix: in.Prefix,
 				Findings: in.Findings, After: in.After, Limit: in.Limit,
@@ -94,7 +88,7 @@ func (a *api) registerRead(h huma.API) {
 			if page == nil {
 				page = []fleet.Device{}
 			}
-			return reply(a, ctx, DevicePage{Devices: page, Next: next}, err)
+			return reply(a, ctx, Page[fleet.Device]{Items: page, Next: next}, err)
 		})
 	huma.Register(h, op("get-device", http.MethodGet, "/devices/{id}", "Show one device and its history, factory to now"),
 		func(ctx context.Context, in *ByID) (*tagged[DeviceDetail], error) {
@@ -124,9 +118,9 @@ func (a *api) registerRead(h huma.API) {
 			page, more, err := a.Fleet.Facts(ctx, callerOf(ctx), fleet.FactQuery{
 				Log: in.Log, Subject: in.Subject, Kind: in.Kind, Before: in.Before, Limit: in.Limit,
 			})
-			out := FactPage{Facts: page}
+			out := FactPage{Items: page}
 			if page == nil {
-				out.Facts = []fleet.Line{}
+				out.Items = []fleet.Line{}
 			}
 			if more {
 				out.Before = page[len(page)-1].Index

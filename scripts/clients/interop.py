@@ -27,7 +27,7 @@ def all_devices():
         page = list_devices.sync(client=client, after=after, limit=2)
         if isinstance(page, Problem):
             raise RuntimeError(page.detail)
-        yield from page.devices
+        yield from page.items
         if not page.next_:
             return
         after = page.next_

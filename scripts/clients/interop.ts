@@ -12,7 +12,7 @@ async function* allDevices(): AsyncGenerator<components["schemas"]["FleetDevice"
   for (let after: string | undefined; ; ) {
     const { data, error } = await client.GET("/api/v1/devices", { params: { query: { limit: 2, ...(after ? { after } : {}) } } });
     if (error) throw new Error(error.detail);
-    yield* data.devices;
+    yield* data.items;
     if (!(after = data.next)) return;
   }
 }
