@@ -49,6 +49,7 @@ type Caller struct {
 	Roles    []Role
 	Scope    []string // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
 	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
+	From     string   // of a session: what it was begun with, as Credential has it
 	Fresh    bool     // of a session: the person has proven within StepUp that it is them
 	Seconded string   // of a proposal that is carried out: who approved it
 

@@ -173,7 +173,7 @@ func (c *Credentials) BeginByIdentity(ctx context.Context, a Assertion) (secret 
 	if now := c.now(); proven.After(now) {
 		proven = now
 	}
-	return c.session(ctx, m.ID, "organisation", c.now().Add(sessionLife), proven)
+	return c.session(ctx, Credential{Caller: m.ID, From: "organisation", Expires: c.now().Add(sessionLife), Verified: proven})
 }
 
 // ConfirmByIdentity notes that the person of a session has just proven to an issuer that it is them: after since, or it is no new proof.

@@ -24,6 +24,10 @@ func (c *Credentials) AddPasskey(ctx context.Context, caller Caller, id, data []
 	if !caller.Fresh {
 		return fault.New(fault.Denied, "access.step-up", "adding a passkey needs a new proof that it is you", "confirm with a passkey you have, or sign in again")
 	}
+	if caller.From == string(UseToken) { // who stole a token would stay when it is revoked
+		return fault.New(fault.Denied, "passkey.token", "a session that was begun with a token adds no passkey",
+			"sign in with a link (`hallmark token link`), with your organisation or with a passkey you have")
+	}
 	if label == "" || len(label) > 64 {
 		return fault.New(fault.Invalid, "passkey.label", "a passkey needs a name of at most 64 bytes", "name the device or key that holds it")
 	}
@@ -98,7 +102,7 @@ func (c *Credentials) UsePasskey(ctx context.Context, id []byte, use func(p Pass
 
 // BeginByPasskey begins a session of a member whose passkey was just used.
 func (c *Credentials) BeginByPasskey(ctx context.Context, m Member) (secret string, until time.Time, err error) {
-	return c.session(ctx, m.ID, "passkey", c.now().Add(sessionLife), c.now())
+	return c.session(ctx, Credential{Caller: m.ID, From: "passkey", Expires: c.now().Add(sessionLife), Verified: c.now()})
 }
 
 // Confirm notes that the person of a session has just proven again, by passkey, that it is them.

@@ -35,6 +35,7 @@ type Credential struct {
 	Use      Use
 	Caller   string // the member its bearer acts as
 	From     string // of a session: what it was begun with: "token", "once", "passkey", "organisation"
+	Token    string // of a session that was begun with a token: the token's ID
 	Created  time.Time
 	Expires  time.Time
 	Verified time.Time // of a session: when the person last proved that it is them
@@ -59,7 +60,7 @@ type CredentialStore interface {
 	VerifyCredential(ctx context.Context, hash [32]byte, at time.Time) error
 	// CredentialsOf lists a member's that have not expired at now, newest first.
 	CredentialsOf(ctx context.Context, member string, now time.Time) ([]Credential, error)
-	// RevokeCredential removes the member's credential with that ID; ErrNoCredential.
+	// RevokeCredential removes the member's credential with that ID, and a token's sessions with it; ErrNoCredential.
 	RevokeCredential(ctx context.Context, member, id string, facts ...ledger.Fact) error
 }
 
@@ -232,7 +233,7 @@ func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) 
 			"ask an administrator for a new one")
 	}
 	return Caller{
-		ID: m.ID, Kind: m.Kind, Roles: m.Roles, Scope: m.Scope, Via: string(use), Fresh: c.now().Sub(cred.Verified) < StepUp,
+		ID: m.ID, Kind: m.Kind, Roles: m.Roles, Scope: m.Scope, Via: string(use), Fresh: c.now().Sub(cred.Verified) < StepUp, From: cred.From,
 	}, nil
 }
 
@@ -249,21 +250,21 @@ func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Ti
 	if err != nil || cred.Use != UseToken && cred.Use != UseOnce || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
 		return "", time.Time{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or used up", "")
 	}
-	end := c.now().Add(sessionLife)
-	if cred.Use == UseToken && cred.Expires.Before(end) {
-		end = cred.Expires // a session does not outlive the token it came from
+	s := Credential{Caller: m.ID, From: string(cred.Use), Expires: c.now().Add(sessionLife), Verified: c.now()}
+	if cred.Use == UseToken { // a session does not outlive the token it came from
+		s.Token = cred.ID()
+		if cred.Expires.Before(s.Expires) {
+			s.Expires = cred.Expires
+		}
 	}
-	return c.session(ctx, m.ID, string(cred.Use), end, c.now())
+	return c.session(ctx, s)
 }
 
-// session begins one of a member who has proven at that time that it is them.
-func (c *Credentials) session(ctx context.Context, member, from string, end, proven time.Time) (string, time.Time, error) {
-	secret, hash := newSecret()
-	now := c.now().UTC()
-	end = end.UTC()
-	return secret, end, c.store.PutCredential(ctx, Credential{
-		Hash: hash, Use: UseSession, Caller: member, From: from, Created: now, Verified: proven.UTC(), Expires: end,
-	})
+// session begins one of a member who has proven when s says that it is them.
+func (c *Credentials) session(ctx context.Context, s Credential) (secret string, until time.Time, err error) {
+	secret, s.Hash = newSecret()
+	s.Use, s.Created, s.Verified, s.Expires = UseSession, c.now().UTC(), s.Verified.UTC(), s.Expires.UTC()
+	return secret, s.Expires, c.store.PutCredential(ctx, s)
 }
 
 // End ends the session of a secret: signing out.

@@ -55,22 +55,22 @@ func (db *DB) PutCredential(ctx context.Context, c access.Credential, facts ...l
 }
 
 func putCredential(tx *Tx, c access.Credential) error {
-	res, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, begun_with, created, expires, verified) VALUES ($1, $2, $3, $4, $5, $6, $7)
+	res, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, begun_with, token, created, expires, verified) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT DO NOTHING`,
-		c.Hash[:], string(c.Use), c.Caller, c.From, Millis(c.Created), Millis(c.Expires), Millis(c.Verified))
+		c.Hash[:], string(c.Use), c.Caller, c.From, c.Token, Millis(c.Created), Millis(c.Expires), Millis(c.Verified))
 	if err != nil {
 		return err
 	}
 	return one(res, access.ErrCredentialExists)
 }
 
-const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.created, c.expires, c.verified` //nolint:gosec // names of columns
+const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.token, c.created, c.expires, c.verified` //nolint:gosec // names of columns
 
 func scanCredential(row scanner, more ...any) (access.Credential, error) {
 	var c access.Credential
 	var hash []byte
 	var created, expires, verified int64
-	err := row.Scan(append([]any{&hash, &c.Use, &c.Caller, &c.From, &created, &expires, &verified}, more...)...)
+	err := row.Scan(append([]any{&hash, &c.Use, &c.Caller, &c.From, &c.Token, &created, &expires, &verified}, more...)...)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, access.ErrNoCredential
 	}
@@ -141,6 +141,9 @@ func (db *DB) RevokeCredential(ctx context.Context, member, id string, facts ...
 			return err
 		}
 		if err := one(res, access.ErrNoCredential); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`DELETE FROM credential WHERE caller = $1 AND token = $2`, member, id); err != nil {
 			return err
 		}
 		return tx.Append(facts...)

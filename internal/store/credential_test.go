@@ -300,3 +300,37 @@ func TestStepUp(t *testing.T) {
 		t.Errorf("a proof is no permission: %v", err)
 	}
 }
+
+// Who took a token has no more of it than the token: its sessions end with it, and none of them leaves a passkey behind.
+func TestASessionOfATokenEndsWithIt(t *testing.T) {
+	_, c, admin := credentials(t)
+	ctx := t.Context()
+	token := must(c.Issue(ctx, admin, grantTo("person:bob")))(t)
+	session, _, err := c.Begin(ctx, token)
+	if err != nil {
+		t.Fatal(err)
+	}
+	link := grantTo("person:bob")
+	link.Use = access.UseOnce
+	own, _, err := c.Begin(ctx, must(c.Issue(ctx, admin, link))(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	bob := must(c.Caller(ctx, session))(t)
+	var f *fault.Fault
+	if err := c.AddPasskey(ctx, bob, []byte("key"), []byte("{}"), "mine"); !errors.As(err, &f) || f.Code != "passkey.token" {
+		t.Errorf("a passkey from a token's session: %v", err)
+	}
+	if err := c.AddPasskey(ctx, must(c.Caller(ctx, own))(t), []byte("key"), []byte("{}"), "mine"); err != nil {
+		t.Errorf("a passkey from a link's session: %v", err)
+	}
+	if err := c.Revoke(ctx, admin, "person:bob", access.Credential{Hash: sha256.Sum256([]byte(token))}.ID()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Caller(ctx, session); fault.KindOf(err) != fault.Denied {
+		t.Errorf("the session of a revoked token: %v", err)
+	}
+	if _, err := c.Caller(ctx, own); err != nil {
+		t.Errorf("another session: %v", err)
+	}
+}
