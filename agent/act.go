@@ -31,7 +31,7 @@ func (a *Agent) gateState() gate.State {
 	f := a.c.Machine.Facts()
 	return gate.State{
 		Device: f.Device, Product: f.Product, Hardware: f.Hardware, Model: f.Model, Lifecycle: f.Lifecycle,
-		Bundle: f.Bundle, Counter: a.m.Counter, Trees: a.m.Trees, Fuses: f.Fuses, Current: f.Current,
+		Bundle: f.Bundle, Counter: a.m.Counter, Trees: a.m.Trees, Fuses: f.Fuses, Current: f.Current, Owner: a.m.Owner,
 	}
 }
 
@@ -141,6 +141,11 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 		next.Attest = true
 	case wire.ActReset:
 		next.Restart = &p.Cause
+	case wire.ActAdopt:
+		next.Owner = p.Owner
+		event, text = eventAdopted, fmt.Sprintf("ownership %x", p.Owner.Owner)
+	case wire.ActDisown:
+		next, event, text = a.letGo(next, p.Cause)
 	}
 	if next.Guard != nil && next.Guard != a.m.Guard {
 		event, text = eventGuard, next.Guard.State+" until "+p.Until.UTC().Format(time.RFC3339)
@@ -158,6 +163,8 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 	switch p.Act { //nolint:exhaustive // the others change nothing but the record and the program's isolation
 	case wire.ActReset:
 		return r, ErrReset
+	case wire.ActDisown:
+		return r, a.leave()
 	case wire.ActConfigure:
 		return r, local(a.applyConfig())
 	}

@@ -58,6 +58,16 @@ var acts = []struct {
 		}
 		return nil
 	}},
+	{act: wire.ActAdopt, every: 1},
+	{act: wire.ActDisown, every: 2, holds: func(d *device, _ *world) error {
+		if n := d.s.last.BootCount; n < 2 || n > 3 { // it restarts, and one power cut
+			return fmt.Errorf("%d starts", n)
+		}
+		if n := d.s.enrolled; n < 2 || n > 3 { // an enrolment may have been cut off
+			return fmt.Errorf("enrolled %d times", n)
+		}
+		return nil
+	}},
 	{act: wire.ActBundle, every: 2, holds: func(d *device, _ *world) error {
 		if d.s.last.Bundle != 2 {
 			return fmt.Errorf("trust bundle %d", d.s.last.Bundle)

@@ -31,6 +31,8 @@ const (
 	eventGuardEnd  = "guard.ended"
 	eventConfig    = "config.changed"
 	eventWipe      = "wipe.began"
+	eventAdopted   = "owner.adopted"
+	eventDisowned  = "owner.ended"
 )
 
 // maxPoll bounds what a server may ask: a device that is told never to come back comes back.

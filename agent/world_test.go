@@ -34,7 +34,7 @@ func must[T any](v T, err error) T {
 // world is everyone who has a say over the device, and the control log.
 type world struct {
 	root, release, warrant []crypto.Signer
-	directive              crypto.Signer
+	directive, owner       crypto.Signer
 	log, witness           ed25519.PrivateKey
 	ca                     *x509.Certificate
 	caKey                  crypto.Signer
@@ -64,7 +64,7 @@ func newWorldAhead(ahead time.Duration) *world {
 	if err != nil || err2 != nil {
 		panic("no keys")
 	}
-	w := &world{root: two(), release: two(), warrant: two(), directive: key(), log: log, witness: witness, caKey: key(), bytes: map[string][]byte{}, ahead: ahead}
+	w := &world{root: two(), release: two(), warrant: two(), directive: key(), owner: key(), log: log, witness: witness, caKey: key(), bytes: map[string][]byte{}, ahead: ahead}
 	now := w.now()
 	t := &x509.Certificate{
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(1000 * time.Hour),
@@ -183,6 +183,12 @@ type command struct {
 	nobody  bool   // signed by a key the device does not know
 }
 
+// ownership is that of who adopts the device.
+func (w *world) ownership() wire.Ownership {
+	d := wire.OwnerDigest([wire.OwnerSalt]byte{1}, "a")
+	return wire.Ownership{Owner: d[:], Key: must(wire.SPKIOf(w.owner.Public()))}
+}
+
 // command signs and logs an order to this one device.
 func (w *world) command(act wire.Act, edit func(c *command)) *command {
 	now := uint64(w.now().Unix())
@@ -194,6 +200,8 @@ func (w *world) command(act wire.Act, edit func(c *command)) *command {
 		c.cmd.TTL = 600
 	case wire.ActConfigure:
 		c.config, c.cmd.Config = wire.SaltConfig(must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}})))
+	case wire.ActAdopt:
+		c.config, c.cmd.Config = wire.SaltConfig(must(wire.EncodeOwnership(w.ownership())))
 	case wire.ActWipe:
 		c.warrant = w.append("warrant.issued", threshold(wire.TypeWarrant, must(wire.EncodeWarrant(wire.Warrant{
 			ID: "w1", Product: product, Act: act, Devices: c.cmd.Devices, Issued: now, Expires: now + 3600,

@@ -25,6 +25,8 @@ const (
 	ActBundle     Act = "bundle"      // fatal class, threshold in the bundle
 	ActWipe       Act = "wipe"        // fatal: warrant
 	ActUnlock     Act = "debug-unlock"
+	ActAdopt      Act = "adopt"  // fatal class: belong to an owner; see ChangesOwner
+	ActDisown     Act = "disown" // fatal class: belong to nobody, and forget what was the owner's
 )
 
 // Class says what a stolen online key could do with an act.
@@ -44,7 +46,7 @@ func ClassOf(a Act) Class {
 		return Routine
 	case ActQuarantine, ActRelease, ActDormant, ActWake, ActReset:
 		return Guarded
-	case ActInstall, ActRollback, ActReprovide, ActBundle, ActWipe, ActUnlock:
+	case ActInstall, ActRollback, ActReprovide, ActBundle, ActWipe, ActUnlock, ActAdopt, ActDisown:
 		return Fatal
 	}
 	return Fatal
@@ -55,8 +57,13 @@ func NeedsRelease(a Act) bool { return a == ActInstall || a == ActRollback || a 
 
 // NeedsWarrant reports whether the act is fatal and carries no offline threshold of its own.
 func NeedsWarrant(a Act) bool {
-	return ClassOf(a) == Fatal && !NeedsRelease(a) && a != ActBundle
+	return ClassOf(a) == Fatal && !NeedsRelease(a) && a != ActBundle && !ChangesOwner(a)
 }
+
+// ChangesOwner reports whether the act changes whom a device belongs to. Whether that needs a warrant is the device's to know: one that
+// belongs to nobody may be adopted, and told to forget what it was told, by a directive alone; one that has an owner does neither without a
+// warrant of the owner's key, or of the product's warrant threshold.
+func ChangesOwner(a Act) bool { return a == ActAdopt || a == ActDisown }
 
 // MaxCounterGap is by how much a directive's counter may rise at once. A device takes no larger step, so that a stolen directive key
 // cannot use the counter up; a server that lost its counter mends a smaller one.
@@ -76,7 +83,7 @@ type Command struct {
 	Rollout string    `cbor:"6,keyasint,omitempty" json:"rollout,omitempty"`
 	Wave    uint      `cbor:"7,keyasint,omitempty" json:"wave,omitempty"`
 	TTL     uint64    `cbor:"8,keyasint,omitempty" json:"ttl_s,omitempty"`  // guarded acts: seconds until the device ends it by itself
-	Config  []byte    `cbor:"9,keyasint,omitempty" json:"config,omitempty"` // configure: ConfigDigest of what the delivery brings
+	Config  []byte    `cbor:"9,keyasint,omitempty" json:"config,omitempty"` // configure, adopt: ConfigDigest of what the delivery brings
 	Issued  uint64    `cbor:"11,keyasint" json:"issued"`
 	Expires uint64    `cbor:"12,keyasint" json:"expires"`
 }
@@ -90,6 +97,7 @@ type Warrant struct {
 	Reason  string    `cbor:"5,keyasint,omitempty" json:"reason,omitempty"`
 	Issued  uint64    `cbor:"6,keyasint" json:"issued"`
 	Expires uint64    `cbor:"7,keyasint" json:"expires"`
+	Owner   []byte    `cbor:"8,keyasint,omitempty" json:"owner,omitempty"` // adopt, disown: the ownership that it ends (Ownership.Owner); the owner's own key signs for no other
 }
 
 // Directive tells one device to carry out a command, now. It is made when the device asks, for the nonce it gave.
@@ -112,7 +120,7 @@ type Delivery struct {
 	Warrant       *Logged     `cbor:"5,keyasint,omitempty"` // entry of kind warrant.issued
 	WarrantMember *Membership `cbor:"6,keyasint,omitempty"`
 	Bundle        *Logged     `cbor:"7,keyasint,omitempty"` // entry of kind bundle.published
-	Config        []byte      `cbor:"8,keyasint,omitempty"` // configure: salt and entries, see SaltConfig
+	Config        []byte      `cbor:"8,keyasint,omitempty"` // configure, adopt: salt and entries, or ownership; see SaltConfig
 }
 
 // Bounds of the encoded messages.
@@ -146,7 +154,7 @@ func (c Command) check() error {
 	if NeedsRelease(c.Act) != (len(c.Release) == sha256.Size) {
 		return fmt.Errorf("command %s: release digest of %d bytes for act %s", c.ID, len(c.Release), c.Act)
 	}
-	if (c.Act == ActConfigure) != (len(c.Config) == sha256.Size) {
+	if (c.Act == ActConfigure || c.Act == ActAdopt) != (len(c.Config) == sha256.Size) {
 		return fmt.Errorf("command %s: configuration digest of %d bytes for act %s", c.ID, len(c.Config), c.Act)
 	}
 	if c.Act == ActQuarantine || c.Act == ActDormant {
@@ -175,6 +183,9 @@ func DecodeWarrant(data []byte) (Warrant, error) {
 }
 
 func (w Warrant) check() error {
+	if len(w.Owner) != 0 && (len(w.Owner) != sha256.Size || !ChangesOwner(w.Act)) {
+		return fmt.Errorf("warrant %s: owner's digest of %d bytes for act %s", w.ID, len(w.Owner), w.Act)
+	}
 	return checkScope("warrant", w.ID, w.Product, w.Act, w.Devices, w.Issued, w.Expires)
 }
 

@@ -40,6 +40,7 @@ type State struct {
 	Trees     []wire.TreeHead  // the largest tree accepted of each log
 	Fuses     uint32           // security counter in the fuses
 	Current   *Installed       // nil: nothing that verifies is installed
+	Owner     *wire.Ownership  // whom it belongs to, with their key; nil: nobody it would defend
 }
 
 // Plan is what the device is obliged to do.
@@ -55,6 +56,7 @@ type Plan struct {
 	Until    time.Time          // guarded acts: when the device ends it by itself
 	Config   []wire.ConfigEntry // configure
 	Warrant  *wire.Warrant      // acts that need one
+	Owner    *wire.Ownership    // adopt
 	Release  *wire.Release      // acts that bring code
 	Digest   [32]byte           // of Release
 	Envelope []byte             // signed Release or Bundle, to be kept
@@ -99,8 +101,10 @@ func checkAct(s State, d wire.Delivery, p *Plan) *Refusal {
 		return checkRelease(s, d, p)
 	case p.Act == wire.ActBundle:
 		return checkBundle(s, d, p)
+	case wire.ChangesOwner(p.Act):
+		return checkOwner(s, d, p)
 	case wire.NeedsWarrant(p.Act):
-		r := checkWarrant(s, d, p)
+		r := checkWarrant(s, d, p, s.Bundle.Warrant)
 		if r == nil && p.Act != wire.ActWipe && p.Act != wire.ActUnlock {
 			r = refuse(UnknownAct, "act %q", p.Act)
 		}
@@ -305,7 +309,41 @@ func checkBundle(s State, d wire.Delivery, p *Plan) *Refusal {
 	return nil
 }
 
-func checkWarrant(s State, d wire.Delivery, p *Plan) *Refusal {
+// checkOwner: whoever has the directive key may have a device adopted that belongs to nobody, and have it forget what it was told. Once it
+// belongs to somebody with a key, only that key or the product's warrant threshold let it go.
+func checkOwner(s State, d wire.Delivery, p *Plan) *Refusal {
+	if p.Act == wire.ActAdopt {
+		o, err := wire.OpenOwnership(d.Config, p.Command.Config)
+		if err != nil {
+			return refuse(BadOwner, "command %s: %v", p.Command.ID, err)
+		}
+		p.Owner = &o
+	}
+	switch {
+	case s.Owner == nil, p.Owner != nil && p.Owner.Equal(*s.Owner): // or it was told before
+		return nil
+	case d.Warrant == nil || d.WarrantMember == nil:
+		return refuse(Owned, "the device belongs to %x: %s needs a warrant of its key, or of the warrant keys", s.Owner.Owner, p.Act)
+	}
+	theirs := checkWarrant(s, d, p, s.Owner.Keys())
+	if theirs != nil && theirs.Code == Threshold {
+		if r := checkWarrant(s, d, p, s.Bundle.Warrant); r != nil {
+			return r
+		}
+		if len(p.Warrant.Owner) == 0 { // the warrant keys may let go of any
+			return nil
+		}
+	} else if theirs != nil {
+		return theirs
+	}
+	if !bytes.Equal(p.Warrant.Owner, s.Owner.Owner) {
+		return refuse(OtherOwner, "warrant %s ends the ownership %x, the device belongs to %x", p.Warrant.ID, p.Warrant.Owner, s.Owner.Owner)
+	}
+	return nil
+}
+
+// checkWarrant wants the offline leave of whom.
+func checkWarrant(s State, d wire.Delivery, p *Plan, whom wire.KeySet) *Refusal {
 	if d.Warrant == nil || d.WarrantMember == nil {
 		return refuse(WarrantMissing, "%s needs a warrant, and none came with command %s", p.Act, p.Command.ID)
 	}
@@ -313,7 +351,7 @@ func checkWarrant(s State, d wire.Delivery, p *Plan) *Refusal {
 	if r != nil {
 		return r
 	}
-	payload, err := wire.VerifyThreshold(wire.TypeWarrant, entry.data, s.Bundle.Warrant)
+	payload, err := wire.VerifyThreshold(wire.TypeWarrant, entry.data, whom)
 	if err != nil {
 		return refuse(Threshold, "%v", err)
 	}

@@ -15,6 +15,7 @@ import (
 var allActs = []wire.Act{
 	wire.ActAttest, wire.ActConfigure, wire.ActQuarantine, wire.ActRelease, wire.ActDormant, wire.ActWake, wire.ActReset,
 	wire.ActInstall, wire.ActRollback, wire.ActReprovide, wire.ActBundle, wire.ActWipe, wire.ActUnlock,
+	wire.ActAdopt, wire.ActDisown,
 }
 
 // valid makes the state in which act is good; a rollback needs a plan.

@@ -42,6 +42,9 @@ const (
 	SecurityCounter Code = "security-counter" // below the fuses or the floor
 	OlderVersion    Code = "older-version"    // not newer than what runs, or not named by its roll-back plan
 	WarrantMissing  Code = "warrant-missing"  // fatal act without its offline leave
+	BadOwner        Code = "owner"            // what should say whom the device is to belong to does not
+	Owned           Code = "owned"            // the device has an owner, and neither they nor the maker's warrant keys have let it go
+	OtherOwner      Code = "other-owner"      // the warrant ends another ownership than the one there is
 	BundleMissing   Code = "bundle-missing"   //
 	BundleRefused   Code = "bundle"           // may not replace the trust bundle held
 	UnknownAct      Code = "unknown-act"      //

@@ -31,6 +31,7 @@ func at(d time.Duration) uint64 { return uint64(now.Add(d).Unix()) }
 type world struct {
 	root, release, warrant []crypto.Signer
 	directive              crypto.Signer
+	owner, buyer           crypto.Signer // of the device, when it has one; who would have it
 	log                    ed25519.PrivateKey
 	witness                []ed25519.PrivateKey
 	bundle                 wire.Bundle
@@ -43,7 +44,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{
-		root: keys(t, 2), release: keys(t, 3), warrant: keys(t, 2), directive: keys(t, 1)[0],
+		root: keys(t, 2), release: keys(t, 3), warrant: keys(t, 2), directive: keys(t, 1)[0], owner: keys(t, 1)[0], buyer: keys(t, 1)[0],
 		log: edKey(t), witness: []ed25519.PrivateKey{edKey(t), edKey(t)}, cosigned: now.Add(-time.Minute), cosigner: 2,
 	}
 	w.bundle = wire.Bundle{
@@ -187,6 +188,9 @@ func (w *world) order(act wire.Act) *order {
 		b := w.bundle
 		b.Version++
 		o.next = &b
+	case act == wire.ActAdopt:
+		o.config, o.cmd.Config = wire.SaltConfig(must(wire.EncodeOwnership(ownership("b", w.buyer))))
+	case act == wire.ActDisown:
 	case wire.NeedsWarrant(act):
 		o.war = &wire.Warrant{ID: "w1", Product: product, Act: act, Issued: at(-time.Hour), Expires: at(time.Hour)}
 	case act == wire.ActQuarantine || act == wire.ActDormant:
@@ -195,6 +199,22 @@ func (w *world) order(act wire.Act) *order {
 		o.config, o.cmd.Config = wire.SaltConfig(must(wire.EncodeConfig([]wire.ConfigEntry{{Name: "interval", Value: "5"}})))
 	}
 	return o
+}
+
+// ownership is a time in which a device belongs to somebody.
+func ownership(of string, key crypto.Signer) wire.Ownership {
+	d := wire.OwnerDigest([wire.OwnerSalt]byte{1}, of)
+	return wire.Ownership{Owner: d[:], Key: must(wire.SPKIOf(key.Public()))}
+}
+
+// owned is a device that belongs to a, and the order that would change that, with the owner's leave.
+func (w *world) owned(act wire.Act) (gate.State, *order) {
+	s, o := w.state(), w.order(act)
+	a := ownership("a", w.owner)
+	s.Owner = &a
+	o.war = &wire.Warrant{ID: "w1", Product: product, Act: act, Owner: a.Owner, Issued: at(-time.Hour), Expires: at(time.Hour)}
+	o.warSigners, o.warFor = []crypto.Signer{w.owner}, []string{me}
+	return s, o
 }
 
 func nonce() []byte { s := sha256.Sum256([]byte("nonce")); return s[:] }
