@@ -185,8 +185,9 @@ type Agent struct {
 	progress   chan wire.Progress // newest only
 	lastProg   *wire.Progress
 
-	verdict     string // of the last evidence in this run
-	heartbeatIn int    // check-ins until the next log heartbeat
+	rolled      time.Time // when the token rolled in this run; zero: not yet
+	verdict     string    // of the last evidence in this run
+	heartbeatIn int       // check-ins until the next log heartbeat
 	heartbeatGo int
 	logSent     time.Time // last batch, in this run
 }

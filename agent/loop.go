@@ -183,6 +183,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	if err := a.tokenAcked(reply); err != nil {
+		return 0, err
+	}
 	if err := a.acked(reply.AckedSeq); err != nil {
 		return 0, local(err)
 	}
@@ -263,7 +266,9 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	if a.staging != nil {
 		in.Progress = a.lastProg
 	}
-	return in, nil
+	var err error
+	in.Token, err = a.token()
+	return in, err
 }
 
 func (a *Agent) random() io.Reader {

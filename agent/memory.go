@@ -24,6 +24,7 @@ type memory struct {
 	Floor   uint64             `cbor:"13,keyasint,omitempty"` // the latest time signed to it: it can only be later
 	Restart *wire.LogRef       `cbor:"14,keyasint,omitempty"` // the command that the next start follows from
 	Owner   *wire.Ownership    `cbor:"23,keyasint,omitempty"` // whom it belongs to; nil: nobody
+	Token   *wire.Token        `cbor:"26,keyasint,omitempty"` // the rolling check-in token, as it is sent
 }
 
 // guard is a state the device ends by itself.

@@ -40,6 +40,9 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 	reply := wire.CheckinReply{
 		Time: uint64(now.Unix()), NextPoll: uint64(s.cfg.Poll / time.Millisecond), AckedSeq: d.AckedSeq, Standing: string(d.State),
 	}
+	if in.Token != nil && tokenDigest(in.Token.Next) == d.Token {
+		reply.Token, reply.Roll = in.Token.Next, uint64(s.cfg.Roll/time.Second)
+	}
 	if s.cfg.Challenger != nil {
 		if nonce, due := s.cfg.Challenger.Due(ctx, d, in); due {
 			reply.Challenge = nonce
@@ -58,7 +61,10 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 
 // ingest stores what the check-in changes, if anything, and gives the device as it is then.
 func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now time.Time) (Device, error) {
-	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: twinOf(d.Twin, in), AckedSeq: d.AckedSeq, At: now}
+	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: twinOf(d.Twin, in), AckedSeq: d.AckedSeq, Token: d.Token, At: now}
+	if startsAnew(d, in) {
+		r.From.Twin, r.Twin = forgetful(d.Twin), twinOf(forgetful(d.Twin), in)
+	}
 	for _, res := range in.Results {
 		if res.Seq <= r.AckedSeq || res.Seq > 1<<62 {
 			continue
@@ -68,7 +74,7 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 		}
 		r.AckedSeq = res.Seq
 	}
-	if err := s.inconsistent(&r, in); err != nil {
+	if err := s.inconsistent(&r, in, s.lines.note(d.ID, lineOf(ctx), now)); err != nil {
 		return Device{}, err
 	}
 	if err := s.guardOver(&r, in); err != nil {
@@ -77,7 +83,7 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 	if err := s.health(&r, in); err != nil {
 		return Device{}, err
 	}
-	if r.State == d.State && r.AckedSeq == d.AckedSeq && len(r.Facts) == 0 && reflect.DeepEqual(r.Twin, d.Twin) {
+	if r.State == d.State && r.AckedSeq == d.AckedSeq && r.Token == d.Token && len(r.Facts) == 0 && reflect.DeepEqual(r.Twin, d.Twin) {
 		return d, nil
 	}
 	if err := s.cfg.Reports.ApplyReport(ctx, r); err != nil {
@@ -89,7 +95,7 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 	if r.State != d.State {
 		d.Since = now
 	}
-	d.State, d.GuardUntil, d.Twin, d.AckedSeq = r.State, r.GuardUntil, r.Twin, r.AckedSeq
+	d.State, d.GuardUntil, d.Twin, d.AckedSeq, d.Token = r.State, r.GuardUntil, r.Twin, r.AckedSeq, r.Token
 	return d, nil
 }
 
@@ -255,43 +261,6 @@ func (s *Service) guardOver(r *Report, in wire.Checkin) error {
 	}
 	_, err := s.step(r, ev, time.Time{}, access.DeviceCaller(r.From.ID).ID, nil, "its time to live ran out and was not renewed")
 	return err
-}
-
-// Inconsistency is the Data of a fact about what cannot be true of one device.
-type Inconsistency struct {
-	Device string `json:"device"`
-	What   string `json:"what"`
-	Had    uint64 `json:"had"`
-	Said   uint64 `json:"said"`
-}
-
-// inconsistent notes what goes back though it only ever rises, or is ahead of what was given out: a copy, or a restored backup. It
-// is said once, until somebody has looked (Clear).
-func (s *Service) inconsistent(r *Report, in wire.Checkin) error {
-	had := r.From.Twin
-	var i Inconsistency
-	switch {
-	case in.BootCount < had.BootCount:
-		i = Inconsistency{What: "boot count went back", Had: had.BootCount, Said: in.BootCount}
-	case in.Counter < had.Accepted:
-		i = Inconsistency{What: "directive counter went back", Had: had.Accepted, Said: in.Counter}
-	case in.Bundle < had.Bundle:
-		i = Inconsistency{What: "trust bundle went back", Had: had.Bundle, Said: in.Bundle}
-	case in.Counter > r.From.Counter:
-		i = Inconsistency{What: "accepted a directive never given out", Had: r.From.Counter, Said: in.Counter}
-	default:
-		return nil
-	}
-	if had.Suspect != "" {
-		return nil
-	}
-	i.Device, r.Twin.Suspect = r.From.ID, i.What
-	f, err := jsonFact(ledger.KindDeviceInconsistent, r.At, access.DeviceCaller(i.Device).ID, i.Device, nil, i)
-	if err != nil {
-		return err
-	}
-	r.Facts = append(r.Facts, f)
-	return nil
 }
 
 // HealthData is the Data of device.healthy and of a device.unhealthy that no command led to.

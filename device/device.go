@@ -28,6 +28,8 @@ type Device struct {
 	LastSeen   time.Time  // last check-in; zero: never. Behind by up to the flush interval after a crash
 	Since      time.Time  // of the state
 	GuardUntil time.Time  // when the device ends its guarded state (quarantine, dormant) by itself; zero: none
+	Token      string     // digest of the rolling token that it is to have; empty: none yet
+	TokenAnew  bool       // it has enrolled anew since, and may begin with a new one
 	Twin       Twin
 }
 
@@ -48,6 +50,7 @@ type Twin struct {
 	BootCount uint64             `json:"boot_count,omitempty"`
 	Accepted  uint64             `json:"accepted,omitempty"` // highest directive counter it said it accepted
 	Suspect   string             `json:"suspect,omitempty"`  // what it said that cannot be true of one device; cleared by Clear
+	Sides     []Side             `json:"sides,omitempty"`    // what each holder of the identity was seen with; of a suspect
 	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }

@@ -32,13 +32,15 @@ type Config struct {
 	Poll       time.Duration    // between check-ins when nothing is outstanding; default 5 min
 	Soon       time.Duration    // when something is; default 5 s
 	Directive  time.Duration    // how long a directive is valid; default 2 min
+	Roll       time.Duration    // how long a rolling check-in token lasts; default 12 h
 	Now        func() time.Time // default time.Now
 }
 
 // Service is the registry and the directive authority.
 type Service struct {
-	cfg  Config
-	sets setCache
+	cfg   Config
+	sets  setCache
+	lines lines
 
 	mu      sync.Mutex               // guards what follows
 	seen    map[string]time.Time     // check-ins not yet stored
@@ -57,6 +59,9 @@ func NewService(cfg Config) (*Service, error) {
 	}
 	if cfg.Soon == 0 {
 		cfg.Soon = 5 * time.Second
+	}
+	if cfg.Roll == 0 {
+		cfg.Roll = 12 * time.Hour
 	}
 	if cfg.Directive == 0 {
 		cfg.Directive = 2 * time.Minute
@@ -152,7 +157,7 @@ func (s *Service) Move(ctx context.Context, caller access.Caller, id string, ev 
 	}
 	d.State, d.Since, d.GuardUntil = to, now, time.Time{}
 	if c.Absolve {
-		d.Twin.Suspect = ""
+		d.Twin.Suspect, d.Twin.Sides, d.Token, d.TokenAnew = "", nil, "", false
 	}
 	return d, nil
 }

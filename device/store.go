@@ -45,8 +45,8 @@ type Change struct {
 
 // Reports takes what devices say.
 type Reports interface {
-	// ApplyReport stores what a check-in changed, with its facts, in one transaction. It is done only while the device's state
-	// and acknowledged result are those of r.From, else ErrChanged.
+	// ApplyReport stores what a check-in changed, with its facts, in one transaction. It is done only while the device's state,
+	// acknowledged result and token are those of r.From, else ErrChanged.
 	ApplyReport(ctx context.Context, r Report) error
 	// Outstanding gives the device's commands without a final result whose time has not run out at now, most urgent first.
 	Outstanding(ctx context.Context, id string, now time.Time) ([]Command, error)
@@ -64,6 +64,7 @@ type Report struct {
 	GuardUntil time.Time
 	Twin       Twin
 	AckedSeq   uint64
+	Token      string // to be; From.Token when it stays
 	At         time.Time
 	Results    []CommandDevice // final standings
 	Facts      []ledger.Fact

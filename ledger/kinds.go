@@ -53,7 +53,7 @@ const (
 	KindDeviceQuarantined   Kind = "device.quarantined"   // events: JSON device.StateChange
 	KindDeviceReleased      Kind = "device.released"      // events: JSON device.StateChange
 	KindDeviceReprovisioned Kind = "device.reprovisioned" // events: JSON result of the command
-	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON {device, what, had, said}: perhaps a clone
+	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON device.Inconsistency {device, what, had, said, sides}: perhaps a clone
 	KindDeviceGrouped       Kind = "device.grouped"       // events: JSON device.Grouping {device, from, to, reason}
 	KindDeviceForgotten     Kind = "device.forgotten"     // events: JSON device.Forgotten {device}: what was private of it is destroyed
 	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}

@@ -34,6 +34,7 @@ var private = map[Kind][]string{
 	KindDeviceRefused:       {"text"},
 	KindDeviceUnhealthy:     {"text", "health"},
 	KindDeviceHealthy:       {"health"},
+	KindDeviceInconsistent:  {"sides"},
 	KindDeviceReprovisioned: {"text"},
 	KindFindingRaised:       {"text", "closed_reason"},
 	KindFindingClosed:       {"text", "closed_reason"},

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 )
@@ -23,6 +24,25 @@ type Checkin struct {
 	Reported  []ConfigEntry `cbor:"13,keyasint,omitempty"` // the twin's reported side
 	Progress  *Progress     `cbor:"14,keyasint,omitempty"`
 	Sick      bool          `cbor:"15,keyasint,omitempty"` // the program says that it is not well, or has ended
+	Token     *Token        `cbor:"16,keyasint,omitempty"` // of a device that keeps one; a device that once sent one sends it always
+}
+
+// Token is the rolling check-in token: what a device shows to be the one that was here last. Next is random and durable on the device
+// before it is sent, and the same pair is sent until the server acknowledges Next and a new pair is due. Two holders of one state cannot both
+// go on: what one of them makes known as next is not the last of the other.
+type Token struct {
+	Last []byte `cbor:"1,keyasint,omitempty"` // the Next of the pair before; empty in the first pair of a memory
+	Next []byte `cbor:"2,keyasint"`
+}
+
+// TokenSize is the size of a rolling token's halves.
+const TokenSize = 16
+
+func (t *Token) check() error {
+	if t != nil && (len(t.Next) != TokenSize || len(t.Last) != 0 && len(t.Last) != TokenSize || bytes.Equal(t.Last, t.Next)) {
+		return fmt.Errorf("check-in: a token is two different values of %d bytes, or one", TokenSize)
+	}
+	return nil
 }
 
 // ConfigEntry is one named parameter.
@@ -66,6 +86,9 @@ type CheckinReply struct {
 	Delivery  []byte `cbor:"4,keyasint,omitempty"` // an encoded Delivery
 	AckedSeq  uint64 `cbor:"5,keyasint"`           // results up to this are durable
 	Standing  string `cbor:"6,keyasint"`           // the server's view of the device's state
+	Token     []byte `cbor:"7,keyasint,omitempty"` // the token's Next that the server has durably; only to who sent a token
+	Bundle    uint64 `cbor:"10,keyasint,omitempty"` // the newest trust bundle, when nothing can be told to this device by the one it has
+	Roll      uint64 `cbor:"8,keyasint,omitempty"` // seconds that a pair of tokens lasts; beside that it ends with a restart
 }
 
 // AttestReply is the verifier's answer to evidence.
@@ -106,6 +129,9 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	if len(c.State) == 0 || len(c.State) > 32 || len(c.Health) > 1024 || len(c.Version) > 64 {
 		return Checkin{}, errors.New("check-in: state, health or version out of bounds")
 	}
+	if err := c.Token.check(); err != nil {
+		return Checkin{}, err
+	}
 	if len(c.Results) > MaxResults {
 		return Checkin{}, fmt.Errorf("check-in: %d results, at most %d", len(c.Results), MaxResults)
 	}
@@ -131,6 +157,9 @@ func DecodeCheckinReply(data []byte) (CheckinReply, error) {
 	}
 	if n := len(r.Challenge); n != 0 && n != 32 {
 		return CheckinReply{}, fmt.Errorf("check-in reply: challenge of %d bytes", n)
+	}
+	if n := len(r.Token); n != 0 && n != TokenSize {
+		return CheckinReply{}, fmt.Errorf("check-in reply: token of %d bytes", n)
 	}
 	return r, nil
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -83,7 +84,7 @@ func (h *handler) on(limit int64, serve func(ctx context.Context, c call) ([]byt
 			}
 			return // otherwise the device went away
 		}
-		reply, err := serve(r.Context(), c)
+		reply, err := serve(device.WithLine(r.Context(), r.RemoteAddr), c)
 		if err != nil {
 			h.fail(w, r, c.device, err)
 			return

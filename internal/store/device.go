@@ -70,23 +70,23 @@ func one(res sql.Result, otherwise error) error {
 }
 
 const deviceColumns = `id, product, hardware, state, legitimacy, order_id, station, made, attest_key, key_origin, is_virtual,
-	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, group_path, doc`
+	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, group_path, token, token_anew, doc`
 
 type scanner interface{ Scan(dest ...any) error }
 
 func scanDevice(row scanner) (device.Device, error) {
 	var d device.Device
-	var made, seen, since, guard int64
+	var made, seen, since, guard, anew int64
 	var doc []byte
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &d.Order, &d.Station, &made, &d.AttestKey, &d.KeyOrigin,
-		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &d.Group, &doc)
+		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &d.Group, &d.Token, &anew, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, device.ErrNotFound
 	}
 	if err != nil {
 		return d, err
 	}
-	d.Made, d.LastSeen, d.Since, d.GuardUntil = Time(made), Time(seen), Time(since), Time(guard)
+	d.Made, d.LastSeen, d.Since, d.GuardUntil, d.TokenAnew = Time(made), Time(seen), Time(since), Time(guard), anew != 0
 	if err := json.Unmarshal(doc, &d.Twin); err != nil {
 		return d, fmt.Errorf("device %s: twin: %w", d.ID, err)
 	}
@@ -172,12 +172,12 @@ func absolve(tx *Tx, id string) error {
 	if err != nil {
 		return err
 	}
-	d.Twin.Suspect = ""
+	d.Twin.Suspect, d.Twin.Sides = "", nil
 	twin, err := json.Marshal(d.Twin)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE device SET doc = $1 WHERE id = $2`, string(twin), id)
+	_, err = tx.Exec(`UPDATE device SET doc = $1, token = '', token_anew = 0 WHERE id = $2`, string(twin), id)
 	return err
 }
 
@@ -249,9 +249,11 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 			since = r.At
 		}
 		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
-			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12 WHERE id = $9 AND state = $10 AND acked_seq = $11`,
+			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12, token = $13,
+			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END
+			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14`,
 			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
-			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version)
+			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token)
 		if err != nil {
 			return err
 		}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -64,9 +65,24 @@ func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, fact
 			return err
 		}
 		kept = c
+		if enrolsAgain(facts) { // it may have lost its memory, and with it the rolling token
+			if _, err := tx.Exec(`UPDATE device SET token_anew = 1 WHERE id = $1 AND token <> ''`, c.Device); err != nil {
+				return err
+			}
+		}
 		return tx.Append(facts...)
 	})
 	return kept, err
+}
+
+// enrolsAgain reports whether a device that was let in before has shown its factory identity.
+func enrolsAgain(facts []ledger.Fact) bool {
+	return slices.ContainsFunc(facts, func(f ledger.Fact) bool {
+		var data struct {
+			Again bool `json:"again"`
+		}
+		return f.Kind == ledger.KindDeviceEnrolled && json.Unmarshal(f.Data, &data) == nil && data.Again
+	})
 }
 
 // holding gives the device's certificate of c's role that answers the same request, and those that have no end yet.
