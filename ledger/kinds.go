@@ -7,9 +7,12 @@ const (
 	KindInitialised Kind = "instance.initialised" // control: JSON {instance, version}
 	KindKeyCreated  Kind = "key.created"          // control: JSON {name, purpose, kid, spki}
 	KindCACreated   Kind = "ca.created"           // control: certificate (DER)
+	KindCAEnded     Kind = "ca.ended"             // control: JSON {ski, role, cause}; taken out of service
 
 	KindProductCreated Kind = "product.created" // control: JSON product
 	KindAccessChanged  Kind = "access.changed"  // control: JSON grant
+
+	KindEnrolmentChanged Kind = "product.enrolment.changed" // control: JSON product.EnrolmentChange {product, mode, server_keys, binding}
 
 	KindProposalMade     Kind = "proposal.made"     // control: JSON {proposal, state, by, second, action, type, id, product, operation, asked_sha256, reason, comment, status}; so all of proposal.*
 	KindProposalApproved Kind = "proposal.approved" // control: the same; by a second person
@@ -45,6 +48,9 @@ const (
 	KindDeviceEnrolled      Kind = "device.enrolled"      // events: JSON enrolment: a first LDevID, or one anew
 	KindDeviceOnboarded     Kind = "device.onboarded"     // events: device.StateChange
 	KindEnrolRefused        Kind = "enrol.refused"        // events: JSON {device, product, issuer, code, text}
+	KindEnrolmentApproved   Kind = "enrolment.approved"   // events: JSON onboard.Decision {device, product, request, key, call, reason}: a person lets one request in
+	KindEnrolmentRefused    Kind = "enrolment.refused"    // events: the same; a person does not
+	KindKeyTravelled        Kind = "device.key.travelled" // events: JSON {device, product, key}: made by the server (serverkeygen), and weaker than the device's own
 	KindDeviceState         Kind = "device.state.changed" // events: JSON device.StateChange {device, from, to, event, reason}, or a change of legitimacy
 	KindDeviceUpdated       Kind = "device.updated"       // events: JSON result of a command; success, not yet health
 	KindDeviceHealthy       Kind = "device.healthy"       // events: JSON {device, release, version, health}: runs a confirmed release and says it is well
@@ -56,9 +62,17 @@ const (
 	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON device.Inconsistency {device, what, had, said, sides}: perhaps a clone
 	KindDeviceGrouped       Kind = "device.grouped"       // events: JSON device.Grouping {device, from, to, reason}
 	KindDeviceForgotten     Kind = "device.forgotten"     // events: JSON device.Forgotten {device}: what was private of it is destroyed
+	KindDeviceRekeyed       Kind = "device.rekeyed"       // events: JSON rekey.RekeyedData {device, voucher, record, old, new, origin, certificate, request}: both its keys are others now
+	KindDeviceImported      Kind = "device.imported"      // events: JSON foreign.Imported {device, product, hardware, format, name, identity}: another maker's, on the list of ours
 	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}
 	KindDeviceLogForked     Kind = "device.log.forked"    // events: JSON devicelog.Fork: a copy of the device, or a restored state
 	KindDeviceLogAnchored   Kind = "device.log.anchored"  // events: COSE_Sign1(LogBatch)
+
+	KindVoucherIssued  Kind = "voucher.issued"  // events: JSON rekey.IssuedData {voucher, device, product, record, by, second, expires, today, many, reason}
+	KindVoucherRevoked Kind = "voucher.revoked" // events: JSON rekey.EndedData {voucher, device, why, reason}: revoked, replaced or guessed
+
+	KindForeignTrusted Kind = "foreign.ca.trusted" // control: JSON foreign.Trusted {id, product, certificate, chain, map, any}
+	KindForeignEnded   Kind = "foreign.ca.ended"   // control: JSON {id, product, reason}: nothing that it signed is believed any more
 
 	KindCertIssued  Kind = "cert.issued"    // events: certificate (DER)
 	KindCertRevoked Kind = "cert.revoked"   // events: JSON {serial, reason}

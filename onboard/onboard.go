@@ -2,9 +2,9 @@
 //
 // Stage 3, from birth to the field. A device shows its IDevID and gets an LDevID; later it renews that with itself. Guaranteed: only
 // a device whose production is on record enrols; one that is not is refused and a fact says so, because a good signature over an
-// unknown serial number means that an order key is in the wrong hands; the certificate, cert.issued and device.enrolled are one
-// write; and asking again after a lost answer gives the same certificate. It trusts package pki's verification and the registry,
-// and nothing that a device says of itself.
+// unknown serial number means that an order key is in the wrong hands; where the product says so a person has let the request in;
+// the certificate, cert.issued and device.enrolled are one write; and asking again after a lost answer gives the same certificate.
+// It trusts package pki's verification and the registry, and nothing that a device says of itself.
 package onboard
 
 import (
@@ -23,6 +23,8 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -31,14 +33,24 @@ type Standing struct {
 	Known      bool // false: no order ever planned it
 	Product    string
 	Hardware   string
+	Group      string // of its product, that it is in
 	State      device.State
 	Legitimacy device.Legitimacy
 	Identity   []byte // SHA-256 of the SubjectPublicKeyInfo of the IDevID on record; without it nobody is let in as this device
+	Rules      Rules  // its product's
+}
+
+// Rules are what a product says of enrolment.
+type Rules struct {
+	Suite suite.ID // of the keys that are certified; empty, for a product that is not on record: none is
+	product.Enrolment
 }
 
 // Registry says how devices stand. A device that was never ordered is a Standing that is not Known; an error is an outage.
 type Registry interface {
 	Known(ctx context.Context, deviceID string) (Standing, error)
+	// Rules gives a product's; those of one that is not there are zero.
+	Rules(ctx context.Context, product string) (Rules, error)
 }
 
 // Refusal is a device that was not let in, as the store keeps it.
@@ -55,32 +67,49 @@ type Refusal struct {
 // MaxRefusals bounds what is kept for one CA: a thief of an order key can invent devices without end, and the first thousand say it.
 const MaxRefusals = 1000
 
-// Store keeps refusals.
+// Store keeps refusals, and the requests that wait for a person.
 type Store interface {
 	// Refuse keeps r; facts are written only with the first refusal of a device, and for the first MaxRefusals devices of an
 	// issuer. Durable on nil.
 	Refuse(ctx context.Context, r Refusal, facts ...ledger.Fact) error
 	// Refusals gives the newest, at most limit.
 	Refusals(ctx context.Context, limit int) ([]Refusal, error)
+	// Wait keeps w in the place of what the device asked for before; a fault of kind Unavailable when MaxWaiting wait. Durable on nil.
+	Wait(ctx context.Context, w Waiting) error
+	// Waiting gives the device's, or ErrNotWaiting. What has lapsed may be there still.
+	Waiting(ctx context.Context, deviceID string) (Waiting, error)
+	// Waitings gives those of a scope (access.Guard.Within) that have not lapsed at now, by device, from behind after on; an empty state
+	// means every one.
+	Waitings(ctx context.Context, scope []string, state Word, after string, now time.Time, limit int) ([]Waiting, error)
+	// Decide writes w over the same request that waits, or returns ErrNotWaiting. Durable, with its fact, on nil.
+	Decide(ctx context.Context, w Waiting, fact ledger.Fact) error
 }
 
-// Pending says that the device may be let in later: its production is planned but the record has not come yet.
+// Pending says that the device may be let in later: its production is planned but the record has not come yet, or a person has to
+// look at it.
 type Pending struct {
 	Device string
+	What   string        // has to happen first
 	After  time.Duration // when to ask again
 }
 
 func (p *Pending) Error() string {
-	return fmt.Sprintf("device %s: its production record has not come yet; ask again in %s", p.Device, p.After)
+	return fmt.Sprintf("device %s: %s; ask again, with the same request, in %s", p.Device, p.What, p.After)
+}
+
+// Guard decides and audits; access.Guard is one.
+type Guard interface {
+	Check(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) error
+	Within(ctx context.Context, caller access.Caller, action access.Action, kind, product, group string) ([]string, error)
 }
 
 // Config is what a Service works with.
 type Config struct {
-	Guard    pki.Guard
+	Guard    Guard
 	PKI      *pki.Service
 	Registry Registry
 	Store    Store
-	Retry    time.Duration    // for Pending; 0: 10 min
+	Retry    time.Duration    // when to ask again, of a request that is Pending; 0: 10 min
 	Now      func() time.Time // nil: time.Now
 }
 
@@ -99,51 +128,6 @@ func New(c Config) (*Service, error) {
 		c.Now = time.Now
 	}
 	return &Service{c}, nil
-}
-
-// Enrol gives a first LDevID, or one anew, to the device that presents an IDevID (leaf first, as in TLS) and asks with csr (DER). The
-// guard is asked by PKI.Issue, about the device that the certificate was verified to be.
-func (s *Service) Enrol(ctx context.Context, caller access.Caller, presented []*x509.Certificate, csr []byte) (*x509.Certificate, error) {
-	d, err := s.verified(caller, presented, idevid.IDevID)
-	if err != nil {
-		return nil, err
-	}
-	st, err := s.standing(ctx, caller, d)
-	if err != nil {
-		return nil, err
-	}
-	req, err := pki.ParseRequest(csr, d.Identity, false)
-	if err != nil {
-		return nil, err
-	}
-	sum := sha256.Sum256(d.Cert.Raw)
-	data, err := json.Marshal(map[string]any{
-		"device": d.Identity.DeviceID, "product": d.Identity.Product, "hardware": d.Identity.HWRev,
-		"idevid": hex.EncodeToString(sum[:]), "request": hex.EncodeToString(req.Digest[:]),
-		"again": st.State != device.Provisioned,
-	})
-	if err != nil {
-		return nil, err
-	}
-	return s.c.PKI.Issue(ctx, caller, d, req,
-		ledger.New(ledger.Events, ledger.KindDeviceEnrolled, s.c.Now(), caller.ID, d.Identity.DeviceID, nil, data))
-}
-
-// Reenrol renews or re-keys the LDevID that the device presents. Subject and SAN of csr have to be the present certificate's
-// (RFC 7030 §4.2.2). A device whose LDevID has expired enrols again with its IDevID, so none is ever lost for having been away.
-func (s *Service) Reenrol(ctx context.Context, caller access.Caller, presented []*x509.Certificate, csr []byte) (*x509.Certificate, error) {
-	d, err := s.verified(caller, presented, idevid.LDevID)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := s.standing(ctx, caller, d); err != nil {
-		return nil, err
-	}
-	req, err := pki.ParseRequest(csr, d.Identity, true)
-	if err != nil {
-		return nil, err
-	}
-	return s.c.PKI.Issue(ctx, caller, d, req)
 }
 
 // Refusals lists who was not let in, newest first.
@@ -168,7 +152,7 @@ func (s *Service) verified(caller access.Caller, presented []*x509.Certificate, 
 		return pki.Device{}, fault.New(fault.Denied, "enrol.caller", caller.ID+" asks with the certificate of device "+d.Identity.DeviceID,
 			"a device asks for itself only")
 	}
-	if d.Identity.Kind != kind {
+	if kind != "" && d.Identity.Kind != kind {
 		remedy := "enrol with the certificate from the factory"
 		if kind == idevid.LDevID {
 			remedy = "renew with the operational certificate"
@@ -186,7 +170,7 @@ func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Devi
 		return Standing{}, fmt.Errorf("registry, device %s: %w", id.DeviceID, err)
 	}
 	if st.Known && st.Product == id.Product && st.State == device.Ordered {
-		return Standing{}, &Pending{Device: id.DeviceID, After: s.c.Retry}
+		return Standing{}, &Pending{Device: id.DeviceID, What: "its production record has not come yet", After: s.c.Retry}
 	}
 	code, text := judge(st, d)
 	if code == "" {

@@ -2,6 +2,7 @@ package pki
 
 import (
 	"bytes"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
@@ -16,7 +17,12 @@ const MaxCSR = 16 << 10
 // Request is a certificate request that is well-formed, asks for nothing but a device's own name, and proves possession of its key.
 type Request struct {
 	CSR    *x509.CertificateRequest
-	Digest [32]byte // SHA-256 of the DER
+	Digest [32]byte // of what is asked for: the same names, key and attributes give the same, however often it is signed anew
+	// Challenge is the value of the attribute challengePassword, empty when there is none. It is no part of Digest: it names the line
+	// that the request comes by (RFC 7030 §3.5), and a request that is made again comes by another.
+	Challenge string
+	// Sealed says that the request wants a key of ours encrypted for one that the device names (RFC 7030 §4.4.1).
+	Sealed bool
 }
 
 var (
@@ -51,7 +57,91 @@ func ParseRequest(der []byte, id idevid.Identity, exact bool) (Request, error) {
 	if err := checkNames(csr, id, exact); err != nil {
 		return Request{}, err
 	}
-	return Request{CSR: csr, Digest: sha256.Sum256(der)}, nil
+	req := Request{CSR: csr}
+	return req, req.readAttributes()
+}
+
+var (
+	oidChallenge    = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 7}         // PKCS #9 challengePassword
+	oidDecryptKey   = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 37} // id-aa-decryptKeyID
+	oidAsymmDecrypt = asn1.ObjectIdentifier{1, 2, 840, 113549, 1, 9, 16, 2, 54} // id-aa-asymmDecryptKeyID
+)
+
+// requestInfo is CertificationRequestInfo (RFC 2986 §4.1).
+type requestInfo struct {
+	Version    int
+	Subject    asn1.RawValue
+	Key        asn1.RawValue
+	Attributes []asn1.RawValue `asn1:"tag:0"`
+}
+
+// requestAttribute is Attribute ::= SEQUENCE { type OID, values SET OF ANY }.
+type requestAttribute struct {
+	Type   asn1.ObjectIdentifier
+	Values []asn1.RawValue `asn1:"set"`
+}
+
+// readAttributes reads those that mean something here, and digests what is asked for.
+func (r *Request) readAttributes() error {
+	var info requestInfo
+	if rest, err := asn1.Unmarshal(r.CSR.RawTBSCertificateRequest, &info); err != nil || len(rest) != 0 {
+		return fault.New(fault.Invalid, "csr.parse", "the certificate request's attributes do not parse", "")
+	}
+	h := sha256.New()
+	h.Write(info.Subject.FullBytes)
+	h.Write(info.Key.FullBytes)
+	for _, raw := range info.Attributes {
+		var a requestAttribute
+		if rest, err := asn1.Unmarshal(raw.FullBytes, &a); err != nil || len(rest) != 0 {
+			return fault.New(fault.Invalid, "csr.parse", "an attribute of the certificate request does not parse", "")
+		}
+		switch {
+		case a.Type.Equal(oidChallenge):
+			text, ok := directoryString(a.Values)
+			if !ok || r.Challenge != "" {
+				return fault.New(fault.Invalid, "csr.challenge", "the certificate request's challengePassword is not one string of 1 to 255 characters",
+					"put the TLS channel binding there in base64, or leave it out")
+			}
+			r.Challenge = text
+			continue
+		case a.Type.Equal(oidDecryptKey), a.Type.Equal(oidAsymmDecrypt):
+			r.Sealed = true
+		}
+		h.Write(raw.FullBytes)
+	}
+	h.Sum(r.Digest[:0])
+	return nil
+}
+
+// directoryString reads the one value of an attribute (RFC 2985 §5.4.1): any of the string types in which ASCII is ASCII.
+func directoryString(values []asn1.RawValue) (string, bool) {
+	if len(values) != 1 || values[0].Class != asn1.ClassUniversal || values[0].IsCompound {
+		return "", false
+	}
+	v := values[0]
+	switch v.Tag {
+	case asn1.TagUTF8String, asn1.TagPrintableString, asn1.TagIA5String, asn1.TagT61String:
+	default:
+		return "", false
+	}
+	for _, b := range v.Bytes {
+		if b < 0x20 || b > 0x7e {
+			return "", false
+		}
+	}
+	return string(v.Bytes), len(v.Bytes) > 0 && len(v.Bytes) <= 255
+}
+
+// For gives the request with key in the place of its own: for a key that is made here. What is answered is another thing each time,
+// because the key is kept nowhere.
+func (r Request) For(key crypto.PublicKey) (Request, error) {
+	spki, err := x509.MarshalPKIXPublicKey(key)
+	if err != nil {
+		return Request{}, err
+	}
+	csr := *r.CSR
+	csr.PublicKey, csr.RawSubjectPublicKeyInfo = key, spki
+	return Request{CSR: &csr, Digest: sha256.Sum256(append(r.Digest[:], spki...))}, nil
 }
 
 func checkNames(csr *x509.CertificateRequest, id idevid.Identity, exact bool) error {

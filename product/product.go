@@ -3,7 +3,8 @@
 //
 // Stage 1, before build. Everything later is scoped by a product: orders, releases, devices, permissions. What it guarantees: a
 // product's identity, update model and suite never change once it exists, because devices in the field were built on them;
-// hardware revisions are only added, and the end of support is a fact each time it is set. It trusts nobody but the guard.
+// hardware revisions are only added; and the end of support, and how devices are let in, are a fact each time they are set. It
+// trusts nobody but the guard.
 package product
 
 import (
@@ -30,6 +31,7 @@ type Product struct {
 	Suite        string           `json:"suite"`          // suite.ID
 	EndOfSupport time.Time        `json:"end_of_support"` // devices are marked from here on
 	Created      time.Time        `json:"created"`
+	Enrolment    Enrolment        `json:"enrolment" required:"false"` // how its devices are let in; left out: automatic
 }
 
 // Errors of the store.
@@ -46,6 +48,8 @@ type Store interface {
 	Product(ctx context.Context, id string) (Product, error)
 	// Products gives all, by ID.
 	Products(ctx context.Context) ([]Product, error)
+	// SetEnrolment returns ErrNotFound for an ID it does not hold.
+	SetEnrolment(ctx context.Context, id string, e Enrolment, fact ledger.Fact) error
 }
 
 // Service is the verbs on products.
@@ -72,6 +76,9 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, p Product) (
 	}
 	p.Created = s.now().UTC().Truncate(time.Second)
 	p.EndOfSupport = p.EndOfSupport.UTC().Truncate(time.Second)
+	if p.Enrolment.Mode == "" {
+		p.Enrolment.Mode = Automatic
+	}
 	if err := s.check(p); err != nil {
 		return Product{}, fault.Newf(fault.Invalid, "product.invalid", "product %q: %w", p.ID, err)
 	}
@@ -106,7 +113,7 @@ func (s *Service) check(p Product) error {
 			return fmt.Errorf("hardware revision %q", h)
 		}
 	}
-	return nil
+	return p.Enrolment.check()
 }
 
 // Get gives one product.
@@ -116,7 +123,7 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Pro
 	}
 	p, err := s.store.Product(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return Product{}, fault.New(fault.NotFound, "product.unknown", fmt.Sprintf("no product %q", id), "see `hallmark product list`")
+		return Product{}, unknown(id)
 	}
 	return p, err
 }

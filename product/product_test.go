@@ -42,6 +42,16 @@ func (m *memory) Products(context.Context) (out []product.Product, err error) {
 	return out, nil
 }
 
+func (m *memory) SetEnrolment(_ context.Context, id string, e product.Enrolment, f ledger.Fact) error {
+	p, ok := m.all[id]
+	if !ok {
+		return product.ErrNotFound
+	}
+	p.Enrolment = e
+	m.all[id], m.facts = p, append(m.facts, f)
+	return nil
+}
+
 type audit struct{}
 
 func (audit) Record(context.Context, access.Decision) error { return nil }
@@ -66,14 +76,15 @@ func TestProducts(t *testing.T) {
 	s := product.New(guard, m, []string{"HM-P256-1"})
 	admin := access.Caller{ID: "person:ada", Kind: access.Person, Roles: []access.Role{access.Admin}}
 	for name, change := range map[string]func(*product.Product){
-		"id":       func(p *product.Product) { p.ID = "Lock!" },
-		"oem":      func(p *product.Product) { p.OEM = "" },
-		"name":     func(p *product.Product) { p.Name = "" },
-		"hardware": func(p *product.Product) { p.Hardware = nil },
-		"twice":    func(p *product.Product) { p.Hardware = []string{"a", "a"} },
-		"model":    func(p *product.Product) { p.Model = "magic" },
-		"suite":    func(p *product.Product) { p.Suite = "ROT13" },
-		"support":  func(p *product.Product) { p.EndOfSupport = time.Time{} },
+		"id":        func(p *product.Product) { p.ID = "Lock!" },
+		"oem":       func(p *product.Product) { p.OEM = "" },
+		"name":      func(p *product.Product) { p.Name = "" },
+		"hardware":  func(p *product.Product) { p.Hardware = nil },
+		"twice":     func(p *product.Product) { p.Hardware = []string{"a", "a"} },
+		"model":     func(p *product.Product) { p.Model = "magic" },
+		"suite":     func(p *product.Product) { p.Suite = "ROT13" },
+		"enrolment": func(p *product.Product) { p.Enrolment.Mode = "anybody" },
+		"support":   func(p *product.Product) { p.EndOfSupport = time.Time{} },
 	} {
 		if _, err := s.Create(t.Context(), admin, lock(change)); fault.KindOf(err) != fault.Invalid {
 			t.Errorf("%s: %v", name, err)
@@ -107,5 +118,37 @@ func TestProducts(t *testing.T) {
 	}
 	if _, err := s.Get(t.Context(), admin, "none"); fault.KindOf(err) != fault.NotFound {
 		t.Errorf("unknown: %v", err)
+	}
+}
+
+func TestHowDevicesAreLetIn(t *testing.T) {
+	guard, err := access.NewGuard(audit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{all: map[string]product.Product{}}
+	s := product.New(guard, m, []string{"HM-P256-1"})
+	admin := access.Caller{ID: "person:ada", Kind: access.Person, Roles: []access.Role{access.Admin}}
+	if p, err := s.Create(t.Context(), admin, lock(nil)); err != nil || p.Enrolment.Mode != product.Automatic {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	strict := product.Enrolment{Mode: product.Approved, Binding: true}
+	for range 2 { // the second changes nothing, and is no fact
+		if p, err := s.SetEnrolment(t.Context(), admin, "lock", strict); err != nil || p.Enrolment != strict {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	if len(m.facts) != 2 || m.facts[1].Kind != ledger.KindEnrolmentChanged || m.facts[1].Subject != "lock" {
+		t.Errorf("facts: %+v", m.facts)
+	}
+	if _, err := s.SetEnrolment(t.Context(), admin, "lock", product.Enrolment{}); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("no mode: %v", err)
+	}
+	if _, err := s.SetEnrolment(t.Context(), admin, "none", strict); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("no product: %v", err)
+	}
+	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer, access.Operator, access.Factory}}
+	if _, err := s.SetEnrolment(t.Context(), viewer, "lock", strict); fault.KindOf(err) != fault.Denied {
+		t.Errorf("who is neither administrator nor of security: %v", err)
 	}
 }

@@ -28,6 +28,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -141,6 +142,8 @@ type loadDevice struct {
 // provisioned makes devices and puts them on record as the factory's import does.
 func (w *world) provisioned(n int) []*loadDevice {
 	w.t.Helper()
+	p := product.Product{ID: "thermo", OEM: "acme", Name: "Thermo", Hardware: []string{"B"}, Model: wire.ModelBlob, Suite: "HM-P256-1", Enrolment: product.Enrolment{Mode: product.Automatic}}
+	must(w.t, w.db.PutProduct(w.t.Context(), p, ledger.New(ledger.Control, ledger.KindProductCreated, w.clock.now(), "bench", p.ID, nil, []byte("{}"))))
 	must(w.t, w.db.CreateOrder(w.t.Context(), factory.Order{ID: "o-1", OEM: "acme", Product: "thermo", Hardware: "B", State: factory.Open}))
 	var prev [32]byte
 	var batch []factory.Candidate

@@ -33,6 +33,8 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -51,14 +53,34 @@ func must(t testing.TB, err error) {
 }
 
 type registry struct {
-	mu sync.Mutex
-	by map[string]onboard.Standing
+	mu    sync.Mutex
+	by    map[string]onboard.Standing
+	rules onboard.Rules // of the product thermo
 }
 
 func (r *registry) Known(_ context.Context, id string) (onboard.Standing, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.by[id], nil
+	st := r.by[id]
+	if st.Product == "thermo" {
+		st.Rules = r.rules
+	}
+	return st, nil
+}
+
+func (r *registry) Rules(_ context.Context, product string) (onboard.Rules, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if product != "thermo" {
+		return onboard.Rules{}, nil
+	}
+	return r.rules, nil
+}
+
+func (r *registry) rule(suiteID suite.ID, e product.Enrolment) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.rules = onboard.Rules{Suite: suiteID, Enrolment: e}
 }
 
 func (r *registry) set(id string, st onboard.Standing) {
@@ -107,6 +129,7 @@ type world struct {
 func newWorld(t testing.TB) *world {
 	t.Helper()
 	w := &world{t: t, clock: &clock{at: time.Now()}, db: storetest.Open(t), registry: &registry{by: map[string]onboard.Standing{}}}
+	w.registry.rule(suite.P256, product.Enrolment{Mode: product.Automatic})
 	now := w.clock.now()
 	var err error
 	w.root, err = pki.NewRoot("acme", newKey(t), now)

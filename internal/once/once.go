@@ -53,6 +53,7 @@ type Thing string
 const (
 	Case       Thing = "case"
 	Device     Thing = "device"
+	Enrolment  Thing = "enrolment"
 	Finding    Thing = "finding"
 	Member     Thing = "member"
 	Order      Thing = "order"

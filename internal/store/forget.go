@@ -31,7 +31,7 @@ func (s *Devices) ForgetDevice(ctx context.Context, d device.Device, at time.Tim
 				return err
 			}
 		}
-		for _, step := range []func(*Tx, string) error{forgetCommands, forgetProposals, forgetWords, forgetStreams, forgetPrivate} {
+		for _, step := range []func(*Tx, string) error{forgetCommands, forgetProposals, forgetWords, forgetEnrolment, forgetStreams, forgetPrivate} {
 			if err := step(tx, d.ID); err != nil {
 				return err
 			}

@@ -105,6 +105,7 @@ var tags = map[once.Thing]string{
 	once.Case: `SELECT cause_log || '.' || cause_idx || '.' || rev FROM remedy_case WHERE device_id = $1 AND open = 1`,
 	once.Device: `SELECT state || '.' || since || '.' || legitimacy || '.' || coalesce(replaces, '') || '.' || coalesce(replaced_by, '')
 		FROM device WHERE id = $1`,
+	once.Enrolment:  `SELECT request || '.' || state FROM enrolment WHERE device = $1`,
 	once.Finding:    `SELECT CASE WHEN closed = 0 THEN 'open' ELSE 'closed' END FROM finding WHERE id = $1`,
 	once.Order:      `SELECT state || CASE WHEN job_end IS NULL THEN '' ELSE '.ended' END FROM production_order WHERE id = $1`,
 	once.Member:     `SELECT 'r' || rev FROM member WHERE id = $1`,

@@ -47,6 +47,9 @@ func decodeProduct(doc string) (product.Product, error) {
 	if err := json.Unmarshal([]byte(doc), &p); err != nil {
 		return product.Product{}, fmt.Errorf("stored product: %w", err)
 	}
+	if p.Enrolment.Mode == "" { // of before there was another
+		p.Enrolment.Mode = product.Automatic
+	}
 	return p, nil
 }
 
@@ -70,4 +73,36 @@ func (db *DB) Products(ctx context.Context) ([]product.Product, error) {
 		out = append(out, p)
 	}
 	return out, rows.Err()
+}
+
+// SetEnrolment implements product.Store.
+func (db *DB) SetEnrolment(ctx context.Context, id string, e product.Enrolment, fact ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		if err := setEnrolment(tx, id, e); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+func setEnrolment(tx *Tx, id string, e product.Enrolment) error {
+	var doc string
+	err := tx.QueryRow(`SELECT doc FROM product WHERE id = $1`, id).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return product.ErrNotFound
+	}
+	if err != nil {
+		return err
+	}
+	p, err := decodeProduct(doc)
+	if err != nil {
+		return err
+	}
+	p.Enrolment = e
+	changed, err := json.Marshal(p)
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE product SET doc = $1 WHERE id = $2`, string(changed), id)
+	return err
 }

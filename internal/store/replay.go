@@ -21,6 +21,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindCACreated:        replayCA,
 	ledger.KindProductCreated:   replayProduct,
 	ledger.KindAccessChanged:    replayAccess,
+	ledger.KindEnrolmentChanged: replayEnrolment,
 	ledger.KindBundlePublished:  replayBundle,
 	ledger.KindReleaseProposed:  replayRelease,
 	ledger.KindReleaseApproved:  replayApproval,

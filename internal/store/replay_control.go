@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/telemetry"
@@ -36,6 +37,18 @@ func replayCA(tx *Tx, f ledger.Fact) (bool, error) {
 
 func replayProduct(tx *Tx, f ledger.Fact) (bool, error) {
 	return did(tx.Exec(`INSERT INTO product (id, doc) VALUES ($1, $2) ON CONFLICT (id) DO NOTHING`, f.Subject, string(f.Data)))
+}
+
+func replayEnrolment(tx *Tx, f ledger.Fact) (bool, error) {
+	var c product.EnrolmentChange
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	err := setEnrolment(tx, f.Subject, c.Enrolment)
+	if errors.Is(err, product.ErrNotFound) {
+		return false, nil
+	}
+	return err == nil, err
 }
 
 // replayAccess takes away what was taken away, and gives members the roles they were given. Secrets are in no fact: who got one since

@@ -18,6 +18,7 @@ func lost() (out []ledger.Fact) {
 		ledger.KindTelemetryKeysDestroyed: `{}`,
 		ledger.KindReleaseWithdrawn:       `{"release":"00ff","reason":"broken"}`,
 		ledger.KindProductCreated:         `{"id":"d1"}`,
+		ledger.KindEnrolmentChanged:       `{"product":"d1","mode":"approved"}`,
 		ledger.KindDeviceForgotten:        `{"device":"d1"}`,
 		ledger.KindDeviceState:            `{"device":"d1","from":"active","to":"decommissioning","event":"retire"}`,
 		ledger.KindDeviceGrouped:          `{"device":"d1"}`,

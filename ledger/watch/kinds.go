@@ -10,6 +10,7 @@ import (
 func inControl() []ledger.Kind {
 	return []ledger.Kind{
 		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindCACreated, ledger.KindProductCreated, ledger.KindAccessChanged,
+		ledger.KindEnrolmentChanged,
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
 		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
@@ -22,7 +23,7 @@ func inControl() []ledger.Kind {
 func inEvents() []ledger.Kind {
 	return []ledger.Kind{
 		ledger.KindGenesis, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded,
-		ledger.KindEnrolRefused, ledger.KindDeviceState, ledger.KindDeviceUpdated, ledger.KindDeviceHealthy, ledger.KindDeviceUnhealthy,
+		ledger.KindEnrolRefused, ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled, ledger.KindDeviceState, ledger.KindDeviceUpdated, ledger.KindDeviceHealthy, ledger.KindDeviceUnhealthy,
 		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
 		ledger.KindDeviceInconsistent, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
 		ledger.KindDeviceForgotten,
