@@ -68,6 +68,7 @@ var rules = []rule{
 	{folder: "product", ours: ground, never: pure},
 	{folder: "device", ours: ground, never: pure},
 	{folder: "pki", ours: ground, never: pure},
+	{folder: "pki/ceremony", ours: append([]string{"pki"}, ground...), never: pure},
 
 	// The stages.
 	{folder: "supply", ours: floor, never: pure},
@@ -111,6 +112,7 @@ var rules = []rule{
 	{folder: "internal/blob", ours: []string{"release", "ledger", "fault", "internal/durable", "internal/failpoint"}},
 	{folder: "internal/bus", ours: ground},
 	{folder: "internal/keys", ours: append([]string{"internal/durable"}, base...), never: noNet},
+	{folder: "internal/rite", ours: append([]string{"pki/ceremony", "internal/keys", "internal/durable"}, floor...), never: append([]string{"net", "net/http"}, noDB...)}, // on a machine without a network
 	{folder: "internal/durable", ours: []string{"internal/failpoint"}, never: noNet},
 	{folder: "internal/failpoint", never: noNet},
 	{folder: "internal/obs", ours: ground, never: noDB},
@@ -120,7 +122,7 @@ var rules = []rule{
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/witnessd", "internal/watchd", "ledger/audit",
+		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/witnessd", "internal/watchd", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.
