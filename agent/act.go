@@ -434,9 +434,6 @@ func (a *Agent) replaceBundle(t *task) error {
 		}
 		a.clock.learn(a.c.Machine.Facts().Bundle.Issued)
 	}
-	if a.server != nil { // the anchors may have changed
-		a.server.Close()
-		a.server = nil
-	}
+	a.hangUp() // the anchors may have changed
 	return a.finish(wire.OutcomeDone, "", "")
 }

@@ -48,7 +48,8 @@ type Facts struct {
 	BootCount                 uint64
 	Fuses                     uint32 // security counter
 	POST                      []wire.TestResult
-	Bundle                    wire.Bundle
+	Root                      [32]byte        // digest of the root role in the fuses
+	Bundle                    wire.Bundle     // version 0: it was lost
 	Current                   *gate.Installed // what runs; nil: recovery
 	Trial                     bool            // it runs on trial
 	Slot                      string
@@ -75,8 +76,8 @@ type Machine interface {
 	Confirm() error
 	// Revert makes the release before the one to start.
 	Revert() error
-	// SetBundle replaces the trust bundle.
-	SetBundle(envelope []byte) error
+	// SetBundle replaces the trust bundle by the last of the given ones; each follows the one before it. All of them are taken, or none.
+	SetBundle(envelopes ...[]byte) error
 }
 
 // Eraser ends a device's life. Each method is safe to repeat.
@@ -156,6 +157,9 @@ type Config struct {
 	// Dial makes the line; certificate and the device's time are asked at each handshake.
 	Dial func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (Server, error)
 
+	// History opens the signed history of trust bundles; nil: there is no way back.
+	History func() (History, error)
+
 	PollMin   time.Duration // never ask more often; 0: 1 s
 	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min
 	Once      bool          // return after one check-in and what follows from it
@@ -178,6 +182,11 @@ type Agent struct {
 
 	disowned bool      // the server seems not to know the present certificate
 	doubtAt  time.Time // before then that is not thought again
+
+	astray    bool      // the trust bundle seems too old
+	historyAt time.Time // before then its history is not looked at again
+	renewals  int       // that failed in a row
+	againAt   time.Time // before then no certificate is asked for while the present one is good
 
 	staging    chan error // result of the running download; nil: none
 	stopWork   context.CancelFunc

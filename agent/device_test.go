@@ -86,6 +86,8 @@ type server struct {
 	receipt int           // status answered to a receipt; 0: taken
 	poll    time.Duration // asked of the device
 	leaf    time.Duration // life of an operational certificate
+	strict  bool          // certificates that have run out, or of another CA, are to be expected, and are not let in
+	history *history      // nil: there is none
 	disown  time.Time     // certificates from before then are let in no more: at the handshake, or, with a status, by the server
 	status  int           // 0: at the handshake
 	hook    func(call string)
@@ -202,6 +204,10 @@ func (s *server) checkin(body []byte) ([]byte, error) {
 		s.results[r.Seq] = r
 		out.AckedSeq = max(out.AckedSeq, r.Seq)
 	}
+	if s.history != nil && in.Bundle < s.w.bundle.Version {
+		out.Bundle = s.w.bundle.Version
+		return wire.EncodeCheckinReply(out)
+	}
 	// As the fleet's server does: what is on trial already is not told again.
 	trying := s.tell != nil && s.tell.release != nil && in.Trial && bytes.Equal(in.Release, s.tell.release.digest[:])
 	if s.tell != nil && len(s.outcomes(s.tell)) == 0 && !trying {
@@ -304,6 +310,9 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	if l.s.down.Load() {
 		return nil, errNoNetwork
 	}
+	if err := l.conf.VerifyConnection(tls.ConnectionState{PeerCertificates: []*x509.Certificate{l.s.w.leaf()}}); err != nil {
+		return nil, err
+	}
 	cert, err := l.conf.GetClientCertificate(nil)
 	if err != nil {
 		return nil, err
@@ -311,6 +320,9 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	leaf, err := x509.ParseCertificate(cert.Certificate[0])
 	if err != nil {
 		return nil, err
+	}
+	if l.s.strict && (leaf.CheckSignatureFrom(l.s.w.ca) != nil || !l.s.w.now().Before(leaf.NotAfter)) {
+		return nil, &net.OpError{Op: "remote error", Err: tls.AlertError(42)} // bad certificate
 	}
 	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !l.s.w.now().Before(leaf.NotAfter) {
 		l.s.t.Errorf("the device shows a certificate of %q: %v", leaf.Subject.SerialNumber, err)
@@ -415,7 +427,12 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	}
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
-		Enrol: d.enrol,
+		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
+			if d.s.strict && !bytes.Equal(m.Facts().Bundle.Anchors[0], d.s.w.ca.Raw) {
+				return nil, &tls.CertificateVerificationError{Err: errors.New("not by the device's anchors")}
+			}
+			return d.enrol(ctx, e)
+		},
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
 			roots := x509.NewCertPool()
 			roots.AddCert(must(x509.ParseCertificate(anchors[0])))
@@ -424,6 +441,9 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 				Transport: func(conf *tls.Config) http.RoundTripper { return line{d.s, conf} },
 			})
 		},
+	}
+	if d.s.history != nil {
+		c.History = func() (agent.History, error) { return d.s.history, nil }
 	}
 	if f.Current != nil {
 		c.Program = d.prog

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/renewal"
 )
 
 // connect makes sure of a valid operational identity and a line that uses it.
@@ -21,14 +22,9 @@ func (a *Agent) connect(ctx context.Context) error {
 		if err := a.enrol(ctx, false); err != nil {
 			return fmt.Errorf("enrol: %w", err)
 		}
-	case renew || a.disowned:
-		anew := a.disowned
-		a.disowned = false
-		if err := a.enrol(ctx, !anew); err != nil {
-			if fatal(err) {
-				return err
-			}
-			a.log.Warn("no new certificate; the present one stays", "error", err)
+	case (renew || a.disowned) && !a.now().Before(a.againAt):
+		if err := a.renew(ctx); err != nil {
+			return err
 		}
 	}
 	if a.server != nil {
@@ -41,6 +37,28 @@ func (a *Agent) connect(ctx context.Context) error {
 	a.setServer(s)
 	return nil
 }
+
+// renew asks for the next certificate while the present one still works. A server that has none to give is not asked at each check-in.
+func (a *Agent) renew(ctx context.Context) error {
+	anew := a.disowned
+	a.disowned = false
+	err := a.enrol(ctx, !anew)
+	switch {
+	case err == nil:
+		a.renewals = 0
+	case fatal(err):
+		return err
+	default:
+		a.renewals++
+		wait := renewal.Again(a.c.PollMin, renewalPause, a.renewals, askedToWait(err), rand.Float64())
+		a.againAt = a.now().Add(wait)
+		a.log.Warn("no new certificate; the present one stays", "error", err, "again_in", wait)
+	}
+	return nil
+}
+
+// renewalPause is the longest pause between attempts to renew.
+const renewalPause = time.Hour
 
 // A server that refuses a device so often in a row may know its certificate no more: it was revoked, or the device was lost and found.
 // Then it enrols anew with its factory identity, by which it is always known; the present certificate stays until there is another.
@@ -66,8 +84,7 @@ func (a *Agent) setServer(s Server) {
 
 var errNoIdentity = errors.New("no operational certificate")
 
-// identityDue reports whether the certificate is past two thirds of its life, give or take a twentieth; an error when there
-// is none that could still be used.
+// identityDue reports whether it is time to renew (renewal.RenewAt); an error when there is no certificate that could still be used.
 func (a *Agent) identityDue(now time.Time) (bool, error) {
 	if len(a.m.LDevID) == 0 {
 		return false, errNoIdentity
@@ -82,9 +99,8 @@ func (a *Agent) identityDue(now time.Time) (bool, error) {
 	if _, err := a.c.Keys.Signer(a.m.Key); err != nil {
 		return false, err
 	}
-	life := leaf.NotAfter.Sub(leaf.NotBefore)
 	if a.renewAt.IsZero() {
-		a.renewAt = leaf.NotBefore.Add(life*2/3 + rand.N(life/20+1))
+		a.renewAt = renewal.RenewAt(leaf.NotBefore, leaf.NotAfter, rand.Float64())
 	}
 	return now.After(a.renewAt), nil
 }

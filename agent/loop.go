@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/link"
+	"github.com/hallmark-iot/hallmark/agent/renewal"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -57,8 +58,11 @@ func (a *Agent) Run(ctx context.Context) error {
 			return err
 		case err != nil:
 			failures++
-			wait = backoff(a.c.PollMin, failures)
+			wait = renewal.Again(a.c.PollMin, maxBackoff, failures, askedToWait(err), mrand.Float64())
 			a.doubt(err, failures, a.now())
+			if a.strays(err, 0); a.astray {
+				wait = jitter(a.c.PollMin)
+			}
 			a.log.Warn("check-in failed", "error", err, "again_in", wait)
 		default:
 			failures, a.doubtAt = 0, time.Time{}
@@ -90,13 +94,23 @@ func local(err error) error {
 	return &localError{err}
 }
 
+// maxBackoff is the longest pause after failures that the server did not ask for.
+const maxBackoff = 15 * time.Minute
+
 // backoff doubles from base to 15 minutes, and spreads: half of it is random.
 func backoff(base time.Duration, failures int) time.Duration {
-	d := min(base<<min(failures, 20), 15*time.Minute)
-	if d <= 0 {
-		d = 15 * time.Minute
+	return renewal.Again(base, maxBackoff, failures, 0, mrand.Float64())
+}
+
+// askedToWait is how long the server that gave err asked to be left alone.
+func askedToWait(err error) time.Duration {
+	if asked, ok := errors.AsType[interface {
+		error
+		RetryAfter() time.Duration
+	}](err); ok {
+		return asked.RetryAfter()
 	}
-	return d/2 + mrand.N(d/2+1)
+	return 0
 }
 
 // jitter spreads a pause by a tenth to each side, so that a fleet that started together does not stay together.
@@ -169,6 +183,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err := a.housekeep(ctx); err != nil {
 		return 0, err
 	}
+	if err := a.regain(ctx); err != nil {
+		return 0, err
+	}
 	if err := a.connect(ctx); err != nil {
 		return 0, err
 	}
@@ -190,6 +207,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 		return 0, local(err)
 	}
 	wait := jitter(clamp(time.Duration(min(reply.NextPoll, uint64(maxPoll/time.Millisecond)))*time.Millisecond, a.c.PollMin, maxPoll))
+	if a.strays(nil, reply.Bundle); a.astray {
+		wait = a.c.PollMin
+	}
 	if len(reply.Delivery) > 0 {
 		nonce := a.nonce
 		a.nonce = nil

@@ -49,6 +49,11 @@ type world struct {
 	stopped time.Time     // the witnesses have not cosigned since; zero: they do now
 	alone   bool          // whoever has the log's key has no witnesses
 	upTo    int           // proofs are under a checkpoint over so many entries; 0: all
+
+	steps  []wire.BundleStep // the history of trust bundles, from version 1
+	newest int               // entry of the newest
+
+	shown *x509.Certificate // by the server
 }
 
 // now is the time of everybody but the device.
@@ -67,7 +72,7 @@ func newWorldAhead(ahead time.Duration) *world {
 	w := &world{root: two(), release: two(), warrant: two(), directive: key(), owner: key(), log: log, witness: witness, caKey: key(), bytes: map[string][]byte{}, ahead: ahead}
 	now := w.now()
 	t := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(1000 * time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "CA"}, NotBefore: now.Add(-time.Hour), NotAfter: now.Add(10 * 365 * 24 * time.Hour),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	w.ca = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, t, t, w.caKey.Public(), w.caKey))))
@@ -81,7 +86,52 @@ func newWorldAhead(ahead time.Duration) *world {
 	}
 	w.envelope = threshold(wire.TypeBundle, must(wire.EncodeBundle(w.bundle)), w.root)
 	w.append("other", []byte("somebody else's entry"))
+	w.newest = w.append("bundle.published", w.envelope)
+	w.steps = []wire.BundleStep{{Envelope: w.envelope}}
 	return w
+}
+
+// replace publishes the next trust bundle: change gives everybody's new keys to the world, and what the bundle says of them is made of
+// those. Who was there before signs it, and its log and witnesses see it.
+func (w *world) replace(change func(w *world)) {
+	before := *w
+	change(w)
+	pub := func(k ed25519.PrivateKey) []byte { return k.Public().(ed25519.PublicKey) }
+	b := w.bundle
+	b.Version++
+	b.Root, b.Release, b.Warrant = role(w.root), role(w.release), role(w.warrant)
+	b.Directive, b.Anchors = role([]crypto.Signer{w.directive}), [][]byte{w.ca.Raw}
+	b.Control.Key, b.Events.Key, b.Witnesses = pub(w.log), pub(w.log), []wire.NamedKey{{Name: "w", Key: pub(w.witness)}}
+	b.Issued = uint64(w.now().Unix())
+	by := before.root
+	if must(wire.RootDigest(b)) != must(wire.RootDigest(before.bundle)) {
+		by = append(append([]crypto.Signer{}, by...), w.root...)
+	}
+	w.bundle, w.envelope = b, threshold(wire.TypeBundle, must(wire.EncodeBundle(b)), by)
+	w.newest = w.append("bundle.published", w.envelope)
+	seen := *w
+	seen.log, seen.witness = before.log, before.witness
+	w.steps = append(w.steps, wire.BundleStep{Seen: seen.logged(w.newest)})
+}
+
+// everybody gives everybody new keys.
+func everybody(w *world) {
+	n := newWorldAhead(w.ahead)
+	w.root, w.release, w.warrant, w.directive, w.log, w.witness, w.ca, w.caKey = n.root, n.release, n.warrant, n.directive, n.log, n.witness, n.ca, n.caKey
+}
+
+// leaf is what the server shows.
+func (w *world) leaf() *x509.Certificate {
+	now := w.now()
+	if l := w.shown; l != nil && l.CheckSignatureFrom(w.ca) == nil && now.Before(l.NotAfter) {
+		return l
+	}
+	k := must(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))
+	w.shown = must(x509.ParseCertificate(must(x509.CreateCertificate(rand.Reader, &x509.Certificate{
+		SerialNumber: big.NewInt(7), DNSNames: []string{"server"}, NotBefore: now.Add(-time.Minute), NotAfter: now.Add(time.Hour),
+		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
+	}, w.ca, k.Public(), w.caKey))))
+	return w.shown
 }
 
 func role(keys []crypto.Signer) wire.KeySet {

@@ -80,15 +80,15 @@ type Result struct {
 
 // CheckinReply says when to come back and what to do.
 type CheckinReply struct {
-	Time      uint64 `cbor:"1,keyasint"`           // the server's, seconds
-	NextPoll  uint64 `cbor:"2,keyasint"`           // milliseconds from now
-	Challenge []byte `cbor:"3,keyasint,omitempty"` // 32 bytes: attest with this nonce
-	Delivery  []byte `cbor:"4,keyasint,omitempty"` // an encoded Delivery
-	AckedSeq  uint64 `cbor:"5,keyasint"`           // results up to this are durable
-	Standing  string `cbor:"6,keyasint"`           // the server's view of the device's state
-	Token     []byte `cbor:"7,keyasint,omitempty"` // the token's Next that the server has durably; only to who sent a token
+	Time      uint64 `cbor:"1,keyasint"`            // the server's, seconds
+	NextPoll  uint64 `cbor:"2,keyasint"`            // milliseconds from now
+	Challenge []byte `cbor:"3,keyasint,omitempty"`  // 32 bytes: attest with this nonce
+	Delivery  []byte `cbor:"4,keyasint,omitempty"`  // an encoded Delivery
+	AckedSeq  uint64 `cbor:"5,keyasint"`            // results up to this are durable
+	Standing  string `cbor:"6,keyasint"`            // the server's view of the device's state
+	Token     []byte `cbor:"7,keyasint,omitempty"`  // the token's Next that the server has durably; only to who sent a token
 	Bundle    uint64 `cbor:"10,keyasint,omitempty"` // the newest trust bundle, when nothing can be told to this device by the one it has
-	Roll      uint64 `cbor:"8,keyasint,omitempty"` // seconds that a pair of tokens lasts; beside that it ends with a restart
+	Roll      uint64 `cbor:"8,keyasint,omitempty"`  // seconds that a pair of tokens lasts; beside that it ends with a restart
 }
 
 // AttestReply is the verifier's answer to evidence.

@@ -152,13 +152,21 @@ func VerifyRelease(b Bundle, envelope []byte) (Release, [32]byte, error) {
 	if err != nil {
 		return Release{}, [32]byte{}, err
 	}
-	if r.Product != b.Product {
-		return Release{}, [32]byte{}, fmt.Errorf("%w: it is for %q, this is %q", ErrOtherProduct, r.Product, b.Product)
-	}
-	if r.Counter < b.Floor {
-		return Release{}, [32]byte{}, fmt.Errorf("%w: security counter %d, floor %d", ErrRollback, r.Counter, b.Floor)
+	if err := r.Admissible(b); err != nil {
+		return Release{}, [32]byte{}, err
 	}
 	return r, ReleaseDigest(payload), nil
+}
+
+// Admissible says whether the release, whoever signed it, may run under b: product and floor.
+func (r Release) Admissible(b Bundle) error {
+	if r.Product != b.Product {
+		return fmt.Errorf("%w: it is for %q, this is %q", ErrOtherProduct, r.Product, b.Product)
+	}
+	if r.Counter < b.Floor {
+		return fmt.Errorf("%w: security counter %d, floor %d", ErrRollback, r.Counter, b.Floor)
+	}
+	return nil
 }
 
 // Reasons a release is refused, for errors.Is.

@@ -43,7 +43,11 @@ func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) e
 	if err := b.flash.SaveIdentity(id); err != nil {
 		return err
 	}
-	if err := b.flash.bundle.Save(bundle); err != nil {
+	trust, err := newTrustRecord(bundle)
+	if err != nil {
+		return err
+	}
+	if err := b.flash.bundle.Save(trust); err != nil {
 		return err
 	}
 	b.env, b.rel = release, rel
@@ -71,9 +75,15 @@ func (b *Birth) ReadBack() (id Identity, bundle, release []byte, components [][3
 	if id, err = b.flash.LoadIdentity(); err != nil {
 		return id, nil, nil, nil, err
 	}
-	if bundle, err = b.flash.bundle.Load(); err != nil {
+	data, err := b.flash.bundle.Load()
+	if err != nil {
 		return id, nil, nil, nil, err
 	}
+	trust, err := parseTrustRecord(data)
+	if err != nil {
+		return id, nil, nil, nil, err
+	}
+	bundle = trust.Current
 	if release, err = envelope(b.flash.slots[SlotA]); err != nil {
 		return id, nil, nil, nil, err
 	}

@@ -22,12 +22,16 @@ type Manager struct {
 	self  [32]byte // digest of the boot manager itself
 	rep   Report
 	cdi   []byte // compound device identifier of the next stage; never leaves
+	trust trustRecord
+
+	markKey []byte // of trustRecord.Mark; never leaves
 }
 
 // Report is what a start found and did.
 type Report struct {
 	Identity  Identity
-	Bundle    wire.Bundle
+	Root      [32]byte    // digest of the root role in the fuses
+	Bundle    wire.Bundle // version 0: it was lost
 	Lifecycle hw.Lifecycle
 	Debug     bool // locked
 	BootCount uint64
@@ -134,66 +138,34 @@ func (m *Manager) identity() (err error) {
 	return err
 }
 
-// rom checks the trust bundle: its first root is in the fuses, and a version below the counter is not believed any more.
-func (m *Manager) rom() error {
-	env, err := m.flash.bundle.Load()
-	if err != nil {
-		return fmt.Errorf("%w: trust bundle: %w", ErrDead, err)
+// rom checks the trust bundle: the fuses vouch for its root, and a version below the counter is not believed any more. A board whose
+// bundle is gone or not believed starts nothing, but it starts: its fuses still say whom it believed first, and the agent can fetch what
+// was signed since.
+func (m *Manager) rom() (err error) {
+	if m.rep.Root, err = m.board.Fuses.Root(); err != nil {
+		return fmt.Errorf("%w: root in the fuses: %w", ErrDead, err)
 	}
-	b, err := m.checkBundle(env)
-	if err != nil {
-		return fmt.Errorf("%w: %w", ErrDead, err)
+	if err := m.deriveMarkKey(); err != nil {
+		return err
 	}
-	m.rep.Bundle = b
+	data, err := m.flash.bundle.Load()
+	if hard(err) {
+		return err
+	}
+	var t trustRecord
+	if err == nil {
+		t, err = parseTrustRecord(data)
+	}
+	var b wire.Bundle
+	if err == nil {
+		b, err = m.believe(t)
+	}
+	if err != nil {
+		m.note("no trust bundle: %v", err)
+		return nil
+	}
+	m.trust, m.rep.Bundle = t, b
 	return m.board.Trust.Raise(b.Version) // a cut may have come between keeping the bundle and this
-}
-
-// checkBundle says why a stored or offered bundle is not believed on this board.
-func (m *Manager) checkBundle(env []byte) (wire.Bundle, error) {
-	b, err := wire.VerifyBundle(nil, env)
-	if err != nil {
-		return wire.Bundle{}, fmt.Errorf("trust bundle: %w", err)
-	}
-	least, err := m.board.Trust.Value()
-	if err != nil {
-		return wire.Bundle{}, err
-	}
-	if b.Version < least {
-		return wire.Bundle{}, fmt.Errorf("trust bundle: version %d, %d was in force", b.Version, least)
-	}
-	root, err := m.board.Fuses.Root()
-	if err != nil {
-		return wire.Bundle{}, fmt.Errorf("trust bundle: root in the fuses: %w", err)
-	}
-	have, err := wire.RootDigest(b)
-	if err != nil {
-		return wire.Bundle{}, err
-	}
-	if have != root {
-		return wire.Bundle{}, errors.New("trust bundle: its root is not the one in the fuses")
-	}
-	if b.Product != m.rep.Identity.Product {
-		return wire.Bundle{}, fmt.Errorf("trust bundle: for product %q, this is %q", b.Product, m.rep.Identity.Product)
-	}
-	return b, nil
-}
-
-// SetBundle replaces the trust bundle by the next one. The fuses fix the root role for life, so a bundle with another root is
-// refused.
-func (m *Manager) SetBundle(env []byte) error {
-	cur := m.rep.Bundle
-	next, err := wire.VerifyBundle(&cur, env)
-	if err != nil {
-		return err
-	}
-	if _, err := m.checkBundle(env); err != nil {
-		return err
-	}
-	if err := m.flash.bundle.Save(env); err != nil {
-		return err
-	}
-	m.rep.Bundle = next
-	return m.board.Trust.Raise(next.Version)
 }
 
 // authorise checks everything about the release in a slot: signatures, product, hardware, counters, bytes.
@@ -214,7 +186,7 @@ func (m *Manager) authorise(s Slot) (wire.Release, [32]byte, error) {
 }
 
 func (m *Manager) authoriseEnvelope(env []byte) (wire.Release, [32]byte, error) {
-	rel, digest, err := wire.VerifyRelease(m.rep.Bundle, env)
+	rel, digest, err := m.released(m.rep.Bundle, env)
 	if err != nil {
 		return wire.Release{}, [32]byte{}, err
 	}

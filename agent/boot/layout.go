@@ -22,7 +22,7 @@ import (
 const (
 	controlSize  = 512
 	identitySize = 48 << 10
-	bundleSize   = 64 << 10
+	bundleSize   = 128 << 10 // with a link for each change of the root role
 	memorySize   = 132 << 10
 	logSize      = 128 << 10
 	envelopeSize = 64 << 10 // at the start of each slot
@@ -98,6 +98,28 @@ func FlashFor(payload, sector, page int64) int64 {
 	}
 	n += max(logSectors, whole(logSize))
 	return (n + 2*whole(envelopeSize+payload+wire.MaxComponents*page)) * sector
+}
+
+// Lose clears the trust bundle; with all, everything that is written in the field: boot control, agent's record, log and slots. It is what
+// a fault in the flash does. The factory's identity is left: it belongs into a part that is write-protected, or beside its key.
+func (f *Flash) Lose(all bool) error {
+	cells := []*nvm.Cell{f.bundle}
+	regions := []hw.Region{}
+	if all {
+		cells = append(cells, f.control, f.memory)
+		regions = []hw.Region{f.log, f.slots[SlotA], f.slots[SlotB]}
+	}
+	for _, c := range cells {
+		if err := c.Wipe(); err != nil {
+			return err
+		}
+	}
+	for _, r := range regions {
+		if err := r.EraseAll(); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // LogRegion is where the device keeps its own log.

@@ -74,6 +74,12 @@ func (s *Status) Error() string {
 	return fmt.Sprintf("enrolment server answered %d: %s", s.Code, s.Text)
 }
 
+// RetryAfter is how long the server asks to be left alone.
+func (s *Status) RetryAfter() time.Duration { return s.After }
+
+// RetryAfter is when the server will have decided.
+func (p *Pending) RetryAfter() time.Duration { return p.After }
+
 // New makes a client. It does not call.
 func New(c Config) (*Client, error) {
 	u, err := url.Parse(c.Server)

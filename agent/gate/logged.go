@@ -71,16 +71,34 @@ func checkLogged(b wire.Bundle, log wire.LogTrust, held []wire.TreeHead, what st
 	case err != nil:
 		return cp, refuse(NotLogged, "%s: %v", what, err)
 	}
+	return cp, noOther(held, what, cp, l.Proof)
+}
+
+// noOther checks that a log is not smaller than before, and no other.
+func noOther(held []wire.TreeHead, what string, cp wire.Checkpoint, p wire.Proof) *Refusal {
 	for _, h := range held {
 		switch {
 		case h.Origin != cp.Origin:
 		case cp.Size < h.Size:
-			return cp, refuse(ShrunkLog, "%s: log %s has %d entries, it had %d", what, cp.Origin, cp.Size, h.Size)
+			return refuse(ShrunkLog, "%s: log %s has %d entries, it had %d", what, cp.Origin, cp.Size, h.Size)
 		case cp.Size == h.Size && !bytes.Equal(cp.Root[:], h.Root):
-			return cp, forked(what, l.Proof.Head(cp))
+			return forked(what, p.Head(cp))
 		}
 	}
-	return cp, nil
+	return nil
+}
+
+// Newest judges the end of a signed history: b, whose envelope is given, must be published in the log that it names itself, witnessed as it
+// asks, whatever its age, in a log that is not smaller and no other than before (held). It gives the tree to hold from then on.
+func Newest(b wire.Bundle, envelope []byte, held []wire.TreeHead, n wire.NewestBundle) (wire.TreeHead, error) {
+	cp, err := wire.VerifyNewest(b, envelope, n)
+	if err != nil {
+		return wire.TreeHead{}, err
+	}
+	if r := noOther(held, "newest bundle", cp, n.Logged.Proof); r != nil {
+		return wire.TreeHead{}, r
+	}
+	return n.Logged.Proof.Head(cp), nil
 }
 
 func forked(what string, t wire.TreeHead) *Refusal {

@@ -45,14 +45,18 @@ type Client struct {
 
 // Status is an answer other than success.
 type Status struct {
-	Code int
-	Text string // start of the body
+	Code  int
+	Text  string        // start of the body
+	After time.Duration // how long the server asks to be left alone; 0: it did not say
 }
 
 func (s *Status) Error() string { return fmt.Sprintf("server answered %d: %s", s.Code, s.Text) }
 
 // Refused says that there is a server, and that it said no.
 func (s *Status) Refused() bool { return true }
+
+// RetryAfter is how long the server asks to be left alone (RFC 9110 §10.2.3).
+func (s *Status) RetryAfter() time.Duration { return s.After }
 
 // Final reports whether asking the same again is pointless: the server understood and refused.
 func Final(err error) bool {
@@ -216,5 +220,9 @@ func status(resp *http.Response) error {
 	if err != nil {
 		text = []byte("(no body)")
 	}
-	return &Status{Code: resp.StatusCode, Text: strings.ToValidUTF8(strings.TrimSpace(string(text)), "?")}
+	seconds, err := strconv.ParseUint(resp.Header.Get("Retry-After"), 10, 31)
+	if err != nil {
+		seconds = 0 // a date, or nothing
+	}
+	return &Status{Code: resp.StatusCode, After: time.Duration(seconds) * time.Second, Text: strings.ToValidUTF8(strings.TrimSpace(string(text)), "?")}
 }

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -68,6 +69,9 @@ func (m *Machine) Device(o Options) (*Device, error) {
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
 			return m.dial(certificate, anchors, now, o.Logger)
 		},
+		History: func() (agent.History, error) {
+			return link.NewHistory(link.HistoryConfig{Server: r.Identity.Params.Servers.Device})
+		},
 	}
 	if programs != nil {
 		c.Program = programs
@@ -130,6 +134,7 @@ type readings struct {
 	m        *Machine
 	programs *Programs
 	stream   *seal.Stream
+	key      wire.StreamKey // that the stream is sealed for
 	last     time.Time
 }
 
@@ -139,7 +144,11 @@ func (t *readings) Next(ctx context.Context, now time.Time) ([]byte, func(), err
 	if len(r.Bundle.Telemetry) == 0 {
 		return nil, nil, nil
 	}
+	if t.stream != nil && t.stream.Pending() == 0 && !bytes.Equal(t.key.Key, r.Bundle.Telemetry[0].Key) {
+		t.stream = nil // the key has been replaced: what comes next is for the new one
+	}
 	if t.stream == nil {
+		t.key = r.Bundle.Telemetry[0]
 		key, err := t.m.board.Keys.Signer(hw.KeyAttest)
 		if err != nil {
 			return nil, nil, err

@@ -43,7 +43,7 @@ func (m *Machine) Facts() agent.Facts {
 	f := agent.Facts{
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
 		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle,
-		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model,
+		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root,
 	}
 	if r.Release != nil {
 		f.Current = &gate.Installed{Digest: r.Digest, Release: *r.Release}
@@ -91,7 +91,7 @@ func (m *Machine) Confirm() error { return m.boot.Confirm() }
 func (m *Machine) Revert() error { return m.boot.Revert() }
 
 // SetBundle implements agent.Machine.
-func (m *Machine) SetBundle(envelope []byte) error { return m.boot.SetBundle(envelope) }
+func (m *Machine) SetBundle(envelopes ...[]byte) error { return m.boot.SetBundle(envelopes...) }
 
 // Erase implements agent.Eraser.
 func (m *Machine) Erase() ([]string, error) { return m.boot.Erase() }
