@@ -47,6 +47,7 @@ type Caller struct {
 	ID       string // stable name: "person:alice", "token:ci", "device:<id>", "system:reactions"
 	Kind     Kind
 	Roles    []Role
+	Owner    string   // whose member it is; empty: the maker's
 	Scope    []string // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
 	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
 	From     string   // of a session: what it was begun with, as Credential has it

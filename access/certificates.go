@@ -105,5 +105,5 @@ func (c *Credentials) Certificate(ctx context.Context, cert *x509.Certificate) (
 		return Caller{}, fault.New(fault.Denied, "access.unknown-certificate", "the certificate's key is unknown, expired or revoked",
 			"have an administrator bind it: hallmark member bind")
 	}
-	return Caller{ID: m.ID, Kind: m.Kind, Roles: m.Roles, Scope: m.Scope, Via: "mtls"}, nil
+	return c.callerOf(ctx, m, "mtls")
 }

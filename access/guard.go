@@ -166,6 +166,7 @@ func entitiesOf(c Caller, res Resource) (cedar.EntityMap, cedar.EntityUID, cedar
 			"id":       cedar.String(c.ID),
 			"roles":    cedar.NewSet(roles...),
 			"scope":    cedar.NewSet(scope...),
+			"owner":    cedar.String(c.Owner),
 			"products": cedar.NewSet(products...), // of the scope
 			"anywhere": cedar.Boolean(len(c.Scope) == 0),
 		})},

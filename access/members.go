@@ -17,6 +17,7 @@ type Member struct {
 	ID      string    `json:"id"` // "person:alice", "machine:ci"
 	Kind    Kind      `json:"kind"`
 	Roles   []Role    `json:"roles"`
+	Owner   string    `json:"owner,omitempty"` // whose member it is, whose devices it is limited to; empty: the maker's
 	Scope   []string  `json:"scope,omitempty"` // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
 	Created time.Time `json:"created"`
 	Changed time.Time `json:"changed"`
@@ -105,7 +106,7 @@ func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, ro
 			return Member{}, fault.New(fault.Invalid, "access.roles", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", Roles()))
 		}
 	}
-	if err := checkScope(scope); err != nil {
+	if err := errors.Join(checkScope(scope), checkOwned(m.Owner, roles, scope)); err != nil {
 		return Member{}, err
 	}
 	to := m
@@ -141,7 +142,7 @@ func (m Member) gains(from Member) bool {
 func (m Member) falls(to Member) bool { return m.administers() && !to.administers() }
 
 func (m Member) administers() bool {
-	return m.Kind == Person && m.Ended.IsZero() && len(m.Scope) == 0 && slices.Contains(m.Roles, Admin)
+	return m.Kind == Person && m.Ended.IsZero() && m.Owner == "" && len(m.Scope) == 0 && slices.Contains(m.Roles, Admin)
 }
 
 // acts reports whether a role lets its holder change something.
@@ -153,6 +154,9 @@ func (m Member) within(old Member) bool {
 		if !slices.Contains(old.Roles, r) {
 			return false
 		}
+	}
+	if m.Owner != "" || old.Owner != "" {
+		return m.Owner == old.Owner || old.Owner == "" && len(old.Scope) == 0
 	}
 	if len(old.Scope) == 0 {
 		return true

@@ -116,13 +116,19 @@ var (
 // server in somebody's name: the proposer does it, once, with the other's consent.
 type Proposals struct {
 	store   ProposalStore
-	members MemberStore
+	members Known
 	guard   *Guard
 	now     func() time.Time
 }
 
+// Known knows members, and where those of owners may act.
+type Known interface {
+	MemberStore
+	OwnerStore
+}
+
 // NewProposals makes the service.
-func NewProposals(store ProposalStore, members MemberStore, guard *Guard) *Proposals {
+func NewProposals(store ProposalStore, members Known, guard *Guard) *Proposals {
 	return &Proposals{store: store, members: members, guard: guard, now: time.Now}
 }
 
@@ -294,8 +300,12 @@ func (s *Proposals) Begin(ctx context.Context, caller Caller, id string) (Propos
 	if err != nil || !second.Ended.IsZero() {
 		return Proposal{}, Caller{}, fault.New(fault.Denied, "proposal.second-ended", fmt.Sprintf("%s, who approved it, may not act any more", p.Second), "propose anew")
 	}
+	scope, err := scopeOf(ctx, s.members, second)
+	if err != nil {
+		return Proposal{}, Caller{}, err
+	}
 	caller.Seconded = p.Second
-	caller.second = &Caller{ID: second.ID, Kind: second.Kind, Roles: second.Roles, Scope: second.Scope, Via: "proposal", Seconded: p.By}
+	caller.second = &Caller{ID: second.ID, Kind: second.Kind, Roles: second.Roles, Owner: second.Owner, Scope: scope, Via: "proposal", Seconded: p.By}
 	return p, caller, nil
 }
 

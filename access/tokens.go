@@ -92,6 +92,7 @@ type Credentials struct {
 	store      CredentialStore
 	members    MemberStore
 	identities IdentityStore
+	owners     OwnerStore
 	guard      *Guard
 	now        func() time.Time
 }
@@ -101,9 +102,10 @@ func NewCredentials(store interface {
 	CredentialStore
 	MemberStore
 	IdentityStore
+	OwnerStore
 }, guard *Guard,
 ) *Credentials {
-	return &Credentials{store: store, members: store, identities: store, guard: guard, now: time.Now}
+	return &Credentials{store: store, members: store, identities: store, owners: store, guard: guard, now: time.Now}
 }
 
 // Grant describes the holder of a new secret.
@@ -111,6 +113,7 @@ type Grant struct {
 	Caller string        `json:"caller"`
 	Kind   Kind          `json:"kind"`
 	Roles  []Role        `json:"roles"`
+	Owner  string        `json:"owner,omitempty"`
 	Scope  []string      `json:"scope"`
 	Use    Use           `json:"use"`
 	Life   time.Duration `json:"life_ns"`
@@ -154,7 +157,7 @@ func (g Grant) check() error {
 			return bad("role", fmt.Sprintf("the roles are %v", Roles()), "role %q does not exist", r)
 		}
 	}
-	return checkScope(g.Scope)
+	return errors.Join(checkScope(g.Scope), checkOwned(g.Owner, g.Roles, g.Scope))
 }
 
 // Issue makes a secret for a person or a machine and returns it; it is shown this once.
@@ -174,7 +177,7 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 	now := c.now().UTC()
 	secret, hash := newSecret()
 	err := c.store.IssueCredential(ctx, Member{
-		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Scope: g.Scope, Created: now, Changed: now,
+		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Owner: g.Owner, Scope: g.Scope, Created: now, Changed: now,
 	}, Credential{
 		Hash: hash, Use: g.Use, Caller: g.Caller, Created: now, Expires: now.Add(g.Life),
 	}, caller.Kind == System, func(again bool) (ledger.Fact, error) {
@@ -197,15 +200,33 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 // secondForSecret is second for a new secret: it gives the administrator who sees it all that the member may do, unless the member
 // is himself; and the member has the roles of the grant from then on.
 func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Grant) error {
-	to := Member{Kind: g.Kind, Roles: g.Roles, Scope: g.Scope}
+	to := Member{Kind: g.Kind, Roles: g.Roles, Owner: g.Owner, Scope: g.Scope}
 	had, err := c.members.Member(ctx, g.Caller)
 	if err != nil && !errors.Is(err, ErrNoMember) {
+		return err
+	}
+	if err := c.sameOwner(ctx, had, g); err != nil {
 		return err
 	}
 	if had.falls(to) || g.Caller == caller.ID {
 		return c.second(ctx, caller, g.Caller, had, to)
 	}
 	return c.second(ctx, caller, g.Caller, nobody(), to)
+}
+
+// sameOwner answers nil when the owner of a grant is there, and is the one that its holder is a member of already.
+func (c *Credentials) sameOwner(ctx context.Context, had Member, g Grant) error {
+	if had.ID != "" && had.Owner != g.Owner {
+		return fault.New(fault.Conflict, "token.other-owner", g.Caller+" is a member of another owner, or of the maker", "choose another name: nobody changes sides under one")
+	}
+	if g.Owner == "" {
+		return nil
+	}
+	_, err := c.owners.OwnerPlaces(ctx, g.Owner)
+	if errors.Is(err, ErrNoOwner) {
+		return fault.New(fault.NotFound, "owner.unknown", fmt.Sprintf("there is no owner %q", g.Owner), "see `hallmark owner list`")
+	}
+	return err
 }
 
 func newSecret() (string, [32]byte) {
@@ -232,9 +253,9 @@ func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) 
 		return Caller{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or revoked",
 			"ask an administrator for a new one")
 	}
-	return Caller{
-		ID: m.ID, Kind: m.Kind, Roles: m.Roles, Scope: m.Scope, Via: string(use), Fresh: c.now().Sub(cred.Verified) < StepUp, From: cred.From,
-	}, nil
+	caller, err := c.callerOf(ctx, m, string(use))
+	caller.Fresh, caller.From = c.now().Sub(cred.Verified) < StepUp, cred.From
+	return caller, err
 }
 
 // Begin exchanges a token or a one-time code for a session.

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -39,6 +40,10 @@ func ActionFor(a wire.Act) access.Action {
 		return access.DeviceRetire
 	case wire.ActAttest, wire.ActUnlock:
 		return access.DeviceCommand
+	case wire.ActAdopt:
+		return access.DeviceClaim
+	case wire.ActDisown:
+		return access.DeviceTransfer
 	}
 	return access.DeviceCommand
 }
@@ -54,7 +59,7 @@ func urgency(a wire.Act) int {
 		return 5
 	case wire.ActRelease, wire.ActWake, wire.ActDormant:
 		return 4
-	case wire.ActReprovide, wire.ActRollback:
+	case wire.ActReprovide, wire.ActRollback, wire.ActAdopt, wire.ActDisown:
 		return 3
 	case wire.ActInstall:
 		return 2
@@ -69,6 +74,9 @@ func (in Instruction) Rank() int { return urgency(in.Act)*1000 + max(-499, min(4
 // Command signs what is wanted, stores it with the devices it is for, and logs it; the returned ID names it. Devices hear of it
 // when they ask and the fact is provable. It does not wait for them.
 func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruction) (string, error) {
+	if wire.ChangesOwner(in.Act) && caller.Kind != access.System {
+		return "", fault.New(fault.Denied, "command.owner", fmt.Sprintf("%s is not commanded", in.Act), "claim the device, or transfer it: what it is told follows")
+	}
 	if err := s.overAll(ctx, caller, ActionFor(in.Act), access.Resource{
 		Type: "device", Product: in.Product, Grave: s.cfg.Guard.Many(caller, in.Devices),
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
@@ -78,6 +86,12 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	var salted []byte
 	if in.Act == wire.ActConfigure {
 		if _, err := wire.DecodeConfig(in.Config); err != nil {
+			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+		}
+		salted, in.Config = wire.SaltConfig(in.Config)
+	}
+	if in.Act == wire.ActAdopt {
+		if _, err := wire.DecodeOwnership(in.Config); err != nil {
 			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
 		}
 		salted, in.Config = wire.SaltConfig(in.Config)
@@ -250,11 +264,18 @@ func (s *Service) DeviceCommands(ctx context.Context, caller access.Caller, id s
 
 // DeviceCommandPage is DeviceCommands from behind the command after on, at most limit; 0 means MaxPage.
 func (s *Service) DeviceCommandPage(ctx context.Context, caller access.Caller, id, after string, limit int) ([]CommandDevice, error) {
-	if _, err := s.open(ctx, caller, access.DeviceRead, id); err != nil {
+	d, err := s.open(ctx, caller, access.DeviceRead, id)
+	if err != nil {
 		return nil, err
 	}
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
 	}
-	return s.cfg.Commands.DeviceCommands(ctx, id, after, limit)
+	cs, err := s.cfg.Commands.DeviceCommands(ctx, id, after, limit)
+	if caller.Owner != "" { // newest first: what follows is of before its time
+		if i := slices.IndexFunc(cs, func(c CommandDevice) bool { return c.Issued.Before(d.Owned) }); i >= 0 {
+			cs = cs[:i]
+		}
+	}
+	return cs, err
 }

@@ -27,6 +27,7 @@ type Device struct {
 	AckedSeq   uint64     // last result taken
 	LastSeen   time.Time  // last check-in; zero: never. Behind by up to the flush interval after a crash
 	Since      time.Time  // of the state
+	Owned      time.Time  // since when it belongs to its owner, who sees nothing of before; zero: to nobody
 	GuardUntil time.Time  // when the device ends its guarded state (quarantine, dormant) by itself; zero: none
 	Token      string     // digest of the rolling token that it is to have; empty: none yet
 	TokenAnew  bool       // it has enrolled anew since, and may begin with a new one
@@ -131,6 +132,7 @@ type CommandDevice struct {
 	Code     string    // of the device's result
 	Text     string    //
 	At       time.Time // of the last change
+	Issued   time.Time // when it was commanded
 }
 
 // Warrant is a stored warrant.

@@ -18,7 +18,7 @@ type Groups interface {
 	GroupDevices(ctx context.Context, moves []Grouping, to string, facts []ledger.Fact) error
 	// GroupsOf gives the groups that the devices are in, each once: "" for those in none, unknown ones, and those of another product.
 	GroupsOf(ctx context.Context, product string, devices []string) ([]string, error)
-	// CommandGroups is GroupsOf the devices of a command.
+	// CommandGroups is GroupsOf the devices of a command; "" for one that has another owner since it was issued.
 	CommandGroups(ctx context.Context, command string) ([]string, error)
 }
 
@@ -66,6 +66,10 @@ func (s *Service) Group(ctx context.Context, caller access.Caller, ids []string,
 		}
 		if d.Group == group {
 			continue
+		}
+		if access.OwnerOf(d.Group) != access.OwnerOf(group) {
+			return fault.New(fault.Conflict, "group.owner", fmt.Sprintf("device %s is an owner's, or would become one's", id),
+				"an owner gets a device by a claim, and lets it go by a transfer; its own groups are owner/<id>/…")
 		}
 		m := Grouping{Device: id, From: d.Group, To: group, Reason: reason}
 		f, err := jsonFact(ledger.KindDeviceGrouped, now, caller.ID, id, nil, m)

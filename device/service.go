@@ -142,6 +142,9 @@ func (s *Service) Move(ctx context.Context, caller access.Caller, id string, ev 
 	if err != nil {
 		return Device{}, err
 	}
+	if caller.Owner != "" && ev != Lose && ev != Find && ev != Maintain && ev != Resume {
+		return Device{}, makersWord(id)
+	}
 	to, err := Next(d.State, ev)
 	if err != nil {
 		return Device{}, err
@@ -218,6 +221,9 @@ func (s *Service) Judge(ctx context.Context, caller access.Caller, id string, l 
 	if err != nil {
 		return err
 	}
+	if caller.Owner != "" {
+		return makersWord(id)
+	}
 	if !l.valid() {
 		return fault.New(fault.Invalid, "device.legitimacy", fmt.Sprintf("no legitimacy %q", l), "use genuine, recalled, refurbished, resold, stolen or unknown")
 	}
@@ -231,6 +237,11 @@ func (s *Service) Judge(ctx context.Context, caller access.Caller, id string, l 
 		return err
 	}
 	return changed(id, s.cfg.Registry.JudgeDevice(ctx, id, d.Legitimacy, l, f))
+}
+
+// makersWord denies an owner what only the maker can know: whether a piece is what it says it is.
+func makersWord(id string) error {
+	return fault.New(fault.Denied, "device.makers-word", "that is for the maker of device "+id+" to say", "an owner marks its device as stolen or found: hallmark device stolen")
 }
 
 // Replace records that after took over from before. Both must be of one product, and neither replaced or replacing already.

@@ -113,16 +113,9 @@ func (s *Service) BundleOf(ctx context.Context, caller access.Caller, product st
 // SubmitWarrant takes a warrant signed offline by the threshold of the product's warrant keys, and the devices whose Merkle root
 // it names, and logs it. The UID of the result is what an Instruction refers to.
 func (s *Service) SubmitWarrant(ctx context.Context, caller access.Caller, envelope []byte, devices []string) (Warrant, error) {
-	invalid := func(err error) (Warrant, error) {
-		return Warrant{}, fault.Newf(fault.Invalid, "warrant.invalid", "%w", err)
-	}
-	payload, _, err := wire.ThresholdPayload(wire.TypeWarrant, envelope)
+	w, err := warrantClaim(envelope)
 	if err != nil {
-		return invalid(err)
-	}
-	w, err := wire.DecodeWarrant(payload)
-	if err != nil {
-		return invalid(err)
+		return Warrant{}, invalidWarrant(err)
 	}
 	if err := s.cfg.Guard.Check(ctx, caller, access.WarrantSubmit, access.Resource{Type: "product", ID: w.Product, Product: w.Product}); err != nil {
 		return Warrant{}, err
@@ -131,19 +124,50 @@ func (s *Service) SubmitWarrant(ctx context.Context, caller access.Caller, envel
 	if err != nil {
 		return Warrant{}, err
 	}
-	if _, err := wire.VerifyThreshold(wire.TypeWarrant, envelope, b.Wire.Warrant); err != nil {
-		return invalid(err)
+	return s.logWarrant(ctx, caller, envelope, w, devices, b.Wire.Warrant)
+}
+
+// OwnerWarrant takes a warrant signed by the key of a device's owner: leave to let it go, or to belong to another, and to nothing else.
+func (s *Service) OwnerWarrant(ctx context.Context, caller access.Caller, envelope []byte, id string, key []byte) (Warrant, error) {
+	w, err := warrantClaim(envelope)
+	if err != nil {
+		return Warrant{}, invalidWarrant(err)
+	}
+	d, err := s.open(ctx, caller, access.WarrantSubmit, id)
+	if err != nil {
+		return Warrant{}, err
+	}
+	if !wire.ChangesOwner(w.Act) || w.Product != d.Product || len(w.Owner) == 0 {
+		return Warrant{}, invalidWarrant(fmt.Errorf("warrant %s: an owner's key signs for disown and adopt of its device of %s, naming the ownership, and this is for %s of %s", w.ID, d.Product, w.Act, w.Product))
+	}
+	return s.logWarrant(ctx, caller, envelope, w, []string{id}, wire.KeySet{Keys: [][]byte{key}, Threshold: 1})
+}
+
+func warrantClaim(envelope []byte) (wire.Warrant, error) {
+	payload, _, err := wire.ThresholdPayload(wire.TypeWarrant, envelope)
+	if err != nil {
+		return wire.Warrant{}, err
+	}
+	return wire.DecodeWarrant(payload)
+}
+
+func invalidWarrant(err error) error { return fault.Newf(fault.Invalid, "warrant.invalid", "%w", err) }
+
+// logWarrant logs a warrant that is signed by whom, for just those devices.
+func (s *Service) logWarrant(ctx context.Context, caller access.Caller, envelope []byte, w wire.Warrant, devices []string, whom wire.KeySet) (Warrant, error) {
+	if _, err := wire.VerifyThreshold(wire.TypeWarrant, envelope, whom); err != nil {
+		return Warrant{}, invalidWarrant(err)
 	}
 	now := s.cfg.Now().UTC()
-	if !wire.NeedsWarrant(w.Act) || w.Expires <= uint64(now.Unix()) {
-		return invalid(fmt.Errorf("warrant %s: act %s needs none, or it is over", w.ID, w.Act))
+	if !wire.NeedsWarrant(w.Act) && !wire.ChangesOwner(w.Act) || w.Expires <= uint64(now.Unix()) {
+		return Warrant{}, invalidWarrant(fmt.Errorf("warrant %s: act %s needs none, or it is over", w.ID, w.Act))
 	}
 	set, err := wire.SetOf(devices)
 	if err != nil {
-		return invalid(err)
+		return Warrant{}, invalidWarrant(err)
 	}
 	if string(set.Root) != string(w.Devices.Root) || set.Count != w.Devices.Count {
-		return invalid(fmt.Errorf("warrant %s was not signed for these %d devices", w.ID, len(devices)))
+		return Warrant{}, invalidWarrant(fmt.Errorf("warrant %s was not signed for these %d devices", w.ID, len(devices)))
 	}
 	f := ledger.New(ledger.Control, ledger.KindWarrantIssued, now, caller.ID, w.ID, nil, envelope)
 	out := Warrant{UID: f.UID, Wire: w}

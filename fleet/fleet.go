@@ -9,6 +9,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -50,6 +51,7 @@ type Detail struct {
 	Reasons    []string   `json:"verdict_reasons"`
 	HealthText string     `json:"health_text"`
 	Forgotten  *time.Time `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
+	Owned      *time.Time `json:"owned,omitempty" doc:"since when it belongs to its owner"`
 	Log        DeviceLog  `json:"log"`
 }
 
@@ -254,6 +256,9 @@ func (s *Service) Device(ctx context.Context, caller access.Caller, id string) (
 		return Detail{}, nil, cmp.Or(denied, err)
 	}
 	lines, err := s.reader.FleetTimeline(ctx, id, MaxTimeline)
+	if caller.Owner != "" { // what was before is of others
+		lines = slices.DeleteFunc(lines, func(l Line) bool { return d.Owned == nil || l.At.Before(*d.Owned) })
+	}
 	return d, lines, err
 }
 

@@ -53,6 +53,11 @@ var private = map[Kind][]string{
 	KindRolloutResumed:      {"reason"},
 	KindRolloutAborted:      {"reason"},
 
+	KindOwnerCreated:      {"name"},
+	KindOwnerEnded:        {"name"},
+	KindDeviceClaimed:     {"owner", "salt", "key", "by"},
+	KindDeviceTransferred: {"reason", "by"},
+
 	KindTelemetryReadDecided: {"purpose"},
 }
 

@@ -265,6 +265,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	single("retirements", 500*time.Millisecond, i.retire.Tick)
 	single("trust bundles", 2*time.Second, i.distributeBundles)
 	// What a node knows by heart, each node learns: another may have revoked a certificate, or made a CA.
+	single("owners", 500*time.Millisecond, i.owner.Tick)
 	loop("revocations", 5*time.Second, i.pki.Refresh)
 	loop("authorities", 5*time.Second, i.pki.LoadCAs)
 	loop("last contacts", 2*time.Second, i.device.Flush)

@@ -28,6 +28,8 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
@@ -69,6 +71,7 @@ type Instance struct {
 	receipts    *scitt.Service
 	comply      *comply.Service
 	pulse       pulse
+	owner       *owner.Service
 	events      *httpapi.Events // of the listener that Run opened
 }
 
@@ -238,10 +241,21 @@ func (i *Instance) openEnd(context.Context) (err error) {
 const maxRevocationAge = time.Minute
 
 // Run serves until ctx ends; ready is called with the addresses once both listeners are open.
+	if i.owner, err = i.openOwners(); err != nil {
+		return err
+	}
 func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) error {
 	if n := len(i.cfg.localWitnesses()); n >= i.cfg.Quorum && !i.cfg.Virtual {
 		i.log.WarnContext(ctx, "the witnesses in this process alone make a quorum: whoever takes this server takes them too; have others witness its logs "+
 			"(docs/guide/witness.md)", "near", n, "quorum", i.cfg.Quorum)
+func (i *Instance) openOwners() (*owner.Service, error) {
+	owners := i.db.Owners()
+	return owner.NewService(owner.Config{
+		Store: owners, Codes: owners, Transfers: owners, Marks: owners, Warrants: owners, Devices: i.device, Certificates: i.pki,
+		Ledger: i.logs.reader, Guard: i.guard,
+	})
+}
+
 	}
 	certificate := &ownCertificate{inst: i, now: time.Now}
 	if _, err := certificate.get(nil); err != nil {

@@ -118,21 +118,21 @@ func (s *Devices) CancelCommand(ctx context.Context, id string, at time.Time, fa
 	})
 }
 
-const commandDeviceQuery = `SELECT x.command_id, x.device_id, c.act, c.doc, x.state, x.attempts, x.code, x.text, x.at, c.expires
+const commandDeviceQuery = `SELECT x.command_id, x.device_id, c.act, c.doc, x.state, x.attempts, x.code, x.text, x.at, c.expires, c.issued
 	FROM command_device x JOIN command c ON c.id = x.command_id`
 
 func scanCommandDevice(row scanner) (device.CommandDevice, error) {
 	var c device.CommandDevice
 	var doc []byte
-	var at, expires int64
-	if err := row.Scan(&c.Command, &c.Device, &c.Act, &doc, &c.Standing, &c.Attempts, &c.Code, &c.Text, &at, &expires); err != nil {
+	var at, expires, issued int64
+	if err := row.Scan(&c.Command, &c.Device, &c.Act, &doc, &c.Standing, &c.Attempts, &c.Code, &c.Text, &at, &expires, &issued); err != nil {
 		return c, err
 	}
 	w, err := wire.DecodeCommand(doc)
 	if err != nil {
 		return c, err
 	}
-	c.Release, c.At = w.Release, Time(at)
+	c.Release, c.At, c.Issued = w.Release, Time(at), Time(issued)
 	if (c.Standing == device.Pending || c.Standing == device.Delivered) && !Time(expires).After(time.Now()) {
 		c.Standing = device.Expired
 	}

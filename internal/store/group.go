@@ -92,7 +92,8 @@ func (s *Devices) GroupsOf(ctx context.Context, product string, devices []string
 
 // CommandGroups implements device.Groups.
 func (s *Devices) CommandGroups(ctx context.Context, command string) ([]string, error) {
-	return collect(ctx, s.db, scanID, `SELECT DISTINCT d.group_path FROM command_device x JOIN device d ON d.id = x.device_id WHERE x.command_id = $1`, command)
+	return collect(ctx, s.db, scanID, `SELECT DISTINCT CASE WHEN d.owned_since > c.issued THEN '' ELSE d.group_path END
+		FROM command_device x JOIN device d ON d.id = x.device_id JOIN command c ON c.id = x.command_id WHERE x.command_id = $1`, command)
 }
 
 // FleetGroups implements fleet.Reader: each group, with those in the groups below counted in.

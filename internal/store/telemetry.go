@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -23,6 +24,9 @@ func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incomin
 		}
 		if gone > 0 {
 			return telemetry.ErrDestroyed
+		}
+		if err := notEnded(tx, device, in); err != nil {
+			return err
 		}
 		fresh := false
 		for _, e := range in.Epochs {
@@ -56,6 +60,35 @@ func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incomin
 		}
 		return tx.Append(facts...)
 	})
+}
+
+// notEnded refuses data of a time whose owner has gone, and all while the device may still be sealing it.
+func notEnded(tx *Tx, device string, in telemetry.Incoming) error {
+	var last uint64
+	var shut bool
+	err := tx.QueryRow(`SELECT epoch, shut FROM stream_ended WHERE device = $1`, device).Scan(&last, &shut)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil || shut {
+		return cmp.Or(err, telemetry.ErrDestroyed)
+	}
+	for _, e := range in.Epochs {
+		if e.Epoch.Epoch <= last {
+			return telemetry.ErrDestroyed
+		}
+	}
+	for _, r := range in.Records {
+		if r.Epoch <= last {
+			return telemetry.ErrDestroyed
+		}
+	}
+	for _, s := range in.Series {
+		if s.Series.Epoch <= last {
+			return telemetry.ErrDestroyed
+		}
+	}
+	return nil
 }
 
 // putOnce inserts, or finds that the same content is there already; other content is ErrForked.

@@ -322,14 +322,19 @@ func (j *judge) warrant(l *Line) (string, error) {
 	}
 	w, err := wire.DecodeWarrant(payload)
 	if err != nil {
-		return "", err
+	signed := fmt.Sprintf("signed by the %d warrant keys that bundle %d wants", b.Warrant.Threshold, b.Version)
+		claim, _, err2 := wire.ThresholdPayload(wire.TypeWarrant, l.Fact.Data)
+		if w, err3 := wire.DecodeWarrant(claim); err2 != nil || err3 != nil || !wire.ChangesOwner(w.Act) || len(w.Owner) == 0 {
+			return "", err
+		}
+		payload, signed = claim, "signed by the key of the device's owner, as the device has it, which is not public"
 	}
 	if w.ID != l.Subject || w.Product != j.product {
 		return "", fmt.Errorf("warrant %s for product %s is recorded as one about %q of %s", w.ID, w.Product, l.Subject, j.product)
 	}
 	j.warrants[w.ID] = warrant{l.Ref, w}
 	names, err := j.named(l, w.Devices)
-	return fmt.Sprintf("signed by the %d warrant keys that bundle %d wants%s", b.Warrant.Threshold, b.Version, names), err
+	return signed + names, err
 }
 
 func (j *judge) provisioned(l *Line) (string, error) {

@@ -17,6 +17,8 @@ func inControl() []ledger.Kind {
 		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
 		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
 		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindRetireOrdered,
+		ledger.KindForeignTrusted, ledger.KindForeignEnded,
+		ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindClaimCodes, ledger.KindRecallIssued,
 	}
 }
 
@@ -29,6 +31,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindDeviceForgotten,
 		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
+		ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
 		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
 		ledger.KindComplianceStated,
 	}
