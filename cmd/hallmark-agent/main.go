@@ -6,6 +6,7 @@
 //	hallmark-agent inspect --dir D                 say what is on it, powered off
 //	hallmark-agent local --dir D status|nonce      talk to the running device
 //	hallmark-agent local --dir D deliver FILE
+//	hallmark-agent recover --dir D --voucher-file F give a device that lost its keys new ones
 //
 // Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut.
 package main
@@ -74,7 +75,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut.`,
 		}
 		return err
 	})
-	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newLocal()} {
+	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newLocal(), newRecover()} {
 		run := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			*begun = true
