@@ -46,6 +46,10 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeEvent(data)
 	case ledger.KindDeviceGrouped:
 		s, err = describeGrouping(data)
+	case ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled:
+		s, err = describeEnrolment(kind, data)
+	case ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindForeignTrusted, ledger.KindForeignEnded:
+		s, err = describeKeys(kind, data)
 	case ledger.KindComplianceStated:
 		s, err = describeStatement(data)
 	default:
@@ -78,6 +82,31 @@ func describeGrouping(data []byte) (string, error) {
 	}
 	if g.Reason != "" {
 		s += ": " + g.Reason
+	}
+	return s, nil
+}
+
+func describeEnrolment(kind ledger.Kind, data []byte) (string, error) {
+	var d struct {
+		Call   string `json:"call"`
+		Key    string `json:"key"`
+		Reason string `json:"reason"`
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return "", err
+	}
+	if kind == ledger.KindKeyTravelled {
+		return "has key " + d.Key + ", which the server made and sent it", nil
+	}
+	s := "let in with key " + d.Key
+	if kind == ledger.KindEnrolmentRefused {
+		s = "not let in with key " + d.Key
+	}
+	if d.Call == "keygen" {
+		s += ", to get one that the server makes"
+	}
+	if d.Reason != "" {
+		s += ": " + d.Reason
 	}
 	return s, nil
 }

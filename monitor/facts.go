@@ -24,6 +24,10 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		Health  string   `json:"health"`
 		Reason  string   `json:"reason"`
 		Said    any      `json:"said"`
+		Many    bool     `json:"many"`
+		Today   int      `json:"today"`
+		Why     string   `json:"why"`
+		Voucher string   `json:"voucher"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		d.Text = "the fact cannot be read"
@@ -45,9 +49,19 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		out.Kind, out.Severity, out.Text = CloneSuspected, Critical, d.What+d.Text
 	case ledger.KindEnrolRefused:
 		out.Kind, out.Severity, out.Text = EnrolRefused, High, d.Code+": "+d.Text
-		if d.Code == "enrol.unknown" || d.Code == "enrol.key" {
+		if d.Code == "enrol.unknown" || d.Code == "enrol.key" || d.Code == "enrol.former-key" {
 			out.Severity = Critical // the key of an order CA may be in wrong hands
 		}
+	case ledger.KindVoucherIssued:
+		if !d.Many {
+			return Finding{}, false
+		}
+		out.Kind, out.Severity, out.Text = VouchersMany, High, fmt.Sprintf("%d vouchers for devices of the product within a day: why do so many lose their keys?", d.Today)
+	case ledger.KindVoucherRevoked:
+		if d.Why != "guessed" {
+			return Finding{}, false
+		}
+		out.Kind, out.Severity, out.Text = VoucherGuessed, High, "voucher "+d.Voucher+" is locked: too many wrong tries"
 	case ledger.KindRecordRefused:
 		out.Kind, out.Severity, out.Text = RecordRefused, Critical, d.Reason+d.Text
 	case ledger.KindDeviceLogForked:

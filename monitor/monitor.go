@@ -34,6 +34,8 @@ const (
 	CloneSuspected Kind = "clone.suspected"
 	EnrolRefused   Kind = "enrol.refused"
 	RecordRefused  Kind = "record.refused"
+	VouchersMany   Kind = "voucher.many"
+	VoucherGuessed Kind = "voucher.guessed"
 	LogForked      Kind = "log.forked"
 	NoLog          Kind = "log.overdue"
 	Unwitnessed    Kind = "ledger.unwitnessed" // of this instance's own logs

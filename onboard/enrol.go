@@ -128,7 +128,7 @@ func (s *Service) Generate(ctx context.Context, caller access.Caller, a Ask) (*x
 
 // known verifies who asks, and finds how it stands. Without a kind either identity is good.
 func (s *Service) known(ctx context.Context, caller access.Caller, a Ask, kind idevid.Kind) (pki.Device, Standing, error) {
-	d, err := s.verified(caller, a.Presented, kind)
+	d, err := s.verified(ctx, caller, a.Presented, kind)
 	if err != nil {
 		return pki.Device{}, Standing{}, err
 	}

@@ -139,14 +139,14 @@ func (s *Service) Refusals(ctx context.Context, caller access.Caller, limit int)
 }
 
 // verified checks the chain, that it is not revoked, that it is of the kind asked for, and that the caller is that device.
-func (s *Service) verified(caller access.Caller, presented []*x509.Certificate, kind idevid.Kind) (pki.Device, error) {
+func (s *Service) verified(ctx context.Context, caller access.Caller, presented []*x509.Certificate, kind idevid.Kind) (pki.Device, error) {
 	now := s.c.Now()
 	d, err := s.c.PKI.Trust().VerifyDevice(presented, now)
 	if err != nil {
 		return pki.Device{}, err
 	}
 	if err := s.c.PKI.Revocations().Check(d.Cert, d.Identity.DeviceID, now); err != nil {
-		return pki.Device{}, err
+		return pki.Device{}, s.revoked(ctx, caller, d, err)
 	}
 	if caller.ID != access.DeviceCaller(d.Identity.DeviceID).ID {
 		return pki.Device{}, fault.New(fault.Denied, "enrol.caller", caller.ID+" asks with the certificate of device "+d.Identity.DeviceID,
@@ -176,16 +176,21 @@ func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Devi
 	if code == "" {
 		return st, nil
 	}
-	now := s.c.Now().UTC()
+	return Standing{}, s.refuse(ctx, caller, d, code, text)
+}
+
+// refuse puts on record who is not let in, and gives the fault.
+func (s *Service) refuse(ctx context.Context, caller access.Caller, d pki.Device, code, text string) error {
+	id, now := d.Identity, s.c.Now().UTC()
 	r := Refusal{Device: id.DeviceID, Product: id.Product, Issuer: hex.EncodeToString(d.Issuer.SubjectKeyId), Code: code, Text: text, At: now}
 	data, err := json.Marshal(r)
 	if err != nil {
-		return Standing{}, err
+		return err
 	}
 	if err := s.c.Store.Refuse(ctx, r, ledger.New(ledger.Events, ledger.KindEnrolRefused, now, caller.ID, id.DeviceID, nil, data)); err != nil {
-		return Standing{}, err
+		return err
 	}
-	return Standing{}, fault.New(fault.Denied, code, text, "look at its production record and its state")
+	return fault.New(fault.Denied, code, text, "look at its production record and its state")
 }
 
 // judge gives the reason for which a device is not let in; an empty code when there is none.

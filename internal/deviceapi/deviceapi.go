@@ -32,6 +32,7 @@ type Config struct {
 	// Artifact opens a component that a published release of the device's product has.
 	Artifact func(ctx context.Context, caller access.Caller, device string, digest [32]byte) (io.ReadSeekCloser, error)
 	EST      http.Handler
+	Vouchers http.Handler // of devices without keys; nil: none
 	Logger   *slog.Logger
 }
 
@@ -54,6 +55,9 @@ func Handler(cfg Config) http.Handler {
 	h := &handler{cfg: cfg}
 	mux := http.NewServeMux()
 	mux.Handle("/.well-known/est/", cfg.EST)
+	if cfg.Vouchers != nil {
+		mux.Handle("/.well-known/est/_rekey/", cfg.Vouchers)
+	}
 	mux.HandleFunc("POST /d/v1/checkin", h.on(wire.MaxCheckin, h.checkin))
 	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+1024, h.attest))
 	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+1024, h.log))

@@ -30,7 +30,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, PKI: i.pki, Comply: i.comply, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Onboard: i.onboard, Comply: i.comply, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
@@ -38,6 +38,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux.Handle("/log/", http.StripPrefix("/log/", logFiles(i.logs.files)))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
 	mux.Handle("GET /healthz", &i.pulse)
+	mux.Handle("/crl/", i.public())
 	shown := console.Handler(i.consoleConfig())
 	mux.Handle("/", shown)
 	mux.Handle("POST /login", doors.Watch(shown, triedToSignIn))
@@ -128,7 +129,7 @@ func (i *Instance) deviceHandler() http.Handler {
 			_, r, err := i.release.Open(ctx, caller, "", digest)
 			return r, err
 		},
-		EST:    i.est(),
+		EST:    i.est(), Vouchers: i.vouchers(),
 		Logger: i.log,
 	}))
 }

@@ -32,6 +32,8 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 		ledger.KindDeviceHealthy:       {i.cure},
 		ledger.KindEnrolRefused:        {i.raise},
 		ledger.KindRecordRefused:       {i.raise},
+		ledger.KindVoucherIssued:       {i.raise},
+		ledger.KindVoucherRevoked:      {i.raise},
 		ledger.KindDeviceLogForked:     {i.raise},
 		ledger.KindDeviceReprovisioned: {i.remade},
 		ledger.KindDeviceRefused:       {i.raise},
@@ -263,11 +265,14 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	single("rollouts", 200*time.Millisecond, func(ctx context.Context) error { return i.rollout.Tick(ctx, time.Now()) })
 	single("remedies", 500*time.Millisecond, func(ctx context.Context) error { return i.remedy.Tick(ctx, time.Now()) })
 	single("retirements", 500*time.Millisecond, i.retire.Tick)
+	single("owners", 500*time.Millisecond, i.owner.Tick)
 	single("trust bundles", 2*time.Second, i.distributeBundles)
 	// What a node knows by heart, each node learns: another may have revoked a certificate, or made a CA.
-	single("owners", 500*time.Millisecond, i.owner.Tick)
-	loop("revocations", 5*time.Second, i.pki.Refresh)
-	loop("authorities", 5*time.Second, i.pki.LoadCAs)
+	// Who is connected to this node is cut off within a second of a revocation at another.
+	loop("revocations", 500*time.Millisecond, i.pki.Refresh)
+	loop("authorities", 2*time.Second, i.pki.LoadCAs)
+	single("revocation lists", 200*time.Millisecond, i.pki.KeepLists)
+	single("ended authorities", time.Hour, i.pki.EndCAs)
 	loop("last contacts", 2*time.Second, i.device.Flush)
 	single("audit", 20*time.Second, func(ctx context.Context) error {
 		days, most := i.cfg.auditBounds()

@@ -18,7 +18,9 @@ type replayer func(tx *Tx, f ledger.Fact) (done bool, err error)
 // replayers are the kinds of fact from which state is made again: those that a device or the world would be fooled by if they were
 // forgotten, and those that cost nothing. What follows from a fact by the table of reactions follows again by itself.
 var replayers = map[ledger.Kind]replayer{
+	ledger.KindKeyCreated:       replayKey,
 	ledger.KindCACreated:        replayCA,
+	ledger.KindCAEnded:          replayCAEnded,
 	ledger.KindProductCreated:   replayProduct,
 	ledger.KindAccessChanged:    replayAccess,
 	ledger.KindEnrolmentChanged: replayEnrolment,
@@ -52,6 +54,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindDeviceGrouped:     replayGroup,
 	ledger.KindDeviceForgotten:   replayForgotten,
 	ledger.KindDeviceReplaced:    replayReplaced,
+	ledger.KindDeviceRekeyed:     replayRekeyed,
 	ledger.KindDeviceLogAnchored: replayAnchor,
 	ledger.KindDeviceLogForked:   replayFork,
 

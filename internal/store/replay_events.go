@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -20,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 // replayProvisioned registers a device from its production record, and takes its ticket, chip and keys.
@@ -211,6 +213,9 @@ func replayCert(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	c := pki.Issued{Key: key, Device: f.Subject, Role: pki.LDevID}
+	if slices.ContainsFunc(cert.Policies, idevid.PolicyIDevID().Equal) { // given in the field, by a voucher
+		c.Role = pki.IDevID
+	}
 	_, old, err := holding(tx, c, f.At)
 	if err != nil {
 		return false, err
@@ -218,12 +223,13 @@ func replayCert(tx *Tx, f ledger.Fact) (bool, error) {
 	for _, o := range old {
 		if _, err := revoke(tx, pki.Revocation{
 			Scope: pki.ScopeCert, ID: o.Key, Issuer: o.Issuer, Serial: o.Serial, Reason: pki.Superseded, At: f.At.Add(replayGrace), By: key,
+			Expires: o.NotAfter,
 		}); err != nil {
 			return false, err
 		}
 	}
 	return did(tx.Exec(`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`, key, f.Subject, string(pki.LDevID), issuer, cert.SerialNumber.Text(16),
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`, key, f.Subject, string(c.Role), issuer, cert.SerialNumber.Text(16),
 		make([]byte, sha256.Size), Millis(cert.NotBefore), Millis(cert.NotAfter), cert.Raw))
 }
 
@@ -235,7 +241,11 @@ func replayRevocation(tx *Tx, f ledger.Fact) (bool, error) {
 	if r.Scope == "" || r.ID == "" {
 		return false, fmt.Errorf("a revocation of nothing")
 	}
-	_, err := revoke(tx, r)
+	more, err := taken(tx, []pki.Revocation{r})
+	if err != nil {
+		return false, err
+	}
+	_, err = revokeAll(tx, append(more, r))
 	return err == nil, err
 }
 

@@ -38,6 +38,8 @@ type made struct {
 	logged    uint64   // last event of the device's own log
 	head      [32]byte // after it
 	anchored  bool
+	identity  []byte           // SHA-256 of its identity key; nil: that of the record
+	vouchers  map[string]*Line // that were issued for it and not used yet
 }
 
 func newMade() made {
@@ -96,6 +98,10 @@ func (j *judge) check(l *Line) (string, error) {
 		return j.provisioned(l)
 	case ledger.KindCertIssued:
 		return j.certificate(l)
+	case ledger.KindVoucherIssued:
+		return "", j.vouched(l)
+	case ledger.KindDeviceRekeyed:
+		return j.rekeyed(l)
 	case ledger.KindDeviceLogAnchored:
 		return j.deviceLog(l)
 	case ledger.KindDeviceState, ledger.KindDeviceOnboarded, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased:
@@ -316,18 +322,18 @@ func (j *judge) warrant(l *Line) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	signed := fmt.Sprintf("signed by the %d warrant keys that bundle %d wants", b.Warrant.Threshold, b.Version)
 	payload, err := wire.VerifyThreshold(wire.TypeWarrant, l.Fact.Data, b.Warrant)
 	if err != nil {
-		return "", err
-	}
-	w, err := wire.DecodeWarrant(payload)
-	if err != nil {
-	signed := fmt.Sprintf("signed by the %d warrant keys that bundle %d wants", b.Warrant.Threshold, b.Version)
 		claim, _, err2 := wire.ThresholdPayload(wire.TypeWarrant, l.Fact.Data)
 		if w, err3 := wire.DecodeWarrant(claim); err2 != nil || err3 != nil || !wire.ChangesOwner(w.Act) || len(w.Owner) == 0 {
 			return "", err
 		}
 		payload, signed = claim, "signed by the key of the device's owner, as the device has it, which is not public"
+	}
+	w, err := wire.DecodeWarrant(payload)
+	if err != nil {
+		return "", err
 	}
 	if w.ID != l.Subject || w.Product != j.product {
 		return "", fmt.Errorf("warrant %s for product %s is recorded as one about %q of %s", w.ID, w.Product, l.Subject, j.product)

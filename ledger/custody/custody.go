@@ -290,10 +290,21 @@ func (g *gathering) follow(p Placed) error {
 	case ledger.KindDeviceLogAnchored:
 		return g.events(f)
 	case ledger.KindCertIssued:
-		for _, ca := range issuers(f.Data) {
-			if err := g.about(ca, ledger.KindCACreated); err != nil {
-				return err
-			}
+		return g.issuers(f.Data)
+	case ledger.KindDeviceRekeyed:
+		var d rekeying
+		if json.Unmarshal(f.Data, &d) == nil { // otherwise the verifier says so
+			return g.issuers(d.Certificate)
+		}
+	}
+	return nil
+}
+
+// issuers takes the CAs that may have signed a certificate.
+func (g *gathering) issuers(der []byte) error {
+	for _, ca := range issuers(der) {
+		if err := g.about(ca, ledger.KindCACreated); err != nil {
+			return err
 		}
 	}
 	return nil

@@ -9,7 +9,7 @@ import (
 // inControl and inEvents are the kinds of fact that this version knows, by the log they belong to. A kind that is in neither is told.
 func inControl() []ledger.Kind {
 	return []ledger.Kind{
-		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindCACreated, ledger.KindProductCreated, ledger.KindAccessChanged,
+		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindCACreated, ledger.KindCAEnded, ledger.KindProductCreated, ledger.KindAccessChanged,
 		ledger.KindEnrolmentChanged,
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
 		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
@@ -29,9 +29,10 @@ func inEvents() []ledger.Kind {
 		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
 		ledger.KindDeviceInconsistent, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
 		ledger.KindDeviceForgotten,
+		ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindVoucherIssued, ledger.KindVoucherRevoked,
 		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
-		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
 		ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
+		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
 		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
 		ledger.KindComplianceStated,
 	}

@@ -1,0 +1,63 @@
+package fleet
+
+import (
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+)
+
+// describeKeys says what became of a device's keys, and of whom else's devices we believe.
+func describeKeys(kind ledger.Kind, data []byte) (string, error) {
+	var d struct {
+		Voucher string    `json:"voucher"`
+		By      string    `json:"by"`
+		Second  string    `json:"second"`
+		Expires time.Time `json:"expires"`
+		Why     string    `json:"why"`
+		Reason  string    `json:"reason"`
+		Old     string    `json:"old"`
+		New     string    `json:"new"`
+		Product string    `json:"product"`
+		Format  string    `json:"format"`
+		Name    string    `json:"name"`
+		ID      string    `json:"id"`
+		Any     bool      `json:"any"`
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return "", err
+	}
+	var s string
+	switch kind { //nolint:exhaustive // those that Describe sends here
+	case ledger.KindVoucherIssued:
+		s = fmt.Sprintf("voucher %s for new keys until %s, asked for by %s, agreed to by %s", d.Voucher, d.Expires.UTC().Format("2006-01-02 15:04"), d.By, d.Second)
+	case ledger.KindVoucherRevoked:
+		s = map[string]string{"replaced": "is replaced by another", "guessed": "is locked after too many wrong tries"}[d.Why]
+		if s == "" {
+			s = "is revoked"
+		}
+		s = "voucher " + d.Voucher + " " + s
+	case ledger.KindDeviceRekeyed:
+		s = fmt.Sprintf("has new keys, by voucher %s: identity key %s instead of %s, which counts for nothing any more", d.Voucher, short(d.New), short(d.Old))
+	case ledger.KindDeviceImported:
+		s = "on the list of devices of other makers, from " + d.Format
+		if d.Name != "" {
+			s += ", where it is called " + d.Name
+		}
+	case ledger.KindForeignTrusted:
+		s = fmt.Sprintf("CA %s of another maker is believed for product %s, for devices on the list", short(d.ID), d.Product)
+		if d.Any {
+			s = fmt.Sprintf("CA %s of another maker is believed for product %s, for every device it signed", short(d.ID), d.Product)
+		}
+	case ledger.KindForeignEnded:
+		s = fmt.Sprintf("CA %s of another maker is believed no more for product %s", short(d.ID), d.Product)
+	}
+	if d.Reason != "" {
+		s += ": " + d.Reason
+	}
+	return s, nil
+}
+
+// short is the beginning of a digest.
+func short(s string) string { return s[:min(len(s), 8)] }
