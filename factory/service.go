@@ -160,6 +160,13 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 	if err := s.check(d); err != nil {
 		return nil, Order{}, err
 	}
+	taken := fault.New(fault.Conflict, "order.exists", fmt.Sprintf("order %q exists already", spec.ID), "choose another ID")
+	switch _, err := s.c.Store.Order(ctx, spec.ID); { // before a CA is made for it
+	case err == nil:
+		return nil, Order{}, taken
+	case !errors.Is(err, ErrNotFound):
+		return nil, Order{}, err
+	}
 	file, err := s.wrap(ctx, d)
 	if err != nil {
 		return nil, Order{}, err
@@ -169,7 +176,7 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 	d.row.UID = created.UID
 	err = s.c.Store.CreateOrder(ctx, d.row, created)
 	if errors.Is(err, ErrExists) {
-		return nil, Order{}, fault.New(fault.Conflict, "order.exists", fmt.Sprintf("order %q exists already", spec.ID), "choose another ID")
+		return nil, Order{}, taken
 	}
 	if err != nil {
 		return nil, Order{}, err

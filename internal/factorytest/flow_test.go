@@ -603,6 +603,10 @@ func TestCreateOrderRefuses(t *testing.T) {
 		t.Fatalf("orders: %+v, %v", all, err)
 	}
 	order(t, o, s, "ord-1", 2)
+	made := o.CA.Orders
 	_, _, err = o.Service.CreateOrder(t.Context(), o.Caller, o.Spec("ord-1", 2, good, s.ID()))
 	wantCode(t, err, "order.exists")
+	if o.CA.Orders != made {
+		t.Error("a CA was made for an order that is refused")
+	}
 }

@@ -64,6 +64,8 @@ func Key(t testing.TB) *ecdsa.PrivateKey {
 type CA struct {
 	root, product       *x509.Certificate
 	rootKey, productKey *ecdsa.PrivateKey
+
+	Orders int // CAs made for orders
 }
 
 func issue(name string, pathLen int, pub crypto.PublicKey, parent *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
@@ -102,6 +104,7 @@ func NewCA(t testing.TB, oem string) *CA {
 
 // IssueOrderCA implements factory.CA.
 func (c *CA) IssueOrderCA(_ context.Context, r factory.OrderCARequest) ([][]byte, error) {
+	c.Orders++
 	cert, err := issue("order CA "+r.Order, 0, r.Key, c.product, c.productKey)
 	if err != nil {
 		return nil, err
