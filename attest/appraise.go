@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/subtle"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -22,6 +23,7 @@ type Expect struct {
 	BootCount    uint64 // highest seen before
 	AllowVirtual bool   // the product's policy
 	References   []Reference
+	Runs         []byte // the release that the device last said it runs; it only decides between releases of the same parts
 }
 
 // Reference is one published component.
@@ -116,7 +118,7 @@ func (j *Judgement) executables(e wire.Evidence, x Expect) {
 	if *v >= Contraindicated {
 		return
 	}
-	whole := wholeRelease(measured, x.References)
+	whole := wholeRelease(measured, x.References, x.Runs)
 	if whole == nil {
 		j.worse(v, Contraindicated, "executables: what was measured is not the whole of one published release")
 		return
@@ -131,15 +133,16 @@ func (j *Judgement) executables(e wire.Evidence, x Expect) {
 }
 
 // wholeRelease finds the release whose components, each once, are what was measured: a mix of good parts of two releases was never
-// approved together, nor was a release without one of its parts. Of two releases with the same parts it gives the one with the
-// higher counter.
-func wholeRelease(measured [][]byte, refs []Reference) *Reference {
+// approved together, nor was a release without one of its parts. Of two releases with the same parts it gives the one that the device
+// says it runs; otherwise the one with the higher counter.
+func wholeRelease(measured [][]byte, refs []Reference, runs []byte) *Reference {
 	parts := map[string][]Reference{}
 	for _, r := range refs {
 		parts[string(r.Release)] = append(parts[string(r.Release)], r)
 	}
 	var best *Reference
-	for _, rs := range parts {
+	for _, digest := range slices.Sorted(maps.Keys(parts)) {
+		rs := parts[digest]
 		if len(rs) != len(measured) {
 			continue
 		}
@@ -151,7 +154,13 @@ func wholeRelease(measured [][]byte, refs []Reference) *Reference {
 			}
 			left = slices.Delete(left, i, i+1)
 		}
-		if len(left) == 0 && (best == nil || rs[0].Counter > best.Counter) {
+		if len(left) > 0 {
+			continue
+		}
+		if bytes.Equal(rs[0].Release, runs) {
+			return &rs[0]
+		}
+		if best == nil || rs[0].Counter > best.Counter {
 			best = &rs[0]
 		}
 	}

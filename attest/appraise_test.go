@@ -114,3 +114,20 @@ func TestStatusIsNeverBetterThanTheWorst(t *testing.T) {
 		}
 	}
 }
+
+// A release that was issued again with the same bytes is told from the first by what the device says it runs, the same way each time.
+func TestOfReleasesWithTheSamePartsTheOneThatRunsIsProven(t *testing.T) {
+	e, x := good()
+	first := x.References[0].Release
+	again := x.References[0]
+	again.Release = b32(0xee)
+	x.References = append(x.References, again)
+	for _, runs := range [][]byte{first, again.Release} {
+		x.Runs = runs
+		for range 20 {
+			if got := Judge(e, x).Release; !bytes.Equal(got, runs) {
+				t.Fatalf("proven %x, and it runs %x", got, runs)
+			}
+		}
+	}
+}

@@ -3,6 +3,7 @@ package attest
 import (
 	"context"
 	"crypto/rand"
+	"crypto/subtle"
 	"crypto/x509"
 	"encoding/json"
 	"errors"
@@ -82,7 +83,6 @@ type Service struct {
 type challenge struct {
 	nonce   [32]byte
 	expires time.Time
-	taken   bool
 }
 
 // NewService checks cfg and fills its defaults.
@@ -138,12 +138,12 @@ const maxNonces = 1 << 17
 func (s *Service) issue(id string, now time.Time) [32]byte {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if c, ok := s.nonces[id]; ok && !c.taken && now.Before(c.expires.Add(-s.cfg.NonceLife/2)) {
+	if c, ok := s.nonces[id]; ok && now.Before(c.expires.Add(-s.cfg.NonceLife/2)) {
 		return c.nonce
 	}
 	if len(s.nonces) >= maxNonces {
 		for k, c := range s.nonces {
-			if c.taken || !now.Before(c.expires) {
+			if !now.Before(c.expires) {
 				delete(s.nonces, k)
 			}
 		}
@@ -154,16 +154,17 @@ func (s *Service) issue(id string, now time.Time) [32]byte {
 	return c.nonce
 }
 
-// take gives the outstanding nonce and spends it; nil when there is none or it ran out.
-func (s *Service) take(id string, now time.Time) []byte {
+// spend takes the outstanding nonce if it is the one that evidence carries. Any other says only that the evidence is not fresh: this
+// process may have started since it asked, or another node has asked. It proves nothing bad, and judges nobody.
+func (s *Service) spend(id string, nonce []byte, now time.Time) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	c, ok := s.nonces[id]
-	delete(s.nonces, id)
-	if !ok || c.taken || !now.Before(c.expires) {
-		return nil
+	if !ok || !now.Before(c.expires) || subtle.ConstantTimeCompare(c.nonce[:], nonce) != 1 {
+		return fault.New(fault.Unavailable, "attest.nonce", "the evidence of device "+id+" answers no challenge that is outstanding here", "check in again, for another")
 	}
-	return c.nonce[:]
+	delete(s.nonces, id)
+	return nil
 }
 
 func (s *Service) open(ctx context.Context, caller access.Caller, action access.Action, id string) (device.Device, error) {
@@ -184,7 +185,8 @@ func (s *Service) open(ctx context.Context, caller access.Caller, action access.
 }
 
 // Appraise judges evidence and stores the verdict. Evidence that is no token, or not signed by the key recorded in production, is
-// refused and leaves no verdict: a stranger must not be able to write one. Every other outcome is a verdict, good or bad.
+// refused and leaves no verdict: a stranger must not be able to write one. Evidence that is not fresh leaves none either, so that one
+// token cannot be sent again and again. Every other outcome is a verdict, good or bad.
 func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string, envelope []byte) (Verdict, error) {
 	d, err := s.open(ctx, caller, access.DeviceAttest, id)
 	if err != nil {
@@ -195,7 +197,10 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 		return Verdict{}, err
 	}
 	now := s.cfg.Now().UTC()
-	x.Nonce = s.take(id, now)
+	if err := s.spend(id, e.Nonce, now); err != nil {
+		return Verdict{}, err
+	}
+	x.Nonce = e.Nonce
 	j := Judge(e, x)
 	status := j.Vector.Status()
 	v := Verdict{
@@ -254,7 +259,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 	}
 	return e, Expect{
 		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Floor: p.Floor, Counter: last.Counter,
-		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs,
+		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs, Runs: d.Twin.Release,
 	}, nil
 }
 

@@ -1,0 +1,80 @@
+package store_test
+
+import (
+	"context"
+	"errors"
+	"testing"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func (s *stages) verifier() *attest.Service {
+	s.t.Helper()
+	v, err := attest.NewService(attest.Config{
+		Store: s.db.Attest(), Guard: s.guard, References: s.db.Releases(),
+		Policy: func(context.Context, string) (attest.Policy, error) { return attest.Policy{}, nil },
+	})
+	must(v, err)(s.t)
+	return v
+}
+
+// Evidence that answers no challenge outstanding here proves nothing bad: the process may have started since it asked, or another node
+// has asked. The device is asked again, and nothing follows from it.
+func TestEvidenceThatIsNotFreshJudgesNobody(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	rel := s.publish("1.0.0")
+	id := devN(0)
+	s.make(id, rel)
+	before, after := s.verifier(), s.verifier()
+	evidence := func(asked *attest.Service) []byte {
+		nonce := must(asked.Challenge(t.Context(), access.Internal("test"), id))(t)
+		b := make([]byte, 32)
+		payload := must(wire.EncodeEvidence(wire.Evidence{
+			Nonce: nonce, InstanceID: must(wire.InstanceID(s.keys[id].Public()))(t), Profile: wire.PSAProfile, BootSeed: b, ClientID: 1,
+			Lifecycle: wire.LifecycleSecured, Implementation: append([]byte{7}, b[1:]...), Device: id, Hardware: "A", DebugLocked: true, BootCount: 99, Counter: 1,
+			Components: []wire.Measured{{Type: "BL", Value: b, SignerID: b}, {Type: "App", Value: rel.Manifest.Components[0].Digest, SignerID: b}},
+			POST:       []wire.TestResult{{Name: "ram", Passed: true}}, LogHead: b, KeyOrigin: "isolated",
+		}))(t)
+		return must(wire.Sign1(wire.TypeEvidence, payload, s.keys[id]))(t)
+	}
+	appraise := func(by *attest.Service, e []byte) (attest.Verdict, error) {
+		return by.Appraise(t.Context(), access.DeviceCaller(id), id, e)
+	}
+	stale := func(what string, err error) {
+		t.Helper()
+		var f *fault.Fault
+		if !errors.As(err, &f) || f.Code != "attest.nonce" || f.Kind != fault.Unavailable {
+			t.Errorf("%s: %v, want to be asked again", what, err)
+		}
+		if _, err := before.Current(t.Context(), access.Internal("test"), id); fault.KindOf(err) != fault.NotFound {
+			t.Errorf("%s: it left a verdict: %v", what, err)
+		}
+	}
+	lost := evidence(before)
+	_, err := appraise(after, lost)
+	stale("asked by another node", err)
+	fresh := evidence(after)
+	_, err = appraise(after, lost)
+	stale("another challenge is outstanding", err)
+	if v, err := appraise(after, fresh); err != nil || !wire.Acceptable(v.Word) {
+		t.Fatalf("the one that was asked for: %s %v, %v", v.Word, v.Reasons, err)
+	}
+	n := s.facts(id)
+	if _, err := appraise(after, fresh); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("the same again: %v", err)
+	}
+	if got := s.facts(id); got != n {
+		t.Errorf("%d facts more for evidence sent again", got-n)
+	}
+}
+
+func (s *stages) facts(subject string) (n int) {
+	s.t.Helper()
+	if err := s.db.Read().QueryRowContext(s.t.Context(), `SELECT count(*) FROM entry WHERE subject = $1`, subject).Scan(&n); err != nil {
+		s.t.Fatal(err)
+	}
+	return n
+}
