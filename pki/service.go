@@ -6,9 +6,10 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
-	"encoding/json"
 	"errors"
 	"fmt"
+	"math/big"
+	"slices"
 	"sync"
 	"time"
 
@@ -29,29 +30,49 @@ type Config struct {
 	Store       Store
 	Trust       *Trust
 	Revocations *Revocations
-	Operational *Authority
-	Product     func(product string) (*Authority, error) // the product's CA, for order CAs; nil: none here
+	Held        *Held                                    // the CAs that sign here
+	Operational *Authority                               // held as well; nil: what is in Held
+	Product     func(product string) (*Authority, error) // the product's CA, for order CAs; nil: what is in Held
+	Lists       ListStore                                // of published lists; nil: none are published
+	CAs         CAStore                                  // what becomes of CAs; nil: none is added or ended here
+	NewKey      KeyMaker                                 // makes and finds the keys of new CAs; nil: none is made here
+	Targets     TargetStore                              // of what is revoked in bulk; nil: nothing is
+	Instance    string                                   // how this instance calls itself in requests
+	Warn        func(text string, err error)             // told what a person should look at; nil: nobody
 	Root        *x509.Certificate
 	Life        time.Duration    // of an LDevID; 0: 14 days
 	Grace       time.Duration    // how long a replaced LDevID still works, in case the answer was lost; 0: 24 h
 	CRLBase     string           // http URL under which CRLs are published; empty: certificates name none
-	Shards      int              // CRL shards; 0: 16. Fixed for the life of the operational CA
+	Shards      int              // CRL shards of Operational; 0: DefaultShards. Fixed for its life
 	Now         func() time.Time // nil: time.Now
 }
 
 // Service is the stage's verbs.
 type Service struct {
-	c     Config
-	ski   string // of the operational CA, hex
-	cache crlCache
+	c      Config
+	lister lister
+
+	followed followed
 
 	recent answers
 }
 
 // New makes a service. It does not read the store: call Refresh before the first check.
 func New(c Config) (*Service, error) {
-	if c.Guard == nil || c.Store == nil || c.Trust == nil || c.Revocations == nil || c.Operational == nil || c.Operational.Role != Operational {
-		return nil, errors.New("pki: guard, store, trust, revocations and an operational CA are needed")
+	if c.Guard == nil || c.Store == nil || c.Trust == nil || c.Revocations == nil {
+		return nil, errors.New("pki: guard, store, trust and revocations are needed")
+	}
+	if c.Held == nil {
+		c.Held = NewHeld()
+	}
+	if c.Operational != nil {
+		if c.Operational.Role != Operational {
+			return nil, fmt.Errorf("pki: a %s CA as operational CA", c.Operational.Role)
+		}
+		c.Held.Add(c.Operational)
+		if c.Shards != 0 {
+			c.Revocations.setShards(c.Operational.SKI(), c.Shards)
+		}
 	}
 	if c.Life == 0 {
 		c.Life = 14 * day
@@ -59,16 +80,17 @@ func New(c Config) (*Service, error) {
 	if c.Grace == 0 {
 		c.Grace = day
 	}
-	if c.Shards == 0 {
-		c.Shards = 16
-	}
 	if c.Now == nil {
 		c.Now = time.Now
+	}
+	if c.Product == nil {
+		held, now := c.Held, c.Now
+		c.Product = func(product string) (*Authority, error) { return held.Issuing(Product, product, now()) }
 	}
 	if p, _ := ProfileOf(LDevID); c.Life > p.Life || c.Life < time.Minute {
 		return nil, fmt.Errorf("pki: LDevIDs of %s, want a minute to %s", c.Life, p.Life)
 	}
-	return &Service{c: c, ski: hex.EncodeToString(c.Operational.Cert.SubjectKeyId), cache: crlCache{by: map[int]crl{}}}, nil
+	return &Service{c: c}, nil
 }
 
 // Trust and Revocations are what the listeners check with.
@@ -94,7 +116,15 @@ func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req
 		return cert, nil
 	}
 	id.Kind = idevid.LDevID
-	cert, err := s.c.Operational.Device(id, req.CSR.PublicKey, now, now.Add(s.c.Life), s.distributionPoint())
+	ca, err := s.c.Held.Issuing(Operational, "", now)
+	if err != nil {
+		return nil, err
+	}
+	until, err := ca.until(now, s.c.Life)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := ca.Device(id, req.CSR.PublicKey, now, until, s.distributionPoint(ca))
 	if err != nil {
 		return nil, err
 	}
@@ -191,48 +221,11 @@ func (s *Service) addCA(ctx context.Context, caller access.Caller, ca *x509.Cert
 		return err
 	}
 	ski := hex.EncodeToString(ca.SubjectKeyId)
-	if err := s.c.Store.AddCA(ctx, CA{SKI: ski, Role: role, DER: ca.Raw},
+	if err := s.c.Store.AddCA(ctx, CA{SKI: ski, Role: role, DER: ca.Raw, Shards: DefaultShards},
 		ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, ca.Raw)); err != nil {
 		return err
 	}
 	s.c.Trust.add(path)
-	return nil
-}
-
-// RevokeDevice takes every identity of a device, the factory's too, for good: enrolment is refused as well. place is where the device is,
-// as access.Join names it.
-func (s *Service) RevokeDevice(ctx context.Context, caller access.Caller, device, place string, reason int) error {
-	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, placed(device, place)); err != nil {
-		return err
-	}
-	return s.revoke(ctx, caller, Revocation{Scope: ScopeDevice, ID: device, Reason: reason}, device)
-}
-
-// RevokeIssuer takes everything that a CA has signed: for an order key that was stolen.
-func (s *Service) RevokeIssuer(ctx context.Context, caller access.Caller, ca *x509.Certificate, reason int) error {
-	ski := hex.EncodeToString(ca.SubjectKeyId)
-	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski, Grave: true}); err != nil {
-		return err
-	}
-	return s.revoke(ctx, caller, Revocation{Scope: ScopeIssuer, ID: ski, Reason: reason}, ski)
-}
-
-func (s *Service) revoke(ctx context.Context, caller access.Caller, r Revocation, subject string) error {
-	if r.Reason < 0 || r.Reason > 10 || r.Reason == 7 || r.Reason == 8 || r.Reason == 6 {
-		return fault.Newf(fault.Invalid, "cert.reason", "revocation reason %d: want one of RFC 5280 §5.3.1 but hold and its removal", r.Reason)
-	}
-	r.At, r.By = s.c.Now().UTC(), caller.ID
-	data, err := json.Marshal(r)
-	if err != nil {
-		return err
-	}
-	kept, err := s.c.Store.Revoke(ctx, r, ledger.New(ledger.Events, ledger.KindCertRevoked, r.At, caller.ID, subject, nil, data))
-	if err != nil {
-		return err
-	}
-	kept.Seq = 0 // entries of other nodes may lie between: Refresh moves the mark
-	s.c.Revocations.add(time.Time{}, kept)
-	s.cache.drop()
 	return nil
 }
 
@@ -251,41 +244,42 @@ func (s *Service) Refresh(ctx context.Context) error {
 		if len(page) == refreshPage {
 			asOf = time.Time{} // not the whole list yet
 		}
-		s.c.Revocations.add(asOf, page...)
+		s.c.Revocations.add(asOf, true, page...)
 		if len(page) < refreshPage {
 			return nil
 		}
 	}
 }
 
-// LoadCAs trusts the stored CAs. Call it at start.
-func (s *Service) LoadCAs(ctx context.Context) error {
-	cas, err := s.c.Store.CAs(ctx)
-	if err != nil {
-		return err
-	}
-	for _, role := range []Role{Product, Order, Operational, Infra} { // issuers first
-		for _, ca := range cas {
-			if ca.Role != role {
-				continue
-			}
-			cert, err := x509.ParseCertificate(ca.DER)
-			if err != nil {
-				return fmt.Errorf("stored CA %s: %w", ca.SKI, err)
-			}
-			if err := s.c.Trust.AddCA(cert); err != nil {
-				return err
-			}
+// CACerts is what EST's /cacerts answers: the operational CAs of which something may be valid, the issuing one first, then the roots.
+func (s *Service) CACerts() []*x509.Certificate {
+	now := s.c.Now()
+	var out []*x509.Certificate
+	for _, a := range s.c.Held.All() {
+		if a.Role == Operational && now.Before(a.Cert.NotAfter) {
+			out = append(out, a.Cert)
 		}
 	}
-	return nil
-}
-
-// CACerts is what EST's /cacerts answers: the operational CA, then the root.
-func (s *Service) CACerts() []*x509.Certificate {
-	out := []*x509.Certificate{s.c.Operational.Cert}
+	slices.SortStableFunc(out, func(a, b *x509.Certificate) int { return b.NotBefore.Compare(a.NotBefore) })
 	if s.c.Root != nil {
 		out = append(out, s.c.Root)
 	}
+	for _, r := range s.c.Trust.Roots() {
+		if s.c.Root == nil || !r.Equal(s.c.Root) {
+			out = append(out, r)
+		}
+	}
 	return out
 }
+
+// distributionPoint gives the function that names the list a serial number of ca belongs to; nil when none is published.
+func (s *Service) distributionPoint(ca *Authority) func(serial []byte) string {
+	if s.c.CRLBase == "" {
+		return nil
+	}
+	ski := ca.SKI()
+	n := s.shards(ski)
+	return func(serial []byte) string { return s.listURL(ListID{ski, shardOf(new(big.Int).SetBytes(serial), n)}) }
+}
+
+func (s *Service) shards(ski string) int { return s.c.Revocations.shardCount(ski) }

@@ -63,10 +63,12 @@ func (s *shelf) Issue(_ context.Context, c Issued, now, _ time.Time, facts ...le
 	})
 }
 
-func (s *shelf) Revoke(_ context.Context, r Revocation, facts ...ledger.Fact) (Revocation, error) {
-	r.Seq = int64(len(s.revoked) + 1)
-	return r, s.write(func() {
-		s.revoked = append(s.revoked, r)
+func (s *shelf) Revoke(_ context.Context, rs []Revocation, facts ...ledger.Fact) ([]Revocation, error) {
+	for i := range rs {
+		rs[i].Seq = int64(len(s.revoked) + 1 + i)
+	}
+	return rs, s.write(func() {
+		s.revoked = append(s.revoked, rs...)
 		s.facts = append(s.facts, facts...)
 	})
 }

@@ -28,6 +28,11 @@ type CA struct {
 	SKI  string // subject key ID, hex
 	Role Role
 	DER  []byte
+
+	Shards int       // lists that its certificates are spread over; 0: DefaultShards
+	Key    string    // name of its key where this instance keeps keys; empty: it is not here
+	Place  int64     // orders CAs as they were stored
+	Ended  time.Time // when it was taken out of service; zero: it is in it
 }
 
 // Store keeps certificates. Writes are durable on nil, together with their facts; a failed one has changed nothing, unless its
@@ -36,8 +41,9 @@ type Store interface {
 	// Issue stores c unless its request has been answered by a certificate that still holds at now (valid, not revoked): then it
 	// changes nothing and returns that one. Otherwise other LDevIDs of the device are revoked as superseded from until on.
 	Issue(ctx context.Context, c Issued, now, until time.Time, facts ...ledger.Fact) (Issued, error)
-	// Revoke adds an entry and returns it with its Seq; a second one for the same ID keeps the earlier date.
-	Revoke(ctx context.Context, r Revocation, facts ...ledger.Fact) (Revocation, error)
+	// Revoke adds entries and returns them with their Seq; a second one for the same ID keeps the earlier date. With a device, its
+	// certificates that still hold are added, and with a CA the CA's own: that is what others see in lists.
+	Revoke(ctx context.Context, rs []Revocation, facts ...ledger.Fact) ([]Revocation, error)
 	// RevokedSince gives at most limit entries with a Seq above after, in order.
 	RevokedSince(ctx context.Context, after int64, limit int) ([]Revocation, error)
 	// Certificate gives one by its CertKey, or ErrNotFound.
@@ -48,6 +54,20 @@ type Store interface {
 	AddCA(ctx context.Context, ca CA, facts ...ledger.Fact) error
 	// CAs gives all of them.
 	CAs(ctx context.Context) ([]CA, error)
+}
+
+// CAStore keeps what becomes of CAs.
+type CAStore interface {
+	// CAsSince gives those with a Place above after, in order: a CA that changes gets a new place.
+	CAsSince(ctx context.Context, after int64) ([]CA, error)
+	// AdoptCA stores a CA that the ledger has already, or whose key is here, without a fact; it is nothing when nothing changes.
+	AdoptCA(ctx context.Context, ca CA) error
+	// PutCARequest keeps a request until its answer is installed.
+	PutCARequest(ctx context.Context, r CARequested, facts ...ledger.Fact) error
+	// CARequests gives those without an answer.
+	CARequests(ctx context.Context) ([]CARequested, error)
+	// EndCA takes a CA out of service, if nothing of it is valid after now; it returns until when something is otherwise.
+	EndCA(ctx context.Context, ski string, now time.Time, facts ...ledger.Fact) (until time.Time, err error)
 }
 
 // ErrNotFound says that the store holds no such certificate.

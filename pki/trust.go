@@ -34,12 +34,13 @@ type Peer struct {
 // Trust knows the OEM roots and the CAs below them, and verifies certificates against both. A CA is checked up to a root when
 // it is added, and its time again at each use, so that verifying a device costs one signature, and verifying it again none.
 type Trust struct {
-	roots *x509.CertPool
+	mu    sync.RWMutex
+	roots *x509.CertPool                 // replaced, never changed; guarded by mu
+	cas   map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
+	good  map[[32]byte]struct{}          // see goodKey; guarded by mu
+	read  map[[32]byte]idevid.Identity   // what was read from certificates, by digest; guarded by mu
 
-	mu   sync.RWMutex
-	cas  map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
-	good map[[32]byte]struct{}          // see goodKey; guarded by mu
-	read map[[32]byte]idevid.Identity   // what was read from certificates, by digest; guarded by mu
+	dropped map[string]bool // by subject key ID: CAs that are not believed again, whoever presents them; guarded by mu
 }
 
 // maxGood bounds what is remembered: some MB.
@@ -95,7 +96,7 @@ func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, erro
 	if len(roots) == 0 {
 		return nil, errors.New("trust without a root")
 	}
-	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}, good: map[[32]byte]struct{}{}, read: map[[32]byte]idevid.Identity{}}
+	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}, good: map[[32]byte]struct{}{}, read: map[[32]byte]idevid.Identity{}, dropped: map[string]bool{}}
 	for _, r := range roots {
 		if role, err := RoleOf(r); err != nil || role != Root {
 			return nil, fmt.Errorf("%q is no root CA", r.Subject)
@@ -128,6 +129,54 @@ func (t *Trust) AddCA(ca *x509.Certificate) error {
 	}
 	t.add(path)
 	return nil
+}
+
+// AddRoot believes one root more: that of a ceremony that replaces the first.
+func (t *Trust) AddRoot(root *x509.Certificate) error {
+	if role, err := RoleOf(root); err != nil || role != Root {
+		return fmt.Errorf("%q is no root CA", root.Subject)
+	}
+	if err := root.CheckSignatureFrom(root); err != nil {
+		return fmt.Errorf("root %q: %w", root.Subject, err)
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	pool := t.roots.Clone()
+	pool.AddCert(root)
+	t.roots, t.cas[string(root.SubjectKeyId)] = pool, []*x509.Certificate{root}
+	return nil
+}
+
+// Roots gives the roots.
+func (t *Trust) Roots() (out []*x509.Certificate) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	for _, path := range t.cas {
+		if len(path) == 1 {
+			out = append(out, path[0])
+		}
+	}
+	slices.SortFunc(out, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
+	return out
+}
+
+// CA gives a CA that is believed, by its subject key ID.
+func (t *Trust) CA(ski []byte) (*x509.Certificate, bool) {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	if path := t.cas[string(ski)]; path != nil {
+		return path[0], true
+	}
+	return nil, false
+}
+
+// Drop believes a CA no more, nor what it has signed; what stands below it is believed as long as it is known.
+func (t *Trust) Drop(ca *x509.Certificate) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.cas, string(ca.SubjectKeyId))
+	t.dropped[string(ca.SubjectKeyId)] = true
+	clear(t.good)
 }
 
 // has reports whether just this certificate is believed already.
@@ -164,8 +213,11 @@ func (t *Trust) add(path []*x509.Certificate) {
 
 // path checks that ca is a CA of this hierarchy, each under the right kind, at the moment at.
 func (t *Trust) path(ca *x509.Certificate, pool *x509.CertPool, at time.Time) ([]*x509.Certificate, error) {
+	t.mu.RLock()
+	roots := t.roots
+	t.mu.RUnlock()
 	chains, err := ca.Verify(x509.VerifyOptions{
-		Roots: t.roots, Intermediates: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: roots, Intermediates: pool, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	})
 	if err != nil {
 		return nil, fmt.Errorf("CA %q: %w", ca.Subject, err)
@@ -195,7 +247,11 @@ func (t *Trust) path(ca *x509.Certificate, pool *x509.CertPool, at time.Time) ([
 func (t *Trust) issuer(leaf *x509.Certificate, presented []*x509.Certificate, now time.Time) ([]*x509.Certificate, error) {
 	t.mu.RLock()
 	path := t.cas[string(leaf.AuthorityKeyId)]
+	out := t.dropped[string(leaf.AuthorityKeyId)]
 	t.mu.RUnlock()
+	if out {
+		return nil, errors.New("issuer was taken out of service")
+	}
 	if len(leaf.AuthorityKeyId) == 0 {
 		return nil, errors.New("no authority key ID")
 	}

@@ -61,7 +61,7 @@ func (s *Service) Revoke(ctx context.Context, caller access.Caller, key string, 
 	if c.Key == "" {
 		return ErrNotFound
 	}
-	return s.revoke(ctx, caller, Revocation{Scope: ScopeCert, ID: key, Reason: reason, Issuer: c.Issuer, Serial: c.Serial}, c.Device)
+	return s.revoke(ctx, caller, reason, Revocation{Scope: ScopeCert, ID: key, Device: c.Device, Issuer: c.Issuer, Serial: c.Serial, Expires: c.NotAfter})
 }
 
 func productOf(der []byte) (string, error) {
@@ -76,8 +76,9 @@ func productOf(der []byte) (string, error) {
 	return id.Product, nil
 }
 
-// RevokeOrderCA takes everything that an order's CA has signed, named by its subject key ID: for a station's key that was stolen. The
-// other CAs carry the whole fleet and are replaced by a ceremony, not by a call.
+// RevokeOrderCA takes everything that a CA has signed, named by its subject key ID: an order's, for a station's key that was stolen, or an
+// operational one that another has taken over from: then its devices enrol again with what they have from the factory. The other CAs carry
+// the whole fleet and are replaced by a ceremony, not by a call.
 func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski string, reason int) error {
 	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski, Grave: true}); err != nil {
 		return err
@@ -90,8 +91,11 @@ func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski s
 		if ca.SKI != ski {
 			continue
 		}
-		if ca.Role != Order {
-			return fault.New(fault.Conflict, "ca.role", fmt.Sprintf("CA %s is a CA of role %s", ski, ca.Role), "only the CA of an order is revoked by a call; replace this one by a key ceremony")
+		issuing, err := s.c.Held.Issuing(ca.Role, "", s.c.Now())
+		replaced := ca.Role == Operational && err == nil && issuing.SKI() != ski
+		if ca.Role != Order && !replaced {
+			return fault.New(fault.Conflict, "ca.role", fmt.Sprintf("CA %s is the CA of role %s", ski, ca.Role),
+				"only the CA of an order, and an operational one that another has taken over from, is revoked by a call; replace this one by a key ceremony")
 		}
 		cert, err := x509.ParseCertificate(ca.DER)
 		if err != nil {

@@ -1,10 +1,13 @@
 package server
 
 import (
+	"bytes"
 	"crypto/tls"
 	"fmt"
 	"sync"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/pki"
 )
 
 // ownCertificate is the server's: the infrastructure CA signs a new one when the present one has a third of its life left, so that
@@ -22,18 +25,23 @@ func (c *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	now := c.now()
-	if c.cert != nil && c.cert.Leaf.NotAfter.Sub(now) > c.cert.Leaf.NotAfter.Sub(c.cert.Leaf.NotBefore)/3 {
-		return c.cert, nil
-	}
 	i := c.inst
+	infra, err := i.auth.held.Issuing(pki.Infra, "", now)
+	if err != nil && c.cert == nil {
+		return nil, err
+	}
+	fresh := c.cert != nil && c.cert.Leaf.NotAfter.Sub(now) > c.cert.Leaf.NotAfter.Sub(c.cert.Leaf.NotBefore)/3
+	if c.cert != nil && (err != nil || fresh && bytes.Equal(c.cert.Leaf.AuthorityKeyId, infra.Cert.SubjectKeyId)) {
+		return c.cert, nil // without a CA the present one is shown to its end
+	}
 	key, err := i.keys.Signer(keyServer)
 	if err != nil {
 		return nil, err
 	}
-	leaf, err := i.auth.infra.ServerTLS(i.cfg.Names, key.Public(), now)
+	leaf, err := infra.ServerTLS(i.cfg.Names, key.Public(), now)
 	if err != nil {
 		return nil, fmt.Errorf("server certificate: %w", err)
 	}
-	c.cert = &tls.Certificate{Certificate: [][]byte{leaf.Raw, i.auth.infra.Cert.Raw}, PrivateKey: key, Leaf: leaf}
+	c.cert = &tls.Certificate{Certificate: [][]byte{leaf.Raw, infra.Cert.Raw}, PrivateKey: key, Leaf: leaf}
 	return c.cert, nil
 }

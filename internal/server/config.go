@@ -11,8 +11,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
+	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
@@ -78,6 +82,9 @@ type Config struct {
 
 	AuditDays int `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
 	AuditMax  int `json:"audit_max,omitempty"`  // how many at most; left out: 100000
+
+	CRL    string `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
+	Public string `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
 
 	Export []string `json:"export,omitempty"` // where the logs are published: "files" and addresses of buckets, s3://…; left out: files
 }
@@ -148,7 +155,44 @@ func (c Config) check() error {
 			return err
 		}
 	}
-	return errors.Join(c.checkWitnesses(), c.checkExport(), postgres.CheckAddress(c.DB))
+	return errors.Join(c.checkWitnesses(), c.checkExport(), c.checkPublic(), postgres.CheckAddress(c.DB))
+}
+
+func (c Config) checkPublic() error {
+	if c.Public != "" {
+		if err := checkAddress("public", c.Public); err != nil {
+			return err
+		}
+	}
+	if u, err := url.Parse(c.CRL); err != nil || c.CRL != "" && (u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(c.CRL, "/")) {
+		return fmt.Errorf("crl %q: want http://host or http://host:port, without a slash at the end; it cannot be https, because who checks a certificate would have to check another first", c.CRL)
+	}
+	return nil
+}
+
+// publicBase is the address that stands in certificates for lists of revocations; empty: none does. It stands there for as long as a
+// certificate is valid, so a port that is chosen anew at each start is none.
+func (c Config) publicBase() string {
+	if c.CRL != "" {
+		return c.CRL
+	}
+	address := c.Public
+	if address == "" && c.loopback() {
+		address = c.API
+	}
+	_, port, err := net.SplitHostPort(address)
+	if err != nil || port == "0" {
+		return ""
+	}
+	for _, name := range append(slices.Clone(c.Names), "localhost") {
+		if net.ParseIP(name) == nil {
+			if port == "80" {
+				return "http://" + name
+			}
+			return "http://" + net.JoinHostPort(name, port)
+		}
+	}
+	return ""
 }
 
 func (c Config) poll() time.Duration { return time.Duration(c.PollMS) * time.Millisecond }

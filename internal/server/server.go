@@ -154,10 +154,14 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 func (i *Instance) openBirth(ctx context.Context) (err error) {
 	i.pki, err = pki.New(pki.Config{
 		Guard: i.guard, Store: i.db.PKI(), Trust: i.auth.trust, Revocations: pki.NewRevocations(maxRevocationAge),
-		Operational: i.auth.operational, Root: i.auth.root, Life: time.Duration(i.cfg.LDevID) * time.Hour,
-		Product: func(string) (*pki.Authority, error) { return i.auth.product, nil },
+		Held: i.auth.held, Root: i.auth.root, Life: time.Duration(i.cfg.LDevID) * time.Hour,
+		Lists: i.db.PKI(), CAs: i.db.PKI(), Targets: i.db.PKI(), NewKey: i.keys, Instance: i.cfg.Instance, CRLBase: i.cfg.publicBase(),
+		Warn: func(text string, err error) { i.log.WarnContext(ctx, text, "error", err) }, //nolint:contextcheck // of the opening, for its attributes
 	})
 	if err != nil {
+		return err
+	}
+	if err := i.adoptCAs(ctx); err != nil {
 		return err
 	}
 	if err := errors.Join(i.pki.LoadCAs(ctx), i.pki.Refresh(ctx)); err != nil {
@@ -268,15 +272,27 @@ func (i *Instance) openOwners() (*owner.Service, error) {
 	if err != nil {
 		return errors.Join(err, api.Close())
 	}
-	handler, err := i.apiHandler(api.Addr())
+	public, err := i.listenPublic(ctx)
 	if err != nil {
 		return errors.Join(err, api.Close(), dev.Close())
+	}
+	handler, err := i.apiHandler(api.Addr())
+	if err != nil {
+		for _, l := range append(public, api, dev) {
+			err = errors.Join(err, l.Close())
+		}
+		return err
 	}
 	g, ctx := errgroup.WithContext(ctx)
 	i.logs.run(ctx, g)
 	i.runLoops(ctx, g)
 	people := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10, ErrorLog: quiet(i.log),
+	}
+	for _, l := range public {
+		serve(ctx, g, l, &http.Server{
+			Handler: i.public(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: time.Minute, MaxHeaderBytes: 8 << 10, ErrorLog: quiet(i.log),
+		})
 	}
 	people.RegisterOnShutdown(i.events.Close) // streams do not end by themselves
 	serve(ctx, g, api, people)

@@ -122,6 +122,7 @@ type authorities struct {
 	root                        *x509.Certificate
 	product, operational, infra *pki.Authority
 	trust                       *pki.Trust
+	held                        *pki.Held // those above whose keys are here, and what `hallmark ca install` added
 }
 
 func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
@@ -129,6 +130,7 @@ func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
 		return a, err
 	}
 	cas := []*x509.Certificate{}
+	a.held = pki.NewHeld()
 	for _, c := range []struct {
 		name string
 		role pki.Role
@@ -145,6 +147,7 @@ func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
 		if *c.to, err = pki.NewAuthority(c.role, cert, key); err != nil {
 			return a, fmt.Errorf("%s: %w", c.name, err)
 		}
+		a.held.Add(*c.to)
 		cas = append(cas, cert)
 	}
 	a.trust, err = pki.NewTrust([]*x509.Certificate{a.root}, cas...)

@@ -52,12 +52,14 @@ func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, fact
 			kept = *same
 			return nil
 		}
+		var replaced []pki.Revocation
 		for _, o := range old {
-			if _, err := revoke(tx, pki.Revocation{
-				Scope: pki.ScopeCert, ID: o.Key, Issuer: o.Issuer, Serial: o.Serial, Reason: pki.Superseded, At: until.UTC(), By: c.Key,
-			}); err != nil {
-				return err
-			}
+			replaced = append(replaced, pki.Revocation{
+				Scope: pki.ScopeCert, ID: o.Key, Issuer: o.Issuer, Serial: o.Serial, Reason: pki.Superseded, At: until.UTC(), By: c.Key, Expires: o.NotAfter,
+			})
+		}
+		if _, err := revokeAll(tx, replaced); err != nil {
+			return err
 		}
 		if _, err := tx.Exec(`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`,
@@ -117,60 +119,12 @@ type ending struct {
 
 func (e ending) Scan(dest ...any) error { return e.rows.Scan(append(dest, e.to)...) }
 
-func revoke(tx *Tx, r pki.Revocation) (pki.Revocation, error) {
-	doc, err := json.Marshal(r)
-	if err != nil {
-		return r, err
-	}
-	if r.Scope == pki.ScopeCert {
-		if _, err := tx.Exec(`UPDATE cert SET ended = $1 WHERE key = $2 AND (ended = 0 OR ended > $1)`, Millis(r.At), r.ID); err != nil {
-			return r, err
-		}
-	}
-	return r, tx.scan(`INSERT INTO revocation (scope, id, doc) VALUES ($1, $2, $3) RETURNING seq`,
-		[]any{string(r.Scope), r.ID, string(doc)}, &r.Seq)
-}
-
 // scan runs a statement that returns one row.
 func (tx *Tx) scan(query string, args []any, dst ...any) error {
 	if err := tx.savepoint(); err != nil {
 		return err
 	}
 	return tx.QueryRow(query, args...).Scan(dst...)
-}
-
-// Revoke implements pki.Store.
-func (s PKI) Revoke(ctx context.Context, r pki.Revocation, facts ...ledger.Fact) (kept pki.Revocation, err error) {
-	err = s.db.Write(ctx, func(tx *Tx) error {
-		if kept, err = revoke(tx, r); err != nil {
-			return err
-		}
-		return tx.Append(facts...)
-	})
-	return kept, err
-}
-
-// RevokedSince implements pki.Store.
-func (s PKI) RevokedSince(ctx context.Context, after int64, limit int) (out []pki.Revocation, err error) {
-	rows, err := s.db.Read().QueryContext(ctx, `SELECT seq, doc FROM revocation WHERE seq > $1 ORDER BY seq LIMIT $2`, after, limit)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var r pki.Revocation
-		var seq int64
-		var doc string
-		if err := rows.Scan(&seq, &doc); err != nil {
-			return nil, err
-		}
-		if err := json.Unmarshal([]byte(doc), &r); err != nil {
-			return nil, fmt.Errorf("stored revocation %d: %w", seq, err)
-		}
-		r.Seq = seq
-		out = append(out, r)
-	}
-	return out, rows.Err()
 }
 
 // Certificate implements pki.Store.
@@ -195,36 +149,3 @@ type endingOne struct {
 }
 
 func (e endingOne) Scan(dest ...any) error { return e.row.Scan(append(dest, e.to)...) }
-
-// AddCA implements pki.Store.
-func (s PKI) AddCA(ctx context.Context, ca pki.CA, facts ...ledger.Fact) error {
-	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO ca (ski, role, der) VALUES ($1, $2, $3) ON CONFLICT (ski) DO NOTHING`, ca.SKI, string(ca.Role), ca.DER)
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return err
-		}
-		return tx.Append(facts...)
-	})
-}
-
-// CAs implements pki.Store.
-func (s PKI) CAs(ctx context.Context) (out []pki.CA, err error) {
-	rows, err := s.db.Read().QueryContext(ctx, `SELECT ski, role, der FROM ca`)
-	if err != nil {
-		return nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var ca pki.CA
-		var role string
-		if err := rows.Scan(&ca.SKI, &role, &ca.DER); err != nil {
-			return nil, err
-		}
-		ca.Role = pki.Role(role)
-		out = append(out, ca)
-	}
-	return out, rows.Err()
-}

@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"crypto/x509"
+	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -28,11 +29,48 @@ func replayCA(tx *Tx, f ledger.Fact) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if role != pki.Order { // the others are files of the data directory
+	kid, err := wire.KeyIDOf(cert.PublicKey)
+	if err != nil {
+		return false, err
+	}
+	ca := pki.CA{SKI: hex.EncodeToString(cert.SubjectKeyId), Role: role, DER: cert.Raw}
+	err = tx.scan(`SELECT key_name FROM ca_request WHERE key_id = $1`, []any{hex.EncodeToString(kid[:])}, &ca.Key)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return false, err
+	}
+	if _, err := tx.Exec(`DELETE FROM ca_request WHERE key_name = $1`, ca.Key); err != nil {
+		return false, err
+	}
+	return putCA(tx, ca)
+}
+
+// replayKey brings back which key a CA was requested for. The request itself is not in the ledger: one without an answer is made anew.
+func replayKey(tx *Tx, f ledger.Fact) (bool, error) {
+	var k struct {
+		Name string `json:"name"`
+		SPKI []byte `json:"spki"`
+	}
+	if err := json.Unmarshal(f.Data, &k); err != nil {
+		return false, err
+	}
+	role, ok := pki.RequestedRole(k.Name)
+	if !ok {
 		return false, nil
 	}
-	return did(tx.Exec(`INSERT INTO ca (ski, role, der) VALUES ($1, $2, $3) ON CONFLICT (ski) DO NOTHING`,
-		hex.EncodeToString(cert.SubjectKeyId), string(role), cert.Raw))
+	pub, err := x509.ParsePKIXPublicKey(k.SPKI)
+	if err != nil {
+		return false, err
+	}
+	kid, err := wire.KeyIDOf(pub)
+	if err != nil {
+		return false, err
+	}
+	return did(tx.Exec(`INSERT INTO ca_request (key_id, key_name, role, product, unit, at, envelope) VALUES ($1, $2, $3, '', '', $4, $5) ON CONFLICT DO NOTHING`,
+		hex.EncodeToString(kid[:]), k.Name, string(role), Millis(f.At), []byte{}))
+}
+
+func replayCAEnded(tx *Tx, f ledger.Fact) (bool, error) {
+	return did(tx.Exec(`UPDATE ca SET ended = $1, place = (SELECT max(place) + 1 FROM ca) WHERE ski = $2 AND ended = 0`, Millis(f.At), f.Subject))
 }
 
 func replayProduct(tx *Tx, f ledger.Fact) (bool, error) {
