@@ -8,8 +8,10 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/pki"
 )
 
@@ -72,4 +74,18 @@ func (i *Instance) listenPublic(ctx context.Context) ([]net.Listener, error) {
 	}
 	l, err := listen(ctx, i.cfg.Public)
 	return []net.Listener{l}, err
+}
+
+// judgeLine says whether a device may stay connected. That nobody can tell cuts no line: each call on it asks again, and is refused.
+func (i *Instance) judgeLine(chain []*x509.Certificate) (string, lines.Verdict) {
+	now := time.Now()
+	d, err := i.auth.trust.VerifyDevice(chain, now)
+	if err != nil {
+		return "", lines.Cut
+	}
+	err = i.pki.Revocations().CheckConnection(d.Cert, d.Identity.DeviceID, now)
+	if f, ok := errors.AsType[*fault.Fault](err); ok && f.Kind == fault.Denied {
+		return d.Identity.DeviceID, lines.Cut
+	}
+	return d.Identity.DeviceID, lines.Stay
 }

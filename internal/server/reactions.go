@@ -271,6 +271,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	// Who is connected to this node is cut off within a second of a revocation at another.
 	loop("revocations", 500*time.Millisecond, i.pki.Refresh)
 	loop("authorities", 2*time.Second, i.pki.LoadCAs)
+	loop("lines", 20*time.Second, func(context.Context) error { i.lines.Sweep(); return nil })
 	single("revocation lists", 200*time.Millisecond, i.pki.KeepLists)
 	single("ended authorities", time.Hour, i.pki.EndCAs)
 	loop("last contacts", 2*time.Second, i.device.Flush)

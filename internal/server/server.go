@@ -22,6 +22,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
@@ -29,6 +30,7 @@ import (
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
@@ -68,9 +70,11 @@ type Instance struct {
 	fleet       *fleet.Service
 	custody     *custody.Service
 	receipts    *scitt.Service
+	rekey       *rekey.Service
 	comply      *comply.Service
-	pulse       pulse
 	owner       *owner.Service
+	lines       *lines.Registry
+	pulse       pulse
 	events      *httpapi.Events // of the listener that Run opened
 }
 
@@ -161,6 +165,8 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	i.lines = lines.New(i.judgeLine)
+	i.pki.Revocations().OnNew(i.lines.Revoked)
 	if err := i.adoptCAs(ctx); err != nil {
 		return err
 	}
@@ -173,6 +179,9 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	}
 	order, err := i.keys.Signer(keyOrder)
 	if err != nil {
+		return err
+	}
+	if err := i.openRekey(); err != nil {
 		return err
 	}
 	vault, err := newSealer(i.keys)
@@ -236,21 +245,13 @@ func (i *Instance) openEnd(context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if i.owner, err = i.openOwners(); err != nil {
+		return err
+	}
 	i.comply, err = comply.NewService(comply.Config{Guard: i.guard, Store: i.db.Comply()})
 	return err
 }
 
-// maxRevocationAge is how old the list of revocations may be before nobody is let in by it.
-const maxRevocationAge = time.Minute
-
-// Run serves until ctx ends; ready is called with the addresses once both listeners are open.
-	if i.owner, err = i.openOwners(); err != nil {
-		return err
-	}
-func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) error {
-	if n := len(i.cfg.localWitnesses()); n >= i.cfg.Quorum && !i.cfg.Virtual {
-		i.log.WarnContext(ctx, "the witnesses in this process alone make a quorum: whoever takes this server takes them too; have others witness its logs "+
-			"(docs/guide/witness.md)", "near", n, "quorum", i.cfg.Quorum)
 func (i *Instance) openOwners() (*owner.Service, error) {
 	owners := i.db.Owners()
 	return owner.NewService(owner.Config{
@@ -259,6 +260,14 @@ func (i *Instance) openOwners() (*owner.Service, error) {
 	})
 }
 
+// maxRevocationAge is how old the list of revocations may be before nobody is let in by it.
+const maxRevocationAge = time.Minute
+
+// Run serves until ctx ends; ready is called with the addresses once both listeners are open.
+func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) error {
+	if n := len(i.cfg.localWitnesses()); n >= i.cfg.Quorum && !i.cfg.Virtual {
+		i.log.WarnContext(ctx, "the witnesses in this process alone make a quorum: whoever takes this server takes them too; have others witness its logs "+
+			"(docs/guide/witness.md)", "near", n, "quorum", i.cfg.Quorum)
 	}
 	certificate := &ownCertificate{inst: i, now: time.Now}
 	if _, err := certificate.get(nil); err != nil {
@@ -297,7 +306,7 @@ func (i *Instance) openOwners() (*owner.Service, error) {
 	people.RegisterOnShutdown(i.events.Close) // streams do not end by themselves
 	serve(ctx, g, api, people)
 	serve(ctx, g, tls.NewListener(dev, i.deviceTLS(certificate)), &http.Server{
-		Handler: i.deviceHandler(), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
+		Handler: i.deviceHandler(), ConnState: i.lines.ConnState, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
 	})
 	if ready != nil {
 		ready(i.cfg.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
@@ -383,7 +392,8 @@ func (i *Instance) deviceTLS(certificate *ownCertificate) *tls.Config {
 	return &tls.Config{
 		MinVersion:       tls.VersionTLS12,
 		GetCertificate:   certificate.get,
-		ClientAuth:       tls.RequireAnyClientCert,
+		// Who shows no certificate reads the history of trust bundles, and nothing else: each other call asks whose connection it is.
+		ClientAuth:       tls.RequestClientCert,
 		VerifyConnection: pki.VerifyConnection(i.auth.trust, i.pki.Revocations(), time.Now),
 	}
 }
