@@ -48,12 +48,12 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 			reply.Challenge = nonce
 		}
 	}
-	delivery, outstanding, err := s.deliver(ctx, d, in, now)
+	word, err := s.deliver(ctx, d, in, now)
 	if err != nil {
 		return wire.CheckinReply{}, err
 	}
-	reply.Delivery = delivery
-	if outstanding || in.Trial || in.Progress != nil || reply.Challenge != nil {
+	reply.Delivery, reply.Bundle = word.delivery, word.newest
+	if word.outstanding || in.Trial || in.Progress != nil || reply.Challenge != nil {
 		reply.NextPoll = uint64(s.cfg.Soon / time.Millisecond)
 	}
 	return reply, nil

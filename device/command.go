@@ -104,7 +104,11 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	if err != nil {
 		return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
 	}
-	envelope, err := wire.Sign1(wire.TypeCommand, payload, s.cfg.Authority)
+	authority, err := s.authorityOf(ctx, in.Product)
+	if err != nil {
+		return "", err
+	}
+	envelope, err := wire.Sign1(wire.TypeCommand, payload, authority)
 	if err != nil {
 		return "", err
 	}

@@ -3,6 +3,7 @@ package device
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"encoding/hex"
 	"errors"
 	"time"
@@ -12,33 +13,61 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// deliver makes the delivery of the most urgent command that can be proven now; nil when there is none. outstanding reports
-// whether the device should come back soon.
-func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now time.Time) (delivery []byte, outstanding bool, err error) {
+// word is what a device is told at a check-in.
+type word struct {
+	delivery    []byte // nil: nothing
+	outstanding bool   // it should come back soon
+	newest      uint64 // the trust bundle it has to come up to before anything can be told; 0: none
+}
+
+// deliver makes the delivery of the most urgent command that can be proven now.
+func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now time.Time) (t word, err error) {
 	list, err := s.cfg.Reports.Outstanding(ctx, d.ID, now)
-	if err != nil {
-		return nil, false, err
+	if err != nil || len(list) == 0 {
+		return t, err
 	}
+	held, err := s.cfg.Trust.Bundle(ctx, d.Product, in.Bundle)
+	if in.Bundle == 0 || errors.Is(err, ErrNotFound) {
+		return t, nil // a bundle that was never published: it is on record as inconsistent, if it claims to have had a later one
+	}
+	if err != nil {
+		return t, err
+	}
+	key, ok := s.authority(held.Wire)
+	blind := !ok
 	for _, c := range list {
-		outstanding = true
-		if !fits(d, in, c) {
+		t.outstanding = true
+		if !ok || !fits(d, in, c) {
 			continue
 		}
-		out, err := s.assemble(ctx, d, in, c)
+		out, err := s.assemble(ctx, d, in, c, held.Wire)
 		var refused *fault.Fault
+		if errors.Is(err, errBlind) {
+			blind = true
+			continue
+		}
 		if errors.Is(err, ledger.ErrNotYetWitnessed) || errors.As(err, &refused) && refused.Kind != fault.Internal {
 			continue // what cannot be proven now, or never again (its release was withdrawn), keeps nothing else from the device
 		}
 		if err != nil {
-			return nil, false, err
+			return t, err
 		}
-		b, err := s.direct(ctx, d, in, c, out, now)
+		t.delivery, err = s.direct(ctx, d, in, c, out, key, now)
 		if errors.Is(err, ErrChanged) { // cancelled meanwhile
 			continue
 		}
-		return b, true, err
+		return t, err
 	}
-	return nil, outstanding, nil
+	if blind {
+		current, err := s.CurrentBundle(ctx, d.Product)
+		if err != nil {
+			return t, err
+		}
+		if current.Wire.Version > in.Bundle {
+			t.newest = current.Wire.Version
+		}
+	}
+	return t, nil
 }
 
 // fits leaves code alone while the device is busy with code, and gives a device on its way out nothing but its end.
@@ -56,10 +85,10 @@ func fits(d Device, in wire.Checkin, c Command) bool {
 }
 
 // assemble gathers the proofs.
-func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command) (wire.Delivery, error) {
+func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command, held wire.Bundle) (wire.Delivery, error) {
 	out := wire.Delivery{Config: c.Config}
 	var err error
-	if out.Command, err = s.cfg.Ledger.Logged(ctx, c.UID); err != nil {
+	if out.Command, err = s.commandFor(ctx, c, held); err != nil {
 		return out, err
 	}
 	tree, err := s.sets.get(ctx, "c"+c.ID, func(ctx context.Context) ([]string, error) {
@@ -78,21 +107,24 @@ func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Com
 	}
 	if wire.NeedsRelease(c.Wire.Act) {
 		l, err := s.cfg.Releases.Logged(ctx, [32]byte(c.Wire.Release))
+		if err == nil {
+			l, err = s.signedFor(ctx, l, held)
+		}
 		if err != nil {
 			return out, err
 		}
 		out.Release = &l
 	}
 	if c.Warrant != nil {
-		if err := s.addWarrant(ctx, d, *c.Warrant, &out); err != nil {
+		if err := s.addWarrant(ctx, d, *c.Warrant, held, &out); err != nil {
 			return out, err
 		}
 	}
-	return out, s.addBundle(ctx, d, in, c, &out)
+	return out, s.addBundle(ctx, d, in, c, held, &out)
 }
 
-func (s *Service) addWarrant(ctx context.Context, d Device, uid [16]byte, out *wire.Delivery) error {
-	l, err := s.cfg.Ledger.Logged(ctx, uid)
+func (s *Service) addWarrant(ctx context.Context, d Device, uid [16]byte, held wire.Bundle, out *wire.Delivery) error {
+	l, err := s.loggedFor(ctx, uid, held)
 	if err != nil {
 		return err
 	}
@@ -108,7 +140,7 @@ func (s *Service) addWarrant(ctx context.Context, d Device, uid [16]byte, out *w
 }
 
 // addBundle adds the bundle that follows the device's, when there is one: it takes them one after another.
-func (s *Service) addBundle(ctx context.Context, d Device, in wire.Checkin, c Command, out *wire.Delivery) error {
+func (s *Service) addBundle(ctx context.Context, d Device, in wire.Checkin, c Command, held wire.Bundle, out *wire.Delivery) error {
 	b, err := s.cfg.Trust.Bundle(ctx, d.Product, in.Bundle+1)
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -116,7 +148,7 @@ func (s *Service) addBundle(ctx context.Context, d Device, in wire.Checkin, c Co
 	if err != nil {
 		return err
 	}
-	l, err := s.cfg.Ledger.Logged(ctx, b.UID)
+	l, err := s.loggedFor(ctx, b.UID, held)
 	if errors.Is(err, ledger.ErrNotYetWitnessed) && c.Wire.Act != wire.ActBundle {
 		return nil // it comes with the next delivery
 	}
@@ -125,7 +157,7 @@ func (s *Service) addBundle(ctx context.Context, d Device, in wire.Checkin, c Co
 }
 
 // direct signs the directive. Its counter is durable before it exists.
-func (s *Service) direct(ctx context.Context, d Device, in wire.Checkin, c Command, out wire.Delivery, now time.Time) ([]byte, error) {
+func (s *Service) direct(ctx context.Context, d Device, in wire.Checkin, c Command, out wire.Delivery, key crypto.Signer, now time.Time) ([]byte, error) {
 	floor := in.Counter
 	if floor > d.Counter+wire.MaxCounterGap {
 		floor = 0 // nonsense: it is on record as inconsistent, and a counter we would never reach helps nobody
@@ -148,7 +180,7 @@ func (s *Service) direct(ctx context.Context, d Device, in wire.Checkin, c Comma
 	if err != nil {
 		return nil, err
 	}
-	if out.Directive, err = wire.Sign1(wire.TypeDirective, payload, s.cfg.Authority); err != nil {
+	if out.Directive, err = wire.Sign1(wire.TypeDirective, payload, key); err != nil {
 		return nil, err
 	}
 	return wire.EncodeDelivery(out)

@@ -27,19 +27,22 @@ type Config struct {
 	Guard      *access.Guard
 	Ledger     Ledger
 	Releases   Releases
-	Challenger Challenger       // nil: nobody is ever asked to attest
-	Authority  crypto.Signer    // the directive authority; its key is in the bundles' Directive role
-	Poll       time.Duration    // between check-ins when nothing is outstanding; default 5 min
-	Soon       time.Duration    // when something is; default 5 s
-	Directive  time.Duration    // how long a directive is valid; default 2 min
-	Roll       time.Duration    // how long a rolling check-in token lasts; default 12 h
-	Now        func() time.Time // default time.Now
+	Challenger Challenger // nil: nobody is ever asked to attest
+	Bundles    Bundles
+	// Authorities gives the keys of the directive authority, newest first. A device is told by one that its trust bundle names.
+	Authorities func() []crypto.Signer
+	Poll        time.Duration    // between check-ins when nothing is outstanding; default 5 min
+	Soon        time.Duration    // when something is; default 5 s
+	Directive   time.Duration    // how long a directive is valid; default 2 min
+	Roll        time.Duration    // how long a rolling check-in token lasts; default 12 h
+	Now         func() time.Time // default time.Now
 }
 
 // Service is the registry and the directive authority.
 type Service struct {
 	cfg   Config
 	sets  setCache
+	steps stepCache
 	lines lines
 
 	mu      sync.Mutex               // guards what follows
@@ -51,7 +54,7 @@ type Service struct {
 // NewService checks cfg and fills its defaults.
 func NewService(cfg Config) (*Service, error) {
 	if cfg.Registry == nil || cfg.Reports == nil || cfg.Commands == nil || cfg.Trust == nil || cfg.Groups == nil || cfg.Forgetter == nil || cfg.Guard == nil ||
-		cfg.Ledger == nil || cfg.Releases == nil || cfg.Authority == nil {
+		cfg.Ledger == nil || cfg.Releases == nil || cfg.Bundles == nil || cfg.Authorities == nil {
 		return nil, errors.New("device: a store, the guard, the ledger, the releases or the authority is missing")
 	}
 	if cfg.Poll == 0 {

@@ -2,6 +2,7 @@ package device
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"time"
 
@@ -114,6 +115,8 @@ type Ledger interface {
 	Locate(ctx context.Context, uid [16]byte) (ledger.Ref, bool, error)
 	// Logged gives the fact with proof under the latest witnessed checkpoint; ledger.ErrNotYetWitnessed until there is one.
 	Logged(ctx context.Context, uid [16]byte) (wire.Logged, error)
+	// SignedBy gives a proof under the newest checkpoint as one of the log's keys signed it; false when that one has not.
+	SignedBy(ctx context.Context, log ledger.Log, p wire.Proof, key ed25519.PublicKey) (wire.Proof, bool, error)
 }
 
 // Releases proves releases.

@@ -71,6 +71,11 @@ func (s *Service) DistributeBundle(ctx context.Context, caller access.Caller, pr
 	if err != nil {
 		return err
 	}
+	if b.Wire.Version > 1 { // while those who believe the bundle before can still be shown
+		if _, err := s.keepSeen(ctx, b); err != nil {
+			return err
+		}
+	}
 	ids, err := s.cfg.Trust.DevicesBehind(ctx, product, b.Wire.Version)
 	if err != nil || len(ids) == 0 {
 		return err

@@ -26,14 +26,18 @@ func signatureLine(name string, id uint32, sig []byte) string {
 	return "\u2014 " + name + " " + base64.StdEncoding.EncodeToString(append(b, sig...)) + "\n"
 }
 
-// SignCheckpoint makes the log-signed note of a tree.
-func SignCheckpoint(origin string, s State, key Signer) ([]byte, error) {
+// SignCheckpoint makes the log-signed note of a tree. While a log's key is being replaced, the others sign too.
+func SignCheckpoint(origin string, s State, key Signer, others ...Signer) ([]byte, error) {
 	body := wire.CheckpointText(origin, s.Size, s.Root)
-	sig, err := key.Sign([]byte(body))
-	if err != nil {
-		return nil, fmt.Errorf("sign checkpoint %s at size %d: %w", origin, s.Size, err)
+	note := body + "\n"
+	for _, k := range append([]Signer{key}, others...) {
+		sig, err := k.Sign([]byte(body))
+		if err != nil {
+			return nil, fmt.Errorf("sign checkpoint %s at size %d: %w", origin, s.Size, err)
+		}
+		note += signatureLine(origin, wire.NoteKeyID(origin, TypeEd25519, k.Public()), sig)
 	}
-	return []byte(body + "\n" + signatureLine(origin, wire.NoteKeyID(origin, TypeEd25519, key.Public()), sig)), nil
+	return []byte(note), nil
 }
 
 // MaxNote bounds a note: at least 16 signatures fit, of the largest kind.
@@ -160,6 +164,17 @@ func (n Note) SignedBy(key VerifierKey) (bool, error) {
 	return signed, nil
 }
 
+// signature gives what the log signed with one of its keys; nil when it did not.
+func (n Note) signature(key ed25519.PublicKey) []byte {
+	id := wire.NoteKeyID(n.Origin, TypeEd25519, key)
+	for _, l := range n.lines {
+		if l.name == n.Origin && l.id == id && len(l.sig) == ed25519.SignatureSize && ed25519.Verify(key, []byte(n.Body), l.sig) {
+			return l.sig
+		}
+	}
+	return nil
+}
+
 // By gives the note with nothing but the signatures of keys.
 func (n Note) By(keys ...VerifierKey) string {
 	var out strings.Builder
@@ -181,7 +196,7 @@ func SplitNote(note []byte) (logSig []byte, cosigs []wire.Cosignature, err error
 		return nil, nil, err
 	}
 	cosigs = []wire.Cosignature{}
-	for _, l := range lines[1:] {
+	for _, l := range lines[1:] { // other keys of the log are among them: theirs have no time
 		if len(l.sig) != 8+ed25519.SignatureSize {
 			continue // another kind of signature: not for devices
 		}

@@ -3,6 +3,7 @@ package ledger
 import (
 	"cmp"
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"math/bits"
@@ -129,6 +130,31 @@ func (r *Reader) Prove(ctx context.Context, ref Ref) (wire.Logged, error) {
 		p.Path = append(p.Path, h[:])
 	}
 	return wire.Logged{Entry: entry, Proof: p}, nil
+}
+
+// SignedBy gives a proof under the newest checkpoint as one of the log's keys signed it: while a key is being replaced, the log signs with
+// several. It is false when key has not signed.
+func (r *Reader) SignedBy(ctx context.Context, log Log, p wire.Proof, key ed25519.PublicKey) (wire.Proof, bool, error) {
+	cp, err := r.store.Published(ctx, log)
+	if err != nil {
+		return p, false, err
+	}
+	if cp.Size != p.Size {
+		return p, false, fmt.Errorf("%s at size %d: %w", log, p.Size, ErrNotYetWitnessed)
+	}
+	n, err := ParseNote(cp.Note)
+	if err != nil {
+		return p, false, err
+	}
+	sig, cosigs := n.signature(key), []wire.Cosignature(nil)
+	if sig == nil {
+		return p, false, nil
+	}
+	if _, cosigs, err = SplitNote(cp.Note); err != nil {
+		return p, false, err
+	}
+	p.LogSignature, p.Cosignatures = sig, cosigs // of one note: it may have been published anew
+	return p, true, nil
 }
 
 // Consistency proves that the tree of size now extends the tree of size old.

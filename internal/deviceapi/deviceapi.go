@@ -33,6 +33,7 @@ type Config struct {
 	Artifact func(ctx context.Context, caller access.Caller, device string, digest [32]byte) (io.ReadSeekCloser, error)
 	EST      http.Handler
 	Vouchers http.Handler // of devices without keys; nil: none
+	Trust    http.Handler // the signed history of trust bundles, for anybody
 	Logger   *slog.Logger
 }
 
@@ -57,6 +58,9 @@ func Handler(cfg Config) http.Handler {
 	mux.Handle("/.well-known/est/", cfg.EST)
 	if cfg.Vouchers != nil {
 		mux.Handle("/.well-known/est/_rekey/", cfg.Vouchers)
+	}
+	if cfg.Trust != nil {
+		mux.Handle(TrustPrefix, cfg.Trust)
 	}
 	mux.HandleFunc("POST /d/v1/checkin", h.on(wire.MaxCheckin, h.checkin))
 	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+1024, h.attest))

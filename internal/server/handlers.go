@@ -30,7 +30,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, PKI: i.pki, Onboard: i.onboard, Comply: i.comply, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Onboard: i.onboard, Rekey: i.rekey, Comply: i.comply, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
@@ -38,6 +38,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux.Handle("/log/", http.StripPrefix("/log/", logFiles(i.logs.files)))
 	mux.Handle("GET "+est.Prefix+"cacerts", i.est())
 	mux.Handle("GET /healthz", &i.pulse)
+	mux.Handle(deviceapi.TrustPrefix, i.trustHistory())
 	mux.Handle("/crl/", i.public())
 	shown := console.Handler(i.consoleConfig())
 	mux.Handle("/", shown)
@@ -129,9 +130,14 @@ func (i *Instance) deviceHandler() http.Handler {
 			_, r, err := i.release.Open(ctx, caller, "", digest)
 			return r, err
 		},
-		EST:    i.est(), Vouchers: i.vouchers(),
+		EST:    i.est(), Vouchers: i.vouchers(), Trust: i.trustHistory(),
 		Logger: i.log,
 	}))
+}
+
+// trustHistory is the devices' way back. It is on the devices' listener, because that is whom they know, and under the API's, for caches.
+func (i *Instance) trustHistory() http.Handler {
+	return deviceapi.Trust(deviceapi.TrustConfig{Newest: i.device.NewestBundle, Step: i.device.BundleStep, Logger: i.log})
 }
 
 // est is RFC 7030. On the devices' listener it enrols; /cacerts is for everybody, so the other listener has it too.

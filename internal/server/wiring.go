@@ -55,7 +55,7 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, keys Sign
 	d := db.Devices()
 	return device.NewService(device.Config{
 		Registry: d, Reports: d, Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger,
-		Authority: directive, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
+		Bundles: d, Authorities: func() []crypto.Signer { return []crypto.Signer{directive} }, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
 	})
 }
 

@@ -3,7 +3,9 @@ package store_test
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
+	"crypto/ed25519"
 	"crypto/elliptic"
 	"crypto/rand"
 	"errors"
@@ -24,17 +26,25 @@ type silentAudit struct{}
 func (silentAudit) Record(context.Context, access.Decision) error { return nil }
 
 // proofs is a ledger that proves facts only once they are witnessed.
-type proofs struct{ witnessed bool }
+type proofs struct {
+	db        *store.DB
+	witnessed bool
+}
 
 func (p *proofs) Locate(context.Context, [16]byte) (ledger.Ref, bool, error) {
 	return ledger.Ref{Log: ledger.Control, Index: 1}, p.witnessed, nil
 }
 
-func (p *proofs) Logged(context.Context, [16]byte) (wire.Logged, error) {
+func (p *proofs) Logged(ctx context.Context, uid [16]byte) (wire.Logged, error) {
 	if !p.witnessed {
 		return wire.Logged{}, ledger.ErrNotYetWitnessed
 	}
-	return wire.Logged{Entry: []byte{1}}, nil
+	var l wire.Logged
+	return l, p.db.Read().QueryRowContext(ctx, `SELECT data FROM entry WHERE uid = $1`, uid[:]).Scan(&l.Entry)
+}
+
+func (p *proofs) SignedBy(_ context.Context, _ ledger.Log, proof wire.Proof, _ ed25519.PublicKey) (wire.Proof, bool, error) {
+	return proof, true, nil
 }
 
 type noReleases struct{}
@@ -63,11 +73,12 @@ func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.Priv
 	if err != nil {
 		t.Fatal(err)
 	}
-	l, s := &proofs{}, db.Devices()
-	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Authority: key})
+	l, s := &proofs{db: db}, db.Devices()
+	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Bundles: s, Authorities: func() []crypto.Signer { return []crypto.Signer{key} }})
 	if err != nil {
 		t.Fatal(err)
 	}
+	publishBundle(t, svc, key)
 	for _, ev := range []device.Event{device.Onboard, device.Activate} {
 		if _, err := svc.Move(t.Context(), access.Internal("test"), devID, ev, nil, "test"); err != nil {
 			t.Fatal(err)
@@ -76,8 +87,33 @@ func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.Priv
 	return db, svc, l, key
 }
 
+// publishBundle publishes the product's first trust bundle, in which key is everybody.
+func publishBundle(t testing.TB, svc *device.Service, key *ecdsa.PrivateKey) {
+	t.Helper()
+	der, err := wire.SPKIOf(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	one := wire.KeySet{Keys: [][]byte{der}, Threshold: 1}
+	log := wire.LogTrust{Origin: "acme/control", Key: make([]byte, 32)}
+	payload, err := wire.EncodeBundle(wire.Bundle{
+		Version: 1, Product: "pump", Root: one, Release: one, Warrant: one, Directive: one, Control: log, Events: log, Issued: 1,
+		Witnesses: []wire.NamedKey{}, Anchors: [][]byte{}, Suites: []string{"HM-P256-1"}, Telemetry: []wire.StreamKey{},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	envelope, err := wire.NewThreshold(wire.TypeBundle, payload, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := svc.PublishBundle(t.Context(), access.Internal("test"), envelope); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func checkin() wire.Checkin {
-	return wire.Checkin{Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: 1, Healthy: true, Version: "1.0.0"}
+	return wire.Checkin{Bundle: 1, Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: 1, Healthy: true, Version: "1.0.0"}
 }
 
 func TestACommandReachesItsDeviceOnceItIsWitnessed(t *testing.T) {

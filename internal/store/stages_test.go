@@ -78,6 +78,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		s.people = append(s.people, k)
 		s.role.Keys = append(s.role.Keys, spki(t, k))
 	}
+	s.ledger.db = s.db
 	s.role.Threshold = 2
 	clock := func() time.Time { return s.now }
 	blobs, err := files.Open(s.dir)
@@ -92,7 +93,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	}
 	if s.devices, err = device.NewService(device.Config{
 		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: s.guard,
-		Ledger: s.ledger, Releases: s.releases, Authority: authority, Now: clock,
+		Ledger: s.ledger, Releases: s.releases, Bundles: dev, Authorities: func() []crypto.Signer { return []crypto.Signer{authority} }, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -1,0 +1,63 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Seen implements device.Bundles.
+func (s *Devices) Seen(ctx context.Context, product string, version uint64) (*wire.Logged, error) {
+	var data []byte
+	err := s.db.Read().QueryRowContext(ctx, `SELECT seen FROM bundle WHERE product = $1 AND version = $2`, product, int64(version)).Scan(&data)
+	if errors.Is(err, sql.ErrNoRows) || err == nil && len(data) == 0 {
+		return nil, device.ErrNotFound
+	}
+	if err != nil {
+		return nil, err
+	}
+	l, err := wire.DecodeLogged(data)
+	return &l, err
+}
+
+// KeepSeen implements device.Bundles.
+func (s *Devices) KeepSeen(ctx context.Context, product string, version uint64, l wire.Logged) error {
+	data, err := wire.EncodeLogged(l)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(`UPDATE bundle SET seen = $1 WHERE product = $2 AND version = $3 AND seen IS NULL`, data, product, int64(version))
+		return err
+	})
+}
+
+// CountBundles implements device.Bundles.
+func (s *Devices) CountBundles(ctx context.Context, product string) (out []device.BundleCount, err error) {
+	return collect(ctx, s.db, func(row scanner) (device.BundleCount, error) {
+		var c device.BundleCount
+		var version int64
+		err := row.Scan(&version, &c.Devices)
+		c.Version = uint64(version)
+		return c, err
+	}, `SELECT bundle, count(*) FROM device WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		GROUP BY bundle ORDER BY bundle`, product)
+}
+
+// Resign implements device.Bundles.
+func (s *Devices) Resign(ctx context.Context, id string, before [16]byte, f ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE command SET uid = $1 WHERE id = $2 AND uid = $3 AND ended = 0`, f.UID[:], id, before[:])
+		if err != nil {
+			return err
+		}
+		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		return tx.Append(f)
+	})
+}
