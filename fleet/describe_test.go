@@ -26,6 +26,9 @@ func TestTheImportantComesFirst(t *testing.T) {
 		data, want string
 	}{
 		{ledger.KindDeviceGrouped, `{"device":"x","from":"","to":"eu/berlin","reason":"sold"}`, "put into group eu/berlin: sold"},
+		{ledger.KindEnrolmentApproved, `{"device":"x","call":"enrol","key":"ab","reason":"seen"}`, "let in with key ab: seen"},
+		{ledger.KindEnrolmentRefused, `{"device":"x","call":"keygen","key":"ab"}`, "not let in with key ab, to get one that the server makes"},
+		{ledger.KindKeyTravelled, `{"device":"x","key":"ab"}`, "has key ab, which the server made and sent it"},
 		{ledger.KindDeviceGrouped, `{"device":"x","from":"eu","to":"us"}`, "moved from group eu to us"},
 		{ledger.KindDeviceGrouped, `{"device":"x","from":"eu","to":""}`, "taken out of group eu"},
 		{ledger.KindDeviceState, `{"to":"active","from":"onboarded","device":"x","reason":"good evidence"}`, "onboarded → active: good evidence"},

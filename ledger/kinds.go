@@ -3,12 +3,11 @@ package ledger
 // The kinds of fact, in the order of a life: which log each belongs to, and what its Data holds; which members are private says private.go. "JSON" in a comment says that Data is a JSON object; otherwise it is the signed
 // envelope itself.
 const (
-	KindGenesis      Kind = "genesis"              // both logs: JSON {origin}; so that no tree is empty
-	KindInitialised  Kind = "instance.initialised" // control: JSON {instance, version}
-	KindKeyCreated   Kind = "key.created"          // control: JSON {name, purpose, kid, spki}
-	KindCACreated    Kind = "ca.created"           // control: certificate (DER)
-	KindCeremonyHeld Kind = "ceremony.held"        // control: COSE_Sign(Transcript); the whole names of those who took part are private
-	KindCAEnded      Kind = "ca.ended"             // control: JSON {ski, role, cause}; taken out of service
+	KindGenesis     Kind = "genesis"              // both logs: JSON {origin}; so that no tree is empty
+	KindInitialised Kind = "instance.initialised" // control: JSON {instance, version}
+	KindKeyCreated  Kind = "key.created"          // control: JSON {name, purpose, kid, spki}
+	KindCACreated   Kind = "ca.created"           // control: certificate (DER)
+	KindCAEnded     Kind = "ca.ended"             // control: JSON {ski, role, cause}; taken out of service
 
 	KindProductCreated Kind = "product.created" // control: JSON product
 	KindAccessChanged  Kind = "access.changed"  // control: JSON grant

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/asn1"
+	"fmt"
 
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -36,23 +37,30 @@ var (
 // decides. Any other extension asked for as critical is refused.
 func ParseRequest(der []byte, id idevid.Identity, exact bool) (Request, error) {
 	if len(der) > MaxCSR {
-		return Request{}, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, at most %d", len(der), MaxCSR)
+		return Request{}, fault.New(fault.Invalid, "csr.size", fmt.Sprintf("the certificate request has %d bytes", len(der)), fmt.Sprintf("at most %d are taken", MaxCSR))
 	}
 	csr, err := x509.ParseCertificateRequest(der)
 	if err != nil {
-		return Request{}, fault.Newf(fault.Invalid, "csr.parse", "certificate request does not parse: %w", err)
+		return Request{}, &fault.Fault{
+			Kind: fault.Invalid, Code: "csr.parse", Text: "the certificate request does not parse", Remedy: "send one PKCS #10 request in DER, as base64", Cause: err,
+		}
 	}
 	if !bytes.Equal(csr.Raw, der) {
-		return Request{}, fault.Newf(fault.Invalid, "csr.parse", "bytes after the certificate request")
+		return Request{}, fault.New(fault.Invalid, "csr.parse", "there are bytes after the certificate request", "send it alone")
 	}
 	if err := idevid.KeyAllowed(csr.PublicKey); err != nil {
-		return Request{}, fault.Newf(fault.Invalid, "csr.key", "certificate request: %w", err)
+		return Request{}, &fault.Fault{
+			Kind: fault.Invalid, Code: "csr.key", Text: "the certificate request's key is not one that is certified here: " + err.Error(),
+			Remedy: "ask /csrattrs which key is wanted", Cause: err,
+		}
 	}
 	if csr.SignatureAlgorithm != x509.ECDSAWithSHA256 && csr.SignatureAlgorithm != x509.ECDSAWithSHA384 {
-		return Request{}, fault.Newf(fault.Invalid, "csr.signature", "certificate request signed with %s, want ECDSA with SHA-256 or SHA-384", csr.SignatureAlgorithm)
+		return Request{}, fault.New(fault.Invalid, "csr.signature", "the certificate request is signed with "+csr.SignatureAlgorithm.String(), "sign it by ECDSA with SHA-256 or SHA-384")
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return Request{}, fault.Newf(fault.Invalid, "csr.signature", "certificate request does not prove possession of its key: %w", err)
+		return Request{}, &fault.Fault{
+			Kind: fault.Invalid, Code: "csr.signature", Text: "the certificate request does not prove possession of its key", Remedy: "sign it with that key", Cause: err,
+		}
 	}
 	if err := checkNames(csr, id, exact); err != nil {
 		return Request{}, err
@@ -168,7 +176,7 @@ func checkNames(csr *x509.CertificateRequest, id idevid.Identity, exact bool) er
 			found = true
 		case e.Id.Equal(oidExtKeyUsage), e.Id.Equal(oidExtEKU):
 		case e.Critical:
-			return fault.Newf(fault.Invalid, "csr.extension", "the certificate request asks for a critical extension %s", e.Id)
+			return fault.New(fault.Invalid, "csr.extension", "the certificate request asks for the critical extension "+e.Id.String(), "leave it out: ask /csrattrs what is wanted")
 		}
 	}
 	if exact && !found {

@@ -140,7 +140,10 @@ func OpenTranscript(envelope []byte) (Transcript, error) {
 	for _, typ := range []Type{TypeTranscript, Rehearsal(TypeTranscript)} {
 		payload, _, err := ThresholdPayload(typ, envelope)
 		if err != nil {
-			continue
+			if typ == TypeTranscript {
+				continue
+			}
+			return Transcript{}, err
 		}
 		t, err := DecodeTranscript(payload)
 		if err != nil {
@@ -152,7 +155,7 @@ func OpenTranscript(envelope []byte) (Transcript, error) {
 		_, err = VerifyThreshold(typ, envelope, t.Signers())
 		return t, err
 	}
-	return Transcript{}, errors.New("this is no signed transcript")
+	return Transcript{}, errors.New("transcript: of no known type")
 }
 
 func (t Transcript) check() error {

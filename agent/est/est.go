@@ -9,7 +9,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -101,22 +100,41 @@ func New(c Config) (*Client, error) {
 	return &Client{c: c, base: "https://" + u.Host + "/.well-known/est/", host: u.Hostname()}, nil
 }
 
-// NewCSR makes the certificate request (DER) of the device that as belongs to, for key. Keep it to ask again after a lost answer:
-// the same request gives the same certificate.
-func NewCSR(as *x509.Certificate, key crypto.Signer) ([]byte, error) {
-	id, err := idevid.Parse(as)
+// Enrol asks for a certificate for r.Key and gives the chain to show in TLS, leaf first (DER). The request names the line it goes by, so
+// that nobody between can pass it on; asking again for the same key gives the same certificate all the same.
+func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
+	as, err := r.leaf()
 	if err != nil {
 		return nil, err
 	}
-	t, err := idevid.RequestTemplate(id)
+	plain, err := NewCSR(as, r.Key)
 	if err != nil {
 		return nil, err
 	}
-	return x509.CreateCertificateRequest(rand.Reader, t, key)
+	make := func(line *tls.ConnectionState) ([]byte, error) {
+		name := Binding(line)
+		if name == "" {
+			return plain, nil
+		}
+		return BindCSR(plain, r.Key, name)
+	}
+	chain, err := c.enrol(ctx, r, as, make)
+	if s, ok := errors.AsType[*Status](err); ok && s.Code == http.StatusBadRequest && strings.HasPrefix(s.Text, "csr.binding") {
+		return c.enrol(ctx, r, as, make) // the line was another by the time of the second call
+	}
+	return chain, err
 }
 
-// Enrol asks for a certificate for r.Key and gives the chain to show in TLS, leaf first (DER).
-func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
+// EnrolCSR is Enrol with a request made earlier by NewCSR for r.Key.
+func (c *Client) EnrolCSR(ctx context.Context, r Request, csr []byte) ([][]byte, error) {
+	as, err := r.leaf()
+	if err != nil {
+		return nil, err
+	}
+	return c.enrol(ctx, r, as, func(*tls.ConnectionState) ([]byte, error) { return csr, nil })
+}
+
+func (r Request) leaf() (*x509.Certificate, error) {
 	if len(r.As.Certificate) == 0 {
 		return nil, errors.New("est: no certificate to ask with")
 	}
@@ -124,30 +142,25 @@ func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("est: certificate to ask with: %w", err)
 	}
-	csr, err := NewCSR(as, r.Key)
-	if err != nil {
-		return nil, err
-	}
-	return c.EnrolCSR(ctx, r, csr)
+	return as, nil
 }
 
-// EnrolCSR is Enrol with a request made earlier by NewCSR for r.Key.
-func (c *Client) EnrolCSR(ctx context.Context, r Request, csr []byte) ([][]byte, error) {
-	as, err := x509.ParseCertificate(r.As.Certificate[0])
-	if err != nil {
-		return nil, fmt.Errorf("est: certificate to ask with: %w", err)
-	}
+func (c *Client) enrol(ctx context.Context, r Request, as *x509.Certificate, make func(*tls.ConnectionState) ([]byte, error)) ([][]byte, error) {
 	h, idle := c.line(&r.As)
 	defer idle()
-	cas, err := c.cacerts(ctx, h)
+	cas, line, err := c.call(ctx, h, http.MethodGet, "cacerts", nil)
 	if err != nil {
 		return nil, fmt.Errorf("CA certificates: %w", err)
+	}
+	csr, err := make(line)
+	if err != nil {
+		return nil, err
 	}
 	call := "simpleenroll"
 	if r.Renew {
 		call = "simplereenroll"
 	}
-	certs, err := c.call(ctx, h, http.MethodPost, call, []byte(base64.StdEncoding.EncodeToString(csr)))
+	certs, _, err := c.call(ctx, h, http.MethodPost, call, []byte(base64.StdEncoding.EncodeToString(csr)))
 	if err != nil {
 		return nil, err
 	}
@@ -196,11 +209,8 @@ func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, pub
 func (c *Client) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
 	h, idle := c.line(nil)
 	defer idle()
-	return c.cacerts(ctx, h)
-}
-
-func (c *Client) cacerts(ctx context.Context, h *http.Client) ([]*x509.Certificate, error) {
-	return c.call(ctx, h, http.MethodGet, "cacerts", nil)
+	cas, _, err := c.call(ctx, h, http.MethodGet, "cacerts", nil)
+	return cas, err
 }
 
 // line makes a connection that shows as: identities must not share one.
@@ -225,12 +235,12 @@ func (c *Client) line(as *tls.Certificate) (h *http.Client, idle func()) {
 	return h, h.CloseIdleConnections
 }
 
-func (c *Client) call(ctx context.Context, h *http.Client, method, name string, body []byte) ([]*x509.Certificate, error) {
+func (c *Client) call(ctx context.Context, h *http.Client, method, name string, body []byte) ([]*x509.Certificate, *tls.ConnectionState, error) {
 	ctx, cancel := context.WithTimeout(ctx, c.c.Timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, method, c.base+name, bytes.NewReader(body))
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if method == http.MethodPost {
 		req.Header.Set("Content-Type", "application/pkcs10")
@@ -238,15 +248,15 @@ func (c *Client) call(ctx context.Context, h *http.Client, method, name string, 
 	}
 	resp, err := h.Do(req)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	defer func() { _ = resp.Body.Close() }() // read whole already, or given up
 	answer, err := io.ReadAll(io.LimitReader(resp.Body, maxBody+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", name, err)
+		return nil, nil, fmt.Errorf("%s: %w", name, err)
 	}
 	if len(answer) > maxBody {
-		return nil, fmt.Errorf("%s: answer of more than %d bytes", name, maxBody)
+		return nil, nil, fmt.Errorf("%s: answer of more than %d bytes", name, maxBody)
 	}
 	c.c.Logger.Debug("answered", "call", name, "status", resp.StatusCode, "facts", resp.Header.Get("Hallmark-Facts"))
 	after := retryAfter(resp.Header.Get("Retry-After"))
@@ -254,14 +264,15 @@ func (c *Client) call(ctx context.Context, h *http.Client, method, name string, 
 	switch resp.StatusCode {
 	case http.StatusOK:
 	case http.StatusAccepted:
-		return nil, &Pending{After: max(after, time.Second), Text: text}
+		return nil, nil, &Pending{After: max(after, time.Second), Text: text}
 	default:
-		return nil, &Status{Code: resp.StatusCode, Text: text, After: after}
+		return nil, nil, &Status{Code: resp.StatusCode, Text: text, After: after}
 	}
 	if m, _, err := mime.ParseMediaType(resp.Header.Get("Content-Type")); err != nil || m != "application/pkcs7-mime" {
-		return nil, fmt.Errorf("%s: content type %q", name, resp.Header.Get("Content-Type"))
+		return nil, nil, fmt.Errorf("%s: content type %q", name, resp.Header.Get("Content-Type"))
 	}
-	return DecodeCerts(answer)
+	certs, err := DecodeCerts(answer)
+	return certs, resp.TLS, err
 }
 
 // retryAfter reads seconds (RFC 9110 §10.2.3), at most a day; anything else counts as absent.

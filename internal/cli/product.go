@@ -15,7 +15,7 @@ import (
 )
 
 func newProduct(a *api) *cobra.Command {
-	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct())
+	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.productEnrolment())
 }
 
 func (a *api) listProducts() *cobra.Command {
@@ -38,7 +38,7 @@ func (a *api) showProduct() *cobra.Command {
 			}
 			return a.show(func(w io.Writer) error {
 				return sheet(w, "product", p.ID, "name", p.Name, "maker", p.OEM, "hardware", strings.Join(p.Hardware, ", "), "update model", string(p.Model),
-					"suite", p.Suite, "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created))
+					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created))
 			})
 		})
 }
@@ -66,6 +66,7 @@ func (a *api) createProduct() *cobra.Command {
 	f.StringSliceVar(&p.Hardware, "hardware", nil, "its hardware revisions")
 	f.StringVar(&model, "model", string(wire.ModelBlob), "its update model: otp, blob or asset")
 	f.StringVar(&p.Suite, "suite", string(suite.P256), "its cryptographic suite")
+	f.StringVar((*string)(&p.Enrolment.Mode), "enrolment", string(product.Automatic), "how its devices are let in: automatic or approved")
 	f.StringVar(&end, "end-of-support", "", "day its support ends, YYYY-MM-DD")
 	return need(c, "oem", "name", "hardware", "end-of-support")
 }

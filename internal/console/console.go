@@ -24,6 +24,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -77,6 +78,7 @@ type LogTrust struct {
 type Stages struct {
 	Products    Products
 	Orders      Orders
+	Enrolments  Enrolments
 	Devices     Devices
 	Evidence    Evidence
 	Releases    Releases
@@ -101,6 +103,10 @@ type (
 		List(ctx context.Context, caller access.Caller, product string) ([]factory.Order, error)
 		Get(ctx context.Context, caller access.Caller, id string) (factory.Order, error)
 		Reconcile(ctx context.Context, caller access.Caller, id string) (factory.Reconciliation, error)
+	}
+	// Enrolments reads the requests that take a person, by device.
+	Enrolments interface {
+		Waitings(ctx context.Context, caller access.Caller, place string, state onboard.Word, after string, limit int) ([]onboard.Waiting, error)
 	}
 	// Devices reads the registry.
 	Devices interface {
@@ -182,7 +188,7 @@ func Handler(cfg Config) http.Handler {
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
-		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates,
+		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
 		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member, "/audit": h.audit,

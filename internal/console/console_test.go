@@ -21,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/console"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -228,6 +229,16 @@ func (s cases) Page(ctx context.Context, c access.Caller, p, _ string, _ int) ([
 	return []remedy.Case{{Device: known, Product: "pump", Group: "eu/berlin", Reason: script, Phase: remedy.Contained, Opened: then}}, err
 }
 
+type enrolments stages
+
+func (s enrolments) Waitings(ctx context.Context, c access.Caller, place string, _ onboard.Word, _ string, _ int) ([]onboard.Waiting, error) {
+	_, err := s.guard.Within(ctx, c, access.DeviceRead, "device", place, "")
+	return []onboard.Waiting{
+		{Device: known, Product: "pump", Group: "eu/berlin", Hardware: script, Call: onboard.CallKeygen, Request: digest, Key: digest, State: onboard.Waits, Asked: then, Until: then},
+		{Device: "00aa", Product: "pump", State: onboard.Refused, By: script, Reason: script, Asked: then, Until: then},
+	}, err
+}
+
 type proposals stages
 
 var waiting = access.Proposal{
@@ -341,7 +352,7 @@ func server(t *testing.T) *httptest.Server {
 	s := httptest.NewServer(console.Handler(console.Config{
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Enrolments: enrolments(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -381,7 +392,7 @@ func get(t *testing.T, s *httptest.Server, path, session string) (*http.Response
 func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
-		"/orders", "/orders/o", "/certificates", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
+		"/orders", "/orders/o", "/certificates", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/proposals", "/proposals/p", "/members", "/members/m", "/audit",
 	}
 }
@@ -458,6 +469,17 @@ func TestACertificateIsOfferedToWhoHasItsDevicesGroup(t *testing.T) {
 	for who, want := range map[string]bool{"security": true, "berlin's": true, "operator": false} {
 		if _, page := get(t, s, "/devices/"+known, who); strings.Contains(page, "Revoke this certificate") != want {
 			t.Errorf("%s is offered to revoke: %v", who, !want)
+		}
+	}
+}
+
+func TestAnEnrolmentIsOfferedToWhoMayDecide(t *testing.T) {
+	s := server(t)
+	for who, want := range map[string]struct{ decide, change bool }{"operator": {true, false}, "berlin": {true, false}, "rome": {}, "viewer": {}, "security": {true, true}} {
+		resp, page := get(t, s, "/enrolments", who)
+		decide, change := strings.Contains(page, "/enrolments/"+known+"/approve"), strings.Contains(page, "/products/pump/enrolment")
+		if resp.StatusCode != http.StatusOK || decide != want.decide || change != want.change {
+			t.Errorf("%s: status %d, offered to decide: %v, to change the rules: %v; want %+v", who, resp.StatusCode, decide, change, want)
 		}
 	}
 }

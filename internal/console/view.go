@@ -58,7 +58,7 @@ func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
-		{"Birth", []navLink{{"Orders", "/orders"}, {"Certificates", "/certificates"}}},
+		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Certificates", "/certificates"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Decisions", "/audit"}, {"Platform", "/platform"}}},
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
@@ -47,6 +48,7 @@ type Services struct {
 	Monitor     *monitor.Service
 	Remedy      *remedy.Service
 	PKI         *pki.Service
+	Onboard     *onboard.Service
 	Comply      *comply.Service
 
 	Once   once.Store // nil: no request is remembered, and nothing has a tag
@@ -72,6 +74,7 @@ func (a *api) register(h huma.API) {
 	a.registerProposals(h)
 	a.registerSaved(h)
 	a.registerFactory(h)
+	a.registerEnrolments(h)
 	a.registerReleases(h)
 	a.registerRollouts(h)
 	a.registerCommands(h)

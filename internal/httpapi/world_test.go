@@ -30,6 +30,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -242,6 +243,9 @@ func seed(ctx context.Context, db *store.DB) error {
 		}, []string{subject}, issued),
 		db.Monitor().PutFinding(ctx, monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: subject, Raised: now},
 			someFact(ledger.Events, ledger.KindFindingRaised, subject)),
+		db.Onboard().Wait(ctx, onboard.Waiting{
+			Device: subject, Product: "pump", Hardware: "A", Call: onboard.CallEnrol, Request: strings.Repeat("ab", 32), State: onboard.Waits, Asked: now, Until: now.Add(time.Hour),
+		}),
 		db.Remedies().OpenCase(ctx, held), db.Retirements().PutRetirements(ctx, []retire.Retirement{ordered}, decided),
 		db.Devices().PutWarrant(ctx, device.Warrant{UID: warranted.UID, Wire: wire.Warrant{ID: "w1", Product: "pump", Act: wire.ActWipe, Devices: one}}, []string{ending}, warranted),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g1", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),

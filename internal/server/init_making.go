@@ -185,7 +185,7 @@ func (m *making) complete(ctx context.Context, request []byte, answer wire.Cerem
 		return Made{}, err
 	}
 	defer func() { err = errors.Join(err, m.db.Close()) }()
-	if err := m.history(answer); err != nil {
+	if err := m.history(); err != nil {
 		return Made{}, fmt.Errorf("init: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
@@ -195,11 +195,14 @@ func (m *making) complete(ctx context.Context, request []byte, answer wire.Cerem
 			return Made{}, fmt.Errorf("init: %w", err)
 		}
 	}
+	if err := m.l.saveOIDCSecret(m.o.OIDCSecret); err != nil {
+		return Made{}, err
+	}
 	return m.made, m.o.Config.save(m.l)
 }
 
-// history tells what happened so far: keys, CAs, and the ceremony if one was held.
-func (m *making) history(answer wire.CeremonyAnswer) error {
+// history tells what happened so far: keys and CAs.
+func (m *making) history() error {
 	for _, k := range onlineKeys {
 		spki, err := m.spki(k.name)
 		if err != nil {
@@ -225,13 +228,6 @@ func (m *making) history(answer wire.CeremonyAnswer) error {
 	}
 	for _, ca := range append([]*x509.Certificate{m.checked.Root}, m.checked.CAs...) {
 		m.note(ledger.KindCACreated, ca.Subject.CommonName, ca.Raw)
-	}
-	if len(answer.Transcript) > 0 {
-		f, err := heldFact(answer, m.o.Now)
-		if err != nil {
-			return err
-		}
-		m.facts = append(m.facts, f)
 	}
 	return nil
 }

@@ -1,0 +1,31 @@
+package client
+
+import (
+	"context"
+	"net/http"
+	"net/url"
+
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/product"
+)
+
+// SetEnrolment says how a product's devices are let in.
+func (c *Client) SetEnrolment(ctx context.Context, productID string, e product.Enrolment) (product.Product, error) {
+	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/enrolment", e)
+}
+
+// Enrolments lists the requests of devices that take a person; empty words mean all.
+func (c *Client) Enrolments(ctx context.Context, productID, state string) ([]onboard.Waiting, error) {
+	return list[onboard.Waiting](ctx, c, "/enrolments"+query("product", productID, "state", state))
+}
+
+// Enrolment shows a device's.
+func (c *Client) Enrolment(ctx context.Context, device string) (onboard.Waiting, error) {
+	return get[onboard.Waiting](ctx, c, "/enrolments/"+url.PathEscape(device))
+}
+
+// DecideEnrolment does one of approve and refuse, of the request that was seen.
+func (c *Client) DecideEnrolment(ctx context.Context, device, verb string, d httpapi.EnrolmentDecision) (onboard.Waiting, error) {
+	return post[onboard.Waiting](ctx, c, "/enrolments/"+url.PathEscape(device)+"/"+url.PathEscape(verb), d)
+}
