@@ -34,7 +34,7 @@ type Name struct {
 
 // NewRoot makes the OEM's self-signed anchor over key.
 func NewRoot(oem string, key crypto.Signer, now time.Time) (*Authority, error) {
-	cert, err := caCertificate(Root, Name{OEM: oem}, key.Public(), nil, key, now)
+	cert, err := caCertificate(Terms{}, Root, Name{OEM: oem}, key.Public(), nil, key, now)
 	if err != nil {
 		return nil, err
 	}
@@ -55,15 +55,26 @@ func NewAuthority(role Role, cert *x509.Certificate, key crypto.Signer) (*Author
 
 // Sub signs a CA of the given role, for the key pub, under a.
 func (a *Authority) Sub(role Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	return a.SubOn(Terms{}, role, name, pub, now)
+}
+
+// Terms are what may be asked for of a CA's certificate.
+type Terms struct {
+	Life time.Duration // 0: what the profile has, which is the most there is too
+	CRL  string        // http URL of the list in which the issuer would revoke it; empty: the certificate names none
+}
+
+// SubOn is Sub on terms.
+func (a *Authority) SubOn(terms Terms, role Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
 	p, ok := ProfileOf(role)
 	if !ok || !p.CA || p.Issuer != a.Role {
 		return nil, fmt.Errorf("a %s CA does not sign %q CAs", a.Role, role)
 	}
-	return caCertificate(role, name, pub, a.Cert, a.key, now)
+	return caCertificate(terms, role, name, pub, a.Cert, a.key, now)
 }
 
 // caCertificate names a CA "<OEM> <role>[ unit]" with O and OU, from which IDevIDs below inherit and against which they are held.
-func caCertificate(role Role, name Name, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
+func caCertificate(terms Terms, role Role, name Name, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
 	p, _ := ProfileOf(role)
 	if (role == Product || role == Order) != (name.Product != "") || name.OEM == "" {
 		return nil, fmt.Errorf("%s CA: OEM %q, product %q", role, name.OEM, name.Product)
@@ -95,6 +106,12 @@ func caCertificate(role Role, name Name, pub crypto.PublicKey, issuer *x509.Cert
 	}
 	if p.Life != 0 {
 		t.NotAfter = now.Add(p.Life)
+	}
+	if terms.Life != 0 {
+		t.NotAfter = now.Add(terms.Life) // the profile's lint says whether it may
+	}
+	if terms.CRL != "" {
+		t.CRLDistributionPoints = []string{terms.CRL}
 	}
 	return sign(role, t, pub, issuer, key)
 }

@@ -47,7 +47,8 @@ func Grant(root *pki.Authority, a Asked, oem string, now time.Time) ([]byte, err
 	if err != nil {
 		return nil, fmt.Errorf("CA request: %w", err)
 	}
-	cert, err := root.Sub(pki.Role(a.Role), pki.Name{OEM: oem, Product: a.Product, Unit: a.Unit}, pub, now)
+	terms := pki.Terms{Life: time.Duration(a.Days) * 24 * time.Hour, CRL: a.CRL} //nolint:gosec // at most 40 years
+	cert, err := root.SubOn(terms, pki.Role(a.Role), pki.Name{OEM: oem, Product: a.Product, Unit: a.Unit}, pub, now)
 	if err != nil {
 		return nil, err
 	}
@@ -83,6 +84,9 @@ func CheckGrant(grant []byte, a Asked, root *x509.Certificate, oem string) (*x50
 	}
 	if !slices.Equal(cert.Subject.Organization, []string{oem}) || product != a.Product {
 		return nil, fmt.Errorf("the certificate is of %v/%s, asked for was %s/%s", cert.Subject.Organization, product, oem, a.Product)
+	}
+	if a.CRL != "" && !slices.Equal(cert.CRLDistributionPoints, []string{a.CRL}) {
+		return nil, fmt.Errorf("the certificate names lists %v, asked for was %s", cert.CRLDistributionPoints, a.CRL)
 	}
 	trust, err := pki.NewTrust([]*x509.Certificate{root})
 	if err != nil {
