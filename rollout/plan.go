@@ -19,6 +19,7 @@ const (
 	StartWave   Kind = "start-wave"   // command Devices to install
 	BeginSoak   Kind = "begin-soak"   // nobody is waited for any more
 	BreakSoak   Kind = "break-soak"   // a device that was good is not
+	AskProof    Kind = "ask-proof"    // the soak is over: command Devices to show once more that they are good
 	PassWave    Kind = "pass-wave"    // the gate is open
 	Complete    Kind = "complete"     // that was the last
 	Halt        Kind = "halt"         // too many failures
@@ -54,10 +55,64 @@ const (
 // contraindicated is the EAR status (draft-ietf-rats-ear) that speaks against a device at once.
 const contraindicated = "contraindicated"
 
-// Judge classes a device of a wave that started at started and may take until deadline.
-func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, string) {
+// Moment is the time of a decision, and what silence is at that time.
+type Moment struct {
+	Now     time.Time
+	Since   time.Time     // since when devices are listened to: what was not heard before is not their silence
+	Contact time.Duration // how long a device may be unheard of in a wave that does not say
+}
+
+// contact is how long a device of a wave may be unheard of.
+func (m Moment) contact(rule Wave) time.Duration {
+	if rule.Contact > 0 {
+		return rule.Contact.D()
+	}
+	return m.Contact
+}
+
+// Judge classes a device of the current wave. Good is who runs the release, confirmed it, says so now and has proven it; when the soak
+// is over, who has said and proven it since the soak began.
+func Judge(m Moment, r Rollout, s Status) (Class, string) {
+	class, why := judge(m, r, s)
+	if class != Good || !again(m, r, s) {
+		return class, why
+	}
+	w := r.Waves[r.Wave-1]
+	const unproven = "has not proven it since the soak began"
+	if until := later(deadline(r), later(w.Asked, m.Since).Add(m.contact(r.Spec.Waves[w.Rule]))); !w.Asked.IsZero() && !m.Now.Before(until) {
+		return Failed, unproven
+	}
+	return Waiting, unproven
+}
+
+// again reports whether a device that was good when the soak began has still to show that it is, now that the soak is over. Silence does
+// not show it, and evidence from before the soak does not either. A wave without a soak asks for nothing twice.
+func again(m Moment, r Rollout, s Status) bool {
+	w := r.Waves[r.Wave-1]
+	rule := r.Spec.Waves[w.Rule]
+	if w.SoakFrom.IsZero() || rule.Soak == 0 || m.Now.Sub(w.SoakFrom) < rule.Soak.D() {
+		return false
+	}
+	return !s.Seen.After(w.SoakFrom) || m.Now.Sub(s.Seen) > m.contact(rule) || !s.VerdictAt.After(w.SoakFrom)
+}
+
+// deadline is when those of the current wave who are not good have failed.
+func deadline(r Rollout) time.Time {
+	w := r.Waves[r.Wave-1]
+	return w.Started.Add(r.Spec.Waves[w.Rule].Deadline.D())
+}
+
+func later(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return b
+	}
+	return a
+}
+
+func judge(m Moment, r Rollout, s Status) (Class, string) {
+	w := r.Waves[r.Wave-1]
 	late := func(why string) (Class, string) {
-		if now.Before(deadline) {
+		if m.Now.Before(deadline(r)) {
 			return Waiting, why
 		}
 		return Failed, "deadline: " + why
@@ -75,18 +130,20 @@ func Judge(s Status, digest []byte, started, deadline, now time.Time) (Class, st
 		return late("not told")
 	}
 	switch {
-	case !bytes.Equal(s.Running, digest):
+	case !bytes.Equal(s.Running, r.Spec.Release):
 		return late("does not run it")
 	case s.Trial:
 		return late("on trial")
-	case s.Health == Unhealthy && s.Seen.After(started):
+	case s.Health == Unhealthy && s.Seen.After(w.Started):
 		return Failed, "unhealthy"
-	case s.Verdict == contraindicated && s.VerdictAt.After(started):
+	case s.Verdict == contraindicated && s.VerdictAt.After(w.Started):
 		return Failed, contraindicated
-	case s.Health != Healthy || !s.Seen.After(started):
+	case s.Health != Healthy || !s.Seen.After(w.Started):
 		return late("health unknown")
-	case !wire.Acceptable(s.Verdict) || !s.VerdictAt.After(started) || !bytes.Equal(s.Proven, digest):
+	case !wire.Acceptable(s.Verdict) || !s.VerdictAt.After(w.Started) || !bytes.Equal(s.Proven, r.Spec.Release):
 		return late("not proven")
+	case m.Now.Sub(later(s.Seen, m.Since)) > m.contact(r.Spec.Waves[w.Rule]):
+		return late("silent: last heard of at " + s.Seen.UTC().Format(time.RFC3339))
 	}
 	return Good, ""
 }
@@ -108,15 +165,15 @@ func (w Wave) Cap(n int) int {
 
 // Plan gives the next decisions, in the order they are to be done: at most one changes the phase or the wave, and it is the
 // last. snap is of the current wave's devices. Nothing to do gives nil.
-func Plan(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decision {
+func Plan(m Moment, r Rollout, bad wire.Release, snap []Status) []Decision {
 	if r.Wave < 1 || r.Wave > len(r.Waves) {
 		return nil
 	}
 	switch r.Phase {
 	case Running, Paused:
-		return planWave(now, r, snap)
+		return planWave(m, r, snap)
 	case Halted:
-		return planBack(now, r, bad, snap)
+		return planBack(m.Now, r, bad, snap)
 	case Aborting:
 		w := r.Waves[r.Wave-1]
 		var out []Decision
@@ -129,7 +186,7 @@ func Plan(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decision 
 	return nil
 }
 
-func planWave(now time.Time, r Rollout, snap []Status) []Decision {
+func planWave(m Moment, r Rollout, snap []Status) []Decision {
 	w, rule := r.Waves[r.Wave-1], r.Spec.Waves[r.Waves[r.Wave-1].Rule]
 	one := func(d Decision) []Decision { d.Wave = r.Wave; return []Decision{d} }
 	if !w.Succeeded.IsZero() { // the last wave; a middle one moves on when it passes
@@ -138,7 +195,7 @@ func planWave(now time.Time, r Rollout, snap []Status) []Decision {
 	if w.Started.IsZero() {
 		return planStart(r, snap)
 	}
-	counts, failed := tally(now, r, snap)
+	counts, failed, proving := tally(m, r, snap)
 	limit := rule.Cap(w.Devices)
 	switch {
 	case counts.Failed > limit:
@@ -148,16 +205,20 @@ func planWave(now time.Time, r Rollout, snap []Status) []Decision {
 		})
 	case counts.Waiting == 0 && counts.Good == 0 && counts.Failed > 0:
 		return one(Decision{Kind: Halt, Devices: failed, Counts: counts, Reason: fmt.Sprintf("wave %d: no device is good", r.Wave)})
-	case counts.Waiting > 0 && !w.SoakFrom.IsZero():
+	case counts.Waiting > len(proving) && !w.SoakFrom.IsZero():
 		return one(Decision{Kind: BreakSoak, Counts: counts})
-	case counts.Waiting > 0:
+	case counts.Waiting > len(proving):
 		return nil
 	case w.SoakFrom.IsZero():
 		return one(Decision{Kind: BeginSoak, Counts: counts})
-	case now.Sub(w.SoakFrom) >= rule.Soak.D():
-		return one(Decision{Kind: PassWave, Counts: counts})
+	case m.Now.Sub(w.SoakFrom) < rule.Soak.D():
+		return nil
+	case len(proving) > 0 && w.Asked.IsZero():
+		return one(Decision{Kind: AskProof, Devices: proving, Reason: "the soak is over", Counts: counts})
+	case len(proving) > 0:
+		return nil
 	}
-	return nil
+	return one(Decision{Kind: PassWave, Counts: counts})
 }
 
 func planStart(r Rollout, snap []Status) []Decision {
@@ -182,17 +243,18 @@ func planStart(r Rollout, snap []Status) []Decision {
 	return []Decision{d}
 }
 
-func tally(now time.Time, r Rollout, snap []Status) (Counts, []string) {
-	w := r.Waves[r.Wave-1]
-	deadline := w.Started.Add(r.Spec.Waves[w.Rule].Deadline.D())
-	c := Counts{Devices: len(snap)}
-	var failed []string
+// tally counts the wave. Who is proving is waiting, for something that does not break the soak.
+func tally(m Moment, r Rollout, snap []Status) (c Counts, failed, proving []string) {
+	c.Devices = len(snap)
 	for _, s := range snap {
-		switch class, _ := Judge(s, r.Spec.Release, w.Started, deadline, now); class {
+		switch class, _ := Judge(m, r, s); class {
 		case Good:
 			c.Good++
 		case Waiting:
 			c.Waiting++
+			if was, _ := judge(m, r, s); was == Good {
+				proving = append(proving, s.Device)
+			}
 		case Failed:
 			c.Failed++
 			failed = append(failed, s.Device)
@@ -200,7 +262,7 @@ func tally(now time.Time, r Rollout, snap []Status) (Counts, []string) {
 			c.Left++
 		}
 	}
-	return c, failed
+	return c, failed, proving
 }
 
 // back is where a device is after a halt.
@@ -314,7 +376,9 @@ func Apply(now time.Time, r Rollout, d Decision, command string) Rollout {
 	case BeginSoak:
 		w.SoakFrom = now
 	case BreakSoak:
-		w.SoakFrom = time.Time{}
+		w.SoakFrom, w.Asked = time.Time{}, time.Time{}
+	case AskProof:
+		w.Asked = now
 	case PassWave:
 		w.Succeeded = now
 		if r.Wave < len(r.Waves) {

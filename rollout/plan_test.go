@@ -29,11 +29,39 @@ type piece struct {
 	told   time.Time // when it gets its command, if it is still to be had
 	Status Status
 	backAt time.Time
+
+	// What really is, which the planner is not shown.
+	took  time.Time // when it began to run the release for good; zero: it does not
+	good  time.Time // since when it is well with it and can prove it; zero: it is not
+	spoke time.Time // when it last said a word
+	asked bool      // it was told to attest
 }
 
 // The fates: takes it; refuses; falls back by itself; confirms and is then unhealthy; confirms and its evidence is bad; is never
-// heard of; confirms but never proves it; is retired; confirms and turns unhealthy a while later.
-var fates = []string{"good", "good", "good", "good", "refuses", "falls", "unhealthy", "contra", "silent", "unproven", "retired", "turns"}
+// heard of; confirms but never proves it; is retired; confirms and turns unhealthy a while later; confirms, proves it, and is not heard of
+// any more; the same, but it comes back; confirms, proves it, and does not attest any more.
+var fates = []string{
+	"good", "good", "good", "good", "good", "good", "refuses", "falls", "unhealthy", "contra", "silent", "unproven", "retired", "turns",
+	"falls silent", "comes back", "proves once",
+}
+
+const contact = 15 * time.Minute
+
+// heard reports whether a device that took the release speaks at now.
+func (p *piece) heard(now time.Time) bool {
+	since := now.Sub(p.took)
+	switch {
+	case p.fate == "silent":
+		return false
+	case p.took.IsZero():
+		return true
+	case p.fate == "falls silent":
+		return since < 8*time.Minute
+	case p.fate == "comes back":
+		return since < 8*time.Minute || since > 50*time.Minute
+	}
+	return true
+}
 
 // world drives a rollout through time, as the Service does, and checks after each step what must always hold.
 type world struct {
@@ -81,29 +109,34 @@ func (w *world) snap() []Status {
 	return out
 }
 
+func (w *world) moment() Moment { return Moment{Now: w.now, Contact: contact} }
+
 // live moves the devices on to w.now.
 func (w *world) live(delay func() time.Duration) {
 	for _, p := range w.pieces {
 		s := &p.Status
-		if p.fate == "silent" {
-			continue
-		}
 		if p.fate == "retired" && w.now.Sub(epoch) > 20*time.Minute {
 			s.State = device.Decommissioning
+		}
+		if s.State == device.Decommissioning || !p.heard(w.now) {
 			continue
 		}
-		s.Seen = w.now
+		p.spoke, s.Seen = w.now, w.now
 		if s.Install.Standing == device.Pending && !w.now.Before(p.told) {
 			s.Install.Standing, s.Install.Attempts, s.Install.At = device.Delivered, 1, w.now
 			p.told = w.now.Add(delay())
 		} else if s.Install.Standing == device.Delivered && !w.now.Before(p.told) {
 			w.takes(p)
 		}
-		if p.fate == "turns" && bytes.Equal(s.Running, bad32) && w.now.Sub(s.Install.At) > 10*time.Minute {
-			s.Health = Unhealthy
+		if p.fate == "turns" && !p.took.IsZero() && w.now.Sub(p.took) > 10*time.Minute {
+			s.Health, p.good = Unhealthy, time.Time{}
+		}
+		if p.asked && p.fate != "unproven" && p.fate != "proves once" {
+			p.asked, s.VerdictAt = false, w.now
 		}
 		if s.Back.Standing == device.Pending && !w.now.Before(p.backAt) {
 			s.Back.Standing, s.Running, s.Proven, s.Health = device.Done, good32, good32, Healthy
+			p.took, p.good = time.Time{}, time.Time{}
 		}
 	}
 }
@@ -117,7 +150,7 @@ func (w *world) takes(p *piece) {
 	case "falls":
 		s.Install.Standing = device.Failed
 	default:
-		s.Install.Standing, s.Running = device.Done, bad32
+		s.Install.Standing, s.Running, p.took = device.Done, bad32, w.now
 		switch p.fate {
 		case "unhealthy":
 			s.Health = Unhealthy
@@ -125,7 +158,7 @@ func (w *world) takes(p *piece) {
 			s.Verdict, s.VerdictAt = contraindicated, w.now
 		case "unproven":
 		default:
-			s.Verdict, s.VerdictAt, s.Proven = "affirming", w.now, bad32
+			s.Verdict, s.VerdictAt, s.Proven, p.good = "affirming", w.now, bad32, w.now
 		}
 	}
 }
@@ -133,7 +166,7 @@ func (w *world) takes(p *piece) {
 // tick does what Service.advance does, with a crash possible between a command and the record of it.
 func (w *world) tick() {
 	for range maxSteps {
-		todo := Plan(w.now, w.r, manifest(), w.snap())
+		todo := Plan(w.moment(), w.r, manifest(), w.snap())
 		if len(todo) == 0 {
 			return
 		}
@@ -183,6 +216,10 @@ func (w *world) command(d Decision) string {
 			w.find(dev).Status.Install = Order{Command: id, Issued: w.now, Standing: device.Pending, At: w.now}
 		}
 		return id
+	case AskProof:
+		for _, dev := range d.Devices {
+			w.find(dev).asked = true
+		}
 	case SendBack:
 		for _, dev := range d.Devices {
 			if w.sentBack[dev] {
@@ -204,26 +241,24 @@ func (w *world) command(d Decision) string {
 	return ""
 }
 
-// check holds a decision against what really is, by rules written without the planner's functions.
+// check holds a decision against what really is, which the planner is not shown, by rules written without its functions.
 func (w *world) check(d Decision) {
-	var reallyGood, gone, failed, of int
+	rule := w.r.Spec.Waves[w.r.Waves[w.r.Wave-1].Rule]
+	var good, gone, not, of int
 	for _, p := range w.pieces {
-		s := p.Status
 		if p.wave != w.r.Wave {
 			continue
 		}
 		of++
-		takenGood := bytes.Equal(s.Running, bad32) && s.Health == Healthy && s.Verdict == "affirming" && bytes.Equal(s.Proven, bad32)
 		switch {
-		case s.State == device.Decommissioning:
+		case p.Status.State == device.Decommissioning:
 			gone++
-		case takenGood:
-			reallyGood++
+		case p.good.IsZero(), d.Kind == PassWave && (w.now.Sub(p.good) < rule.Soak.D() || w.now.Sub(p.spoke) > contact):
+			not++
 		default:
-			failed++
+			good++
 		}
 	}
-	rule := w.r.Spec.Waves[w.r.Waves[w.r.Wave-1].Rule]
 	switch d.Kind {
 	case StartWave:
 		if w.r.Phase != Running {
@@ -235,18 +270,21 @@ func (w *world) check(d Decision) {
 			}
 		}
 	case PassWave:
-		if failed > rule.MaxFailures {
-			w.t.Fatalf("wave %d passes: of %d devices %d good, %d not, %d retired, tolerated %d", d.Wave, of, reallyGood, failed, gone, rule.MaxFailures)
+		if not > rule.MaxFailures {
+			w.t.Fatalf("wave %d passes: of %d devices %d were well and heard of for the soak, %d not, %d retired, tolerated %d", d.Wave, of, good, not, gone, rule.MaxFailures)
 		}
-		if reallyGood == 0 && gone < of {
+		if good == 0 && gone < of {
 			w.t.Fatalf("wave %d passes with no device good", d.Wave)
 		}
-		if started := w.r.Waves[w.r.Wave-1].Started; gone < of && w.now.Sub(started) < rule.Soak.D() {
-			w.t.Fatalf("wave %d passes %v after its start, soak is %v", d.Wave, w.now.Sub(started), rule.Soak.D())
-		}
 	case Halt:
-		if failed <= rule.MaxFailures && reallyGood > 0 {
-			w.t.Fatalf("wave %d halts with %d not good, tolerated %d", d.Wave, failed, rule.MaxFailures)
+		failed := 0
+		for _, p := range w.pieces {
+			if p.wave == w.r.Wave && p.Status.State == device.Active && (p.good.IsZero() || w.now.Sub(p.spoke) > contact || p.fate == "proves once") {
+				failed++
+			}
+		}
+		if failed <= rule.MaxFailures && failed+gone < of {
+			w.t.Fatalf("wave %d halts with %d of %d not good, tolerated %d: %s", d.Wave, failed, of, rule.MaxFailures, d.Reason)
 		}
 	case SendBack:
 		for _, dev := range d.Devices {
@@ -268,7 +306,7 @@ func (w *world) monotone(before Rollout) {
 // run goes on until the rollout has ended; every plan must, because every wave has a deadline.
 func (w *world) run(step time.Duration, delay func() time.Duration, each func()) {
 	for i := 0; !w.r.Phase.Ended(); i++ {
-		if i > 5000 {
+		if i > 10000 {
 			w.t.Fatalf("no end after %v: %+v", w.now.Sub(epoch), w.r)
 		}
 		w.tick()
@@ -300,7 +338,7 @@ func TestPlanHoldsItsGates(t *testing.T) {
 		n := rapid.IntRange(1, 12).Draw(t, "devices")
 		wave := func(name string, size int) Wave {
 			return Wave{
-				Size: size, Soak: Seconds(rapid.IntRange(0, 900).Draw(t, name+" soak")),
+				Size: size, Soak: Seconds(rapid.IntRange(0, 4).Draw(t, name+" soak") * 900),
 				Deadline:    Seconds(rapid.IntRange(60, 7200).Draw(t, name+" deadline")),
 				MaxFailures: rapid.IntRange(0, 3).Draw(t, name+" failures"),
 			}
@@ -328,7 +366,7 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 		delay := func() time.Duration { return time.Duration(rnd.IntN(900)) * time.Second }
 		clean := seed%4 == 0
 		w := newWorld(t, Spec{ID: fmt.Sprint(seed), Release: bad32, Waves: []Wave{
-			{Size: 1, Soak: 300, Deadline: 3600}, {Percent: 30, Soak: 600, Deadline: 5400, MaxFailures: 1}, {Soak: 60, Deadline: 7200, MaxFailures: 2},
+			{Size: 1, Soak: 300, Deadline: 3600}, {Percent: 30, Soak: 3600, Deadline: 5400, MaxFailures: 1}, {Soak: 60, Deadline: 7200, MaxFailures: 2},
 		}}, func(int) string {
 			if clean {
 				return "good"
@@ -363,11 +401,11 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 }
 
 func TestJudgeTakesNothingOnTrust(t *testing.T) {
-	started, deadline := epoch, epoch.Add(time.Hour)
-	at := epoch.Add(30 * time.Minute)
+	r := Rollout{Spec: Spec{Release: bad32, Waves: []Wave{{Soak: 600, Deadline: 3600}}}, Wave: 1, Waves: []WaveState{{Devices: 1, Started: epoch}}}
+	early, late := Moment{Now: epoch.Add(10 * time.Minute), Contact: contact}, Moment{Now: epoch.Add(time.Hour), Contact: contact}
 	fine := Status{
 		State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
-		VerdictAt: epoch.Add(time.Minute), Proven: bad32, Seen: epoch.Add(time.Minute),
+		VerdictAt: epoch.Add(time.Minute), Proven: bad32,
 	}
 	for name, c := range map[string]struct {
 		change        func(*Status)
@@ -390,16 +428,66 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 		"refused":               {func(s *Status) { s.Install.Standing = device.Refused }, Failed, Failed},
 		"expired":               {func(s *Status) { s.Install.Standing = device.Expired }, Failed, Failed},
 		"silent since the wave": {func(s *Status) { s.Seen = epoch.Add(-time.Second) }, Waiting, Failed},
+		"silent a while":        {func(s *Status) { s.Seen = s.Seen.Add(-contact - time.Second) }, Waiting, Failed},
 		"retired":               {func(s *Status) { s.State = device.Decommissioned }, Left, Left},
 	} {
-		s := fine
-		c.change(&s)
-		if got, why := Judge(s, bad32, started, deadline, at); got != c.before {
-			t.Errorf("%s before the deadline: %d (%s), want %d", name, got, why, c.before)
+		for m, want := range map[Moment]Class{early: c.before, late: c.after} {
+			s := fine
+			s.Seen = m.Now.Add(-time.Minute)
+			c.change(&s)
+			if got, why := Judge(m, r, s); got != want {
+				t.Errorf("%s at %v: %d (%s), want %d", name, m.Now.Sub(epoch), got, why, want)
+			}
 		}
-		if got, why := Judge(s, bad32, started, deadline, deadline); got != c.after {
-			t.Errorf("%s at the deadline: %d (%s), want %d", name, got, why, c.after)
+	}
+}
+
+// What a wave passes on was said and proven since its soak began; who cannot do so in time, once asked, has failed.
+func TestWhatCountsWhenTheSoakIsOver(t *testing.T) {
+	soaked, asked := epoch.Add(10*time.Minute), epoch.Add(20*time.Minute)
+	r := Rollout{Spec: Spec{Release: bad32, Waves: []Wave{{Soak: 600, Deadline: 1800}}}, Wave: 1, Waves: []WaveState{{Devices: 1, Started: epoch, SoakFrom: soaked, Asked: asked}}}
+	for name, c := range map[string]struct {
+		seen, proven time.Duration // from the beginning of the soak
+		now          time.Time
+		want         Class
+	}{
+		"both since":                      {9 * time.Minute, 8 * time.Minute, asked, Good},
+		"silent since":                    {-time.Minute, -2 * time.Minute, asked, Waiting},
+		"not proven since":                {9 * time.Minute, -2 * time.Minute, asked, Waiting},
+		"not proven, the soak goes on":    {4 * time.Minute, -2 * time.Minute, soaked.Add(5 * time.Minute), Good},
+		"not proven when it had to be":    {24 * time.Minute, -2 * time.Minute, asked.Add(contact), Failed},
+		"proven when it had to be":        {24 * time.Minute, 23 * time.Minute, asked.Add(contact), Good},
+		"not proven just before it must":  {24 * time.Minute, -2 * time.Minute, asked.Add(contact - time.Second), Waiting},
+		"said long ago, beyond deadline":  {time.Minute, time.Minute, asked.Add(contact), Failed},
+		"said long ago, nobody listening": {time.Minute, time.Minute, asked.Add(contact + time.Hour), Waiting},
+	} {
+		s := Status{
+			State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
+			Proven: bad32, Seen: soaked.Add(c.seen), VerdictAt: soaked.Add(c.proven),
 		}
+		m := Moment{Now: c.now, Contact: contact}
+		if c.now.Sub(asked) > contact {
+			m.Since = c.now.Add(-time.Minute)
+		}
+		if got, why := Judge(m, r, s); got != c.want {
+			t.Errorf("%s: %d (%s), want %d", name, got, why, c.want)
+		}
+	}
+}
+
+func TestOwnSilenceIsNotTheDevices(t *testing.T) {
+	var e ears
+	e.hear(epoch, contact)
+	for at := time.Duration(0); at < 2*time.Hour; at += 10 * time.Minute {
+		e.hear(epoch.Add(at), contact)
+	}
+	if got := e.listening(); !got.Equal(epoch) {
+		t.Errorf("listening since %v, want %v", got, epoch)
+	}
+	back := epoch.Add(4 * time.Hour)
+	e.hear(back, contact)
+	if got := e.listening(); !got.Equal(back) {
+		t.Errorf("after a pause listening since %v, want %v", got, back)
 	}
 }
 

@@ -3,7 +3,9 @@
 // Stage 3, field. A rollout takes a selection of devices through waves. A wave is one signed and logged command; the next begins
 // when every device of it has booted the release, proven it by fresh evidence and stayed healthy for the soak, or when those
 // that did not are within what the wave tolerates. Beyond that the rollout halts, and the devices that confirmed the release are
-// sent back to what its approvers allowed. A device nobody heard of by the deadline is a failure, not a hope.
+// sent back to what its approvers allowed. Silence is never good: a device that is not heard of for the contact time is waited for, a
+// soak that it falls silent in begins anew, a wave passes on what its devices said and proved after the soak began, and who was not
+// heard of by the deadline has failed. Only the server's own silence is not held against them.
 //
 // The decisions are a pure function, Plan, of the time, the rollout and what is known of its wave's devices; Apply is what a
 // decision does to the rollout. The Service does them one at a time: the state and its fact commit together, and whether a
@@ -57,6 +59,7 @@ type Wave struct {
 	Percent         int     `json:"percent,omitempty"`
 	Soak            Seconds `json:"soak_s"`                         // how long all of it must stay good
 	Deadline        Seconds `json:"deadline_s"`                     // from its start: who is not good by then has failed
+	Contact         Seconds `json:"contact_s,omitempty"`            // a device not heard of for longer is not good; default 15 min, or five polls if that is longer
 	MaxFailures     int     `json:"max_failures,omitempty"`         // more than this many failures halt
 	MaxFailuresRate int     `json:"max_failures_percent,omitempty"` // or more than this part of the wave, rounded down; the smaller counts when both are given
 }
@@ -103,6 +106,7 @@ type WaveState struct {
 	Command   string    `json:"command,omitempty"`
 	Started   time.Time `json:"started,omitzero"`
 	SoakFrom  time.Time `json:"soak_from,omitzero"` // since when nobody is waited for
+	Asked     time.Time `json:"asked,omitzero"`     // when those without proof since then were told to attest
 	Succeeded time.Time `json:"succeeded,omitzero"`
 	Cancelled bool      `json:"cancelled,omitempty"` // its command, after a halt or abort
 }

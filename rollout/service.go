@@ -18,13 +18,14 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Config is what a Service works with; every field but Now must be set.
+// Config is what a Service works with; every field without a default must be set.
 type Config struct {
 	Store    Store
 	Releases Releases
 	Devices  Commander
 	Ledger   Ledger
 	Guard    *access.Guard
+	Contact  time.Duration    // how long a device may be unheard of, in a wave that does not say; default 15 min
 	Now      func() time.Time // nil: time.Now; for verbs, Tick is given its own
 }
 
@@ -34,12 +35,16 @@ type Service struct {
 
 	mu   sync.Mutex // held by a Tick: two would both see that a command was not issued yet
 	seen lastSeen
+	ears ears
 }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
 	if cfg.Store == nil || cfg.Releases == nil || cfg.Devices == nil || cfg.Ledger == nil || cfg.Guard == nil {
 		return nil, errors.New("rollout: the store, the releases, the devices, the ledger or the guard is missing")
+	}
+	if cfg.Contact == 0 {
+		cfg.Contact = 15 * time.Minute
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -229,12 +234,12 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 			return Rollout{}, nil, err
 		}
 	}
-	w := r.Waves[r.Wave-1]
+	m := s.moment(s.cfg.Now())
 	out := make([]DeviceView, len(snap))
 	for i, st := range snap {
 		out[i] = DeviceView{Status: st, Why: "its wave has not begun"}
-		if !w.Started.IsZero() {
-			out[i].Class, out[i].Why = Judge(st, r.Spec.Release, w.Started, w.Started.Add(r.Spec.Waves[w.Rule].Deadline.D()), s.cfg.Now())
+		if !r.Waves[r.Wave-1].Started.IsZero() {
+			out[i].Class, out[i].Why = Judge(m, r, st)
 		}
 	}
 	return r, out, nil
@@ -278,6 +283,7 @@ func (s *Service) Tick(ctx context.Context, now time.Time) error {
 	if err != nil {
 		return err
 	}
+	s.ears.hear(now, s.cfg.Contact)
 	var errs []error
 	for _, r := range open {
 		if err := s.advance(ctx, now.UTC(), r); err != nil {
@@ -305,7 +311,7 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 			return err
 		}
 		s.seen.keep(r.Spec.ID, r.Wave, snap, time.Since(begun))
-		todo := Plan(now, r, bad.Manifest, snap)
+		todo := Plan(s.moment(now), r, bad.Manifest, snap)
 		if (r.Phase == Running || r.Phase == Paused) && bad.Status != release.Published {
 			todo = []Decision{{Kind: Halt, Wave: r.Wave, Reason: fmt.Sprintf("release %s is %s", bad.Manifest.ID, bad.Status)}}
 		}
@@ -339,6 +345,11 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision) 
 			Reason: d.Reason, Cause: s.cause(ctx, r),
 		})
 		return r, err // the next snapshot shows it
+	case AskProof: // after a crash they are asked once more, and lose nothing by it
+		_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
+			Product: r.Spec.Product, Act: wire.ActAttest, Devices: d.Devices, Rollout: r.Spec.ID, Wave: uint(d.Wave), Reason: d.Reason,
+			Valid: max(time.Second, s.moment(now).contact(r.Spec.Waves[r.Waves[r.Wave-1].Rule])), Cause: s.cause(ctx, r),
+		})
 	case Cancel:
 		err = s.cfg.Devices.CancelCommand(ctx, system(), r.Waves[r.Wave-1].Command, d.Reason)
 		if fault.KindOf(err) == fault.Conflict {

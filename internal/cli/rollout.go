@@ -107,6 +107,7 @@ type plan struct {
 	release, back  string
 	waves          []string
 	soak, deadline time.Duration
+	contact        time.Duration
 	failures       string
 }
 
@@ -119,9 +120,10 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.Var((*state)(&p.state), "state", "every device in this state that can take it")
 	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
 	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")
-	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,failures=N or N% of its own")
+	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,contact=15m ,failures=N or N% of its own")
 	f.DurationVar(&p.soak, "soak", time.Hour, "how long all of a wave must stay good")
 	f.DurationVar(&p.deadline, "deadline", 24*time.Hour, "from a wave's start: who is not good by then has failed")
+	f.DurationVar(&p.contact, "contact", 0, "a device not heard of for longer is not good (default 15m, or five polls if that is longer)")
 	f.StringVar(&p.failures, "failures", "0", "failures a wave bears, N or N%; more halt the rollout")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
@@ -154,7 +156,7 @@ func (p *plan) wave(text string) (rollout.Wave, error) {
 	wrong := func(part, want string) error {
 		return usagef("--wave %q: %q: want %s", text, part, want)
 	}
-	soak, deadline, failures := p.soak.String(), p.deadline.String(), p.failures
+	soak, deadline, contact, failures := p.soak.String(), p.deadline.String(), p.contact.String(), p.failures
 	size, rest, _ := strings.Cut(text, ",")
 	for part := range strings.SplitSeq(rest, ",") {
 		key, value, _ := strings.Cut(part, "=")
@@ -164,10 +166,12 @@ func (p *plan) wave(text string) (rollout.Wave, error) {
 			soak = value
 		case "deadline":
 			deadline = value
+		case "contact":
+			contact = value
 		case "failures":
 			failures = value
 		default:
-			return w, wrong(part, "soak=, deadline= or failures=")
+			return w, wrong(part, "soak=, deadline=, contact= or failures=")
 		}
 	}
 	var ok bool
@@ -179,6 +183,9 @@ func (p *plan) wave(text string) (rollout.Wave, error) {
 	}
 	if w.Deadline, ok = seconds(deadline); !ok {
 		return w, wrong(deadline, "a duration such as 90s, 30m or 2h, in whole seconds")
+	}
+	if w.Contact, ok = seconds(contact); !ok {
+		return w, wrong(contact, "a duration such as 90s, 30m or 2h, in whole seconds")
 	}
 	if w.MaxFailures, w.MaxFailuresRate, ok = share(failures); !ok {
 		return w, wrong(failures, "failures as N or N%")

@@ -220,6 +220,7 @@ func (i *Instance) openField(context.Context) (err error) {
 	}
 	if i.rollout, err = rollout.NewService(rollout.Config{
 		Store: i.db.Rollouts(), Releases: i.release, Devices: i.device, Ledger: i.logs.reader, Guard: i.guard,
+		Contact: max(15*time.Minute, 5*i.cfg.poll()),
 	}); err != nil {
 		return err
 	}

@@ -114,6 +114,19 @@ func (r *roll) installs(id string) {
 	r.says(id, r.new, true, false, map[string]wire.Outcome{cmds[0]: wire.OutcomeDone})
 }
 
+// attests has devices that were told to attest do so; they are healthy.
+func (r *roll) attests(who ...int) {
+	r.t.Helper()
+	for _, i := range who {
+		cmds := r.commands(devN(i), wire.ActAttest)
+		if len(cmds) != 1 {
+			r.t.Fatalf("device %d was told to attest by %v", i, cmds)
+		}
+		r.proves(devN(i), r.new, attest.Affirming)
+		r.says(devN(i), r.new, true, false, map[string]wire.Outcome{cmds[0]: wire.OutcomeDone})
+	}
+}
+
 func (r *roll) told(want ...int) {
 	r.t.Helper()
 	for i := range 5 {
@@ -155,6 +168,9 @@ func TestARolloutAdvancesOnProofNotOnInstallation(t *testing.T) {
 	r.tick(9 * time.Minute)
 	r.told(2)
 	r.tick(2 * time.Minute)
+	r.told(2) // it has soaked, and nobody heard of it since
+	r.attests(2)
+	r.tick(time.Second)
 	r.told(0, 1, 2, 3, 4)
 	r.now = r.now.Add(time.Minute)
 	for _, i := range []int{0, 1, 3, 4} {
@@ -162,6 +178,9 @@ func TestARolloutAdvancesOnProofNotOnInstallation(t *testing.T) {
 	}
 	r.tick(0)
 	r.tick(11 * time.Minute)
+	r.phase("r1", rollout.Running, 2)
+	r.attests(0, 1, 3, 4)
+	r.tick(time.Second)
 	r.phase("r1", rollout.Completed, 2)
 	k := r.kinds("r1")
 	for kind, n := range map[string]int{"rollout.created": 1, "rollout.started": 1, "rollout.wave.started": 2, "rollout.wave.succeeded": 2, "rollout.completed": 1} {
@@ -179,6 +198,8 @@ func TestABadRolloutHaltsAndSendsBackWhoConfirmed(t *testing.T) {
 	r.installs(devN(2))
 	r.tick(0)
 	r.tick(11 * time.Minute)
+	r.attests(2)
+	r.tick(0)
 	r.now = r.now.Add(time.Minute)
 	// In the second wave one confirms it, two fail, and one is not heard of.
 	r.installs(devN(0))
@@ -229,6 +250,36 @@ func TestADeviceNobodyHearsOfIsAFailure(t *testing.T) {
 	r.tick(time.Second)
 	r.phase("r1", rollout.RolledBack, 1)
 	r.told(2)
+}
+
+func TestADeviceThatFallsSilentInTheSoakHoldsTheWave(t *testing.T) {
+	r := newRoll(t, 5)
+	spec := twoWaves("r1", r.new)
+	spec.Waves[0].Soak, spec.Waves[0].Deadline = 86400, 2*86400
+	r.begin(spec)
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	r.tick(0)
+	if got := r.phase("r1", rollout.Running, 1); got.Waves[0].SoakFrom.IsZero() {
+		t.Fatal("it does not soak")
+	}
+	for range 25 * 12 { // a day and an hour, looked at every five minutes
+		r.tick(5 * time.Minute)
+	}
+	if got := r.phase("r1", rollout.Running, 1); !got.Waves[0].SoakFrom.IsZero() {
+		t.Error("it soaks, and nobody hears of it")
+	}
+	for range 23 * 12 {
+		r.tick(5 * time.Minute)
+	}
+	if got := r.phase("r1", rollout.Halted, 1); got.Last.Failed != 1 {
+		t.Errorf("counts: %+v", got.Last)
+	}
+	r.told(2)
+	if got := r.commands(devN(2), wire.ActRollback); len(got) != 1 {
+		t.Errorf("it is told to go back by %v", got)
+	}
 }
 
 func TestACrashBetweenCommandAndRecordRepeatsNothing(t *testing.T) {
@@ -369,7 +420,9 @@ func TestAPauseLetsNoWaveGo(t *testing.T) {
 		t.Fatal(err)
 	}
 	r.tick(0)
-	r.tick(time.Hour)
+	r.tick(14 * time.Minute)
+	r.attests(2)
+	r.tick(time.Second)
 	r.phase("r1", rollout.Paused, 2)
 	r.told(2)
 	if _, err := r.svc.Resume(t.Context(), person("op"), "r1", "back"); err != nil {
