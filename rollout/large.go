@@ -1,6 +1,7 @@
 package rollout
 
 import (
+	"slices"
 	"sync"
 	"time"
 )
@@ -19,13 +20,13 @@ type lastSeen struct {
 }
 
 type sight struct {
-	wave int
-	at   time.Time
-	snap []Status
+	from, to int // waves
+	at       time.Time
+	snap     []Status
 }
 
-// keep remembers what was seen of a wave, if it took long.
-func (l *lastSeen) keep(id string, wave int, snap []Status, took time.Duration) {
+// keep remembers what was seen of waves, if it took long.
+func (l *lastSeen) keep(id string, from, to int, snap []Status, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if took < slowAfter || len(snap) > maxKept {
@@ -35,19 +36,30 @@ func (l *lastSeen) keep(id string, wave int, snap []Status, took time.Duration) 
 	if l.all == nil {
 		l.all = map[string]sight{}
 	}
-	l.all[id] = sight{wave: wave, at: time.Now(), snap: snap}
+	l.all[id] = sight{from: from, to: to, at: time.Now(), snap: snap}
 }
 
-// of gives what was seen of a wave not long ago; nil when it is to be read.
-func (l *lastSeen) of(id string, wave int) []Status {
+// forget drops what was seen of rollouts that are not open any more.
+func (l *lastSeen) forget(open []Rollout) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id := range l.all {
+		if !slices.ContainsFunc(open, func(r Rollout) bool { return r.Spec.ID == id }) {
+			delete(l.all, id)
+		}
+	}
+}
+
+// of gives what was seen of waves not long ago; nil when it is to be read.
+func (l *lastSeen) of(id string, from, to int) []Status {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s, ok := l.all[id]
 	if ok && time.Since(s.at) > maxAge {
-		delete(l.all, id) // it has ended, or nobody ticks
+		delete(l.all, id) // nobody ticks
 		return nil
 	}
-	if s.wave != wave {
+	if s.from != from || s.to != to {
 		return nil
 	}
 	return s.snap

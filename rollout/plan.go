@@ -164,7 +164,7 @@ func (w Wave) Cap(n int) int {
 }
 
 // Plan gives the next decisions, in the order they are to be done: at most one changes the phase or the wave, and it is the
-// last. snap is of the current wave's devices. Nothing to do gives nil.
+// last. snap is of the devices of the waves that the rollout watches. Nothing to do gives nil.
 func Plan(m Moment, r Rollout, bad wire.Release, snap []Status) []Decision {
 	if r.Wave < 1 || r.Wave > len(r.Waves) {
 		return nil

@@ -91,7 +91,7 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 	}
 	for i, m := range members {
 		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: m.Wave, told: epoch.Add(delay()), Status: Status{
-			Device: m.Device, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
+			Device: m.Device, Wave: m.Wave, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
 			VerdictAt: epoch.Add(-time.Hour), Proven: good32, Seen: epoch.Add(-time.Minute),
 		}})
 	}
@@ -101,8 +101,9 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 
 func (w *world) snap() []Status {
 	var out []Status
+	from, to := w.r.watched()
 	for _, p := range w.pieces {
-		if p.wave == w.r.Wave {
+		if p.wave >= from && p.wave <= to {
 			out = append(out, p.Status)
 		}
 	}
@@ -324,7 +325,7 @@ func (w *world) end() {
 		if runs && !w.installed[s.Device] {
 			w.t.Errorf("%s runs what nobody told it to", s.Device)
 		}
-		if w.r.Phase == RolledBack && runs && p.wave == w.r.Wave && s.State == device.Active && s.Back.Command == "" {
+		if w.r.Phase == RolledBack && runs && s.State == device.Active && s.Back.Command == "" {
 			w.t.Errorf("%s (%s) still runs the bad release and was not sent back", s.Device, p.fate)
 		}
 		if w.r.Phase == RolledBack && p.wave > w.r.Wave && w.installed[s.Device] {

@@ -2,8 +2,8 @@
 //
 // Stage 3, field. A rollout takes a selection of devices through waves. A wave is one signed and logged command; the next begins
 // when every device of it has booted the release, proven it by fresh evidence and stayed healthy for the soak, or when those
-// that did not are within what the wave tolerates. Beyond that the rollout halts, and the devices that confirmed the release are
-// sent back to what its approvers allowed. Silence is never good: a device that is not heard of for the contact time is waited for, a
+// that did not are within what the wave tolerates. Beyond that the rollout halts, and the devices that confirmed the release, in this
+// wave and those before, are sent back to what its approvers allowed. Silence is never good: a device that is not heard of for the contact time is waited for, a
 // soak that it falls silent in begins anew, a wave passes on what its devices said and proved after the soak began, and who was not
 // heard of by the deadline has failed. Only the server's own silence is not held against them.
 //
@@ -118,6 +118,15 @@ type Member struct {
 	Previous []byte // digest of what it ran at the start; empty: unknown
 }
 
+// watched gives the first and last of the waves that decisions look at: the current one; after a halt all that began, for whoever has a bad
+// release is sent back.
+func (r Rollout) watched() (from, to int) {
+	if r.Phase == Halted || r.Phase == RolledBack {
+		return 1, r.Wave
+	}
+	return r.Wave, r.Wave
+}
+
 // Candidate is a device as the selection sees it.
 type Candidate struct {
 	ID       string
@@ -142,9 +151,10 @@ const (
 // Status is what is known of one device of a wave.
 type Status struct {
 	Device    string
+	Wave      int // of the device, from 1
 	State     device.State
 	Previous  []byte
-	Install   Order     // this wave's command
+	Install   Order     // its wave's command
 	Back      Order     // this rollout's rollback command
 	Running   []byte    // digest of what it says it runs
 	Trial     bool      // it has not confirmed that
@@ -202,8 +212,8 @@ type Store interface {
 	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices
 	// are free for others.
 	SaveRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
-	// RolloutSnapshot gives what is known of the devices of a wave, by ID.
-	RolloutSnapshot(ctx context.Context, id string, wave int) ([]Status, error)
+	// RolloutSnapshot gives what is known of the devices of the waves from and to, and those between, by ID.
+	RolloutSnapshot(ctx context.Context, id string, from, to int) ([]Status, error)
 	// RolloutCandidates gives devices of the product, or with a group of that: those of sel.IDs, or without any those in the state; by ID.
 	RolloutCandidates(ctx context.Context, product string, sel Selection, state device.State) ([]Candidate, error)
 }

@@ -168,7 +168,7 @@ func (s *Service) Abort(ctx context.Context, caller access.Caller, id, reason st
 	})
 }
 
-// Halt does by hand what too many failures do: the wave under way ends, and who confirmed the release is sent back.
+// Halt does by hand what too many failures do: the wave under way ends, and who confirmed the release, in any wave, is sent back.
 func (s *Service) Halt(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
 	return s.turn(ctx, caller, id, reason, ledger.KindRolloutHalted, "halted while no wave is under way", func(r *Rollout) bool {
 		if r.Phase != Running && r.Phase != Paused || r.Waves[r.Wave-1].Started.IsZero() {
@@ -222,15 +222,16 @@ type DeviceView struct {
 	Why   string
 }
 
-// Get gives a rollout and the devices of its current wave.
+// Get gives a rollout and the devices of its current wave; of a halted one those of all waves that began.
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rollout, []DeviceView, error) {
 	r, err := s.open(ctx, caller, access.RolloutRead, id)
 	if err != nil || r.Wave == 0 {
 		return r, nil, err
 	}
-	snap := s.seen.of(id, r.Wave)
+	from, to := r.watched()
+	snap := s.seen.of(id, from, to)
 	if snap == nil {
-		if snap, err = s.cfg.Store.RolloutSnapshot(ctx, id, r.Wave); err != nil {
+		if snap, err = s.cfg.Store.RolloutSnapshot(ctx, id, from, to); err != nil {
 			return Rollout{}, nil, err
 		}
 	}
@@ -238,8 +239,9 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 	out := make([]DeviceView, len(snap))
 	for i, st := range snap {
 		out[i] = DeviceView{Status: st, Why: "its wave has not begun"}
-		if !r.Waves[r.Wave-1].Started.IsZero() {
-			out[i].Class, out[i].Why = Judge(m, r, st)
+		if at := r; !r.Waves[st.Wave-1].Started.IsZero() {
+			at.Wave = st.Wave
+			out[i].Class, out[i].Why = Judge(m, at, st)
 		}
 	}
 	return r, out, nil
@@ -284,6 +286,7 @@ func (s *Service) Tick(ctx context.Context, now time.Time) error {
 		return err
 	}
 	s.ears.hear(now, s.cfg.Contact)
+	s.seen.forget(open)
 	var errs []error
 	for _, r := range open {
 		if err := s.advance(ctx, now.UTC(), r); err != nil {
@@ -306,11 +309,12 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 	}
 	for range maxSteps {
 		begun := time.Now()
-		snap, err := s.cfg.Store.RolloutSnapshot(ctx, r.Spec.ID, r.Wave)
+		from, to := r.watched()
+		snap, err := s.cfg.Store.RolloutSnapshot(ctx, r.Spec.ID, from, to)
 		if err != nil {
 			return err
 		}
-		s.seen.keep(r.Spec.ID, r.Wave, snap, time.Since(begun))
+		s.seen.keep(r.Spec.ID, from, to, snap, time.Since(begun))
 		todo := Plan(s.moment(now), r, bad.Manifest, snap)
 		if (r.Phase == Running || r.Phase == Paused) && bad.Status != release.Published {
 			todo = []Decision{{Kind: Halt, Wave: r.Wave, Reason: fmt.Sprintf("release %s is %s", bad.Manifest.ID, bad.Status)}}

@@ -175,15 +175,15 @@ func scanCandidate(row scanner) (rollout.Candidate, error) {
 }
 
 // RolloutSnapshot implements rollout.Store. Commands are found by what was signed, not by what the rollout noted of them.
-func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, wave int) ([]rollout.Status, error) {
-	install, back, err := s.rolloutCommands(ctx, id, wave)
+func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, from, to int) ([]rollout.Status, error) {
+	install, back, err := s.rolloutCommands(ctx, id, from, to)
 	if err != nil {
 		return nil, err
 	}
-	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, d.state, x.previous, d.doc, d.last_seen,
+	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, x.wave, d.state, x.previous, d.doc, d.last_seen,
 		v.doc FROM rollout_device x JOIN device d ON d.id = x.device_id
 		LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid
-		WHERE x.rollout_id = $1 AND x.wave = $2 ORDER BY d.id`, id, wave)
+		WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 ORDER BY d.id`, id, from, to)
 	if err != nil {
 		return nil, err
 	}
@@ -223,8 +223,8 @@ func scanIssued(row scanner) (issued, error) {
 	return c, err
 }
 
-// rolloutCommands finds the commands of a wave, oldest first.
-func (s *Rollouts) rolloutCommands(ctx context.Context, id string, wave int) (install, back []issued, err error) {
+// rolloutCommands finds the commands that brought the release to some waves, and those that send devices back, oldest first.
+func (s *Rollouts) rolloutCommands(ctx context.Context, id string, from, to int) (install, back []issued, err error) {
 	all, err := collect(ctx, s.db, scanIssued, `SELECT c.id, c.issued, c.doc FROM rollout r JOIN command c ON c.product = r.product
 		AND c.act IN ('install', 'rollback') AND c.issued >= r.started WHERE r.id = $1 AND r.started > 0 ORDER BY c.issued, c.id`, id)
 	if err != nil {
@@ -232,9 +232,11 @@ func (s *Rollouts) rolloutCommands(ctx context.Context, id string, wave int) (in
 	}
 	for _, c := range all {
 		switch {
-		case c.w.Rollout != id || c.w.Wave != uint(wave):
+		case c.w.Rollout != id:
 		case c.w.Act == wire.ActInstall:
-			install = append(install, c)
+			if c.w.Wave >= uint(from) && c.w.Wave <= uint(to) {
+				install = append(install, c)
+			}
 		default:
 			back = append(back, c)
 		}
@@ -271,7 +273,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var doc string
 	var seen int64
 	var verdict sql.NullString
-	if err := row.Scan(&s.Device, &s.State, &s.Previous, &doc, &seen, &verdict); err != nil {
+	if err := row.Scan(&s.Device, &s.Wave, &s.State, &s.Previous, &doc, &seen, &verdict); err != nil {
 		return s, err
 	}
 	var t device.Twin

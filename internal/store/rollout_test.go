@@ -211,7 +211,7 @@ func TestABadRolloutHaltsAndSendsBackWhoConfirmed(t *testing.T) {
 	if halted.Last.Failed != 2 || halted.Last.Good != 1 || halted.Last.Waiting != 1 {
 		t.Errorf("counts: %+v", halted.Last)
 	}
-	for i, want := range []int{1, 0, 0, 0, 0} {
+	for i, want := range []int{1, 0, 1, 0, 0} { // the canary of the wave before, too: it runs what was judged bad
 		if got := r.commands(devN(i), wire.ActRollback); len(got) != want {
 			t.Errorf("device %d has rollback commands %v, want %d", i, got, want)
 		}
@@ -228,8 +228,11 @@ func TestABadRolloutHaltsAndSendsBackWhoConfirmed(t *testing.T) {
 	}
 	r.says(devN(0), r.old, true, false, map[string]wire.Outcome{back[0]: wire.OutcomeDone})
 	r.tick(time.Minute)
+	r.phase("r1", rollout.Halted, 2) // the canary is
+	r.says(devN(2), r.old, true, false, map[string]wire.Outcome{back[0]: wire.OutcomeDone})
+	r.tick(time.Minute)
 	done := r.phase("r1", rollout.RolledBack, 2)
-	if done.Last.Returned != 1 || done.Last.Stranded != 0 {
+	if done.Last.Devices != 5 || done.Last.Returned != 2 || done.Last.Stranded != 0 {
 		t.Errorf("counts: %+v", done.Last)
 	}
 	k := r.kinds("r1")
