@@ -33,10 +33,10 @@ const (
 type Decision struct {
 	Kind    Kind
 	Wave    int
-	Devices []string // whom a command is for; of a Halt, who failed
-	Release []byte   // of SendBack: where to
-	Command string   // of StartWave: issued before a crash, not to be issued again; empty: to be issued
-	Issued  time.Time
+	Devices []string  // whom a command is for; of a Halt, who failed
+	Release []byte    // of SendBack: where to
+	Command string    // of Cancel; of StartWave: issued before a crash, not to be issued again; empty: to be issued
+	Issued  time.Time // of Command
 	Reason  string
 	Counts  Counts
 }
@@ -175,12 +175,7 @@ func Plan(m Moment, r Rollout, bad wire.Release, snap []Status) []Decision {
 	case Halted:
 		return planBack(m.Now, r, bad, snap)
 	case Aborting:
-		w := r.Waves[r.Wave-1]
-		var out []Decision
-		if w.Command != "" && !w.Cancelled {
-			out = append(out, Decision{Kind: Cancel, Wave: r.Wave, Reason: r.Reason})
-		}
-		return append(out, Decision{Kind: EndAbort, Wave: r.Wave})
+		return append(planCancel(r, snap), Decision{Kind: EndAbort, Wave: r.Wave})
 	case Created, RolledBack, Aborted, Completed:
 	}
 	return nil
@@ -221,15 +216,36 @@ func planWave(m Moment, r Rollout, snap []Status) []Decision {
 	return one(Decision{Kind: PassWave, Counts: counts})
 }
 
-func planStart(r Rollout, snap []Status) []Decision {
-	if r.Phase != Running {
+// commanded finds the current wave's command: what is recorded, or what was issued before a crash, or before somebody turned the rollout,
+// kept it from being recorded.
+func commanded(r Rollout, snap []Status) (id string, at time.Time) {
+	w := r.Waves[r.Wave-1]
+	if w.Command != "" {
+		return w.Command, w.Started
+	}
+	for _, s := range snap {
+		if s.Wave == r.Wave && s.Install.Command != "" {
+			return s.Install.Command, s.Install.Issued
+		}
+	}
+	return "", time.Time{}
+}
+
+// planCancel ends the current wave's command, if there is one.
+func planCancel(r Rollout, snap []Status) []Decision {
+	id, at := commanded(r, snap)
+	if id == "" || r.Waves[r.Wave-1].Cancelled {
 		return nil
 	}
+	return []Decision{{Kind: Cancel, Wave: r.Wave, Command: id, Issued: at, Reason: r.Reason}}
+}
+
+func planStart(r Rollout, snap []Status) []Decision {
 	d := Decision{Kind: StartWave, Wave: r.Wave, Counts: Counts{Devices: len(snap)}}
+	if d.Command, d.Issued = commanded(r, snap); d.Command == "" && r.Phase != Running {
+		return nil // a pause lets no wave go; one that was told before is under way
+	}
 	for _, s := range snap {
-		if s.Install.Command != "" { // of this wave; a crash kept it from being recorded
-			d.Command, d.Issued = s.Install.Command, s.Install.Issued
-		}
 		if gone(s.State) {
 			d.Counts.Left++
 			continue
@@ -280,10 +296,7 @@ const (
 
 func planBack(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decision {
 	w := r.Waves[r.Wave-1]
-	var out []Decision
-	if w.Command != "" && !w.Cancelled {
-		out = append(out, Decision{Kind: Cancel, Wave: r.Wave, Reason: r.Reason})
-	}
+	out := planCancel(r, snap)
 	over := !now.Before(r.Halted.Add(r.Spec.Waves[w.Rule].Deadline.D()))
 	groups := map[string][]string{}
 	c, open := Counts{Devices: len(snap)}, false
@@ -389,7 +402,7 @@ func Apply(now time.Time, r Rollout, d Decision, command string) Rollout {
 	case Halt:
 		r.Phase, r.Halted, r.Reason = Halted, now, d.Reason
 	case Cancel:
-		w.Cancelled = true
+		w.Started, w.Command, w.Cancelled = d.Issued, d.Command, true
 	case SendBack: // the commands tell of it
 	case EndRollback:
 		r.Phase, r.Ended = RolledBack, now

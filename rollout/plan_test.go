@@ -116,6 +116,10 @@ func (w *world) moment() Moment { return Moment{Now: w.now, Contact: contact} }
 func (w *world) live(delay func() time.Duration) {
 	for _, p := range w.pieces {
 		s := &p.Status
+		ends := s.Install.Issued.Add(w.r.Spec.Waves[w.r.Waves[p.wave-1].Rule].Deadline.D())
+		if (s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered) && !w.now.Before(ends) {
+			s.Install.Standing = device.Expired
+		}
 		if p.fate == "retired" && w.now.Sub(epoch) > 20*time.Minute {
 			s.State = device.Decommissioning
 		}
@@ -232,7 +236,7 @@ func (w *world) command(d Decision) string {
 			p.Status.Back = Order{Command: "back", Standing: device.Pending, At: w.now}
 		}
 	case Cancel:
-		for _, dev := range w.commands[w.r.Waves[w.r.Wave-1].Command] {
+		for _, dev := range w.commands[d.Command] {
 			if s := &w.find(dev).Status; s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered {
 				s.Install.Standing = device.Cancelled
 			}
@@ -262,7 +266,7 @@ func (w *world) check(d Decision) {
 	}
 	switch d.Kind {
 	case StartWave:
-		if w.r.Phase != Running {
+		if w.r.Phase != Running && d.Command == "" {
 			w.t.Fatalf("a wave starts while the rollout is %s", w.r.Phase)
 		}
 		for i, before := range w.r.Waves[:w.r.Wave-1] {
@@ -322,6 +326,9 @@ func (w *world) end() {
 	for _, p := range w.pieces {
 		s := p.Status
 		runs := bytes.Equal(s.Running, bad32)
+		if st := s.Install.Standing; s.State == device.Active && (w.r.Phase == Aborted || w.r.Phase == RolledBack) && (st == device.Pending || st == device.Delivered) {
+			w.t.Errorf("%s is %s, and %s may still take the release", w.r.Spec.ID, w.r.Phase, s.Device)
+		}
 		if runs && !w.installed[s.Device] {
 			w.t.Errorf("%s runs what nobody told it to", s.Device)
 		}
@@ -354,7 +361,18 @@ func TestPlanHoldsItsGates(t *testing.T) {
 			return rapid.SampledFrom(fates).Draw(t, fmt.Sprintf("fate %d", i))
 		}, n, delay)
 		w.crash = func() bool { return rapid.IntRange(0, 5).Draw(t, "crash") == 0 }
-		w.run(5*time.Minute, delay, func() {})
+		w.run(5*time.Minute, delay, func() {
+			switch hand := rapid.IntRange(0, 100).Draw(t, "hand"); {
+			case hand == 100 && w.r.Phase != Aborting:
+				w.r.Phase = Aborting
+			case hand == 99 && (w.r.Phase == Running || w.r.Phase == Paused):
+				w.r.Phase, w.r.Halted = Halted, w.now
+			case hand == 98 && w.r.Phase == Running:
+				w.r.Phase = Paused
+			case hand > 90 && w.r.Phase == Paused:
+				w.r.Phase = Running
+			}
+		})
 		w.end()
 	})
 }
@@ -374,7 +392,13 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 			}
 			return fates[rnd.IntN(len(fates))]
 		}, 1+rnd.IntN(30), delay)
-		w.crash = func() bool { return rnd.IntN(10) == 0 }
+		w.crash = func() bool {
+			down := rnd.IntN(10) == 0
+			if down && !clean && w.r.Phase == Running && rnd.IntN(10) == 0 { // somebody turns it before it goes on
+				w.r.Phase, w.r.Halted = []Phase{Paused, Aborting, Halted}[rnd.IntN(3)], w.now
+			}
+			return down
+		}
 		w.run(time.Minute, delay, func() {
 			switch rnd.IntN(200) {
 			case 0:

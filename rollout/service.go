@@ -170,8 +170,8 @@ func (s *Service) Abort(ctx context.Context, caller access.Caller, id, reason st
 
 // Halt does by hand what too many failures do: the wave under way ends, and who confirmed the release, in any wave, is sent back.
 func (s *Service) Halt(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
-	return s.turn(ctx, caller, id, reason, ledger.KindRolloutHalted, "halted while no wave is under way", func(r *Rollout) bool {
-		if r.Phase != Running && r.Phase != Paused || r.Waves[r.Wave-1].Started.IsZero() {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutHalted, "halted", func(r *Rollout) bool {
+		if r.Phase != Running && r.Phase != Paused {
 			return false
 		}
 		r.Phase, r.Halted, r.Reason = Halted, s.cfg.Now().UTC(), reason
@@ -355,7 +355,7 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision) 
 			Valid: max(time.Second, s.moment(now).contact(r.Spec.Waves[r.Waves[r.Wave-1].Rule])), Cause: s.cause(ctx, r),
 		})
 	case Cancel:
-		err = s.cfg.Devices.CancelCommand(ctx, system(), r.Waves[r.Wave-1].Command, d.Reason)
+		err = s.cfg.Devices.CancelCommand(ctx, system(), d.Command, d.Reason)
 		if fault.KindOf(err) == fault.Conflict {
 			err = nil // cancelled before a crash
 		}

@@ -304,6 +304,89 @@ func TestACrashBetweenCommandAndRecordRepeatsNothing(t *testing.T) {
 	}
 }
 
+// A person may turn a rollout after its command was issued, and before that was recorded: the command is the rollout's all the same.
+func TestWhatWasCommandedBeforeSomebodyTurnedItIsNotForgotten(t *testing.T) {
+	op := person("op")
+	for name, turn := range map[string]func(*roll) (rollout.Rollout, error){
+		"abort": func(r *roll) (rollout.Rollout, error) { return r.svc.Abort(t.Context(), op, "r1", "stop") },
+		"halt":  func(r *roll) (rollout.Rollout, error) { return r.svc.Halt(t.Context(), op, "r1", "stop") },
+		"pause and abort": func(r *roll) (rollout.Rollout, error) {
+			if _, err := r.svc.Pause(t.Context(), op, "r1", "stop"); err != nil {
+				t.Fatal(err)
+			}
+			return r.svc.Abort(t.Context(), op, "r1", "stop")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoll(t, 5)
+			r.begin(twoWaves("r1", r.new))
+			r.store.fail = true
+			if err := r.svc.Tick(t.Context(), r.now); !errors.Is(err, errCrash) {
+				t.Fatalf("%v", err)
+			}
+			if _, err := turn(r); err != nil {
+				t.Fatal(err)
+			}
+			r.tick(time.Second)
+			got := mustRollout(t, r, "r1")
+			if !got.Phase.Ended() || !got.Waves[0].Cancelled {
+				t.Errorf("%s: %+v", got.Phase, got.Waves[0])
+			}
+			if out, err := r.db.Devices().Outstanding(t.Context(), devN(2), r.now); len(out) != 0 || err != nil {
+				t.Errorf("the canary is still told to install: %d, %v", len(out), err)
+			}
+		})
+	}
+	t.Run("pause", func(t *testing.T) {
+		r := newRoll(t, 5)
+		r.begin(twoWaves("r1", r.new))
+		r.store.fail = true
+		if err := r.svc.Tick(t.Context(), r.now); !errors.Is(err, errCrash) {
+			t.Fatalf("%v", err)
+		}
+		if _, err := r.svc.Pause(t.Context(), op, "r1", "lunch"); err != nil {
+			t.Fatal(err)
+		}
+		r.tick(time.Second)
+		if got := r.phase("r1", rollout.Paused, 1); got.Waves[0].Command == "" {
+			t.Error("what was commanded is not known")
+		}
+		r.now = r.now.Add(time.Minute)
+		r.says(devN(2), r.old, true, false, map[string]wire.Outcome{r.commands(devN(2), wire.ActInstall)[0]: wire.OutcomeFailed})
+		r.tick(time.Second)
+		r.phase("r1", rollout.RolledBack, 1)
+		r.told(2)
+	})
+}
+
+func TestAHaltBetweenWavesSendsBackThoseThatPassed(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	r.tick(0)
+	if _, err := r.svc.Pause(t.Context(), person("op"), "r1", "what do people say?"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(11 * time.Minute)
+	r.attests(2)
+	r.tick(time.Second)
+	r.phase("r1", rollout.Paused, 2)
+	if _, err := r.svc.Halt(t.Context(), person("op"), "r1", "they complain"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(time.Second)
+	back := r.commands(devN(2), wire.ActRollback)
+	if len(back) != 1 {
+		t.Fatalf("the canary is told to go back by %v", back)
+	}
+	r.says(devN(2), r.old, true, false, map[string]wire.Outcome{back[0]: wire.OutcomeDone})
+	r.tick(time.Second)
+	r.phase("r1", rollout.RolledBack, 2)
+	r.told(2)
+}
+
 func TestRolloutsThatMayNotBe(t *testing.T) {
 	r := newRoll(t, 3)
 	ctx := t.Context()
