@@ -134,6 +134,19 @@ func (s *Service) Challenge(ctx context.Context, caller access.Caller, id string
 // maxNonces bounds the memory of challenges; beyond it the ones that ran out are dropped.
 const maxNonces = 1 << 17
 
+// Expect has the next evidence of a device be over nonce, which somebody else chose, and reports whether it may: an answer that is under way
+// to a nonce of ours is not spoiled.
+func (s *Service) Expect(id string, nonce [32]byte) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now := s.cfg.Now()
+	if c, ok := s.nonces[id]; ok && now.Before(c.expires.Add(-s.cfg.NonceLife/2)) && c.nonce != nonce {
+		return false
+	}
+	s.nonces[id] = challenge{nonce: nonce, expires: now.Add(s.cfg.NonceLife)}
+	return true
+}
+
 // issue gives the device's outstanding nonce, or a new one: asking twice must not spoil the answer under way.
 func (s *Service) issue(id string, now time.Time) [32]byte {
 	s.mu.Lock()

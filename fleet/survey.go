@@ -5,7 +5,6 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
-	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
@@ -80,15 +79,6 @@ type Backlog struct {
 	Followers map[string]uint64 `json:"followers"` // the next entry of the events log each has to look at
 }
 
-// Genuine is all that a stranger learns of a device.
-type Genuine struct {
-	Known      bool
-	Product    string
-	Legitimacy string
-	Ended      bool // its maker has taken it out of service for good
-	Made       *time.Time
-}
-
 // Findings gives the open findings of a severity, or with a subject all of its own. more says that there are others.
 func (s *Service) Findings(ctx context.Context, caller access.Caller, q FindingQuery) (page []monitor.Finding, more bool, err error) {
 	if q.Scope, err = s.guard.Within(ctx, caller, access.FindingRead, "finding", "", ""); err != nil {
@@ -159,25 +149,4 @@ func (s *Service) Backlog(ctx context.Context, caller access.Caller) (b Backlog,
 		return Backlog{}, false, err
 	}
 	return s.backlogs.glance(ctx, "", s.reader.FleetBacklog)
-}
-
-// Genuine answers anybody: it has no caller, and tells nothing that is not for the buyer of the device. A device that is not
-// registered, or has no verified production record, is not known.
-func (s *Service) Genuine(ctx context.Context, id string) (Genuine, error) {
-	d, err := s.reader.FleetDevice(ctx, id)
-	if fault.KindOf(err) == fault.NotFound {
-		return Genuine{}, nil
-	}
-	if err != nil {
-		return Genuine{}, err
-	}
-	g := Genuine{Product: d.Product, Legitimacy: d.Legitimacy, Made: d.Made}
-	switch d.State {
-	case "ordered", "suspected-clone": // not made yet; or two pieces say they are it, and which is true nobody knows
-		return Genuine{}, nil
-	case "decommissioning", "decommissioned", "disposed":
-		g.Ended = true
-	}
-	g.Known = d.Legitimacy != "unknown" && d.Legitimacy != ""
-	return g, nil
 }

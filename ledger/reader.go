@@ -157,6 +157,26 @@ func (r *Reader) SignedBy(ctx context.Context, log Log, p wire.Proof, key ed2551
 	return p, true, nil
 }
 
+// Path gives the leaf hash of an entry and the path from it to the root of cp, which is one of the log's checkpoints.
+func (r *Reader) Path(ctx context.Context, ref Ref, cp Published) (leaf [32]byte, path [][]byte, err error) {
+	if ref.Index >= cp.Size {
+		return leaf, nil, fmt.Errorf("%s entry %d: %w", ref.Log, ref.Index, ErrNotYetWitnessed)
+	}
+	entry, err := r.Entry(ctx, ref)
+	if err != nil {
+		return leaf, nil, err
+	}
+	leaf, path = tlog.RecordHash(entry), [][]byte{}
+	hashes, err := tlog.ProveRecord(int64(cp.Size), int64(ref.Index), r.tiles(ctx, ref.Log))
+	if err != nil {
+		return leaf, nil, fmt.Errorf("prove %s entry %d: %w", ref.Log, ref.Index, err)
+	}
+	for _, h := range hashes {
+		path = append(path, h[:])
+	}
+	return leaf, path, nil
+}
+
 // Consistency proves that the tree of size now extends the tree of size old.
 func (r *Reader) Consistency(ctx context.Context, log Log, old, now uint64) ([][32]byte, error) {
 	if old == 0 || old == now {

@@ -200,6 +200,17 @@ func (a *Authority) ServerTLS(hosts []string, pub crypto.PublicKey, now time.Tim
 	return sign(Server, t, pub, a.Cert, a.key)
 }
 
+// VerdictSigner signs the certificate of the key that signs verdicts of genuineness. A verdict is checked at the time it was issued, so that
+// it outlives the certificate.
+func (a *Authority) VerdictSigner(pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	if a.Role != Infra {
+		return nil, errors.New("certificates for verdicts are signed by the infrastructure CA")
+	}
+	oem, _ := idevid.SubjectOEM(a.Cert)
+	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{oem}, CommonName: "hallmark verdicts"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(90 * day)}
+	return sign(Verdict, t, pub, a.Cert, a.key)
+}
+
 // OperatorTLS signs the client certificate of the person or machine called name.
 func (a *Authority) OperatorTLS(name string, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
 	if a.Role != Infra || name == "" || len(name) > 64 {

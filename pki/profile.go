@@ -4,6 +4,7 @@ import (
 	"crypto/x509"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -21,6 +22,7 @@ const (
 	LDevID      Role = "ldevid"
 	Server      Role = "server"
 	Operator    Role = "operator"
+	Verdict     Role = "verdict"
 )
 
 // Policies that name the roles beside the two of package idevid. They are UUIDs under 2.25 (X.667).
@@ -84,6 +86,10 @@ func table() []Profile {
 		{
 			Role: Operator, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{oidOperator}, Life: 398 * day,
 			Why: "a person or machine that operates; no device identity",
+		},
+		{
+			Role: Verdict, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{wire.VerdictPolicy().String()}, Life: 398 * day,
+			Why: "signs verdicts of genuineness for anybody; has no name to serve under, and is neither a device nor an operator",
 		},
 	}
 }

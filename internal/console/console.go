@@ -59,6 +59,11 @@ type Config struct {
 	Secure  bool // the listener is TLS: cookies say so
 	// Organisation is what the organisation's own sign-in is called, served at /auth/oidc/; empty when there is none.
 	Organisation string
+	// Genuine answers strangers; Curb says whether one at a remote address may ask just now, nil: always. Root is the fingerprint of the maker's
+	// root certificate.
+	Genuine Genuineness
+	Curb    func(remote string) bool
+	Root    string
 }
 
 // Trust is what verifies the logs: the keys in the instance's trust file.
@@ -167,14 +172,11 @@ const cookie = "hallmark-session"
 const policy = "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; " +
 	"base-uri 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types hallmark"
 
-type handler struct {
-	cfg   Config
-	curbs *curbs
-}
+type handler struct{ cfg Config }
 
 // Handler serves the console at /.
 func Handler(cfg Config) http.Handler {
-	h := &handler{cfg: cfg, curbs: newCurbs(time.Now)}
+	h := &handler{cfg: cfg}
 	mux := http.NewServeMux()
 	static, err := fs.Sub(assets, "assets")
 	if err != nil {
@@ -183,7 +185,10 @@ func Handler(cfg Config) http.Handler {
 	mux.Handle("GET /assets/", http.StripPrefix("/assets/", http.FileServerFS(static)))
 	mux.HandleFunc("GET /login", h.login)
 	mux.HandleFunc("POST /login", h.begin)
-	mux.HandleFunc("GET /genuine", h.genuine)
+	mux.HandleFunc("GET /genuine", h.genuineForm)
+	mux.HandleFunc("GET /g/{device}", h.genuine)
+	mux.HandleFunc("GET /g/{device}/verdict", h.verdictFile)
+	mux.HandleFunc("POST /g/{device}/ask", h.askDevice)
 	for path, page := range map[string]func(http.ResponseWriter, *http.Request, access.Caller) error{
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,

@@ -1,106 +1,204 @@
 package console
 
 import (
-	"net"
+	"context"
+	"encoding/hex"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/genuine"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// curbs bounds what strangers may ask: each address a little, all of them together no more than the database does aside.
-type curbs struct {
-	now func() time.Time
-
-	mu   sync.Mutex
-	all  bucket
-	each map[string]bucket // by address; guarded by mu, as is all
+// Genuineness answers strangers; package genuine is it.
+type Genuineness interface {
+	Of(ctx context.Context, id string, nonce []byte) (genuine.Verdict, error)
+	Ask(ctx context.Context, id string, nonce []byte) (genuine.Asked, error)
+	Question(ctx context.Context, id, question string) (genuine.Asked, error)
 }
 
-// bucket holds the asks that are left, as of at.
-type bucket struct {
-	left float64
-	at   time.Time
+// genuineView is what the page for strangers shows.
+type genuineView struct {
+	ID      string // as it was asked for
+	Verdict *genuine.Verdict
+	Asked   *genuine.Asked // a question to the device itself
+	Problem string
+	Root    string // fingerprint of the maker's root
 }
 
-const (
-	allRate, allBurst   = 50, 100
-	eachRate, eachBurst = 0.5, 10
-	maxAddresses        = 10_000
-)
+// headline is the word that matters most.
+func (g genuineView) headline() genuine.Word { return genuine.Word(g.Verdict.Headline) }
 
-func newCurbs(now func() time.Time) *curbs { return &curbs{now: now, each: map[string]bucket{}} }
-
-func (b bucket) take(now time.Time, rate, burst float64) (bucket, bool) {
-	left := burst
-	if !b.at.IsZero() {
-		left = min(burst, b.left+rate*now.Sub(b.at).Seconds())
-	}
-	if left < 1 {
-		return bucket{left: left, at: now}, false
-	}
-	return bucket{left: left - 1, at: now}, true
-}
-
-// allow takes one ask of an address.
-func (c *curbs) allow(addr string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	now := c.now()
-	if len(c.each) >= maxAddresses {
-		for a, b := range c.each {
-			if now.Sub(b.at).Seconds()*eachRate >= eachBurst {
-				delete(c.each, a) // full again: as good as unknown
-			}
+// rest are the statements beside the headline and what it says anyway.
+func (g genuineView) rest() []wire.GenuineSaid {
+	var out []wire.GenuineSaid
+	for _, s := range g.Verdict.Says {
+		if s.Word != g.Verdict.Headline && s.Word != string(genuine.Genuine) {
+			out = append(out, s)
 		}
 	}
-	b, known := c.each[addr]
-	if !known && len(c.each) >= maxAddresses {
-		return false
-	}
-	b, ok := b.take(now, eachRate, eachBurst)
-	c.each[addr] = b
-	if !ok {
-		return false
-	}
-	c.all, ok = c.all.take(now, allRate, allBurst)
-	return ok
+	return out
 }
 
-// address is whom a request counts for: a host, and of IPv6 the network that one host has all of.
-func address(remote string) string {
-	host, _, err := net.SplitHostPort(remote)
-	if err != nil {
-		return remote
+func (g genuineView) said(word genuine.Word) wire.GenuineSaid {
+	for _, s := range g.Verdict.Says {
+		if s.Word == string(word) {
+			return s
+		}
 	}
-	ip := net.ParseIP(host)
-	if ip == nil || ip.To4() != nil {
-		return host
-	}
-	return ip.Mask(net.CIDRMask(64, 128)).String()
+	return wire.GenuineSaid{}
 }
 
-// genuine answers anybody whether a device is one of this maker's.
-func (h *handler) genuine(w http.ResponseWriter, r *http.Request) {
+// file is where the signed verdict is, with the device's answer when there is one.
+func (g genuineView) file() string {
+	f := "/g/" + g.Verdict.Device + "/verdict"
+	if g.Asked != nil && g.Asked.Standing == genuine.Answered {
+		f += "?question=" + g.Asked.ID
+	}
+	return f
+}
+
+func dateOf(seconds uint64) string {
+	return time.Unix(int64(min(seconds, 1<<40)), 0).UTC().Format("2 January 2006")
+}
+
+func monthOf(seconds uint64) string {
+	return time.Unix(int64(min(seconds, 1<<40)), 0).UTC().Format("January 2006")
+}
+
+// softwareWords says what the verifier found of the software that answered.
+func softwareWords(word string) string {
+	if wire.Acceptable(word) {
+		return "It runs software that its maker approved."
+	}
+	return "What it runs is not what its maker approved. Do not trust it before you have asked the maker."
+}
+
+// stranger lets somebody ask who is nobody; false: too often.
+func (h *handler) stranger(w http.ResponseWriter, r *http.Request, id string) bool {
+	if h.cfg.Curb == nil || h.cfg.Curb(r.RemoteAddr) {
+		return true
+	}
+	w.Header().Set("Retry-After", "10")
+	h.render(w, r, http.StatusTooManyRequests, genuinePage(view{}, genuineView{ID: clip(id, 64), Problem: "Too many questions just now. Try again in a moment."}))
+	return false
+}
+
+// genuineForm takes an ID as people write it.
+func (h *handler) genuineForm(w http.ResponseWriter, r *http.Request) {
 	asked := strings.TrimSpace(r.URL.Query().Get("id"))
 	id := strings.ToLower(strings.NewReplacer(" ", "", "-", "", ":", "").Replace(clip(asked, 64)))
 	switch {
 	case asked == "":
-		h.render(w, r, http.StatusOK, genuinePage(view{}, "", nil, ""))
-	case !h.curbs.allow(address(r.RemoteAddr)):
-		w.Header().Set("Retry-After", "10")
-		h.render(w, r, http.StatusTooManyRequests, genuinePage(view{}, clip(asked, 64), nil, "Too many questions just now. Try again in a moment."))
+		h.render(w, r, http.StatusOK, genuinePage(view{}, genuineView{}))
 	case !isDevice(id):
-		h.render(w, r, http.StatusOK, genuinePage(view{}, clip(asked, 64), &fleet.Genuine{}, ""))
+		h.render(w, r, http.StatusOK, genuinePage(view{}, genuineView{ID: clip(asked, 64), Problem: "That is no device ID: it has 32 digits and letters from a to f."}))
 	default:
-		g, err := h.cfg.Fleet.Genuine(r.Context(), id)
+		http.Redirect(w, r, "/g/"+id, http.StatusSeeOther)
+	}
+}
+
+// genuine answers anybody what the maker knows of a device.
+func (h *handler) genuine(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("device")
+	if !isDevice(id) {
+		h.render(w, r, http.StatusNotFound, genuinePage(view{}, genuineView{ID: clip(id, 64), Problem: "That is no device ID: it has 32 digits and letters from a to f."}))
+		return
+	}
+	if !h.stranger(w, r, id) {
+		return
+	}
+	g := genuineView{ID: id, Root: h.cfg.Root}
+	v, err := h.cfg.Genuine.Of(r.Context(), id, nil)
+	if err != nil {
+		h.strangersProblem(w, r, g, err)
+		return
+	}
+	g.Verdict = &v
+	if q := r.URL.Query().Get("question"); q != "" {
+		asked, err := h.cfg.Genuine.Question(r.Context(), id, clip(q, 64))
 		if err != nil {
-			h.cfg.Log.ErrorContext(r.Context(), "console", "path", r.URL.Path, "error", err)
-			h.render(w, r, http.StatusServiceUnavailable, genuinePage(view{}, id, nil, "It cannot be looked up just now. Try again later."))
+			h.strangersProblem(w, r, g, err)
 			return
 		}
-		h.render(w, r, http.StatusOK, genuinePage(view{}, id, &g, ""))
+		if g.Asked = &asked; asked.Standing == genuine.Waiting {
+			w.Header().Set("Refresh", "5")
+		}
 	}
+	h.render(w, r, http.StatusOK, genuinePage(view{}, g))
+}
+
+// askDevice has the device itself asked.
+func (h *handler) askDevice(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("device")
+	if !isDevice(id) || !h.stranger(w, r, id) {
+		return
+	}
+	r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
+	g := genuineView{ID: id, Root: h.cfg.Root}
+	nonce, err := hex.DecodeString(r.PostFormValue("nonce"))
+	if err != nil || len(nonce) == 0 {
+		nonce = genuine.NewNonce()
+	}
+	asked, err := h.cfg.Genuine.Ask(r.Context(), id, nonce)
+	if err != nil {
+		if v, verr := h.cfg.Genuine.Of(r.Context(), id, nil); verr == nil {
+			g.Verdict = &v
+		}
+		h.strangersProblem(w, r, g, err)
+		return
+	}
+	http.Redirect(w, r, "/g/"+id+"?question="+asked.ID, http.StatusSeeOther)
+}
+
+// verdictFile gives the signed verdict.
+func (h *handler) verdictFile(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("device")
+	if !isDevice(id) || !h.stranger(w, r, id) {
+		return
+	}
+	signed, err := h.signedVerdict(r, id)
+	if err != nil {
+		h.strangersProblem(w, r, genuineView{ID: id}, err)
+		return
+	}
+	w.Header().Set("Content-Type", "application/cose")
+	w.Header().Set("Content-Disposition", `attachment; filename="`+id+`.verdict"`)
+	w.Header().Set("Cache-Control", "no-store")
+	_, _ = w.Write(signed) // who asked has gone
+}
+
+func (h *handler) signedVerdict(r *http.Request, id string) ([]byte, error) {
+	q := r.URL.Query().Get("question")
+	if q == "" {
+		v, err := h.cfg.Genuine.Of(r.Context(), id, nil)
+		return v.Signed, err
+	}
+	a, err := h.cfg.Genuine.Question(r.Context(), id, clip(q, 64))
+	if err == nil && a.Standing != genuine.Answered {
+		err = fault.New(fault.NotFound, "genuine.question", "the device has not answered", "wait for it, or take the verdict without its answer")
+	}
+	return a.Verdict.Signed, err
+}
+
+// strangersProblem says to a stranger what is wrong, and no more.
+func (h *handler) strangersProblem(w http.ResponseWriter, r *http.Request, g genuineView, err error) {
+	status := http.StatusServiceUnavailable
+	g.Problem = "It cannot be looked up just now. Try again later."
+	if k := fault.KindOf(err); k != fault.Internal {
+		status, g.Problem = k.Status(), sentence(err.Error())
+	} else {
+		h.cfg.Log.ErrorContext(r.Context(), "console", "path", r.URL.Path, "error", err)
+	}
+	h.render(w, r, status, genuinePage(view{}, g))
+}
+
+// sentence begins with a capital and ends with a stop.
+func sentence(s string) string {
+	if s == "" {
+		return s
+	}
+	return strings.ToUpper(s[:1]) + strings.TrimSuffix(s[1:], ".") + "."
 }

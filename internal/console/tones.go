@@ -6,6 +6,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/wire"
+
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -397,48 +399,6 @@ func silentFor(s fleet.Summary, than time.Duration) (n int) {
 	return n
 }
 
-func genuineTone(g fleet.Genuine) string {
-	switch {
-	case !g.Known:
-		return "warn"
-	case g.Ended:
-		return "warn"
-	}
-	return legitimacyTone(g.Legitimacy)
-}
-
-func genuineWords(g fleet.Genuine) string {
-	switch {
-	case !g.Known:
-		return "Unknown"
-	case g.Legitimacy == string(device.Stolen):
-		return "Reported stolen"
-	case g.Legitimacy == string(device.Recalled):
-		return "Genuine, and recalled by its maker"
-	case g.Ended:
-		return "Genuine, and taken out of service for good"
-	case g.Legitimacy == string(device.Refurbished):
-		return "Genuine, refurbished"
-	case g.Legitimacy == string(device.Resold):
-		return "Genuine, with a new owner"
-	}
-	return "Genuine"
-}
-
-func genuineMore(g fleet.Genuine) string {
-	switch {
-	case !g.Known:
-		return "This maker cannot say that it made a device with this ID. Check the ID; ask the seller if it is right."
-	case g.Legitimacy == string(device.Stolen):
-		return "Do not buy it. Its owner or the maker has reported it."
-	case g.Legitimacy == string(device.Recalled):
-		return "Do not use it before you have asked the maker."
-	case g.Ended:
-		return "It gets no updates and cannot be taken into use again."
-	}
-	return "This maker made a device with this ID, and has its production record."
-}
-
 func reconcileWords(o factory.Order, r factory.Reconciliation) string {
 	switch {
 	case r.Alarms > 0:
@@ -485,4 +445,12 @@ func phaseWords(r rollout.Rollout) string {
 		return "Completed: every wave has proven itself"
 	}
 	return string(r.Phase)
+}
+
+// answerTone is how a device's own answer looks.
+func answerTone(word string) string {
+	if wire.Acceptable(word) {
+		return "good"
+	}
+	return "bad"
 }

@@ -42,6 +42,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "members", Description: "Who may call, and with what."},
 	{Name: "compliance", Description: "How products stand by laws and standards: what is measured, and what people state."},
 	{Name: "log", Description: "The ledger: facts, with their proofs."},
+	{Name: "genuine", Description: "What anybody may ask, without a token: is this device genuine? Each address may ask a little."},
 	{Name: "events", Description: "Facts as they are placed in the ledger."},
 }
 
@@ -66,6 +67,10 @@ var descriptions = map[string]string{
 	"get-fact":           "Every answer of a changing operation names in Hallmark-Facts what it wrote. 503 while the fact has no place, or no witnessed checkpoint covers it: ask again in a second.",
 	"get-entry":          "The entry's bytes and the path from its hash to the root of a checkpoint that enough witnesses have cosigned: it can be checked without trusting this server.",
 	"get-custody":        "The entries of both logs that tell of the device and of what those rest on, each log's under one witnessed checkpoint: `hallmark log verify --bundle` checks it with the keys you bring, and no server. For who may read the whole product: orders, rollouts and warrants name other devices. 503 while what it rests on is not witnessed yet.",
+	"get-verdict":        "Without a token. A headline, what is said beside it with its dates, and the same signed: `hallmark verify` checks it with the fingerprint of the maker's root alone. It speaks about the ID; that a piece is the one with it only the piece can prove: see ask-device. It holds no owner, place, person, order or station. An ID that nobody knows is unknown, and not an error.",
+	"get-signed-verdict": "Without a token. COSE_Sign1 with x5chain (RFC 9360); the payload is deterministic CBOR, see docs/design/identity.md.",
+	"ask-device":         "Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.",
+	"get-question":       "Without a token.",
 	"get-receipt":        "COSE_Sign1 by the log's key over the root of a published and witnessed tree, with the path from the entry to it. The format has no place for cosignatures: who has only a receipt believes the log's key alone. The entry itself is get-fact's.",
 	"create-command":     "Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.",
 	"dry-run-command":    "Changes nothing, and takes no second person.",
@@ -145,7 +150,7 @@ Making an order's file and importing records are synchronous; both are bounded.`
 	proposal := o.Components.Schemas.Schema(reflect.TypeFor[access.Proposal](), true, "Proposal")
 	for _, item := range o.Paths {
 		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
-			if op == nil {
+			if op == nil || op.Tags[0] == "genuine" { // a stranger has no keys of his own, and proposes nothing
 				continue
 			}
 			least, most := 1, 255

@@ -37,6 +37,7 @@ CgYIKoZIzj0EAwIDSAAwRQIgWGL4nvLeBjLWdxiSdCVK4UOmqnkDLtNpo7oB3mid
 
 // Examples are bodies of requests, by operation: each is one the operation understands. Envelopes are placeholders.
 var Examples = map[string]any{
+	"ask-device": QuestionRequest{Nonce: exampleDigest},
 	"create-product": product.Product{
 		ID: "pump", OEM: "acme", Name: "Pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Suite: "HM-P256-1", EndOfSupport: exampleDay,
 	},

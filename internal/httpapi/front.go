@@ -60,6 +60,10 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	ctx := r.Context()
+	if _, pattern := f.mux.Handler(r); forAnybody[pattern] {
+		f.serveAnybody(w, r)
+		return
+	}
 	caller, err := f.callerOfRequest(r)
 	if err != nil {
 		f.refuse(w, r, err)

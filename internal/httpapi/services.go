@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
@@ -50,6 +51,8 @@ type Services struct {
 	PKI         *pki.Service
 	Onboard     *onboard.Service
 	Comply      *comply.Service
+	Genuine     *genuine.Service
+	Curb        func(remote string) bool // whether a stranger at a remote address may ask just now; nil: always
 
 	Once   once.Store // nil: no request is remembered, and nothing has a tag
 	Events *Events    // nil: nobody is told of events
@@ -67,6 +70,7 @@ type Firmware struct {
 func (a *api) register(h huma.API) {
 	a.registerRead(h)
 	a.registerCustody(h)
+	a.registerGenuine(h)
 	a.registerAccess(h)
 	a.registerMembers(h)
 	a.registerBindings(h)

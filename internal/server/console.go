@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/sha256"
 	"maps"
 	"time"
 
@@ -26,8 +27,8 @@ func (i *Instance) consoleConfig() console.Config {
 		organisation = i.cfg.OIDC.label()
 	}
 	return console.Config{
-		Organisation: organisation,
-		Fleet:        i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
+		Organisation: organisation, Genuine: i.genuine, Curb: i.asks.Allow, Root: Fingerprint(sha256.Sum256(i.auth.root.Raw)),
+		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Products: i.product, Orders: i.factory, Enrolments: i.onboard, Devices: i.device, Evidence: i.attest, Releases: i.release, Rollouts: i.rollout,
 			Cases: i.remedy, Retirements: i.retire, Compliance: i.comply, Ledger: i.logs.reader, Proposals: i.proposals, Members: i.credentials, Audit: access.NewAuditTrail(i.db, i.guard),

@@ -16,7 +16,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/passkey"
 	"github.com/hallmark-iot/hallmark/internal/throttle"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 type logAdapter = stdlog.Logger
@@ -30,7 +29,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, PKI: i.pki, Onboard: i.onboard, Rekey: i.rekey, Comply: i.comply, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Onboard: i.onboard, Rekey: i.rekey, Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
@@ -117,12 +116,9 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 // deviceHandler serves devices.
 func (i *Instance) deviceHandler() http.Handler {
 	return receipts(deviceapi.Handler(deviceapi.Config{
-		Identify: i.identify,
-		Checkin:  i.device.Checkin,
-		Attest: func(ctx context.Context, caller access.Caller, id string, evidence []byte) (wire.AttestReply, error) {
-			v, err := i.attest.Appraise(ctx, caller, id, evidence)
-			return v.Reply(), err
-		},
+		Identify:  i.identify,
+		Checkin:   i.device.Checkin,
+		Attest:    i.appraise,
 		Log:       i.devicelog.Ingest,
 		Telemetry: i.telemetry.Ingest,
 		Receipt:   i.retire.Receipt,
@@ -130,7 +126,7 @@ func (i *Instance) deviceHandler() http.Handler {
 			_, r, err := i.release.Open(ctx, caller, "", digest)
 			return r, err
 		},
-		EST:    i.est(), Vouchers: i.vouchers(), Trust: i.trustHistory(),
+		EST: i.est(), Vouchers: i.vouchers(), Trust: i.trustHistory(),
 		Logger: i.log,
 	}))
 }

@@ -56,6 +56,7 @@ var onlineKeys = [...]struct{ name, purpose string }{
 	{keyDirective, "directive authority"},
 	{keyOrder, "signs production orders"},
 	{keyServer, "TLS of this server"},
+	{keyVerdict, verdictPurpose},
 }
 
 // ask makes the online keys, and the request for what they need from offline.

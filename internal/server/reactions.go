@@ -275,6 +275,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	single("revocation lists", 200*time.Millisecond, i.pki.KeepLists)
 	single("ended authorities", time.Hour, i.pki.EndCAs)
 	loop("last contacts", 2*time.Second, i.device.Flush)
+	loop("questions", time.Second, i.genuine.Refresh)
 	single("audit", 20*time.Second, func(ctx context.Context) error {
 		days, most := i.cfg.auditBounds()
 		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)

@@ -19,11 +19,13 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/throttle"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
@@ -67,11 +69,13 @@ type Instance struct {
 	retire      *retire.Service
 	telemetry   *telemetry.Service
 	devicelog   *devicelog.Service
+	genuine     *genuine.Service
 	fleet       *fleet.Service
 	custody     *custody.Service
 	receipts    *scitt.Service
 	rekey       *rekey.Service
 	comply      *comply.Service
+	asks        *throttle.Asks // of strangers
 	owner       *owner.Service
 	lines       *lines.Registry
 	pulse       pulse
@@ -93,7 +97,7 @@ func Open(ctx context.Context, l Layout, keys Vault, log *slog.Logger) (*Instanc
 		return nil, errors.Join(err, db.Close())
 	}
 	db.KeepPrivate(vault)
-	i := &Instance{layout: l, cfg: cfg, log: log, keys: keys, db: db}
+	i := &Instance{layout: l, cfg: cfg, log: log, keys: keys, db: db, asks: throttle.NewAsks(time.Now)}
 	for _, step := range []func(context.Context) error{i.openGround, i.openBirth, i.openField, i.openEnd} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -195,7 +199,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 }
 
 // openField opens the stages of the field.
-func (i *Instance) openField(context.Context) (err error) {
+func (i *Instance) openField(ctx context.Context) (err error) {
 	blobs, err := files.Open(i.layout.Blobs())
 	if err != nil {
 		return err
@@ -212,7 +216,10 @@ func (i *Instance) openField(context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.keys, i.release, i.attest); err != nil {
+	if err := i.openGenuine(ctx); err != nil {
+		return err
+	}
+	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.keys, i.release, challenger{i.attest, i.genuine}); err != nil {
 		return err
 	}
 	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Guard: i.guard}); err != nil {
@@ -391,8 +398,8 @@ func (i *Instance) listenAPI(ctx context.Context, certificate *ownCertificate) (
 
 func (i *Instance) deviceTLS(certificate *ownCertificate) *tls.Config {
 	return &tls.Config{
-		MinVersion:       tls.VersionTLS12,
-		GetCertificate:   certificate.get,
+		MinVersion:     tls.VersionTLS12,
+		GetCertificate: certificate.get,
 		// Who shows no certificate reads the history of trust bundles, and nothing else: each other call asks whose connection it is.
 		ClientAuth:       tls.RequestClientCert,
 		VerifyConnection: pki.VerifyConnection(i.auth.trust, i.pki.Revocations(), time.Now),
