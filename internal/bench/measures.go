@@ -110,6 +110,12 @@ var measures = []measure{
 		reference: benchmark{pkg: "./internal/bench", name: "ReferenceIssue", metric: "ns/op", perSecond: true},
 		goal:      goal{onRatio: true, atLeast: true, bound: 0.3},
 	},
+	{
+		name: "10,000 of 1,000,000 devices revoked, until all lists are fresh; the reference signs lists alone", unit: "s",
+		ours:      benchmark{pkg: "./internal/store", name: "RevokeMany", metric: "s/10k"},
+		reference: benchmark{pkg: "./internal/store", name: "ReferenceLists", metric: "s/10k"},
+		goal:      goal{bound: 10},
+	},
 	{name: "check-in without news", unit: "1/s", ours: benchmark{pkg: "./internal/store", name: "CheckinNoChange", metric: "ns/op", perSecond: true}},
 	{name: "agent, stripped binary", unit: "MB", ours: fileSize{"bin/hallmark-agent"}, goal: goal{bound: 20}},
 	{name: "agent, resident", unit: "MB", ours: demoRSS{}, goal: goal{bound: 25}},

@@ -219,7 +219,7 @@ func (s PKI) RevocationTargets(ctx context.Context, devices, certs []string) ([]
 // DropRevocations implements pki.ListStore.
 func (s PKI) DropRevocations(ctx context.Context, before time.Time, limit int) (n int, err error) {
 	var due int
-	if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM revocation WHERE passing = 1 AND expires < $1 LIMIT 1) AS some`, Millis(before)).Scan(&due); err != nil || due == 0 {
+	if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM (SELECT 1 FROM revocation WHERE passing = 1 AND expires < $1 LIMIT 1) AS due`, Millis(before)).Scan(&due); err != nil || due == 0 {
 		return 0, s.db.dialect.Explain(err)
 	}
 	err = s.db.Write(ctx, func(tx *Tx) error {
