@@ -31,6 +31,7 @@ func (h *holder) flags(c *cobra.Command) {
 		all = append(all, string(r))
 	}
 	c.Flags().StringSliceVar(&h.roles, "role", nil, "roles: "+strings.Join(all, ", "))
+	c.Flags().StringVar(&h.spec.Owner, "owner", "", "an owner's member: sees and commands what that owner has, and nothing else")
 	c.Flags().StringSliceVar(&h.spec.Scope, "scope", nil, scopeUsage)
 }
 

@@ -79,8 +79,8 @@ devices, and ends by itself. No server is asked.`,
 			if w.ID == "" {
 				w.ID = "warrant-" + now.UTC().Format("20060102-150405")
 			}
-			if !wire.NeedsWarrant(w.Act) {
-				return usagef("--act %q: an act that needs a warrant is %s or %s", act, wire.ActWipe, wire.ActUnlock)
+			if !wire.NeedsWarrant(w.Act) && w.Act != wire.ActDisown {
+				return usagef("--act %q: an act that needs a warrant is %s, %s or %s", act, wire.ActWipe, wire.ActDisown, wire.ActUnlock)
 			}
 			payload, err := wire.EncodeWarrant(w)
 			if err != nil {
@@ -99,7 +99,7 @@ devices, and ends by itself. No server is asked.`,
 	}
 	f := c.Flags()
 	f.StringVar(&w.Product, "product", "", "the devices' product")
-	f.StringVar(&act, "act", "", "what it gives leave for: wipe or debug-unlock")
+	f.StringVar(&act, "act", "", "what it gives leave for: wipe, disown or debug-unlock")
 	f.StringVar(&w.Reason, "reason", "", "why")
 	f.DurationVar(&valid, "valid", 24*time.Hour, "how long it holds")
 	f.StringVar(&w.ID, "id", "", "the warrant's ID (default: made of the time)")

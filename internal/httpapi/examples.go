@@ -7,6 +7,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
@@ -63,19 +64,36 @@ var Examples = map[string]any{
 	"dry-run-rollout": rollout.Spec{
 		ID: "pump-1.2.0-eu", Product: "pump", Release: exampleDigest, Selection: rollout.Selection{All: true}, Waves: []rollout.Wave{{Percent: 100, Deadline: 86400}},
 	},
-	"pause-rollout":   Reason{"the support desk is closed until Monday"},
-	"resume-rollout":  Reason{"the support desk is open again"},
-	"halt-rollout":    Reason{"customers report noise"},
-	"abort-rollout":   Reason{"another release comes first"},
-	"dry-run-command": CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, Reason: "seen on a market place"},
-	"create-command":  CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, TTL: 86400, Reason: "seen on a market place"},
-	"group-devices":   GroupRequest{Devices: []string{exampleDevice}, Group: "eu/berlin", Reason: "sold to the Berlin clinic"},
-	"cancel-command":  Reason{"it was the wrong device"},
-	"submit-warrant":  WarrantRequest{Envelope: []byte("COSE_Sign"), Devices: []string{exampleDevice}},
-	"publish-bundle":  Envelope{Envelope: []byte("COSE_Sign")},
-	"close-finding":   Reason{"the device was on the bench"},
-	"approve-remedy":  Reason{"seen on site: it is not ours"},
-	"dismiss-remedy":  Reason{"the reference value was wrong"},
+	"pause-rollout":      Reason{"the support desk is closed until Monday"},
+	"resume-rollout":     Reason{"the support desk is open again"},
+	"halt-rollout":       Reason{"customers report noise"},
+	"abort-rollout":      Reason{"another release comes first"},
+	"dry-run-command":    CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, Reason: "seen on a market place"},
+	"create-command":     CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, TTL: 86400, Reason: "seen on a market place"},
+	"group-devices":      GroupRequest{Devices: []string{exampleDevice}, Group: "eu/berlin", Reason: "sold to the Berlin clinic"},
+	"create-owner":       OwnerRequest{Name: "Berlin clinic"},
+	"create-claim-codes": LabelsRequest{Product: "pump", Order: "ord-1"},
+	"claim-device":       ClaimRequest{Code: exampleClaimCode},
+	"transfer-devices":   TransferRequest{Devices: []string{exampleDevice}, Kind: owner.Refurbish, Reason: "its lease has ended"},
+	"dry-run-transfer":   PreviewRequest{Devices: []string{exampleDevice}},
+	"mark-stolen":        Reason{"police report 4711"},
+	"mark-found":         Reason{"it was in the other van"},
+	"create-recall": RecallRequest{
+		Product: "pump", Reason: "the seal may leak", Remedy: "have the seal replaced at a service point", Due: "2099-06-30T00:00:00Z",
+	},
+	"dry-run-recall": RecallRequest{
+		Product: "pump", Reason: "the seal may leak", Remedy: "have the seal replaced at a service point", Due: "2099-06-30T00:00:00Z",
+	},
+	"mark-mended":      Reason{"seal replaced"},
+	"cancel-command":   Reason{"it was the wrong device"},
+	"submit-warrant":   WarrantRequest{Envelope: []byte("COSE_Sign"), Devices: []string{exampleDevice}},
+	"submit-ceremony":  CeremonyRequest{Transcript: []byte("COSE_Sign"), People: map[string]string{"alice": "Alice Example"}},
+	"request-product":  ProductAsk{Like: "pump"},
+	"activate-product": ProductAnswer{Answer: []byte("CBOR")},
+	"publish-bundle":   Envelope{Envelope: []byte("COSE_Sign")},
+	"close-finding":    Reason{"the device was on the bench"},
+	"approve-remedy":   Reason{"seen on site: it is not ours"},
+	"dismiss-remedy":   Reason{"the reference value was wrong"},
 	"reprovision-remedy": ReprovideRequest{
 		Reason: "the disk was replaced",
 	},

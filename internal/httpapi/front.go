@@ -132,7 +132,7 @@ var streamed = map[string]bool{
 }
 
 // secrets are operations whose answer holds a secret that is nowhere else: it is not kept.
-var secrets = map[string]bool{"POST /api/v1/tokens": true}
+var secrets = map[string]bool{"POST /api/v1/tokens": true, "POST /api/v1/claim-codes": true, "POST /api/v1/transfers": true, "POST /api/v1/devices/{id}/vouchers": true}
 
 func (a *api) callerOfRequest(r *http.Request) (access.Caller, error) {
 	if said := r.Header.Get("Authorization"); said != "" { // whatever it says: a wrong one is not mended by what comes beside it

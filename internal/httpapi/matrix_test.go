@@ -72,13 +72,13 @@ func place(op operation) string {
 	}
 	for prefix, id := range map[string]string{
 		"/devices/": subject, "/findings/": "f1", "/remedies/": heldCase, "/retirements/": ending, "/rollouts/": "ro-1", "/orders/": "ord-1",
-		"/enrolments/": subject, "/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1",
+		"/enrolments/": subject, "/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1", "/owners/": acme, "/recalls/": subject, "/vouchers/": "v1",
 	} {
 		if strings.HasPrefix(op.path, "/api/v1"+prefix) {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)
 		}
 	}
-	path := strings.NewReplacer("{framework}", "etsi-en-303-645", "{control}", "5.12-1", "{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
+	path := strings.NewReplacer("{framework}", "etsi-en-303-645", "{control}", "5.12-1", "{recall}", "rc-1", "{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
 		"{serial}", "1", "{uid}", strings.Repeat("0", 32), "{credential}", strings.Repeat("0", 16)).Replace(op.path)
 	for _, p := range op.Parameters {
 		if p.In == "query" && p.Name == "product" {
@@ -95,7 +95,7 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // that are cut to what is in theirs.
 var shared = append([]string{
 	"get-product", "get-bundle", "list-releases", "get-release",
-	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "save-query",
+	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query",
 }, elsewhere...)
 
 // ours are the things of the world that are in the group of the device, or the whole product's.
@@ -106,7 +106,9 @@ var ours = []string{subject, heldCase, ending, spare, groupless, `"f1"`, `"ro-1"
 var unmet = []string{
 	"create-product",                                       // there is a pump
 	"bind-identity", "unbind-identity", "bind-certificate", // there is no provider, and the member is a person
-	"refuse-enrolment", // it was approved before
+	"refuse-enrolment",                                                           // it was approved before
+	"create-voucher",                                                             // the device has no production record
+	"claim-device", "transfer-devices", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it was not stolen and is in no recall, and the owner has a device
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
 	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
 	"dispose-device", "forget-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "get-receipt", "dismiss-remedy", "run-proposal", "refuse-proposal",

@@ -19,6 +19,8 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
@@ -54,6 +56,7 @@ type Services struct {
 	Genuine     *genuine.Service
 	Curb        func(remote string) bool // whether a stranger at a remote address may ask just now; nil: always
 
+	Owner       *owner.Service
 	Once   once.Store // nil: no request is remembered, and nothing has a tag
 	Events *Events    // nil: nobody is told of events
 
@@ -90,6 +93,7 @@ func (a *api) register(h huma.API) {
 	a.registerStreams(h)
 	a.registerCompliance(h)
 	a.registerEvents(h)
+	a.registerOwners(h)
 }
 
 // ledgerFault names what a reader of the ledger can do about an error.

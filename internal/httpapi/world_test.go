@@ -31,6 +31,8 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -55,6 +57,8 @@ const (
 	ending    = "22222222222222222222222222222222"
 	spare     = "99999999999999999999999999999999"
 	groupless = "88888888888888888888888888888888"
+	owned     = "99999999999999999999999999999990"
+	acme      = "o-acme" // its owner
 )
 
 func newWorld(t *testing.T) *world {
@@ -254,6 +258,9 @@ func seed(ctx context.Context, db *store.DB) error {
 			ID: "0p1", State: access.ProposalOpen, By: "person:nobody", Reason: "test", Asked: access.Asked{Method: http.MethodPost, Path: "/api/v1/commands"},
 			Action: access.DeviceQuarantine, Resource: access.Resource{Type: "device", Product: "pump", Grave: true}, Made: now, Expires: now.Add(time.Hour), Rev: 1,
 		}),
+		db.Owners().PutOwner(ctx, owner.Owner{ID: acme, Name: "ACME", Created: now}),
+		db.Owners().PutCodes(ctx, map[string][32]byte{owned: {1}}, now),
+		db.Owners().Claim(ctx, owner.Period{Device: owned, Number: 1, Owner: acme, From: now}, [32]byte{1}, "pump", "", access.OwnerGroup(acme)),
 		wrong(payload == nil, "no payload"),
 	)
 }

@@ -139,7 +139,7 @@ func (s *Service) Claim(ctx context.Context, caller access.Caller, c Claim) (Per
 }
 
 func refusedClaim() error {
-	return fault.New(fault.Denied, "claim.refused", "there is no such device with that code", "look at both again; a code is for one device, and is used once")
+	return fault.New(fault.NotFound, "claim.refused", "there is no such device with that code", "look at both again; a code is for one device, and is used once")
 }
 
 // matching finds the device of a code; a nil hash when the code is not its.

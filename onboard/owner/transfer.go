@@ -239,7 +239,7 @@ func (s *Service) warrants(ctx context.Context, caller access.Caller, o Order, l
 		case WarrantOwner:
 			envelope := forDevice(o.Warrants, l.Transfer.Device)
 			if envelope == nil {
-				return fault.New(fault.Denied, "transfer.warrant", fmt.Sprintf("device %s lets go only with a warrant of its owner's key", l.Transfer.Device),
+				return fault.New(fault.Invalid, "transfer.warrant", fmt.Sprintf("device %s lets go only with a warrant of its owner's key", l.Transfer.Device),
 					"sign one: hallmark device transfer … --key FILE")
 			}
 			signed, err := s.cfg.Devices.OwnerWarrant(ctx, system(), envelope, l.Transfer.Device, p.Key)
@@ -256,7 +256,7 @@ func (s *Service) warrants(ctx context.Context, caller access.Caller, o Order, l
 		return nil
 	}
 	if len(o.Warrants) != 1 {
-		return fault.New(fault.Denied, "transfer.maker-warrant", "what is an owner's is not taken from it without the product's warrant keys",
+		return fault.New(fault.Invalid, "transfer.maker-warrant", "what is an owner's is not taken from it without the product's warrant keys",
 			"have a warrant for the act disown signed for just these devices: hallmark warrant make")
 	}
 	ids := make([]string, 0, len(owned))
