@@ -281,7 +281,7 @@ func replaceKeys(tx *Tx, c rekey.Change) error {
 
 // forgetful takes out of a twin what the device does not know any more.
 func forgetful(t *device.Twin) {
-	t.Accepted, t.Reported, t.Trial, t.Progress, t.Good = 0, nil, false, nil, nil
+	t.Accepted, t.Reported, t.Trial, t.Progress = 0, nil, false, nil
 	t.Healthy, t.Sick, t.Told, t.Health, t.Suspect = false, false, "", "", ""
 }
 

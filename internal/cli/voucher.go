@@ -1,0 +1,143 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/onboard/rekey"
+)
+
+func newVoucher(a *api) *cobra.Command {
+	return a.noun("voucher", "Vouchers for devices that lost their keys: see hallmark device voucher", a.listVouchers(), a.showVoucher(), a.revokeVoucher())
+}
+
+// voucherFile is what `hallmark-agent recover --voucher-file` reads.
+type voucherFile struct {
+	Device  string    `json:"device"`
+	Product string    `json:"product"`
+	Server  string    `json:"server"`
+	Voucher string    `json:"voucher"`
+	ID      string    `json:"id"`
+	Expires time.Time `json:"expires"`
+}
+
+func (a *api) vouchForDevice() *cobra.Command {
+	var r httpapi.VoucherRequest
+	var life time.Duration
+	var server, out string
+	c := a.verb(cobra.Command{
+		Use: "voucher DEVICE --reason TEXT", Short: "Vouch for a device that lost its keys, so that it gets new ones", Args: cobra.ExactArgs(1),
+		Long: `Vouches for a device that lost its keys: flash and key store are gone, the chip lives. It always takes two people; the reason is what the second
+one reads. The voucher is shown this once. A technician brings it to the device, where ` + "`hallmark-agent recover`" + ` uses it, once; from then on
+the former keys of the device count for nothing. A voucher of the device that is still open ends.`,
+		Example: "  hallmark device voucher 00112233445566778899aabbccddeeff --reason 'flash replaced at depot 4' --devices https://devices.example:8443 --out voucher.json",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if _, err := os.Stat(out); out != "" && err == nil {
+			return usagef("%s exists: choose another --out", out)
+		}
+		if a.propose == "" {
+			cl = cl.Proposing(r.Reason, a.waiting)
+		}
+		r.Seconds = int64(life / time.Second)
+		v, err := cl.Vouch(ctx, args[0], r)
+		if err != nil {
+			return err
+		}
+		if out == "" {
+			return a.show(func(w io.Writer) error {
+				return sheet(w, "voucher", v.ID, "device", v.Device, "product", v.Product, "until", when(v.Expires), "agreed to by", v.Second, "secret", v.Secret)
+			})
+		}
+		data, err := json.MarshalIndent(voucherFile{Device: v.Device, Product: v.Product, Server: server, Voucher: v.Secret, ID: v.ID, Expires: v.Expires}, "", "  ")
+		if err != nil {
+			return err
+		}
+		if err := durable.WriteFile(out, append(data, '\n'), 0o600); err != nil {
+			return fmt.Errorf("%w; the voucher is %s", err, v.Secret)
+		}
+		return sheet(a.s.out, "voucher", v.ID, "device", v.Device, "until", when(v.Expires), "agreed to by", v.Second, "written", out)
+	})
+	f := c.Flags()
+	f.StringVar(&r.Reason, "reason", "", "what happened to the device; the second person reads it")
+	f.DurationVar(&life, "for", 24*time.Hour, "how long it is good, a minute to a week")
+	f.StringVar(&server, "devices", "", "where devices call, for the file: https://host:port")
+	f.StringVar(&out, "out", "", "private file for the technician (default: print it)")
+	return need(c, "reason")
+}
+
+func (a *api) listVouchers() *cobra.Command {
+	var product, group, device string
+	var open bool
+	c := listing(a, cobra.Command{Use: "list", Short: "List vouchers, newest first", Example: "  hallmark voucher list --product pump --open"},
+		"VOUCHER DEVICE PRODUCT STATE ISSUED EXPIRES BY SECOND WRONG",
+		func(ctx context.Context, cl *client.Client, _ []string) ([]rekey.Voucher, error) {
+			return cl.Vouchers(ctx, product, group, device, open)
+		},
+		func(v rekey.Voucher) []string {
+			return []string{v.ID, v.Device, v.Product, string(v.State), when(v.Issued), when(v.Expires), v.By, v.Second, fmt.Sprint(v.Attempts)}
+		})
+	f := c.Flags()
+	f.StringVar(&product, "product", "", "only this product's")
+	f.StringVar(&group, "group", "", "only of devices in this group of the product, or one below")
+	f.StringVar(&device, "device", "", "only this device's")
+	f.BoolVar(&open, "open", false, "only those that can still be used")
+	return c
+}
+
+func (a *api) voucherSheet(v rekey.Voucher) error {
+	return a.show(func(w io.Writer) error {
+		return sheet(w, "voucher", v.ID, "device", v.Device, "product", v.Product, "group", v.Group, "state", string(v.State), "issued", when(v.Issued), "expires", when(v.Expires),
+			"ended", when(v.Ended), "by", v.By, "agreed to by", v.Second, "wrong tries", fmt.Sprint(v.Attempts), "new identity key", v.Identity)
+	})
+}
+
+func (a *api) showVoucher() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "show VOUCHER", Short: "Show a voucher, without its secret", Args: cobra.ExactArgs(1), Example: "  hallmark voucher show v019a3b4c5abcdef",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		v, err := cl.Voucher(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.voucherSheet(v)
+	})
+}
+
+func (a *api) revokeVoucher() *cobra.Command {
+	var reason string
+	c := a.verb(cobra.Command{
+		Use: "revoke VOUCHER --reason TEXT", Short: "End a voucher before it is used", Args: cobra.ExactArgs(1),
+		Example: "  hallmark voucher revoke v019a3b4c5abcdef --reason 'the device works again'",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		v, err := cl.RevokeVoucher(ctx, args[0], reason)
+		if err != nil {
+			return err
+		}
+		return a.voucherSheet(v)
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return need(c, "reason")
+}
+
+func (a *api) deviceKeys() *cobra.Command {
+	return listing(a, cobra.Command{
+		Use: "keys DEVICE", Short: "List the keys a device had before it got others in the field", Args: cobra.ExactArgs(1),
+		Long:    "Lists the keys a device had before it got others by a voucher, newest first. A device that has its keys from the factory has none.",
+		Example: "  hallmark device keys 00112233445566778899aabbccddeeff",
+	}, "IDENTITY ATTESTATION UNTIL VOUCHER",
+		func(ctx context.Context, cl *client.Client, args []string) ([]rekey.Former, error) {
+			return cl.FormerKeys(ctx, args[0])
+		},
+		func(f rekey.Former) []string {
+			return []string{f.Identity, f.Attest, when(f.Until), f.Voucher}
+		})
+}
