@@ -102,6 +102,7 @@ var rules = []rule{
 	{folder: "internal/passkey", ours: stages, never: noDB},
 	{folder: "internal/oidc", ours: stages, never: noDB},
 	{folder: "internal/throttle", never: noDB},
+	{folder: "internal/door", never: noDB},
 	{folder: "internal/lines", ours: stages, never: noDB},
 	{folder: "internal/witnessd", ours: append([]string{"internal/durable", "internal/failpoint"}, ground...), never: noDB},
 	{folder: "internal/watchd", ours: append([]string{"internal/durable"}, ground...), never: noDB},

@@ -36,6 +36,7 @@ type answered struct {
 	status int
 	header http.Header
 	body   []byte
+	last   bool // the connection ends with it
 }
 
 func (a answered) text() string { return strings.TrimSpace(string(a.body)) }
@@ -81,7 +82,7 @@ func (l *line) call(method, path string, csr []byte) answered {
 	must(l.w.t, err)
 	body, err := io.ReadAll(resp.Body)
 	must(l.w.t, errors.Join(err, resp.Body.Close()))
-	return answered{resp.StatusCode, resp.Header, body}
+	return answered{resp.StatusCode, resp.Header, body, resp.Close}
 }
 
 func (l *line) post(path string, csr []byte) answered {

@@ -15,6 +15,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"io"
+	"math/big"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -28,6 +29,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	agentest "github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/door"
 	"github.com/hallmark-iot/hallmark/internal/est"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -158,7 +160,7 @@ func newWorld(t testing.TB) *world {
 	must(t, err)
 	w.server.TLS = &tls.Config{
 		Certificates: []tls.Certificate{{Certificate: [][]byte{cert.Raw, infra.Cert.Raw}, PrivateKey: key}},
-		ClientAuth:   tls.RequestClientCert, MinVersion: tls.VersionTLS12,
+		ClientAuth:   tls.RequestClientCert, MinVersion: tls.VersionTLS12, CipherSuites: door.Suites(),
 		VerifyConnection: pki.VerifyConnection(trust, w.pki.Revocations(), w.clock.now),
 	}
 	w.server.StartTLS()
@@ -510,4 +512,11 @@ func FuzzDecodeCSR(f *testing.F) {
 			_, _ = pki.ParseRequest(der, idevid.Identity{DeviceID: strings.Repeat("0", 32), OEM: "a", Product: "b", HWRev: "c"}, false)
 		}
 	})
+}
+
+func serial(t testing.TB) *big.Int {
+	t.Helper()
+	n, err := idevid.RandomSerial()
+	must(t, err)
+	return n
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
+	"github.com/hallmark-iot/hallmark/internal/door"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/internal/store"
@@ -313,9 +314,10 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	}
 	people.RegisterOnShutdown(i.events.Close) // streams do not end by themselves
 	serve(ctx, g, api, people)
-	serve(ctx, g, tls.NewListener(dev, i.deviceTLS(certificate)), &http.Server{
-		Handler: i.deviceHandler(), ConnState: i.lines.ConnState, ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 5 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
-	})
+	before := door.New(dev, i.deviceTLS(certificate), door.Limits{})
+	devices := before.Server(i.deviceHandler(), i.lines.ConnState)
+	devices.ErrorLog = quiet(i.log)
+	serve(ctx, g, before, devices)
 	if ready != nil {
 		ready(i.cfg.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
 	}
@@ -396,11 +398,13 @@ func (i *Instance) listenAPI(ctx context.Context, certificate *ownCertificate) (
 	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS13, GetCertificate: certificate.get, ClientAuth: tls.RequestClientCert}), nil
 }
 
+// deviceTLS is for devices. Who shows no certificate gets what is for everybody (/cacerts, /csrattrs, the history of trust bundles), and
+// nothing else: each other call asks whose connection it is.
 func (i *Instance) deviceTLS(certificate *ownCertificate) *tls.Config {
 	return &tls.Config{
-		MinVersion:     tls.VersionTLS12,
-		GetCertificate: certificate.get,
-		// Who shows no certificate reads the history of trust bundles, and nothing else: each other call asks whose connection it is.
+		MinVersion:       tls.VersionTLS12,
+		CipherSuites:     door.Suites(),
+		GetCertificate:   certificate.get,
 		ClientAuth:       tls.RequestClientCert,
 		VerifyConnection: pki.VerifyConnection(i.auth.trust, i.pki.Revocations(), time.Now),
 	}
