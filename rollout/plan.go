@@ -120,12 +120,12 @@ func judge(m Moment, r Rollout, s Status) (Class, string) {
 	if gone(s.State) {
 		return Left, string(s.State)
 	}
-	switch s.Install.Standing {
+	switch standing := s.Install.standing(m.Now); standing {
 	case device.Refused, device.Failed, device.Cancelled, device.Expired:
-		return Failed, string(s.Install.Standing)
+		return Failed, string(standing)
 	case device.Done:
 	case device.Pending, device.Delivered:
-		return late(string(s.Install.Standing))
+		return late(string(standing))
 	default:
 		return late("not told")
 	}
@@ -301,7 +301,7 @@ func planBack(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decis
 	groups := map[string][]string{}
 	c, open := Counts{Devices: len(snap)}, false
 	for _, s := range snap {
-		switch stand, to := whereBack(r, bad, s); stand {
+		switch stand, to := whereBack(now, r, bad, s); stand {
 		case confirms:
 			groups[string(to)] = append(groups[string(to)], s.Device)
 		case returned:
@@ -329,13 +329,13 @@ func planBack(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decis
 	return out
 }
 
-func whereBack(r Rollout, bad wire.Release, s Status) (back, []byte) {
+func whereBack(now time.Time, r Rollout, bad wire.Release, s Status) (back, []byte) {
 	runs := bytes.Equal(s.Running, r.Spec.Release)
 	switch {
 	case gone(s.State):
 		return departed, nil
 	case s.Back.Command != "":
-		return afterOrder(s, runs), nil
+		return afterOrder(now, s, runs), nil
 	case runs && s.Trial:
 		return underway, nil // it confirms it or falls back by itself
 	case runs:
@@ -356,8 +356,8 @@ func whereBack(r Rollout, bad wire.Release, s Status) (back, []byte) {
 	return underway, nil // told, and no result: it may still be at it
 }
 
-func afterOrder(s Status, runs bool) back {
-	switch s.Back.Standing {
+func afterOrder(now time.Time, s Status, runs bool) back {
+	switch s.Back.standing(now) {
 	case device.Done:
 		if runs {
 			return underway // the result is here, the next check-in is not

@@ -116,10 +116,6 @@ func (w *world) moment() Moment { return Moment{Now: w.now, Contact: contact} }
 func (w *world) live(delay func() time.Duration) {
 	for _, p := range w.pieces {
 		s := &p.Status
-		ends := s.Install.Issued.Add(w.r.Spec.Waves[w.r.Waves[p.wave-1].Rule].Deadline.D())
-		if (s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered) && !w.now.Before(ends) {
-			s.Install.Standing = device.Expired
-		}
 		if p.fate == "retired" && w.now.Sub(epoch) > 20*time.Minute {
 			s.State = device.Decommissioning
 		}
@@ -127,10 +123,10 @@ func (w *world) live(delay func() time.Duration) {
 			continue
 		}
 		p.spoke, s.Seen = w.now, w.now
-		if s.Install.Standing == device.Pending && !w.now.Before(p.told) {
+		if st := s.Install.standing(w.now); st == device.Pending && !w.now.Before(p.told) {
 			s.Install.Standing, s.Install.Attempts, s.Install.At = device.Delivered, 1, w.now
 			p.told = w.now.Add(delay())
-		} else if s.Install.Standing == device.Delivered && !w.now.Before(p.told) {
+		} else if st == device.Delivered && !w.now.Before(p.told) {
 			w.takes(p)
 		}
 		if p.fate == "turns" && !p.took.IsZero() && w.now.Sub(p.took) > 10*time.Minute {
@@ -218,7 +214,9 @@ func (w *world) command(d Decision) string {
 				w.t.Fatalf("%s is told twice to install", dev)
 			}
 			w.installed[dev] = true
-			w.find(dev).Status.Install = Order{Command: id, Issued: w.now, Standing: device.Pending, At: w.now}
+			w.find(dev).Status.Install = Order{
+				Command: id, Issued: w.now, Expires: w.now.Add(w.r.Spec.Waves[w.r.Waves[d.Wave-1].Rule].Deadline.D()), Standing: device.Pending, At: w.now,
+			}
 		}
 		return id
 	case AskProof:
@@ -326,7 +324,7 @@ func (w *world) end() {
 	for _, p := range w.pieces {
 		s := p.Status
 		runs := bytes.Equal(s.Running, bad32)
-		if st := s.Install.Standing; s.State == device.Active && (w.r.Phase == Aborted || w.r.Phase == RolledBack) && (st == device.Pending || st == device.Delivered) {
+		if st := s.Install.standing(w.now); s.State == device.Active && (w.r.Phase == Aborted || w.r.Phase == RolledBack) && (st == device.Pending || st == device.Delivered) {
 			w.t.Errorf("%s is %s, and %s may still take the release", w.r.Spec.ID, w.r.Phase, s.Device)
 		}
 		if runs && !w.installed[s.Device] {
@@ -450,6 +448,7 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 		"says it runs another":  {func(s *Status) { s.Running = good32 }, Waiting, Failed},
 		"only delivered":        {func(s *Status) { s.Install.Standing = device.Delivered }, Waiting, Failed},
 		"standing unheard of":   {func(s *Status) { s.Install.Standing = "splendid" }, Waiting, Failed},
+		"its time ran out":      {func(s *Status) { s.Install.Standing, s.Install.Expires = device.Delivered, epoch.Add(time.Minute) }, Failed, Failed},
 		"refused":               {func(s *Status) { s.Install.Standing = device.Refused }, Failed, Failed},
 		"expired":               {func(s *Status) { s.Install.Standing = device.Expired }, Failed, Failed},
 		"silent since the wave": {func(s *Status) { s.Seen = epoch.Add(-time.Second) }, Waiting, Failed},

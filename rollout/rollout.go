@@ -169,9 +169,18 @@ type Status struct {
 type Order struct {
 	Command  string // empty: none
 	Issued   time.Time
-	Standing device.Standing
+	Expires  time.Time
+	Standing device.Standing // as it is stored: whose time is up is still told to be under way
 	Attempts int
 	At       time.Time
+}
+
+// standing is where the device is with the order at now: who did not answer in its time will not take it any more.
+func (o Order) standing(now time.Time) device.Standing {
+	if (o.Standing == device.Pending || o.Standing == device.Delivered) && !o.Expires.IsZero() && !now.Before(o.Expires) {
+		return device.Expired
+	}
+	return o.Standing
 }
 
 // Counts is a wave in numbers.

@@ -27,12 +27,16 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		warrant = c.Warrant[:]
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		if _, err := tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product, string(c.Wire.Act), c.Priority,
-			warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config); err != nil {
+		res, err := tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product,
+			string(c.Wire.Act), c.Priority, warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config, c.Wire.Rollout, int64(c.Wire.Wave))
+		if err != nil {
 			return err
 		}
-		res, err := tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
+		if err := one(res, device.ErrExists); err != nil {
+			return err
+		}
+		res, err = tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
 			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
 			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')`, c.ID, Millis(c.Issued), ids, c.Wire.Product)
 		if err != nil {

@@ -318,9 +318,9 @@ func replayCommand(tx *Tx, f ledger.Fact) (bool, error) {
 			return false, err
 		}
 	}
-	done, err := did(tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc)
-		VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9) ON CONFLICT DO NOTHING`, w.ID, f.UID[:], digest[:], w.Product, string(w.Act),
-		warrant, Millis(f.At), Millis(time.Unix(int64(w.Expires), 0)), o.Payload))
+	done, err := did(tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, rollout, wave)
+		VALUES ($1, $2, $3, $4, $5, 0, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING`, w.ID, f.UID[:], digest[:], w.Product, string(w.Act),
+		warrant, Millis(f.At), Millis(time.Unix(int64(w.Expires), 0)), o.Payload, w.Rollout, int64(w.Wave)))
 	if err != nil || !done || w.Act != wire.ActWipe || warrant == nil {
 		return done, err
 	}

@@ -205,19 +205,20 @@ func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, from, to int)
 }
 
 type issued struct {
-	id string
-	at time.Time
-	w  wire.Command
+	id      string
+	at      time.Time
+	expires time.Time
+	w       wire.Command
 }
 
 func scanIssued(row scanner) (issued, error) {
 	var c issued
 	var doc []byte
-	var at int64
-	if err := row.Scan(&c.id, &at, &doc); err != nil {
+	var at, expires int64
+	if err := row.Scan(&c.id, &at, &expires, &doc); err != nil {
 		return c, err
 	}
-	c.at = Time(at)
+	c.at, c.expires = Time(at), Time(expires)
 	var err error
 	c.w, err = wire.DecodeCommand(doc)
 	return c, err
@@ -225,8 +226,10 @@ func scanIssued(row scanner) (issued, error) {
 
 // rolloutCommands finds the commands that brought the release to some waves, and those that send devices back, oldest first.
 func (s *Rollouts) rolloutCommands(ctx context.Context, id string, from, to int) (install, back []issued, err error) {
-	all, err := collect(ctx, s.db, scanIssued, `SELECT c.id, c.issued, c.doc FROM rollout r JOIN command c ON c.product = r.product
-		AND c.act IN ('install', 'rollback') AND c.issued >= r.started WHERE r.id = $1 AND r.started > 0 ORDER BY c.issued, c.id`, id)
+	all, err := collect(ctx, s.db, scanIssued, `SELECT c.id, c.issued, c.expires, c.doc FROM command c
+		WHERE c.rollout = $1 AND c.rollout <> '' AND c.act IN ('install', 'rollback') UNION ALL
+		SELECT c.id, c.issued, c.expires, c.doc FROM rollout r JOIN command c ON c.product = r.product
+		AND c.act IN ('install', 'rollback') AND c.issued >= r.started AND c.rollout IS NULL WHERE r.id = $1 AND r.started > 0 ORDER BY 2, 1`, id)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -254,7 +257,7 @@ func (s *Rollouts) orders(ctx context.Context, c issued, at map[string]int, set 
 		var o standing
 		var ms int64
 		err := row.Scan(&o.device, &o.Standing, &o.Attempts, &ms)
-		o.Command, o.Issued, o.At = c.id, c.at, Time(ms)
+		o.Command, o.Issued, o.Expires, o.At = c.id, c.at, c.expires, Time(ms)
 		return o, err
 	}, `SELECT device_id, state, attempts, at FROM command_device WHERE command_id = $1`, c.id)
 	if err != nil {

@@ -10,6 +10,7 @@ import (
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -357,6 +358,55 @@ func TestWhatWasCommandedBeforeSomebodyTurnedItIsNotForgotten(t *testing.T) {
 		r.phase("r1", rollout.RolledBack, 1)
 		r.told(2)
 	})
+}
+
+// The node that took the start and the one that gives the commands have clocks of their own.
+func TestClocksOfNodesMayDiffer(t *testing.T) {
+	r := newRoll(t, 5)
+	other, err := rollout.NewService(rollout.Config{
+		Store: r.db.Rollouts(), Releases: r.releases, Devices: r.devices, Ledger: r.ledger, Guard: r.guard,
+		Now: func() time.Time { return r.now.Add(200 * time.Millisecond) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := other.Create(t.Context(), person("op"), twoWaves("r1", r.new)); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := other.Start(t.Context(), person("op"), "r1"); err != nil {
+		t.Fatal(err)
+	}
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	r.tick(0)
+	_, views, err := r.svc.Get(t.Context(), person("op"), "r1")
+	if err != nil || len(views) != 1 || views[0].Class != rollout.Good {
+		t.Fatalf("the canary that did it: %+v, %v", views, err)
+	}
+	r.tick(12 * time.Minute)
+	r.attests(2)
+	r.tick(time.Second)
+	r.told(0, 1, 2, 3, 4)
+}
+
+// Commands from before the columns are found all the same.
+func TestCommandsOfBeforeTheirRolloutWasNoted(t *testing.T) {
+	r := newRoll(t, 5)
+	r.begin(twoWaves("r1", r.new))
+	r.tick(0)
+	if err := r.db.Write(t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE command SET rollout = NULL, wave = NULL`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	r.tick(0)
+	if got := r.phase("r1", rollout.Running, 1); got.Waves[0].SoakFrom.IsZero() {
+		t.Error("what the canary did is not seen")
+	}
 }
 
 func TestAHaltBetweenWavesSendsBackThoseThatPassed(t *testing.T) {
