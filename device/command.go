@@ -82,6 +82,9 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
 		return "", err
 	}
+	if known, err := s.commandedOnce(ctx, in.Once); err != nil || known != "" {
+		return known, err
+	}
 	now := s.cfg.Now().UTC()
 	var salted []byte
 	if in.Act == wire.ActConfigure {
@@ -119,6 +122,9 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(),
 	}
 	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)
+	if errors.Is(err, ErrExists) && in.Once != "" {
+		return w.ID, nil // by another node, this moment
+	}
 	if errors.Is(err, ErrForeign) {
 		return "", fault.New(fault.Invalid, "command.devices",
 			fmt.Sprintf("a device of the command is unknown, has ended, or is not of product %q", in.Product), "select the devices again")
@@ -127,6 +133,24 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 		return "", err
 	}
 	return w.ID, nil
+}
+
+// onceID is the ID of the command of a decision that has a name.
+func onceID(name string) string {
+	sum := sha256.Sum256([]byte("hallmark command\x00" + name))
+	return hex.EncodeToString(sum[:16])
+}
+
+// commandedOnce finds the command that was given by the name of a decision; empty: none was.
+func (s *Service) commandedOnce(ctx context.Context, name string) (string, error) {
+	if name == "" {
+		return "", nil
+	}
+	c, err := s.cfg.Commands.Command(ctx, onceID(name))
+	if errors.Is(err, ErrNotFound) {
+		return "", nil
+	}
+	return c.ID, err
 }
 
 func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (wire.Command, error) {
@@ -148,8 +172,12 @@ func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (w
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
+	name := hex.EncodeToString(id[:])
+	if in.Once != "" {
+		name = onceID(in.Once)
+	}
 	return wire.Command{
-		ID: hex.EncodeToString(id[:]), Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,
+		ID: name, Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,
 		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config,
 		Issued: uint64(now.Unix()), Expires: uint64(now.Add(in.Valid).Unix()),
 	}, nil

@@ -84,6 +84,7 @@ type Instruction struct {
 	Cause      *ledger.Ref   // the fact that led here
 	WarrantUID *[16]byte     // UID of the warrant.issued fact, for acts that need one
 	Priority   int           // among acts of the same urgency, higher first
+	Once       string        // names the decision: what was commanded by this name is not again; empty: of its own
 }
 
 // Defaults of an Instruction.

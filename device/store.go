@@ -73,8 +73,8 @@ type Report struct {
 
 // Commands keeps commands and warrants.
 type Commands interface {
-	// PutCommand stores the command, one Pending row for each device, and the fact, all or nothing. ErrForeign when a device is
-	// unknown, ended, or not of the command's product.
+	// PutCommand stores the command, one Pending row for each device, and the fact, all or nothing. ErrExists when its ID is taken;
+	// ErrForeign when a device is unknown, ended, or not of the command's product.
 	PutCommand(ctx context.Context, c Command, devices []string, fact ledger.Fact) error
 	// Command finds by ID; ErrNotFound. CommandTo finds by payload digest the command that the device was given, with its standing
 	// there; ErrNotFound when there is none, or it was never delivered to that device.

@@ -7,8 +7,9 @@
 //
 // What it guarantees: one cause opens at most one case, however often it is told; a detector that is wrong about everything
 // quarantines no more devices in an hour than the policy says, and the rest wait for a person; a quarantine lasts neither longer
-// than the case nor longer than the policy's bound. It trusts verdicts to be of fresh evidence, and the device stage to say what
-// was commanded.
+// than the case nor longer than the policy's bound. Any node may take a decision; one of them, at its Tick, gives the command of it,
+// which has the decision's name, so that no crash and no second node repeats it. It trusts verdicts to be of fresh evidence, and the
+// device stage to give a command of one name once.
 package remedy
 
 import (
@@ -19,7 +20,6 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Phase is where a case is.
@@ -43,8 +43,9 @@ type Case struct {
 	Cause    ledger.Ref `json:"cause"` // of the fact that began it; no two cases share one
 	Reason   string     `json:"reason"`
 	Phase    Phase      `json:"phase"`
+	Step     int        `json:"step"` // rises with each decision that takes a command, and names that command: it is issued once
 	Opened   time.Time  `json:"opened"`
-	Since    time.Time  `json:"since"`           // of the phase: the command it needs was issued no earlier
+	Since    time.Time  `json:"since"`           // of the phase
 	Command  string     `json:"command"`         // of the phase; empty: to be issued
 	Until    time.Time  `json:"until,omitzero"`  // when the quarantine lapses unless renewed
 	Renewing time.Time  `json:"renew,omitzero"`  // when a renewal was decided that is not issued yet
@@ -72,8 +73,15 @@ func DefaultPolicy() Policy {
 // MaxTries is how often a device is made anew without a person.
 const MaxTries = 3
 
+// Limit is how many cases may be opened, by themselves, since when.
+type Limit struct {
+	Most  int
+	Since time.Time
+}
+
 // Errors of the store.
 var (
+	ErrMany     = errors.New("too many were opened by themselves")
 	ErrNotFound = errors.New("not found")
 	ErrExists   = errors.New("exists already")
 	ErrChanged  = errors.New("changed meanwhile")
@@ -81,8 +89,9 @@ var (
 
 // Store keeps cases. Writes are durable, with their facts, when they return nil.
 type Store interface {
-	// OpenCase returns ErrExists when the device has an open case, or the cause opened one before.
-	OpenCase(ctx context.Context, c Case, facts ...ledger.Fact) error
+	// OpenCase returns ErrExists when the device has an open case, or the cause opened one before; ErrMany when the case is not held,
+	// and as many of its product as the limit allows were opened within its time that are not, or were not, held.
+	OpenCase(ctx context.Context, c Case, limit Limit, facts ...ledger.Fact) error
 	// Case gives the device's open case; ErrNotFound.
 	Case(ctx context.Context, device string) (Case, error)
 	// SaveCase replaces it if its stored Rev is c.Rev, and raises Rev; else ErrChanged.
@@ -90,10 +99,6 @@ type Store interface {
 	// OpenCases gives the open cases in a scope, all with none, by device, from behind the device after on, at most limit; 0:
 	// all.
 	OpenCases(ctx context.Context, scope []string, after string, limit int) ([]Case, error)
-	// CasesContained counts the product's cases that were opened since and not held.
-	CasesContained(ctx context.Context, product string, since time.Time) (int, error)
-	// IssuedSince finds the device's newest command of the act that was issued no earlier than since; ErrNotFound.
-	IssuedSince(ctx context.Context, device string, act wire.Act, since time.Time) (string, error)
 	// GoodRelease gives what the device may be made anew with: the published release that it last confirmed in good health, else
 	// the product's newest for its hardware that no rollout was rolled back from; ErrNotFound.
 	GoodRelease(ctx context.Context, device string) ([]byte, error)

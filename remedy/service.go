@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -25,11 +24,7 @@ type Config struct {
 }
 
 // Service is the stage.
-type Service struct {
-	cfg Config
-
-	mu sync.Mutex // held while a case is opened or stepped: counting and containing are one act, and no command is issued twice
-}
+type Service struct{ cfg Config }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
@@ -80,8 +75,6 @@ func (s *Service) Suspect(ctx context.Context, caller access.Caller, t Trouble) 
 	if err != nil {
 		return Case{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if c, err := s.cfg.Store.Case(ctx, t.Device); err == nil {
 		return c, nil
 	} else if !errors.Is(err, ErrNotFound) {
@@ -91,28 +84,26 @@ func (s *Service) Suspect(ctx context.Context, caller access.Caller, t Trouble) 
 		return Case{}, err
 	}
 	now := s.cfg.Now().UTC()
-	n, err := s.cfg.Store.CasesContained(ctx, d.Product, now.Add(-time.Hour))
-	if err != nil {
-		return Case{}, err
-	}
 	c := Case{
 		Device: t.Device, Product: d.Product, Cause: t.Cause, Reason: t.Reason, Phase: Contained, Opened: now, Since: now, Rev: 1,
 	}
-	said := "quarantine"
-	if n >= s.cfg.Policy.PerHour {
-		c.Phase, said = Held, fmt.Sprintf("held: %d devices of %s were quarantined within the hour", n, d.Product)
+	c, err = s.begin(ctx, caller, c, "quarantine")
+	if errors.Is(err, ErrMany) {
+		c.Phase = Held
+		c, err = s.begin(ctx, caller, c, fmt.Sprintf("held: %d devices of %s were quarantined within the hour", s.cfg.Policy.PerHour, d.Product))
 	}
-	f, err := fact(now, caller.ID, c, said)
+	if errors.Is(err, ErrExists) { // this cause's case is closed, or the device's was opened this moment
+		return Case{}, nil
+	}
+	return c, err
+}
+
+func (s *Service) begin(ctx context.Context, caller access.Caller, c Case, said string) (Case, error) {
+	f, err := fact(c.Opened, caller.ID, c, said)
 	if err != nil {
-		return Case{}, err
+		return c, err
 	}
-	if err := s.cfg.Store.OpenCase(ctx, c, f); err != nil {
-		if errors.Is(err, ErrExists) { // this cause's case is closed
-			return Case{}, nil
-		}
-		return Case{}, err
-	}
-	return s.step(ctx, c, now)
+	return c, s.cfg.Store.OpenCase(ctx, c, Limit{Most: s.cfg.Policy.PerHour, Since: c.Opened.Add(-time.Hour)}, f)
 }
 
 // Quarantined is told when a device says that it is: it is made anew, if the policy says so.
@@ -129,8 +120,6 @@ func (s *Service) Remake(ctx context.Context, caller access.Caller, id string, r
 	if _, err := s.device(ctx, caller, access.DeviceReprovide, id); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.cfg.Store.Case(ctx, id)
 	again := c.Phase == Remaking && caller.Kind != access.System // a person may repeat what did not work
 	if errors.Is(err, ErrNotFound) || err == nil && c.Phase != Contained && !again {
@@ -156,8 +145,6 @@ func (s *Service) Affirmed(ctx context.Context, caller access.Caller, id string,
 	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.cfg.Store.Case(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -184,9 +171,10 @@ func (s *Service) Remade(ctx context.Context, caller access.Caller, id, command 
 	if _, err := s.device(ctx, caller, access.DeviceReprovide, id); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.cfg.Store.Case(ctx, id)
+	if err == nil && c.Phase == Remaking && c.Command == "" {
+		return fault.New(fault.Unavailable, "remedy.command", fmt.Sprintf("the command for device %s is not on record yet", id), "ask again")
+	}
 	if errors.Is(err, ErrNotFound) || err == nil && (c.Phase != Remaking || c.Command != command || !c.Remade.IsZero() || c.Tries >= MaxTries) {
 		return nil // of another time
 	}
@@ -200,6 +188,7 @@ func (s *Service) Remade(ctx context.Context, caller access.Caller, id, command 
 		return s.note(ctx, caller, c, &cause, fmt.Sprintf("given up after %d tries, a person decides: %s", c.Tries, text))
 	}
 	c.Remade = s.cfg.Now().UTC()
+	c.Step++
 	return s.note(ctx, caller, c, &cause, "made anew: evidence is asked for")
 }
 
@@ -209,8 +198,6 @@ func (s *Service) Released(ctx context.Context, caller access.Caller, id string,
 	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.cfg.Store.Case(ctx, id)
 	if errors.Is(err, ErrNotFound) {
 		return nil
@@ -232,8 +219,6 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, id, reason 
 	if _, err := s.device(ctx, caller, access.DeviceQuarantine, id); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.open(ctx, id)
 	if err != nil {
 		return err
@@ -249,8 +234,6 @@ func (s *Service) Dismiss(ctx context.Context, caller access.Caller, id, reason 
 	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	c, err := s.open(ctx, id)
 	if err != nil {
 		return err
@@ -308,10 +291,9 @@ func (s *Service) Reprovide(ctx context.Context, caller access.Caller, id string
 	return s.Remake(ctx, caller, id, release, c.Cause, reason)
 }
 
-// Tick renews quarantines before they lapse, and issues what a crash kept from being issued.
+// Tick gives the commands of what was decided, and renews quarantines before they lapse. One node does; another, or the same after a
+// crash, repeats no command.
 func (s *Service) Tick(ctx context.Context, now time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	cases, err := s.cfg.Store.OpenCases(ctx, nil, "", 0)
 	if err != nil {
 		return err
@@ -342,17 +324,18 @@ func (s *Service) open(ctx context.Context, id string) (Case, error) {
 	return c, err
 }
 
-// turn takes a case to its next phase, durably, and then does what that phase asks for.
+// turn takes a case to its next phase, durably; the next Tick does what that phase asks for.
 func (s *Service) turn(ctx context.Context, caller access.Caller, c Case, to Phase, cause *ledger.Ref, said string) error {
 	now := s.cfg.Now().UTC()
 	c.Phase, c.Since, c.Command, c.Renewing, c.Remade, c.Asked = to, now, "", time.Time{}, time.Time{}, false
+	c.Step++
 	if to == Closed {
 		c.Closed = now
 	}
 	return s.note(ctx, caller, c, cause, said)
 }
 
-// note makes a decision durable, and then does what the case asks for.
+// note makes a decision durable.
 func (s *Service) note(ctx context.Context, caller access.Caller, c Case, cause *ledger.Ref, said string) error {
 	now := s.cfg.Now().UTC()
 	f, err := fact(now, caller.ID, c, said)
@@ -368,9 +351,7 @@ func (s *Service) note(ctx context.Context, caller access.Caller, c Case, cause 
 		}
 		return err
 	}
-	c.Rev++
-	_, err = s.step(ctx, c, now)
-	return err
+	return nil
 }
 
 // step issues the command of the case's phase if it was not issued, and renews a quarantine that is about to lapse. What was
@@ -378,7 +359,7 @@ func (s *Service) note(ctx context.Context, caller access.Caller, c Case, cause 
 func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error) {
 	if c.Command == "" {
 		if act, ok := actOf(c.Phase); ok {
-			id, err := s.issue(ctx, c, act, c.Since)
+			id, err := s.issue(ctx, c, act)
 			if err != nil {
 				return c, err
 			}
@@ -390,7 +371,7 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 		}
 	}
 	if !c.Remade.IsZero() && !c.Asked {
-		if _, err := s.issue(ctx, c, wire.ActAttest, c.Remade); err != nil {
+		if _, err := s.issue(ctx, c, wire.ActAttest); err != nil {
 			return c, err
 		}
 		c.Asked = true
@@ -401,13 +382,14 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 	}
 	if renewal(c, s.cfg.Policy, now) {
 		c.Renewing = now
+		c.Step++
 		var err error
 		if c, err = s.save(ctx, c); err != nil {
 			return c, err
 		}
 	}
 	if !c.Renewing.IsZero() {
-		if _, err := s.issue(ctx, c, wire.ActQuarantine, c.Renewing); err != nil {
+		if _, err := s.issue(ctx, c, wire.ActQuarantine); err != nil {
 			return c, err
 		}
 		c.Renewing, c.Until = time.Time{}, c.Renewing.Add(s.cfg.Policy.TTL)
@@ -435,13 +417,12 @@ func actOf(p Phase) (wire.Act, bool) {
 	return "", false
 }
 
-// issue tells the device, unless it was told since the decision: the crash was after the command then.
-func (s *Service) issue(ctx context.Context, c Case, act wire.Act, since time.Time) (string, error) {
-	id, err := s.cfg.Store.IssuedSince(ctx, c.Device, act, since)
-	if err == nil || !errors.Is(err, ErrNotFound) {
-		return id, err
+// issue tells the device, unless it was told so at this step: the crash was after the command then.
+func (s *Service) issue(ctx context.Context, c Case, act wire.Act) (string, error) {
+	in := device.Instruction{
+		Product: c.Product, Act: act, Devices: []string{c.Device}, Reason: c.Reason, Cause: &c.Cause,
+		Once: fmt.Sprintf("remedy/%s/%d/%d/%s", c.Cause.Log, c.Cause.Index, c.Step, act),
 	}
-	in := device.Instruction{Product: c.Product, Act: act, Devices: []string{c.Device}, Reason: c.Reason, Cause: &c.Cause}
 	switch act {
 	case wire.ActQuarantine:
 		in.TTL = s.cfg.Policy.TTL

@@ -349,10 +349,11 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision) 
 			Reason: d.Reason, Cause: s.cause(ctx, r),
 		})
 		return r, err // the next snapshot shows it
-	case AskProof: // after a crash they are asked once more, and lose nothing by it
+	case AskProof:
 		_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 			Product: r.Spec.Product, Act: wire.ActAttest, Devices: d.Devices, Rollout: r.Spec.ID, Wave: uint(d.Wave), Reason: d.Reason,
 			Valid: max(time.Second, s.moment(now).contact(r.Spec.Waves[r.Waves[r.Wave-1].Rule])), Cause: s.cause(ctx, r),
+			Once: fmt.Sprintf("rollout/%s/%d/attest/%d", r.Spec.ID, d.Wave, r.Waves[r.Wave-1].SoakFrom.UnixMilli()),
 		})
 	case Cancel:
 		err = s.cfg.Devices.CancelCommand(ctx, system(), d.Command, d.Reason)
@@ -390,6 +391,7 @@ func (s *Service) install(ctx context.Context, r Rollout, d Decision) (string, e
 	return s.cfg.Devices.Command(ctx, system(), device.Instruction{
 		Product: r.Spec.Product, Act: wire.ActInstall, Devices: d.Devices, Release: r.Spec.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),
 		Valid: r.Spec.Waves[r.Waves[r.Wave-1].Rule].Deadline.D(), Reason: r.Spec.Reason, Cause: s.cause(ctx, r),
+		Once: fmt.Sprintf("rollout/%s/%d/install", r.Spec.ID, d.Wave),
 	})
 }
 

@@ -95,7 +95,7 @@ func gossip(t *testing.T, s *stages, id string) {
 		t.Fatal(err)
 	}
 	c := remedy.Case{Device: id, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 3}, Reason: canary, Phase: remedy.Contained, Opened: s.now, Rev: 1}
-	if err := s.db.Remedies().OpenCase(ctx, c, ledger.New(ledger.Events, ledger.KindRemedyDecided, s.now, "test", id, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
+	if err := s.db.Remedies().OpenCase(ctx, c, remedy.Limit{Most: 1}, ledger.New(ledger.Events, ledger.KindRemedyDecided, s.now, "test", id, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)
 	}
 	p := access.Proposal{

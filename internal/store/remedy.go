@@ -6,12 +6,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Remedies keeps cases: it implements remedy.Store.
@@ -21,20 +19,28 @@ type Remedies struct{ db *DB }
 func (db *DB) Remedies() *Remedies { return &Remedies{db} }
 
 // OpenCase implements remedy.Store.
-func (s *Remedies) OpenCase(ctx context.Context, c remedy.Case, facts ...ledger.Fact) error {
+func (s *Remedies) OpenCase(ctx context.Context, c remedy.Case, limit remedy.Limit, facts ...ledger.Fact) error {
 	doc, err := json.Marshal(c)
 	if err != nil {
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
+		var n int
+		if err := tx.QueryRow(`SELECT count(*) FROM remedy_case WHERE product = $1 AND opened > $2 AND held = 0`, c.Product, Millis(limit.Since)).Scan(&n); err != nil {
+			return err
+		}
+		held := c.Phase == remedy.Held
 		res, err := tx.Exec(`INSERT INTO remedy_case (cause_log, cause_idx, device_id, product, phase, open, held, opened, rev, doc)
 			VALUES ($1, $2, $3, $4, $5, 1, $6, $7, $8, $9) ON CONFLICT DO NOTHING`, string(c.Cause.Log), int64(c.Cause.Index), c.Device, c.Product,
-			string(c.Phase), c.Phase == remedy.Held, Millis(c.Opened), c.Rev, string(doc))
+			string(c.Phase), held, Millis(c.Opened), c.Rev, string(doc))
 		if err != nil {
 			return err
 		}
 		if err := one(res, remedy.ErrExists); err != nil {
 			return err
+		}
+		if !held && n >= limit.Most {
+			return remedy.ErrMany
 		}
 		return tx.Append(facts...)
 	})
@@ -93,26 +99,6 @@ func (s *Remedies) OpenCases(ctx context.Context, scope []string, after string, 
 	}
 	return collect(ctx, s.db, scanCase, caseColumns+` WHERE c.open = 1 AND`+inScope("c.product", "c.device_id")+` AND c.device_id > $2
 		ORDER BY c.device_id LIMIT $3`, list, after, atMost(limit))
-}
-
-// CasesContained implements remedy.Store.
-func (s *Remedies) CasesContained(ctx context.Context, product string, since time.Time) (int, error) {
-	var n int
-	err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM remedy_case WHERE product = $1 AND opened > $2 AND held = 0`,
-		product, Millis(since)).Scan(&n)
-	return n, err
-}
-
-// IssuedSince implements remedy.Store.
-func (s *Remedies) IssuedSince(ctx context.Context, device string, act wire.Act, since time.Time) (string, error) {
-	var id string
-	err := s.db.Read().QueryRowContext(ctx, `SELECT c.id FROM command_device x JOIN command c ON c.id = x.command_id
-		WHERE x.device_id = $1 AND c.act = $2 AND c.issued >= $3 AND c.ended = 0 ORDER BY c.issued DESC, c.id LIMIT 1`,
-		device, string(act), Millis(since)).Scan(&id)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", remedy.ErrNotFound
-	}
-	return id, err
 }
 
 // GoodRelease implements remedy.Store.

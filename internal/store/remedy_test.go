@@ -2,8 +2,11 @@ package store_test
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
@@ -45,8 +48,14 @@ func ref(i uint64) ledger.Ref { return ledger.Ref{Log: ledger.Events, Index: i} 
 
 func reactions() access.Caller { return access.Internal("reactions") }
 
-func count1(t *testing.T, s *stages, id string, act wire.Act, want int) {
+// count1 lets the commands of what was decided be given, twice, and counts them.
+func count1(t *testing.T, s *stages, svc *remedy.Service, id string, act wire.Act, want int) {
 	t.Helper()
+	for range 2 {
+		if err := svc.Tick(t.Context(), s.now); err != nil {
+			t.Fatal(err)
+		}
+	}
 	if got := s.commands(id, act); len(got) != want {
 		t.Fatalf("device %s has %d commands %s, want %d", id, len(got), act, want)
 	}
@@ -76,7 +85,7 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 	if err := svc.Judged(ctx, reactions(), id, "contraindicated", s.now, "bad code still", ref(11)); err != nil {
 		t.Fatal(err)
 	}
-	count1(t, s, id, wire.ActQuarantine, 1)
+	count1(t, s, svc, id, wire.ActQuarantine, 1)
 	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now.Add(-time.Hour), "", ref(9)); err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +98,10 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	count1(t, s, id, wire.ActReprovide, 1)
+	if err := svc.Remade(ctx, reactions(), id, "", true, ref(13), ""); fault.KindOf(err) != fault.Unavailable {
+		t.Errorf("a result before its command is on record: %v", err) // it is told again
+	}
+	count1(t, s, svc, id, wire.ActReprovide, 1)
 	c := casePhase(t, svc, id, remedy.Remaking)
 	if d, err := s.devices.Get(ctx, person("op"), id); err != nil || string(c.Release) != string(d.Twin.Release) {
 		t.Errorf("made anew with %x, it ran %x, %v", c.Release, d.Twin.Release, err)
@@ -104,13 +116,13 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	count1(t, s, id, wire.ActAttest, 1)
+	count1(t, s, svc, id, wire.ActAttest, 1)
 	s.now = s.now.Add(time.Minute)
 	if err := svc.Judged(ctx, reactions(), id, "affirming", s.now, "", ref(16)); err != nil {
 		t.Fatal(err)
 	}
 	casePhase(t, svc, id, remedy.Releasing)
-	count1(t, s, id, wire.ActRelease, 1)
+	count1(t, s, svc, id, wire.ActRelease, 1)
 	if err := svc.Released(ctx, reactions(), id, ref(17)); err != nil {
 		t.Fatal(err)
 	}
@@ -118,7 +130,7 @@ func TestADeviceIsContainedMadeAnewAndReleasedOnProof(t *testing.T) {
 	if err := svc.Judged(ctx, reactions(), id, "contraindicated", s.now, "an old cause again", ref(10)); err != nil {
 		t.Fatal(err)
 	}
-	count1(t, s, id, wire.ActQuarantine, 1)
+	count1(t, s, svc, id, wire.ActQuarantine, 1)
 	if n := s.kinds(id)["remedy.decided"]; n != 5 {
 		t.Errorf("%d decisions in the ledger, want 5", n)
 	}
@@ -161,6 +173,7 @@ func TestMadeAnewWithWhatWasGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	for try := range 2 * remedy.MaxTries {
+		count1(t, s, svc, id, wire.ActReprovide, min(try+1, remedy.MaxTries))
 		c := casePhase(t, svc, id, remedy.Remaking)
 		if string(c.Release) != string(good) {
 			t.Fatalf("made anew with %x, confirmed was %x", c.Release, good)
@@ -170,7 +183,7 @@ func TestMadeAnewWithWhatWasGood(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	count1(t, s, id, wire.ActReprovide, remedy.MaxTries)
+	count1(t, s, svc, id, wire.ActReprovide, remedy.MaxTries)
 }
 
 func TestAWrongDetectorDoesNotTakeTheFleet(t *testing.T) {
@@ -179,6 +192,9 @@ func TestAWrongDetectorDoesNotTakeTheFleet(t *testing.T) {
 	s, svc, _ := newRemedy(t, 5, p)
 	ctx := t.Context()
 	told := func() (n int) {
+		if err := svc.Tick(ctx, s.now); err != nil {
+			t.Fatal(err)
+		}
 		for i := range 5 {
 			n += len(s.commands(devN(i), wire.ActQuarantine))
 		}
@@ -208,7 +224,7 @@ func TestAWrongDetectorDoesNotTakeTheFleet(t *testing.T) {
 	if err := svc.Dismiss(ctx, person("op"), devN(0), "nothing is wrong"); err != nil {
 		t.Fatal(err)
 	}
-	count1(t, s, devN(0), wire.ActRelease, 1)
+	count1(t, s, svc, devN(0), wire.ActRelease, 1)
 	s.now = s.now.Add(61 * time.Minute)
 	if _, err := svc.Suspect(ctx, reactions(), remedy.Trouble{Device: devN(4), Cause: ref(9), Reason: "later"}); err != nil || told() != 4 {
 		t.Errorf("an hour later: %d, %v", told(), err)
@@ -238,18 +254,65 @@ func TestAQuarantineIsRenewedUntilTheCaseOrItsTimeEnds(t *testing.T) {
 
 func TestACrashAfterTheCommandDoesNotRepeatIt(t *testing.T) {
 	s, svc, st := newRemedy(t, 1, remedy.DefaultPolicy())
-	st.fail = 1 // the note of the quarantine's command
-	if _, err := svc.Suspect(t.Context(), reactions(), remedy.Trouble{Device: devN(0), Cause: ref(1), Reason: "why"}); err == nil {
-		t.Fatal("the crash did not happen")
-	}
-	count1(t, s, devN(0), wire.ActQuarantine, 1)
-	s.now = s.now.Add(time.Minute)
-	if err := svc.Tick(t.Context(), s.now); err != nil {
+	if _, err := svc.Suspect(t.Context(), reactions(), remedy.Trouble{Device: devN(0), Cause: ref(1), Reason: "why"}); err != nil {
 		t.Fatal(err)
 	}
-	count1(t, s, devN(0), wire.ActQuarantine, 1)
+	st.fail = 1 // the note of the quarantine's command
+	if err := svc.Tick(t.Context(), s.now); err == nil {
+		t.Fatal("the crash did not happen")
+	}
+	if got := s.commands(devN(0), wire.ActQuarantine); len(got) != 1 {
+		t.Fatalf("commands %v", got)
+	}
+	s.now = s.now.Add(-time.Minute) // another node goes on, whose clock is behind
+	count1(t, s, svc, devN(0), wire.ActQuarantine, 1)
 	if c := casePhase(t, svc, devN(0), remedy.Contained); c.Command != s.commands(devN(0), wire.ActQuarantine)[0] {
 		t.Errorf("the case has command %q", c.Command)
+	}
+}
+
+// Whichever node takes what decision, a command is given once, and not more devices are contained than the policy says.
+func TestNodesShareCases(t *testing.T) {
+	p := remedy.DefaultPolicy()
+	p.PerHour = 3
+	s, one, _ := newRemedy(t, 8, p)
+	ahead, err := remedy.NewService(remedy.Config{
+		Store: s.db.Remedies(), Devices: s.devices, Guard: s.guard, Policy: p, Now: func() time.Time { return s.now.Add(300 * time.Millisecond) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var g errgroup.Group
+	for i := range 8 {
+		for _, svc := range []*remedy.Service{one, ahead} {
+			g.Go(func() error {
+				_, err := svc.Suspect(t.Context(), reactions(), remedy.Trouble{Device: devN(i), Cause: ref(uint64(i)), Reason: "why"})
+				return err
+			})
+		}
+	}
+	if err := g.Wait(); err != nil {
+		t.Fatal(err)
+	}
+	for _, svc := range []*remedy.Service{one, ahead} {
+		g.Go(func() error { _ = svc.Tick(t.Context(), s.now); return nil }) // one may find that the other was first
+	}
+	_ = g.Wait()
+	for range 2 {
+		if err := errors.Join(one.Tick(t.Context(), s.now), ahead.Tick(t.Context(), s.now)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := 0
+	for i := range 8 {
+		n := len(s.commands(devN(i), wire.ActQuarantine))
+		if n > 1 {
+			t.Errorf("device %d is told %d times", i, n)
+		}
+		told += n
+	}
+	if told != p.PerHour {
+		t.Errorf("%d devices are contained, the policy says %d", told, p.PerHour)
 	}
 }
 
