@@ -52,6 +52,7 @@ const (
 	RolloutRead      Action = "rollout:read"
 	WarrantSubmit    Action = "warrant:submit"
 	BundlePublish    Action = "bundle:publish"
+	CeremonySubmit   Action = "ceremony:submit"
 	FindingRead      Action = "finding:read"
 	FindingClose     Action = "finding:close"
 	ProposalRead     Action = "proposal:read"

@@ -50,6 +50,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeEnrolment(kind, data)
 	case ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindForeignTrusted, ledger.KindForeignEnded:
 		s, err = describeKeys(kind, data)
+	case ledger.KindCeremonyHeld:
+		s, err = describeCeremony(f.Data, private)
 	case ledger.KindComplianceStated:
 		s, err = describeStatement(data)
 	default:

@@ -6,8 +6,11 @@ const (
 	KindGenesis     Kind = "genesis"              // both logs: JSON {origin}; so that no tree is empty
 	KindInitialised Kind = "instance.initialised" // control: JSON {instance, version}
 	KindKeyCreated  Kind = "key.created"          // control: JSON {name, purpose, kid, spki}
+	KindKeyRetired  Kind = "key.retired"          // control: the same, and {behind, reason}: nothing is signed with it any more; so many devices believed no other
 	KindCACreated   Kind = "ca.created"           // control: certificate (DER)
 	KindCAEnded     Kind = "ca.ended"             // control: JSON {ski, role, cause}; taken out of service
+
+	KindCeremonyHeld Kind = "ceremony.held" // control: COSE_Sign(Transcript); the whole names of those who took part are private
 
 	KindProductCreated Kind = "product.created" // control: JSON product
 	KindAccessChanged  Kind = "access.changed"  // control: JSON grant

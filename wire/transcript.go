@@ -140,10 +140,7 @@ func OpenTranscript(envelope []byte) (Transcript, error) {
 	for _, typ := range []Type{TypeTranscript, Rehearsal(TypeTranscript)} {
 		payload, _, err := ThresholdPayload(typ, envelope)
 		if err != nil {
-			if typ == TypeTranscript {
-				continue
-			}
-			return Transcript{}, err
+			continue
 		}
 		t, err := DecodeTranscript(payload)
 		if err != nil {
@@ -155,7 +152,7 @@ func OpenTranscript(envelope []byte) (Transcript, error) {
 		_, err = VerifyThreshold(typ, envelope, t.Signers())
 		return t, err
 	}
-	return Transcript{}, errors.New("transcript: of no known type")
+	return Transcript{}, errors.New("this is no signed transcript")
 }
 
 func (t Transcript) check() error {

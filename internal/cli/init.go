@@ -25,6 +25,8 @@ type initCall struct {
 	threshold      uint
 	iterations     int
 	organisation   organisation
+	prepare        bool
+	finish         string
 }
 
 func newInit(s streams) *cobra.Command {
@@ -39,9 +41,13 @@ Keys are kept in files, encrypted under a passphrase: good for a start, not for 
 The passphrase is read from --passphrase-file or the environment variable HALLMARK_PASSPHRASE; else it is asked for on the
 terminal, twice.
 
+With --prepare no offline key is ever made here: it writes DIR/request.ceremony, which a key ceremony answers on another machine
+(see ` + "`hallmark ceremony plan`" + ` and docs/guide/ceremony.md); --finish with its answer makes the instance.
+
 Everything is checked before anything is written, and what fails leaves nothing behind.`,
-		Example: `  hallmark init --dir /var/lib/hallmark --oem acme --product pump --hardware A,B --approvers alice,bob,carol --threshold 2`,
-		Args:    cobra.NoArgs,
+		Example: `  hallmark init --dir /var/lib/hallmark --oem acme --product pump --hardware A,B --approvers alice,bob,carol --threshold 2
+  hallmark init --dir /var/lib/hallmark --finish request.answer`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			return c.run(cmd, s)
 		},
@@ -87,6 +93,8 @@ func (c *initCall) flags() []flagGroup {
 	c.pass.flag(groups[0].of)
 	where.IntVar(&c.iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for the passphrase")
 	_ = where.MarkHidden("kdf-iterations") // it exists
+	where.BoolVar(&c.prepare, "prepare", false, "make the online half only, and a request for a key ceremony")
+	where.StringVar(&c.finish, "finish", "", "make the instance that waits in DIR for this answer of its ceremony")
 
 	first.StringVar(&c.cfg.OEM, "oem", c.cfg.OEM, "the maker, as it stands in certificates")
 	first.StringVar(&c.product.ID, "product", c.product.ID, "first product's ID")
@@ -141,6 +149,9 @@ func (c *initCall) options() (server.InitOptions, error) {
 }
 
 func (c *initCall) run(cmd *cobra.Command, s streams) error {
+	if c.finish != "" {
+		return c.end(cmd, s)
+	}
 	o, err := c.options()
 	if err != nil {
 		return err
@@ -152,6 +163,9 @@ func (c *initCall) run(cmd *cobra.Command, s streams) error {
 	pass, err := c.pass.read(cmd.Context(), s, "the new keys", true)
 	if err != nil {
 		return err
+	}
+	if c.prepare {
+		return c.begin(cmd.Context(), s, l, o, pass)
 	}
 	made, err := server.Make(cmd.Context(), l, o, func(dir string) (server.Vault, error) { return soft.Create(dir, pass, c.iterations) })
 	if err != nil {

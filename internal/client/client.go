@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
@@ -447,4 +448,30 @@ func (c *Client) Dispose(ctx context.Context, id, how string) (retire.Retirement
 // Proof gives a device's proof of disposal.
 func (c *Client) Proof(ctx context.Context, id string) (retire.Proof, error) {
 	return get[retire.Proof](ctx, c, "/retirements/"+url.PathEscape(id)+"/proof")
+}
+
+// SubmitCeremony puts a key ceremony's transcript on record.
+func (c *Client) SubmitCeremony(ctx context.Context, r httpapi.CeremonyRequest) (ceremony.Held, error) {
+	return post[ceremony.Held](ctx, c, "/ceremonies", r)
+}
+
+// Ceremonies lists the key ceremonies on record.
+func (c *Client) Ceremonies(ctx context.Context) ([]ceremony.Held, error) {
+	return list[ceremony.Held](ctx, c, "/ceremonies")
+}
+
+// ProductReadiness says what a product still needs from a key ceremony.
+func (c *Client) ProductReadiness(ctx context.Context, id string) (ceremony.Readiness, error) {
+	return get[ceremony.Readiness](ctx, c, "/products/"+url.PathEscape(id)+"/readiness")
+}
+
+// RequestProduct asks a key ceremony for what a product needs.
+func (c *Client) RequestProduct(ctx context.Context, id, like string) ([]byte, error) {
+	r, err := post[httpapi.ProductAsked](ctx, c, "/products/"+url.PathEscape(id)+"/request", httpapi.ProductAsk{Like: like})
+	return r.Request, err
+}
+
+// ActivateProduct takes in a key ceremony's answer for a product.
+func (c *Client) ActivateProduct(ctx context.Context, id string, answer []byte) (ceremony.Readiness, error) {
+	return post[ceremony.Readiness](ctx, c, "/products/"+url.PathEscape(id)+"/activate", httpapi.ProductAnswer{Answer: answer})
 }

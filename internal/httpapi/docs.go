@@ -15,7 +15,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
 	}[first]; ok {
 		return name
 	}
@@ -37,7 +37,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "products", Description: "What the maker makes."},
 	{Name: "orders", Description: "What factories are to make, and what they made."},
 	{Name: "enrolments", Description: "Requests of devices that take a person before they get an identity."},
-	{Name: "trust", Description: "Trust bundles and offline warrants."},
+	{Name: "trust", Description: "Trust bundles, offline warrants and key ceremonies."},
 	{Name: "certificates", Description: "Certificates and their revocation."},
 	{Name: "streams", Description: "Sealed data of devices, and who may read it."},
 	{Name: "proposals", Description: "Four eyes. What one person may not do alone is denied as access.four-eyes. Ask again with Hallmark-Propose: and the reason, and it becomes a proposal (202); another person who may do it approves, and the proposer has it done with run."},
@@ -132,6 +132,12 @@ var descriptions = map[string]string{
 	"replace-device":        "Both are of one product, and neither has another successor or predecessor.",
 	"revoke-device":         "The factory's identity too: it can never enrol again. Not to be undone.",
 	"revoke-issuer":         "For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.",
+	"request-issuer":        "The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.",
+	"install-issuer":        "The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.",
+	"trust-root":            "It takes two people. Devices believe roots by their trust bundle.",
+	"request-issuer-list":   "Of a root, whose key is offline; the other authorities' lists are signed by the instance.",
+	"put-issuer-list":       "It must be newer than the one before, and may not leave out what is revoked.",
+	"revoke-many":           "All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.",
 	"revoke-certificate":    "The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.",
 	"list-revocations":      "The whole list, as the listeners check it.",
 	"list-controls":         "What is measured is counted at most once a minute, and every 20 times as long as it takes; as_of says when. A control is met only by fresh evidence and, where a person has a part in it, by a statement that is not past its review: what is missing, old or not measured is unknown.",

@@ -21,6 +21,8 @@ var (
 	exampleRelease = strings.Repeat("ab", 32)
 	exampleDay     = time.Date(2030, 1, 31, 12, 0, 0, 0, time.UTC)
 	exampleDigest  = make([]byte, 32)
+
+	exampleClaimCode = "QXVMA-G2BTF-S7H85-W9ZT7-4PEXR"
 )
 
 // exampleCertificate is of a machine that nobody has.
@@ -84,16 +86,22 @@ var Examples = map[string]any{
 	"dry-run-recall": RecallRequest{
 		Product: "pump", Reason: "the seal may leak", Remedy: "have the seal replaced at a service point", Due: "2099-06-30T00:00:00Z",
 	},
-	"mark-mended":      Reason{"seal replaced"},
-	"cancel-command":   Reason{"it was the wrong device"},
-	"submit-warrant":   WarrantRequest{Envelope: []byte("COSE_Sign"), Devices: []string{exampleDevice}},
-	"submit-ceremony":  CeremonyRequest{Transcript: []byte("COSE_Sign"), People: map[string]string{"alice": "Alice Example"}},
-	"request-product":  ProductAsk{Like: "pump"},
-	"activate-product": ProductAnswer{Answer: []byte("CBOR")},
-	"publish-bundle":   Envelope{Envelope: []byte("COSE_Sign")},
-	"close-finding":    Reason{"the device was on the bench"},
-	"approve-remedy":   Reason{"seen on site: it is not ours"},
-	"dismiss-remedy":   Reason{"the reference value was wrong"},
+	"mark-mended":         Reason{"seal replaced"},
+	"cancel-command":      Reason{"it was the wrong device"},
+	"submit-warrant":      WarrantRequest{Envelope: []byte("COSE_Sign"), Devices: []string{exampleDevice}},
+	"submit-ceremony":     CeremonyRequest{Transcript: []byte("COSE_Sign"), People: map[string]string{"alice": "Alice Example"}},
+	"request-product":     ProductAsk{Like: "pump"},
+	"activate-product":    ProductAnswer{Answer: []byte("CBOR")},
+	"publish-bundle":      Envelope{Envelope: []byte("COSE_Sign")},
+	"request-issuer":      AuthorityRequest{Role: "operational", Unit: "2027", Purpose: "the present one ends in a year"},
+	"install-issuer":      Answer{Content: []byte("CBOR")},
+	"trust-root":          Answer{Content: []byte("DER")},
+	"request-issuer-list": ListAsked{Purpose: "the operational CA of 2026 was stolen"},
+	"put-issuer-list":     Answer{Content: []byte("DER")},
+	"revoke-many":         BulkRevocation{Devices: []string{exampleDevice}, Code: 1, Dry: true},
+	"close-finding":       Reason{"the device was on the bench"},
+	"approve-remedy":      Reason{"seen on site: it is not ours"},
+	"dismiss-remedy":      Reason{"the reference value was wrong"},
 	"reprovision-remedy": ReprovideRequest{
 		Reason: "the disk was replaced",
 	},
@@ -112,6 +120,8 @@ var Examples = map[string]any{
 	"bind-identity":    IdentityRequest{Email: "alice@example.com"},
 	"bind-certificate": CertificateRequest{Certificate: exampleCertificate},
 	"set-member-roles": RolesRequest{Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
+	"create-voucher":   VoucherRequest{Reason: "flash replaced at depot 4"},
+	"revoke-voucher":   Reason{Reason: "the device works again"},
 	"create-token":     TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
 	"create-grant": telemetry.Grant{
 		ID: "lab-2029", Reader: "person:alice", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: exampleDay,

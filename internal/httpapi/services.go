@@ -22,6 +22,7 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -51,12 +52,14 @@ type Services struct {
 	Monitor     *monitor.Service
 	Remedy      *remedy.Service
 	PKI         *pki.Service
+	Ceremony    *ceremony.Service
 	Onboard     *onboard.Service
+	Rekey       *rekey.Service
 	Comply      *comply.Service
+	Owner       *owner.Service
 	Genuine     *genuine.Service
 	Curb        func(remote string) bool // whether a stranger at a remote address may ask just now; nil: always
 
-	Owner       *owner.Service
 	Once   once.Store // nil: no request is remembered, and nothing has a tag
 	Events *Events    // nil: nobody is told of events
 
@@ -88,12 +91,14 @@ func (a *api) register(h huma.API) {
 	a.registerTrust(h)
 	a.registerCare(h)
 	a.registerLife(h)
+	a.registerVouchers(h)
 	a.registerGroups(h)
+	a.registerOwners(h)
 	a.registerCertificates(h)
+	a.registerCeremonies(h)
 	a.registerStreams(h)
 	a.registerCompliance(h)
 	a.registerEvents(h)
-	a.registerOwners(h)
 }
 
 // ledgerFault names what a reader of the ledger can do about an error.

@@ -62,6 +62,9 @@ func Init(ctx context.Context, l Layout, o InitOptions) (Made, error) {
 	if err := o.check(l); err != nil {
 		return Made{}, err
 	}
+	if err := l.saveOIDCSecret(o.OIDCSecret); err != nil {
+		return Made{}, err
+	}
 	m := making{l: l, o: o}
 	request, err := m.ask(ctx)
 	if err != nil {
@@ -98,36 +101,43 @@ func (o InitOptions) answer(request []byte) (wire.CeremonyAnswer, error) {
 // Make is Init in a directory that is empty or not there yet. Everything is checked before anything is written, and what fails
 // leaves the file system as it was. vault makes a directory of keys; Online and Offline of o are set by it.
 func Make(ctx context.Context, l Layout, o InitOptions, vault func(dir string) (Vault, error)) (made Made, err error) {
+	err = inVacant(l, o, func() (err error) {
+		if o.Online, err = vault(l.Keys()); err != nil {
+			return err
+		}
+		if o.Offline, err = vault(l.Offline()); err != nil {
+			return err
+		}
+		made, err = Init(ctx, l, o)
+		return err
+	})
+	return made, err
+}
+
+// inVacant does something in a directory that is empty or not there yet. What fails leaves the file system as it was.
+func inVacant(l Layout, o InitOptions, do func() error) (err error) {
 	if err := o.Check(); err != nil {
-		return Made{}, err
+		return err
 	}
 	if err := l.Vacant(); err != nil {
-		return Made{}, err
+		return err
 	}
 	top := firstMissing(l.Dir)
 	if err := durable.MkdirAll(l.Dir, 0o700); err != nil {
-		return Made{}, err
+		return err
 	}
 	unlock, err := l.Lock()
 	if err != nil {
-		return Made{}, err
+		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
 	if err := l.Vacant(); err != nil { // somebody was faster
-		return Made{}, err
+		return err
 	}
-	defer func() {
-		if err != nil {
-			err = errors.Join(err, l.clear(top))
-		}
-	}()
-	if o.Online, err = vault(l.Keys()); err != nil {
-		return Made{}, err
+	if err := do(); err != nil {
+		return errors.Join(err, l.clear(top))
 	}
-	if o.Offline, err = vault(l.Offline()); err != nil {
-		return Made{}, err
-	}
-	return Init(ctx, l, o)
+	return nil
 }
 
 // Vacant checks that nothing is in the data directory.
@@ -143,6 +153,8 @@ func (l Layout) Vacant() error {
 		switch n.Name() {
 		case filepath.Base(l.Config()):
 			return fmt.Errorf("%s holds an instance already: start it with `hallmark serve --dir %s`, or choose another directory", l.Dir, l.Dir)
+		case filepath.Base(l.Pending()):
+			return fmt.Errorf("%s waits for its key ceremony: bring the answer with `hallmark init --finish FILE --dir %s`, or choose another directory", l.Dir, l.Dir)
 		case filepath.Base(l.Database()):
 			return fmt.Errorf("%s holds an init that did not end: remove the directory and start again", l.Dir)
 		}
@@ -258,6 +270,8 @@ func (o InitOptions) checkProduct() error {
 		}
 	}
 	switch {
+	case wire.IsRehearsalOEM(p.OEM):
+		return fmt.Errorf("oem %q: names that begin so are of rehearsals: choose another", p.OEM)
 	case p.OEM != o.Config.OEM:
 		return fmt.Errorf("product %q is of OEM %q, the instance of %q", p.ID, p.OEM, o.Config.OEM)
 	case p.Name == "" || len(p.Name) > 128:

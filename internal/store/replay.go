@@ -21,6 +21,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindKeyCreated:       replayKey,
 	ledger.KindCACreated:        replayCA,
 	ledger.KindCAEnded:          replayCAEnded,
+	ledger.KindCeremonyHeld:     replayCeremony,
 	ledger.KindProductCreated:   replayProduct,
 	ledger.KindAccessChanged:    replayAccess,
 	ledger.KindEnrolmentChanged: replayEnrolment,

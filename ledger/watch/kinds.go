@@ -9,7 +9,7 @@ import (
 // inControl and inEvents are the kinds of fact that this version knows, by the log they belong to. A kind that is in neither is told.
 func inControl() []ledger.Kind {
 	return []ledger.Kind{
-		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindCACreated, ledger.KindCAEnded, ledger.KindProductCreated, ledger.KindAccessChanged,
+		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindKeyRetired, ledger.KindCACreated, ledger.KindCAEnded, ledger.KindCeremonyHeld, ledger.KindProductCreated, ledger.KindAccessChanged,
 		ledger.KindEnrolmentChanged,
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
 		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,

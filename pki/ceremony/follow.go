@@ -1,6 +1,7 @@
 package ceremony
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"slices"
@@ -74,4 +75,26 @@ func checkKeyOf(s Script, got wire.Step, keys map[string]string, rehearsal bool)
 	}
 	keys[got.Key] = id
 	return nil
+}
+
+// MadeAt checks that what an answer holds was made at the ceremony whose transcript t is: CAs, which end with the root, and the trust bundle
+// are among the files of its steps.
+func MadeAt(t wire.Transcript, a wire.CeremonyAnswer) error {
+	for _, f := range []struct {
+		what string
+		data [][]byte
+	}{{"CA", a.Grants}, {"trust bundle", [][]byte{a.Bundle}}} {
+		for _, d := range f.data {
+			if len(d) > 0 && !made(t, sha256.Sum256(d)) {
+				return fmt.Errorf("a %s of the answer was not made at the ceremony", f.what)
+			}
+		}
+	}
+	return nil
+}
+
+func made(t wire.Transcript, sum [32]byte) bool {
+	return slices.ContainsFunc(t.Steps, func(s wire.Step) bool {
+		return slices.ContainsFunc(s.Out, func(f wire.Named) bool { return [32]byte(f.SHA256) == sum })
+	})
 }
