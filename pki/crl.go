@@ -245,7 +245,7 @@ func issuingPoint(url string, ofCAs bool) ([]pkix.Extension, error) {
 	return []pkix.Extension{{Id: oidIssuingPoint, Critical: true, Value: value}}, nil
 }
 
-// PutCAList takes in the list of revoked CAs that a CA without a key here has signed: the OEM root's, from a ceremony. It is checked against
+// putCAList takes in the list of revoked CAs that a CA without a key here has signed: the OEM root's, from a ceremony. It is checked against
 // the CA, and must be newer than what there is.
 func (s *Service) putCAList(ctx context.Context, ca *x509.Certificate, der []byte) (List, error) {
 	l, err := x509.ParseRevocationList(der)

@@ -84,12 +84,25 @@ func (a *api) showCertificate() *cobra.Command {
 
 func (a *api) revokeCertificate() *cobra.Command {
 	var why cause
+	var many bulkFile
 	c := a.verb(cobra.Command{
-		Use: "revoke CERTIFICATE --cause WORD", Short: "Revoke one certificate; the device may enrol for another one",
+		Use: "revoke [CERTIFICATE] --cause WORD", Short: "Revoke one certificate, or all that a file names",
 		Long: `Revokes one certificate; the device may enrol for another one. CERTIFICATE is ISSUER/SERIAL, as ` + "`hallmark certificate list`" + ` gives it.
-To take a device every identity see ` + "`hallmark device revoke`" + `.`,
-		Args: cobra.ExactArgs(1), Example: "  hallmark certificate revoke 3f2a/07 --cause superseded",
+To take a device every identity see ` + "`hallmark device revoke`" + `.
+
+With --file it revokes what a file names, one a line: certificates as above, and IDs of devices, which lose every identity for good. Empty lines and
+lines that begin with # are passed over. --dry-run says what would be revoked and revokes nothing. More than a hundred devices take two people: add
+--propose and the reason. What was revoked already is passed over, so that a call that was cut off is repeated.`,
+		Args: cobra.MaximumNArgs(1), Example: "  hallmark certificate revoke 3f2a/07 --cause superseded\n" +
+			"  hallmark certificate revoke --file stolen.txt --cause key-compromise --dry-run\n" +
+			"  hallmark certificate revoke --file stolen.txt --cause key-compromise --confirm-count 10000 --propose 'the van with lot 7 was stolen'",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if (len(args) == 1) == (many.path != "") {
+			return usagef("name one certificate, or a file with --file")
+		}
+		if many.path != "" {
+			return a.revokeFile(ctx, cl, many, why)
+		}
 		issuer, serial, err := certificateName(args[0])
 		if err != nil {
 			return err
@@ -100,7 +113,80 @@ To take a device every identity see ` + "`hallmark device revoke`" + `.`,
 		return a.show(func(w io.Writer) error { return sheet(w, "revoked", args[0], "cause", why.String()) })
 	})
 	why.flag(c)
+	many.flags(c)
 	return need(c, "cause")
+}
+
+// bulkFile is a list of what is to be revoked, and how.
+type bulkFile struct {
+	path      string
+	dry       bool
+	confirmed int
+}
+
+func (b *bulkFile) flags(c *cobra.Command) {
+	f := c.Flags()
+	f.StringVar(&b.path, "file", "", "file of devices and certificates, one a line")
+	f.BoolVar(&b.dry, "dry-run", false, "with --file: say what would be revoked, and revoke nothing")
+	f.IntVar(&b.confirmed, "confirm-count", 0, "with --file: how many you mean, for more than 5")
+}
+
+// maxBulkFile bounds a list: what one call may name, with room for remarks.
+const maxBulkFile = 4 << 20
+
+// read gives what the file names.
+func (b bulkFile) read() (r client.BulkRevocation, err error) {
+	data, err := readFile(b.path, maxBulkFile)
+	if err != nil {
+		return r, err
+	}
+	n := 0
+	for line := range strings.Lines(string(data)) {
+		n++
+		line = strings.TrimSpace(line)
+		switch {
+		case line == "" || strings.HasPrefix(line, "#"):
+		case strings.Contains(line, "/"):
+			if _, _, err := certificateName(line); err != nil {
+				return r, fmt.Errorf("%s, line %d: %w", b.path, n, err)
+			}
+			r.Certificates = append(r.Certificates, line)
+		default:
+			if len(line) > 64 || strings.ContainsAny(line, " \t,;") {
+				return r, usagef("%s, line %d: %q is neither the ID of a device nor ISSUER/SERIAL", b.path, n, line)
+			}
+			r.Devices = append(r.Devices, line)
+		}
+	}
+	if len(r.Devices)+len(r.Certificates) == 0 {
+		return r, usagef("%s names nothing", b.path)
+	}
+	return r, nil
+}
+
+func (a *api) revokeFile(ctx context.Context, cl *client.Client, b bulkFile, why cause) error {
+	r, err := b.read()
+	if err != nil {
+		return err
+	}
+	r.Code, r.Dry = why.code(), b.dry
+	if !b.dry {
+		if err := bulk(len(r.Devices)+len(r.Certificates), b.confirmed, "revoke"); err != nil {
+			return err
+		}
+	}
+	done, err := cl.RevokeMany(ctx, r)
+	if err != nil {
+		return err
+	}
+	return a.show(func(w io.Writer) error {
+		what := "revoked"
+		if b.dry {
+			what = "would be revoked"
+		}
+		return sheet(w, what, fmt.Sprintf("%d devices, %d certificates", done.Devices, done.Certificates), "already revoked", fmt.Sprint(done.Already),
+			"unknown", or(strings.Join(done.Unknown, " ")), "cause", why.String())
+	})
 }
 
 func (a *api) listIssuers() *cobra.Command {

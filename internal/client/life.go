@@ -160,3 +160,33 @@ func (c *Client) RevokeGrant(ctx context.Context, id string, r httpapi.RevokeGra
 	_, err := post[httpapi.Reason](ctx, c, "/streams/grants/"+url.PathEscape(id)+"/revoke", r)
 	return err
 }
+
+// RequestIssuer has the key of a new CA made, and gives the request for the ceremony.
+func (c *Client) RequestIssuer(ctx context.Context, r httpapi.AuthorityRequest) (httpapi.Requested, error) {
+	return post[httpapi.Requested](ctx, c, "/issuers/requests", r)
+}
+
+// InstallIssuer takes in a ceremony's answer: the new CA takes over.
+func (c *Client) InstallIssuer(ctx context.Context, grant []byte) (httpapi.Issuer, error) {
+	return post[httpapi.Issuer](ctx, c, "/issuers/install", httpapi.Answer{Content: grant})
+}
+
+// TrustRoot believes another root.
+func (c *Client) TrustRoot(ctx context.Context, der []byte) (httpapi.Issuer, error) {
+	return post[httpapi.Issuer](ctx, c, "/issuers/trust", httpapi.Answer{Content: der})
+}
+
+// RequestIssuerList gives what a root has to sign: the list of the CAs below it that were revoked.
+func (c *Client) RequestIssuerList(ctx context.Context, id, purpose string) (httpapi.Requested, error) {
+	return post[httpapi.Requested](ctx, c, "/issuers/"+url.PathEscape(id)+"/list-request", httpapi.ListAsked{Purpose: purpose})
+}
+
+// PutIssuerList publishes the list that a root has signed.
+func (c *Client) PutIssuerList(ctx context.Context, id string, der []byte) (httpapi.PublishedList, error) {
+	return post[httpapi.PublishedList](ctx, c, "/issuers/"+url.PathEscape(id)+"/list", httpapi.Answer{Content: der})
+}
+
+// RevokeMany revokes a list, or counts what it would.
+func (c *Client) RevokeMany(ctx context.Context, r httpapi.BulkRevocation) (pki.BulkDone, error) {
+	return post[pki.BulkDone](ctx, c, "/revocations", r)
+}

@@ -16,6 +16,9 @@ type (
 	Event              = httpapi.Event
 	GroupRequest       = httpapi.GroupRequest
 	Issuer             = httpapi.Issuer
+	AuthorityRequest   = httpapi.AuthorityRequest
+	Requested          = httpapi.Requested
+	BulkRevocation     = httpapi.BulkRevocation
 	LegitimacyRequest  = httpapi.LegitimacyRequest
 	MoveRequest        = httpapi.MoveRequest
 	OrderRequest       = httpapi.OrderRequest

@@ -7,6 +7,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
@@ -92,6 +93,8 @@ var Examples = map[string]any{
 	"submit-ceremony":     CeremonyRequest{Transcript: []byte("COSE_Sign"), People: map[string]string{"alice": "Alice Example"}},
 	"request-product":     ProductAsk{Like: "pump"},
 	"activate-product":    ProductAnswer{Answer: []byte("CBOR")},
+	"rotate-key":          KeyRequest{Role: keyring.Directive, Reason: "the quarterly change"},
+	"retire-key":          KeyEnd{Reason: "no device needs it any more"},
 	"publish-bundle":      Envelope{Envelope: []byte("COSE_Sign")},
 	"request-issuer":      AuthorityRequest{Role: "operational", Unit: "2027", Purpose: "the present one ends in a year"},
 	"install-issuer":      Answer{Content: []byte("CBOR")},

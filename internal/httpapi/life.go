@@ -3,9 +3,7 @@ package httpapi
 import (
 	"context"
 	"net/http"
-	"slices"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -122,13 +120,6 @@ type Certificate struct {
 	DER       []byte    `json:"der"`
 }
 
-// Issuer is a CA of the hierarchy.
-type Issuer struct {
-	ID   string   `json:"id" doc:"subject key ID, hex"`
-	Role pki.Role `json:"role"`
-	DER  []byte   `json:"der"`
-}
-
 // RevokeRequest says why, as RFC 5280 §5.3.1 counts reasons.
 type RevokeRequest struct {
 	Code int `json:"reason_code" enum:"0,1,2,3,4,5,9,10" doc:"RFC 5280 §5.3.1: 1 key compromise, 2 CA compromise, 4 superseded, 5 cessation of operation, 9 privilege withdrawn"`
@@ -136,6 +127,7 @@ type RevokeRequest struct {
 
 // registerCertificates has the operations on certificates.
 func (a *api) registerCertificates(h huma.API) {
+	a.registerAuthorities(h)
 	huma.Register(h, op("list-device-certificates", http.MethodGet, "/devices/{id}/certificates", "List the certificates that were issued to a device"),
 		func(ctx context.Context, in *struct {
 			ByID
@@ -166,19 +158,6 @@ func (a *api) registerCertificates(h huma.API) {
 		},
 		) (*body[RevokeRequest], error) {
 			return reply(a, ctx, in.Body, a.PKI.Revoke(ctx, callerOf(ctx), in.Issuer+"/"+in.Serial, in.Body.Code))
-		})
-	huma.Register(h, op("list-issuers", http.MethodGet, "/issuers", "List the certification authorities"),
-		func(ctx context.Context, in *struct{ Paging }) (*body[Page[Issuer]], error) {
-			id := func(i Issuer) string { return i.ID }
-			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]Issuer, error) {
-				cas, err := a.PKI.Issuers(ctx, callerOf(ctx))
-				out := make([]Issuer, 0, len(cas))
-				for _, ca := range cas {
-					out = append(out, Issuer{ID: ca.SKI, Role: ca.Role, DER: ca.DER})
-				}
-				slices.SortFunc(out, func(x, y Issuer) int { return strings.Compare(x.ID, y.ID) })
-				return cut(out, id, after, limit), err
-			})
 		})
 	huma.Register(h, op("revoke-issuer", http.MethodPost, "/issuers/{id}/revoke", "Revoke everything that an order's CA has signed"),
 		func(ctx context.Context, in *struct {
