@@ -121,6 +121,9 @@ type Trouble struct {
 // contains reports whether a case in p keeps its device quarantined.
 func contains(p Phase) bool { return p == Contained || p == Remaking }
 
+// Over reports whether a device in s is past all remedy: its life has ended, or nobody has it.
+func Over(s device.State) bool { return device.Ended(s) || s == device.Lost }
+
 // renewal says whether the quarantine of a case must be renewed now: in the last third of its time, and not beyond MaxHold.
 func renewal(c Case, p Policy, now time.Time) bool {
 	return contains(c.Phase) && !c.Until.IsZero() && c.Renewing.IsZero() &&

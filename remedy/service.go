@@ -214,6 +214,21 @@ func (s *Service) Released(ctx context.Context, caller access.Caller, id string,
 	return nil
 }
 
+// Ended is told when a device's life ends, or nobody has it any more: its case closes, whatever it waits for.
+func (s *Service) Ended(ctx context.Context, caller access.Caller, id string, cause ledger.Ref, reason string) error {
+	if _, err := s.device(ctx, caller, access.DeviceRelease, id); err != nil {
+		return err
+	}
+	c, err := s.cfg.Store.Case(ctx, id)
+	if errors.Is(err, ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return s.turn(ctx, caller, c, Closed, &cause, reason)
+}
+
 // Approve lets a held case go on: the person takes the decision that the policy would not.
 func (s *Service) Approve(ctx context.Context, caller access.Caller, id, reason string) error {
 	if _, err := s.device(ctx, caller, access.DeviceQuarantine, id); err != nil {
@@ -357,6 +372,15 @@ func (s *Service) note(ctx context.Context, caller access.Caller, c Case, cause 
 // step issues the command of the case's phase if it was not issued, and renews a quarantine that is about to lapse. What was
 // decided is durable before, so a crash in between only delays it.
 func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error) {
+	if _, acts := actOf(c.Phase); acts && c.Command == "" || !c.Remade.IsZero() && !c.Asked || renewal(c, s.cfg.Policy, now) || !c.Renewing.IsZero() {
+		d, err := s.cfg.Devices.Get(ctx, system(), c.Device)
+		if err != nil {
+			return c, err
+		}
+		if Over(d.State) { // nobody is there to be told
+			return c, s.turn(ctx, system(), c, Closed, nil, "the device is "+string(d.State))
+		}
+	}
 	if c.Command == "" {
 		if act, ok := actOf(c.Phase); ok {
 			id, err := s.issue(ctx, c, act)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
@@ -314,6 +315,39 @@ func TestNodesShareCases(t *testing.T) {
 	if told != p.PerHour {
 		t.Errorf("%d devices are contained, the policy says %d", told, p.PerHour)
 	}
+}
+
+// A device that ended with an open case holds up nobody else's, and its own closes.
+func TestTheCaseOfADeviceThatEndedCloses(t *testing.T) {
+	p := remedy.DefaultPolicy()
+	p.PerHour = 3
+	s, svc, _ := newRemedy(t, 4, p)
+	ctx := t.Context()
+	for i := range 4 {
+		if _, err := svc.Suspect(ctx, reactions(), remedy.Trouble{Device: devN(i), Cause: ref(uint64(i)), Reason: "why"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	count1(t, s, svc, devN(0), wire.ActQuarantine, 1)
+	for i, evs := range [][]device.Event{{device.Retire, device.Wiped}, {device.Lose}, {device.Retire}} {
+		for _, ev := range evs {
+			if _, err := s.devices.Move(ctx, access.Internal("test"), devN(i), ev, nil, "test"); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	s.now = s.now.Add(17 * time.Hour) // the quarantines are to be renewed
+	count1(t, s, svc, devN(2), wire.ActQuarantine, 2)
+	casePhase(t, svc, devN(0), remedy.Closed)
+	casePhase(t, svc, devN(1), remedy.Closed)
+	casePhase(t, svc, devN(2), remedy.Contained) // it can still be told
+	for range 2 {
+		if err := svc.Ended(ctx, reactions(), devN(3), ref(9), "the device is lost"); err != nil { // held: nothing is due
+			t.Fatal(err)
+		}
+	}
+	casePhase(t, svc, devN(3), remedy.Closed)
+	count1(t, s, svc, devN(3), wire.ActQuarantine, 0)
 }
 
 func TestReplacing(t *testing.T) {
