@@ -10,7 +10,7 @@ import (
 )
 
 // FromFact gives the finding a fact leads to, if it leads to one; at is the fact's place. A fact of a kind that is watched but that
-// cannot be read leads to one as well. The product is for the caller to fill in.
+// cannot be read leads to one as well. The product is for the caller to fill in, and the version of the release if there is one.
 func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 	out := Finding{Subject: f.Subject, Cause: &at}
 	var d struct {
@@ -28,6 +28,7 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		Today   int      `json:"today"`
 		Why     string   `json:"why"`
 		Voucher string   `json:"voucher"`
+		Release string   `json:"release"`
 	}
 	if err := json.Unmarshal(f.Data, &d); err != nil {
 		d.Text = "the fact cannot be read"
@@ -44,6 +45,7 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		out.Kind, out.Severity, out.Text = Unhealthy, High, "not healthy: "+d.Health+d.Text
 		if d.Act != "" {
 			out.Kind, out.Text = FailedUpdate, fmt.Sprintf("%s failed: %s: %s", d.Act, d.Code, d.Text)
+			out.Act, out.Release = d.Act, d.Release
 		}
 	case ledger.KindDeviceInconsistent:
 		out.Kind, out.Severity, out.Text = CloneSuspected, Critical, d.What+d.Text
@@ -78,16 +80,41 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 	return out, true
 }
 
-// cures gives the kinds of finding about its subject that a fact puts an end to.
-func cures(f ledger.Fact) []Kind {
-	if f.Kind == ledger.KindDeviceHealthy {
-		return []Kind{Unhealthy, FailedUpdate}
+// cures tells which findings about its subject a fact puts an end to; nil: none.
+func cures(f ledger.Fact) func(Finding) bool {
+	var d struct {
+		Word    string `json:"word"`
+		Act     string `json:"act"`
+		Release string `json:"release"`
+		Version string `json:"version"`
 	}
-	var v struct {
-		Word string `json:"word"`
+	if json.Unmarshal(f.Data, &d) != nil {
+		return nil
 	}
-	if f.Kind == ledger.KindVerdict && json.Unmarshal(f.Data, &v) == nil && wire.Acceptable(v.Word) {
-		return []Kind{BadVerdict, NoAttestation}
+	switch f.Kind {
+	case ledger.KindVerdict:
+		if !wire.Acceptable(d.Word) {
+			return nil
+		}
+		return func(f Finding) bool { return f.Kind == BadVerdict || f.Kind == NoAttestation }
+	case ledger.KindDeviceHealthy:
+		return func(f Finding) bool {
+			return f.Kind == Unhealthy || f.Kind == FailedUpdate && arrived(f, d.Release, d.Version)
+		}
+	case ledger.KindDeviceUpdated: // a command was done: what brings no code has failed until it is
+		return func(f Finding) bool {
+			return f.Kind == FailedUpdate && f.Release == "" && f.Act != "" && f.Act == d.Act
+		}
+	default:
+		return nil
 	}
-	return nil
+}
+
+// arrived reports whether a device that is well with a release has made good for the update that failed: it runs that one, or has gone
+// beyond it. Falling back to the release of before is what failing is; and who would not go back is not well for being ahead.
+func arrived(f Finding, release, version string) bool {
+	if f.Release == "" || release == "" {
+		return false
+	}
+	return release == f.Release || f.Act != string(wire.ActRollback) && f.Version != "" && wire.CompareVersions(version, f.Version) > 0
 }

@@ -2,8 +2,9 @@
 //
 // Stage 3, field. A finding is raised from a fact (a bad verdict, a refused directive, a failed update, a device that says what
 // cannot be true) or from silence (overdue check-in, attestation or log). What it guarantees: one open finding for one trouble, however
-// often it shows (the dedupe key); raising and closing are facts, with the fact that led there as cause; silence is looked for, so
-// that a device that says nothing does not pass for one that is well. It trusts the facts it is given.
+// often it shows (the dedupe key), and one for one fact, however often it is told; raising and closing are facts, with the fact that led
+// there as cause; a failed update is over when the device is well with that release or a newer one, not when it is back with the old;
+// silence is looked for, so that a device that says nothing does not pass for one that is well. It trusts the facts it is given.
 package monitor
 
 import (
@@ -57,7 +58,7 @@ const (
 // Finding is one trouble.
 type Finding struct {
 	ID       string      `json:"id"`
-	Dedupe   string      `json:"dedupe"` // default: kind and subject
+	Dedupe   string      `json:"dedupe"` // default: kind and subject, and the release
 	Kind     Kind        `json:"kind"`
 	Severity Severity    `json:"severity"`
 	Product  string      `json:"product"`
@@ -66,6 +67,9 @@ type Finding struct {
 	Text     string      `json:"text"`
 	Cause    *ledger.Ref `json:"cause,omitempty"`
 	Raised   time.Time   `json:"raised"`
+	Act      string      `json:"act,omitempty"`     // of a FailedUpdate: what was commanded
+	Release  string      `json:"release,omitempty"` // with which release, hex
+	Version  string      `json:"version,omitempty"` // of that
 	Closed   time.Time   `json:"closed,omitzero"`
 	By       string      `json:"closed_by,omitempty"`
 	Reason   string      `json:"closed_reason,omitempty"`
@@ -92,14 +96,14 @@ type Silence struct {
 // Errors of the store.
 var (
 	ErrNotFound = errors.New("not found")
-	ErrOpen     = errors.New("an open finding has this dedupe key")
 	ErrClosed   = errors.New("closed already")
 )
 
 // Store keeps findings. Writes are durable, with their fact, when they return nil.
 type Store interface {
-	// PutFinding returns ErrOpen when one with the dedupe key is open.
-	PutFinding(ctx context.Context, f Finding, fact ledger.Fact) error
+	// PutFinding stores f and gives it; or gives, and stores nothing, the one that is open with the dedupe key, or that the same cause
+	// has led to before, be it closed since.
+	PutFinding(ctx context.Context, f Finding, fact ledger.Fact) (Finding, error)
 	// CloseFinding returns ErrClosed when it is.
 	CloseFinding(ctx context.Context, f Finding, fact ledger.Fact) error
 	// Finding and OpenFinding find by ID and by dedupe key; ErrNotFound.
@@ -151,7 +155,8 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg}, nil
 }
 
-// Raise opens a finding. When one with its dedupe key is open, that one is returned and nothing is written.
+// Raise opens a finding. When one with its dedupe key is open, or its cause led to one before, that one is returned and nothing is
+// written.
 func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (Finding, error) {
 	res := access.Resource{Type: "device", ID: f.Subject, Product: f.Product, Group: f.Group}
 	if err := s.cfg.Guard.Check(ctx, caller, access.FindingClose, res); err != nil {
@@ -162,6 +167,9 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 	}
 	if f.Dedupe == "" {
 		f.Dedupe = string(f.Kind) + "/" + f.Subject
+		if f.Release != "" {
+			f.Dedupe += "/" + f.Release
+		}
 	}
 	if f.Severity == "" {
 		f.Severity = Medium
@@ -175,11 +183,7 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 	if err != nil {
 		return Finding{}, err
 	}
-	err = s.cfg.Store.PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, now, caller.ID, f.Subject, f.Cause, data))
-	if errors.Is(err, ErrOpen) {
-		return s.cfg.Store.OpenFinding(ctx, f.Dedupe)
-	}
-	return f, err
+	return s.cfg.Store.PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, now, caller.ID, f.Subject, f.Cause, data))
 }
 
 // Keep keeps a finding open for as long as a trouble lasts: it is raised when none is open, and closed, for the reason, when it is over.
@@ -245,20 +249,37 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 
 // Cure closes the findings that a fact puts an end to; at is the fact's place.
 func (s *Service) Cure(ctx context.Context, caller access.Caller, f ledger.Fact, at ledger.Ref) error {
-	for _, k := range cures(f) {
-		open, err := s.cfg.Store.OpenFinding(ctx, string(k)+"/"+f.Subject)
-		if errors.Is(err, ErrNotFound) {
+	over := cures(f)
+	if over == nil {
+		return nil
+	}
+	return s.settle(ctx, caller, f.Subject, string(f.Kind), &at, over)
+}
+
+// Settle closes every finding about a subject: its life has ended, or it is nobody's to look after any more.
+func (s *Service) Settle(ctx context.Context, caller access.Caller, subject, reason string, cause *ledger.Ref) error {
+	return s.settle(ctx, caller, subject, reason, cause, func(Finding) bool { return true })
+}
+
+// settle closes those of a subject's open findings that are over. One that somebody else closes meanwhile is closed.
+func (s *Service) settle(ctx context.Context, caller access.Caller, subject, reason string, cause *ledger.Ref, over func(Finding) bool) error {
+	open, err := s.cfg.Store.Findings(ctx, Query{Subject: subject, OpenOnly: true, Limit: maxPage})
+	if err != nil {
+		return err
+	}
+	for _, f := range open {
+		if !over(f) {
 			continue
 		}
-		if err != nil {
-			return err
-		}
-		if err := s.Close(ctx, caller, open.ID, string(f.Kind), &at); err != nil {
+		if err := s.Close(ctx, caller, f.ID, reason, cause); err != nil && fault.KindOf(err) != fault.Conflict {
 			return err
 		}
 	}
 	return nil
 }
+
+// maxPage bounds a page of findings: no device has as many that are open.
+const maxPage = 1000
 
 // List gives a page of findings.
 func (s *Service) List(ctx context.Context, caller access.Caller, q Query) ([]Finding, error) {
@@ -266,44 +287,73 @@ func (s *Service) List(ctx context.Context, caller access.Caller, q Query) ([]Fi
 	if q.Scope, err = s.cfg.Guard.Within(ctx, caller, access.FindingRead, "finding", q.Product, q.Group); err != nil {
 		return nil, err
 	}
-	if q.Limit <= 0 || q.Limit > 1000 {
-		q.Limit = 1000
+	if q.Limit <= 0 || q.Limit > maxPage {
+		q.Limit = maxPage
 	}
 	return s.cfg.Store.Findings(ctx, q)
 }
 
-// Sweep raises a finding for each device that is overdue at now, and tells how many. Call it again when it took as many as it may
-// at once.
+// Sweep raises a finding for each device that is overdue at now, closes those of devices that are heard of again, and tells how many it
+// raised. It takes them in lots, until none is left.
 func (s *Service) Sweep(ctx context.Context, now time.Time) (int, error) {
 	n := 0
-	for _, k := range []struct {
-		kind Kind
-		due  time.Duration
-		what string
-	}{{NoCheckin, s.cfg.CheckinDue, "checked in"}, {NoAttestation, s.cfg.AttestDue, "attested"}, {NoLog, s.cfg.LogDue, "sent its own log"}} {
-		heard, err := s.cfg.Store.Heard(ctx, k.kind, s.cfg.SweepAtOnce)
-		if err != nil {
+	for _, k := range []silence{
+		{NoCheckin, s.cfg.CheckinDue, "checked in"}, {NoAttestation, s.cfg.AttestDue, "attested"}, {NoLog, s.cfg.LogDue, "sent its own log"},
+	} {
+		if err := s.sweepHeard(ctx, k); err != nil {
 			return n, err
 		}
-		for _, f := range heard {
-			if err := s.Close(ctx, access.Internal("monitor"), f.ID, "it has "+k.what+" again", nil); err != nil {
+		for {
+			took, err := s.sweepSilent(ctx, k, now)
+			n += took
+			if err != nil {
 				return n, err
 			}
-		}
-		silent, err := s.cfg.Store.Silent(ctx, k.kind, now.Add(-k.due), s.cfg.SweepAtOnce)
-		if err != nil {
-			return n, err
-		}
-		for _, d := range silent {
-			text := fmt.Sprintf("has never %s since it was onboarded", k.what)
-			if !d.Last.IsZero() {
-				text = fmt.Sprintf("last %s at %s, more than %s ago", k.what, d.Last.Format(time.RFC3339), k.due)
+			if took < s.cfg.SweepAtOnce {
+				break
 			}
-			if _, err := s.Raise(ctx, access.Internal("monitor"), Finding{Kind: k.kind, Severity: Medium, Product: d.Product, Subject: d.Device, Text: text}); err != nil {
-				return n, err
-			}
-			n++
 		}
 	}
 	return n, nil
+}
+
+type silence struct {
+	kind Kind
+	due  time.Duration
+	what string
+}
+
+func (s *Service) sweepHeard(ctx context.Context, k silence) error {
+	for {
+		heard, err := s.cfg.Store.Heard(ctx, k.kind, s.cfg.SweepAtOnce)
+		if err != nil {
+			return err
+		}
+		for _, f := range heard {
+			err := s.Close(ctx, access.Internal("monitor"), f.ID, "it has "+k.what+" again", nil)
+			if err != nil && fault.KindOf(err) != fault.Conflict { // a person closed it
+				return err
+			}
+		}
+		if len(heard) < s.cfg.SweepAtOnce {
+			return nil
+		}
+	}
+}
+
+func (s *Service) sweepSilent(ctx context.Context, k silence, now time.Time) (int, error) {
+	silent, err := s.cfg.Store.Silent(ctx, k.kind, now.Add(-k.due), s.cfg.SweepAtOnce)
+	if err != nil {
+		return 0, err
+	}
+	for i, d := range silent {
+		text := fmt.Sprintf("has never %s since it was onboarded", k.what)
+		if !d.Last.IsZero() {
+			text = fmt.Sprintf("last %s at %s, more than %s ago", k.what, d.Last.Format(time.RFC3339), k.due)
+		}
+		if _, err := s.Raise(ctx, access.Internal("monitor"), Finding{Kind: k.kind, Severity: Medium, Product: d.Product, Subject: d.Device, Text: text}); err != nil {
+			return i, err
+		}
+	}
+	return len(silent), nil
 }

@@ -238,19 +238,19 @@ func seed(ctx context.Context, db *store.DB) error {
 		Device: ending, Product: "pump", Phase: retire.Wiping, Warrant: "w1", Reason: "test", By: "test", Ordered: now, Rev: 1,
 	}
 	held := remedy.Case{Device: heldCase, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 0}, Reason: "test", Phase: remedy.Held, Opened: now, Since: now, Rev: 1}
-	return errors.Join(err, e, e2, e3, e4,
+	_, e5 := db.Monitor().PutFinding(ctx, monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: subject, Raised: now},
+		someFact(ledger.Events, ledger.KindFindingRaised, subject))
+	return errors.Join(err, e, e2, e3, e4, e5,
 		db.Releases().PutRelease(ctx, rel),
 		db.CreateOrder(ctx, factory.Order{ID: "ord-1", UID: made.UID, Product: "pump", Hardware: "A", State: factory.Open, Created: now}, made),
 		db.Rollouts().PutRollout(ctx, rollout.Rollout{Spec: spec, Phase: rollout.Created, By: "test", Created: now, Rev: 1}),
 		db.Devices().PutCommand(ctx, device.Command{
 			ID: "c1", UID: issued.UID, Digest: [32]byte(bytes.Repeat([]byte{1}, 32)), Wire: command, Issued: now, Expires: now.Add(time.Hour),
 		}, []string{subject}, issued),
-		db.Monitor().PutFinding(ctx, monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: subject, Raised: now},
-			someFact(ledger.Events, ledger.KindFindingRaised, subject)),
 		db.Onboard().Wait(ctx, onboard.Waiting{
 			Device: subject, Product: "pump", Hardware: "A", Call: onboard.CallEnrol, Request: strings.Repeat("ab", 32), State: onboard.Waits, Asked: now, Until: now.Add(time.Hour),
 		}),
-		db.Remedies().OpenCase(ctx, held), db.Retirements().PutRetirements(ctx, []retire.Retirement{ordered}, decided),
+		db.Remedies().OpenCase(ctx, held, remedy.Limit{}), db.Retirements().PutRetirements(ctx, []retire.Retirement{ordered}, decided),
 		db.Devices().PutWarrant(ctx, device.Warrant{UID: warranted.UID, Wire: wire.Warrant{ID: "w1", Product: "pump", Act: wire.ActWipe, Devices: one}}, []string{ending}, warranted),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g1", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g2", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),

@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -30,6 +32,8 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 		ledger.KindDeviceEnrolled:      {i.enrolled},
 		ledger.KindVerdict:             {i.raise, i.cure, i.activate, i.judged},
 		ledger.KindDeviceHealthy:       {i.cure},
+		ledger.KindDeviceUpdated:       {i.cure},
+		ledger.KindDeviceState:         {i.over},
 		ledger.KindEnrolRefused:        {i.raise},
 		ledger.KindRecordRefused:       {i.raise},
 		ledger.KindVoucherIssued:       {i.raise},
@@ -61,6 +65,13 @@ func (i *Instance) raise(ctx context.Context, caller access.Caller, s seen) erro
 		return err
 	}
 	f.Product = d.Product
+	if digest, bad := hex.DecodeString(f.Release); bad == nil && len(digest) == 32 {
+		rel, err := i.release.Find(ctx, [32]byte(digest))
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return err
+		}
+		f.Version = rel.Manifest.Version
+	}
 	_, err = i.monitor.Raise(ctx, caller, f)
 	return err
 }
@@ -68,6 +79,20 @@ func (i *Instance) raise(ctx context.Context, caller access.Caller, s seen) erro
 // cure closes the findings that a fact puts an end to.
 func (i *Instance) cure(ctx context.Context, caller access.Caller, s seen) error {
 	return i.monitor.Cure(ctx, caller, s.Fact, s.at)
+}
+
+// over ends what is under way about a device whose life has ended, or that nobody has any more: there is nothing left to contain or to look
+// into. What it is told when it comes back begins anew.
+func (i *Instance) over(ctx context.Context, caller access.Caller, s seen) error {
+	var c device.StateChange
+	if err := json.Unmarshal(s.Data, &c); err != nil || !remedy.Over(c.To) {
+		return err
+	}
+	reason := "the device is " + string(c.To)
+	if err := i.remedy.Ended(ctx, caller, s.Subject, s.at, reason); err != nil {
+		return err
+	}
+	return i.monitor.Settle(ctx, caller, s.Subject, reason, caused(s))
 }
 
 // verdict is what reactions read of attest.verdict.

@@ -91,7 +91,7 @@ func gossip(t *testing.T, s *stages, id string) {
 		t.Fatal(err)
 	}
 	f := monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: id, Text: canary, Raised: s.now}
-	if err := s.db.Monitor().PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, s.now, "test", id, nil, []byte(`{"text":"`+canary+`"}`))); err != nil {
+	if _, err := s.db.Monitor().PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, s.now, "test", id, nil, []byte(`{"text":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)
 	}
 	c := remedy.Case{Device: id, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 3}, Reason: canary, Phase: remedy.Contained, Opened: s.now, Rev: 1}

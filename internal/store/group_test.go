@@ -82,8 +82,8 @@ func TestMovingADeviceMovesWhatIsSeenOfIt(t *testing.T) {
 	now := time.Now().UTC()
 	for i, id := range []string{a, b} {
 		f := ledger.New(ledger.Events, ledger.KindFindingRaised, now, "test", id, nil, []byte("{}"))
-		err := errors.Join(
-			db.Monitor().PutFinding(t.Context(), monitor.Finding{ID: id[:4], Dedupe: id, Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: id, Raised: now}, f),
+		_, err := db.Monitor().PutFinding(t.Context(), monitor.Finding{ID: id[:4], Dedupe: id, Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: id, Raised: now}, f)
+		err = errors.Join(err,
 			db.Remedies().OpenCase(t.Context(), remedy.Case{Device: id, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: uint64(i)}, Phase: remedy.Held, Opened: now, Since: now, Rev: 1}, remedy.Limit{Most: 1}))
 		if err != nil {
 			t.Fatal(err)

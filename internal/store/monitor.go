@@ -19,19 +19,26 @@ type Monitor struct{ db *DB }
 func (db *DB) Monitor() *Monitor { return &Monitor{db} }
 
 // PutFinding implements monitor.Store.
-func (s *Monitor) PutFinding(ctx context.Context, f monitor.Finding, fact ledger.Fact) error {
+func (s *Monitor) PutFinding(ctx context.Context, f monitor.Finding, fact ledger.Fact) (monitor.Finding, error) {
 	doc, err := json.Marshal(f)
 	if err != nil {
-		return err
+		return f, err
 	}
-	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT DO NOTHING`,
-			f.ID, f.Dedupe, string(f.Kind), string(f.Severity), f.Product, f.Subject, Millis(f.Raised), string(doc))
+	var log, idx any // NULL: no fact led to it
+	if f.Cause != nil {
+		log, idx = string(f.Cause.Log), int64(f.Cause.Index)
+	}
+	out := f
+	err = s.db.Write(ctx, func(tx *Tx) error {
+		stored, err := did(tx.Exec(`INSERT INTO finding (id, dedupe, kind, severity, product, subject, raised, doc, cause_log, cause_idx)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10) ON CONFLICT DO NOTHING`,
+			f.ID, f.Dedupe, string(f.Kind), string(f.Severity), f.Product, f.Subject, Millis(f.Raised), string(doc), log, idx))
 		if err != nil {
 			return err
 		}
-		if err := one(res, monitor.ErrOpen); err != nil {
+		if !stored { // the open one first: it is the trouble that lasts
+			out, err = scanFinding(tx.QueryRow(findingColumns+` WHERE f.dedupe = $1 AND f.closed = 0 OR f.kind = $2 AND f.cause_log = $3 AND f.cause_idx = $4
+				ORDER BY f.closed, f.id LIMIT 1`, f.Dedupe, string(f.Kind), log, idx))
 			return err
 		}
 		if err := countFinding(tx, f.Subject, 1); err != nil {
@@ -39,6 +46,7 @@ func (s *Monitor) PutFinding(ctx context.Context, f monitor.Finding, fact ledger
 		}
 		return tx.Append(fact)
 	})
+	return out, err
 }
 
 // CloseFinding implements monitor.Store.

@@ -1,13 +1,17 @@
 package store_test
 
 import (
+	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -34,22 +38,24 @@ func TestAFindingEndsWithItsTrouble(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	at := uint64(0)
 	told := func(kind ledger.Kind, data string) {
 		f := ledger.New(ledger.Events, kind, time.Now(), "test", devN(0), nil, []byte(data))
-		if found, ok := monitor.FromFact(f, ref(1)); ok {
+		at++
+		if found, ok := monitor.FromFact(f, ref(at)); ok {
 			found.Product = "pump"
 			if _, err := m.Raise(t.Context(), access.Internal("test"), found); err != nil {
 				t.Fatal(err)
 			}
 		}
-		if err := m.Cure(t.Context(), access.Internal("test"), f, ref(2)); err != nil {
+		if err := m.Cure(t.Context(), access.Internal("test"), f, ref(at)); err != nil {
 			t.Fatal(err)
 		}
 	}
 	for round := range 2 {
 		for range 2 {
 			told(ledger.KindDeviceUnhealthy, `{"health":"it is hot"}`)
-			told(ledger.KindDeviceUnhealthy, `{"act":"install","outcome":"failed","code":"sick","text":"no"}`)
+			told(ledger.KindDeviceUnhealthy, `{"act":"install","outcome":"failed","code":"sick","text":"no","release":"22"}`)
 			told(ledger.KindVerdict, `{"word":"contraindicated","reasons":["x"]}`)
 		}
 		if got := openKinds(t, m); got[monitor.Unhealthy] != 1 || got[monitor.FailedUpdate] != 1 || got[monitor.BadVerdict] != 1 {
@@ -60,10 +66,150 @@ func TestAFindingEndsWithItsTrouble(t *testing.T) {
 		if got := openKinds(t, m); got[monitor.BadVerdict] != 0 || got[monitor.Unhealthy] != 1 {
 			t.Fatalf("round %d, after good evidence: open %v", round, got)
 		}
-		told(ledger.KindDeviceHealthy, `{}`)
+		told(ledger.KindDeviceHealthy, `{"release":"11","version":"1.0.0"}`) // fallen back
+		if got := openKinds(t, m); len(got) != 1 || got[monitor.FailedUpdate] != 1 {
+			t.Fatalf("round %d, healthy on what it ran before: open %v", round, got)
+		}
+		told(ledger.KindDeviceHealthy, `{"release":"22","version":"1.1.0"}`)
 		if got := openKinds(t, m); len(got) != 0 {
 			t.Fatalf("round %d, healthy: open %v", round, got)
 		}
+	}
+}
+
+// What ends a failed update is the release that failed, or a newer one; a person may decide that it is no matter.
+func TestAFailedUpdateIsOverWhenTheUpdateIsThere(t *testing.T) {
+	healthy := func(release, version string) string {
+		return fmt.Sprintf(`{"release":%q,"version":%q}`, release, version)
+	}
+	for name, c := range map[string]struct {
+		act, release string
+		kind         ledger.Kind
+		data         string
+		over         bool
+	}{
+		"back on the old one":                 {"install", "22", ledger.KindDeviceHealthy, healthy("11", "1.0.0"), false},
+		"there after all":                     {"install", "22", ledger.KindDeviceHealthy, healthy("22", "1.1.0"), true},
+		"beyond it":                           {"install", "22", ledger.KindDeviceHealthy, healthy("33", "1.2.0"), true},
+		"another of its version":              {"install", "22", ledger.KindDeviceHealthy, healthy("33", "1.1.0"), false},
+		"does not say what it runs":           {"install", "22", ledger.KindDeviceHealthy, healthy("", ""), false},
+		"made anew with it":                   {"reprovision", "22", ledger.KindDeviceHealthy, healthy("22", "1.1.0"), true},
+		"would not go back, and is ahead":     {"rollback", "22", ledger.KindDeviceHealthy, healthy("33", "1.2.0"), false},
+		"went back after all":                 {"rollback", "22", ledger.KindDeviceHealthy, healthy("22", "1.1.0"), true},
+		"configured at last":                  {"configure", "", ledger.KindDeviceUpdated, `{"act":"configure"}`, true},
+		"configured, and an update is due":    {"install", "22", ledger.KindDeviceUpdated, `{"act":"install","release":"22"}`, false},
+		"something else was done":             {"configure", "", ledger.KindDeviceUpdated, `{"act":"attest"}`, false},
+		"well, but was not configured":        {"configure", "", ledger.KindDeviceHealthy, healthy("22", "1.1.0"), false},
+		"well, what failed brought no code":   {"", "", ledger.KindDeviceHealthy, healthy("22", "1.1.0"), false},
+		"a later fact that cannot be read":    {"install", "22", ledger.KindDeviceHealthy, `no`, false},
+		"good evidence says nothing about it": {"install", "22", ledger.KindVerdict, `{"word":"affirming"}`, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStages(t, wire.ModelBlob)
+			m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Guard: s.guard})
+			if err != nil {
+				t.Fatal(err)
+			}
+			f := monitor.Finding{Kind: monitor.FailedUpdate, Product: "pump", Subject: devN(0), Text: "x", Act: c.act, Release: c.release, Version: "1.1.0"}
+			if _, err := m.Raise(t.Context(), reactions(), f); err != nil {
+				t.Fatal(err)
+			}
+			if err := m.Cure(t.Context(), reactions(), ledger.New(ledger.Events, c.kind, time.Now(), "test", devN(0), nil, []byte(c.data)), ref(7)); err != nil {
+				t.Fatal(err)
+			}
+			if over := openKinds(t, m)[monitor.FailedUpdate] == 0; over != c.over {
+				t.Errorf("over: %v", over)
+			}
+		})
+	}
+}
+
+// A crash before a reaction's cursor is stored tells a fact again, perhaps after a person has closed what it raised.
+func TestAFactRaisesOneFinding(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Guard: s.guard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	raise := func(at ledger.Ref, kind monitor.Kind) monitor.Finding {
+		t.Helper()
+		f, err := m.Raise(t.Context(), reactions(), monitor.Finding{Kind: kind, Product: "pump", Subject: devN(0), Cause: &at, Text: "x"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return f
+	}
+	one := raise(ref(5), monitor.BadVerdict)
+	if err := m.Close(t.Context(), person("op"), one.ID, "seen to", nil); err != nil {
+		t.Fatal(err)
+	}
+	if again := raise(ref(5), monitor.BadVerdict); again.ID != one.ID || again.Closed.IsZero() {
+		t.Errorf("told again it raised %+v", again)
+	}
+	other := raise(ref(6), monitor.BadVerdict)
+	if other.ID == one.ID {
+		t.Error("another fact of the same kind raised none")
+	}
+	if again := raise(ref(5), monitor.BadVerdict); again.ID != other.ID {
+		t.Errorf("with one open that is not told: %+v", again)
+	}
+	if raise(ref(5), monitor.Unhealthy).ID == one.ID {
+		t.Error("a finding of another kind was not raised")
+	}
+	if n := kinds(t, s.db, "finding.raised"); n != 3 {
+		t.Errorf("%d facts of findings, want 3", n)
+	}
+}
+
+// More devices than one lot are silent, and are heard again.
+func TestASweepTakesAllOfThem(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	rel := s.publish("1.0.0")
+	for i := range 7 {
+		s.make(devN(i), rel)
+		s.says(devN(i), rel, true, false, nil)
+	}
+	m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Guard: s.guard, Now: func() time.Time { return s.now }, SweepAtOnce: 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.now = s.now.Add(2 * time.Hour)
+	if _, err := m.Sweep(t.Context(), s.now); err != nil || openKinds(t, m)[monitor.NoCheckin] != 7 {
+		t.Fatalf("open %v, %v", openKinds(t, m), err)
+	}
+	s.now = s.now.Add(time.Minute)
+	for i := range 7 {
+		s.says(devN(i), rel, true, false, nil)
+	}
+	if _, err := m.Sweep(t.Context(), s.now.Add(time.Second)); err != nil || openKinds(t, m)[monitor.NoCheckin] != 0 {
+		t.Fatalf("open %v, %v", openKinds(t, m), err)
+	}
+}
+
+// closing is a store in which somebody else closes every finding just before.
+type closing struct{ *store.Monitor }
+
+func (c closing) CloseFinding(ctx context.Context, f monitor.Finding, fact ledger.Fact) error {
+	other := fact
+	other.UID[0] ^= 1
+	return errors.Join(c.Monitor.CloseFinding(ctx, f, other), monitor.ErrClosed)
+}
+
+func TestWhatAPersonClosesMeanwhileHoldsNothingUp(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	m, err := monitor.NewService(monitor.Config{Store: closing{s.db.Monitor()}, Guard: s.guard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, k := range []monitor.Kind{monitor.BadVerdict, monitor.NoAttestation} {
+		at := ref(uint64(i))
+		if _, err := m.Raise(t.Context(), reactions(), monitor.Finding{Kind: k, Product: "pump", Subject: devN(0), Cause: &at, Text: "x"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	good := ledger.New(ledger.Events, ledger.KindVerdict, time.Now(), "test", devN(0), nil, []byte(`{"word":"affirming"}`))
+	if err := m.Cure(t.Context(), reactions(), good, ref(9)); err != nil || len(openKinds(t, m)) != 0 {
+		t.Errorf("open %v, %v", openKinds(t, m), err)
 	}
 }
 
