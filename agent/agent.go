@@ -195,6 +195,7 @@ type Agent struct {
 	lastProg   *wire.Progress
 
 	rolled      time.Time // when the token rolled in this run; zero: not yet
+	proved      time.Time // when somebody beside the device last had it prove itself
 	verdict     string    // of the last evidence in this run
 	heartbeatIn int       // check-ins until the next log heartbeat
 	heartbeatGo int

@@ -20,6 +20,7 @@ import (
 //	{"op":"status"}                        → {"status":{…}}
 //	{"op":"nonce"}                         → {"nonce":"<base64>"}          outstanding until the next delivery
 //	{"op":"deliver","delivery":"<base64>"} → {"outcome":"refused","code":"…","text":"…","act":"…"}
+//	{"op":"prove","challenge":"<base64>"}  → {"proof":"<base64>"}          wire.DeviceProof, signed with the factory identity
 //
 // A delivery brought here is judged by the same gate as one from the server: who stands beside a device has no more right
 // than who is far away. An empty outcome says that the act has begun and reports later.
@@ -28,6 +29,8 @@ import (
 type LocalRequest struct {
 	Op       string `json:"op"`
 	Delivery []byte `json:"delivery,omitempty"`
+
+	Challenge []byte `json:"challenge,omitempty"` // 16 to 64 random bytes of who asks
 }
 
 // LocalReply is the answer.
@@ -39,6 +42,7 @@ type LocalReply struct {
 	Code    string       `json:"code,omitempty"`
 	Text    string       `json:"text,omitempty"`
 	Error   string       `json:"error,omitempty"`
+	Proof   []byte       `json:"proof,omitempty"`
 }
 
 // Status is what the device says of itself on the local socket.
@@ -177,7 +181,10 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 		}
 		return reply, err
 	}
-	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, nonce or deliver", o.req.Op)}, nil
+	if o.req.Op == "prove" {
+		return a.prove(o.req.Challenge)
+	}
+	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, nonce, deliver or prove", o.req.Op)}, nil
 }
 
 // Status tells how the device stands. It is for the loop's goroutine.

@@ -323,6 +323,30 @@ func openChained(typ Type, envelope []byte, root [32]byte, under x509.OID,
 	return o.Payload, chain, nil
 }
 
+// Rooted gives chain (DER, leaf first) with the root that signed its last certificate, which is one of the anchors (DER).
+func Rooted(chain, anchors [][]byte) ([][]byte, error) {
+	if len(chain) == 0 {
+		return nil, errors.New("an empty chain of certificates")
+	}
+	last, err := x509.ParseCertificate(chain[len(chain)-1])
+	if err != nil {
+		return nil, err
+	}
+	for _, der := range anchors {
+		a, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, err
+		}
+		if a.Equal(last) {
+			return chain, nil
+		}
+		if last.CheckSignatureFrom(a) == nil {
+			return append(slices.Clone(chain), der), nil
+		}
+	}
+	return nil, fmt.Errorf("%w: no anchor signed %q", ErrRoot, last.Subject.CommonName)
+}
+
 // chain reads the certificates of the protected header.
 func (o *Open1) chain() ([]*x509.Certificate, error) {
 	list, ok := o.msg.Headers.Protected[cose.HeaderLabelX5Chain].([]any)
@@ -360,6 +384,19 @@ func OpenGenuine(envelope []byte, root [32]byte) (Genuine, error) {
 		return Genuine{}, fmt.Errorf("%s: %q is no certificate for verdicts", TypeGenuine, leaf.Subject.CommonName)
 	}
 	return g, nil
+}
+
+// GenuineRoot gives the SHA-256 of the certificate that a signed verdict's chain ends in. It says what the file claims, and proves nothing.
+func GenuineRoot(envelope []byte) ([32]byte, error) {
+	o, err := Parse1(TypeGenuine, envelope)
+	if err != nil {
+		return [32]byte{}, err
+	}
+	chain, err := o.chain()
+	if err != nil {
+		return [32]byte{}, fmt.Errorf("%s: %w", TypeGenuine, err)
+	}
+	return sha256.Sum256(chain[len(chain)-1].Raw), nil
 }
 
 // OpenDeviceProof verifies that the device with this ID, made under the root with that SHA-256, has answered for nonce, and gives what it

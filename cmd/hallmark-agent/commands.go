@@ -157,6 +157,7 @@ func newRun() *cobra.Command {
 	var dir string
 	var once, asJSON bool
 	var pollMin time.Duration
+	var prove string
 	level := slog.LevelInfo
 	c := &cobra.Command{
 		Use:   "run --dir DIR",
@@ -170,24 +171,25 @@ such as {"after": 700, "mode": "random"}, cuts the power at that operation of it
 			if asJSON {
 				h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 			}
-			return run(cmd.Context(), machine.Options{Dir: dir, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr})
+			return run(cmd.Context(), prove, machine.Options{Dir: dir, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr})
 		},
 	}
 	dirFlag(c, &dir, "the device's directory")
 	c.Flags().BoolVar(&once, "once", false, "check in once and stop")
 	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
+	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
 	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
 	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
 	return c
 }
 
-func run(ctx context.Context, o machine.Options) error {
+func run(ctx context.Context, prove string, o machine.Options) error {
 	self, err := machine.Self("/proc/self/exe", func(p string) (io.ReadCloser, error) { return os.Open(p) })
 	if err != nil {
 		return err
 	}
 	for {
-		err := power(ctx, o.Dir, self, o)
+		err := power(ctx, o.Dir, prove, self, o)
 		switch {
 		case errors.Is(err, agent.ErrReset) && ctx.Err() == nil:
 			o.Logger.Info("reset")
@@ -201,7 +203,7 @@ func run(ctx context.Context, o machine.Options) error {
 }
 
 // power is one start of the device, until it resets or is switched off.
-func power(ctx context.Context, dir string, self [32]byte, o machine.Options) (err error) {
+func power(ctx context.Context, dir, prove string, self [32]byte, o machine.Options) (err error) {
 	b, err := openBoard(dir, virtual.Open)
 	if err != nil {
 		return err
@@ -224,10 +226,23 @@ func power(ctx context.Context, dir string, self [32]byte, o machine.Options) (e
 	if err != nil {
 		return fmt.Errorf("local socket: %w", err)
 	}
-	served := make(chan error, 1)
+	listeners := []net.Listener{l}
+	served := make(chan error, 2)
 	go func() { served <- d.ServeLocal(ctx, l) }()
+	if prove != "" {
+		p, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)
+		if err != nil {
+			return errors.Join(fmt.Errorf("--prove: %w", err), l.Close(), <-served)
+		}
+		o.Logger.Info("proves itself to whoever asks", "at", p.Addr())
+		listeners = append(listeners, p)
+		go func() { served <- d.ServeProof(ctx, p) }()
+	}
 	err = d.Run(ctx)
-	return errors.Join(err, l.Close(), <-served) // the last answer is given before the device is gone
+	for _, l := range listeners {
+		err = errors.Join(err, l.Close(), <-served) // the last answer is given before the device is gone
+	}
+	return err
 }
 
 // found is what inspect tells of a device that is switched off.
