@@ -31,7 +31,7 @@ var (
 	ground = append([]string{"ledger", "access"}, base...)
 	floor  = append([]string{"device", "pki", "product"}, ground...)
 	stages = append([]string{
-		"supply", "factory", "onboard", "attest", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet",
+		"supply", "factory", "onboard", "attest", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet", "genuine",
 	}, floor...)
 	adapters = []string{
 		"internal/est", "internal/httpapi", "internal/console", "internal/deviceapi", "internal/mqttgw", "internal/ddi",
@@ -83,6 +83,7 @@ var rules = []rule{
 	{folder: "retire", ours: floor, never: pure},
 	{folder: "comply", ours: stages, never: pure},
 	{folder: "fleet", ours: stages, never: pure},
+	{folder: "genuine", ours: floor, never: pure},
 
 	// The device and the factory floor: no package of the server, not even through another.
 	{folder: "agent", ours: base, never: noServer, deep: noHouse},
@@ -97,11 +98,12 @@ var rules = []rule{
 	// How, not what. Adapters import stages, never each other and never a store.
 	{folder: "internal/est", ours: stages, never: noDB},
 	{folder: "internal/httpapi", ours: append([]string{"internal/once", "internal/failpoint"}, stages...), never: noDB},
-	{folder: "internal/console", ours: stages, never: noDB},
+	{folder: "internal/console", ours: append([]string{"internal/label"}, stages...), never: noDB},
 	{folder: "internal/deviceapi", ours: stages, never: noDB},
 	{folder: "internal/passkey", ours: stages, never: noDB},
 	{folder: "internal/oidc", ours: stages, never: noDB},
 	{folder: "internal/throttle", never: noDB},
+	{folder: "internal/label", never: pure},
 	{folder: "internal/door", never: noDB},
 	{folder: "internal/lines", ours: stages, never: noDB},
 	{folder: "internal/witnessd", ours: append([]string{"internal/durable", "internal/failpoint"}, ground...), never: noDB},
@@ -124,7 +126,7 @@ var rules = []rule{
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/witnessd", "internal/watchd", "ledger/audit",
+		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/witnessd", "internal/watchd", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.
