@@ -5,6 +5,7 @@ import (
 	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/asn1"
 	"fmt"
 
@@ -30,6 +31,8 @@ var (
 	oidExtSAN      = asn1.ObjectIdentifier{2, 5, 29, 17}
 	oidExtKeyUsage = asn1.ObjectIdentifier{2, 5, 29, 15}
 	oidExtEKU      = asn1.ObjectIdentifier{2, 5, 29, 37}
+	oidExtBasic    = asn1.ObjectIdentifier{2, 5, 29, 19}
+	notCA          = []byte{0x30, 0x00} // BasicConstraints of what is no CA, as tools copy it from the present certificate
 )
 
 // ParseRequest reads a PKCS#10 request (RFC 2986) by the device id. The subject has to be id's or, when exact is false, empty; the
@@ -152,12 +155,33 @@ func (r Request) For(key crypto.PublicKey) (Request, error) {
 	return Request{CSR: &csr, Digest: sha256.Sum256(append(r.Digest[:], spki...))}, nil
 }
 
+// sameName compares names as RFC 5280 §7.1 does, as far as our own need it: some tools write in UTF8String what we write in
+// PrintableString. What is issued has our form.
+func sameName(csr *x509.CertificateRequest, subject []byte) bool {
+	if bytes.Equal(csr.RawSubject, subject) {
+		return true
+	}
+	var asked, own pkix.RDNSequence
+	if rest, err := asn1.Unmarshal(csr.RawSubject, &asked); err != nil || len(rest) != 0 {
+		return false
+	}
+	if _, err := asn1.Unmarshal(subject, &own); err != nil || len(asked) != len(own) {
+		return false
+	}
+	for i, rdn := range asked {
+		if len(rdn) != 1 || !rdn[0].Type.Equal(own[i][0].Type) || rdn[0].Value != own[i][0].Value {
+			return false
+		}
+	}
+	return true
+}
+
 func checkNames(csr *x509.CertificateRequest, id idevid.Identity, exact bool) error {
 	subject, err := id.Subject()
 	if err != nil {
 		return fault.Newf(fault.Invalid, "csr.subject", "device: %w", err)
 	}
-	if !bytes.Equal(csr.RawSubject, subject) && (exact || len(csr.Subject.Names) != 0) {
+	if !sameName(csr, subject) && (exact || len(csr.Subject.Names) != 0) {
 		return fault.New(fault.Invalid, "csr.subject", "the certificate request's subject is not that of device "+id.DeviceID,
 			"ask with the subject of the present certificate")
 	}
@@ -175,6 +199,7 @@ func checkNames(csr *x509.CertificateRequest, id idevid.Identity, exact bool) er
 			}
 			found = true
 		case e.Id.Equal(oidExtKeyUsage), e.Id.Equal(oidExtEKU):
+		case e.Id.Equal(oidExtBasic) && bytes.Equal(e.Value, notCA):
 		case e.Critical:
 			return fault.New(fault.Invalid, "csr.extension", "the certificate request asks for the critical extension "+e.Id.String(), "leave it out: ask /csrattrs what is wanted")
 		}

@@ -33,5 +33,6 @@ fi
 go vet ./... || failed=1
 go -C tools vet ./... || failed=1
 go -C tools/tlog vet ./... || failed=1
+go -C tools/estclient vet ./... || failed=1
 "$golangci" run ./... || failed=1
 exit "$failed"

@@ -18,9 +18,6 @@ import (
 	"math/big"
 	"net/http"
 	"net/http/httptest"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -447,54 +444,6 @@ func TestTolerantInStrictOut(t *testing.T) {
 		must(t, resp.Body.Close())
 		if resp.StatusCode < 400 || resp.StatusCode > 499 || !strings.HasPrefix(resp.Header.Get("Content-Type"), "text/plain") {
 			t.Errorf("%s: %d %s", name, resp.StatusCode, resp.Header.Get("Content-Type"))
-		}
-	}
-}
-
-// curl and openssl do it all without any of our code.
-func TestCurlAndOpenSSL(t *testing.T) {
-	for _, p := range []string{"curl", "openssl"} {
-		if _, err := exec.LookPath(p); err != nil {
-			t.Skip(p + " is not installed")
-		}
-	}
-	w := newWorld(t)
-	id, idev := w.made(true)
-	dir := t.TempDir()
-	write := func(name, typ string, ders ...[]byte) {
-		t.Helper()
-		var b []byte
-		for _, d := range ders {
-			b = append(b, pem.EncodeToMemory(&pem.Block{Type: typ, Bytes: d})...)
-		}
-		must(t, os.WriteFile(filepath.Join(dir, name), b, 0o600))
-	}
-	pkcs8, err := x509.MarshalPKCS8PrivateKey(idev.PrivateKey)
-	must(t, err)
-	write("root.pem", "CERTIFICATE", w.root.Cert.Raw)
-	write("idevid.pem", "CERTIFICATE", idev.Certificate...)
-	write("idevid.key", "PRIVATE KEY", pkcs8)
-	script := `set -e
-openssl ecparam -name prime256v1 -genkey -noout -out new.key
-openssl req -new -key new.key -subj / -out req.pem
-curl -fsS --cacert root.pem "$URL/cacerts" | openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out cas.pem
-openssl req -in req.pem -outform DER | openssl base64 > req.b64
-curl -fsS --cacert root.pem --cert idevid.pem --key idevid.key -H 'Content-Type: application/pkcs10' --data-binary @req.b64 "$URL/simpleenroll" |
-  openssl base64 -d | openssl pkcs7 -inform DER -print_certs -out ldevid.pem
-openssl verify -CAfile root.pem -untrusted cas.pem -purpose sslclient ldevid.pem
-openssl x509 -in ldevid.pem -noout -subject
-curl -fsS --cacert root.pem "$URL/csrattrs" | openssl base64 -d | openssl asn1parse -inform DER
-`
-	cmd := exec.CommandContext(t.Context(), "sh", "-c", script)
-	cmd.Dir = dir
-	cmd.Env = append(os.Environ(), "URL="+w.server.URL+strings.TrimSuffix(est.Prefix, "/"))
-	out, err := cmd.CombinedOutput()
-	if err != nil {
-		t.Fatalf("%v\n%s", err, out)
-	}
-	for _, want := range []string{"ldevid.pem: OK", id, "prime256v1", "ecdsa-with-SHA256"} {
-		if !strings.Contains(string(out), want) {
-			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
 }
