@@ -98,9 +98,10 @@ const (
 
 	KindRemedyDecided Kind = "remedy.decided" // events: JSON {device, phase, decision, reason}
 
-	KindRetireOrdered  Kind = "retire.ordered"  // control: JSON {devices, warrant, reason}
-	KindRetireWiped    Kind = "retire.wiped"    // events: COSE_Sign1(Receipt)
-	KindRetireDisposed Kind = "retire.disposed" // events: JSON proof of disposal
+	KindRetireOrdered    Kind = "retire.ordered"     // control: JSON {devices, warrant, reason}
+	KindRetireWiped      Kind = "retire.wiped"       // events: COSE_Sign1(Receipt)
+	KindRetireWrittenOff Kind = "retire.written-off" // events: JSON retire.WriteOff {device, product, warrant, reason}: it ends without a receipt; the actor decided it
+	KindRetireDisposed   Kind = "retire.disposed"    // events: JSON proof of disposal
 
 	KindComplianceStated Kind = "compliance.stated" // events: JSON comply.Statement {product, framework, control, kind, text, by, at, review_by, rev}
 )

@@ -46,6 +46,7 @@ var private = map[Kind][]string{
 	KindFindingClosed:       {"text", "closed_reason"},
 	KindRemedyDecided:       {"reason"},
 	KindRetireOrdered:       {"reason"},
+	KindRetireWrittenOff:    {"reason"},
 	KindReleaseWithdrawn:    {"reason"},
 	KindRolloutCreated:      {"reason"},
 	KindRolloutHalted:       {"reason"},

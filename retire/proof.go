@@ -127,6 +127,7 @@ type Verified struct {
 	Station  string    `json:"station,omitempty"` // that made it: SHA-256 of its record key, hex
 	Warrant  string    `json:"warrant"`
 	Revoked  int       `json:"certificates_revoked"`
+	By       string    `json:"written_off_by,omitempty"` // who decided that nobody would see it wiped
 	How      string    `json:"how"`
 	Disposed time.Time `json:"disposed"`
 }
@@ -137,7 +138,7 @@ type Verified struct {
 // these facts. The record is the device's only one, signed by the station its order names; the order is signed by the order key of
 // the control log; the device's certificate leads by the order's CA to an anchor of the bundle; and the device proved that the
 // receipt's key is its own. A revocation counts when it is the device's. A proof without a receipt shows a device that was written
-// off.
+// off, and by whom.
 //
 // What is trusted then: that the OEM signs orders, and certifies order CAs, for stations it chose. The trust bundle has the anchor of
 // the certificates but not the order key: which key that is, and that an order was given to just this station, is what the
@@ -153,7 +154,7 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 	if err != nil {
 		return Verified{}, err
 	}
-	for _, k := range []ledger.Kind{ledger.KindCertRevoked, ledger.KindDeviceProvisioned, ledger.KindRetireWiped} {
+	for _, k := range []ledger.Kind{ledger.KindCertRevoked, ledger.KindDeviceProvisioned, ledger.KindRetireWiped, ledger.KindRetireWrittenOff} {
 		for _, f := range facts[k] {
 			if f.Subject != p.Device {
 				return Verified{}, fmt.Errorf("a fact %s is about %q", k, f.Subject)
@@ -187,6 +188,11 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 		if len(facts[ledger.KindRetireWiped]) != 0 || d.Wiped {
 			return Verified{}, errors.New("the proof says written off, its entries say wiped")
 		}
+		off, err := one(ledger.KindRetireWrittenOff)
+		if err != nil {
+			return Verified{}, err
+		}
+		v.By = off.Actor
 		return v, nil
 	}
 	if err := checkWipe(b, p, d, one, &v); err != nil {

@@ -5,9 +5,10 @@
 // certificates are revoked and the keys of its data destroyed. The proof of disposal is a document of ledger entries with their
 // inclusion proofs: anyone who has the product's trust bundle can check it, with VerifyProof, without asking this server.
 //
-// What it guarantees: no wipe without its warrant; no device counts as wiped without its signed receipt; a device that cannot be
-// reached is written off, which the proof says in so many words; every step is repeated after a crash until it is done, and
-// none twice. It trusts the device stage to verify warrants, and nobody about receipts.
+// What it guarantees: no wipe without its warrant; no device counts as wiped without its signed receipt; a receipt counts though the
+// command was cancelled since: the device is wiped; a device that cannot be reached is written off, which the proof says in so many
+// words, with who decided it. Verbs record what was decided, on whichever node; one node, at its Tick, does what follows, and repeats it
+// after a crash until it is done. It trusts the device stage to verify warrants, and nobody about receipts.
 package retire
 
 import (
@@ -51,8 +52,10 @@ type Retirement struct {
 	Revoked    bool      `json:"revoked"`           // its certificates are
 	KeysGone   bool      `json:"keys_destroyed"`    // of its telemetry
 	Disposed   time.Time `json:"disposed,omitzero"`
-	EndUID     [16]byte  `json:"-"` // of the latest fact: the cause of what follows
-	Rev        int64     `json:"-"` // rises with each change
+	How        string    `json:"how,omitempty"`     // what was done with the piece
+	Settled    bool      `json:"settled,omitempty"` // the registry knows that it is disposed of
+	EndUID     [16]byte  `json:"-"`                 // of the latest fact: the cause of what follows
+	Rev        int64     `json:"-"`                 // rises with each change
 }
 
 // Errors of the store.
@@ -68,7 +71,8 @@ type Store interface {
 	PutRetirements(ctx context.Context, rs []Retirement, facts ...ledger.Fact) error
 	// Retirement returns ErrNotFound.
 	Retirement(ctx context.Context, device string) (Retirement, error)
-	// OpenRetirements gives those with something left to do: Ordered, or ended and not moved, revoked or without keys.
+	// OpenRetirements gives those with something left to do: Ordered; ended and not moved, revoked or without keys; disposed of and not
+	// settled.
 	OpenRetirements(ctx context.Context) ([]Retirement, error)
 	// Retirements gives those in a scope, all with none, by device, from behind the device after on, at most limit.
 	Retirements(ctx context.Context, scope []string, after string, limit int) ([]Retirement, error)
@@ -76,7 +80,8 @@ type Store interface {
 	SaveRetirements(ctx context.Context, rs []Retirement, facts ...ledger.Fact) error
 	// KnownWarrant finds a submitted warrant by ID; ErrNotFound.
 	KnownWarrant(ctx context.Context, id string) (device.Warrant, error)
-	// WipeCommand finds the command that was issued with the warrant, with its payload's digest and its fact; ErrNotFound.
+	// WipeCommand finds the command that was issued with the warrant, be it cancelled since, with its payload's digest and its fact;
+	// ErrNotFound.
 	WipeCommand(ctx context.Context, warrant [16]byte) (Command, error)
 	// Life gives what a proof needs from the device's own history: its order and provisioning, revocations and disposal.
 	Life(ctx context.Context, device string) (Life, error)
@@ -141,6 +146,14 @@ type Order struct {
 	Devices []string `json:"devices"`
 	Reason  string   `json:"reason"`
 	Warrant []byte   `json:"warrant"` // COSE_Sign(Warrant) for the act wipe, over just these devices
+}
+
+// WriteOff is the Data of the retire.written-off fact; its actor is who decided it.
+type WriteOff struct {
+	Device  string `json:"device"`
+	Product string `json:"product"`
+	Warrant string `json:"warrant"`
+	Reason  string `json:"reason"`
 }
 
 // Disposal is the Data of the retire.disposed fact.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -30,11 +29,7 @@ type Config struct {
 }
 
 // Service is the stage.
-type Service struct {
-	cfg Config
-
-	mu sync.Mutex // held while retirements advance, so that no step is done twice
-}
+type Service struct{ cfg Config }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
@@ -54,7 +49,7 @@ func (s *Service) check(ctx context.Context, caller access.Caller, action access
 	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "device", ID: d.ID, Product: d.Product, Group: d.Group})
 }
 
-// Retire decides the end of devices, by a warrant that names just them, and has them wipe themselves.
+// Retire decides the end of devices, by a warrant that names just them. They are told to wipe themselves at the next Tick.
 func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]Retirement, error) {
 	whole := access.Resource{Type: "device", Product: o.Product, Grave: s.cfg.Guard.Many(caller, o.Devices)}
 	grouped := !access.Covers(caller.Scope, o.Product, "")
@@ -91,21 +86,11 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]
 	if err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if err := s.cfg.Store.PutRetirements(ctx, rs, f); err != nil {
 		if errors.Is(err, ErrExists) {
 			return nil, fault.New(fault.Conflict, "retire.exists", "a device of the order is being retired already", "leave it out")
 		}
 		return nil, err
-	}
-	if err := s.advance(ctx, rs); err != nil {
-		return rs, fmt.Errorf("the order stands, and goes on by itself: %w", err)
-	}
-	for i, r := range rs {
-		if rs[i], err = s.cfg.Store.Retirement(ctx, r.Device); err != nil {
-			return nil, err
-		}
 	}
 	return rs, nil
 }
@@ -164,10 +149,9 @@ func (s *Service) orders(caller access.Caller, o Order, w device.Warrant) ([]Ret
 // maxNamed bounds the devices a fact names one by one; its Merkle root names them all.
 const maxNamed = 1000
 
-// Tick goes on with what a crash or an outage interrupted.
+// Tick does what follows from what was decided, and goes on with what a crash or an outage interrupted. One node does; what another does
+// at the same time is not done twice.
 func (s *Service) Tick(ctx context.Context) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	open, err := s.cfg.Store.OpenRetirements(ctx)
 	if err != nil {
 		return err
@@ -216,6 +200,7 @@ func (s *Service) advance(ctx context.Context, rs []Retirement) error {
 	if errors.Is(err, ErrNotFound) {
 		cmd.ID, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 			Product: first.Product, Act: wire.ActWipe, Devices: ids, Reason: first.Reason, Cause: cause, WarrantUID: &first.WarrantUID,
+			Once: "retire/" + hex.EncodeToString(first.WarrantUID[:]),
 		})
 	}
 	if err != nil {
@@ -241,8 +226,6 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, 
 	if err != nil {
 		return err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	r, err := s.open(ctx, id)
 	if err != nil {
 		return err
@@ -258,12 +241,7 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, 
 	}
 	f := ledger.New(ledger.Events, ledger.KindRetireWiped, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.OrderUID), envelope)
 	r.Phase, r.Receipt, r.Ended, r.EndUID = Wiped, envelope, f.At, f.UID
-	if err := s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f); err != nil {
-		return changed(id, err)
-	}
-	r.Rev++
-	_, err = s.finish(ctx, r)
-	return err
+	return changed(id, s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f))
 }
 
 func (s *Service) checkReceipt(ctx context.Context, r Retirement, d device.Device, envelope []byte) (wire.Receipt, error) {
@@ -284,29 +262,32 @@ func (s *Service) checkReceipt(ctx context.Context, r Retirement, d device.Devic
 }
 
 // WriteOff ends the retirement of a device that will not send a receipt: lost, destroyed, or without power for good. Its keys
-// are revoked all the same; the proof will say that nobody saw it wiped.
+// are revoked all the same; the proof will say that nobody saw it wiped, and who wrote it off.
 func (s *Service) WriteOff(ctx context.Context, caller access.Caller, id, reason string) (Retirement, error) {
 	r, err := s.checked(ctx, caller, access.DeviceRetire, id)
 	if err != nil {
 		return Retirement{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if r.Phase != Wiping && r.Phase != Ordered {
 		return Retirement{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("the retirement of device %s is %s", id, r.Phase), "")
 	}
-	if reason == "" {
-		return Retirement{}, fault.New(fault.Invalid, "retire.reason", "a device is written off for a reason", "")
+	if reason == "" || len(reason) > 1024 {
+		return Retirement{}, fault.New(fault.Invalid, "retire.reason", "a device is written off for a reason of at most 1024 bytes", "")
 	}
-	r.Phase, r.Ended, r.Reason = WrittenOff, s.cfg.Now().UTC(), reason
-	if err := s.cfg.Store.SaveRetirements(ctx, []Retirement{r}); err != nil {
+	data, err := json.Marshal(WriteOff{Device: id, Product: r.Product, Warrant: r.Warrant, Reason: reason})
+	if err != nil {
+		return Retirement{}, err
+	}
+	f := ledger.New(ledger.Events, ledger.KindRetireWrittenOff, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.OrderUID), data)
+	r.Phase, r.Ended, r.Reason, r.EndUID = WrittenOff, f.At, reason, f.UID
+	if err := s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f); err != nil {
 		return Retirement{}, changed(id, err)
 	}
 	r.Rev++
-	return s.finish(ctx, r)
+	return r, nil
 }
 
-// finish does what follows from a wipe or a write-off, one durable step after the other.
+// finish does what follows from a wipe, a write-off or a disposal, one durable step after the other.
 func (s *Service) finish(ctx context.Context, r Retirement) (Retirement, error) {
 	cause := s.cause(ctx, r.EndUID)
 	step := func(done *bool, do func() error) error {
@@ -329,7 +310,13 @@ func (s *Service) finish(ctx context.Context, r Retirement) (Retirement, error) 
 	if err := step(&r.KeysGone, func() error { return s.cfg.Keys.DestroyDevice(ctx, system(), r.Device, cause) }); err != nil {
 		return r, fmt.Errorf("destroy the data's keys: %w", err)
 	}
-	err := step(&r.Moved, func() error { return s.move(ctx, r, device.Wiped, device.Decommissioned, cause, r.Reason) })
+	if err := step(&r.Moved, func() error { return s.move(ctx, r, device.Wiped, device.Decommissioned, cause, r.Reason) }); err != nil {
+		return r, fmt.Errorf("decommission: %w", err)
+	}
+	if r.Phase != Disposed {
+		return r, nil
+	}
+	err := step(&r.Settled, func() error { return s.move(ctx, r, device.Dispose, device.Disposed, cause, r.How) })
 	return r, err
 }
 
@@ -354,15 +341,16 @@ func (s *Service) Dispose(ctx context.Context, caller access.Caller, id, how str
 	if err != nil {
 		return Retirement{}, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
 	if how == "" || len(how) > 1024 {
 		return Retirement{}, fault.New(fault.Invalid, "retire.how", "say what was done with the piece, in at most 1024 bytes", "")
 	}
 	if r.Phase == Disposed {
-		return r, s.move(ctx, r, device.Dispose, device.Disposed, s.cause(ctx, r.EndUID), how)
+		return r, nil
 	}
-	if !r.Moved || !r.Revoked || !r.KeysGone {
+	if (r.Phase == Wiped || r.Phase == WrittenOff) && openEnd(r) {
+		return Retirement{}, fault.New(fault.Unavailable, "retire.unfinished", fmt.Sprintf("what follows from device %s being %s is not done yet", id, r.Phase), "ask again")
+	}
+	if openEnd(r) {
 		return Retirement{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("device %s is %s, not decommissioned with all its keys revoked", id, r.Phase),
 			"wait for its receipt, or write it off")
 	}
@@ -379,13 +367,16 @@ func (s *Service) Dispose(ctx context.Context, caller access.Caller, id, how str
 		return Retirement{}, err
 	}
 	f := ledger.New(ledger.Events, ledger.KindRetireDisposed, s.cfg.Now(), caller.ID, id, s.cause(ctx, r.EndUID), data)
-	r.Phase, r.Disposed, r.EndUID = Disposed, f.At, f.UID
+	r.Phase, r.Disposed, r.How, r.EndUID = Disposed, f.At, how, f.UID
 	if err := s.cfg.Store.SaveRetirements(ctx, []Retirement{r}, f); err != nil {
 		return Retirement{}, changed(id, err)
 	}
 	r.Rev++
-	return r, s.move(ctx, r, device.Dispose, device.Disposed, s.cause(ctx, r.EndUID), how)
+	return r, nil
 }
+
+// openEnd reports whether something that must come before the disposal is not done.
+func openEnd(r Retirement) bool { return !r.Moved || !r.Revoked || !r.KeysGone }
 
 // Get gives a device's retirement.
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Retirement, error) {

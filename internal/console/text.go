@@ -164,7 +164,7 @@ func kinds() []string {
 		ledger.KindOrderClosed, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
 		ledger.KindDeviceUpdated, ledger.KindDeviceUnhealthy, ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindVerdict,
 		ledger.KindFindingRaised, ledger.KindRemedyDecided, ledger.KindTelemetryReadDecided, ledger.KindCertIssued, ledger.KindCertRevoked,
-		ledger.KindRetireWiped, ledger.KindRetireDisposed, ledger.KindAccessChanged, ledger.KindComplianceStated,
+		ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed, ledger.KindAccessChanged, ledger.KindComplianceStated,
 	} {
 		out = append(out, string(k))
 	}
@@ -310,7 +310,7 @@ func newestFirst(lines []fleet.Line) []fleet.Line {
 // changes are the kinds of fact that change how a device stands.
 var changes = []ledger.Kind{
 	ledger.KindDeviceState, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceOnboarded, ledger.KindDeviceProvisioned,
-	ledger.KindRetireWiped, ledger.KindRetireDisposed,
+	ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
 }
 
 // lastChange finds the newest line that tells why the device stands as it does.

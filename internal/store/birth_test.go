@@ -185,12 +185,15 @@ func (e *ending) disposed() retire.Proof {
 	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 1}, id)); err != nil {
 		e.t.Fatal(err)
 	}
+	e.goOn()
 	if err := e.svc.Receipt(ctx, access.DeviceCaller(id), id, e.receipt(id, same)); err != nil {
 		e.t.Fatal(err)
 	}
+	e.goOn()
 	if _, err := e.svc.Dispose(ctx, person("op"), id, "shredded"); err != nil {
 		e.t.Fatal(err)
 	}
+	e.goOn()
 	e.logs.step(e.t)
 	p, err := e.svc.Proof(ctx, person("op"), id)
 	if err != nil {

@@ -118,6 +118,7 @@ func (e *ending) wipe(id string) wire.LogRef {
 	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 1}, id)); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	e.logs.step(t)
 	r, err := e.svc.Get(ctx, person("op"), id)
 	if err != nil {
@@ -145,9 +146,11 @@ func lived(t *testing.T, change func(*maker)) (e *ending, id string) {
 	if err := e.svc.Receipt(ctx, access.DeviceCaller(id), id, e.receipt(id, func(r *wire.Receipt) { r.LogSeq = 3 })); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	if _, err := e.svc.Dispose(ctx, person("op"), id, "shredded"); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	return e, id
 }
 

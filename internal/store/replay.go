@@ -64,6 +64,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindVerdict:                replayVerdict,
 	ledger.KindTelemetryKeysDestroyed: replayKeysDestroyed,
 	ledger.KindRetireWiped:            replayWiped,
+	ledger.KindRetireWrittenOff:       replayWrittenOff,
 	ledger.KindRetireDisposed:         replayDisposed,
 }
 

@@ -334,6 +334,14 @@ func replayWiped(tx *Tx, f ledger.Fact) (bool, error) {
 	})
 }
 
+func replayWrittenOff(tx *Tx, f ledger.Fact) (bool, error) {
+	return changeRetirement(tx, f.Subject, func(r *retire.Retirement) {
+		if len(r.Receipt) == 0 {
+			r.Phase, r.Ended, r.EndUID = retire.WrittenOff, f.At, f.UID
+		}
+	})
+}
+
 func replayDisposed(tx *Tx, f ledger.Fact) (bool, error) {
 	return changeRetirement(tx, f.Subject, func(r *retire.Retirement) {
 		r.Phase, r.Disposed, r.EndUID, r.Moved, r.Revoked, r.KeysGone = retire.Disposed, f.At, f.UID, true, true, true

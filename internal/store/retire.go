@@ -48,7 +48,9 @@ func openRetirement(r retire.Retirement) bool {
 		return true
 	case retire.Wiped, retire.WrittenOff:
 		return !r.Moved || !r.Revoked || !r.KeysGone
-	case retire.Wiping, retire.Disposed:
+	case retire.Disposed:
+		return !r.Settled
+	case retire.Wiping:
 	}
 	return false
 }
@@ -139,7 +141,7 @@ func (s *Retirements) KnownWarrant(ctx context.Context, id string) (device.Warra
 func (s *Retirements) WipeCommand(ctx context.Context, warrant [16]byte) (retire.Command, error) {
 	var c retire.Command
 	var digest, uid []byte
-	err := s.db.Read().QueryRowContext(ctx, `SELECT id, digest, uid FROM command WHERE warrant = $1 AND act = 'wipe' AND ended = 0
+	err := s.db.Read().QueryRowContext(ctx, `SELECT id, digest, uid FROM command WHERE warrant = $1 AND act = 'wipe'
 		ORDER BY issued LIMIT 1`, warrant[:]).Scan(&c.ID, &digest, &uid)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, retire.ErrNotFound
@@ -159,7 +161,7 @@ func (s *Retirements) Life(ctx context.Context, device string) (retire.Life, err
 	var l retire.Life
 	var err error
 	l.Facts, err = collect(ctx, s.db, scanLifeFact, `SELECT kind, uid FROM entry WHERE subject = $1
-		AND kind IN ('device.provisioned', 'cert.revoked', 'retire.wiped', 'retire.disposed') ORDER BY id`, device)
+		AND kind IN ('device.provisioned', 'cert.revoked', 'retire.wiped', 'retire.written-off', 'retire.disposed') ORDER BY id`, device)
 	if err != nil {
 		return l, err
 	}

@@ -177,6 +177,14 @@ func (e *ending) receipt(id string, change func(*wire.Receipt), key ...int) []by
 	return env
 }
 
+// goOn lets what follows from what was decided be done.
+func (e *ending) goOn() {
+	e.t.Helper()
+	if err := e.svc.Tick(e.t.Context()); err != nil {
+		e.t.Fatal(err)
+	}
+}
+
 func (e *ending) state(id string, want device.State) {
 	e.t.Helper()
 	if d, err := e.devices.Get(e.t.Context(), person("op"), id); err != nil || d.State != want {
@@ -206,6 +214,7 @@ func TestTheEndOfADeviceCanBeProven(t *testing.T) {
 	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 1}, devN(0), devN(1))); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	e.state(id, device.Decommissioning)
 	if n := len(e.commands(id, wire.ActWipe)); n != 1 {
 		t.Fatalf("%d wipe commands", n)
@@ -224,10 +233,15 @@ func TestTheEndOfADeviceCanBeProven(t *testing.T) {
 	_, err := e.svc.Dispose(ctx, person("op"), id, "shredded")
 	wantKind(t, "disposed of before the wipe", err, fault.Conflict)
 	e.after.fail = 1 // the CA is away for a moment
-	if err := e.svc.Receipt(ctx, me, id, good); !errors.Is(err, errCrash) {
+	if err := e.svc.Receipt(ctx, me, id, good); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.svc.Tick(ctx); !errors.Is(err, errCrash) {
 		t.Fatalf("%v", err)
 	}
 	e.state(id, device.Decommissioning)
+	_, err = e.svc.Dispose(ctx, person("op"), id, "shredded")
+	wantKind(t, "disposed of before its certificates are revoked", err, fault.Unavailable)
 	for range 2 {
 		if err := errors.Join(e.svc.Receipt(ctx, me, id, good), e.svc.Tick(ctx)); err != nil {
 			t.Fatal(err)
@@ -240,6 +254,7 @@ func TestTheEndOfADeviceCanBeProven(t *testing.T) {
 	if _, err := e.svc.Dispose(ctx, person("op"), id, "shredded"); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	e.state(id, device.Disposed)
 	_, err = e.svc.Proof(ctx, person("op"), id)
 	wantKind(t, "a proof before the witness", err, fault.Unavailable)
@@ -316,13 +331,16 @@ func TestADeviceThatDoesNotAnswerIsWrittenOffAndTheProofSaysSo(t *testing.T) {
 	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 2}, id)); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	if _, err := e.svc.WriteOff(ctx, person("op"), id, "burnt"); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	e.state(id, device.Decommissioned)
 	if _, err := e.svc.Dispose(ctx, person("op"), id, "ashes"); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	snap, err := e.db.Comply().Measure(ctx, "pump", e.now)
 	if err != nil || snap.Retired[string(retire.WrittenOff)].N != 1 || snap.Retired[string(retire.Disposed)].N != 0 {
 		t.Errorf("counted as if it had been wiped: %+v, %v", snap.Retired, err)
@@ -332,12 +350,143 @@ func TestADeviceThatDoesNotAnswerIsWrittenOffAndTheProofSaysSo(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if v, err := retire.VerifyProof(e.bundle(), p); err != nil || v.Wiped || v.Revoked != 1 {
+	if v, err := retire.VerifyProof(e.bundle(), p); err != nil || v.Wiped || v.Revoked != 1 || v.By != person("op").ID {
 		t.Fatalf("%+v, %v", v, err)
+	}
+	if d := e.dataOf(id, ledger.KindRetireWrittenOff); d["reason"] != "burnt" {
+		t.Errorf("why it was written off: %v", d)
+	}
+	for i, entry := range p.Entries {
+		if q := reread(t, p); entry.Kind == ledger.KindRetireWrittenOff {
+			q.Entries = append(q.Entries[:i], q.Entries[i+1:]...)
+			if _, err := retire.VerifyProof(e.bundle(), q); err == nil {
+				t.Error("a write-off that nobody decided is proven")
+			}
+		}
 	}
 	p.Wiped = true
 	if _, err := retire.VerifyProof(e.bundle(), p); err == nil {
 		t.Error("a written-off device passes for wiped")
+	}
+}
+
+// dataOf gives what the newest fact of a kind says, in public and in private.
+func (e *ending) dataOf(id string, kind ledger.Kind) map[string]any {
+	e.t.Helper()
+	var uid []byte
+	if err := e.db.Read().QueryRowContext(e.t.Context(), `SELECT uid FROM entry WHERE subject = $1 AND kind = $2 ORDER BY id DESC LIMIT 1`, id, string(kind)).Scan(&uid); err != nil {
+		e.t.Fatal(err)
+	}
+	at, ok, err := e.logs.Locate(e.t.Context(), [16]byte(uid))
+	if err != nil || !ok {
+		e.t.Fatal(ok, err)
+	}
+	entries, err := e.logs.Entries(e.t.Context(), at.Log, at.Index, at.Index+1)
+	if err != nil || len(entries) != 1 {
+		e.t.Fatal(len(entries), err)
+	}
+	w, err := wire.DecodeFact(entries[0])
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	private, err := e.logs.Private(e.t.Context(), w)
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	var out map[string]any
+	if err := json.Unmarshal(ledger.Merge(w.Data, private), &out); err != nil {
+		e.t.Fatal(err)
+	}
+	return out
+}
+
+// A device that was told to wipe itself, and did, has done so whatever became of the command meanwhile.
+func TestAReceiptCountsThoughTheCommandWasCancelled(t *testing.T) {
+	e := newEnding(t, 1)
+	ctx, id := t.Context(), devN(0)
+	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 1}, id)); err != nil {
+		t.Fatal(err)
+	}
+	e.goOn()
+	receipt := e.receipt(id, same)
+	if err := e.devices.CancelCommand(ctx, person("op"), e.commands(id, wire.ActWipe)[0], "second thoughts"); err != nil {
+		t.Fatal(err)
+	}
+	if err := e.svc.Receipt(ctx, access.DeviceCaller(id), id, receipt); err != nil {
+		t.Fatal(err)
+	}
+	e.goOn()
+	e.state(id, device.Decommissioned)
+	if _, err := e.svc.Dispose(ctx, person("op"), id, "shredded"); err != nil {
+		t.Fatal(err)
+	}
+	e.logs.step(t)
+	p, err := e.svc.Proof(ctx, person("op"), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := retire.VerifyProof(e.bundle(), p); err != nil || !v.Wiped {
+		t.Errorf("%+v, %v", v, err)
+	}
+}
+
+// away is a registry that cannot be reached.
+type away struct{ retire.Devices }
+
+func (away) Move(context.Context, access.Caller, string, device.Event, *ledger.Ref, string) (device.Device, error) {
+	return device.Device{}, errCrash
+}
+
+// What was decided on one node is done by another, at its next tick, however often it is cut off.
+func TestAnotherNodeGoesOnWithAnEnd(t *testing.T) {
+	e := newEnding(t, 3)
+	ctx, ids := t.Context(), []string{devN(0), devN(1), devN(2)}
+	node := func(d retire.Devices) *retire.Service {
+		svc, err := retire.NewService(retire.Config{
+			Store: e.db.Retirements(), Devices: d, Warrants: e.db.Devices(), Revoker: e.after, Keys: e.after, Ledger: e.logs, Guard: e.guard,
+			Now: func() time.Time { return e.now.Add(-time.Second) },
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return svc
+	}
+	cut, other := node(away{e.devices}), node(e.devices)
+	rs, err := cut.Retire(ctx, person("op"), e.order(wire.ActWipe, []int{0, 1}, ids...))
+	if err != nil || len(rs) != 3 || rs[0].Phase != retire.Ordered {
+		t.Fatalf("%+v, %v", rs, err)
+	}
+	if err := cut.Tick(ctx); !errors.Is(err, errCrash) {
+		t.Fatalf("%v", err)
+	}
+	for range 2 {
+		if err := errors.Join(other.Tick(ctx), e.svc.Tick(ctx)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, id := range ids {
+		e.state(id, device.Decommissioning)
+		if n := len(e.commands(id, wire.ActWipe)); n != 1 {
+			t.Errorf("%d wipe commands", n)
+		}
+	}
+	id := ids[0]
+	if _, err := cut.WriteOff(ctx, person("op"), id, "burnt"); err != nil {
+		t.Fatal(err)
+	}
+	e.goOn()
+	e.state(id, device.Decommissioned)
+	if r, err := cut.Dispose(ctx, person("op"), id, "ashes"); err != nil || r.Phase != retire.Disposed {
+		t.Fatalf("%+v, %v", r, err)
+	}
+	if err := cut.Tick(ctx); !errors.Is(err, errCrash) {
+		t.Fatalf("%v", err)
+	}
+	e.state(id, device.Decommissioned)
+	e.goOn()
+	e.state(id, device.Disposed)
+	if open, err := e.db.Retirements().OpenRetirements(ctx); err != nil || len(open) != 0 {
+		t.Errorf("still to be done: %+v, %v", open, err)
 	}
 }
 
@@ -369,6 +518,7 @@ func TestRetirementsThatMayNotBe(t *testing.T) {
 	if _, err := e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, both, devN(0))); err != nil {
 		t.Fatal(err)
 	}
+	e.goOn()
 	_, err = e.svc.Retire(ctx, person("op"), e.order(wire.ActWipe, both, devN(0)))
 	wantKind(t, "a second time", err, fault.Conflict)
 	_, err = e.svc.Get(ctx, person("op"), devN(2))

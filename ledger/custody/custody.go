@@ -73,7 +73,7 @@ var lasting = []ledger.Kind{
 	ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded, ledger.KindDeviceState, ledger.KindDeviceQuarantined,
 	ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned, ledger.KindDeviceRekeyed, ledger.KindVoucherIssued, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceUpdated,
 	ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
-	ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
+	ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
 }
 
 // maxBytes bounds the entries of a chain of custody; proofs and checkpoints have the rest of wire.MaxCustody.

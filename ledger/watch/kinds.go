@@ -33,7 +33,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
 		ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
-		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireDisposed,
+		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
 		ledger.KindComplianceStated,
 	}
 }

@@ -308,7 +308,7 @@ func (m *Memory) learnEvent(p Policy, l *line) {
 		m.keep(p, setChip, idOf(r.Chip.ChipUID))
 		m.keep(p, setKey, idOf(r.Keys.IDevID))
 		m.keep(p, setTicket, ticketOf(r))
-	case ledger.KindRetireWiped, ledger.KindRetireDisposed:
+	case ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed:
 		m.keep(p, setRetired, idOf([]byte(l.fact.Subject)))
 	case ledger.KindDeviceState:
 		if l.said.To == "decommissioned" || l.said.To == "disposed" {
