@@ -116,6 +116,10 @@ func (s *Service) loadCA(ca CA, cert *x509.Certificate) error {
 		s.missing(ca, err)
 		return nil
 	}
+	if err := s.bind(ca.Key, cert); err != nil {
+		s.missing(ca, err)
+		return nil
+	}
 	a, err := NewAuthority(ca.Role, cert, key)
 	if err != nil {
 		return err
@@ -155,7 +159,7 @@ func (s *Service) RequestCA(ctx context.Context, caller access.Caller, r wire.CA
 	if err != nil {
 		return nil, fmt.Errorf("make the key of the new CA: %w", err)
 	}
-	if key.Envelope, err = wire.SignCARequest(r, signer); err != nil {
+	if key.Envelope, err = s.signRequest(key.Key, r, signer); err != nil {
 		return nil, err
 	}
 	kid, err := wire.KeyIDOf(signer.Public())
@@ -172,6 +176,26 @@ func (s *Service) RequestCA(ctx context.Context, caller access.Caller, r wire.CA
 		return nil, err
 	}
 	return key.Envelope, s.c.CAs.PutCARequest(ctx, key, ledger.New(ledger.Control, ledger.KindKeyCreated, key.At, caller.ID, key.Key, nil, data))
+}
+
+// signRequest has the new key sign the request; where keys are kept apart, they are told what it is.
+func (s *Service) signRequest(name string, r wire.CARequest, key crypto.Signer) ([]byte, error) {
+	if apart, ok := s.c.NewKey.(interface {
+		SignCARequest(name string, r wire.CARequest) ([]byte, error)
+	}); ok {
+		return apart.SignCARequest(name, r)
+	}
+	return wire.SignCARequest(r, key)
+}
+
+// bind tells where keys are kept apart which certificate a key has.
+func (s *Service) bind(name string, cert *x509.Certificate) error {
+	if apart, ok := s.c.NewKey.(interface {
+		Bind(name string, cert *x509.Certificate) error
+	}); ok {
+		return apart.Bind(name, cert)
+	}
+	return nil
 }
 
 // rootList is where the root's list of revoked CAs is published.
@@ -229,6 +253,9 @@ func (s *Service) InstallCA(ctx context.Context, caller access.Caller, grant []b
 	}
 	path, err := s.c.Trust.check(cert)
 	if err != nil {
+		return CA{}, err
+	}
+	if err := s.bind(asked.Key, cert); err != nil {
 		return CA{}, err
 	}
 	ca := CA{SKI: a.SKI(), Role: role, DER: cert.Raw, Shards: DefaultShards, Key: asked.Key}

@@ -115,12 +115,18 @@ func (r *Rekeyer) open(ctx context.Context, above *Authority, name, unit, produc
 			if err := r.s.c.Trust.AddCA(cert); err != nil {
 				return nil, err
 			}
+			if err := r.s.bind(name, cert); err != nil {
+				return nil, err
+			}
 			return NewAuthority(Order, cert, key)
 		}
 	}
 	oem, _ := idevid.SubjectOEM(above.Cert)
 	cert, err := above.Sub(Order, Name{OEM: oem, Product: product, Unit: unit}, key.Public(), now)
 	if err != nil {
+		return nil, err
+	}
+	if err := r.s.bind(name, cert); err != nil {
 		return nil, err
 	}
 	if err := r.s.addCA(ctx, access.Internal("rekey"), cert); err != nil {

@@ -29,7 +29,7 @@ const cobra = "github.com/spf13/cobra"
 var (
 	base   = []string{"wire", "suite", "fault"}
 	ground = append([]string{"ledger", "access"}, base...)
-	floor  = append([]string{"device", "pki", "product"}, ground...)
+	floor  = append([]string{"device", "keyring", "pki", "product"}, ground...)
 	stages = append([]string{
 		"supply", "factory", "onboard", "attest", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet", "genuine",
 	}, floor...)
@@ -65,6 +65,7 @@ var rules = []rule{
 	{folder: "ledger/scitt", ours: ground, never: pure},
 	{folder: "ledger/watch", ours: ground, never: pure},
 	{folder: "access", ours: append([]string{"ledger"}, base...), never: pure},
+	{folder: "keyring", ours: ground, never: pure},
 	{folder: "product", ours: ground, never: pure},
 	{folder: "device", ours: ground, never: pure},
 	{folder: "pki", ours: ground, never: pure},
@@ -105,6 +106,7 @@ var rules = []rule{
 	{folder: "internal/throttle", never: noDB},
 	{folder: "internal/label", never: pure},
 	{folder: "internal/door", never: noDB},
+	{folder: "internal/cad", ours: append([]string{"internal/durable"}, floor...), never: noDB},
 	{folder: "internal/lines", ours: stages, never: noDB},
 	{folder: "internal/witnessd", ours: append([]string{"internal/durable", "internal/failpoint"}, ground...), never: noDB},
 	{folder: "internal/watchd", ours: append([]string{"internal/durable"}, ground...), never: noDB},
@@ -126,7 +128,7 @@ var rules = []rule{
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/witnessd", "internal/watchd", "ledger/audit",
+		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/witnessd", "internal/watchd", "internal/cad", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.

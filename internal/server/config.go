@@ -83,6 +83,7 @@ type Config struct {
 	AuditDays int `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
 	AuditMax  int `json:"audit_max,omitempty"`  // how many at most; left out: 100000
 
+	CA     string `json:"ca,omitempty"`     // unix:/path of the socket of `hallmark ca serve`, which holds the CAs' keys; left out: they are with the others
 	CRL    string `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
 	Public string `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
 
@@ -158,7 +159,13 @@ func (c Config) check() error {
 	return errors.Join(c.checkWitnesses(), c.checkExport(), c.checkPublic(), postgres.CheckAddress(c.DB))
 }
 
+// caSocket is the path of the CA's socket.
+func (c Config) caSocket() string { return strings.TrimPrefix(c.CA, "unix:") }
+
 func (c Config) checkPublic() error {
+	if c.CA != "" && (!strings.HasPrefix(c.CA, "unix:/") || len(c.CA) > 100) {
+		return fmt.Errorf("ca %q: want unix: and the absolute path of the socket that `hallmark ca serve` listens on, at most 95 characters", c.CA)
+	}
 	if c.Public != "" {
 		if err := checkAddress("public", c.Public); err != nil {
 			return err

@@ -21,18 +21,21 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
+	"github.com/hallmark-iot/hallmark/internal/cad"
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/door"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/throttle"
+	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
@@ -60,6 +63,8 @@ type Instance struct {
 	product     *product.Service
 	pki         *pki.Service
 	onboard     *onboard.Service
+	ring        *keyring.Service
+	directives  directives
 	factory     *factory.Service
 	device      *device.Service
 	attest      *attest.Service
@@ -75,10 +80,12 @@ type Instance struct {
 	custody     *custody.Service
 	receipts    *scitt.Service
 	rekey       *rekey.Service
+	foreign     *foreign.Service
 	comply      *comply.Service
 	asks        *throttle.Asks // of strangers
 	owner       *owner.Service
 	lines       *lines.Registry
+	cad         *cad.Client // the process that holds the CAs' keys; nil: they are in keys
 	pulse       pulse
 	events      *httpapi.Events // of the listener that Run opened
 }
@@ -99,6 +106,9 @@ func Open(ctx context.Context, l Layout, keys Vault, log *slog.Logger) (*Instanc
 	}
 	db.KeepPrivate(vault)
 	i := &Instance{layout: l, cfg: cfg, log: log, keys: keys, db: db, asks: throttle.NewAsks(time.Now)}
+	if cfg.CA != "" {
+		i.cad = cad.Dial(cfg.caSocket())
+	}
 	for _, step := range []func(context.Context) error{i.openGround, i.openBirth, i.openField, i.openEnd} {
 		if err := step(ctx); err != nil {
 			return nil, errors.Join(err, db.Close())
@@ -141,13 +151,13 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 	if err := i.checkClock(ctx, time.Now()); err != nil {
 		return err
 	}
-	if i.logs, err = openLogs(ctx, i.layout, i.cfg, i.db, i.keys, i.log, nil); err != nil {
+	if err := i.openKeyring(ctx); err != nil {
+		return err
+	}
+	if i.logs, err = openLogs(ctx, i.layout, i.cfg, i.db, i.keys, i.logKeys, i.log, nil); err != nil {
 		return err
 	}
 	i.pulse.witnessed = i.logs.witnessed
-	if i.guard, err = access.NewGuard(i.db); err != nil {
-		return err
-	}
 	i.credentials = access.NewCredentials(i.db, i.guard)
 	i.proposals = access.NewProposals(i.db, i.db, i.guard)
 	i.fleet = fleet.NewService(i.db, i.db, i.guard)
@@ -155,7 +165,7 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 		return err
 	}
 	i.product = product.New(i.guard, i.db, suiteIDs())
-	i.auth, err = loadAuthorities(i.layout, i.keys)
+	i.auth, err = loadAuthorities(i.layout, i.caKeys())
 	return err
 }
 
@@ -164,7 +174,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	i.pki, err = pki.New(pki.Config{
 		Guard: i.guard, Store: i.db.PKI(), Trust: i.auth.trust, Revocations: pki.NewRevocations(maxRevocationAge),
 		Held: i.auth.held, Root: i.auth.root, Life: time.Duration(i.cfg.LDevID) * time.Hour,
-		Lists: i.db.PKI(), CAs: i.db.PKI(), Targets: i.db.PKI(), NewKey: i.keys, Instance: i.cfg.Instance, CRLBase: i.cfg.publicBase(),
+		Lists: i.db.PKI(), CAs: i.db.PKI(), Targets: i.db.PKI(), NewKey: i.caKeys(), Instance: i.cfg.Instance, CRLBase: i.cfg.publicBase(),
 		Warn: func(text string, err error) { i.log.WarnContext(ctx, text, "error", err) }, //nolint:contextcheck // of the opening, for its attributes
 	})
 	if err != nil {
@@ -182,11 +192,15 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	if i.onboard, err = onboard.New(onboard.Config{Guard: i.guard, PKI: i.pki, Registry: enrolment, Store: enrolment}); err != nil {
 		return err
 	}
-	order, err := i.keys.Signer(keyOrder)
+	order, err := i.newestKey(keyring.Order)
 	if err != nil {
 		return err
 	}
-	if err := i.openRekey(); err != nil {
+	former, err := i.formerKeys(ctx, keyring.Order)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(i.openRekey(), i.openForeign(ctx)); err != nil {
 		return err
 	}
 	vault, err := newSealer(i.keys)
@@ -194,7 +208,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 		return err
 	}
 	i.factory, err = factory.New(factory.Config{
-		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Guard: i.guard,
+		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, Former: former, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Guard: i.guard,
 	})
 	return err
 }
@@ -220,7 +234,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	if err := i.openGenuine(ctx); err != nil {
 		return err
 	}
-	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.keys, i.release, challenger{i.attest, i.genuine}); err != nil {
+	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}); err != nil {
 		return err
 	}
 	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Guard: i.guard}); err != nil {
@@ -235,7 +249,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	if i.remedy, err = remedy.NewService(remedy.Config{Store: i.db.Remedies(), Devices: i.device, Guard: i.guard}); err != nil {
 		return err
 	}
-	access, err := newKeyAccess(i.keys)
+	access, err := newKeyAccess(i.keys, i.ring.Names(keyring.Bucket))
 	if err != nil {
 		return err
 	}

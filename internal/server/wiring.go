@@ -12,6 +12,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -19,6 +20,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/cad"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -38,14 +40,10 @@ func suiteIDs() []string {
 }
 
 // newDeviceService wires the registry. releases and challenger may be nil where nothing is delivered (init).
-func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, keys Signers, releases device.Releases,
+func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, authorities func() []crypto.Signer, releases device.Releases,
 	challenger device.Challenger,
 ) (*device.Service, error) {
 	guard, err := access.NewGuard(db)
-	if err != nil {
-		return nil, err
-	}
-	directive, err := keys.Signer(keyDirective)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +53,7 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, keys Sign
 	d := db.Devices()
 	return device.NewService(device.Config{
 		Registry: d, Reports: d, Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger,
-		Bundles: d, Authorities: func() []crypto.Signer { return []crypto.Signer{directive} }, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
+		Bundles: d, Authorities: authorities, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
 	})
 }
 
@@ -144,6 +142,11 @@ func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
 		if key, err = keys.Signer(c.name); err != nil {
 			return a, err
 		}
+		if apart, ok := keys.(*cad.Client); ok {
+			if err := apart.Bind(c.name, cert); err != nil {
+				return a, err
+			}
+		}
 		if *c.to, err = pki.NewAuthority(c.role, cert, key); err != nil {
 			return a, fmt.Errorf("%s: %w", c.name, err)
 		}
@@ -154,16 +157,19 @@ func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
 	return a, err
 }
 
-func newKeyAccess(keys Vault) (*telemetry.KeyAccess, error) {
-	secret, err := keys.Secret(keyBucket)
-	if err != nil {
-		return nil, err
+func newKeyAccess(keys Vault, names []string) (*telemetry.KeyAccess, error) {
+	buckets := map[string]hpke.PrivateKey{}
+	for _, name := range names {
+		secret, err := keys.Secret(name)
+		if err != nil {
+			return nil, err
+		}
+		bucket := strings.TrimPrefix(name, bucketPrefix)
+		if buckets[bucket], err = hpke.MLKEM768P256().NewPrivateKey(secret); err != nil {
+			return nil, fmt.Errorf("key of retention bucket %s: %w", bucket, err)
+		}
 	}
-	key, err := hpke.MLKEM768P256().NewPrivateKey(secret)
-	if err != nil {
-		return nil, fmt.Errorf("key of retention bucket %s: %w", bucketName, err)
-	}
-	return telemetry.NewKeyAccess(map[string]hpke.PrivateKey{bucketName: key}), nil
+	return telemetry.NewKeyAccess(buckets), nil
 }
 
 // firmware gathers what an order puts on devices.
@@ -177,6 +183,10 @@ func firmware(devices *store.Devices, releases *release.Service) func(context.Co
 			return httpapi.Firmware{}, fault.New(fault.Conflict, "order.release", "the release is "+string(r.Status), "publish it first")
 		}
 		b, err := devices.Bundle(ctx, productID, 0)
+		if errors.Is(err, device.ErrNotFound) {
+			return httpapi.Firmware{}, fault.New(fault.Conflict, "product.not-ready", "product "+productID+" has no trust bundle: its devices would believe nobody",
+				"ask a key ceremony for what it needs: `hallmark product request "+productID+"`")
+		}
 		if err != nil {
 			return httpapi.Firmware{}, err
 		}

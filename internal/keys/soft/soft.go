@@ -218,6 +218,15 @@ func (s *Store) GenerateP256(name string) (crypto.Signer, error) {
 	return s.keep(name, k)
 }
 
+// GenerateP384 makes a key of suite HM-P384-1.
+func (s *Store) GenerateP384(name string) (crypto.Signer, error) {
+	k, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+	if err != nil {
+		return nil, err
+	}
+	return s.keep(name, k)
+}
+
 // GenerateEd25519 makes an Ed25519 key.
 func (s *Store) GenerateEd25519(name string) (crypto.Signer, error) {
 	_, k, err := ed25519.GenerateKey(rand.Reader)
@@ -277,4 +286,21 @@ func (s *Store) Destroy(_ context.Context, name string) error {
 		return err
 	}
 	return durable.SyncDir(s.dir)
+}
+
+// Names lists the keys and secrets.
+func (s *Store) Names() (out []string, err error) {
+	entries, err := os.ReadDir(s.dir)
+	for _, e := range entries {
+		if name, ok := strings.CutSuffix(e.Name(), ".key"); ok {
+			out = append(out, name)
+		}
+	}
+	return out, err
+}
+
+// Import keeps a key that was made elsewhere.
+func (s *Store) Import(name string, key crypto.Signer) error {
+	_, err := s.keep(name, key)
+	return err
 }
