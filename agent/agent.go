@@ -179,6 +179,7 @@ type Agent struct {
 	line    atomic.Pointer[Server]          // server, for downloads beside the loop
 	cert    atomic.Pointer[tls.Certificate] // for handshakes
 	renewAt time.Time                       // of the present certificate; zero: not computed yet
+	asked   string                          // the key for which a certificate was asked for, and not had yet
 
 	disowned bool      // the server seems not to know the present certificate
 	doubtAt  time.Time // before then that is not thought again

@@ -91,6 +91,7 @@ type server struct {
 	disown  time.Time     // certificates from before then are let in no more: at the handshake, or, with a status, by the server
 	status  int           // 0: at the handshake
 	hook    func(call string)
+	asks    func(key crypto.PublicKey) error // is told for which key a device enrols; an error: not now
 	saw     func(in wire.Checkin) bool // true: enough was seen
 
 	calls    []string
@@ -457,6 +458,11 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 func (d *device) enrol(_ context.Context, e agent.Enrolment) ([][]byte, error) {
 	if d.s.down.Load() {
 		return nil, errNoNetwork
+	}
+	if d.s.asks != nil {
+		if err := d.s.asks(e.Key.Public()); err != nil {
+			return nil, err
+		}
 	}
 	as, err := x509.ParseCertificate(e.As.Certificate[0])
 	if err != nil {

@@ -136,14 +136,19 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 	if old == name {
 		name += "-2"
 	}
-	if err := a.c.Keys.Destroy(name); err != nil {
-		return local(err)
-	}
-	if _, err := a.c.Keys.Generate(name); err != nil {
-		return local(err)
+	// Who asks again asks for the same key: an answer that was lost, or that a person has still to give, is for that one.
+	if a.asked != name {
+		if err := a.c.Keys.Destroy(name); err != nil {
+			return local(err)
+		}
+		if _, err := a.c.Keys.Generate(name); err != nil {
+			return local(err)
+		}
+		a.asked = name
 	}
 	key, err := a.c.Keys.Signer(name)
 	if err != nil {
+		a.asked = "" // it was destroyed meanwhile
 		return local(err)
 	}
 	e := Enrolment{Device: a.c.Machine.Facts().Device, Key: key, Renew: renew, Now: a.now}
@@ -164,6 +169,7 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 	if err != nil {
 		return err
 	}
+	a.asked = "" // answered: a bad answer would be the same again
 	if err := a.checkEnrolled(chain, key.Public()); err != nil {
 		return err
 	}
