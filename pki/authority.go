@@ -220,6 +220,14 @@ func (a *Authority) OperatorTLS(name string, pub crypto.PublicKey, now time.Time
 	return sign(Operator, t, pub, a.Cert, a.key)
 }
 
+// SignList signs a list of revoked CAs by an offline root, whose lists no instance makes.
+func (a *Authority) SignList(t *x509.RevocationList) ([]byte, error) {
+	if a.Role != Root {
+		return nil, fmt.Errorf("the lists of a %s CA are made by the instance that holds it", a.Role)
+	}
+	return x509.CreateRevocationList(rand.Reader, t, a.Cert, a.key)
+}
+
 // RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
 func RoleOf(cert *x509.Certificate) (Role, error) {
 	for _, p := range profiles {

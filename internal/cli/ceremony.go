@@ -18,13 +18,15 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/rite"
+	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func newCeremony(s streams) *cobra.Command {
+	submit, list := &api{s: s}, &api{s: s}
 	cmd := &cobra.Command{Use: "ceremony", Short: "Make and use the offline keys, by a script, before witnesses"}
-	cmd.AddCommand(planCeremony(s), rehearseCeremony(s), runCeremony(s), verifyCeremony(s), answerCeremony(s))
+	cmd.AddCommand(planCeremony(s), rehearseCeremony(s), runCeremony(s), verifyCeremony(s), answerCeremony(s), submit.submitCeremony(), list.listCeremonies())
 	return cmd
 }
 
@@ -47,6 +49,7 @@ read, changed and agreed on before anything is done. KIND is one of
   first REQUEST           an instance's first: all keys, the root, its CAs, the first trust bundle (` + "`hallmark init --prepare`" + ` writes REQUEST)
   request REQUEST --root  what an instance asks for later: a product (` + "`hallmark product request`" + `), or a CA
   approver BUNDLE         approvers come (--add) or go (--remove): the next trust bundle, signed by enough of both
+  list REQUEST --root     the list of revoked CAs (` + "`hallmark ca list-request`" + ` writes REQUEST)
   root [REQUEST…]         another root, and CAs under it
 
 Custodians hold the root together: any --need of them have it. Each holds an approver's key besides, which signs the transcript too.
@@ -135,12 +138,18 @@ func (c *planCall) plan(kind string, paths []string) (s ceremony.Script, err err
 			return s, usagef("--root: %w", rootErr)
 		}
 		s, err = ceremony.PlanRequest(c.name, files[0], root, c.cast)
+	case "list":
+		root, rootErr := c.brought(c.root)
+		if rootErr != nil {
+			return s, usagef("--root: %w", rootErr)
+		}
+		s, err = ceremony.PlanList(c.name, c.oem, files[0], root, c.cast)
 	case "approver":
 		s, err = ceremony.PlanApprover(c.name, c.oem, c.purpose, files[0], c.cast, c.add, c.remove)
 	case "root":
 		s, err = ceremony.PlanRoot(c.name, c.oem, c.purpose, files, c.cast)
 	default:
-		return s, usagef("plan %s: want first, request, approver or root", kind)
+		return s, usagef("plan %s: want first, request, list, approver or root", kind)
 	}
 	if err != nil {
 		return s, usageError{err}
@@ -366,8 +375,8 @@ func answerCeremony(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "answer REQUEST --root-key KEYFILE --root FILE --out FILE",
 		Short: "Answer an instance's request with offline keys at hand, without a ceremony",
-		Long: `Signs what a request asks for with offline keys that are all here: the root's for CAs, and enough approvers' for a product's first trust
-bundle. Good for a start, as ` + "`hallmark init`" + ` is; nobody sees what one person does. See ` + "`hallmark ceremony run`" + ` for the other way.`,
+		Long: `Signs what a request asks for with offline keys that are all here: a CA (` + "`hallmark ca request`" + `), the list of revoked ones
+(` + "`hallmark ca list-request`" + `), or what a product needs (` + "`hallmark product request`" + `), for which enough approvers sign too. Good for a start, as ` + "`hallmark init`" + ` is; nobody sees what one person does. See ` + "`hallmark ceremony run`" + ` for the other way.`,
 		Example: `  hallmark ceremony answer valve.ceremony --root-key offline/oem-root.key --root certs/oem-root.der --key offline/approver-alice.key --key offline/approver-bob.key --out valve.answer`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -392,6 +401,14 @@ func (c quickCall) run(ctx context.Context, s streams, path string) error {
 	if err != nil {
 		return err
 	}
+	if r, err := wire.DecodeCRLRequest(request); err == nil {
+		return c.list(s, root, r)
+	}
+	if asked, err := ceremony.OpenRequests(request); err == nil && len(asked) == 1 {
+		if _, err := wire.DecodeCeremonyRequest(request); err != nil { // a request for one CA, and nothing else
+			return c.grant(s, root, asked[0])
+		}
+	}
 	var people []ceremony.Approver
 	for _, k := range c.keys {
 		signer, err := keyFile{k, c.pass}.open(ctx, s)
@@ -415,6 +432,33 @@ func (c quickCall) run(ctx context.Context, s streams, path string) error {
 		return err
 	}
 	return sheet(s.out, "request", ceremony.Fingerprint([32]byte(a.Request)), "CAs", fmt.Sprint(len(a.Grants)), "written", c.out)
+}
+
+// grant signs one CA.
+func (c quickCall) grant(s streams, root *pki.Authority, a ceremony.Asked) error {
+	data, err := ceremony.Grant(root, a, a.OEM, time.Now())
+	if err != nil {
+		return err
+	}
+	if _, err := ceremony.CheckGrant(data, a, root.Cert, a.OEM); err != nil {
+		return err
+	}
+	if err := durable.WriteFile(c.out, data, 0o644); err != nil {
+		return err
+	}
+	return sheet(s.out, "request", ceremony.Fingerprint(a.Digest), "CA", strings.TrimSpace(a.Role+" "+a.Product), "purpose", a.Purpose, "written", c.out)
+}
+
+// list signs a list of revoked CAs.
+func (c quickCall) list(s streams, root *pki.Authority, r wire.CRLRequest) error {
+	der, err := ceremony.SignList(root, r)
+	if err != nil {
+		return err
+	}
+	if err := durable.WriteFile(c.out, der, 0o644); err != nil {
+		return err
+	}
+	return sheet(s.out, "list", fmt.Sprint(r.Number), "revoked CAs", fmt.Sprint(len(r.Revoked)), "until", unix(r.Until), "purpose", r.Purpose, "written", c.out)
 }
 
 var errNoYes = errors.New("it was not confirmed: the ceremony stops here, and goes on with the same command")

@@ -15,7 +15,7 @@ import (
 )
 
 func newProduct(a *api) *cobra.Command {
-	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.productEnrolment())
+	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.requestProduct(), a.activateProduct(), a.productEnrolment())
 }
 
 func (a *api) listProducts() *cobra.Command {
@@ -36,9 +36,15 @@ func (a *api) showProduct() *cobra.Command {
 			if err != nil {
 				return err
 			}
+			said, tag := a.last, a.tag
+			ready, err := cl.ProductReadiness(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			a.last, a.tag = said, tag // readiness is for people; programs ask for it by itself
 			return a.show(func(w io.Writer) error {
 				return sheet(w, "product", p.ID, "name", p.Name, "maker", p.OEM, "hardware", strings.Join(p.Hardware, ", "), "update model", string(p.Model),
-					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created))
+					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created), "ready", lacks(ready))
 			})
 		})
 }

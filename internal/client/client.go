@@ -451,8 +451,8 @@ func (c *Client) Proof(ctx context.Context, id string) (retire.Proof, error) {
 }
 
 // SubmitCeremony puts a key ceremony's transcript on record.
-func (c *Client) SubmitCeremony(ctx context.Context, r httpapi.CeremonyRequest) (ceremony.Held, error) {
-	return post[ceremony.Held](ctx, c, "/ceremonies", r)
+func (c *Client) SubmitCeremony(ctx context.Context, transcript []byte, people map[string]string) (ceremony.Held, error) {
+	return post[ceremony.Held](ctx, c, "/ceremonies", httpapi.CeremonyRequest{Transcript: transcript, People: people})
 }
 
 // Ceremonies lists the key ceremonies on record.

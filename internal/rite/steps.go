@@ -226,16 +226,17 @@ func (r *run) list(ctx context.Context, st ceremony.Step, done *wire.Step) error
 	if err != nil {
 		return err
 	}
+	root, err := r.authority(ctx, st.Key)
+	if err != nil {
+		return err
+	}
 	if err := r.use(ctx, st.Key, done); err != nil {
 		return err
 	}
-	if err := r.findRoot(); err != nil {
-		return err
-	}
 	if r.o.Rehearsal {
-		req.Issuer = r.root.Raw // the real root is not here
+		req.Issuer = root.Cert.Raw // the real root is not here
 	}
-	der, err := ceremony.SignList(r.root, r.signer[st.Key], req)
+	der, err := ceremony.SignList(root, req)
 	if err != nil {
 		return err
 	}

@@ -193,3 +193,18 @@ func PlanRoot(name, oem, purpose string, requests []Brought, c Cast) (Script, er
 	s.do(Step{Do: DoVerify})
 	return s, s.check()
 }
+
+// PlanList is the ceremony that signs the root's list of revoked CAs.
+func PlanList(name, oem string, request, root Brought, c Cast) (Script, error) {
+	r, err := wire.DecodeCRLRequest(request.Data)
+	if err != nil {
+		return Script{}, fmt.Errorf("%s: %w", request.Name, err)
+	}
+	s := c.begin(name, oem, r.Purpose, false)
+	s.Files = []File{request.file(), root.file()}
+	s.Root = root.Name
+	s.Keys = append(s.Keys, c.root())
+	s.do(Step{Do: DoList, Key: rootKey, File: request.Name})
+	s.do(Step{Do: DoVerify})
+	return s, s.check()
+}

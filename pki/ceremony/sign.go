@@ -2,8 +2,6 @@ package ceremony
 
 import (
 	"bytes"
-	"crypto"
-	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -139,8 +137,9 @@ func BundleType(rehearsal bool) wire.Type {
 	return wire.TypeBundle
 }
 
-// SignList signs the list of revoked CAs that r asks for, by the root that r names.
-func SignList(cert *x509.Certificate, key crypto.Signer, r wire.CRLRequest) ([]byte, error) {
+// SignList signs the list of revoked CAs that r asks for, by the root, which must be the one that r names.
+func SignList(root *pki.Authority, r wire.CRLRequest) ([]byte, error) {
+	cert := root.Cert
 	if !bytes.Equal(r.Issuer, cert.Raw) {
 		return nil, errors.New("the list is to be of another CA than this root")
 	}
@@ -154,7 +153,7 @@ func SignList(cert *x509.Certificate, key crypto.Signer, r wire.CRLRequest) ([]b
 			SerialNumber: new(big.Int).SetBytes(e.Serial), RevocationTime: time.Unix(int64(e.At), 0).UTC(), ReasonCode: int(e.Reason), //nolint:gosec // bounded by the decoder
 		})
 	}
-	der, err := x509.CreateRevocationList(rand.Reader, t, cert, key)
+	der, err := root.SignList(t)
 	if err != nil {
 		return nil, fmt.Errorf("sign list: %w", err)
 	}
