@@ -233,6 +233,9 @@ func (s *Service) Judge(ctx context.Context, caller access.Caller, id string, l 
 	if d.Legitimacy == l {
 		return nil
 	}
+	if (l == Imported) != (d.KeyOrigin == OriginImported) && (l == Imported || l == Genuine) {
+		return fault.New(fault.Conflict, "device.imported", fmt.Sprintf("device %s: whether it was imported follows from how it came here", id), "an imported device is genuine by nobody's word, and no other is imported")
+	}
 	f, err := jsonFact(ledger.KindDeviceState, s.cfg.Now(), caller.ID, id, cause, map[string]string{
 		"device": id, "legitimacy_from": string(d.Legitimacy), "legitimacy_to": string(l), "reason": reason,
 	})

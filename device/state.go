@@ -147,11 +147,15 @@ const (
 	Resold      Legitimacy = "resold"
 	Stolen      Legitimacy = "stolen"
 	Unknown     Legitimacy = "unknown"
+	Imported    Legitimacy = "imported" // another maker's, or a list's: nobody here knows how it was made
 )
+
+// OriginImported is the key origin of a device that was imported: nothing is on record of its keys.
+const OriginImported = "imported"
 
 func (l Legitimacy) valid() bool {
 	switch l {
-	case Genuine, Recalled, Refurbished, Resold, Stolen, Unknown:
+	case Genuine, Recalled, Refurbished, Resold, Stolen, Unknown, Imported:
 		return true
 	}
 	return false

@@ -146,7 +146,7 @@ func stands(r Record, say func(Word)) {
 		say(Refurbished)
 	case device.Resold:
 		say(Resold)
-	case device.Genuine, device.Unknown:
+	case device.Genuine, device.Unknown, device.Imported:
 	}
 	switch d.State {
 	case device.Suspected:

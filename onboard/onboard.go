@@ -205,7 +205,7 @@ func judge(st Standing, d pki.Device) (code, text string) {
 		return "enrol.key", "device " + id.DeviceID + " presents another key than the one its production record holds"
 	case !device.Known(st.State) || device.Ended(st.State) || st.State == device.Suspected || st.State == device.Lost:
 		return "enrol.state", fmt.Sprintf("device %s is %q", id.DeviceID, st.State)
-	case st.Legitimacy != device.Genuine && st.Legitimacy != device.Refurbished && st.Legitimacy != device.Resold && st.Legitimacy != device.Recalled:
+	case st.Legitimacy != device.Genuine && st.Legitimacy != device.Refurbished && st.Legitimacy != device.Resold && st.Legitimacy != device.Recalled && st.Legitimacy != device.Imported:
 		return "enrol.legitimacy", fmt.Sprintf("device %s is %q", id.DeviceID, st.Legitimacy)
 	}
 	return "", ""

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -39,6 +40,8 @@ type Trust struct {
 	cas   map[string][]*x509.Certificate // by subject key ID: the path from that CA to its root; guarded by mu
 	good  map[[32]byte]struct{}          // see goodKey; guarded by mu
 	read  map[[32]byte]idevid.Identity   // what was read from certificates, by digest; guarded by mu
+
+	foreign atomic.Pointer[Foreigners] // who knows the devices of other makers; nil: nobody
 
 	dropped map[string]bool // by subject key ID: CAs that are not believed again, whoever presents them; guarded by mu
 }
@@ -333,6 +336,9 @@ func (t *Trust) verifyDevice(chain []*x509.Certificate, now time.Time) (Device, 
 	}
 	id, err := t.Identity(chain[0])
 	if err != nil {
+		if f := t.foreign.Load(); f != nil { // none of ours: perhaps of another maker whose devices are let in
+			return (*f).Find(chain, now)
+		}
 		return Device{}, err
 	}
 	checked := slices.Clone(chain)

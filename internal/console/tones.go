@@ -69,7 +69,7 @@ func legitimacyTone(s string) string {
 	switch device.Legitimacy(s) {
 	case device.Genuine, device.Refurbished, device.Resold:
 		return "good"
-	case device.Recalled, device.Unknown:
+	case device.Recalled, device.Unknown, device.Imported:
 		return "warn"
 	case device.Stolen:
 		return "bad"

@@ -29,7 +29,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Rekey: i.rekey, Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Keys: i.ring, Rekey: i.rekey, Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
@@ -138,5 +138,5 @@ func (i *Instance) trustHistory() http.Handler {
 
 // est is RFC 7030. On the devices' listener it enrols; /cacerts is for everybody, so the other listener has it too.
 func (i *Instance) est() http.Handler {
-	return est.New(est.Config{Onboard: i.onboard, Identity: i.auth.trust.Identity, CACerts: i.pki.CACerts, Log: i.log})
+	return est.New(est.Config{Onboard: i.foreign.Before(i.onboard), Identity: i.foreign.Identity, CACerts: i.pki.CACerts, Log: i.log})
 }

@@ -295,7 +295,9 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	// What a node knows by heart, each node learns: another may have revoked a certificate, or made a CA.
 	// Who is connected to this node is cut off within a second of a revocation at another.
 	loop("revocations", 500*time.Millisecond, i.pki.Refresh)
+	loop("other makers", 5*time.Second, i.foreign.Load)
 	loop("authorities", 2*time.Second, i.pki.LoadCAs)
+	loop("online keys", 5*time.Second, i.refreshKeys)
 	loop("lines", 20*time.Second, func(context.Context) error { i.lines.Sweep(); return nil })
 	single("revocation lists", 200*time.Millisecond, i.pki.KeepLists)
 	single("ended authorities", time.Hour, i.pki.EndCAs)

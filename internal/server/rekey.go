@@ -7,6 +7,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/est"
 	"github.com/hallmark-iot/hallmark/internal/throttle"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -21,6 +22,16 @@ func (i *Instance) openRekey() (err error) {
 		},
 	})
 	return err
+}
+
+// openForeign opens the door to devices of other makers.
+func (i *Instance) openForeign(ctx context.Context) (err error) {
+	i.foreign, err = foreign.New(foreign.Config{Guard: i.guard, Store: i.db.Foreign(), Products: i.product, Trust: i.auth.trust, OEM: i.cfg.OEM})
+	if err != nil {
+		return err
+	}
+	i.auth.trust.LetIn(i.foreign)
+	return i.foreign.Load(ctx)
 }
 
 // vouchers serves devices that have no key to show. Who fails often waits, whatever device they say they are.

@@ -183,6 +183,7 @@ func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Tim
 		return out, err
 	}, `SELECT d.id, d.product, `+last+` FROM device d`+join+`
 		WHERE d.state IN ('onboarded', 'active', 'quarantined') AND d.since < $1 AND `+last+` < $1`+and+`
+		AND (d.key_origin <> 'imported' OR d.last_seen > 0) -- one without our agent says nothing, ever
 		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $2 || '/' || d.id) ORDER BY d.id LIMIT $3`,
 		Millis(before), string(kind), limit)
 }

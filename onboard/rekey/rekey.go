@@ -331,7 +331,7 @@ func standing(id string, sub Subject) error {
 	switch sub.Legitimacy {
 	case device.Genuine, device.Recalled, device.Refurbished, device.Resold:
 		return nil
-	case device.Stolen, device.Unknown:
+	case device.Stolen, device.Unknown, device.Imported:
 	}
 	return no(sub.Legitimacy)
 }
