@@ -138,7 +138,12 @@ func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
 	if im.record, err = x509.ParsePKIXPublicKey(row.RecordKey); err != nil {
 		return nil, fmt.Errorf("order %s: record key: %w", row.ID, err)
 	}
-	if im.order, err = wire.VerifyOrder(row.Envelope, s.c.OrderKey.Public()); err != nil {
+	for _, k := range append([]crypto.PublicKey{s.c.OrderKey.Public()}, s.c.Former...) {
+		if im.order, err = wire.VerifyOrder(row.Envelope, k); err == nil {
+			break
+		}
+	}
+	if err != nil {
 		return nil, fmt.Errorf("order %s: %w", row.ID, err)
 	}
 	if im.ca, err = x509.ParseCertificate(im.order.Header.Chain[0]); err != nil {

@@ -45,9 +45,10 @@ type Vault interface {
 
 // Config is what the service works with.
 type Config struct {
-	OEM      string        // this OEM's ID, in orders and certificates
-	Root     []byte        // the OEM root's certificate (DER), which stations pin
-	OrderKey crypto.Signer // signs orders; stations pin it
+	OEM      string             // this OEM's ID, in orders and certificates
+	Root     []byte             // the OEM root's certificate (DER), which stations pin
+	OrderKey crypto.Signer      // signs orders; stations pin it
+	Former   []crypto.PublicKey // signed orders before; records of those are still taken in
 	CA       CA
 	Vault    Vault
 	Store    Store

@@ -134,7 +134,7 @@ func (p *Publisher) Mend(ctx context.Context) (written int, err error) {
 		if err != nil {
 			return written, err
 		}
-		if shown, err := ParseCheckpoint(note, p.cfg.Origin, p.cfg.Key.Public()); err != nil || shown.Size < prev.Size {
+		if shown, err := p.own(note); err != nil || shown.Size < prev.Size {
 			if _, err := o.Swap(ctx, "checkpoint", note, prev.Note); err != nil {
 				return written, err
 			}

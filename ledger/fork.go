@@ -2,10 +2,13 @@ package ledger
 
 import (
 	"context"
+	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"sync"
+
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Two public logs have died of a restored backup: entries that were witnessed were gone, others took their places, and the log
@@ -69,8 +72,22 @@ func edgeFiles(size uint64) (paths []string) {
 	return paths
 }
 
+// own reads a note of this log, by whichever of its keys it was signed.
+func (p *Publisher) own(note []byte) (s State, err error) {
+	keys := []ed25519.PublicKey{p.cfg.Key.Public()}
+	for _, o := range p.cfg.Others {
+		keys = append(keys, o.Public())
+	}
+	for _, k := range append(keys, p.cfg.Former...) {
+		if s, err = ParseCheckpoint(note, p.cfg.Origin, k); !errors.Is(err, wire.ErrLogSignature) {
+			return s, err
+		}
+	}
+	return s, err
+}
+
 func (p *Publisher) parse(at outlet, note []byte) (State, error) {
-	s, err := ParseCheckpoint(note, p.cfg.Origin, p.cfg.Key.Public())
+	s, err := p.own(note)
 	if err != nil {
 		return s, fmt.Errorf("exported checkpoint of the %s log in %s: %w; restore the file, or the key that signed it", p.cfg.Log, at, err)
 	}
@@ -166,7 +183,7 @@ func (p *Publisher) recall(ctx context.Context, state State) error {
 func (p *Publisher) question(ctx context.Context) ([]byte, error) {
 	prev, err := p.cfg.Store.Published(ctx, p.cfg.Log)
 	if errors.Is(err, ErrNotFound) {
-		return SignCheckpoint(p.cfg.Origin, State{Root: sha256.Sum256(nil)}, p.cfg.Key)
+		return SignCheckpoint(p.cfg.Origin, State{Root: sha256.Sum256(nil)}, p.cfg.Key, p.cfg.Others...)
 	}
 	return prev.Note, err
 }
@@ -217,7 +234,7 @@ func (p *Publisher) signed(ctx context.Context, who string, state State, size, b
 		if err != nil {
 			return nil, err
 		}
-		return SignCheckpoint(p.cfg.Origin, State{Size: size, Root: root}, p.cfg.Key)
+		return SignCheckpoint(p.cfg.Origin, State{Size: size, Root: root}, p.cfg.Key, p.cfg.Others...)
 	}
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return nil, err

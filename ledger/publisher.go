@@ -2,6 +2,7 @@ package ledger
 
 import (
 	"context"
+	"crypto/ed25519"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -47,6 +48,8 @@ type PublisherConfig struct {
 	Log       Log
 	Origin    string
 	Key       Signer
+	Others    []Signer            // sign too, while the key is being replaced
+	Former    []ed25519.PublicKey // signed what is exported, once: it is read with them, and nothing is signed
 	Export    Exporter
 	Also      []Exporter // further places; each has to be as complete as Export before anything is published
 	Witnesses []Cosigner
@@ -162,7 +165,7 @@ func (p *Publisher) sign(ctx context.Context, state, known State) error {
 		}
 	}
 	p.cfg.Failpoint("publish.exported")
-	note, err := SignCheckpoint(p.cfg.Origin, state, p.cfg.Key)
+	note, err := SignCheckpoint(p.cfg.Origin, state, p.cfg.Key, p.cfg.Others...)
 	if err != nil {
 		return err
 	}

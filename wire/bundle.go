@@ -3,6 +3,7 @@ package wire
 import (
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Bundle is the trust bundle on a device: whom it believes, for what, and how many of them it asks for. It is signed by the
@@ -17,13 +18,14 @@ type Bundle struct {
 	Control   LogTrust    `cbor:"7,keyasint" json:"control"`
 	Events    LogTrust    `cbor:"8,keyasint" json:"events"`
 	Witnesses []NamedKey  `cbor:"9,keyasint" json:"witnesses"`
-	Quorum    uint        `cbor:"10,keyasint" json:"quorum"`    // witnesses that must have cosigned
-	MaxAge    uint64      `cbor:"11,keyasint" json:"max_age_s"` // of a checkpoint's cosignatures, seconds
-	Floor     uint32      `cbor:"12,keyasint" json:"floor"`     // lowest security counter that may be installed or booted
-	Anchors   [][]byte    `cbor:"13,keyasint" json:"anchors"`   // X.509 roots (DER) for the network peers
-	Suites    []string    `cbor:"14,keyasint" json:"suites"`    // suites this product accepts
-	Issued    uint64      `cbor:"15,keyasint" json:"issued"`    // seconds since 1970
-	Telemetry []StreamKey `cbor:"16,keyasint" json:"telemetry"` // key-access keys to seal data for
+	Quorum    uint        `cbor:"10,keyasint" json:"quorum"`                     // witnesses that must have cosigned
+	MaxAge    uint64      `cbor:"11,keyasint" json:"max_age_s"`                  // of a checkpoint's cosignatures, seconds
+	Floor     uint32      `cbor:"12,keyasint" json:"floor"`                      // lowest security counter that may be installed or booted
+	Anchors   [][]byte    `cbor:"13,keyasint" json:"anchors"`                    // X.509 roots (DER) for the network peers
+	Suites    []string    `cbor:"14,keyasint" json:"suites"`                     // suites this product accepts
+	Issued    uint64      `cbor:"15,keyasint" json:"issued"`                     // seconds since 1970
+	Telemetry []StreamKey `cbor:"16,keyasint" json:"telemetry"`                  // key-access keys to seal data for
+	Orders    *KeySet     `cbor:"17,keyasint,omitempty" json:"orders,omitempty"` // signs production orders; absent in bundles of before
 }
 
 // LogTrust is a log the device believes: its origin line and Ed25519 key (32 bytes).
@@ -77,6 +79,14 @@ func (b Bundle) check() error {
 			return fmt.Errorf("bundle: role %s: %w", r.name, err)
 		}
 	}
+	if b.Orders != nil {
+		if err := b.Orders.Check(); err != nil {
+			return fmt.Errorf("bundle: role orders: %w", err)
+		}
+	}
+	if err := b.checkSuites(); err != nil {
+		return err
+	}
 	if b.Quorum > uint(len(b.Witnesses)) {
 		return fmt.Errorf("bundle: quorum %d of %d witnesses", b.Quorum, len(b.Witnesses))
 	}
@@ -93,6 +103,63 @@ func (b Bundle) check() error {
 		seen[w.Name], seen[string(w.Key)] = true, true
 	}
 	return nil
+}
+
+// checkSuites refuses a bundle that names a key of a suite which it does not accept: nothing that was signed in another suite has any
+// effect under it.
+func (b Bundle) checkSuites() error {
+	roles := []KeySet{b.Root, b.Release, b.Warrant, b.Directive}
+	if b.Orders != nil {
+		roles = append(roles, *b.Orders)
+	}
+	for _, role := range roles {
+		for _, der := range role.Keys {
+			pub, err := parseKey(der)
+			if err != nil {
+				return fmt.Errorf("bundle: %w", err)
+			}
+			_, suite, err := algOf(pub)
+			if err != nil {
+				return fmt.Errorf("bundle: %w", err)
+			}
+			if !b.Accepts(suite) {
+				return fmt.Errorf("bundle: %w: key %x is of suite %s, the bundle accepts %v", ErrSuite, keyIDOfSPKI(der), suite, b.Suites)
+			}
+		}
+	}
+	return nil
+}
+
+// ErrSuite says that something is signed, or would be, in a suite that is not accepted.
+var ErrSuite = errors.New("suite not accepted")
+
+// Accepts reports whether the bundle lists the suite.
+func (b Bundle) Accepts(suite string) bool { return slices.Contains(b.Suites, suite) }
+
+// Foreign gives a suite that a signature of a threshold message names and the bundle does not accept; empty when there is none.
+func (b Bundle) Foreign(typ Type, envelope []byte) string {
+	msg, err := parseThreshold(typ, envelope)
+	if err != nil {
+		return ""
+	}
+	for _, s := range msg.Signatures {
+		if name, ok := s.Headers.Protected[labelSuite].(string); ok && !b.Accepts(name) {
+			return name
+		}
+	}
+	return ""
+}
+
+// Foreign1 is Foreign of a message with one signer.
+func (b Bundle) Foreign1(typ Type, envelope []byte) string {
+	o, err := Parse1(typ, envelope)
+	if err != nil {
+		return ""
+	}
+	if name, ok := o.msg.Headers.Protected[labelSuite].(string); ok && !b.Accepts(name) {
+		return name
+	}
+	return ""
 }
 
 // VerifyBundle checks that envelope may replace current: same product, the next version, signed by the threshold of both.

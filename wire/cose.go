@@ -183,6 +183,9 @@ func (o *Open1) Verify(pub crypto.PublicKey) error {
 		return fmt.Errorf("%s: signed by key %x, want %x", o.Type, o.KeyID, kid)
 	}
 	v, err := verifierFor(pub)
+	if err == nil {
+		err = checkSuite(o.msg.Headers.Protected, pub)
+	}
 	if err != nil {
 		return fmt.Errorf("%s: %w", o.Type, err)
 	}
@@ -210,6 +213,18 @@ func verifierFor(pub crypto.PublicKey) (cose.Verifier, error) {
 		return nil, err
 	}
 	return cose.NewVerifier(alg, pub)
+}
+
+// checkSuite holds the suite that a signature names against its key's: each suite has one curve.
+func checkSuite(p cose.ProtectedHeader, pub crypto.PublicKey) error {
+	_, want, err := algOf(pub)
+	if err != nil {
+		return err
+	}
+	if got, _ := p[labelSuite].(string); got != want {
+		return fmt.Errorf("%w: it names suite %q, its key is of %s", ErrSuite, got, want)
+	}
+	return nil
 }
 
 func checkHeader(typ Type, h cose.Headers) (KeyID, error) {
@@ -366,6 +381,9 @@ func VerifyThreshold(typ Type, envelope []byte, role KeySet) ([]byte, error) {
 			continue
 		}
 		v, err := verifierFor(pub)
+		if err == nil {
+			err = checkSuite(s.Headers.Protected, pub)
+		}
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", typ, err)
 		}

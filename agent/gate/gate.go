@@ -173,7 +173,22 @@ func directiveRole(b wire.Bundle, typ wire.Type, envelope []byte) ([]byte, *Refu
 	}
 	payload, err := b.Directive.Verify1(typ, envelope)
 	if err != nil {
+		if s := b.Foreign1(typ, envelope); s != "" {
+			return nil, refuse(Suite, "signed in %s, the trust bundle accepts %v: %v", s, b.Suites, err)
+		}
 		return nil, refuse(Signature, "%v", err)
+	}
+	return payload, nil
+}
+
+// threshold opens what the offline signers of a role have signed.
+func threshold(b wire.Bundle, typ wire.Type, envelope []byte, role wire.KeySet) ([]byte, *Refusal) {
+	payload, err := wire.VerifyThreshold(typ, envelope, role)
+	if err != nil {
+		if s := b.Foreign(typ, envelope); s != "" {
+			return nil, refuse(Suite, "signed in %s, the trust bundle accepts %v: %v", s, b.Suites, err)
+		}
+		return nil, refuse(Threshold, "%v", err)
 	}
 	return payload, nil
 }
@@ -242,9 +257,9 @@ func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 	if r != nil {
 		return r
 	}
-	payload, err := wire.VerifyThreshold(wire.TypeRelease, entry.data, s.Bundle.Release)
-	if err != nil {
-		return refuse(Threshold, "%v", err)
+	payload, r := threshold(s.Bundle, wire.TypeRelease, entry.data, s.Bundle.Release)
+	if r != nil {
+		return r
 	}
 	rel, err := wire.DecodeRelease(payload)
 	if err != nil {
@@ -326,7 +341,7 @@ func checkOwner(s State, d wire.Delivery, p *Plan) *Refusal {
 		return refuse(Owned, "the device belongs to %x: %s needs a warrant of its key, or of the warrant keys", s.Owner.Owner, p.Act)
 	}
 	theirs := checkWarrant(s, d, p, s.Owner.Keys())
-	if theirs != nil && theirs.Code == Threshold {
+	if theirs != nil && (theirs.Code == Threshold || theirs.Code == Suite) {
 		if r := checkWarrant(s, d, p, s.Bundle.Warrant); r != nil {
 			return r
 		}
@@ -351,9 +366,9 @@ func checkWarrant(s State, d wire.Delivery, p *Plan, whom wire.KeySet) *Refusal 
 	if r != nil {
 		return r
 	}
-	payload, err := wire.VerifyThreshold(wire.TypeWarrant, entry.data, whom)
-	if err != nil {
-		return refuse(Threshold, "%v", err)
+	payload, r := threshold(s.Bundle, wire.TypeWarrant, entry.data, whom)
+	if r != nil {
+		return r
 	}
 	w, err := wire.DecodeWarrant(payload)
 	if err != nil {

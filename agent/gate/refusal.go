@@ -16,6 +16,7 @@ const (
 	Ended           Code = "decommissioned"   // the device's life is over
 	NotSecured      Code = "life-cycle"       // the device is not in the field yet
 	Signature       Code = "signature"        // not by the directive authority of the trust bundle
+	Suite           Code = "suite"            // signed in a suite that the trust bundle does not accept
 	NotForMe        Code = "not-for-me"       // addressed to another device
 	WrongNonce      Code = "nonce"            // not made for the question that was asked
 	Replayed        Code = "replayed"         // counter not above the last one accepted

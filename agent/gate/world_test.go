@@ -55,7 +55,7 @@ func newWorld(t testing.TB) *world {
 		Witnesses: []wire.NamedKey{
 			{Name: "w1", Key: w.witness[0].Public().(ed25519.PublicKey)}, {Name: "w2", Key: w.witness[1].Public().(ed25519.PublicKey)},
 		},
-		Quorum: 2, MaxAge: 3600, Floor: 1, Issued: at(-time.Hour),
+		Quorum: 2, MaxAge: 3600, Floor: 1, Issued: at(-time.Hour), Suites: []string{"HM-P256-1"},
 	}
 	for range 5 { // somebody else's entries
 		w.entries = append(w.entries, []byte{byte(len(w.entries))})

@@ -15,7 +15,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
 	}[first]; ok {
 		return name
 	}
@@ -37,7 +37,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "products", Description: "What the maker makes."},
 	{Name: "orders", Description: "What factories are to make, and what they made."},
 	{Name: "enrolments", Description: "Requests of devices that take a person before they get an identity."},
-	{Name: "trust", Description: "Trust bundles, offline warrants and key ceremonies."},
+	{Name: "trust", Description: "Trust bundles, offline warrants, key ceremonies and the instance's online keys."},
 	{Name: "certificates", Description: "Certificates and their revocation."},
 	{Name: "streams", Description: "Sealed data of devices, and who may read it."},
 	{Name: "proposals", Description: "Four eyes. What one person may not do alone is denied as access.four-eyes. Ask again with Hallmark-Propose: and the reason, and it becomes a proposal (202); another person who may do it approves, and the proposer has it done with run."},
@@ -92,6 +92,10 @@ var descriptions = map[string]string{
 	"get-product-readiness": "A product can be ordered and updated when nothing is missing.",
 	"request-product":       "Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.",
 	"activate-product":      "The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.",
+	"get-bundle-status":     "Counts of the devices in the field, by the version of the trust bundle they last said to have.",
+	"list-keys":             "Those that are retired too. Needed says how many devices in the field believe no other key of the role.",
+	"rotate-key":            "The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.",
+	"retire-key":            "Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.",
 	"publish-bundle":        "Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.",
 	"import-records":        "The file a station exported. It is read in one go and answered when every record has its standing: a file is bounded, and the same file again changes nothing.",
 	"create-order":          "The file is made while you wait. It is given out this once: keep it, or order again.",

@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/internal/once"
+	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
@@ -54,6 +55,7 @@ type Services struct {
 	PKI         *pki.Service
 	Ceremony    *ceremony.Service
 	Onboard     *onboard.Service
+	Keys        *keyring.Service
 	Rekey       *rekey.Service
 	Comply      *comply.Service
 	Owner       *owner.Service
@@ -89,6 +91,7 @@ func (a *api) register(h huma.API) {
 	a.registerRollouts(h)
 	a.registerCommands(h)
 	a.registerTrust(h)
+	a.registerKeys(h)
 	a.registerCare(h)
 	a.registerLife(h)
 	a.registerVouchers(h)

@@ -7,6 +7,8 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/keyring"
+
 	"github.com/hallmark-iot/hallmark/pki"
 )
 
@@ -34,7 +36,7 @@ func (c *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	if c.cert != nil && (err != nil || fresh && bytes.Equal(c.cert.Leaf.AuthorityKeyId, infra.Cert.SubjectKeyId)) {
 		return c.cert, nil // without a CA the present one is shown to its end
 	}
-	key, err := i.keys.Signer(keyServer)
+	key, err := i.newestKey(keyring.Server)
 	if err != nil {
 		return nil, err
 	}

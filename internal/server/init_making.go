@@ -150,15 +150,16 @@ func (m *making) draft(ctx context.Context) (wire.Bundle, error) {
 
 // logTrust is whom devices believe about the logs; there are none yet.
 func (m *making) logTrust(ctx context.Context) (control, events wire.LogTrust, witnesses []wire.NamedKey, err error) {
-	x := &logs{trust: trustFile{Quorum: m.o.Config.Quorum}}
+	x, signers := &logs{trust: trustFile{Quorum: m.o.Config.Quorum}}, map[ledger.Log]logSigners{}
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
-		s, err := newEdSigner(m.o.Online, "log-"+string(name))
+		s, err := firstLogKeys(m.o.Online, name)
 		if err != nil {
 			return control, events, nil, err
 		}
-		x.trust.Logs = append(x.trust.Logs, trustedLog{Name: string(name), Origin: m.o.Config.origin(name), Key: s.pub})
+		signers[name] = s
+		x.trust.Logs = append(x.trust.Logs, trustedLog{Name: string(name), Origin: m.o.Config.origin(name), Key: s.newest.pub})
 	}
-	cosigners, err := openWitnesses(ctx, m.l, m.o.Config, m.o.Online, x.trust.Logs)
+	cosigners, err := openWitnesses(ctx, m.l, m.o.Config, m.o.Online, x.trust.Logs, signers)
 	if err != nil {
 		return control, events, nil, err
 	}
@@ -190,14 +191,11 @@ func (m *making) complete(ctx context.Context, request []byte, answer wire.Cerem
 		return Made{}, fmt.Errorf("init: %w", err)
 	}
 	for _, step := range []func(context.Context) error{
-		m.certificates, m.logs, m.product, func(ctx context.Context) error { return m.bundle(ctx, answer.Bundle) }, m.admin,
+		m.certificates, m.logs, func(ctx context.Context) error { return m.held(ctx, answer.Transcript) }, m.product, func(ctx context.Context) error { return m.bundle(ctx, answer.Bundle) }, m.admin,
 	} {
 		if err := step(ctx); err != nil {
 			return Made{}, fmt.Errorf("init: %w", err)
 		}
-	}
-	if err := m.l.saveOIDCSecret(m.o.OIDCSecret); err != nil {
-		return Made{}, err
 	}
 	return m.made, m.o.Config.save(m.l)
 }
@@ -276,7 +274,7 @@ func (m *making) logs(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.open, err = openLogs(ctx, m.l, m.o.Config, m.db, m.o.Online, slog.New(slog.DiscardHandler), nil)
+	m.open, err = openLogs(ctx, m.l, m.o.Config, m.db, m.o.Online, firstLogKeys, slog.New(slog.DiscardHandler), nil)
 	return err
 }
 
@@ -296,7 +294,8 @@ func (m *making) bundle(ctx context.Context, envelope []byte) error {
 		return err
 	}
 	m.made.Bundle = sha256.Sum256(payload)
-	devices, err := newDeviceService(m.db, m.open.reader, m.o.Config, m.o.Online, nil, nil)
+	nobody := func() []crypto.Signer { return nil } // nothing is commanded yet
+	devices, err := newDeviceService(m.db, m.open.reader, m.o.Config, nobody, nil, nil)
 	if err != nil {
 		return err
 	}

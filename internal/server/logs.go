@@ -29,10 +29,11 @@ const (
 	keyOrder       = "order"
 	keyServer      = "server-tls"
 	keyInfra       = "infra-ca"
-	keyBucket      = "bucket-" + bucketName
+	keyBucket      = bucketPrefix + bucketName
 	keyVault       = "vault" // AES-256 key under which small secrets of the database are sealed
 
-	bucketName = "default" // the retention bucket devices seal their data for
+	bucketPrefix = "bucket-"
+	bucketName   = "default" // the retention bucket devices seal their data for
 )
 
 // Signers finds keys by name; the soft key store is one.
@@ -89,18 +90,18 @@ type trustedLog struct {
 func (c Config) origin(log ledger.Log) string { return c.Instance + "/" + string(log) }
 
 // openLogs wires the logs, and refuses when signing on would fork one of them. published is called after each publication.
-func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Signers, log *slog.Logger, published func()) (*logs, error) {
+func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Signers, ring logKeys, log *slog.Logger, published func()) (*logs, error) {
 	out := &logs{reader: ledger.NewReader(db), trust: trustFile{Quorum: cfg.Quorum}, files: map[string]ledger.Exporter{}}
-	signers := map[ledger.Log]edSigner{}
+	signers := map[ledger.Log]logSigners{}
 	for _, name := range []ledger.Log{ledger.Control, ledger.Events} {
-		s, err := newEdSigner(keys, "log-"+string(name))
+		s, err := ring(keys, name)
 		if err != nil {
 			return nil, err
 		}
 		signers[name] = s
-		out.trust.Logs = append(out.trust.Logs, trustedLog{Name: string(name), Origin: cfg.origin(name), Key: s.pub})
+		out.trust.Logs = append(out.trust.Logs, trustedLog{Name: string(name), Origin: cfg.origin(name), Key: s.newest.pub})
 	}
-	cosigners, err := openWitnesses(ctx, l, cfg, keys, out.trust.Logs)
+	cosigners, err := openWitnesses(ctx, l, cfg, keys, out.trust.Logs, signers)
 	if err != nil {
 		return nil, err
 	}
@@ -114,7 +115,8 @@ func openLogs(ctx context.Context, l Layout, cfg Config, db *store.DB, keys Sign
 		}
 		out.files[string(name)] = exports[0]
 		p := ledger.NewPublisher(ledger.PublisherConfig{
-			Store: db, Log: name, Origin: cfg.origin(name), Key: signers[name], Witnesses: cosigners, Quorum: cfg.Quorum, Logger: log,
+			Store: db, Log: name, Origin: cfg.origin(name), Key: signers[name].newest,
+			Others: signers[name].others, Former: signers[name].former, Witnesses: cosigners, Quorum: cfg.Quorum, Logger: log,
 			Export: exports[0], Also: exports[1:], Published: published, Failpoint: failpoint.Hit,
 		})
 		if err := p.Check(ctx); err != nil {

@@ -1,6 +1,7 @@
 package server
 
 import (
+	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
@@ -9,8 +10,8 @@ import (
 // openProofs opens what hands out proofs to be checked elsewhere.
 func (i *Instance) openProofs() error {
 	origins, keys := map[string]ledger.Log{}, map[ledger.Log]scitt.LogKey{}
-	for log, name := range map[ledger.Log]string{ledger.Control: keyLogControl, ledger.Events: keyLogEvents} {
-		key, err := i.keys.Signer(name)
+	for log, role := range map[ledger.Log]keyring.Role{ledger.Control: keyring.LogControl, ledger.Events: keyring.LogEvents} {
+		key, err := i.newestKey(role)
 		if err != nil {
 			return err
 		}

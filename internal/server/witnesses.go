@@ -113,11 +113,11 @@ func (c Config) localWitnesses() (out []string) {
 }
 
 // openWitnesses opens the witnesses of the logs, those in this process and those elsewhere.
-func openWitnesses(ctx context.Context, l Layout, cfg Config, keys Signers, known []trustedLog) (out []ledger.Cosigner, err error) {
+func openWitnesses(ctx context.Context, l Layout, cfg Config, keys Signers, known []trustedLog, signers map[ledger.Log]logSigners) (out []ledger.Cosigner, err error) {
 	for _, c := range cfg.Witnesses {
 		var w ledger.Cosigner
 		if c.URL == "" {
-			w, err = openLocalWitness(ctx, l, cfg, keys, c, known)
+			w, err = openLocalWitness(ctx, l, cfg, keys, c, known, signers)
 		} else {
 			w, err = witnesscall.New(c.URL, c.Keys)
 		}
@@ -129,7 +129,7 @@ func openWitnesses(ctx context.Context, l Layout, cfg Config, keys Signers, know
 	return out, nil
 }
 
-func openLocalWitness(ctx context.Context, l Layout, cfg Config, keys Signers, w WitnessConfig, known []trustedLog) (*witness.Witness, error) {
+func openLocalWitness(ctx context.Context, l Layout, cfg Config, keys Signers, w WitnessConfig, known []trustedLog, signers map[ledger.Log]logSigners) (*witness.Witness, error) {
 	s, err := newEdSigner(keys, w.Name)
 	if err != nil {
 		return nil, err
@@ -137,7 +137,7 @@ func openLocalWitness(ctx context.Context, l Layout, cfg Config, keys Signers, w
 	c := witness.Config{Keys: []ledger.CosignerKey{ledger.Ed25519Cosigner(cfg.nameOf(w), s)}}
 	for _, log := range known {
 		c.Logs = append(c.Logs, witness.Log{
-			Origin: log.Origin, Keys: []ledger.VerifierKey{log.verifierKey()}, Memory: durable.File{Path: l.Witness(w.Name, log.Name)},
+			Origin: log.Origin, Keys: signers[ledger.Log(log.Name)].verifierKeys(log.Origin), Memory: durable.File{Path: l.Witness(w.Name, log.Name)},
 		})
 	}
 	return witness.Open(ctx, c)

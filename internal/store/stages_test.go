@@ -112,7 +112,7 @@ func (s *stages) publishBundle(authority crypto.Signer) {
 		Version: 1, Product: "pump", Root: s.role, Release: s.role, Warrant: s.role,
 		Directive: wire.KeySet{Keys: [][]byte{spki(s.t, authority)}, Threshold: 1},
 		Control:   wire.LogTrust{Origin: "c", Key: bytes.Repeat([]byte{1}, 32)}, Events: wire.LogTrust{Origin: "e", Key: bytes.Repeat([]byte{2}, 32)},
-		Issued: uint64(s.now.Unix()),
+		Issued: uint64(s.now.Unix()), Suites: []string{"HM-P256-1"},
 	}
 	payload, err := wire.EncodeBundle(b)
 	if err != nil {
