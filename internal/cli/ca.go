@@ -14,7 +14,7 @@ import (
 
 func newCA(a *api) *cobra.Command {
 	return a.noun("ca", "Certification authorities of the instance: which sign, and how a new one takes over",
-		a.listCAs(), a.requestCA(), a.installCA(), a.trustRoot(), a.requestCAList(), a.putCAList())
+		a.listCAs(), a.requestCA(), a.installCA(), a.trustRoot(), a.requestCAList(), a.putCAList(), serveCA(a.s), separateCA(a.s))
 }
 
 func (a *api) listCAs() *cobra.Command {
