@@ -275,7 +275,7 @@ func (s *Service) CommandStatus(ctx context.Context, caller access.Caller, id st
 	if _, err := s.command(ctx, caller, access.DeviceRead, id); err != nil {
 		return nil, err
 	}
-	return s.cfg.Commands.CountCommand(ctx, id)
+	return s.cfg.Commands.CountCommand(ctx, id, s.cfg.Now())
 }
 
 // CommandDevices pages through the command's devices by ID; limit 0 means MaxPage.
@@ -286,7 +286,7 @@ func (s *Service) CommandDevices(ctx context.Context, caller access.Caller, id, 
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
 	}
-	return s.cfg.Commands.CommandDevices(ctx, id, after, limit)
+	return s.cfg.Commands.CommandDevices(ctx, id, s.cfg.Now(), after, limit)
 }
 
 // DeviceCommands lists a device's commands, newest first.
@@ -303,7 +303,7 @@ func (s *Service) DeviceCommandPage(ctx context.Context, caller access.Caller, i
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
 	}
-	cs, err := s.cfg.Commands.DeviceCommands(ctx, id, after, limit)
+	cs, err := s.cfg.Commands.DeviceCommands(ctx, id, s.cfg.Now(), after, limit)
 	if caller.Owner != "" { // newest first: what follows is of before its time
 		if i := slices.IndexFunc(cs, func(c CommandDevice) bool { return c.Issued.Before(d.Owned) }); i >= 0 {
 			cs = cs[:i]

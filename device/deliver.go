@@ -92,7 +92,7 @@ func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Com
 		return out, err
 	}
 	tree, err := s.sets.get(ctx, "c"+c.ID, func(ctx context.Context) ([]string, error) {
-		rows, err := s.cfg.Commands.CommandDevices(ctx, c.ID, "", 0)
+		rows, err := s.cfg.Commands.CommandDevices(ctx, c.ID, s.cfg.Now(), "", 0)
 		ids := make([]string, 0, len(rows))
 		for _, r := range rows {
 			ids = append(ids, r.Device)

@@ -82,12 +82,12 @@ type Commands interface {
 	CommandTo(ctx context.Context, digest [32]byte, device string) (Command, Standing, error)
 	// CancelCommand ends it for every device without a result; ErrChanged when it has ended.
 	CancelCommand(ctx context.Context, id string, at time.Time, fact ledger.Fact) error
-	// CommandDevices lists by device ID, after (exclusive); limit 0 means all.
-	CommandDevices(ctx context.Context, id, after string, limit int) ([]CommandDevice, error)
-	// CountCommand counts the devices by standing.
-	CountCommand(ctx context.Context, id string) (map[Standing]int, error)
-	// DeviceCommands lists a device's commands, newest first, from behind the command after on.
-	DeviceCommands(ctx context.Context, device, after string, limit int) ([]CommandDevice, error)
+	// CommandDevices lists by device ID, after (exclusive), as it stands at now; limit 0 means all.
+	CommandDevices(ctx context.Context, id string, now time.Time, after string, limit int) ([]CommandDevice, error)
+	// CountCommand counts the devices by standing at now.
+	CountCommand(ctx context.Context, id string, now time.Time) (map[Standing]int, error)
+	// DeviceCommands lists a device's commands as they stand at now, newest first, from behind the command after on.
+	DeviceCommands(ctx context.Context, device string, now time.Time, after string, limit int) ([]CommandDevice, error)
 }
 
 // Trust keeps bundles and warrants.
@@ -97,8 +97,8 @@ type Trust interface {
 	// Bundle gives a version, 0 the current; ErrNotFound.
 	Bundle(ctx context.Context, product string, version uint64) (Bundle, error)
 	// DevicesBehind lists devices in the field with a bundle older than version that have not been told to take a newer one, or
-	// not within the hour if they did not do it; at most MaxBehind.
-	DevicesBehind(ctx context.Context, product string, version uint64) ([]string, error)
+	// not within the hour before now if they did not do it; at most MaxBehind.
+	DevicesBehind(ctx context.Context, product string, version uint64, now time.Time) ([]string, error)
 	// PutWarrant stores it with its devices; ErrExists when its ID is known.
 	PutWarrant(ctx context.Context, w Warrant, devices []string, fact ledger.Fact) error
 	// Warrant finds by the UID of its fact; ErrNotFound.

@@ -76,7 +76,7 @@ func (s *Service) DistributeBundle(ctx context.Context, caller access.Caller, pr
 			return err
 		}
 	}
-	ids, err := s.cfg.Trust.DevicesBehind(ctx, product, b.Wire.Version)
+	ids, err := s.cfg.Trust.DevicesBehind(ctx, product, b.Wire.Version, s.cfg.Now())
 	if err != nil || len(ids) == 0 {
 		return err
 	}

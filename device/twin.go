@@ -74,7 +74,7 @@ func (s *Service) Settings(ctx context.Context, caller access.Caller, id string)
 			return nil, err
 		}
 	}
-	told, err := s.cfg.Commands.DeviceCommands(ctx, id, "", MaxPage)
+	told, err := s.cfg.Commands.DeviceCommands(ctx, id, s.cfg.Now(), "", MaxPage)
 	if err != nil {
 		return nil, err
 	}

@@ -125,39 +125,47 @@ func (s *Devices) CancelCommand(ctx context.Context, id string, at time.Time, fa
 const commandDeviceQuery = `SELECT x.command_id, x.device_id, c.act, c.doc, x.state, x.attempts, x.code, x.text, x.at, c.expires, c.issued
 	FROM command_device x JOIN command c ON c.id = x.command_id`
 
-func scanCommandDevice(row scanner) (device.CommandDevice, error) {
+// commandDevices reads them as they stand at now: who did not answer while it was valid will not do it any more.
+func commandDevices(now time.Time) func(scanner) (device.CommandDevice, error) {
+	return func(row scanner) (device.CommandDevice, error) {
+		c, expires, err := scanCommandDevice(row)
+		if (c.Standing == device.Pending || c.Standing == device.Delivered) && !expires.After(now) {
+			c.Standing = device.Expired
+		}
+		return c, err
+	}
+}
+
+func scanCommandDevice(row scanner) (device.CommandDevice, time.Time, error) {
 	var c device.CommandDevice
 	var doc []byte
 	var at, expires, issued int64
 	if err := row.Scan(&c.Command, &c.Device, &c.Act, &doc, &c.Standing, &c.Attempts, &c.Code, &c.Text, &at, &expires, &issued); err != nil {
-		return c, err
+		return c, time.Time{}, err
 	}
 	w, err := wire.DecodeCommand(doc)
 	if err != nil {
-		return c, err
+		return c, time.Time{}, err
 	}
 	c.Release, c.At, c.Issued = w.Release, Time(at), Time(issued)
-	if (c.Standing == device.Pending || c.Standing == device.Delivered) && !Time(expires).After(time.Now()) {
-		c.Standing = device.Expired
-	}
-	return c, nil
+	return c, Time(expires), nil
 }
 
 // CommandDevices implements device.Commands.
-func (s *Devices) CommandDevices(ctx context.Context, id, after string, limit int) ([]device.CommandDevice, error) {
-	return collect(ctx, s.db, scanCommandDevice,
+func (s *Devices) CommandDevices(ctx context.Context, id string, now time.Time, after string, limit int) ([]device.CommandDevice, error) {
+	return collect(ctx, s.db, commandDevices(now),
 		commandDeviceQuery+` WHERE x.command_id = $1 AND x.device_id > $2 ORDER BY x.device_id LIMIT $3`, id, after, atMost(limit))
 }
 
 // CountCommand implements device.Commands.
-func (s *Devices) CountCommand(ctx context.Context, id string) (map[device.Standing]int, error) {
+func (s *Devices) CountCommand(ctx context.Context, id string, now time.Time) (map[device.Standing]int, error) {
 	return counts[device.Standing](ctx, s.db, `SELECT CASE WHEN x.state IN ('pending', 'delivered') AND c.expires <= $2 THEN 'expired' ELSE x.state END, count(*)
-		FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.command_id = $1 GROUP BY 1`, id, Millis(time.Now()))
+		FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.command_id = $1 GROUP BY 1`, id, Millis(now))
 }
 
 // DeviceCommands implements device.Commands.
-func (s *Devices) DeviceCommands(ctx context.Context, id, after string, limit int) ([]device.CommandDevice, error) {
-	return collect(ctx, s.db, scanCommandDevice, commandDeviceQuery+` WHERE x.device_id = $1 AND ($2 = ''
+func (s *Devices) DeviceCommands(ctx context.Context, id string, now time.Time, after string, limit int) ([]device.CommandDevice, error) {
+	return collect(ctx, s.db, commandDevices(now), commandDeviceQuery+` WHERE x.device_id = $1 AND ($2 = ''
 		OR c.issued < (SELECT issued FROM command WHERE id = $2) OR c.issued = (SELECT issued FROM command WHERE id = $2) AND c.id > $2)
 		ORDER BY c.issued DESC, c.id LIMIT $3`, id, after, limit)
 }
@@ -208,12 +216,12 @@ func scanID(row scanner) (string, error) {
 }
 
 // DevicesBehind implements device.Trust.
-func (s *Devices) DevicesBehind(ctx context.Context, product string, version uint64) ([]string, error) {
+func (s *Devices) DevicesBehind(ctx context.Context, product string, version uint64, now time.Time) ([]string, error) {
 	return collect(ctx, s.db, scanID, `SELECT id FROM device d WHERE product = $1 AND bundle < $2
 		AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
 		AND NOT EXISTS (SELECT 1 FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.device_id = d.id AND c.act = 'bundle'
 			AND (c.issued > $3 OR x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $4))
-		ORDER BY id LIMIT $5`, product, int64(version), Millis(time.Now().Add(-time.Hour)), Millis(time.Now()), device.MaxBehind)
+		ORDER BY id LIMIT $5`, product, int64(version), Millis(now.Add(-time.Hour)), Millis(now), device.MaxBehind)
 }
 
 // PutWarrant implements device.Trust.

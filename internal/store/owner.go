@@ -261,7 +261,7 @@ func (s *Owners) KnownWarrant(ctx context.Context, id string) (device.Warrant, [
 
 // Answer implements owner.Transfers.
 func (s *Owners) Answer(ctx context.Context, id string, act wire.Act, since time.Time) (device.CommandDevice, error) {
-	c, err := scanCommandDevice(s.db.Read().QueryRowContext(ctx, commandDeviceQuery+` WHERE x.device_id = $1 AND c.act = $2 AND c.issued >= $3
+	c, err := commandDevices(time.Now())(s.db.Read().QueryRowContext(ctx, commandDeviceQuery+` WHERE x.device_id = $1 AND c.act = $2 AND c.issued >= $3
 		ORDER BY c.issued DESC, c.id LIMIT 1`, id, string(act), Millis(since)))
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, owner.ErrNotFound

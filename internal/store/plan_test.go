@@ -158,9 +158,9 @@ func TestPostgresWalksAlongIndexes(t *testing.T) {
 		"verdict":             func() error { _, err := db.Attest().Verdict(ctx, someone); return err },
 		"verdicts":            func() error { _, err := db.Attest().Verdicts(ctx, someone, 20); return err },
 		"outstanding":         func() error { _, err := devices.Outstanding(ctx, someone, now); return err },
-		"commands of one":     func() error { _, _ = devices.DeviceCommands(ctx, someone, "", 50); return nil }, // what they say cannot be read here
-		"devices of one":      func() error { _, _ = devices.CommandDevices(ctx, "command-7", "", 50); return nil },
-		"behind":              func() error { _, err := devices.DevicesBehind(ctx, "pump", 3); return err },
+		"commands of one":     func() error { _, _ = devices.DeviceCommands(ctx, someone, now, "", 50); return nil }, // what they say cannot be read here
+		"devices of one":      func() error { _, _ = devices.CommandDevices(ctx, "command-7", now, "", 50); return nil },
+		"behind":              func() error { _, err := devices.DevicesBehind(ctx, "pump", 3, now); return err },
 		"detail":              func() error { _, err := db.FleetDevice(ctx, someone); return err },
 		"timeline":            func() error { _, err := db.FleetTimeline(ctx, someone, 50); return err },
 		"certificates":        func() error { _, err := db.PKI().Certificates(ctx, someone, "", 50); return err },

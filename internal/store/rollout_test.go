@@ -588,3 +588,35 @@ func TestADeviceWithNoWayBackIsCountedAsStranded(t *testing.T) {
 		t.Errorf("%d rollback commands the device would refuse", n)
 	}
 }
+
+// A command stands as the service's clock says, in every view of it.
+func TestACommandRunsOutByTheClockOfWhoAsks(t *testing.T) {
+	r := newRoll(t, 1)
+	id, err := r.devices.Command(t.Context(), access.Internal("test"), device.Instruction{
+		Product: "pump", Act: wire.ActAttest, Devices: []string{devN(0)}, Valid: time.Hour, Reason: "why",
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	standing := func(want device.Standing) {
+		t.Helper()
+		of, err := r.devices.DeviceCommands(t.Context(), person("op"), devN(0))
+		if err != nil || len(of) != 1 || of[0].Standing != want {
+			t.Errorf("of the device: %+v, %v; want %s", of, err, want)
+		}
+		by, err := r.devices.CommandDevices(t.Context(), person("op"), id, "", 0)
+		if err != nil || len(by) != 1 || by[0].Standing != want {
+			t.Errorf("by device: %+v, %v; want %s", by, err, want)
+		}
+		n, err := r.devices.CommandStatus(t.Context(), person("op"), id)
+		if err != nil || n[want] != 1 {
+			t.Errorf("counted: %v, %v; want one %s", n, err, want)
+		}
+	}
+	r.now = r.now.Add(-48 * time.Hour) // of a clock that is behind
+	standing(device.Pending)
+	r.now = r.now.Add(49*time.Hour - time.Second)
+	standing(device.Pending)
+	r.now = r.now.Add(time.Second)
+	standing(device.Expired)
+}
