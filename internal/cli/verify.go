@@ -17,7 +17,6 @@ import (
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
-	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -116,7 +115,7 @@ func (v *verification) asked(ctx context.Context, device string, root *[32]byte)
 	}
 	cl := client.New(base, "", &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots})
 	nonce := genuine.NewNonce()
-	var view httpapi.VerdictView
+	var view client.VerdictView
 	if v.challenge {
 		view, err = v.answered(ctx, cl, device, nonce)
 	} else {
@@ -131,7 +130,7 @@ func (v *verification) asked(ctx context.Context, device string, root *[32]byte)
 const askAgain = 2 * time.Second
 
 // answered waits for the device's own answer.
-func (v *verification) answered(ctx context.Context, cl *client.Client, device string, nonce []byte) (httpapi.VerdictView, error) {
+func (v *verification) answered(ctx context.Context, cl *client.Client, device string, nonce []byte) (client.VerdictView, error) {
 	q, err := cl.AskDevice(ctx, device, nonce)
 	ctx, cancel := context.WithTimeout(ctx, v.wait)
 	defer cancel()
@@ -140,16 +139,16 @@ func (v *verification) answered(ctx context.Context, cl *client.Client, device s
 		case genuine.Answered:
 			return *q.Verdict, nil
 		case genuine.NoAnswer:
-			return httpapi.VerdictView{}, fmt.Errorf("device %s has not answered: is it switched on and on line?", device)
+			return client.VerdictView{}, fmt.Errorf("device %s has not answered: is it switched on and on line?", device)
 		case genuine.Waiting:
 		}
 		select {
 		case <-ctx.Done():
-			return httpapi.VerdictView{}, fmt.Errorf("device %s has not answered within %s: is it switched on and on line?", device, v.wait)
+			return client.VerdictView{}, fmt.Errorf("device %s has not answered within %s: is it switched on and on line?", device, v.wait)
 		case <-time.After(askAgain):
 		}
 	}
-	return httpapi.VerdictView{}, err
+	return client.VerdictView{}, err
 }
 
 // verified is what is shown.

@@ -26,6 +26,8 @@ type (
 	ReleaseView        = httpapi.ReleaseView
 	ReplacementRequest = httpapi.ReplacementRequest
 	ReprovideRequest   = httpapi.ReprovideRequest
+	QuestionView       = httpapi.QuestionView
+	VerdictView        = httpapi.VerdictView
 	RevokeGrantRequest = httpapi.RevokeGrantRequest
 	RolesRequest       = httpapi.RolesRequest
 	Standing           = httpapi.Standing
