@@ -42,6 +42,9 @@ func lint(role Role, c *x509.Certificate, issuer *x509.Certificate) error {
 	}
 	lintTime(p, c, issuer, bad)
 	lintNames(role, c, bad)
+	if len(c.Raw) > 0 {
+		lintSigned(role, c, issuer, bad)
+	}
 	return errors.Join(errs...)
 }
 
@@ -61,6 +64,11 @@ func lintNames(role Role, c *x509.Certificate, bad func(string, ...any)) {
 	names := len(c.DNSNames) + len(c.IPAddresses)
 	if len(c.EmailAddresses)+len(c.URIs) != 0 || (role != Server && names != 0) || (role == Server && names == 0) {
 		bad("%d DNS names and addresses", names)
+	}
+	for _, n := range c.DNSNames {
+		if !hostname(n) {
+			bad("DNS name %q is not one host's", n)
+		}
 	}
 	for _, u := range c.CRLDistributionPoints {
 		if v, err := url.Parse(u); err != nil || v.Scheme != "http" {

@@ -253,6 +253,11 @@ func TestLintSeesEachThing(t *testing.T) {
 	}
 	srv, err := h.infra.ServerTLS([]string{"a.test"}, key(t).Public(), h.now)
 	must(t, err)
+	for _, n := range []string{"*.test", "a.test.", "-a.test", "a b", ""} {
+		if srv.DNSNames = []string{n}; lint(Server, srv, h.infra.Cert) == nil {
+			t.Errorf("a server of name %q", n)
+		}
+	}
 	if srv.DNSNames = nil; lint(Server, srv, h.infra.Cert) == nil {
 		t.Error("a server without a name")
 	}

@@ -34,5 +34,6 @@ go vet ./... || failed=1
 go -C tools vet ./... || failed=1
 go -C tools/tlog vet ./... || failed=1
 go -C tools/estclient vet ./... || failed=1
+go -C tools/certlint vet ./... || failed=1
 "$golangci" run ./... || failed=1
 exit "$failed"
