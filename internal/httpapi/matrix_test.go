@@ -72,7 +72,7 @@ func place(op operation) string {
 	}
 	for prefix, id := range map[string]string{
 		"/devices/": subject, "/findings/": "f1", "/remedies/": heldCase, "/retirements/": ending, "/rollouts/": "ro-1", "/orders/": "ord-1",
-		"/enrolments/": subject, "/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1", "/owners/": acme, "/recalls/": subject, "/vouchers/": "v1", "/keys/": "directive",
+		"/enrolments/": subject, "/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1", "/owners/": acme, "/recalls/": subject, "/vouchers/": "v1", "/foreign-cas/": strings.Repeat("fc", 32), "/keys/": "directive",
 	} {
 		if strings.HasPrefix(op.path, "/api/v1"+prefix) {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)
@@ -110,6 +110,7 @@ var unmet = []string{
 	"create-voucher",                                                             // the device has no production record
 	"claim-device", "transfer-devices", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it was not stolen and is in no recall, and the owner has a device
 	"retire-key", // it is the only one of its role
+	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
 	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
 	"dispose-device", "forget-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "get-receipt", "dismiss-remedy", "run-proposal", "refuse-proposal",
