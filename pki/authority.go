@@ -163,6 +163,11 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 
 // Device signs a device certificate: an IDevID by an order CA, an LDevID by the operational CA. crl may be empty.
 func (a *Authority) Device(id idevid.Identity, pub crypto.PublicKey, now, notAfter time.Time, crl func(serial []byte) string) (*x509.Certificate, error) {
+	return a.device(id, pub, now, notAfter, crl, nil)
+}
+
+// device is Device; status is where OCSP answers for it.
+func (a *Authority) device(id idevid.Identity, pub crypto.PublicKey, now, notAfter time.Time, crl func(serial []byte) string, status []string) (*x509.Certificate, error) {
 	role := Role(id.Kind)
 	if p, ok := ProfileOf(role); !ok || p.Issuer != a.Role {
 		return nil, fmt.Errorf("a %s CA does not sign %q certificates", a.Role, id.Kind)
@@ -181,6 +186,7 @@ func (a *Authority) Device(id idevid.Identity, pub crypto.PublicKey, now, notAft
 	if crl != nil {
 		t.CRLDistributionPoints = []string{crl(serial.Bytes())}
 	}
+	t.OCSPServer = status
 	return sign(role, t, pub, a.Cert, a.key)
 }
 

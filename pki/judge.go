@@ -13,6 +13,8 @@ import (
 	"slices"
 	"time"
 
+	"golang.org/x/crypto/ocsp"
+
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -21,6 +23,7 @@ type Allowed struct {
 	CA    *x509.Certificate
 	Hosts []string      // names and addresses that a server's certificate may have
 	SubCA bool          // CAs of orders
+	OCSP  bool          // answers about single certificates
 	Life  time.Duration // of a device's operational certificate, at most; 0: what the profile has
 }
 
@@ -52,6 +55,9 @@ func (a Allowed) Judge(tbs []byte, now time.Time) (Message, error) {
 	}
 	if list, err := x509.ParseRevocationList(framed); err == nil && bytes.Equal(list.RawTBSRevocationList, tbs) {
 		return a.judgeList(list, now)
+	}
+	if a.OCSP {
+		return a.judgeStatus(tbs, now)
 	}
 	return Message{}, errors.New("neither a certificate nor a list of revocations")
 }
@@ -156,6 +162,38 @@ func (a Allowed) judgeList(l *x509.RevocationList, now time.Time) (Message, erro
 		if e.Critical && !e.Id.Equal(oidIssuingPoint) {
 			return m, fmt.Errorf("critical extension %v", e.Id)
 		}
+	}
+	return m, nil
+}
+
+// judgeStatus reads an OCSP answer. Whether it is true cannot be told here; that it does not hold for long can.
+func (a Allowed) judgeStatus(tbs []byte, now time.Time) (Message, error) {
+	framed, err := frame(tbs, a.CA.PublicKey)
+	if err != nil {
+		return Message{}, err
+	}
+	type body struct {
+		Type  asn1.ObjectIdentifier
+		Value []byte
+	}
+	der, err := asn1.Marshal(struct {
+		Status asn1.Enumerated
+		Body   body `asn1:"explicit,tag:0"`
+	}{0, body{asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 48, 1, 1}, framed}})
+	if err != nil {
+		return Message{}, err
+	}
+	st, err := ocsp.ParseResponse(der, nil)
+	if err != nil || !bytes.Equal(st.TBSResponseData, tbs) || st.SerialNumber == nil {
+		return Message{}, errors.New("neither a certificate nor a list of revocations, nor a status")
+	}
+	m := Message{Kind: "status", Name: a.CA.Subject.String(), Serial: st.SerialNumber.Text(16)}
+	if !bytes.Equal(st.RawResponderName, a.CA.RawSubject) || len(st.Extensions) != 0 {
+		return m, errors.New("the status is of another CA, or has extensions")
+	}
+	if st.ThisUpdate.After(now.Add(backdate)) || !st.NextUpdate.After(st.ThisUpdate) || st.NextUpdate.After(now.Add(ocspRevoked+backdate)) ||
+		st.Status == ocsp.Good && st.NextUpdate.After(now.Add(ocspGood+backdate)) {
+		return m, fmt.Errorf("the status is for %s to %s", st.ThisUpdate.Format(time.RFC3339), st.NextUpdate.Format(time.RFC3339))
 	}
 	return m, nil
 }

@@ -36,6 +36,7 @@ type Config struct {
 	Lists       ListStore                                // of published lists; nil: none are published
 	CAs         CAStore                                  // what becomes of CAs; nil: none is added or ended here
 	NewKey      KeyMaker                                 // makes and finds the keys of new CAs; nil: none is made here
+	OCSP        []string                                 // products whose certificates are answered for by OCSP, and say so
 	Targets     TargetStore                              // of what is revoked in bulk; nil: nothing is
 	Instance    string                                   // how this instance calls itself in requests
 	Warn        func(text string, err error)             // told what a person should look at; nil: nobody
@@ -53,6 +54,8 @@ type Service struct {
 	lister lister
 
 	followed followed
+
+	responder responder
 
 	recent answers
 }
@@ -124,7 +127,7 @@ func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req
 	if err != nil {
 		return nil, err
 	}
-	cert, err := ca.Device(id, req.CSR.PublicKey, now, until, s.distributionPoint(ca))
+	cert, err := ca.device(id, req.CSR.PublicKey, now, until, s.distributionPoint(ca), s.statusURL(id.Product))
 	if err != nil {
 		return nil, err
 	}
@@ -280,6 +283,14 @@ func (s *Service) distributionPoint(ca *Authority) func(serial []byte) string {
 	ski := ca.SKI()
 	n := s.shards(ski)
 	return func(serial []byte) string { return s.listURL(ListID{ski, shardOf(new(big.Int).SetBytes(serial), n)}) }
+}
+
+// statusURL is where a product's certificates are answered for by OCSP; none where it did not ask for that.
+func (s *Service) statusURL(product string) []string {
+	if s.c.CRLBase == "" || !slices.Contains(s.c.OCSP, product) {
+		return nil
+	}
+	return []string{s.c.CRLBase + "/ocsp"}
 }
 
 func (s *Service) shards(ski string) int { return s.c.Revocations.shardCount(ski) }

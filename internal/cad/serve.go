@@ -39,6 +39,7 @@ type Config struct {
 	Keys      Keys
 	Hosts     []string      // names that servers' certificates may have
 	Orders    bool          // sign CAs of orders
+	OCSP      bool          // sign answers about single certificates
 	Life      time.Duration // of LDevIDs, at most; 0: what the profile has
 	PerMinute int           // certificates of each key; 0: 6000
 	PerHour   int           // CAs of orders of each key; 0: 60
@@ -363,7 +364,7 @@ func (s *Server) sign(r request) ([]byte, error) {
 		return nil, err
 	}
 	now := s.c.Now()
-	m, err := pki.Allowed{CA: ca, Hosts: s.c.Hosts, SubCA: s.c.Orders, Life: s.c.Life}.Judge(r.Message, now)
+	m, err := pki.Allowed{CA: ca, Hosts: s.c.Hosts, SubCA: s.c.Orders, OCSP: s.c.OCSP, Life: s.c.Life}.Judge(r.Message, now)
 	if err != nil {
 		return nil, refused{codeRefused, err}
 	}

@@ -61,7 +61,7 @@ func runCA(ctx context.Context, s streams, dir, socket, pass string, uid int) (e
 		return err
 	}
 	ca, err := cad.New(cad.Config{
-		Dir: dir, Keys: keys, Hosts: settings.Hosts, Orders: settings.Orders, Life: time.Duration(settings.LifeH) * time.Hour,
+		Dir: dir, Keys: keys, Hosts: settings.Hosts, Orders: settings.Orders, OCSP: settings.OCSP, Life: time.Duration(settings.LifeH) * time.Hour,
 		PerMinute: settings.PerMinute, PerHour: settings.PerHour, UID: uid, Log: slog.New(slog.NewTextHandler(s.err, nil)),
 	})
 	if err != nil {

@@ -4,7 +4,9 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/base64"
 	"errors"
+	"io"
 	"net"
 	"net/http"
 	"strconv"
@@ -32,6 +34,8 @@ func (i *Instance) adoptCAs(ctx context.Context) error {
 func (i *Instance) public() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /crl/{issuer}/{file}", i.serveList)
+	mux.HandleFunc("POST /ocsp", i.serveStatus)
+	mux.HandleFunc("GET /ocsp/{request...}", i.serveStatus)
 	return mux
 }
 
@@ -88,4 +92,36 @@ func (i *Instance) judgeLine(chain []*x509.Certificate) (string, lines.Verdict) 
 		return d.Identity.DeviceID, lines.Cut
 	}
 	return d.Identity.DeviceID, lines.Stay
+}
+
+// maxStatusRequest bounds what is read of a request for one certificate's status.
+const maxStatusRequest = 4 << 10
+
+// serveStatus is OCSP over HTTP (RFC 6960 appendix A).
+func (i *Instance) serveStatus(w http.ResponseWriter, r *http.Request) {
+	var der []byte
+	var err error
+	if r.Method == http.MethodPost {
+		der, err = io.ReadAll(http.MaxBytesReader(w, r.Body, maxStatusRequest))
+	} else {
+		der, err = base64.StdEncoding.DecodeString(r.PathValue("request"))
+	}
+	if err != nil {
+		http.Error(w, "no request for a certificate's status", http.StatusBadRequest)
+		return
+	}
+	st, err := i.pki.OCSP(r.Context(), der)
+	if err != nil {
+		i.log.WarnContext(r.Context(), "status of a certificate", "error", err)
+		http.Error(w, "the status cannot be told now", http.StatusServiceUnavailable)
+		return
+	}
+	h := w.Header()
+	h.Set("Content-Type", "application/ocsp-response")
+	h.Set("Content-Length", strconv.Itoa(len(st.DER)))
+	if !st.Until.IsZero() && r.Method == http.MethodGet {
+		h.Set("Cache-Control", "public, max-age=60, must-revalidate")
+		h.Set("Expires", st.Until.UTC().Format(http.TimeFormat))
+	}
+	_, _ = w.Write(st.DER) // who asked went away
 }

@@ -34,11 +34,12 @@ type CAVault interface {
 
 // CASettings are the limits of a CA's process: ca.json in its directory.
 type CASettings struct {
-	Hosts     []string `json:"hosts"`      // names that servers' certificates may have
-	Orders    bool     `json:"orders"`     // sign CAs of orders: without it no order can be made
-	LifeH     int      `json:"life_h"`     // of a device's operational certificate, hours, at most
-	PerMinute int      `json:"per_minute"` // certificates of each key
-	PerHour   int      `json:"per_hour"`   // CAs of orders of each key
+	Hosts     []string `json:"hosts"`          // names that servers' certificates may have
+	Orders    bool     `json:"orders"`         // sign CAs of orders: without it no order can be made
+	OCSP      bool     `json:"ocsp,omitempty"` // sign answers about single certificates
+	LifeH     int      `json:"life_h"`         // of a device's operational certificate, hours, at most
+	PerMinute int      `json:"per_minute"`     // certificates of each key
+	PerHour   int      `json:"per_hour"`       // CAs of orders of each key
 }
 
 // CASettingsFile is where they are.
@@ -72,7 +73,7 @@ func Separate(ctx context.Context, l Layout, from, to CAVault, dir, socket strin
 	if err != nil {
 		return nil, err
 	}
-	settings, err := json.MarshalIndent(CASettings{Hosts: cfg.Names, Orders: true, LifeH: cfg.LDevID, PerMinute: 6000, PerHour: 60}, "", "  ")
+	settings, err := json.MarshalIndent(CASettings{Hosts: cfg.Names, Orders: true, OCSP: len(cfg.OCSP) > 0, LifeH: cfg.LDevID, PerMinute: 6000, PerHour: 60}, "", "  ")
 	if err != nil {
 		return nil, err
 	}

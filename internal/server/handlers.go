@@ -29,7 +29,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Keys: i.ring, Rekey: i.rekey, Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Keys: i.ring, Rekey: i.rekey, Foreign: i.foreign, Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
@@ -39,6 +39,8 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	mux.Handle("GET /healthz", &i.pulse)
 	mux.Handle(deviceapi.TrustPrefix, i.trustHistory())
 	mux.Handle("/crl/", i.public())
+	mux.Handle("/ocsp", i.public())
+	mux.Handle("/ocsp/", i.public())
 	shown := console.Handler(i.consoleConfig())
 	mux.Handle("/", shown)
 	mux.Handle("POST /login", doors.Watch(shown, triedToSignIn))

@@ -51,7 +51,10 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return k
 }
 
-func newTheft(t *testing.T) *theft {
+func newTheft(t *testing.T) *theft { return newTheftAfter(t, func(Layout, *soft.Store) {}) }
+
+// newTheftAfter has something done between the making of the instance and its first start.
+func newTheftAfter(t *testing.T, do func(l Layout, online *soft.Store)) *theft {
 	t.Helper()
 	l := Layout{Dir: filepath.Join(t.TempDir(), "inst")}
 	online, err := soft.Create(l.Keys(), "pass", 1000)
@@ -72,6 +75,7 @@ func newTheft(t *testing.T) *theft {
 	}); err != nil {
 		t.Fatal(err)
 	}
+	do(l, online)
 	x := &theft{device: victim, key: newKey(t), roots: x509.NewCertPool()}
 	if x.inst, err = Open(t.Context(), l, online, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)

@@ -102,7 +102,7 @@ func (w *authorityWorld) node() *pki.Service {
 	s, err := pki.New(pki.Config{
 		Guard: guard, Store: w.db.PKI(), Trust: trust, Revocations: pki.NewRevocations(100 * 365 * 24 * time.Hour), Held: pki.NewHeld(w.operational, w.product),
 		Lists: w.db.PKI(), CAs: w.db.PKI(), Targets: w.db.PKI(), NewKey: w.keys, Instance: "hallmark.test", Root: w.root.Cert,
-		CRLBase: crlBase, Now: func() time.Time { return w.now },
+		CRLBase: crlBase, OCSP: []string{"pump"}, Now: func() time.Time { return w.now },
 	})
 	if err != nil {
 		w.t.Fatal(err)

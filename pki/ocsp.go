@@ -1,0 +1,255 @@
+package pki
+
+import (
+	"bytes"
+	"context"
+	"crypto"
+	"crypto/rand"
+	"crypto/sha1" //nolint:gosec // how RFC 6960 names a CA's key: nothing is believed for it
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/asn1"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"slices"
+	"sync"
+	"time"
+
+	"golang.org/x/crypto/ocsp"
+
+	"github.com/hallmark-iot/hallmark/fault"
+)
+
+// How long an answer may be kept. What is revoked stays so; that something is good is soon old.
+const (
+	ocspGood    = time.Hour
+	ocspRevoked = 24 * time.Hour
+)
+
+// Bounds of what a stranger may have us read and keep.
+const (
+	maxOCSPRequest = 2 << 10
+	maxOCSPKept    = 8192
+)
+
+// Status is a signed answer about one certificate (RFC 6960).
+type Status struct {
+	DER   []byte
+	Made  time.Time
+	Until time.Time // zero: it says that nothing can be said, and may not be kept
+}
+
+// responder keeps answers, so that a certificate that many ask about is signed for once.
+type responder struct {
+	mu sync.Mutex
+	by map[string]keptStatus // by CertKey and hash; guarded by mu
+}
+
+// keptStatus is an answer with what it was made of.
+type keptStatus struct {
+	Status
+	at int64 // since when it is revoked, Unix ms; 0: it is not
+}
+
+// OCSP answers a request about one certificate (RFC 6960). It is public, so nobody is asked who they are. It speaks of products that ask for it
+// only, and of certificates that are in the store: of a serial number that nobody has issued it says "unknown", never "good". A nonce is not
+// answered (RFC 8954 lets a responder leave it out), so that answers can be kept.
+func (s *Service) OCSP(ctx context.Context, request []byte) (Status, error) {
+	if len(request) > maxOCSPRequest {
+		return Status{DER: ocsp.MalformedRequestErrorResponse}, nil
+	}
+	req, err := ocsp.ParseRequest(request)
+	if err != nil || req.SerialNumber == nil || req.SerialNumber.Sign() <= 0 || req.SerialNumber.BitLen() > 160 {
+		return Status{DER: ocsp.MalformedRequestErrorResponse}, nil //nolint:nilerr // the answer says it
+	}
+	ca := s.responsible(req)
+	if ca == nil {
+		return Status{DER: ocsp.UnauthorizedErrorResponse}, nil
+	}
+	st, product, err := s.standing(ctx, ca, req.SerialNumber)
+	if fault.KindOf(err) == fault.Unavailable {
+		return Status{DER: ocsp.TryLaterErrorResponse}, nil
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	if product != "" && !slices.Contains(s.c.OCSP, product) {
+		return Status{DER: ocsp.UnauthorizedErrorResponse}, nil
+	}
+	if st.Status == ocsp.Unknown { // not kept: it may be issued in a moment, and there is no end of such numbers
+		return s.signStatus(ca, st, req)
+	}
+	key := fmt.Sprint(ca.SKI(), "/", req.SerialNumber.Text(16), " ", req.HashAlgorithm)
+	at := int64(0)
+	if st.Status == ocsp.Revoked {
+		at = st.RevokedAt.UnixMilli()
+	}
+	s.responder.mu.Lock()
+	kept, ok := s.responder.by[key]
+	s.responder.mu.Unlock()
+	if now := s.c.Now(); ok && kept.at == at && now.Before(kept.Made.Add(kept.Until.Sub(kept.Made)/2)) {
+		return kept.Status, nil
+	}
+	made, err := s.signStatus(ca, st, req)
+	if err != nil {
+		return Status{}, err
+	}
+	s.responder.mu.Lock()
+	defer s.responder.mu.Unlock()
+	if s.responder.by == nil || len(s.responder.by) >= maxOCSPKept {
+		s.responder.by = map[string]keptStatus{}
+	}
+	s.responder.by[key] = keptStatus{made, at}
+	return made, nil
+}
+
+// responsible finds the CA that a request is about, by the hashes of its name and key.
+func (s *Service) responsible(req *ocsp.Request) *Authority {
+	for _, a := range s.c.Held.All() {
+		if a.Role != Operational {
+			continue
+		}
+		name, key, err := ocspNames(a.Cert, req.HashAlgorithm)
+		if err == nil && bytes.Equal(name, req.IssuerNameHash) && bytes.Equal(key, req.IssuerKeyHash) {
+			return a
+		}
+	}
+	return nil
+}
+
+func ocspNames(ca *x509.Certificate, by crypto.Hash) (name, key []byte, err error) {
+	if by != crypto.SHA1 && by != crypto.SHA256 {
+		return nil, nil, fmt.Errorf("hash %v", by)
+	}
+	var info struct {
+		Alg pkix.AlgorithmIdentifier
+		Key asn1.BitString
+	}
+	if _, err := asn1.Unmarshal(ca.RawSubjectPublicKeyInfo, &info); err != nil {
+		return nil, nil, err
+	}
+	sum := func(b []byte) []byte {
+		if by == crypto.SHA1 {
+			d := sha1.Sum(b) //nolint:gosec // see the import
+			return d[:]
+		}
+		h := by.New()
+		_, _ = h.Write(b) // a hash takes everything
+		return h.Sum(nil)
+	}
+	return sum(ca.RawSubject), sum(info.Key.RightAlign()), nil
+}
+
+// standing says how a certificate of ca stands, and whose product it is.
+func (s *Service) standing(ctx context.Context, ca *Authority, number *big.Int) (ocsp.Response, string, error) {
+	now := s.c.Now()
+	st := ocsp.Response{Status: ocsp.Unknown, SerialNumber: number, ThisUpdate: now.Add(-backdate), NextUpdate: now.Add(backdate)}
+	c, err := s.c.Store.Certificate(ctx, ca.SKI()+"/"+number.Text(16))
+	if fault.KindOf(err) == fault.NotFound {
+		return st, "", nil
+	}
+	if err != nil {
+		return st, "", err
+	}
+	cert, err := x509.ParseCertificate(c.DER)
+	if err != nil {
+		return st, "", fmt.Errorf("stored certificate %s: %w", c.Key, err)
+	}
+	product, err := productOf(c.DER)
+	if err != nil {
+		return st, "", err
+	}
+	revoked, at, reason, err := s.c.Revocations.why(cert, c.Device, now)
+	if err != nil {
+		return st, "", err
+	}
+	st.Status, st.NextUpdate = ocsp.Good, now.Add(ocspGood)
+	if revoked {
+		st.Status, st.RevokedAt, st.RevocationReason, st.NextUpdate = ocsp.Revoked, at, reason, now.Add(ocspRevoked)
+	}
+	return st, product, nil
+}
+
+// why says whether a certificate is revoked now, since when and for what; an error says that the list is too old to tell.
+func (r *Revocations) why(cert *x509.Certificate, device string, now time.Time) (revoked bool, at time.Time, reason int, err error) {
+	err = r.Check(cert, device, now)
+	if fault.KindOf(err) != fault.Denied {
+		return false, time.Time{}, 0, err
+	}
+	r.mu.RLock()
+	defer r.mu.RUnlock()
+	issuer, ms := fmt.Sprintf("%x", cert.AuthorityKeyId), now.UnixMilli()
+	var all []whole
+	if e, ok := r.one(issuer, cert.SerialNumber); ok {
+		all = append(all, whole{e.at, e.reason})
+	}
+	if v, ok := r.devices[device]; ok {
+		all = append(all, v)
+	}
+	if v, ok := r.issuers[issuer]; ok {
+		all = append(all, v)
+	}
+	first := whole{at: ms}
+	for _, v := range all {
+		if v.at <= first.at {
+			first = v
+		}
+	}
+	return true, time.UnixMilli(first.at).UTC(), int(first.reason), nil
+}
+
+// signStatus signs an answer. The CA's key is given all of it, not its digest, because it may be where what is signed is read: package ocsp gives
+// a digest only, so it writes the answer twice, first to learn what is to be signed.
+func (s *Service) signStatus(ca *Authority, st ocsp.Response, req *ocsp.Request) (Status, error) {
+	st.IssuerHash = req.HashAlgorithm
+	for range 3 { // the two may fall into two minutes
+		draft := &stencil{pub: ca.key.Public()}
+		der, err := ocsp.CreateResponse(ca.Cert, ca.Cert, st, draft)
+		if err != nil {
+			return Status{}, fmt.Errorf("write status: %w", err)
+		}
+		parsed, err := ocsp.ParseResponse(der, nil)
+		if err != nil {
+			return Status{}, fmt.Errorf("status does not parse: %w", err)
+		}
+		sig, err := crypto.SignMessage(ca.key, rand.Reader, parsed.TBSResponseData, HashFor(ca.key.Public()))
+		if err != nil {
+			return Status{}, fmt.Errorf("sign status: %w", err)
+		}
+		final := &stencil{pub: ca.key.Public(), sig: sig, want: draft.seen}
+		if der, err = ocsp.CreateResponse(ca.Cert, ca.Cert, st, final); errors.Is(err, errMoved) {
+			continue
+		}
+		if err != nil {
+			return Status{}, fmt.Errorf("write status: %w", err)
+		}
+		if _, err := ocsp.ParseResponse(der, ca.Cert); err != nil {
+			return Status{}, fmt.Errorf("signed status does not verify: %w", err)
+		}
+		return Status{DER: der, Made: s.c.Now(), Until: st.NextUpdate}, nil
+	}
+	return Status{}, errMoved
+}
+
+var errMoved = errors.New("the status changed while it was signed")
+
+// stencil stands in for a key: it takes the digest that a signature is asked over, and gives one that was made elsewhere.
+type stencil struct {
+	pub             crypto.PublicKey
+	seen, want, sig []byte
+}
+
+func (s *stencil) Public() crypto.PublicKey { return s.pub }
+
+func (s *stencil) Sign(_ io.Reader, digest []byte, _ crypto.SignerOpts) ([]byte, error) {
+	if s.want != nil && !bytes.Equal(s.want, digest) {
+		return nil, errMoved
+	}
+	s.seen = bytes.Clone(digest)
+	if s.sig == nil {
+		return []byte{0x30, 0}, nil
+	}
+	return s.sig, nil
+}
