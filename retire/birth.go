@@ -1,8 +1,12 @@
 package retire
 
 import (
+	"bytes"
 	"encoding/hex"
+	"encoding/json"
+	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
@@ -34,6 +38,9 @@ func checkBirth(b wire.Bundle, p Proof, one func(ledger.Kind) (wire.Fact, error)
 	if err != nil {
 		return birth{}, err
 	}
+	if err := namedForOrders(b, orderKey); err != nil {
+		return birth{}, err
+	}
 	order, err := custody.Ordered(created, orderKey, p.Product)
 	if err != nil {
 		return birth{}, err
@@ -46,4 +53,22 @@ func checkBirth(b wire.Bundle, p Proof, one func(ledger.Kind) (wire.Fact, error)
 		return birth{}, fmt.Errorf("the production record is of device %s", r.Device)
 	}
 	return birth{order: order.Header.ID, station: hex.EncodeToString(order.Header.Station), attest: r.Keys.Attest}, nil
+}
+
+// namedForOrders checks that the trust bundle names the key for orders. Bundles of before name none: then the control log's word is all there
+// is.
+func namedForOrders(b wire.Bundle, created wire.Fact) error {
+	if b.Orders == nil {
+		return nil
+	}
+	var k struct {
+		SPKI []byte `json:"spki"`
+	}
+	if err := json.Unmarshal(created.Data, &k); err != nil {
+		return fmt.Errorf("order key: %w", err)
+	}
+	if !slices.ContainsFunc(b.Orders.Keys, func(der []byte) bool { return bytes.Equal(der, k.SPKI) }) {
+		return errors.New("the order is signed by a key that the trust bundle does not name for orders")
+	}
+	return nil
 }

@@ -79,7 +79,7 @@ func aboutBundle(payload []byte) (string, error) {
 
 func newApprove(s streams) *cobra.Command {
 	var k keyFile
-	var kind, out string
+	var kind, out, against string
 	cmd := &cobra.Command{
 		Use:   "approve FILE --key KEYFILE",
 		Short: "Sign a release, a warrant or a trust bundle offline",
@@ -88,7 +88,8 @@ func newApprove(s streams) *cobra.Command {
 What it is about is read from FILE itself and printed: compare it with what you mean to approve.
 
 A release takes one approver's signature at a time: give the envelope to ` + "`hallmark release approve --envelope FILE`" + `.
-A warrant or trust bundle goes from hand to hand: each approver signs what the one before has written.`,
+A warrant or trust bundle goes from hand to hand: each approver signs what the one before has written. What a trust bundle changes is
+printed in words when --against names the signed bundle in force, as ` + "`hallmark bundle show --out`" + ` writes it.`,
 		Example: `  hallmark approve pump-1.1.0.payload --key offline/approver-alice.key --out alice.cose`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -99,6 +100,9 @@ A warrant or trust bundle goes from hand to hand: each approver signs what the o
 			typ, payload, about, err := recognise(kind, data)
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			if err := showChanges(s, typ, payload, against); err != nil {
+				return err
 			}
 			signer, err := k.open(cmd.Context(), s)
 			if err != nil {
@@ -119,9 +123,36 @@ A warrant or trust bundle goes from hand to hand: each approver signs what the o
 	}
 	k.flags(cmd)
 	cmd.Flags().StringVar(&kind, "kind", "", "what FILE is: release, warrant or bundle (default: what it can be read as)")
+	cmd.Flags().StringVar(&against, "against", "", "the signed trust bundle in force, to say what FILE changes")
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default FILE with .cose for .payload; an envelope is replaced)")
 	_ = cmd.MarkFlagRequired("key") // it exists
 	return cmd
+}
+
+// showChanges says in words what a trust bundle changes of the one in force, before it is signed.
+func showChanges(s streams, typ wire.Type, payload []byte, against string) error {
+	if against == "" {
+		return nil
+	}
+	if typ != wire.TypeBundle {
+		return usagef("--against is for trust bundles")
+	}
+	envelope, err := readFile(against, wire.MaxEnvelope)
+	if err != nil {
+		return err
+	}
+	before, err := wire.VerifyBundle(nil, envelope)
+	if err != nil {
+		return fmt.Errorf("%s: %w", against, err)
+	}
+	b, err := wire.DecodeBundle(payload)
+	if err != nil {
+		return err
+	}
+	if b.Product != before.Product || b.Version != before.Version+1 {
+		return usagef("--against %s: trust bundle %d of %s is not the one before %d of %s", against, before.Version, before.Product, b.Version, b.Product)
+	}
+	return printChanges(s.out, before, b)
 }
 
 // recognise finds what a file is: a payload, or an envelope around one, of exactly one of the kinds approvers sign.

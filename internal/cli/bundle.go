@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -18,7 +17,7 @@ import (
 )
 
 func newBundle(a *api) *cobra.Command {
-	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle())
+	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle(), a.bundleStatus())
 }
 
 // currentBundle reads a product's newest trust bundle from the ledger.
@@ -94,72 +93,38 @@ func (a *api) showBundle() *cobra.Command {
 	return c
 }
 
-// bundleChange is what the next trust bundle has differently.
-type bundleChange struct {
-	floor       uint32
-	hasFloor    bool
-	add, remove []string // witnesses: verifier keys, and names
-	quorum      uint
-}
-
-// apply changes b; what is wrong with the change is a usage error.
-func (c bundleChange) apply(b *wire.Bundle) error {
-	if !c.hasFloor && len(c.add) == 0 && len(c.remove) == 0 && c.quorum == 0 {
-		return usagef("say what is to change: --floor, --add-witness, --remove-witness or --quorum")
-	}
-	if c.hasFloor && c.floor <= b.Floor {
-		return usagef("--floor %d: it is %d already, and only rises", c.floor, b.Floor)
-	}
-	b.Floor = max(b.Floor, c.floor)
-	for _, name := range c.remove {
-		n := len(b.Witnesses)
-		if b.Witnesses = slices.DeleteFunc(b.Witnesses, func(w wire.NamedKey) bool { return w.Name == name }); len(b.Witnesses) == n {
-			return usagef("--remove-witness %s: the trust bundle names no such witness", name)
-		}
-	}
-	for _, text := range c.add {
-		k, err := ledger.ParseVerifierKey(text)
-		if err != nil {
-			return usageError{err}
-		}
-		if k.Type != ledger.TypeCosignature {
-			return usagef("--add-witness %s: devices verify Ed25519 only: give the witness's key of type 0x04, whose last part begins with B", k.Name)
-		}
-		b.Witnesses = append(b.Witnesses, wire.NamedKey{Name: k.Name, Key: k.Key})
-	}
-	if c.quorum > 0 {
-		b.Quorum = c.quorum
-	}
-	if b.Quorum > uint(len(b.Witnesses)) {
-		return usagef("a quorum of %d among %d witnesses: no device could act any more", b.Quorum, len(b.Witnesses))
-	}
-	return nil
-}
-
 func (a *api) nextBundle() *cobra.Command {
 	var out string
 	var change bundleChange
 	var c *cobra.Command
 	c = a.verb(cobra.Command{
 		Use: "payload PRODUCT --out FILE", Short: "Write a product's next trust bundle for approvers to sign",
-		Long: `Writes a product's next trust bundle for approvers to sign, one after the other, with ` + "`hallmark approve`" + `: the current one with a higher
-floor, or with other witnesses. Devices neither install nor boot a release with a security counter below the floor, whoever signed it.
-They act on nothing that is not cosigned by a quorum of the witnesses in their trust bundle: see docs/guide/witness.md for the order of
-things.`,
-		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --floor 3 --out pump-2.payload",
+		Long: `Writes a product's next trust bundle for approvers to sign, one after the other, with ` + "`hallmark approve`" + `: the current one with what the
+flags change, which is printed. Approvers see the same with ` + "`hallmark approve --against`" + `. It takes the threshold of the root role as it is and as
+it will be. docs/guide/trust-bundles.md has the order of things for each key.
+
+A role is root, release or warrant; without one, an approver is of all three. Online keys are given by their names, as ` + "`hallmark key list`" + `
+shows them, and take the place of those there are; the first bucket is the one that devices seal for.`,
+		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --remove-approver 1f2e3d4c --add-approver dora.pub --out pump-2.payload",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		b, _, err := currentBundle(ctx, cl, args[0])
+		before, _, err := currentBundle(ctx, cl, args[0])
 		if err != nil {
 			return err
 		}
 		change.hasFloor = c.Flags().Changed("floor")
-		if err := change.apply(&b); err != nil {
+		if change.online() {
+			if change.keys, err = cl.Keys(ctx); err != nil {
+				return err
+			}
+		}
+		b, err := change.apply(before)
+		if err != nil {
 			return err
 		}
 		b.Version, b.Issued = b.Version+1, uint64(time.Now().Unix())
 		payload, err := wire.EncodeBundle(b)
 		if err != nil {
-			return err
+			return usageError{err}
 		}
 		if _, err := wire.DecodeBundle(payload); err != nil { // what no device would take is not handed out to be signed
 			return err
@@ -170,15 +135,40 @@ things.`,
 		if a.last, err = json.Marshal(b); err != nil {
 			return err
 		}
-		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
+		return a.show(func(w io.Writer) error {
+			if err := bundleSheet(w, b, out); err != nil {
+				return err
+			}
+			return printChanges(w, before, b)
+		})
 	})
-	f := c.Flags()
-	f.Uint32Var(&change.floor, "floor", 0, "lowest security counter that may be installed or booted")
-	f.StringArrayVar(&change.add, "add-witness", nil, "verifier key of a further witness (Ed25519)")
-	f.StringArrayVar(&change.remove, "remove-witness", nil, "name of a witness to believe no longer")
-	f.UintVar(&change.quorum, "quorum", 0, "how many witnesses must have cosigned (0: as many as now)")
-	f.StringVar(&out, "out", "", "file to write")
+	change.flags(c.Flags())
+	c.Flags().StringVar(&out, "out", "", "file to write")
 	return need(c, "out")
+}
+
+func (a *api) bundleStatus() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "status PRODUCT", Short: "Show how far a product's trust bundle has come",
+		Long: "Counts the devices in the field by the version of the trust bundle that they last said to have.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark bundle status pump",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		s, err := cl.BundleStatus(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			way := "leads to it"
+			if !s.Seen {
+				way = "not yet: its entry is not witnessed as those with the bundle before believe it"
+			}
+			cells := []string{"product", s.Product, "current", fmt.Sprint(s.Current), "behind", fleet.Count(s.Behind, "device", "devices"), "way back", way}
+			for _, n := range s.Counts {
+				cells = append(cells, fmt.Sprintf("bundle %d", n.Version), fleet.Count(n.Devices, "device", "devices"))
+			}
+			return sheet(w, cells...)
+		})
+	})
 }
 
 func (a *api) publishBundle() *cobra.Command {
@@ -197,4 +187,14 @@ func (a *api) publishBundle() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error { return bundleSheet(w, b, "") })
 	})
+}
+
+// printChanges says in words what one bundle changes of the one before.
+func printChanges(w io.Writer, before, b wire.Bundle) error {
+	for _, line := range bundleChanges(before, b) {
+		if _, err := fmt.Fprintln(w, "  changes: "+line); err != nil {
+			return err
+		}
+	}
+	return nil
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -136,6 +137,14 @@ func (m *making) draft(ctx context.Context) (wire.Bundle, error) {
 	if err != nil {
 		return wire.Bundle{}, err
 	}
+	order, err := m.spki(keyOrder)
+	if err != nil {
+		return wire.Bundle{}, err
+	}
+	suites := []string{m.o.Product.Suite}
+	if first := string(suite.P256); m.o.Product.Suite != first {
+		suites = append(suites, first) // the keys that an instance begins with are of it: a later bundle replaces them
+	}
 	control, events, witnesses, err := m.logTrust(ctx)
 	if err != nil {
 		return wire.Bundle{}, err
@@ -143,7 +152,7 @@ func (m *making) draft(ctx context.Context) (wire.Bundle, error) {
 	return wire.Bundle{
 		Version: 1, Product: m.o.Product.ID, Directive: wire.KeySet{Keys: [][]byte{directive}, Threshold: 1},
 		Control: control, Events: events, Witnesses: witnesses, Quorum: uint(m.o.Config.Quorum), MaxAge: uint64(m.o.Config.MaxAge), //nolint:gosec // checked
-		Suites: []string{m.o.Product.Suite}, Issued: uint64(m.o.Now.Unix()), //nolint:gosec // after 1970
+		Suites: suites, Orders: &wire.KeySet{Keys: [][]byte{order}, Threshold: 1}, Issued: uint64(m.o.Now.Unix()), //nolint:gosec // after 1970
 		Telemetry: []wire.StreamKey{{Bucket: bucketName, KEM: bucket.KEM().ID(), Key: bucket.PublicKey().Bytes()}},
 	}, nil
 }

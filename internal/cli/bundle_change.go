@@ -1,0 +1,372 @@
+package cli
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+
+	"github.com/hallmark-iot/hallmark/keyring"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// bundleChange is what the next trust bundle has differently.
+type bundleChange struct {
+	floor                               uint32
+	hasFloor                            bool
+	addWitness, removeWitness           []string // verifier keys, and names
+	quorum                              uint
+	addApprover, removeApprover         []string // [ROLE=]FILE, [ROLE=]KEY
+	threshold                           []string // ROLE=N
+	directive, logKey, orderKey, bucket []string // names of online keys
+	addAnchor, removeAnchor             []string // files, fingerprints
+	suites                              []string
+
+	keys []keyring.Key // those there are
+}
+
+func (c *bundleChange) flags(f *pflag.FlagSet) {
+	f.Uint32Var(&c.floor, "floor", 0, "lowest security counter that may be installed or booted")
+	f.StringArrayVar(&c.addWitness, "add-witness", nil, "verifier key of a further witness (Ed25519)")
+	f.StringArrayVar(&c.removeWitness, "remove-witness", nil, "name of a witness to believe no longer")
+	f.UintVar(&c.quorum, "quorum", 0, "how many witnesses must have cosigned (0: as many as now)")
+	f.StringArrayVar(&c.addApprover, "add-approver", nil, "[ROLE=]FILE: public key (PEM or DER) of a further approver")
+	f.StringArrayVar(&c.removeApprover, "remove-approver", nil, "[ROLE=]KEY: key ID, or its beginning, of an approver to believe no longer")
+	f.StringArrayVar(&c.threshold, "threshold", nil, "ROLE=N: how many of a role must sign")
+	f.StringArrayVar(&c.directive, "directive", nil, "online key that tells devices what to do; again for several")
+	f.StringArrayVar(&c.logKey, "log-key", nil, "online key of a log")
+	f.StringArrayVar(&c.orderKey, "order-key", nil, "online key that signs production orders; again for several")
+	f.StringArrayVar(&c.bucket, "bucket", nil, "online key that devices seal their data for; again for several")
+	f.StringArrayVar(&c.addAnchor, "add-anchor", nil, "certificate (PEM or DER) of a further root for the servers")
+	f.StringArrayVar(&c.removeAnchor, "remove-anchor", nil, "SHA-256, or its beginning, of a root to believe no longer")
+	f.StringArrayVar(&c.suites, "suite", nil, "suite that is accepted, in the place of those there are; again for several")
+}
+
+// online reports whether names of online keys are to be looked up.
+func (c bundleChange) online() bool {
+	return len(c.directive)+len(c.logKey)+len(c.orderKey)+len(c.bucket) > 0
+}
+
+// apply gives the bundle with the changes; what is wrong with them is a usage error.
+func (c bundleChange) apply(before wire.Bundle) (wire.Bundle, error) {
+	b := before
+	if c.hasFloor && c.floor <= b.Floor {
+		return b, usagef("--floor %d: it is %d already, and only rises", c.floor, b.Floor)
+	}
+	b.Floor = max(b.Floor, c.floor)
+	for _, step := range []func(*wire.Bundle) error{c.witnesses, c.approvers, c.onlineKeys, c.anchors} {
+		if err := step(&b); err != nil {
+			return b, err
+		}
+	}
+	if len(c.suites) > 0 {
+		b.Suites = c.suites
+	}
+	if len(bundleChanges(before, b)) == 0 {
+		return b, usagef("say what is to change: see `hallmark bundle payload --help`")
+	}
+	return b, nil
+}
+
+func (c bundleChange) witnesses(b *wire.Bundle) error {
+	b.Witnesses = slices.Clone(b.Witnesses)
+	for _, name := range c.removeWitness {
+		n := len(b.Witnesses)
+		if b.Witnesses = slices.DeleteFunc(b.Witnesses, func(w wire.NamedKey) bool { return w.Name == name }); len(b.Witnesses) == n {
+			return usagef("--remove-witness %s: the trust bundle names no such witness", name)
+		}
+	}
+	for _, text := range c.addWitness {
+		k, err := ledger.ParseVerifierKey(text)
+		if err != nil {
+			return usageError{err}
+		}
+		if k.Type != ledger.TypeCosignature {
+			return usagef("--add-witness %s: devices verify Ed25519 only: give the witness's key of type 0x04, whose last part begins with B", k.Name)
+		}
+		b.Witnesses = append(b.Witnesses, wire.NamedKey{Name: k.Name, Key: k.Key})
+	}
+	if c.quorum > 0 {
+		b.Quorum = c.quorum
+	}
+	if b.Quorum > uint(len(b.Witnesses)) {
+		return usagef("a quorum of %d among %d witnesses: no device could act any more", b.Quorum, len(b.Witnesses))
+	}
+	return nil
+}
+
+// offline finds the roles that [ROLE=]value is about.
+func offline(b *wire.Bundle, flag, text string) (roles []*wire.KeySet, value string, err error) {
+	name, value, ok := strings.Cut(text, "=")
+	if !ok {
+		return []*wire.KeySet{&b.Root, &b.Release, &b.Warrant}, text, nil
+	}
+	role, ok := map[string]*wire.KeySet{"root": &b.Root, "release": &b.Release, "warrant": &b.Warrant}[name]
+	if !ok {
+		return nil, "", usagef("--%s %s: no role %q: want root, release or warrant", flag, text, name)
+	}
+	return []*wire.KeySet{role}, value, nil
+}
+
+func (c bundleChange) approvers(b *wire.Bundle) error {
+	for _, text := range c.removeApprover {
+		roles, id, err := offline(b, "remove-approver", text)
+		if err != nil {
+			return err
+		}
+		found := false
+		for _, r := range roles {
+			keys := slices.DeleteFunc(slices.Clone(r.Keys), func(der []byte) bool { return len(id) >= 8 && strings.HasPrefix(keyName(der), id) })
+			found = found || len(keys) != len(r.Keys)
+			r.Keys = keys
+		}
+		if !found {
+			return usagef("--remove-approver %s: no key of the role begins so (8 digits at least): see `hallmark bundle show`", text)
+		}
+	}
+	for _, text := range c.addApprover {
+		roles, file, err := offline(b, "add-approver", text)
+		if err != nil {
+			return err
+		}
+		der, err := readPEM(file, "PUBLIC KEY")
+		if err != nil {
+			return err
+		}
+		if _, err := x509.ParsePKIXPublicKey(der); err != nil {
+			return usagef("--add-approver %s: %v", text, err)
+		}
+		for _, r := range roles {
+			r.Keys = append(slices.Clone(r.Keys), der)
+		}
+	}
+	for _, text := range c.threshold {
+		if !strings.Contains(text, "=") {
+			return usagef("--threshold %s: want ROLE=N", text)
+		}
+		roles, value, err := offline(b, "threshold", text)
+		if err != nil {
+			return err
+		}
+		n, err := strconv.ParseUint(value, 10, 8)
+		if err != nil {
+			return usagef("--threshold %s: want ROLE=N", text)
+		}
+		roles[0].Threshold = uint(n)
+	}
+	for name, r := range map[string]wire.KeySet{"root": b.Root, "release": b.Release, "warrant": b.Warrant} {
+		if err := r.Check(); err != nil {
+			return usagef("role %s: %v", name, err)
+		}
+	}
+	return nil
+}
+
+// named finds online keys of a role, or of roles that begin so.
+func (c bundleChange) named(flag string, names []string, role keyring.Role) (out []keyring.Key, err error) {
+	for _, name := range names {
+		i := slices.IndexFunc(c.keys, func(k keyring.Key) bool {
+			return k.Name == name && k.Retired.IsZero() && strings.HasPrefix(string(k.Role), string(role))
+		})
+		if i < 0 {
+			return nil, usagef("--%s %s: no such online key is used: see `hallmark key list`", flag, name)
+		}
+		out = append(out, c.keys[i])
+	}
+	return out, nil
+}
+
+func (c bundleChange) onlineKeys(b *wire.Bundle) error {
+	directive, err := c.named("directive", c.directive, keyring.Directive)
+	if err != nil {
+		return err
+	}
+	logs, err := c.named("log-key", c.logKey, "log-")
+	if err != nil {
+		return err
+	}
+	orders, err := c.named("order-key", c.orderKey, keyring.Order)
+	if err != nil {
+		return err
+	}
+	buckets, err := c.named("bucket", c.bucket, keyring.Bucket)
+	if err != nil {
+		return err
+	}
+	role := func(keys []keyring.Key) wire.KeySet {
+		s := wire.KeySet{Threshold: 1}
+		for _, k := range keys {
+			s.Keys = append(s.Keys, k.SPKI)
+		}
+		return s
+	}
+	if len(directive) > 0 {
+		b.Directive = role(directive)
+	}
+	if len(orders) > 0 {
+		r := role(orders)
+		b.Orders = &r
+	}
+	for _, k := range logs {
+		if k.Role == keyring.LogControl {
+			b.Control.Key = k.SPKI
+		} else {
+			b.Events.Key = k.SPKI
+		}
+	}
+	if len(buckets) > 0 {
+		kem := uint16(0x0050) // MLKEM768-P256, which all buckets are of
+		b.Telemetry = nil
+		for _, k := range buckets {
+			b.Telemetry = append(b.Telemetry, wire.StreamKey{Bucket: strings.TrimPrefix(k.Name, "bucket-"), KEM: kem, Key: k.SPKI})
+		}
+	}
+	return nil
+}
+
+func (c bundleChange) anchors(b *wire.Bundle) error {
+	b.Anchors = slices.Clone(b.Anchors)
+	for _, print := range c.removeAnchor {
+		n := len(b.Anchors)
+		if b.Anchors = slices.DeleteFunc(b.Anchors, func(der []byte) bool {
+			return len(print) >= 8 && strings.HasPrefix(anchorName(der), print)
+		}); len(b.Anchors) == n {
+			return usagef("--remove-anchor %s: no anchor's SHA-256 begins so (8 digits at least)", print)
+		}
+	}
+	for _, file := range c.addAnchor {
+		der, err := readPEM(file, "CERTIFICATE")
+		if err != nil {
+			return err
+		}
+		cert, err := x509.ParseCertificate(der)
+		if err != nil || !cert.IsCA {
+			return usagef("--add-anchor %s: it is no certificate of a CA: %v", file, err)
+		}
+		b.Anchors = append(b.Anchors, der)
+	}
+	if len(b.Anchors) == 0 {
+		return usagef("no anchor would be left: no device could verify a server")
+	}
+	return nil
+}
+
+// readPEM reads a file of one PEM block, or of its bytes alone.
+func readPEM(path, kind string) ([]byte, error) {
+	data, err := readFile(path, 64<<10)
+	if err != nil {
+		return nil, err
+	}
+	if block, _ := pem.Decode(data); block != nil {
+		if block.Type != kind {
+			return nil, usagef("%s holds a %s, want a %s", path, block.Type, kind)
+		}
+		return block.Bytes, nil
+	}
+	return data, nil
+}
+
+func keyName(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:16])
+}
+
+func anchorName(der []byte) string {
+	sum := sha256.Sum256(der)
+	return hex.EncodeToString(sum[:])
+}
+
+// bundleChanges says in words what differs, for those who sign it.
+func bundleChanges(before, b wire.Bundle) (out []string) {
+	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
+	set := func(what string, had, has [][]byte, name func([]byte) string) {
+		for _, k := range had {
+			if !slices.ContainsFunc(has, func(o []byte) bool { return bytes.Equal(o, k) }) {
+				say("%s: %s is believed no longer", what, name(k))
+			}
+		}
+		for _, k := range has {
+			if !slices.ContainsFunc(had, func(o []byte) bool { return bytes.Equal(o, k) }) {
+				say("%s: %s is believed from now on", what, name(k))
+			}
+		}
+	}
+	role := func(what string, had, has wire.KeySet) {
+		set(what, had.Keys, has.Keys, func(k []byte) string { return "key " + keyName(k) })
+		if had.Threshold != has.Threshold {
+			say("%s: %d must sign, %d until now", what, has.Threshold, had.Threshold)
+		}
+	}
+	role("root", before.Root, b.Root)
+	role("release", before.Release, b.Release)
+	role("warrant", before.Warrant, b.Warrant)
+	role("directive", before.Directive, b.Directive)
+	none := wire.KeySet{}
+	had, has := &none, &none
+	if before.Orders != nil {
+		had = before.Orders
+	}
+	if b.Orders != nil {
+		has = b.Orders
+	}
+	role("orders", *had, *has)
+	for _, l := range []struct {
+		name     string
+		had, has wire.LogTrust
+	}{{"control log", before.Control, b.Control}, {"events log", before.Events, b.Events}} {
+		if l.had.Origin != l.has.Origin {
+			say("%s: it is %s, %s until now", l.name, l.has.Origin, l.had.Origin)
+		}
+		if !bytes.Equal(l.had.Key, l.has.Key) {
+			say("%s: its key is %s, %s until now", l.name, keyName(l.has.Key), keyName(l.had.Key))
+		}
+	}
+	witness := func(ws []wire.NamedKey) (keys [][]byte, names map[string]string) {
+		names = map[string]string{}
+		for _, w := range ws {
+			keys, names[string(w.Key)] = append(keys, w.Key), w.Name
+		}
+		return keys, names
+	}
+	oldKeys, oldNames := witness(before.Witnesses)
+	newKeys, newNames := witness(b.Witnesses)
+	set("witness", oldKeys, newKeys, func(k []byte) string {
+		return strings.TrimSpace(newNames[string(k)]+oldNames[string(k)]) + " (key " + keyName(k) + ")"
+	})
+	if before.Quorum != b.Quorum {
+		say("witnesses: %d must have cosigned, %d until now", b.Quorum, before.Quorum)
+	}
+	if before.MaxAge != b.MaxAge {
+		say("witnesses: a cosignature counts for %d s, %d s until now", b.MaxAge, before.MaxAge)
+	}
+	if before.Floor != b.Floor {
+		say("floor: nothing below security counter %d runs, %d until now", b.Floor, before.Floor)
+	}
+	set("servers", before.Anchors, b.Anchors, func(k []byte) string { return "the root " + anchorName(k)[:32] })
+	suites := func(s []string) (out [][]byte) {
+		for _, n := range s {
+			out = append(out, []byte(n))
+		}
+		return out
+	}
+	set("suite", suites(before.Suites), suites(b.Suites), func(k []byte) string { return string(k) })
+	stream := func(ts []wire.StreamKey) (out [][]byte) {
+		for _, t := range ts {
+			out = append(out, t.Key)
+		}
+		return out
+	}
+	set("data is sealed for", stream(before.Telemetry), stream(b.Telemetry), func(k []byte) string { return "key " + keyName(k) })
+	if len(out) == 0 && len(b.Telemetry) > 0 && len(before.Telemetry) > 0 && !bytes.Equal(b.Telemetry[0].Key, before.Telemetry[0].Key) {
+		say("data is sealed for key %s first", keyName(b.Telemetry[0].Key))
+	}
+	return out
+}
