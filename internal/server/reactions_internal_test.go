@@ -8,7 +8,11 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -34,5 +38,36 @@ func TestADamagedPrivatePartHoldsNothingUp(t *testing.T) {
 	}}}
 	if err := i.reactTo(t.Context(), access.Caller{}, table, ledger.Ref{Log: ledger.Events}, entry); err != nil || followed != `{"device":"dev","to":"lost"}` {
 		t.Errorf("%v, %q", err, followed)
+	}
+}
+
+// What is open about a device ends with its life, or when nobody has it any more.
+func TestWhatIsOpenAboutADeviceEndsWithIt(t *testing.T) {
+	x := newTheft(t)
+	ctx, i, caller := t.Context(), x.inst, access.Internal("test")
+	move := func(ev device.Event) {
+		t.Helper()
+		if _, err := i.device.Move(ctx, caller, x.device, ev, nil, "test"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := i.remedy.Suspect(ctx, caller, remedy.Trouble{Device: x.device, Cause: ledger.Ref{Log: ledger.Events, Index: 1 << 40}, Reason: "test"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []monitor.Kind{monitor.BadVerdict, monitor.CloneSuspected} {
+		if _, err := i.monitor.Raise(ctx, caller, monitor.Finding{Kind: kind, Product: "pump", Subject: x.device, Text: "test"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	move(device.Lose)
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		_, err := i.remedy.Get(ctx, caller, x.device)
+		open, listed := i.monitor.List(ctx, caller, monitor.Query{Subject: x.device, OpenOnly: true})
+		if fault.KindOf(err) == fault.NotFound && listed == nil && len(open) == 0 {
+			return
+		}
+		if time.Now().After(end) {
+			t.Fatalf("the case: %v; open: %+v, %v", err, open, listed)
+		}
 	}
 }
