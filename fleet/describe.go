@@ -44,6 +44,8 @@ func Describe(f wire.Fact, private []byte) string {
 		ledger.KindDeviceUpdated, ledger.KindDeviceRefused, ledger.KindDeviceUnhealthy, ledger.KindDeviceReprovisioned, ledger.KindDeviceHealthy,
 		ledger.KindRemedyDecided, ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindDeviceEnrolled:
 		s, err = describeEvent(data)
+	case ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone, ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindRecallIssued:
+		s, err = describeOwnership(kind, data)
 	case ledger.KindDeviceGrouped:
 		s, err = describeGrouping(data)
 	case ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled:

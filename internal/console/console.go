@@ -84,6 +84,8 @@ type Stages struct {
 	Products    Products
 	Orders      Orders
 	Enrolments  Enrolments
+	Owners      Owners
+	Transfers   Transfers
 	Devices     Devices
 	Evidence    Evidence
 	Releases    Releases
@@ -194,6 +196,7 @@ func Handler(cfg Config) http.Handler {
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates, "/enrolments": h.enrolments,
+		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
 		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member, "/audit": h.audit,

@@ -23,6 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -240,6 +241,43 @@ func (s enrolments) Waitings(ctx context.Context, c access.Caller, place string,
 	}, err
 }
 
+// owners knows one of each, with script for every word that people or devices choose.
+type owners stages
+
+func (s owners) List(ctx context.Context, c access.Caller, _ string, _ int) ([]owner.Owner, error) {
+	return []owner.Owner{{ID: "o-1", Name: script, Created: then, Devices: 1}}, stages(s).check(ctx, c, access.OwnerRead, "")
+}
+
+func (s owners) Get(ctx context.Context, c access.Caller, _ string) (owner.Owner, error) {
+	return owner.Owner{ID: "o-1", Name: script, Created: then, Ended: then}, stages(s).check(ctx, c, access.OwnerRead, "")
+}
+
+func (s owners) Lineage(ctx context.Context, c access.Caller, _ string) ([]owner.Period, error) {
+	return []owner.Period{
+		{Number: 1, Digest: []byte{1, 2}, From: then, Until: then, End: owner.Resale}, {Number: 2, Owner: "o-1", Key: []byte{1}, Refused: script, From: then},
+	}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+func (s owners) MarksOf(ctx context.Context, c access.Caller, _ string) ([]owner.Mark, error) {
+	return []owner.Mark{{Reason: script, At: then}, {Recall: script, At: then}}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+func (s owners) Recalls(ctx context.Context, c access.Caller, _ string) ([]owner.Recall, error) {
+	return []owner.Recall{{ID: "rc-1", Product: script, Reason: script, Remedy: script, Due: then}}, stages(s).check(ctx, c, access.ProductRead, "")
+}
+
+func (s owners) Transfers(ctx context.Context, c access.Caller, _ string, _ int) ([]owner.Transfer, error) {
+	return []owner.Transfer{{Device: known, Kind: owner.Resale, Refused: script, Begun: then}}, stages(s).check(ctx, c, access.OwnerRead, "")
+}
+
+func (s owners) LastTransfer(ctx context.Context, c access.Caller, _ string) (owner.Transfer, error) {
+	return owner.Transfer{Device: known, Kind: owner.Resale, Refused: script, Begun: then}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
+func (s owners) Preview(ctx context.Context, c access.Caller, _ []string) ([]owner.Preview, error) {
+	return []owner.Preview{{Device: known, Warrant: owner.WarrantNone, Weight: owner.Weight{Rollout: script}}}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+}
+
 type proposals stages
 
 var waiting = access.Proposal{
@@ -363,7 +401,7 @@ func server(t *testing.T) *site {
 		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Enrolments: enrolments(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -404,6 +442,7 @@ func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
 		"/orders", "/orders/o", "/certificates", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
+		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known,
 		"/proposals", "/proposals/p", "/members", "/members/m", "/audit",
 	}
 }

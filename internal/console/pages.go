@@ -178,6 +178,9 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 		return err
 	}
 	p.Configure = v.configure(d.Device)
+	if p.Ownership, err = h.ownership(ctx, caller, v, d); err != nil {
+		return err
+	}
 	if p.Twin, err = h.cfg.Stages.Devices.Settings(ctx, caller, d.ID); unlessDenied(err) != nil {
 		return err
 	}

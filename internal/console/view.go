@@ -56,7 +56,7 @@ type navLink struct{ Name, Path string }
 // navigation is the way through the pages; later capabilities take their place in it.
 func navigation() []navGroup {
 	return []navGroup{
-		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}}},
+		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
 		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Certificates", "/certificates"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Decisions", "/audit"}, {"Platform", "/platform"}}},

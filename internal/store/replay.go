@@ -59,6 +59,13 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindDeviceLogAnchored: replayAnchor,
 	ledger.KindDeviceLogForked:   replayFork,
 
+	ledger.KindOwnerCreated:      replayOwner,
+	ledger.KindOwnerEnded:        replayOwnerEnded,
+	ledger.KindDeviceClaimed:     replayClaimed,
+	ledger.KindDeviceTransferred: replayTransferred,
+	ledger.KindTransferDone:      replayTransferDone,
+	ledger.KindRecallIssued:      replayRecall,
+
 	ledger.KindCertIssued:             replayCert,
 	ledger.KindCertRevoked:            replayRevocation,
 	ledger.KindVerdict:                replayVerdict,

@@ -123,7 +123,7 @@ func replayAccess(tx *Tx, f ledger.Fact) (bool, error) {
 		}
 		return did(tx.Exec(`DELETE FROM identity WHERE member = $1 AND issuer = $2`, c.Of, c.Issuer))
 	case c.Caller != "" && c.Use != "":
-		return replayMember(tx, access.Member{ID: c.Caller, Kind: c.Kind, Roles: c.Roles, Scope: c.Scope, Created: f.At, Changed: f.At})
+		return replayMember(tx, access.Member{ID: c.Caller, Kind: c.Kind, Roles: c.Roles, Owner: c.Owner, Scope: c.Scope, Created: f.At, Changed: f.At})
 	case c.ID != "" && c.ID == f.Subject && !c.Changed.IsZero():
 		return replayMember(tx, c.Member)
 	}

@@ -66,11 +66,16 @@ func replayState(tx *Tx, f ledger.Fact) (bool, error) {
 	var c struct {
 		device.StateChange
 		Legitimacy device.Legitimacy `json:"legitimacy_to"`
+		Was        device.Legitimacy `json:"legitimacy_from"`
+		Recall     string            `json:"recall"`
 	}
 	if err := json.Unmarshal(f.Data, &c); err != nil {
 		return false, err
 	}
 	if c.Legitimacy != "" {
+		if err := replayMark(tx, c.Device, c.Recall, c.Was, c.Legitimacy, f.At); err != nil {
+			return false, err
+		}
 		return did(tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2`, string(c.Legitimacy), c.Device))
 	}
 	if c.To == "" {

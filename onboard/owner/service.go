@@ -182,7 +182,7 @@ func (s *Service) cause(ctx context.Context, uid [16]byte) *ledger.Ref {
 }
 
 // actor is who a fact about a device's owner is told to be by: what is public must not name who the owner is, and its people would.
-func actor(p Period) string { return "owner:" + hex.EncodeToString(p.Digest[:8]) }
+func actor(p Period) string { return "owner:" + hex.EncodeToString(p.Digest[:min(8, len(p.Digest))]) }
 
 func fact(kind ledger.Kind, at time.Time, who, device string, cause *ledger.Ref, data any) (ledger.Fact, error) {
 	b, err := json.Marshal(data)

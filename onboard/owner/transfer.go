@@ -234,6 +234,10 @@ func (s *Service) warrants(ctx context.Context, caller access.Caller, o Order, l
 			return err
 		}
 		switch w := wants(caller, p); w {
+		case WarrantNone:
+			if caller.Owner == "" && len(o.Warrants) > 0 { // the device may know of an owner that we do not
+				owned = append(owned, i)
+			}
 		case WarrantMaker:
 			owned = append(owned, i)
 		case WarrantOwner:
