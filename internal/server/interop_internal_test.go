@@ -13,8 +13,8 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 )
 
-// foreign builds tools/tlog, the witness and the log of others. Its module is its own, so that none of it is the product's.
-func foreign(t *testing.T) string {
+// othersTools builds tools/tlog, the witness and the log of others. Its module is its own, so that none of it is the product's.
+func othersTools(t *testing.T) string {
 	t.Helper()
 	program := filepath.Join(t.TempDir(), "tlog")
 	if out, err := exec.CommandContext(t.Context(), "go", "build", "-C", filepath.Join("..", "..", "tools", "tlog"), "-o", program, ".").CombinedOutput(); err != nil {
@@ -25,7 +25,7 @@ func foreign(t *testing.T) string {
 
 // Our logs under somebody else's witness, with keys of both kinds.
 func TestInteropOurLogsAndTheirWitness(t *testing.T) {
-	program := foreign(t)
+	program := othersTools(t)
 	l, keys := made(t)
 	i := opened(t, l, keys)
 	var logs []string
@@ -88,7 +88,7 @@ func TestInteropOurLogsAndTheirWitness(t *testing.T) {
 
 // Somebody else's log under our witness: their client asks, and their verifiers judge each cosignature of both kinds.
 func TestInteropTheirLogAndOurWitness(t *testing.T) {
-	program := foreign(t)
+	program := othersTools(t)
 	keys, err := exec.CommandContext(t.Context(), program, "key", "other.example/log").Output()
 	if err != nil {
 		t.Fatal(err)
