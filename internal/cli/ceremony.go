@@ -78,6 +78,7 @@ The administrator and witnesses have keys for just that. Those who have none yet
 	f.StringSliceVar(&c.cast.Custodians, "custodians", nil, "who holds keys")
 	f.StringSliceVar(&c.cast.Witnesses, "witnesses", nil, "who watches")
 	f.IntVar(&c.cast.Need, "need", 2, "how many custodians have the root together")
+	f.StringVar(&c.cast.Root, "root-name", "", "name of the root's key (default oem-root; of a further root oem-root-NAME)")
 	f.StringSliceVar(&c.cast.Fresh, "new", nil, "who has no key of an earlier ceremony yet")
 	f.StringArrayVar(&c.people, "person", nil, "whole name of somebody, ID=NAME: kept privately, beside the ledger")
 	f.StringArrayVar(&c.pins, "pin", nil, "the key that must be used, NAME=KEY-ID")

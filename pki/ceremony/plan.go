@@ -1,6 +1,7 @@
 package ceremony
 
 import (
+	"cmp"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ type Cast struct {
 	Witnesses     []string
 	Names         map[string]string // whole names by ID; may be empty
 	Need          int               // how many custodians have the root
+	Root          string            // name of the root's key; empty: oem-root
 	Fresh         []string          // those whose own keys are not there yet and are made, in a ceremony that is not the first
 }
 
@@ -65,7 +67,7 @@ func (c Cast) begin(ceremony, oem, purpose string, made bool) Script {
 func (s *Script) do(st Step) { s.Steps = append(s.Steps, st) }
 
 func (c Cast) root() Key {
-	k := Key{Name: rootKey, Holders: c.Custodians, Need: c.Need}
+	k := Key{Name: cmp.Or(c.Root, rootKey), Holders: c.Custodians, Need: c.Need}
 	if len(c.Custodians) == 1 {
 		k.Need = 0
 	}
@@ -100,7 +102,7 @@ func PlanFirst(name string, request Brought, c Cast) (Script, error) {
 	s := c.begin(name, r.OEM, r.Purpose, true)
 	s.Files = []File{request.file()}
 	s.makeRoot(c.root())
-	s.do(Step{Do: DoGrant, Key: rootKey, File: request.Name})
+	s.do(Step{Do: DoGrant, Key: c.root().Name, File: request.Name})
 	for _, a := range r.Approvers[:r.Threshold] {
 		s.do(Step{Do: DoBundle, Key: ApproverKey(a), File: request.Name})
 	}
@@ -122,7 +124,7 @@ func PlanRequest(name string, request, root Brought, c Cast) (Script, error) {
 	s.Files = []File{request.file(), root.file()}
 	s.Root = root.Name
 	s.Keys = append(s.Keys, c.root())
-	s.do(Step{Do: DoGrant, Key: rootKey, File: request.Name})
+	s.do(Step{Do: DoGrant, Key: c.root().Name, File: request.Name})
 	if r, err := wire.DecodeCeremonyRequest(request.Data); err == nil && r.Draft != nil {
 		need := int(r.Draft.Root.Threshold) //nolint:gosec // at most 16
 		if len(r.Approvers) > 0 {
@@ -181,7 +183,7 @@ func PlanApprover(name, oem, purpose string, current Brought, c Cast, fresh, gon
 func PlanRoot(name, oem, purpose string, requests []Brought, c Cast) (Script, error) {
 	s := c.begin(name, oem, purpose, false)
 	k := c.root()
-	k.Name = rootKey + "-" + name
+	k.Name = cmp.Or(c.Root, rootKey+"-"+name)
 	s.makeRoot(k)
 	for _, r := range requests {
 		if _, err := OpenRequests(r.Data); err != nil {
@@ -204,7 +206,7 @@ func PlanList(name, oem string, request, root Brought, c Cast) (Script, error) {
 	s.Files = []File{request.file(), root.file()}
 	s.Root = root.Name
 	s.Keys = append(s.Keys, c.root())
-	s.do(Step{Do: DoList, Key: rootKey, File: request.Name})
+	s.do(Step{Do: DoList, Key: c.root().Name, File: request.Name})
 	s.do(Step{Do: DoVerify})
 	return s, s.check()
 }
