@@ -202,6 +202,7 @@ func seed(ctx context.Context, db *store.DB) error {
 		{ending, "pump", "decommissioning"},
 		{spare, "pump", "active"},
 		{groupless, "pump", "active"},
+		{owned, "pump", "active"},
 		{"33333333333333333333333333333333", "valve", "active"},
 	} {
 		err = errors.Join(err, db.Write(ctx, func(tx *store.Tx) error {
@@ -214,7 +215,7 @@ func seed(ctx context.Context, db *store.DB) error {
 				d.id, d.product, d.state, store.Millis(now), key)
 			return err
 		}))
-		if d.id == groupless {
+		if d.id == groupless || d.id == owned {
 			continue
 		}
 		err = errors.Join(err, db.Devices().GroupDevices(ctx, []device.Grouping{{Device: d.id, To: "eu/berlin"}}, "eu/berlin", nil))
@@ -260,7 +261,7 @@ func seed(ctx context.Context, db *store.DB) error {
 		}),
 		db.Owners().PutOwner(ctx, owner.Owner{ID: acme, Name: "ACME", Created: now}),
 		db.Owners().PutCodes(ctx, map[string][32]byte{owned: {1}}, now),
-		db.Owners().Claim(ctx, owner.Period{Device: owned, Number: 1, Owner: acme, From: now}, [32]byte{1}, "pump", "", access.OwnerGroup(acme)),
+		db.Owners().Claim(ctx, owner.Period{Device: owned, Number: 1, Owner: acme, Digest: make([]byte, 32), From: now}, [32]byte{1}, "pump", "", access.OwnerGroup(acme)),
 		wrong(payload == nil, "no payload"),
 	)
 }
