@@ -123,6 +123,8 @@ var Examples = map[string]any{
 	"bind-identity":    IdentityRequest{Email: "alice@example.com"},
 	"bind-certificate": CertificateRequest{Certificate: exampleCertificate},
 	"set-member-roles": RolesRequest{Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
+	"trust-foreign-ca": ForeignRequest{Product: "pump", PEM: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", Map: "serialNumber"},
+	"end-foreign-ca":   Reason{Reason: "the maker lost its key"},
 	"create-voucher":   VoucherRequest{Reason: "flash replaced at depot 4"},
 	"revoke-voucher":   Reason{Reason: "the device works again"},
 	"create-token":     TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},

@@ -129,6 +129,7 @@ func (f *front) whole(w http.ResponseWriter, r *http.Request) ([]byte, *huma.Err
 var streamed = map[string]bool{
 	"POST /api/v1/products/{product}/artifacts/{name}": true,
 	"POST /api/v1/orders/{id}/records":                 true,
+	"POST /api/v1/products/{id}/devices":               true,
 }
 
 // secrets are operations whose answer holds a secret that is nowhere else: it is not kept.

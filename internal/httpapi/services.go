@@ -21,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
@@ -57,6 +58,7 @@ type Services struct {
 	Onboard     *onboard.Service
 	Keys        *keyring.Service
 	Rekey       *rekey.Service
+	Foreign     *foreign.Service
 	Comply      *comply.Service
 	Owner       *owner.Service
 	Genuine     *genuine.Service
@@ -95,6 +97,7 @@ func (a *api) register(h huma.API) {
 	a.registerCare(h)
 	a.registerLife(h)
 	a.registerVouchers(h)
+	a.registerForeign(h)
 	a.registerGroups(h)
 	a.registerOwners(h)
 	a.registerCertificates(h)

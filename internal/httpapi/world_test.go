@@ -31,6 +31,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/product"
@@ -251,17 +252,21 @@ func seed(ctx context.Context, db *store.DB) error {
 		db.Onboard().Wait(ctx, onboard.Waiting{
 			Device: subject, Product: "pump", Hardware: "A", Call: onboard.CallEnrol, Request: strings.Repeat("ab", 32), State: onboard.Waits, Asked: now, Until: now.Add(time.Hour),
 		}),
+		db.Foreign().AddCA(ctx, foreign.CA{ID: strings.Repeat("fc", 32), Product: "pump", At: now}),
+		db.Vouchers().AddVoucher(ctx, rekey.Voucher{
+			ID: "v1", Device: subject, Product: "pump", State: rekey.Open, By: "person:operator", Second: "person:security", Issued: now, Expires: now.Add(time.Hour), Chip: []byte{1},
+		}, func(rekey.Counts, []rekey.Voucher) ([]ledger.Fact, error) { return nil, nil }),
 		db.Remedies().OpenCase(ctx, held, remedy.Limit{}), db.Retirements().PutRetirements(ctx, []retire.Retirement{ordered}, decided),
 		db.Devices().PutWarrant(ctx, device.Warrant{UID: warranted.UID, Wire: wire.Warrant{ID: "w1", Product: "pump", Act: wire.ActWipe, Devices: one}}, []string{ending}, warranted),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g1", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
 		db.PutGrant(ctx, telemetry.Grant{ID: "g2", Reader: "person:viewer", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: now.AddDate(1, 0, 0)}),
+		db.Owners().PutOwner(ctx, owner.Owner{ID: acme, Name: "ACME", Created: now}),
+		db.Owners().PutCodes(ctx, map[string][32]byte{owned: {1}}, now),
+		db.Owners().Claim(ctx, owner.Period{Device: owned, Number: 1, Owner: acme, Digest: make([]byte, 32), From: now}, [32]byte{1}, "pump", "", access.OwnerGroup(acme)),
 		db.PutProposal(ctx, access.Proposal{
 			ID: "0p1", State: access.ProposalOpen, By: "person:nobody", Reason: "test", Asked: access.Asked{Method: http.MethodPost, Path: "/api/v1/commands"},
 			Action: access.DeviceQuarantine, Resource: access.Resource{Type: "device", Product: "pump", Grave: true}, Made: now, Expires: now.Add(time.Hour), Rev: 1,
 		}),
-		db.Owners().PutOwner(ctx, owner.Owner{ID: acme, Name: "ACME", Created: now}),
-		db.Owners().PutCodes(ctx, map[string][32]byte{owned: {1}}, now),
-		db.Owners().Claim(ctx, owner.Period{Device: owned, Number: 1, Owner: acme, Digest: make([]byte, 32), From: now}, [32]byte{1}, "pump", "", access.OwnerGroup(acme)),
 		wrong(payload == nil, "no payload"),
 	)
 }
