@@ -323,7 +323,7 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 		return nil, err
 	}
 	if l.s.strict && (leaf.CheckSignatureFrom(l.s.w.ca) != nil || !l.s.w.now().Before(leaf.NotAfter)) {
-		return nil, &net.OpError{Op: "remote error", Err: tls.AlertError(42)} // bad certificate
+		return nil, &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")} // as crypto/tls tells of it
 	}
 	if err := leaf.CheckSignatureFrom(l.s.w.ca); err != nil || leaf.Subject.SerialNumber != me || !l.s.w.now().Before(leaf.NotAfter) {
 		l.s.t.Errorf("the device shows a certificate of %q: %v", leaf.Subject.SerialNumber, err)
@@ -333,7 +333,7 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	l.s.mu.Unlock()
 	if leaf.NotBefore.Before(disown) {
 		if status == 0 {
-			return nil, &net.OpError{Op: "remote error", Err: tls.AlertError(42)} // bad certificate
+			return nil, &net.OpError{Op: "remote error", Err: errors.New("tls: bad certificate")} // as crypto/tls tells of it
 		}
 		return &http.Response{StatusCode: status, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
 	}

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
@@ -70,7 +71,8 @@ const (
 // doubt notes a failure. Only a server that answers can disown.
 func (a *Agent) doubt(err error, failures int, now time.Time) {
 	var refused interface{ Refused() bool }
-	answered := errors.As(err, &refused) && refused.Refused() || errors.As(err, new(tls.AlertError))
+	op, remote := errors.AsType[*net.OpError](err) // crypto/tls tells of the other side's alerts so, and has no type of its own for them
+	answered := errors.As(err, &refused) && refused.Refused() || remote && op.Op == "remote error"
 	if answered && failures >= disownedAfter && now.After(a.doubtAt) && !a.disowned {
 		a.disowned, a.doubtAt = true, now.Add(jitter(disownedPause))
 		a.log.Warn("the server refuses this device's certificate: it enrols anew, with its factory identity", "error", err)
