@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/rand"
-	"crypto/sha1" //nolint:gosec // how RFC 6960 names a CA's key: nothing is believed for it
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/asn1"
@@ -120,7 +119,7 @@ func (s *Service) responsible(req *ocsp.Request) *Authority {
 }
 
 func ocspNames(ca *x509.Certificate, by crypto.Hash) (name, key []byte, err error) {
-	if by != crypto.SHA1 && by != crypto.SHA256 {
+	if by != crypto.SHA1 && by != crypto.SHA256 { // how RFC 6960 names a CA's key: nothing is believed for it
 		return nil, nil, fmt.Errorf("hash %v", by)
 	}
 	var info struct {
@@ -131,10 +130,6 @@ func ocspNames(ca *x509.Certificate, by crypto.Hash) (name, key []byte, err erro
 		return nil, nil, err
 	}
 	sum := func(b []byte) []byte {
-		if by == crypto.SHA1 {
-			d := sha1.Sum(b) //nolint:gosec // see the import
-			return d[:]
-		}
 		h := by.New()
 		_, _ = h.Write(b) // a hash takes everything
 		return h.Sum(nil)

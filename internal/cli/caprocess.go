@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -9,12 +10,14 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/cad"
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/server"
 )
@@ -56,9 +59,18 @@ func runCA(ctx context.Context, s streams, dir, socket, pass string, uid int) (e
 		return err
 	}
 	defer func() { err = errors.Join(err, unlock()) }()
-	keys, err := soft.Open(filepath.Join(dir, "keys"), pass)
+	files, err := soft.Open(filepath.Join(dir, "keys"), pass)
 	if err != nil {
 		return err
+	}
+	var keys cad.Keys = files
+	if settings.PKCS11 != nil {
+		token, err := openToken(*settings.PKCS11)
+		if err != nil {
+			return err
+		}
+		defer func() { _ = token.Close() }() // the process ends
+		keys = layered{token: token, files: files}
 	}
 	ca, err := cad.New(cad.Config{
 		Dir: dir, Keys: keys, Hosts: settings.Hosts, Orders: settings.Orders, OCSP: settings.OCSP, Life: time.Duration(settings.LifeH) * time.Hour,
@@ -77,6 +89,39 @@ func runCA(ctx context.Context, s streams, dir, socket, pass string, uid int) (e
 	}
 	return ca.Serve(ctx, l)
 }
+
+const envPIN = "HALLMARK_PIN"
+
+func openToken(t server.CAToken) (*pkcs11.Store, error) {
+	pin := os.Getenv(envPIN)
+	if t.PINFile != "" {
+		data, err := readFile(t.PINFile, 1<<10)
+		if err != nil {
+			return nil, fmt.Errorf("PIN of the token: %w", err)
+		}
+		pin = strings.TrimRight(string(data), "\r\n")
+	}
+	if pin == "" {
+		return nil, usagef("the PIN of token %q is needed: name its file as pin_file in ca.json, or set %s", t.Token, envPIN)
+	}
+	return pkcs11.Open(pkcs11.Config{Path: t.Module, Label: t.Token, PIN: []byte(pin)})
+}
+
+// layered has new keys in the token, and those that were made before in files, until they are replaced.
+type layered struct {
+	token *pkcs11.Store
+	files *soft.Store
+}
+
+func (l layered) Signer(name string) (crypto.Signer, error) {
+	k, err := l.token.Signer(name)
+	if errors.Is(err, pkcs11.ErrNoKey) {
+		return l.files.Signer(name)
+	}
+	return k, err
+}
+
+func (l layered) GenerateP256(name string) (crypto.Signer, error) { return l.token.GenerateP256(name) }
 
 // listenUnix opens a socket that only one user can reach. What a process that was killed left behind goes away; the lock on the directory says
 // that there is no other.

@@ -40,6 +40,15 @@ type CASettings struct {
 	LifeH     int      `json:"life_h"`         // of a device's operational certificate, hours, at most
 	PerMinute int      `json:"per_minute"`     // certificates of each key
 	PerHour   int      `json:"per_hour"`       // CAs of orders of each key
+
+	PKCS11 *CAToken `json:"pkcs11,omitempty"` // where new keys are made; left out: in files
+}
+
+// CAToken is a PKCS#11 token for the keys of CAs.
+type CAToken struct {
+	Module  string `json:"module"`   // path of the library
+	Token   string `json:"token"`    // its label
+	PINFile string `json:"pin_file"` // file that holds the PIN; empty: HALLMARK_PIN
 }
 
 // CASettingsFile is where they are.
