@@ -17,6 +17,63 @@ import (
 	"github.com/oapi-codegen/runtime"
 )
 
+// Defines values for AuthorityRequestRole.
+const (
+	AuthorityRequestRoleInfra       AuthorityRequestRole = "infra"
+	AuthorityRequestRoleOperational AuthorityRequestRole = "operational"
+	AuthorityRequestRoleProduct     AuthorityRequestRole = "product"
+)
+
+// Valid indicates whether the value is a known member of the AuthorityRequestRole enum.
+func (e AuthorityRequestRole) Valid() bool {
+	switch e {
+	case AuthorityRequestRoleInfra:
+		return true
+	case AuthorityRequestRoleOperational:
+		return true
+	case AuthorityRequestRoleProduct:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for BulkRevocationReasonCode.
+const (
+	BulkRevocationReasonCodeN0  BulkRevocationReasonCode = 0
+	BulkRevocationReasonCodeN1  BulkRevocationReasonCode = 1
+	BulkRevocationReasonCodeN10 BulkRevocationReasonCode = 10
+	BulkRevocationReasonCodeN2  BulkRevocationReasonCode = 2
+	BulkRevocationReasonCodeN3  BulkRevocationReasonCode = 3
+	BulkRevocationReasonCodeN4  BulkRevocationReasonCode = 4
+	BulkRevocationReasonCodeN5  BulkRevocationReasonCode = 5
+	BulkRevocationReasonCodeN9  BulkRevocationReasonCode = 9
+)
+
+// Valid indicates whether the value is a known member of the BulkRevocationReasonCode enum.
+func (e BulkRevocationReasonCode) Valid() bool {
+	switch e {
+	case BulkRevocationReasonCodeN0:
+		return true
+	case BulkRevocationReasonCodeN1:
+		return true
+	case BulkRevocationReasonCodeN10:
+		return true
+	case BulkRevocationReasonCodeN2:
+		return true
+	case BulkRevocationReasonCodeN3:
+		return true
+	case BulkRevocationReasonCodeN4:
+		return true
+	case BulkRevocationReasonCodeN5:
+		return true
+	case BulkRevocationReasonCodeN9:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ComplyAssessmentEvidence.
 const (
 	ComplyAssessmentEvidenceL ComplyAssessmentEvidence = "L"
@@ -149,6 +206,66 @@ func (e ControlViewStanding) Valid() bool {
 	}
 }
 
+// Defines values for IssuerState.
+const (
+	IssuerStateEnded     IssuerState = "ended"
+	IssuerStateHeld      IssuerState = "held"
+	IssuerStateIssuing   IssuerState = "issuing"
+	IssuerStateRequested IssuerState = "requested"
+	IssuerStateRevoked   IssuerState = "revoked"
+	IssuerStateTrusted   IssuerState = "trusted"
+)
+
+// Valid indicates whether the value is a known member of the IssuerState enum.
+func (e IssuerState) Valid() bool {
+	switch e {
+	case IssuerStateEnded:
+		return true
+	case IssuerStateHeld:
+		return true
+	case IssuerStateIssuing:
+		return true
+	case IssuerStateRequested:
+		return true
+	case IssuerStateRevoked:
+		return true
+	case IssuerStateTrusted:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for KeyRequestRole.
+const (
+	Bucket     KeyRequestRole = "bucket"
+	Directive  KeyRequestRole = "directive"
+	LogControl KeyRequestRole = "log-control"
+	LogEvents  KeyRequestRole = "log-events"
+	Order      KeyRequestRole = "order"
+	Server     KeyRequestRole = "server"
+)
+
+// Valid indicates whether the value is a known member of the KeyRequestRole enum.
+func (e KeyRequestRole) Valid() bool {
+	switch e {
+	case Bucket:
+		return true
+	case Directive:
+		return true
+	case LogControl:
+		return true
+	case LogEvents:
+		return true
+	case Order:
+		return true
+	case Server:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for LegitimacyRequestLegitimacy.
 const (
 	LegitimacyRequestLegitimacyGenuine     LegitimacyRequestLegitimacy = "genuine"
@@ -206,36 +323,93 @@ func (e MoveRequestEvent) Valid() bool {
 	}
 }
 
+// Defines values for OnboardWaitingCall.
+const (
+	Enrol  OnboardWaitingCall = "enrol"
+	Keygen OnboardWaitingCall = "keygen"
+)
+
+// Valid indicates whether the value is a known member of the OnboardWaitingCall enum.
+func (e OnboardWaitingCall) Valid() bool {
+	switch e {
+	case Enrol:
+		return true
+	case Keygen:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OnboardWaitingState.
+const (
+	OnboardWaitingStateApproved OnboardWaitingState = "approved"
+	OnboardWaitingStateRefused  OnboardWaitingState = "refused"
+	OnboardWaitingStateWaiting  OnboardWaitingState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the OnboardWaitingState enum.
+func (e OnboardWaitingState) Valid() bool {
+	switch e {
+	case OnboardWaitingStateApproved:
+		return true
+	case OnboardWaitingStateRefused:
+		return true
+	case OnboardWaitingStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ProductEnrolmentMode.
+const (
+	ProductEnrolmentModeApproved  ProductEnrolmentMode = "approved"
+	ProductEnrolmentModeAutomatic ProductEnrolmentMode = "automatic"
+)
+
+// Valid indicates whether the value is a known member of the ProductEnrolmentMode enum.
+func (e ProductEnrolmentMode) Valid() bool {
+	switch e {
+	case ProductEnrolmentModeApproved:
+		return true
+	case ProductEnrolmentModeAutomatic:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RevokeRequestReasonCode.
 const (
-	N0  RevokeRequestReasonCode = 0
-	N1  RevokeRequestReasonCode = 1
-	N10 RevokeRequestReasonCode = 10
-	N2  RevokeRequestReasonCode = 2
-	N3  RevokeRequestReasonCode = 3
-	N4  RevokeRequestReasonCode = 4
-	N5  RevokeRequestReasonCode = 5
-	N9  RevokeRequestReasonCode = 9
+	RevokeRequestReasonCodeN0  RevokeRequestReasonCode = 0
+	RevokeRequestReasonCodeN1  RevokeRequestReasonCode = 1
+	RevokeRequestReasonCodeN10 RevokeRequestReasonCode = 10
+	RevokeRequestReasonCodeN2  RevokeRequestReasonCode = 2
+	RevokeRequestReasonCodeN3  RevokeRequestReasonCode = 3
+	RevokeRequestReasonCodeN4  RevokeRequestReasonCode = 4
+	RevokeRequestReasonCodeN5  RevokeRequestReasonCode = 5
+	RevokeRequestReasonCodeN9  RevokeRequestReasonCode = 9
 )
 
 // Valid indicates whether the value is a known member of the RevokeRequestReasonCode enum.
 func (e RevokeRequestReasonCode) Valid() bool {
 	switch e {
-	case N0:
+	case RevokeRequestReasonCodeN0:
 		return true
-	case N1:
+	case RevokeRequestReasonCodeN1:
 		return true
-	case N10:
+	case RevokeRequestReasonCodeN10:
 		return true
-	case N2:
+	case RevokeRequestReasonCodeN2:
 		return true
-	case N3:
+	case RevokeRequestReasonCodeN3:
 		return true
-	case N4:
+	case RevokeRequestReasonCodeN4:
 		return true
-	case N5:
+	case RevokeRequestReasonCodeN5:
 		return true
-	case N9:
+	case RevokeRequestReasonCodeN9:
 		return true
 	default:
 		return false
@@ -272,6 +446,24 @@ func (e TokenSpecUse) Valid() bool {
 	case Once:
 		return true
 	case Token:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for TransferRequestKind.
+const (
+	Refurbish TransferRequestKind = "refurbish"
+	Resale    TransferRequestKind = "resale"
+)
+
+// Valid indicates whether the value is a known member of the TransferRequestKind enum.
+func (e TransferRequestKind) Valid() bool {
+	switch e {
+	case Refurbish:
+		return true
+	case Resale:
 		return true
 	default:
 		return false
@@ -329,6 +521,27 @@ func (e ListDevicesParamsVerdict) Valid() bool {
 	}
 }
 
+// Defines values for ListEnrolmentsParamsState.
+const (
+	ListEnrolmentsParamsStateApproved ListEnrolmentsParamsState = "approved"
+	ListEnrolmentsParamsStateRefused  ListEnrolmentsParamsState = "refused"
+	ListEnrolmentsParamsStateWaiting  ListEnrolmentsParamsState = "waiting"
+)
+
+// Valid indicates whether the value is a known member of the ListEnrolmentsParamsState enum.
+func (e ListEnrolmentsParamsState) Valid() bool {
+	switch e {
+	case ListEnrolmentsParamsStateApproved:
+		return true
+	case ListEnrolmentsParamsStateRefused:
+		return true
+	case ListEnrolmentsParamsStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for GetEntryParamsLog.
 const (
 	GetEntryParamsLogControl GetEntryParamsLog = "control"
@@ -365,6 +578,27 @@ func (e ListFactsParamsLog) Valid() bool {
 	}
 }
 
+// Defines values for ImportDevicesParamsFormat.
+const (
+	Aws   ImportDevicesParamsFormat = "aws"
+	Azure ImportDevicesParamsFormat = "azure"
+	Csv   ImportDevicesParamsFormat = "csv"
+)
+
+// Valid indicates whether the value is a known member of the ImportDevicesParamsFormat enum.
+func (e ImportDevicesParamsFormat) Valid() bool {
+	switch e {
+	case Aws:
+		return true
+	case Azure:
+		return true
+	case Csv:
+		return true
+	default:
+		return false
+	}
+}
+
 // AccessAsked defines model for AccessAsked.
 type AccessAsked struct {
 	Body    interface{} `json:"body,omitempty"`
@@ -391,6 +625,7 @@ type AccessMember struct {
 	Ended   *time.Time `json:"ended,omitempty"`
 	ID      string     `json:"id"`
 	Kind    string     `json:"kind"`
+	Owner   *string    `json:"owner,omitempty"`
 	Roles   []string   `json:"roles"`
 	Scope   []string   `json:"scope,omitempty"`
 }
@@ -436,11 +671,54 @@ type AccessResource struct {
 	Type    string  `json:"type"`
 }
 
+// Answer defines model for Answer.
+type Answer struct {
+	// Content a grant (CBOR), a root certificate (DER), or a list of revocations (DER)
+	Content []byte `json:"content"`
+}
+
 // ArtifactView defines model for ArtifactView.
 type ArtifactView struct {
 	Digest string `json:"digest"`
 	Size   int64  `json:"size"`
 }
+
+// AuthorityRequest defines model for AuthorityRequest.
+type AuthorityRequest struct {
+	// Days life asked for; left out: what the role's profile has
+	Days *int64 `json:"days,omitempty"`
+
+	// Product of a product CA, and of no other
+	Product *string `json:"product,omitempty"`
+
+	// Purpose why, for the people at the ceremony
+	Purpose string               `json:"purpose"`
+	Role    AuthorityRequestRole `json:"role"`
+
+	// Unit tells CAs of one role apart: 2027
+	Unit *string `json:"unit,omitempty"`
+}
+
+// AuthorityRequestRole defines model for AuthorityRequest.Role.
+type AuthorityRequestRole string
+
+// BulkRevocation defines model for BulkRevocation.
+type BulkRevocation struct {
+	// Certificates ISSUER/SERIAL, as list-device-certificates gives them
+	Certificates []string `json:"certificates,omitempty"`
+
+	// Devices each with every identity it has, for good
+	Devices []string `json:"devices,omitempty"`
+
+	// DryRun only count
+	DryRun *bool `json:"dry_run,omitempty"`
+
+	// ReasonCode RFC 5280 §5.3.1
+	ReasonCode BulkRevocationReasonCode `json:"reason_code"`
+}
+
+// BulkRevocationReasonCode RFC 5280 §5.3.1
+type BulkRevocationReasonCode int64
 
 // BundleView defines model for BundleView.
 type BundleView struct {
@@ -448,6 +726,36 @@ type BundleView struct {
 
 	// Envelope COSE, base64
 	Envelope []byte `json:"envelope"`
+}
+
+// CeremonyHeld defines model for CeremonyHeld.
+type CeremonyHeld struct {
+	At       time.Time `json:"at"`
+	Digest   string    `json:"digest"`
+	Envelope []byte    `json:"envelope"`
+	Name     string    `json:"name"`
+	UID      string    `json:"uid"`
+}
+
+// CeremonyReadiness defines model for CeremonyReadiness.
+type CeremonyReadiness struct {
+	// Asked a ceremony was asked for it, and has not answered
+	Asked bool `json:"asked"`
+
+	// Missing ca: a CA that signs its orders; bundle: its first trust bundle
+	Missing []string `json:"missing"`
+	Product string   `json:"product"`
+	Ready   bool     `json:"ready"`
+	Remedy  *string  `json:"remedy,omitempty"`
+}
+
+// CeremonyRequest defines model for CeremonyRequest.
+type CeremonyRequest struct {
+	// People whole names of those who took part, by their labels; kept beside the ledger, private
+	People map[string]string `json:"people,omitempty"`
+
+	// Transcript COSE_Sign, by all who had a key there
+	Transcript []byte `json:"transcript"`
 }
 
 // Certificate defines model for Certificate.
@@ -472,6 +780,17 @@ type Certificate struct {
 type CertificateRequest struct {
 	// Certificate PEM; only its public key and its dates matter
 	Certificate string `json:"certificate"`
+}
+
+// ClaimRequest defines model for ClaimRequest.
+type ClaimRequest struct {
+	Code string `json:"code"`
+
+	// Key the owner's public key (SubjectPublicKeyInfo, P-256, DER): the device lets go only by a warrant of it, or of the product's warrant keys; without one the owner is bound on this server only
+	Key []byte `json:"key,omitempty"`
+
+	// Owner for whom the maker's people claim; an owner's members claim for theirs
+	Owner *string `json:"owner,omitempty"`
 }
 
 // CommandReply defines model for CommandReply.
@@ -682,6 +1001,29 @@ type DecisionRequest struct {
 	Comment *string `json:"comment,omitempty"`
 }
 
+// DeviceAnswer defines model for DeviceAnswer.
+type DeviceAnswer struct {
+	At time.Time `json:"at"`
+
+	// Word the verifier's verdict on what it runs: affirming, warning, contraindicated or none
+	Word string `json:"word"`
+}
+
+// DeviceBundleCount defines model for DeviceBundleCount.
+type DeviceBundleCount struct {
+	Devices int64 `json:"devices"`
+	Version int64 `json:"version"`
+}
+
+// DeviceBundleStatus defines model for DeviceBundleStatus.
+type DeviceBundleStatus struct {
+	Behind  int64               `json:"behind"`
+	Counts  []DeviceBundleCount `json:"counts"`
+	Current int64               `json:"current"`
+	Product string              `json:"product"`
+	Seen    bool                `json:"seen"`
+}
+
 // DeviceDetail defines model for DeviceDetail.
 type DeviceDetail struct {
 	Device   FleetDetail `json:"device"`
@@ -710,6 +1052,14 @@ type DeviceSetting struct {
 // DisposeRequest defines model for DisposeRequest.
 type DisposeRequest struct {
 	How string `json:"how"`
+}
+
+// EnrolmentDecision defines model for EnrolmentDecision.
+type EnrolmentDecision struct {
+	Reason string `json:"reason"`
+
+	// Request its digest, as it was seen
+	Request string `json:"request"`
 }
 
 // Entry defines model for Entry.
@@ -795,27 +1145,30 @@ type FleetDetail struct {
 	Findings  int64  `json:"findings"`
 
 	// Forgotten since when what was private of it is destroyed
-	Forgotten      *time.Time     `json:"forgotten,omitempty"`
-	Group          *string        `json:"group,omitempty"`
-	Hardware       string         `json:"hardware"`
-	Health         string         `json:"health"`
-	HealthText     string         `json:"health_text"`
-	ID             string         `json:"id"`
-	KeyOrigin      string         `json:"key_origin"`
-	LastSeen       *time.Time     `json:"last_seen,omitempty"`
-	Legitimacy     string         `json:"legitimacy"`
-	Log            FleetDeviceLog `json:"log"`
-	Made           *time.Time     `json:"made,omitempty"`
-	Order          string         `json:"order"`
-	Product        string         `json:"product"`
-	Release        string         `json:"release"`
-	State          string         `json:"state"`
-	Trial          bool           `json:"trial"`
-	Verdict        string         `json:"verdict"`
-	VerdictAt      *time.Time     `json:"verdict_at,omitempty"`
-	VerdictReasons []string       `json:"verdict_reasons"`
-	Version        string         `json:"version"`
-	Virtual        bool           `json:"virtual"`
+	Forgotten  *time.Time     `json:"forgotten,omitempty"`
+	Group      *string        `json:"group,omitempty"`
+	Hardware   string         `json:"hardware"`
+	Health     string         `json:"health"`
+	HealthText string         `json:"health_text"`
+	ID         string         `json:"id"`
+	KeyOrigin  string         `json:"key_origin"`
+	LastSeen   *time.Time     `json:"last_seen,omitempty"`
+	Legitimacy string         `json:"legitimacy"`
+	Log        FleetDeviceLog `json:"log"`
+	Made       *time.Time     `json:"made,omitempty"`
+	Order      string         `json:"order"`
+
+	// Owned since when it belongs to its owner
+	Owned          *time.Time `json:"owned,omitempty"`
+	Product        string     `json:"product"`
+	Release        string     `json:"release"`
+	State          string     `json:"state"`
+	Trial          bool       `json:"trial"`
+	Verdict        string     `json:"verdict"`
+	VerdictAt      *time.Time `json:"verdict_at,omitempty"`
+	VerdictReasons []string   `json:"verdict_reasons"`
+	Version        string     `json:"version"`
+	Virtual        bool       `json:"virtual"`
 }
 
 // FleetDevice defines model for FleetDevice.
@@ -912,6 +1265,59 @@ type FleetSummary struct {
 	Versions   map[string]int64 `json:"versions"`
 }
 
+// ForeignBad defines model for ForeignBad.
+type ForeignBad struct {
+	Line int64  `json:"line"`
+	Text string `json:"text"`
+}
+
+// ForeignCA defines model for ForeignCA.
+type ForeignCA struct {
+	Any          bool       `json:"any"`
+	At           time.Time  `json:"at"`
+	By           string     `json:"by"`
+	Certificates [][]byte   `json:"certificates"`
+	Devices      int64      `json:"devices"`
+	Ended        *time.Time `json:"ended,omitempty"`
+	Hardware     string     `json:"hardware"`
+	ID           string     `json:"id"`
+	Map          string     `json:"map"`
+	NotAfter     time.Time  `json:"not_after"`
+	Product      string     `json:"product"`
+	Subject      string     `json:"subject"`
+}
+
+// ForeignReport defines model for ForeignReport.
+type ForeignReport struct {
+	DryRun bool `json:"dry_run"`
+
+	// Errors the first hundred
+	Errors   []ForeignBad `json:"errors,omitempty"`
+	Imported int64        `json:"imported"`
+	Known    int64        `json:"known"`
+	Lines    int64        `json:"lines"`
+	Product  string       `json:"product"`
+	Refused  int64        `json:"refused"`
+}
+
+// ForeignRequest defines model for ForeignRequest.
+type ForeignRequest struct {
+	// Any let in devices that are on no list as well
+	Any *bool `json:"any,omitempty"`
+
+	// Hardware revision of its devices; empty: the product's first
+	Hardware *string `json:"hardware,omitempty"`
+
+	// Map what a device is called in its certificate: serialNumber, cn or hwserial, or a text with {serialNumber}, {cn}, {o}, {ou}, {hwserial} in it
+	//
+	// Example: serialNumber
+	Map string `json:"map"`
+
+	// Pem its certificates, the one that signs devices first
+	Pem     string `json:"pem"`
+	Product string `json:"product"`
+}
+
 // GroupRequest defines model for GroupRequest.
 type GroupRequest struct {
 	Devices []string `json:"devices"`
@@ -934,11 +1340,77 @@ type IdentityRequest struct {
 
 // Issuer defines model for Issuer.
 type Issuer struct {
-	Der []byte `json:"der"`
+	Der []byte `json:"der,omitempty"`
 
-	// ID subject key ID, hex
-	ID   string `json:"id"`
-	Role string `json:"role"`
+	// ID subject key ID, hex; of one that was asked for, its key's name
+	ID        string     `json:"id"`
+	NotAfter  *time.Time `json:"not_after,omitempty"`
+	NotBefore *time.Time `json:"not_before,omitempty"`
+
+	// Product the product that it is for; left out: all
+	Product   *string    `json:"product,omitempty"`
+	Requested *time.Time `json:"requested,omitempty"`
+	Role      string     `json:"role"`
+
+	// State issuing: it signs what is new; held: its key is here, for its lists; trusted: its key is elsewhere; requested: asked for, without an answer; ended: taken out of service
+	State IssuerState `json:"state"`
+	Unit  *string     `json:"unit,omitempty"`
+}
+
+// IssuerState issuing: it signs what is new; held: its key is here, for its lists; trusted: its key is elsewhere; requested: asked for, without an answer; ended: taken out of service
+type IssuerState string
+
+// KeyEnd defines model for KeyEnd.
+type KeyEnd struct {
+	// Force also when devices believe no other: they come back by the history of trust bundles
+	Force  *bool  `json:"force,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// KeyRequest defines model for KeyRequest.
+type KeyRequest struct {
+	Reason string         `json:"reason"`
+	Role   KeyRequestRole `json:"role"`
+
+	// Suite of directive, order and server; empty: HM-P256-1
+	//
+	// Example: HM-P384-1
+	Suite *string `json:"suite,omitempty"`
+}
+
+// KeyRequestRole defines model for KeyRequest.Role.
+type KeyRequestRole string
+
+// KeyringKey defines model for KeyringKey.
+type KeyringKey struct {
+	Created *time.Time `json:"created,omitempty"`
+	Kid     string     `json:"kid"`
+	Name    string     `json:"name"`
+	Needed  *int64     `json:"needed,omitempty"`
+	Retired *time.Time `json:"retired,omitempty"`
+	Role    string     `json:"role"`
+	Spki    []byte     `json:"spki"`
+}
+
+// Labels defines model for Labels.
+type Labels struct {
+	Labels []OwnerLabel `json:"labels"`
+
+	// Next there are more devices: give it as 'after'
+	Next *string `json:"next,omitempty"`
+}
+
+// LabelsRequest defines model for LabelsRequest.
+type LabelsRequest struct {
+	// After 'next' of the answer before
+	After *string `json:"after,omitempty"`
+
+	// Devices or for these
+	Devices []string `json:"devices,omitempty"`
+
+	// Order for all devices of this production order that belong to nobody
+	Order   *string `json:"order,omitempty"`
+	Product string  `json:"product"`
 }
 
 // LedgerRef defines model for LedgerRef.
@@ -956,8 +1428,15 @@ type LegitimacyRequest struct {
 // LegitimacyRequestLegitimacy defines model for LegitimacyRequest.Legitimacy.
 type LegitimacyRequestLegitimacy string
 
+// ListAsked defines model for ListAsked.
+type ListAsked struct {
+	// Purpose why, for the people at the ceremony
+	Purpose string `json:"purpose"`
+}
+
 // MonitorFinding defines model for MonitorFinding.
 type MonitorFinding struct {
+	Act          *string    `json:"act,omitempty"`
 	Cause        *LedgerRef `json:"cause,omitempty"`
 	Closed       *time.Time `json:"closed,omitempty"`
 	ClosedBy     *string    `json:"closed_by,omitempty"`
@@ -967,9 +1446,11 @@ type MonitorFinding struct {
 	Kind         string     `json:"kind"`
 	Product      string     `json:"product"`
 	Raised       time.Time  `json:"raised"`
+	Release      *string    `json:"release,omitempty"`
 	Severity     string     `json:"severity"`
 	Subject      string     `json:"subject"`
 	Text         string     `json:"text"`
+	Version      *string    `json:"version,omitempty"`
 }
 
 // MoveRequest defines model for MoveRequest.
@@ -984,6 +1465,41 @@ type MoveRequestEvent string
 
 // Nothing defines model for Nothing.
 type Nothing = map[string]interface{}
+
+// OnboardWaiting defines model for OnboardWaiting.
+type OnboardWaiting struct {
+	// Again the device was enrolled before
+	Again bool      `json:"again"`
+	Asked time.Time `json:"asked"`
+	By    *string   `json:"by,omitempty"`
+
+	// Call keygen: the key is made by the server, and travels
+	Call    OnboardWaitingCall `json:"call"`
+	Decided *time.Time         `json:"decided,omitempty"`
+	Device  string             `json:"device"`
+
+	// Group that the device is in now
+	Group    *string `json:"group,omitempty"`
+	Hardware string  `json:"hardware"`
+
+	// Key SHA-256 of the SubjectPublicKeyInfo that the request proves possession of, hex
+	Key     string  `json:"key"`
+	Product string  `json:"product"`
+	Reason  *string `json:"reason,omitempty"`
+
+	// Request SHA-256 of what is asked for, hex
+	Request string              `json:"request"`
+	State   OnboardWaitingState `json:"state"`
+
+	// Until when it lapses: the device asks anew then
+	Until time.Time `json:"until"`
+}
+
+// OnboardWaitingCall keygen: the key is made by the server, and travels
+type OnboardWaitingCall string
+
+// OnboardWaitingState defines model for OnboardWaiting.State.
+type OnboardWaitingState string
 
 // OrderReply defines model for OrderReply.
 type OrderReply struct {
@@ -1067,6 +1583,198 @@ type Outcome struct {
 	Text     *string `json:"text,omitempty"`
 }
 
+// Owner defines model for Owner.
+type Owner struct {
+	Created time.Time `json:"created"`
+
+	// Devices that belong to it now
+	Devices int64 `json:"devices"`
+
+	// Ended since when it may have no devices any more
+	Ended *time.Time `json:"ended,omitempty"`
+	ID    string     `json:"id"`
+	Name  string     `json:"name"`
+}
+
+// OwnerBegun defines model for OwnerBegun.
+type OwnerBegun struct {
+	Code     *string       `json:"code,omitempty"`
+	Transfer OwnerTransfer `json:"transfer"`
+}
+
+// OwnerLabel defines model for OwnerLabel.
+type OwnerLabel struct {
+	Code   string `json:"code"`
+	Device string `json:"device"`
+}
+
+// OwnerMark defines model for OwnerMark.
+type OwnerMark struct {
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`
+	Device string    `json:"device"`
+	Reason *string   `json:"reason,omitempty"`
+	Recall *string   `json:"recall,omitempty"`
+	Was    string    `json:"was"`
+}
+
+// OwnerPeriod defines model for OwnerPeriod.
+type OwnerPeriod struct {
+	By *string `json:"by,omitempty"`
+
+	// Command of the act adopt
+	Command *string `json:"command,omitempty"`
+	Device  string  `json:"device"`
+
+	// End resale or refurbish: how it ended
+	End  *string   `json:"end,omitempty"`
+	From time.Time `json:"from"`
+
+	// Holds the device has said that it defends this owner
+	Holds bool `json:"holds"`
+
+	// How claim or transfer: with which code it began
+	How string `json:"how"`
+
+	// Key the owner's public key, SubjectPublicKeyInfo; without one the device itself defends nobody
+	Key []byte `json:"key,omitempty"`
+
+	// Owner ID; for who may know it
+	Owner *string `json:"owner,omitempty"`
+
+	// OwnerDigest SHA-256 over salt and owner: what the ledger and the device know of the owner
+	OwnerDigest []byte `json:"owner_digest"`
+
+	// Period counted from 1
+	Period int64 `json:"period"`
+
+	// Refused why it last said no: a code of the device's
+	Refused *string `json:"refused,omitempty"`
+
+	// Salt proves who it was; for who may know it
+	Salt  []byte     `json:"salt,omitempty"`
+	Tried *time.Time `json:"tried,omitempty"`
+	Tries *int64     `json:"tries,omitempty"`
+	Until *time.Time `json:"until,omitempty"`
+}
+
+// OwnerPreview defines model for OwnerPreview.
+type OwnerPreview struct {
+	// Commands that the device has not answered, and that are withdrawn
+	Commands int64  `json:"commands"`
+	Device   string `json:"device"`
+
+	// Epochs stretches of sealed data whose keys are destroyed
+	Epochs int64 `json:"epochs"`
+
+	// OwnerDigest that the owner's warrant has to name
+	OwnerDigest []byte `json:"owner_digest,omitempty"`
+
+	// Period that would end; 0: it belongs to nobody
+	Period int64 `json:"period"`
+
+	// Records samples in them; who wants to keep them reads them before
+	Records int64 `json:"records"`
+
+	// Rollout of the owner's own, in which the device is; it has to end before
+	Rollout *string `json:"rollout,omitempty"`
+
+	// Warrant whose the device or the house wants: none, owner (the owner's key), or maker (the product's warrant keys)
+	Warrant string `json:"warrant"`
+}
+
+// OwnerRecall defines model for OwnerRecall.
+type OwnerRecall struct {
+	By string `json:"by"`
+
+	// Devices that were marked
+	Devices int64 `json:"devices"`
+
+	// Due until when it should be done
+	Due time.Time `json:"due"`
+
+	// From first device ID; empty: from the first
+	From *string `json:"from,omitempty"`
+
+	// Hardware revision; empty: every
+	Hardware *string   `json:"hardware,omitempty"`
+	ID       string    `json:"id"`
+	Made     time.Time `json:"made"`
+
+	// Open of those: not mended yet
+	Open int64 `json:"open"`
+
+	// Order production order; empty: every
+	Order   *string `json:"order,omitempty"`
+	Product string  `json:"product"`
+
+	// Reason what is wrong, for everybody to read
+	Reason string `json:"reason"`
+
+	// Remedy what to do, for everybody to read
+	Remedy string `json:"remedy"`
+
+	// To last device ID; empty: to the last
+	To *string `json:"to,omitempty"`
+}
+
+// OwnerRequest defines model for OwnerRequest.
+type OwnerRequest struct {
+	// Name kept in private: facts have the ID
+	Name string `json:"name"`
+}
+
+// OwnerTransfer defines model for OwnerTransfer.
+type OwnerTransfer struct {
+	Begun time.Time `json:"begun"`
+	By    string    `json:"by"`
+
+	// Command by which the device is told to let go
+	Command *string `json:"command,omitempty"`
+	Device  string  `json:"device"`
+
+	// Done nothing is left to do; the next owner can claim it
+	Done *time.Time `json:"done,omitempty"`
+	Kind string     `json:"kind"`
+
+	// LetGo the device has said that it did
+	LetGo bool `json:"let_go"`
+
+	// Period that ends; 0: it belonged to nobody
+	Period  int64  `json:"period"`
+	Product string `json:"product"`
+	Reason  string `json:"reason"`
+
+	// Refused why it last said no: a code of the device's
+	Refused *string `json:"refused,omitempty"`
+
+	// Revoked the operational certificates of the owner's time
+	Revoked bool       `json:"revoked"`
+	Tried   *time.Time `json:"tried,omitempty"`
+
+	// Tries how often it was told
+	Tries   int64  `json:"tries"`
+	Warrant []byte `json:"warrant,omitempty"`
+}
+
+// Ownership defines model for Ownership.
+type Ownership struct {
+	// Marks stolen, and recalls that are not mended
+	Marks []OwnerMark `json:"marks"`
+
+	// Periods oldest first
+	Periods  []OwnerPeriod  `json:"periods"`
+	Transfer *OwnerTransfer `json:"transfer,omitempty"`
+}
+
+// PageCA defines model for PageCA.
+type PageCA struct {
+	Items []ForeignCA `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageCase defines model for PageCase.
 type PageCase struct {
 	Items []RemedyCase `json:"items"`
@@ -1115,6 +1823,14 @@ type PageFinding struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageFormer defines model for PageFormer.
+type PageFormer struct {
+	Items []RekeyFormer `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageGrant defines model for PageGrant.
 type PageGrant struct {
 	Items []TelemetryGrant `json:"items"`
@@ -1131,6 +1847,14 @@ type PageGroup struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageHeld defines model for PageHeld.
+type PageHeld struct {
+	Items []CeremonyHeld `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageIdentity defines model for PageIdentity.
 type PageIdentity struct {
 	Items []AccessIdentity `json:"items"`
@@ -1142,6 +1866,14 @@ type PageIdentity struct {
 // PageIssuer defines model for PageIssuer.
 type PageIssuer struct {
 	Items []Issuer `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageKey defines model for PageKey.
+type PageKey struct {
+	Items []KeyringKey `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -1171,6 +1903,14 @@ type PageOutcome struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageOwner defines model for PageOwner.
+type PageOwner struct {
+	Items []Owner `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageProduct defines model for PageProduct.
 type PageProduct struct {
 	Items []Product `json:"items"`
@@ -1182,6 +1922,14 @@ type PageProduct struct {
 // PageProposal defines model for PageProposal.
 type PageProposal struct {
 	Items []AccessProposal `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageRecall defines model for PageRecall.
+type PageRecall struct {
+	Items []OwnerRecall `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -1243,6 +1991,30 @@ type PageSetting struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageTransfer defines model for PageTransfer.
+type PageTransfer struct {
+	Items []OwnerTransfer `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageVoucher defines model for PageVoucher.
+type PageVoucher struct {
+	Items []RekeyVoucher `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageWaiting defines model for PageWaiting.
+type PageWaiting struct {
+	Items []OnboardWaiting `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageWarrantReply defines model for PageWarrantReply.
 type PageWarrantReply struct {
 	Items []WarrantReply `json:"items"`
@@ -1251,27 +2023,101 @@ type PageWarrantReply struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PkiBulkDone defines model for PkiBulkDone.
+type PkiBulkDone struct {
+	Already      int64    `json:"already"`
+	Certificates int64    `json:"certificates"`
+	Devices      int64    `json:"devices"`
+	Unknown      []string `json:"unknown,omitempty"`
+}
+
 // PkiRevocation defines model for PkiRevocation.
 type PkiRevocation struct {
-	At     time.Time `json:"at"`
-	By     string    `json:"by"`
-	ID     string    `json:"id"`
-	Issuer *string   `json:"issuer,omitempty"`
-	Reason int64     `json:"reason"`
-	Scope  string    `json:"scope"`
-	Serial *string   `json:"serial,omitempty"`
+	At      time.Time  `json:"at"`
+	By      string     `json:"by"`
+	Ca      *bool      `json:"ca,omitempty"`
+	Device  *string    `json:"device,omitempty"`
+	Expires *time.Time `json:"expires,omitempty"`
+	ID      string     `json:"id"`
+	Issuer  *string    `json:"issuer,omitempty"`
+	Reason  int64      `json:"reason"`
+	Scope   string     `json:"scope"`
+	Serial  *string    `json:"serial,omitempty"`
+}
+
+// PreviewRequest defines model for PreviewRequest.
+type PreviewRequest struct {
+	Devices []string `json:"devices"`
 }
 
 // Product defines model for Product.
 type Product struct {
-	Created      time.Time `json:"created"`
-	EndOfSupport time.Time `json:"end_of_support"`
-	Hardware     []string  `json:"hardware"`
-	ID           string    `json:"id"`
-	Name         string    `json:"name"`
-	OEM          string    `json:"oem"`
-	Suite        string    `json:"suite"`
-	UpdateModel  string    `json:"update_model"`
+	Created      time.Time         `json:"created"`
+	EndOfSupport time.Time         `json:"end_of_support"`
+	Enrolment    *ProductEnrolment `json:"enrolment,omitempty"`
+	Hardware     []string          `json:"hardware"`
+	ID           string            `json:"id"`
+	Name         string            `json:"name"`
+	OEM          string            `json:"oem"`
+	Suite        string            `json:"suite"`
+	UpdateModel  string            `json:"update_model"`
+}
+
+// ProductAnswer defines model for ProductAnswer.
+type ProductAnswer struct {
+	// Answer as the ceremony wrote it
+	Answer []byte `json:"answer"`
+}
+
+// ProductAsk defines model for ProductAsk.
+type ProductAsk struct {
+	// Like the product whose approvers and online keys its first trust bundle names; left out: all others have the same approvers
+	Like *string `json:"like,omitempty"`
+}
+
+// ProductAsked defines model for ProductAsked.
+type ProductAsked struct {
+	// Request for hallmark ceremony plan, or answer
+	Request []byte `json:"request"`
+}
+
+// ProductEnrolment defines model for ProductEnrolment.
+type ProductEnrolment struct {
+	// Binding demand that a request names the TLS connection it comes by
+	Binding *bool `json:"binding,omitempty"`
+
+	// Mode approved: a person lets each request with a factory identity in; renewals go on by themselves
+	Mode ProductEnrolmentMode `json:"mode"`
+
+	// ServerKeys allow serverkeygen; a key that travelled is weaker than one the device made, and a fact says so of each
+	ServerKeys *bool `json:"server_keys,omitempty"`
+}
+
+// ProductEnrolmentMode approved: a person lets each request with a factory identity in; renewals go on by themselves
+type ProductEnrolmentMode string
+
+// PublishedList defines model for PublishedList.
+type PublishedList struct {
+	// Next when it has to be replaced
+	Next   time.Time `json:"next"`
+	Number int64     `json:"number"`
+}
+
+// QuestionRequest defines model for QuestionRequest.
+type QuestionRequest struct {
+	// Nonce 16 to 64 random bytes, base64; the device attests over a hash of them
+	Nonce []byte `json:"nonce"`
+}
+
+// QuestionView defines model for QuestionView.
+type QuestionView struct {
+	Device  string    `json:"device"`
+	Expires time.Time `json:"expires"`
+	ID      string    `json:"id"`
+
+	// Standing waiting, answered or no-answer
+	Standing string       `json:"standing"`
+	Verdict  *VerdictView `json:"verdict,omitempty"`
 }
 
 // Reason defines model for Reason.
@@ -1279,9 +2125,59 @@ type Reason struct {
 	Reason string `json:"reason"`
 }
 
+// RecallRequest defines model for RecallRequest.
+type RecallRequest struct {
+	// Due until when it should be done
+	Due time.Time `json:"due"`
+
+	// From only from this device ID on
+	From *string `json:"from,omitempty"`
+
+	// Hardware only this revision
+	Hardware *string `json:"hardware,omitempty"`
+
+	// Order only of this production order
+	Order   *string `json:"order,omitempty"`
+	Product string  `json:"product"`
+
+	// Reason what is wrong, for everybody to read
+	Reason string `json:"reason"`
+
+	// Remedy what to do, for everybody to read
+	Remedy string `json:"remedy"`
+
+	// To only up to this device ID
+	To *string `json:"to,omitempty"`
+}
+
 // RecordsRequest defines model for RecordsRequest.
 type RecordsRequest struct {
 	File []byte `json:"file"`
+}
+
+// RekeyFormer defines model for RekeyFormer.
+type RekeyFormer struct {
+	Attest   string    `json:"attest"`
+	Device   string    `json:"device"`
+	Identity string    `json:"identity"`
+	Until    time.Time `json:"until"`
+	Voucher  string    `json:"voucher"`
+}
+
+// RekeyVoucher defines model for RekeyVoucher.
+type RekeyVoucher struct {
+	Attempts int64      `json:"attempts"`
+	By       string     `json:"by"`
+	Device   string     `json:"device"`
+	Ended    *time.Time `json:"ended,omitempty"`
+	Expires  time.Time  `json:"expires"`
+	Group    *string    `json:"group,omitempty"`
+	ID       string     `json:"id"`
+	Identity *string    `json:"identity,omitempty"`
+	Issued   time.Time  `json:"issued"`
+	Product  string     `json:"product"`
+	Second   *string    `json:"second,omitempty"`
+	State    string     `json:"state"`
 }
 
 // ReleaseApproval defines model for ReleaseApproval.
@@ -1345,6 +2241,7 @@ type RemedyCase struct {
 	Remade  *time.Time `json:"remade,omitempty"`
 	Renew   *time.Time `json:"renew,omitempty"`
 	Since   time.Time  `json:"since"`
+	Step    int64      `json:"step"`
 	Tries   *int64     `json:"tries,omitempty"`
 	Until   *time.Time `json:"until,omitempty"`
 }
@@ -1362,6 +2259,15 @@ type ReprovideRequest struct {
 
 	// Release digest of the release to put on it; empty: the one it should run
 	Release *string `json:"release,omitempty"`
+}
+
+// Requested defines model for Requested.
+type Requested struct {
+	// Digest SHA-256 of what is asked for, for people to compare at the ceremony
+	Digest []byte `json:"digest"`
+
+	// Request of a CA: the signed request (COSE_Sign1); of a list: its content (CBOR)
+	Request []byte `json:"request"`
 }
 
 // RetireEntry defines model for RetireEntry.
@@ -1397,6 +2303,7 @@ type Retirement struct {
 	Device         string     `json:"device"`
 	Disposed       *time.Time `json:"disposed,omitempty"`
 	Ended          *time.Time `json:"ended,omitempty"`
+	How            *string    `json:"how,omitempty"`
 	KeysDestroyed  bool       `json:"keys_destroyed"`
 	Ordered        time.Time  `json:"ordered"`
 	Phase          string     `json:"phase"`
@@ -1404,6 +2311,7 @@ type Retirement struct {
 	Reason         string     `json:"reason"`
 	Receipt        []byte     `json:"receipt,omitempty"`
 	Revoked        bool       `json:"revoked"`
+	Settled        *bool      `json:"settled,omitempty"`
 	Warrant        string     `json:"warrant"`
 }
 
@@ -1472,6 +2380,7 @@ type RolloutDeviceView struct {
 	Trial     bool         `json:"Trial"`
 	Verdict   string       `json:"Verdict"`
 	VerdictAt time.Time    `json:"VerdictAt"`
+	Wave      int64        `json:"Wave"`
 	Why       string       `json:"Why"`
 }
 
@@ -1487,6 +2396,7 @@ type RolloutOrder struct {
 	At       time.Time `json:"At"`
 	Attempts int64     `json:"Attempts"`
 	Command  string    `json:"Command"`
+	Expires  time.Time `json:"Expires"`
 	Issued   time.Time `json:"Issued"`
 	Standing string    `json:"Standing"`
 }
@@ -1532,6 +2442,7 @@ type RolloutStatus struct {
 
 // RolloutWave defines model for RolloutWave.
 type RolloutWave struct {
+	ContactS           *int32 `json:"contact_s,omitempty"`
 	DeadlineS          int32  `json:"deadline_s"`
 	MaxFailures        *int64 `json:"max_failures,omitempty"`
 	MaxFailuresPercent *int64 `json:"max_failures_percent,omitempty"`
@@ -1542,6 +2453,7 @@ type RolloutWave struct {
 
 // RolloutWaveState defines model for RolloutWaveState.
 type RolloutWaveState struct {
+	Asked     *time.Time `json:"asked,omitempty"`
 	Cancelled *bool      `json:"cancelled,omitempty"`
 	Command   *string    `json:"command,omitempty"`
 	Devices   int64      `json:"devices"`
@@ -1584,6 +2496,19 @@ type Standing struct {
 	// Since of the state
 	Since time.Time `json:"since"`
 	State string    `json:"state"`
+}
+
+// Statement defines model for Statement.
+type Statement struct {
+	// Since a day
+	Since *time.Time `json:"since,omitempty"`
+
+	// Text the maker's public words
+	Text *string `json:"text,omitempty"`
+
+	// Title for people
+	Title string `json:"title"`
+	Word  string `json:"word"`
 }
 
 // TelemetryGrant defines model for TelemetryGrant.
@@ -1631,7 +2556,10 @@ type TokenSpec struct {
 	// Caller the name it acts under, e.g. person:alice or token:ci
 	Caller string        `json:"caller"`
 	Kind   TokenSpecKind `json:"kind"`
-	Roles  []string      `json:"roles"`
+
+	// Owner whose member it is: it sees and commands what that owner has, and nothing else; roles viewer and operator
+	Owner *string  `json:"owner,omitempty"`
+	Roles []string `json:"roles"`
 
 	// Scope limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere
 	Scope   []string `json:"scope,omitempty"`
@@ -1646,6 +2574,89 @@ type TokenSpecKind string
 
 // TokenSpecUse once: a sign-in link's code
 type TokenSpecUse string
+
+// TransferPreview defines model for TransferPreview.
+type TransferPreview struct {
+	Devices []OwnerPreview `json:"devices"`
+}
+
+// TransferRequest defines model for TransferRequest.
+type TransferRequest struct {
+	Devices []string `json:"devices"`
+
+	// Kind resale: sold on, with a code for the next owner; refurbish: back to the maker
+	Kind   TransferRequestKind `json:"kind"`
+	Reason string              `json:"reason"`
+
+	// Warrants for the act disown: of the owner's key, one for each device that defends its owner; or, by the maker's people, one of the product's warrant keys for all devices that have an owner
+	Warrants [][]byte `json:"warrants,omitempty"`
+}
+
+// TransferRequestKind resale: sold on, with a code for the next owner; refurbish: back to the maker
+type TransferRequestKind string
+
+// Transfers defines model for Transfers.
+type Transfers struct {
+	Transfers []OwnerBegun `json:"transfers"`
+}
+
+// VerdictView defines model for VerdictView.
+type VerdictView struct {
+	// Advice what a buyer should do
+	Advice string        `json:"advice"`
+	Answer *DeviceAnswer `json:"answer,omitempty"`
+	Device string        `json:"device"`
+
+	// EndOfSupport of the product
+	EndOfSupport *time.Time `json:"end_of_support,omitempty"`
+
+	// Expires ask again after that
+	Expires time.Time `json:"expires"`
+
+	// Headline the statement that matters most; unknown is not good
+	Headline string    `json:"headline"`
+	Issued   time.Time `json:"issued"`
+
+	// Made the month
+	Made    *time.Time `json:"made,omitempty"`
+	Maker   string     `json:"maker"`
+	Product *string    `json:"product,omitempty"`
+
+	// Signed COSE_Sign1 with its certificates, base64: it has all of the above, and the places of the facts it rests on
+	Signed     []byte      `json:"signed"`
+	Statements []Statement `json:"statements"`
+
+	// Title the headline for people
+	Title string `json:"title"`
+}
+
+// VoucherReply defines model for VoucherReply.
+type VoucherReply struct {
+	Attempts int64      `json:"attempts"`
+	By       string     `json:"by"`
+	Device   string     `json:"device"`
+	Ended    *time.Time `json:"ended,omitempty"`
+	Expires  time.Time  `json:"expires"`
+	Group    *string    `json:"group,omitempty"`
+	ID       string     `json:"id"`
+	Identity *string    `json:"identity,omitempty"`
+	Issued   time.Time  `json:"issued"`
+	Product  string     `json:"product"`
+	Second   *string    `json:"second,omitempty"`
+
+	// Secret eight groups of four characters, for the technician; the last of them are a check over the device's ID and the others
+	Secret string `json:"secret"`
+	State  string `json:"state"`
+}
+
+// VoucherRequest defines model for VoucherRequest.
+type VoucherRequest struct {
+	// Reason what happened to the device
+	Reason string `json:"reason"`
+
+	// Seconds how long it is good; 0: a day
+	Seconds *int64 `json:"seconds,omitempty"`
+}
 
 // WarrantReply defines model for WarrantReply.
 type WarrantReply struct {
@@ -1668,6 +2679,7 @@ type WireBundle struct {
 	Floor     int32           `json:"floor"`
 	Issued    int64           `json:"issued"`
 	MaxAgeS   int64           `json:"max_age_s"`
+	Orders    *WireKeySet     `json:"orders,omitempty"`
 	Product   string          `json:"product"`
 	Quorum    int64           `json:"quorum"`
 	Release   WireKeySet      `json:"release"`
@@ -1853,6 +2865,7 @@ type WireWarrant struct {
 	Expires int64         `json:"expires"`
 	ID      string        `json:"id"`
 	Issued  int64         `json:"issued"`
+	Owner   []byte        `json:"owner,omitempty"`
 	Product string        `json:"product"`
 	Reason  *string       `json:"reason,omitempty"`
 }
@@ -1884,8 +2897,33 @@ type PublishBundleParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListCeremoniesParams defines parameters for ListCeremonies.
+type ListCeremoniesParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SubmitCeremonyParams defines parameters for SubmitCeremony.
+type SubmitCeremonyParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // RevokeCertificateParams defines parameters for RevokeCertificate.
 type RevokeCertificateParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// CreateClaimCodesParams defines parameters for CreateClaimCodes.
+type CreateClaimCodesParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -2011,6 +3049,15 @@ type ListDeviceCertificatesParams struct {
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// ClaimDeviceParams defines parameters for ClaimDevice.
+type ClaimDeviceParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListDeviceCommandsParams defines parameters for ListDeviceCommands.
 type ListDeviceCommandsParams struct {
 	// After 'next' of the page before; its form may change
@@ -2028,6 +3075,22 @@ type ForgetDeviceParams struct {
 
 	// HallmarkPropose why; if this takes a second person it becomes a proposal
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// MarkFoundParams defines parameters for MarkFound.
+type MarkFoundParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListDeviceKeysParams defines parameters for ListDeviceKeys.
+type ListDeviceKeysParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
 // JudgeDeviceParams defines parameters for JudgeDevice.
@@ -2082,6 +3145,67 @@ type ListDeviceSettingsParams struct {
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// MarkStolenParams defines parameters for MarkStolen.
+type MarkStolenParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// CreateVoucherParams defines parameters for CreateVoucher.
+type CreateVoucherParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListEnrolmentsParams defines parameters for ListEnrolments.
+type ListEnrolmentsParams struct {
+	// Product only this product's
+	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
+
+	// State only these
+	State *ListEnrolmentsParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListEnrolmentsParamsState defines parameters for ListEnrolments.
+type ListEnrolmentsParamsState string
+
+// ApproveEnrolmentParams defines parameters for ApproveEnrolment.
+type ApproveEnrolmentParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RefuseEnrolmentParams defines parameters for RefuseEnrolment.
+type RefuseEnrolmentParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // StreamEventsParams defines parameters for StreamEvents.
 type StreamEventsParams struct {
 	// LastEventID ID of the last event of the stream before
@@ -2120,6 +3244,48 @@ type CloseFindingParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListForeignCasParams defines parameters for ListForeignCas.
+type ListForeignCasParams struct {
+	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// TrustForeignCaParams defines parameters for TrustForeignCa.
+type TrustForeignCaParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// EndForeignCaParams defines parameters for EndForeignCa.
+type EndForeignCaParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// GetVerdictParams defines parameters for GetVerdict.
+type GetVerdictParams struct {
+	// Nonce 16 to 64 random bytes, hex: the verdict carries them, so that it was made for you
+	Nonce *string `form:"nonce,omitempty" json:"nonce,omitempty"`
+}
+
+// GetSignedVerdictParams defines parameters for GetSignedVerdict.
+type GetSignedVerdictParams struct {
+	// Nonce 16 to 64 random bytes, hex: the verdict carries them, so that it was made for you
+	Nonce *string `form:"nonce,omitempty" json:"nonce,omitempty"`
+
+	// Question a question that the device has answered: with its answer
+	Question *string `form:"question,omitempty" json:"question,omitempty"`
+}
+
 // ListGroupsParams defines parameters for ListGroups.
 type ListGroupsParams struct {
 	// Product only this product's
@@ -2149,8 +3315,71 @@ type ListIssuersParams struct {
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// InstallIssuerParams defines parameters for InstallIssuer.
+type InstallIssuerParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RequestIssuerParams defines parameters for RequestIssuer.
+type RequestIssuerParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// TrustRootParams defines parameters for TrustRoot.
+type TrustRootParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// PutIssuerListParams defines parameters for PutIssuerList.
+type PutIssuerListParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RequestIssuerListParams defines parameters for RequestIssuerList.
+type RequestIssuerListParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // RevokeIssuerParams defines parameters for RevokeIssuer.
 type RevokeIssuerParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RotateKeyParams defines parameters for RotateKey.
+type RotateKeyParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RetireKeyParams defines parameters for RetireKey.
+type RetireKeyParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -2326,6 +3555,31 @@ type ImportRecordsParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListOwnersParams defines parameters for ListOwners.
+type ListOwnersParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// CreateOwnerParams defines parameters for CreateOwner.
+type CreateOwnerParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// EndOwnerParams defines parameters for EndOwner.
+type EndOwnerParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListProductsParams defines parameters for ListProducts.
 type ListProductsParams struct {
 	// After 'next' of the page before; its form may change
@@ -2342,10 +3596,63 @@ type CreateProductParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ActivateProductParams defines parameters for ActivateProduct.
+type ActivateProductParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // GetBundleParams defines parameters for GetBundle.
 type GetBundleParams struct {
 	// Version 0: the current one
 	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
+}
+
+// ImportDevicesParams defines parameters for ImportDevices.
+type ImportDevicesParams struct {
+	Format ImportDevicesParamsFormat `form:"format" json:"format"`
+
+	// Hardware revision of those that do not say; empty: the product's first
+	Hardware *string `form:"hardware,omitempty" json:"hardware,omitempty"`
+
+	// Ca ID of the foreign CA that vouches for devices known by name only
+	Ca *string `form:"ca,omitempty" json:"ca,omitempty"`
+
+	// DryRun say what would be done
+	DryRun *bool `form:"dry_run,omitempty" json:"dry_run,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ImportDevicesParamsFormat defines parameters for ImportDevices.
+type ImportDevicesParamsFormat string
+
+// SetEnrolmentParams defines parameters for SetEnrolment.
+type SetEnrolmentParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RequestProductParams defines parameters for RequestProduct.
+type RequestProductParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // UploadArtifactParams defines parameters for UploadArtifact.
@@ -2389,6 +3696,39 @@ type RefuseProposalParams struct {
 type RunProposalParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+}
+
+// ListRecallsParams defines parameters for ListRecalls.
+type ListRecallsParams struct {
+	// Product only this product's; needed by callers who are limited to products
+	Product *string `form:"product,omitempty" json:"product,omitempty"`
+}
+
+// CreateRecallParams defines parameters for CreateRecall.
+type CreateRecallParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// DryRunRecallParams defines parameters for DryRunRecall.
+type DryRunRecallParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// MarkMendedParams defines parameters for MarkMended.
+type MarkMendedParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ListReleasesParams defines parameters for ListReleases.
@@ -2547,6 +3887,15 @@ type ListRevocationsParams struct {
 	Limit *int64 `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// RevokeManyParams defines parameters for RevokeMany.
+type RevokeManyParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListRolloutsParams defines parameters for ListRollouts.
 type ListRolloutsParams struct {
 	// Product only this product's
@@ -2698,6 +4047,59 @@ type CreateTokenParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListTransfersParams defines parameters for ListTransfers.
+type ListTransfersParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// TransferDevicesParams defines parameters for TransferDevices.
+type TransferDevicesParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// DryRunTransferParams defines parameters for DryRunTransfer.
+type DryRunTransferParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListVouchersParams defines parameters for ListVouchers.
+type ListVouchersParams struct {
+	// Product only this product's
+	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// Group only those in this group of the product, or in one below
+	Group *string `form:"group,omitempty" json:"group,omitempty"`
+
+	// Device only this device's
+	Device *string `form:"device,omitempty" json:"device,omitempty"`
+
+	// Open only those that can still be used
+	Open *bool `form:"open,omitempty" json:"open,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// RevokeVoucherParams defines parameters for RevokeVoucher.
+type RevokeVoucherParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListWarrantsParams defines parameters for ListWarrants.
 type ListWarrantsParams struct {
 	// Product only this product's; needed by callers who are limited to products
@@ -2720,8 +4122,14 @@ type SubmitWarrantParams struct {
 // PublishBundleJSONRequestBody defines body for PublishBundle for application/json ContentType.
 type PublishBundleJSONRequestBody = Envelope
 
+// SubmitCeremonyJSONRequestBody defines body for SubmitCeremony for application/json ContentType.
+type SubmitCeremonyJSONRequestBody = CeremonyRequest
+
 // RevokeCertificateJSONRequestBody defines body for RevokeCertificate for application/json ContentType.
 type RevokeCertificateJSONRequestBody = RevokeRequest
+
+// CreateClaimCodesJSONRequestBody defines body for CreateClaimCodes for application/json ContentType.
+type CreateClaimCodesJSONRequestBody = LabelsRequest
 
 // CreateCommandJSONRequestBody defines body for CreateCommand for application/json ContentType.
 type CreateCommandJSONRequestBody = CommandRequest
@@ -2735,6 +4143,12 @@ type CancelCommandJSONRequestBody = Reason
 // StateControlJSONRequestBody defines body for StateControl for application/json ContentType.
 type StateControlJSONRequestBody = ComplyWords
 
+// ClaimDeviceJSONRequestBody defines body for ClaimDevice for application/json ContentType.
+type ClaimDeviceJSONRequestBody = ClaimRequest
+
+// MarkFoundJSONRequestBody defines body for MarkFound for application/json ContentType.
+type MarkFoundJSONRequestBody = Reason
+
 // JudgeDeviceJSONRequestBody defines body for JudgeDevice for application/json ContentType.
 type JudgeDeviceJSONRequestBody = LegitimacyRequest
 
@@ -2747,14 +4161,56 @@ type ReplaceDeviceJSONRequestBody = ReplacementRequest
 // RevokeDeviceJSONRequestBody defines body for RevokeDevice for application/json ContentType.
 type RevokeDeviceJSONRequestBody = RevokeRequest
 
+// MarkStolenJSONRequestBody defines body for MarkStolen for application/json ContentType.
+type MarkStolenJSONRequestBody = Reason
+
+// CreateVoucherJSONRequestBody defines body for CreateVoucher for application/json ContentType.
+type CreateVoucherJSONRequestBody = VoucherRequest
+
+// ApproveEnrolmentJSONRequestBody defines body for ApproveEnrolment for application/json ContentType.
+type ApproveEnrolmentJSONRequestBody = EnrolmentDecision
+
+// RefuseEnrolmentJSONRequestBody defines body for RefuseEnrolment for application/json ContentType.
+type RefuseEnrolmentJSONRequestBody = EnrolmentDecision
+
 // CloseFindingJSONRequestBody defines body for CloseFinding for application/json ContentType.
 type CloseFindingJSONRequestBody = Reason
+
+// TrustForeignCaJSONRequestBody defines body for TrustForeignCa for application/json ContentType.
+type TrustForeignCaJSONRequestBody = ForeignRequest
+
+// EndForeignCaJSONRequestBody defines body for EndForeignCa for application/json ContentType.
+type EndForeignCaJSONRequestBody = Reason
+
+// AskDeviceJSONRequestBody defines body for AskDevice for application/json ContentType.
+type AskDeviceJSONRequestBody = QuestionRequest
 
 // GroupDevicesJSONRequestBody defines body for GroupDevices for application/json ContentType.
 type GroupDevicesJSONRequestBody = GroupRequest
 
+// InstallIssuerJSONRequestBody defines body for InstallIssuer for application/json ContentType.
+type InstallIssuerJSONRequestBody = Answer
+
+// RequestIssuerJSONRequestBody defines body for RequestIssuer for application/json ContentType.
+type RequestIssuerJSONRequestBody = AuthorityRequest
+
+// TrustRootJSONRequestBody defines body for TrustRoot for application/json ContentType.
+type TrustRootJSONRequestBody = Answer
+
+// PutIssuerListJSONRequestBody defines body for PutIssuerList for application/json ContentType.
+type PutIssuerListJSONRequestBody = Answer
+
+// RequestIssuerListJSONRequestBody defines body for RequestIssuerList for application/json ContentType.
+type RequestIssuerListJSONRequestBody = ListAsked
+
 // RevokeIssuerJSONRequestBody defines body for RevokeIssuer for application/json ContentType.
 type RevokeIssuerJSONRequestBody = RevokeRequest
+
+// RotateKeyJSONRequestBody defines body for RotateKey for application/json ContentType.
+type RotateKeyJSONRequestBody = KeyRequest
+
+// RetireKeyJSONRequestBody defines body for RetireKey for application/json ContentType.
+type RetireKeyJSONRequestBody = KeyEnd
 
 // SaveQueryJSONRequestBody defines body for SaveQuery for application/json ContentType.
 type SaveQueryJSONRequestBody = FleetSaved
@@ -2774,14 +4230,35 @@ type CreateOrderJSONRequestBody = OrderRequest
 // ImportRecordsJSONRequestBody defines body for ImportRecords for application/json ContentType.
 type ImportRecordsJSONRequestBody = RecordsRequest
 
+// CreateOwnerJSONRequestBody defines body for CreateOwner for application/json ContentType.
+type CreateOwnerJSONRequestBody = OwnerRequest
+
 // CreateProductJSONRequestBody defines body for CreateProduct for application/json ContentType.
 type CreateProductJSONRequestBody = Product
+
+// ActivateProductJSONRequestBody defines body for ActivateProduct for application/json ContentType.
+type ActivateProductJSONRequestBody = ProductAnswer
+
+// SetEnrolmentJSONRequestBody defines body for SetEnrolment for application/json ContentType.
+type SetEnrolmentJSONRequestBody = ProductEnrolment
+
+// RequestProductJSONRequestBody defines body for RequestProduct for application/json ContentType.
+type RequestProductJSONRequestBody = ProductAsk
 
 // ApproveProposalJSONRequestBody defines body for ApproveProposal for application/json ContentType.
 type ApproveProposalJSONRequestBody = DecisionRequest
 
 // RefuseProposalJSONRequestBody defines body for RefuseProposal for application/json ContentType.
 type RefuseProposalJSONRequestBody = DecisionRequest
+
+// CreateRecallJSONRequestBody defines body for CreateRecall for application/json ContentType.
+type CreateRecallJSONRequestBody = RecallRequest
+
+// DryRunRecallJSONRequestBody defines body for DryRunRecall for application/json ContentType.
+type DryRunRecallJSONRequestBody = RecallRequest
+
+// MarkMendedJSONRequestBody defines body for MarkMended for application/json ContentType.
+type MarkMendedJSONRequestBody = Reason
 
 // ProposeReleaseJSONRequestBody defines body for ProposeRelease for application/json ContentType.
 type ProposeReleaseJSONRequestBody = ReleaseSpec
@@ -2809,6 +4286,9 @@ type DisposeDeviceJSONRequestBody = DisposeRequest
 
 // WriteOffDeviceJSONRequestBody defines body for WriteOffDevice for application/json ContentType.
 type WriteOffDeviceJSONRequestBody = Reason
+
+// RevokeManyJSONRequestBody defines body for RevokeMany for application/json ContentType.
+type RevokeManyJSONRequestBody = BulkRevocation
 
 // CreateRolloutJSONRequestBody defines body for CreateRollout for application/json ContentType.
 type CreateRolloutJSONRequestBody = RolloutSpec
@@ -2839,6 +4319,15 @@ type ReadStreamJSONRequestBody = TelemetryReadRequest
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenSpec
+
+// TransferDevicesJSONRequestBody defines body for TransferDevices for application/json ContentType.
+type TransferDevicesJSONRequestBody = TransferRequest
+
+// DryRunTransferJSONRequestBody defines body for DryRunTransfer for application/json ContentType.
+type DryRunTransferJSONRequestBody = PreviewRequest
+
+// RevokeVoucherJSONRequestBody defines body for RevokeVoucher for application/json ContentType.
+type RevokeVoucherJSONRequestBody = Reason
 
 // SubmitWarrantJSONRequestBody defines body for SubmitWarrant for application/json ContentType.
 type SubmitWarrantJSONRequestBody = WarrantRequest
@@ -2942,6 +4431,31 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/bundles (the `PublishBundle` operationId).
 	PublishBundle(ctx context.Context, params *PublishBundleParams, body PublishBundleJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListCeremonies List the key ceremonies on record
+	//
+	// By the digest of the transcript. They are public: people are in them by their labels.
+	//
+	// Corresponds with GET /api/v1/ceremonies (the `ListCeremonies` operationId).
+	ListCeremonies(ctx context.Context, params *ListCeremoniesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SubmitCeremonyWithBody Put the transcript of a key ceremony on record
+	//
+	// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+	SubmitCeremonyWithBody(ctx context.Context, params *SubmitCeremonyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SubmitCeremony Put the transcript of a key ceremony on record
+	//
+	// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+	SubmitCeremony(ctx context.Context, params *SubmitCeremonyParams, body SubmitCeremonyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RevokeCertificateWithBody Revoke one certificate
 	//
 	// The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.
@@ -2959,6 +4473,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/certificates/{issuer}/{serial}/revoke (the `RevokeCertificate` operationId).
 	RevokeCertificate(ctx context.Context, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateClaimCodesWithBody Make the codes by which devices are claimed, for their labels
+	//
+	// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+	CreateClaimCodesWithBody(ctx context.Context, params *CreateClaimCodesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateClaimCodes Make the codes by which devices are claimed, for their labels
+	//
+	// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+	CreateClaimCodes(ctx context.Context, params *CreateClaimCodesParams, body CreateClaimCodesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateCommandWithBody Command devices: routine and guarded acts
 	//
@@ -3080,6 +4612,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/devices/{id}/certificates (the `ListDeviceCertificates` operationId).
 	ListDeviceCertificates(ctx context.Context, id string, params *ListDeviceCertificatesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ClaimDeviceWithBody Claim a device for an owner, with its code
+	//
+	// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+	ClaimDeviceWithBody(ctx context.Context, id string, params *ClaimDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClaimDevice Claim a device for an owner, with its code
+	//
+	// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+	ClaimDevice(ctx context.Context, id string, params *ClaimDeviceParams, body ClaimDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDeviceCommands List a device's commands, newest first
 	//
 	// Corresponds with GET /api/v1/devices/{id}/commands (the `ListDeviceCommands` operationId).
@@ -3098,6 +4648,27 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
 	ForgetDevice(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkFoundWithBody Lift the mark that a device was stolen
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+	MarkFoundWithBody(ctx context.Context, id string, params *MarkFoundParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkFound Lift the mark that a device was stolen
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+	MarkFound(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeviceKeys List the keys a device had before it got others in the field, newest first
+	//
+	// Whoever still presents one of them is refused, and a finding says so.
+	//
+	// Corresponds with GET /api/v1/devices/{id}/keys (the `ListDeviceKeys` operationId).
+	ListDeviceKeys(ctx context.Context, id string, params *ListDeviceKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// JudgeDeviceWithBody Say whether a device is what it says it is, and whose
 	//
@@ -3134,6 +4705,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/devices/{id}/moves (the `MoveDevice` operationId).
 	MoveDevice(ctx context.Context, id string, params *MoveDeviceParams, body MoveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOwnership Show whom a device belonged to, and what is said of it
+	//
+	// The maker sees to whom the device belonged; an owner sees that of its own periods, and of others that they were.
+	//
+	// Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
+	GetOwnership(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReplaceDeviceWithBody Record that another device took over from this one
 	//
@@ -3175,6 +4753,90 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
 	ListDeviceSettings(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkStolenWithBody Mark a device as stolen
+	//
+	// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+	MarkStolenWithBody(ctx context.Context, id string, params *MarkStolenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkStolen Mark a device as stolen
+	//
+	// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+	MarkStolen(ctx context.Context, id string, params *MarkStolenParams, body MarkStolenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateVoucherWithBody Vouch for a device that lost its keys, so that it gets new ones
+	//
+	// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+	CreateVoucherWithBody(ctx context.Context, id string, params *CreateVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateVoucher Vouch for a device that lost its keys, so that it gets new ones
+	//
+	// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+	CreateVoucher(ctx context.Context, id string, params *CreateVoucherParams, body CreateVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListEnrolments List the requests of devices that take a person, by device
+	//
+	// A device has one: another request takes its place. Each lapses a week after it was made or decided on.
+	//
+	// Corresponds with GET /api/v1/enrolments (the `ListEnrolments` operationId).
+	ListEnrolments(ctx context.Context, params *ListEnrolmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetEnrolment Show a device's request that takes a person
+	//
+	// Corresponds with GET /api/v1/enrolments/{id} (the `GetEnrolment` operationId).
+	GetEnrolment(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveEnrolmentWithBody Let a device in with the request that was seen
+	//
+	// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+	ApproveEnrolmentWithBody(ctx context.Context, id string, params *ApproveEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ApproveEnrolment Let a device in with the request that was seen
+	//
+	// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+	ApproveEnrolment(ctx context.Context, id string, params *ApproveEnrolmentParams, body ApproveEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseEnrolmentWithBody Do not let a device in with the request that was seen
+	//
+	// The device is told so when it asks again, and may ask with another request.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+	RefuseEnrolmentWithBody(ctx context.Context, id string, params *RefuseEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseEnrolment Do not let a device in with the request that was seen
+	//
+	// The device is told so when it asks again, and may ask with another request.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+	RefuseEnrolment(ctx context.Context, id string, params *RefuseEnrolmentParams, body RefuseEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StreamEvents Be told of facts as they are placed in the ledger
 	//
@@ -3230,6 +4892,86 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/fleet (the `FleetSummary` operationId).
 	FleetSummary(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListForeignCas List the CAs of other makers whose devices are let in
+	//
+	// Corresponds with GET /api/v1/foreign-cas (the `ListForeignCas` operationId).
+	ListForeignCas(ctx context.Context, params *ListForeignCasParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TrustForeignCaWithBody Let in devices of another maker, by its CA
+	//
+	// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+	TrustForeignCaWithBody(ctx context.Context, params *TrustForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TrustForeignCa Let in devices of another maker, by its CA
+	//
+	// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+	TrustForeignCa(ctx context.Context, params *TrustForeignCaParams, body TrustForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndForeignCaWithBody Believe another maker's CA no more
+	//
+	// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+	EndForeignCaWithBody(ctx context.Context, id string, params *EndForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndForeignCa Believe another maker's CA no more
+	//
+	// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+	EndForeignCa(ctx context.Context, id string, params *EndForeignCaParams, body EndForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVerdict What its maker says of a device, to whoever asks
+	//
+	// Without a token. A headline, what is said beside it with its dates, and the same signed: `hallmark verify` checks it with the fingerprint of the maker's root alone. It speaks about the ID; that a piece is the one with it only the piece can prove: see ask-device. It holds no owner, place, person, order or station. An ID that nobody knows is unknown, and not an error.
+	//
+	// Corresponds with GET /api/v1/genuine/{id} (the `GetVerdict` operationId).
+	GetVerdict(ctx context.Context, id string, params *GetVerdictParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AskDeviceWithBody Have the device itself prove that it is the one
+	//
+	// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+	AskDeviceWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AskDevice Have the device itself prove that it is the one
+	//
+	// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+	AskDevice(ctx context.Context, id string, body AskDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetQuestion What has become of a question to a device
+	//
+	// Without a token.
+	//
+	// Corresponds with GET /api/v1/genuine/{id}/questions/{question} (the `GetQuestion` operationId).
+	GetQuestion(ctx context.Context, id string, question string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSignedVerdict The same as a file, to be checked offline
+	//
+	// Without a token. COSE_Sign1 with x5chain (RFC 9360); the payload is deterministic CBOR, see docs/design/identity.md.
+	//
+	// Corresponds with GET /api/v1/genuine/{id}/verdict (the `GetSignedVerdict` operationId).
+	GetSignedVerdict(ctx context.Context, id string, params *GetSignedVerdictParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListGroups List the groups of devices, by name, and how many are in each
 	//
 	// Each counts the devices in the groups below it. A group exists while it has devices.
@@ -3260,6 +5002,96 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/issuers (the `ListIssuers` operationId).
 	ListIssuers(ctx context.Context, params *ListIssuersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// InstallIssuerWithBody Take in the ceremony's answer: the new authority takes over
+	//
+	// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+	InstallIssuerWithBody(ctx context.Context, params *InstallIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// InstallIssuer Take in the ceremony's answer: the new authority takes over
+	//
+	// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+	InstallIssuer(ctx context.Context, params *InstallIssuerParams, body InstallIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequestIssuerWithBody Make the key of a new certification authority, and the request for the ceremony
+	//
+	// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+	RequestIssuerWithBody(ctx context.Context, params *RequestIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequestIssuer Make the key of a new certification authority, and the request for the ceremony
+	//
+	// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+	RequestIssuer(ctx context.Context, params *RequestIssuerParams, body RequestIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TrustRootWithBody Believe another root of the OEM
+	//
+	// It takes two people. Devices believe roots by their trust bundle.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+	TrustRootWithBody(ctx context.Context, params *TrustRootParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TrustRoot Believe another root of the OEM
+	//
+	// It takes two people. Devices believe roots by their trust bundle.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+	TrustRoot(ctx context.Context, params *TrustRootParams, body TrustRootJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutIssuerListWithBody Publish the list that a root has signed
+	//
+	// It must be newer than the one before, and may not leave out what is revoked.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+	PutIssuerListWithBody(ctx context.Context, id string, params *PutIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PutIssuerList Publish the list that a root has signed
+	//
+	// It must be newer than the one before, and may not leave out what is revoked.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+	PutIssuerList(ctx context.Context, id string, params *PutIssuerListParams, body PutIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequestIssuerListWithBody Write what a root has to sign: the list of the authorities below it that were revoked
+	//
+	// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+	RequestIssuerListWithBody(ctx context.Context, id string, params *RequestIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequestIssuerList Write what a root has to sign: the list of the authorities below it that were revoked
+	//
+	// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+	RequestIssuerList(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RevokeIssuerWithBody Revoke everything that an order's CA has signed
 	//
 	// For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -3277,6 +5109,49 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/issuers/{id}/revoke (the `RevokeIssuer` operationId).
 	RevokeIssuer(ctx context.Context, id string, params *RevokeIssuerParams, body RevokeIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListKeys List the instance's online keys
+	//
+	// Those that are retired too. Needed says how many devices in the field believe no other key of the role.
+	//
+	// Corresponds with GET /api/v1/keys (the `ListKeys` operationId).
+	ListKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateKeyWithBody Make a new online key beside those of its role
+	//
+	// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+	RotateKeyWithBody(ctx context.Context, params *RotateKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RotateKey Make a new online key beside those of its role
+	//
+	// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+	RotateKey(ctx context.Context, params *RotateKeyParams, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireKeyWithBody Sign nothing with an online key any more
+	//
+	// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+	RetireKeyWithBody(ctx context.Context, id string, params *RetireKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RetireKey Sign nothing with an online key any more
+	//
+	// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+	RetireKey(ctx context.Context, id string, params *RetireKeyParams, body RetireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetEntry One entry of a log with its inclusion proof
 	//
@@ -3475,6 +5350,41 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/orders/{id}/records (the `ImportRecords` operationId).
 	ImportRecords(ctx context.Context, id string, params *ImportRecordsParams, body ImportRecordsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListOwners List owners, by ID
+	//
+	// An owner's members see their own.
+	//
+	// Corresponds with GET /api/v1/owners (the `ListOwners` operationId).
+	ListOwners(ctx context.Context, params *ListOwnersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateOwnerWithBody Make an owner, whom devices can belong to
+	//
+	// Its members are made with create-token: they see and command what the owner has, and nothing else.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+	CreateOwnerWithBody(ctx context.Context, params *CreateOwnerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateOwner Make an owner, whom devices can belong to
+	//
+	// Its members are made with create-token: they see and command what the owner has, and nothing else.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+	CreateOwner(ctx context.Context, params *CreateOwnerParams, body CreateOwnerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetOwner Show an owner
+	//
+	// Corresponds with GET /api/v1/owners/{id} (the `GetOwner` operationId).
+	GetOwner(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndOwner End an owner that has no devices any more
+	//
+	// Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
+	EndOwner(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListProducts List products
 	//
 	// Corresponds with GET /api/v1/products (the `ListProducts` operationId).
@@ -3499,10 +5409,87 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/products/{id} (the `GetProduct` operationId).
 	GetProduct(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ActivateProductWithBody Take in a key ceremony's answer for a product
+	//
+	// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+	ActivateProductWithBody(ctx context.Context, id string, params *ActivateProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ActivateProduct Take in a key ceremony's answer for a product
+	//
+	// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+	ActivateProduct(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetBundle Show a product's trust bundle
 	//
 	// Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 	GetBundle(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetBundleStatus Show how far a product's trust bundle has come
+	//
+	// Counts of the devices in the field, by the version of the trust bundle they last said to have.
+	//
+	// Corresponds with GET /api/v1/products/{id}/bundle/status (the `GetBundleStatus` operationId).
+	GetBundleStatus(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportDevicesWithBody Take devices of another maker from a list; the same list again changes nothing
+	//
+	// The body is the list: csv with a header of name, hardware, certificate (base64 of its DER), key_sha256, sha256, sha1; aws and azure with one JSON document a line. At most a million lines of 64 KiB. Lines that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/devices (the `ImportDevices` operationId).
+	ImportDevicesWithBody(ctx context.Context, id string, params *ImportDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetEnrolmentWithBody Say how a product's devices are let in
+	//
+	// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+	SetEnrolmentWithBody(ctx context.Context, id string, params *SetEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetEnrolment Say how a product's devices are let in
+	//
+	// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+	SetEnrolment(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetProductReadiness Say what a product still needs from a key ceremony
+	//
+	// A product can be ordered and updated when nothing is missing.
+	//
+	// Corresponds with GET /api/v1/products/{id}/readiness (the `GetProductReadiness` operationId).
+	GetProductReadiness(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequestProductWithBody Ask a key ceremony for what a product needs
+	//
+	// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+	RequestProductWithBody(ctx context.Context, id string, params *RequestProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RequestProduct Ask a key ceremony for what a product needs
+	//
+	// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+	RequestProduct(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UploadArtifactWithBody Upload a component's bytes, an SBOM or a provenance document
 	//
@@ -3565,6 +5552,57 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/run (the `RunProposal` operationId).
 	RunProposal(ctx context.Context, id string, params *RunProposalParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListRecalls List recalls, newest first
+	//
+	// Corresponds with GET /api/v1/recalls (the `ListRecalls` operationId).
+	ListRecalls(ctx context.Context, params *ListRecallsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRecallWithBody Recall devices: mark them, for everybody to see, until each is mended
+	//
+	// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+	CreateRecallWithBody(ctx context.Context, params *CreateRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CreateRecall Recall devices: mark them, for everybody to see, until each is mended
+	//
+	// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+	CreateRecall(ctx context.Context, params *CreateRecallParams, body CreateRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DryRunRecallWithBody Count the devices that a recall would mark
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+	DryRunRecallWithBody(ctx context.Context, params *DryRunRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DryRunRecall Count the devices that a recall would mark
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+	DryRunRecall(ctx context.Context, params *DryRunRecallParams, body DryRunRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkMendedWithBody Lift a recall for one device: what had to be done was done
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+	MarkMendedWithBody(ctx context.Context, recall string, id string, params *MarkMendedParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MarkMended Lift a recall for one device: what had to be done was done
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+	MarkMended(ctx context.Context, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListReleases List a product's releases
 	//
@@ -3763,6 +5801,24 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/revocations (the `ListRevocations` operationId).
 	ListRevocations(ctx context.Context, params *ListRevocationsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RevokeManyWithBody Revoke a list of devices and certificates
+	//
+	// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+	RevokeManyWithBody(ctx context.Context, params *RevokeManyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeMany Revoke a list of devices and certificates
+	//
+	// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+	RevokeMany(ctx context.Context, params *RevokeManyParams, body RevokeManyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListRollouts List rollouts, newest first
 	//
 	// Corresponds with GET /api/v1/rollouts (the `ListRollouts` operationId).
@@ -3954,6 +6010,73 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/tokens (the `CreateToken` operationId).
 	CreateToken(ctx context.Context, params *CreateTokenParams, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListTransfers List the transfers that wait for their devices, by device
+	//
+	// For the maker's people.
+	//
+	// Corresponds with GET /api/v1/transfers (the `ListTransfers` operationId).
+	ListTransfers(ctx context.Context, params *ListTransfersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TransferDevicesWithBody End the time of devices with their owner
+	//
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+	TransferDevicesWithBody(ctx context.Context, params *TransferDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TransferDevices End the time of devices with their owner
+	//
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+	TransferDevices(ctx context.Context, params *TransferDevicesParams, body TransferDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DryRunTransferWithBody Say what a transfer would end, and whose warrant it takes
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+	DryRunTransferWithBody(ctx context.Context, params *DryRunTransferParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// DryRunTransfer Say what a transfer would end, and whose warrant it takes
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+	DryRunTransfer(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListVouchers List vouchers, newest first
+	//
+	// Corresponds with GET /api/v1/vouchers (the `ListVouchers` operationId).
+	ListVouchers(ctx context.Context, params *ListVouchersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetVoucher Show a voucher, without its secret
+	//
+	// Corresponds with GET /api/v1/vouchers/{id} (the `GetVoucher` operationId).
+	GetVoucher(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeVoucherWithBody End a voucher before it is used
+	//
+	// It takes one person.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+	RevokeVoucherWithBody(ctx context.Context, id string, params *RevokeVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RevokeVoucher End a voucher before it is used
+	//
+	// It takes one person.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+	RevokeVoucher(ctx context.Context, id string, params *RevokeVoucherParams, body RevokeVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListWarrants List the warrants that were submitted, by ID
 	//
 	// Corresponds with GET /api/v1/warrants (the `ListWarrants` operationId).
@@ -4033,6 +6156,61 @@ func (c *Client) PublishBundle(ctx context.Context, params *PublishBundleParams,
 	return c.Client.Do(req)
 }
 
+// ListCeremonies List the key ceremonies on record
+//
+// By the digest of the transcript. They are public: people are in them by their labels.
+//
+// Corresponds with GET /api/v1/ceremonies (the `ListCeremonies` operationId).
+func (c *Client) ListCeremonies(ctx context.Context, params *ListCeremoniesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListCeremoniesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SubmitCeremonyWithBody Put the transcript of a key ceremony on record
+//
+// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+func (c *Client) SubmitCeremonyWithBody(ctx context.Context, params *SubmitCeremonyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSubmitCeremonyRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SubmitCeremony Put the transcript of a key ceremony on record
+//
+// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+func (c *Client) SubmitCeremony(ctx context.Context, params *SubmitCeremonyParams, body SubmitCeremonyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSubmitCeremonyRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RevokeCertificateWithBody Revoke one certificate
 //
 // The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.
@@ -4061,6 +6239,44 @@ func (c *Client) RevokeCertificateWithBody(ctx context.Context, issuer string, s
 // Corresponds with POST /api/v1/certificates/{issuer}/{serial}/revoke (the `RevokeCertificate` operationId).
 func (c *Client) RevokeCertificate(ctx context.Context, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeCertificateRequest(c.Server, issuer, serial, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateClaimCodesWithBody Make the codes by which devices are claimed, for their labels
+//
+// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+func (c *Client) CreateClaimCodesWithBody(ctx context.Context, params *CreateClaimCodesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateClaimCodesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateClaimCodes Make the codes by which devices are claimed, for their labels
+//
+// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+func (c *Client) CreateClaimCodes(ctx context.Context, params *CreateClaimCodesParams, body CreateClaimCodesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateClaimCodesRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4351,6 +6567,44 @@ func (c *Client) ListDeviceCertificates(ctx context.Context, id string, params *
 	return c.Client.Do(req)
 }
 
+// ClaimDeviceWithBody Claim a device for an owner, with its code
+//
+// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+func (c *Client) ClaimDeviceWithBody(ctx context.Context, id string, params *ClaimDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClaimDeviceRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClaimDevice Claim a device for an owner, with its code
+//
+// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+func (c *Client) ClaimDevice(ctx context.Context, id string, params *ClaimDeviceParams, body ClaimDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClaimDeviceRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListDeviceCommands List a device's commands, newest first
 //
 // Corresponds with GET /api/v1/devices/{id}/commands (the `ListDeviceCommands` operationId).
@@ -4390,6 +6644,57 @@ func (c *Client) GetCustody(ctx context.Context, id string, reqEditors ...Reques
 // Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
 func (c *Client) ForgetDevice(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewForgetDeviceRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkFoundWithBody Lift the mark that a device was stolen
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+func (c *Client) MarkFoundWithBody(ctx context.Context, id string, params *MarkFoundParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkFoundRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkFound Lift the mark that a device was stolen
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+func (c *Client) MarkFound(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkFoundRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeviceKeys List the keys a device had before it got others in the field, newest first
+//
+// Whoever still presents one of them is refused, and a finding says so.
+//
+// Corresponds with GET /api/v1/devices/{id}/keys (the `ListDeviceKeys` operationId).
+func (c *Client) ListDeviceKeys(ctx context.Context, id string, params *ListDeviceKeysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeviceKeysRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -4466,6 +6771,23 @@ func (c *Client) MoveDeviceWithBody(ctx context.Context, id string, params *Move
 // Corresponds with POST /api/v1/devices/{id}/moves (the `MoveDevice` operationId).
 func (c *Client) MoveDevice(ctx context.Context, id string, params *MoveDeviceParams, body MoveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMoveDeviceRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOwnership Show whom a device belonged to, and what is said of it
+//
+// The maker sees to whom the device belonged; an owner sees that of its own periods, and of others that they were.
+//
+// Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
+func (c *Client) GetOwnership(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOwnershipRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -4557,6 +6879,190 @@ func (c *Client) RevokeDevice(ctx context.Context, id string, params *RevokeDevi
 // Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
 func (c *Client) ListDeviceSettings(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListDeviceSettingsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkStolenWithBody Mark a device as stolen
+//
+// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+func (c *Client) MarkStolenWithBody(ctx context.Context, id string, params *MarkStolenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkStolenRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkStolen Mark a device as stolen
+//
+// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+func (c *Client) MarkStolen(ctx context.Context, id string, params *MarkStolenParams, body MarkStolenJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkStolenRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateVoucherWithBody Vouch for a device that lost its keys, so that it gets new ones
+//
+// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+func (c *Client) CreateVoucherWithBody(ctx context.Context, id string, params *CreateVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateVoucherRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateVoucher Vouch for a device that lost its keys, so that it gets new ones
+//
+// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+func (c *Client) CreateVoucher(ctx context.Context, id string, params *CreateVoucherParams, body CreateVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateVoucherRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListEnrolments List the requests of devices that take a person, by device
+//
+// A device has one: another request takes its place. Each lapses a week after it was made or decided on.
+//
+// Corresponds with GET /api/v1/enrolments (the `ListEnrolments` operationId).
+func (c *Client) ListEnrolments(ctx context.Context, params *ListEnrolmentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListEnrolmentsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetEnrolment Show a device's request that takes a person
+//
+// Corresponds with GET /api/v1/enrolments/{id} (the `GetEnrolment` operationId).
+func (c *Client) GetEnrolment(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetEnrolmentRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveEnrolmentWithBody Let a device in with the request that was seen
+//
+// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+func (c *Client) ApproveEnrolmentWithBody(ctx context.Context, id string, params *ApproveEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveEnrolmentRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ApproveEnrolment Let a device in with the request that was seen
+//
+// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+func (c *Client) ApproveEnrolment(ctx context.Context, id string, params *ApproveEnrolmentParams, body ApproveEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewApproveEnrolmentRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseEnrolmentWithBody Do not let a device in with the request that was seen
+//
+// The device is told so when it asks again, and may ask with another request.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+func (c *Client) RefuseEnrolmentWithBody(ctx context.Context, id string, params *RefuseEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseEnrolmentRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseEnrolment Do not let a device in with the request that was seen
+//
+// The device is told so when it asks again, and may ask with another request.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+func (c *Client) RefuseEnrolment(ctx context.Context, id string, params *RefuseEnrolmentParams, body RefuseEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseEnrolmentRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4701,6 +7207,186 @@ func (c *Client) FleetSummary(ctx context.Context, reqEditors ...RequestEditorFn
 	return c.Client.Do(req)
 }
 
+// ListForeignCas List the CAs of other makers whose devices are let in
+//
+// Corresponds with GET /api/v1/foreign-cas (the `ListForeignCas` operationId).
+func (c *Client) ListForeignCas(ctx context.Context, params *ListForeignCasParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListForeignCasRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TrustForeignCaWithBody Let in devices of another maker, by its CA
+//
+// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+func (c *Client) TrustForeignCaWithBody(ctx context.Context, params *TrustForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTrustForeignCaRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TrustForeignCa Let in devices of another maker, by its CA
+//
+// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+func (c *Client) TrustForeignCa(ctx context.Context, params *TrustForeignCaParams, body TrustForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTrustForeignCaRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndForeignCaWithBody Believe another maker's CA no more
+//
+// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+func (c *Client) EndForeignCaWithBody(ctx context.Context, id string, params *EndForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndForeignCaRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndForeignCa Believe another maker's CA no more
+//
+// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+func (c *Client) EndForeignCa(ctx context.Context, id string, params *EndForeignCaParams, body EndForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndForeignCaRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVerdict What its maker says of a device, to whoever asks
+//
+// Without a token. A headline, what is said beside it with its dates, and the same signed: `hallmark verify` checks it with the fingerprint of the maker's root alone. It speaks about the ID; that a piece is the one with it only the piece can prove: see ask-device. It holds no owner, place, person, order or station. An ID that nobody knows is unknown, and not an error.
+//
+// Corresponds with GET /api/v1/genuine/{id} (the `GetVerdict` operationId).
+func (c *Client) GetVerdict(ctx context.Context, id string, params *GetVerdictParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVerdictRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AskDeviceWithBody Have the device itself prove that it is the one
+//
+// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+func (c *Client) AskDeviceWithBody(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAskDeviceRequestWithBody(c.Server, id, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AskDevice Have the device itself prove that it is the one
+//
+// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+func (c *Client) AskDevice(ctx context.Context, id string, body AskDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAskDeviceRequest(c.Server, id, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetQuestion What has become of a question to a device
+//
+// Without a token.
+//
+// Corresponds with GET /api/v1/genuine/{id}/questions/{question} (the `GetQuestion` operationId).
+func (c *Client) GetQuestion(ctx context.Context, id string, question string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetQuestionRequest(c.Server, id, question)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSignedVerdict The same as a file, to be checked offline
+//
+// Without a token. COSE_Sign1 with x5chain (RFC 9360); the payload is deterministic CBOR, see docs/design/identity.md.
+//
+// Corresponds with GET /api/v1/genuine/{id}/verdict (the `GetSignedVerdict` operationId).
+func (c *Client) GetSignedVerdict(ctx context.Context, id string, params *GetSignedVerdictParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSignedVerdictRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListGroups List the groups of devices, by name, and how many are in each
 //
 // Each counts the devices in the groups below it. A group exists while it has devices.
@@ -4771,6 +7457,196 @@ func (c *Client) ListIssuers(ctx context.Context, params *ListIssuersParams, req
 	return c.Client.Do(req)
 }
 
+// InstallIssuerWithBody Take in the ceremony's answer: the new authority takes over
+//
+// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+func (c *Client) InstallIssuerWithBody(ctx context.Context, params *InstallIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallIssuerRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// InstallIssuer Take in the ceremony's answer: the new authority takes over
+//
+// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+func (c *Client) InstallIssuer(ctx context.Context, params *InstallIssuerParams, body InstallIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewInstallIssuerRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequestIssuerWithBody Make the key of a new certification authority, and the request for the ceremony
+//
+// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+func (c *Client) RequestIssuerWithBody(ctx context.Context, params *RequestIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequestIssuerRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequestIssuer Make the key of a new certification authority, and the request for the ceremony
+//
+// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+func (c *Client) RequestIssuer(ctx context.Context, params *RequestIssuerParams, body RequestIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequestIssuerRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TrustRootWithBody Believe another root of the OEM
+//
+// It takes two people. Devices believe roots by their trust bundle.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+func (c *Client) TrustRootWithBody(ctx context.Context, params *TrustRootParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTrustRootRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TrustRoot Believe another root of the OEM
+//
+// It takes two people. Devices believe roots by their trust bundle.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+func (c *Client) TrustRoot(ctx context.Context, params *TrustRootParams, body TrustRootJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTrustRootRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutIssuerListWithBody Publish the list that a root has signed
+//
+// It must be newer than the one before, and may not leave out what is revoked.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+func (c *Client) PutIssuerListWithBody(ctx context.Context, id string, params *PutIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutIssuerListRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PutIssuerList Publish the list that a root has signed
+//
+// It must be newer than the one before, and may not leave out what is revoked.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+func (c *Client) PutIssuerList(ctx context.Context, id string, params *PutIssuerListParams, body PutIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPutIssuerListRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequestIssuerListWithBody Write what a root has to sign: the list of the authorities below it that were revoked
+//
+// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+func (c *Client) RequestIssuerListWithBody(ctx context.Context, id string, params *RequestIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequestIssuerListRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequestIssuerList Write what a root has to sign: the list of the authorities below it that were revoked
+//
+// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+func (c *Client) RequestIssuerList(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequestIssuerListRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RevokeIssuerWithBody Revoke everything that an order's CA has signed
 //
 // For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -4799,6 +7675,99 @@ func (c *Client) RevokeIssuerWithBody(ctx context.Context, id string, params *Re
 // Corresponds with POST /api/v1/issuers/{id}/revoke (the `RevokeIssuer` operationId).
 func (c *Client) RevokeIssuer(ctx context.Context, id string, params *RevokeIssuerParams, body RevokeIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeIssuerRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListKeys List the instance's online keys
+//
+// Those that are retired too. Needed says how many devices in the field believe no other key of the role.
+//
+// Corresponds with GET /api/v1/keys (the `ListKeys` operationId).
+func (c *Client) ListKeys(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListKeysRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateKeyWithBody Make a new online key beside those of its role
+//
+// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+func (c *Client) RotateKeyWithBody(ctx context.Context, params *RotateKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateKeyRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RotateKey Make a new online key beside those of its role
+//
+// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+func (c *Client) RotateKey(ctx context.Context, params *RotateKeyParams, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRotateKeyRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireKeyWithBody Sign nothing with an online key any more
+//
+// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+func (c *Client) RetireKeyWithBody(ctx context.Context, id string, params *RetireKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireKeyRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RetireKey Sign nothing with an online key any more
+//
+// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+func (c *Client) RetireKey(ctx context.Context, id string, params *RetireKeyParams, body RetireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRetireKeyRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5296,6 +8265,91 @@ func (c *Client) ImportRecords(ctx context.Context, id string, params *ImportRec
 	return c.Client.Do(req)
 }
 
+// ListOwners List owners, by ID
+//
+// An owner's members see their own.
+//
+// Corresponds with GET /api/v1/owners (the `ListOwners` operationId).
+func (c *Client) ListOwners(ctx context.Context, params *ListOwnersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOwnersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateOwnerWithBody Make an owner, whom devices can belong to
+//
+// Its members are made with create-token: they see and command what the owner has, and nothing else.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+func (c *Client) CreateOwnerWithBody(ctx context.Context, params *CreateOwnerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOwnerRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateOwner Make an owner, whom devices can belong to
+//
+// Its members are made with create-token: they see and command what the owner has, and nothing else.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+func (c *Client) CreateOwner(ctx context.Context, params *CreateOwnerParams, body CreateOwnerJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateOwnerRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetOwner Show an owner
+//
+// Corresponds with GET /api/v1/owners/{id} (the `GetOwner` operationId).
+func (c *Client) GetOwner(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetOwnerRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndOwner End an owner that has no devices any more
+//
+// Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
+func (c *Client) EndOwner(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndOwnerRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListProducts List products
 //
 // Corresponds with GET /api/v1/products (the `ListProducts` operationId).
@@ -5360,11 +8414,178 @@ func (c *Client) GetProduct(ctx context.Context, id string, reqEditors ...Reques
 	return c.Client.Do(req)
 }
 
+// ActivateProductWithBody Take in a key ceremony's answer for a product
+//
+// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+func (c *Client) ActivateProductWithBody(ctx context.Context, id string, params *ActivateProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivateProductRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ActivateProduct Take in a key ceremony's answer for a product
+//
+// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+func (c *Client) ActivateProduct(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewActivateProductRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetBundle Show a product's trust bundle
 //
 // Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 func (c *Client) GetBundle(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetBundleRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetBundleStatus Show how far a product's trust bundle has come
+//
+// Counts of the devices in the field, by the version of the trust bundle they last said to have.
+//
+// Corresponds with GET /api/v1/products/{id}/bundle/status (the `GetBundleStatus` operationId).
+func (c *Client) GetBundleStatus(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetBundleStatusRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportDevicesWithBody Take devices of another maker from a list; the same list again changes nothing
+//
+// The body is the list: csv with a header of name, hardware, certificate (base64 of its DER), key_sha256, sha256, sha1; aws and azure with one JSON document a line. At most a million lines of 64 KiB. Lines that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/devices (the `ImportDevices` operationId).
+func (c *Client) ImportDevicesWithBody(ctx context.Context, id string, params *ImportDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportDevicesRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetEnrolmentWithBody Say how a product's devices are let in
+//
+// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+func (c *Client) SetEnrolmentWithBody(ctx context.Context, id string, params *SetEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetEnrolmentRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetEnrolment Say how a product's devices are let in
+//
+// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+func (c *Client) SetEnrolment(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetEnrolmentRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetProductReadiness Say what a product still needs from a key ceremony
+//
+// A product can be ordered and updated when nothing is missing.
+//
+// Corresponds with GET /api/v1/products/{id}/readiness (the `GetProductReadiness` operationId).
+func (c *Client) GetProductReadiness(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetProductReadinessRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequestProductWithBody Ask a key ceremony for what a product needs
+//
+// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+func (c *Client) RequestProductWithBody(ctx context.Context, id string, params *RequestProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequestProductRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RequestProduct Ask a key ceremony for what a product needs
+//
+// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+func (c *Client) RequestProduct(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRequestProductRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5507,6 +8728,127 @@ func (c *Client) RefuseProposal(ctx context.Context, id string, params *RefusePr
 // Corresponds with POST /api/v1/proposals/{id}/run (the `RunProposal` operationId).
 func (c *Client) RunProposal(ctx context.Context, id string, params *RunProposalParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRunProposalRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListRecalls List recalls, newest first
+//
+// Corresponds with GET /api/v1/recalls (the `ListRecalls` operationId).
+func (c *Client) ListRecalls(ctx context.Context, params *ListRecallsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRecallsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRecallWithBody Recall devices: mark them, for everybody to see, until each is mended
+//
+// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+func (c *Client) CreateRecallWithBody(ctx context.Context, params *CreateRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRecallRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CreateRecall Recall devices: mark them, for everybody to see, until each is mended
+//
+// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+func (c *Client) CreateRecall(ctx context.Context, params *CreateRecallParams, body CreateRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCreateRecallRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DryRunRecallWithBody Count the devices that a recall would mark
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+func (c *Client) DryRunRecallWithBody(ctx context.Context, params *DryRunRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunRecallRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DryRunRecall Count the devices that a recall would mark
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+func (c *Client) DryRunRecall(ctx context.Context, params *DryRunRecallParams, body DryRunRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunRecallRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkMendedWithBody Lift a recall for one device: what had to be done was done
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+func (c *Client) MarkMendedWithBody(ctx context.Context, recall string, id string, params *MarkMendedParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkMendedRequestWithBody(c.Server, recall, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MarkMended Lift a recall for one device: what had to be done was done
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+func (c *Client) MarkMended(ctx context.Context, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMarkMendedRequest(c.Server, recall, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -5984,6 +9326,44 @@ func (c *Client) ListRevocations(ctx context.Context, params *ListRevocationsPar
 	return c.Client.Do(req)
 }
 
+// RevokeManyWithBody Revoke a list of devices and certificates
+//
+// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+func (c *Client) RevokeManyWithBody(ctx context.Context, params *RevokeManyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeManyRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeMany Revoke a list of devices and certificates
+//
+// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+func (c *Client) RevokeMany(ctx context.Context, params *RevokeManyParams, body RevokeManyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeManyRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListRollouts List rollouts, newest first
 //
 // Corresponds with GET /api/v1/rollouts (the `ListRollouts` operationId).
@@ -6425,6 +9805,163 @@ func (c *Client) CreateToken(ctx context.Context, params *CreateTokenParams, bod
 	return c.Client.Do(req)
 }
 
+// ListTransfers List the transfers that wait for their devices, by device
+//
+// For the maker's people.
+//
+// Corresponds with GET /api/v1/transfers (the `ListTransfers` operationId).
+func (c *Client) ListTransfers(ctx context.Context, params *ListTransfersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListTransfersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TransferDevicesWithBody End the time of devices with their owner
+//
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+func (c *Client) TransferDevicesWithBody(ctx context.Context, params *TransferDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTransferDevicesRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TransferDevices End the time of devices with their owner
+//
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+func (c *Client) TransferDevices(ctx context.Context, params *TransferDevicesParams, body TransferDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTransferDevicesRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DryRunTransferWithBody Say what a transfer would end, and whose warrant it takes
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+func (c *Client) DryRunTransferWithBody(ctx context.Context, params *DryRunTransferParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunTransferRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// DryRunTransfer Say what a transfer would end, and whose warrant it takes
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+func (c *Client) DryRunTransfer(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewDryRunTransferRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListVouchers List vouchers, newest first
+//
+// Corresponds with GET /api/v1/vouchers (the `ListVouchers` operationId).
+func (c *Client) ListVouchers(ctx context.Context, params *ListVouchersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListVouchersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetVoucher Show a voucher, without its secret
+//
+// Corresponds with GET /api/v1/vouchers/{id} (the `GetVoucher` operationId).
+func (c *Client) GetVoucher(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetVoucherRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeVoucherWithBody End a voucher before it is used
+//
+// It takes one person.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+func (c *Client) RevokeVoucherWithBody(ctx context.Context, id string, params *RevokeVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeVoucherRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RevokeVoucher End a voucher before it is used
+//
+// It takes one person.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+func (c *Client) RevokeVoucher(ctx context.Context, id string, params *RevokeVoucherParams, body RevokeVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRevokeVoucherRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListWarrants List the warrants that were submitted, by ID
 //
 // Corresponds with GET /api/v1/warrants (the `ListWarrants` operationId).
@@ -6646,6 +10183,138 @@ func NewPublishBundleRequestWithBody(server string, params *PublishBundleParams,
 	return req, nil
 }
 
+// NewListCeremoniesRequest constructs an http.Request for the ListCeremonies method
+func NewListCeremoniesRequest(server string, params *ListCeremoniesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ceremonies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSubmitCeremonyRequest calls the generic SubmitCeremony builder with application/json body
+func NewSubmitCeremonyRequest(server string, params *SubmitCeremonyParams, body SubmitCeremonyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSubmitCeremonyRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewSubmitCeremonyRequestWithBody constructs an http.Request for the SubmitCeremony method, with any body, and a specified content type
+func NewSubmitCeremonyRequestWithBody(server string, params *SubmitCeremonyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/ceremonies")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewRevokeCertificateRequest calls the generic RevokeCertificate builder with application/json body
 func NewRevokeCertificateRequest(server string, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -6681,6 +10350,72 @@ func NewRevokeCertificateRequestWithBody(server string, issuer string, serial st
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/certificates/%s/%s/revoke", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreateClaimCodesRequest calls the generic CreateClaimCodes builder with application/json body
+func NewCreateClaimCodesRequest(server string, params *CreateClaimCodesParams, body CreateClaimCodesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateClaimCodesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateClaimCodesRequestWithBody constructs an http.Request for the CreateClaimCodes method, with any body, and a specified content type
+func NewCreateClaimCodesRequestWithBody(server string, params *CreateClaimCodesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/claim-codes")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -7645,6 +11380,79 @@ func NewListDeviceCertificatesRequest(server string, id string, params *ListDevi
 	return req, nil
 }
 
+// NewClaimDeviceRequest calls the generic ClaimDevice builder with application/json body
+func NewClaimDeviceRequest(server string, id string, params *ClaimDeviceParams, body ClaimDeviceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewClaimDeviceRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewClaimDeviceRequestWithBody constructs an http.Request for the ClaimDevice method, with any body, and a specified content type
+func NewClaimDeviceRequestWithBody(server string, id string, params *ClaimDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/claim", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListDeviceCommandsRequest constructs an http.Request for the ListDeviceCommands method
 func NewListDeviceCommandsRequest(server string, id string, params *ListDeviceCommandsParams) (*http.Request, error) {
 	var err error
@@ -7823,6 +11631,152 @@ func NewForgetDeviceRequest(server string, id string, params *ForgetDeviceParams
 	return req, nil
 }
 
+// NewMarkFoundRequest calls the generic MarkFound builder with application/json body
+func NewMarkFoundRequest(server string, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMarkFoundRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewMarkFoundRequestWithBody constructs an http.Request for the MarkFound method, with any body, and a specified content type
+func NewMarkFoundRequestWithBody(server string, id string, params *MarkFoundParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/found", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListDeviceKeysRequest constructs an http.Request for the ListDeviceKeys method
+func NewListDeviceKeysRequest(server string, id string, params *ListDeviceKeysParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/keys", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewJudgeDeviceRequest calls the generic JudgeDevice builder with application/json body
 func NewJudgeDeviceRequest(server string, id string, params *JudgeDeviceParams, body JudgeDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -7986,6 +11940,40 @@ func NewMoveDeviceRequestWithBody(server string, id string, params *MoveDevicePa
 			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetOwnershipRequest constructs an http.Request for the GetOwnership method
+func NewGetOwnershipRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/ownership", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -8216,6 +12204,456 @@ func NewListDeviceSettingsRequest(server string, id string, params *ListDeviceSe
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMarkStolenRequest calls the generic MarkStolen builder with application/json body
+func NewMarkStolenRequest(server string, id string, params *MarkStolenParams, body MarkStolenJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMarkStolenRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewMarkStolenRequestWithBody constructs an http.Request for the MarkStolen method, with any body, and a specified content type
+func NewMarkStolenRequestWithBody(server string, id string, params *MarkStolenParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/stolen", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewCreateVoucherRequest calls the generic CreateVoucher builder with application/json body
+func NewCreateVoucherRequest(server string, id string, params *CreateVoucherParams, body CreateVoucherJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateVoucherRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewCreateVoucherRequestWithBody constructs an http.Request for the CreateVoucher method, with any body, and a specified content type
+func NewCreateVoucherRequestWithBody(server string, id string, params *CreateVoucherParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/vouchers", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListEnrolmentsRequest constructs an http.Request for the ListEnrolments method
+func NewListEnrolmentsRequest(server string, params *ListEnrolmentsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/enrolments")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Product != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetEnrolmentRequest constructs an http.Request for the GetEnrolment method
+func NewGetEnrolmentRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/enrolments/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewApproveEnrolmentRequest calls the generic ApproveEnrolment builder with application/json body
+func NewApproveEnrolmentRequest(server string, id string, params *ApproveEnrolmentParams, body ApproveEnrolmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewApproveEnrolmentRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewApproveEnrolmentRequestWithBody constructs an http.Request for the ApproveEnrolment method, with any body, and a specified content type
+func NewApproveEnrolmentRequestWithBody(server string, id string, params *ApproveEnrolmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/enrolments/%s/approve", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRefuseEnrolmentRequest calls the generic RefuseEnrolment builder with application/json body
+func NewRefuseEnrolmentRequest(server string, id string, params *RefuseEnrolmentParams, body RefuseEnrolmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefuseEnrolmentRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRefuseEnrolmentRequestWithBody constructs an http.Request for the RefuseEnrolment method, with any body, and a specified content type
+func NewRefuseEnrolmentRequestWithBody(server string, id string, params *RefuseEnrolmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/enrolments/%s/refuse", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -8602,6 +13040,445 @@ func NewFleetSummaryRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewListForeignCasRequest constructs an http.Request for the ListForeignCas method
+func NewListForeignCasRequest(server string, params *ListForeignCasParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/foreign-cas")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Product != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTrustForeignCaRequest calls the generic TrustForeignCa builder with application/json body
+func NewTrustForeignCaRequest(server string, params *TrustForeignCaParams, body TrustForeignCaJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTrustForeignCaRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTrustForeignCaRequestWithBody constructs an http.Request for the TrustForeignCa method, with any body, and a specified content type
+func NewTrustForeignCaRequestWithBody(server string, params *TrustForeignCaParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/foreign-cas")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndForeignCaRequest calls the generic EndForeignCa builder with application/json body
+func NewEndForeignCaRequest(server string, id string, params *EndForeignCaParams, body EndForeignCaJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndForeignCaRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewEndForeignCaRequestWithBody constructs an http.Request for the EndForeignCa method, with any body, and a specified content type
+func NewEndForeignCaRequestWithBody(server string, id string, params *EndForeignCaParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/foreign-cas/%s/end", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetVerdictRequest constructs an http.Request for the GetVerdict method
+func NewGetVerdictRequest(server string, id string, params *GetVerdictParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/genuine/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Nonce != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "nonce", *params.Nonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAskDeviceRequest calls the generic AskDevice builder with application/json body
+func NewAskDeviceRequest(server string, id string, body AskDeviceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAskDeviceRequestWithBody(server, id, "application/json", bodyReader)
+}
+
+// NewAskDeviceRequestWithBody constructs an http.Request for the AskDevice method, with any body, and a specified content type
+func NewAskDeviceRequestWithBody(server string, id string, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/genuine/%s/questions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	return req, nil
+}
+
+// NewGetQuestionRequest constructs an http.Request for the GetQuestion method
+func NewGetQuestionRequest(server string, id string, question string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "question", question, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/genuine/%s/questions/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSignedVerdictRequest constructs an http.Request for the GetSignedVerdict method
+func NewGetSignedVerdictRequest(server string, id string, params *GetSignedVerdictParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/genuine/%s/verdict", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Nonce != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "nonce", *params.Nonce, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Question != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "question", *params.Question, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListGroupsRequest constructs an http.Request for the ListGroups method
 func NewListGroupsRequest(server string, params *ListGroupsParams) (*http.Request, error) {
 	var err error
@@ -8824,6 +13701,350 @@ func NewListIssuersRequest(server string, params *ListIssuersParams) (*http.Requ
 	return req, nil
 }
 
+// NewInstallIssuerRequest calls the generic InstallIssuer builder with application/json body
+func NewInstallIssuerRequest(server string, params *InstallIssuerParams, body InstallIssuerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewInstallIssuerRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewInstallIssuerRequestWithBody constructs an http.Request for the InstallIssuer method, with any body, and a specified content type
+func NewInstallIssuerRequestWithBody(server string, params *InstallIssuerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/issuers/install")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRequestIssuerRequest calls the generic RequestIssuer builder with application/json body
+func NewRequestIssuerRequest(server string, params *RequestIssuerParams, body RequestIssuerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRequestIssuerRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRequestIssuerRequestWithBody constructs an http.Request for the RequestIssuer method, with any body, and a specified content type
+func NewRequestIssuerRequestWithBody(server string, params *RequestIssuerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/issuers/requests")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewTrustRootRequest calls the generic TrustRoot builder with application/json body
+func NewTrustRootRequest(server string, params *TrustRootParams, body TrustRootJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTrustRootRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTrustRootRequestWithBody constructs an http.Request for the TrustRoot method, with any body, and a specified content type
+func NewTrustRootRequestWithBody(server string, params *TrustRootParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/issuers/trust")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewPutIssuerListRequest calls the generic PutIssuerList builder with application/json body
+func NewPutIssuerListRequest(server string, id string, params *PutIssuerListParams, body PutIssuerListJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPutIssuerListRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewPutIssuerListRequestWithBody constructs an http.Request for the PutIssuerList method, with any body, and a specified content type
+func NewPutIssuerListRequestWithBody(server string, id string, params *PutIssuerListParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/issuers/%s/list", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRequestIssuerListRequest calls the generic RequestIssuerList builder with application/json body
+func NewRequestIssuerListRequest(server string, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRequestIssuerListRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRequestIssuerListRequestWithBody constructs an http.Request for the RequestIssuerList method, with any body, and a specified content type
+func NewRequestIssuerListRequestWithBody(server string, id string, params *RequestIssuerListParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/issuers/%s/list-request", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewRevokeIssuerRequest calls the generic RevokeIssuer builder with application/json body
 func NewRevokeIssuerRequest(server string, id string, params *RevokeIssuerParams, body RevokeIssuerJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -8852,6 +14073,172 @@ func NewRevokeIssuerRequestWithBody(server string, id string, params *RevokeIssu
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/issuers/%s/revoke", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListKeysRequest constructs an http.Request for the ListKeys method
+func NewListKeysRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRotateKeyRequest calls the generic RotateKey builder with application/json body
+func NewRotateKeyRequest(server string, params *RotateKeyParams, body RotateKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRotateKeyRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRotateKeyRequestWithBody constructs an http.Request for the RotateKey method, with any body, and a specified content type
+func NewRotateKeyRequestWithBody(server string, params *RotateKeyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/keys")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRetireKeyRequest calls the generic RetireKey builder with application/json body
+func NewRetireKeyRequest(server string, id string, params *RetireKeyParams, body RetireKeyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRetireKeyRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRetireKeyRequestWithBody constructs an http.Request for the RetireKey method, with any body, and a specified content type
+func NewRetireKeyRequestWithBody(server string, id string, params *RetireKeyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/keys/%s/retire", pathParam0)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -10338,6 +15725,232 @@ func NewImportRecordsRequestWithBody(server string, id string, params *ImportRec
 	return req, nil
 }
 
+// NewListOwnersRequest constructs an http.Request for the ListOwners method
+func NewListOwnersRequest(server string, params *ListOwnersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/owners")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateOwnerRequest calls the generic CreateOwner builder with application/json body
+func NewCreateOwnerRequest(server string, params *CreateOwnerParams, body CreateOwnerJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateOwnerRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateOwnerRequestWithBody constructs an http.Request for the CreateOwner method, with any body, and a specified content type
+func NewCreateOwnerRequestWithBody(server string, params *CreateOwnerParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/owners")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetOwnerRequest constructs an http.Request for the GetOwner method
+func NewGetOwnerRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/owners/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewEndOwnerRequest constructs an http.Request for the EndOwner method
+func NewEndOwnerRequest(server string, id string, params *EndOwnerParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/owners/%s/end", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListProductsRequest constructs an http.Request for the ListProducts method
 func NewListProductsRequest(server string, params *ListProductsParams) (*http.Request, error) {
 	var err error
@@ -10504,6 +16117,79 @@ func NewGetProductRequest(server string, id string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewActivateProductRequest calls the generic ActivateProduct builder with application/json body
+func NewActivateProductRequest(server string, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewActivateProductRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewActivateProductRequestWithBody constructs an http.Request for the ActivateProduct method, with any body, and a specified content type
+func NewActivateProductRequestWithBody(server string, id string, params *ActivateProductParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/activate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetBundleRequest constructs an http.Request for the GetBundle method
 func NewGetBundleRequest(server string, id string, params *GetBundleParams) (*http.Request, error) {
 	var err error
@@ -10560,6 +16246,352 @@ func NewGetBundleRequest(server string, id string, params *GetBundleParams) (*ht
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetBundleStatusRequest constructs an http.Request for the GetBundleStatus method
+func NewGetBundleStatusRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/bundle/status", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewImportDevicesRequestWithBody constructs an http.Request for the ImportDevices method, with any body, and a specified content type
+func NewImportDevicesRequestWithBody(server string, id string, params *ImportDevicesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/devices", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.Hardware != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "hardware", *params.Hardware, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Ca != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "ca", *params.Ca, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.DryRun != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "dry_run", *params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewSetEnrolmentRequest calls the generic SetEnrolment builder with application/json body
+func NewSetEnrolmentRequest(server string, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetEnrolmentRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetEnrolmentRequestWithBody constructs an http.Request for the SetEnrolment method, with any body, and a specified content type
+func NewSetEnrolmentRequestWithBody(server string, id string, params *SetEnrolmentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/enrolment", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetProductReadinessRequest constructs an http.Request for the GetProductReadiness method
+func NewGetProductReadinessRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/readiness", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRequestProductRequest calls the generic RequestProduct builder with application/json body
+func NewRequestProductRequest(server string, id string, params *RequestProductParams, body RequestProductJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRequestProductRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRequestProductRequestWithBody constructs an http.Request for the RequestProduct method, with any body, and a specified content type
+func NewRequestProductRequestWithBody(server string, id string, params *RequestProductParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/request", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -10935,6 +16967,272 @@ func NewRunProposalRequest(server string, id string, params *RunProposalParams) 
 			}
 
 			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListRecallsRequest constructs an http.Request for the ListRecalls method
+func NewListRecallsRequest(server string, params *ListRecallsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/recalls")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Product != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCreateRecallRequest calls the generic CreateRecall builder with application/json body
+func NewCreateRecallRequest(server string, params *CreateRecallParams, body CreateRecallJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCreateRecallRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewCreateRecallRequestWithBody constructs an http.Request for the CreateRecall method, with any body, and a specified content type
+func NewCreateRecallRequestWithBody(server string, params *CreateRecallParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/recalls")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDryRunRecallRequest calls the generic DryRunRecall builder with application/json body
+func NewDryRunRecallRequest(server string, params *DryRunRecallParams, body DryRunRecallJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDryRunRecallRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewDryRunRecallRequestWithBody constructs an http.Request for the DryRunRecall method, with any body, and a specified content type
+func NewDryRunRecallRequestWithBody(server string, params *DryRunRecallParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/recalls/dry-run")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewMarkMendedRequest calls the generic MarkMended builder with application/json body
+func NewMarkMendedRequest(server string, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMarkMendedRequestWithBody(server, recall, id, params, "application/json", bodyReader)
+}
+
+// NewMarkMendedRequestWithBody constructs an http.Request for the MarkMended method, with any body, and a specified content type
+func NewMarkMendedRequestWithBody(server string, recall string, id string, params *MarkMendedParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "recall", recall, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/recalls/%s/devices/%s/mended", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -12189,6 +18487,72 @@ func NewListRevocationsRequest(server string, params *ListRevocationsParams) (*h
 	return req, nil
 }
 
+// NewRevokeManyRequest calls the generic RevokeMany builder with application/json body
+func NewRevokeManyRequest(server string, params *RevokeManyParams, body RevokeManyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRevokeManyRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRevokeManyRequestWithBody constructs an http.Request for the RevokeMany method, with any body, and a specified content type
+func NewRevokeManyRequestWithBody(server string, params *RevokeManyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/revocations")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListRolloutsRequest constructs an http.Request for the ListRollouts method
 func NewListRolloutsRequest(server string, params *ListRolloutsParams) (*http.Request, error) {
 	var err error
@@ -13310,6 +19674,425 @@ func NewCreateTokenRequestWithBody(server string, params *CreateTokenParams, con
 	return req, nil
 }
 
+// NewListTransfersRequest constructs an http.Request for the ListTransfers method
+func NewListTransfersRequest(server string, params *ListTransfersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/transfers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTransferDevicesRequest calls the generic TransferDevices builder with application/json body
+func NewTransferDevicesRequest(server string, params *TransferDevicesParams, body TransferDevicesJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTransferDevicesRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTransferDevicesRequestWithBody constructs an http.Request for the TransferDevices method, with any body, and a specified content type
+func NewTransferDevicesRequestWithBody(server string, params *TransferDevicesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/transfers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewDryRunTransferRequest calls the generic DryRunTransfer builder with application/json body
+func NewDryRunTransferRequest(server string, params *DryRunTransferParams, body DryRunTransferJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewDryRunTransferRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewDryRunTransferRequestWithBody constructs an http.Request for the DryRunTransfer method, with any body, and a specified content type
+func NewDryRunTransferRequestWithBody(server string, params *DryRunTransferParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/transfers/dry-run")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListVouchersRequest constructs an http.Request for the ListVouchers method
+func NewListVouchersRequest(server string, params *ListVouchersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/vouchers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Product != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Group != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "group", *params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Device != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "device", *params.Device, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Open != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "open", *params.Open, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetVoucherRequest constructs an http.Request for the GetVoucher method
+func NewGetVoucherRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/vouchers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRevokeVoucherRequest calls the generic RevokeVoucher builder with application/json body
+func NewRevokeVoucherRequest(server string, id string, params *RevokeVoucherParams, body RevokeVoucherJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRevokeVoucherRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRevokeVoucherRequestWithBody constructs an http.Request for the RevokeVoucher method, with any body, and a specified content type
+func NewRevokeVoucherRequestWithBody(server string, id string, params *RevokeVoucherParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/vouchers/%s/revoke", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListWarrantsRequest constructs an http.Request for the ListWarrants method
 func NewListWarrantsRequest(server string, params *ListWarrantsParams) (*http.Request, error) {
 	var err error
@@ -13525,6 +20308,33 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/bundles (the `PublishBundle` operationId).
 	PublishBundleWithResponse(ctx context.Context, params *PublishBundleParams, body PublishBundleJSONRequestBody, reqEditors ...RequestEditorFn) (*PublishBundleResponse, error)
 
+	// ListCeremoniesWithResponse List the key ceremonies on record
+	//
+	// By the digest of the transcript. They are public: people are in them by their labels.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/ceremonies (the `ListCeremonies` operationId).
+	ListCeremoniesWithResponse(ctx context.Context, params *ListCeremoniesParams, reqEditors ...RequestEditorFn) (*ListCeremoniesResponse, error)
+
+	// SubmitCeremonyWithBodyWithResponse Put the transcript of a key ceremony on record
+	//
+	// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+	SubmitCeremonyWithBodyWithResponse(ctx context.Context, params *SubmitCeremonyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SubmitCeremonyResponse, error)
+
+	// SubmitCeremonyWithResponse Put the transcript of a key ceremony on record
+	//
+	// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+	SubmitCeremonyWithResponse(ctx context.Context, params *SubmitCeremonyParams, body SubmitCeremonyJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitCeremonyResponse, error)
+
 	// RevokeCertificateWithBodyWithResponse Revoke one certificate
 	//
 	// The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.
@@ -13542,6 +20352,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/certificates/{issuer}/{serial}/revoke (the `RevokeCertificate` operationId).
 	RevokeCertificateWithResponse(ctx context.Context, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeCertificateResponse, error)
+
+	// CreateClaimCodesWithBodyWithResponse Make the codes by which devices are claimed, for their labels
+	//
+	// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+	CreateClaimCodesWithBodyWithResponse(ctx context.Context, params *CreateClaimCodesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateClaimCodesResponse, error)
+
+	// CreateClaimCodesWithResponse Make the codes by which devices are claimed, for their labels
+	//
+	// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+	CreateClaimCodesWithResponse(ctx context.Context, params *CreateClaimCodesParams, body CreateClaimCodesJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateClaimCodesResponse, error)
 
 	// CreateCommandWithBodyWithResponse Command devices: routine and guarded acts
 	//
@@ -13679,6 +20507,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/devices/{id}/certificates (the `ListDeviceCertificates` operationId).
 	ListDeviceCertificatesWithResponse(ctx context.Context, id string, params *ListDeviceCertificatesParams, reqEditors ...RequestEditorFn) (*ListDeviceCertificatesResponse, error)
 
+	// ClaimDeviceWithBodyWithResponse Claim a device for an owner, with its code
+	//
+	// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+	ClaimDeviceWithBodyWithResponse(ctx context.Context, id string, params *ClaimDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClaimDeviceResponse, error)
+
+	// ClaimDeviceWithResponse Claim a device for an owner, with its code
+	//
+	// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+	ClaimDeviceWithResponse(ctx context.Context, id string, params *ClaimDeviceParams, body ClaimDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ClaimDeviceResponse, error)
+
 	// ListDeviceCommandsWithResponse List a device's commands, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -13703,6 +20549,29 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/devices/{id}/forget (the `ForgetDevice` operationId).
 	ForgetDeviceWithResponse(ctx context.Context, id string, params *ForgetDeviceParams, reqEditors ...RequestEditorFn) (*ForgetDeviceResponse, error)
+
+	// MarkFoundWithBodyWithResponse Lift the mark that a device was stolen
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+	MarkFoundWithBodyWithResponse(ctx context.Context, id string, params *MarkFoundParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkFoundResponse, error)
+
+	// MarkFoundWithResponse Lift the mark that a device was stolen
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+	MarkFoundWithResponse(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkFoundResponse, error)
+
+	// ListDeviceKeysWithResponse List the keys a device had before it got others in the field, newest first
+	//
+	// Whoever still presents one of them is refused, and a finding says so.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/keys (the `ListDeviceKeys` operationId).
+	ListDeviceKeysWithResponse(ctx context.Context, id string, params *ListDeviceKeysParams, reqEditors ...RequestEditorFn) (*ListDeviceKeysResponse, error)
 
 	// JudgeDeviceWithBodyWithResponse Say whether a device is what it says it is, and whose
 	//
@@ -13739,6 +20608,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/devices/{id}/moves (the `MoveDevice` operationId).
 	MoveDeviceWithResponse(ctx context.Context, id string, params *MoveDeviceParams, body MoveDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*MoveDeviceResponse, error)
+
+	// GetOwnershipWithResponse Show whom a device belonged to, and what is said of it
+	//
+	// The maker sees to whom the device belonged; an owner sees that of its own periods, and of others that they were.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
+	GetOwnershipWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetOwnershipResponse, error)
 
 	// ReplaceDeviceWithBodyWithResponse Record that another device took over from this one
 	//
@@ -13782,6 +20660,94 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/devices/{id}/settings (the `ListDeviceSettings` operationId).
 	ListDeviceSettingsWithResponse(ctx context.Context, id string, params *ListDeviceSettingsParams, reqEditors ...RequestEditorFn) (*ListDeviceSettingsResponse, error)
+
+	// MarkStolenWithBodyWithResponse Mark a device as stolen
+	//
+	// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+	MarkStolenWithBodyWithResponse(ctx context.Context, id string, params *MarkStolenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkStolenResponse, error)
+
+	// MarkStolenWithResponse Mark a device as stolen
+	//
+	// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+	MarkStolenWithResponse(ctx context.Context, id string, params *MarkStolenParams, body MarkStolenJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkStolenResponse, error)
+
+	// CreateVoucherWithBodyWithResponse Vouch for a device that lost its keys, so that it gets new ones
+	//
+	// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+	CreateVoucherWithBodyWithResponse(ctx context.Context, id string, params *CreateVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateVoucherResponse, error)
+
+	// CreateVoucherWithResponse Vouch for a device that lost its keys, so that it gets new ones
+	//
+	// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+	CreateVoucherWithResponse(ctx context.Context, id string, params *CreateVoucherParams, body CreateVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateVoucherResponse, error)
+
+	// ListEnrolmentsWithResponse List the requests of devices that take a person, by device
+	//
+	// A device has one: another request takes its place. Each lapses a week after it was made or decided on.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/enrolments (the `ListEnrolments` operationId).
+	ListEnrolmentsWithResponse(ctx context.Context, params *ListEnrolmentsParams, reqEditors ...RequestEditorFn) (*ListEnrolmentsResponse, error)
+
+	// GetEnrolmentWithResponse Show a device's request that takes a person
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/enrolments/{id} (the `GetEnrolment` operationId).
+	GetEnrolmentWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetEnrolmentResponse, error)
+
+	// ApproveEnrolmentWithBodyWithResponse Let a device in with the request that was seen
+	//
+	// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+	ApproveEnrolmentWithBodyWithResponse(ctx context.Context, id string, params *ApproveEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveEnrolmentResponse, error)
+
+	// ApproveEnrolmentWithResponse Let a device in with the request that was seen
+	//
+	// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+	ApproveEnrolmentWithResponse(ctx context.Context, id string, params *ApproveEnrolmentParams, body ApproveEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveEnrolmentResponse, error)
+
+	// RefuseEnrolmentWithBodyWithResponse Do not let a device in with the request that was seen
+	//
+	// The device is told so when it asks again, and may ask with another request.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+	RefuseEnrolmentWithBodyWithResponse(ctx context.Context, id string, params *RefuseEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseEnrolmentResponse, error)
+
+	// RefuseEnrolmentWithResponse Do not let a device in with the request that was seen
+	//
+	// The device is told so when it asks again, and may ask with another request.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+	RefuseEnrolmentWithResponse(ctx context.Context, id string, params *RefuseEnrolmentParams, body RefuseEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseEnrolmentResponse, error)
 
 	// StreamEventsWithResponse Be told of facts as they are placed in the ledger
 	//
@@ -13849,6 +20815,94 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/fleet (the `FleetSummary` operationId).
 	FleetSummaryWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*FleetSummaryResponse, error)
 
+	// ListForeignCasWithResponse List the CAs of other makers whose devices are let in
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/foreign-cas (the `ListForeignCas` operationId).
+	ListForeignCasWithResponse(ctx context.Context, params *ListForeignCasParams, reqEditors ...RequestEditorFn) (*ListForeignCasResponse, error)
+
+	// TrustForeignCaWithBodyWithResponse Let in devices of another maker, by its CA
+	//
+	// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+	TrustForeignCaWithBodyWithResponse(ctx context.Context, params *TrustForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TrustForeignCaResponse, error)
+
+	// TrustForeignCaWithResponse Let in devices of another maker, by its CA
+	//
+	// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+	TrustForeignCaWithResponse(ctx context.Context, params *TrustForeignCaParams, body TrustForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*TrustForeignCaResponse, error)
+
+	// EndForeignCaWithBodyWithResponse Believe another maker's CA no more
+	//
+	// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+	EndForeignCaWithBodyWithResponse(ctx context.Context, id string, params *EndForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndForeignCaResponse, error)
+
+	// EndForeignCaWithResponse Believe another maker's CA no more
+	//
+	// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+	EndForeignCaWithResponse(ctx context.Context, id string, params *EndForeignCaParams, body EndForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*EndForeignCaResponse, error)
+
+	// GetVerdictWithResponse What its maker says of a device, to whoever asks
+	//
+	// Without a token. A headline, what is said beside it with its dates, and the same signed: `hallmark verify` checks it with the fingerprint of the maker's root alone. It speaks about the ID; that a piece is the one with it only the piece can prove: see ask-device. It holds no owner, place, person, order or station. An ID that nobody knows is unknown, and not an error.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/genuine/{id} (the `GetVerdict` operationId).
+	GetVerdictWithResponse(ctx context.Context, id string, params *GetVerdictParams, reqEditors ...RequestEditorFn) (*GetVerdictResponse, error)
+
+	// AskDeviceWithBodyWithResponse Have the device itself prove that it is the one
+	//
+	// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+	AskDeviceWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AskDeviceResponse, error)
+
+	// AskDeviceWithResponse Have the device itself prove that it is the one
+	//
+	// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+	AskDeviceWithResponse(ctx context.Context, id string, body AskDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*AskDeviceResponse, error)
+
+	// GetQuestionWithResponse What has become of a question to a device
+	//
+	// Without a token.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/genuine/{id}/questions/{question} (the `GetQuestion` operationId).
+	GetQuestionWithResponse(ctx context.Context, id string, question string, reqEditors ...RequestEditorFn) (*GetQuestionResponse, error)
+
+	// GetSignedVerdictWithResponse The same as a file, to be checked offline
+	//
+	// Without a token. COSE_Sign1 with x5chain (RFC 9360); the payload is deterministic CBOR, see docs/design/identity.md.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/genuine/{id}/verdict (the `GetSignedVerdict` operationId).
+	GetSignedVerdictWithResponse(ctx context.Context, id string, params *GetSignedVerdictParams, reqEditors ...RequestEditorFn) (*GetSignedVerdictResponse, error)
+
 	// ListGroupsWithResponse List the groups of devices, by name, and how many are in each
 	//
 	// Each counts the devices in the groups below it. A group exists while it has devices.
@@ -13883,6 +20937,96 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/issuers (the `ListIssuers` operationId).
 	ListIssuersWithResponse(ctx context.Context, params *ListIssuersParams, reqEditors ...RequestEditorFn) (*ListIssuersResponse, error)
 
+	// InstallIssuerWithBodyWithResponse Take in the ceremony's answer: the new authority takes over
+	//
+	// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+	InstallIssuerWithBodyWithResponse(ctx context.Context, params *InstallIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallIssuerResponse, error)
+
+	// InstallIssuerWithResponse Take in the ceremony's answer: the new authority takes over
+	//
+	// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+	InstallIssuerWithResponse(ctx context.Context, params *InstallIssuerParams, body InstallIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallIssuerResponse, error)
+
+	// RequestIssuerWithBodyWithResponse Make the key of a new certification authority, and the request for the ceremony
+	//
+	// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+	RequestIssuerWithBodyWithResponse(ctx context.Context, params *RequestIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequestIssuerResponse, error)
+
+	// RequestIssuerWithResponse Make the key of a new certification authority, and the request for the ceremony
+	//
+	// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+	RequestIssuerWithResponse(ctx context.Context, params *RequestIssuerParams, body RequestIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestIssuerResponse, error)
+
+	// TrustRootWithBodyWithResponse Believe another root of the OEM
+	//
+	// It takes two people. Devices believe roots by their trust bundle.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+	TrustRootWithBodyWithResponse(ctx context.Context, params *TrustRootParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TrustRootResponse, error)
+
+	// TrustRootWithResponse Believe another root of the OEM
+	//
+	// It takes two people. Devices believe roots by their trust bundle.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+	TrustRootWithResponse(ctx context.Context, params *TrustRootParams, body TrustRootJSONRequestBody, reqEditors ...RequestEditorFn) (*TrustRootResponse, error)
+
+	// PutIssuerListWithBodyWithResponse Publish the list that a root has signed
+	//
+	// It must be newer than the one before, and may not leave out what is revoked.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+	PutIssuerListWithBodyWithResponse(ctx context.Context, id string, params *PutIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutIssuerListResponse, error)
+
+	// PutIssuerListWithResponse Publish the list that a root has signed
+	//
+	// It must be newer than the one before, and may not leave out what is revoked.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+	PutIssuerListWithResponse(ctx context.Context, id string, params *PutIssuerListParams, body PutIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*PutIssuerListResponse, error)
+
+	// RequestIssuerListWithBodyWithResponse Write what a root has to sign: the list of the authorities below it that were revoked
+	//
+	// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+	RequestIssuerListWithBodyWithResponse(ctx context.Context, id string, params *RequestIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequestIssuerListResponse, error)
+
+	// RequestIssuerListWithResponse Write what a root has to sign: the list of the authorities below it that were revoked
+	//
+	// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+	RequestIssuerListWithResponse(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestIssuerListResponse, error)
+
 	// RevokeIssuerWithBodyWithResponse Revoke everything that an order's CA has signed
 	//
 	// For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -13900,6 +21044,51 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/issuers/{id}/revoke (the `RevokeIssuer` operationId).
 	RevokeIssuerWithResponse(ctx context.Context, id string, params *RevokeIssuerParams, body RevokeIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeIssuerResponse, error)
+
+	// ListKeysWithResponse List the instance's online keys
+	//
+	// Those that are retired too. Needed says how many devices in the field believe no other key of the role.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/keys (the `ListKeys` operationId).
+	ListKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListKeysResponse, error)
+
+	// RotateKeyWithBodyWithResponse Make a new online key beside those of its role
+	//
+	// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+	RotateKeyWithBodyWithResponse(ctx context.Context, params *RotateKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error)
+
+	// RotateKeyWithResponse Make a new online key beside those of its role
+	//
+	// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+	RotateKeyWithResponse(ctx context.Context, params *RotateKeyParams, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error)
+
+	// RetireKeyWithBodyWithResponse Sign nothing with an online key any more
+	//
+	// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+	RetireKeyWithBodyWithResponse(ctx context.Context, id string, params *RetireKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetireKeyResponse, error)
+
+	// RetireKeyWithResponse Sign nothing with an online key any more
+	//
+	// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+	RetireKeyWithResponse(ctx context.Context, id string, params *RetireKeyParams, body RetireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RetireKeyResponse, error)
 
 	// GetEntryWithResponse One entry of a log with its inclusion proof
 	//
@@ -14132,6 +21321,47 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/orders/{id}/records (the `ImportRecords` operationId).
 	ImportRecordsWithResponse(ctx context.Context, id string, params *ImportRecordsParams, body ImportRecordsJSONRequestBody, reqEditors ...RequestEditorFn) (*ImportRecordsResponse, error)
 
+	// ListOwnersWithResponse List owners, by ID
+	//
+	// An owner's members see their own.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/owners (the `ListOwners` operationId).
+	ListOwnersWithResponse(ctx context.Context, params *ListOwnersParams, reqEditors ...RequestEditorFn) (*ListOwnersResponse, error)
+
+	// CreateOwnerWithBodyWithResponse Make an owner, whom devices can belong to
+	//
+	// Its members are made with create-token: they see and command what the owner has, and nothing else.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+	CreateOwnerWithBodyWithResponse(ctx context.Context, params *CreateOwnerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOwnerResponse, error)
+
+	// CreateOwnerWithResponse Make an owner, whom devices can belong to
+	//
+	// Its members are made with create-token: they see and command what the owner has, and nothing else.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+	CreateOwnerWithResponse(ctx context.Context, params *CreateOwnerParams, body CreateOwnerJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOwnerResponse, error)
+
+	// GetOwnerWithResponse Show an owner
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/owners/{id} (the `GetOwner` operationId).
+	GetOwnerWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetOwnerResponse, error)
+
+	// EndOwnerWithResponse End an owner that has no devices any more
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
+	EndOwnerWithResponse(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*EndOwnerResponse, error)
+
 	// ListProductsWithResponse List products
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -14160,12 +21390,93 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/products/{id} (the `GetProduct` operationId).
 	GetProductWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetProductResponse, error)
 
+	// ActivateProductWithBodyWithResponse Take in a key ceremony's answer for a product
+	//
+	// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+	ActivateProductWithBodyWithResponse(ctx context.Context, id string, params *ActivateProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivateProductResponse, error)
+
+	// ActivateProductWithResponse Take in a key ceremony's answer for a product
+	//
+	// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+	ActivateProductWithResponse(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivateProductResponse, error)
+
 	// GetBundleWithResponse Show a product's trust bundle
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 	GetBundleWithResponse(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*GetBundleResponse, error)
+
+	// GetBundleStatusWithResponse Show how far a product's trust bundle has come
+	//
+	// Counts of the devices in the field, by the version of the trust bundle they last said to have.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/bundle/status (the `GetBundleStatus` operationId).
+	GetBundleStatusWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetBundleStatusResponse, error)
+
+	// ImportDevicesWithBodyWithResponse Take devices of another maker from a list; the same list again changes nothing
+	//
+	// The body is the list: csv with a header of name, hardware, certificate (base64 of its DER), key_sha256, sha256, sha1; aws and azure with one JSON document a line. At most a million lines of 64 KiB. Lines that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/devices (the `ImportDevices` operationId).
+	ImportDevicesWithBodyWithResponse(ctx context.Context, id string, params *ImportDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportDevicesResponse, error)
+
+	// SetEnrolmentWithBodyWithResponse Say how a product's devices are let in
+	//
+	// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+	SetEnrolmentWithBodyWithResponse(ctx context.Context, id string, params *SetEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetEnrolmentResponse, error)
+
+	// SetEnrolmentWithResponse Say how a product's devices are let in
+	//
+	// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+	SetEnrolmentWithResponse(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*SetEnrolmentResponse, error)
+
+	// GetProductReadinessWithResponse Say what a product still needs from a key ceremony
+	//
+	// A product can be ordered and updated when nothing is missing.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/readiness (the `GetProductReadiness` operationId).
+	GetProductReadinessWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetProductReadinessResponse, error)
+
+	// RequestProductWithBodyWithResponse Ask a key ceremony for what a product needs
+	//
+	// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+	RequestProductWithBodyWithResponse(ctx context.Context, id string, params *RequestProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequestProductResponse, error)
+
+	// RequestProductWithResponse Ask a key ceremony for what a product needs
+	//
+	// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+	RequestProductWithResponse(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestProductResponse, error)
 
 	// UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
 	//
@@ -14234,6 +21545,59 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/proposals/{id}/run (the `RunProposal` operationId).
 	RunProposalWithResponse(ctx context.Context, id string, params *RunProposalParams, reqEditors ...RequestEditorFn) (*RunProposalResponse, error)
+
+	// ListRecallsWithResponse List recalls, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/recalls (the `ListRecalls` operationId).
+	ListRecallsWithResponse(ctx context.Context, params *ListRecallsParams, reqEditors ...RequestEditorFn) (*ListRecallsResponse, error)
+
+	// CreateRecallWithBodyWithResponse Recall devices: mark them, for everybody to see, until each is mended
+	//
+	// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+	CreateRecallWithBodyWithResponse(ctx context.Context, params *CreateRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRecallResponse, error)
+
+	// CreateRecallWithResponse Recall devices: mark them, for everybody to see, until each is mended
+	//
+	// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+	CreateRecallWithResponse(ctx context.Context, params *CreateRecallParams, body CreateRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRecallResponse, error)
+
+	// DryRunRecallWithBodyWithResponse Count the devices that a recall would mark
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+	DryRunRecallWithBodyWithResponse(ctx context.Context, params *DryRunRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DryRunRecallResponse, error)
+
+	// DryRunRecallWithResponse Count the devices that a recall would mark
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+	DryRunRecallWithResponse(ctx context.Context, params *DryRunRecallParams, body DryRunRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunRecallResponse, error)
+
+	// MarkMendedWithBodyWithResponse Lift a recall for one device: what had to be done was done
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+	MarkMendedWithBodyWithResponse(ctx context.Context, recall string, id string, params *MarkMendedParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkMendedResponse, error)
+
+	// MarkMendedWithResponse Lift a recall for one device: what had to be done was done
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+	MarkMendedWithResponse(ctx context.Context, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkMendedResponse, error)
 
 	// ListReleasesWithResponse List a product's releases
 	//
@@ -14450,6 +21814,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/revocations (the `ListRevocations` operationId).
 	ListRevocationsWithResponse(ctx context.Context, params *ListRevocationsParams, reqEditors ...RequestEditorFn) (*ListRevocationsResponse, error)
 
+	// RevokeManyWithBodyWithResponse Revoke a list of devices and certificates
+	//
+	// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+	RevokeManyWithBodyWithResponse(ctx context.Context, params *RevokeManyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeManyResponse, error)
+
+	// RevokeManyWithResponse Revoke a list of devices and certificates
+	//
+	// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+	RevokeManyWithResponse(ctx context.Context, params *RevokeManyParams, body RevokeManyJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeManyResponse, error)
+
 	// ListRolloutsWithResponse List rollouts, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -14651,6 +22033,79 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/tokens (the `CreateToken` operationId).
 	CreateTokenWithResponse(ctx context.Context, params *CreateTokenParams, body CreateTokenJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateTokenResponse, error)
 
+	// ListTransfersWithResponse List the transfers that wait for their devices, by device
+	//
+	// For the maker's people.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/transfers (the `ListTransfers` operationId).
+	ListTransfersWithResponse(ctx context.Context, params *ListTransfersParams, reqEditors ...RequestEditorFn) (*ListTransfersResponse, error)
+
+	// TransferDevicesWithBodyWithResponse End the time of devices with their owner
+	//
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+	TransferDevicesWithBodyWithResponse(ctx context.Context, params *TransferDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TransferDevicesResponse, error)
+
+	// TransferDevicesWithResponse End the time of devices with their owner
+	//
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+	TransferDevicesWithResponse(ctx context.Context, params *TransferDevicesParams, body TransferDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*TransferDevicesResponse, error)
+
+	// DryRunTransferWithBodyWithResponse Say what a transfer would end, and whose warrant it takes
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+	DryRunTransferWithBodyWithResponse(ctx context.Context, params *DryRunTransferParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DryRunTransferResponse, error)
+
+	// DryRunTransferWithResponse Say what a transfer would end, and whose warrant it takes
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+	DryRunTransferWithResponse(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunTransferResponse, error)
+
+	// ListVouchersWithResponse List vouchers, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/vouchers (the `ListVouchers` operationId).
+	ListVouchersWithResponse(ctx context.Context, params *ListVouchersParams, reqEditors ...RequestEditorFn) (*ListVouchersResponse, error)
+
+	// GetVoucherWithResponse Show a voucher, without its secret
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/vouchers/{id} (the `GetVoucher` operationId).
+	GetVoucherWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetVoucherResponse, error)
+
+	// RevokeVoucherWithBodyWithResponse End a voucher before it is used
+	//
+	// It takes one person.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+	RevokeVoucherWithBodyWithResponse(ctx context.Context, id string, params *RevokeVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeVoucherResponse, error)
+
+	// RevokeVoucherWithResponse End a voucher before it is used
+	//
+	// It takes one person.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+	RevokeVoucherWithResponse(ctx context.Context, id string, params *RevokeVoucherParams, body RevokeVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeVoucherResponse, error)
+
 	// ListWarrantsWithResponse List the warrants that were submitted, by ID
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -14766,6 +22221,95 @@ func (r PublishBundleResponse) ContentType() string {
 	return ""
 }
 
+type ListCeremoniesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageHeld
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListCeremoniesResponse) GetJSON200() *PageHeld {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListCeremoniesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListCeremoniesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListCeremoniesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListCeremoniesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SubmitCeremonyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CeremonyHeld
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SubmitCeremonyResponse) GetJSON200() *CeremonyHeld {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SubmitCeremonyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SubmitCeremonyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SubmitCeremonyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SubmitCeremonyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SubmitCeremonyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RevokeCertificateResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -14808,6 +22352,54 @@ func (r RevokeCertificateResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevokeCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateClaimCodesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Labels
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CreateClaimCodesResponse) GetJSON200() *Labels {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateClaimCodesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateClaimCodesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateClaimCodesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateClaimCodesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateClaimCodesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -15355,6 +22947,54 @@ func (r ListDeviceCertificatesResponse) ContentType() string {
 	return ""
 }
 
+type ClaimDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OwnerPeriod
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ClaimDeviceResponse) GetJSON200() *OwnerPeriod {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ClaimDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ClaimDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ClaimDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ClaimDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ClaimDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListDeviceCommandsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -15493,6 +23133,95 @@ func (r ForgetDeviceResponse) ContentType() string {
 	return ""
 }
 
+type MarkFoundResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Ownership
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MarkFoundResponse) GetJSON200() *Ownership {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MarkFoundResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r MarkFoundResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MarkFoundResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MarkFoundResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MarkFoundResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDeviceKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageFormer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeviceKeysResponse) GetJSON200() *PageFormer {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeviceKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeviceKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeviceKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeviceKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // JudgeDeviceResponse200Headers the declared response headers of an HTTP 200 response for JudgeDevice
 type JudgeDeviceResponse200Headers struct {
 	ETag *string
@@ -15597,6 +23326,47 @@ func (r MoveDeviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r MoveDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOwnershipResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Ownership
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOwnershipResponse) GetJSON200() *Ownership {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOwnershipResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOwnershipResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOwnershipResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOwnershipResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -15741,6 +23511,301 @@ func (r ListDeviceSettingsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListDeviceSettingsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MarkStolenResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Ownership
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MarkStolenResponse) GetJSON200() *Ownership {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MarkStolenResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r MarkStolenResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MarkStolenResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MarkStolenResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MarkStolenResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateVoucherResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VoucherReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CreateVoucherResponse) GetJSON200() *VoucherReply {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateVoucherResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateVoucherResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateVoucherResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateVoucherResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateVoucherResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListEnrolmentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageWaiting
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListEnrolmentsResponse) GetJSON200() *PageWaiting {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListEnrolmentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListEnrolmentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListEnrolmentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListEnrolmentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetEnrolmentResponse200Headers the declared response headers of an HTTP 200 response for GetEnrolment
+type GetEnrolmentResponse200Headers struct {
+	ETag *string
+}
+
+type GetEnrolmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OnboardWaiting
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetEnrolmentResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetEnrolmentResponse) GetJSON200() *OnboardWaiting {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetEnrolmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetEnrolmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetEnrolmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetEnrolmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ApproveEnrolmentResponse200Headers the declared response headers of an HTTP 200 response for ApproveEnrolment
+type ApproveEnrolmentResponse200Headers struct {
+	ETag *string
+}
+
+type ApproveEnrolmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OnboardWaiting
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ApproveEnrolmentResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ApproveEnrolmentResponse) GetJSON200() *OnboardWaiting {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ApproveEnrolmentResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ApproveEnrolmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ApproveEnrolmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ApproveEnrolmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ApproveEnrolmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RefuseEnrolmentResponse200Headers the declared response headers of an HTTP 200 response for RefuseEnrolment
+type RefuseEnrolmentResponse200Headers struct {
+	ETag *string
+}
+
+type RefuseEnrolmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OnboardWaiting
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RefuseEnrolmentResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefuseEnrolmentResponse) GetJSON200() *OnboardWaiting {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RefuseEnrolmentResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RefuseEnrolmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefuseEnrolmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefuseEnrolmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefuseEnrolmentResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -16049,6 +24114,308 @@ func (r FleetSummaryResponse) ContentType() string {
 	return ""
 }
 
+type ListForeignCasResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageCA
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListForeignCasResponse) GetJSON200() *PageCA {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListForeignCasResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListForeignCasResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListForeignCasResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListForeignCasResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TrustForeignCaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ForeignCA
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TrustForeignCaResponse) GetJSON200() *ForeignCA {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TrustForeignCaResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TrustForeignCaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TrustForeignCaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TrustForeignCaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TrustForeignCaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndForeignCaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndForeignCaResponse) GetJSON200() *Reason {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r EndForeignCaResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r EndForeignCaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndForeignCaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndForeignCaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndForeignCaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetVerdictResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *VerdictView
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVerdictResponse) GetJSON200() *VerdictView {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVerdictResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVerdictResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVerdictResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVerdictResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AskDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QuestionView
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AskDeviceResponse) GetJSON200() *QuestionView {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r AskDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AskDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AskDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AskDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetQuestionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *QuestionView
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetQuestionResponse) GetJSON200() *QuestionView {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetQuestionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetQuestionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetQuestionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetQuestionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetSignedVerdictResponse200Headers the declared response headers of an HTTP 200 response for GetSignedVerdict
+type GetSignedVerdictResponse200Headers struct {
+	ContentDisposition *string
+	ContentType        *string
+}
+
+type GetSignedVerdictResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetSignedVerdictResponse200Headers
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSignedVerdictResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSignedVerdictResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSignedVerdictResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSignedVerdictResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListGroupsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -16179,6 +24546,246 @@ func (r ListIssuersResponse) ContentType() string {
 	return ""
 }
 
+type InstallIssuerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Issuer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r InstallIssuerResponse) GetJSON200() *Issuer {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r InstallIssuerResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r InstallIssuerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r InstallIssuerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r InstallIssuerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r InstallIssuerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RequestIssuerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Requested
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RequestIssuerResponse) GetJSON200() *Requested {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RequestIssuerResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RequestIssuerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RequestIssuerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RequestIssuerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RequestIssuerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TrustRootResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Issuer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TrustRootResponse) GetJSON200() *Issuer {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TrustRootResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TrustRootResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TrustRootResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TrustRootResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TrustRootResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PutIssuerListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PublishedList
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PutIssuerListResponse) GetJSON200() *PublishedList {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PutIssuerListResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r PutIssuerListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PutIssuerListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PutIssuerListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PutIssuerListResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RequestIssuerListResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Requested
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RequestIssuerListResponse) GetJSON200() *Requested {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RequestIssuerListResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RequestIssuerListResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RequestIssuerListResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RequestIssuerListResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RequestIssuerListResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RevokeIssuerResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -16221,6 +24828,143 @@ func (r RevokeIssuerResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevokeIssuerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListKeysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageKey
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListKeysResponse) GetJSON200() *PageKey {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListKeysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListKeysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListKeysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListKeysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RotateKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *KeyringKey
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RotateKeyResponse) GetJSON200() *KeyringKey {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RotateKeyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RotateKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RotateKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RotateKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RotateKeyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RetireKeyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *KeyringKey
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RetireKeyResponse) GetJSON200() *KeyringKey {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RetireKeyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RetireKeyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RetireKeyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RetireKeyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RetireKeyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17282,6 +26026,184 @@ func (r ImportRecordsResponse) ContentType() string {
 	return ""
 }
 
+type ListOwnersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageOwner
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOwnersResponse) GetJSON200() *PageOwner {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOwnersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOwnersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOwnersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOwnersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateOwnerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Owner
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CreateOwnerResponse) GetJSON200() *Owner {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateOwnerResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateOwnerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateOwnerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateOwnerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateOwnerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetOwnerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Owner
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetOwnerResponse) GetJSON200() *Owner {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetOwnerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetOwnerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetOwnerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetOwnerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndOwnerResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Owner
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndOwnerResponse) GetJSON200() *Owner {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r EndOwnerResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r EndOwnerResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndOwnerResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndOwnerResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndOwnerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListProductsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -17419,6 +26341,54 @@ func (r GetProductResponse) ContentType() string {
 	return ""
 }
 
+type ActivateProductResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CeremonyReadiness
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ActivateProductResponse) GetJSON200() *CeremonyReadiness {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ActivateProductResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ActivateProductResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ActivateProductResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ActivateProductResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ActivateProductResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetBundleResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -17454,6 +26424,239 @@ func (r GetBundleResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBundleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetBundleStatusResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeviceBundleStatus
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetBundleStatusResponse) GetJSON200() *DeviceBundleStatus {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetBundleStatusResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetBundleStatusResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetBundleStatusResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetBundleStatusResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportDevicesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ForeignReport
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ImportDevicesResponse) GetJSON200() *ForeignReport {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ImportDevicesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportDevicesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportDevicesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportDevicesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SetEnrolmentResponse200Headers the declared response headers of an HTTP 200 response for SetEnrolment
+type SetEnrolmentResponse200Headers struct {
+	ETag *string
+}
+
+type SetEnrolmentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Product
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetEnrolmentResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetEnrolmentResponse) GetJSON200() *Product {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetEnrolmentResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetEnrolmentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetEnrolmentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetEnrolmentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetEnrolmentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetProductReadinessResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CeremonyReadiness
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetProductReadinessResponse) GetJSON200() *CeremonyReadiness {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetProductReadinessResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetProductReadinessResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetProductReadinessResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetProductReadinessResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RequestProductResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ProductAsked
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RequestProductResponse) GetJSON200() *ProductAsked {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RequestProductResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RequestProductResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RequestProductResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RequestProductResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RequestProductResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -17721,6 +26924,191 @@ func (r RunProposalResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RunProposalResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListRecallsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageRecall
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListRecallsResponse) GetJSON200() *PageRecall {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListRecallsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListRecallsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListRecallsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListRecallsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CreateRecallResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OwnerRecall
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CreateRecallResponse) GetJSON200() *OwnerRecall {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CreateRecallResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r CreateRecallResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CreateRecallResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CreateRecallResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CreateRecallResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DryRunRecallResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OwnerRecall
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DryRunRecallResponse) GetJSON200() *OwnerRecall {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DryRunRecallResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r DryRunRecallResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DryRunRecallResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DryRunRecallResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DryRunRecallResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MarkMendedResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Ownership
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MarkMendedResponse) GetJSON200() *Ownership {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MarkMendedResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r MarkMendedResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MarkMendedResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MarkMendedResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MarkMendedResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -18612,6 +28000,54 @@ func (r ListRevocationsResponse) ContentType() string {
 	return ""
 }
 
+type RevokeManyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PkiBulkDone
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RevokeManyResponse) GetJSON200() *PkiBulkDone {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeManyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeManyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeManyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeManyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeManyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListRolloutsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19346,6 +28782,273 @@ func (r CreateTokenResponse) ContentType() string {
 	return ""
 }
 
+type ListTransfersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageTransfer
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListTransfersResponse) GetJSON200() *PageTransfer {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListTransfersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListTransfersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListTransfersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListTransfersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TransferDevicesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Transfers
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TransferDevicesResponse) GetJSON200() *Transfers {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TransferDevicesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TransferDevicesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TransferDevicesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TransferDevicesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TransferDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type DryRunTransferResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *TransferPreview
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DryRunTransferResponse) GetJSON200() *TransferPreview {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DryRunTransferResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r DryRunTransferResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r DryRunTransferResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r DryRunTransferResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r DryRunTransferResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListVouchersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageVoucher
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListVouchersResponse) GetJSON200() *PageVoucher {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListVouchersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListVouchersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListVouchersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListVouchersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetVoucherResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RekeyVoucher
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetVoucherResponse) GetJSON200() *RekeyVoucher {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetVoucherResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetVoucherResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetVoucherResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetVoucherResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RevokeVoucherResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RekeyVoucher
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RevokeVoucherResponse) GetJSON200() *RekeyVoucher {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RevokeVoucherResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RevokeVoucherResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RevokeVoucherResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RevokeVoucherResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RevokeVoucherResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListWarrantsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -19480,6 +29183,51 @@ func (c *ClientWithResponses) PublishBundleWithResponse(ctx context.Context, par
 	return ParsePublishBundleResponse(rsp)
 }
 
+// ListCeremoniesWithResponse List the key ceremonies on record
+//
+// By the digest of the transcript. They are public: people are in them by their labels.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/ceremonies (the `ListCeremonies` operationId).
+func (c *ClientWithResponses) ListCeremoniesWithResponse(ctx context.Context, params *ListCeremoniesParams, reqEditors ...RequestEditorFn) (*ListCeremoniesResponse, error) {
+	rsp, err := c.ListCeremonies(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListCeremoniesResponse(rsp)
+}
+
+// SubmitCeremonyWithBodyWithResponse Put the transcript of a key ceremony on record
+//
+// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+func (c *ClientWithResponses) SubmitCeremonyWithBodyWithResponse(ctx context.Context, params *SubmitCeremonyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SubmitCeremonyResponse, error) {
+	rsp, err := c.SubmitCeremonyWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSubmitCeremonyResponse(rsp)
+}
+
+// SubmitCeremonyWithResponse Put the transcript of a key ceremony on record
+//
+// Signed by all who had a key at it, among them enough approvers of a product here. A rehearsal's is refused.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/ceremonies (the `SubmitCeremony` operationId).
+func (c *ClientWithResponses) SubmitCeremonyWithResponse(ctx context.Context, params *SubmitCeremonyParams, body SubmitCeremonyJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitCeremonyResponse, error) {
+	rsp, err := c.SubmitCeremony(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSubmitCeremonyResponse(rsp)
+}
+
 // RevokeCertificateWithBodyWithResponse Revoke one certificate
 //
 // The device may enrol for another one. It is named by its issuer's key ID and its serial number, as in list-device-certificates.
@@ -19508,6 +29256,36 @@ func (c *ClientWithResponses) RevokeCertificateWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseRevokeCertificateResponse(rsp)
+}
+
+// CreateClaimCodesWithBodyWithResponse Make the codes by which devices are claimed, for their labels
+//
+// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+func (c *ClientWithResponses) CreateClaimCodesWithBodyWithResponse(ctx context.Context, params *CreateClaimCodesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateClaimCodesResponse, error) {
+	rsp, err := c.CreateClaimCodesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateClaimCodesResponse(rsp)
+}
+
+// CreateClaimCodesWithResponse Make the codes by which devices are claimed, for their labels
+//
+// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/claim-codes (the `CreateClaimCodes` operationId).
+func (c *ClientWithResponses) CreateClaimCodesWithResponse(ctx context.Context, params *CreateClaimCodesParams, body CreateClaimCodesJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateClaimCodesResponse, error) {
+	rsp, err := c.CreateClaimCodes(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateClaimCodesResponse(rsp)
 }
 
 // CreateCommandWithBodyWithResponse Command devices: routine and guarded acts
@@ -19742,6 +29520,36 @@ func (c *ClientWithResponses) ListDeviceCertificatesWithResponse(ctx context.Con
 	return ParseListDeviceCertificatesResponse(rsp)
 }
 
+// ClaimDeviceWithBodyWithResponse Claim a device for an owner, with its code
+//
+// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+func (c *ClientWithResponses) ClaimDeviceWithBodyWithResponse(ctx context.Context, id string, params *ClaimDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClaimDeviceResponse, error) {
+	rsp, err := c.ClaimDeviceWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClaimDeviceResponse(rsp)
+}
+
+// ClaimDeviceWithResponse Claim a device for an owner, with its code
+//
+// Whatever is wrong about device and code is one refusal, claim.refused; wrong codes are counted by caller and by device. With a key, the device itself is told whom it belongs to, and from then on lets go by a warrant of that key or of the product's warrant keys alone; without one the owner is bound on this server only. 503 claim.transfer while the device has still to let go of its last owner.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/claim (the `ClaimDevice` operationId).
+func (c *ClientWithResponses) ClaimDeviceWithResponse(ctx context.Context, id string, params *ClaimDeviceParams, body ClaimDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*ClaimDeviceResponse, error) {
+	rsp, err := c.ClaimDevice(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClaimDeviceResponse(rsp)
+}
+
 // ListDeviceCommandsWithResponse List a device's commands, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -19783,6 +29591,47 @@ func (c *ClientWithResponses) ForgetDeviceWithResponse(ctx context.Context, id s
 		return nil, err
 	}
 	return ParseForgetDeviceResponse(rsp)
+}
+
+// MarkFoundWithBodyWithResponse Lift the mark that a device was stolen
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+func (c *ClientWithResponses) MarkFoundWithBodyWithResponse(ctx context.Context, id string, params *MarkFoundParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkFoundResponse, error) {
+	rsp, err := c.MarkFoundWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkFoundResponse(rsp)
+}
+
+// MarkFoundWithResponse Lift the mark that a device was stolen
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
+func (c *ClientWithResponses) MarkFoundWithResponse(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkFoundResponse, error) {
+	rsp, err := c.MarkFound(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkFoundResponse(rsp)
+}
+
+// ListDeviceKeysWithResponse List the keys a device had before it got others in the field, newest first
+//
+// Whoever still presents one of them is refused, and a finding says so.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/keys (the `ListDeviceKeys` operationId).
+func (c *ClientWithResponses) ListDeviceKeysWithResponse(ctx context.Context, id string, params *ListDeviceKeysParams, reqEditors ...RequestEditorFn) (*ListDeviceKeysResponse, error) {
+	rsp, err := c.ListDeviceKeys(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeviceKeysResponse(rsp)
 }
 
 // JudgeDeviceWithBodyWithResponse Say whether a device is what it says it is, and whose
@@ -19843,6 +29692,21 @@ func (c *ClientWithResponses) MoveDeviceWithResponse(ctx context.Context, id str
 		return nil, err
 	}
 	return ParseMoveDeviceResponse(rsp)
+}
+
+// GetOwnershipWithResponse Show whom a device belonged to, and what is said of it
+//
+// The maker sees to whom the device belonged; an owner sees that of its own periods, and of others that they were.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
+func (c *ClientWithResponses) GetOwnershipWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetOwnershipResponse, error) {
+	rsp, err := c.GetOwnership(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOwnershipResponse(rsp)
 }
 
 // ReplaceDeviceWithBodyWithResponse Record that another device took over from this one
@@ -19916,6 +29780,154 @@ func (c *ClientWithResponses) ListDeviceSettingsWithResponse(ctx context.Context
 		return nil, err
 	}
 	return ParseListDeviceSettingsResponse(rsp)
+}
+
+// MarkStolenWithBodyWithResponse Mark a device as stolen
+//
+// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+func (c *ClientWithResponses) MarkStolenWithBodyWithResponse(ctx context.Context, id string, params *MarkStolenParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkStolenResponse, error) {
+	rsp, err := c.MarkStolenWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkStolenResponse(rsp)
+}
+
+// MarkStolenWithResponse Mark a device as stolen
+//
+// By its owner, or the maker. The device gets no certificate any more, cannot be claimed or handed on, and is kept in quarantine while it can be told.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/stolen (the `MarkStolen` operationId).
+func (c *ClientWithResponses) MarkStolenWithResponse(ctx context.Context, id string, params *MarkStolenParams, body MarkStolenJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkStolenResponse, error) {
+	rsp, err := c.MarkStolen(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkStolenResponse(rsp)
+}
+
+// CreateVoucherWithBodyWithResponse Vouch for a device that lost its keys, so that it gets new ones
+//
+// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+func (c *ClientWithResponses) CreateVoucherWithBodyWithResponse(ctx context.Context, id string, params *CreateVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateVoucherResponse, error) {
+	rsp, err := c.CreateVoucherWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateVoucherResponse(rsp)
+}
+
+// CreateVoucherWithResponse Vouch for a device that lost its keys, so that it gets new ones
+//
+// It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/{id}/vouchers (the `CreateVoucher` operationId).
+func (c *ClientWithResponses) CreateVoucherWithResponse(ctx context.Context, id string, params *CreateVoucherParams, body CreateVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateVoucherResponse, error) {
+	rsp, err := c.CreateVoucher(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateVoucherResponse(rsp)
+}
+
+// ListEnrolmentsWithResponse List the requests of devices that take a person, by device
+//
+// A device has one: another request takes its place. Each lapses a week after it was made or decided on.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/enrolments (the `ListEnrolments` operationId).
+func (c *ClientWithResponses) ListEnrolmentsWithResponse(ctx context.Context, params *ListEnrolmentsParams, reqEditors ...RequestEditorFn) (*ListEnrolmentsResponse, error) {
+	rsp, err := c.ListEnrolments(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListEnrolmentsResponse(rsp)
+}
+
+// GetEnrolmentWithResponse Show a device's request that takes a person
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/enrolments/{id} (the `GetEnrolment` operationId).
+func (c *ClientWithResponses) GetEnrolmentWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetEnrolmentResponse, error) {
+	rsp, err := c.GetEnrolment(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetEnrolmentResponse(rsp)
+}
+
+// ApproveEnrolmentWithBodyWithResponse Let a device in with the request that was seen
+//
+// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+func (c *ClientWithResponses) ApproveEnrolmentWithBodyWithResponse(ctx context.Context, id string, params *ApproveEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ApproveEnrolmentResponse, error) {
+	rsp, err := c.ApproveEnrolmentWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveEnrolmentResponse(rsp)
+}
+
+// ApproveEnrolmentWithResponse Let a device in with the request that was seen
+//
+// The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/enrolments/{id}/approve (the `ApproveEnrolment` operationId).
+func (c *ClientWithResponses) ApproveEnrolmentWithResponse(ctx context.Context, id string, params *ApproveEnrolmentParams, body ApproveEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveEnrolmentResponse, error) {
+	rsp, err := c.ApproveEnrolment(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseApproveEnrolmentResponse(rsp)
+}
+
+// RefuseEnrolmentWithBodyWithResponse Do not let a device in with the request that was seen
+//
+// The device is told so when it asks again, and may ask with another request.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+func (c *ClientWithResponses) RefuseEnrolmentWithBodyWithResponse(ctx context.Context, id string, params *RefuseEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseEnrolmentResponse, error) {
+	rsp, err := c.RefuseEnrolmentWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseEnrolmentResponse(rsp)
+}
+
+// RefuseEnrolmentWithResponse Do not let a device in with the request that was seen
+//
+// The device is told so when it asks again, and may ask with another request.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/enrolments/{id}/refuse (the `RefuseEnrolment` operationId).
+func (c *ClientWithResponses) RefuseEnrolmentWithResponse(ctx context.Context, id string, params *RefuseEnrolmentParams, body RefuseEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseEnrolmentResponse, error) {
+	rsp, err := c.RefuseEnrolment(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseEnrolmentResponse(rsp)
 }
 
 // StreamEventsWithResponse Be told of facts as they are placed in the ledger
@@ -20032,6 +30044,154 @@ func (c *ClientWithResponses) FleetSummaryWithResponse(ctx context.Context, reqE
 	return ParseFleetSummaryResponse(rsp)
 }
 
+// ListForeignCasWithResponse List the CAs of other makers whose devices are let in
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/foreign-cas (the `ListForeignCas` operationId).
+func (c *ClientWithResponses) ListForeignCasWithResponse(ctx context.Context, params *ListForeignCasParams, reqEditors ...RequestEditorFn) (*ListForeignCasResponse, error) {
+	rsp, err := c.ListForeignCas(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListForeignCasResponse(rsp)
+}
+
+// TrustForeignCaWithBodyWithResponse Let in devices of another maker, by its CA
+//
+// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+func (c *ClientWithResponses) TrustForeignCaWithBodyWithResponse(ctx context.Context, params *TrustForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TrustForeignCaResponse, error) {
+	rsp, err := c.TrustForeignCaWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTrustForeignCaResponse(rsp)
+}
+
+// TrustForeignCaWithResponse Let in devices of another maker, by its CA
+//
+// It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/foreign-cas (the `TrustForeignCa` operationId).
+func (c *ClientWithResponses) TrustForeignCaWithResponse(ctx context.Context, params *TrustForeignCaParams, body TrustForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*TrustForeignCaResponse, error) {
+	rsp, err := c.TrustForeignCa(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTrustForeignCaResponse(rsp)
+}
+
+// EndForeignCaWithBodyWithResponse Believe another maker's CA no more
+//
+// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+func (c *ClientWithResponses) EndForeignCaWithBodyWithResponse(ctx context.Context, id string, params *EndForeignCaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndForeignCaResponse, error) {
+	rsp, err := c.EndForeignCaWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndForeignCaResponse(rsp)
+}
+
+// EndForeignCaWithResponse Believe another maker's CA no more
+//
+// It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/foreign-cas/{id}/end (the `EndForeignCa` operationId).
+func (c *ClientWithResponses) EndForeignCaWithResponse(ctx context.Context, id string, params *EndForeignCaParams, body EndForeignCaJSONRequestBody, reqEditors ...RequestEditorFn) (*EndForeignCaResponse, error) {
+	rsp, err := c.EndForeignCa(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndForeignCaResponse(rsp)
+}
+
+// GetVerdictWithResponse What its maker says of a device, to whoever asks
+//
+// Without a token. A headline, what is said beside it with its dates, and the same signed: `hallmark verify` checks it with the fingerprint of the maker's root alone. It speaks about the ID; that a piece is the one with it only the piece can prove: see ask-device. It holds no owner, place, person, order or station. An ID that nobody knows is unknown, and not an error.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/genuine/{id} (the `GetVerdict` operationId).
+func (c *ClientWithResponses) GetVerdictWithResponse(ctx context.Context, id string, params *GetVerdictParams, reqEditors ...RequestEditorFn) (*GetVerdictResponse, error) {
+	rsp, err := c.GetVerdict(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVerdictResponse(rsp)
+}
+
+// AskDeviceWithBodyWithResponse Have the device itself prove that it is the one
+//
+// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+func (c *ClientWithResponses) AskDeviceWithBodyWithResponse(ctx context.Context, id string, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AskDeviceResponse, error) {
+	rsp, err := c.AskDeviceWithBody(ctx, id, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAskDeviceResponse(rsp)
+}
+
+// AskDeviceWithResponse Have the device itself prove that it is the one
+//
+// Without a token. The device attests at its next check-in over a hash of the nonce; what it answers comes with a verdict, and is checked with the nonce. 409 when it is not reachable, 503 when it was asked often enough: a device answers strangers a few times a day.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/genuine/{id}/questions (the `AskDevice` operationId).
+func (c *ClientWithResponses) AskDeviceWithResponse(ctx context.Context, id string, body AskDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*AskDeviceResponse, error) {
+	rsp, err := c.AskDevice(ctx, id, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAskDeviceResponse(rsp)
+}
+
+// GetQuestionWithResponse What has become of a question to a device
+//
+// Without a token.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/genuine/{id}/questions/{question} (the `GetQuestion` operationId).
+func (c *ClientWithResponses) GetQuestionWithResponse(ctx context.Context, id string, question string, reqEditors ...RequestEditorFn) (*GetQuestionResponse, error) {
+	rsp, err := c.GetQuestion(ctx, id, question, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetQuestionResponse(rsp)
+}
+
+// GetSignedVerdictWithResponse The same as a file, to be checked offline
+//
+// Without a token. COSE_Sign1 with x5chain (RFC 9360); the payload is deterministic CBOR, see docs/design/identity.md.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/genuine/{id}/verdict (the `GetSignedVerdict` operationId).
+func (c *ClientWithResponses) GetSignedVerdictWithResponse(ctx context.Context, id string, params *GetSignedVerdictParams, reqEditors ...RequestEditorFn) (*GetSignedVerdictResponse, error) {
+	rsp, err := c.GetSignedVerdict(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSignedVerdictResponse(rsp)
+}
+
 // ListGroupsWithResponse List the groups of devices, by name, and how many are in each
 //
 // Each counts the devices in the groups below it. A group exists while it has devices.
@@ -20090,6 +30250,156 @@ func (c *ClientWithResponses) ListIssuersWithResponse(ctx context.Context, param
 	return ParseListIssuersResponse(rsp)
 }
 
+// InstallIssuerWithBodyWithResponse Take in the ceremony's answer: the new authority takes over
+//
+// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+func (c *ClientWithResponses) InstallIssuerWithBodyWithResponse(ctx context.Context, params *InstallIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*InstallIssuerResponse, error) {
+	rsp, err := c.InstallIssuerWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallIssuerResponse(rsp)
+}
+
+// InstallIssuerWithResponse Take in the ceremony's answer: the new authority takes over
+//
+// The chain is verified up to a root that is believed, and held against the request. The authority before it signs its lists until nothing of it is valid.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/install (the `InstallIssuer` operationId).
+func (c *ClientWithResponses) InstallIssuerWithResponse(ctx context.Context, params *InstallIssuerParams, body InstallIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*InstallIssuerResponse, error) {
+	rsp, err := c.InstallIssuer(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseInstallIssuerResponse(rsp)
+}
+
+// RequestIssuerWithBodyWithResponse Make the key of a new certification authority, and the request for the ceremony
+//
+// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+func (c *ClientWithResponses) RequestIssuerWithBodyWithResponse(ctx context.Context, params *RequestIssuerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequestIssuerResponse, error) {
+	rsp, err := c.RequestIssuerWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequestIssuerResponse(rsp)
+}
+
+// RequestIssuerWithResponse Make the key of a new certification authority, and the request for the ceremony
+//
+// The key is made where the instance's keys are; nothing signs with it before the holders of the OEM's root have answered.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/requests (the `RequestIssuer` operationId).
+func (c *ClientWithResponses) RequestIssuerWithResponse(ctx context.Context, params *RequestIssuerParams, body RequestIssuerJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestIssuerResponse, error) {
+	rsp, err := c.RequestIssuer(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequestIssuerResponse(rsp)
+}
+
+// TrustRootWithBodyWithResponse Believe another root of the OEM
+//
+// It takes two people. Devices believe roots by their trust bundle.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+func (c *ClientWithResponses) TrustRootWithBodyWithResponse(ctx context.Context, params *TrustRootParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TrustRootResponse, error) {
+	rsp, err := c.TrustRootWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTrustRootResponse(rsp)
+}
+
+// TrustRootWithResponse Believe another root of the OEM
+//
+// It takes two people. Devices believe roots by their trust bundle.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/trust (the `TrustRoot` operationId).
+func (c *ClientWithResponses) TrustRootWithResponse(ctx context.Context, params *TrustRootParams, body TrustRootJSONRequestBody, reqEditors ...RequestEditorFn) (*TrustRootResponse, error) {
+	rsp, err := c.TrustRoot(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTrustRootResponse(rsp)
+}
+
+// PutIssuerListWithBodyWithResponse Publish the list that a root has signed
+//
+// It must be newer than the one before, and may not leave out what is revoked.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+func (c *ClientWithResponses) PutIssuerListWithBodyWithResponse(ctx context.Context, id string, params *PutIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PutIssuerListResponse, error) {
+	rsp, err := c.PutIssuerListWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutIssuerListResponse(rsp)
+}
+
+// PutIssuerListWithResponse Publish the list that a root has signed
+//
+// It must be newer than the one before, and may not leave out what is revoked.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/{id}/list (the `PutIssuerList` operationId).
+func (c *ClientWithResponses) PutIssuerListWithResponse(ctx context.Context, id string, params *PutIssuerListParams, body PutIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*PutIssuerListResponse, error) {
+	rsp, err := c.PutIssuerList(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePutIssuerListResponse(rsp)
+}
+
+// RequestIssuerListWithBodyWithResponse Write what a root has to sign: the list of the authorities below it that were revoked
+//
+// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+func (c *ClientWithResponses) RequestIssuerListWithBodyWithResponse(ctx context.Context, id string, params *RequestIssuerListParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequestIssuerListResponse, error) {
+	rsp, err := c.RequestIssuerListWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequestIssuerListResponse(rsp)
+}
+
+// RequestIssuerListWithResponse Write what a root has to sign: the list of the authorities below it that were revoked
+//
+// Of a root, whose key is offline; the other authorities' lists are signed by the instance.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
+func (c *ClientWithResponses) RequestIssuerListWithResponse(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestIssuerListResponse, error) {
+	rsp, err := c.RequestIssuerList(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequestIssuerListResponse(rsp)
+}
+
 // RevokeIssuerWithBodyWithResponse Revoke everything that an order's CA has signed
 //
 // For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -20118,6 +30428,81 @@ func (c *ClientWithResponses) RevokeIssuerWithResponse(ctx context.Context, id s
 		return nil, err
 	}
 	return ParseRevokeIssuerResponse(rsp)
+}
+
+// ListKeysWithResponse List the instance's online keys
+//
+// Those that are retired too. Needed says how many devices in the field believe no other key of the role.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/keys (the `ListKeys` operationId).
+func (c *ClientWithResponses) ListKeysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListKeysResponse, error) {
+	rsp, err := c.ListKeys(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListKeysResponse(rsp)
+}
+
+// RotateKeyWithBodyWithResponse Make a new online key beside those of its role
+//
+// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+func (c *ClientWithResponses) RotateKeyWithBodyWithResponse(ctx context.Context, params *RotateKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error) {
+	rsp, err := c.RotateKeyWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateKeyResponse(rsp)
+}
+
+// RotateKeyWithResponse Make a new online key beside those of its role
+//
+// The new key counts for a device once its trust bundle names it: publish one that does. A directive key is used at once, the others from the next start of the server on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/keys (the `RotateKey` operationId).
+func (c *ClientWithResponses) RotateKeyWithResponse(ctx context.Context, params *RotateKeyParams, body RotateKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RotateKeyResponse, error) {
+	rsp, err := c.RotateKey(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRotateKeyResponse(rsp)
+}
+
+// RetireKeyWithBodyWithResponse Sign nothing with an online key any more
+//
+// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+func (c *ClientWithResponses) RetireKeyWithBodyWithResponse(ctx context.Context, id string, params *RetireKeyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RetireKeyResponse, error) {
+	rsp, err := c.RetireKeyWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireKeyResponse(rsp)
+}
+
+// RetireKeyWithResponse Sign nothing with an online key any more
+//
+// Refused while devices believe no other key of the role, unless forced. A directive key is out of use at once, the others from the next start of the server on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/keys/{id}/retire (the `RetireKey` operationId).
+func (c *ClientWithResponses) RetireKeyWithResponse(ctx context.Context, id string, params *RetireKeyParams, body RetireKeyJSONRequestBody, reqEditors ...RequestEditorFn) (*RetireKeyResponse, error) {
+	rsp, err := c.RetireKey(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRetireKeyResponse(rsp)
 }
 
 // GetEntryWithResponse One entry of a log with its inclusion proof
@@ -20525,6 +30910,77 @@ func (c *ClientWithResponses) ImportRecordsWithResponse(ctx context.Context, id 
 	return ParseImportRecordsResponse(rsp)
 }
 
+// ListOwnersWithResponse List owners, by ID
+//
+// An owner's members see their own.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/owners (the `ListOwners` operationId).
+func (c *ClientWithResponses) ListOwnersWithResponse(ctx context.Context, params *ListOwnersParams, reqEditors ...RequestEditorFn) (*ListOwnersResponse, error) {
+	rsp, err := c.ListOwners(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOwnersResponse(rsp)
+}
+
+// CreateOwnerWithBodyWithResponse Make an owner, whom devices can belong to
+//
+// Its members are made with create-token: they see and command what the owner has, and nothing else.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+func (c *ClientWithResponses) CreateOwnerWithBodyWithResponse(ctx context.Context, params *CreateOwnerParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateOwnerResponse, error) {
+	rsp, err := c.CreateOwnerWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateOwnerResponse(rsp)
+}
+
+// CreateOwnerWithResponse Make an owner, whom devices can belong to
+//
+// Its members are made with create-token: they see and command what the owner has, and nothing else.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/owners (the `CreateOwner` operationId).
+func (c *ClientWithResponses) CreateOwnerWithResponse(ctx context.Context, params *CreateOwnerParams, body CreateOwnerJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateOwnerResponse, error) {
+	rsp, err := c.CreateOwner(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateOwnerResponse(rsp)
+}
+
+// GetOwnerWithResponse Show an owner
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/owners/{id} (the `GetOwner` operationId).
+func (c *ClientWithResponses) GetOwnerWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetOwnerResponse, error) {
+	rsp, err := c.GetOwner(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetOwnerResponse(rsp)
+}
+
+// EndOwnerWithResponse End an owner that has no devices any more
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
+func (c *ClientWithResponses) EndOwnerWithResponse(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*EndOwnerResponse, error) {
+	rsp, err := c.EndOwner(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndOwnerResponse(rsp)
+}
+
 // ListProductsWithResponse List products
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20577,6 +31033,36 @@ func (c *ClientWithResponses) GetProductWithResponse(ctx context.Context, id str
 	return ParseGetProductResponse(rsp)
 }
 
+// ActivateProductWithBodyWithResponse Take in a key ceremony's answer for a product
+//
+// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+func (c *ClientWithResponses) ActivateProductWithBodyWithResponse(ctx context.Context, id string, params *ActivateProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ActivateProductResponse, error) {
+	rsp, err := c.ActivateProductWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivateProductResponse(rsp)
+}
+
+// ActivateProductWithResponse Take in a key ceremony's answer for a product
+//
+// The answer is held against the request. It may be called again: whoever may not publish a trust bundle leaves that to one who may.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
+func (c *ClientWithResponses) ActivateProductWithResponse(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivateProductResponse, error) {
+	rsp, err := c.ActivateProduct(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseActivateProductResponse(rsp)
+}
+
 // GetBundleWithResponse Show a product's trust bundle
 //
 // Returns a wrapper object for the known response body format(s).
@@ -20588,6 +31074,111 @@ func (c *ClientWithResponses) GetBundleWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseGetBundleResponse(rsp)
+}
+
+// GetBundleStatusWithResponse Show how far a product's trust bundle has come
+//
+// Counts of the devices in the field, by the version of the trust bundle they last said to have.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/bundle/status (the `GetBundleStatus` operationId).
+func (c *ClientWithResponses) GetBundleStatusWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetBundleStatusResponse, error) {
+	rsp, err := c.GetBundleStatus(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetBundleStatusResponse(rsp)
+}
+
+// ImportDevicesWithBodyWithResponse Take devices of another maker from a list; the same list again changes nothing
+//
+// The body is the list: csv with a header of name, hardware, certificate (base64 of its DER), key_sha256, sha256, sha1; aws and azure with one JSON document a line. At most a million lines of 64 KiB. Lines that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/devices (the `ImportDevices` operationId).
+func (c *ClientWithResponses) ImportDevicesWithBodyWithResponse(ctx context.Context, id string, params *ImportDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportDevicesResponse, error) {
+	rsp, err := c.ImportDevicesWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportDevicesResponse(rsp)
+}
+
+// SetEnrolmentWithBodyWithResponse Say how a product's devices are let in
+//
+// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+func (c *ClientWithResponses) SetEnrolmentWithBodyWithResponse(ctx context.Context, id string, params *SetEnrolmentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetEnrolmentResponse, error) {
+	rsp, err := c.SetEnrolmentWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetEnrolmentResponse(rsp)
+}
+
+// SetEnrolmentWithResponse Say how a product's devices are let in
+//
+// It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
+func (c *ClientWithResponses) SetEnrolmentWithResponse(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*SetEnrolmentResponse, error) {
+	rsp, err := c.SetEnrolment(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetEnrolmentResponse(rsp)
+}
+
+// GetProductReadinessWithResponse Say what a product still needs from a key ceremony
+//
+// A product can be ordered and updated when nothing is missing.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/readiness (the `GetProductReadiness` operationId).
+func (c *ClientWithResponses) GetProductReadinessWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetProductReadinessResponse, error) {
+	rsp, err := c.GetProductReadiness(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetProductReadinessResponse(rsp)
+}
+
+// RequestProductWithBodyWithResponse Ask a key ceremony for what a product needs
+//
+// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+func (c *ClientWithResponses) RequestProductWithBodyWithResponse(ctx context.Context, id string, params *RequestProductParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RequestProductResponse, error) {
+	rsp, err := c.RequestProductWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequestProductResponse(rsp)
+}
+
+// RequestProductWithResponse Ask a key ceremony for what a product needs
+//
+// Makes the key of the product's CA, and drafts its first trust bundle. Asked again before the answer has come, it gives the same file.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
+func (c *ClientWithResponses) RequestProductWithResponse(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestProductResponse, error) {
+	rsp, err := c.RequestProduct(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRequestProductResponse(rsp)
 }
 
 // UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
@@ -20704,6 +31295,101 @@ func (c *ClientWithResponses) RunProposalWithResponse(ctx context.Context, id st
 		return nil, err
 	}
 	return ParseRunProposalResponse(rsp)
+}
+
+// ListRecallsWithResponse List recalls, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/recalls (the `ListRecalls` operationId).
+func (c *ClientWithResponses) ListRecallsWithResponse(ctx context.Context, params *ListRecallsParams, reqEditors ...RequestEditorFn) (*ListRecallsResponse, error) {
+	rsp, err := c.ListRecalls(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListRecallsResponse(rsp)
+}
+
+// CreateRecallWithBodyWithResponse Recall devices: mark them, for everybody to see, until each is mended
+//
+// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+func (c *ClientWithResponses) CreateRecallWithBodyWithResponse(ctx context.Context, params *CreateRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CreateRecallResponse, error) {
+	rsp, err := c.CreateRecallWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRecallResponse(rsp)
+}
+
+// CreateRecallWithResponse Recall devices: mark them, for everybody to see, until each is mended
+//
+// At most 20,000 devices at once. Product, reason, remedy and day are public for ever.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/recalls (the `CreateRecall` operationId).
+func (c *ClientWithResponses) CreateRecallWithResponse(ctx context.Context, params *CreateRecallParams, body CreateRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*CreateRecallResponse, error) {
+	rsp, err := c.CreateRecall(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCreateRecallResponse(rsp)
+}
+
+// DryRunRecallWithBodyWithResponse Count the devices that a recall would mark
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+func (c *ClientWithResponses) DryRunRecallWithBodyWithResponse(ctx context.Context, params *DryRunRecallParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DryRunRecallResponse, error) {
+	rsp, err := c.DryRunRecallWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunRecallResponse(rsp)
+}
+
+// DryRunRecallWithResponse Count the devices that a recall would mark
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/recalls/dry-run (the `DryRunRecall` operationId).
+func (c *ClientWithResponses) DryRunRecallWithResponse(ctx context.Context, params *DryRunRecallParams, body DryRunRecallJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunRecallResponse, error) {
+	rsp, err := c.DryRunRecall(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunRecallResponse(rsp)
+}
+
+// MarkMendedWithBodyWithResponse Lift a recall for one device: what had to be done was done
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+func (c *ClientWithResponses) MarkMendedWithBodyWithResponse(ctx context.Context, recall string, id string, params *MarkMendedParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MarkMendedResponse, error) {
+	rsp, err := c.MarkMendedWithBody(ctx, recall, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkMendedResponse(rsp)
+}
+
+// MarkMendedWithResponse Lift a recall for one device: what had to be done was done
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
+func (c *ClientWithResponses) MarkMendedWithResponse(ctx context.Context, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkMendedResponse, error) {
+	rsp, err := c.MarkMended(ctx, recall, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMarkMendedResponse(rsp)
 }
 
 // ListReleasesWithResponse List a product's releases
@@ -21083,6 +31769,36 @@ func (c *ClientWithResponses) ListRevocationsWithResponse(ctx context.Context, p
 	return ParseListRevocationsResponse(rsp)
 }
 
+// RevokeManyWithBodyWithResponse Revoke a list of devices and certificates
+//
+// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+func (c *ClientWithResponses) RevokeManyWithBodyWithResponse(ctx context.Context, params *RevokeManyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeManyResponse, error) {
+	rsp, err := c.RevokeManyWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeManyResponse(rsp)
+}
+
+// RevokeManyWithResponse Revoke a list of devices and certificates
+//
+// All or none are known; those that were revoked before are passed over, so that it can be repeated. Of more than a hundred devices it takes two people. Each is a fact of its own.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/revocations (the `RevokeMany` operationId).
+func (c *ClientWithResponses) RevokeManyWithResponse(ctx context.Context, params *RevokeManyParams, body RevokeManyJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeManyResponse, error) {
+	rsp, err := c.RevokeMany(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeManyResponse(rsp)
+}
+
 // ListRolloutsWithResponse List rollouts, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -21434,6 +32150,133 @@ func (c *ClientWithResponses) CreateTokenWithResponse(ctx context.Context, param
 	return ParseCreateTokenResponse(rsp)
 }
 
+// ListTransfersWithResponse List the transfers that wait for their devices, by device
+//
+// For the maker's people.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/transfers (the `ListTransfers` operationId).
+func (c *ClientWithResponses) ListTransfersWithResponse(ctx context.Context, params *ListTransfersParams, reqEditors ...RequestEditorFn) (*ListTransfersResponse, error) {
+	rsp, err := c.ListTransfers(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListTransfersResponse(rsp)
+}
+
+// TransferDevicesWithBodyWithResponse End the time of devices with their owner
+//
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+func (c *ClientWithResponses) TransferDevicesWithBodyWithResponse(ctx context.Context, params *TransferDevicesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TransferDevicesResponse, error) {
+	rsp, err := c.TransferDevicesWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTransferDevicesResponse(rsp)
+}
+
+// TransferDevicesWithResponse End the time of devices with their owner
+//
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/transfers (the `TransferDevices` operationId).
+func (c *ClientWithResponses) TransferDevicesWithResponse(ctx context.Context, params *TransferDevicesParams, body TransferDevicesJSONRequestBody, reqEditors ...RequestEditorFn) (*TransferDevicesResponse, error) {
+	rsp, err := c.TransferDevices(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTransferDevicesResponse(rsp)
+}
+
+// DryRunTransferWithBodyWithResponse Say what a transfer would end, and whose warrant it takes
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+func (c *ClientWithResponses) DryRunTransferWithBodyWithResponse(ctx context.Context, params *DryRunTransferParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*DryRunTransferResponse, error) {
+	rsp, err := c.DryRunTransferWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunTransferResponse(rsp)
+}
+
+// DryRunTransferWithResponse Say what a transfer would end, and whose warrant it takes
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
+func (c *ClientWithResponses) DryRunTransferWithResponse(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunTransferResponse, error) {
+	rsp, err := c.DryRunTransfer(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseDryRunTransferResponse(rsp)
+}
+
+// ListVouchersWithResponse List vouchers, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/vouchers (the `ListVouchers` operationId).
+func (c *ClientWithResponses) ListVouchersWithResponse(ctx context.Context, params *ListVouchersParams, reqEditors ...RequestEditorFn) (*ListVouchersResponse, error) {
+	rsp, err := c.ListVouchers(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListVouchersResponse(rsp)
+}
+
+// GetVoucherWithResponse Show a voucher, without its secret
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/vouchers/{id} (the `GetVoucher` operationId).
+func (c *ClientWithResponses) GetVoucherWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetVoucherResponse, error) {
+	rsp, err := c.GetVoucher(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetVoucherResponse(rsp)
+}
+
+// RevokeVoucherWithBodyWithResponse End a voucher before it is used
+//
+// It takes one person.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+func (c *ClientWithResponses) RevokeVoucherWithBodyWithResponse(ctx context.Context, id string, params *RevokeVoucherParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RevokeVoucherResponse, error) {
+	rsp, err := c.RevokeVoucherWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeVoucherResponse(rsp)
+}
+
+// RevokeVoucherWithResponse End a voucher before it is used
+//
+// It takes one person.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/vouchers/{id}/revoke (the `RevokeVoucher` operationId).
+func (c *ClientWithResponses) RevokeVoucherWithResponse(ctx context.Context, id string, params *RevokeVoucherParams, body RevokeVoucherJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeVoucherResponse, error) {
+	rsp, err := c.RevokeVoucher(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRevokeVoucherResponse(rsp)
+}
+
 // ListWarrantsWithResponse List the warrants that were submitted, by ID
 //
 // Returns a wrapper object for the known response body format(s).
@@ -21536,6 +32379,65 @@ func ParsePublishBundleResponse(rsp *http.Response) (*PublishBundleResponse, err
 	return response, nil
 }
 
+// ParseListCeremoniesResponse parses an HTTP response from a ListCeremoniesWithResponse call
+func ParseListCeremoniesResponse(rsp *http.Response) (*ListCeremoniesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListCeremoniesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageHeld
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSubmitCeremonyResponse parses an HTTP response from a SubmitCeremonyWithResponse call
+func ParseSubmitCeremonyResponse(rsp *http.Response) (*SubmitCeremonyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SubmitCeremonyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CeremonyHeld
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRevokeCertificateResponse parses an HTTP response from a RevokeCertificateWithResponse call
 func ParseRevokeCertificateResponse(rsp *http.Response) (*RevokeCertificateResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -21552,6 +32454,39 @@ func ParseRevokeCertificateResponse(rsp *http.Response) (*RevokeCertificateRespo
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest RevokeRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateClaimCodesResponse parses an HTTP response from a CreateClaimCodesWithResponse call
+func ParseCreateClaimCodesResponse(rsp *http.Response) (*CreateClaimCodesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateClaimCodesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Labels
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -21948,6 +32883,39 @@ func ParseListDeviceCertificatesResponse(rsp *http.Response) (*ListDeviceCertifi
 	return response, nil
 }
 
+// ParseClaimDeviceResponse parses an HTTP response from a ClaimDeviceWithResponse call
+func ParseClaimDeviceResponse(rsp *http.Response) (*ClaimDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ClaimDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OwnerPeriod
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListDeviceCommandsResponse parses an HTTP response from a ListDeviceCommandsWithResponse call
 func ParseListDeviceCommandsResponse(rsp *http.Response) (*ListDeviceCommandsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -22056,6 +33024,65 @@ func ParseForgetDeviceResponse(rsp *http.Response) (*ForgetDeviceResponse, error
 	return response, nil
 }
 
+// ParseMarkFoundResponse parses an HTTP response from a MarkFoundWithResponse call
+func ParseMarkFoundResponse(rsp *http.Response) (*MarkFoundResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MarkFoundResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Ownership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDeviceKeysResponse parses an HTTP response from a ListDeviceKeysWithResponse call
+func ParseListDeviceKeysResponse(rsp *http.Response) (*ListDeviceKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeviceKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageFormer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseJudgeDeviceResponse parses an HTTP response from a JudgeDeviceWithResponse call
 func ParseJudgeDeviceResponse(rsp *http.Response) (*JudgeDeviceResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -22143,6 +33170,32 @@ func ParseMoveDeviceResponse(rsp *http.Response) (*MoveDeviceResponse, error) {
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetOwnershipResponse parses an HTTP response from a GetOwnershipWithResponse call
+func ParseGetOwnershipResponse(rsp *http.Response) (*GetOwnershipResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOwnershipResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Ownership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
@@ -22248,6 +33301,229 @@ func ParseListDeviceSettingsResponse(rsp *http.Response) (*ListDeviceSettingsRes
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseMarkStolenResponse parses an HTTP response from a MarkStolenWithResponse call
+func ParseMarkStolenResponse(rsp *http.Response) (*MarkStolenResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MarkStolenResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Ownership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateVoucherResponse parses an HTTP response from a CreateVoucherWithResponse call
+func ParseCreateVoucherResponse(rsp *http.Response) (*CreateVoucherResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateVoucherResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VoucherReply
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListEnrolmentsResponse parses an HTTP response from a ListEnrolmentsWithResponse call
+func ParseListEnrolmentsResponse(rsp *http.Response) (*ListEnrolmentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListEnrolmentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageWaiting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetEnrolmentResponse parses an HTTP response from a GetEnrolmentWithResponse call
+func ParseGetEnrolmentResponse(rsp *http.Response) (*GetEnrolmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetEnrolmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OnboardWaiting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetEnrolmentResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseApproveEnrolmentResponse parses an HTTP response from a ApproveEnrolmentWithResponse call
+func ParseApproveEnrolmentResponse(rsp *http.Response) (*ApproveEnrolmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ApproveEnrolmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OnboardWaiting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ApproveEnrolmentResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRefuseEnrolmentResponse parses an HTTP response from a RefuseEnrolmentWithResponse call
+func ParseRefuseEnrolmentResponse(rsp *http.Response) (*RefuseEnrolmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefuseEnrolmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OnboardWaiting
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RefuseEnrolmentResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
@@ -22468,6 +33744,212 @@ func ParseFleetSummaryResponse(rsp *http.Response) (*FleetSummaryResponse, error
 	return response, nil
 }
 
+// ParseListForeignCasResponse parses an HTTP response from a ListForeignCasWithResponse call
+func ParseListForeignCasResponse(rsp *http.Response) (*ListForeignCasResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListForeignCasResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageCA
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTrustForeignCaResponse parses an HTTP response from a TrustForeignCaWithResponse call
+func ParseTrustForeignCaResponse(rsp *http.Response) (*TrustForeignCaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TrustForeignCaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ForeignCA
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndForeignCaResponse parses an HTTP response from a EndForeignCaWithResponse call
+func ParseEndForeignCaResponse(rsp *http.Response) (*EndForeignCaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndForeignCaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Reason
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetVerdictResponse parses an HTTP response from a GetVerdictWithResponse call
+func ParseGetVerdictResponse(rsp *http.Response) (*GetVerdictResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVerdictResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest VerdictView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAskDeviceResponse parses an HTTP response from a AskDeviceWithResponse call
+func ParseAskDeviceResponse(rsp *http.Response) (*AskDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AskDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QuestionView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetQuestionResponse parses an HTTP response from a GetQuestionWithResponse call
+func ParseGetQuestionResponse(rsp *http.Response) (*GetQuestionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetQuestionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest QuestionView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSignedVerdictResponse parses an HTTP response from a GetSignedVerdictWithResponse call
+func ParseGetSignedVerdictResponse(rsp *http.Response) (*GetSignedVerdictResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSignedVerdictResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetSignedVerdictResponse200Headers
+		if values := rsp.Header.Values("Content-Disposition"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Content-Disposition", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ContentDisposition = &value
+		}
+		if values := rsp.Header.Values("Content-Type"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "Content-Type", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ContentType = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListGroupsResponse parses an HTTP response from a ListGroupsWithResponse call
 func ParseListGroupsResponse(rsp *http.Response) (*ListGroupsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -22553,6 +34035,171 @@ func ParseListIssuersResponse(rsp *http.Response) (*ListIssuersResponse, error) 
 	return response, nil
 }
 
+// ParseInstallIssuerResponse parses an HTTP response from a InstallIssuerWithResponse call
+func ParseInstallIssuerResponse(rsp *http.Response) (*InstallIssuerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &InstallIssuerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Issuer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRequestIssuerResponse parses an HTTP response from a RequestIssuerWithResponse call
+func ParseRequestIssuerResponse(rsp *http.Response) (*RequestIssuerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RequestIssuerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Requested
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTrustRootResponse parses an HTTP response from a TrustRootWithResponse call
+func ParseTrustRootResponse(rsp *http.Response) (*TrustRootResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TrustRootResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Issuer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParsePutIssuerListResponse parses an HTTP response from a PutIssuerListWithResponse call
+func ParsePutIssuerListResponse(rsp *http.Response) (*PutIssuerListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PutIssuerListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PublishedList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRequestIssuerListResponse parses an HTTP response from a RequestIssuerListWithResponse call
+func ParseRequestIssuerListResponse(rsp *http.Response) (*RequestIssuerListResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RequestIssuerListResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Requested
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRevokeIssuerResponse parses an HTTP response from a RevokeIssuerWithResponse call
 func ParseRevokeIssuerResponse(rsp *http.Response) (*RevokeIssuerResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -22569,6 +34216,98 @@ func ParseRevokeIssuerResponse(rsp *http.Response) (*RevokeIssuerResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest RevokeRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListKeysResponse parses an HTTP response from a ListKeysWithResponse call
+func ParseListKeysResponse(rsp *http.Response) (*ListKeysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListKeysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRotateKeyResponse parses an HTTP response from a RotateKeyWithResponse call
+func ParseRotateKeyResponse(rsp *http.Response) (*RotateKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RotateKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest KeyringKey
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRetireKeyResponse parses an HTTP response from a RetireKeyWithResponse call
+func ParseRetireKeyResponse(rsp *http.Response) (*RetireKeyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RetireKeyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest KeyringKey
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -23326,6 +35065,124 @@ func ParseImportRecordsResponse(rsp *http.Response) (*ImportRecordsResponse, err
 	return response, nil
 }
 
+// ParseListOwnersResponse parses an HTTP response from a ListOwnersWithResponse call
+func ParseListOwnersResponse(rsp *http.Response) (*ListOwnersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOwnersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageOwner
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateOwnerResponse parses an HTTP response from a CreateOwnerWithResponse call
+func ParseCreateOwnerResponse(rsp *http.Response) (*CreateOwnerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateOwnerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Owner
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetOwnerResponse parses an HTTP response from a GetOwnerWithResponse call
+func ParseGetOwnerResponse(rsp *http.Response) (*GetOwnerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetOwnerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Owner
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndOwnerResponse parses an HTTP response from a EndOwnerWithResponse call
+func ParseEndOwnerResponse(rsp *http.Response) (*EndOwnerResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndOwnerResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Owner
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListProductsResponse parses an HTTP response from a ListProductsWithResponse call
 func ParseListProductsResponse(rsp *http.Response) (*ListProductsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -23424,6 +35281,39 @@ func ParseGetProductResponse(rsp *http.Response) (*GetProductResponse, error) {
 	return response, nil
 }
 
+// ParseActivateProductResponse parses an HTTP response from a ActivateProductWithResponse call
+func ParseActivateProductResponse(rsp *http.Response) (*ActivateProductResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ActivateProductResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CeremonyReadiness
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetBundleResponse parses an HTTP response from a GetBundleWithResponse call
 func ParseGetBundleResponse(rsp *http.Response) (*GetBundleResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -23444,6 +35334,170 @@ func ParseGetBundleResponse(rsp *http.Response) (*GetBundleResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetBundleStatusResponse parses an HTTP response from a GetBundleStatusWithResponse call
+func ParseGetBundleStatusResponse(rsp *http.Response) (*GetBundleStatusResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetBundleStatusResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeviceBundleStatus
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportDevicesResponse parses an HTTP response from a ImportDevicesWithResponse call
+func ParseImportDevicesResponse(rsp *http.Response) (*ImportDevicesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportDevicesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ForeignReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetEnrolmentResponse parses an HTTP response from a SetEnrolmentWithResponse call
+func ParseSetEnrolmentResponse(rsp *http.Response) (*SetEnrolmentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetEnrolmentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Product
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetEnrolmentResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetProductReadinessResponse parses an HTTP response from a GetProductReadinessWithResponse call
+func ParseGetProductReadinessResponse(rsp *http.Response) (*GetProductReadinessResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetProductReadinessResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CeremonyReadiness
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRequestProductResponse parses an HTTP response from a RequestProductWithResponse call
+func ParseRequestProductResponse(rsp *http.Response) (*RequestProductResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RequestProductResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ProductAsked
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -23639,6 +35693,131 @@ func ParseRunProposalResponse(rsp *http.Response) (*RunProposalResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListRecallsResponse parses an HTTP response from a ListRecallsWithResponse call
+func ParseListRecallsResponse(rsp *http.Response) (*ListRecallsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListRecallsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageRecall
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseCreateRecallResponse parses an HTTP response from a CreateRecallWithResponse call
+func ParseCreateRecallResponse(rsp *http.Response) (*CreateRecallResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CreateRecallResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OwnerRecall
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDryRunRecallResponse parses an HTTP response from a DryRunRecallWithResponse call
+func ParseDryRunRecallResponse(rsp *http.Response) (*DryRunRecallResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DryRunRecallResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OwnerRecall
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMarkMendedResponse parses an HTTP response from a MarkMendedWithResponse call
+func ParseMarkMendedResponse(rsp *http.Response) (*MarkMendedResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MarkMendedResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Ownership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -24326,6 +36505,39 @@ func ParseListRevocationsResponse(rsp *http.Response) (*ListRevocationsResponse,
 	return response, nil
 }
 
+// ParseRevokeManyResponse parses an HTTP response from a RevokeManyWithResponse call
+func ParseRevokeManyResponse(rsp *http.Response) (*RevokeManyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeManyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PkiBulkDone
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListRolloutsResponse parses an HTTP response from a ListRolloutsWithResponse call
 func ParseListRolloutsResponse(rsp *http.Response) (*ListRolloutsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -24854,6 +37066,183 @@ func ParseCreateTokenResponse(rsp *http.Response) (*CreateTokenResponse, error) 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest TokenReply
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListTransfersResponse parses an HTTP response from a ListTransfersWithResponse call
+func ParseListTransfersResponse(rsp *http.Response) (*ListTransfersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListTransfersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageTransfer
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTransferDevicesResponse parses an HTTP response from a TransferDevicesWithResponse call
+func ParseTransferDevicesResponse(rsp *http.Response) (*TransferDevicesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TransferDevicesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Transfers
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseDryRunTransferResponse parses an HTTP response from a DryRunTransferWithResponse call
+func ParseDryRunTransferResponse(rsp *http.Response) (*DryRunTransferResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &DryRunTransferResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest TransferPreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListVouchersResponse parses an HTTP response from a ListVouchersWithResponse call
+func ParseListVouchersResponse(rsp *http.Response) (*ListVouchersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListVouchersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageVoucher
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetVoucherResponse parses an HTTP response from a GetVoucherWithResponse call
+func ParseGetVoucherResponse(rsp *http.Response) (*GetVoucherResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetVoucherResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RekeyVoucher
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRevokeVoucherResponse parses an HTTP response from a RevokeVoucherWithResponse call
+func ParseRevokeVoucherResponse(rsp *http.Response) (*RevokeVoucherResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RevokeVoucherResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RekeyVoucher
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

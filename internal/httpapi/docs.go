@@ -15,7 +15,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
 	}[first]; ok {
 		return name
 	}
@@ -36,7 +36,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "rollouts", Description: "Who gets it when. A rollout is a resource that goes on by itself, wave by wave."},
 	{Name: "products", Description: "What the maker makes."},
 	{Name: "orders", Description: "What factories are to make, and what they made."},
-	{Name: "enrolments", Description: "Requests of devices that take a person before they get an identity."},
+	{Name: "enrolments", Description: "Requests of devices that take a person before they get an identity, and vouchers for those that lost their keys."},
 	{Name: "trust", Description: "Trust bundles, offline warrants, key ceremonies and the instance's online keys."},
 	{Name: "certificates", Description: "Certificates and their revocation."},
 	{Name: "streams", Description: "Sealed data of devices, and who may read it."},

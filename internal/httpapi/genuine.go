@@ -104,13 +104,13 @@ func strangerOp(o huma.Operation) huma.Operation {
 	return o
 }
 
-// askedOf is the device that a stranger asks about.
-type askedOf struct {
+// AskedOf is the device that a stranger asks about. It is exported because embedded parameters are not seen otherwise.
+type AskedOf struct {
 	ID    string `path:"id" pattern:"^[0-9a-f]{32}$" doc:"the device's ID: 32 digits and letters from a to f"`
 	Nonce string `query:"nonce" pattern:"^([0-9a-f]{32,128})?$" doc:"16 to 64 random bytes, hex: the verdict carries them, so that it was made for you"`
 }
 
-func (in *askedOf) nonce() ([]byte, error) {
+func (in *AskedOf) nonce() ([]byte, error) {
 	b, err := hex.DecodeString(in.Nonce)
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "genuine.nonce", "a nonce is given in hex", "give 32 to 128 hex digits")
@@ -121,7 +121,7 @@ func (in *askedOf) nonce() ([]byte, error) {
 // registerGenuine has what anybody may ask.
 func (a *api) registerGenuine(h huma.API) {
 	huma.Register(h, strangerOp(op("get-verdict", http.MethodGet, "/genuine/{id}", "What its maker says of a device, to whoever asks")),
-		func(ctx context.Context, in *askedOf) (*body[VerdictView], error) {
+		func(ctx context.Context, in *AskedOf) (*body[VerdictView], error) {
 			nonce, err := in.nonce()
 			if err != nil {
 				return nil, a.problem(ctx, err)
@@ -132,11 +132,11 @@ func (a *api) registerGenuine(h huma.API) {
 	huma.Register(h, strangerOp(fileOp(op("get-signed-verdict", http.MethodGet, "/genuine/{id}/verdict", "The same as a file, to be checked offline"),
 		VerdictMedia, "The signed verdict, COSE_Sign1")),
 		func(ctx context.Context, in *struct {
-			askedOf
+			AskedOf
 			Question string `query:"question" pattern:"^([0-9a-f]{32})?$" doc:"a question that the device has answered: with its answer"`
 		},
 		) (*download, error) {
-			data, err := a.signedVerdict(ctx, &in.askedOf, in.Question)
+			data, err := a.signedVerdict(ctx, &in.AskedOf, in.Question)
 			return file(a, ctx, VerdictMedia, in.ID+".verdict", data, err)
 		})
 	huma.Register(h, strangerOp(op("ask-device", http.MethodPost, "/genuine/{id}/questions", "Have the device itself prove that it is the one")),
@@ -159,7 +159,7 @@ func (a *api) registerGenuine(h huma.API) {
 		})
 }
 
-func (a *api) signedVerdict(ctx context.Context, in *askedOf, question string) ([]byte, error) {
+func (a *api) signedVerdict(ctx context.Context, in *AskedOf, question string) ([]byte, error) {
 	if question == "" {
 		nonce, err := in.nonce()
 		if err != nil {
