@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
@@ -93,6 +94,7 @@ type Stages struct {
 	Cases       Cases
 	Retirements Retirements
 	Compliance  Compliance
+	Ceremonies  Ceremonies // nil: none are shown
 	Ledger      Ledger
 	Proposals   Proposals
 	Members     Members
@@ -104,6 +106,10 @@ type (
 	// Products lists products.
 	Products interface {
 		List(ctx context.Context, caller access.Caller) ([]product.Product, error)
+	}
+	// Ceremonies lists the key ceremonies on record.
+	Ceremonies interface {
+		Ceremonies(ctx context.Context, caller access.Caller, after string, limit int) ([]ceremony.Held, error)
 	}
 	// Orders reads production orders.
 	Orders interface {

@@ -342,7 +342,11 @@ func (h *handler) certificates(w http.ResponseWriter, r *http.Request, caller ac
 		h.counting(w, r, caller, "Certificates")
 		return nil
 	}
-	h.render(w, r, http.StatusOK, certificatesPage(h.view(r, caller, "Certificates", "cert. ca."), e, next, after, time.Now()))
+	held, err := h.ceremonies(r.Context(), caller)
+	if err != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, certificatesPage(h.view(r, caller, "Certificates", "cert. ca. ceremony."), e, next, held, time.Now()))
 	return nil
 }
 
