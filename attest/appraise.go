@@ -17,7 +17,8 @@ type Expect struct {
 	Hardware     string
 	InstanceID   []byte
 	Nonce        []byte
-	KeyOrigin    string // as recorded in production
+	KeyOrigin    string // as recorded in production, or when it got others
+	Field        bool   // the keys were made in the field, by a voucher: nobody saw where
 	Floor        uint32 // the trust bundle's: what is below runs with known defects
 	Counter      uint32 // security counter, highest seen before
 	BootCount    uint64 // highest seen before
@@ -190,6 +191,9 @@ func (j *Judgement) hardware(e wire.Evidence, x Expect) {
 	s := &j.Vector.StorageOpaque
 	if e.KeyOrigin != x.KeyOrigin {
 		j.worse(s, Contraindicated, "key-origin: says %.64q, recorded as %q", e.KeyOrigin, x.KeyOrigin)
+	}
+	if x.Field {
+		j.worse(s, Warning, "key-origin: the keys were made in the field, and not before the factory's eyes")
 	}
 	if virtual || (e.KeyOrigin != "tpm" && e.KeyOrigin != "pkcs11") {
 		j.worse(s, Warning, "key-origin: %.64q is not hardware", e.KeyOrigin)

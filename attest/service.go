@@ -271,7 +271,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 		return wire.Evidence{}, Expect{}, err
 	}
 	return e, Expect{
-		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Floor: p.Floor, Counter: last.Counter,
+		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Field: !d.Rekeyed.IsZero(), Floor: p.Floor, Counter: last.Counter,
 		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs, Runs: d.Twin.Release,
 	}, nil
 }

@@ -45,6 +45,7 @@ type Detail struct {
 	Made       *time.Time `json:"made,omitempty"`
 	ChipUID    string     `json:"chip_uid"`
 	KeyOrigin  string     `json:"key_origin"`
+	Rekeyed    *time.Time `json:"rekeyed,omitempty"` // when it got its keys in the field, by a voucher
 	Virtual    bool       `json:"virtual"`
 	Bundle     uint64     `json:"bundle"`
 	BootCount  uint64     `json:"boot_count"`

@@ -1056,7 +1056,7 @@ func devicePage(v view, p devicePageData) templ.Component {
 				}
 				ctx = templ.InitializeContext(ctx)
 				var templ_7745c5c3_Var50 string
-				templ_7745c5c3_Var50, templ_7745c5c3_Err = templ.JoinStringErrs(keyOrigin(p.Device.KeyOrigin))
+				templ_7745c5c3_Var50, templ_7745c5c3_Err = templ.JoinStringErrs(keysOf(p.Device))
 				if templ_7745c5c3_Err != nil {
 					return templ.Error{Err: templ_7745c5c3_Err, FileName: `devices.templ`, Line: 197, Col: 37}
 				}

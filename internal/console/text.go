@@ -213,8 +213,19 @@ func isCurrent(a, b string) string {
 
 func verdicts() []string { return []string{"affirming", "warning", "contraindicated", "unknown"} }
 
+// keysOf says where a device's keys are, and since when it has them if that was not in a factory.
+func keysOf(d fleet.Detail) string {
+	s := keyOrigin(d.KeyOrigin)
+	if d.Rekeyed != nil {
+		s += "; made in the field on " + d.Rekeyed.UTC().Format("2 January 2006") + ", by a voucher of two people"
+	}
+	return s
+}
+
 func keyOrigin(s string) string {
 	switch s {
+	case device.OriginImported:
+		return "of another maker: nobody here knows"
 	case "soft":
 		return "in software: it can be copied"
 	case "isolated":

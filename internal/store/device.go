@@ -70,23 +70,23 @@ func one(res sql.Result, otherwise error) error {
 }
 
 const deviceColumns = `id, product, hardware, state, legitimacy, order_id, station, made, attest_key, key_origin, is_virtual,
-	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, owned_since, group_path, token, token_anew, doc`
+	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, owned_since, group_path, token, token_anew, rekeyed, doc`
 
 type scanner interface{ Scan(dest ...any) error }
 
 func scanDevice(row scanner) (device.Device, error) {
 	var d device.Device
-	var made, seen, since, guard, owned, anew int64
+	var made, seen, since, guard, owned, anew, rekeyed int64
 	var doc []byte
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &d.Order, &d.Station, &made, &d.AttestKey, &d.KeyOrigin,
-		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &owned, &d.Group, &d.Token, &anew, &doc)
+		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &owned, &d.Group, &d.Token, &anew, &rekeyed, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, device.ErrNotFound
 	}
 	if err != nil {
 		return d, err
 	}
-	d.Made, d.LastSeen, d.Since, d.GuardUntil, d.Owned, d.TokenAnew = Time(made), Time(seen), Time(since), Time(guard), Time(owned), anew != 0
+	d.Made, d.LastSeen, d.Since, d.GuardUntil, d.Owned, d.TokenAnew, d.Rekeyed = Time(made), Time(seen), Time(since), Time(guard), Time(owned), anew != 0, Time(rekeyed)
 	if err := json.Unmarshal(doc, &d.Twin); err != nil {
 		return d, fmt.Errorf("device %s: twin: %w", d.ID, err)
 	}

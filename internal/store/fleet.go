@@ -18,19 +18,19 @@ import (
 )
 
 const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last_seen, d.order_id, d.made, d.key_origin, d.is_virtual,
-	d.group_path, d.owned_since, d.doc, v.doc, d.findings,
+	d.group_path, d.owned_since, d.rekeyed, d.doc, v.doc, d.findings,
 	(SELECT r.chip FROM production_record r WHERE r.device = d.id AND r.state = 'made')`
 
 const fleetJoins = ` LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid`
 
 func scanFleet(row scanner) (fleet.Detail, error) {
 	var d fleet.Detail
-	var seen, made, owned int64
+	var seen, made, owned, rekeyed int64
 	var twinDoc []byte
 	var verdictDoc sql.NullString
 	var chip []byte
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &seen, &d.Order, &made, &d.KeyOrigin, &d.Virtual,
-		&d.Group, &owned, &twinDoc, &verdictDoc, &d.Findings, &chip)
+		&d.Group, &owned, &rekeyed, &twinDoc, &verdictDoc, &d.Findings, &chip)
 	if err != nil {
 		return d, err
 	}
@@ -40,7 +40,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
-	d.Owned = timeOrNil(owned)
+	d.Owned, d.Rekeyed = timeOrNil(owned), timeOrNil(rekeyed)
 	if !twin.Forgotten.IsZero() {
 		d.Forgotten = &twin.Forgotten
 	}
