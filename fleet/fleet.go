@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
@@ -53,7 +54,10 @@ type Detail struct {
 	HealthText string     `json:"health_text"`
 	Forgotten  *time.Time `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
 	Owned      *time.Time `json:"owned,omitempty" doc:"since when it belongs to its owner"`
-	Log        DeviceLog  `json:"log"`
+
+	Suspect string        `json:"suspect,omitempty" doc:"what it said that cannot be true of one device"`
+	Sides   []device.Side `json:"sides,omitempty" doc:"what each holder of its identity was seen with, then"`
+	Log     DeviceLog     `json:"log"`
 }
 
 // DeviceLog is what the log that a device keeps of itself amounts to.

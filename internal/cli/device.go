@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 )
@@ -89,10 +90,25 @@ func (a *api) showDevice() *cobra.Command {
 				"order", d.Order, "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "new keys", whenever(d.Rekeyed), "virtual", yes(d.Virtual), "forgotten", whenever(d.Forgotten)); err != nil {
 				return err
 			}
+			if d.Suspect != "" {
+				fmt.Fprintf(w, "\nSuspected: %s\n", oneLine(d.Suspect))
+				if err := sides(w, d.Sides); err != nil {
+					return err
+				}
+			}
 			fmt.Fprintln(w)
 			return lines(w, v.Timeline)
 		})
 	})
+}
+
+// sides writes what each holder of a device's identity was seen with.
+func sides(w io.Writer, list []device.Side) error {
+	rows := make([][]string, len(list))
+	for i, s := range list {
+		rows[i] = []string{when(s.At), or(s.Address), or(s.Version), fmt.Sprint(s.BootCount), fmt.Sprint(s.Counter), fmt.Sprint(s.Bundle)}
+	}
+	return table(w, "SEEN FROM VERSION BOOTS DIRECTIVE BUNDLE", rows)
 }
 
 func heard(l fleet.DeviceLog) string {

@@ -60,6 +60,7 @@ type Config struct {
 	Secure  bool // the listener is TLS: cookies say so
 	// Organisation is what the organisation's own sign-in is called, served at /auth/oidc/; empty when there is none.
 	Organisation string
+	Site string // where people reach the console, https://host: for labels
 	// Genuine answers strangers; Curb says whether one at a remote address may ask just now, nil: always. Root is the fingerprint of the maker's
 	// root certificate.
 	Genuine Genuineness
@@ -197,6 +198,7 @@ func Handler(cfg Config) http.Handler {
 	mux.HandleFunc("GET /g/{device}", h.genuine)
 	mux.HandleFunc("GET /g/{device}/verdict", h.verdictFile)
 	mux.HandleFunc("POST /g/{device}/ask", h.askDevice)
+	mux.HandleFunc("GET /g/{device}/qr.svg", h.code)
 	for path, page := range map[string]func(http.ResponseWriter, *http.Request, access.Caller) error{
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,

@@ -398,7 +398,7 @@ func server(t *testing.T) *site {
 	var asked *genuine.Service
 	asked, out.root = strangers(t)
 	out.Server = httptest.NewServer(console.Handler(console.Config{
-		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00",
+		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00", Site: "https://console.example",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
 			Products: products(st), Orders: orders(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
@@ -449,7 +449,7 @@ func pages() []string {
 
 func TestPagesNeedASessionAndAssetsDoNot(t *testing.T) {
 	s := server(t)
-	want := map[string]int{"/login": 200, "/genuine": 200, "/genuine?id=" + known: 303, "/g/" + known: 200, "/g/" + known + "/verdict": 200, "/g/x": 404, "/assets/console.css": 200, "/assets/verify.js": 200, "/nowhere": 303, "/assets/none": 404}
+	want := map[string]int{"/login": 200, "/genuine": 200, "/genuine?id=" + known: 303, "/g/" + known: 200, "/g/" + known + "/verdict": 200, "/g/x": 404, "/g/" + known + "/qr.svg": 200, "/assets/console.css": 200, "/assets/verify.js": 200, "/nowhere": 303, "/assets/none": 404}
 	for _, p := range pages() {
 		want[p] = 303
 	}

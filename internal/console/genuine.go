@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/genuine"
+	"github.com/hallmark-iot/hallmark/internal/label"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -168,6 +169,26 @@ func (h *handler) verdictFile(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Content-Disposition", `attachment; filename="`+id+`.verdict"`)
 	w.Header().Set("Cache-Control", "no-store")
 	_, _ = w.Write(signed) // who asked has gone
+}
+
+// code draws the QR code of a device's label. It is made of the ID alone, whether or not there is such a device.
+func (h *handler) code(w http.ResponseWriter, r *http.Request) {
+	id := r.PathValue("device")
+	if !isDevice(id) {
+		http.NotFound(w, r)
+		return
+	}
+	u, err := label.URL(h.cfg.Site, id)
+	if err == nil {
+		var svg []byte
+		if svg, err = label.SVG(u); err == nil {
+			w.Header().Set("Content-Type", "image/svg+xml")
+			_, _ = w.Write(svg) // who asked has gone
+			return
+		}
+	}
+	h.cfg.Log.ErrorContext(r.Context(), "console", "path", r.URL.Path, "error", err)
+	http.Error(w, "it cannot be drawn just now", http.StatusServiceUnavailable)
 }
 
 func (h *handler) signedVerdict(r *http.Request, id string) ([]byte, error) {

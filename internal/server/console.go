@@ -27,7 +27,7 @@ func (i *Instance) consoleConfig() console.Config {
 		organisation = i.cfg.OIDC.label()
 	}
 	return console.Config{
-		Organisation: organisation, Genuine: i.genuine, Curb: i.asks.Allow, Root: Fingerprint(sha256.Sum256(i.auth.root.Raw)),
+		Organisation: organisation, Site: i.cfg.scheme() + "://" + i.cfg.consoleHost(), Genuine: i.genuine, Curb: i.asks.Allow, Root: Fingerprint(sha256.Sum256(i.auth.root.Raw)),
 		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Ceremonies: i.openCeremonies(),
