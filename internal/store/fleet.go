@@ -40,12 +40,8 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
-<<<<<<< HEAD
-	d.Owned, d.Rekeyed = timeOrNil(owned), timeOrNil(rekeyed)
-=======
 	d.Suspect, d.Sides = twin.Suspect, twin.Sides
-	d.Owned = timeOrNil(owned)
->>>>>>> f3ff728 (console, fleet, demo: what was seen of each holder of an identity; a copy is found, end to end)
+	d.Owned, d.Rekeyed = timeOrNil(owned), timeOrNil(rekeyed)
 	if !twin.Forgotten.IsZero() {
 		d.Forgotten = &twin.Forgotten
 	}
