@@ -42,6 +42,7 @@ const (
 	Unwitnessed    Kind = "ledger.unwitnessed" // of this instance's own logs
 	LedgerBehind   Kind = "ledger.behind"
 	WitnessFailing Kind = "witness.failing"
+	CAEnding       Kind = "authority.ending"
 )
 
 // Severity orders findings for people.

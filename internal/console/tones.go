@@ -264,6 +264,8 @@ func findingTitle(k monitor.Kind) string {
 		return "The database is behind the ledger"
 	case monitor.WitnessFailing:
 		return "A witness fails"
+	case monitor.CAEnding:
+		return "A certification authority ends"
 	}
 	return string(k)
 }
@@ -298,6 +300,8 @@ func whatToDo(k monitor.Kind) string {
 		return "Witnesses or published files have seen more than the database has: it is an old copy. Change nothing; restore the newest, or see hallmark log recover."
 	case monitor.WitnessFailing:
 		return "The others are enough for now. Ask its operator; it closes when it signs again."
+	case monitor.CAEnding:
+		return "Have another signed at a ceremony: hallmark ca request. It closes when that one is installed."
 	}
 	return "Look at the fact that led to it."
 }

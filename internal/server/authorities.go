@@ -6,14 +6,17 @@ import (
 	"crypto/x509"
 	"encoding/base64"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"strconv"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/lines"
+	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/pki"
 )
 
@@ -124,4 +127,26 @@ func (i *Instance) serveStatus(w http.ResponseWriter, r *http.Request) {
 		h.Set("Expires", st.Until.UTC().Format(http.TimeFormat))
 	}
 	_, _ = w.Write(st.DER) // who asked went away
+}
+
+// endingBefore is how long before the end of a CA that signs what is new a person is told: people have to come together for the next one.
+const endingBefore = 365 * 24 * time.Hour
+
+// watchCAs keeps the findings about CAs that end.
+func (i *Instance) watchCAs(ctx context.Context, now time.Time) error {
+	caller := access.Internal("pki")
+	var errs []error
+	for _, a := range i.auth.held.All() {
+		issuing, err := i.auth.held.Issuing(a.Role, a.Product(), now)
+		signs := err != nil || issuing.SKI() == a.SKI() // with none that is valid, the last one is what is missed
+		left := a.Cert.NotAfter.Sub(now)
+		f := monitor.Finding{Kind: monitor.CAEnding, Severity: monitor.Medium, Subject: a.SKI(), Product: a.Product(), Text: clip(fmt.Sprintf(
+			"the %s CA %q ends on %s; nothing it signs is valid after that", a.Role, a.Cert.Subject, a.Cert.NotAfter.UTC().Format(time.DateOnly)))}
+		if left < endingBefore/6 {
+			f.Severity = monitor.High
+		}
+		lasts := signs && left < min(endingBefore, a.Cert.NotAfter.Sub(a.Cert.NotBefore)/4)
+		errs = append(errs, i.monitor.Keep(ctx, caller, f, lasts, "another has taken over"))
+	}
+	return errors.Join(errs...)
 }

@@ -300,7 +300,9 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	loop("online keys", 5*time.Second, i.refreshKeys)
 	loop("lines", 20*time.Second, func(context.Context) error { i.lines.Sweep(); return nil })
 	single("revocation lists", 200*time.Millisecond, i.pki.KeepLists)
-	single("ended authorities", time.Hour, i.pki.EndCAs)
+	single("ended authorities", time.Hour, func(ctx context.Context) error {
+		return errors.Join(i.pki.EndCAs(ctx), i.watchCAs(ctx, time.Now()))
+	})
 	loop("last contacts", 2*time.Second, i.device.Flush)
 	loop("questions", time.Second, i.genuine.Refresh)
 	single("audit", 20*time.Second, func(ctx context.Context) error {

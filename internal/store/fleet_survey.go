@@ -214,7 +214,7 @@ func (db *DB) FleetExpiry(ctx context.Context, now time.Time) (fleet.Expiry, err
 		}
 		a.Name, a.NotAfter = c.Subject.CommonName, c.NotAfter
 		return a, nil
-	}, `SELECT role, der FROM ca ORDER BY role LIMIT 200`)
+	}, `SELECT role, der FROM ca WHERE ended = 0 ORDER BY CASE role WHEN 'order' THEN 1 ELSE 0 END, role, place DESC LIMIT 200`)
 	return e, err
 }
 
