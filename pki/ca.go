@@ -145,7 +145,7 @@ func (s *Service) RequestCA(ctx context.Context, caller access.Caller, r wire.CA
 		return nil, fault.New(fault.Unavailable, "ca.no-keys", "this instance makes no keys of CAs", "ask the one that does")
 	}
 	r.OEM, _ = idevid.SubjectOEM(s.c.Trust.Roots()[0])
-	r.Issued, r.Instance, r.CRL = uint64(max(0, s.c.Now().Unix())), s.c.Instance, s.rootList() //nolint:gosec // after 1970
+	r.Issued, r.Instance, r.CRL = uint64(max(0, s.c.Now().Unix())), s.c.Instance, s.rootList()
 	if old, err := s.c.Held.Issuing(Role(r.Role), r.Product, s.c.Now()); err == nil {
 		r.Replaces = old.Cert.SubjectKeyId
 	}

@@ -51,14 +51,14 @@ func (s *Service) RequestCAList(ctx context.Context, caller access.Caller, ski, 
 		names[CertKey(cert)] = cert.Subject.String()
 	}
 	now := s.c.Now()
-	entries, _, _ := s.c.Revocations.of(ListID{ski, CAList}, now)
+	entries, _ := s.c.Revocations.of(ListID{ski, CAList}, now)
 	old, err := s.c.Lists.List(ctx, ListID{ski, CAList})
 	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return nil, err
 	}
 	r := wire.CRLRequest{
-		Issuer: root.Raw, Number: uint64(max(old.Number+1, now.UnixMilli())), Instance: s.c.Instance, Purpose: purpose, //nolint:gosec // after 1970
-		From: uint64(now.Unix()), Until: uint64(now.Add(offlineListLife).Unix()), //nolint:gosec // after 1970
+		Issuer: root.Raw, Number: uint64(max(old.Number+1, now.UnixMilli())), Instance: s.c.Instance, Purpose: purpose,
+		From: uint64(now.Unix()), Until: uint64(now.Add(offlineListLife).Unix()),
 	}
 	for _, e := range entries {
 		number := trimmed(e.serial)
@@ -66,7 +66,7 @@ func (s *Service) RequestCAList(ctx context.Context, caller access.Caller, ski, 
 		if name == "" {
 			name = "a CA that is not stored here"
 		}
-		r.Revoked = append(r.Revoked, wire.CARevoked{Serial: number, At: uint64(e.at / 1000), Reason: uint(e.reason), Name: name}) //nolint:gosec // after 1970
+		r.Revoked = append(r.Revoked, wire.CARevoked{Serial: number, At: uint64(e.at / 1000), Reason: uint(e.reason), Name: name})
 	}
 	out, err := wire.EncodeCRLRequest(r)
 	if err != nil {
@@ -95,7 +95,7 @@ func (s *Service) PutCAList(ctx context.Context, caller access.Caller, ski strin
 			has[key] = true
 		}
 	}
-	entries, _, _ := s.c.Revocations.of(ListID{ski, CAList}, s.c.Now())
+	entries, _ := s.c.Revocations.of(ListID{ski, CAList}, s.c.Now())
 	for _, e := range entries {
 		if !has[e.serial] && (e.expires == 0 || time.UnixMilli(e.expires).After(s.c.Now())) {
 			return List{}, fault.New(fault.Conflict, "crl.misses", fmt.Sprintf("the list leaves out the certificate with serial number %s, which is revoked here", new(big.Int).SetBytes(e.serial[:]).Text(16)),

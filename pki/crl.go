@@ -142,7 +142,7 @@ func (s *Service) listsOf(a *Authority) (out []ListID) {
 		for i := range s.shards(ski) {
 			out = append(out, ListID{ski, i})
 		}
-	case Root, Infra, IDevID, LDevID, Server, Operator:
+	case Root, Infra, IDevID, LDevID, Server, Operator, Verdict:
 	}
 	return out
 }
@@ -191,7 +191,7 @@ func (s *Service) keepLists(ctx context.Context, a *Authority, now time.Time) er
 
 // makeList signs the list that follows old. It gives none while this node knows less than old took account of.
 func (s *Service) makeList(a *Authority, id ListID, old List, now time.Time) (List, error) {
-	revoked, _, through := s.c.Revocations.of(id, now)
+	revoked, through := s.c.Revocations.of(id, now)
 	if through < old.Through {
 		return List{}, nil
 	}

@@ -144,7 +144,7 @@ func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
 			return fmt.Errorf("no CAs are signed here for %s/%s", o, p)
 		}
 		return nil
-	case Root, Product, Operational, Infra, Operator:
+	case Root, Product, Operational, Infra, Operator, Verdict:
 	}
 	return fmt.Errorf("no certificates of role %s are signed here", role)
 }

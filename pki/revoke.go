@@ -289,7 +289,7 @@ func (r *Revocations) takeOne(v Revocation) bool {
 		if !v.CA {
 			at.Shard = r.shardOf(v.Issuer, number)
 		}
-		e := entry{at: v.At.UnixMilli(), seq: v.Seq, reason: uint8(v.Reason)} //nolint:gosec // 0 to 10
+		e := entry{at: v.At.UnixMilli(), seq: v.Seq, reason: uint8(v.Reason)}
 		if !v.Expires.IsZero() {
 			e.expires = v.Expires.UnixMilli()
 		}
@@ -299,7 +299,7 @@ func (r *Revocations) takeOne(v Revocation) bool {
 	if old, ok := in[v.ID]; ok && old.at <= v.At.UnixMilli() {
 		return false
 	}
-	in[v.ID] = whole{at: v.At.UnixMilli(), reason: uint8(v.Reason)} //nolint:gosec // 0 to 10
+	in[v.ID] = whole{at: v.At.UnixMilli(), reason: uint8(v.Reason)}
 	return true
 }
 
@@ -347,14 +347,13 @@ type listed struct {
 	entry
 }
 
-// of gives what is revoked of a list as of now, by serial number; urgent is the newest that must be in it, and through how far the list in
-// memory is complete.
-func (r *Revocations) of(id ListID, now time.Time) (out []listed, urgent, through int64) {
+// of gives what is revoked of a list as of now, by serial number; through is how far the list in memory is complete.
+func (r *Revocations) of(id ListID, now time.Time) (out []listed, through int64) {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	s := r.shards[id]
 	if s == nil {
-		return nil, 0, r.last
+		return nil, r.last
 	}
 	ms := now.UnixMilli()
 	for key, e := range s.entries {
@@ -363,7 +362,7 @@ func (r *Revocations) of(id ListID, now time.Time) (out []listed, urgent, throug
 		}
 	}
 	slices.SortFunc(out, func(a, b listed) int { return bytes.Compare(a.serial[:], b.serial[:]) })
-	return out, s.urgent, r.last
+	return out, r.last
 }
 
 // urgentOf gives the Seq of the newest entry that a list must have soon.

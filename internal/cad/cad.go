@@ -92,7 +92,7 @@ func readFrame(r io.Reader, limit int) ([]byte, error) {
 		return nil, err
 	}
 	n := binary.BigEndian.Uint32(head[:])
-	if n == 0 || uint64(n) > uint64(limit) { //nolint:gosec // a constant of this file
+	if n == 0 || uint64(n) > uint64(limit) {
 		return nil, errFrame
 	}
 	data, err := io.ReadAll(io.LimitReader(r, int64(n)))
@@ -110,6 +110,6 @@ func writeFrame(w io.Writer, v any) error {
 	if len(data) > maxRequest {
 		return errFrame
 	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...)) //nolint:gosec // bounded above
+	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(data))), data...))
 	return err
 }
