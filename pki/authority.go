@@ -135,13 +135,7 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 	t.NotBefore, t.NotAfter = t.NotBefore.UTC().Truncate(time.Second), t.NotAfter.UTC().Truncate(time.Second)
 	if t.KeyUsage == 0 {
 		t.KeyUsage, t.ExtKeyUsage = p.KeyUsage, p.EKU
-		for _, s := range p.Policies {
-			oid, err := x509.ParseOID(s)
-			if err != nil {
-				return nil, err
-			}
-			t.Policies = append(t.Policies, oid)
-		}
+		t.Policies = p.oids
 	}
 	t.BasicConstraintsValid = true
 	if err := lint(role, t, issuer); err != nil {
@@ -237,7 +231,7 @@ func (a *Authority) SignList(t *x509.RevocationList) ([]byte, error) {
 // RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
 func RoleOf(cert *x509.Certificate) (Role, error) {
 	for _, p := range profiles {
-		if !p.CA || p.KeyUsage != cert.KeyUsage || !slices.Equal(policies(cert), p.Policies) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
+		if !p.CA || p.KeyUsage != cert.KeyUsage || !p.has(cert) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
 			continue
 		}
 		if cert.IsCA && cert.MaxPathLen == p.PathLen {

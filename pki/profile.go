@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/x509"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/wire"
@@ -42,12 +43,33 @@ type Profile struct {
 	Policies []string           // certificate policies; on a CA: those of what it issues
 	Life     time.Duration      // default and at most; 0: no expiry (99991231235959Z)
 	Why      string
+
+	oids []x509.OID // Policies, read
+}
+
+// has reports whether c has just the profile's policies, in their order.
+func (p Profile) has(c *x509.Certificate) bool {
+	return slices.EqualFunc(c.Policies, p.oids, x509.OID.Equal)
 }
 
 const day = 24 * time.Hour
 
 // profiles is the table, made once: every signature and every verification looks into it.
-var profiles = table()
+var profiles = read(table())
+
+// read reads the policies' names, which are constants.
+func read(all []Profile) []Profile {
+	for i, p := range all {
+		for _, s := range p.Policies {
+			oid, err := x509.ParseOID(s)
+			if err != nil {
+				panic("pki: profile " + string(p.Role) + ": " + err.Error())
+			}
+			all[i].oids = append(all[i].oids, oid)
+		}
+	}
+	return all
+}
 
 func table() []Profile {
 	caUse := x509.KeyUsageCertSign | x509.KeyUsageCRLSign

@@ -313,7 +313,7 @@ func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x5
 	}); err != nil {
 		return nil, err
 	}
-	if leaf.KeyUsage != p.KeyUsage || !slices.Equal(policies(leaf), p.Policies) || !slices.Equal(leaf.ExtKeyUsage, p.EKU) {
+	if leaf.KeyUsage != p.KeyUsage || !p.has(leaf) || !slices.Equal(leaf.ExtKeyUsage, p.EKU) {
 		return nil, fmt.Errorf("not of the profile %q", role)
 	}
 	t.foundGood(key)

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -15,10 +16,19 @@ import (
 )
 
 // Onboard implements onboard.Store and onboard.Registry.
-type Onboard struct{ db *DB }
+type Onboard struct {
+	db    *DB
+	rules *atomic.Pointer[readRules]
+}
+
+// readRules are those of the product's document that was read last: a fleet is of few products, and each enrolment asks.
+type readRules struct {
+	doc   string
+	rules onboard.Rules
+}
 
 // Onboard gives the store of refusals, and how devices stand.
-func (db *DB) Onboard() Onboard { return Onboard{db} }
+func (db *DB) Onboard() Onboard { return Onboard{db, &atomic.Pointer[readRules]{}} }
 
 // Known implements onboard.Registry.
 func (s Onboard) Known(ctx context.Context, id string) (onboard.Standing, error) {
@@ -33,7 +43,7 @@ func (s Onboard) Known(ctx context.Context, id string) (onboard.Standing, error)
 	if err != nil {
 		return onboard.Standing{}, s.db.dialect.Explain(err)
 	}
-	st.Rules, err = rulesOf(doc)
+	st.Rules, err = s.rulesOf(doc)
 	return st, err
 }
 
@@ -44,15 +54,23 @@ func (s Onboard) Rules(ctx context.Context, productID string) (onboard.Rules, er
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return onboard.Rules{}, s.db.dialect.Explain(err)
 	}
-	return rulesOf(doc)
+	return s.rulesOf(doc)
 }
 
-func rulesOf(doc string) (onboard.Rules, error) {
+func (s Onboard) rulesOf(doc string) (onboard.Rules, error) {
 	if doc == "" {
 		return onboard.Rules{}, nil
 	}
+	if had := s.rules.Load(); had != nil && had.doc == doc {
+		return had.rules, nil
+	}
 	p, err := decodeProduct(doc)
-	return onboard.Rules{Suite: suite.ID(p.Suite), Enrolment: p.Enrolment}, err
+	if err != nil {
+		return onboard.Rules{}, err
+	}
+	r := onboard.Rules{Suite: suite.ID(p.Suite), Enrolment: p.Enrolment}
+	s.rules.Store(&readRules{doc, r})
+	return r, nil
 }
 
 // Refuse implements onboard.Store.

@@ -56,10 +56,13 @@ var (
 )
 
 // PolicyIDevID is the certificate policy of IDevIDs and of the CAs that may issue them.
-func PolicyIDevID() x509.OID { return mustOID(oidPolicyIDevID) }
+func PolicyIDevID() x509.OID { return policyIDevID }
 
 // PolicyLDevID is the certificate policy of LDevIDs and of the CA that may issue them.
-func PolicyLDevID() x509.OID { return mustOID(oidPolicyLDevID) }
+func PolicyLDevID() x509.OID { return policyLDevID }
+
+// Read once: each certificate that is written or read is held against them.
+var policyIDevID, policyLDevID = mustOID(oidPolicyIDevID), mustOID(oidPolicyLDevID)
 
 func mustOID(s string) x509.OID {
 	o, err := x509.ParseOID(s)
