@@ -76,3 +76,25 @@ func (s *Service) commandFor(ctx context.Context, c Command, b wire.Bundle) (wir
 	}
 	return l, ledger.ErrNotYetWitnessed // it comes with the next check-in
 }
+
+// AnchorFor gives an entry of the events log as a device believes it; nil when the log is not signed, or not witnessed now, as its bundle
+// asks: the device asks again, and has another bundle by then.
+func (s *Service) AnchorFor(ctx context.Context, id string, l wire.Logged) (*wire.Logged, error) {
+	d, err := s.cfg.Registry.Device(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	held, err := s.cfg.Trust.Bundle(ctx, d.Product, d.Twin.Bundle)
+	if d.Twin.Bundle == 0 || errors.Is(err, ErrNotFound) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	p, ok, err := s.cfg.Ledger.SignedBy(ctx, ledger.Events, l.Proof, held.Wire.Events.Key)
+	if errors.Is(err, ledger.ErrNotYetWitnessed) || err == nil && !ok {
+		return nil, nil
+	}
+	l.Proof = p
+	return &l, err
+}

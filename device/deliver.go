@@ -33,9 +33,16 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	if err != nil {
 		return t, err
 	}
+	current, err := s.CurrentBundle(ctx, d.Product)
+	if err != nil {
+		return t, err
+	}
 	key, ok := s.authority(held.Wire)
 	blind := !ok
 	for _, c := range list {
+		if c.Wire.Act == wire.ActBundle && in.Bundle >= current.Wire.Version {
+			continue // it has come up by the history; this is for the next bundle then
+		}
 		t.outstanding = true
 		if !ok || !fits(d, in, c) {
 			continue
@@ -58,14 +65,8 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 		}
 		return t, err
 	}
-	if blind {
-		current, err := s.CurrentBundle(ctx, d.Product)
-		if err != nil {
-			return t, err
-		}
-		if current.Wire.Version > in.Bundle {
-			t.newest = current.Wire.Version
-		}
+	if blind && current.Wire.Version > in.Bundle {
+		t.newest = current.Wire.Version
 	}
 	return t, nil
 }

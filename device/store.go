@@ -97,7 +97,7 @@ type Trust interface {
 	// Bundle gives a version, 0 the current; ErrNotFound.
 	Bundle(ctx context.Context, product string, version uint64) (Bundle, error)
 	// DevicesBehind lists devices in the field with a bundle older than version that have not been told to take a newer one, or
-	// not within the hour before now if they did not do it; at most MaxBehind.
+	// not within the hour before now, since it was published, if they did not do it; at most MaxBehind.
 	DevicesBehind(ctx context.Context, product string, version uint64, now time.Time) ([]string, error)
 	// PutWarrant stores it with its devices; ErrExists when its ID is known.
 	PutWarrant(ctx context.Context, w Warrant, devices []string, fact ledger.Fact) error

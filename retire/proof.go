@@ -141,8 +141,8 @@ type Verified struct {
 // off, and by whom.
 //
 // What is trusted then: that the OEM signs orders, and certifies order CAs, for stations it chose. The trust bundle has the anchor of
-// the certificates but not the order key: which key that is, and that an order was given to just this station, is what the
-// control log says. Who holds the OEM's order key and product CA could order a device that exists on paper only, and would have
+// the certificates and the order keys (in bundles of before, which key that is, is what the control log says); that an order was given to
+// just this station is what the control log says. Who holds the OEM's order key and product CA could order a device that exists on paper only, and would have
 // to say so in that log, under the witnesses' eyes, before the device's record: a second order, or a second record of a device,
 // is there for who reads the logs (`hallmark log verify`), and cannot be seen in one proof. Compare Verified.Station with the
 // fingerprint of a station you know.

@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/passkey"
 	"github.com/hallmark-iot/hallmark/internal/throttle"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 type logAdapter = stdlog.Logger
@@ -121,7 +122,7 @@ func (i *Instance) deviceHandler() http.Handler {
 		Identify:  i.identify,
 		Checkin:   i.device.Checkin,
 		Attest:    i.appraise,
-		Log:       i.devicelog.Ingest,
+		Log:       i.deviceLog,
 		Telemetry: i.telemetry.Ingest,
 		Receipt:   i.retire.Receipt,
 		Artifact: func(ctx context.Context, caller access.Caller, id string, digest [32]byte) (io.ReadSeekCloser, error) {
@@ -131,6 +132,16 @@ func (i *Instance) deviceHandler() http.Handler {
 		EST: i.est(), Vouchers: i.vouchers(), Trust: i.trustHistory(),
 		Logger: i.log,
 	}))
+}
+
+// deviceLog takes a batch of a device's log, and shows the anchor as the device's trust bundle believes it.
+func (i *Instance) deviceLog(ctx context.Context, caller access.Caller, id string, batch []byte) (wire.LogReply, error) {
+	r, err := i.devicelog.Ingest(ctx, caller, id, batch)
+	if err != nil || r.Anchor == nil {
+		return r, err
+	}
+	r.Anchor, err = i.device.AnchorFor(ctx, id, *r.Anchor)
+	return r, err
 }
 
 // trustHistory is the devices' way back. It is on the devices' listener, because that is whom they know, and under the API's, for caches.

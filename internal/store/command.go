@@ -217,11 +217,16 @@ func scanID(row scanner) (string, error) {
 
 // DevicesBehind implements device.Trust.
 func (s *Devices) DevicesBehind(ctx context.Context, product string, version uint64, now time.Time) ([]string, error) {
+	var published int64 // whoever was told of the bundle before is told of this one at once
+	if err := s.db.Read().QueryRowContext(ctx, `SELECT coalesce(max(e.at), 0) FROM bundle b JOIN entry e ON e.uid = b.uid
+		WHERE b.product = $1 AND b.version = $2`, product, int64(version)).Scan(&published); err != nil {
+		return nil, err
+	}
 	return collect(ctx, s.db, scanID, `SELECT id FROM device d WHERE product = $1 AND bundle < $2
 		AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
 		AND NOT EXISTS (SELECT 1 FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.device_id = d.id AND c.act = 'bundle'
 			AND (c.issued > $3 OR x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $4))
-		ORDER BY id LIMIT $5`, product, int64(version), Millis(now.Add(-time.Hour)), Millis(now), device.MaxBehind)
+		ORDER BY id LIMIT $5`, product, int64(version), max(published, Millis(now.Add(-time.Hour))), Millis(now), device.MaxBehind)
 }
 
 // PutWarrant implements device.Trust.
