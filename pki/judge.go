@@ -144,7 +144,9 @@ func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
 			return fmt.Errorf("no CAs are signed here for %s/%s", o, p)
 		}
 		return nil
-	case Root, Product, Operational, Infra, Operator, Verdict:
+	case Verdict: // the server has the key that it is for as well; it is limited like a CA's
+		return nil
+	case Root, Product, Operational, Infra, Operator:
 	}
 	return fmt.Errorf("no certificates of role %s are signed here", role)
 }

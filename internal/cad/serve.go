@@ -388,7 +388,7 @@ func (s *Server) limit(key string, m pki.Message, now time.Time) error {
 	switch {
 	case m.Kind != "certificate":
 		return nil // a list hurts nobody that would not be hurt by its absence
-	case m.Role == pki.Order:
+	case m.Role == pki.Order || m.Role == pki.Verdict:
 		of, n, per = s.cas, s.c.PerHour, time.Hour
 	}
 	if of[key] == nil {
