@@ -19,6 +19,7 @@ type replayer func(tx *Tx, f ledger.Fact) (done bool, err error)
 // forgotten, and those that cost nothing. What follows from a fact by the table of reactions follows again by itself.
 var replayers = map[ledger.Kind]replayer{
 	ledger.KindKeyCreated:       replayKey,
+	ledger.KindKeyRetired:       replayKeyRetired,
 	ledger.KindCACreated:        replayCA,
 	ledger.KindCAEnded:          replayCAEnded,
 	ledger.KindCeremonyHeld:     replayCeremony,

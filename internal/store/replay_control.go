@@ -55,7 +55,7 @@ func replayKey(tx *Tx, f ledger.Fact) (bool, error) {
 	}
 	role, ok := pki.RequestedRole(k.Name)
 	if !ok {
-		return false, nil
+		return replayOnlineKey(tx, f)
 	}
 	pub, err := x509.ParsePKIXPublicKey(k.SPKI)
 	if err != nil {
