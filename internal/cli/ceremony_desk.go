@@ -83,7 +83,7 @@ func (d *desk) Passphrase(ctx context.Context, person, what string, isNew bool) 
 		return strings.TrimRight(string(data), "\r\n"), err
 	}
 	in, ok := d.s.in.(*os.File)
-	if !ok || !term.IsTerminal(int(in.Fd())) { //nolint:gosec // a file descriptor
+	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return "", usagef("passphrases are needed: use a terminal, or --passphrases DIR")
 	}
 	for {

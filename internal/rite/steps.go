@@ -105,7 +105,7 @@ func (r *run) about(st ceremony.Step) (lines []string, err error) {
 	return lines, nil
 }
 
-func stamp(unix uint64) string { return time.Unix(int64(unix), 0).UTC().Format(time.RFC3339) } //nolint:gosec // a time
+func stamp(unix uint64) string { return time.Unix(int64(unix), 0).UTC().Format(time.RFC3339) }
 
 // do carries out one step. It may be done again after an interruption: what it writes, it writes whole, and the same.
 func (r *run) do(ctx context.Context, st ceremony.Step, done *wire.Step) error {

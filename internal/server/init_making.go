@@ -66,7 +66,7 @@ func (m *making) ask(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	r := wire.CeremonyRequest{
-		OEM: m.o.Config.OEM, Instance: m.o.Config.Instance, Purpose: "a new instance and its first product, " + m.o.Product.ID, Issued: uint64(m.o.Now.Unix()), //nolint:gosec // after 1970
+		OEM: m.o.Config.OEM, Instance: m.o.Config.Instance, Purpose: "a new instance and its first product, " + m.o.Product.ID, Issued: uint64(m.o.Now.Unix()),
 		Approvers: m.o.Approvers, Threshold: m.o.Threshold, NewRoot: true,
 	}
 	for _, ca := range []struct{ key, role, product string }{
@@ -151,8 +151,8 @@ func (m *making) draft(ctx context.Context) (wire.Bundle, error) {
 	}
 	return wire.Bundle{
 		Version: 1, Product: m.o.Product.ID, Directive: wire.KeySet{Keys: [][]byte{directive}, Threshold: 1},
-		Control: control, Events: events, Witnesses: witnesses, Quorum: uint(m.o.Config.Quorum), MaxAge: uint64(m.o.Config.MaxAge), //nolint:gosec // checked
-		Suites: suites, Orders: &wire.KeySet{Keys: [][]byte{order}, Threshold: 1}, Issued: uint64(m.o.Now.Unix()), //nolint:gosec // after 1970
+		Control: control, Events: events, Witnesses: witnesses, Quorum: uint(m.o.Config.Quorum), MaxAge: uint64(m.o.Config.MaxAge),
+		Suites: suites, Orders: &wire.KeySet{Keys: [][]byte{order}, Threshold: 1}, Issued: uint64(m.o.Now.Unix()),
 		Telemetry: []wire.StreamKey{{Bucket: bucketName, KEM: bucket.KEM().ID(), Key: bucket.PublicKey().Bytes()}},
 	}, nil
 }

@@ -126,7 +126,7 @@ func PlanRequest(name string, request, root Brought, c Cast) (Script, error) {
 	s.Keys = append(s.Keys, c.root())
 	s.do(Step{Do: DoGrant, Key: c.root().Name, File: request.Name})
 	if r, err := wire.DecodeCeremonyRequest(request.Data); err == nil && r.Draft != nil {
-		need := int(r.Draft.Root.Threshold) //nolint:gosec // at most 16
+		need := int(r.Draft.Root.Threshold)
 		if len(r.Approvers) > 0 {
 			return Script{}, errors.New("the request wants new approvers: plan it as a first ceremony, or name the approvers of another product in it")
 		}
@@ -171,7 +171,7 @@ func PlanApprover(name, oem, purpose string, current Brought, c Cast, fresh, gon
 		}
 		s.do(Step{Do: DoBundle, Key: ApproverKey(id), File: NextName(current.Name), Current: current.Name})
 	}
-	if uint(old) < b.Root.Threshold { //nolint:gosec // a count
+	if uint(old) < b.Root.Threshold {
 		return Script{}, fmt.Errorf("%d of the current approvers take part, and %d must sign", old, b.Root.Threshold)
 	}
 	s.do(Step{Do: DoVerify})

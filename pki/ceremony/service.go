@@ -266,7 +266,7 @@ func (s *Service) Request(ctx context.Context, caller access.Caller, product, li
 		return had.Request, err
 	}
 	now := s.c.Now().UTC()
-	out := wire.CeremonyRequest{OEM: s.c.OEM, Instance: s.c.Instance, Purpose: "product " + product, Issued: uint64(max(0, now.Unix()))} //nolint:gosec // after 1970
+	out := wire.CeremonyRequest{OEM: s.c.OEM, Instance: s.c.Instance, Purpose: "product " + product, Issued: uint64(max(0, now.Unix()))}
 	for _, missing := range r.Missing {
 		if missing == MissingBundle {
 			if out.Draft, err = s.draft(ctx, product, like, now); err != nil {
@@ -298,7 +298,7 @@ func (s *Service) draft(ctx context.Context, product, like string, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	b.Version, b.Product, b.Floor, b.Suites, b.Issued = 1, product, 0, []string{suite}, uint64(max(0, now.Unix())) //nolint:gosec // after 1970
+	b.Version, b.Product, b.Floor, b.Suites, b.Issued = 1, product, 0, []string{suite}, uint64(max(0, now.Unix()))
 	return b, nil
 }
 

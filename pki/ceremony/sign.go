@@ -45,7 +45,7 @@ func Grant(root *pki.Authority, a Asked, oem string, now time.Time) ([]byte, err
 	if err != nil {
 		return nil, fmt.Errorf("CA request: %w", err)
 	}
-	terms := pki.Terms{Life: time.Duration(a.Days) * 24 * time.Hour, CRL: a.CRL} //nolint:gosec // at most 40 years
+	terms := pki.Terms{Life: time.Duration(a.Days) * 24 * time.Hour, CRL: a.CRL}
 	cert, err := root.SubOn(terms, pki.Role(a.Role), pki.Name{OEM: oem, Product: a.Product, Unit: a.Unit}, pub, now)
 	if err != nil {
 		return nil, err
@@ -110,7 +110,7 @@ func ChangeApprovers(current []byte, add [][]byte, remove []string, now time.Tim
 		}
 		set.Keys = append(keys, add...)
 	}
-	b.Version, b.Issued = b.Version+1, uint64(now.Unix()) //nolint:gosec // after 1970
+	b.Version, b.Issued = b.Version+1, uint64(now.Unix())
 	return wire.EncodeBundle(b)
 }
 
@@ -145,12 +145,12 @@ func SignList(root *pki.Authority, r wire.CRLRequest) ([]byte, error) {
 	}
 	t := &x509.RevocationList{
 		Number:     new(big.Int).SetUint64(r.Number),
-		ThisUpdate: time.Unix(int64(r.From), 0).UTC(),  //nolint:gosec // a time
-		NextUpdate: time.Unix(int64(r.Until), 0).UTC(), //nolint:gosec // a time
+		ThisUpdate: time.Unix(int64(r.From), 0).UTC(),
+		NextUpdate: time.Unix(int64(r.Until), 0).UTC(),
 	}
 	for _, e := range r.Revoked {
 		t.RevokedCertificateEntries = append(t.RevokedCertificateEntries, x509.RevocationListEntry{
-			SerialNumber: new(big.Int).SetBytes(e.Serial), RevocationTime: time.Unix(int64(e.At), 0).UTC(), ReasonCode: int(e.Reason), //nolint:gosec // bounded by the decoder
+			SerialNumber: new(big.Int).SetBytes(e.Serial), RevocationTime: time.Unix(int64(e.At), 0).UTC(), ReasonCode: int(e.Reason),
 		})
 	}
 	der, err := root.SignList(t)

@@ -129,7 +129,7 @@ func (s Share) header() ([]byte, error) {
 }
 
 func (s Share) aead(passphrase string) (cipher.AEAD, error) {
-	key, err := pbkdf2.Key(sha256.New, passphrase, s.Salt, int(s.Iterations), 32) //nolint:gosec // bounded by check
+	key, err := pbkdf2.Key(sha256.New, passphrase, s.Salt, int(s.Iterations), 32)
 	if err != nil {
 		return nil, err
 	}
@@ -316,8 +316,8 @@ func (s Share) Print() (string, error) {
 func lineSum(i, total int, part []byte) string {
 	h := sha256.New()
 	var n [4]byte
-	binary.BigEndian.PutUint16(n[:2], uint16(i))     //nolint:gosec // at most maxShare/lineBytes
-	binary.BigEndian.PutUint16(n[2:], uint16(total)) //nolint:gosec // the same
+	binary.BigEndian.PutUint16(n[:2], uint16(i))
+	binary.BigEndian.PutUint16(n[2:], uint16(total))
 	h.Write(n[:])
 	h.Write(part)
 	return letters.EncodeToString(h.Sum(nil)[:sumBytes])
@@ -330,7 +330,7 @@ func Parse(text []byte) (Share, error) {
 	}
 	var data []byte
 	next, total := 1, 0
-	for _, line := range strings.Split(string(text), "\n") {
+	for line := range strings.SplitSeq(string(text), "\n") {
 		line = strings.ToLower(strings.TrimSpace(line))
 		if line == "" || strings.HasPrefix(line, "#") {
 			continue
