@@ -182,15 +182,18 @@ Making an order's file and importing records are synchronous; both are bounded.`
 	proposal := o.Components.Schemas.Schema(reflect.TypeFor[access.Proposal](), true, "Proposal")
 	for _, item := range o.Paths {
 		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
-			if op == nil || op.Tags[0] == "genuine" { // a stranger has no keys of his own, and proposes nothing
+			if op == nil {
 				continue
 			}
+			stranger := op.Tags[0] == "genuine" // has no keys of his own, and proposes nothing
 			least, most := 1, 255
-			op.Parameters = append(op.Parameters, &huma.Param{
-				Name: headerKey, In: "header", Description: "a name of your own for this operation, for repeating it safely",
-				Schema: &huma.Schema{Type: "string", MinLength: &least, MaxLength: &most, Pattern: `^[ -~]+$`},
-			})
-			if op.OperationID != "upload-artifact" && op.Tags[0] != "proposals" {
+			if !stranger {
+				op.Parameters = append(op.Parameters, &huma.Param{
+					Name: headerKey, In: "header", Description: "a name of your own for this operation, for repeating it safely",
+					Schema: &huma.Schema{Type: "string", MinLength: &least, MaxLength: &most, Pattern: `^[ -~]+$`},
+				})
+			}
+			if !stranger && op.OperationID != "upload-artifact" && op.Tags[0] != "proposals" {
 				proposable(op, proposal)
 			}
 			if ex, ok := Examples[op.OperationID]; ok && op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
