@@ -124,6 +124,6 @@ server is not, and a copy of it: when it is lost, only the maker's warrant keys 
 	c.Flags().StringVar(&dir, "dir", "", "directory to make")
 	c.Flags().IntVar(&iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for the passphrase")
 	_ = c.Flags().MarkHidden("kdf-iterations") // it exists
-	_ = c.MarkFlagRequired("dir") // it exists
+	_ = c.MarkFlagRequired("dir")              // it exists
 	return c
 }
