@@ -58,7 +58,8 @@ type Config struct {
 
 // Service is the verbs on orders.
 type Service struct {
-	c Config
+	c       Config
+	planned planned
 }
 
 // New makes the service.

@@ -109,8 +109,10 @@ type Config struct {
 	PKI      *pki.Service
 	Registry Registry
 	Store    Store
-	Retry    time.Duration    // when to ask again, of a request that is Pending; 0: 10 min
-	Now      func() time.Time // nil: time.Now
+	// Planned says whether a device that nobody knows is one that an order of the CA ca is for, and its record only has not come; nil: nobody can tell.
+	Planned func(ctx context.Context, ca *x509.Certificate, device string) (bool, error)
+	Retry   time.Duration    // when to ask again, of a request that is Pending; 0: 10 min
+	Now     func() time.Time // nil: time.Now
 }
 
 // Service is the stage's verbs.
@@ -171,6 +173,15 @@ func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Devi
 	}
 	if st.Known && st.Product == id.Product && st.State == device.Ordered {
 		return Standing{}, &Pending{Device: id.DeviceID, What: "its production record has not come yet", After: s.c.Retry}
+	}
+	if !st.Known && s.c.Planned != nil && id.Kind == idevid.IDevID {
+		planned, err := s.c.Planned(ctx, d.Issuer, id.DeviceID)
+		if err != nil {
+			return Standing{}, fmt.Errorf("orders, device %s: %w", id.DeviceID, err)
+		}
+		if planned {
+			return Standing{}, &Pending{Device: id.DeviceID, What: "its production record has not come yet", After: s.c.Retry}
+		}
 	}
 	code, text := judge(st, d)
 	if code == "" {

@@ -58,6 +58,9 @@ func (a *device) copied(t *testing.T, to string) {
 	}
 	for _, from := range append(keys, "board.json", "flash.bin", "fuses.bin", "counters.bin") {
 		name := from
+		if strings.HasPrefix(filepath.Base(from), "ldevid") { // he goes for the identity at once
+			continue
+		}
 		if filepath.IsAbs(from) {
 			name = filepath.Join("keys", filepath.Base(from))
 		}

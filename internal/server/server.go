@@ -189,7 +189,10 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 		return err
 	}
 	enrolment := i.db.Onboard()
-	if i.onboard, err = onboard.New(onboard.Config{Guard: i.guard, PKI: i.pki, Registry: enrolment, Store: enrolment}); err != nil {
+	if i.onboard, err = onboard.New(onboard.Config{
+		Guard: i.guard, PKI: i.pki, Registry: enrolment, Store: enrolment,
+		Planned: func(ctx context.Context, ca *x509.Certificate, id string) (bool, error) { return i.factory.Planned(ctx, ca, id) },
+	}); err != nil {
 		return err
 	}
 	order, err := i.newestKey(keyring.Order)

@@ -111,17 +111,9 @@ func (j *judge) renewed(l *Line, d rekeying) (*x509.Certificate, error) {
 	if err := leaf.CheckSignatureFrom(ca.Certificate); err != nil {
 		return nil, err
 	}
-	between, at := x509.NewCertPool(), leaf.NotBefore
-	between.AddCert(ca.Certificate)
-	for _, der := range j.order.Header.Chain { // the product's CA is above that of the order, and of this one
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, err
-		}
-		between.AddCert(c)
-	}
-	for _, c := range j.cas {
-		between.AddCert(c.Certificate)
+	at := leaf.NotBefore
+	if ca.NotBefore.After(at) {
+		at = ca.NotBefore
 	}
 	if len(j.bundles) == 0 {
 		return nil, errors.New("there is no trust bundle to anchor it")
@@ -131,7 +123,7 @@ func (j *judge) renewed(l *Line, d rekeying) (*x509.Certificate, error) {
 		return nil, err
 	}
 	if _, err := idevid.HandledSAN(leaf).Verify(x509.VerifyOptions{
-		Roots: roots, Intermediates: between, CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
+		Roots: roots, Intermediates: j.between(), CurrentTime: at, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny},
 	}); err != nil {
 		return nil, fmt.Errorf("the new identity does not lead to the trust bundle's anchors: %w", err)
 	}
@@ -144,6 +136,23 @@ func (j *judge) renewed(l *Line, d rekeying) (*x509.Certificate, error) {
 		return nil, fmt.Errorf("the new identity names %+v, want %+v", id, want)
 	}
 	return leaf, nil
+}
+
+// between are the CAs that may stand between a certificate and an anchor: the product's is above that of the order, and above one for re-keying.
+func (j *judge) between() *x509.CertPool {
+	out := x509.NewCertPool()
+	for _, c := range j.cas {
+		out.AddCert(c.Certificate)
+	}
+	if j.order == nil {
+		return out
+	}
+	for _, der := range j.order.Header.Chain {
+		if c, err := x509.ParseCertificate(der); err == nil { // one that does not parse vouches for nobody
+			out.AddCert(c)
+		}
+	}
+	return out
 }
 
 // claimed reads what the device said, and checks that it holds both keys.
