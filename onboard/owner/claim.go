@@ -132,7 +132,7 @@ func (s *Service) Claim(ctx context.Context, caller access.Caller, c Claim) (Per
 		return Period{}, err
 	}
 	if hash == nil {
-		s.attempts.failed(caller.ID, c.Device, p.From)
+		s.attempts.failed(caller.ID, c.Device)
 		return Period{}, refusedClaim()
 	}
 	return s.begin(ctx, d, p, *hash)
@@ -270,7 +270,7 @@ func (a *attempts) may(caller, device string, now time.Time) bool {
 	return a.wrong["c"+caller] < perCaller && a.wrong["d"+device] < perDevice && len(a.wrong) < maxAttempts
 }
 
-func (a *attempts) failed(caller, device string, now time.Time) {
+func (a *attempts) failed(caller, device string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.wrong["c"+caller]++
