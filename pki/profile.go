@@ -116,6 +116,9 @@ func table() []Profile {
 	}
 }
 
+// Profiles gives the table.
+func Profiles() []Profile { return slices.Clone(profiles) }
+
 // ProfileOf gives the profile of role.
 func ProfileOf(role Role) (Profile, bool) {
 	for _, p := range profiles {

@@ -32,6 +32,7 @@ func pages(root string) ([]page, error) {
 		{"faults.md", "the stable codes of what can go wrong", faults},
 		{"facts.md", "the kinds of fact in the ledger, and what each holds", facts},
 		{"roles.md", "which role may do what", roles},
+		{"profiles.md", "what a certificate of each role holds", profiles},
 		{"configuration.md", "config.json and the environment", configuration},
 	} {
 		var w bytes.Buffer
