@@ -36,7 +36,7 @@ func TestBadRequestsAreRefusedInOneLine(t *testing.T) {
 	w := newWorld(t)
 	id, idev := w.made(true)
 	_, other := w.made(true)
-	rsaKey, err := rsa.GenerateKey(rand.Reader, 1024) //nolint:gosec // that it is weak is the point
+	rsaKey, err := rsa.GenerateKey(rand.Reader, 1024)
 	must(t, err)
 	_, ed, err := ed25519.GenerateKey(rand.Reader)
 	must(t, err)
@@ -116,7 +116,7 @@ func TestTenThousandMutatedRequests(t *testing.T) {
 	l := w.as(idev)
 	key := newKey(t)
 	seeds := [][]byte{request(t, idev, key, nil), bound(t, idev, key, "AAAA", nil), request(t, idev, onCurve(t, elliptic.P384()), nil)}
-	random := mathrand.New(mathrand.NewPCG(1, 2)) //nolint:gosec // to be the same each time is the point
+	random := mathrand.New(mathrand.NewPCG(1, 2)) // the same each time
 	before := memory()
 	statuses := map[int]int{}
 	for range mutations {
