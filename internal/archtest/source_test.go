@@ -219,6 +219,8 @@ var (
 	// What the standard library keeps for old formats, and the one place that has to speak such a format.
 	weak        = []string{"crypto/md5", "crypto/sha1", "crypto/rc4", "crypto/des", "crypto/dsa"}
 	weakAllowed = map[string]string{
+		"onboard/foreign crypto/sha1": "thumbprints in lists of other registries; the device is held to its first key by SHA-256",
+
 		"factory crypto/sha1": "RSA-OAEP towards a station's HSM that has nothing newer; collision resistance is not needed there",
 	}
 )

@@ -9,7 +9,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
-	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/product"
 )
@@ -63,7 +62,7 @@ func sheetOfEnrolment(out io.Writer, w onboard.Waiting) error {
 }
 
 func (a *api) decideEnrolment(verb, text, example string) *cobra.Command {
-	var d httpapi.EnrolmentDecision
+	var d client.EnrolmentDecision
 	c := a.verb(cobra.Command{
 		Use: verb + " DEVICE --request DIGEST --reason TEXT", Short: text, Args: cobra.ExactArgs(1),
 		Long: text + `. DIGEST is the request's, or how it begins, as ` + "`hallmark enrolment list`" + ` gives it: if the device asks with another one

@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
-	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
 )
 
@@ -42,7 +41,7 @@ func certificatesIn(path string) (string, error) {
 }
 
 func (a *api) addForeignCA() *cobra.Command {
-	var r httpapi.ForeignRequest
+	var r client.ForeignRequest
 	c := a.verb(cobra.Command{
 		Use: "add FILE --product PRODUCT --map NAME", Short: "Let in devices of another maker, by its CA", Args: cobra.ExactArgs(1),
 		Long: `Lets in devices of another maker, by its CA: FILE has its certificates, PEM or DER, the one that signs devices first. It always takes two people. The

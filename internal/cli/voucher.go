@@ -12,7 +12,6 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
-	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 )
 
@@ -31,7 +30,7 @@ type voucherFile struct {
 }
 
 func (a *api) vouchForDevice() *cobra.Command {
-	var r httpapi.VoucherRequest
+	var r client.VoucherRequest
 	var life time.Duration
 	var server, out string
 	c := a.verb(cobra.Command{

@@ -32,6 +32,9 @@ type (
 	RolesRequest       = httpapi.RolesRequest
 	Standing           = httpapi.Standing
 	TokenSpec          = httpapi.TokenSpec
+	EnrolmentDecision  = httpapi.EnrolmentDecision
+	VoucherRequest     = httpapi.VoucherRequest
+	ForeignRequest     = httpapi.ForeignRequest
 	WarrantReply       = httpapi.WarrantReply
 )
 
