@@ -1,6 +1,6 @@
 // Package door bounds what strangers hold open of a TLS listener for devices.
 //
-// Over no stage, an adapter's part. A connection is a stranger's until its client certificate has been verified and the first byte of a
+// Under all stages, before the devices' adapters. A connection is a stranger's until its client certificate has been verified and the first byte of a
 // request has come over it; one without a certificate stays a stranger's. Of strangers' connections there is a number for each address and
 // one for all: the newest of an address that has its number is closed at once, and the oldest of all makes room when all have theirs, so
 // that a flood costs bounded memory and a device that is quick still gets through it. Who is known is not bounded here. It trusts the
