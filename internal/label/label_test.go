@@ -47,7 +47,7 @@ func TestTheDrawingIsTheCode(t *testing.T) {
 		t.Fatal(err)
 	}
 	black := map[[2]int]bool{}
-	for _, run := range strings.Split(strings.Trim(doc.Paths[1].D, "Mz"), "zM") {
+	for run := range strings.SplitSeq(strings.Trim(doc.Paths[1].D, "Mz"), "zM") {
 		place, rest, _ := strings.Cut(run, "h")
 		xs, ys, _ := strings.Cut(place, " ")
 		length, _, _ := strings.Cut(rest, "v")

@@ -88,7 +88,7 @@ func Renewals(f Fleet) Load {
 
 // device plays one.
 func (f Fleet) device(i int, c *counts) {
-	r := rand.New(rand.NewPCG(f.Seed, uint64(i))) //nolint:gosec // a simulation: it has to be repeatable
+	r := rand.New(rand.NewPCG(f.Seed, uint64(i)))
 	began := time.Duration(float64(f.Enrolled) * (float64(i) + 0.5) / float64(f.Devices))
 	for began < f.Span {
 		random := r.Float64()
