@@ -77,7 +77,7 @@ func (a *api) registerForeign(h huma.API) {
 	list := op("import-devices", http.MethodPost, "/products/{id}/devices", "Take devices of another maker from a list; the same list again changes nothing")
 	huma.Register(h, list, func(ctx context.Context, in *struct {
 		ByID
-		Format   string `query:"format" required:"true" enum:"csv,aws,azure"`
+		Format   string `query:"format" default:"csv" enum:"csv,aws,azure"`
 		Hardware string `query:"hardware" maxLength:"64" doc:"revision of those that do not say; empty: the product's first"`
 		CA       string `query:"ca" maxLength:"64" doc:"ID of the foreign CA that vouches for devices known by name only"`
 		DryRun   bool   `query:"dry_run" doc:"say what would be done"`
