@@ -1049,6 +1049,16 @@ type DeviceSetting struct {
 	Standing   string     `json:"standing"`
 }
 
+// DeviceSide defines model for DeviceSide.
+type DeviceSide struct {
+	Address   *string   `json:"address,omitempty"`
+	At        time.Time `json:"at"`
+	BootCount int64     `json:"boot_count"`
+	Bundle    int64     `json:"bundle"`
+	Counter   int64     `json:"counter"`
+	Version   *string   `json:"version,omitempty"`
+}
+
 // DisposeRequest defines model for DisposeRequest.
 type DisposeRequest struct {
 	How string `json:"how"`
@@ -1159,10 +1169,17 @@ type FleetDetail struct {
 	Order      string         `json:"order"`
 
 	// Owned since when it belongs to its owner
-	Owned          *time.Time `json:"owned,omitempty"`
-	Product        string     `json:"product"`
-	Release        string     `json:"release"`
-	State          string     `json:"state"`
+	Owned   *time.Time `json:"owned,omitempty"`
+	Product string     `json:"product"`
+	Rekeyed *time.Time `json:"rekeyed,omitempty"`
+	Release string     `json:"release"`
+
+	// Sides what each holder of its identity was seen with, then
+	Sides []DeviceSide `json:"sides,omitempty"`
+	State string       `json:"state"`
+
+	// Suspect what it said that cannot be true of one device
+	Suspect        *string    `json:"suspect,omitempty"`
 	Trial          bool       `json:"trial"`
 	Verdict        string     `json:"verdict"`
 	VerdictAt      *time.Time `json:"verdict_at,omitempty"`
@@ -3613,7 +3630,7 @@ type GetBundleParams struct {
 
 // ImportDevicesParams defines parameters for ImportDevices.
 type ImportDevicesParams struct {
-	Format ImportDevicesParamsFormat `form:"format" json:"format"`
+	Format *ImportDevicesParamsFormat `form:"format,omitempty" json:"format,omitempty"`
 
 	// Hardware revision of those that do not say; empty: the product's first
 	Hardware *string `form:"hardware,omitempty" json:"hardware,omitempty"`
@@ -16320,12 +16337,16 @@ func NewImportDevicesRequestWithBody(server string, id string, params *ImportDev
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
-		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "format", params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-			return nil, err
-		} else {
-			for _, qp := range strings.Split(queryFrag, "&") {
-				rawQueryFragments = append(rawQueryFragments, qp)
+		if params.Format != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "format", *params.Format, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
 			}
+
 		}
 
 		if params.Hardware != nil {
