@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -285,88 +286,89 @@ func anchorName(der []byte) string {
 }
 
 // bundleChanges says in words what differs, for those who sign it.
-func bundleChanges(before, b wire.Bundle) (out []string) {
-	say := func(format string, args ...any) { out = append(out, fmt.Sprintf(format, args...)) }
-	set := func(what string, had, has [][]byte, name func([]byte) string) {
-		for _, k := range had {
-			if !slices.ContainsFunc(has, func(o []byte) bool { return bytes.Equal(o, k) }) {
-				say("%s: %s is believed no longer", what, name(k))
-			}
-		}
-		for _, k := range has {
-			if !slices.ContainsFunc(had, func(o []byte) bool { return bytes.Equal(o, k) }) {
-				say("%s: %s is believed from now on", what, name(k))
-			}
-		}
-	}
-	role := func(what string, had, has wire.KeySet) {
-		set(what, had.Keys, has.Keys, func(k []byte) string { return "key " + keyName(k) })
-		if had.Threshold != has.Threshold {
-			say("%s: %d must sign, %d until now", what, has.Threshold, had.Threshold)
-		}
-	}
-	role("root", before.Root, b.Root)
-	role("release", before.Release, b.Release)
-	role("warrant", before.Warrant, b.Warrant)
-	role("directive", before.Directive, b.Directive)
+func bundleChanges(before, b wire.Bundle) []string {
+	var d difference
+	d.role("root", before.Root, b.Root)
+	d.role("release", before.Release, b.Release)
+	d.role("warrant", before.Warrant, b.Warrant)
+	d.role("directive", before.Directive, b.Directive)
 	none := wire.KeySet{}
-	had, has := &none, &none
-	if before.Orders != nil {
-		had = before.Orders
-	}
-	if b.Orders != nil {
-		has = b.Orders
-	}
-	role("orders", *had, *has)
-	for _, l := range []struct {
-		name     string
-		had, has wire.LogTrust
-	}{{"control log", before.Control, b.Control}, {"events log", before.Events, b.Events}} {
-		if l.had.Origin != l.has.Origin {
-			say("%s: it is %s, %s until now", l.name, l.has.Origin, l.had.Origin)
-		}
-		if !bytes.Equal(l.had.Key, l.has.Key) {
-			say("%s: its key is %s, %s until now", l.name, keyName(l.has.Key), keyName(l.had.Key))
-		}
-	}
-	witness := func(ws []wire.NamedKey) (keys [][]byte, names map[string]string) {
-		names = map[string]string{}
-		for _, w := range ws {
-			keys, names[string(w.Key)] = append(keys, w.Key), w.Name
-		}
-		return keys, names
-	}
-	oldKeys, oldNames := witness(before.Witnesses)
-	newKeys, newNames := witness(b.Witnesses)
-	set("witness", oldKeys, newKeys, func(k []byte) string {
-		return strings.TrimSpace(newNames[string(k)]+oldNames[string(k)]) + " (key " + keyName(k) + ")"
-	})
-	if before.Quorum != b.Quorum {
-		say("witnesses: %d must have cosigned, %d until now", b.Quorum, before.Quorum)
-	}
-	if before.MaxAge != b.MaxAge {
-		say("witnesses: a cosignature counts for %d s, %d s until now", b.MaxAge, before.MaxAge)
-	}
+	d.role("orders", *cmp.Or(before.Orders, &none), *cmp.Or(b.Orders, &none))
+	d.log("control log", before.Control, b.Control)
+	d.log("events log", before.Events, b.Events)
+	d.witnesses(before, b)
 	if before.Floor != b.Floor {
-		say("floor: nothing below security counter %d runs, %d until now", b.Floor, before.Floor)
+		d.say("floor: nothing below security counter %d runs, %d until now", b.Floor, before.Floor)
 	}
-	set("servers", before.Anchors, b.Anchors, func(k []byte) string { return "the root " + anchorName(k)[:32] })
+	d.set("servers", before.Anchors, b.Anchors, func(k []byte) string { return "the root " + anchorName(k)[:32] })
 	suites := func(s []string) (out [][]byte) {
 		for _, n := range s {
 			out = append(out, []byte(n))
 		}
 		return out
 	}
-	set("suite", suites(before.Suites), suites(b.Suites), func(k []byte) string { return string(k) })
+	d.set("suite", suites(before.Suites), suites(b.Suites), func(k []byte) string { return string(k) })
 	stream := func(ts []wire.StreamKey) (out [][]byte) {
 		for _, t := range ts {
 			out = append(out, t.Key)
 		}
 		return out
 	}
-	set("data is sealed for", stream(before.Telemetry), stream(b.Telemetry), func(k []byte) string { return "key " + keyName(k) })
-	if len(out) == 0 && len(b.Telemetry) > 0 && len(before.Telemetry) > 0 && !bytes.Equal(b.Telemetry[0].Key, before.Telemetry[0].Key) {
-		say("data is sealed for key %s first", keyName(b.Telemetry[0].Key))
+	d.set("data is sealed for", stream(before.Telemetry), stream(b.Telemetry), func(k []byte) string { return "key " + keyName(k) })
+	if len(d) == 0 && len(b.Telemetry) > 0 && len(before.Telemetry) > 0 && !bytes.Equal(b.Telemetry[0].Key, before.Telemetry[0].Key) {
+		d.say("data is sealed for key %s first", keyName(b.Telemetry[0].Key))
 	}
-	return out
+	return d
+}
+
+// difference is a list of changes, in words.
+type difference []string
+
+func (d *difference) say(format string, args ...any) { *d = append(*d, fmt.Sprintf(format, args...)) }
+
+func (d *difference) set(what string, had, has [][]byte, name func([]byte) string) {
+	for _, k := range had {
+		if !slices.ContainsFunc(has, func(o []byte) bool { return bytes.Equal(o, k) }) {
+			d.say("%s: %s is believed no longer", what, name(k))
+		}
+	}
+	for _, k := range has {
+		if !slices.ContainsFunc(had, func(o []byte) bool { return bytes.Equal(o, k) }) {
+			d.say("%s: %s is believed from now on", what, name(k))
+		}
+	}
+}
+
+func (d *difference) role(what string, had, has wire.KeySet) {
+	d.set(what, had.Keys, has.Keys, func(k []byte) string { return "key " + keyName(k) })
+	if had.Threshold != has.Threshold {
+		d.say("%s: %d must sign, %d until now", what, has.Threshold, had.Threshold)
+	}
+}
+
+func (d *difference) log(name string, had, has wire.LogTrust) {
+	if had.Origin != has.Origin {
+		d.say("%s: it is %s, %s until now", name, has.Origin, had.Origin)
+	}
+	if !bytes.Equal(had.Key, has.Key) {
+		d.say("%s: its key is %s, %s until now", name, keyName(has.Key), keyName(had.Key))
+	}
+}
+
+func (d *difference) witnesses(before, b wire.Bundle) {
+	names := map[string]string{}
+	keys := func(ws []wire.NamedKey) (out [][]byte) {
+		for _, w := range ws {
+			out = append(out, w.Key)
+			names[string(w.Key)] = w.Name
+		}
+		return out
+	}
+	d.set("witness", keys(before.Witnesses), keys(b.Witnesses), func(k []byte) string { return names[string(k)] + " (key " + keyName(k) + ")" })
+	if before.Quorum != b.Quorum {
+		d.say("witnesses: %d must have cosigned, %d until now", b.Quorum, before.Quorum)
+	}
+	if before.MaxAge != b.MaxAge {
+		d.say("witnesses: a cosignature counts for %d s, %d s until now", b.MaxAge, before.MaxAge)
+	}
 }
