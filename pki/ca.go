@@ -328,13 +328,16 @@ func (s *Service) answers(ctx context.Context, g wire.CAGrant, cert *x509.Certif
 
 // TrustRoot believes another root: the OEM's new one. It takes two people, because who has a root has everything below it.
 func (s *Service) TrustRoot(ctx context.Context, caller access.Caller, der []byte) (CA, error) {
-	cert, err := x509.ParseCertificate(der)
-	if err != nil {
-		return CA{}, fault.Newf(fault.Invalid, "ca.root", "no certificate: %w", err)
+	cert, bad := x509.ParseCertificate(der)
+	ski := ""
+	if bad == nil {
+		ski = hex.EncodeToString(cert.SubjectKeyId)
 	}
-	ski := hex.EncodeToString(cert.SubjectKeyId)
 	if err := s.c.Guard.Check(ctx, caller, access.InstanceManage, access.Resource{Type: "ca", ID: ski, Grave: true}); err != nil {
 		return CA{}, err
+	}
+	if bad != nil { // whether it reads is for who might have it believed
+		return CA{}, fault.Newf(fault.Invalid, "ca.root", "no certificate: %w", bad)
 	}
 	if role, err := RoleOf(cert); err != nil || role != Root {
 		return CA{}, fault.New(fault.Invalid, "ca.root", fmt.Sprintf("%q is no root CA", cert.Subject), "take the certificate that the ceremony gave out for the root")

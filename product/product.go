@@ -31,7 +31,7 @@ type Product struct {
 	Suite        string           `json:"suite"`          // suite.ID
 	EndOfSupport time.Time        `json:"end_of_support"` // devices are marked from here on
 	Created      time.Time        `json:"created"`
-	Enrolment    Enrolment        `json:"enrolment" required:"false"` // how its devices are let in; left out: automatic
+	Enrolment    Enrolment        `json:"enrolment,omitzero" required:"false"` // how its devices are let in; left out: automatic
 }
 
 // Errors of the store.

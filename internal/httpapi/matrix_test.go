@@ -106,10 +106,12 @@ var ours = []string{subject, heldCase, ending, spare, groupless, `"f1"`, `"ro-1"
 var unmet = []string{
 	"create-product",                                       // there is a pump
 	"bind-identity", "unbind-identity", "bind-certificate", // there is no provider, and the member is a person
-	"refuse-enrolment",                                                           // it was approved before
-	"create-voucher",                                                             // the device has no production record
+	"refuse-enrolment",                   // it was approved before
+	"create-voucher", "trust-foreign-ca", // the device has no production record; and it takes two
+	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
+	"close-finding",                                                              // the device was lost before, and its findings settled with it
 	"claim-device", "transfer-devices", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it was not stolen and is in no recall, and the owner has a device
-	"retire-key", // it is the only one of its role
+	"retire-key",                                             // it is the only one of its role
 	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",
 	"publish-release", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "halt-rollout", "reprovision-remedy",
@@ -231,8 +233,11 @@ func (w *world) forgeries() map[string]any {
 }
 
 func bodyOf(op operation) any {
-	if op.ID == "upload-artifact" {
+	switch op.ID {
+	case "upload-artifact":
 		return []byte("some bytes")
+	case "import-devices":
+		return []byte("name,key_sha256\nvalve-1," + strings.Repeat("ab", 32) + "\n")
 	}
 	if ex, ok := httpapi.Examples[op.ID]; ok {
 		return ex

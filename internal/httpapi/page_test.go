@@ -160,7 +160,7 @@ func TestListsComeInPages(t *testing.T) {
 		"/remedies":                             {member("device"), 1},
 		"/retirements":                          {member("device"), 1},
 		"/warrants":                             {member("uid"), 1},
-		"/issuers":                              {member("id"), 0},
+		"/issuers":                              {member("id"), 4},
 		"/revocations":                          {member("id"), 0},
 		"/commands/c1/devices":                  {member("device"), 1},
 		"/devices/" + subject + "/certificates": {member("serial"), 0},
