@@ -34,23 +34,6 @@ func (d *demo) verified(t *testing.T, args ...string) (string, int) {
 	return string(out), cmd.ProcessState.ExitCode()
 }
 
-// cloned copies all that a device has into another directory.
-func (a *device) cloned(t *testing.T, to string) {
-	t.Helper()
-	sockets, err := filepath.Glob(filepath.Join(a.dir, "*.sock"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, s := range sockets { // of the programs that ran: no part of what it has
-		if err := os.Remove(s); err != nil {
-			t.Fatal(err)
-		}
-	}
-	if err := os.CopyFS(to, os.DirFS(a.dir)); err != nil {
-		t.Fatal(err)
-	}
-}
-
 // A device proves itself to whoever asks, over the server and beside it. Its memory is copied, keys and all, and both run: they are found, and a buyer is told.
 func TestACopyOfADeviceIsFound(t *testing.T) {
 	if testing.Short() {
@@ -89,7 +72,9 @@ func TestACopyOfADeviceIsFound(t *testing.T) {
 	a.run.stop(os.Interrupt)
 	d.besideIt(t, a)
 	twin := &device{d: d, id: a.id, dir: filepath.Join(d.dir, "copy")}
-	a.cloned(t, twin.dir)
+	if err := a.duplicate(twin.dir); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { twin.run.stop(os.Kill) })
 	for _, x := range []*device{a, twin} {
 		if err := x.on(); err != nil {

@@ -128,7 +128,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); err = errors.Join(err, d.quiet(ctx)); d.stopAll() }()
 	for _, chapter := range []func(context.Context) error{
-		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.wipeAll, d.retire, d.quiet, d.verify,
+		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.handedOn, d.keysLost, d.copied, d.wipeAll, d.retire, d.quiet, d.verify,
 	} {
 		if err := chapter(ctx); err != nil {
 			return errors.Join(err, d.end())

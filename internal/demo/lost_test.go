@@ -24,56 +24,6 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// lose takes all that a device has but what nobody can take: its fuses, its counters, its chip's number.
-func (a *device) lose(t *testing.T) {
-	t.Helper()
-	path := filepath.Join(a.dir, "flash.bin")
-	info, err := os.Stat(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(path, bytes.Repeat([]byte{0xff}, int(info.Size())), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := filepath.Glob(filepath.Join(a.dir, "keys", "*"))
-	if err != nil || len(keys) < 3 {
-		t.Fatalf("keys %v, %v", keys, err)
-	}
-	for _, k := range keys {
-		if err := os.Remove(k); err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
-// copied is what somebody has who had the device in his hands, before it lost anything.
-func (a *device) copied(t *testing.T, to string) {
-	t.Helper()
-	if err := os.MkdirAll(filepath.Join(to, "keys"), 0o700); err != nil {
-		t.Fatal(err)
-	}
-	keys, err := filepath.Glob(filepath.Join(a.dir, "keys", "*"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, from := range append(keys, "board.json", "flash.bin", "fuses.bin", "counters.bin") {
-		name := from
-		if strings.HasPrefix(filepath.Base(from), "ldevid") { // he goes for the identity at once
-			continue
-		}
-		if filepath.IsAbs(from) {
-			name = filepath.Join("keys", filepath.Base(from))
-		}
-		data, err := os.ReadFile(filepath.Join(a.dir, name))
-		if err == nil {
-			err = os.WriteFile(filepath.Join(to, name), data, 0o600)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-	}
-}
-
 // vouched has olga ask for a voucher for the device, and sam agree.
 func (d *demo) vouched(t *testing.T, a *device) string {
 	t.Helper()
@@ -168,9 +118,13 @@ func TestADeviceThatLostEverythingComesBack(t *testing.T) {
 	d.setLive(slices.DeleteFunc(d.powered(), func(o *device) bool { return o == a })...)
 	a.run.stop(os.Interrupt)
 	thief := &device{d: d, id: a.id, dir: filepath.Join(d.dir, "copy")}
-	a.copied(t, thief.dir)
+	if err := a.duplicate(thief.dir); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() { thief.run.stop(os.Kill) })
-	a.lose(t)
+	if err := a.forget(); err != nil {
+		t.Fatal(err)
+	}
 	if out, err := exec.CommandContext(t.Context(), a.d.bin.agent, "inspect", "--dir", a.dir).CombinedOutput(); err == nil {
 		t.Fatalf("it starts without anything: %s", out)
 	}
