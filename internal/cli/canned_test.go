@@ -107,6 +107,7 @@ own log whole up to 57, 2 gaps of 9 events explained, heard `+stamp+`
 trust bundle 0
 open findings 0
 made -
+new keys -
 virtual yes
 forgotten -
 

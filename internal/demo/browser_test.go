@@ -94,6 +94,16 @@ func (w *world) signedIn(t *testing.T, name string) *person {
 	return p
 }
 
+// byLink signs in with a link, once.
+func (w *world) byLink(t *testing.T, name, link string) *person {
+	t.Helper()
+	p := w.visitor(t)
+	p.visit(link)
+	p.press("Sign in")
+	p.sees("person:" + name)
+	return p
+}
+
 // note keeps what a page must not cause. A denial, or a page that is not there, is a line in the console too, and is what the
 // person is told.
 func (p *person) note(m chromedp.ConsoleMessage) {

@@ -26,6 +26,7 @@ type world struct {
 	browser context.Context //nolint:containedctx // chromedp keeps the browser in it
 	db      *store.DB       // to put the clock on: what would take hours of waiting is written into the past
 	tokens  map[string]string
+	link    string // that signs rita in, once: who has only a token adds no passkey
 
 	well, altered, silent *device
 }
@@ -68,6 +69,9 @@ func (w *world) everybody(ctx context.Context) (err error) {
 		roles := people[name]
 		if name == "ada" {
 			roles = access.Roles()
+			if w.link, err = w.linkFor(ctx, "rita", people["rita"]); err != nil {
+				return err
+			}
 		}
 		if w.tokens[name], err = w.people["admin"].Token(ctx, httpapi.TokenSpec{
 			Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseToken, Seconds: 24 * 3600,
@@ -78,6 +82,13 @@ func (w *world) everybody(ctx context.Context) (err error) {
 	}
 	w.db, err = sqlite.Open(ctx, w.layout.Database())
 	return err
+}
+
+func (w *world) linkFor(ctx context.Context, name string, roles []access.Role) (string, error) {
+	once, err := w.people["admin"].Token(ctx, httpapi.TokenSpec{
+		Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseOnce, Seconds: 24 * 3600,
+	})
+	return "/login?once=" + once, err
 }
 
 // silence takes the power from one device.
