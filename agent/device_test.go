@@ -92,7 +92,7 @@ type server struct {
 	status  int           // 0: at the handshake
 	hook    func(call string)
 	asks    func(key crypto.PublicKey) error // is told for which key a device enrols; an error: not now
-	saw     func(in wire.Checkin) bool // true: enough was seen
+	saw     func(in wire.Checkin) bool       // true: enough was seen
 
 	calls    []string
 	results  map[uint64]wire.Result // by number

@@ -29,15 +29,15 @@ func signatureLine(name string, id uint32, sig []byte) string {
 // SignCheckpoint makes the log-signed note of a tree. While a log's key is being replaced, the others sign too.
 func SignCheckpoint(origin string, s State, key Signer, others ...Signer) ([]byte, error) {
 	body := wire.CheckpointText(origin, s.Size, s.Root)
-	note := body + "\n"
+	note := []byte(body + "\n")
 	for _, k := range append([]Signer{key}, others...) {
 		sig, err := k.Sign([]byte(body))
 		if err != nil {
 			return nil, fmt.Errorf("sign checkpoint %s at size %d: %w", origin, s.Size, err)
 		}
-		note += signatureLine(origin, wire.NoteKeyID(origin, TypeEd25519, k.Public()), sig)
+		note = append(note, signatureLine(origin, wire.NoteKeyID(origin, TypeEd25519, k.Public()), sig)...)
 	}
-	return []byte(note), nil
+	return note, nil
 }
 
 // MaxNote bounds a note: at least 16 signatures fit, of the largest kind.

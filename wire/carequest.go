@@ -12,7 +12,7 @@ import (
 	"unicode/utf8"
 )
 
-// The signed request for a CA. The key it is about signs it: whoever asks for a certificate over a key holds that key.
+// TypeCARequest is the signed request for a CA. The key it is about signs it: whoever asks for a certificate over a key holds that key.
 const TypeCARequest Type = "application/hallmark-ca-request+cose"
 
 // The CAs that the OEM root signs, by what package pki calls their roles.

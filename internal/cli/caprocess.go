@@ -137,7 +137,7 @@ func listenUnix(ctx context.Context, path string, uid int) (net.Listener, error)
 	if err != nil {
 		return nil, fmt.Errorf("socket: %w; make the directory of the socket, for the user who starts the CA", err)
 	}
-	defer os.RemoveAll(private)
+	defer func() { _ = os.RemoveAll(private) }() // empty, and nobody else can reach it
 	hidden := filepath.Join(private, "s")
 	l, err := new(net.ListenConfig).Listen(ctx, "unix", hidden)
 	if err != nil {

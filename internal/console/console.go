@@ -60,7 +60,7 @@ type Config struct {
 	Secure  bool // the listener is TLS: cookies say so
 	// Organisation is what the organisation's own sign-in is called, served at /auth/oidc/; empty when there is none.
 	Organisation string
-	Site string // where people reach the console, https://host: for labels
+	Site         string // where people reach the console, https://host: for labels
 	// Genuine answers strangers; Curb says whether one at a remote address may ask just now, nil: always. Root is the fingerprint of the maker's
 	// root certificate.
 	Genuine Genuineness

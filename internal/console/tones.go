@@ -266,6 +266,10 @@ func findingTitle(k monitor.Kind) string {
 		return "A witness fails"
 	case monitor.CAEnding:
 		return "A certification authority ends"
+	case monitor.VouchersMany:
+		return "Many vouchers"
+	case monitor.VoucherGuessed:
+		return "A voucher was guessed at"
 	}
 	return string(k)
 }
@@ -302,6 +306,10 @@ func whatToDo(k monitor.Kind) string {
 		return "The others are enough for now. Ask its operator; it closes when it signs again."
 	case monitor.CAEnding:
 		return "Have another signed at a ceremony: hallmark ca request. It closes when that one is installed."
+	case monitor.VouchersMany:
+		return "See why so many devices lose their keys, and who vouches for them: hallmark voucher list."
+	case monitor.VoucherGuessed:
+		return "The voucher is locked. If the technician mistyped it, issue another; if nobody did, find out who has the device's address."
 	}
 	return "Look at the fact that led to it."
 }

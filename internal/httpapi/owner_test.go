@@ -67,7 +67,7 @@ func TestWhatAnOwnersPeopleMayDo(t *testing.T) {
 		}
 	}
 	for _, op := range operations {
-		var in any = bodyOf(op)
+		in := bodyOf(op)
 		if raw, ok := in.([]byte); !ok && in != nil {
 			text, err := json.Marshal(in)
 			if err != nil {

@@ -8,6 +8,7 @@ import (
 	"crypto/hpke"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -277,12 +278,7 @@ func notFound(err error) bool {
 }
 
 func anyOf(keys [][]byte, is func([]byte) bool) bool {
-	for _, k := range keys {
-		if is(k) {
-			return true
-		}
-	}
-	return false
+	return slices.ContainsFunc(keys, is)
 }
 
 // namedIn says how a bundle names a key of the role; nil: it does not.

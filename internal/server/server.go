@@ -34,8 +34,8 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/scitt"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
-	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
@@ -165,7 +165,7 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 		return err
 	}
 	i.product = product.New(i.guard, i.db, suiteIDs())
-	i.auth, err = loadAuthorities(i.layout, i.caKeys())
+	i.auth, err = loadAuthorities(i.layout, i.caKeys()) //nolint:contextcheck // a CA's process is asked again at each signature, long after this
 	return err
 }
 
@@ -175,7 +175,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 		Guard: i.guard, Store: i.db.PKI(), Trust: i.auth.trust, Revocations: pki.NewRevocations(maxRevocationAge),
 		Held: i.auth.held, Root: i.auth.root, Life: time.Duration(i.cfg.LDevID) * time.Hour,
 		Lists: i.db.PKI(), CAs: i.db.PKI(), Targets: i.db.PKI(), NewKey: i.caKeys(), Instance: i.cfg.Instance, CRLBase: i.cfg.publicBase(), OCSP: i.cfg.OCSP,
-		Warn: func(text string, err error) { i.log.WarnContext(ctx, text, "error", err) }, //nolint:contextcheck // of the opening, for its attributes
+		Warn: func(text string, err error) { i.log.WarnContext(ctx, text, "error", err) },
 	})
 	if err != nil {
 		return err
@@ -191,7 +191,9 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	enrolment := i.db.Onboard()
 	if i.onboard, err = onboard.New(onboard.Config{
 		Guard: i.guard, PKI: i.pki, Registry: enrolment, Store: enrolment,
-		Planned: func(ctx context.Context, ca *x509.Certificate, id string) (bool, error) { return i.factory.Planned(ctx, ca, id) },
+		Planned: func(ctx context.Context, ca *x509.Certificate, id string) (bool, error) {
+			return i.factory.Planned(ctx, ca, id)
+		},
 	}); err != nil {
 		return err
 	}

@@ -28,7 +28,7 @@ func crowdOf() int {
 
 func benchID(i int) string {
 	var b [16]byte
-	binary.BigEndian.PutUint64(b[8:], uint64(i)+1) //nolint:gosec // small
+	binary.BigEndian.PutUint64(b[8:], uint64(i)+1)
 	return hex.EncodeToString(b[:])
 }
 

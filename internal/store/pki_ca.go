@@ -78,7 +78,7 @@ func (s PKI) EndCA(ctx context.Context, ski string, now time.Time, facts ...ledg
 	if err := newest(s.db.Read().QueryRowContext(ctx, query, ski, Millis(now))); err != nil || !until.IsZero() {
 		return until, s.db.dialect.Explain(err)
 	}
-	err = s.db.Write(ctx, func(tx *Tx) error {
+	err = s.db.Write(ctx, func(tx *Tx) error { //nolint:contextcheck // the transaction has a context of its own
 		if err := newest(tx.QueryRow(query, ski, Millis(now))); err != nil || !until.IsZero() {
 			return err
 		}

@@ -3,7 +3,7 @@ package foreign
 import (
 	"context"
 	"crypto"
-	"crypto/sha1" //nolint:gosec // thumbprints of lists that have no others; see thumbprints
+	"crypto/sha1" // thumbprints of lists that have no others; see thumbprints
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -193,7 +193,7 @@ func (s *Service) meet(ctx context.Context, caller access.Caller, presented []*x
 		return nil
 	}
 	now := s.c.Now()
-	d, err := s.Find(presented, now)
+	d, err := s.Find(presented, now) //nolint:contextcheck // the list of CAs is in memory
 	if errors.Is(err, pki.ErrNotForeign) {
 		return nil // it is refused behind
 	}
