@@ -84,6 +84,9 @@ func (d *demo) code(ctx context.Context, a *device) (code string, err error) {
 func (d *demo) handedOn(ctx context.Context) error {
 	d.say("\nOwners: a device is claimed, defends whom it belongs to, and is sold on")
 	a := d.agents[0]
+	others := slices.DeleteFunc(d.powered(), func(o *device) bool { return o == a })
+	d.setLive(others...) // it is waited for
+	defer func() { d.setLive(append(others, a)...) }()
 	anna, err := d.keeper(ctx, "anna", "Berlin clinic")
 	if err != nil {
 		return err
@@ -119,7 +122,7 @@ func (d *demo) handedOn(ctx context.Context) error {
 			return errors.New("a code for the next owner: " + saw)
 		}
 	}
-	_, err = anna.who.Device(ctx, a.id)
+	err = insist(ctx, func() error { _, err := anna.who.Device(ctx, a.id); return err })
 	if err := d.step(Step{
 		Step: "sold: the old owner", Device: a.id, Expected: "sees nothing of it any more", OK: err != nil, Observed: observed(err, "sees it"),
 		Ledger: d.place(ctx, "events", "device.transferred", a.id),
@@ -147,8 +150,8 @@ func (d *demo) taken(ctx context.Context, a *device) (err error) {
 
 // sells begins the transfer, with the owner's signature, and gives the code for the next owner.
 func (k *keeper) sells(ctx context.Context, a *device) (code string, err error) {
-	o, err := k.who.Ownership(ctx, a.id)
-	if err != nil {
+	var o client.Ownership
+	if err := insist(ctx, func() (err error) { o, err = k.who.Ownership(ctx, a.id); return err }); err != nil {
 		return "", err
 	}
 	set, err := wire.SetOf([]string{a.id})
