@@ -105,7 +105,7 @@ var rules = []rule{
 	{folder: "internal/oidc", ours: stages, never: noDB},
 	{folder: "internal/throttle", never: noDB},
 	{folder: "internal/label", never: pure},
-	{folder: "internal/door", never: noDB},
+	{folder: "internal/door", ours: []string{"internal/throttle"}, never: noDB},
 	{folder: "internal/cad", ours: append([]string{"internal/durable"}, floor...), never: noDB},
 	{folder: "internal/lines", ours: stages, never: noDB},
 	{folder: "internal/witnessd", ours: append([]string{"internal/durable", "internal/failpoint"}, ground...), never: noDB},

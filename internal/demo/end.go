@@ -184,24 +184,8 @@ func (d *demo) disposed(ctx context.Context, a *device) error {
 // custody takes the whole chain of custody of the retired device, and checks it with nothing but the keys of logs and witnesses. What the
 // thief had logged for it is there too, and does not hold.
 func (d *demo) custody(ctx context.Context, a *device) error {
-	keys, err := os.ReadFile(filepath.Join(d.layout.Logs(), "trust.json"))
-	if err != nil {
-		return err
-	}
-	trust, err := audit.DecodeTrust(keys)
-	if err != nil {
-		return err
-	}
 	ok, saw := wait(ctx, 20*time.Second, func() (bool, string) {
-		data, err := d.people["olga"].Custody(ctx, a.id)
-		if err != nil {
-			return false, err.Error()
-		}
-		c, err := wire.DecodeCustody(data)
-		if err != nil {
-			return false, err.Error()
-		}
-		r, err := custody.Verify(c, trust)
+		r, size, err := d.history(ctx, a)
 		if err != nil {
 			return false, err.Error()
 		}
@@ -211,10 +195,32 @@ func (d *demo) custody(ctx context.Context, a *device) error {
 		}
 		whole := told[ledger.KindOrderCreated] && told[ledger.KindDeviceProvisioned] && told[ledger.KindReleaseApproved] && told[ledger.KindRetireDisposed]
 		forged := slices.IndexFunc(r.Problems, func(p string) bool { return !strings.Contains(p, forgedCommand) }) < 0
-		return whole && forged, fmt.Sprintf("%d facts in %d bytes, order to disposal, verify offline; %s named", len(r.Lines), len(data),
+		return whole && forged, fmt.Sprintf("%d facts in %d bytes, order to disposal, verify offline; %s named", len(r.Lines), size,
 			fleet.Count(len(r.Problems), "forged command is", "forged commands are"))
 	})
 	return d.step(Step{Step: "chain of custody", Device: a.id, Expected: "holds, but for what the thief forged", OK: ok, Observed: saw})
+}
+
+// history takes a device's chain of custody, size bytes, and verifies it with nothing but the keys of the logs.
+func (d *demo) history(ctx context.Context, a *device) (r custody.Report, size int, err error) {
+	keys, err := os.ReadFile(filepath.Join(d.layout.Logs(), "trust.json"))
+	if err != nil {
+		return r, 0, err
+	}
+	trust, err := audit.DecodeTrust(keys)
+	if err != nil {
+		return r, 0, err
+	}
+	data, err := d.people["olga"].Custody(ctx, a.id)
+	if err != nil {
+		return r, 0, err
+	}
+	c, err := wire.DecodeCustody(data)
+	if err != nil {
+		return r, 0, err
+	}
+	r, err = custody.Verify(c, trust)
+	return r, len(data), err
 }
 
 // bundle reads the product's trust bundle from the ledger.

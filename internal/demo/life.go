@@ -3,6 +3,7 @@ package demo
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -154,29 +155,34 @@ func (k *keeper) sells(ctx context.Context, a *device) (code string, err error) 
 	if err := insist(ctx, func() (err error) { o, err = k.who.Ownership(ctx, a.id); return err }); err != nil {
 		return "", err
 	}
-	set, err := wire.SetOf([]string{a.id})
-	if err != nil {
-		return "", err
-	}
-	now := time.Now()
-	payload, err := wire.EncodeWarrant(wire.Warrant{
-		ID: "leave-" + rand.Text(), Product: productID, Act: wire.ActDisown, Devices: set, Owner: o.Periods[len(o.Periods)-1].Digest,
-		Issued: uint64(now.Unix()), Expires: uint64(now.Add(time.Hour).Unix()),
-	})
-	if err != nil {
-		return "", err
-	}
-	leave, err := wire.NewThreshold(wire.TypeWarrant, payload, k.key)
+	warrant, err := leave(a, o.Periods[len(o.Periods)-1].Digest, k.key)
 	if err != nil {
 		return "", err
 	}
 	return code, insist(ctx, func() error {
-		begun, err := k.who.Transfer(ctx, client.TransferRequest{Devices: []string{a.id}, Kind: owner.Resale, Reason: "sold", Warrants: [][]byte{leave}})
+		begun, err := k.who.Transfer(ctx, client.TransferRequest{Devices: []string{a.id}, Kind: owner.Resale, Reason: "sold", Warrants: [][]byte{warrant}})
 		if err == nil && len(begun) == 1 {
 			code = begun[0].Code
 		}
 		return err
 	}, "device.unknown")
+}
+
+// leave is what an owner signs so that a device lets go of them.
+func leave(a *device, ownership []byte, key crypto.Signer) ([]byte, error) {
+	set, err := wire.SetOf([]string{a.id})
+	if err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	payload, err := wire.EncodeWarrant(wire.Warrant{
+		ID: "leave-" + rand.Text(), Product: productID, Act: wire.ActDisown, Devices: set, Owner: ownership,
+		Issued: uint64(now.Unix()), Expires: uint64(now.Add(time.Hour).Unix()),
+	})
+	if err != nil {
+		return nil, err
+	}
+	return wire.NewThreshold(wire.TypeWarrant, payload, key)
 }
 
 // keysLost has a device lose all that can be lost, and two people vouch for it.

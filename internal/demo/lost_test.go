@@ -17,11 +17,8 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/ledger/audit"
-	"github.com/hallmark-iot/hallmark/ledger/custody"
 	findings "github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/rollout"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // vouched has olga ask for a voucher for the device, and sam agree.
@@ -168,24 +165,8 @@ func TestADeviceThatLostEverythingComesBack(t *testing.T) {
 // holdsAfterAll has the chain of custody checked offline: the change of keys in the middle of it as well.
 func (d *demo) holdsAfterAll(t *testing.T, a *device) {
 	t.Helper()
-	keys, err := os.ReadFile(filepath.Join(d.layout.Logs(), "trust.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	trust, err := audit.DecodeTrust(keys)
-	if err != nil {
-		t.Fatal(err)
-	}
 	ok, saw := wait(t.Context(), 20*time.Second, func() (bool, string) {
-		data, err := d.people["olga"].Custody(t.Context(), a.id)
-		if err != nil {
-			return false, err.Error()
-		}
-		c, err := wire.DecodeCustody(data)
-		if err != nil {
-			return false, err.Error()
-		}
-		r, err := custody.Verify(c, trust)
+		r, _, err := d.history(t.Context(), a)
 		if err != nil {
 			return false, err.Error()
 		}

@@ -21,8 +21,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/ledger/audit"
-	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -165,19 +163,7 @@ func (b *buyer) leave(a *device) []byte {
 	if err != nil || len(ps) != 1 || ps[0].Warrant != owner.WarrantOwner || ps[0].Records == 0 {
 		b.t.Fatalf("%+v, %v", ps, err)
 	}
-	set, err := wire.SetOf([]string{a.id})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	now := time.Now()
-	payload, err := wire.EncodeWarrant(wire.Warrant{
-		ID: "leave-" + rand.Text(), Product: productID, Act: wire.ActDisown, Devices: set, Owner: ps[0].Digest,
-		Issued: uint64(now.Unix()), Expires: uint64(now.Add(time.Hour).Unix()),
-	})
-	if err != nil {
-		b.t.Fatal(err)
-	}
-	env, err := wire.NewThreshold(wire.TypeWarrant, payload, b.key)
+	env, err := leave(a, ps[0].Digest, b.key)
 	if err != nil {
 		b.t.Fatal(err)
 	}
@@ -225,7 +211,9 @@ func TestADeviceIsSoldOn(t *testing.T) {
 	key := anna.reads(a)
 	ben.blind(a, key)
 
-	d.thiefOf(t, a)
+	if err := d.taken(t.Context(), a); err != nil {
+		t.Error(err)
+	}
 	order := client.TransferRequest{Devices: []string{a.id}, Kind: owner.Resale, Reason: "sold"}
 	if _, err := anna.who.Transfer(t.Context(), order); client.Code(err) != "transfer.warrant" {
 		t.Errorf("without the owner's key: %v", err)
@@ -265,23 +253,6 @@ func TestADeviceIsSoldOn(t *testing.T) {
 	d.lineage(t, a)
 }
 
-// thiefOf has everything that the server has, and the device does not let go of its owner.
-func (d *demo) thiefOf(t *testing.T, a *device) {
-	t.Helper()
-	x, err := d.breakIn(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer func() {
-		if err := x.db.Close(); err != nil {
-			t.Error(err)
-		}
-	}()
-	if err := d.refused(t.Context(), "attack: taken from its owner", a, func() ([]byte, error) { return x.forge(t.Context(), a, wire.ActDisown, nil, nil) }, "owned"); err != nil {
-		t.Error(err)
-	}
-}
-
 // nothingLeft looks into the database: of the time before there is no sealed data, and no key of it.
 func (d *demo) nothingLeft(t *testing.T, a *device, sold time.Time) {
 	t.Helper()
@@ -308,25 +279,9 @@ func (d *demo) nothingLeft(t *testing.T, a *device, sold time.Time) {
 // lineage has the chain of custody checked offline, with the two times of ownership in it.
 func (d *demo) lineage(t *testing.T, a *device) {
 	t.Helper()
-	keys, err := os.ReadFile(filepath.Join(d.layout.Logs(), "trust.json"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	trust, err := audit.DecodeTrust(keys)
-	if err != nil {
-		t.Fatal(err)
-	}
 	want := []ledger.Kind{ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone, ledger.KindDeviceClaimed}
 	if ok, saw := wait(t.Context(), 20*time.Second, func() (bool, string) {
-		data, err := d.people["olga"].Custody(t.Context(), a.id)
-		if err != nil {
-			return false, err.Error()
-		}
-		c, err := wire.DecodeCustody(data)
-		if err != nil {
-			return false, err.Error()
-		}
-		r, err := custody.Verify(c, trust)
+		r, _, err := d.history(t.Context(), a)
 		if err != nil {
 			return false, err.Error()
 		}

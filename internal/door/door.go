@@ -15,6 +15,8 @@ import (
 	"net/netip"
 	"sync"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/internal/throttle"
 )
 
 // Limits are the bounds.
@@ -85,7 +87,7 @@ func (d *Door) Accept() (net.Conn, error) {
 		if err != nil {
 			return nil, err
 		}
-		s := &stranger{Conn: c, door: d, from: sender(c.RemoteAddr())}
+		s := &stranger{Conn: c, door: d, from: throttle.Sender(c.RemoteAddr().String())}
 		oldest, ok := d.enter(s)
 		if oldest != nil {
 			drop(oldest.Conn)
@@ -187,23 +189,6 @@ func (d *Door) Held() (strangers int, turned uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	return d.strangers.Len(), d.turned
-}
-
-// sender is the address that a connection counts for: an IPv6 host chooses among all of its /64.
-func sender(a net.Addr) netip.Prefix {
-	ap, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Prefix{}
-	}
-	ip, bits := ap.Addr().Unmap().WithZone(""), 32
-	if ip.Is6() {
-		bits = 64
-	}
-	p, err := ip.Prefix(bits)
-	if err != nil {
-		return netip.Prefix{}
-	}
-	return p
 }
 
 // drop closes at once: what is unsent is thrown away, and nothing of the connection stays behind in the kernel.

@@ -264,7 +264,7 @@ func (f field) NeedKey(ctx context.Context, role keyring.Role, key []byte, other
 			if err != nil {
 				return 0, true, err
 			}
-			if names(b, key) && !anyOf(others, func(o []byte) bool { return names(b, o) }) {
+			if names(b, key) && !slices.ContainsFunc(others, func(o []byte) bool { return names(b, o) }) {
 				need += c.Devices
 			}
 		}
@@ -277,14 +277,10 @@ func notFound(err error) bool {
 	return ok && f.Kind == fault.NotFound
 }
 
-func anyOf(keys [][]byte, is func([]byte) bool) bool {
-	return slices.ContainsFunc(keys, is)
-}
-
 // namedIn says how a bundle names a key of the role; nil: it does not.
 func namedIn(role keyring.Role) func(b device.Bundle, key []byte) bool {
 	inRole := func(s wire.KeySet, key []byte) bool {
-		return anyOf(s.Keys, func(k []byte) bool { return bytes.Equal(k, key) })
+		return slices.ContainsFunc(s.Keys, func(k []byte) bool { return bytes.Equal(k, key) })
 	}
 	switch role {
 	case keyring.Directive:

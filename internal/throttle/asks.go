@@ -34,7 +34,7 @@ func NewAsks(now func() time.Time) *Asks {
 
 // Allow takes one ask of a remote address, host:port, and reports whether it may be answered.
 func (a *Asks) Allow(remote string) bool {
-	from := address(remote)
+	from := Sender(remote)
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	now := a.now()

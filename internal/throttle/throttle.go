@@ -59,8 +59,9 @@ type record struct {
 	waiting  int // requests of it that are being judged: each counts as a failure until it is known to be none
 }
 
-// address is whom a request counts for.
-func address(remote string) netip.Prefix {
+// Sender is whom a connection from remote, host:port, counts for: an IPv6 host chooses among all of its /64. Nobody in particular when that
+// does not read.
+func Sender(remote string) netip.Prefix {
 	ap, err := netip.ParseAddrPort(remote)
 	if err != nil {
 		return netip.Prefix{}
@@ -131,7 +132,7 @@ func until(left float64, every time.Duration) time.Duration {
 // Watch passes requests on to next as long as their address may fail. outcome says by the status of the answer what it was.
 func (l *Limiter) Watch(next http.Handler, outcome func(r *http.Request, status int) Outcome) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		done, wait := l.enter(address(r.RemoteAddr), credential(r))
+		done, wait := l.enter(Sender(r.RemoteAddr), credential(r))
 		if wait > 0 {
 			refuse(w, r, wait)
 			return
