@@ -127,13 +127,10 @@ func Run(ctx context.Context, o Options) (err error) {
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); err = errors.Join(err, d.quiet(ctx)); d.stopAll() }()
-	life := []func(context.Context) error{d.handedOn, d.keysLost, d.copied}
-	if o.begun != nil { // what cuts lives short does not play these yet: see docs/PLAN.md
-		life = nil
-	}
-	for _, chapter := range slices.Concat([]func(context.Context) error{
-		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data,
-	}, life, []func(context.Context) error{d.wipeAll, d.retire, d.quiet, d.verify}) {
+	for _, chapter := range []func(context.Context) error{
+		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.handedOn, d.keysLost,
+		d.copied, d.wipeAll, d.retire, d.quiet, d.verify,
+	} {
 		if err := chapter(ctx); err != nil {
 			return errors.Join(err, d.end())
 		}

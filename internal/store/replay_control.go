@@ -313,7 +313,7 @@ func replayCommand(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	digest, warrant := sha256.Sum256(o.Payload), []byte(nil)
-	if wire.NeedsWarrant(w.Act) {
+	if wire.NeedsWarrant(w.Act) || wire.ChangesOwner(w.Act) {
 		if warrant, err = warrantOf(tx, w); err != nil {
 			return false, err
 		}
@@ -329,13 +329,14 @@ func replayCommand(tx *Tx, f ledger.Fact) (bool, error) {
 	return true, err
 }
 
-// warrantOf finds the warrant of a command: the one for the same act on the same devices.
+// warrantOf finds the warrant of a command: the newest for the same act on the same devices. A change of owner may have none.
 func warrantOf(tx *Tx, c wire.Command) (uid []byte, err error) {
 	rows, err := tx.Query(`SELECT uid, doc FROM warrant WHERE product = $1`, c.Product)
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
+	var newest uint64
 	for rows.Next() {
 		var id []byte
 		var doc string
@@ -346,8 +347,8 @@ func warrantOf(tx *Tx, c wire.Command) (uid []byte, err error) {
 		if err := json.Unmarshal([]byte(doc), &w); err != nil {
 			return nil, err
 		}
-		if w.Act == c.Act && string(w.Devices.Root) == string(c.Devices.Root) {
-			uid = id
+		if w.Act == c.Act && string(w.Devices.Root) == string(c.Devices.Root) && w.Issued >= newest {
+			uid, newest = id, w.Issued
 		}
 	}
 	return uid, rows.Err()
