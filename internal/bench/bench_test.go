@@ -62,16 +62,35 @@ func TestUnmeasuredIsNeverMet(t *testing.T) {
 	}
 }
 
+func TestEachReportLeavesTheOtherAlone(t *testing.T) {
+	const own, other = "# Results\n\n| a |\n\nwhy\n", beside + "\n| b |\n\nwhy\n"
+	for name, c := range map[string]struct {
+		report, part string
+		others       bool
+		want         string
+	}{
+		"the first of all":        {"", own, false, own},
+		"the first of the others": {own, other, true, own + "\n" + other},
+		"others alone":            {"", other, true, other},
+		"own again":               {own + "\n" + other, "# Results\n\n| new |\n", false, "# Results\n\n| new |\n\n" + other},
+		"others again":            {own + "\n" + other, beside + "\n| new |\n", true, own + "\n" + beside + "\n| new |\n"},
+	} {
+		if got := replaced(c.report, c.part, c.others); got != c.want {
+			t.Errorf("%s:\n%s\nwant:\n%s", name, got, c.want)
+		}
+	}
+}
+
 // The list names benchmarks by text: each that is named must be there, or be listed here as still to come.
 func TestTheBenchmarksNamedAreThere(t *testing.T) {
 	awaited := []string{}
-	for _, one := range measures {
+	for _, one := range slices.Concat(measures, peers) {
 		for _, p := range []probe{one.ours, one.reference} {
 			b, ok := p.(benchmark)
 			if !ok {
 				continue
 			}
-			files, err := filepath.Glob(filepath.Join("..", "..", b.pkg, "*_test.go"))
+			files, err := filepath.Glob(filepath.Join("..", "..", b.in, b.pkg, "*_test.go"))
 			if err != nil {
 				t.Fatal(err)
 			}

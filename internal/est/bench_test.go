@@ -15,6 +15,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
+	"strconv"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -42,7 +44,17 @@ const (
 // it; the devices are played on the same cores. Keys and requests are made before the clock starts, and every answer is looked
 // at after it has stopped. Each enrolment is another device's first, as long as there are benchDevices; one that comes again pays for
 // the end of its former certificate too.
-func BenchmarkEnrol(b *testing.B) {
+func BenchmarkEnrol(b *testing.B) { enrolMany(b, benchInFlight*runtime.GOMAXPROCS(0)) }
+
+// BenchmarkEnrolInFlight is the same with few enrolments at the same time, as other servers are asked in internal/bench/peers.
+func BenchmarkEnrolInFlight(b *testing.B) {
+	for _, n := range []int{8, 64} {
+		b.Run(strconv.Itoa(n), func(b *testing.B) { enrolMany(b, n) })
+	}
+}
+
+// enrolMany has b.N enrolments asked for, so many at the same time.
+func enrolMany(b *testing.B, inFlight int) {
 	w := newWorld(b)
 	address := w.serveDevices()
 	devices := w.provisioned(min(b.N, benchDevices))
@@ -54,17 +66,19 @@ func BenchmarkEnrol(b *testing.B) {
 		d.connect(b, w, address)
 	}
 	var next atomic.Int64
-	b.SetParallelism(benchInFlight)
+	var all sync.WaitGroup
 	b.ResetTimer()
-	b.RunParallel(func(pb *testing.PB) {
-		for pb.Next() {
-			i := int(next.Add(1)) - 1
-			if err := devices[i%len(devices)].enrol(&asks[i]); err != nil {
-				b.Error(err)
-				return
+	for range inFlight {
+		all.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(asks); i = int(next.Add(1)) - 1 {
+				if err := devices[i%len(devices)].enrol(&asks[i]); err != nil {
+					b.Error(err)
+					return
+				}
 			}
-		}
-	})
+		})
+	}
+	all.Wait()
 	b.StopTimer()
 	if b.Failed() {
 		return

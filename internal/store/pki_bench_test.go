@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/pki"
 )
 
@@ -62,8 +63,13 @@ func (w *authorityWorld) crowd(n int) {
 
 // BenchmarkRevokeMany revokes 10,000 of many devices in a store, and has the lists that they are in signed and stored anew, until the last is
 // fresh; beside it is what signing those lists alone costs.
-func BenchmarkRevokeMany(b *testing.B) {
-	w := newAuthorityWorld(b)
+func BenchmarkRevokeMany(b *testing.B) { benchRevokeMany(b, storetest.Open(b)) }
+
+// BenchmarkRevokeManyPostgres is the same on PostgreSQL, which takes some minutes to fill.
+func BenchmarkRevokeManyPostgres(b *testing.B) { benchRevokeMany(b, storetest.OpenPostgres(b)) }
+
+func benchRevokeMany(b *testing.B, db *store.DB) {
+	w := authorityWorldOn(b, db)
 	n := crowdOf()
 	w.crowd(n)
 	s := w.service

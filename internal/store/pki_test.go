@@ -59,9 +59,11 @@ type authorityWorld struct {
 	product, infra *pki.Authority
 }
 
-func newAuthorityWorld(t testing.TB) *authorityWorld {
+func newAuthorityWorld(t testing.TB) *authorityWorld { return authorityWorldOn(t, storetest.Open(t)) }
+
+func authorityWorldOn(t testing.TB, db *store.DB) *authorityWorld {
 	t.Helper()
-	w := &authorityWorld{t: t, db: storetest.Open(t), now: time.Now().UTC().Truncate(time.Second), keys: drawer{}}
+	w := &authorityWorld{t: t, db: db, now: time.Now().UTC().Truncate(time.Second), keys: drawer{}}
 	var err error
 	if w.root, err = pki.NewRoot("acme", newKey(t), w.now); err != nil {
 		t.Fatal(err)
