@@ -42,6 +42,12 @@ func Roles() []Role {
 	return []Role{Viewer, Operator, ReleaseManager, Factory, Security, Auditor, Tester, Admin}
 }
 
+// Acts reports whether a role lets its holder change something.
+func (r Role) Acts() bool { return r != Viewer && r != Auditor && r != Tester }
+
+// ViaSession is how somebody is authenticated who has signed in.
+const ViaSession = "session"
+
 // Caller is who asks.
 type Caller struct {
 	ID       string // stable name: "person:alice", "token:ci", "device:<id>", "system:reactions"
@@ -50,8 +56,8 @@ type Caller struct {
 	Owner    string   // whose member it is; empty: the maker's
 	Scope    []string // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
 	Via      string   // how it was authenticated: "token", "session", "mtls", "host"
-	From     string   // of a session: what it was begun with, as Credential has it
-	Fresh    bool     // of a session: the person has proven within StepUp that it is them
+	From     string   // of a session: what it was begun with, as signin.Credential has it
+	Fresh    bool     // of a session: the person has proven within signin.StepUp that it is them
 	Seconded string   // of a proposal that is carried out: who approved it
 
 	second *Caller // who approved it, as they may act now; what they may not do is not done with their consent
@@ -59,6 +65,12 @@ type Caller struct {
 
 // Has reports whether the caller holds role.
 func (c Caller) Has(role Role) bool { return slices.Contains(c.Roles, role) }
+
+// With is the caller seconded by who approved what they are about to do, as that one may act now.
+func (c Caller) With(second Caller) Caller {
+	c.Seconded, c.second = second.ID, &second
+	return c
+}
 
 // Internal is Hallmark acting on its own facts; name says which part of it.
 func Internal(name string) Caller { return Caller{ID: "system:" + name, Kind: System, Via: "process"} }

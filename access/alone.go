@@ -6,6 +6,9 @@ import (
 	"time"
 )
 
+// BulkDevices is how many devices one person may act on alone, within AloneFor.
+const BulkDevices = 100
+
 // AloneFor is how long devices that somebody has acted on count: who acts on many little by little acts on many.
 const AloneFor = time.Hour
 

@@ -27,6 +27,16 @@ const stepUpPolicy = "step-up"
 // fourEyesPolicy is the policy that asks for a second person.
 const fourEyesPolicy = "four-eyes"
 
+// SecondNeededError says that a caller might do something if a second person agreed: four eyes.
+type SecondNeededError struct {
+	*fault.Fault
+	Action   Action
+	Resource Resource
+}
+
+// Unwrap lets errors.As find the fault.
+func (e *SecondNeededError) Unwrap() error { return e.Fault }
+
 // Guard decides and audits.
 type Guard struct {
 	policies *cedar.PolicySet

@@ -49,16 +49,17 @@ func Paths(product, group string) []string {
 	return out
 }
 
-// covers reports whether what is at path is also at entry.
-func covers(entry, path string) bool { return entry == path || strings.HasPrefix(path, entry+"/") }
+// Holds reports whether what is at path is also at entry: both are entries of scopes.
+func Holds(entry, path string) bool { return entry == path || strings.HasPrefix(path, entry+"/") }
 
 // Covers reports whether a scope holds a group of a product, with all that is in it.
 func Covers(scope []string, product, group string) bool {
 	path := Join(product, group)
-	return len(scope) == 0 || slices.ContainsFunc(scope, func(s string) bool { return covers(s, path) })
+	return len(scope) == 0 || slices.ContainsFunc(scope, func(s string) bool { return Holds(s, path) })
 }
 
-func checkScope(scope []string) error {
+// CheckScope says what is wrong with a scope.
+func CheckScope(scope []string) error {
 	if len(scope) > MaxScope {
 		return fault.New(fault.Invalid, "access.scope", fmt.Sprintf("a scope of %d entries", len(scope)), fmt.Sprintf("at most %d: give a group above", MaxScope))
 	}
@@ -89,7 +90,7 @@ func (g *Guard) Within(ctx context.Context, caller Caller, action Action, kind, 
 	case product == "":
 		scope = caller.Scope
 	case !Covers(caller.Scope, product, group):
-		scope = slices.DeleteFunc(slices.Clone(caller.Scope), func(s string) bool { return !covers(asked, s) })
+		scope = slices.DeleteFunc(slices.Clone(caller.Scope), func(s string) bool { return !Holds(asked, s) })
 	}
 	if len(scope) == 0 { // all that is asked for, or nothing
 		if err := g.Check(ctx, caller, action, In(kind, asked)); err != nil || product == "" {

@@ -49,7 +49,7 @@ func TestWhatIsAGroup(t *testing.T) {
 		}
 	}
 	for _, bad := range []string{"", "pump/", "Pump", "pump//eu", "*"} {
-		if checkScope([]string{bad}) == nil {
+		if CheckScope([]string{bad}) == nil {
 			t.Errorf("scope %q is taken", bad)
 		}
 	}

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 )
 
@@ -29,7 +30,7 @@ certificate (--cert, PEM): its public key is pinned until the certificate expire
 				return sheet(w, "member", i.Member, "issuer", i.Issuer, "subject", or(i.Subject), "email", or(i.Email))
 			})
 		}
-		pem, err := readFile(cert, access.MaxCertificate)
+		pem, err := readFile(cert, signin.MaxCertificate)
 		if err != nil {
 			return fmt.Errorf("--cert: %w", err)
 		}
@@ -68,10 +69,10 @@ func (a *api) listIdentities() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use: "identities MEMBER", Short: "List who a member is with the organisation's sign-in", Args: cobra.ExactArgs(1), Example: "  hallmark member identities person:alice",
 	}, "ISSUER SUBJECT EMAIL BOUND USED",
-		func(ctx context.Context, cl *client.Client, args []string) ([]access.Identity, error) {
+		func(ctx context.Context, cl *client.Client, args []string) ([]signin.Identity, error) {
 			return cl.Identities(ctx, args[0])
 		},
-		func(i access.Identity) []string {
+		func(i signin.Identity) []string {
 			return []string{i.Issuer, or(i.Subject), or(i.Email), when(i.Created), when(i.Used)}
 		})
 }

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
@@ -51,7 +51,7 @@ func liveNames() map[string]func(ctx context.Context, cl *client.Client) ([]stri
 		"PRODUCT": namesOf((*client.Client).Products, func(p product.Product) string { return p.ID }),
 		"ORDER": namesOf(func(cl *client.Client, ctx context.Context) ([]factory.Order, error) { return cl.Orders(ctx, "") },
 			func(o factory.Order) string { return o.ID }),
-		"MEMBER": namesOf((*client.Client).Members, func(m access.Member) string { return m.ID }),
+		"MEMBER": namesOf((*client.Client).Members, func(m signin.Member) string { return m.ID }),
 		"WARRANT": namesOf(func(cl *client.Client, ctx context.Context) ([]client.WarrantReply, error) {
 			return cl.Warrants(ctx, "")
 		},

@@ -8,6 +8,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 )
 
@@ -50,15 +51,15 @@ func (a *api) whoAmI() *cobra.Command {
 func (a *api) listMembers() *cobra.Command {
 	return listing(a, cobra.Command{Use: "list", Short: "List who may call, by name", Example: "  hallmark member list"},
 		"ID KIND ROLES SCOPE CREATED ENDED",
-		func(ctx context.Context, cl *client.Client, _ []string) ([]access.Member, error) {
+		func(ctx context.Context, cl *client.Client, _ []string) ([]signin.Member, error) {
 			return cl.Members(ctx)
 		},
-		func(m access.Member) []string {
+		func(m signin.Member) []string {
 			return []string{m.ID, string(m.Kind), or(roleNames(m.Roles)), scope(m.Scope), when(m.Created), when(m.Ended)}
 		})
 }
 
-func (a *api) member(m access.Member) error {
+func (a *api) member(m signin.Member) error {
 	return a.show(func(w io.Writer) error {
 		return sheet(w, "member", m.ID, "kind", string(m.Kind), "roles", or(roleNames(m.Roles)), "scope", scope(m.Scope), "created", when(m.Created),
 			"changed", when(m.Changed), "ended", when(m.Ended))

@@ -7,7 +7,7 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/internal/client"
 )
 
@@ -20,7 +20,7 @@ func newProposal(a *api) *cobra.Command {
 }
 
 // waiting tells, on the error stream, that a second person is needed and what they have to do.
-func (a *api) waiting(p access.Proposal) {
+func (a *api) waiting(p proposal.Proposal) {
 	fmt.Fprintf(a.s.err, "this takes two: proposal %s waits until %s; another person who may do it says\n  hallmark proposal approve %s\n", p.ID, when(p.Expires), p.ID)
 }
 
@@ -28,10 +28,10 @@ func (a *api) listProposals() *cobra.Command {
 	var product, group string
 	c := listing(a, cobra.Command{Use: "list", Short: "List what waits for a second person, or did, newest first", Example: "  hallmark proposal list --product pump --group eu"},
 		"ID STATE BY WHAT PRODUCT GROUP MADE EXPIRES REASON",
-		func(ctx context.Context, cl *client.Client, _ []string) ([]access.Proposal, error) {
+		func(ctx context.Context, cl *client.Client, _ []string) ([]proposal.Proposal, error) {
 			return cl.Proposals(ctx, product, group)
 		},
-		func(p access.Proposal) []string {
+		func(p proposal.Proposal) []string {
 			return []string{p.ID, string(p.State), p.By, p.Asked.Summary, or(p.Resource.Product), or(p.Resource.Group), when(p.Made), when(p.Expires), p.Reason}
 		})
 	c.Flags().StringVar(&product, "product", "", "only about this product")
@@ -39,7 +39,7 @@ func (a *api) listProposals() *cobra.Command {
 	return c
 }
 
-func (a *api) proposal(p access.Proposal) error {
+func (a *api) proposal(p proposal.Proposal) error {
 	return a.show(func(w io.Writer) error {
 		err := sheet(w, "proposal", p.ID, "state", string(p.State), "by", p.By, "reason", p.Reason, "what", p.Asked.Summary,
 			"operation", p.Asked.Method+" "+p.Asked.Path, "permission", string(p.Action), "product", or(p.Resource.Product), "group", or(p.Resource.Group), "made", when(p.Made),

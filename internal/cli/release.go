@@ -193,15 +193,15 @@ func (a *api) withdrawRelease() *cobra.Command {
 	return need(a.matching(c), "reason")
 }
 
-// proposal is what a release is made of.
-type proposal struct {
+// parts are what a release is made of.
+type parts struct {
 	spec                        release.Spec
 	files, back                 []string
 	sbom, provenance, healthAll string
 }
 
 func (a *api) createRelease() *cobra.Command {
-	var p proposal
+	var p parts
 	c := a.verb(cobra.Command{
 		Use: "create --product PRODUCT --version VERSION --counter N --file NAME=PATH[:exec|data]…", Short: "Upload files and propose a release of them",
 		Long: `Uploads files and proposes a release of them. It is for others to approve it: see ` + "`hallmark release approve`" + `.
@@ -244,7 +244,7 @@ type file struct {
 	component release.Component
 }
 
-func (p *proposal) components() ([]file, error) {
+func (p *parts) components() ([]file, error) {
 	if p.spec.ID == "" {
 		p.spec.ID = p.spec.Product + "-" + p.spec.Version
 	}
@@ -285,7 +285,7 @@ func (p *proposal) components() ([]file, error) {
 	return out, nil
 }
 
-func (p *proposal) upload(ctx context.Context, a *api, cl *client.Client, files []file) (err error) {
+func (p *parts) upload(ctx context.Context, a *api, cl *client.Client, files []file) (err error) {
 	for _, name := range p.back {
 		d, _, err := digestOf(ctx, cl, name)
 		if err != nil {

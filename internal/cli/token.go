@@ -11,6 +11,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 )
@@ -35,7 +36,7 @@ func (h *holder) flags(c *cobra.Command) {
 	c.Flags().StringSliceVar(&h.spec.Scope, "scope", nil, scopeUsage)
 }
 
-func (h *holder) grant(caller string, use access.Use, life time.Duration) client.TokenSpec {
+func (h *holder) grant(caller string, use signin.Use, life time.Duration) client.TokenSpec {
 	h.spec.Caller, h.spec.Use, h.spec.Seconds = caller, use, int64(life/time.Second)
 	for _, r := range h.roles {
 		h.spec.Roles = append(h.spec.Roles, access.Role(r))
@@ -62,7 +63,7 @@ func (a *api) createToken() *cobra.Command {
 		if _, err := os.Stat(out); out != "" && err == nil {
 			return usagef("%s exists: choose another --out", out)
 		}
-		secret, err := cl.Token(ctx, h.grant(args[0], access.UseToken, time.Duration(days)*24*time.Hour))
+		secret, err := cl.Token(ctx, h.grant(args[0], signin.UseToken, time.Duration(days)*24*time.Hour))
 		if err != nil {
 			return err
 		}
@@ -93,7 +94,7 @@ func (a *api) linkToken() *cobra.Command {
 			return usagef("--valid %s: want 1s to 24h", valid)
 		}
 		h.spec.Kind = access.Person
-		code, err := cl.Token(ctx, h.grant(caller, access.UseOnce, valid))
+		code, err := cl.Token(ctx, h.grant(caller, signin.UseOnce, valid))
 		if err != nil {
 			return err
 		}

@@ -7,24 +7,25 @@ import (
 	"strconv"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 )
 
 func ofMember(id, what string) string { return "/members/" + url.PathEscape(id) + what }
 
 // Member gives one.
-func (c *Client) Member(ctx context.Context, id string) (access.Member, error) {
-	return get[access.Member](ctx, c, ofMember(id, ""))
+func (c *Client) Member(ctx context.Context, id string) (signin.Member, error) {
+	return get[signin.Member](ctx, c, ofMember(id, ""))
 }
 
 // Identities lists who a member is with the organisation's sign-in.
-func (c *Client) Identities(ctx context.Context, id string) ([]access.Identity, error) {
-	return list[access.Identity](ctx, c, ofMember(id, "/identities"))
+func (c *Client) Identities(ctx context.Context, id string) ([]signin.Identity, error) {
+	return list[signin.Identity](ctx, c, ofMember(id, "/identities"))
 }
 
 // BindIdentity lets a person sign in with the organisation, known by subject or by email.
-func (c *Client) BindIdentity(ctx context.Context, id, subject, email string) (access.Identity, error) {
-	return post[access.Identity](ctx, c, ofMember(id, "/identities/bind"), httpapi.IdentityRequest{Subject: subject, Email: email})
+func (c *Client) BindIdentity(ctx context.Context, id, subject, email string) (signin.Identity, error) {
+	return post[signin.Identity](ctx, c, ofMember(id, "/identities/bind"), httpapi.IdentityRequest{Subject: subject, Email: email})
 }
 
 // UnbindIdentity takes it away; an empty issuer is this instance's.

@@ -20,7 +20,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -43,7 +43,7 @@ type Client struct {
 	tagged      func(tag string)
 	match       string // If-Match of what changes something
 	propose     string // the reason to propose what takes two with; empty: it is refused
-	proposed    func(p access.Proposal)
+	proposed    func(p proposal.Proposal)
 	window      *Window // of lists; nil: all of them
 }
 

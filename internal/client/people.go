@@ -5,7 +5,7 @@ import (
 	"net/http"
 	"net/url"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 )
 
@@ -15,18 +15,18 @@ func (c *Client) Self(ctx context.Context) (httpapi.Self, error) {
 }
 
 // Members lists who may call, by name.
-func (c *Client) Members(ctx context.Context) ([]access.Member, error) {
-	return list[access.Member](ctx, c, "/members")
+func (c *Client) Members(ctx context.Context) ([]signin.Member, error) {
+	return list[signin.Member](ctx, c, "/members")
 }
 
 // SetRoles says what a member may do.
-func (c *Client) SetRoles(ctx context.Context, id string, r httpapi.RolesRequest) (access.Member, error) {
-	return send[access.Member](ctx, c, http.MethodPut, "/members/"+url.PathEscape(id)+"/roles", r)
+func (c *Client) SetRoles(ctx context.Context, id string, r httpapi.RolesRequest) (signin.Member, error) {
+	return send[signin.Member](ctx, c, http.MethodPut, "/members/"+url.PathEscape(id)+"/roles", r)
 }
 
 // EndMember takes a member every token, session and passkey.
-func (c *Client) EndMember(ctx context.Context, id string) (access.Member, error) {
-	return post[access.Member](ctx, c, "/members/"+url.PathEscape(id)+"/end", nil)
+func (c *Client) EndMember(ctx context.Context, id string) (signin.Member, error) {
+	return post[signin.Member](ctx, c, "/members/"+url.PathEscape(id)+"/end", nil)
 }
 
 // Secrets lists a member's tokens and sessions, which are named and not shown.

@@ -8,13 +8,13 @@ import (
 	"net/url"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 )
 
 // Proposing gives a client that proposes what takes a second person, with the reason, and waits until it is decided. told hears of
 // each proposal when it is made; it is set before use.
-func (c *Client) Proposing(reason string, told func(p access.Proposal)) *Client {
+func (c *Client) Proposing(reason string, told func(p proposal.Proposal)) *Client {
 	other := *c
 	other.propose, other.proposed = reason, told
 	return &other
@@ -24,14 +24,14 @@ const proposalPoll = 2 * time.Second
 
 // second waits for the second person, and has the operation done when they agree.
 func (c *Client) second(ctx context.Context, reply []byte, out any) error {
-	var p access.Proposal
+	var p proposal.Proposal
 	if err := json.Unmarshal(reply, &p); err != nil {
 		return fmt.Errorf("the answer is no proposal: %w", err)
 	}
 	c.proposed(p)
 	quiet := *c
 	quiet.propose, quiet.match, quiet.replied, quiet.tagged = "", "", nil, nil
-	for p.State == access.ProposalOpen {
+	for p.State == proposal.Open {
 		select {
 		case <-ctx.Done():
 			return fmt.Errorf("proposal %s still waits; when it is approved, `hallmark proposal run %s` does it: %w", p.ID, p.ID, ctx.Err())
@@ -42,7 +42,7 @@ func (c *Client) second(ctx context.Context, reply []byte, out any) error {
 			return err
 		}
 	}
-	if p.State != access.ProposalApproved {
+	if p.State != proposal.Approved {
 		return fmt.Errorf("proposal %s was %s by %s: %s", p.ID, p.State, p.Second, p.Comment)
 	}
 	run := *c
@@ -51,22 +51,22 @@ func (c *Client) second(ctx context.Context, reply []byte, out any) error {
 }
 
 // Proposals lists proposals, newest first, about a product or a group of one; an empty product means all.
-func (c *Client) Proposals(ctx context.Context, productID, group string) ([]access.Proposal, error) {
-	return list[access.Proposal](ctx, c, "/proposals"+query("product", productID, "group", group))
+func (c *Client) Proposals(ctx context.Context, productID, group string) ([]proposal.Proposal, error) {
+	return list[proposal.Proposal](ctx, c, "/proposals"+query("product", productID, "group", group))
 }
 
 // Proposal shows one.
-func (c *Client) Proposal(ctx context.Context, id string) (access.Proposal, error) {
-	return get[access.Proposal](ctx, c, "/proposals/"+url.PathEscape(id))
+func (c *Client) Proposal(ctx context.Context, id string) (proposal.Proposal, error) {
+	return get[proposal.Proposal](ctx, c, "/proposals/"+url.PathEscape(id))
 }
 
 // DecideProposal approves or refuses one, or withdraws one's own.
-func (c *Client) DecideProposal(ctx context.Context, id string, approve bool, comment string) (access.Proposal, error) {
+func (c *Client) DecideProposal(ctx context.Context, id string, approve bool, comment string) (proposal.Proposal, error) {
 	verb := "refuse"
 	if approve {
 		verb = "approve"
 	}
-	return post[access.Proposal](ctx, c, "/proposals/"+url.PathEscape(id)+"/"+verb, httpapi.DecisionRequest{Comment: comment})
+	return post[proposal.Proposal](ctx, c, "/proposals/"+url.PathEscape(id)+"/"+verb, httpapi.DecisionRequest{Comment: comment})
 }
 
 // RunProposal has done what was approved, and gives the operation's own answer.

@@ -18,6 +18,8 @@ import (
 	"github.com/a-h/templ"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
@@ -153,15 +155,15 @@ type (
 	}
 	// Proposals reads what waits for a second person, newest first.
 	Proposals interface {
-		List(ctx context.Context, caller access.Caller, place, before string, limit int) ([]access.Proposal, error)
-		Get(ctx context.Context, caller access.Caller, id string) (access.Proposal, error)
+		List(ctx context.Context, caller access.Caller, place, before string, limit int) ([]proposal.Proposal, error)
+		Get(ctx context.Context, caller access.Caller, id string) (proposal.Proposal, error)
 	}
 	// Members reads who may call.
 	Members interface {
-		Members(ctx context.Context, caller access.Caller, after string, limit int) ([]access.Member, error)
-		Member(ctx context.Context, caller access.Caller, id string) (access.Member, error)
-		Held(ctx context.Context, caller access.Caller, member string) ([]access.Credential, error)
-		Identities(ctx context.Context, caller access.Caller, member string) ([]access.Identity, error)
+		Members(ctx context.Context, caller access.Caller, after string, limit int) ([]signin.Member, error)
+		Member(ctx context.Context, caller access.Caller, id string) (signin.Member, error)
+		Held(ctx context.Context, caller access.Caller, member string) ([]signin.Credential, error)
+		Identities(ctx context.Context, caller access.Caller, member string) ([]signin.Identity, error)
 	}
 	// Audit reads what was decided, newest first.
 	Audit interface {

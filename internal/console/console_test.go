@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
@@ -280,18 +282,18 @@ func (s owners) Preview(ctx context.Context, c access.Caller, _ []string) ([]own
 
 type proposals stages
 
-var waiting = access.Proposal{
-	ID: "p", State: access.ProposalOpen, By: "person:ann", Reason: script, Made: then, Expires: then.AddDate(100, 0, 0), Action: access.DeviceQuarantine,
-	Asked:    access.Asked{Method: "POST", Path: "/api/v1/commands", Summary: "Command devices", Body: []byte(`{"reason":"\"><script>alert(1)</script>"}`)},
+var waiting = proposal.Proposal{
+	ID: "p", State: proposal.Open, By: "person:ann", Reason: script, Made: then, Expires: then.AddDate(100, 0, 0), Action: access.DeviceQuarantine,
+	Asked:    proposal.Asked{Method: "POST", Path: "/api/v1/commands", Summary: "Command devices", Body: []byte(`{"reason":"\"><script>alert(1)</script>"}`)},
 	Resource: access.Resource{Type: "device", Product: "pump", Grave: true},
 }
 
-func (s proposals) List(ctx context.Context, c access.Caller, product, _ string, _ int) ([]access.Proposal, error) {
+func (s proposals) List(ctx context.Context, c access.Caller, product, _ string, _ int) ([]proposal.Proposal, error) {
 	_, err := s.guard.Within(ctx, c, access.ProposalRead, "proposal", product, "")
-	return []access.Proposal{waiting}, err
+	return []proposal.Proposal{waiting}, err
 }
 
-func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (access.Proposal, error) {
+func (s proposals) Get(ctx context.Context, c access.Caller, _ string) (proposal.Proposal, error) {
 	return waiting, stages(s).check(ctx, c, access.ProposalRead, "pump")
 }
 
@@ -312,22 +314,22 @@ func (s audit) List(ctx context.Context, c access.Caller, _ access.RecordedFilte
 
 type members stages
 
-func (s members) Members(ctx context.Context, c access.Caller, _ string, _ int) ([]access.Member, error) {
-	return []access.Member{{ID: script, Kind: access.Person, Roles: []access.Role{access.Admin}, Scope: []string{script}, Created: then}},
+func (s members) Members(ctx context.Context, c access.Caller, _ string, _ int) ([]signin.Member, error) {
+	return []signin.Member{{ID: script, Kind: access.Person, Roles: []access.Role{access.Admin}, Scope: []string{script}, Created: then}},
 		stages(s).check(ctx, c, access.InstanceRead, "")
 }
 
-func (s members) Member(ctx context.Context, c access.Caller, id string) (access.Member, error) {
-	return access.Member{ID: "person:eve", Kind: access.Person, Roles: []access.Role{access.Operator}, Scope: []string{script}, Created: then},
+func (s members) Member(ctx context.Context, c access.Caller, id string) (signin.Member, error) {
+	return signin.Member{ID: "person:eve", Kind: access.Person, Roles: []access.Role{access.Operator}, Scope: []string{script}, Created: then},
 		stages(s).check(ctx, c, access.InstanceRead, "")
 }
 
-func (s members) Held(context.Context, access.Caller, string) ([]access.Credential, error) {
-	return []access.Credential{{Use: access.UseToken, From: script, Created: then, Expires: then}}, nil
+func (s members) Held(context.Context, access.Caller, string) ([]signin.Credential, error) {
+	return []signin.Credential{{Use: signin.UseToken, From: script, Created: then, Expires: then}}, nil
 }
 
-func (s members) Identities(context.Context, access.Caller, string) ([]access.Identity, error) {
-	return []access.Identity{{Issuer: script, Email: script, Created: then}, {Issuer: script, Subject: script, Created: then}}, nil
+func (s members) Identities(context.Context, access.Caller, string) ([]signin.Identity, error) {
+	return []signin.Identity{{Issuer: script, Email: script, Created: then}, {Issuer: script, Subject: script, Created: then}}, nil
 }
 
 type logs struct{}

@@ -12,6 +12,8 @@ import (
 	"github.com/a-h/templ"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 )
 
 func (h *handler) proposals(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
@@ -37,21 +39,21 @@ func (h *handler) proposal(w http.ResponseWriter, r *http.Request, caller access
 	return nil
 }
 
-func proposalTone(s access.ProposalState) string {
+func proposalTone(s proposal.State) string {
 	switch s {
-	case access.ProposalOpen:
+	case proposal.Open:
 		return "busy"
-	case access.ProposalApproved:
+	case proposal.Approved:
 		return "warn"
-	case access.ProposalDone:
+	case proposal.Done:
 		return "good"
-	case access.ProposalRefused, access.ProposalWithdrawn, access.ProposalLapsed:
+	case proposal.Refused, proposal.Withdrawn, proposal.Lapsed:
 	}
 	return ""
 }
 
 // proposalAbout says what a proposal is about.
-func proposalAbout(p access.Proposal) string {
+func proposalAbout(p proposal.Proposal) string {
 	s := p.Resource.Type
 	if p.Resource.ID != "" {
 		s += " " + p.Resource.ID
@@ -65,38 +67,38 @@ func proposalAbout(p access.Proposal) string {
 	return s
 }
 
-func proposalWords(p access.Proposal) string {
+func proposalWords(p proposal.Proposal) string {
 	switch p.State {
-	case access.ProposalOpen:
+	case proposal.Open:
 		return "Waits for a second person who may do it too. Look at just what would be done before you agree."
-	case access.ProposalApproved:
+	case proposal.Approved:
 		s := "Approved by " + p.Second + "; " + p.By + " can have it done now."
 		if p.Status != 0 {
 			s += fmt.Sprintf(" It was tried, and answered with %d.", p.Status)
 		}
 		return s
-	case access.ProposalDone:
+	case proposal.Done:
 		return "Done: " + p.Second + " agreed."
-	case access.ProposalRefused:
+	case proposal.Refused:
 		return "Refused by " + p.Second + "."
-	case access.ProposalWithdrawn:
+	case proposal.Withdrawn:
 		return "Withdrawn."
-	case access.ProposalLapsed:
+	case proposal.Lapsed:
 		return "Nobody decided in time, or it was not carried out. It can be proposed again."
 	}
 	return "unknown"
 }
 
 // proposalActions are what the caller can say to a proposal.
-func (v view) proposalActions(p access.Proposal) []action {
+func (v view) proposalActions(p proposal.Proposal) []action {
 	path := "/api/v1/proposals/" + pathEscape(p.ID)
 	own := v.Caller == p.By
 	switch {
-	case own && p.State == access.ProposalOpen:
+	case own && p.State == proposal.Open:
 		return []action{{Label: "Withdraw", Title: "Withdraw this proposal", Explain: "Nothing is done. It can be proposed again.", Path: path + "/refuse", Body: "{}", Field: "comment"}}
-	case own && p.State == access.ProposalApproved && p.Asked.Path != "/api/v1/tokens":
+	case own && p.State == proposal.Approved && p.Asked.Path != "/api/v1/tokens":
 		return []action{{Label: "Do it", Title: p.Asked.Summary, Explain: "Just what was approved is done now, in your name, with " + p.Second + " as the second person.", Path: path + "/run"}}
-	case !own && p.State == access.ProposalOpen && v.may(p.Action, p.Resource):
+	case !own && p.State == proposal.Open && v.may(p.Action, p.Resource):
 		return []action{
 			{
 				Label: "Approve", Title: "Approve this proposal", Path: path + "/approve", Body: "{}", Field: "comment",
@@ -132,9 +134,9 @@ func (h *handler) members(w http.ResponseWriter, r *http.Request, caller access.
 }
 
 type memberPageData struct {
-	Member     access.Member
-	Held       []access.Credential
-	Identities []access.Identity
+	Member     signin.Member
+	Held       []signin.Credential
+	Identities []signin.Identity
 }
 
 func (h *handler) member(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
@@ -175,7 +177,7 @@ func scopeWords(scope []string) string {
 	return joined(scope)
 }
 
-func memberWords(m access.Member) string {
+func memberWords(m signin.Member) string {
 	switch {
 	case !m.Ended.IsZero():
 		return "Ended: may do nothing any more, and the name stays taken."
@@ -185,7 +187,7 @@ func memberWords(m access.Member) string {
 	return "A person."
 }
 
-func identityWords(i access.Identity) string {
+func identityWords(i signin.Identity) string {
 	if i.Subject == "" {
 		return i.Email + ", who has not signed in yet"
 	}
@@ -193,7 +195,7 @@ func identityWords(i access.Identity) string {
 }
 
 // memberActions are what an administrator can say of somebody else.
-func (v view) memberActions(m access.Member) []action {
+func (v view) memberActions(m signin.Member) []action {
 	if v.Caller == m.ID || !m.Ended.IsZero() || !v.may(access.AccessManage, access.Resource{Type: "member", ID: m.ID}) {
 		return nil
 	}
@@ -220,7 +222,7 @@ func (v view) memberActions(m access.Member) []action {
 	}
 }
 
-func (v view) revokeWayIn(m access.Member, c access.Credential) []action {
+func (v view) revokeWayIn(m signin.Member, c signin.Credential) []action {
 	if v.Caller != m.ID && !v.may(access.AccessManage, access.Resource{Type: "member", ID: m.ID}) {
 		return nil
 	}

@@ -9,8 +9,10 @@ import "github.com/a-h/templ"
 import templruntime "github.com/a-h/templ/runtime"
 
 import "github.com/hallmark-iot/hallmark/access"
+import "github.com/hallmark-iot/hallmark/access/proposal"
+import "github.com/hallmark-iot/hallmark/access/signin"
 
-func proposalsPage(v view, list []access.Proposal, more string) templ.Component {
+func proposalsPage(v view, list []proposal.Proposal, more string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -173,7 +175,7 @@ func proposalsPage(v view, list []access.Proposal, more string) templ.Component 
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
-						if p.State == access.ProposalOpen || p.State == access.ProposalApproved {
+						if p.State == proposal.Open || p.State == proposal.Approved {
 							templ_7745c5c3_Err = when(p.Expires).Render(ctx, templ_7745c5c3_Buffer)
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err
@@ -229,7 +231,7 @@ func proposalsPage(v view, list []access.Proposal, more string) templ.Component 
 	})
 }
 
-func proposalPage(v view, p access.Proposal) templ.Component {
+func proposalPage(v view, p proposal.Proposal) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {
@@ -563,7 +565,7 @@ func proposalPage(v view, p access.Proposal) templ.Component {
 	})
 }
 
-func membersPage(v view, list []access.Member, more string) templ.Component {
+func membersPage(v view, list []signin.Member, more string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
 		templ_7745c5c3_W, ctx := templ_7745c5c3_Input.Writer, templ_7745c5c3_Input.Context
 		if templ_7745c5c3_CtxErr := ctx.Err(); templ_7745c5c3_CtxErr != nil {

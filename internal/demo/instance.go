@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -82,7 +83,7 @@ func (d *demo) instance(ctx context.Context) error {
 		var secret string
 		err := insist(ctx, func() (err error) {
 			secret, err = d.people["admin"].Token(ctx, httpapi.TokenSpec{
-				Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseToken, Seconds: 24 * 3600,
+				Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: signin.UseToken, Seconds: 24 * 3600,
 			})
 			return err
 		})

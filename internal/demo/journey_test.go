@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
@@ -74,7 +75,7 @@ func (w *world) everybody(ctx context.Context) (err error) {
 			}
 		}
 		if w.tokens[name], err = w.people["admin"].Token(ctx, httpapi.TokenSpec{
-			Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseToken, Seconds: 24 * 3600,
+			Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: signin.UseToken, Seconds: 24 * 3600,
 		}); err != nil {
 			return err
 		}
@@ -86,7 +87,7 @@ func (w *world) everybody(ctx context.Context) (err error) {
 
 func (w *world) linkFor(ctx context.Context, name string, roles []access.Role) (string, error) {
 	once, err := w.people["admin"].Token(ctx, httpapi.TokenSpec{
-		Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: access.UseOnce, Seconds: 24 * 3600,
+		Caller: "person:" + name, Kind: access.Person, Roles: roles, Use: signin.UseOnce, Seconds: 24 * 3600,
 	})
 	return "/login?once=" + once, err
 }
@@ -171,7 +172,7 @@ func (w *world) past(statement string, args ...any) error {
 // stale makes every session of somebody one that was begun long ago.
 func (w *world) stale(t *testing.T, name string) {
 	t.Helper()
-	if err := w.past("UPDATE credential SET verified = $1 WHERE caller = $2 AND used_as = 'session'", store.Millis(time.Now().Add(-access.StepUp)), "person:"+name); err != nil {
+	if err := w.past("UPDATE credential SET verified = $1 WHERE caller = $2 AND used_as = 'session'", store.Millis(time.Now().Add(-signin.StepUp)), "person:"+name); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -18,6 +18,8 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
@@ -47,7 +49,7 @@ func (d *demo) keeper(ctx context.Context, person, name string) (*keeper, error)
 	}
 	return k, insist(ctx, func() error {
 		secret, err := d.people["admin"].Token(ctx, httpapi.TokenSpec{
-			Caller: "person:" + person, Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: k.id, Use: access.UseToken, Seconds: 3600,
+			Caller: "person:" + person, Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: k.id, Use: signin.UseToken, Seconds: 3600,
 		})
 		k.who = d.people["admin"].As(secret)
 		return err
@@ -236,7 +238,7 @@ func (d *demo) voucher(ctx context.Context, a *device) (secret string, err error
 	const why = "flash and key store are gone"
 	return secret, insist(ctx, func() error {
 		var agreed error
-		v, err := d.people["olga"].Proposing(why, func(p access.Proposal) {
+		v, err := d.people["olga"].Proposing(why, func(p proposal.Proposal) {
 			agreed = insist(ctx, func() error {
 				_, err := d.people["sam"].DecideProposal(ctx, p.ID, true, "it lies before me")
 				return err

@@ -14,7 +14,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/ledger"
 	findings "github.com/hallmark-iot/hallmark/monitor"
@@ -31,7 +31,7 @@ func (d *demo) vouched(t *testing.T, a *device) string {
 	got := make(chan answer, 1)
 	asked := make(chan string, 1)
 	go func() {
-		v, err := d.people["olga"].Proposing("flash and key store are gone", func(p access.Proposal) { asked <- p.ID }).
+		v, err := d.people["olga"].Proposing("flash and key store are gone", func(p proposal.Proposal) { asked <- p.ID }).
 			Vouch(t.Context(), a.id, httpapi.VoucherRequest{Reason: "flash and key store are gone"})
 		got <- answer{v, err}
 	}()

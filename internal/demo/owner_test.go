@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -43,7 +44,7 @@ func (d *demo) buyer(t *testing.T, name string) *buyer {
 		t.Fatal(err)
 	}
 	secret, err := d.people["admin"].Token(t.Context(), httpapi.TokenSpec{
-		Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: o.ID, Use: access.UseToken, Seconds: 3600,
+		Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: o.ID, Use: signin.UseToken, Seconds: 3600,
 	})
 	if err != nil {
 		t.Fatal(err)

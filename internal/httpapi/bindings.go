@@ -6,7 +6,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 )
 
 // IdentityRequest says who a person is with the organisation's sign-in: by one of both.
@@ -27,9 +27,9 @@ func (a *api) registerBindings(h huma.API) {
 			OfMember
 			Paging
 		},
-		) (*body[Page[access.Identity]], error) {
-			issuer := func(i access.Identity) string { return i.Issuer }
-			return paged(a, ctx, in.Paging, issuer, func(after string, limit int) ([]access.Identity, error) {
+		) (*body[Page[signin.Identity]], error) {
+			issuer := func(i signin.Identity) string { return i.Issuer }
+			return paged(a, ctx, in.Paging, issuer, func(after string, limit int) ([]signin.Identity, error) {
 				is, err := a.Credentials.Identities(ctx, callerOf(ctx), in.ID)
 				return cut(is, issuer, after, limit), err
 			})
@@ -39,7 +39,7 @@ func (a *api) registerBindings(h huma.API) {
 			OfMember
 			Body IdentityRequest
 		},
-		) (*body[access.Identity], error) {
+		) (*body[signin.Identity], error) {
 			i, err := a.Credentials.BindIdentity(ctx, callerOf(ctx), in.ID, a.Issuer, in.Body.Subject, in.Body.Email)
 			return reply(a, ctx, i, err)
 		})
@@ -65,6 +65,6 @@ func (a *api) registerBindings(h huma.API) {
 		})
 }
 
-func viewCredential(c access.Credential) CredentialView {
+func viewCredential(c signin.Credential) CredentialView {
 	return CredentialView{ID: c.ID(), Use: c.Use, From: c.From, Created: c.Created, Expires: c.Expires}
 }

@@ -8,7 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 )
 
 // tagFor names the group of operations a path belongs to.
@@ -179,7 +179,7 @@ Making an order's file and importing records are synchronous; both are bounded.`
 			}
 		}
 	}
-	proposal := o.Components.Schemas.Schema(reflect.TypeFor[access.Proposal](), true, "Proposal")
+	kept := o.Components.Schemas.Schema(reflect.TypeFor[proposal.Proposal](), true, "Proposal")
 	for _, item := range o.Paths {
 		for _, op := range []*huma.Operation{item.Post, item.Put, item.Patch, item.Delete} {
 			if op == nil {
@@ -194,7 +194,7 @@ Making an order's file and importing records are synchronous; both are bounded.`
 				})
 			}
 			if !stranger && op.OperationID != "upload-artifact" && op.Tags[0] != "proposals" {
-				proposable(op, proposal)
+				proposable(op, kept)
 			}
 			if ex, ok := Examples[op.OperationID]; ok && op.RequestBody != nil && op.RequestBody.Content["application/json"] != nil {
 				op.RequestBody.Content["application/json"].Example = ex

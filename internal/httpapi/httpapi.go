@@ -21,6 +21,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/fault"
 )
 
@@ -36,7 +37,7 @@ type api struct {
 	auth Authenticator
 	log  *slog.Logger
 
-	carryOut func(ctx context.Context, p access.Proposal, caller access.Caller) (*recorder, error)
+	carryOut func(ctx context.Context, p proposal.Proposal, caller access.Caller) (*recorder, error)
 }
 
 // version of the API: the path's v1 changes only when a client would break.
@@ -102,6 +103,9 @@ func schemaName(t reflect.Type, hint string) string {
 		t = t.Elem()
 	}
 	stage := path.Base(t.PkgPath())
+	if of := path.Base(path.Dir(t.PkgPath())); of == "access" { // its rooms are not the clients' business
+		stage = of
+	}
 	if stage == "v2" && strings.HasPrefix(name, "Error") { // huma's own
 		return "Problem" + strings.TrimSuffix(strings.TrimPrefix(name, "Error"), "Model")
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/once"
 )
 
@@ -32,7 +33,7 @@ type RolesRequest struct {
 // CredentialView is a secret, without it.
 type CredentialView struct {
 	ID      string     `json:"id" doc:"names it, and opens nothing"`
-	Use     access.Use `json:"use"`
+	Use     signin.Use `json:"use"`
 	From    string     `json:"from,omitempty" doc:"of a session: what it was begun with"`
 	Created time.Time  `json:"created"`
 	Expires time.Time  `json:"expires"`
@@ -56,14 +57,14 @@ func (a *api) registerMembers(h huma.API) {
 			}, nil)
 		})
 	huma.Register(h, op("list-members", http.MethodGet, "/members", "List who may call, by name"),
-		func(ctx context.Context, in *struct{ Paging }) (*body[Page[access.Member]], error) {
-			return paged(a, ctx, in.Paging, func(m access.Member) string { return m.ID }, func(after string, limit int) ([]access.Member, error) {
+		func(ctx context.Context, in *struct{ Paging }) (*body[Page[signin.Member]], error) {
+			return paged(a, ctx, in.Paging, func(m signin.Member) string { return m.ID }, func(after string, limit int) ([]signin.Member, error) {
 				return a.Credentials.Members(ctx, callerOf(ctx), after, limit)
 			})
 		})
 	huma.Register(h, op("get-member", http.MethodGet, "/members/{id}", "Show a member: yourself, or anybody to who manages access"),
-		func(ctx context.Context, in *OfMember) (*tagged[access.Member], error) {
-			return show(a, ctx, once.Member, in.ID, func() (access.Member, error) { return a.Credentials.Member(ctx, callerOf(ctx), in.ID) })
+		func(ctx context.Context, in *OfMember) (*tagged[signin.Member], error) {
+			return show(a, ctx, once.Member, in.ID, func() (signin.Member, error) { return a.Credentials.Member(ctx, callerOf(ctx), in.ID) })
 		})
 	huma.Register(h, op("set-member-roles", http.MethodPut, "/members/{id}/roles", "Say what a member may do"),
 		func(ctx context.Context, in *struct {
@@ -71,8 +72,8 @@ func (a *api) registerMembers(h huma.API) {
 			Matching
 			Body RolesRequest
 		},
-		) (*tagged[access.Member], error) {
-			return change(a, ctx, in.Matching, once.Member, in.ID, func(ctx context.Context) (access.Member, error) {
+		) (*tagged[signin.Member], error) {
+			return change(a, ctx, in.Matching, once.Member, in.ID, func(ctx context.Context) (signin.Member, error) {
 				return a.Credentials.SetRoles(ctx, callerOf(ctx), in.ID, in.Body.Roles, in.Body.Scope)
 			})
 		})
@@ -81,8 +82,8 @@ func (a *api) registerMembers(h huma.API) {
 			OfMember
 			Matching
 		},
-		) (*tagged[access.Member], error) {
-			return change(a, ctx, in.Matching, once.Member, in.ID, func(ctx context.Context) (access.Member, error) {
+		) (*tagged[signin.Member], error) {
+			return change(a, ctx, in.Matching, once.Member, in.ID, func(ctx context.Context) (signin.Member, error) {
 				return a.Credentials.EndMember(ctx, callerOf(ctx), in.ID)
 			})
 		})

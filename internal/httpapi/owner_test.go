@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 )
 
@@ -23,7 +24,7 @@ var anowners = append([]string{
 func (w *world) issueOwned(name, owner string, roles ...access.Role) {
 	w.t.Helper()
 	status, data, _ := w.call("root", http.MethodPost, "/api/v1/tokens", httpapi.TokenSpec{
-		Caller: "person:" + name, Kind: access.Person, Roles: roles, Owner: owner, Use: access.UseToken, Seconds: 3600,
+		Caller: "person:" + name, Kind: access.Person, Roles: roles, Owner: owner, Use: signin.UseToken, Seconds: 3600,
 	}, nil)
 	var r httpapi.TokenReply
 	if err := json.Unmarshal(data, &r); err != nil || status != http.StatusOK {

@@ -15,6 +15,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/once"
 )
@@ -38,14 +39,14 @@ func (a *api) registerProposals(h huma.API) {
 			OfGroup
 			Paging
 		},
-		) (*body[Page[access.Proposal]], error) {
-			return paged(a, ctx, in.Paging, func(p access.Proposal) string { return p.ID }, func(after string, limit int) ([]access.Proposal, error) {
+		) (*body[Page[proposal.Proposal]], error) {
+			return paged(a, ctx, in.Paging, func(p proposal.Proposal) string { return p.ID }, func(after string, limit int) ([]proposal.Proposal, error) {
 				return a.Proposals.List(ctx, callerOf(ctx), in.place(), after, limit)
 			})
 		})
 	huma.Register(h, op("get-proposal", http.MethodGet, "/proposals/{id}", "Show a proposal: what would be done, by whom and why"),
-		func(ctx context.Context, in *ByID) (*tagged[access.Proposal], error) {
-			return show(a, ctx, once.Proposal, in.ID, func() (access.Proposal, error) { return a.Proposals.Get(ctx, callerOf(ctx), in.ID) })
+		func(ctx context.Context, in *ByID) (*tagged[proposal.Proposal], error) {
+			return show(a, ctx, once.Proposal, in.ID, func() (proposal.Proposal, error) { return a.Proposals.Get(ctx, callerOf(ctx), in.ID) })
 		})
 	decide := func(name, summary string, approve bool) {
 		huma.Register(h, op(name+"-proposal", http.MethodPost, "/proposals/{id}/"+name, summary),
@@ -54,8 +55,8 @@ func (a *api) registerProposals(h huma.API) {
 				Matching
 				Body DecisionRequest
 			},
-			) (*tagged[access.Proposal], error) {
-				return change(a, ctx, in.Matching, once.Proposal, in.ID, func(ctx context.Context) (access.Proposal, error) {
+			) (*tagged[proposal.Proposal], error) {
+				return change(a, ctx, in.Matching, once.Proposal, in.ID, func(ctx context.Context) (proposal.Proposal, error) {
 					return a.Proposals.Decide(ctx, callerOf(ctx), in.ID, approve, in.Body.Comment)
 				})
 			})
@@ -92,10 +93,10 @@ func (a *api) registerProposals(h huma.API) {
 }
 
 // proposalKey is the key that a proposal is carried out with.
-func proposalKey(p access.Proposal) string { return "proposal-" + p.ID }
+func proposalKey(p proposal.Proposal) string { return "proposal-" + p.ID }
 
 // tried notes how carrying a proposal out ended, also when who asked has gone. A mark says that something was written: then it is over.
-func (a *api) tried(ctx context.Context, p access.Proposal, status int) error {
+func (a *api) tried(ctx context.Context, p proposal.Proposal, status int) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	_, wrote, err := a.Once.Kept(ctx, p.By, proposalKey(p))
@@ -106,8 +107,8 @@ func (a *api) tried(ctx context.Context, p access.Proposal, status int) error {
 }
 
 // carryOut does what a proposal asks for. The proposal's own key sees to it that it is done once, whatever falls in between.
-func (f *front) carryOut(ctx context.Context, p access.Proposal, caller access.Caller) (*recorder, error) {
-	if p.State == access.ProposalDone {
+func (f *front) carryOut(ctx context.Context, p proposal.Proposal, caller access.Caller) (*recorder, error) {
+	if p.State == proposal.Done {
 		if _, kept, err := f.Once.Kept(ctx, p.By, proposalKey(p)); err != nil || !kept {
 			return nil, errors.Join(err, fault.New(fault.Conflict, "proposal.done", fmt.Sprintf("proposal %s was done, and what it answered is not kept any more", p.ID), "propose anew"))
 		}
@@ -177,7 +178,7 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, pattern string)
 		f.write(w, r, &huma.ErrorModel{Status: http.StatusBadRequest, Title: "invalid", Detail: "the request's body is no JSON"})
 		return
 	}
-	p, err := f.Proposals.Propose(r.Context(), callerOf(r.Context()), access.Asked{
+	p, err := f.Proposals.Propose(r.Context(), callerOf(r.Context()), proposal.Asked{
 		Method: r.Method, Path: r.URL.RequestURI(), IfMatch: r.Header.Get("If-Match"), Body: body, Summary: f.summaries[pattern],
 	}, need, reason)
 	if err != nil {

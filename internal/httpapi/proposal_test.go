@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -36,9 +38,9 @@ func (w *world) is(status int, data []byte, want int, code string) {
 	}
 }
 
-func decided(t *testing.T, data []byte) access.Proposal {
+func decided(t *testing.T, data []byte) proposal.Proposal {
 	t.Helper()
-	var p access.Proposal
+	var p proposal.Proposal
 	if err := json.Unmarshal(data, &p); err != nil {
 		t.Fatalf("%v: %s", err, data)
 	}
@@ -46,7 +48,7 @@ func decided(t *testing.T, data []byte) access.Proposal {
 }
 
 func newOperator(name string) httpapi.TokenSpec {
-	return httpapi.TokenSpec{Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Operator}, Use: access.UseToken, Seconds: 3600}
+	return httpapi.TokenSpec{Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Operator}, Use: signin.UseToken, Seconds: 3600}
 }
 
 // Who gives power to others needs a second administrator, who is somebody else, a person, and allowed to do it himself.
@@ -65,7 +67,7 @@ func TestPowerIsGivenByTwo(t *testing.T) {
 		t.Errorf("one key made two proposals: %s and %s", path, again)
 	}
 	status, data, _ = w.call("vera", http.MethodGet, path, nil, nil)
-	if p := decided(t, data); status != http.StatusOK || p.State != access.ProposalOpen || p.Asked.Method != http.MethodPost ||
+	if p := decided(t, data); status != http.StatusOK || p.State != proposal.Open || p.Asked.Method != http.MethodPost ||
 		!strings.Contains(string(p.Asked.Body), "person:otto") || p.Asked.Summary == "" || p.Reason != "we need it" {
 		t.Errorf("what the second person sees: %d %s", status, data)
 	}
@@ -77,7 +79,7 @@ func TestPowerIsGivenByTwo(t *testing.T) {
 	w.is(status, data, http.StatusConflict, "proposal.not-approved")
 
 	status, data, _ = w.call("ann", http.MethodPost, path+"/approve", httpapi.DecisionRequest{Comment: "he starts on Monday"}, nil)
-	if p := decided(t, data); status != http.StatusOK || p.State != access.ProposalApproved || p.Comment != "he starts on Monday" {
+	if p := decided(t, data); status != http.StatusOK || p.State != proposal.Approved || p.Comment != "he starts on Monday" {
 		t.Fatalf("approve: %d %s", status, data)
 	}
 	status, data, _ = w.call("ann", http.MethodPost, path+"/run", nil, nil)
@@ -92,7 +94,7 @@ func TestPowerIsGivenByTwo(t *testing.T) {
 		t.Errorf("who was let in: %d %s", status, data)
 	}
 	status, data, _ = w.call("root", http.MethodGet, path, nil, nil)
-	if p := decided(t, data); p.State != access.ProposalDone || p.Status != http.StatusOK || p.Second != "person:ann" {
+	if p := decided(t, data); p.State != proposal.Done || p.Status != http.StatusOK || p.Second != "person:ann" {
 		t.Errorf("afterwards: %d %s", status, data)
 	}
 	status, data, _ = w.call("root", http.MethodPost, path+"/run", nil, nil)
@@ -175,7 +177,7 @@ func TestManyDevicesTakeTwo(t *testing.T) {
 		w.is(status, data, http.StatusUnprocessableEntity, "command.devices")
 	}
 	status, data, _ = w.call("olga", http.MethodGet, path, nil, nil)
-	if p := decided(t, data); p.State != access.ProposalApproved || p.Status != http.StatusUnprocessableEntity {
+	if p := decided(t, data); p.State != proposal.Approved || p.Status != http.StatusUnprocessableEntity {
 		t.Errorf("after it failed: %d %s", status, data)
 	}
 	status, data, _ = w.call("root", http.MethodPost, "/api/v1/members/person:otto/end", nil, nil)
@@ -185,12 +187,12 @@ func TestManyDevicesTakeTwo(t *testing.T) {
 
 	path = w.propose("olga", http.MethodPost, "/api/v1/commands", many(access.BulkDevices+2))
 	status, data, _ = w.call("olga", http.MethodPost, path+"/refuse", httpapi.DecisionRequest{Comment: "not needed any more"}, nil)
-	if p := decided(t, data); status != http.StatusOK || p.State != access.ProposalWithdrawn {
+	if p := decided(t, data); status != http.StatusOK || p.State != proposal.Withdrawn {
 		t.Errorf("withdrawn: %d %s", status, data)
 	}
 	status, data, _ = w.call("root", http.MethodGet, "/api/v1/proposals?limit=1", nil, nil)
-	var page httpapi.Page[access.Proposal]
-	if err := json.Unmarshal(data, &page); err != nil || status != http.StatusOK || len(page.Items) != 1 || page.Next == "" || page.Items[0].State != access.ProposalWithdrawn {
+	var page httpapi.Page[proposal.Proposal]
+	if err := json.Unmarshal(data, &page); err != nil || status != http.StatusOK || len(page.Items) != 1 || page.Next == "" || page.Items[0].State != proposal.Withdrawn {
 		t.Errorf("newest first: %d %s", status, data)
 	}
 	status, data, _ = w.call("elsewhere", http.MethodGet, "/api/v1/proposals?product=valve", nil, nil)

@@ -12,6 +12,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/once"
@@ -54,7 +55,7 @@ type TokenSpec struct {
 	Roles   []access.Role `json:"roles" minItems:"1" maxItems:"16"`
 	Scope   []string      `json:"scope,omitempty" maxItems:"256" doc:"limits it to these products, or groups of them (pump/eu/berlin); empty means everywhere"`
 	Owner   string        `json:"owner,omitempty" maxLength:"64" doc:"whose member it is: it sees and commands what that owner has, and nothing else; roles viewer and operator"`
-	Use     access.Use    `json:"use" enum:"token,once" doc:"once: a sign-in link's code"`
+	Use     signin.Use    `json:"use" enum:"token,once" doc:"once: a sign-in link's code"`
 	Seconds int64         `json:"seconds" minimum:"1" maximum:"31536000"`
 }
 
@@ -142,7 +143,7 @@ func (a *api) registerRead(h huma.API) {
 func (a *api) registerAccess(h huma.API) {
 	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
 		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {
-			s, err := a.Credentials.Issue(ctx, callerOf(ctx), access.Grant{
+			s, err := a.Credentials.Issue(ctx, callerOf(ctx), signin.Grant{
 				Caller: in.Body.Caller, Kind: in.Body.Kind, Roles: in.Body.Roles, Owner: in.Body.Owner, Scope: in.Body.Scope,
 				Use: in.Body.Use, Life: time.Duration(in.Body.Seconds) * time.Second,
 			})

@@ -7,6 +7,8 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
@@ -36,10 +38,10 @@ import (
 // Services are the stages behind the API.
 type Services struct {
 	Guard       *access.Guard
-	Credentials *access.Credentials
+	Credentials *signin.Service
 	Audit       *access.AuditTrail
 	Issuer      string // of the organisation's sign-in; empty: there is none
-	Proposals   *access.Proposals
+	Proposals   *proposal.Service
 	Ledger      *ledger.Reader
 	Custody     *custody.Service
 	Receipts    *scitt.Service

@@ -21,6 +21,8 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -136,7 +138,7 @@ func (w *world) issue(name string, roles []access.Role, scope ...string) {
 	w.t.Helper()
 	var out httpapi.TokenReply
 	status, data, _ := w.call("root", http.MethodPost, "/api/v1/tokens", httpapi.TokenSpec{
-		Caller: "person:" + name, Kind: access.Person, Roles: roles, Scope: scope, Use: access.UseToken, Seconds: 3600,
+		Caller: "person:" + name, Kind: access.Person, Roles: roles, Scope: scope, Use: signin.UseToken, Seconds: 3600,
 	}, nil)
 	if err := json.Unmarshal(data, &out); err != nil || status != http.StatusOK {
 		w.t.Fatalf("token for %s: %d %s", name, status, data)
@@ -263,8 +265,8 @@ func seed(ctx context.Context, db *store.DB) error {
 		db.Owners().PutOwner(ctx, owner.Owner{ID: acme, Name: "ACME", Created: now}),
 		db.Owners().PutCodes(ctx, map[string][32]byte{owned: {1}}, now),
 		db.Owners().Claim(ctx, owner.Period{Device: owned, Number: 1, Owner: acme, Digest: make([]byte, 32), From: now}, [32]byte{1}, "pump", "", access.OwnerGroup(acme)),
-		db.PutProposal(ctx, access.Proposal{
-			ID: "0p1", State: access.ProposalOpen, By: "person:nobody", Reason: "test", Asked: access.Asked{Method: http.MethodPost, Path: "/api/v1/commands"},
+		db.PutProposal(ctx, proposal.Proposal{
+			ID: "0p1", State: proposal.Open, By: "person:nobody", Reason: "test", Asked: proposal.Asked{Method: http.MethodPost, Path: "/api/v1/commands"},
 			Action: access.DeviceQuarantine, Resource: access.Resource{Type: "device", Product: "pump", Grave: true}, Made: now, Expires: now.Add(time.Hour), Rev: 1,
 		}),
 		wrong(payload == nil, "no payload"),

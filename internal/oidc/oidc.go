@@ -24,13 +24,13 @@ import (
 	"github.com/coreos/go-oidc/v3/oidc"
 	"golang.org/x/oauth2"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fault"
 )
 
 // Config is what the flow needs; Secret may be empty, for a public client.
 type Config struct {
-	Credentials *access.Credentials
+	Credentials *signin.Service
 	Issuer      string // exactly as the provider calls itself
 	Client      string // the client ID it gave us
 	Secret      string
@@ -245,7 +245,7 @@ type claims struct {
 }
 
 // judge makes of an answer to f what the provider has said of a person.
-func (h *handler) judge(ctx context.Context, f flow, answer url.Values) (access.Assertion, error) {
+func (h *handler) judge(ctx context.Context, f flow, answer url.Values) (signin.Assertion, error) {
 	one := func(name string) string {
 		if v := answer[name]; len(v) == 1 && len(v[0]) <= 4096 {
 			return v[0]
@@ -253,34 +253,34 @@ func (h *handler) judge(ctx context.Context, f flow, answer url.Values) (access.
 		return ""
 	}
 	if subtle.ConstantTimeCompare([]byte(one("state")), []byte(f.state)) != 1 {
-		return access.Assertion{}, refused("the answer is to another question")
+		return signin.Assertion{}, refused("the answer is to another question")
 	}
 	if iss, said := answer["iss"]; said && !slices.Equal(iss, []string{h.c.Issuer}) { // RFC 9207
-		return access.Assertion{}, refused("the answer is another issuer's")
+		return signin.Assertion{}, refused("the answer is another issuer's")
 	}
 	if one("code") == "" {
-		return access.Assertion{}, refused("the provider said no: %.100q", one("error"))
+		return signin.Assertion{}, refused("the provider said no: %.100q", one("error"))
 	}
 	ctx, cancel := context.WithTimeout(oidc.ClientContext(ctx, h.http), 2*patience)
 	defer cancel()
 	p, err := h.provider(ctx)
 	if err != nil {
-		return access.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err)
+		return signin.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err)
 	}
 	token, err := h.client(p).Exchange(ctx, one("code"), oauth2.VerifierOption(f.verifier))
 	if _, said := errors.AsType[*oauth2.RetrieveError](err); err != nil && !said {
-		return access.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err)
+		return signin.Assertion{}, fault.Newf(fault.Unavailable, "identity.provider", "the organisation's sign-in does not answer: %w", err)
 	}
 	if err != nil {
-		return access.Assertion{}, refused("the code was not taken: %w", err)
+		return signin.Assertion{}, refused("the code was not taken: %w", err)
 	}
 	raw, ok := token.Extra("id_token").(string)
 	if !ok || len(raw) > maxToken {
-		return access.Assertion{}, refused("there is no ID token of a bearable size")
+		return signin.Assertion{}, refused("there is no ID token of a bearable size")
 	}
 	id, err := p.Verifier(&oidc.Config{ClientID: h.c.Client, SupportedSigningAlgs: algorithms}).Verify(ctx, raw)
 	if err != nil {
-		return access.Assertion{}, refused("the ID token: %w", err)
+		return signin.Assertion{}, refused("the ID token: %w", err)
 	}
 	return assertion(id, f, h.c.Client)
 }
@@ -288,20 +288,20 @@ func (h *handler) judge(ctx context.Context, f flow, answer url.Values) (access.
 // maxToken bounds an ID token.
 const maxToken = 32 << 10
 
-func assertion(id *oidc.IDToken, f flow, client string) (access.Assertion, error) {
+func assertion(id *oidc.IDToken, f flow, client string) (signin.Assertion, error) {
 	var c claims
 	if err := id.Claims(&c); err != nil {
-		return access.Assertion{}, refused("the ID token's claims: %w", err)
+		return signin.Assertion{}, refused("the ID token's claims: %w", err)
 	}
 	switch {
 	case subtle.ConstantTimeCompare([]byte(id.Nonce), []byte(f.nonce)) != 1:
-		return access.Assertion{}, refused("the ID token is for another question")
+		return signin.Assertion{}, refused("the ID token is for another question")
 	case c.Party != "" && c.Party != client || c.Party == "" && len(id.Audience) != 1:
-		return access.Assertion{}, refused("the ID token was made for another client")
+		return signin.Assertion{}, refused("the ID token was made for another client")
 	case id.IssuedAt.Before(f.begun.Add(-skew)):
-		return access.Assertion{}, refused("the ID token is older than the question")
+		return signin.Assertion{}, refused("the ID token is older than the question")
 	}
-	a := access.Assertion{Issuer: id.Issuer, Subject: id.Subject}
+	a := signin.Assertion{Issuer: id.Issuer, Subject: id.Subject}
 	if c.Verified == true {
 		a.Email = c.Email
 	}

@@ -28,6 +28,7 @@ import (
 	"github.com/zitadel/oidc/v3/pkg/op"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/oidc"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
@@ -176,7 +177,7 @@ func (p *provider) between(next http.Handler) http.Handler {
 type house struct {
 	t     *testing.T
 	p     *provider
-	c     *access.Credentials
+	c     *signin.Service
 	app   *httptest.Server
 	admin access.Caller
 }
@@ -193,7 +194,7 @@ func newHouse(t *testing.T) *house {
 	if err != nil {
 		t.Fatal(err)
 	}
-	h := &house{t: t, c: access.NewCredentials(db, guard), admin: access.Internal("test"), p: &provider{users: map[string]storage.User{}}}
+	h := &house{t: t, c: signin.New(db, guard), admin: access.Internal("test"), p: &provider{users: map[string]storage.User{}}}
 	if h.p.key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		t.Fatal(err)
 	}
@@ -209,7 +210,7 @@ func newHouse(t *testing.T) *house {
 	provides = h.p.between(exampleop.SetupServer(at.URL, h.p, quiet, false))
 	serves = oidc.New(oidc.Config{Credentials: h.c, Issuer: at.URL, Client: "hallmark", Secret: secret, Redirect: redirect, Log: quiet})
 	for _, who := range []string{"person:alice", "person:bob", "person:carol"} {
-		if _, err := h.c.Issue(t.Context(), h.admin, access.Grant{Caller: who, Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: access.UseToken, Life: time.Hour}); err != nil {
+		if _, err := h.c.Issue(t.Context(), h.admin, signin.Grant{Caller: who, Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: signin.UseToken, Life: time.Hour}); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -568,7 +569,7 @@ func TestAProviderThatIsNotWhoItShouldBe(t *testing.T) {
 func TestWhatCanBeBound(t *testing.T) {
 	h := newHouse(t)
 	h.bind("person:alice", "sub-1", "")
-	if _, err := h.c.Issue(t.Context(), h.admin, access.Grant{Caller: "machine:ci", Kind: access.Machine, Roles: []access.Role{access.Viewer}, Use: access.UseToken, Life: time.Hour}); err != nil {
+	if _, err := h.c.Issue(t.Context(), h.admin, signin.Grant{Caller: "machine:ci", Kind: access.Machine, Roles: []access.Role{access.Viewer}, Use: signin.UseToken, Life: time.Hour}); err != nil {
 		t.Fatal(err)
 	}
 	for name, c := range map[string]struct{ member, issuer, subject, mail, code string }{

@@ -20,12 +20,13 @@ import (
 	"github.com/go-webauthn/webauthn/webauthn"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fault"
 )
 
 // Config is what the ceremonies need.
 type Config struct {
-	Credentials *access.Credentials
+	Credentials *signin.Service
 	Domain      string   // the relying party's ID: the DNS name people use; "localhost" on one machine; empty: there is none
 	Origins     []string // scheme://name[:port] of each address of the console
 	Secure      bool     // the listener is TLS: cookies say so
@@ -80,7 +81,7 @@ func New(c Config) (http.Handler, error) {
 // person is a member as the library sees one.
 type person struct {
 	id   string
-	keys []access.Passkey
+	keys []signin.Passkey
 }
 
 // WebAuthnID implements webauthn.User: an authenticator keeps it, so it says nothing.
@@ -209,18 +210,18 @@ func (h *handler) loginFinish(w http.ResponseWriter, r *http.Request) {
 }
 
 // asserted takes an authenticator's answer: which member it is of, and that its counter has gone on.
-func (h *handler) asserted(w http.ResponseWriter, r *http.Request, what string) (access.Member, bool) {
+func (h *handler) asserted(w http.ResponseWriter, r *http.Request, what string) (signin.Member, bool) {
 	data, ok := h.ceremony(w, r, what)
 	if !ok {
-		return access.Member{}, false
+		return signin.Member{}, false
 	}
 	parsed, err := protocol.ParseCredentialRequestResponse(r)
 	if err != nil {
 		h.fail(w, r, fault.Newf(fault.Invalid, "passkey.malformed", "the authenticator's answer: %w", err))
-		return access.Member{}, false
+		return signin.Member{}, false
 	}
-	m, err := h.c.Credentials.UsePasskey(r.Context(), parsed.RawID, func(p access.Passkey) (access.Passkey, error) {
-		u := person{id: p.Member, keys: []access.Passkey{p}}
+	m, err := h.c.Credentials.UsePasskey(r.Context(), parsed.RawID, func(p signin.Passkey) (signin.Passkey, error) {
+		u := person{id: p.Member, keys: []signin.Passkey{p}}
 		data.AllowedCredentialIDs, data.UserID = nil, nil // whose it is, is what the answer tells
 		_, cred, err := h.wa.ValidatePasskeyLogin(func(_, handle []byte) (webauthn.User, error) {
 			if string(handle) != string(u.WebAuthnID()) {
@@ -239,7 +240,7 @@ func (h *handler) asserted(w http.ResponseWriter, r *http.Request, what string) 
 	})
 	if err != nil {
 		h.fail(w, r, err)
-		return access.Member{}, false
+		return signin.Member{}, false
 	}
 	return m, true
 }
@@ -282,7 +283,7 @@ func (h *handler) verifyFinish(w http.ResponseWriter, r *http.Request, _ access.
 		h.fail(w, r, err)
 		return
 	}
-	h.json(w, map[string]any{"member": m.ID, "fresh_s": int(access.StepUp / time.Second)})
+	h.json(w, map[string]any{"member": m.ID, "fresh_s": int(signin.StepUp / time.Second)})
 }
 
 func (h *handler) person(r *http.Request, caller access.Caller) (person, error) {

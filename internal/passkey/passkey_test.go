@@ -19,6 +19,7 @@ import (
 	"github.com/descope/virtualwebauthn"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/passkey"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 )
@@ -26,7 +27,7 @@ import (
 // desk is a server with its members, and what a browser and an authenticator would be.
 type desk struct {
 	t     *testing.T
-	c     *access.Credentials
+	c     *signin.Service
 	url   string
 	rp    virtualwebauthn.RelyingParty
 	admin access.Caller
@@ -39,7 +40,7 @@ func newDesk(t *testing.T) *desk {
 	if err != nil {
 		t.Fatal(err)
 	}
-	d := &desk{t: t, c: access.NewCredentials(db, guard), admin: access.Internal("test")}
+	d := &desk{t: t, c: signin.New(db, guard), admin: access.Internal("test")}
 	server := httptest.NewUnstartedServer(nil)
 	d.url = "http://" + strings.Replace(server.Listener.Addr().String(), "127.0.0.1", "localhost", 1)
 	d.rp = virtualwebauthn.RelyingParty{Name: "Hallmark", ID: "localhost", Origin: d.url}
@@ -100,8 +101,8 @@ func (d *desk) browser(person string) *browser {
 
 func (b *browser) signIn(person string) {
 	b.d.t.Helper()
-	once, err := b.d.c.Issue(b.d.t.Context(), b.d.admin, access.Grant{
-		Caller: person, Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: access.UseOnce, Life: time.Hour,
+	once, err := b.d.c.Issue(b.d.t.Context(), b.d.admin, signin.Grant{
+		Caller: person, Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: signin.UseOnce, Life: time.Hour,
 	})
 	if err != nil {
 		b.d.t.Fatal(err)

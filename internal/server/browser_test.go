@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/server"
@@ -133,7 +134,7 @@ func TestChromiumPutsAStatementOnFile(t *testing.T) {
 		t.Fatal(err)
 	}
 	token, err := client.New(api, strings.TrimSpace(string(admin)), nil).Token(t.Context(), httpapi.TokenSpec{
-		Caller: "person:sue", Kind: access.Person, Roles: []access.Role{access.Security}, Use: access.UseToken, Seconds: 3600,
+		Caller: "person:sue", Kind: access.Person, Roles: []access.Role{access.Security}, Use: signin.UseToken, Seconds: 3600,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -318,14 +319,14 @@ func (m *making) admin(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	m.made.AdminToken, err = access.NewCredentials(m.db, guard).Issue(ctx, access.Internal("init"), access.Grant{
-		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: access.UseToken, Life: 365 * 24 * time.Hour,
+	m.made.AdminToken, err = signin.New(m.db, guard).Issue(ctx, access.Internal("init"), signin.Grant{
+		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: signin.UseToken, Life: 365 * 24 * time.Hour,
 	})
 	if err != nil {
 		return err
 	}
-	once, err := access.NewCredentials(m.db, guard).Issue(ctx, access.Internal("init"), access.Grant{
-		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: access.UseOnce, Life: 24 * time.Hour,
+	once, err := signin.New(m.db, guard).Issue(ctx, access.Internal("init"), signin.Grant{
+		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: signin.UseOnce, Life: 24 * time.Hour,
 	})
 	if err != nil {
 		return err

@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/server"
@@ -81,7 +82,7 @@ func (w *works) as(token string, own ...tls.Certificate) *client.Client {
 
 func (w *works) token(name string) string {
 	w.t.Helper()
-	secret, err := w.admin.Token(w.t.Context(), httpapi.TokenSpec{Caller: name, Kind: access.Machine, Roles: []access.Role{access.Viewer}, Use: access.UseToken, Seconds: 3600})
+	secret, err := w.admin.Token(w.t.Context(), httpapi.TokenSpec{Caller: name, Kind: access.Machine, Roles: []access.Role{access.Viewer}, Use: signin.UseToken, Seconds: 3600})
 	if err != nil {
 		w.t.Fatal(err)
 	}

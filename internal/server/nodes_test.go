@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/server"
@@ -46,7 +47,7 @@ func TestTwoNodesServeOneInstance(t *testing.T) {
 	first, other := client.New(one, strings.TrimSpace(string(secret)), nil), client.New(two, strings.TrimSpace(string(secret)), nil)
 	token := func(at *client.Client, name string) string {
 		t.Helper()
-		secret, err := at.Token(t.Context(), httpapi.TokenSpec{Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: access.UseToken, Seconds: 3600})
+		secret, err := at.Token(t.Context(), httpapi.TokenSpec{Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: signin.UseToken, Seconds: 3600})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -14,6 +14,7 @@ import (
 	"github.com/zitadel/oidc/v3/example/server/storage"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/server"
@@ -50,7 +51,7 @@ func TestChromiumSignsInWithTheOrganisation(t *testing.T) {
 		"hallmark": storage.WebClient("hallmark", "secret", console+"/auth/oidc/callback"),
 	}), slog.New(slog.DiscardHandler), false)
 	cl := admin(t, l, api)
-	if _, err := cl.Token(t.Context(), httpapi.TokenSpec{Caller: "person:olga", Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: access.UseToken, Seconds: 60}); err != nil {
+	if _, err := cl.Token(t.Context(), httpapi.TokenSpec{Caller: "person:olga", Kind: access.Person, Roles: []access.Role{access.Viewer}, Use: signin.UseToken, Seconds: 60}); err != nil {
 		t.Fatal(err)
 	}
 	throughProvider := []chromedp.Action[chromedp.Void]{

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 )
 
 // recoverLife is how long a way back in is open.
@@ -29,8 +30,8 @@ func Recover(ctx context.Context, l Layout, person string) (link string, err err
 	if err != nil {
 		return "", err
 	}
-	code, err := access.NewCredentials(db, guard).Issue(ctx, access.Internal("recover"), access.Grant{
-		Caller: person, Kind: access.Person, Roles: []access.Role{access.Admin}, Use: access.UseOnce, Life: recoverLife,
+	code, err := signin.New(db, guard).Issue(ctx, access.Internal("recover"), signin.Grant{
+		Caller: person, Kind: access.Person, Roles: []access.Role{access.Admin}, Use: signin.UseOnce, Life: recoverLife,
 	})
 	if err != nil {
 		return "", err

@@ -14,6 +14,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/device"
@@ -58,8 +60,8 @@ type Instance struct {
 	guard  *access.Guard
 	auth   authorities
 
-	credentials *access.Credentials
-	proposals   *access.Proposals
+	credentials *signin.Service
+	proposals   *proposal.Service
 	product     *product.Service
 	pki         *pki.Service
 	onboard     *onboard.Service
@@ -158,8 +160,8 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 		return err
 	}
 	i.pulse.witnessed = i.logs.witnessed
-	i.credentials = access.NewCredentials(i.db, i.guard)
-	i.proposals = access.NewProposals(i.db, i.db, i.guard)
+	i.credentials = signin.New(i.db, i.guard)
+	i.proposals = proposal.New(i.db, i.credentials, i.guard)
 	i.fleet = fleet.NewService(i.db, i.db, i.guard)
 	if err := i.openProofs(); err != nil {
 		return err

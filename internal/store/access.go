@@ -9,23 +9,24 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-// IssueCredential implements access.CredentialStore.
-func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Credential, back bool, fact func(again bool) (ledger.Fact, error)) error {
+// IssueCredential implements signin.CredentialStore.
+func (db *DB) IssueCredential(ctx context.Context, m signin.Member, c signin.Credential, back bool, fact func(again bool) (ledger.Fact, error)) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		had, err := scanMember(tx.QueryRow(memberColumns+` WHERE id = $1`, m.ID))
 		known := err == nil
-		if err != nil && !errors.Is(err, access.ErrNoMember) {
+		if err != nil && !errors.Is(err, signin.ErrNoMember) {
 			return err
 		}
 		if known && had.Kind != m.Kind {
-			return access.ErrOtherKind
+			return signin.ErrOtherKind
 		}
 		if known && !had.Ended.IsZero() && !back {
-			return access.ErrEnded
+			return signin.ErrEnded
 		}
 		f, err := fact(known)
 		if err != nil {
@@ -44,8 +45,8 @@ func (db *DB) IssueCredential(ctx context.Context, m access.Member, c access.Cre
 	})
 }
 
-// PutCredential implements access.CredentialStore.
-func (db *DB) PutCredential(ctx context.Context, c access.Credential, facts ...ledger.Fact) error {
+// PutCredential implements signin.CredentialStore.
+func (db *DB) PutCredential(ctx context.Context, c signin.Credential, facts ...ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		if err := putCredential(tx, c); err != nil {
 			return err
@@ -54,25 +55,25 @@ func (db *DB) PutCredential(ctx context.Context, c access.Credential, facts ...l
 	})
 }
 
-func putCredential(tx *Tx, c access.Credential) error {
+func putCredential(tx *Tx, c signin.Credential) error {
 	res, err := tx.Exec(`INSERT INTO credential (hash, used_as, caller, begun_with, token, created, expires, verified) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)
 		ON CONFLICT DO NOTHING`,
 		c.Hash[:], string(c.Use), c.Caller, c.From, c.Token, Millis(c.Created), Millis(c.Expires), Millis(c.Verified))
 	if err != nil {
 		return err
 	}
-	return one(res, access.ErrCredentialExists)
+	return one(res, signin.ErrCredentialExists)
 }
 
 const credentialColumns = `c.hash, c.used_as, c.caller, c.begun_with, c.token, c.created, c.expires, c.verified` //nolint:gosec // names of columns
 
-func scanCredential(row scanner, more ...any) (access.Credential, error) {
-	var c access.Credential
+func scanCredential(row scanner, more ...any) (signin.Credential, error) {
+	var c signin.Credential
 	var hash []byte
 	var created, expires, verified int64
 	err := row.Scan(append([]any{&hash, &c.Use, &c.Caller, &c.From, &c.Token, &created, &expires, &verified}, more...)...)
 	if errors.Is(err, sql.ErrNoRows) {
-		return c, access.ErrNoCredential
+		return c, signin.ErrNoCredential
 	}
 	if err == nil && len(hash) != len(c.Hash) {
 		err = fmt.Errorf("stored credential: hash of %d bytes", len(hash))
@@ -84,13 +85,13 @@ func scanCredential(row scanner, more ...any) (access.Credential, error) {
 	return c, nil
 }
 
-// Credential implements access.CredentialStore.
-func (db *DB) Credential(ctx context.Context, hash [32]byte) (access.Credential, access.Member, error) {
+// Credential implements signin.CredentialStore.
+func (db *DB) Credential(ctx context.Context, hash [32]byte) (signin.Credential, signin.Member, error) {
 	return credentialAndMember(db.Read().QueryRowContext(ctx, `SELECT `+credentialColumns+`, m.rev, m.doc
 		FROM credential c JOIN member m ON m.id = c.caller WHERE c.hash = $1 AND m.ended = 0`, hash[:]))
 }
 
-func credentialAndMember(row scanner) (c access.Credential, m access.Member, err error) {
+func credentialAndMember(row scanner) (c signin.Credential, m signin.Member, err error) {
 	var doc string
 	if c, err = scanCredential(row, &m.Rev, &doc); err != nil {
 		return c, m, err
@@ -98,8 +99,8 @@ func credentialAndMember(row scanner) (c access.Credential, m access.Member, err
 	return c, m, decodeMember(&m, doc)
 }
 
-// TakeCredential implements access.CredentialStore.
-func (db *DB) TakeCredential(ctx context.Context, hash [32]byte) (c access.Credential, m access.Member, err error) {
+// TakeCredential implements signin.CredentialStore.
+func (db *DB) TakeCredential(ctx context.Context, hash [32]byte) (c signin.Credential, m signin.Member, err error) {
 	err = db.Write(ctx, func(tx *Tx) error {
 		c, m, err = credentialAndMember(tx.QueryRow(`SELECT `+credentialColumns+`, m.rev, m.doc
 			FROM credential c JOIN member m ON m.id = c.caller WHERE c.hash = $1 AND m.ended = 0`, hash[:]))
@@ -112,35 +113,35 @@ func (db *DB) TakeCredential(ctx context.Context, hash [32]byte) (c access.Crede
 	return c, m, err
 }
 
-// VerifyCredential implements access.CredentialStore.
+// VerifyCredential implements signin.CredentialStore.
 func (db *DB) VerifyCredential(ctx context.Context, hash [32]byte, at time.Time) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`UPDATE credential SET verified = $1 WHERE hash = $2 AND used_as = 'session'`, Millis(at), hash[:])
 		if err != nil {
 			return err
 		}
-		return one(res, access.ErrNoCredential)
+		return one(res, signin.ErrNoCredential)
 	})
 }
 
-// CredentialsOf implements access.CredentialStore.
-func (db *DB) CredentialsOf(ctx context.Context, member string, now time.Time) ([]access.Credential, error) {
-	return collect(ctx, db, func(row scanner) (access.Credential, error) { return scanCredential(row) },
+// CredentialsOf implements signin.CredentialStore.
+func (db *DB) CredentialsOf(ctx context.Context, member string, now time.Time) ([]signin.Credential, error) {
+	return collect(ctx, db, func(row scanner) (signin.Credential, error) { return scanCredential(row) },
 		`SELECT `+credentialColumns+` FROM credential c WHERE c.caller = $1 AND c.expires > $2 ORDER BY c.created DESC, c.hash`, member, Millis(now))
 }
 
-// RevokeCredential implements access.CredentialStore.
+// RevokeCredential implements signin.CredentialStore.
 func (db *DB) RevokeCredential(ctx context.Context, member, id string, facts ...ledger.Fact) error {
 	prefix, err := hex.DecodeString(id)
 	if err != nil || len(prefix) != 8 {
-		return access.ErrNoCredential
+		return signin.ErrNoCredential
 	}
 	return db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`DELETE FROM credential WHERE caller = $1 AND substr(hash, 1, 8) = $2`, member, prefix)
 		if err != nil {
 			return err
 		}
-		if err := one(res, access.ErrNoCredential); err != nil {
+		if err := one(res, signin.ErrNoCredential); err != nil {
 			return err
 		}
 		if _, err := tx.Exec(`DELETE FROM credential WHERE caller = $1 AND token = $2`, member, id); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -16,24 +17,24 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-func credentials(t *testing.T) (*store.DB, *access.Credentials, access.Caller) {
+func credentials(t *testing.T) (*store.DB, *signin.Service, access.Caller) {
 	t.Helper()
 	db := storetest.Open(t)
 	guard, err := access.NewGuard(db)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return db, access.NewCredentials(db, guard), access.Caller{ID: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}}
+	return db, signin.New(db, guard), access.Caller{ID: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}}
 }
 
-func grantTo(name string) access.Grant {
-	return access.Grant{Caller: name, Kind: access.Person, Roles: []access.Role{access.Viewer}, Life: time.Hour, Use: access.UseToken}
+func grantTo(name string) signin.Grant {
+	return signin.Grant{Caller: name, Kind: access.Person, Roles: []access.Role{access.Viewer}, Life: time.Hour, Use: signin.UseToken}
 }
 
 // Whoever issues secrets cannot make himself the system, a device, or somebody of another kind.
 func TestASecretIsForAPersonOrAMachineAndNobodyElse(t *testing.T) {
 	db, c, admin := credentials(t)
-	for _, g := range []access.Grant{grantTo("person:ann"), grantTo("person:a.b-c_d@example.com"), grantTo("person:0")} {
+	for _, g := range []signin.Grant{grantTo("person:ann"), grantTo("person:a.b-c_d@example.com"), grantTo("person:0")} {
 		if _, err := c.Issue(t.Context(), admin, g); err != nil {
 			t.Errorf("%s: %v", g.Caller, err)
 		}
@@ -46,31 +47,31 @@ func TestASecretIsForAPersonOrAMachineAndNobodyElse(t *testing.T) {
 		}
 	}
 	before := facts(t, db)
-	for name, change := range map[string]func(*access.Grant){
-		"the system itself":        func(g *access.Grant) { g.Caller, g.Kind = "system:reactions", access.System },
-		"the system as a person":   func(g *access.Grant) { g.Caller = "system:reactions" },
-		"a person as the system":   func(g *access.Grant) { g.Kind = access.System },
-		"a device":                 func(g *access.Grant) { g.Caller, g.Kind = "device:"+strings.Repeat("0", 32), access.Device },
-		"a device as a machine":    func(g *access.Grant) { g.Caller, g.Kind = "device:"+strings.Repeat("0", 32), access.Machine },
-		"the host":                 func(g *access.Grant) { g.Caller = "host:init" },
-		"no kind":                  func(g *access.Grant) { g.Kind = "" },
-		"an unknown kind":          func(g *access.Grant) { g.Kind = "root" },
-		"a person as a machine":    func(g *access.Grant) { g.Kind = access.Machine },
-		"a machine as a person":    func(g *access.Grant) { g.Caller = "machine:ci" },
-		"no prefix":                func(g *access.Grant) { g.Caller = "ann" },
-		"no name":                  func(g *access.Grant) { g.Caller = "person:" },
-		"other letters":            func(g *access.Grant) { g.Caller = "person:Ann" },
-		"another alphabet":         func(g *access.Grant) { g.Caller = "person:\u0430nn" },
-		"a space":                  func(g *access.Grant) { g.Caller = "person:ann " },
-		"a second line":            func(g *access.Grant) { g.Caller = "person:ann\n" },
-		"a long name":              func(g *access.Grant) { g.Caller = "person:" + strings.Repeat("a", 65) },
-		"no use":                   func(g *access.Grant) { g.Use = "" },
-		"an unknown use":           func(g *access.Grant) { g.Use = "all" },
-		"a session, not signed in": func(g *access.Grant) { g.Use = access.UseSession },
-		"no life":                  func(g *access.Grant) { g.Life = 0 },
-		"a life without end":       func(g *access.Grant) { g.Life = access.MaxLife + 1 },
-		"no role":                  func(g *access.Grant) { g.Roles = nil },
-		"an unknown role":          func(g *access.Grant) { g.Roles = []access.Role{access.Viewer, "god"} },
+	for name, change := range map[string]func(*signin.Grant){
+		"the system itself":        func(g *signin.Grant) { g.Caller, g.Kind = "system:reactions", access.System },
+		"the system as a person":   func(g *signin.Grant) { g.Caller = "system:reactions" },
+		"a person as the system":   func(g *signin.Grant) { g.Kind = access.System },
+		"a device":                 func(g *signin.Grant) { g.Caller, g.Kind = "device:"+strings.Repeat("0", 32), access.Device },
+		"a device as a machine":    func(g *signin.Grant) { g.Caller, g.Kind = "device:"+strings.Repeat("0", 32), access.Machine },
+		"the host":                 func(g *signin.Grant) { g.Caller = "host:init" },
+		"no kind":                  func(g *signin.Grant) { g.Kind = "" },
+		"an unknown kind":          func(g *signin.Grant) { g.Kind = "root" },
+		"a person as a machine":    func(g *signin.Grant) { g.Kind = access.Machine },
+		"a machine as a person":    func(g *signin.Grant) { g.Caller = "machine:ci" },
+		"no prefix":                func(g *signin.Grant) { g.Caller = "ann" },
+		"no name":                  func(g *signin.Grant) { g.Caller = "person:" },
+		"other letters":            func(g *signin.Grant) { g.Caller = "person:Ann" },
+		"another alphabet":         func(g *signin.Grant) { g.Caller = "person:\u0430nn" },
+		"a space":                  func(g *signin.Grant) { g.Caller = "person:ann " },
+		"a second line":            func(g *signin.Grant) { g.Caller = "person:ann\n" },
+		"a long name":              func(g *signin.Grant) { g.Caller = "person:" + strings.Repeat("a", 65) },
+		"no use":                   func(g *signin.Grant) { g.Use = "" },
+		"an unknown use":           func(g *signin.Grant) { g.Use = "all" },
+		"a session, not signed in": func(g *signin.Grant) { g.Use = signin.UseSession },
+		"no life":                  func(g *signin.Grant) { g.Life = 0 },
+		"a life without end":       func(g *signin.Grant) { g.Life = signin.MaxLife + 1 },
+		"no role":                  func(g *signin.Grant) { g.Roles = nil },
+		"an unknown role":          func(g *signin.Grant) { g.Roles = []access.Role{access.Viewer, "god"} },
 	} {
 		g := grantTo("person:eve")
 		change(&g)
@@ -150,7 +151,7 @@ func TestIssuingAgainIsWrittenDown(t *testing.T) {
 // A name that is a member's of another kind, from whatever time, is not given away.
 func TestANameOfAnotherKindIsNotIssued(t *testing.T) {
 	db, c, admin := credentials(t)
-	put(t, db, "x", access.Member{ID: "person:bob", Kind: access.Machine})
+	put(t, db, "x", signin.Member{ID: "person:bob", Kind: access.Machine})
 	if _, err := c.Issue(t.Context(), admin, grantTo("person:bob")); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("%v", err)
 	}
@@ -160,10 +161,10 @@ func TestANameOfAnotherKindIsNotIssued(t *testing.T) {
 }
 
 // put stores a member and a token of theirs as nobody would be allowed to.
-func put(t *testing.T, db *store.DB, secret string, m access.Member) {
+func put(t *testing.T, db *store.DB, secret string, m signin.Member) {
 	t.Helper()
-	if err := db.IssueCredential(t.Context(), m, access.Credential{
-		Hash: sha256.Sum256([]byte(secret)), Use: access.UseToken, Caller: m.ID, Expires: time.Now().Add(time.Hour),
+	if err := db.IssueCredential(t.Context(), m, signin.Credential{
+		Hash: sha256.Sum256([]byte(secret)), Use: signin.UseToken, Caller: m.ID, Expires: time.Now().Add(time.Hour),
 	}, false, func(bool) (ledger.Fact, error) {
 		return ledger.New(ledger.Control, ledger.KindAccessChanged, time.Now(), "test", m.ID, nil, []byte("{}")), nil
 	}); err != nil {
@@ -176,7 +177,7 @@ func TestAStoredSecretOfTheSystemIsNone(t *testing.T) {
 	db, c, _ := credentials(t)
 	for kind, want := range map[access.Kind]bool{access.Person: true, access.Machine: true, access.System: false, access.Device: false, "": false} {
 		secret := "hmk_" + string(kind)
-		put(t, db, secret, access.Member{ID: "x:" + string(kind), Kind: kind})
+		put(t, db, secret, signin.Member{ID: "x:" + string(kind), Kind: kind})
 		if who, err := c.Authenticate(t.Context(), secret); (err == nil) != want {
 			t.Errorf("kind %q: %+v, %v", kind, who, err)
 		}
@@ -202,7 +203,7 @@ func TestRolesAreTheMembersAndEndWithHim(t *testing.T) {
 	ctx := t.Context()
 	first := must(c.Issue(ctx, admin, grantTo("person:bob")))(t)
 	g := grantTo("person:bob")
-	g.Use = access.UseOnce
+	g.Use = signin.UseOnce
 	session, _, err := c.Begin(ctx, must(c.Issue(ctx, admin, g))(t))
 	if err != nil {
 		t.Fatal(err)
@@ -255,7 +256,7 @@ func TestSecretsAreListedAndRevokedOneByOne(t *testing.T) {
 		t.Errorf("another's: %v", err)
 	}
 	sum := sha256.Sum256([]byte(other))
-	id := access.Credential{Hash: sum}.ID()
+	id := signin.Credential{Hash: sum}.ID()
 	if err := c.Revoke(ctx, ann, "person:bob", id); fault.KindOf(err) != fault.Denied {
 		t.Errorf("another's: %v", err)
 	}
@@ -311,7 +312,7 @@ func TestASessionOfATokenEndsWithIt(t *testing.T) {
 		t.Fatal(err)
 	}
 	link := grantTo("person:bob")
-	link.Use = access.UseOnce
+	link.Use = signin.UseOnce
 	own, _, err := c.Begin(ctx, must(c.Issue(ctx, admin, link))(t))
 	if err != nil {
 		t.Fatal(err)
@@ -324,7 +325,7 @@ func TestASessionOfATokenEndsWithIt(t *testing.T) {
 	if err := c.AddPasskey(ctx, must(c.Caller(ctx, own))(t), []byte("key"), []byte("{}"), "mine"); err != nil {
 		t.Errorf("a passkey from a link's session: %v", err)
 	}
-	if err := c.Revoke(ctx, admin, "person:bob", access.Credential{Hash: sha256.Sum256([]byte(token))}.ID()); err != nil {
+	if err := c.Revoke(ctx, admin, "person:bob", signin.Credential{Hash: sha256.Sum256([]byte(token))}.ID()); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := c.Caller(ctx, session); fault.KindOf(err) != fault.Denied {

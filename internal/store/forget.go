@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
@@ -86,7 +87,7 @@ func forgetProposals(tx *Tx, id string) error {
 		return err
 	}
 	for _, doc := range docs {
-		var p access.Proposal
+		var p proposal.Proposal
 		if !strings.Contains(doc, id) || json.Unmarshal([]byte(doc), &p) != nil {
 			continue
 		}

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -98,9 +99,9 @@ func gossip(t *testing.T, s *stages, id string) {
 	if err := s.db.Remedies().OpenCase(ctx, c, remedy.Limit{Most: 1}, ledger.New(ledger.Events, ledger.KindRemedyDecided, s.now, "test", id, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)
 	}
-	p := access.Proposal{
-		ID: "p1", State: access.ProposalOpen, By: "person:op", Reason: canary, Made: s.now, Expires: s.now.Add(time.Hour),
-		Asked: access.Asked{Path: "/devices/" + id + "/moves", Body: []byte(`{"reason":"` + canary + `"}`)},
+	p := proposal.Proposal{
+		ID: "p1", State: proposal.Open, By: "person:op", Reason: canary, Made: s.now, Expires: s.now.Add(time.Hour),
+		Asked: proposal.Asked{Path: "/devices/" + id + "/moves", Body: []byte(`{"reason":"` + canary + `"}`)},
 	}
 	if err := s.db.PutProposal(ctx, p, ledger.New(ledger.Control, ledger.KindProposalMade, s.now, "test", p.ID, nil, []byte(`{"reason":"`+canary+`"}`))); err != nil {
 		t.Fatal(err)

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 )
 
 const issuer = "https://login.acme.example"
@@ -24,7 +25,7 @@ func TestOneBoundEmailIsOnePersons(t *testing.T) {
 		t.Fatal(err)
 	}
 	begin := func(n int) error {
-		_, _, err := c.BeginByIdentity(t.Context(), access.Assertion{Issuer: issuer, Subject: strconv.Itoa(n), Email: "alice@acme.example", Proven: time.Now()})
+		_, _, err := c.BeginByIdentity(t.Context(), signin.Assertion{Issuer: issuer, Subject: strconv.Itoa(n), Email: "alice@acme.example", Proven: time.Now()})
 		return err
 	}
 	var wg sync.WaitGroup

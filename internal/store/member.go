@@ -8,18 +8,18 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
 const memberColumns = `SELECT rev, doc FROM member`
 
-func scanMember(row scanner) (access.Member, error) {
-	var m access.Member
+func scanMember(row scanner) (signin.Member, error) {
+	var m signin.Member
 	var doc string
 	err := row.Scan(&m.Rev, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
-		return m, access.ErrNoMember
+		return m, signin.ErrNoMember
 	}
 	if err != nil {
 		return m, err
@@ -27,7 +27,7 @@ func scanMember(row scanner) (access.Member, error) {
 	return m, decodeMember(&m, doc)
 }
 
-func decodeMember(m *access.Member, doc string) error {
+func decodeMember(m *signin.Member, doc string) error {
 	dec := json.NewDecoder(strings.NewReader(doc))
 	dec.DisallowUnknownFields() // a limit that is not understood must not read as none
 	if err := dec.Decode(m); err != nil {
@@ -36,7 +36,7 @@ func decodeMember(m *access.Member, doc string) error {
 	return nil
 }
 
-func putMember(tx *Tx, m access.Member, known bool) error {
+func putMember(tx *Tx, m signin.Member, known bool) error {
 	doc, err := json.Marshal(m)
 	if err != nil {
 		return err
@@ -49,21 +49,21 @@ func putMember(tx *Tx, m access.Member, known bool) error {
 	if err != nil {
 		return err
 	}
-	return one(res, access.ErrMemberChanged)
+	return one(res, signin.ErrMemberChanged)
 }
 
-// Member implements access.MemberStore.
-func (db *DB) Member(ctx context.Context, id string) (access.Member, error) {
+// Member implements signin.MemberStore.
+func (db *DB) Member(ctx context.Context, id string) (signin.Member, error) {
 	return scanMember(db.Read().QueryRowContext(ctx, memberColumns+` WHERE id = $1`, id))
 }
 
-// Members implements access.MemberStore.
-func (db *DB) Members(ctx context.Context, after string, limit int) ([]access.Member, error) {
+// Members implements signin.MemberStore.
+func (db *DB) Members(ctx context.Context, after string, limit int) ([]signin.Member, error) {
 	return collect(ctx, db, scanMember, memberColumns+` WHERE id > $1 ORDER BY id LIMIT $2`, after, limit)
 }
 
-// SaveMember implements access.MemberStore.
-func (db *DB) SaveMember(ctx context.Context, m access.Member, facts ...ledger.Fact) error {
+// SaveMember implements signin.MemberStore.
+func (db *DB) SaveMember(ctx context.Context, m signin.Member, facts ...ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		if err := putMember(tx, m, true); err != nil {
 			return err
@@ -82,15 +82,15 @@ func (db *DB) SaveMember(ctx context.Context, m access.Member, facts ...ledger.F
 	})
 }
 
-// PutPasskey implements access.MemberStore.
-func (db *DB) PutPasskey(ctx context.Context, p access.Passkey, facts ...ledger.Fact) error {
+// PutPasskey implements signin.MemberStore.
+func (db *DB) PutPasskey(ctx context.Context, p signin.Passkey, facts ...ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`INSERT INTO passkey (id, member, label, created, used, data) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
 			p.ID, p.Member, p.Label, Millis(p.Created), Millis(p.Used), p.Data)
 		if err != nil {
 			return err
 		}
-		if err := one(res, access.ErrPasskeyExists); err != nil {
+		if err := one(res, signin.ErrPasskeyExists); err != nil {
 			return err
 		}
 		return tx.Append(facts...)
@@ -99,24 +99,24 @@ func (db *DB) PutPasskey(ctx context.Context, p access.Passkey, facts ...ledger.
 
 const passkeyColumns = `SELECT id, member, label, created, used, data FROM passkey` //nolint:gosec // names of columns
 
-func scanPasskey(row scanner) (access.Passkey, error) {
-	var p access.Passkey
+func scanPasskey(row scanner) (signin.Passkey, error) {
+	var p signin.Passkey
 	var created, used int64
 	err := row.Scan(&p.ID, &p.Member, &p.Label, &created, &used, &p.Data)
 	if errors.Is(err, sql.ErrNoRows) {
-		return p, access.ErrNoPasskey
+		return p, signin.ErrNoPasskey
 	}
 	p.Created, p.Used = Time(created), Time(used)
 	return p, err
 }
 
-// Passkeys implements access.MemberStore.
-func (db *DB) Passkeys(ctx context.Context, member string) ([]access.Passkey, error) {
+// Passkeys implements signin.MemberStore.
+func (db *DB) Passkeys(ctx context.Context, member string) ([]signin.Passkey, error) {
 	return collect(ctx, db, scanPasskey, passkeyColumns+` WHERE member = $1 ORDER BY created, id`, member)
 }
 
-// UsePasskey implements access.MemberStore.
-func (db *DB) UsePasskey(ctx context.Context, id []byte, use func(access.Passkey) (access.Passkey, error)) error {
+// UsePasskey implements signin.MemberStore.
+func (db *DB) UsePasskey(ctx context.Context, id []byte, use func(signin.Passkey) (signin.Passkey, error)) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		p, err := scanPasskey(tx.QueryRow(passkeyColumns+` WHERE id = $1`, id))
 		if err != nil {
@@ -130,14 +130,14 @@ func (db *DB) UsePasskey(ctx context.Context, id []byte, use func(access.Passkey
 	})
 }
 
-// DropPasskey implements access.MemberStore.
+// DropPasskey implements signin.MemberStore.
 func (db *DB) DropPasskey(ctx context.Context, member string, id []byte, facts ...ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`DELETE FROM passkey WHERE id = $1 AND member = $2`, id, member)
 		if err != nil {
 			return err
 		}
-		if err := one(res, access.ErrNoPasskey); err != nil {
+		if err := one(res, signin.ErrNoPasskey); err != nil {
 			return err
 		}
 		return tx.Append(facts...)

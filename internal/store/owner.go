@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
@@ -21,12 +22,12 @@ type Owners struct{ db *DB }
 // Owners gives the stores of stage owner.
 func (db *DB) Owners() *Owners { return &Owners{db} }
 
-// OwnerPlaces implements access.OwnerStore.
+// OwnerPlaces implements signin.OwnerStore.
 func (db *DB) OwnerPlaces(ctx context.Context, id string) ([]string, error) {
 	var ended int64
 	err := db.Read().QueryRowContext(ctx, `SELECT ended FROM owner WHERE id = $1`, id).Scan(&ended)
 	if errors.Is(err, sql.ErrNoRows) || err == nil && ended != 0 {
-		return nil, access.ErrNoOwner
+		return nil, signin.ErrNoOwner
 	}
 	if err != nil {
 		return nil, db.dialect.Explain(err)

@@ -9,16 +9,17 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
-func scanProposal(row scanner) (access.Proposal, error) {
-	var p access.Proposal
+func scanProposal(row scanner) (proposal.Proposal, error) {
+	var p proposal.Proposal
 	var rev int64
 	var doc string
 	err := row.Scan(&rev, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
-		return p, access.ErrNoProposal
+		return p, proposal.ErrNotFound
 	}
 	if err != nil {
 		return p, err
@@ -30,8 +31,8 @@ func scanProposal(row scanner) (access.Proposal, error) {
 	return p, nil
 }
 
-// PutProposal implements access.ProposalStore.
-func (db *DB) PutProposal(ctx context.Context, p access.Proposal, facts ...ledger.Fact) error {
+// PutProposal implements proposal.Store.
+func (db *DB) PutProposal(ctx context.Context, p proposal.Proposal, facts ...ledger.Fact) error {
 	doc, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -45,8 +46,8 @@ func (db *DB) PutProposal(ctx context.Context, p access.Proposal, facts ...ledge
 	})
 }
 
-// SaveProposal implements access.ProposalStore.
-func (db *DB) SaveProposal(ctx context.Context, p access.Proposal, facts ...ledger.Fact) error {
+// SaveProposal implements proposal.Store.
+func (db *DB) SaveProposal(ctx context.Context, p proposal.Proposal, facts ...ledger.Fact) error {
 	doc, err := json.Marshal(p)
 	if err != nil {
 		return err
@@ -56,7 +57,7 @@ func (db *DB) SaveProposal(ctx context.Context, p access.Proposal, facts ...ledg
 		if err != nil {
 			return err
 		}
-		if err := one(res, access.ErrProposalChanged); err != nil {
+		if err := one(res, proposal.ErrChanged); err != nil {
 			return err
 		}
 		return tx.Append(facts...)
@@ -65,13 +66,13 @@ func (db *DB) SaveProposal(ctx context.Context, p access.Proposal, facts ...ledg
 
 const proposalColumns = `SELECT rev, doc FROM proposal`
 
-// Proposal implements access.ProposalStore.
-func (db *DB) Proposal(ctx context.Context, id string) (access.Proposal, error) {
+// Proposal implements proposal.Store.
+func (db *DB) Proposal(ctx context.Context, id string) (proposal.Proposal, error) {
 	return scanProposal(db.Read().QueryRowContext(ctx, proposalColumns+` WHERE id = $1`, id))
 }
 
-// Proposals implements access.ProposalStore.
-func (db *DB) Proposals(ctx context.Context, q access.ProposalQuery) ([]access.Proposal, error) {
+// Proposals implements proposal.Store.
+func (db *DB) Proposals(ctx context.Context, q proposal.Query) ([]proposal.Proposal, error) {
 	scope, err := listOf(q.Scope)
 	if err != nil {
 		return nil, err
@@ -88,7 +89,7 @@ func (db *DB) Proposals(ctx context.Context, q access.ProposalQuery) ([]access.P
 		AND ($4 = '' OR id < $4) ORDER BY id DESC LIMIT $5`, scope, q.By, at, q.Before, atMost(q.Limit))
 }
 
-// OpenProposals implements access.ProposalStore.
+// OpenProposals implements proposal.Store.
 func (db *DB) OpenProposals(ctx context.Context, by string, now time.Time) (n int, err error) {
 	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM proposal WHERE proposer = $1 AND state = 'open' AND expires > $2`, by, Millis(now)).Scan(&n)
 	return n, err

@@ -5,6 +5,8 @@ import (
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 )
@@ -13,12 +15,12 @@ import (
 func TestProposalsAreSeenByPlace(t *testing.T) {
 	db := storetest.Open(t)
 	guard := must(access.NewGuard(db))(t)
-	svc := access.NewProposals(db, db, guard)
+	svc := proposal.New(db, signin.New(db, guard), guard)
 	propose := func(by string, at access.Resource) {
 		t.Helper()
 		at.Type = "device"
 		need := &access.SecondNeededError{Action: access.DeviceQuarantine, Resource: at}
-		if _, err := svc.Propose(t.Context(), access.Caller{ID: by, Kind: access.Person}, access.Asked{Method: "POST", Path: "/"}, need, "at /"+access.Join(at.Product, at.Group)); err != nil {
+		if _, err := svc.Propose(t.Context(), access.Caller{ID: by, Kind: access.Person}, proposal.Asked{Method: "POST", Path: "/"}, need, "at /"+access.Join(at.Product, at.Group)); err != nil {
 			t.Fatal(err)
 		}
 	}

@@ -9,7 +9,7 @@ import (
 	"errors"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -93,7 +93,7 @@ func replayEnrolment(tx *Tx, f ledger.Fact) (bool, error) {
 // needs a new one.
 func replayAccess(tx *Tx, f ledger.Fact) (bool, error) {
 	var c struct {
-		access.Member
+		signin.Member
 		Caller   string `json:"caller"` // of a token that was issued
 		Use      string `json:"use"`
 		Of       string `json:"member"`
@@ -123,7 +123,7 @@ func replayAccess(tx *Tx, f ledger.Fact) (bool, error) {
 		}
 		return did(tx.Exec(`DELETE FROM identity WHERE member = $1 AND issuer = $2`, c.Of, c.Issuer))
 	case c.Caller != "" && c.Use != "":
-		return replayMember(tx, access.Member{ID: c.Caller, Kind: c.Kind, Roles: c.Roles, Owner: c.Owner, Scope: c.Scope, Created: f.At, Changed: f.At})
+		return replayMember(tx, signin.Member{ID: c.Caller, Kind: c.Kind, Roles: c.Roles, Owner: c.Owner, Scope: c.Scope, Created: f.At, Changed: f.At})
 	case c.ID != "" && c.ID == f.Subject && !c.Changed.IsZero():
 		return replayMember(tx, c.Member)
 	}
@@ -164,10 +164,10 @@ func dropPasskey(tx *Tx, what, member, name string) (bool, error) {
 	return false, nil
 }
 
-func replayMember(tx *Tx, m access.Member) (bool, error) {
+func replayMember(tx *Tx, m signin.Member) (bool, error) {
 	had, err := scanMember(tx.QueryRow(memberColumns+` WHERE id = $1`, m.ID))
 	known := err == nil
-	if err != nil && !errors.Is(err, access.ErrNoMember) {
+	if err != nil && !errors.Is(err, signin.ErrNoMember) {
 		return false, err
 	}
 	if known {

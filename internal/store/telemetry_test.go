@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/agent/seal"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/store"
@@ -187,14 +188,14 @@ func TestSecretsAreUsedAsTheyWereMeant(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := access.NewCredentials(db, guard)
+	c := signin.New(db, guard)
 	admin := access.Caller{ID: "host", Kind: access.Person, Roles: []access.Role{access.Admin}}
-	grant := access.Grant{Caller: "person:ann", Kind: access.Person, Roles: []access.Role{access.Viewer}, Life: time.Hour, Use: access.UseToken}
+	grant := signin.Grant{Caller: "person:ann", Kind: access.Person, Roles: []access.Role{access.Viewer}, Life: time.Hour, Use: signin.UseToken}
 	token, err := c.Issue(t.Context(), admin, grant)
 	if err != nil {
 		t.Fatal(err)
 	}
-	grant.Use = access.UseOnce
+	grant.Use = signin.UseOnce
 	once, err := c.Issue(t.Context(), admin, grant)
 	if err != nil {
 		t.Fatal(err)

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
@@ -145,7 +146,7 @@ func serve(ctx context.Context, l server.Layout) (*world, error) {
 func (w *world) issue(ctx context.Context, caller, scope string) (string, error) {
 	var out struct{ Secret string }
 	err := w.post(ctx, "/api/v1/tokens", map[string]any{
-		"caller": caller, "kind": access.Person, "roles": []access.Role{access.Viewer}, "scope": []string{scope}, "use": access.UseToken, "seconds": 86_400,
+		"caller": caller, "kind": access.Person, "roles": []access.Role{access.Viewer}, "scope": []string{scope}, "use": signin.UseToken, "seconds": 86_400,
 	}, &out)
 	return out.Secret, err
 }

@@ -1,4 +1,4 @@
-package access
+package signin
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
@@ -56,12 +57,12 @@ func parseCertificate(text []byte) (*x509.Certificate, error) {
 }
 
 // BindCertificate has a machine be known by its certificate's key, until the certificate expires, it is revoked or the machine ends.
-func (c *Credentials) BindCertificate(ctx context.Context, caller Caller, member string, text []byte) (Credential, error) {
+func (c *Service) BindCertificate(ctx context.Context, caller access.Caller, member string, text []byte) (Credential, error) {
 	m, err := c.member(ctx, caller, member)
 	if err != nil {
 		return Credential{}, err
 	}
-	if m.Kind != Machine {
+	if m.Kind != access.Machine {
 		return Credential{}, fault.New(fault.Invalid, "certificate.machine", fmt.Sprintf("%s is no machine", member), "people sign in with passkeys, or their organisation")
 	}
 	cert, err := parseCertificate(text)
@@ -95,14 +96,14 @@ func (c *Credentials) BindCertificate(ctx context.Context, caller Caller, member
 
 // Certificate finds the machine of a certificate that a TLS handshake has just proven, or has when the connection was made. It is asked
 // at every request, so that what ends meanwhile ends for open connections too.
-func (c *Credentials) Certificate(ctx context.Context, cert *x509.Certificate) (Caller, error) {
+func (c *Service) Certificate(ctx context.Context, cert *x509.Certificate) (access.Caller, error) {
 	cred, m, err := c.store.Credential(ctx, sha256.Sum256(cert.RawSubjectPublicKeyInfo))
 	if err != nil && !errors.Is(err, ErrNoCredential) {
-		return Caller{}, err
+		return access.Caller{}, err
 	}
 	now := c.now()
-	if err != nil || cred.Use != UseCertificate || m.Kind != Machine || !now.Before(cred.Expires) || now.Before(cert.NotBefore) || !now.Before(cert.NotAfter) {
-		return Caller{}, fault.New(fault.Denied, "access.unknown-certificate", "the certificate's key is unknown, expired or revoked",
+	if err != nil || cred.Use != UseCertificate || m.Kind != access.Machine || !now.Before(cred.Expires) || now.Before(cert.NotBefore) || !now.Before(cert.NotAfter) {
+		return access.Caller{}, fault.New(fault.Denied, "access.unknown-certificate", "the certificate's key is unknown, expired or revoked",
 			"have an administrator bind it: hallmark member bind")
 	}
 	return c.callerOf(ctx, m, "mtls")

@@ -1,4 +1,9 @@
-package access
+// Package signin knows the people and machines that may act, and how each shows that it is them: by a token, a link that is good once, a passkey,
+// their organisation's word or a certificate.
+//
+// Under all stages, beside access, on which it rests: what somebody shows here becomes an access.Caller, and what that one may do is the guard's to say. Of a
+// secret only its hash is kept. It trusts the adapters that verify passkeys, certificates and what an issuer says; the store is believed.
+package signin
 
 import (
 	"context"
@@ -13,6 +18,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
@@ -24,7 +30,7 @@ type Use string
 // exchanged for a session once.
 const (
 	UseToken   Use = "token"
-	UseSession Use = "session"
+	UseSession Use = access.ViaSession
 	UseOnce    Use = "once"
 )
 
@@ -87,32 +93,32 @@ const (
 // StepUp is how long a proof that it is them lets a signed-in person do what needs one.
 const StepUp = 5 * time.Minute
 
-// Credentials issues and checks secrets, and keeps the members.
-type Credentials struct {
+// Service issues and checks secrets, and keeps the members.
+type Service struct {
 	store      CredentialStore
 	members    MemberStore
 	identities IdentityStore
 	owners     OwnerStore
-	guard      *Guard
+	guard      *access.Guard
 	now        func() time.Time
 }
 
-// NewCredentials makes the service. store keeps secrets, members and their identities.
-func NewCredentials(store interface {
+// New makes the service. store keeps secrets, members and their identities.
+func New(store interface {
 	CredentialStore
 	MemberStore
 	IdentityStore
 	OwnerStore
-}, guard *Guard,
-) *Credentials {
-	return &Credentials{store: store, members: store, identities: store, owners: store, guard: guard, now: time.Now}
+}, guard *access.Guard,
+) *Service {
+	return &Service{store: store, members: store, identities: store, owners: store, guard: guard, now: time.Now}
 }
 
 // Grant describes the holder of a new secret.
 type Grant struct {
 	Caller string        `json:"caller"`
-	Kind   Kind          `json:"kind"`
-	Roles  []Role        `json:"roles"`
+	Kind   access.Kind   `json:"kind"`
+	Roles  []access.Role `json:"roles"`
 	Owner  string        `json:"owner,omitempty"`
 	Scope  []string      `json:"scope"`
 	Use    Use           `json:"use"`
@@ -134,7 +140,7 @@ func (g Grant) check() error {
 	bad := func(code, remedy, format string, args ...any) error {
 		return fault.New(fault.Invalid, "token."+code, fmt.Sprintf(format, args...), remedy)
 	}
-	prefixes := map[Kind][]string{Person: {"person"}, Machine: {"machine", "token"}}[g.Kind]
+	prefixes := map[access.Kind][]string{access.Person: {"person"}, access.Machine: {"machine", "token"}}[g.Kind]
 	if len(prefixes) == 0 {
 		return bad("kind", "the kinds are person and machine", "nobody of kind %q gets a token", g.Kind)
 	}
@@ -150,19 +156,19 @@ func (g Grant) check() error {
 		return bad("life", fmt.Sprintf("up to %s", MaxLife), "a token's life of %s", g.Life)
 	}
 	if len(g.Roles) == 0 {
-		return bad("incomplete", fmt.Sprintf("the roles are %v", Roles()), "a token needs at least one role")
+		return bad("incomplete", fmt.Sprintf("the roles are %v", access.Roles()), "a token needs at least one role")
 	}
 	for _, r := range g.Roles {
-		if !slices.Contains(Roles(), r) {
-			return bad("role", fmt.Sprintf("the roles are %v", Roles()), "role %q does not exist", r)
+		if !slices.Contains(access.Roles(), r) {
+			return bad("role", fmt.Sprintf("the roles are %v", access.Roles()), "role %q does not exist", r)
 		}
 	}
-	return errors.Join(checkScope(g.Scope), checkOwned(g.Owner, g.Roles, g.Scope))
+	return errors.Join(access.CheckScope(g.Scope), checkOwned(g.Owner, g.Roles, g.Scope))
 }
 
 // Issue makes a secret for a person or a machine and returns it; it is shown this once.
-func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string, error) {
-	if err := c.guard.Check(ctx, caller, AccessManage, Resource{Type: "instance"}); err != nil {
+func (c *Service) Issue(ctx context.Context, caller access.Caller, g Grant) (string, error) {
+	if err := c.guard.Check(ctx, caller, access.AccessManage, access.Resource{Type: "instance"}); err != nil {
 		return "", err
 	}
 	if err := g.check(); err != nil {
@@ -180,7 +186,7 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 		ID: g.Caller, Kind: g.Kind, Roles: g.Roles, Owner: g.Owner, Scope: g.Scope, Created: now, Changed: now,
 	}, Credential{
 		Hash: hash, Use: g.Use, Caller: g.Caller, Created: now, Expires: now.Add(g.Life),
-	}, caller.Kind == System, func(again bool) (ledger.Fact, error) {
+	}, caller.Kind == access.System, func(again bool) (ledger.Fact, error) {
 		data, err := json.Marshal(issued{g, again})
 		return ledger.New(ledger.Control, ledger.KindAccessChanged, now, caller.ID, g.Caller, nil, data), err
 	})
@@ -199,7 +205,7 @@ func (c *Credentials) Issue(ctx context.Context, caller Caller, g Grant) (string
 
 // secondForSecret is second for a new secret: it gives the administrator who sees it all that the member may do, unless the member
 // is himself; and the member has the roles of the grant from then on.
-func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Grant) error {
+func (c *Service) secondForSecret(ctx context.Context, caller access.Caller, g Grant) error {
 	to := Member{Kind: g.Kind, Roles: g.Roles, Owner: g.Owner, Scope: g.Scope}
 	had, err := c.members.Member(ctx, g.Caller)
 	if err != nil && !errors.Is(err, ErrNoMember) {
@@ -215,7 +221,7 @@ func (c *Credentials) secondForSecret(ctx context.Context, caller Caller, g Gran
 }
 
 // sameOwner answers nil when the owner of a grant is there, and is the one that its holder is a member of already.
-func (c *Credentials) sameOwner(ctx context.Context, had Member, g Grant) error {
+func (c *Service) sameOwner(ctx context.Context, had Member, g Grant) error {
 	if had.ID != "" && had.Owner != g.Owner {
 		return fault.New(fault.Conflict, "token.other-owner", g.Caller+" is a member of another owner, or of the maker", "choose another name: nobody changes sides under one")
 	}
@@ -235,22 +241,22 @@ func newSecret() (string, [32]byte) {
 }
 
 // Authenticate finds the caller of a token.
-func (c *Credentials) Authenticate(ctx context.Context, secret string) (Caller, error) {
+func (c *Service) Authenticate(ctx context.Context, secret string) (access.Caller, error) {
 	return c.authenticate(ctx, secret, UseToken)
 }
 
 // Caller finds the caller of a session.
-func (c *Credentials) Caller(ctx context.Context, secret string) (Caller, error) {
+func (c *Service) Caller(ctx context.Context, secret string) (access.Caller, error) {
 	return c.authenticate(ctx, secret, UseSession)
 }
 
-func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) (Caller, error) {
+func (c *Service) authenticate(ctx context.Context, secret string, use Use) (access.Caller, error) {
 	cred, m, err := c.store.Credential(ctx, sha256.Sum256([]byte(secret)))
 	if err != nil && !errors.Is(err, ErrNoCredential) {
-		return Caller{}, err
+		return access.Caller{}, err
 	}
-	if err != nil || cred.Use != use || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
-		return Caller{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or revoked",
+	if err != nil || cred.Use != use || !c.now().Before(cred.Expires) || m.Kind != access.Person && m.Kind != access.Machine {
+		return access.Caller{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or revoked",
 			"ask an administrator for a new one")
 	}
 	caller, err := c.callerOf(ctx, m, string(use))
@@ -259,7 +265,7 @@ func (c *Credentials) authenticate(ctx context.Context, secret string, use Use) 
 }
 
 // Begin exchanges a token or a one-time code for a session.
-func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Time, error) {
+func (c *Service) Begin(ctx context.Context, secret string) (string, time.Time, error) {
 	hash := sha256.Sum256([]byte(secret))
 	cred, m, err := c.store.Credential(ctx, hash)
 	if err == nil && cred.Use == UseOnce {
@@ -268,7 +274,7 @@ func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Ti
 	if err != nil && !errors.Is(err, ErrNoCredential) {
 		return "", time.Time{}, err
 	}
-	if err != nil || cred.Use != UseToken && cred.Use != UseOnce || !c.now().Before(cred.Expires) || m.Kind != Person && m.Kind != Machine {
+	if err != nil || cred.Use != UseToken && cred.Use != UseOnce || !c.now().Before(cred.Expires) || m.Kind != access.Person && m.Kind != access.Machine {
 		return "", time.Time{}, fault.New(fault.Denied, "access.unknown-token", "the access token is unknown, expired or used up", "")
 	}
 	s := Credential{Caller: m.ID, From: string(cred.Use), Expires: c.now().Add(sessionLife), Verified: c.now()}
@@ -282,14 +288,14 @@ func (c *Credentials) Begin(ctx context.Context, secret string) (string, time.Ti
 }
 
 // session begins one of a member who has proven when s says that it is them.
-func (c *Credentials) session(ctx context.Context, s Credential) (secret string, until time.Time, err error) {
+func (c *Service) session(ctx context.Context, s Credential) (secret string, until time.Time, err error) {
 	secret, s.Hash = newSecret()
 	s.Use, s.Created, s.Verified, s.Expires = UseSession, c.now().UTC(), s.Verified.UTC(), s.Expires.UTC()
 	return secret, s.Expires, c.store.PutCredential(ctx, s)
 }
 
 // End ends the session of a secret: signing out.
-func (c *Credentials) End(ctx context.Context, secret string) error {
+func (c *Service) End(ctx context.Context, secret string) error {
 	hash := sha256.Sum256([]byte(secret))
 	cred, _, err := c.store.Credential(ctx, hash)
 	if err == nil && cred.Use == UseSession {

@@ -1,4 +1,4 @@
-package access
+package signin
 
 import (
 	"context"
@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
@@ -72,7 +73,7 @@ func VerifiedEmail(s string) string {
 
 // BindIdentity says who a person is with the issuer, by subject or by email: exactly one. Nobody becomes a member by it. The email
 // holds until the first sign-in, which pins the subject that comes with it.
-func (c *Credentials) BindIdentity(ctx context.Context, caller Caller, member, issuer, subject, mail string) (Identity, error) {
+func (c *Service) BindIdentity(ctx context.Context, caller access.Caller, member, issuer, subject, mail string) (Identity, error) {
 	m, err := c.member(ctx, caller, member)
 	if err != nil {
 		return Identity{}, err
@@ -80,7 +81,7 @@ func (c *Credentials) BindIdentity(ctx context.Context, caller Caller, member, i
 	switch {
 	case issuer == "":
 		return Identity{}, fault.New(fault.Conflict, "identity.no-issuer", "this instance has no organisation's sign-in", "on the host: hallmark oidc set")
-	case m.Kind != Person:
+	case m.Kind != access.Person:
 		return Identity{}, fault.New(fault.Invalid, "identity.person", fmt.Sprintf("%s is no person", member), "bind a certificate to a machine")
 	case (subject == "") == (mail == ""):
 		return Identity{}, fault.New(fault.Invalid, "identity.which", "an identity is bound by its subject or by its email", "give one of them")
@@ -106,7 +107,7 @@ func (c *Credentials) BindIdentity(ctx context.Context, caller Caller, member, i
 }
 
 // opens answers nil when caller may add a way in to m: one that somebody else than its holder knows of gives all that m may do.
-func (c *Credentials) opens(ctx context.Context, caller Caller, m Member) error {
+func (c *Service) opens(ctx context.Context, caller access.Caller, m Member) error {
 	if !m.Ended.IsZero() {
 		return fault.New(fault.Conflict, "access.ended", fmt.Sprintf("%s has been ended", m.ID), "choose another member")
 	}
@@ -122,7 +123,7 @@ func identityFact(at time.Time, actor, what string, i Identity) (ledger.Fact, er
 }
 
 // UnbindIdentity takes it away again; sessions that were begun with it last on, and can be revoked.
-func (c *Credentials) UnbindIdentity(ctx context.Context, caller Caller, member, issuer string) error {
+func (c *Service) UnbindIdentity(ctx context.Context, caller access.Caller, member, issuer string) error {
 	if _, err := c.member(ctx, caller, member); err != nil {
 		return err
 	}
@@ -139,7 +140,7 @@ func (c *Credentials) UnbindIdentity(ctx context.Context, caller Caller, member,
 }
 
 // Identities lists a member's: one's own, or anybody's for who manages access.
-func (c *Credentials) Identities(ctx context.Context, caller Caller, member string) ([]Identity, error) {
+func (c *Service) Identities(ctx context.Context, caller access.Caller, member string) ([]Identity, error) {
 	if err := c.own(ctx, caller, member); err != nil {
 		return nil, err
 	}
@@ -147,7 +148,7 @@ func (c *Credentials) Identities(ctx context.Context, caller Caller, member stri
 }
 
 // use finds the person of an assertion.
-func (c *Credentials) use(ctx context.Context, a Assertion) (Member, error) {
+func (c *Service) use(ctx context.Context, a Assertion) (Member, error) {
 	if a.Issuer == "" || !ValidSubject(a.Subject) {
 		return Member{}, fault.New(fault.Denied, "identity.malformed", "the organisation does not say who it is", "")
 	}
@@ -157,14 +158,14 @@ func (c *Credentials) use(ctx context.Context, a Assertion) (Member, error) {
 	if errors.Is(err, ErrNoIdentity) {
 		return Member{}, fault.New(fault.Denied, "identity.unknown", "nobody here is bound to that identity", "ask an administrator to bind it: hallmark member bind")
 	}
-	if err == nil && (m.Kind != Person || !m.Ended.IsZero()) {
+	if err == nil && (m.Kind != access.Person || !m.Ended.IsZero()) {
 		err = fault.New(fault.Denied, "access.ended", "who this identity belongs to may not sign in", "ask an administrator")
 	}
 	return m, err
 }
 
 // BeginByIdentity begins a session of the person an issuer has just named. It is as fresh as the proof that the issuer tells of.
-func (c *Credentials) BeginByIdentity(ctx context.Context, a Assertion) (secret string, until time.Time, err error) {
+func (c *Service) BeginByIdentity(ctx context.Context, a Assertion) (secret string, until time.Time, err error) {
 	m, err := c.use(ctx, a)
 	if err != nil {
 		return "", time.Time{}, err
@@ -177,7 +178,7 @@ func (c *Credentials) BeginByIdentity(ctx context.Context, a Assertion) (secret 
 }
 
 // ConfirmByIdentity notes that the person of a session has just proven to an issuer that it is them: after since, or it is no new proof.
-func (c *Credentials) ConfirmByIdentity(ctx context.Context, secret string, a Assertion, since time.Time) error {
+func (c *Service) ConfirmByIdentity(ctx context.Context, secret string, a Assertion, since time.Time) error {
 	caller, err := c.Caller(ctx, secret)
 	if err != nil {
 		return err

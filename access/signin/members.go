@@ -1,4 +1,4 @@
-package access
+package signin
 
 import (
 	"context"
@@ -8,21 +8,22 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
 
 // Member is a person or a machine that may act, and what it may do.
 type Member struct {
-	ID      string    `json:"id"` // "person:alice", "machine:ci"
-	Kind    Kind      `json:"kind"`
-	Roles   []Role    `json:"roles"`
-	Owner   string    `json:"owner,omitempty"` // whose member it is, whose devices it is limited to; empty: the maker's
-	Scope   []string  `json:"scope,omitempty"` // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
-	Created time.Time `json:"created"`
-	Changed time.Time `json:"changed"`
-	Ended   time.Time `json:"ended,omitzero"` // since when it may do nothing any more
-	Rev     int64     `json:"-"`              // rises with each change
+	ID      string        `json:"id"` // "person:alice", "machine:ci"
+	Kind    access.Kind   `json:"kind"`
+	Roles   []access.Role `json:"roles"`
+	Owner   string        `json:"owner,omitempty"` // whose member it is, whose devices it is limited to; empty: the maker's
+	Scope   []string      `json:"scope,omitempty"` // products, or groups of them ("pump/eu"), it is limited to; empty means everywhere
+	Created time.Time     `json:"created"`
+	Changed time.Time     `json:"changed"`
+	Ended   time.Time     `json:"ended,omitzero"` // since when it may do nothing any more
+	Rev     int64         `json:"-"`              // rises with each change
 }
 
 // Passkey is a person's authenticator (W3C WebAuthn).
@@ -66,8 +67,8 @@ var (
 const MaxMembers = 200
 
 // Members gives a page of the members.
-func (c *Credentials) Members(ctx context.Context, caller Caller, after string, limit int) ([]Member, error) {
-	if err := c.guard.Check(ctx, caller, AccessManage, Resource{Type: "instance"}); err != nil {
+func (c *Service) Members(ctx context.Context, caller access.Caller, after string, limit int) ([]Member, error) {
+	if err := c.guard.Check(ctx, caller, access.AccessManage, access.Resource{Type: "instance"}); err != nil {
 		return nil, err
 	}
 	if limit <= 0 || limit > MaxMembers {
@@ -77,7 +78,7 @@ func (c *Credentials) Members(ctx context.Context, caller Caller, after string, 
 }
 
 // Member gives one: one's own record, or anybody's for who manages access.
-func (c *Credentials) Member(ctx context.Context, caller Caller, id string) (Member, error) {
+func (c *Service) Member(ctx context.Context, caller access.Caller, id string) (Member, error) {
 	if err := c.own(ctx, caller, id); err != nil {
 		return Member{}, err
 	}
@@ -90,7 +91,7 @@ func (c *Credentials) Member(ctx context.Context, caller Caller, id string) (Mem
 
 // SetRoles changes what a member may do; it holds for every secret of theirs at once. Nobody changes himself, so that there is
 // always somebody else who knows.
-func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, roles []Role, scope []string) (Member, error) {
+func (c *Service) SetRoles(ctx context.Context, caller access.Caller, id string, roles []access.Role, scope []string) (Member, error) {
 	m, err := c.member(ctx, caller, id)
 	if err != nil {
 		return Member{}, err
@@ -102,11 +103,11 @@ func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, ro
 		return Member{}, fault.New(fault.Invalid, "access.roles", "a member needs at least one role", "end the member instead")
 	}
 	for _, r := range roles {
-		if !slices.Contains(Roles(), r) {
-			return Member{}, fault.New(fault.Invalid, "access.roles", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", Roles()))
+		if !slices.Contains(access.Roles(), r) {
+			return Member{}, fault.New(fault.Invalid, "access.roles", fmt.Sprintf("role %q does not exist", r), fmt.Sprintf("the roles are %v", access.Roles()))
 		}
 	}
-	if err := errors.Join(checkScope(scope), checkOwned(m.Owner, roles, scope)); err != nil {
+	if err := errors.Join(access.CheckScope(scope), checkOwned(m.Owner, roles, scope)); err != nil {
 		return Member{}, err
 	}
 	to := m
@@ -119,15 +120,15 @@ func (c *Credentials) SetRoles(ctx context.Context, caller Caller, id string, ro
 
 // second answers nil when caller may change what a member may do, or what opens its door, without a second person, or has one. It
 // takes two to give somebody power, and to take an administrator theirs, from when there is another administrator to ask.
-func (c *Credentials) second(ctx context.Context, caller Caller, id string, from, to Member) error {
-	if !to.gains(from) && !from.falls(to) || caller.Kind == System {
+func (c *Service) second(ctx context.Context, caller access.Caller, id string, from, to Member) error {
+	if !to.gains(from) && !from.falls(to) || caller.Kind == access.System {
 		return nil
 	}
 	other, err := c.otherAdmin(ctx, caller)
 	if err != nil {
 		return err
 	}
-	return c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: id, Grave: other})
+	return c.guard.Check(ctx, caller, access.AccessManage, access.Resource{Type: "member", ID: id, Grave: other})
 }
 
 // nobody may do nothing: no name is empty, so that nothing is in the scope.
@@ -135,18 +136,15 @@ func nobody() Member { return Member{Scope: []string{""}} }
 
 // gains reports whether m may change something that from may not.
 func (m Member) gains(from Member) bool {
-	return slices.ContainsFunc(m.Roles, Role.acts) && !m.within(from)
+	return slices.ContainsFunc(m.Roles, access.Role.Acts) && !m.within(from)
 }
 
 // falls reports whether m administers the instance, and to does not any more.
 func (m Member) falls(to Member) bool { return m.administers() && !to.administers() }
 
 func (m Member) administers() bool {
-	return m.Kind == Person && m.Ended.IsZero() && m.Owner == "" && len(m.Scope) == 0 && slices.Contains(m.Roles, Admin)
+	return m.Kind == access.Person && m.Ended.IsZero() && m.Owner == "" && len(m.Scope) == 0 && slices.Contains(m.Roles, access.Admin)
 }
-
-// acts reports whether a role lets its holder change something.
-func (r Role) acts() bool { return r != Viewer && r != Auditor && r != Tester }
 
 // within reports whether m may do nothing that old may not.
 func (m Member) within(old Member) bool {
@@ -162,7 +160,7 @@ func (m Member) within(old Member) bool {
 		return true
 	}
 	for _, s := range m.Scope {
-		if !slices.ContainsFunc(old.Scope, func(o string) bool { return covers(o, s) }) {
+		if !slices.ContainsFunc(old.Scope, func(o string) bool { return access.Holds(o, s) }) {
 			return false
 		}
 	}
@@ -170,7 +168,7 @@ func (m Member) within(old Member) bool {
 }
 
 // otherAdmin reports whether a person other than caller administers the whole instance.
-func (c *Credentials) otherAdmin(ctx context.Context, caller Caller) (bool, error) {
+func (c *Service) otherAdmin(ctx context.Context, caller access.Caller) (bool, error) {
 	for after := ""; ; {
 		ms, err := c.members.Members(ctx, after, MaxMembers)
 		if err != nil || len(ms) == 0 {
@@ -186,7 +184,7 @@ func (c *Credentials) otherAdmin(ctx context.Context, caller Caller) (bool, erro
 }
 
 // EndMember takes a member every secret and passkey, and leave to come back.
-func (c *Credentials) EndMember(ctx context.Context, caller Caller, id string) (Member, error) {
+func (c *Service) EndMember(ctx context.Context, caller access.Caller, id string) (Member, error) {
 	m, err := c.member(ctx, caller, id)
 	if err != nil || !m.Ended.IsZero() {
 		return m, err
@@ -202,8 +200,8 @@ func (c *Credentials) EndMember(ctx context.Context, caller Caller, id string) (
 	return c.save(ctx, caller, to)
 }
 
-func (c *Credentials) member(ctx context.Context, caller Caller, id string) (Member, error) {
-	if err := c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: id}); err != nil {
+func (c *Service) member(ctx context.Context, caller access.Caller, id string) (Member, error) {
+	if err := c.guard.Check(ctx, caller, access.AccessManage, access.Resource{Type: "member", ID: id}); err != nil {
 		return Member{}, err
 	}
 	m, err := c.members.Member(ctx, id)
@@ -213,7 +211,7 @@ func (c *Credentials) member(ctx context.Context, caller Caller, id string) (Mem
 	return m, err
 }
 
-func (c *Credentials) save(ctx context.Context, caller Caller, m Member) (Member, error) {
+func (c *Service) save(ctx context.Context, caller access.Caller, m Member) (Member, error) {
 	m.Changed = c.now().UTC()
 	data, err := json.Marshal(m)
 	if err != nil {
@@ -228,15 +226,15 @@ func (c *Credentials) save(ctx context.Context, caller Caller, m Member) (Member
 }
 
 // own answers nil when the caller asks about himself, or manages access.
-func (c *Credentials) own(ctx context.Context, caller Caller, member string) error {
-	if caller.ID == member && (caller.Kind == Person || caller.Kind == Machine) {
+func (c *Service) own(ctx context.Context, caller access.Caller, member string) error {
+	if caller.ID == member && (caller.Kind == access.Person || caller.Kind == access.Machine) {
 		return nil
 	}
-	return c.guard.Check(ctx, caller, AccessManage, Resource{Type: "member", ID: member})
+	return c.guard.Check(ctx, caller, access.AccessManage, access.Resource{Type: "member", ID: member})
 }
 
 // Held lists a member's secrets: one's own, or anybody's for who manages access.
-func (c *Credentials) Held(ctx context.Context, caller Caller, member string) ([]Credential, error) {
+func (c *Service) Held(ctx context.Context, caller access.Caller, member string) ([]Credential, error) {
 	if err := c.own(ctx, caller, member); err != nil {
 		return nil, err
 	}
@@ -244,7 +242,7 @@ func (c *Credentials) Held(ctx context.Context, caller Caller, member string) ([
 }
 
 // Revoke ends one secret of a member: one's own, or anybody's for who manages access.
-func (c *Credentials) Revoke(ctx context.Context, caller Caller, member, id string) error {
+func (c *Service) Revoke(ctx context.Context, caller access.Caller, member, id string) error {
 	if err := c.own(ctx, caller, member); err != nil {
 		return err
 	}

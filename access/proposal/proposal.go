@@ -1,4 +1,9 @@
-package access
+// Package proposal keeps what one person may not do alone until a second one has agreed: four eyes.
+//
+// Under all stages, beside access, on which it rests. What takes two is the guard's to say (access.SecondNeededError); here it is proposed, decided and carried
+// out. What is proposed is not done by the second person, nor by the server in somebody's name: the proposer does it, once, with the other's
+// consent, and as far as both may at that moment. It trusts the adapters to keep an operation as it was asked for.
+package proposal
 
 import (
 	"context"
@@ -11,22 +16,10 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
-
-// BulkDevices is how many devices one person may act on alone, within AloneFor.
-const BulkDevices = 100
-
-// SecondNeededError says that a caller might do something if a second person agreed: four eyes.
-type SecondNeededError struct {
-	*fault.Fault
-	Action   Action
-	Resource Resource
-}
-
-// Unwrap lets errors.As find the fault.
-func (e *SecondNeededError) Unwrap() error { return e.Fault }
 
 // Asked is an operation of the API, just as it was asked for: what a second person looks at, and what is done when they agree.
 type Asked struct {
@@ -45,46 +38,46 @@ func (a Asked) digest() string {
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// ProposalState says where a proposal is.
-type ProposalState string
+// State says where a proposal is.
+type State string
 
 // A proposal is open until a second person has approved or refused it, or its proposer has withdrawn it; an approved one is done
 // once. Open and approved ones lapse.
 const (
-	ProposalOpen      ProposalState = "open"
-	ProposalApproved  ProposalState = "approved"
-	ProposalRefused   ProposalState = "refused"
-	ProposalWithdrawn ProposalState = "withdrawn"
-	ProposalDone      ProposalState = "done"
-	ProposalLapsed    ProposalState = "lapsed" // is not stored: it follows from the time
+	Open      State = "open"
+	Approved  State = "approved"
+	Refused   State = "refused"
+	Withdrawn State = "withdrawn"
+	Done      State = "done"
+	Lapsed    State = "lapsed" // is not stored: it follows from the time
 )
 
 // Proposal is what somebody wants to do and may not do alone.
 type Proposal struct {
-	ID       string        `json:"id"`
-	State    ProposalState `json:"state"`
-	By       string        `json:"by"`
-	Reason   string        `json:"reason"`
-	Asked    Asked         `json:"asked"`
-	Action   Action        `json:"action"`
-	Resource Resource      `json:"resource"`
-	Made     time.Time     `json:"made"`
-	Expires  time.Time     `json:"expires"`
-	Second   string        `json:"second,omitempty"`  // who decided
-	Comment  string        `json:"comment,omitempty"` // and what they said
-	Decided  time.Time     `json:"decided,omitzero"`
-	Status   int           `json:"status,omitempty"` // the answer of the operation, once it was tried
-	Rev      int64         `json:"-"`
+	ID       string          `json:"id"`
+	State    State           `json:"state"`
+	By       string          `json:"by"`
+	Reason   string          `json:"reason"`
+	Asked    Asked           `json:"asked"`
+	Action   access.Action   `json:"action"`
+	Resource access.Resource `json:"resource"`
+	Made     time.Time       `json:"made"`
+	Expires  time.Time       `json:"expires"`
+	Second   string          `json:"second,omitempty"`  // who decided
+	Comment  string          `json:"comment,omitempty"` // and what they said
+	Decided  time.Time       `json:"decided,omitzero"`
+	Status   int             `json:"status,omitempty"` // the answer of the operation, once it was tried
+	Rev      int64           `json:"-"`
 }
 
 const (
-	proposalLife     = 7 * 24 * time.Hour
-	maxOpenProposals = 50 // of one caller
-	maxReason        = 512
+	life      = 7 * 24 * time.Hour
+	maxOpen   = 50 // of one caller
+	maxReason = 512
 )
 
-// ProposalQuery selects proposals.
-type ProposalQuery struct {
+// Query selects proposals.
+type Query struct {
 	Scope  []string // of what is within it (empty: all)
 	By     string   // as well as those of this caller that are within At
 	At     string   // a product, or a group of one, as scopes name them; empty: everywhere
@@ -92,49 +85,48 @@ type ProposalQuery struct {
 	Limit  int      // 0: all
 }
 
-// ProposalStore keeps proposals; each write is durable when it returns nil.
-type ProposalStore interface {
+// Store keeps proposals; each write is durable when it returns nil.
+type Store interface {
 	// PutProposal stores a new one.
 	PutProposal(ctx context.Context, p Proposal, facts ...ledger.Fact) error
-	// SaveProposal replaces one if its stored Rev is p.Rev, and raises it; else ErrProposalChanged.
+	// SaveProposal replaces one if its stored Rev is p.Rev, and raises it; else ErrChanged.
 	SaveProposal(ctx context.Context, p Proposal, facts ...ledger.Fact) error
-	// Proposal finds one; ErrNoProposal.
+	// Proposal finds one; ErrNotFound.
 	Proposal(ctx context.Context, id string) (Proposal, error)
 	// Proposals lists what q selects, the newest first.
-	Proposals(ctx context.Context, q ProposalQuery) ([]Proposal, error)
+	Proposals(ctx context.Context, q Query) ([]Proposal, error)
 	// OpenProposals counts a caller's that are open at now.
 	OpenProposals(ctx context.Context, by string, now time.Time) (int, error)
 }
 
 // Errors of the store.
 var (
-	ErrNoProposal      = errors.New("no such proposal")
-	ErrProposalChanged = errors.New("the proposal changed meanwhile")
+	ErrNotFound = errors.New("no such proposal")
+	ErrChanged  = errors.New("the proposal changed meanwhile")
 )
 
-// Proposals has two people decide what one may not decide alone. What is proposed is not done by the second person, nor by the
-// server in somebody's name: the proposer does it, once, with the other's consent.
-type Proposals struct {
-	store   ProposalStore
-	members Known
-	guard   *Guard
+// Service has two people decide what one may not decide alone.
+type Service struct {
+	store   Store
+	members Members
+	guard   *access.Guard
 	now     func() time.Time
 }
 
-// Known knows members, and where those of owners may act.
-type Known interface {
-	MemberStore
-	OwnerStore
+// Members says what a member may do at the moment.
+type Members interface {
+	// Acting gives a member as a caller; false when there is no such member, or it has ended.
+	Acting(ctx context.Context, id string) (access.Caller, bool, error)
 }
 
-// NewProposals makes the service.
-func NewProposals(store ProposalStore, members Known, guard *Guard) *Proposals {
-	return &Proposals{store: store, members: members, guard: guard, now: time.Now}
+// New makes the service.
+func New(store Store, members Members, guard *access.Guard) *Service {
+	return &Service{store: store, members: members, guard: guard, now: time.Now}
 }
 
 // Propose keeps what the guard has just denied caller for want of a second person.
-func (s *Proposals) Propose(ctx context.Context, caller Caller, asked Asked, need *SecondNeededError, reason string) (Proposal, error) {
-	if caller.Kind != Person { // whoever holds its secret could second it as himself
+func (s *Service) Propose(ctx context.Context, caller access.Caller, asked Asked, need *access.SecondNeededError, reason string) (Proposal, error) {
+	if caller.Kind != access.Person { // whoever holds its secret could second it as himself
 		return Proposal{}, fault.New(fault.Denied, "proposal.person", fmt.Sprintf("%s is a machine, and it takes two people", caller.ID), "have a person propose it")
 	}
 	reason = strings.TrimSpace(reason)
@@ -146,12 +138,12 @@ func (s *Proposals) Propose(ctx context.Context, caller Caller, asked Asked, nee
 	if err != nil {
 		return Proposal{}, err
 	}
-	if n >= maxOpenProposals {
+	if n >= maxOpen {
 		return Proposal{}, fault.New(fault.Exhausted, "proposal.many", fmt.Sprintf("%s has %d open proposals", caller.ID, n), "withdraw some, or have them decided")
 	}
 	p := Proposal{
-		ID: proposalID(now), State: ProposalOpen, By: caller.ID, Reason: reason, Asked: asked, Action: need.Action, Resource: need.Resource,
-		Made: now, Expires: now.Add(proposalLife), Rev: 1,
+		ID: proposalID(now), State: Open, By: caller.ID, Reason: reason, Asked: asked, Action: need.Action, Resource: need.Resource,
+		Made: now, Expires: now.Add(life), Rev: 1,
 	}
 	f, err := s.fact(ledger.KindProposalMade, caller, p)
 	if err != nil {
@@ -166,7 +158,7 @@ func proposalID(at time.Time) string {
 }
 
 // fact tells a step of a proposal. What was asked for is in it by its digest: it may be long.
-func (s *Proposals) fact(kind ledger.Kind, caller Caller, p Proposal) (ledger.Fact, error) {
+func (s *Service) fact(kind ledger.Kind, caller access.Caller, p Proposal) (ledger.Fact, error) {
 	data, err := json.Marshal(map[string]any{
 		"proposal": p.ID, "state": p.State, "by": p.By, "second": p.Second, "action": p.Action, "type": p.Resource.Type, "id": p.Resource.ID,
 		"product": p.Resource.Product, "operation": p.Asked.Method + " " + p.Asked.Path, "asked_sha256": p.Asked.digest(), "reason": p.Reason,
@@ -176,10 +168,10 @@ func (s *Proposals) fact(kind ledger.Kind, caller Caller, p Proposal) (ledger.Fa
 }
 
 // Get gives one: the proposer's own, or any for who may read proposals of that product.
-func (s *Proposals) Get(ctx context.Context, caller Caller, id string) (Proposal, error) {
+func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Proposal, error) {
 	p, err := s.store.Proposal(ctx, id)
-	if errors.Is(err, ErrNoProposal) {
-		if denied := s.guard.Check(ctx, caller, ProposalRead, Resource{Type: "proposal", ID: id}); denied != nil {
+	if errors.Is(err, ErrNotFound) {
+		if denied := s.guard.Check(ctx, caller, access.ProposalRead, access.Resource{Type: "proposal", ID: id}); denied != nil {
 			return Proposal{}, denied
 		}
 		return Proposal{}, fault.New(fault.NotFound, "proposal.unknown", fmt.Sprintf("there is no proposal %q", id), "see `hallmark proposal list`")
@@ -188,7 +180,7 @@ func (s *Proposals) Get(ctx context.Context, caller Caller, id string) (Proposal
 		return Proposal{}, err
 	}
 	if caller.ID != p.By {
-		if err := s.guard.Check(ctx, caller, ProposalRead, Resource{Type: "proposal", ID: id, Product: p.Resource.Product, Group: p.Resource.Group}); err != nil {
+		if err := s.guard.Check(ctx, caller, access.ProposalRead, access.Resource{Type: "proposal", ID: id, Product: p.Resource.Product, Group: p.Resource.Group}); err != nil {
 			return Proposal{}, err
 		}
 	}
@@ -197,21 +189,21 @@ func (s *Proposals) Get(ctx context.Context, caller Caller, id string) (Proposal
 
 // at is the proposal as it stands at now.
 func (p Proposal) at(now time.Time) Proposal {
-	if (p.State == ProposalOpen || p.State == ProposalApproved) && !now.Before(p.Expires) {
-		p.State = ProposalLapsed
+	if (p.State == Open || p.State == Approved) && !now.Before(p.Expires) {
+		p.State = Lapsed
 	}
 	return p
 }
 
-// List gives a page of a product's or a group's, as Join names it, or of all (empty), the newest first, behind the proposal before on, at
+// List gives a page of a product's or a group's, as access.Join names it, or of all (empty), the newest first, behind the proposal before on, at
 // most limit (0: all). Who is limited sees those within their scope, and everybody their own.
-func (s *Proposals) List(ctx context.Context, caller Caller, place, before string, limit int) ([]Proposal, error) {
-	at := In("proposal", place)
-	scope, err := s.guard.Within(ctx, caller, ProposalRead, at.Type, at.Product, at.Group)
+func (s *Service) List(ctx context.Context, caller access.Caller, place, before string, limit int) ([]Proposal, error) {
+	at := access.In("proposal", place)
+	scope, err := s.guard.Within(ctx, caller, access.ProposalRead, at.Type, at.Product, at.Group)
 	if err != nil {
 		return nil, err
 	}
-	ps, err := s.store.Proposals(ctx, ProposalQuery{Scope: scope, By: caller.ID, At: place, Before: before, Limit: limit})
+	ps, err := s.store.Proposals(ctx, Query{Scope: scope, By: caller.ID, At: place, Before: before, Limit: limit})
 	for i := range ps {
 		ps[i] = ps[i].at(s.now())
 	}
@@ -220,7 +212,7 @@ func (s *Proposals) List(ctx context.Context, caller Caller, place, before strin
 
 // Decide has a second person approve or refuse a proposal, or its proposer withdraw it. Who approves might do it himself, with a
 // second person's consent, and proves now that it is him.
-func (s *Proposals) Decide(ctx context.Context, caller Caller, id string, approve bool, comment string) (Proposal, error) {
+func (s *Service) Decide(ctx context.Context, caller access.Caller, id string, approve bool, comment string) (Proposal, error) {
 	if len(comment) > maxReason {
 		return Proposal{}, fault.New(fault.Invalid, "proposal.comment", "a comment has at most 512 bytes", "")
 	}
@@ -232,44 +224,44 @@ func (s *Proposals) Decide(ctx context.Context, caller Caller, id string, approv
 	if err := s.mayDecide(ctx, caller, p, approve); err != nil {
 		return Proposal{}, err
 	}
-	if p.State != ProposalOpen {
+	if p.State != Open {
 		return Proposal{}, fault.New(fault.Conflict, "proposal.decided", fmt.Sprintf("proposal %s is %s", id, p.State), "look at it again")
 	}
 	kind := ledger.KindProposalRefused
 	switch {
 	case own:
-		p.State = ProposalWithdrawn
+		p.State = Withdrawn
 	case approve:
-		p.State, kind = ProposalApproved, ledger.KindProposalApproved
+		p.State, kind = Approved, ledger.KindProposalApproved
 	default:
-		p.State = ProposalRefused
+		p.State = Refused
 	}
 	p.Second, p.Comment, p.Decided = caller.ID, comment, s.now().UTC()
 	return s.save(ctx, kind, caller, p)
 }
 
-func (s *Proposals) mayDecide(ctx context.Context, caller Caller, p Proposal, approve bool) error {
+func (s *Service) mayDecide(ctx context.Context, caller access.Caller, p Proposal, approve bool) error {
 	switch {
 	case caller.ID == p.By && approve:
 		return fault.New(fault.Denied, "proposal.own", "nobody is their own second person", "ask somebody else who may do it")
 	case caller.ID == p.By:
 		return nil
-	case caller.Kind != Person:
+	case caller.Kind != access.Person:
 		return fault.New(fault.Denied, "proposal.person", "only a person seconds a proposal", "ask a person who may do it")
-	case caller.Via == string(UseSession) && !caller.Fresh:
+	case caller.Via == access.ViaSession && !caller.Fresh:
 		return fault.New(fault.Denied, "access.step-up", "deciding a proposal needs a new proof that it is you", "confirm with your passkey, or sign in again")
 	}
 	caller.Seconded = p.By
 	return s.guard.Check(ctx, caller, p.Action, p.Resource)
 }
 
-func (s *Proposals) save(ctx context.Context, kind ledger.Kind, caller Caller, p Proposal) (Proposal, error) {
+func (s *Service) save(ctx context.Context, kind ledger.Kind, caller access.Caller, p Proposal) (Proposal, error) {
 	f, err := s.fact(kind, caller, p)
 	if err != nil {
 		return Proposal{}, err
 	}
 	err = s.store.SaveProposal(ctx, p, f)
-	if errors.Is(err, ErrProposalChanged) {
+	if errors.Is(err, ErrChanged) {
 		return Proposal{}, fault.New(fault.Conflict, "proposal.changed", fmt.Sprintf("proposal %s changed meanwhile", p.ID), "look at it again")
 	}
 	p.Rev++
@@ -278,50 +270,45 @@ func (s *Proposals) save(ctx context.Context, kind ledger.Kind, caller Caller, p
 
 // Begin gives the proposer, seconded, to do what was approved, as far as the second person may do it now. Of one that was done
 // already it is given too, without consent: what it answered is kept with the operation's mark, and nothing else is to be had.
-func (s *Proposals) Begin(ctx context.Context, caller Caller, id string) (Proposal, Caller, error) {
+func (s *Service) Begin(ctx context.Context, caller access.Caller, id string) (Proposal, access.Caller, error) {
 	p, err := s.Get(ctx, caller, id)
 	if err != nil {
-		return Proposal{}, Caller{}, err
+		return Proposal{}, access.Caller{}, err
 	}
 	if caller.ID != p.By {
-		return Proposal{}, Caller{}, fault.New(fault.Denied, "proposal.other", fmt.Sprintf("proposal %s is %s's to carry out", id, p.By), "propose it yourself")
+		return Proposal{}, access.Caller{}, fault.New(fault.Denied, "proposal.other", fmt.Sprintf("proposal %s is %s's to carry out", id, p.By), "propose it yourself")
 	}
-	if p.State == ProposalDone {
+	if p.State == Done {
 		return p, caller, nil
 	}
-	if p.State != ProposalApproved {
-		return Proposal{}, Caller{}, fault.New(fault.Conflict, "proposal.not-approved", fmt.Sprintf("proposal %s is %s", id, p.State),
+	if p.State != Approved {
+		return Proposal{}, access.Caller{}, fault.New(fault.Conflict, "proposal.not-approved", fmt.Sprintf("proposal %s is %s", id, p.State),
 			"have another person approve it, or propose anew")
 	}
-	second, err := s.members.Member(ctx, p.Second)
-	if err != nil && !errors.Is(err, ErrNoMember) {
-		return Proposal{}, Caller{}, err
-	}
-	if err != nil || !second.Ended.IsZero() {
-		return Proposal{}, Caller{}, fault.New(fault.Denied, "proposal.second-ended", fmt.Sprintf("%s, who approved it, may not act any more", p.Second), "propose anew")
-	}
-	scope, err := scopeOf(ctx, s.members, second)
+	second, acts, err := s.members.Acting(ctx, p.Second)
 	if err != nil {
-		return Proposal{}, Caller{}, err
+		return Proposal{}, access.Caller{}, err
 	}
-	caller.Seconded = p.Second
-	caller.second = &Caller{ID: second.ID, Kind: second.Kind, Roles: second.Roles, Owner: second.Owner, Scope: scope, Via: "proposal", Seconded: p.By}
-	return p, caller, nil
+	if !acts {
+		return Proposal{}, access.Caller{}, fault.New(fault.Denied, "proposal.second-ended", fmt.Sprintf("%s, who approved it, may not act any more", p.Second), "propose anew")
+	}
+	second.Via, second.Seconded = "proposal", p.By
+	return p, caller.With(second), nil
 }
 
 // End notes what the operation answered. One that failed may be tried again while it has not lapsed; one that wrote something was
 // done, whatever it answered.
-func (s *Proposals) End(ctx context.Context, caller Caller, p Proposal, status int, wrote bool) error {
-	for p.State == ProposalApproved {
+func (s *Service) End(ctx context.Context, caller access.Caller, p Proposal, status int, wrote bool) error {
+	for p.State == Approved {
 		p.Status = status
 		if status < 300 || wrote {
-			p.State = ProposalDone
+			p.State = Done
 		}
 		f, err := s.fact(ledger.KindProposalTried, caller, p)
 		if err != nil {
 			return err
 		}
-		if err = s.store.SaveProposal(ctx, p, f); !errors.Is(err, ErrProposalChanged) {
+		if err = s.store.SaveProposal(ctx, p, f); !errors.Is(err, ErrChanged) {
 			return err
 		}
 		if p, err = s.store.Proposal(ctx, p.ID); err != nil { // another try of it has ended meanwhile

@@ -1,4 +1,4 @@
-package access
+package signin
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"errors"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
@@ -17,8 +18,8 @@ const MaxPasskeys = 16
 
 // AddPasskey keeps an authenticator that the caller has just proven to hold. It takes a fresh session: who finds a browser open
 // does not stay.
-func (c *Credentials) AddPasskey(ctx context.Context, caller Caller, id, data []byte, label string) error {
-	if caller.Kind != Person || caller.Via != string(UseSession) {
+func (c *Service) AddPasskey(ctx context.Context, caller access.Caller, id, data []byte, label string) error {
+	if caller.Kind != access.Person || caller.Via != string(UseSession) {
 		return fault.New(fault.Denied, "passkey.person", "a passkey is a person's who is signed in", "sign in")
 	}
 	if !caller.Fresh {
@@ -50,19 +51,19 @@ func (c *Credentials) AddPasskey(ctx context.Context, caller Caller, id, data []
 	return err
 }
 
-func passkeyFact(at time.Time, caller Caller, what string, id []byte, label string) (ledger.Fact, error) {
+func passkeyFact(at time.Time, caller access.Caller, what string, id []byte, label string) (ledger.Fact, error) {
 	sum := sha256.Sum256(id)
 	data, err := json.Marshal(map[string]string{"member": caller.ID, "passkey": hex.EncodeToString(sum[:8]), "what": what, "label": label})
 	return ledger.New(ledger.Control, ledger.KindAccessChanged, at, caller.ID, caller.ID, nil, data), err
 }
 
 // Passkeys lists the caller's.
-func (c *Credentials) Passkeys(ctx context.Context, caller Caller) ([]Passkey, error) {
+func (c *Service) Passkeys(ctx context.Context, caller access.Caller) ([]Passkey, error) {
 	return c.members.Passkeys(ctx, caller.ID)
 }
 
 // DropPasskey removes one of the caller's, with a fresh session.
-func (c *Credentials) DropPasskey(ctx context.Context, caller Caller, id []byte) error {
+func (c *Service) DropPasskey(ctx context.Context, caller access.Caller, id []byte) error {
 	if !caller.Fresh {
 		return fault.New(fault.Denied, "access.step-up", "removing a passkey needs a new proof that it is you", "confirm with a passkey, or sign in again")
 	}
@@ -79,7 +80,7 @@ func (c *Credentials) DropPasskey(ctx context.Context, caller Caller, id []byte)
 
 // UsePasskey has use judge an assertion by the passkey with that ID, and gives its member. The counter that use returns is durable
 // when it does.
-func (c *Credentials) UsePasskey(ctx context.Context, id []byte, use func(p Passkey) (Passkey, error)) (Member, error) {
+func (c *Service) UsePasskey(ctx context.Context, id []byte, use func(p Passkey) (Passkey, error)) (Member, error) {
 	var who string
 	err := c.members.UsePasskey(ctx, id, func(p Passkey) (Passkey, error) {
 		who = p.Member
@@ -94,19 +95,19 @@ func (c *Credentials) UsePasskey(ctx context.Context, id []byte, use func(p Pass
 		return Member{}, err
 	}
 	m, err := c.members.Member(ctx, who)
-	if err != nil || !m.Ended.IsZero() || m.Kind != Person {
+	if err != nil || !m.Ended.IsZero() || m.Kind != access.Person {
 		return Member{}, errors.Join(err, fault.New(fault.Denied, "access.ended", "who this passkey belongs to may not sign in", "ask an administrator"))
 	}
 	return m, nil
 }
 
 // BeginByPasskey begins a session of a member whose passkey was just used.
-func (c *Credentials) BeginByPasskey(ctx context.Context, m Member) (secret string, until time.Time, err error) {
+func (c *Service) BeginByPasskey(ctx context.Context, m Member) (secret string, until time.Time, err error) {
 	return c.session(ctx, Credential{Caller: m.ID, From: "passkey", Expires: c.now().Add(sessionLife), Verified: c.now()})
 }
 
 // Confirm notes that the person of a session has just proven again, by passkey, that it is them.
-func (c *Credentials) Confirm(ctx context.Context, secret string, m Member) error {
+func (c *Service) Confirm(ctx context.Context, secret string, m Member) error {
 	caller, err := c.Caller(ctx, secret)
 	if err != nil {
 		return err
