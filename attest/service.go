@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto/rand"
 	"crypto/subtle"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -242,7 +241,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 	refuse := func(err error) (wire.Evidence, Expect, error) {
 		return wire.Evidence{}, Expect{}, fault.Newf(fault.Invalid, "attest.evidence", "evidence of %s: %w", d.ID, err)
 	}
-	key, err := x509.ParsePKIXPublicKey(d.AttestKey)
+	key, err := wire.ParseKey(d.AttestKey)
 	if err != nil {
 		return refuse(fmt.Errorf("no attestation key was recorded in production: %w", err))
 	}

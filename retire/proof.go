@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -316,7 +315,7 @@ func wipeDigest(envelope []byte, product string) ([32]byte, error) {
 
 // openReceipt verifies a wipe receipt by an attestation key (SPKI).
 func openReceipt(envelope, spki []byte) (wire.Receipt, error) {
-	pub, err := x509.ParsePKIXPublicKey(spki)
+	pub, err := wire.ParseKey(spki)
 	if err != nil {
 		return wire.Receipt{}, fmt.Errorf("attestation key: %w", err)
 	}

@@ -3,7 +3,6 @@ package station
 import (
 	"bytes"
 	"crypto"
-	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -127,7 +126,7 @@ func (o OEM) Fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
-func (o OEM) parse() (*x509.Certificate, *ecdsa.PublicKey, error) {
+func (o OEM) parse() (*x509.Certificate, crypto.PublicKey, error) {
 	if !wire.ValidName(o.ID) {
 		return nil, nil, fmt.Errorf("OEM %q: not a name", o.ID)
 	}
@@ -138,13 +137,9 @@ func (o OEM) parse() (*x509.Certificate, *ecdsa.PublicKey, error) {
 	if !root.IsCA || root.CheckSignatureFrom(root) != nil {
 		return nil, nil, fmt.Errorf("OEM %s: the root is not a self-signed CA", o.ID)
 	}
-	k, err := x509.ParsePKIXPublicKey(o.OrderKey)
+	key, err := wire.ParseKey(o.OrderKey)
 	if err != nil {
 		return nil, nil, fmt.Errorf("OEM %s: order key: %w", o.ID, err)
-	}
-	key, ok := k.(*ecdsa.PublicKey)
-	if !ok {
-		return nil, nil, fmt.Errorf("OEM %s: order key is a %T", o.ID, k)
 	}
 	return root, key, nil
 }

@@ -114,7 +114,7 @@ func (b Bundle) checkSuites() error {
 	}
 	for _, role := range roles {
 		for _, der := range role.Keys {
-			pub, err := parseKey(der)
+			pub, err := ParseKey(der)
 			if err != nil {
 				return fmt.Errorf("bundle: %w", err)
 			}
@@ -214,7 +214,7 @@ func (s KeySet) Verify1(typ Type, envelope []byte) ([]byte, error) {
 	if !ok {
 		return nil, fmt.Errorf("%s: key %x is not in the role", typ, o.KeyID)
 	}
-	pub, err := parseKey(der)
+	pub, err := ParseKey(der)
 	if err != nil {
 		return nil, err
 	}

@@ -100,7 +100,7 @@ func OpenCARequest(envelope []byte) (CARequest, []byte, error) {
 	if err != nil {
 		return CARequest{}, nil, err
 	}
-	pub, err := parseKey(r.SPKI)
+	pub, err := parseECDSA(r.SPKI)
 	if err != nil {
 		return CARequest{}, nil, fmt.Errorf("CA request: %w", err)
 	}
@@ -145,7 +145,7 @@ func (r CARequest) check() error {
 	case len(r.Replaces) > 32 || r.Issued == 0:
 		return errors.New("CA request: no time, or a key ID of more than 32 bytes")
 	}
-	if _, err := parseKey(r.SPKI); err != nil {
+	if _, err := parseECDSA(r.SPKI); err != nil {
 		return fmt.Errorf("CA request: %w", err)
 	}
 	return nil

@@ -4,14 +4,16 @@ import (
 	"bytes"
 	"crypto"
 	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 
+	"filippo.io/mldsa"
 	"github.com/veraison/go-cose"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // Header labels beyond go-cose's: typ is RFC 9596; the suite is ours, from the private range.
@@ -43,6 +45,12 @@ const (
 // MaxEnvelope bounds any signed message: what a ledger entry holds, less its own frame.
 const MaxEnvelope = 60 << 10
 
+// MaxSign1 is what one signature adds to what it signs, headers included: 2,420 bytes of ML-DSA-44 are the largest.
+const MaxSign1 = 3 << 10
+
+// maxSPKI bounds a public key: 1,334 bytes of ML-DSA-44 are the largest.
+const maxSPKI = 1536
+
 // maxSignatures bounds the work a stranger's envelope can ask for.
 const maxSignatures = 16
 
@@ -51,7 +59,7 @@ type KeyID [16]byte
 
 // KeyIDOf names pub.
 func KeyIDOf(pub crypto.PublicKey) (KeyID, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := suite.MarshalPublic(pub)
 	if err != nil {
 		return KeyID{}, fmt.Errorf("key id: %w", err)
 	}
@@ -79,7 +87,7 @@ func (s KeySet) Check() error {
 	}
 	seen := map[KeyID]bool{}
 	for i, der := range s.Keys {
-		if _, err := parseKey(der); err != nil {
+		if _, err := ParseKey(der); err != nil {
 			return fmt.Errorf("key %d: %w", i, err)
 		}
 		if id := keyIDOfSPKI(der); seen[id] {
@@ -91,8 +99,12 @@ func (s KeySet) Check() error {
 	return nil
 }
 
-func parseKey(der []byte) (*ecdsa.PublicKey, error) {
-	k, err := x509.ParsePKIXPublicKey(der)
+// ParseKey reads a SubjectPublicKeyInfo of a key that a suite has.
+func ParseKey(der []byte) (crypto.PublicKey, error) { return suite.ParsePublic(der) }
+
+// parseECDSA is ParseKey where a certificate, or what a factory's tools sign, holds the key.
+func parseECDSA(der []byte) (*ecdsa.PublicKey, error) {
+	k, err := ParseKey(der)
 	if err != nil {
 		return nil, err
 	}
@@ -100,30 +112,65 @@ func parseKey(der []byte) (*ecdsa.PublicKey, error) {
 	if !ok {
 		return nil, fmt.Errorf("key type %T, want ECDSA", k)
 	}
-	if _, _, err := algOf(pub); err != nil {
-		return nil, err
-	}
 	return pub, nil
 }
 
-// algOf gives the algorithm and suite of a key; the suite decides the algorithm, and each suite has one curve.
+// algOf gives the algorithm and suite of a key; the suite decides the algorithm, and each suite has one kind of key.
 func algOf(pub crypto.PublicKey) (cose.Algorithm, string, error) {
-	k, ok := pub.(*ecdsa.PublicKey)
-	if !ok {
-		return 0, "", fmt.Errorf("key type %T, want ECDSA", pub)
+	s, err := suite.Of(pub)
+	return cose.Algorithm(s.COSEAlg), string(s.ID), err
+}
+
+// pq signs and verifies with ML-DSA as RFC 9964 has it: over the whole Sig_structure, with an empty context. What separates domains is in the
+// structure: typ, suite and key are protected headers.
+type pq struct {
+	alg cose.Algorithm
+	key crypto.Signer // nil in a verifier
+	pub *mldsa.PublicKey
+}
+
+// Algorithm implements cose.Signer and cose.Verifier.
+func (k pq) Algorithm() cose.Algorithm { return k.alg }
+
+// Sign implements cose.Signer.
+func (k pq) Sign(rand io.Reader, content []byte) ([]byte, error) {
+	return k.key.Sign(rand, content, &mldsa.Options{})
+}
+
+// Verify implements cose.Verifier.
+func (k pq) Verify(content, signature []byte) error {
+	if mldsa.Verify(k.pub, content, signature, nil) != nil {
+		return cose.ErrVerification
 	}
-	switch k.Curve {
-	case elliptic.P256():
-		return cose.AlgorithmES256, "HM-P256-1", nil
-	case elliptic.P384():
-		return cose.AlgorithmES384, "HM-P384-1", nil
+	return nil
+}
+
+func signerFor(key crypto.Signer) (cose.Signer, string, error) {
+	alg, id, err := algOf(key.Public())
+	if err != nil {
+		return nil, "", err
 	}
-	return 0, "", fmt.Errorf("curve %s is in no suite", k.Curve.Params().Name)
+	if pub, ok := key.Public().(*mldsa.PublicKey); ok {
+		return pq{alg, key, pub}, id, nil
+	}
+	s, err := cose.NewSigner(alg, key)
+	return s, id, err
+}
+
+func verifierFor(pub crypto.PublicKey) (cose.Verifier, error) {
+	alg, _, err := algOf(pub)
+	if err != nil {
+		return nil, err
+	}
+	if k, ok := pub.(*mldsa.PublicKey); ok {
+		return pq{alg, nil, k}, nil
+	}
+	return cose.NewVerifier(alg, pub)
 }
 
 // Sign1 signs payload as one signer (COSE_Sign1, RFC 9052 §4.2).
 func Sign1(typ Type, payload []byte, key crypto.Signer) ([]byte, error) {
-	alg, suite, err := algOf(key.Public())
+	signer, name, err := signerFor(key)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", typ, err)
 	}
@@ -131,16 +178,12 @@ func Sign1(typ Type, payload []byte, key crypto.Signer) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	signer, err := cose.NewSigner(alg, key)
-	if err != nil {
-		return nil, fmt.Errorf("sign %s: %w", typ, err)
-	}
 	msg := cose.NewSign1Message()
 	msg.Headers.Protected = cose.ProtectedHeader{
-		cose.HeaderLabelAlgorithm: alg,
+		cose.HeaderLabelAlgorithm: signer.Algorithm(),
 		cose.HeaderLabelKeyID:     kid[:],
 		labelTyp:                  string(typ),
-		labelSuite:                suite,
+		labelSuite:                name,
 	}
 	msg.Payload = payload
 	if err := msg.Sign(rand.Reader, nil, signer); err != nil {
@@ -207,15 +250,7 @@ func Verify1(typ Type, envelope []byte, pub crypto.PublicKey) ([]byte, error) {
 	return o.Payload, nil
 }
 
-func verifierFor(pub crypto.PublicKey) (cose.Verifier, error) {
-	alg, _, err := algOf(pub)
-	if err != nil {
-		return nil, err
-	}
-	return cose.NewVerifier(alg, pub)
-}
-
-// checkSuite holds the suite that a signature names against its key's: each suite has one curve.
+// checkSuite holds the suite that a signature names against its key's: each suite has one kind of key.
 func checkSuite(p cose.ProtectedHeader, pub crypto.PublicKey) error {
 	_, want, err := algOf(pub)
 	if err != nil {
@@ -280,7 +315,7 @@ func AddSignature(typ Type, envelope []byte, key crypto.Signer) ([]byte, error) 
 }
 
 func addSignature(typ Type, msg *cose.SignMessage, key crypto.Signer) ([]byte, error) {
-	alg, suite, err := algOf(key.Public())
+	signer, name, err := signerFor(key)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", typ, err)
 	}
@@ -288,15 +323,11 @@ func addSignature(typ Type, msg *cose.SignMessage, key crypto.Signer) ([]byte, e
 	if err != nil {
 		return nil, err
 	}
-	signer, err := cose.NewSigner(alg, key)
-	if err != nil {
-		return nil, fmt.Errorf("sign %s: %w", typ, err)
-	}
 	sig := cose.NewSignature()
 	sig.Headers.Protected = cose.ProtectedHeader{
-		cose.HeaderLabelAlgorithm: alg,
+		cose.HeaderLabelAlgorithm: signer.Algorithm(),
 		cose.HeaderLabelKeyID:     kid[:],
-		labelSuite:                suite,
+		labelSuite:                name,
 	}
 	body, err := msg.Headers.MarshalProtected()
 	if err != nil {
@@ -306,7 +337,11 @@ func addSignature(typ Type, msg *cose.SignMessage, key crypto.Signer) ([]byte, e
 		return nil, fmt.Errorf("sign %s: %w", typ, err)
 	}
 	msg.Signatures = append(msg.Signatures, sig)
-	return msg.MarshalCBOR()
+	out, err := msg.MarshalCBOR()
+	if err == nil && len(out) > MaxEnvelope {
+		return nil, fmt.Errorf("sign %s: %w: %d bytes with %d signatures, at most %d", typ, ErrTooLarge, len(out), len(msg.Signatures), MaxEnvelope)
+	}
+	return out, err
 }
 
 func parseThreshold(typ Type, envelope []byte) (*cose.SignMessage, error) {
@@ -358,9 +393,9 @@ func VerifyThreshold(typ Type, envelope []byte, role KeySet) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	keys := map[KeyID]*ecdsa.PublicKey{}
+	keys := map[KeyID]crypto.PublicKey{}
 	for _, der := range role.Keys {
-		pub, err := parseKey(der)
+		pub, err := ParseKey(der)
 		if err != nil {
 			return nil, fmt.Errorf("%s: role: %w", typ, err)
 		}

@@ -66,7 +66,7 @@ func DecodeCustody(data []byte) (Custody, error) {
 }
 
 func (c Custody) check() error {
-	if c.V != 1 || c.Device == "" || len(c.Device) > 64 || len(c.Station) > 512 || len(c.Logs) == 0 || len(c.Logs) > 8 {
+	if c.V != 1 || c.Device == "" || len(c.Device) > 64 || len(c.Station) > maxSPKI || len(c.Logs) == 0 || len(c.Logs) > 8 {
 		return errors.New("custody: version, device, station or logs out of bounds")
 	}
 	for i, l := range c.Logs {

@@ -3,9 +3,10 @@ package wire
 import (
 	"crypto"
 	"crypto/sha256"
-	"crypto/x509"
 	"errors"
 	"fmt"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // PSAProfile is the profile of the evidence this package writes (RFC 9783).
@@ -69,7 +70,7 @@ const MaxEvidence = 16 << 10
 
 // InstanceID names an attestation key: 0x01 then SHA-256 of its SubjectPublicKeyInfo.
 func InstanceID(pub crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := suite.MarshalPublic(pub)
 	if err != nil {
 		return nil, fmt.Errorf("instance id: %w", err)
 	}

@@ -103,7 +103,7 @@ type DeviceProof struct {
 // Bounds.
 const (
 	MaxGenuine       = 48 << 10
-	MaxDeviceProof   = MaxEvidence + 4<<10
+	MaxDeviceProof   = MaxEvidence + 8<<10
 	MinAskerNonce    = 16
 	MaxAskerNonce    = 64
 	maxChain         = 6
@@ -163,7 +163,7 @@ func (g Genuine) check() error {
 			return fmt.Errorf("verdict: log %.64q is not in order, or: %w", l.Name, err)
 		}
 	}
-	if p := g.Proof; p != nil && (len(p.Key) == 0 || len(p.Key) > 512 || len(p.Evidence) > MaxEvidence+1024 || len(p.Word) > 32 || p.At > 1<<40) {
+	if p := g.Proof; p != nil && (len(p.Key) == 0 || len(p.Key) > maxSPKI || len(p.Evidence) > MaxEvidence+MaxSign1 || len(p.Word) > 32 || p.At > 1<<40) {
 		return errors.New("verdict: the device's answer is out of bounds")
 	}
 	return nil
@@ -200,7 +200,7 @@ func (p GenuineProof) Verify(device string, nonce []byte) (Evidence, error) {
 
 // verifyAnswer checks evidence over an asker's nonce by an attestation key.
 func verifyAnswer(envelope, spki []byte, device string, nonce []byte) (Evidence, error) {
-	key, err := parseKey(spki)
+	key, err := ParseKey(spki)
 	if err != nil {
 		return Evidence{}, fmt.Errorf("attestation key: %w", err)
 	}
@@ -242,7 +242,7 @@ func DecodeDeviceProof(data []byte) (DeviceProof, error) {
 
 func (p DeviceProof) check() error {
 	if p.V != 1 || p.Device == "" || len(p.Device) > 64 || len(p.Nonce) < MinAskerNonce || len(p.Nonce) > MaxAskerNonce || len(p.Attest) == 0 ||
-		len(p.Attest) > 512 || len(p.Evidence) == 0 || len(p.Evidence) > MaxEvidence+1024 {
+		len(p.Attest) > maxSPKI || len(p.Evidence) == 0 || len(p.Evidence) > MaxEvidence+MaxSign1 {
 		return errors.New("device proof: version, device, nonce, key or evidence out of bounds")
 	}
 	return nil

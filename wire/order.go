@@ -8,11 +8,12 @@ import (
 	"crypto/hmac"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/binary"
 	"encoding/hex"
 	"errors"
 	"fmt"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // TypeStation is the `typ` of a station's descriptor.
@@ -79,7 +80,7 @@ func (s Station) check() error {
 	if s.Name == "" || s.OEM == "" || s.Module == "" || len(s.Name)+len(s.OEM)+len(s.Module)+len(s.Serial) > 512 {
 		return errors.New("station: no name, OEM or module, or too long")
 	}
-	if _, err := parseKey(s.RecordKey); err != nil {
+	if _, err := parseECDSA(s.RecordKey); err != nil {
 		return fmt.Errorf("station: record key: %w", err)
 	}
 	if len(s.WrapKey) == 0 || len(s.ContentKey) == 0 || bytes.Equal(s.WrapKey, s.ContentKey) {
@@ -109,7 +110,7 @@ func VerifyStation(envelope []byte, pin [32]byte) (Station, error) {
 	if s.ID() != pin {
 		return Station{}, fmt.Errorf("station descriptor is of key %x, expected %x", s.ID(), pin)
 	}
-	pub, err := parseKey(s.RecordKey)
+	pub, err := parseECDSA(s.RecordKey)
 	if err != nil {
 		return Station{}, err
 	}
@@ -256,7 +257,7 @@ func (o Order) check() error {
 	if o.Key.Role != RoleOrderCA || len(o.Key.Blob) == 0 || len(o.Key.Blob) > 1024 || len(o.Content.Blob) == 0 || len(o.Content.Blob) > 1024 {
 		return errors.New("order: no order CA key or content key")
 	}
-	if _, err := parseKey(o.Key.SPKI); err != nil {
+	if _, err := parseECDSA(o.Key.SPKI); err != nil {
 		return fmt.Errorf("order: key: %w", err)
 	}
 	for _, a := range []WrapAlg{o.Key.Alg, o.Content.Alg} {
@@ -534,7 +535,7 @@ func RootDigest(b Bundle) ([32]byte, error) {
 
 // SPKIOf encodes a public key.
 func SPKIOf(pub crypto.PublicKey) ([]byte, error) {
-	der, err := x509.MarshalPKIXPublicKey(pub)
+	der, err := suite.MarshalPublic(pub)
 	if err != nil {
 		return nil, fmt.Errorf("public key: %w", err)
 	}

@@ -300,7 +300,7 @@ func VerifyPossession(q KeyRequest, chipUID []byte, r KeyReply) error {
 		name        string
 		spki, proof []byte
 	}{{"identity", r.IDevID, r.ProofIDevID}, {"attestation", r.Attest, r.ProofAttest}} {
-		pub, err := parseKey(k.spki)
+		pub, err := parseECDSA(k.spki)
 		if err != nil {
 			return fmt.Errorf("possession: %s key: %w", k.name, err)
 		}

@@ -224,7 +224,7 @@ func (s Step) check() error {
 		return fmt.Errorf("%d people, %d files in, %d out", len(s.By), len(s.In), len(s.Out))
 	}
 	if len(s.SPKI) > 0 {
-		if _, err := parseKey(s.SPKI); err != nil {
+		if _, err := ParseKey(s.SPKI); err != nil {
 			return err
 		}
 	}

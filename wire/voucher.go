@@ -141,7 +141,7 @@ func (c RekeyClaim) check() error {
 	case !validOrigin(c.Origin) || len(c.Proof) == 0 || len(c.Proof) > 256:
 		return fmt.Errorf("re-key claim: key origin %q, or a proof of %d bytes", c.Origin, len(c.Proof))
 	}
-	_, err := parseKey(c.Attest)
+	_, err := parseECDSA(c.Attest)
 	return err
 }
 
@@ -150,7 +150,7 @@ func (c RekeyClaim) Verify(idevid []byte) error {
 	if string(idevid) == string(c.Attest) {
 		return errors.New("re-key claim: one key for two purposes")
 	}
-	pub, err := parseKey(c.Attest)
+	pub, err := parseECDSA(c.Attest)
 	if err != nil {
 		return fmt.Errorf("re-key claim: %w", err)
 	}

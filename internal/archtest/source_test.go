@@ -214,7 +214,8 @@ var (
 		"github.com/cloudflare/circl/group":         "shares of a passphrase; what the passphrase seals is sealed by the validated module",
 		"github.com/cloudflare/circl/secretsharing": "the same",
 		"github.com/miekg/pkcs11":                   "the HSM does the cryptography",
-		"filippo.io/mldsa":                          "ML-DSA as in the validated module from Go 1.27 on; cosignatures only, beside Ed25519",
+		"filippo.io/mldsa":                          "ML-DSA as in the validated module from Go 1.27 on; suite HM-MLDSA44-1, and cosignatures beside Ed25519",
+		"filippo.io/mldsa/x509":                     "encoding of such keys (RFC 9881); as in the standard library from Go 1.27 on",
 	}
 	// What the standard library keeps for old formats, and the one place that has to speak such a format.
 	weak        = []string{"crypto/md5", "crypto/sha1", "crypto/rc4", "crypto/des", "crypto/dsa"}

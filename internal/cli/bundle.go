@@ -3,8 +3,10 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -13,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -41,7 +44,37 @@ func bundleSheet(w io.Writer, b wire.Bundle, out string) error {
 	role := func(k wire.KeySet) string { return fmt.Sprintf("%d of %d keys", k.Threshold, len(k.Keys)) }
 	return sheet(w, "product", b.Product, "trust bundle", fmt.Sprint(b.Version), "issued", unix(b.Issued), "root", role(b.Root), "releases", role(b.Release),
 		"warrants", role(b.Warrant), "directives", role(b.Directive), "witnesses", fmt.Sprintf("%d of %d", b.Quorum, len(b.Witnesses)),
-		"floor", fmt.Sprintf("security counter %d", b.Floor), "written", out)
+		"floor", fmt.Sprintf("security counter %d", b.Floor), "suites", strings.Join(b.Suites, ", "), "written", out)
+}
+
+// approverSheet lists the offline keys: what --remove-approver takes, of which suite, in which roles.
+func approverSheet(w io.Writer, b wire.Bundle) error {
+	var order []string
+	roles := map[string][]string{}
+	for _, r := range []struct {
+		name string
+		set  wire.KeySet
+	}{{"root", b.Root}, {"release", b.Release}, {"warrant", b.Warrant}} {
+		for _, der := range r.set.Keys {
+			if roles[string(der)] == nil {
+				order = append(order, string(der))
+			}
+			roles[string(der)] = append(roles[string(der)], r.name)
+		}
+	}
+	var cells []string
+	for _, der := range order {
+		pub, err := wire.ParseKey([]byte(der))
+		if err != nil {
+			return err
+		}
+		set, err := suite.Of(pub)
+		if err != nil {
+			return err
+		}
+		cells = append(cells, "approver", fmt.Sprintf("%s %s (%s)", keyName([]byte(der)), set.ID, strings.Join(roles[der], ", ")))
+	}
+	return sheet(w, cells...)
 }
 
 func (a *api) listBundles() *cobra.Command {
@@ -87,7 +120,7 @@ func (a *api) showBundle() *cobra.Command {
 				return err
 			}
 		}
-		return a.show(func(w io.Writer) error { return bundleSheet(w, b, out) })
+		return a.show(func(w io.Writer) error { return errors.Join(bundleSheet(w, b, out), approverSheet(w, b)) })
 	})
 	c.Flags().StringVar(&out, "out", "", "also write the signed bundle")
 	return c

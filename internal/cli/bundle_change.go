@@ -16,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -48,7 +49,7 @@ func (c *bundleChange) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&c.bucket, "bucket", nil, "online key that devices seal their data for; again for several")
 	f.StringArrayVar(&c.addAnchor, "add-anchor", nil, "certificate (PEM or DER) of a further root for the servers")
 	f.StringArrayVar(&c.removeAnchor, "remove-anchor", nil, "SHA-256, or its beginning, of a root to believe no longer")
-	f.StringArrayVar(&c.suites, "suite", nil, "suite that is accepted, in the place of those there are; again for several")
+	f.StringArrayVar(&c.suites, "suite", nil, "suite that is accepted, in the place of those there are; again for several: the last is the one that devices make their keys of")
 }
 
 // online reports whether names of online keys are to be looked up.
@@ -66,6 +67,11 @@ func (c bundleChange) apply(before wire.Bundle) (wire.Bundle, error) {
 	for _, step := range []func(*wire.Bundle) error{c.witnesses, c.approvers, c.onlineKeys, c.anchors} {
 		if err := step(&b); err != nil {
 			return b, err
+		}
+	}
+	for _, id := range c.suites {
+		if _, err := suite.Get(suite.ID(id)); err != nil {
+			return b, usagef("--suite: %v", err)
 		}
 	}
 	if len(c.suites) > 0 {
@@ -142,7 +148,7 @@ func (c bundleChange) approvers(b *wire.Bundle) error {
 		if err != nil {
 			return err
 		}
-		if _, err := x509.ParsePKIXPublicKey(der); err != nil {
+		if _, err := wire.ParseKey(der); err != nil {
 			return usagef("--add-approver %s: %v", text, err)
 		}
 		for _, r := range roles {

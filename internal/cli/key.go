@@ -2,17 +2,24 @@ package cli
 
 import (
 	"context"
+	"encoding/pem"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/keyring"
+	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func newKey(a *api) *cobra.Command {
-	return a.noun("key", "The keys that the running instance signs with", a.listKeys(), a.rotateKey(), a.retireKey())
+	return a.noun("key", "The keys that the running instance signs with", a.listKeys(), a.rotateKey(), a.retireKey(), keyNew(a.s))
 }
 
 func needed(k keyring.Key) string {
@@ -60,7 +67,7 @@ see docs/guide/trust-bundles.md. A directive key is used at once, the others fro
 		return a.keySheet(k)
 	})
 	c.Flags().StringVar(&reason, "reason", "", "why")
-	c.Flags().StringVar(&suite, "suite", "", "suite of a directive, order or server key (default HM-P256-1)")
+	c.Flags().StringVar(&suite, "suite", "", "suite of a directive, order or server key (default HM-P256-1); HM-MLDSA44-1 withstands quantum computers, and TLS has none")
 	return need(c, "reason")
 }
 
@@ -82,4 +89,60 @@ stolen, those devices come back by the signed history of trust bundles. The priv
 	c.Flags().StringVar(&reason, "reason", "", "why")
 	c.Flags().BoolVar(&force, "force", false, "also when devices believe no other")
 	return need(c, "reason")
+}
+
+// keyNew needs no server, and no network.
+func keyNew(s streams) *cobra.Command {
+	var pass secret
+	var dir, id string
+	var iterations int
+	c := &cobra.Command{
+		Use: "new NAME --dir DIR", Short: "Make an approver's key, offline",
+		Long: `Makes a key that signs releases, warrants and trust bundles, on a machine that needs no network: DIR/NAME.key, under the directory's
+passphrase, and DIR/NAME.pub, which is public: give it to who writes the next trust bundle (` + "`hallmark bundle payload --add-approver NAME.pub`" + `).
+Suites are HM-P256-1, HM-P384-1, and HM-MLDSA44-1, whose signatures (2,420 bytes each) a quantum computer does not forge: see docs/guide/suites.md.`,
+		Example: "  hallmark key new approver-dora --dir offline --suite HM-MLDSA44-1",
+		Args:    cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := suite.Get(suite.ID(id)); err != nil {
+				return usagef("--suite: %v", err)
+			}
+			public := filepath.Join(dir, args[0]+".pub")
+			if _, err := os.Stat(public); err == nil {
+				return usagef("%s is there already: choose another name", public)
+			}
+			_, missing := os.Stat(dir)
+			p, err := pass.read(cmd.Context(), s, "the offline keys", missing != nil)
+			if err != nil {
+				return err
+			}
+			open := func() (*soft.Store, error) { return soft.Open(dir, p) }
+			if missing != nil {
+				open = func() (*soft.Store, error) { return soft.Create(dir, p, iterations) }
+			}
+			store, err := open()
+			if err != nil {
+				return err
+			}
+			key, err := store.Generate(args[0], suite.ID(id))
+			if err != nil {
+				return err
+			}
+			spki, err := wire.SPKIOf(key.Public())
+			if err == nil {
+				err = durable.WriteFile(public, pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: spki}), 0o644)
+			}
+			if err != nil {
+				return err
+			}
+			return sheet(s.out, "key", filepath.Join(dir, args[0]+".key"), "suite", id, "id", keyName(spki), "public", public)
+		},
+	}
+	pass.flag(c)
+	c.Flags().StringVar(&dir, "dir", "", "directory of offline keys; made when it is not there")
+	c.Flags().StringVar(&id, "suite", string(suite.P256), "suite of the key")
+	c.Flags().IntVar(&iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for the passphrase of a new directory")
+	_ = c.Flags().MarkHidden("kdf-iterations") // it exists
+	_ = c.MarkFlagRequired("dir")              // it exists
+	return c
 }

@@ -4,7 +4,6 @@ import (
 	"context"
 	"crypto"
 	"crypto/hpke"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
@@ -151,5 +150,5 @@ func attestKey(ctx context.Context, cl *client.Client, id string) (crypto.Public
 	if r.Keys == nil {
 		return nil, errors.New("the device's production record holds no keys")
 	}
-	return x509.ParsePKIXPublicKey(r.Keys.Attest)
+	return wire.ParseKey(r.Keys.Attest)
 }

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"crypto/hpke"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -96,7 +95,7 @@ func (d *demo) attestKey(ctx context.Context, a *device) (any, error) {
 	if r.Keys == nil {
 		return nil, errors.New("the production record holds no keys")
 	}
-	return x509.ParsePKIXPublicKey(r.Keys.Attest)
+	return wire.ParseKey(r.Keys.Attest)
 }
 
 // retire ends one device's life, by the approvers' warrant.

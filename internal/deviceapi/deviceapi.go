@@ -63,8 +63,8 @@ func Handler(cfg Config) http.Handler {
 		mux.Handle(TrustPrefix, cfg.Trust)
 	}
 	mux.HandleFunc("POST /d/v1/checkin", h.on(wire.MaxCheckin, h.checkin))
-	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+1024, h.attest))
-	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+1024, h.log))
+	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+wire.MaxSign1, h.attest))
+	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+wire.MaxSign1, h.log))
 	mux.HandleFunc("POST /d/v1/telemetry", h.on(wire.MaxUpload, h.telemetry))
 	mux.HandleFunc("POST "+receiptPath, h.on(maxReceipt, h.receipt))
 	mux.HandleFunc("GET /d/v1/artifact/{digest}", h.artifact)

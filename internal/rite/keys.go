@@ -3,7 +3,6 @@ package rite
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -17,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Each key has a directory of its own, under a passphrase of its own: that of its holder, or one that nobody has seen and that was cut into
@@ -48,7 +48,7 @@ func (r *run) make(ctx context.Context, k ceremony.Key) (note string, err error)
 	if err != nil {
 		return "", err
 	}
-	s, err := store.GenerateP256(k.Name)
+	s, err := store.Generate(k.Name, k.MadeOf())
 	if err != nil {
 		return "", err
 	}
@@ -126,7 +126,7 @@ func (r *run) open(ctx context.Context, name string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	spki, err := x509.MarshalPKIXPublicKey(s.Public())
+	spki, err := wire.SPKIOf(s.Public())
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -84,7 +85,7 @@ func instanceRequest(t *testing.T) ceremony.Brought {
 	log := wire.LogTrust{Origin: "o", Key: bytes.Repeat([]byte{1}, 32)}
 	r.Draft = &wire.Bundle{
 		Version: 1, Product: "pump", Directive: wire.KeySet{Keys: [][]byte{spkiOf(t, newKey(t))}, Threshold: 1}, Control: log, Events: log,
-		MaxAge: 60, Suites: []string{"HM-P256-1"}, Issued: 1,
+		MaxAge: 60, Suites: []string{"HM-P256-1", "HM-MLDSA44-1"}, Issued: 1,
 	}
 	data, err := wire.EncodeCeremonyRequest(r)
 	if err != nil {
@@ -189,6 +190,32 @@ func TestTheFirstCeremonyAnswersItsInstance(t *testing.T) {
 	checkFirst(t, answerOf(t, done), request, o.Script)
 	if again := mustRun(t, o, &table{}); len(again.Transcript.Steps) != len(done.Transcript.Steps) || again.Transcript.Steps[3].At != done.Transcript.Steps[3].At {
 		t.Error("a ceremony that is over was held again")
+	}
+}
+
+// The script says of which suite a key is made: approvers of two suites sign the first bundle and the transcript together.
+func TestApproversOfASuiteThatWithstandsQuantumComputers(t *testing.T) {
+	request := instanceRequest(t)
+	s, err := ceremony.PlanFirst("acme-first", request, cast())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range s.Keys {
+		if s.Keys[i].Name == "approver-alice" {
+			s.Keys[i].Suite = "HM-MLDSA44-1"
+		}
+	}
+	o := place(t, s, request)
+	a := answerOf(t, mustRun(t, o, &table{}))
+	checkFirst(t, a, request, o.Script)
+	b, err := wire.VerifyBundle(nil, a.Bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if pub, err := wire.ParseKey(b.Release.Keys[0]); err != nil {
+		t.Error(err)
+	} else if set, err := suite.Of(pub); err != nil || set.ID != suite.MLDSA44 {
+		t.Errorf("alice's key is of suite %s (%v)", set.ID, err)
 	}
 }
 

@@ -3,7 +3,6 @@ package rite
 import (
 	"context"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
@@ -142,7 +141,7 @@ func (r *run) use(ctx context.Context, key string, done *wire.Step) error {
 	if err != nil {
 		return err
 	}
-	done.SPKI, err = x509.MarshalPKIXPublicKey(s.Public())
+	done.SPKI, err = wire.SPKIOf(s.Public())
 	return err
 }
 
@@ -264,7 +263,7 @@ func (r *run) change(ctx context.Context, st ceremony.Step, done *wire.Step) err
 		if err != nil {
 			return err
 		}
-		der, err := x509.MarshalPKIXPublicKey(k.Public())
+		der, err := wire.SPKIOf(k.Public())
 		if err != nil {
 			return err
 		}
@@ -465,7 +464,7 @@ func (r *run) finish(ctx context.Context) (Done, error) {
 			if err != nil {
 				return Done{}, err
 			}
-			if who.SPKI, err = x509.MarshalPKIXPublicKey(s.Public()); err != nil {
+			if who.SPKI, err = wire.SPKIOf(s.Public()); err != nil {
 				return Done{}, err
 			}
 		}

@@ -185,7 +185,7 @@ func (m *making) spki(key string) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	return x509.MarshalPKIXPublicKey(k.Public())
+	return wire.SPKIOf(k.Public())
 }
 
 // complete makes the instance of what it asked and was answered.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/ed25519"
@@ -16,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -160,7 +162,7 @@ func (s logSigners) verifierKeys(origin string) (out []ledger.VerifierKey) {
 type ringVault struct{ keys Vault }
 
 // Make implements keyring.Vault.
-func (v ringVault) Make(role keyring.Role, suite, name string) ([]byte, error) {
+func (v ringVault) Make(role keyring.Role, id, name string) ([]byte, error) {
 	var k crypto.Signer
 	var err error
 	switch role {
@@ -176,8 +178,14 @@ func (v ringVault) Make(role keyring.Role, suite, name string) ([]byte, error) {
 		return b.PublicKey().Bytes(), v.keys.PutSecret(name, secret)
 	case keyring.LogControl, keyring.LogEvents:
 		k, err = v.keys.GenerateEd25519(name)
-	case keyring.Directive, keyring.Order, keyring.Server:
-		k, err = v.generate(suite, name)
+	case keyring.Directive, keyring.Order:
+		k, err = v.generate(id, name)
+	case keyring.Server:
+		set, unknown := suite.Get(suite.ID(cmp.Or(id, string(suite.P256))))
+		if unknown != nil || set.Quantum {
+			return nil, fault.New(fault.Invalid, "key.suite", "TLS has no keys of suite "+id, "leave the suite out, or use HM-P384-1")
+		}
+		k, err = v.generate(id, name)
 	default:
 		return nil, fmt.Errorf("no keys are made for role %s", role)
 	}
@@ -187,16 +195,20 @@ func (v ringVault) Make(role keyring.Role, suite, name string) ([]byte, error) {
 	return publicPart(role, k.Public())
 }
 
-func (v ringVault) generate(suite, name string) (crypto.Signer, error) {
-	if suite == "HM-P384-1" {
-		if g, ok := v.keys.(interface {
-			GenerateP384(name string) (crypto.Signer, error)
-		}); ok {
-			return g.GenerateP384(name)
-		}
-		return nil, fault.New(fault.Invalid, "key.suite", "the key directory makes no keys of suite "+suite, "")
+func (v ringVault) generate(id, name string) (crypto.Signer, error) {
+	if id == "" || id == string(suite.P256) {
+		return v.keys.GenerateP256(name)
 	}
-	return v.keys.GenerateP256(name)
+	if _, err := suite.Get(suite.ID(id)); err != nil {
+		return nil, fault.New(fault.Invalid, "key.suite", err.Error(), "")
+	}
+	g, ok := v.keys.(interface {
+		Generate(name string, id suite.ID) (crypto.Signer, error)
+	})
+	if !ok {
+		return nil, fault.New(fault.Invalid, "key.suite", "the key directory makes no keys of suite "+id, "")
+	}
+	return g.Generate(name, suite.ID(id))
 }
 
 // Public implements keyring.Vault.

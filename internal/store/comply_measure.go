@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto/x509"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
@@ -74,7 +73,7 @@ func (m *measuring) bundle(ctx context.Context) error {
 func suiteOfRole(role wire.KeySet) string {
 	var id suite.ID
 	for _, der := range role.Keys {
-		key, err := x509.ParsePKIXPublicKey(der)
+		key, err := wire.ParseKey(der)
 		if err != nil {
 			return ""
 		}

@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"crypto"
-	"crypto/x509"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -152,7 +151,7 @@ func (db *DB) Origin(ctx context.Context, id string) (key crypto.PublicKey, plac
 	if err != nil {
 		return nil, "", db.dialect.Explain(err)
 	}
-	if key, err = x509.ParsePKIXPublicKey(spki); err != nil {
+	if key, err = wire.ParseKey(spki); err != nil {
 		return nil, "", fmt.Errorf("device %s: its recorded attestation key: %w", id, err)
 	}
 	return key, access.Join(product, group), nil

@@ -57,7 +57,7 @@ func replayKey(tx *Tx, f ledger.Fact) (bool, error) {
 	if !ok {
 		return replayOnlineKey(tx, f)
 	}
-	pub, err := x509.ParsePKIXPublicKey(k.SPKI)
+	pub, err := wire.ParseKey(k.SPKI)
 	if err != nil {
 		return false, err
 	}

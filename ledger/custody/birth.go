@@ -26,7 +26,7 @@ func Ordered(created, key wire.Fact, product string) (wire.Order, error) {
 	if err := json.Unmarshal(key.Data, &named); err != nil || key.Subject != OrderKeyName || named.Name != OrderKeyName {
 		return wire.Order{}, fmt.Errorf("the key given is %q, not the one for orders: %w", key.Subject, errors.Join(err, errBirth))
 	}
-	pub, err := x509.ParsePKIXPublicKey(named.SPKI)
+	pub, err := wire.ParseKey(named.SPKI)
 	if err != nil {
 		return wire.Order{}, fmt.Errorf("order key: %w", err)
 	}
@@ -47,7 +47,7 @@ func Made(anchors [][]byte, h wire.OrderHeader, station []byte, made wire.Fact) 
 	if sum := sha256.Sum256(station); !bytes.Equal(sum[:], h.Station) {
 		return wire.Record{}, fmt.Errorf("order %s is not for the station that is given", h.ID)
 	}
-	key, err := x509.ParsePKIXPublicKey(station)
+	key, err := wire.ParseKey(station)
 	if err != nil {
 		return wire.Record{}, fmt.Errorf("station key: %w", err)
 	}

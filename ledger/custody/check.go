@@ -188,7 +188,7 @@ func (j *judge) closed(l *Line) (string, error) {
 	if err := json.Unmarshal(l.Fact.Data, &closed); err != nil {
 		return "", err
 	}
-	key, err := x509.ParsePKIXPublicKey(j.c.Station)
+	key, err := wire.ParseKey(j.c.Station)
 	if err != nil {
 		return "", fmt.Errorf("station key: %w", err)
 	}
@@ -361,7 +361,7 @@ func (j *judge) provisioned(l *Line) (string, error) {
 	if sum := sha256.Sum256(j.at[j.orderAt].Fact.Data); r.Seq == 1 && !bytes.Equal(r.Prev, sum[:]) {
 		return "", errors.New("the first production record does not follow the order")
 	}
-	if j.attest, err = x509.ParsePKIXPublicKey(r.Keys.Attest); err != nil {
+	if j.attest, err = wire.ParseKey(r.Keys.Attest); err != nil {
 		return "", err
 	}
 	j.record, j.recordAt, j.head, j.state = &r, l.Ref, wire.LogOrigin(j.c.Device, r.Keys.Attest), "provisioned"

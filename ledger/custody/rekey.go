@@ -86,7 +86,7 @@ func (j *judge) rekeyed(l *Line) (string, error) {
 	if claim.Device != j.c.Device || !bytes.Equal(claim.ChipUID, j.record.Chip.ChipUID) {
 		return "", errors.New("the chip that got the new keys is not the one of the production record")
 	}
-	if j.attest, err = x509.ParsePKIXPublicKey(claim.Attest); err != nil {
+	if j.attest, err = wire.ParseKey(claim.Attest); err != nil {
 		return "", err
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)

@@ -10,7 +10,6 @@ import (
 	"bytes"
 	"context"
 	"crypto"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -183,7 +182,7 @@ func (s *Service) advance(ctx context.Context, caller access.Caller, head Head, 
 }
 
 func verify(envelope []byte, device string, spki []byte) (wire.LogBatch, error) {
-	key, err := x509.ParsePKIXPublicKey(spki)
+	key, err := wire.ParseKey(spki)
 	if err != nil {
 		return wire.LogBatch{}, fmt.Errorf("its recorded attestation key: %w", err)
 	}

@@ -75,7 +75,7 @@ func fill(r wire.CeremonyRequest, root *pki.Authority, approvers []Approver) (pa
 		if err != nil {
 			return nil, nil, err
 		}
-		der, err := x509.MarshalPKIXPublicKey(k.Public())
+		der, err := wire.SPKIOf(k.Public())
 		if err != nil {
 			return nil, nil, err
 		}

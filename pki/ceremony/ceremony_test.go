@@ -22,7 +22,7 @@ people:
   - {id: alice, part: custodian, key: approver-alice}
 keys:
   - {name: person-adam, holders: [adam]}
-  - {name: approver-alice, holders: [alice]}
+  - {name: approver-alice, suite: HM-MLDSA44-1, holders: [alice]}
   - {name: oem-root, holders: [adam, alice], need: 2}
 steps:
   - do: beacon # dice
@@ -80,6 +80,9 @@ func TestScriptsThatAreNotHeld(t *testing.T) {
 		"a signer's key is destroyed":  {"{do: verify, by: [alice]}", "{do: destroy, key: approver-alice}", "destroyed"},
 		"seen by a stranger":           {"by: [alice]", "by: [mallory]", "mallory"},
 		"a name that moves the cursor": {"Adam Example", `"Adam\e[2K"`, "no line of words"},
+		"a suite nobody knows":         {"suite: HM-MLDSA44-1", "suite: HM-ROT13-1", "HM-ROT13-1"},
+		"a root without X.509 keys":    {"{name: oem-root,", "{name: oem-root, suite: HM-MLDSA44-1,", "signs certificates"},
+		"a token of another suite":     {"suite: HM-MLDSA44-1", "suite: HM-MLDSA44-1, pkcs11: {module: m, token: t}", "no token makes keys"},
 		"an id of a key that is to be": {"{name: oem-root,", "{name: oem-root, id: '" + strings.Repeat("0", 32) + "',", "made here"},
 	} {
 		text := strings.Replace(script, c.old, c.new, 1)

@@ -7,6 +7,7 @@
 package ceremony
 
 import (
+	"cmp"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -19,6 +20,7 @@ import (
 	"github.com/goccy/go-yaml/lexer"
 	"github.com/goccy/go-yaml/token"
 
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -49,6 +51,7 @@ type Key struct {
 	Holders []string `yaml:"holders"`          // one: under that person's passphrase; several: in shares
 	Need    int      `yaml:"need,omitempty"`   // how many of several holders have it
 	ID      string   `yaml:"id,omitempty"`     // key ID of one that is there already (hex): the right key is used, or none
+	Suite   string   `yaml:"suite,omitempty"`  // of a key that is made here; left out: HM-P256-1
 	PKCS11  *Token   `yaml:"pkcs11,omitempty"` // in a module instead of a file; its PIN takes the passphrase's place
 }
 
@@ -202,6 +205,9 @@ func (s Script) checkKeys() error {
 		case k.PKCS11 != nil && (len(k.Holders) != 1 || k.PKCS11.Module == "" || k.PKCS11.Token == ""):
 			return fmt.Errorf("key %s: a key in a module has one holder, a module and a token", k.Name)
 		}
+		if err := s.checkSuite(k); err != nil {
+			return err
+		}
 		if k.ID != "" && !hexOf(k.ID, 16) {
 			return fmt.Errorf("key %s: id %q: want 32 hex digits", k.Name, k.ID)
 		}
@@ -211,6 +217,35 @@ func (s Script) checkKeys() error {
 	}
 	return nil
 }
+
+// checkSuite: certificates are ECDSA in every suite, and so are keys in tokens.
+func (s Script) checkSuite(k Key) error {
+	if k.Suite == "" {
+		return nil
+	}
+	set, err := suite.Get(suite.ID(k.Suite))
+	if err != nil {
+		return fmt.Errorf("key %s: %w", k.Name, err)
+	}
+	if !s.makes(k.Name) {
+		return fmt.Errorf("key %s: it is there already, and has the suite that it has", k.Name)
+	}
+	if !set.Quantum {
+		return nil
+	}
+	if k.PKCS11 != nil {
+		return fmt.Errorf("key %s: no token makes keys of suite %s", k.Name, k.Suite)
+	}
+	for _, st := range s.Steps {
+		if st.Key == k.Name && slices.Contains([]string{DoRoot, DoGrant, DoList}, st.Do) {
+			return fmt.Errorf("key %s: %s signs certificates, which have no keys of suite %s", k.Name, st.Do, k.Suite)
+		}
+	}
+	return nil
+}
+
+// MadeOf is the suite of a key that the ceremony makes.
+func (k Key) MadeOf() suite.ID { return suite.ID(cmp.Or(k.Suite, string(suite.P256))) }
 
 func (s Script) checkFiles() error {
 	for i, f := range s.Files {

@@ -16,6 +16,8 @@ import (
 	"sync"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // sessions is how many signatures may be under way at once.
@@ -199,9 +201,16 @@ func (s *Store) GenerateP256(name string) (crypto.Signer, error) {
 	return s.generate(name, asn1.ObjectIdentifier{1, 2, 840, 10045, 3, 1, 7})
 }
 
-// GenerateP384 makes a key of suite HM-P384-1 in the token.
-func (s *Store) GenerateP384(name string) (crypto.Signer, error) {
-	return s.generate(name, asn1.ObjectIdentifier{1, 3, 132, 0, 34})
+// Generate makes a key of a suite in the token: tokens have no post-quantum keys.
+func (s *Store) Generate(name string, id suite.ID) (crypto.Signer, error) {
+	switch id {
+	case suite.P256:
+		return s.GenerateP256(name)
+	case suite.P384:
+		return s.generate(name, asn1.ObjectIdentifier{1, 3, 132, 0, 34})
+	case suite.MLDSA44:
+	}
+	return nil, fmt.Errorf("pkcs11: key %q: no token makes keys of suite %s: keep it in files", name, id)
 }
 
 func (s *Store) generate(name string, curve asn1.ObjectIdentifier) (crypto.Signer, error) {

@@ -5,6 +5,8 @@ package pkcs11
 import (
 	"crypto"
 	"errors"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // Store is not to be had in this program.
@@ -24,5 +26,5 @@ func (*Store) Signer(string) (crypto.Signer, error) { return nil, ErrNoKey }
 // GenerateP256 makes none.
 func (*Store) GenerateP256(string) (crypto.Signer, error) { return nil, ErrNoKey }
 
-// GenerateP384 makes none.
-func (*Store) GenerateP384(string) (crypto.Signer, error) { return nil, ErrNoKey }
+// Generate makes none.
+func (*Store) Generate(string, suite.ID) (crypto.Signer, error) { return nil, ErrNoKey }

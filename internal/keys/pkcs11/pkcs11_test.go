@@ -16,6 +16,8 @@ import (
 	"testing"
 
 	p11 "github.com/miekg/pkcs11"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
@@ -56,7 +58,7 @@ func open(t *testing.T, c Config) *Store {
 func TestKeysStayInTheToken(t *testing.T) {
 	c := token(t)
 	s := open(t, c)
-	for name, make := range map[string]func(string) (crypto.Signer, error){"operational-ca": s.GenerateP256, "ca-product-00": s.GenerateP384} {
+	for name, make := range map[string]func(string) (crypto.Signer, error){"operational-ca": s.GenerateP256, "ca-product-00": func(name string) (crypto.Signer, error) { return s.Generate(name, suite.P384) }} {
 		k, err := make(name)
 		if err != nil {
 			t.Fatal(err)

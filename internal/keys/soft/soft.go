@@ -19,7 +19,6 @@ import (
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/sha256"
-	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -30,6 +29,7 @@ import (
 	"sync"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // Iterations of PBKDF2 for new stores: OWASP's figure for HMAC-SHA-256.
@@ -218,9 +218,13 @@ func (s *Store) GenerateP256(name string) (crypto.Signer, error) {
 	return s.keep(name, k)
 }
 
-// GenerateP384 makes a key of suite HM-P384-1.
-func (s *Store) GenerateP384(name string) (crypto.Signer, error) {
-	k, err := ecdsa.GenerateKey(elliptic.P384(), rand.Reader)
+// Generate makes a signing key of a suite.
+func (s *Store) Generate(name string, id suite.ID) (crypto.Signer, error) {
+	set, err := suite.Get(id)
+	if err != nil {
+		return nil, err
+	}
+	k, err := set.Generate()
 	if err != nil {
 		return nil, err
 	}
@@ -237,7 +241,7 @@ func (s *Store) GenerateEd25519(name string) (crypto.Signer, error) {
 }
 
 func (s *Store) keep(name string, k crypto.Signer) (crypto.Signer, error) {
-	der, err := x509.MarshalPKCS8PrivateKey(k)
+	der, err := suite.MarshalPrivate(k)
 	if err != nil {
 		return nil, err
 	}
@@ -255,13 +259,9 @@ func (s *Store) Signer(name string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	k, err := suite.ParsePrivate(der)
 	if err != nil {
 		return nil, fmt.Errorf("key %q: %w", name, err)
-	}
-	k, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("key %q is %T, which does not sign", name, parsed)
 	}
 	s.loaded[name] = k
 	return k, nil
