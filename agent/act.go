@@ -55,6 +55,11 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	if a.busy(plan.Act) {
 		return a.declined(plan, codeBusy, "another act is under way: "+string(a.m.Task.Act))
 	}
+	if h := plan.Handover; h != nil {
+		if err := a.c.Machine.MayMove(*h); err != nil {
+			return a.declined(plan, codeSafety, err.Error())
+		}
+	}
 	if plan.Act == wire.ActUnlock {
 		return a.declined(plan, codeSafety, "the debug port of this board is closed for good")
 	}
@@ -108,6 +113,8 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 		t.Phase, t.Version = phaseBundle, p.Bundle.Version
 	case wire.ActWipe:
 		t.Phase, t.Warrant = phaseErase, p.Warrant.ID
+	case wire.ActRehome:
+		return a.setOut(next, *t, p, now)
 	default:
 		return a.actNow(next, p, now)
 	}
@@ -238,6 +245,11 @@ func (a *Agent) resume(ctx context.Context, now time.Time) error {
 		return nil
 	case phaseEnd:
 		return a.end()
+	case phaseLeave:
+		if h := a.c.Machine.Facts().Home; h != nil && t.Handover != nil && t.leads(*h) { // the power went behind the first step
+			return a.move(t)
+		}
+		return nil
 	}
 	return a.finish(wire.OutcomeFailed, codeSafety, "the task's phase is unknown: "+t.Phase)
 }

@@ -50,6 +50,7 @@ type Facts struct {
 	POST                      []wire.TestResult
 	Root                      [32]byte        // digest of the root role in the fuses
 	Bundle                    wire.Bundle     // version 0: it was lost
+	Home                      *wire.Home      // where it was handed to; nil: it is where the factory sent it
 	Current                   *gate.Installed // what runs; nil: recovery
 	Trial                     bool            // it runs on trial
 	Slot                      string
@@ -78,6 +79,12 @@ type Machine interface {
 	Revert() error
 	// SetBundle replaces the trust bundle by the last of the given ones; each follows the one before it. All of them are taken, or none.
 	SetBundle(envelopes ...[]byte) error
+	// Move makes another instance the device's home; nobody of before counts from then on. Done already, it is nothing.
+	Move(h wire.Handover) error
+	// MayMove says whether Move would succeed.
+	MayMove(h wire.Handover) error
+	// Forget erases the device's own log. It begins anew at the next start, behind a gap that its hardware counter explains.
+	Forget() error
 }
 
 // Eraser ends a device's life. Each method is safe to repeat.
@@ -180,6 +187,8 @@ type Agent struct {
 	cert    atomic.Pointer[tls.Certificate] // for handshakes
 	renewAt time.Time                       // of the present certificate; zero: not computed yet
 	asked   string                          // the key for which a certificate was asked for, and not had yet
+
+	leaving int // check-ins by which the server here could have learned that the device leaves
 
 	disowned bool      // the server seems not to know the present certificate
 	doubtAt  time.Time // before then that is not thought again

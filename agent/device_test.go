@@ -88,6 +88,7 @@ type server struct {
 	leaf    time.Duration // life of an operational certificate
 	strict  bool          // certificates that have run out, or of another CA, are to be expected, and are not let in
 	history *history      // nil: there is none
+	thief   *world        // whose orders it brings; nil: its own
 	disown  time.Time     // certificates from before then are let in no more: at the handshake, or, with a status, by the server
 	status  int           // 0: at the handshake
 	hook    func(call string)
@@ -213,7 +214,11 @@ func (s *server) checkin(body []byte) ([]byte, error) {
 	trying := s.tell != nil && s.tell.release != nil && in.Trial && bytes.Equal(in.Release, s.tell.release.digest[:])
 	if s.tell != nil && len(s.outcomes(s.tell)) == 0 && !trying {
 		s.counter = max(s.counter, in.Counter) + 1
-		out.Delivery = s.w.deliver(s.tell, in.Nonce, s.counter)
+		w := s.w
+		if s.thief != nil {
+			w = s.thief
+		}
+		out.Delivery = w.deliver(s.tell, in.Nonce, s.counter)
 	}
 	if in.Trial {
 		s.nonce = bytes.Repeat([]byte{byte(len(s.calls))}, 32)
@@ -371,6 +376,7 @@ func (p *program) Configure(entries []wire.ConfigEntry) error {
 type device struct {
 	board *virtual.Board
 	s     *server
+	away  *server // where it calls once it was handed over; nil: nowhere
 	prog  *program
 	local *pipes // its local socket
 	runs  []run  // each start
@@ -429,6 +435,9 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
+			if d.away != nil && m.Facts().Home != nil {
+				return d.enrolAt(d.away, e)
+			}
 			if d.s.strict && !bytes.Equal(m.Facts().Bundle.Anchors[0], d.s.w.ca.Raw) {
 				return nil, &tls.CertificateVerificationError{Err: errors.New("not by the device's anchors")}
 			}
@@ -437,9 +446,13 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
 			roots := x509.NewCertPool()
 			roots.AddCert(must(x509.ParseCertificate(anchors[0])))
+			s := d.s
+			if d.away != nil && m.Facts().Home != nil {
+				s = d.away
+			}
 			return link.New(link.Config{
 				Server: "https://server", Roots: roots, Certificate: certificate, Now: now,
-				Transport: func(conf *tls.Config) http.RoundTripper { return line{d.s, conf} },
+				Transport: func(conf *tls.Config) http.RoundTripper { return line{s, conf} },
 			})
 		},
 	}
@@ -456,11 +469,15 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 }
 
 func (d *device) enrol(_ context.Context, e agent.Enrolment) ([][]byte, error) {
-	if d.s.down.Load() {
+	return d.enrolAt(d.s, e)
+}
+
+func (d *device) enrolAt(s *server, e agent.Enrolment) ([][]byte, error) {
+	if s.down.Load() {
 		return nil, errNoNetwork
 	}
-	if d.s.asks != nil {
-		if err := d.s.asks(e.Key.Public()); err != nil {
+	if s.asks != nil {
+		if err := s.asks(e.Key.Public()); err != nil {
 			return nil, err
 		}
 	}
@@ -470,12 +487,12 @@ func (d *device) enrol(_ context.Context, e agent.Enrolment) ([][]byte, error) {
 	}
 	signer, ok := e.As.PrivateKey.(crypto.Signer)
 	if k, ok2 := as.PublicKey.(interface{ Equal(crypto.PublicKey) bool }); !ok || !ok2 || !k.Equal(signer.Public()) {
-		d.s.t.Error("the device asks with a certificate whose key it does not hold")
+		s.t.Error("the device asks with a certificate whose key it does not hold")
 	}
-	d.s.mu.Lock()
-	d.s.enrolled++
-	d.s.mu.Unlock()
-	return [][]byte{d.s.w.certify(d.s.t, e.Key.Public(), d.s.leaf)}, nil
+	s.mu.Lock()
+	s.enrolled++
+	s.mu.Unlock()
+	return [][]byte{s.w.certify(s.t, e.Key.Public(), s.leaf)}, nil
 }
 
 // live powers the device on, and on again after each reset and each power cut, until the server has seen enough or the device

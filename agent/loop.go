@@ -34,6 +34,7 @@ const (
 	eventWipe      = "wipe.began"
 	eventAdopted   = "owner.adopted"
 	eventDisowned  = "owner.ended"
+	eventLeaving   = "home.leaving"
 )
 
 // maxPoll bounds what a server may ask: a device that is told never to come back comes back.
@@ -183,6 +184,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err := a.housekeep(ctx); err != nil {
 		return 0, err
 	}
+	if err := a.maybeMove(); err != nil {
+		return 0, err
+	}
 	if err := a.regain(ctx); err != nil {
 		return 0, err
 	}
@@ -205,6 +209,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	}
 	if err := a.acked(reply.AckedSeq); err != nil {
 		return 0, local(err)
+	}
+	if err := a.maybeMove(); err != nil {
+		return 0, err
 	}
 	wait := jitter(clamp(time.Duration(min(reply.NextPoll, uint64(maxPoll/time.Millisecond)))*time.Millisecond, a.c.PollMin, maxPoll))
 	if a.strays(nil, reply.Bundle); a.astray {

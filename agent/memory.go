@@ -40,26 +40,29 @@ const (
 	phaseTrial  = "trial"
 	phaseBundle = "bundle"
 	phaseErase  = "erase"
-	phaseSend   = "send" // wiped; the receipt is on its way
-	phaseEnd    = "end"  // the server has the receipt; what is left is destroyed
+	phaseSend   = "send"  // wiped; the receipt is on its way
+	phaseEnd    = "end"   // the server has the receipt; what is left is destroyed
+	phaseLeave  = "leave" // to another home; the server here is told first
 )
 
 // task is an act that takes more than one step.
 type task struct {
-	Phase    string      `cbor:"1,keyasint"`
-	Act      wire.Act    `cbor:"2,keyasint"`
-	Command  []byte      `cbor:"3,keyasint"` // digest
-	Cause    wire.LogRef `cbor:"4,keyasint"`
-	Release  []byte      `cbor:"5,keyasint,omitempty"` // envelope of release or bundle
-	Digest   []byte      `cbor:"6,keyasint,omitempty"`
-	Expires  uint64      `cbor:"7,keyasint"` // of the command: after this no more attempts
-	Warrant  string      `cbor:"8,keyasint,omitempty"`
-	Before   []byte      `cbor:"9,keyasint,omitempty"`  // digest of what ran
-	Deadline uint64      `cbor:"10,keyasint,omitempty"` // of the trial
-	Version  uint64      `cbor:"11,keyasint,omitempty"` // of a bundle
-	Tried    uint64      `cbor:"12,keyasint,omitempty"` // boot count when the trial was asked for
-	LogSeq   uint64      `cbor:"13,keyasint,omitempty"` // wipe: the log's last event, and the head after it
-	LogHead  []byte      `cbor:"14,keyasint,omitempty"`
+	Phase    string         `cbor:"1,keyasint"`
+	Act      wire.Act       `cbor:"2,keyasint"`
+	Command  []byte         `cbor:"3,keyasint"` // digest
+	Cause    wire.LogRef    `cbor:"4,keyasint"`
+	Release  []byte         `cbor:"5,keyasint,omitempty"` // envelope of release or bundle
+	Digest   []byte         `cbor:"6,keyasint,omitempty"`
+	Expires  uint64         `cbor:"7,keyasint"` // of the command: after this no more attempts
+	Warrant  string         `cbor:"8,keyasint,omitempty"`
+	Before   []byte         `cbor:"9,keyasint,omitempty"`  // digest of what ran
+	Deadline uint64         `cbor:"10,keyasint,omitempty"` // of the trial
+	Version  uint64         `cbor:"11,keyasint,omitempty"` // of a bundle
+	Tried    uint64         `cbor:"12,keyasint,omitempty"` // boot count when the trial was asked for
+	LogSeq   uint64         `cbor:"13,keyasint,omitempty"` // wipe: the log's last event, and the head after it
+	LogHead  []byte         `cbor:"14,keyasint,omitempty"`
+	Handover *wire.Handover `cbor:"15,keyasint,omitempty"` // rehome
+	Said     uint64         `cbor:"16,keyasint,omitempty"` // rehome: the result that says it to the server here
 }
 
 const (

@@ -27,6 +27,7 @@ const (
 	ActUnlock     Act = "debug-unlock"
 	ActAdopt      Act = "adopt"  // fatal class: belong to an owner; see ChangesOwner
 	ActDisown     Act = "disown" // fatal class: belong to nobody, and forget what was the owner's
+	ActRehome     Act = "rehome" // fatal: warrant, of the owner's key too where there is one: believe another instance, for good
 )
 
 // Class says what a stolen online key could do with an act.
@@ -46,7 +47,7 @@ func ClassOf(a Act) Class {
 		return Routine
 	case ActQuarantine, ActRelease, ActDormant, ActWake, ActReset:
 		return Guarded
-	case ActInstall, ActRollback, ActReprovide, ActBundle, ActWipe, ActUnlock, ActAdopt, ActDisown:
+	case ActInstall, ActRollback, ActReprovide, ActBundle, ActWipe, ActUnlock, ActAdopt, ActDisown, ActRehome:
 		return Fatal
 	}
 	return Fatal
@@ -97,7 +98,8 @@ type Warrant struct {
 	Reason  string    `cbor:"5,keyasint,omitempty" json:"reason,omitempty"`
 	Issued  uint64    `cbor:"6,keyasint" json:"issued"`
 	Expires uint64    `cbor:"7,keyasint" json:"expires"`
-	Owner   []byte    `cbor:"8,keyasint,omitempty" json:"owner,omitempty"` // adopt, disown: the ownership that it ends (Ownership.Owner); the owner's own key signs for no other
+	Owner   []byte    `cbor:"8,keyasint,omitempty" json:"owner,omitempty"` // adopt, disown, rehome: the ownership that it ends (Ownership.Owner); the owner's own key signs for no other
+	Home    *Home     `cbor:"9,keyasint,omitempty" json:"home,omitempty"`  // rehome: where to
 }
 
 // Directive tells one device to carry out a command, now. It is made when the device asks, for the nonce it gave.
@@ -120,7 +122,7 @@ type Delivery struct {
 	Warrant       *Logged     `cbor:"5,keyasint,omitempty"` // entry of kind warrant.issued
 	WarrantMember *Membership `cbor:"6,keyasint,omitempty"`
 	Bundle        *Logged     `cbor:"7,keyasint,omitempty"` // entry of kind bundle.published
-	Config        []byte      `cbor:"8,keyasint,omitempty"` // configure, adopt: salt and entries, or ownership; see SaltConfig
+	Config        []byte      `cbor:"8,keyasint,omitempty"` // configure, adopt: salt and entries, or ownership, see SaltConfig; rehome: the signed trust bundle of the home
 }
 
 // Bounds of the encoded messages.
@@ -183,8 +185,16 @@ func DecodeWarrant(data []byte) (Warrant, error) {
 }
 
 func (w Warrant) check() error {
-	if len(w.Owner) != 0 && (len(w.Owner) != sha256.Size || !ChangesOwner(w.Act)) {
+	if len(w.Owner) != 0 && (len(w.Owner) != sha256.Size || !ChangesOwner(w.Act) && w.Act != ActRehome) {
 		return fmt.Errorf("warrant %s: owner's digest of %d bytes for act %s", w.ID, len(w.Owner), w.Act)
+	}
+	if (w.Act == ActRehome) != (w.Home != nil) {
+		return fmt.Errorf("warrant %s: a home for act %s, or none for %s", w.ID, w.Act, ActRehome)
+	}
+	if w.Home != nil {
+		if err := w.Home.check(); err != nil {
+			return fmt.Errorf("warrant %s: %w", w.ID, err)
+		}
 	}
 	return checkScope("warrant", w.ID, w.Product, w.Act, w.Devices, w.Issued, w.Expires)
 }

@@ -32,6 +32,7 @@ type Report struct {
 	Identity  Identity
 	Root      [32]byte    // digest of the root role in the fuses
 	Bundle    wire.Bundle // version 0: it was lost
+	Home      *wire.Home  // where it was handed to; nil: it is where the factory sent it
 	Lifecycle hw.Lifecycle
 	Debug     bool // locked
 	BootCount uint64
@@ -157,15 +158,16 @@ func (m *Manager) rom() (err error) {
 		t, err = parseTrustRecord(data)
 	}
 	var b wire.Bundle
+	var home *wire.Home
 	if err == nil {
-		b, err = m.believe(t)
+		b, home, err = m.believe(t)
 	}
 	if err != nil {
 		m.note("no trust bundle: %v", err)
 		return nil
 	}
-	m.trust, m.rep.Bundle = t, b
-	return m.board.Trust.Raise(b.Version) // a cut may have come between keeping the bundle and this
+	m.trust, m.rep.Bundle, m.rep.Home = t, b, home
+	return m.board.Trust.Raise(inEra(len(t.Moves), b.Version)) // a cut may have come between keeping the bundle and this
 }
 
 // authorise checks everything about the release in a slot: signatures, product, hardware, counters, bytes.

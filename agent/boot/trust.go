@@ -27,7 +27,25 @@ type trustRecord struct {
 	// keys of long ago, and can write this flash, could lead the chain elsewhere, or name a release as kept. A record without links and
 	// kept releases says nothing that the fuses do not vouch for, and needs none: the factory writes it.
 	Mark []byte `cbor:"4,keyasint,omitempty"`
+	// Moves are the handovers by which the device came to other homes, oldest first. What they lead to is in its place in the chain.
+	Moves []move `cbor:"5,keyasint,omitempty"`
 }
+
+// move is a link of another kind: not the root of the bundle before, but its warrant keys lead from there.
+type move struct {
+	At      int             `cbor:"1,keyasint"` // place in the chain of the bundle it leads to
+	Warrant []byte          `cbor:"2,keyasint"`
+	Member  wire.Membership `cbor:"3,keyasint"`
+}
+
+// maxMoves bounds how often a device goes to another home.
+const maxMoves = 8
+
+// The counter of bundles in the hardware goes on over homes, in eras: who was believed in one before has no version high enough any more,
+// also when the flash was lost. A part whose counter rises by one only keeps the era in a counter of its own.
+const eraBits = 32
+
+func inEra(era int, version uint64) uint64 { return uint64(era)<<eraBits | version }
 
 // maxKept is one release in each slot.
 const maxKept = 2
@@ -47,6 +65,16 @@ func parseTrustRecord(data []byte) (trustRecord, error) {
 			return trustRecord{}, errors.New("trust bundle: a release kept without its digest")
 		}
 	}
+	if len(t.Moves) > maxMoves {
+		return trustRecord{}, fmt.Errorf("trust bundle: %d homes", len(t.Moves))
+	}
+	last := 0
+	for _, v := range t.Moves {
+		if v.At <= last || v.At >= len(t.chain()) {
+			return trustRecord{}, errors.New("trust bundle: a handover that leads nowhere")
+		}
+		last = v.At
+	}
 	return t, nil
 }
 
@@ -59,7 +87,17 @@ func (t trustRecord) chain() [][]byte {
 }
 
 // plain reports whether the fuses alone vouch for the record.
-func (t trustRecord) plain() bool { return len(t.Links) == 0 && len(t.Kept) == 0 }
+func (t trustRecord) plain() bool { return len(t.Links) == 0 && len(t.Kept) == 0 && len(t.Moves) == 0 }
+
+// moved finds the handover that leads to place i of the chain.
+func (t trustRecord) moved(i int) (move, bool) {
+	for _, v := range t.Moves {
+		if v.At == i {
+			return v, true
+		}
+	}
+	return move{}, false
+}
 
 func (t trustRecord) mark(key []byte) ([]byte, error) {
 	t.Mark = nil
@@ -84,33 +122,141 @@ func (m *Manager) deriveMarkKey() error {
 	return nil
 }
 
-// believe says whom a record names, or why it is not believed on this board.
-func (m *Manager) believe(t trustRecord) (wire.Bundle, error) {
+// believe says whom a record names and where that is, or why it is not believed on this board.
+func (m *Manager) believe(t trustRecord) (wire.Bundle, *wire.Home, error) {
 	if !t.plain() {
 		want, err := t.mark(m.markKey)
 		if err != nil {
-			return wire.Bundle{}, err
+			return wire.Bundle{}, nil, err
 		}
 		if !hmac.Equal(want, t.Mark) {
-			return wire.Bundle{}, errors.New("trust bundle: this board did not keep it like this")
+			return wire.Bundle{}, nil, errors.New("trust bundle: this board did not keep it like this")
 		}
 	}
 	var last *wire.Bundle
-	for _, env := range t.chain() {
-		b, err := m.link(last, env)
-		if err != nil {
-			return wire.Bundle{}, err
+	var home *wire.Home
+	for i, env := range t.chain() {
+		b, h, err := wire.Bundle{}, home, error(nil)
+		if v, ok := t.moved(i); ok {
+			b, h, err = m.lead(*last, wire.Handover{Warrant: v.Warrant, Member: v.Member, Bundle: env})
+		} else {
+			b, err = m.link(last, env)
 		}
-		last = &b
+		if err != nil {
+			return wire.Bundle{}, nil, err
+		}
+		last, home = &b, h
 	}
+	return *last, home, m.recent(len(t.Moves), last.Version)
+}
+
+// recent refuses what is older than what was in force.
+func (m *Manager) recent(era int, version uint64) error {
 	least, err := m.board.Trust.Value()
 	if err != nil {
-		return wire.Bundle{}, err
+		return err
 	}
-	if last.Version < least {
-		return wire.Bundle{}, fmt.Errorf("trust bundle: version %d, %d was in force", last.Version, least)
+	if version >= 1<<eraBits {
+		return fmt.Errorf("trust bundle: version %d is beyond all counting", version)
 	}
-	return *last, nil
+	if inEra(era, version) < least {
+		return fmt.Errorf("trust bundle: version %d of home %d, version %d of home %d was in force", version, era, least&(1<<eraBits-1), least>>eraBits)
+	}
+	return nil
+}
+
+// lead checks a handover from the bundle before, and says where it leads.
+func (m *Manager) lead(before wire.Bundle, h wire.Handover) (wire.Bundle, *wire.Home, error) {
+	b, home, err := h.Leads(before, m.rep.Identity.Device)
+	if err != nil {
+		return wire.Bundle{}, nil, fmt.Errorf("handover: %w", err)
+	}
+	return b, &home, nil
+}
+
+// Move makes another instance this device's home: from then on nobody of before counts. What runs goes on running, by its digest, until it is
+// replaced there. It is one write; done before, it is done again without one.
+func (m *Manager) Move(h wire.Handover) error {
+	if n := len(m.trust.Moves); n > 0 && bytes.Equal(m.trust.Moves[n-1].Warrant, h.Warrant) {
+		return nil
+	}
+	t, next, home, err := m.after(h)
+	if err != nil {
+		return err
+	}
+	if err := m.keepTrust(t, next); err != nil {
+		return err
+	}
+	m.rep.Home = home
+	return nil
+}
+
+// MayMove says whether Move would succeed, and touches nothing.
+func (m *Manager) MayMove(h wire.Handover) error {
+	t, _, _, err := m.after(h)
+	if err == nil {
+		_, err = m.encode(t)
+	}
+	return err
+}
+
+// after gives the record that a handover leads to.
+func (m *Manager) after(h wire.Handover) (trustRecord, wire.Bundle, *wire.Home, error) {
+	none := func(err error) (trustRecord, wire.Bundle, *wire.Home, error) {
+		return trustRecord{}, wire.Bundle{}, nil, err
+	}
+	if m.rep.Bundle.Version == 0 || m.rep.Trial {
+		return none(errors.New("a release is on trial, or there is no trust bundle: confirm or revert it first"))
+	}
+	next, home, err := m.lead(m.rep.Bundle, h)
+	if err != nil {
+		return none(err)
+	}
+	if m.rep.Release != nil {
+		if err := m.rep.Release.Admissible(next); err != nil {
+			return none(fmt.Errorf("what runs could not start there: %w", err))
+		}
+	}
+	if len(m.trust.Moves) >= maxMoves {
+		return none(fmt.Errorf("this device has had %d homes: it goes to no other", len(m.trust.Moves)))
+	}
+	if err := m.recent(len(m.trust.Moves)+1, next.Version); err != nil {
+		return none(err)
+	}
+	t := trustRecord{Links: m.trust.chain(), Current: h.Bundle, Moves: slices.Clone(m.trust.Moves)}
+	t.Moves = append(t.Moves, move{At: len(t.Links), Warrant: h.Warrant, Member: h.Member})
+	if m.rep.Release != nil {
+		t.Kept = [][]byte{bytes.Clone(m.rep.Digest[:])}
+	}
+	return t, next, home, nil
+}
+
+// keepTrust makes t the record, and raises the counter that nothing older is believed by.
+func (m *Manager) keepTrust(t trustRecord, b wire.Bundle) error {
+	data, err := m.encode(t)
+	if err != nil {
+		return err
+	}
+	if err := m.flash.bundle.Save(data); err != nil {
+		return err
+	}
+	m.trust, m.rep.Bundle = t, b
+	return m.board.Trust.Raise(inEra(len(t.Moves), b.Version))
+}
+
+// encode writes a record with its mark, if there is room for it.
+func (m *Manager) encode(t trustRecord) (data []byte, err error) {
+	if t.Mark, err = t.mark(m.markKey); err != nil {
+		return nil, err
+	}
+	if data, err = wire.Marshal(t); err != nil {
+		return nil, err
+	}
+	if len(data) > m.flash.bundle.Max() {
+		return nil, fmt.Errorf("trust bundle: %d bytes with %d changes of the root role and %d homes: there is room for %d", len(data), len(t.Links), len(t.Moves),
+			m.flash.bundle.Max())
+	}
+	return data, nil
 }
 
 // link checks that a stored bundle is vouched for: by the root of the one before, or, with none, by the fuses.
@@ -167,11 +313,14 @@ func (m *Manager) follow(t trustRecord, cur *wire.Bundle, env []byte) (trustReco
 		return t, next, err
 	}
 	if was == now {
+		if _, handed := t.moved(len(t.Links)); handed && len(t.Current) > 0 {
+			t.Links = append(slices.Clone(t.Links), t.Current) // the warrant names this one, and no other of its root
+		}
 		t.Current = env
 		return t, next, nil
 	}
-	if len(t.Links) == 0 {
-		t.Links = [][]byte{t.Current}
+	if _, handed := t.moved(len(t.Links)); handed && len(t.Current) > 0 || len(t.Links) == 0 {
+		t.Links = append(slices.Clone(t.Links), t.Current) // where a home, or the fuses, begin is a link as well
 	}
 	t.Links, t.Current = append(slices.Clone(t.Links), env), nil
 	return t, next, nil
@@ -192,31 +341,17 @@ func (m *Manager) SetBundle(envs ...[]byte) error {
 		}
 		cur = &next
 	}
-	least, err := m.board.Trust.Value()
+	if len(envs) == 0 {
+		return errors.New("trust bundle: none was given")
+	}
+	if err := m.recent(len(t.Moves), cur.Version); err != nil {
+		return err
+	}
+	t, err := m.keep(t, *cur)
 	if err != nil {
 		return err
 	}
-	if len(envs) == 0 || cur.Version < least {
-		return fmt.Errorf("trust bundle: the last of %d is older than version %d, which was in force", len(envs), least)
-	}
-	if t, err = m.keep(t, *cur); err != nil {
-		return err
-	}
-	if t.Mark, err = t.mark(m.markKey); err != nil {
-		return err
-	}
-	data, err := wire.Marshal(t)
-	if err != nil {
-		return err
-	}
-	if len(data) > m.flash.bundle.Max() {
-		return fmt.Errorf("trust bundle: %d bytes with %d changes of the root role: there is room for %d", len(data), len(t.Links), m.flash.bundle.Max())
-	}
-	if err := m.flash.bundle.Save(data); err != nil {
-		return err
-	}
-	m.trust, m.rep.Bundle = t, *cur
-	return m.board.Trust.Raise(cur.Version)
+	return m.keepTrust(t, *cur)
 }
 
 // keep notes the releases in the slots that next would not authorise any more though the bundle in force does.

@@ -268,7 +268,11 @@ func TestWhatRunsStillStartsWhenItsSignersAreReplaced(t *testing.T) {
 
 func FuzzParseTrustRecord(f *testing.F) {
 	for _, r := range []trustRecord{
-		{Current: []byte{1}}, {Current: []byte{1}, Links: [][]byte{{2}, {3}}, Kept: [][]byte{make([]byte, 32)}, Mark: make([]byte, 32)}, {},
+		{Current: []byte{1}},
+		{Current: []byte{1}, Links: [][]byte{{2}, {3}}, Kept: [][]byte{make([]byte, 32)}, Mark: make([]byte, 32)},
+		{},
+		{Current: []byte{1}, Links: [][]byte{{2}}, Moves: []move{{At: 1, Warrant: []byte{3}, Member: wire.Membership{Path: [][]byte{}}}}},
+		{Current: []byte{1}, Moves: []move{{}}},
 	} {
 		data, err := wire.Marshal(r)
 		if err != nil {
@@ -278,7 +282,7 @@ func FuzzParseTrustRecord(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		r, err := parseTrustRecord(data)
-		if err == nil && (len(r.chain()) == 0 || len(r.Kept) > maxKept) {
+		if err == nil && (len(r.chain()) == 0 || len(r.Kept) > maxKept || len(r.Moves) >= len(r.chain())) {
 			t.Errorf("%+v", r)
 		}
 	})

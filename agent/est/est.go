@@ -9,6 +9,7 @@ import (
 	"bytes"
 	"context"
 	"crypto"
+	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/base64"
@@ -52,6 +53,9 @@ type Request struct {
 	As    tls.Certificate // IDevID; the present LDevID when Renew is set
 	Key   crypto.Signer   // to be certified: P-256 or P-384
 	Renew bool
+	// Elsewhere says that the server is not of the maker that As names: the request then names nobody, and the certificate that comes is of whoever
+	// the device was handed to.
+	Elsewhere bool
 }
 
 // Pending says that the server will decide later: ask again, with the same request, after After.
@@ -107,7 +111,7 @@ func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	plain, err := NewCSR(as, r.Key)
+	plain, err := r.csr(as)
 	if err != nil {
 		return nil, err
 	}
@@ -132,6 +136,13 @@ func (c *Client) EnrolCSR(ctx context.Context, r Request, csr []byte) ([][]byte,
 		return nil, err
 	}
 	return c.enrol(ctx, r, as, func(*tls.ConnectionState) ([]byte, error) { return csr, nil })
+}
+
+func (r Request) csr(as *x509.Certificate) ([]byte, error) {
+	if r.Elsewhere {
+		return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, r.Key)
+	}
+	return NewCSR(as, r.Key)
 }
 
 func (r Request) leaf() (*x509.Certificate, error) {
@@ -164,19 +175,19 @@ func (c *Client) enrol(ctx context.Context, r Request, as *x509.Certificate, mak
 	if err != nil {
 		return nil, err
 	}
-	if err := c.check(certs, cas, as, r.Key.Public()); err != nil {
+	if err := c.check(certs, cas, as, r); err != nil {
 		return nil, fmt.Errorf("the certificate that came is not usable: %w", err)
 	}
 	return [][]byte{certs[0].Raw}, nil
 }
 
 // check holds the answer against what was asked for.
-func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, pub crypto.PublicKey) error {
+func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, r Request) error {
 	if len(certs) != 1 {
 		return fmt.Errorf("%d certificates, want one", len(certs))
 	}
 	leaf := certs[0]
-	asked, err := x509.MarshalPKIXPublicKey(pub)
+	asked, err := x509.MarshalPKIXPublicKey(r.Key.Public())
 	if err != nil {
 		return err
 	}
@@ -191,7 +202,7 @@ func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, pub
 	if err != nil {
 		return err
 	}
-	if got.Kind != idevid.LDevID || got.DeviceID != want.DeviceID || got.Product != want.Product || got.OEM != want.OEM {
+	if got.Kind != idevid.LDevID || got.DeviceID != want.DeviceID || got.Product != want.Product || got.OEM != want.OEM && !r.Elsewhere {
 		return fmt.Errorf("it is an %s of device %s (%s/%s)", got.Kind, got.DeviceID, got.OEM, got.Product)
 	}
 	pool := x509.NewCertPool()

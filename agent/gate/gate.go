@@ -61,6 +61,7 @@ type Plan struct {
 	Digest   [32]byte           // of Release
 	Envelope []byte             // signed Release or Bundle, to be kept
 	Bundle   *wire.Bundle       // bundle
+	Handover *wire.Handover     // rehome: what the board is led there by
 
 	clock clock
 }
@@ -103,6 +104,8 @@ func checkAct(s State, d wire.Delivery, p *Plan) *Refusal {
 		return checkBundle(s, d, p)
 	case wire.ChangesOwner(p.Act):
 		return checkOwner(s, d, p)
+	case p.Act == wire.ActRehome:
+		return checkHome(s, d, p)
 	case wire.NeedsWarrant(p.Act):
 		r := checkWarrant(s, d, p, s.Bundle.Warrant)
 		if r == nil && p.Act != wire.ActWipe && p.Act != wire.ActUnlock {
@@ -354,6 +357,40 @@ func checkOwner(s State, d wire.Delivery, p *Plan) *Refusal {
 	if !bytes.Equal(p.Warrant.Owner, s.Owner.Owner) {
 		return refuse(OtherOwner, "warrant %s ends the ownership %x, the device belongs to %x", p.Warrant.ID, p.Warrant.Owner, s.Owner.Owner)
 	}
+	return nil
+}
+
+// checkHome: the warrant keys send a device to another instance, and of one that belongs to somebody the owner's key as well, by one document
+// that both have signed: neither may give away what is the other's.
+func checkHome(s State, d wire.Delivery, p *Plan) *Refusal {
+	if r := checkWarrant(s, d, p, s.Bundle.Warrant); r != nil {
+		return r
+	}
+	envelope, err := wire.WarrantIn(d.Warrant.Entry)
+	if err != nil {
+		return refuse(Malformed, "%v", err)
+	}
+	var owner []byte
+	if s.Owner != nil {
+		owner = s.Owner.Owner
+		if _, err := wire.VerifyThreshold(wire.TypeWarrant, envelope, s.Owner.Keys()); err != nil {
+			return refuse(Owned, "the device belongs to %x: its key has to sign as well: %v", owner, err)
+		}
+	}
+	if !bytes.Equal(p.Warrant.Owner, owner) {
+		return refuse(OtherOwner, "warrant %s ends the ownership %x, the device belongs to %x", p.Warrant.ID, p.Warrant.Owner, owner)
+	}
+	h := wire.Handover{Warrant: envelope, Member: *d.WarrantMember, Bundle: d.Config}
+	next, _, err := h.Leads(s.Bundle, s.Device)
+	if err != nil {
+		return refuse(BadHome, "%v", err)
+	}
+	if s.Current != nil {
+		if err := s.Current.Release.Admissible(next); err != nil {
+			return refuse(BadHome, "what runs could not start there: %v", err)
+		}
+	}
+	p.Handover = &h
 	return nil
 }
 

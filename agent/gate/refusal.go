@@ -46,6 +46,7 @@ const (
 	BadOwner        Code = "owner"            // what should say whom the device is to belong to does not
 	Owned           Code = "owned"            // the device has an owner, and neither they nor the maker's warrant keys have let it go
 	OtherOwner      Code = "other-owner"      // the warrant ends another ownership than the one there is
+	BadHome         Code = "home"             // the trust bundle of where the device is to go is missing, or not the one that was warranted
 	BundleMissing   Code = "bundle-missing"   //
 	BundleRefused   Code = "bundle"           // may not replace the trust bundle held
 	UnknownAct      Code = "unknown-act"      //

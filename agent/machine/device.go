@@ -70,7 +70,7 @@ func (m *Machine) Device(o Options) (*Device, error) {
 			return m.dial(certificate, anchors, now, o.Logger)
 		},
 		History: func() (agent.History, error) {
-			return link.NewHistory(link.HistoryConfig{Server: r.Identity.Params.Servers.Device})
+			return link.NewHistory(link.HistoryConfig{Server: m.server()})
 		},
 	}
 	if programs != nil {
@@ -106,11 +106,12 @@ func (m *Machine) enrol(ctx context.Context, e agent.Enrolment, log *slog.Logger
 	if err != nil {
 		return nil, err
 	}
-	c, err := est.New(est.Config{Server: r.Identity.Params.Servers.Device, Roots: roots, Now: e.Now, Logger: log})
+	c, err := est.New(est.Config{Server: m.server(), Roots: roots, Now: e.Now, Logger: log})
 	if err != nil {
 		return nil, err
 	}
-	return c.Enrol(ctx, est.Request{As: e.As, Key: e.Key, Renew: e.Renew})
+	// Its factory's certificate names its maker, and the instance it was handed to calls it otherwise: it asks without a name.
+	return c.Enrol(ctx, est.Request{As: e.As, Key: e.Key, Renew: e.Renew, Elsewhere: r.Home != nil && !e.Renew})
 }
 
 func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte, now func() time.Time, log *slog.Logger) (agent.Server, error) {
@@ -119,7 +120,7 @@ func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]by
 		return nil, err
 	}
 	return link.New(link.Config{
-		Server: m.boot.Report().Identity.Params.Servers.Device, Roots: roots, Certificate: certificate, Now: now, Logger: log,
+		Server: m.server(), Roots: roots, Certificate: certificate, Now: now, Logger: log,
 	})
 }
 

@@ -42,7 +42,7 @@ func (m *Machine) Facts() agent.Facts {
 	r := m.boot.Report()
 	f := agent.Facts{
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
-		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle,
+		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle, Home: r.Home,
 		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root,
 	}
 	if r.Release != nil {
@@ -92,6 +92,24 @@ func (m *Machine) Revert() error { return m.boot.Revert() }
 
 // SetBundle implements agent.Machine.
 func (m *Machine) SetBundle(envelopes ...[]byte) error { return m.boot.SetBundle(envelopes...) }
+
+// Move implements agent.Machine.
+func (m *Machine) Move(h wire.Handover) error { return m.boot.Move(h) }
+
+// MayMove implements agent.Machine.
+func (m *Machine) MayMove(h wire.Handover) error { return m.boot.MayMove(h) }
+
+// Forget implements agent.Machine.
+func (m *Machine) Forget() error { return m.boot.Flash().LogRegion().EraseAll() }
+
+// server is where the device calls: where the factory sent it, or where it was handed to.
+func (m *Machine) server() string {
+	r := m.boot.Report()
+	if r.Home != nil {
+		return r.Home.Server
+	}
+	return r.Identity.Params.Servers.Device
+}
 
 // Erase implements agent.Eraser.
 func (m *Machine) Erase() ([]string, error) { return m.boot.Erase() }
