@@ -119,7 +119,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	f.Private = ledger.Say("reason", in.Reason)
 	c := Command{
 		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID,
-		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(),
+		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(), Within: caller.Scope,
 	}
 	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)
 	if errors.Is(err, ErrExists) && in.Once != "" {
@@ -127,7 +127,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	}
 	if errors.Is(err, ErrForeign) {
 		return "", fault.New(fault.Invalid, "command.devices",
-			fmt.Sprintf("a device of the command is unknown, has ended, or is not of product %q", in.Product), "select the devices again")
+			fmt.Sprintf("a device of the command is unknown, has ended, is not of product %q, or was handed on meanwhile", in.Product), "select the devices again")
 	}
 	if err != nil {
 		return "", err

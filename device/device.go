@@ -121,6 +121,7 @@ type Command struct {
 	Issued   time.Time
 	Expires  time.Time
 	Ended    time.Time // cancelled; zero: stands
+	Within   []string  // of PutCommand: the scope that its devices have to be in when it is stored; empty: anywhere; kept nowhere
 }
 
 // CommandDevice is one device's part in a command.

@@ -64,13 +64,17 @@ type Refusal struct {
 	Count   int       `json:"count,omitempty"`
 }
 
-// MaxRefusals bounds what is kept for one CA: a thief of an order key can invent devices without end, and the first thousand say it.
+// Unordered is the code of a refusal: a good certificate of a device that was never ordered.
+const Unordered = "enrol.unknown"
+
+// MaxRefusals bounds the Unordered that are kept for one CA: a thief of an order key can invent devices without end, and the first thousand say
+// it. Devices on record are not counted: who invents others must not hide what is done with theirs.
 const MaxRefusals = 1000
 
 // Store keeps refusals, and the requests that wait for a person.
 type Store interface {
-	// Refuse keeps r; facts are written only with the first refusal of a device, and for the first MaxRefusals devices of an
-	// issuer. Durable on nil.
+	// Refuse keeps r; facts are written only with the first refusal of a device with that code, and of those that are Unordered for the
+	// first MaxRefusals of an issuer. Durable on nil.
 	Refuse(ctx context.Context, r Refusal, facts ...ledger.Fact) error
 	// Refusals gives the newest, at most limit.
 	Refusals(ctx context.Context, limit int) ([]Refusal, error)
@@ -209,7 +213,7 @@ func judge(st Standing, d pki.Device) (code, text string) {
 	id := d.Identity
 	switch {
 	case !st.Known:
-		return "enrol.unknown", "device " + id.DeviceID + " was never ordered, yet its certificate is good: a key of its CA may be in wrong hands"
+		return Unordered, "device " + id.DeviceID + " was never ordered, yet its certificate is good: a key of its CA may be in wrong hands"
 	case st.Product != id.Product || (id.HWRev != "" && st.Hardware != id.HWRev):
 		return "enrol.other", fmt.Sprintf("device %s is %s/%s on record, its certificate says %s/%s", id.DeviceID, st.Product, st.Hardware, id.Product, id.HWRev)
 	case id.Kind == idevid.IDevID && !vouched(st, d):

@@ -56,6 +56,10 @@ func CertKey(c *x509.Certificate) string {
 	return hex.EncodeToString(c.AuthorityKeyId) + "/" + c.SerialNumber.Text(16)
 }
 
+// Holds reports whether the revocation is in force at now. Only a certificate that was replaced has time left; whatever else is revoked is so
+// from when it is read: the clock of the node that made the entry may be ahead of this one's.
+func (v Revocation) Holds(now time.Time) bool { return v.Reason != Superseded || !now.Before(v.At) }
+
 // entry is a certificate in the list: all that a check or a published list needs of it.
 type entry struct {
 	at      int64 // Unix ms; in the future for one that was replaced and may finish its work
@@ -63,6 +67,8 @@ type entry struct {
 	seq     int64
 	reason  uint8
 }
+
+func (e entry) holds(ms int64) bool { return e.reason != Superseded || ms >= e.at }
 
 // serial is a serial number, big-endian, padded to the longest there is (RFC 5280 §4.1.2.2).
 type serial [20]byte
@@ -132,11 +138,11 @@ func (r *Revocations) Check(cert *x509.Certificate, device string, now time.Time
 		whole
 		hit bool
 	}{
-		{ScopeCert, whole{at: one.at}, hit},
+		{ScopeCert, whole{at: one.at}, hit && one.holds(ms)},
 		find(ScopeDevice, r.devices, device),
 		find(ScopeIssuer, r.issuers, issuer),
 	} {
-		if v.hit && ms >= v.at {
+		if v.hit {
 			return fault.New(fault.Denied, "cert.revoked",
 				fmt.Sprintf("the certificate of device %s is revoked (%s, since %s)", device, v.scope, time.UnixMilli(v.at).UTC().Format(time.RFC3339)),
 				"the device has to be provisioned again")
@@ -324,8 +330,8 @@ func (r *Revocations) put(at ListID, key serial, e entry) bool {
 func (r *Revocations) issuerRevoked(ski string, now time.Time) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	v, ok := r.issuers[ski]
-	return ok && now.UnixMilli() >= v.at
+	_, ok := r.issuers[ski]
+	return ok
 }
 
 func (r *Revocations) newest() int64 {
@@ -357,7 +363,7 @@ func (r *Revocations) of(id ListID, now time.Time) (out []listed, through int64)
 	}
 	ms := now.UnixMilli()
 	for key, e := range s.entries {
-		if ms >= e.at {
+		if e.holds(ms) {
 			out = append(out, listed{key, e})
 		}
 	}

@@ -44,6 +44,7 @@ type Config struct {
 	Life        time.Duration    // of an LDevID; 0: 14 days
 	Grace       time.Duration    // how long a replaced LDevID still works, in case the answer was lost; 0: 24 h
 	CRLBase     string           // http URL under which CRLs are published; empty: certificates name none
+	Burst       int              // new certificates that a device gets at once, see pace; 0: 64
 	Shards      int              // CRL shards of Operational; 0: DefaultShards. Fixed for its life
 	Now         func() time.Time // nil: time.Now
 }
@@ -58,6 +59,7 @@ type Service struct {
 	responder responder
 
 	recent answers
+	pace   pace
 }
 
 // New makes a service. It does not read the store: call Refresh before the first check.
@@ -82,6 +84,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Grace == 0 {
 		c.Grace = day
+	}
+	if c.Burst == 0 {
+		c.Burst = paceBurst
 	}
 	if c.Now == nil {
 		c.Now = time.Now
@@ -118,31 +123,54 @@ func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req
 	if cert := s.recent.get(request); cert != nil && now.Before(cert.NotAfter) && s.c.Revocations.Check(cert, id.DeviceID, now) == nil {
 		return cert, nil
 	}
+	untake, err := s.pace.take(paced{id.DeviceID, id.Kind}, s.c.Burst, now)
+	if err != nil {
+		return nil, err
+	}
+	kept, err := s.issue(ctx, caller, d, req, request, now, also)
+	if err != nil && ctx.Err() == nil || err == nil && !kept.fresh { // who went away may have been given one
+		untake()
+	}
+	return kept.cert, err
+}
+
+// answered is a certificate that answers a request; fresh: it was not there before.
+type answered struct {
+	cert  *x509.Certificate
+	fresh bool
+}
+
+// issue signs and stores.
+func (s *Service) issue(ctx context.Context, caller access.Caller, d Device, req Request, request [32]byte, now time.Time, also []ledger.Fact) (answered, error) {
+	id, none := d.Identity, answered{}
 	id.Kind = idevid.LDevID
 	ca, err := s.c.Held.Issuing(Operational, "", now)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	until, err := ca.until(now, s.c.Life)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	cert, err := ca.device(id, req.CSR.PublicKey, now, until, s.distributionPoint(ca), s.statusURL(id.Product))
 	if err != nil {
-		return nil, err
+		return none, err
 	}
 	facts := append([]ledger.Fact{ledger.New(ledger.Events, ledger.KindCertIssued, now, caller.ID, id.DeviceID, nil, cert.Raw)}, also...)
-	kept, err := s.c.Store.Issue(ctx, issued(cert, LDevID, id.DeviceID, request), now, now.Add(s.c.Grace), facts...)
+	c := issued(cert, LDevID, id.DeviceID, request)
+	c.By = CertKey(d.Cert)
+	kept, err := s.c.Store.Issue(ctx, c, now, now.Add(s.c.Grace), facts...)
 	if err != nil {
-		return nil, err
+		return none, err
 	}
-	if kept.Key != CertKey(cert) { // the same request was answered before
+	fresh := kept.Key == CertKey(cert)
+	if !fresh { // the same request was answered before
 		if cert, err = x509.ParseCertificate(kept.DER); err != nil {
-			return nil, fmt.Errorf("stored certificate %s: %w", kept.Key, err)
+			return none, fmt.Errorf("stored certificate %s: %w", kept.Key, err)
 		}
 	}
 	s.recent.put(request, cert)
-	return cert, nil
+	return answered{cert, fresh}, nil
 }
 
 // answers remembers the latest answers, so that a storm of repeated requests costs neither a signature nor a look at the store

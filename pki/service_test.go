@@ -2,11 +2,13 @@ package pki
 
 import (
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"testing"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -106,5 +108,80 @@ func TestACertificateIsWhereItsDeviceIs(t *testing.T) {
 	must(t, h.service.Revoke(t.Context(), me, key, KeyCompromise))
 	if want := (access.Resource{Type: "certificate", ID: key, Product: "pump", Group: "eu/berlin"}); h.gate.asked != want {
 		t.Errorf("asked for %+v, want %+v", h.gate.asked, want)
+	}
+}
+
+// A device that asks for ever new certificates gets so many, and then one now and then; its way back by the factory's identity is another's
+// count, and the same request costs nothing.
+func TestADeviceDoesNotFillTheLedger(t *testing.T) {
+	h := newHouse(t)
+	d, same := h.idev(), h.request(pumpID(idevid.LDevID))
+	ask := func(d Device, req Request) error {
+		_, err := h.service.Issue(t.Context(), me, d, req)
+		return err
+	}
+	for range 2 * paceBurst {
+		must(t, ask(d, same))
+	}
+	thief := d // who has the operational key
+	thief.Identity.Kind = idevid.LDevID
+	for range paceBurst {
+		must(t, ask(thief, h.request(pumpID(idevid.LDevID))))
+	}
+	for range 3 {
+		if err := ask(thief, h.request(pumpID(idevid.LDevID))); fault.KindOf(err) != fault.Exhausted {
+			t.Fatalf("one more: %v", err)
+		}
+	}
+	if want := paceBurst + 1; len(h.shelf.facts) != want {
+		t.Errorf("%d facts, want %d", len(h.shelf.facts), want)
+	}
+	must(t, ask(d, h.request(pumpID(idevid.LDevID))))
+	h.now = h.now.Add(paceEvery)
+	must(t, h.service.Refresh(t.Context()))
+	must(t, ask(thief, h.request(pumpID(idevid.LDevID))))
+	if err := ask(thief, h.request(pumpID(idevid.LDevID))); fault.KindOf(err) != fault.Exhausted {
+		t.Errorf("two in that time: %v", err)
+	}
+}
+
+// A node whose clock is behind lets nobody in whom another has revoked; only a certificate that was replaced has time left.
+func TestASlowClockLetsNobodyRevokedIn(t *testing.T) {
+	h := newHouse(t)
+	d := h.idev()
+	list, ahead := NewRevocations(time.Hour), h.now.Add(time.Minute)
+	list.add(h.now, true, Revocation{Seq: 1, Scope: ScopeCert, ID: CertKey(d.Cert), Reason: Superseded, At: ahead, Issuer: hex.EncodeToString(d.Cert.AuthorityKeyId), Serial: d.Cert.SerialNumber.Text(16)})
+	must(t, list.Check(d.Cert, d.Identity.DeviceID, h.now))
+	if err := list.Check(d.Cert, d.Identity.DeviceID, ahead); fault.KindOf(err) != fault.Denied {
+		t.Errorf("replaced, after its grace: %v", err)
+	}
+	for _, v := range []Revocation{
+		{Scope: ScopeDevice, ID: d.Identity.DeviceID, Reason: KeyCompromise},
+		{Scope: ScopeIssuer, ID: hex.EncodeToString(d.Cert.AuthorityKeyId), Reason: CACompromise},
+		{Scope: ScopeCert, ID: CertKey(d.Cert), Reason: KeyCompromise, Issuer: hex.EncodeToString(d.Cert.AuthorityKeyId), Serial: d.Cert.SerialNumber.Text(16)},
+	} {
+		list := NewRevocations(time.Hour)
+		v.Seq, v.At = 1, ahead
+		list.add(h.now, true, v)
+		if err := list.Check(d.Cert, d.Identity.DeviceID, h.now); fault.KindOf(err) != fault.Denied {
+			t.Errorf("revoked (%s) by a node whose clock is ahead: %v", v.Scope, err)
+		}
+	}
+}
+
+// Who has the key of a CA that was taken out of service presents what it has signed since, with its certificate.
+func TestACAOutOfServiceVouchesForNoOther(t *testing.T) {
+	h := newHouse(t)
+	order := h.sub(h.product, Order, Name{OEM: "acme", Product: "pump", Unit: "o-9"})
+	cert, err := order.Device(pumpID(idevid.IDevID), key(t).Public(), h.now, idevid.NoExpiry(), nil)
+	must(t, err)
+	trust := h.service.Trust()
+	chain := []*x509.Certificate{cert, order.Cert, h.product.Cert}
+	if _, err := trust.VerifyDevice(chain, h.now); err != nil {
+		t.Fatal(err)
+	}
+	trust.Drop(h.product.Cert)
+	if _, err := trust.VerifyDevice(chain, h.now); err == nil {
+		t.Error("believed")
 	}
 }

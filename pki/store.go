@@ -21,6 +21,8 @@ type Issued struct {
 	NotAfter  time.Time //
 	Ended     time.Time // when it was or will be void before its time; zero: not, or not asked for
 	DER       []byte
+
+	By string // of Store.Issue: CertKey of what the device asked with, which has to hold when this one is stored; kept nowhere
 }
 
 // CA is a stored CA certificate.
@@ -39,7 +41,8 @@ type CA struct {
 // context ended, when the outcome is not known and asking again is safe.
 type Store interface {
 	// Issue stores c unless its request has been answered by a certificate that still holds at now (valid, not revoked): then it
-	// changes nothing and returns that one. Otherwise other LDevIDs of the device are revoked as superseded from until on.
+	// changes nothing and returns that one. Otherwise other LDevIDs of the device are revoked as superseded from until on. ErrRevoked
+	// when what the device asked with (c.By), its CA or the device is revoked by then: the list in memory may be older than that.
 	Issue(ctx context.Context, c Issued, now, until time.Time, facts ...ledger.Fact) (Issued, error)
 	// Revoke adds entries and returns them with their Seq; a second one for the same ID keeps the earlier date. With a device, its
 	// certificates that still hold are added, and with a CA the CA's own: that is what others see in lists.
@@ -72,3 +75,6 @@ type CAStore interface {
 
 // ErrNotFound says that the store holds no such certificate.
 var ErrNotFound error = fault.New(fault.NotFound, "cert.unknown", "no such certificate", "look it up by its device")
+
+// ErrRevoked says that what a device asked with was revoked meanwhile.
+var ErrRevoked error = fault.New(fault.Denied, "cert.revoked", "the certificate that the device asked with is revoked", "the device has to be provisioned again")

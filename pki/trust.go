@@ -225,7 +225,11 @@ func (t *Trust) path(ca *x509.Certificate, pool *x509.CertPool, at time.Time) ([
 	if err != nil {
 		return nil, fmt.Errorf("CA %q: %w", ca.Subject, err)
 	}
-	path := chains[0]
+	i := slices.IndexFunc(chains, t.inService)
+	if i < 0 {
+		return nil, fmt.Errorf("CA %q: a CA above it was taken out of service", ca.Subject)
+	}
+	path := chains[i]
 	for i, c := range path[:len(path)-1] {
 		role, err := RoleOf(c)
 		if err != nil {
@@ -244,6 +248,14 @@ func (t *Trust) path(ca *x509.Certificate, pool *x509.CertPool, at time.Time) ([
 		}
 	}
 	return path, nil
+}
+
+// inService reports whether no CA above the first was taken out of service: who has the key of one presents what it has signed, with its
+// certificate.
+func (t *Trust) inService(path []*x509.Certificate) bool {
+	t.mu.RLock()
+	defer t.mu.RUnlock()
+	return !slices.ContainsFunc(path[1:], func(c *x509.Certificate) bool { return t.dropped[string(c.SubjectKeyId)] })
 }
 
 // issuer finds the CA that leaf names, known or among the presented ones.

@@ -250,6 +250,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusForbidden
 	case fault.Exhausted:
 		status = http.StatusTooManyRequests
+		w.Header().Set("Retry-After", "1800")
 	case fault.Unavailable:
 		status = http.StatusServiceUnavailable
 		w.Header().Set("Retry-After", "30")

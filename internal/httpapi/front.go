@@ -92,7 +92,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	key, marked := r.Header[headerKey]
-	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || streamed[pattern] {
+	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || streamed[pattern] || pattern == carriesOut {
 		f.dispatch(w, r, pattern)
 		return
 	}
@@ -131,6 +131,10 @@ var streamed = map[string]bool{
 	"POST /api/v1/orders/{id}/records":                 true,
 	"POST /api/v1/products/{id}/devices":               true,
 }
+
+// carriesOut is done once by the proposal's own key, whatever key comes with it, and its answer is kept there if it may be: kept for the
+// caller's key as well, a secret that two people have made would be in the database.
+const carriesOut = "POST /api/v1/proposals/{id}/run"
 
 // secrets are operations whose answer holds a secret that is nowhere else: it is not kept.
 var secrets = map[string]bool{"POST /api/v1/tokens": true, "POST /api/v1/claim-codes": true, "POST /api/v1/transfers": true, "POST /api/v1/devices/{id}/vouchers": true}

@@ -22,6 +22,10 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 	if err != nil {
 		return err
 	}
+	within, err := listOf(c.Within)
+	if err != nil {
+		return err
+	}
 	var warrant []byte
 	if c.Warrant != nil {
 		warrant = c.Warrant[:]
@@ -38,7 +42,9 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		}
 		res, err = tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
 			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
-			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')`, c.ID, Millis(c.Issued), ids, c.Wire.Product)
+			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')
+			AND ($5 = '[]' OR EXISTS (SELECT 1 FROM list($5) AS s WHERE s.value = d.product
+				OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = d.id)))`, c.ID, Millis(c.Issued), ids, c.Wire.Product, within)
 		if err != nil {
 			return err
 		}

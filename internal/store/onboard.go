@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -80,17 +82,24 @@ func (s Onboard) Refuse(ctx context.Context, r onboard.Refusal, facts ...ledger.
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE enrol_refused SET count = count + 1, last = $1, doc = $2 WHERE device = $3`,
-			Millis(r.At), string(doc), r.Device)
+		codes, known, err := refusedFor(tx, r.Device)
 		if err != nil {
 			return err
 		}
-		if n, err := res.RowsAffected(); err != nil || n == 1 {
-			return err
+		fresh := !slices.Contains(codes, r.Code)
+		if fresh {
+			codes = append(codes, r.Code)
 		}
-		res, err = tx.Exec(`INSERT INTO enrol_refused (device, issuer, count, last, doc)
-			SELECT $1, $2, 1, $3, $4 WHERE (SELECT count(*) FROM enrol_refused WHERE issuer = $2) < $5`,
-			r.Device, r.Issuer, Millis(r.At), string(doc), onboard.MaxRefusals)
+		if known {
+			if _, err := tx.Exec(`UPDATE enrol_refused SET count = count + 1, last = $1, doc = $2, codes = $3 WHERE device = $4`,
+				Millis(r.At), string(doc), strings.Join(codes, " "), r.Device); err != nil || !fresh {
+				return err
+			}
+			return tx.Append(facts...)
+		}
+		res, err := tx.Exec(`INSERT INTO enrol_refused (device, issuer, count, last, doc, codes)
+			SELECT $1, $2, 1, $3, $4, $5 WHERE $6 = 0 OR (SELECT count(*) FROM enrol_refused WHERE issuer = $2) < $7`,
+			r.Device, r.Issuer, Millis(r.At), string(doc), r.Code, flag(r.Code == onboard.Unordered), onboard.MaxRefusals)
 		if err != nil {
 			return err
 		}
@@ -99,6 +108,33 @@ func (s Onboard) Refuse(ctx context.Context, r onboard.Refusal, facts ...ledger.
 		}
 		return tx.Append(facts...)
 	})
+}
+
+// refusedFor gives the codes that a device was refused with; those of before they were kept are in the document of the last one.
+func refusedFor(tx *Tx, id string) (codes []string, known bool, err error) {
+	var doc, all string
+	err = tx.QueryRow(`SELECT doc, codes FROM enrol_refused WHERE device = $1`, id).Scan(&doc, &all)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil, false, nil
+	}
+	if err != nil {
+		return nil, false, err
+	}
+	var last onboard.Refusal
+	if err := json.Unmarshal([]byte(doc), &last); err != nil {
+		return nil, false, fmt.Errorf("stored refusal: %w", err)
+	}
+	if codes = strings.Fields(all); len(codes) == 0 {
+		codes = []string{last.Code}
+	}
+	return codes, true, nil
+}
+
+func flag(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // Refusals implements onboard.Store.

@@ -164,6 +164,15 @@ func (s *Owners) Unclaimed(ctx context.Context, product, order string, ids []str
 func (s *Owners) PutCodes(ctx context.Context, hashes map[string][32]byte, at time.Time, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
 		for id, h := range hashes {
+			// A code for who has an owner would let the next one in without a transfer.
+			free, err := tx.there(`SELECT count(*) FROM device d WHERE d.id = $1 AND d.owned_since = 0
+				AND NOT EXISTS (SELECT 1 FROM ownership_transfer t WHERE t.device_id = d.id AND t.open = 1)`, id)
+			if err == nil && !free {
+				err = owner.ErrChanged
+			}
+			if err != nil {
+				return err
+			}
 			if err := putCode(tx, id, h, false, at); err != nil {
 				return err
 			}
@@ -200,7 +209,8 @@ func (s *Owners) Claim(ctx context.Context, p owner.Period, hash [32]byte, produ
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`DELETE FROM claim_code WHERE device_id = $1 AND hash = $2
-			AND NOT EXISTS (SELECT 1 FROM ownership_transfer t WHERE t.device_id = $1 AND t.open = 1)`, p.Device, hash[:])
+			AND NOT EXISTS (SELECT 1 FROM ownership_transfer t WHERE t.device_id = $1 AND t.open = 1)
+			AND NOT EXISTS (SELECT 1 FROM ownership o WHERE o.device_id = $1 AND o.ended = 0)`, p.Device, hash[:])
 		if err != nil {
 			return err
 		}

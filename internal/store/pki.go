@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -44,6 +45,9 @@ func scanCert(row interface{ Scan(...any) error }) (c pki.Issued, err error) {
 // the new one supersedes.
 func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, facts ...ledger.Fact) (kept pki.Issued, err error) {
 	err = s.db.Write(ctx, func(tx *Tx) error {
+		if err := askedBy(tx, c, now); err != nil {
+			return err
+		}
 		same, old, err := holding(tx, c, now)
 		if err != nil {
 			return err
@@ -75,6 +79,30 @@ func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, fact
 		return tx.Append(facts...)
 	})
 	return kept, err
+}
+
+// askedBy refuses a certificate to who asked with one that is revoked by now, also on another node: what is revoked must not have left
+// anything new behind.
+func askedBy(tx *Tx, c pki.Issued, now time.Time) error {
+	if c.By == "" {
+		return nil
+	}
+	issuer, _, _ := strings.Cut(c.By, "/")
+	docs, err := texts(tx, `SELECT doc FROM revocation WHERE scope = 'cert' AND id = $1 OR scope = 'device' AND id = $2 OR scope = 'issuer' AND id = $3`,
+		c.By, c.Device, issuer)
+	if err != nil {
+		return err
+	}
+	for _, doc := range docs {
+		var r pki.Revocation
+		if err := json.Unmarshal([]byte(doc), &r); err != nil {
+			return fmt.Errorf("stored revocation of %s: %w", c.By, err)
+		}
+		if r.Holds(now) {
+			return pki.ErrRevoked
+		}
+	}
+	return nil
 }
 
 // enrolsAgain reports whether a device that was let in before has shown its factory identity.

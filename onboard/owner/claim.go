@@ -63,7 +63,11 @@ func (s *Service) MakeCodes(ctx context.Context, caller access.Caller, l Labels)
 		return nil, "", err
 	}
 	f := ledger.New(ledger.Control, ledger.KindClaimCodes, now, caller.ID, l.Product, nil, data)
-	if err := s.cfg.Codes.PutCodes(ctx, hashes, now, f); err != nil {
+	err = s.cfg.Codes.PutCodes(ctx, hashes, now, f)
+	if errors.Is(err, ErrChanged) {
+		return nil, "", fault.New(fault.Conflict, "claim.changed", "a device was claimed meanwhile, or is handed on", "make the codes again: it is left out then")
+	}
+	if err != nil {
 		return nil, "", err
 	}
 	if len(ids) == MaxLabels {
@@ -124,7 +128,7 @@ func (s *Service) Claim(ctx context.Context, caller access.Caller, c Claim) (Per
 			return Period{}, fault.Newf(fault.Invalid, "claim.key", "the owner's key: %w", err)
 		}
 	}
-	if !s.attempts.may(caller.ID, c.Device, p.From) {
+	if !s.attempts.may(caller.ID, p.From) {
 		return Period{}, fault.New(fault.Unavailable, "claim.often", "too many wrong codes", fmt.Sprintf("wait %s", attemptsIn))
 	}
 	d, hash, err := s.matching(ctx, c.Device, code, &p)
@@ -132,7 +136,7 @@ func (s *Service) Claim(ctx context.Context, caller access.Caller, c Claim) (Per
 		return Period{}, err
 	}
 	if hash == nil {
-		s.attempts.failed(caller.ID, c.Device)
+		s.attempts.failed(caller.ID)
 		return Period{}, refusedClaim()
 	}
 	return s.begin(ctx, d, p, *hash)
@@ -234,6 +238,7 @@ func (s *Service) adopt(ctx context.Context, p Period) error {
 	}
 	p.Command, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 		Product: d.Product, Act: wire.ActAdopt, Devices: []string{p.Device}, Config: doc, Valid: told, Reason: "claimed",
+		Once: onceOf(wire.ActAdopt, p.Device, p.From, p.Tries),
 	})
 	if err != nil {
 		return err
@@ -245,13 +250,12 @@ func (s *Service) adopt(ctx context.Context, p Period) error {
 // told is how long a device that was away may still be told.
 const told = 10 * 365 * 24 * time.Hour
 
-// Wrong codes are counted by who brings them and by device, on this node and in this run: the code's 100 bits are what keeps guessers
-// out, and this is so that nobody need try.
+// Wrong codes are counted by who brings them, on this node and in this run: the code's 100 bits are what keeps guessers out, and this is so
+// that nobody need try. They are not counted by device: who has the code would be kept out by who guesses at it.
 const (
 	attemptsIn  = time.Hour
 	perCaller   = 20
-	perDevice   = 10
-	maxAttempts = 10_000 // things counted; with more, all wait
+	maxAttempts = 10_000 // callers counted; with more, all wait
 )
 
 type attempts struct {
@@ -261,18 +265,17 @@ type attempts struct {
 }
 
 // may reports whether another code may be tried.
-func (a *attempts) may(caller, device string, now time.Time) bool {
+func (a *attempts) may(caller string, now time.Time) bool {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if now.Sub(a.since) >= attemptsIn || a.wrong == nil {
 		a.since, a.wrong = now, map[string]int{}
 	}
-	return a.wrong["c"+caller] < perCaller && a.wrong["d"+device] < perDevice && len(a.wrong) < maxAttempts
+	return a.wrong[caller] < perCaller && len(a.wrong) < maxAttempts
 }
 
-func (a *attempts) failed(caller, device string) {
+func (a *attempts) failed(caller string) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.wrong["c"+caller]++
-	a.wrong["d"+device]++
+	a.wrong[caller]++
 }

@@ -23,6 +23,7 @@ type Mark struct {
 	Was    device.Legitimacy `json:"was"`              // without any mark
 	At     time.Time         `json:"at"`
 	By     string            `json:"by"`
+	Maker  bool              `json:"maker,omitempty"`  // set by the maker's people: no owner lifts it
 	Reason string            `json:"reason,omitempty"` // of stolen: private
 }
 
@@ -110,7 +111,7 @@ func (s *Service) Steal(ctx context.Context, caller access.Caller, id, reason st
 		return err
 	}
 	now := s.cfg.Now().UTC()
-	err = s.cfg.Marks.PutMark(ctx, Mark{Device: id, At: now, By: caller.ID, Reason: reason}, s.judging(who, id, "", reason, now))
+	err = s.cfg.Marks.PutMark(ctx, Mark{Device: id, At: now, By: caller.ID, Maker: caller.Owner == "", Reason: reason}, s.judging(who, id, "", reason, now))
 	if errors.Is(err, ErrChanged) {
 		return fault.New(fault.Conflict, "mark.there", fmt.Sprintf("device %s is marked as stolen already", id), "")
 	}
@@ -125,11 +126,18 @@ func (s *Service) Steal(ctx context.Context, caller access.Caller, id, reason st
 	return nil
 }
 
-// Found lifts the mark again.
+// Found lifts the mark again. One that the maker's people set is theirs to lift: it may be the owner that they have set it against.
 func (s *Service) Found(ctx context.Context, caller access.Caller, id, reason string) error {
 	d, err := s.open(ctx, caller, access.DeviceMark, id)
 	if err != nil {
 		return err
+	}
+	marks, err := s.cfg.Marks.Marks(ctx, id)
+	if err != nil {
+		return err
+	}
+	if caller.Owner != "" && len(marks) > 0 && marks[0].Recall == "" && marks[0].Maker {
+		return fault.New(fault.Denied, "mark.maker", fmt.Sprintf("the maker has marked device %s as stolen", id), "ask the maker")
 	}
 	who, err := s.by(ctx, caller, id)
 	if err != nil {

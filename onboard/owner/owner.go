@@ -126,12 +126,12 @@ type Codes interface {
 	// Unclaimed lists devices of an order, or those of the product in ids, that belong to nobody, whose life has not ended and which are
 	// in no transfer: by ID, after (exclusive), at most limit.
 	Unclaimed(ctx context.Context, product, order string, ids []string, after string, limit int) ([]string, error)
-	// PutCodes replaces the hashes.
+	// PutCodes replaces the hashes; ErrChanged, and none, when a device belongs to somebody by now, or is in a transfer.
 	PutCodes(ctx context.Context, hashes map[string][32]byte, at time.Time, facts ...ledger.Fact) error
 	// Code gives the hash, and whether it was made by a transfer; ErrNotFound.
 	Code(ctx context.Context, device string) (hash [32]byte, transfer bool, err error)
 	// Claim takes the code with that hash and begins p, in which the device is in group; ErrChanged when the code is not there any more,
-	// the device is in another group than from, or in a transfer.
+	// the device is in another group than from, or in a transfer, or belongs to somebody.
 	Claim(ctx context.Context, p Period, hash [32]byte, product, from, group string, facts ...ledger.Fact) error
 }
 

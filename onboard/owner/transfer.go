@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
@@ -123,8 +124,10 @@ func (s *Service) Transfer(ctx context.Context, caller access.Caller, o Order) (
 	}
 	for i, l := range leaving {
 		begun[i].Transfer = l.Transfer
+	}
+	for _, l := range leaving {
 		if err := s.advance(ctx, l.Transfer); err != nil {
-			return begun, fmt.Errorf("the transfer stands, and goes on by itself: %w", err)
+			break // it stands, and Tick goes on with it, here or on another node: with an error the codes, which are shown this once, would be lost
 		}
 	}
 	return begun, nil
@@ -376,24 +379,40 @@ func (s *Service) advance(ctx context.Context, t Transfer) error {
 // affiliationChanged is the reason of RFC 5280 §5.3.1.
 const affiliationChanged = 3
 
+// passes bounds how often revoke looks again.
+const passes = 16
+
 // revoke takes the operational certificates that were given out before the transfer. With them the device's line ends; it enrols again
-// with its factory identity, and a key that the old owner may have copied is good for nothing.
+// with its factory identity, and a key that the old owner may have copied is good for nothing. Who has such a key may renew its certificate
+// while this goes on, so that it looks until there is nothing left to revoke: what holds at no moment of a pass renews nothing.
 func (s *Service) revoke(ctx context.Context, t Transfer) error {
-	for after := ""; ; {
-		page, err := s.cfg.Certificates.Certificates(ctx, system(), t.Device, t.Product, after, MaxPage)
-		if err != nil || len(page) == 0 {
-			return err
-		}
-		for _, c := range page {
-			after = c.Key
-			if c.Role != pki.LDevID || !c.Ended.IsZero() && !c.Ended.After(t.Begun) || !c.NotAfter.After(t.Begun) {
-				continue
-			}
-			if err := s.cfg.Certificates.Revoke(ctx, system(), c.Key, affiliationChanged); err != nil && fault.KindOf(err) != fault.Conflict {
+	revoked := map[string]bool{}
+	for range passes {
+		more := false
+		for after := ""; ; {
+			page, err := s.cfg.Certificates.Certificates(ctx, system(), t.Device, t.Product, after, MaxPage)
+			if err != nil {
 				return err
 			}
+			if len(page) == 0 {
+				break
+			}
+			for _, c := range page {
+				after = c.Key
+				if revoked[c.Key] || c.Role != pki.LDevID || !c.Ended.IsZero() && !c.Ended.After(t.Begun) || !c.NotAfter.After(t.Begun) {
+					continue
+				}
+				if err := s.cfg.Certificates.Revoke(ctx, system(), c.Key, affiliationChanged); err != nil && fault.KindOf(err) != fault.Conflict {
+					return err
+				}
+				revoked[c.Key], more = true, true
+			}
+		}
+		if !more {
+			return nil
 		}
 	}
+	return fault.New(fault.Unavailable, "transfer.renews", fmt.Sprintf("device %s gets new certificates as fast as they are revoked", t.Device), "it is tried again; look at who calls as this device")
 }
 
 // tell has the device let go; done is true when it said that it has.
@@ -421,13 +440,18 @@ func (s *Service) tell(ctx context.Context, t *Transfer) (done bool, err error) 
 	}
 	t.Command, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 		Product: t.Product, Act: wire.ActDisown, Devices: []string{t.Device}, WarrantUID: t.Warrant, Valid: told, Cause: s.cause(ctx, t.BegunUID),
-		Reason: string(t.Kind),
+		Reason: string(t.Kind), Once: onceOf(wire.ActDisown, t.Device, t.Begun, t.Tries),
 	})
 	if err != nil {
 		return false, err
 	}
 	t.Tries, t.Tried = t.Tries+1, now
 	return false, s.cfg.Transfers.SaveTransfer(ctx, *t)
+}
+
+// onceOf names a telling, so that two nodes that come to it at one time tell the device once: told twice, it would let go of the next owner too.
+func onceOf(act wire.Act, device string, began time.Time, tries int) string {
+	return fmt.Sprintf("%s %s %d %d", act, device, began.UnixMilli(), tries)
 }
 
 // done is the Data of device.transfer.done.
