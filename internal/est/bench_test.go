@@ -101,7 +101,7 @@ func (w *world) serveDevices() string {
 	guard, err := access.NewGuard(w.db)
 	must(w.t, err)
 	trust, revoked := w.pki.Trust(), w.pki.Revocations()
-	service, err := pki.New(pki.Config{Guard: guard, Store: w.db.PKI(), Trust: trust, Revocations: revoked, Operational: w.op, Root: w.root.Cert, Burst: b.N + 1})
+	service, err := pki.New(pki.Config{Guard: guard, Store: w.db.PKI(), Trust: trust, Revocations: revoked, Operational: w.op, Root: w.root.Cert, Burst: 1 << 30})
 	must(w.t, err)
 	enroller, err := onboard.New(onboard.Config{Guard: guard, PKI: service, Registry: w.db.Onboard(), Store: w.db.Onboard()})
 	must(w.t, err)
