@@ -1,9 +1,10 @@
 package station
 
 import (
-	"bytes"
+	"bufio"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
@@ -46,52 +47,125 @@ func (s *Station) Show(id string) (Summary, error) {
 	return s.summary(o.Header, wire.RecordHash(envelope))
 }
 
-// Export seals all records of an order, and the job-end certificate if it is closed, to the OEM. It may be done again and
-// again: the OEM takes each record once. The run's limit on days without export counts from here.
-func (s *Station) Export(id string, now time.Time) ([]byte, error) {
+// Exported says what an export wrote.
+type Exported struct {
+	Order string `json:"order"`
+	File  string `json:"file"`
+	From  uint32 `json:"from"` // records
+	To    uint32 `json:"to"`
+	More  bool   `json:"more"` // there are records behind To: a file has room for so many
+}
+
+// Export seals the records behind the one numbered after, and the job-end certificate if the order is closed, to the OEM, into the file
+// path: the whole file or none. It may be done again and again: the OEM takes each record once. The run's limit on days without
+// export counts from when the file is there.
+func (s *Station) Export(id, path string, after uint32, now time.Time) (Exported, error) {
+	e := Exported{Order: id, File: path, From: after + 1, To: after}
 	o, envelope, err := s.kept(id)
 	if err != nil {
-		return nil, err
+		return e, err
 	}
 	j, err := s.openJob(id, wire.RecordHash(envelope))
 	if err != nil {
-		return nil, err
+		return e, err
 	}
-	defer j.close() //nolint:errcheck // nothing was written
-	file := wire.RecordFile{Order: id}
-	batch := wire.RecordBatch{Order: id, Records: [][]byte{}}
-	flush := func() error {
-		sealed, err := wire.SealBatch(batch, o.Header.ReturnKey)
-		if err != nil {
-			return err
-		}
-		file.Batches = append(file.Batches, sealed)
-		batch.Records = [][]byte{}
-		return nil
+	defer j.close() //nolint:errcheck // nothing was appended
+	if after >= j.seq && len(j.end) == 0 {
+		return e, fault.New(fault.Conflict, "order.empty", fmt.Sprintf("order %s has %d records, asked for those behind %d", id, j.seq, after), "make a device first, or close the order")
 	}
-	if err := j.envelopes(func(e []byte) error {
-		batch.Records = append(batch.Records, bytes.Clone(e))
-		if len(batch.Records) < wire.BatchRecords {
-			return nil
-		}
-		return flush()
-	}); err != nil {
-		return nil, err
+	f, err := durable.Create(path)
+	if err != nil {
+		return e, err
 	}
-	batch.JobEnd = j.end
-	if len(batch.Records) > 0 || len(batch.JobEnd) > 0 {
-		if err := flush(); err != nil {
-			return nil, err
-		}
+	if err := j.export(f, o.Header.ReturnKey, &e); err != nil {
+		f.Abort()
+		return e, err
 	}
-	if len(file.Batches) == 0 {
-		return nil, fault.New(fault.Conflict, "order.empty", fmt.Sprintf("order %s has no records yet", id), "make a device first, or close the order")
+	if err := f.Commit(); err != nil {
+		return e, err
 	}
 	j.state.Exported = now.UTC()
-	if err := j.writeState(); err != nil {
-		return nil, err
+	return e, j.writeState()
+}
+
+// exporter seals records as they come, batch by batch.
+type exporter struct {
+	w     *wire.RecordFileWriter
+	key   []byte
+	batch wire.RecordBatch
+}
+
+func (x *exporter) flush() error {
+	sealed, err := wire.SealBatch(x.batch, x.key)
+	if err != nil {
+		return err
 	}
-	return wire.EncodeRecordFile(file)
+	x.batch.Records = x.batch.Records[:0]
+	return x.w.Add(sealed)
+}
+
+// export writes as many records as a file has room for.
+func (j *job) export(w io.Writer, key []byte, e *Exported) error {
+	if err := j.room(e); err != nil {
+		return err
+	}
+	n := int(e.To-(e.From-1)+wire.BatchRecords-1) / wire.BatchRecords
+	b := bufio.NewWriterSize(w, 1<<16)
+	file, err := wire.NewRecordFileWriter(b, j.order, max(n, 1))
+	if err != nil {
+		return err
+	}
+	x := &exporter{w: file, key: key, batch: wire.RecordBatch{Order: j.order, Records: [][]byte{}}}
+	seq := uint32(0)
+	if err := j.spool.Each(func(envelope []byte) error {
+		if seq++; seq < e.From || seq > e.To {
+			return nil
+		}
+		x.batch.Records = append(x.batch.Records, envelope)
+		if seq == e.To && !e.More {
+			x.batch.JobEnd = j.end
+		}
+		if len(x.batch.Records) < wire.BatchRecords && seq < e.To {
+			return nil
+		}
+		return x.flush()
+	}); err != nil {
+		return err
+	}
+	if n == 0 {
+		x.batch.JobEnd = j.end
+		if err := x.flush(); err != nil {
+			return err
+		}
+	}
+	if err := file.Close(); err != nil {
+		return err
+	}
+	return b.Flush()
+}
+
+// room finds how far a file of records reaches.
+func (j *job) room(e *Exported) error {
+	const aBatch = 1 << 10 // what a batch has besides records
+	seq, size, stop := uint32(0), 64<<10, false
+	err := j.spool.Each(func(envelope []byte) error {
+		seq++
+		if stop || seq < e.From {
+			return nil
+		}
+		if (seq-e.From)%wire.BatchRecords == 0 {
+			size += aBatch
+		}
+		size += len(envelope) + 8
+		if size > wire.MaxRecordFile || seq-e.From >= wire.MaxFileBatches*wire.BatchRecords {
+			stop = true
+			return nil
+		}
+		e.To = seq
+		return nil
+	})
+	e.More = e.To < seq
+	return err
 }
 
 // CloseOrder ends the order here: tickets left over are void, the order key and the order file are destroyed, and the job-end
@@ -122,7 +196,7 @@ func (s *Station) end(j *job, id string, now time.Time) error {
 		if err := errors.Join(j.settle(s, o, now), o.close()); err != nil {
 			return err
 		}
-		root := wire.RecordsRoot(j.leaves)
+		root := j.tree.Root()
 		payload, err := wire.EncodeJobEnd(wire.JobEnd{
 			Order: id, Station: s.id[:], Records: j.seq, Made: j.made, Scrapped: j.scrapped, Last: j.last[:], Root: root[:],
 			KeyDestroyed: true, Time: uint64(now.Unix()),
@@ -139,8 +213,5 @@ func (s *Station) end(j *job, id string, now time.Time) error {
 			return err
 		}
 	}
-	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return fmt.Errorf("station: %w", err)
-	}
-	return durable.SyncDir(j.dir)
+	return durable.Remove(path)
 }

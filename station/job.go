@@ -2,6 +2,7 @@ package station
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -32,15 +33,23 @@ type job struct {
 	mu       sync.Mutex // guards everything below, and the order of appends
 	used     uint32     // tickets consumed: 0 … used-1
 	open     map[uint32]bool
-	chips    map[string]bool // UIDs of pieces made
+	chips    map[chipMark]bool // pieces made
 	seq      uint32
 	last     [32]byte
 	lastTime uint64
-	leaves   [][32]byte
+	tree     wire.RecordTree
 	made     uint32
 	scrapped uint32
 	state    jobState
 	end      []byte
+}
+
+// chipMark stands for a chip UID in memory; who meets one looks into the spool whether it is that chip.
+type chipMark [8]byte
+
+func markOf(uid []byte) chipMark {
+	sum := sha256.Sum256(uid)
+	return chipMark(sum[:8])
 }
 
 type jobState struct {
@@ -49,7 +58,7 @@ type jobState struct {
 }
 
 func (s *Station) openJob(order string, anchor [32]byte) (*job, error) {
-	j := &job{dir: s.orderDir(order), order: order, anchor: anchor, last: anchor, open: map[uint32]bool{}, chips: map[string]bool{}}
+	j := &job{dir: s.orderDir(order), order: order, anchor: anchor, last: anchor, open: map[uint32]bool{}, chips: map[chipMark]bool{}}
 	if err := j.readState(); err != nil {
 		return nil, err
 	}
@@ -107,11 +116,7 @@ func (j *job) replayTicket(frame []byte) error {
 }
 
 func (j *job) replayRecord(envelope []byte) error {
-	p, err := wire.Parse1(wire.TypeRecord, envelope)
-	if err != nil {
-		return err
-	}
-	r, err := wire.DecodeRecord(p.Payload)
+	r, err := decodeRecord(envelope)
 	if err != nil {
 		return err
 	}
@@ -122,17 +127,25 @@ func (j *job) replayRecord(envelope []byte) error {
 	return nil
 }
 
-// take counts a record that is durable.
+func decodeRecord(envelope []byte) (wire.Record, error) {
+	p, err := wire.Parse1(wire.TypeRecord, envelope)
+	if err != nil {
+		return wire.Record{}, err
+	}
+	return wire.DecodeRecord(p.Payload)
+}
+
+// take counts a record.
 func (j *job) take(r wire.Record, envelope []byte) {
 	delete(j.open, r.Ticket)
 	j.seq, j.last, j.lastTime = r.Seq, wire.RecordHash(envelope), max(j.lastTime, r.Time)
-	j.leaves = append(j.leaves, wire.RecordLeaf(envelope))
+	j.tree.Add(envelope)
 	if r.Outcome != wire.Made {
 		j.scrapped++
 		return
 	}
 	j.made++
-	j.chips[string(r.Chip.ChipUID)] = true
+	j.chips[markOf(r.Chip.ChipUID)] = true
 }
 
 func quotaFault(order string, quota, left uint32, asked int) error {
@@ -142,44 +155,82 @@ func quotaFault(order string, quota, left uint32, asked int) error {
 
 // consume takes the next ticket. It is durable when consume returns, before anything is signed for it.
 func (j *job) consume(quota uint32) (uint32, error) {
+	t, n, err := j.ticket(quota)
+	if err != nil {
+		return 0, err
+	}
+	return t, j.tickets.Wait(n)
+}
+
+// ticket gives the next ticket a place in the journal.
+func (j *job) ticket(quota uint32) (t uint32, frame uint64, err error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.used >= quota {
-		return 0, quotaFault(j.order, quota, 0, 1)
+		return 0, 0, quotaFault(j.order, quota, 0, 1)
 	}
-	t := j.used
-	if err := j.tickets.Append(binary.BigEndian.AppendUint32(nil, t)); err != nil {
-		return 0, err
+	t = j.used
+	if frame, err = j.tickets.Put(binary.BigEndian.AppendUint32(nil, t)); err != nil {
+		return 0, 0, err
 	}
 	j.used, j.open[t] = t+1, true
-	return t, nil
+	return t, frame, nil
 }
 
 // seen reports whether a piece with this chip was made already in this order.
-func (j *job) seen(uid []byte) bool {
+func (j *job) seen(uid []byte) (bool, error) {
 	j.mu.Lock()
-	defer j.mu.Unlock()
-	return j.chips[string(uid)]
+	marked := j.chips[markOf(uid)]
+	j.mu.Unlock()
+	if !marked {
+		return false, nil
+	}
+	found := false
+	err := j.each(func(r wire.Record) {
+		found = found || r.Outcome == wire.Made && bytes.Equal(r.Chip.ChipUID, uid)
+	})
+	return found, err
+}
+
+// each reads the records again.
+func (j *job) each(do func(wire.Record)) error {
+	return j.spool.Each(func(envelope []byte) error {
+		r, err := decodeRecord(envelope)
+		if err == nil {
+			do(r)
+		}
+		return err
+	})
 }
 
 // write completes, signs, and spools a record; it is durable on nil.
 func (j *job) write(s *Station, r wire.Record, quota uint32) (wire.Record, error) {
+	r, n, err := j.put(s, r, quota)
+	if err != nil {
+		return r, err
+	}
+	return r, j.spool.Wait(n)
+}
+
+// put gives a record its place. What follows it waits for the disk as it does, so that the chain on the disk has no hole.
+func (j *job) put(s *Station, r wire.Record, quota uint32) (wire.Record, uint64, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	r.Order, r.Station, r.Seq, r.Prev, r.Left = j.order, s.id[:], j.seq+1, bytes.Clone(j.last[:]), quota-j.used
 	payload, err := wire.EncodeRecord(r)
 	if err != nil {
-		return r, err
+		return r, 0, err
 	}
 	envelope, err := wire.Sign1(wire.TypeRecord, payload, s.record)
 	if err != nil {
-		return r, err
+		return r, 0, err
 	}
-	if err := j.spool.Append(envelope); err != nil {
-		return r, err
+	n, err := j.spool.Put(envelope)
+	if err != nil {
+		return r, 0, err
 	}
 	j.take(r, envelope)
-	return r, nil
+	return r, n, nil
 }
 
 // settle records every consumed ticket that has no record as interrupted: the station stopped before it could tell.
@@ -196,13 +247,4 @@ func (j *job) settle(s *Station, o *opened, now time.Time) error {
 		}
 	}
 	return nil
-}
-
-// envelopes reads the spool again.
-func (j *job) envelopes(each func(envelope []byte) error) error {
-	l, err := durable.OpenLog(filepath.Join(j.dir, "records"), wire.MaxEnvelope, each)
-	if err != nil {
-		return err
-	}
-	return l.Close()
 }

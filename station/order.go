@@ -299,7 +299,14 @@ func (s *Station) Import(data []byte, now time.Time) (Summary, error) {
 		if closed {
 			return Summary{}, refused("closed", fmt.Errorf("order %q was closed here", id))
 		}
-		if err := errors.Join(durable.WriteFile(filepath.Join(dir, envelopeName), o.envelope), durable.WriteFile(path, data), durable.SyncDir(filepath.Dir(dir))); err != nil {
+		// The order file last: an order whose file is there is whole.
+		if err := durable.WriteFile(filepath.Join(dir, envelopeName), o.envelope); err != nil {
+			return Summary{}, err
+		}
+		if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
+			return Summary{}, err
+		}
+		if err := durable.WriteFile(path, data); err != nil {
 			return Summary{}, err
 		}
 	}

@@ -69,9 +69,10 @@ type run struct {
 	j    *job
 	spec RunSpec
 
-	mu     sync.Mutex // guards report, row and the caller's Progress
+	mu     sync.Mutex // guards what follows and the caller's Progress
 	report Report
 	row    int
+	onLine map[string]bool // chips that are being made
 }
 
 // Run makes devices. It refuses before the first piece when the order is closed, not valid now, out of tickets, or when its
@@ -102,7 +103,7 @@ func (s *Station) Run(ctx context.Context, spec RunSpec, src Source) (rep Report
 	if left := o.order.Header.Quota - j.used; uint64(spec.Devices) > uint64(left) {
 		return rep, quotaFault(spec.Order, o.order.Header.Quota, left, spec.Devices)
 	}
-	r := &run{s: s, o: o, j: j, spec: spec, report: Report{Order: spec.Order}}
+	r := &run{s: s, o: o, j: j, spec: spec, report: Report{Order: spec.Order}, onLine: map[string]bool{}}
 	err = r.all(ctx, src)
 	r.report.Left = o.order.Header.Quota - j.used
 	return r.report, err
@@ -116,8 +117,8 @@ func (j *job) ready(h wire.OrderHeader, now time.Time) error {
 	if j.end != nil {
 		return refused("closed", fmt.Errorf("order %q was closed here", j.order))
 	}
-	if now.Unix() < int64(j.lastTime) {
-		return fault.New(fault.Conflict, "station.clock", fmt.Sprintf("the clock says %s, the last record %s", now.UTC().Format(time.RFC3339), unix(j.lastTime)), "set the station's clock")
+	if err := j.clock(now); err != nil {
+		return err
 	}
 	since := j.state.Imported
 	if j.state.Exported.After(since) {
@@ -127,6 +128,17 @@ func (j *job) ready(h wire.OrderHeader, now time.Time) error {
 		return fault.New(fault.Denied, "order.offline", fmt.Sprintf("order %s: no records exported since %s; the OEM allows %d days", j.order, since.Format(time.RFC3339), h.MaxOffline), "export the records and send them to the OEM")
 	}
 	return nil
+}
+
+// clock refuses a time before what is recorded already: dates of records are looked at when something went wrong.
+func (j *job) clock(now time.Time) error {
+	j.mu.Lock()
+	defer j.mu.Unlock()
+	if now.Unix() >= int64(j.lastTime) {
+		return nil
+	}
+	return fault.New(fault.Conflict, "station.clock", fmt.Sprintf("the clock says %s, the last record of order %s %s", now.UTC().Format(time.RFC3339), j.order, unix(j.lastTime)),
+		"set the station's clock; if it was the record that had the wrong time, close the order and ask the OEM for another")
 }
 
 // errEnough ends a run that goes wrong again and again.
@@ -161,13 +173,17 @@ func (r *run) all(ctx context.Context, src Source) error {
 func (r *run) one(ctx context.Context, p Programmer) (err error) {
 	made := false
 	defer func() { err = errors.Join(err, p.Close(made)) }()
-	if h := r.o.order.Header; r.spec.Now().Unix() > int64(h.NotAfter) { // a run may last longer than its order
-		return refused("expired", fmt.Errorf("it expired at %s", unix(h.NotAfter)))
+	if err := r.inTime(); err != nil {
+		return err
 	}
 	chip, err := p.Identify(ctx)
 	if err != nil {
 		return fmt.Errorf("identify the piece: %w", err)
 	}
+	if !r.claim(chip.ChipUID) {
+		return r.unfit(chip, "a piece with this chip UID is on the line already")
+	}
+	defer r.release(chip.ChipUID)
 	if err := r.fit(chip); err != nil {
 		return err
 	}
@@ -192,6 +208,15 @@ func (r *run) one(ctx context.Context, p Programmer) (err error) {
 		return err
 	}
 	return r.count(rec)
+}
+
+// inTime asks the clock again before each piece: a run may last longer than its order, and clocks are set.
+func (r *run) inTime() error {
+	now := r.spec.Now()
+	if err := valid(r.o.order.Header, now); err != nil {
+		return err
+	}
+	return r.j.clock(now)
 }
 
 func reason(err error) string {
@@ -220,12 +245,31 @@ func (r *run) count(rec wire.Record) error {
 	return nil
 }
 
+// claim keeps a chip from being made twice at once; release lets it go, when its record is there.
+func (r *run) claim(uid []byte) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.onLine[string(uid)] {
+		return false
+	}
+	r.onLine[string(uid)] = true
+	return true
+}
+
+func (r *run) release(uid []byte) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.onLine, string(uid))
+}
+
+func (r *run) unfit(c wire.ChipHello, format string, args ...any) error {
+	return fault.New(fault.Conflict, "piece.unfit", fmt.Sprintf("chip %x: ", c.ChipUID)+fmt.Sprintf(format, args...), "put another piece on the line")
+}
+
 // fit says what is wrong with a piece before a ticket is spent on it.
 func (r *run) fit(c wire.ChipHello) error {
 	h, f := r.o.order.Header, r.o.content.Params.Flash
-	bad := func(format string, args ...any) error {
-		return fault.New(fault.Conflict, "piece.unfit", fmt.Sprintf("chip %x: ", c.ChipUID)+fmt.Sprintf(format, args...), "put another piece on the line")
-	}
+	bad := func(format string, args ...any) error { return r.unfit(c, format, args...) }
 	switch {
 	case c.Hardware != h.Hardware:
 		return bad("hardware revision %q, the order is for %q", c.Hardware, h.Hardware)
@@ -233,10 +277,12 @@ func (r *run) fit(c wire.ChipHello) error {
 		return bad("its life cycle is %#x: it is not blank", c.Lifecycle)
 	case c.Flash.Size < f.Size || c.Flash.Erase != f.Erase:
 		return bad("flash of %d bytes with blocks of %d, the order wants %d and %d", c.Flash.Size, c.Flash.Erase, f.Size, f.Erase)
-	case r.j.seen(c.ChipUID):
-		return bad("a device with this chip UID was made already: a clone, or the same piece again")
 	}
-	return nil
+	seen, err := r.j.seen(c.ChipUID)
+	if err == nil && seen {
+		err = bad("a device with this chip UID was made already: a clone, or the same piece again")
+	}
+	return err
 }
 
 // make does all that happens on the piece after the ticket; rec gets what is known, step by step.

@@ -74,6 +74,7 @@ const (
 	MaxRecordBatch = 4 << 20
 	MaxRecordFile  = 512 << 20
 	BatchRecords   = 200 // records in a batch
+	MaxFileBatches = 4096
 )
 
 // EncodeRecord writes r.
@@ -162,17 +163,6 @@ func (j JobEnd) check() error {
 	}
 	return nil
 }
-
-// RecordsRoot is the RFC 6962 root over record envelopes given by their leaf hashes (RecordLeaf), in sequence.
-func RecordsRoot(leaf [][32]byte) [32]byte {
-	if len(leaf) == 0 {
-		return [32]byte{}
-	}
-	return merkle(leaf)
-}
-
-// RecordLeaf is the leaf hash of one envelope.
-func RecordLeaf(envelope []byte) [32]byte { return leafHash(envelope) }
 
 // Verify checks what the record itself can show: that the device proved possession of both keys for this very ticket.
 func (r Record) Verify() error {
@@ -265,7 +255,7 @@ func DecodeRecordFile(data []byte) (RecordFile, error) {
 }
 
 func (f RecordFile) check() error {
-	if !validName(f.Order) || len(f.Batches) == 0 || len(f.Batches) > 4096 {
+	if !validName(f.Order) || len(f.Batches) == 0 || len(f.Batches) > MaxFileBatches {
 		return fmt.Errorf("record file: of order %q with %d batches", f.Order, len(f.Batches))
 	}
 	return nil

@@ -159,6 +159,7 @@ func (a *app) orderCommand(name, short string, do func(*station.Station, string)
 
 func (a *app) exportCommand() *cobra.Command {
 	var out string
+	var after uint32
 	cmd := &cobra.Command{
 		Use: "export ORDER", Short: "Write the records of an order, sealed to the OEM", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -166,18 +167,20 @@ func (a *app) exportCommand() *cobra.Command {
 				if out == "" {
 					out = args[0] + ".hmr"
 				}
-				b, err := s.Export(args[0], time.Now())
+				e, err := s.Export(args[0], out, after, time.Now())
 				if err != nil {
 					return err
 				}
-				if err := writeOut(out, b); err != nil {
-					return err
+				said := []string{"records of " + args[0] + " in " + out}
+				if e.More {
+					said = append(said, fmt.Sprintf("it is full: export the rest with --after %d into another file", e.To))
 				}
-				return a.say(cmd, map[string]string{"order": args[0], "file": out}, "records of "+args[0]+" in "+out)
+				return a.say(cmd, e, said...)
 			})
 		},
 	}
 	cmd.Flags().StringVarP(&out, "out", "o", "", "file to write (default ORDER.hmr)")
+	cmd.Flags().Uint32Var(&after, "after", 0, "only the records behind this one")
 	return cmd
 }
 

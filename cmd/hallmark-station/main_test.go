@@ -21,6 +21,7 @@ func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){
 		"hallmark-station": func() { os.Exit(Main()) },
 		"testdevice":       testDevice,
+		"station-life":     stationLife,
 	})
 }
 

@@ -64,9 +64,8 @@ func stationMake(ts *testscript.TestScript, neg bool, args []string) {
 	rep, err := s.Run(context.Background(), station.RunSpec{Order: args[1], Devices: n, Operator: "ola", Line: "L1", Now: time.Now}, line)
 	line.Wait()
 	ts.Check(err)
-	records, err := s.Export(args[1], time.Now())
+	_, err = s.Export(args[1], ts.MkAbs(args[4]), 0, time.Now())
 	ts.Check(err)
-	ts.Check(os.WriteFile(ts.MkAbs(args[4]), records, 0o600))
 	ts.Setenv("DEVICE", rep.Devices[0])
 }
 

@@ -109,7 +109,12 @@ func wantCode(t *testing.T, err error, code string) {
 
 func export(t *testing.T, o *factorytest.OEM, s *station.Station, id string) []byte {
 	t.Helper()
-	b, err := s.Export(id, o.Now)
+	path := filepath.Join(t.TempDir(), "records")
+	_, err := s.Export(id, path, 0, o.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -559,6 +564,107 @@ func TestOffline(t *testing.T) {
 	o.Now = o.Now.Add(-time.Hour)
 	_, _, err = run(t, o, s, "ord-1", 1)
 	wantCode(t, err, "station.clock")
+}
+
+// TestTheClockIsSetDuringARun: back, or past the order's end, no further ticket is spent; and what was made is told of.
+func TestTheClockIsSetDuringARun(t *testing.T) {
+	for name, c := range map[string]struct {
+		by   time.Duration
+		code string
+	}{
+		"back":                    {-time.Second, "station.clock"},
+		"before the order":        {-time.Hour, "order.early"},
+		"past the order's end":    {49 * time.Hour, "order.expired"},
+		"a little and on it goes": {time.Minute, ""},
+	} {
+		t.Run(name, func(t *testing.T) {
+			o := factorytest.NewOEM(t, "acme")
+			s, _ := softStation(t, "st-1", o)
+			imported(t, o, s, "ord-1", 3)
+			now, line := o.Now.Add(time.Second), &factorytest.Line{}
+			rep, err := s.Run(t.Context(), station.RunSpec{
+				Order: "ord-1", Devices: 2, Now: func() time.Time { return now },
+				Progress: func(r wire.Record) { now = now.Add(c.by) },
+			}, line)
+			line.Wait()
+			want := 1
+			if c.code == "" {
+				want = 2
+				if err != nil {
+					t.Fatal(err)
+				}
+			} else {
+				wantCode(t, err, c.code)
+			}
+			if rep.Made != want || rep.Left != uint32(3-want) {
+				t.Fatalf("%+v", rep)
+			}
+			if got := take(t, o, "ord-1", export(t, o, s, "ord-1")); got.Accepted != want || len(got.Alarms) != 0 {
+				t.Fatalf("%+v", got)
+			}
+		})
+	}
+}
+
+// TestTwoPiecesWithOneChipAtOnce: on a gang the second is refused before a ticket is spent on it.
+func TestTwoPiecesWithOneChipAtOnce(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, _ := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 3)
+	one, two := factorytest.NewPiece(), factorytest.NewPiece()
+	two.UID = one.UID
+	line := &factorytest.Line{Pieces: []*factorytest.Piece{one, two}}
+	rep, err := s.Run(t.Context(), station.RunSpec{Order: "ord-1", Devices: 2, Parallel: 2, Now: func() time.Time { return o.Now }}, line)
+	line.Wait()
+	wantCode(t, err, "piece.unfit")
+	if rep.Made > 1 || rep.Left < 2 {
+		t.Fatalf("%+v", rep)
+	}
+	if got := take(t, o, "ord-1", export(t, o, s, "ord-1")); len(got.Alarms) != 0 {
+		t.Fatalf("%+v", got)
+	}
+}
+
+// TestRecordsGoInParts: a file of what came after is as good as the whole.
+func TestRecordsGoInParts(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, _ := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 3)
+	part := func(after uint32) []byte {
+		path := filepath.Join(t.TempDir(), "part")
+		e, err := s.Export("ord-1", path, after, o.Now)
+		if err != nil || e.From != after+1 || e.More {
+			t.Fatalf("%+v, %v", e, err)
+		}
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return b
+	}
+	_, err := s.Export("ord-1", filepath.Join(t.TempDir(), "none"), 0, o.Now)
+	wantCode(t, err, "order.empty")
+	if _, _, err := run(t, o, s, "ord-1", 2); err != nil {
+		t.Fatal(err)
+	}
+	if rep := take(t, o, "ord-1", part(0)); rep.Accepted != 2 {
+		t.Fatalf("%+v", rep)
+	}
+	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {
+		t.Fatal(err)
+	}
+	if rep := take(t, o, "ord-1", part(2)); rep.Accepted != 1 || rep.Known != 0 {
+		t.Fatalf("%+v", rep)
+	}
+	if _, err := s.CloseOrder("ord-1", o.Now); err != nil {
+		t.Fatal(err)
+	}
+	if rep := take(t, o, "ord-1", part(3)); !rep.JobEnd || rep.Known != 0 {
+		t.Fatalf("%+v", rep)
+	}
+	if _, err := o.Service.CloseOrder(t.Context(), o.Caller, "ord-1"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // TestCreateOrderRefuses: the OEM wraps nothing for a station, or of a content, that it did not mean.

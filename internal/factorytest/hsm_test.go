@@ -9,6 +9,7 @@ import (
 	"crypto/rsa"
 	"crypto/sha1"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
@@ -75,6 +76,51 @@ func TestFlowSoftHSM(t *testing.T) {
 	}
 	if err := m.Close(); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestTheModuleGoesAway takes the token away while a piece is being made: the run ends, and the piece is told of when the token is back.
+func TestTheModuleGoesAway(t *testing.T) {
+	c := token(t)
+	tokens := filepath.Join(filepath.Dir(os.Getenv("SOFTHSM2_CONF")), "tokens")
+	o := factorytest.NewOEM(t, "acme")
+	dir := t.TempDir()
+	if err := station.WriteConfig(dir, station.Config{Name: "st-1", Module: c.Path, Token: c.Label}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := pkcs11.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openStation(t, dir, m, o)
+	imported(t, o, s, "ord-1", 5)
+	victim := factorytest.NewPiece()
+	victim.OnFuse = func() {
+		if err := os.Rename(tokens, tokens+".away"); err != nil {
+			t.Error(err)
+		}
+	}
+	rep, line, err := run(t, o, s, "ord-1", 3, factorytest.NewPiece(), victim)
+	if err == nil || rep.Made != 1 || len(line.Done) != 2 {
+		t.Fatalf("a run without its module: %+v, %d pieces, %v", rep, len(line.Done), err)
+	}
+	if err := errors.Join(s.Close(), m.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Rename(tokens+".away", tokens); err != nil {
+		t.Fatal(err)
+	}
+	if m, err = pkcs11.Open(c); err != nil {
+		t.Fatal(err)
+	}
+	defer m.Close() //nolint:errcheck // the last thing here
+	s = openStation(t, dir, m, o)
+	if rep, _, err := run(t, o, s, "ord-1", 2); err != nil || rep.Made != 2 || rep.Left != 1 {
+		t.Fatalf("with the module back: %+v, %v", rep, err)
+	}
+	got := take(t, o, "ord-1", export(t, o, s, "ord-1"))
+	if got.Accepted != 3 || got.NotMade != 1 || len(got.Alarms) != 0 {
+		t.Fatalf("%+v", got)
 	}
 }
 

@@ -23,6 +23,7 @@ type Piece struct {
 	Corrupt  string // component that storage changes
 	NoLock   bool   // the debug lock does not hold
 	Leave    bool   // it goes away when its keys are asked for
+	OnFuse   func() // what happens while its fuses are burnt; nil: nothing
 
 	idevid, attest *ecdsa.PrivateKey
 	Got            wire.Install
@@ -116,6 +117,9 @@ func (p *Piece) ReadBack(context.Context) (wire.ReadBack, error) {
 
 // Fuse implements factoryport.Target.
 func (p *Piece) Fuse(_ context.Context, f wire.FuseRequest) (wire.FuseState, error) {
+	if p.OnFuse != nil {
+		p.OnFuse()
+	}
 	p.Fuses = wire.FuseState{Root: f.Root, Counter: f.Counter, Lifecycle: wire.LifecycleSecured, DebugLocked: !p.NoLock}
 	return p.Fuses, nil
 }
