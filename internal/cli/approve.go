@@ -16,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -27,11 +28,14 @@ type keyFile struct {
 }
 
 func (k *keyFile) flags(cmd *cobra.Command) {
-	cmd.Flags().StringVar(&k.path, "key", "", "the approver's key file in the offline key directory, such as offline/approver-alice.key")
+	cmd.Flags().StringVar(&k.path, "key", "", "the approver's key file in the offline key directory, such as offline/approver-alice.key;\nor a key in a token, pkcs11:token=LABEL;object=KEY?module-path=LIBRARY")
 	k.pass.flag(cmd)
 }
 
 func (k keyFile) open(ctx context.Context, s streams) (crypto.Signer, error) {
+	if strings.HasPrefix(k.path, pkcs11.Scheme) {
+		return tokenKey(ctx, s, k.path)
+	}
 	dir, name := filepath.Split(k.path)
 	name, isKey := strings.CutSuffix(name, ".key")
 	if _, err := os.Stat(k.path); err != nil || !isKey {

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"crypto"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -10,7 +9,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -65,7 +63,7 @@ func runCA(ctx context.Context, s streams, dir, socket, pass string, uid int) (e
 	}
 	var keys cad.Keys = files
 	if settings.PKCS11 != nil {
-		token, err := openToken(*settings.PKCS11)
+		token, err := openToken(ctx, s, pkcs11.URI{Module: settings.PKCS11.Module, Token: settings.PKCS11.Token, PIN: settings.PKCS11.PINFile})
 		if err != nil {
 			return err
 		}
@@ -89,39 +87,6 @@ func runCA(ctx context.Context, s streams, dir, socket, pass string, uid int) (e
 	}
 	return ca.Serve(ctx, l)
 }
-
-const envPIN = "HALLMARK_PIN"
-
-func openToken(t server.CAToken) (*pkcs11.Store, error) {
-	pin := os.Getenv(envPIN)
-	if t.PINFile != "" {
-		data, err := readFile(t.PINFile, 1<<10)
-		if err != nil {
-			return nil, fmt.Errorf("PIN of the token: %w", err)
-		}
-		pin = strings.TrimRight(string(data), "\r\n")
-	}
-	if pin == "" {
-		return nil, usagef("the PIN of token %q is needed: name its file as pin_file in ca.json, or set %s", t.Token, envPIN)
-	}
-	return pkcs11.Open(pkcs11.Config{Path: t.Module, Label: t.Token, PIN: []byte(pin)})
-}
-
-// layered has new keys in the token, and those that were made before in files, until they are replaced.
-type layered struct {
-	token *pkcs11.Store
-	files *soft.Store
-}
-
-func (l layered) Signer(name string) (crypto.Signer, error) {
-	k, err := l.token.Signer(name)
-	if errors.Is(err, pkcs11.ErrNoKey) {
-		return l.files.Signer(name)
-	}
-	return k, err
-}
-
-func (l layered) GenerateP256(name string) (crypto.Signer, error) { return l.token.GenerateP256(name) }
 
 // listenUnix opens a socket that only one user can reach. What a process that was killed left behind goes away; the lock on the directory says
 // that there is no other.

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/rite"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -34,7 +35,8 @@ func newCeremony(s streams) *cobra.Command {
 type planCall struct {
 	name, oem, purpose, root, out string
 	cast                          ceremony.Cast
-	people, pins                  []string
+	people, pins, tokens          []string
+	rootToken                     string
 	add, remove                   []string
 }
 
@@ -53,7 +55,8 @@ read, changed and agreed on before anything is done. KIND is one of
   root [REQUEST…]         another root, and CAs under it
 
 Custodians hold the root together: any --need of them have it. Each holds an approver's key besides, which signs the transcript too.
-The administrator and witnesses have keys for just that. Those who have none yet, after the first ceremony, are named by --new.`,
+The administrator and witnesses have keys for just that. Those who have none yet, after the first ceremony, are named by --new.
+Keys are in files under passphrases, or, with --token and --root-token, in PKCS#11 tokens, which they never leave.`,
 		Example: `  hallmark ceremony plan first request.ceremony --name acme-2027 --administrator adam --custodians alice,bob,carol --witnesses walt --need 2 --out first.yaml`,
 		Args:    cobra.MinimumNArgs(1),
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -82,6 +85,8 @@ The administrator and witnesses have keys for just that. Those who have none yet
 	f.StringSliceVar(&c.cast.Fresh, "new", nil, "who has no key of an earlier ceremony yet")
 	f.StringArrayVar(&c.people, "person", nil, "whole name of somebody, ID=NAME: kept privately, beside the ledger")
 	f.StringArrayVar(&c.pins, "pin", nil, "the key that must be used, NAME=KEY-ID")
+	f.StringArrayVar(&c.tokens, "token", nil, "PKCS#11 token that has somebody's own key, ID=pkcs11:token=LABEL?module-path=LIBRARY")
+	f.StringVar(&c.rootToken, "root-token", "", "PKCS#11 token that has the root, HOLDER=pkcs11:…, in the place of shares")
 	f.StringVar(&c.root, "root", "", "certificate of the OEM root, DER, of a request")
 	f.StringVar(&c.oem, "oem", "", "the maker, where no request says it")
 	f.StringVar(&c.purpose, "purpose", "", "why it is held, where no request says it")
@@ -117,6 +122,9 @@ func (c *planCall) plan(kind string, paths []string) (s ceremony.Script, err err
 	}
 	pins, err := pairs("--pin", c.pins)
 	if err != nil {
+		return s, err
+	}
+	if err := c.inTokens(); err != nil {
 		return s, err
 	}
 	var files []ceremony.Brought
@@ -155,6 +163,9 @@ func (c *planCall) plan(kind string, paths []string) (s ceremony.Script, err err
 	if err != nil {
 		return s, usageError{err}
 	}
+	if err := c.allUsed(s); err != nil {
+		return s, err
+	}
 	for name, id := range pins {
 		i := slices.IndexFunc(s.Keys, func(k ceremony.Key) bool { return k.Name == name })
 		if i < 0 {
@@ -163,6 +174,55 @@ func (c *planCall) plan(kind string, paths []string) (s ceremony.Script, err err
 		s.Keys[i].ID = id
 	}
 	return s, nil
+}
+
+// inTokens says which keys are in tokens.
+func (c *planCall) inTokens() error {
+	named, err := pairs("--token", c.tokens)
+	if err != nil {
+		return err
+	}
+	c.cast.Tokens = map[string]ceremony.Token{}
+	for who, uri := range named {
+		if c.cast.Tokens[who], err = tokenOf("--token", uri); err != nil {
+			return err
+		}
+	}
+	if c.rootToken == "" {
+		return nil
+	}
+	who, uri, _ := strings.Cut(c.rootToken, "=")
+	t, err := tokenOf("--root-token", uri)
+	c.cast.RootHolder, c.cast.RootToken = who, &t
+	return err
+}
+
+// allUsed checks that each token that was named has a key in the script: a key that people believe in a token would else be made in a file.
+func (c *planCall) allUsed(s ceremony.Script) error {
+	holds := func(who string, t ceremony.Token) bool {
+		return slices.ContainsFunc(s.Keys, func(k ceremony.Key) bool { return k.PKCS11 != nil && *k.PKCS11 == t && k.Holders[0] == who })
+	}
+	for who, t := range c.cast.Tokens {
+		if !holds(who, t) {
+			return usagef("--token %s: nobody of that ID has a key in this script", who)
+		}
+	}
+	if t := c.cast.RootToken; t != nil && !holds(c.cast.RootHolder, *t) {
+		return usagef("--root-token: this script uses no root")
+	}
+	return nil
+}
+
+// tokenOf reads a token's URI. The PIN is its holder's to type: a script is read by all.
+func tokenOf(flag, uri string) (ceremony.Token, error) {
+	u, err := pkcs11.ParseURI(uri)
+	if err != nil {
+		return ceremony.Token{}, usagef("%s: %w", flag, err)
+	}
+	if u.Object != "" || u.PIN != "" {
+		return ceremony.Token{}, usagef("%s %s: name the token and its module alone; the script names keys, and people type PINs", flag, uri)
+	}
+	return ceremony.Token{Module: u.Module, Token: u.Token}, nil
 }
 
 // pairs reads NAME=VALUE.
@@ -189,7 +249,7 @@ type sitting struct {
 func (c *sitting) flags(cmd *cobra.Command) {
 	f := cmd.Flags()
 	f.StringVar(&c.dir, "dir", "", "directory of the ceremony: journal, keys, shares, and what it makes in out/")
-	f.StringVar(&c.passphrases, "passphrases", "", "directory with each person's passphrase in a file of the person's ID (else asked on the terminal)")
+	f.StringVar(&c.passphrases, "passphrases", "", "directory with each person's passphrase in a file of the person's ID, and the PIN of the person's token in ID.pin (else asked on the terminal)")
 	f.IntVar(&c.iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for passphrases")
 	_ = f.MarkHidden("kdf-iterations") // it exists
 	need(cmd, "dir")
@@ -249,10 +309,11 @@ func (c *sitting) hold(ctx context.Context, s streams, path string, rehearsal bo
 	if c.unattended {
 		d = nobody{s.out}
 	}
+	var tokens modules
 	done, err := rite.Run(ctx, rite.Options{
-		Script: script, Beside: filepath.Dir(path), Dir: c.dir, From: c.from, Rehearsal: rehearsal, Program: program, Iterations: c.iterations, Now: time.Now,
+		Script: script, Beside: filepath.Dir(path), Dir: c.dir, From: c.from, Rehearsal: rehearsal, Program: program, Iterations: c.iterations, Token: tokens.forRite, Now: time.Now,
 	}, d)
-	if err != nil {
+	if err = errors.Join(err, tokens.Close()); err != nil {
 		return err
 	}
 	what := "held"

@@ -75,8 +75,28 @@ func (d *desk) Type(ctx context.Context, what string) (string, error) { return d
 
 // Passphrase implements rite.Desk.
 func (d *desk) Passphrase(ctx context.Context, person, what string, isNew bool) (string, error) {
+	for {
+		pass, err := d.secret(ctx, person, fmt.Sprintf("%s: passphrase for %s (empty: not here): ", person, what))
+		if err != nil || pass == "" || !isNew || d.passphrases != "" {
+			return pass, err
+		}
+		again, err := d.secret(ctx, person, "the same again: ")
+		if err != nil || again == pass {
+			return pass, err
+		}
+		fmt.Fprintln(d.s.out, "the two differ")
+	}
+}
+
+// PIN implements rite.Desk.
+func (d *desk) PIN(ctx context.Context, person, token string) (string, error) {
+	return d.secret(ctx, person+".pin", fmt.Sprintf("%s: PIN of token %s: ", person, token))
+}
+
+// secret reads a file of the directory of passphrases, or asks once.
+func (d *desk) secret(ctx context.Context, file, prompt string) (string, error) {
 	if d.passphrases != "" {
-		data, err := readFile(filepath.Join(d.passphrases, person), 4096)
+		data, err := readFile(filepath.Join(d.passphrases, file), 4096)
 		if errors.Is(err, fs.ErrNotExist) {
 			return "", nil
 		}
@@ -86,17 +106,7 @@ func (d *desk) Passphrase(ctx context.Context, person, what string, isNew bool) 
 	if !ok || !term.IsTerminal(int(in.Fd())) {
 		return "", usagef("passphrases are needed: use a terminal, or --passphrases DIR")
 	}
-	for {
-		pass, err := ask(ctx, d.s, in, fmt.Sprintf("%s: passphrase for %s (empty: not here): ", person, what))
-		if err != nil || pass == "" || !isNew {
-			return pass, err
-		}
-		again, err := ask(ctx, d.s, in, "the same again: ")
-		if err != nil || again == pass {
-			return pass, err
-		}
-		fmt.Fprintln(d.s.out, "the two differ")
-	}
+	return ask(ctx, d.s, in, prompt)
 }
 
 // Share implements rite.Desk.
@@ -132,6 +142,10 @@ func (nobody) Confirm(context.Context, string, string) error { return nil }
 
 func (nobody) Passphrase(_ context.Context, person, _ string, _ bool) (string, error) {
 	return "rehearsal of " + person, nil
+}
+
+func (nobody) PIN(context.Context, string, string) (string, error) {
+	return "", errors.New("a rehearsal opens no token")
 }
 func (nobody) Share(context.Context, string, string) (string, error) { return "", nil }
 func (nobody) Type(context.Context, string) (string, error)          { return "rehearsal", nil }

@@ -1,6 +1,8 @@
 package cli
 
 import (
+	"context"
+	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -37,7 +39,8 @@ func newInit(s streams) *cobra.Command {
 		Long: `Makes a data directory with everything a server needs, and in DIR/offline the keys that a server must NOT have: the OEM's root
 and one key for each approver. Move DIR/offline to where people keep such things, and away from here.
 
-Keys are kept in files, encrypted under a passphrase: good for a start, not for a fleet you answer for. See docs/threat-model.md.
+Keys are kept in files, encrypted under a passphrase: good for a start, not for a fleet you answer for. See docs/threat-model.md. With --keys those of
+the CAs are made in a PKCS#11 token from the start.
 The passphrase is read from --passphrase-file or the environment variable HALLMARK_PASSPHRASE; else it is asked for on the
 terminal, twice.
 
@@ -93,6 +96,7 @@ func (c *initCall) flags() []flagGroup {
 	c.pass.flag(groups[0].of)
 	where.IntVar(&c.iterations, "kdf-iterations", soft.Iterations, "PBKDF2 iterations for the passphrase")
 	_ = where.MarkHidden("kdf-iterations") // it exists
+	where.StringVar(&c.cfg.CAToken, "keys", "", "make the keys of the CAs in this PKCS#11 token, which they never leave:\npkcs11:token=LABEL?module-path=LIBRARY&pin-source=FILE; without pin-source the PIN is in HALLMARK_PIN, or asked for (default: in files)")
 	where.BoolVar(&c.prepare, "prepare", false, "make the online half only, and a request for a key ceremony")
 	where.StringVar(&c.finish, "finish", "", "make the instance that waits in DIR for this answer of its ceremony")
 
@@ -167,7 +171,9 @@ func (c *initCall) run(cmd *cobra.Command, s streams) error {
 	if c.prepare {
 		return c.begin(cmd.Context(), s, l, o, pass)
 	}
-	made, err := server.Make(cmd.Context(), l, o, func(dir string) (server.Vault, error) { return soft.Create(dir, pass, c.iterations) })
+	made, err := c.make(cmd.Context(), s, pass, func(vault func(string) (server.Vault, error)) (server.Made, error) {
+		return server.Make(cmd.Context(), l, o, vault)
+	})
 	if err != nil {
 		return err
 	}
@@ -176,7 +182,7 @@ func (c *initCall) run(cmd *cobra.Command, s streams) error {
   OEM root     %s
   trust bundle %s  (%d of %d approvers)
 
-Soft keys: encrypted files, for a start. Move %s away now: it holds the OEM root and the approvers' keys.
+%s. Move %s away now: it holds the OEM root and the approvers' keys.
 The first administrator signs in here, once, within a day, and adds a passkey:
 
   %s
@@ -184,6 +190,34 @@ The first administrator signs in here, once, within a day, and adds a passkey:
 For programs there is a token in %s.
 
 Next: hallmark serve --dir %s
-`, c.dir, c.product.ID, server.Fingerprint(made.Root), server.Fingerprint(made.Bundle), c.threshold, len(c.approvers), l.Offline(), made.SignIn, l.AdminToken(), c.dir)
+`, c.dir, c.product.ID, server.Fingerprint(made.Root), server.Fingerprint(made.Bundle), c.threshold, len(c.approvers), whereKeysAre(o.Config), l.Offline(), made.SignIn, l.AdminToken(), c.dir)
 	return nil
+}
+
+func whereKeysAre(cfg server.Config) string {
+	if cfg.CAToken == "" {
+		return "Soft keys: encrypted files, for a start"
+	}
+	return "The keys of the CAs are in the token, all others in encrypted files"
+}
+
+// make has an instance, or its online half, made with keys in new directories; those of the CAs are in the token that was named. Where it fails, what was
+// made in the token is destroyed.
+func (c *initCall) make(ctx context.Context, s streams, pass string, do func(vault func(dir string) (server.Vault, error)) (server.Made, error)) (made server.Made, err error) {
+	var first server.Vault // of the online keys; that of the offline keys comes after it
+	end := func() error { return nil }
+	defer func() {
+		if d, ok := first.(*divided); ok && err != nil {
+			err = errors.Join(err, d.undo(context.WithoutCancel(ctx)))
+		}
+		err = errors.Join(err, end())
+	}()
+	return do(func(dir string) (v server.Vault, err error) {
+		files := func() (*soft.Store, error) { return soft.Create(dir, pass, c.iterations) }
+		if first != nil {
+			return files()
+		}
+		first, end, err = online(ctx, s, c.cfg.CAToken, files)
+		return first, err
+	})
 }

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -14,7 +15,11 @@ import (
 
 // begin makes the online half of an instance.
 func (c *initCall) begin(ctx context.Context, s streams, l server.Layout, o server.InitOptions, pass string) error {
-	digest, err := server.Prepare(ctx, l, o, func(dir string) (server.Vault, error) { return soft.Create(dir, pass, c.iterations) })
+	var digest [32]byte
+	_, err := c.make(ctx, s, pass, func(vault func(string) (server.Vault, error)) (made server.Made, err error) {
+		digest, err = server.Prepare(ctx, l, o, vault)
+		return made, err
+	})
 	if err != nil {
 		return err
 	}
@@ -32,7 +37,7 @@ Take the request to the ceremony, compare the fingerprint there, and bring the a
 
 // end makes the instance of the ceremony's answer.
 func (c *initCall) end(cmd *cobra.Command, s streams) error {
-	for _, f := range []string{"prepare", "oem", "product", "approvers", "threshold", "instance", "db"} {
+	for _, f := range []string{"prepare", "oem", "product", "approvers", "threshold", "instance", "db", "keys"} {
 		if cmd.Flags().Changed(f) {
 			return usagef("--finish takes all but --dir and the passphrase from what was prepared: leave out --%s", f)
 		}
@@ -46,8 +51,16 @@ func (c *initCall) end(cmd *cobra.Command, s streams) error {
 	if err != nil {
 		return err
 	}
-	made, err := server.Finish(cmd.Context(), l, answer, time.Now().UTC(), func(dir string) (server.Vault, error) { return soft.Open(dir, pass) })
+	cfg, err := l.Waiting()
 	if err != nil {
+		return err
+	}
+	end := func() error { return nil }
+	made, err := server.Finish(cmd.Context(), l, answer, time.Now().UTC(), func(dir string) (v server.Vault, err error) {
+		v, end, err = online(cmd.Context(), s, cfg.CAToken, func() (*soft.Store, error) { return soft.Open(dir, pass) })
+		return v, err
+	})
+	if err = errors.Join(err, end()); err != nil {
 		return err
 	}
 	fmt.Fprintf(s.out, `Made %s. Compare with what the ceremony has shown:

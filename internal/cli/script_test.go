@@ -14,8 +14,30 @@ import (
 // commands are what scripts can do besides running programs.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider,
+		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider, "hsm": hsm,
 	}
+}
+
+// hsm makes tokens of SoftHSM, with PIN 1234, and names its library: hsm LABEL….
+func hsm(ts *testscript.TestScript, neg bool, args []string) {
+	const library = "/usr/lib/softhsm/libsofthsm2.so"
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: hsm LABEL…")
+	}
+	dir := ts.MkAbs("tokens")
+	ts.Check(os.MkdirAll(dir, 0o700))
+	ts.Check(os.WriteFile(ts.MkAbs("softhsm2.conf"), []byte("directories.tokendir = "+dir+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600))
+	ts.Check(os.WriteFile(ts.MkAbs("pin"), []byte("1234\n"), 0o600))
+	ts.Setenv("SOFTHSM2_CONF", ts.MkAbs("softhsm2.conf"))
+	ts.Setenv("MODULE", library)
+	for _, label := range args {
+		ts.Check(ts.Exec("softhsm2-util", "--init-token", "--free", "--label", label, "--pin", "1234", "--so-pin", "87654321"))
+	}
+}
+
+// serverEnv is what a server is started with.
+func serverEnv(ts *testscript.TestScript) []string {
+	return append(os.Environ(), "HALLMARK_PASSPHRASE=pass", "SOFTHSM2_CONF="+ts.Getenv("SOFTHSM2_CONF"))
 }
 
 // exits runs a program and checks its exit code: exits CODE PROGRAM ARG…; stdout and stderr are left in files of these names.
@@ -79,7 +101,7 @@ func serve(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	dir := ts.MkAbs(args[0])
 	cmd := exec.Command("hallmark", "serve", "--dir", dir)
-	cmd.Env = append(os.Environ(), "HALLMARK_PASSPHRASE=pass")
+	cmd.Env = serverEnv(ts)
 	log, err := os.Create(filepath.Join(dir, "server.log"))
 	ts.Check(err)
 	cmd.Stderr = log
@@ -112,7 +134,7 @@ func served(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("usage: served DIR")
 	}
 	cmd := exec.Command("hallmark", "serve", "--dir", ts.MkAbs(args[0]))
-	cmd.Env = append(os.Environ(), "HALLMARK_PASSPHRASE=pass")
+	cmd.Env = serverEnv(ts)
 	var log strings.Builder
 	cmd.Stderr = &log
 	out, err := cmd.StdoutPipe()

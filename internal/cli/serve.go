@@ -76,10 +76,11 @@ func (c serveCall) run(cmd *cobra.Command, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	keys, err := soft.Open(l.Keys(), pass)
+	keys, end, err := online(cmd.Context(), s, cfg.CAToken, func() (*soft.Store, error) { return soft.Open(l.Keys(), pass) })
 	if err != nil {
 		return err
 	}
+	defer func() { err = errors.Join(err, end()) }()
 	inst, err := server.Open(cmd.Context(), l, keys, logger(s.err, c.asJSON, c.verbose))
 	if err != nil {
 		return err

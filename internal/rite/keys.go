@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/keys/shares"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -20,12 +21,12 @@ import (
 )
 
 // Each key has a directory of its own, under a passphrase of its own: that of its holder, or one that nobody has seen and that was cut into
-// shares.
+// shares; or it is in its holder's token.
 
 // make makes a key. What an interrupted attempt has left was never used, and is removed: shares that were handed out are void.
 func (r *run) make(ctx context.Context, k ceremony.Key) (note string, err error) {
 	if k.PKCS11 != nil {
-		return r.makeInModule(ctx, k)
+		return r.makeInToken(ctx, k)
 	}
 	dir := filepath.Join(r.o.Dir, dirKeys, k.Name)
 	if err := os.RemoveAll(dir); err != nil {
@@ -85,35 +86,55 @@ func (r *run) newPassphrase(ctx context.Context, person, what string) (string, e
 	return pass, err
 }
 
-func (r *run) makeInModule(ctx context.Context, k ceremony.Key) (string, error) {
-	v, err := r.module(ctx, k)
+// makeInToken makes a key in a token, which it never leaves. A key of that name that is there already is used only if an attempt of this very
+// ceremony has made it: where another comes from, and who has used it since, nobody here has seen. It is not destroyed either, because it may be one that
+// somebody needs.
+func (r *run) makeInToken(ctx context.Context, k ceremony.Key) (string, error) {
+	t, err := r.token(ctx, k)
 	if err != nil {
 		return "", err
 	}
-	s, err := v.Signer(k.Name)
-	if err != nil { // an interrupted attempt may have made it
-		if s, err = v.GenerateP256(k.Name); err != nil {
+	mark := filepath.Join(r.o.Dir, dirKeys, k.Name+".making")
+	_, marked := os.Stat(mark)
+	if marked != nil && !errors.Is(marked, fs.ErrNotExist) {
+		return "", marked
+	}
+	s, err := t.Signer(k.Name)
+	switch {
+	case err == nil && marked != nil:
+		return "", fmt.Errorf("token %s has a key called %s that this ceremony did not make: take another token, or another name for the key", k.PKCS11.Token, k.Name)
+	case errors.Is(err, pkcs11.ErrNoKey):
+		if err := durable.WriteFile(mark, []byte(t.About()+"\n"), 0o600); err != nil {
 			return "", err
 		}
+		if s, err = t.GenerateP256(k.Name); err != nil {
+			return "", err
+		}
+	case err != nil:
+		return "", err
 	}
 	r.signer[k.Name] = s
-	return fmt.Sprintf("in token %s", k.PKCS11.Token), nil
+	return fmt.Sprintf("in token %s: %s", k.PKCS11.Token, t.About()), nil
 }
 
-func (r *run) module(ctx context.Context, k ceremony.Key) (Vault, error) {
-	if r.o.Module == nil {
-		return nil, fmt.Errorf("key %s is in a PKCS#11 module, and this program was built without: build it with cgo", k.Name)
+// token opens the token of a key, asking its holder for the PIN once.
+func (r *run) token(ctx context.Context, k ceremony.Key) (Token, error) {
+	if t := r.tokens[*k.PKCS11]; t != nil {
+		return t, nil
 	}
-	pin, err := r.desk.Passphrase(ctx, k.Holders[0], "token "+k.PKCS11.Token, false)
+	pin, err := r.desk.PIN(ctx, k.Holders[0], k.PKCS11.Token)
 	if err != nil {
 		return nil, err
 	}
-	v, end, err := r.o.Module(*k.PKCS11, pin)
+	if pin == "" { // a token counts wrong PINs, and none is one, too
+		return nil, fmt.Errorf("%s gave no PIN for token %s", k.Holders[0], k.PKCS11.Token)
+	}
+	t, err := r.o.Token(*k.PKCS11, pin)
 	if err != nil {
 		return nil, err
 	}
-	r.ends = append(r.ends, end)
-	return v, nil
+	r.tokens[*k.PKCS11] = t
+	return t, nil
 }
 
 // open gives a key, asking its holders, and checks that it is the right one.
@@ -148,11 +169,11 @@ func (r *run) open(ctx context.Context, name string) (crypto.Signer, error) {
 
 func (r *run) unlock(ctx context.Context, k ceremony.Key) (crypto.Signer, error) {
 	if k.PKCS11 != nil {
-		v, err := r.module(ctx, k)
+		t, err := r.token(ctx, k)
 		if err != nil {
 			return nil, err
 		}
-		return v.Signer(k.Name)
+		return t.Signer(k.Name)
 	}
 	dir, err := r.find(k.Name)
 	if err != nil {

@@ -36,30 +36,39 @@ type Desk interface {
 	Confirm(ctx context.Context, person, what string) error
 	// Passphrase asks person for that of a key, or of a share; a new one is asked twice. Empty: person is not here.
 	Passphrase(ctx context.Context, person, what string, isNew bool) (string, error)
+	// PIN asks person for that of a token. Empty: person is not here.
+	PIN(ctx context.Context, person, token string) (string, error)
 	// Share asks holder for the text of a share that is not on this machine. Empty: holder is not here.
 	Share(ctx context.Context, holder, key string) (string, error)
 	// Type asks for a line of text.
 	Type(ctx context.Context, what string) (string, error)
 }
 
-// Vault is a place of keys. keys/soft is one.
-type Vault interface {
+// Token is an open token of a PKCS#11 module; keys/pkcs11 gives them.
+type Token interface {
+	// Signer finds a key; pkcs11.ErrNoKey when there is none of that name.
 	Signer(name string) (crypto.Signer, error)
+	// GenerateP256 makes a key in the token, which refuses a name that is taken.
 	GenerateP256(name string) (crypto.Signer, error)
+	// Destroy is for good; pkcs11.ErrNoKey when there is none of that name.
 	Destroy(ctx context.Context, name string) error
+	// About names the token for the record: maker, model, serial number.
+	About() string
 }
 
 // Options of a run.
 type Options struct {
 	Script     []byte
-	Beside     string                                                          // directory of the files that the script names
-	Dir        string                                                          // directory of the ceremony; made when it is not there
-	From       []string                                                        // directories of earlier ceremonies, or of offline keys, where keys are that are there already
-	Rehearsal  bool                                                            //
-	Program    [32]byte                                                        // SHA-256 of the program
-	Iterations int                                                             // of PBKDF2
-	Module     func(t ceremony.Token, pin string) (Vault, func() error, error) // opens a PKCS#11 module; nil: there is none in this build
-	Now        func() time.Time
+	Beside     string   // directory of the files that the script names
+	Dir        string   // directory of the ceremony; made when it is not there
+	From       []string // directories of earlier ceremonies, or of offline keys, where keys are that are there already
+	Rehearsal  bool
+	Program    [32]byte // SHA-256 of the program
+	Iterations int      // of PBKDF2
+
+	// Token opens a token; Run asks for each once, and whoever gave it closes it afterwards.
+	Token func(t ceremony.Token, pin string) (Token, error)
+	Now   func() time.Time
 }
 
 // Done is what a ceremony has come to.
@@ -77,7 +86,7 @@ type run struct {
 	oem    string
 	steps  []wire.Step
 	signer map[string]crypto.Signer // keys that are open, by name
-	ends   []func() error           // what was opened with them
+	tokens map[ceremony.Token]Token // that are open
 	root   *x509.Certificate
 }
 
@@ -99,20 +108,15 @@ type state struct {
 }
 
 // Run holds a ceremony, from where it was left.
-func Run(ctx context.Context, o Options, desk Desk) (done Done, err error) {
+func Run(ctx context.Context, o Options, desk Desk) (Done, error) {
 	s, err := ceremony.DecodeScript(o.Script)
 	if err != nil {
 		return Done{}, err
 	}
-	r := &run{o: o, s: s, desk: desk, oem: s.OEM, signer: map[string]crypto.Signer{}}
+	r := &run{o: o, s: s, desk: desk, oem: s.OEM, signer: map[string]crypto.Signer{}, tokens: map[ceremony.Token]Token{}}
 	if o.Rehearsal {
 		r.oem = wire.RehearsalOEM(s.OEM)
 	}
-	defer func() {
-		for _, end := range r.ends {
-			err = errors.Join(err, end())
-		}
-	}()
 	if err := r.begin(); err != nil {
 		return Done{}, err
 	}

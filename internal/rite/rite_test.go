@@ -52,6 +52,10 @@ func (d *table) Passphrase(_ context.Context, person, _ string, _ bool) (string,
 	return "of " + person, d.ask()
 }
 
+func (d *table) PIN(_ context.Context, person, _ string) (string, error) {
+	return "1234-" + person, d.ask()
+}
+
 func newKey(t *testing.T) *ecdsa.PrivateKey {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)

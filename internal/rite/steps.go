@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -426,14 +427,7 @@ func (r *run) verifyBundle(st ceremony.Step) error {
 func (r *run) destroy(ctx context.Context, st ceremony.Step, done *wire.Step) error {
 	k, _ := r.s.KeyOf(st.Key)
 	if k.PKCS11 != nil {
-		if err := r.use(ctx, st.Key, done); err != nil {
-			return err
-		}
-		v, err := r.module(ctx, k)
-		if err != nil {
-			return err
-		}
-		return v.Destroy(ctx, st.Key)
+		return r.destroyInToken(ctx, k, done)
 	}
 	dir, err := r.find(st.Key)
 	if err != nil { // an interrupted attempt has removed it
@@ -451,6 +445,24 @@ func (r *run) destroy(ctx context.Context, st ceremony.Step, done *wire.Step) er
 	}
 	done.Note = "removed from " + dirKeys + "; copies elsewhere are for their holders to destroy"
 	return durable.SyncDir(dir)
+}
+
+func (r *run) destroyInToken(ctx context.Context, k ceremony.Key, done *wire.Step) error {
+	t, err := r.token(ctx, k)
+	if err != nil {
+		return err
+	}
+	err = r.use(ctx, k.Name, done)
+	if errors.Is(err, pkcs11.ErrNoKey) { // an interrupted attempt has destroyed it
+		done.SPKI, err = r.spki(k.Name)
+		return err
+	}
+	if err != nil {
+		return err
+	}
+	delete(r.signer, k.Name)
+	done.Note = fmt.Sprintf("destroyed in token %s: %s", k.PKCS11.Token, t.About())
+	return t.Destroy(ctx, k.Name)
 }
 
 // finish has all who hold a key sign the transcript, and gathers what goes back to the instance.

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/cad"
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/pki"
 )
 
@@ -22,6 +23,12 @@ func (i *Instance) caKeys() pki.KeyMaker {
 		return i.cad
 	}
 	return i.keys
+}
+
+// IsCAKey says whether a key of that name is a CA's.
+func IsCAKey(name string) bool {
+	_, requested := pki.RequestedRole(name)
+	return requested || strings.HasPrefix(name, "rekey-ca-") || slices.Contains([]string{keyProductCA, keyOperational, keyInfra}, name)
 }
 
 // CAVault is a directory of keys that a CA's can be taken out of, or put into; keys/soft is one.
@@ -66,11 +73,11 @@ func Separate(ctx context.Context, l Layout, from, to CAVault, dir, socket strin
 		return nil, err
 	}
 	for _, name := range names {
-		if _, requested := pki.RequestedRole(name); requested || strings.HasPrefix(name, "rekey-ca-") || slices.Contains([]string{keyProductCA, keyOperational, keyInfra}, name) {
+		if IsCAKey(name) {
 			moved = append(moved, name)
 		}
 	}
-	if len(moved) == 0 {
+	if len(moved) == 0 && cfg.CAToken == "" {
 		return nil, errors.New("the keys of the CAs are not in this instance's key directory: they were moved before")
 	}
 	for _, name := range moved {
@@ -82,11 +89,19 @@ func Separate(ctx context.Context, l Layout, from, to CAVault, dir, socket strin
 	if err != nil {
 		return nil, err
 	}
-	settings, err := json.MarshalIndent(CASettings{Hosts: cfg.Names, Orders: true, OCSP: len(cfg.OCSP) > 0, LifeH: cfg.LDevID, PerMinute: 6000, PerHour: 60}, "", "  ")
+	made := CASettings{Hosts: cfg.Names, Orders: true, OCSP: len(cfg.OCSP) > 0, LifeH: cfg.LDevID, PerMinute: 6000, PerHour: 60}
+	if cfg.CAToken != "" { // the keys stay where they are: another process opens the token
+		u, err := pkcs11.ParseURI(cfg.CAToken)
+		if err != nil {
+			return nil, err
+		}
+		made.PKCS11 = &CAToken{Module: u.Module, Token: u.Token, PINFile: u.PIN}
+	}
+	settings, err := json.MarshalIndent(made, "", "  ")
 	if err != nil {
 		return nil, err
 	}
-	cfg.CA = "unix:" + socket
+	cfg.CA, cfg.CAToken = "unix:"+socket, ""
 	if err := errors.Join(cfg.check(), durable.WriteFile(filepath.Join(dir, cad.RootFile), root.Raw, 0o600),
 		durable.WriteFile(filepath.Join(dir, CASettingsFile), append(settings, '\n'), 0o600)); err != nil {
 		return nil, err

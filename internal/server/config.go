@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/oidc"
 	"github.com/hallmark-iot/hallmark/internal/store/postgres"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -84,7 +85,9 @@ type Config struct {
 	AuditDays int `json:"audit_days,omitempty"` // how long denials are kept; left out: 90
 	AuditMax  int `json:"audit_max,omitempty"`  // how many at most; left out: 100000
 
-	CA     string   `json:"ca,omitempty"`     // unix:/path of the socket of `hallmark ca serve`, which holds the CAs' keys; left out: they are with the others
+	CA      string `json:"ca,omitempty"`       // unix:/path of the socket of `hallmark ca serve`, which holds the CAs' keys; left out: they are with the others
+	CAToken string `json:"ca_token,omitempty"` // PKCS#11 URI (RFC 7512) of the token that has the CAs' keys; left out: they are in files
+
 	CRL    string   `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
 	OCSP   []string `json:"ocsp,omitempty"`   // products whose certificates are answered for one by one, too (OCSP)
 	Public string   `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
@@ -167,6 +170,11 @@ func (c Config) caSocket() string { return strings.TrimPrefix(c.CA, "unix:") }
 func (c Config) checkPublic() error {
 	if c.CA != "" && (!strings.HasPrefix(c.CA, "unix:/") || len(c.CA) > 100) {
 		return fmt.Errorf("ca %q: want unix: and the absolute path of the socket that `hallmark ca serve` listens on, at most 95 characters", c.CA)
+	}
+	if c.CAToken != "" {
+		if u, err := pkcs11.ParseURI(c.CAToken); err != nil || u.Object != "" || c.CA != "" {
+			return errors.Join(err, fmt.Errorf("ca_token %q: want the URI of a token, and no other process (ca) that has the CAs' keys", c.CAToken))
+		}
 	}
 	if c.Public != "" {
 		if err := checkAddress("public", c.Public); err != nil {

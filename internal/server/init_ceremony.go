@@ -98,6 +98,12 @@ func Finish(ctx context.Context, l Layout, answer []byte, now time.Time, vault f
 	return made, errors.Join(os.Remove(l.Pending()), os.Remove(l.Request()))
 }
 
+// Waiting is the configuration of an instance that waits for its ceremony.
+func (l Layout) Waiting() (Config, error) {
+	p, _, err := l.pending()
+	return p.Config, err
+}
+
 // pending reads what Prepare has left.
 func (l Layout) pending() (p pending, request []byte, err error) {
 	if _, err := os.Stat(l.Config()); err == nil {

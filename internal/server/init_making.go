@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
@@ -274,7 +275,11 @@ func (m *making) logs(ctx context.Context) error {
 				return err
 			}
 		}
-		data, err := json.Marshal(m.o.Config)
+		cfg := m.o.Config
+		if cfg.CAToken != "" { // which token, and where its PIN is, is nobody's business who reads the log
+			cfg.CAToken = pkcs11.Scheme
+		}
+		data, err := json.Marshal(cfg)
 		if err != nil {
 			return err
 		}

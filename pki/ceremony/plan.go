@@ -19,6 +19,9 @@ type Cast struct {
 	Need          int               // how many custodians have the root
 	Root          string            // name of the root's key; empty: oem-root
 	Fresh         []string          // those whose own keys are not there yet and are made, in a ceremony that is not the first
+	Tokens        map[string]Token  // whose own key is in which PKCS#11 token, by ID; the others' are in files
+	RootHolder    string            // with RootToken: who has its PIN
+	RootToken     *Token            // has the root, in the place of shares
 }
 
 // Brought is a file that the ceremony is about.
@@ -46,7 +49,11 @@ func (c Cast) begin(ceremony, oem, purpose string, made bool) Script {
 	s := Script{Version: 1, Ceremony: ceremony, OEM: oem, Purpose: purpose}
 	person := func(id, part, key string) {
 		s.People = append(s.People, Person{ID: id, Name: c.Names[id], Part: part, Key: key})
-		s.Keys = append(s.Keys, Key{Name: key, Holders: []string{id}})
+		k := Key{Name: key, Holders: []string{id}}
+		if t, ok := c.Tokens[id]; ok {
+			k.PKCS11 = &t
+		}
+		s.Keys = append(s.Keys, k)
 	}
 	person(c.Administrator, wire.PartAdministrator, personKey(c.Administrator))
 	for _, id := range c.Custodians {
@@ -68,6 +75,9 @@ func (s *Script) do(st Step) { s.Steps = append(s.Steps, st) }
 
 func (c Cast) root() Key {
 	k := Key{Name: cmp.Or(c.Root, rootKey), Holders: c.Custodians, Need: c.Need}
+	if c.RootToken != nil {
+		return Key{Name: k.Name, Holders: []string{c.RootHolder}, PKCS11: c.RootToken}
+	}
 	if len(c.Custodians) == 1 {
 		k.Need = 0
 	}

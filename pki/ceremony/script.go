@@ -204,6 +204,8 @@ func (s Script) checkKeys() error {
 			return fmt.Errorf("key %s: needs %d of %d holders: want 2 to %d", k.Name, k.Need, len(k.Holders), len(k.Holders))
 		case k.PKCS11 != nil && (len(k.Holders) != 1 || k.PKCS11.Module == "" || k.PKCS11.Token == ""):
 			return fmt.Errorf("key %s: a key in a module has one holder, a module and a token", k.Name)
+		case k.PKCS11 != nil && slices.ContainsFunc(s.Keys[:i], func(o Key) bool { return o.PKCS11 != nil && *o.PKCS11 == *k.PKCS11 && o.Holders[0] != k.Holders[0] }):
+			return fmt.Errorf("key %s: token %s holds a key of somebody else, and whoever has its PIN has both", k.Name, k.PKCS11.Token)
 		}
 		if err := s.checkSuite(k); err != nil {
 			return err

@@ -3,6 +3,7 @@
 package pkcs11
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -23,10 +24,45 @@ import (
 // sessions is how many signatures may be under way at once.
 const sessions = 8
 
+// Library is a PKCS#11 library that is loaded. A process loads each once, however many of its tokens it uses.
+type Library struct {
+	path string
+	ctx  *p11.Ctx
+}
+
+// Load loads a library.
+func Load(path string) (*Library, error) {
+	ctx := p11.New(path)
+	if ctx == nil {
+		return nil, fmt.Errorf("pkcs11: cannot load %s", path)
+	}
+	if err := ctx.Initialize(); err != nil {
+		ctx.Destroy()
+		return nil, fmt.Errorf("pkcs11: initialise %s: %w", path, err)
+	}
+	return &Library{path, ctx}, nil
+}
+
+// Close unloads it, after its tokens were closed. It may be called twice.
+func (l *Library) Close() error {
+	if l.ctx == nil {
+		return nil
+	}
+	err := l.ctx.Finalize()
+	l.ctx.Destroy()
+	l.ctx = nil
+	if err != nil {
+		return fmt.Errorf("pkcs11: finalise %s: %w", l.path, err)
+	}
+	return nil
+}
+
 // Store is an open token. It is safe for concurrent use.
 type Store struct {
-	ctx  *p11.Ctx
-	slot uint
+	ctx   *p11.Ctx
+	slot  uint
+	about string
+	end   func() error // unloads the library, where nobody else uses it
 
 	free chan p11.SessionHandle // sessions for signing, one per goroutine at a time
 
@@ -35,38 +71,59 @@ type Store struct {
 	by   map[string]*signer // guarded by mu
 }
 
-// Open logs in to the token.
+// Open loads the library for one token, and logs in to that.
 func Open(c Config) (*Store, error) {
-	ctx := p11.New(c.Path)
-	if ctx == nil {
-		return nil, fmt.Errorf("pkcs11: cannot load %s", c.Path)
+	l, err := Load(c.Path)
+	if err != nil {
+		return nil, err
 	}
-	if err := ctx.Initialize(); err != nil {
-		ctx.Destroy()
-		return nil, fmt.Errorf("pkcs11: initialise %s: %w", c.Path, err)
+	s, err := l.Open(c.Label, c.PIN)
+	if err != nil {
+		return nil, errors.Join(err, l.Close())
 	}
-	s := &Store{ctx: ctx, free: make(chan p11.SessionHandle, sessions), by: map[string]*signer{}}
-	if err := s.login(c); err != nil {
+	s.end = l.Close
+	return s, nil
+}
+
+// Open logs in to the token with a label; the PIN is not kept. Of two with one label none is opened.
+func (l *Library) Open(label string, pin []byte) (*Store, error) {
+	s := &Store{ctx: l.ctx, end: func() error { return nil }, free: make(chan p11.SessionHandle, sessions), by: map[string]*signer{}}
+	if err := s.find(l.path, label); err != nil {
+		return nil, err
+	}
+	if err := s.open(pin); err != nil {
 		return nil, errors.Join(err, s.Close())
 	}
 	return s, nil
 }
 
-func (s *Store) login(c Config) error {
+func (s *Store) find(path, label string) error {
 	slots, err := s.ctx.GetSlotList(true)
 	if err != nil {
 		return fmt.Errorf("pkcs11: slots: %w", err)
 	}
+	found := 0
 	for _, slot := range slots {
 		ti, err := s.ctx.GetTokenInfo(slot)
-		if err != nil || strings.TrimRight(ti.Label, " \x00") != c.Label {
+		if err != nil || trimmed(ti.Label) != label {
 			continue
 		}
-		s.slot = slot
-		return s.open(c.PIN)
+		found++
+		s.slot, s.about = slot, fmt.Sprintf("%s %s, serial number %s", trimmed(ti.ManufacturerID), trimmed(ti.Model), trimmed(ti.SerialNumber))
 	}
-	return fmt.Errorf("pkcs11: no token labelled %q in %s", c.Label, c.Path)
+	switch found {
+	case 0:
+		return fmt.Errorf("pkcs11: no token labelled %q in %s", label, path)
+	case 1:
+		return nil
+	}
+	return fmt.Errorf("pkcs11: %d tokens are labelled %q in %s: none of them is used", found, label, path)
 }
+
+func trimmed(s string) string { return strings.TrimRight(s, " \x00") }
+
+// About names the token: its maker, model and serial number.
+func (s *Store) About() string { return s.about }
 
 func (s *Store) open(pin []byte) error {
 	const flags = p11.CKF_SERIAL_SESSION | p11.CKF_RW_SESSION
@@ -94,14 +151,12 @@ func (s *Store) Close() error {
 	if s.ctx == nil {
 		return nil
 	}
-	_ = s.ctx.CloseAllSessions(s.slot) // logs out; finalising does the same
-	err := s.ctx.Finalize()
-	s.ctx.Destroy()
+	err := s.ctx.CloseAllSessions(s.slot) // logs out
 	s.ctx = nil
 	if err != nil {
-		return fmt.Errorf("pkcs11: finalise: %w", err)
+		err = fmt.Errorf("pkcs11: log out: %w", err)
 	}
-	return nil
+	return errors.Join(err, s.end())
 }
 
 func attr(t uint, v any) *p11.Attribute { return p11.NewAttribute(t, v) }
@@ -240,6 +295,26 @@ func (s *Store) create(name string, params []byte) error {
 	}
 	if _, _, err := s.ctx.GenerateKeyPair(s.main, mech(p11.CKM_EC_KEY_PAIR_GEN), pub, priv); err != nil {
 		return fmt.Errorf("pkcs11: make key %q: %w", name, err)
+	}
+	return nil
+}
+
+// Destroy destroys a key. One that is not there is ErrNoKey.
+func (s *Store) Destroy(_ context.Context, name string) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, class := range []uint{p11.CKO_PRIVATE_KEY, p11.CKO_PUBLIC_KEY} { // the private one first: a half that is left signs nothing
+		h, err := s.one(class, name)
+		if errors.Is(err, ErrNoKey) && class == p11.CKO_PUBLIC_KEY {
+			break
+		}
+		if err != nil {
+			return err
+		}
+		if err := s.ctx.DestroyObject(s.main, h); err != nil {
+			return fmt.Errorf("pkcs11: destroy key %q: %w", name, err)
+		}
+		delete(s.by, name)
 	}
 	return nil
 }

@@ -34,11 +34,17 @@ func token(t *testing.T) Config {
 		t.Fatal(err)
 	}
 	t.Setenv("SOFTHSM2_CONF", conf)
-	out, err := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", "ca", "--pin", "12345678", "--so-pin", "87654321").CombinedOutput()
+	another(t, "ca")
+	return Config{Path: softHSM, Label: "ca", PIN: []byte("12345678")}
+}
+
+// another makes one more token.
+func another(t *testing.T, label string) {
+	t.Helper()
+	out, err := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", "12345678", "--so-pin", "87654321").CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	return Config{Path: softHSM, Label: "ca", PIN: []byte("12345678")}
 }
 
 func open(t *testing.T, c Config) *Store {
@@ -119,6 +125,77 @@ func TestKeysThatAreNotUsed(t *testing.T) {
 		if _, err := s.Signer(name); err == nil {
 			t.Errorf("key %q is used", name)
 		}
+	}
+}
+
+func TestADestroyedKeyIsGoneAndTheOthersAreNot(t *testing.T) {
+	c := token(t)
+	s := open(t, c)
+	for _, name := range []string{"goes", "stays"} {
+		if _, err := s.GenerateP256(name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.Destroy(t.Context(), "goes"); err != nil {
+		t.Fatal(err)
+	}
+	for name, again := range map[string]func() error{
+		"sign":    func() error { _, err := s.Signer("goes"); return err },
+		"destroy": func() error { return s.Destroy(t.Context(), "goes") },
+	} {
+		if err := again(); !errors.Is(err, ErrNoKey) {
+			t.Errorf("%s what was destroyed: %v", name, err)
+		}
+	}
+	if _, err := s.Signer("stays"); err != nil {
+		t.Error(err)
+	}
+	if _, err := s.GenerateP256("goes"); err != nil {
+		t.Errorf("the name is not free again: %v", err)
+	}
+}
+
+func TestTokensOfOneLibraryAreOpenTogether(t *testing.T) {
+	c := token(t)
+	another(t, "second")
+	l, err := Load(c.Path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	one, err := l.Open("ca", c.PIN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	two, err := l.Open("second", c.PIN)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := one.GenerateP256("k"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := two.Signer("k"); !errors.Is(err, ErrNoKey) {
+		t.Errorf("a key of the first token in the second: %v", err)
+	}
+	if one.About() == two.About() || one.About() == "" {
+		t.Errorf("both are told as %q", one.About())
+	}
+	if err := one.Close(); err != nil {
+		t.Error(err)
+	}
+	if _, err := two.GenerateP256("k"); err != nil {
+		t.Errorf("after the first token was closed: %v", err)
+	}
+	if err := errors.Join(two.Close(), l.Close()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestOfTwoTokensOfOneLabelNoneIsUsed(t *testing.T) {
+	c := token(t)
+	another(t, "ca")
+	if s, err := Open(c); err == nil {
+		_ = s.Close()
+		t.Error("one of them is open")
 	}
 }
 
