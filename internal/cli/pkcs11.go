@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/rite"
 	"github.com/hallmark-iot/hallmark/internal/server"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 const envPIN = "HALLMARK_PIN"
@@ -150,7 +151,15 @@ func (d *divided) GenerateP256(name string) (crypto.Signer, error) {
 	if !server.IsCAKey(name) {
 		return d.Store.GenerateP256(name)
 	}
-	k, err := d.token.GenerateP256(name)
+	return d.Generate(name, suite.P256)
+}
+
+// Generate makes a key of a suite where keys of that name are.
+func (d *divided) Generate(name string, id suite.ID) (crypto.Signer, error) {
+	if !server.IsCAKey(name) {
+		return d.Store.Generate(name, id)
+	}
+	k, err := d.token.Generate(name, id)
 	if err == nil {
 		d.made = append(d.made, name)
 	}

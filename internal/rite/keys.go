@@ -107,7 +107,7 @@ func (r *run) makeInToken(ctx context.Context, k ceremony.Key) (string, error) {
 		if err := durable.WriteFile(mark, []byte(t.About()+"\n"), 0o600); err != nil {
 			return "", err
 		}
-		if s, err = t.GenerateP256(k.Name); err != nil {
+		if s, err = t.Generate(k.Name, k.MadeOf()); err != nil {
 			return "", err
 		}
 	case err != nil:

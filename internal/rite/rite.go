@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -48,8 +49,8 @@ type Desk interface {
 type Token interface {
 	// Signer finds a key; pkcs11.ErrNoKey when there is none of that name.
 	Signer(name string) (crypto.Signer, error)
-	// GenerateP256 makes a key in the token, which refuses a name that is taken.
-	GenerateP256(name string) (crypto.Signer, error)
+	// Generate makes a key in the token, which refuses a name that is taken, and suites that it has no keys of.
+	Generate(name string, id suite.ID) (crypto.Signer, error)
 	// Destroy is for good; pkcs11.ErrNoKey when there is none of that name.
 	Destroy(ctx context.Context, name string) error
 	// About names the token for the record: maker, model, serial number.

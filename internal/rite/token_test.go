@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
@@ -87,8 +88,8 @@ type mortal struct {
 
 var errDied = errors.New("the program died")
 
-func (m mortal) GenerateP256(name string) (crypto.Signer, error) {
-	s, err := m.Token.GenerateP256(name)
+func (m mortal) Generate(name string, id suite.ID) (crypto.Signer, error) {
+	s, err := m.Token.Generate(name, id)
 	if err == nil && m.h.cut == "made" {
 		return nil, errDied
 	}
