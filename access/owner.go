@@ -1,6 +1,10 @@
 package access
 
-import "strings"
+import (
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+)
 
 // An owner is whom devices belong to once they have left the maker: in each product its devices are a group, "owner/" and its ID, with
 // groups of its own below. Its people see and command what is in those, and nothing else: their scope follows from what the owner has at
@@ -25,4 +29,24 @@ func OwnerOf(group string) string {
 		return Nowhere // the group of all owners, which no device is in
 	}
 	return parts[1]
+}
+
+// veiled is how an owner's people are called in public.
+const veiled = "owner"
+
+// Tells gives a fact as the caller may be seen to be the one who did it. An owner's people are not named in public: who they are says whose a
+// device is, and that two devices have one owner. Who may read what is private reads who it was.
+func (c Caller) Tells(f ledger.Fact) ledger.Fact {
+	if c.Owner == "" {
+		return f
+	}
+	return f.Veil(veiled)
+}
+
+// Named is how the caller is called where everybody reads it.
+func (c Caller) Named() string {
+	if c.Owner != "" {
+		return veiled
+	}
+	return c.ID
 }

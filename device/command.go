@@ -117,6 +117,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	}
 	f := ledger.New(ledger.Control, ledger.KindCommandIssued, now, caller.ID, w.ID, in.Cause, envelope)
 	f.Private = ledger.Say("reason", in.Reason)
+	f = caller.Tells(f)
 	c := Command{
 		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID,
 		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(), Within: caller.Scope,
@@ -238,7 +239,7 @@ func (s *Service) CancelCommand(ctx context.Context, caller access.Caller, id, r
 	} else if ok {
 		cause = &ref
 	}
-	f := ledger.New(ledger.Control, ledger.KindCommandCancelled, now, caller.ID, id, cause, data)
+	f := caller.Tells(ledger.New(ledger.Control, ledger.KindCommandCancelled, now, caller.ID, id, cause, data))
 	err = s.cfg.Commands.CancelCommand(ctx, id, now, f)
 	if errors.Is(err, ErrChanged) {
 		return fault.New(fault.Conflict, "command.ended", fmt.Sprintf("command %s has ended already", id), "")

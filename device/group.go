@@ -76,7 +76,7 @@ func (s *Service) Group(ctx context.Context, caller access.Caller, ids []string,
 		if err != nil {
 			return err
 		}
-		moves, facts = append(moves, m), append(facts, f)
+		moves, facts = append(moves, m), append(facts, caller.Tells(f))
 	}
 	if len(moves) == 0 {
 		return nil

@@ -157,7 +157,7 @@ func (s *Service) Move(ctx context.Context, caller access.Caller, id string, ev 
 	if err != nil {
 		return Device{}, err
 	}
-	c := Change{Device: id, From: d.State, To: to, At: now, Absolve: ev == Clear, Fact: f}
+	c := Change{Device: id, From: d.State, To: to, At: now, Absolve: ev == Clear, Fact: caller.Tells(f)}
 	if err := s.cfg.Registry.MoveDevice(ctx, c); err != nil {
 		return Device{}, changed(id, err)
 	}

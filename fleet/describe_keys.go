@@ -33,11 +33,13 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 	case ledger.KindVoucherIssued:
 		s = fmt.Sprintf("voucher %s for new keys until %s, asked for by %s, agreed to by %s", d.Voucher, d.Expires.UTC().Format("2006-01-02 15:04"), d.By, d.Second)
 	case ledger.KindVoucherRevoked:
-		s = map[string]string{"replaced": "is replaced by another", "guessed": "is locked after too many wrong tries"}[d.Why]
+		s = map[string]string{"replaced": "is replaced by another", "guessed": "is locked after too many wrong tries", "locked": "is locked: it was shown with another chip"}[d.Why]
 		if s == "" {
 			s = "is revoked"
 		}
 		s = "voucher " + d.Voucher + " " + s
+	case ledger.KindVoucherGuessed:
+		s = "voucher " + d.Voucher + " is guessed at, by somebody without its secret; it stays good"
 	case ledger.KindDeviceRekeyed:
 		s = fmt.Sprintf("has new keys, by voucher %s: identity key %s instead of %s, which counts for nothing any more", d.Voucher, short(d.New), short(d.Old))
 	case ledger.KindDeviceImported:

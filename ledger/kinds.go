@@ -72,7 +72,8 @@ const (
 	KindDeviceLogAnchored   Kind = "device.log.anchored"  // events: COSE_Sign1(LogBatch)
 
 	KindVoucherIssued  Kind = "voucher.issued"  // events: JSON rekey.IssuedData {voucher, device, product, record, by, second, expires, today, many, reason}
-	KindVoucherRevoked Kind = "voucher.revoked" // events: JSON rekey.EndedData {voucher, device, why, reason}: revoked, replaced or guessed
+	KindVoucherRevoked Kind = "voucher.revoked" // events: JSON rekey.EndedData {voucher, device, why, reason}: revoked, replaced or locked
+	KindVoucherGuessed Kind = "voucher.guessed" // events: JSON rekey.GuessedData {voucher, device, tries}: somebody without its secret tries; it stays good
 
 	KindForeignTrusted Kind = "foreign.ca.trusted" // control: JSON foreign.Trusted {id, product, certificate, chain, map, any}
 	KindForeignEnded   Kind = "foreign.ca.ended"   // control: JSON {id, product, reason}: nothing that it signed is believed any more

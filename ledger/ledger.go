@@ -9,6 +9,7 @@ package ledger
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"encoding/json"
 	"fmt"
 	"time"
 
@@ -57,6 +58,35 @@ func New(log Log, kind Kind, at time.Time, actor, subject string, cause *Ref, da
 	copy(f.UID[:6], ms[2:])
 	return f
 }
+
+// Veil puts another name in the place of who it was, who is in the private part then.
+func (f Fact) Veil(as string) Fact {
+	said := map[string]json.RawMessage{}
+	if len(f.Private) > 0 && json.Unmarshal(f.Private, &said) != nil {
+		panic("ledger: the private part of " + string(f.Kind) + " is no JSON object") // it was made here
+	}
+	who, err := json.Marshal(f.Actor)
+	if err != nil { // a string
+		panic("ledger: " + err.Error())
+	}
+	said[memberActor] = who
+	f.Actor, f.Private = as, join(said)
+	return f
+}
+
+// Unveil gives who a fact was by, for who may read its private part.
+func Unveil(actor string, private []byte) string {
+	var said struct {
+		Actor string `json:"veiled_actor"`
+	}
+	if len(private) == 0 || json.Unmarshal(private, &said) != nil || said.Actor == "" {
+		return actor
+	}
+	return said.Actor
+}
+
+// memberActor is the member of a private part that Veil adds.
+const memberActor = "veiled_actor"
 
 // Encode gives the bytes whose hash is the leaf. commitment is to the private part: that of what Seal gave, nil when there is none.
 func (f Fact) Encode(commitment []byte) ([]byte, error) {

@@ -50,7 +50,7 @@ var private = map[Kind][]string{
 	KindRetireOrdered:       {"reason"},
 	KindRetireWrittenOff:    {"reason"},
 	KindReleaseWithdrawn:    {"reason"},
-	KindRolloutCreated:      {"reason"},
+	KindRolloutCreated:      {"reason", "selection", "canaries"}, // groups say where devices are, and whose
 	KindRolloutHalted:       {"reason"},
 	KindRolloutPaused:       {"reason"},
 	KindRolloutResumed:      {"reason"},

@@ -60,10 +60,12 @@ func FromFact(f ledger.Fact, at ledger.Ref) (Finding, bool) {
 		}
 		out.Kind, out.Severity, out.Text = VouchersMany, High, fmt.Sprintf("%d vouchers for devices of the product within a day: why do so many lose their keys?", d.Today)
 	case ledger.KindVoucherRevoked:
-		if d.Why != "guessed" {
+		if d.Why != "guessed" && d.Why != "locked" {
 			return Finding{}, false
 		}
-		out.Kind, out.Severity, out.Text = VoucherGuessed, High, "voucher "+d.Voucher+" is locked: too many wrong tries"
+		out.Kind, out.Severity, out.Text = VoucherGuessed, High, "voucher "+d.Voucher+" is locked: it was shown with another chip than it is for"
+	case ledger.KindVoucherGuessed:
+		out.Kind, out.Severity, out.Text = VoucherGuessed, High, "somebody guesses at voucher "+d.Voucher+": it stays good, and is not to be guessed; who knows of it?"
 	case ledger.KindRecordRefused:
 		out.Kind, out.Severity, out.Text = RecordRefused, Critical, d.Reason+d.Text
 	case ledger.KindDeviceLogForked:

@@ -237,11 +237,13 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, id, reason st
 	}
 	now := s.cfg.Now().UTC()
 	f.Closed, f.By, f.Reason = now, caller.ID, reason
-	data, err := json.Marshal(f)
+	told := f
+	told.By = caller.Named()
+	data, err := json.Marshal(told)
 	if err != nil {
 		return err
 	}
-	err = s.cfg.Store.CloseFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingClosed, now, caller.ID, f.Subject, cause, data))
+	err = s.cfg.Store.CloseFinding(ctx, f, caller.Tells(ledger.New(ledger.Events, ledger.KindFindingClosed, now, caller.ID, f.Subject, cause, data)))
 	if errors.Is(err, ErrClosed) {
 		return fault.New(fault.Conflict, "finding.closed", fmt.Sprintf("finding %s is closed already", id), "")
 	}

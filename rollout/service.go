@@ -82,6 +82,7 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, spec Spec) (
 	if err != nil {
 		return Rollout{}, err
 	}
+	f = caller.Tells(f)
 	r := Rollout{Spec: spec, Phase: Created, By: caller.ID, Created: now, UID: f.UID, Rev: 1}
 	err = s.cfg.Store.PutRollout(ctx, r, f)
 	if errors.Is(err, ErrExists) {
@@ -122,6 +123,7 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 	if err != nil {
 		return Rollout{}, Resolved{}, err
 	}
+	f = caller.Tells(f)
 	r.UID = f.UID
 	err = s.cfg.Store.StartRollout(ctx, r, res.Members, f)
 	if busy, ok := errors.AsType[*BusyError](err); ok {
@@ -195,6 +197,7 @@ func (s *Service) turn(ctx context.Context, caller access.Caller, id, reason str
 	if err != nil {
 		return Rollout{}, err
 	}
+	f = caller.Tells(f)
 	r.UID = f.UID
 	if err := s.cfg.Store.SaveRollout(ctx, r, f); err != nil {
 		return Rollout{}, changed(id, err)

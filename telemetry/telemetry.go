@@ -400,7 +400,7 @@ func matching(grants []Grant, req ReadRequest, now time.Time) string {
 func (s *Service) decide(ctx context.Context, caller access.Caller, req ReadRequest, ranges []Range, grant string, uid *[16]byte) error {
 	sum := sha256.Sum256(req.Key)
 	d := decided{
-		Reader: caller.ID, Device: req.Device, Stream: req.Stream, Purpose: req.Purpose,
+		Reader: caller.Named(), Device: req.Device, Stream: req.Stream, Purpose: req.Purpose,
 		Allowed: grant != "", Grant: grant, Key: sum[:], Epochs: []uint64{},
 	}
 	for _, r := range ranges {
@@ -410,7 +410,7 @@ func (s *Service) decide(ctx context.Context, caller access.Caller, req ReadRequ
 	if err != nil {
 		return err
 	}
-	f := ledger.New(ledger.Events, ledger.KindTelemetryReadDecided, s.cfg.Now(), caller.ID, req.Device, nil, data)
+	f := caller.Tells(ledger.New(ledger.Events, ledger.KindTelemetryReadDecided, s.cfg.Now(), caller.ID, req.Device, nil, data))
 	if uid != nil {
 		*uid = f.UID
 	}

@@ -145,7 +145,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, asked Asked
 		ID: proposalID(now), State: Open, By: caller.ID, Reason: reason, Asked: asked, Action: need.Action, Resource: need.Resource,
 		Made: now, Expires: now.Add(life), Rev: 1,
 	}
-	f, err := s.fact(ledger.KindProposalMade, caller, p)
+	f, err := s.fact(ctx, ledger.KindProposalMade, caller, p)
 	if err != nil {
 		return Proposal{}, err
 	}
@@ -157,14 +157,40 @@ func proposalID(at time.Time) string {
 	return fmt.Sprintf("%011x%s", at.UnixMilli(), strings.ToLower(rand.Text()[:6]))
 }
 
+// named is how somebody who had to do with a proposal is called in public: an owner's people are not named, also when they have ended.
+func (s *Service) named(ctx context.Context, caller access.Caller, id string, p Proposal) (string, error) {
+	switch id {
+	case "":
+		return "", nil
+	case caller.ID:
+		return caller.Named(), nil
+	}
+	who, acts, err := s.members.Acting(ctx, id)
+	if err != nil {
+		return "", err
+	}
+	if !acts {
+		who = access.Caller{ID: id, Owner: access.OwnerOf(p.Resource.Group)}
+	}
+	return who.Named(), nil
+}
+
 // fact tells a step of a proposal. What was asked for is in it by its digest: it may be long.
-func (s *Service) fact(kind ledger.Kind, caller access.Caller, p Proposal) (ledger.Fact, error) {
+func (s *Service) fact(ctx context.Context, kind ledger.Kind, caller access.Caller, p Proposal) (ledger.Fact, error) {
+	by, err := s.named(ctx, caller, p.By, p)
+	if err != nil {
+		return ledger.Fact{}, err
+	}
+	second, err := s.named(ctx, caller, p.Second, p)
+	if err != nil {
+		return ledger.Fact{}, err
+	}
 	data, err := json.Marshal(map[string]any{
-		"proposal": p.ID, "state": p.State, "by": p.By, "second": p.Second, "action": p.Action, "type": p.Resource.Type, "id": p.Resource.ID,
+		"proposal": p.ID, "state": p.State, "by": by, "second": second, "action": p.Action, "type": p.Resource.Type, "id": p.Resource.ID,
 		"product": p.Resource.Product, "operation": p.Asked.Method + " " + p.Asked.Path, "asked_sha256": p.Asked.digest(), "reason": p.Reason,
 		"comment": p.Comment, "status": p.Status,
 	})
-	return ledger.New(ledger.Control, kind, s.now().UTC(), caller.ID, p.ID, nil, data), err
+	return caller.Tells(ledger.New(ledger.Control, kind, s.now().UTC(), caller.ID, p.ID, nil, data)), err
 }
 
 // Get gives one: the proposer's own, or any for who may read proposals of that product.
@@ -256,7 +282,7 @@ func (s *Service) mayDecide(ctx context.Context, caller access.Caller, p Proposa
 }
 
 func (s *Service) save(ctx context.Context, kind ledger.Kind, caller access.Caller, p Proposal) (Proposal, error) {
-	f, err := s.fact(kind, caller, p)
+	f, err := s.fact(ctx, kind, caller, p)
 	if err != nil {
 		return Proposal{}, err
 	}
@@ -304,7 +330,7 @@ func (s *Service) End(ctx context.Context, caller access.Caller, p Proposal, sta
 		if status < 300 || wrote {
 			p.State = Done
 		}
-		f, err := s.fact(ledger.KindProposalTried, caller, p)
+		f, err := s.fact(ctx, ledger.KindProposalTried, caller, p)
 		if err != nil {
 			return err
 		}

@@ -415,7 +415,7 @@ func TestVouchersAreRationed(t *testing.T) {
 	}
 }
 
-// One voucher of a device is open at a time; wrong tries lock it, and a person may end it.
+// One voucher of a device is open at a time; who has it beside another chip locks it, who guesses at it does not, and a person may end it.
 func TestAVoucherEnds(t *testing.T) {
 	w := newLostWorld(t, rekey.Limits{Attempts: 3, Device: 10})
 	p := w.built(device.Active)
@@ -425,13 +425,22 @@ func TestAVoucherEnds(t *testing.T) {
 	if _, err := w.show(p.id, first, a.csr); !denied(err, "voucher.ended") {
 		t.Errorf("the one before: %v", err)
 	}
-	for range 3 {
+	for range 30 {
 		if _, err := w.show(p.id, wire.NewVoucher(p.id), a.csr); !denied(err, "voucher.refused") {
 			t.Errorf("a guess: %v", err)
 		}
 	}
+	if n := w.facts(string(ledger.KindVoucherGuessed), p.id); n != 1 {
+		t.Errorf("%d facts about guesses", n)
+	}
+	found := w.asking(p.id, []byte("another chip 123"))
+	for range 3 {
+		if _, err := w.show(p.id, second, found.csr); !denied(err, "voucher.chip") {
+			t.Errorf("after guesses it is good, for its chip: %v", err)
+		}
+	}
 	if _, err := w.show(p.id, second, a.csr); !denied(err, "voucher.ended") {
-		t.Errorf("after too many guesses: %v", err)
+		t.Errorf("after too many tries with another chip: %v", err)
 	}
 	third := w.voucher(p.id)
 	open, err := w.rekey.List(t.Context(), ann(), "", "", true, "", 0)

@@ -38,6 +38,7 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 		ledger.KindRecordRefused:       {i.raise},
 		ledger.KindVoucherIssued:       {i.raise},
 		ledger.KindVoucherRevoked:      {i.raise},
+		ledger.KindVoucherGuessed:      {i.raise},
 		ledger.KindDeviceLogForked:     {i.raise},
 		ledger.KindDeviceReprovisioned: {i.remade},
 		ledger.KindDeviceRefused:       {i.raise},

@@ -156,7 +156,7 @@ func (db *DB) scanLine(row scanner) (fleet.Line, error) {
 	if err != nil {
 		return l, err
 	}
-	l.Actor, l.Text = f.Actor, fleet.Describe(f, private)
+	l.Actor, l.Text = ledger.Unveil(f.Actor, private), fleet.Describe(f, private)
 	if f.Cause != nil {
 		l.Cause = &ledger.Ref{Log: ledger.Log(f.Cause.Log), Index: f.Cause.Index}
 	}

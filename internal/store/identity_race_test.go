@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -335,5 +336,65 @@ func TestARefusalHidesNoOther(t *testing.T) {
 	}
 	if n := factsOf(t, db, deviceID(onboard.MaxRefusals)); n != 0 {
 		t.Errorf("%d facts about one stranger too many", n)
+	}
+}
+
+// Whose a device is, and that two devices have one owner, is in no public log: what an owner's people do is there without their names, and
+// without the group that all their devices are in. Who may read what is private reads who it was.
+func TestThePublicDoesNotLearnWhoseADeviceIs(t *testing.T) {
+	x := newSale(t, 2)
+	x.a = x.buyer("xenia")
+	for i := range 2 {
+		x.a = x.claim(x.a, devN(i), x.code(devN(i)))
+	}
+	ids, mine := []string{devN(0), devN(1)}, access.OwnerGroup(x.a.Owner)
+	at := int64(0)
+	if err := x.db.Read().QueryRowContext(t.Context(), `SELECT count(*) FROM entry`).Scan(&at); err != nil {
+		t.Fatal(err)
+	}
+	reset, err := x.devices.Command(t.Context(), x.a, device.Instruction{Product: "pump", Act: wire.ActReset, Devices: ids, Reason: "hangs"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.devices.CancelCommand(t.Context(), x.a, reset, "not needed"); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.devices.Group(t.Context(), x.a, ids, mine+"/ward-3", "moved"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := x.devices.Move(t.Context(), x.a, devN(0), device.Maintain, nil, "new seal"); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.svc.Steal(t.Context(), x.a, devN(1), "gone"); err != nil {
+		t.Fatal(err)
+	}
+	rows, err := x.db.Read().QueryContext(t.Context(), `SELECT kind, data FROM entry`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer rows.Close()
+	seen := map[string]int{}
+	for rows.Next() {
+		var kind string
+		var data []byte
+		if err := rows.Scan(&kind, &data); err != nil {
+			t.Fatal(err)
+		}
+		seen[kind]++
+		if kind == string(ledger.KindOwnerCreated) {
+			continue
+		}
+		for _, word := range []string{x.a.ID, x.a.Owner, "ward-3"} {
+			if bytes.Contains(data, []byte(word)) {
+				t.Errorf("%s says %q in public", kind, word)
+			}
+		}
+	}
+	if err := rows.Err(); err != nil || seen["command.cancelled"] != 1 || seen["device.grouped"] != 2 {
+		t.Fatalf("facts %v, %v", seen, err)
+	}
+	lines, err := x.db.FleetTimeline(t.Context(), reset, 10)
+	if err != nil || len(lines) == 0 || lines[0].Actor != x.a.ID {
+		t.Errorf("who may read it reads %+v, %v", lines, err)
 	}
 }

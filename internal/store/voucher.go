@@ -112,20 +112,26 @@ func (s Vouchers) EndVoucher(ctx context.Context, id string, to rekey.State, at 
 }
 
 // Missed implements rekey.Store.
-func (s Vouchers) Missed(ctx context.Context, id string, most int, at time.Time, locked ledger.Fact) error {
+func (s Vouchers) Missed(ctx context.Context, id string, m rekey.Miss) error {
+	count := `UPDATE voucher SET attempts = attempts + 1 WHERE id = $1 AND state = 'open' AND attempts < $2 RETURNING attempts`
+	if m.Guess {
+		count = `UPDATE voucher SET guesses = guesses + 1 WHERE id = $1 AND state = 'open' AND guesses < $2 RETURNING guesses`
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
 		var n int
-		err := tx.scan(`UPDATE voucher SET attempts = attempts + 1 WHERE id = $1 AND state = 'open' RETURNING attempts`, []any{id}, &n)
-		if errors.Is(err, sql.ErrNoRows) || err == nil && n < most {
+		err := tx.scan(count, []any{id, m.Most}, &n)
+		if errors.Is(err, sql.ErrNoRows) || err == nil && n < m.Most {
 			return nil
 		}
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`UPDATE voucher SET state = 'locked', ended = $1 WHERE id = $2`, Millis(at), id); err != nil {
-			return err
+		if !m.Guess {
+			if _, err := tx.Exec(`UPDATE voucher SET state = 'locked', ended = $1 WHERE id = $2`, Millis(m.At), id); err != nil {
+				return err
+			}
 		}
-		return tx.Append(locked)
+		return tx.Append(m.Fact)
 	})
 }
 

@@ -58,7 +58,7 @@ func (s *Service) admit(ctx context.Context, id, password string) (admitted, err
 	}
 	if found < 0 {
 		if open >= 0 {
-			if err := s.missed(ctx, vs[open], now); err != nil {
+			if err := s.guessed(ctx, vs[open], now); err != nil {
 				return admitted{}, err
 			}
 		}
@@ -93,13 +93,23 @@ func (s *Service) admit(ctx context.Context, id, password string) (admitted, err
 	return admitted{v: v, sub: sub, born: born, id: name}, nil
 }
 
-// missed counts a wrong try.
-func (s *Service) missed(ctx context.Context, v Voucher, now time.Time) error {
-	f, err := ended(v, "guessed", "", access.DeviceCaller(v.Device).ID, now)
+// guessed counts a wrong secret.
+func (s *Service) guessed(ctx context.Context, v Voucher, now time.Time) error {
+	data, err := json.Marshal(GuessedData{Voucher: v.ID, Device: v.Device, Tries: s.c.Limits.Attempts})
 	if err != nil {
 		return err
 	}
-	return s.c.Store.Missed(ctx, v.ID, s.c.Limits.Attempts, now, f)
+	f := ledger.New(ledger.Events, ledger.KindVoucherGuessed, now, access.Internal("rekey").ID, v.Device, nil, data)
+	return s.c.Store.Missed(ctx, v.ID, Miss{Guess: true, Most: s.c.Limits.Attempts, At: now, Fact: f})
+}
+
+// otherChip counts a try with the right secret and another chip.
+func (s *Service) otherChip(ctx context.Context, v Voucher, now time.Time) error {
+	f, err := ended(v, "locked", "", access.DeviceCaller(v.Device).ID, now)
+	if err != nil {
+		return err
+	}
+	return s.c.Store.Missed(ctx, v.ID, Miss{Most: s.c.Limits.Attempts, At: now, Fact: f})
 }
 
 func (s *Service) check(ctx context.Context, id string) error {
@@ -167,7 +177,7 @@ func (s *Service) Recover(ctx context.Context, id, password string, csr []byte) 
 	now := s.c.Now().UTC()
 	if claim.Device != id || subtle.ConstantTimeCompare(claim.ChipUID, a.v.Chip) != 1 {
 		if a.v.State == Open {
-			if err := s.missed(ctx, a.v, now); err != nil {
+			if err := s.otherChip(ctx, a.v, now); err != nil {
 				return nil, err
 			}
 		}

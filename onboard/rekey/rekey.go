@@ -133,8 +133,9 @@ type Store interface {
 	Voucher(ctx context.Context, id string) (Voucher, error)
 	// EndVoucher takes an open one to the state to; ErrSpent when it is not open.
 	EndVoucher(ctx context.Context, id string, to State, at time.Time, facts ...ledger.Fact) error
-	// Missed counts a wrong try of an open voucher, and with the most-th locks it, with the fact.
-	Missed(ctx context.Context, id string, most int, at time.Time, locked ledger.Fact) error
+	// Missed counts a wrong try of an open voucher; with the m.Most-th the fact is written, and the voucher locked, unless it was a guess.
+	// Guesses are counted up to there.
+	Missed(ctx context.Context, id string, m Miss) error
 	// Subject gives what is on record of a device; ErrNotFound.
 	Subject(ctx context.Context, device string) (Subject, error)
 	// Former gives the key pairs a device had, newest first.
@@ -144,13 +145,22 @@ type Store interface {
 	Rekey(ctx context.Context, c Change) (pki.Issued, error)
 }
 
+// Miss is a wrong try of a voucher. A guess has not even the secret: nobody guesses 136 bits, and who could end a voucher by trying would keep a
+// device from its new keys for ever. Who has the secret, and another chip than the voucher is for, has found or stolen it.
+type Miss struct {
+	Guess bool
+	Most  int
+	At    time.Time
+	Fact  ledger.Fact
+}
+
 // Limits bound vouchers.
 type Limits struct {
 	Device   int           // a day; 0: 3
 	Second   int           // that one person agrees to, a day; 0: 20
 	Product  int           // a day; 0: 50
 	Many     int           // of a product a day, from which on it is a finding; 0: 10
-	Attempts int           // wrong tries, then the voucher is locked; 0: 10
+	Attempts int           // with another chip, then the voucher is locked; as many guesses at its secret are a finding; 0: 10
 	Life     time.Duration // when nothing else is asked for; 0: 24 h
 	MaxLife  time.Duration // 0: 7 days
 }
@@ -272,7 +282,7 @@ type IssuedData struct {
 type EndedData struct {
 	Voucher string `json:"voucher"`
 	Device  string `json:"device"`
-	Why     string `json:"why"` // revoked, replaced or guessed
+	Why     string `json:"why"` // revoked, replaced or locked; "guessed" in old logs is locked
 	Reason  string `json:"reason,omitempty"`
 }
 
@@ -305,6 +315,13 @@ func (s *Service) issued(v Voucher, reason string, today Counts, open []Voucher)
 		facts = append(facts, f)
 	}
 	return facts, nil
+}
+
+// GuessedData is the data of a voucher.guessed fact.
+type GuessedData struct {
+	Voucher string `json:"voucher"`
+	Device  string `json:"device"`
+	Tries   int    `json:"tries"`
 }
 
 func ended(v Voucher, why, reason, actor string, at time.Time) (ledger.Fact, error) {
