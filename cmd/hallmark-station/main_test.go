@@ -1,8 +1,10 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
+	"errors"
 	"flag"
 	"fmt"
 	"net"
@@ -14,6 +16,7 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 
 	"github.com/hallmark-iot/hallmark/agent/factoryport"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
 )
 
@@ -70,10 +73,11 @@ func oem(ts *testscript.TestScript, neg bool, args []string) {
 		if len(pin) != 32 {
 			ts.Fatalf("fingerprint %q", args[4])
 		}
-		var file []byte
+		var file *factory.Wrapped
 		file, _, err = o.Service.CreateOrder(ctx, o.Caller, o.Spec(args[1], uint32(n), []byte(ts.ReadFile(args[3])), [32]byte(pin)))
 		if err == nil {
-			err = os.WriteFile(ts.MkAbs(args[5]), file, 0o600)
+			var b bytes.Buffer
+			err = errors.Join(file.WriteFile(ctx, &b), os.WriteFile(ts.MkAbs(args[5]), b.Bytes(), 0o600))
 		}
 	case "import":
 		out, err = o.Service.ImportRecords(ctx, o.Caller, args[1], []byte(ts.ReadFile(args[2])))

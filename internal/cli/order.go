@@ -119,16 +119,18 @@ func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err er
 	if _, o.req.Release, err = digestOf(ctx, cl, o.release); err != nil {
 		return err
 	}
-	r, err := cl.CreateOrder(ctx, o.req)
-	if err != nil {
+	var made client.OrderView
+	if err := durable.Write(o.out, 0o600, func(w io.Writer) (err error) {
+		made, err = cl.CreateOrder(ctx, o.req, w)
+		return err
+	}); err != nil {
+		if made.ID != "" {
+			err = fmt.Errorf("order %s was made, and its file is lost: `hallmark order cancel %s`, and order anew: %w", made.ID, made.ID, err)
+		}
 		return err
 	}
-	if err := durable.WriteFile(o.out, r.File, 0o600); err != nil {
-		return fmt.Errorf("order %s was made, and its file is lost, close it and order anew: %w", r.Order.ID, err)
-	}
 	return a.show(func(w io.Writer) error {
-		return sheet(w, "order", r.Order.ID, "station", r.Order.StationName, "quota", fmt.Sprint(r.Order.Quota), "until", when(r.Order.NotAfter),
-			"written", o.out)
+		return sheet(w, "order", made.ID, "station", made.StationName, "quota", fmt.Sprint(made.Quota), "until", when(made.NotAfter), "written", o.out)
 	})
 }
 

@@ -188,6 +188,9 @@ func (c *Client) once(ctx context.Context, method, path string, h http.Header, i
 		return unreached(err)
 	}
 	defer resp.Body.Close()
+	if o, ok := out.(orderIn); ok && resp.StatusCode == http.StatusOK {
+		return c.order(resp, o)
+	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return brokenError{err}
@@ -333,9 +336,18 @@ func (c *Client) OEM(ctx context.Context) (factory.OEMFile, error) {
 	return get[factory.OEMFile](ctx, c, "/oem")
 }
 
-// CreateOrder orders devices.
-func (c *Client) CreateOrder(ctx context.Context, r httpapi.OrderRequest) (httpapi.OrderReply, error) {
-	return post[httpapi.OrderReply](ctx, c, "/orders", r)
+// CreateOrder orders devices. The order's file is written to file as it comes, and is not whole when there is an error.
+func (c *Client) CreateOrder(ctx context.Context, r httpapi.OrderRequest, file io.Writer) (httpapi.OrderView, error) {
+	in, err := json.Marshal(r)
+	if err != nil {
+		return httpapi.OrderView{}, err
+	}
+	var o httpapi.OrderView
+	h := http.Header{"Content-Type": {"application/json"}, "Idempotency-Key": {rand.Text()}}
+	if c.propose != "" {
+		h.Set(httpapi.HeaderPropose, c.propose)
+	}
+	return o, c.once(ctx, http.MethodPost, "/orders", h, bytes.NewReader(in), orderIn{&o, file})
 }
 
 // ImportRecords brings in what a station exported.

@@ -22,6 +22,7 @@ type (
 	LegitimacyRequest  = httpapi.LegitimacyRequest
 	MoveRequest        = httpapi.MoveRequest
 	OrderRequest       = httpapi.OrderRequest
+	OrderView          = httpapi.OrderView
 	Outcome            = httpapi.Outcome
 	ReleaseView        = httpapi.ReleaseView
 	ReplacementRequest = httpapi.ReplacementRequest

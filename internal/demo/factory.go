@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -178,17 +180,15 @@ func (d *demo) placeOrder(ctx context.Context, descriptor, file string) error {
 			Servers: wire.Servers{Device: strings.Replace(d.devURL, "127.0.0.1", "localhost", 1)},
 		},
 	}
-	var r httpapi.OrderReply
-	if err := insist(ctx, func() (err error) {
+	return insist(ctx, func() error {
 		n++ // an order's file is given out once: who did not get it orders anew
 		req.ID = fmt.Sprintf("order-%d", n)
-		r, err = d.people["frank"].CreateOrder(ctx, req)
-		return err
-	}); err != nil {
-		return err
-	}
-	d.order = r.Order.ID
-	return os.WriteFile(file, r.File, 0o600) //nolint:forbidigo // a file between two machines
+		return durable.Write(file, 0o600, func(w io.Writer) error {
+			o, err := d.people["frank"].CreateOrder(ctx, req, w)
+			d.order = o.ID
+			return err
+		})
+	})
 }
 
 // payload is the largest release the devices must take.

@@ -9,13 +9,22 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"syscall"
 )
 
 // WriteFile makes path hold data, or leaves it as it was. Missing directories are made, as private as perm.
-func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
+func WriteFile(path string, data []byte, perm os.FileMode) error {
+	return Write(path, perm, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	})
+}
+
+// Write is WriteFile for what is too large to be in memory: fill writes it. When fill fails, path is left as it was.
+func Write(path string, perm os.FileMode, fill func(w io.Writer) error) (err error) {
 	dir := filepath.Dir(path)
 	if err := MkdirAll(dir, perm|(perm&0o444)>>2); err != nil { // who may read the file may enter its directory
 		return err
@@ -29,7 +38,7 @@ func WriteFile(path string, data []byte, perm os.FileMode) (err error) {
 			err = errors.Join(fmt.Errorf("write %s: %w", path, err), os.Remove(f.Name()))
 		}
 	}()
-	if _, err := f.Write(data); err != nil {
+	if err := fill(f); err != nil {
 		return errors.Join(err, f.Close())
 	}
 	if err := f.Chmod(perm); err != nil {

@@ -79,7 +79,7 @@ func order(t *testing.T, o *factorytest.OEM, s *station.Station, id string, n ui
 			t.Fatalf("order %s is shown with its secret", x.ID)
 		}
 	}
-	return file
+	return factorytest.Bytes(t, file)
 }
 
 func imported(t *testing.T, o *factorytest.OEM, s *station.Station, id string, n uint32) []byte {
@@ -548,7 +548,7 @@ func TestOffline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Import(file, o.Now); err != nil {
+	if _, err := s.Import(factorytest.Bytes(t, file), o.Now); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {
@@ -689,8 +689,10 @@ func TestCreateOrderRefuses(t *testing.T) {
 		"changed": {"order.station", func(p *factory.OrderSpec) {
 			p.Descriptor = append(bytes.Clone(good[:len(good)-1]), good[len(good)-1]^1)
 		}},
-		"no payload":      {"order.invalid", func(p *factory.OrderSpec) { p.Payload = nil }},
-		"wrong payload":   {"order.invalid", func(p *factory.OrderSpec) { p.Payload = map[string][]byte{"app": {1}, "assets": {2}} }},
+		"no payload": {"order.invalid", func(p *factory.OrderSpec) { p.Payload = nil }},
+		"wrong payload": {"order.invalid", func(p *factory.OrderSpec) {
+			p.Payload = factory.InMemory(map[string][]byte{"app": {1}, "assets": {2}})
+		}},
 		"hardware":        {"order.invalid", func(p *factory.OrderSpec) { p.Hardware = "rev-z" }},
 		"product":         {"order.invalid", func(p *factory.OrderSpec) { p.Product = "toaster" }},
 		"no quota":        {"order.invalid", func(p *factory.OrderSpec) { p.Quota = 0 }},

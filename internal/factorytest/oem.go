@@ -5,6 +5,7 @@
 package factorytest
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -48,6 +49,8 @@ type OEM struct {
 	Release  []byte
 	Payload  map[string][]byte
 	CA       *CA
+
+	approver *ecdsa.PrivateKey // of releases
 }
 
 // Key makes a P-256 key.
@@ -197,22 +200,30 @@ func (o *OEM) software(t testing.TB) {
 	if o.Bundle, err = wire.NewThreshold(wire.TypeBundle, payload, root); err != nil {
 		t.Fatal(err)
 	}
-	r := wire.Release{
-		ID: "fw-1", Product: Product, Hardware: []string{Hardware}, Model: wire.ModelAsset, Version: "1.0.0", Counter: 3, Created: 1,
-	}
+	o.approver = release
+	var list []wire.Component
 	for _, n := range []string{"app", "assets"} {
 		sum, kind, health := sha256.Sum256(o.Payload[n]), wire.KindExec, wire.HealthAlive
 		if n == "assets" {
 			kind, health = wire.KindData, wire.HealthNone
 		}
-		r.Components = append(r.Components, wire.Component{
+		list = append(list, wire.Component{
 			Name: n, Kind: kind, Version: "1.0.0", Size: uint64(len(o.Payload[n])), Digest: sum[:], Health: health,
 		})
 	}
-	if payload, err = wire.EncodeRelease(r); err != nil {
+	o.Publish(t, list...)
+}
+
+// Publish makes a release of those components the one that orders are for.
+func (o *OEM) Publish(t testing.TB, components ...wire.Component) {
+	t.Helper()
+	payload, err := wire.EncodeRelease(wire.Release{
+		ID: "fw-1", Product: Product, Hardware: []string{Hardware}, Model: wire.ModelAsset, Version: "1.0.0", Counter: 3, Created: 1, Components: components,
+	})
+	if err != nil {
 		t.Fatal(err)
 	}
-	if o.Release, err = wire.NewThreshold(wire.TypeRelease, payload, release); err != nil {
+	if o.Release, err = wire.NewThreshold(wire.TypeRelease, payload, o.approver); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -229,8 +240,21 @@ func Params() wire.DeviceParams {
 func (o *OEM) Spec(id string, n uint32, descriptor []byte, pin [32]byte) factory.OrderSpec {
 	return factory.OrderSpec{
 		ID: id, Product: Product, Hardware: Hardware, Quota: n, NotAfter: o.Now.Add(48 * time.Hour), Descriptor: descriptor,
-		StationPin: pin[:], Bundle: o.Bundle, Release: o.Release, Payload: o.Payload, Params: Params(), MaxOfflineDays: 30,
+		StationPin: pin[:], Bundle: o.Bundle, Release: o.Release, Payload: factory.InMemory(o.Payload), Params: Params(), MaxOfflineDays: 30,
 	}
+}
+
+// Bytes is an order's file.
+func Bytes(t testing.TB, w *factory.Wrapped) []byte {
+	t.Helper()
+	var b bytes.Buffer
+	if err := w.WriteFile(t.Context(), &b); err != nil {
+		t.Fatal(err)
+	}
+	if w.Size() != int64(b.Len()) {
+		t.Fatalf("the file has %d bytes, said to be %d", b.Len(), w.Size())
+	}
+	return b.Bytes()
 }
 
 // File is what stations pin.

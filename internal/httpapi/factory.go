@@ -2,7 +2,11 @@ package httpapi
 
 import (
 	"context"
+	"encoding/base64"
 	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
 	"net/http"
 	"reflect"
 	"time"
@@ -78,11 +82,17 @@ func (a *api) registerFactory(h huma.API) {
 			f, err := a.Factory.OEMFile(ctx, callerOf(ctx))
 			return reply(a, ctx, f, err)
 		})
-	huma.Register(h, op("create-order", http.MethodPost, "/orders", "Order devices from one station: the file comes back"),
-		func(ctx context.Context, in *body[OrderRequest]) (*body[OrderReply], error) {
-			r, err := a.createOrder(ctx, in.Body)
-			return reply(a, ctx, r, err)
-		})
+	create := op("create-order", http.MethodPost, "/orders", "Order devices from one station: the file comes back")
+	huma.Register(h, create, func(ctx context.Context, in *body[OrderRequest]) (*huma.StreamResponse, error) {
+		file, o, err := a.createOrder(ctx, in.Body)
+		if err != nil {
+			return nil, a.problem(ctx, err)
+		}
+		return &huma.StreamResponse{Body: func(hc huma.Context) { //nolint:contextcheck // it has the context of its request
+			a.giveOrder(hc, file, o)
+		}}, nil
+	})
+	answers(h, create, reflect.TypeFor[OrderReply]())
 	huma.Register(h, op("list-orders", http.MethodGet, "/orders", "List orders, newest first"),
 		func(ctx context.Context, in *struct {
 			OfProduct
@@ -144,22 +154,53 @@ func (a *api) importRecords(ctx context.Context, id string, s *Streamed) (factor
 	return a.Factory.ImportRecords(ctx, callerOf(ctx), id, in.File)
 }
 
-func (a *api) createOrder(ctx context.Context, in OrderRequest) (OrderReply, error) {
+func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrapped, factory.Order, error) {
 	d, err := parseDigest(in.Release)
 	if err != nil {
-		return OrderReply{}, err
+		return nil, factory.Order{}, err
 	}
 	if err := a.Factory.MayOrder(ctx, callerOf(ctx), in.ID, in.Product); err != nil { // before any firmware is gathered
-		return OrderReply{}, err
+		return nil, factory.Order{}, err
 	}
 	firmware, err := a.Firmware(ctx, callerOf(ctx), in.Product, [32]byte(d))
 	if err != nil {
-		return OrderReply{}, err
+		return nil, factory.Order{}, err
 	}
-	file, order, err := a.Factory.CreateOrder(ctx, callerOf(ctx), factory.OrderSpec{
+	return a.Factory.CreateOrder(ctx, callerOf(ctx), factory.OrderSpec{
 		ID: in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
 		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
 		MaxOfflineDays: in.MaxOfflineDays,
 	})
-	return OrderReply{Order: viewOrder(order), File: file}, err
+}
+
+// giveOrder writes an OrderReply as it is made: firmware is read, sealed and sent, and never in memory whole. The order is durable before. An
+// answer that is cut off has no end, so that nobody takes a part for the file.
+func (a *api) giveOrder(hc huma.Context, file *factory.Wrapped, o factory.Order) {
+	head, err := json.Marshal(viewOrder(o))
+	if err != nil {
+		a.log.ErrorContext(hc.Context(), "order", "error", err)
+		hc.SetStatus(http.StatusInternalServerError)
+		return
+	}
+	hc.SetHeader("Content-Type", "application/json")
+	hc.SetStatus(http.StatusOK)
+	w := hc.BodyWriter()
+	write := func() error {
+		if _, err := fmt.Fprintf(w, `{"order":%s,"file":"`, head); err != nil {
+			return err
+		}
+		enc := base64.NewEncoder(base64.StdEncoding, w)
+		if err := file.WriteFile(hc.Context(), enc); err != nil {
+			return err
+		}
+		if err := enc.Close(); err != nil {
+			return err
+		}
+		_, err := io.WriteString(w, "\"}\n")
+		return err
+	}
+	if err := write(); err != nil {
+		a.log.WarnContext(hc.Context(), "the file of an order was not given out whole: whoever ordered cancels it", "order", o.ID, "error", err)
+		panic(http.ErrAbortHandler) // the answer has begun: only its end can say that it is no answer
+	}
 }

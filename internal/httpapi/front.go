@@ -35,8 +35,8 @@ const (
 	headerKey      = "Idempotency-Key"
 	headerReplayed = "Idempotency-Replayed"
 
-	maxBody   = 8 << 20  // bytes of a request that is not streamed
-	maxAnswer = 16 << 20 // bytes of an answer that is kept
+	maxBody   = 8 << 20 // bytes of a request that is not streamed
+	maxAnswer = 4 << 20 // bytes of an answer that is kept
 
 	patience = time.Minute // for a request that is not streamed to be there whole
 )
@@ -244,7 +244,9 @@ func (f *front) serveOnce(w http.ResponseWriter, r *http.Request, body []byte, p
 		w.Header().Set(headerReplayed, "true")
 		f.give(w, r, kept.Answer)
 	default:
-		f.give(w, r, f.do(r, body, m, pattern))
+		if a, given := f.do(w, r, body, m, pattern); !given {
+			f.give(w, r, a)
+		}
 	}
 }
 
@@ -275,14 +277,18 @@ func (f *front) begin(m once.Mark) (end func(), problem *huma.ErrorModel) {
 }
 
 // do has the operation done, and keeps its answer before anybody hears it. An answer to a request that wrote nothing is not kept:
-// it may be asked for again.
-func (f *front) do(r *http.Request, body []byte, m once.Mark, pattern string) once.Answer {
+// it may be asked for again. One that is
+// too long to be kept is given to w as it comes.
+func (f *front) do(w http.ResponseWriter, r *http.Request, body []byte, m once.Mark, pattern string) (a once.Answer, given bool) {
 	ctx, req := once.With(r.Context(), &m, nil)
 	r = r.WithContext(ctx)
 	r.Body = io.NopCloser(bytes.NewReader(body))
-	rec := &recorder{header: http.Header{}}
+	rec := &recorder{header: http.Header{}, beyond: w}
 	f.dispatch(rec, r, pattern)
-	a := rec.answer()
+	if rec.begun {
+		return a, true
+	}
+	a = rec.answer()
 	if c := ledger.ReceiptsOf(ctx); c != nil {
 		names, count := c.Names(MaxNamedFacts)
 		if a.Facts = names; count > MaxNamedFacts {
@@ -290,8 +296,8 @@ func (f *front) do(r *http.Request, body []byte, m once.Mark, pattern string) on
 		}
 	}
 	failpoint.Hit("idempotency.before-answer")
-	if !req.Settled() || secrets[pattern] && a.Status != http.StatusAccepted || a.Status >= http.StatusInternalServerError || len(a.Body) > maxAnswer {
-		return a
+	if !req.Settled() || secrets[pattern] && a.Status != http.StatusAccepted || a.Status >= http.StatusInternalServerError {
+		return a, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // who asked may have gone: what was done stays done
 	defer cancel()
@@ -299,7 +305,7 @@ func (f *front) do(r *http.Request, body []byte, m once.Mark, pattern string) on
 		f.log.ErrorContext(ctx, "keep an answer", "error", err)
 	}
 	f.prune(ctx)
-	return a
+	return a, false
 }
 
 // prune forgets old marks, now and then.
@@ -332,11 +338,13 @@ func (f *front) give(w http.ResponseWriter, r *http.Request, a once.Answer) {
 	}
 }
 
-// recorder keeps an answer instead of sending it.
+// recorder keeps an answer instead of sending it, up to maxAnswer. A longer one is passed on.
 type recorder struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
+	beyond http.ResponseWriter // nil: all of it is kept
+	begun  bool                // it is being passed on
 }
 
 func (r *recorder) Header() http.Header { return r.header }
@@ -349,7 +357,15 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(b []byte) (int, error) {
 	r.WriteHeader(http.StatusOK)
-	return r.body.Write(b)
+	if r.begun {
+		return r.beyond.Write(b)
+	}
+	if r.beyond == nil || r.body.Len()+len(b) <= maxAnswer {
+		return r.body.Write(b)
+	}
+	r.pass(r.beyond)
+	r.begun, r.body = true, bytes.Buffer{}
+	return r.beyond.Write(b)
 }
 
 func (r *recorder) answer() once.Answer {

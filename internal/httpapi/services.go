@@ -69,14 +69,14 @@ type Services struct {
 	Once   once.Store // nil: no request is remembered, and nothing has a tag
 	Events *Events    // nil: nobody is told of events
 
-	// Firmware gathers what an order puts on devices: the product's current bundle, the release, and its components' bytes.
+	// Firmware gathers what an order puts on devices: the product's current bundle, the release, and where its components' bytes are.
 	Firmware func(ctx context.Context, caller access.Caller, product string, release [32]byte) (Firmware, error)
 }
 
 // Firmware is what an order puts on devices.
 type Firmware struct {
 	Bundle, Release []byte
-	Payload         map[string][]byte // by component
+	Payload         factory.Source
 }
 
 func (a *api) register(h huma.API) {

@@ -104,3 +104,11 @@ func describe(h huma.API, o huma.Operation, contentType string, of reflect.Type)
 		Required: true, Content: map[string]*huma.MediaType{contentType: {Schema: schema}},
 	}
 }
+
+// answers says in the description what an operation that writes its answer itself answers with.
+func answers(h huma.API, o huma.Operation, of reflect.Type) {
+	schema := h.OpenAPI().Components.Schemas.Schema(of, true, of.Name())
+	h.OpenAPI().Paths[o.Path].Post.Responses["200"] = &huma.Response{
+		Description: "OK", Content: map[string]*huma.MediaType{"application/json": {Schema: schema}},
+	}
+}

@@ -1,7 +1,6 @@
 package server
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/aes"
@@ -190,19 +189,14 @@ func firmware(devices *store.Devices, releases *release.Service) func(context.Co
 		if err != nil {
 			return httpapi.Firmware{}, err
 		}
-		f := httpapi.Firmware{Bundle: b.Envelope, Release: r.Envelope, Payload: map[string][]byte{}}
+		digests := map[string][32]byte{}
 		for _, c := range r.Manifest.Components {
-			_, rd, err := releases.Open(ctx, access.Internal("factory"), productID, [32]byte(c.Digest))
-			if err != nil {
-				return httpapi.Firmware{}, err
-			}
-			var buf bytes.Buffer
-			_, err = io.Copy(&buf, rd)
-			if err = errors.Join(err, rd.Close()); err != nil {
-				return httpapi.Firmware{}, err
-			}
-			f.Payload[c.Name] = buf.Bytes()
+			digests[c.Name] = [32]byte(c.Digest)
 		}
+		f := httpapi.Firmware{Bundle: b.Envelope, Release: r.Envelope, Payload: func(ctx context.Context, component string) (io.ReadCloser, error) {
+			_, rd, err := releases.Open(ctx, access.Internal("factory"), productID, digests[component])
+			return rd, err
+		}}
 		return f, nil
 	}
 }

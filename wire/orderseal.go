@@ -1,0 +1,165 @@
+package wire
+
+import (
+	"bytes"
+	"crypto/cipher"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+)
+
+// OrderSeal seals the payload of an order and writes its file as it comes, in constant memory. The signature stands before what it signs, so that the
+// payload is read twice: Add seals a chunk and takes it into the digest that is signed, Write seals it again for the file. Both passes use one
+// key and nonce, which is sound for the same bytes only: Write refuses a chunk that is not the one of the first pass.
+type OrderSeal struct {
+	aead    cipher.AEAD
+	header  []byte // additional data
+	content []byte
+	size    uint64
+	tags    [][gcmOverhead]byte
+	sum     hash.Hash
+	buf     []byte
+}
+
+// NewOrderSeal begins an order's file with its sealed content and a payload of size bytes.
+func NewOrderSeal(cek []byte, header OrderHeader, c OrderContent, size uint64) (*OrderSeal, error) {
+	if size == 0 || size > OrderChunk*maxOrderChunks {
+		return nil, fmt.Errorf("order payload: %d bytes, at most %d", size, OrderChunk*maxOrderChunks)
+	}
+	content, err := SealContent(cek, header, c)
+	if err != nil {
+		return nil, err
+	}
+	aad, err := Marshal(header)
+	if err != nil {
+		return nil, err
+	}
+	aead, err := contentAEAD(cek, "payload")
+	if err != nil {
+		return nil, err
+	}
+	s := &OrderSeal{aead: aead, header: aad, content: content, size: size, sum: sha256.New(), buf: make([]byte, 0, OrderChunk+gcmOverhead)}
+	digestPart(s.sum, content)
+	return s, nil
+}
+
+func digestPart(h hash.Hash, b []byte) {
+	var n [8]byte
+	binary.BigEndian.PutUint64(n[:], uint64(len(b)))
+	h.Write(n[:])
+	h.Write(b)
+}
+
+func (s *OrderSeal) chunks() int { return int((s.size + OrderChunk - 1) / OrderChunk) }
+
+// seal gives chunk i sealed; what it returns is overwritten by the next.
+func (s *OrderSeal) seal(i int, plain []byte) ([]byte, error) {
+	last := i == s.chunks()-1
+	want := uint64(OrderChunk)
+	if last {
+		want = s.size - uint64(i)*OrderChunk
+	}
+	if i >= s.chunks() || uint64(len(plain)) != want {
+		return nil, fmt.Errorf("order payload: chunk %d of %d bytes, want %d of %d in all", i, len(plain), want, s.size)
+	}
+	return s.aead.Seal(s.buf[:0], chunkNonce(i), plain, chunkAAD(s.header, last)), nil
+}
+
+func tagOf(sealed []byte) [gcmOverhead]byte {
+	return [gcmOverhead]byte(sealed[len(sealed)-gcmOverhead:])
+}
+
+// Add takes the payload into the digest, all of it.
+func (s *OrderSeal) Add(payload io.Reader) ([32]byte, error) {
+	err := s.each(payload, func(_ int, sealed []byte) error {
+		s.tags = append(s.tags, tagOf(sealed))
+		digestPart(s.sum, sealed)
+		return nil
+	})
+	return [32]byte(s.sum.Sum(nil)), err
+}
+
+// Write writes the file of the order that was signed over what Add gave.
+func (s *OrderSeal) Write(w io.Writer, order []byte, payload io.Reader) error {
+	if len(s.tags) != s.chunks() {
+		return errors.New("order payload: it was not sealed")
+	}
+	if _, err := w.Write(s.head(order)); err != nil {
+		return err
+	}
+	return s.each(payload, func(i int, sealed []byte) error {
+		if tagOf(sealed) != s.tags[i] {
+			return fmt.Errorf("order payload: chunk %d changed while the order was made", i)
+		}
+		if _, err := w.Write(bytesHead(len(sealed))); err != nil {
+			return err
+		}
+		_, err := w.Write(sealed)
+		return err
+	})
+}
+
+// Size is what Write will write of an order, bytes.
+func (s *OrderSeal) Size(order []byte) int64 {
+	n := int64(len(s.head(order))) + int64(s.size) + int64(s.chunks())*gcmOverhead
+	full := int64(s.chunks() - 1)
+	lastChunk := int(s.size-uint64(full)*OrderChunk) + gcmOverhead
+	return n + full*int64(len(bytesHead(OrderChunk+gcmOverhead))) + int64(len(bytesHead(lastChunk)))
+}
+
+func (s *OrderSeal) each(payload io.Reader, do func(i int, sealed []byte) error) error {
+	plain := make([]byte, OrderChunk)
+	left := s.size
+	for i := range s.chunks() {
+		n, err := io.ReadFull(payload, plain[:min(left, OrderChunk)])
+		if err != nil {
+			return fmt.Errorf("order payload: %w", err)
+		}
+		left -= uint64(n)
+		sealed, err := s.seal(i, plain[:n])
+		if err != nil {
+			return err
+		}
+		if err := do(i, sealed); err != nil {
+			return err
+		}
+	}
+	if n, err := payload.Read(plain[:1]); n > 0 || err != nil && !errors.Is(err, io.EOF) {
+		return errors.Join(errors.New("order payload: it goes on behind its end"), err)
+	}
+	return nil
+}
+
+// head is the file before its chunks: a map of three, the two byte strings, and the head of the array (RFC 8949 §3).
+func (s *OrderSeal) head(order []byte) []byte {
+	var b bytes.Buffer
+	b.Write([]byte{0xa3, 0x01})
+	b.Write(bytesHead(len(order)))
+	b.Write(order)
+	b.WriteByte(0x02)
+	b.Write(bytesHead(len(s.content)))
+	b.Write(s.content)
+	b.WriteByte(0x03)
+	b.Write(cborHead(4, s.chunks()))
+	return b.Bytes()
+}
+
+func bytesHead(n int) []byte { return cborHead(2, n) }
+
+// cborHead is the shortest head of an item of a major type.
+func cborHead(major byte, n int) []byte {
+	t := major << 5
+	switch {
+	case n < 24:
+		return []byte{t | byte(n)}
+	case n < 1<<8:
+		return []byte{t | 24, byte(n)}
+	case n < 1<<16:
+		return binary.BigEndian.AppendUint16([]byte{t | 25}, uint16(n))
+	default:
+		return binary.BigEndian.AppendUint32([]byte{t | 26}, uint32(n))
+	}
+}
