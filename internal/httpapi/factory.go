@@ -82,6 +82,10 @@ func (a *api) registerFactory(h huma.API) {
 			f, err := a.Factory.OEMFile(ctx, callerOf(ctx))
 			return reply(a, ctx, f, err)
 		})
+	a.registerOrders(h)
+}
+
+func (a *api) registerOrders(h huma.API) {
 	create := op("create-order", http.MethodPost, "/orders", "Order devices from one station: the file comes back")
 	huma.Register(h, create, func(ctx context.Context, in *body[OrderRequest]) (*huma.StreamResponse, error) {
 		file, o, err := a.createOrder(ctx, in.Body)
