@@ -267,7 +267,9 @@ func (w Word) Advice() string {
 		return "This maker made a device with this ID, and has its production record."
 	case Rekeyed:
 		return "It had lost the keys from the factory; two people let it have new ones."
-	case Replacement, SupportEnds, Simulated:
+	case Simulated:
+		return "Software stands for this device: there is no piece of hardware behind it."
+	case Replacement, SupportEnds:
 		return ""
 	}
 	return ""

@@ -32,6 +32,34 @@ type genuineView struct {
 // headline is the word that matters most.
 func (g genuineView) headline() genuine.Word { return genuine.Word(g.Verdict.Headline) }
 
+// title is what the browser's tab says: the answer, when there is one.
+func (g genuineView) title() string {
+	if g.Verdict == nil {
+		return "Is it genuine?"
+	}
+	return g.headline().Title() + ": device " + short(g.Verdict.Device)
+}
+
+// tone is that of the worst that is said: nothing beside a good headline that warns is to be overlooked.
+func (g genuineView) tone() string {
+	worst := g.headline().Tone()
+	for _, s := range g.Verdict.Says {
+		switch tone := genuine.Word(s.Word).Tone(); {
+		case tone == "bad", tone == "warn" && worst != "bad":
+			worst = tone
+		}
+	}
+	return worst
+}
+
+// asked is what stands in the form: what was not found, to be mended; nothing once there is an answer.
+func (g genuineView) asked() string {
+	if g.Verdict != nil {
+		return ""
+	}
+	return g.ID
+}
+
 // rest are the statements beside the headline and what it says anyway.
 func (g genuineView) rest() []wire.GenuineSaid {
 	var out []wire.GenuineSaid
@@ -59,6 +87,30 @@ func (g genuineView) file() string {
 		f += "?question=" + g.Asked.ID
 	}
 	return f
+}
+
+// inFours writes an ID as labels do, so that it can be compared.
+func inFours(id string) string {
+	var b strings.Builder
+	for i, c := range id {
+		if i > 0 && i%4 == 0 {
+			b.WriteByte(' ')
+		}
+		b.WriteRune(c)
+	}
+	return b.String()
+}
+
+// besideTitle is a word as the name of a line beside the headline.
+func besideTitle(w genuine.Word) string {
+	if w == genuine.Simulated {
+		return "A simulation"
+	}
+	return w.Title()
+}
+
+func momentOf(seconds uint64) string {
+	return time.Unix(int64(min(seconds, 1<<40)), 0).UTC().Format("2 January 2006, 15:04 UTC")
 }
 
 func dateOf(seconds uint64) string {

@@ -112,7 +112,7 @@ func TestAStrangerLearnsOnlyWhetherItIsGenuine(t *testing.T) {
 		t.Errorf("%d to %s: an ID as people write it is not taken", resp.StatusCode, resp.Header.Get("Location"))
 	}
 	resp, page := get(t, s, "/g/"+known, "")
-	if resp.StatusCode != 200 || !strings.Contains(page, "<b>Genuine</b>") || !strings.Contains(page, "pump") || !strings.Contains(page, "Got new keys in the field") {
+	if resp.StatusCode != 200 || !strings.Contains(page, "<title>Genuine: device 00bb00bb00bb") || !strings.Contains(page, "pump") || !strings.Contains(page, "Got new keys in the field") {
 		t.Errorf("%d: a genuine device is not called so", resp.StatusCode)
 	}
 	for _, secret := range []string{"secret", "<script>alert", digest} {
@@ -120,7 +120,7 @@ func TestAStrangerLearnsOnlyWhetherItIsGenuine(t *testing.T) {
 			t.Errorf("a stranger learns %q", secret)
 		}
 	}
-	if _, page := get(t, s, "/g/"+strings.Repeat("0", 32), ""); !strings.Contains(page, "<b>Unknown</b>") || strings.Contains(page, "Ask the device") {
+	if _, page := get(t, s, "/g/"+strings.Repeat("0", 32), ""); !strings.Contains(page, "<title>Unknown: device") || strings.Contains(page, "Ask the device") {
 		t.Error("a device that nobody knows is not unknown")
 	}
 	if _, page := get(t, s, "/genuine?id=x", ""); !strings.Contains(page, "That is no device ID") {
@@ -167,7 +167,7 @@ func TestAStrangerMayNotAskWithoutEnd(t *testing.T) {
 	s := server(t)
 	s.curbed = true
 	for _, path := range []string{"/g/" + known, "/g/" + known + "/verdict"} {
-		if resp, page := get(t, s, path, ""); resp.StatusCode != http.StatusTooManyRequests || strings.Contains(page, "<b>Genuine</b>") {
+		if resp, page := get(t, s, path, ""); resp.StatusCode != http.StatusTooManyRequests || strings.Contains(page, "<title>Genuine: device 00bb00bb00bb") {
 			t.Errorf("%s: %d", path, resp.StatusCode)
 		}
 	}

@@ -72,16 +72,31 @@ type action struct {
 	Path    string
 	Body    string  // JSON; empty: none
 	Fields  []field // what the person fills in: members of Body
+	Reveal  []shown // of the answer, what the person has to see: it is told this once
 	Field   string  // member of Body that takes what the person gives as reason; empty: none is asked
 	Typed   string  // what the person has to type first; empty: nothing
 	Tone    string  // bad: it takes something away
+}
+
+// shown is a part of an answer: At has names with dots between, * for each of a list.
+type shown struct {
+	At    string `json:"at"`
+	Label string `json:"label"`
+}
+
+// revealOf is what script shows of the answer; empty: nothing.
+func (a action) revealOf() string {
+	if len(a.Reveal) == 0 {
+		return ""
+	}
+	return body(a.Reveal)
 }
 
 // field is one thing to fill in before an action.
 type field struct {
 	Name     string   `json:"name"` // the member of the body
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each); of Options: one, many, count: one that is a number, or json: one that is JSON
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
 	Optional bool     `json:"optional,omitempty"`

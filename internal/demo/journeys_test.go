@@ -481,29 +481,72 @@ func memberEnds(t *testing.T, w *world) {
 	nora.until("the denial", `[...document.querySelectorAll("main tbody tr")].some((r) => r.innerText.includes("rollout:control") && r.innerText.includes("denied"))`)
 }
 
+// anybodyAsks is what a buyer learns, on a telephone and without an account, of devices that are each something else: of a real copy too.
 func anybodyAsks(t *testing.T, w *world) {
+	if err := w.past("UPDATE device SET is_virtual = 0 WHERE id = $1", w.well.id); err != nil { // as if it were a piece that can be bought
+		t.Fatal(err)
+	}
 	p := w.visitor(t)
 	p.do("hold a telephone", chromedp.EmulateViewport(390, 844))
 	p.visit("/genuine")
 	p.fill("Device ID", strings.ToUpper(w.well.id))
 	p.press("Look it up")
-	p.sees("Genuine", "has its production record", "made in "+time.Now().UTC().Format("January 2006"))
-	p.narrow("/genuine")
+	p.at("/g/" + w.well.id)
+	p.sees("Genuine", "has its production record", "Made in "+time.Now().UTC().Format("January 2006"), "Is this piece the one?")
+	p.until("its name in the tab", `document.title.startsWith("Genuine: device `+w.well.id[:12]+`")`)
+	p.narrow("/g")
+	p.picture("verdict-genuine", "light")
+	p.press("Ask the device")
+	p.sees("The device with this ID has answered.", "It runs software that its maker approved.")
+	p.narrow("/g?question")
+	p.picture("verdict-answered", "light")
+
 	olga := w.signedIn(t, "olga")
 	olga.visit("/devices/" + w.well.id)
-	olga.press("Judge")
-	olga.asked("Is this device what it says it is")
-	olga.fill("It is", "stolen")
+	olga.press("Stolen")
+	olga.asked("Mark this device as stolen")
+	olga.fill("Type", w.well.id[:12])
 	olga.fill("Reason, for the ledger", "taken from the van")
-	olga.press("Judge")
+	olga.press("Stolen")
 	olga.closed()
-	olga.until("the judgement", `seen("section[aria-labelledby=identity]").innerText.includes("stolen")`)
-	p.press("Look it up")
-	p.sees("Reported stolen", "Do not buy it.")
-	p.narrow("/genuine")
-	p.picture("phone-genuine", "light")
+	olga.until("the mark", `seen("section[aria-labelledby=ownership]").innerText.includes("stolen")`)
+	p.until("the news", `text().includes("Reported stolen") || (fetch(location.pathname).then((r) => r.text()).then((t) => t.includes("Reported stolen") && location.assign(location.pathname)), false)`)
+	p.sees("Reported stolen", "Do not buy it.", "Since "+time.Now().UTC().Format("2 January 2006"))
+	p.narrow("/g")
+	p.picture("verdict-stolen", "light")
+	w.told(t, "events", "device.state.changed", w.well.id, "person:olga")
+
+	copied := w.twinned(t, w.agents[3])
+	p.visit("/g/" + copied)
+	p.sees("Perhaps a copy", "Do not buy it", "Software stands for this device")
+	p.narrow("/g")
+	p.picture("verdict-copy", "light")
+
 	p.fill("Device ID", "0123456789abcdef0123456789abcdef")
 	p.press("Look it up")
 	p.sees("Unknown", "cannot say that it made a device")
-	w.told(t, "events", "device.state.changed", w.well.id, "person:olga")
+	p.notOffered("Ask the device")
+	p.narrow("/g")
+	p.picture("verdict-unknown", "light")
+	p.do("sit at a screen", chromedp.EmulateViewport(1280, 900))
+	p.visit("/g/" + copied)
+	p.wide("/g")
+}
+
+// twinned has a device copied, keys and all, and waits until the two are found.
+func (w *world) twinned(t *testing.T, a *device) string {
+	t.Helper()
+	a.run.stop(os.Interrupt)
+	twin := &device{d: w.demo, id: a.id, dir: filepath.Join(w.dir, "copy")}
+	if err := a.duplicate(twin.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { twin.run.stop(os.Kill) })
+	for _, x := range []*device{a, twin} {
+		if err := x.on(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until(t, a, "two with one identity are found", func(v httpapi.DeviceDetail) bool { return v.Device.State == "suspected-clone" })
+	return a.id
 }

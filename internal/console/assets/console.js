@@ -26,9 +26,10 @@ let pending = null;
 
 function ask(button) {
   const d = button.dataset, form = dialog.querySelector("form");
-  pending = { method: d.method || "POST", path: d.path, body: d.body, fields: d.fields ? JSON.parse(d.fields) : [], field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false,
+  pending = { method: d.method || "POST", path: d.path, body: d.body, fields: d.fields ? JSON.parse(d.fields) : [], reveal: d.reveal ? JSON.parse(d.reveal) : [], field: d.field, typed: d.typed, label: button.textContent, key: crypto.randomUUID(), from: button, propose: false,
     back: place(document.getElementById("main"), button) };
   form.reset();
+  revealing(form, false);
   part("title").textContent = d.title;
   part("text").textContent = d.explain;
   part("problem").textContent = "";
@@ -61,8 +62,8 @@ function input(f) {
   const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea" }[f.kind] || "input";
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
-  else control.value = f.value || "";
-  if (tag === "input") { control.type = { date: "date", number: "number" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
+  else if (f.kind !== "file" && f.kind !== "upload") control.value = f.value || "";
+  if (tag === "input") { control.type = { date: "date", number: "number", file: "file", upload: "file" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
   if (f.kind === "long") control.rows = 5;
   const label = make("label");
   label.append(make("span", { textContent: f.label }), control);
@@ -70,11 +71,16 @@ function input(f) {
 }
 
 // filled gives what the person has filled in, as members of the body.
-function filled(form) {
+async function filled(form) {
   const out = {};
   for (const f of pending.fields) {
     const name = "field-" + f.name;
     if (f.kind === "many") { out[f.name] = [...form.querySelectorAll(`input[name="${CSS.escape(name)}"]:checked`)].map((i) => i.value); continue; }
+    if (f.kind === "file") { // one file, as a list of one
+      const file = form.elements[name].files[0];
+      if (file) out[f.name] = [base64(new Uint8Array(await file.arrayBuffer()))];
+      continue;
+    }
     const value = form.elements[name].value.trim();
     if (f.kind === "pairs") out[f.name] = value.split("\n").map((l) => l.trim()).filter(Boolean).map((l) => ({ name: l.split("=")[0].trim(), value: l.slice(l.indexOf("=") + 1).trim() }));
     else if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
@@ -85,6 +91,49 @@ function filled(form) {
     else out[f.name] = value;
   }
   return out;
+}
+
+const base64 = (bytes) => btoa(Array.from(bytes, (b) => String.fromCharCode(b)).join(""));
+
+// uploaded makes of a file the whole body of the request, and of what else was filled in its query.
+async function uploaded(form, init) {
+  const values = await filled(form), query = new URLSearchParams();
+  for (const f of pending.fields) {
+    if (f.kind === "upload") init.body = form.elements["field-" + f.name].files[0];
+    else if (values[f.name] !== undefined) query.set(f.name, values[f.name]);
+  }
+  init.headers["Content-Type"] = "application/octet-stream";
+  return pending.path + "?" + query;
+}
+
+// revealing shows an answer in the place of the question, or the question again.
+function revealing(form, on) {
+  for (const name of ["fields", "reason", "typed"]) if (on) part(name).hidden = true; else if (name === "fields") part(name).hidden = false;
+  part("answer").hidden = !on;
+  form.querySelector(".do").hidden = on;
+  form.querySelector(".plain").textContent = on ? "Close" : "Cancel";
+}
+
+// found gives what is at a place of an answer: names, and * for each of a list, with dots between.
+function found(answer, at) {
+  return at.split(".").reduce((all, name) => all.flatMap((v) => (v == null ? [] : name === "*" ? Object.values(v) : [v[name]])), [answer]).filter((v) => v != null && v !== "");
+}
+
+// reveal shows what an answer brought that is nowhere else, a secret mostly; false: it brought nothing of that.
+function reveal(form, answer) {
+  const rows = pending.reveal.flatMap((r) => found(answer, r.at).map((v) => ({ label: r.label, value: typeof v === "object" ? JSON.stringify(v) : String(v) })));
+  if (rows.length === 0) return false;
+  part("answer").replaceChildren(...rows.map((row) => {
+    const box = document.createElement("p"), label = document.createElement("span"), value = document.createElement("output");
+    label.textContent = row.label;
+    value.textContent = row.value;
+    box.append(label, value);
+    return box;
+  }));
+  part("text").textContent = "";
+  revealing(form, true);
+  form.querySelector(".plain").focus();
+  return true;
 }
 
 // asking shows the field for a reason, or hides it.
@@ -116,14 +165,16 @@ async function act(form) {
   part("problem").textContent = "";
   const init = { method: pending.method, headers: { "Idempotency-Key": pending.key, Accept: "application/json" }, credentials: "same-origin" };
   if (pending.propose) init.headers["Hallmark-Propose"] = form.reason.value.trim().replace(/\s+/g, " ");
-  if (pending.body) {
-    const body = { ...JSON.parse(pending.body), ...filled(form) };
+  let path = pending.path;
+  if (pending.fields.some((f) => f.kind === "upload")) path = await uploaded(form, init);
+  else if (pending.body) {
+    const body = { ...JSON.parse(pending.body), ...(await filled(form)) };
     if (pending.field) body[pending.field] = form.reason.value.trim();
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
   }
   try {
-    const answer = await fetch(pending.path, init);
+    const answer = await fetch(path, init);
     if (!answer.ok) {
       const said = await problem(answer);
       part("stepup").hidden = !said.stepUp;
@@ -131,9 +182,9 @@ async function act(form) {
       if (said.fourEyes) { part("problem").textContent = "One person may not do this alone. Propose it, and somebody else who may do it approves."; second(form); return; }
       throw new Error(said.text);
     }
-    dialog.close();
-    if (answer.status === 202) { location.href = "/proposals/" + encodeURIComponent((await answer.json()).id); return; }
+    if (answer.status === 202) { dialog.close(); location.href = "/proposals/" + encodeURIComponent((await answer.json()).id); return; }
     say(pending.label + ": done.");
+    if (pending.reveal.length === 0 || !reveal(form, await answer.json())) dialog.close();
     setTimeout(() => say(""), 6000);
     refresh();
   } catch (e) {
@@ -159,7 +210,7 @@ document.addEventListener("click", (e) => {
   if (e.target.closest("#confirm .plain")) dialog.close();
 });
 dialog?.querySelector("form").addEventListener("submit", (e) => { e.preventDefault(); act(e.target); });
-dialog?.addEventListener("close", () => { (pending?.from.isConnected ? pending.from : pending?.back())?.focus({ preventScroll: true }); });
+dialog?.addEventListener("close", () => { part("answer").replaceChildren(); (pending?.from.isConnected ? pending.from : pending?.back())?.focus({ preventScroll: true }); });
 
 // Live: one stream a tab says what changed; the page's main part is fetched again when that concerns it.
 
