@@ -113,6 +113,7 @@ type Query struct {
 	Verdict  string   `json:"verdict,omitempty" maxLength:"32"`  // EAR status, or unknown
 	Version  string   `json:"version,omitempty" maxLength:"128"` // running
 	Release  string   `json:"release,omitempty" maxLength:"64"`  // running: digest, hex
+	Bundle   string   `json:"bundle,omitempty" maxLength:"20"`   // version of its trust bundle
 	Prefix   string   `json:"prefix,omitempty" maxLength:"64"`   // how the ID begins
 	Findings bool     `json:"findings,omitempty"`                // only those with open findings
 	After    string   `json:"-"`

@@ -43,6 +43,7 @@ const (
 	LedgerBehind   Kind = "ledger.behind"
 	WitnessFailing Kind = "witness.failing"
 	CAEnding       Kind = "authority.ending"
+	BundleBehind   Kind = "trust-bundle.behind"
 )
 
 // Severity orders findings for people.
@@ -121,6 +122,7 @@ type Store interface {
 
 // Config is what a Service needs.
 type Config struct {
+	Bundles     Bundles // nil: nobody looks for devices that stay behind a trust bundle
 	Store       Store
 	Guard       *access.Guard
 	CheckinDue  time.Duration    // silence longer than this is a finding; default 1 h
@@ -317,7 +319,8 @@ func (s *Service) Sweep(ctx context.Context, now time.Time) (int, error) {
 			}
 		}
 	}
-	return n, nil
+	took, err := s.sweepBundles(ctx, now)
+	return n + took, err
 }
 
 type silence struct {

@@ -18,6 +18,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 )
 
@@ -143,6 +144,51 @@ func (s *Service) listsOf(a *Authority) (out []ListID) {
 			out = append(out, ListID{ski, i})
 		}
 	case Root, Infra, IDevID, LDevID, Server, Operator, Verdict:
+	}
+	return out
+}
+
+// ListsStanding is how fresh the published lists of a CA are.
+type ListsStanding struct {
+	Lists int       `json:"lists" doc:"that it publishes, or has to; 0: it names none in its certificates"`
+	Stale int       `json:"stale" doc:"of these: never made, or run out"`
+	Next  time.Time `json:"next,omitzero" doc:"when the first of the others runs out"`
+}
+
+// ListsOf tells how fresh the lists of a CA are: those that it has to publish when its key is here, else those that it has published.
+func (s *Service) ListsOf(ctx context.Context, caller access.Caller, ski string) (ListsStanding, error) {
+	if err := s.c.Guard.Check(ctx, caller, access.CertRead, access.Resource{Type: "ca"}); err != nil {
+		return ListsStanding{}, err
+	}
+	there, err := s.c.Lists.Lists(ctx, ski)
+	if err != nil {
+		return ListsStanding{}, err
+	}
+	var due []ListID
+	if a, held := s.c.Held.Get(ski); held {
+		due = s.listsOf(a)
+	}
+	return standingOf(due, there, s.c.Now()), nil
+}
+
+// standingOf holds what is there against what is due.
+func standingOf(due []ListID, there []List, now time.Time) ListsStanding {
+	fresh := map[ListID]bool{} // of those that are due or there
+	for _, id := range due {
+		fresh[id] = false
+	}
+	out := ListsStanding{}
+	for _, l := range there {
+		fresh[l.ListID] = now.Before(l.Next)
+		if fresh[l.ListID] && (out.Next.IsZero() || l.Next.Before(out.Next)) {
+			out.Next = l.Next
+		}
+	}
+	for _, is := range fresh {
+		out.Lists++
+		if !is {
+			out.Stale++
+		}
 	}
 	return out
 }

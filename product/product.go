@@ -32,6 +32,7 @@ type Product struct {
 	EndOfSupport time.Time        `json:"end_of_support"` // devices are marked from here on
 	Created      time.Time        `json:"created"`
 	Enrolment    Enrolment        `json:"enrolment,omitzero" required:"false"` // how its devices are let in; left out: automatic
+	BundleDue    int              `json:"bundle_due_days,omitempty" required:"false" minimum:"0" maximum:"3650" doc:"how long a device may stay behind a trust bundle before it is a finding; 0: 14 days"`
 }
 
 // Errors of the store.
@@ -50,6 +51,8 @@ type Store interface {
 	Products(ctx context.Context) ([]Product, error)
 	// SetEnrolment returns ErrNotFound for an ID it does not hold.
 	SetEnrolment(ctx context.Context, id string, e Enrolment, fact ledger.Fact) error
+	// SetBundleDue returns ErrNotFound for an ID it does not hold.
+	SetBundleDue(ctx context.Context, id string, days int, fact ledger.Fact) error
 }
 
 // Service is the verbs on products.

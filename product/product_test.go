@@ -52,6 +52,16 @@ func (m *memory) SetEnrolment(_ context.Context, id string, e product.Enrolment,
 	return nil
 }
 
+func (m *memory) SetBundleDue(_ context.Context, id string, days int, f ledger.Fact) error {
+	p, ok := m.all[id]
+	if !ok {
+		return product.ErrNotFound
+	}
+	p.BundleDue = days
+	m.all[id], m.facts = p, append(m.facts, f)
+	return nil
+}
+
 type audit struct{}
 
 func (audit) Record(context.Context, access.Decision) error { return nil }
@@ -150,5 +160,38 @@ func TestHowDevicesAreLetIn(t *testing.T) {
 	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer, access.Operator, access.Factory}}
 	if _, err := s.SetEnrolment(t.Context(), viewer, "lock", strict); fault.KindOf(err) != fault.Denied {
 		t.Errorf("who is neither administrator nor of security: %v", err)
+	}
+}
+
+func TestHowLongADeviceMayStayBehind(t *testing.T) {
+	guard, err := access.NewGuard(audit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{all: map[string]product.Product{}}
+	s := product.New(guard, m, []string{"HM-P256-1"})
+	sue := access.Caller{ID: "person:sue", Kind: access.Person, Roles: []access.Role{access.Admin, access.Security}, Fresh: true}
+	if p, err := s.Create(t.Context(), sue, lock(nil)); err != nil || p.BundleDays() != product.DefaultBundleDue {
+		t.Fatalf("%+v, %v", p, err)
+	}
+	for range 2 { // the second changes nothing, and is no fact
+		if p, err := s.SetBundleDue(t.Context(), sue, "lock", 30); err != nil || p.BundleDays() != 30 {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	if len(m.facts) != 2 || m.facts[1].Kind != ledger.KindBundleDueChanged || m.facts[1].Subject != "lock" {
+		t.Errorf("facts: %+v", m.facts)
+	}
+	for _, days := range []int{-1, 0, product.MaxBundleDue + 1} {
+		if _, err := s.SetBundleDue(t.Context(), sue, "lock", days); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%d days: %v", days, err)
+		}
+	}
+	if _, err := s.SetBundleDue(t.Context(), sue, "none", 30); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("no product: %v", err)
+	}
+	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer, access.Operator, access.Factory}}
+	if _, err := s.SetBundleDue(t.Context(), viewer, "lock", 30); fault.KindOf(err) != fault.Denied {
+		t.Errorf("who may not publish a bundle: %v", err)
 	}
 }

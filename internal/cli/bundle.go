@@ -20,7 +20,7 @@ import (
 )
 
 func newBundle(a *api) *cobra.Command {
-	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle(), a.bundleStatus())
+	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle(), a.bundleStatus(), a.bundleDue())
 }
 
 // currentBundle reads a product's newest trust bundle from the ledger.
@@ -202,6 +202,24 @@ func (a *api) bundleStatus() *cobra.Command {
 			return sheet(w, cells...)
 		})
 	})
+}
+
+func (a *api) bundleDue() *cobra.Command {
+	var days int
+	c := a.verb(cobra.Command{
+		Use: "due PRODUCT --days N", Short: "Say how long a device may stay behind a product's trust bundle",
+		Long: `Says how long a device may stay behind a product's trust bundle. One that is heard of after these days, and still believes an older bundle, is the
+finding trust-bundle.behind until it has caught up. One that is not heard of is a finding of its own.`,
+		Args: cobra.ExactArgs(1), Example: "  hallmark bundle due pump --days 30",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		p, err := cl.SetBundleDue(ctx, args[0], days)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "product", p.ID, "may stay behind", fleet.Count(p.BundleDays(), "day", "days")) })
+	})
+	c.Flags().IntVar(&days, "days", 0, "after a bundle was published")
+	return need(a.matching(c), "days")
 }
 
 func (a *api) publishBundle() *cobra.Command {

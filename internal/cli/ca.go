@@ -14,7 +14,7 @@ import (
 
 func newCA(a *api) *cobra.Command {
 	return a.noun("ca", "Certification authorities of the instance: which sign, and how a new one takes over",
-		a.listCAs(), a.requestCA(), a.installCA(), a.trustRoot(), a.requestCAList(), a.putCAList(), serveCA(a.s), separateCA(a.s))
+		a.listCAs(), a.caLists(), a.requestCA(), a.installCA(), a.trustRoot(), a.requestCAList(), a.putCAList(), serveCA(a.s), separateCA(a.s))
 }
 
 func (a *api) listCAs() *cobra.Command {
@@ -30,6 +30,22 @@ followed by another and signs its lists of revocations until nothing that it has
 		func(i client.Issuer) []string {
 			return []string{i.ID, string(i.Role), or(i.Product), or(i.Unit), i.State, when(i.NotAfter)}
 		})
+}
+
+func (a *api) caLists() *cobra.Command {
+	return a.verb(cobra.Command{
+		Use: "lists ID", Short: "Show how fresh the lists are that say what an authority has revoked",
+		Long: "Shows how fresh the published lists of an authority are. A list that is missing or has run out is stale: look why none was signed.",
+		Args: cobra.ExactArgs(1), Example: "  hallmark ca lists 4f1c9a0b7d2e6a51c0f3b8e7d6a5948372615043",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		l, err := cl.IssuerLists(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "lists", fmt.Sprint(l.Lists), "stale", fmt.Sprint(l.Stale), "next runs out", when(l.Next))
+		})
+	})
 }
 
 func (a *api) requestCA() *cobra.Command {

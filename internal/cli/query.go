@@ -19,7 +19,7 @@ func newQuery(a *api) *cobra.Command {
 }
 
 // selectors are the flags that select devices.
-var selectors = []string{"product", "group", "state", "evidence", "version", "release", "prefix", "findings"}
+var selectors = []string{"product", "group", "state", "evidence", "version", "release", "bundle", "prefix", "findings"}
 
 func selecting(f *pflag.FlagSet, q *fleet.Query) {
 	f.StringVar(&q.Product, "product", "", "only this product's")
@@ -28,6 +28,7 @@ func selecting(f *pflag.FlagSet, q *fleet.Query) {
 	f.StringVar(&q.Verdict, "evidence", "", "only those whose evidence is affirming, warning, contraindicated or unknown")
 	f.StringVar(&q.Version, "version", "", "only those that run this version")
 	f.StringVar(&q.Release, "release", "", "only those that run this release, by its digest")
+	f.StringVar(&q.Bundle, "bundle", "", "only those that believe this version of their product's trust bundle")
 	f.StringVar(&q.Prefix, "prefix", "", "only those whose ID begins so")
 	f.BoolVar(&q.Findings, "findings", false, "only those with open findings")
 }
@@ -57,7 +58,7 @@ func (s *state) Type() string { return "STATE" }
 // queryText is a query as its flags would say it.
 func queryText(q fleet.Query) string {
 	var parts []string
-	for i, value := range []string{q.Product, q.Group, q.State, q.Verdict, q.Version, q.Release, q.Prefix} {
+	for i, value := range []string{q.Product, q.Group, q.State, q.Verdict, q.Version, q.Release, q.Bundle, q.Prefix} {
 		if value != "" {
 			parts = append(parts, "--"+selectors[i]+" "+value)
 		}

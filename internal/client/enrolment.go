@@ -15,6 +15,11 @@ func (c *Client) SetEnrolment(ctx context.Context, productID string, e product.E
 	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/enrolment", e)
 }
 
+// SetBundleDue says for how many days a product's devices may stay behind a trust bundle.
+func (c *Client) SetBundleDue(ctx context.Context, productID string, days int) (product.Product, error) {
+	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/bundle/due", httpapi.BundleDue{Days: days})
+}
+
 // Enrolments lists the requests of devices that take a person; empty words mean all.
 func (c *Client) Enrolments(ctx context.Context, productID, state string) ([]onboard.Waiting, error) {
 	return list[onboard.Waiting](ctx, c, "/enrolments"+query("product", productID, "state", state))

@@ -76,6 +76,11 @@ func (c *Client) Issuers(ctx context.Context) ([]httpapi.Issuer, error) {
 	return list[httpapi.Issuer](ctx, c, "/issuers")
 }
 
+// IssuerLists tells how fresh the lists of revocations of a CA are.
+func (c *Client) IssuerLists(ctx context.Context, id string) (pki.ListsStanding, error) {
+	return get[pki.ListsStanding](ctx, c, "/issuers/"+url.PathEscape(id)+"/lists")
+}
+
 // RevokeIssuer revokes everything that an order's CA has signed.
 func (c *Client) RevokeIssuer(ctx context.Context, id string, code int) error {
 	_, err := post[httpapi.RevokeRequest](ctx, c, "/issuers/"+url.PathEscape(id)+"/revoke", httpapi.RevokeRequest{Code: code})

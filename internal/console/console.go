@@ -90,6 +90,9 @@ type Stages struct {
 	Enrolments  Enrolments
 	Owners      Owners
 	Transfers   Transfers
+	Vouchers    Vouchers
+	Makers      Makers
+	Authorities Authorities
 	Devices     Devices
 	Evidence    Evidence
 	Releases    Releases
@@ -130,6 +133,7 @@ type (
 		DeviceCommands(ctx context.Context, caller access.Caller, id string) ([]device.CommandDevice, error)
 		Settings(ctx context.Context, caller access.Caller, id string) ([]device.Setting, error)
 		CurrentBundle(ctx context.Context, product string) (device.Bundle, error)
+		BundleStatus(ctx context.Context, caller access.Caller, product string) (device.BundleStatus, error)
 	}
 	// Evidence reads verdicts.
 	Evidence interface {
@@ -206,7 +210,8 @@ func Handler(cfg Config) http.Handler {
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates, "/enrolments": h.enrolments,
-		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer,
+		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,
+		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
 		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member, "/audit": h.audit,

@@ -63,6 +63,7 @@ func (v view) lifeActions(id string, state device.State, legitimacy device.Legit
 			Explain: "Its settings, group, sealed data, and all that was said of it in words. The ledger stays as it is, and verifies. This cannot be undone.",
 		})
 	}
+	out = append(out, v.vouch(id, state, res)...)
 	if v.may(access.CertRevoke, res) && !device.Ended(state) {
 		out = append(out, action{
 			Label: "Revoke its identities", Title: "Take every identity of this device", Path: path + "/revoke", Body: "{}", Fields: []field{revocationCause()}, Typed: short(id), Tone: "bad",

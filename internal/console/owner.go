@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"net/http"
+	"time"
 
 	"github.com/a-h/templ"
 
@@ -35,6 +36,8 @@ type ownersPageData struct {
 	Transfers []owner.Transfer
 	Recalls   []owner.Recall
 	Actions   []action
+
+	MoreTransfers bool
 }
 
 func (h *handler) owners(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
@@ -48,12 +51,14 @@ func (h *handler) owners(w http.ResponseWriter, r *http.Request, caller access.C
 		p.Owners = p.Owners[:pageSize]
 		p.Next = p.Owners[pageSize-1].ID
 	}
-	if p.Transfers, err = h.cfg.Stages.Transfers.Transfers(ctx, caller, "", pageSize); unlessDenied(err) != nil {
+	if p.Transfers, err = h.cfg.Stages.Transfers.Transfers(ctx, caller, "", pageSize+1); unlessDenied(err) != nil {
 		return err
 	}
 	if p.Recalls, err = h.cfg.Stages.Owners.Recalls(ctx, caller, ""); unlessDenied(err) != nil {
 		return err
 	}
+	p.MoreTransfers = len(p.Transfers) > pageSize
+	p.Transfers = p.Transfers[:min(len(p.Transfers), pageSize)]
 	v := h.view(r, caller, "Owners", "owner. device.claimed device.transfer recall.")
 	p.Actions = v.ownersActions()
 	h.render(w, r, http.StatusOK, ownersPage(v, p))
@@ -138,15 +143,98 @@ func (h *handler) transfer(w http.ResponseWriter, r *http.Request, caller access
 		return err
 	}
 	v := h.view(r, caller, "Owners", "device.claimed device.transfer", id)
-	var list []action
-	if ps[0].Warrant == owner.WarrantNone && ps[0].Rollout == "" && v.may(access.DeviceTransfer, placeOf(d)) {
-		list = append(list, action{
-			Label: "Give it back to the maker", Title: "Hand this device back, to be refurbished", Path: "/api/v1/transfers", Tone: "bad", Typed: short(id), Field: "reason",
-			Body: body(map[string]any{"devices": []string{id}, "kind": "refurbish"}), Explain: "At once, and for good: see what would end.",
-		})
+	last, err := h.cfg.Stages.Transfers.LastTransfer(ctx, caller, id)
+	if fault.KindOf(err) == fault.NotFound {
+		last, err = owner.Transfer{}, nil
 	}
-	h.render(w, r, http.StatusOK, transferPage(v, ps[0], list))
+	if unlessDenied(err) != nil {
+		return err
+	}
+	var list []action
+	if v.may(access.DeviceTransfer, placeOf(d)) {
+		list = transferActions(ps[0], last)
+	}
+	h.render(w, r, http.StatusOK, transferPage(v, ps[0], last, list, time.Now()))
 	return nil
+}
+
+// transferActions begin a transfer. A warrant of the owner's key is signed where that key is: by the command line.
+func transferActions(p owner.Preview, last owner.Transfer) []action {
+	under := last.Device != "" && last.Done.IsZero()
+	if p.Rollout != "" || under || p.Warrant == owner.WarrantOwner {
+		return nil
+	}
+	a := action{
+		Label: "Hand it on", Title: "End its time with its owner", Path: "/api/v1/transfers", Tone: "bad", Typed: short(p.Device), Field: "reason",
+		Body: body(map[string]any{"devices": []string{p.Device}}), Explain: "At once, and for good: see what would end.", Reveal: codesOnce(),
+		Fields: []field{{Name: "kind", Label: "To", Kind: "one", Value: "resale", Options: []option{
+			{"resale", "another owner: you get the code that they claim it with"}, {"refurbish", "the maker, to be refurbished"},
+		}}},
+	}
+	switch {
+	case p.Warrant == owner.WarrantMaker:
+		a.Fields = append(a.Fields, field{Name: "warrants", Label: "Warrant for the act disown, signed with the product's offline keys", Kind: "file"})
+	case p.Period == 0:
+		a.Label, a.Title, a.Fields = "Give it back to the maker", "Hand this device back, to be refurbished", nil
+		a.Body = body(map[string]any{"devices": []string{p.Device}, "kind": "refurbish"})
+	}
+	return []action{a}
+}
+
+func (h *handler) transfers(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	list, err := h.cfg.Stages.Transfers.Transfers(r.Context(), caller, clip(r.URL.Query().Get("after"), 64), pageSize+1)
+	if err != nil {
+		return err
+	}
+	more := ""
+	if len(list) > pageSize {
+		list = list[:pageSize]
+		more = "/transfers?after=" + queryEscape(list[pageSize-1].Device)
+	}
+	h.render(w, r, http.StatusOK, transfersPage(h.view(r, caller, "Owners", "device.claimed device.transfer"), list, more, time.Now()))
+	return nil
+}
+
+// stuckAfter is how long a device may take to let go before somebody should look.
+const stuckAfter = 24 * time.Hour
+
+// stuck says why nothing moves; empty: it does.
+func stuck(t owner.Transfer, now time.Time) string {
+	switch {
+	case !t.Done.IsZero() || t.LetGo:
+		return ""
+	case t.Refused != "":
+		return "It says no (" + t.Refused + "). It may defend an owner whose warrant it has not seen: look at its findings, and begin again with the warrant it wants once this one is done."
+	case now.Sub(t.Begun) > stuckAfter:
+		return "It has not answered for more than a day: switch it on and bring it on line. Until it lets go nobody can claim it, and its old owner is out all the same."
+	}
+	return ""
+}
+
+// stage is a step of a way.
+type stage struct{ Name, Text, Tone string }
+
+// transferSteps is how far a device is on its way from one owner to the next.
+func transferSteps(t owner.Transfer, now time.Time) []stage {
+	to := func(done, under bool, name, after, before string) stage {
+		switch {
+		case done:
+			return stage{name, after, "good"}
+		case under:
+			return stage{name, before, "busy"}
+		}
+		return stage{name, "comes after that", ""}
+	}
+	told := to(t.LetGo, t.Revoked, "The device lets go", "it has forgotten settings, certificate and key", transferWords(t))
+	if stuck(t, now) != "" {
+		told.Tone = "warn"
+	}
+	return []stage{
+		{"Its owner is out", "commands withdrawn, sealed data destroyed", "good"},
+		to(t.Revoked, true, "Certificates revoked", "those of the owner's time", "under way"),
+		told,
+		to(!t.Done.IsZero(), t.LetGo, "The next owner can claim it", "with the code", "under way"),
+	}
 }
 
 func placeOf(d fleet.Detail) access.Resource {
@@ -230,4 +318,11 @@ func leaveWords(p owner.Preview) string {
 		return "a warrant of the product's warrant keys, which are offline"
 	}
 	return "none"
+}
+
+func transferTitle(t owner.Transfer) string {
+	if t.Done.IsZero() {
+		return "It is being handed on (" + string(t.Kind) + ")"
+	}
+	return "It was handed on last (" + string(t.Kind) + ")"
 }

@@ -113,7 +113,7 @@ func deviceQuery(r *http.Request) fleet.Query {
 	v := r.URL.Query()
 	return fleet.Query{
 		Product: v.Get("product"), State: v.Get("state"), Verdict: v.Get("verdict"), Version: strings.TrimSpace(v.Get("version")),
-		Release: v.Get("release"), Group: strings.TrimSpace(v.Get("group")), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
+		Release: v.Get("release"), Bundle: clip(strings.TrimSpace(v.Get("bundle")), 20), Group: strings.TrimSpace(v.Get("group")), Prefix: strings.ToLower(strings.TrimSpace(v.Get("q"))), Findings: v.Get("findings") != "",
 		After: v.Get("after"), Limit: pageSize,
 	}
 }

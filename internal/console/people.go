@@ -97,7 +97,7 @@ func (v view) proposalActions(p proposal.Proposal) []action {
 	case own && p.State == proposal.Open:
 		return []action{{Label: "Withdraw", Title: "Withdraw this proposal", Explain: "Nothing is done. It can be proposed again.", Path: path + "/refuse", Body: "{}", Field: "comment"}}
 	case own && p.State == proposal.Approved && p.Asked.Path != "/api/v1/tokens":
-		return []action{{Label: "Do it", Title: p.Asked.Summary, Explain: "Just what was approved is done now, in your name, with " + p.Second + " as the second person.", Path: path + "/run"}}
+		return []action{{Label: "Do it", Title: p.Asked.Summary, Explain: "Just what was approved is done now, in your name, with " + p.Second + " as the second person.", Path: path + "/run", Reveal: revealed(p)}}
 	case !own && p.State == proposal.Open && v.may(p.Action, p.Resource):
 		return []action{
 			{
@@ -106,6 +106,17 @@ func (v view) proposalActions(p proposal.Proposal) []action {
 			},
 			{Label: "Refuse", Title: "Refuse this proposal", Explain: "Nothing is done.", Path: path + "/refuse", Body: "{}", Field: "comment", Tone: "bad"},
 		}
+	}
+	return nil
+}
+
+// revealed is what the answer of a proposal that is carried out has to show: nobody is told it again.
+func revealed(p proposal.Proposal) []shown {
+	switch {
+	case strings.HasSuffix(p.Asked.Path, "/vouchers"):
+		return secretOnce()
+	case p.Asked.Path == "/api/v1/transfers":
+		return codesOnce()
 	}
 	return nil
 }

@@ -36,7 +36,7 @@ func plural(n int, what string) string {
 	if n == 1 {
 		return "1 " + what
 	}
-	if strings.HasSuffix(what, "y") {
+	if strings.HasSuffix(what, "y") && !strings.HasSuffix(what, "ay") {
 		what = what[:len(what)-1] + "ie"
 	}
 	return number(n) + " " + what + "s"
@@ -175,7 +175,7 @@ func kinds() []string {
 func devicesURL(q fleet.Query, after string) string {
 	v := url.Values{}
 	for k, s := range map[string]string{
-		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "q": q.Prefix, "after": after,
+		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "bundle": q.Bundle, "q": q.Prefix, "after": after,
 	} {
 		if s != "" {
 			v.Set(k, s)

@@ -266,6 +266,8 @@ func findingTitle(k monitor.Kind) string {
 		return "A witness fails"
 	case monitor.CAEnding:
 		return "A certification authority ends"
+	case monitor.BundleBehind:
+		return "Behind the trust bundle"
 	case monitor.VouchersMany:
 		return "Many vouchers"
 	case monitor.VoucherGuessed:
@@ -306,6 +308,8 @@ func whatToDo(k monitor.Kind) string {
 		return "The others are enough for now. Ask its operator; it closes when it signs again."
 	case monitor.CAEnding:
 		return "Have another signed at a ceremony: hallmark ca request. It closes when that one is installed."
+	case monitor.BundleBehind:
+		return "It still believes who may not be believed any more. See what it refuses on its page; one that was away is back in a moment. It closes when it has caught up."
 	case monitor.VouchersMany:
 		return "See why so many devices lose their keys, and who vouches for them: hallmark voucher list."
 	case monitor.VoucherGuessed:

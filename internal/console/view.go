@@ -58,7 +58,8 @@ func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
-		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Certificates", "/certificates"}}},
+		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
+		{"Identity", []navLink{{"Certificates", "/certificates"}, {"Authorities", "/authorities"}, {"Trust bundles", "/bundles"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Decisions", "/audit"}, {"Platform", "/platform"}}},
 	}
 }

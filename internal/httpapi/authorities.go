@@ -78,6 +78,14 @@ func (a *api) registerAuthorities(h huma.API) {
 				return cut(all, id, after, limit), err
 			})
 		})
+	huma.Register(h, op("get-issuer-lists", http.MethodGet, "/issuers/{id}/lists", "Show how fresh the lists are that say what an authority has revoked"),
+		func(ctx context.Context, in *struct {
+			ID string `path:"id" pattern:"^[0-9a-f]{1,128}$"`
+		},
+		) (*body[pki.ListsStanding], error) {
+			l, err := a.PKI.ListsOf(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, l, err)
+		})
 	huma.Register(h, op("request-issuer", http.MethodPost, "/issuers/requests", "Make the key of a new certification authority, and the request for the ceremony"),
 		func(ctx context.Context, in *struct{ Body AuthorityRequest }) (*body[Requested], error) {
 			b := in.Body

@@ -45,6 +45,7 @@ var Examples = map[string]any{
 	"create-product": product.Product{
 		ID: "pump", OEM: "acme", Name: "Pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Suite: "HM-P256-1", EndOfSupport: exampleDay,
 	},
+	"set-bundle-due":    BundleDue{Days: 30},
 	"set-enrolment":     product.Enrolment{Mode: product.Approved},
 	"approve-enrolment": EnrolmentDecision{Request: exampleRelease, Reason: "its key is the one on the label"},
 	"refuse-enrolment":  EnrolmentDecision{Request: exampleRelease, Reason: "nobody has unpacked it yet"},

@@ -7,7 +7,9 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/keyring"
+	"github.com/hallmark-iot/hallmark/product"
 )
 
 // KeyRequest asks for a new online key.
@@ -21,6 +23,11 @@ type KeyRequest struct {
 type KeyEnd struct {
 	Reason string `json:"reason" minLength:"1" maxLength:"1024"`
 	Force  bool   `json:"force,omitempty" doc:"also when devices believe no other: they come back by the history of trust bundles"`
+}
+
+// BundleDue is how long a device may stay behind a trust bundle.
+type BundleDue struct {
+	Days int `json:"days" minimum:"1" maximum:"3650" doc:"after the bundle was published"`
 }
 
 // registerKeys are the keys of the running instance.
@@ -48,5 +55,16 @@ func (a *api) registerKeys(h huma.API) {
 		func(ctx context.Context, in *ByID) (*body[device.BundleStatus], error) {
 			s, err := a.Device.BundleStatus(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, s, err)
+		})
+	huma.Register(h, op("set-bundle-due", http.MethodPut, "/products/{id}/bundle/due", "Say how long a device may stay behind a product's trust bundle"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+			Body BundleDue
+		},
+		) (*tagged[product.Product], error) {
+			return change(a, ctx, in.Matching, once.Product, in.ID, func(ctx context.Context) (product.Product, error) {
+				return a.Product.SetBundleDue(ctx, callerOf(ctx), in.ID, in.Body.Days)
+			})
 		})
 }

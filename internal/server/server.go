@@ -244,7 +244,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}); err != nil {
 		return err
 	}
-	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Guard: i.guard}); err != nil {
+	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Bundles: i.db.Monitor(), Guard: i.guard}); err != nil {
 		return err
 	}
 	if i.rollout, err = rollout.NewService(rollout.Config{

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/attest"
@@ -73,6 +74,13 @@ func conditions(q fleet.Query) (out []condition, err error) {
 			return nil, fault.New(fault.Invalid, "fleet.release", "a release is named by its digest, in hex", "")
 		}
 		own("release", digest)
+	}
+	if q.Bundle != "" {
+		version, err := strconv.ParseInt(q.Bundle, 10, 64)
+		if err != nil || version < 0 {
+			return nil, fault.New(fault.Invalid, "fleet.bundle", "a trust bundle is named by its version, a number", "see `hallmark bundle status`")
+		}
+		own("bundle", version)
 	}
 	if q.State != "" {
 		own("state", q.State)

@@ -121,6 +121,7 @@ func TestPagesOfTheFleet(t *testing.T) {
 		"no evidence":      {fleet.Query{Verdict: "unknown"}, 0},
 		"a version":        {fleet.Query{Version: "0.9.0"}, 8},
 		"a release":        {fleet.Query{Release: "aa", State: "active"}, 3996},
+		"a trust bundle":   {fleet.Query{Bundle: "7"}, 0},
 		"with findings":    {fleet.Query{Findings: true}, 4},
 		"how an ID begins": {fleet.Query{Prefix: fmt.Sprintf("%031x", 0x3e)}, 16},
 		"together":         {fleet.Query{Scope: []string{"pump"}, State: "quarantined", Verdict: "contraindicated", Findings: true}, 4},
@@ -143,7 +144,7 @@ func TestPagesOfTheFleet(t *testing.T) {
 			t.Errorf("%s: %d devices, want %d", name, len(got), c.want)
 		}
 	}
-	for _, q := range []fleet.Query{{Verdict: "splendid"}, {Release: "zz"}} {
+	for _, q := range []fleet.Query{{Verdict: "splendid"}, {Release: "zz"}, {Bundle: "x"}, {Bundle: "-1"}} {
 		if _, err := db.FleetDevices(t.Context(), q); err == nil {
 			t.Errorf("%+v was taken", q)
 		}

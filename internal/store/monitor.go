@@ -187,3 +187,47 @@ func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Tim
 		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $2 || '/' || d.id) ORDER BY d.id LIMIT $3`,
 		Millis(before), string(kind), limit)
 }
+
+// OverdueBundles implements monitor.Bundles.
+func (s *Monitor) OverdueBundles(ctx context.Context, now time.Time) ([]monitor.Overdue, error) {
+	products, err := s.db.Products(ctx)
+	if err != nil {
+		return nil, err
+	}
+	var out []monitor.Overdue
+	for _, p := range products {
+		o := monitor.Overdue{Product: p.ID, Days: p.BundleDays()}
+		var version, at int64
+		err := s.db.Read().QueryRowContext(ctx, `SELECT b.version, e.at FROM bundle b JOIN entry e ON e.uid = b.uid
+			WHERE b.product = $1 AND e.at <= $2 ORDER BY b.version DESC LIMIT 1`, p.ID, Millis(now.AddDate(0, 0, -o.Days))).Scan(&version, &at)
+		if errors.Is(err, sql.ErrNoRows) {
+			continue
+		}
+		if err != nil {
+			return nil, s.db.dialect.Explain(err)
+		}
+		o.Version, o.Published = uint64(version), Time(at)
+		out = append(out, o)
+	}
+	return out, nil
+}
+
+// Laggards implements monitor.Bundles.
+func (s *Monitor) Laggards(ctx context.Context, o monitor.Overdue, limit int) ([]monitor.Laggard, error) {
+	return collect(ctx, s.db, func(row scanner) (l monitor.Laggard, err error) {
+		var version int64
+		err = row.Scan(&l.Device, &version)
+		l.Bundle = uint64(version)
+		return l, err
+	}, `SELECT d.id, d.bundle FROM device d WHERE d.product = $1 AND d.bundle < $2 AND d.last_seen >= $3
+		AND d.state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		AND (d.key_origin <> 'imported' OR d.bundle > 0) -- one without our agent has none
+		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $4 || '/' || d.id) ORDER BY d.id LIMIT $5`,
+		o.Product, int64(o.Version), Millis(o.Published.AddDate(0, 0, o.Days)), string(monitor.BundleBehind), limit)
+}
+
+// CaughtUp implements monitor.Bundles.
+func (s *Monitor) CaughtUp(ctx context.Context, o monitor.Overdue, limit int) ([]monitor.Finding, error) {
+	return collect(ctx, s.db, scanFinding, `SELECT f.doc, d.group_path FROM finding f JOIN device d ON d.id = f.subject
+		WHERE f.closed = 0 AND f.kind = $1 AND d.product = $2 AND d.bundle >= $3 ORDER BY f.id LIMIT $4`, string(monitor.BundleBehind), o.Product, int64(o.Version), limit)
+}

@@ -78,14 +78,24 @@ func (db *DB) Products(ctx context.Context) ([]product.Product, error) {
 // SetEnrolment implements product.Store.
 func (db *DB) SetEnrolment(ctx context.Context, id string, e product.Enrolment, fact ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		if err := setEnrolment(tx, id, e); err != nil {
+		if err := changeProduct(tx, id, func(p *product.Product) { p.Enrolment = e }); err != nil {
 			return err
 		}
 		return tx.Append(fact)
 	})
 }
 
-func setEnrolment(tx *Tx, id string, e product.Enrolment) error {
+// SetBundleDue implements product.Store.
+func (db *DB) SetBundleDue(ctx context.Context, id string, days int, fact ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		if err := changeProduct(tx, id, func(p *product.Product) { p.BundleDue = days }); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+func changeProduct(tx *Tx, id string, change func(*product.Product)) error {
 	var doc string
 	err := tx.QueryRow(`SELECT doc FROM product WHERE id = $1`, id).Scan(&doc)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -98,7 +108,7 @@ func setEnrolment(tx *Tx, id string, e product.Enrolment) error {
 	if err != nil {
 		return err
 	}
-	p.Enrolment = e
+	change(&p)
 	changed, err := json.Marshal(p)
 	if err != nil {
 		return err

@@ -26,6 +26,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindProductCreated:   replayProduct,
 	ledger.KindAccessChanged:    replayAccess,
 	ledger.KindEnrolmentChanged: replayEnrolment,
+	ledger.KindBundleDueChanged: replayBundleDue,
 	ledger.KindBundlePublished:  replayBundle,
 	ledger.KindReleaseProposed:  replayRelease,
 	ledger.KindReleaseApproved:  replayApproval,

@@ -82,7 +82,19 @@ func replayEnrolment(tx *Tx, f ledger.Fact) (bool, error) {
 	if err := json.Unmarshal(f.Data, &c); err != nil {
 		return false, err
 	}
-	err := setEnrolment(tx, f.Subject, c.Enrolment)
+	return ofProduct(changeProduct(tx, f.Subject, func(p *product.Product) { p.Enrolment = c.Enrolment }))
+}
+
+func replayBundleDue(tx *Tx, f ledger.Fact) (bool, error) {
+	var c product.BundleDueChange
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	return ofProduct(changeProduct(tx, f.Subject, func(p *product.Product) { p.BundleDue = c.Days }))
+}
+
+// ofProduct says whether a product's change was done: of one that is not known nothing is changed.
+func ofProduct(err error) (bool, error) {
 	if errors.Is(err, product.ErrNotFound) {
 		return false, nil
 	}
