@@ -39,6 +39,7 @@ func noBarriers(t *testing.T, w *world) {
 		"/compliance?framework=etsi-en-303-645", "/compliance/etsi-en-303-645/5.3-13", "/streams", "/ledger", "/ledger?log=events", "/ledger/control/0", "/ledger/events/1",
 		"/platform", "/account", "/proposals", "/members", "/members/person:rita", "/members/person:ada", "/audit", "/audit?denied=1", "/genuine", "/genuine?id=" + w.well.id,
 		"/g/" + w.well.id, "/owners", "/claim", "/enrolments", "/transfer/" + w.well.id,
+		"/transfers", "/vouchers", w.voucher, "/makers", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/" + productID,
 	}
 	p := w.signedIn(t, "ada")
 	var links []string
@@ -50,8 +51,8 @@ func noBarriers(t *testing.T, w *world) {
 		p.scheme("light")
 		p.axe(axe, page, "light")
 		p.wide(page)
-		if strings.HasPrefix(page, "/compliance?") {
-			p.picture("compliance", "light")
+		if name := map[string]string{"/compliance?framework=etsi-en-303-645": "compliance", "/authorities": "authorities", "/makers": "makers", "/vouchers": "vouchers", "/bundles/" + productID: "bundle"}[page]; name != "" {
+			p.picture(name, "light")
 		}
 		p.scheme("dark")
 		p.axe(axe, page, "dark", "color-contrast") // all else is the same in the dark

@@ -27,6 +27,7 @@ type world struct {
 	browser context.Context //nolint:containedctx // chromedp keeps the browser in it
 	db      *store.DB       // to put the clock on: what would take hours of waiting is written into the past
 	tokens  map[string]string
+	voucher string // the page of one, once there is one
 	link    string // that signs rita in, once: who has only a token adds no passkey
 
 	well, altered, silent *device
@@ -192,12 +193,14 @@ func TestJourneys(t *testing.T) {
 		{"a newcomer finds what is wrong, why, and proves it", newcomer},
 		{"a device is quarantined and released, seen live", quarantine},
 		{"a page is read without script, by keyboard, in another zone", otherWays},
+		{"two people vouch for a device that lost its keys, and the voucher is seen once", lostItsKeys},
 		{"every page is for everybody", noBarriers},
 		{"a release takes four eyes and a new proof of who publishes it", fourEyesRelease},
 		{"a rollout goes through its waves, paused and resumed", liveRollout},
 		{"power is given by two administrators", powerTakesTwo},
 		{"an order adds up, and is closed", orderCloses},
 		{"data is read by whom it was granted, until it is not", dataGrant},
+		{"an owner hands a device on, and has the code for the next", soldFromThePage},
 		{"a member who is ended is out at the next click", memberEnds},
 		{"anybody asks whether a device is genuine", anybodyAsks},
 	} {

@@ -532,21 +532,3 @@ func anybodyAsks(t *testing.T, w *world) {
 	p.visit("/g/" + copied)
 	p.wide("/g")
 }
-
-// twinned has a device copied, keys and all, and waits until the two are found.
-func (w *world) twinned(t *testing.T, a *device) string {
-	t.Helper()
-	a.run.stop(os.Interrupt)
-	twin := &device{d: w.demo, id: a.id, dir: filepath.Join(w.dir, "copy")}
-	if err := a.duplicate(twin.dir); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { twin.run.stop(os.Kill) })
-	for _, x := range []*device{a, twin} {
-		if err := x.on(); err != nil {
-			t.Fatal(err)
-		}
-	}
-	w.until(t, a, "two with one identity are found", func(v httpapi.DeviceDetail) bool { return v.Device.State == "suspected-clone" })
-	return a.id
-}

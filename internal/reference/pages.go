@@ -28,6 +28,7 @@ func pages(root string) ([]page, error) {
 		make        func(root string, w *bytes.Buffer) error
 	}{
 		{"commands.md", "every command of `hallmark`, with its flags", commands},
+		{"programs.md", "every command of `hallmark-agent` and `hallmark-station`", programs},
 		{"api.md", "every operation of the API, and who may", operations},
 		{"faults.md", "the stable codes of what can go wrong", faults},
 		{"facts.md", "the kinds of fact in the ledger, and what each holds", facts},

@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -183,6 +186,84 @@ func TestASweepTakesAllOfThem(t *testing.T) {
 	}
 	if _, err := m.Sweep(t.Context(), s.now.Add(time.Second)); err != nil || openKinds(t, m)[monitor.NoCheckin] != 0 {
 		t.Fatalf("open %v, %v", openKinds(t, m), err)
+	}
+}
+
+// believes has a device check in with a version of its trust bundle.
+func (s *stages) believes(id string, version uint64) {
+	s.t.Helper()
+	s.boots[id]++
+	in := wire.Checkin{Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: s.boots[id], Healthy: true, Bundle: version}
+	if _, err := s.devices.Checkin(s.t.Context(), access.DeviceCaller(id), id, in); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := s.devices.Flush(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+// A device that is heard of and does not follow the product's trust bundle is a finding after the days that the product allows, until it has followed. One
+// that is silent, or has time left, is not.
+func TestWhoStaysBehindATrustBundleIsFound(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Bundles: s.db.Monitor(), Guard: s.guard, Now: func() time.Time { return s.now }, SweepAtOnce: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stays, stays2, follows, silent := devN(0), devN(1), devN(2), devN(3)
+	rel := s.publish("1.0.0")
+	for _, id := range []string{stays, stays2, follows, silent} {
+		s.make(id, rel)
+		s.believes(id, 1)
+	}
+	day := func() { s.now = s.now.AddDate(0, 0, 1) }
+	behind := func() (ids []string) {
+		t.Helper()
+		if _, err := m.Sweep(t.Context(), s.now); err != nil {
+			t.Fatal(err)
+		}
+		fs, err := m.List(t.Context(), person("op"), monitor.Query{OpenOnly: true, Kind: monitor.BundleBehind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range fs {
+			ids = append(ids, f.Subject)
+		}
+		slices.Sort(ids)
+		return ids
+	}
+	products := product.New(s.guard, s.db, []string{"HM-P256-1"})
+	if _, err := products.SetBundleDue(t.Context(), access.Internal("test"), "pump", 3); err != nil {
+		t.Fatal(err)
+	}
+	s.publishBundle(2)
+	s.publishBundle(3) // another one at once gives nobody more time
+	for range 2 {
+		day()
+		s.believes(stays, 1)
+		s.believes(follows, 3)
+	}
+	if got := behind(); got != nil {
+		t.Errorf("who has time left is behind: %v", got)
+	}
+	day()
+	day()
+	s.believes(stays, 1)
+	s.believes(stays2, 2)
+	s.believes(follows, 3)
+	if got := behind(); !slices.Equal(got, []string{stays, stays2}) {
+		t.Errorf("behind: %v, want %v", got, []string{stays, stays2})
+	}
+	if got := behind(); len(got) != 2 {
+		t.Errorf("looked at again: %v", got)
+	}
+	s.believes(stays2, 3)
+	if got := behind(); !slices.Equal(got, []string{stays}) {
+		t.Errorf("once one has followed: %v", got)
+	}
+	s.believes(silent, 1) // it comes back, and has not followed yet
+	if got := behind(); !slices.Contains(got, silent) {
+		t.Errorf("once the silent one is back: %v", got)
 	}
 }
 

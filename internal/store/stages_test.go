@@ -26,18 +26,19 @@ import (
 
 // stages is a server's worth of stages over one real database, with a clock of its own.
 type stages struct {
-	t        testing.TB
-	db       *store.DB
-	dir      string // of the blobs
-	now      time.Time
-	guard    *access.Guard
-	ledger   *proofs
-	devices  *device.Service
-	releases *release.Service
-	people   []*ecdsa.PrivateKey // hold the release, warrant and root keys
-	role     wire.KeySet
-	keys     map[string]*ecdsa.PrivateKey // attestation keys of the devices
-	boots    map[string]uint64
+	t         testing.TB
+	db        *store.DB
+	dir       string // of the blobs
+	now       time.Time
+	guard     *access.Guard
+	ledger    *proofs
+	devices   *device.Service
+	releases  *release.Service
+	authority crypto.Signer       // signs directives
+	people    []*ecdsa.PrivateKey // hold the release, warrant and root keys
+	role      wire.KeySet
+	keys      map[string]*ecdsa.PrivateKey // attestation keys of the devices
+	boots     map[string]uint64
 }
 
 func newKey(t testing.TB) *ecdsa.PrivateKey {
@@ -102,14 +103,16 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	if err := s.db.PutProduct(t.Context(), p, f); err != nil {
 		t.Fatal(err)
 	}
-	s.publishBundle(authority)
+	s.authority = authority
+	s.publishBundle(1)
 	return s
 }
 
-func (s *stages) publishBundle(authority crypto.Signer) {
+func (s *stages) publishBundle(version uint64) {
 	s.t.Helper()
+	authority := s.authority
 	b := wire.Bundle{
-		Version: 1, Product: "pump", Root: s.role, Release: s.role, Warrant: s.role,
+		Version: version, Product: "pump", Root: s.role, Release: s.role, Warrant: s.role,
 		Directive: wire.KeySet{Keys: [][]byte{spki(s.t, authority)}, Threshold: 1},
 		Control:   wire.LogTrust{Origin: "c", Key: bytes.Repeat([]byte{1}, 32)}, Events: wire.LogTrust{Origin: "e", Key: bytes.Repeat([]byte{2}, 32)},
 		Issued: uint64(s.now.Unix()), Suites: []string{"HM-P256-1"},

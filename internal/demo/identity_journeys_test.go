@@ -1,0 +1,148 @@
+package demo
+
+import (
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/chromedp"
+
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/onboard/rekey"
+)
+
+// once is what the dialog shows that is shown nowhere else.
+func (p *person) once(label string) string {
+	p.t.Helper()
+	row := "[...document.querySelectorAll('#confirm-answer p')].find((e) => shown(e) && e.innerText.includes(" + quote(label) + "))"
+	p.until("what is shown once: "+label, row)
+	return look[string](p, row+".querySelector('output').innerText")
+}
+
+func lostItsKeys(t *testing.T, w *world) {
+	olga, sam := w.signedIn(t, "olga"), w.signedIn(t, "sam")
+	olga.visit("/devices/" + w.silent.id)
+	olga.press("It lost its keys")
+	olga.asked("Vouch for this device, so that it gets new keys")
+	olga.fill("Good for", "an hour")
+	olga.fill("Reason, for the ledger", "its flash was replaced")
+	olga.press("It lost its keys")
+	olga.sees("One person may not do this alone.")
+	olga.fill("Reason, for the ledger and for the second person", "it lies before me")
+	olga.press("Propose it")
+	olga.at("/proposals/")
+	id := look[string](olga, `location.pathname.split("/")[2]`)
+	if open, err := w.people["sam"].Vouchers(t.Context(), "", "", w.silent.id, true); err != nil || len(open) != 0 {
+		t.Errorf("asked for by one, and there: %+v, %v", open, err)
+	}
+
+	w.stale(t, "sam")
+	sam.addPasskey("blue key")
+	sam.visit("/proposals/" + id)
+	sam.sees("it lies before me", "its flash was replaced")
+	sam.press("Approve")
+	sam.asked("Approve this proposal")
+	sam.press("Approve")
+	sam.closed()
+	sam.sees("Approved by person:sam")
+
+	olga.sees("Approved by person:sam")
+	olga.press("Do it")
+	olga.press("Do it")
+	secret := olga.once("The voucher, for the technician.")
+	if !regexp.MustCompile(`^([0-9A-Z]{4}[- ]){7}[0-9A-Z]{4}$`).MatchString(secret) {
+		t.Errorf("the voucher is %q", secret)
+	}
+	olga.picture("voucher-once", "light")
+	olga.narrow("/proposals/" + id)
+	olga.do("sit at a screen", chromedp.EmulateViewport(1280, 900))
+	olga.press("Close")
+	olga.closed()
+	olga.sees("Done: person:sam agreed.")
+	if look[bool](olga, "document.documentElement.outerHTML.includes("+quote(secret)+")") {
+		t.Error("the voucher is still in the page")
+	}
+
+	olga.press("Vouchers")
+	olga.at("/vouchers")
+	olga.follow("main tbody th a")
+	olga.at("/vouchers/")
+	w.voucher = look[string](olga, "location.pathname")
+	olga.sees("open", "person:olga", "person:sam", "Beside the device")
+	got, err := w.people["olga"].Voucher(t.Context(), strings.TrimPrefix(w.voucher, "/vouchers/"))
+	if err != nil || got.State != rekey.Open || got.Device != w.silent.id {
+		t.Errorf("the API says: %+v, %v", got, err)
+	}
+	w.told(t, "events", "voucher.issued", w.silent.id, "person:olga")
+	olga.press("Revoke it")
+	olga.asked("End this voucher before it is used")
+	olga.fill("Reason, for the ledger", "it was found again")
+	olga.press("Revoke it")
+	olga.closed()
+	olga.sees("revoked", "It was ended before its use")
+	olga.notOffered("Revoke it")
+}
+
+func soldFromThePage(t *testing.T, w *world) {
+	a := w.agents[4]
+	made, err := w.people["sam"].ClaimCodes(t.Context(), client.LabelsRequest{Product: productID, Devices: []string{a.id}})
+	if err != nil || len(made.Labels) != 1 {
+		t.Fatalf("codes: %+v, %v", made, err)
+	}
+	b := w.buyer(t, "berta")
+	if _, err := b.who.Claim(t.Context(), a.id, client.ClaimRequest{Code: made.Labels[0].Code}); err != nil {
+		t.Fatal(err)
+	}
+	w.tokens["berta"] = b.secret
+	berta := w.signedIn(t, "berta")
+	berta.visit("/devices/" + a.id)
+	berta.press("Hand it on: what would end")
+	berta.at("/transfer/")
+	berta.sees("number 1, with all sight of it, at once", "Leave it takes none")
+	berta.press("Hand it on")
+	berta.asked("End its time with its owner")
+	berta.fill("To", "another owner")
+	berta.typesWhatIsAsked()
+	berta.fill("Reason, for the ledger", "sold to Rome")
+	berta.press("Hand it on")
+	code := berta.once("The code for the next owner.")
+	berta.press("Close")
+
+	sam := w.signedIn(t, "sam")
+	sam.visit("/transfer/" + a.id)
+	sam.sees("Its owner is out", "The device lets go")
+	sam.sees("It was handed on last (resale)")
+	sam.picture("transfer", "light")
+	if o, err := w.people["sam"].Ownership(t.Context(), a.id); err != nil || len(o.Periods) != 1 || o.Periods[0].Until.IsZero() || o.Periods[0].End != owner.Resale {
+		t.Errorf("the API says: %+v, %v", o.Periods, err)
+	}
+	if _, err := b.who.Device(t.Context(), a.id); err == nil {
+		t.Error("its old owner still sees it")
+	}
+	next := w.buyer(t, "carla")
+	if _, err := next.who.Claim(t.Context(), a.id, client.ClaimRequest{Code: code}); err != nil {
+		t.Errorf("the next owner's code: %v", err)
+	}
+}
+
+// twinned has a device copied, keys and all, and waits until the two are found.
+func (w *world) twinned(t *testing.T, a *device) string {
+	t.Helper()
+	a.run.stop(os.Interrupt)
+	twin := &device{d: w.demo, id: a.id, dir: filepath.Join(w.dir, "copy")}
+	if err := a.duplicate(twin.dir); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { twin.run.stop(os.Kill) })
+	for _, x := range []*device{a, twin} {
+		if err := x.on(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.until(t, a, "two with one identity are found", func(v httpapi.DeviceDetail) bool { return v.Device.State == "suspected-clone" })
+	return a.id
+}
