@@ -1637,6 +1637,7 @@ type OwnerMark struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Device string    `json:"device"`
+	Maker  *bool     `json:"maker,omitempty"`
 	Reason *string   `json:"reason,omitempty"`
 	Recall *string   `json:"recall,omitempty"`
 	Was    string    `json:"was"`
@@ -2820,6 +2821,12 @@ type WireFlash struct {
 	Slots    int32 `json:"slots"`
 }
 
+// WireHome defines model for WireHome.
+type WireHome struct {
+	Bundle []byte `json:"bundle"`
+	Server string `json:"server"`
+}
+
 // WireKeySet defines model for WireKeySet.
 type WireKeySet struct {
 	Keys      [][]byte `json:"keys"`
@@ -2901,6 +2908,7 @@ type WireWarrant struct {
 	Act     string        `json:"act"`
 	Devices WireDeviceSet `json:"devices"`
 	Expires int64         `json:"expires"`
+	Home    *WireHome     `json:"home,omitempty"`
 	ID      string        `json:"id"`
 	Issued  int64         `json:"issued"`
 	Owner   []byte        `json:"owner,omitempty"`

@@ -321,7 +321,8 @@ func (s makers) CAs(ctx context.Context, c access.Caller, p string) ([]foreign.C
 
 func (s authorities) Authorities(ctx context.Context, c access.Caller) ([]pki.Standing, []pki.CARequested, error) {
 	return []pki.Standing{
-			{CA: pki.CA{SKI: "aa", Role: pki.Operational}, Held: true, Issuing: true}, {CA: pki.CA{SKI: "bb", Role: pki.Product}, Revoked: true},
+			{CA: pki.CA{SKI: "aa", Role: pki.Operational}, Held: true, Issuing: true},
+			{CA: pki.CA{SKI: "bb", Role: pki.Product}, Revoked: true},
 			{CA: pki.CA{SKI: "cc", Role: pki.Order}},
 		}, []pki.CARequested{{Key: script, Role: pki.Infra, Product: script, Unit: script, At: then}},
 		stages(s).check(ctx, c, access.CertRead, "")

@@ -36,12 +36,11 @@ func lostItsKeys(t *testing.T, w *world) {
 	olga.press("Propose it")
 	olga.at("/proposals/")
 	id := look[string](olga, `location.pathname.split("/")[2]`)
+	w.proposal = "/proposals/" + id
 	if open, err := w.people["sam"].Vouchers(t.Context(), "", "", w.silent.id, true); err != nil || len(open) != 0 {
 		t.Errorf("asked for by one, and there: %+v, %v", open, err)
 	}
 
-	w.stale(t, "sam")
-	sam.addPasskey("blue key")
 	sam.visit("/proposals/" + id)
 	sam.sees("it lies before me", "its flash was replaced")
 	sam.press("Approve")

@@ -24,11 +24,11 @@ import (
 // world is a maker with a fleet that has lived, in which something is wrong, and a browser to look at it with.
 type world struct {
 	*demo
-	browser context.Context //nolint:containedctx // chromedp keeps the browser in it
-	db      *store.DB       // to put the clock on: what would take hours of waiting is written into the past
-	tokens  map[string]string
-	voucher string // the page of one, once there is one
-	link    string // that signs rita in, once: who has only a token adds no passkey
+	browser           context.Context //nolint:containedctx // chromedp keeps the browser in it
+	db                *store.DB       // to put the clock on: what would take hours of waiting is written into the past
+	tokens            map[string]string
+	voucher, proposal string // the pages of one, once there is one
+	link              string // that signs rita in, once: who has only a token adds no passkey
 
 	well, altered, silent *device
 }
