@@ -29,7 +29,7 @@ func lostItsKeys(t *testing.T, w *world) {
 	olga.press("It lost its keys")
 	olga.asked("Vouch for this device, so that it gets new keys")
 	olga.fill("Good for", "an hour")
-	olga.fill("Reason, for the ledger", "its flash was replaced")
+	olga.fill("Reason, for the ledger", "gone")
 	olga.press("It lost its keys")
 	olga.sees("One person may not do this alone.")
 	olga.fill("Reason, for the ledger and for the second person", "it lies before me")
@@ -42,7 +42,7 @@ func lostItsKeys(t *testing.T, w *world) {
 	}
 
 	sam.visit("/proposals/" + id)
-	sam.sees("it lies before me", "its flash was replaced")
+	sam.sees("it lies before me", "Just this would be done")
 	sam.press("Approve")
 	sam.asked("Approve this proposal")
 	sam.press("Approve")
@@ -92,11 +92,9 @@ func soldFromThePage(t *testing.T, w *world) {
 	if err != nil || len(made.Labels) != 1 {
 		t.Fatalf("codes: %+v, %v", made, err)
 	}
-	b := w.buyer(t, "berta")
-	if _, err := b.who.Claim(t.Context(), a.id, client.ClaimRequest{Code: made.Labels[0].Code}); err != nil {
+	if _, err := w.people["berta"].Claim(t.Context(), a.id, client.ClaimRequest{Code: made.Labels[0].Code}); err != nil {
 		t.Fatal(err)
 	}
-	w.tokens["berta"] = b.secret
 	berta := w.signedIn(t, "berta")
 	berta.visit("/devices/" + a.id)
 	berta.press("Hand it on: what would end")
@@ -119,11 +117,10 @@ func soldFromThePage(t *testing.T, w *world) {
 	if o, err := w.people["sam"].Ownership(t.Context(), a.id); err != nil || len(o.Periods) != 1 || o.Periods[0].Until.IsZero() || o.Periods[0].End != owner.Resale {
 		t.Errorf("the API says: %+v, %v", o.Periods, err)
 	}
-	if _, err := b.who.Device(t.Context(), a.id); err == nil {
+	if _, err := w.people["berta"].Device(t.Context(), a.id); err == nil {
 		t.Error("its old owner still sees it")
 	}
-	next := w.buyer(t, "carla")
-	if _, err := next.who.Claim(t.Context(), a.id, client.ClaimRequest{Code: code}); err != nil {
+	if _, err := w.people["carla"].Claim(t.Context(), a.id, client.ClaimRequest{Code: code}); err != nil {
 		t.Errorf("the next owner's code: %v", err)
 	}
 }

@@ -65,6 +65,18 @@ func live(t *testing.T) *world {
 
 // everybody gets a token to sign in with, while one administrator may still give power alone; ada is the second one, and may do all.
 func (w *world) everybody(ctx context.Context) (err error) {
+	for _, name := range []string{"berta", "carla"} { // each is the people of an owner
+		o, err := w.people["sam"].CreateOwner(ctx, name+" Ltd")
+		if err != nil {
+			return err
+		}
+		if w.tokens[name], err = w.people["admin"].Token(ctx, httpapi.TokenSpec{
+			Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: o.ID, Use: signin.UseToken, Seconds: 24 * 3600,
+		}); err != nil {
+			return err
+		}
+		w.people[name] = w.people["admin"].As(w.tokens[name])
+	}
 	people := cast()
 	people["nora"], people["eve"] = []access.Role{access.Auditor}, []access.Role{access.Viewer}
 	for _, name := range append(slices.Sorted(maps.Keys(people)), "ada") {

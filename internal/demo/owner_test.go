@@ -35,8 +35,6 @@ type buyer struct {
 	who  *client.Client
 	name string
 	key  *ecdsa.PrivateKey
-
-	secret string // signs in
 }
 
 func (d *demo) buyer(t *testing.T, name string) *buyer {
@@ -55,7 +53,7 @@ func (d *demo) buyer(t *testing.T, name string) *buyer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return &buyer{d: d, t: t, id: o.ID, who: d.people["admin"].As(secret), name: name, key: key, secret: secret}
+	return &buyer{d: d, t: t, id: o.ID, who: d.people["admin"].As(secret), name: name, key: key}
 }
 
 func (b *buyer) claim(id, code string) error {
