@@ -175,7 +175,7 @@ func transferActions(p owner.Preview, last owner.Transfer) []action {
 	case p.Warrant == owner.WarrantMaker:
 		a.Fields = append(a.Fields, field{Name: "warrants", Label: "Warrant for the act disown, signed with the product's offline keys", Kind: "file"})
 	case p.Period == 0:
-		a.Label, a.Title, a.Fields = "Give it back to the maker", "Hand this device back, to be refurbished", nil
+		a.Label, a.Title, a.Fields = "Refurbish it", "Begin anew with this device, to be refurbished", nil
 		a.Body = body(map[string]any{"devices": []string{p.Device}, "kind": "refurbish"})
 	}
 	return []action{a}

@@ -45,6 +45,7 @@ func lostItsKeys(t *testing.T, w *world) {
 	sam.sees("it lies before me", "Just this would be done")
 	sam.press("Approve")
 	sam.asked("Approve this proposal")
+	sam.fill("Reason, for the ledger", "olga called, and held it before the camera")
 	sam.press("Approve")
 	sam.closed()
 	sam.sees("Approved by person:sam")
