@@ -28,6 +28,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/agent/machine"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -45,11 +46,11 @@ func born(t testing.TB, w *world, f firmware) *virtual.Board {
 	if err != nil {
 		t.Fatal(err)
 	}
-	idevid, err := b.Keys.Generate(hw.KeyIDevID)
+	idevid, err := b.Keys.Generate(hw.KeyIDevID, suite.P256)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Keys.Generate(hw.KeyAttest); err != nil {
+	if _, err := b.Keys.Generate(hw.KeyAttest, suite.P256); err != nil {
 		t.Fatal(err)
 	}
 	n, err := boot.NewBirth(&b.Board)

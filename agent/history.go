@@ -27,11 +27,11 @@ const (
 )
 
 // strays notes a sign that this device's trust bundle is too old, or gone: the server cannot be verified by its anchors, or says that it
-// can tell the device nothing by them. A sign costs one look at the history, and nothing else: who gives it falsely gains nothing.
+// can tell the device nothing by them, or certifies no keys of the suites that the bundle accepts. A sign costs one look at the history, and nothing else: who gives it falsely gains nothing.
 func (a *Agent) strays(err error, newest uint64) {
 	unverified := errors.As(err, new(*tls.CertificateVerificationError)) || errors.As(err, new(x509.UnknownAuthorityError)) ||
 		errors.As(err, new(x509.CertificateInvalidError))
-	if (unverified || newest > a.c.Machine.Facts().Bundle.Version) && !a.now().Before(a.historyAt) {
+	if (unverified || oldSuite(err) || newest > a.c.Machine.Facts().Bundle.Version) && !a.now().Before(a.historyAt) {
 		a.astray = true
 	}
 }

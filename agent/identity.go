@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/renewal"
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // connect makes sure of a valid operational identity and a line that uses it.
@@ -50,6 +52,7 @@ func (a *Agent) renew(ctx context.Context) error {
 	case fatal(err):
 		return err
 	default:
+		a.strays(err, 0)
 		a.renewals++
 		wait := renewal.Again(a.c.PollMin, renewalPause, a.renewals, askedToWait(err), rand.Float64())
 		a.againAt = a.now().Add(wait)
@@ -101,6 +104,9 @@ func (a *Agent) identityDue(now time.Time) (bool, error) {
 	if _, err := a.c.Keys.Signer(a.m.Key); err != nil {
 		return false, err
 	}
+	if !a.certifies(leaf.PublicKey) {
+		return true, nil
+	}
 	if a.renewAt.IsZero() {
 		a.renewAt = renewal.RenewAt(leaf.NotBefore, leaf.NotAfter, rand.Float64())
 	}
@@ -134,16 +140,14 @@ func (a *Agent) loadCertificate() error {
 // enrol gets a certificate for a fresh key. Two names take turns, so that the old key stays until the new one is certified
 // and recorded: a cut anywhere leaves one that works.
 func (a *Agent) enrol(ctx context.Context, renew bool) error {
-	name, old := hw.KeyLDevID, a.m.Key
-	if old == name {
-		name += "-2"
-	}
+	old := a.m.Key
+	name := hw.Other(hw.KeyLDevID, old)
 	// Who asks again asks for the same key: an answer that was lost, or that a person has still to give, is for that one.
 	if a.asked != name {
 		if err := a.c.Keys.Destroy(name); err != nil {
 			return local(err)
 		}
-		if _, err := a.c.Keys.Generate(name); err != nil {
+		if err := a.make(name, suite.Suite.Certified); err != nil {
 			return local(err)
 		}
 		a.asked = name
@@ -168,6 +172,9 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 		e.As = tls.Certificate{Certificate: a.c.IDevID, PrivateKey: id}
 	}
 	chain, err := a.c.Enrol(ctx, e)
+	if oldSuite(err) {
+		a.asked = "" // another key, when the bundle says which
+	}
 	if err != nil {
 		return err
 	}
@@ -193,6 +200,56 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 		return err
 	}
 	return a.record(eventEnrolled, nil, map[bool]string{false: "enrolled", true: "renewed"}[renew])
+}
+
+// make makes a key of the newest suite of the trust bundle that the key store has: keys holds what of a suite the key is for. Without a bundle
+// it is the suite that every device begins with.
+func (a *Agent) make(name string, of func(suite.Suite) suite.ID) error {
+	for _, id := range slices.Backward(a.suites()) {
+		set, err := suite.Get(suite.ID(id))
+		if err != nil {
+			continue // newer than this program
+		}
+		_, err = a.c.Keys.Generate(name, of(set))
+		if !errors.Is(err, hw.ErrSuite) {
+			return err
+		}
+		a.log.Warn("this device makes no keys of a suite that the trust bundle wants", "suite", set.ID)
+	}
+	return fmt.Errorf("the trust bundle accepts %v: %w", a.suites(), hw.ErrSuite)
+}
+
+// suites are those that the trust bundle accepts, the one that it wants last.
+func (a *Agent) suites() []string {
+	if s := a.c.Machine.Facts().Bundle.Suites; len(s) > 0 {
+		return s
+	}
+	return []string{string(suite.P256)}
+}
+
+// certifies says whether a suite that the trust bundle accepts has such keys in certificates.
+func (a *Agent) certifies(pub crypto.PublicKey) bool {
+	known := false
+	for _, id := range a.suites() {
+		set, err := suite.Get(suite.ID(id))
+		if err != nil {
+			continue
+		}
+		if set.Certifies(pub) {
+			return true
+		}
+		known = true
+	}
+	return !known // a program that knows none of them keeps what it has
+}
+
+// oldSuite says whether a key was refused for its suite: the fleet has moved on while this device was away.
+func oldSuite(err error) bool {
+	refused, ok := errors.AsType[interface {
+		error
+		Because(code string) bool
+	}](err)
+	return ok && refused.Because("csr.suite")
 }
 
 func (a *Agent) checkEnrolled(chain [][]byte, pub any) error {

@@ -146,7 +146,7 @@ func (s *Service) request(a Ask, d pki.Device, st Standing) (pki.Request, error)
 	if err != nil {
 		return pki.Request{}, err
 	}
-	if set, err := suite.Of(req.CSR.PublicKey); err != nil || set.ID != st.Rules.Suite {
+	if !st.Rules.certifies(req.CSR.PublicKey) {
 		return pki.Request{}, fault.New(fault.Invalid, "csr.suite", fmt.Sprintf("the certificate request's key is not of suite %q, which product %s has", st.Rules.Suite, d.Identity.Product),
 			"ask /csrattrs which key is wanted")
 	}

@@ -10,12 +10,14 @@ package onboard
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -42,8 +44,17 @@ type Standing struct {
 
 // Rules are what a product says of enrolment.
 type Rules struct {
-	Suite suite.ID // of the keys that are certified; empty, for a product that is not on record: none is
+	Suite   suite.ID   // of the keys that are wanted; empty, for a product that is not on record: none is certified
+	Accepts []suite.ID // of those that are certified beside it: while a fleet moves, its trust bundle has several
 	product.Enrolment
+}
+
+// certifies says whether a key may be certified. Certificates of a suite whose keys X.509 does not know have others: suite.Certifies.
+func (r Rules) certifies(pub crypto.PublicKey) bool {
+	return slices.ContainsFunc(append([]suite.ID{r.Suite}, r.Accepts...), func(id suite.ID) bool {
+		set, err := suite.Get(id)
+		return err == nil && set.Certifies(pub)
+	})
 }
 
 // Registry says how devices stand. A device that was never ordered is a Standing that is not Known; an error is an outage.

@@ -109,6 +109,14 @@ func (s Suite) Generate() (crypto.Signer, error) {
 	return s.GenerateX509()
 }
 
+// Certified is the suite of the keys that s has in certificates: its own, or that of the same curve when X.509 has no keys of s.
+func (s Suite) Certified() ID {
+	if s.Quantum {
+		return P256
+	}
+	return s.ID
+}
+
 // GenerateX509 makes a key of the suite for a certificate.
 func (s Suite) GenerateX509() (*ecdsa.PrivateKey, error) {
 	if s.Curve == nil {

@@ -57,6 +57,9 @@ func TestEverySuiteIsWhole(t *testing.T) {
 		if err != nil || !s.Certifies(leaf.Public()) {
 			t.Errorf("%s does not certify its own key: %v", id, err)
 		}
+		if of, err := Of(leaf.Public()); err != nil || of.ID != s.Certified() {
+			t.Errorf("%s: a key for a certificate is of %s, want %s (%v)", id, of.ID, s.Certified(), err)
+		}
 		if s.Quantum == s.Certifies(key.Public()) {
 			t.Errorf("%s: a signing key of a suite that withstands quantum computers is in no certificate, one of another is", id)
 		}

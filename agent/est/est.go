@@ -77,6 +77,9 @@ func (s *Status) Error() string {
 	return fmt.Sprintf("enrolment server answered %d: %s", s.Code, s.Text)
 }
 
+// Because reports whether the server refused by a fault of that code.
+func (s *Status) Because(code string) bool { return strings.HasPrefix(s.Text, code) }
+
 // RetryAfter is how long the server asks to be left alone.
 func (s *Status) RetryAfter() time.Duration { return s.After }
 
@@ -123,7 +126,7 @@ func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
 		return BindCSR(plain, r.Key, name)
 	}
 	chain, err := c.enrol(ctx, r, as, make)
-	if s, ok := errors.AsType[*Status](err); ok && s.Code == http.StatusBadRequest && strings.HasPrefix(s.Text, "csr.binding") {
+	if s, ok := errors.AsType[*Status](err); ok && s.Code == http.StatusBadRequest && s.Because("csr.binding") {
 		return c.enrol(ctx, r, as, make) // the line was another by the time of the second call
 	}
 	return chain, err

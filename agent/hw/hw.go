@@ -12,6 +12,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // What parts report, for errors.Is.
@@ -27,6 +29,8 @@ var (
 	ErrNoKey = errors.New("no such key")
 	// ErrKeyExists says that a key of that name is there already: destroy it first.
 	ErrKeyExists = errors.New("key exists")
+	// ErrSuite says that the key store makes no keys of that suite.
+	ErrSuite = errors.New("no keys of that suite")
 	// ErrLocked says that a sticky lock holds until the next reset.
 	ErrLocked = errors.New("locked until reset")
 )
@@ -76,11 +80,22 @@ const (
 	KeyAttest = "attest" // signs evidence
 )
 
+// Names gives the names under which the keys of a purpose that are replaced take turns: the old one stays until the new one counts.
+func Names(purpose string) []string { return []string{purpose, purpose + "-2"} }
+
+// Other gives the name beside name of those of a purpose.
+func Other(purpose, name string) string {
+	if n := Names(purpose); name == n[0] {
+		return n[1]
+	}
+	return purpose
+}
+
 // KeyStore keeps private keys; they are made inside and never leave it. Generate and Destroy are durable when they return
 // and atomic under a power cut.
 type KeyStore interface {
-	// Generate makes a P-256 key; ErrKeyExists if the name is taken.
-	Generate(name string) (crypto.PublicKey, error)
+	// Generate makes a signing key of a suite; ErrKeyExists if the name is taken, ErrSuite if the store makes no such keys.
+	Generate(name string, id suite.ID) (crypto.PublicKey, error)
 	// Signer gives the key's signer, ErrNoKey if there is none.
 	Signer(name string) (crypto.Signer, error)
 	// Destroy removes a key for good. Destroying a key that is not there is nothing.

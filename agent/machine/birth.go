@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -42,7 +43,7 @@ func (p *Piece) GenerateKeys(context.Context) (idevid, attest []byte, origin str
 		if err := p.Board.Keys.Destroy(name); err != nil {
 			return nil, nil, "", err
 		}
-		pub, err := p.Board.Keys.Generate(name)
+		pub, err := p.Board.Keys.Generate(name, suite.P256) // what a factory's tools and certificates know; it moves in the field
 		if err != nil {
 			return nil, nil, "", err
 		}

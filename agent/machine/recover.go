@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
@@ -13,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/link"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -137,13 +139,13 @@ func (r *recovery) voucher() est.Voucher { return est.Voucher{Device: r.Device, 
 func (r *recovery) keys(context.Context) (err error) {
 	ks := r.board.Keys
 	if r.key, err = ks.Signer(hw.KeyIDevID); errors.Is(err, hw.ErrNoKey) || err == nil && r.NewKeys {
-		for _, name := range []string{hw.KeyIDevID, hw.KeyAttest, hw.KeyLDevID, hw.KeyLDevID + "-2"} {
+		for _, name := range slices.Concat(hw.Names(hw.KeyLDevID), hw.Names(hw.KeyAttest), []string{hw.KeyIDevID}) {
 			if err := ks.Destroy(name); err != nil {
 				return err
 			}
 		}
 		for _, name := range []string{hw.KeyAttest, hw.KeyIDevID} {
-			if _, err := ks.Generate(name); err != nil {
+			if _, err := ks.Generate(name, suite.P256); err != nil {
 				return err
 			}
 		}

@@ -23,6 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -122,11 +123,11 @@ func birth(b *hw.Board) error {
 	if err != nil {
 		return err
 	}
-	idevid, err := b.Keys.Generate(hw.KeyIDevID)
+	idevid, err := b.Keys.Generate(hw.KeyIDevID, suite.P256)
 	if err != nil {
 		return err
 	}
-	if _, err := b.Keys.Generate(hw.KeyAttest); err != nil {
+	if _, err := b.Keys.Generate(hw.KeyAttest, suite.P256); err != nil {
 		return err
 	}
 	cert, err := certificate(key, idevid)

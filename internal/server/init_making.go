@@ -145,7 +145,7 @@ func (m *making) draft(ctx context.Context) (wire.Bundle, error) {
 	}
 	suites := []string{m.o.Product.Suite}
 	if first := string(suite.P256); m.o.Product.Suite != first {
-		suites = append(suites, first) // the keys that an instance begins with are of it: a later bundle replaces them
+		suites = []string{first, m.o.Product.Suite} // the keys that an instance begins with are of it: a later bundle replaces them. The last is the one that devices make theirs of
 	}
 	control, events, witnesses, err := m.logTrust(ctx)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Onboard implements onboard.Store and onboard.Registry.
@@ -23,10 +24,12 @@ type Onboard struct {
 	rules *atomic.Pointer[readRules]
 }
 
-// readRules are those of the product's document that was read last: a fleet is of few products, and each enrolment asks.
+// readRules are those of the product's document and trust bundle that were read last: a fleet is of few products, and each enrolment asks.
 type readRules struct {
-	doc   string
-	rules onboard.Rules
+	product string
+	doc     string
+	bundle  int64
+	rules   onboard.Rules
 }
 
 // Onboard gives the store of refusals, and how devices stand.
@@ -36,34 +39,40 @@ func (db *DB) Onboard() Onboard { return Onboard{db, &atomic.Pointer[readRules]{
 func (s Onboard) Known(ctx context.Context, id string) (onboard.Standing, error) {
 	st := onboard.Standing{Known: true}
 	var doc string
-	err := s.db.Read().QueryRowContext(ctx, `SELECT d.product, d.hardware, d.group_path, d.state, d.legitimacy, d.identity, coalesce(p.doc, '')
+	var bundle int64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT d.product, d.hardware, d.group_path, d.state, d.legitimacy, d.identity, coalesce(p.doc, ''),
+		(SELECT coalesce(max(b.version), 0) FROM bundle b WHERE b.product = d.product)
 		FROM device d LEFT JOIN product p ON p.id = d.product WHERE d.id = $1`, id).
-		Scan(&st.Product, &st.Hardware, &st.Group, &st.State, &st.Legitimacy, &st.Identity, &doc)
+		Scan(&st.Product, &st.Hardware, &st.Group, &st.State, &st.Legitimacy, &st.Identity, &doc, &bundle)
 	if errors.Is(err, sql.ErrNoRows) {
 		return onboard.Standing{}, nil
 	}
 	if err != nil {
 		return onboard.Standing{}, s.db.dialect.Explain(err)
 	}
-	st.Rules, err = s.rulesOf(doc)
+	st.Rules, err = s.rulesOf(ctx, st.Product, doc, bundle)
 	return st, err
 }
 
 // Rules implements onboard.Registry.
 func (s Onboard) Rules(ctx context.Context, productID string) (onboard.Rules, error) {
 	var doc string
-	err := s.db.Read().QueryRowContext(ctx, `SELECT doc FROM product WHERE id = $1`, productID).Scan(&doc)
+	var bundle int64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT doc, (SELECT coalesce(max(b.version), 0) FROM bundle b WHERE b.product = p.id) FROM product p WHERE id = $1`,
+		productID).Scan(&doc, &bundle)
 	if err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return onboard.Rules{}, s.db.dialect.Explain(err)
 	}
-	return s.rulesOf(doc)
+	return s.rulesOf(ctx, productID, doc, bundle)
 }
 
-func (s Onboard) rulesOf(doc string) (onboard.Rules, error) {
+// rulesOf reads a product's document and, when it has one, its newest trust bundle, which never changes: which keys are certified is the
+// bundle's to say, because the devices make theirs by it.
+func (s Onboard) rulesOf(ctx context.Context, productID, doc string, bundle int64) (onboard.Rules, error) {
 	if doc == "" {
 		return onboard.Rules{}, nil
 	}
-	if had := s.rules.Load(); had != nil && had.doc == doc {
+	if had := s.rules.Load(); had != nil && had.doc == doc && had.product == productID && had.bundle == bundle {
 		return had.rules, nil
 	}
 	p, err := decodeProduct(doc)
@@ -71,8 +80,40 @@ func (s Onboard) rulesOf(doc string) (onboard.Rules, error) {
 		return onboard.Rules{}, err
 	}
 	r := onboard.Rules{Suite: suite.ID(p.Suite), Enrolment: p.Enrolment}
-	s.rules.Store(&readRules{doc, r})
+	if bundle > 0 {
+		if err := s.suitesOf(ctx, productID, bundle, &r); err != nil {
+			return onboard.Rules{}, err
+		}
+	}
+	s.rules.Store(&readRules{productID, doc, bundle, r})
 	return r, nil
+}
+
+func (s Onboard) suitesOf(ctx context.Context, productID string, version int64, r *onboard.Rules) error {
+	var envelope []byte
+	err := s.db.Read().QueryRowContext(ctx, `SELECT envelope FROM bundle WHERE product = $1 AND version = $2`, productID, version).Scan(&envelope)
+	if err != nil {
+		return s.db.dialect.Explain(err)
+	}
+	payload, _, err := wire.ThresholdPayload(wire.TypeBundle, envelope)
+	if err != nil {
+		return err
+	}
+	b, err := wire.DecodeBundle(payload)
+	if err != nil {
+		return err
+	}
+	newest, ok := suite.Newest(b.Suites)
+	if !ok {
+		return fmt.Errorf("trust bundle %d of product %s accepts %v: none of them is known here", version, productID, b.Suites)
+	}
+	r.Suite = newest.ID
+	for _, id := range b.Suites {
+		if id != string(newest.ID) {
+			r.Accepts = append(r.Accepts, suite.ID(id))
+		}
+	}
+	return nil
 }
 
 // Refuse implements onboard.Store.

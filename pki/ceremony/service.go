@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -298,7 +299,8 @@ func (s *Service) draft(ctx context.Context, product, like string, now time.Time
 	if err != nil {
 		return nil, err
 	}
-	b.Version, b.Product, b.Floor, b.Suites, b.Issued = 1, product, 0, []string{suite}, uint64(max(0, now.Unix()))
+	b.Version, b.Product, b.Floor, b.Issued = 1, product, 0, uint64(max(0, now.Unix()))
+	b.Suites = append(slices.DeleteFunc(slices.Clone(b.Suites), func(s string) bool { return s == suite }), suite) // its keys are another's: the last is the one wanted
 	return b, nil
 }
 

@@ -2,10 +2,6 @@ package virtual
 
 import (
 	"crypto"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -16,6 +12,7 @@ import (
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 // medium is where a part's bits are.
@@ -239,15 +236,19 @@ func (k *keys) load(name string) ([]byte, error) {
 	return der, err
 }
 
-func (k *keys) Generate(name string) (crypto.PublicKey, error) {
+func (k *keys) Generate(name string, id suite.ID) (crypto.PublicKey, error) {
+	set, err := suite.Get(id)
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", hw.ErrSuite, err)
+	}
 	if _, err := k.load(name); !errors.Is(err, hw.ErrNoKey) {
 		return nil, errors.Join(fmt.Errorf("%q: %w", name, hw.ErrKeyExists), err)
 	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	key, err := set.Generate()
 	if err != nil {
 		return nil, err
 	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	der, err := suite.MarshalPrivate(key)
 	if err != nil {
 		return nil, err
 	}
@@ -280,13 +281,9 @@ func (k *keys) Signer(name string) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	parsed, err := x509.ParsePKCS8PrivateKey(der)
+	key, err := suite.ParsePrivate(der)
 	if err != nil {
 		return nil, fmt.Errorf("key %q is damaged: %w", name, err)
-	}
-	key, ok := parsed.(crypto.Signer)
-	if !ok {
-		return nil, fmt.Errorf("key %q is damaged", name)
 	}
 	return key, nil
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/suite"
 )
 
 const (
@@ -149,7 +150,7 @@ func nothingWorks(b *virtual.Board) error {
 		"burning":       func() error { return b.Fuses.RaiseSecurityCounter(9) },
 		"boots":         func() error { return b.Boots.Raise(99) },
 		"trust":         func() error { _, err := b.Trust.Value(); return err },
-		"new key":       func() error { _, err := b.Keys.Generate("late"); return err },
+		"new key":       func() error { _, err := b.Keys.Generate("late", suite.P256); return err },
 		"key":           func() error { _, err := b.Keys.Signer(hw.KeyAttest); return err },
 		"end of a key":  func() error { return b.Keys.Destroy(hw.KeyAttest) },
 	} {
@@ -339,11 +340,11 @@ func TestKeysAreMadeOnceAndDestroyedForGood(t *testing.T) {
 		t.Fatal(err)
 	}
 	b := reopen(t, dir)
-	first, err := b.Keys.Generate(hw.KeyAttest)
+	first, err := b.Keys.Generate(hw.KeyAttest, suite.P256)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Keys.Generate(hw.KeyAttest); !errors.Is(err, hw.ErrKeyExists) {
+	if _, err := b.Keys.Generate(hw.KeyAttest, suite.P256); !errors.Is(err, hw.ErrKeyExists) {
 		t.Errorf("over an old key: %v", err)
 	}
 	s, err := b.Keys.Signer(hw.KeyAttest)
@@ -381,14 +382,14 @@ func TestKeysAreMadeOnceAndDestroyedForGood(t *testing.T) {
 	}); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Keys.Generate(hw.KeyAttest); err != nil {
+	if _, err := b.Keys.Generate(hw.KeyAttest, suite.P256); err != nil {
 		t.Fatal(err)
 	}
 	if k, ok := public(t, b.Keys, hw.KeyAttest).(*ecdsa.PublicKey); !ok || k.Equal(first) {
 		t.Error("the same key came again")
 	}
 	for _, name := range []string{"", "../idevid", "a/b", "A"} {
-		if _, err := b.Keys.Generate(name); err == nil || errors.Is(err, hw.ErrPowerCut) {
+		if _, err := b.Keys.Generate(name, suite.P256); err == nil || errors.Is(err, hw.ErrPowerCut) {
 			t.Errorf("key name %q: %v", name, err)
 		}
 	}
@@ -429,7 +430,7 @@ func TestABrokenBoardIsNamed(t *testing.T) {
 		}
 	}
 	b := onDisk(t)
-	if _, err := b.Keys.Generate(hw.KeyIDevID); err != nil {
+	if _, err := b.Keys.Generate(hw.KeyIDevID, suite.P256); err != nil {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
@@ -496,7 +497,7 @@ func TestACloneIsADeviceOfItsOwn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := b.Keys.Generate(hw.KeyAttest); err != nil {
+	if _, err := b.Keys.Generate(hw.KeyAttest, suite.P256); err != nil {
 		t.Fatal(err)
 	}
 	c, err := b.Clone()
