@@ -123,15 +123,16 @@ type Configurable interface {
 	Configure(entries []wire.ConfigEntry) error
 }
 
-// Telemetry gives sealed data to upload; a nil upload means that there is none. done is called when the server has it.
+// Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. done is called when the server has it.
 type Telemetry interface {
-	Next(ctx context.Context, now time.Time) (upload []byte, done func(), err error)
+	Next(ctx context.Context, now time.Time, key crypto.Signer) (upload []byte, done func(), err error)
 }
 
 // Server is the line to the server; link.Client is one.
 type Server interface {
 	Checkin(ctx context.Context, in wire.Checkin) (wire.CheckinReply, error)
 	Attest(ctx context.Context, evidence []byte) (wire.AttestReply, error)
+	AttestKey(ctx context.Context, change []byte) error
 	Log(ctx context.Context, batch []byte) (wire.LogReply, error)
 	Artifact(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error)
 	Telemetry(ctx context.Context, upload []byte) error
@@ -196,6 +197,7 @@ type Agent struct {
 	astray    bool      // the trust bundle seems too old
 	historyAt time.Time // before then its history is not looked at again
 	renewals  int       // that failed in a row
+	attestAt  time.Time // before then the attestation key is not changed
 	againAt   time.Time // before then no certificate is asked for while the present one is good
 
 	staging    chan error // result of the running download; nil: none

@@ -164,6 +164,8 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		reply, err = s.checkin(body)
 	case call == "attest":
 		reply, err = s.evidence(body)
+	case call == "attest-key":
+		err = s.changed(body)
 	case call == "log":
 		reply, err = s.log(body)
 	case call == "telemetry":
@@ -241,6 +243,20 @@ func (s *server) evidence(body []byte) ([]byte, error) {
 		return nil, fmt.Errorf("evidence of %s for another challenge", e.Device)
 	}
 	return wire.EncodeAttestReply(wire.AttestReply{Status: s.verdict})
+}
+
+// changed takes a new attestation key, as the fleet's server does.
+func (s *server) changed(body []byte) error {
+	n, err := wire.OpenNewAttestKey(body, must(wire.SPKIOf(s.attest)))
+	if err != nil {
+		return err
+	}
+	pub := must(wire.ParseKey(n.New))
+	if set := must(suite.Of(pub)); n.Device != me || !s.w.bundle.Accepts(string(set.ID)) {
+		return fmt.Errorf("a key of %s for device %s", set.ID, n.Device)
+	}
+	s.attest = pub
+	return nil
 }
 
 func (s *server) log(body []byte) ([]byte, error) {
@@ -387,7 +403,7 @@ type device struct {
 // data is an upload that the server refuses.
 type data struct{}
 
-func (data) Next(context.Context, time.Time) ([]byte, func(), error) {
+func (data) Next(context.Context, time.Time, crypto.Signer) ([]byte, func(), error) {
 	return []byte{0xa0}, func() {}, nil
 }
 

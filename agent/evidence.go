@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"strings"
 
-	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -31,7 +30,7 @@ func (a *Agent) attest(ctx context.Context, nonce []byte) error {
 
 func (a *Agent) evidence(nonce []byte) ([]byte, error) {
 	f := a.c.Machine.Facts()
-	key, err := a.c.Keys.Signer(hw.KeyAttest)
+	key, err := a.attestKey()
 	if err != nil {
 		return nil, fmt.Errorf("evidence: %w", err)
 	}

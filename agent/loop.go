@@ -196,6 +196,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if a.m.Task != nil && a.m.Task.Phase == phaseSend {
 		return 0, a.finishWipe(ctx)
 	}
+	if err := a.moveAttestation(ctx); err != nil {
+		return 0, err
+	}
 	in, err := a.checkin()
 	if err != nil {
 		return 0, err
@@ -316,7 +319,11 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	if a.c.Telemetry == nil || a.m.Guard != nil {
 		return nil
 	}
-	upload, done, err := a.c.Telemetry.Next(ctx, a.now())
+	key, err := a.attestKey()
+	if err != nil {
+		return local(err)
+	}
+	upload, done, err := a.c.Telemetry.Next(ctx, a.now(), key)
 	if err != nil || upload == nil {
 		if err != nil {
 			a.log.Warn("telemetry", "error", err)

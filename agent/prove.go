@@ -50,7 +50,7 @@ func (a *Agent) proof(challenge []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	attest, err := a.c.Keys.Signer(hw.KeyAttest)
+	attest, err := a.attestKey()
 	if err != nil {
 		return nil, err
 	}

@@ -8,7 +8,6 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/devlog"
 	"github.com/hallmark-iot/hallmark/agent/gate"
-	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -40,7 +39,7 @@ func (a *Agent) sendLog(ctx context.Context, told uint64) error {
 		return nil
 	}
 	l := a.c.Log
-	key, err := a.c.Keys.Signer(hw.KeyAttest)
+	key, err := a.attestKey()
 	if err != nil {
 		return local(err)
 	}

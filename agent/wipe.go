@@ -50,7 +50,7 @@ func (a *Agent) wipe(t *task) error {
 	if err != nil {
 		return local(err)
 	}
-	key, err := a.c.Keys.Signer(hw.KeyAttest)
+	key, err := a.attestKey()
 	if err != nil {
 		return local(err)
 	}
@@ -65,13 +65,13 @@ func (a *Agent) wipe(t *task) error {
 	if err := a.save(next); err != nil {
 		return local(err)
 	}
-	return local(a.c.Keys.Destroy(hw.KeyAttest))
+	return a.destroyAttest()
 }
 
 // finishWipe sends the receipt and, when the server has it, ends the device.
 func (a *Agent) finishWipe(ctx context.Context) error {
-	if err := a.c.Keys.Destroy(hw.KeyAttest); err != nil {
-		return local(err)
+	if err := a.destroyAttest(); err != nil {
+		return err
 	}
 	if err := a.server.Receipt(ctx, a.m.Receipt); err != nil {
 		var s *link.Status

@@ -24,7 +24,9 @@ type Expect struct {
 	BootCount    uint64 // highest seen before
 	AllowVirtual bool   // the product's policy
 	References   []Reference
-	Runs         []byte // the release that the device last said it runs; it only decides between releases of the same parts
+	Suites       []string // that the product's trust bundle accepts; none: not known
+	Suite        string   // of the key that signed
+	Runs         []byte   // the release that the device last said it runs; it only decides between releases of the same parts
 }
 
 // Reference is one published component.
@@ -70,6 +72,9 @@ func (j *Judgement) identity(e wire.Evidence, x Expect) {
 	}
 	if len(x.InstanceID) == 0 || !bytes.Equal(e.InstanceID, x.InstanceID) {
 		j.worse(v, Contraindicated, "instance-id: not the attestation key recorded in production")
+	}
+	if len(x.Suites) > 0 && !slices.Contains(x.Suites, x.Suite) { // a device that has the bundle has moved; this one was away
+		j.worse(v, Warning, "suite: signed in %s, the trust bundle accepts %v", x.Suite, x.Suites)
 	}
 	if e.Device != x.Device {
 		j.worse(v, Contraindicated, "device: the token speaks for %.64q", e.Device)

@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -31,6 +32,9 @@ type Store interface {
 	Verdict(ctx context.Context, device string) (Verdict, error)
 	// Verdicts lists a device's verdicts, newest first.
 	Verdicts(ctx context.Context, device string, limit int) ([]Verdict, error)
+	// ReplaceKey gives a device another attestation key. ErrChanged when the device has no such key or identity any more, or no log yet; ErrKeyKnown when
+	// some device has the new key, or had it.
+	ReplaceKey(ctx context.Context, c KeyChange, fact ledger.Fact) error
 }
 
 // References gives what published releases measure as.
@@ -42,7 +46,8 @@ type References interface {
 // Policy is what a product asks of its devices' evidence.
 type Policy struct {
 	AllowVirtual bool
-	Floor        uint32 // of the product's trust bundle
+	Floor        uint32   // of the product's trust bundle
+	Suites       []string // that it accepts
 }
 
 // Verdict is one appraisal.
@@ -253,6 +258,10 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 	if err != nil {
 		return refuse(err)
 	}
+	set, err := suite.Of(key)
+	if err != nil {
+		return refuse(err)
+	}
 	instance, err := wire.InstanceID(key)
 	if err != nil {
 		return refuse(err)
@@ -271,6 +280,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 	}
 	return e, Expect{
 		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Field: !d.Rekeyed.IsZero(), Floor: p.Floor, Counter: last.Counter,
+		Suites: p.Suites, Suite: string(set.ID),
 		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs, Runs: d.Twin.Release,
 	}, nil
 }

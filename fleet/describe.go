@@ -38,6 +38,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s = "made, with its signed production record"
 	case ledger.KindDeviceLogAnchored:
 		s, err = describeLog(data)
+	case ledger.KindDeviceAttestKey:
+		s, err = describeAttestKey(data)
 	case ledger.KindRetireWiped:
 		s, err = describeReceipt(data)
 	case ledger.KindVerdict, ledger.KindDeviceState, ledger.KindDeviceOnboarded, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased,

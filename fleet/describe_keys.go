@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // describeKeys says what became of a device's keys, and of whom else's devices we believe.
@@ -63,3 +65,21 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 
 // short is the beginning of a digest.
 func short(s string) string { return s[:min(len(s), 8)] }
+
+// describeAttestKey reads a device's change of its attestation key; that it holds was checked when it was taken.
+func describeAttestKey(data []byte) (string, error) {
+	payload, _, err := wire.ThresholdPayload(wire.TypeAttestKey, data)
+	if err != nil {
+		return "", err
+	}
+	n, err := wire.DecodeNewAttestKey(payload)
+	if err != nil {
+		return "", err
+	}
+	pub, err := wire.ParseKey(n.New)
+	if err != nil {
+		return "", err
+	}
+	set, err := suite.Of(pub)
+	return fmt.Sprintf("signs evidence and log by a new key of suite %s from now on, as trust bundle %d wants", set.ID, n.Bundle), err
+}

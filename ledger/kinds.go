@@ -68,6 +68,7 @@ const (
 	KindDeviceGrouped       Kind = "device.grouped"       // events: JSON device.Grouping {device, from, to, reason}
 	KindDeviceForgotten     Kind = "device.forgotten"     // events: JSON device.Forgotten {device}: what was private of it is destroyed
 	KindDeviceRekeyed       Kind = "device.rekeyed"       // events: JSON rekey.RekeyedData {device, voucher, record, old, new, origin, certificate, request}: both its keys are others now
+	KindDeviceAttestKey     Kind = "device.attest-key"    // events: COSE_Sign(NewAttestKey): its evidence, log and receipts are signed by another key now
 	KindDeviceImported      Kind = "device.imported"      // events: JSON foreign.Imported {device, product, hardware, format, name, identity}: another maker's, on the list of ours
 	KindDeviceReplaced      Kind = "device.replaced"      // events: JSON {device, by, reason}
 	KindDeviceLogForked     Kind = "device.log.forked"    // events: JSON devicelog.Fork: a copy of the device, or a restored state

@@ -20,6 +20,22 @@ const OrderKeyName = custody.OrderKeyName
 type birth struct {
 	order, station string
 	attest         []byte // SubjectPublicKeyInfo
+	identity       []byte // the same, of the factory identity
+}
+
+// grown follows the changes of the attestation key that the proof has, in their order.
+func (b birth) grown(device string, changes []wire.Fact) (birth, error) {
+	for _, f := range changes {
+		n, err := wire.OpenNewAttestKey(f.Data, b.attest)
+		if err != nil {
+			return b, err
+		}
+		if n.Device != device || f.Subject != device || !bytes.Equal(n.Identity, b.identity) {
+			return b, fmt.Errorf("a new attestation key of device %s, or vouched for by another identity", n.Device)
+		}
+		b.attest = n.New
+	}
+	return b, nil
 }
 
 // checkBirth finds the one production record of the device and verifies everything that vouches for the attestation key in it: the order
@@ -52,7 +68,7 @@ func checkBirth(b wire.Bundle, p Proof, one func(ledger.Kind) (wire.Fact, error)
 	if r.Device != p.Device {
 		return birth{}, fmt.Errorf("the production record is of device %s", r.Device)
 	}
-	return birth{order: order.Header.ID, station: hex.EncodeToString(order.Header.Station), attest: r.Keys.Attest}, nil
+	return birth{order: order.Header.ID, station: hex.EncodeToString(order.Header.Station), attest: r.Keys.Attest, identity: r.Keys.IDevID}, nil
 }
 
 // namedForOrders checks that the trust bundle names the key for orders. Bundles of before name none: then the control log's word is all there

@@ -194,15 +194,18 @@ func VerifyProof(b wire.Bundle, p Proof) (Verified, error) {
 		v.By = off.Actor
 		return v, nil
 	}
-	if err := checkWipe(b, p, d, one, &v); err != nil {
+	if err := checkWipe(b, p, d, one, facts[ledger.KindDeviceAttestKey], &v); err != nil {
 		return Verified{}, err
 	}
 	return v, nil
 }
 
-func checkWipe(b wire.Bundle, p Proof, d Disposal, one func(ledger.Kind) (wire.Fact, error), v *Verified) error {
+func checkWipe(b wire.Bundle, p Proof, d Disposal, one func(ledger.Kind) (wire.Fact, error), changes []wire.Fact, v *Verified) error {
 	born, err := checkBirth(b, p, one)
 	if err != nil {
+		return err
+	}
+	if born, err = born.grown(p.Device, changes); err != nil {
 		return err
 	}
 	command, err := one(ledger.KindCommandIssued)

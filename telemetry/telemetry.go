@@ -418,11 +418,13 @@ func (s *Service) decide(ctx context.Context, caller access.Caller, req ReadRequ
 }
 
 // OpenAll is the reader's half: it opens the keys, checks the device's signatures over epoch and head, and gives the samples
-// up to the newest signed head. Records behind it are not yet proven to come from the device and are left out.
-func OpenAll(reply ReadReply, reader hpke.PrivateKey, device crypto.PublicKey, deviceID string) ([][]byte, error) {
+// up to the newest signed head. Records behind it are not yet proven to come from the device and are left out. A device that changed its key
+// has several; each signature names its own.
+func OpenAll(reply ReadReply, reader hpke.PrivateKey, device crypto.PublicKey, deviceID string, more ...crypto.PublicKey) ([][]byte, error) {
 	var out [][]byte
+	keys := append([]crypto.PublicKey{device}, more...)
 	for _, e := range reply.Epochs {
-		signed, err := verifyEpoch(e.Opened, deviceID, device)
+		signed, err := verifyEpoch(e.Opened, deviceID, whose(wire.TypeEpoch, e.Opened, keys))
 		if err != nil {
 			return nil, err
 		}
@@ -430,7 +432,7 @@ func OpenAll(reply ReadReply, reader hpke.PrivateKey, device crypto.PublicKey, d
 		if err != nil {
 			return nil, err
 		}
-		last, want, err := newestHead(e.Heads, signed.Epoch, device)
+		last, want, err := newestHead(e.Heads, signed.Epoch, keys)
 		if err != nil {
 			return nil, err
 		}
@@ -453,10 +455,22 @@ func OpenAll(reply ReadReply, reader hpke.PrivateKey, device crypto.PublicKey, d
 	return out, nil
 }
 
-func newestHead(heads [][]byte, e wire.Epoch, device crypto.PublicKey) (uint64, []byte, error) {
+// whose gives the key that an envelope says it is signed by, or the first: then it does not verify.
+func whose(typ wire.Type, envelope []byte, keys []crypto.PublicKey) crypto.PublicKey {
+	if o, err := wire.Parse1(typ, envelope); err == nil {
+		for _, k := range keys {
+			if kid, err := wire.KeyIDOf(k); err == nil && kid == o.KeyID {
+				return k
+			}
+		}
+	}
+	return keys[0]
+}
+
+func newestHead(heads [][]byte, e wire.Epoch, keys []crypto.PublicKey) (uint64, []byte, error) {
 	var best *wire.Series
 	for _, env := range heads {
-		payload, err := wire.Verify1(wire.TypeSeries, env, device)
+		payload, err := wire.Verify1(wire.TypeSeries, env, whose(wire.TypeSeries, env, keys))
 		if err != nil {
 			return 0, nil, err
 		}

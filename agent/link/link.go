@@ -135,6 +135,12 @@ func (c *Client) Attest(ctx context.Context, evidence []byte) (wire.AttestReply,
 	return wire.DecodeAttestReply(reply)
 }
 
+// AttestKey hands in a change of the attestation key.
+func (c *Client) AttestKey(ctx context.Context, change []byte) error {
+	_, err := c.post(ctx, "attest-key", "application/cose", change, 4<<10)
+	return err
+}
+
 // Log hands in a batch of the device's log.
 func (c *Client) Log(ctx context.Context, batch []byte) (wire.LogReply, error) {
 	reply, err := c.post(ctx, "log", "application/cose", batch, wire.MaxLogReply)

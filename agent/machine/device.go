@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
+	"crypto"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -140,7 +141,7 @@ type readings struct {
 }
 
 // Next implements agent.Telemetry.
-func (t *readings) Next(ctx context.Context, now time.Time) ([]byte, func(), error) {
+func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) ([]byte, func(), error) {
 	r := t.m.boot.Report()
 	if len(r.Bundle.Telemetry) == 0 {
 		return nil, nil, nil
@@ -150,13 +151,13 @@ func (t *readings) Next(ctx context.Context, now time.Time) ([]byte, func(), err
 	}
 	if t.stream == nil {
 		t.key = r.Bundle.Telemetry[0]
-		key, err := t.m.board.Keys.Signer(hw.KeyAttest)
-		if err != nil {
-			return nil, nil, err
-		}
+		var err error
 		if t.stream, err = seal.Open(r.Identity.Device, Stream, r.BootCount, r.Bundle.Telemetry[0], key, now); err != nil {
 			return nil, nil, err
 		}
+	}
+	if err := t.stream.Sign(key); err != nil {
+		return nil, nil, err
 	}
 	if now.Sub(t.last) >= sampleEvery {
 		if s, ok := t.programs.Sample(ctx); ok {

@@ -62,6 +62,24 @@ func Open(device, name string, number uint64, bucket wire.StreamKey, key crypto.
 	}, nil
 }
 
+// Sign has what comes next signed by key: the device may have changed it since the epoch began. What the server has of the epoch was signed before.
+func (s *Stream) Sign(key crypto.Signer) error {
+	if k, ok := s.key.Public().(interface{ Equal(x crypto.PublicKey) bool }); ok && k.Equal(key.Public()) {
+		return nil
+	}
+	if s.opened != nil {
+		payload, err := wire.EncodeEpoch(s.epoch)
+		if err != nil {
+			return err
+		}
+		if s.opened, err = wire.Sign1(wire.TypeEpoch, payload, key); err != nil {
+			return err
+		}
+	}
+	s.key = key
+	return nil
+}
+
 // ErrFull says that more samples wait than one upload can carry: upload first, nothing was dropped.
 var ErrFull = errors.New("samples wait to be uploaded")
 

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/spf13/cobra"
 
@@ -94,7 +95,7 @@ With --json, the API's answer: ciphertext.`,
 		if err != nil {
 			return err
 		}
-		origin, err := attestKey(ctx, cl, args[0])
+		origin, err := attestKeys(ctx, cl, args[0])
 		if err != nil {
 			return err
 		}
@@ -104,7 +105,7 @@ With --json, the API's answer: ciphertext.`,
 		if err != nil {
 			return err
 		}
-		samples, err := telemetry.OpenAll(r, key, origin, args[0])
+		samples, err := telemetry.OpenAll(r, key, origin[0], args[0], origin[1:]...)
 		if err != nil {
 			return fmt.Errorf("what the server gave does not hold: %w", err)
 		}
@@ -126,7 +127,47 @@ With --json, the API's answer: ciphertext.`,
 	return need(c, "purpose")
 }
 
-// attestKey is the key a device signs with, as its production record in the ledger gives it.
+// attestKeys are the keys a device signs with: that of its production record in the ledger, and those that it changed to since, each vouched for
+// by the one before.
+func attestKeys(ctx context.Context, cl *client.Client, id string) ([]crypto.PublicKey, error) {
+	first, err := attestKey(ctx, cl, id)
+	if err != nil {
+		return nil, err
+	}
+	keys := []crypto.PublicKey{first}
+	p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Events), Kind: string(ledger.KindDeviceAttestKey), Subject: id, Limit: maxAttestKeys})
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range slices.Backward(p.Items) {
+		if f.Index == nil {
+			continue // too new to be proven
+		}
+		e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Events), *f.Index) })
+		if err != nil {
+			return nil, err
+		}
+		from, err := wire.SPKIOf(keys[len(keys)-1])
+		if err != nil {
+			return nil, err
+		}
+		n, err := wire.OpenNewAttestKey(e.Fact.Data, from)
+		if err != nil {
+			return nil, err
+		}
+		next, err := wire.ParseKey(n.New)
+		if err != nil {
+			return nil, err
+		}
+		keys = append(keys, next)
+	}
+	return keys, nil
+}
+
+// maxAttestKeys bounds how often a device changed its key: its fleet moves to another suite each time.
+const maxAttestKeys = 50
+
+// attestKey is the key a device left the factory with, as its production record in the ledger gives it.
 func attestKey(ctx context.Context, cl *client.Client, id string) (crypto.PublicKey, error) {
 	p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Events), Kind: string(ledger.KindDeviceProvisioned), Subject: id, Limit: 1})
 	if err != nil {

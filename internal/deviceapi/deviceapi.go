@@ -26,6 +26,7 @@ type Config struct {
 	Identify  func(chain []*x509.Certificate) (Peer, error)
 	Checkin   func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error)
 	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
+	AttestKey func(ctx context.Context, caller access.Caller, device string, change []byte) error
 	Log       func(ctx context.Context, caller access.Caller, device string, batch []byte) (wire.LogReply, error)
 	Telemetry func(ctx context.Context, caller access.Caller, device string, upload []byte) error
 	Receipt   func(ctx context.Context, caller access.Caller, device string, receipt []byte) error
@@ -64,6 +65,7 @@ func Handler(cfg Config) http.Handler {
 	}
 	mux.HandleFunc("POST /d/v1/checkin", h.on(wire.MaxCheckin, h.checkin))
 	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+wire.MaxSign1, h.attest))
+	mux.HandleFunc("POST /d/v1/attest-key", h.on(wire.MaxNewAttestKey+3*wire.MaxSign1, h.attestKey))
 	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+wire.MaxSign1, h.log))
 	mux.HandleFunc("POST /d/v1/telemetry", h.on(wire.MaxUpload, h.telemetry))
 	mux.HandleFunc("POST "+receiptPath, h.on(maxReceipt, h.receipt))
@@ -145,6 +147,10 @@ func (h *handler) attest(ctx context.Context, c call) ([]byte, error) {
 		return nil, err
 	}
 	return wire.EncodeAttestReply(out)
+}
+
+func (h *handler) attestKey(ctx context.Context, c call) ([]byte, error) {
+	return nil, h.cfg.AttestKey(ctx, c.caller, c.device, c.body)
 }
 
 func (h *handler) log(ctx context.Context, c call) ([]byte, error) {

@@ -122,6 +122,7 @@ func (i *Instance) deviceHandler() http.Handler {
 		Identify:  i.identify,
 		Checkin:   i.device.Checkin,
 		Attest:    i.appraise,
+		AttestKey: i.attest.ReplaceKey,
 		Log:       i.deviceLog,
 		Telemetry: i.telemetry.Ingest,
 		Receipt:   i.retire.Receipt,

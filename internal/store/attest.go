@@ -1,14 +1,18 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Attest implements attest.Store.
@@ -76,6 +80,65 @@ func scanVerdict(row scanner) (attest.Verdict, error) {
 	err = json.Unmarshal(doc, &v)
 	copy(v.UID[:], uid)
 	return v, err
+}
+
+// ReplaceKey implements attest.Store.
+func (s *Attest) ReplaceKey(ctx context.Context, c attest.KeyChange, fact ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		sum := sha256.Sum256(c.To)
+		known, err := tx.there(`SELECT (SELECT count(*) FROM production_record WHERE state = 'made' AND (identity = $1 OR attest = $1))
+			+ (SELECT count(*) FROM former_key WHERE identity = $1 OR attest = $1) + (SELECT count(*) FROM former_attest WHERE attest = $1)
+			+ (SELECT count(*) FROM device WHERE instance_id = $2)`, sum[:], instanceID(c.To))
+		if err == nil && known {
+			err = attest.ErrKeyKnown
+		}
+		if err != nil {
+			return err
+		}
+		res, err := tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2, key_origin = $3 WHERE id = $4 AND attest_key = $5 AND identity = $6
+			AND EXISTS (SELECT 1 FROM device_log l WHERE l.device = device.id AND l.seq > 0)`,
+			c.To, instanceID(c.To), c.Origin, c.Device, c.From, c.Identity)
+		if err != nil {
+			return err
+		}
+		if err := one(res, attest.ErrChanged); err != nil {
+			return err
+		}
+		if err := formerAttest(tx, c.Device, c.From, c.At); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+// formerAttest remembers an attestation key (SPKI) that goes: it is nobody's any more.
+func formerAttest(tx *Tx, device string, spki []byte, at time.Time) error {
+	sum := sha256.Sum256(spki)
+	_, err := tx.Exec(`INSERT INTO former_attest (attest, device, until) VALUES ($1, $2, $3) ON CONFLICT DO NOTHING`, sum[:], device, Millis(at))
+	return err
+}
+
+// replayAttestKey gives a device the attestation key that it changed to.
+func replayAttestKey(tx *Tx, f ledger.Fact) (bool, error) {
+	var have []byte
+	err := tx.QueryRow(`SELECT attest_key FROM device WHERE id = $1`, f.Subject).Scan(&have)
+	if errors.Is(err, sql.ErrNoRows) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	n, err := wire.OpenNewAttestKey(f.Data, have)
+	if err != nil {
+		return false, err
+	}
+	if bytes.Equal(n.New, have) {
+		return false, nil
+	}
+	if err := formerAttest(tx, f.Subject, have, f.At); err != nil {
+		return false, err
+	}
+	return did(tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2, key_origin = $3 WHERE id = $4`, n.New, instanceID(n.New), n.Origin, f.Subject))
 }
 
 // Verdict implements attest.Store.

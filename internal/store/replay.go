@@ -58,6 +58,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindDeviceForgotten:   replayForgotten,
 	ledger.KindDeviceReplaced:    replayReplaced,
 	ledger.KindDeviceRekeyed:     replayRekeyed,
+	ledger.KindDeviceAttestKey:   replayAttestKey,
 	ledger.KindDeviceLogAnchored: replayAnchor,
 	ledger.KindDeviceLogForked:   replayFork,
 

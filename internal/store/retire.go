@@ -161,7 +161,7 @@ func (s *Retirements) Life(ctx context.Context, device string) (retire.Life, err
 	var l retire.Life
 	var err error
 	l.Facts, err = collect(ctx, s.db, scanLifeFact, `SELECT kind, uid FROM entry WHERE subject = $1
-		AND kind IN ('device.provisioned', 'cert.revoked', 'retire.wiped', 'retire.written-off', 'retire.disposed') ORDER BY id`, device)
+		AND kind IN ('device.provisioned', 'device.attest-key', 'cert.revoked', 'retire.wiped', 'retire.written-off', 'retire.disposed') ORDER BY id`, device)
 	if err != nil {
 		return l, err
 	}

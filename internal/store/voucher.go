@@ -224,7 +224,8 @@ func rekeyedTo(tx *Tx, c rekey.Change) (*pki.Issued, error) {
 func newKeys(tx *Tx, c rekey.Change) error {
 	at := sha256.Sum256(c.Attest)
 	known, err := tx.there(`SELECT (SELECT count(*) FROM production_record WHERE state = 'made' AND (identity = $1 OR attest = $1 OR identity = $2 OR attest = $2))
-		+ (SELECT count(*) FROM former_key WHERE identity = $1 OR attest = $1 OR identity = $2 OR attest = $2) + (SELECT count(*) FROM device WHERE instance_id = $3)
+		+ (SELECT count(*) FROM former_key WHERE identity = $1 OR attest = $1 OR identity = $2 OR attest = $2)
+		+ (SELECT count(*) FROM former_attest WHERE attest = $1 OR attest = $2) + (SELECT count(*) FROM device WHERE instance_id = $3)
 		+ (SELECT count(*) FROM voucher v WHERE v.state = 'used' AND v.identity = $4)`, c.Identity, at[:], instanceID(c.Attest), hex.EncodeToString(c.Identity))
 	if err == nil && known {
 		return rekey.ErrKeyKnown

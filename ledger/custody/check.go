@@ -102,6 +102,8 @@ func (j *judge) check(l *Line) (string, error) {
 		return "", j.vouched(l)
 	case ledger.KindDeviceRekeyed:
 		return j.rekeyed(l)
+	case ledger.KindDeviceAttestKey:
+		return j.attestKey(l)
 	case ledger.KindDeviceLogAnchored:
 		return j.deviceLog(l)
 	case ledger.KindDeviceState, ledger.KindDeviceOnboarded, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased:

@@ -71,7 +71,7 @@ const maxAbout = 3000
 // lasting are the kinds of facts about a device that are there however old they are.
 var lasting = []ledger.Kind{
 	ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded, ledger.KindDeviceState, ledger.KindDeviceQuarantined,
-	ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned, ledger.KindDeviceRekeyed, ledger.KindVoucherIssued, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceUpdated,
+	ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned, ledger.KindDeviceRekeyed, ledger.KindDeviceAttestKey, ledger.KindVoucherIssued, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceUpdated,
 	ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
 	ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
 }

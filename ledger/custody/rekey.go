@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -95,6 +96,42 @@ func (j *judge) rekeyed(l *Line) (string, error) {
 		j.state = "onboarded"
 	}
 	return fmt.Sprintf("by voucher %s, which two people gave; its certificate is by %s and leads to the maker's root; the device proved its new keys", d.Voucher, leaf.Issuer.CommonName), nil
+}
+
+// attestKey verifies that a device changed its attestation key: the one before it, the factory identity and the new one have signed. The
+// device's own log goes on; what comes after is signed by the new key.
+func (j *judge) attestKey(l *Line) (string, error) {
+	if j.record == nil {
+		return "", errors.New("a new attestation key of a device whose production record is not here")
+	}
+	from, err := wire.SPKIOf(j.attest)
+	if err != nil {
+		return "", err
+	}
+	n, err := wire.OpenNewAttestKey(l.Fact.Data, from)
+	if err != nil {
+		return "", err
+	}
+	if n.Device != j.c.Device || l.Subject != j.c.Device || bytes.Equal(n.New, from) {
+		return "", fmt.Errorf("the new attestation key is of device %s, or the one that it has", n.Device)
+	}
+	identity := j.identity
+	if identity == nil {
+		sum := sha256.Sum256(j.record.Keys.IDevID)
+		identity = sum[:]
+	}
+	if sum := sha256.Sum256(n.Identity); !bytes.Equal(sum[:], identity) {
+		return "", errors.New("another factory identity than the device's vouches for the new attestation key")
+	}
+	if j.attest, err = wire.ParseKey(n.New); err != nil {
+		return "", err
+	}
+	set, err := suite.Of(j.attest)
+	if err != nil {
+		return "", err
+	}
+	j.rests(l, j.recordAt)
+	return fmt.Sprintf("of suite %s; the key before it, the factory identity and the key itself signed", set.ID), nil
 }
 
 // renewed checks the new identity up to an anchor.

@@ -29,7 +29,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
 		ledger.KindDeviceInconsistent, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
 		ledger.KindDeviceForgotten,
-		ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed,
+		ledger.KindDeviceRekeyed, ledger.KindDeviceAttestKey, ledger.KindDeviceImported, ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed,
 		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
 		ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
