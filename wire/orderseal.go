@@ -148,18 +148,3 @@ func (s *OrderSeal) head(order []byte) []byte {
 }
 
 func bytesHead(n int) []byte { return cborHead(2, n) }
-
-// cborHead is the shortest head of an item of a major type.
-func cborHead(major byte, n int) []byte {
-	t := major << 5
-	switch {
-	case n < 24:
-		return []byte{t | byte(n)}
-	case n < 1<<8:
-		return []byte{t | 24, byte(n)}
-	case n < 1<<16:
-		return binary.BigEndian.AppendUint16([]byte{t | 25}, uint16(n))
-	default:
-		return binary.BigEndian.AppendUint32([]byte{t | 26}, uint32(n))
-	}
-}
