@@ -193,9 +193,9 @@ func (c *centre) order() trial {
 	id := fmt.Sprintf("ord-%d", c.n)
 	dir := c.t.TempDir()
 	o := trial{id: id, file: filepath.Join(dir, id+".hmo"), out: filepath.Join(dir, "out.hmr")}
-	b, _, err := c.oem.Service.CreateOrder(c.t.Context(), c.oem.Caller, c.oem.Spec(id, lifeQuota, c.desc, c.id))
+	w, _, err := c.oem.Service.CreateOrder(c.t.Context(), c.oem.Caller, c.oem.Spec(id, lifeQuota, c.desc, c.id))
 	if err == nil {
-		err = os.WriteFile(o.file, b, 0o600)
+		err = os.WriteFile(o.file, factorytest.Bytes(c.t, w), 0o600)
 	}
 	if err != nil {
 		c.t.Fatal(err)
