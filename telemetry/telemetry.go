@@ -14,7 +14,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
+	"unicode"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
@@ -122,7 +124,10 @@ type Config struct {
 }
 
 // Service is the telemetry stage.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg     Config
+	refused refused
+}
 
 // NewService makes the stage.
 func NewService(cfg Config) *Service {
@@ -319,6 +324,9 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 	if len(req.Device) > maxName || len(req.Stream) > maxName || len(req.Purpose) > maxPurpose { // a refusal is kept for good
 		return ReadReply{}, fault.New(fault.Invalid, "stream.request", fmt.Sprintf("a device or stream of more than %d bytes, or a purpose of more than %d", maxName, maxPurpose), "name them as the grant does")
 	}
+	if !wire.ValidDeviceID(req.Device) || strings.ContainsFunc(req.Stream+req.Purpose, unicode.IsControl) { // it is in public under this name
+		return ReadReply{}, fault.New(fault.Invalid, "stream.request", "a device's ID is 32 digits and letters from a to f; a stream and a purpose are one line of text", "name them as the grant does")
+	}
 	_, place, err := s.cfg.Store.Origin(ctx, req.Device)
 	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return ReadReply{}, err
@@ -326,7 +334,7 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 	res := access.In("stream", place)
 	res.ID = req.Stream
 	if err := s.cfg.Guard.Check(ctx, caller, access.StreamRead, res); err != nil {
-		return ReadReply{}, errors.Join(err, s.decide(ctx, caller, req, nil, "", nil))
+		return ReadReply{}, errors.Join(err, s.refuse(ctx, caller, req))
 	}
 	if err != nil { // whether it is there is for who might read it
 		return ReadReply{}, err
@@ -344,7 +352,7 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 		denied := fault.New(fault.Denied, "stream.no-grant",
 			fmt.Sprintf("%s has no grant to read stream %q of product %q for %q", caller.ID, req.Stream, res.Product, req.Purpose),
 			"ask who manages the stream for one; the refusal is in the ledger")
-		if err := s.decide(ctx, caller, req, nil, "", nil); err != nil {
+		if err := s.refuse(ctx, caller, req); err != nil {
 			return ReadReply{}, err
 		}
 		return ReadReply{}, denied

@@ -313,7 +313,7 @@ func whatToDo(k monitor.Kind) string {
 	case monitor.VouchersMany:
 		return "See why so many devices lose their keys, and who vouches for them: hallmark voucher list."
 	case monitor.VoucherGuessed:
-		return "The voucher is locked. If the technician mistyped it, issue another; if nobody did, find out who has the device's address."
+		return "If the technician mistyped it, nothing is wrong: it stays good. If nobody did, find out who has the device's ID. Locked it is only when it was shown with another chip: it was found or stolen, or is at the wrong device."
 	}
 	return "Look at the fact that led to it."
 }

@@ -229,3 +229,31 @@ func TestSecretsAreUsedAsTheyWereMeant(t *testing.T) {
 		t.Error("a revoked session still works")
 	}
 }
+
+// Who asks for what they may not read is on record, so many times; and under no name that is none.
+func TestWhoAsksWithoutLeaveDoesNotFillTheLedger(t *testing.T) {
+	x := newStream(t)
+	for range 100 {
+		if _, err := x.read(t, "person:eve"); err == nil {
+			t.Fatal("read without a grant")
+		}
+	}
+	if n := kinds(t, x.db, "telemetry.read.decided"); n != 60 {
+		t.Errorf("%d refusals on record", n)
+	}
+	if _, err := x.read(t, "person:ann"); fault.KindOf(err) != fault.Denied {
+		t.Errorf("another who may not: %v", err)
+	}
+	for _, req := range []telemetry.ReadRequest{
+		{Device: "\x1b[2J", Stream: "readings", Purpose: "service"},
+		{Device: x.device.id, Stream: "readings\nall", Purpose: "service"},
+		{Device: x.device.id, Stream: "readings", Purpose: "serv\x07ice"},
+	} {
+		if _, err := x.service.Read(t.Context(), access.Caller{ID: "person:eve", Kind: access.Person}, req); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%q, %q, %q: %v", req.Device, req.Stream, req.Purpose, err)
+		}
+	}
+	if n := kinds(t, x.db, "telemetry.read.decided"); n != 61 {
+		t.Errorf("%d refusals on record in the end", n)
+	}
+}
