@@ -36,12 +36,12 @@ type (
 
 // secretOnce is shown of a new voucher.
 func secretOnce() []shown {
-	return []shown{{At: "secret", Label: "The voucher, for the technician. It is shown this once."}, {At: "expires", Label: "It is good until"}}
+	return []shown{{At: "secret", Label: "The voucher, for the technician. It is shown this once: keep it now."}, {At: "expires", Label: "It is good until"}}
 }
 
 // codesOnce is shown of a transfer that was begun.
 func codesOnce() []shown {
-	return []shown{{At: "transfers.*.code", Label: "The code for the next owner. It is shown this once."}}
+	return []shown{{At: "transfers.*.code", Label: "The code for the next owner. It is shown this once: keep it now."}}
 }
 
 func (h *handler) vouchers(w http.ResponseWriter, r *http.Request, caller access.Caller) error {

@@ -24,11 +24,11 @@ import (
 // world is a maker with a fleet that has lived, in which something is wrong, and a browser to look at it with.
 type world struct {
 	*demo
-	browser           context.Context //nolint:containedctx // chromedp keeps the browser in it
-	db                *store.DB       // to put the clock on: what would take hours of waiting is written into the past
-	tokens            map[string]string
-	voucher, proposal string // the pages of one, once there is one
-	link              string // that signs rita in, once: who has only a token adds no passkey
+	browser                  context.Context //nolint:containedctx // chromedp keeps the browser in it
+	db                       *store.DB       // to put the clock on: what would take hours of waiting is written into the past
+	tokens                   map[string]string
+	voucher, proposal, owner string // the pages of one, once there is one
+	link                     string // that signs rita in, once: who has only a token adds no passkey
 
 	well, altered, silent *device
 }
@@ -70,6 +70,7 @@ func (w *world) everybody(ctx context.Context) (err error) {
 		if err != nil {
 			return err
 		}
+		w.owner = "/owners/" + o.ID
 		if w.tokens[name], err = w.people["admin"].Token(ctx, httpapi.TokenSpec{
 			Caller: "person:" + name, Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: o.ID, Use: signin.UseToken, Seconds: 24 * 3600,
 		}); err != nil {

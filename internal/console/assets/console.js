@@ -126,7 +126,7 @@ function reveal(form, answer) {
   part("answer").replaceChildren(...rows.map((row) => {
     const box = document.createElement("p"), label = document.createElement("span"), value = document.createElement("output");
     label.textContent = row.label;
-    value.textContent = row.value;
+    value.textContent = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(row.value) ? new Date(row.value).toLocaleString() : row.value;
     box.append(label, value);
     return box;
   }));
