@@ -2,6 +2,8 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -15,20 +17,21 @@ import (
 var others = []string{"hallmark-agent", "hallmark-station"}
 
 // programs lists the commands of the programs beside hallmark.
-func programs(root string, w *bytes.Buffer) error {
+func programs(root string, w *bytes.Buffer) (err error) {
 	dir, err := os.MkdirTemp("", "reference")
 	if err != nil {
 		return err
 	}
-	defer os.RemoveAll(dir)
+	defer func() { err = errors.Join(err, os.RemoveAll(dir)) }()
+	ctx := context.Background() // it runs when the tree is built, and ends with that
 	head(w, "Programs", "What runs on a device and at a programming station. Each says the same of itself with `--help`.")
 	for _, name := range others {
-		build := exec.Command("go", "build", "-o", dir, "./cmd/"+name)
+		build := exec.CommandContext(ctx, "go", "build", "-o", dir, "./cmd/"+name)
 		build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
 		if out, err := build.CombinedOutput(); err != nil {
 			return fmt.Errorf("build %s: %w: %s", name, err, out)
 		}
-		if err := program(filepath.Join(dir, name), w, name); err != nil {
+		if err := program(ctx, filepath.Join(dir, name), w, name); err != nil {
 			return err
 		}
 	}
@@ -39,8 +42,8 @@ func programs(root string, w *bytes.Buffer) error {
 var listed = regexp.MustCompile(`(?m)^  ([a-z-]+) +\S`)
 
 // program writes what a program says of itself and of the commands below path.
-func program(binary string, w *bytes.Buffer, path ...string) error {
-	help, err := exec.Command(binary, append(path[1:], "--help")...).Output()
+func program(ctx context.Context, binary string, w *bytes.Buffer, path ...string) error {
+	help, err := exec.CommandContext(ctx, binary, append(path[1:], "--help")...).Output()
 	if err != nil {
 		return fmt.Errorf("%s --help: %w", strings.Join(path, " "), err)
 	}
@@ -55,7 +58,7 @@ func program(binary string, w *bytes.Buffer, path ...string) error {
 		if c[1] == "help" || c[1] == "completion" {
 			continue
 		}
-		if err := program(binary, w, append(path, c[1])...); err != nil {
+		if err := program(ctx, binary, w, append(path, c[1])...); err != nil {
 			return err
 		}
 	}
