@@ -51,7 +51,7 @@ func noBarriers(t *testing.T, w *world) {
 		p.scheme("light")
 		p.axe(axe, page, "light")
 		p.wide(page)
-		if name := map[string]string{"/compliance?framework=etsi-en-303-645": "compliance", "/authorities": "authorities", "/makers": "makers", "/vouchers": "vouchers", "/bundles/" + productID: "bundle"}[page]; name != "" {
+		if name := map[string]string{"/compliance?framework=etsi-en-303-645": "compliance", "/authorities": "authorities"}[page]; name != "" {
 			p.picture(name, "light")
 		}
 		p.scheme("dark")

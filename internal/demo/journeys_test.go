@@ -527,7 +527,6 @@ func anybodyAsks(t *testing.T, w *world) {
 	p.sees("Unknown", "cannot say that it made a device")
 	p.notOffered("Ask the device")
 	p.narrow("/g")
-	p.picture("verdict-unknown", "light")
 	p.do("sit at a screen", chromedp.EmulateViewport(1280, 900))
 	p.visit("/g/" + copied)
 	p.wide("/g")
