@@ -42,7 +42,7 @@ func ActionFor(a wire.Act) access.Action {
 		return access.DeviceCommand
 	case wire.ActAdopt:
 		return access.DeviceClaim
-	case wire.ActDisown:
+	case wire.ActDisown, wire.ActRehome:
 		return access.DeviceTransfer
 	}
 	return access.DeviceCommand
@@ -59,7 +59,7 @@ func urgency(a wire.Act) int {
 		return 5
 	case wire.ActRelease, wire.ActWake, wire.ActDormant:
 		return 4
-	case wire.ActReprovide, wire.ActRollback, wire.ActAdopt, wire.ActDisown:
+	case wire.ActReprovide, wire.ActRollback, wire.ActAdopt, wire.ActDisown, wire.ActRehome:
 		return 3
 	case wire.ActInstall:
 		return 2
@@ -74,7 +74,7 @@ func (in Instruction) Rank() int { return urgency(in.Act)*1000 + max(-499, min(4
 // Command signs what is wanted, stores it with the devices it is for, and logs it; the returned ID names it. Devices hear of it
 // when they ask and the fact is provable. It does not wait for them.
 func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruction) (string, error) {
-	if wire.ChangesOwner(in.Act) && caller.Kind != access.System {
+	if (wire.ChangesOwner(in.Act) || in.Act == wire.ActRehome) && caller.Kind != access.System {
 		return "", fault.New(fault.Denied, "command.owner", fmt.Sprintf("%s is not commanded", in.Act), "claim the device, or transfer it: what it is told follows")
 	}
 	if err := s.overAll(ctx, caller, ActionFor(in.Act), access.Resource{
@@ -98,6 +98,9 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
 		}
 		salted, in.Config = wire.SaltConfig(in.Config)
+	}
+	if in.Act == wire.ActRehome { // its warrant has the digest
+		salted, in.Config = in.Config, nil
 	}
 	w, err := s.compose(ctx, in, now)
 	if err != nil {

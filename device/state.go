@@ -9,7 +9,7 @@ import (
 // State is where a device is in its life.
 type State string
 
-// The states, in the order of a life; Lost and Suspected stand aside.
+// The states, in the order of a life; Lost, Suspected and Moved stand aside.
 const (
 	Ordered         State = "ordered"
 	Provisioned     State = "provisioned"
@@ -23,13 +23,14 @@ const (
 	Disposed        State = "disposed"
 	Lost            State = "lost"
 	Suspected       State = "suspected-clone"
+	Moved           State = "moved" // to another instance, for good: nothing here counts for it any more
 )
 
 // States lists every state, in the order of a life.
 func States() []State {
 	return []State{
 		Ordered, Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance,
-		Decommissioning, Decommissioned, Disposed, Lost, Suspected,
+		Decommissioning, Decommissioned, Disposed, Lost, Suspected, Moved,
 	}
 }
 
@@ -59,6 +60,7 @@ const (
 	Reinstate  Event = "reinstate"    // its end was called off before the wipe
 	Reonboard  Event = "re-onboard"   // enrolled again (new owner, new key)
 	Remake     Event = "re-provision" // went through the factory again
+	Depart     Event = "depart"       // it has left for another instance
 )
 
 // Next is the life cycle: the state in which ev leaves a device that is in from. What is not written here does not happen.
@@ -111,6 +113,8 @@ func next(from State, ev Event) (State, bool) {
 		return Suspected, from == Onboarded || inField(from)
 	case Clear:
 		return Quarantined, from == Suspected
+	case Depart:
+		return Moved, from == Provisioned || from == Onboarded || inField(from)
 	}
 	return "", false
 }
@@ -121,7 +125,7 @@ func inField(s State) bool {
 }
 
 // Ended reports whether nothing may be told to a device in s any more.
-func Ended(s State) bool { return s == Decommissioned || s == Disposed }
+func Ended(s State) bool { return s == Decommissioned || s == Disposed || s == Moved }
 
 // Works reports whether a device in s is expected to check in and attest on time.
 func Works(s State) bool { return s == Onboarded || s == Active || s == Quarantined }
@@ -130,7 +134,7 @@ func Works(s State) bool { return s == Onboarded || s == Active || s == Quaranti
 func Known(s State) bool {
 	switch s {
 	case Ordered, Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance, Decommissioning, Decommissioned, Disposed,
-		Lost, Suspected:
+		Lost, Suspected, Moved:
 		return true
 	}
 	return false

@@ -46,6 +46,9 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 		s = fmt.Sprintf("has new keys, by voucher %s: identity key %s instead of %s, which counts for nothing any more", d.Voucher, short(d.New), short(d.Old))
 	case ledger.KindDeviceImported:
 		s = "on the list of devices of other makers, from " + d.Format
+		if d.Format == "custody" {
+			s = "was handed over by another instance, with its chain of custody"
+		}
 		if d.Name != "" {
 			s += ", where it is called " + d.Name
 		}

@@ -24,6 +24,7 @@ const (
 	SuspectedClone Word = "suspected-clone" // two pieces may say that they are it
 	Lost           Word = "lost"            // reported lost
 	Decommissioned Word = "decommissioned"  // taken out of service for good
+	Moved          Word = "moved"           // its owner runs it, and says what it is from then on
 	Recalled       Word = "recalled"        //
 	HeldBack       Word = "held-back"       // in quarantine; why is not a buyer's business
 	Replaced       Word = "replaced"        // another device has its place; which is not told
@@ -42,7 +43,7 @@ const (
 
 // headlines are the words that may be one, the first that is said being it.
 var headlines = [...]Word{
-	Unknown, Stolen, SuspectedClone, Lost, Decommissioned, Recalled, HeldBack, Replaced, Imported, SupportEnded, Refurbished, Resold, Genuine,
+	Unknown, Stolen, SuspectedClone, Lost, Decommissioned, Recalled, Moved, HeldBack, Replaced, Imported, SupportEnded, Refurbished, Resold, Genuine,
 }
 
 // Record is what registry and ledger know of a device.
@@ -157,6 +158,8 @@ func stands(r Record, say func(Word)) {
 		say(Lost)
 	case device.Decommissioning, device.Decommissioned, device.Disposed:
 		say(Decommissioned)
+	case device.Moved:
+		say(Moved)
 	case device.Ordered, device.Provisioned, device.Onboarded, device.Active, device.Dormant, device.Maintenance:
 	}
 	if d.State != device.Suspected && d.Twin.Suspect != "" {
@@ -189,7 +192,7 @@ func (w Word) Tone() string {
 		return "bad"
 	case Replacement, SupportEnds, Rekeyed:
 		return ""
-	case Unknown, Lost, Decommissioned, Recalled, HeldBack, Replaced, Imported, SupportEnded, Simulated:
+	case Unknown, Lost, Decommissioned, Recalled, Moved, HeldBack, Replaced, Imported, SupportEnded, Simulated:
 		return "warn"
 	}
 	return "warn"
@@ -210,6 +213,8 @@ func (w Word) Title() string {
 		return "Genuine, and taken out of service for good"
 	case Recalled:
 		return "Genuine, and recalled by its maker"
+	case Moved:
+		return "Genuine, and handed to its owner's own system"
 	case HeldBack:
 		return "Genuine, and held back by its maker"
 	case Replaced:
@@ -251,6 +256,8 @@ func (w Word) Advice() string {
 		return "It gets no updates and cannot be taken into use again."
 	case Recalled:
 		return "Do not use it before you have asked the maker."
+	case Moved:
+		return "Its maker made it, and cannot say what became of it since: it neither updates nor commands it any more. Ask who sells it where it is run, and ask there."
 	case HeldBack:
 		return "The maker keeps it from working normally for now. Ask the maker before you buy it."
 	case Replaced:

@@ -304,6 +304,8 @@ const (
 type Foreigners interface {
 	// Find gives the device that a certificate which is none of ours belongs to; ErrNotForeign when nobody vouches for it.
 	Find(presented []*x509.Certificate, now time.Time) (Device, error)
+	// Arrived gives the device that another instance has handed over with just this certificate, which is of our profile and of none of our CAs; ErrNotForeign.
+	Arrived(leaf *x509.Certificate, id idevid.Identity, now time.Time) (Device, error)
 }
 
 // ErrNotForeign says that no foreign CA and no list vouches for a certificate.

@@ -357,6 +357,11 @@ func (t *Trust) verifyDevice(chain []*x509.Certificate, now time.Time) (Device, 
 	checked[0] = idevid.HandledSAN(chain[0]) // Parse has understood it
 	ca, err := t.verify(checked, Role(id.Kind), now)
 	if err != nil {
+		if f := t.foreign.Load(); f != nil && id.Kind == idevid.IDevID {
+			if d, arrived := (*f).Arrived(chain[0], id, now); arrived == nil {
+				return d, nil
+			}
+		}
 		return Device{}, err
 	}
 	oem, product := idevid.SubjectOEM(ca)

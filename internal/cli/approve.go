@@ -72,8 +72,12 @@ func aboutRelease(payload []byte) (string, error) {
 
 func aboutWarrant(payload []byte) (string, error) {
 	w, err := wire.DecodeWarrant(payload)
-	return fmt.Sprintf("warrant %s to %s %s of product %s until %s: %s",
-		w.ID, w.Act, fleet.Count(w.Devices.Count, "device", "devices"), w.Product, unix(w.Expires), w.Reason), err
+	to := ""
+	if w.Home != nil {
+		to = fmt.Sprintf(" to %s, where trust bundle %x is in force, for good,", w.Home.Server, w.Home.Bundle)
+	}
+	return fmt.Sprintf("warrant %s to %s %s of product %s%s until %s: %s",
+		w.ID, w.Act, fleet.Count(w.Devices.Count, "device", "devices"), w.Product, to, unix(w.Expires), w.Reason), err
 }
 
 func aboutBundle(payload []byte) (string, error) {

@@ -20,7 +20,7 @@ import (
 )
 
 func newBundle(a *api) *cobra.Command {
-	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle(), a.bundleStatus(), a.bundleDue())
+	return a.noun("bundle", "Whom a product's devices believe", a.listBundles(), a.showBundle(), a.nextBundle(), a.publishBundle(), a.bundleStatus(), a.bundleDue(), a.offerHome())
 }
 
 // currentBundle reads a product's newest trust bundle from the ledger.

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -61,7 +62,7 @@ func (a *api) showWarrant() *cobra.Command {
 // warrantPayload needs no server: what it writes is worth nothing before approvers have signed it.
 func (a *api) warrantPayload() *cobra.Command {
 	var w wire.Warrant
-	var act, out string
+	var act, out, offer, ownership string
 	var valid time.Duration
 	c := &cobra.Command{
 		Use: "payload DEVICE… --product PRODUCT --act wipe --reason TEXT --out FILE", Short: "Write a warrant for approvers to sign",
@@ -80,7 +81,10 @@ devices, and ends by itself. No server is asked.`,
 				w.ID = "warrant-" + now.UTC().Format("20060102-150405")
 			}
 			if !wire.NeedsWarrant(w.Act) && w.Act != wire.ActDisown {
-				return usagef("--act %q: an act that needs a warrant is %s, %s or %s", act, wire.ActWipe, wire.ActDisown, wire.ActUnlock)
+				return usagef("--act %q: an act that needs a warrant is %s, %s, %s or %s", act, wire.ActWipe, wire.ActDisown, wire.ActRehome, wire.ActUnlock)
+			}
+			if err := whereTo(&w, offer, ownership); err != nil {
+				return err
 			}
 			payload, err := wire.EncodeWarrant(w)
 			if err != nil {
@@ -99,12 +103,34 @@ devices, and ends by itself. No server is asked.`,
 	}
 	f := c.Flags()
 	f.StringVar(&w.Product, "product", "", "the devices' product")
-	f.StringVar(&act, "act", "", "what it gives leave for: wipe, disown or debug-unlock")
+	f.StringVar(&act, "act", "", "what it gives leave for: wipe, disown, rehome or debug-unlock")
+	f.StringVar(&offer, "offer", "", "rehome: the offer of the instance that the devices go to")
+	f.StringVar(&ownership, "owner-digest", "", "rehome, disown: the ownership that it ends, as hallmark device ownership tells it, for one device")
 	f.StringVar(&w.Reason, "reason", "", "why")
 	f.DurationVar(&valid, "valid", 24*time.Hour, "how long it holds")
 	f.StringVar(&w.ID, "id", "", "the warrant's ID (default: made of the time)")
 	f.StringVar(&out, "out", "", "file to write")
 	return need(c, "product", "act", "reason", "out")
+}
+
+// whereTo puts in what a warrant says of another instance, and of the owner who signs it as well.
+func whereTo(w *wire.Warrant, offer, ownership string) (err error) {
+	if (w.Act == wire.ActRehome) != (offer != "") {
+		return usagef("--offer is for --act %s, which needs it", wire.ActRehome)
+	}
+	if offer != "" {
+		_, home, err := offerIn(offer)
+		if err != nil {
+			return err
+		}
+		w.Home = &home
+	}
+	if ownership != "" {
+		if w.Owner, err = hex.DecodeString(ownership); err != nil {
+			return usagef("--owner-digest: %v", err)
+		}
+	}
+	return nil
 }
 
 func (a *api) submitWarrant() *cobra.Command {

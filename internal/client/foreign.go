@@ -26,6 +26,11 @@ func (c *Client) EndForeignCA(ctx context.Context, id, reason string) error {
 	return err
 }
 
+// WelcomeDevice takes a device that another instance hands over.
+func (c *Client) WelcomeDevice(ctx context.Context, product string, r httpapi.Arriving) (foreign.Welcomed, error) {
+	return post[foreign.Welcomed](ctx, c, "/products/"+url.PathEscape(product)+"/arrivals", r)
+}
+
 // ImportDevices sends a list of devices as it is read.
 func (c *Client) ImportDevices(ctx context.Context, l foreign.List, data io.Reader) (foreign.Report, error) {
 	var r foreign.Report

@@ -36,6 +36,7 @@ type (
 	EnrolmentDecision  = httpapi.EnrolmentDecision
 	VoucherRequest     = httpapi.VoucherRequest
 	ForeignRequest     = httpapi.ForeignRequest
+	Arriving           = httpapi.Arriving
 	WarrantReply       = httpapi.WarrantReply
 )
 

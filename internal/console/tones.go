@@ -30,7 +30,7 @@ func stateTone(s string) string {
 		return "warn"
 	case device.Provisioned, device.Onboarded:
 		return "busy"
-	case device.Ordered, device.Decommissioned, device.Disposed:
+	case device.Ordered, device.Decommissioned, device.Disposed, device.Moved:
 	}
 	return ""
 }
@@ -57,6 +57,8 @@ func stateWords(s string) string {
 		return "Decommissioned"
 	case device.Disposed:
 		return "Disposed of"
+	case device.Moved:
+		return "Moved: another instance has it"
 	case device.Lost:
 		return "Lost: nobody knows where it is"
 	case device.Suspected:

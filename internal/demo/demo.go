@@ -40,6 +40,7 @@ type Options struct {
 	trace  bool        // devices tell in their logs what each call was answered
 
 	programs string // directory of the programs; empty: beside this one
+	maker    string // whose instance it is; empty: oemID
 }
 
 // Step is one thing that was tried.

@@ -88,6 +88,10 @@ func newStrangers(t testing.TB) *strangers {
 
 type nobody struct{}
 
+func (nobody) Arrived(*x509.Certificate, idevid.Identity, time.Time) (pki.Device, error) {
+	return pki.Device{}, pki.ErrNotForeign
+}
+
 func (nobody) Find([]*x509.Certificate, time.Time) (pki.Device, error) {
 	return pki.Device{}, pki.ErrNotForeign
 }

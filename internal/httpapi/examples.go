@@ -125,6 +125,7 @@ var Examples = map[string]any{
 	"bind-certificate": CertificateRequest{Certificate: exampleCertificate},
 	"set-member-roles": RolesRequest{Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
 	"trust-foreign-ca": ForeignRequest{Product: "pump", PEM: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", Map: "serialNumber"},
+	"welcome-device":   Arriving{Trust: `{"logs": [], "witnesses": [], "quorum": 1}`, Custody: []byte{0xa0}},
 	"end-foreign-ca":   Reason{Reason: "the maker lost its key"},
 	"create-voucher":   VoucherRequest{Reason: "flash replaced at depot 4"},
 	"revoke-voucher":   Reason{Reason: "the device works again"},

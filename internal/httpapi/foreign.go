@@ -43,6 +43,12 @@ func (r ForeignRequest) spec() (foreign.Spec, error) {
 	}
 }
 
+// Arriving is a device that another instance hands over.
+type Arriving struct {
+	Trust   string `json:"trust" minLength:"1" maxLength:"65536" doc:"whom its chain of custody is believed by: the trust file of the other instance's logs"`
+	Custody []byte `json:"custody" minLength:"1" maxLength:"6990508" doc:"the chain, as hallmark log trace --bundle writes it"`
+}
+
 // registerForeign has the operations on devices of other makers.
 func (a *api) registerForeign(h huma.API) {
 	huma.Register(h, op("list-foreign-cas", http.MethodGet, "/foreign-cas", "List the CAs of other makers whose devices are let in"),
@@ -91,4 +97,13 @@ func (a *api) registerForeign(h huma.API) {
 		return reply(a, ctx, r, err)
 	})
 	describe(h, list, "application/octet-stream", nil)
+	huma.Register(h, op("welcome-device", http.MethodPost, "/products/{id}/arrivals", "Take a device that another instance hands over, by its chain of custody; again it changes nothing"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Body Arriving
+		},
+		) (*body[foreign.Welcomed], error) {
+			w, err := a.Foreign.Welcome(ctx, callerOf(ctx), foreign.Handed{Product: in.ID, Trust: []byte(in.Body.Trust), Custody: in.Body.Custody})
+			return reply(a, ctx, w, err)
+		})
 }

@@ -45,9 +45,10 @@ type Ownership struct {
 // TransferRequest says which devices leave their owner, and how.
 type TransferRequest struct {
 	Devices  []string   `json:"devices" minItems:"1" maxItems:"200"`
-	Kind     owner.Kind `json:"kind" enum:"resale,refurbish" doc:"resale: sold on, with a code for the next owner; refurbish: back to the maker"`
+	Kind     owner.Kind `json:"kind" enum:"resale,refurbish,rehome" doc:"resale: sold on, with a code for the next owner; refurbish: back to the maker; rehome: to an instance of its owner's own, for good"`
 	Reason   string     `json:"reason" minLength:"1" maxLength:"512"`
-	Warrants [][]byte   `json:"warrants,omitempty" maxItems:"200" doc:"for the act disown: of the owner's key, one for each device that defends its owner; or, by the maker's people, one of the product's warrant keys for all devices that have an owner"`
+	Warrants [][]byte   `json:"warrants,omitempty" maxItems:"200" doc:"for the act disown: of the owner's key, one for each device that defends its owner; or, by the maker's people, one of the product's warrant keys for all devices that have an owner. rehome: for the act rehome, of the product's warrant keys, and of the owner's key on the same document where the device defends an owner"`
+	Offer    []byte     `json:"offer,omitempty" maxLength:"90000" doc:"rehome: the offer of the other instance, as hallmark bundle offer writes it there"`
 }
 
 // Transfers is what was begun, with the codes for the next owners, shown this once.

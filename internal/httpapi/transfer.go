@@ -51,7 +51,7 @@ func (a *api) registerTransfers(h huma.API) {
 	huma.Register(h, op("transfer-devices", http.MethodPost, "/transfers", "End the time of devices with their owner"),
 		func(ctx context.Context, in *body[TransferRequest]) (*body[Transfers], error) {
 			r := in.Body
-			b, err := a.Owner.Transfer(ctx, callerOf(ctx), owner.Order{Devices: r.Devices, Kind: r.Kind, Reason: r.Reason, Warrants: r.Warrants})
+			b, err := a.Owner.Transfer(ctx, callerOf(ctx), owner.Order{Devices: r.Devices, Kind: r.Kind, Reason: r.Reason, Warrants: r.Warrants, Offer: r.Offer})
 			return reply(a, ctx, Transfers{Transfers: b}, err)
 		})
 }

@@ -42,7 +42,7 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		}
 		res, err = tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
 			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
-			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed')
+			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved')
 			AND ($5 = '[]' OR EXISTS (SELECT 1 FROM list($5) AS s WHERE s.value = d.product
 				OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = d.id)))`, c.ID, Millis(c.Issued), ids, c.Wire.Product, within)
 		if err != nil {

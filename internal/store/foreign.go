@@ -2,7 +2,9 @@ package store
 
 import (
 	"context"
+	"crypto/sha256"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/pki"
 )
 
 // Foreign implements foreign.Store.
@@ -153,6 +156,36 @@ func putForeign(tx *Tx, e foreign.Entry, at time.Time) (bool, error) {
 	_, err = tx.Exec(`INSERT INTO foreign_device (device, kind, ref, name, ca, format) VALUES ($1, $2, $3, $4, $5, $6)`,
 		e.Device, e.Kind, e.Of, e.Name, e.CA, string(e.Format))
 	return err == nil, err
+}
+
+// Arrive implements foreign.Store.
+func (s Foreign) Arrive(ctx context.Context, a foreign.Arrival, fact ledger.Fact) (out foreign.Outcome, err error) {
+	e := foreign.Entry{
+		Device: a.Device, Product: a.Product, Hardware: a.Hardware, Kind: pki.ForeignCert, Of: hex.EncodeToString(a.Certificate), Key: a.Identity, Format: foreign.Custody,
+	}
+	return out, s.db.Write(ctx, func(tx *Tx) error {
+		if out, err = standingOf(tx.QueryRow(foreignRef, e.Kind, e.Of), e); err != nil || out != foreign.Taken {
+			return err
+		}
+		taken, err := putForeign(tx, e, a.At)
+		if err != nil {
+			return err
+		}
+		if !taken {
+			out = foreign.Other
+			return nil
+		}
+		sum := sha256.Sum256(a.Attest)
+		res, err := tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2, key_origin = $3, is_virtual = $4, made = $5 WHERE id = $6`,
+			a.Attest, append([]byte{1}, sum[:]...), a.KeyOrigin, a.Virtual, Millis(a.Made), a.Device)
+		if err != nil {
+			return err
+		}
+		if err := one(res, foreign.ErrNotFound); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
 }
 
 // notEmpty is NULL for what is not known.

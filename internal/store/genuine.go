@@ -107,7 +107,7 @@ func restOn(r *genuine.Record, p custody.Placed, taken map[string]int) error {
 			return err
 		}
 		word, ok := map[string]genuine.Word{
-			string(device.Suspected): genuine.SuspectedClone, string(device.Lost): genuine.Lost, string(device.Decommissioning): genuine.Decommissioned,
+			string(device.Suspected): genuine.SuspectedClone, string(device.Lost): genuine.Lost, string(device.Decommissioning): genuine.Decommissioned, string(device.Moved): genuine.Moved,
 			string(device.Stolen): genuine.Stolen, string(device.Recalled): genuine.Recalled, string(device.Refurbished): genuine.Refurbished,
 			string(device.Resold): genuine.Resold,
 		}[string(c.To)+string(c.Legitimacy)]

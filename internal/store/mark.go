@@ -138,7 +138,7 @@ func (s *Owners) Stolen(ctx context.Context) ([]string, error) {
 // Recallable implements owner.Marks.
 func (s *Owners) Recallable(ctx context.Context, r owner.Recall, limit int) ([]string, error) {
 	return collect(ctx, s.db, scanID, `SELECT id FROM device WHERE product = $1 AND ($2 = '' OR hardware = $2) AND ($3 = '' OR order_id = $3)
-		AND id >= $4 AND ($5 = '' OR id <= $5) AND state NOT IN ('decommissioned', 'disposed') ORDER BY id LIMIT $6`,
+		AND id >= $4 AND ($5 = '' OR id <= $5) AND state NOT IN ('decommissioned', 'disposed', 'moved') ORDER BY id LIMIT $6`,
 		r.Product, r.Hardware, r.Order, r.From, r.To, limit)
 }
 

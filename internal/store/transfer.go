@@ -75,8 +75,10 @@ func leave(tx *Tx, l owner.Leaving) error {
 	if err := regroup(tx, t.Product, t.Device, l.From, "", time.Time{}); err != nil {
 		return err
 	}
-	if err := setBase(tx, t.Device, l.Base, l.Legitimacy); err != nil {
-		return err
+	if !l.Stays {
+		if err := setBase(tx, t.Device, l.Base, l.Legitimacy); err != nil {
+			return err
+		}
 	}
 	if _, err := tx.Exec(`DELETE FROM claim_code WHERE device_id = $1`, t.Device); err != nil {
 		return err

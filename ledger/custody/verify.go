@@ -20,6 +20,9 @@ type Report struct {
 	Lines     []*Line  `json:"lines"`     // by time
 	Problems  []string `json:"problems"`  // what does not hold
 	Unchecked []string `json:"unchecked"` // what nobody could check with this alone
+
+	Record  *wire.Record `json:"-"` // the production record, verified; nil: there is none
+	Rekeyed bool         `json:"-"` // the keys in it are not the device's any more
 }
 
 // Head is the checkpoint that all lines of a log are under.
@@ -170,7 +173,8 @@ func (j *judge) rests(l *Line, ref ledger.Ref) {
 func (j *judge) finish() {
 	r := j.report
 	add := func(to *[]string, format string, args ...any) { *to = append(*to, fmt.Sprintf(format, args...)) }
-	r.Product = j.product
+	r.Product, r.Record = j.product, j.record
+	r.Rekeyed = slices.ContainsFunc(j.lines, func(l *Line) bool { return l.Kind == ledger.KindDeviceRekeyed })
 	if j.record == nil {
 		add(&r.Problems, "nothing here shows that device %s was made: no production record", j.c.Device)
 	}

@@ -311,7 +311,7 @@ func (m *Memory) learnEvent(p Policy, l *line) {
 	case ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed:
 		m.keep(p, setRetired, idOf([]byte(l.fact.Subject)))
 	case ledger.KindDeviceState:
-		if l.said.To == "decommissioned" || l.said.To == "disposed" {
+		if l.said.To == "decommissioned" || l.said.To == "disposed" || l.said.To == "moved" {
 			m.keep(p, setRetired, idOf([]byte(l.fact.Subject)))
 		}
 	}

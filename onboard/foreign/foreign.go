@@ -85,6 +85,8 @@ type Store interface {
 	Find(ctx context.Context, refs [][2]string) (Entry, error)
 	// Bind makes key that of the device, if it has none; it tells whether it is now.
 	Bind(ctx context.Context, device string, key []byte) (bool, error)
+	// Arrive registers a device that another instance has handed over, with its fact.
+	Arrive(ctx context.Context, a Arrival, fact ledger.Fact) (Outcome, error)
 }
 
 // Config is what a Service works with.
@@ -314,6 +316,8 @@ type Imported struct {
 	Of       string `json:"of,omitempty"` // a digest; of devices known by name it is in the ID alone
 	CA       string `json:"ca,omitempty"`
 	Identity string `json:"identity,omitempty"` // SHA-256 of the key, when it is known
+	Custody  string `json:"custody,omitempty"`  // SHA-256 of the chain of custody that it was handed over with
+	From     string `json:"from,omitempty"`     // origin of the control log that the chain is from
 }
 
 // MayImport says whether caller may import a list: to be asked before it is read.

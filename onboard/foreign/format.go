@@ -24,9 +24,10 @@ type Format string
 
 // The formats. Each has one device a line.
 const (
-	CSV   Format = "csv"   // a header of name, hardware, certificate, key_sha256, sha256, sha1 in any order, then a line a device
-	AWS   Format = "aws"   // what `aws iot describe-certificate` tells, with the thingName beside it: one JSON document a line
-	Azure Format = "azure" // what an export of an IoT Hub's device identities holds: one JSON document a line
+	CSV     Format = "csv"     // a header of name, hardware, certificate, key_sha256, sha256, sha1 in any order, then a line a device
+	AWS     Format = "aws"     // what `aws iot describe-certificate` tells, with the thingName beside it: one JSON document a line
+	Custody Format = "custody" // a chain of custody: see Welcome
+	Azure   Format = "azure"   // what an export of an IoT Hub's device identities holds: one JSON document a line
 )
 
 // Bounds of a list.

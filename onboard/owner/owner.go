@@ -66,6 +66,7 @@ type Kind string
 const (
 	Resale    Kind = "resale"
 	Refurbish Kind = "refurbish"
+	Rehome    Kind = "rehome" // to an instance of its owner's own: here its life ends
 )
 
 // legitimacy is what a device is then.
@@ -92,6 +93,8 @@ type Transfer struct {
 	Tried    time.Time `json:"tried,omitzero"`
 	Refused  string    `json:"refused,omitempty" doc:"why it last said no: a code of the device's"`
 	LetGo    bool      `json:"let_go" doc:"the device has said that it did"`
+	Server   string    `json:"server,omitempty" doc:"rehome: where the device is to call"`
+	Offer    []byte    `json:"offer,omitempty"` // rehome: of the instance that it goes to, as long as it has not gone
 	Done     time.Time `json:"done,omitzero" doc:"nothing is left to do; the next owner can claim it"`
 	BegunUID [16]byte  `json:"-"` // of the fact
 	Rev      int64     `json:"-"`
@@ -162,6 +165,7 @@ type Leaving struct {
 	Legitimacy device.Legitimacy
 	Base       device.Legitimacy // what it is once its recalls are lifted
 	Code       *[32]byte         // hash
+	Stays      bool              // what it is called stays: it is not handed on here
 }
 
 // Weight is what a transfer ends.

@@ -21,6 +21,7 @@ type Order struct {
 	Kind     Kind     `json:"kind"`
 	Reason   string   `json:"reason"`
 	Warrants [][]byte `json:"warrants,omitempty"` // COSE_Sign(Warrant) for the act disown: of the owner's key, one for each device; or one of the warrant keys for just these
+	Offer    []byte   `json:"offer,omitempty"`    // rehome: HomeOffer of the instance they go to; the warrants are then for the act rehome
 }
 
 // MaxDevices bounds the devices of an order.
@@ -110,7 +111,11 @@ func (s *Service) Transfer(ctx context.Context, caller access.Caller, o Order) (
 	if err != nil {
 		return nil, err
 	}
-	if err := s.warrants(ctx, caller, o, leaving); err != nil {
+	leave := s.warrants
+	if o.Kind == Rehome {
+		leave = s.handovers
+	}
+	if err := leave(ctx, caller, o, leaving); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()
@@ -124,6 +129,7 @@ func (s *Service) Transfer(ctx context.Context, caller access.Caller, o Order) (
 	}
 	for i, l := range leaving {
 		begun[i].Transfer = l.Transfer
+		begun[i].Transfer.Offer = nil
 	}
 	for _, l := range leaving {
 		if err := s.advance(ctx, l.Transfer); err != nil {
@@ -138,14 +144,15 @@ func (s *Service) prepare(ctx context.Context, caller access.Caller, o *Order) (
 	if err := few(o.Devices); err != nil {
 		return nil, nil, nil, err
 	}
-	if o.Kind != Resale && o.Kind != Refurbish {
-		return nil, nil, nil, fault.New(fault.Invalid, "transfer.kind", fmt.Sprintf("no kind %q", o.Kind), "resale or refurbish")
+	if o.Kind != Resale && o.Kind != Refurbish && o.Kind != Rehome || (o.Kind == Rehome) != (len(o.Offer) > 0) {
+		return nil, nil, nil, fault.New(fault.Invalid, "transfer.kind", fmt.Sprintf("no kind %q, or an offer of another instance without, or not, for %q", o.Kind, Rehome),
+			"resale, refurbish, or rehome with the offer of the instance that the devices go to")
 	}
 	if o.Reason == "" || len(o.Reason) > MaxReason {
 		return nil, nil, nil, fault.New(fault.Invalid, "transfer.reason", "a transfer needs a reason", fmt.Sprintf("at most %d bytes", MaxReason))
 	}
 	o.Devices = slices.Compact(slices.Sorted(slices.Values(o.Devices)))
-	grave := s.cfg.Guard.Many(caller, o.Devices)
+	grave := o.Kind == Rehome || s.cfg.Guard.Many(caller, o.Devices)
 	for _, id := range o.Devices {
 		d, err := s.cfg.Devices.Get(ctx, system(), id)
 		if err != nil && fault.KindOf(err) != fault.NotFound {
@@ -204,14 +211,21 @@ func (s *Service) leave(ctx context.Context, caller access.Caller, d device.Devi
 	if w.Rollout != "" {
 		return none(fault.New(fault.Conflict, "transfer.rollout", fmt.Sprintf("device %s is in rollout %s of its owner", d.ID, w.Rollout), "wait for its end, or abort it"))
 	}
-	l := Leaving{From: d.Group, Base: o.Kind.legitimacy(), Legitimacy: o.Kind.legitimacy(), Transfer: Transfer{
+	l := Leaving{Stays: o.Kind == Rehome, From: d.Group, Base: o.Kind.legitimacy(), Legitimacy: o.Kind.legitimacy(), Transfer: Transfer{
 		Device: d.ID, Product: d.Product, Kind: o.Kind, Reason: o.Reason, By: caller.ID, Begun: s.cfg.Now().UTC(), Rev: 1,
 	}}
 	who := caller.ID
 	if p.current() {
 		l.Transfer.Period, who = p.Number, actor(p)
 	}
-	if d.Legitimacy == device.Recalled || d.Legitimacy == device.Unknown { // being sold makes nothing good
+	if o.Kind == Rehome {
+		offer, err := offered(d, o.Offer)
+		if err != nil {
+			return none(err)
+		}
+		l.Transfer.Server, l.Transfer.Offer = offer.Server, o.Offer
+	}
+	if l.Stays || d.Legitimacy == device.Recalled || d.Legitimacy == device.Unknown { // being sold makes nothing good
 		l.Legitimacy = d.Legitimacy
 	}
 	var b Begun
@@ -337,6 +351,9 @@ func (s *Service) Transfers(ctx context.Context, caller access.Caller, after str
 		limit = MaxPage
 	}
 	all = slices.DeleteFunc(all, func(t Transfer) bool { return t.Device <= after })
+	for i := range all {
+		all[i].Offer = nil
+	}
 	return all[:min(len(all), limit)], err
 }
 
@@ -352,20 +369,16 @@ func (s *Service) LastTransfer(ctx context.Context, caller access.Caller, id str
 	if caller.Owner != "" { // it is another owner's end
 		t.By, t.Reason, t.Warrant = "", "", nil
 	}
+	t.Offer = nil
 	return t, err
 }
 
 // advance does what can be done of a transfer now, one durable step after the other.
 func (s *Service) advance(ctx context.Context, t Transfer) error {
-	if !t.Revoked {
-		if err := s.revoke(ctx, t); err != nil {
-			return fmt.Errorf("revoke: %w", err)
-		}
-		t.Revoked = true
-		if err := s.cfg.Transfers.SaveTransfer(ctx, t); err != nil {
+	if t.Kind != Rehome {
+		if err := s.revoked(ctx, &t); err != nil {
 			return err
 		}
-		t.Rev++
 	}
 	if !t.LetGo {
 		done, err := s.tell(ctx, &t)
@@ -373,7 +386,27 @@ func (s *Service) advance(ctx context.Context, t Transfer) error {
 			return err
 		}
 	}
+	if t.Kind == Rehome { // it had its certificate to hear of it, and to say that it goes
+		if err := s.revoked(ctx, &t); err != nil {
+			return err
+		}
+	}
 	return s.finish(ctx, t)
+}
+
+func (s *Service) revoked(ctx context.Context, t *Transfer) error {
+	if t.Revoked {
+		return nil
+	}
+	if err := s.revoke(ctx, *t); err != nil {
+		return fmt.Errorf("revoke: %w", err)
+	}
+	t.Revoked = true
+	if err := s.cfg.Transfers.SaveTransfer(ctx, *t); err != nil {
+		return err
+	}
+	t.Rev++
+	return nil
 }
 
 // affiliationChanged is the reason of RFC 5280 §5.3.1.
@@ -418,7 +451,11 @@ func (s *Service) revoke(ctx context.Context, t Transfer) error {
 // tell has the device let go; done is true when it said that it has.
 func (s *Service) tell(ctx context.Context, t *Transfer) (done bool, err error) {
 	now := s.cfg.Now().UTC()
-	last, err := s.cfg.Transfers.Answer(ctx, t.Device, wire.ActDisown, t.Begun)
+	act := wire.ActDisown
+	if t.Kind == Rehome {
+		act = wire.ActRehome
+	}
+	last, err := s.cfg.Transfers.Answer(ctx, t.Device, act, t.Begun)
 	switch {
 	case errors.Is(err, ErrNotFound):
 	case err != nil:
@@ -438,10 +475,18 @@ func (s *Service) tell(ctx context.Context, t *Transfer) (done bool, err error) 
 			t.Refused = last.Code
 		}
 	}
-	t.Command, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
-		Product: t.Product, Act: wire.ActDisown, Devices: []string{t.Device}, WarrantUID: t.Warrant, Valid: told, Cause: s.cause(ctx, t.BegunUID),
-		Reason: string(t.Kind), Once: onceOf(wire.ActDisown, t.Device, t.Begun, t.Tries),
-	})
+	in := device.Instruction{
+		Product: t.Product, Act: act, Devices: []string{t.Device}, WarrantUID: t.Warrant, Valid: told, Cause: s.cause(ctx, t.BegunUID),
+		Reason: string(t.Kind), Once: onceOf(act, t.Device, t.Begun, t.Tries),
+	}
+	if t.Kind == Rehome {
+		o, _, err := wire.DecodeHomeOffer(t.Offer)
+		if err != nil {
+			return false, err
+		}
+		in.Config = o.Bundle
+	}
+	t.Command, err = s.cfg.Devices.Command(ctx, system(), in)
 	if err != nil {
 		return false, err
 	}
@@ -468,12 +513,16 @@ func (s *Service) finish(ctx context.Context, t Transfer) error {
 		return err
 	}
 	cause := s.cause(ctx, t.BegunUID)
-	if d.State == device.Active || d.State == device.Dormant { // good evidence makes it active again, as it did the first time
+	if t.Kind == Rehome && d.State != device.Moved {
+		if _, err := s.cfg.Devices.Move(ctx, system(), t.Device, device.Depart, cause, "handed to another instance"); err != nil {
+			return err
+		}
+	} else if d.State == device.Active || d.State == device.Dormant { // good evidence makes it active again, as it did the first time
 		if _, err := s.cfg.Devices.Move(ctx, system(), t.Device, device.Reonboard, cause, "let go of its owner"); err != nil {
 			return err
 		}
 	}
-	t.Done = s.cfg.Now().UTC()
+	t.Done, t.Offer = s.cfg.Now().UTC(), nil
 	epoch := max(d.Twin.BootCount, 1) - 1
 	f, err := fact(ledger.KindTransferDone, t.Done, system().ID, t.Device, cause, done{Device: t.Device, Period: t.Period, Epoch: epoch})
 	if err != nil {

@@ -340,7 +340,7 @@ func standing(id string, sub Subject) error {
 	}
 	switch sub.State {
 	case device.Provisioned, device.Onboarded, device.Active, device.Quarantined, device.Dormant, device.Maintenance:
-	case device.Ordered, device.Decommissioning, device.Decommissioned, device.Disposed, device.Lost, device.Suspected:
+	case device.Ordered, device.Decommissioning, device.Decommissioned, device.Disposed, device.Moved, device.Lost, device.Suspected:
 		return no(sub.State)
 	default:
 		return no(sub.State)
