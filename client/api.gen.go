@@ -455,6 +455,7 @@ func (e TokenSpecUse) Valid() bool {
 // Defines values for TransferRequestKind.
 const (
 	Refurbish TransferRequestKind = "refurbish"
+	Rehome    TransferRequestKind = "rehome"
 	Resale    TransferRequestKind = "resale"
 )
 
@@ -462,6 +463,8 @@ const (
 func (e TransferRequestKind) Valid() bool {
 	switch e {
 	case Refurbish:
+		return true
+	case Rehome:
 		return true
 	case Resale:
 		return true
@@ -677,6 +680,15 @@ type Answer struct {
 	Content []byte `json:"content"`
 }
 
+// Arriving defines model for Arriving.
+type Arriving struct {
+	// Custody the chain, as hallmark log trace --bundle writes it
+	Custody []byte `json:"custody"`
+
+	// Trust whom its chain of custody is believed by: the trust file of the other instance's logs
+	Trust string `json:"trust"`
+}
+
 // ArtifactView defines model for ArtifactView.
 type ArtifactView struct {
 	Digest string `json:"digest"`
@@ -719,12 +731,6 @@ type BulkRevocation struct {
 
 // BulkRevocationReasonCode RFC 5280 §5.3.1
 type BulkRevocationReasonCode int64
-
-// BundleDue defines model for BundleDue.
-type BundleDue struct {
-	// Days after the bundle was published
-	Days int64 `json:"days"`
-}
 
 // BundleView defines model for BundleView.
 type BundleView struct {
@@ -1260,7 +1266,6 @@ type FleetLine struct {
 
 // FleetQuery defines model for FleetQuery.
 type FleetQuery struct {
-	Bundle   *string `json:"bundle,omitempty"`
 	Findings *bool   `json:"findings,omitempty"`
 	Group    *string `json:"group,omitempty"`
 	Prefix   *string `json:"prefix,omitempty"`
@@ -1340,6 +1345,17 @@ type ForeignRequest struct {
 	// Pem its certificates, the one that signs devices first
 	Pem     string `json:"pem"`
 	Product string `json:"product"`
+}
+
+// ForeignWelcomed defines model for ForeignWelcomed.
+type ForeignWelcomed struct {
+	Device string `json:"device"`
+
+	// From origin of the log that shows it
+	From     string    `json:"from"`
+	Hardware string    `json:"hardware"`
+	Made     time.Time `json:"made"`
+	Outcome  string    `json:"outcome"`
 }
 
 // GroupRequest defines model for GroupRequest.
@@ -1637,7 +1653,6 @@ type OwnerMark struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Device string    `json:"device"`
-	Maker  *bool     `json:"maker,omitempty"`
 	Reason *string   `json:"reason,omitempty"`
 	Recall *string   `json:"recall,omitempty"`
 	Was    string    `json:"was"`
@@ -1763,7 +1778,8 @@ type OwnerTransfer struct {
 	Kind string     `json:"kind"`
 
 	// LetGo the device has said that it did
-	LetGo bool `json:"let_go"`
+	LetGo bool   `json:"let_go"`
+	Offer []byte `json:"offer,omitempty"`
 
 	// Period that ends; 0: it belonged to nobody
 	Period  int64  `json:"period"`
@@ -1774,8 +1790,11 @@ type OwnerTransfer struct {
 	Refused *string `json:"refused,omitempty"`
 
 	// Revoked the operational certificates of the owner's time
-	Revoked bool       `json:"revoked"`
-	Tried   *time.Time `json:"tried,omitempty"`
+	Revoked bool `json:"revoked"`
+
+	// Server rehome: where the device is to call
+	Server *string    `json:"server,omitempty"`
+	Tried  *time.Time `json:"tried,omitempty"`
 
 	// Tries how often it was told
 	Tries   int64  `json:"tries"`
@@ -2056,18 +2075,6 @@ type PkiBulkDone struct {
 	Unknown      []string `json:"unknown,omitempty"`
 }
 
-// PkiListsStanding defines model for PkiListsStanding.
-type PkiListsStanding struct {
-	// Lists that it publishes, or has to; 0: it names none in its certificates
-	Lists int64 `json:"lists"`
-
-	// Next when the first of the others runs out
-	Next *time.Time `json:"next,omitempty"`
-
-	// Stale of these: never made, or run out
-	Stale int64 `json:"stale"`
-}
-
 // PkiRevocation defines model for PkiRevocation.
 type PkiRevocation struct {
 	At      time.Time  `json:"at"`
@@ -2089,17 +2096,15 @@ type PreviewRequest struct {
 
 // Product defines model for Product.
 type Product struct {
-	// BundleDueDays how long a device may stay behind a trust bundle before it is a finding; 0: 14 days
-	BundleDueDays *int64            `json:"bundle_due_days,omitempty"`
-	Created       time.Time         `json:"created"`
-	EndOfSupport  time.Time         `json:"end_of_support"`
-	Enrolment     *ProductEnrolment `json:"enrolment,omitempty"`
-	Hardware      []string          `json:"hardware"`
-	ID            string            `json:"id"`
-	Name          string            `json:"name"`
-	OEM           string            `json:"oem"`
-	Suite         string            `json:"suite"`
-	UpdateModel   string            `json:"update_model"`
+	Created      time.Time         `json:"created"`
+	EndOfSupport time.Time         `json:"end_of_support"`
+	Enrolment    *ProductEnrolment `json:"enrolment,omitempty"`
+	Hardware     []string          `json:"hardware"`
+	ID           string            `json:"id"`
+	Name         string            `json:"name"`
+	OEM          string            `json:"oem"`
+	Suite        string            `json:"suite"`
+	UpdateModel  string            `json:"update_model"`
 }
 
 // ProductAnswer defines model for ProductAnswer.
@@ -2623,15 +2628,18 @@ type TransferPreview struct {
 type TransferRequest struct {
 	Devices []string `json:"devices"`
 
-	// Kind resale: sold on, with a code for the next owner; refurbish: back to the maker
-	Kind   TransferRequestKind `json:"kind"`
-	Reason string              `json:"reason"`
+	// Kind resale: sold on, with a code for the next owner; refurbish: back to the maker; rehome: to an instance of its owner's own, for good
+	Kind TransferRequestKind `json:"kind"`
 
-	// Warrants for the act disown: of the owner's key, one for each device that defends its owner; or, by the maker's people, one of the product's warrant keys for all devices that have an owner
+	// Offer rehome: the offer of the other instance, as hallmark bundle offer writes it there
+	Offer  []byte `json:"offer,omitempty"`
+	Reason string `json:"reason"`
+
+	// Warrants for the act disown: of the owner's key, one for each device that defends its owner; or, by the maker's people, one of the product's warrant keys for all devices that have an owner. rehome: for the act rehome, of the product's warrant keys, and of the owner's key on the same document where the device defends an owner
 	Warrants [][]byte `json:"warrants,omitempty"`
 }
 
-// TransferRequestKind resale: sold on, with a code for the next owner; refurbish: back to the maker
+// TransferRequestKind resale: sold on, with a code for the next owner; refurbish: back to the maker; rehome: to an instance of its owner's own, for good
 type TransferRequestKind string
 
 // Transfers defines model for Transfers.
@@ -3073,9 +3081,6 @@ type ListDevicesParams struct {
 
 	// Release only those that run it, by its digest
 	Release *string `form:"release,omitempty" json:"release,omitempty"`
-
-	// Bundle only those that believe this version of their product's trust bundle
-	Bundle *string `form:"bundle,omitempty" json:"bundle,omitempty"`
 
 	// Prefix how the ID begins
 	Prefix *string `form:"prefix,omitempty" json:"prefix,omitempty"`
@@ -3654,22 +3659,19 @@ type ActivateProductParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
-// GetBundleParams defines parameters for GetBundle.
-type GetBundleParams struct {
-	// Version 0: the current one
-	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
-}
-
-// SetBundleDueParams defines parameters for SetBundleDue.
-type SetBundleDueParams struct {
-	// IfMatch only if the resource still has this ETag; 412 otherwise
-	IfMatch *string `json:"If-Match,omitempty"`
-
+// WelcomeDeviceParams defines parameters for WelcomeDevice.
+type WelcomeDeviceParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
 	// HallmarkPropose why; if this takes a second person it becomes a proposal
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// GetBundleParams defines parameters for GetBundle.
+type GetBundleParams struct {
+	// Version 0: the current one
+	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
 }
 
 // ImportDevicesParams defines parameters for ImportDevices.
@@ -4300,8 +4302,8 @@ type CreateProductJSONRequestBody = Product
 // ActivateProductJSONRequestBody defines body for ActivateProduct for application/json ContentType.
 type ActivateProductJSONRequestBody = ProductAnswer
 
-// SetBundleDueJSONRequestBody defines body for SetBundleDue for application/json ContentType.
-type SetBundleDueJSONRequestBody = BundleDue
+// WelcomeDeviceJSONRequestBody defines body for WelcomeDevice for application/json ContentType.
+type WelcomeDeviceJSONRequestBody = Arriving
 
 // SetEnrolmentJSONRequestBody defines body for SetEnrolment for application/json ContentType.
 type SetEnrolmentJSONRequestBody = ProductEnrolment
@@ -5156,13 +5158,6 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
 	RequestIssuerList(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// GetIssuerLists Show how fresh the lists are that say what an authority has revoked
-	//
-	// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
-	//
-	// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
-	GetIssuerLists(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
-
 	// RevokeIssuerWithBody Revoke everything that an order's CA has signed
 	//
 	// For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -5498,28 +5493,28 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
 	ActivateProduct(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// WelcomeDeviceWithBody Take a device that another instance hands over, by its chain of custody; again it changes nothing
+	//
+	// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+	WelcomeDeviceWithBody(ctx context.Context, id string, params *WelcomeDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// WelcomeDevice Take a device that another instance hands over, by its chain of custody; again it changes nothing
+	//
+	// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+	WelcomeDevice(ctx context.Context, id string, params *WelcomeDeviceParams, body WelcomeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// GetBundle Show a product's trust bundle
 	//
 	// Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 	GetBundle(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// SetBundleDueWithBody Say how long a device may stay behind a product's trust bundle
-	//
-	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-	//
-	// Takes any type of body and a specified content type.
-	//
-	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-	SetBundleDueWithBody(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// SetBundleDue Say how long a device may stay behind a product's trust bundle
-	//
-	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-	//
-	// Takes a body of the `application/json` content type.
-	//
-	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-	SetBundleDue(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetBundleStatus Show how far a product's trust bundle has come
 	//
@@ -6108,7 +6103,7 @@ type ClientInterface interface {
 
 	// TransferDevicesWithBody End the time of devices with their owner
 	//
-	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6117,7 +6112,7 @@ type ClientInterface interface {
 
 	// TransferDevices End the time of devices with their owner
 	//
-	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -7736,23 +7731,6 @@ func (c *Client) RequestIssuerList(ctx context.Context, id string, params *Reque
 	return c.Client.Do(req)
 }
 
-// GetIssuerLists Show how fresh the lists are that say what an authority has revoked
-//
-// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
-//
-// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
-func (c *Client) GetIssuerLists(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetIssuerListsRequest(c.Server, id)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
 // RevokeIssuerWithBody Revoke everything that an order's CA has signed
 //
 // For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -8558,49 +8536,49 @@ func (c *Client) ActivateProduct(ctx context.Context, id string, params *Activat
 	return c.Client.Do(req)
 }
 
+// WelcomeDeviceWithBody Take a device that another instance hands over, by its chain of custody; again it changes nothing
+//
+// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+func (c *Client) WelcomeDeviceWithBody(ctx context.Context, id string, params *WelcomeDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWelcomeDeviceRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// WelcomeDevice Take a device that another instance hands over, by its chain of custody; again it changes nothing
+//
+// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+func (c *Client) WelcomeDevice(ctx context.Context, id string, params *WelcomeDeviceParams, body WelcomeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewWelcomeDeviceRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // GetBundle Show a product's trust bundle
 //
 // Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 func (c *Client) GetBundle(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetBundleRequest(c.Server, id, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// SetBundleDueWithBody Say how long a device may stay behind a product's trust bundle
-//
-// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-//
-// Takes any type of body and a specified content type.
-//
-// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-func (c *Client) SetBundleDueWithBody(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewSetBundleDueRequestWithBody(c.Server, id, params, contentType, body)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// SetBundleDue Say how long a device may stay behind a product's trust bundle
-//
-// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-//
-// Takes a body of the `application/json` content type.
-//
-// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-func (c *Client) SetBundleDue(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewSetBundleDueRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -9968,7 +9946,7 @@ func (c *Client) ListTransfers(ctx context.Context, params *ListTransfersParams,
 
 // TransferDevicesWithBody End the time of devices with their owner
 //
-// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 //
 // Takes any type of body and a specified content type.
 //
@@ -9987,7 +9965,7 @@ func (c *Client) TransferDevicesWithBody(ctx context.Context, params *TransferDe
 
 // TransferDevices End the time of devices with their owner
 //
-// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -11346,18 +11324,6 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 		if params.Release != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "release", *params.Release, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			} else {
-				for _, qp := range strings.Split(queryFrag, "&") {
-					rawQueryFragments = append(rawQueryFragments, qp)
-				}
-			}
-
-		}
-
-		if params.Bundle != nil {
-
-			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "bundle", *params.Bundle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -14201,40 +14167,6 @@ func NewRequestIssuerListRequestWithBody(server string, id string, params *Reque
 	return req, nil
 }
 
-// NewGetIssuerListsRequest constructs an http.Request for the GetIssuerLists method
-func NewGetIssuerListsRequest(server string, id string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/issuers/%s/lists", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
-	}
-
-	return req, nil
-}
-
 // NewRevokeIssuerRequest calls the generic RevokeIssuer builder with application/json body
 func NewRevokeIssuerRequest(server string, id string, params *RevokeIssuerParams, body RevokeIssuerJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -16380,6 +16312,79 @@ func NewActivateProductRequestWithBody(server string, id string, params *Activat
 	return req, nil
 }
 
+// NewWelcomeDeviceRequest calls the generic WelcomeDevice builder with application/json body
+func NewWelcomeDeviceRequest(server string, id string, params *WelcomeDeviceParams, body WelcomeDeviceJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewWelcomeDeviceRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewWelcomeDeviceRequestWithBody constructs an http.Request for the WelcomeDevice method, with any body, and a specified content type
+func NewWelcomeDeviceRequestWithBody(server string, id string, params *WelcomeDeviceParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/arrivals", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetBundleRequest constructs an http.Request for the GetBundle method
 func NewGetBundleRequest(server string, id string, params *GetBundleParams) (*http.Request, error) {
 	var err error
@@ -16436,90 +16441,6 @@ func NewGetBundleRequest(server string, id string, params *GetBundleParams) (*ht
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
-	}
-
-	return req, nil
-}
-
-// NewSetBundleDueRequest calls the generic SetBundleDue builder with application/json body
-func NewSetBundleDueRequest(server string, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody) (*http.Request, error) {
-	var bodyReader io.Reader
-	buf, err := json.Marshal(body)
-	if err != nil {
-		return nil, err
-	}
-	bodyReader = bytes.NewReader(buf)
-	return NewSetBundleDueRequestWithBody(server, id, params, "application/json", bodyReader)
-}
-
-// NewSetBundleDueRequestWithBody constructs an http.Request for the SetBundleDue method, with any body, and a specified content type
-func NewSetBundleDueRequestWithBody(server string, id string, params *SetBundleDueParams, contentType string, body io.Reader) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/products/%s/bundle/due", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
-	if err != nil {
-		return nil, err
-	}
-
-	req.Header.Add("Content-Type", contentType)
-
-	if params != nil {
-
-		if params.IfMatch != nil {
-			var headerParam0 string
-
-			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("If-Match", headerParam0)
-		}
-
-		if params.IdempotencyKey != nil {
-			var headerParam1 string
-
-			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Idempotency-Key", headerParam1)
-		}
-
-		if params.HallmarkPropose != nil {
-			var headerParam2 string
-
-			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
-			if err != nil {
-				return nil, err
-			}
-
-			req.Header.Set("Hallmark-Propose", headerParam2)
-		}
-
 	}
 
 	return req, nil
@@ -21305,15 +21226,6 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
 	RequestIssuerListWithResponse(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestIssuerListResponse, error)
 
-	// GetIssuerListsWithResponse Show how fresh the lists are that say what an authority has revoked
-	//
-	// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
-	GetIssuerListsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetIssuerListsResponse, error)
-
 	// RevokeIssuerWithBodyWithResponse Revoke everything that an order's CA has signed
 	//
 	// For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -21695,30 +21607,30 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
 	ActivateProductWithResponse(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivateProductResponse, error)
 
+	// WelcomeDeviceWithBodyWithResponse Take a device that another instance hands over, by its chain of custody; again it changes nothing
+	//
+	// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+	WelcomeDeviceWithBodyWithResponse(ctx context.Context, id string, params *WelcomeDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WelcomeDeviceResponse, error)
+
+	// WelcomeDeviceWithResponse Take a device that another instance hands over, by its chain of custody; again it changes nothing
+	//
+	// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+	WelcomeDeviceWithResponse(ctx context.Context, id string, params *WelcomeDeviceParams, body WelcomeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*WelcomeDeviceResponse, error)
+
 	// GetBundleWithResponse Show a product's trust bundle
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 	GetBundleWithResponse(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*GetBundleResponse, error)
-
-	// SetBundleDueWithBodyWithResponse Say how long a device may stay behind a product's trust bundle
-	//
-	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-	//
-	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-	SetBundleDueWithBodyWithResponse(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error)
-
-	// SetBundleDueWithResponse Say how long a device may stay behind a product's trust bundle
-	//
-	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-	//
-	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-	SetBundleDueWithResponse(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error)
 
 	// GetBundleStatusWithResponse Show how far a product's trust bundle has come
 	//
@@ -22349,7 +22261,7 @@ type ClientWithResponsesInterface interface {
 
 	// TransferDevicesWithBodyWithResponse End the time of devices with their owner
 	//
-	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -22358,7 +22270,7 @@ type ClientWithResponsesInterface interface {
 
 	// TransferDevicesWithResponse End the time of devices with their owner
 	//
-	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+	// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -25091,47 +25003,6 @@ func (r RequestIssuerListResponse) ContentType() string {
 	return ""
 }
 
-type GetIssuerListsResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *PkiListsStanding
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetIssuerListsResponse) GetJSON200() *PkiListsStanding {
-	return r.JSON200
-}
-
-// GetBody returns the raw response body bytes
-func (r GetIssuerListsResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetIssuerListsResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetIssuerListsResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetIssuerListsResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
 type RevokeIssuerResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26735,6 +26606,54 @@ func (r ActivateProductResponse) ContentType() string {
 	return ""
 }
 
+type WelcomeDeviceResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ForeignWelcomed
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r WelcomeDeviceResponse) GetJSON200() *ForeignWelcomed {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r WelcomeDeviceResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r WelcomeDeviceResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r WelcomeDeviceResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r WelcomeDeviceResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r WelcomeDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetBundleResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26770,61 +26689,6 @@ func (r GetBundleResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBundleResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-// SetBundleDueResponse200Headers the declared response headers of an HTTP 200 response for SetBundleDue
-type SetBundleDueResponse200Headers struct {
-	ETag *string
-}
-
-type SetBundleDueResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Product
-	// JSON202 the response for an HTTP 202 `application/json` response
-	JSON202 *AccessProposal
-	// Headers200 the parsed response headers for an HTTP 200 response
-	Headers200 *SetBundleDueResponse200Headers
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r SetBundleDueResponse) GetJSON200() *Product {
-	return r.JSON200
-}
-
-// GetJSON202 returns the response for an HTTP 202 `application/json` response
-func (r SetBundleDueResponse) GetJSON202() *AccessProposal {
-	return r.JSON202
-}
-
-// GetBody returns the raw response body bytes
-func (r SetBundleDueResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r SetBundleDueResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r SetBundleDueResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r SetBundleDueResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -30801,21 +30665,6 @@ func (c *ClientWithResponses) RequestIssuerListWithResponse(ctx context.Context,
 	return ParseRequestIssuerListResponse(rsp)
 }
 
-// GetIssuerListsWithResponse Show how fresh the lists are that say what an authority has revoked
-//
-// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
-func (c *ClientWithResponses) GetIssuerListsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetIssuerListsResponse, error) {
-	rsp, err := c.GetIssuerLists(ctx, id, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetIssuerListsResponse(rsp)
-}
-
 // RevokeIssuerWithBodyWithResponse Revoke everything that an order's CA has signed
 //
 // For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -31479,6 +31328,36 @@ func (c *ClientWithResponses) ActivateProductWithResponse(ctx context.Context, i
 	return ParseActivateProductResponse(rsp)
 }
 
+// WelcomeDeviceWithBodyWithResponse Take a device that another instance hands over, by its chain of custody; again it changes nothing
+//
+// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+func (c *ClientWithResponses) WelcomeDeviceWithBodyWithResponse(ctx context.Context, id string, params *WelcomeDeviceParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WelcomeDeviceResponse, error) {
+	rsp, err := c.WelcomeDeviceWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWelcomeDeviceResponse(rsp)
+}
+
+// WelcomeDeviceWithResponse Take a device that another instance hands over, by its chain of custody; again it changes nothing
+//
+// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/arrivals (the `WelcomeDevice` operationId).
+func (c *ClientWithResponses) WelcomeDeviceWithResponse(ctx context.Context, id string, params *WelcomeDeviceParams, body WelcomeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*WelcomeDeviceResponse, error) {
+	rsp, err := c.WelcomeDevice(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseWelcomeDeviceResponse(rsp)
+}
+
 // GetBundleWithResponse Show a product's trust bundle
 //
 // Returns a wrapper object for the known response body format(s).
@@ -31490,36 +31369,6 @@ func (c *ClientWithResponses) GetBundleWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseGetBundleResponse(rsp)
-}
-
-// SetBundleDueWithBodyWithResponse Say how long a device may stay behind a product's trust bundle
-//
-// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-//
-// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-func (c *ClientWithResponses) SetBundleDueWithBodyWithResponse(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error) {
-	rsp, err := c.SetBundleDueWithBody(ctx, id, params, contentType, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseSetBundleDueResponse(rsp)
-}
-
-// SetBundleDueWithResponse Say how long a device may stay behind a product's trust bundle
-//
-// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
-//
-// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
-//
-// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
-func (c *ClientWithResponses) SetBundleDueWithResponse(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error) {
-	rsp, err := c.SetBundleDue(ctx, id, params, body, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseSetBundleDueResponse(rsp)
 }
 
 // GetBundleStatusWithResponse Show how far a product's trust bundle has come
@@ -32613,7 +32462,7 @@ func (c *ClientWithResponses) ListTransfersWithResponse(ctx context.Context, par
 
 // TransferDevicesWithBodyWithResponse End the time of devices with their owner
 //
-// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -32628,7 +32477,7 @@ func (c *ClientWithResponses) TransferDevicesWithBodyWithResponse(ctx context.Co
 
 // TransferDevicesWithResponse End the time of devices with their owner
 //
-// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner.
+// All or none. When it answers, the owner is shut out, pending commands are withdrawn, and what is stored of the devices' sealed data is destroyed for good: who wants to keep it reads it before (see dry-run-transfer). The devices are told when they come; until each has said that it let go, nobody can claim it. 409 while a device is in a rollout of its owner. rehome: the devices go to the instance that the offer is of, for good; it always takes two people, and warrants for the act rehome; each keeps its certificate until it has said that it goes, and its life here ends then.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -34646,32 +34495,6 @@ func ParseRequestIssuerListResponse(rsp *http.Response) (*RequestIssuerListRespo
 	return response, nil
 }
 
-// ParseGetIssuerListsResponse parses an HTTP response from a GetIssuerListsWithResponse call
-func ParseGetIssuerListsResponse(rsp *http.Response) (*GetIssuerListsResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetIssuerListsResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest PkiListsStanding
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	}
-
-	return response, nil
-}
-
 // ParseRevokeIssuerResponse parses an HTTP response from a RevokeIssuerWithResponse call
 func ParseRevokeIssuerResponse(rsp *http.Response) (*RevokeIssuerResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -35786,6 +35609,39 @@ func ParseActivateProductResponse(rsp *http.Response) (*ActivateProductResponse,
 	return response, nil
 }
 
+// ParseWelcomeDeviceResponse parses an HTTP response from a WelcomeDeviceWithResponse call
+func ParseWelcomeDeviceResponse(rsp *http.Response) (*WelcomeDeviceResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &WelcomeDeviceResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ForeignWelcomed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseGetBundleResponse parses an HTTP response from a GetBundleWithResponse call
 func ParseGetBundleResponse(rsp *http.Response) (*GetBundleResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -35807,52 +35663,6 @@ func ParseGetBundleResponse(rsp *http.Response) (*GetBundleResponse, error) {
 		}
 		response.JSON200 = &dest
 
-	}
-
-	return response, nil
-}
-
-// ParseSetBundleDueResponse parses an HTTP response from a SetBundleDueWithResponse call
-func ParseSetBundleDueResponse(rsp *http.Response) (*SetBundleDueResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &SetBundleDueResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Product
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
-		var dest AccessProposal
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON202 = &dest
-
-	}
-
-	switch {
-	case rsp.StatusCode == 200:
-		var headers SetBundleDueResponse200Headers
-		if values := rsp.Header.Values("ETag"); len(values) > 0 {
-			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
-				return nil, err
-			}
-			headers.ETag = &value
-		}
-		response.Headers200 = &headers
 	}
 
 	return response, nil

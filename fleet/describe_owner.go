@@ -35,10 +35,16 @@ func describeOwnership(kind ledger.Kind, data []byte) (string, error) {
 		}
 	case ledger.KindDeviceTransferred:
 		s = fmt.Sprintf("leaves its owner number %d (%s)", o.Period, o.Kind)
-		if o.Period == 0 {
+		switch {
+		case o.Kind == "rehome":
+			s = "is handed to another instance, for good"
+		case o.Period == 0:
 			s = "goes back to the maker"
 		}
 	case ledger.KindTransferDone:
+		if o.Kind == "rehome" {
+			return "has left for another instance: nobody here has a say over it any more", nil
+		}
 		return fmt.Sprintf("let go of its owner number %d: nothing of that time is left", o.Period), nil
 	case ledger.KindRecallIssued:
 		return fmt.Sprintf("recall of %s until %s: %s: %s", Count(o.Devices, "device", "devices"), o.Due.UTC().Format(time.DateOnly), o.Reason, o.Remedy), nil

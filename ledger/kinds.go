@@ -90,7 +90,7 @@ const (
 	KindClaimCodes        Kind = "claim.codes.made"     // control: JSON {product, order, devices: the Merkle root and number}; those made before are void
 	KindDeviceClaimed     Kind = "device.claimed"       // events: JSON {device, period, owner_digest, how, keyed, owner, salt, key, by}: it belongs to somebody
 	KindDeviceTransferred Kind = "device.transferred"   // events: JSON {device, period, owner_digest, kind, legitimacy_to, reason, by}: it does not any more
-	KindTransferDone      Kind = "device.transfer.done" // events: JSON {device, period, epoch}: nothing is left of that time; keys of data up to that epoch are destroyed
+	KindTransferDone      Kind = "device.transfer.done" // events: JSON {device, period, epoch, kind}: nothing is left of that time; keys of data up to that epoch are destroyed
 	KindRecallIssued      Kind = "recall.issued"        // control: JSON owner.Recall, with the Merkle root and number of the devices
 
 	KindTelemetryEpochOpened   Kind = "telemetry.epoch.opened"   // events: JSON {stream, epoch, bucket, sha256 of the envelope}

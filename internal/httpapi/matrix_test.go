@@ -109,6 +109,7 @@ var unmet = []string{
 	"refuse-enrolment",                   // it was approved before
 	"create-voucher", "trust-foreign-ca", // the device has no production record; and it takes two
 	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
+	"welcome-device",                                                             // the example is no chain of custody
 	"close-finding",                                                              // the device was lost before, and its findings settled with it
 	"claim-device", "transfer-devices", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it was not stolen and is in no recall, and the owner has a device
 	"retire-key",                                             // it is the only one of its role

@@ -503,7 +503,8 @@ func onceOf(act wire.Act, device string, began time.Time, tries int) string {
 type done struct {
 	Device string `json:"device"`
 	Period int    `json:"period"`
-	Epoch  uint64 `json:"epoch"` // of sealed data, up to which the keys are destroyed
+	Kind   Kind   `json:"kind,omitempty"` // rehome, or absent
+	Epoch  uint64 `json:"epoch"`          // of sealed data, up to which the keys are destroyed
 }
 
 // finish ends a transfer whose device has let go. It has restarted since: what it seals now is of an epoch above those of its boots before.
@@ -524,7 +525,11 @@ func (s *Service) finish(ctx context.Context, t Transfer) error {
 	}
 	t.Done, t.Offer = s.cfg.Now().UTC(), nil
 	epoch := max(d.Twin.BootCount, 1) - 1
-	f, err := fact(ledger.KindTransferDone, t.Done, system().ID, t.Device, cause, done{Device: t.Device, Period: t.Period, Epoch: epoch})
+	over := done{Device: t.Device, Period: t.Period, Epoch: epoch}
+	if t.Kind == Rehome {
+		over.Kind = Rehome
+	}
+	f, err := fact(ledger.KindTransferDone, t.Done, system().ID, t.Device, cause, over)
 	if err != nil {
 		return err
 	}
