@@ -212,6 +212,8 @@ func ActionOf(ev Event) access.Action {
 		return access.DeviceEnrol
 	case Provision, Remake:
 		return access.DeviceReprovide
+	case Depart:
+		return access.DeviceTransfer
 	case Retire, Wiped, Dispose, Reinstate:
 		return access.DeviceRetire
 	}

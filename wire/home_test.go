@@ -2,7 +2,6 @@ package wire
 
 import (
 	"bytes"
-	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -17,7 +16,7 @@ func offered(t testing.TB, server string) HomeOffer {
 	if err != nil {
 		t.Fatal(err)
 	}
-	spki, err := SPKIOf(crypto.PublicKey(k.Public()))
+	spki, err := SPKIOf(k.Public())
 	if err != nil {
 		t.Fatal(err)
 	}
