@@ -732,6 +732,12 @@ type BulkRevocation struct {
 // BulkRevocationReasonCode RFC 5280 §5.3.1
 type BulkRevocationReasonCode int64
 
+// BundleDue defines model for BundleDue.
+type BundleDue struct {
+	// Days after the bundle was published
+	Days int64 `json:"days"`
+}
+
 // BundleView defines model for BundleView.
 type BundleView struct {
 	Bundle WireBundle `json:"bundle"`
@@ -1266,6 +1272,7 @@ type FleetLine struct {
 
 // FleetQuery defines model for FleetQuery.
 type FleetQuery struct {
+	Bundle   *string `json:"bundle,omitempty"`
 	Findings *bool   `json:"findings,omitempty"`
 	Group    *string `json:"group,omitempty"`
 	Prefix   *string `json:"prefix,omitempty"`
@@ -1653,6 +1660,7 @@ type OwnerMark struct {
 	At     time.Time `json:"at"`
 	By     string    `json:"by"`
 	Device string    `json:"device"`
+	Maker  *bool     `json:"maker,omitempty"`
 	Reason *string   `json:"reason,omitempty"`
 	Recall *string   `json:"recall,omitempty"`
 	Was    string    `json:"was"`
@@ -2075,6 +2083,18 @@ type PkiBulkDone struct {
 	Unknown      []string `json:"unknown,omitempty"`
 }
 
+// PkiListsStanding defines model for PkiListsStanding.
+type PkiListsStanding struct {
+	// Lists that it publishes, or has to; 0: it names none in its certificates
+	Lists int64 `json:"lists"`
+
+	// Next when the first of the others runs out
+	Next *time.Time `json:"next,omitempty"`
+
+	// Stale of these: never made, or run out
+	Stale int64 `json:"stale"`
+}
+
 // PkiRevocation defines model for PkiRevocation.
 type PkiRevocation struct {
 	At      time.Time  `json:"at"`
@@ -2096,15 +2116,17 @@ type PreviewRequest struct {
 
 // Product defines model for Product.
 type Product struct {
-	Created      time.Time         `json:"created"`
-	EndOfSupport time.Time         `json:"end_of_support"`
-	Enrolment    *ProductEnrolment `json:"enrolment,omitempty"`
-	Hardware     []string          `json:"hardware"`
-	ID           string            `json:"id"`
-	Name         string            `json:"name"`
-	OEM          string            `json:"oem"`
-	Suite        string            `json:"suite"`
-	UpdateModel  string            `json:"update_model"`
+	// BundleDueDays how long a device may stay behind a trust bundle before it is a finding; 0: 14 days
+	BundleDueDays *int64            `json:"bundle_due_days,omitempty"`
+	Created       time.Time         `json:"created"`
+	EndOfSupport  time.Time         `json:"end_of_support"`
+	Enrolment     *ProductEnrolment `json:"enrolment,omitempty"`
+	Hardware      []string          `json:"hardware"`
+	ID            string            `json:"id"`
+	Name          string            `json:"name"`
+	OEM           string            `json:"oem"`
+	Suite         string            `json:"suite"`
+	UpdateModel   string            `json:"update_model"`
 }
 
 // ProductAnswer defines model for ProductAnswer.
@@ -3082,6 +3104,9 @@ type ListDevicesParams struct {
 	// Release only those that run it, by its digest
 	Release *string `form:"release,omitempty" json:"release,omitempty"`
 
+	// Bundle only those that believe this version of their product's trust bundle
+	Bundle *string `form:"bundle,omitempty" json:"bundle,omitempty"`
+
 	// Prefix how the ID begins
 	Prefix *string `form:"prefix,omitempty" json:"prefix,omitempty"`
 
@@ -3672,6 +3697,18 @@ type WelcomeDeviceParams struct {
 type GetBundleParams struct {
 	// Version 0: the current one
 	Version *int64 `form:"version,omitempty" json:"version,omitempty"`
+}
+
+// SetBundleDueParams defines parameters for SetBundleDue.
+type SetBundleDueParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
 // ImportDevicesParams defines parameters for ImportDevices.
@@ -4304,6 +4341,9 @@ type ActivateProductJSONRequestBody = ProductAnswer
 
 // WelcomeDeviceJSONRequestBody defines body for WelcomeDevice for application/json ContentType.
 type WelcomeDeviceJSONRequestBody = Arriving
+
+// SetBundleDueJSONRequestBody defines body for SetBundleDue for application/json ContentType.
+type SetBundleDueJSONRequestBody = BundleDue
 
 // SetEnrolmentJSONRequestBody defines body for SetEnrolment for application/json ContentType.
 type SetEnrolmentJSONRequestBody = ProductEnrolment
@@ -5158,6 +5198,13 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
 	RequestIssuerList(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetIssuerLists Show how fresh the lists are that say what an authority has revoked
+	//
+	// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
+	//
+	// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
+	GetIssuerLists(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// RevokeIssuerWithBody Revoke everything that an order's CA has signed
 	//
 	// For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -5515,6 +5562,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 	GetBundle(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetBundleDueWithBody Say how long a device may stay behind a product's trust bundle
+	//
+	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+	SetBundleDueWithBody(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetBundleDue Say how long a device may stay behind a product's trust bundle
+	//
+	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+	SetBundleDue(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetBundleStatus Show how far a product's trust bundle has come
 	//
@@ -7731,6 +7796,23 @@ func (c *Client) RequestIssuerList(ctx context.Context, id string, params *Reque
 	return c.Client.Do(req)
 }
 
+// GetIssuerLists Show how fresh the lists are that say what an authority has revoked
+//
+// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
+//
+// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
+func (c *Client) GetIssuerLists(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetIssuerListsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // RevokeIssuerWithBody Revoke everything that an order's CA has signed
 //
 // For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -8579,6 +8661,44 @@ func (c *Client) WelcomeDevice(ctx context.Context, id string, params *WelcomeDe
 // Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 func (c *Client) GetBundle(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetBundleRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetBundleDueWithBody Say how long a device may stay behind a product's trust bundle
+//
+// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+func (c *Client) SetBundleDueWithBody(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetBundleDueRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetBundleDue Say how long a device may stay behind a product's trust bundle
+//
+// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+func (c *Client) SetBundleDue(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetBundleDueRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -11324,6 +11444,18 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 		if params.Release != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "release", *params.Release, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Bundle != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "bundle", *params.Bundle, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -14167,6 +14299,40 @@ func NewRequestIssuerListRequestWithBody(server string, id string, params *Reque
 	return req, nil
 }
 
+// NewGetIssuerListsRequest constructs an http.Request for the GetIssuerLists method
+func NewGetIssuerListsRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/issuers/%s/lists", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRevokeIssuerRequest calls the generic RevokeIssuer builder with application/json body
 func NewRevokeIssuerRequest(server string, id string, params *RevokeIssuerParams, body RevokeIssuerJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -16441,6 +16607,90 @@ func NewGetBundleRequest(server string, id string, params *GetBundleParams) (*ht
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetBundleDueRequest calls the generic SetBundleDue builder with application/json body
+func NewSetBundleDueRequest(server string, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetBundleDueRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetBundleDueRequestWithBody constructs an http.Request for the SetBundleDue method, with any body, and a specified content type
+func NewSetBundleDueRequestWithBody(server string, id string, params *SetBundleDueParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/bundle/due", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
 	}
 
 	return req, nil
@@ -21226,6 +21476,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/issuers/{id}/list-request (the `RequestIssuerList` operationId).
 	RequestIssuerListWithResponse(ctx context.Context, id string, params *RequestIssuerListParams, body RequestIssuerListJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestIssuerListResponse, error)
 
+	// GetIssuerListsWithResponse Show how fresh the lists are that say what an authority has revoked
+	//
+	// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
+	GetIssuerListsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetIssuerListsResponse, error)
+
 	// RevokeIssuerWithBodyWithResponse Revoke everything that an order's CA has signed
 	//
 	// For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -21631,6 +21890,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/products/{id}/bundle (the `GetBundle` operationId).
 	GetBundleWithResponse(ctx context.Context, id string, params *GetBundleParams, reqEditors ...RequestEditorFn) (*GetBundleResponse, error)
+
+	// SetBundleDueWithBodyWithResponse Say how long a device may stay behind a product's trust bundle
+	//
+	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+	SetBundleDueWithBodyWithResponse(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error)
+
+	// SetBundleDueWithResponse Say how long a device may stay behind a product's trust bundle
+	//
+	// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+	SetBundleDueWithResponse(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error)
 
 	// GetBundleStatusWithResponse Show how far a product's trust bundle has come
 	//
@@ -25003,6 +25280,47 @@ func (r RequestIssuerListResponse) ContentType() string {
 	return ""
 }
 
+type GetIssuerListsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PkiListsStanding
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetIssuerListsResponse) GetJSON200() *PkiListsStanding {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetIssuerListsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetIssuerListsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetIssuerListsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetIssuerListsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RevokeIssuerResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -26689,6 +27007,61 @@ func (r GetBundleResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetBundleResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SetBundleDueResponse200Headers the declared response headers of an HTTP 200 response for SetBundleDue
+type SetBundleDueResponse200Headers struct {
+	ETag *string
+}
+
+type SetBundleDueResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Product
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetBundleDueResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetBundleDueResponse) GetJSON200() *Product {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetBundleDueResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetBundleDueResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetBundleDueResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetBundleDueResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetBundleDueResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -30665,6 +31038,21 @@ func (c *ClientWithResponses) RequestIssuerListWithResponse(ctx context.Context,
 	return ParseRequestIssuerListResponse(rsp)
 }
 
+// GetIssuerListsWithResponse Show how fresh the lists are that say what an authority has revoked
+//
+// Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/issuers/{id}/lists (the `GetIssuerLists` operationId).
+func (c *ClientWithResponses) GetIssuerListsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetIssuerListsResponse, error) {
+	rsp, err := c.GetIssuerLists(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetIssuerListsResponse(rsp)
+}
+
 // RevokeIssuerWithBodyWithResponse Revoke everything that an order's CA has signed
 //
 // For a station's key that was stolen. The product, operational and infrastructure CAs carry the whole fleet; they are replaced by a key ceremony, not by a call.
@@ -31369,6 +31757,36 @@ func (c *ClientWithResponses) GetBundleWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseGetBundleResponse(rsp)
+}
+
+// SetBundleDueWithBodyWithResponse Say how long a device may stay behind a product's trust bundle
+//
+// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+func (c *ClientWithResponses) SetBundleDueWithBodyWithResponse(ctx context.Context, id string, params *SetBundleDueParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error) {
+	rsp, err := c.SetBundleDueWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetBundleDueResponse(rsp)
+}
+
+// SetBundleDueWithResponse Say how long a device may stay behind a product's trust bundle
+//
+// A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/bundle/due (the `SetBundleDue` operationId).
+func (c *ClientWithResponses) SetBundleDueWithResponse(ctx context.Context, id string, params *SetBundleDueParams, body SetBundleDueJSONRequestBody, reqEditors ...RequestEditorFn) (*SetBundleDueResponse, error) {
+	rsp, err := c.SetBundleDue(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetBundleDueResponse(rsp)
 }
 
 // GetBundleStatusWithResponse Show how far a product's trust bundle has come
@@ -34495,6 +34913,32 @@ func ParseRequestIssuerListResponse(rsp *http.Response) (*RequestIssuerListRespo
 	return response, nil
 }
 
+// ParseGetIssuerListsResponse parses an HTTP response from a GetIssuerListsWithResponse call
+func ParseGetIssuerListsResponse(rsp *http.Response) (*GetIssuerListsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetIssuerListsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PkiListsStanding
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseRevokeIssuerResponse parses an HTTP response from a RevokeIssuerWithResponse call
 func ParseRevokeIssuerResponse(rsp *http.Response) (*RevokeIssuerResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -35663,6 +36107,52 @@ func ParseGetBundleResponse(rsp *http.Response) (*GetBundleResponse, error) {
 		}
 		response.JSON200 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseSetBundleDueResponse parses an HTTP response from a SetBundleDueWithResponse call
+func ParseSetBundleDueResponse(rsp *http.Response) (*SetBundleDueResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetBundleDueResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Product
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetBundleDueResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -216,7 +216,9 @@ finding trust-bundle.behind until it has caught up. One that is not heard of is 
 		if err != nil {
 			return err
 		}
-		return a.show(func(w io.Writer) error { return sheet(w, "product", p.ID, "may stay behind", fleet.Count(p.BundleDays(), "day", "days")) })
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "product", p.ID, "may stay behind", fleet.Count(p.BundleDays(), "day", "days"))
+		})
 	})
 	c.Flags().IntVar(&days, "days", 0, "after a bundle was published")
 	return need(a.matching(c), "days")
