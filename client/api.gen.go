@@ -2155,6 +2155,9 @@ type ProductEnrolment struct {
 	// Mode approved: a person lets each request with a factory identity in; renewals go on by themselves
 	Mode ProductEnrolmentMode `json:"mode"`
 
+	// Ocsp have certificates from now on name this instance as their OCSP responder
+	Ocsp *bool `json:"ocsp,omitempty"`
+
 	// ServerKeys allow serverkeygen; a key that travelled is weaker than one the device made, and a fact says so of each
 	ServerKeys *bool `json:"server_keys,omitempty"`
 }

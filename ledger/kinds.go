@@ -15,7 +15,7 @@ const (
 	KindProductCreated Kind = "product.created" // control: JSON product
 	KindAccessChanged  Kind = "access.changed"  // control: JSON grant
 
-	KindEnrolmentChanged Kind = "product.enrolment.changed" // control: JSON product.EnrolmentChange {product, mode, server_keys, binding}
+	KindEnrolmentChanged Kind = "product.enrolment.changed" // control: JSON product.EnrolmentChange {product, mode, server_keys, binding, ocsp}
 
 	KindBundleDueChanged Kind = "product.bundle-due.changed" // control: JSON product.BundleDueChange {product, days}
 

@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"io"
 	"math/big"
-	"slices"
 	"sync"
 	"time"
 
@@ -42,8 +41,17 @@ type Status struct {
 
 // responder keeps answers, so that a certificate that many ask about is signed for once.
 type responder struct {
-	mu sync.Mutex
-	by map[string]keptStatus // by CertKey and hash; guarded by mu
+	mu    sync.Mutex
+	by    map[string]keptStatus // by CertKey and hash, made when they were asked for; guarded by mu
+	ahead map[string]keptStatus // the same, made before anybody asked; guarded by mu
+
+	seq    int64     // newest entry that answers were made ahead for; of KeepStatuses alone
+	looked time.Time // when it looked at all of them last; of KeepStatuses alone
+}
+
+// statusKey names an answer: whose certificate, and by which hash the request named its CA.
+func statusKey(ski, serial string, by crypto.Hash) string {
+	return fmt.Sprint(ski, "/", serial, " ", by)
 }
 
 // keptStatus is an answer with what it was made of.
@@ -52,8 +60,8 @@ type keptStatus struct {
 	at int64 // since when it is revoked, Unix ms; 0: it is not
 }
 
-// OCSP answers a request about one certificate (RFC 6960). It is public, so nobody is asked who they are. It speaks of products that ask for it
-// only, and of certificates that are in the store: of a serial number that nobody has issued it says "unknown", never "good". A nonce is not
+// OCSP answers a request about one certificate (RFC 6960). It is public, so nobody is asked who they are. It speaks only of certificates that name a
+// responder, or whose product asks for it by now, and of those that are in the store: of a serial number that nobody has issued it says "unknown", never "good". A nonce is not
 // answered (RFC 8954 lets a responder leave it out), so that answers can be kept.
 func (s *Service) OCSP(ctx context.Context, request []byte) (Status, error) {
 	if len(request) > maxOCSPRequest {
@@ -67,20 +75,25 @@ func (s *Service) OCSP(ctx context.Context, request []byte) (Status, error) {
 	if ca == nil {
 		return Status{DER: ocsp.UnauthorizedErrorResponse}, nil
 	}
-	st, product, err := s.standing(ctx, ca, req.SerialNumber)
+	key := statusKey(ca.SKI(), req.SerialNumber.Text(16), req.HashAlgorithm)
+	if made, ok := s.madeAhead(key); ok {
+		return made, nil
+	}
+	st, cert, err := s.standing(ctx, ca, req.SerialNumber)
 	if fault.KindOf(err) == fault.Unavailable {
 		return Status{DER: ocsp.TryLaterErrorResponse}, nil
 	}
 	if err != nil {
 		return Status{}, err
 	}
-	if product != "" && !slices.Contains(s.c.OCSP, product) {
-		return Status{DER: ocsp.UnauthorizedErrorResponse}, nil
+	if cert != nil {
+		if told, err := s.toldOf(ctx, cert); err != nil || !told {
+			return Status{DER: ocsp.UnauthorizedErrorResponse}, err
+		}
 	}
 	if st.Status == ocsp.Unknown { // not kept: it may be issued in a moment, and there is no end of such numbers
-		return s.signStatus(ca, st, req)
+		return s.signStatus(ca, st, req.HashAlgorithm)
 	}
-	key := fmt.Sprint(ca.SKI(), "/", req.SerialNumber.Text(16), " ", req.HashAlgorithm)
 	at := int64(0)
 	if st.Status == ocsp.Revoked {
 		at = st.RevokedAt.UnixMilli()
@@ -91,7 +104,7 @@ func (s *Service) OCSP(ctx context.Context, request []byte) (Status, error) {
 	if now := s.c.Now(); ok && kept.at == at && now.Before(kept.Made.Add(kept.Until.Sub(kept.Made)/2)) {
 		return kept.Status, nil
 	}
-	made, err := s.signStatus(ca, st, req)
+	made, err := s.signStatus(ca, st, req.HashAlgorithm)
 	if err != nil {
 		return Status{}, err
 	}
@@ -137,34 +150,42 @@ func ocspNames(ca *x509.Certificate, by crypto.Hash) (name, key []byte, err erro
 	return sum(ca.RawSubject), sum(info.Key.RightAlign()), nil
 }
 
-// standing says how a certificate of ca stands, and whose product it is.
-func (s *Service) standing(ctx context.Context, ca *Authority, number *big.Int) (ocsp.Response, string, error) {
+// toldOf says whether anybody is told how a certificate stands: it says so itself, or its product does by now.
+func (s *Service) toldOf(ctx context.Context, cert *x509.Certificate) (bool, error) {
+	if len(cert.OCSPServer) > 0 {
+		return true, nil
+	}
+	product, err := productOf(cert.Raw)
+	if err != nil || s.c.OCSP == nil {
+		return false, err
+	}
+	return s.c.OCSP(ctx, product)
+}
+
+// standing says how a certificate of ca stands; without one, that nobody has issued it.
+func (s *Service) standing(ctx context.Context, ca *Authority, number *big.Int) (ocsp.Response, *x509.Certificate, error) {
 	now := s.c.Now()
 	st := ocsp.Response{Status: ocsp.Unknown, SerialNumber: number, ThisUpdate: now.Add(-backdate), NextUpdate: now.Add(backdate)}
 	c, err := s.c.Store.Certificate(ctx, ca.SKI()+"/"+number.Text(16))
 	if fault.KindOf(err) == fault.NotFound {
-		return st, "", nil
+		return st, nil, nil
 	}
 	if err != nil {
-		return st, "", err
+		return st, nil, err
 	}
 	cert, err := x509.ParseCertificate(c.DER)
 	if err != nil {
-		return st, "", fmt.Errorf("stored certificate %s: %w", c.Key, err)
-	}
-	product, err := productOf(c.DER)
-	if err != nil {
-		return st, "", err
+		return st, nil, fmt.Errorf("stored certificate %s: %w", c.Key, err)
 	}
 	revoked, at, reason, err := s.c.Revocations.why(cert, c.Device, now)
 	if err != nil {
-		return st, "", err
+		return st, nil, err
 	}
 	st.Status, st.NextUpdate = ocsp.Good, now.Add(ocspGood)
 	if revoked {
 		st.Status, st.RevokedAt, st.RevocationReason, st.NextUpdate = ocsp.Revoked, at, reason, now.Add(ocspRevoked)
 	}
-	return st, product, nil
+	return st, cert, nil
 }
 
 // why says whether a certificate is revoked now, since when and for what; an error says that the list is too old to tell.
@@ -197,8 +218,8 @@ func (r *Revocations) why(cert *x509.Certificate, device string, now time.Time) 
 
 // signStatus signs an answer. The CA's key is given all of it, not its digest, because it may be where what is signed is read: package ocsp gives
 // a digest only, so it writes the answer twice, first to learn what is to be signed.
-func (s *Service) signStatus(ca *Authority, st ocsp.Response, req *ocsp.Request) (Status, error) {
-	st.IssuerHash = req.HashAlgorithm
+func (s *Service) signStatus(ca *Authority, st ocsp.Response, by crypto.Hash) (Status, error) {
+	st.IssuerHash = by
 	for range 3 { // the two may fall into two minutes
 		draft := &stencil{pub: ca.key.Public()}
 		der, err := ocsp.CreateResponse(ca.Cert, ca.Cert, st, draft)

@@ -36,17 +36,20 @@ type Config struct {
 	Lists       ListStore                                // of published lists; nil: none are published
 	CAs         CAStore                                  // what becomes of CAs; nil: none is added or ended here
 	NewKey      KeyMaker                                 // makes and finds the keys of new CAs; nil: none is made here
-	OCSP        []string                                 // products whose certificates are answered for by OCSP, and say so
-	Targets     TargetStore                              // of what is revoked in bulk; nil: nothing is
-	Instance    string                                   // how this instance calls itself in requests
-	Warn        func(text string, err error)             // told what a person should look at; nil: nobody
-	Root        *x509.Certificate
-	Life        time.Duration    // of an LDevID; 0: 14 days
-	Grace       time.Duration    // how long a replaced LDevID still works, in case the answer was lost; 0: 24 h
-	CRLBase     string           // http URL under which CRLs are published; empty: certificates name none
-	Burst       int              // new certificates that a device gets at once, see pace; 0: 64
-	Shards      int              // CRL shards of Operational; 0: DefaultShards. Fixed for its life
-	Now         func() time.Time // nil: time.Now
+
+	// OCSP says whether a product's certificates, from now on, name a responder (RFC 6960); nil: none do.
+	OCSP func(ctx context.Context, product string) (bool, error)
+
+	Targets  TargetStore                  // of what is revoked in bulk; nil: nothing is
+	Instance string                       // how this instance calls itself in requests
+	Warn     func(text string, err error) // told what a person should look at; nil: nobody
+	Root     *x509.Certificate
+	Life     time.Duration    // of an LDevID; 0: 14 days
+	Grace    time.Duration    // how long a replaced LDevID still works, in case the answer was lost; 0: 24 h
+	CRLBase  string           // http URL under which CRLs are published; empty: certificates name none
+	Burst    int              // new certificates that a device gets at once, see pace; 0: 64
+	Shards   int              // CRL shards of Operational; 0: DefaultShards. Fixed for its life
+	Now      func() time.Time // nil: time.Now
 }
 
 // Service is the stage's verbs.
@@ -152,7 +155,11 @@ func (s *Service) issue(ctx context.Context, caller access.Caller, d Device, req
 	if err != nil {
 		return none, err
 	}
-	cert, err := ca.device(id, req.CSR.PublicKey, now, until, s.distributionPoint(ca), s.statusURL(id.Product))
+	status, err := s.statusURL(ctx, id.Product)
+	if err != nil {
+		return none, err
+	}
+	cert, err := ca.device(id, req.CSR.PublicKey, now, until, s.distributionPoint(ca), status)
 	if err != nil {
 		return none, err
 	}
@@ -314,11 +321,14 @@ func (s *Service) distributionPoint(ca *Authority) func(serial []byte) string {
 }
 
 // statusURL is where a product's certificates are answered for by OCSP; none where it did not ask for that.
-func (s *Service) statusURL(product string) []string {
-	if s.c.CRLBase == "" || !slices.Contains(s.c.OCSP, product) {
-		return nil
+func (s *Service) statusURL(ctx context.Context, product string) ([]string, error) {
+	if s.c.CRLBase == "" || s.c.OCSP == nil {
+		return nil, nil
 	}
-	return []string{s.c.CRLBase + "/ocsp"}
+	if asks, err := s.c.OCSP(ctx, product); err != nil || !asks {
+		return nil, err
+	}
+	return []string{s.c.CRLBase + "/ocsp"}, nil
 }
 
 func (s *Service) shards(ski string) int { return s.c.Revocations.shardCount(ski) }

@@ -27,6 +27,8 @@ type Enrolment struct {
 	ServerKeys bool `json:"server_keys" required:"false" doc:"allow serverkeygen; a key that travelled is weaker than one the device made, and a fact says so of each"`
 	// Binding demands that each request proves to come over the line it comes by (RFC 7030 §3.5), so that nobody between can pass one on.
 	Binding bool `json:"binding" required:"false" doc:"demand that a request names the TLS connection it comes by"`
+	// OCSP has the certificates that devices are given name a responder, which answers for each of them (RFC 6960), beside the lists that name all.
+	OCSP bool `json:"ocsp" required:"false" doc:"have certificates from now on name this instance as their OCSP responder"`
 }
 
 // EnrolmentChange is the data of the fact product.enrolment.changed.

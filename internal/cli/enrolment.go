@@ -112,6 +112,7 @@ that a device makes with its factory identity (see ` + "`hallmark enrolment`" + 
 	c.Flags().StringVar(&mode, "mode", string(product.Automatic), "automatic or approved")
 	c.Flags().BoolVar(&e.ServerKeys, "server-keys", false, "let devices have keys that the server makes (serverkeygen); such a key travelled, and is weaker")
 	c.Flags().BoolVar(&e.Binding, "binding", false, "want requests that name the TLS connection they come by")
+	c.Flags().BoolVar(&e.OCSP, "ocsp", false, "have certificates from now on name this instance as their OCSP responder")
 	return need(a.matching(c), "mode")
 }
 
@@ -122,6 +123,9 @@ func enrolmentWords(e product.Enrolment) string {
 	}
 	if e.Binding {
 		words += ", bound to the connection"
+	}
+	if e.OCSP {
+		words += ", certificates answered for by OCSP"
 	}
 	return words
 }

@@ -88,6 +88,7 @@ func (v view) setEnrolment(p product.Product) []action {
 			}},
 			yes("server_keys", "Keys", "are made by the device", "may be made by the server, which is weaker", p.Enrolment.ServerKeys),
 			yes("binding", "A request", "need not name its connection", "has to name the connection it comes by", p.Enrolment.Binding),
+			yes("ocsp", "Certificates", "are in lists of revocations alone", "are answered for one by one, too (OCSP)", p.Enrolment.OCSP),
 		},
 	}}
 }

@@ -11,6 +11,7 @@ import (
 	"net"
 	"net/http"
 	"strconv"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -18,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/product"
 )
 
 // adoptCAs has the CAs that init made stand with the others, so that there is one list of them.
@@ -127,6 +129,35 @@ func (i *Instance) serveStatus(w http.ResponseWriter, r *http.Request) {
 		h.Set("Expires", st.Until.UTC().Format(http.TimeFormat))
 	}
 	_, _ = w.Write(st.DER) // who asked went away
+}
+
+// statusKnown is how long a product's setting is believed before it is read again: each certificate that is issued asks.
+const statusKnown = 2 * time.Second
+
+// askedForStatus says whether a product's certificates are to name this instance as their OCSP responder.
+func (i *Instance) askedForStatus() func(context.Context, string) (bool, error) {
+	type known struct {
+		asks  bool
+		until time.Time
+	}
+	var mu sync.Mutex
+	read := map[string]known{} // guarded by mu; a product's ID stands in a certificate of ours, so there are few
+	return func(ctx context.Context, id string) (bool, error) {
+		mu.Lock()
+		k, ok := read[id]
+		mu.Unlock()
+		if ok && time.Now().Before(k.until) {
+			return k.asks, nil
+		}
+		p, err := i.db.Product(ctx, id)
+		if err != nil && !errors.Is(err, product.ErrNotFound) {
+			return false, err
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		read[id] = known{p.Enrolment.OCSP, time.Now().Add(statusKnown)}
+		return p.Enrolment.OCSP, nil
+	}
 }
 
 // endingBefore is how long before the end of a CA that signs what is new a person is told: people have to come together for the next one.

@@ -43,7 +43,7 @@ type CAVault interface {
 type CASettings struct {
 	Hosts     []string `json:"hosts"`          // names that servers' certificates may have
 	Orders    bool     `json:"orders"`         // sign CAs of orders: without it no order can be made
-	OCSP      bool     `json:"ocsp,omitempty"` // sign answers about single certificates
+	OCSP      bool     `json:"ocsp,omitempty"` // sign answers about single certificates; needed where a product asks for OCSP
 	LifeH     int      `json:"life_h"`         // of a device's operational certificate, hours, at most
 	PerMinute int      `json:"per_minute"`     // certificates of each key
 	PerHour   int      `json:"per_hour"`       // CAs of orders of each key
@@ -89,7 +89,7 @@ func Separate(ctx context.Context, l Layout, from, to CAVault, dir, socket strin
 	if err != nil {
 		return nil, err
 	}
-	made := CASettings{Hosts: cfg.Names, Orders: true, OCSP: len(cfg.OCSP) > 0, LifeH: cfg.LDevID, PerMinute: 6000, PerHour: 60}
+	made := CASettings{Hosts: cfg.Names, Orders: true, OCSP: true, LifeH: cfg.LDevID, PerMinute: 6000, PerHour: 60}
 	if cfg.CAToken != "" { // the keys stay where they are: another process opens the token
 		u, err := pkcs11.ParseURI(cfg.CAToken)
 		if err != nil {

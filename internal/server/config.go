@@ -23,7 +23,6 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/internal/oidc"
 	"github.com/hallmark-iot/hallmark/internal/store/postgres"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Layout is where things are in a data directory.
@@ -88,9 +87,8 @@ type Config struct {
 	CA      string `json:"ca,omitempty"`       // unix:/path of the socket of `hallmark ca serve`, which holds the CAs' keys; left out: they are with the others
 	CAToken string `json:"ca_token,omitempty"` // PKCS#11 URI (RFC 7512) of the token that has the CAs' keys; left out: they are in files
 
-	CRL    string   `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
-	OCSP   []string `json:"ocsp,omitempty"`   // products whose certificates are answered for one by one, too (OCSP)
-	Public string   `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
+	CRL    string `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
+	Public string `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
 
 	Export []string `json:"export,omitempty"` // where the logs are published: "files" and addresses of buckets, s3://…; left out: files
 }
@@ -183,11 +181,6 @@ func (c Config) checkPublic() error {
 	}
 	if u, err := url.Parse(c.CRL); err != nil || c.CRL != "" && (u.Scheme != "http" || u.Host == "" || u.RawQuery != "" || u.Fragment != "" || strings.HasSuffix(c.CRL, "/")) {
 		return fmt.Errorf("crl %q: want http://host or http://host:port, without a slash at the end; it cannot be https, because who checks a certificate would have to check another first", c.CRL)
-	}
-	for _, p := range c.OCSP {
-		if !wire.ValidName(p) {
-			return fmt.Errorf("ocsp: %q is no product", p)
-		}
 	}
 	return nil
 }

@@ -296,6 +296,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	// What a node knows by heart, each node learns: another may have revoked a certificate, or made a CA.
 	// Who is connected to this node is cut off within a second of a revocation at another.
 	loop("revocations", 500*time.Millisecond, i.pki.Refresh)
+	loop("statuses of revoked certificates", time.Second, i.pki.KeepStatuses)
 	loop("other makers", 5*time.Second, i.foreign.Load)
 	loop("authorities", 2*time.Second, i.pki.LoadCAs)
 	loop("online keys", 5*time.Second, i.refreshKeys)

@@ -176,7 +176,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	i.pki, err = pki.New(pki.Config{
 		Guard: i.guard, Store: i.db.PKI(), Trust: i.auth.trust, Revocations: pki.NewRevocations(maxRevocationAge),
 		Held: i.auth.held, Root: i.auth.root, Life: time.Duration(i.cfg.LDevID) * time.Hour,
-		Lists: i.db.PKI(), CAs: i.db.PKI(), Targets: i.db.PKI(), NewKey: i.caKeys(), Instance: i.cfg.Instance, CRLBase: i.cfg.publicBase(), OCSP: i.cfg.OCSP,
+		Lists: i.db.PKI(), CAs: i.db.PKI(), Targets: i.db.PKI(), NewKey: i.caKeys(), Instance: i.cfg.Instance, CRLBase: i.cfg.publicBase(), OCSP: i.askedForStatus(),
 		Warn: func(text string, err error) { i.log.WarnContext(ctx, text, "error", err) },
 	})
 	if err != nil {

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -57,6 +58,7 @@ type authorityWorld struct {
 	service        *pki.Service
 	operational    *pki.Authority
 	product, infra *pki.Authority
+	silent         bool // the product asks for no OCSP
 }
 
 func newAuthorityWorld(t testing.TB) *authorityWorld { return authorityWorldOn(t, storetest.Open(t)) }
@@ -104,7 +106,7 @@ func (w *authorityWorld) node() *pki.Service {
 	s, err := pki.New(pki.Config{
 		Guard: guard, Store: w.db.PKI(), Trust: trust, Revocations: pki.NewRevocations(100 * 365 * 24 * time.Hour), Held: pki.NewHeld(w.operational, w.product),
 		Lists: w.db.PKI(), CAs: w.db.PKI(), Targets: w.db.PKI(), NewKey: w.keys, Instance: "hallmark.test", Root: w.root.Cert,
-		CRLBase: crlBase, OCSP: []string{"pump"}, Now: func() time.Time { return w.now },
+		CRLBase: crlBase, OCSP: func(_ context.Context, product string) (bool, error) { return product == "pump" && !w.silent, nil }, Now: func() time.Time { return w.now },
 	})
 	if err != nil {
 		w.t.Fatal(err)
