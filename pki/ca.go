@@ -412,7 +412,7 @@ func (s *Service) Authorities(ctx context.Context, caller access.Caller) ([]Stan
 		if err != nil {
 			return nil, nil, fmt.Errorf("stored CA %s: %w", ca.SKI, err)
 		}
-		st := Standing{CA: ca, Cert: cert, Revoked: s.c.Revocations.issuerRevoked(ca.SKI, now)}
+		st := Standing{CA: ca, Cert: cert, Revoked: s.c.Revocations.issuerRevoked(ca.SKI)}
 		_, st.Held = s.c.Held.Get(ca.SKI)
 		if a, err := s.c.Held.Issuing(ca.Role, productOfCA(cert), now); err == nil {
 			st.Issuing = st.Held && a.SKI() == ca.SKI

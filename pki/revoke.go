@@ -327,7 +327,7 @@ func (r *Revocations) put(at ListID, key serial, e entry) bool {
 	return true
 }
 
-func (r *Revocations) issuerRevoked(ski string, now time.Time) bool {
+func (r *Revocations) issuerRevoked(ski string) bool {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
 	_, ok := r.issuers[ski]
