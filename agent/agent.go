@@ -123,9 +123,10 @@ type Configurable interface {
 	Configure(entries []wire.ConfigEntry) error
 }
 
-// Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. done is called when the server has it.
+// Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. answered is called with true when the server has it,
+// and with false when it will never have it as it is.
 type Telemetry interface {
-	Next(ctx context.Context, now time.Time, key crypto.Signer) (upload []byte, done func(), err error)
+	Next(ctx context.Context, now time.Time, key crypto.Signer) (upload []byte, answered func(taken bool), err error)
 }
 
 // Server is the line to the server; link.Client is one.
@@ -234,5 +235,6 @@ func New(c Config) (*Agent, error) {
 		return nil, err
 	}
 	a.clock.learn(max(a.m.Floor, c.Machine.Facts().Bundle.Issued))
+	a.disowned = a.m.Doubts >= disownedAfter
 	return a, a.loadCertificate()
 }

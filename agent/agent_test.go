@@ -499,3 +499,40 @@ func TestADeviceThatIsDisownedEnrolsAnew(t *testing.T) {
 		})
 	}
 }
+
+// A device that never runs long enough to be refused five times in a row gets there as well, once, and not at each start from then on.
+func TestADeviceThatRestartsAllTheTimeEnrolsAnew(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		stop := d.start(t)
+		time.Sleep(time.Hour)
+		if err := stop(); err != nil {
+			t.Fatal(err)
+		}
+		d.s.disown = time.Now()
+		short := func(starts int) {
+			t.Helper()
+			for range starts {
+				stop := d.start(t)
+				time.Sleep(1500 * time.Millisecond)
+				if err := stop(); err != nil {
+					t.Fatal(err)
+				}
+			}
+		}
+		short(2)
+		if n := d.s.enrolments(); n != 1 {
+			t.Fatalf("%d enrolments after a few refusals", n)
+		}
+		short(10)
+		if n := d.s.enrolments(); n != 2 || d.s.heard().Version != "1.0.0" {
+			t.Errorf("%d enrolments, heard %q", n, d.s.heard().Version)
+		}
+		calls := len(d.s.calls)
+		short(10)
+		if n := d.s.enrolments(); n != 2 || len(d.s.calls) == calls {
+			t.Errorf("%d enrolments once it is known again, %d calls", n, len(d.s.calls)-calls)
+		}
+	})
+}

@@ -403,8 +403,8 @@ type device struct {
 // data is an upload that the server refuses.
 type data struct{}
 
-func (data) Next(context.Context, time.Time, crypto.Signer) ([]byte, func(), error) {
-	return []byte{0xa0}, func() {}, nil
+func (data) Next(context.Context, time.Time, crypto.Signer) ([]byte, func(bool), error) {
+	return []byte{0xa0}, func(bool) {}, nil
 }
 
 // run is what one start of the device ran.

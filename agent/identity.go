@@ -53,6 +53,9 @@ func (a *Agent) renew(ctx context.Context) error {
 		return err
 	default:
 		a.strays(err, 0)
+		if err := a.reassured(); err != nil {
+			return err
+		}
 		a.renewals++
 		wait := renewal.Again(a.c.PollMin, renewalPause, a.renewals, askedToWait(err), rand.Float64())
 		a.againAt = a.now().Add(wait)
@@ -65,21 +68,41 @@ func (a *Agent) renew(ctx context.Context) error {
 const renewalPause = time.Hour
 
 // A server that refuses a device so often in a row may know its certificate no more: it was revoked, or the device was lost and found.
-// Then it enrols anew with its factory identity, by which it is always known; the present certificate stays until there is another.
+// Then it enrols anew with its factory identity, by which it is always known; the present certificate stays until there is another. The count
+// is kept over restarts: a device that restarts all the time gets there as well.
 const (
 	disownedAfter = 5
 	disownedPause = time.Hour // between attempts that changed nothing, at least: a server that is only ill is not asked for certificates all the time
 )
 
 // doubt notes a failure. Only a server that answers can disown.
-func (a *Agent) doubt(err error, failures int, now time.Time) {
+func (a *Agent) doubt(err error, now time.Time) error {
 	var refused interface{ Refused() bool }
 	op, remote := errors.AsType[*net.OpError](err) // crypto/tls tells of the other side's alerts so, and has no type of its own for them
 	answered := errors.As(err, &refused) && refused.Refused() || remote && op.Op == "remote error"
-	if answered && failures >= disownedAfter && now.After(a.doubtAt) && !a.disowned {
+	if !answered || a.disowned || a.silent() || !now.After(a.doubtAt) {
+		return nil
+	}
+	next := a.m
+	next.Doubts++
+	if err := a.save(next); err != nil {
+		return local(err)
+	}
+	if a.m.Doubts >= disownedAfter {
 		a.disowned, a.doubtAt = true, now.Add(jitter(disownedPause))
 		a.log.Warn("the server refuses this device's certificate: it enrols anew, with its factory identity", "error", err)
 	}
+	return nil
+}
+
+// reassured begins the count anew: the server knows the device, or enrolling was tried and did not help.
+func (a *Agent) reassured() error {
+	if a.m.Doubts == 0 || a.silent() {
+		return nil
+	}
+	next := a.m
+	next.Doubts = 0
+	return local(a.save(next))
 }
 
 func (a *Agent) setServer(s Server) {
@@ -183,7 +206,7 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 		return err
 	}
 	next := a.m
-	next.LDevID, next.Key = chain, name
+	next.LDevID, next.Key, next.Doubts = chain, name, 0
 	if err := a.save(next); err != nil {
 		return local(err)
 	}

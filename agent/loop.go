@@ -60,13 +60,18 @@ func (a *Agent) Run(ctx context.Context) error {
 		case err != nil:
 			failures++
 			wait = renewal.Again(a.c.PollMin, maxBackoff, failures, askedToWait(err), mrand.Float64())
-			a.doubt(err, failures, a.now())
+			if err := a.doubt(err, a.now()); err != nil {
+				return err
+			}
 			if a.strays(err, 0); a.astray {
 				wait = jitter(a.c.PollMin)
 			}
 			a.log.Warn("check-in failed", "error", err, "again_in", wait)
 		default:
 			failures, a.doubtAt = 0, time.Time{}
+			if err := a.reassured(); err != nil {
+				return err
+			}
 		}
 		if a.c.Once && a.staging == nil {
 			return err
@@ -323,7 +328,7 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	if err != nil {
 		return local(err)
 	}
-	upload, done, err := a.c.Telemetry.Next(ctx, a.now(), key)
+	upload, answered, err := a.c.Telemetry.Next(ctx, a.now(), key)
 	if err != nil || upload == nil {
 		if err != nil {
 			a.log.Warn("telemetry", "error", err)
@@ -332,13 +337,14 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	}
 	err = a.server.Telemetry(ctx, upload)
 	if link.Final(err) { // data that the server will not have must not keep the device from being commanded
-		a.log.Warn("telemetry refused; it is kept", "error", err)
+		a.log.Warn("telemetry refused: it is sealed anew", "error", err)
+		answered(false)
 		return nil
 	}
 	if err != nil {
 		return err
 	}
-	done()
+	answered(true)
 	return nil
 }
 

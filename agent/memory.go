@@ -25,6 +25,7 @@ type memory struct {
 	Restart *wire.LogRef       `cbor:"14,keyasint,omitempty"` // the command that the next start follows from
 	Owner   *wire.Ownership    `cbor:"23,keyasint,omitempty"` // whom it belongs to; nil: nobody
 	Token   *wire.Token        `cbor:"26,keyasint,omitempty"` // the rolling check-in token, as it is sent
+	Doubts  uint               `cbor:"27,keyasint,omitempty"` // refusals in a row since it last enrolled, or last tried to
 	Signs   string             `cbor:"31,keyasint,omitempty"` // key store name of the attestation key; empty: the factory's
 	Next    string             `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
 }

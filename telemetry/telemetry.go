@@ -48,11 +48,13 @@ type Range struct {
 
 // Store keeps streams and grants. Each write is durable when it returns nil.
 type Store interface {
-	// PutUpload stores an upload whole or not at all, with its facts. A record that is there already must be the same bytes;
-	// other bytes under one sequence number are ErrForked. Of a device whose keys were destroyed nothing is stored: ErrDestroyed.
-	PutUpload(ctx context.Context, device string, in Incoming, facts ...ledger.Fact) error
-	// Epochs gives the stored epochs of a stream, oldest first, records included, at most limit.
-	Epochs(ctx context.Context, device, stream string, limit int) ([]Range, error)
+	// PutUpload stores an upload whole or not at all, with the facts of the epochs that are new. A record that is there already must be the same
+	// bytes, and so must the head after so many records, and none comes after a last one: otherwise it is ErrForked. What is of an epoch that was never
+	// opened is ErrUnopened. Of a device whose keys were destroyed nothing is stored: ErrDestroyed.
+	PutUpload(ctx context.Context, device string, in Incoming) error
+	// Epochs gives the stored epochs of a stream from a number on, oldest first, records included: at most limit.Epochs of them, and none more once there
+	// are limit.Records records. more says that there are later ones.
+	Epochs(ctx context.Context, device, stream string, from uint64, limit Limit) (page []Range, more bool, err error)
 	// PutGrant stores a grant.
 	PutGrant(ctx context.Context, g Grant, facts ...ledger.Fact) error
 	// Grants lists the grants a query selects, by ID.
@@ -68,6 +70,9 @@ type Store interface {
 	Origin(ctx context.Context, device string) (key crypto.PublicKey, place string, err error)
 }
 
+// Limit bounds a read.
+type Limit struct{ Epochs, Records int }
+
 // Incoming is a verified upload.
 type Incoming struct {
 	Epochs  []SignedEpoch
@@ -79,6 +84,7 @@ type Incoming struct {
 type SignedEpoch struct {
 	Epoch             wire.Epoch
 	Payload, Envelope []byte
+	Fact              ledger.Fact // that it was opened: told once
 }
 
 // SignedSeries is a head and its envelope.
@@ -90,6 +96,9 @@ type SignedSeries struct {
 // ErrForked says that a device sent two different records under one sequence number.
 var ErrForked = errors.New("two records under one sequence number")
 
+// ErrUnopened says that an upload is of an epoch whose key the store never had: nobody could ever read it.
+var ErrUnopened = errors.New("of an epoch that was not opened here")
+
 // ErrDestroyed says that the keys of a device's data were destroyed: what it sends now, old or new, is not kept.
 var ErrDestroyed = errors.New("the keys of the device's data were destroyed")
 
@@ -100,6 +109,9 @@ type KeyAccess struct {
 
 // NewKeyAccess holds the private keys of the retention buckets, by name.
 func NewKeyAccess(buckets map[string]hpke.PrivateKey) *KeyAccess { return &KeyAccess{buckets: buckets} }
+
+// Holds reports whether the key of a retention bucket is there: without it its epochs are gone for good.
+func (k *KeyAccess) Holds(bucket string) bool { return k.buckets[bucket] != nil }
 
 // Reseal opens the epoch's key and seals it to the reader, bound to the decision that allowed it.
 func (k *KeyAccess) Reseal(e wire.Epoch, reader hpke.PublicKey, decision []byte) ([]byte, error) {
@@ -152,18 +164,15 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 		return err
 	}
 	in := Incoming{Records: up.Records}
-	var facts []ledger.Fact
 	for _, env := range up.Epochs {
 		e, err := verifyEpoch(env, device, key)
 		if err != nil {
 			return fault.Newf(fault.Invalid, "stream.epoch", "upload of device %s: %w", device, err)
 		}
-		in.Epochs = append(in.Epochs, e)
-		f, err := s.opened(caller, e)
-		if err != nil {
+		if e.Fact, err = s.opened(caller, e); err != nil {
 			return err
 		}
-		facts = append(facts, f)
+		in.Epochs = append(in.Epochs, e)
 	}
 	for _, env := range up.Series {
 		payload, err := wire.Verify1(wire.TypeSeries, env, key)
@@ -176,12 +185,14 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 		}
 		in.Series = append(in.Series, SignedSeries{Series: se, Envelope: env})
 	}
-	err = s.cfg.Store.PutUpload(ctx, device, in, facts...)
-	switch {
+	err = s.cfg.Store.PutUpload(ctx, device, in)
+	switch { // to ask again would change nothing, and kinds that pass by themselves would make devices do it
 	case errors.Is(err, ErrForked):
-		return fault.Newf(fault.Conflict, "stream.forked", "upload of device %s: %w", device, err)
+		return fault.Newf(fault.Invalid, "stream.forked", "upload of device %s: %w", device, err)
+	case errors.Is(err, ErrUnopened):
+		return fault.Newf(fault.Invalid, "stream.unopened", "upload of device %s: %w", device, err)
 	case errors.Is(err, ErrDestroyed):
-		return fault.Newf(fault.Conflict, "stream.destroyed", "upload of device %s: %w", device, err)
+		return fault.Newf(fault.Denied, "stream.destroyed", "upload of device %s: %w", device, err)
 	}
 	return err
 }
@@ -286,7 +297,8 @@ type ReadRequest struct {
 	Stream  string `json:"stream"`
 	Purpose string `json:"purpose"`
 	KEM     uint16 `json:"kem"`
-	Key     []byte `json:"key"` // the reader's HPKE public key
+	Key     []byte `json:"key"`            // the reader's HPKE public key
+	From    uint64 `json:"from,omitempty"` // the number of the first epoch: the next of the answer before; 0: from the oldest
 }
 
 // Readable is one epoch as a reader gets it: ciphertext, and the key sealed to him alone.
@@ -303,6 +315,8 @@ type Readable struct {
 type ReadReply struct {
 	Decision []byte     `json:"decision"`
 	Epochs   []Readable `json:"epochs"`
+	Gone     []uint64   `json:"gone,omitempty" doc:"epochs whose retention has ended: nobody can read them any more"`
+	Next     uint64     `json:"next,omitempty" doc:"there is more: read again from this epoch on"`
 }
 
 // decided is the Data of a read decision.
@@ -317,7 +331,11 @@ type decided struct {
 	Key     []byte   `json:"reader_key_sha256"`
 }
 
-const maxEpochsPerRead = 64
+// What bounds one read; an epoch is given whole.
+const (
+	epochsPerRead  = 64
+	recordsPerRead = 16384
+)
 
 // Read decides, records the decision, and only then opens keys for the reader.
 func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadRequest) (ReadReply, error) {
@@ -357,15 +375,27 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 		}
 		return ReadReply{}, denied
 	}
-	ranges, err := s.cfg.Store.Epochs(ctx, req.Device, req.Stream, maxEpochsPerRead)
+	found, more, err := s.cfg.Store.Epochs(ctx, req.Device, req.Stream, req.From, Limit{epochsPerRead, recordsPerRead})
 	if err != nil {
 		return ReadReply{}, err
+	}
+	var reply ReadReply
+	var ranges []Range
+	for _, r := range found {
+		if s.cfg.Keys.Holds(r.Epoch.Bucket) {
+			ranges = append(ranges, r)
+		} else {
+			reply.Gone = append(reply.Gone, r.Epoch.Epoch)
+		}
+	}
+	if more && len(found) > 0 {
+		reply.Next = found[len(found)-1].Epoch.Epoch + 1
 	}
 	var uid [16]byte
 	if err := s.decide(ctx, caller, req, ranges, grant, &uid); err != nil {
 		return ReadReply{}, err
 	}
-	reply := ReadReply{Decision: uid[:]}
+	reply.Decision = uid[:]
 	for _, r := range ranges {
 		sealed, err := s.cfg.Keys.Reseal(r.Epoch, reader, uid[:])
 		if err != nil {

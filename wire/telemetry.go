@@ -57,6 +57,12 @@ const (
 	maxEpochBytes = 4 << 10
 )
 
+// MaxNth is the last epoch of one start.
+const MaxNth = 1<<16 - 1
+
+// EpochOf numbers epochs so that they rise over a device's life: the nth of the start that its boot count names.
+func EpochOf(boots uint64, nth uint) uint64 { return boots<<16 | uint64(min(nth, MaxNth)) }
+
 // EncodeEpoch writes e.
 func EncodeEpoch(e Epoch) ([]byte, error) {
 	if err := e.check(); err != nil {
@@ -75,7 +81,7 @@ func DecodeEpoch(data []byte) (Epoch, error) {
 }
 
 func (e Epoch) check() error {
-	if e.Device == "" || !validStream(e.Stream) || e.Epoch == 0 || e.Bucket == "" || len(e.Sealed) < 64 {
+	if e.Device == "" || !validStream(e.Stream) || !numbered(e.Epoch) || e.Bucket == "" || len(e.Sealed) < 64 {
 		return errors.New("epoch: no device, stream, number, bucket or sealed key")
 	}
 	return nil
@@ -99,7 +105,7 @@ func DecodeSeries(data []byte) (Series, error) {
 }
 
 func (s Series) check() error {
-	if s.Device == "" || !validStream(s.Stream) || s.Epoch == 0 || len(s.Head) != sha256.Size {
+	if s.Device == "" || !validStream(s.Stream) || !numbered(s.Epoch) || s.Last > maxNumber || len(s.Head) != sha256.Size {
 		return errors.New("series: no device, stream, epoch or 32-byte head")
 	}
 	return nil
@@ -115,12 +121,17 @@ func DecodeUpload(data []byte) (Upload, error) {
 		return Upload{}, err
 	}
 	for _, r := range u.Records {
-		if !validStream(r.Stream) || r.Epoch == 0 || r.Seq == 0 || len(r.Data) < 12+16 || len(r.Data) > MaxSample+12+16 {
+		if !validStream(r.Stream) || !numbered(r.Epoch) || !numbered(r.Seq) || len(r.Data) < 12+16 || len(r.Data) > MaxSample+12+16 {
 			return Upload{}, errors.New("upload: record out of bounds")
 		}
 	}
 	return u, nil
 }
+
+// maxNumber bounds numbers of epochs and records: they are kept as signed ones.
+const maxNumber = 1 << 62
+
+func numbered(n uint64) bool { return n > 0 && n <= maxNumber }
 
 func validStream(s string) bool {
 	if s == "" || len(s) > maxStreamName {

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/devlog"
 	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
@@ -125,36 +126,37 @@ func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]by
 	})
 }
 
-// Stream is the name under which a device's readings are sealed; sampleEvery is how often one is taken.
+// Stream is the name under which a device's readings are sealed; sampleEvery is how often one is taken, perEpoch how many one epoch has, so that a
+// reader gets a long time in parts.
 const (
 	Stream      = "readings"
 	sampleEvery = 5 * time.Second
+	perEpoch    = 4096
 )
 
-// readings is the device's telemetry: what its program measures, sealed for the readers its maker will name.
+// readings is the device's telemetry: what its program measures, sealed for the readers its maker will name. The server may refuse an epoch for good:
+// a copy of this device has uploaded under its number, or the server came back from a backup without it. Then what waits is sealed in another
+// one, and less and less often while that is refused too.
 type readings struct {
 	m        *Machine
 	programs *Programs
 	stream   *seal.Stream
 	key      wire.StreamKey // that the stream is sealed for
+	nth      uint           // epoch of this start
+	spoiled  bool           // this epoch was refused
+	refused  int            // epochs, in a row
+	again    time.Time      // before then nothing is uploaded
 	last     time.Time
 }
 
 // Next implements agent.Telemetry.
-func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) ([]byte, func(), error) {
+func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) ([]byte, func(bool), error) {
 	r := t.m.boot.Report()
 	if len(r.Bundle.Telemetry) == 0 {
 		return nil, nil, nil
 	}
-	if t.stream != nil && t.stream.Pending() == 0 && !bytes.Equal(t.key.Key, r.Bundle.Telemetry[0].Key) {
-		t.stream = nil // the key has been replaced: what comes next is for the new one
-	}
-	if t.stream == nil {
-		t.key = r.Bundle.Telemetry[0]
-		var err error
-		if t.stream, err = seal.Open(r.Identity.Device, Stream, r.BootCount, r.Bundle.Telemetry[0], key, now); err != nil {
-			return nil, nil, err
-		}
+	if err := t.open(r, key, now); err != nil {
+		return nil, nil, err
 	}
 	if err := t.stream.Sign(key); err != nil {
 		return nil, nil, err
@@ -167,7 +169,7 @@ func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) (
 			t.last = now
 		}
 	}
-	if t.stream.Pending() == 0 {
+	if t.stream.Pending() == 0 || now.Before(t.again) {
 		return nil, nil, nil
 	}
 	u, err := t.stream.Upload(false)
@@ -175,5 +177,44 @@ func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) (
 		return nil, nil, err
 	}
 	b, err := wire.EncodeUpload(u)
-	return b, func() { t.stream.Acked(u) }, err
+	return b, func(taken bool) { t.answered(u, taken, now) }, err
+}
+
+// open makes sure of an epoch that may be written: not full, not refused, and for the key that the trust bundle names now.
+func (t *readings) open(r boot.Report, key crypto.Signer, now time.Time) (err error) {
+	bucket := r.Bundle.Telemetry[0]
+	if s := t.stream; s != nil {
+		full := s.Sealed() >= perEpoch && s.Pending() == 0
+		due := t.spoiled && !now.Before(t.again)
+		if !full && !due && bytes.Equal(t.key.Key, bucket.Key) || t.nth > wire.MaxNth {
+			return nil
+		}
+	}
+	number := wire.EpochOf(r.BootCount, t.nth)
+	next := t.stream
+	if next == nil {
+		next, err = seal.Open(r.Identity.Device, Stream, number, bucket, key, now)
+	} else {
+		next, err = next.Anew(number, bucket, now)
+	}
+	if err != nil {
+		return err
+	}
+	t.stream, t.key, t.spoiled = next, bucket, false
+	t.nth++
+	return nil
+}
+
+// mostRefused is the longest pause after refusals.
+const mostRefused = time.Hour
+
+func (t *readings) answered(u wire.Upload, taken bool, now time.Time) {
+	if taken {
+		t.refused, t.again = 0, time.Time{}
+		t.stream.Acked(u)
+		return
+	}
+	t.spoiled = true
+	t.refused++
+	t.again = now.Add(min(sampleEvery<<min(t.refused, 16), mostRefused))
 }

@@ -35,7 +35,7 @@ type pending struct {
 	head   [32]byte
 }
 
-// Open begins epoch number of stream name. Numbers must rise over restarts: the boot count does.
+// Open begins epoch number of stream name. No number may come twice: wire.EpochOf.
 func Open(device, name string, number uint64, bucket wire.StreamKey, key crypto.Signer, now time.Time) (*Stream, error) {
 	dataKey := make([]byte, 32)
 	if _, err := rand.Read(dataKey); err != nil {
@@ -99,6 +99,27 @@ func (s *Stream) Add(sample []byte) error {
 	s.pending = append(s.pending, pending{r, s.head})
 	return nil
 }
+
+// Anew begins another epoch, and seals in it what waits: the server will not have this one's records. What it has acknowledged stays there.
+func (s *Stream) Anew(number uint64, bucket wire.StreamKey, now time.Time) (*Stream, error) {
+	next, err := Open(s.device, s.name, number, bucket, s.key, now)
+	if err != nil {
+		return nil, err
+	}
+	for _, p := range s.pending {
+		sample, err := wire.OpenRecord(s.dataKey, s.device, p.record)
+		if err != nil {
+			return nil, err
+		}
+		if err := next.Add(sample); err != nil {
+			return nil, err
+		}
+	}
+	return next, nil
+}
+
+// Sealed reports how many samples were sealed in this epoch.
+func (s *Stream) Sealed() uint64 { return s.seq }
 
 // Pending reports how many samples wait.
 func (s *Stream) Pending() int { return len(s.pending) }

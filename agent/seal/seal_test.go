@@ -318,3 +318,56 @@ func TestAStreamThatCannotBeSealedIsRefused(t *testing.T) {
 		}
 	}
 }
+
+// What the server will not have is sealed anew under another number, and nothing of it is lost.
+func TestARefusedEpochIsSealedAnew(t *testing.T) {
+	mine, priv := bucket(t, "30d")
+	k := signer(t)
+	st := newStore(k.Public())
+	s, err := seal.Open(device, stream, wire.EpochOf(7, 0), mine, k, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, sample := range []string{"a", "b", "c"} {
+		if err := s.Add([]byte(sample)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first, err := s.Upload(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	next, err := s.Anew(wire.EpochOf(7, 1), mine, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Add([]byte("d")); err != nil {
+		t.Fatal(err)
+	}
+	u, err := next.Upload(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := st.take(u); err != nil || !st.closed {
+		t.Fatalf("closed %v, %v", st.closed, err)
+	}
+	e := st.epochs[wire.EpochOf(7, 1)]
+	dataKey, err := wire.OpenEpochKey(priv, e, nil, e.Sealed)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := ""
+	for _, r := range st.records {
+		sample, err := wire.OpenRecord(dataKey, device, r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got += string(sample)
+	}
+	if got != "abcd" {
+		t.Errorf("%q", got)
+	}
+	if _, err := wire.OpenRecord(dataKey, device, first.Records[0]); err == nil {
+		t.Error("both epochs have one key")
+	}
+}

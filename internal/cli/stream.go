@@ -83,10 +83,12 @@ func (a *api) revokeGrant() *cobra.Command {
 
 func (a *api) readStream() *cobra.Command {
 	var purpose string
+	var from uint64
 	c := a.verb(cobra.Command{
 		Use: "read DEVICE STREAM --purpose TEXT", Short: "Read a device's sealed stream",
 		Long: `Reads a device's sealed stream: the server gives ciphertext, and keys sealed to a key made for this one reading; both are opened
-here, and the device's own signatures checked. That you read is in the ledger before the keys are given, and so is a refusal.
+here, and the device's own signatures checked. That you read is in the ledger before the keys are given, and so is a refusal. A long stream is
+read in parts, each a decision of its own.
 
 With --json, the API's answer: ciphertext.`,
 		Args: cobra.ExactArgs(2), Example: "  hallmark stream read 00112233445566778899aabbccddeeff readings --purpose service",
@@ -99,32 +101,49 @@ With --json, the API's answer: ciphertext.`,
 		if err != nil {
 			return err
 		}
-		r, err := cl.ReadStream(ctx, telemetry.ReadRequest{
-			Device: args[0], Stream: args[1], Purpose: purpose, KEM: key.KEM().ID(), Key: key.PublicKey().Bytes(),
-		})
-		if err != nil {
-			return err
-		}
-		samples, err := telemetry.OpenAll(r, key, origin[0], args[0], origin[1:]...)
-		if err != nil {
-			return fmt.Errorf("what the server gave does not hold: %w", err)
-		}
-		if len(samples) == 0 {
-			if _, err := fmt.Fprintf(a.s.err, "device %s has sent nothing of stream %q yet\n", args[0], args[1]); err != nil {
+		n := 0
+		for req := (telemetry.ReadRequest{
+			Device: args[0], Stream: args[1], Purpose: purpose, KEM: key.KEM().ID(), Key: key.PublicKey().Bytes(), From: from,
+		}); ; {
+			r, err := cl.ReadStream(ctx, req)
+			if err != nil {
 				return err
 			}
-		}
-		return a.show(func(w io.Writer) error {
-			for _, s := range samples {
-				if _, err := fmt.Fprintln(w, oneLine(string(s))); err != nil {
+			samples, err := telemetry.OpenAll(r, key, origin[0], args[0], origin[1:]...)
+			if err != nil {
+				return fmt.Errorf("what the server gave does not hold: %w", err)
+			}
+			if len(r.Gone) > 0 {
+				if _, err := fmt.Fprintf(a.s.err, "epochs %v: their retention has ended, nobody can read them any more\n", r.Gone); err != nil {
 					return err
 				}
 			}
+			if err := a.show(func(w io.Writer) error { return samplesTo(w, samples) }); err != nil {
+				return err
+			}
+			n += len(samples) + len(r.Gone)
+			if req.From = r.Next; r.Next == 0 {
+				break
+			}
+		}
+		if n > 0 {
 			return nil
-		})
+		}
+		_, err = fmt.Fprintf(a.s.err, "device %s has sent nothing of stream %q yet\n", args[0], args[1])
+		return err
 	})
 	c.Flags().StringVar(&purpose, "purpose", "", "what for, as the grant says")
+	c.Flags().Uint64Var(&from, "from", 0, "number of the first epoch; the oldest that is there without it")
 	return need(c, "purpose")
+}
+
+func samplesTo(w io.Writer, samples [][]byte) error {
+	for _, s := range samples {
+		if _, err := fmt.Fprintln(w, oneLine(string(s))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // attestKeys are the keys a device signs with: that of its production record in the ledger, and those that it changed to since, each vouched for

@@ -266,7 +266,7 @@ func (d *demo) nothingLeft(t *testing.T, a *device, sold time.Time) {
 			t.Error(err)
 		}
 	}()
-	all, err := x.db.Epochs(t.Context(), a.id, "readings", 100)
+	all, _, err := x.db.Epochs(t.Context(), a.id, "readings", 0, telemetry.Limit{Epochs: 100, Records: 1 << 20})
 	for _, e := range all {
 		if int64(e.Epoch.Opened) < sold.Unix()-1 {
 			err = errors.Join(err, fmt.Errorf("epoch %d, opened %d s before the sale, is there with %d records", e.Epoch.Epoch, sold.Unix()-int64(e.Epoch.Opened), len(e.Records)))

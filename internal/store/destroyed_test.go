@@ -47,7 +47,7 @@ func TestDestroyedKeysDoNotComeBack(t *testing.T) {
 	records.Epochs, records.Series = nil, nil
 	opened := kinds(t, x.db, "telemetry.epoch.opened")
 	for name, err := range map[string]error{"the same": x.ingest(t, u), "a later epoch": x.ingest(t, later), "records alone": x.ingest(t, records)} {
-		if fault.KindOf(err) != fault.Conflict || !strings.Contains(err.Error(), "destroyed") {
+		if fault.KindOf(err) != fault.Denied || !strings.Contains(err.Error(), "destroyed") {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
@@ -71,7 +71,7 @@ func TestDestroyedBeforeTheFirstUpload(t *testing.T) {
 	if err := x.sealer.Add([]byte("21.5")); err != nil {
 		t.Fatal(err)
 	}
-	if err := x.ingest(t, x.upload(t)); fault.KindOf(err) != fault.Conflict {
+	if err := x.ingest(t, x.upload(t)); fault.KindOf(err) != fault.Denied {
 		t.Errorf("%v", err)
 	}
 	if n := kinds(t, x.db, "telemetry.keys.destroyed"); n != 1 {

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"math"
 
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -16,19 +17,16 @@ import (
 )
 
 // PutUpload implements telemetry.Store.
-func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incoming, facts ...ledger.Fact) error {
+func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incoming) error {
 	return db.Write(ctx, func(tx *Tx) error {
-		var gone int
-		if err := tx.QueryRow(`SELECT count(*) FROM stream_destroyed WHERE device = $1`, device).Scan(&gone); err != nil {
-			return err
-		}
-		if gone > 0 {
-			return telemetry.ErrDestroyed
+		gone, err := tx.there(`SELECT count(*) FROM stream_destroyed WHERE device = $1`, device)
+		if err != nil || gone {
+			return cmp.Or(err, telemetry.ErrDestroyed)
 		}
 		if err := notEnded(tx, device, in); err != nil {
 			return err
 		}
-		fresh := false
+		var facts []ledger.Fact // of what is here already there are some
 		for _, e := range in.Epochs {
 			added, err := putOnce(tx, e.Payload,
 				`INSERT INTO stream_epoch (device, stream, epoch, payload, envelope) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
@@ -37,7 +35,12 @@ func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incomin
 			if err != nil {
 				return err
 			}
-			fresh = fresh || added
+			if added {
+				facts = append(facts, e.Fact)
+			}
+		}
+		if err := opened(tx, device, in); err != nil {
+			return err
 		}
 		for _, r := range in.Records {
 			if _, err := putOnce(tx, r.Data,
@@ -48,18 +51,70 @@ func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incomin
 			}
 		}
 		for _, s := range in.Series {
-			if _, err := tx.Exec(`INSERT INTO stream_series (device, stream, epoch, last, closed, envelope) VALUES ($1, $2, $3, $4, $5, $6)
-				ON CONFLICT (device, stream, epoch) DO UPDATE SET last = excluded.last, closed = excluded.closed, envelope = excluded.envelope
-				WHERE excluded.last >= stream_series.last`,
-				device, s.Series.Stream, s.Series.Epoch, s.Series.Last, s.Series.Closed, s.Envelope); err != nil {
+			if err := putHead(tx, device, s); err != nil {
 				return err
 			}
 		}
-		if !fresh {
-			return nil // the same again: its facts are there
-		}
 		return tx.Append(facts...)
 	})
+}
+
+// opened refuses what is of an epoch whose key is not here.
+func opened(tx *Tx, device string, in telemetry.Incoming) error {
+	type epoch struct {
+		stream string
+		number uint64
+	}
+	named := map[epoch]bool{}
+	for _, r := range in.Records {
+		named[epoch{r.Stream, r.Epoch}] = true
+	}
+	for _, s := range in.Series {
+		named[epoch{s.Series.Stream, s.Series.Epoch}] = true
+	}
+	for e := range named {
+		known, err := tx.there(`SELECT count(*) FROM stream_epoch WHERE device = $1 AND stream = $2 AND epoch = $3`, device, e.stream, e.number)
+		if err != nil {
+			return err
+		}
+		if !known {
+			return fmt.Errorf("%w: %s/%d", telemetry.ErrUnopened, e.stream, e.number)
+		}
+	}
+	return nil
+}
+
+// putHead keeps the newest head of an epoch. An older one says nothing new; another of the same number, or one behind a last one, is a fork.
+func putHead(tx *Tx, device string, s telemetry.SignedSeries) error {
+	n := s.Series
+	var envelope []byte
+	err := tx.QueryRow(`SELECT envelope FROM stream_series WHERE device = $1 AND stream = $2 AND epoch = $3`, device, n.Stream, n.Epoch).Scan(&envelope)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return err
+	}
+	if err == nil {
+		had, err := headOf(envelope)
+		switch {
+		case err != nil:
+			return fmt.Errorf("stored head of %s/%s/%d: %w", device, n.Stream, n.Epoch, err)
+		case n.Last == had.Last && !bytes.Equal(n.Head, had.Head), n.Last > had.Last && had.Closed, n.Last < had.Last && n.Closed:
+			return fmt.Errorf("%w: the heads of %s/%d after %d and %d records", telemetry.ErrForked, n.Stream, n.Epoch, had.Last, n.Last)
+		case n.Last < had.Last, n.Last == had.Last && !n.Closed:
+			return nil
+		}
+	}
+	_, err = tx.Exec(`INSERT INTO stream_series (device, stream, epoch, last, closed, envelope) VALUES ($1, $2, $3, $4, $5, $6)
+		ON CONFLICT (device, stream, epoch) DO UPDATE SET last = excluded.last, closed = excluded.closed, envelope = excluded.envelope`,
+		device, n.Stream, n.Epoch, n.Last, n.Closed, s.Envelope)
+	return err
+}
+
+func headOf(envelope []byte) (wire.Series, error) {
+	p, err := wire.Parse1(wire.TypeSeries, envelope)
+	if err != nil {
+		return wire.Series{}, err
+	}
+	return wire.DecodeSeries(p.Payload)
 }
 
 // notEnded refuses data of a time whose owner has gone, and all while the device may still be sealing it.
@@ -113,41 +168,42 @@ func putOnce(tx *Tx, content []byte, insert, find string, key []any, values ...a
 const maxHoles = 100
 
 // Epochs implements telemetry.Store.
-func (db *DB) Epochs(ctx context.Context, device, stream string, limit int) ([]telemetry.Range, error) {
-	rows, err := db.Read().QueryContext(ctx, `SELECT e.payload, e.envelope, s.last, s.closed, s.envelope FROM stream_epoch e
-		LEFT JOIN stream_series s ON s.device = e.device AND s.stream = e.stream AND s.epoch = e.epoch
-		WHERE e.device = $1 AND e.stream = $2 ORDER BY e.epoch LIMIT $3`, device, stream, limit)
-	if err != nil {
-		return nil, err
+func (db *DB) Epochs(ctx context.Context, device, stream string, from uint64, limit telemetry.Limit) (page []telemetry.Range, more bool, err error) {
+	if from > math.MaxInt64 {
+		return nil, false, nil
 	}
-	defer rows.Close()
-	var out []telemetry.Range
-	for rows.Next() {
-		var r telemetry.Range
+	page, err = collect(ctx, db, func(row scanner) (r telemetry.Range, err error) {
 		var last sql.NullInt64
 		var closed sql.NullBool
 		var head []byte
-		if err := rows.Scan(&r.Payload, &r.Opened, &last, &closed, &head); err != nil {
-			return nil, err
+		if err := row.Scan(&r.Payload, &r.Opened, &last, &closed, &head); err != nil {
+			return r, err
 		}
 		if r.Epoch, err = wire.DecodeEpoch(r.Payload); err != nil {
-			return nil, fmt.Errorf("stored epoch of %s/%s: %w", device, stream, err)
+			return r, fmt.Errorf("stored epoch of %s/%s: %w", device, stream, err)
 		}
 		r.Proven, r.Closed = uint64(last.Int64), closed.Bool
 		if head != nil {
 			r.Heads = [][]byte{head}
 		}
-		out = append(out, r)
+		return r, nil
+	}, `SELECT e.payload, e.envelope, s.last, s.closed, s.envelope FROM stream_epoch e
+		LEFT JOIN stream_series s ON s.device = e.device AND s.stream = e.stream AND s.epoch = e.epoch
+		WHERE e.device = $1 AND e.stream = $2 AND e.epoch >= $3 ORDER BY e.epoch LIMIT $4`, device, stream, int64(from), limit.Epochs+1)
+	if err != nil {
+		return nil, false, err
 	}
-	if err := rows.Err(); err != nil {
-		return nil, err
-	}
-	for i := range out {
-		if err := db.records(ctx, device, stream, &out[i]); err != nil {
-			return nil, err
+	records := 0
+	for i := range page {
+		if i == limit.Epochs || records >= limit.Records {
+			return page[:i], true, nil
 		}
+		if err := db.records(ctx, device, stream, &page[i]); err != nil {
+			return nil, false, err
+		}
+		records += len(page[i].Records)
 	}
-	return out, nil
+	return page, false, nil
 }
 
 func (db *DB) records(ctx context.Context, device, stream string, r *telemetry.Range) error {

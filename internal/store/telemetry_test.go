@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"crypto/hpke"
+	"errors"
 	"strings"
 	"testing"
 	"time"
@@ -33,6 +34,7 @@ type stream struct {
 	sealer  *seal.Stream
 	reader  hpke.PrivateKey
 	key     wire.StreamKey // of the bucket
+	other   wire.StreamKey // of one whose private key nobody has
 }
 
 func newStream(t *testing.T) *stream {
@@ -56,6 +58,11 @@ func newStream(t *testing.T) *stream {
 		Store: db, Guard: guard, Keys: telemetry.NewKeyAccess(map[string]hpke.PrivateKey{"b1": bucket}),
 	})
 	x.key = wire.StreamKey{Bucket: "b1", KEM: kem.ID(), Key: bucket.PublicKey().Bytes()}
+	lost, err := kem.GenerateKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	x.other = wire.StreamKey{Bucket: "b0", KEM: kem.ID(), Key: lost.PublicKey().Bytes()}
 	x.sealer, err = seal.Open(x.device.id, "readings", 1, x.key, x.device.key, time.Now())
 	if err != nil {
 		t.Fatal(err)
@@ -83,9 +90,14 @@ func (x *stream) ingest(t *testing.T, u wire.Upload) error {
 
 func (x *stream) read(t *testing.T, who string) (telemetry.ReadReply, error) {
 	t.Helper()
+	return x.readFrom(t, who, 0)
+}
+
+func (x *stream) readFrom(t *testing.T, who string, from uint64) (telemetry.ReadReply, error) {
+	t.Helper()
 	return x.service.Read(t.Context(), access.Caller{ID: who, Kind: access.Person, Roles: []access.Role{access.Viewer}},
 		telemetry.ReadRequest{
-			Device: x.device.id, Stream: "readings", Purpose: "service", KEM: x.reader.KEM().ID(), Key: x.reader.PublicKey().Bytes(),
+			Device: x.device.id, Stream: "readings", Purpose: "service", KEM: x.reader.KEM().ID(), Key: x.reader.PublicKey().Bytes(), From: from,
 		})
 }
 
@@ -168,12 +180,12 @@ func TestTheStoreSeesNoCleartextAndLosesNothingUnsaid(t *testing.T) {
 	if err := x.ingest(t, u); err != nil {
 		t.Fatal(err)
 	}
-	e, err := x.db.Epochs(t.Context(), x.device.id, "readings", 10)
+	e, _, err := x.db.Epochs(t.Context(), x.device.id, "readings", 0, telemetry.Limit{Epochs: 10, Records: 100})
 	if err != nil || len(e) != 1 || len(e[0].Holes) != 1 || e[0].Holes[0] != 2 {
 		t.Fatalf("holes %+v, %v", e, err)
 	}
 	u.Records[0].Data = bytes.Clone(u.Records[1].Data)
-	if err := x.ingest(t, u); fault.KindOf(err) != fault.Conflict {
+	if err := x.ingest(t, u); fault.KindOf(err) != fault.Invalid || !strings.Contains(err.Error(), "two records") {
 		t.Errorf("other bytes under a known number: %v", err)
 	}
 	u.Series = [][]byte{u.Epochs[0]}
@@ -255,5 +267,144 @@ func TestWhoAsksWithoutLeaveDoesNotFillTheLedger(t *testing.T) {
 	}
 	if n := kinds(t, x.db, "telemetry.read.decided"); n != 61 {
 		t.Errorf("%d refusals on record in the end", n)
+	}
+}
+
+// next is another epoch of the device's stream with so many samples.
+func (x *stream) next(t *testing.T, number uint64, samples ...string) wire.Upload {
+	t.Helper()
+	s, err := seal.Open(x.device.id, "readings", number, x.key, x.device.key, time.Now())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range samples {
+		if err := s.Add([]byte(text)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	u, err := s.Upload(false)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
+func (x *stream) granted(t *testing.T) {
+	t.Helper()
+	security := access.Caller{ID: "person:sec", Kind: access.Person, Roles: []access.Role{access.Security}}
+	g := telemetry.Grant{ID: "g1", Reader: "person:ann", Product: "pump", Stream: "readings", Purpose: "service", Until: time.Now().Add(time.Hour)}
+	if err := x.service.Grant(t.Context(), security, g); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A long stream is read in parts, each with its decision; an epoch whose retention has ended takes nothing else with it.
+func TestALongStreamIsReadInParts(t *testing.T) {
+	x := newStream(t)
+	x.granted(t)
+	want := 0
+	for n := uint64(1); n <= 150; n++ {
+		key := x.key
+		if n == 70 {
+			x.key = x.other // a bucket whose key is not there any more
+		}
+		if err := x.ingest(t, x.next(t, n, "21.5", "21.6")); err != nil {
+			t.Fatal(err)
+		}
+		x.key = key
+		want += 2
+	}
+	got, gone := 0, []uint64(nil)
+	parts := 0
+	for from := uint64(0); ; parts++ {
+		reply, err := x.readFrom(t, "person:ann", from)
+		if err != nil {
+			t.Fatal(err)
+		}
+		samples, err := telemetry.OpenAll(reply, x.reader, x.device.key.Public(), x.device.id)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, gone = got+len(samples), append(gone, reply.Gone...)
+		if from = reply.Next; from == 0 {
+			break
+		}
+		if parts > 10 {
+			t.Fatal("it does not end")
+		}
+	}
+	if got != want-2 || len(gone) != 1 || gone[0] != 70 {
+		t.Errorf("%d of %d samples, gone %v", got, want-2, gone)
+	}
+	if n := kinds(t, x.db, "telemetry.read.decided"); n != parts+1 || parts < 2 {
+		t.Errorf("%d decisions for %d parts", n, parts+1)
+	}
+}
+
+// What a device may not do with its stream; who did it is told so for good, and nothing is stored.
+func TestWhatIsNoStream(t *testing.T) {
+	x := newStream(t)
+	first := x.next(t, 1, "a", "b")
+	if err := x.ingest(t, first); err != nil {
+		t.Fatal(err)
+	}
+	stranger := x.next(t, 1, "c", "d") // a copy of the device, under the same number
+	unopened := x.next(t, 2, "e")
+	unopened.Epochs = nil
+	headless := x.next(t, 3, "f")
+	headless.Epochs, headless.Records = nil, nil
+	other := stranger
+	other.Epochs, other.Records = nil, nil // a head alone: other records of the same numbers
+	for name, u := range map[string]wire.Upload{
+		"stream.forked: its epoch":             stranger,
+		"stream.forked: another head":          other,
+		"stream.unopened: records":             unopened,
+		"stream.unopened: a head":              headless,
+		"stream.unopened: beside what is good": {Epochs: x.next(t, 4, "g").Epochs, Records: unopened.Records},
+	} {
+		code, _, _ := strings.Cut(name, ":")
+		err := x.ingest(t, u)
+		if f, ok := errors.AsType[*fault.Fault](err); !ok || f.Kind != fault.Invalid || f.Code != code {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+	two := x.next(t, 5, "h")
+	two.Epochs = append(two.Epochs, first.Epochs...)
+	if err := x.ingest(t, two); err != nil {
+		t.Fatal(err)
+	}
+	if n := kinds(t, x.db, "telemetry.epoch.opened"); n != 2 {
+		t.Errorf("%d facts of 2 epochs", n)
+	}
+	e, _, err := x.db.Epochs(t.Context(), x.device.id, "readings", 0, telemetry.Limit{Epochs: 10, Records: 100})
+	if err != nil || len(e) != 2 || len(e[0].Records) != 2 || e[0].Proven != 2 {
+		t.Errorf("%+v, %v", e, err)
+	}
+}
+
+// The last head of an epoch ends it.
+func TestWhatWasClosedStaysClosed(t *testing.T) {
+	x := newStream(t)
+	if err := x.sealer.Add([]byte("a")); err != nil {
+		t.Fatal(err)
+	}
+	open := x.upload(t)
+	closing, err := x.sealer.Upload(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, u := range []wire.Upload{open, closing, open} {
+		if err := x.ingest(t, u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if e, _, err := x.db.Epochs(t.Context(), x.device.id, "readings", 0, telemetry.Limit{Epochs: 10, Records: 100}); err != nil || !e[0].Closed {
+		t.Errorf("%v, %v", e, err)
+	}
+	if err := x.sealer.Add([]byte("b")); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.ingest(t, x.upload(t)); fault.KindOf(err) != fault.Invalid {
+		t.Errorf("behind the last: %v", err)
 	}
 }

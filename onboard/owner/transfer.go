@@ -524,7 +524,7 @@ func (s *Service) finish(ctx context.Context, t Transfer) error {
 		}
 	}
 	t.Done, t.Offer = s.cfg.Now().UTC(), nil
-	epoch := max(d.Twin.BootCount, 1) - 1
+	epoch := wire.EpochOf(max(d.Twin.BootCount, 1)-1, wire.MaxNth)
 	over := done{Device: t.Device, Period: t.Period, Epoch: epoch}
 	if t.Kind == Rehome {
 		over.Kind = Rehome
