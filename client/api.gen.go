@@ -2594,11 +2594,18 @@ type TelemetryGrant struct {
 type TelemetryReadReply struct {
 	Decision []byte              `json:"decision"`
 	Epochs   []TelemetryReadable `json:"epochs"`
+
+	// Gone epochs whose retention has ended: nobody can read them any more
+	Gone []int64 `json:"gone,omitempty"`
+
+	// Next there is more: read again from this epoch on
+	Next *int64 `json:"next,omitempty"`
 }
 
 // TelemetryReadRequest defines model for TelemetryReadRequest.
 type TelemetryReadRequest struct {
 	Device  string `json:"device"`
+	From    *int64 `json:"from,omitempty"`
 	KEM     int32  `json:"kem"`
 	Key     []byte `json:"key"`
 	Purpose string `json:"purpose"`

@@ -29,6 +29,10 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 	if d.State == Provisioned { // it has enrolled, or it had no certificate to call with
 		return wire.CheckinReply{}, fault.New(fault.Unavailable, "device.onboarding", fmt.Sprintf("the enrolment of device %s is being taken in", id), "ask again")
 	}
+	if mustEnrol(d) {
+		return wire.CheckinReply{}, fault.New(fault.Unavailable, "device.enrol-anew",
+			fmt.Sprintf("device %s was suspected of being two: it is heard again when it has enrolled with its factory identity", id), "enrol anew with the IDevID")
+	}
 	if d.State == Ordered || Ended(d.State) {
 		return wire.CheckinReply{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "enrol it first, or nothing if its life is over")
 	}
@@ -77,13 +81,16 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 	if err := s.inconsistent(&r, in, s.lines.note(d.ID, lineOf(ctx), now)); err != nil {
 		return Device{}, err
 	}
+	if err := r.onTrust(in); err != nil {
+		return Device{}, err
+	}
 	if err := s.guardOver(&r, in); err != nil {
 		return Device{}, err
 	}
 	if err := s.health(&r, in); err != nil {
 		return Device{}, err
 	}
-	if r.State == d.State && r.AckedSeq == d.AckedSeq && r.Token == d.Token && len(r.Facts) == 0 && reflect.DeepEqual(r.Twin, d.Twin) {
+	if r.State == d.State && r.AckedSeq == d.AckedSeq && r.Token == d.Token && len(r.Facts) == 0 && d.Restored.IsZero() && reflect.DeepEqual(r.Twin, d.Twin) {
 		return d, nil
 	}
 	if err := s.cfg.Reports.ApplyReport(ctx, r); err != nil {
@@ -95,7 +102,7 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 	if r.State != d.State {
 		d.Since = now
 	}
-	d.State, d.GuardUntil, d.Twin, d.AckedSeq, d.Token = r.State, r.GuardUntil, r.Twin, r.AckedSeq, r.Token
+	d.State, d.GuardUntil, d.Twin, d.AckedSeq, d.Token, d.Restored = r.State, r.GuardUntil, r.Twin, r.AckedSeq, r.Token, time.Time{}
 	return d, nil
 }
 

@@ -70,10 +70,42 @@ func (s *Service) inconsistent(r *Report, in wire.Checkin, before *visit) error 
 	return nil
 }
 
+// OnTrust is the Data of device.on-trust: after a backup was restored a device said more than the backup knows of it, and was believed once.
+type OnTrust struct {
+	Device   string    `json:"device"`
+	Restored time.Time `json:"restored"`
+	Counter  uint64    `json:"counter"` // highest directive it says it accepted
+	Given    uint64    `json:"given"`   // highest that the backup knows of
+}
+
+// onTrust puts on record whom nothing but its own word makes the one that was there before. Another with its identity shows at its next call, as ever.
+func (r *Report) onTrust(in wire.Checkin) error {
+	if !r.OnTrust {
+		return nil
+	}
+	f, err := jsonFact(ledger.KindDeviceOnTrust, r.At, access.DeviceCaller(r.From.ID).ID, r.From.ID, nil, OnTrust{
+		Device: r.From.ID, Restored: r.From.Restored.UTC(), Counter: in.Counter, Given: r.From.Counter,
+	})
+	if err != nil {
+		return err
+	}
+	r.Facts = append(r.Facts, f)
+	return nil
+}
+
 // contradiction compares what is said with what is known; r takes the token that holds from now on.
 func (s *Service) contradiction(r *Report, in wire.Checkin) Inconsistency {
 	had := r.From.Twin
 	next, ok := rolled(r.From, in.Token)
+	given := max(r.From.Counter, had.Accepted)
+	if !r.From.Restored.IsZero() { // it has gone on since the backup
+		if !ok && in.Token != nil {
+			next, ok, r.OnTrust = tokenDigest(in.Token.Next), true, true
+		}
+		if in.Counter > given {
+			given, r.OnTrust = in.Counter, true
+		}
+	}
 	switch {
 	case in.BootCount < had.BootCount:
 		return Inconsistency{What: "boot count went back", Had: had.BootCount, Said: in.BootCount}
@@ -81,8 +113,8 @@ func (s *Service) contradiction(r *Report, in wire.Checkin) Inconsistency {
 		return Inconsistency{What: "directive counter went back", Had: had.Accepted, Said: in.Counter}
 	case in.Bundle < had.Bundle:
 		return Inconsistency{What: "trust bundle went back", Had: had.Bundle, Said: in.Bundle}
-	case in.Counter > r.From.Counter:
-		return Inconsistency{What: "accepted a directive never given out", Had: r.From.Counter, Said: in.Counter}
+	case in.Counter > given:
+		return Inconsistency{What: "accepted a directive never given out", Had: given, Said: in.Counter}
 	case !ok && in.Token == nil:
 		return Inconsistency{What: "came without its rolling token"}
 	case !ok:
@@ -100,6 +132,9 @@ func tokenDigest(token []byte) string {
 
 // rolled gives the token that holds after t was shown; false when it is not the device's.
 func rolled(d Device, t *wire.Token) (string, bool) {
+	if d.Token == TokenAwaited { // and was enrolled since: mustEnrol
+		d.Token = ""
+	}
 	if t == nil {
 		return d.Token, d.Token == ""
 	}
@@ -124,6 +159,14 @@ func forgetful(t Twin) Twin {
 	t.BootCount, t.Accepted, t.Bundle = 0, 0, 0
 	return t
 }
+
+// TokenAwaited stands in the place of a token's digest from the moment at which somebody has looked into a suspicion (Clear), and when a device was
+// given new keys: whoever holds a copy of the memory, token and operational certificate with it, is not heard until the device was enrolled
+// with its factory identity. No digest is like it.
+const TokenAwaited = "enrol"
+
+// mustEnrol reports whether nothing is taken from a device before it has shown its factory identity again.
+func mustEnrol(d Device) bool { return d.Token == TokenAwaited && !d.TokenAnew }
 
 type lineKey struct{}
 

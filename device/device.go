@@ -30,8 +30,9 @@ type Device struct {
 	Since      time.Time  // of the state
 	Owned      time.Time  // since when it belongs to its owner, who sees nothing of before; zero: to nobody
 	GuardUntil time.Time  // when the device ends its guarded state (quarantine, dormant) by itself; zero: none
-	Token      string     // digest of the rolling token that it is to have; empty: none yet
+	Token      string     // digest of the rolling token that it is to have; empty: none yet; TokenAwaited: it has to enrol anew first
 	TokenAnew  bool       // it has enrolled anew since, and may begin with a new one
+	Restored   time.Time  // since when what is known of it is a backup's, and it has not called; zero: it is its own word
 	Twin       Twin
 }
 

@@ -163,9 +163,17 @@ func (s *Service) Move(ctx context.Context, caller access.Caller, id string, ev 
 	}
 	d.State, d.Since, d.GuardUntil = to, now, time.Time{}
 	if c.Absolve {
-		d.Twin.Suspect, d.Twin.Sides, d.Token, d.TokenAnew = "", nil, "", false
+		d = absolved(d)
 	}
 	return d, nil
+}
+
+// absolved is a device whose suspicion somebody has looked into. What only rises on one device begins again, for the copy may have been ahead: in its
+// counts, and in the results that were taken from it.
+func absolved(d Device) Device {
+	d.Twin = forgetful(d.Twin)
+	d.Twin.Suspect, d.Twin.Sides, d.Token, d.TokenAnew, d.AckedSeq = "", nil, TokenAwaited, false, 0
+	return d
 }
 
 func (s *Service) stateFact(d Device, to State, ev Event, at time.Time, actor string, cause *ledger.Ref, reason string) (ledger.Fact, error) {

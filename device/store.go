@@ -40,14 +40,14 @@ type Change struct {
 	From, To   State
 	At         time.Time
 	GuardUntil time.Time // zero: none
-	Absolve    bool      // clear Twin.Suspect
+	Absolve    bool      // a suspicion is over: forget it and what rests on it, the verdict as well; nothing but a new enrolment makes the device known again
 	Fact       ledger.Fact
 }
 
 // Reports takes what devices say.
 type Reports interface {
 	// ApplyReport stores what a check-in changed, with its facts, in one transaction. It is done only while the device's state,
-	// acknowledged result and token are those of r.From, else ErrChanged.
+	// acknowledged result and token are those of r.From, and what is known of it as restored as it was, else ErrChanged. From then on it is not.
 	ApplyReport(ctx context.Context, r Report) error
 	// Outstanding gives the device's commands without a final result whose time has not run out at now, most urgent first.
 	Outstanding(ctx context.Context, id string, now time.Time) ([]Command, error)
@@ -66,6 +66,7 @@ type Report struct {
 	Twin       Twin
 	AckedSeq   uint64
 	Token      string // to be; From.Token when it stays
+	OnTrust    bool   // it said more than a restored backup knows, and is believed
 	At         time.Time
 	Results    []CommandDevice // final standings
 	Facts      []ledger.Fact

@@ -65,6 +65,7 @@ const (
 	KindDeviceReleased      Kind = "device.released"      // events: JSON device.StateChange
 	KindDeviceReprovisioned Kind = "device.reprovisioned" // events: JSON result of the command
 	KindDeviceInconsistent  Kind = "device.inconsistent"  // events: JSON device.Inconsistency {device, what, had, said, sides}: perhaps a clone
+	KindDeviceOnTrust       Kind = "device.on-trust"      // events: JSON device.OnTrust {device, restored, counter, given}: more than a restored backup knows of it, believed once
 	KindDeviceGrouped       Kind = "device.grouped"       // events: JSON device.Grouping {device, from, to, reason}
 	KindDeviceForgotten     Kind = "device.forgotten"     // events: JSON device.Forgotten {device}: what was private of it is destroyed
 	KindDeviceRekeyed       Kind = "device.rekeyed"       // events: JSON rekey.RekeyedData {device, voucher, record, old, new, origin, certificate, request}: both its keys are others now

@@ -89,11 +89,19 @@ func cures(f ledger.Fact) func(Finding) bool {
 		Act     string `json:"act"`
 		Release string `json:"release"`
 		Version string `json:"version"`
+		Event   string `json:"event"`
 	}
 	if json.Unmarshal(f.Data, &d) != nil {
 		return nil
 	}
 	switch f.Kind {
+	case ledger.KindDeviceState: // somebody has looked into it: a copy that goes on is a suspicion of its own
+		if d.Event != "clear" {
+			return nil
+		}
+		return func(f Finding) bool { return f.Kind == CloneSuspected }
+	case ledger.KindDeviceRekeyed:
+		return func(f Finding) bool { return f.Kind == CloneSuspected }
 	case ledger.KindVerdict:
 		if !wire.Acceptable(d.Word) {
 			return nil

@@ -191,3 +191,23 @@ func sorted(set map[string]bool) (out []string) {
 }
 
 func unique(in []string) []string { return slices.Compact(slices.Sorted(slices.Values(in))) }
+
+// RevokeOperational takes the operational certificates of a device that were given out before at and still hold, one by one: what it enrols for
+// afterwards stays, however late this is done or repeated. place is where the device is, as access.Join names it.
+func (s *Service) RevokeOperational(ctx context.Context, caller access.Caller, device, place string, at time.Time, reason int) error {
+	for after := ""; ; {
+		page, err := s.Certificates(ctx, caller, device, place, after, bulkPage)
+		if err != nil || len(page) == 0 {
+			return err
+		}
+		for _, c := range page {
+			after = c.Key
+			if c.Role != LDevID || !c.Ended.IsZero() && !c.Ended.After(at) || !c.NotAfter.After(at) || c.NotBefore.Add(backdate).After(at) { // issued since
+				continue
+			}
+			if err := s.Revoke(ctx, caller, c.Key, reason); err != nil && fault.KindOf(err) != fault.Conflict {
+				return err
+			}
+		}
+	}
+}

@@ -21,7 +21,7 @@ func (a *api) moves() []*cobra.Command {
 		a.move(device.Find, "Record that lost devices are back", "found in store 2"),
 		a.move(device.Maintain, "Take devices out of service for repair", "its fan is loud"),
 		a.move(device.Resume, "Put repaired devices back into service", "new fan"),
-		a.move(device.Clear, "Say that a suspicion of two devices with one identity was unfounded", "both connections were the service laptop"),
+		a.move(device.Clear, "Say that somebody has looked into a suspicion of two devices with one identity", "a copy of its flash ran in the laboratory"),
 	}
 }
 

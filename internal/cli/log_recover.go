@@ -20,6 +20,7 @@ import (
 type recoverCall struct {
 	dir, from, trust     string
 	apply, files, asJSON bool
+	restored             bool
 }
 
 func logRecover(s streams) *cobra.Command {
@@ -39,6 +40,10 @@ The ledger comes back whole; what the database knew beside it does not. What a d
 the facts: revocations, certificates, withdrawn releases, trust bundles, closed orders, used tickets, the states of devices, the heads of
 their logs, who may do what. The rest is listed with what to do about it: read that list.
 
+Devices have gone on since the backup, mostly without a fact: their rolling tokens and counters are ahead of the database. With --apply each is
+believed once when it calls, with a fact device.on-trust, and from then on held against what it said. Say --restored when a backup was put in place
+and no fact is missing; otherwise it is seen.
+
 With --files the other way: exported files that are lost or were changed are written again from the database.`,
 		Example: `  hallmark log recover --dir /var/lib/hallmark
   hallmark log recover --dir /var/lib/hallmark --from https://mirror.example --trust trust.json --apply
@@ -51,14 +56,15 @@ With --files the other way: exported files that are lost or were changed are wri
 	f.StringVar(&c.from, "from", "", "where the published logs are: a directory with log/ in it, an address, or a bucket (default DIR, or the first export of config.json)")
 	f.StringVar(&c.trust, "trust", "", "file with origins, log keys and witness keys (default DIR/log/trust.json)")
 	f.BoolVar(&c.apply, "apply", false, "do it")
+	f.BoolVar(&c.restored, "restored", false, "the database is a backup's, though no fact is missing: with --apply, believe each device once")
 	f.BoolVar(&c.files, "files", false, "write exported files again from the database")
 	f.BoolVar(&c.asJSON, "json", false, "print JSON")
 	return need(cmd, "dir")
 }
 
 func (c recoverCall) run(ctx context.Context, s streams) (err error) {
-	if c.files && (c.apply || c.from != "") {
-		return usagef("--files writes from the database: --from and --apply have no place beside it")
+	if c.files && (c.apply || c.restored || c.from != "") {
+		return usagef("--files writes from the database: --from, --apply and --restored have no place beside it")
 	}
 	l := server.Layout{Dir: c.dir}
 	cfg, err := server.LoadConfig(l)
@@ -90,7 +96,7 @@ func (c recoverCall) run(ctx context.Context, s streams) (err error) {
 	if err != nil {
 		return err
 	}
-	rec, err := server.RecoverLog(ctx, l, trust, source, c.apply)
+	rec, err := server.RecoverLog(ctx, l, trust, source, c.apply, c.restored)
 	if err != nil {
 		return err
 	}
@@ -123,6 +129,9 @@ func (c recoverCall) tell(out io.Writer, rec server.LogRecovery) error {
 		}
 		fmt.Fprintf(out, ": %d missing\n", l.Missing)
 		missing += l.Missing
+	}
+	if rec.Devices > 0 {
+		fmt.Fprintf(out, "Devices that are believed once when they call, for the database knows less of them than they do: %d\n", rec.Devices)
 	}
 	if missing == 0 {
 		_, err := fmt.Fprintln(out, "\nThe database has all of it: nothing is to be replayed.")

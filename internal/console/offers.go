@@ -27,7 +27,7 @@ func (v view) lifeActions(id string, state device.State, legitimacy device.Legit
 		{device.Resume, "repaired, and back in service"},
 		{device.Lose, "nobody knows where it is"},
 		{device.Find, "it is back"},
-		{device.Clear, "the suspicion of a second device with its identity was unfounded"},
+		{device.Clear, "somebody looked into the suspicion of a copy: nobody else has its factory key"},
 	} {
 		if _, err := device.Next(state, e.event); err == nil && v.may(device.ActionOf(e.event), res) {
 			events.Options = append(events.Options, option{string(e.event), e.text})

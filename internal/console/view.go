@@ -143,7 +143,7 @@ func (v view) deviceActions(id, product, group string, state device.State) []act
 	}
 	works := []device.State{device.Onboarded, device.Active, device.Quarantined, device.Maintenance, device.Dormant}
 	add(wire.ActAttest, "Ask for evidence", "Ask the device to prove its state", "Routine: it attests at its next check-in.", "", works...)
-	add(wire.ActRelease, "Release", "End the quarantine", "It works again, once it has proven itself.", "", device.Quarantined, device.Suspected)
+	add(wire.ActRelease, "Release", "End the quarantine", "It works again, once it has proven itself.", "", device.Quarantined)
 	add(wire.ActWake, "Wake", "Wake the device", "It works again, once it has proven itself.", "", device.Dormant)
 	add(wire.ActReset, "Restart", "Restart the device", "It is away while it boots.", "", works...)
 	add(wire.ActQuarantine, "Quarantine", "Quarantine this device",

@@ -310,7 +310,7 @@ func TestALogInABucket(t *testing.T) {
 	if _, err := open(t, l); err == nil || !strings.Contains(err.Error(), "s3://logs/acme/log/control") {
 		t.Fatalf("only the bucket remembers: %v", err)
 	}
-	rec, err := server.RecoverLog(t.Context(), l, trust, source, true)
+	rec, err := server.RecoverLog(t.Context(), l, trust, source, true, false)
 	if err != nil || rec.Logs[0].Missing == 0 {
 		t.Fatalf("%+v, %v", rec, err)
 	}

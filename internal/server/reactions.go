@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -33,7 +34,8 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 		ledger.KindVerdict:             {i.raise, i.cure, i.activate, i.judged},
 		ledger.KindDeviceHealthy:       {i.cure},
 		ledger.KindDeviceUpdated:       {i.cure},
-		ledger.KindDeviceState:         {i.over},
+		ledger.KindDeviceState:         {i.over, i.cleared, i.cure},
+		ledger.KindDeviceRekeyed:       {i.cure},
 		ledger.KindEnrolRefused:        {i.raise},
 		ledger.KindRecordRefused:       {i.raise},
 		ledger.KindVoucherIssued:       {i.raise},
@@ -94,6 +96,19 @@ func (i *Instance) over(ctx context.Context, caller access.Caller, s seen) error
 		return err
 	}
 	return i.monitor.Settle(ctx, caller, s.Subject, reason, caused(s))
+}
+
+// cleared takes the operational certificates of a device that was suspected of being two: its copy may hold them. Who has the factory's key enrols anew.
+func (i *Instance) cleared(ctx context.Context, caller access.Caller, s seen) error {
+	var c device.StateChange
+	if err := json.Unmarshal(s.Data, &c); err != nil || c.Event != device.Clear {
+		return err
+	}
+	d, err := i.device.Get(ctx, caller, s.Subject)
+	if err != nil {
+		return err
+	}
+	return i.pki.RevokeOperational(ctx, caller, d.ID, access.Join(d.Product, d.Group), s.At, pki.KeyCompromise)
 }
 
 // verdict is what reactions read of attest.verdict.

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"sort"
 	"strings"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/internal/store"
@@ -24,6 +25,7 @@ type LogRecovery struct {
 	Logs    []LogReplay   `json:"logs"`
 	Kinds   []KindReplay  `json:"kinds"` // of the facts that were missing
 	Applied bool          `json:"applied"`
+	Devices int64         `json:"devices"` // of which this database knows less than they do: each is believed once, and that is a fact
 	Todo    []RecoverTodo `json:"todo,omitempty"`
 }
 
@@ -71,14 +73,17 @@ var left = map[ledger.Kind]string{
 	ledger.KindRemedyDecided:        "cases are opened again by the verdicts that are replayed: look at them (`hallmark remedy list`)",
 	ledger.KindFindingClosed:        "findings that were closed by hand are raised again by their facts (`hallmark finding list --open`)",
 	ledger.KindComplianceStated:     "statements are forgotten: state them again",
+	ledger.KindVoucherIssued:        "vouchers that were given out since are good for nothing: ask for others (`hallmark device voucher`)",
+	ledger.KindDeviceImported:       "devices of other makers that are known by a name are not on the list again: import it (`hallmark device import`)",
 	ledger.KindProductCreated:       "products are here again; so are their trust bundles",
 }
 
 const maxNamed = 20
 
 // RecoverLog brings back what a database lacks of the logs that were published: from an export or a mirror of it, verified by the keys
-// of trust. Without apply it only looks. Nobody else may use the database meanwhile.
-func RecoverLog(ctx context.Context, l Layout, trust audit.Trust, from func(log string) audit.Fetcher, apply bool) (rec LogRecovery, err error) {
+// of trust. Without apply it only looks. restored says that the database is a backup's even if it lacks no fact: devices go on without facts. Nobody else
+// may use the database meanwhile.
+func RecoverLog(ctx context.Context, l Layout, trust audit.Trust, from func(log string) audit.Fetcher, apply, restored bool) (rec LogRecovery, err error) {
 	cfg, err := LoadConfig(l)
 	if err != nil {
 		return rec, err
@@ -100,7 +105,16 @@ func RecoverLog(ctx context.Context, l Layout, trust audit.Trust, from func(log 
 		}
 		all = append(all, r)
 	}
-	// Both are good: only now something is written, what devices verify first.
+	// Both are good: only now something is written, what devices verify first. What is known of devices is a backup's before anything is replayed, so that
+	// a recovery that breaks off has said it.
+	for _, r := range all {
+		restored = restored || r.tree.Size > r.had.Size
+	}
+	if apply && restored {
+		if rec.Devices, err = db.Restored(ctx, time.Now()); err != nil {
+			return rec, err
+		}
+	}
 	for _, r := range all {
 		if err := r.walk(ctx, apply); err != nil {
 			return rec, fmt.Errorf("%s log: %w", r.log, err)

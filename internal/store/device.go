@@ -70,16 +70,16 @@ func one(res sql.Result, otherwise error) error {
 }
 
 const deviceColumns = `id, product, hardware, state, legitimacy, order_id, station, made, attest_key, key_origin, is_virtual,
-	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, owned_since, group_path, token, token_anew, rekeyed, doc`
+	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, owned_since, group_path, token, token_anew, rekeyed, restored, doc`
 
 type scanner interface{ Scan(dest ...any) error }
 
 func scanDevice(row scanner) (device.Device, error) {
 	var d device.Device
-	var made, seen, since, guard, owned, anew, rekeyed int64
+	var made, seen, since, guard, owned, anew, rekeyed, restored int64
 	var doc []byte
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &d.Order, &d.Station, &made, &d.AttestKey, &d.KeyOrigin,
-		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &owned, &d.Group, &d.Token, &anew, &rekeyed, &doc)
+		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &owned, &d.Group, &d.Token, &anew, &rekeyed, &restored, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, device.ErrNotFound
 	}
@@ -87,6 +87,7 @@ func scanDevice(row scanner) (device.Device, error) {
 		return d, err
 	}
 	d.Made, d.LastSeen, d.Since, d.GuardUntil, d.Owned, d.TokenAnew, d.Rekeyed = Time(made), Time(seen), Time(since), Time(guard), Time(owned), anew != 0, Time(rekeyed)
+	d.Restored = Time(restored)
 	if err := json.Unmarshal(doc, &d.Twin); err != nil {
 		return d, fmt.Errorf("device %s: twin: %w", d.ID, err)
 	}
@@ -172,13 +173,31 @@ func absolve(tx *Tx, id string) error {
 	if err != nil {
 		return err
 	}
-	d.Twin.Suspect, d.Twin.Sides = "", nil
+	accepted := d.Twin.Accepted // directives are given out above it
+	d.Twin.Suspect, d.Twin.Sides, d.Twin.BootCount, d.Twin.Accepted, d.Twin.Bundle = "", nil, 0, 0, 0
 	twin, err := json.Marshal(d.Twin)
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE device SET doc = $1, token = '', token_anew = 0 WHERE id = $2`, string(twin), id)
+	if _, err := tx.Exec(`DELETE FROM verdict_current WHERE device_id = $1`, id); err != nil { // whose evidence that was nobody knows
+		return err
+	}
+	_, err = tx.Exec(`UPDATE device SET doc = $1, token = $2, token_anew = 0, acked_seq = 0, verdict = 0, counter = CASE WHEN counter < $3 THEN $3 ELSE counter END
+		WHERE id = $4`, string(twin), device.TokenAwaited, int64(accepted), id)
 	return err
+}
+
+// Restored notes that what is known of every device is a backup's, until it calls: what it was left with since is not known here. It gives how many
+// there are.
+func (db *DB) Restored(ctx context.Context, at time.Time) (n int64, err error) {
+	return n, db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE device SET restored = $1 WHERE state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved')`, Millis(at))
+		if err != nil {
+			return err
+		}
+		n, err = res.RowsAffected()
+		return err
+	})
 }
 
 // JudgeDevice implements device.Registry.
@@ -250,10 +269,10 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 		}
 		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
 			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12, token = $13,
-			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END
-			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14`,
+			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END, restored = 0
+			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14 AND restored = $15`,
 			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
-			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token)
+			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token, Millis(r.From.Restored))
 		if err != nil {
 			return err
 		}

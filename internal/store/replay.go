@@ -59,6 +59,10 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindDeviceReplaced:    replayReplaced,
 	ledger.KindDeviceRekeyed:     replayRekeyed,
 	ledger.KindDeviceAttestKey:   replayAttestKey,
+	ledger.KindVoucherRevoked:    replayVoucherEnded,
+	ledger.KindForeignTrusted:    replayForeignCA,
+	ledger.KindForeignEnded:      replayForeignEnded,
+	ledger.KindDeviceImported:    replayImported,
 	ledger.KindDeviceLogAnchored: replayAnchor,
 	ledger.KindDeviceLogForked:   replayFork,
 

@@ -54,11 +54,15 @@ func replayProvisioned(tx *Tx, f ledger.Fact) (bool, error) {
 		int64(r.Ticket), r.Device, r.Chip.ChipUID, identity[:], attestKey[:], f.Data); err != nil {
 		return false, err
 	}
-	return true, putProvisioned(tx, ProvisionedRow{
+	if err := putProvisioned(tx, ProvisionedRow{
 		ID: r.Device, Product: o.Product, Hardware: o.Hardware, Order: o.ID, Station: o.Station, At: time.Unix(int64(r.Time), 0).UTC(),
 		Identity: identity[:], AttestKey: r.Keys.Attest, KeyOrigin: r.Keys.Origin, Virtual: r.Chip.Virtual, Release: rel,
 		Version: o.Version, Bundle: o.Bundle,
-	})
+	}); err != nil {
+		return false, err
+	}
+	_, err = tx.Exec(`UPDATE device SET restored = $1 WHERE id = $2`, Millis(f.At), r.Device) // what it was told since is not known here
+	return err == nil, err
 }
 
 // replayState takes a device where it was, whatever led there.
@@ -82,10 +86,13 @@ func replayState(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, nil
 	}
 	done, err := did(tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = 0 WHERE id = $3`, string(c.To), Millis(f.At), c.Device))
-	if err != nil || !done || c.To != device.Decommissioning {
-		return done, err
+	switch {
+	case err == nil && done && c.Event == device.Clear:
+		return true, absolve(tx, c.Device)
+	case err == nil && done && c.To == device.Decommissioning:
+		return true, replayOrdered(tx, c.Device)
 	}
-	return true, replayOrdered(tx, c.Device)
+	return done, err
 }
 
 // replayOrdered puts in the retirement of a device: when its order was replayed, the device may not have been here yet.

@@ -9,15 +9,95 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
+	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// replayRekeyed gives a device the keys that it got by a voucher. The voucher itself is not brought back: its secret is not in the log, and one that was
-// open is asked for anew. What the change revoked has facts of its own.
+// replayVoucherEnded ends a voucher that a backup has as open. One that was given out since is not brought back: its secret is in no fact, so that
+// nobody can use it, and it is asked for anew.
+func replayVoucherEnded(tx *Tx, f ledger.Fact) (bool, error) {
+	var d rekey.EndedData
+	if err := json.Unmarshal(f.Data, &d); err != nil {
+		return false, err
+	}
+	to := rekey.Revoked
+	if d.Why == "guessed" {
+		to = rekey.Locked
+	}
+	return did(tx.Exec(`UPDATE voucher SET state = $1, ended = $2 WHERE id = $3 AND state = 'open'`, string(to), Millis(f.At), d.Voucher))
+}
+
+// replaySpent ends a voucher that a backup has as open, and that was used since: by whom, so that the same keys are given the same answer, and others
+// none.
+func replaySpent(tx *Tx, d rekey.RekeyedData, claim wire.RekeyClaim, at time.Time) error {
+	cert, err := x509.ParseCertificate(d.Certificate)
+	if err != nil {
+		return err
+	}
+	keys := rekey.KeysDigest(sha256.Sum256(cert.RawSubjectPublicKeyInfo), claim)
+	_, err = tx.Exec(`UPDATE voucher SET state = 'used', ended = $1, keys = $2, cert = $3, identity = $4 WHERE id = $5 AND state = 'open'`,
+		Millis(at), keys[:], pki.CertKey(cert), d.New, d.Voucher)
+	return err
+}
+
+// replayForeignCA believes a CA of another maker again.
+func replayForeignCA(tx *Tx, f ledger.Fact) (bool, error) {
+	var t foreign.Trusted
+	if err := json.Unmarshal(f.Data, &t); err != nil {
+		return false, err
+	}
+	if len(t.Certificates) == 0 {
+		return false, nil
+	}
+	cert, err := x509.ParseCertificate(t.Certificates[0])
+	if err != nil {
+		return false, err
+	}
+	c := foreign.CA{
+		ID: t.ID, Product: t.Product, Hardware: t.Hardware, Subject: cert.Subject.String(), NotAfter: cert.NotAfter, Map: t.Map, Any: t.Any, By: f.Actor, At: f.At,
+		Certificates: t.Certificates,
+	}
+	doc, err := json.Marshal(c)
+	if err != nil {
+		return false, err
+	}
+	err = putForeignCA(tx, c, doc)
+	if errors.Is(err, foreign.ErrExists) {
+		return false, nil
+	}
+	return err == nil, err
+}
+
+// replayForeignEnded: nothing that it signed is believed any more.
+func replayForeignEnded(tx *Tx, f ledger.Fact) (bool, error) {
+	return did(tx.Exec(`UPDATE foreign_ca SET ended = $1 WHERE id = $2 AND ended = 0`, Millis(f.At), f.Subject))
+}
+
+// replayImported puts a device of another maker on the list again, as far as the fact says what it is known by: a name is private.
+func replayImported(tx *Tx, f ledger.Fact) (bool, error) {
+	var i foreign.Imported
+	if err := json.Unmarshal(f.Data, &i); err != nil {
+		return false, err
+	}
+	key, err := hex.DecodeString(i.Identity)
+	if err != nil || i.Of == "" {
+		return false, err
+	}
+	e := foreign.Entry{Device: i.Device, Product: i.Product, Hardware: i.Hardware, Name: i.Name, Kind: i.Kind, Of: i.Of, CA: i.CA, Key: key, Format: i.Format}
+	o, err := standingOf(tx.QueryRow(foreignRef, e.Kind, e.Of), e)
+	if err != nil || o != foreign.Taken {
+		return false, err
+	}
+	return putForeign(tx, e, f.At)
+}
+
+// replayRekeyed gives a device the keys that it got by a voucher. What the change revoked has facts of its own.
 func replayRekeyed(tx *Tx, f ledger.Fact) (bool, error) {
 	var d rekey.RekeyedData
 	if err := json.Unmarshal(f.Data, &d); err != nil {
@@ -25,6 +105,9 @@ func replayRekeyed(tx *Tx, f ledger.Fact) (bool, error) {
 	}
 	claim, err := replayedClaim(d)
 	if err != nil {
+		return false, err
+	}
+	if err := replaySpent(tx, d, claim, f.At); err != nil {
 		return false, err
 	}
 	old, err := hex.DecodeString(d.Old)
@@ -54,9 +137,8 @@ func replayRekeyed(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	if _, err := tx.Exec(`UPDATE device SET identity = $1, attest_key = $2, instance_id = $3, key_origin = $4, rekeyed = $5, acked_seq = 0, doc = $6,
-		since = CASE WHEN state IN ('active', 'dormant') THEN $5 ELSE since END,
-		state = CASE WHEN state IN ('active', 'dormant') THEN 'onboarded' ELSE state END WHERE id = $7`,
-		next, claim.Attest, instanceID(claim.Attest), d.Origin, Millis(f.At), string(fresh), d.Device); err != nil {
+		token = $7, token_anew = 0, `+stateOfRekeyed+` WHERE id = $8`,
+		next, claim.Attest, instanceID(claim.Attest), d.Origin, Millis(f.At), string(fresh), device.TokenAwaited, d.Device); err != nil {
 		return false, err
 	}
 	sum := sha256.Sum256(attest)

@@ -249,7 +249,8 @@ func spend(tx *Tx, c rekey.Change, cert string) error {
 }
 
 // replaceKeys makes the new keys the device's, and forgets what the device has forgotten: it counts its results and the directives it accepted from the
-// beginning, and its own log begins anew under the new key. Who works has to prove itself again; who is contained stays so.
+// beginning, and its own log begins anew under the new key. Who works has to prove itself again; who is contained stays so, and who was suspected
+// of being two is contained: its copy has the keys of before.
 func replaceKeys(tx *Tx, c rekey.Change) error {
 	var doc string
 	var old, attest []byte
@@ -267,11 +268,10 @@ func replaceKeys(tx *Tx, c rekey.Change) error {
 		return err
 	}
 	res, err := tx.Exec(`UPDATE device SET identity = $1, attest_key = $2, instance_id = $3, key_origin = $4, rekeyed = $5, acked_seq = 0, doc = $6,
-		since = CASE WHEN state IN ('active', 'dormant') THEN $5 ELSE since END, guard_until = CASE WHEN state = 'dormant' THEN 0 ELSE guard_until END,
-		state = CASE WHEN state IN ('active', 'dormant') THEN 'onboarded' ELSE state END
-		WHERE id = $7 AND identity = $8 AND state IN ('provisioned', 'onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		token = $7, token_anew = 0, `+stateOfRekeyed+`
+		WHERE id = $8 AND identity = $9 AND state IN ('provisioned', 'onboarded', 'active', 'quarantined', 'dormant', 'maintenance', 'suspected-clone')
 		AND legitimacy IN ('genuine', 'recalled', 'refurbished', 'resold')`,
-		c.Identity, c.Attest, instanceID(c.Attest), c.Origin, Millis(c.At), string(fresh), c.Voucher.Device, c.From)
+		c.Identity, c.Attest, instanceID(c.Attest), c.Origin, Millis(c.At), string(fresh), device.TokenAwaited, c.Voucher.Device, c.From)
 	if err != nil {
 		return err
 	}
@@ -286,10 +286,15 @@ func replaceKeys(tx *Tx, c rekey.Change) error {
 	return forgetOld(tx, c.Voucher.Device)
 }
 
-// forgetful takes out of a twin what the device does not know any more.
+// stateOfRekeyed is what becomes of the state of a device that is given new keys at $5.
+const stateOfRekeyed = `since = CASE WHEN state IN ('active', 'dormant', 'suspected-clone') THEN $5 ELSE since END,
+	guard_until = CASE WHEN state = 'dormant' THEN 0 ELSE guard_until END,
+	state = CASE WHEN state IN ('active', 'dormant') THEN 'onboarded' WHEN state = 'suspected-clone' THEN 'quarantined' ELSE state END`
+
+// forgetful takes out of a twin what the device does not know any more, and what a copy of it may have said.
 func forgetful(t *device.Twin) {
-	t.Accepted, t.Reported, t.Trial, t.Progress = 0, nil, false, nil
-	t.Healthy, t.Sick, t.Told, t.Health, t.Suspect = false, false, "", "", ""
+	t.Accepted, t.Reported, t.Trial, t.Progress, t.BootCount, t.Bundle = 0, nil, false, nil, 0, 0
+	t.Healthy, t.Sick, t.Told, t.Health, t.Suspect, t.Sides = false, false, "", "", "", nil
 }
 
 // forgetOld takes away what stands on a device's former key: the head of its log, and the verdict on its evidence.

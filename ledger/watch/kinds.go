@@ -27,7 +27,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindGenesis, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded,
 		ledger.KindEnrolRefused, ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled, ledger.KindDeviceState, ledger.KindDeviceUpdated, ledger.KindDeviceHealthy, ledger.KindDeviceUnhealthy,
 		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
-		ledger.KindDeviceInconsistent, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
+		ledger.KindDeviceInconsistent, ledger.KindDeviceOnTrust, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
 		ledger.KindDeviceForgotten,
 		ledger.KindDeviceRekeyed, ledger.KindDeviceAttestKey, ledger.KindDeviceImported, ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed,
 		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,

@@ -184,7 +184,7 @@ func (s *Service) Recover(ctx context.Context, id, password string, csr []byte) 
 		return nil, fault.New(fault.Denied, "voucher.chip", "the voucher of device "+id+" is for another chip than the one that asks", "bring it to the device it is for")
 	}
 	identity := sha256.Sum256(req.CSR.RawSubjectPublicKeyInfo)
-	keys := keysDigest(identity, claim)
+	keys := KeysDigest(identity, claim)
 	if a.v.State == Used {
 		if a.v.Keys != keys || !bytes.Equal(a.sub.Identity, identity[:]) {
 			return nil, fault.New(fault.Denied, "voucher.ended", "the voucher was used, by other keys", "ask for a new one")
@@ -194,8 +194,8 @@ func (s *Service) Recover(ctx context.Context, id, password string, csr []byte) 
 	return s.rekey(ctx, a, req, claim, identity, keys, now)
 }
 
-// keysDigest names what a voucher was used with.
-func keysDigest(identity [32]byte, c wire.RekeyClaim) [32]byte {
+// KeysDigest names what a voucher was used with.
+func KeysDigest(identity [32]byte, c wire.RekeyClaim) [32]byte {
 	at := sha256.Sum256(c.Attest)
 	return sha256.Sum256(append(append([]byte("hallmark-rekey-keys-1/"), identity[:]...), at[:]...))
 }

@@ -56,7 +56,7 @@ type Voucher struct {
 	Hash   [32]byte `json:"-"` // wire.VoucherHash
 	Chip   []byte   `json:"-"` // of the production record
 	Record [32]byte `json:"-"` // hash of the production record
-	Keys   [32]byte `json:"-"` // keysDigest it was used with
+	Keys   [32]byte `json:"-"` // KeysDigest it was used with
 	Cert   string   `json:"-"` // pki.CertKey of what it was used for
 }
 
@@ -340,7 +340,8 @@ func standing(id string, sub Subject) error {
 	}
 	switch sub.State {
 	case device.Provisioned, device.Onboarded, device.Active, device.Quarantined, device.Dormant, device.Maintenance:
-	case device.Ordered, device.Decommissioning, device.Decommissioned, device.Disposed, device.Moved, device.Lost, device.Suspected:
+	case device.Suspected: // new keys are what ends it, where the old ones were copied
+	case device.Ordered, device.Decommissioning, device.Decommissioned, device.Disposed, device.Moved, device.Lost:
 		return no(sub.State)
 	default:
 		return no(sub.State)
