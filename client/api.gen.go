@@ -1040,6 +1040,8 @@ type DeviceBundleStatus struct {
 	Current int64               `json:"current"`
 	Product string              `json:"product"`
 	Seen    bool                `json:"seen"`
+	Suites  []DeviceSuiteCount  `json:"suites"`
+	Wanted  string              `json:"wanted"`
 }
 
 // DeviceDetail defines model for DeviceDetail.
@@ -1075,6 +1077,12 @@ type DeviceSide struct {
 	Bundle    int64     `json:"bundle"`
 	Counter   int64     `json:"counter"`
 	Version   *string   `json:"version,omitempty"`
+}
+
+// DeviceSuiteCount defines model for DeviceSuiteCount.
+type DeviceSuiteCount struct {
+	Devices int64  `json:"devices"`
+	Suite   string `json:"suite"`
 }
 
 // DisposeRequest defines model for DisposeRequest.

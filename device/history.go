@@ -9,6 +9,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -20,6 +21,9 @@ type Bundles interface {
 	KeepSeen(ctx context.Context, product string, version uint64, l wire.Logged) error
 	// CountBundles counts the devices in the field by the version of their bundle, lowest first.
 	CountBundles(ctx context.Context, product string) ([]BundleCount, error)
+	// CountSuites counts the same devices by the suite of the key that signs their evidence, in the order of suite.IDs; of a key that no suite has, the
+	// suite is empty.
+	CountSuites(ctx context.Context, product string) ([]SuiteCount, error)
 	// Resign gives a command that still stands another fact of its issue; ErrChanged when its fact is not before any more, or it has ended.
 	Resign(ctx context.Context, id string, before [16]byte, f ledger.Fact) error
 }
@@ -27,6 +31,12 @@ type Bundles interface {
 // BundleCount is how many devices in the field have a version of the trust bundle.
 type BundleCount struct {
 	Version uint64 `json:"version"`
+	Devices int    `json:"devices"`
+}
+
+// SuiteCount is how many devices in the field sign in a suite.
+type SuiteCount struct {
+	Suite   string `json:"suite"`
 	Devices int    `json:"devices"`
 }
 
@@ -160,10 +170,12 @@ type BundleStatus struct {
 	Current uint64        `json:"current"`
 	Behind  int           `json:"behind"` // devices in the field with an older one
 	Counts  []BundleCount `json:"counts"`
-	Seen    bool          `json:"seen"` // the way back leads to it: its entry is kept as the bundle before believes it
+	Suites  []SuiteCount  `json:"suites"` // of the keys that sign their evidence
+	Wanted  string        `json:"wanted"` // the suite that the current one has them move to
+	Seen    bool          `json:"seen"`   // the way back leads to it: its entry is kept as the bundle before believes it
 }
 
-// BundleStatus counts a product's devices in the field by the version of their trust bundle.
+// BundleStatus counts a product's devices in the field by the version of their trust bundle, and by the suite they sign in.
 func (s *Service) BundleStatus(ctx context.Context, caller access.Caller, product string) (BundleStatus, error) {
 	if err := s.cfg.Guard.Check(ctx, caller, access.DeviceRead, access.Resource{Type: "product", ID: product, Product: product}); err != nil {
 		return BundleStatus{}, err
@@ -173,6 +185,9 @@ func (s *Service) BundleStatus(ctx context.Context, caller access.Caller, produc
 		return BundleStatus{}, err
 	}
 	out := BundleStatus{Product: product, Current: b.Wire.Version, Seen: b.Wire.Version == 1}
+	if wanted, ok := suite.Newest(b.Wire.Suites); ok {
+		out.Wanted = string(wanted.ID)
+	}
 	if !out.Seen {
 		l, err := s.keepSeen(ctx, b)
 		if err != nil {
@@ -181,6 +196,9 @@ func (s *Service) BundleStatus(ctx context.Context, caller access.Caller, produc
 		out.Seen = l != nil
 	}
 	if out.Counts, err = s.cfg.Bundles.CountBundles(ctx, product); err != nil {
+		return BundleStatus{}, err
+	}
+	if out.Suites, err = s.cfg.Bundles.CountSuites(ctx, product); err != nil {
 		return BundleStatus{}, err
 	}
 	for _, c := range out.Counts {

@@ -40,6 +40,7 @@ type Suite struct {
 	COSEAlg int64          // COSE algorithm of signatures (IANA): -7 is ES256, -35 ES384, -48 ML-DSA-44 (RFC 9964)
 	Hash    crypto.Hash    // of digests that the suite chooses, and of its ECDSA signatures
 	Curve   elliptic.Curve // of the keys in X.509 certificates and TLS, which are ECDSA in every suite
+	SPKI    int            // bytes of a signing key's SubjectPublicKeyInfo: each suite has its own
 	Quantum bool           // signatures by COSEAlg withstand a quantum computer; those of certificates do in no suite
 	COSEEnc int64          // COSE algorithm of content encryption: 3 is A256GCM
 	KEM     uint16         // HPKE KEM (IANA): 0x0050 MLKEM768-P256, 0x0011 DHKEM(P-384, HKDF-SHA384)
@@ -56,7 +57,7 @@ func Get(id ID) (Suite, error) {
 	switch id {
 	case P256:
 		return Suite{
-			ID: P256, COSEAlg: -7, Hash: crypto.SHA256, Curve: elliptic.P256(), COSEEnc: 3,
+			ID: P256, SPKI: 91, COSEAlg: -7, Hash: crypto.SHA256, Curve: elliptic.P256(), COSEEnc: 3,
 			KEM: hpke.MLKEM768P256().ID(), KDF: hpke.HKDFSHA256().ID(), AEAD: hpke.AES256GCM().ID(),
 			Note: "ECDSA P-256, SHA-256, AES-256-GCM, HKDF-SHA256, ML-KEM-768 and ECDH P-256 are algorithms of the Go Cryptographic " +
 				"Module; the hybrid combiner of HPKE is built from them and is not validated as such. A quantum computer forges its " +
@@ -64,14 +65,14 @@ func Get(id ID) (Suite, error) {
 		}, nil
 	case P384:
 		return Suite{
-			ID: P384, COSEAlg: -35, Hash: crypto.SHA384, Curve: elliptic.P384(), COSEEnc: 3,
+			ID: P384, SPKI: 120, COSEAlg: -35, Hash: crypto.SHA384, Curve: elliptic.P384(), COSEEnc: 3,
 			KEM: 0x0011, KDF: hpke.HKDFSHA384().ID(), AEAD: hpke.AES256GCM().ID(),
 			Note: "ECDSA P-384, SHA-384, AES-256-GCM, HKDF-SHA384 and ECDH P-384 are algorithms of the Go Cryptographic Module; " +
 				"HPKE is built from them and is not validated as such. A quantum computer forges its signatures, and opens what is sealed",
 		}, nil
 	case MLDSA44:
 		return Suite{
-			ID: MLDSA44, COSEAlg: -48, Hash: crypto.SHA256, Curve: elliptic.P256(), COSEEnc: 3, Quantum: true,
+			ID: MLDSA44, SPKI: 1334, COSEAlg: -48, Hash: crypto.SHA256, Curve: elliptic.P256(), COSEEnc: 3, Quantum: true,
 			KEM: hpke.MLKEM768P256().ID(), KDF: hpke.HKDFSHA256().ID(), AEAD: hpke.AES256GCM().ID(),
 			Note: "ML-DSA-44 (FIPS 204), SHA-256, AES-256-GCM, HKDF-SHA256, ML-KEM-768 and ECDH P-256; this build's ML-DSA is not in a " +
 				"validated module, nor is the hybrid combiner of HPKE. A quantum computer neither forges its signatures nor opens what is " +

@@ -15,6 +15,7 @@ import (
 )
 
 func TestEverySuiteIsWhole(t *testing.T) {
+	sizes := map[int]bool{}
 	for _, id := range IDs() {
 		s, err := Get(id)
 		if err != nil {
@@ -43,6 +44,10 @@ func TestEverySuiteIsWhole(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		if len(der) != s.SPKI || sizes[s.SPKI] {
+			t.Errorf("%s: a key of %d bytes, it says %d; each suite has its own size", id, len(der), s.SPKI)
+		}
+		sizes[s.SPKI] = true
 		pub, err := ParsePublic(der)
 		if err != nil || !pub.(interface{ Equal(crypto.PublicKey) bool }).Equal(key.Public()) {
 			t.Errorf("%s: a public key is not what it was: %v", id, err)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -183,7 +184,7 @@ shows them, and take the place of those there are; the first bucket is the one t
 func (a *api) bundleStatus() *cobra.Command {
 	return a.verb(cobra.Command{
 		Use: "status PRODUCT", Short: "Show how far a product's trust bundle has come",
-		Long: "Counts the devices in the field by the version of the trust bundle that they last said to have.",
+		Long: "Counts the devices in the field by the version of the trust bundle that they last said to have, and by the suite of the keys that sign\ntheir evidence. The suite wanted is the one that they move to, when their certificates are renewed: see docs/guide/suites.md.",
 		Args: cobra.ExactArgs(1), Example: "  hallmark bundle status pump",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		s, err := cl.BundleStatus(ctx, args[0])
@@ -199,7 +200,10 @@ func (a *api) bundleStatus() *cobra.Command {
 			for _, n := range s.Counts {
 				cells = append(cells, fmt.Sprintf("bundle %d", n.Version), fleet.Count(n.Devices, "device", "devices"))
 			}
-			return sheet(w, cells...)
+			for _, n := range s.Suites {
+				cells = append(cells, "keys of "+cmp.Or(n.Suite, "no suite"), fleet.Count(n.Devices, "device", "devices"))
+			}
+			return sheet(w, append(cells, "wanted", s.Wanted)...)
 		})
 	})
 }

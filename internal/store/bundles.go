@@ -7,6 +7,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -46,6 +47,34 @@ func (s *Devices) CountBundles(ctx context.Context, product string) (out []devic
 		return c, err
 	}, `SELECT bundle, count(*) FROM device WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
 		GROUP BY bundle ORDER BY bundle`, product)
+}
+
+// CountSuites implements device.Bundles. A suite's keys are all of one length, and no other's are.
+func (s *Devices) CountSuites(ctx context.Context, product string) ([]device.SuiteCount, error) {
+	by := map[string]int{}
+	_, err := collect(ctx, s.db, func(row scanner) (none struct{}, err error) {
+		var size, n int
+		err = row.Scan(&size, &n)
+		name := ""
+		for _, id := range suite.IDs() {
+			if set, err := suite.Get(id); err == nil && set.SPKI == size {
+				name = string(id)
+			}
+		}
+		by[name] += n
+		return none, err
+	}, `SELECT coalesce(length(attest_key), 0), count(*) FROM device WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		GROUP BY coalesce(length(attest_key), 0)`, product)
+	if err != nil {
+		return nil, err
+	}
+	out := []device.SuiteCount{}
+	for _, id := range append(suite.IDs(), "") {
+		if n := by[string(id)]; n > 0 {
+			out = append(out, device.SuiteCount{Suite: string(id), Devices: n})
+		}
+	}
+	return out, nil
 }
 
 // Resign implements device.Bundles.
