@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/chromedp/chromedp"
 
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
@@ -142,4 +144,50 @@ func (w *world) twinned(t *testing.T, a *device) string {
 	}
 	w.until(t, a, "two with one identity are found", func(v httpapi.DeviceDetail) bool { return v.Device.State == "suspected-clone" })
 	return a.id
+}
+
+func otherMakers(t *testing.T, w *world) {
+	list := filepath.Join(t.TempDir(), "valves.csv")
+	if err := os.WriteFile(list, []byte("name,sha256\nvalve-1,"+strings.Repeat("ab", 32)+"\nvalve-2,nonsense\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sam := w.signedIn(t, "sam")
+	sam.press("Other makers")
+	sam.at("/makers")
+	count := func() int {
+		t.Helper()
+		page, err := w.people["sam"].Facts(t.Context(), fleet.FactQuery{Log: "events", Kind: "device.imported", Limit: 5})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(page.Items)
+	}
+	imported := func(how, taken, known string) {
+		t.Helper()
+		sam.press("Import devices of " + productID)
+		sam.asked("Take devices of another maker from a list")
+		sam.do("choose the list", chromedp.SetUploadFiles(chromedp.CSS(`#confirm-fields input[type="file"]`), []string{list}))
+		sam.fill("Now", how)
+		sam.press("Import devices of " + productID)
+		if got := sam.once("Devices that were taken, or would be"); got != taken {
+			t.Errorf("%s: taken %s, want %s", how, got, taken)
+		}
+		if got := sam.once("Known before"); got != known {
+			t.Errorf("%s: known %s, want %s", how, got, known)
+		}
+		if got := sam.once("Not taken"); !strings.Contains(got, "nonsense") {
+			t.Errorf("%s: the line that is not taken is told as %q", how, got)
+		}
+		sam.press("Close")
+		sam.closed()
+	}
+	imported("try it", "1", "0")
+	if n := count(); n != 0 {
+		t.Errorf("tried, and %d devices are on record", n)
+	}
+	imported("take them", "1", "0")
+	imported("take them", "0", "1")
+	if ok, saw := wait(t.Context(), patience, func() (bool, string) { n := count(); return n == 1, fmt.Sprint(n) }); !ok {
+		t.Errorf("%s devices are on record", saw)
+	}
 }
