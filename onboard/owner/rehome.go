@@ -18,6 +18,12 @@ import (
 // offered reads the offer of the instance that a device goes to.
 func offered(d device.Device, data []byte) (wire.HomeOffer, error) {
 	o, b, err := wire.DecodeHomeOffer(data)
+	if err == nil {
+		var home wire.Home
+		if home, err = o.Home(); err == nil {
+			_, err = home.Opens(o.Bundle) // as the device will
+		}
+	}
 	if err != nil {
 		return o, fault.Newf(fault.Invalid, "rehome.offer", "the offer of the other instance: %w", err)
 	}

@@ -1,0 +1,157 @@
+package store_test
+
+import (
+	"bytes"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// offer is that of another instance, which has the product under the ID.
+func (x *sale) offer(product string) []byte {
+	x.t.Helper()
+	payload, err := wire.EncodeBundle(wire.Bundle{
+		Version: 4, Product: product, Root: x.role, Release: x.role, Warrant: x.role, Directive: wire.KeySet{Keys: x.role.Keys[:1], Threshold: 1},
+		Control: wire.LogTrust{Origin: "own/c", Key: bytes.Repeat([]byte{3}, 32)}, Events: wire.LogTrust{Origin: "own/e", Key: bytes.Repeat([]byte{4}, 32)},
+		Anchors: [][]byte{{1}}, Issued: uint64(x.now.Unix()), Suites: []string{"HM-P256-1"},
+	})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	data, err := wire.EncodeHomeOffer(wire.HomeOffer{V: 1, Bundle: x.sign(wire.TypeBundle, payload, 0, 1), Server: "https://own.example"})
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return data
+}
+
+// leave is the warrant of people by which devices go where the offer is of.
+func (x *sale) leave(offer []byte, devices []string, change func(w *wire.Warrant), who ...int) []byte {
+	x.t.Helper()
+	o, _, err := wire.DecodeHomeOffer(offer)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	home, err := o.Home()
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	set, err := wire.SetOf(devices)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	w := wire.Warrant{ID: "h1", Product: "pump", Act: wire.ActRehome, Devices: set, Issued: uint64(x.now.Unix()), Expires: uint64(x.now.Add(time.Hour).Unix()), Home: &home}
+	if change != nil {
+		change(&w)
+	}
+	payload, err := wire.EncodeWarrant(w)
+	if err != nil {
+		x.t.Fatal(err)
+	}
+	return x.sign(wire.TypeWarrant, payload, who...)
+}
+
+func TestADeviceThatIsHandedOverHasItsCertificateUntilItHasGone(t *testing.T) {
+	x := newSale(t, 3)
+	id := devN(0)
+	x.a = x.claim(x.a, id, x.code(id))
+	two := person("sam")
+	two.Seconded = "person:olga"
+	offer := x.offer("pump")
+	order := owner.Order{Devices: []string{id}, Kind: owner.Rehome, Reason: "their own", Offer: offer}
+	refused := func(what, want string, caller access.Caller, change func(o *owner.Order)) {
+		t.Helper()
+		o := order
+		o.Warrants = [][]byte{x.leave(offer, []string{id}, nil, 0, 1)}
+		change(&o)
+		_, err := x.svc.Transfer(t.Context(), caller, o)
+		if f, ok := errors.AsType[*fault.Fault](err); !ok || f.Code != want {
+			t.Errorf("%s: %v, want %s", what, err, want)
+		}
+	}
+	refused("by one person", "access.four-eyes", person("sam"), func(*owner.Order) {})
+	refused("without a warrant", "rehome.warrant", two, func(o *owner.Order) { o.Warrants = nil })
+	refused("by one of the offline keys", "warrant.invalid", two, func(o *owner.Order) { o.Warrants = [][]byte{x.leave(offer, []string{id}, nil, 0)} })
+	refused("by a warrant to somewhere else", "rehome.warrant", two, func(o *owner.Order) {
+		o.Warrants = [][]byte{x.leave(offer, []string{id}, func(w *wire.Warrant) { w.Home.Server = "https://thief.example" }, 0, 1)}
+	})
+	refused("by a warrant of another ownership", "rehome.warrant", two, func(o *owner.Order) {
+		o.Warrants = [][]byte{x.leave(offer, []string{id}, func(w *wire.Warrant) { w.Owner = bytes.Repeat([]byte{1}, 32) }, 0, 1)}
+	})
+	refused("by a warrant of other devices", "warrant.invalid", two, func(o *owner.Order) { o.Warrants = [][]byte{x.leave(offer, []string{devN(1)}, nil, 0, 1)} })
+	refused("to another product", "rehome.product", two, func(o *owner.Order) { o.Offer = x.offer("kettle") })
+	refused("with no offer", "transfer.kind", two, func(o *owner.Order) { o.Offer = nil })
+	refused("with nonsense for an offer", "rehome.offer", two, func(o *owner.Order) { o.Offer = []byte("x") })
+	refused("sold, with an offer", "transfer.kind", two, func(o *owner.Order) { o.Kind = owner.Resale })
+
+	order.Warrants = [][]byte{x.leave(offer, []string{id}, nil, 0, 1)}
+	begun, err := x.svc.Transfer(t.Context(), two, order)
+	if err != nil || begun[0].Code != "" || begun[0].Transfer.Server != "https://own.example" || begun[0].Transfer.Offer != nil {
+		t.Fatalf("%+v, %v", begun, err)
+	}
+	if x.a = x.member(x.a); x.a.Scope[0] != "?" {
+		t.Errorf("its owner still has %v", x.a.Scope)
+	}
+	for range 3 { // and the server starts again and again
+		x.open()
+		x.tick()
+	}
+	cmds := x.commands(id, wire.ActRehome)
+	if len(cmds) != 1 || len(x.certs.revoked) != 0 {
+		t.Fatalf("told %v, revoked %v", cmds, x.certs.revoked)
+	}
+	x.says(id, x.rel, true, false, map[string]wire.Outcome{cmds[0]: wire.OutcomeDone})
+	x.tick()
+	if len(x.certs.revoked) != 1 || x.certs.revoked[0] != "l"+id {
+		t.Errorf("revoked %v", x.certs.revoked)
+	}
+	if d, err := x.devices.Get(t.Context(), person("olga"), id); err != nil || d.State != device.Moved || d.Group != "" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	tr, err := x.svc.LastTransfer(t.Context(), person("sam"), id)
+	if err != nil || tr.Done.IsZero() || tr.Offer != nil {
+		t.Errorf("%+v, %v", tr, err)
+	}
+	if _, err := x.devices.Command(t.Context(), person("olga"), device.Instruction{Product: "pump", Act: wire.ActReset, Devices: []string{id}, Reason: "x"}); err == nil {
+		t.Error("it is commanded after it has gone")
+	}
+	refused("once more", "transfer.state", two, func(*owner.Order) {})
+}
+
+func TestADeviceArrivesOnce(t *testing.T) {
+	x := newSale(t, 1)
+	a := foreign.Arrival{
+		Device: devN(7), Product: "pump", Hardware: "A", Certificate: bytes.Repeat([]byte{1}, 32), Identity: bytes.Repeat([]byte{2}, 32), Attest: []byte{3}, KeyOrigin: "soft",
+		Made: x.now.Add(-time.Hour), At: x.now,
+	}
+	arrives := func(what string, want foreign.Outcome, a foreign.Arrival) {
+		t.Helper()
+		f := ledger.New(ledger.Events, ledger.KindDeviceImported, x.now, "person:frank", a.Device, nil, []byte("{}"))
+		if got, err := x.db.Foreign().Arrive(t.Context(), a, f); err != nil || got != want {
+			t.Errorf("%s: %q, %v, want %q", what, got, err, want)
+		}
+	}
+	arrives("the first time", foreign.Taken, a)
+	arrives("again", foreign.Known, a)
+	other := a
+	other.Device = devN(8)
+	arrives("another with its certificate", foreign.Other, other)
+	ours := a
+	ours.Device, ours.Certificate = devN(0), bytes.Repeat([]byte{9}, 32)
+	arrives("one of ours", foreign.Other, ours)
+	d, err := x.devices.Get(t.Context(), person("olga"), a.Device)
+	if err != nil || d.State != device.Provisioned || d.Legitimacy != device.Imported || !bytes.Equal(d.AttestKey, a.Attest) || d.KeyOrigin != "soft" {
+		t.Errorf("%+v, %v", d, err)
+	}
+	if n := x.kinds(a.Device)["device.imported"]; n != 1 {
+		t.Errorf("%d facts", n)
+	}
+}
