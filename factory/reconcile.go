@@ -73,6 +73,10 @@ func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) 
 	r := Reconciliation{Order: o.ID, State: o.State, Tally: t, JobEnd: len(o.JobEnd) > 0, Blocked: []string{}}
 	r.Missing, r.Unused = t.LastSeq-t.Records, o.Quota-min(t.Records, o.Quota)
 	block := func(format string, args ...any) { r.Blocked = append(r.Blocked, fmt.Sprintf(format, args...)) }
+	if o.State.Void() {
+		block("the order was %s", o.State)
+		return r, nil
+	}
 	if !r.JobEnd {
 		block("the station has not closed the order")
 		if r.Missing > 0 {
@@ -114,6 +118,9 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 	}
 	if len(r.Blocked) > 0 {
 		code := "order.running"
+		if o.State.Void() {
+			return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s was %s", id, o.State), "")
+		}
 		if r.Missing > 0 {
 			code = "order.gap"
 		}
@@ -128,7 +135,7 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 		return r, err
 	}
 	now := s.c.Now().UTC().Truncate(time.Second)
-	err = s.c.Store.CloseOrder(ctx, id, now, ledger.New(ledger.Control, ledger.KindOrderClosed, now, caller.ID, id, nil, data))
+	err = s.c.Store.EndOrder(ctx, id, Closed, now, ledger.New(ledger.Control, ledger.KindOrderClosed, now, caller.ID, id, nil, data))
 	if errors.Is(err, ErrChanged) {
 		return r, fault.New(fault.Conflict, "order.closed", fmt.Sprintf("order %s is closed already", id), "")
 	}

@@ -16,6 +16,7 @@ var (
 	ErrNotFound = errors.New("order not found")
 	ErrExists   = errors.New("order exists already")
 	ErrChanged  = errors.New("order changed meanwhile")
+	ErrUsed     = errors.New("order has records")
 )
 
 // State is where an order is.
@@ -23,9 +24,14 @@ type State string
 
 // The states of an order.
 const (
-	Open   State = "open"
-	Closed State = "closed"
+	Open      State = "open"
+	Closed    State = "closed"    // the station ended it, and all its records are here
+	Cancelled State = "cancelled" // its file never came to use
+	Abandoned State = "abandoned" // its station is gone
 )
+
+// Void reports whether no record that comes now can be one of the order's, whatever the station says.
+func (s State) Void() bool { return s == Cancelled || s == Abandoned }
 
 // Order is one production order as the OEM keeps it.
 type Order struct {
@@ -65,6 +71,7 @@ func (o Order) shown() Order {
 // End is what a station ended an order with.
 type End struct {
 	Closed  bool     // the OEM has closed the order
+	Void    State    // or declared it void: how
 	Ended   bool     // the station has
 	Records uint32   // how many records there are
 	Last    [32]byte // hash of the last one
@@ -73,6 +80,9 @@ type End struct {
 // End reads the job-end certificate that is kept with the order. It was verified before it was stored.
 func (o Order) End() (End, error) {
 	e := End{Closed: o.State != Open, Ended: len(o.JobEnd) > 0}
+	if o.State.Void() {
+		e.Void = o.State
+	}
 	if !e.Ended {
 		return e, nil
 	}
@@ -91,6 +101,8 @@ func (o Order) End() (End, error) {
 // Refuses says why a new record cannot be one the station had when it ended the order; empty when it can.
 func (e End) Refuses(seq uint32, hash [32]byte) string {
 	switch {
+	case e.Void != "":
+		return fmt.Sprintf("record %d came after the order was %s", seq, e.Void)
 	case e.Closed && !e.Ended:
 		return fmt.Sprintf("record %d is new, and the order is closed", seq)
 	case e.Ended && seq > e.Records:
@@ -167,6 +179,7 @@ type Store interface {
 	// PutJobEnd keeps the certificate; ErrChanged when another is there. Records that are here already and that the order's End refuses
 	// get their alarm, with the fact.
 	PutJobEnd(ctx context.Context, order string, envelope []byte, alarm func(record []byte, reason string) (ledger.Fact, error)) error
-	// CloseOrder returns ErrChanged when the order is not open.
-	CloseOrder(ctx context.Context, order string, at time.Time, fact ledger.Fact) error
+	// EndOrder puts an open order into another state; ErrChanged when it is not open, and ErrUsed when it is to be cancelled and has records or
+	// a job end.
+	EndOrder(ctx context.Context, order string, to State, at time.Time, fact ledger.Fact) error
 }

@@ -47,6 +47,9 @@ const (
 	KindOrderCreated Kind = "order.created" // control: COSE_Sign1(Order)
 	KindOrderClosed  Kind = "order.closed"  // control: JSON, with the job-end certificate
 
+	KindOrderCancelled Kind = "order.cancelled" // control: JSON factory.Void {order, reason}: its file never came to use; records that come are alarms
+	KindOrderAbandoned Kind = "order.abandoned" // control: JSON factory.Void {order, reason, records, made}: its station is gone; the same
+
 	KindRecordRefused Kind = "order.record.refused" // events: JSON factory.Alarm: a production record that cannot be true
 
 	KindDeviceProvisioned   Kind = "device.provisioned"   // events: COSE_Sign1(Record)

@@ -47,6 +47,8 @@ var private = map[Kind][]string{
 	KindFindingRaised:       {"text", "closed_reason"},
 	KindFindingClosed:       {"text", "closed_reason"},
 	KindRemedyDecided:       {"reason"},
+	KindOrderCancelled:      {"reason"},
+	KindOrderAbandoned:      {"reason"},
 	KindRetireOrdered:       {"reason"},
 	KindRetireWrittenOff:    {"reason"},
 	KindReleaseWithdrawn:    {"reason"},

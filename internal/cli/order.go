@@ -20,7 +20,7 @@ import (
 
 func newOrder(a *api) *cobra.Command {
 	return a.noun("order", "Birth: what a station may make, and what it made",
-		a.listOrders(), a.showOrder(), a.createOrder(), a.oemFile(), a.importRecords(), a.reconcileOrder(), a.closeOrder())
+		a.listOrders(), a.showOrder(), a.createOrder(), a.oemFile(), a.importRecords(), a.reconcileOrder(), a.closeOrder(), a.cancelOrder(), a.abandonOrder())
 }
 
 func (a *api) listOrders() *cobra.Command {
@@ -213,6 +213,43 @@ func (a *api) closeOrder() *cobra.Command {
 		}
 		return a.reconciliation(r)
 	}))
+}
+
+func (a *api) cancelOrder() *cobra.Command {
+	return a.voidOrder(cobra.Command{
+		Use: "cancel ORDER --reason TEXT", Short: "End an order whose file never came to use", Args: cobra.ExactArgs(1),
+		Long: `Ends an order whose file never came to use: it was lost, or is not wanted. It is possible while no record of the order is here; one that comes later
+is an alarm, and its piece never becomes a device.`,
+		Example: "  hallmark order cancel order-7 --reason 'the file was lost on its way'",
+	}, func(ctx context.Context, cl *client.Client, id, reason string) (client.OrderView, error) {
+		return cl.CancelOrder(ctx, id, reason)
+	})
+}
+
+func (a *api) abandonOrder() *cobra.Command {
+	return a.voidOrder(cobra.Command{
+		Use: "abandon ORDER --reason TEXT", Short: "End an order whose station is gone; takes two people", Args: cobra.ExactArgs(1),
+		Long: `Ends an order whose station is gone: it burnt, or its owner did not answer any more, so that the job's end never comes. Devices that are on record stay.
+Whatever else the station made never becomes a device, and a record that comes later is an alarm. It takes two people.`,
+		Example: "  hallmark order abandon order-7 --reason 'the centre burnt down' --propose 'see the letter of the 3rd'",
+	}, func(ctx context.Context, cl *client.Client, id, reason string) (client.OrderView, error) {
+		return cl.AbandonOrder(ctx, id, reason)
+	})
+}
+
+func (a *api) voidOrder(c cobra.Command, do func(ctx context.Context, cl *client.Client, id, reason string) (client.OrderView, error)) *cobra.Command {
+	var reason string
+	v := a.matching(a.verb(c, func(ctx context.Context, cl *client.Client, args []string) error {
+		o, err := do(ctx, cl, args[0], reason)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "order", o.ID, "state", string(o.State), "since", when(o.Closed))
+		})
+	}))
+	v.Flags().StringVar(&reason, "reason", "", "why")
+	return need(v, "reason")
 }
 
 func (a *api) reconciliation(r factory.Reconciliation) error {

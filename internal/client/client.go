@@ -360,6 +360,16 @@ func (c *Client) Reconcile(ctx context.Context, order string) (factory.Reconcili
 	return get[factory.Reconciliation](ctx, c, "/orders/"+url.PathEscape(order)+"/reconciliation")
 }
 
+// CancelOrder ends an order whose file never came to use.
+func (c *Client) CancelOrder(ctx context.Context, order, reason string) (httpapi.OrderView, error) {
+	return post[httpapi.OrderView](ctx, c, "/orders/"+url.PathEscape(order)+"/cancel", httpapi.Reason{Reason: reason})
+}
+
+// AbandonOrder ends an order whose station is gone.
+func (c *Client) AbandonOrder(ctx context.Context, order, reason string) (httpapi.OrderView, error) {
+	return post[httpapi.OrderView](ctx, c, "/orders/"+url.PathEscape(order)+"/abandon", httpapi.Reason{Reason: reason})
+}
+
 // CloseOrder closes an order.
 func (c *Client) CloseOrder(ctx context.Context, order string) (factory.Reconciliation, error) {
 	return post[factory.Reconciliation](ctx, c, "/orders/"+url.PathEscape(order)+"/close", nil)

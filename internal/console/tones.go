@@ -201,8 +201,11 @@ func releaseTone(s release.Status) string {
 }
 
 func orderTone(s factory.State) string {
-	if s == factory.Open {
+	switch {
+	case s == factory.Open:
 		return "busy"
+	case s.Void():
+		return "warn"
 	}
 	return "good"
 }
@@ -421,6 +424,10 @@ func reconcileWords(o factory.Order, r factory.Reconciliation) string {
 	switch {
 	case r.Alarms > 0:
 		return plural(int(r.Alarms), "alarm") + ": the station sent what cannot be true"
+	case o.State == factory.Cancelled:
+		return "Cancelled: its file never came to use"
+	case o.State == factory.Abandoned:
+		return "Abandoned: its station is gone, and what was not on record then never becomes a device"
 	case o.State == factory.Closed:
 		return "Closed: every ticket is accounted for"
 	case r.Missing > 0:
@@ -435,7 +442,7 @@ func reconcileTone(o factory.Order, r factory.Reconciliation) string {
 	switch {
 	case r.Alarms > 0:
 		return "bad"
-	case r.Missing > 0:
+	case r.Missing > 0 || o.State.Void():
 		return "warn"
 	case o.State == factory.Open && !r.JobEnd:
 		return "busy"

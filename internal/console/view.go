@@ -223,14 +223,23 @@ func (v view) releaseActions(r release.Release, missing int) []action {
 }
 
 func (v view) orderActions(o factory.Order, r *factory.Reconciliation) []action {
-	if o.State != factory.Open || r == nil || len(r.Blocked) > 0 ||
-		!v.may(access.OrderClose, access.Resource{Type: "order", ID: o.ID, Product: o.Product}) {
+	if o.State != factory.Open || r == nil || !v.may(access.OrderClose, access.Resource{Type: "order", ID: o.ID, Product: o.Product}) {
 		return nil
 	}
-	return []action{{
-		Label: "Close the order", Title: "Close this order", Path: "/api/v1/orders/" + pathEscape(o.ID) + "/close",
-		Explain: "No record of it becomes a device any more. It cannot be opened again.", Typed: o.ID, Tone: "bad",
-	}}
+	path := "/api/v1/orders/" + pathEscape(o.ID)
+	switch {
+	case len(r.Blocked) == 0:
+		return []action{{
+			Label: "Close the order", Title: "Close this order", Path: path + "/close",
+			Explain: "No record of it becomes a device any more. It cannot be opened again.", Typed: o.ID, Tone: "bad",
+		}}
+	case r.Records == 0 && !r.JobEnd:
+		return []action{{
+			Label: "Cancel the order", Title: "Cancel this order", Path: path + "/cancel", Field: "reason",
+			Explain: "For a file that was lost or is not wanted. A record that comes later is an alarm, and its piece never becomes a device.", Typed: o.ID, Tone: "bad",
+		}}
+	}
+	return nil // abandoning takes two people: it is proposed
 }
 
 // scopes are the products to ask for one by one: all at once for who is not limited.

@@ -99,6 +99,8 @@ var descriptions = map[string]string{
 	"publish-bundle":        "Signed by the threshold of its own root and of the current one's. Devices in the field are told to take it.",
 	"import-records":        "The file a station exported. It is read in one go and answered when every record has its standing: a file is bounded, and the same file again changes nothing.",
 	"create-order":          "The file is made while you wait. It is given out this once: keep it, or order again.",
+	"cancel-order":          "For a file that was lost, or is not wanted. Only while no record of the order is here; one that comes later is an alarm.",
+	"abandon-order":         "For a station that is gone. What is on record stays; whatever else it made never becomes a device, and a record that comes later is an alarm.",
 	"close-order":           "Only when as many devices were made as the records say; the order's CA can sign nothing more.",
 	"set-bundle-due":        "A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.",
 	"get-issuer-lists":      "Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.",

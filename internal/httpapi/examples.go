@@ -52,6 +52,8 @@ var Examples = map[string]any{
 	"create-order": OrderRequest{
 		Product: "pump", Hardware: "A", Quota: 100, NotAfter: exampleDay, Descriptor: []byte("descriptor"), StationPin: exampleDigest, Release: exampleRelease,
 	},
+	"cancel-order":     Reason{"the file was lost on its way"},
+	"abandon-order":    Reason{"the programming centre burnt down"},
 	"import-records":   RecordsRequest{File: []byte("records")},
 	"propose-release":  release.Spec{ID: "pump-1.2.0", Product: "pump", Version: "1.2.0", Counter: 3, Components: []release.Component{{Name: "app", Kind: "app", Version: "1.2.0", Artifact: exampleDigest}}},
 	"approve-release":  Envelope{Envelope: []byte("COSE_Sign")},

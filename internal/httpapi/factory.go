@@ -13,6 +13,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/product"
@@ -144,6 +145,21 @@ func (a *api) registerOrders(h huma.API) {
 				return a.Factory.CloseOrder(ctx, callerOf(ctx), in.ID)
 			})
 		})
+	for _, v := range []struct {
+		name, summary string
+		verb          func(ctx context.Context, caller access.Caller, id, reason string) (factory.Order, error)
+	}{
+		{"cancel", "End an order whose file never came to use", a.Factory.Cancel},
+		{"abandon", "End an order whose station is gone; takes two people", a.Factory.Abandon},
+	} {
+		huma.Register(h, op(v.name+"-order", http.MethodPost, "/orders/{id}/"+v.name, v.summary),
+			func(ctx context.Context, in *becauseOf) (*tagged[OrderView], error) {
+				return change(a, ctx, in.Matching, once.Order, in.ID, func(ctx context.Context) (OrderView, error) {
+					o, err := v.verb(ctx, callerOf(ctx), in.ID, in.Body.Reason)
+					return viewOrder(o), err
+				})
+			})
+	}
 }
 
 // importRecords reads the file once the caller is known to be allowed to send one.

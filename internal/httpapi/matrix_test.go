@@ -107,7 +107,7 @@ var unmet = []string{
 	"create-product",                                       // there is a pump
 	"bind-identity", "unbind-identity", "bind-certificate", // there is no provider, and the member is a person
 	"refuse-enrolment",                   // it was approved before
-	"create-voucher", "trust-foreign-ca", // the device has no production record; and it takes two
+	"create-voucher", "trust-foreign-ca", "abandon-order", // the device has no production record; and these take two
 	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
 	"welcome-device",                                                             // the example is no chain of custody
 	"close-finding",                                                              // the device was lost before, and its findings settled with it

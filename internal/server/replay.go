@@ -64,6 +64,8 @@ var left = map[ledger.Kind]string{
 	ledger.KindRolloutStarted:       "rollouts that were under way are paused: look how far devices are, then resume or abort (`hallmark rollout list`)",
 	ledger.KindOrderCreated:         "the secrets of these orders are lost, their records cannot be imported any more: have the station end them, and order again",
 	ledger.KindOrderClosed:          "closed orders are closed again; nothing is to be done unless their records are looked for",
+	ledger.KindOrderCancelled:       "cancelled orders are cancelled again",
+	ledger.KindOrderAbandoned:       "abandoned orders are abandoned again",
 	ledger.KindDeviceProvisioned:    "devices are registered again; import the stations' latest record files for scrap and what was refused (`hallmark order import`)",
 	ledger.KindDeviceGrouped:        "which group these devices went to is not in the log: they are in none, put them into theirs (`hallmark device group`)",
 	ledger.KindDeviceForgotten:      "these devices are forgotten again; backups from before that day still know them: destroy those",

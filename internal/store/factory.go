@@ -341,8 +341,8 @@ func deny(tx *Tx, order string, end factory.End, alarm func(record []byte, reaso
 	return nil
 }
 
-// CloseOrder implements factory.Store.
-func (db *DB) CloseOrder(ctx context.Context, order string, at time.Time, fact ledger.Fact) error {
+// EndOrder implements factory.Store.
+func (db *DB) EndOrder(ctx context.Context, order string, to factory.State, at time.Time, fact ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		o, err := scanOrder(tx.QueryRow(orderColumns+` WHERE id = $1`, order))
 		if err != nil {
@@ -351,7 +351,13 @@ func (db *DB) CloseOrder(ctx context.Context, order string, at time.Time, fact l
 		if o.State != factory.Open {
 			return factory.ErrChanged
 		}
-		o.State, o.Closed, o.ClosedUID = factory.Closed, at, fact.UID
+		if to == factory.Cancelled {
+			used, err := tx.there(`SELECT count(*) FROM production_record WHERE order_id = $1`, order)
+			if err != nil || used || len(o.JobEnd) > 0 {
+				return errors.Join(err, factory.ErrUsed)
+			}
+		}
+		o.State, o.Closed, o.ClosedUID = to, at, fact.UID
 		doc, err := json.Marshal(o)
 		if err != nil {
 			return err

@@ -37,6 +37,8 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindWarrantIssued:    replayWarrant,
 	ledger.KindOrderCreated:     replayOrder,
 	ledger.KindOrderClosed:      replayOrderClosed,
+	ledger.KindOrderCancelled:   replayOrderClosed,
+	ledger.KindOrderAbandoned:   replayOrderClosed,
 	ledger.KindRetireOrdered:    replayRetirement,
 
 	ledger.KindRolloutPaused:     replayRollout,

@@ -460,6 +460,12 @@ func replayOrderClosed(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	o.State, o.Closed, o.ClosedUID = factory.Closed, f.At, f.UID
+	switch f.Kind {
+	case ledger.KindOrderCancelled:
+		o.State = factory.Cancelled
+	case ledger.KindOrderAbandoned:
+		o.State = factory.Abandoned
+	}
 	doc, err := json.Marshal(o)
 	if err != nil {
 		return false, err

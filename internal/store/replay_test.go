@@ -27,6 +27,8 @@ func lost() (out []ledger.Fact) {
 		ledger.KindDeviceLogForked:        `{"device":"d1","seq":7}`,
 		ledger.KindVerdict:                `{"device":"d1","status":2}`,
 		ledger.KindOrderClosed:            `{}`,
+		ledger.KindOrderCancelled:         `{"order":"d1"}`,
+		ledger.KindOrderAbandoned:         `{"order":"d1"}`,
 		ledger.KindRolloutPaused:          `{}`,
 		ledger.KindCommandCancelled:       `{"command":"d1"}`,
 		ledger.KindRetireOrdered:          `{"product":"p","warrant":"w","ids":["d1"]}`,

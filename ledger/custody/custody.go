@@ -150,7 +150,7 @@ func (g *gathering) gather(o Origin) error {
 		kinds   []ledger.Kind
 	}{
 		{o.Product, []ledger.Kind{ledger.KindProductCreated, ledger.KindBundlePublished}},
-		{o.Order, []ledger.Kind{ledger.KindOrderCreated, ledger.KindOrderClosed}},
+		{o.Order, []ledger.Kind{ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderAbandoned}},
 		{OrderKeyName, []ledger.Kind{ledger.KindKeyCreated}},
 	} {
 		if err := g.about(about.subject, about.kinds...); err != nil {

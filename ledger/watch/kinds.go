@@ -16,7 +16,7 @@ func inControl() []ledger.Kind {
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
 		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
 		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
-		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindRetireOrdered,
+		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRetireOrdered,
 		ledger.KindForeignTrusted, ledger.KindForeignEnded,
 		ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindClaimCodes, ledger.KindRecallIssued,
 	}

@@ -236,7 +236,7 @@ func (m *Memory) learnDecision(l *line, wrong map[string]bool) {
 			h := l.order
 			put(m, m.Orders, h.ID, &order{CA: h.Chain[0], Product: h.Product, Station: h.Station, Quota: h.Quota, NotAfter: h.NotAfter})
 		}
-	case ledger.KindOrderClosed:
+	case ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned:
 		if o := m.Orders[l.fact.Subject]; o != nil && o.Closed.IsZero() {
 			o.Closed = l.at
 		}
