@@ -67,7 +67,7 @@ func (a *Agent) move(t *task) error {
 	if err := a.c.Machine.Forget(); err != nil {
 		return local(err)
 	}
-	if err := a.save(memory{Attest: true}); err != nil {
+	if err := a.save(memory{Attest: true, Signs: a.m.Signs, Next: a.m.Next}); err != nil {
 		return local(err)
 	}
 	a.hangUp()
