@@ -37,7 +37,7 @@ func (s *Service) KeepStatuses(ctx context.Context) error {
 	if pressing := s.c.Revocations.pressing(); pressing > s.responder.seq {
 		page := s.c.Revocations.after(s.responder.seq, now, aheadPage)
 		for _, e := range page {
-			if err := s.makeAhead(ctx, e, now); err != nil {
+			if err := s.makeAhead(ctx, e); err != nil {
 				s.responder.seq = pressing // whoever asks has one made, or is told why not; the next revocation begins here again
 				return err
 			}
@@ -82,7 +82,7 @@ func (r *Revocations) after(seq int64, now time.Time, limit int) []named {
 }
 
 // makeAhead makes the answers about a revoked certificate, where anybody is told.
-func (s *Service) makeAhead(ctx context.Context, e named, now time.Time) error {
+func (s *Service) makeAhead(ctx context.Context, e named) error {
 	ca, ok := s.c.Held.Get(e.issuer)
 	if !ok || ca.Role != Operational {
 		return nil
@@ -132,7 +132,7 @@ func (s *Service) renewAhead(ctx context.Context, now time.Time) error {
 	}
 	for _, e := range s.c.Revocations.after(0, now, maxAhead) {
 		if made, ok := s.ageOf(e); ok && made.Before(half) {
-			if err := s.makeAhead(ctx, e, now); err != nil {
+			if err := s.makeAhead(ctx, e); err != nil {
 				return err
 			}
 		}

@@ -6,12 +6,14 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/label"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 )
 
@@ -32,16 +34,21 @@ type voucherFile struct {
 func (a *api) vouchForDevice() *cobra.Command {
 	var r client.VoucherRequest
 	var life time.Duration
-	var server, out string
+	var server, out, code string
 	c := a.verb(cobra.Command{
 		Use: "voucher DEVICE --reason TEXT", Short: "Vouch for a device that lost its keys, so that it gets new ones", Args: cobra.ExactArgs(1),
 		Long: `Vouches for a device that lost its keys: flash and key store are gone, the chip lives. It always takes two people; the reason is what the second
 one reads. The voucher is shown this once. A technician brings it to the device, where ` + "`hallmark-agent recover`" + ` uses it, once; from then on
-the former keys of the device count for nothing. A voucher of the device that is still open ends.`,
+the former keys of the device count for nothing. A voucher of the device that is still open ends. With --qr what is in the file is drawn as a
+QR code, too: whoever sees it has the voucher.`,
 		Example: "  hallmark device voucher 00112233445566778899aabbccddeeff --reason 'flash replaced at depot 4' --devices https://devices.example:8443 --out voucher.json",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		if _, err := os.Stat(out); out != "" && err == nil {
 			return usagef("%s exists: choose another --out", out)
+		}
+		draw, err := voucherCode(code, out)
+		if err != nil {
+			return err
 		}
 		if a.propose == "" {
 			cl = cl.Proposing(r.Reason, a.waiting)
@@ -56,21 +63,53 @@ the former keys of the device count for nothing. A voucher of the device that is
 				return sheet(w, "voucher", v.ID, "device", v.Device, "product", v.Product, "until", when(v.Expires), "agreed to by", v.Second, "secret", v.Secret)
 			})
 		}
-		data, err := json.MarshalIndent(voucherFile{Device: v.Device, Product: v.Product, Server: server, Voucher: v.Secret, ID: v.ID, Expires: v.Expires}, "", "  ")
+		file := voucherFile{Device: v.Device, Product: v.Product, Server: server, Voucher: v.Secret, ID: v.ID, Expires: v.Expires}
+		data, err := json.MarshalIndent(file, "", "  ")
 		if err != nil {
 			return err
 		}
 		if err := durable.WriteFile(out, append(data, '\n'), 0o600); err != nil {
 			return fmt.Errorf("%w; the voucher is %s", err, v.Secret)
 		}
-		return sheet(a.s.out, "voucher", v.ID, "device", v.Device, "until", when(v.Expires), "agreed to by", v.Second, "written", out)
+		if draw != nil {
+			picture, err := draw(file)
+			if err == nil {
+				err = durable.WriteFile(code, picture, 0o600)
+			}
+			if err != nil {
+				return fmt.Errorf("%w; the voucher is in %s", err, out)
+			}
+		}
+		return sheet(a.s.out, "voucher", v.ID, "device", v.Device, "until", when(v.Expires), "agreed to by", v.Second, "written", out, "code", code)
 	})
 	f := c.Flags()
 	f.StringVar(&r.Reason, "reason", "", "what happened to the device; the second person reads it")
 	f.DurationVar(&life, "for", 24*time.Hour, "how long it is good, a minute to a week")
 	f.StringVar(&server, "devices", "", "where devices call, for the file: https://host:port")
 	f.StringVar(&out, "out", "", "private file for the technician (default: print it)")
+	f.StringVar(&code, "qr", "", "draw what is in --out as a QR code, too: a private file that ends in .svg or .png")
 	return need(c, "reason")
+}
+
+// voucherCode gives what draws a voucher's file as a QR code; nil where none is wanted. It is asked before there is a voucher, which is shown only once.
+func voucherCode(path, out string) (func(voucherFile) ([]byte, error), error) {
+	if path == "" {
+		return nil, nil
+	}
+	draw, ok := map[string]func(string) ([]byte, error){".svg": label.SVG, ".png": label.PNG}[filepath.Ext(path)]
+	if !ok || out == "" {
+		return nil, usagef("--qr %q: want a file that ends in .svg or .png, and --out as well", path)
+	}
+	if _, err := os.Stat(path); err == nil {
+		return nil, usagef("%s exists: choose another --qr", path)
+	}
+	return func(f voucherFile) ([]byte, error) {
+		data, err := json.Marshal(f)
+		if err != nil {
+			return nil, err
+		}
+		return draw(string(data))
+	}, nil
 }
 
 func (a *api) listVouchers() *cobra.Command {
