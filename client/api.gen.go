@@ -1137,7 +1137,10 @@ type FactoryImportReport struct {
 type FactoryOEMFile struct {
 	ID       string `json:"id"`
 	OrderKey []byte `json:"order_key"`
-	Root     []byte `json:"root"`
+
+	// OrderKeys those in use beside it
+	OrderKeys [][]byte `json:"order_keys,omitempty"`
+	Root      []byte   `json:"root"`
 }
 
 // FactoryReconciliation defines model for FactoryReconciliation.

@@ -41,6 +41,7 @@ type Config struct {
 	Root     []byte             // the OEM root's certificate (DER), which stations pin
 	OrderKey crypto.Signer      // signs orders; stations pin it
 	Former   []crypto.PublicKey // signed orders before; records of those are still taken in
+	Beside   func() [][]byte    // order keys (SPKI) that are in use beside OrderKey, for stations to pin; nil: none
 	CA       CA
 	Vault    Vault
 	Store    Store
@@ -73,14 +74,19 @@ type OEMFile struct {
 	ID       string `json:"id"`
 	Root     []byte `json:"root"`
 	OrderKey []byte `json:"order_key"`
+
+	OrderKeys [][]byte `json:"order_keys,omitempty" doc:"those in use beside it"`
 }
 
 // Fingerprint is what maker and station compare by voice before the station believes anything: SHA-256 over the hashes of root and order
-// key, as the station computes it for itself.
+// keys, as the station computes it for itself.
 func (f OEMFile) Fingerprint() string {
-	r, k := sha256.Sum256(f.Root), sha256.Sum256(f.OrderKey)
-	sum := sha256.Sum256(append(r[:], k[:]...))
-	return hex.EncodeToString(sum[:])
+	all := sha256.New()
+	for _, b := range append([][]byte{f.Root, f.OrderKey}, f.OrderKeys...) {
+		sum := sha256.Sum256(b)
+		all.Write(sum[:])
+	}
+	return hex.EncodeToString(all.Sum(nil))
 }
 
 // OEMFile gives it; it is public.
@@ -89,7 +95,11 @@ func (s *Service) OEMFile(ctx context.Context, caller access.Caller) (OEMFile, e
 		return OEMFile{}, err
 	}
 	spki, err := wire.SPKIOf(s.c.OrderKey.Public())
-	return OEMFile{ID: s.c.OEM, Root: s.c.Root, OrderKey: spki}, err
+	f := OEMFile{ID: s.c.OEM, Root: s.c.Root, OrderKey: spki}
+	if s.c.Beside != nil {
+		f.OrderKeys = s.c.Beside()
+	}
+	return f, err
 }
 
 // OrderSpec is what to have made, where.

@@ -99,14 +99,16 @@ func (s *Station) verifySigner(o *opened) (OEM, *x509.Certificate, error) {
 	if err != nil {
 		return OEM{}, nil, err
 	}
-	root, key, err := oem.parse()
+	root, keys, err := oem.parse()
 	if err != nil {
 		return OEM{}, nil, err
 	}
-	if o.order, err = wire.VerifyOrder(o.envelope, key); err != nil {
-		return OEM{}, nil, refused("signature", err)
+	for _, key := range keys {
+		if o.order, err = wire.VerifyOrder(o.envelope, key); err == nil {
+			return oem, root, nil
+		}
 	}
-	return oem, root, nil
+	return OEM{}, nil, refused("signature", err)
 }
 
 func valid(h wire.OrderHeader, now time.Time) error {

@@ -117,16 +117,27 @@ type OEM struct {
 	ID       string `json:"id"`
 	Root     []byte `json:"root"`      // certificate (DER); order CAs chain to it
 	OrderKey []byte `json:"order_key"` // SPKI; signs orders
+
+	OrderKeys [][]byte `json:"order_keys,omitempty"` // SPKI; those that sign orders beside it: the next one, or a desk's
 }
 
-// Fingerprint is what the two sides compare by voice: SHA-256 over root and order key.
+// maxOrderKeys bounds the order keys of one OEM.
+const maxOrderKeys = 8
+
+// keys are all order keys.
+func (o OEM) keys() [][]byte { return append([][]byte{o.OrderKey}, o.OrderKeys...) }
+
+// Fingerprint is what the two sides compare by voice: SHA-256 over the hashes of root and order keys.
 func (o OEM) Fingerprint() string {
-	r, k := sha256.Sum256(o.Root), sha256.Sum256(o.OrderKey)
-	sum := sha256.Sum256(append(r[:], k[:]...))
-	return hex.EncodeToString(sum[:])
+	all := sha256.New()
+	for _, b := range append([][]byte{o.Root}, o.keys()...) {
+		sum := sha256.Sum256(b)
+		all.Write(sum[:])
+	}
+	return hex.EncodeToString(all.Sum(nil))
 }
 
-func (o OEM) parse() (*x509.Certificate, crypto.PublicKey, error) {
+func (o OEM) parse() (*x509.Certificate, []crypto.PublicKey, error) {
 	if !wire.ValidName(o.ID) {
 		return nil, nil, fmt.Errorf("OEM %q: not a name", o.ID)
 	}
@@ -137,28 +148,63 @@ func (o OEM) parse() (*x509.Certificate, crypto.PublicKey, error) {
 	if !root.IsCA || root.CheckSignatureFrom(root) != nil {
 		return nil, nil, fmt.Errorf("OEM %s: the root is not a self-signed CA", o.ID)
 	}
-	key, err := wire.ParseKey(o.OrderKey)
-	if err != nil {
-		return nil, nil, fmt.Errorf("OEM %s: order key: %w", o.ID, err)
+	if len(o.OrderKeys) >= maxOrderKeys {
+		return nil, nil, fmt.Errorf("OEM %s: %d order keys, at most %d", o.ID, len(o.OrderKeys)+1, maxOrderKeys)
 	}
-	return root, key, nil
+	var out []crypto.PublicKey
+	seen := map[string]bool{}
+	for _, k := range o.keys() {
+		key, err := wire.ParseKey(k)
+		if err != nil {
+			return nil, nil, fmt.Errorf("OEM %s: order key: %w", o.ID, err)
+		}
+		if seen[string(k)] {
+			return nil, nil, fmt.Errorf("OEM %s: an order key is there twice", o.ID)
+		}
+		seen[string(k)], out = true, append(out, key)
+	}
+	return root, out, nil
 }
 
 func (s *Station) oemPath(id string) string { return filepath.Join(s.dir, "oem", id+".json") }
 
-// Trust pins an OEM and makes its wrapping keys. Pinning the same again changes nothing; another root or order key is refused.
+// Trust pins an OEM and makes its wrapping keys. Pinning the same again changes nothing; another root or other order keys are refused.
 func (s *Station) Trust(o OEM) error {
 	if _, _, err := o.parse(); err != nil {
 		return fault.New(fault.Invalid, "oem.invalid", err.Error(), "ask the OEM for its file again")
 	}
 	if old, err := s.oem(o.ID); err == nil {
-		if !bytes.Equal(old.Root, o.Root) || !bytes.Equal(old.OrderKey, o.OrderKey) {
+		if old.Fingerprint() != o.Fingerprint() {
 			return fault.New(fault.Conflict, "oem.changed", fmt.Sprintf("OEM %s is pinned with other keys", o.ID),
-				"compare fingerprints with the OEM; a change of its keys is a new station directory")
+				"ask the OEM by telephone whether they changed, and for the fingerprint; other order keys are taken by `hallmark-station trust --change FINGERPRINT`, another root is a new station directory")
 		}
 	} else if fault.KindOf(err) != fault.NotFound {
 		return err
 	}
+	return s.pin(o)
+}
+
+// Change pins other order keys of an OEM that is pinned: the OEM has a new one, or gave one up. fingerprint is what the OEM told by another way than
+// the file came. The root stays. An open order that is signed by a key that is not there any more is not gone on with.
+func (s *Station) Change(o OEM, fingerprint string) error {
+	if _, _, err := o.parse(); err != nil {
+		return fault.New(fault.Invalid, "oem.invalid", err.Error(), "ask the OEM for its file again")
+	}
+	old, err := s.oem(o.ID)
+	if err != nil {
+		return err
+	}
+	if !bytes.Equal(old.Root, o.Root) {
+		return fault.New(fault.Conflict, "oem.changed", fmt.Sprintf("OEM %s is pinned with another root", o.ID), "compare fingerprints with the OEM; another root is a new station directory")
+	}
+	if o.Fingerprint() != fingerprint {
+		return fault.New(fault.Denied, "oem.fingerprint", fmt.Sprintf("the file of OEM %s has fingerprint %s, not the one that is given", o.ID, o.Fingerprint()),
+			"telephone the OEM before anything else: this file may not be its own")
+	}
+	return s.pin(o)
+}
+
+func (s *Station) pin(o OEM) error {
 	if _, _, err := s.mod.OEMKeys(o.ID); err != nil {
 		return err
 	}

@@ -56,8 +56,10 @@ func (a *app) initCommand() *cobra.Command {
 }
 
 func (a *app) trustCommand() *cobra.Command {
-	return &cobra.Command{
-		Use: "trust OEM-FILE", Short: "Take orders from an OEM: pin its root and order key, make its wrapping keys", Args: cobra.ExactArgs(1),
+	var change string
+	cmd := &cobra.Command{
+		Use: "trust OEM-FILE", Short: "Take orders from an OEM: pin its root and order keys, make its wrapping keys", Args: cobra.ExactArgs(1),
+		Long: "Take orders from an OEM: pin its root and its order keys, and make its wrapping keys.\n\nWith --change, pin other order keys of an OEM that is pinned already. FINGERPRINT is what the OEM told by another way than the file came.\nAn open order that is signed by a key that is not there any more is not gone on with.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			b, err := readFile(args[0], 64<<10)
 			if err != nil {
@@ -68,7 +70,11 @@ func (a *app) trustCommand() *cobra.Command {
 				return err
 			}
 			return a.with(cmd, func(s *station.Station) error {
-				if err := s.Trust(oem); err != nil {
+				pin := s.Trust
+				if change != "" {
+					pin = func(o station.OEM) error { return s.Change(o, change) }
+				}
+				if err := pin(oem); err != nil {
 					return err
 				}
 				return a.say(cmd, map[string]string{"oem": oem.ID, "fingerprint": oem.Fingerprint()},
@@ -76,6 +82,8 @@ func (a *app) trustCommand() *cobra.Command {
 			})
 		},
 	}
+	cmd.Flags().StringVar(&change, "change", "", "pin other order keys of an OEM that is pinned; the fingerprint that the OEM told")
+	return cmd
 }
 
 func (a *app) descriptorCommand() *cobra.Command {

@@ -75,6 +75,26 @@ func (i *Instance) formerKeys(ctx context.Context, role keyring.Role) (out []cry
 	return out, nil
 }
 
+// besideOrders gives the order keys that are in use beside the one that signs: stations pin those too, the next one before it signs at the next
+// start, and the last one until it is retired.
+func (i *Instance) besideOrders(signing crypto.Signer) (out [][]byte) {
+	for _, name := range i.ring.Names(keyring.Order) {
+		k, err := i.keys.Signer(name)
+		if err != nil { // made by another node, and not brought here
+			i.log.Error("an order key is not here", "key", name, "error", err)
+			continue
+		}
+		pub, ok := k.Public().(interface{ Equal(x crypto.PublicKey) bool })
+		if ok && pub.Equal(signing.Public()) {
+			continue
+		}
+		if spki, err := wire.SPKIOf(k.Public()); err == nil {
+			out = append(out, spki)
+		}
+	}
+	return out
+}
+
 // directives are the keys of the directive authority, newest first. They change while the server runs.
 type directives struct {
 	mu   sync.Mutex // guards keys
