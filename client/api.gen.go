@@ -1133,6 +1133,18 @@ type FactoryImportReport struct {
 	Order    string            `json:"order"`
 }
 
+// FactoryInspected defines model for FactoryInspected.
+type FactoryInspected struct {
+	At     time.Time `json:"at"`
+	By     string    `json:"by"`
+	Device string    `json:"device"`
+	Notes  *string   `json:"notes,omitempty"`
+	Order  string    `json:"order"`
+	Passed bool      `json:"passed"`
+	Record string    `json:"record"`
+	Said   string    `json:"said"`
+}
+
 // FactoryOEMFile defines model for FactoryOEMFile.
 type FactoryOEMFile struct {
 	ID       string `json:"id"`
@@ -1145,22 +1157,25 @@ type FactoryOEMFile struct {
 
 // FactoryReconciliation defines model for FactoryReconciliation.
 type FactoryReconciliation struct {
-	Alarms      int32    `json:"alarms"`
-	Blocked     []string `json:"blocked"`
-	FirstSeen   int32    `json:"first_seen"`
-	Interrupted int32    `json:"interrupted"`
-	JobEnd      bool     `json:"job_end"`
-	Last        []byte   `json:"last"`
-	LastSeq     int32    `json:"last_seq"`
-	Made        int32    `json:"made"`
-	Missing     int32    `json:"missing"`
-	Order       string   `json:"order"`
-	Ordered     int32    `json:"ordered"`
-	Records     int32    `json:"records"`
-	Refused     int32    `json:"refused"`
-	Scrapped    int32    `json:"scrapped"`
-	State       string   `json:"state"`
-	Unused      int32    `json:"unused"`
+	Alarms       int32              `json:"alarms"`
+	Blocked      []string           `json:"blocked"`
+	FirstArticle bool               `json:"first_article"`
+	FirstSeen    int32              `json:"first_seen"`
+	Inspections  []FactoryInspected `json:"inspections"`
+	Interrupted  int32              `json:"interrupted"`
+	JobEnd       bool               `json:"job_end"`
+	Last         []byte             `json:"last"`
+	LastSeq      int32              `json:"last_seq"`
+	Made         int32              `json:"made"`
+	Missing      int32              `json:"missing"`
+	Order        string             `json:"order"`
+	Ordered      int32              `json:"ordered"`
+	Records      int32              `json:"records"`
+	Refused      int32              `json:"refused"`
+	Reworked     int32              `json:"reworked"`
+	Scrapped     int32              `json:"scrapped"`
+	State        string             `json:"state"`
+	Unused       int32              `json:"unused"`
 }
 
 // FactoryStanding defines model for FactoryStanding.
@@ -1569,7 +1584,10 @@ type OrderReply struct {
 // OrderRequest defines model for OrderRequest.
 type OrderRequest struct {
 	// Descriptor the station's signed capability descriptor, base64
-	Descriptor     []byte            `json:"descriptor"`
+	Descriptor []byte `json:"descriptor"`
+
+	// FirstArticle one is made and inspected before the others
+	FirstArticle   *bool             `json:"first_article,omitempty"`
 	Hardware       string            `json:"hardware"`
 	ID             *string           `json:"id,omitempty"`
 	MaxOfflineDays *int32            `json:"max_offline_days,omitempty"`
@@ -1591,27 +1609,28 @@ type OrderView struct {
 	Closed *time.Time `json:"closed,omitempty"`
 
 	// ClosedUID of the order.closed fact, hex
-	ClosedUID   *string           `json:"closed_uid,omitempty"`
-	Components  []WireNamedDigest `json:"components"`
-	Created     time.Time         `json:"created"`
-	Envelope    []byte            `json:"envelope"`
-	Hardware    string            `json:"hardware"`
-	ID          string            `json:"id"`
-	JobEnd      []byte            `json:"job_end,omitempty"`
-	Module      string            `json:"module"`
-	NotAfter    time.Time         `json:"not_after"`
-	NotBefore   time.Time         `json:"not_before"`
-	OEM         string            `json:"oem"`
-	ParamsSum   []byte            `json:"params_sum"`
-	Product     string            `json:"product"`
-	Quota       int32             `json:"quota"`
-	RecordKey   []byte            `json:"record_key"`
-	Release     string            `json:"release"`
-	ReleaseSum  []byte            `json:"release_sum"`
-	Secret      []byte            `json:"secret,omitempty"`
-	State       string            `json:"state"`
-	Station     string            `json:"station"`
-	StationName string            `json:"station_name"`
+	ClosedUID    *string           `json:"closed_uid,omitempty"`
+	Components   []WireNamedDigest `json:"components"`
+	Created      time.Time         `json:"created"`
+	Envelope     []byte            `json:"envelope"`
+	FirstArticle *bool             `json:"first_article,omitempty"`
+	Hardware     string            `json:"hardware"`
+	ID           string            `json:"id"`
+	JobEnd       []byte            `json:"job_end,omitempty"`
+	Module       string            `json:"module"`
+	NotAfter     time.Time         `json:"not_after"`
+	NotBefore    time.Time         `json:"not_before"`
+	OEM          string            `json:"oem"`
+	ParamsSum    []byte            `json:"params_sum"`
+	Product      string            `json:"product"`
+	Quota        int32             `json:"quota"`
+	RecordKey    []byte            `json:"record_key"`
+	Release      string            `json:"release"`
+	ReleaseSum   []byte            `json:"release_sum"`
+	Secret       []byte            `json:"secret,omitempty"`
+	State        string            `json:"state"`
+	Station      string            `json:"station"`
+	StationName  string            `json:"station_name"`
 
 	// UID of the order.created fact, hex
 	UID     string `json:"uid"`

@@ -22,6 +22,9 @@ type Reconciliation struct {
 	JobEnd  bool     `json:"job_end"` // the station has closed the order
 	Blocked []string `json:"blocked"` // why the order cannot be closed now; empty: it can
 	Unused  uint32   `json:"unused"`  // tickets without a record
+
+	FirstArticle bool        `json:"first_article"` // the order demands one
+	Inspections  []Inspected `json:"inspections"`   // of first articles, oldest first
 }
 
 // Get gives one order.
@@ -72,6 +75,11 @@ func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) 
 	t.Ordered = o.Quota
 	r := Reconciliation{Order: o.ID, State: o.State, Tally: t, JobEnd: len(o.JobEnd) > 0, Blocked: []string{}}
 	r.Missing, r.Unused = t.LastSeq-t.Records, o.Quota-min(t.Records, o.Quota)
+	r.FirstArticle = o.FirstArticle
+	passed := false
+	if r.Inspections, passed, err = s.inspected(ctx, caller, o); err != nil {
+		return r, err
+	}
 	block := func(format string, args ...any) { r.Blocked = append(r.Blocked, fmt.Sprintf(format, args...)) }
 	if o.State.Void() {
 		block("the order was %s", o.State)
@@ -99,6 +107,9 @@ func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) 
 	}
 	if end.Records != t.LastSeq || t.LastSeq > 0 && !bytes.Equal(end.Last, t.Last) {
 		block("the records are not those the station closed with")
+	}
+	if r.FirstArticle && !passed && t.Made > 0 {
+		block("devices were made, and no first article of it passed its inspection")
 	}
 	return r, nil
 }

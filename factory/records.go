@@ -11,7 +11,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"runtime"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
@@ -97,6 +100,9 @@ func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id st
 		if err := im.batch(ctx, b, &rep); err != nil {
 			return rep, err
 		}
+		if err := im.inspections(ctx, b.Inspections); err != nil {
+			return rep, err
+		}
 	}
 	return rep, another
 }
@@ -153,16 +159,19 @@ func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
 }
 
 func (im *importer) batch(ctx context.Context, b wire.RecordBatch, rep *ImportReport) error {
-	var list []Candidate
-	for _, e := range b.Records {
-		c, err := im.candidate(e)
-		if err != nil {
-			return fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err)
-		}
-		list = append(list, c)
-	}
-	if len(list) == 0 {
+	if len(b.Records) == 0 {
 		return nil
+	}
+	list, g := make([]Candidate, len(b.Records)), errgroup.Group{}
+	g.SetLimit(runtime.GOMAXPROCS(0)) // signatures: four of each device
+	for i, e := range b.Records {
+		g.Go(func() (err error) {
+			list[i], err = im.candidate(e)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err)
 	}
 	st, err := im.s.c.Store.AddRecords(ctx, im.row.ID, list)
 	if err != nil {
@@ -213,7 +222,7 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 		return Candidate{}, fmt.Errorf("record %d is of another order or station", r.Seq)
 	}
 	c := Candidate{
-		Seq: r.Seq, Hash: wire.RecordHash(envelope), Prev: [32]byte(r.Prev), Ticket: r.Ticket, Serial: r.Device, Outcome: r.Outcome,
+		Seq: r.Seq, Hash: wire.RecordHash(envelope), Prev: [32]byte(r.Prev), Ticket: r.Ticket, Serial: r.Device, Outcome: r.Outcome, Rework: r.Rework,
 		Envelope: envelope, IDevID: r.Certificate,
 	}
 	if r.Chip != nil {

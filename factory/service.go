@@ -45,8 +45,10 @@ type Config struct {
 	CA       CA
 	Vault    Vault
 	Store    Store
-	Guard    *access.Guard
-	Now      func() time.Time // nil: time.Now
+	// Inspections is where those of first articles are kept.
+	Inspections Inspections
+	Guard       *access.Guard
+	Now         func() time.Time // nil: time.Now
 }
 
 // Service is the verbs on orders.
@@ -60,7 +62,7 @@ func New(c Config) (*Service, error) {
 	if !wire.ValidName(c.OEM) {
 		return nil, fmt.Errorf("factory: OEM %q: lower-case letters, digits, '-' and '.', at most 64", c.OEM)
 	}
-	if c.OrderKey == nil || c.CA == nil || c.Vault == nil || c.Store == nil || c.Guard == nil || len(c.Root) == 0 {
+	if c.OrderKey == nil || c.CA == nil || c.Vault == nil || c.Store == nil || c.Inspections == nil || c.Guard == nil || len(c.Root) == 0 {
 		return nil, errors.New("factory: incomplete configuration")
 	}
 	if c.Now == nil {
@@ -117,6 +119,7 @@ type OrderSpec struct {
 	Payload        Source // the bytes of each component
 	Params         wire.DeviceParams
 	MaxOfflineDays uint32 // 0: no limit
+	FirstArticle   bool   // one is made and inspected before the others
 }
 
 func resource(id, product string) access.Resource {

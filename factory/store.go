@@ -35,31 +35,32 @@ func (s State) Void() bool { return s == Cancelled || s == Abandoned }
 
 // Order is one production order as the OEM keeps it.
 type Order struct {
-	ID          string             `json:"id"`
-	OEM         string             `json:"oem"`
-	Product     string             `json:"product"`
-	Hardware    string             `json:"hardware"`
-	Quota       uint32             `json:"quota"`
-	NotBefore   time.Time          `json:"not_before"`
-	NotAfter    time.Time          `json:"not_after"`
-	State       State              `json:"state"`
-	Station     string             `json:"station"`      // hex of SHA-256 of its record key
-	StationName string             `json:"station_name"` // as it calls itself
-	Module      string             `json:"module"`       // of the station
-	Release     string             `json:"release"`      // digest, hex
-	Version     string             `json:"version"`      // of the release
-	Bundle      uint64             `json:"bundle"`       // version of the trust bundle devices leave with
-	Created     time.Time          `json:"created"`
-	Closed      time.Time          `json:"closed,omitzero"`
-	UID         [16]byte           `json:"uid"`                 // of the order.created fact
-	Envelope    []byte             `json:"envelope"`            // COSE_Sign1(Order)
-	RecordKey   []byte             `json:"record_key"`          // the station's, SPKI
-	Components  []wire.NamedDigest `json:"components"`          // what must be read back
-	ReleaseSum  []byte             `json:"release_sum"`         // SHA-256 of the release's envelope
-	ParamsSum   []byte             `json:"params_sum"`          // SHA-256 of the encoded parameters
-	Secret      []byte             `json:"secret,omitempty"`    // ticket seed and return key, sealed by the Vault
-	JobEnd      []byte             `json:"job_end,omitempty"`   // COSE_Sign1(JobEnd), once imported
-	ClosedUID   [16]byte           `json:"closed_uid,omitzero"` // of the order.closed fact
+	ID           string             `json:"id"`
+	OEM          string             `json:"oem"`
+	Product      string             `json:"product"`
+	Hardware     string             `json:"hardware"`
+	Quota        uint32             `json:"quota"`
+	NotBefore    time.Time          `json:"not_before"`
+	NotAfter     time.Time          `json:"not_after"`
+	State        State              `json:"state"`
+	Station      string             `json:"station"`      // hex of SHA-256 of its record key
+	StationName  string             `json:"station_name"` // as it calls itself
+	Module       string             `json:"module"`       // of the station
+	Release      string             `json:"release"`      // digest, hex
+	Version      string             `json:"version"`      // of the release
+	Bundle       uint64             `json:"bundle"`       // version of the trust bundle devices leave with
+	Created      time.Time          `json:"created"`
+	Closed       time.Time          `json:"closed,omitzero"`
+	FirstArticle bool               `json:"first_article,omitempty"` // one is made and inspected before the others
+	UID          [16]byte           `json:"uid"`                     // of the order.created fact
+	Envelope     []byte             `json:"envelope"`                // COSE_Sign1(Order)
+	RecordKey    []byte             `json:"record_key"`              // the station's, SPKI
+	Components   []wire.NamedDigest `json:"components"`              // what must be read back
+	ReleaseSum   []byte             `json:"release_sum"`             // SHA-256 of the release's envelope
+	ParamsSum    []byte             `json:"params_sum"`              // SHA-256 of the encoded parameters
+	Secret       []byte             `json:"secret,omitempty"`        // ticket seed and return key, sealed by the Vault
+	JobEnd       []byte             `json:"job_end,omitempty"`       // COSE_Sign1(JobEnd), once imported
+	ClosedUID    [16]byte           `json:"closed_uid,omitzero"`     // of the order.closed fact
 }
 
 // shown is the order without its secrets: the ticket seed and the return key are sealed, and still nobody's business.
@@ -120,6 +121,7 @@ type Candidate struct {
 	Prev     [32]byte
 	Ticket   uint32
 	Serial   string // device ID the record names
+	Rework   uint32 // the record of the same piece before; 0: none
 	Outcome  wire.PieceOutcome
 	Device   device.Device // to be registered, if made and accepted
 	IDevID   []byte        // certificate (DER)
@@ -155,6 +157,7 @@ type Tally struct {
 	Made        uint32 `json:"made"`     // accepted as devices
 	Scrapped    uint32 `json:"scrapped"`
 	Interrupted uint32 `json:"interrupted"`
+	Reworked    uint32 `json:"reworked"`   // records of pieces that failed before, whatever became of them
 	Refused     uint32 `json:"refused"`    // records of pieces said to be made, not accepted
 	Alarms      uint32 `json:"alarms"`     //
 	FirstSeen   uint32 `json:"first_seen"` // devices that have been in contact
@@ -172,7 +175,7 @@ type Store interface {
 	Orders(ctx context.Context, product, after string, limit int) ([]Order, error)
 	// AddRecords decides each candidate, in one transaction: one that is here already, by (order, sequence, hash), is Known; one
 	// at a sequence that holds another, that the order's End refuses, that does not link with its neighbours, or that repeats a
-	// ticket, chip or key of any order, is Alarmed; the others are counted, and their devices registered with the fact.
+	// ticket, chip or key of any order, or that is the rework of a device or of another chip, is Alarmed; the others are counted, and their devices registered with the fact.
 	AddRecords(ctx context.Context, order string, batch []Candidate) ([]Standing, error)
 	// Tally counts.
 	Tally(ctx context.Context, order string) (Tally, error)

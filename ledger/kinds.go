@@ -50,7 +50,8 @@ const (
 	KindOrderCancelled Kind = "order.cancelled" // control: JSON factory.Void {order, reason}: its file never came to use; records that come are alarms
 	KindOrderAbandoned Kind = "order.abandoned" // control: JSON factory.Void {order, reason, records, made}: its station is gone; the same
 
-	KindRecordRefused Kind = "order.record.refused" // events: JSON factory.Alarm: a production record that cannot be true
+	KindOrderInspected Kind = "order.inspected"      // events: JSON factory.Inspected: what a station says somebody saw of a first article
+	KindRecordRefused  Kind = "order.record.refused" // events: JSON factory.Alarm: a production record that cannot be true
 
 	KindDeviceProvisioned   Kind = "device.provisioned"   // events: COSE_Sign1(Record)
 	KindDeviceEnrolled      Kind = "device.enrolled"      // events: JSON enrolment: a first LDevID, or one anew

@@ -18,6 +18,7 @@ import (
 
 // private lists the members of each kind's JSON data that go into the private part. What is not listed is public for ever.
 var private = map[Kind][]string{
+	KindOrderInspected:      {"by", "notes"},
 	KindKeyCreated:          {"reason"},
 	KindKeyRetired:          {"reason"},
 	KindAccessChanged:       {"email", "subject", "label"},

@@ -70,7 +70,7 @@ func (s *Station) Export(id, path string, after uint32, now time.Time) (Exported
 		return e, err
 	}
 	defer j.close() //nolint:errcheck // nothing was appended
-	if after >= j.seq && len(j.end) == 0 {
+	if after >= j.seq && len(j.end) == 0 && len(j.seen) == 0 {
 		return e, fault.New(fault.Conflict, "order.empty", fmt.Sprintf("order %s has %d records, asked for those behind %d", id, j.seq, after), "make a device first, or close the order")
 	}
 	f, err := durable.Create(path)
@@ -123,7 +123,7 @@ func (j *job) export(w io.Writer, key []byte, e *Exported) error {
 		}
 		x.batch.Records = append(x.batch.Records, envelope)
 		if seq == e.To && !e.More {
-			x.batch.JobEnd = j.end
+			x.batch.JobEnd, x.batch.Inspections = j.end, j.seen
 		}
 		if len(x.batch.Records) < wire.BatchRecords && seq < e.To {
 			return nil
@@ -133,7 +133,7 @@ func (j *job) export(w io.Writer, key []byte, e *Exported) error {
 		return err
 	}
 	if n == 0 {
-		x.batch.JobEnd = j.end
+		x.batch.JobEnd, x.batch.Inspections = j.end, j.seen
 		if err := x.flush(); err != nil {
 			return err
 		}

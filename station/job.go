@@ -19,8 +19,10 @@ import (
 
 // job is what the station has done for one order: the ticket journal and the spool of records.
 //
-//	tickets   one frame per consumed ticket, its number (uint32); written before anything is signed for it
+//	tickets   one frame per consumed ticket, its number (uint32) and the piece it is for (wire.ChipHello); written before anything
+//	          is signed for it
 //	records   one frame per record envelope, in sequence
+//	inspected one frame per inspection of a first article, its envelope
 //	state     when the order came and when records were last exported
 //	end       the job-end certificate's envelope, once closed
 type job struct {
@@ -29,15 +31,18 @@ type job struct {
 	anchor  [32]byte // hash of the order's envelope; the first record's Prev
 	tickets *durable.Log
 	spool   *durable.Log
+	book    *durable.Log // of inspections
 
-	mu       sync.Mutex // guards everything below, and the order of appends
-	used     uint32     // tickets consumed: 0 … used-1
-	open     map[uint32]bool
-	chips    map[chipMark]bool // pieces made
+	mu       sync.Mutex                 // guards everything below, and the order of appends
+	used     uint32                     // tickets consumed: 0 … used-1
+	open     map[uint32]*wire.ChipHello // tickets without a record; nil: of what piece is not known
+	chips    map[chipMark]bool          // pieces with a record
 	seq      uint32
 	last     [32]byte
 	lastTime uint64
 	tree     wire.RecordTree
+	first    *article // the last first article that was made
+	seen     [][]byte // inspections, envelopes
 	made     uint32
 	scrapped uint32
 	state    jobState
@@ -58,19 +63,25 @@ type jobState struct {
 }
 
 func (s *Station) openJob(order string, anchor [32]byte) (*job, error) {
-	j := &job{dir: s.orderDir(order), order: order, anchor: anchor, last: anchor, open: map[uint32]bool{}, chips: map[chipMark]bool{}}
+	j := &job{dir: s.orderDir(order), order: order, anchor: anchor, last: anchor, open: map[uint32]*wire.ChipHello{}, chips: map[chipMark]bool{}}
 	if err := j.readState(); err != nil {
 		return nil, err
 	}
 	var err error
-	if j.tickets, err = durable.OpenLog(filepath.Join(j.dir, "tickets"), 4, j.replayTicket); err != nil {
+	if j.tickets, err = durable.OpenLog(filepath.Join(j.dir, "tickets"), maxTicket, j.replayTicket); err != nil {
 		return nil, fmt.Errorf("order %s: ticket journal: %w", order, err)
 	}
 	if j.spool, err = durable.OpenLog(filepath.Join(j.dir, "records"), wire.MaxEnvelope, j.replayRecord); err != nil {
 		return nil, errors.Join(fmt.Errorf("order %s: records: %w", order, err), j.tickets.Close())
 	}
+	if j.book, err = durable.OpenLog(filepath.Join(j.dir, "inspected"), wire.MaxEnvelope, j.replayInspection); err != nil {
+		return nil, errors.Join(fmt.Errorf("order %s: inspections: %w", order, err), j.tickets.Close(), j.spool.Close())
+	}
 	return j, nil
 }
+
+// maxTicket bounds a frame of the journal: four bytes, and what a piece says of itself.
+const maxTicket = 512
 
 func (j *job) readState() error {
 	b, err := os.ReadFile(filepath.Join(j.dir, "state"))
@@ -104,13 +115,20 @@ func (j *job) touch(now time.Time) error {
 	return j.writeState()
 }
 
-func (j *job) close() error { return errors.Join(j.tickets.Close(), j.spool.Close()) }
+func (j *job) close() error { return errors.Join(j.tickets.Close(), j.spool.Close(), j.book.Close()) }
 
 func (j *job) replayTicket(frame []byte) error {
-	if len(frame) != 4 || binary.BigEndian.Uint32(frame) != j.used {
+	if len(frame) < 4 || binary.BigEndian.Uint32(frame) != j.used {
 		return fmt.Errorf("ticket journal: %x follows ticket %d", frame, j.used)
 	}
-	j.open[j.used] = true
+	var chip *wire.ChipHello
+	if len(frame) > 4 {
+		chip = &wire.ChipHello{}
+		if err := wire.Unmarshal(frame[4:], chip, maxTicket); err != nil {
+			return fmt.Errorf("ticket journal: ticket %d: %w", j.used, err)
+		}
+	}
+	j.open[j.used] = chip
 	j.used++
 	return nil
 }
@@ -120,11 +138,16 @@ func (j *job) replayRecord(envelope []byte) error {
 	if err != nil {
 		return err
 	}
-	if r.Seq != j.seq+1 || !bytes.Equal(r.Prev, j.last[:]) || !j.open[r.Ticket] {
+	if r.Seq != j.seq+1 || !bytes.Equal(r.Prev, j.last[:]) || !j.isOpen(r.Ticket) {
 		return fmt.Errorf("record %d does not follow record %d", r.Seq, j.seq)
 	}
 	j.take(r, envelope)
 	return nil
+}
+
+func (j *job) isOpen(ticket uint32) bool {
+	_, open := j.open[ticket]
+	return open
 }
 
 func decodeRecord(envelope []byte) (wire.Record, error) {
@@ -140,12 +163,17 @@ func (j *job) take(r wire.Record, envelope []byte) {
 	delete(j.open, r.Ticket)
 	j.seq, j.last, j.lastTime = r.Seq, wire.RecordHash(envelope), max(j.lastTime, r.Time)
 	j.tree.Add(envelope)
+	if r.Chip != nil {
+		j.chips[markOf(r.Chip.ChipUID)] = true
+	}
 	if r.Outcome != wire.Made {
 		j.scrapped++
 		return
 	}
 	j.made++
-	j.chips[markOf(r.Chip.ChipUID)] = true
+	if r.First {
+		j.first = &article{device: r.Device, record: j.last}
+	}
 }
 
 func quotaFault(order string, quota, left uint32, asked int) error {
@@ -154,8 +182,8 @@ func quotaFault(order string, quota, left uint32, asked int) error {
 }
 
 // consume takes the next ticket. It is durable when consume returns, before anything is signed for it.
-func (j *job) consume(quota uint32) (uint32, error) {
-	t, n, err := j.ticket(quota)
+func (j *job) consume(quota uint32, chip wire.ChipHello) (uint32, error) {
+	t, n, err := j.ticket(quota, chip)
 	if err != nil {
 		return 0, err
 	}
@@ -163,33 +191,44 @@ func (j *job) consume(quota uint32) (uint32, error) {
 }
 
 // ticket gives the next ticket a place in the journal.
-func (j *job) ticket(quota uint32) (t uint32, frame uint64, err error) {
+func (j *job) ticket(quota uint32, chip wire.ChipHello) (t uint32, frame uint64, err error) {
+	piece, err := wire.Marshal(chip)
+	if err != nil {
+		return 0, 0, err
+	}
 	j.mu.Lock()
 	defer j.mu.Unlock()
 	if j.used >= quota {
 		return 0, 0, quotaFault(j.order, quota, 0, 1)
 	}
 	t = j.used
-	if frame, err = j.tickets.Put(binary.BigEndian.AppendUint32(nil, t)); err != nil {
+	if frame, err = j.tickets.Put(append(binary.BigEndian.AppendUint32(nil, t), piece...)); err != nil {
 		return 0, 0, err
 	}
-	j.used, j.open[t] = t+1, true
+	j.used, j.open[t] = t+1, &chip
 	return t, frame, nil
 }
 
-// seen reports whether a piece with this chip was made already in this order.
-func (j *job) seen(uid []byte) (bool, error) {
+// past is what the records of an order say of one chip.
+type past struct {
+	failed  uint32 // the last record of it, if it was not made
+	secured bool   // it is a device, or its fuses were burnt: it has keys, and is never made anew
+}
+
+// of looks whether the chip was on the line before.
+func (j *job) of(uid []byte) (p past, err error) {
 	j.mu.Lock()
 	marked := j.chips[markOf(uid)]
 	j.mu.Unlock()
 	if !marked {
-		return false, nil
+		return p, nil
 	}
-	found := false
-	err := j.each(func(r wire.Record) {
-		found = found || r.Outcome == wire.Made && bytes.Equal(r.Chip.ChipUID, uid)
+	err = j.each(func(r wire.Record) {
+		if r.Chip != nil && bytes.Equal(r.Chip.ChipUID, uid) {
+			p.failed, p.secured = r.Seq, p.secured || r.Outcome == wire.Made || r.Fuses != nil
+		}
 	})
-	return found, err
+	return p, err
 }
 
 // each reads the records again.
@@ -236,11 +275,11 @@ func (j *job) put(s *Station, r wire.Record, quota uint32) (wire.Record, uint64,
 // settle records every consumed ticket that has no record as interrupted: the station stopped before it could tell.
 func (j *job) settle(s *Station, o *opened, now time.Time) error {
 	for t := range j.used {
-		if !j.open[t] {
+		if !j.isOpen(t) {
 			continue
 		}
 		if _, err := j.write(s, wire.Record{
-			Ticket: t, Device: wire.DeviceID(o.content.TicketSeed, t), Outcome: wire.Interrupted,
+			Ticket: t, Device: wire.DeviceID(o.content.TicketSeed, t), Outcome: wire.Interrupted, Chip: j.open[t],
 			Reason: "the station stopped while the piece was being made", Time: uint64(now.Unix()),
 		}, o.order.Header.Quota); err != nil {
 			return err

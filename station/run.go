@@ -41,6 +41,8 @@ type RunSpec struct {
 	Order    string
 	Devices  int              // pieces to make; each uses a ticket, whether it turns out well or not
 	Parallel int              // pieces on the line at once; 0: one
+	Rework   bool             // take pieces again whose making failed before their fuses were burnt
+	First    bool             // make the first article: one piece, to be inspected before others
 	Operator string           // in the records
 	Line     string           // in the records
 	Now      func() time.Time // nil: time.Now
@@ -98,6 +100,9 @@ func (s *Station) Run(ctx context.Context, spec RunSpec, src Source) (rep Report
 		return rep, err
 	}
 	if err := j.settle(s, o, spec.Now()); err != nil {
+		return rep, err
+	}
+	if err := j.mayGoOn(o.order.Header, spec); err != nil {
 		return rep, err
 	}
 	if left := o.order.Header.Quota - j.used; uint64(spec.Devices) > uint64(left) {
@@ -184,16 +189,17 @@ func (r *run) one(ctx context.Context, p Programmer) (err error) {
 		return r.unfit(chip, "a piece with this chip UID is on the line already")
 	}
 	defer r.release(chip.ChipUID)
-	if err := r.fit(chip); err != nil {
+	rework, err := r.fit(chip)
+	if err != nil {
 		return err
 	}
-	ticket, err := r.j.consume(r.o.order.Header.Quota)
+	ticket, err := r.j.consume(r.o.order.Header.Quota, chip)
 	if err != nil {
 		return err
 	}
 	rec := wire.Record{
 		Ticket: ticket, Device: wire.DeviceID(r.o.content.TicketSeed, ticket), Outcome: wire.Made, Chip: &chip,
-		Operator: r.spec.Operator, Line: r.spec.Line,
+		Operator: r.spec.Operator, Line: r.spec.Line, Rework: rework, First: r.spec.First,
 	}
 	if bad := r.make(ctx, p, &rec); bad != nil {
 		rec.Outcome, rec.Reason = wire.Scrapped, reason(bad)
@@ -266,23 +272,29 @@ func (r *run) unfit(c wire.ChipHello, format string, args ...any) error {
 	return fault.New(fault.Conflict, "piece.unfit", fmt.Sprintf("chip %x: ", c.ChipUID)+fmt.Sprintf(format, args...), "put another piece on the line")
 }
 
-// fit says what is wrong with a piece before a ticket is spent on it.
-func (r *run) fit(c wire.ChipHello) error {
+// fit says what is wrong with a piece before a ticket is spent on it, and of which record it is the rework.
+func (r *run) fit(c wire.ChipHello) (rework uint32, err error) {
 	h, f := r.o.order.Header, r.o.content.Params.Flash
 	bad := func(format string, args ...any) error { return r.unfit(c, format, args...) }
 	switch {
 	case c.Hardware != h.Hardware:
-		return bad("hardware revision %q, the order is for %q", c.Hardware, h.Hardware)
+		return 0, bad("hardware revision %q, the order is for %q", c.Hardware, h.Hardware)
 	case c.Lifecycle != wire.LifecycleAssembly:
-		return bad("its life cycle is %#x: it is not blank", c.Lifecycle)
+		return 0, bad("its life cycle is %#x: it is not blank", c.Lifecycle)
 	case c.Flash.Size < f.Size || c.Flash.Erase != f.Erase:
-		return bad("flash of %d bytes with blocks of %d, the order wants %d and %d", c.Flash.Size, c.Flash.Erase, f.Size, f.Erase)
+		return 0, bad("flash of %d bytes with blocks of %d, the order wants %d and %d", c.Flash.Size, c.Flash.Erase, f.Size, f.Erase)
 	}
-	seen, err := r.j.seen(c.ChipUID)
-	if err == nil && seen {
-		err = bad("a device with this chip UID was made already: a clone, or the same piece again")
+	p, err := r.j.of(c.ChipUID)
+	switch {
+	case err != nil:
+		return 0, err
+	case p.secured:
+		return 0, bad("a device with this chip UID was made already: a clone, or the same piece again")
+	case p.failed != 0 && !r.spec.Rework:
+		return 0, fault.New(fault.Conflict, "piece.rework", fmt.Sprintf("chip %x: its making failed before, see record %d", c.ChipUID, p.failed),
+			"put another piece on the line, or run with --rework to make it anew, which takes another ticket")
 	}
-	return err
+	return p.failed, nil
 }
 
 // make does all that happens on the piece after the ticket; rec gets what is known, step by step.

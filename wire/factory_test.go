@@ -183,6 +183,15 @@ func FuzzDecodeJobEnd(f *testing.F) {
 	roundTrip(f, DecodeJobEnd, EncodeJobEnd)
 }
 
+func FuzzDecodeInspection(f *testing.F) {
+	d := make([]byte, 32)
+	i := Inspection{Order: "o", Station: d, Record: d, Device: "00112233445566778899aabbccddeeff", Passed: true, By: "ola", Seq: 1}
+	seed(f, i, EncodeInspection)
+	i.Passed, i.Notes = false, "scratched"
+	seed(f, i, EncodeInspection)
+	roundTrip(f, DecodeInspection, EncodeInspection)
+}
+
 func FuzzDecodeRecordBatch(f *testing.F) {
 	enc := func(b RecordBatch) ([]byte, error) { return Marshal(b) }
 	seed(f, RecordBatch{Order: "o", Records: [][]byte{{1}}}, enc)

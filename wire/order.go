@@ -120,24 +120,25 @@ func VerifyStation(envelope []byte, pin [32]byte) (Station, error) {
 // OrderHeader says what may be made, how many, by whom and until when. Its encoding is the additional data of everything
 // encrypted in the order, so that no part serves in another one.
 type OrderHeader struct {
-	ID         string      `cbor:"1,keyasint" json:"id"`
-	OEM        string      `cbor:"2,keyasint" json:"oem"`
-	Product    string      `cbor:"3,keyasint" json:"product"`
-	Hardware   string      `cbor:"4,keyasint" json:"hardware"` // revision
-	Quota      uint32      `cbor:"5,keyasint" json:"quota"`    // devices; also the number of tickets
-	NotBefore  uint64      `cbor:"6,keyasint" json:"not_before"`
-	NotAfter   uint64      `cbor:"7,keyasint" json:"not_after"`
-	Station    []byte      `cbor:"8,keyasint" json:"station"`     // SHA-256 of the station's record key
-	HSMSerial  string      `cbor:"9,keyasint" json:"hsm_serial"`  //
-	Chain      [][]byte    `cbor:"10,keyasint" json:"chain"`      // order CA first, OEM root last (DER)
-	Profile    CertProfile `cbor:"11,keyasint" json:"profile"`    //
-	Bundle     []byte      `cbor:"12,keyasint" json:"bundle"`     // SHA-256 of the trust bundle's envelope
-	Release    []byte      `cbor:"13,keyasint" json:"release"`    // release digest
-	Root       []byte      `cbor:"14,keyasint" json:"root"`       // RootDigest of the bundle, for the fuses
-	Counter    uint32      `cbor:"15,keyasint" json:"counter"`    // security counter for the fuses
-	ReturnKey  []byte      `cbor:"16,keyasint" json:"return_key"` // HPKE P-256 public key records are sealed to
-	MaxOffline uint32      `cbor:"17,keyasint" json:"max_offline_days"`
-	Created    uint64      `cbor:"18,keyasint" json:"created"`
+	ID           string      `cbor:"1,keyasint" json:"id"`
+	OEM          string      `cbor:"2,keyasint" json:"oem"`
+	Product      string      `cbor:"3,keyasint" json:"product"`
+	Hardware     string      `cbor:"4,keyasint" json:"hardware"` // revision
+	Quota        uint32      `cbor:"5,keyasint" json:"quota"`    // devices; also the number of tickets
+	NotBefore    uint64      `cbor:"6,keyasint" json:"not_before"`
+	NotAfter     uint64      `cbor:"7,keyasint" json:"not_after"`
+	Station      []byte      `cbor:"8,keyasint" json:"station"`     // SHA-256 of the station's record key
+	HSMSerial    string      `cbor:"9,keyasint" json:"hsm_serial"`  //
+	Chain        [][]byte    `cbor:"10,keyasint" json:"chain"`      // order CA first, OEM root last (DER)
+	Profile      CertProfile `cbor:"11,keyasint" json:"profile"`    //
+	Bundle       []byte      `cbor:"12,keyasint" json:"bundle"`     // SHA-256 of the trust bundle's envelope
+	Release      []byte      `cbor:"13,keyasint" json:"release"`    // release digest
+	Root         []byte      `cbor:"14,keyasint" json:"root"`       // RootDigest of the bundle, for the fuses
+	Counter      uint32      `cbor:"15,keyasint" json:"counter"`    // security counter for the fuses
+	ReturnKey    []byte      `cbor:"16,keyasint" json:"return_key"` // HPKE P-256 public key records are sealed to
+	MaxOffline   uint32      `cbor:"17,keyasint" json:"max_offline_days"`
+	Created      uint64      `cbor:"18,keyasint" json:"created"`
+	FirstArticle bool        `cbor:"19,keyasint,omitempty" json:"first_article,omitempty"` // one is made and inspected before the others
 }
 
 // CertProfile names what the station writes into each device's certificate.

@@ -37,7 +37,9 @@ type Record struct {
 	Time        uint64       `cbor:"15,keyasint" json:"time"`
 	Operator    string       `cbor:"16,keyasint,omitempty" json:"operator,omitempty"`
 	Line        string       `cbor:"17,keyasint,omitempty" json:"line,omitempty"`
-	Left        uint32       `cbor:"18,keyasint" json:"left"` // tickets left after this one
+	Left        uint32       `cbor:"18,keyasint" json:"left"`                              // tickets left after this one
+	Rework      uint32       `cbor:"19,keyasint,omitempty" json:"rework,omitempty"`        // the record of the same piece that was not made
+	First       bool         `cbor:"20,keyasint,omitempty" json:"first_article,omitempty"` // made to be inspected before others are
 }
 
 // JobEnd closes an order at the station: COSE_Sign1 by its record key.
@@ -59,6 +61,8 @@ type RecordBatch struct {
 	Order   string   `cbor:"1,keyasint"`
 	Records [][]byte `cbor:"2,keyasint"`           // envelopes, ascending
 	JobEnd  []byte   `cbor:"3,keyasint,omitempty"` // envelope, in the last batch of a closed order
+	// Inspections are envelopes, all there are, in the last batch of a file.
+	Inspections [][]byte `cbor:"4,keyasint,omitempty"`
 }
 
 // RecordFile is what goes back to the OEM: batches sealed with HPKE to the order's return key.
@@ -108,6 +112,8 @@ func (r Record) check() error {
 		return errors.New("record: text too long")
 	case r.Outcome == Made && r.Reason != "", r.Outcome != Made && r.Reason == "":
 		return errors.New("record: a reason is for pieces that were not made")
+	case r.Rework != 0 && (r.Rework >= r.Seq || r.Chip == nil):
+		return fmt.Errorf("record %d: rework of record %d, with a chip: %v", r.Seq, r.Rework, r.Chip != nil)
 	case len(r.Certificate) > 4<<10 || (len(r.Nonce) != 0 && len(r.Nonce) != 32):
 		return errors.New("record: certificate or nonce")
 	}
@@ -231,7 +237,8 @@ func DecodeRecordBatch(data []byte) (RecordBatch, error) {
 }
 
 func (b RecordBatch) check() error {
-	if !validName(b.Order) || len(b.Records) > BatchRecords || len(b.Records) == 0 && len(b.JobEnd) == 0 {
+	if !validName(b.Order) || len(b.Records) > BatchRecords || len(b.Inspections) > MaxInspections ||
+		len(b.Records) == 0 && len(b.JobEnd) == 0 && len(b.Inspections) == 0 {
 		return fmt.Errorf("record batch: of order %q with %d records", b.Order, len(b.Records))
 	}
 	return nil

@@ -194,7 +194,7 @@ func (a *app) exportCommand() *cobra.Command {
 
 func (a *app) runCommand() *cobra.Command {
 	var spec station.RunSpec
-	var deviceExec, devicesDir, listen string
+	var deviceExec, devicesDir, listen, report string
 	cmd := &cobra.Command{
 		Use: "run ORDER", Short: "Make devices", Args: cobra.ExactArgs(1),
 		Long: "Make devices of an order.\n\nEither --device-exec starts one process for each device, e.g.\n  --device-exec 'hallmark-agent factory --dir {dir} --socket {socket}' --devices-dir devices\nor --listen opens a unix socket that devices connect to.",
@@ -222,7 +222,7 @@ func (a *app) runCommand() *cobra.Command {
 				}
 				src = &station.Spawner{Command: argv, Dir: dir, Stderr: cmd.ErrOrStderr()}
 			}
-			return a.with(cmd, func(s *station.Station) error { return a.run(cmd, s, spec, src) })
+			return a.with(cmd, func(s *station.Station) error { return a.run(cmd, s, spec, src, report) })
 		},
 	}
 	f := cmd.Flags()
@@ -233,16 +233,21 @@ func (a *app) runCommand() *cobra.Command {
 	f.StringVar(&deviceExec, "device-exec", "", "command that is a device; {dir} and {socket} are replaced")
 	f.StringVar(&devicesDir, "devices-dir", "devices", "where devices made by --device-exec live")
 	f.StringVar(&listen, "listen", "", "unix socket that devices connect to")
+	f.BoolVar(&spec.Rework, "rework", false, "take pieces again that failed before their fuses were burnt; each takes another ticket")
+	f.BoolVar(&spec.First, "first-article", false, "make one piece to be inspected, and a report of it")
+	f.StringVar(&report, "report", "", "file for the report of the first article (default ORDER-first-article.html)")
 	return cmd
 }
 
-func (a *app) run(cmd *cobra.Command, s *station.Station, spec station.RunSpec, src station.Source) error {
+func (a *app) run(cmd *cobra.Command, s *station.Station, spec station.RunSpec, src station.Source, report string) error {
 	if !s.Info().Templated {
 		fmt.Fprintln(cmd.ErrOrStderr(), "note: module \"soft\": the order key is in this process's memory")
 	}
+	var first wire.Record
 	n := 0
 	spec.Progress = func(r wire.Record) {
 		n++
+		first = r
 		line := fmt.Sprintf("[%d/%d] %s %s", n, spec.Devices, r.Device, r.Outcome)
 		if r.Reason != "" {
 			line += fmt.Sprintf(": %q", r.Reason)
@@ -250,6 +255,9 @@ func (a *app) run(cmd *cobra.Command, s *station.Station, spec station.RunSpec, 
 		fmt.Fprintln(cmd.ErrOrStderr(), line)
 	}
 	rep, err := s.Run(cmd.Context(), spec, src)
+	if err == nil && spec.First {
+		return a.reportFirst(cmd, s, first, report)
+	}
 	if rep.Made+rep.Scrapped > 0 || err == nil {
 		err = errors.Join(err, a.say(cmd, rep, fmt.Sprintf("order %s: made %d, scrapped %d, tickets left %d", rep.Order, rep.Made, rep.Scrapped, rep.Left)))
 	}

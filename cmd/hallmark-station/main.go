@@ -65,7 +65,7 @@ func command() (*cobra.Command, *bool) {
 	if err := root.MarkPersistentFlagRequired("dir"); err != nil {
 		panic(err) // the flag is three lines up
 	}
-	root.AddCommand(a.initCommand(), a.trustCommand(), a.descriptorCommand(), a.importCommand(), a.runCommand(), a.showCommand(),
+	root.AddCommand(a.initCommand(), a.trustCommand(), a.descriptorCommand(), a.importCommand(), a.runCommand(), a.showCommand(), a.inspectCommand(),
 		a.exportCommand(), a.closeCommand())
 	return root, &a.json
 }

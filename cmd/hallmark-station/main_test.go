@@ -67,14 +67,16 @@ func oem(ts *testscript.TestScript, neg bool, args []string) {
 	var err error
 	var out any
 	switch args[0] {
-	case "order":
+	case "order", "first-article":
 		n, _ := strconv.Atoi(args[2])
 		pin, _ := hex.DecodeString(args[4])
 		if len(pin) != 32 {
 			ts.Fatalf("fingerprint %q", args[4])
 		}
+		spec := o.Spec(args[1], uint32(n), []byte(ts.ReadFile(args[3])), [32]byte(pin))
+		spec.FirstArticle = args[0] == "first-article"
 		var file *factory.Wrapped
-		file, _, err = o.Service.CreateOrder(ctx, o.Caller, o.Spec(args[1], uint32(n), []byte(ts.ReadFile(args[3])), [32]byte(pin)))
+		file, _, err = o.Service.CreateOrder(ctx, o.Caller, spec)
 		if err == nil {
 			var b bytes.Buffer
 			err = errors.Join(file.WriteFile(ctx, &b), os.WriteFile(ts.MkAbs(args[5]), b.Bytes(), 0o600))

@@ -142,6 +142,13 @@ var measures = []measure{
 		reference: benchmark{pkg: "./internal/store", name: "ReferenceLists", metric: "s/10k"},
 		goal:      goal{bound: 10},
 	},
+	{
+		name: "devices made at a station, keys in SoftHSM, pieces that take no time to write; the reference: two signatures each", unit: "1/s",
+		ours:      benchmark{pkg: "./internal/factorytest", name: "Station", metric: "ns/op", perSecond: true},
+		reference: benchmark{pkg: "./internal/factorytest", name: "ReferenceModule", metric: "ns/op", perSecond: true},
+		goal:      goal{onRatio: true, atLeast: true, bound: 0.4},
+	},
+	{name: "records of 100,000 devices imported and reconciled, SQLite, as a share of them shows", unit: "s", ours: benchmark{pkg: "./internal/factorytest", name: "Reconcile", metric: "s/100k"}, goal: goal{bound: 60}},
 	{name: "check-in without news", unit: "1/s", ours: benchmark{pkg: "./internal/store", name: "CheckinNoChange", metric: "ns/op", perSecond: true}},
 	{name: "agent, stripped binary", unit: "MB", ours: fileSize{"bin/hallmark-agent"}, goal: goal{bound: 20}},
 	{name: "agent, resident", unit: "MB", ours: demoRSS{}, goal: goal{bound: 25}},

@@ -92,6 +92,7 @@ the file. RELEASE is the digest of the release to put on the devices, or PRODUCT
 	f.Uint32Var(&o.slots, "slots", 2, "slots for releases")
 	f.Uint32Var(&o.erase, "erase-size", 16<<10, "erase unit of the flash, bytes")
 	f.StringVar(&o.config, "config", "", "file: first configuration of the devices")
+	f.BoolVar(&o.req.FirstArticle, "first-article", false, "have one made and inspected before the others")
 	f.StringVar(&o.out, "out", "", "order file to write; must not exist")
 	return need(c, "product", "quota", "release", "descriptor", "station", "server", "slot-size", "out")
 }
@@ -252,11 +253,27 @@ func (a *api) voidOrder(c cobra.Command, do func(ctx context.Context, cl *client
 	return need(v, "reason")
 }
 
+// inspected says what was said of first articles, in the order it was said.
+func inspected(r factory.Reconciliation) string {
+	said := []string{}
+	if r.FirstArticle && len(r.Inspections) == 0 {
+		said = append(said, "demanded, none inspected")
+	}
+	for _, i := range r.Inspections {
+		word := "failed"
+		if i.Passed {
+			word = "passed"
+		}
+		said = append(said, fmt.Sprintf("%s %s, by %s", i.Device, word, i.By))
+	}
+	return strings.Join(said, "; ")
+}
+
 func (a *api) reconciliation(r factory.Reconciliation) error {
 	n := func(v uint32) string { return fmt.Sprint(v) }
 	return a.show(func(w io.Writer) error {
 		return sheet(w, "order", r.Order, "state", string(r.State), "ordered", n(r.Ordered), "records", n(r.Records), "missing", n(r.Missing),
-			"made", n(r.Made), "scrapped", n(r.Scrapped), "interrupted", n(r.Interrupted), "refused", n(r.Refused), "alarms", n(r.Alarms),
-			"seen", n(r.FirstSeen), "unused", n(r.Unused), "station's end", yes(r.JobEnd), "not closed for", strings.Join(r.Blocked, "; "))
+			"made", n(r.Made), "scrapped", n(r.Scrapped), "interrupted", n(r.Interrupted), "reworked", n(r.Reworked), "refused", n(r.Refused), "alarms", n(r.Alarms),
+			"seen", n(r.FirstSeen), "unused", n(r.Unused), "first articles", inspected(r), "station's end", yes(r.JobEnd), "not closed for", strings.Join(r.Blocked, "; "))
 	})
 }

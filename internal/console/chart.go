@@ -177,6 +177,7 @@ func recordCounts(r factory.Reconciliation) []count {
 		tone, text string
 	}{
 		{"records the station has not sent", r.Missing, "warn", "ask the station for its export"},
+		{"made anew after a failure", r.Reworked, "", ""},
 		{"records refused", r.Refused, "bad", "not devices"},
 		{"alarms", r.Alarms, "bad", "see the findings"},
 	} {

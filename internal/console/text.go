@@ -161,7 +161,7 @@ func kinds() []string {
 	for _, k := range []ledger.Kind{
 		ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseApproved, ledger.KindCommandIssued, ledger.KindWarrantIssued,
 		ledger.KindBundlePublished, ledger.KindRolloutStarted, ledger.KindRolloutHalted, ledger.KindRolloutCompleted, ledger.KindOrderCreated,
-		ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
+		ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindOrderInspected, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
 		ledger.KindDeviceUpdated, ledger.KindDeviceUnhealthy, ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindVerdict,
 		ledger.KindFindingRaised, ledger.KindRemedyDecided, ledger.KindTelemetryReadDecided, ledger.KindCertIssued, ledger.KindCertRevoked,
 		ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed, ledger.KindAccessChanged, ledger.KindComplianceStated,

@@ -258,6 +258,8 @@ type rogue struct {
 	id  string
 	m   *soft.Module
 	ord wire.Order
+
+	signed map[string][]byte // by payload
 }
 
 func newRogue(t *testing.T, o *factorytest.OEM, dir, id string) *rogue {
@@ -267,7 +269,7 @@ func newRogue(t *testing.T, o *factorytest.OEM, dir, id string) *rogue {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = m.Close() })
-	r := &rogue{t: t, o: o, dir: dir, id: id, m: m}
+	r := &rogue{t: t, o: o, dir: dir, id: id, m: m, signed: map[string][]byte{}}
 	if r.ord, err = wire.VerifyOrder(r.stored("order.cose"), o.OrderKey.Public()); err != nil {
 		t.Fatal(err)
 	}
@@ -286,22 +288,37 @@ func (r *rogue) stored(name string) []byte {
 // file makes a record file of records, signed, and a job end, if any.
 func (r *rogue) file(end []byte, records ...wire.Record) []byte {
 	r.t.Helper()
+	b := wire.RecordBatch{Order: r.id, Records: [][]byte{}, JobEnd: end}
+	for _, rec := range records {
+		b.Records = append(b.Records, r.sign(rec))
+	}
+	return r.sealed(b)
+}
+
+// sign gives the envelope of a record, the same each time: signatures differ.
+func (r *rogue) sign(rec wire.Record) []byte {
+	r.t.Helper()
+	payload, err := wire.EncodeRecord(rec)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	if env, ok := r.signed[string(payload)]; ok {
+		return env
+	}
 	key, err := r.m.RecordKey()
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	b := wire.RecordBatch{Order: r.id, Records: [][]byte{}, JobEnd: end}
-	for _, rec := range records {
-		payload, err := wire.EncodeRecord(rec)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		env, err := wire.Sign1(wire.TypeRecord, payload, key)
-		if err != nil {
-			r.t.Fatal(err)
-		}
-		b.Records = append(b.Records, env)
+	env, err := wire.Sign1(wire.TypeRecord, payload, key)
+	if err != nil {
+		r.t.Fatal(err)
 	}
+	r.signed[string(payload)] = env
+	return env
+}
+
+func (r *rogue) sealed(b wire.RecordBatch) []byte {
+	r.t.Helper()
 	sealed, err := wire.SealBatch(b, r.ord.Header.ReturnKey)
 	if err != nil {
 		r.t.Fatal(err)
@@ -311,6 +328,29 @@ func (r *rogue) file(end []byte, records ...wire.Record) []byte {
 		r.t.Fatal(err)
 	}
 	return out
+}
+
+// hash names a record as it is signed.
+func (r *rogue) hash(rec wire.Record) []byte {
+	sum := wire.RecordHash(r.sign(rec))
+	return sum[:]
+}
+
+func (r *rogue) inspected(i wire.Inspection) []byte {
+	r.t.Helper()
+	payload, err := wire.EncodeInspection(i)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	key, err := r.m.RecordKey()
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	env, err := wire.Sign1(wire.TypeInspection, payload, key)
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return r.sealed(wire.RecordBatch{Order: r.id, Records: [][]byte{}, Inspections: [][]byte{env}})
 }
 
 func (r *rogue) take(file []byte) factory.ImportReport { return take(r.t, r.o, r.id, file) }

@@ -28,7 +28,7 @@ import (
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
 
 // token makes a SoftHSM token, or skips.
-func token(t *testing.T) pkcs11.Config {
+func token(t testing.TB) pkcs11.Config {
 	t.Helper()
 	if _, err := os.Stat(softHSM); err != nil {
 		t.Skip("SoftHSM is not installed: apt-get install softhsm2")

@@ -164,7 +164,7 @@ func NewOEM(t testing.TB, id string) *OEM {
 	o.Root = o.CA.root
 	o.software(t)
 	o.Service, err = factory.New(factory.Config{
-		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Guard: guard,
+		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Inspections: db, Guard: guard,
 		Now: func() time.Time { return o.Now },
 	})
 	if err != nil {

@@ -32,6 +32,7 @@ type OrderRequest struct {
 	Release        string            `json:"release" pattern:"^[0-9a-f]{64}$" doc:"digest of the release to put on the devices"`
 	Params         wire.DeviceParams `json:"params" required:"false"`
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
+	FirstArticle   bool              `json:"first_article,omitempty" doc:"one is made and inspected before the others"`
 }
 
 // OrderView is an order as clients see it: the UIDs of its facts in hex, as everywhere.
@@ -189,7 +190,7 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrappe
 	return a.Factory.CreateOrder(ctx, callerOf(ctx), factory.OrderSpec{
 		ID: in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
 		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
-		MaxOfflineDays: in.MaxOfflineDays,
+		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle,
 	})
 }
 

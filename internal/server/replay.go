@@ -69,6 +69,7 @@ var left = map[ledger.Kind]string{
 	ledger.KindDeviceProvisioned:    "devices are registered again; import the stations' latest record files for scrap and what was refused (`hallmark order import`)",
 	ledger.KindDeviceGrouped:        "which group these devices went to is not in the log: they are in none, put them into theirs (`hallmark device group`)",
 	ledger.KindDeviceForgotten:      "these devices are forgotten again; backups from before that day still know them: destroy those",
+	ledger.KindOrderInspected:       "what was said of first articles is not in the orders: import the stations' record files again (`hallmark order import`)",
 	ledger.KindRecordRefused:        "import the station's record file again (`hallmark order import`): its alarms are raised again",
 	ledger.KindTelemetryEpochOpened: "sealed data of these devices that came since is lost, and so are its keys",
 	ledger.KindRetireOrdered:        "retirements go on by themselves; check that each device is on the list (`hallmark retirement list`)",

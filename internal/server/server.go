@@ -215,7 +215,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 		return err
 	}
 	i.factory, err = factory.New(factory.Config{
-		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, Former: former, Beside: func() [][]byte { return i.besideOrders(order) }, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Guard: i.guard,
+		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, Former: former, Beside: func() [][]byte { return i.besideOrders(order) }, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Inspections: i.db, Guard: i.guard,
 	})
 	return err
 }

@@ -128,13 +128,18 @@ func addRecord(tx *Tx, order string, end factory.End, c factory.Candidate) (fact
 			return st, err
 		}
 	}
+	if bad == "" {
+		if bad, err = reworked(tx, order, c); err != nil {
+			return st, err
+		}
+	}
 	row := string(c.Outcome)
 	if bad != "" {
 		row = "refused"
 	}
-	if _, err := tx.Exec(`INSERT INTO production_record (order_id, seq, hash, prev, ticket, device, state, chip, identity, attest, envelope)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)`, order, int64(c.Seq), c.Hash[:], c.Prev[:], int64(c.Ticket), c.Serial, row,
-		c.ChipUID, c.Identity, c.Attest, c.Envelope); err != nil {
+	if _, err := tx.Exec(`INSERT INTO production_record (order_id, seq, hash, prev, ticket, device, state, chip, identity, attest, envelope, rework)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)`, order, int64(c.Seq), c.Hash[:], c.Prev[:], int64(c.Ticket), c.Serial, row,
+		c.ChipUID, c.Identity, c.Attest, c.Envelope, int64(c.Rework)); err != nil {
 		return st, err
 	}
 	if bad != "" {
@@ -234,6 +239,36 @@ func repeated(tx *Tx, order string, c factory.Candidate) (string, error) {
 	return "", nil
 }
 
+// reworked holds a record against the one it says it is the rework of, whichever of the two came first: both are of one chip, and the
+// earlier one is of a piece that was not made.
+func reworked(tx *Tx, order string, c factory.Candidate) (string, error) {
+	var chip []byte
+	var seq int64
+	var state string
+	if c.Rework > 0 {
+		err := tx.QueryRow(`SELECT chip, state FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Rework)).Scan(&chip, &state)
+		switch {
+		case errors.Is(err, sql.ErrNoRows): // it comes later: the gap keeps the order open
+		case err != nil:
+			return "", err
+		case state != string(wire.Scrapped) && state != string(wire.Interrupted):
+			return fmt.Sprintf("it is the rework of record %d, whose piece is %s: a device is not made anew", c.Rework, state), nil
+		case !bytes.Equal(chip, c.ChipUID):
+			return fmt.Sprintf("it is the rework of record %d, which is of another chip", c.Rework), nil
+		}
+	}
+	err := tx.QueryRow(`SELECT chip, seq FROM production_record WHERE order_id = $1 AND rework = $2 ORDER BY seq LIMIT 1`, order, int64(c.Seq)).Scan(&chip, &seq)
+	switch {
+	case errors.Is(err, sql.ErrNoRows):
+		return "", nil
+	case err != nil:
+		return "", err
+	case c.Outcome == wire.Made || !bytes.Equal(chip, c.ChipUID):
+		return fmt.Sprintf("record %d says it is the rework of this one, which is of another chip or was made", seq), nil
+	}
+	return "", nil
+}
+
 func alarm(tx *Tx, order string, c factory.Candidate, reason string) (factory.Standing, error) {
 	if _, err := tx.Exec(`INSERT INTO production_alarm (order_id, seq, hash, reason, envelope) VALUES ($1, $2, $3, $4, $5)`,
 		order, int64(c.Seq), c.Hash[:], reason, c.Envelope); err != nil {
@@ -246,7 +281,8 @@ func alarm(tx *Tx, order string, c factory.Candidate, reason string) (factory.St
 func (db *DB) Tally(ctx context.Context, order string) (t factory.Tally, err error) {
 	err = db.Read().QueryRowContext(ctx, `SELECT count(*), coalesce(max(seq), 0),
 		count(*) FILTER (WHERE state = 'made'), count(*) FILTER (WHERE state = 'scrapped'), count(*) FILTER (WHERE state = 'interrupted'),
-		count(*) FILTER (WHERE state = 'refused') FROM production_record WHERE order_id = $1`, order).Scan(&t.Records, &t.LastSeq, &t.Made, &t.Scrapped, &t.Interrupted, &t.Refused)
+		count(*) FILTER (WHERE state = 'refused'), count(*) FILTER (WHERE rework > 0) FROM production_record WHERE order_id = $1`, order).
+		Scan(&t.Records, &t.LastSeq, &t.Made, &t.Scrapped, &t.Interrupted, &t.Refused, &t.Reworked)
 	if err != nil {
 		return t, err
 	}

@@ -24,7 +24,7 @@ func inControl() []ledger.Kind {
 
 func inEvents() []ledger.Kind {
 	return []ledger.Kind{
-		ledger.KindGenesis, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded,
+		ledger.KindGenesis, ledger.KindOrderInspected, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded,
 		ledger.KindEnrolRefused, ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled, ledger.KindDeviceState, ledger.KindDeviceUpdated, ledger.KindDeviceHealthy, ledger.KindDeviceUnhealthy,
 		ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned,
 		ledger.KindDeviceInconsistent, ledger.KindDeviceOnTrust, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,

@@ -1,0 +1,18 @@
+-- +goose Up
+-- The record of the same piece that was not made before; 0: none.
+ALTER TABLE production_record ADD COLUMN rework BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX production_record_rework ON production_record (order_id, rework) WHERE rework > 0;
+
+-- What was said of first articles, as it was signed.
+CREATE TABLE production_inspection (
+  order_id TEXT COLLATE "C" NOT NULL REFERENCES production_order (id),
+  seq      BIGINT NOT NULL,
+  hash     BYTEA NOT NULL,
+  envelope BYTEA NOT NULL,
+  PRIMARY KEY (order_id, seq, hash)
+);
+
+-- +goose Down
+DROP TABLE production_inspection;
+DROP INDEX production_record_rework;
+ALTER TABLE production_record DROP COLUMN rework;
