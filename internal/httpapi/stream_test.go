@@ -45,6 +45,8 @@ type bench struct {
 	h      http.Handler
 	oem    *factorytest.OEM
 	loaded int // how often firmware was gathered
+
+	firmware *httpapi.Firmware // nil: there is none
 }
 
 func newBench(t *testing.T) *bench {
@@ -74,8 +76,12 @@ func newBench(t *testing.T) *bench {
 		Guard: guard, Release: svc, Factory: b.oem.Service,
 		Firmware: func(context.Context, access.Caller, string, [32]byte) (httpapi.Firmware, error) {
 			b.loaded++
+			if b.firmware != nil {
+				return *b.firmware, nil
+			}
 			return httpapi.Firmware{}, errors.New("gathered")
 		},
+		Once: db,
 	}, roles{}, slog.New(slog.DiscardHandler))
 	return b
 }

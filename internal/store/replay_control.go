@@ -460,10 +460,10 @@ func replayOrderClosed(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	o.State, o.Closed, o.ClosedUID = factory.Closed, f.At, f.UID
-	switch f.Kind {
-	case ledger.KindOrderCancelled:
+	if f.Kind == ledger.KindOrderCancelled {
 		o.State = factory.Cancelled
-	case ledger.KindOrderAbandoned:
+	}
+	if f.Kind == ledger.KindOrderAbandoned {
 		o.State = factory.Abandoned
 	}
 	doc, err := json.Marshal(o)
