@@ -32,6 +32,8 @@ const (
 	DeviceVoucher    Action = "device:voucher"
 	DeviceImport     Action = "device:import"
 	ForeignTrust     Action = "foreign:trust"
+	ChipVendor       Action = "chip:vendor"
+	ChipImport       Action = "chip:import"
 	DeviceMark       Action = "device:mark"
 	DeviceRecall     Action = "device:recall"
 	DeviceCodes      Action = "device:claim-codes"

@@ -800,6 +800,46 @@ type CertificateRequest struct {
 	Certificate string `json:"certificate"`
 }
 
+// ChipsChip defines model for ChipsChip.
+type ChipsChip struct {
+	Device      *string   `json:"device,omitempty"`
+	Entry       []byte    `json:"entry"`
+	Group       *string   `json:"group,omitempty"`
+	Keys        [][]byte  `json:"keys"`
+	Model       string    `json:"model"`
+	Order       *string   `json:"order,omitempty"`
+	Part        string    `json:"part"`
+	Provisioned time.Time `json:"provisioned"`
+	UID         string    `json:"uid"`
+	Vendor      string    `json:"vendor"`
+}
+
+// ChipsProblem defines model for ChipsProblem.
+type ChipsProblem struct {
+	Entry int64  `json:"entry"`
+	Text  string `json:"text"`
+}
+
+// ChipsReport defines model for ChipsReport.
+type ChipsReport struct {
+	Entries  int64          `json:"entries"`
+	Imported int64          `json:"imported"`
+	Known    int64          `json:"known"`
+	Problems []ChipsProblem `json:"problems,omitempty"`
+	Refused  int64          `json:"refused"`
+}
+
+// ChipsVendor defines model for ChipsVendor.
+type ChipsVendor struct {
+	At           time.Time  `json:"at"`
+	By           string     `json:"by"`
+	Certificates [][]byte   `json:"certificates"`
+	Chips        int64      `json:"chips"`
+	Ended        *time.Time `json:"ended,omitempty"`
+	ID           string     `json:"id"`
+	Used         int64      `json:"used"`
+}
+
 // ClaimRequest defines model for ClaimRequest.
 type ClaimRequest struct {
 	Code string `json:"code"`
@@ -1131,6 +1171,8 @@ type FactoryImportReport struct {
 	Known    int64             `json:"known"`
 	NotMade  int64             `json:"not_made"`
 	Order    string            `json:"order"`
+	Waiting  int64             `json:"waiting"`
+	Waits    []FactoryStanding `json:"waits,omitempty"`
 }
 
 // FactoryInspected defines model for FactoryInspected.
@@ -1583,6 +1625,9 @@ type OrderReply struct {
 
 // OrderRequest defines model for OrderRequest.
 type OrderRequest struct {
+	// Chips only chips of this vendor, which came with their keys: see import-chips
+	Chips *string `json:"chips,omitempty"`
+
 	// Descriptor the station's signed capability descriptor, base64
 	Descriptor []byte `json:"descriptor"`
 
@@ -1606,6 +1651,7 @@ type OrderRequest struct {
 // OrderView defines model for OrderView.
 type OrderView struct {
 	Bundle int64      `json:"bundle"`
+	Chips  *string    `json:"chips,omitempty"`
 	Closed *time.Time `json:"closed,omitempty"`
 
 	// ClosedUID of the order.closed fact, hex
@@ -2076,6 +2122,14 @@ type PageSetting struct {
 // PageTransfer defines model for PageTransfer.
 type PageTransfer struct {
 	Items []OwnerTransfer `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageVendor defines model for PageVendor.
+type PageVendor struct {
+	Items []ChipsVendor `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -2709,6 +2763,15 @@ type Transfers struct {
 	Transfers []OwnerBegun `json:"transfers"`
 }
 
+// VendorRequest defines model for VendorRequest.
+type VendorRequest struct {
+	// ID Example: acme-silicon
+	ID string `json:"id"`
+
+	// Pem the certificates whose keys sign its manifests, all of them: those before are replaced
+	Pem string `json:"pem"`
+}
+
 // VerdictView defines model for VerdictView.
 type VerdictView struct {
 	// Advice what a buyer should do
@@ -3031,6 +3094,40 @@ type SubmitCeremonyParams struct {
 
 // RevokeCertificateParams defines parameters for RevokeCertificate.
 type RevokeCertificateParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListChipVendorsParams defines parameters for ListChipVendors.
+type ListChipVendorsParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// TrustChipVendorParams defines parameters for TrustChipVendor.
+type TrustChipVendorParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ImportChipsParams defines parameters for ImportChips.
+type ImportChipsParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// EndChipVendorParams defines parameters for EndChipVendor.
+type EndChipVendorParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -4292,6 +4389,12 @@ type SubmitCeremonyJSONRequestBody = CeremonyRequest
 // RevokeCertificateJSONRequestBody defines body for RevokeCertificate for application/json ContentType.
 type RevokeCertificateJSONRequestBody = RevokeRequest
 
+// TrustChipVendorJSONRequestBody defines body for TrustChipVendor for application/json ContentType.
+type TrustChipVendorJSONRequestBody = VendorRequest
+
+// EndChipVendorJSONRequestBody defines body for EndChipVendor for application/json ContentType.
+type EndChipVendorJSONRequestBody = Reason
+
 // CreateClaimCodesJSONRequestBody defines body for CreateClaimCodes for application/json ContentType.
 type CreateClaimCodesJSONRequestBody = LabelsRequest
 
@@ -4649,6 +4752,61 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/certificates/{issuer}/{serial}/revoke (the `RevokeCertificate` operationId).
 	RevokeCertificate(ctx context.Context, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListChipVendors List the vendors whose manifests of chips with keys are believed
+	//
+	// Corresponds with GET /api/v1/chip-vendors (the `ListChipVendors` operationId).
+	ListChipVendors(ctx context.Context, params *ListChipVendorsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TrustChipVendorWithBody Believe a vendor's manifests of chips with keys
+	//
+	// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+	TrustChipVendorWithBody(ctx context.Context, params *TrustChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TrustChipVendor Believe a vendor's manifests of chips with keys
+	//
+	// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+	TrustChipVendor(ctx context.Context, params *TrustChipVendorParams, body TrustChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportChipsWithBody Take in a vendor's manifest; the same again changes nothing
+	//
+	// The body is the manifest: a JSON array of JWS in flattened JSON (RFC 7515 section 7.2.2), ES256 or ES384, one for each chip, at most a million of 64 KiB. The payload has uniqueId, provisioningTimestamp, model, partNumber, groupId and publicKeySet (RFC 7517; keys on P-256 count). Entries that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/chip-vendors/{id}/chips (the `ImportChips` operationId).
+	ImportChipsWithBody(ctx context.Context, id string, params *ImportChipsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndChipVendorWithBody Take a vendor's word no more
+	//
+	// It takes one person. Chips that are known stay known, and orders that demand them go on.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+	EndChipVendorWithBody(ctx context.Context, id string, params *EndChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndChipVendor Take a vendor's word no more
+	//
+	// It takes one person. Chips that are known stay known, and orders that demand them go on.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+	EndChipVendor(ctx context.Context, id string, params *EndChipVendorParams, body EndChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ShowChip Show a chip that came with keys, and what was made of it
+	//
+	// Corresponds with GET /api/v1/chips/{id} (the `ShowChip` operationId).
+	ShowChip(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateClaimCodesWithBody Make the codes by which devices are claimed, for their labels
 	//
@@ -6494,6 +6652,131 @@ func (c *Client) RevokeCertificateWithBody(ctx context.Context, issuer string, s
 // Corresponds with POST /api/v1/certificates/{issuer}/{serial}/revoke (the `RevokeCertificate` operationId).
 func (c *Client) RevokeCertificate(ctx context.Context, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRevokeCertificateRequest(c.Server, issuer, serial, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListChipVendors List the vendors whose manifests of chips with keys are believed
+//
+// Corresponds with GET /api/v1/chip-vendors (the `ListChipVendors` operationId).
+func (c *Client) ListChipVendors(ctx context.Context, params *ListChipVendorsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListChipVendorsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TrustChipVendorWithBody Believe a vendor's manifests of chips with keys
+//
+// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+func (c *Client) TrustChipVendorWithBody(ctx context.Context, params *TrustChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTrustChipVendorRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TrustChipVendor Believe a vendor's manifests of chips with keys
+//
+// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+func (c *Client) TrustChipVendor(ctx context.Context, params *TrustChipVendorParams, body TrustChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTrustChipVendorRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportChipsWithBody Take in a vendor's manifest; the same again changes nothing
+//
+// The body is the manifest: a JSON array of JWS in flattened JSON (RFC 7515 section 7.2.2), ES256 or ES384, one for each chip, at most a million of 64 KiB. The payload has uniqueId, provisioningTimestamp, model, partNumber, groupId and publicKeySet (RFC 7517; keys on P-256 count). Entries that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/chip-vendors/{id}/chips (the `ImportChips` operationId).
+func (c *Client) ImportChipsWithBody(ctx context.Context, id string, params *ImportChipsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportChipsRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndChipVendorWithBody Take a vendor's word no more
+//
+// It takes one person. Chips that are known stay known, and orders that demand them go on.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+func (c *Client) EndChipVendorWithBody(ctx context.Context, id string, params *EndChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndChipVendorRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndChipVendor Take a vendor's word no more
+//
+// It takes one person. Chips that are known stay known, and orders that demand them go on.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+func (c *Client) EndChipVendor(ctx context.Context, id string, params *EndChipVendorParams, body EndChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndChipVendorRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShowChip Show a chip that came with keys, and what was made of it
+//
+// Corresponds with GET /api/v1/chips/{id} (the `ShowChip` operationId).
+func (c *Client) ShowChip(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShowChipRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -10814,6 +11097,307 @@ func NewRevokeCertificateRequestWithBody(server string, issuer string, serial st
 			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListChipVendorsRequest constructs an http.Request for the ListChipVendors method
+func NewListChipVendorsRequest(server string, params *ListChipVendorsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/chip-vendors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTrustChipVendorRequest calls the generic TrustChipVendor builder with application/json body
+func NewTrustChipVendorRequest(server string, params *TrustChipVendorParams, body TrustChipVendorJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTrustChipVendorRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTrustChipVendorRequestWithBody constructs an http.Request for the TrustChipVendor method, with any body, and a specified content type
+func NewTrustChipVendorRequestWithBody(server string, params *TrustChipVendorParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/chip-vendors")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewImportChipsRequestWithBody constructs an http.Request for the ImportChips method, with any body, and a specified content type
+func NewImportChipsRequestWithBody(server string, id string, params *ImportChipsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/chip-vendors/%s/chips", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndChipVendorRequest calls the generic EndChipVendor builder with application/json body
+func NewEndChipVendorRequest(server string, id string, params *EndChipVendorParams, body EndChipVendorJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndChipVendorRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewEndChipVendorRequestWithBody constructs an http.Request for the EndChipVendor method, with any body, and a specified content type
+func NewEndChipVendorRequestWithBody(server string, id string, params *EndChipVendorParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/chip-vendors/%s/end", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewShowChipRequest constructs an http.Request for the ShowChip method
+func NewShowChipRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/chips/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -21152,6 +21736,65 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/certificates/{issuer}/{serial}/revoke (the `RevokeCertificate` operationId).
 	RevokeCertificateWithResponse(ctx context.Context, issuer string, serial string, params *RevokeCertificateParams, body RevokeCertificateJSONRequestBody, reqEditors ...RequestEditorFn) (*RevokeCertificateResponse, error)
 
+	// ListChipVendorsWithResponse List the vendors whose manifests of chips with keys are believed
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/chip-vendors (the `ListChipVendors` operationId).
+	ListChipVendorsWithResponse(ctx context.Context, params *ListChipVendorsParams, reqEditors ...RequestEditorFn) (*ListChipVendorsResponse, error)
+
+	// TrustChipVendorWithBodyWithResponse Believe a vendor's manifests of chips with keys
+	//
+	// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+	TrustChipVendorWithBodyWithResponse(ctx context.Context, params *TrustChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TrustChipVendorResponse, error)
+
+	// TrustChipVendorWithResponse Believe a vendor's manifests of chips with keys
+	//
+	// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+	TrustChipVendorWithResponse(ctx context.Context, params *TrustChipVendorParams, body TrustChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*TrustChipVendorResponse, error)
+
+	// ImportChipsWithBodyWithResponse Take in a vendor's manifest; the same again changes nothing
+	//
+	// The body is the manifest: a JSON array of JWS in flattened JSON (RFC 7515 section 7.2.2), ES256 or ES384, one for each chip, at most a million of 64 KiB. The payload has uniqueId, provisioningTimestamp, model, partNumber, groupId and publicKeySet (RFC 7517; keys on P-256 count). Entries that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/chip-vendors/{id}/chips (the `ImportChips` operationId).
+	ImportChipsWithBodyWithResponse(ctx context.Context, id string, params *ImportChipsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportChipsResponse, error)
+
+	// EndChipVendorWithBodyWithResponse Take a vendor's word no more
+	//
+	// It takes one person. Chips that are known stay known, and orders that demand them go on.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+	EndChipVendorWithBodyWithResponse(ctx context.Context, id string, params *EndChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndChipVendorResponse, error)
+
+	// EndChipVendorWithResponse Take a vendor's word no more
+	//
+	// It takes one person. Chips that are known stay known, and orders that demand them go on.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+	EndChipVendorWithResponse(ctx context.Context, id string, params *EndChipVendorParams, body EndChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*EndChipVendorResponse, error)
+
+	// ShowChipWithResponse Show a chip that came with keys, and what was made of it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/chips/{id} (the `ShowChip` operationId).
+	ShowChipWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ShowChipResponse, error)
+
 	// CreateClaimCodesWithBodyWithResponse Make the codes by which devices are claimed, for their labels
 	//
 	// Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
@@ -23232,6 +23875,232 @@ func (r RevokeCertificateResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r RevokeCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListChipVendorsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageVendor
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListChipVendorsResponse) GetJSON200() *PageVendor {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListChipVendorsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListChipVendorsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListChipVendorsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListChipVendorsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TrustChipVendorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ChipsVendor
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TrustChipVendorResponse) GetJSON200() *ChipsVendor {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TrustChipVendorResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TrustChipVendorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TrustChipVendorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TrustChipVendorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TrustChipVendorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportChipsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ChipsReport
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ImportChipsResponse) GetJSON200() *ChipsReport {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ImportChipsResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportChipsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportChipsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportChipsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportChipsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndChipVendorResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Reason
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndChipVendorResponse) GetJSON200() *Reason {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r EndChipVendorResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r EndChipVendorResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndChipVendorResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndChipVendorResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndChipVendorResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ShowChipResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ChipsChip
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ShowChipResponse) GetJSON200() *ChipsChip {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ShowChipResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ShowChipResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ShowChipResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ShowChipResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -30392,6 +31261,107 @@ func (c *ClientWithResponses) RevokeCertificateWithResponse(ctx context.Context,
 	return ParseRevokeCertificateResponse(rsp)
 }
 
+// ListChipVendorsWithResponse List the vendors whose manifests of chips with keys are believed
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/chip-vendors (the `ListChipVendors` operationId).
+func (c *ClientWithResponses) ListChipVendorsWithResponse(ctx context.Context, params *ListChipVendorsParams, reqEditors ...RequestEditorFn) (*ListChipVendorsResponse, error) {
+	rsp, err := c.ListChipVendors(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListChipVendorsResponse(rsp)
+}
+
+// TrustChipVendorWithBodyWithResponse Believe a vendor's manifests of chips with keys
+//
+// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+func (c *ClientWithResponses) TrustChipVendorWithBodyWithResponse(ctx context.Context, params *TrustChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TrustChipVendorResponse, error) {
+	rsp, err := c.TrustChipVendorWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTrustChipVendorResponse(rsp)
+}
+
+// TrustChipVendorWithResponse Believe a vendor's manifests of chips with keys
+//
+// It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/chip-vendors (the `TrustChipVendor` operationId).
+func (c *ClientWithResponses) TrustChipVendorWithResponse(ctx context.Context, params *TrustChipVendorParams, body TrustChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*TrustChipVendorResponse, error) {
+	rsp, err := c.TrustChipVendor(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTrustChipVendorResponse(rsp)
+}
+
+// ImportChipsWithBodyWithResponse Take in a vendor's manifest; the same again changes nothing
+//
+// The body is the manifest: a JSON array of JWS in flattened JSON (RFC 7515 section 7.2.2), ES256 or ES384, one for each chip, at most a million of 64 KiB. The payload has uniqueId, provisioningTimestamp, model, partNumber, groupId and publicKeySet (RFC 7517; keys on P-256 count). Entries that are not taken are told by their number, the others are imported. An import that broke off is begun again.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/chip-vendors/{id}/chips (the `ImportChips` operationId).
+func (c *ClientWithResponses) ImportChipsWithBodyWithResponse(ctx context.Context, id string, params *ImportChipsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportChipsResponse, error) {
+	rsp, err := c.ImportChipsWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportChipsResponse(rsp)
+}
+
+// EndChipVendorWithBodyWithResponse Take a vendor's word no more
+//
+// It takes one person. Chips that are known stay known, and orders that demand them go on.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+func (c *ClientWithResponses) EndChipVendorWithBodyWithResponse(ctx context.Context, id string, params *EndChipVendorParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndChipVendorResponse, error) {
+	rsp, err := c.EndChipVendorWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndChipVendorResponse(rsp)
+}
+
+// EndChipVendorWithResponse Take a vendor's word no more
+//
+// It takes one person. Chips that are known stay known, and orders that demand them go on.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/chip-vendors/{id}/end (the `EndChipVendor` operationId).
+func (c *ClientWithResponses) EndChipVendorWithResponse(ctx context.Context, id string, params *EndChipVendorParams, body EndChipVendorJSONRequestBody, reqEditors ...RequestEditorFn) (*EndChipVendorResponse, error) {
+	rsp, err := c.EndChipVendor(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndChipVendorResponse(rsp)
+}
+
+// ShowChipWithResponse Show a chip that came with keys, and what was made of it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/chips/{id} (the `ShowChip` operationId).
+func (c *ClientWithResponses) ShowChipWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ShowChipResponse, error) {
+	rsp, err := c.ShowChip(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShowChipResponse(rsp)
+}
+
 // CreateClaimCodesWithBodyWithResponse Make the codes by which devices are claimed, for their labels
 //
 // Each is 100 random bits with check digits, is kept as a hash, and claims one device once. Codes that were made before are void. They are shown this once.
@@ -33734,6 +34704,157 @@ func ParseRevokeCertificateResponse(rsp *http.Response) (*RevokeCertificateRespo
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListChipVendorsResponse parses an HTTP response from a ListChipVendorsWithResponse call
+func ParseListChipVendorsResponse(rsp *http.Response) (*ListChipVendorsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListChipVendorsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageVendor
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTrustChipVendorResponse parses an HTTP response from a TrustChipVendorWithResponse call
+func ParseTrustChipVendorResponse(rsp *http.Response) (*TrustChipVendorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TrustChipVendorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChipsVendor
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportChipsResponse parses an HTTP response from a ImportChipsWithResponse call
+func ParseImportChipsResponse(rsp *http.Response) (*ImportChipsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportChipsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChipsReport
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndChipVendorResponse parses an HTTP response from a EndChipVendorWithResponse call
+func ParseEndChipVendorResponse(rsp *http.Response) (*EndChipVendorResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndChipVendorResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Reason
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseShowChipResponse parses an HTTP response from a ShowChipWithResponse call
+func ParseShowChipResponse(rsp *http.Response) (*ShowChipResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ShowChipResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ChipsChip
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

@@ -31,7 +31,9 @@ type ImportReport struct {
 	NotMade  int        `json:"not_made"`
 	Known    int        `json:"known"`
 	Alarms   []Standing `json:"alarms,omitempty"`
-	JobEnd   bool       `json:"job_end"` // the file held the job-end certificate
+	Waiting  int        `json:"waiting"`         // records of chips that are in no manifest yet: import it, and then these records again
+	Waits    []Standing `json:"waits,omitempty"` // the first of them
+	JobEnd   bool       `json:"job_end"`         // the file held the job-end certificate
 }
 
 // importer is one import under way.
@@ -183,6 +185,9 @@ func (im *importer) batch(ctx context.Context, b wire.RecordBatch, rep *ImportRe
 	return nil
 }
 
+// shownWaits bounds how many of the waiting are told of.
+const shownWaits = 20
+
 func (r *ImportReport) add(s Standing) {
 	switch s.State {
 	case Accepted:
@@ -191,6 +196,10 @@ func (r *ImportReport) add(s Standing) {
 		r.NotMade++
 	case Known:
 		r.Known++
+	case Waiting:
+		if r.Waiting++; len(r.Waits) < shownWaits {
+			r.Waits = append(r.Waits, s)
+		}
 	default:
 		r.Alarms = append(r.Alarms, s)
 	}
@@ -223,7 +232,7 @@ func (im *importer) candidate(envelope []byte) (Candidate, error) {
 	}
 	c := Candidate{
 		Seq: r.Seq, Hash: wire.RecordHash(envelope), Prev: [32]byte(r.Prev), Ticket: r.Ticket, Serial: r.Device, Outcome: r.Outcome, Rework: r.Rework,
-		Envelope: envelope, IDevID: r.Certificate,
+		Envelope: envelope, IDevID: r.Certificate, Chips: im.order.Header.Chips,
 	}
 	if r.Chip != nil {
 		c.ChipUID = r.Chip.ChipUID

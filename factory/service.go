@@ -120,6 +120,7 @@ type OrderSpec struct {
 	Params         wire.DeviceParams
 	MaxOfflineDays uint32 // 0: no limit
 	FirstArticle   bool   // one is made and inspected before the others
+	Chips          string // only chips of this vendor, by its manifests; empty: any
 }
 
 func resource(id, product string) access.Resource {

@@ -52,6 +52,7 @@ type Order struct {
 	Created      time.Time          `json:"created"`
 	Closed       time.Time          `json:"closed,omitzero"`
 	FirstArticle bool               `json:"first_article,omitempty"` // one is made and inspected before the others
+	Chips        string             `json:"chips,omitempty"`         // vendor whose chips it demands
 	UID          [16]byte           `json:"uid"`                     // of the order.created fact
 	Envelope     []byte             `json:"envelope"`                // COSE_Sign1(Order)
 	RecordKey    []byte             `json:"record_key"`              // the station's, SPKI
@@ -128,6 +129,7 @@ type Candidate struct {
 	ChipUID  []byte        // nil when unknown
 	Identity []byte        // SHA-256 of the identity key (SPKI), nil when unknown
 	Attest   []byte        // SHA-256 of the attestation key (SPKI), nil when unknown
+	Chips    string        // vendor whose chips the order demands, by its manifests; empty: any
 	Envelope []byte
 	Bad      string                          // why it must not be accepted whatever the store holds; empty: nothing found
 	Accept   ledger.Fact                     // device.provisioned
@@ -137,8 +139,8 @@ type Candidate struct {
 // Standing is what became of a candidate.
 type Standing struct {
 	Seq    uint32
-	State  string // Accepted, NotMade, Known, Alarmed
-	Reason string // Alarmed
+	State  string // Accepted, NotMade, Known, Alarmed, Waiting
+	Reason string // Alarmed, Waiting
 }
 
 // What becomes of a record.
@@ -147,6 +149,7 @@ const (
 	NotMade  = "not-made" // a scrap or interrupted record, counted
 	Known    = "known"    // it was here before
 	Alarmed  = "alarmed"  // authentic and impossible
+	Waiting  = "waiting"  // its chip is in no manifest that is here: it was not taken, and is missing until it comes again
 )
 
 // Tally is the counts of an order.
@@ -175,7 +178,8 @@ type Store interface {
 	Orders(ctx context.Context, product, after string, limit int) ([]Order, error)
 	// AddRecords decides each candidate, in one transaction: one that is here already, by (order, sequence, hash), is Known; one
 	// at a sequence that holds another, that the order's End refuses, that does not link with its neighbours, or that repeats a
-	// ticket, chip or key of any order, or that is the rework of a device or of another chip, is Alarmed; the others are counted, and their devices registered with the fact.
+	// ticket, chip or key of any order, or that is the rework of a device or of another chip, is Alarmed; one of a chip whose manifest
+	// is not here, where the order demands one, is Waiting, and leaves no trace; the others are counted, and their devices registered with the fact.
 	AddRecords(ctx context.Context, order string, batch []Candidate) ([]Standing, error)
 	// Tally counts.
 	Tally(ctx context.Context, order string) (Tally, error)

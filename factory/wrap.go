@@ -144,7 +144,7 @@ func (d *draft) fill(oem string, release [32]byte, now time.Time) error {
 		ID: spec.ID, OEM: oem, Product: spec.Product, Hardware: spec.Hardware, Quota: spec.Quota,
 		NotBefore: uint64(spec.NotBefore.Unix()), NotAfter: uint64(spec.NotAfter.Unix()), Station: id[:], HSMSerial: d.station.Serial,
 		Profile: wire.ProfileIDevID1, Bundle: bundle[:], Release: release[:], Root: root[:], Counter: d.release.Counter,
-		MaxOffline: spec.MaxOfflineDays, Created: uint64(now.Unix()), FirstArticle: spec.FirstArticle,
+		MaxOffline: spec.MaxOfflineDays, Created: uint64(now.Unix()), FirstArticle: spec.FirstArticle, Chips: spec.Chips,
 	}
 	d.content = wire.OrderContent{TicketSeed: make([]byte, 32), Bundle: spec.Bundle, Release: spec.Release, Params: spec.Params}
 	_, _ = rand.Read(d.content.TicketSeed)
@@ -293,7 +293,7 @@ func orderOf(o wire.Order, st wire.Station, b wire.Bundle, r wire.Release, c wir
 		NotBefore: unix(h.NotBefore), NotAfter: unix(h.NotAfter), Created: unix(h.Created),
 		Station: hex.EncodeToString(h.Station), StationName: st.Name, Module: st.Module, RecordKey: st.RecordKey,
 		Release: hex.EncodeToString(h.Release), Version: r.Version, Bundle: b.Version, ReleaseSum: rel[:], ParamsSum: par[:],
-		FirstArticle: h.FirstArticle,
+		FirstArticle: h.FirstArticle, Chips: h.Chips,
 	}
 	for _, k := range r.Components {
 		out.Components = append(out.Components, wire.NamedDigest{Name: k.Name, Digest: k.Digest})

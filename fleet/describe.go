@@ -52,7 +52,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeGrouping(data)
 	case ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled:
 		s, err = describeEnrolment(kind, data)
-	case ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed, ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindForeignTrusted, ledger.KindForeignEnded:
+	case ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed, ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindForeignTrusted, ledger.KindForeignEnded,
+		ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported:
 		s, err = describeKeys(kind, data)
 	case ledger.KindCeremonyHeld:
 		s, err = describeCeremony(f.Data, private)

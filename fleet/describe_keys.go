@@ -26,6 +26,8 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 		Name    string    `json:"name"`
 		ID      string    `json:"id"`
 		Any     bool      `json:"any"`
+		Vendor  string    `json:"vendor"`
+		Chips   int       `json:"chips"`
 	}
 	if err := json.Unmarshal(data, &d); err != nil {
 		return "", err
@@ -59,6 +61,12 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 		}
 	case ledger.KindForeignEnded:
 		s = fmt.Sprintf("CA %s of another maker is believed no more for product %s", short(d.ID), d.Product)
+	case ledger.KindChipVendorTrusted:
+		s = fmt.Sprintf("manifests of chips by vendor %s are believed", d.Vendor)
+	case ledger.KindChipVendorEnded:
+		s = fmt.Sprintf("manifests of chips by vendor %s are believed no more", d.Vendor)
+	case ledger.KindChipsImported:
+		s = fmt.Sprintf("%d chips with keys of vendor %s are known", d.Chips, d.Vendor)
 	}
 	if d.Reason != "" {
 		s += ": " + d.Reason

@@ -139,6 +139,7 @@ type OrderHeader struct {
 	MaxOffline   uint32      `cbor:"17,keyasint" json:"max_offline_days"`
 	Created      uint64      `cbor:"18,keyasint" json:"created"`
 	FirstArticle bool        `cbor:"19,keyasint,omitempty" json:"first_article,omitempty"` // one is made and inspected before the others
+	Chips        string      `cbor:"20,keyasint,omitempty" json:"chips,omitempty"`         // only chips of this vendor, which came with their keys
 }
 
 // CertProfile names what the station writes into each device's certificate.
@@ -286,6 +287,8 @@ func (h OrderHeader) check() error {
 		return errors.New("return key is not an uncompressed P-256 point")
 	case h.Profile != ProfileIDevID1:
 		return fmt.Errorf("certificate profile %q", h.Profile)
+	case h.Chips != "" && !validName(h.Chips):
+		return fmt.Errorf("chips of %q: want a vendor's name", h.Chips)
 	case len(h.Chain) < 2 || len(h.Chain) > 5:
 		return fmt.Errorf("chain of %d certificates", len(h.Chain))
 	}

@@ -85,6 +85,7 @@ the file. RELEASE is the digest of the release to put on the devices, or PRODUCT
 	f.StringVar(&o.station, "station", "", "fingerprint of the station's record key, 64 hex digits")
 	f.Uint32Var(&o.days, "days", 30, "days until the order ends")
 	f.Uint32Var(&o.req.MaxOfflineDays, "max-offline-days", 0, "days the station may work without reporting (default: the server's)")
+	f.StringVar(&o.req.Chips, "chips", "", "only chips of this vendor, which came with their keys: see hallmark chip import")
 	f.StringVar(&o.req.ID, "id", "", "the order's ID (default: the server's choice)")
 	f.StringVar(&o.server, "server", "", "https address the devices call")
 	f.StringVar(&o.mqtt, "mqtt", "", "mqtts address for telemetry")
@@ -171,7 +172,7 @@ func (a *api) importRecords() *cobra.Command {
 		}
 		if err := a.show(func(w io.Writer) error {
 			pairs := []string{
-				"order", r.Order, "accepted", fmt.Sprint(r.Accepted), "known before", fmt.Sprint(r.Known), "not made", fmt.Sprint(r.NotMade),
+				"order", r.Order, "accepted", fmt.Sprint(r.Accepted), "known before", fmt.Sprint(r.Known), "not made", fmt.Sprint(r.NotMade), "waiting", waiting(r),
 				"alarms", fmt.Sprint(len(r.Alarms)), "station's end", yes(r.JobEnd),
 			}
 			for _, s := range r.Alarms {
@@ -276,4 +277,12 @@ func (a *api) reconciliation(r factory.Reconciliation) error {
 			"made", n(r.Made), "scrapped", n(r.Scrapped), "interrupted", n(r.Interrupted), "reworked", n(r.Reworked), "refused", n(r.Refused), "alarms", n(r.Alarms),
 			"seen", n(r.FirstSeen), "unused", n(r.Unused), "first articles", inspected(r), "station's end", yes(r.JobEnd), "not closed for", strings.Join(r.Blocked, "; "))
 	})
+}
+
+// waiting says what records of chips that nobody vouched for yet wait for.
+func waiting(r factory.ImportReport) string {
+	if r.Waiting == 0 {
+		return "0"
+	}
+	return fmt.Sprintf("%d: %s: import its manifest, then these records again", r.Waiting, r.Waits[0].Reason)
 }

@@ -25,6 +25,7 @@ type Piece struct {
 	Leave    bool   // it goes away when its keys are asked for
 	OnFuse   func() // what happens while its fuses are burnt; nil: nothing
 
+	injected       *ecdsa.PrivateKey // identity key that came with the chip
 	idevid, attest *ecdsa.PrivateKey
 	Got            wire.Install
 	release        wire.Release
@@ -59,6 +60,9 @@ func (p *Piece) GenerateKeys(context.Context) (id, at []byte, origin string, err
 	}
 	if p.idevid, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, nil, "", err
+	}
+	if p.injected != nil {
+		p.idevid = p.injected
 	}
 	if p.attest, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 		return nil, nil, "", err

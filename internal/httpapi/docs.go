@@ -15,7 +15,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "chips": "orders", "chip-vendors": "orders", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
 	}[first]; ok {
 		return name
 	}
@@ -136,6 +136,9 @@ var descriptions = map[string]string{
 	"trust-foreign-ca":      "It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.",
 	"end-foreign-ca":        "It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.",
 	"welcome-device":        "Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.",
+	"trust-chip-vendor":     "It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.",
+	"end-chip-vendor":       "It takes one person. Chips that are known stay known, and orders that demand them go on.",
+	"import-chips":          "The body is the manifest: a JSON array of JWS in flattened JSON (RFC 7515 section 7.2.2), ES256 or ES384, one for each chip, at most a million of 64 KiB. The payload has uniqueId, provisioningTimestamp, model, partNumber, groupId and publicKeySet (RFC 7517; keys on P-256 count). Entries that are not taken are told by their number, the others are imported. An import that broke off is begun again.",
 	"import-devices":        "The body is the list: csv with a header of name, hardware, certificate (base64 of its DER), key_sha256, sha256, sha1; aws and azure with one JSON document a line. At most a million lines of 64 KiB. Lines that are not taken are told by their number, the others are imported. An import that broke off is begun again.",
 	"create-voucher":        "It always takes two people. The secret is in this answer only, and is not kept with an Idempotency-Key; when the answer is lost, ask for another voucher, which ends this one. The voucher is for this device and its chip, is used once, and is locked by too many wrong tries. Vouchers are rationed: by device, by who agrees and by product within a day.",
 	"revoke-voucher":        "It takes one person.",

@@ -33,6 +33,7 @@ type OrderRequest struct {
 	Params         wire.DeviceParams `json:"params" required:"false"`
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
 	FirstArticle   bool              `json:"first_article,omitempty" doc:"one is made and inspected before the others"`
+	Chips          string            `json:"chips,omitempty" maxLength:"64" doc:"only chips of this vendor, which came with their keys: see import-chips"`
 }
 
 // OrderView is an order as clients see it: the UIDs of its facts in hex, as everywhere.
@@ -190,7 +191,7 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrappe
 	return a.Factory.CreateOrder(ctx, callerOf(ctx), factory.OrderSpec{
 		ID: in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
 		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
-		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle,
+		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle, Chips: in.Chips,
 	})
 }
 

@@ -26,20 +26,25 @@ type ForeignRequest struct {
 }
 
 func (r ForeignRequest) spec() (foreign.Spec, error) {
-	s := foreign.Spec{Product: r.Product, Hardware: r.Hardware, Map: r.Map, Any: r.Any}
-	for rest := []byte(r.PEM); ; {
+	certs, err := certificatesOf(r.PEM)
+	return foreign.Spec{Product: r.Product, Hardware: r.Hardware, Map: r.Map, Any: r.Any, Certificates: certs}, err
+}
+
+// certificatesOf gives the certificates of a PEM text that has nothing else in it.
+func certificatesOf(text string) (certs [][]byte, err error) {
+	for rest := []byte(text); ; {
 		var block *pem.Block
 		block, rest = pem.Decode(rest)
 		if block == nil {
-			if len(s.Certificates) == 0 || strings.TrimSpace(string(rest)) != "" {
-				return s, fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: %w", errors.New("want certificates in PEM, and nothing else"))
+			if len(certs) == 0 || strings.TrimSpace(string(rest)) != "" {
+				return nil, fault.Newf(fault.Invalid, "foreign.ca", "%w", errors.New("want certificates in PEM, and nothing else"))
 			}
-			return s, nil
+			return certs, nil
 		}
 		if block.Type != "CERTIFICATE" {
-			return s, fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: a %.40s in the PEM: want certificates only", block.Type)
+			return nil, fault.Newf(fault.Invalid, "foreign.ca", "a %.40s in the PEM: want certificates only", block.Type)
 		}
-		s.Certificates = append(s.Certificates, block.Bytes)
+		certs = append(certs, block.Bytes)
 	}
 }
 

@@ -106,10 +106,11 @@ var ours = []string{subject, heldCase, ending, spare, groupless, `"f1"`, `"ro-1"
 var unmet = []string{
 	"create-product",                                       // there is a pump
 	"bind-identity", "unbind-identity", "bind-certificate", // there is no provider, and the member is a person
-	"refuse-enrolment",                   // it was approved before
+	"refuse-enrolment",                                    // it was approved before
 	"create-voucher", "trust-foreign-ca", "abandon-order", // the device has no production record; and these take two
 	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
-	"welcome-device",                                                             // the example is no chain of custody
+	"welcome-device",                                                    // the example is no chain of custody
+	"trust-chip-vendor", "end-chip-vendor", "import-chips", "show-chip", // it takes two, and nobody's chips are known
 	"close-finding",                                                              // the device was lost before, and its findings settled with it
 	"claim-device", "transfer-devices", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it was not stolen and is in no recall, and the owner has a device
 	"retire-key",                                             // it is the only one of its role

@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/factory/chips"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/genuine"
@@ -61,6 +62,7 @@ type Services struct {
 	Keys        *keyring.Service
 	Rekey       *rekey.Service
 	Foreign     *foreign.Service
+	Chips       *chips.Service
 	Comply      *comply.Service
 	Owner       *owner.Service
 	Genuine     *genuine.Service
@@ -100,6 +102,7 @@ func (a *api) register(h huma.API) {
 	a.registerLife(h)
 	a.registerVouchers(h)
 	a.registerForeign(h)
+	a.registerChips(h)
 	a.registerGroups(h)
 	a.registerOwners(h)
 	a.registerCertificates(h)

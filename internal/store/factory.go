@@ -133,6 +133,15 @@ func addRecord(tx *Tx, order string, end factory.End, c factory.Candidate) (fact
 			return st, err
 		}
 	}
+	if bad == "" {
+		var waits string
+		if bad, waits, err = injected(tx, c); err != nil {
+			return st, err
+		}
+		if waits != "" {
+			return factory.Standing{Seq: c.Seq, State: factory.Waiting, Reason: waits}, nil
+		}
+	}
 	row := string(c.Outcome)
 	if bad != "" {
 		row = "refused"

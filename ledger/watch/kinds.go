@@ -18,6 +18,7 @@ func inControl() []ledger.Kind {
 		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
 		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRetireOrdered,
 		ledger.KindForeignTrusted, ledger.KindForeignEnded,
+		ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported,
 		ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindClaimCodes, ledger.KindRecallIssued,
 	}
 }
