@@ -15,6 +15,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"slices"
 
 	"filippo.io/mldsa"
 	"filippo.io/mldsa/x509"
@@ -134,8 +135,8 @@ func (s Suite) Certifies(pub crypto.PublicKey) bool {
 
 // Newest gives the last of a list of suites that this build knows: a trust bundle lists the one that it wants last.
 func Newest(ids []string) (Suite, bool) {
-	for i := len(ids) - 1; i >= 0; i-- {
-		if s, err := Get(ID(ids[i])); err == nil {
+	for _, id := range slices.Backward(ids) {
+		if s, err := Get(ID(id)); err == nil {
 			return s, true
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 )
 
 // RecordTree computes the RFC 6962 root over records as they come. It holds one hash for each power of two, whatever their number.
@@ -29,11 +30,11 @@ func (t *RecordTree) Add(envelope []byte) {
 
 // Root is the root over what was added; zeros when nothing was.
 func (t *RecordTree) Root() (root [32]byte) {
-	for i := len(t.full) - 1; i >= 0; i-- {
+	for i, s := range slices.Backward(t.full) {
 		if i == len(t.full)-1 {
-			root = t.full[i].root
+			root = s.root
 		} else {
-			root = nodeHash(t.full[i].root, root)
+			root = nodeHash(s.root, root)
 		}
 	}
 	return root

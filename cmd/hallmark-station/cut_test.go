@@ -80,7 +80,7 @@ func life(dir, orderFile, out string) (err error) {
 	if err != nil {
 		return err
 	}
-	defer seen.Close() //nolint:errcheck // each line was written with one call
+	defer seen.Close()
 	if n := lifeWants - int(sum.Made); n > 0 && !sum.Closed {
 		line := &watched{log: seen}
 		_, err := s.Run(context.Background(), station.RunSpec{Order: id, Devices: n, Parallel: 1}, line)

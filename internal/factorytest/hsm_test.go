@@ -113,7 +113,7 @@ func TestTheModuleGoesAway(t *testing.T) {
 	if m, err = pkcs11.Open(c); err != nil {
 		t.Fatal(err)
 	}
-	defer m.Close() //nolint:errcheck // the last thing here
+	defer m.Close()
 	s = openStation(t, dir, m, o)
 	if rep, _, err := run(t, o, s, "ord-1", 2); err != nil || rep.Made != 2 || rep.Left != 1 {
 		t.Fatalf("with the module back: %+v, %v", rep, err)

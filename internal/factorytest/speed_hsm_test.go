@@ -46,7 +46,7 @@ func BenchmarkReferenceModule(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	defer m.Close() //nolint:errcheck // the last thing here
+	defer m.Close()
 	key, err := m.RecordKey()
 	if err != nil {
 		b.Fatal(err)

@@ -9,7 +9,6 @@ package devicelog
 import (
 	"bytes"
 	"context"
-	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -186,7 +185,7 @@ func verify(envelope []byte, device string, spki []byte) (wire.LogBatch, error) 
 	if err != nil {
 		return wire.LogBatch{}, fmt.Errorf("its recorded attestation key: %w", err)
 	}
-	payload, err := wire.Verify1(wire.TypeDeviceLog, envelope, crypto.PublicKey(key))
+	payload, err := wire.Verify1(wire.TypeDeviceLog, envelope, key)
 	if err != nil {
 		return wire.LogBatch{}, err
 	}
