@@ -266,7 +266,7 @@ func reworked(tx *Tx, order string, c factory.Candidate) (string, error) {
 			return fmt.Sprintf("it is the rework of record %d, which is of another chip", c.Rework), nil
 		}
 	}
-	err := tx.QueryRow(`SELECT chip, seq FROM production_record WHERE order_id = $1 AND rework = $2 ORDER BY seq LIMIT 1`, order, int64(c.Seq)).Scan(&chip, &seq)
+	err := tx.QueryRow(`SELECT chip, seq FROM production_record WHERE order_id = $1 AND rework = $2 AND rework > 0 ORDER BY seq LIMIT 1`, order, int64(c.Seq)).Scan(&chip, &seq)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return "", nil
