@@ -16,8 +16,9 @@ import (
 
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
 
-// The same with a token: its session, and the order key in it, are gone with the process.
-func TestKilledAnywhereTheStationGoesOnWithSoftHSM(t *testing.T) {
+// softHSMConfig makes a SoftHSM token for a station, or skips.
+func softHSMConfig(t *testing.T) station.Config {
+	t.Helper()
 	if _, err := os.Stat(softHSM); err != nil {
 		t.Skip("SoftHSM is not installed: apt-get install softhsm2")
 	}
@@ -33,7 +34,12 @@ func TestKilledAnywhereTheStationGoesOnWithSoftHSM(t *testing.T) {
 	if out, err := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", "st", "--pin", cutPIN, "--so-pin", "87654321").CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
-	newCentre(t, station.Config{Module: softHSM, Token: "st"}, func(string) (module.Module, error) {
+	return station.Config{Module: softHSM, Token: "st"}
+}
+
+// The same with a token: its session, and the order key in it, are gone with the process.
+func TestKilledAnywhereTheStationGoesOnWithSoftHSM(t *testing.T) {
+	newCentre(t, softHSMConfig(t), func(string) (module.Module, error) {
 		return pkcs11.Create(pkcs11.Config{Path: softHSM, Label: "st", PIN: []byte(cutPIN)})
 	}).cuts("kill", 1)
 }

@@ -2,6 +2,8 @@ package main
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -319,3 +321,39 @@ func TestADiskThatIsFullStopsTheStation(t *testing.T) { softCentre(t).cuts("full
 
 // A disk or a stick that is gone from a step on: what has its name is whole.
 func TestADiskThatGoesAwayStopsTheStation(t *testing.T) { softCentre(t).cuts("gone", every(9)) }
+
+// stationHold is a process that has unwrapped an order key and signed with it: station-hold DIR BLOB SPKI, both hex. It stays until its
+// input ends, so that its memory can be read.
+func stationHold() {
+	if err := hold(os.Args[1], os.Args[2], os.Args[3]); err != nil {
+		fmt.Fprintln(os.Stderr, "station-hold:", err)
+		os.Exit(1)
+	}
+}
+
+func hold(dir, blob, spki string) error {
+	m, err := openModule(dir)
+	if err != nil {
+		return err
+	}
+	defer m.Close() //nolint:errcheck // the process ends
+	key := wire.WrappedKey{Role: wire.RoleOrderCA, Alg: m.Info().WrapAlg, Template: wire.SigningTemplate()}
+	if key.Blob, err = hex.DecodeString(blob); err != nil {
+		return err
+	}
+	if key.SPKI, err = hex.DecodeString(spki); err != nil {
+		return err
+	}
+	k, err := m.UnwrapSigner("acme", key)
+	if err != nil {
+		return err
+	}
+	for range 3 {
+		if _, err := k.Sign(rand.Reader, make([]byte, 32), nil); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("%p\n", &key) // somewhere in the heap
+	_, _ = os.Stdin.Read(make([]byte, 1))
+	return k.Destroy()
+}

@@ -25,6 +25,7 @@ func TestMain(m *testing.M) {
 		"hallmark-station": func() { os.Exit(Main()) },
 		"testdevice":       testDevice,
 		"station-life":     stationLife,
+		"station-hold":     stationHold,
 	})
 }
 
