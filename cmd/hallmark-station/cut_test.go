@@ -336,7 +336,7 @@ func hold(dir, blob, spki string) error {
 	if err != nil {
 		return err
 	}
-	defer m.Close() //nolint:errcheck // the process ends
+	defer m.Close()
 	key := wire.WrappedKey{Role: wire.RoleOrderCA, Alg: m.Info().WrapAlg, Template: wire.SigningTemplate()}
 	if key.Blob, err = hex.DecodeString(blob); err != nil {
 		return err
