@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 )
@@ -135,6 +136,41 @@ func TestAReplayOverAnotherFactIsRefused(t *testing.T) {
 		}
 		if _, _, err := old.Locate(t.Context(), [16]byte(fmt.Appendf(nil, "%016d", 1))); !errors.Is(err, ledger.ErrNotFound) {
 			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// An order that was ended in the lost time is ended again, as it was: no record of it makes a device.
+func TestAReplayEndsOrdersAsTheyWereEnded(t *testing.T) {
+	r := newRig(t)
+	r.grow(t, 5)
+	at := time.UnixMilli(1_800_000_000_000).UTC()
+	ends := map[factory.State]ledger.Kind{factory.Cancelled: ledger.KindOrderCancelled, factory.Abandoned: ledger.KindOrderAbandoned, factory.Closed: ledger.KindOrderClosed}
+	old := r.backup(t)
+	for to := range ends {
+		for _, db := range []*store.DB{r.db, old} {
+			if err := db.CreateOrder(t.Context(), factory.Order{ID: "ord-" + string(to), Product: "pump", State: factory.Open, Created: at}); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for to, kind := range ends {
+		f := ledger.New(ledger.Events, kind, at, "person:a", "ord-"+string(to), nil, []byte(`{}`))
+		if err := r.db.EndOrder(t.Context(), "ord-"+string(to), to, at, f); err != nil {
+			t.Fatal(err)
+		}
+	}
+	r.grow(t, 1)
+	if err := old.Replay(t.Context(), ledger.Events, 5, r.entries(t, 5), map[ledger.Kind]store.Replayed{}); err != nil {
+		t.Fatal(err)
+	}
+	for to := range ends {
+		want, err := r.db.Order(t.Context(), "ord-"+string(to))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := old.Order(t.Context(), want.ID); err != nil || got.State != to || got.ClosedUID != want.ClosedUID || !got.Closed.Equal(want.Closed) {
+			t.Errorf("%s: %s at %v, %v", to, got.State, got.Closed, err)
 		}
 	}
 }
