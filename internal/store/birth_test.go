@@ -36,6 +36,7 @@ type maker struct {
 	proves   *ecdsa.PrivateKey // the attestation key; nil: it is the device's
 	id       string            // that the record is about; empty: the device's
 	before   []byte            // envelope of the order, and then of the record before
+	identity map[string]*ecdsa.PrivateKey
 }
 
 // authorities makes an OEM's chain down to an order CA.
@@ -134,6 +135,10 @@ func (m *maker) record(id string, seq uint32) {
 		about = m.id
 	}
 	own, attest := newKey(t), m.e.keys[id]
+	if m.identity == nil {
+		m.identity = map[string]*ecdsa.PrivateKey{}
+	}
+	m.identity[id] = own
 	cert, err := m.orderCA.Device(idevid.Identity{Kind: idevid.IDevID, DeviceID: about, OEM: "acme", Product: "pump", HWRev: "A"},
 		own.Public(), m.e.now, idevid.NoExpiry(), nil)
 	if err != nil {

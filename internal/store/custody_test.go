@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"crypto/ecdsa"
 	"encoding/json"
 	"flag"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/audit"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
@@ -200,6 +202,42 @@ func TestACustodyTellsALifeAndHolds(t *testing.T) {
 	// What is another device's is not there.
 	if bytes.Contains(data, []byte(devN(1))) {
 		t.Error("it tells of another device")
+	}
+}
+
+// Who takes a device over by its chain of custody learns the attestation key that it has, not the one that it was made with.
+func TestACustodyTellsTheAttestationKeyThatADeviceHasNow(t *testing.T) {
+	e, id := newEnding(t, 1), devN(0)
+	r, err := judged(e.custody(id), e.trust())
+	if err != nil || len(r.Problems) > 0 || !bytes.Equal(r.Attest, spki(t, e.keys[id])) {
+		t.Fatalf("as it was made: %v, %q, %x", err, r.Problems, r.Attest)
+	}
+	change := func(identity *ecdsa.PrivateKey) custody.Report {
+		t.Helper()
+		next := newKey(t)
+		envelope, err := wire.SignNewAttestKey(wire.NewAttestKey{Device: id, Origin: "soft", Bundle: 2}, e.keys[id], identity, next)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := e.db.Write(t.Context(), func(tx *store.Tx) error {
+			return tx.Append(ledger.New(ledger.Events, ledger.KindDeviceAttestKey, e.now, access.DeviceCaller(id).ID, id, nil, envelope))
+		}); err != nil {
+			t.Fatal(err)
+		}
+		r, err := judged(e.custody(id), e.trust())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(r.Problems) == 0 {
+			e.keys[id] = next
+		}
+		return r
+	}
+	if r := change(e.made.identity[id]); len(r.Problems) > 0 || !bytes.Equal(r.Attest, spki(t, e.keys[id])) {
+		t.Fatalf("after a change: %q, %x", r.Problems, r.Attest)
+	}
+	if r := change(newKey(t)); len(r.Problems) == 0 {
+		t.Fatal("a change that another factory identity vouched for holds")
 	}
 }
 

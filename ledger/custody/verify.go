@@ -23,6 +23,7 @@ type Report struct {
 
 	Record  *wire.Record `json:"-"` // the production record, verified; nil: there is none
 	Rekeyed bool         `json:"-"` // the keys in it are not the device's any more
+	Attest  []byte       `json:"-"` // its attestation key (SPKI) at the end of the chain; nil: unknown
 }
 
 // Head is the checkpoint that all lines of a log are under.
@@ -175,6 +176,9 @@ func (j *judge) finish() {
 	add := func(to *[]string, format string, args ...any) { *to = append(*to, fmt.Sprintf(format, args...)) }
 	r.Product, r.Record = j.product, j.record
 	r.Rekeyed = slices.ContainsFunc(j.lines, func(l *Line) bool { return l.Kind == ledger.KindDeviceRekeyed })
+	if j.attest != nil {
+		r.Attest, _ = wire.SPKIOf(j.attest) // it was parsed from one
+	}
 	if j.record == nil {
 		add(&r.Problems, "nothing here shows that device %s was made: no production record", j.c.Device)
 	}

@@ -129,7 +129,7 @@ func arriving(h Handed, now time.Time) (Arrival, string, error) {
 	}
 	return Arrival{
 		Device: r.Device, Product: r.Product, Hardware: r.Record.Chip.Hardware, Certificate: digest(leaf.Raw), Identity: digest(leaf.RawSubjectPublicKeyInfo),
-		Attest: r.Record.Keys.Attest, KeyOrigin: r.Record.Keys.Origin, Virtual: r.Record.Chip.Virtual, Made: time.Unix(int64(min(r.Record.Time, 1<<40)), 0).UTC(), At: now,
+		Attest: r.Attest, KeyOrigin: r.Record.Keys.Origin, Virtual: r.Record.Chip.Virtual, Made: time.Unix(int64(min(r.Record.Time, 1<<40)), 0).UTC(), At: now,
 	}, from, nil
 }
 
