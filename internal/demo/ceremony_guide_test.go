@@ -28,8 +28,8 @@ func TestTheCeremonyGuideRunsAsItIsWritten(t *testing.T) {
 		t.Fatalf("%v\n%s", err, out)
 	}
 	blocks := commandsOf(string(text))
-	if len(blocks) != 3 {
-		t.Fatalf("%d blocks of commands, want those of request, script and rehearsal", len(blocks))
+	if len(blocks) != 4 {
+		t.Fatalf("%d blocks of commands, want those of request, script, tokens and rehearsal", len(blocks))
 	}
 	cmd := exec.CommandContext(t.Context(), "bash", "-c", "set -euo pipefail\n"+strings.Join(blocks, "\n"))
 	cmd.Dir = dir
