@@ -34,9 +34,9 @@ func (s *Service) Planned(ctx context.Context, ca *x509.Certificate, device stri
 		if o.State != Open {
 			continue
 		}
-		order, err := wire.VerifyOrder(o.Envelope, s.c.OrderKey.Public())
+		order, err := s.signed(o.Envelope)
 		if err != nil || len(order.Header.Chain) == 0 || !bytes.Equal(order.Header.Chain[0], ca.Raw) {
-			continue // an older order key's, or another CA's
+			continue // another CA's
 		}
 		serials, err := s.serials(o)
 		if err != nil {

@@ -146,18 +146,23 @@ func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
 	if im.record, err = x509.ParsePKIXPublicKey(row.RecordKey); err != nil {
 		return nil, fmt.Errorf("order %s: record key: %w", row.ID, err)
 	}
-	for _, k := range append([]crypto.PublicKey{s.c.OrderKey.Public()}, s.c.Former...) {
-		if im.order, err = wire.VerifyOrder(row.Envelope, k); err == nil {
-			break
-		}
-	}
-	if err != nil {
+	if im.order, err = s.signed(row.Envelope); err != nil {
 		return nil, fmt.Errorf("order %s: %w", row.ID, err)
 	}
 	if im.ca, err = x509.ParseCertificate(im.order.Header.Chain[0]); err != nil {
 		return nil, fmt.Errorf("order %s: order CA: %w", row.ID, err)
 	}
 	return im, nil
+}
+
+// signed reads an order that the order key signed, or one of those before it.
+func (s *Service) signed(envelope []byte) (o wire.Order, err error) {
+	for _, k := range append([]crypto.PublicKey{s.c.OrderKey.Public()}, s.c.Former...) {
+		if o, err = wire.VerifyOrder(envelope, k); err == nil {
+			return o, nil
+		}
+	}
+	return o, err
 }
 
 func (im *importer) batch(ctx context.Context, b wire.RecordBatch, rep *ImportReport) error {

@@ -51,6 +51,8 @@ type OEM struct {
 	CA       *CA
 
 	approver *ecdsa.PrivateKey // of releases
+
+	config factory.Config
 }
 
 // Key makes a P-256 key.
@@ -163,14 +165,26 @@ func NewOEM(t testing.TB, id string) *OEM {
 	}
 	o.Root = o.CA.root
 	o.software(t)
-	o.Service, err = factory.New(factory.Config{
+	o.config = factory.Config{
 		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Inspections: db, Guard: guard,
 		Now: func() time.Time { return o.Now },
-	})
-	if err != nil {
+	}
+	if o.Service, err = factory.New(o.config); err != nil {
 		t.Fatal(err)
 	}
 	return o
+}
+
+// Rotate has another key sign orders from now on, as after a new start of the server.
+func (o *OEM) Rotate(t testing.TB) {
+	t.Helper()
+	o.config.Former = append(o.config.Former, o.OrderKey.Public())
+	o.OrderKey = Key(t)
+	o.config.OrderKey = o.OrderKey
+	var err error
+	if o.Service, err = factory.New(o.config); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func role(t testing.TB, key *ecdsa.PrivateKey) wire.KeySet {
