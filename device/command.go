@@ -82,6 +82,9 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
 		return "", err
 	}
+	if err := s.heldBack(ctx, caller, in); err != nil {
+		return "", err
+	}
 	if known, err := s.commandedOnce(ctx, in.Once); err != nil || known != "" {
 		return known, err
 	}
@@ -137,6 +140,26 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 		return "", err
 	}
 	return w.ID, nil
+}
+
+// heldBack refuses to let go of stolen devices: it may be their owner who asks, and the maker who holds them. The mark is lifted first, and lets go of them.
+func (s *Service) heldBack(ctx context.Context, caller access.Caller, in Instruction) error {
+	if in.Act != wire.ActRelease || caller.Kind == access.System {
+		return nil
+	}
+	for _, id := range in.Devices {
+		d, err := s.cfg.Registry.Device(ctx, id)
+		if errors.Is(err, ErrNotFound) {
+			continue // it is refused behind
+		}
+		if err != nil {
+			return err
+		}
+		if d.Legitimacy == Stolen {
+			return fault.New(fault.Denied, "command.stolen", fmt.Sprintf("device %s is marked as stolen", id), "lift the mark: `hallmark device found`")
+		}
+	}
+	return nil
 }
 
 // onceID is the ID of the command of a decision that has a name.

@@ -304,6 +304,12 @@ func TestAnOwnerDoesNotLiftTheMakersMark(t *testing.T) {
 	if d, err := x.devices.Get(t.Context(), person("sam"), id); err != nil || d.Legitimacy != device.Stolen {
 		t.Errorf("it is %s, %v", d.Legitimacy, err)
 	}
+	for _, who := range []access.Caller{x.a, person("olga")} {
+		_, err := x.devices.Command(t.Context(), who, device.Instruction{Product: "pump", Act: wire.ActRelease, Devices: []string{id}, Reason: "it is mine"})
+		if f, ok := errors.AsType[*fault.Fault](err); !ok || f.Code != "command.stolen" {
+			t.Errorf("let go of by %s: %v", who.ID, err)
+		}
+	}
 	if err := x.svc.Found(t.Context(), person("sam"), id, "paid"); err != nil {
 		t.Error(err)
 	}
