@@ -59,6 +59,8 @@ type Store interface {
 	EndVendor(ctx context.Context, id string, at time.Time, facts ...ledger.Fact) error
 	// Vendors gives them by ID, with their counts.
 	Vendors(ctx context.Context) ([]Vendor, error)
+	// Vendor gives one, without its counts; ErrNotFound.
+	Vendor(ctx context.Context, id string) (Vendor, error)
 	// Take stores the chips that are not there; fact is made of what was taken, when something was.
 	Take(ctx context.Context, batch []Chip, fact func(taken []Chip) (ledger.Fact, error)) ([]Standing, error)
 	// Chip finds one by its number; ErrNotFound.
@@ -223,16 +225,14 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, vendor strin
 }
 
 func (s *Service) believed(ctx context.Context, id string) ([]*x509.Certificate, error) {
-	all, err := s.store.Vendors(ctx)
+	v, err := s.store.Vendor(ctx, id)
+	if errors.Is(err, ErrNotFound) || err == nil && !v.Ended.IsZero() {
+		return nil, unknown(id)
+	}
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range all {
-		if v.ID == id && v.Ended.IsZero() {
-			return v.signers()
-		}
-	}
-	return nil, unknown(id)
+	return v.signers()
 }
 
 // importing is one import under way.

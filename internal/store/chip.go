@@ -54,20 +54,36 @@ func (s Chips) EndVendor(ctx context.Context, id string, at time.Time, facts ...
 // Vendors implements chips.Store.
 func (s Chips) Vendors(ctx context.Context) ([]chips.Vendor, error) {
 	return collect(ctx, s.db, func(row scanner) (v chips.Vendor, err error) {
-		var doc string
-		var ended int64
 		var known, used int
-		if err := row.Scan(&doc, &ended, &known, &used); err != nil {
-			return v, err
-		}
-		if err := json.Unmarshal([]byte(doc), &v); err != nil {
-			return v, fmt.Errorf("stored chip vendor: %w", err)
-		}
-		v.Ended, v.Chips, v.Used = Time(ended), known, used
-		return v, nil
+		v, err = scanVendor(row, &known, &used)
+		v.Chips, v.Used = known, used
+		return v, err
 	}, `SELECT v.doc, v.ended, (SELECT count(*) FROM chip c WHERE c.vendor = v.id),
 		(SELECT count(*) FROM chip c JOIN production_record r ON r.chip = c.uid AND r.state = 'made' WHERE c.vendor = v.id)
 		FROM chip_vendor v ORDER BY v.id`)
+}
+
+// Vendor implements chips.Store.
+func (s Chips) Vendor(ctx context.Context, id string) (chips.Vendor, error) {
+	v, err := scanVendor(s.db.Read().QueryRowContext(ctx, `SELECT doc, ended FROM chip_vendor WHERE id = $1`, id))
+	if errors.Is(err, sql.ErrNoRows) {
+		return v, chips.ErrNotFound
+	}
+	return v, s.db.dialect.Explain(err)
+}
+
+// scanVendor reads a vendor, and into more what else its row has.
+func scanVendor(row scanner, more ...any) (v chips.Vendor, err error) {
+	var doc string
+	var ended int64
+	if err := row.Scan(append([]any{&doc, &ended}, more...)...); err != nil {
+		return v, err
+	}
+	if err := json.Unmarshal([]byte(doc), &v); err != nil {
+		return v, fmt.Errorf("stored chip vendor: %w", err)
+	}
+	v.Ended = Time(ended)
+	return v, nil
 }
 
 // Take implements chips.Store.
