@@ -92,7 +92,7 @@ func (a *Agent) finishWipe(ctx context.Context) error {
 
 // end needs neither server nor keys: a cut in it leaves a device that goes on with it at the next start.
 func (a *Agent) end() error {
-	for _, name := range []string{hw.KeyLDevID, hw.KeyLDevID + "-2", hw.KeyIDevID} {
+	for _, name := range append(hw.Names(hw.KeyLDevID), hw.KeyIDevID) {
 		if err := a.c.Keys.Destroy(name); err != nil {
 			return local(err)
 		}

@@ -48,11 +48,10 @@ type Maker struct {
 type Wrapped struct {
 	Order Order // without Secret and UID, which are the store's
 
-	content    wire.OrderContent
-	ret        []byte // P-256 scalar that opens records
-	descriptor []byte
-	seal       *wire.OrderSeal
-	payload    payload
+	content wire.OrderContent
+	ret     []byte // P-256 scalar that opens records
+	seal    *wire.OrderSeal
+	payload payload
 }
 
 // Size is how long the order's file is, bytes.
@@ -259,7 +258,7 @@ func (d *draft) wrap(ctx context.Context, m Maker, p payload) (*Wrapped, error) 
 	if order.Key, order.Content, err = wrapKeys(d.station, key, cek); err != nil {
 		return nil, err
 	}
-	w := &Wrapped{content: d.content, ret: ret.Bytes(), descriptor: d.spec.Descriptor, payload: p}
+	w := &Wrapped{content: d.content, ret: ret.Bytes(), payload: p}
 	if w.seal, err = wire.NewOrderSeal(cek, d.header, d.content, p.size()); err != nil {
 		return nil, invalid("%w", err)
 	}

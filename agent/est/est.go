@@ -219,14 +219,6 @@ func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, r R
 	return err
 }
 
-// CACerts gives the server's CA certificates. Only those that chain to the anchors mean anything.
-func (c *Client) CACerts(ctx context.Context) ([]*x509.Certificate, error) {
-	h, idle := c.line(nil)
-	defer idle()
-	cas, _, err := c.call(ctx, h, http.MethodGet, "cacerts", nil)
-	return cas, err
-}
-
 // line makes a connection that shows as: identities must not share one.
 func (c *Client) line(as *tls.Certificate) (h *http.Client, idle func()) {
 	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: c.c.Roots}
