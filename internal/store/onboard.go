@@ -8,7 +8,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync/atomic"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -21,19 +21,18 @@ import (
 // Onboard implements onboard.Store and onboard.Registry.
 type Onboard struct {
 	db    *DB
-	rules *atomic.Pointer[readRules]
+	rules *sync.Map // by product: readRules
 }
 
-// readRules are those of the product's document and trust bundle that were read last: a fleet is of few products, and each enrolment asks.
+// readRules are those of the product's document and trust bundle that were read last: products are few, and each enrolment asks.
 type readRules struct {
-	product string
-	doc     string
-	bundle  int64
-	rules   onboard.Rules
+	doc    string
+	bundle int64
+	rules  onboard.Rules
 }
 
 // Onboard gives the store of refusals, and how devices stand.
-func (db *DB) Onboard() Onboard { return Onboard{db, &atomic.Pointer[readRules]{}} }
+func (db *DB) Onboard() Onboard { return Onboard{db, &sync.Map{}} }
 
 // Known implements onboard.Registry.
 func (s Onboard) Known(ctx context.Context, id string) (onboard.Standing, error) {
@@ -72,7 +71,8 @@ func (s Onboard) rulesOf(ctx context.Context, productID, doc string, bundle int6
 	if doc == "" {
 		return onboard.Rules{}, nil
 	}
-	if had := s.rules.Load(); had != nil && had.doc == doc && had.product == productID && had.bundle == bundle {
+	had, _ := s.rules.Load(productID)
+	if had, ok := had.(readRules); ok && had.doc == doc && had.bundle == bundle {
 		return had.rules, nil
 	}
 	p, err := decodeProduct(doc)
@@ -85,7 +85,7 @@ func (s Onboard) rulesOf(ctx context.Context, productID, doc string, bundle int6
 			return onboard.Rules{}, err
 		}
 	}
-	s.rules.Store(&readRules{productID, doc, bundle, r})
+	s.rules.Store(productID, readRules{doc, bundle, r})
 	return r, nil
 }
 
