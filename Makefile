@@ -4,7 +4,7 @@ BIN     := bin
 LDFLAGS := -s -w
 export GOFLAGS ?= -buildvcs=false
 
-.PHONY: all build package demo test test-long interop bench peers lint fmt generate clients docs deadcode fuzz clean
+.PHONY: all build build-agents package demo test test-long interop bench peers lint fmt generate clients docs deadcode fuzz clean
 
 all: build
 
@@ -12,6 +12,10 @@ build: ## the three programs, in bin/
 	CGO_ENABLED=0 $(GO) build -trimpath -o $(BIN)/hallmark ./cmd/hallmark
 	CGO_ENABLED=0 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hallmark-agent ./cmd/hallmark-agent
 	scripts/build-station.sh $(BIN)/hallmark-station
+
+build-agents: ## the agent for the boards it runs on, in bin/: what is not for this machine's number of bits breaks here first
+	for a in arm arm64 riscv64 386 amd64; do \
+	  CGO_ENABLED=0 GOARCH=$$a GOARM=6 $(GO) build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/hallmark-agent-$$a ./cmd/hallmark-agent || exit 1; done
 
 package: ## .deb, .rpm, OCI image, SBOMs and provenance, the same bytes from the same commit, in dist/
 	scripts/package.sh

@@ -1,7 +1,8 @@
-// Package access decides who may do what, and records that it was asked.
+// Package access decides who may do what, and keeps on record what it denied.
 //
 // Under all stages. A Caller is an argument of every verb, and Guard.Check is its first line: one call decides, by the Cedar
-// policies in policies.cedar, and audits the decision. A verb that forgets it is a bug that a test walks the services for.
+// policies in policies.cedar, and a denial is on record before it is answered; what was allowed and changes something has its fact in the
+// ledger. A verb that forgets it is a bug that a test walks the services for.
 // The guard trusts the adapters to have authenticated the caller they name; it trusts nothing else.
 package access
 

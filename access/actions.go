@@ -11,6 +11,7 @@ const (
 	ProductCreate    Action = "product:create"
 	ProductEnrolment Action = "product:enrolment"
 	OrderCreate      Action = "order:create"
+	DeskManage       Action = "desk:manage"
 	OrderRead        Action = "order:read"
 	OrderClose       Action = "order:close"
 	RecordsImport    Action = "order:import-records"

@@ -3,6 +3,7 @@ package access
 import (
 	"context"
 	_ "embed"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"time"
@@ -15,8 +16,8 @@ import (
 //go:embed policies.cedar
 var policyText []byte
 
-// Audit takes every decision. Record must have written it durably when it returns nil, for denials and for acts that change
-// something alike; a decision that cannot be recorded is a denial.
+// Audit takes every decision. Record must have written a denial durably when it returns nil; a denial that cannot be recorded is an error,
+// and so denies as well. What is allowed is its to keep or not: what changed something has its fact, with who did it, in the same write.
 type Audit interface {
 	Record(ctx context.Context, d Decision) error
 }
@@ -37,13 +38,14 @@ type SecondNeededError struct {
 // Unwrap lets errors.As find the fault.
 func (e *SecondNeededError) Unwrap() error { return e.Fault }
 
-// Guard decides and audits.
+// Guard decides, and has denials put on record.
 type Guard struct {
-	policies *cedar.PolicySet
-	names    map[cedar.PolicyID]string // as policies.cedar calls them
-	audit    Audit
-	alone    Alone
-	now      func() time.Time
+	byAction  map[Action]*cedar.PolicySet // what can say something of an action: Cedar evaluates every policy that it is given
+	anyAction *cedar.PolicySet            // of an action that no policy names
+	names     map[cedar.PolicyID]string   // as policies.cedar calls them
+	audit     Audit
+	alone     Alone
+	now       func() time.Time
 }
 
 // NewGuard reads the embedded policies. They are constant, so an error is a defect of the build.
@@ -52,11 +54,70 @@ func NewGuard(audit Audit) (*Guard, error) {
 	if err != nil {
 		return nil, fmt.Errorf("access policies: %w", err)
 	}
-	names := map[cedar.PolicyID]string{}
+	g := &Guard{byAction: map[Action]*cedar.PolicySet{}, anyAction: cedar.NewPolicySet(), names: map[cedar.PolicyID]string{}, audit: audit, now: time.Now}
+	about := map[cedar.PolicyID][]Action{}
 	for id, p := range ps.All() {
-		names[id] = string(p.Annotations()["id"])
+		g.names[id] = string(p.Annotations()["id"])
+		if about[id], err = aboutOf(p); err != nil {
+			return nil, fmt.Errorf("access policy %s: %w", g.names[id], err)
+		}
+		for _, a := range about[id] {
+			g.byAction[a] = cedar.NewPolicySet()
+		}
+		if about[id] == nil {
+			g.anyAction.Add(id, p)
+		}
 	}
-	return &Guard{policies: ps, names: names, audit: audit, now: time.Now}, nil
+	for id, p := range ps.All() {
+		for a, set := range g.byAction {
+			if about[id] == nil || slices.Contains(about[id], a) {
+				set.Add(id, p)
+			}
+		}
+	}
+	return g, nil
+}
+
+// about are the policies that can say something of an action.
+func (g *Guard) about(a Action) *cedar.PolicySet {
+	if set, ok := g.byAction[a]; ok {
+		return set
+	}
+	return g.anyAction
+}
+
+// aboutOf names the actions that a policy speaks of; nil for all. There are no groups of actions here, so that "in" is what is listed.
+func aboutOf(p *cedar.Policy) ([]Action, error) {
+	text, err := p.MarshalJSON()
+	if err != nil {
+		return nil, err
+	}
+	type entity struct {
+		ID Action `json:"id"`
+	}
+	var scope struct {
+		Action struct {
+			Op       string   `json:"op"`
+			Entity   entity   `json:"entity"`
+			Entities []entity `json:"entities"`
+		} `json:"action"`
+	}
+	if err := json.Unmarshal(text, &scope); err != nil {
+		return nil, err
+	}
+	switch scope.Action.Op {
+	case "All":
+		return nil, nil
+	case "==":
+		return []Action{scope.Action.Entity.ID}, nil
+	case "in":
+		all := []Action{scope.Action.Entity.ID}
+		for _, e := range scope.Action.Entities {
+			all = append(all, e.ID)
+		}
+		return all, nil
+	}
+	return nil, fmt.Errorf("its scope of actions is %q, which is not known", scope.Action.Op)
 }
 
 // Check answers nil when caller may do action to res, and a *fault.Fault of kind Denied otherwise. What is not allowed by a
@@ -129,7 +190,7 @@ func (g *Guard) MightWithSecond(caller Caller, action Action, res Resource) (all
 // decide asks the policies; what they cannot say is no.
 func (g *Guard) decide(caller Caller, action Action, res Resource) (allowed bool, why []string) {
 	entities, principal, resource := entitiesOf(caller, res)
-	decision, diag := cedar.Authorize(g.policies, entities, cedar.Request{
+	decision, diag := cedar.Authorize(g.about(action), entities, cedar.Request{
 		Principal: principal,
 		Action:    cedar.NewEntityUID("Action", cedar.String(action)),
 		Resource:  resource,

@@ -6,9 +6,12 @@ import (
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/cedar-policy/cedar-go"
 
 	"github.com/hallmark-iot/hallmark/fault"
 )
@@ -89,8 +92,9 @@ func TestADecisionThatCannotBeRecordedIsADenial(t *testing.T) {
 	}
 }
 
-// Every action of actions.go must be named by a policy, and no policy may name one that does not exist.
-func TestEveryActionHasAPolicy(t *testing.T) {
+// declared are the actions of actions.go.
+func declared(t *testing.T) map[string]bool {
+	t.Helper()
 	f, err := parser.ParseFile(token.NewFileSet(), "actions.go", nil, 0)
 	if err != nil {
 		t.Fatal(err)
@@ -109,6 +113,12 @@ func TestEveryActionHasAPolicy(t *testing.T) {
 	if len(known) < 20 {
 		t.Fatalf("only %d actions found", len(known))
 	}
+	return known
+}
+
+// Every action of actions.go must be named by a policy, and no policy may name one that does not exist.
+func TestEveryActionHasAPolicy(t *testing.T) {
+	known := declared(t)
 	named := map[string]bool{}
 	for _, part := range strings.Split(string(policyText), `Action::"`)[1:] {
 		name, _, _ := strings.Cut(part, `"`)
@@ -144,5 +154,51 @@ func TestWhatOneMightDoWithAnother(t *testing.T) {
 			t.Errorf("%s may alone", role)
 		}
 		rec.got = nil
+	}
+}
+
+// The policies of one action decide as all of them together do, for every caller, kind and action: what is left out says nothing.
+func TestThePoliciesOfOneActionDecideAsAllDo(t *testing.T) {
+	g, err := NewGuard(&recorder{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := cedar.NewPolicySetFromBytes("policies.cedar", policyText)
+	if err != nil {
+		t.Fatal(err)
+	}
+	whole := &Guard{anyAction: all, names: g.names}
+	callers := []Caller{{ID: "s", Kind: System}, {ID: "d1", Kind: Device}, {ID: "p:none", Kind: Person}, {ID: "p:own", Kind: Person, Owner: "o"}}
+	for _, r := range Roles() {
+		for _, fresh := range []bool{false, true} {
+			for _, second := range []string{"", "p:2"} {
+				for _, scope := range [][]string{nil, {"pump"}, {"valve/eu"}} {
+					callers = append(callers, Caller{ID: "p:x", Kind: Person, Via: "session", Fresh: fresh, Seconded: second, Roles: []Role{r}, Scope: scope})
+				}
+			}
+		}
+	}
+	permitted := 0
+	acts := declared(t)
+	acts["no:action"] = true
+	for name := range acts {
+		a := Action(name)
+		for _, c := range callers {
+			for _, res := range []Resource{{Type: "device", ID: "d1", Product: "pump"}, {Type: "device", ID: "d1", Product: "pump", Group: "eu", Grave: true}, {Type: "instance"}} {
+				got, why := g.decide(c, a, res)
+				want, because := whole.decide(c, a, res)
+				slices.Sort(why)
+				slices.Sort(because)
+				if got != want || !slices.Equal(why, because) {
+					t.Errorf("%s of %+v on %+v: %v by %v, all together say %v by %v", a, c, res, got, why, want, because)
+				}
+				if want {
+					permitted++
+				}
+			}
+		}
+	}
+	if permitted < 500 {
+		t.Errorf("only %d decisions permitted: nothing is shown", permitted)
 	}
 }

@@ -125,7 +125,8 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 	return wire.Result{Command: t.Command, Act: t.Act}, a.resume(ctx, now)
 }
 
-// actNow does what one save does. The event comes before it: a cut in between tells it twice, never not at all.
+// actNow does what one save does, and one write of the parameters before it: after a cut in between the command comes again, and is done again, which
+// changes nothing. The event comes before both: a cut then tells it twice, never not at all.
 func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, error) {
 	event, text := "", ""
 	switch p.Act { //nolint:exhaustive // the others are tasks, and never come here
@@ -139,9 +140,8 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 			event, text = eventGuardEnd, a.m.Guard.State+": commanded"
 		}
 	case wire.ActConfigure:
-		next.Config = merge(next.Config, p.Config)
-		if len(next.Config) > wire.MaxConfigEntries {
-			return a.declined(p, string(gate.BadConfig), "too many configuration entries")
+		if err := a.c.Params.May(merge(a.c.Params.Operational(), p.Config)); err != nil {
+			return a.declined(p, string(gate.BadConfig), err.Error())
 		}
 		event, text = eventConfig, fmt.Sprintf("%d entries", len(p.Config))
 	case wire.ActAttest:
@@ -162,6 +162,9 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 			return wire.Result{}, err
 		}
 	}
+	if err := a.setParams(p); err != nil {
+		return wire.Result{}, local(err)
+	}
 	next = withResult(next, p.CommandDigest[:], p.Act, wire.OutcomeDone, "", "", now)
 	if err := a.save(next); err != nil {
 		return wire.Result{}, local(err)
@@ -178,6 +181,17 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 	return r, a.applyGuard()
 }
 
+// setParams makes the parameters what the act makes of them.
+func (a *Agent) setParams(p gate.Plan) error {
+	switch p.Act { //nolint:exhaustive // the others leave them as they are
+	case wire.ActConfigure:
+		return a.c.Params.Set(merge(a.c.Params.Operational(), p.Config))
+	case wire.ActDisown:
+		return a.c.Params.Set(nil)
+	}
+	return nil
+}
+
 // merge lays entries over have, in rising order of names.
 func merge(have, entries []wire.ConfigEntry) []wire.ConfigEntry {
 	out := slices.Clone(entries)
@@ -192,10 +206,11 @@ func merge(have, entries []wire.ConfigEntry) []wire.ConfigEntry {
 
 func (a *Agent) applyConfig() error {
 	c, ok := a.c.Program.(Configurable)
-	if !ok || len(a.m.Config) == 0 {
+	entries := a.c.Params.Operational()
+	if !ok || len(entries) == 0 {
 		return nil
 	}
-	return c.Configure(a.m.Config)
+	return c.Configure(entries)
 }
 
 // applyGuard makes the program's outside world agree with the guarded state.
@@ -330,7 +345,7 @@ func (a *Agent) reap(ctx context.Context) error {
 	}
 	select {
 	case err := <-a.staging:
-		return a.staged(err)
+		return a.staged(ctx, err)
 	default:
 		return nil
 	}
@@ -339,8 +354,8 @@ func (a *Agent) reap(ctx context.Context) error {
 // ErrUnfit says, from Machine.Stage, that trying again cannot help: the bytes are not what the release says, or do not fit.
 var ErrUnfit = errors.New("the release cannot be staged")
 
-// staged ends the download: the release is tried at the next start.
-func (a *Agent) staged(err error) error {
+// staged ends the download: the release is tried at the next start, or at once where that takes none.
+func (a *Agent) staged(ctx context.Context, err error) error {
 	a.stopWork()
 	a.staging, a.lastProg = nil, nil
 	t := a.m.Task
@@ -368,7 +383,30 @@ func (a *Agent) staged(err error) error {
 	if err := a.c.Machine.Activate([32]byte(t.Digest)); err != nil {
 		return local(err)
 	}
-	return ErrReset
+	return a.change(ctx)
+}
+
+// change has what the boot manager would start now run: by a start, or, where only some programs change, without one. What did not change goes on.
+func (a *Agent) change(ctx context.Context) error {
+	s, ok := a.c.Machine.(Switcher)
+	if !ok {
+		return ErrReset
+	}
+	done, err := s.Switch()
+	if err != nil {
+		return local(err)
+	}
+	if !done {
+		return ErrReset
+	}
+	a.verdict, a.sick = "", 0
+	if err := a.applyGuard(); err != nil {
+		return err
+	}
+	if err := a.applyConfig(); err != nil {
+		a.log.Warn("configuration not taken", "error", err)
+	}
+	return a.resume(ctx, a.now())
 }
 
 // afterRestart compares what runs with what was to be tried.
@@ -394,17 +432,17 @@ func (a *Agent) afterRestart(t *task) error {
 }
 
 // trial decides what becomes of a release on trial.
-func (a *Agent) trial(now time.Time) error {
+func (a *Agent) trial(ctx context.Context, now time.Time) error {
 	t := a.m.Task
 	if t == nil || t.Phase != phaseTrial {
 		return nil
 	}
 	h, text := a.health()
 	switch {
-	case h == HealthSick:
-		return a.revert(codeSick, text)
+	case a.sick >= a.c.SickLimit:
+		return a.revert(ctx, codeSick, text)
 	case a.verdict == "contraindicated":
-		return a.revert(codeVerdict, "the verifier answered contraindicated")
+		return a.revert(ctx, codeVerdict, "the verifier answered contraindicated")
 	case h == HealthGood && a.affirmed():
 		if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
 			return err
@@ -414,16 +452,25 @@ func (a *Agent) trial(now time.Time) error {
 		}
 		return a.settle(wire.OutcomeDone, "", "")
 	case uint64(now.Unix()) >= t.Deadline:
-		return a.revert(codeTimeout, fmt.Sprintf("not confirmed in time: health %q, verdict %q", text, a.verdict))
+		return a.revert(ctx, codeTimeout, fmt.Sprintf("not confirmed in time: health %q, verdict %q", text, a.verdict))
 	}
 	return nil
+}
+
+// watch counts the checks in a row that a release on trial has failed: one alone may be a program that is busy.
+func (a *Agent) watch() {
+	if a.sick++; !a.c.Machine.Facts().Trial {
+		a.sick = 0
+	} else if h, _ := a.health(); h != HealthSick {
+		a.sick = 0
+	}
 }
 
 // affirmed reports whether the verifier accepted what runs.
 func (a *Agent) affirmed() bool { return wire.Acceptable(a.verdict) }
 
-// revert gives a release on trial up: the log tells of it first, and the start that follows finds nothing to try.
-func (a *Agent) revert(code, text string) error {
+// revert gives a release on trial up: the log tells of it first, and what follows finds nothing to try.
+func (a *Agent) revert(ctx context.Context, code, text string) error {
 	if err := a.record(eventFailed, &a.m.Task.Cause, code); err != nil {
 		return err
 	}
@@ -433,7 +480,7 @@ func (a *Agent) revert(code, text string) error {
 	if err := a.settle(wire.OutcomeFailed, code, text); err != nil {
 		return err
 	}
-	return ErrReset
+	return a.change(ctx)
 }
 
 func (a *Agent) replaceBundle(t *task) error {

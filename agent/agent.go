@@ -22,6 +22,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/agent/devlog"
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
@@ -57,6 +58,7 @@ type Facts struct {
 	Notes                     []string // what the boot manager saw and did: fall-backs, repairs
 	Implementation            [32]byte // PSA implementation ID
 	BootSeed                  []byte   // 32 bytes, fresh at each start
+	Parts                     string   // what guards fuses and counters
 }
 
 // Fetch opens a component's bytes from offset on.
@@ -65,7 +67,7 @@ type Fetch func(ctx context.Context, c wire.Component, offset int64) (io.ReadClo
 // Machine is the boot manager as the agent uses it. A method that returns nil is durable; a power cut in one leaves what was
 // before or after. Errors that are hw.ErrPowerCut end everything.
 type Machine interface {
-	// Facts is the same for the whole run, but for Bundle after SetBundle and Trial after Confirm.
+	// Facts is the same for the whole run, but for Bundle after SetBundle, Trial after Confirm, and what runs after Switch.
 	Facts() Facts
 	// Measure reads what is in the active slot now and hashes it.
 	Measure() ([]wire.Measured, error)
@@ -87,6 +89,13 @@ type Machine interface {
 	Forget() error
 }
 
+// Switcher is a Machine that can change what runs without a start.
+type Switcher interface {
+	// Switch makes what a start would run now what runs: programs that are the same in both go on. It gives false where it takes a start. Facts
+	// are others afterwards.
+	Switch() (bool, error)
+}
+
 // Eraser ends a device's life. Each method is safe to repeat.
 type Eraser interface {
 	// Erase clears code, data and parameters, but for what the agent's Store holds, and reads back; it names the areas.
@@ -99,6 +108,20 @@ type Eraser interface {
 type Store interface {
 	Load() ([]byte, error)
 	Save(record []byte) error
+}
+
+// Params keeps what the device is told to use: its operational parameters. Each method but Set is free of writing.
+type Params interface {
+	// List gives all of the device's, with those of its factory.
+	List() []params.Parameter
+	// Operational gives them, by name.
+	Operational() []wire.ConfigEntry
+	// May says whether Set would take them.
+	May(entries []wire.ConfigEntry) error
+	// Set makes entries all of them. It is atomic and durable, and what was replaced does not come back.
+	Set(entries []wire.ConfigEntry) error
+	// Fault says what was not believed at this start; nil: everything was.
+	Fault() error
 }
 
 // Health is what a program says of itself, or what its process shows.
@@ -155,6 +178,7 @@ type Config struct {
 	Machine   Machine
 	Eraser    Eraser
 	Store     Store
+	Params    Params
 	Keys      hw.KeyStore
 	Log       *devlog.Log
 	Program   Program   // nil in recovery
@@ -171,6 +195,7 @@ type Config struct {
 
 	PollMin   time.Duration // never ask more often; 0: 1 s
 	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min
+	SickLimit int           // health checks in a row that a release on trial may fail before it is given up; 0: 3
 	Once      bool          // return after one check-in and what follows from it
 	Logger    *slog.Logger
 }
@@ -199,6 +224,7 @@ type Agent struct {
 	historyAt time.Time // before then its history is not looked at again
 	renewals  int       // that failed in a row
 	attestAt  time.Time // before then the attestation key is not changed
+	sealedAt  time.Time // before then the server wants no sealed data
 	againAt   time.Time // before then no certificate is asked for while the present one is good
 
 	staging    chan error // result of the running download; nil: none
@@ -209,7 +235,8 @@ type Agent struct {
 
 	rolled      time.Time // when the token rolled in this run; zero: not yet
 	proved      time.Time // when somebody beside the device last had it prove itself
-	verdict     string    // of the last evidence in this run
+	verdict     string    // of the last evidence of what runs, in this run
+	sick        int       // health checks in a row, of a release on trial, that failed
 	heartbeatIn int       // check-ins until the next log heartbeat
 	heartbeatGo int
 	logSent     time.Time // last batch, in this run
@@ -222,6 +249,9 @@ func New(c Config) (*Agent, error) {
 	}
 	if c.TrialTime <= 0 {
 		c.TrialTime = 10 * time.Minute
+	}
+	if c.SickLimit <= 0 {
+		c.SickLimit = 3
 	}
 	a := &Agent{
 		c: c, log: c.Logger.With("device", c.Machine.Facts().Device),

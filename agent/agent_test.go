@@ -2,7 +2,9 @@ package agent_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"net/http"
@@ -16,6 +18,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -33,7 +36,8 @@ func TestMain(m *testing.M) {
 // acts is what a device may be told, and how it then stands.
 var acts = []struct {
 	act   wire.Act
-	every uint64 // nth operation is cut
+	model wire.UpdateModel // empty: blob
+	every uint64           // nth operation is cut
 	edit  func(v2 *firmware) func(c *command)
 	holds func(d *device, w *world) error
 }{
@@ -85,6 +89,17 @@ var acts = []struct {
 		}
 		return nil
 	}},
+	{act: wire.ActInstall, model: wire.ModelAsset, every: 3, edit: func(v2 *firmware) func(c *command) {
+		return func(c *command) { c.release = v2 }
+	}, holds: func(d *device, _ *world) error {
+		if in := d.s.last; in.Version != "2.0.0" || in.Trial || !in.Healthy {
+			return fmt.Errorf("runs %s, trial %v, healthy %v", in.Version, in.Trial, in.Healthy)
+		}
+		if n, err := d.board.Fuses.SecurityCounter(); err != nil || n != 2 {
+			return fmt.Errorf("security counter %d, %w", n, err)
+		}
+		return nil
+	}},
 }
 
 // told gives the device one command and lets it live until the server has heard once more after the result.
@@ -108,11 +123,12 @@ func (d *device) told(t *testing.T, c *command) []wire.Result {
 // say so, and then runs what ran before.
 func TestEachActIsDoneAndReportedOnceWhereverThePowerFails(t *testing.T) {
 	for _, a := range acts {
-		t.Run(string(a.act), func(t *testing.T) {
+		t.Run(string(a.act)+string(a.model), func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()
-				v1, v2 := w.publish("1.0.0", 1), w.publish("2.0.0", 2)
+				model := cmp.Or(a.model, wire.ModelBlob)
+				v1, v2 := w.publishAs(model, "1.0.0", 1), w.publishAs(model, "2.0.0", 2)
 				golden := born(t, w, v1)
 				var edit func(*command)
 				if a.edit != nil {
@@ -398,25 +414,35 @@ func TestWhatFailsOnTheLineIsTriedAgain(t *testing.T) {
 	})
 }
 
-// Data that the server refuses does not keep a device from being commanded at its pace.
+// Data that the server refuses, or wants later, does not keep a device from being commanded at its pace.
 func TestRefusedDataDoesNotHoldCommandsUp(t *testing.T) {
+	for what, c := range map[string]struct{ status, most int }{"refused": {http.StatusBadRequest, 4000}, "later": {http.StatusTooManyRequests, 61}} {
+		t.Run(what, func(t *testing.T) { dataAnswered(t, c.status, c.most) })
+	}
+}
+
+// dataAnswered has the server answer data with that status for an hour; it is sent at most so often.
+func dataAnswered(t *testing.T, status, most int) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
-		d.data = true
+		d.data, d.s.sealed = true, status
 		stop := d.start(t)
 		time.Sleep(time.Hour)
 		if err := stop(); err != nil {
 			t.Fatal(err)
 		}
-		asked := 0
+		asked, sent := 0, 0
 		for _, c := range d.s.calls {
-			if c == "checkin" {
+			switch c {
+			case "checkin":
 				asked++
+			case "telemetry":
+				sent++
 			}
 		}
-		if asked < 3000 { // once a second, give or take a tenth
-			t.Errorf("it asked %d times in an hour", asked)
+		if asked < 3000 || sent == 0 || sent > most { // once a second, give or take a tenth
+			t.Errorf("it asked %d times in an hour, and sent data %d times", asked, sent)
 		}
 	})
 }
@@ -491,6 +517,71 @@ func TestADeviceThatIsDisownedEnrolsAnew(t *testing.T) {
 				d.s.down.Store(false)
 				if d.s.enrolments() != before {
 					t.Errorf("%d enrolments while nobody answered", d.s.enrolments()-before)
+				}
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A server that comes back after a long time, and knows the device's certificate no more, is not waited for as if it were still away.
+func TestADeviceThatIsRefusedAfterALongOutageIsSoonBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		stop := d.start(t)
+		time.Sleep(time.Hour)
+		d.s.down.Store(true)
+		time.Sleep(10 * time.Hour)
+		d.s.mu.Lock()
+		d.s.disown = time.Now()
+		d.s.mu.Unlock()
+		d.s.down.Store(false)
+		for d.s.refusals() == 0 {
+			time.Sleep(time.Second)
+		}
+		time.Sleep(2 * time.Minute)
+		if n := d.s.enrolments(); n != 2 {
+			t.Errorf("%d enrolments, two minutes after the first of %d refusals", n, d.s.refusals())
+		}
+		if err := stop(); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// A device that is refused, and does not reach who would give it another certificate, goes on asking: so does one whose request a person
+// has still to look at.
+func TestADeviceThatIsRefusedAsksUntilItIsAnswered(t *testing.T) {
+	for name, no := range map[string]error{
+		"the server is away just then": errNoNetwork, "a person has to approve": &est.Pending{After: time.Minute},
+		"a person has to say that it is no copy": &est.Status{Code: http.StatusForbidden, Text: "enrol.state"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+				stop := d.start(t)
+				time.Sleep(time.Hour)
+				d.s.mu.Lock()
+				d.s.disown = time.Now()
+				failed := 0
+				d.s.asks = func(crypto.PublicKey) error {
+					if failed++; failed <= 3 {
+						return no
+					}
+					return nil
+				}
+				d.s.mu.Unlock()
+				for d.s.refusals() == 0 {
+					time.Sleep(time.Second)
+				}
+				time.Sleep(10 * time.Minute)
+				synctest.Wait()
+				if n := d.s.enrolments(); n != 2 || d.s.heard().Version != "1.0.0" {
+					t.Errorf("%d enrolments, ten minutes after the first refusal, %d attempts that came to nothing", n, failed)
 				}
 				if err := stop(); err != nil {
 					t.Error(err)

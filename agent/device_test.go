@@ -57,7 +57,7 @@ func born(t testing.TB, w *world, f firmware) *virtual.Board {
 	if err != nil {
 		t.Fatal(err)
 	}
-	id := boot.Identity{Device: me, Product: product, Hardware: "A", Model: wire.ModelBlob, Chain: [][]byte{w.certify(t, idevid, 900*time.Hour)}}
+	id := boot.Identity{Device: me, Product: product, Hardware: "A", Model: f.rel.Model, Chain: [][]byte{w.certify(t, idevid, 900*time.Hour)}}
 	if err := n.Install(id, w.envelope, f.envelope, f.rel); err != nil {
 		t.Fatal(err)
 	}
@@ -84,6 +84,7 @@ type server struct {
 	down    atomic.Bool   // nothing answers
 	falls   time.Duration // for how long nothing answers once the bytes of a release are on the device
 	lose    string        // the next answer to this call is lost on its way
+	sealed  int           // status answered to sealed data
 	receipt int           // status answered to a receipt; 0: taken
 	poll    time.Duration // asked of the device
 	leaf    time.Duration // life of an operational certificate
@@ -92,6 +93,7 @@ type server struct {
 	thief   *world        // whose orders it brings; nil: its own
 	disown  time.Time     // certificates from before then are let in no more: at the handshake, or, with a status, by the server
 	status  int           // 0: at the handshake
+	refused int           // calls for that
 	hook    func(call string)
 	asks    func(key crypto.PublicKey) error // is told for which key a device enrols; an error: not now
 	saw     func(in wire.Checkin) bool       // true: enough was seen
@@ -126,6 +128,13 @@ func (s *server) enrolments() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.enrolled
+}
+
+// refusals is how often it was refused by its certificate.
+func (s *server) refusals() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.refused
 }
 
 // outcomes are the results of the command, oldest first.
@@ -169,7 +178,7 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 	case call == "log":
 		reply, err = s.log(body)
 	case call == "telemetry":
-		http.Error(rw, "not this", http.StatusBadRequest)
+		http.Error(rw, "not this", s.sealed)
 		return
 	case call == "receipt":
 		s.receipts = append(s.receipts, body)
@@ -352,6 +361,9 @@ func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
 	}
 	l.s.mu.Lock()
 	disown, status := l.s.disown, l.s.status
+	if leaf.NotBefore.Before(disown) {
+		l.s.refused++
+	}
 	l.s.mu.Unlock()
 	if leaf.NotBefore.Before(disown) {
 		if status == 0 {
@@ -378,9 +390,23 @@ type program struct {
 	health     agent.Health
 	isolated   atomic.Bool
 	configured [][]wire.ConfigEntry
+
+	spell time.Duration // a release on trial is sick for as long at first
+	trial func() bool
+	since time.Time // it is on trial
 }
 
-func (p *program) Health() (agent.Health, string) { return p.health, "as told" }
+func (p *program) Health() (agent.Health, string) {
+	if p.spell > 0 && p.trial() {
+		if p.since.IsZero() {
+			p.since = time.Now()
+		}
+		if time.Since(p.since) < p.spell {
+			return agent.HealthSick, "not yet"
+		}
+	}
+	return p.health, "as told"
+}
 
 func (p *program) Isolate(on bool) error { p.isolated.Store(on); return nil }
 
@@ -449,8 +475,12 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	if err != nil {
 		return nil, err
 	}
+	p, err := m.Params()
+	if err != nil {
+		return nil, err
+	}
 	c := agent.Config{
-		Machine: m, Eraser: m, Store: m, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
+		Machine: m, Eraser: m, Store: m, Params: p, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
 			if d.away != nil && m.Facts().Home != nil {
 				return d.enrolAt(d.away, e)
@@ -478,6 +508,7 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	}
 	if f.Current != nil {
 		c.Program = d.prog
+		d.prog.trial = func() bool { return m.Facts().Trial }
 	}
 	if d.data {
 		c.Telemetry = data{}

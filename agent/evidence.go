@@ -48,7 +48,7 @@ func (a *Agent) evidence(nonce []byte) ([]byte, error) {
 		Lifecycle: f.Lifecycle, Implementation: f.Implementation[:], Components: components,
 		Device: f.Device, Virtual: f.Virtual, Hardware: f.Hardware, DebugLocked: f.DebugLocked,
 		BootCount: f.BootCount, Counter: f.Fuses, POST: f.POST, LogHead: head[:], LogSeq: seq,
-		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(),
+		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(), Parts: f.Parts,
 	})
 	if err != nil {
 		return nil, err

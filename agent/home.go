@@ -67,6 +67,9 @@ func (a *Agent) move(t *task) error {
 	if err := a.c.Machine.Forget(); err != nil {
 		return local(err)
 	}
+	if err := a.c.Params.Set(nil); err != nil {
+		return local(err)
+	}
 	if err := a.save(memory{Attest: true, Signs: a.m.Signs, Next: a.m.Next}); err != nil {
 		return local(err)
 	}

@@ -41,10 +41,10 @@ func (a *Agent) connect(ctx context.Context) error {
 	return nil
 }
 
-// renew asks for the next certificate while the present one still works. A server that has none to give is not asked at each check-in.
+// renew asks for the next certificate while the present one still works. A server that has none to give is not asked at each check-in. A
+// device that is disowned asks until it has another, more and more rarely: nobody was there, a person has still to decide, or to say that it is no copy.
 func (a *Agent) renew(ctx context.Context) error {
 	anew := a.disowned
-	a.disowned = false
 	err := a.enrol(ctx, !anew)
 	switch {
 	case err == nil:
@@ -53,11 +53,17 @@ func (a *Agent) renew(ctx context.Context) error {
 		return err
 	default:
 		a.strays(err, 0)
-		if err := a.reassured(); err != nil {
-			return err
+		longest := renewalPause
+		if anew && !answered(err) {
+			longest = maxBackoff
+		}
+		if !anew {
+			if err := a.reassured(); err != nil {
+				return err
+			}
 		}
 		a.renewals++
-		wait := renewal.Again(a.c.PollMin, renewalPause, a.renewals, askedToWait(err), rand.Float64())
+		wait := renewal.Again(a.c.PollMin, longest, a.renewals, askedToWait(err), rand.Float64())
 		a.againAt = a.now().Add(wait)
 		a.log.Warn("no new certificate; the present one stays", "error", err, "again_in", wait)
 	}
@@ -77,10 +83,7 @@ const (
 
 // doubt notes a failure. Only a server that answers can disown.
 func (a *Agent) doubt(err error, now time.Time) error {
-	var refused interface{ Refused() bool }
-	op, remote := errors.AsType[*net.OpError](err) // crypto/tls tells of the other side's alerts so, and has no type of its own for them
-	answered := errors.As(err, &refused) && refused.Refused() || remote && op.Op == "remote error"
-	if !answered || a.disowned || a.silent() || !now.After(a.doubtAt) {
+	if !answered(err) || a.disowned || a.silent() || !now.After(a.doubtAt) {
 		return nil
 	}
 	next := a.m
@@ -95,7 +98,14 @@ func (a *Agent) doubt(err error, now time.Time) error {
 	return nil
 }
 
-// reassured begins the count anew: the server knows the device, or enrolling was tried and did not help.
+// answered reports whether err is a server's no.
+func answered(err error) bool {
+	var refused interface{ Refused() bool }
+	op, remote := errors.AsType[*net.OpError](err) // crypto/tls tells of the other side's alerts so, and has no type of its own for them
+	return errors.As(err, &refused) && refused.Refused() || remote && op.Op == "remote error"
+}
+
+// reassured begins the count anew: the server knows the device, or says that it has no other certificate for it yet.
 func (a *Agent) reassured() error {
 	if a.m.Doubts == 0 || a.silent() {
 		return nil
@@ -202,6 +212,7 @@ func (a *Agent) enrol(ctx context.Context, renew bool) error {
 		return err
 	}
 	a.asked = "" // answered: a bad answer would be the same again
+	a.disowned = false
 	if err := a.checkEnrolled(chain, key.Public()); err != nil {
 		return err
 	}

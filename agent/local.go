@@ -12,12 +12,14 @@ import (
 	"sync"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // The local socket takes one JSON object a line and answers each with one line:
 //
 //	{"op":"status"}                        → {"status":{…}}
+//	{"op":"params"}                        → {"params":[{…}]}              those of the factory, and those it was told
 //	{"op":"nonce"}                         → {"nonce":"<base64>"}          outstanding until the next delivery
 //	{"op":"deliver","delivery":"<base64>"} → {"outcome":"refused","code":"…","text":"…","act":"…"}
 //	{"op":"prove","challenge":"<base64>"}  → {"proof":"<base64>"}          wire.DeviceProof, signed with the factory identity
@@ -43,6 +45,8 @@ type LocalReply struct {
 	Text    string       `json:"text,omitempty"`
 	Error   string       `json:"error,omitempty"`
 	Proof   []byte       `json:"proof,omitempty"`
+
+	Params []params.Parameter `json:"params,omitempty"`
 }
 
 // Status is what the device says of itself on the local socket.
@@ -66,6 +70,14 @@ type Status struct {
 	Task      string             `json:"task,omitempty"`
 	Results   []wire.Result      `json:"results,omitempty"`
 	Config    []wire.ConfigEntry `json:"config,omitempty"`
+
+	Isolation []string          `json:"isolation,omitempty"` // the layers that hold its programs
+	Missing   map[string]string `json:"missing,omitempty"`   // those that do not, and why
+}
+
+// Confined is a Program that says what holds its processes: the layers in force for all of them, and those that are missing with the reasons.
+type Confined interface {
+	Isolation() (inForce []string, missing map[string]string)
 }
 
 type op struct {
@@ -130,6 +142,22 @@ func (a *Agent) serveConn(ctx context.Context, conn net.Conn) {
 	}
 }
 
+// Alive waits until the loop has answered; false when ctx ended first. A loop that hangs never answers.
+func (a *Agent) Alive(ctx context.Context) bool {
+	o := op{req: LocalRequest{Op: "status"}, reply: make(chan LocalReply, 1)}
+	select {
+	case a.ops <- o:
+	case <-ctx.Done():
+		return false
+	}
+	select {
+	case <-o.reply:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
 // ask hands a request to the loop; ok is false when the loop does not answer any more.
 func (a *Agent) ask(ctx context.Context, line []byte) (reply LocalReply, ok bool) {
 	req, err := parseLocal(line)
@@ -164,6 +192,12 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 	case "status":
 		s := a.Status()
 		return LocalReply{Status: &s}, nil
+	case "params":
+		reply := LocalReply{Params: a.c.Params.List()}
+		if err := a.c.Params.Fault(); err != nil {
+			reply.Error = err.Error()
+		}
+		return reply, nil
 	case "nonce":
 		nonce := make([]byte, 32)
 		if _, err := io.ReadFull(a.random(), nonce); err != nil {
@@ -184,7 +218,7 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 	if o.req.Op == "prove" {
 		return a.prove(o.req.Challenge)
 	}
-	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, nonce, deliver or prove", o.req.Op)}, nil
+	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, params, nonce, deliver or prove", o.req.Op)}, nil
 }
 
 // Status tells how the device stands. It is for the loop's goroutine.
@@ -196,10 +230,13 @@ func (a *Agent) Status() Status {
 		Device: f.Device, Product: f.Product, State: a.state(), Slot: f.Slot, Trial: f.Trial,
 		Healthy: h == HealthGood, Health: text, Verdict: a.verdict, Counter: a.m.Counter, TreeSize: a.m.treeSize(a.c.Machine.Facts().Bundle.Control.Origin),
 		Bundle: f.Bundle.Version, Fuses: f.Fuses, BootCount: f.BootCount, LogSeq: seq,
-		Results: a.m.Results, Config: a.m.Config,
+		Results: a.m.Results, Config: a.c.Params.Operational(),
 	}
 	if f.Current != nil {
 		s.Version, s.Release = f.Current.Release.Version, fmt.Sprintf("%x", f.Current.Digest)
+	}
+	if c, ok := a.c.Program.(Confined); ok {
+		s.Isolation, s.Missing = c.Isolation()
 	}
 	if t := a.m.Task; t != nil {
 		s.Task = string(t.Act) + ": " + t.Phase

@@ -2,6 +2,7 @@ package agent_test
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"errors"
 	"io"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/machine"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -43,7 +45,7 @@ func TestTheLocalSocketSaysWhatIsWrong(t *testing.T) {
 			`{"op":"deliver","delivery":"#"}`: "not a request: illegal base64",
 			`{"op":"status","as":"root"}`:     `not a request: json: unknown field "as"`,
 			`{"op":"status"} {"op":"nonce"}`:  "not a request: more than one on a line",
-			`{"op":"unlock"}`:                 `unknown op "unlock": status, nonce, deliver or prove`,
+			`{"op":"unlock"}`:                 `unknown op "unlock": status, params, nonce, deliver or prove`,
 			`{}`:                              `unknown op ""`,
 			strings.Repeat("x", 1<<20):        "not a request: a line of more than",
 		} {
@@ -56,6 +58,40 @@ func TestTheLocalSocketSaysWhatIsWrong(t *testing.T) {
 		}
 		if err := stop(); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// A watchdog is kicked by whoever has an answer of the loop: none comes before it runs, nor after.
+func TestAnAgentIsAliveWhenItsLoopAnswers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		d.board.Reset()
+		a, err := d.join(must(machine.Start(&d.board.Board, [32]byte{9})))
+		if err != nil {
+			t.Fatal(err)
+		}
+		alive := func() bool {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+			defer cancel()
+			return a.Alive(ctx)
+		}
+		if alive() {
+			t.Error("it is alive before it runs")
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() { ended <- a.Run(ctx) }()
+		if !alive() {
+			t.Error("it runs and is not alive")
+		}
+		stop()
+		if err := <-ended; err != nil {
+			t.Error(err)
+		}
+		if alive() {
+			t.Error("it is alive after its end")
 		}
 	})
 }

@@ -59,16 +59,23 @@ func (a *Agent) Run(ctx context.Context) error {
 			return err
 		case err != nil:
 			failures++
-			wait = renewal.Again(a.c.PollMin, maxBackoff, failures, askedToWait(err), mrand.Float64())
+			doubts, known := a.m.Doubts, !a.disowned
 			if err := a.doubt(err, a.now()); err != nil {
 				return err
 			}
-			if a.strays(err, 0); a.astray {
+			if doubts == 0 && a.m.Doubts > 0 { // it answers: how long it was away before says nothing any more
+				failures = 1
+			}
+			wait = renewal.Again(a.c.PollMin, maxBackoff, failures, askedToWait(err), mrand.Float64())
+			switch a.strays(err, 0); {
+			case a.astray || known && a.disowned: // the next turn tries another way
 				wait = jitter(a.c.PollMin)
+			case a.disowned: // to show a certificate that is refused brings nothing: it goes by when it may ask for another
+				wait = min(max(a.c.PollMin, a.againAt.Sub(a.now())), maxBackoff)
 			}
 			a.log.Warn("check-in failed", "error", err, "again_in", wait)
 		default:
-			failures, a.doubtAt = 0, time.Time{}
+			failures, a.doubtAt, a.disowned = 0, time.Time{}, false
 			if err := a.reassured(); err != nil {
 				return err
 			}
@@ -135,6 +142,11 @@ func (a *Agent) begin(ctx context.Context) error {
 		}
 		for _, n := range f.Notes {
 			if err := a.record(eventNote, nil, n); err != nil {
+				return err
+			}
+		}
+		if err := a.c.Params.Fault(); err != nil {
+			if err := a.record(eventNote, nil, "parameters: "+err.Error()); err != nil {
 				return err
 			}
 		}
@@ -252,7 +264,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err := a.sendTelemetry(ctx); err != nil {
 		return 0, err
 	}
-	if err := a.trial(a.now()); err != nil {
+	if err := a.trial(ctx, a.now()); err != nil {
 		return 0, err
 	}
 	if a.c.Machine.Facts().Trial {
@@ -274,7 +286,8 @@ func (a *Agent) housekeep(ctx context.Context) error {
 	if err := a.reap(ctx); err != nil {
 		return err
 	}
-	return a.trial(now)
+	a.watch()
+	return a.trial(ctx, now)
 }
 
 func (a *Agent) checkin() (wire.Checkin, error) {
@@ -286,7 +299,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	a.nonce = nonce
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
-		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.m.Config,
+		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.c.Params.Operational(),
 	}
 	if f.Current != nil {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version
@@ -321,7 +334,7 @@ func (a *Agent) health() (Health, string) {
 }
 
 func (a *Agent) sendTelemetry(ctx context.Context) error {
-	if a.c.Telemetry == nil || a.m.Guard != nil {
+	if a.c.Telemetry == nil || a.m.Guard != nil || a.now().Before(a.sealedAt) {
 		return nil
 	}
 	key, err := a.attestKey()
@@ -339,6 +352,11 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	if link.Final(err) { // data that the server will not have must not keep the device from being commanded
 		a.log.Warn("telemetry refused: it is sealed anew", "error", err)
 		answered(false)
+		return nil
+	}
+	if after, later := link.Later(err); later { // it is kept; nothing else waits for it
+		a.sealedAt = a.now().Add(min(max(after, time.Minute), 24*time.Hour))
+		a.log.Warn("telemetry waits", "error", err, "until", a.sealedAt)
 		return nil
 	}
 	if err != nil {
@@ -367,7 +385,7 @@ func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
 		case <-due:
 			return nil
 		case err := <-a.staging:
-			if err := a.staged(err); err != nil {
+			if err := a.staged(ctx, err); err != nil {
 				return err
 			}
 			return nil

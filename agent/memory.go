@@ -9,25 +9,24 @@ import (
 
 // memory is all the agent keeps over a restart: one record, saved whole, so that what belongs together changes together.
 type memory struct {
-	Counter uint64             `cbor:"1,keyasint"`           // highest directive counter accepted
-	Trees   []wire.TreeHead    `cbor:"2,keyasint,omitempty"` // the largest accepted of each log
-	Seq     uint64             `cbor:"3,keyasint"`           // of the last result
-	Results []wire.Result      `cbor:"4,keyasint,omitempty"`
-	Guard   *guard             `cbor:"5,keyasint,omitempty"`
-	Task    *task              `cbor:"6,keyasint,omitempty"`
-	Config  []wire.ConfigEntry `cbor:"7,keyasint,omitempty"`
-	LDevID  [][]byte           `cbor:"8,keyasint,omitempty"` // chain, leaf first
-	Key     string             `cbor:"9,keyasint,omitempty"` // key store name of its key
-	Booted  uint64             `cbor:"10,keyasint"`          // boot count last written to the log
-	Receipt []byte             `cbor:"11,keyasint,omitempty"`
-	Attest  bool               `cbor:"12,keyasint,omitempty"` // a directive asked for evidence: wish to be challenged
-	Floor   uint64             `cbor:"13,keyasint,omitempty"` // the latest time signed to it: it can only be later
-	Restart *wire.LogRef       `cbor:"14,keyasint,omitempty"` // the command that the next start follows from
-	Owner   *wire.Ownership    `cbor:"23,keyasint,omitempty"` // whom it belongs to; nil: nobody
-	Token   *wire.Token        `cbor:"26,keyasint,omitempty"` // the rolling check-in token, as it is sent
-	Doubts  uint               `cbor:"27,keyasint,omitempty"` // refusals in a row since it last enrolled, or last tried to
-	Signs   string             `cbor:"31,keyasint,omitempty"` // key store name of the attestation key; empty: the factory's
-	Next    string             `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
+	Counter uint64          `cbor:"1,keyasint"`           // highest directive counter accepted
+	Trees   []wire.TreeHead `cbor:"2,keyasint,omitempty"` // the largest accepted of each log
+	Seq     uint64          `cbor:"3,keyasint"`           // of the last result
+	Results []wire.Result   `cbor:"4,keyasint,omitempty"`
+	Guard   *guard          `cbor:"5,keyasint,omitempty"`
+	Task    *task           `cbor:"6,keyasint,omitempty"`
+	LDevID  [][]byte        `cbor:"8,keyasint,omitempty"` // chain, leaf first
+	Key     string          `cbor:"9,keyasint,omitempty"` // key store name of its key
+	Booted  uint64          `cbor:"10,keyasint"`          // boot count last written to the log
+	Receipt []byte          `cbor:"11,keyasint,omitempty"`
+	Attest  bool            `cbor:"12,keyasint,omitempty"` // a directive asked for evidence: wish to be challenged
+	Floor   uint64          `cbor:"13,keyasint,omitempty"` // the latest time signed to it: it can only be later
+	Restart *wire.LogRef    `cbor:"14,keyasint,omitempty"` // the command that the next start follows from
+	Owner   *wire.Ownership `cbor:"23,keyasint,omitempty"` // whom it belongs to; nil: nobody
+	Token   *wire.Token     `cbor:"26,keyasint,omitempty"` // the rolling check-in token, as it is sent
+	Doubts  uint            `cbor:"27,keyasint,omitempty"` // refusals in a row since it last enrolled, or last tried to
+	Signs   string          `cbor:"31,keyasint,omitempty"` // key store name of the attestation key; empty: the factory's
+	Next    string          `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
 }
 
 // guard is a state the device ends by itself.

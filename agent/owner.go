@@ -13,7 +13,7 @@ func (a *Agent) letGo(next memory, cause wire.LogRef) (m memory, event, text str
 	if next.Owner != nil {
 		text = fmt.Sprintf("ownership %x", next.Owner.Owner)
 	}
-	next.Owner, next.Config, next.Results, next.LDevID = nil, nil, nil, nil
+	next.Owner, next.Results, next.LDevID = nil, nil, nil
 	next.Attest = true // whoever is next wants to know what it is
 	next.Restart = &cause
 	return next, eventDisowned, text

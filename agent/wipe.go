@@ -61,7 +61,7 @@ func (a *Agent) wipe(t *task) error {
 	nt := *t
 	nt.Phase = phaseSend
 	next := a.m
-	next.Task, next.Receipt, next.Results, next.Config = &nt, envelope, nil, nil
+	next.Task, next.Receipt, next.Results = &nt, envelope, nil
 	if err := a.save(next); err != nil {
 		return local(err)
 	}

@@ -207,14 +207,27 @@ type firmware struct {
 }
 
 func (w *world) publish(version string, counter uint32) firmware {
-	code := make([]byte, 2000)
-	copy(code, "firmware "+version)
-	sum := sha256.Sum256(code)
-	w.bytes[string(sum[:])] = code
+	return w.publishAs(wire.ModelBlob, version, counter)
+}
+
+// publishAs publishes a release of a model. One of assets has a second program, that is the same in every version.
+func (w *world) publishAs(model wire.UpdateModel, version string, counter uint32) firmware {
 	f := firmware{rel: wire.Release{
-		ID: "r" + version, Product: product, Hardware: []string{"A"}, Model: wire.ModelBlob, Version: version, Counter: counter, Created: 1,
-		Components: []wire.Component{{Name: "app", Kind: wire.KindExec, Version: version, Size: 2000, Digest: sum[:], Health: wire.HealthAlive}},
+		ID: "r" + version, Product: product, Hardware: []string{"A"}, Model: model, Version: version, Counter: counter, Created: 1,
 	}}
+	add := func(name, version string) {
+		code := make([]byte, 2000)
+		copy(code, "firmware "+name+version)
+		sum := sha256.Sum256(code)
+		w.bytes[string(sum[:])] = code
+		f.rel.Components = append(f.rel.Components, wire.Component{
+			Name: name, Kind: wire.KindExec, Version: version, Size: 2000, Digest: sum[:], Health: wire.HealthAlive,
+		})
+	}
+	add("app", version)
+	if model == wire.ModelAsset {
+		add("radio", "1.0.0")
+	}
 	payload := must(wire.EncodeRelease(f.rel))
 	f.envelope, f.digest = threshold(wire.TypeRelease, payload, w.release), wire.ReleaseDigest(payload)
 	f.entry = w.append("release.published", f.envelope)

@@ -200,7 +200,14 @@ func (j *Judgement) hardware(e wire.Evidence, x Expect) {
 	if x.Field {
 		j.worse(s, Warning, "key-origin: the keys were made in the field, and not before the factory's eyes")
 	}
-	if virtual || (e.KeyOrigin != "tpm" && e.KeyOrigin != "pkcs11") {
+	if virtual || !wire.HardwareOrigin(e.KeyOrigin) {
 		j.worse(s, Warning, "key-origin: %.64q is not hardware", e.KeyOrigin)
+	}
+	switch e.Parts {
+	case "", "tpm":
+	case "tpm-owner":
+		j.worse(s, Warning, "parts: fuses and counters are in a TPM whose owner can delete them")
+	default:
+		j.worse(s, Warning, "parts: fuses and counters are %.64q, which is not hardware", e.Parts)
 	}
 }

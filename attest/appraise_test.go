@@ -75,6 +75,9 @@ func TestEveryClaimCanFail(t *testing.T) {
 		{"virtual, allowed", func(e *wire.Evidence, x *Expect) { virtual(e); x.AllowVirtual = true }, Warning, "key-origin:"},
 		{"virtual that hides it", func(e *wire.Evidence, x *Expect) { virtual(e); e.Virtual, x.AllowVirtual = false, true }, Contraindicated, "virtual:"},
 		{"soft key", func(e *wire.Evidence, x *Expect) { e.KeyOrigin, x.KeyOrigin = "soft", "soft" }, Warning, "key-origin:"},
+		{"fuses in a file", func(e *wire.Evidence, _ *Expect) { e.Parts = "soft" }, Warning, "parts:"},
+		{"fuses that an owner deletes", func(e *wire.Evidence, _ *Expect) { e.Parts = "tpm-owner" }, Warning, "parts:"},
+		{"fuses nobody knows of", func(e *wire.Evidence, _ *Expect) { e.Parts = "magic" }, Warning, "parts:"},
 		{"key origin embellished", func(_ *wire.Evidence, x *Expect) { x.KeyOrigin = "soft" }, Contraindicated, "key-origin:"},
 	} {
 		e, x := good()

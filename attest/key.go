@@ -28,7 +28,6 @@ type KeyChange struct {
 	From     []byte // SPKI of the key that goes
 	To       []byte // SPKI
 	Identity []byte // SHA-256 of the SPKI of the factory identity that vouches for it
-	Origin   string
 	At       time.Time
 }
 
@@ -49,11 +48,15 @@ func (s *Service) ReplaceKey(ctx context.Context, caller access.Caller, id strin
 	if bytes.Equal(n.New, d.AttestKey) {
 		return nil
 	}
+	if n.Origin != d.KeyOrigin { // nobody but the device says so, and evidence is held against it from then on
+		return fault.New(fault.Denied, "attest.key-origin", fmt.Sprintf("device %s says that its new key is %q, and its keys are recorded as %q", id, n.Origin, d.KeyOrigin),
+			"a device's own word makes no key better kept: what got other keys in the field comes back by a voucher, and its verdict says so")
+	}
 	if err := s.accepts(ctx, d.Product, n.New); err != nil {
 		return err
 	}
 	identity, now := sha256.Sum256(n.Identity), s.cfg.Now().UTC()
-	err = s.cfg.Store.ReplaceKey(ctx, KeyChange{Device: id, From: d.AttestKey, To: n.New, Identity: identity[:], Origin: n.Origin, At: now},
+	err = s.cfg.Store.ReplaceKey(ctx, KeyChange{Device: id, From: d.AttestKey, To: n.New, Identity: identity[:], At: now},
 		ledger.New(ledger.Events, ledger.KindDeviceAttestKey, now, caller.ID, id, nil, envelope))
 	switch {
 	case errors.Is(err, ErrKeyKnown):

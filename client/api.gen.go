@@ -239,6 +239,7 @@ func (e IssuerState) Valid() bool {
 // Defines values for KeyRequestRole.
 const (
 	Bucket     KeyRequestRole = "bucket"
+	Desk       KeyRequestRole = "desk"
 	Directive  KeyRequestRole = "directive"
 	LogControl KeyRequestRole = "log-control"
 	LogEvents  KeyRequestRole = "log-events"
@@ -250,6 +251,8 @@ const (
 func (e KeyRequestRole) Valid() bool {
 	switch e {
 	case Bucket:
+		return true
+	case Desk:
 		return true
 	case Directive:
 		return true
@@ -356,6 +359,21 @@ func (e OnboardWaitingState) Valid() bool {
 	case OnboardWaitingStateRefused:
 		return true
 	case OnboardWaitingStateWaiting:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for OrderRequestKeys.
+const (
+	Station OrderRequestKeys = "station"
+)
+
+// Valid indicates whether the value is a known member of the OrderRequestKeys enum.
+func (e OrderRequestKeys) Valid() bool {
+	switch e {
+	case Station:
 		return true
 	default:
 		return false
@@ -473,6 +491,21 @@ func (e TransferRequestKind) Valid() bool {
 	}
 }
 
+// Defines values for WireCapabilitiesRuntime.
+const (
+	Wasm WireCapabilitiesRuntime = "wasm"
+)
+
+// Valid indicates whether the value is a known member of the WireCapabilitiesRuntime enum.
+func (e WireCapabilitiesRuntime) Valid() bool {
+	switch e {
+	case Wasm:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListControlsParamsStanding.
 const (
 	ListControlsParamsStandingMet           ListControlsParamsStanding = "met"
@@ -575,6 +608,42 @@ func (e ListFactsParamsLog) Valid() bool {
 	case ListFactsParamsLogControl:
 		return true
 	case ListFactsParamsLogEvents:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for ListOrderDifferencesParamsList.
+const (
+	ListOrderDifferencesParamsListAlarm          ListOrderDifferencesParamsList = "alarm"
+	ListOrderDifferencesParamsListClone          ListOrderDifferencesParamsList = "clone"
+	ListOrderDifferencesParamsListMissing        ListOrderDifferencesParamsList = "missing"
+	ListOrderDifferencesParamsListOverProduction ListOrderDifferencesParamsList = "over-production"
+	ListOrderDifferencesParamsListRefused        ListOrderDifferencesParamsList = "refused"
+	ListOrderDifferencesParamsListRework         ListOrderDifferencesParamsList = "rework"
+	ListOrderDifferencesParamsListUnregistered   ListOrderDifferencesParamsList = "unregistered"
+	ListOrderDifferencesParamsListUnseen         ListOrderDifferencesParamsList = "unseen"
+)
+
+// Valid indicates whether the value is a known member of the ListOrderDifferencesParamsList enum.
+func (e ListOrderDifferencesParamsList) Valid() bool {
+	switch e {
+	case ListOrderDifferencesParamsListAlarm:
+		return true
+	case ListOrderDifferencesParamsListClone:
+		return true
+	case ListOrderDifferencesParamsListMissing:
+		return true
+	case ListOrderDifferencesParamsListOverProduction:
+		return true
+	case ListOrderDifferencesParamsListRefused:
+		return true
+	case ListOrderDifferencesParamsListRework:
+		return true
+	case ListOrderDifferencesParamsListUnregistered:
+		return true
+	case ListOrderDifferencesParamsListUnseen:
 		return true
 	default:
 		return false
@@ -1059,6 +1128,15 @@ type DecisionRequest struct {
 	Comment *string `json:"comment,omitempty"`
 }
 
+// DeskRequest defines model for DeskRequest.
+type DeskRequest struct {
+	// Desk what the desk tells of itself, as it wrote it, base64
+	Desk []byte `json:"desk"`
+
+	// Quota devices that it may order, in all
+	Quota int32 `json:"quota"`
+}
+
 // DeviceAnswer defines model for DeviceAnswer.
 type DeviceAnswer struct {
 	At time.Time `json:"at"`
@@ -1163,6 +1241,48 @@ type FactPage struct {
 	Items  []FleetLine `json:"items"`
 }
 
+// FactoryDesk defines model for FactoryDesk.
+type FactoryDesk struct {
+	At       time.Time  `json:"at"`
+	By       string     `json:"by"`
+	Cas      [][]byte   `json:"cas"`
+	Name     string     `json:"name"`
+	OrderKey []byte     `json:"order_key"`
+	Ordered  int64      `json:"ordered"`
+	Products []string   `json:"products"`
+	Quota    int32      `json:"quota"`
+	Removed  *time.Time `json:"removed,omitempty"`
+}
+
+// FactoryDeskFile defines model for FactoryDeskFile.
+type FactoryDeskFile struct {
+	Instance string `json:"instance"`
+	OEM      string `json:"oem"`
+
+	// Root the OEM root's certificate (DER)
+	Root []byte `json:"root"`
+
+	// SealKey what is secret of an order is sealed to it (HPKE, MLKEM768-P256)
+	SealKey []byte `json:"seal_key"`
+}
+
+// FactoryDifference defines model for FactoryDifference.
+type FactoryDifference struct {
+	At     *time.Time    `json:"at,omitempty"`
+	Device *string       `json:"device,omitempty"`
+	Key    string        `json:"key"`
+	Kind   string        `json:"kind"`
+	Other  *FactoryShown `json:"other,omitempty"`
+	Reason string        `json:"reason"`
+	Record *FactoryShown `json:"record,omitempty"`
+	Remedy string        `json:"remedy"`
+	Seq    *int32        `json:"seq,omitempty"`
+
+	// Times how often the device was there
+	Times *int64 `json:"times,omitempty"`
+	To    *int32 `json:"to,omitempty"`
+}
+
 // FactoryImportReport defines model for FactoryImportReport.
 type FactoryImportReport struct {
 	Accepted int64             `json:"accepted"`
@@ -1187,12 +1307,21 @@ type FactoryInspected struct {
 	Said   string    `json:"said"`
 }
 
+// FactoryMasterRef defines model for FactoryMasterRef.
+type FactoryMasterRef struct {
+	// Digest SHA-256 of the signed master, hex
+	Digest   string `json:"digest"`
+	Hardware string `json:"hardware"`
+	Product  string `json:"product"`
+	Revision int32  `json:"revision"`
+}
+
 // FactoryOEMFile defines model for FactoryOEMFile.
 type FactoryOEMFile struct {
 	ID       string `json:"id"`
 	OrderKey []byte `json:"order_key"`
 
-	// OrderKeys those in use beside it
+	// OrderKeys those in use beside it: the next one, and those of desks
 	OrderKeys [][]byte `json:"order_keys,omitempty"`
 	Root      []byte   `json:"root"`
 }
@@ -1218,6 +1347,26 @@ type FactoryReconciliation struct {
 	Scrapped     int32              `json:"scrapped"`
 	State        string             `json:"state"`
 	Unused       int32              `json:"unused"`
+}
+
+// FactoryShown defines model for FactoryShown.
+type FactoryShown struct {
+	Attest   *string `json:"attest,omitempty"`
+	Chip     *string `json:"chip,omitempty"`
+	Device   string  `json:"device"`
+	Hash     string  `json:"hash"`
+	Identity *string `json:"identity,omitempty"`
+	Line     *string `json:"line,omitempty"`
+	Order    string  `json:"order"`
+	Outcome  string  `json:"outcome"`
+	Reason   *string `json:"reason,omitempty"`
+	Rework   *int32  `json:"rework,omitempty"`
+	Seq      int32   `json:"seq"`
+
+	// State made, scrapped, interrupted or refused; empty: it is none of the order's
+	State  *string   `json:"state,omitempty"`
+	Ticket int32     `json:"ticket"`
+	Time   time.Time `json:"time"`
 }
 
 // FactoryStanding defines model for FactoryStanding.
@@ -1265,13 +1414,16 @@ type FleetDetail struct {
 	State string       `json:"state"`
 
 	// Suspect what it said that cannot be true of one device
-	Suspect        *string    `json:"suspect,omitempty"`
-	Trial          bool       `json:"trial"`
-	Verdict        string     `json:"verdict"`
-	VerdictAt      *time.Time `json:"verdict_at,omitempty"`
-	VerdictReasons []string   `json:"verdict_reasons"`
-	Version        string     `json:"version"`
-	Virtual        bool       `json:"virtual"`
+	Suspect   *string    `json:"suspect,omitempty"`
+	Trial     bool       `json:"trial"`
+	Verdict   string     `json:"verdict"`
+	VerdictAt *time.Time `json:"verdict_at,omitempty"`
+
+	// VerdictLast what its last evidence was, when that is too old to count
+	VerdictLast    *string  `json:"verdict_last,omitempty"`
+	VerdictReasons []string `json:"verdict_reasons"`
+	Version        string   `json:"version"`
+	Virtual        bool     `json:"virtual"`
 }
 
 // FleetDevice defines model for FleetDevice.
@@ -1632,21 +1784,30 @@ type OrderRequest struct {
 	Descriptor []byte `json:"descriptor"`
 
 	// FirstArticle one is made and inspected before the others
-	FirstArticle   *bool             `json:"first_article,omitempty"`
-	Hardware       string            `json:"hardware"`
-	ID             *string           `json:"id,omitempty"`
+	FirstArticle *bool   `json:"first_article,omitempty"`
+	Hardware     string  `json:"hardware"`
+	ID           *string `json:"id,omitempty"`
+
+	// Keys who may make devices' keys beside the device itself: station, for chips that cannot
+	Keys *OrderRequestKeys `json:"keys,omitempty"`
+
+	// Master how a master's file begins, up to its first chunk: it says release and parameters
+	Master         []byte            `json:"master,omitempty"`
 	MaxOfflineDays *int32            `json:"max_offline_days,omitempty"`
 	NotAfter       time.Time         `json:"not_after"`
 	Params         *WireDeviceParams `json:"params,omitempty"`
 	Product        string            `json:"product"`
 	Quota          int32             `json:"quota"`
 
-	// Release digest of the release to put on the devices
-	Release string `json:"release"`
+	// Release digest of the release to put on the devices; none with a master
+	Release *string `json:"release,omitempty"`
 
 	// StationPin SHA-256 of the station's record key, learned another way
 	StationPin []byte `json:"station_pin"`
 }
+
+// OrderRequestKeys who may make devices' keys beside the device itself: station, for chips that cannot
+type OrderRequestKeys string
 
 // OrderView defines model for OrderView.
 type OrderView struct {
@@ -1658,11 +1819,14 @@ type OrderView struct {
 	ClosedUID    *string           `json:"closed_uid,omitempty"`
 	Components   []WireNamedDigest `json:"components"`
 	Created      time.Time         `json:"created"`
+	Desk         *string           `json:"desk,omitempty"`
 	Envelope     []byte            `json:"envelope"`
 	FirstArticle *bool             `json:"first_article,omitempty"`
 	Hardware     string            `json:"hardware"`
 	ID           string            `json:"id"`
 	JobEnd       []byte            `json:"job_end,omitempty"`
+	Keys         *string           `json:"keys,omitempty"`
+	Master       *FactoryMasterRef `json:"master,omitempty"`
 	Module       string            `json:"module"`
 	NotAfter     time.Time         `json:"not_after"`
 	NotBefore    time.Time         `json:"not_before"`
@@ -1859,7 +2023,11 @@ type OwnerTransfer struct {
 
 	// Done nothing is left to do; the next owner can claim it
 	Done *time.Time `json:"done,omitempty"`
-	Kind string     `json:"kind"`
+	From *string    `json:"from,omitempty"`
+
+	// GivenUp since when it is not handed over after all
+	GivenUp *time.Time `json:"given_up,omitempty"`
+	Kind    string     `json:"kind"`
 
 	// LetGo the device has said that it did
 	LetGo bool   `json:"let_go"`
@@ -1927,6 +2095,14 @@ type PageCredentialView struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageDesk defines model for PageDesk.
+type PageDesk struct {
+	Items []FactoryDesk `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageDevice defines model for PageDevice.
 type PageDevice struct {
 	Items []FleetDevice `json:"items"`
@@ -1938,6 +2114,14 @@ type PageDevice struct {
 // PageDeviceView defines model for PageDeviceView.
 type PageDeviceView struct {
 	Items []RolloutDeviceView `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageDifference defines model for PageDifference.
+type PageDifference struct {
+	Items []FactoryDifference `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -2308,6 +2492,12 @@ type RecordsRequest struct {
 	File []byte `json:"file"`
 }
 
+// RegistrationRequest defines model for RegistrationRequest.
+type RegistrationRequest struct {
+	// File the registration, base64
+	File []byte `json:"file"`
+}
+
 // RekeyFormer defines model for RekeyFormer.
 type RekeyFormer struct {
 	Attest   string    `json:"attest"`
@@ -2342,12 +2532,17 @@ type ReleaseApproval struct {
 
 // ReleaseComponent defines model for ReleaseComponent.
 type ReleaseComponent struct {
-	Args     []string `json:"args,omitempty"`
-	Artifact []byte   `json:"artifact"`
-	Health   string   `json:"health"`
-	Kind     string   `json:"kind"`
-	Name     string   `json:"name"`
-	Version  string   `json:"version"`
+	Args         []string          `json:"args,omitempty"`
+	Artifact     []byte            `json:"artifact"`
+	Capabilities *WireCapabilities `json:"capabilities,omitempty"`
+
+	// Hardware hardware revisions it works on, in rising order; empty: all of the release's
+	Hardware []string          `json:"hardware,omitempty"`
+	Health   string            `json:"health"`
+	Kind     string            `json:"kind"`
+	Name     string            `json:"name"`
+	Requires []WireRequirement `json:"requires,omitempty"`
+	Version  string            `json:"version"`
 }
 
 // ReleaseSpec defines model for ReleaseSpec.
@@ -2863,6 +3058,39 @@ type WireBundle struct {
 	Witnesses []WireNamedKey  `json:"witnesses"`
 }
 
+// WireCapabilities defines model for WireCapabilities.
+type WireCapabilities struct {
+	// BindTCP TCP ports it may listen on
+	BindTCP []int32 `json:"bind_tcp,omitempty"`
+
+	// ConnectTCP TCP ports it may connect to, anywhere
+	ConnectTCP []int32 `json:"connect_tcp,omitempty"`
+
+	// CPU percent of one core it may use; absent: 100
+	CPU *int32 `json:"cpu,omitempty"`
+
+	// Devices character devices below /dev it may open to read and write
+	Devices []string `json:"devices,omitempty"`
+
+	// Memory bytes of memory it may have; absent: 64 MiB
+	Memory *int64 `json:"memory,omitempty"`
+
+	// Read files and folders it may read, and execute, with everything below them
+	Read []string `json:"read,omitempty"`
+
+	// Runtime what executes it; absent: the device's processor
+	Runtime *WireCapabilitiesRuntime `json:"runtime,omitempty"`
+
+	// Tasks processes and threads it may have at a time; absent: 64
+	Tasks *int32 `json:"tasks,omitempty"`
+
+	// UDP it may send and receive datagrams, to and from any port: names are looked up by them
+	UDP *bool `json:"udp,omitempty"`
+}
+
+// WireCapabilitiesRuntime what executes it; absent: the device's processor
+type WireCapabilitiesRuntime string
+
 // WireCommand defines model for WireCommand.
 type WireCommand struct {
 	Act     string        `json:"act"`
@@ -2880,13 +3108,16 @@ type WireCommand struct {
 
 // WireComponent defines model for WireComponent.
 type WireComponent struct {
-	Args    []string `json:"args,omitempty"`
-	Digest  []byte   `json:"digest"`
-	Health  string   `json:"health"`
-	Kind    string   `json:"kind"`
-	Name    string   `json:"name"`
-	Size    int64    `json:"size"`
-	Version string   `json:"version"`
+	Args         []string          `json:"args,omitempty"`
+	Capabilities *WireCapabilities `json:"capabilities,omitempty"`
+	Digest       []byte            `json:"digest"`
+	Hardware     []string          `json:"hardware,omitempty"`
+	Health       string            `json:"health"`
+	Kind         string            `json:"kind"`
+	Name         string            `json:"name"`
+	Requires     []WireRequirement `json:"requires,omitempty"`
+	Size         int64             `json:"size"`
+	Version      string            `json:"version"`
 }
 
 // WireConfigEntry defines model for WireConfigEntry.
@@ -3013,6 +3244,13 @@ type WireRelease struct {
 	RollbackTo [][]byte        `json:"rollback_to,omitempty"`
 	Sbom       []byte          `json:"sbom,omitempty"`
 	Version    string          `json:"version"`
+}
+
+// WireRequirement defines model for WireRequirement.
+type WireRequirement struct {
+	Below     *string `json:"below,omitempty"`
+	Component string  `json:"component"`
+	From      *string `json:"from,omitempty"`
 }
 
 // WireSealed defines model for WireSealed.
@@ -3216,6 +3454,31 @@ type StateControlParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
 	IfMatch *string `json:"If-Match,omitempty"`
 
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListDesksParams defines parameters for ListDesks.
+type ListDesksParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// AddDeskParams defines parameters for AddDesk.
+type AddDeskParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RemoveDeskParams defines parameters for RemoveDesk.
+type RemoveDeskParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -3786,6 +4049,19 @@ type CloseOrderParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListOrderDifferencesParams defines parameters for ListOrderDifferences.
+type ListOrderDifferencesParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+
+	// List which list
+	List *ListOrderDifferencesParamsList `form:"list,omitempty" json:"list,omitempty"`
+}
+
+// ListOrderDifferencesParamsList defines parameters for ListOrderDifferences.
+type ListOrderDifferencesParamsList string
+
 // ImportRecordsParams defines parameters for ImportRecords.
 type ImportRecordsParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -3985,6 +4261,15 @@ type DryRunRecallParams struct {
 
 // MarkMendedParams defines parameters for MarkMended.
 type MarkMendedParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RegisterOrderParams defines parameters for RegisterOrder.
+type RegisterOrderParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -4333,6 +4618,15 @@ type DryRunTransferParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// GiveUpHandoverParams defines parameters for GiveUpHandover.
+type GiveUpHandoverParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListVouchersParams defines parameters for ListVouchers.
 type ListVouchersParams struct {
 	// Product only this product's
@@ -4409,6 +4703,12 @@ type CancelCommandJSONRequestBody = Reason
 
 // StateControlJSONRequestBody defines body for StateControl for application/json ContentType.
 type StateControlJSONRequestBody = ComplyWords
+
+// AddDeskJSONRequestBody defines body for AddDesk for application/json ContentType.
+type AddDeskJSONRequestBody = DeskRequest
+
+// RemoveDeskJSONRequestBody defines body for RemoveDesk for application/json ContentType.
+type RemoveDeskJSONRequestBody = Reason
 
 // ClaimDeviceJSONRequestBody defines body for ClaimDevice for application/json ContentType.
 type ClaimDeviceJSONRequestBody = ClaimRequest
@@ -4539,6 +4839,9 @@ type DryRunRecallJSONRequestBody = RecallRequest
 // MarkMendedJSONRequestBody defines body for MarkMended for application/json ContentType.
 type MarkMendedJSONRequestBody = Reason
 
+// RegisterOrderJSONRequestBody defines body for RegisterOrder for application/json ContentType.
+type RegisterOrderJSONRequestBody = RegistrationRequest
+
 // ProposeReleaseJSONRequestBody defines body for ProposeRelease for application/json ContentType.
 type ProposeReleaseJSONRequestBody = ReleaseSpec
 
@@ -4604,6 +4907,9 @@ type TransferDevicesJSONRequestBody = TransferRequest
 
 // DryRunTransferJSONRequestBody defines body for DryRunTransfer for application/json ContentType.
 type DryRunTransferJSONRequestBody = PreviewRequest
+
+// GiveUpHandoverJSONRequestBody defines body for GiveUpHandover for application/json ContentType.
+type GiveUpHandoverJSONRequestBody = Reason
 
 // RevokeVoucherJSONRequestBody defines body for RevokeVoucher for application/json ContentType.
 type RevokeVoucherJSONRequestBody = Reason
@@ -4687,7 +4993,7 @@ type ClientInterface interface {
 
 	// ListDecisions List decisions on who may do what, newest first
 	//
-	// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+	// Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
 	//
 	// Corresponds with GET /api/v1/audit (the `ListDecisions` operationId).
 	ListDecisions(ctx context.Context, params *ListDecisionsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -4828,7 +5134,7 @@ type ClientInterface interface {
 
 	// CreateCommandWithBody Command devices: routine and guarded acts
 	//
-	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -4837,7 +5143,7 @@ type ClientInterface interface {
 
 	// CreateCommand Command devices: routine and guarded acts
 	//
-	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -4928,6 +5234,47 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
 	StateControl(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDesks List the desks, where orders are wrapped without a server; those that were removed too
+	//
+	// Corresponds with GET /api/v1/desks (the `ListDesks` operationId).
+	ListDesks(ctx context.Context, params *ListDesksParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddDeskWithBody Take in a desk's orders; takes two people
+	//
+	// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+	AddDeskWithBody(ctx context.Context, params *AddDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddDesk Take in a desk's orders; takes two people
+	//
+	// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+	AddDesk(ctx context.Context, params *AddDeskParams, body AddDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveDeskWithBody Take in no order that a desk makes from now on
+	//
+	// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+	RemoveDeskWithBody(ctx context.Context, id string, params *RemoveDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RemoveDesk Take in no order that a desk makes from now on
+	//
+	// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+	RemoveDesk(ctx context.Context, id string, params *RemoveDeskParams, body RemoveDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDevices List devices in order of their ID
 	//
@@ -5633,6 +5980,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/oem (the `GetOEM` operationId).
 	GetOEM(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetDeskFile What a desk must pin of this instance
+	//
+	// It is public, and safe to mail; its fingerprint is compared by another way. It needs a key of role desk: see rotate-key.
+	//
+	// Corresponds with GET /api/v1/oem/desk (the `GetDeskFile` operationId).
+	GetDeskFile(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListOrders List orders, newest first
 	//
 	// Corresponds with GET /api/v1/orders (the `ListOrders` operationId).
@@ -5703,6 +6057,13 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/orders/{id}/close (the `CloseOrder` operationId).
 	CloseOrder(ctx context.Context, id string, params *CloseOrderParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListOrderDifferences List what does not agree about an order
+	//
+	// Each row says what it is, why, and what to do; of two records that contradict each other both are told. An alarm is a record that is authentic and cannot be true: clone, over-production and refused are parts of that list. Who is unregistered came with a certificate by the order's CA and is on no record: it gets no certificate from here, and waits while an open order's ticket gives its serial, or is refused.
+	//
+	// Corresponds with GET /api/v1/orders/{id}/differences (the `ListOrderDifferences` operationId).
+	ListOrderDifferences(ctx context.Context, id string, params *ListOrderDifferencesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ReconcileOrder Compare what was ordered with what was made and seen
 	//
@@ -6017,6 +6378,24 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
 	MarkMended(ctx context.Context, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// RegisterOrderWithBody Take in an order that a desk has wrapped; the same again changes nothing
+	//
+	// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+	RegisterOrderWithBody(ctx context.Context, params *RegisterOrderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RegisterOrder Take in an order that a desk has wrapped; the same again changes nothing
+	//
+	// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+	RegisterOrder(ctx context.Context, params *RegisterOrderParams, body RegisterOrderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListReleases List a product's releases
 	//
 	// Corresponds with GET /api/v1/releases (the `ListReleases` operationId).
@@ -6126,7 +6505,7 @@ type ClientInterface interface {
 
 	// ReprovisionRemedyWithBody Have the contained device of a case made anew
 	//
-	// Also again, after the attempts without a person have failed.
+	// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -6135,7 +6514,7 @@ type ClientInterface interface {
 
 	// ReprovisionRemedy Have the contained device of a case made anew
 	//
-	// Also again, after the attempts without a person have failed.
+	// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -6462,6 +6841,24 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
 	DryRunTransfer(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GiveUpHandoverWithBody Give up handing a device to another instance
+	//
+	// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+	GiveUpHandoverWithBody(ctx context.Context, id string, params *GiveUpHandoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GiveUpHandover Give up handing a device to another instance
+	//
+	// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+	GiveUpHandover(ctx context.Context, id string, params *GiveUpHandoverParams, body GiveUpHandoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListVouchers List vouchers, newest first
 	//
 	// Corresponds with GET /api/v1/vouchers (the `ListVouchers` operationId).
@@ -6516,7 +6913,7 @@ type ClientInterface interface {
 
 // ListDecisions List decisions on who may do what, newest first
 //
-// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+// Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
 //
 // Corresponds with GET /api/v1/audit (the `ListDecisions` operationId).
 func (c *Client) ListDecisions(ctx context.Context, params *ListDecisionsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -6827,7 +7224,7 @@ func (c *Client) CreateClaimCodes(ctx context.Context, params *CreateClaimCodesP
 
 // CreateCommandWithBody Command devices: routine and guarded acts
 //
-// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 //
 // Takes any type of body and a specified content type.
 //
@@ -6846,7 +7243,7 @@ func (c *Client) CreateCommandWithBody(ctx context.Context, params *CreateComman
 
 // CreateCommand Command devices: routine and guarded acts
 //
-// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -7048,6 +7445,97 @@ func (c *Client) StateControlWithBody(ctx context.Context, framework string, con
 // Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
 func (c *Client) StateControl(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStateControlRequest(c.Server, framework, control, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDesks List the desks, where orders are wrapped without a server; those that were removed too
+//
+// Corresponds with GET /api/v1/desks (the `ListDesks` operationId).
+func (c *Client) ListDesks(ctx context.Context, params *ListDesksParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDesksRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddDeskWithBody Take in a desk's orders; takes two people
+//
+// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+func (c *Client) AddDeskWithBody(ctx context.Context, params *AddDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddDeskRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddDesk Take in a desk's orders; takes two people
+//
+// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+func (c *Client) AddDesk(ctx context.Context, params *AddDeskParams, body AddDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddDeskRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveDeskWithBody Take in no order that a desk makes from now on
+//
+// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+func (c *Client) RemoveDeskWithBody(ctx context.Context, id string, params *RemoveDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveDeskRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RemoveDesk Take in no order that a desk makes from now on
+//
+// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+func (c *Client) RemoveDesk(ctx context.Context, id string, params *RemoveDeskParams, body RemoveDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRemoveDeskRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -8682,6 +9170,23 @@ func (c *Client) GetOEM(ctx context.Context, reqEditors ...RequestEditorFn) (*ht
 	return c.Client.Do(req)
 }
 
+// GetDeskFile What a desk must pin of this instance
+//
+// It is public, and safe to mail; its fingerprint is compared by another way. It needs a key of role desk: see rotate-key.
+//
+// Corresponds with GET /api/v1/oem/desk (the `GetDeskFile` operationId).
+func (c *Client) GetDeskFile(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDeskFileRequest(c.Server)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListOrders List orders, newest first
 //
 // Corresponds with GET /api/v1/orders (the `ListOrders` operationId).
@@ -8833,6 +9338,23 @@ func (c *Client) CancelOrder(ctx context.Context, id string, params *CancelOrder
 // Corresponds with POST /api/v1/orders/{id}/close (the `CloseOrder` operationId).
 func (c *Client) CloseOrder(ctx context.Context, id string, params *CloseOrderParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewCloseOrderRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListOrderDifferences List what does not agree about an order
+//
+// Each row says what it is, why, and what to do; of two records that contradict each other both are told. An alarm is a record that is authentic and cannot be true: clone, over-production and refused are parts of that list. Who is unregistered came with a certificate by the order's CA and is on no record: it gets no certificate from here, and waits while an open order's ticket gives its serial, or is refused.
+//
+// Corresponds with GET /api/v1/orders/{id}/differences (the `ListOrderDifferences` operationId).
+func (c *Client) ListOrderDifferences(ctx context.Context, id string, params *ListOrderDifferencesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOrderDifferencesRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -9566,6 +10088,44 @@ func (c *Client) MarkMended(ctx context.Context, recall string, id string, param
 	return c.Client.Do(req)
 }
 
+// RegisterOrderWithBody Take in an order that a desk has wrapped; the same again changes nothing
+//
+// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+func (c *Client) RegisterOrderWithBody(ctx context.Context, params *RegisterOrderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterOrderRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RegisterOrder Take in an order that a desk has wrapped; the same again changes nothing
+//
+// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+func (c *Client) RegisterOrder(ctx context.Context, params *RegisterOrderParams, body RegisterOrderJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRegisterOrderRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListReleases List a product's releases
 //
 // Corresponds with GET /api/v1/releases (the `ListReleases` operationId).
@@ -9825,7 +10385,7 @@ func (c *Client) DismissRemedy(ctx context.Context, id string, params *DismissRe
 
 // ReprovisionRemedyWithBody Have the contained device of a case made anew
 //
-// Also again, after the attempts without a person have failed.
+// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 //
 // Takes any type of body and a specified content type.
 //
@@ -9844,7 +10404,7 @@ func (c *Client) ReprovisionRemedyWithBody(ctx context.Context, id string, param
 
 // ReprovisionRemedy Have the contained device of a case made anew
 //
-// Also again, after the attempts without a person have failed.
+// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -10591,6 +11151,44 @@ func (c *Client) DryRunTransferWithBody(ctx context.Context, params *DryRunTrans
 // Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
 func (c *Client) DryRunTransfer(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDryRunTransferRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GiveUpHandoverWithBody Give up handing a device to another instance
+//
+// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+func (c *Client) GiveUpHandoverWithBody(ctx context.Context, id string, params *GiveUpHandoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGiveUpHandoverRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GiveUpHandover Give up handing a device to another instance
+//
+// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+func (c *Client) GiveUpHandover(ctx context.Context, id string, params *GiveUpHandoverParams, body GiveUpHandoverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGiveUpHandoverRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -12112,6 +12710,211 @@ func NewStateControlRequestWithBody(server string, framework string, control str
 			}
 
 			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListDesksRequest constructs an http.Request for the ListDesks method
+func NewListDesksRequest(server string, params *ListDesksParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/desks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddDeskRequest calls the generic AddDesk builder with application/json body
+func NewAddDeskRequest(server string, params *AddDeskParams, body AddDeskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddDeskRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewAddDeskRequestWithBody constructs an http.Request for the AddDesk method, with any body, and a specified content type
+func NewAddDeskRequestWithBody(server string, params *AddDeskParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/desks")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRemoveDeskRequest calls the generic RemoveDesk builder with application/json body
+func NewRemoveDeskRequest(server string, id string, params *RemoveDeskParams, body RemoveDeskJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRemoveDeskRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRemoveDeskRequestWithBody constructs an http.Request for the RemoveDesk method, with any body, and a specified content type
+func NewRemoveDeskRequestWithBody(server string, id string, params *RemoveDeskParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/desks/%s/remove", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -16423,6 +17226,33 @@ func NewGetOEMRequest(server string) (*http.Request, error) {
 	return req, nil
 }
 
+// NewGetDeskFileRequest constructs an http.Request for the GetDeskFile method
+func NewGetDeskFileRequest(server string) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/oem/desk")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListOrdersRequest constructs an http.Request for the ListOrders method
 func NewListOrdersRequest(server string, params *ListOrdersParams) (*http.Request, error) {
 	var err error
@@ -16835,6 +17665,91 @@ func NewCloseOrderRequest(server string, id string, params *CloseOrderParams) (*
 			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewListOrderDifferencesRequest constructs an http.Request for the ListOrderDifferences method
+func NewListOrderDifferencesRequest(server string, id string, params *ListOrderDifferencesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/orders/%s/differences", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.List != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "list", *params.List, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -18578,6 +19493,72 @@ func NewMarkMendedRequestWithBody(server string, recall string, id string, param
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/recalls/%s/devices/%s/mended", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRegisterOrderRequest calls the generic RegisterOrder builder with application/json body
+func NewRegisterOrderRequest(server string, params *RegisterOrderParams, body RegisterOrderJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRegisterOrderRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRegisterOrderRequestWithBody constructs an http.Request for the RegisterOrder method, with any body, and a specified content type
+func NewRegisterOrderRequestWithBody(server string, params *RegisterOrderParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/registrations")
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -21255,6 +22236,79 @@ func NewDryRunTransferRequestWithBody(server string, params *DryRunTransferParam
 	return req, nil
 }
 
+// NewGiveUpHandoverRequest calls the generic GiveUpHandover builder with application/json body
+func NewGiveUpHandoverRequest(server string, id string, params *GiveUpHandoverParams, body GiveUpHandoverJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewGiveUpHandoverRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewGiveUpHandoverRequestWithBody constructs an http.Request for the GiveUpHandover method, with any body, and a specified content type
+func NewGiveUpHandoverRequestWithBody(server string, id string, params *GiveUpHandoverParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/transfers/%s/give-up", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListVouchersRequest constructs an http.Request for the ListVouchers method
 func NewListVouchersRequest(server string, params *ListVouchersParams) (*http.Request, error) {
 	var err error
@@ -21666,7 +22720,7 @@ type ClientWithResponsesInterface interface {
 
 	// ListDecisionsWithResponse List decisions on who may do what, newest first
 	//
-	// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+	// Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -21815,7 +22869,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateCommandWithBodyWithResponse Command devices: routine and guarded acts
 	//
-	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -21824,7 +22878,7 @@ type ClientWithResponsesInterface interface {
 
 	// CreateCommandWithResponse Command devices: routine and guarded acts
 	//
-	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+	// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -21925,6 +22979,49 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
 	StateControlWithResponse(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*StateControlResponse, error)
+
+	// ListDesksWithResponse List the desks, where orders are wrapped without a server; those that were removed too
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/desks (the `ListDesks` operationId).
+	ListDesksWithResponse(ctx context.Context, params *ListDesksParams, reqEditors ...RequestEditorFn) (*ListDesksResponse, error)
+
+	// AddDeskWithBodyWithResponse Take in a desk's orders; takes two people
+	//
+	// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+	AddDeskWithBodyWithResponse(ctx context.Context, params *AddDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddDeskResponse, error)
+
+	// AddDeskWithResponse Take in a desk's orders; takes two people
+	//
+	// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+	AddDeskWithResponse(ctx context.Context, params *AddDeskParams, body AddDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*AddDeskResponse, error)
+
+	// RemoveDeskWithBodyWithResponse Take in no order that a desk makes from now on
+	//
+	// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+	RemoveDeskWithBodyWithResponse(ctx context.Context, id string, params *RemoveDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveDeskResponse, error)
+
+	// RemoveDeskWithResponse Take in no order that a desk makes from now on
+	//
+	// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+	RemoveDeskWithResponse(ctx context.Context, id string, params *RemoveDeskParams, body RemoveDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveDeskResponse, error)
 
 	// ListDevicesWithResponse List devices in order of their ID
 	//
@@ -22706,6 +23803,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/oem (the `GetOEM` operationId).
 	GetOEMWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetOEMResponse, error)
 
+	// GetDeskFileWithResponse What a desk must pin of this instance
+	//
+	// It is public, and safe to mail; its fingerprint is compared by another way. It needs a key of role desk: see rotate-key.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/oem/desk (the `GetDeskFile` operationId).
+	GetDeskFileWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDeskFileResponse, error)
+
 	// ListOrdersWithResponse List orders, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -22782,6 +23888,15 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/orders/{id}/close (the `CloseOrder` operationId).
 	CloseOrderWithResponse(ctx context.Context, id string, params *CloseOrderParams, reqEditors ...RequestEditorFn) (*CloseOrderResponse, error)
+
+	// ListOrderDifferencesWithResponse List what does not agree about an order
+	//
+	// Each row says what it is, why, and what to do; of two records that contradict each other both are told. An alarm is a record that is authentic and cannot be true: clone, over-production and refused are parts of that list. Who is unregistered came with a certificate by the order's CA and is on no record: it gets no certificate from here, and waits while an open order's ticket gives its serial, or is refused.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/orders/{id}/differences (the `ListOrderDifferences` operationId).
+	ListOrderDifferencesWithResponse(ctx context.Context, id string, params *ListOrderDifferencesParams, reqEditors ...RequestEditorFn) (*ListOrderDifferencesResponse, error)
 
 	// ReconcileOrderWithResponse Compare what was ordered with what was made and seen
 	//
@@ -23122,6 +24237,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/recalls/{recall}/devices/{id}/mended (the `MarkMended` operationId).
 	MarkMendedWithResponse(ctx context.Context, recall string, id string, params *MarkMendedParams, body MarkMendedJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkMendedResponse, error)
 
+	// RegisterOrderWithBodyWithResponse Take in an order that a desk has wrapped; the same again changes nothing
+	//
+	// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+	RegisterOrderWithBodyWithResponse(ctx context.Context, params *RegisterOrderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterOrderResponse, error)
+
+	// RegisterOrderWithResponse Take in an order that a desk has wrapped; the same again changes nothing
+	//
+	// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+	RegisterOrderWithResponse(ctx context.Context, params *RegisterOrderParams, body RegisterOrderJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterOrderResponse, error)
+
 	// ListReleasesWithResponse List a product's releases
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -23241,7 +24374,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReprovisionRemedyWithBodyWithResponse Have the contained device of a case made anew
 	//
-	// Also again, after the attempts without a person have failed.
+	// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -23250,7 +24383,7 @@ type ClientWithResponsesInterface interface {
 
 	// ReprovisionRemedyWithResponse Have the contained device of a case made anew
 	//
-	// Also again, after the attempts without a person have failed.
+	// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -23596,6 +24729,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/transfers/dry-run (the `DryRunTransfer` operationId).
 	DryRunTransferWithResponse(ctx context.Context, params *DryRunTransferParams, body DryRunTransferJSONRequestBody, reqEditors ...RequestEditorFn) (*DryRunTransferResponse, error)
+
+	// GiveUpHandoverWithBodyWithResponse Give up handing a device to another instance
+	//
+	// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+	GiveUpHandoverWithBodyWithResponse(ctx context.Context, id string, params *GiveUpHandoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GiveUpHandoverResponse, error)
+
+	// GiveUpHandoverWithResponse Give up handing a device to another instance
+	//
+	// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+	GiveUpHandoverWithResponse(ctx context.Context, id string, params *GiveUpHandoverParams, body GiveUpHandoverJSONRequestBody, reqEditors ...RequestEditorFn) (*GiveUpHandoverResponse, error)
 
 	// ListVouchersWithResponse List vouchers, newest first
 	//
@@ -24560,6 +25711,143 @@ func (r StateControlResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StateControlResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDesksResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageDesk
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDesksResponse) GetJSON200() *PageDesk {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDesksResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDesksResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDesksResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDesksResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddDeskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryDesk
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AddDeskResponse) GetJSON200() *FactoryDesk {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AddDeskResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r AddDeskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddDeskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddDeskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddDeskResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RemoveDeskResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryDesk
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RemoveDeskResponse) GetJSON200() *FactoryDesk {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RemoveDeskResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RemoveDeskResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RemoveDeskResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RemoveDeskResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RemoveDeskResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -27535,6 +28823,47 @@ func (r GetOEMResponse) ContentType() string {
 	return ""
 }
 
+type GetDeskFileResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryDeskFile
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDeskFileResponse) GetJSON200() *FactoryDeskFile {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDeskFileResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDeskFileResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDeskFileResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDeskFileResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListOrdersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -27831,6 +29160,47 @@ func (r CloseOrderResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r CloseOrderResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListOrderDifferencesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageDifference
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOrderDifferencesResponse) GetJSON200() *PageDifference {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOrderDifferencesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOrderDifferencesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOrderDifferencesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOrderDifferencesResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -29112,6 +30482,54 @@ func (r MarkMendedResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r MarkMendedResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RegisterOrderResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OrderView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RegisterOrderResponse) GetJSON200() *OrderView {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RegisterOrderResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RegisterOrderResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RegisterOrderResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RegisterOrderResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RegisterOrderResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -30922,6 +32340,54 @@ func (r DryRunTransferResponse) ContentType() string {
 	return ""
 }
 
+type GiveUpHandoverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *OwnerTransfer
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GiveUpHandoverResponse) GetJSON200() *OwnerTransfer {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r GiveUpHandoverResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r GiveUpHandoverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GiveUpHandoverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GiveUpHandoverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GiveUpHandoverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListVouchersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -31143,7 +32609,7 @@ func (r SubmitWarrantResponse) ContentType() string {
 
 // ListDecisionsWithResponse List decisions on who may do what, newest first
 //
-// What was denied is kept; what was allowed and changed something is in the ledger, with its caller.
+// Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -31394,7 +32860,7 @@ func (c *ClientWithResponses) CreateClaimCodesWithResponse(ctx context.Context, 
 
 // CreateCommandWithBodyWithResponse Command devices: routine and guarded acts
 //
-// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -31409,7 +32875,7 @@ func (c *ClientWithResponses) CreateCommandWithBodyWithResponse(ctx context.Cont
 
 // CreateCommandWithResponse Command devices: routine and guarded acts
 //
-// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
+// Routine acts (attest, configure) and guarded ones (quarantine, dormant, reset), which the device itself ends after ttl_s. Fatal acts take an offline warrant: see retirements. Code comes by a rollout, of one device too; to make devices anew (reprovision) with anything but what each ran in good health takes two people. The command is signed, logged and stored when this returns; devices hear of it when they next ask.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -31581,6 +33047,79 @@ func (c *ClientWithResponses) StateControlWithResponse(ctx context.Context, fram
 		return nil, err
 	}
 	return ParseStateControlResponse(rsp)
+}
+
+// ListDesksWithResponse List the desks, where orders are wrapped without a server; those that were removed too
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/desks (the `ListDesks` operationId).
+func (c *ClientWithResponses) ListDesksWithResponse(ctx context.Context, params *ListDesksParams, reqEditors ...RequestEditorFn) (*ListDesksResponse, error) {
+	rsp, err := c.ListDesks(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDesksResponse(rsp)
+}
+
+// AddDeskWithBodyWithResponse Take in a desk's orders; takes two people
+//
+// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+func (c *ClientWithResponses) AddDeskWithBodyWithResponse(ctx context.Context, params *AddDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddDeskResponse, error) {
+	rsp, err := c.AddDeskWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddDeskResponse(rsp)
+}
+
+// AddDeskWithResponse Take in a desk's orders; takes two people
+//
+// It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/desks (the `AddDesk` operationId).
+func (c *ClientWithResponses) AddDeskWithResponse(ctx context.Context, params *AddDeskParams, body AddDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*AddDeskResponse, error) {
+	rsp, err := c.AddDesk(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddDeskResponse(rsp)
+}
+
+// RemoveDeskWithBodyWithResponse Take in no order that a desk makes from now on
+//
+// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+func (c *ClientWithResponses) RemoveDeskWithBodyWithResponse(ctx context.Context, id string, params *RemoveDeskParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RemoveDeskResponse, error) {
+	rsp, err := c.RemoveDeskWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveDeskResponse(rsp)
+}
+
+// RemoveDeskWithResponse Take in no order that a desk makes from now on
+//
+// It takes one person. Orders of the desk that are here stay. One that was made since is refused; one that says that it was made before takes two people to register, because that is the desk's word alone.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/desks/{id}/remove (the `RemoveDesk` operationId).
+func (c *ClientWithResponses) RemoveDeskWithResponse(ctx context.Context, id string, params *RemoveDeskParams, body RemoveDeskJSONRequestBody, reqEditors ...RequestEditorFn) (*RemoveDeskResponse, error) {
+	rsp, err := c.RemoveDesk(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRemoveDeskResponse(rsp)
 }
 
 // ListDevicesWithResponse List devices in order of their ID
@@ -32915,6 +34454,21 @@ func (c *ClientWithResponses) GetOEMWithResponse(ctx context.Context, reqEditors
 	return ParseGetOEMResponse(rsp)
 }
 
+// GetDeskFileWithResponse What a desk must pin of this instance
+//
+// It is public, and safe to mail; its fingerprint is compared by another way. It needs a key of role desk: see rotate-key.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/oem/desk (the `GetDeskFile` operationId).
+func (c *ClientWithResponses) GetDeskFileWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*GetDeskFileResponse, error) {
+	rsp, err := c.GetDeskFile(ctx, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDeskFileResponse(rsp)
+}
+
 // ListOrdersWithResponse List orders, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -33044,6 +34598,21 @@ func (c *ClientWithResponses) CloseOrderWithResponse(ctx context.Context, id str
 		return nil, err
 	}
 	return ParseCloseOrderResponse(rsp)
+}
+
+// ListOrderDifferencesWithResponse List what does not agree about an order
+//
+// Each row says what it is, why, and what to do; of two records that contradict each other both are told. An alarm is a record that is authentic and cannot be true: clone, over-production and refused are parts of that list. Who is unregistered came with a certificate by the order's CA and is on no record: it gets no certificate from here, and waits while an open order's ticket gives its serial, or is refused.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/orders/{id}/differences (the `ListOrderDifferences` operationId).
+func (c *ClientWithResponses) ListOrderDifferencesWithResponse(ctx context.Context, id string, params *ListOrderDifferencesParams, reqEditors ...RequestEditorFn) (*ListOrderDifferencesResponse, error) {
+	rsp, err := c.ListOrderDifferences(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOrderDifferencesResponse(rsp)
 }
 
 // ReconcileOrderWithResponse Compare what was ordered with what was made and seen
@@ -33631,6 +35200,36 @@ func (c *ClientWithResponses) MarkMendedWithResponse(ctx context.Context, recall
 	return ParseMarkMendedResponse(rsp)
 }
 
+// RegisterOrderWithBodyWithResponse Take in an order that a desk has wrapped; the same again changes nothing
+//
+// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+func (c *ClientWithResponses) RegisterOrderWithBodyWithResponse(ctx context.Context, params *RegisterOrderParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RegisterOrderResponse, error) {
+	rsp, err := c.RegisterOrderWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterOrderResponse(rsp)
+}
+
+// RegisterOrderWithResponse Take in an order that a desk has wrapped; the same again changes nothing
+//
+// The body has the registration that the desk wrote beside the order's file. The same again changes nothing, and it may come late: records of an order that is not here are refused. It is refused when it is not of a desk that is here, by its keys and CAs; for another product, OEM or instance; when what it puts on devices was never published here; beyond the desk's quota; and when the desk was removed before it was made.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/registrations (the `RegisterOrder` operationId).
+func (c *ClientWithResponses) RegisterOrderWithResponse(ctx context.Context, params *RegisterOrderParams, body RegisterOrderJSONRequestBody, reqEditors ...RequestEditorFn) (*RegisterOrderResponse, error) {
+	rsp, err := c.RegisterOrder(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRegisterOrderResponse(rsp)
+}
+
 // ListReleasesWithResponse List a product's releases
 //
 // Returns a wrapper object for the known response body format(s).
@@ -33840,7 +35439,7 @@ func (c *ClientWithResponses) DismissRemedyWithResponse(ctx context.Context, id 
 
 // ReprovisionRemedyWithBodyWithResponse Have the contained device of a case made anew
 //
-// Also again, after the attempts without a person have failed.
+// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -33855,7 +35454,7 @@ func (c *ClientWithResponses) ReprovisionRemedyWithBodyWithResponse(ctx context.
 
 // ReprovisionRemedyWithResponse Have the contained device of a case made anew
 //
-// Also again, after the attempts without a person have failed.
+// Also again, after the attempts without a person have failed. With a release that did not run on it in good health before it takes two people.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -34458,6 +36057,36 @@ func (c *ClientWithResponses) DryRunTransferWithResponse(ctx context.Context, pa
 		return nil, err
 	}
 	return ParseDryRunTransferResponse(rsp)
+}
+
+// GiveUpHandoverWithBodyWithResponse Give up handing a device to another instance
+//
+// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+func (c *ClientWithResponses) GiveUpHandoverWithBodyWithResponse(ctx context.Context, id string, params *GiveUpHandoverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GiveUpHandoverResponse, error) {
+	rsp, err := c.GiveUpHandoverWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGiveUpHandoverResponse(rsp)
+}
+
+// GiveUpHandoverWithResponse Give up handing a device to another instance
+//
+// As long as the device has not been told to go, or has refused: 409 rehome.told otherwise, because it may have gone. Its time with its owner goes on; sealed data and settings that the beginning destroyed do not come back.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/transfers/{id}/give-up (the `GiveUpHandover` operationId).
+func (c *ClientWithResponses) GiveUpHandoverWithResponse(ctx context.Context, id string, params *GiveUpHandoverParams, body GiveUpHandoverJSONRequestBody, reqEditors ...RequestEditorFn) (*GiveUpHandoverResponse, error) {
+	rsp, err := c.GiveUpHandover(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGiveUpHandoverResponse(rsp)
 }
 
 // ListVouchersWithResponse List vouchers, newest first
@@ -35177,6 +36806,98 @@ func ParseStateControlResponse(rsp *http.Response) (*StateControlResponse, error
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListDesksResponse parses an HTTP response from a ListDesksWithResponse call
+func ParseListDesksResponse(rsp *http.Response) (*ListDesksResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDesksResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageDesk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddDeskResponse parses an HTTP response from a AddDeskWithResponse call
+func ParseAddDeskResponse(rsp *http.Response) (*AddDeskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddDeskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryDesk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRemoveDeskResponse parses an HTTP response from a RemoveDeskWithResponse call
+func ParseRemoveDeskResponse(rsp *http.Response) (*RemoveDeskResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RemoveDeskResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryDesk
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -37278,6 +38999,32 @@ func ParseGetOEMResponse(rsp *http.Response) (*GetOEMResponse, error) {
 	return response, nil
 }
 
+// ParseGetDeskFileResponse parses an HTTP response from a GetDeskFileWithResponse call
+func ParseGetDeskFileResponse(rsp *http.Response) (*GetDeskFileResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDeskFileResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryDeskFile
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListOrdersResponse parses an HTTP response from a ListOrdersWithResponse call
 func ParseListOrdersResponse(rsp *http.Response) (*ListOrdersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -37509,6 +39256,32 @@ func ParseCloseOrderResponse(rsp *http.Response) (*CloseOrderResponse, error) {
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListOrderDifferencesResponse parses an HTTP response from a ListOrderDifferencesWithResponse call
+func ParseListOrderDifferencesResponse(rsp *http.Response) (*ListOrderDifferencesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOrderDifferencesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageDifference
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
@@ -38394,6 +40167,39 @@ func ParseMarkMendedResponse(rsp *http.Response) (*MarkMendedResponse, error) {
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Ownership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRegisterOrderResponse parses an HTTP response from a RegisterOrderWithResponse call
+func ParseRegisterOrderResponse(rsp *http.Response) (*RegisterOrderResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RegisterOrderResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OrderView
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
@@ -39745,6 +41551,39 @@ func ParseDryRunTransferResponse(rsp *http.Response) (*DryRunTransferResponse, e
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest TransferPreview
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGiveUpHandoverResponse parses an HTTP response from a GiveUpHandoverWithResponse call
+func ParseGiveUpHandoverResponse(rsp *http.Response) (*GiveUpHandoverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GiveUpHandoverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest OwnerTransfer
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

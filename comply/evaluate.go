@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Of the devices at work enough have to be good, and more than few bad ones are too many. What is neither is not known. Percent.
@@ -197,17 +198,16 @@ func proven(s Snapshot, has, lacks string) Judgement {
 }
 
 func hardwareKeys(s Snapshot) Judgement {
-	soft := s.sumOf(func(d Devices) bool { return d.working() && (d.Virtual || d.Origin == "soft") })
-	kept := s.sumOf(func(d Devices) bool {
-		return d.working() && !d.Virtual && (d.Origin == "isolated" || d.Origin == "tpm" || d.Origin == "pkcs11")
-	})
+	hardware := func(d Devices) bool { return !d.Virtual && wire.HardwareOrigin(d.Origin) }
+	soft := s.sumOf(func(d Devices) bool { return d.working() && !hardware(d) })
+	kept := s.sumOf(func(d Devices) bool { return d.working() && hardware(d) })
 	t := s.sum()
 	j := Judgement{Oldest: t.ProvenFrom, Newest: t.ProvenTo, Evidence: []Link{atWork(s)}}
 	j.Figures = []Figure{
 		{"devices at work whose key is in hardware and was proven to be used", kept.Good + kept.Warned, t.N},
-		{"whose key is software, or that are simulations", soft.N, t.N},
+		{"whose key is not in hardware, or that are simulations", soft.N, t.N},
 	}
-	j.Status, j.Reason = share(kept.Good+kept.Warned, soft.N, t.N, "sign their evidence with a key that hardware keeps", "keep their key in software, or are simulations")
+	j.Status, j.Reason = share(kept.Good+kept.Warned, soft.N, t.N, "sign their evidence with a key that hardware keeps", "do not keep their key in hardware, or are simulations")
 	return j
 }
 

@@ -272,6 +272,22 @@ func TestSimulationsAreCalledSo(t *testing.T) {
 	}
 }
 
+// What a process keeps, or a station has made, is in no hardware; neither is what nobody knows of.
+func TestKeysThatNoHardwareKeepsDoNotCount(t *testing.T) {
+	for _, origin := range []string{"soft", "isolated", wire.OriginStation, "", "moon"} {
+		s := sound()
+		for i := range s.Devices {
+			s.Devices[i].Origin = origin
+		}
+		if j := hardwareKeys(s); j.Status != NotMet {
+			t.Errorf("origin %q: %+v", origin, j)
+		}
+	}
+	if j := hardwareKeys(sound()); j.Status != Met {
+		t.Errorf("in hardware: %+v", j)
+	}
+}
+
 // Of one thing nothing is said in the plural, whatever the judgement.
 func TestOneIsSaidOfOne(t *testing.T) {
 	wrong := regexp.MustCompile(`\b1 ([a-z]+ )?(cases|devices|events|findings|keys|logs|orders|people|records|times|updates)\b`)

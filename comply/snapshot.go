@@ -42,7 +42,7 @@ type Devices struct {
 	State, Hardware string
 	Release         string // digest, hex, of what runs; empty: never heard of
 	Virtual         bool
-	Origin          string // of the attestation key: soft, isolated, tpm, pkcs11
+	Origin          string // of the attestation key: soft, isolated, tpm, pkcs11, station
 
 	N                    int
 	Heard                int // within FreshContact

@@ -77,8 +77,15 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	if (wire.ChangesOwner(in.Act) || in.Act == wire.ActRehome) && caller.Kind != access.System {
 		return "", fault.New(fault.Denied, "command.owner", fmt.Sprintf("%s is not commanded", in.Act), "claim the device, or transfer it: what it is told follows")
 	}
+	if err := byRollout(caller, in.Act); err != nil {
+		return "", err
+	}
+	grave, err := s.grave(ctx, caller, in)
+	if err != nil {
+		return "", err
+	}
 	if err := s.overAll(ctx, caller, ActionFor(in.Act), access.Resource{
-		Type: "device", Product: in.Product, Grave: s.cfg.Guard.Many(caller, in.Devices),
+		Type: "device", Product: in.Product, Grave: grave,
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
 		return "", err
 	}

@@ -19,7 +19,7 @@ type Device struct {
 	Station    string     // that made it
 	Made       time.Time  // zero while ordered
 	AttestKey  []byte     // SubjectPublicKeyInfo (DER) of the attestation key, as recorded in production
-	KeyOrigin  string     // of that key: soft, isolated, tpm, pkcs11
+	KeyOrigin  string     // of that key: soft, isolated, tpm, pkcs11, station
 	Rekeyed    time.Time  // when it got its keys in the field, by a voucher; zero: they are the factory's
 	Virtual    bool       // a simulation, and says so
 	Replaces   string     // the device this one took over from

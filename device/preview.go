@@ -32,6 +32,15 @@ func (s *Service) Preview(ctx context.Context, caller access.Caller, in Instruct
 	}); err != nil {
 		return Preview{}, err
 	}
+	if err := byRollout(caller, in.Act); err != nil {
+		return Preview{}, err
+	}
+	if !p.TakesTwo {
+		var err error
+		if p.TakesTwo, err = s.newCode(ctx, caller, in); err != nil {
+			return Preview{}, err
+		}
+	}
 	now := s.cfg.Now().UTC()
 	if _, err := s.compose(ctx, in, now); err != nil && wire.ClassOf(in.Act) != wire.Fatal {
 		return Preview{}, err

@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -37,13 +36,13 @@ type Inspected struct {
 	Said   string    `json:"said"` // hash of what the station signed
 }
 
-func (im *importer) inspection(envelope []byte) (wire.Inspection, Inspected, error) {
-	payload, err := wire.Verify1(wire.TypeInspection, envelope, im.record)
+func (v verifier) inspection(envelope []byte) (wire.Inspection, Inspected, error) {
+	payload, err := v.said(wire.TypeInspection, envelope)
 	if err != nil {
 		return wire.Inspection{}, Inspected{}, err
 	}
 	i, err := wire.DecodeInspection(payload)
-	if err == nil && (i.Order != im.row.ID || !bytes.Equal(i.Station, im.order.Header.Station)) {
+	if err == nil && (i.Order != v.row.ID || !bytes.Equal(i.Station, v.order.Header.Station)) {
 		err = errors.New("it is of another order or station")
 	}
 	said := wire.RecordHash(envelope)
@@ -73,24 +72,53 @@ func (im *importer) inspections(ctx context.Context, list [][]byte) error {
 	return nil
 }
 
+// early gives the first record of a device that was made before a first article had passed its inspection, itself not being one; 0: none. In the chain of
+// records, whose times do not fall, it is enough to look at the first device that is no first article. Who was there when is the station's word.
+func (s *Service) early(ctx context.Context, order string, said []Inspected) (uint32, error) {
+	first := map[string]bool{} // hashes of the records of first articles
+	for after := uint32(0); ; {
+		list, err := s.c.Books.RecordsOf(ctx, order, Made, after, 50)
+		if err != nil || len(list) == 0 {
+			return 0, err
+		}
+		for _, k := range list {
+			after = k.Seq
+			rec, err := recordIn(k.Envelope)
+			if err != nil {
+				return 0, fmt.Errorf("order %s: stored record %d: %w", order, k.Seq, err)
+			}
+			if rec.First {
+				first[hex.EncodeToString(k.Hash)] = true
+				continue
+			}
+			for _, i := range said {
+				if i.Passed && first[i.Record] && i.At.Unix() <= int64(rec.Time) {
+					return 0, nil
+				}
+			}
+			return k.Seq, nil
+		}
+	}
+}
+
 // inspected reads the inspections of an order, and says whether one passed of a first article that was made and accepted.
-func (s *Service) inspected(ctx context.Context, caller access.Caller, o Order) (list []Inspected, passed bool, err error) {
+func (s *Service) inspected(ctx context.Context, o Order) (list []Inspected, passed bool, err error) {
 	list = []Inspected{}
 	envelopes, err := s.c.Inspections.Inspections(ctx, o.ID)
 	if err != nil || len(envelopes) == 0 {
 		return list, false, err
 	}
-	im, err := s.importer(caller, o)
+	v, err := s.verifier(ctx, o)
 	if err != nil {
 		return list, false, err
 	}
 	for _, e := range envelopes {
-		i, shown, err := im.inspection(e)
+		i, shown, err := v.inspection(e)
 		if err != nil {
-			return list, false, fmt.Errorf("order %s: stored inspection: %w", im.row.ID, err)
+			return list, false, fmt.Errorf("order %s: stored inspection: %w", o.ID, err)
 		}
 		list = append(list, shown)
-		made, err := im.s.c.Inspections.MadeAs(ctx, im.row.ID, i.Record)
+		made, err := s.c.Inspections.MadeAs(ctx, o.ID, i.Record)
 		if err != nil {
 			return list, false, err
 		}

@@ -64,10 +64,10 @@ func (s *Service) Reconcile(ctx context.Context, caller access.Caller, id string
 	if err != nil {
 		return Reconciliation{}, err
 	}
-	return s.reconcile(ctx, caller, o)
+	return s.reconcile(ctx, o)
 }
 
-func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) (Reconciliation, error) {
+func (s *Service) reconcile(ctx context.Context, o Order) (Reconciliation, error) {
 	t, err := s.c.Store.Tally(ctx, o.ID)
 	if err != nil {
 		return Reconciliation{}, err
@@ -77,7 +77,7 @@ func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) 
 	r.Missing, r.Unused = t.LastSeq-t.Records, o.Quota-min(t.Records, o.Quota)
 	r.FirstArticle = o.FirstArticle
 	passed := false
-	if r.Inspections, passed, err = s.inspected(ctx, caller, o); err != nil {
+	if r.Inspections, passed, err = s.inspected(ctx, o); err != nil {
 		return r, err
 	}
 	block := func(format string, args ...any) { r.Blocked = append(r.Blocked, fmt.Sprintf(format, args...)) }
@@ -92,11 +92,11 @@ func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) 
 		}
 		return r, nil
 	}
-	im, err := s.importer(caller, o)
+	v, err := s.verifier(ctx, o)
 	if err != nil {
 		return r, err
 	}
-	end, err := im.jobEnd(o.JobEnd)
+	end, err := v.jobEnd(o.JobEnd)
 	if err != nil {
 		return r, fmt.Errorf("order %s: job end: %w", o.ID, err)
 	}
@@ -111,6 +111,15 @@ func (s *Service) reconcile(ctx context.Context, caller access.Caller, o Order) 
 	if r.FirstArticle && !passed && t.Made > 0 {
 		block("devices were made, and no first article of it passed its inspection")
 	}
+	if r.FirstArticle && passed {
+		early, err := s.early(ctx, o.ID, r.Inspections)
+		if err != nil {
+			return r, err
+		}
+		if early > 0 {
+			block("record %d is of a device that was made before a first article had passed its inspection", early)
+		}
+	}
 	return r, nil
 }
 
@@ -123,7 +132,7 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 	if lookup != nil {
 		return Reconciliation{}, lookup
 	}
-	r, err := s.reconcile(ctx, caller, o)
+	r, err := s.reconcile(ctx, o)
 	if err != nil {
 		return r, err
 	}

@@ -36,15 +36,20 @@ type ImportReport struct {
 	JobEnd   bool       `json:"job_end"`         // the file held the job-end certificate
 }
 
-// importer is one import under way.
-type importer struct {
-	s      *Service
-	caller access.Caller
+// verifier reads what the station of an order has signed.
+type verifier struct {
 	row    Order
 	order  wire.Order
+	record crypto.PublicKey // the station's; nil: the order came back from the log, which does not have it
+}
+
+// importer is one import under way: it opens what was sealed to us.
+type importer struct {
+	verifier
+	s      *Service
+	caller access.Caller
 	secret secret
 	ret    *ecdh.PrivateKey
-	record crypto.PublicKey
 	ca     *x509.Certificate
 }
 
@@ -62,6 +67,9 @@ func (s *Service) MayImport(ctx context.Context, caller access.Caller, id string
 	if err := s.c.Guard.Check(ctx, caller, access.RecordsImport, resource(id, row.Product)); err != nil {
 		return err
 	}
+	if fault.KindOf(lookup) == fault.NotFound {
+		return unregistered(id)
+	}
 	return lookup
 }
 
@@ -73,6 +81,9 @@ func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id st
 	if err := s.c.Guard.Check(ctx, caller, access.RecordsImport, resource(id, row.Product)); err != nil {
 		return rep, err
 	}
+	if fault.KindOf(lookup) == fault.NotFound {
+		return rep, unregistered(id)
+	}
 	if lookup != nil {
 		return rep, lookup
 	}
@@ -83,42 +94,53 @@ func (s *Service) ImportRecords(ctx context.Context, caller access.Caller, id st
 	if f.Order != id {
 		return rep, fault.New(fault.Invalid, "records.order", fmt.Sprintf("the records are of order %q, not %q", f.Order, id), "")
 	}
-	im, err := s.importer(caller, row)
+	im, err := s.importer(ctx, caller, row)
 	if err != nil {
 		return rep, err
-	}
-	batches := make([]wire.RecordBatch, len(f.Batches))
-	for i, sealed := range f.Batches {
-		if batches[i], err = wire.OpenBatch(id, sealed, im.ret); err != nil {
-			return rep, fault.Newf(fault.Invalid, "records.invalid", "records: batch %d: %w", i, err)
-		}
 	}
 	// The end first, so that it holds for what comes with it. Another end than the one that is here does not hide the records.
-	another, err := im.ends(ctx, batches, &rep)
+	another, err := im.ends(ctx, f.Batches, &rep)
 	if err != nil {
 		return rep, err
 	}
-	for _, b := range batches {
-		if err := im.batch(ctx, b, &rep); err != nil {
-			return rep, err
-		}
-		if err := im.inspections(ctx, b.Inspections); err != nil {
-			return rep, err
-		}
+	if err := im.all(ctx, f.Batches, &rep); err != nil {
+		return rep, err
 	}
 	return rep, another
 }
 
-// ends keeps the job end of a file. There is one for an order: another is a fault of its own.
-func (im *importer) ends(ctx context.Context, batches []wire.RecordBatch, rep *ImportReport) (another, err error) {
-	for _, b := range batches {
-		if len(b.JobEnd) == 0 {
-			continue
+func unregistered(id string) error {
+	return fault.New(fault.NotFound, "order.unregistered", fmt.Sprintf("no order %q is here", id),
+		"if a desk wrapped it, register it first: `hallmark order register FILE`; those that are here says `hallmark order list`")
+}
+
+// unseal opens the batch at place i of a file.
+func (im *importer) unseal(i int, sealed []byte) (wire.RecordBatch, error) {
+	b, err := wire.OpenBatch(im.row.ID, sealed, im.ret)
+	if err != nil {
+		return b, fault.Newf(fault.Invalid, "records.invalid", "records: batch %d: %w", i, err)
+	}
+	return b, nil
+}
+
+// ends keeps the job end of a file, and sees that every batch of it can be read before any is taken. There is one end for an order:
+// another is a fault of its own.
+func (im *importer) ends(ctx context.Context, sealed [][]byte, rep *ImportReport) (another, err error) {
+	var found [][]byte
+	for i := range sealed {
+		b, err := im.unseal(i, sealed[i])
+		if err != nil {
+			return nil, err
 		}
-		if _, err := im.jobEnd(b.JobEnd); err != nil {
+		if len(b.JobEnd) > 0 {
+			found = append(found, b.JobEnd)
+		}
+	}
+	for _, end := range found {
+		if _, err := im.jobEnd(end); err != nil {
 			return nil, fault.Newf(fault.Denied, "records.forged", "job end of order %s: %w", im.row.ID, err)
 		}
-		err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, b.JobEnd, im.denied)
+		err := im.s.c.Store.PutJobEnd(ctx, im.row.ID, end, im.denied)
 		if errors.Is(err, ErrChanged) {
 			another = fault.New(fault.Conflict, "order.ended", fmt.Sprintf("order %s has another job-end certificate already", im.row.ID), "the station's state was rolled back: investigate")
 			continue
@@ -131,23 +153,127 @@ func (im *importer) ends(ctx context.Context, batches []wire.RecordBatch, rep *I
 	return another, nil
 }
 
-func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
-	im := &importer{s: s, caller: caller, row: row}
-	plain, err := s.c.Vault.Open(vaultLabel(row.ID), row.Secret)
-	if err != nil {
-		return nil, fmt.Errorf("order %s: %w", row.ID, err)
+// portion is how many batches are kept in one transaction. The more, the fewer pages are written twice; the fewer, the shorter others wait.
+const portion = 5
+
+// read is a portion whose signatures were verified.
+type read struct {
+	list        []Candidate
+	inspections [][]byte
+	err         error
+}
+
+// all takes the batches in, in their order, and verifies those of the next portion while the database has the last one.
+func (im *importer) all(ctx context.Context, sealed [][]byte, rep *ImportReport) error {
+	ctx, stop := context.WithCancel(ctx)
+	ahead := make(chan read)
+	go func() {
+		defer close(ahead)
+		for at := 0; at < len(sealed) && ctx.Err() == nil; at += portion {
+			r := im.read(at, sealed[at:min(at+portion, len(sealed))])
+			select {
+			case ahead <- r:
+			case <-ctx.Done():
+			}
+			if r.err != nil {
+				return
+			}
+		}
+	}()
+	defer func() {
+		stop()
+		for range ahead { // until it has ended
+		}
+	}()
+	for r := range ahead {
+		if r.err != nil {
+			return r.err
+		}
+		if err := im.take(ctx, r, rep); err != nil {
+			return err
+		}
 	}
-	if err := json.Unmarshal(plain, &im.secret); err != nil {
-		return nil, fmt.Errorf("order %s: secret: %w", row.ID, err)
+	return ctx.Err()
+}
+
+// read opens and verifies batches, which begin at place at of their file.
+func (im *importer) read(at int, sealed [][]byte) (r read) {
+	var envelopes [][]byte
+	for i := range sealed {
+		b, err := im.unseal(at+i, sealed[i])
+		if err != nil {
+			return read{err: err}
+		}
+		envelopes, r.inspections = append(envelopes, b.Records...), append(r.inspections, b.Inspections...)
+	}
+	r.list = make([]Candidate, len(envelopes))
+	g := errgroup.Group{}
+	g.SetLimit(runtime.GOMAXPROCS(0)) // signatures: four of each device
+	for i, e := range envelopes {
+		g.Go(func() (err error) {
+			r.list[i], err = im.candidate(e)
+			return err
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return read{err: fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err)}
+	}
+	return r
+}
+
+func (im *importer) take(ctx context.Context, r read, rep *ImportReport) error {
+	if len(r.list) > 0 {
+		st, err := im.s.c.Store.AddRecords(ctx, im.row.ID, r.list)
+		if err != nil {
+			return fmt.Errorf("order %s: records: %w", im.row.ID, err)
+		}
+		for _, x := range st {
+			rep.add(x)
+		}
+	}
+	return im.inspections(ctx, r.inspections)
+}
+
+func (s *Service) verifier(ctx context.Context, row Order) (v verifier, err error) {
+	v.row = row
+	if len(row.RecordKey) > 0 {
+		if v.record, err = x509.ParsePKIXPublicKey(row.RecordKey); err != nil {
+			return v, fmt.Errorf("order %s: record key: %w", row.ID, err)
+		}
+	}
+	if v.order, err = s.signed(ctx, row); err != nil {
+		return v, fmt.Errorf("order %s: %w", row.ID, err)
+	}
+	return v, nil
+}
+
+// said gives the payload of what the station has signed. Without its key it is what is kept with the order, which was verified before it was stored; an
+// importer has the key.
+func (v verifier) said(t wire.Type, envelope []byte) ([]byte, error) {
+	if v.record != nil {
+		return wire.Verify1(t, envelope, v.record)
+	}
+	e, err := wire.Parse1(t, envelope)
+	if err != nil {
+		return nil, err
+	}
+	return e.Payload, nil
+}
+
+func (s *Service) importer(ctx context.Context, caller access.Caller, row Order) (*importer, error) {
+	im := &importer{s: s, caller: caller}
+	var err error
+	if im.secret, err = s.secret(row); err != nil {
+		return nil, err
 	}
 	if im.ret, err = ecdh.P256().NewPrivateKey(im.secret.Return); err != nil {
 		return nil, fmt.Errorf("order %s: return key: %w", row.ID, err)
 	}
-	if im.record, err = x509.ParsePKIXPublicKey(row.RecordKey); err != nil {
-		return nil, fmt.Errorf("order %s: record key: %w", row.ID, err)
+	if im.verifier, err = s.verifier(ctx, row); err != nil {
+		return nil, err
 	}
-	if im.order, err = s.signed(row.Envelope); err != nil {
-		return nil, fmt.Errorf("order %s: %w", row.ID, err)
+	if im.record == nil {
+		return nil, lost(row)
 	}
 	if im.ca, err = x509.ParseCertificate(im.order.Header.Chain[0]); err != nil {
 		return nil, fmt.Errorf("order %s: order CA: %w", row.ID, err)
@@ -155,39 +281,38 @@ func (s *Service) importer(caller access.Caller, row Order) (*importer, error) {
 	return im, nil
 }
 
-// signed reads an order that the order key signed, or one of those before it.
-func (s *Service) signed(envelope []byte) (o wire.Order, err error) {
-	for _, k := range append([]crypto.PublicKey{s.c.OrderKey.Public()}, s.c.Former...) {
-		if o, err = wire.VerifyOrder(envelope, k); err == nil {
+// lost is for an order that came back from the log alone. No record of it can be opened.
+func lost(row Order) error {
+	remedy := "its records cannot be opened any more: restore the database from a newer backup, if there is one"
+	if row.Desk != "" {
+		remedy = "the desk's registration has them: `hallmark order register FILE`"
+	}
+	return fault.New(fault.Conflict, "order.secrets-lost", fmt.Sprintf("the secrets of order %s were lost with a database: it came back from the log, which does not have them", row.ID), remedy)
+}
+
+// signed reads an order that the order key signed, one of those before it, or that of the desk that wrapped it.
+func (s *Service) signed(ctx context.Context, row Order) (o wire.Order, err error) {
+	keys := []crypto.PublicKey{s.c.OrderKey.Public()}
+	if s.c.Former != nil {
+		keys = append(keys, s.c.Former()...)
+	}
+	if row.Desk != "" {
+		d, err := s.deskOf(ctx, row.Desk)
+		if err != nil {
+			return o, err
+		}
+		key, err := wire.ParseKey(d.OrderKey)
+		if err != nil {
+			return o, fmt.Errorf("desk %s: %w", d.Name, err)
+		}
+		keys = []crypto.PublicKey{key}
+	}
+	for _, k := range keys {
+		if o, err = wire.VerifyOrder(row.Envelope, k); err == nil {
 			return o, nil
 		}
 	}
-	return o, err
-}
-
-func (im *importer) batch(ctx context.Context, b wire.RecordBatch, rep *ImportReport) error {
-	if len(b.Records) == 0 {
-		return nil
-	}
-	list, g := make([]Candidate, len(b.Records)), errgroup.Group{}
-	g.SetLimit(runtime.GOMAXPROCS(0)) // signatures: four of each device
-	for i, e := range b.Records {
-		g.Go(func() (err error) {
-			list[i], err = im.candidate(e)
-			return err
-		})
-	}
-	if err := g.Wait(); err != nil {
-		return fault.Newf(fault.Denied, "records.forged", "records of order %s: %w", im.row.ID, err)
-	}
-	st, err := im.s.c.Store.AddRecords(ctx, im.row.ID, list)
-	if err != nil {
-		return fmt.Errorf("order %s: records: %w", im.row.ID, err)
-	}
-	for _, x := range st {
-		rep.add(x)
-	}
-	return nil
+	return o, fault.Newf(fault.Conflict, "order.unsigned", "no order key that is or was in use here has signed order %s as it is kept; see `hallmark key list` and whether the database is whole: %w", row.ID, err)
 }
 
 // shownWaits bounds how many of the waiting are told of.
@@ -210,13 +335,20 @@ func (r *ImportReport) add(s Standing) {
 	}
 }
 
-func (im *importer) jobEnd(envelope []byte) (wire.JobEnd, error) {
-	payload, err := wire.Verify1(wire.TypeJobEnd, envelope, im.record)
+// Join adds what the import of another part of the same order did.
+func (r *ImportReport) Join(o ImportReport) {
+	r.Accepted, r.NotMade, r.Known, r.Waiting = r.Accepted+o.Accepted, r.NotMade+o.NotMade, r.Known+o.Known, r.Waiting+o.Waiting
+	r.Alarms, r.JobEnd = append(r.Alarms, o.Alarms...), r.JobEnd || o.JobEnd
+	r.Waits = append(r.Waits, o.Waits[:min(len(o.Waits), shownWaits-len(r.Waits))]...)
+}
+
+func (v verifier) jobEnd(envelope []byte) (wire.JobEnd, error) {
+	payload, err := v.said(wire.TypeJobEnd, envelope)
 	if err != nil {
 		return wire.JobEnd{}, err
 	}
 	j, err := wire.DecodeJobEnd(payload)
-	if err == nil && (j.Order != im.row.ID || !bytes.Equal(j.Station, im.order.Header.Station)) {
+	if err == nil && (j.Order != v.row.ID || !bytes.Equal(j.Station, v.order.Header.Station)) {
 		err = errors.New("it is of another order or station")
 	}
 	return j, err
@@ -320,6 +452,9 @@ func (im *importer) examine(r wire.Record) error {
 	}
 	if err := r.Verify(); err != nil {
 		return err
+	}
+	if r.Keys.Origin == wire.OriginStation && h.Keys != wire.OriginStation {
+		return errors.New("its keys were made by the station, and the order does not allow it")
 	}
 	if err := im.certificate(r); err != nil {
 		return err

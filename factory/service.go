@@ -37,16 +37,20 @@ type Vault interface {
 
 // Config is what the service works with.
 type Config struct {
-	OEM      string             // this OEM's ID, in orders and certificates
-	Root     []byte             // the OEM root's certificate (DER), which stations pin
-	OrderKey crypto.Signer      // signs orders; stations pin it
-	Former   []crypto.PublicKey // signed orders before; records of those are still taken in
-	Beside   func() [][]byte    // order keys (SPKI) that are in use beside OrderKey, for stations to pin; nil: none
+	OEM      string                    // this OEM's ID, in orders and certificates
+	Root     []byte                    // the OEM root's certificate (DER), which stations pin
+	OrderKey crypto.Signer             // signs orders; stations pin it
+	Former   func() []crypto.PublicKey // signed orders before; records of those are still taken in; nil: none
+	Beside   func() [][]byte           // order keys (SPKI) that are in use beside OrderKey, for stations to pin; nil: none
 	CA       CA
 	Vault    Vault
 	Store    Store
 	// Inspections is where those of first articles are kept.
 	Inspections Inspections
+	Books       Books     // what does not agree is read from
+	Published   Published // what devices may be made of
+	SealKeys    SealKeys  // what is sealed to this instance is opened with
+	Intake      *Intake   // nil: orders are wrapped here only
 	Guard       *access.Guard
 	Now         func() time.Time // nil: time.Now
 }
@@ -62,7 +66,7 @@ func New(c Config) (*Service, error) {
 	if !wire.ValidName(c.OEM) {
 		return nil, fmt.Errorf("factory: OEM %q: lower-case letters, digits, '-' and '.', at most 64", c.OEM)
 	}
-	if c.OrderKey == nil || c.CA == nil || c.Vault == nil || c.Store == nil || c.Inspections == nil || c.Guard == nil || len(c.Root) == 0 {
+	if c.OrderKey == nil || c.CA == nil || c.Vault == nil || c.Store == nil || c.Inspections == nil || c.Books == nil || c.Published == nil || c.SealKeys == nil || c.Guard == nil || len(c.Root) == 0 {
 		return nil, errors.New("factory: incomplete configuration")
 	}
 	if c.Now == nil {
@@ -77,7 +81,7 @@ type OEMFile struct {
 	Root     []byte `json:"root"`
 	OrderKey []byte `json:"order_key"`
 
-	OrderKeys [][]byte `json:"order_keys,omitempty" doc:"those in use beside it"`
+	OrderKeys [][]byte `json:"order_keys,omitempty" doc:"those in use beside it: the next one, and those of desks"`
 }
 
 // Fingerprint is what maker and station compare by voice before the station believes anything: SHA-256 over the hashes of root and order
@@ -101,6 +105,15 @@ func (s *Service) OEMFile(ctx context.Context, caller access.Caller) (OEMFile, e
 	if s.c.Beside != nil {
 		f.OrderKeys = s.c.Beside()
 	}
+	if err != nil || s.c.Intake == nil {
+		return f, err
+	}
+	desks, err := s.c.Intake.Store.Desks(ctx)
+	for _, d := range desks {
+		if d.Removed.IsZero() {
+			f.OrderKeys = append(f.OrderKeys, d.OrderKey)
+		}
+	}
 	return f, err
 }
 
@@ -121,6 +134,8 @@ type OrderSpec struct {
 	MaxOfflineDays uint32 // 0: no limit
 	FirstArticle   bool   // one is made and inspected before the others
 	Chips          string // only chips of this vendor, by its manifests; empty: any
+	Master         []byte // how a master's file begins: it says trust bundle, release and parameters; none: the fields above do
+	Keys           string // wire.OriginStation: the station may make devices' keys; empty: the device alone
 }
 
 func resource(id, product string) access.Resource {
@@ -149,30 +164,43 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 	if err := s.c.Guard.Check(ctx, caller, access.OrderCreate, resource(spec.ID, spec.Product)); err != nil {
 		return nil, Order{}, err
 	}
-	taken := fault.New(fault.Conflict, "order.exists", fmt.Sprintf("order %q exists already", spec.ID), "choose another ID")
-	free := func(ctx context.Context) error {
-		switch _, err := s.c.Store.Order(ctx, spec.ID); {
-		case err == nil:
-			return taken
-		case errors.Is(err, ErrNotFound):
-			return nil
-		default:
-			return err
-		}
-	}
-	w, err := Wrap(ctx, Maker{OEM: s.c.OEM, Root: s.c.Root, OrderKey: s.c.OrderKey, CA: caWhen{free, s.c.CA}}, spec, s.c.Now())
+	spec, master, err := s.ofMaster(spec)
 	if err != nil {
 		return nil, Order{}, err
 	}
-	row, err := s.sealed(w)
+	m := Maker{OEM: s.c.OEM, Root: s.c.Root, OrderKey: s.c.OrderKey, CA: s.c.CA}
+	d, err := newDraft(m, spec, s.c.Now())
+	if err == nil {
+		err = errors.Join(s.orderable(ctx, d), s.free(ctx, spec.ID))
+	}
 	if err != nil {
 		return nil, Order{}, err
 	}
+	w, err := d.wrap(ctx, m)
+	if err != nil {
+		return nil, Order{}, err
+	}
+	row, err := s.sealed(w.Order, w.content.TicketSeed, w.ret)
+	if err != nil {
+		return nil, Order{}, err
+	}
+	row.Master = master
 	created := ledger.New(ledger.Control, ledger.KindOrderCreated, row.Created, caller.ID, spec.ID, nil, row.Envelope)
 	row.UID = created.UID
-	err = s.c.Store.CreateOrder(ctx, row, created)
+	facts := []ledger.Fact{created}
+	if master != nil {
+		data, err := json.Marshal(master)
+		if err != nil {
+			return nil, Order{}, err
+		}
+		facts = append(facts, ledger.New(ledger.Control, ledger.KindOrderMastered, row.Created, caller.ID, spec.ID, nil, data))
+	}
+	err = s.c.Store.CreateOrder(ctx, row, facts...)
+	if old, ok := errors.AsType[*OldMasterError](err); ok {
+		return nil, Order{}, master.Follows(old.Known)
+	}
 	if errors.Is(err, ErrExists) {
-		return nil, Order{}, taken
+		return nil, Order{}, taken(spec.ID)
 	}
 	if err != nil {
 		return nil, Order{}, err
@@ -180,23 +208,25 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 	return w, row.shown(), nil
 }
 
-// caWhen issues no CA for an order that cannot be.
-type caWhen struct {
-	may func(ctx context.Context) error
-	CA
+// free says whether an ID is, so that no CA is made for an order that cannot be. The store has the last word.
+func (s *Service) free(ctx context.Context, id string) error {
+	switch _, err := s.c.Store.Order(ctx, id); {
+	case err == nil:
+		return taken(id)
+	case errors.Is(err, ErrNotFound):
+		return nil
+	default:
+		return err
+	}
 }
 
-func (c caWhen) IssueOrderCA(ctx context.Context, r OrderCARequest) ([][]byte, error) {
-	if err := c.may(ctx); err != nil {
-		return nil, err
-	}
-	return c.CA.IssueOrderCA(ctx, r)
+func taken(id string) error {
+	return fault.New(fault.Conflict, "order.exists", fmt.Sprintf("order %q exists already", id), "choose another ID")
 }
 
 // sealed is the order as it is kept, its secrets sealed by the vault.
-func (s *Service) sealed(w *Wrapped) (Order, error) {
-	row := w.Order
-	sec, err := json.Marshal(secret{Seed: w.content.TicketSeed, Return: w.ret})
+func (s *Service) sealed(row Order, seed, ret []byte) (Order, error) {
+	sec, err := json.Marshal(secret{Seed: seed, Return: ret})
 	if err != nil {
 		return row, err
 	}

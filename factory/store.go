@@ -53,6 +53,7 @@ type Order struct {
 	Closed       time.Time          `json:"closed,omitzero"`
 	FirstArticle bool               `json:"first_article,omitempty"` // one is made and inspected before the others
 	Chips        string             `json:"chips,omitempty"`         // vendor whose chips it demands
+	Keys         string             `json:"keys,omitempty"`          // who may make devices' keys, beside the device itself
 	UID          [16]byte           `json:"uid"`                     // of the order.created fact
 	Envelope     []byte             `json:"envelope"`                // COSE_Sign1(Order)
 	RecordKey    []byte             `json:"record_key"`              // the station's, SPKI
@@ -62,6 +63,8 @@ type Order struct {
 	Secret       []byte             `json:"secret,omitempty"`        // ticket seed and return key, sealed by the Vault
 	JobEnd       []byte             `json:"job_end,omitempty"`       // COSE_Sign1(JobEnd), once imported
 	ClosedUID    [16]byte           `json:"closed_uid,omitzero"`     // of the order.closed fact
+	Desk         string             `json:"desk,omitempty"`          // that wrapped it; empty: this instance
+	Master       *MasterRef         `json:"master,omitempty"`        // that it was made of
 }
 
 // shown is the order without its secrets: the ticket seed and the return key are sealed, and still nobody's business.
@@ -169,7 +172,8 @@ type Tally struct {
 
 // Store keeps orders and records. Every write is durable, with its facts, when it returns nil.
 type Store interface {
-	// CreateOrder returns ErrExists for an ID that is taken.
+	// CreateOrder returns ErrExists for an ID that is taken, and *OldMasterError for a master that does not follow the one of which an order of this
+	// product and hardware was made last.
 	CreateOrder(ctx context.Context, o Order, facts ...ledger.Fact) error
 	// Order returns ErrNotFound for an ID it does not hold.
 	Order(ctx context.Context, id string) (Order, error)

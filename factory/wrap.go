@@ -18,6 +18,8 @@ import (
 	"io"
 	"time"
 
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
+
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -50,7 +52,7 @@ type Wrapped struct {
 
 	content wire.OrderContent
 	ret     []byte // P-256 scalar that opens records
-	seal    *wire.OrderSeal
+	seal    *wire.FileSeal
 	payload payload
 }
 
@@ -85,18 +87,20 @@ func (spec OrderSpec) named() OrderSpec {
 // Wrap makes an order of spec at now: an order CA by m, its key and the content wrapped to the station's module, the whole signed. It keeps nothing, and
 // needs neither a server nor a network.
 func Wrap(ctx context.Context, m Maker, spec OrderSpec, now time.Time) (*Wrapped, error) {
-	d := &draft{spec: spec.named()}
-	if err := d.check(m, now.UTC().Truncate(time.Second)); err != nil {
+	d, err := newDraft(m, spec.named(), now)
+	if err != nil {
 		return nil, err
 	}
-	p := payload{from: spec.Payload, components: d.release.Components}
-	if err := p.check(ctx, spec.Params.Flash.SlotSize); err != nil {
-		return nil, err
-	}
-	return d.wrap(ctx, m, p)
+	return d.wrap(ctx, m)
 }
 
-// check verifies everything that comes in, and that it belongs together, before any key is made.
+// newDraft holds a spec against itself. It reads no firmware.
+func newDraft(m Maker, spec OrderSpec, now time.Time) (*draft, error) {
+	d := &draft{spec: spec}
+	return d, d.check(m, now.UTC().Truncate(time.Second))
+}
+
+// check verifies everything that comes in but the firmware, and that it belongs together, before any key is made.
 func (d *draft) check(m Maker, now time.Time) error {
 	spec := d.spec
 	if spec.NotBefore.IsZero() {
@@ -119,15 +123,9 @@ func (d *draft) check(m Maker, now time.Time) error {
 	if d.bundle, err = wire.VerifyBundle(nil, spec.Bundle); err != nil {
 		return invalid("trust bundle: %w", err)
 	}
-	if d.bundle.Product != spec.Product {
-		return invalid("the trust bundle is for product %q", d.bundle.Product)
-	}
 	var digest [32]byte
-	if d.release, digest, err = wire.VerifyRelease(d.bundle, spec.Release); err != nil {
-		return invalid("release: %w", err)
-	}
-	if !d.release.RunsOn(spec.Hardware) {
-		return invalid("release %s is not for hardware %q", d.release.ID, spec.Hardware)
+	if d.release, digest, _, err = (stock{bundle: d.bundle, inForce: d.bundle, release: spec.Release}).judge(spec.Product, spec.Hardware); err != nil {
+		return err
 	}
 	return d.fill(m.OEM, digest, now)
 }
@@ -143,7 +141,7 @@ func (d *draft) fill(oem string, release [32]byte, now time.Time) error {
 		ID: spec.ID, OEM: oem, Product: spec.Product, Hardware: spec.Hardware, Quota: spec.Quota,
 		NotBefore: uint64(spec.NotBefore.Unix()), NotAfter: uint64(spec.NotAfter.Unix()), Station: id[:], HSMSerial: d.station.Serial,
 		Profile: wire.ProfileIDevID1, Bundle: bundle[:], Release: release[:], Root: root[:], Counter: d.release.Counter,
-		MaxOffline: spec.MaxOfflineDays, Created: uint64(now.Unix()), FirstArticle: spec.FirstArticle, Chips: spec.Chips,
+		MaxOffline: spec.MaxOfflineDays, Created: uint64(now.Unix()), FirstArticle: spec.FirstArticle, Chips: spec.Chips, Keys: spec.Keys,
 	}
 	d.content = wire.OrderContent{TicketSeed: make([]byte, 32), Bundle: spec.Bundle, Release: spec.Release, Params: spec.Params}
 	_, _ = rand.Read(d.content.TicketSeed)
@@ -233,8 +231,12 @@ func (r *reading) close() error {
 	return err
 }
 
-// wrap makes the order CA, wraps its key and the content to the station, and signs.
-func (d *draft) wrap(ctx context.Context, m Maker, p payload) (*Wrapped, error) {
+// wrap reads the firmware, makes the order CA, wraps its key and the content to the station, and signs.
+func (d *draft) wrap(ctx context.Context, m Maker) (*Wrapped, error) {
+	p := payload{from: d.spec.Payload, components: d.release.Components}
+	if err := p.check(ctx, d.spec.Params.Flash.SlotSize); err != nil {
+		return nil, err
+	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -273,31 +275,30 @@ func (d *draft) wrap(ctx context.Context, m Maker, p payload) (*Wrapped, error) 
 	if err != nil {
 		return nil, invalid("%w", err)
 	}
-	if w.Order, err = orderOf(order, d.station, d.bundle, d.release, d.content); err != nil {
+	params, err := wire.Marshal(d.content.Params)
+	if err != nil {
 		return nil, err
 	}
+	rel, par := sha256.Sum256(d.content.Release), sha256.Sum256(params)
+	w.Order = orderOf(order, d.station, d.bundle, d.release, rel[:], par[:])
 	w.Order.Envelope, err = wire.Sign1(wire.TypeOrder, body, m.OrderKey)
 	return w, err
 }
 
-// orderOf is an order as the OEM keeps it.
-func orderOf(o wire.Order, st wire.Station, b wire.Bundle, r wire.Release, c wire.OrderContent) (Order, error) {
-	params, err := wire.Marshal(c.Params)
-	if err != nil {
-		return Order{}, err
-	}
-	rel, par, h := sha256.Sum256(c.Release), sha256.Sum256(params), o.Header
+// orderOf is an order as the OEM keeps it. The sums are of the release's envelope and of the encoded parameters.
+func orderOf(o wire.Order, st wire.Station, b wire.Bundle, r wire.Release, release, params []byte) Order {
+	h := o.Header
 	out := Order{
 		ID: h.ID, OEM: h.OEM, Product: h.Product, Hardware: h.Hardware, Quota: h.Quota, State: Open,
 		NotBefore: unix(h.NotBefore), NotAfter: unix(h.NotAfter), Created: unix(h.Created),
 		Station: hex.EncodeToString(h.Station), StationName: st.Name, Module: st.Module, RecordKey: st.RecordKey,
-		Release: hex.EncodeToString(h.Release), Version: r.Version, Bundle: b.Version, ReleaseSum: rel[:], ParamsSum: par[:],
-		FirstArticle: h.FirstArticle, Chips: h.Chips,
+		Release: hex.EncodeToString(h.Release), Version: r.Version, Bundle: b.Version, ReleaseSum: release, ParamsSum: params,
+		FirstArticle: h.FirstArticle, Chips: h.Chips, Keys: h.Keys,
 	}
 	for _, k := range r.Components {
 		out.Components = append(out.Components, wire.NamedDigest{Name: k.Name, Digest: k.Digest})
 	}
-	return out, nil
+	return out
 }
 
 func unix(t uint64) time.Time { return time.Unix(int64(min(t, 1<<40)), 0).UTC() }
@@ -313,7 +314,11 @@ func wrapKeys(st wire.Station, key *ecdsa.PrivateKey, cek []byte) (wire.WrappedK
 	if err != nil {
 		return wire.WrappedKey{}, wire.Recipient{}, err
 	}
-	blob, err := oaep(st.WrapKey, st.WrapAlg, der)
+	wrap := oaep
+	if st.WrapAlg == wire.WrapRSAAES {
+		wrap = rsaAES
+	}
+	blob, err := wrap(st.WrapKey, st.WrapAlg, der)
 	if err != nil {
 		return wire.WrappedKey{}, wire.Recipient{}, fmt.Errorf("wrapping key: %w", err)
 	}
@@ -339,4 +344,24 @@ func oaep(spki []byte, alg wire.WrapAlg, plain []byte) ([]byte, error) {
 		return nil, err
 	}
 	return rsa.EncryptOAEP(hash.New(), rand.Reader, pub, plain, nil)
+}
+
+// rsaAES wraps plain as CKM_RSA_AES_KEY_WRAP unwraps it: a fresh AES key under RSA, and behind it plain under that key (RFC 5649).
+func rsaAES(spki []byte, alg wire.WrapAlg, plain []byte) ([]byte, error) {
+	key := make([]byte, 32)
+	_, _ = rand.Read(key)
+	defer clear(key)
+	head, err := oaep(spki, alg, key)
+	if err != nil {
+		return nil, err
+	}
+	kwp, err := subtle.NewKWP(key)
+	if err != nil {
+		return nil, err
+	}
+	tail, err := kwp.Wrap(plain)
+	if err != nil {
+		return nil, err
+	}
+	return append(head, tail...), nil
 }

@@ -46,7 +46,7 @@ func Describe(f wire.Fact, private []byte) string {
 		ledger.KindDeviceUpdated, ledger.KindDeviceRefused, ledger.KindDeviceUnhealthy, ledger.KindDeviceReprovisioned, ledger.KindDeviceHealthy,
 		ledger.KindRemedyDecided, ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindDeviceEnrolled:
 		s, err = describeEvent(data)
-	case ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone, ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindRecallIssued:
+	case ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferGivenUp, ledger.KindTransferDone, ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindRecallIssued:
 		s, err = describeOwnership(kind, data)
 	case ledger.KindDeviceGrouped:
 		s, err = describeGrouping(data)
@@ -55,6 +55,10 @@ func Describe(f wire.Fact, private []byte) string {
 	case ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed, ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindForeignTrusted, ledger.KindForeignEnded,
 		ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported:
 		s, err = describeKeys(kind, data)
+	case ledger.KindOrderMastered:
+		s, err = describeMaster(data)
+	case ledger.KindDeskAdded, ledger.KindDeskRemoved:
+		s, err = describeDesk(kind, data)
 	case ledger.KindCeremonyHeld:
 		s, err = describeCeremony(f.Data, private)
 	case ledger.KindComplianceStated:

@@ -1,8 +1,10 @@
 package fleet
 
 import (
+	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -72,6 +74,42 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 		s += ": " + d.Reason
 	}
 	return s, nil
+}
+
+// describeDesk says where else orders are wrapped.
+func describeDesk(kind ledger.Kind, data []byte) (string, error) {
+	var d struct {
+		Desk     string   `json:"desk"`
+		Products []string `json:"products"`
+		Quota    uint32   `json:"quota"`
+		OrderKey []byte   `json:"order_key"`
+		Reason   string   `json:"reason"`
+	}
+	if err := json.Unmarshal(data, &d); err != nil {
+		return "", err
+	}
+	key := short(hex.EncodeToString(wire.SealKeyID(d.OrderKey)))
+	if kind == ledger.KindDeskAdded {
+		return fmt.Sprintf("desk %s, with order key %s, may order %d devices of %s", d.Desk, key, d.Quota, strings.Join(d.Products, ", ")), nil
+	}
+	s := fmt.Sprintf("no order that desk %s, with order key %s, makes from now on is taken in", d.Desk, key)
+	if d.Reason != "" {
+		s += ": " + d.Reason
+	}
+	return s, nil
+}
+
+func describeMaster(data []byte) (string, error) {
+	var m struct {
+		Product  string `json:"product"`
+		Hardware string `json:"hardware"`
+		Revision uint32 `json:"revision"`
+		Digest   string `json:"digest"`
+	}
+	if err := json.Unmarshal(data, &m); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("made of master %d for %s %s, %s; older ones are refused from now on", m.Revision, m.Product, m.Hardware, short(m.Digest)), nil
 }
 
 // short is the beginning of a digest.

@@ -41,6 +41,8 @@ func describeOwnership(kind ledger.Kind, data []byte) (string, error) {
 		case o.Period == 0:
 			s = "goes back to the maker"
 		}
+	case ledger.KindTransferGivenUp:
+		s = "is not handed to another instance after all"
 	case ledger.KindTransferDone:
 		if o.Kind == "rehome" {
 			return "has left for another instance: nobody here has a say over it any more", nil

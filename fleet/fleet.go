@@ -32,8 +32,8 @@ type Device struct {
 	Version    string     `json:"version"` // running; empty when never heard of
 	Release    string     `json:"release"` // digest, hex
 	Trial      bool       `json:"trial"`
-	Health     string     `json:"health"`  // healthy, unhealthy, unknown
-	Verdict    string     `json:"verdict"` // EAR status, or unknown: never a guess
+	Health     string     `json:"health"`  // healthy, unhealthy, unknown: also when it is overdue to be heard of
+	Verdict    string     `json:"verdict"` // EAR status, or unknown: never a guess, and not what was so once
 	VerdictAt  *time.Time `json:"verdict_at,omitempty"`
 	LastSeen   *time.Time `json:"last_seen,omitempty"`
 	Findings   int        `json:"findings"` // open ones
@@ -42,18 +42,19 @@ type Device struct {
 // Detail is the device page's head.
 type Detail struct {
 	Device
-	Order      string     `json:"order"`
-	Made       *time.Time `json:"made,omitempty"`
-	ChipUID    string     `json:"chip_uid"`
-	KeyOrigin  string     `json:"key_origin"`
-	Rekeyed    *time.Time `json:"rekeyed,omitempty"` // when it got its keys in the field, by a voucher
-	Virtual    bool       `json:"virtual"`
-	Bundle     uint64     `json:"bundle"`
-	BootCount  uint64     `json:"boot_count"`
-	Reasons    []string   `json:"verdict_reasons"`
-	HealthText string     `json:"health_text"`
-	Forgotten  *time.Time `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
-	Owned      *time.Time `json:"owned,omitempty" doc:"since when it belongs to its owner"`
+	Order       string     `json:"order"`
+	Made        *time.Time `json:"made,omitempty"`
+	ChipUID     string     `json:"chip_uid"`
+	KeyOrigin   string     `json:"key_origin"`
+	Rekeyed     *time.Time `json:"rekeyed,omitempty"` // when it got its keys in the field, by a voucher
+	Virtual     bool       `json:"virtual"`
+	Bundle      uint64     `json:"bundle"`
+	BootCount   uint64     `json:"boot_count"`
+	Reasons     []string   `json:"verdict_reasons"`
+	LastVerdict string     `json:"verdict_last,omitempty" doc:"what its last evidence was, when that is too old to count"`
+	HealthText  string     `json:"health_text"`
+	Forgotten   *time.Time `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
+	Owned       *time.Time `json:"owned,omitempty" doc:"since when it belongs to its owner"`
 
 	Suspect string        `json:"suspect,omitempty" doc:"what it said that cannot be true of one device"`
 	Sides   []device.Side `json:"sides,omitempty" doc:"what each holder of its identity was seen with, then"`

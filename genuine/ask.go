@@ -35,8 +35,8 @@ type Asked struct {
 }
 
 // Ask has a device asked to prove itself over the asker's nonce. Only a device that is heard of regularly is asked, a few times a day: it
-// costs the device a signature and a message. Whoever asks again with the same nonce gets the same question.
-func (s *Service) Ask(ctx context.Context, id string, nonce []byte) (Asked, error) {
+// costs the device a signature and a message; and from is asked for a part of these at most. Whoever asks again with the same nonce gets the same question.
+func (s *Service) Ask(ctx context.Context, from, id string, nonce []byte) (Asked, error) {
 	if n := len(nonce); n < wire.MinAskerNonce || n > wire.MaxAskerNonce {
 		return Asked{}, fault.New(fault.Invalid, "genuine.nonce", fmt.Sprintf("a nonce of %d bytes", n), "use 16 to 64 random bytes")
 	}
@@ -58,14 +58,22 @@ func (s *Service) Ask(ctx context.Context, id string, nonce []byte) (Asked, erro
 	if err := s.reachable(r, now); err != nil {
 		return Asked{}, err
 	}
+	if !s.askers.may(from, id, now) {
+		return Asked{}, fault.New(fault.Unavailable, "genuine.yours", fmt.Sprintf("you asked this device %d times within a day", perAsker), "leave the others some; ask again tomorrow, or ask the device itself: hallmark verify --local")
+	}
 	q.Asked, q.Expires = now, now.Add(s.cfg.Wait)
 	s.mu.Lock()
 	full := len(s.open) >= maxOpen
 	s.mu.Unlock()
 	if full {
+		s.askers.back(from, id)
 		return Asked{}, fault.New(fault.Unavailable, "genuine.crowded", "too many devices are being asked", "ask again in some minutes")
 	}
-	switch err := s.cfg.Store.AskDevice(ctx, q, now.Add(-24*time.Hour), s.cfg.Daily); {
+	err := s.cfg.Store.AskDevice(ctx, q, now.Add(-24*time.Hour), s.cfg.Daily)
+	if err != nil {
+		s.askers.back(from, id)
+	}
+	switch {
 	case errors.Is(err, ErrBusy):
 		return Asked{}, fault.New(fault.Unavailable, "genuine.busy", "somebody else is asking this device just now", fmt.Sprintf("ask again in %s", s.cfg.Wait))
 	case errors.Is(err, ErrEnough):

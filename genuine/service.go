@@ -76,7 +76,8 @@ type Config struct {
 
 // Service answers.
 type Service struct {
-	cfg Config
+	cfg    Config
+	askers askers
 
 	mu    sync.Mutex
 	known map[string]*kept     // verdicts by device; guarded by mu

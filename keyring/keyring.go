@@ -8,6 +8,7 @@
 package keyring
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -34,10 +35,11 @@ const (
 	Order      Role = "order"       // signs production orders; one at a time
 	Server     Role = "server"      // TLS of this server; one at a time
 	Bucket     Role = "bucket"      // opens what devices seal; kept for as long as there is data under it
+	Desk       Role = "desk"        // opens what desks seal of their orders; there is none before the first is made
 )
 
 // Roles lists them.
-func Roles() []Role { return []Role{Directive, LogControl, LogEvents, Order, Server, Bucket} }
+func Roles() []Role { return []Role{Directive, LogControl, LogEvents, Order, Server, Bucket, Desk} }
 
 // Key is one of an instance's online keys.
 type Key struct {
@@ -87,7 +89,7 @@ type Config struct {
 	Store  Store
 	Vault  Vault
 	Field  Field
-	First  map[Role]string // names of the keys that the instance was made with
+	First  map[Role]string // names of the keys that the instance was made with; a role that is not in it begins with none
 	Now    func() time.Time
 	Loaded func() // called after a change that this process made; nil: nobody
 }
@@ -117,6 +119,10 @@ func (s *Service) Load(ctx context.Context) error {
 	var keys []Key
 	for _, role := range Roles() {
 		first := Key{Name: s.cfg.First[role], Role: role}
+		if first.Name == "" {
+			keys = append(keys, of(kept, role)...)
+			continue
+		}
 		if i := slices.IndexFunc(kept, func(k Key) bool { return k.Name == first.Name }); i >= 0 {
 			first = kept[i]
 		} else if first.SPKI, err = s.cfg.Vault.Public(role, first.Name); err != nil {
@@ -134,6 +140,15 @@ func (s *Service) Load(ctx context.Context) error {
 	s.keys = keys
 	s.mu.Unlock()
 	return nil
+}
+
+func of(keys []Key, role Role) (out []Key) {
+	for _, k := range keys {
+		if k.Role == role {
+			out = append(out, k)
+		}
+	}
+	return out
 }
 
 func kidOf(spki []byte) string {
@@ -163,6 +178,9 @@ func (s *Service) Retired(role Role) (out [][]byte) {
 	}
 	return out
 }
+
+// All gives the keys of a role, oldest first, those that are not used any more too.
+func (s *Service) All(role Role) []Key { return of(s.all(), role) }
 
 func (s *Service) all() []Key {
 	s.mu.Lock()
@@ -242,7 +260,7 @@ func (s *Service) Rotate(ctx context.Context, caller access.Caller, role Role, s
 	if used >= maxKeys {
 		return Key{}, fault.New(fault.Conflict, "key.many", fmt.Sprintf("%d keys of role %s are used already", used, role), "retire one first")
 	}
-	k := Key{Name: fmt.Sprintf("%s-%d", s.cfg.First[role], n), Role: role, Created: s.cfg.Now().UTC()}
+	k := Key{Name: fmt.Sprintf("%s-%d", cmp.Or(s.cfg.First[role], string(role)), n), Role: role, Created: s.cfg.Now().UTC()}
 	var err error
 	if k.SPKI, err = s.cfg.Vault.Make(role, suite, k.Name); err != nil {
 		return Key{}, err

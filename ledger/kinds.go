@@ -50,6 +50,11 @@ const (
 	KindOrderCancelled Kind = "order.cancelled" // control: JSON factory.Void {order, reason}: its file never came to use; records that come are alarms
 	KindOrderAbandoned Kind = "order.abandoned" // control: JSON factory.Void {order, reason, records, made}: its station is gone; the same
 
+	KindOrderMastered Kind = "order.mastered" // control: JSON factory.MasterRef {product, hardware, revision, digest}: the master that the order was made of; older ones are refused
+
+	KindDeskAdded   Kind = "desk.added"   // control: JSON factory.DeskAdded {desk, order_key, cas, products, quota}: orders that its key signed are taken in; again: with other CAs or another quota
+	KindDeskRemoved Kind = "desk.removed" // control: JSON factory.DeskRemoved {desk, order_key, reason}: none that was made since
+
 	KindOrderInspected Kind = "order.inspected"      // events: JSON factory.Inspected: what a station says somebody saw of a first article
 	KindRecordRefused  Kind = "order.record.refused" // events: JSON factory.Alarm: a production record that cannot be true
 
@@ -94,13 +99,14 @@ const (
 	KindCertRevoked Kind = "cert.revoked"   // events: JSON {serial, reason}
 	KindVerdict     Kind = "attest.verdict" // events: JSON attest.Verdict, with the EAR
 
-	KindOwnerCreated      Kind = "owner.created"        // control: JSON {owner, name}
-	KindOwnerEnded        Kind = "owner.ended"          // control: the same; it may have no devices any more
-	KindClaimCodes        Kind = "claim.codes.made"     // control: JSON {product, order, devices: the Merkle root and number}; those made before are void
-	KindDeviceClaimed     Kind = "device.claimed"       // events: JSON {device, period, owner_digest, how, keyed, owner, salt, key, by}: it belongs to somebody
-	KindDeviceTransferred Kind = "device.transferred"   // events: JSON {device, period, owner_digest, kind, legitimacy_to, reason, by}: it does not any more
-	KindTransferDone      Kind = "device.transfer.done" // events: JSON {device, period, epoch, kind}: nothing is left of that time; keys of data up to that epoch are destroyed
-	KindRecallIssued      Kind = "recall.issued"        // control: JSON owner.Recall, with the Merkle root and number of the devices
+	KindOwnerCreated      Kind = "owner.created"            // control: JSON {owner, name}
+	KindOwnerEnded        Kind = "owner.ended"              // control: the same; it may have no devices any more
+	KindClaimCodes        Kind = "claim.codes.made"         // control: JSON {product, order, devices: the Merkle root and number}; those made before are void
+	KindDeviceClaimed     Kind = "device.claimed"           // events: JSON {device, period, owner_digest, how, keyed, owner, salt, key, by}: it belongs to somebody
+	KindDeviceTransferred Kind = "device.transferred"       // events: JSON {device, period, owner_digest, kind, legitimacy_to, reason, by}: it does not any more
+	KindTransferGivenUp   Kind = "device.transfer.given-up" // events: JSON {device, period, reason, by}: it is not handed over, and belongs to whom it did
+	KindTransferDone      Kind = "device.transfer.done"     // events: JSON {device, period, epoch, kind}: nothing is left of that time; keys of data up to that epoch are destroyed
+	KindRecallIssued      Kind = "recall.issued"            // control: JSON owner.Recall, with the Merkle root and number of the devices
 
 	KindTelemetryEpochOpened   Kind = "telemetry.epoch.opened"   // events: JSON {stream, epoch, bucket, sha256 of the envelope}
 	KindTelemetryKeysDestroyed Kind = "telemetry.keys.destroyed" // events: JSON {}

@@ -51,6 +51,7 @@ var private = map[Kind][]string{
 	KindRemedyDecided:       {"reason"},
 	KindOrderCancelled:      {"reason"},
 	KindOrderAbandoned:      {"reason"},
+	KindDeskRemoved:         {"reason"},
 	KindRetireOrdered:       {"reason"},
 	KindRetireWrittenOff:    {"reason"},
 	KindReleaseWithdrawn:    {"reason"},
@@ -64,6 +65,7 @@ var private = map[Kind][]string{
 	KindOwnerEnded:        {"name"},
 	KindDeviceClaimed:     {"owner", "salt", "key", "by"},
 	KindDeviceTransferred: {"reason", "by"},
+	KindTransferGivenUp:   {"reason", "by"},
 
 	KindTelemetryReadDecided: {"purpose"},
 }

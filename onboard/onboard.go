@@ -75,6 +75,13 @@ type Refusal struct {
 	Count   int       `json:"count,omitempty"`
 }
 
+// Planned is a device that came before its production record.
+type Planned struct {
+	Device string
+	Issuer string // subject key ID, hex, of its order's CA
+	At     time.Time
+}
+
 // Unordered is the code of a refusal: a good certificate of a device that was never ordered.
 const Unordered = "enrol.unknown"
 
@@ -87,6 +94,8 @@ type Store interface {
 	// Refuse keeps r; facts are written only with the first refusal of a device with that code, and of those that are Unordered for the
 	// first MaxRefusals of an issuer. Durable on nil.
 	Refuse(ctx context.Context, r Refusal, facts ...ledger.Fact) error
+	// Planned keeps that p came and was asked to come again. Durable on nil; what comes again within a minute may be left out.
+	Planned(ctx context.Context, p Planned) error
 	// Refusals gives the newest, at most limit.
 	Refusals(ctx context.Context, limit int) ([]Refusal, error)
 	// Wait keeps w in the place of what the device asked for before; a fault of kind Unavailable when MaxWaiting wait. Durable on nil.
@@ -195,6 +204,9 @@ func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Devi
 			return Standing{}, fmt.Errorf("orders, device %s: %w", id.DeviceID, err)
 		}
 		if planned {
+			if err := s.c.Store.Planned(ctx, Planned{Device: id.DeviceID, Issuer: hex.EncodeToString(d.Issuer.SubjectKeyId), At: s.c.Now().UTC()}); err != nil {
+				return Standing{}, err
+			}
 			return Standing{}, &Pending{Device: id.DeviceID, What: "its production record has not come yet", After: s.c.Retry}
 		}
 	}

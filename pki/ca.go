@@ -414,7 +414,7 @@ func (s *Service) Authorities(ctx context.Context, caller access.Caller) ([]Stan
 		}
 		st := Standing{CA: ca, Cert: cert, Revoked: s.c.Revocations.issuerRevoked(ca.SKI)}
 		_, st.Held = s.c.Held.Get(ca.SKI)
-		if a, err := s.c.Held.Issuing(ca.Role, productOfCA(cert), now); err == nil {
+		if a, err := s.c.Held.Issuing(ca.Role, ProductOf(cert), now); err == nil {
 			st.Issuing = st.Held && a.SKI() == ca.SKI
 		}
 		out = append(out, st)
@@ -424,9 +424,4 @@ func (s *Service) Authorities(ctx context.Context, caller access.Caller) ([]Stan
 	}
 	asked, err := s.c.CAs.CARequests(ctx)
 	return out, asked, err
-}
-
-func productOfCA(c *x509.Certificate) string {
-	_, product := idevid.SubjectOEM(c)
-	return product
 }

@@ -3,6 +3,7 @@ package pki
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"fmt"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -77,7 +78,8 @@ func productOf(der []byte) (string, error) {
 }
 
 // RevokeOrderCA takes everything that a CA has signed, named by its subject key ID: an order's, for a station's key that was stolen, or an
-// operational one that another has taken over from: then its devices enrol again with what they have from the factory. The other CAs carry
+// operational one that another has taken over from: then its devices enrol again with what they have from the factory; or a desk's product CA, for a
+// desk that was stolen, with the devices of all of its orders. The other CAs carry
 // the whole fleet and are replaced by a ceremony, not by a call.
 func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski string, reason int) error {
 	if err := s.c.Guard.Check(ctx, caller, access.CertRevoke, access.Resource{Type: "ca", ID: ski, Grave: true}); err != nil {
@@ -93,15 +95,30 @@ func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski s
 		}
 		issuing, err := s.c.Held.Issuing(ca.Role, "", s.c.Now())
 		replaced := ca.Role == Operational && err == nil && issuing.SKI() != ski
-		if ca.Role != Order && !replaced {
+		_, held := s.c.Held.Get(ski)
+		desks := ca.Role == Product && ca.Key == "" && !held // its key is at a desk
+		if ca.Role != Order && !replaced && !desks {
 			return fault.New(fault.Conflict, "ca.role", fmt.Sprintf("CA %s is the CA of role %s", ski, ca.Role),
-				"only the CA of an order, and an operational one that another has taken over from, is revoked by a call; replace this one by a key ceremony")
+				"only the CA of an order, a desk's, and an operational one that another has taken over from, is revoked by a call; replace this one by a key ceremony")
 		}
 		cert, err := x509.ParseCertificate(ca.DER)
 		if err != nil {
 			return fmt.Errorf("stored CA %s: %w", ski, err)
 		}
-		return s.RevokeIssuer(ctx, caller, cert, reason)
+		if !desks {
+			return s.RevokeIssuer(ctx, caller, cert, reason)
+		}
+		rs := []Revocation{{Scope: ScopeIssuer, ID: ski}}
+		for _, below := range cas { // devices are checked against the CA that signed them: those of its orders
+			c, err := x509.ParseCertificate(below.DER)
+			if err != nil {
+				return fmt.Errorf("stored CA %s: %w", below.SKI, err)
+			}
+			if below.Role == Order && hex.EncodeToString(c.AuthorityKeyId) == ski && !s.c.Revocations.issuerRevoked(below.SKI) {
+				rs = append(rs, Revocation{Scope: ScopeIssuer, ID: below.SKI})
+			}
+		}
+		return s.revoke(ctx, caller, reason, rs...)
 	}
 	return fault.New(fault.NotFound, "ca.unknown", fmt.Sprintf("no CA %q", ski), "")
 }

@@ -69,6 +69,10 @@ type Component struct {
 	Artifact []byte             `json:"artifact"` // digest of an uploaded artifact
 	Health   wire.HealthCheck   `json:"health"`
 	Args     []string           `json:"args,omitempty"`
+	Requires []wire.Requirement `json:"requires,omitempty"` // versions of the other components that it needs; in rising order of their names
+	Hardware []string           `json:"hardware,omitempty" doc:"hardware revisions it works on, in rising order; empty: all of the release's"`
+
+	Capabilities *wire.Capabilities `json:"capabilities,omitempty"` // nil: what every program has, and nothing more
 }
 
 // Approval is one person's signature.
@@ -174,7 +178,7 @@ func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire
 	for _, c := range s.Components {
 		m.Components = append(m.Components, wire.Component{
 			Name: c.Name, Kind: c.Kind, Version: c.Version, Size: sizes[[32]byte(c.Artifact)], Digest: c.Artifact,
-			Health: c.Health, Args: c.Args,
+			Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware, Capabilities: c.Capabilities,
 		})
 	}
 	return m

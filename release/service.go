@@ -137,6 +137,9 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err != nil {
 		return Release{}, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
 	}
+	if err := compatible(m); err != nil {
+		return Release{}, err
+	}
 	r := Release{
 		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1,
 	}
@@ -237,6 +240,14 @@ func (s *Service) checkRollbacks(ctx context.Context, spec Spec) error {
 			return invalid("release.rollback", fmt.Sprintf("release %s has security counter %d, below %d: devices that confirmed the new one refuse it",
 				to.Manifest.ID, to.Manifest.Counter, spec.Counter), "raise the counter in a later release, or leave that way back out")
 		}
+	}
+	return nil
+}
+
+// compatible refuses a set whose components do not go together, as every device would.
+func compatible(m wire.Release) error {
+	if err := m.Compatible(); err != nil {
+		return invalid("release.incompatible", err.Error(), "bring the components to versions that go together, or correct what they require")
 	}
 	return nil
 }
@@ -385,6 +396,9 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, fault.Newf(fault.Conflict, "release.threshold", "release %s may not be published: %w", r.Manifest.ID, err)
 	} else if d != r.Digest {
 		return Release{}, fmt.Errorf("release %s: the stored envelope is of release %x", r.Manifest.ID, d)
+	}
+	if err := compatible(r.Manifest); err != nil {
+		return Release{}, err
 	}
 	if err := s.checkOnce(ctx, r.Manifest); err != nil {
 		return Release{}, err

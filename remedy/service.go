@@ -117,7 +117,7 @@ func (s *Service) Quarantined(ctx context.Context, caller access.Caller, id stri
 // Remake has the device of an open case made anew with a release; nil: the one it should run. Without a case, or when it is
 // under way already, nothing changes.
 func (s *Service) Remake(ctx context.Context, caller access.Caller, id string, release []byte, cause ledger.Ref, reason string) error {
-	if _, err := s.device(ctx, caller, access.DeviceReprovide, id); err != nil {
+	if err := s.mayRemake(ctx, caller, id, release); err != nil {
 		return err
 	}
 	c, err := s.cfg.Store.Case(ctx, id)
@@ -304,6 +304,19 @@ func (s *Service) Reprovide(ctx context.Context, caller access.Caller, id string
 			"approve the quarantine first")
 	}
 	return s.Remake(ctx, caller, id, release, c.Cause, reason)
+}
+
+// mayRemake asks the guard. A release that a person names, and that did not run on the device in good health already, is an update past
+// the rollouts: it takes two.
+func (s *Service) mayRemake(ctx context.Context, caller access.Caller, id string, release []byte) error {
+	d, err := s.cfg.Devices.Get(ctx, system(), id)
+	grave := caller.Kind != access.System && release != nil && !device.Anew(d, release)
+	if denied := s.cfg.Guard.Check(ctx, caller, access.DeviceReprovide, access.Resource{
+		Type: "device", ID: id, Product: d.Product, Group: d.Group, Grave: grave,
+	}); denied != nil {
+		return denied
+	}
+	return err
 }
 
 // Tick gives the commands of what was decided, and renews quarantines before they lapse. One node does; another, or the same after a

@@ -3,8 +3,6 @@ package retire
 import (
 	"bytes"
 	"encoding/hex"
-	"encoding/json"
-	"errors"
 	"fmt"
 	"slices"
 
@@ -12,9 +10,6 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/wire"
 )
-
-// OrderKeyName is the subject of the key.created fact of the key that signs production orders.
-const OrderKeyName = custody.OrderKeyName
 
 // birth is what a proof shows of a device's making.
 type birth struct {
@@ -39,7 +34,7 @@ func (b birth) grown(device string, changes []wire.Fact) (birth, error) {
 }
 
 // checkBirth finds the one production record of the device and verifies everything that vouches for the attestation key in it: the order
-// is signed by the key that the control log names as the one for orders, and is for the product; the rest is custody.Made's. See
+// is signed by a key that the control log names for orders, the instance's or a desk's, and is for the product; the rest is custody.Made's. See
 // VerifyProof for what is trusted.
 func checkBirth(b wire.Bundle, p Proof, one func(ledger.Kind) (wire.Fact, error)) (birth, error) {
 	made, err := one(ledger.KindDeviceProvisioned)
@@ -50,15 +45,17 @@ func checkBirth(b wire.Bundle, p Proof, one func(ledger.Kind) (wire.Fact, error)
 	if err != nil {
 		return birth{}, err
 	}
-	orderKey, err := one(ledger.KindKeyCreated)
+	named, err := one(ledger.KindKeyCreated)
+	if err != nil {
+		if named, err = one(ledger.KindDeskAdded); err != nil {
+			return birth{}, fmt.Errorf("the key that signed the order, the instance's or a desk's: %w", err)
+		}
+	}
+	order, key, err := custody.OrderKeys{}.Learn(named).Order(created, p.Product)
 	if err != nil {
 		return birth{}, err
 	}
-	if err := namedForOrders(b, orderKey); err != nil {
-		return birth{}, err
-	}
-	order, err := custody.Ordered(created, orderKey, p.Product)
-	if err != nil {
+	if err := namedForOrders(b, key); err != nil {
 		return birth{}, err
 	}
 	r, err := custody.Made(b.Anchors, order.Header, p.Station, made)
@@ -73,18 +70,12 @@ func checkBirth(b wire.Bundle, p Proof, one func(ledger.Kind) (wire.Fact, error)
 
 // namedForOrders checks that the trust bundle names the key for orders. Bundles of before name none: then the control log's word is all there
 // is.
-func namedForOrders(b wire.Bundle, created wire.Fact) error {
+func namedForOrders(b wire.Bundle, k custody.OrderKey) error {
 	if b.Orders == nil {
 		return nil
 	}
-	var k struct {
-		SPKI []byte `json:"spki"`
-	}
-	if err := json.Unmarshal(created.Data, &k); err != nil {
-		return fmt.Errorf("order key: %w", err)
-	}
 	if !slices.ContainsFunc(b.Orders.Keys, func(der []byte) bool { return bytes.Equal(der, k.SPKI) }) {
-		return errors.New("the order is signed by a key that the trust bundle does not name for orders")
+		return fmt.Errorf("the order is signed by %s, which the trust bundle does not name for orders", k.Signer())
 	}
 	return nil
 }

@@ -263,7 +263,7 @@ func openEntries(b wire.Bundle, p Proof) (map[ledger.Kind][]wire.Fact, map[strin
 // controlKind reports whether facts of kind k are in the control log.
 func controlKind(k ledger.Kind) bool {
 	return slices.Contains([]ledger.Kind{
-		ledger.KindRetireOrdered, ledger.KindWarrantIssued, ledger.KindCommandIssued, ledger.KindOrderCreated, ledger.KindKeyCreated,
+		ledger.KindRetireOrdered, ledger.KindWarrantIssued, ledger.KindCommandIssued, ledger.KindOrderCreated, ledger.KindKeyCreated, ledger.KindDeskAdded,
 	}, k)
 }
 

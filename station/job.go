@@ -243,18 +243,20 @@ func (j *job) each(do func(wire.Record)) error {
 }
 
 // write completes, signs, and spools a record; it is durable on nil.
-func (j *job) write(s *Station, r wire.Record, quota uint32) (wire.Record, error) {
-	r, n, err := j.put(s, r, quota)
+func (j *job) write(s *Station, r wire.Record, quota uint32, clock func() time.Time) (wire.Record, error) {
+	r, n, err := j.put(s, r, quota, clock)
 	if err != nil {
 		return r, err
 	}
 	return r, j.spool.Wait(n)
 }
 
-// put gives a record its place. What follows it waits for the disk as it does, so that the chain on the disk has no hole.
-func (j *job) put(s *Station, r wire.Record, quota uint32) (wire.Record, uint64, error) {
+// put gives a record its place, and the time when it took it: along the chain times do not fall, however many pieces end at once, and whatever is done to the
+// clock while one is made. What follows it waits for the disk as it does, so that the chain on the disk has no hole.
+func (j *job) put(s *Station, r wire.Record, quota uint32, clock func() time.Time) (wire.Record, uint64, error) {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	r.Time = max(uint64(clock().Unix()), j.lastTime)
 	r.Order, r.Station, r.Seq, r.Prev, r.Left = j.order, s.id[:], j.seq+1, bytes.Clone(j.last[:]), quota-j.used
 	payload, err := wire.EncodeRecord(r)
 	if err != nil {
@@ -280,8 +282,8 @@ func (j *job) settle(s *Station, o *opened, now time.Time) error {
 		}
 		if _, err := j.write(s, wire.Record{
 			Ticket: t, Device: wire.DeviceID(o.content.TicketSeed, t), Outcome: wire.Interrupted, Chip: j.open[t],
-			Reason: "the station stopped while the piece was being made", Time: uint64(now.Unix()),
-		}, o.order.Header.Quota); err != nil {
+			Reason: "the station stopped while the piece was being made",
+		}, o.order.Header.Quota, func() time.Time { return now }); err != nil {
 			return err
 		}
 	}

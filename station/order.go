@@ -1,18 +1,19 @@
 package station
 
 import (
+	"bufio"
 	"bytes"
 	"crypto/ecdsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
-	"github.com/hallmark-iot/hallmark/station/durable"
 	"github.com/hallmark-iot/hallmark/station/module"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -21,7 +22,9 @@ import (
 type opened struct {
 	order    wire.Order
 	envelope []byte
-	file     wire.OrderFile
+	sealed   wire.SealedHead // how the file begins
+	kept     *os.File        // the file, when it is this station's own
+	chunk    *wire.ChunkOpener
 	content  wire.OrderContent
 	bundle   wire.Bundle
 	release  wire.Release
@@ -34,10 +37,14 @@ type opened struct {
 func (o *opened) close() error {
 	clear(o.cek)
 	clear(o.content.TicketSeed)
-	if o.key == nil {
-		return nil
+	var err error
+	if o.kept != nil {
+		err = o.kept.Close()
 	}
-	return o.key.Destroy()
+	if o.key == nil {
+		return err
+	}
+	return errors.Join(err, o.key.Destroy())
 }
 
 // refused makes the fault of an order that may not be used.
@@ -48,14 +55,14 @@ func refused(code string, err error) error {
 	}
 }
 
-// openOrder checks an order file in the order of cost: signature, station, validity, integrity, certificates, then the wrapped
-// keys and the content.
-func (s *Station) openOrder(data []byte, now time.Time) (*opened, error) {
-	f, err := wire.DecodeOrderFile(data)
+// openOrder reads the beginning of an order's file and checks it in the order of cost: signature, station, validity, certificates, then the
+// wrapped keys and the content. What r gives next are the chunks, of which nothing is known yet: see payload.go.
+func (s *Station) openOrder(r io.Reader, now time.Time) (*opened, error) {
+	head, err := wire.ReadSealedHead(r)
 	if err != nil {
 		return nil, refused("invalid", err)
 	}
-	o := &opened{file: f, envelope: f.Order}
+	o := &opened{sealed: head, envelope: head.Envelope}
 	oem, root, err := s.verifySigner(o)
 	if err != nil {
 		return nil, err
@@ -69,9 +76,6 @@ func (s *Station) openOrder(data []byte, now time.Time) (*opened, error) {
 	}
 	if err := valid(h, now); err != nil {
 		return nil, err
-	}
-	if err := f.CheckSealed(o.order); err != nil {
-		return nil, refused("changed", err)
 	}
 	if err := o.checkChain(root, now); err != nil {
 		return nil, refused("chain", err)
@@ -162,7 +166,10 @@ func (s *Station) unwrap(o *opened) error {
 	if o.cek, err = s.mod.OpenContentKey(oem, o.order.Content); err != nil {
 		return err
 	}
-	if o.content, err = wire.OpenContent(o.cek, o.order.Header, o.file.Content); err != nil {
+	if o.content, err = wire.OpenContent(o.cek, o.order.Header, o.sealed.Content); err != nil {
+		return err
+	}
+	if o.chunk, err = wire.NewOrderOpener(o.cek, o.order.Header, o.sealed.Chunks); err != nil {
 		return err
 	}
 	if o.key, err = s.mod.UnwrapSigner(oem, o.order.Key); err != nil {
@@ -175,7 +182,7 @@ func (s *Station) unwrap(o *opened) error {
 	return nil
 }
 
-// checkContent compares bundle, release and payload with what the header promises.
+// checkContent compares bundle and release with what the header promises.
 func (o *opened) checkContent() error {
 	h := o.order.Header
 	var err error
@@ -198,53 +205,6 @@ func (o *opened) checkContent() error {
 	}
 	if !bytes.Equal(digest[:], h.Release) || !o.release.RunsOn(h.Hardware) || o.release.Counter < h.Counter {
 		return errors.New("the release is not the one the header promises, or not for this hardware")
-	}
-	return o.checkPayload()
-}
-
-// checkPayload hashes every component once, so that a device never gets the beginning of a wrong one.
-func (o *opened) checkPayload() error {
-	digest, at := sha256.New(), 0
-	err := o.chunks(func(c wire.Component, offset uint64, data []byte) error {
-		digest.Write(data)
-		if offset+uint64(len(data)) < c.Size {
-			return nil
-		}
-		if !bytes.Equal(digest.Sum(nil), c.Digest) {
-			return fmt.Errorf("component %q has another digest than the release says", c.Name)
-		}
-		digest.Reset()
-		at++
-		return nil
-	})
-	if err == nil && at != len(o.release.Components) {
-		err = errors.New("the payload ends before its last component")
-	}
-	return err
-}
-
-// chunks walks the payload: chunks of the file cut again at the borders of components.
-func (o *opened) chunks(each func(c wire.Component, offset uint64, data []byte) error) error {
-	next, offset := 0, uint64(0)
-	for i := range o.file.Payload {
-		data, err := o.file.OpenChunk(o.cek, o.order.Header, i)
-		if err != nil {
-			return err
-		}
-		for len(data) > 0 {
-			if next == len(o.release.Components) {
-				return errors.New("the payload is longer than its components")
-			}
-			c := o.release.Components[next]
-			n := min(uint64(len(data)), c.Size-offset)
-			if err := each(c, offset, data[:n]); err != nil {
-				return err
-			}
-			data, offset = data[n:], offset+n
-			if offset == c.Size {
-				next, offset = next+1, 0
-			}
-		}
 	}
 	return nil
 }
@@ -269,50 +229,46 @@ func (s *Station) orderDir(id string) string { return filepath.Join(s.dir, "orde
 
 const orderName = "order.hmo"
 
-// Import checks an order file whole, unwraps its keys once to see that they work, and keeps it. Importing the same file again
-// changes nothing; another file with the same order ID, and an order that was closed here, are refused.
-func (s *Station) Import(data []byte, now time.Time) (Summary, error) {
-	o, err := s.openOrder(data, now)
+// Import checks an order's file whole, as it comes, unwraps its keys once to see that they work, and keeps it. Importing the same file again
+// writes it again, which mends one that was damaged; another file with the same order ID, and an order that was closed here, are refused.
+func (s *Station) Import(file io.Reader, now time.Time) (Summary, error) {
+	if err := s.sweep(); err != nil {
+		return Summary{}, err
+	}
+	in := &source{r: bufio.NewReaderSize(file, 1<<16)}
+	var head bytes.Buffer
+	o, err := s.openOrder(io.TeeReader(in, &head), now)
+	if err != nil {
+		return Summary{}, in.why(err)
+	}
+	defer o.close() //nolint:errcheck // the module forgets it at the latest when it is closed
+	j, err := s.admit(o)
 	if err != nil {
 		return Summary{}, err
 	}
-	defer o.close() //nolint:errcheck // the module forgets it at the latest when it is closed
-	id := o.order.Header.ID
-	dir := s.orderDir(id)
-	path := filepath.Join(dir, orderName)
-	old, err := os.ReadFile(path)
-	switch {
-	case err == nil && !bytes.Equal(old, data):
-		return Summary{}, refused("replayed", fmt.Errorf("another order %q was imported before", id))
-	case err != nil && !errors.Is(err, os.ErrNotExist):
-		return Summary{}, fmt.Errorf("station: %w", err)
-	case err != nil:
-		if err := os.MkdirAll(dir, 0o700); err != nil {
-			return Summary{}, fmt.Errorf("station: %w", err)
-		}
-		j, jerr := s.openJob(id, wire.RecordHash(o.envelope))
-		if jerr != nil {
-			return Summary{}, jerr
-		}
-		closed := j.end != nil
-		if err := errors.Join(j.touch(now), j.close()); err != nil {
-			return Summary{}, err
-		}
-		if closed {
-			return Summary{}, refused("closed", fmt.Errorf("order %q was closed here", id))
-		}
-		// The order file last: an order whose file is there is whole.
-		if err := durable.WriteFile(filepath.Join(dir, envelopeName), o.envelope); err != nil {
-			return Summary{}, err
-		}
-		if err := durable.SyncDir(filepath.Dir(dir)); err != nil {
-			return Summary{}, err
-		}
-		if err := durable.WriteFile(path, data); err != nil {
-			return Summary{}, err
-		}
+	if err := errors.Join(s.keep(j, o, head.Bytes(), in, now), j.close()); err != nil {
+		return Summary{}, err
 	}
 	return s.summary(o.order.Header, wire.RecordHash(o.envelope))
+}
+
+// admit opens the order's job if a file of it is wanted here.
+func (s *Station) admit(o *opened) (*job, error) {
+	id := o.order.Header.ID
+	if err := s.replayed(o); err != nil {
+		return nil, err
+	}
+	if err := os.MkdirAll(s.orderDir(id), 0o700); err != nil {
+		return nil, fmt.Errorf("station: %w", err)
+	}
+	j, err := s.openJob(id, wire.RecordHash(o.envelope))
+	if err != nil {
+		return nil, err
+	}
+	if j.end != nil {
+		return nil, errors.Join(refused("closed", fmt.Errorf("order %q was closed here", id)), j.close())
+	}
+	return j, nil
 }
 
 func (s *Station) summary(h wire.OrderHeader, anchor [32]byte) (Summary, error) {
@@ -328,36 +284,25 @@ func (s *Station) summary(h wire.OrderHeader, anchor [32]byte) (Summary, error) 
 	return sum, j.close()
 }
 
-// load reads an imported order back. It is checked again in full: the disk is not believed. Unless strict, it may have expired.
+// load opens an imported order again. All but its payload is checked anew: the disk is not believed. Unless strict, it may have expired.
 func (s *Station) load(id string, now time.Time, strict bool) (*opened, error) {
-	if !wire.ValidName(id) {
-		return nil, fault.New(fault.Invalid, "order.invalid", fmt.Sprintf("order %q: not a name", id), "")
-	}
-	data, err := os.ReadFile(filepath.Join(s.orderDir(id), orderName))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fault.New(fault.NotFound, "order.unknown", fmt.Sprintf("this station holds no open order %q", id), "import its file first")
-	}
-	if err != nil {
-		return nil, fmt.Errorf("station: %w", err)
-	}
 	if !strict {
-		now = s.within(data, now)
+		order, _, err := s.kept(id)
+		if err != nil {
+			return nil, err
+		}
+		if end := time.Unix(int64(order.Header.NotAfter), 0); now.After(end) {
+			now = end // an order is closed also after it has expired
+		}
 	}
-	return s.openOrder(data, now)
-}
-
-// within moves now into the order's validity: an order is closed also after it has expired.
-func (s *Station) within(data []byte, now time.Time) time.Time {
-	f, err := wire.DecodeOrderFile(data)
+	f, err := s.keptFile(id)
 	if err != nil {
-		return now // openOrder will say it
+		return nil, err
 	}
-	o := &opened{envelope: f.Order}
-	if _, _, err := s.verifySigner(o); err != nil {
-		return now
+	o, err := s.openOrder(bufio.NewReaderSize(f, 1<<16), now)
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
 	}
-	if end := time.Unix(int64(o.order.Header.NotAfter), 0); now.After(end) {
-		return end
-	}
-	return now
+	o.kept = f
+	return o, nil
 }

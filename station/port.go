@@ -77,10 +77,21 @@ func (p *Port) expect(kind string) (wire.PortFrame, error) {
 	return f, nil
 }
 
+// renew gives what is under way the step's timeout again, unless ctx has ended.
+func (p *Port) renew(ctx context.Context) error {
+	if err := p.conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
+		return fmt.Errorf("programming port: %w", err)
+	}
+	if ctx.Err() != nil {
+		_ = p.conn.SetDeadline(time.Unix(1, 0)) // what bound has set, and we have overwritten
+	}
+	return nil
+}
+
 // bound lets ctx and the step's timeout end what waits on the connection; call the result when the step is over.
 func (p *Port) bound(ctx context.Context) (func(), error) {
-	if err := p.conn.SetDeadline(time.Now().Add(stepTimeout)); err != nil {
-		return nil, fmt.Errorf("programming port: %w", err)
+	if err := p.renew(ctx); err != nil {
+		return nil, err
 	}
 	stop := context.AfterFunc(ctx, func() { _ = p.conn.SetDeadline(time.Unix(1, 0)) })
 	return func() { stop() }, nil
@@ -102,7 +113,11 @@ func (p *Port) Identify(ctx context.Context) (wire.ChipHello, error) {
 
 // GenerateKeys implements Programmer.
 func (p *Port) GenerateKeys(ctx context.Context, q wire.KeyRequest) (wire.KeyReply, error) {
-	return ask[wire.KeyReply](ctx, p, wire.PortKeys, q, wire.PortKeys)
+	r, err := ask[wire.KeyReply](ctx, p, wire.PortKeys, q, wire.PortKeys)
+	if err == nil && r.Origin == wire.OriginStation {
+		return r, errors.New("the device says that the station made its keys, and it did not")
+	}
+	return r, err
 }
 
 // Install implements Programmer.
@@ -118,7 +133,12 @@ func (p *Port) Install(ctx context.Context, i wire.Install, payload func(func(wi
 	if _, err := p.expect(wire.PortOK); err != nil {
 		return err
 	}
-	return payload(func(c wire.Chunk) error { return p.send(wire.PortChunk, c) })
+	return payload(func(c wire.Chunk) error {
+		if err := p.renew(ctx); err != nil { // each chunk is an answer of the device: a large payload may take as long as it takes
+			return err
+		}
+		return p.send(wire.PortChunk, c)
+	})
 }
 
 // ReadBack implements Programmer.

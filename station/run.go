@@ -8,6 +8,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"strings"
 	"sync"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 type Programmer interface {
 	Identify(ctx context.Context) (wire.ChipHello, error)
 	GenerateKeys(ctx context.Context, q wire.KeyRequest) (wire.KeyReply, error)
-	// Install lays down everything; payload yields the components' bytes in order.
+	// Install lays down everything; payload yields the components' bytes in order. A chunk's data is there until put returns.
 	Install(ctx context.Context, i wire.Install, payload func(put func(wire.Chunk) error) error) error
 	ReadBack(ctx context.Context) (wire.ReadBack, error)
 	Fuse(ctx context.Context, f wire.FuseRequest) (wire.FuseState, error)
@@ -47,6 +48,9 @@ type RunSpec struct {
 	Line     string           // in the records
 	Now      func() time.Time // nil: time.Now
 	Progress func(wire.Record)
+	// Gang goes on with the other pieces when one is refused before a ticket is spent on it, and finishes those that are being made when the
+	// run is stopped by too many that went wrong.
+	Gang bool
 }
 
 // Report is what a run made.
@@ -56,10 +60,34 @@ type Report struct {
 	Scrapped int      `json:"scrapped"`
 	Left     uint32   `json:"left"`
 	Devices  []string `json:"devices,omitempty"` // IDs of the pieces made, at most reportDevices
+
+	Refused int                `json:"refused,omitempty"` // pieces that no ticket was spent on (Gang)
+	Pieces  []Refusal          `json:"pieces,omitempty"`  // the first of them
+	Places  map[string]*Counts `json:"places,omitempty"`  // where pieces lay in a gang
 }
+
+// Refusal is a piece that was not begun.
+type Refusal struct {
+	Place  string `json:"place,omitempty"`
+	Reason string `json:"reason"`
+}
+
+// Counts are what became of the pieces of one place.
+type Counts struct {
+	Made     int `json:"made"`
+	Scrapped int `json:"scrapped"`
+	Refused  int `json:"refused"`
+}
+
+// placed is a Programmer at one of several places.
+type placed interface{ Place() string }
+
+// stationKeys is a Programmer for chips that cannot make their keys.
+type stationKeys interface{ StationKeys() bool }
 
 const (
 	reportDevices = 1000
+	maxGangLine   = 39 // bytes: the place stands behind the line's name in a record
 	// scrapsInARow stops a run: so many bad pieces one after another is the line's fault, and tickets are not for guessing.
 	scrapsInARow = 3
 )
@@ -74,6 +102,7 @@ type run struct {
 	mu     sync.Mutex // guards what follows and the caller's Progress
 	report Report
 	row    int
+	missed int             // refused in a row
 	onLine map[string]bool // chips that are being made
 }
 
@@ -83,14 +112,17 @@ func (s *Station) Run(ctx context.Context, spec RunSpec, src Source) (rep Report
 	if spec.Now == nil {
 		spec.Now = time.Now
 	}
-	if spec.Devices < 1 || len(spec.Operator) > 64 || len(spec.Line) > 64 {
-		return rep, fault.New(fault.Invalid, "run.invalid", fmt.Sprintf("%d devices by operator %q on line %q", spec.Devices, spec.Operator, spec.Line), "ask for at least one device; names have at most 64 bytes")
+	if spec.Devices < 1 || len(spec.Operator) > 64 || len(spec.Line) > 64 || spec.Gang && len(spec.Line) > maxGangLine {
+		return rep, fault.New(fault.Invalid, "run.invalid", fmt.Sprintf("%d devices by operator %q on line %q", spec.Devices, spec.Operator, spec.Line), "ask for at least one device; names have at most 64 bytes, a line's with a fixture 39")
 	}
 	o, err := s.load(spec.Order, spec.Now(), true)
 	if err != nil {
 		return rep, err
 	}
 	defer func() { err = errors.Join(err, o.close()) }()
+	if err := o.checkKept(); err != nil {
+		return rep, err
+	}
 	j, err := s.openJob(spec.Order, wire.RecordHash(o.envelope))
 	if err != nil {
 		return rep, err
@@ -122,7 +154,7 @@ func (j *job) ready(h wire.OrderHeader, now time.Time) error {
 	if j.end != nil {
 		return refused("closed", fmt.Errorf("order %q was closed here", j.order))
 	}
-	if err := j.clock(now); err != nil {
+	if err := j.clock(func() time.Time { return now }); err != nil {
 		return err
 	}
 	since := j.state.Imported
@@ -136,9 +168,10 @@ func (j *job) ready(h wire.OrderHeader, now time.Time) error {
 }
 
 // clock refuses a time before what is recorded already: dates of records are looked at when something went wrong.
-func (j *job) clock(now time.Time) error {
+func (j *job) clock(clock func() time.Time) error {
 	j.mu.Lock()
 	defer j.mu.Unlock()
+	now := clock() // not before: a record may have been written meanwhile
 	if now.Unix() >= int64(j.lastTime) {
 		return nil
 	}
@@ -150,28 +183,85 @@ func (j *job) clock(now time.Time) error {
 var errEnough = errors.New("too many pieces scrapped in a row")
 
 func (r *run) all(ctx context.Context, src Source) error {
+	line := ctx
 	g, ctx := errgroup.WithContext(ctx)
 	g.SetLimit(max(r.spec.Parallel, 1))
 	for range r.spec.Devices {
 		if ctx.Err() != nil {
 			break
 		}
-		g.Go(func() error {
-			if err := ctx.Err(); err != nil {
-				return err
-			}
-			p, err := src.Next(ctx)
-			if err != nil {
-				return err
-			}
-			return r.one(ctx, p)
-		})
+		g.Go(func() error { return r.piece(ctx, line, src) })
 	}
 	err := g.Wait()
 	if errors.Is(err, errEnough) {
-		return fault.New(fault.Conflict, "run.scrap", fmt.Sprintf("order %s: %d pieces scrapped one after another", r.spec.Order, scrapsInARow), "see the reasons in the records, mend the line, run again")
+		return fault.New(fault.Conflict, "run.scrap", fmt.Sprintf("order %s: %d pieces scrapped one after another", r.spec.Order, r.scraps()), "see the reasons in the records, mend the line, run again")
 	}
 	return err
+}
+
+// piece makes the next piece. In a gang it is the next that is fit; what is begun is finished although another piece ends the run: line is the
+// context of the whole run.
+func (r *run) piece(ctx, line context.Context, src Source) error {
+	for {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		p, err := src.Next(ctx)
+		if err != nil {
+			return err
+		}
+		if !r.spec.Gang {
+			return r.one(ctx, p)
+		}
+		var no *notBegun
+		if err = r.one(line, p); !errors.As(err, &no) {
+			return err
+		}
+		if err := r.refuse(p, no); err != nil {
+			return err
+		}
+	}
+}
+
+// notBegun is why no ticket was spent on a piece, where the reason is the piece's own.
+type notBegun struct{ error }
+
+func (n *notBegun) Unwrap() error { return n.error }
+
+// refuse counts a piece that was not begun.
+func (r *run) refuse(p Programmer, why error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.report.Refused++
+	f := Refusal{Reason: reason(why)}
+	if at := r.place(p); at != nil {
+		at.Refused++
+		f.Place = p.(placed).Place() //nolint:forcetypeassert // place has looked
+	}
+	if len(r.report.Pieces) < reportDevices {
+		r.report.Pieces = append(r.report.Pieces, f)
+	}
+	if r.missed++; r.missed >= missesInARow*max(r.spec.Parallel, 1) {
+		return fault.New(fault.Conflict, "run.refused", fmt.Sprintf("order %s: %d pieces refused one after another, the last: %s", r.spec.Order, r.missed, f.Reason), "see to the fixture and its pieces, run again")
+	}
+	return nil
+}
+
+// place gives the counts of the place where a piece lies; nil when it has none. The caller holds mu.
+func (r *run) place(p Programmer) *Counts {
+	at, ok := p.(placed)
+	if !ok {
+		return nil
+	}
+	if r.report.Places == nil {
+		r.report.Places = map[string]*Counts{}
+	}
+	c := r.report.Places[at.Place()]
+	if c == nil {
+		c = &Counts{}
+		r.report.Places[at.Place()] = c
+	}
+	return c
 }
 
 // one makes one piece. A piece that is not fit is refused before a ticket is spent on it; from then on every end has a record.
@@ -181,17 +271,21 @@ func (r *run) one(ctx context.Context, p Programmer) (err error) {
 	if err := r.inTime(); err != nil {
 		return err
 	}
+	if k, ok := p.(stationKeys); ok && k.StationKeys() && r.o.order.Header.Keys != wire.OriginStation {
+		return fault.New(fault.Denied, "order.keys", fmt.Sprintf("order %s does not allow that the station makes a device's keys, and these chips cannot", r.spec.Order),
+			"ask the OEM for an order with `hallmark order create --keys station`, or use a fixture whose devices make their own")
+	}
 	chip, err := p.Identify(ctx)
 	if err != nil {
-		return fmt.Errorf("identify the piece: %w", err)
+		return &notBegun{fmt.Errorf("identify the piece: %w", err)}
 	}
 	if !r.claim(chip.ChipUID) {
-		return r.unfit(chip, "a piece with this chip UID is on the line already")
+		return &notBegun{r.unfit(chip, "a piece with this chip UID is on the line already")}
 	}
 	defer r.release(chip.ChipUID)
 	rework, err := r.fit(chip)
 	if err != nil {
-		return err
+		return &notBegun{err}
 	}
 	ticket, err := r.j.consume(r.o.order.Header.Quota, chip)
 	if err != nil {
@@ -201,11 +295,13 @@ func (r *run) one(ctx context.Context, p Programmer) (err error) {
 		Ticket: ticket, Device: wire.DeviceID(r.o.content.TicketSeed, ticket), Outcome: wire.Made, Chip: &chip,
 		Operator: r.spec.Operator, Line: r.spec.Line, Rework: rework, First: r.spec.First,
 	}
+	if at, ok := p.(placed); ok {
+		rec.Line = strings.TrimPrefix(r.spec.Line+"/"+at.Place(), "/")
+	}
 	if bad := r.make(ctx, p, &rec); bad != nil {
 		rec.Outcome, rec.Reason = wire.Scrapped, reason(bad)
 	}
-	rec.Time = uint64(r.spec.Now().Unix())
-	rec, err = r.j.write(r.s, rec, r.o.order.Header.Quota)
+	rec, err = r.j.write(r.s, rec, r.o.order.Header.Quota, r.spec.Now)
 	if err != nil {
 		return err
 	}
@@ -213,16 +309,15 @@ func (r *run) one(ctx context.Context, p Programmer) (err error) {
 	if err := ctx.Err(); err != nil && !made {
 		return err
 	}
-	return r.count(rec)
+	return r.count(p, rec)
 }
 
 // inTime asks the clock again before each piece: a run may last longer than its order, and clocks are set.
 func (r *run) inTime() error {
-	now := r.spec.Now()
-	if err := valid(r.o.order.Header, now); err != nil {
+	if err := valid(r.o.order.Header, r.spec.Now()); err != nil {
 		return err
 	}
-	return r.j.clock(now)
+	return r.j.clock(r.spec.Now)
 }
 
 func reason(err error) string {
@@ -230,15 +325,21 @@ func reason(err error) string {
 	return string(bytes.ToValidUTF8(s[:min(len(s), 500)], nil))
 }
 
-func (r *run) count(rec wire.Record) error {
+func (r *run) count(p Programmer, rec wire.Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.missed = 0
+	if at := r.place(p); at != nil && rec.Outcome == wire.Made {
+		at.Made++
+	} else if at != nil {
+		at.Scrapped++
+	}
 	if r.spec.Progress != nil {
 		r.spec.Progress(rec)
 	}
 	if rec.Outcome != wire.Made {
 		r.report.Scrapped++
-		if r.row++; r.row >= scrapsInARow {
+		if r.row++; r.row >= r.scraps() {
 			return errEnough
 		}
 		return nil
@@ -249,6 +350,15 @@ func (r *run) count(rec wire.Record) error {
 		r.report.Devices = append(r.report.Devices, rec.Device)
 	}
 	return nil
+}
+
+// scraps is how many pieces scrapped in a row stop the run. In a gang each place is given up by itself, and one that fails fast is not to stop the
+// others.
+func (r *run) scraps() int {
+	if r.spec.Gang {
+		return scrapsInARow * max(r.spec.Parallel, 1)
+	}
+	return scrapsInARow
 }
 
 // claim keeps a chip from being made twice at once; release lets it go, when its record is there.
@@ -330,6 +440,9 @@ func (r *run) make(ctx context.Context, p Programmer, rec *wire.Record) error {
 		return fmt.Errorf("read back: %w", err)
 	}
 	fuses, err := p.Fuse(ctx, wire.FuseRequest{Root: h.Root, Counter: h.Counter})
+	if err != nil && fuses.Lifecycle == wire.LifecycleSecured {
+		rec.Fuses = &fuses // it has its keys for good: it is not taken for a piece that can come again
+	}
 	if err != nil {
 		return fmt.Errorf("burn the fuses: %w", err)
 	}
@@ -341,7 +454,7 @@ func (r *run) make(ctx context.Context, p Programmer, rec *wire.Record) error {
 }
 
 func (r *run) payload(put func(wire.Chunk) error) error {
-	return r.o.chunks(func(c wire.Component, offset uint64, data []byte) error {
+	return r.o.chunks(r.o.fromKept(), nil, func(c wire.Component, offset uint64, data []byte) error {
 		return put(wire.Chunk{Component: c.Name, Offset: offset, Data: data})
 	})
 }

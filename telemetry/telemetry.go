@@ -50,7 +50,7 @@ type Range struct {
 type Store interface {
 	// PutUpload stores an upload whole or not at all, with the facts of the epochs that are new. A record that is there already must be the same
 	// bytes, and so must the head after so many records, and none comes after a last one: otherwise it is ErrForked. What is of an epoch that was never
-	// opened is ErrUnopened. Of a device whose keys were destroyed nothing is stored: ErrDestroyed.
+	// opened is ErrUnopened; more than EpochsPerDay new epochs of a device in a day are ErrMany. Of a device whose keys were destroyed nothing is stored: ErrDestroyed.
 	PutUpload(ctx context.Context, device string, in Incoming) error
 	// Epochs gives the stored epochs of a stream from a number on, oldest first, records included: at most limit.Epochs of them, and none more once there
 	// are limit.Records records. more says that there are later ones.
@@ -72,6 +72,10 @@ type Store interface {
 
 // Limit bounds a read.
 type Limit struct{ Epochs, Records int }
+
+// EpochsPerDay is how many epochs a device may open within a day, over all its streams: each is a row and a fact for good. One opens an epoch of
+// each stream at a start and when a bucket changes, so that a device that starts again and again meets it, and a thief of one.
+const EpochsPerDay = 128
 
 // Incoming is a verified upload.
 type Incoming struct {
@@ -98,6 +102,9 @@ var ErrForked = errors.New("two records under one sequence number")
 
 // ErrUnopened says that an upload is of an epoch whose key the store never had: nobody could ever read it.
 var ErrUnopened = errors.New("of an epoch that was not opened here")
+
+// ErrMany says that a device opened as many epochs as it may in a day: it keeps what it has sealed, and tells it later.
+var ErrMany = errors.New("as many epochs as a device may open in a day")
 
 // ErrDestroyed says that the keys of a device's data were destroyed: what it sends now, old or new, is not kept.
 var ErrDestroyed = errors.New("the keys of the device's data were destroyed")
@@ -191,6 +198,8 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 		return fault.Newf(fault.Invalid, "stream.forked", "upload of device %s: %w", device, err)
 	case errors.Is(err, ErrUnopened):
 		return fault.Newf(fault.Invalid, "stream.unopened", "upload of device %s: %w", device, err)
+	case errors.Is(err, ErrMany):
+		return fault.New(fault.Exhausted, "stream.epochs", fmt.Sprintf("device %s has opened %d epochs within a day", device, EpochsPerDay), "it tells the rest later: look at why it starts so often")
 	case errors.Is(err, ErrDestroyed):
 		return fault.Newf(fault.Denied, "stream.destroyed", "upload of device %s: %w", device, err)
 	}

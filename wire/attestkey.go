@@ -101,7 +101,7 @@ func (n NewAttestKey) check() error {
 	switch {
 	case n.Version != 1:
 		return fmt.Errorf("new attestation key: version %d, this is 1", n.Version)
-	case !ValidDeviceID(n.Device) || len(n.Old) != sha256.Size || !validOrigin(n.Origin):
+	case !ValidDeviceID(n.Device) || len(n.Old) != sha256.Size || !validOrigin(n.Origin) && n.Origin != OriginStation:
 		return fmt.Errorf("new attestation key: device %.64q, former key of %d bytes, origin %q", n.Device, len(n.Old), n.Origin)
 	}
 	if bytes.Equal(n.New, n.Identity) {

@@ -40,6 +40,7 @@ const (
 	TypeJobEnd    Type = "application/hallmark-job-end+cose"
 	TypeEpoch     Type = "application/hallmark-telemetry-epoch+cose"
 	TypeSeries    Type = "application/hallmark-telemetry-series+cose"
+	TypeSelfTest  Type = "application/hallmark-self-test+cose" // says nothing: what a device signs to see that it can
 )
 
 // MaxEnvelope bounds any signed message: what a ledger entry holds, less its own frame.

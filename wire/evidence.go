@@ -46,7 +46,9 @@ type Evidence struct {
 	LogHead        []byte       `cbor:"-76008,keyasint,omitempty"` // head of the device's own log, 32 bytes
 	LogSeq         uint64       `cbor:"-76009,keyasint,omitempty"`
 	Bundle         uint64       `cbor:"-76010,keyasint"` // trust bundle version
-	KeyOrigin      string       `cbor:"-76011,keyasint"` // soft, isolated, tpm, pkcs11
+	KeyOrigin      string       `cbor:"-76011,keyasint"` // soft, isolated, tpm, pkcs11; OriginStation
+
+	Parts string `cbor:"-76012,keyasint,omitempty"` // what guards fuses and counters: tpm, tpm-owner, soft; empty: the chip's own, or a virtual board's
 }
 
 // Measured is a software component as it was measured at boot (RFC 9783 §4.4.1; there is no key 3).

@@ -110,7 +110,7 @@ const (
 	maxGenuineSaid   = 32
 	maxGenuineFacts  = 32
 	maxGenuineNote   = 16 << 10
-	maxGenuineText   = 512
+	maxGenuineText   = 2304 // a recall's reason and remedy, 1024 each, and a date
 	genuineNonceSalt = "hallmark genuine v1\x00"
 )
 

@@ -172,7 +172,7 @@ func TestAVerdictIsStrict(t *testing.T) {
 		"logs out of order":          func(g *Genuine) { g.Logs = append(g.Logs, g.Logs[0]) },
 		"a fact outside of the tree": func(g *Genuine) { g.Logs[0].Facts[0].Index = 2 },
 		"a leaf of another size":     func(g *Genuine) { g.Logs[0].Facts[0].Leaf = []byte{1} },
-		"a long text":                func(g *Genuine) { g.Says[0].Text = strings.Repeat("x", 513) },
+		"a long text":                func(g *Genuine) { g.Says[0].Text = strings.Repeat("x", 2305) },
 		"another version":            func(g *Genuine) { g.V = 2 },
 	} {
 		g := sampleGenuine()

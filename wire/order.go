@@ -27,17 +27,31 @@ type WrapAlg string
 const (
 	WrapOAEPSHA1   WrapAlg = "rsa-oaep-sha1"   // COSE -40
 	WrapOAEPSHA256 WrapAlg = "rsa-oaep-sha256" // COSE -41
+
+	// WrapRSAAES is CKM_RSA_AES_KEY_WRAP (PKCS#11 v3.0 §2.1.21) with AES-256 and OAEP with SHA-1: an AES key under RSA, and behind it the key under that
+	// (RFC 5649), as one blob. It is one hop all the same: the token takes it apart in one call, and the AES key is never an object in it that a host could
+	// use again. For signing keys only.
+	WrapRSAAES WrapAlg = "rsa-aes-key-wrap"
 )
 
 // Hash gives the hash of the OAEP padding.
 func (a WrapAlg) Hash() (crypto.Hash, error) {
 	switch a {
-	case WrapOAEPSHA1:
+	case WrapOAEPSHA1, WrapRSAAES:
 		return crypto.SHA1, nil
 	case WrapOAEPSHA256:
 		return crypto.SHA256, nil
 	}
 	return 0, fmt.Errorf("wrapping algorithm %q", a)
+}
+
+// content says whether a content key may be wrapped so: it is opened by decrypting, for which there is OAEP only.
+func (a WrapAlg) content() error {
+	if a == WrapRSAAES {
+		return fmt.Errorf("a content key is not wrapped by %q", a)
+	}
+	_, err := a.Hash()
+	return err
 }
 
 // Station is what a programming station can do and the keys it does it with: COSE_Sign1 by its record key. The OEM checks the
@@ -86,10 +100,11 @@ func (s Station) check() error {
 	if len(s.WrapKey) == 0 || len(s.ContentKey) == 0 || bytes.Equal(s.WrapKey, s.ContentKey) {
 		return errors.New("station: wrapping and content key must be there and differ")
 	}
-	for _, a := range []WrapAlg{s.WrapAlg, s.ContentAlg} {
-		if _, err := a.Hash(); err != nil {
-			return fmt.Errorf("station: %w", err)
-		}
+	if _, err := s.WrapAlg.Hash(); err != nil {
+		return fmt.Errorf("station: %w", err)
+	}
+	if err := s.ContentAlg.content(); err != nil {
+		return fmt.Errorf("station: %w", err)
 	}
 	return nil
 }
@@ -140,6 +155,7 @@ type OrderHeader struct {
 	Created      uint64      `cbor:"18,keyasint" json:"created"`
 	FirstArticle bool        `cbor:"19,keyasint,omitempty" json:"first_article,omitempty"` // one is made and inspected before the others
 	Chips        string      `cbor:"20,keyasint,omitempty" json:"chips,omitempty"`         // only chips of this vendor, which came with their keys
+	Keys         string      `cbor:"21,keyasint,omitempty" json:"keys,omitempty"`          // OriginStation: the station may make devices' keys; empty: the device alone
 }
 
 // CertProfile names what the station writes into each device's certificate.
@@ -179,7 +195,7 @@ type Order struct {
 	Sealed  []byte      `cbor:"4,keyasint" json:"sealed"` // SealedDigest of the rest of the file
 }
 
-// OrderFile is the file that travels, over any channel.
+// OrderFile is the file that travels, over any channel, held whole. FileSeal writes one as it comes, ReadSealedHead and Chunks read it so.
 type OrderFile struct {
 	Order   []byte   `cbor:"1,keyasint"` // envelope
 	Content []byte   `cbor:"2,keyasint"` // OrderContent, sealed
@@ -220,9 +236,11 @@ type Servers struct {
 const (
 	MaxOrder        = 32 << 10
 	MaxOrderContent = 256 << 10
-	MaxOrderFile    = 300 << 20
-	OrderChunk      = 64 << 10 // plaintext bytes of a payload chunk
-	maxOrderChunks  = 4096
+	MaxOrderFile    = 300 << 20 // of one that is held whole; a stream has no such bound
+	OrderChunk      = 64 << 10  // plaintext bytes of a payload chunk
+	maxChunks       = 1 << 16
+	MaxPayload      = OrderChunk * maxChunks
+	maxHeldChunks   = 4096
 	MaxQuota        = 10_000_000
 )
 
@@ -262,10 +280,11 @@ func (o Order) check() error {
 	if _, err := parseECDSA(o.Key.SPKI); err != nil {
 		return fmt.Errorf("order: key: %w", err)
 	}
-	for _, a := range []WrapAlg{o.Key.Alg, o.Content.Alg} {
-		if _, err := a.Hash(); err != nil {
-			return fmt.Errorf("order: %w", err)
-		}
+	if _, err := o.Key.Alg.Hash(); err != nil {
+		return fmt.Errorf("order: %w", err)
+	}
+	if err := o.Content.Alg.content(); err != nil {
+		return fmt.Errorf("order: %w", err)
 	}
 	if len(o.Sealed) != sha256.Size {
 		return errors.New("order: no digest of the sealed content")
@@ -287,6 +306,10 @@ func (h OrderHeader) check() error {
 		return errors.New("return key is not an uncompressed P-256 point")
 	case h.Profile != ProfileIDevID1:
 		return fmt.Errorf("certificate profile %q", h.Profile)
+	case h.Keys != "" && h.Keys != OriginStation:
+		return fmt.Errorf("keys may be made by %q: there is %q", h.Keys, OriginStation)
+	case h.Keys != "" && h.Chips != "":
+		return errors.New("chips that come with keys get none from the station")
 	case h.Chips != "" && !validName(h.Chips):
 		return fmt.Errorf("chips of %q: want a vendor's name", h.Chips)
 	case len(h.Chain) < 2 || len(h.Chain) > 5:
@@ -332,7 +355,7 @@ func (f OrderFile) check() error {
 	if len(f.Order) == 0 || len(f.Content) == 0 || len(f.Content) > MaxOrderContent+gcmOverhead {
 		return errors.New("order file: no order or content")
 	}
-	if len(f.Payload) == 0 || len(f.Payload) > maxOrderChunks {
+	if len(f.Payload) == 0 || len(f.Payload) > maxHeldChunks {
 		return fmt.Errorf("order file: %d payload chunks", len(f.Payload))
 	}
 	for i, c := range f.Payload {
@@ -345,18 +368,11 @@ func (f OrderFile) check() error {
 
 // SealedDigest covers the sealed parts with their lengths.
 func (f OrderFile) SealedDigest() [32]byte {
-	h := sha256.New()
-	part := func(b []byte) {
-		var n [8]byte
-		binary.BigEndian.PutUint64(n[:], uint64(len(b)))
-		h.Write(n[:])
-		h.Write(b)
-	}
-	part(f.Content)
+	sum := NewSealedSum(f.Content)
 	for _, c := range f.Payload {
-		part(c)
+		sum.Add(c)
 	}
-	return [32]byte(h.Sum(nil))
+	return sum.Sum()
 }
 
 // CheckSealed checks that the sealed parts are the ones o was signed for.
@@ -404,6 +420,9 @@ func (p DeviceParams) check() error {
 
 const gcmOverhead = 16
 
+// orderLabel sets an order's keys apart from a master's.
+const orderLabel = "hallmark-order-1/"
+
 // contentKey and a label make the AEAD of one part of an order. The nonce is constant zero but for the chunk's number: every
 // order has its own random content key, and each part its own derived key, so no (key, nonce) comes twice.
 func contentAEAD(cek []byte, label string) (cipher.AEAD, error) {
@@ -411,7 +430,7 @@ func contentAEAD(cek []byte, label string) (cipher.AEAD, error) {
 		return nil, errors.New("content key is not 32 bytes")
 	}
 	mac := hmac.New(sha256.New, cek)
-	mac.Write([]byte("hallmark-order-1/" + label))
+	mac.Write([]byte(label))
 	block, err := aes.NewCipher(mac.Sum(nil))
 	if err != nil {
 		return nil, err
@@ -438,7 +457,7 @@ func SealContent(cek []byte, header OrderHeader, c OrderContent) ([]byte, error)
 	if err != nil {
 		return nil, err
 	}
-	aead, err := contentAEAD(cek, "content")
+	aead, err := contentAEAD(cek, orderLabel+"content")
 	if err != nil {
 		return nil, err
 	}
@@ -459,7 +478,7 @@ func OpenContent(cek []byte, header OrderHeader, sealed []byte) (OrderContent, e
 	if err != nil {
 		return OrderContent{}, err
 	}
-	aead, err := contentAEAD(cek, "content")
+	aead, err := contentAEAD(cek, orderLabel+"content")
 	if err != nil {
 		return OrderContent{}, err
 	}
@@ -472,14 +491,14 @@ func OpenContent(cek []byte, header OrderHeader, sealed []byte) (OrderContent, e
 
 // SealPayload encrypts the payload in chunks, each bound to header, its place, and being last or not.
 func SealPayload(cek []byte, header OrderHeader, payload []byte) ([][]byte, error) {
-	if len(payload) == 0 || len(payload) > OrderChunk*maxOrderChunks {
-		return nil, fmt.Errorf("order payload: %d bytes, at most %d", len(payload), OrderChunk*maxOrderChunks)
+	if len(payload) == 0 || len(payload) > OrderChunk*maxHeldChunks {
+		return nil, fmt.Errorf("order payload: %d bytes, at most %d", len(payload), OrderChunk*maxHeldChunks)
 	}
 	aad, err := Marshal(header)
 	if err != nil {
 		return nil, err
 	}
-	aead, err := contentAEAD(cek, "payload")
+	aead, err := contentAEAD(cek, orderLabel+"payload")
 	if err != nil {
 		return nil, err
 	}
@@ -495,19 +514,11 @@ func SealPayload(cek []byte, header OrderHeader, payload []byte) ([][]byte, erro
 
 // OpenChunk decrypts chunk i of the payload.
 func (f OrderFile) OpenChunk(cek []byte, header OrderHeader, i int) ([]byte, error) {
-	aad, err := Marshal(header)
+	o, err := NewOrderOpener(cek, header, len(f.Payload))
 	if err != nil {
 		return nil, err
 	}
-	aead, err := contentAEAD(cek, "payload")
-	if err != nil {
-		return nil, err
-	}
-	plain, err := aead.Open(nil, chunkNonce(i), f.Payload[i], chunkAAD(aad, i == len(f.Payload)-1))
-	if err != nil {
-		return nil, fmt.Errorf("order payload: chunk %d was not sealed for this order", i)
-	}
-	return plain, nil
+	return o.Open(i, bytes.Clone(f.Payload[i]))
 }
 
 // NewContentKey makes the content key of one order.

@@ -70,7 +70,7 @@ type KeyRequest struct {
 type KeyReply struct {
 	IDevID      []byte `cbor:"1,keyasint"` // SPKI
 	Attest      []byte `cbor:"2,keyasint"` // SPKI
-	Origin      string `cbor:"3,keyasint"` // soft, isolated, tpm, pkcs11
+	Origin      string `cbor:"3,keyasint"` // soft, isolated, tpm, pkcs11; OriginStation
 	ProofIDevID []byte `cbor:"4,keyasint"`
 	ProofAttest []byte `cbor:"5,keyasint"`
 }
@@ -207,11 +207,18 @@ func (k KeyRequest) check() error {
 }
 
 func (k KeyReply) check() error {
-	if !validOrigin(k.Origin) || len(k.ProofIDevID) > 256 || len(k.ProofAttest) > 256 {
+	if !validOrigin(k.Origin) && k.Origin != OriginStation || len(k.ProofIDevID) > 256 || len(k.ProofAttest) > 256 {
 		return fmt.Errorf("key origin %q, or proof too long", k.Origin)
 	}
 	return nil
 }
+
+// OriginStation is the key origin of a device whose keys its station made, because the chip cannot: they were in the memory of a
+// computer that was not its maker's. An order has to allow it (OrderHeader.Keys), and no device says it of itself.
+const OriginStation = "station"
+
+// HardwareOrigin reports whether keys of that origin are kept by hardware: whoever takes the device's software over does not have them.
+func HardwareOrigin(s string) bool { return s == "tpm" || s == "pkcs11" }
 
 func validOrigin(s string) bool { return s == "soft" || s == "isolated" || s == "tpm" || s == "pkcs11" }
 

@@ -1,6 +1,7 @@
 package wire
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -89,8 +90,128 @@ func cborHead(major byte, n int) []byte {
 		return []byte{m | 24, byte(n)}
 	case n < 1<<16:
 		return binary.BigEndian.AppendUint16([]byte{m | 25}, uint16(n))
-	case n < 1<<32:
+	case uint64(n) < 1<<32:
 		return binary.BigEndian.AppendUint32([]byte{m | 26}, uint32(n))
 	}
 	return binary.BigEndian.AppendUint64([]byte{m | 27}, uint64(n))
+}
+
+// readHead reads the head of a string or an array (RFC 8949 §3) in its one shortest form, whose count is within bounds; fill reads the bytes that come next.
+func readHead(fill func([]byte) error, major byte, least, most int) (int, error) {
+	var b [5]byte
+	if err := fill(b[:1]); err != nil {
+		return 0, err
+	}
+	n, size := uint64(b[0]&31), 1
+	switch n {
+	case 24:
+		size = 2
+	case 25:
+		size = 3
+	case 26:
+		size = 5
+	}
+	if err := fill(b[1:size]); err != nil {
+		return 0, err
+	}
+	switch size {
+	case 2:
+		n = uint64(b[1])
+	case 3:
+		n = uint64(binary.BigEndian.Uint16(b[1:]))
+	case 5:
+		n = uint64(binary.BigEndian.Uint32(b[1:]))
+	}
+	if n > uint64(most) || n < uint64(least) {
+		return 0, fmt.Errorf("length %d, between %d and %d", n, least, most)
+	}
+	if !bytes.Equal(b[:size], cborHead(major, int(n))) {
+		return 0, ErrNotDeterministic
+	}
+	return int(n), nil
+}
+
+// RecordFileIndex says where the batches of a file lie, so that nobody has to hold all of it.
+type RecordFileIndex struct {
+	Order   string
+	Batches []Extent
+}
+
+// Extent is a part of a file.
+type Extent struct {
+	At   int64
+	Size int
+}
+
+// MaxSealedBatch bounds a batch as it is in a file.
+const MaxSealedBatch = MaxRecordBatch + 1024
+
+// IndexRecordFile reads the frame of a file of size bytes and steps over the batches. What it takes, DecodeRecordFile takes too, and the
+// other way round, but for batches that are too large to be opened.
+func IndexRecordFile(r io.ReaderAt, size int64) (RecordFileIndex, error) {
+	x := indexer{r: r, size: size}
+	x.is(0xa2, 0x01)
+	f := RecordFileIndex{Order: string(x.bytes(x.head(3, maxName)))}
+	x.is(0x02)
+	n := x.head(4, MaxFileBatches)
+	for range n {
+		e := Extent{Size: x.head(2, MaxSealedBatch)}
+		e.At = x.at
+		if x.at += int64(e.Size); x.err != nil {
+			break
+		}
+		f.Batches = append(f.Batches, e)
+	}
+	switch {
+	case x.err != nil:
+		return RecordFileIndex{}, fmt.Errorf("record file: %w", x.err)
+	case size > MaxRecordFile:
+		return RecordFileIndex{}, fmt.Errorf("record file: %w: %d bytes", ErrTooLarge, size)
+	case x.at != size:
+		return RecordFileIndex{}, fmt.Errorf("record file: %d bytes, and its batches end at %d", size, x.at)
+	case !validName(f.Order) || n == 0:
+		return RecordFileIndex{}, fmt.Errorf("record file: of order %q with %d batches", f.Order, n)
+	}
+	return f, nil
+}
+
+const maxName = 64
+
+// indexer walks along a file; after an error it stands still.
+type indexer struct {
+	r        io.ReaderAt
+	at, size int64
+	err      error
+}
+
+func (x *indexer) bytes(n int) []byte {
+	if x.err == nil && int64(n) > x.size-x.at {
+		x.err = io.ErrUnexpectedEOF
+	}
+	if x.err != nil {
+		return make([]byte, n)
+	}
+	b := make([]byte, n)
+	_, x.err = io.ReadFull(io.NewSectionReader(x.r, x.at, int64(n)), b)
+	x.at += int64(n)
+	return b
+}
+
+func (x *indexer) is(want ...byte) {
+	if got := x.bytes(len(want)); x.err == nil && !bytes.Equal(got, want) {
+		x.err = fmt.Errorf("%x where %x belongs, at %d", got, want, x.at)
+	}
+}
+
+// head reads the head of an item with a count of at most limit.
+func (x *indexer) head(major byte, limit int) int {
+	at := x.at
+	n, err := readHead(func(b []byte) error {
+		copy(b, x.bytes(len(b)))
+		return x.err
+	}, major, 0, limit)
+	if x.err == nil && err != nil {
+		x.err = fmt.Errorf("head at %d: %w", at, err)
+	}
+	return n
 }

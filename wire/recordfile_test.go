@@ -3,6 +3,7 @@ package wire
 import (
 	"bytes"
 	"errors"
+	"slices"
 	"testing"
 )
 
@@ -61,4 +62,51 @@ func TestARecordFileIsWrittenPieceByPiece(t *testing.T) {
 			t.Errorf("a file of %d batches", bad)
 		}
 	}
+}
+
+// indexed reads the batches of a file by their places.
+func indexed(data []byte) (f RecordFile, err error) {
+	x, err := IndexRecordFile(bytes.NewReader(data), int64(len(data)))
+	f.Order = x.Order
+	for _, e := range x.Batches {
+		f.Batches = append(f.Batches, data[e.At:e.At+int64(e.Size)])
+	}
+	return f, err
+}
+
+// FuzzRecordFileIndex holds the two ways to read a file against each other.
+func FuzzRecordFileIndex(f *testing.F) {
+	for _, sizes := range [][]int{{1}, {0}, {23, 24, 255, 256}, {70_000}, make([]int, 300)} {
+		file := RecordFile{Order: "ord-1"}
+		for _, n := range sizes {
+			file.Batches = append(file.Batches, make([]byte, n))
+		}
+		data, err := EncodeRecordFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(data)
+		f.Add(data[:len(data)-1])        // cut off
+		f.Add(append(data, 0))           // something behind it
+		f.Add(append(data[:2], 0x78, 5)) // a head that is longer than it needs to be
+	}
+	f.Add([]byte{0xa2, 1, 0x65, 'o', 'r', 'd', '-', '1', 2, 0x80})                                                   // no batch
+	f.Add([]byte{0xa2, 1, 0x65, 'o', 'r', 'd', '-', '1', 2, 0x81, 0x58, 5, 1, 2, 3, 4, 5})                           // five in two bytes
+	f.Add([]byte{0xa2, 1, 0x65, 'o', 'r', 'd', '-', '1', 2, 0x9f, 0x41, 0, 0xff})                                    // without a length
+	f.Add([]byte{0xa2, 1, 0x65, 'o', 'r', 'd', '-', '1', 2, 0x81, 0x5b, 0xff, 255, 255, 255, 255, 255, 255, 255, 0}) // longer than anything
+	f.Fuzz(func(t *testing.T, data []byte) {
+		want, bad := DecodeRecordFile(data)
+		for _, b := range want.Batches {
+			if len(b) > MaxSealedBatch {
+				t.Skip("too large to be opened")
+			}
+		}
+		got, err := indexed(data)
+		if (err == nil) != (bad == nil) {
+			t.Fatalf("decoded: %v; indexed: %v", bad, err)
+		}
+		if err == nil && (got.Order != want.Order || !slices.EqualFunc(got.Batches, want.Batches, bytes.Equal)) {
+			t.Errorf("%+v, want %+v", got, want)
+		}
+	})
 }

@@ -49,6 +49,32 @@ type Component struct {
 	Digest  []byte        `cbor:"5,keyasint" json:"digest"`  // SHA-256
 	Health  HealthCheck   `cbor:"6,keyasint" json:"health"`
 	Args    []string      `cbor:"7,keyasint,omitempty" json:"args,omitempty"`
+
+	Capabilities *Capabilities `cbor:"8,keyasint,omitempty" json:"capabilities,omitempty"` // nil: what every program has, and nothing more
+	Requires     []Requirement `cbor:"9,keyasint,omitempty" json:"requires,omitempty"`     // what it needs of the other components of its set
+	Hardware     []string      `cbor:"10,keyasint,omitempty" json:"hardware,omitempty"`    // hardware revisions it works on; empty: all of the release's
+}
+
+// Requirement is what one component needs of another: a version of at least From and below Below, in semver's order. One of them may be left out.
+type Requirement struct {
+	Component string `cbor:"1,keyasint" json:"component"`
+	From      string `cbor:"2,keyasint,omitempty" json:"from,omitempty"`  // semver
+	Below     string `cbor:"3,keyasint,omitempty" json:"below,omitempty"` // semver
+}
+
+// allows reports whether a version is within the requirement.
+func (q Requirement) allows(version string) bool {
+	return (q.From == "" || CompareVersions(version, q.From) >= 0) && (q.Below == "" || CompareVersions(version, q.Below) < 0)
+}
+
+func (q Requirement) String() string {
+	switch {
+	case q.From == "":
+		return q.Component + " below " + q.Below
+	case q.Below == "":
+		return q.Component + " from " + q.From
+	}
+	return q.Component + " from " + q.From + " below " + q.Below
 }
 
 // Release is the manifest of what may run: signed offline by a threshold of the product's release keys.
@@ -111,6 +137,13 @@ func (r Release) check() error {
 		}
 		names[c.Name] = true
 	}
+	for _, c := range r.Components {
+		for _, q := range c.Requires {
+			if !names[q.Component] || q.Component == c.Name {
+				return fmt.Errorf("release: component %q requires %q, which is no other component of the release", c.Name, q.Component)
+			}
+		}
+	}
 	for _, d := range r.RollbackTo {
 		if len(d) != sha256.Size {
 			return errors.New("release: rollback digest is not 32 bytes")
@@ -132,8 +165,76 @@ func (c Component) check() error {
 		if c.Health != HealthNone {
 			return fmt.Errorf("health check %q of data", c.Health)
 		}
+		if c.Capabilities != nil {
+			return errors.New("capabilities of data: only a program has any")
+		}
 	default:
 		return fmt.Errorf("kind %q", c.Kind)
+	}
+	if c.Capabilities != nil {
+		if err := c.Capabilities.check(); err != nil {
+			return fmt.Errorf("capabilities: %w", err)
+		}
+	}
+	return c.checkNeeds()
+}
+
+// checkNeeds says whether what it requires is well said; whether it is there is Compatible's.
+func (c Component) checkNeeds() error {
+	if len(c.Requires) == 0 && len(c.Hardware) == 0 {
+		return nil
+	}
+	if len(c.Requires) >= MaxComponents || len(c.Hardware) > MaxComponents {
+		return errors.New("too many requirements")
+	}
+	if !semver.IsValid("v" + c.Version) {
+		return fmt.Errorf("version %q is not semver", c.Version)
+	}
+	for i, q := range c.Requires {
+		switch {
+		case i > 0 && c.Requires[i-1].Component >= q.Component:
+			return fmt.Errorf("what it requires is not in rising order of names: %q", q.Component)
+		case q.From == "" && q.Below == "":
+			return fmt.Errorf("it requires %q in no version", q.Component)
+		case q.From != "" && !semver.IsValid("v"+q.From), q.Below != "" && !semver.IsValid("v"+q.Below):
+			return fmt.Errorf("it requires %s: not semver", q)
+		case q.From != "" && q.Below != "" && CompareVersions(q.From, q.Below) >= 0:
+			return fmt.Errorf("it requires %s: there is no such version", q)
+		}
+	}
+	for i, h := range c.Hardware {
+		if h == "" || i > 0 && c.Hardware[i-1] >= h {
+			return fmt.Errorf("its hardware revisions are not in rising order: %q", h)
+		}
+	}
+	return nil
+}
+
+// ErrIncompatible says that the components of a release do not go together, or not on all hardware it is for.
+var ErrIncompatible = errors.New("the components do not go together")
+
+// Compatible says whether the set can work: each component finds the others in the versions it requires, and runs on every hardware revision
+// that the release is for. A maker's server asks before it lets anybody sign, and a device asks again before it writes.
+func (r Release) Compatible() error {
+	version := map[string]string{}
+	for _, c := range r.Components {
+		version[c.Name] = c.Version
+	}
+	for _, c := range r.Components {
+		for _, q := range c.Requires {
+			v, ok := version[q.Component]
+			if !ok || !semver.IsValid("v"+v) || !q.allows(v) {
+				return fmt.Errorf("%w: component %s %s requires %s, and the release has %q", ErrIncompatible, c.Name, c.Version, q, v)
+			}
+		}
+		if len(c.Hardware) == 0 {
+			continue
+		}
+		for _, h := range r.Hardware {
+			if !slices.Contains(c.Hardware, h) {
+				return fmt.Errorf("%w: component %s %s works on hardware %v, and the release is for %s too", ErrIncompatible, c.Name, c.Version, c.Hardware, h)
+			}
+		}
 	}
 	return nil
 }
@@ -141,8 +242,8 @@ func (c Component) check() error {
 // ReleaseDigest names a release: SHA-256 of its payload, so that another approval does not change it.
 func ReleaseDigest(payload []byte) [32]byte { return sha256.Sum256(payload) }
 
-// VerifyRelease checks the threshold of the bundle's release keys and that the release is for its product and not below its
-// floor. It says nothing about hardware, the device's own counter or the ledger: those are the device's to check.
+// VerifyRelease checks the threshold of the bundle's release keys, that the release is for its product and not below its
+// floor, and that its components go together. It says nothing about hardware, the device's own counter or the ledger: those are the device's to check.
 func VerifyRelease(b Bundle, envelope []byte) (Release, [32]byte, error) {
 	payload, err := VerifyThreshold(TypeRelease, envelope, b.Release)
 	if err != nil {
@@ -152,7 +253,7 @@ func VerifyRelease(b Bundle, envelope []byte) (Release, [32]byte, error) {
 	if err != nil {
 		return Release{}, [32]byte{}, err
 	}
-	if err := r.Admissible(b); err != nil {
+	if err := errors.Join(r.Admissible(b), r.Compatible()); err != nil {
 		return Release{}, [32]byte{}, err
 	}
 	return r, ReleaseDigest(payload), nil

@@ -3,7 +3,9 @@ package boot
 import (
 	"errors"
 	"fmt"
+	"maps"
 
+	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -12,7 +14,7 @@ import (
 type Birth struct {
 	board *hw.Board
 	flash *Flash
-	env   []byte
+	set   set
 	rel   wire.Release
 }
 
@@ -37,7 +39,7 @@ func (b *Birth) Flash() *Flash { return b.flash }
 
 // Install lays down identity, trust bundle and the signed release; the components follow by Write.
 func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) error {
-	if err := fits(b.flash.slots[SlotA], rel); err != nil {
+	if err := errors.Join(rel.Compatible(), roomy(b.flash.pool, rel)); err != nil {
 		return err
 	}
 	if err := b.flash.SaveIdentity(id); err != nil {
@@ -50,22 +52,26 @@ func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) e
 	if err := b.flash.bundle.Save(trust); err != nil {
 		return err
 	}
-	b.env, b.rel = release, rel
-	return beginSlot(b.flash.slots[SlotA], release)
+	p, err := b.flash.plan(release, rel, nil, make(sectorSet, b.flash.pool.Size()/b.flash.pool.Sector()))
+	if err != nil {
+		return err
+	}
+	b.set, b.rel = p.set, rel
+	return b.flash.lay(SlotA, p.body, p.set.areas)
 }
 
 // Write programs the next bytes of a component. Each call but a component's last brings whole pages.
 func (b *Birth) Write(name string, offset uint64, data []byte) error {
-	slot := b.flash.slots[SlotA]
+	page := b.flash.pool.Page()
 	for i, c := range b.rel.Components {
 		if c.Name != name {
 			continue
 		}
 		end := offset + uint64(len(data))
-		if end > c.Size || offset%uint64(slot.Page()) != 0 || end < c.Size && end%uint64(slot.Page()) != 0 {
+		if end > c.Size || offset%uint64(page) != 0 || end < c.Size && end%uint64(page) != 0 {
 			return fmt.Errorf("component %s: %d bytes at %d: %w", name, len(data), offset, hw.ErrRange)
 		}
-		return slot.Program(place(slot, b.rel, i)+int64(offset), padded(data, slot.Page()))
+		return b.set.areas[i].program(int64(offset), padded(data, page))
 	}
 	return fmt.Errorf("no component %q", name)
 }
@@ -84,11 +90,16 @@ func (b *Birth) ReadBack() (id Identity, bundle, release []byte, components [][3
 		return id, nil, nil, nil, err
 	}
 	bundle = trust.Current
-	if release, err = envelope(b.flash.slots[SlotA]); err != nil {
+	laid, err := b.flash.load(SlotA)
+	if err != nil {
 		return id, nil, nil, nil, err
 	}
+	if err := laid.fits(b.rel); err != nil {
+		return id, nil, nil, nil, err
+	}
+	release = laid.env
 	for i := range b.rel.Components {
-		sum, err := hashOf(component(b.flash.slots[SlotA], b.rel, i))
+		sum, err := hashOf(laid.component(b.rel, i))
 		if err != nil {
 			return id, nil, nil, nil, err
 		}
@@ -100,7 +111,7 @@ func (b *Birth) ReadBack() (id Identity, bundle, release []byte, components [][3
 // Fuse makes the device what it is for life: first what it boots by, then, last and in this order, counter, life cycle and debug
 // lock. A cut before the life cycle leaves a board that can be made again with the same root.
 func (b *Birth) Fuse(root, secret [32]byte, counter uint32, bundleVersion uint64) error {
-	if err := checkBytes(b.flash.slots[SlotA], b.rel); err != nil {
+	if err := b.set.checkBytes(b.rel); err != nil {
 		return err
 	}
 	f := b.board.Fuses
@@ -114,6 +125,7 @@ func (b *Birth) Fuse(root, secret [32]byte, counter uint32, bundleVersion uint64
 	}
 	for _, burn := range []func() error{
 		func() error { return f.BurnRoot(root) },
+		func() error { return b.layBasic(root) },
 		func() error { return b.board.Trust.Raise(bundleVersion) },
 		func() error { return f.RaiseSecurityCounter(counter) },
 		func() error { return f.Advance(hw.Secured) },
@@ -124,4 +136,41 @@ func (b *Birth) Fuse(root, secret [32]byte, counter uint32, bundleVersion uint64
 		}
 	}
 	return nil
+}
+
+// layBasic seals what the factory gave the product itself, by the key that the device will have, and takes it out of where it lay open.
+func (b *Birth) layBasic(root [32]byte) error {
+	id, err := b.flash.LoadIdentity()
+	if err != nil {
+		return err
+	}
+	values := maps.Clone(id.Params.Extra)
+	if len(id.Params.Config) > 0 {
+		if values == nil {
+			values = map[string]string{}
+		}
+		if _, ok := values[ParamConfig]; ok {
+			return fmt.Errorf("a parameter %q and a first configuration, which has that name", ParamConfig)
+		}
+		values[ParamConfig] = string(id.Params.Config)
+	}
+	if len(values) == 0 {
+		return nil
+	}
+	secret, err := b.board.Fuses.Secret()
+	if err != nil {
+		return err
+	}
+	key, err := paramsKey(secret, root, hw.Secured, true)
+	if err != nil {
+		return err
+	}
+	if err := params.LayBasic(b.flash.basic, key, id.Device, values); err != nil {
+		return err
+	}
+	id.Params.Config, id.Params.Extra = nil, nil
+	if err := b.flash.SaveIdentity(id); err != nil {
+		return err
+	}
+	return b.flash.identity.Purge()
 }

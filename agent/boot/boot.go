@@ -22,9 +22,11 @@ type Manager struct {
 	self  [32]byte // digest of the boot manager itself
 	rep   Report
 	cdi   []byte // compound device identifier of the next stage; never leaves
+	set   set    // what runs
 	trust trustRecord
 
-	markKey []byte // of trustRecord.Mark; never leaves
+	markKey   []byte // of trustRecord.Mark; never leaves
+	paramsKey []byte // likewise, of the parameters
 }
 
 // Report is what a start found and did.
@@ -170,21 +172,27 @@ func (m *Manager) rom() (err error) {
 	return m.board.Trust.Raise(inEra(len(t.Moves), b.Version)) // a cut may have come between keeping the bundle and this
 }
 
-// authorise checks everything about the release in a slot: signatures, product, hardware, counters, bytes.
-func (m *Manager) authorise(s Slot) (wire.Release, [32]byte, error) {
-	r := m.flash.slots[s]
-	env, err := envelope(r)
+// found is a set that was authorised.
+type found struct {
+	set    set
+	rel    wire.Release
+	digest [32]byte
+}
+
+// authorise checks everything about the release in a slot: signatures, product, hardware, counters, whether it goes together, bytes.
+func (m *Manager) authorise(s Slot) (found, error) {
+	st, err := m.flash.load(s)
 	if err != nil {
-		return wire.Release{}, [32]byte{}, err
+		return found{}, err
 	}
-	rel, digest, err := m.authoriseEnvelope(env)
+	rel, digest, err := m.authoriseEnvelope(st.env)
 	if err != nil {
-		return wire.Release{}, [32]byte{}, err
+		return found{}, err
 	}
-	if err := fits(r, rel); err != nil {
-		return wire.Release{}, [32]byte{}, err
+	if err := st.fits(rel); err != nil {
+		return found{}, err
 	}
-	return rel, digest, checkBytes(r, rel)
+	return found{set: st, rel: rel, digest: digest}, st.checkBytes(rel)
 }
 
 func (m *Manager) authoriseEnvelope(env []byte) (wire.Release, [32]byte, error) {
@@ -200,6 +208,9 @@ func (m *Manager) authoriseEnvelope(env []byte) (wire.Release, [32]byte, error) 
 	}
 	if rel.Counter > hw.CounterMax {
 		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s: %w", rel.Version, hw.ErrCounterExhausted)
+	}
+	if err := rel.Compatible(); err != nil { // one that was kept was not looked at for this
+		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s: %w", rel.Version, err)
 	}
 	return rel, digest, nil
 }
@@ -230,7 +241,7 @@ func (m *Manager) choose() error {
 		m.note("no release is installed")
 		return nil
 	}
-	rel, digest, err := m.authorise(c.Active)
+	f, err := m.authorise(c.Active)
 	if hard(err) {
 		return err
 	}
@@ -238,9 +249,9 @@ func (m *Manager) choose() error {
 		m.note("slot %s is not started: %v", c.Active, err)
 		return nil
 	}
-	m.run(c.Active, rel, digest, false)
-	if rel.Counter > m.rep.Counter { // a power cut came between confirming and burning
-		return m.burn(rel.Counter)
+	m.run(c.Active, f, false)
+	if f.rel.Counter > m.rep.Counter { // a power cut came between confirming and burning
+		return m.burn(f.rel.Counter)
 	}
 	return nil
 }
@@ -255,7 +266,7 @@ func (m *Manager) tryTrial(c *control) (bool, error) {
 		m.note("slot %s used up its tries: back to the release before", slot)
 		return false, m.endTrial(c)
 	}
-	rel, digest, err := m.authorise(slot)
+	f, err := m.authorise(slot)
 	if hard(err) {
 		return false, err
 	}
@@ -267,7 +278,7 @@ func (m *Manager) tryTrial(c *control) (bool, error) {
 	if err := m.flash.saveControl(*c); err != nil {
 		return false, err
 	}
-	m.run(slot, rel, digest, true)
+	m.run(slot, f, true)
 	return true, nil
 }
 
@@ -280,8 +291,9 @@ func (m *Manager) endTrial(c *control) error {
 // hard reports errors that say nothing about the release.
 func hard(err error) bool { return errors.Is(err, hw.ErrPowerCut) }
 
-func (m *Manager) run(s Slot, rel wire.Release, digest [32]byte, trial bool) {
-	m.rep.Slot, m.rep.Release, m.rep.Digest, m.rep.Trial = s, &rel, digest, trial
+func (m *Manager) run(s Slot, f found, trial bool) {
+	m.set = f.set
+	m.rep.Slot, m.rep.Release, m.rep.Digest, m.rep.Trial = s, &f.rel, f.digest, trial
 }
 
 func (m *Manager) burn(counter uint32) error {
@@ -303,6 +315,9 @@ func (m *Manager) measure() error {
 	mac := hmac.New(sha256.New, h.Sum(nil))
 	mac.Write(m.rep.Digest[:])
 	m.cdi = mac.Sum(nil)
+	if m.paramsKey, err = paramsKey(secret, m.rep.Root, m.rep.Lifecycle, m.rep.Debug); err != nil {
+		return err
+	}
 	m.board.Fuses.LockSecret()
 	return nil
 }
@@ -314,28 +329,23 @@ func (m *Manager) Measure() ([]wire.Measured, error) {
 		return nil, err
 	}
 	out := []wire.Measured{{Type: "BL", Value: m.self[:], Version: "1", SignerID: signer[:], Description: "boot manager"}}
-	slot, rel := m.rep.Slot, m.rep.Release
+	st, rel := m.set, m.rep.Release
 	if rel == nil { // recovery: say what lies there, whatever it is
 		c, err := m.flash.loadControl()
 		if err != nil {
 			return nil, err
 		}
-		env, err := envelope(m.flash.slots[c.Active])
-		if err != nil {
+		if st, err = m.flash.load(c.Active); err != nil {
 			return out, nil //nolint:nilerr // nothing is there, and so nothing is measured: the verifier sees that
 		}
-		payload, _, err := wire.ThresholdPayload(wire.TypeRelease, env)
+		found, err := st.manifest()
 		if err != nil {
 			return out, nil //nolint:nilerr // what is there is no release
 		}
-		found, err := wire.DecodeRelease(payload)
-		if err != nil || fits(m.flash.slots[c.Active], found) != nil {
-			return out, nil //nolint:nilerr // what is there is no release
-		}
-		slot, rel = c.Active, &found
+		rel = &found
 	}
 	for i, c := range rel.Components {
-		sum, err := hashOf(component(m.flash.slots[slot], *rel, i))
+		sum, err := hashOf(st.component(*rel, i))
 		if err != nil {
 			return nil, err
 		}

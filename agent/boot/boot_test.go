@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -272,18 +273,27 @@ func TestChangedBytesDoNotStart(t *testing.T) {
 	m := newMaker(t)
 	v1 := m.release(t, "1.0.0", 1, nil)
 	golden := born(t, m, v1)
-	slot := mustBoot(t, golden).flash.slots[SlotA]
-	off := place(slot, v1.rel, 0)
 	for i := range int64(40) {
 		b, err := golden.Clone()
 		if err != nil {
 			t.Fatal(err)
 		}
-		at := off + i*199
+		at := i * 199
 		if i%4 == 0 {
 			at = i * 31 // the head and the signed release
+			f, err := Arrange(b.Flash)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flip(t, f.slots[SlotA], at, byte(1<<(i%8)))
+		} else {
+			a := areaOf(t, b, SlotA, 0)
+			pos, _, err := a.at(at)
+			if err != nil {
+				t.Fatal(err)
+			}
+			flip(t, a.pool, pos, byte(1<<(i%8)))
 		}
-		flip(t, b, SlotA, at, byte(1<<(i%8)))
 		mgr := mustBoot(t, b)
 		if running(mgr) != "recovery" && i%4 != 0 {
 			t.Fatalf("byte %d of the slot changed, and %s starts", at, running(mgr))
@@ -293,21 +303,30 @@ func TestChangedBytesDoNotStart(t *testing.T) {
 			t.Fatal(err)
 		}
 		for _, p := range parts {
-			if p.Type == "App" && p.Description == "app" && bytes.Equal(p.Value, v1.rel.Components[0].Digest) && i%4 != 0 && at < off+int64(v1.rel.Components[0].Size) {
+			if p.Type == "App" && p.Description == "app" && bytes.Equal(p.Value, v1.rel.Components[0].Digest) && i%4 != 0 && at < int64(v1.rel.Components[0].Size) {
 				t.Fatalf("byte %d changed, and the measurement does not show it", at)
 			}
 		}
 	}
 }
 
-// flip changes bits of a slot behind the boot manager's back, as somebody with a soldering iron would.
-func flip(t testing.TB, b *virtual.Board, s Slot, off int64, mask byte) {
+// areaOf is the place of a component of the set in a slot.
+func areaOf(t testing.TB, b *virtual.Board, s Slot, i int) area {
 	t.Helper()
 	f, err := Arrange(b.Flash)
 	if err != nil {
 		t.Fatal(err)
 	}
-	r := f.slots[s]
+	st, err := f.load(s)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return st.areas[i]
+}
+
+// flip changes bits of a region behind the boot manager's back, as somebody with a soldering iron would.
+func flip(t testing.TB, r hw.Region, off int64, mask byte) {
+	t.Helper()
 	n := off / r.Sector()
 	old := make([]byte, r.Sector())
 	if _, err := r.ReadAt(old, n*r.Sector()); err != nil {
@@ -434,9 +453,12 @@ func TestPowerCutAtEveryWriteOfTheEnd(t *testing.T) {
 func TestEverySelfTestCanFailAndStopsTheStart(t *testing.T) {
 	m := newMaker(t)
 	golden := born(t, m, m.release(t, "1.0.0", 1, nil))
-	for _, name := range []string{TestSHA256, TestECDSA, TestAES, TestRandom, TestMemory, TestFuses, TestFlash, TestCount} {
+	for _, name := range []string{TestSHA256, TestECDSA, TestAES, TestRandom, TestMemory, TestFuses, TestFlash, TestCount, TestKeys} {
 		b, err := golden.Clone()
 		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := b.Keys.Generate(hw.KeyAttest, suite.P256); err != nil {
 			t.Fatal(err)
 		}
 		b.Fault = func(n string) bool { return n == name }
@@ -551,11 +573,43 @@ func TestWhatWasTriedIsNotStagedAnyMore(t *testing.T) {
 	}
 }
 
-func FuzzParseSlotHead(f *testing.F) {
-	f.Add(append(append([]byte{}, slotMagic[:]...), make([]byte, 40)...))
+func FuzzParseHead(f *testing.F) {
+	f.Add(append(append([]byte{}, setMagic[:]...), make([]byte, 40)...))
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if n, _, err := parseSlotHead(b); err == nil && n > wire.MaxEnvelope {
-			t.Fatal("longer than any envelope")
+		if n, _, err := parseHead(b); err == nil && n > maxBody {
+			t.Fatal("longer than any record")
+		}
+	})
+}
+
+// What is read as a record has its areas apart from each other and inside the pool, and is written as it was read.
+func FuzzParseRecord(f *testing.F) {
+	for _, areas := range [][][]extent{{{{0, 3}}}, {{{0, 3}, {7, 1}}, {{3, 4}}}, {{{1, 2}}, {{2, 1}}}, {{{60, 5}}}, {{}}, {{{-1, 2}}}, {{{1 << 62, 1 << 62}}}} {
+		b, err := wire.Marshal(record{Envelope: []byte{1}, Areas: areas})
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(b)
+	}
+	const sectors = 64
+	f.Fuzz(func(t *testing.T, b []byte) {
+		r, err := parseRecord(b, sectors)
+		if err != nil {
+			return
+		}
+		seen := map[int64]bool{}
+		for _, ext := range r.Areas {
+			for _, e := range ext {
+				for n := e.First; n < e.First+e.Count; n++ {
+					if n < 0 || n >= sectors || seen[n] {
+						t.Fatalf("sector %d twice, or outside", n)
+					}
+					seen[n] = true
+				}
+			}
+		}
+		if again, err := wire.Marshal(r); err != nil || !bytes.Equal(again, b) {
+			t.Fatalf("written again it is another: %v", err)
 		}
 	})
 }

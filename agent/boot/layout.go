@@ -9,11 +9,13 @@
 package boot
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 
 	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
+	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -25,11 +27,12 @@ const (
 	bundleSize   = 128 << 10 // with a link for each change of the root role
 	memorySize   = 132 << 10
 	logSize      = 128 << 10
-	envelopeSize = 64 << 10 // at the start of each slot
-	logSectors   = 5        // at least; devlog needs two for its heads and three for its ring
+	slotSize     = maxBody // of each, and two pages
+	logSectors   = 5       // at least; devlog needs two for its heads and three for its ring
 )
 
-// Slot is one of the two places a release can be.
+// Slot is one of the two records of a set: a release, and where its components are in the pool. One is in force, and an update is written to the
+// other.
 type Slot int
 
 // The slots.
@@ -46,8 +49,10 @@ func (s Slot) other() Slot { return 1 - s }
 // Flash is the arrangement of a board's flash.
 type Flash struct {
 	control, identity, bundle, memory *nvm.Cell
+	basic, params                     *nvm.Cell // parameters: of the factory, and of the field
 	log                               hw.Region
 	slots                             [2]hw.Region
+	pool                              hw.Region // the bytes of all components
 }
 
 // Arrange divides a flash part.
@@ -67,7 +72,14 @@ func Arrange(f hw.Flash) (*Flash, error) {
 	for _, c := range []struct {
 		cell **nvm.Cell
 		size int64
-	}{{&out.control, controlSize}, {&out.identity, identitySize}, {&out.bundle, bundleSize}, {&out.memory, memorySize}} {
+	}{
+		{&out.control, controlSize},
+		{&out.identity, identitySize},
+		{&out.bundle, bundleSize},
+		{&out.memory, memorySize},
+		{&out.basic, params.BasicSize},
+		{&out.params, params.OperationalSize},
+	} {
 		r, err := take(2 * whole(c.size+g.Page))
 		if err != nil {
 			return nil, fmt.Errorf("flash of %d bytes is too small: %w", g.Size, err)
@@ -80,34 +92,36 @@ func Arrange(f hw.Flash) (*Flash, error) {
 	if out.log, err = take(max(logSectors, whole(logSize))); err != nil {
 		return nil, fmt.Errorf("flash of %d bytes is too small: %w", g.Size, err)
 	}
-	each := (g.Size/g.Sector - next) / 2
 	for i := range out.slots {
-		if out.slots[i], err = take(each); err != nil || out.slots[i].Size() <= envelopeSize {
-			return nil, fmt.Errorf("flash of %d bytes is too small for two slots: %w", g.Size, errors.Join(err, hw.ErrRange))
+		if out.slots[i], err = take(whole(slotSize + 2*g.Page)); err != nil {
+			return nil, fmt.Errorf("flash of %d bytes is too small for two slots: %w", g.Size, err)
 		}
+	}
+	if out.pool, err = take(g.Size/g.Sector - next); err != nil {
+		return nil, fmt.Errorf("flash of %d bytes has no room for programs: %w", g.Size, err)
 	}
 	return &out, nil
 }
 
-// FlashFor is the size of a part that takes releases of payload bytes in each slot.
+// FlashFor is the size of a part that takes a release of payload bytes, in as many components as there can be, and another beside it.
 func FlashFor(payload, sector, page int64) int64 {
 	whole := func(n int64) int64 { return (n + sector - 1) / sector }
 	n := int64(0)
-	for _, c := range []int64{controlSize, identitySize, bundleSize, memorySize} {
+	for _, c := range []int64{controlSize, identitySize, bundleSize, memorySize, params.BasicSize, params.OperationalSize} {
 		n += 2 * whole(c+page)
 	}
-	n += max(logSectors, whole(logSize))
-	return (n + 2*whole(envelopeSize+payload+wire.MaxComponents*page)) * sector
+	n += max(logSectors, whole(logSize)) + 2*whole(slotSize+2*page)
+	return (n + 2*(whole(payload)+wire.MaxComponents)) * sector
 }
 
-// Lose clears the trust bundle; with all, everything that is written in the field: boot control, agent's record, log and slots. It is what
+// Lose clears the trust bundle; with all, everything that is written in the field: boot control, agent's record, operational parameters, log, slots and pool. It is what
 // a fault in the flash does. The factory's identity is left: it belongs into a part that is write-protected, or beside its key.
 func (f *Flash) Lose(all bool) error {
 	cells := []*nvm.Cell{f.bundle}
 	regions := []hw.Region{}
 	if all {
-		cells = append(cells, f.control, f.memory)
-		regions = []hw.Region{f.log, f.slots[SlotA], f.slots[SlotB]}
+		cells = append(cells, f.control, f.memory, f.params)
+		regions = []hw.Region{f.log, f.slots[SlotA], f.slots[SlotB], f.pool}
 	}
 	for _, c := range cells {
 		if err := c.Wipe(); err != nil {
@@ -134,8 +148,13 @@ type Identity struct {
 	Device   string            `cbor:"2,keyasint"`
 	Product  string            `cbor:"3,keyasint"`
 	Hardware string            `cbor:"4,keyasint"`
-	Params   wire.DeviceParams `cbor:"5,keyasint"`
+	Params   wire.DeviceParams `cbor:"5,keyasint"` // without Config and Extra from its last step in the factory on: those are sealed
 	Model    wire.UpdateModel  `cbor:"6,keyasint"` // how its software may change: fixed in the factory, also when nothing runs
+}
+
+// certifies reports whether its certificate is for the key (SPKI): a certificate holds its key as it is.
+func (id Identity) certifies(spki []byte) bool {
+	return len(id.Chain) > 0 && bytes.Contains(id.Chain[0], spki)
 }
 
 // SaveIdentity lays it down; LoadIdentity reads it.

@@ -27,6 +27,7 @@ const (
 	TestFuses  = "fuses"
 	TestFlash  = "flash"
 	TestCount  = "counters"
+	TestKeys   = "keys"
 )
 
 // selfTest runs every test, whatever the others found; the results are in the report, and so in the evidence.
@@ -43,6 +44,7 @@ func (m *Manager) selfTest() error {
 		{TestFuses, m.fuseParity},
 		{TestFlash, m.flashCheck},
 		{TestCount, m.counters},
+		{TestKeys, m.signs},
 	} {
 		err := t.run(m.board.Fault != nil && m.board.Fault(t.name))
 		if hard(err) {
@@ -196,4 +198,54 @@ func (m *Manager) counters(fault bool) error {
 		return fmt.Errorf("boot counter reads %d after it was set to %d", n, m.rep.BootCount)
 	}
 	return nil
+}
+
+// signs has the key store test itself, where it can, and sign with the key that signs evidence; and its key from the factory has to be that
+// of the identity in flash: another board's flash is another device's. A board that has no such key yet, or has lost it, passes: what it
+// does then needs none.
+func (m *Manager) signs(fault bool) error {
+	if t, ok := m.board.Keys.(hw.SelfTester); ok {
+		if err := t.SelfTest(); err != nil {
+			return err
+		}
+	}
+	if err := m.ownFlash(); err != nil {
+		return err
+	}
+	for _, name := range hw.Names(hw.KeyAttest) {
+		key, err := m.board.Keys.Signer(name)
+		if errors.Is(err, hw.ErrNoKey) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		said, err := wire.Sign1(wire.TypeSelfTest, m.rep.Seed[:], key)
+		if err != nil {
+			return err
+		}
+		if fault {
+			said[len(said)-1] ^= 1
+		}
+		if _, err := wire.Verify1(wire.TypeSelfTest, said, key.Public()); err != nil {
+			return fmt.Errorf("what key %s signs does not verify: %w", name, err)
+		}
+	}
+	return nil
+}
+
+// ownFlash holds the identity in flash to the key that the board was given in the factory, or by a voucher.
+func (m *Manager) ownFlash() error {
+	key, err := m.board.Keys.Signer(hw.KeyIDevID)
+	if errors.Is(err, hw.ErrNoKey) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	spki, err := wire.SPKIOf(key.Public())
+	if err == nil && !m.rep.Identity.certifies(spki) {
+		err = fmt.Errorf("this flash is that of device %s, whose key from the factory this board does not have", m.rep.Identity.Device)
+	}
+	return err
 }

@@ -1,7 +1,6 @@
 package boot
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 
@@ -55,7 +54,7 @@ func (r *Revival) Report() Report { return r.m.rep }
 
 // Whole reports whether the flash has an identity for the key (SPKI).
 func (r *Revival) Whole(spki []byte) bool {
-	return len(r.found.Chain) > 0 && bytes.Contains(r.found.Chain[0], spki) // a certificate holds its key as it is
+	return r.found.certifies(spki)
 }
 
 // SetBundle is Manager's.
@@ -67,8 +66,10 @@ func (r *Revival) Lay(id Identity) error {
 	if r.m.rep.Bundle.Version == 0 {
 		return errors.New("there is no trust bundle yet")
 	}
-	if err := r.m.flash.memory.Wipe(); err != nil {
-		return err
+	for _, cell := range []*nvm.Cell{r.m.flash.memory, r.m.flash.params} {
+		if err := cell.Wipe(); err != nil {
+			return err
+		}
 	}
 	if err := r.m.flash.log.EraseAll(); err != nil {
 		return err

@@ -357,18 +357,18 @@ func (m *Manager) SetBundle(envs ...[]byte) error {
 // keep notes the releases in the slots that next would not authorise any more though the bundle in force does.
 func (m *Manager) keep(t trustRecord, next wire.Bundle) (trustRecord, error) {
 	kept := [][]byte{}
-	for _, r := range m.flash.slots {
-		env, err := envelope(r)
+	for _, slot := range []Slot{SlotA, SlotB} {
+		st, err := m.flash.load(slot)
 		if err != nil {
 			if hard(err) {
 				return t, err
 			}
 			continue // there is none
 		}
-		if _, _, err := wire.VerifyRelease(next, env); err == nil {
+		if _, _, err := wire.VerifyRelease(next, st.env); err == nil {
 			continue
 		}
-		_, digest, err := m.released(m.rep.Bundle, env)
+		_, digest, err := m.released(m.rep.Bundle, st.env)
 		if err != nil || slices.ContainsFunc(kept, func(d []byte) bool { return bytes.Equal(d, digest[:]) }) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 
+	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -42,53 +43,20 @@ func (m *Manager) Stage(ctx context.Context, env []byte, src Source, progress fu
 	case bytes.Equal(c.Staged, digest[:]):
 		return nil
 	}
-	slot := m.flash.slots[m.idle(c)]
-	if err := fits(slot, rel); err != nil {
+	if err := roomy(m.flash.pool, rel); err != nil {
 		return err
 	}
-	err = m.stageInto(ctx, slot, &c, rel, digest, env, src, progress)
-	if errors.Is(err, errRestart) || errors.Is(err, errBytes) {
+	in := staging{m: m, slot: m.idle(c), env: env, rel: rel, digest: digest, src: src, progress: progress}
+	err = in.run(ctx, &c)
+	if errors.Is(err, errBytes) {
 		c.Staging = nil // what lies there is of no use: begin anew, once
-		err = m.stageInto(ctx, slot, &c, rel, digest, env, src, progress)
+		err = in.run(ctx, &c)
 	}
 	if err != nil {
 		return err
 	}
 	c.Staged, c.Staging = digest[:], nil
 	return m.flash.saveControl(c)
-}
-
-func (m *Manager) stageInto(ctx context.Context, slot hw.Region, c *control, rel wire.Release, digest [32]byte, env []byte, src Source,
-	progress func(done, of uint64),
-) error {
-	have, err := envelope(slot)
-	if hard(err) {
-		return err
-	}
-	if !bytes.Equal(c.Staging, digest[:]) || err != nil || !bytes.Equal(have, env) {
-		c.Staged, c.Staging = nil, digest[:]
-		if err := m.flash.saveControl(*c); err != nil {
-			return err
-		}
-		if err := beginSlot(slot, env); err != nil {
-			return err
-		}
-	}
-	var done, of uint64
-	for _, comp := range rel.Components {
-		of += comp.Size
-	}
-	for i := range rel.Components {
-		if err := fill(ctx, slot, rel, i, src, func(n int64) {
-			done += uint64(n)
-			if progress != nil {
-				progress(done, of)
-			}
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
 }
 
 // ErrNotStaged says that a release is not here whole, or was tried already and failed.
@@ -145,13 +113,13 @@ func (m *Manager) Component(name string) (*io.SectionReader, wire.Component, err
 	}
 	for i, c := range m.rep.Release.Components {
 		if c.Name == name {
-			return component(m.flash.slots[m.rep.Slot], *m.rep.Release, i), c, nil
+			return m.set.component(*m.rep.Release, i), c, nil
 		}
 	}
 	return nil, wire.Component{}, fmt.Errorf("no component %q", name)
 }
 
-// Erase clears code, trust bundle and identity, and reads back that they are gone; the agent's memory and log stay for the
+// Erase clears code and parameters, and reads back that they are gone; identity, trust bundle, the agent's memory and log stay for the
 // receipt. It names the areas. Broken off and called again, it goes on; nothing starts any more once it has begun.
 func (m *Manager) Erase() ([]string, error) {
 	c, err := m.flash.loadControl()
@@ -163,13 +131,26 @@ func (m *Manager) Erase() ([]string, error) {
 		return nil, err
 	}
 	var names []string
-	for _, s := range []Slot{SlotA, SlotB} {
-		if err := m.flash.slots[s].EraseAll(); err != nil {
-			return nil, fmt.Errorf("slot %s: %w", s, err)
+	for _, part := range []struct {
+		name   string
+		region hw.Region
+	}{{"slot-A", m.flash.slots[SlotA]}, {"slot-B", m.flash.slots[SlotB]}, {"pool", m.flash.pool}} {
+		if err := part.region.EraseAll(); err != nil {
+			return nil, fmt.Errorf("%s: %w", part.name, err)
 		}
-		names = append(names, "slot-"+s.String())
+		names = append(names, part.name)
 	}
-	return names, nil
+	for _, cell := range []*nvm.Cell{m.flash.basic, m.flash.params} {
+		if err := cell.Wipe(); err != nil {
+			return nil, fmt.Errorf("parameters: %w", err)
+		}
+	}
+	if s := m.board.Sealer; s != nil {
+		if err := s.Destroy(); err != nil {
+			return nil, fmt.Errorf("parameters: %w", err)
+		}
+	}
+	return append(names, "parameters"), nil
 }
 
 // End clears what is left and burns the life cycle. The device never starts again: broken off, the next start goes on with it.

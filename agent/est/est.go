@@ -80,6 +80,9 @@ func (s *Status) Error() string {
 // Because reports whether the server refused by a fault of that code.
 func (s *Status) Because(code string) bool { return strings.HasPrefix(s.Text, code) }
 
+// Refused says that the server understood, and said no: one that is ill, or away, has not.
+func (s *Status) Refused() bool { return s.Code >= 400 && s.Code < 500 }
+
 // RetryAfter is how long the server asks to be left alone.
 func (s *Status) RetryAfter() time.Duration { return s.After }
 

@@ -284,6 +284,9 @@ func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 		return refuse(SecurityCounter, "release %s has security counter %d, fuses hold %d, floor is %d",
 			rel.ID, rel.Counter, s.Fuses, s.Bundle.Floor)
 	}
+	if err := rel.Compatible(); err != nil {
+		return refuse(Incompatible, "release %s: %v", rel.ID, err)
+	}
 	if r := checkVersion(s.Current, p.Act, rel, digest); r != nil {
 		return r
 	}

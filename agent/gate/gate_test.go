@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -130,6 +131,15 @@ func TestRefusals(t *testing.T) {
 		{"device programmed once", wire.ActInstall, gate.ModelOTP, func(_ *world, s *gate.State, _ *order) { s.Model = wire.ModelOTP }},
 		{"release programmed once", wire.ActInstall, gate.ModelOTP, func(_ *world, _ *gate.State, o *order) { o.rel.Model = wire.ModelOTP }},
 		{"other update model", wire.ActInstall, gate.OtherModel, func(_ *world, _ *gate.State, o *order) { o.rel.Model = wire.ModelAsset }},
+		{"components that do not go together", wire.ActInstall, gate.Incompatible, func(_ *world, _ *gate.State, o *order) {
+			c := o.rel.Components[0]
+			c.Name, c.Requires = "other", []wire.Requirement{{Component: o.rel.Components[0].Name, From: "99.0.0"}}
+			o.rel.Components = append(slices.Clone(o.rel.Components), c)
+		}},
+		{"a component for other hardware", wire.ActInstall, gate.Incompatible, func(_ *world, _ *gate.State, o *order) {
+			o.rel.Components = slices.Clone(o.rel.Components)
+			o.rel.Components[0].Hardware = []string{"B"}
+		}},
 		{"counter below the fuses", wire.ActInstall, gate.SecurityCounter, func(_ *world, _ *gate.State, o *order) { o.rel.Counter = 1 }},
 		{"counter below the floor", wire.ActInstall, gate.SecurityCounter, func(_ *world, s *gate.State, _ *order) { s.Bundle.Floor = 9 }},
 		{"older version", wire.ActInstall, gate.OlderVersion, func(_ *world, _ *gate.State, o *order) { o.rel.Version = "0.9.0" }},

@@ -12,6 +12,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/suite"
 )
@@ -33,6 +34,8 @@ var (
 	ErrSuite = errors.New("no keys of that suite")
 	// ErrLocked says that a sticky lock holds until the next reset.
 	ErrLocked = errors.New("locked until reset")
+	// ErrOtherState says that what is sealed was sealed in another state of the device.
+	ErrOtherState = errors.New("sealed in another boot state")
 )
 
 // Geometry is the shape of a flash part, in bytes: Sector is what Erase clears, Page what Program writes.
@@ -59,7 +62,7 @@ type Flash interface {
 	Erase(sector int64) error
 }
 
-// Counter is a number in hardware that only rises. Raising it is atomic: after a power cut it is the old or the new value.
+// Counter is a number in hardware that only rises. After a power cut in Raise it is the old or the new value; in a part that counts by one, one between them.
 type Counter interface {
 	Value() (uint64, error)
 	// Raise sets the counter to n; a smaller n than its value is an error, the same is nothing.
@@ -83,6 +86,9 @@ const (
 // Names gives the names under which the keys of a purpose that are replaced take turns: the old one stays until the new one counts.
 func Names(purpose string) []string { return []string{purpose, purpose + "-2"} }
 
+// AllNames gives the names of all keys that a device has, in an order that never changes.
+func AllNames() []string { return slices.Concat(Names(KeyIDevID), Names(KeyLDevID), Names(KeyAttest)) }
+
 // Other gives the name beside name of those of a purpose.
 func Other(purpose, name string) string {
 	if n := Names(purpose); name == n[0] {
@@ -104,6 +110,22 @@ type KeyStore interface {
 	Origin() string
 }
 
+// SelfTester is a key store that can test itself.
+type SelfTester interface {
+	// SelfTest has it test all that it does, and gives what is wrong.
+	SelfTest() error
+}
+
+// Sealer keeps one secret that only comes out in the boot state in which it was made.
+type Sealer interface {
+	// Unseal gives it; ErrNoKey if there is none, ErrOtherState if it is another state now.
+	Unseal() ([]byte, error)
+	// Renew makes another, sealed to the present state, in the place of what is there. A cut leaves the old one, none, or the new one.
+	Renew() error
+	// Destroy removes it for good. Destroying what is not there is nothing.
+	Destroy() error
+}
+
 // Board is one device's hardware.
 type Board struct {
 	Flash  Flash
@@ -111,12 +133,15 @@ type Board struct {
 	Boots  Counter   // starts of the boot manager
 	Trust  Counter   // lowest version of the trust bundle that is still believed
 	Log    Counter   // number of the last event of the device's own log; nil: the board has none for it
+	Params Counter   // number of the newest record of parameters; nil: the board has none for it
+	Sealer Sealer    // seals to the boot state; nil: the board cannot
 	Random io.Reader // entropy source, to be health-tested
 	Memory Memory
 	Keys   KeyStore
 
 	Revision string // hardware revision, as releases name it
 	Virtual  bool   // nothing here is hardware; evidence says so
+	Parts    string // what guards fuses and counters, where the board knows: tpm, tpm-owner or soft; evidence says so
 
 	// Fault asks whether self test name is to see a disturbed part: the test's input is then spoilt, never its verdict. Nil on
 	// boards that cannot be made to fail.
@@ -192,7 +217,7 @@ func (r Region) EraseAll() error {
 
 // Blank is nil when size bytes at off read as erased.
 func (r Region) Blank(off, size int64) error {
-	buf := make([]byte, r.Page())
+	buf := make([]byte, min(size, max(r.Page(), 64<<10)))
 	for end := off + size; off < end; {
 		p := buf[:min(int64(len(buf)), end-off)]
 		if _, err := r.ReadAt(p, off); err != nil {

@@ -1,8 +1,11 @@
-// Package launch starts the programs of a release as processes of their own.
+// Package launch starts the programs of a release, each confined in a process of its own.
 //
 // Stage 3, field, on the device. The bytes come from flash, are hashed again as they lie in sealed memory, and that memory is
-// what the kernel executes: nothing can change between the check and the start, and nothing is left on a disk. It trusts the
-// kernel. What root could do beside it is in the threat model.
+// what the kernel executes: nothing can change between the check and the start, and nothing is left on a disk. A program has its own directory and
+// its health socket, and beyond that what the release's capabilities name. Which of the layers that hold it there are in force is measured as it is
+// confined, and reported; one that was required and is not in force is an error, and the program does not start.
+//
+// It trusts the kernel. What root could do beside it is in the threat model.
 package launch
 
 import (
@@ -27,9 +30,8 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// SocketEnv names the variable that tells a program where to listen for questions: a unix socket. A question is a line, and so
-// is the answer: "health" → "ok TEXT" or "fail TEXT"; "sample" → a reading; "isolate on|off" → "ok".
-const SocketEnv = "HALLMARK_HEALTH_SOCKET"
+// A program with the health check "socket" finds it open as file descriptor 3, listening, by systemd's protocol: LISTEN_FDS, LISTEN_PID,
+// LISTEN_FDNAMES. A question is a line, and so is the answer: "health" → "ok TEXT" or "fail TEXT"; "sample" → a reading; "isolate on|off" → "ok".
 
 // grace is how long a program may take before its silence counts; answer how long one answer may take.
 const (
@@ -42,11 +44,25 @@ const linger = time.Second
 
 const maxAnswer = 4 << 10
 
+// Options are what a start needs beside the program.
+type Options struct {
+	Dir     string    // the agent's: sockets, and below it a directory for each program. Nothing else in it is ever granted
+	Device  string    // the device's ID: programs of two devices on one machine are two users
+	Self    string    // a program whose main calls Confine before anything else: this one
+	Output  io.Writer // of the program
+	Require []Layer   // layers without which no program starts; nil: what the kernel has
+
+	thinking time.Duration // a test's: how long a module may take for an answer; 0: as long as any
+	older    int           // a test's: as a kernel with no namespaces and this version of Landlock
+}
+
 // Process is a started program.
 type Process struct {
 	component wire.Component
-	socket    string
+	socket    string // empty: it has none
 	cmd       *exec.Cmd
+	group     *group // nil: it has no control group
+	layers    Report
 	started   time.Time
 
 	mu    sync.Mutex // guards ended, err
@@ -55,38 +71,85 @@ type Process struct {
 	done  chan struct{}
 }
 
-// Start runs component c, whose bytes are read from code, with the socket in dir.
-func Start(code io.Reader, c wire.Component, dir string, out io.Writer) (*Process, error) {
-	image, err := seal(code, c)
+// Start runs component c, whose bytes are read from code.
+func Start(code io.Reader, c wire.Component, o Options) (*Process, error) {
+	p, err := start(code, c, o)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	}
+	return p, nil
+}
+
+func start(code io.Reader, c wire.Component, o Options) (*Process, error) {
+	if err := Check(c, o); err != nil {
+		return nil, err
+	}
+	image, script, err := seal(code, c)
+	if err != nil {
+		return nil, err
 	}
 	defer image.Close()
-	socket, err := filepath.Abs(filepath.Join(dir, c.Name+".sock"))
+	own, uid, err := ownDirectory(c, o)
 	if err != nil {
 		return nil, err
 	}
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, err
+	p := &Process{component: c, started: time.Now(), done: make(chan struct{})}
+	files := []*os.File{image}
+	if c.Health == wire.HealthSocket {
+		if p.socket, err = filepath.Abs(filepath.Join(o.Dir, c.Name+".sock")); err != nil {
+			return nil, err
+		}
+		l, err := listen(p.socket)
+		if err != nil {
+			return nil, err
+		}
+		defer l.Close() // the program's is another
+		files = append(files, l)
 	}
-	p := &Process{component: c, socket: socket, started: time.Now(), done: make(chan struct{})}
-	p.cmd = exec.Command("/proc/self/fd/3", c.Args...) //nolint:noctx // the sealed image; its life is Stop's, not a context's
-	p.cmd.Args[0] = c.Name
-	p.cmd.ExtraFiles = []*os.File{image}
-	p.cmd.Dir, p.cmd.Stdout, p.cmd.Stderr = dir, out, out
-	p.cmd.Env = []string{SocketEnv + "=" + socket, "PATH=/usr/bin:/bin"}
-	p.cmd.WaitDelay = linger
-	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
-	if err := p.cmd.Start(); err != nil {
-		return nil, fmt.Errorf("start %s: %w", c.Name, err)
+	d := orderOf(c, own, uid, o)
+	d.Script = script
+	if err := p.begin(d, o, files); err != nil {
+		return nil, err
 	}
 	go p.wait()
 	return p, nil
 }
 
-// seal copies code into memory that cannot change any more, and hashes what is there.
-func seal(code io.Reader, c wire.Component) (*os.File, error) {
-	fd, err := unix.MemfdCreate(c.Name, unix.MFD_ALLOW_SEALING)
+// listen opens the health socket, so that the program needs no socket of its own making.
+func listen(path string) (*os.File, error) {
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return nil, err
+	}
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: path, Net: "unix"})
+	if err != nil {
+		return nil, err
+	}
+	defer l.Close()
+	l.SetUnlinkOnClose(false)
+	return l.File()
+}
+
+// seal copies code into memory that cannot change any more, and hashes what is there. Nobody may read it: a process whose image cannot be read
+// leaves no core, and cannot be looked into by another of its user. A script is read by what executes it.
+func seal(code io.Reader, c wire.Component) (f *os.File, script bool, err error) {
+	if f, err = fill(code, c); err != nil {
+		return nil, false, err
+	}
+	var head [2]byte
+	n, _ := f.ReadAt(head[:], 0)
+	script = string(head[:n]) == "#!"
+	mode := os.FileMode(0o111)
+	if script {
+		mode = 0o555
+	}
+	if err := f.Chmod(mode); err != nil {
+		return nil, false, errors.Join(err, f.Close())
+	}
+	return f, script, nil
+}
+
+func fill(code io.Reader, c wire.Component) (*os.File, error) {
+	fd, err := unix.MemfdCreate(c.Name, unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
 	if err != nil {
 		return nil, err
 	}
@@ -116,11 +179,15 @@ func (p *Process) wait() {
 	if errors.Is(err, exec.ErrWaitDelay) { // it ended well, and left something running
 		err = nil
 	}
+	p.group.remove()
 	p.mu.Lock()
 	p.ended, p.err = true, err
 	p.mu.Unlock()
 	close(p.done)
 }
+
+// Layers says what held the program as it started.
+func (p *Process) Layers() Report { return p.layers }
 
 // Health asks the program, or looks at its process: good, or not with the reason; known is false while it is too early to say.
 func (p *Process) Health(ctx context.Context) (good, known bool, text string) {
@@ -157,6 +224,9 @@ func (p *Process) Ended() bool {
 
 // Ask sends one line to the program and gives its answer.
 func (p *Process) Ask(ctx context.Context, question string) (string, error) {
+	if p.socket == "" {
+		return "", fmt.Errorf("%s has no health socket", p.component.Name)
+	}
 	ctx, cancel := context.WithTimeout(ctx, answer)
 	defer cancel()
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", p.socket)
@@ -182,5 +252,6 @@ func (p *Process) Ask(ctx context.Context, question string) (string, error) {
 // Stop ends the program and everything it started.
 func (p *Process) Stop() {
 	_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL) // it may have ended by itself
+	p.group.kill()
 	<-p.done
 }

@@ -19,7 +19,19 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	Confine()
+	goleak.VerifyTestMain(m)
+}
+
+// options are those of a device of this test alone.
+func options(t *testing.T) Options {
+	t.Helper()
+	return Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: io.Discard}
+}
+
+// shared is what a program linked with the system's libraries has to read.
+var shared = &wire.Capabilities{Read: []string{"/bin", "/etc/ld.so.cache", "/lib", "/lib64", "/usr/bin", "/usr/lib"}}
 
 // build makes the demo's firmware.
 func build(t *testing.T, flags string) ([]byte, wire.Component) {
@@ -30,7 +42,9 @@ func build(t *testing.T, flags string) ([]byte, wire.Component) {
 	if b, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%v: %s", err, b)
 	}
-	return component(t, out, wire.HealthSocket)
+	code, c := component(t, out, wire.HealthSocket)
+	c.Capabilities = &wire.Capabilities{Read: []string{"/proc/loadavg"}}
+	return code, c
 }
 
 func component(t *testing.T, path string, h wire.HealthCheck, args ...string) ([]byte, wire.Component) {
@@ -40,7 +54,7 @@ func component(t *testing.T, path string, h wire.HealthCheck, args ...string) ([
 		t.Fatal(err)
 	}
 	sum := sha256.Sum256(code)
-	return code, wire.Component{Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: h, Args: args}
+	return code, wire.Component{Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: h, Args: args, Capabilities: shared}
 }
 
 func known(t *testing.T, p *Process) (bool, string) {
@@ -61,7 +75,7 @@ func TestAProgramRunsAndSaysHowItIs(t *testing.T) {
 		says  string
 	}{{"-X main.version=1.2.3", true, "version 1.2.3"}, {"-X main.version=1.2.4 -X main.behaviour=sick", false, "pressure sensor"}} {
 		code, comp := build(t, c.flags)
-		p, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard)
+		p, err := Start(bytes.NewReader(code), comp, options(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -82,7 +96,7 @@ func TestAProgramRunsAndSaysHowItIs(t *testing.T) {
 func TestAnyExecutableStarts(t *testing.T) {
 	for path, want := range map[string]bool{"/bin/true": true, "/bin/false": false} {
 		code, comp := component(t, path, wire.HealthAlive)
-		p, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard)
+		p, err := Start(bytes.NewReader(code), comp, options(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -90,6 +104,23 @@ func TestAnyExecutableStarts(t *testing.T) {
 			t.Errorf("%s: good %v, %s", path, good, text)
 		}
 		p.Stop()
+	}
+}
+
+// A script runs by the program it names, and reads nothing but what was granted, and itself.
+func TestAScriptStarts(t *testing.T) {
+	code := []byte("#!/bin/sh\n(cat /etc/passwd && exit 1) || exec true\n")
+	sum := sha256.Sum256(code)
+	comp := wire.Component{
+		Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthAlive, Capabilities: shared,
+	}
+	p, err := Start(bytes.NewReader(code), comp, options(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	if good, text := known(t, p); !good {
+		t.Error(text)
 	}
 }
 
@@ -107,11 +138,11 @@ func TestOtherBytesDoNotStart(t *testing.T) {
 		"less signed": {code, func(c *wire.Component) { c.Size-- }},
 		"more signed": {code, func(c *wire.Component) { c.Size++ }},
 	} {
-		dir, comp := t.TempDir(), good
+		o, comp := options(t), good
 		if c.comp != nil {
 			c.comp(&comp)
 		}
-		p, err := Start(bytes.NewReader(c.code), comp, dir, io.Discard)
+		p, err := Start(bytes.NewReader(c.code), comp, o)
 		if err == nil {
 			p.Stop()
 		}
@@ -120,7 +151,7 @@ func TestOtherBytesDoNotStart(t *testing.T) {
 		}
 	}
 	// What follows the component in flash is not part of it.
-	p, err := Start(bytes.NewReader(append(bytes.Clone(code), "next component"...)), good, t.TempDir(), io.Discard)
+	p, err := Start(bytes.NewReader(append(bytes.Clone(code), "next component"...)), good, options(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -128,7 +159,7 @@ func TestOtherBytesDoNotStart(t *testing.T) {
 	junk := []byte("no program")
 	sum := sha256.Sum256(junk)
 	good.Size, good.Digest = uint64(len(junk)), sum[:]
-	if _, err := Start(bytes.NewReader(junk), good, t.TempDir(), io.Discard); err == nil || !strings.Contains(err.Error(), "exec format") {
+	if _, err := Start(bytes.NewReader(junk), good, options(t)); err == nil || !strings.Contains(err.Error(), "exec format") {
 		t.Errorf("signed bytes that are no program: %v", err)
 	}
 }
@@ -136,7 +167,7 @@ func TestOtherBytesDoNotStart(t *testing.T) {
 // Nothing of what runs is a file that could be changed: the image is sealed memory.
 func TestWhatRunsCannotBeChanged(t *testing.T) {
 	code, comp := component(t, "/bin/sleep", wire.HealthAlive, "60")
-	p, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard)
+	p, err := Start(bytes.NewReader(code), comp, options(t))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -154,7 +185,7 @@ func TestWhatRunsCannotBeChanged(t *testing.T) {
 		t.Error("the running image was written to")
 	}
 	environ, err := os.ReadFile(filepath.Join("/proc", pid(p), "environ"))
-	if err != nil || bytes.Count(environ, []byte{0}) > 2 {
+	if err != nil || bytes.Count(environ, []byte{0}) > 4 {
 		t.Errorf("it has more of the environment than it was given: %q, %v", environ, err)
 	}
 }
@@ -171,14 +202,14 @@ func TestTheEndOfAProgramIsReported(t *testing.T) {
 		says   string
 	}{
 		"killed":                    {wire.HealthAlive, []string{"-c", "sleep 60; true"}, syscall.SIGKILL, false, "killed"},
-		"killed, by socket":         {wire.HealthSocket, []string{"-c", "sleep 60; true"}, syscall.SIGTERM, false, "terminated"},
+		"killed, by socket":         {wire.HealthSocket, []string{"-c", "sleep 60; true"}, syscall.SIGKILL, false, "killed"},
 		"ended badly":               {wire.HealthAlive, []string{"-c", "exit 3"}, 0, false, "exit status 3"},
 		"left something running":    {wire.HealthAlive, []string{"-c", "sleep 60 & exit 0"}, 0, true, "ended well"},
 		"ended well":                {wire.HealthAlive, []string{"-c", "exit 0"}, 0, true, "ended well"},
 		"ended well, but by socket": {wire.HealthSocket, []string{"-c", "exit 0"}, 0, false, "it ended"},
 	} {
 		code, comp := component(t, "/bin/sh", c.health, c.args...)
-		p, err := Start(bytes.NewReader(code), comp, t.TempDir(), io.Discard)
+		p, err := Start(bytes.NewReader(code), comp, options(t))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -198,7 +229,9 @@ func TestTheEndOfAProgramIsReported(t *testing.T) {
 		t.Fatal(err)
 	}
 	code, comp := component(t, "/bin/sh", wire.HealthAlive, "-c", "sleep 600 & sleep 600")
-	p, err := Start(bytes.NewReader(code), comp, t.TempDir(), in)
+	o := options(t)
+	o.Output = in
+	p, err := Start(bytes.NewReader(code), comp, o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -65,6 +65,15 @@ func Final(err error) bool {
 		s.Code != http.StatusRequestTimeout && s.Code != http.StatusTooManyRequests && s.Code != http.StatusConflict
 }
 
+// Later says whether the server understood, and has had enough of this for now.
+func Later(err error) (after time.Duration, ok bool) {
+	var s *Status
+	if !errors.As(err, &s) || s.Code != http.StatusTooManyRequests {
+		return 0, false
+	}
+	return s.After, true
+}
+
 // New makes a client. It does not call.
 func New(c Config) (*Client, error) {
 	base, err := url.Parse(c.Server)

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/devlog"
 	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/agent/seal"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -24,7 +25,9 @@ import (
 
 // Options of a device's run.
 type Options struct {
-	Dir     string // sockets of the programs
+	Dir     string         // sockets of the programs, and below it what they keep
+	Self    string         // a program whose main calls launch.Confine first: this one
+	Require []launch.Layer // without which no program starts
 	PollMin time.Duration
 	Once    bool
 	Logger  *slog.Logger
@@ -58,14 +61,23 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
-	programs, err := m.Launch(o.Dir, o.Output)
+	p, err := m.Params()
+	if err != nil {
+		return nil, err
+	}
+	programs, err := m.Launch(launch.Options{Dir: o.Dir, Device: r.Identity.Device, Self: o.Self, Output: o.Output, Require: o.Require})
 	if err != nil {
 		// The release was verified, and still cannot be started: the agent runs in recovery and says so.
 		o.Logger.Error("programs are not started", "error", err)
 		programs = nil
 	}
+	m.programs, m.out = programs, err != nil
+	if programs != nil {
+		inForce, missing := programs.Isolation()
+		o.Logger.Info("programs are confined", "by", inForce, "missing", missing)
+	}
 	c := agent.Config{
-		Machine: m, Eraser: m, Store: m, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
+		Machine: m, Eraser: m, Store: m, Params: p, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
 		PollMin: o.PollMin, Once: o.Once, Logger: o.Logger,
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) { return m.enrol(ctx, e, o.Logger) },
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {

@@ -14,8 +14,10 @@ import (
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
+	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -23,6 +25,10 @@ import (
 type Machine struct {
 	board *hw.Board
 	boot  *boot.Manager
+
+	programs *Programs       // of what runs; nil: none were started here
+	out      bool            // they could not be started
+	launch   *launch.Options // of the programs; nil: nothing was launched
 }
 
 // Start starts a board; self is the digest of this program.
@@ -43,7 +49,7 @@ func (m *Machine) Facts() agent.Facts {
 	f := agent.Facts{
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
 		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle, Home: r.Home,
-		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root,
+		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root, Parts: m.board.Parts,
 	}
 	if r.Release != nil {
 		f.Current = &gate.Installed{Digest: r.Digest, Release: *r.Release}
@@ -72,7 +78,14 @@ func (m *Machine) Measure() ([]wire.Measured, error) { return m.boot.Measure() }
 
 // Stage implements agent.Machine.
 func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, progress func(done, of uint64)) error {
-	return m.boot.Stage(ctx, release, boot.Source(fetch), progress)
+	if err := m.startable(release); err != nil {
+		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
+	}
+	err := m.boot.Stage(ctx, release, boot.Source(fetch), progress)
+	if errors.Is(err, boot.ErrNoRoom) || errors.Is(err, boot.ErrOTP) || errors.Is(err, wire.ErrIncompatible) || errors.Is(err, hw.ErrCounterExhausted) {
+		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
+	}
+	return err
 }
 
 // Activate implements agent.Machine.
@@ -89,6 +102,18 @@ func (m *Machine) Confirm() error { return m.boot.Confirm() }
 
 // Revert implements agent.Machine.
 func (m *Machine) Revert() error { return m.boot.Revert() }
+
+// Switch implements agent.Switcher. A program that is in both sets goes on; the others end, and those of the new set are started.
+func (m *Machine) Switch() (bool, error) {
+	if m.out {
+		return false, nil
+	}
+	done, err := m.boot.Switch()
+	if done && m.programs != nil {
+		m.programs.replace(m.list(*m.launch))
+	}
+	return done, err
+}
 
 // SetBundle implements agent.Machine.
 func (m *Machine) SetBundle(envelopes ...[]byte) error { return m.boot.SetBundle(envelopes...) }
@@ -111,8 +136,17 @@ func (m *Machine) server() string {
 	return r.Identity.Params.Servers.Device
 }
 
-// Erase implements agent.Eraser.
-func (m *Machine) Erase() ([]string, error) { return m.boot.Erase() }
+// Erase implements agent.Eraser. Programs are stopped before what they keep is removed, so that none writes it again.
+func (m *Machine) Erase() ([]string, error) {
+	names, err := m.boot.Erase()
+	if err != nil || m.launch == nil {
+		return names, err
+	}
+	if m.programs != nil {
+		m.programs.Stop()
+	}
+	return append(names, "programs"), launch.Erase(m.launch.Dir)
+}
 
 // End implements agent.Eraser.
 func (m *Machine) End() error { return m.boot.End() }
@@ -128,6 +162,9 @@ func (m *Machine) Load() ([]byte, error) {
 
 // Save implements agent.Store.
 func (m *Machine) Save(record []byte) error { return m.boot.Flash().Memory().Save(record) }
+
+// Params opens the device's parameters.
+func (m *Machine) Params() (*params.Store, error) { return m.boot.Params() }
 
 // attestKey is the public attestation key (SPKI).
 func (m *Machine) attestKey() ([]byte, error) {

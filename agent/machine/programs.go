@@ -2,7 +2,9 @@ package machine
 
 import (
 	"context"
-	"io"
+	"fmt"
+	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -14,43 +16,129 @@ import (
 
 // Programs are the processes of a release. It implements agent.Program.
 type Programs struct {
-	mu   sync.Mutex // guards the processes
+	mu   sync.Mutex // guards list and the processes
 	list []*program
 }
 
 // program is one of them.
 type program struct {
 	name  string
+	what  wire.Component
 	start func() (*launch.Process, error)
-	proc  *launch.Process // nil: stopped, because it did not isolate itself
+	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault
+	fault error
 }
 
-// Launch starts every program of the release that runs, with sockets in dir and output to out. Nothing runs in recovery: nil.
-func (m *Machine) Launch(dir string, out io.Writer) (*Programs, error) {
-	r := m.boot.Report().Release
-	if r == nil {
+// Launch starts every program of the release that runs, each confined. Nothing runs in recovery: nil.
+func (m *Machine) Launch(o launch.Options) (*Programs, error) {
+	m.launch = &o
+	if m.boot.Report().Release == nil {
 		return nil, nil
 	}
-	p := &Programs{}
-	for _, c := range r.Components {
+	p := &Programs{list: m.list(o)}
+	for _, x := range p.list {
+		var err error
+		if x.proc, err = x.start(); err != nil {
+			p.Stop()
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// list gives the programs of the release that runs, not started.
+func (m *Machine) list(o launch.Options) (all []*program) {
+	for _, c := range m.boot.Report().Release.Components {
 		if c.Kind != wire.KindExec {
 			continue
 		}
-		start := func() (*launch.Process, error) {
+		all = append(all, &program{name: c.Name, what: c, start: func() (*launch.Process, error) {
 			code, _, err := m.boot.Component(c.Name)
 			if err != nil {
 				return nil, err
 			}
-			return launch.Start(code, c, dir, out)
-		}
-		proc, err := start()
-		if err != nil {
-			p.Stop()
-			return nil, err
-		}
-		p.list = append(p.list, &program{name: c.Name, start: start, proc: proc})
+			return launch.Start(code, c, o)
+		}})
 	}
-	return p, nil
+	return all
+}
+
+// replace makes next what runs. One that is in both, whole and as it is, goes on; one that does not start is there as sick, with its reason.
+func (p *Programs) replace(next []*program) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, was := range p.list {
+		i := slices.IndexFunc(next, func(x *program) bool { return reflect.DeepEqual(x.what, was.what) })
+		switch {
+		case was.proc == nil:
+		case i >= 0 && !failed(was.proc):
+			next[i].proc = was.proc
+		default:
+			was.proc.Stop()
+		}
+	}
+	for _, x := range next {
+		if x.proc == nil {
+			x.proc, x.fault = x.start()
+		}
+	}
+	p.list = next
+}
+
+// failed reports whether a program has ended, and not well.
+func failed(proc *launch.Process) bool {
+	if !proc.Ended() {
+		return false
+	}
+	good, _, _ := proc.Health(context.Background())
+	return !good
+}
+
+// startable says whether this device could start the programs of a release that nobody has verified yet: before any of it is written.
+func (m *Machine) startable(envelope []byte) error {
+	if m.launch == nil {
+		return nil // nothing is started here, now or later
+	}
+	payload, _, err := wire.ThresholdPayload(wire.TypeRelease, envelope)
+	if err != nil {
+		return err
+	}
+	r, err := wire.DecodeRelease(payload)
+	if err != nil {
+		return err
+	}
+	for _, c := range r.Components {
+		if c.Kind != wire.KindExec {
+			continue
+		}
+		if err := launch.Check(c, *m.launch); err != nil {
+			return fmt.Errorf("component %s: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+// Isolation implements agent.Confined: the layers that hold all of the programs, and what some of them lacked.
+func (p *Programs) Isolation() (inForce []string, missing map[string]string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var reports []launch.Report
+	for _, x := range p.list {
+		if x.proc == nil {
+			continue
+		}
+		reports = append(reports, x.proc.Layers())
+		for l, why := range x.proc.Layers().Missing {
+			if missing == nil {
+				missing = map[string]string{}
+			}
+			missing[string(l)] = why
+		}
+	}
+	for _, l := range launch.Common(reports...) {
+		inForce = append(inForce, string(l))
+	}
+	return inForce, missing
 }
 
 // Health implements agent.Program: good only when all are.
@@ -63,8 +151,11 @@ func (p *Programs) Health() (agent.Health, string) {
 	worst := agent.HealthGood
 	for _, x := range p.list {
 		good, known, text := false, false, x.name+" is stopped: it does not isolate itself"
-		if x.proc != nil {
+		switch {
+		case x.proc != nil:
 			good, known, text = x.proc.Health(ctx)
+		case x.fault != nil:
+			known, text = true, x.name+" was not started: "+x.fault.Error()
 		}
 		said = append(said, text)
 		switch {
@@ -99,7 +190,7 @@ func (p *Programs) Isolate(on bool) error {
 			if err != nil {
 				return err
 			}
-			x.proc = proc
+			x.proc, x.fault = proc, nil
 		}
 	}
 	return nil

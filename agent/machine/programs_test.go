@@ -3,10 +3,10 @@ package machine
 import (
 	"bytes"
 	"crypto/sha256"
-	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 
@@ -14,6 +14,14 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/wire"
 )
+
+func TestMain(m *testing.M) {
+	launch.Confine()
+	os.Exit(m.Run())
+}
+
+// shared is what the programs of these tests read: libraries, and what the demo's firmware measures.
+var shared = &wire.Capabilities{Read: []string{"/etc/ld.so.cache", "/lib", "/lib64", "/proc/loadavg", "/usr/lib"}}
 
 // programOf is one program of a release, running.
 func programOf(t *testing.T, code []byte, health wire.HealthCheck, args ...string) *Programs {
@@ -23,7 +31,8 @@ func programOf(t *testing.T, code []byte, health wire.HealthCheck, args ...strin
 	x := &program{name: "app", start: func() (*launch.Process, error) {
 		return launch.Start(bytes.NewReader(code), wire.Component{
 			Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: health, Args: args,
-		}, dir, io.Discard)
+			Capabilities: shared,
+		}, launch.Options{Dir: dir, Device: t.Name(), Self: "/proc/self/exe", Output: os.Stderr})
 	}}
 	var err error
 	if x.proc, err = x.start(); err != nil {
@@ -85,5 +94,60 @@ func TestAProgramThatIsolatesItselfGoesOn(t *testing.T) {
 	}
 	if _, ok := p.Sample(t.Context()); !ok {
 		t.Error("it gives no reading")
+	}
+}
+
+// When one set of assets takes the place of another, a program that is in both goes on in its process; one that changed, or was damaged, is another
+// process, one that is gone ends, and one that does not start is sick, with the reason.
+func TestProgramsThatDoNotChangeGoOn(t *testing.T) {
+	code, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(code)
+	o := launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: os.Stderr}
+	asset := func(name, arg string, bytesOf []byte) *program {
+		c := wire.Component{Name: name, Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthAlive, Args: []string{arg}, Capabilities: shared}
+		return &program{name: name, what: c, start: func() (*launch.Process, error) { return launch.Start(bytes.NewReader(bytesOf), c, o) }}
+	}
+	p := &Programs{}
+	t.Cleanup(p.Stop)
+	p.replace([]*program{asset("same", "600", code), asset("changed", "600", code), asset("gone", "600", code), asset("ended", "0", code)})
+	before := map[string]*launch.Process{}
+	for _, x := range p.list {
+		if x.fault != nil {
+			t.Fatal(x.fault)
+		}
+		before[x.name] = x.proc
+	}
+	for !before["ended"].Ended() {
+		runtime.Gosched()
+	}
+	p.replace([]*program{asset("same", "600", code), asset("changed", "601", code), asset("ended", "0", code), asset("broken", "600", code[1:])})
+	for _, x := range p.list {
+		switch x.name {
+		case "same":
+			if x.proc != before["same"] || x.proc.Ended() {
+				t.Error("what did not change was started again")
+			}
+		case "ended": // well, which is all that was wanted of it
+			if x.proc != before["ended"] {
+				t.Error("what had ended well was started again")
+			}
+		case "changed":
+			if x.proc == before["changed"] || x.proc.Ended() || !before["changed"].Ended() {
+				t.Error("what changed is not the one that runs, or runs twice")
+			}
+		case "broken":
+			if x.proc != nil || x.fault == nil {
+				t.Error("other bytes were started")
+			}
+		}
+	}
+	if !before["gone"].Ended() {
+		t.Error("what is not in the set goes on")
+	}
+	if h, text := p.Health(); h != agent.HealthSick || !strings.Contains(text, "broken was not started") {
+		t.Errorf("health %v, %q", h, text)
 	}
 }

@@ -3,7 +3,6 @@ package main
 import (
 	"bufio"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -22,6 +22,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/factoryport"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/machine"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -43,21 +44,25 @@ const maxPayload = 1 << 30
 
 // shape is that of a blank board.
 type shape struct {
-	payload int64
-	rev     string
+	payload   int64
+	rev, keys string
 }
 
 func (s *shape) flags(c *cobra.Command) {
 	c.Flags().Int64Var(&s.payload, "payload-bytes", 8<<20, "largest release the board can take, bytes")
 	c.Flags().StringVar(&s.rev, "hardware", "A", "hardware revision of the board")
+	c.Flags().StringVar(&s.keys, "keys", "", "where its keys are made and stay: tpm:PATH, isolated:SOCKET, or a token by its PKCS #11 URI; empty: files beside the board")
 }
 
 func (s shape) spec() (virtual.Spec, error) {
 	if s.payload < 1 || s.payload > maxPayload {
 		return virtual.Spec{}, &usageError{fmt.Sprintf("--payload-bytes %d: want 1 to %d", s.payload, maxPayload)}
 	}
+	if err := checkKeys(s.keys); err != nil {
+		return virtual.Spec{}, &usageError{"--" + err.Error()}
+	}
 	return virtual.Spec{
-		Revision: s.rev, Flash: hw.Geometry{Size: boot.FlashFor(s.payload, sector, page), Sector: sector, Page: page},
+		Revision: s.rev, Keys: s.keys, Flash: hw.Geometry{Size: boot.FlashFor(s.payload, sector, page), Sector: sector, Page: page},
 	}, nil
 }
 
@@ -97,8 +102,8 @@ func openBoard[B any](dir string, open func(string) (B, error)) (B, error) {
 }
 
 // start reads what is on a board; one that was not made into a device says how it becomes one.
-func start(dir string, b *virtual.Board, self [32]byte) (*machine.Machine, error) {
-	m, err := machine.Start(&b.Board, self)
+func start(dir string, b *hw.Board, self [32]byte) (*machine.Machine, error) {
+	m, err := machine.Start(b, self)
 	if errors.Is(err, boot.ErrDead) && errors.Is(err, nvm.ErrEmpty) {
 		return m, fmt.Errorf("%w: have a programming station make it, with `hallmark-agent factory --dir %s --socket SOCKET`", err, dir)
 	}
@@ -106,7 +111,8 @@ func start(dir string, b *virtual.Board, self [32]byte) (*machine.Machine, error
 }
 
 func newFactory() *cobra.Command {
-	var dir, socket string
+	var at place
+	var socket string
 	var s shape
 	c := &cobra.Command{
 		Use:   "factory --dir DIR --socket SOCKET",
@@ -116,54 +122,49 @@ as big and of the revision that the flags say.`,
 		Example: "  hallmark-station run ORDER --device-exec 'hallmark-agent factory --dir {dir} --socket {socket}'",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			return factory(cmd.Context(), dir, socket, s)
+			return factory(cmd.Context(), at, socket, s)
 		},
 	}
-	dirFlag(c, &dir, "the board's directory")
+	at.flags(c, "the board's directory")
 	c.Flags().StringVar(&socket, "socket", "", "the station's unix socket (required)")
 	_ = c.MarkFlagRequired("socket") // it exists
 	s.flags(c)
 	return c
 }
 
-func factory(ctx context.Context, dir, socket string, s shape) (err error) {
-	spec, err := s.spec()
+func factory(ctx context.Context, at place, socket string, s shape) (err error) {
+	if err := at.make(s); err != nil {
+		return err
+	}
+	b, err := at.powerOn()
 	if err != nil {
 		return err
 	}
-	if _, err := os.Stat(filepath.Join(dir, "board.json")); errors.Is(err, os.ErrNotExist) {
-		if err := virtual.Create(dir, spec); err != nil {
-			return err
-		}
-	}
-	b, err := virtual.Open(dir)
-	if err != nil {
+	defer func() { err = errors.Join(err, b.close()) }()
+	if err := b.ready(); err != nil {
 		return err
-	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	uid, err := hex.DecodeString(b.Spec.ChipUID)
-	if err != nil {
-		return fmt.Errorf("chip UID: %w", err)
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", socket)
 	if err != nil {
 		return fmt.Errorf("the station's socket: %w: start a station with `hallmark-station run`, which makes one for each device", err)
 	}
 	defer conn.Close()
-	return factoryport.Serve(ctx, conn, &machine.Piece{Board: &b.Board, UID: uid})
+	return factoryport.Serve(ctx, conn, &machine.Piece{Board: b.Board, UID: b.uid})
 }
 
 func newRun() *cobra.Command {
-	var dir string
+	var at place
 	var once, asJSON bool
 	var pollMin time.Duration
-	var prove string
+	var prove, isolation string
 	level := slog.LevelInfo
 	c := &cobra.Command{
 		Use:   "run --dir DIR",
 		Short: "Power the device on",
 		Long: `Powers the device on, and on again after each reset, until Ctrl-C or SIGTERM switches it off. A file cut.json in its directory,
-such as {"after": 700, "mode": "random"}, cuts the power at that operation of its memories.`,
+such as {"after": 700, "mode": "random"}, cuts the power at that operation of its memories.
+
+On a Linux board a reset is the machine's: it ends with exit code 76, and whoever started it restarts the machine.`,
 		Example: "  hallmark-agent run --dir board1 --log-level debug",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -171,27 +172,37 @@ such as {"after": 700, "mode": "random"}, cuts the power at that operation of it
 			if asJSON {
 				h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 			}
-			return run(cmd.Context(), prove, machine.Options{Dir: dir, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr})
+			require, err := launch.ParseLayers(isolation)
+			if err != nil {
+				return &usageError{"--isolation: " + err.Error()}
+			}
+			return run(cmd.Context(), at, prove, machine.Options{
+				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr,
+			})
 		},
 	}
-	dirFlag(c, &dir, "the device's directory")
+	at.flags(c, "the device's directory")
 	c.Flags().BoolVar(&once, "once", false, "check in once and stop")
 	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
 	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
+	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine a program for it to start: available (what the kernel has), required (all), or layers by name")
 	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
 	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
 	return c
 }
 
-func run(ctx context.Context, prove string, o machine.Options) error {
+// errReset says that the machine has to be restarted.
+var errReset = errors.New("the device starts again: restart the machine")
+
+func run(ctx context.Context, at place, prove string, o machine.Options) error {
 	self, err := machine.Self("/proc/self/exe", func(p string) (io.ReadCloser, error) { return os.Open(p) })
 	if err != nil {
 		return err
 	}
 	for {
-		err := power(ctx, o.Dir, prove, self, o)
+		err := power(ctx, at, prove, self, o)
 		switch {
-		case errors.Is(err, agent.ErrReset) && ctx.Err() == nil:
+		case errors.Is(err, agent.ErrReset) && ctx.Err() == nil && !errors.Is(err, errReset):
 			o.Logger.Info("reset")
 		case errors.Is(err, agent.ErrOver):
 			o.Logger.Info("the device's life is over")
@@ -203,13 +214,16 @@ func run(ctx context.Context, prove string, o machine.Options) error {
 }
 
 // power is one start of the device, until it resets or is switched off.
-func power(ctx context.Context, dir, prove string, self [32]byte, o machine.Options) (err error) {
-	b, err := openBoard(dir, virtual.Open)
+func power(ctx context.Context, at place, prove string, self [32]byte, o machine.Options) (err error) {
+	b, err := at.powerOn()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	m, err := start(dir, b, self)
+	defer func() { err = errors.Join(err, b.close()) }()
+	m, err := start(at.dir, b.Board, self)
+	if b.real && errors.Is(err, hw.ErrLocked) { // what is locked until a reset shows that there was none
+		return fmt.Errorf("%w: it was started once already: %w", errReset, err)
+	}
 	if err != nil {
 		return err
 	}
@@ -218,6 +232,21 @@ func power(ctx context.Context, dir, prove string, self [32]byte, o machine.Opti
 		return err
 	}
 	defer d.Stop()
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	disarm, err := watch(watching, b, d, o.Logger)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, d, at.dir, prove, o.Logger)
+	if b.real && errors.Is(err, agent.ErrReset) { // armed still: a machine that hangs on its way down is reset too
+		return fmt.Errorf("%w: %w", errReset, err)
+	}
+	return errors.Join(err, disarm())
+}
+
+// serve runs the device with its sockets.
+func serve(ctx context.Context, d *machine.Device, dir, prove string, log *slog.Logger) error {
 	socket := filepath.Join(dir, "local.sock")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -234,7 +263,7 @@ func power(ctx context.Context, dir, prove string, self [32]byte, o machine.Opti
 		if err != nil {
 			return errors.Join(fmt.Errorf("--prove: %w", err), l.Close(), <-served)
 		}
-		o.Logger.Info("proves itself to whoever asks", "at", p.Addr())
+		log.Info("proves itself to whoever asks", "at", p.Addr())
 		listeners = append(listeners, p)
 		go func() { served <- d.ServeProof(ctx, p) }()
 	}
@@ -262,32 +291,37 @@ type found struct {
 }
 
 func newInspect() *cobra.Command {
-	var dir string
+	var at place
 	c := &cobra.Command{
 		Use:     "inspect --dir DIR",
 		Short:   "Say what is on a device that is powered off",
 		Long:    "Says, as JSON, what a device would start and how it stands. It starts a copy of the board in memory: looking changes nothing.",
 		Example: "  hallmark-agent inspect --dir board1",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return inspect(dir) },
+		RunE:    func(*cobra.Command, []string) error { return inspect(at) },
 	}
-	dirFlag(c, &dir, "the device's directory")
+	at.flags(c, "the device's directory")
 	return c
 }
 
-func inspect(dir string) error {
-	b, err := openBoard(dir, virtual.Snapshot)
+func inspect(at place) (err error) {
+	b, off, err := at.look()
 	if err != nil {
 		return err
 	}
-	m, err := start(dir, b, [32]byte{})
+	defer func() { err = errors.Join(err, off()) }()
+	m, err := start(at.dir, b, [32]byte{})
+	if errors.Is(err, hw.ErrLocked) {
+		return fmt.Errorf("it was started since the machine was: ask it with `hallmark-agent local status`, or look before it starts: %w", err)
+	}
 	if err != nil {
 		return err
 	}
 	r := m.Boot().Report()
 	out := found{
 		Device: r.Identity.Device, Product: r.Identity.Product, Slot: r.Slot.String(), Version: "recovery", Trial: r.Trial,
-		Life: r.Lifecycle.String(), Counter: r.Counter, Bundle: r.Bundle.Version, Boots: r.BootCount - 1, POST: r.POST, Notes: r.Notes,
+		Life: r.Lifecycle.String(), Counter: r.Counter, Bundle: r.Bundle.Version, Boots: r.BootCount - 1, Notes: r.Notes,
+		POST:    slices.DeleteFunc(r.POST, func(t wire.TestResult) bool { return t.Name == boot.TestKeys }), // it looks at no keys
 		Servers: r.Identity.Params.Servers,
 	}
 	if r.Release != nil {

@@ -1,14 +1,15 @@
-// Command hallmark-agent is the device: its boot manager and its agent, over a virtual board in a directory.
+// Command hallmark-agent is the device: its boot manager and its agent, over a Linux board, or a virtual one in a directory.
 //
 //	hallmark-agent new --dir D --payload-bytes N   make a blank board
 //	hallmark-agent factory --dir D --socket S      be made by a programming station
 //	hallmark-agent run --dir D                     power on
 //	hallmark-agent inspect --dir D                 say what is on it, powered off
+//	hallmark-agent params --dir D list|get NAME    read its parameters
 //	hallmark-agent local --dir D status|nonce      talk to the running device
 //	hallmark-agent local --dir D deliver FILE
 //	hallmark-agent recover --dir D --voucher-file F give a device that lost its keys new ones
 //
-// Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut.
+// Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted.
 package main
 
 import (
@@ -23,15 +24,18 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 )
 
 const (
 	exitFailed   = 1
 	exitUsage    = 2
 	exitPowerCut = 75
+	exitReset    = 76
 )
 
 func main() {
+	launch.Confine() // in a process that is to become a program of the release, and nothing else
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	begun := false
 	cmd, err := newRoot(&begun).ExecuteContextC(ctx)
@@ -42,6 +46,9 @@ func main() {
 	case errors.Is(err, hw.ErrPowerCut):
 		fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
 		os.Exit(exitPowerCut)
+	case errors.Is(err, errReset):
+		fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
+		os.Exit(exitReset)
 	case !begun || errors.As(err, &wrong):
 		fmt.Fprintf(os.Stderr, "hallmark-agent: %v; see `%s --help`\n", err, cmd.CommandPath())
 		os.Exit(exitUsage)
@@ -60,12 +67,12 @@ func (e *usageError) Error() string { return e.text }
 func newRoot(begun *bool) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hallmark-agent",
-		Short: "The device: its boot manager and its agent, over a virtual board in a directory",
-		Long: `The device: its boot manager and its agent, over a virtual board in a directory.
+		Short: "The device: its boot manager and its agent",
+		Long: `The device: its boot manager and its agent, over a Linux board that a file describes, or a virtual one in a directory.
 
-A board is made blank with new, becomes a device at a programming station with factory, and lives while run runs.
+A virtual board is made blank with new; any board becomes a device at a programming station with factory, and lives while run runs.
 
-Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut.`,
+Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted.`,
 		Args: noSuch, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true, SilenceUsage: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}
@@ -75,7 +82,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut.`,
 		}
 		return err
 	})
-	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newLocal(), newRecover()} {
+	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newParams(), newLocal(), newRecover(), newKeys()} {
 		run := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			*begun = true

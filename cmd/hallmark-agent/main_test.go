@@ -23,12 +23,14 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 func TestMain(m *testing.M) {
+	launch.Confine()
 	testscript.Main(m, map[string]func(){
 		"hallmark-agent": main,
 		"testfactory":    program(testFactory),
@@ -147,6 +149,7 @@ func birth(b *hw.Board) error {
 		ID: "r1", Product: "pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Version: "1.0.0", Counter: 1, Created: 1,
 		Components: []wire.Component{{
 			Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthAlive, Args: []string{"600"},
+			Capabilities: &wire.Capabilities{Read: []string{"/etc/ld.so.cache", "/lib", "/lib64", "/usr/lib"}}, // it is linked with libraries
 		}},
 	}
 	payload, err := wire.EncodeRelease(rel)
@@ -163,7 +166,7 @@ func birth(b *hw.Board) error {
 	}
 	id := boot.Identity{
 		Device: "00112233445566778899aabbccddeeff", Product: "pump", Hardware: "A", Chain: [][]byte{cert},
-		Params: wire.DeviceParams{Servers: wire.Servers{Device: "https://127.0.0.1:1"}},
+		Params: wire.DeviceParams{Servers: wire.Servers{Device: "https://127.0.0.1:1"}, Extra: map[string]string{"calibration": "-17"}},
 	}
 	if err := n.Install(id, env, signed, rel); err != nil {
 		return err

@@ -3,7 +3,6 @@ package main
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,7 +12,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/agent/machine"
 )
 
@@ -31,7 +29,8 @@ type voucherFile struct {
 }
 
 func newRecover() *cobra.Command {
-	var dir, file string
+	var at place
+	var file string
 	var r machine.Recovery
 	c := &cobra.Command{
 		Use:   "recover --dir DIR --voucher-file FILE",
@@ -52,10 +51,10 @@ called again with the same voucher.`,
 			if r.Device == "" || r.Product == "" || r.Server == "" || r.Voucher == "" {
 				return &usageError{"recover: want --voucher-file FILE, or all of --device, --product, --server and --voucher"}
 			}
-			return recoverDevice(cmd.Context(), dir, r)
+			return recoverDevice(cmd.Context(), at, r)
 		},
 	}
-	dirFlag(c, &dir, "the device's directory")
+	at.flags(c, "the device's directory")
 	c.Flags().StringVar(&file, "voucher-file", "", "the voucher's file")
 	c.Flags().StringVar(&r.Voucher, "voucher", "", "the voucher: eight groups of four characters")
 	c.Flags().StringVar(&r.Device, "device", "", "the device's ID, as it is on its label")
@@ -105,15 +104,11 @@ func parseVoucherFile(data []byte) (v voucherFile, err error) {
 	return v, nil
 }
 
-func recoverDevice(ctx context.Context, dir string, r machine.Recovery) (err error) {
-	b, err := openBoard(dir, virtual.Open)
+func recoverDevice(ctx context.Context, at place, r machine.Recovery) (err error) {
+	b, err := at.powerOn()
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, b.Close()) }()
-	uid, err := hex.DecodeString(b.Spec.ChipUID)
-	if err != nil {
-		return fmt.Errorf("chip UID: %w", err)
-	}
-	return machine.Recover(ctx, &b.Board, uid, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
+	defer func() { err = errors.Join(err, b.close()) }()
+	return machine.Recover(ctx, b.Board, b.uid, r, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 }

@@ -24,6 +24,8 @@ type app struct {
 	dir   string
 	pinFD int
 	json  bool
+
+	sessions int // of the module, for signatures at once; 0: its own choice
 }
 
 const maxPIN = 256
@@ -72,7 +74,7 @@ func (a *app) with(cmd *cobra.Command, fn func(*station.Station) error) (err err
 	if cfg.Module == "" {
 		m, err = soft.Open(a.dir, pin)
 	} else {
-		m, err = pkcs11.Open(pkcs11.Config{Path: cfg.Module, Label: cfg.Token, PIN: pin})
+		m, err = pkcs11.Open(pkcs11.Config{Path: cfg.Module, Label: cfg.Token, PIN: pin, Sessions: a.sessions})
 	}
 	if err != nil {
 		return err

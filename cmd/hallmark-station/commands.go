@@ -4,7 +4,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -126,12 +129,13 @@ func (a *app) importCommand() *cobra.Command {
 	return &cobra.Command{
 		Use: "import ORDER-FILE", Short: "Check an order and take it in", Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			b, err := readFile(args[0], wire.MaxOrderFile)
+			f, err := os.Open(args[0])
 			if err != nil {
-				return err
+				return fault.Newf(fault.NotFound, "file.missing", "%w", err)
 			}
+			defer f.Close()
 			return a.with(cmd, func(s *station.Station) error {
-				sum, err := s.Import(b, time.Now())
+				sum, err := s.Import(f, time.Now())
 				if err != nil {
 					return err
 				}
@@ -194,49 +198,90 @@ func (a *app) exportCommand() *cobra.Command {
 
 func (a *app) runCommand() *cobra.Command {
 	var spec station.RunSpec
-	var deviceExec, devicesDir, listen, report string
+	var from pieces
+	var report string
 	cmd := &cobra.Command{
 		Use: "run ORDER", Short: "Make devices", Args: cobra.ExactArgs(1),
-		Long: "Make devices of an order.\n\nEither --device-exec starts one process for each device, e.g.\n  --device-exec 'hallmark-agent factory --dir {dir} --socket {socket}' --devices-dir devices\nor --listen opens a unix socket that devices connect to.",
+		Long: "Make devices of an order.\n\nEither --device-exec starts one process for each device, e.g.\n  --device-exec 'hallmark-agent factory --dir {dir} --socket {socket}' --devices-dir devices\nor --listen opens a unix socket that devices connect to, or --fixture has the\nplaces of a fixture and the commands of its debug probes.",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			spec.Order = args[0]
-			if (deviceExec == "") == (listen == "") {
-				return fault.New(fault.Invalid, "run.source", "say where pieces come from", "give either --device-exec or --listen")
+			src, closing, err := from.open(cmd, &spec)
+			if err != nil {
+				return err
 			}
-			var src station.Source
-			if listen != "" {
-				l, err := station.Listen(cmd.Context(), listen)
-				if err != nil {
-					return err
-				}
-				defer l.Close() //nolint:errcheck // the run's own error matters
-				src = l
-			} else {
-				argv, err := station.ParseCommand(deviceExec)
-				if err != nil {
-					return fault.Newf(fault.Invalid, "run.source", "%w", err)
-				}
-				dir, err := filepath.Abs(devicesDir)
-				if err != nil {
-					return err
-				}
-				src = &station.Spawner{Command: argv, Dir: dir, Stderr: cmd.ErrOrStderr()}
-			}
+			defer closing()
+			a.sessions = max(spec.Parallel, 4)
 			return a.with(cmd, func(s *station.Station) error { return a.run(cmd, s, spec, src, report) })
 		},
 	}
 	f := cmd.Flags()
 	f.IntVarP(&spec.Devices, "devices", "n", 1, "how many to make")
-	f.IntVar(&spec.Parallel, "parallel", 1, "pieces on the line at once")
+	f.IntVar(&spec.Parallel, "parallel", 1, "pieces on the line at once; with --fixture all its places")
 	f.StringVar(&spec.Operator, "operator", "", "who works at the station, in the records")
 	f.StringVar(&spec.Line, "line", "", "the line, in the records")
-	f.StringVar(&deviceExec, "device-exec", "", "command that is a device; {dir} and {socket} are replaced")
-	f.StringVar(&devicesDir, "devices-dir", "devices", "where devices made by --device-exec live")
-	f.StringVar(&listen, "listen", "", "unix socket that devices connect to")
+	f.StringVar(&from.exec, "device-exec", "", "command that is a device; {dir} and {socket} are replaced")
+	f.StringVar(&from.dir, "devices-dir", "devices", "where devices made by --device-exec live")
+	f.StringVar(&from.listen, "listen", "", "unix socket that devices connect to")
+	f.StringVar(&from.fixture, "fixture", "", "file of a fixture with debug probes, for chips that run nothing yet: see docs/factory.md")
 	f.BoolVar(&spec.Rework, "rework", false, "take pieces again that failed before their fuses were burnt; each takes another ticket")
 	f.BoolVar(&spec.First, "first-article", false, "make one piece to be inspected, and a report of it")
 	f.StringVar(&report, "report", "", "file for the report of the first article (default ORDER-first-article.html)")
 	return cmd
+}
+
+// told is a run's report for people.
+func told(rep station.Report) []string {
+	out := []string{fmt.Sprintf("order %s: made %d, scrapped %d, tickets left %d", rep.Order, rep.Made, rep.Scrapped, rep.Left)}
+	for _, at := range slices.Sorted(maps.Keys(rep.Places)) {
+		c := rep.Places[at]
+		out = append(out, fmt.Sprintf("  place %s: made %d, scrapped %d, refused %d", at, c.Made, c.Scrapped, c.Refused))
+	}
+	for _, r := range rep.Pieces {
+		out = append(out, fmt.Sprintf("  refused at place %s: %s", r.Place, r.Reason))
+	}
+	return out
+}
+
+// pieces says where pieces come from.
+type pieces struct{ exec, dir, listen, fixture string }
+
+func (p pieces) open(cmd *cobra.Command, spec *station.RunSpec) (src station.Source, closing func(), err error) {
+	n := 0
+	for _, s := range []string{p.exec, p.listen, p.fixture} {
+		if s != "" {
+			n++
+		}
+	}
+	closing = func() {}
+	switch {
+	case n != 1:
+		return nil, nil, fault.New(fault.Invalid, "run.source", "say where pieces come from", "give one of --device-exec, --listen and --fixture")
+	case p.fixture != "":
+		f, err := station.ReadFixture(p.fixture)
+		if err != nil {
+			return nil, nil, err
+		}
+		g := station.NewGang(f)
+		if spec.Gang = true; !cmd.Flags().Changed("parallel") {
+			spec.Parallel = g.Places()
+		}
+		return g, closing, nil
+	case p.listen != "":
+		l, err := station.Listen(cmd.Context(), p.listen)
+		if err != nil {
+			return nil, nil, err
+		}
+		return l, func() { _ = l.Close() }, nil // the run's own error matters
+	}
+	argv, err := station.ParseCommand(p.exec)
+	if err != nil {
+		return nil, nil, fault.Newf(fault.Invalid, "run.source", "%w", err)
+	}
+	dir, err := filepath.Abs(p.dir)
+	if err != nil {
+		return nil, nil, err
+	}
+	return &station.Spawner{Command: argv, Dir: dir, Stderr: cmd.ErrOrStderr()}, closing, nil
 }
 
 func (a *app) run(cmd *cobra.Command, s *station.Station, spec station.RunSpec, src station.Source, report string) error {
@@ -258,8 +303,8 @@ func (a *app) run(cmd *cobra.Command, s *station.Station, spec station.RunSpec, 
 	if err == nil && spec.First {
 		return a.reportFirst(cmd, s, first, report)
 	}
-	if rep.Made+rep.Scrapped > 0 || err == nil {
-		err = errors.Join(err, a.say(cmd, rep, fmt.Sprintf("order %s: made %d, scrapped %d, tickets left %d", rep.Order, rep.Made, rep.Scrapped, rep.Left)))
+	if rep.Made+rep.Scrapped+rep.Refused > 0 || err == nil {
+		err = errors.Join(err, a.say(cmd, rep, told(rep)...))
 	}
 	return err
 }

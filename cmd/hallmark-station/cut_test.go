@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -74,7 +75,7 @@ func life(dir, orderFile, out string) (err error) {
 		if err != nil {
 			return err
 		}
-		if sum, err = s.Import(b, time.Now()); err != nil {
+		if sum, err = s.Import(bytes.NewReader(b), time.Now()); err != nil {
 			return err
 		}
 	}
@@ -266,6 +267,9 @@ func (c *centre) check(o trial) {
 		default:
 			tickets[f[1]] = f[3]
 		}
+	}
+	if left, err := filepath.Glob(filepath.Join(c.dir, "orders", o.id, ".order.hmo.*")); err != nil || len(left) != 0 {
+		c.t.Errorf("order %s: left behind: %q, %v", o.id, left, err)
 	}
 	if r.Made != lifeWants || len(fused) < lifeWants || int(r.Records) < len(tickets) || r.Records != r.Made+r.Scrapped+r.Interrupted {
 		c.t.Errorf("order %s: %d tickets reached pieces, %d were fused; the OEM has %+v", o.id, len(tickets), len(fused), r.Tally)

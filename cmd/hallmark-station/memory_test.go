@@ -10,7 +10,6 @@ import (
 	"crypto/rsa"
 	"crypto/x509"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -28,124 +27,156 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// memory reads what a Go process has in its own heap, which is what our code works in: a part of what a core dump of it would hold.
-// at is an address in it: arenas of 64 MiB lie together.
-func memory(t *testing.T, pid int, at int64) []byte {
+// tokenServer runs a token in a process of its own, as a real one is a machine of its own, and gives the way to it and its process. The
+// station's keys have to be made before, through cfg: p11-kit 0.24 loses what is inside CKA_UNWRAP_TEMPLATE.
+func tokenServer(t *testing.T, cfg station.Config) (station.Config, int) {
 	t.Helper()
-	maps, err := os.ReadFile(fmt.Sprintf("/proc/%d/maps", pid))
+	p11kit, err := exec.LookPath("p11-kit")
+	clients, _ := filepath.Glob("/usr/lib/*/pkcs11/p11-kit-client.so")
+	if err != nil || len(clients) != 1 {
+		t.Skip("p11-kit is not installed: apt-get install p11-kit p11-kit-modules")
+	}
+	socket := filepath.Join(t.TempDir(), "token.sock")
+	cmd := exec.CommandContext(t.Context(), p11kit, "server", "--foreground", "--name", socket, "--provider", cfg.Module, "pkcs11:token="+cfg.Token)
+	cmd.Stderr = os.Stderr
+	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mem, err := os.Open(fmt.Sprintf("/proc/%d/mem", pid))
-	if err != nil {
-		t.Skipf("the memory of a child cannot be read here: %v", err)
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
 	}
-	defer mem.Close()
-	var all []byte
-	for l := range strings.Lines(string(maps)) {
-		var from, to int64
-		var mode string
-		if _, err := fmt.Sscanf(l, "%x-%x %s", &from, &to, &mode); err != nil || !strings.HasPrefix(mode, "rw") || from < at&^(1<<26-1) || from >= at+1<<30 {
-			continue
-		}
-		part := make([]byte, to-from)
-		n, err := mem.ReadAt(part, from)
-		if n == 0 && err != nil {
-			continue // reserved, and nothing there
-		}
-		all = append(all, part[:n]...)
+	t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _, _ = io.Copy(io.Discard, out); _ = cmd.Wait() })
+	lines := bufio.NewScanner(out)
+	for lines.Scan() && !strings.Contains(lines.Text(), "P11_KIT_SERVER_PID") { // it listens before it says so
 	}
-	if len(all) < 1<<20 {
-		t.Fatalf("only %d bytes of memory were read", len(all))
-	}
-	return all
+	t.Setenv("P11_KIT_SERVER_ADDRESS", "unix:path="+socket)
+	return station.Config{Module: clients[0], Token: cfg.Token}, cmd.Process.Pid
 }
 
-// TestTheOrderKeyInTheStationsMemory looks for an order key's raw bytes in the memory that a station's own code works in, after the key
-// was unwrapped and used, and in the station's files. The soft module holds it there, says so in its descriptor, and shows that the
-// search finds keys. SoftHSM is a library in the same process and leaves the key in memory of its own: that is not looked at here, and
-// docs/threat-model.md says it. Only a token that is another machine keeps a key from who reads the process.
+// TestTheOrderKeyInTheStationsMemory looks for an order key's raw bytes in a station's process and files, after the key was unwrapped and
+// used. With a token in another process, as a real one is, the whole memory is looked at, which is what a core dump holds. SoftHSM as a library is in
+// the same process and leaves the key in memory of its own; there only what our code works in is looked at, and docs/threat-model.md says so.
+// The soft module holds the key, says so in its descriptor, and shows that the search finds keys.
 func TestTheOrderKeyInTheStationsMemory(t *testing.T) {
+	none := func(*testing.T) station.Config { return station.Config{} }
 	for name, c := range map[string]struct {
 		cfg    func(t *testing.T) station.Config
-		create func(dir string) (module.Module, error)
+		beside bool // the token is in another process, and the station's whole memory is looked at
 		held   bool
 	}{
-		"SoftHSM": {softHSMConfig, func(string) (module.Module, error) {
-			return pkcs11.Create(pkcs11.Config{Path: softHSM, Label: "st", PIN: []byte(cutPIN)})
-		}, false},
-		"soft": {func(*testing.T) station.Config { return station.Config{} }, func(dir string) (module.Module, error) { return soft.Create(dir, []byte(cutPIN)) }, true},
+		"a token in another process": {softHSMConfig, true, false},
+		"SoftHSM":                    {softHSMConfig, false, false},
+		"soft":                       {none, false, true},
 	} {
 		t.Run(name, func(t *testing.T) {
 			dir := filepath.Join(t.TempDir(), "st")
 			cfg := c.cfg(t)
+			if err := os.Mkdir(dir, 0o700); err != nil {
+				t.Fatal(err)
+			}
+			h := holder{dir: dir, key: factorytest.Key(t), whole: c.beside}
+			h.begin(t, cfg)
+			if c.beside {
+				cfg, h.token = tokenServer(t, cfg)
+			}
 			cfg.Name = "st-1"
 			if err := station.WriteConfig(dir, cfg); err != nil {
 				t.Fatal(err)
 			}
-			m, err := c.create(dir)
-			if err != nil {
-				t.Fatal(err)
+			h.look(t)
+			if h.station != c.held {
+				t.Errorf("the order key's bytes are in the memory of the station: %v, want %v", h.station, c.held)
 			}
-			wrap, _, err := m.OEMKeys("acme")
-			if err != nil {
-				t.Fatal(err)
+			if c.beside && !h.beside {
+				t.Error("the order key is not in the memory of the token either: what was searched?")
 			}
-			alg := m.Info().WrapAlg
-			if err := m.Close(); err != nil {
-				t.Fatal(err)
-			}
-			key := factorytest.Key(t)
-			got := held(t, dir, alg, wrap, key)
-			if got != c.held {
-				t.Errorf("the order key's bytes are in the memory of our own code: %v, want %v", got, c.held)
-			}
-			raw, err := key.Bytes()
+			raw, err := h.key.Bytes()
 			if err != nil {
 				t.Fatal(err)
 			}
 			files := []string{dir}
-			if conf := os.Getenv("SOFTHSM2_CONF"); cfg.Module != "" {
-				files = append(files, filepath.Dir(conf))
+			if cfg.Module != "" {
+				files = append(files, filepath.Dir(os.Getenv("SOFTHSM2_CONF")))
 			}
 			for _, root := range files {
-				if err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
-					if err != nil || !d.Type().IsRegular() {
-						return err
-					}
-					b, err := os.ReadFile(path)
-					if bytes.Contains(b, raw) {
-						t.Errorf("%s holds the order key", path)
-					}
-					return err
-				}); err != nil {
-					t.Fatal(err)
-				}
+				notIn(t, root, raw)
 			}
 		})
 	}
 }
 
-// held has a process unwrap key and use it, and says whether its memory has the scalar, in either order of bytes.
-func held(t *testing.T, dir string, alg wire.WrapAlg, wrap *rsa.PublicKey, key *ecdsa.PrivateKey) bool {
+// notIn looks for a secret in all files under root.
+func notIn(t *testing.T, root string, secret []byte) {
 	t.Helper()
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	if err := filepath.WalkDir(root, func(path string, d os.DirEntry, err error) error {
+		if err != nil || !d.Type().IsRegular() {
+			return err
+		}
+		b, err := os.ReadFile(path)
+		if bytes.Contains(b, secret) {
+			t.Errorf("%s holds the order key", path)
+		}
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// holder is a station's process that has unwrapped an order key and used it.
+type holder struct {
+	dir   string
+	alg   wire.WrapAlg
+	wrap  *rsa.PublicKey
+	key   *ecdsa.PrivateKey
+	token int  // the process of the token, if it has one
+	whole bool // look at the whole memory
+
+	station, beside bool // whose memory has the key
+}
+
+// begin makes the station's keys.
+func (h *holder) begin(t *testing.T, cfg station.Config) {
+	t.Helper()
+	var m module.Module
+	var err error
+	if cfg.Module == "" {
+		m, err = soft.Create(h.dir, []byte(cutPIN))
+	} else {
+		m, err = pkcs11.Create(pkcs11.Config{Path: cfg.Module, Label: cfg.Token, PIN: []byte(cutPIN)})
+	}
 	if err != nil {
 		t.Fatal(err)
 	}
-	hash, err := alg.Hash()
+	h.alg = m.Info().WrapAlg
+	if h.wrap, _, err = m.OEMKeys("acme"); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// look says whose memory has the key's scalar, in either order of bytes.
+func (h *holder) look(t *testing.T) {
+	t.Helper()
+	der, err := x509.MarshalPKCS8PrivateKey(h.key)
 	if err != nil {
 		t.Fatal(err)
 	}
-	blob, err := rsa.EncryptOAEP(hash.New(), rand.Reader, wrap, der, nil)
+	hash, err := h.alg.Hash()
 	if err != nil {
 		t.Fatal(err)
 	}
-	spki, err := wire.SPKIOf(key.Public())
+	blob, err := rsa.EncryptOAEP(hash.New(), rand.Reader, h.wrap, der, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.CommandContext(t.Context(), "station-hold", dir, hex.EncodeToString(blob), hex.EncodeToString(spki))
+	spki, err := wire.SPKIOf(h.key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), "station-hold", h.dir, hex.EncodeToString(blob), hex.EncodeToString(spki))
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe()
 	if err != nil {
@@ -167,15 +198,37 @@ func held(t *testing.T, dir string, alg wire.WrapAlg, wrap *rsa.PublicKey, key *
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := key.Bytes()
+	where := factorytest.GoHeap(at)
+	if h.whole {
+		where = factorytest.Everything
+	}
+	var public bool
+	h.station, public = h.in(t, cmd.Process.Pid, where)
+	if !public {
+		t.Fatal("not even the public key is in the memory that was read")
+	}
+	for _, pid := range factorytest.Family(t, h.token) {
+		private, _ := h.in(t, pid, factorytest.Everything)
+		h.beside = h.beside || private
+	}
+}
+
+// in says whether a process has the private key in its memory, and the public one.
+func (h *holder) in(t *testing.T, pid int, where func(int64, int64, string) bool) (private, public bool) {
+	t.Helper()
+	raw, err := h.key.Bytes()
 	if err != nil {
 		t.Fatal(err)
 	}
-	mem := memory(t, cmd.Process.Pid, at)
-	if pub, err := key.PublicKey.Bytes(); err != nil || !bytes.Contains(mem, pub[1:33]) {
-		t.Fatalf("not even the public key is in the memory that was read: %v", err)
+	pub, err := h.key.PublicKey.Bytes()
+	if err != nil {
+		t.Fatal(err)
 	}
 	turned := slices.Clone(raw)
 	slices.Reverse(turned)
-	return bytes.Contains(mem, raw) || bytes.Contains(mem, turned)
+	factorytest.Memory(t, pid, where, func(part []byte) {
+		private = private || bytes.Contains(part, raw) || bytes.Contains(part, turned)
+		public = public || bytes.Contains(part, pub[1:33])
+	})
+	return private, public
 }

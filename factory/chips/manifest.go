@@ -1,6 +1,7 @@
 package chips
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/sha256"
@@ -94,13 +95,47 @@ func (b *bounded) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// signed is an entry as it comes.
+// signed is an entry as it comes: a flattened JWS (RFC 7515 §7.2.2).
 type signed struct {
-	Protected string `json:"protected"`
-	Payload   string `json:"payload"`
-	Header    struct {
+	protected, payload, signature string
+	header                        struct {
 		UniqueID string `json:"uniqueId"`
-	} `json:"header"`
+	}
+}
+
+// readSigned reads an entry so that there is one reading of it: each member once, by its exact name, and no other; base64url in its one form. Who carries a
+// manifest can neither put a second payload beside the signed one nor write the same one otherwise.
+func readSigned(entry []byte) (s signed, err error) {
+	d := json.NewDecoder(bytes.NewReader(entry))
+	if t, err := d.Token(); err != nil || t != json.Delim('{') {
+		return s, errors.Join(errors.New("want a JSON object"), err)
+	}
+	seen := map[string]bool{}
+	for d.More() {
+		t, err := d.Token()
+		if err != nil {
+			return s, err
+		}
+		name, _ := t.(string)
+		if seen[name] {
+			return s, fmt.Errorf("member %.40q is there twice", name)
+		}
+		seen[name] = true
+		to := map[string]any{"protected": &s.protected, "payload": &s.payload, "signature": &s.signature, "header": &s.header}[name]
+		if to == nil {
+			return s, fmt.Errorf("unknown member %.40q", name)
+		}
+		if err := d.Decode(to); err != nil {
+			return s, err
+		}
+	}
+	for _, part := range []string{s.protected, s.payload, s.signature} {
+		b, err := base64.RawURLEncoding.DecodeString(part)
+		if err != nil || base64.RawURLEncoding.EncodeToString(b) != part {
+			return s, errors.Join(errors.New("a member is no base64url, or not as it is written"), err)
+		}
+	}
+	return s, nil
 }
 
 // said is what a vendor signs of a chip. Members that are not here are theirs.
@@ -123,15 +158,15 @@ type said struct {
 
 // element verifies one entry and reads it.
 func element(entry []byte, signers []*x509.Certificate) (Chip, error) {
-	var s signed
-	if err := json.Unmarshal(entry, &s); err != nil {
-		return Chip{}, fmt.Errorf("not a signed entry: %w", err)
-	}
-	jws, err := jose.ParseSignedJSON(string(entry), []jose.SignatureAlgorithm{jose.ES256, jose.ES384})
+	s, err := readSigned(entry)
 	if err != nil {
 		return Chip{}, fmt.Errorf("not a signed entry: %w", err)
 	}
-	payload, by, err := verify(jws, s.Protected, signers)
+	jws, err := jose.ParseSignedCompact(s.protected+"."+s.payload+"."+s.signature, []jose.SignatureAlgorithm{jose.ES256, jose.ES384})
+	if err != nil {
+		return Chip{}, fmt.Errorf("not a signed entry: %w", err)
+	}
+	payload, by, err := verify(jws, s.protected, signers)
 	if err != nil {
 		return Chip{}, err
 	}
@@ -139,10 +174,10 @@ func element(entry []byte, signers []*x509.Certificate) (Chip, error) {
 	if err := json.Unmarshal(payload, &d); err != nil {
 		return Chip{}, fmt.Errorf("what was signed: %w", err)
 	}
-	if s.Header.UniqueID != "" && s.Header.UniqueID != d.UniqueID {
-		return Chip{}, fmt.Errorf("it is headed %.80q, and signed for chip %.80q", s.Header.UniqueID, d.UniqueID)
+	if s.header.UniqueID != "" && s.header.UniqueID != d.UniqueID {
+		return Chip{}, fmt.Errorf("it is headed %.80q, and signed for chip %.80q", s.header.UniqueID, d.UniqueID)
 	}
-	sum := sha256.Sum256([]byte(s.Protected + "." + s.Payload))
+	sum := sha256.Sum256([]byte(s.protected + "." + s.payload))
 	c := Chip{UID: d.UniqueID, Model: d.Model, Part: d.PartNumber, Group: d.GroupID, Entry: sum[:]}
 	if c.Provisioned, err = time.Parse(time.RFC3339, d.Provisioned); err != nil {
 		return Chip{}, fmt.Errorf("chip %.80q: provisioningTimestamp: %w", d.UniqueID, err)

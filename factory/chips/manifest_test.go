@@ -62,12 +62,19 @@ func TestWhatAVendorDidNotSayIsNotTaken(t *testing.T) {
 		}
 		return b
 	}
-	flip := func(s string) string { return strings.NewReplacer("A", "B", "B", "A", "x", "y", "y", "x").Replace(s) }
+	beside := func(member string) json.RawMessage { return append([]byte("{"+member+","), said(nil)[1:]...) }
+	flip := func(s string) string { // but for the end, which would be written otherwise
+		return strings.NewReplacer("A", "B", "B", "A", "x", "y", "y", "x", "a", "b", "b", "a", "2", "3", "3", "2").Replace(s[:40]) + s[40:]
+	}
 	for name, c := range map[string]struct {
 		entry json.RawMessage
 		want  string
 	}{
 		"another vendor's":              {factorytest.NewVendor(t).Said(t, uid, key, nil), "no key of this vendor"},
+		"another payload beside it":     {beside(`"Payload":"bm8"`), "unknown member"},
+		"a payload that comes twice":    {beside(`"payload":"bm8"`), "twice"},
+		"a header in capitals":          {beside(`"PROTECTED":"e30"`), "unknown member"},
+		"another form of its base64":    {broken("payload", func(s string) string { return s + "\n" }), "not a signed entry"},
 		"a changed payload":             {broken("payload", flip), "no key of this vendor"},
 		"a changed signature":           {broken("signature", flip), "no key of this vendor"},
 		"no signature":                  {broken("signature", func(string) string { return "" }), "no key of this vendor"},

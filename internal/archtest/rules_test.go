@@ -94,7 +94,8 @@ var rules = []rule{
 	// The device and the factory floor: no package of the server, not even through another.
 	{folder: "agent", ours: base, never: noServer, deep: noHouse},
 	{folder: "agent/boot", ours: append([]string{"agent/hw"}, base...), never: noNet, deep: slices.Concat(noNet, noHouse)},
-	{folder: "agent/hw", ours: base, never: noNet, deep: slices.Concat(noNet, noHouse)},
+	{folder: "agent/confine", never: noNet, deep: slices.Concat(noNet, noHouse)},
+	{folder: "agent/hw", ours: append([]string{"agent/confine"}, base...), never: noNet, deep: slices.Concat(noNet, noHouse)},
 	{folder: "station", ours: base, never: noServer, deep: noHouse},
 	// Its command line is the family's, cobra; nothing of that is below agent.
 	{folder: "cmd/hallmark-agent", ours: append([]string{"agent"}, base...), never: except(noServer, cobra), deep: except(noHouse, cobra)},
@@ -102,7 +103,7 @@ var rules = []rule{
 	{folder: "cmd/hallmark", ours: []string{"internal/cli", "fault"}, never: noDB},
 
 	// How, not what. Adapters import stages, never each other and never a store.
-	{folder: "internal/est", ours: stages, never: noDB},
+	{folder: "internal/est", ours: append([]string{"internal/failpoint"}, stages...), never: noDB},
 	{folder: "internal/httpapi", ours: append([]string{"internal/once", "internal/failpoint"}, stages...), never: noDB},
 	{folder: "internal/console", ours: append([]string{"internal/label"}, stages...), never: noDB},
 	{folder: "internal/deviceapi", ours: stages, never: noDB},
@@ -124,6 +125,7 @@ var rules = []rule{
 	{folder: "internal/bus", ours: ground},
 	{folder: "internal/keys", ours: append([]string{"internal/durable"}, base...), never: noNet},
 	{folder: "internal/rite", ours: append([]string{"pki/ceremony", "internal/keys", "internal/durable"}, floor...), never: append([]string{"net", "net/http"}, noDB...)}, // on a machine without a network
+	{folder: "internal/desk", ours: append([]string{"factory", "pki/ceremony", "internal/durable", "internal/failpoint"}, floor...), never: append([]string{"net", "net/http"}, noDB...)}, // on a machine without a network
 	{folder: "internal/durable", ours: []string{"internal/failpoint"}, never: noNet},
 	{folder: "internal/failpoint", never: noNet},
 	{folder: "internal/obs", ours: ground, never: noDB},
@@ -133,7 +135,7 @@ var rules = []rule{
 	// The demo goes through the client; its thief has stolen the database, and so opens it.
 	{folder: "internal/demo", ours: slices.Concat([]string{"internal/client", "internal/httpapi", "internal/store", "internal/server", "internal/keys", "internal/durable", "station"}, stages), never: noDB},
 	{folder: "internal/cli", ours: slices.Concat([]string{
-		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/witnessd", "internal/watchd", "internal/cad", "ledger/audit",
+		"internal/label", "internal/client", "internal/server", "internal/demo", "internal/sim", "internal/keys", "internal/durable", "internal/failpoint", "internal/rite", "internal/desk", "internal/witnessd", "internal/watchd", "internal/cad", "ledger/audit",
 	}, stages), never: noDB},
 
 	// What only tests and their runners use.

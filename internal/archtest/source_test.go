@@ -206,22 +206,30 @@ func TestEveryDecoderIsFuzzed(t *testing.T) {
 var (
 	cryptic       = regexp.MustCompile(`(?i)crypt|pkcs|cose|jose|jws|jwt|blake|25519|secp256|argon|chacha|poly1305|nacl|tink|circl|pgp|\bage\b|hpke|kem\b|dsa\b|x509|tpm|/tls|/rand\b|otp|noise`)
 	cryptoAllowed = map[string]string{
-		"golang.org/x/crypto/cryptobyte":            "ASN.1, no cryptography",
-		"golang.org/x/crypto/cryptobyte/asn1":       "ASN.1, no cryptography",
-		"golang.org/x/crypto/ocsp":                  "OCSP encoding; signs through crypto.Signer",
-		"github.com/veraison/go-cose":               "COSE structure; signs through crypto.Signer",
-		"github.com/go-jose/go-jose/v4":             "JWS encoding; ES256 and ES384 are verified by crypto/ecdsa",
-		"github.com/smallstep/pkcs7":                "certs-only PKCS#7 of EST; signs nothing",
-		"github.com/cloudflare/circl/group":         "shares of a passphrase; what the passphrase seals is sealed by the validated module",
-		"github.com/cloudflare/circl/secretsharing": "the same",
-		"github.com/miekg/pkcs11":                   "the HSM does the cryptography",
-		"filippo.io/mldsa":                          "ML-DSA as in the validated module from Go 1.27 on; suite HM-MLDSA44-1, and cosignatures beside Ed25519",
-		"filippo.io/mldsa/x509":                     "encoding of such keys (RFC 9881); as in the standard library from Go 1.27 on",
+		"golang.org/x/crypto/cryptobyte":                      "ASN.1, no cryptography",
+		"golang.org/x/crypto/cryptobyte/asn1":                 "ASN.1, no cryptography",
+		"golang.org/x/crypto/ocsp":                            "OCSP encoding; signs through crypto.Signer",
+		"github.com/veraison/go-cose":                         "COSE structure; signs through crypto.Signer",
+		"github.com/go-jose/go-jose/v4":                       "JWS encoding; ES256 and ES384 are verified by crypto/ecdsa",
+		"github.com/smallstep/pkcs7":                          "certs-only PKCS#7 of EST; signs nothing",
+		"github.com/cloudflare/circl/group":                   "shares of a passphrase; what the passphrase seals is sealed by the validated module",
+		"github.com/cloudflare/circl/secretsharing":           "the same",
+		"github.com/tink-crypto/tink-go/v2/kwp/subtle":        "RFC 5649 as CKM_RSA_AES_KEY_WRAP has it, over the validated module's AES",
+		"github.com/miekg/pkcs11":                             "the HSM does the cryptography",
+		"github.com/ThalesGroup/crypto11":                     "the token does the cryptography",
+		"github.com/google/go-tpm/tpm2":                       "the TPM does the cryptography; commands without encrypted sessions",
+		"github.com/google/go-tpm/tpm2/transport":             "the same",
+		"github.com/google/go-tpm/tpm2/transport/linuxtpm":    "the same",
+		"github.com/google/go-tpm/tpm2/transport/linuxudstpm": "the same",
+		"filippo.io/mldsa":                                    "ML-DSA as in the validated module from Go 1.27 on; suite HM-MLDSA44-1, and cosignatures beside Ed25519",
+		"filippo.io/mldsa/x509":                               "encoding of such keys (RFC 9881); as in the standard library from Go 1.27 on",
 	}
 	// What the standard library keeps for old formats, and the one place that has to speak such a format.
 	weak        = []string{"crypto/md5", "crypto/sha1", "crypto/rc4", "crypto/des", "crypto/dsa"}
 	weakAllowed = map[string]string{
 		"onboard/foreign crypto/sha1": "thumbprints in lists of other registries; the device is held to its first key by SHA-256",
+
+		"station/module/soft crypto/sha1": "the other side of the same",
 
 		"factory crypto/sha1": "RSA-OAEP towards a station's HSM that has nothing newer; collision resistance is not needed there",
 	}

@@ -312,6 +312,16 @@ func TestNothingElseIsSigned(t *testing.T) {
 	if _, err := w.client.GenerateP256("ca-operational-0011aabb"); err == nil {
 		t.Error("a key was made twice")
 	}
+	// Nor are keys made without end by who has the server: each is a file, or a place in a token.
+	made := 1
+	for ; made < 1000; made++ {
+		if _, err := w.client.GenerateP256(fmt.Sprintf("ca-operational-%08x", made)); err != nil {
+			break
+		}
+	}
+	if made != 32 {
+		t.Errorf("%d keys were made within a day", made)
+	}
 	// A thief has his own root sign for the key.
 	other, err := pki.NewRoot("acme", newKey(t), time.Now())
 	if err != nil {

@@ -48,6 +48,9 @@ type Config struct {
 	Now       func() time.Time // nil: time.Now
 }
 
+// keysPerDay bounds the keys that are made here: an order has none here, and CAs are asked for by people, a few in a year.
+const keysPerDay = 32
+
 // Server signs what it has read.
 type Server struct {
 	c     Config
@@ -56,6 +59,7 @@ type Server struct {
 
 	mu    sync.Mutex
 	bound map[string]*x509.Certificate // certificates by the name of their key; guarded by mu
+	made  *rate.Limiter                // keys
 	certs map[string]*rate.Limiter     // by key; guarded by mu
 	cas   map[string]*rate.Limiter     // by key; guarded by mu
 	lines map[net.Conn]struct{}        // guarded by mu
@@ -82,7 +86,7 @@ func New(c Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the root that is believed: %w; `hallmark ca separate` puts it there", err)
 	}
-	s := &Server{c: c, bound: map[string]*x509.Certificate{}, certs: map[string]*rate.Limiter{}, cas: map[string]*rate.Limiter{}, lines: map[net.Conn]struct{}{}}
+	s := &Server{c: c, bound: map[string]*x509.Certificate{}, certs: map[string]*rate.Limiter{}, cas: map[string]*rate.Limiter{}, lines: map[net.Conn]struct{}{}, made: rate.NewLimiter(rate.Every(24*time.Hour/keysPerDay), keysPerDay)}
 	if s.root, err = x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(c.Dir, RootFile), err)
 	}
@@ -240,6 +244,9 @@ func (s *Server) make(name string) ([]byte, error) {
 	}
 	if _, err := s.c.Keys.Signer(name); err == nil {
 		return nil, refused{codeRefused, fmt.Errorf("there is a key called %q", name)}
+	}
+	if !s.made.AllowN(s.c.Now(), 1) {
+		return nil, refused{codeLimit, fmt.Errorf("%d keys were made here within a day: the rest waits", keysPerDay)}
 	}
 	k, err := s.c.Keys.GenerateP256(name)
 	if err != nil {

@@ -67,7 +67,14 @@ func approvables() []approvable {
 
 func aboutRelease(payload []byte) (string, error) {
 	r, err := wire.DecodeRelease(payload)
-	return fmt.Sprintf("release %s of product %s, version %s, security counter %d, %s", r.ID, r.Product, r.Version, r.Counter, fleet.Count(len(r.Components), "component", "components")), err
+	var may strings.Builder
+	for _, c := range r.Components { // what is approved is that a program may reach it
+		if c.Capabilities != nil {
+			fmt.Fprintf(&may, "; %s may: %s", c.Name, c.Capabilities)
+		}
+	}
+	return fmt.Sprintf("release %s of product %s, version %s, security counter %d, %s%s",
+		r.ID, r.Product, r.Version, r.Counter, fleet.Count(len(r.Components), "component", "components"), may.String()), err
 }
 
 func aboutWarrant(payload []byte) (string, error) {

@@ -85,8 +85,8 @@ func (a *api) listDecisions() *cobra.Command {
 	var f access.RecordedFilter
 	var action string
 	c := listing(a, cobra.Command{
-		Use: "list", Short: "List decisions, newest first",
-		Long:    "Lists decisions on who may do what, newest first. What was denied is kept; what was allowed and changed something is in the ledger: see `hallmark event watch`.",
+		Use: "list", Short: "List what was denied, newest first",
+		Long:    "Lists who was refused what, newest first. What was allowed and changed something is in the ledger, with who did it: see `hallmark event watch`; what was allowed and only read is kept nowhere.",
 		Example: "  hallmark audit list --denied --caller person:alice",
 	}, "ID AT CALLER ACTION RESOURCE PRODUCT ALLOWED",
 		func(ctx context.Context, cl *client.Client, _ []string) ([]access.Recorded, error) {

@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -16,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki/ceremony"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -121,7 +123,9 @@ func (a *api) showBundle() *cobra.Command {
 				return err
 			}
 		}
-		return a.show(func(w io.Writer) error { return errors.Join(bundleSheet(w, b, out), approverSheet(w, b)) })
+		return a.show(func(w io.Writer) error {
+			return errors.Join(bundleSheet(w, b, out), sheet(w, "fingerprint", ceremony.Fingerprint(sha256.Sum256(envelope))), approverSheet(w, b))
+		})
 	})
 	c.Flags().StringVar(&out, "out", "", "also write the signed bundle")
 	return c
@@ -147,7 +151,7 @@ shows them, and take the place of those there are; the first bucket is the one t
 		}
 		change.hasFloor = c.Flags().Changed("floor")
 		if change.online() {
-			if change.keys, err = cl.Keys(ctx); err != nil {
+			if change.keys, err = change.found(ctx, cl); err != nil {
 				return err
 			}
 		}

@@ -3,6 +3,7 @@ package cli
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -14,6 +15,7 @@ import (
 
 	"github.com/spf13/pflag"
 
+	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/suite"
@@ -45,7 +47,7 @@ func (c *bundleChange) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&c.threshold, "threshold", nil, "ROLE=N: how many of a role must sign")
 	f.StringArrayVar(&c.directive, "directive", nil, "online key that tells devices what to do; again for several")
 	f.StringArrayVar(&c.logKey, "log-key", nil, "online key of a log")
-	f.StringArrayVar(&c.orderKey, "order-key", nil, "online key that signs production orders; again for several")
+	f.StringArrayVar(&c.orderKey, "order-key", nil, "online key that signs production orders, or desk:NAME for the one of a desk; again for several")
 	f.StringArrayVar(&c.bucket, "bucket", nil, "online key that devices seal their data for; again for several")
 	f.StringArrayVar(&c.addAnchor, "add-anchor", nil, "certificate (PEM or DER) of a further root for the servers")
 	f.StringArrayVar(&c.removeAnchor, "remove-anchor", nil, "SHA-256, or its beginning, of a root to believe no longer")
@@ -55,6 +57,23 @@ func (c *bundleChange) flags(f *pflag.FlagSet) {
 // online reports whether names of online keys are to be looked up.
 func (c bundleChange) online() bool {
 	return len(c.directive)+len(c.logKey)+len(c.orderKey)+len(c.bucket) > 0
+}
+
+// ofDesk begins the name of a desk's order key.
+const ofDesk = "desk:"
+
+// found gives the keys that can be named: the instance's, and where one of a desk is, the desks', of which those that were removed stay for the proofs of
+// what they ordered.
+func (c bundleChange) found(ctx context.Context, cl *client.Client) ([]keyring.Key, error) {
+	keys, err := cl.Keys(ctx)
+	if err != nil || !slices.ContainsFunc(c.orderKey, func(name string) bool { return strings.HasPrefix(name, ofDesk) }) {
+		return keys, err
+	}
+	desks, err := cl.Desks(ctx)
+	for _, d := range desks {
+		keys = append(keys, keyring.Key{Name: ofDesk + d.Name, Role: keyring.Order, SPKI: d.OrderKey})
+	}
+	return keys, err
 }
 
 // apply gives the bundle with the changes; what is wrong with them is a usage error.

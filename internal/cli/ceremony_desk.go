@@ -17,26 +17,26 @@ import (
 	"github.com/hallmark-iot/hallmark/pki"
 )
 
-// desk is the keyboard and the screen that all people of a ceremony sit at. It implements rite.Desk.
-type desk struct {
+// riteDesk is the keyboard and the screen that all people of a ceremony sit at. It implements rite.Desk.
+type riteDesk struct {
 	s           streams
 	lines       *bufio.Reader
 	passphrases string // directory; empty: the terminal
 }
 
-func newDesk(s streams, passphrases string) *desk {
-	return &desk{s: s, lines: bufio.NewReader(s.in), passphrases: passphrases}
+func newDesk(s streams, passphrases string) *riteDesk {
+	return &riteDesk{s: s, lines: bufio.NewReader(s.in), passphrases: passphrases}
 }
 
 // Say implements rite.Desk. What stands in files was checked to be printable.
-func (d *desk) Say(lines ...string) {
+func (d *riteDesk) Say(lines ...string) {
 	for _, l := range lines {
 		fmt.Fprintln(d.s.out, l)
 	}
 }
 
 // line asks for a line, until ctx ends.
-func (d *desk) line(ctx context.Context, prompt string) (string, error) {
+func (d *riteDesk) line(ctx context.Context, prompt string) (string, error) {
 	fmt.Fprint(d.s.out, prompt)
 	type answer struct {
 		text string
@@ -62,7 +62,7 @@ func (d *desk) line(ctx context.Context, prompt string) (string, error) {
 }
 
 // Confirm implements rite.Desk.
-func (d *desk) Confirm(ctx context.Context, person, what string) error {
+func (d *riteDesk) Confirm(ctx context.Context, person, what string) error {
 	text, err := d.line(ctx, fmt.Sprintf("%s: %s? Type yes: ", person, what))
 	if err == nil && !strings.EqualFold(text, "yes") {
 		err = errNoYes
@@ -71,10 +71,12 @@ func (d *desk) Confirm(ctx context.Context, person, what string) error {
 }
 
 // Type implements rite.Desk.
-func (d *desk) Type(ctx context.Context, what string) (string, error) { return d.line(ctx, what+": ") }
+func (d *riteDesk) Type(ctx context.Context, what string) (string, error) {
+	return d.line(ctx, what+": ")
+}
 
 // Passphrase implements rite.Desk.
-func (d *desk) Passphrase(ctx context.Context, person, what string, isNew bool) (string, error) {
+func (d *riteDesk) Passphrase(ctx context.Context, person, what string, isNew bool) (string, error) {
 	for {
 		pass, err := d.secret(ctx, person, fmt.Sprintf("%s: passphrase for %s (empty: not here): ", person, what))
 		if err != nil || pass == "" || !isNew || d.passphrases != "" {
@@ -89,12 +91,12 @@ func (d *desk) Passphrase(ctx context.Context, person, what string, isNew bool) 
 }
 
 // PIN implements rite.Desk.
-func (d *desk) PIN(ctx context.Context, person, token string) (string, error) {
+func (d *riteDesk) PIN(ctx context.Context, person, token string) (string, error) {
 	return d.secret(ctx, person+".pin", fmt.Sprintf("%s: PIN of token %s: ", person, token))
 }
 
 // secret reads a file of the directory of passphrases, or asks once.
-func (d *desk) secret(ctx context.Context, file, prompt string) (string, error) {
+func (d *riteDesk) secret(ctx context.Context, file, prompt string) (string, error) {
 	if d.passphrases != "" {
 		data, err := readFile(filepath.Join(d.passphrases, file), 4096)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -110,7 +112,7 @@ func (d *desk) secret(ctx context.Context, file, prompt string) (string, error) 
 }
 
 // Share implements rite.Desk.
-func (d *desk) Share(ctx context.Context, holder, key string) (string, error) {
+func (d *riteDesk) Share(ctx context.Context, holder, key string) (string, error) {
 	path, err := d.line(ctx, fmt.Sprintf("%s: file with your share of %s, - to type it, or nothing if you are not here: ", holder, key))
 	if err != nil || path == "" {
 		return "", err

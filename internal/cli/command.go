@@ -27,7 +27,8 @@ func (a *api) createCommand() *cobra.Command {
 	c := a.verb(cobra.Command{
 		Use: "create ACT DEVICE… --product PRODUCT --reason TEXT", Short: "Command devices",
 		Long: `Commands devices of one product. Routine: attest, configure. Guarded, and ended by the device itself after --ttl unless renewed:
-quarantine, dormant; and release, wake, reset. Bringing approved code: install, rollback, reprovision, with --release. What must not
+quarantine, dormant; and release, wake, reset. With --release: reprovision, which puts what a device ran in good health on it anew; any
+other release takes two people, because code comes by a rollout, to one device too: see ` + "`hallmark rollout create`" + `. What must not
 be undone needs an offline warrant instead: see ` + "`hallmark warrant submit`" + ` and ` + "`hallmark retirement create`" + `.`,
 		Args: cobra.MinimumNArgs(2), Example: "  hallmark command create quarantine 00112233445566778899aabbccddeeff --product pump --ttl 24h --reason 'odd traffic'",
 	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {

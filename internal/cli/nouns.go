@@ -36,7 +36,7 @@ const (
 func nouns(s streams) []*cobra.Command {
 	a := &api{s: s}
 	return []*cobra.Command{
-		newProduct(a), newRelease(a), newOrder(a), newChip(a), newEnrolment(a), newDevice(a), newOwner(a), newRecall(a), newQuery(a), newGroup(a), newCertificate(a), newCA(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
+		newProduct(a), newRelease(a), newOrder(a), newDesks(a), newChip(a), newEnrolment(a), newDevice(a), newOwner(a), newRecall(a), newQuery(a), newGroup(a), newCertificate(a), newCA(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
 		newWarrant(a), newBundle(a), newKey(a), newRetirement(a), newStream(a), newCompliance(a), newFact(a), newEvent(a), newToken(a), newMember(a), newAudit(a), newProposal(a), newVoucher(a), newForeignCA(a),
 	}
 }
@@ -292,6 +292,8 @@ func (a *api) show(text func(w io.Writer) error) error {
 		}
 		_, err := fmt.Fprintln(a.s.out, oneLine(a.tag))
 		return err
+	case asCSV:
+		return usagef("--output csv is for lists")
 	case asMarkdown:
 		return usagef("--output markdown is for reports")
 	case asTable:
@@ -306,6 +308,13 @@ func rows[T any](a *api, head string, list []T, row func(T) []string) error {
 			fmt.Fprintln(a.s.out, oneLine(row(x)[0]))
 		}
 		return nil
+	}
+	if a.output == asCSV {
+		all := make([][]string, len(list))
+		for i, x := range list {
+			all[i] = row(x)
+		}
+		return spreadsheet(a.s.out, head, all)
 	}
 	return a.show(func(w io.Writer) error {
 		all := make([][]string, len(list))

@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -20,7 +19,7 @@ import (
 
 func newOrder(a *api) *cobra.Command {
 	return a.noun("order", "Birth: what a station may make, and what it made",
-		a.listOrders(), a.showOrder(), a.createOrder(), a.oemFile(), a.importRecords(), a.reconcileOrder(), a.closeOrder(), a.cancelOrder(), a.abandonOrder())
+		a.listOrders(), a.showOrder(), a.createOrder(), wrapOrder(a.s), a.registerOrder(), a.oemFile(), a.importRecords(), a.reconcileOrder(), a.orderDifferences(), a.closeOrder(), a.cancelOrder(), a.abandonOrder())
 }
 
 func (a *api) listOrders() *cobra.Command {
@@ -46,10 +45,18 @@ func (a *api) showOrder() *cobra.Command {
 			}
 			return a.show(func(w io.Writer) error {
 				return sheet(w, "order", o.ID, "product", o.Product, "hardware", o.Hardware, "quota", fmt.Sprint(o.Quota), "state", string(o.State),
-					"station", o.StationName, "its record key", o.Station, "its module", o.Module, "version", o.Version, "release", o.Release,
-					"trust bundle", fmt.Sprint(o.Bundle), "from", when(o.NotBefore), "until", when(o.NotAfter), "created", when(o.Created), "closed", when(o.Closed))
+					"keys made by", keysBy(o), "station", o.StationName, "wrapped at desk", o.Desk, "its record key", o.Station, "its module", o.Module, "version", o.Version, "release", o.Release,
+					"master", madeOf(o.Master), "trust bundle", fmt.Sprint(o.Bundle), "from", when(o.NotBefore), "until", when(o.NotAfter), "created", when(o.Created), "closed", when(o.Closed))
 			})
 		})
+}
+
+// madeOf names the master of an order; empty for none.
+func madeOf(m *factory.MasterRef) string {
+	if m == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d, %s", m.Revision, m.Digest)
 }
 
 // orderCall is what one order was asked for.
@@ -60,65 +67,64 @@ type orderCall struct {
 	slotSize                     uint64
 	erase                        uint32
 	server, mqtt, config, out    string
+	master                       string
 }
 
 func (a *api) createOrder() *cobra.Command {
 	var o orderCall
 	c := a.verb(cobra.Command{
-		Use:   "create --product PRODUCT --quota N --release RELEASE --descriptor FILE --station FINGERPRINT --server URL --slot-size BYTES --out FILE",
+		Use:   "create --product PRODUCT --quota N (--master FILE | --release RELEASE --server URL --slot-size BYTES) --descriptor FILE --station FINGERPRINT --out FILE",
 		Short: "Order devices from one station, and write the order's file",
 		Long: `Orders devices from one station, and writes the order's file, which is safe to mail. The server gives it out this once: keep it.
 
 --descriptor is what ` + "`hallmark-station descriptor`" + ` wrote there; --station is the fingerprint it printed, learned another way than
-the file. RELEASE is the digest of the release to put on the devices, or PRODUCT@VERSION.`,
+the file. RELEASE is the digest of the release to put on the devices, or PRODUCT@VERSION. A master (` + "`hallmark master build`" + `) that is sealed to this instance says
+release and parameters in its place: its file is checked here, and its bytes are those of the release, which has to be published.`,
 		Example: `  hallmark order create --product pump --hardware A --quota 500 --release pump@1.0.0 --descriptor station.hmd \
     --station 3f0c…(64 hex digits) --server https://devices.example.com:8443 --slot-size 8388608 --out order-7.hmo`,
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
 		return a.order(ctx, cl, o)
 	})
-	f := c.Flags()
-	f.StringVar(&o.req.Product, "product", "", "product")
-	f.StringVar(&o.req.Hardware, "hardware", "A", "hardware revision")
-	f.Uint32Var(&o.req.Quota, "quota", 0, "how many devices may be made, at most")
-	f.StringVar(&o.release, "release", "", "release to put on them")
-	f.StringVar(&o.descriptor, "descriptor", "", "the station's signed descriptor")
-	f.StringVar(&o.station, "station", "", "fingerprint of the station's record key, 64 hex digits")
-	f.Uint32Var(&o.days, "days", 30, "days until the order ends")
-	f.Uint32Var(&o.req.MaxOfflineDays, "max-offline-days", 0, "days the station may work without reporting (default: the server's)")
-	f.StringVar(&o.req.Chips, "chips", "", "only chips of this vendor, which came with their keys: see hallmark chip import")
-	f.StringVar(&o.req.ID, "id", "", "the order's ID (default: the server's choice)")
-	f.StringVar(&o.server, "server", "", "https address the devices call")
-	f.StringVar(&o.mqtt, "mqtt", "", "mqtts address for telemetry")
-	f.Uint64Var(&o.slotSize, "slot-size", 0, "largest release a device must take, bytes")
-	f.Uint32Var(&o.slots, "slots", 2, "slots for releases")
-	f.Uint32Var(&o.erase, "erase-size", 16<<10, "erase unit of the flash, bytes")
-	f.StringVar(&o.config, "config", "", "file: first configuration of the devices")
-	f.BoolVar(&o.req.FirstArticle, "first-article", false, "have one made and inspected before the others")
-	f.StringVar(&o.out, "out", "", "order file to write; must not exist")
-	return need(c, "product", "quota", "release", "descriptor", "station", "server", "slot-size", "out")
+	o.flags(c)
+	c.Flags().StringVar(&o.release, "release", "", "release to put on them")
+	return o.or(need(c, "product", "quota", "descriptor", "station", "out"), "release", "server", "slot-size")
+}
+
+// ofMaster has the order say what a master does: the server gets how its file begins, which is all but the firmware.
+func (o *orderCall) ofMaster() error {
+	head, _, err := openMasterFile(o.master)
+	if err != nil {
+		return err
+	}
+	o.req.Master, err = readHead(o.master, head.Size)
+	return err
+}
+
+// readHead reads the first size bytes of a file.
+func readHead(path string, size int64) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b := make([]byte, size)
+	_, err = io.ReadFull(f, b)
+	return b, err
 }
 
 func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err error) {
-	if o.req.StationPin, err = hex.DecodeString(o.station); err != nil || len(o.req.StationPin) != 32 {
-		return usagef("--station %q: want the fingerprint that `hallmark-station init` printed, 64 hex digits", o.station)
-	}
 	if _, err := os.Stat(o.out); !errors.Is(err, os.ErrNotExist) {
 		return usagef("%s exists: choose another --out, because the server gives an order's file out once", o.out)
 	}
-	if o.req.Descriptor, err = readFile(o.descriptor, wire.MaxEnvelope); err != nil {
-		return fmt.Errorf("--descriptor: %w", err)
+	if err = o.read(time.Now()); err != nil {
+		return err
 	}
-	o.req.NotAfter = time.Now().AddDate(0, 0, int(o.days)).UTC()
-	o.req.Params = wire.DeviceParams{
-		Flash:   wire.Flash{Size: uint64(o.slots) * o.slotSize, Erase: o.erase, Slots: o.slots, SlotSize: o.slotSize},
-		Servers: wire.Servers{Device: o.server, MQTT: o.mqtt},
+	if o.master != "" {
+		err = o.ofMaster()
+	} else {
+		_, o.req.Release, err = digestOf(ctx, cl, o.release)
 	}
-	if o.config != "" {
-		if o.req.Params.Config, err = readFile(o.config, wire.MaxEnvelope); err != nil {
-			return fmt.Errorf("--config: %w", err)
-		}
-	}
-	if _, o.req.Release, err = digestOf(ctx, cl, o.release); err != nil {
+	if err != nil {
 		return err
 	}
 	var made client.OrderView
@@ -162,11 +168,7 @@ func (a *api) importRecords() *cobra.Command {
 		Args:    cobra.ExactArgs(2),
 		Example: "  hallmark order import order-7 records.hmr",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		data, err := readFile(args[1], client.MaxRecords)
-		if err != nil {
-			return err
-		}
-		r, err := cl.ImportRecords(ctx, args[0], data)
+		r, err := importFile(ctx, cl, args[0], args[1])
 		if err != nil {
 			return err
 		}
@@ -186,6 +188,19 @@ func (a *api) importRecords() *cobra.Command {
 	})
 }
 
+func importFile(ctx context.Context, cl *client.Client, order, path string) (factory.ImportReport, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return factory.ImportReport{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return factory.ImportReport{}, err
+	}
+	return cl.ImportRecords(ctx, order, f, info.Size())
+}
+
 func yes(b bool) string {
 	if b {
 		return "yes"
@@ -203,6 +218,49 @@ func (a *api) reconcileOrder() *cobra.Command {
 		}
 		return a.reconciliation(r)
 	})
+}
+
+func (a *api) orderDifferences() *cobra.Command {
+	var q string
+	c := listing(a, cobra.Command{
+		Use: "differences ORDER", Short: "List what does not agree: clones, alarms, what is missing, what came without a record", Args: cobra.ExactArgs(1),
+		Long: `Lists what does not agree about an order. LIST is one of
+
+  clone            records with the chip or a key of another piece
+  over-production  records with a ticket or a place that was used, or from after the end
+  refused          records that hold their place, and whose pieces are no devices
+  alarm            all records that cannot be true, those above included
+  missing          records that the station must have and that are not here
+  unregistered     devices that came with a certificate of the order and are on no record: they get none, and wait or are refused
+  unseen           devices that were made and never heard of
+  rework           records of pieces that failed before, with the record before
+
+With --output csv it is for a spreadsheet; with --output json both records are whole.`,
+		Example: "  hallmark order differences order-7 --list clone\n  hallmark order differences order-7 --list alarm --all --output csv >alarms.csv",
+	}, "SEQ KIND DEVICE AT TICKET CHIP OTHER-ORDER OTHER-SEQ OTHER-DEVICE REASON REMEDY",
+		func(ctx context.Context, cl *client.Client, args []string) ([]factory.Difference, error) {
+			return cl.Differences(ctx, args[0], q)
+		}, differenceRow)
+	c.Flags().StringVar(&q, "list", string(factory.Alarms), "which list")
+	return c
+}
+
+func differenceRow(d factory.Difference) []string {
+	seq := "-"
+	switch {
+	case d.To > d.Seq:
+		seq = fmt.Sprintf("%d..%d", d.Seq, d.To)
+	case d.Seq > 0:
+		seq = fmt.Sprint(d.Seq)
+	}
+	ticket, chip, other := "-", "-", []string{"-", "-", "-"}
+	if d.Record != nil {
+		ticket, chip = fmt.Sprint(d.Record.Ticket), or(d.Record.Chip)
+	}
+	if d.Other != nil {
+		other = []string{d.Other.Order, fmt.Sprint(d.Other.Seq), or(d.Other.Device)}
+	}
+	return []string{seq, string(d.Kind), or(d.Device), when(d.At), ticket, chip, other[0], other[1], other[2], d.Reason, d.Remedy}
 }
 
 func (a *api) closeOrder() *cobra.Command {
@@ -285,4 +343,15 @@ func waiting(r factory.ImportReport) string {
 		return "0"
 	}
 	return fmt.Sprintf("%d: %s: import its manifest, then these records again", r.Waiting, r.Waits[0].Reason)
+}
+
+// keysBy says who may make the keys of an order's devices.
+func keysBy(o factory.Order) string {
+	switch {
+	case o.Chips != "":
+		return "the chips' vendor, " + o.Chips
+	case o.Keys == wire.OriginStation:
+		return "the device or the station"
+	}
+	return "the device"
 }

@@ -11,6 +11,7 @@ const (
 	asYAML  output = "yaml"
 	asName  output = "name"
 	asTag   output = "tag"
+	asCSV   output = "csv" // of lists, for a spreadsheet
 
 	asMarkdown output = "markdown" // of reports
 )
@@ -28,10 +29,10 @@ func (o *output) Set(s string) error {
 	switch s {
 	case "table":
 		*o = asTable
-	case "json", "yaml", "name", "tag", "markdown":
+	case "json", "yaml", "name", "tag", "csv", "markdown":
 		*o = output(s)
 	default:
-		return fmt.Errorf("%q: want table, json, yaml, name or tag, or markdown of a report", s)
+		return fmt.Errorf("%q: want table, json, yaml, name or tag, csv of a list, or markdown of a report", s)
 	}
 	return nil
 }

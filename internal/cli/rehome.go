@@ -119,6 +119,23 @@ The other instance has to know them when they come: give it the chain of custody
 	return need(c, "offer", "warrant", "reason")
 }
 
+func (a *api) giveUpHandover() *cobra.Command {
+	var reason string
+	c := a.overDevices(cobra.Command{
+		Use: "stay DEVICE… --reason TEXT", Short: "Give up handing devices to another instance, before they have been told",
+		Long: `Takes back what ` + "`hallmark device rehome`" + ` began, as long as a device has not been told to go, or has refused. It belongs to whom it did, in the group that
+it was in. What was destroyed at the beginning, sealed data and settings, does not come back. A device that was told may have gone already: it cannot stay.`,
+		Example: "  hallmark device stay 00112233445566778899aabbccddeeff --reason 'the clinic has changed its mind'",
+	}, func(ctx context.Context, cl *client.Client, ids []string) error {
+		done, err := each(a, ids, func(id string) (owner.Transfer, error) { return cl.GiveUp(ctx, id, reason) })
+		return after(err, len(done), func() error {
+			return rows(a, "DEVICE GIVEN-UP", done, func(t owner.Transfer) []string { return []string{t.Device, when(t.GivenUp)} })
+		})
+	})
+	c.Flags().StringVar(&reason, "reason", "", "why")
+	return need(c, "reason")
+}
+
 func (a *api) welcomeDevices() *cobra.Command {
 	var productID, trust string
 	c := a.verb(cobra.Command{

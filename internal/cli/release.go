@@ -20,7 +20,7 @@ import (
 
 func newRelease(a *api) *cobra.Command {
 	return a.noun("release", "What may run: artifacts, manifest, approvals",
-		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.approveRelease(), a.publishRelease(), a.withdrawRelease())
+		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.publishRelease(), a.withdrawRelease())
 }
 
 const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION."
@@ -69,7 +69,7 @@ func (a *api) showView(r client.ReleaseView) error {
 			"proposed", when(r.Created), "approved by", strings.Join(by, ", "), "published", published, "reason", r.Reason,
 		}
 		for _, c := range r.Manifest.Components {
-			pairs = append(pairs, "component "+c.Name, fmt.Sprintf("%s %s, %d bytes, sha256 %x, health %s", c.Kind, c.Version, c.Size, c.Digest, c.Health))
+			pairs = append(pairs, "component "+c.Name, fmt.Sprintf("%s %s, %d bytes, sha256 %x, health %s%s", c.Kind, c.Version, c.Size, c.Digest, c.Health, needsOf(c)))
 		}
 		return sheet(w, pairs...)
 	})
@@ -90,6 +90,29 @@ func (a *api) payloadOf() *cobra.Command {
 			return err
 		}
 		if err := durable.WriteFile(out, r.Payload, 0o644); err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error { return sheet(w, "written", out, "digest", r.Digest) })
+	})
+	c.Flags().StringVar(&out, "out", "", "file to write")
+	return need(c, "out")
+}
+
+func (a *api) exportRelease() *cobra.Command {
+	var out string
+	c := a.verb(cobra.Command{
+		Use: "export RELEASE --out FILE", Short: "Write a published release with its signatures",
+		Long: "Writes a published release with its signatures, as devices get it: for `hallmark order wrap` on a machine without a network." + releaseArg,
+		Args: cobra.ExactArgs(1), Example: "  hallmark release export pump@1.0.0 --out pump-1.0.0.release",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		r, err := findRelease(ctx, cl, args[0])
+		if err != nil {
+			return err
+		}
+		if r.Published.IsZero() {
+			return fmt.Errorf("release %s is %s: publish it first", r.Manifest.ID, r.Status)
+		}
+		if err := durable.WriteFile(out, r.Envelope, 0o644); err != nil {
 			return err
 		}
 		return a.show(func(w io.Writer) error { return sheet(w, "written", out, "digest", r.Digest) })
@@ -198,6 +221,7 @@ type parts struct {
 	spec                        release.Spec
 	files, back                 []string
 	sbom, provenance, healthAll string
+	set                         set
 }
 
 func (a *api) createRelease() *cobra.Command {
@@ -207,8 +231,13 @@ func (a *api) createRelease() *cobra.Command {
 		Long: `Uploads files and proposes a release of them. It is for others to approve it: see ` + "`hallmark release approve`" + `.
 
 Each --file is a component: its name, the file, and whether the device starts it (exec) or keeps it as data. Without a kind, what
-is executable here is exec.`,
-		Example: "  hallmark release create --product pump --version 1.1.0 --counter 2 --file app=build/pump:exec --file tables=build/tables.bin:data",
+is executable here is exec.
+
+For a product whose components change one by one (update model asset), --from takes the others as they are from a release before; devices then
+fetch and write what is new, and nothing else. With --requires a component says which versions of the others it works with: a set that does not
+go together is refused here, and again by every device.`,
+		Example: `  hallmark release create --product pump --version 1.1.0 --counter 2 --file app=build/pump:exec --file tables=build/tables.bin:data
+  hallmark release create --product lock --version 1.2.0 --counter 2 --from lock@1.1.0 --file radio=build/radio:exec --component-version radio=2.0.0 --requires 'app:radio>=2.0.0<3.0.0'`,
 	}, func(ctx context.Context, cl *client.Client, _ []string) error {
 		components, err := p.components()
 		if err != nil {
@@ -235,6 +264,7 @@ is executable here is exec.`,
 	f.StringVar(&p.sbom, "sbom", "", "file: its bill of materials")
 	f.StringVar(&p.provenance, "provenance", "", "file: where it was built from what")
 	f.StringVar(&p.spec.Notes, "notes", "", "notes for approvers")
+	p.set.flags(f)
 	return need(c, "product", "version", "counter", "file")
 }
 
@@ -298,6 +328,14 @@ func (p *parts) upload(ctx context.Context, a *api, cl *client.Client, files []f
 			return err
 		}
 		p.spec.Components = append(p.spec.Components, f.component)
+	}
+	kept, err := p.set.kept(ctx, cl, files)
+	if err != nil {
+		return err
+	}
+	p.spec.Components = append(p.spec.Components, kept...)
+	if err := p.set.apply(p.spec.Components); err != nil {
+		return err
 	}
 	if p.sbom != "" {
 		if p.spec.SBOM, err = a.uploadFile(ctx, cl, p.spec.Product, "sbom-"+p.spec.Version, p.sbom); err != nil {

@@ -14,7 +14,7 @@ import (
 // commands are what scripts can do besides running programs.
 func commands() map[string]func(ts *testscript.TestScript, neg bool, args []string) {
 	return map[string]func(ts *testscript.TestScript, neg bool, args []string){
-		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider, "hsm": hsm,
+		"serve": serve, "served": served, "witness": runWitness, "exits": exits, "station-begin": stationBegin, "station-make": stationMake, "field": field, "fleet": madeFleet, "outsider": outsider, "hsm": hsm, "apart": apart, "printed": printedBeside,
 	}
 }
 
@@ -38,6 +38,38 @@ func hsm(ts *testscript.TestScript, neg bool, args []string) {
 // serverEnv is what a server is started with.
 func serverEnv(ts *testscript.TestScript) []string {
 	return append(os.Environ(), "HALLMARK_PASSPHRASE=pass", "SOFTHSM2_CONF="+ts.Getenv("SOFTHSM2_CONF"))
+}
+
+// apart runs a program without a server's address and, where the machine lets us, without any network: apart PROGRAM ARG….
+func apart(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) == 0 {
+		ts.Fatalf("usage: apart PROGRAM ARG…")
+	}
+	url, token := ts.Getenv("HALLMARK_URL"), ts.Getenv("HALLMARK_TOKEN")
+	ts.Setenv("HALLMARK_URL", "")
+	ts.Setenv("HALLMARK_TOKEN", "")
+	if exec.Command("unshare", "-rn", "true").Run() == nil {
+		args = append([]string{"unshare", "-rn"}, args...)
+	}
+	err := ts.Exec(args[0], args[1:]...)
+	ts.Setenv("HALLMARK_URL", url)
+	ts.Setenv("HALLMARK_TOKEN", token)
+	ts.Check(err)
+}
+
+// printedBeside sets a variable to what the last command has printed beside a label, without blanks: printed NAME LABEL….
+func printedBeside(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) < 2 {
+		ts.Fatalf("usage: printed NAME LABEL…")
+	}
+	label := strings.Join(args[1:], " ")
+	for line := range strings.Lines(ts.ReadFile("stdout")) {
+		if rest, ok := strings.CutPrefix(line, label+" "); ok {
+			ts.Setenv(args[0], strings.Join(strings.Fields(rest), ""))
+			return
+		}
+	}
+	ts.Fatalf("nothing is printed beside %q", label)
 }
 
 // exits runs a program and checks its exit code: exits CODE PROGRAM ARG…; stdout and stderr are left in files of these names.

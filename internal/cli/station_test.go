@@ -1,6 +1,7 @@
 package cli_test
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -55,7 +56,7 @@ func stationMake(ts *testscript.TestScript, neg bool, args []string) {
 	defer s.Close()
 	n, err := strconv.Atoi(args[3])
 	ts.Check(err)
-	_, err = s.Import([]byte(ts.ReadFile(args[2])), time.Now())
+	_, err = s.Import(bytes.NewReader([]byte(ts.ReadFile(args[2]))), time.Now())
 	ts.Check(err)
 	line := &factorytest.Line{}
 	for range n {

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"encoding/csv"
 	"fmt"
 	"io"
 	"strings"
@@ -23,6 +24,29 @@ func table(w io.Writer, head string, rows [][]string) error {
 		fmt.Fprintln(t, strings.Join(cells, "\t"))
 	}
 	return t.Flush()
+}
+
+// spreadsheet writes rows under a head as CSV. What a spreadsheet would take for a formula is marked as text: some of it others have written.
+func spreadsheet(w io.Writer, head string, rows [][]string) error {
+	c := csv.NewWriter(w)
+	if err := c.Write(strings.Fields(head)); err != nil {
+		return err
+	}
+	for _, r := range rows {
+		cells := make([]string, len(r))
+		for i, v := range r {
+			if cells[i] = oneLine(v); cells[i] == "-" {
+				cells[i] = ""
+			} else if strings.HasPrefix(cells[i], "=") || strings.HasPrefix(cells[i], "+") || strings.HasPrefix(cells[i], "-") || strings.HasPrefix(cells[i], "@") {
+				cells[i] = "'" + cells[i]
+			}
+		}
+		if err := c.Write(cells); err != nil {
+			return err
+		}
+	}
+	c.Flush()
+	return c.Error()
 }
 
 // sheet writes what is to be said of one thing: name and value by turns. What is empty is left out.

@@ -34,6 +34,6 @@ func (c *Client) Chip(ctx context.Context, uid string) (chips.Chip, error) {
 // ImportChips sends a manifest as it is read.
 func (c *Client) ImportChips(ctx context.Context, vendor string, manifest io.Reader) (chips.Report, error) {
 	var r chips.Report
-	err := c.once(ctx, http.MethodPost, "/chip-vendors/"+url.PathEscape(vendor)+"/chips", http.Header{"Content-Type": {"application/octet-stream"}}, manifest, &r)
+	err := c.working().once(ctx, http.MethodPost, "/chip-vendors/"+url.PathEscape(vendor)+"/chips", http.Header{"Content-Type": {"application/octet-stream"}}, manifest, &r)
 	return r, err
 }

@@ -44,14 +44,15 @@ type Client struct {
 	match       string // If-Match of what changes something
 	propose     string // the reason to propose what takes two with; empty: it is refused
 	proposed    func(p proposal.Proposal)
-	window      *Window // of lists; nil: all of them
+	window      *Window       // of lists; nil: all of them
+	patience    time.Duration // for an answer to begin; 0: answers
 }
 
 // New makes a client of the instance at base, http(s)://host:port, with an access token; empty: tlsConfig has a client certificate. tlsConfig may be nil.
 func New(base, token string, tlsConfig *tls.Config) *Client {
 	return &Client{
 		base: strings.TrimSuffix(base, "/"), token: token,
-		http: &http.Client{Timeout: 2 * time.Minute, Transport: &http.Transport{TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: 16}},
+		http: &http.Client{Transport: &http.Transport{TLSClientConfig: tlsConfig, MaxIdleConnsPerHost: 16}},
 	}
 }
 
@@ -179,11 +180,13 @@ func problem(resp *http.Response, data []byte) *Problem {
 }
 
 func (c *Client) once(ctx context.Context, method, path string, h http.Header, in io.Reader, out any) error {
+	ctx, w, end := c.watch(ctx)
+	defer end()
 	req, err := c.request(ctx, method, path, h, in)
 	if err != nil {
 		return err
 	}
-	resp, err := c.http.Do(req)
+	resp, err := w.do(c.http, req)
 	if err != nil {
 		return unreached(err)
 	}
@@ -347,12 +350,7 @@ func (c *Client) CreateOrder(ctx context.Context, r httpapi.OrderRequest, file i
 	if c.propose != "" {
 		h.Set(httpapi.HeaderPropose, c.propose)
 	}
-	return o, c.once(ctx, http.MethodPost, "/orders", h, bytes.NewReader(in), orderIn{&o, file})
-}
-
-// ImportRecords brings in what a station exported.
-func (c *Client) ImportRecords(ctx context.Context, order string, file []byte) (factory.ImportReport, error) {
-	return post[factory.ImportReport](ctx, c, "/orders/"+url.PathEscape(order)+"/records", httpapi.RecordsRequest{File: file})
+	return o, c.working().once(ctx, http.MethodPost, "/orders", h, bytes.NewReader(in), orderIn{&o, file})
 }
 
 // Reconcile compares what was ordered with what was made.
@@ -370,6 +368,11 @@ func (c *Client) AbandonOrder(ctx context.Context, order, reason string) (httpap
 	return post[httpapi.OrderView](ctx, c, "/orders/"+url.PathEscape(order)+"/abandon", httpapi.Reason{Reason: reason})
 }
 
+// Differences gives one list of what does not agree about an order.
+func (c *Client) Differences(ctx context.Context, order, question string) ([]factory.Difference, error) {
+	return list[factory.Difference](ctx, c, "/orders/"+url.PathEscape(order)+"/differences"+query("list", question))
+}
+
 // CloseOrder closes an order.
 func (c *Client) CloseOrder(ctx context.Context, order string) (factory.Reconciliation, error) {
 	return post[factory.Reconciliation](ctx, c, "/orders/"+url.PathEscape(order)+"/close", nil)
@@ -379,7 +382,7 @@ func (c *Client) CloseOrder(ctx context.Context, order string) (factory.Reconcil
 func (c *Client) Upload(ctx context.Context, productID, name string, data io.Reader) ([]byte, error) {
 	var a httpapi.ArtifactView
 	path := "/products/" + url.PathEscape(productID) + "/artifacts/" + url.PathEscape(name)
-	if err := c.once(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/octet-stream"}}, data, &a); err != nil {
+	if err := c.working().once(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/octet-stream"}}, data, &a); err != nil {
 		return nil, err
 	}
 	return hex.DecodeString(a.Digest)

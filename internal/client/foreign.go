@@ -39,6 +39,6 @@ func (c *Client) ImportDevices(ctx context.Context, l foreign.List, data io.Read
 		dry = "true"
 	}
 	path := "/products/" + url.PathEscape(l.Product) + "/devices" + query("format", string(l.Format), "hardware", l.Hardware, "ca", l.CA, "dry_run", dry)
-	err := c.once(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/octet-stream"}}, data, &r)
+	err := c.working().once(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/octet-stream"}}, data, &r)
 	return r, err
 }

@@ -64,6 +64,11 @@ func (c *Client) Transfer(ctx context.Context, r TransferRequest) ([]owner.Begun
 	return t.Transfers, err
 }
 
+// GiveUp takes a handover to another instance back that the device has not been told of.
+func (c *Client) GiveUp(ctx context.Context, device, reason string) (owner.Transfer, error) {
+	return post[owner.Transfer](ctx, c, "/transfers/"+url.PathEscape(device)+"/give-up", httpapi.Reason{Reason: reason})
+}
+
 // Transfers lists those that wait for their devices.
 func (c *Client) Transfers(ctx context.Context) ([]owner.Transfer, error) {
 	return list[owner.Transfer](ctx, c, "/transfers")

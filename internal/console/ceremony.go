@@ -17,14 +17,18 @@ type heldView struct {
 	People string
 }
 
-// ceremonies gives those on record, for whom may read the ledger.
-func (h *handler) ceremonies(ctx context.Context, caller access.Caller) ([]heldView, error) {
+// ceremonies gives a page of those on record, for whom may read the ledger, from behind after on; more is where to go on.
+func (h *handler) ceremonies(ctx context.Context, caller access.Caller, after string) (list []heldView, more string, err error) {
 	if h.cfg.Stages.Ceremonies == nil {
-		return nil, nil
+		return nil, "", nil
 	}
-	all, err := h.cfg.Stages.Ceremonies.Ceremonies(ctx, caller, "", pageSize)
+	all, err := h.cfg.Stages.Ceremonies.Ceremonies(ctx, caller, after, pageSize+1)
 	if err != nil {
-		return nil, unlessDenied(err)
+		return nil, "", unlessDenied(err)
+	}
+	if len(all) > pageSize {
+		all = all[:pageSize]
+		more = "/certificates?held=" + queryEscape(all[pageSize-1].Digest) + "#ceremonies"
 	}
 	out := make([]heldView, 0, len(all))
 	for _, c := range all {
@@ -38,5 +42,5 @@ func (h *handler) ceremonies(ctx context.Context, caller access.Caller) ([]heldV
 		}
 		out = append(out, v)
 	}
-	return out, nil
+	return out, more, nil
 }

@@ -87,11 +87,13 @@ type LogTrust struct {
 type Stages struct {
 	Products    Products
 	Orders      Orders
+	Desks       Desks
 	Enrolments  Enrolments
 	Owners      Owners
 	Transfers   Transfers
 	Vouchers    Vouchers
 	Makers      Makers
+	Chips       Chips
 	Authorities Authorities
 	Devices     Devices
 	Evidence    Evidence
@@ -120,8 +122,14 @@ type (
 	// Orders reads production orders.
 	Orders interface {
 		List(ctx context.Context, caller access.Caller, product string) ([]factory.Order, error)
+		Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]factory.Order, error)
 		Get(ctx context.Context, caller access.Caller, id string) (factory.Order, error)
 		Reconcile(ctx context.Context, caller access.Caller, id string) (factory.Reconciliation, error)
+		Differences(ctx context.Context, caller access.Caller, id string, q factory.Question, after string, limit int) ([]factory.Difference, error)
+	}
+	// Desks reads where orders are wrapped without a server.
+	Desks interface {
+		Desks(ctx context.Context, caller access.Caller) ([]factory.Desk, error)
 	}
 	// Enrolments reads the requests that take a person, by device.
 	Enrolments interface {
@@ -147,6 +155,7 @@ type (
 	// Rollouts reads rollouts.
 	Rollouts interface {
 		List(ctx context.Context, caller access.Caller, product string) ([]rollout.Rollout, error)
+		Page(ctx context.Context, caller access.Caller, place string, open bool, after string, limit int) ([]rollout.Rollout, error)
 		Get(ctx context.Context, caller access.Caller, id string) (rollout.Rollout, []rollout.DeviceView, error)
 	}
 	// Cases reads the open cases, oldest first.
@@ -209,7 +218,7 @@ func Handler(cfg Config) http.Handler {
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
-		"/orders": h.orders, "/orders/{id}": h.order, "/certificates": h.certificates, "/enrolments": h.enrolments,
+		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,
 		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,

@@ -2,12 +2,16 @@ package console_test
 
 import (
 	"context"
+	"fmt"
+	"html"
 	"io"
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
 	"regexp"
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -18,6 +22,7 @@ import (
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/factory/chips"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/genuine"
@@ -148,6 +153,26 @@ func (s orders) List(ctx context.Context, c access.Caller, p string) ([]factory.
 	return []factory.Order{order}, stages(s).check(ctx, c, access.OrderRead, p)
 }
 
+// Page has three pages for whoever asks for "many", by the place that they are limited to.
+func (s orders) Page(ctx context.Context, c access.Caller, p, after string, limit int) ([]factory.Order, error) {
+	return paging(p, after, limit, order, func(o *factory.Order, id string) { o.ID = id }), stages(s).check(ctx, c, access.OrderRead, p)
+}
+
+// paging is a list of one; of a product "many…" of 60.
+func paging[T any](p, after string, limit int, one T, name func(*T, string)) (out []T) {
+	if !strings.HasPrefix(p, "many") {
+		return []T{one}
+	}
+	for n := range 60 {
+		if id := fmt.Sprintf("%s-%02d", p, n); id > after && (limit == 0 || len(out) < limit) {
+			x := one
+			name(&x, id)
+			out = append(out, x)
+		}
+	}
+	return out
+}
+
 func (s orders) Get(ctx context.Context, c access.Caller, id string) (factory.Order, error) {
 	if id == "none" {
 		return factory.Order{}, fault.New(fault.NotFound, "order.unknown", "there is no such order", "")
@@ -156,7 +181,35 @@ func (s orders) Get(ctx context.Context, c access.Caller, id string) (factory.Or
 }
 
 func (s orders) Reconcile(ctx context.Context, c access.Caller, _ string) (factory.Reconciliation, error) {
-	return factory.Reconciliation{Order: script, Tally: factory.Tally{Ordered: 3, Made: 1, Alarms: 1}, Blocked: []string{script}}, stages(s).check(ctx, c, access.OrderRead, "pump")
+	return factory.Reconciliation{Order: script, Tally: factory.Tally{Ordered: 3, Made: 1, Alarms: 1}, Blocked: []string{script}, FirstArticle: true, Inspections: []factory.Inspected{{Device: known, By: script, Notes: script}, {Device: script, Passed: true}}}, stages(s).check(ctx, c, access.OrderRead, "pump")
+}
+
+func (s orders) Differences(ctx context.Context, c access.Caller, _ string, q factory.Question, after string, limit int) ([]factory.Difference, error) {
+	shown := &factory.Shown{Order: script, Seq: 4, Device: known, State: "made", Outcome: script, Chip: script, Time: then}
+	all := []factory.Difference{
+		{Key: "1", Kind: q, Seq: 1, To: 3, Reason: script, Remedy: script, Device: known, Record: shown, Other: shown}, {Key: "2", Kind: q, Device: script, Reason: script},
+	}
+	for i := len(all); after == "" && i <= limit; i++ {
+		all = append(all, factory.Difference{Key: strconv.Itoa(i), Kind: q, Seq: uint32(i), Reason: "row"})
+	}
+	return all, stages(s).check(ctx, c, access.OrderRead, "pump")
+}
+
+type (
+	vendors stages
+	desks   stages
+)
+
+func (s desks) Desks(ctx context.Context, c access.Caller) ([]factory.Desk, error) {
+	return []factory.Desk{{Name: script, Products: []string{script}, Quota: 9, Ordered: 1, By: script, At: then}, {Name: "gone", Removed: then}}, stages(s).check(ctx, c, access.OrderRead, "")
+}
+
+func (s vendors) Vendors(ctx context.Context, c access.Caller) ([]chips.Vendor, error) {
+	return []chips.Vendor{{ID: script, Chips: 3, Used: 1, By: script, At: then}, {ID: "gone", Ended: then}}, stages(s).check(ctx, c, access.OrderRead, "")
+}
+
+func (s vendors) Chip(ctx context.Context, c access.Caller, uid string) (chips.Chip, error) {
+	return chips.Chip{UID: uid, Vendor: script, Model: script, Device: known}, stages(s).check(ctx, c, access.OrderRead, "")
 }
 
 func (s devices) Get(ctx context.Context, c access.Caller, id string) (device.Device, error) {
@@ -164,7 +217,7 @@ func (s devices) Get(ctx context.Context, c access.Caller, id string) (device.De
 	if err != nil {
 		return device.Device{}, err
 	}
-	return device.Device{ID: id, Product: "pump", State: device.Quarantined, Since: then, Replaces: script, Twin: device.Twin{
+	return device.Device{ID: id, Product: "pump", State: device.Quarantined, Since: then, Rekeyed: then, Replaces: script, Twin: device.Twin{
 		Agent: script, Suspect: script, Desired: desired, Reported: []wire.ConfigEntry{{Name: "rate", Value: "7"}, {Name: script, Value: script}},
 	}}, stages(s).check(ctx, c, access.DeviceRead, "pump")
 }
@@ -217,6 +270,10 @@ var halted = rollout.Rollout{
 
 func (s rollouts) List(ctx context.Context, c access.Caller, p string) ([]rollout.Rollout, error) {
 	return []rollout.Rollout{halted}, stages(s).check(ctx, c, access.RolloutRead, p)
+}
+
+func (s rollouts) Page(ctx context.Context, c access.Caller, p string, _ bool, after string, limit int) ([]rollout.Rollout, error) {
+	return paging(p, after, limit, halted, func(r *rollout.Rollout, id string) { r.Spec.ID = id }), stages(s).check(ctx, c, access.RolloutRead, p)
 }
 
 func (s rollouts) Get(ctx context.Context, c access.Caller, id string) (rollout.Rollout, []rollout.DeviceView, error) {
@@ -273,7 +330,7 @@ func (s owners) Transfers(ctx context.Context, c access.Caller, _ string, _ int)
 }
 
 func (s owners) LastTransfer(ctx context.Context, c access.Caller, _ string) (owner.Transfer, error) {
-	return owner.Transfer{Device: known, Kind: owner.Resale, Refused: script, Begun: then}, stages(s).check(ctx, c, access.DeviceRead, "pump")
+	return owner.Transfer{Device: known, Kind: owner.Rehome, Refused: script, Begun: then}, stages(s).check(ctx, c, access.DeviceRead, "pump")
 }
 
 func (s owners) Preview(ctx context.Context, c access.Caller, _ []string) ([]owner.Preview, error) {
@@ -358,7 +415,10 @@ var people = map[string]access.Caller{
 	"rome":     {ID: "person:rob", Roles: []access.Role{access.Operator}, Scope: []string{"pump/eu/rome"}},
 	"berlin's": {ID: "person:bob", Roles: []access.Role{access.Viewer, access.Security}, Scope: []string{"pump/eu/berlin"}},
 	"security": {ID: "person:sue", Roles: []access.Role{access.Security}},
+	"factory":  {ID: "person:fred", Roles: []access.Role{access.Factory}},
+	"admin":    {ID: "person:ada", Roles: []access.Role{access.Admin}},
 	"nobody":   {ID: "person:eve"},
+	"many":     {ID: "person:may", Roles: []access.Role{access.Viewer}, Scope: []string{"many1", "many2"}},
 }
 
 type sessions struct{}
@@ -403,7 +463,7 @@ func server(t *testing.T) *site {
 		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00", Site: "https://console.example",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Desks: desks(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -443,7 +503,7 @@ func get(t *testing.T, s *site, path, session string) (*http.Response, string) {
 func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
-		"/orders", "/orders/o", "/certificates", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
+		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known, "/transfers",
 		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",
 		"/proposals", "/proposals/p", "/members", "/members/m", "/audit",
@@ -533,6 +593,61 @@ func TestAnEnrolmentIsOfferedToWhoMayDecide(t *testing.T) {
 		decide, change := strings.Contains(page, "/enrolments/"+known+"/approve"), strings.Contains(page, "/products/pump/enrolment")
 		if resp.StatusCode != http.StatusOK || decide != want.decide || change != want.change {
 			t.Errorf("%s: status %d, offered to decide: %v, to change the rules: %v; want %+v", who, resp.StatusCode, decide, change, want)
+		}
+	}
+}
+
+// What changes who signs, whose devices come and who goes is offered to those who may, and to nobody else.
+func TestIdentityIsOfferedToWhoMayChangeIt(t *testing.T) {
+	s := server(t)
+	for what, c := range map[string]struct {
+		page, action string
+		may          []string
+	}{
+		"asking for an authority": {"/authorities", "/api/v1/issuers/requests", []string{"admin"}},
+		"installing one":          {"/authorities", "/api/v1/issuers/install", []string{"admin"}},
+		"welcoming a device":      {"/makers", "/api/v1/products/pump/arrivals", []string{"security", "factory"}},
+		"keeping one after all":   {"/transfer/" + known, "/api/v1/transfers/" + known + "/give-up", []string{"operator", "security"}},
+		"taking in a manifest":    {"/chips", "/api/v1/chip-vendors/", []string{"security", "factory"}},
+		"registering an order":    {"/desks", "/api/v1/registrations", []string{"factory"}},
+		"removing a desk":         {"/desks", "/remove", []string{"security"}},
+	} {
+		for _, who := range []string{"viewer", "operator", "factory", "security", "admin"} {
+			resp, page := get(t, s, c.page, who)
+			if got, want := strings.Contains(page, c.action), slices.Contains(c.may, who); resp.StatusCode != http.StatusOK || got != want {
+				t.Errorf("%s: status %d, offered to %s: %v, want %v", what, resp.StatusCode, who, got, want)
+			}
+		}
+	}
+	if _, page := get(t, s, "/devices/"+known, "viewer"); !strings.Contains(page, "Keys that it had before") {
+		t.Error("the device's page is silent about its former keys")
+	}
+}
+
+// A long list is shown page by page, product after product, each thing once.
+func TestLongListsAreShownPageByPage(t *testing.T) {
+	s := server(t)
+	for _, list := range []string{"/rollouts", "/orders"} {
+		path, seen, pages := list, 0, 0
+		next := regexp.MustCompile(`rel="next" href="([^"]+)"`)
+		for path != "" && pages < 9 {
+			resp, page := get(t, s, path, "many")
+			if resp.StatusCode != http.StatusOK {
+				t.Fatalf("%s: %d", path, resp.StatusCode)
+			}
+			if n := len(regexp.MustCompile(`<th scope="row"><a href="`+list+`/many`).FindAllString(page, -1)); n > 50 {
+				t.Errorf("%s: %d on a page", path, n)
+			} else {
+				seen += n
+			}
+			path = ""
+			if m := next.FindStringSubmatch(page); m != nil {
+				path = html.UnescapeString(m[1])
+			}
+			pages++
+		}
+		if seen != 120 || pages != 3 {
+			t.Errorf("%s: %d on %d pages, want 120 on 3", list, seen, pages)
 		}
 	}
 }

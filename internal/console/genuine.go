@@ -16,7 +16,7 @@ import (
 // Genuineness answers strangers; package genuine is it.
 type Genuineness interface {
 	Of(ctx context.Context, id string, nonce []byte) (genuine.Verdict, error)
-	Ask(ctx context.Context, id string, nonce []byte) (genuine.Asked, error)
+	Ask(ctx context.Context, from, id string, nonce []byte) (genuine.Asked, error)
 	Question(ctx context.Context, id, question string) (genuine.Asked, error)
 }
 
@@ -195,7 +195,7 @@ func (h *handler) askDevice(w http.ResponseWriter, r *http.Request) {
 	if err != nil || len(nonce) == 0 {
 		nonce = genuine.NewNonce()
 	}
-	asked, err := h.cfg.Genuine.Ask(r.Context(), id, nonce)
+	asked, err := h.cfg.Genuine.Ask(r.Context(), r.RemoteAddr, id, nonce)
 	if err != nil {
 		if v, verr := h.cfg.Genuine.Of(r.Context(), id, nil); verr == nil {
 			g.Verdict = &v

@@ -22,6 +22,7 @@ type (
 	Vouchers interface {
 		List(ctx context.Context, caller access.Caller, place, device string, open bool, before string, limit int) ([]rekey.Voucher, error)
 		Get(ctx context.Context, caller access.Caller, id string) (rekey.Voucher, error)
+		Lineage(ctx context.Context, caller access.Caller, device string) ([]rekey.Former, error)
 	}
 	// Makers reads the CAs of other makers.
 	Makers interface {
@@ -190,6 +191,15 @@ func (v view) makersActions(products []product.Product, believed []foreign.CA) [
 		})
 	}
 	for _, o := range take.Options {
+		out = append(out, action{
+			Label: "Welcome a device of " + o.Value, Title: "Take a device that another instance hands over", Path: "/api/v1/products/" + pathEscape(o.Value) + "/arrivals", Body: "{}",
+			Explain: "Registered is only what its chain of custody shows without a gap. The same again changes nothing.",
+			Fields: []field{
+				{Name: "custody", Label: "Its chain of custody, as the other instance wrote it", Kind: "bytes"},
+				{Name: "trust", Label: "Whom that is believed by: the trust file of the other instance's logs, which you have from somewhere that you believe", Kind: "text-of"},
+			},
+			Reveal: []shown{{At: "device", Label: "Device"}, {At: "outcome", Label: "It is"}, {At: "from", Label: "Shown by the log"}},
+		})
 		by := field{Name: "ca", Label: "Devices that the list knows by name only are vouched for by", Kind: "one", Options: []option{{"", "nobody: take none of these"}}}
 		for _, c := range believed {
 			if c.Ended.IsZero() && c.Product == o.Value {
@@ -241,6 +251,7 @@ type authorityView struct {
 type authoritiesPageData struct {
 	List      []authorityView
 	Requested []pki.CARequested
+	Actions   []action
 	Orders    bool // those of production orders are shown, instead of the others
 	More      string
 }
@@ -271,10 +282,34 @@ func (h *handler) authorities(w http.ResponseWriter, r *http.Request, caller acc
 	}
 	v := h.view(r, caller, "Authorities", "ca. cert.revoked key.")
 	if !p.Orders {
-		p.Requested = asked[:min(len(asked), pageSize)]
+		p.Requested, p.Actions = asked[:min(len(asked), pageSize)], v.authorityActions()
 	}
 	h.render(w, r, http.StatusOK, authoritiesPage(v, p, time.Now()))
 	return nil
+}
+
+// authorityActions ask a key ceremony for an authority, and take in its answer. What a ceremony decides, nobody decides here.
+func (v view) authorityActions() []action {
+	if !v.may(access.InstanceManage, access.Resource{Type: "ca"}) {
+		return nil
+	}
+	return []action{{
+		Label: "Ask for an authority", Title: "Ask the next key ceremony for an authority", Path: "/api/v1/issuers/requests", Body: "{}",
+		Explain: "Its key is made here, where keys live, and stays here. The file goes to the ceremony; its digest is compared there.",
+		Fields: []field{
+			{Name: "role", Label: "It signs", Kind: "one", Value: "operational", Options: []option{
+				{"operational", "operational certificates of devices"}, {"product", "order CAs of a product"}, {"infra", "certificates of servers and people's tools"},
+			}},
+			{Name: "product", Label: "Of product, when it signs order CAs", Kind: "text", Optional: true},
+			{Name: "unit", Label: "What tells it from others of its kind, such as a year", Kind: "text", Optional: true},
+			{Name: "purpose", Label: "Why, for the people at the ceremony", Kind: "text"},
+		},
+		Reveal: []shown{{At: "request", Label: "Save the request for the ceremony:", File: "ca-request.cose"}, {At: "digest", Label: "SHA-256 of what is asked for, base64"}},
+	}, {
+		Label: "Install an authority", Title: "Take in what a ceremony granted", Path: "/api/v1/issuers/install", Body: "{}",
+		Explain: "It signs from then on. The one before goes on signing its lists until nothing of it is valid.",
+		Fields:  []field{{Name: "content", Label: "The grant, as the ceremony wrote it", Kind: "bytes"}},
+	}}
 }
 
 func authorityOf(s pki.Standing) authorityView {

@@ -35,6 +35,10 @@ func (s vouchers) List(ctx context.Context, c access.Caller, place, _ string, _ 
 	return out, err
 }
 
+func (s vouchers) Lineage(ctx context.Context, c access.Caller, _ string) ([]rekey.Former, error) {
+	return []rekey.Former{{Identity: script, Attest: script, Voucher: script, Until: then}}, stages(s).check(ctx, c, access.DeviceRead, "")
+}
+
 func (s vouchers) Get(ctx context.Context, c access.Caller, id string) (rekey.Voucher, error) {
 	if id == "none" {
 		return rekey.Voucher{}, fault.New(fault.NotFound, "voucher.unknown", "there is no such voucher", "")

@@ -152,7 +152,7 @@ func (h *handler) transfer(w http.ResponseWriter, r *http.Request, caller access
 	}
 	var list []action
 	if v.may(access.DeviceTransfer, placeOf(d)) {
-		list = transferActions(ps[0], last)
+		list = append(transferActions(ps[0], last), v.handoverActions(placeOf(d), ps[0], last)...)
 	}
 	h.render(w, r, http.StatusOK, transferPage(v, ps[0], last, list, time.Now()))
 	return nil
@@ -179,6 +179,32 @@ func transferActions(p owner.Preview, last owner.Transfer) []action {
 		a.Body = body(map[string]any{"devices": []string{p.Device}, "kind": "refurbish"})
 	}
 	return []action{a}
+}
+
+// handoverActions hand a device to another instance, or keep it after all.
+func (v view) handoverActions(res access.Resource, p owner.Preview, last owner.Transfer) []action {
+	if last.Device != "" && last.Done.IsZero() {
+		if last.Kind != owner.Rehome || last.LetGo {
+			return nil
+		}
+		return []action{{
+			Label: "Let it stay", Title: "Give up handing this device over", Path: "/api/v1/transfers/" + pathEscape(p.Device) + "/give-up", Body: "{}", Field: "reason",
+			Explain: "As long as it was not told to go, or has refused. It belongs to whom it did; sealed data and settings that the beginning destroyed do not come back.",
+		}}
+	}
+	res.Grave = true
+	if p.Rollout != "" || !v.may(access.DeviceTransfer, res) {
+		return nil
+	}
+	return []action{{
+		Label: "Hand it to another instance", Title: "Hand this device to another instance, for good", Path: "/api/v1/transfers", Tone: "bad", Typed: short(p.Device), Field: "reason",
+		Body: body(map[string]any{"devices": []string{p.Device}, "kind": owner.Rehome}),
+		Fields: []field{
+			{Name: "offer", Label: "The offer of the instance that it goes to", Kind: "bytes"},
+			{Name: "warrants", Label: "The warrant for the act rehome, signed with the product's offline keys, and of a device that defends its owner with the owner's key too", Kind: "file"},
+		},
+		Explain: "Nobody here has a say over it any more, with whatever keys, once it has gone. The other instance has to know it before: welcome it there. It takes two people.",
+	}}
 }
 
 func (h *handler) transfers(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
@@ -225,6 +251,9 @@ func transferSteps(t owner.Transfer, now time.Time) []stage {
 		}
 		return stage{name, "comes after that", ""}
 	}
+	if t.Kind == owner.Rehome {
+		return handoverSteps(t, now, to)
+	}
 	told := to(t.LetGo, t.Revoked, "The device lets go", "it has forgotten settings, certificate and key", transferWords(t))
 	if stuck(t, now) != "" {
 		told.Tone = "warn"
@@ -234,6 +263,22 @@ func transferSteps(t owner.Transfer, now time.Time) []stage {
 		to(t.Revoked, true, "Certificates revoked", "those of the owner's time", "under way"),
 		told,
 		to(!t.Done.IsZero(), t.LetGo, "The next owner can claim it", "with the code", "under way"),
+	}
+}
+
+// handoverSteps is how far a device is on its way to another instance: it has its certificate until it has said that it goes.
+func handoverSteps(t owner.Transfer, now time.Time, to func(done, under bool, name, after, before string) stage) []stage {
+	out := stage{"Its owner is out", "commands withdrawn, sealed data destroyed", "good"}
+	if !t.GivenUp.IsZero() {
+		return []stage{out, {"It stays", "it was given up before the device was told, and its time with its owner goes on", "good"}}
+	}
+	told := to(t.LetGo, true, "The device goes", "it has said so", transferWords(t))
+	if stuck(t, now) != "" {
+		told.Tone = "warn"
+	}
+	return []stage{
+		out, told, to(t.Revoked, t.LetGo, "Certificates revoked", "all that were given out here", "under way"),
+		to(!t.Done.IsZero(), t.Revoked, "Its life here has ended", "it is at its new home", "under way"),
 	}
 }
 
@@ -284,6 +329,8 @@ func ownerLink(id string) templ.SafeURL { return templ.SafeURL("/owners/" + path
 
 func transferWords(t owner.Transfer) string {
 	switch {
+	case !t.GivenUp.IsZero():
+		return "given up"
 	case !t.Done.IsZero():
 		return "done"
 	case t.LetGo:
@@ -321,6 +368,9 @@ func leaveWords(p owner.Preview) string {
 }
 
 func transferTitle(t owner.Transfer) string {
+	if !t.GivenUp.IsZero() {
+		return "Handing it over was given up"
+	}
 	if t.Done.IsZero() {
 		return "It is being handed on (" + string(t.Kind) + ")"
 	}

@@ -39,11 +39,9 @@ func (h *handler) overview(w http.ResponseWriter, r *http.Request, caller access
 	if o.Findings, err = h.worst(ctx, caller, 8); err != nil {
 		return err
 	}
-	all, err := perProduct(ctx, caller, h.cfg.Stages.Rollouts.List)
-	if unlessDenied(err) != nil {
+	if o.Rollouts, err = h.underWay(ctx, caller); err != nil {
 		return err
 	}
-	o.Rollouts = underWay(all)
 	if o.Cases, err = h.openCases(ctx, caller, 6); err != nil {
 		return err
 	}
@@ -87,18 +85,23 @@ func (h *handler) worst(ctx context.Context, caller access.Caller, limit int) (o
 }
 
 // underWay gives the rollouts that go on, and the newest of the others, up to some.
-func underWay(all []rollout.Rollout) (out []rollout.Rollout) {
-	for _, r := range all {
-		if !r.Phase.Ended() {
-			out = append(out, r)
-		}
+func (h *handler) underWay(ctx context.Context, caller access.Caller) (out []rollout.Rollout, err error) {
+	list := func(open bool, limit int) ([]rollout.Rollout, error) {
+		rs, err := perProduct(ctx, caller, func(ctx context.Context, caller access.Caller, product string) ([]rollout.Rollout, error) {
+			return h.cfg.Stages.Rollouts.Page(ctx, caller, product, open, "", limit)
+		})
+		return rs, unlessDenied(err)
 	}
-	for _, r := range all {
+	if out, err = list(true, pageSize); err != nil || len(out) >= 4 {
+		return out, err
+	}
+	newest, err := list(false, pageSize)
+	for _, r := range newest {
 		if r.Phase.Ended() && len(out) < 4 {
 			out = append(out, r)
 		}
 	}
-	return out
+	return out, err
 }
 
 func (h *handler) openCases(ctx context.Context, caller access.Caller, limit int) ([]remedy.Case, error) {
@@ -171,6 +174,11 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 		return err
 	}
 	p.Certs = p.Certs[:min(len(p.Certs), 12)]
+	if !p.Row.Rekeyed.IsZero() {
+		if p.Former, err = h.cfg.Stages.Vouchers.Lineage(ctx, caller, d.ID); unlessDenied(err) != nil {
+			return err
+		}
+	}
 	retired, err := h.cfg.Stages.Retirements.Get(ctx, caller, d.ID)
 	if err == nil {
 		p.Retired = &retired
@@ -286,11 +294,13 @@ func missing(r release.Release, b *wire.Bundle) int {
 }
 
 func (h *handler) rollouts(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
-	list, err := perProduct(r.Context(), caller, h.cfg.Stages.Rollouts.List)
+	list, more, err := onePage(r, caller, func(ctx context.Context, place, after string, limit int) ([]rollout.Rollout, error) {
+		return h.cfg.Stages.Rollouts.Page(ctx, caller, place, false, after, limit)
+	}, func(x rollout.Rollout) string { return x.Spec.ID })
 	if err != nil {
 		return err
 	}
-	h.render(w, r, http.StatusOK, rolloutsPage(h.view(r, caller, "Rollouts", "rollout."), list))
+	h.render(w, r, http.StatusOK, rolloutsPage(h.view(r, caller, "Rollouts", "rollout."), list, more))
 	return nil
 }
 
@@ -305,11 +315,13 @@ func (h *handler) rollout(w http.ResponseWriter, r *http.Request, caller access.
 }
 
 func (h *handler) orders(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
-	list, err := perProduct(r.Context(), caller, h.cfg.Stages.Orders.List)
+	list, more, err := onePage(r, caller, func(ctx context.Context, place, after string, limit int) ([]factory.Order, error) {
+		return h.cfg.Stages.Orders.Page(ctx, caller, place, after, limit)
+	}, func(o factory.Order) string { return o.ID })
 	if err != nil {
 		return err
 	}
-	h.render(w, r, http.StatusOK, ordersPage(h.view(r, caller, "Orders", "order."), list))
+	h.render(w, r, http.StatusOK, ordersPage(h.view(r, caller, "Orders", "order."), list, more))
 	return nil
 }
 
@@ -342,11 +354,11 @@ func (h *handler) certificates(w http.ResponseWriter, r *http.Request, caller ac
 		h.counting(w, r, caller, "Certificates")
 		return nil
 	}
-	held, err := h.ceremonies(r.Context(), caller)
+	held, more, err := h.ceremonies(r.Context(), caller, clip(r.URL.Query().Get("held"), 64))
 	if err != nil {
 		return err
 	}
-	h.render(w, r, http.StatusOK, certificatesPage(h.view(r, caller, "Certificates", "cert. ca. ceremony."), e, next, held, time.Now()))
+	h.render(w, r, http.StatusOK, certificatesPage(h.view(r, caller, "Certificates", "cert. ca. ceremony."), e, next, held, more, time.Now()))
 	return nil
 }
 

@@ -260,6 +260,6 @@ func (h *handler) audit(w http.ResponseWriter, r *http.Request, caller access.Ca
 		q.Set("before", strconv.FormatInt(list[pageSize-1].ID, 10))
 		more = "/audit?" + q.Encode()
 	}
-	h.render(w, r, http.StatusOK, auditPage(h.view(r, caller, "Decisions", "access. proposal."), f, list, more))
+	h.render(w, r, http.StatusOK, auditPage(h.view(r, caller, "Denials", "access. proposal."), f, list, more))
 	return nil
 }

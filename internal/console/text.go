@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func hexOf(b []byte) string { return hex.EncodeToString(b) }
@@ -161,7 +162,7 @@ func kinds() []string {
 	for _, k := range []ledger.Kind{
 		ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseApproved, ledger.KindCommandIssued, ledger.KindWarrantIssued,
 		ledger.KindBundlePublished, ledger.KindRolloutStarted, ledger.KindRolloutHalted, ledger.KindRolloutCompleted, ledger.KindOrderCreated,
-		ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindOrderInspected, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
+		ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindDeskAdded, ledger.KindDeskRemoved, ledger.KindOrderInspected, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
 		ledger.KindDeviceUpdated, ledger.KindDeviceUnhealthy, ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindVerdict,
 		ledger.KindFindingRaised, ledger.KindRemedyDecided, ledger.KindTelemetryReadDecided, ledger.KindCertIssued, ledger.KindCertRevoked,
 		ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed, ledger.KindAccessChanged, ledger.KindComplianceStated,
@@ -228,6 +229,8 @@ func keyOrigin(s string) string {
 		return "of another maker: nobody here knows"
 	case "soft":
 		return "in software: it can be copied"
+	case wire.OriginStation:
+		return "made by the station that programmed it: they were in that computer's memory"
 	case "isolated":
 		return "in an isolated environment"
 	case "tpm":
@@ -239,6 +242,24 @@ func keyOrigin(s string) string {
 }
 
 func bytesOf(done, of uint64) string { return sizeOf(done) + " of " + sizeOf(of) }
+
+// needsOf says what a component needs of the others of its set, and of the hardware.
+func needsOf(c wire.Component) string {
+	var out []string
+	for _, q := range c.Requires {
+		out = append(out, q.String())
+	}
+	if len(c.Hardware) > 0 {
+		out = append(out, "hardware "+strings.Join(c.Hardware, ", "))
+	}
+	if c.Capabilities != nil {
+		out = append(out, c.Capabilities.String())
+	}
+	if len(out) == 0 {
+		return "nothing"
+	}
+	return strings.Join(out, "; ")
+}
 
 func sizeOf(n uint64) string {
 	switch {

@@ -58,9 +58,9 @@ func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
-		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
+		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
 		{"Identity", []navLink{{"Certificates", "/certificates"}, {"Authorities", "/authorities"}, {"Trust bundles", "/bundles"}}},
-		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Decisions", "/audit"}, {"Platform", "/platform"}}},
+		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Denials", "/audit"}, {"Platform", "/platform"}}},
 	}
 }
 
@@ -83,6 +83,7 @@ type action struct {
 type shown struct {
 	At    string `json:"at"`
 	Label string `json:"label"`
+	File  string `json:"file,omitempty"` // what it is called as a file, which the person saves; it is base64 then
 }
 
 // revealOf is what script shows of the answer; empty: nothing.
@@ -97,7 +98,7 @@ func (a action) revealOf() string {
 type field struct {
 	Name     string   `json:"name"` // the member of the body
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
 	Optional bool     `json:"optional,omitempty"`
@@ -239,7 +240,14 @@ func (v view) orderActions(o factory.Order, r *factory.Reconciliation) []action 
 			Explain: "For a file that was lost or is not wanted. A record that comes later is an alarm, and its piece never becomes a device.", Typed: o.ID, Tone: "bad",
 		}}
 	}
-	return nil // abandoning takes two people: it is proposed
+	grave := access.Resource{Type: "order", ID: o.ID, Product: o.Product, Grave: true}
+	if !v.may(access.OrderClose, grave) {
+		return nil
+	}
+	return []action{{
+		Label: "Abandon the order", Title: "Abandon this order", Path: path + "/abandon", Field: "reason", Body: "{}",
+		Explain: "For a station that is gone. Devices that are on record stay; whatever else it made never becomes one. It takes two people, and cannot be undone.", Typed: o.ID, Tone: "bad",
+	}}
 }
 
 // scopes are the products to ask for one by one: all at once for who is not limited.
@@ -254,6 +262,28 @@ func scopes(caller access.Caller) []string {
 		}
 	}
 	return out
+}
+
+// onePage gives the page that was asked for of a list that is one for each of the caller's products, product after product; more is where to go on.
+func onePage[T any](r *http.Request, caller access.Caller, list func(ctx context.Context, place, after string, limit int) ([]T, error), id func(T) string) (page []T, more string, err error) {
+	places, q := scopes(caller), r.URL.Query()
+	after := clip(q.Get("after"), 128)
+	from := max(0, slices.Index(places, q.Get("of")))
+	for _, place := range places[from:] {
+		rest, err := list(r.Context(), place, after, pageSize+1-len(page))
+		if err != nil {
+			return nil, "", err
+		}
+		if len(page)+len(rest) > pageSize {
+			rest = rest[:len(rest)-1]
+			if len(rest) == 0 { // the page is full, and this product begins the next
+				return page, r.URL.Path + "?of=" + queryEscape(place), nil
+			}
+			return append(page, rest...), r.URL.Path + "?of=" + queryEscape(place) + "&after=" + queryEscape(id(rest[len(rest)-1])), nil
+		}
+		page, after = append(page, rest...), ""
+	}
+	return page, "", nil
 }
 
 // perProduct joins the lists of the caller's products.

@@ -1,6 +1,7 @@
 package demo
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
@@ -149,7 +150,10 @@ func (d *demo) produce(ctx context.Context) error {
 		return err
 	}
 	var rep factory.ImportReport
-	if err := insist(ctx, func() (err error) { rep, err = d.people["frank"].ImportRecords(ctx, d.order, records); return err }); err != nil {
+	if err := insist(ctx, func() (err error) {
+		rep, err = d.people["frank"].ImportRecords(ctx, d.order, bytes.NewReader(records), int64(len(records)))
+		return err
+	}); err != nil {
 		return err
 	}
 	if err := d.meet(ctx); err != nil {

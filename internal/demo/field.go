@@ -32,6 +32,8 @@ type inspected struct {
 	Version string `json:"version"`
 	Counter uint32 `json:"counter"`
 	Life    string `json:"life"`
+	Slot    string `json:"slot"`
+	Boots   uint64 `json:"boots"`
 }
 
 func (a *device) inspect(ctx context.Context) (inspected, error) {

@@ -20,6 +20,17 @@ func commandsOf(text string) (blocks []string) {
 	return blocks
 }
 
+// withModules builds the three programs, the station with PKCS#11, into dir.
+func withModules(t *testing.T, dir string) {
+	t.Helper()
+	for _, name := range []string{"hallmark", "hallmark-agent", "hallmark-station"} {
+		build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, name), "../../cmd/"+name)
+		if out, err := build.CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
+		}
+	}
+}
+
 // The guide's commands, copied from it, do what it says they do.
 func TestTheGuideRunsAsItIsWritten(t *testing.T) {
 	if testing.Short() {
@@ -34,13 +45,7 @@ func TestTheGuideRunsAsItIsWritten(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"hallmark", "hallmark-agent", "hallmark-station"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin", name), "./cmd/"+name)
-		build.Dir = root
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-	}
+	withModules(t, filepath.Join(dir, "bin"))
 	api, err := freePort(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -191,3 +191,31 @@ func otherMakers(t *testing.T, w *world) {
 		t.Errorf("%s devices are on record", saw)
 	}
 }
+
+// authorityAsked asks a key ceremony for an authority in the browser, and comes home with a file that no ceremony made.
+func authorityAsked(t *testing.T, w *world) {
+	ada := w.signedIn(t, "ada")
+	ada.visit("/authorities")
+	ada.press("Ask for an authority")
+	ada.asked("Ask the next key ceremony for an authority")
+	ada.fill("What tells it from others of its kind, such as a year", "2099")
+	ada.fill("Why, for the people at the ceremony", "the present one ends")
+	ada.press("Ask for an authority")
+	ada.until("the file for the ceremony", `(() => { const a = document.querySelector("#confirm-answer a"); return a && shown(a) && a.download === "ca-request.cose" && a.href.startsWith("blob:"); })()`)
+	ada.press("Close")
+	ada.closed()
+	ada.visit("/authorities")
+	ada.sees("Asked for, and not answered", "2099")
+	file := filepath.Join(t.TempDir(), "grant")
+	if err := os.WriteFile(file, []byte("no grant"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	ada.press("Install an authority")
+	ada.asked("Take in what a ceremony granted")
+	ada.do("choose the file", chromedp.SetUploadFiles(chromedp.CSS(`#confirm-fields input[type="file"]`), []string{file}))
+	ada.press("Install an authority")
+	ada.until("why not", `[...document.querySelectorAll("dialog[open] *")].some((e) => e.innerText.includes("grant"))`)
+	ada.press("Cancel")
+	ada.visit("/desks")
+	ada.sees("None.", "hallmark desk init")
+}

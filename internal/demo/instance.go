@@ -186,8 +186,9 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 	c := release.Component{Name: "app", Kind: wire.KindData, Version: version, Artifact: digest, Health: wire.HealthNone}
 	if executable(image) {
 		c.Kind, c.Health = wire.KindExec, wire.HealthAlive
+		c.Capabilities = &wire.Capabilities{Read: []string{"/etc/ld.so.cache", "/lib", "/lib64", "/usr/lib"}} // somebody's, with their libraries
 		if d.own(version) {
-			c.Health = wire.HealthSocket
+			c.Health, c.Capabilities = wire.HealthSocket, &wire.Capabilities{Read: []string{"/proc/loadavg"}}
 		}
 	}
 	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: []release.Component{c}}

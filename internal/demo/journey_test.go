@@ -216,6 +216,7 @@ func TestJourneys(t *testing.T) {
 		{"an owner hands a device on, and has the code for the next", soldFromThePage},
 		{"a member who is ended is out at the next click", memberEnds},
 		{"anybody asks whether a device is genuine", anybodyAsks},
+		{"an authority is asked for, and what is no grant is not installed", authorityAsked},
 		{"a list of another maker's devices is tried, and then taken", otherMakers},
 	} {
 		t.Run(j.name, func(t *testing.T) { j.play(t, w) })

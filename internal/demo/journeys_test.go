@@ -381,6 +381,34 @@ func orderCloses(t *testing.T, w *world) {
 	p.press(w.order)
 	p.sees("6 pieces of sensor", "In production: the station has not ended the order")
 	p.notOffered("Close the order")
+	w.rolledBack(t)
+	p.press("Over-production")
+	p.at("/orders/" + w.order + "/differences")
+	p.sees("the station's state was rolled back", "its piece never becomes a device", "record 2, ticket")
+	p.press("Clones")
+	p.sees("Nothing.")
+	if err := w.past("DELETE FROM production_alarm WHERE order_id = $1", w.order); err != nil {
+		t.Fatal(err)
+	}
+	p.visit("/orders/" + w.order)
+	p.press("Abandon the order")
+	p.asked("Abandon this order")
+	p.typesWhatIsAsked()
+	p.fill("Reason, for the ledger", "the centre burnt down")
+	p.press("Abandon the order")
+	p.sees("One person may not do this alone.")
+	p.fill("Reason, for the ledger and for the second person", "the centre burnt down")
+	p.press("Propose it")
+	p.at("/proposals/")
+	p.sees("Waits for a second person", "the centre burnt down")
+	p.press("Withdraw")
+	p.asked("Withdraw this proposal")
+	p.fill("Reason, for the ledger", "it was the house beside it")
+	p.press("Withdraw")
+	p.closed()
+	if o, err := w.people["frank"].Order(t.Context(), w.order); err != nil || o.State != factory.Open {
+		t.Errorf("proposed, and abandoned: %s, %v", o.State, err)
+	}
 	w.stationEnds(t)
 	p.visit("/orders/" + w.order)
 	p.sees("Complete: it can be closed")
@@ -402,6 +430,20 @@ func orderCloses(t *testing.T, w *world) {
 		t.Errorf("the API says: %s, %v", o.State, err)
 	}
 	w.told(t, "control", "order.closed", w.order, "person:frank")
+}
+
+// rolledBack is what a station leaves that made a piece again: a second record in the place of one. It is asked for twice.
+func (w *world) rolledBack(t *testing.T) {
+	t.Helper()
+	if err := w.past(`INSERT INTO production_alarm (order_id, seq, hash, reason, envelope) SELECT order_id, seq, $2, $3, envelope FROM production_record WHERE order_id = $1 AND seq = 2
+		ON CONFLICT DO NOTHING`, w.order, make([]byte, 32), "record 2 exists with other contents: the station's state was rolled back"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := w.past("DELETE FROM production_alarm WHERE order_id = $1", w.order); err != nil {
+			t.Error(err)
+		}
+	})
 }
 
 // stationEnds has the station end the order, and its last records imported.
@@ -468,17 +510,17 @@ func memberEnds(t *testing.T, w *world) {
 	ada.press("End")
 	ada.closed()
 	ada.sees("Ended: may do nothing any more")
-	mallory.press("Devices")
+	mallory.visit("/devices") // a page that follows what happens has noticed by itself, and shows no link any more
 	mallory.at("/login")
 	mallory.sees("Sign in")
 	w.told(t, "control", "access.changed", "person:mallory", "person:ada")
 
 	nora := w.signedIn(t, "nora")
-	nora.press("Decisions")
+	nora.press("Denials")
 	nora.at("/audit")
 	nora.fill("Caller", "person:mallory")
 	nora.press("Show")
-	nora.until("the denial", `[...document.querySelectorAll("main tbody tr")].some((r) => r.innerText.includes("rollout:control") && r.innerText.includes("denied"))`)
+	nora.until("the denial", `[...document.querySelectorAll("main tbody tr")].some((r) => r.innerText.includes("rollout:control"))`)
 }
 
 // anybodyAsks is what a buyer learns, on a telephone and without an account, of devices that are each something else: of a real copy too.

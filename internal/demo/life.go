@@ -62,7 +62,7 @@ func (k *keeper) claims(ctx context.Context, a *device, code string) (bool, stri
 	if err != nil {
 		return false, err.Error()
 	}
-	return wait(ctx, 90*time.Second, func() (bool, string) {
+	return wait(ctx, 3*time.Minute, func() (bool, string) {
 		o, err := k.who.Ownership(ctx, a.id)
 		if n := len(o.Periods); err == nil && n > 0 && o.Periods[n-1].Owner == k.id {
 			return o.Periods[n-1].Holds, "claimed, and the device has not heard of it yet"
@@ -167,7 +167,7 @@ func (k *keeper) sells(ctx context.Context, a *device) (code string, err error) 
 			code = begun[0].Code
 		}
 		return err
-	}, "device.unknown")
+	}, "access.denied") // it is not hers any more: the answer was lost
 }
 
 // leave is what an owner signs so that a device lets go of them.

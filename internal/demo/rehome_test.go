@@ -148,6 +148,41 @@ func TestADeviceGoesToItsOwnersInstance(t *testing.T) {
 	moved(t, maker, clinic, a)
 	clinic.agents = []*device{a}
 
+	// So does one whose keys were lost and replaced in the field, and which belongs to nobody: it is known there by the keys that it has now.
+	b := maker.agents[2]
+	maker.setLive(slices.DeleteFunc(maker.powered(), func(o *device) bool { return o == b })...)
+	b.run.stop(os.Interrupt)
+	if err := b.forget(); err != nil {
+		t.Fatal(err)
+	}
+	b.recovered(t, maker.vouched(t, b))
+	if err := b.on(); err != nil {
+		t.Fatal(err)
+	}
+	if ok, saw := maker.waitWorks(t.Context(), b.id, v1); !ok {
+		t.Fatalf("after its recovery: %s", saw)
+	}
+	chain, payload = filepath.Join(dir, "b.custody"), filepath.Join(dir, "b.payload")
+	maker.types(t, "log", "trace", b.id, "--trust", trust, "--bundle", chain)
+	maker.types(t, "warrant", "payload", b.id, "--product", productID, "--act", "rehome", "--offer", offer, "--reason", "its own", "--valid", "1h", "--out", payload)
+	if shown, err = os.ReadFile(chain); err != nil {
+		t.Fatal(err)
+	}
+	if data, err = os.ReadFile(payload); err != nil {
+		t.Fatal(err)
+	}
+	if alone, err = maker.threshold(wire.TypeWarrant, data, "alice", "bob"); err != nil {
+		t.Fatal(err)
+	}
+	if w, err := clinic.people["frank"].WelcomeDevice(t.Context(), productID, client.Arriving{Trust: string(keys), Custody: shown}); err != nil || w.Outcome != foreign.Taken {
+		t.Fatalf("%+v, %v", w, err)
+	}
+	order.Devices, order.Warrants = []string{b.id}, [][]byte{alone}
+	if _, err := maker.people["sam"].Proposing("sold", agreed).Transfer(t.Context(), order); err != nil {
+		t.Fatal(err)
+	}
+	moved(t, maker, clinic, b)
+
 	// There it is one of theirs.
 	if err := clinic.publish(t.Context(), v2, 2); err != nil {
 		t.Fatal(err)

@@ -14,6 +14,7 @@ import (
 const madeAndUpdated = `
 life() {
   printf '#!/bin/sh\n# %%s 1.0.0\nexec sleep 1000000\n' $1 >app && chmod +x app
+  printf '{"read": ["/bin", "/etc/ld.so.cache", "/lib", "/lib64", "/usr/bin", "/usr/lib"]}' >app.json
   release $1 1.0.0
   hallmark order create --token-file frank --id first-$1 --product $1 --hardware A --quota 1 --release $1@1.0.0 --descriptor station.hmd \
     --station "$(sed -n 's/^fingerprint //p' bench.txt)" --server https://%[1]s --slot-size 16777216 --out $1.hmo
@@ -29,7 +30,7 @@ life() {
   hallmark rollout create --token-file olga $1-1.1.0 --product $1 --release $1@1.1.0 --all --soak 1s --start
 }
 release() {
-  hallmark release create --token-file rita --product $1 --version $2 --counter 1 --file app=./app:exec ${@:3}
+  hallmark release create --token-file rita --product $1 --version $2 --counter 1 --file app=./app:exec --capabilities app=app.json ${@:3}
   for who in alice bob; do hallmark release approve --token-file $who $1@$2 --key ./maker/offline/approver-$who.key; done
   hallmark release publish --token-file rita $1@$2
 }
@@ -51,13 +52,7 @@ func TestTwoProductsLiveSideBySide(t *testing.T) {
 		t.Fatal(err)
 	}
 	dir := t.TempDir()
-	for _, name := range []string{"hallmark", "hallmark-agent", "hallmark-station"} {
-		build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-o", filepath.Join(dir, "bin", name), "./cmd/"+name)
-		build.Dir = root
-		if out, err := build.CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", name, err, out)
-		}
-	}
+	withModules(t, filepath.Join(dir, "bin"))
 	api, err := freePort(t.Context())
 	if err != nil {
 		t.Fatal(err)

@@ -214,8 +214,11 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, device string, er
 			status = http.StatusBadRequest
 		case fault.NotFound:
 			status = http.StatusNotFound
-		case fault.Conflict, fault.Exhausted:
+		case fault.Conflict:
 			status = http.StatusConflict
+		case fault.Exhausted:
+			status = http.StatusTooManyRequests
+			w.Header().Set("Retry-After", "3600")
 		case fault.Denied:
 			status = http.StatusForbidden
 		case fault.Unavailable:

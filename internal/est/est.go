@@ -24,6 +24,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -87,6 +88,7 @@ func (h *handler) enrol(do func(context.Context, access.Caller, onboard.Ask) (*x
 			h.fail(w, r, err)
 			return
 		}
+		failpoint.Hit("est.before-answer")
 		h.certs(w, certsOnly, cert)
 	}
 }

@@ -48,7 +48,7 @@ func chipOrder(t *testing.T, o *factorytest.OEM, s *station.Station, id string, 
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Import(factorytest.Bytes(t, file), o.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(factorytest.Bytes(t, file)), o.Now); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -125,7 +125,7 @@ func TestTheFirstArticle(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Import(factorytest.Bytes(t, file), o.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(factorytest.Bytes(t, file)), o.Now); err != nil {
 		t.Fatal(err)
 	}
 	first := func(n int) (r wire.Record, err error) {
@@ -220,7 +220,7 @@ func TestAnOrderWithoutItsFirstArticleStaysOpen(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if _, err := s.Import(factorytest.Bytes(t, file), o.Now); err != nil {
+		if _, err := s.Import(bytes.NewReader(factorytest.Bytes(t, file)), o.Now); err != nil {
 			t.Fatal(err)
 		}
 		line := &factorytest.Line{}
@@ -240,5 +240,91 @@ func TestAnOrderWithoutItsFirstArticleStaysOpen(t *testing.T) {
 		}
 		_, err = o.Service.CloseOrder(t.Context(), o.Caller, "ord-1")
 		wantCode(t, err, "order.running")
+	}
+}
+
+// A changed station makes the others first, and has its first article inspected then: by its own times the order does not close.
+func TestTheOthersAreMadeAfterTheFirstArticle(t *testing.T) {
+	for late, closes := range map[time.Duration]bool{0: true, -time.Minute: true, time.Second: false} {
+		o := factorytest.NewOEM(t, "acme")
+		s, dir := softStation(t, "st-1", o)
+		d, err := s.Descriptor(o.ID, o.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		spec := o.Spec("ord-1", 2, d, s.ID())
+		spec.FirstArticle = true
+		file, _, err := o.Service.CreateOrder(t.Context(), o.Caller, spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := s.Import(bytes.NewReader(factorytest.Bytes(t, file)), o.Now); err != nil {
+			t.Fatal(err)
+		}
+		made := func(first bool) (r wire.Record) {
+			line := &factorytest.Line{}
+			if _, err := s.Run(t.Context(), station.RunSpec{
+				Order: "ord-1", Devices: 1, First: first, Now: func() time.Time { return o.Now }, Progress: func(x wire.Record) { r = x },
+			}, line); err != nil {
+				t.Fatal(err)
+			}
+			line.Wait()
+			return r
+		}
+		one := made(true)
+		if _, err := s.Inspect(station.InspectSpec{Order: "ord-1", Passed: true, By: "ola"}, o.Now); err != nil {
+			t.Fatal(err)
+		}
+		two := made(false)
+		r := newRogue(t, o, dir, "ord-1")
+		two.Prev = r.hash(one)
+		end, err := wire.EncodeJobEnd(wire.JobEnd{
+			Order: "ord-1", Station: r.ord.Header.Station, Records: 2, Made: 2, Last: r.hash(two), Root: make([]byte, 32), KeyDestroyed: true, Time: two.Time,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := r.m.RecordKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		signed, err := wire.Sign1(wire.TypeJobEnd, end, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep := r.take(r.file(signed, one, two)); rep.Accepted != 2 || len(rep.Alarms) > 0 {
+			t.Fatalf("%+v", rep)
+		}
+		r.take(r.inspected(wire.Inspection{
+			Order: "ord-1", Station: r.ord.Header.Station, Device: one.Device, Record: r.hash(one), Passed: true, By: "ola", Seq: 1, Time: uint64(int64(two.Time) + int64(late/time.Second)),
+		}))
+		got, err := o.Service.Reconcile(t.Context(), o.Caller, "ord-1")
+		if err != nil || (len(got.Blocked) == 0) != closes {
+			t.Errorf("inspected %s after the second was made: %q, %v", late, got.Blocked, err)
+		}
+		if !closes && (len(got.Blocked) != 1 || !strings.Contains(got.Blocked[0], "record 2 is of a device that was made before")) {
+			t.Errorf("%q", got.Blocked)
+		}
+	}
+}
+
+// A clock that is set back behind an inspection stops the run, as one behind a record does.
+func TestNothingIsMadeBeforeTheInspectionByItsClock(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, _ := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 3)
+	line := &factorytest.Line{}
+	if _, err := s.Run(t.Context(), station.RunSpec{Order: "ord-1", Devices: 1, First: true, Now: func() time.Time { return o.Now }}, line); err != nil {
+		t.Fatal(err)
+	}
+	line.Wait()
+	if _, err := s.Inspect(station.InspectSpec{Order: "ord-1", Passed: true, By: "ola"}, o.Now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := run(t, o, s, "ord-1", 1)
+	wantCode(t, err, "station.clock")
+	o.Now = o.Now.Add(time.Hour)
+	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {
+		t.Fatal(err)
 	}
 }

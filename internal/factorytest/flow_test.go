@@ -85,7 +85,7 @@ func order(t *testing.T, o *factorytest.OEM, s *station.Station, id string, n ui
 func imported(t *testing.T, o *factorytest.OEM, s *station.Station, id string, n uint32) []byte {
 	t.Helper()
 	file := order(t, o, s, id, n)
-	if _, err := s.Import(file, o.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(file), o.Now); err != nil {
 		t.Fatal(err)
 	}
 	return file
@@ -234,38 +234,38 @@ func TestRefusedOrders(t *testing.T) {
 		for i := 0; i < len(file); i += step {
 			b := bytes.Clone(file)
 			b[i] ^= 1 << (i % 8)
-			if _, err := s.Import(b, o.Now); err == nil {
+			if _, err := s.Import(bytes.NewReader(b), o.Now); err == nil {
 				t.Fatalf("accepted with byte %d changed", i)
 			}
 		}
 	})
 	t.Run("other station", func(t *testing.T) {
-		_, err := other.Import(file, o.Now)
+		_, err := other.Import(bytes.NewReader(file), o.Now)
 		wantCode(t, err, "order.station")
 	})
 	t.Run("expired", func(t *testing.T) {
-		_, err := s.Import(file, o.Now.Add(49*time.Hour))
+		_, err := s.Import(bytes.NewReader(file), o.Now.Add(49*time.Hour))
 		wantCode(t, err, "order.expired")
 	})
 	t.Run("early", func(t *testing.T) {
-		_, err := s.Import(file, o.Now.Add(-time.Hour))
+		_, err := s.Import(bytes.NewReader(file), o.Now.Add(-time.Hour))
 		wantCode(t, err, "order.early")
 	})
 	t.Run("unknown OEM", func(t *testing.T) {
 		lonely, _ := softStation(t, "st-3")
-		_, err := lonely.Import(file, o.Now)
+		_, err := lonely.Import(bytes.NewReader(file), o.Now)
 		wantCode(t, err, "oem.unknown")
 	})
-	if _, err := s.Import(file, o.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(file), o.Now); err != nil {
 		t.Fatalf("the unchanged file: %v", err)
 	}
-	if _, err := s.Import(file, o.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(file), o.Now); err != nil {
 		t.Fatalf("the same file again: %v", err)
 	}
 	if _, err := s.CloseOrder("ord-1", o.Now); err != nil {
 		t.Fatal(err)
 	}
-	_, err := s.Import(file, o.Now)
+	_, err := s.Import(bytes.NewReader(file), o.Now)
 	wantCode(t, err, "order.closed")
 }
 
@@ -324,11 +324,11 @@ func TestTransplant(t *testing.T) {
 		}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			_, err := s.Import(resign(t, b, mine, c.change), b.Now)
+			_, err := s.Import(bytes.NewReader(resign(t, b, mine, c.change)), b.Now)
 			wantCode(t, err, c.code)
 		})
 	}
-	if _, err := s.Import(resign(t, b, mine, func(*wire.Order, *wire.OrderFile) {}), b.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(resign(t, b, mine, func(*wire.Order, *wire.OrderFile) {})), b.Now); err != nil {
 		t.Fatalf("signed again without a change: %v", err)
 	}
 }
@@ -548,7 +548,7 @@ func TestOffline(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := s.Import(factorytest.Bytes(t, file), o.Now); err != nil {
+	if _, err := s.Import(bytes.NewReader(factorytest.Bytes(t, file)), o.Now); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {

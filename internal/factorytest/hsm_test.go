@@ -17,12 +17,10 @@ import (
 	"path/filepath"
 	"testing"
 
-	p11 "github.com/miekg/pkcs11"
-
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
 	"github.com/hallmark-iot/hallmark/station"
 	"github.com/hallmark-iot/hallmark/station/module/pkcs11"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
@@ -124,56 +122,6 @@ func TestTheModuleGoesAway(t *testing.T) {
 	}
 }
 
-// TestExtraction tries, with the PIN and raw PKCS#11, to read an order key that was wrapped to the token.
-func TestExtraction(t *testing.T) {
-	c := token(t)
-	m, err := pkcs11.Create(c)
-	if err != nil {
-		t.Fatal(err)
-	}
-	wrap, _, err := m.OEMKeys("acme")
-	if err != nil {
-		t.Fatal(err)
-	}
-	key := factorytest.Key(t)
-	blob, secret := wrapped(t, wrap, key)
-	spki, err := wire.SPKIOf(key.Public())
-	if err != nil {
-		t.Fatal(err)
-	}
-	good := wire.WrappedKey{Role: wire.RoleOrderCA, SPKI: spki, Alg: wire.WrapOAEPSHA1, Blob: blob}
-	k, err := m.UnwrapSigner("acme", good)
-	if err != nil {
-		t.Fatalf("the honest way: %v", err)
-	}
-	digest := make([]byte, 32)
-	sig, err := k.Sign(rand.Reader, digest, nil)
-	if err != nil || !ecdsa.VerifyASN1(&key.PublicKey, digest, sig) {
-		t.Fatalf("the unwrapped key does not sign: %v", err)
-	}
-	other := good
-	if other.SPKI, err = wire.SPKIOf(factorytest.Key(t).Public()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := m.UnwrapSigner("acme", other); err == nil {
-		t.Error("a key was taken for another's")
-	}
-	if _, err := m.UnwrapSigner("evil", good); err == nil {
-		t.Error("a key was unwrapped for an OEM without keys")
-	}
-	if err := k.Destroy(); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := k.Sign(rand.Reader, digest, nil); err == nil {
-		t.Error("a destroyed key signs")
-	}
-	if err := m.Close(); err != nil {
-		t.Fatal(err)
-	}
-	attack(t, c, blob)
-	absent(t, filepath.Dir(os.Getenv("SOFTHSM2_CONF")), secret)
-}
-
 func wrapped(t *testing.T, pub *rsa.PublicKey, key *ecdsa.PrivateKey) (blob, secret []byte) {
 	t.Helper()
 	der, err := x509.MarshalPKCS8PrivateKey(key)
@@ -190,73 +138,6 @@ func wrapped(t *testing.T, pub *rsa.PublicKey, key *ecdsa.PrivateKey) (blob, sec
 	return blob, secret
 }
 
-// attack is a host that holds the PIN.
-func attack(t *testing.T, c pkcs11.Config, blob []byte) {
-	t.Helper()
-	ctx := p11.New(c.Path)
-	if err := ctx.Initialize(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = ctx.Finalize(); ctx.Destroy() }()
-	slots, err := ctx.GetSlotList(true)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := ctx.OpenSession(slots[0], p11.CKF_SERIAL_SESSION|p11.CKF_RW_SESSION)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := ctx.Login(s, p11.CKU_USER, string(c.PIN)); err != nil {
-		t.Fatal(err)
-	}
-	at := p11.NewAttribute
-	if err := ctx.FindObjectsInit(s, []*p11.Attribute{at(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY), at(p11.CKA_LABEL, "hallmark-wrap-acme")}); err != nil {
-		t.Fatal(err)
-	}
-	found, _, err := ctx.FindObjects(s, 2)
-	if err != nil || len(found) != 1 {
-		t.Fatalf("%v, %v", found, err)
-	}
-	if err := ctx.FindObjectsFinal(s); err != nil {
-		t.Fatal(err)
-	}
-	w := found[0]
-	oaep := func() []*p11.Mechanism {
-		return []*p11.Mechanism{p11.NewMechanism(p11.CKM_RSA_PKCS_OAEP, p11.NewOAEPParams(p11.CKM_SHA_1, p11.CKG_MGF1_SHA1, p11.CKZ_DATA_SPECIFIED, nil))}
-	}
-	base := []*p11.Attribute{at(p11.CKA_CLASS, p11.CKO_PRIVATE_KEY), at(p11.CKA_KEY_TYPE, p11.CKK_EC), at(p11.CKA_TOKEN, false), at(p11.CKA_PRIVATE, true)}
-	for name, extra := range map[string][]*p11.Attribute{
-		"extractable":             {at(p11.CKA_SENSITIVE, false), at(p11.CKA_EXTRACTABLE, true), at(p11.CKA_SIGN, true)},
-		"extractable, else exact": {at(p11.CKA_SENSITIVE, true), at(p11.CKA_EXTRACTABLE, true), at(p11.CKA_SIGN, true), at(p11.CKA_DECRYPT, false), at(p11.CKA_UNWRAP, false)},
-		"no template":             {},
-		"as an AES key": {
-			at(p11.CKA_CLASS, p11.CKO_SECRET_KEY), at(p11.CKA_KEY_TYPE, p11.CKK_GENERIC_SECRET), at(p11.CKA_SENSITIVE, false), at(p11.CKA_EXTRACTABLE, true),
-		},
-	} {
-		tmpl := append(append([]*p11.Attribute{}, base...), extra...)
-		if name == "as an AES key" {
-			tmpl = extra
-		}
-		if h, err := ctx.UnwrapKey(s, oaep(), w, blob, tmpl); err == nil {
-			t.Errorf("%s: the key was unwrapped as object %d", name, h)
-		}
-	}
-	if err := ctx.DecryptInit(s, oaep(), w); err == nil {
-		if plain, err := ctx.Decrypt(s, blob); err == nil {
-			t.Errorf("the wrapping key decrypted %d bytes", len(plain))
-		}
-	}
-	if err := ctx.SetAttributeValue(s, w, []*p11.Attribute{at(p11.CKA_DECRYPT, true)}); err == nil {
-		t.Error("the wrapping key was given the right to decrypt")
-	}
-	if err := ctx.SetAttributeValue(s, w, []*p11.Attribute{at(p11.CKA_UNWRAP_TEMPLATE, []byte{})}); err == nil {
-		t.Error("the wrapping key's template was taken away")
-	}
-	if _, err := ctx.CopyObject(s, w, []*p11.Attribute{at(p11.CKA_DECRYPT, true)}); err == nil {
-		t.Error("the wrapping key was copied")
-	}
-}
-
 // absent looks for a secret's raw bytes in every file under dir.
 func absent(t *testing.T, dir string, secret []byte) {
 	t.Helper()
@@ -271,5 +152,87 @@ func absent(t *testing.T, dir string, secret []byte) {
 		return err
 	}); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// TestRollbackOfTheTokenAndTheDisk restores the token's files and the station's after a run, over-produces, and brings both histories to the OEM:
+// as many devices are accepted as were ordered, and all else is an alarm.
+func TestRollbackOfTheTokenAndTheDisk(t *testing.T) {
+	c := token(t)
+	tokens := filepath.Join(filepath.Dir(os.Getenv("SOFTHSM2_CONF")), "tokens")
+	o := factorytest.NewOEM(t, "acme")
+	dir := t.TempDir()
+	if err := station.WriteConfig(dir, station.Config{Name: "st-1", Module: c.Path, Token: c.Label}); err != nil {
+		t.Fatal(err)
+	}
+	m, err := pkcs11.Create(c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openStation(t, dir, m, o)
+	again := func(between func()) { // switched off, and on again
+		t.Helper()
+		if err := errors.Join(s.Close(), m.Close()); err != nil {
+			t.Fatal(err)
+		}
+		between()
+		if m, err = pkcs11.Open(c); err != nil {
+			t.Fatal(err)
+		}
+		if s, err = station.Open(dir, m); err != nil {
+			t.Fatal(err)
+		}
+	}
+	defer func() { _ = m.Close() }()
+	imported(t, o, s, "ord-1", 3)
+	if _, _, err := run(t, o, s, "ord-1", 1); err != nil {
+		t.Fatal(err)
+	}
+	snapshot := t.TempDir()
+	swap := func(from, to string) {
+		t.Helper()
+		for _, d := range []string{"tokens", "station"} {
+			at := map[string]string{"tokens": tokens, "station": dir}[d]
+			if from == "" {
+				if err := os.CopyFS(filepath.Join(to, d), os.DirFS(at)); err != nil {
+					t.Fatal(err)
+				}
+				continue
+			}
+			if err := errors.Join(os.RemoveAll(at), os.CopyFS(at, os.DirFS(filepath.Join(from, d)))); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	again(func() { swap("", snapshot) })
+	if rep, _, err := run(t, o, s, "ord-1", 2); err != nil || rep.Made != 2 {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	if _, err := s.CloseOrder("ord-1", o.Now); err != nil { // the key is destroyed, and the snapshot has the order yet
+		t.Fatal(err)
+	}
+	history := export(t, o, s, "ord-1")
+	const rounds = 3
+	var forks [][]byte
+	for range rounds {
+		again(func() { swap(snapshot, "") })
+		if rep, _, err := run(t, o, s, "ord-1", 2); err != nil || rep.Made != 2 {
+			t.Fatalf("the rolled-back station: %+v, %v", rep, err)
+		}
+		forks = append(forks, export(t, o, s, "ord-1"))
+	}
+	accepted, alarms := 0, 0
+	for _, file := range append(forks[:1:1], append([][]byte{history}, forks[1:]...)...) { // a fork comes first
+		rep := take(t, o, "ord-1", file)
+		accepted, alarms = accepted+rep.Accepted, alarms+len(rep.Alarms)
+	}
+	if got := registered(t, o); accepted != 3 || len(got) != 3 {
+		t.Errorf("%d accepted, %d registered, ordered 3", accepted, len(got))
+	}
+	if r, err := o.Service.Reconcile(t.Context(), o.Caller, "ord-1"); err != nil || r.Made != 3 || int(r.Alarms) < 2*rounds || alarms < 2*rounds {
+		t.Errorf("%d devices were made too many, %d alarms; reconcile: %+v, %v", 2*rounds, alarms, r, err)
+	}
+	if n := len(asked(t, o, "ord-1", factory.OverProduction)); n < 2*rounds {
+		t.Errorf("%d of them are listed", n)
 	}
 }

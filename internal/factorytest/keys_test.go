@@ -1,6 +1,7 @@
 package factorytest_test
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"testing"
 
@@ -48,7 +49,7 @@ func TestAStationPinsSeveralOrderKeys(t *testing.T) {
 		return out
 	}
 	file := signed("ord-1", next)
-	_, err = s.Import(file, o.Now)
+	_, err = s.Import(bytes.NewReader(file), o.Now)
 	wantCode(t, err, "order.signature")
 
 	more := pinned
@@ -71,11 +72,11 @@ func TestAStationPinsSeveralOrderKeys(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range [][]byte{file, order(t, o, s, "ord-2", 1)} { // by the new key, and by the old one
-		if _, err := s.Import(f, o.Now); err != nil {
+		if _, err := s.Import(bytes.NewReader(f), o.Now); err != nil {
 			t.Fatal(err)
 		}
 	}
-	_, err = s.Import(signed("ord-3", factorytest.Key(t)), o.Now)
+	_, err = s.Import(bytes.NewReader(signed("ord-3", factorytest.Key(t))), o.Now)
 	wantCode(t, err, "order.signature")
 
 	if err := s.Change(pinned, pinned.Fingerprint()); err != nil { // the other was stolen

@@ -1,9 +1,12 @@
 package factorytest_test
 
 import (
+	"bytes"
+	"fmt"
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -53,21 +56,24 @@ func ordered(b testing.TB, o *factorytest.OEM, s *station.Station, n int) {
 	}
 	file, _, err := o.Service.CreateOrder(b.Context(), o.Caller, o.Spec("ord-1", uint32(n), d, s.ID()))
 	if err == nil {
-		_, err = s.Import(factorytest.Bytes(b, file), o.Now)
+		_, err = s.Import(bytes.NewReader(factorytest.Bytes(b, file)), o.Now)
 	}
 	if err != nil {
 		b.Fatal(err)
 	}
 }
 
-// made makes n virtual devices that take no time to write, eight at once.
+// onTheLine is how many pieces are made at once. Pieces that take no time to write wait for the disk only, and share its syncs.
+const onTheLine = 32
+
+// made makes n virtual devices that take no time to write.
 func made(b testing.TB, o *factorytest.OEM, s *station.Station, n int, shared bool, progress func(wire.Record)) {
 	b.Helper()
 	src, err := factorytest.NewInstant(shared)
 	if err != nil {
 		b.Fatal(err)
 	}
-	rep, err := s.Run(b.Context(), station.RunSpec{Order: "ord-1", Devices: n, Parallel: 8, Now: func() time.Time { return o.Now }, Progress: progress}, src)
+	rep, err := s.Run(b.Context(), station.RunSpec{Order: "ord-1", Devices: n, Parallel: onTheLine, Now: func() time.Time { return o.Now }, Progress: progress}, src)
 	if err != nil || rep.Made != n {
 		b.Fatalf("%d made of %d, %d scrapped: %v", rep.Made, n, rep.Scrapped, err)
 	}
@@ -87,6 +93,21 @@ func exported(b testing.TB, o *factorytest.OEM, s *station.Station) []byte {
 	return file
 }
 
+// longRun is made, with what the heap had grown by from a tenth of the devices on to nine tenths of them.
+func longRun(b testing.TB, o *factorytest.OEM, s *station.Station, n int) (grown int64) {
+	b.Helper()
+	var early, late uint64
+	made(b, o, s, n, false, func(r wire.Record) {
+		switch int(r.Seq) {
+		case n / 10:
+			early = heap()
+		case n - n/10:
+			late = heap()
+		}
+	})
+	return int64(late) - int64(early)
+}
+
 // TestManyDevices makes a hundred thousand in the long run, some hundreds else: the station's memory does not grow with them, but for the
 // mark of each chip, and the OEM takes every one.
 func TestManyDevices(t *testing.T) {
@@ -97,17 +118,8 @@ func TestManyDevices(t *testing.T) {
 	o := factorytest.NewOEM(t, "acme")
 	s := benchStation(t, o)
 	ordered(t, o, s, n)
-	var early, late uint64
-	made(t, o, s, n, false, func(r wire.Record) {
-		switch int(r.Seq) {
-		case n / 10:
-			early = heap()
-		case n - n/10:
-			late = heap()
-		}
-	})
 	const mark, slack = 64, 1 << 20 // bytes: what a chip may cost, and what the runtime does as it likes
-	if grown := int64(late) - int64(early); grown > int64(n)*mark+slack {
+	if grown := longRun(t, o, s, n); grown > int64(n)*mark+slack {
 		t.Errorf("the heap grew by %d bytes over %d devices", grown, n-n/5)
 	}
 	if _, err := s.CloseOrder("ord-1", o.Now); err != nil {
@@ -118,6 +130,26 @@ func TestManyDevices(t *testing.T) {
 	}
 	if r, err := o.Service.CloseOrder(t.Context(), o.Caller, "ord-1"); err != nil || int(r.Made) != n {
 		t.Fatalf("%+v, %v", r.Tally, err)
+	}
+}
+
+// BenchmarkLongRun makes an order's devices in one run: s/100k is what it comes to for a hundred thousand, grown-MB by how much
+// the heap grew over four fifths of them. The whole is BenchmarkLongRun/100000.
+func BenchmarkLongRun(b *testing.B) {
+	for _, n := range []int{5000, 100_000} {
+		b.Run(fmt.Sprint(n), func(b *testing.B) {
+			grown := int64(0)
+			for range b.N {
+				b.StopTimer()
+				o := factorytest.NewOEM(b, "acme")
+				s := benchStation(b, o)
+				ordered(b, o, s, n)
+				b.StartTimer()
+				grown += longRun(b, o, s, n)
+			}
+			b.ReportMetric(b.Elapsed().Seconds()/float64(n*b.N)*100_000, "s/100k")
+			b.ReportMetric(float64(grown)/float64(b.N)/1e6, "grown-MB")
+		})
 	}
 }
 
@@ -144,4 +176,33 @@ func BenchmarkReconcile(b *testing.B) {
 		b.Fatalf("%+v, %v", r.Tally, err)
 	}
 	b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)*100_000, "s/100k")
+}
+
+// The times along the records do not fall, however many pieces end at once: what says that a device was made after its first article had passed rests on it.
+func TestTimesDoNotFallAlongTheRecords(t *testing.T) {
+	const n = 320
+	o := factorytest.NewOEM(t, "acme")
+	s := benchStation(t, o)
+	ordered(t, o, s, n)
+	src, err := factorytest.NewInstant(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ticks atomic.Int64 // a clock that goes on whenever it is looked at
+	clock := func() time.Time { return o.Now.Add(time.Duration(ticks.Add(1)) * time.Second) }
+	last, fell := uint64(0), 0
+	times := map[uint32]uint64{}
+	rep, err := s.Run(t.Context(), station.RunSpec{Order: "ord-1", Devices: n, Parallel: 32, Now: clock, Progress: func(r wire.Record) { times[r.Seq] = r.Time }}, src)
+	if err != nil || rep.Made != n {
+		t.Fatalf("%+v, %v", rep, err)
+	}
+	for seq := range uint32(n) {
+		if times[seq+1] < last {
+			fell++
+		}
+		last = times[seq+1]
+	}
+	if fell > 0 {
+		t.Errorf("the time fell %d times along %d records", fell, n)
+	}
 }

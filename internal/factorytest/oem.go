@@ -49,10 +49,14 @@ type OEM struct {
 	Release  []byte
 	Payload  map[string][]byte
 	CA       *CA
+	Seal     SealKey // to which desks seal registrations
 
 	approver *ecdsa.PrivateKey // of releases
+	root     *ecdsa.PrivateKey // of trust bundles
+	bundle   wire.Bundle
 
-	config factory.Config
+	config    factory.Config
+	published Published
 }
 
 // Key makes a P-256 key.
@@ -70,16 +74,20 @@ type CA struct {
 	root, product       *x509.Certificate
 	rootKey, productKey *ecdsa.PrivateKey
 
-	Orders int // CAs made for orders
+	Orders  int // CAs made for orders
+	Adopted int // that were believed, of orders of desks
+	Desks   int // and of desks
+
+	desks []*x509.Certificate // product CAs of desks
 }
 
-func issue(name string, pathLen int, pub crypto.PublicKey, parent *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+func issue(name pkix.Name, pathLen int, pub crypto.PublicKey, parent *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
 	serial, err := idevid.RandomSerial()
 	if err != nil {
 		return nil, err
 	}
 	c := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{CommonName: name}, NotBefore: time.Now().Add(-time.Hour), NotAfter: idevid.NoExpiry(),
+		SerialNumber: serial, Subject: name, NotBefore: time.Now().Add(-time.Hour), NotAfter: idevid.NoExpiry(),
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign, IsCA: true, BasicConstraintsValid: true,
 		MaxPathLen: pathLen, MaxPathLenZero: pathLen == 0,
 	}
@@ -98,10 +106,10 @@ func NewCA(t testing.TB, oem string) *CA {
 	t.Helper()
 	ca := &CA{rootKey: Key(t), productKey: Key(t)}
 	var err error
-	if ca.root, err = issue(oem+" root", 2, ca.rootKey.Public(), nil, ca.rootKey); err != nil {
+	if ca.root, err = issue(pkix.Name{CommonName: oem + " root"}, 2, ca.rootKey.Public(), nil, ca.rootKey); err != nil {
 		t.Fatal(err)
 	}
-	if ca.product, err = issue(oem+" product CA", 1, ca.productKey.Public(), ca.root, ca.rootKey); err != nil {
+	if ca.product, err = issue(pkix.Name{CommonName: oem + " product CA"}, 1, ca.productKey.Public(), ca.root, ca.rootKey); err != nil {
 		t.Fatal(err)
 	}
 	return ca
@@ -110,7 +118,7 @@ func NewCA(t testing.TB, oem string) *CA {
 // IssueOrderCA implements factory.CA.
 func (c *CA) IssueOrderCA(_ context.Context, r factory.OrderCARequest) ([][]byte, error) {
 	c.Orders++
-	cert, err := issue("order CA "+r.Order, 0, r.Key, c.product, c.productKey)
+	cert, err := issue(pkix.Name{Organization: []string{r.OEM}, OrganizationalUnit: []string{r.Product}, CommonName: idevid.OrderName(r.Order, r.Station)}, 0, r.Key, c.product, c.productKey)
 	if err != nil {
 		return nil, err
 	}
@@ -163,10 +171,11 @@ func NewOEM(t testing.TB, id string) *OEM {
 		ID: id, DB: db, Now: time.Now().UTC().Truncate(time.Second), OrderKey: Key(t), CA: NewCA(t, id),
 		Caller: access.Caller{ID: "person:fay", Kind: access.Person, Roles: []access.Role{access.Factory}, Via: "token"},
 	}
-	o.Root = o.CA.root
+	o.Root, o.Seal = o.CA.root, NewSealKey(t)
 	o.software(t)
 	o.config = factory.Config{
-		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Inspections: db, Guard: guard,
+		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Inspections: db, Books: db, Guard: guard,
+		Published: &o.published, SealKeys: o.Seal, Intake: &factory.Intake{Store: db.Desks(), CAs: o.CA, Instance: "hallmark." + id + ".example"},
 		Now: func() time.Time { return o.Now },
 	}
 	if o.Service, err = factory.New(o.config); err != nil {
@@ -178,9 +187,20 @@ func NewOEM(t testing.TB, id string) *OEM {
 // Rotate has another key sign orders from now on, as after a new start of the server.
 func (o *OEM) Rotate(t testing.TB) {
 	t.Helper()
-	o.config.Former = append(o.config.Former, o.OrderKey.Public())
+	former := []crypto.PublicKey{o.OrderKey.Public()}
+	if o.config.Former != nil {
+		former = append(former, o.config.Former()...)
+	}
 	o.OrderKey = Key(t)
-	o.config.OrderKey = o.OrderKey
+	o.With(t, func(c *factory.Config) {
+		c.Former, c.OrderKey = func() []crypto.PublicKey { return former }, o.OrderKey
+	})
+}
+
+// With has the service work with something else from now on, as after a new start of the server.
+func (o *OEM) With(t testing.TB, change func(*factory.Config)) {
+	t.Helper()
+	change(&o.config)
 	var err error
 	if o.Service, err = factory.New(o.config); err != nil {
 		t.Fatal(err)
@@ -203,17 +223,14 @@ func (o *OEM) software(t testing.TB) {
 		app[i] = byte(i * 7)
 	}
 	o.Payload = map[string][]byte{"app": app, "assets": []byte("the second component")}
-	payload, err := wire.EncodeBundle(wire.Bundle{
-		Version: 1, Product: Product, Root: role(t, root), Release: role(t, release), Warrant: role(t, Key(t)), Directive: role(t, Key(t)),
+	o.root = root
+	o.bundle = wire.Bundle{
+		Product: Product, Root: role(t, root), Release: role(t, release), Warrant: role(t, Key(t)), Directive: role(t, Key(t)),
 		Control: wire.LogTrust{Origin: "c", Key: make([]byte, 32)}, Events: wire.LogTrust{Origin: "e", Key: make([]byte, 32)},
 		Issued: uint64(o.Now.Unix()), Suites: []string{"HM-P256-1"},
-	})
-	if err != nil {
-		t.Fatal(err)
 	}
-	if o.Bundle, err = wire.NewThreshold(wire.TypeBundle, payload, root); err != nil {
-		t.Fatal(err)
-	}
+	o.published = Published{Bundles: map[[32]byte]wire.Bundle{}, Releases: map[[32]byte][]byte{}, Withdrawn: map[[32]byte]bool{}}
+	o.NextBundle(t)
 	o.approver = release
 	var list []wire.Component
 	for _, n := range []string{"app", "assets"} {
@@ -228,6 +245,36 @@ func (o *OEM) software(t testing.TB) {
 	o.Publish(t, list...)
 }
 
+// NextBundle has another trust bundle in force, which believes the same keys but for what change makes of it.
+func (o *OEM) NextBundle(t testing.TB, change ...func(*wire.Bundle)) {
+	t.Helper()
+	o.bundle.Version++
+	for _, c := range change {
+		c(&o.bundle)
+	}
+	payload, err := wire.EncodeBundle(o.bundle)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if o.Bundle, err = wire.NewThreshold(wire.TypeBundle, payload, o.root); err != nil {
+		t.Fatal(err)
+	}
+	o.published.Bundles[sha256.Sum256(o.Bundle)], o.published.InForce = o.bundle, o.bundle
+}
+
+// Withdraw takes the release back that orders are for.
+func (o *OEM) Withdraw(t testing.TB) {
+	t.Helper()
+	payload, _, err := wire.ThresholdPayload(wire.TypeRelease, o.Release)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o.published.Withdrawn[wire.ReleaseDigest(payload)] = true
+}
+
+// Approver signs what approvers of releases sign.
+func (o *OEM) Approver() crypto.Signer { return o.approver }
+
 // Publish makes a release of those components the one that orders are for.
 func (o *OEM) Publish(t testing.TB, components ...wire.Component) {
 	t.Helper()
@@ -240,6 +287,7 @@ func (o *OEM) Publish(t testing.TB, components ...wire.Component) {
 	if o.Release, err = wire.NewThreshold(wire.TypeRelease, payload, o.approver); err != nil {
 		t.Fatal(err)
 	}
+	o.published.Releases[wire.ReleaseDigest(payload)] = o.Release
 }
 
 // Params are the parameters of every order.

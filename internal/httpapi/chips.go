@@ -7,6 +7,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/factory/chips"
+	"github.com/hallmark-iot/hallmark/fault"
 )
 
 // VendorRequest asks for a silicon vendor's word to be taken.
@@ -29,7 +30,7 @@ func (a *api) registerChips(h huma.API) {
 		func(ctx context.Context, in *body[VendorRequest]) (*body[chips.Vendor], error) {
 			certs, err := certificatesOf(in.Body.PEM)
 			if err != nil {
-				return nil, a.problem(ctx, err)
+				return nil, a.problem(ctx, fault.Newf(fault.Invalid, "chip.certificate", "vendor %.64q: %w", in.Body.ID, err))
 			}
 			v, err := a.Chips.Trust(ctx, callerOf(ctx), in.Body.ID, certs)
 			return reply(a, ctx, v, err)
@@ -48,7 +49,7 @@ func (a *api) registerChips(h huma.API) {
 			return reply(a, ctx, c, err)
 		})
 	manifest := op("import-chips", http.MethodPost, "/chip-vendors/{id}/chips", "Take in a vendor's manifest; the same again changes nothing")
-	huma.Register(h, manifest, func(ctx context.Context, in *struct {
+	registerStream(h, manifest, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		ByID
 		Streamed
 	},
@@ -59,5 +60,4 @@ func (a *api) registerChips(h huma.API) {
 		r, err := a.Chips.Import(ctx, callerOf(ctx), in.ID, in.within(MaxList))
 		return reply(a, ctx, r, err)
 	})
-	describe(h, manifest, "application/octet-stream", nil)
 }

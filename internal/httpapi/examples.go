@@ -80,6 +80,7 @@ var Examples = map[string]any{
 	"create-owner":       OwnerRequest{Name: "Berlin clinic"},
 	"create-claim-codes": LabelsRequest{Product: "pump", Order: "ord-1"},
 	"claim-device":       ClaimRequest{Code: exampleClaimCode},
+	"give-up-handover":   Reason{Reason: "they changed their mind"},
 	"transfer-devices":   TransferRequest{Devices: []string{exampleDevice}, Kind: owner.Refurbish, Reason: "its lease has ended"},
 	"dry-run-transfer":   PreviewRequest{Devices: []string{exampleDevice}},
 	"mark-stolen":        Reason{"police report 4711"},
@@ -134,6 +135,9 @@ var Examples = map[string]any{
 	"create-token":      TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
 	"trust-chip-vendor": VendorRequest{ID: "acme-silicon", PEM: exampleCertificate},
 	"end-chip-vendor":   Reason{Reason: "its signing key was stolen"},
+	"add-desk":          DeskRequest{Desk: []byte{0xd2}, Quota: 5000},
+	"remove-desk":       Reason{Reason: "the notebook was stolen"},
+	"register-order":    RegistrationRequest{File: []byte{0xd2}},
 	"create-grant": telemetry.Grant{
 		ID: "lab-2029", Reader: "person:alice", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: exampleDay,
 	},

@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -29,11 +30,13 @@ type OrderRequest struct {
 	NotAfter       time.Time         `json:"not_after"`
 	Descriptor     []byte            `json:"descriptor" doc:"the station's signed capability descriptor, base64"`
 	StationPin     []byte            `json:"station_pin" doc:"SHA-256 of the station's record key, learned another way"`
-	Release        string            `json:"release" pattern:"^[0-9a-f]{64}$" doc:"digest of the release to put on the devices"`
-	Params         wire.DeviceParams `json:"params" required:"false"`
+	Release        string            `json:"release,omitempty" pattern:"^[0-9a-f]{64}$" doc:"digest of the release to put on the devices; none with a master"`
+	Params         wire.DeviceParams `json:"params" required:"false" doc:"none with a master"`
+	Master         []byte            `json:"master,omitempty" maxLength:"450000" doc:"how a master's file begins, up to its first chunk: it says release and parameters"`
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
 	FirstArticle   bool              `json:"first_article,omitempty" doc:"one is made and inspected before the others"`
 	Chips          string            `json:"chips,omitempty" maxLength:"64" doc:"only chips of this vendor, which came with their keys: see import-chips"`
+	Keys           string            `json:"keys,omitempty" enum:"station" doc:"who may make devices' keys beside the device itself: station, for chips that cannot"`
 }
 
 // OrderView is an order as clients see it: the UIDs of its facts in hex, as everywhere.
@@ -86,6 +89,7 @@ func (a *api) registerFactory(h huma.API) {
 			return reply(a, ctx, f, err)
 		})
 	a.registerOrders(h)
+	a.registerDifferences(h)
 }
 
 func (a *api) registerOrders(h huma.API) {
@@ -123,7 +127,7 @@ func (a *api) registerOrders(h huma.API) {
 			})
 		})
 	records := op("import-records", http.MethodPost, "/orders/{id}/records", "Import production records; the same file again changes nothing")
-	huma.Register(h, records, func(ctx context.Context, in *struct {
+	registerStream(h, records, "application/json", reflect.TypeFor[RecordsRequest](), func(ctx context.Context, in *struct {
 		ByID
 		Streamed
 	},
@@ -131,7 +135,6 @@ func (a *api) registerOrders(h huma.API) {
 		r, err := a.importRecords(ctx, in.ID, &in.Streamed)
 		return reply(a, ctx, r, err)
 	})
-	describe(h, records, "application/json", reflect.TypeFor[RecordsRequest]())
 	huma.Register(h, op("reconcile-order", http.MethodGet, "/orders/{id}/reconciliation", "Compare what was ordered with what was made and seen"),
 		func(ctx context.Context, in *ByID) (*body[factory.Reconciliation], error) {
 			r, err := a.Factory.Reconcile(ctx, callerOf(ctx), in.ID)
@@ -164,6 +167,20 @@ func (a *api) registerOrders(h huma.API) {
 	}
 }
 
+func (a *api) registerDifferences(h huma.API) {
+	huma.Register(h, op("list-order-differences", http.MethodGet, "/orders/{id}/differences", "List what does not agree about an order"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Paging
+			List string `query:"list" default:"alarm" enum:"clone,over-production,refused,alarm,missing,unregistered,unseen,rework" doc:"which list"`
+		},
+		) (*body[Page[factory.Difference]], error) {
+			return paged(a, ctx, in.Paging, func(d factory.Difference) string { return d.Key }, func(after string, limit int) ([]factory.Difference, error) {
+				return a.Factory.Differences(ctx, callerOf(ctx), in.ID, factory.Question(in.List), after, limit)
+			})
+		})
+}
+
 // importRecords reads the file once the caller is known to be allowed to send one.
 func (a *api) importRecords(ctx context.Context, id string, s *Streamed) (factory.ImportReport, error) {
 	if err := a.Factory.MayImport(ctx, callerOf(ctx), id); err != nil {
@@ -177,11 +194,21 @@ func (a *api) importRecords(ctx context.Context, id string, s *Streamed) (factor
 }
 
 func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrapped, factory.Order, error) {
-	d, err := parseDigest(in.Release)
-	if err != nil {
+	if err := a.Factory.MayOrder(ctx, callerOf(ctx), in.ID, in.Product); err != nil { // before any firmware is gathered
 		return nil, factory.Order{}, err
 	}
-	if err := a.Factory.MayOrder(ctx, callerOf(ctx), in.ID, in.Product); err != nil { // before any firmware is gathered
+	if len(in.Master) > 0 {
+		h, err := factory.ReleaseOfMaster(in.Master)
+		if err == nil && (in.Release != "" || in.Params.Servers.Device != "") {
+			err = fault.New(fault.Invalid, "master.invalid", "an order of a master names a release or parameters", "leave them out: the master says them")
+		}
+		if err != nil {
+			return nil, factory.Order{}, err
+		}
+		in.Release = h
+	}
+	d, err := parseDigest(in.Release)
+	if err != nil {
 		return nil, factory.Order{}, err
 	}
 	firmware, err := a.Firmware(ctx, callerOf(ctx), in.Product, [32]byte(d))
@@ -189,9 +216,10 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrappe
 		return nil, factory.Order{}, err
 	}
 	return a.Factory.CreateOrder(ctx, callerOf(ctx), factory.OrderSpec{
-		ID: in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
+		Master: in.Master,
+		ID:     in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
 		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
-		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle, Chips: in.Chips,
+		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle, Chips: in.Chips, Keys: in.Keys,
 	})
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"net/http"
 	"strings"
 
@@ -27,6 +28,9 @@ type ForeignRequest struct {
 
 func (r ForeignRequest) spec() (foreign.Spec, error) {
 	certs, err := certificatesOf(r.PEM)
+	if err != nil {
+		err = fault.Newf(fault.Invalid, "foreign.ca", "foreign CA: %w", err)
+	}
 	return foreign.Spec{Product: r.Product, Hardware: r.Hardware, Map: r.Map, Any: r.Any, Certificates: certs}, err
 }
 
@@ -37,12 +41,12 @@ func certificatesOf(text string) (certs [][]byte, err error) {
 		block, rest = pem.Decode(rest)
 		if block == nil {
 			if len(certs) == 0 || strings.TrimSpace(string(rest)) != "" {
-				return nil, fault.Newf(fault.Invalid, "foreign.ca", "%w", errors.New("want certificates in PEM, and nothing else"))
+				return nil, errors.New("want certificates in PEM, and nothing else")
 			}
 			return certs, nil
 		}
 		if block.Type != "CERTIFICATE" {
-			return nil, fault.Newf(fault.Invalid, "foreign.ca", "a %.40s in the PEM: want certificates only", block.Type)
+			return nil, fmt.Errorf("a %.40s in the PEM: want certificates only", block.Type)
 		}
 		certs = append(certs, block.Bytes)
 	}
@@ -86,7 +90,7 @@ func (a *api) registerForeign(h huma.API) {
 			return reply(a, ctx, in.Body, a.Foreign.Untrust(ctx, callerOf(ctx), in.ID, in.Body.Reason))
 		})
 	list := op("import-devices", http.MethodPost, "/products/{id}/devices", "Take devices of another maker from a list; the same list again changes nothing")
-	huma.Register(h, list, func(ctx context.Context, in *struct {
+	registerStream(h, list, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		ByID
 		Format   string `query:"format" default:"csv" enum:"csv,aws,azure"`
 		Hardware string `query:"hardware" maxLength:"64" doc:"revision of those that do not say; empty: the product's first"`
@@ -101,7 +105,6 @@ func (a *api) registerForeign(h huma.API) {
 		r, err := a.Foreign.Import(ctx, callerOf(ctx), foreign.List{Product: in.ID, Hardware: in.Hardware, Format: foreign.Format(in.Format), CA: in.CA, Dry: in.DryRun}, in.within(MaxList))
 		return reply(a, ctx, r, err)
 	})
-	describe(h, list, "application/octet-stream", nil)
 	huma.Register(h, op("welcome-device", http.MethodPost, "/products/{id}/arrivals", "Take a device that another instance hands over, by its chain of custody; again it changes nothing"),
 		func(ctx context.Context, in *struct {
 			ByID

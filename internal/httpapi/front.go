@@ -45,7 +45,8 @@ const (
 type front struct {
 	*api
 	mux       *http.ServeMux
-	summaries map[string]string // of operations, by pattern
+	summaries map[string]string          // of operations, by pattern
+	marks     map[string]map[string]bool // what is said of operations, by mark and pattern
 
 	mu      sync.Mutex
 	running map[[2]string][32]byte // requests under way, by caller and key; guarded by mu
@@ -60,7 +61,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	w.Header().Set("Cache-Control", "no-store")
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	ctx := r.Context()
-	if _, pattern := f.mux.Handler(r); forAnybody[pattern] {
+	if _, pattern := f.mux.Handler(r); f.marks[forAnybody][pattern] {
 		f.serveAnybody(w, r)
 		return
 	}
@@ -76,7 +77,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	var body []byte
-	if r.Method != http.MethodGet && r.Method != http.MethodHead && !streamed[pattern] {
+	if r.Method != http.MethodGet && r.Method != http.MethodHead && !f.marks[readsBody][pattern] {
 		var problem *huma.ErrorModel
 		if body, problem = f.whole(w, r); problem != nil {
 			f.write(w, r, problem)
@@ -92,7 +93,7 @@ func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}
 	key, marked := r.Header[headerKey]
-	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || streamed[pattern] || pattern == carriesOut {
+	if !marked || f.Once == nil || r.Method == http.MethodGet || r.Method == http.MethodHead || f.marks[readsBody][pattern] || pattern == carriesOut {
 		f.dispatch(w, r, pattern)
 		return
 	}
@@ -124,20 +125,9 @@ func (f *front) whole(w http.ResponseWriter, r *http.Request) ([]byte, *huma.Err
 	return body, nil
 }
 
-// streamed operations read their body as it comes, and store it by its content: the same again changes nothing, with or without
-// a key.
-var streamed = map[string]bool{
-	"POST /api/v1/products/{product}/artifacts/{name}": true,
-	"POST /api/v1/orders/{id}/records":                 true,
-	"POST /api/v1/products/{id}/devices":               true,
-}
-
 // carriesOut is done once by the proposal's own key, whatever key comes with it, and its answer is kept there if it may be: kept for the
 // caller's key as well, a secret that two people have made would be in the database.
 const carriesOut = "POST /api/v1/proposals/{id}/run"
-
-// secrets are operations whose answer holds a secret that is nowhere else: it is not kept.
-var secrets = map[string]bool{"POST /api/v1/tokens": true, "POST /api/v1/claim-codes": true, "POST /api/v1/transfers": true, "POST /api/v1/devices/{id}/vouchers": true}
 
 func (a *api) callerOfRequest(r *http.Request) (access.Caller, error) {
 	if said := r.Header.Get("Authorization"); said != "" { // whatever it says: a wrong one is not mended by what comes beside it
@@ -296,7 +286,7 @@ func (f *front) do(w http.ResponseWriter, r *http.Request, body []byte, m once.M
 		}
 	}
 	failpoint.Hit("idempotency.before-answer")
-	if !req.Settled() || secrets[pattern] && a.Status != http.StatusAccepted || a.Status >= http.StatusInternalServerError {
+	if !req.Settled() || f.marks[givesSecret][pattern] && a.Status != http.StatusAccepted || a.Status >= http.StatusInternalServerError {
 		return a, false
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second) // who asked may have gone: what was done stays done
@@ -343,7 +333,7 @@ type recorder struct {
 	header http.Header
 	status int
 	body   bytes.Buffer
-	beyond http.ResponseWriter // nil: all of it is kept
+	beyond http.ResponseWriter // nil: all of it is kept, which only an answer that is small may be
 	begun  bool                // it is being passed on
 }
 

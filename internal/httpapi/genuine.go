@@ -92,16 +92,10 @@ func questionView(a genuine.Asked) QuestionView {
 	return q
 }
 
-// forAnybody are the operations that ask for no token: their callers are strangers, of whom each may ask a little.
-var forAnybody = map[string]bool{
-	"GET /api/v1/genuine/{id}": true, "GET /api/v1/genuine/{id}/verdict": true,
-	"POST /api/v1/genuine/{id}/questions": true, "GET /api/v1/genuine/{id}/questions/{question}": true,
-}
-
 // strangerOp is an operation for anybody.
 func strangerOp(o huma.Operation) huma.Operation {
 	o.Security = []map[string][]string{}
-	return o
+	return mark(o, forAnybody)
 }
 
 // AskedOf is the device that a stranger asks about. It is exported because embedded parameters are not seen otherwise.
@@ -145,7 +139,7 @@ func (a *api) registerGenuine(h huma.API) {
 			Body QuestionRequest
 		},
 		) (*body[QuestionView], error) {
-			q, err := a.Genuine.Ask(ctx, in.ID, in.Body.Nonce)
+			q, err := a.Genuine.Ask(ctx, strangerOf(ctx), in.ID, in.Body.Nonce)
 			return reply(a, ctx, questionView(q), err)
 		})
 	huma.Register(h, strangerOp(op("get-question", http.MethodGet, "/genuine/{id}/questions/{question}", "What has become of a question to a device")),
@@ -187,5 +181,13 @@ func (f *front) serveAnybody(w http.ResponseWriter, r *http.Request) {
 	if r.Method != http.MethodGet && r.Method != http.MethodHead {
 		r.Body = http.MaxBytesReader(w, r.Body, 4<<10)
 	}
-	f.mux.ServeHTTP(w, r)
+	f.mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), strangerKey{}, r.RemoteAddr)))
+}
+
+type strangerKey struct{}
+
+// strangerOf gives the remote address of who asks without saying who they are.
+func strangerOf(ctx context.Context) string {
+	from, _ := ctx.Value(strangerKey{}).(string)
+	return from
 }

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/http"
 	"path"
 	"reflect"
@@ -49,7 +50,8 @@ func Handler(s Services, auth Authenticator, log *slog.Logger) http.Handler {
 	a := &api{Services: s, auth: auth, log: log}
 	f := &front{api: a, mux: mux, running: map[[2]string][32]byte{}}
 	a.carryOut = f.carryOut
-	f.summaries = summaries(operations(a, mux))
+	d := operations(a, mux)
+	f.summaries, f.marks = summaries(d), marks(d)
 	same := http.NewCrossOriginProtection()
 	same.SetDenyHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.write(w, r, &huma.ErrorModel{Status: http.StatusForbidden, Title: "denied", Detail: "a browser does not change things here from another site's page"})
@@ -84,10 +86,8 @@ func operations(a *api, mux *http.ServeMux) *huma.OpenAPI {
 func summaries(d *huma.OpenAPI) map[string]string {
 	out := map[string]string{}
 	for path, item := range d.Paths {
-		for method, o := range map[string]*huma.Operation{
-			http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodPatch: item.Patch, http.MethodDelete: item.Delete,
-		} {
-			if o != nil {
+		for method, o := range methods(item) {
+			if method != http.MethodGet {
 				out[method+" "+path] = o.Summary
 			}
 		}
@@ -161,6 +161,49 @@ func op(id, method, path, summary string) huma.Operation {
 		o.MaxBodyBytes, o.BodyReadTimeout = maxBody, -1 // front has read it
 	}
 	return o
+}
+
+// What the front has to know of an operation is said where the operation is written.
+const (
+	readsBody   = "reads-body"   // as it comes, and stores it by its content: the same again changes nothing, with or without a key
+	givesSecret = "gives-secret" // its answer holds a secret that is nowhere else: it is not kept
+	forAnybody  = "for-anybody"  // it asks for no token: its callers are strangers, of whom each may ask a little
+)
+
+// mark says one of these of an operation.
+func mark(o huma.Operation, what string) huma.Operation {
+	o.Metadata = maps.Clone(o.Metadata)
+	if o.Metadata == nil {
+		o.Metadata = map[string]any{}
+	}
+	o.Metadata[what] = true
+	return o
+}
+
+func marked(o *huma.Operation, what string) bool { return o.Metadata[what] == true }
+
+// marks are those of all operations, by mark and pattern.
+func marks(d *huma.OpenAPI) map[string]map[string]bool {
+	out := map[string]map[string]bool{}
+	for path, item := range d.Paths {
+		for method, o := range methods(item) {
+			for what := range o.Metadata {
+				if out[what] == nil {
+					out[what] = map[string]bool{}
+				}
+				out[what][method+" "+path] = true
+			}
+		}
+	}
+	return out
+}
+
+func methods(item *huma.PathItem) map[string]*huma.Operation {
+	all := map[string]*huma.Operation{
+		http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodPatch: item.Patch, http.MethodDelete: item.Delete,
+	}
+	maps.DeleteFunc(all, func(_ string, o *huma.Operation) bool { return o == nil })
+	return all
 }
 
 type body[T any] struct{ Body T }

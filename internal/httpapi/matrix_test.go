@@ -109,10 +109,11 @@ var unmet = []string{
 	"refuse-enrolment",                                    // it was approved before
 	"create-voucher", "trust-foreign-ca", "abandon-order", // the device has no production record; and these take two
 	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
-	"welcome-device",                                                    // the example is no chain of custody
+	"welcome-device",                                             // the example is no chain of custody
+	"get-desk-file", "add-desk", "remove-desk", "register-order", // no desk has written the examples, and there is no key for desks
 	"trust-chip-vendor", "end-chip-vendor", "import-chips", "show-chip", // it takes two, and nobody's chips are known
-	"close-finding",                                                              // the device was lost before, and its findings settled with it
-	"claim-device", "transfer-devices", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it was not stolen and is in no recall, and the owner has a device
+	"close-finding",                                                                                  // the device was lost before, and its findings settled with it
+	"claim-device", "transfer-devices", "give-up-handover", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it is not handed over, it was not stolen and is in no recall, and the owner has a device
 	"retire-key",                                             // it is the only one of its role
 	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release",

@@ -11,6 +11,10 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -135,5 +139,95 @@ func TestAnOrdersFileIsGivenAsItIsSealed(t *testing.T) {
 	}
 	if row, err := b.oem.Service.Cancel(t.Context(), b.oem.Caller, "ord-broken-c", "its file broke off"); err != nil || row.State != factory.Cancelled {
 		t.Errorf("%v, %v", row.State, err)
+	}
+}
+
+// zeros is a component of so many bytes that nobody holds.
+func zeros(size int64) io.ReadCloser { return io.NopCloser(io.LimitReader(nothing{}, size)) }
+
+type nothing struct{}
+
+func (nothing) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
+
+// heap is what is in use, once what is not was taken away.
+func heap() uint64 {
+	var m runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// An order never takes a second person: who asks for one to be proposed gets its file as everybody does, and the server does not hold it.
+func TestAProposedOrdersFileIsNotHeldEither(t *testing.T) {
+	const size, most = 64 << 20, 32 << 20
+	b := newBench(t)
+	server := httptest.NewServer(b.h)
+	defer server.Close()
+	all := sha256.New()
+	if _, err := io.Copy(all, zeros(size)); err != nil {
+		t.Fatal(err)
+	}
+	b.oem.Publish(t, wire.Component{Name: "app", Kind: wire.KindExec, Version: "2.0.0", Size: size, Digest: all.Sum(nil), Health: wire.HealthAlive})
+	b.firmware = &httpapi.Firmware{Bundle: b.oem.Bundle, Release: b.oem.Release, Payload: func(context.Context, string) (io.ReadCloser, error) { return zeros(size), nil }}
+	descriptor, pin := stationOf(t, b.oem.ID)
+	params := factorytest.Params()
+	params.Flash = wire.Flash{Size: 256 << 20, Erase: 4096, Slots: 2, SlotSize: 100 << 20}
+	for _, key := range []string{"", "with a key"} {
+		spec, err := json.Marshal(httpapi.OrderRequest{
+			ID: "ord-" + strconv.Itoa(len(key)), Product: factorytest.Product, Hardware: factorytest.Hardware, Quota: 1, NotAfter: time.Now().Add(time.Hour),
+			Descriptor: descriptor, StationPin: pin, Release: strings.Repeat("0", 64), Params: params,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+"/api/v1/orders", bytes.NewReader(spec))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Authorization", "Bearer factory")
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set(httpapi.HeaderPropose, "is it so?")
+		if key != "" {
+			req.Header.Set("Idempotency-Key", key)
+		}
+		before := heap()
+		resp, err := server.Client().Do(req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		file, err := os.Create(filepath.Join(t.TempDir(), "answer")) // not here either
+		if err != nil {
+			t.Fatal(err)
+		}
+		for {
+			if now := heap(); now > before+most {
+				t.Errorf("%q: %d MiB more are in use than before", key, (now-before)>>20)
+				break
+			}
+			if _, err := io.CopyN(file, resp.Body, 8<<20); err != nil {
+				break
+			}
+		}
+		if err := errors.Join(resp.Body.Close(), file.Close()); err != nil || resp.StatusCode != http.StatusOK || t.Failed() {
+			t.Fatal(resp.StatusCode, err)
+		}
+		data, err := os.ReadFile(file.Name())
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got httpapi.OrderReply
+		if err := json.Unmarshal(data, &got); err != nil {
+			t.Fatal(err)
+		}
+		f, err := wire.DecodeOrderFile(got.File)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if o, err := wire.VerifyOrder(f.Order, b.oem.OrderKey.Public()); err != nil || f.CheckSealed(o) != nil || o.Header.ID != got.Order.ID {
+			t.Errorf("%q: %v, %v", key, err, f.CheckSealed(o))
+		}
 	}
 }

@@ -101,7 +101,7 @@ func (a *api) registerOwners(h huma.API) {
 			o, err := a.Owner.End(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, o, err)
 		})
-	huma.Register(h, op("create-claim-codes", http.MethodPost, "/claim-codes", "Make the codes by which devices are claimed, for their labels"),
+	huma.Register(h, mark(op("create-claim-codes", http.MethodPost, "/claim-codes", "Make the codes by which devices are claimed, for their labels"), givesSecret),
 		func(ctx context.Context, in *body[LabelsRequest]) (*body[Labels], error) {
 			r := in.Body
 			labels, next, err := a.Owner.MakeCodes(ctx, callerOf(ctx), owner.Labels{Product: r.Product, Order: r.Order, Devices: r.Devices, After: r.After})

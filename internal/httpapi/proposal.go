@@ -154,7 +154,7 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, pattern string)
 		f.mux.ServeHTTP(w, r)
 		return
 	}
-	if streamed[pattern] {
+	if f.marks[readsBody][pattern] {
 		f.write(w, r, &huma.ErrorModel{Status: http.StatusBadRequest, Title: "invalid", Detail: "what is uploaded cannot be proposed: leave " + HeaderPropose + " out"})
 		return
 	}
@@ -168,8 +168,11 @@ func (f *front) dispatch(w http.ResponseWriter, r *http.Request, pattern string)
 	var need *access.SecondNeededError
 	inner := r.WithContext(context.WithValue(r.Context(), needKey{}, &need))
 	inner.Body = io.NopCloser(bytes.NewReader(body))
-	rec := &recorder{header: http.Header{}}
+	rec := &recorder{header: http.Header{}, beyond: w} // that it takes two is said first, and shortly: what is long is an answer
 	f.mux.ServeHTTP(rec, inner)
+	if rec.begun {
+		return
+	}
 	if need == nil {
 		rec.pass(w)
 		return

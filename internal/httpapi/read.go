@@ -142,7 +142,7 @@ func (a *api) registerRead(h huma.API) {
 
 // registerAccess has the operations that say who may do what.
 func (a *api) registerAccess(h huma.API) {
-	huma.Register(h, op("create-token", http.MethodPost, "/tokens", "Issue an access token"),
+	huma.Register(h, mark(op("create-token", http.MethodPost, "/tokens", "Issue an access token"), givesSecret),
 		func(ctx context.Context, in *body[TokenSpec]) (*body[TokenReply], error) {
 			s, err := a.Credentials.Issue(ctx, callerOf(ctx), signin.Grant{
 				Caller: in.Body.Caller, Kind: in.Body.Kind, Roles: in.Body.Roles, Owner: in.Body.Owner, Scope: in.Body.Scope,

@@ -90,7 +90,7 @@ type ByID struct {
 
 func (a *api) registerReleases(h huma.API) {
 	upload := op("upload-artifact", http.MethodPost, "/products/{product}/artifacts/{name}", "Upload a component's bytes, an SBOM or a provenance document")
-	huma.Register(h, upload, func(ctx context.Context, in *struct {
+	registerStream(h, upload, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		Product string `path:"product" maxLength:"64"`
 		Name    string `path:"name" maxLength:"128"`
 		Streamed
@@ -99,7 +99,6 @@ func (a *api) registerReleases(h huma.API) {
 		art, err := a.Release.Upload(ctx, callerOf(ctx), in.Product, in.Name, in.within(MaxUpload))
 		return reply(a, ctx, ArtifactView{Digest: hex.EncodeToString(art.Digest[:]), Size: art.Size}, err)
 	})
-	describe(h, upload, "application/octet-stream", nil)
 	huma.Register(h, op("propose-release", http.MethodPost, "/releases", "Propose a release: what is signed comes back as 'payload'"),
 		func(ctx context.Context, in *body[release.Spec]) (*body[ReleaseView], error) {
 			r, err := a.Release.Propose(ctx, callerOf(ctx), in.Body)

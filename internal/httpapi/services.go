@@ -103,6 +103,7 @@ func (a *api) register(h huma.API) {
 	a.registerVouchers(h)
 	a.registerForeign(h)
 	a.registerChips(h)
+	a.registerDesks(h)
 	a.registerGroups(h)
 	a.registerOwners(h)
 	a.registerCertificates(h)

@@ -1,6 +1,7 @@
 package httpapi
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,12 +14,13 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/release"
 )
 
 // Large bodies are not read before the verb has decided that the caller may send them.
 const (
-	MaxUpload  = 1 << 30  // bytes of one artifact; it goes to the blob store as it comes, and is never in memory whole
-	MaxRecords = 64 << 20 // bytes of a record file's request (JSON): some 15000 records; it is in memory while it is imported
+	MaxUpload  = release.MaxArtifact // bytes; it goes to the blob store as it comes, and is never in memory whole
+	MaxRecords = 64 << 20            // bytes of a record file's request (JSON): some 15000 records; it is in memory while it is imported
 )
 
 // stall is how long a sender may send nothing.
@@ -30,8 +32,11 @@ type Streamed struct {
 	size int64 // as the sender says; -1: he does not
 }
 
-// Resolve implements huma.Resolver.
+// Resolve implements huma.Resolver. An operation that is not marked has its body read before, whoever sends it.
 func (s *Streamed) Resolve(ctx huma.Context) []error {
+	if !marked(ctx.Operation(), readsBody) {
+		return []error{errors.New("the operation is not registered as one that reads its body itself")}
+	}
 	r, _ := humago.Unwrap(ctx)
 	s.ctx, s.size = ctx, r.ContentLength
 	return nil
@@ -93,9 +98,11 @@ func decodeBody[T any](r io.Reader) (v T, err error) {
 	return v, fault.Newf(fault.Invalid, "body.invalid", "the request's body: %w", err)
 }
 
-// describe says in the API's description what a body is that is read by hand. It comes after the operation's registration: a
-// described body is one that huma reads.
-func describe(h huma.API, o huma.Operation, contentType string, of reflect.Type) {
+// registerStream registers an operation that reads its body itself: its input embeds Streamed. What it reads is described after its registration: a described
+// body is one that huma reads. of is the type of a JSON document; nil: bytes.
+func registerStream[I, O any](h huma.API, o huma.Operation, contentType string, of reflect.Type, handler func(context.Context, *I) (*O, error)) {
+	o = mark(o, readsBody)
+	huma.Register(h, o, handler)
 	schema := &huma.Schema{Type: "string", Format: "binary"}
 	if of != nil {
 		schema = h.OpenAPI().Components.Schemas.Schema(of, true, of.Name())

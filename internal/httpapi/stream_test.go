@@ -11,11 +11,15 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/danielgtaylor/huma/v2"
+
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/factory/chips"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
@@ -43,6 +47,7 @@ func (roles) Caller(context.Context, string) (access.Caller, error) {
 
 type bench struct {
 	h      http.Handler
+	chips  *chips.Service
 	oem    *factorytest.OEM
 	loaded int // how often firmware was gathered
 
@@ -72,8 +77,9 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
+	b.chips = chips.New(db.Chips(), guard)
 	b.h = httpapi.Handler(httpapi.Services{
-		Guard: guard, Release: svc, Factory: b.oem.Service,
+		Guard: guard, Chips: b.chips, Release: svc, Factory: b.oem.Service,
 		Firmware: func(context.Context, access.Caller, string, [32]byte) (httpapi.Firmware, error) {
 			b.loaded++
 			if b.firmware != nil {
@@ -224,6 +230,60 @@ func TestStreamedBodiesAreDescribed(t *testing.T) {
 	} {
 		if r := doc.Paths[path]["post"].RequestBody; !r.Required || r.Content[kind] == nil {
 			t.Errorf("%s: %+v", path, r)
+		}
+	}
+}
+
+// A vendor's manifest may be longer than any body that is read before it is known who sends it.
+func TestAManifestOfChipsComesAsItIsRead(t *testing.T) {
+	const size = 9 << 20
+	b := newBench(t)
+	vendor := factorytest.NewVendor(t)
+	sam := access.Caller{ID: "person:sam", Kind: access.Person, Roles: []access.Role{access.Security}, Via: "token"}
+	two := sam.With(access.Caller{ID: "person:ada", Kind: access.Person, Roles: []access.Role{access.Security}, Via: "proposal", Seconded: sam.ID})
+	if _, err := b.chips.Trust(t.Context(), two, "acme-silicon", [][]byte{vendor.Cert.Raw}); err != nil {
+		t.Fatal(err)
+	}
+	entry := `"` + strings.Repeat("x", 60<<10) + `"`
+	var list strings.Builder
+	list.WriteString("[" + entry)
+	for list.Len() < size {
+		list.WriteString("," + entry)
+	}
+	list.WriteString("]")
+	for role, want := range map[string]int{"viewer": http.StatusForbidden, "security": http.StatusOK} {
+		sent := text(list.String())
+		w := b.post(t, role, "/api/v1/chip-vendors/acme-silicon/chips", sent, -1)
+		if w.Code != want || (want == http.StatusForbidden) != (sent.read == 0) {
+			t.Errorf("%s: %d, %d bytes read: %.300s", role, w.Code, sent.read, w.Body)
+		}
+	}
+}
+
+// What the front has to know of operations is said of operations that there are, and of these.
+func TestWhatIsSaidOfOperations(t *testing.T) {
+	got := map[string][]string{}
+	for path, item := range httpapi.Description().Paths {
+		for method, o := range map[string]*huma.Operation{http.MethodGet: item.Get, http.MethodPost: item.Post, http.MethodPut: item.Put, http.MethodPatch: item.Patch, http.MethodDelete: item.Delete} {
+			if o == nil {
+				continue
+			}
+			for mark := range o.Metadata {
+				got[mark] = append(got[mark], o.OperationID)
+			}
+			if len(o.Security) == 0 && o.Security != nil && o.Metadata["for-anybody"] == nil {
+				t.Errorf("%s %s asks for no token, it says, and the front asks for one", method, path)
+			}
+		}
+	}
+	for mark, want := range map[string][]string{
+		"reads-body":   {"import-chips", "import-devices", "import-records", "upload-artifact"},
+		"gives-secret": {"create-claim-codes", "create-token", "create-voucher", "transfer-devices"},
+		"for-anybody":  {"ask-device", "get-question", "get-signed-verdict", "get-verdict"},
+	} {
+		slices.Sort(got[mark])
+		if !slices.Equal(got[mark], want) {
+			t.Errorf("%s: %v, want %v", mark, got[mark], want)
 		}
 	}
 }

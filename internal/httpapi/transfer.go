@@ -48,11 +48,20 @@ func (a *api) registerTransfers(h huma.API) {
 			ps, err := a.Owner.Preview(ctx, callerOf(ctx), in.Body.Devices)
 			return reply(a, ctx, TransferPreview{Devices: ps}, err)
 		})
-	huma.Register(h, op("transfer-devices", http.MethodPost, "/transfers", "End the time of devices with their owner"),
+	huma.Register(h, mark(op("transfer-devices", http.MethodPost, "/transfers", "End the time of devices with their owner"), givesSecret),
 		func(ctx context.Context, in *body[TransferRequest]) (*body[Transfers], error) {
 			r := in.Body
 			b, err := a.Owner.Transfer(ctx, callerOf(ctx), owner.Order{Devices: r.Devices, Kind: r.Kind, Reason: r.Reason, Warrants: r.Warrants, Offer: r.Offer})
 			return reply(a, ctx, Transfers{Transfers: b}, err)
+		})
+	huma.Register(h, op("give-up-handover", http.MethodPost, "/transfers/{id}/give-up", "Give up handing a device to another instance"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Body Reason
+		},
+		) (*body[owner.Transfer], error) {
+			t, err := a.Owner.GiveUp(ctx, callerOf(ctx), in.ID, in.Body.Reason)
+			return reply(a, ctx, t, err)
 		})
 }
 

@@ -24,7 +24,7 @@ type VoucherReply struct {
 
 // registerVouchers has the operations on devices that lost their keys.
 func (a *api) registerVouchers(h huma.API) {
-	huma.Register(h, op("create-voucher", http.MethodPost, "/devices/{id}/vouchers", "Vouch for a device that lost its keys, so that it gets new ones"),
+	huma.Register(h, mark(op("create-voucher", http.MethodPost, "/devices/{id}/vouchers", "Vouch for a device that lost its keys, so that it gets new ones"), givesSecret),
 		func(ctx context.Context, in *struct {
 			ByID
 			Body VoucherRequest

@@ -9,6 +9,7 @@ import (
 	"crypto/hpke"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 	"sync"
 
@@ -56,23 +57,52 @@ func (i *Instance) newestKey(role keyring.Role) (crypto.Signer, error) {
 	return i.keys.Signer(names[0])
 }
 
-// formerKeys gives the public keys of a role beside the newest: what they signed is still there.
-func (i *Instance) formerKeys(ctx context.Context, role keyring.Role) (out []crypto.PublicKey, err error) {
-	keys, err := i.ring.List(ctx, access.Internal("keys"))
+// orderSigner signs orders with the key that was the newest at this start, so that stations can have pinned the next one before it signs. When that key is
+// retired meanwhile it signs no more, and the newest does.
+type orderSigner struct {
+	i     *Instance
+	name  string
+	first crypto.Signer
+}
+
+func (i *Instance) newOrderSigner() (orderSigner, error) {
+	k, err := i.newestKey(keyring.Order)
 	if err != nil {
-		return nil, err
+		return orderSigner{}, err
 	}
-	for _, k := range keys {
-		if k.Role != role {
-			continue
-		}
-		s, err := i.keys.Signer(k.Name)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, s.Public())
+	return orderSigner{i, i.ring.Names(keyring.Order)[0], k}, nil
+}
+
+func (s orderSigner) current() crypto.Signer {
+	names := s.i.ring.Names(keyring.Order)
+	if slices.Contains(names, s.name) {
+		return s.first
 	}
-	return out, nil
+	for _, name := range names {
+		if k, err := s.i.keys.Signer(name); err == nil {
+			return k
+		}
+	}
+	s.i.log.Error("no order key that is in use is here: nobody will take the orders that are signed", "key", s.name)
+	return s.first
+}
+
+// Public implements crypto.Signer.
+func (s orderSigner) Public() crypto.PublicKey { return s.current().Public() }
+
+// Sign implements crypto.Signer.
+func (s orderSigner) Sign(r io.Reader, digest []byte, opts crypto.SignerOpts) ([]byte, error) {
+	return s.current().Sign(r, digest, opts)
+}
+
+// formerOrders gives the keys of orders, those that are not used any more too: what they signed is still there.
+func (i *Instance) formerOrders() (out []crypto.PublicKey) {
+	for _, k := range i.ring.All(keyring.Order) {
+		if pub, err := wire.ParseKey(k.SPKI); err == nil {
+			out = append(out, pub)
+		}
+	}
+	return out
 }
 
 // besideOrders gives the order keys that are in use beside the one that signs: stations pin those too, the next one before it signs at the next
@@ -186,7 +216,7 @@ func (v ringVault) Make(role keyring.Role, id, name string) ([]byte, error) {
 	var k crypto.Signer
 	var err error
 	switch role {
-	case keyring.Bucket:
+	case keyring.Bucket, keyring.Desk:
 		b, err := hpke.MLKEM768P256().GenerateKey()
 		if err != nil {
 			return nil, err
@@ -233,7 +263,7 @@ func (v ringVault) generate(id, name string) (crypto.Signer, error) {
 
 // Public implements keyring.Vault.
 func (v ringVault) Public(role keyring.Role, name string) ([]byte, error) {
-	if role == keyring.Bucket {
+	if role == keyring.Bucket || role == keyring.Desk {
 		secret, err := v.keys.Secret(name)
 		if err != nil {
 			return nil, err
@@ -330,7 +360,7 @@ func namedIn(role keyring.Role) func(b device.Bundle, key []byte) bool {
 			}
 			return false
 		}
-	case keyring.Order, keyring.Server:
+	case keyring.Order, keyring.Server, keyring.Desk:
 	}
 	return nil
 }

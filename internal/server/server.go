@@ -199,11 +199,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	}); err != nil {
 		return err
 	}
-	order, err := i.newestKey(keyring.Order)
-	if err != nil {
-		return err
-	}
-	former, err := i.formerKeys(ctx, keyring.Order)
+	order, err := i.newOrderSigner()
 	if err != nil {
 		return err
 	}
@@ -215,7 +211,8 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 		return err
 	}
 	i.factory, err = factory.New(factory.Config{
-		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, Former: former, Beside: func() [][]byte { return i.besideOrders(order) }, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Inspections: i.db, Guard: i.guard,
+		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, Former: i.formerOrders, Beside: func() [][]byte { return i.besideOrders(order) }, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Inspections: i.db, Books: i.db,
+		Published: i.db.Desks(), SealKeys: sealKeys{i}, Intake: i.intake(), Guard: i.guard,
 	})
 	return err
 }
@@ -285,7 +282,7 @@ func (i *Instance) openEnd(context.Context) (err error) {
 func (i *Instance) openOwners() (*owner.Service, error) {
 	owners := i.db.Owners()
 	return owner.NewService(owner.Config{
-		Store: owners, Codes: owners, Transfers: owners, Marks: owners, Warrants: owners, Devices: i.device, Certificates: i.pki,
+		Store: owners, Codes: owners, Transfers: owners, Returns: owners, Marks: owners, Warrants: owners, Devices: i.device, Certificates: i.pki,
 		Ledger: i.logs.reader, Guard: i.guard,
 	})
 }

@@ -42,7 +42,7 @@ type theft struct {
 
 const victim = "00112233445566778899aabbccddeeff"
 
-func newKey(t *testing.T) *ecdsa.PrivateKey {
+func newKey(t testing.TB) *ecdsa.PrivateKey {
 	t.Helper()
 	k, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
@@ -51,10 +51,10 @@ func newKey(t *testing.T) *ecdsa.PrivateKey {
 	return k
 }
 
-func newTheft(t *testing.T) *theft { return newTheftAfter(t, func(Layout, *soft.Store) {}) }
+func newTheft(t testing.TB) *theft { return newTheftAfter(t, func(Layout, *soft.Store) {}) }
 
 // newTheftAfter has something done between the making of the instance and its first start.
-func newTheftAfter(t *testing.T, do func(l Layout, online *soft.Store)) *theft {
+func newTheftAfter(t testing.TB, do func(l Layout, online *soft.Store)) *theft {
 	t.Helper()
 	l := Layout{Dir: filepath.Join(t.TempDir(), "inst")}
 	online, err := soft.Create(l.Keys(), "pass", 1000)
@@ -107,7 +107,7 @@ func newTheftAfter(t *testing.T, do func(l Layout, online *soft.Store)) *theft {
 }
 
 // register puts the device on record, as its production record would.
-func (x *theft) register(t *testing.T) {
+func (x *theft) register(t testing.TB) {
 	t.Helper()
 	spki, err := x509.MarshalPKIXPublicKey(x.key.Public())
 	if err != nil {

@@ -28,6 +28,7 @@ import (
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 func suiteIDs() []string {
@@ -91,7 +92,7 @@ type orderCA struct{ pki *pki.Service }
 
 func (o orderCA) IssueOrderCA(ctx context.Context, r factory.OrderCARequest) ([][]byte, error) {
 	return o.pki.IssueOrderCA(ctx, access.Internal("factory"), pki.Name{
-		OEM: r.OEM, Product: r.Product, Unit: r.Order + " " + r.Station[:min(12, len(r.Station))],
+		OEM: r.OEM, Product: r.Product, Unit: idevid.OrderUnit(r.Order, r.Station),
 	}, r.Key)
 }
 
@@ -171,15 +172,12 @@ func newKeyAccess(keys Vault, names []string) (*telemetry.KeyAccess, error) {
 	return telemetry.NewKeyAccess(buckets), nil
 }
 
-// firmware gathers what an order puts on devices.
+// firmware gathers what an order puts on devices; whether it may is the factory's to say.
 func firmware(devices *store.Devices, releases *release.Service) func(context.Context, access.Caller, string, [32]byte) (httpapi.Firmware, error) {
 	return func(ctx context.Context, caller access.Caller, productID string, digest [32]byte) (httpapi.Firmware, error) {
 		r, err := releases.Get(ctx, caller, digest)
 		if err != nil {
 			return httpapi.Firmware{}, err
-		}
-		if r.Status != release.Published {
-			return httpapi.Firmware{}, fault.New(fault.Conflict, "order.release", "the release is "+string(r.Status), "publish it first")
 		}
 		b, err := devices.Bundle(ctx, productID, 0)
 		if errors.Is(err, device.ErrNotFound) {

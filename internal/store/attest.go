@@ -95,9 +95,9 @@ func (s *Attest) ReplaceKey(ctx context.Context, c attest.KeyChange, fact ledger
 		if err != nil {
 			return err
 		}
-		res, err := tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2, key_origin = $3 WHERE id = $4 AND attest_key = $5 AND identity = $6
+		res, err := tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2 WHERE id = $3 AND attest_key = $4 AND identity = $5
 			AND EXISTS (SELECT 1 FROM device_log l WHERE l.device = device.id AND l.seq > 0)`,
-			c.To, instanceID(c.To), c.Origin, c.Device, c.From, c.Identity)
+			c.To, instanceID(c.To), c.Device, c.From, c.Identity)
 		if err != nil {
 			return err
 		}
@@ -138,7 +138,7 @@ func replayAttestKey(tx *Tx, f ledger.Fact) (bool, error) {
 	if err := formerAttest(tx, f.Subject, have, f.At); err != nil {
 		return false, err
 	}
-	return did(tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2, key_origin = $3 WHERE id = $4`, n.New, instanceID(n.New), n.Origin, f.Subject))
+	return did(tx.Exec(`UPDATE device SET attest_key = $1, instance_id = $2 WHERE id = $3`, n.New, instanceID(n.New), f.Subject))
 }
 
 // Verdict implements attest.Store.

@@ -55,8 +55,24 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		if n != int64(len(devices)) {
 			return device.ErrForeign
 		}
+		if err := leaving(tx, c.Wire.Act, ids, n); err != nil {
+			return err
+		}
 		return tx.Append(fact)
 	})
+}
+
+// leaving refuses to send devices away that nobody hands over any more: a handover can be given up at the moment at which it is told.
+func leaving(tx *Tx, act wire.Act, ids string, n int64) error {
+	if act != wire.ActRehome {
+		return nil
+	}
+	var open int64
+	err := tx.QueryRow(`SELECT count(*) FROM ownership_transfer o JOIN list($1) AS l ON l.value = o.device_id WHERE o.open = 1`, ids).Scan(&open)
+	if err == nil && open != n {
+		err = device.ErrForeign
+	}
+	return err
 }
 
 const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc, c.reason, c.config`

@@ -26,7 +26,11 @@ func (db *DB) CustodyOf(ctx context.Context, device string) (custody.Origin, err
 	if errors.Is(err, factory.ErrNotFound) {
 		return o, nil
 	}
+	if err != nil {
+		return o, err
+	}
 	o.Station = order.RecordKey
+	o.Signer, _, err = db.orderSigner(ctx, order)
 	return o, err
 }
 

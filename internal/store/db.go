@@ -54,6 +54,7 @@ type DB struct {
 	aside   *writer // of what has a fence of its own; main itself where one writes at a time anyhow
 	leases  leases
 	vault   Vault // see KeepPrivate
+	issues  *issuing
 
 	closing sync.Once
 	closed  error // of closing
@@ -68,6 +69,7 @@ var ErrClosed = errors.New("the store is closed")
 // New makes a DB of an engine's pools: one for reading, and one whose connections write. The engine has migrated the schema already.
 func New(ctx context.Context, read, write *sql.DB, dialect Dialect) (*DB, error) {
 	db := &DB{read: read, writes: write, dialect: dialect, reads: statements{db: read, byText: map[string]*sql.Stmt{}}}
+	db.issues = &issuing{db: db, do: issueAll}
 	db.main = newWriter(db, maxBatch)
 	db.aside = db.main
 	if dialect.Lease() != "" {

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"database/sql"
 	"encoding/json"
@@ -16,21 +17,47 @@ import (
 
 // CreateOrder implements factory.Store.
 func (db *DB) CreateOrder(ctx context.Context, o factory.Order, facts ...ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		if err := putOrder(tx, o); err != nil {
+			return err
+		}
+		if o.Master != nil {
+			if err := putMaster(tx, *o.Master); err != nil {
+				return err
+			}
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// putMaster remembers the newest master of a product's hardware; *factory.OldMasterError for one that does not follow it.
+func putMaster(tx *Tx, m factory.MasterRef) error {
+	put, err := did(tx.Exec(`INSERT INTO master (product, hardware, revision, digest) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (product, hardware) DO UPDATE SET revision = excluded.revision, digest = excluded.digest
+		WHERE master.revision < excluded.revision OR (master.revision = excluded.revision AND master.digest = excluded.digest)`,
+		m.Product, m.Hardware, int64(m.Revision), m.Digest))
+	if err != nil || put {
+		return err
+	}
+	known := factory.MasterRef{Product: m.Product, Hardware: m.Hardware}
+	if err := tx.QueryRow(`SELECT revision, digest FROM master WHERE product = $1 AND hardware = $2`, m.Product, m.Hardware).Scan(&known.Revision, &known.Digest); err != nil {
+		return err
+	}
+	return &factory.OldMasterError{Known: known}
+}
+
+// putOrder stores an order; factory.ErrExists for an ID that is taken.
+func putOrder(tx *Tx, o factory.Order) error {
 	doc, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	return db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO production_order (id, product, state, created, doc) VALUES ($1, $2, $3, $4, $5)
-			ON CONFLICT (id) DO NOTHING`, o.ID, o.Product, string(o.State), Millis(o.Created), string(doc))
-		if err != nil {
-			return err
-		}
-		if n, err := res.RowsAffected(); err != nil || n == 0 {
-			return errors.Join(err, factory.ErrExists)
-		}
-		return tx.Append(facts...)
-	})
+	put, err := did(tx.Exec(`INSERT INTO production_order (id, product, state, created, doc) VALUES ($1, $2, $3, $4, $5)
+		ON CONFLICT (id) DO NOTHING`, o.ID, o.Product, string(o.State), Millis(o.Created), string(doc)))
+	if err == nil && !put {
+		err = factory.ErrExists
+	}
+	return err
 }
 
 const orderColumns = `SELECT state, job_end, doc FROM production_order`
@@ -106,17 +133,8 @@ func (db *DB) AddRecords(ctx context.Context, order string, batch []factory.Cand
 
 func addRecord(tx *Tx, order string, end factory.End, c factory.Candidate) (factory.Standing, error) {
 	st := factory.Standing{Seq: c.Seq, State: factory.Known}
-	known, clash, err := placeTaken(tx, order, c)
+	known, clash, err := placed(tx, order, end, c)
 	if err != nil || known {
-		return st, err
-	}
-	if clash == "" {
-		clash = end.Refuses(c.Seq, c.Hash)
-	}
-	if clash == "" {
-		clash, err = unlinked(tx, order, c)
-	}
-	if err != nil {
 		return st, err
 	}
 	if clash != "" { // the place is another's or behind the end, or the chain is broken: evidence, but no part of the chain
@@ -174,78 +192,72 @@ func registerMade(tx *Tx, c factory.Candidate) error {
 	})
 }
 
-// placeTaken reports whether the record is here, as a record or as an alarm, or its place is another's.
-func placeTaken(tx *Tx, order string, c factory.Candidate) (known bool, clash string, err error) {
-	var n int
-	if err := tx.QueryRow(`SELECT count(*) FROM production_alarm WHERE order_id = $1 AND seq = $2 AND hash = $3`,
-		order, int64(c.Seq), c.Hash[:]).Scan(&n); err != nil || n > 0 {
-		return n > 0, "", err
-	}
-	var hash []byte
-	err = tx.QueryRow(`SELECT hash FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Seq)).Scan(&hash)
-	switch {
-	case errors.Is(err, sql.ErrNoRows):
-		return false, "", nil
-	case err != nil:
+// placed looks at the record's place in the chain: whether it is here already, as a record or as an alarm, and whether another has its
+// place or what stands beside it is not linked with it.
+func placed(tx *Tx, order string, end factory.End, c factory.Candidate) (known bool, clash string, err error) {
+	rows, err := tx.Query(`SELECT seq, hash, prev FROM production_record WHERE order_id = $1 AND seq >= $2 AND seq <= $3
+		UNION ALL SELECT 0, hash, hash FROM production_alarm WHERE order_id = $1 AND seq = $4 AND hash = $5`,
+		order, int64(c.Seq)-1, int64(c.Seq)+1, int64(c.Seq), c.Hash[:])
+	if err != nil {
 		return false, "", err
-	case bytes.Equal(hash, c.Hash[:]):
-		return true, "", nil
 	}
-	return false, fmt.Sprintf("record %d exists with other contents: the station's state was rolled back", c.Seq), nil
-}
-
-// unlinked compares the chain with the neighbours that are here.
-func unlinked(tx *Tx, order string, c factory.Candidate) (string, error) {
-	var before, after []byte
-	err := tx.QueryRow(`SELECT hash FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Seq)-1).Scan(&before)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return "", err
+	defer rows.Close()
+	var taken, unlinked string
+	for rows.Next() {
+		var seq int64
+		var hash, prev []byte
+		if err := rows.Scan(&seq, &hash, &prev); err != nil {
+			return false, "", err
+		}
+		switch {
+		case seq == 0, seq == int64(c.Seq) && bytes.Equal(hash, c.Hash[:]):
+			known = true
+		case seq == int64(c.Seq):
+			taken = fmt.Sprintf("record %d exists with other contents: the station's state was rolled back", c.Seq)
+		case seq < int64(c.Seq) && !bytes.Equal(hash, c.Prev[:]):
+			unlinked = fmt.Sprintf("record %d does not follow record %d", c.Seq, c.Seq-1)
+		case seq > int64(c.Seq) && !bytes.Equal(prev, c.Hash[:]) && unlinked == "":
+			unlinked = fmt.Sprintf("record %d does not follow record %d", c.Seq+1, c.Seq)
+		}
 	}
-	if err == nil && !bytes.Equal(before, c.Prev[:]) {
-		return fmt.Sprintf("record %d does not follow record %d", c.Seq, c.Seq-1), nil
+	if err := errors.Join(rows.Err(), rows.Close()); err != nil || known {
+		return known, "", err
 	}
-	err = tx.QueryRow(`SELECT prev FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(c.Seq)+1).Scan(&after)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return "", err
-	}
-	if err == nil && !bytes.Equal(after, c.Hash[:]) {
-		return fmt.Sprintf("record %d does not follow record %d", c.Seq+1, c.Seq), nil
-	}
-	return "", nil
+	return false, cmp.Or(taken, end.Refuses(c.Seq, c.Hash), unlinked), nil
 }
 
 // repeated looks for the ticket in the order, and for chip and keys in every order.
 func repeated(tx *Tx, order string, c factory.Candidate) (string, error) {
-	var n int
-	if err := tx.QueryRow(`SELECT count(*) FROM production_record WHERE order_id = $1 AND ticket = $2 AND state <> 'refused'`,
-		order, int64(c.Ticket)).Scan(&n); err != nil {
+	only := []any{nil, nil, nil} // pieces that were not made have no part in this: what they are may come again
+	if c.Outcome == wire.Made {
+		only = []any{c.ChipUID, c.Identity, c.Attest}
+	}
+	rows, err := tx.Query(`SELECT 0, order_id, seq FROM production_record WHERE order_id = $1 AND ticket = $2 AND state <> 'refused'
+		UNION ALL SELECT 1, order_id, seq FROM production_record WHERE chip = $3 AND state = 'made'
+		UNION ALL SELECT 2, order_id, seq FROM production_record WHERE identity = $4 AND state = 'made'
+		UNION ALL SELECT 3, order_id, seq FROM production_record WHERE attest = $5 AND state = 'made'`,
+		append([]any{order, int64(c.Ticket)}, only...)...)
+	if err != nil {
 		return "", err
 	}
-	if n > 0 {
-		return fmt.Sprintf("ticket %d was used before", c.Ticket), nil
-	}
-	if c.Outcome != wire.Made {
-		return "", nil
-	}
-	for _, q := range []struct {
-		what, query string
-		value       []byte
-	}{
-		{"chip UID", `SELECT order_id, seq FROM production_record WHERE chip = $1 AND state = 'made'`, c.ChipUID},
-		{"identity key", `SELECT order_id, seq FROM production_record WHERE identity = $1 AND state = 'made'`, c.Identity},
-		{"attestation key", `SELECT order_id, seq FROM production_record WHERE attest = $1 AND state = 'made'`, c.Attest},
-	} {
+	defer rows.Close()
+	whats := [...]string{"ticket", "chip UID", "identity key", "attestation key"}
+	first, bad := len(whats), ""
+	for rows.Next() {
+		var what int
 		var other string
 		var seq int64
-		err := tx.QueryRow(q.query, q.value).Scan(&other, &seq)
-		if err == nil {
-			return fmt.Sprintf("its %s is that of record %d of order %s: a clone", q.what, seq, other), nil
-		}
-		if !errors.Is(err, sql.ErrNoRows) {
+		if err := rows.Scan(&what, &other, &seq); err != nil {
 			return "", err
 		}
+		if what >= first {
+			continue
+		}
+		if first, bad = what, fmt.Sprintf("its %s is that of record %d of order %s: a clone", whats[what], seq, other); what == 0 {
+			bad = fmt.Sprintf("ticket %d was used before", c.Ticket)
+		}
 	}
-	return "", nil
+	return bad, errors.Join(rows.Err(), rows.Close())
 }
 
 // reworked holds a record against the one it says it is the rework of, whichever of the two came first: both are of one chip, and the
@@ -266,7 +278,8 @@ func reworked(tx *Tx, order string, c factory.Candidate) (string, error) {
 			return fmt.Sprintf("it is the rework of record %d, which is of another chip", c.Rework), nil
 		}
 	}
-	err := tx.QueryRow(`SELECT chip, seq FROM production_record WHERE order_id = $1 AND rework = $2 AND rework > 0 ORDER BY seq LIMIT 1`, order, int64(c.Seq)).Scan(&chip, &seq)
+	err := tx.QueryRow(`SELECT chip, seq FROM production_record WHERE order_id = $1 AND rework = $2 AND rework <> 0 ORDER BY seq LIMIT 1`,
+		order, int64(c.Seq)).Scan(&chip, &seq)
 	switch {
 	case errors.Is(err, sql.ErrNoRows):
 		return "", nil
@@ -288,11 +301,7 @@ func alarm(tx *Tx, order string, c factory.Candidate, reason string) (factory.St
 
 // Tally implements factory.Store.
 func (db *DB) Tally(ctx context.Context, order string) (t factory.Tally, err error) {
-	err = db.Read().QueryRowContext(ctx, `SELECT count(*), coalesce(max(seq), 0),
-		count(*) FILTER (WHERE state = 'made'), count(*) FILTER (WHERE state = 'scrapped'), count(*) FILTER (WHERE state = 'interrupted'),
-		count(*) FILTER (WHERE state = 'refused'), count(*) FILTER (WHERE rework > 0) FROM production_record WHERE order_id = $1`, order).
-		Scan(&t.Records, &t.LastSeq, &t.Made, &t.Scrapped, &t.Interrupted, &t.Refused, &t.Reworked)
-	if err != nil {
+	if err := db.count(ctx, order, &t); err != nil {
 		return t, err
 	}
 	err = db.Read().QueryRowContext(ctx, `SELECT hash FROM production_record WHERE order_id = $1 AND seq = $2`, order, int64(t.LastSeq)).Scan(&t.Last)
@@ -302,9 +311,36 @@ func (db *DB) Tally(ctx context.Context, order string) (t factory.Tally, err err
 	if err := db.Read().QueryRowContext(ctx, `SELECT count(*) FROM production_alarm WHERE order_id = $1`, order).Scan(&t.Alarms); err != nil {
 		return t, err
 	}
-	err = db.Read().QueryRowContext(ctx, `SELECT count(*) FROM production_record r JOIN device d ON d.id = r.device
-		WHERE r.order_id = $1 AND r.state = 'made' AND d.last_seen > 0`, order).Scan(&t.FirstSeen)
+	err = db.Read().QueryRowContext(ctx, firstSeen, order).Scan(&t.FirstSeen)
 	return t, err
+}
+
+const (
+	countRecords = `SELECT state, count(*), max(seq), count(*) FILTER (WHERE rework > 0) FROM production_record WHERE order_id = $1 GROUP BY state`
+	// Devices lie as they were registered: along their order, not along their IDs.
+	firstSeen = `SELECT count(*) FROM device WHERE order_id = $1 AND last_seen > 0`
+)
+
+// count counts the records.
+func (db *DB) count(ctx context.Context, order string, t *factory.Tally) error {
+	rows, err := db.Read().QueryContext(ctx, countRecords, order)
+	if err != nil {
+		return err
+	}
+	defer rows.Close()
+	of := map[string]*uint32{"made": &t.Made, "scrapped": &t.Scrapped, "interrupted": &t.Interrupted, "refused": &t.Refused}
+	for rows.Next() {
+		var state string
+		var n, last, reworks uint32
+		if err := rows.Scan(&state, &n, &last, &reworks); err != nil {
+			return err
+		}
+		if of[state] == nil {
+			return fmt.Errorf("order %s: %d records are %q: %w", order, n, state, errDamaged)
+		}
+		*of[state], t.Records, t.LastSeq, t.Reworked = n, t.Records+n, max(t.LastSeq, last), t.Reworked+reworks
+	}
+	return errors.Join(rows.Err(), rows.Close())
 }
 
 // PutJobEnd implements factory.Store.

@@ -14,11 +14,13 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last_seen, d.order_id, d.made, d.key_origin, d.is_virtual,
-	d.group_path, d.owned_since, d.rekeyed, d.doc, v.doc, d.findings,
+	d.group_path, d.owned_since, d.rekeyed, d.doc, d.verdict, v.doc, d.findings,
+	d.findings > 0 AND EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = '` + string(monitor.NoCheckin) + `/' || d.id),
 	(SELECT r.chip FROM production_record r WHERE r.device = d.id AND r.state = 'made')`
 
 const fleetJoins = ` LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid`
@@ -29,8 +31,10 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	var twinDoc []byte
 	var verdictDoc sql.NullString
 	var chip []byte
+	var verdict int
+	var silent bool
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &seen, &d.Order, &made, &d.KeyOrigin, &d.Virtual,
-		&d.Group, &owned, &rekeyed, &twinDoc, &verdictDoc, &d.Findings, &chip)
+		&d.Group, &owned, &rekeyed, &twinDoc, &verdict, &verdictDoc, &d.Findings, &silent, &chip)
 	if err != nil {
 		return d, err
 	}
@@ -46,13 +50,13 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 		d.Forgotten = &twin.Forgotten
 	}
 	switch d.Health = "unknown"; {
-	case seen == 0:
+	case seen == 0, silent && twin.Healthy: // what it said long ago is not how it is
 	case twin.Healthy:
 		d.Health = "healthy"
 	case twin.Sick:
 		d.Health = "unhealthy"
 	}
-	d.LastSeen, d.Made, d.ChipUID, d.Verdict = timeOrNil(seen), timeOrNil(made), hex.EncodeToString(chip), "unknown"
+	d.LastSeen, d.Made, d.ChipUID, d.Verdict = timeOrNil(seen), timeOrNil(made), hex.EncodeToString(chip), verdictWord(attest.Tier(verdict))
 	if verdictDoc.Valid {
 		var v struct {
 			At      time.Time `json:"at"`
@@ -63,11 +67,19 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 			return d, fmt.Errorf("device %s: verdict: %w", d.ID, err)
 		}
 		d.VerdictAt, d.Reasons = &v.At, v.Reasons
-		if v.Word != "" && v.Word != attest.None.String() {
-			d.Verdict = v.Word
+		if v.Word != "" && v.Word != d.Verdict && v.Word != attest.None.String() {
+			d.LastVerdict = v.Word
 		}
 	}
 	return d, nil
+}
+
+// verdictWord is what lists call a verdict; none is unknown.
+func verdictWord(t attest.Tier) string {
+	if t == attest.None {
+		return "unknown"
+	}
+	return t.String()
 }
 
 func timeOrNil(ms int64) *time.Time {

@@ -71,14 +71,10 @@ func (db *DB) countDevices(ctx context.Context, s *fleet.Summary, place string) 
 		return c, row.Scan(&c.state, &c.version, &c.verdict, &c.n)
 	}, `SELECT d.state, d.version, d.verdict, count(*)`+from+` GROUP BY d.state, d.version, d.verdict`, args...)
 	for _, c := range cells {
-		word := "unknown"
-		if c.verdict != attest.None {
-			word = c.verdict.String()
-		}
 		s.Total += c.n
 		s.States[c.state] += c.n
 		s.Versions[c.version] += c.n
-		s.Verdicts[word] += c.n
+		s.Verdicts[verdictWord(c.verdict)] += c.n
 	}
 	return err
 }

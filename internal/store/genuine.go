@@ -5,12 +5,14 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
+	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -63,7 +65,25 @@ func (db *DB) GenuineRecord(ctx context.Context, id string) (genuine.Record, err
 			return r, err
 		}
 	}
-	return r, nil
+	if d.Legitimacy == device.Recalled {
+		r.Text[genuine.Recalled], err = db.recalledFor(ctx, id)
+	}
+	return r, err
+}
+
+// recalledFor says why a device is recalled and what to do, by the newest recall that it has not been mended for.
+func (db *DB) recalledFor(ctx context.Context, id string) (string, error) {
+	rs, err := collect(ctx, db, func(row scanner) (r owner.Recall, err error) {
+		var doc string
+		if err := row.Scan(&doc); err != nil {
+			return r, err
+		}
+		return r, json.Unmarshal([]byte(doc), &r)
+	}, `SELECT r.doc FROM device_mark m JOIN recall r ON r.id = m.recall WHERE m.device_id = $1 ORDER BY r.made DESC, r.id LIMIT 1`, id)
+	if err != nil || len(rs) == 0 {
+		return "", err
+	}
+	return fmt.Sprintf("%s: %s, until %s", rs[0].Reason, rs[0].Remedy, rs[0].Due.UTC().Format(time.DateOnly)), nil
 }
 
 // GenuineVersion implements genuine.Store.

@@ -30,6 +30,19 @@ func listOf[T any](all []T) (string, error) {
 	return string(list), err
 }
 
+// listsOf gives a parameter for each.
+func listsOf(all ...[]string) ([]any, error) {
+	out := make([]any, len(all))
+	for i, l := range all {
+		list, err := listOf(l)
+		if err != nil {
+			return nil, err
+		}
+		out[i] = list
+	}
+	return out, nil
+}
+
 // GroupDevices implements device.Groups.
 func (s *Devices) GroupDevices(ctx context.Context, moves []device.Grouping, to string, facts []ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {

@@ -129,7 +129,7 @@ func TestATransferRevokesWhatWasRenewedMeanwhile(t *testing.T) {
 	ca := &renews{held: []pki.Issued{{Key: "z", Role: pki.LDevID, NotAfter: time.Now().AddDate(1, 0, 0)}}}
 	o := x.db.Owners()
 	svc, err := owner.NewService(owner.Config{
-		Store: o, Codes: o, Transfers: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: ca, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },
+		Store: o, Codes: o, Transfers: o, Returns: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: ca, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -170,7 +170,7 @@ func TestACodeIsNoWayToWhatIsSomebodys(t *testing.T) {
 	first := x.code(id)
 	codes := &meanwhile{Codes: o, then: func() { x.a = x.claim(x.a, id, first) }}
 	racing, err := owner.NewService(owner.Config{
-		Store: o, Codes: codes, Transfers: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },
+		Store: o, Codes: codes, Transfers: o, Returns: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +219,7 @@ func TestTwoNodesTellADeviceOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	open, err := o.OpenTransfers(t.Context())
+	open, err := o.OpenTransfers(t.Context(), "", 10)
 	if err != nil || len(open) != 1 || open[0].Tries != 1 {
 		t.Fatalf("%+v, %v", open, err)
 	}
@@ -229,7 +229,7 @@ func TestTwoNodesTellADeviceOnce(t *testing.T) {
 		t.Fatal(err)
 	}
 	other, err := owner.NewService(owner.Config{
-		Store: o, Codes: o, Transfers: &stale{o, true}, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },
+		Store: o, Codes: o, Transfers: &stale{o, true}, Returns: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 )
@@ -44,6 +45,9 @@ func (s *Monitor) PutFinding(ctx context.Context, f monitor.Finding, fact ledger
 		if err := countFinding(tx, f.Subject, 1); err != nil {
 			return err
 		}
+		if err := ageVerdict(tx, f); err != nil {
+			return err
+		}
 		return tx.Append(fact)
 	})
 	return out, err
@@ -66,6 +70,9 @@ func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledg
 		if err := countFinding(tx, f.Subject, -1); err != nil {
 			return err
 		}
+		if err := ageVerdict(tx, f); err != nil {
+			return err
+		}
 		return tx.Append(fact)
 	})
 }
@@ -73,6 +80,28 @@ func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledg
 // countFinding keeps the number of open findings in the row of the device they are about, if they are about one.
 func countFinding(tx *Tx, subject string, by int) error {
 	_, err := tx.Exec(`UPDATE device SET findings = findings + $1 WHERE id = $2`, by, subject)
+	return err
+}
+
+// ageVerdict has lists and counts read unknown for good evidence that is overdue, for as long as the finding is open that says so: what it said
+// then is not what is so now. Bad evidence does not get better with age.
+func ageVerdict(tx *Tx, f monitor.Finding) error {
+	if f.Kind != monitor.NoAttestation {
+		return nil
+	}
+	if f.Closed.IsZero() {
+		_, err := tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $3`, int(attest.None), f.Subject, int(attest.Contraindicated))
+		return err
+	}
+	var status int
+	err := tx.QueryRow(`SELECT status FROM verdict_current WHERE device_id = $1`, f.Subject).Scan(&status)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	_, err = tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listedVerdict(attest.Tier(status))), f.Subject)
 	return err
 }
 

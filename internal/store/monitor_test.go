@@ -6,13 +6,16 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
@@ -340,6 +343,58 @@ func TestSilenceIsAFindingUntilTheDeviceIsHeard(t *testing.T) {
 	if got := openKinds(t, m); got[monitor.NoCheckin] != 0 {
 		t.Fatalf("heard, and open %v", got)
 	}
+}
+
+// What a device showed and said long ago is not how it is: where it is overdue, lists and counts read unknown, until it is heard of again.
+func TestGoodNewsThatIsOverdueReadsUnknown(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	rel := s.publish("1.0.0")
+	words := []string{"affirming", "warning", "contraindicated"}
+	for i, tier := range []attest.Tier{attest.Affirming, attest.Warning, attest.Contraindicated} {
+		s.make(devN(i), rel)
+		s.says(devN(i), rel, true, false, nil)
+		s.proves(devN(i), rel, tier)
+	}
+	m, err := monitor.NewService(monitor.Config{Store: s.db.Monitor(), Guard: s.guard, Now: func() time.Time { return s.now }})
+	if err != nil {
+		t.Fatal(err)
+	}
+	look := func(when, health string, verdicts ...string) {
+		t.Helper()
+		counts := map[string]int{"unknown": 0}
+		for i, want := range verdicts {
+			d, err := s.db.FleetDevice(t.Context(), devN(i))
+			if err != nil || d.Verdict != want || d.Health != health {
+				t.Errorf("%s: device %d is %s, %s; want %s, %s (%v)", when, i, d.Verdict, d.Health, want, health, err)
+			}
+			if last := d.LastVerdict; (last == "") != (want == words[i]) {
+				t.Errorf("%s: device %d is %s, and was %q", when, i, d.Verdict, last)
+			}
+			page, err := s.db.FleetDevices(t.Context(), fleet.Query{Verdict: want, Limit: 10})
+			if err != nil || !slices.ContainsFunc(page, func(x fleet.Device) bool { return x.ID == devN(i) && x.Verdict == want && x.Health == health }) {
+				t.Errorf("%s: device %d is not in the list of %s: %+v, %v", when, i, want, page, err)
+			}
+			counts[want]++
+		}
+		sum, err := s.db.FleetSummary(t.Context(), nil)
+		if err != nil || !maps.Equal(sum.Verdicts, counts) {
+			t.Errorf("%s: counted %v, want %v, %v", when, sum.Verdicts, counts, err)
+		}
+	}
+	look("at first", "healthy", words...)
+	if _, err := m.Sweep(t.Context(), s.now.Add(4*time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	look("overdue", "unknown", "unknown", "unknown", "contraindicated")
+	s.now = s.now.Add(5 * time.Hour)
+	for i, tier := range []attest.Tier{attest.Affirming, attest.Warning, attest.Contraindicated} {
+		s.says(devN(i), rel, true, false, nil)
+		s.proves(devN(i), rel, tier)
+	}
+	if _, err := m.Sweep(t.Context(), s.now.Add(time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	look("heard of again", "healthy", words...)
 }
 
 // A release that was withdrawn while a device is told to take it keeps nothing else from the device.

@@ -11,6 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/release"
@@ -60,7 +61,7 @@ func (x *sale) open() {
 	o := x.db.Owners()
 	var err error
 	if x.svc, err = owner.NewService(owner.Config{
-		Store: o, Codes: o, Transfers: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard,
+		Store: o, Codes: o, Transfers: o, Returns: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard,
 		Now: func() time.Time { return x.now },
 	}); err != nil {
 		x.t.Fatal(err)
@@ -267,6 +268,9 @@ func TestWhatADeviceIsWithItsMarks(t *testing.T) {
 	r, err := x.svc.RecallDevices(t.Context(), sam, recall, false)
 	must(err)
 	is(device.Recalled)
+	if g, err := x.db.GenuineRecord(t.Context(), id); err != nil || g.Text[genuine.Recalled] != "leaks: mend it, until "+recall.Due.UTC().Format(time.DateOnly) {
+		t.Errorf("who asks is told %q, %v", g.Text, err)
+	}
 	must(x.svc.Steal(t.Context(), x.a, id, "gone"))
 	is(device.Stolen)
 	if n := len(x.commands(id, wire.ActQuarantine)); n != 1 {

@@ -3,11 +3,8 @@ package store
 import (
 	"context"
 	"database/sql"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"slices"
-	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -41,111 +38,14 @@ func scanCert(row interface{ Scan(...any) error }) (c pki.Issued, err error) {
 	return c, nil
 }
 
-// Issue implements pki.Store. One look at the device's certificates that hold finds the answer to the same request, or those that
-// the new one supersedes.
-func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, facts ...ledger.Fact) (kept pki.Issued, err error) {
-	err = s.db.Write(ctx, func(tx *Tx) error {
-		if err := askedBy(tx, c, now); err != nil {
-			return err
-		}
-		same, old, err := holding(tx, c, now)
-		if err != nil {
-			return err
-		}
-		if same != nil {
-			kept = *same
-			return nil
-		}
-		var replaced []pki.Revocation
-		for _, o := range old {
-			replaced = append(replaced, pki.Revocation{
-				Scope: pki.ScopeCert, ID: o.Key, Issuer: o.Issuer, Serial: o.Serial, Reason: pki.Superseded, At: until.UTC(), By: c.Key, Expires: o.NotAfter,
-			})
-		}
-		if _, err := revokeAll(tx, replaced); err != nil {
-			return err
-		}
-		if _, err := tx.Exec(`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`,
-			c.Key, c.Device, string(c.Role), c.Issuer, c.Serial, c.Request[:], Millis(c.NotBefore), Millis(c.NotAfter), c.DER); err != nil {
-			return err
-		}
-		kept = c
-		if enrolsAgain(facts) { // it may have lost its memory, and with it the rolling token
-			if _, err := tx.Exec(`UPDATE device SET token_anew = 1 WHERE id = $1 AND token <> ''`, c.Device); err != nil {
-				return err
-			}
-		}
-		return tx.Append(facts...)
-	})
-	return kept, err
-}
-
-// askedBy refuses a certificate to who asked with one that is revoked by now, also on another node: what is revoked must not have left
-// anything new behind.
-func askedBy(tx *Tx, c pki.Issued, now time.Time) error {
-	if c.By == "" {
-		return nil
+// Issue implements pki.Store; see issueAll.
+func (s PKI) Issue(ctx context.Context, c pki.Issued, now, until time.Time, facts ...ledger.Fact) (pki.Issued, error) {
+	i := &issue{c: c, now: now, until: until, facts: facts}
+	if err := s.db.issues.run(ctx, i); err != nil {
+		return pki.Issued{}, err
 	}
-	issuer, _, _ := strings.Cut(c.By, "/")
-	docs, err := texts(tx, `SELECT doc FROM revocation WHERE scope = 'cert' AND id = $1 OR scope = 'device' AND id = $2 OR scope = 'issuer' AND id = $3`,
-		c.By, c.Device, issuer)
-	if err != nil {
-		return err
-	}
-	for _, doc := range docs {
-		var r pki.Revocation
-		if err := json.Unmarshal([]byte(doc), &r); err != nil {
-			return fmt.Errorf("stored revocation of %s: %w", c.By, err)
-		}
-		if r.Holds(now) {
-			return pki.ErrRevoked
-		}
-	}
-	return nil
+	return i.kept, i.refused
 }
-
-// enrolsAgain reports whether a device that was let in before has shown its factory identity.
-func enrolsAgain(facts []ledger.Fact) bool {
-	return slices.ContainsFunc(facts, func(f ledger.Fact) bool {
-		var data struct {
-			Again bool `json:"again"`
-		}
-		return f.Kind == ledger.KindDeviceEnrolled && json.Unmarshal(f.Data, &data) == nil && data.Again
-	})
-}
-
-// holding gives the device's certificate of c's role that answers the same request, and those that have no end yet.
-func holding(tx *Tx, c pki.Issued, now time.Time) (same *pki.Issued, old []pki.Issued, err error) {
-	rows, err := tx.Query(`SELECT `+certColumns+`, ended FROM cert
-		WHERE device = $1 AND role = $2 AND not_after > $3 AND (ended = 0 OR ended > $3) ORDER BY id`, c.Device, string(c.Role), Millis(now))
-	if err != nil {
-		return nil, nil, err
-	}
-	defer func() { err = errors.Join(err, rows.Close()) }() // closed before the next statement
-	for rows.Next() {
-		var ended int64
-		o, err := scanCert(ending{rows, &ended})
-		if err != nil {
-			return nil, nil, err
-		}
-		if o.Request == c.Request {
-			same = &o
-		}
-		if ended == 0 {
-			old = append(old, o)
-		}
-	}
-	return same, old, rows.Err()
-}
-
-// ending scans one column more.
-type ending struct {
-	rows *sql.Rows
-	to   *int64
-}
-
-func (e ending) Scan(dest ...any) error { return e.rows.Scan(append(dest, e.to)...) }
 
 // scan runs a statement that returns one row.
 func (tx *Tx) scan(query string, args []any, dst ...any) error {

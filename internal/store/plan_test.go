@@ -141,7 +141,14 @@ func TestPostgresWalksAlongIndexes(t *testing.T) {
 	audits := func(f access.RecordedFilter) func() error {
 		return func() error { _, err := db.Recorded(ctx, f, int64(n/5), 50); return err }
 	}
+	place := 20_000 // behind the records of order-1
 	calls := map[string]func() error{
+		"record": func() error {
+			place += 2
+			_, err := db.AddRecords(ctx, "order-1", candidates("order-1", place, 1, 10, [32]byte{}))
+			return err
+		},
+		"count of an order": func() error { _, err := db.Tally(ctx, "order-1"); return err },
 		"sequence": func() error {
 			refused := errors.New("looked")
 			_, err := db.Sequence(ctx, ledger.Events, 100, func(ledger.State, []ledger.Pending, func(int, uint64) ([]byte, error)) (ledger.Placement, error) {

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"testing"
 	"time"
@@ -124,6 +125,95 @@ func TestADeviceThatIsHandedOverHasItsCertificateUntilItHasGone(t *testing.T) {
 		t.Error("it is commanded after it has gone")
 	}
 	refused("once more", "transfer.state", two, func(*owner.Order) {})
+}
+
+// behind is what a node has read of handovers a while ago.
+type behind struct {
+	owner.Transfers
+	open []owner.Transfer
+}
+
+func (b behind) OpenTransfers(context.Context, string, int) ([]owner.Transfer, error) {
+	return b.open, nil
+}
+
+// A handover that is given up leaves the device with whom it was, unless it may have gone: who was told is never called back.
+func TestAHandoverIsGivenUpUnlessTheDeviceMayHaveGone(t *testing.T) {
+	x := newSale(t, 2)
+	id, told := devN(0), devN(1)
+	x.a = x.claim(x.a, id, x.code(id))
+	x.a = x.claim(x.a, told, x.code(told))
+	two, offer := together("sam", "olga"), x.offer("pump")
+	two.Seconded = "person:olga"
+	begin := func(id, name string) {
+		t.Helper()
+		w := x.leave(offer, []string{id}, func(w *wire.Warrant) { w.ID = name }, 0, 1)
+		if _, err := x.svc.Transfer(t.Context(), two, owner.Order{Devices: []string{id}, Kind: owner.Rehome, Reason: "their own", Offer: offer, Warrants: [][]byte{w}}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	giveUp := func(what, id, want string) {
+		t.Helper()
+		if _, err := x.svc.GiveUp(t.Context(), person("sam"), id, "they changed their mind"); codeOf(err) != want {
+			t.Fatalf("%s: %v, want %q", what, err, want)
+		}
+	}
+	giveUp("one that is not handed over", id, "rehome.none")
+	begin(id, "g1")
+	begin(told, "g2")
+	cmds := x.commands(told, wire.ActRehome)
+	if len(cmds) != 1 {
+		t.Fatalf("told %v", cmds)
+	}
+	if _, err := x.db.Devices().NextCounter(t.Context(), told, cmds[0], 0, x.now); err != nil { // it is told
+		t.Fatal(err)
+	}
+	giveUp("one that was told", told, "rehome.told")
+	if x.a = x.member(x.a); x.a.Scope[0] != "?" {
+		t.Errorf("its owner still has %v", x.a.Scope)
+	}
+
+	read, err := x.db.Owners().OpenTransfers(t.Context(), "", 10)
+	if err != nil || len(read) != 2 {
+		t.Fatalf("%+v, %v", read, err)
+	}
+	giveUp("one that was not", id, "")
+	giveUp("again", id, "rehome.none")
+	x.a = x.member(x.a)
+	if d, err := x.devices.Get(t.Context(), x.a, id); err != nil || d.Group != "owner/"+x.a.Owner || d.Owned.IsZero() {
+		t.Errorf("its owner sees %+v, %v", d, err)
+	}
+	for range 2 { // nothing tells it to go, not after a start either
+		x.open()
+		x.tick()
+	}
+	if out, err := x.db.Devices().Outstanding(t.Context(), id, x.now); err != nil || len(out) != 0 {
+		t.Errorf("it is still told %+v, %v", out, err)
+	}
+	tr, err := x.svc.LastTransfer(t.Context(), person("sam"), id)
+	if err != nil || tr.GivenUp.IsZero() || tr.Done.IsZero() || tr.From != "" {
+		t.Errorf("%+v, %v", tr, err)
+	}
+	all, err := x.svc.Lineage(t.Context(), person("sam"), id)
+	if err != nil || len(all) != 1 || !all[0].Until.IsZero() || all[0].End != "" {
+		t.Errorf("%+v, %v", all, err)
+	}
+
+	// A node that had read the handover before cannot send the device away by it.
+	o := x.db.Owners()
+	late, err := owner.NewService(owner.Config{
+		Store: o, Codes: o, Transfers: behind{o, read}, Returns: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: x.certs, Ledger: x.ledger, Guard: x.guard,
+		Now: func() time.Time { return x.now.Add(48 * time.Hour) },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	had := len(x.commands(id, wire.ActRehome))
+	if err := late.Tick(t.Context()); codeOf(err) != "command.devices" || len(x.commands(id, wire.ActRehome)) != had {
+		t.Errorf("a node that is behind: %v, told %v", err, x.commands(id, wire.ActRehome))
+	}
+	x.now = x.now.Add(time.Minute)
+	begin(id, "g3") // and it can be handed over after all
 }
 
 func TestADeviceArrivesOnce(t *testing.T) {

@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -184,5 +185,32 @@ func TestWhatIsProgrammedOnceGetsNoSecondRelease(t *testing.T) {
 	spec.Hardware = []string{"B"}
 	if _, err = s.releases.Propose(t.Context(), person("p"), spec); err != nil {
 		t.Errorf("a release for hardware that nothing was made of: %v", err)
+	}
+}
+
+// What its approvers would sign in vain is refused before anybody is asked to: every device refuses it as well.
+func TestASetThatDoesNotGoTogetherIsNotProposed(t *testing.T) {
+	s := newStages(t, wire.ModelAsset)
+	spec := s.spec("1.0.0")
+	lib := spec.Components[0]
+	lib.Name, lib.Version = "lib", "1.4.0"
+	spec.Components[0].Requires = []wire.Requirement{{Component: "lib", From: "1.5.0", Below: "2.0.0"}}
+	spec.Components = append(spec.Components, lib)
+	_, err := s.releases.Propose(t.Context(), person("carol"), spec)
+	wantKind(t, "a component in the wrong version", err, fault.Invalid)
+	if !strings.Contains(fmt.Sprint(err), "requires lib from 1.5.0 below 2.0.0") {
+		t.Errorf("it says %q", fmt.Sprint(err))
+	}
+	spec.Components[1].Version, spec.Components[1].Hardware = "1.5.0", []string{"Z"}
+	_, err = s.releases.Propose(t.Context(), person("carol"), spec)
+	wantKind(t, "a component for other hardware than the release", err, fault.Invalid)
+	spec.Components[1].Hardware = nil
+	r, err := s.releases.Propose(t.Context(), person("carol"), spec)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := wire.DecodeRelease(r.Payload)
+	if err != nil || len(m.Components[0].Requires) != 1 {
+		t.Errorf("what is signed requires %v, %v", m.Components[0].Requires, err)
 	}
 }

@@ -359,3 +359,23 @@ func TestReplacing(t *testing.T) {
 		t.Errorf("replaced by %q, %v", d.ReplacedBy, err)
 	}
 }
+
+// A case is no way around rollouts: with a release that somebody names, and that did not run on the device, it takes two.
+func TestACaseBringsNoNewCodeByOnePerson(t *testing.T) {
+	s, svc, _ := newRemedy(t, 1, remedy.Policy{})
+	id := devN(0)
+	if err := svc.Judged(t.Context(), reactions(), id, "contraindicated", s.now, "other bytes", ref(1)); err != nil {
+		t.Fatal(err)
+	}
+	next := s.publish("1.1.0")
+	err := svc.Reprovide(t.Context(), person("olga"), id, next.Digest[:], "why")
+	if codeOf(err) != "access.four-eyes" {
+		t.Fatalf("%v", err)
+	}
+	if err := svc.Reprovide(t.Context(), together("olga", "carol"), id, next.Digest[:], "why"); err != nil {
+		t.Fatal(err)
+	}
+	if err := svc.Reprovide(t.Context(), person("olga"), id, nil, "the one it should run"); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -39,6 +39,9 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindOrderClosed:      replayOrderClosed,
 	ledger.KindOrderCancelled:   replayOrderClosed,
 	ledger.KindOrderAbandoned:   replayOrderClosed,
+	ledger.KindOrderMastered:    replayMaster,
+	ledger.KindDeskAdded:        replayDesk,
+	ledger.KindDeskRemoved:      replayDeskRemoved,
 	ledger.KindRetireOrdered:    replayRetirement,
 
 	ledger.KindRolloutPaused:     replayRollout,
@@ -72,6 +75,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindOwnerEnded:        replayOwnerEnded,
 	ledger.KindDeviceClaimed:     replayClaimed,
 	ledger.KindDeviceTransferred: replayTransferred,
+	ledger.KindTransferGivenUp:   replayTransferGivenUp,
 	ledger.KindTransferDone:      replayTransferDone,
 	ledger.KindRecallIssued:      replayRecall,
 

@@ -417,12 +417,17 @@ func replayOrder(tx *Tx, f ledger.Fact) (bool, error) {
 	if o.Bundle, err = bundleOf(tx, h.Product, h.Bundle); err != nil {
 		return false, err
 	}
-	doc, err := json.Marshal(o)
-	if err != nil {
+	if o.Desk, err = deskOf(tx, f.Data); err != nil {
 		return false, err
 	}
-	return did(tx.Exec(`INSERT INTO production_order (id, product, state, created, doc) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING`,
-		o.ID, o.Product, string(o.State), Millis(o.Created), string(doc)))
+	if err := putOrder(tx, o); err != nil {
+		if errors.Is(err, factory.ErrExists) {
+			err = nil
+		}
+		return false, err
+	}
+	_, err = tx.Exec(`UPDATE desk SET ordered = ordered + $1 WHERE name = $2`, int64(o.Quota), o.Desk)
+	return true, err
 }
 
 // bundleOf finds the version of the trust bundle whose envelope has the digest; 0 when there is none.
@@ -443,6 +448,33 @@ func bundleOf(tx *Tx, product string, digest []byte) (version uint64, err error)
 		}
 	}
 	return version, rows.Err()
+}
+
+// replayMaster keeps which master is the newest, and of which an order was made.
+func replayMaster(tx *Tx, f ledger.Fact) (bool, error) {
+	var m factory.MasterRef
+	if err := json.Unmarshal(f.Data, &m); err != nil {
+		return false, err
+	}
+	o, err := scanOrder(tx.QueryRow(orderColumns+` WHERE id = $1`, f.Subject))
+	if err != nil && !errors.Is(err, factory.ErrNotFound) {
+		return false, err
+	}
+	if err == nil && o.Master == nil {
+		o.Master = &m
+		doc, err := json.Marshal(o)
+		if err != nil {
+			return false, err
+		}
+		if _, err := tx.Exec(`UPDATE production_order SET doc = $1 WHERE id = $2`, string(doc), o.ID); err != nil {
+			return false, err
+		}
+	}
+	err = putMaster(tx, m)
+	if _, ok := errors.AsType[*factory.OldMasterError](err); ok {
+		return false, nil // it is there
+	}
+	return true, err
 }
 
 func replayOrderClosed(tx *Tx, f ledger.Fact) (bool, error) {

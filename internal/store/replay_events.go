@@ -224,25 +224,20 @@ func replayCert(tx *Tx, f ledger.Fact) (bool, error) {
 	if known, err := tx.there(`SELECT count(*) FROM cert WHERE key = $1`, key); err != nil || known {
 		return false, err
 	}
-	c := pki.Issued{Key: key, Device: f.Subject, Role: pki.LDevID}
+	c := pki.Issued{
+		Key: key, Device: f.Subject, Role: pki.LDevID, Issuer: issuer, Serial: cert.SerialNumber.Text(16), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DER: cert.Raw,
+	}
 	if slices.ContainsFunc(cert.Policies, idevid.PolicyIDevID().Equal) { // given in the field, by a voucher
 		c.Role = pki.IDevID
 	}
-	_, old, err := holding(tx, c, f.At)
-	if err != nil {
+	i := []*issue{{c: c, now: f.At, until: f.At.Add(replayGrace)}}
+	if err := holding(tx, i); err != nil {
 		return false, err
 	}
-	for _, o := range old {
-		if _, err := revoke(tx, pki.Revocation{
-			Scope: pki.ScopeCert, ID: o.Key, Issuer: o.Issuer, Serial: o.Serial, Reason: pki.Superseded, At: f.At.Add(replayGrace), By: key,
-			Expires: o.NotAfter,
-		}); err != nil {
-			return false, err
-		}
+	if err := supersede(tx, i[0]); err != nil {
+		return false, err
 	}
-	return did(tx.Exec(`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
-		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, $9)`, key, f.Subject, string(c.Role), issuer, cert.SerialNumber.Text(16),
-		make([]byte, sha256.Size), Millis(cert.NotBefore), Millis(cert.NotAfter), cert.Raw))
+	return true, insertCerts(tx, i)
 }
 
 func replayRevocation(tx *Tx, f ledger.Fact) (bool, error) {

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"database/sql"
 	"encoding/json"
 	"errors"
 	"time"
@@ -109,6 +110,44 @@ func replayTransferred(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	return did(tx.Exec(`UPDATE device SET owned_since = 0, legitimacy = $1 WHERE id = $2`, string(c.Legitimacy), c.Device))
+}
+
+// replayTransferGivenUp lets the owner's time go on. Which group the device was in was private: until somebody puts it there again, the
+// maker's people alone see it.
+func replayTransferGivenUp(tx *Tx, f ledger.Fact) (bool, error) {
+	var c struct {
+		Device string `json:"device"`
+		Period int    `json:"period"`
+	}
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	if known, err := tx.there(`SELECT count(*) FROM device WHERE id = $1`, c.Device); err != nil || !known {
+		return false, err
+	}
+	t, err := scanTransfer(tx.QueryRow(transferColumns+` WHERE device_id = $1 AND open = 1`, c.Device))
+	if err == nil {
+		t.GivenUp, t.Done = f.At, f.At
+		err = saveTransfer(tx, t)
+	}
+	if err != nil && !errors.Is(err, owner.ErrNotFound) {
+		return false, err
+	}
+	if err := reopenStreams(tx, c.Device); err != nil || c.Period == 0 {
+		return true, err
+	}
+	p, err := scanPeriod(tx.QueryRow(periodColumns+` WHERE device_id = $1 AND period = $2 AND ended > 0`, c.Device, c.Period))
+	if errors.Is(err, sql.ErrNoRows) {
+		return true, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	p.Until, p.End = time.Time{}, ""
+	if err := savePeriod(tx, p); err != nil {
+		return false, err
+	}
+	return did(tx.Exec(`UPDATE device SET owned_since = $1 WHERE id = $2`, Millis(p.From), c.Device))
 }
 
 // replayTransferDone lets data in again that was sealed since.

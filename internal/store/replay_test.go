@@ -28,6 +28,7 @@ func lost() (out []ledger.Fact) {
 		ledger.KindDeviceLogForked:        `{"device":"d1","seq":7}`,
 		ledger.KindVerdict:                `{"device":"d1","status":2}`,
 		ledger.KindOrderClosed:            `{}`,
+		ledger.KindOrderMastered:          `{"product":"p","hardware":"A","revision":3,"digest":"00"}`,
 		ledger.KindOrderCancelled:         `{"order":"d1"}`,
 		ledger.KindOrderAbandoned:         `{"order":"d1"}`,
 		ledger.KindRolloutPaused:          `{}`,

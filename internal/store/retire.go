@@ -172,8 +172,10 @@ func (s *Retirements) Life(ctx context.Context, device string) (retire.Life, err
 	if err != nil {
 		return l, err
 	}
-	key, err := collect(ctx, s.db, scanLifeFact, `SELECT kind, uid FROM entry WHERE subject = $1 AND kind = 'key.created' ORDER BY id LIMIT 1`,
-		retire.OrderKeyName)
+	_, key, err := s.db.orderSigner(ctx, o)
+	if err != nil {
+		return l, err
+	}
 	l.Station = o.RecordKey
 	l.Facts = append(append(l.Facts, retire.LifeFact{Kind: ledger.KindOrderCreated, UID: o.UID}), key...)
 	return l, err

@@ -620,3 +620,44 @@ func TestACommandRunsOutByTheClockOfWhoAsks(t *testing.T) {
 	r.now = r.now.Add(time.Second)
 	standing(device.Expired)
 }
+
+// Nobody brings code past the waves and the gate of a rollout alone: not by a command, and not by making a device anew with what never
+// ran on it in good health.
+func TestWhoMayNotBringCodePastRollouts(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	had := s.publish("1.0.0")
+	s.make(devN(0), had)
+	s.make(devN(1), had)
+	s.says(devN(0), had, true, false, nil)
+	s.says(devN(1), had, true, false, nil)
+	next := s.publish("1.1.0")
+	seconded := together("olga", "carol")
+	for name, c := range map[string]struct {
+		who     access.Caller
+		act     wire.Act
+		release []byte
+		devices []string
+		code    string
+	}{
+		"an update":                        {person("olga"), wire.ActInstall, next.Digest[:], []string{devN(0)}, "command.rollout"},
+		"an update, by two":                {seconded, wire.ActInstall, next.Digest[:], []string{devN(0)}, "command.rollout"},
+		"the way back":                     {person("olga"), wire.ActRollback, had.Digest[:], []string{devN(0)}, "command.rollout"},
+		"an update called making anew":     {person("olga"), wire.ActReprovide, next.Digest[:], []string{devN(0)}, "access.four-eyes"},
+		"of one of two":                    {person("olga"), wire.ActReprovide, had.Digest[:], []string{devN(0), devN(9)}, "access.four-eyes"},
+		"making anew":                      {person("olga"), wire.ActReprovide, had.Digest[:], []string{devN(0), devN(1)}, ""},
+		"making anew with another, by two": {seconded, wire.ActReprovide, next.Digest[:], []string{devN(0)}, ""},
+	} {
+		in := device.Instruction{Product: "pump", Act: c.act, Devices: c.devices, Release: c.release, Reason: "why"}
+		look, lookErr := s.devices.Preview(t.Context(), c.who, in)
+		_, err := s.devices.Command(t.Context(), c.who, in)
+		if codeOf(err) != c.code {
+			t.Errorf("%s: %v, want %q", name, err, c.code)
+		}
+		if refused := c.code == "command.rollout"; refused != (lookErr != nil) || !refused && c.who.Seconded == "" && look.TakesTwo != (c.code == "access.four-eyes") {
+			t.Errorf("%s: a dry run says %+v, %v", name, look, lookErr)
+		}
+	}
+	if got := s.commands(devN(0), wire.ActInstall); len(got) != 0 {
+		t.Errorf("%d installs", len(got))
+	}
+}

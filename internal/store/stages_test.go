@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"crypto/sha256"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
@@ -15,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -62,6 +64,13 @@ func spki(t testing.TB, k crypto.Signer) []byte {
 // person is a caller with every right a person can have here.
 func person(name string) access.Caller {
 	return access.Caller{ID: "person:" + name, Kind: access.Person, Roles: []access.Role{access.ReleaseManager, access.Operator, access.Security}}
+}
+
+// together is somebody whose proposal another approved.
+func together(name, other string) access.Caller {
+	second := person(other)
+	second.Seconded = person(name).ID
+	return person(name).With(second)
 }
 
 func newStages(t testing.TB, model wire.UpdateModel) *stages {
@@ -290,3 +299,14 @@ func (s *stages) commands(id string, act wire.Act) []string {
 }
 
 func devN(i int) string { return fmt.Sprintf("%032x", i+1) }
+
+// codeOf is the stable code of a fault; empty: none, of another error "?".
+func codeOf(err error) string {
+	if err == nil {
+		return ""
+	}
+	if f, ok := errors.AsType[*fault.Fault](err); ok {
+		return f.Code
+	}
+	return "?"
+}

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -29,15 +30,18 @@ func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incomin
 		var facts []ledger.Fact // of what is here already there are some
 		for _, e := range in.Epochs {
 			added, err := putOnce(tx, e.Payload,
-				`INSERT INTO stream_epoch (device, stream, epoch, payload, envelope) VALUES ($1, $2, $3, $4, $5) ON CONFLICT DO NOTHING`,
+				`INSERT INTO stream_epoch (device, stream, epoch, payload, envelope, opened) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT DO NOTHING`,
 				`SELECT payload FROM stream_epoch WHERE device = $1 AND stream = $2 AND epoch = $3`,
-				[]any{device, e.Epoch.Stream, e.Epoch.Epoch}, e.Payload, e.Envelope)
+				[]any{device, e.Epoch.Stream, e.Epoch.Epoch}, e.Payload, e.Envelope, Millis(e.Fact.At))
 			if err != nil {
 				return err
 			}
 			if added {
 				facts = append(facts, e.Fact)
 			}
+		}
+		if err := few(tx, device, facts); err != nil {
+			return err
 		}
 		if err := opened(tx, device, in); err != nil {
 			return err
@@ -57,6 +61,21 @@ func (db *DB) PutUpload(ctx context.Context, device string, in telemetry.Incomin
 		}
 		return tx.Append(facts...)
 	})
+}
+
+// few refuses more new epochs than a device may open in a day: each is a row and a fact for good.
+func few(tx *Tx, device string, opened []ledger.Fact) error {
+	if len(opened) == 0 {
+		return nil
+	}
+	var n int
+	if err := tx.QueryRow(`SELECT count(*) FROM stream_epoch WHERE device = $1 AND opened > $2`, device, Millis(opened[0].At.Add(-24*time.Hour))).Scan(&n); err != nil {
+		return err
+	}
+	if n > telemetry.EpochsPerDay {
+		return telemetry.ErrMany
+	}
+	return nil
 }
 
 // opened refuses what is of an epoch whose key is not here.

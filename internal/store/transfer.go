@@ -91,12 +91,69 @@ func leave(tx *Tx, l owner.Leaving) error {
 	return forgetOwned(tx, t.Device, t.Begun)
 }
 
-// forgetOwned destroys what is kept of an owner's time: sealed data with its keys, settings, and commands that were not answered.
-func forgetOwned(tx *Tx, id string, at time.Time) error {
-	if err := forgetStreams(tx, id); err != nil {
+// GiveUp implements owner.Returns.
+func (s *Owners) GiveUp(ctx context.Context, t owner.Transfer, facts ...ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if err := saveTransfer(tx, t); err != nil {
+			return err
+		}
+		const ofIt = `device_id = $1 AND command_id IN (SELECT c.id FROM command c WHERE c.act = 'rehome' AND c.issued >= $2)`
+		if _, err := tx.Exec(`UPDATE command_device SET state = 'cancelled', at = $3 WHERE `+ofIt+` AND state = 'pending'`, t.Device, Millis(t.Begun), Millis(t.GivenUp)); err != nil {
+			return err
+		}
+		given, err := tx.there(`SELECT count(*) FROM command_device WHERE `+ofIt+` AND state IN ('delivered', 'done')`, t.Device, Millis(t.Begun))
+		if err != nil || given {
+			return cmp.Or(err, owner.ErrChanged)
+		}
+		if err := stay(tx, t); err != nil {
+			return err
+		}
+		if err := reopenStreams(tx, t.Device); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// stay puts a device back where it was when its handover began.
+func stay(tx *Tx, t owner.Transfer) error {
+	var now string
+	if err := tx.QueryRow(`SELECT group_path FROM device WHERE id = $1`, t.Device).Scan(&now); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO stream_ended (device, epoch, shut) VALUES ($1, 0, 1) ON CONFLICT (device) DO UPDATE SET shut = 1`, id); err != nil {
+	if t.Period == 0 {
+		if now != "" || t.From == "" { // it was put elsewhere meanwhile
+			return nil
+		}
+		return regroup(tx, t.Product, t.Device, "", t.From, time.Time{})
+	}
+	p, err := scanPeriod(tx.QueryRow(periodColumns+` WHERE device_id = $1 AND period = $2 AND ended = $3`, t.Device, t.Period, Millis(t.Begun)))
+	if errors.Is(err, sql.ErrNoRows) {
+		return owner.ErrChanged
+	}
+	if err != nil {
+		return err
+	}
+	p.Until, p.End = time.Time{}, ""
+	if err := savePeriod(tx, p); err != nil {
+		return err
+	}
+	return regroup(tx, t.Product, t.Device, now, t.From, p.From)
+}
+
+// reopenStreams lets data in again, of epochs above those that were destroyed.
+func reopenStreams(tx *Tx, id string) error {
+	_, err := tx.Exec(`UPDATE stream_ended SET shut = 0 WHERE device = $1`, id)
+	return err
+}
+
+// forgetOwned destroys what is kept of an owner's time: sealed data with its keys, settings, and commands that were not answered.
+func forgetOwned(tx *Tx, id string, at time.Time) error {
+	if _, err := tx.Exec(`INSERT INTO stream_ended (device, epoch, shut) SELECT $1, coalesce(max(e.epoch), 0), 1 FROM stream_epoch e WHERE e.device = $1
+		ON CONFLICT (device) DO UPDATE SET shut = 1, epoch = CASE WHEN stream_ended.epoch > excluded.epoch THEN stream_ended.epoch ELSE excluded.epoch END`, id); err != nil {
+		return err
+	}
+	if err := forgetStreams(tx, id); err != nil {
 		return err
 	}
 	if _, err := tx.Exec(`UPDATE command_device SET state = 'cancelled', at = $1 WHERE device_id = $2 AND state IN ('pending', 'delivered')
@@ -148,8 +205,8 @@ func (s *Owners) Transfer(ctx context.Context, id string) (owner.Transfer, error
 }
 
 // OpenTransfers implements owner.Transfers.
-func (s *Owners) OpenTransfers(ctx context.Context) ([]owner.Transfer, error) {
-	return collect(ctx, s.db, scanTransfer, transferColumns+` WHERE open = 1 ORDER BY device_id`)
+func (s *Owners) OpenTransfers(ctx context.Context, after string, limit int) ([]owner.Transfer, error) {
+	return collect(ctx, s.db, scanTransfer, transferColumns+` WHERE open = 1 AND device_id > $1 ORDER BY device_id LIMIT $2`, after, limit)
 }
 
 // SaveTransfer implements owner.Transfers.

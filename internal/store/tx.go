@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -17,6 +16,7 @@ type Tx struct {
 	ctx context.Context
 	w   *writer
 
+	lone   bool  // one write is the whole batch, and the transaction its savepoint: see abandon
 	begun  bool  // there is a transaction
 	ending bool  // the commit may have been sent
 	job    int   // which write of the batch runs
@@ -40,6 +40,7 @@ type row struct {
 // commit runs the jobs between BEGIN and COMMIT. errs takes the outcome of each; an error says that nothing was committed, as far as
 // that is known.
 func (tx *Tx) commit(jobs []*job, errs []error) error {
+	tx.lone = len(jobs) == 1 && tx.w.db.dialect.Lease() == ""
 	for i, j := range jobs {
 		tx.job = i
 		errs[i] = tx.run(j)
@@ -90,14 +91,16 @@ func (tx *Tx) run(j *job) error {
 	if err == nil {
 		err = tx.insert(tx.facts)
 	}
-	if err == nil {
+	if err == nil && !tx.lone {
 		_, err = tx.exec("RELEASE w")
 	}
 	if err == nil {
 		tx.appended = tx.appended || len(tx.facts) > 0
 		return nil
 	}
-	if tx.saved {
+	if tx.saved && tx.lone {
+		tx.abandon(err)
+	} else if tx.saved {
 		tx.undo(err)
 	}
 	return tx.w.db.dialect.Explain(err)
@@ -126,12 +129,29 @@ func (tx *Tx) undo(cause error) {
 	}
 }
 
+// abandon ends the transaction of a write that is alone in it, after cause. SQLite keeps a copy of each page that changes behind a savepoint,
+// which a large write is better without. PostgreSQL has its savepoint: it takes the COMMIT of a transaction that failed without a word.
+func (tx *Tx) abandon(cause error) {
+	if tx.broken != nil {
+		return
+	}
+	if _, err := tx.w.conn.ExecContext(tx.ctx, "ROLLBACK"); err != nil {
+		tx.broken = errors.Join(cause, err)
+		return
+	}
+	tx.begun = false
+}
+
 func (tx *Tx) savepoint() error {
 	if tx.saved {
 		return nil
 	}
 	if err := tx.begin(tx.w == tx.w.db.main); err != nil {
 		return err
+	}
+	if tx.lone {
+		tx.saved = true
+		return nil
 	}
 	if _, err := tx.exec("SAVEPOINT w"); err != nil {
 		return err
@@ -296,7 +316,7 @@ func (tx *Tx) flush(errs []error) error {
 // flushAtOnce inserts the loose facts by one statement that is its own transaction, when nothing else is to be committed with them and
 // one statement holds them. When it is refused, it has done nothing.
 func (tx *Tx) flushAtOnce() (done bool, err error) {
-	if tx.begun || !slices.Contains(insertSizes[:], len(tx.loose)) {
+	if n, _ := insertFacts.next(len(tx.loose)); tx.begun || n != len(tx.loose) {
 		return false, nil
 	}
 	failpoint.Hit("store.before-commit")
@@ -313,30 +333,13 @@ func (tx *Tx) flushAtOnce() (done bool, err error) {
 	return false, nil
 }
 
-// inserts are the statements that insert 32, 16, … 1 facts: few texts, to be prepared once, and few statements for any number.
-var (
-	insertSizes = [...]int{32, 16, 8, 4, 2, 1}
-	inserts     = [...]string{insertFacts(32), insertFacts(16), insertFacts(8), insertFacts(4), insertFacts(2), insertFacts(1)}
-)
-
-func insertFacts(n int) string {
-	var b strings.Builder
-	b.WriteString("INSERT INTO entry (log, uid, kind, subject, at, data) VALUES ")
-	for i := range n {
-		if i > 0 {
-			b.WriteString(", ")
-		}
-		k := 6 * i
-		fmt.Fprintf(&b, "($%d, $%d, $%d, $%d, $%d, $%d)", k+1, k+2, k+3, k+4, k+5, k+6)
-	}
-	return b.String()
-}
+// insertFacts are the statements that insert facts.
+var insertFacts = rowsInserted("entry (log, uid, kind, subject, at, data)", 6)
 
 func (tx *Tx) insert(rows []row) error {
 	var args []any
 	for rest := rows; len(rest) > 0; {
-		i := slices.IndexFunc(insertSizes[:], func(n int) bool { return n <= len(rest) })
-		n, query := insertSizes[i], inserts[i]
+		n, query := insertFacts.next(len(rest))
 		args = args[:0]
 		for i := range rest[:n] {
 			f := &rest[i]

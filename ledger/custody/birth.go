@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"crypto/sha256"
 	"crypto/x509"
-	"encoding/json"
 	"errors"
 	"fmt"
 
@@ -12,33 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
-// OrderKeyName is the subject of the key.created fact of the key that signs production orders.
-const OrderKeyName = "order"
-
 var errBirth = errors.New("nothing vouches for the making of the device")
-
-// Ordered verifies the order of an order.created fact by the key that the control log names as the one for orders.
-func Ordered(created, key wire.Fact, product string) (wire.Order, error) {
-	var named struct {
-		Name string `json:"name"`
-		SPKI []byte `json:"spki"`
-	}
-	if err := json.Unmarshal(key.Data, &named); err != nil || key.Subject != OrderKeyName || named.Name != OrderKeyName {
-		return wire.Order{}, fmt.Errorf("the key given is %q, not the one for orders: %w", key.Subject, errors.Join(err, errBirth))
-	}
-	pub, err := wire.ParseKey(named.SPKI)
-	if err != nil {
-		return wire.Order{}, fmt.Errorf("order key: %w", err)
-	}
-	o, err := wire.VerifyOrder(created.Data, pub)
-	if err != nil {
-		return wire.Order{}, fmt.Errorf("order, by the log's order key: %w", err)
-	}
-	if created.Subject != o.Header.ID || o.Header.Product != product {
-		return wire.Order{}, fmt.Errorf("order %s is for product %s", o.Header.ID, o.Header.Product)
-	}
-	return o, nil
-}
 
 // Made verifies the production record of a device.provisioned fact, and everything that vouches for the keys in it: the record is signed
 // by the station (SPKI) that the order names by its digest; the order CA's chain ends in one of the anchors (DER), and the order CA signed

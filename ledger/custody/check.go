@@ -22,7 +22,7 @@ import (
 type made struct {
 	product   string // of the trust bundles
 	bundles   []trusted
-	orderKey  *wire.Fact
+	orderKeys OrderKeys
 	order     *wire.Order
 	orderAt   ledger.Ref
 	record    *wire.Record
@@ -39,6 +39,8 @@ type made struct {
 	head      [32]byte // after it
 	anchored  bool
 	identity  []byte           // SHA-256 of its identity key; nil: that of the record
+	factory   []byte           // the certificate of that key; nil: that of the record
+	origin    string           // of it, as the device said; with factory
 	vouchers  map[string]*Line // that were issued for it and not used yet
 }
 
@@ -74,10 +76,8 @@ type warrant struct {
 // all there is.
 func (j *judge) check(l *Line) (string, error) {
 	switch l.Kind { //nolint:exhaustive // the others hold no signature and no link that could be checked
-	case ledger.KindKeyCreated:
-		if l.Subject == OrderKeyName && j.orderKey == nil {
-			j.orderKey = &l.Fact
-		}
+	case ledger.KindKeyCreated, ledger.KindKeyRetired, ledger.KindDeskAdded, ledger.KindDeskRemoved:
+		j.orderKeys = j.orderKeys.Learn(l.Fact)
 	case ledger.KindCACreated:
 		return j.ca(l)
 	case ledger.KindBundlePublished:
@@ -160,10 +160,7 @@ func (j *judge) ca(l *Line) (string, error) {
 }
 
 func (j *judge) ordered(l *Line) (string, error) {
-	if j.orderKey == nil {
-		return "", fmt.Errorf("the key for orders is not here: %w", errBirth)
-	}
-	o, err := Ordered(l.Fact, *j.orderKey, j.product)
+	o, by, err := j.orderKeys.Order(l.Fact, j.product)
 	if err != nil {
 		return "", err
 	}
@@ -178,7 +175,7 @@ func (j *judge) ordered(l *Line) (string, error) {
 	} else {
 		return "", fmt.Errorf("release %x was not published before it", o.Header.Release)
 	}
-	return fmt.Sprintf("signed by the order key, for station %.8x", o.Header.Station), nil
+	return fmt.Sprintf("signed by %s, for station %.8x", by.Signer(), o.Header.Station), nil
 }
 
 func digestOf(b []byte) (d [32]byte) { copy(d[:], b); return d }

@@ -28,6 +28,7 @@ import (
 type Origin struct {
 	Product, Group, Order string
 	Station               []byte // record key (SPKI) of the station of its order; empty when the order is not known
+	Signer                string // subject of the facts about the key that signed its order: the key's name, or the desk's
 	Facts, Unplaced       uint64 // about the device: those that have their place, and those that have none yet
 }
 
@@ -72,7 +73,7 @@ const maxAbout = 3000
 var lasting = []ledger.Kind{
 	ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceOnboarded, ledger.KindDeviceState, ledger.KindDeviceQuarantined,
 	ledger.KindDeviceReleased, ledger.KindDeviceReprovisioned, ledger.KindDeviceRekeyed, ledger.KindDeviceAttestKey, ledger.KindVoucherIssued, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceUpdated,
-	ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferDone,
+	ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferGivenUp, ledger.KindTransferDone,
 	ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
 }
 
@@ -151,7 +152,7 @@ func (g *gathering) gather(o Origin) error {
 	}{
 		{o.Product, []ledger.Kind{ledger.KindProductCreated, ledger.KindBundlePublished}},
 		{o.Order, []ledger.Kind{ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderAbandoned}},
-		{OrderKeyName, []ledger.Kind{ledger.KindKeyCreated}},
+		{o.Signer, []ledger.Kind{ledger.KindKeyCreated, ledger.KindKeyRetired, ledger.KindDeskAdded, ledger.KindDeskRemoved}},
 	} {
 		if err := g.about(about.subject, about.kinds...); err != nil {
 			return err

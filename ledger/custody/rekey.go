@@ -92,6 +92,7 @@ func (j *judge) rekeyed(l *Line) (string, error) {
 	}
 	sum := sha256.Sum256(leaf.RawSubjectPublicKeyInfo)
 	j.identity, j.head, j.logged, j.anchored = sum[:], wire.LogOrigin(j.c.Device, claim.Attest), 0, false
+	j.factory, j.origin = leaf.Raw, claim.Origin
 	if j.state == "active" || j.state == "dormant" { // it has to prove itself again
 		j.state = "onboarded"
 	}

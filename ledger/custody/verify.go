@@ -22,8 +22,9 @@ type Report struct {
 	Unchecked []string `json:"unchecked"` // what nobody could check with this alone
 
 	Record  *wire.Record `json:"-"` // the production record, verified; nil: there is none
-	Rekeyed bool         `json:"-"` // the keys in it are not the device's any more
 	Attest  []byte       `json:"-"` // its attestation key (SPKI) at the end of the chain; nil: unknown
+	Factory []byte       `json:"-"` // its identity's certificate (DER) at the end of the chain: the factory's, or that of a voucher; nil: unknown
+	Origin  string       `json:"-"` // of those keys
 }
 
 // Head is the checkpoint that all lines of a log are under.
@@ -175,7 +176,9 @@ func (j *judge) finish() {
 	r := j.report
 	add := func(to *[]string, format string, args ...any) { *to = append(*to, fmt.Sprintf(format, args...)) }
 	r.Product, r.Record = j.product, j.record
-	r.Rekeyed = slices.ContainsFunc(j.lines, func(l *Line) bool { return l.Kind == ledger.KindDeviceRekeyed })
+	if r.Factory, r.Origin = j.factory, j.origin; j.record != nil && j.factory == nil {
+		r.Factory, r.Origin = j.record.Certificate, j.record.Keys.Origin
+	}
 	if j.attest != nil {
 		r.Attest, _ = wire.SPKIOf(j.attest) // it was parsed from one
 	}

@@ -9,14 +9,10 @@ import (
 	"slices"
 
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-const (
-	roleAdmin = "admin"
-	orderKey  = custody.OrderKeyName
-)
+const roleAdmin = "admin"
 
 func unexpectedKey(m *Memory, p Policy, l *line) string {
 	switch {
@@ -24,6 +20,13 @@ func unexpectedKey(m *Memory, p Policy, l *line) string {
 		return ""
 	}
 	return fmt.Sprintf("%s made the key %.80q, %s", l.fact.Actor, l.key.Name, l.key.id)
+}
+
+func unexpectedDesk(_ *Memory, p Policy, l *line) string {
+	if p.Keys != nil && has(p.Keys, l.key.id) {
+		return ""
+	}
+	return fmt.Sprintf("%s took in the orders of desk %.80q, with order key %s", l.fact.Actor, l.fact.Subject, l.key.id)
 }
 
 func fingerprint(der []byte) string {

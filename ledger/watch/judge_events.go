@@ -7,16 +7,12 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 func orderUnsound(m *Memory, _ Policy, l *line) string {
-	if m.OrderKey == nil {
-		return "the log names no key for orders"
-	}
-	if _, err := custody.Ordered(l.fact, *m.OrderKey, l.order.Product); err != nil {
+	if _, _, err := m.OrderKeys.Order(l.fact, l.order.Product); err != nil {
 		return err.Error()
 	}
 	if len(l.order.Chain) == 0 || !m.OrderCAs[fingerprint(l.order.Chain[0])] {

@@ -166,6 +166,11 @@ func (l *life) created(name string) {
 	l.json(ledger.Control, ledger.KindKeyCreated, "host:init", name, map[string]any{"name": name, "purpose": "test", "spki": l.spki(l.key(name))})
 }
 
+// desk takes in a desk, whose order key has its name.
+func (l *life) desk(name string) {
+	l.json(ledger.Control, ledger.KindDeskAdded, "person:sam", name, map[string]any{"desk": name, "order_key": l.spki(l.key(name)), "quota": 9})
+}
+
 func (l *life) authority(name string, role pki.Role, actor string) {
 	n := pki.Name{OEM: oem}
 	if role == pki.Product {
@@ -282,7 +287,7 @@ func (l *life) place(id string, quota uint32, by string) {
 	l.station = l.key("station")
 	station := sha256.Sum256(l.spki(l.station))
 	l.header = wire.OrderHeader{
-		ID: id, OEM: oem, Product: product, Hardware: hardware, Quota: quota, NotBefore: uint64(l.now.Unix()), NotAfter: uint64(l.now.Unix()) + 3600,
+		ID: id, OEM: oem, Product: product, Hardware: hardware, Quota: quota, NotBefore: uint64(l.now.Unix()), NotAfter: uint64(l.now.Unix()) + 3600, Created: uint64(l.now.Unix()),
 		Station: station[:], HSMSerial: "s", Chain: [][]byte{l.cas[id].Cert.Raw, l.cas["product"].Cert.Raw, l.cas["root"].Cert.Raw},
 		Profile: wire.ProfileIDevID1, Bundle: hash("b"), Release: l.digest, Root: hash("r"), ReturnKey: make([]byte, 65),
 	}

@@ -124,6 +124,14 @@ func (l *line) parse() (err error) {
 			return err
 		}
 		l.key.id = keyID(l.key.SPKI)
+	case ledger.KindDeskAdded:
+		var d struct {
+			OrderKey []byte `json:"order_key"`
+		}
+		if err := json.Unmarshal(data, &d); err != nil {
+			return err
+		}
+		l.key = &createdKey{Name: l.fact.Subject, SPKI: d.OrderKey, id: keyID(d.OrderKey)}
 	case ledger.KindAccessChanged:
 		return decode(data, &l.grant)
 	case ledger.KindRolloutCreated, ledger.KindDeviceState, ledger.KindDeviceOnboarded, ledger.KindDeviceQuarantined, ledger.KindDeviceReleased:

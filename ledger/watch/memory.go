@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -29,7 +30,7 @@ type Memory struct {
 
 	Products    map[string]*trusted        `json:"products"`
 	Keys        map[string]string          `json:"keys"` // name by key ID
-	OrderKey    *wire.Fact                 `json:"order_key,omitempty"`
+	OrderKeys   custody.OrderKeys          `json:"order_keys,omitempty"`
 	Authorities map[string][]byte          `json:"authorities"` // certificate (DER) by subject key identifier (hex)
 	OrderCAs    map[string]bool            `json:"order_cas"`   // by SHA-256 of the certificate (hex)
 	Admins      map[string]bool            `json:"admins"`
@@ -89,7 +90,7 @@ type minute struct {
 }
 
 const (
-	memoryVersion = 1
+	memoryVersion = 2
 	maxOf         = 100_000 // of anything but devices
 	maxCA         = 4 << 10 // bytes of the certificate of an order's CA, which is remembered
 )
@@ -206,6 +207,13 @@ func (m *Memory) learnDecision(l *line, wrong map[string]bool) {
 	switch l.kind { //nolint:exhaustive // nothing rests on the others
 	case ledger.KindKeyCreated:
 		m.learnKey(l, wrong[ruleKey])
+	case ledger.KindDeskAdded:
+		if !wrong[ruleDesk] {
+			put(m, m.Keys, l.key.id, "desk "+l.fact.Subject)
+			m.OrderKeys = m.OrderKeys.Learn(l.fact)
+		}
+	case ledger.KindKeyRetired, ledger.KindDeskRemoved:
+		m.OrderKeys = m.OrderKeys.Learn(l.fact)
 	case ledger.KindCACreated:
 		m.learnCA(l.cert, wrong[ruleCA])
 	case ledger.KindAccessChanged:
@@ -248,10 +256,7 @@ func (m *Memory) learnKey(l *line, wrong bool) {
 		return
 	}
 	put(m, m.Keys, l.key.id, l.key.Name)
-	if l.fact.Subject == orderKey && m.OrderKey == nil {
-		f := l.fact
-		m.OrderKey = &f
-	}
+	m.OrderKeys = m.OrderKeys.Learn(l.fact)
 }
 
 func (m *Memory) learnCA(c *x509.Certificate, wrong bool) {

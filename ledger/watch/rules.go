@@ -42,6 +42,7 @@ const (
 	ruleAhead         = "time.ahead"
 	ruleFull          = "memory.full"
 	ruleKey           = "key.unexpected"
+	ruleDesk          = "desk.unexpected"
 	ruleCA            = "ca.unexpected"
 	ruleAdministrator = "access.administrator"
 	ruleBundle        = "bundle.signatures"
@@ -79,6 +80,7 @@ var rules = []Rule{
 	{ruleFull, High, "there is more to remember than the bound of the policy, so that rules about devices may not see", "raise devices in the policy", nil, full},
 
 	{ruleKey, High, "the instance has made a key that is not on the list", doPeople, []ledger.Kind{ledger.KindKeyCreated}, unexpectedKey},
+	{ruleDesk, High, "orders of a desk are taken in whose order key is not on the list of keys", doPeople, []ledger.Kind{ledger.KindDeskAdded}, unexpectedDesk},
 	{ruleCA, Critical, "a certificate authority was made that is not on the list, and is not one of an order under a known one", doStop, []ledger.Kind{ledger.KindCACreated}, unexpectedCA},
 	{"product.unexpected", Medium, "there is a product that is not in the policy", doPeople, []ledger.Kind{ledger.KindProductCreated, ledger.KindBundlePublished}, unexpectedProduct},
 	{ruleAdministrator, High, "somebody who is not on the list was made administrator", doPeople, []ledger.Kind{ledger.KindAccessChanged}, administrator},
@@ -99,7 +101,7 @@ var rules = []Rule{
 	{ruleWarrant, Critical, "a warrant is not signed by so many of the keys on the list", doStop, []ledger.Kind{ledger.KindWarrantIssued}, warrantSigners},
 	{"warrant.devices", High, "a warrant is for more devices than the policy allows", doPeople, []ledger.Kind{ledger.KindWarrantIssued}, warrantDevices},
 
-	{ruleOrder, Critical, "a production order is not signed by the order key, or its CA is not one that was made for orders", doStop, []ledger.Kind{ledger.KindOrderCreated}, orderUnsound},
+	{ruleOrder, Critical, "a production order is not signed by a key that was for orders when it was made, the instance's or a desk's, or its CA is not one that was made for orders", doStop, []ledger.Kind{ledger.KindOrderCreated}, orderUnsound},
 	{"order.ended", High, "the CA of an order outlives it: a device was made or recorded after the order's end or closing", doStop, []ledger.Kind{ledger.KindDeviceProvisioned}, orderEnded},
 	{"order.quota", Critical, "a device was made beyond the order's quota", doStop, []ledger.Kind{ledger.KindDeviceProvisioned}, overQuota},
 	{"device.record", Critical, "a production record is of no known order or of another station, or its certificate or keys do not hold", doStop, []ledger.Kind{ledger.KindDeviceProvisioned}, recordUnsound},

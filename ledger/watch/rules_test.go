@@ -1,6 +1,7 @@
 package watch_test
 
 import (
+	"crypto/sha256"
 	"encoding/hex"
 	"go/ast"
 	"go/parser"
@@ -148,6 +149,7 @@ var wrongs = []struct {
 	{"a warrant by one", func(l *life) { l.warrant("war-2", wire.ActWipe, 1, "alice") }, "warrant.signers"},
 	{"a warrant for many", func(l *life) { l.warrant("war-2", wire.ActWipe, 101, "alice", "bob") }, "warrant.devices"},
 
+	{"a desk", func(l *life) { l.desk("berlin") }, "desk.unexpected"},
 	{"an order by another key", func(l *life) { l.orderCA("ord-2", "product"); l.place("ord-2", 1, "mallory") }, "order.unsound"},
 	{"an order whose CA was not made", func(l *life) {
 		l.orderCA("ord-2", "product")
@@ -371,5 +373,52 @@ func TestEveryKindIsKnown(t *testing.T) {
 	})
 	if n < 40 {
 		t.Fatalf("only %d kinds found", n)
+	}
+}
+
+// An order is held against the keys that were for orders when it was made: the instance's, one after another, and those of desks.
+func TestOrdersAreOfTheKeysOfTheirTime(t *testing.T) {
+	l := ordinary(t)
+	_, j := l.judged(watch.Policy{})
+	p := j.Memory().Propose()
+	wants := map[string]string{}
+	order := func(id, by, want string) {
+		l.orderCA(id, "product")
+		l.place(id, 1, by)
+		wants[id] = want
+		l.now = l.now.Add(time.Minute)
+	}
+	order("ord-2", "order-2", "order.unsound")
+	for _, name := range []string{"order-2", "berlin"} {
+		sum := sha256.Sum256(l.spki(l.key(name)))
+		p.Keys[name] = hex.EncodeToString(sum[:16])
+	}
+	l.json(ledger.Control, ledger.KindKeyCreated, "person:adam", "order-2", map[string]any{"name": "order-2", "purpose": "order", "spki": l.spki(l.key("order-2"))})
+	order("ord-3", "order-2", "")
+	order("ord-4", "order", "")
+	order("ord-5", "berlin", "order.unsound")
+	l.desk("berlin")
+	order("ord-6", "berlin", "")
+	l.json(ledger.Control, ledger.KindKeyRetired, "person:adam", "order", map[string]any{"name": "order", "purpose": "order", "spki": l.spki(l.key("order"))})
+	l.json(ledger.Control, ledger.KindDeskRemoved, "person:sam", "berlin", map[string]any{"desk": "berlin", "order_key": l.spki(l.key("berlin"))})
+	l.now = l.now.Add(time.Minute)
+	order("ord-7", "order", "order.unsound")
+	order("ord-8", "berlin", "order.unsound")
+	order("ord-9", "order-2", "")
+	l.now = l.now.Add(-6 * time.Minute) // it was made before, and is registered late
+	l.orderCA("ord-10", "product")
+	l.place("ord-10", 1, "berlin")
+	wants["ord-10"] = ""
+	all, _ := l.judged(p)
+	told := map[string]string{}
+	for _, a := range all {
+		if strings.HasPrefix(a.Rule, "order.") {
+			told[a.Subject] = a.Rule
+		}
+	}
+	for id, want := range wants {
+		if told[id] != want {
+			t.Errorf("%s: told %q, want %q: %v", id, told[id], want, all)
+		}
 	}
 }

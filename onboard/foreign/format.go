@@ -27,7 +27,7 @@ const (
 	CSV     Format = "csv"     // a header of name, hardware, certificate, key_sha256, sha256, sha1 in any order, then a line a device
 	AWS     Format = "aws"     // what `aws iot describe-certificate` tells, with the thingName beside it: one JSON document a line
 	Custody Format = "custody" // a chain of custody: see Welcome
-	Azure   Format = "azure"   // what an export of an IoT Hub's device identities holds: one JSON document a line
+	Azure   Format = "azure"   // what an export of an IoT Hub's device identities, or a list of a provisioning service's individual enrollments, holds: one JSON document a line
 )
 
 // Bounds of a list.
@@ -257,9 +257,13 @@ func decodeAzure(line []byte) (Device, error) {
 				Primary string `json:"primaryThumbprint"`
 			} `json:"x509Thumbprint"`
 		} `json:"authentication"`
+		Registration string `json:"registrationId"` // with a provisioning service: see decodeDPS
 	}
 	if err := json.Unmarshal(line, &doc); err != nil {
 		return Device{}, err
+	}
+	if doc.Registration != "" {
+		return decodeDPS(line)
 	}
 	d := Device{Name: doc.ID}
 	if d.Name == "" {
@@ -276,4 +280,45 @@ func decodeAzure(line []byte) (Device, error) {
 		return d.called()
 	}
 	return Device{}, fmt.Errorf("device %.40q has no certificate, only a shared key: give it one first", d.Name)
+}
+
+// decodeDPS reads an individual enrollment of a Device Provisioning Service, as `az iot dps enrollment list` tells it.
+func decodeDPS(line []byte) (Device, error) {
+	var doc struct {
+		Registration string `json:"registrationId"`
+		Device       string `json:"deviceId"` // empty: named as it is registered
+		Status       string `json:"provisioningStatus"`
+		Attestation  struct {
+			Type string `json:"type"`
+			X509 struct {
+				Client struct {
+					Primary struct {
+						Info struct {
+							SHA256 string `json:"sha256Thumbprint"`
+						} `json:"info"`
+					} `json:"primary"`
+				} `json:"clientCertificates"`
+				References struct {
+					Primary string `json:"primary"`
+				} `json:"caReferences"`
+			} `json:"x509"`
+		} `json:"attestation"`
+	}
+	if err := json.Unmarshal(line, &doc); err != nil {
+		return Device{}, err
+	}
+	d := Device{Name: doc.Device}
+	if d.Name == "" {
+		d.Name = doc.Registration
+	}
+	switch {
+	case doc.Status != "enabled":
+		return Device{}, fmt.Errorf("enrollment %.40q is %q: only enabled ones are taken", doc.Registration, doc.Status)
+	case doc.Attestation.X509.Client.Primary.Info.SHA256 != "":
+		return d.pinned(pki.ForeignCert, doc.Attestation.X509.Client.Primary.Info.SHA256, 32)
+	case doc.Attestation.X509.References.Primary != "": // its CA vouches for it, by the common name that it is registered by
+		d.Name = doc.Registration
+		return d.called()
+	}
+	return Device{}, fmt.Errorf("enrollment %.40q is by %q: give the device a certificate first", doc.Registration, doc.Attestation.Type)
 }

@@ -111,10 +111,8 @@ func arriving(h Handed, now time.Time) (Arrival, string, error) {
 		return none(fmt.Errorf("it does not hold: %s", r.Problems[0]))
 	case r.Product != h.Product:
 		return none(fmt.Errorf("device %s is of product %s: the product has to have the same ID here", r.Device, r.Product))
-	case r.Rekeyed:
-		return none(fmt.Errorf("device %s got other keys in the field, and is known by those of its factory only", r.Device))
 	}
-	leaf, err := x509.ParseCertificate(r.Record.Certificate)
+	leaf, err := x509.ParseCertificate(r.Factory)
 	if err != nil {
 		return none(err)
 	}
@@ -129,7 +127,7 @@ func arriving(h Handed, now time.Time) (Arrival, string, error) {
 	}
 	return Arrival{
 		Device: r.Device, Product: r.Product, Hardware: r.Record.Chip.Hardware, Certificate: digest(leaf.Raw), Identity: digest(leaf.RawSubjectPublicKeyInfo),
-		Attest: r.Attest, KeyOrigin: r.Record.Keys.Origin, Virtual: r.Record.Chip.Virtual, Made: time.Unix(int64(min(r.Record.Time, 1<<40)), 0).UTC(), At: now,
+		Attest: r.Attest, KeyOrigin: r.Origin, Virtual: r.Record.Chip.Virtual, Made: time.Unix(int64(min(r.Record.Time, 1<<40)), 0).UTC(), At: now,
 	}, from, nil
 }
 

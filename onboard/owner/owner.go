@@ -95,6 +95,8 @@ type Transfer struct {
 	LetGo    bool      `json:"let_go" doc:"the device has said that it did"`
 	Server   string    `json:"server,omitempty" doc:"rehome: where the device is to call"`
 	Offer    []byte    `json:"offer,omitempty"` // rehome: of the instance that it goes to, as long as it has not gone
+	From     string    `json:"from,omitempty"`  // rehome: the group that it was in, for it to come back to
+	GivenUp  time.Time `json:"given_up,omitzero" doc:"since when it is not handed over after all"`
 	Done     time.Time `json:"done,omitzero" doc:"nothing is left to do; the next owner can claim it"`
 	BegunUID [16]byte  `json:"-"` // of the fact
 	Rev      int64     `json:"-"`
@@ -144,8 +146,8 @@ type Transfers interface {
 	Begin(ctx context.Context, leaving []Leaving, facts ...ledger.Fact) error
 	// Transfer gives a device's last one; ErrNotFound.
 	Transfer(ctx context.Context, device string) (Transfer, error)
-	// OpenTransfers gives those that are not done.
-	OpenTransfers(ctx context.Context) ([]Transfer, error)
+	// OpenTransfers gives those that are not done, by device, after (exclusive), at most limit.
+	OpenTransfers(ctx context.Context, after string, limit int) ([]Transfer, error)
 	// SaveTransfer replaces one if its stored Rev is t.Rev, and raises Rev; else ErrChanged.
 	SaveTransfer(ctx context.Context, t Transfer) error
 	// Finish stores the end of one, and lets data of epochs above epoch in again.
@@ -154,6 +156,14 @@ type Transfers interface {
 	Answer(ctx context.Context, device string, act wire.Act, since time.Time) (device.CommandDevice, error)
 	// Weight says what a transfer of the device would end.
 	Weight(ctx context.Context, device string) (Weight, error)
+}
+
+// Returns takes handovers back.
+type Returns interface {
+	// GiveUp stores the end of a handover that was given up: the commands of the act rehome that the device was not given are withdrawn, its
+	// time with its owner goes on in the group that it was in, and its data is taken in again. ErrChanged when the device was given one, and
+	// has not refused it, or when the transfer's stored Rev is not t.Rev.
+	GiveUp(ctx context.Context, t Transfer, facts ...ledger.Fact) error
 }
 
 // Leaving is a device that leaves its owner, in one transaction: the period ends, the device is in no group, has another legitimacy (unless

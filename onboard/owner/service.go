@@ -23,6 +23,7 @@ type Config struct {
 	Store        Store
 	Codes        Codes
 	Transfers    Transfers
+	Returns      Returns
 	Marks        Marks
 	Warrants     Warrants
 	Devices      Devices
@@ -42,7 +43,7 @@ type Service struct {
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Codes == nil || cfg.Transfers == nil || cfg.Marks == nil || cfg.Warrants == nil || cfg.Devices == nil || cfg.Certificates == nil ||
+	if cfg.Store == nil || cfg.Codes == nil || cfg.Transfers == nil || cfg.Returns == nil || cfg.Marks == nil || cfg.Warrants == nil || cfg.Devices == nil || cfg.Certificates == nil ||
 		cfg.Ledger == nil || cfg.Guard == nil {
 		return nil, errors.New("owner: a store, the devices, the certificates, the ledger or the guard is missing")
 	}
@@ -193,14 +194,20 @@ func fact(kind ledger.Kind, at time.Time, who, device string, cause *ledger.Ref,
 func (s *Service) Tick(ctx context.Context) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	open, err := s.cfg.Transfers.OpenTransfers(ctx)
-	if err != nil {
-		return err
-	}
 	var errs []error
-	for _, t := range open {
-		if err := s.advance(ctx, t); err != nil {
-			errs = append(errs, fmt.Errorf("transfer of device %s: %w", t.Device, err))
+	for after := ""; ; {
+		open, err := s.cfg.Transfers.OpenTransfers(ctx, after, MaxPage)
+		if err != nil {
+			return err
+		}
+		for _, t := range open {
+			after = t.Device
+			if err := s.advance(ctx, t); err != nil {
+				errs = append(errs, fmt.Errorf("transfer of device %s: %w", t.Device, err))
+			}
+		}
+		if len(open) < MaxPage {
+			break
 		}
 	}
 	unheld, err := s.cfg.Store.Unheld(ctx)

@@ -128,8 +128,7 @@ func (s *Service) Transfer(ctx context.Context, caller access.Caller, o Order) (
 		return nil, err
 	}
 	for i, l := range leaving {
-		begun[i].Transfer = l.Transfer
-		begun[i].Transfer.Offer = nil
+		begun[i].Transfer = shown(l.Transfer)
 	}
 	for _, l := range leaving {
 		if err := s.advance(ctx, l.Transfer); err != nil {
@@ -223,7 +222,7 @@ func (s *Service) leave(ctx context.Context, caller access.Caller, d device.Devi
 		if err != nil {
 			return none(err)
 		}
-		l.Transfer.Server, l.Transfer.Offer = offer.Server, o.Offer
+		l.Transfer.Server, l.Transfer.Offer, l.Transfer.From = offer.Server, o.Offer, d.Group
 	}
 	if l.Stays || d.Legitimacy == device.Recalled || d.Legitimacy == device.Unknown { // being sold makes nothing good
 		l.Legitimacy = d.Legitimacy
@@ -346,15 +345,14 @@ func (s *Service) Transfers(ctx context.Context, caller access.Caller, after str
 	if err := s.cfg.Guard.Check(ctx, caller, access.OwnerRead, access.Resource{Type: "transfer"}); err != nil {
 		return nil, err
 	}
-	all, err := s.cfg.Transfers.OpenTransfers(ctx)
 	if limit <= 0 || limit > MaxPage {
 		limit = MaxPage
 	}
-	all = slices.DeleteFunc(all, func(t Transfer) bool { return t.Device <= after })
+	all, err := s.cfg.Transfers.OpenTransfers(ctx, after, limit)
 	for i := range all {
-		all[i].Offer = nil
+		all[i] = shown(all[i])
 	}
-	return all[:min(len(all), limit)], err
+	return all, err
 }
 
 // LastTransfer gives a device's last transfer.
@@ -369,8 +367,13 @@ func (s *Service) LastTransfer(ctx context.Context, caller access.Caller, id str
 	if caller.Owner != "" { // it is another owner's end
 		t.By, t.Reason, t.Warrant = "", "", nil
 	}
-	t.Offer = nil
-	return t, err
+	return shown(t), err
+}
+
+// shown is a transfer as it is told of: where the device was is its group's to know.
+func shown(t Transfer) Transfer {
+	t.Offer, t.From = nil, ""
+	return t
 }
 
 // advance does what can be done of a transfer now, one durable step after the other.

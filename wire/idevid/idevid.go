@@ -1,7 +1,7 @@
 // Package idevid holds the profile of device certificates: how the name of a device is written into one, and read back.
 //
 // Under all stages. The station writes IDevIDs (IEEE 802.1AR), the server writes LDevIDs, the device writes the requests, and all
-// three read them with this code. It is pure and needs the standard library only. Parsing trusts nobody and accepts exactly one
+// three read them with this code. It is pure. Parsing trusts nobody and accepts exactly one
 // form; it says what a certificate *claims*. Whether the claim is true is decided by the chain, which package pki verifies.
 //
 //	Subject  O=<OEM>, OU=<product>, dnQualifier=<hardware revision>, serialNumber=<device ID>
@@ -19,7 +19,12 @@ import (
 	"fmt"
 	"math/big"
 	"slices"
+	"strconv"
+	"strings"
 	"time"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // Kind says which of its two identities a certificate gives a device.
@@ -117,12 +122,29 @@ func (id Identity) Subject() ([]byte, error) {
 	if err := id.Check(); err != nil {
 		return nil, err
 	}
-	return asn1.Marshal(pkix.RDNSequence{
-		{{Type: oidOrganization, Value: id.OEM}},
-		{{Type: oidOrgUnit, Value: id.Product}},
-		{{Type: oidDNQualifier, Value: id.HWRev}},
-		{{Type: oidSerialNumber, Value: id.DeviceID}},
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(name *cryptobyte.Builder) {
+		for _, f := range []struct {
+			oid   asn1.ObjectIdentifier
+			value string
+		}{{oidOrganization, id.OEM}, {oidOrgUnit, id.Product}, {oidDNQualifier, id.HWRev}, {oidSerialNumber, id.DeviceID}} {
+			name.AddASN1(cbasn1.SET, func(rdn *cryptobyte.Builder) {
+				rdn.AddASN1(cbasn1.SEQUENCE, func(attribute *cryptobyte.Builder) {
+					attribute.AddASN1ObjectIdentifier(f.oid)
+					attribute.AddASN1(stringType(f.value), func(v *cryptobyte.Builder) { v.AddBytes([]byte(f.value)) })
+				})
+			})
+		}
 	})
+	return b.Bytes()
+}
+
+// stringType is PrintableString where all of s is of it (X.680 §41.4): of what checkName allows, '_' and '&' are not.
+func stringType(s string) cbasn1.Tag {
+	if strings.ContainsAny(s, "_&") {
+		return cbasn1.UTF8String
+	}
+	return cbasn1.PrintableString
 }
 
 // HWType is the object identifier of the hardware type: an OID under 2.25 whose number is derived from OEM, product and hardware
@@ -130,11 +152,38 @@ func (id Identity) Subject() ([]byte, error) {
 func (id Identity) HWType() (x509.OID, error) {
 	h := sha256.New()
 	for _, s := range []string{"hallmark hwType v1", id.OEM, id.Product, id.HWRev} {
-		fmt.Fprintf(h, "%d:%s", len(s), s)
+		h.Write(strconv.AppendInt(nil, int64(len(s)), 10))
+		h.Write([]byte(":" + s))
 	}
 	u := h.Sum(nil)[:16]
 	u[6], u[8] = u[6]&0x0f|0x80, u[8]&0x3f|0x80 // a version 8 UUID (RFC 9562)
-	return x509.ParseOID("2.25." + new(big.Int).SetBytes(u).String())
+	var hw x509.OID
+	return hw, hw.UnmarshalBinary(underUUID(u))
+}
+
+// underUUID is the content of the object identifier 2.25.u (X.667): u is one component, in base 128 with the high bit on all bytes but the last.
+func underUUID(u []byte) []byte {
+	out := []byte{2*40 + 25}
+	var digits []byte // lowest first
+	var bits, have uint
+	for _, b := range slices.Backward(u) {
+		bits |= uint(b) << have
+		for have += 8; have >= 7; have -= 7 {
+			digits = append(digits, byte(bits&0x7f))
+			bits >>= 7
+		}
+	}
+	digits = append(digits, byte(bits))
+	for len(digits) > 1 && digits[len(digits)-1] == 0 {
+		digits = digits[:len(digits)-1]
+	}
+	for i, d := range slices.Backward(digits) {
+		if i > 0 {
+			d |= 0x80
+		}
+		out = append(out, d)
+	}
+	return out
 }
 
 // SAN gives the subjectAltName extension of id, not critical: the subject is never empty in this profile.
@@ -311,6 +360,12 @@ func SubjectOEM(ca *x509.Certificate) (oem, product string) {
 	}
 	return oem, product
 }
+
+// OrderUnit tells the CAs of orders apart in their names: by the order, and the beginning of its station's fingerprint (hex).
+func OrderUnit(order, station string) string { return order + " " + station[:min(12, len(station))] }
+
+// OrderName is the whole common name of an order's CA.
+func OrderName(order, station string) string { return "order " + OrderUnit(order, station) }
 
 func oneSAN(exts []pkix.Extension) (pkix.Extension, error) {
 	i := slices.IndexFunc(exts, func(e pkix.Extension) bool { return e.Id.Equal(oidSAN) })

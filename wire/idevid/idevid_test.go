@@ -1,11 +1,13 @@
 package idevid
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"math/big"
 	"os/exec"
 	"strings"
@@ -181,4 +183,35 @@ func FuzzParseSAN(f *testing.F) {
 			t.Fatalf("accepted %x, which encodes to %x, %v", b, again, err)
 		}
 	})
+}
+
+// Names are written as encoding/asn1 writes them, which chooses string types and lengths by itself.
+func TestNamesAreTheDEROfTheirTypes(t *testing.T) {
+	long := strings.Repeat("x", 64)
+	for _, id := range []Identity{
+		sample, {DeviceID: sample.DeviceID, OEM: "A & B", Product: "p_1", HWRev: "a.b-c+d'(e)"}, {DeviceID: sample.DeviceID, OEM: long, Product: long, HWRev: long},
+	} {
+		got, err := id.Subject()
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := asn1.Marshal(pkix.RDNSequence{
+			{{Type: oidOrganization, Value: id.OEM}}, {{Type: oidOrgUnit, Value: id.Product}}, {{Type: oidDNQualifier, Value: id.HWRev}}, {{Type: oidSerialNumber, Value: id.DeviceID}},
+		})
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%+v: subject %x, want %x (%v)", id, got, want, err)
+		}
+	}
+	for _, u := range [][]byte{
+		make([]byte, 16), bytes.Repeat([]byte{0xff}, 16), {15: 1}, {0: 0x80}, {14: 1}, {15: 0x80}, {0: 1, 1: 2, 2: 3, 3: 4, 4: 5, 5: 6, 6: 0x87, 7: 8, 8: 0x89, 15: 0x7f},
+	} {
+		oid, err := x509.ParseOID("2.25." + new(big.Int).SetBytes(u).String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, err := oid.MarshalBinary()
+		if got := underUUID(u); err != nil || !bytes.Equal(got, want) {
+			t.Errorf("2.25.%x: %x, want %x (%v)", u, got, want, err)
+		}
+	}
 }

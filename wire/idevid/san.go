@@ -11,6 +11,9 @@ import (
 	"errors"
 	"fmt"
 	"math/big"
+
+	"golang.org/x/crypto/cryptobyte"
+	cbasn1 "golang.org/x/crypto/cryptobyte/asn1"
 )
 
 // maxSAN bounds the extension; ours is about 60 bytes.
@@ -69,25 +72,23 @@ func ParseSAN(value []byte) (hwType x509.OID, serial []byte, err error) {
 }
 
 func encodeSAN(hwType, serial []byte) ([]byte, error) {
-	module, err := asn1.Marshal(hardwareModule{Type: asn1.RawValue{Tag: asn1.TagOID, Bytes: hwType}, Serial: serial})
-	if err != nil {
-		return nil, err
-	}
-	value, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: module})
-	if err != nil {
-		return nil, err
-	}
-	id, err := asn1.Marshal(oidHardwareModule)
-	if err != nil {
-		return nil, err
-	}
-	// GeneralName is a CHOICE with IMPLICIT tags: otherName is context 0 in place of its SEQUENCE.
-	name, err := asn1.Marshal(asn1.RawValue{Class: asn1.ClassContextSpecific, IsCompound: true, Bytes: append(id, value...)})
-	if err != nil {
-		return nil, err
-	}
-	return asn1.Marshal(asn1.RawValue{Tag: asn1.TagSequence, IsCompound: true, Bytes: name})
+	var b cryptobyte.Builder
+	b.AddASN1(cbasn1.SEQUENCE, func(names *cryptobyte.Builder) {
+		// GeneralName is a CHOICE with IMPLICIT tags: otherName is context 0 in place of its SEQUENCE.
+		names.AddASN1(tag0, func(other *cryptobyte.Builder) {
+			other.AddASN1ObjectIdentifier(oidHardwareModule)
+			other.AddASN1(tag0, func(value *cryptobyte.Builder) {
+				value.AddASN1(cbasn1.SEQUENCE, func(module *cryptobyte.Builder) {
+					module.AddASN1(cbasn1.OBJECT_IDENTIFIER, func(v *cryptobyte.Builder) { v.AddBytes(hwType) })
+					module.AddASN1OctetString(serial)
+				})
+			})
+		})
+	})
+	return b.Bytes()
 }
+
+const tag0 = cbasn1.Tag(0xa0) // context 0, constructed
 
 // KeyAllowed says what is wrong with pub as a device's key: it has to be P-256 or P-384.
 func KeyAllowed(pub crypto.PublicKey) error {

@@ -1,7 +1,7 @@
 // Package nvm keeps records in flash that are old or new after a power cut, never a mixture.
 //
-// Under all stages, on the device. A Cell is two banks of whole sectors. A write erases the bank that does not hold the newest record,
-// programs the data, and last the page that says how long it is and what its digest is: until that page is whole, the record
+// Under all stages, on the device. A Cell is two banks of whole sectors. A write erases what it needs of the bank that does not hold the newest
+// record, programs the data, and last the page that says how long it is and what its digest is: until that page is whole, the record
 // before stands. It trusts the flash only to leave other sectors alone.
 package nvm
 
@@ -126,10 +126,10 @@ func (c *Cell) Save(data []byte) error {
 		}
 		bank, seq = 1-b, h.seq+1
 	}
-	if err := c.erase(bank); err != nil {
+	off, page := bank*c.bank, c.r.Page()
+	if err := c.erase(bank, page+int64(len(data))); err != nil {
 		return err
 	}
-	off, page := bank*c.bank, c.r.Page()
 	if len(data) > 0 {
 		if err := c.r.Program(off+page, pad(data, page)); err != nil {
 			return err
@@ -141,14 +141,27 @@ func (c *Cell) Save(data []byte) error {
 	return c.r.Program(off, pad(append(b, sum[:]...), page))
 }
 
-func (c *Cell) erase(bank int64) error {
+// erase clears the sectors of a bank's first size bytes: what is behind them means nothing, and is spared.
+func (c *Cell) erase(bank, size int64) error {
 	sector := c.r.Sector()
-	for n := bank * c.bank / sector; n < (bank+1)*c.bank/sector; n++ {
-		if err := c.r.Erase(n); err != nil {
+	for n := int64(0); n*sector < size; n++ {
+		if err := c.r.Erase(bank*c.bank/sector + n); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// Purge clears what the record replaced, and reads back that it is gone. The record stays.
+func (c *Cell) Purge() error {
+	bank, _, err := c.newest()
+	if err != nil {
+		return err
+	}
+	if err := c.erase(1-bank, c.bank); err != nil {
+		return err
+	}
+	return c.r.Blank((1-bank)*c.bank, c.bank)
 }
 
 // Wipe clears the record and reads back that it is gone. What was replaced goes first: a power cut must not bring it back.
@@ -158,7 +171,7 @@ func (c *Cell) Wipe() error {
 		return err
 	}
 	for _, bank := range []int64{1 - newest, newest} {
-		if err := c.erase(bank); err != nil {
+		if err := c.erase(bank, c.bank); err != nil {
 			return err
 		}
 	}

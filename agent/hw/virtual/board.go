@@ -21,6 +21,7 @@ type Spec struct {
 	Flash    hw.Geometry `json:"flash"`
 	ChipUID  string      `json:"chip_uid"` // 16 bytes, hex
 	Faults   []string    `json:"faults,omitempty"`
+	Keys     string      `json:"keys,omitempty"` // the key store that is used beside the board, as whoever opens it understands; empty: files of the board
 }
 
 // Board is a virtual board and its plug.
@@ -33,7 +34,7 @@ type Board struct {
 
 const (
 	memorySize   = 64 << 10
-	countersSize = 3 * 8
+	countersSize = 4 * 8
 )
 
 // New makes a board in memory.
@@ -206,9 +207,10 @@ func assemble(spec Spec, p *Power, flash, bank, counters medium, keyDir string, 
 	}
 	return &Board{
 		Board: hw.Board{
-			Flash: &Flash{power: p, geo: spec.Flash, m: flash},
+			Flash: newFlash(p, spec.Flash, flash),
 			Fuses: hw.NewFuses(&fuses{power: p, m: bank}),
 			Boots: &counter{power: p, m: counters}, Trust: &counter{power: p, m: counters, off: 8}, Log: &counter{power: p, m: counters, off: 16},
+			Params: &counter{power: p, m: counters, off: 24},
 			Random: rand.Reader, Memory: make(memory, memorySize), Keys: &keys{power: p, dir: keyDir, held: map[string][]byte{}},
 			Revision: spec.Revision, Virtual: true, Fault: func(name string) bool { return faulty[name] },
 		},

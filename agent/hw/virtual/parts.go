@@ -1,6 +1,7 @@
 package virtual
 
 import (
+	"bytes"
 	"crypto"
 	"encoding/binary"
 	"errors"
@@ -9,6 +10,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
@@ -39,6 +41,23 @@ type Flash struct {
 	power *Power
 	geo   hw.Geometry
 	m     medium
+	wear  []Wear // of each sector
+	blank []byte // a page of it
+	buf   []byte // of one page; guarded, as wear is, by power
+}
+
+// Wear is what a sector went through since the board was powered on.
+type Wear struct{ Erases, Programs uint32 }
+
+// Wear gives it for each sector.
+func (f *Flash) Wear() []Wear {
+	f.power.mu.Lock()
+	defer f.power.mu.Unlock()
+	return slices.Clone(f.wear)
+}
+
+func newFlash(p *Power, g hw.Geometry, m medium) *Flash {
+	return &Flash{power: p, geo: g, m: m, wear: make([]Wear, g.Size/g.Sector), buf: make([]byte, g.Page), blank: bytes.Repeat([]byte{0xff}, int(g.Page))}
 }
 
 // Geometry implements hw.Flash.
@@ -70,7 +89,8 @@ func (f *Flash) Program(off int64, data []byte) error {
 }
 
 func (f *Flash) program(off int64, data []byte, which func(int) bool) error {
-	have := make([]byte, len(data))
+	f.wear[off/f.geo.Sector].Programs++
+	have := f.buf
 	if _, err := f.m.ReadAt(have, off); err != nil {
 		return err
 	}
@@ -101,15 +121,22 @@ func (f *Flash) Erase(sector int64) error {
 	}
 	off, size := sector*f.geo.Sector, int(f.geo.Sector)
 	return f.power.do(size*8, func(which func(int) bool) error {
-		have := make([]byte, size)
-		if which != nil {
-			if _, err := f.m.ReadAt(have, off); err != nil {
-				return err
+		f.wear[sector].Erases++
+		if which == nil {
+			for i := range size / len(f.blank) {
+				if _, err := f.m.WriteAt(f.blank, off+int64(i*len(f.blank))); err != nil {
+					return err
+				}
 			}
+			return nil
+		}
+		have := make([]byte, size)
+		if _, err := f.m.ReadAt(have, off); err != nil {
+			return err
 		}
 		for i := range have {
 			for bit := range 8 {
-				if which == nil || have[i]&(0x80>>bit) == 0 && which(i*8+bit) {
+				if have[i]&(0x80>>bit) == 0 && which(i*8+bit) {
 					have[i] |= 0x80 >> bit
 				}
 			}

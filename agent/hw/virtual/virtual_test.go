@@ -16,6 +16,8 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/hw/boardtest"
+	"github.com/hallmark-iot/hallmark/agent/hw/keystest"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/suite"
 )
@@ -404,7 +406,7 @@ func TestABrokenBoardIsNamed(t *testing.T) {
 		"board.json shape": {`{"flash":{"Size":100,"Sector":64,"Page":7}}`, []string{"board.json", "whole sectors"}},
 		"flash.bin":        {"short", []string{"flash.bin", "1024 bytes", "broken"}},
 		"fuses.bin":        {"", []string{"fuses.bin", "160 bytes", "broken"}},
-		"counters.bin":     {strings.Repeat("x", 17), []string{"counters.bin", "24 bytes", "broken"}},
+		"counters.bin":     {strings.Repeat("x", 17), []string{"counters.bin", "32 bytes", "broken"}},
 	} {
 		dir := t.TempDir()
 		if err := virtual.Create(dir, spec); err != nil {
@@ -518,4 +520,38 @@ func TestACloneIsADeviceOfItsOwn(t *testing.T) {
 	if _, err := onDisk(t).Clone(); err == nil {
 		t.Error("a board in a directory was cloned")
 	}
+}
+
+func TestABoardKeepsKeysInFiles(t *testing.T) {
+	dir := t.TempDir()
+	if err := virtual.Create(dir, virtual.Spec{Revision: "A", Flash: hw.Geometry{Size: 64 << 10, Sector: 4096, Page: 256}}); err != nil {
+		t.Fatal(err)
+	}
+	keystest.Run(t, keystest.Store{Open: func(t *testing.T) hw.KeyStore {
+		t.Helper()
+		b, err := virtual.Open(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = b.Close() })
+		return b.Keys
+	}, Suites: suite.IDs()})
+}
+
+func TestAVirtualBoardIsABoard(t *testing.T) {
+	boardtest.Run(t, boardtest.Board{Blank: func(t *testing.T) func(t *testing.T) (*hw.Board, func()) {
+		t.Helper()
+		dir := t.TempDir()
+		if err := virtual.Create(dir, virtual.Spec{Revision: "A", Flash: hw.Geometry{Size: 64 << 10, Sector: 4096, Page: 256}}); err != nil {
+			t.Fatal(err)
+		}
+		return func(t *testing.T) (*hw.Board, func()) {
+			t.Helper()
+			b, err := virtual.Open(dir)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return &b.Board, func() { _ = b.Close() }
+		}
+	}})
 }

@@ -47,6 +47,9 @@ function ask(button) {
   (part("fields").querySelector("input, select, textarea") || (d.field ? form.reason : d.typed ? form.typed : go)).focus();
 }
 
+// files are the kinds of fields that take a file.
+const files = new Set(["file", "bytes", "text-of", "upload"]);
+
 // input makes what a field is filled in with. Its text is set as text: it never becomes markup.
 function input(f) {
   const make = (tag, set) => Object.assign(document.createElement(tag), set);
@@ -62,8 +65,8 @@ function input(f) {
   const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea" }[f.kind] || "input";
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
-  else if (f.kind !== "file" && f.kind !== "upload") control.value = f.value || "";
-  if (tag === "input") { control.type = { date: "date", number: "number", file: "file", upload: "file" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
+  else if (!files.has(f.kind)) control.value = f.value || "";
+  if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
   if (f.kind === "long") control.rows = 5;
   const label = make("label");
   label.append(make("span", { textContent: f.label }), control);
@@ -76,9 +79,11 @@ async function filled(form) {
   for (const f of pending.fields) {
     const name = "field-" + f.name;
     if (f.kind === "many") { out[f.name] = [...form.querySelectorAll(`input[name="${CSS.escape(name)}"]:checked`)].map((i) => i.value); continue; }
-    if (f.kind === "file") { // one file, as a list of one
+    if (f.kind === "file" || f.kind === "bytes" || f.kind === "text-of") { // one file: as a list of one, as itself, or as the text that it is
       const file = form.elements[name].files[0];
-      if (file) out[f.name] = [base64(new Uint8Array(await file.arrayBuffer()))];
+      if (!file) continue;
+      const content = f.kind === "text-of" ? await file.text() : base64(new Uint8Array(await file.arrayBuffer()));
+      out[f.name] = f.kind === "file" ? [content] : content;
       continue;
     }
     const value = form.elements[name].value.trim();
@@ -121,11 +126,17 @@ function found(answer, at) {
 
 // reveal shows what an answer brought that is nowhere else, a secret mostly; false: it brought nothing of that.
 function reveal(form, answer) {
-  const rows = pending.reveal.flatMap((r) => found(answer, r.at).map((v) => ({ label: r.label, value: typeof v === "object" ? JSON.stringify(v) : String(v) })));
+  const rows = pending.reveal.flatMap((r) => found(answer, r.at).map((v) => ({ label: r.label, file: r.file, value: typeof v === "object" ? JSON.stringify(v) : String(v) })));
   if (rows.length === 0) return false;
   part("answer").replaceChildren(...rows.map((row) => {
-    const box = document.createElement("p"), label = document.createElement("span"), value = document.createElement("output");
+    const box = document.createElement("p"), label = document.createElement("span"), value = document.createElement(row.file ? "a" : "output");
     label.textContent = row.label;
+    if (row.file) {
+      value.href = URL.createObjectURL(new Blob([Uint8Array.from(atob(row.value), (c) => c.charCodeAt(0))], { type: "application/octet-stream" }));
+      value.download = value.textContent = row.file;
+      box.append(label, value);
+      return box;
+    }
     value.textContent = /^\d{4}-\d\d-\d\dT[\d:.]+Z$/.test(row.value) ? new Date(row.value).toLocaleString() : row.value;
     box.append(label, value);
     return box;

@@ -1,12 +1,11 @@
 // Command firmware is the small program that the demo's devices run: it measures something, and says how it is.
 //
-// Stage 3, field, on the device. It answers on the socket that its environment names. How it behaves is decided when it is
+// Stage 3, field, on the device. It answers on the health socket it was started with. How it behaves is decided when it is
 // built: version and behaviour are linked in, so that a good and a sick release are different bytes.
 package main
 
 import (
 	"bufio"
-	"context"
 	"fmt"
 	"net"
 	"os"
@@ -27,7 +26,7 @@ func main() {
 
 // serve answers until the socket fails, and says why.
 func serve() error {
-	l, err := new(net.ListenConfig).Listen(context.Background(), "unix", os.Getenv("HALLMARK_HEALTH_SOCKET"))
+	l, err := net.FileListener(os.NewFile(3, os.Getenv("LISTEN_FDNAMES"))) // open already: it may make no sockets
 	if err != nil {
 		return err
 	}

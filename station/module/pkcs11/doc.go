@@ -14,4 +14,6 @@ type Config struct {
 	Path  string // of the PKCS#11 library
 	Label string // of the token
 	PIN   []byte // of the user; not kept
+
+	Sessions int // signatures that may be under way at once; 0: 4
 }

@@ -3,6 +3,7 @@
 package pkcs11
 
 import (
+	"cmp"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -14,6 +15,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	"slices"
 	"strings"
 	"sync"
 
@@ -25,7 +27,7 @@ import (
 
 const recordLabel = "hallmark-record"
 
-// sessions is how many signatures may be under way at once.
+// sessions is how many signatures may be under way at once, where the Config does not say.
 const sessions = 4
 
 // Module is a token.
@@ -33,6 +35,7 @@ type Module struct {
 	ctx  *p11.Ctx
 	slot uint
 	info module.Info
+	can  []wire.WrapAlg // how it unwraps signing keys; the first is what it asks for
 
 	free chan p11.SessionHandle // sessions for signing, one per goroutine at a time
 
@@ -75,7 +78,7 @@ func open(c Config) (*Module, error) {
 		ctx.Destroy()
 		return nil, fmt.Errorf("pkcs11: initialise %s: %w", c.Path, err)
 	}
-	m := &Module{ctx: ctx, free: make(chan p11.SessionHandle, sessions)}
+	m := &Module{ctx: ctx, free: make(chan p11.SessionHandle, cmp.Or(c.Sessions, sessions))}
 	if err := m.login(c); err != nil {
 		return nil, errors.Join(err, m.Close())
 	}
@@ -93,13 +96,49 @@ func (m *Module) login(c Config) error {
 			continue
 		}
 		m.slot = slot
+		if m.can, err = unwraps(m.ctx, slot); err != nil {
+			return err
+		}
 		m.info = module.Info{
 			Name: "pkcs11:" + strings.TrimSpace(ti.Model), Serial: strings.TrimSpace(ti.SerialNumber),
-			WrapAlg: wire.WrapOAEPSHA1, ContentAlg: wire.WrapOAEPSHA1, Templated: true,
+			WrapAlg: m.can[0], ContentAlg: wire.WrapOAEPSHA1, Templated: true,
 		}
 		return m.openSessions(c.PIN)
 	}
 	return fmt.Errorf("pkcs11: no token labelled %q in %s", c.Label, c.Path)
+}
+
+// unwraps gives the ways in which the token takes a private key in, by its own list of mechanisms. The combined mechanism is made for private keys and
+// comes first; OAEP is for secret keys by the standard, and tokens that have nothing else take private keys by it.
+func unwraps(ctx *p11.Ctx, slot uint) (can []wire.WrapAlg, err error) {
+	for _, k := range []struct {
+		mechanism uint
+		alg       wire.WrapAlg
+	}{{p11.CKM_RSA_AES_KEY_WRAP, wire.WrapRSAAES}, {p11.CKM_RSA_PKCS_OAEP, wire.WrapOAEPSHA1}} {
+		info, err := ctx.GetMechanismInfo(slot, mech(k.mechanism, nil))
+		var none p11.Error
+		if errors.As(err, &none) && none == p11.CKR_MECHANISM_INVALID {
+			continue
+		}
+		if err != nil {
+			return nil, fmt.Errorf("pkcs11: mechanisms: %w", err)
+		}
+		if info.Flags&p11.CKF_UNWRAP != 0 {
+			can = append(can, k.alg)
+		}
+	}
+	if len(can) == 0 {
+		return nil, errors.New("pkcs11: the token unwraps neither by CKM_RSA_AES_KEY_WRAP nor by CKM_RSA_PKCS_OAEP: it cannot be a station's")
+	}
+	return can, nil
+}
+
+// unwrapping is the mechanism of an algorithm.
+func unwrapping(alg wire.WrapAlg) []*p11.Mechanism {
+	if alg == wire.WrapRSAAES {
+		return mech(p11.CKM_RSA_AES_KEY_WRAP, &p11.RSAAESKeyWrapParams{AESKeyBits: 256, OAEPParams: *oaepSHA1()})
+	}
+	return mech(p11.CKM_RSA_PKCS_OAEP, oaepSHA1())
 }
 
 func (m *Module) openSessions(pin []byte) error {
@@ -111,7 +150,7 @@ func (m *Module) openSessions(pin []byte) error {
 	if err := m.ctx.Login(m.main, p11.CKU_USER, string(pin)); err != nil {
 		return fmt.Errorf("pkcs11: log in: %w", err)
 	}
-	for range sessions {
+	for range cap(m.free) {
 		s, err := m.ctx.OpenSession(m.slot, flags)
 		if err != nil {
 			return fmt.Errorf("pkcs11: open session: %w", err)
@@ -286,8 +325,8 @@ func (m *Module) rsaKey(label string, may []*p11.Attribute, pubMay ...*p11.Attri
 
 // UnwrapSigner implements module.Unwrapper. The token takes the key out of the blob; this process never sees it.
 func (m *Module) UnwrapSigner(oem string, key wire.WrappedKey) (module.OrderKey, error) {
-	if key.Alg != wire.WrapOAEPSHA1 {
-		return nil, fmt.Errorf("pkcs11: algorithm %q, this token has %q", key.Alg, wire.WrapOAEPSHA1)
+	if !slices.Contains(m.can, key.Alg) {
+		return nil, fmt.Errorf("pkcs11: algorithm %q, this token has %q", key.Alg, m.can)
 	}
 	pub, err := parseP256(key.SPKI)
 	if err != nil {
@@ -304,7 +343,7 @@ func (m *Module) UnwrapSigner(oem string, key wire.WrappedKey) (module.OrderKey,
 	for _, e := range held() {
 		template = append(template, attr(e.typ, e.value))
 	}
-	h, err := m.ctx.UnwrapKey(m.main, mech(p11.CKM_RSA_PKCS_OAEP, oaepSHA1()), unwrapper, key.Blob, template)
+	h, err := m.ctx.UnwrapKey(m.main, unwrapping(key.Alg), unwrapper, key.Blob, template)
 	if err != nil {
 		return nil, fmt.Errorf("pkcs11: the blob is not a key wrapped to this station: %w", err)
 	}

@@ -14,6 +14,7 @@ import (
 	"crypto/pbkdf2"
 	"crypto/rand"
 	"crypto/rsa"
+	_ "crypto/sha1" // OAEP as modules have it that have nothing newer
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
@@ -24,6 +25,8 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+
+	"github.com/tink-crypto/tink-go/v2/kwp/subtle"
 
 	"github.com/hallmark-iot/hallmark/station/durable"
 	"github.com/hallmark-iot/hallmark/station/module"
@@ -230,17 +233,38 @@ func (m *Module) decrypt(set map[string][]byte, oem string, alg wire.WrapAlg, bl
 	if err != nil {
 		return nil, err
 	}
-	if alg != wire.WrapOAEPSHA256 {
-		return nil, fmt.Errorf("soft module: algorithm %q, this module has %q", alg, wire.WrapOAEPSHA256)
-	}
-	out, err := rsa.DecryptOAEP(sha256.New(), nil, key, blob, nil)
+	hash, err := alg.Hash()
 	if err != nil {
-		return nil, errors.New("soft module: the blob is not wrapped to this station's key")
+		return nil, fmt.Errorf("soft module: %w", err)
+	}
+	bad := errors.New("soft module: the blob is not wrapped to this station's key")
+	if alg != wire.WrapRSAAES {
+		out, err := rsa.DecryptOAEP(hash.New(), nil, key, blob, nil)
+		if err != nil {
+			return nil, bad
+		}
+		return out, nil
+	}
+	if len(blob) <= key.Size() {
+		return nil, bad
+	}
+	kek, err := rsa.DecryptOAEP(hash.New(), nil, key, blob[:key.Size()], nil)
+	if err != nil {
+		return nil, bad
+	}
+	defer clear(kek)
+	kwp, err := subtle.NewKWP(kek)
+	if err != nil {
+		return nil, bad
+	}
+	out, err := kwp.Unwrap(blob[key.Size():])
+	if err != nil {
+		return nil, bad
 	}
 	return out, nil
 }
 
-// UnwrapSigner implements module.Unwrapper.
+// UnwrapSigner implements module.Unwrapper. It takes every algorithm that there is, so that what an HSM is sent can be tried without one.
 func (m *Module) UnwrapSigner(oem string, key wire.WrappedKey) (module.OrderKey, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()

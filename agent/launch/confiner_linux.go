@@ -1,0 +1,277 @@
+package launch
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/hallmark-iot/hallmark/agent/confine"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Confine is called first by the main of every program that launches others: in a process that Start has made it confines itself and becomes the
+// program, and never returns. In any other it does nothing.
+func Confine() {
+	switch os.Args[0] {
+	case confiner:
+		runtime.LockOSThread() // what is taken is taken from this thread, which becomes the program
+		say(becomeProgram())
+	case wasmHost:
+		say(hostWASM())
+	default:
+		return
+	}
+	os.Exit(1)
+}
+
+// say tells Start why there is no program.
+func say(layers Report, err error) {
+	if err != nil {
+		_ = report(outcome{Layers: layers, Error: err.Error()}) // who would read it has gone
+	}
+}
+
+func report(o outcome) error {
+	b, err := json.Marshal(o)
+	if err != nil {
+		return err
+	}
+	_, err = unix.Write(fdReport, append(b, '\n'))
+	return err
+}
+
+// maxOrder is more than the arguments and capabilities of a component can be: they are within a release.
+const maxOrder = 4 * wire.MaxRelease
+
+// readOrder reads what is to be done.
+func readOrder() (d order, err error) {
+	b := make([]byte, maxOrder)
+	n, err := unix.Pread(fdOrder, b, 0)
+	if err != nil {
+		return d, err
+	}
+	return d, json.Unmarshal(b[:n], &d)
+}
+
+// becomeProgram takes away what the program is not to have, says what held, and executes it. The order is that of need: what opens paths comes before
+// its user loses the way to them, what needs privileges before they are gone, and the filter of calls is last.
+func becomeProgram() (Report, error) {
+	d, err := readOrder()
+	if err != nil {
+		return Report{}, err
+	}
+	self, err := os.Readlink("/proc/self/exe")
+	if err != nil {
+		return Report{}, err
+	}
+	exe, err := unix.Open("/proc/self/exe", unix.O_PATH|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return Report{}, err
+	}
+	groups := deviceGroups(d.Capabilities.Devices)
+	layers := d.Groups
+	layers.note(LayerLimits, limit(&layers, d))
+	abi := restrict(&layers, d, self)
+	if d.Spaces {
+		layers.has(LayerNamespaces)
+	} else {
+		layers.lacks(LayerNamespaces, "the kernel gives none to the agent: it is neither root nor may it make user namespaces")
+	}
+	if d.User != 0 {
+		layers.note(LayerUser, becomeUser(d.User, groups))
+	} else {
+		layers.lacks(LayerUser, "the agent is not root, or its container has no such users")
+	}
+	layers.note(LayerPrivileges, dropPrivileges())
+	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil { // a change of user has cleared it
+		return layers, err
+	}
+	layers.note(LayerCalls, filter(d, abi))
+	if err := layers.without(d.Require); err != nil {
+		return layers, err
+	}
+	if err := report(outcome{Layers: layers}); err != nil {
+		return layers, err
+	}
+	if d.Capabilities.Runtime == wire.RuntimeWASM {
+		return layers, execute(exe, []string{wasmHost}, nil, d)
+	}
+	env := []string{"PATH=/usr/bin:/bin"}
+	if d.Socket {
+		const first = 3 // by systemd's protocol; what was there has been read
+		if err := unix.Dup3(fdSocket, first, 0); err != nil {
+			return layers, err
+		}
+		unix.CloseOnExec(fdSocket)
+		env = append(env, "LISTEN_FDS=1", "LISTEN_FDNAMES=health", fmt.Sprintf("LISTEN_PID=%d", os.Getpid()))
+	} else {
+		unix.CloseOnExec(fdOrder)
+	}
+	unix.CloseOnExec(fdReport)
+	if !d.Script { // what executes a script reads it there
+		unix.CloseOnExec(fdImage)
+	}
+	return layers, execute(fdImage, append([]string{d.Name}, d.Args...), env, d)
+}
+
+// execute becomes the program behind a descriptor; it returns only when that fails.
+func execute(fd int, args, env []string, d order) error {
+	argv, err := syscall.SlicePtrFromStrings(args)
+	if err != nil {
+		return err
+	}
+	envv, err := syscall.SlicePtrFromStrings(env)
+	if err != nil {
+		return err
+	}
+	if err := limitLast(d); err != nil {
+		return err
+	}
+	empty := [1]byte{}
+	_, _, errno := unix.RawSyscall6(unix.SYS_EXECVEAT, uintptr(fd), uintptr(unsafe.Pointer(&empty[0])), uintptr(unsafe.Pointer(&argv[0])), //nolint:gosec // the call takes addresses
+		uintptr(unsafe.Pointer(&envv[0])), unix.AT_EMPTY_PATH, 0) //nolint:gosec // the same
+	return errno
+}
+
+// limit sets what the process may have, for good. RLIMIT_CORE is 1 and not 0: of one byte nothing is dumped into a file, and only 1 is also heeded by a
+// kernel that pipes cores into a program. Tasks are counted by user, so that only a user of its own can be limited.
+func limit(layers *Report, d order) error {
+	if (d.User != 0 || d.Inner) && !slices.Contains(layers.InForce, LayerTasks) {
+		delete(layers.Missing, LayerTasks)
+		layers.has(LayerTasks)
+	}
+	return setLimits(map[int]uint64{
+		unix.RLIMIT_CORE: 1, unix.RLIMIT_NOFILE: 256, unix.RLIMIT_STACK: 8 << 20, unix.RLIMIT_MEMLOCK: 64 << 10,
+		unix.RLIMIT_MSGQUEUE: 0, unix.RLIMIT_SIGPENDING: 1024, unix.RLIMIT_RTPRIO: 0, unix.RLIMIT_NICE: 0,
+	})
+}
+
+// limitLast sets what the confiner itself may be beyond: it has a runtime of its own, which ends as it becomes the program.
+func limitLast(d order) error {
+	limits := map[int]uint64{unix.RLIMIT_DATA: d.Memory}
+	if d.Capabilities.Runtime == wire.RuntimeWASM {
+		limits[unix.RLIMIT_DATA] = 2*d.Memory + hostMemory
+	}
+	if d.User != 0 || d.Inner {
+		limits[unix.RLIMIT_NPROC] = uint64(d.Tasks)
+	}
+	return setLimits(limits)
+}
+
+func setLimits(limits map[int]uint64) error {
+	for what, most := range limits {
+		var have unix.Rlimit
+		if err := unix.Prlimit(0, what, nil, &have); err != nil {
+			return err
+		}
+		most = min(most, have.Max)
+		if err := unix.Prlimit(0, what, &unix.Rlimit{Cur: most, Max: most}, nil); err != nil {
+			return fmt.Errorf("limit %d to %d: %w", what, most, err)
+		}
+	}
+	return nil
+}
+
+// restrict leaves of files and ports what was granted, and what every program has; it gives the version of Landlock that did it.
+func restrict(layers *Report, d order, self string) int {
+	c := d.Capabilities
+	reach := confine.Reach{Connect: c.ConnectTCP, Bind: c.BindTCP, Paths: map[string]uint64{
+		d.Own: confine.Read | confine.Write | confine.Change, "/dev/null": confine.Read | confine.Write, "/dev/zero": confine.Read,
+		"/dev/random": confine.Read, "/dev/urandom": confine.Read,
+	}}
+	for _, p := range c.Read {
+		reach.Paths[p] = confine.Read | confine.Execute
+	}
+	for _, p := range c.Devices {
+		reach.Paths[p] = confine.Read | confine.Write | confine.Control
+	}
+	if c.Runtime == wire.RuntimeWASM {
+		maps.Copy(reach.Paths, hostPaths(self))
+	}
+	abi := confine.ABI()
+	if d.Landlock > 0 {
+		abi = min(abi, d.Landlock)
+	}
+	err := confine.Restrict(reach, abi)
+	if err != nil {
+		abi = 0
+	}
+	layers.note(LayerFiles, err)
+	for layer, since := range map[Layer]int{LayerPorts: confine.ABIPorts, LayerScope: confine.ABIScope} {
+		if abi >= since {
+			layers.has(layer)
+		} else {
+			layers.lacks(layer, "the kernel's Landlock has version %d, and this needs %d", abi, since)
+		}
+	}
+	return abi
+}
+
+// deviceGroups are the groups to which the granted devices are open: udev's way of giving them.
+func deviceGroups(devices []string) (out []int) {
+	for _, path := range devices {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err == nil && st.Gid != 0 && !slices.Contains(out, int(st.Gid)) {
+			out = append(out, int(st.Gid))
+		}
+	}
+	return out
+}
+
+// becomeUser makes this process the user's, with no group but its own and those of its devices.
+func becomeUser(user int, groups []int) error {
+	if err := syscall.Setgroups(groups); err != nil {
+		return fmt.Errorf("setgroups: %w", err)
+	}
+	if err := syscall.Setresgid(user, user, user); err != nil {
+		return fmt.Errorf("setresgid: %w", err)
+	}
+	if err := syscall.Setresuid(user, user, user); err != nil {
+		return fmt.Errorf("setresuid: %w", err)
+	}
+	return nil
+}
+
+// dropPrivileges gives up every capability of the kernel, and the ways to new ones; it looks whether they are gone.
+func dropPrivileges() error {
+	if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
+		return err
+	}
+	for c := range uintptr(64) {
+		_ = unix.Prctl(unix.PR_CAPBSET_DROP, c, 0, 0, 0) // one that is not there, or not ours to drop: then none of them is ours
+	}
+	_ = unix.Prctl(unix.PR_CAP_AMBIENT, unix.PR_CAP_AMBIENT_CLEAR_ALL, 0, 0, 0) // looked at below
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	none := [2]unix.CapUserData{}
+	if err := unix.Capset(&head, &none[0]); err != nil {
+		return fmt.Errorf("capset: %w", err)
+	}
+	have := [2]unix.CapUserData{}
+	if err := unix.Capget(&head, &have[0]); err != nil {
+		return fmt.Errorf("capget: %w", err)
+	}
+	if have != none {
+		return errors.New("capabilities are left")
+	}
+	return nil
+}
+
+// hostPaths is what the host of a WebAssembly module has to read to start: this program, and where that was linked with libraries, those.
+func hostPaths(self string) map[string]uint64 {
+	out := map[string]uint64{strings.TrimSuffix(self, " (deleted)"): confine.Read | confine.Execute}
+	if linked {
+		for _, p := range []string{"/lib", "/lib64", "/usr/lib", "/etc/ld.so.cache"} {
+			out[p] = confine.Read | confine.Execute
+		}
+	}
+	return out
+}

@@ -1,0 +1,95 @@
+package main
+
+import (
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+)
+
+// What the program may take of a small board: bytes of its file, and bytes of memory while it idles.
+const (
+	mostFile   = 20 << 20
+	mostMemory = 20 << 20
+)
+
+// The program, as it is shipped, fits a small board: on its flash, and in its memory with the update engine and a program running beside it. These are sizes and no times.
+func TestTheAgentIsSmall(t *testing.T) {
+	dir := t.TempDir()
+	program := filepath.Join(dir, "hallmark-agent")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	info, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if info.Size() > mostFile {
+		t.Errorf("the program has %d bytes, at most %d", info.Size(), mostFile)
+	}
+
+	at := filepath.Join(dir, "d")
+	if err := virtual.Create(at, virtual.Spec{Revision: "A", Flash: hw.Geometry{Size: boot.FlashFor(64<<20, sector, page), Sector: sector, Page: page}}); err != nil {
+		t.Fatal(err)
+	}
+	b, err := virtual.Open(at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(birth(&b.Board), b.Close()); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), program, "run", "--dir", at, "--poll-min", "100ms")
+	log := filepath.Join(dir, "log")
+	out, err := os.Create(log)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer out.Close()
+	cmd.Stderr = out
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = cmd.Process.Signal(os.Interrupt); _ = cmd.Wait() })
+	tried := func() int { // it cannot reach its server, and goes on trying
+		said, err := os.ReadFile(log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Count(string(said), "check-in failed")
+	}
+	for end := time.Now().Add(time.Minute); tried() < 3; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("it does not run")
+		}
+	}
+	if c, err := net.Dial("unix", filepath.Join(at, "local.sock")); err != nil {
+		t.Error(err)
+	} else {
+		_ = c.Close()
+	}
+	status, err := os.ReadFile("/proc/" + strconv.Itoa(cmd.Process.Pid) + "/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept := map[string]int{}
+	for line := range strings.Lines(string(status)) {
+		name, value, _ := strings.Cut(line, ":")
+		kept[name], _ = strconv.Atoi(strings.TrimSuffix(strings.TrimSpace(value), " kB"))
+	}
+	t.Logf("%d bytes of file, %d kB resident (%d of them its own), %d kB at most", info.Size(), kept["VmRSS"], kept["RssAnon"], kept["VmHWM"])
+	if rss := kept["VmRSS"] << 10; rss == 0 || rss > mostMemory {
+		t.Errorf("%d bytes resident, at most %d", rss, mostMemory)
+	}
+}

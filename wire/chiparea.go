@@ -1,0 +1,58 @@
+package wire
+
+import (
+	"encoding/binary"
+	"errors"
+	"fmt"
+)
+
+// ChipArea is what a station lays down in the flash of a chip that runs nothing of ours while it is made, and whose keys the station made:
+// what a device is given over the programming protocol, and its two private keys. In the flash its length stands before it (four bytes,
+// big-endian), and what is behind it is erased.
+type ChipArea struct {
+	Install  Install `cbor:"1,keyasint"`
+	Identity []byte  `cbor:"2,keyasint"` // P-256 private key, 32 bytes (SEC 1, 2.3.7)
+	Attest   []byte  `cbor:"3,keyasint"` // likewise
+}
+
+// MaxChipArea bounds it, with its length.
+const MaxChipArea = MaxOrderContent
+
+// EncodeChipArea writes a with its length. It has private keys: clear it after use.
+func EncodeChipArea(a ChipArea) ([]byte, error) {
+	if err := a.check(); err != nil {
+		return nil, err
+	}
+	body, err := Marshal(a)
+	if err != nil {
+		return nil, err
+	}
+	defer clear(body)
+	if len(body) > MaxChipArea-4 {
+		return nil, fmt.Errorf("chip area: %w: %d bytes", ErrTooLarge, len(body))
+	}
+	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))), body...), nil
+}
+
+// DecodeChipArea reads what is in the flash from the area's first byte on; what is behind it is not looked at.
+func DecodeChipArea(data []byte) (ChipArea, error) {
+	var a ChipArea
+	if len(data) < 4 {
+		return a, errors.New("chip area: no length")
+	}
+	n := binary.BigEndian.Uint32(data)
+	if n > MaxChipArea-4 || uint64(n) > uint64(len(data)-4) {
+		return a, fmt.Errorf("chip area: %w: %d bytes of %d", ErrTooLarge, n, len(data)-4)
+	}
+	if err := Unmarshal(data[4:4+n], &a, MaxChipArea); err != nil {
+		return ChipArea{}, err
+	}
+	return a, a.check()
+}
+
+func (a ChipArea) check() error {
+	if len(a.Identity) != 32 || len(a.Attest) != 32 || string(a.Identity) == string(a.Attest) {
+		return errors.New("chip area: two private keys of 32 bytes wanted")
+	}
+	return a.Install.check()
+}
