@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(id -u)" = 0 ] || { echo "agent: NOT RUN: only root changes its root directory" >&2; exit 75; }
-if ! command -v dpkg rpm systemd-analyze useradd >/dev/null && command -v apt-get >/dev/null; then
+have() { for t in "$@"; do command -v "$t" >/dev/null || return 1; done; } # `command -v` of many is content with one
+if ! have dpkg rpm systemd-analyze useradd && command -v apt-get >/dev/null; then
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends rpm systemd passwd; } </dev/null >/dev/null || true
 fi
 for tool in dpkg dpkg-deb rpm systemd-analyze useradd; do

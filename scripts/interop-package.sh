@@ -3,7 +3,8 @@
 # read the image, and the server in it runs. 75 when one of these tools could not be had.
 set -euo pipefail
 cd "$(dirname "$0")/.."
-if ! command -v skopeo umoci >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+have() { for t in "$@"; do command -v "$t" >/dev/null || return 1; done; } # `command -v` of many is content with one
+if ! have skopeo umoci && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends skopeo umoci openssl curl; } </dev/null >/dev/null || true
 fi
 for tool in skopeo umoci openssl curl; do

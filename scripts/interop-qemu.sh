@@ -4,7 +4,8 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(uname -m)" = x86_64 ] || { echo "qemu: NOT RUN: the guest is made for x86-64" >&2; exit 75; }
-if ! command -v qemu-system-x86_64 swtpm cpio >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+have() { for t in "$@"; do command -v "$t" >/dev/null || return 1; done; } # `command -v` of many is content with one
+if ! have qemu-system-x86_64 swtpm cpio && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
   { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 swtpm cpio; } </dev/null >/dev/null || true
 fi
 for tool in qemu-system-x86_64 swtpm cpio dpkg-deb; do
