@@ -125,8 +125,8 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 	return wire.Result{Command: t.Command, Act: t.Act}, a.resume(ctx, now)
 }
 
-// actNow does what one save does, and one write of the parameters before it: after a cut in between the command comes again, and is done again, which
-// changes nothing. The event comes before both: a cut then tells it twice, never not at all.
+// actNow does what one save does, and before it what of the device's keeping the act changes: after a cut in between the command comes again, and is done
+// again, which changes nothing. The event comes before both: a cut then tells it twice, never not at all.
 func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, error) {
 	event, text := "", ""
 	switch p.Act { //nolint:exhaustive // the others are tasks, and never come here
@@ -162,7 +162,7 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 			return wire.Result{}, err
 		}
 	}
-	if err := a.setParams(p); err != nil {
+	if err := a.setKept(p); err != nil {
 		return wire.Result{}, local(err)
 	}
 	next = withResult(next, p.CommandDigest[:], p.Act, wire.OutcomeDone, "", "", now)
@@ -181,13 +181,13 @@ func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, er
 	return r, a.applyGuard()
 }
 
-// setParams makes the parameters what the act makes of them.
-func (a *Agent) setParams(p gate.Plan) error {
+// setKept makes parameters, and what programs keep, what the act makes of them.
+func (a *Agent) setKept(p gate.Plan) error {
 	switch p.Act { //nolint:exhaustive // the others leave them as they are
 	case wire.ActConfigure:
 		return a.c.Params.Set(merge(a.c.Params.Operational(), p.Config))
 	case wire.ActDisown:
-		return a.c.Params.Set(nil)
+		return a.clear()
 	}
 	return nil
 }

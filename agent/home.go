@@ -48,7 +48,7 @@ func (a *Agent) maybeMove() error {
 
 // move takes the device to its new home. The first step is one write, by which another trust bundle is in force; who it believed before is
 // nobody to it from then on, and a start after a cut goes on here before it speaks to anybody. What the device kept in its time here is then
-// forgotten: keys, settings, counters, log. It restarts as a device that was never switched on, but for what it runs.
+// forgotten: keys, settings, what programs keep, counters, log. It restarts as a device that was never switched on, but for what it runs.
 func (a *Agent) move(t *task) error {
 	if t.Handover == nil {
 		return a.finish(wire.OutcomeFailed, codeSafety, "there is no handover")
@@ -67,7 +67,7 @@ func (a *Agent) move(t *task) error {
 	if err := a.c.Machine.Forget(); err != nil {
 		return local(err)
 	}
-	if err := a.c.Params.Set(nil); err != nil {
+	if err := a.clear(); err != nil {
 		return local(err)
 	}
 	if err := a.save(memory{Attest: true, Signs: a.m.Signs, Next: a.m.Next}); err != nil {

@@ -144,6 +144,7 @@ func TestWhereverThePowerFailsADeviceIsHereOrThere(t *testing.T) {
 			d := newDevice(t, w, b)
 			d.away = newServer(t, own, b)
 			d.s.tell = c
+			d.keep(t)
 			if cut > 0 {
 				b.Power.CutAt(cut, virtual.Modes()[cut%4], cut)
 			}
@@ -151,7 +152,7 @@ func TestWhereverThePowerFailsADeviceIsHereOrThere(t *testing.T) {
 			if r := d.s.outcomes(c); len(r) != 1 || r[0].Outcome != wire.OutcomeDone {
 				t.Fatalf("cut %d: its former home heard %+v", cut, r)
 			}
-			if in := d.away.last; in.Counter != 0 || len(in.Reported) != 0 {
+			if in := d.away.last; in.Counter != 0 || len(in.Reported) != 0 || d.keeps() {
 				t.Fatalf("cut %d: it came as %+v", cut, in)
 			}
 			total, before := b.Power.Ops(), len(d.s.calls)

@@ -19,6 +19,15 @@ func (a *Agent) letGo(next memory, cause wire.LogRef) (m memory, event, text str
 	return next, eventDisowned, text
 }
 
+// clear forgets what was set, and what programs have kept. Programs stand still from then on, so that none writes anew what it has in memory: a
+// start follows.
+func (a *Agent) clear() error {
+	if err := a.c.Params.Set(nil); err != nil {
+		return err
+	}
+	return a.c.Eraser.Clear()
+}
+
 // leave ends the run in which the device had an owner: the key of that time is destroyed, programs begin without their settings, and
 // data is sealed under a new key after the restart. A cut before it is a restart as well, and the key goes when there is another.
 func (a *Agent) leave() error {

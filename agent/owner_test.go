@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -25,6 +26,7 @@ func TestADeviceDefendsItsOwnerUntilItIsLetGo(t *testing.T) {
 		}
 		done("adopt", w.command(wire.ActAdopt, nil))
 		done("set by its owner", w.command(wire.ActConfigure, nil))
+		d.keep(t)
 
 		theft := w.adoption("theft", 9)
 		disown := func(id string, signer crypto.Signer) *command {
@@ -51,7 +53,7 @@ func TestADeviceDefendsItsOwnerUntilItIsLetGo(t *testing.T) {
 				t.Fatalf("%s: %+v, want %s", what, r, c.want)
 			}
 		}
-		if n := len(d.s.last.Reported); n != 1 || d.s.enrolled != 1 {
+		if n := len(d.s.last.Reported); n != 1 || d.s.enrolled != 1 || !d.keeps() {
 			t.Fatalf("it still has %d settings, and enrolled %d times", n, d.s.enrolled)
 		}
 		boots := d.s.last.BootCount // it is switched on for each, and restarts when it is let go
@@ -59,6 +61,9 @@ func TestADeviceDefendsItsOwnerUntilItIsLetGo(t *testing.T) {
 		done("let go by its owner", disown("d3", w.owner))
 		if in := d.s.last; len(in.Reported) != 0 || in.BootCount != boots+2 || d.s.enrolled != 2 || in.State != "active" {
 			t.Fatalf("settings %v, %d starts after %d, enrolled %d times, %s", in.Reported, in.BootCount, boots, d.s.enrolled, in.State)
+		}
+		if d.keeps() {
+			t.Error("what a program kept of its owner's time is there for the next")
 		}
 		for _, name := range []string{hw.KeyLDevID, hw.KeyLDevID + "-2"} {
 			if k, err := d.board.Keys.Signer(name); err == nil && key.Equal(k.Public()) {
@@ -69,6 +74,42 @@ func TestADeviceDefendsItsOwnerUntilItIsLetGo(t *testing.T) {
 			t.Errorf("its log tells of %v", d.s.kinds())
 		}
 		done("adopted by the next", w.adoption("next", 8))
+	})
+}
+
+// With the power failing in each operation of letting go: who is told that it is done has nothing of before, settings or files.
+func TestWhereverThePowerFailsNothingOfAnOwnerIsLeft(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		golden := born(t, w, w.publish("1.0.0", 1))
+		configure, disown := w.command(wire.ActConfigure, nil), w.command(wire.ActDisown, nil)
+		run := func(cut uint64) uint64 {
+			b, err := golden.Clone()
+			if err != nil {
+				t.Fatal(err)
+			}
+			d := newDevice(t, w, b)
+			d.told(t, configure)
+			d.keep(t)
+			before := b.Power.Ops()
+			if cut > 0 {
+				b.Power.CutAt(before+cut, virtual.Modes()[cut%4], cut)
+			}
+			if r := d.told(t, disown); len(r) != 1 || r[0].Outcome != wire.OutcomeDone {
+				t.Fatalf("cut %d: %+v", cut, r)
+			}
+			if len(d.s.last.Reported) != 0 || d.keeps() {
+				t.Fatalf("cut %d: settings %v, and its file is there: %v", cut, d.s.last.Reported, d.keeps())
+			}
+			return b.Power.Ops() - before
+		}
+		total := run(0)
+		if total < 20 {
+			t.Fatalf("only %d operations to cut", total)
+		}
+		for n := uint64(1); n <= total; n++ {
+			run(n)
+		}
 	})
 }
 

@@ -120,5 +120,17 @@ func ownDirectory(c wire.Component, o Options) (dir string, uid int, err error) 
 	return dir, uid, err
 }
 
-// Erase removes what the programs of a device have kept.
-func Erase(dir string) error { return os.RemoveAll(filepath.Join(dir, programs)) }
+// Erase removes what the programs of a device have kept; it is gone for good when it returns. None of them may run.
+func Erase(dir string) error {
+	if err := os.RemoveAll(filepath.Join(dir, programs)); err != nil {
+		return err
+	}
+	above, err := os.Open(dir)
+	if errors.Is(err, fs.ErrNotExist) { // nothing was ever kept
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return errors.Join(above.Sync(), above.Close())
+}

@@ -136,16 +136,24 @@ func (m *Machine) server() string {
 	return r.Identity.Params.Servers.Device
 }
 
-// Erase implements agent.Eraser. Programs are stopped before what they keep is removed, so that none writes it again.
+// Erase implements agent.Eraser.
 func (m *Machine) Erase() ([]string, error) {
 	names, err := m.boot.Erase()
 	if err != nil || m.launch == nil {
 		return names, err
 	}
+	return append(names, "programs"), m.Clear()
+}
+
+// Clear implements agent.Eraser. Programs are stopped before what they keep is removed, so that none writes it again.
+func (m *Machine) Clear() error {
+	if m.launch == nil { // there is no place where any could have kept something
+		return nil
+	}
 	if m.programs != nil {
 		m.programs.Stop()
 	}
-	return append(names, "programs"), launch.Erase(m.launch.Dir)
+	return launch.Erase(m.launch.Dir)
 }
 
 // End implements agent.Eraser.

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/launch"
@@ -149,5 +150,43 @@ func TestProgramsThatDoNotChangeGoOn(t *testing.T) {
 	}
 	if h, text := p.Health(); h != agent.HealthSick || !strings.Contains(text, "broken was not started") {
 		t.Errorf("health %v, %q", h, text)
+	}
+}
+
+// What a program has kept is gone when it was cleared, and it is not there any more to write it again; the next start of it finds nothing.
+func TestWhatProgramsKeepIsCleared(t *testing.T) {
+	code := []byte("#!/bin/sh\nif test -e diary; then echo before > was; fi\nwhile true; do echo more >> diary; sleep 0.01; done\n")
+	sum := sha256.Sum256(code)
+	o := launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: os.Stderr}
+	c := wire.Component{
+		Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthAlive,
+		Capabilities: &wire.Capabilities{Read: append([]string{"/bin", "/usr/bin"}, shared.Read...)},
+	}
+	x := &program{name: "app", start: func() (*launch.Process, error) { return launch.Start(bytes.NewReader(code), c, o) }}
+	m := &Machine{launch: &o, programs: &Programs{list: []*program{x}}}
+	t.Cleanup(m.programs.Stop)
+	own := filepath.Join(o.Dir, "programs", "app")
+	for range 2 {
+		var err error
+		if x.proc, err = x.start(); err != nil {
+			t.Fatal(err)
+		}
+		for end := time.Now().Add(10 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+			if _, err := os.Stat(filepath.Join(own, "diary")); err == nil {
+				break
+			} else if time.Now().After(end) {
+				t.Fatal(err)
+			}
+		}
+		if _, err := os.Stat(filepath.Join(own, "was")); err == nil {
+			t.Fatal("it found what was before")
+		}
+		if err := m.Clear(); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(50 * time.Millisecond)
+		if _, err := os.Stat(own); !os.IsNotExist(err) || !x.proc.Ended() {
+			t.Fatalf("its directory: %v, ended: %v", err, x.proc.Ended())
+		}
 	}
 }
