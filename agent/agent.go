@@ -96,8 +96,10 @@ type Switcher interface {
 	Switch() (bool, error)
 }
 
-// Eraser ends a device's life. Each method is safe to repeat.
+// Eraser clears what was kept: of an owner's time, or of the device's whole life. Each method is safe to repeat.
 type Eraser interface {
+	// Clear stops the programs for the rest of this start, and removes what they have kept.
+	Clear() error
 	// Erase clears code, data and parameters, but for what the agent's Store holds, and reads back; it names the areas.
 	Erase() ([]string, error)
 	// End clears the Store and burns the life cycle. Nothing works afterwards.
@@ -146,10 +148,11 @@ type Configurable interface {
 	Configure(entries []wire.ConfigEntry) error
 }
 
-// Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. answered is called with true when the server has it,
+// Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. What is sealed in one period of ownership is in no epoch
+// of another. answered is called with true when the server has it,
 // and with false when it will never have it as it is.
 type Telemetry interface {
-	Next(ctx context.Context, now time.Time, key crypto.Signer) (upload []byte, answered func(taken bool), err error)
+	Next(ctx context.Context, now time.Time, key crypto.Signer, period uint64) (upload []byte, answered func(taken bool), err error)
 }
 
 // Server is the line to the server; link.Client is one.
@@ -214,6 +217,8 @@ type Agent struct {
 	cert    atomic.Pointer[tls.Certificate] // for handshakes
 	renewAt time.Time                       // of the present certificate; zero: not computed yet
 	asked   string                          // the key for which a certificate was asked for, and not had yet
+
+	period uint64 // of ownership, as the server told in this run: see wire.CheckinReply
 
 	leaving int // check-ins by which the server here could have learned that the device leaves
 

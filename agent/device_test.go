@@ -14,6 +14,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -26,6 +28,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/devlog"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/agent/machine"
 	"github.com/hallmark-iot/hallmark/suite"
@@ -424,12 +427,39 @@ type device struct {
 	local *pipes // its local socket
 	runs  []run  // each start
 	data  bool   // it has something to upload
+	kept  string // where its programs keep what they do; empty: nowhere
+}
+
+// keeping is the machine of a device whose programs keep something.
+type keeping struct {
+	*machine.Machine
+	d *device
+}
+
+func (k keeping) Clear() error { return launch.Erase(k.d.kept) }
+
+// keep writes what a program keeps.
+func (d *device) keep(t testing.TB) {
+	t.Helper()
+	if d.kept == "" {
+		d.kept = t.TempDir()
+	}
+	path := filepath.Join(d.kept, "programs", "app")
+	if err := errors.Join(os.MkdirAll(path, 0o700), os.WriteFile(filepath.Join(path, "diary"), []byte("what my owner did"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// keeps reports whether it is there.
+func (d *device) keeps() bool {
+	_, err := os.Stat(filepath.Join(d.kept, "programs", "app", "diary"))
+	return err == nil
 }
 
 // data is an upload that the server refuses.
 type data struct{}
 
-func (data) Next(context.Context, time.Time, crypto.Signer) ([]byte, func(bool), error) {
+func (data) Next(context.Context, time.Time, crypto.Signer, uint64) ([]byte, func(bool), error) {
 	return []byte{0xa0}, func(bool) {}, nil
 }
 
@@ -512,6 +542,9 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	}
 	if d.data {
 		c.Telemetry = data{}
+	}
+	if d.kept != "" {
+		c.Eraser = keeping{m, d}
 	}
 	return agent.New(c)
 }

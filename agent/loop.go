@@ -224,6 +224,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
+	a.period = reply.Period
 	if err := a.tokenAcked(reply); err != nil {
 		return 0, err
 	}
@@ -341,7 +342,7 @@ func (a *Agent) sendTelemetry(ctx context.Context) error {
 	if err != nil {
 		return local(err)
 	}
-	upload, answered, err := a.c.Telemetry.Next(ctx, a.now(), key)
+	upload, answered, err := a.c.Telemetry.Next(ctx, a.now(), key, a.period)
 	if err != nil || upload == nil {
 		if err != nil {
 			a.log.Warn("telemetry", "error", err)

@@ -3154,6 +3154,7 @@ type WireEpoch struct {
 	Epoch  int64  `json:"epoch"`
 	KEM    int32  `json:"kem"`
 	Opened int64  `json:"opened"`
+	Period *int64 `json:"period,omitempty"`
 	Sealed []byte `json:"sealed"`
 	Stream string `json:"stream"`
 }

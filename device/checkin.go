@@ -44,6 +44,9 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 	reply := wire.CheckinReply{
 		Time: uint64(now.Unix()), NextPoll: uint64(s.cfg.Poll / time.Millisecond), AckedSeq: d.AckedSeq, Standing: string(d.State),
 	}
+	if !d.Owned.IsZero() {
+		reply.Period = wire.PeriodOf(d.Owned)
+	}
 	if in.Token != nil && tokenDigest(in.Token.Next) == d.Token {
 		reply.Token, reply.Roll = in.Token.Next, uint64(s.cfg.Roll/time.Second)
 	}

@@ -66,8 +66,20 @@ type Store interface {
 	// DestroyKeys forgets the sealed keys of every epoch of a device, for good; the ciphertext that is left opens for nobody. The
 	// fact is stored the first time only.
 	DestroyKeys(ctx context.Context, device string, fact ledger.Fact) error
-	// Origin gives the attestation key and product of a device.
-	Origin(ctx context.Context, device string) (key crypto.PublicKey, place string, err error)
+	// Origin says whose the data of a device is.
+	Origin(ctx context.Context, device string) (Origin, error)
+}
+
+// Origin is whose a device's data is.
+type Origin struct {
+	Key   crypto.PublicKey // by which the device signs it
+	Place string           // product and group: access.Join
+	Owned time.Time        // since when the device belongs to its owner; zero: to nobody
+}
+
+// ownedIn reports whether an epoch is of the present owner's time, by the device's own word: what it measured before is not theirs, whenever it came.
+func (o Origin) ownedIn(e wire.Epoch) bool {
+	return !o.Owned.IsZero() && e.Period == wire.PeriodOf(o.Owned)
 }
 
 // Limit bounds a read.
@@ -166,10 +178,11 @@ func (s *Service) Ingest(ctx context.Context, caller access.Caller, device strin
 	if err != nil {
 		return fault.Newf(fault.Invalid, "stream.malformed", "upload of device %s: %w", device, err)
 	}
-	key, _, err := s.cfg.Store.Origin(ctx, device)
+	from, err := s.cfg.Store.Origin(ctx, device)
 	if err != nil {
 		return err
 	}
+	key := from.Key
 	in := Incoming{Records: up.Records}
 	for _, env := range up.Epochs {
 		e, err := verifyEpoch(env, device, key)
@@ -223,11 +236,11 @@ func (s *Service) opened(caller access.Caller, e SignedEpoch) (ledger.Fact, erro
 // DestroyDevice destroys what opens a device's sealed data: once it is retired, or its owner asks. It is for good: the device's signed
 // epochs, each with its sealed key, may be held by anybody who saw them, so none is taken any more, nor a new one. Again changes nothing.
 func (s *Service) DestroyDevice(ctx context.Context, caller access.Caller, device string, cause *ledger.Ref) error {
-	_, place, err := s.cfg.Store.Origin(ctx, device)
+	from, err := s.cfg.Store.Origin(ctx, device)
 	if err != nil {
 		return err
 	}
-	res := access.In("device", place)
+	res := access.In("device", from.Place)
 	res.ID = device
 	if err := s.cfg.Guard.Check(ctx, caller, access.StreamManage, res); err != nil {
 		return err
@@ -354,11 +367,11 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 	if !wire.ValidDeviceID(req.Device) || strings.ContainsFunc(req.Stream+req.Purpose, unicode.IsControl) { // it is in public under this name
 		return ReadReply{}, fault.New(fault.Invalid, "stream.request", "a device's ID is 32 digits and letters from a to f; a stream and a purpose are one line of text", "name them as the grant does")
 	}
-	_, place, err := s.cfg.Store.Origin(ctx, req.Device)
+	from, err := s.cfg.Store.Origin(ctx, req.Device)
 	if err != nil && fault.KindOf(err) != fault.NotFound {
 		return ReadReply{}, err
 	}
-	res := access.In("stream", place)
+	res := access.In("stream", from.Place)
 	res.ID = req.Stream
 	if err := s.cfg.Guard.Check(ctx, caller, access.StreamRead, res); err != nil {
 		return ReadReply{}, errors.Join(err, s.refuse(ctx, caller, req))
@@ -391,6 +404,9 @@ func (s *Service) Read(ctx context.Context, caller access.Caller, req ReadReques
 	var reply ReadReply
 	var ranges []Range
 	for _, r := range found {
+		if caller.Owner != "" && !from.ownedIn(r.Epoch) {
+			continue
+		}
 		if s.cfg.Keys.Holds(r.Epoch.Bucket) {
 			ranges = append(ranges, r)
 		} else {

@@ -89,6 +89,7 @@ type CheckinReply struct {
 	Token     []byte `cbor:"7,keyasint,omitempty"`  // the token's Next that the server has durably; only to who sent a token
 	Bundle    uint64 `cbor:"10,keyasint,omitempty"` // the newest trust bundle, when nothing can be told to this device by the one it has
 	Roll      uint64 `cbor:"8,keyasint,omitempty"`  // seconds that a pair of tokens lasts; beside that it ends with a restart
+	Period    uint64 `cbor:"9,keyasint,omitempty"`  // since when the device belongs to its owner, Unix milliseconds: streams begin an epoch with another; 0: to nobody
 }
 
 // AttestReply is the verifier's answer to evidence.

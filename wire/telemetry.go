@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/fxamacker/cbor/v2"
 )
@@ -21,6 +22,8 @@ type Epoch struct {
 	KEM    uint16 `cbor:"5,keyasint" json:"kem"`
 	Sealed []byte `cbor:"6,keyasint" json:"sealed"` // encapsulated key, then the 32-byte data key's ciphertext
 	Opened uint64 `cbor:"7,keyasint" json:"opened"`
+	// Period is when the time of ownership began that the samples are of, Unix milliseconds as the server told; 0: the device belonged to nobody.
+	Period uint64 `cbor:"8,keyasint,omitempty" json:"period,omitempty"`
 }
 
 // Series is the signed head over the records of an epoch: authenticated encryption alone proves no origin, for readers hold
@@ -62,6 +65,9 @@ const MaxNth = 1<<16 - 1
 
 // EpochOf numbers epochs so that they rise over a device's life: the nth of the start that its boot count names.
 func EpochOf(boots uint64, nth uint) uint64 { return boots<<16 | uint64(min(nth, MaxNth)) }
+
+// PeriodOf is how a period of ownership that began then is called in epochs.
+func PeriodOf(began time.Time) uint64 { return uint64(max(began.UnixMilli(), 0)) }
 
 // EncodeEpoch writes e.
 func EncodeEpoch(e Epoch) ([]byte, error) {

@@ -162,18 +162,18 @@ type readings struct {
 }
 
 // Next implements agent.Telemetry.
-func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) ([]byte, func(bool), error) {
+func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer, period uint64) ([]byte, func(bool), error) {
 	r := t.m.boot.Report()
 	if len(r.Bundle.Telemetry) == 0 {
 		return nil, nil, nil
 	}
-	if err := t.open(r, key, now); err != nil {
+	if err := t.open(r, key, period, now); err != nil {
 		return nil, nil, err
 	}
 	if err := t.stream.Sign(key); err != nil {
 		return nil, nil, err
 	}
-	if now.Sub(t.last) >= sampleEvery {
+	if now.Sub(t.last) >= sampleEvery && t.stream.Period() == period {
 		if s, ok := t.programs.Sample(ctx); ok {
 			if err := t.stream.Add([]byte(s)); err != nil && !errors.Is(err, seal.ErrFull) {
 				return nil, nil, err
@@ -192,10 +192,17 @@ func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer) (
 	return b, func(taken bool) { t.answered(u, taken, now) }, err
 }
 
-// open makes sure of an epoch that may be written: not full, not refused, and for the key that the trust bundle names now.
-func (t *readings) open(r boot.Report, key crypto.Signer, now time.Time) (err error) {
+// open makes sure of an epoch that may be written: not full, not refused, for the key that the trust bundle names now, and of this period of
+// ownership. One of another period stays until what waits of it is told, and nothing is added to it; what will not be had of it is dropped, rather than
+// sealed for somebody else.
+func (t *readings) open(r boot.Report, key crypto.Signer, period uint64, now time.Time) (err error) {
 	bucket := r.Bundle.Telemetry[0]
-	if s := t.stream; s != nil {
+	if s := t.stream; s != nil && s.Period() != period {
+		if s.Pending() > 0 && !t.spoiled || t.nth > wire.MaxNth {
+			return nil
+		}
+		t.stream = nil
+	} else if s != nil {
 		full := s.Sealed() >= perEpoch && s.Pending() == 0
 		due := t.spoiled && !now.Before(t.again)
 		if !full && !due && bytes.Equal(t.key.Key, bucket.Key) || t.nth > wire.MaxNth {
@@ -205,7 +212,7 @@ func (t *readings) open(r boot.Report, key crypto.Signer, now time.Time) (err er
 	number := wire.EpochOf(r.BootCount, t.nth)
 	next := t.stream
 	if next == nil {
-		next, err = seal.Open(r.Identity.Device, Stream, number, bucket, key, now)
+		next, err = seal.Open(r.Identity.Device, Stream, number, period, bucket, key, now)
 	} else {
 		next, err = next.Anew(number, bucket, now)
 	}

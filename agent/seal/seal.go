@@ -35,8 +35,8 @@ type pending struct {
 	head   [32]byte
 }
 
-// Open begins epoch number of stream name. No number may come twice: wire.EpochOf.
-func Open(device, name string, number uint64, bucket wire.StreamKey, key crypto.Signer, now time.Time) (*Stream, error) {
+// Open begins epoch number of stream name, in a period of ownership. No number may come twice: wire.EpochOf.
+func Open(device, name string, number, period uint64, bucket wire.StreamKey, key crypto.Signer, now time.Time) (*Stream, error) {
 	dataKey := make([]byte, 32)
 	if _, err := rand.Read(dataKey); err != nil {
 		return nil, fmt.Errorf("stream %s: %w", name, err)
@@ -47,7 +47,7 @@ func Open(device, name string, number uint64, bucket wire.StreamKey, key crypto.
 	}
 	e := wire.Epoch{
 		Device: device, Stream: name, Epoch: number, Bucket: bucket.Bucket, KEM: bucket.KEM,
-		Sealed: sealed, Opened: uint64(now.Unix()),
+		Sealed: sealed, Opened: uint64(now.Unix()), Period: period,
 	}
 	payload, err := wire.EncodeEpoch(e)
 	if err != nil {
@@ -102,7 +102,7 @@ func (s *Stream) Add(sample []byte) error {
 
 // Anew begins another epoch, and seals in it what waits: the server will not have this one's records. What it has acknowledged stays there.
 func (s *Stream) Anew(number uint64, bucket wire.StreamKey, now time.Time) (*Stream, error) {
-	next, err := Open(s.device, s.name, number, bucket, s.key, now)
+	next, err := Open(s.device, s.name, number, s.epoch.Period, bucket, s.key, now)
 	if err != nil {
 		return nil, err
 	}
@@ -120,6 +120,9 @@ func (s *Stream) Anew(number uint64, bucket wire.StreamKey, now time.Time) (*Str
 
 // Sealed reports how many samples were sealed in this epoch.
 func (s *Stream) Sealed() uint64 { return s.seq }
+
+// Period is the period of ownership that the epoch is of.
+func (s *Stream) Period() uint64 { return s.epoch.Period }
 
 // Pending reports how many samples wait.
 func (s *Stream) Pending() int { return len(s.pending) }

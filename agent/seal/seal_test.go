@@ -119,7 +119,7 @@ func TestWhatIsSealedOpensOnlyWithItsKeyInItsPlace(t *testing.T) {
 	_, other := bucket(t, "30d")
 	k := signer(t)
 	st := newStore(k.Public())
-	s, err := seal.Open(device, stream, 7, mine, k, now)
+	s, err := seal.Open(device, stream, 7, 0, mine, k, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -211,7 +211,7 @@ func TestNumbersAreNeverUsedTwice(t *testing.T) {
 				b.Reset()
 				continue
 			}
-			s, err := seal.Open(device, stream, boots+1, mine, k, now)
+			s, err := seal.Open(device, stream, boots+1, 0, mine, k, now)
 			if err != nil {
 				r.Fatal(err)
 			}
@@ -262,7 +262,7 @@ func TestNumbersAreNeverUsedTwice(t *testing.T) {
 func TestAFullStreamDropsNothing(t *testing.T) {
 	mine, _ := bucket(t, "30d")
 	k := signer(t)
-	s, err := seal.Open(device, stream, 1, mine, k, now)
+	s, err := seal.Open(device, stream, 1, 0, mine, k, now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,18 +298,18 @@ func TestAFullStreamDropsNothing(t *testing.T) {
 func TestAStreamThatCannotBeSealedIsRefused(t *testing.T) {
 	mine, _ := bucket(t, "30d")
 	for name, open := range map[string]func() error{
-		"no epoch number": func() error { _, err := seal.Open(device, stream, 0, mine, signer(t), now); return err },
-		"stream name":     func() error { _, err := seal.Open(device, "A B", 1, mine, signer(t), now); return err },
+		"no epoch number": func() error { _, err := seal.Open(device, stream, 0, 0, mine, signer(t), now); return err },
+		"stream name":     func() error { _, err := seal.Open(device, "A B", 1, 0, mine, signer(t), now); return err },
 		"KEM": func() error {
 			bad := mine
 			bad.KEM = 1
-			_, err := seal.Open(device, stream, 1, bad, signer(t), now)
+			_, err := seal.Open(device, stream, 1, 0, bad, signer(t), now)
 			return err
 		},
 		"key": func() error {
 			bad := mine
 			bad.Key = bad.Key[1:]
-			_, err := seal.Open(device, stream, 1, bad, signer(t), now)
+			_, err := seal.Open(device, stream, 1, 0, bad, signer(t), now)
 			return err
 		},
 	} {
@@ -324,7 +324,7 @@ func TestARefusedEpochIsSealedAnew(t *testing.T) {
 	mine, priv := bucket(t, "30d")
 	k := signer(t)
 	st := newStore(k.Public())
-	s, err := seal.Open(device, stream, wire.EpochOf(7, 0), mine, k, now)
+	s, err := seal.Open(device, stream, wire.EpochOf(7, 0), 0, mine, k, now)
 	if err != nil {
 		t.Fatal(err)
 	}

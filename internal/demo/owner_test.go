@@ -127,6 +127,22 @@ func (b *buyer) reads(a *device) hpke.PrivateKey {
 	return key
 }
 
+// readsNothingOfBefore checks that what the owner reads was measured in their time. There is more, which is not theirs.
+func (b *buyer) readsNothingOfBefore(a *device, key hpke.PrivateKey) {
+	b.t.Helper()
+	reply, err := b.read(a, key)
+	o, err2 := b.who.Ownership(b.t.Context(), a.id)
+	if err := errors.Join(err, err2); err != nil {
+		b.t.Fatal(err)
+	}
+	period := wire.PeriodOf(o.Periods[len(o.Periods)-1].From)
+	for _, e := range reply.Epochs {
+		if e.Epoch.Period != period {
+			b.t.Errorf("%s reads epoch %d of period %d, theirs is %d", b.name, e.Epoch.Epoch, e.Epoch.Period, period)
+		}
+	}
+}
+
 // blind checks that the device is to somebody as one that never was: by everything that names a device.
 func (b *buyer) blind(a *device, key hpke.PrivateKey) {
 	b.t.Helper()
@@ -210,7 +226,15 @@ func TestADeviceIsSoldOn(t *testing.T) {
 	anna.held(a)
 	anna.set(a, "berlin")
 	key := anna.reads(a)
+	anna.readsNothingOfBefore(a, key)
+	if before := d.measured(t, a); before < 2 {
+		t.Errorf("%d epochs: there was none before to keep from her", before)
+	}
 	ben.blind(a, key)
+	diary := filepath.Join(a.dir, "programs", "app", "diary")
+	if err := os.WriteFile(diary, []byte("what anna did"), 0o644); err != nil { // by her program, in its directory
+		t.Fatal(err)
+	}
 
 	if err := d.taken(t.Context(), a); err != nil {
 		t.Error(err)
@@ -247,11 +271,28 @@ func TestADeviceIsSoldOn(t *testing.T) {
 	if err != nil || v.Device.Legitimacy != "resold" || slices.ContainsFunc(v.Timeline, func(l fleet.Line) bool { return l.At.Before(sold) }) {
 		t.Errorf("%s, %d lines, %v", v.Device.Legitimacy, len(v.Timeline), err)
 	}
+	if _, err := os.Stat(diary); !os.IsNotExist(err) {
+		t.Errorf("what her program kept: %v", err)
+	}
 	ben.set(a, "rome")
-	ben.reads(a)
+	ben.readsNothingOfBefore(a, ben.reads(a))
 	anna.blind(a, key)
 	d.nothingLeft(t, a, sold)
 	d.lineage(t, a)
+}
+
+// measured counts the epochs that are stored of a device.
+func (d *demo) measured(t *testing.T, a *device) int {
+	t.Helper()
+	x, err := d.breakIn(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, _, err := x.db.Epochs(t.Context(), a.id, "readings", 0, telemetry.Limit{Epochs: 100, Records: 1 << 20})
+	if err := errors.Join(err, x.db.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return len(all)
 }
 
 // nothingLeft looks into the database: of the time before there is no sealed data, and no key of it.

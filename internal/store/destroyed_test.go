@@ -32,7 +32,7 @@ func TestDestroyedKeysDoNotComeBack(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	next, err := seal.Open(x.device.id, "readings", 2, x.key, x.device.key, time.Now())
+	next, err := seal.Open(x.device.id, "readings", 2, 0, x.key, x.device.key, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}

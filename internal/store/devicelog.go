@@ -2,7 +2,6 @@ package store
 
 import (
 	"context"
-	"crypto"
 	"database/sql"
 	"errors"
 	"fmt"
@@ -12,6 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
+	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -141,18 +141,20 @@ func (db *DB) AlarmLog(ctx context.Context, id string, seq uint64, fact ledger.F
 }
 
 // Origin implements telemetry.Store.
-func (db *DB) Origin(ctx context.Context, id string) (key crypto.PublicKey, place string, err error) {
+func (db *DB) Origin(ctx context.Context, id string) (o telemetry.Origin, err error) {
 	var spki []byte
 	var product, group string
-	err = db.Read().QueryRowContext(ctx, `SELECT attest_key, product, group_path FROM device WHERE id = $1`, id).Scan(&spki, &product, &group)
+	var owned int64
+	err = db.Read().QueryRowContext(ctx, `SELECT attest_key, product, group_path, owned_since FROM device WHERE id = $1`, id).Scan(&spki, &product, &group, &owned)
 	if errors.Is(err, sql.ErrNoRows) {
-		return nil, "", noDevice(id)
+		return o, noDevice(id)
 	}
 	if err != nil {
-		return nil, "", db.dialect.Explain(err)
+		return o, db.dialect.Explain(err)
 	}
-	if key, err = wire.ParseKey(spki); err != nil {
-		return nil, "", fmt.Errorf("device %s: its recorded attestation key: %w", id, err)
+	if o.Key, err = wire.ParseKey(spki); err != nil {
+		return o, fmt.Errorf("device %s: its recorded attestation key: %w", id, err)
 	}
-	return key, access.Join(product, group), nil
+	o.Place, o.Owned = access.Join(product, group), Time(owned)
+	return o, nil
 }

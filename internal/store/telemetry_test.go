@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"crypto/hpke"
 	"errors"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -63,7 +64,7 @@ func newStream(t *testing.T) *stream {
 		t.Fatal(err)
 	}
 	x.other = wire.StreamKey{Bucket: "b0", KEM: kem.ID(), Key: lost.PublicKey().Bytes()}
-	x.sealer, err = seal.Open(x.device.id, "readings", 1, x.key, x.device.key, time.Now())
+	x.sealer, err = seal.Open(x.device.id, "readings", 1, 0, x.key, x.device.key, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -282,7 +283,13 @@ func TestWhoAsksWithoutLeaveDoesNotFillTheLedger(t *testing.T) {
 // next is another epoch of the device's stream with so many samples.
 func (x *stream) next(t *testing.T, number uint64, samples ...string) wire.Upload {
 	t.Helper()
-	s, err := seal.Open(x.device.id, "readings", number, x.key, x.device.key, time.Now())
+	return x.during(t, 0, number, samples...)
+}
+
+// during is one of a period of ownership.
+func (x *stream) during(t *testing.T, period, number uint64, samples ...string) wire.Upload {
+	t.Helper()
+	s, err := seal.Open(x.device.id, "readings", number, period, x.key, x.device.key, time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -304,6 +311,54 @@ func (x *stream) granted(t *testing.T) {
 	g := telemetry.Grant{ID: "g1", Reader: "person:ann", Product: "pump", Stream: "readings", Purpose: "service", Until: time.Now().Add(time.Hour)}
 	if err := x.service.Grant(t.Context(), security, g); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// Who owns a device reads what it measured in their time, whenever that came, and nothing of before: not what nobody owned, and not what
+// was sealed before and came late. Its maker reads all that there is.
+func TestAnOwnerReadsTheirOwnTime(t *testing.T) {
+	x := newStream(t)
+	x.granted(t)
+	began := time.Now().Truncate(time.Millisecond)
+	mine := wire.PeriodOf(began)
+	for _, u := range []wire.Upload{x.next(t, 1, "nobody's"), x.during(t, mine, 3, "mine"), x.during(t, mine-5000, 4, "of another time"), x.next(t, 5, "nobody's, late")} {
+		if err := x.ingest(t, u); err != nil {
+			t.Fatal(err)
+		}
+	}
+	place := func(group string, since int64) {
+		if err := x.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE device SET owned_since = $1, group_path = $2 WHERE id = $3`, since, group, x.device.id)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	owner := access.Caller{ID: "person:ann", Kind: access.Person, Roles: []access.Role{access.Operator}, Owner: "o1", Scope: []string{"pump/" + access.OwnerGroup("o1")}}
+	read := func(who access.Caller) (out []string, err error) {
+		reply, err := x.service.Read(t.Context(), who, telemetry.ReadRequest{
+			Device: x.device.id, Stream: "readings", Purpose: "service", KEM: x.reader.KEM().ID(), Key: x.reader.PublicKey().Bytes(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		samples, err := telemetry.OpenAll(reply, x.reader, x.device.key.Public(), x.device.id)
+		for _, s := range samples {
+			out = append(out, string(s))
+		}
+		return out, err
+	}
+	place(access.OwnerGroup("o1"), began.UnixMilli())
+	if got, err := read(owner); err != nil || !slices.Equal(got, []string{"mine"}) {
+		t.Errorf("the owner reads %q, %v", got, err)
+	}
+	maker := access.Caller{ID: "person:ann", Kind: access.Person, Roles: []access.Role{access.Viewer}}
+	if got, err := read(maker); err != nil || len(got) != 4 {
+		t.Errorf("the maker reads %q, %v", got, err)
+	}
+	place(access.OwnerGroup("o1"), 0)
+	if got, err := read(owner); err != nil || len(got) != 0 {
+		t.Errorf("of a device whose time of ownership is not known the owner reads %q, %v", got, err)
 	}
 }
 
@@ -426,7 +481,7 @@ func TestADeviceOpensSoManyEpochsInADay(t *testing.T) {
 	open := func(number int) (*seal.Stream, error) {
 		t.Helper()
 		var err error
-		if x.sealer, err = seal.Open(x.device.id, "readings", uint64(number), x.key, x.device.key, now); err != nil {
+		if x.sealer, err = seal.Open(x.device.id, "readings", uint64(number), 0, x.key, x.device.key, now); err != nil {
 			t.Fatal(err)
 		}
 		if err := x.sealer.Add([]byte("x")); err != nil {
