@@ -28,6 +28,19 @@ func (a *Agent) attest(ctx context.Context, nonce []byte) error {
 	return nil
 }
 
+// isolation is what holds the programs now; nil: nobody here knows.
+func (a *Agent) isolation() *wire.Isolation {
+	if a.c.Program == nil {
+		return &wire.Isolation{} // none runs
+	}
+	c, ok := a.c.Program.(Confined)
+	if !ok {
+		return nil
+	}
+	held, _ := c.Isolation()
+	return &held
+}
+
 func (a *Agent) evidence(nonce []byte) ([]byte, error) {
 	f := a.c.Machine.Facts()
 	key, err := a.attestKey()
@@ -48,7 +61,7 @@ func (a *Agent) evidence(nonce []byte) ([]byte, error) {
 		Lifecycle: f.Lifecycle, Implementation: f.Implementation[:], Components: components,
 		Device: f.Device, Virtual: f.Virtual, Hardware: f.Hardware, DebugLocked: f.DebugLocked,
 		BootCount: f.BootCount, Counter: f.Fuses, POST: f.POST, LogHead: head[:], LogSeq: seq,
-		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(), Parts: f.Parts,
+		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(), Parts: f.Parts, Isolation: a.isolation(),
 	})
 	if err != nil {
 		return nil, err

@@ -71,13 +71,13 @@ type Status struct {
 	Results   []wire.Result      `json:"results,omitempty"`
 	Config    []wire.ConfigEntry `json:"config,omitempty"`
 
-	Isolation []string          `json:"isolation,omitempty"` // the layers that hold its programs
-	Missing   map[string]string `json:"missing,omitempty"`   // those that do not, and why
+	Isolation []wire.Layer          `json:"isolation,omitempty"` // the layers that hold its programs
+	Missing   map[wire.Layer]string `json:"missing,omitempty"`   // those that do not, and why
 }
 
-// Confined is a Program that says what holds its processes: the layers in force for all of them, and those that are missing with the reasons.
+// Confined is a Program that says what holds its processes, and which layers are missing with the reasons.
 type Confined interface {
-	Isolation() (inForce []string, missing map[string]string)
+	Isolation() (held wire.Isolation, missing map[wire.Layer]string)
 }
 
 type op struct {
@@ -236,7 +236,8 @@ func (a *Agent) Status() Status {
 		s.Version, s.Release = f.Current.Release.Version, fmt.Sprintf("%x", f.Current.Digest)
 	}
 	if c, ok := a.c.Program.(Confined); ok {
-		s.Isolation, s.Missing = c.Isolation()
+		held, missing := c.Isolation()
+		s.Isolation, s.Missing = held.InForce, missing
 	}
 	if t := a.m.Task; t != nil {
 		s.Task = string(t.Act) + ": " + t.Phase

@@ -17,12 +17,13 @@ type Expect struct {
 	Hardware     string
 	InstanceID   []byte
 	Nonce        []byte
-	KeyOrigin    string // as recorded in production, or when it got others
-	Field        bool   // the keys were made in the field, by a voucher: nobody saw where
-	Floor        uint32 // the trust bundle's: what is below runs with known defects
-	Counter      uint32 // security counter, highest seen before
-	BootCount    uint64 // highest seen before
-	AllowVirtual bool   // the product's policy
+	KeyOrigin    string       // as recorded in production, or when it got others
+	Field        bool         // the keys were made in the field, by a voucher: nobody saw where
+	Floor        uint32       // the trust bundle's: what is below runs with known defects
+	Counter      uint32       // security counter, highest seen before
+	BootCount    uint64       // highest seen before
+	AllowVirtual bool         // the product's policy
+	Isolation    []wire.Layer // without which none of its programs may run: the product's policy
 	References   []Reference
 	Suites       []string // that the product's trust bundle accepts; none: not known
 	Suite        string   // of the key that signed
@@ -59,7 +60,7 @@ func Judge(e wire.Evidence, x Expect) Judgement {
 		InstanceIdentity: Affirming, Configuration: Affirming, Executables: Affirming, Hardware: Affirming, StorageOpaque: Affirming,
 	}}
 	j.identity(e, x)
-	j.configuration(e)
+	j.configuration(e, x)
 	j.executables(e, x)
 	j.hardware(e, x)
 	return j
@@ -87,7 +88,7 @@ func (j *Judgement) identity(e wire.Evidence, x Expect) {
 	}
 }
 
-func (j *Judgement) configuration(e wire.Evidence) {
+func (j *Judgement) configuration(e wire.Evidence, x Expect) {
 	v := &j.Vector.Configuration
 	// Only "secured" is good: the debug state that RFC 9783 lets report truthfully is still not how a device in the field is.
 	if major := e.Lifecycle & 0xff00; major != wire.LifecycleSecured {
@@ -95,6 +96,12 @@ func (j *Judgement) configuration(e wire.Evidence) {
 	}
 	if !e.DebugLocked {
 		j.worse(v, Contraindicated, "debug: not locked")
+	}
+	switch lacks := e.Isolation.Lacks(x.Isolation); {
+	case len(lacks) > 0 && e.Isolation == nil:
+		j.worse(v, Contraindicated, "isolation: not told, and the product asks for %v", lacks)
+	case len(lacks) > 0:
+		j.worse(v, Contraindicated, "isolation: %v do not hold all of its programs", lacks)
 	}
 }
 

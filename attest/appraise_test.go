@@ -47,6 +47,11 @@ func TestEveryClaimCanFail(t *testing.T) {
 		{"life cycle unknown", func(e *wire.Evidence, _ *Expect) { e.Lifecycle = 0 }, Contraindicated, "life-cycle:"},
 		{"life cycle debug", func(e *wire.Evidence, _ *Expect) { e.Lifecycle = wire.LifecycleDebug }, Contraindicated, "life-cycle:"},
 		{"debug", func(e *wire.Evidence, _ *Expect) { e.DebugLocked = false }, Contraindicated, "debug:"},
+		{"isolation not told", func(_ *wire.Evidence, x *Expect) { x.Isolation = []wire.Layer{wire.LayerFiles} }, Contraindicated, "isolation: not told"},
+		{"a layer that lacks", func(e *wire.Evidence, x *Expect) {
+			e.Isolation = &wire.Isolation{Programs: 1, InForce: []wire.Layer{wire.LayerCalls, wire.LayerUser}}
+			x.Isolation = []wire.Layer{wire.LayerCalls, wire.LayerFiles}
+		}, Contraindicated, "isolation: [landlock]"},
 		{"counter", func(e *wire.Evidence, _ *Expect) { e.Counter = 2 }, Contraindicated, "security-counter:"},
 		{"unknown code", func(e *wire.Evidence, _ *Expect) { e.Components[1].Value = b32(0) }, Contraindicated, "executables:"},
 		{"below the floor", func(_ *wire.Evidence, x *Expect) { x.References[0].Counter = 2 }, Warning, "executables:"},
@@ -88,6 +93,24 @@ func TestEveryClaimCanFail(t *testing.T) {
 		}
 		if len(j.Reasons) == 0 || !strings.HasPrefix(j.Reasons[0], c.reason) {
 			t.Errorf("%s: reasons %q, want %s first", c.name, j.Reasons, c.reason)
+		}
+	}
+}
+
+// What a product asks for, and is there, is good; so is a device on which no program runs. What nobody asks for is told, and judges nobody.
+func TestWhatHoldsProgramsIsEnough(t *testing.T) {
+	for name, set := range map[string]func(e *wire.Evidence, x *Expect){
+		"all of it": func(e *wire.Evidence, x *Expect) {
+			e.Isolation, x.Isolation = &wire.Isolation{Programs: 2, InForce: wire.Layers()}, wire.Layers()
+		},
+		"nothing runs":   func(e *wire.Evidence, x *Expect) { e.Isolation, x.Isolation = &wire.Isolation{}, wire.Layers() },
+		"nobody asks":    func(e *wire.Evidence, _ *Expect) { e.Isolation = &wire.Isolation{Programs: 1} },
+		"nobody says it": func(*wire.Evidence, *Expect) {},
+	} {
+		e, x := good()
+		set(&e, &x)
+		if j := Judge(e, x); j.Vector.Status() != Affirming {
+			t.Errorf("%s: %v", name, j.Reasons)
 		}
 	}
 }

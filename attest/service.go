@@ -46,23 +46,25 @@ type References interface {
 // Policy is what a product asks of its devices' evidence.
 type Policy struct {
 	AllowVirtual bool
-	Floor        uint32   // of the product's trust bundle
-	Suites       []string // that it accepts
+	Floor        uint32       // of the product's trust bundle
+	Suites       []string     // that it accepts
+	Isolation    []wire.Layer // without which none of its programs may run
 }
 
 // Verdict is one appraisal.
 type Verdict struct {
-	Device    string    `json:"device"`
-	At        time.Time `json:"at"`
-	Status    Tier      `json:"status"`
-	Word      string    `json:"word"` // of the status
-	Reasons   []string  `json:"reasons,omitempty"`
-	Release   []byte    `json:"release,omitempty"`
-	Version   string    `json:"version,omitempty"` // of the measured application
-	BootCount uint64    `json:"boot_count"`
-	Counter   uint32    `json:"counter"` // security counter
-	EAR       EAR       `json:"ear"`
-	UID       [16]byte  `json:"-"` // of its fact
+	Device    string          `json:"device"`
+	At        time.Time       `json:"at"`
+	Status    Tier            `json:"status"`
+	Word      string          `json:"word"` // of the status
+	Reasons   []string        `json:"reasons,omitempty"`
+	Release   []byte          `json:"release,omitempty"`
+	Version   string          `json:"version,omitempty"` // of the measured application
+	BootCount uint64          `json:"boot_count"`
+	Counter   uint32          `json:"counter"` // security counter
+	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs; not there: unknown"`
+	EAR       EAR             `json:"ear"`
+	UID       [16]byte        `json:"-"` // of its fact
 }
 
 // Config is what a Service needs.
@@ -222,7 +224,7 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	status := j.Vector.Status()
 	v := Verdict{
 		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release,
-		BootCount: max(e.BootCount, x.BootCount), Counter: max(e.Counter, x.Counter),
+		BootCount: max(e.BootCount, x.BootCount), Counter: max(e.Counter, x.Counter), Isolation: e.Isolation,
 		EAR: EAR{
 			Profile: Profile, IssuedAt: now.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
 			Submods: map[string]Submod{"device": {Status: status, Vector: j.Vector, Policies: []string{"hallmark:" + d.Product}}},
@@ -281,7 +283,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 	return e, Expect{
 		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Field: !d.Rekeyed.IsZero(), Floor: p.Floor, Counter: last.Counter,
 		Suites: p.Suites, Suite: string(set.ID),
-		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, References: refs, Runs: d.Twin.Release,
+		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, Isolation: p.Isolation, References: refs, Runs: d.Twin.Release,
 	}, nil
 }
 

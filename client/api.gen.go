@@ -1396,6 +1396,7 @@ type FleetDetail struct {
 	Health     string         `json:"health"`
 	HealthText string         `json:"health_text"`
 	ID         string         `json:"id"`
+	Isolation  *WireIsolation `json:"isolation,omitempty"`
 	KeyOrigin  string         `json:"key_origin"`
 	LastSeen   *time.Time     `json:"last_seen,omitempty"`
 	Legitimacy string         `json:"legitimacy"`
@@ -1603,6 +1604,12 @@ type IdentityRequest struct {
 
 	// Subject the provider's name for the person, its claim sub
 	Subject *string `json:"subject,omitempty"`
+}
+
+// IsolationPolicy defines model for IsolationPolicy.
+type IsolationPolicy struct {
+	// Layers each once; none: nothing is asked
+	Layers []string `json:"layers"`
 }
 
 // Issuer defines model for Issuer.
@@ -2391,10 +2398,13 @@ type Product struct {
 	Enrolment     *ProductEnrolment `json:"enrolment,omitempty"`
 	Hardware      []string          `json:"hardware"`
 	ID            string            `json:"id"`
-	Name          string            `json:"name"`
-	OEM           string            `json:"oem"`
-	Suite         string            `json:"suite"`
-	UpdateModel   string            `json:"update_model"`
+
+	// Isolation what has to hold all of a device's programs, or its evidence is bad; left out: nothing is asked
+	Isolation   []string `json:"isolation,omitempty"`
+	Name        string   `json:"name"`
+	OEM         string   `json:"oem"`
+	Suite       string   `json:"suite"`
+	UpdateModel string   `json:"update_model"`
 }
 
 // ProductAnswer defines model for ProductAnswer.
@@ -3190,6 +3200,15 @@ type WireFlash struct {
 type WireHome struct {
 	Bundle []byte `json:"bundle"`
 	Server string `json:"server"`
+}
+
+// WireIsolation defines model for WireIsolation.
+type WireIsolation struct {
+	// InForce what holds all of them
+	InForce []string `json:"in_force"`
+
+	// Programs that were started; 0: there is nothing to hold
+	Programs int64 `json:"programs"`
 }
 
 // WireKeySet defines model for WireKeySet.
@@ -4184,6 +4203,18 @@ type SetEnrolmentParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// SetIsolationParams defines parameters for SetIsolation.
+type SetIsolationParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // RequestProductParams defines parameters for RequestProduct.
 type RequestProductParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -4821,6 +4852,9 @@ type SetBundleDueJSONRequestBody = BundleDue
 
 // SetEnrolmentJSONRequestBody defines body for SetEnrolment for application/json ContentType.
 type SetEnrolmentJSONRequestBody = ProductEnrolment
+
+// SetIsolationJSONRequestBody defines body for SetIsolation for application/json ContentType.
+type SetIsolationJSONRequestBody = IsolationPolicy
 
 // RequestProductJSONRequestBody defines body for RequestProduct for application/json ContentType.
 type RequestProductJSONRequestBody = ProductAsk
@@ -6240,6 +6274,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
 	SetEnrolment(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetIsolationWithBody Say what has to hold the programs of a product's devices
+	//
+	// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+	SetIsolationWithBody(ctx context.Context, id string, params *SetIsolationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetIsolation Say what has to hold the programs of a product's devices
+	//
+	// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+	SetIsolation(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetProductReadiness Say what a product still needs from a key ceremony
 	//
@@ -9761,6 +9813,44 @@ func (c *Client) SetEnrolmentWithBody(ctx context.Context, id string, params *Se
 // Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
 func (c *Client) SetEnrolment(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetEnrolmentRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetIsolationWithBody Say what has to hold the programs of a product's devices
+//
+// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+func (c *Client) SetIsolationWithBody(ctx context.Context, id string, params *SetIsolationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetIsolationRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetIsolation Say what has to hold the programs of a product's devices
+//
+// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+func (c *Client) SetIsolation(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetIsolationRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -18789,6 +18879,90 @@ func NewSetEnrolmentRequestWithBody(server string, id string, params *SetEnrolme
 	return req, nil
 }
 
+// NewSetIsolationRequest calls the generic SetIsolation builder with application/json body
+func NewSetIsolationRequest(server string, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetIsolationRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetIsolationRequestWithBody constructs an http.Request for the SetIsolation method, with any body, and a specified content type
+func NewSetIsolationRequestWithBody(server string, id string, params *SetIsolationParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/isolation", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetProductReadinessRequest constructs an http.Request for the GetProductReadiness method
 func NewGetProductReadinessRequest(server string, id string) (*http.Request, error) {
 	var err error
@@ -24089,6 +24263,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
 	SetEnrolmentWithResponse(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*SetEnrolmentResponse, error)
+
+	// SetIsolationWithBodyWithResponse Say what has to hold the programs of a product's devices
+	//
+	// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+	SetIsolationWithBodyWithResponse(ctx context.Context, id string, params *SetIsolationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetIsolationResponse, error)
+
+	// SetIsolationWithResponse Say what has to hold the programs of a product's devices
+	//
+	// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+	SetIsolationWithResponse(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*SetIsolationResponse, error)
 
 	// GetProductReadinessWithResponse Say what a product still needs from a key ceremony
 	//
@@ -29948,6 +30140,61 @@ func (r SetEnrolmentResponse) ContentType() string {
 	return ""
 }
 
+// SetIsolationResponse200Headers the declared response headers of an HTTP 200 response for SetIsolation
+type SetIsolationResponse200Headers struct {
+	ETag *string
+}
+
+type SetIsolationResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Product
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetIsolationResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetIsolationResponse) GetJSON200() *Product {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetIsolationResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetIsolationResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetIsolationResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetIsolationResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetIsolationResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetProductReadinessResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -34945,6 +35192,36 @@ func (c *ClientWithResponses) SetEnrolmentWithResponse(ctx context.Context, id s
 	return ParseSetEnrolmentResponse(rsp)
 }
 
+// SetIsolationWithBodyWithResponse Say what has to hold the programs of a product's devices
+//
+// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+func (c *ClientWithResponses) SetIsolationWithBodyWithResponse(ctx context.Context, id string, params *SetIsolationParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetIsolationResponse, error) {
+	rsp, err := c.SetIsolationWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetIsolationResponse(rsp)
+}
+
+// SetIsolationWithResponse Say what has to hold the programs of a product's devices
+//
+// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
+func (c *ClientWithResponses) SetIsolationWithResponse(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*SetIsolationResponse, error) {
+	rsp, err := c.SetIsolation(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetIsolationResponse(rsp)
+}
+
 // GetProductReadinessWithResponse Say what a product still needs from a key ceremony
 //
 // A product can be ordered and updated when nothing is missing.
@@ -39793,6 +40070,52 @@ func ParseSetEnrolmentResponse(rsp *http.Response) (*SetEnrolmentResponse, error
 	switch {
 	case rsp.StatusCode == 200:
 		var headers SetEnrolmentResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSetIsolationResponse parses an HTTP response from a SetIsolationWithResponse call
+func ParseSetIsolationResponse(rsp *http.Response) (*SetIsolationResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetIsolationResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Product
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetIsolationResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

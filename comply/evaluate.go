@@ -2,6 +2,7 @@ package comply
 
 import (
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -38,6 +39,7 @@ func evaluators() map[string]evaluator {
 		etsi + "5.5-7":   {sealedKeys, FreshData},
 		etsi + "5.5-8":   {keysManaged, FreshContact},
 		etsi + "5.6-4A":  {debugLocked, FreshProof},
+		etsi + "5.6-7":   {leastPrivilege, FreshProof},
 		etsi + "5.6-9":   {reviewedReleases, FreshContact},
 		etsi + "5.7-1":   {attested, FreshProof},
 		etsi + "5.7-2":   {contained, FreshDrill},
@@ -177,6 +179,17 @@ func attested(s Snapshot) Judgement {
 func debugLocked(s Snapshot) Judgement {
 	return proven(s, "proved within "+span(FreshProof)+" that debugging is locked and the life cycle secured",
 		"gave evidence that is bad: of debugging, life cycle, or what runs")
+}
+
+// leastPrivilege is proven where the product asks for it: then evidence that lacks a layer is bad. What is not asked for, no verdict speaks of.
+func leastPrivilege(s Snapshot) Judgement {
+	asked := s.Product.Isolation
+	for _, l := range []wire.Layer{wire.LayerUser, wire.LayerPrivileges, wire.LayerFiles, wire.LayerCalls} {
+		if !slices.Contains(asked, l) {
+			return Judgement{Status: Unknown, Evidence: []Link{atWork(s)}, Reason: fmt.Sprintf("The product does not ask its devices for the layer %s: `hallmark product isolation` makes it a part of what evidence has to show.", l)}
+		}
+	}
+	return proven(s, "proved within "+span(FreshProof)+" that each program runs with least privileges", "gave evidence that is bad: of what holds their programs, or otherwise")
 }
 
 // proven judges by verdicts. A warning is a good proof of known, but withdrawn or outdated, software.

@@ -26,6 +26,7 @@ func sound() Snapshot {
 		At: now,
 		Product: product.Product{
 			ID: "pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Suite: "HM-P256-1", Created: now.AddDate(-1, 0, 0), EndOfSupport: now.AddDate(5, 0, 0),
+			Isolation: wire.Layers(),
 		},
 		Devices: []Devices{group},
 		Bundle:  Bundle{Version: 3, Threshold: 2, Signers: 3, Ref: ref},
@@ -127,6 +128,7 @@ func evidenceOf() map[string]evidence {
 		etsi + "5.5-7":   {bad: foreign, absent: quiet},
 		etsi + "5.5-8":   {bad: left, absent: func(s *Snapshot) { s.Retired = nil }},
 		etsi + "5.6-4A":  {bad: failing, absent: unproven},
+		etsi + "5.6-7":   {bad: failing, absent: func(s *Snapshot) { s.Product.Isolation = s.Product.Isolation[1:] }},
 		etsi + "5.6-9":   {bad: func(s *Snapshot) { s.Releases[0].Approvers = 1 }, absent: unpublished, now: true},
 		etsi + "5.7-1":   {bad: failing, absent: unproven},
 		etsi + "5.7-2":   {bad: loose, absent: func(s *Snapshot) { s.Cases = Cases{} }},

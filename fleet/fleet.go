@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Device is a row of the fleet list.
@@ -53,12 +54,32 @@ type Detail struct {
 	Reasons     []string   `json:"verdict_reasons"`
 	LastVerdict string     `json:"verdict_last,omitempty" doc:"what its last evidence was, when that is too old to count"`
 	HealthText  string     `json:"health_text"`
-	Forgotten   *time.Time `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
-	Owned       *time.Time `json:"owned,omitempty" doc:"since when it belongs to its owner"`
+
+	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs, by evidence that counts; not there: unknown"`
+	Forgotten *time.Time      `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
+	Owned     *time.Time      `json:"owned,omitempty" doc:"since when it belongs to its owner"`
 
 	Suspect string        `json:"suspect,omitempty" doc:"what it said that cannot be true of one device"`
 	Sides   []device.Side `json:"sides,omitempty" doc:"what each holder of its identity was seen with, then"`
 	Log     DeviceLog     `json:"log"`
+}
+
+// HeldBy says in words what holds the device's programs.
+func (d Detail) HeldBy() string {
+	switch i := d.Isolation; {
+	case i == nil:
+		return "unknown"
+	case i.Programs == 0:
+		return "no program runs"
+	case len(i.InForce) == 0:
+		return "nothing"
+	default:
+		words := make([]string, len(i.InForce))
+		for n, l := range i.InForce {
+			words[n] = string(l)
+		}
+		return strings.Join(words, ", ")
+	}
 }
 
 // DeviceLog is what the log that a device keeps of itself amounts to.

@@ -19,6 +19,8 @@ const (
 
 	KindBundleDueChanged Kind = "product.bundle-due.changed" // control: JSON product.BundleDueChange {product, days}
 
+	KindIsolationChanged Kind = "product.isolation.changed" // control: JSON product.IsolationChange {product, layers}
+
 	KindProposalMade     Kind = "proposal.made"     // control: JSON {proposal, state, by, second, action, type, id, product, operation, asked_sha256, reason, comment, status}; so all of proposal.*
 	KindProposalApproved Kind = "proposal.approved" // control: the same; by a second person
 	KindProposalRefused  Kind = "proposal.refused"  // control: the same; refused, or withdrawn by its proposer

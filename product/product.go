@@ -32,6 +32,7 @@ type Product struct {
 	EndOfSupport time.Time        `json:"end_of_support"` // devices are marked from here on
 	Created      time.Time        `json:"created"`
 	Enrolment    Enrolment        `json:"enrolment,omitzero" required:"false"` // how its devices are let in; left out: automatic
+	Isolation    []wire.Layer     `json:"isolation,omitempty" required:"false" doc:"what has to hold all of a device's programs, or its evidence is bad; left out: nothing is asked"`
 	BundleDue    int              `json:"bundle_due_days,omitempty" required:"false" minimum:"0" maximum:"3650" doc:"how long a device may stay behind a trust bundle before it is a finding; 0: 14 days"`
 }
 
@@ -51,6 +52,8 @@ type Store interface {
 	Products(ctx context.Context) ([]Product, error)
 	// SetEnrolment returns ErrNotFound for an ID it does not hold.
 	SetEnrolment(ctx context.Context, id string, e Enrolment, fact ledger.Fact) error
+	// SetIsolation returns ErrNotFound for an ID it does not hold.
+	SetIsolation(ctx context.Context, id string, layers []wire.Layer, fact ledger.Fact) error
 	// SetBundleDue returns ErrNotFound for an ID it does not hold.
 	SetBundleDue(ctx context.Context, id string, days int, fact ledger.Fact) error
 }
@@ -115,6 +118,9 @@ func (s *Service) check(p Product) error {
 		if h == "" || len(h) > 64 || slices.Contains(p.Hardware[:i], h) {
 			return fmt.Errorf("hardware revision %q", h)
 		}
+	}
+	if err := checkLayers(p.Isolation); err != nil {
+		return err
 	}
 	return p.Enrolment.check()
 }

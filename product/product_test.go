@@ -52,6 +52,16 @@ func (m *memory) SetEnrolment(_ context.Context, id string, e product.Enrolment,
 	return nil
 }
 
+func (m *memory) SetIsolation(_ context.Context, id string, layers []wire.Layer, f ledger.Fact) error {
+	p, ok := m.all[id]
+	if !ok {
+		return product.ErrNotFound
+	}
+	p.Isolation = layers
+	m.all[id], m.facts = p, append(m.facts, f)
+	return nil
+}
+
 func (m *memory) SetBundleDue(_ context.Context, id string, days int, f ledger.Fact) error {
 	p, ok := m.all[id]
 	if !ok {
@@ -193,5 +203,40 @@ func TestHowLongADeviceMayStayBehind(t *testing.T) {
 	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer, access.Operator, access.Factory}}
 	if _, err := s.SetBundleDue(t.Context(), viewer, "lock", 30); fault.KindOf(err) != fault.Denied {
 		t.Errorf("who may not publish a bundle: %v", err)
+	}
+}
+
+// What is asked of the isolation of programs is layers that there are, each once; a change is a fact, and one who may not publish a bundle changes nothing.
+func TestWhatHasToHoldPrograms(t *testing.T) {
+	guard, err := access.NewGuard(audit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{all: map[string]product.Product{}}
+	s := product.New(guard, m, []string{"HM-P256-1"})
+	sue := access.Caller{ID: "person:sue", Kind: access.Person, Roles: []access.Role{access.Admin, access.Security}, Fresh: true}
+	if _, err := s.Create(t.Context(), sue, lock(nil)); err != nil {
+		t.Fatal(err)
+	}
+	asked := []wire.Layer{wire.LayerFiles, wire.LayerCalls}
+	for range 2 { // the second changes nothing, and is no fact
+		if p, err := s.SetIsolation(t.Context(), sue, "lock", asked); err != nil || !slices.Equal(p.Isolation, asked) {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	if len(m.facts) != 2 || m.facts[1].Kind != ledger.KindIsolationChanged || !slices.Equal(m.all["lock"].Isolation, asked) {
+		t.Errorf("facts: %+v", m.facts)
+	}
+	for what, layers := range map[string][]wire.Layer{"twice": {wire.LayerCalls, wire.LayerCalls}, "no layer": {"hope"}} {
+		if _, err := s.SetIsolation(t.Context(), sue, "lock", layers); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	if _, err := s.SetIsolation(t.Context(), sue, "none", asked); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("no product: %v", err)
+	}
+	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer, access.Operator, access.Factory}}
+	if _, err := s.SetIsolation(t.Context(), viewer, "lock", nil); fault.KindOf(err) != fault.Denied {
+		t.Errorf("who may not: %v", err)
 	}
 }

@@ -49,6 +49,8 @@ type Evidence struct {
 	KeyOrigin      string       `cbor:"-76011,keyasint"` // soft, isolated, tpm, pkcs11; OriginStation
 
 	Parts string `cbor:"-76012,keyasint,omitempty"` // what guards fuses and counters: tpm, tpm-owner, soft; empty: the chip's own, or a virtual board's
+
+	Isolation *Isolation `cbor:"-76013,keyasint,omitempty"` // nil: not known
 }
 
 // Measured is a software component as it was measured at boot (RFC 9783 §4.4.1; there is no key 3).
@@ -120,5 +122,5 @@ func (e Evidence) check() error {
 			return errors.New("evidence: component without a 32-byte value and signer")
 		}
 	}
-	return nil
+	return e.Isolation.check()
 }

@@ -21,21 +21,21 @@ import (
 
 // order is what the confiner is told: one JSON object on its first descriptor.
 type order struct {
-	Name    string   `json:"name"`
-	Args    []string `json:"args,omitempty"`
-	Size    uint64   `json:"size"`
-	Own     string   `json:"own"`    // its directory
-	User    int      `json:"user"`   // 0: stays the agent's
-	Script  bool     `json:"script"` // another program executes it
-	Socket  bool     `json:"socket"` // the health socket is the last descriptor
-	Spaces  bool     `json:"spaces"` // it was started in namespaces of its own
-	Inner   bool     `json:"inner"`  // a user namespace is one of them
-	Memory  uint64   `json:"memory"` // bytes
-	Tasks   uint32   `json:"tasks"`  // processes and threads
-	CPU     uint32   `json:"cpu"`    // percent of a core
-	Group   string   `json:"group"`  // name of its control group
-	Groups  Report   `json:"groups"` // what that holds
-	Require []Layer  `json:"require,omitempty"`
+	Name    string       `json:"name"`
+	Args    []string     `json:"args,omitempty"`
+	Size    uint64       `json:"size"`
+	Own     string       `json:"own"`    // its directory
+	User    int          `json:"user"`   // 0: stays the agent's
+	Script  bool         `json:"script"` // another program executes it
+	Socket  bool         `json:"socket"` // the health socket is the last descriptor
+	Spaces  bool         `json:"spaces"` // it was started in namespaces of its own
+	Inner   bool         `json:"inner"`  // a user namespace is one of them
+	Memory  uint64       `json:"memory"` // bytes
+	Tasks   uint32       `json:"tasks"`  // processes and threads
+	CPU     uint32       `json:"cpu"`    // percent of a core
+	Group   string       `json:"group"`  // name of its control group
+	Groups  Report       `json:"groups"` // what that holds
+	Require []wire.Layer `json:"require,omitempty"`
 
 	Thinking time.Duration `json:"thinking"` // how long a module may take for an answer
 	Landlock int           `json:"landlock"` // version of its interface to use at most; 0: the kernel's

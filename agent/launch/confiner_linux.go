@@ -79,23 +79,23 @@ func becomeProgram() (Report, error) {
 	}
 	groups := deviceGroups(d.Capabilities.Devices)
 	layers := d.Groups
-	layers.note(LayerLimits, limit(&layers, d))
+	layers.note(wire.LayerLimits, limit(&layers, d))
 	abi := restrict(&layers, d, self)
 	if d.Spaces {
-		layers.has(LayerNamespaces)
+		layers.has(wire.LayerNamespaces)
 	} else {
-		layers.lacks(LayerNamespaces, "the kernel gives none to the agent: it is neither root nor may it make user namespaces")
+		layers.lacks(wire.LayerNamespaces, "the kernel gives none to the agent: it is neither root nor may it make user namespaces")
 	}
 	if d.User != 0 {
-		layers.note(LayerUser, becomeUser(d.User, groups))
+		layers.note(wire.LayerUser, becomeUser(d.User, groups))
 	} else {
-		layers.lacks(LayerUser, "the agent is not root, or its container has no such users")
+		layers.lacks(wire.LayerUser, "the agent is not root, or its container has no such users")
 	}
-	layers.note(LayerPrivileges, dropPrivileges())
+	layers.note(wire.LayerPrivileges, dropPrivileges())
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(syscall.SIGKILL), 0, 0, 0); err != nil { // a change of user has cleared it
 		return layers, err
 	}
-	layers.note(LayerCalls, filter(d, abi))
+	layers.note(wire.LayerCalls, filter(d, abi))
 	if err := layers.without(d.Require); err != nil {
 		return layers, err
 	}
@@ -145,9 +145,9 @@ func execute(fd int, args, env []string, d order) error {
 // limit sets what the process may have, for good. RLIMIT_CORE is 1 and not 0: of one byte nothing is dumped into a file, and only 1 is also heeded by a
 // kernel that pipes cores into a program. Tasks are counted by user, so that only a user of its own can be limited.
 func limit(layers *Report, d order) error {
-	if (d.User != 0 || d.Inner) && !slices.Contains(layers.InForce, LayerTasks) {
-		delete(layers.Missing, LayerTasks)
-		layers.has(LayerTasks)
+	if (d.User != 0 || d.Inner) && !slices.Contains(layers.InForce, wire.LayerTasks) {
+		delete(layers.Missing, wire.LayerTasks)
+		layers.has(wire.LayerTasks)
 	}
 	return setLimits(map[int]uint64{
 		unix.RLIMIT_CORE: 1, unix.RLIMIT_NOFILE: 256, unix.RLIMIT_STACK: 8 << 20, unix.RLIMIT_MEMLOCK: 64 << 10,
@@ -205,8 +205,8 @@ func restrict(layers *Report, d order, self string) int {
 	if err != nil {
 		abi = 0
 	}
-	layers.note(LayerFiles, err)
-	for layer, since := range map[Layer]int{LayerPorts: confine.ABIPorts, LayerScope: confine.ABIScope} {
+	layers.note(wire.LayerFiles, err)
+	for layer, since := range map[wire.Layer]int{wire.LayerPorts: confine.ABIPorts, wire.LayerScope: confine.ABIScope} {
 		if abi >= since {
 			layers.has(layer)
 		} else {

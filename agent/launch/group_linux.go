@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // group is a program's control group (cgroup v2): what all of its processes may have together, and what ends them all. A nil group is none.
@@ -36,13 +38,13 @@ func newGroup(d order) (*group, Report) {
 	}
 	var r Report
 	for _, c := range []struct {
-		layer      Layer
+		layer      wire.Layer
 		controller string
 		set        map[string]string
 	}{
-		{LayerMemory, "memory", map[string]string{"memory.max": fmt.Sprint(d.Memory), "memory.oom.group": "1"}},
-		{LayerTasks, "pids", map[string]string{"pids.max": fmt.Sprint(d.Tasks)}},
-		{LayerCPU, "cpu", map[string]string{"cpu.max": fmt.Sprintf("%d 100000", uint64(d.CPU)*1000)}},
+		{wire.LayerMemory, "memory", map[string]string{"memory.max": fmt.Sprint(d.Memory), "memory.oom.group": "1"}},
+		{wire.LayerTasks, "pids", map[string]string{"pids.max": fmt.Sprint(d.Tasks)}},
+		{wire.LayerCPU, "cpu", map[string]string{"cpu.max": fmt.Sprintf("%d 100000", uint64(d.CPU)*1000)}},
 	} {
 		r.note(c.layer, g.limit(base, c.controller, c.set))
 	}
@@ -55,7 +57,7 @@ func newGroup(d order) (*group, Report) {
 
 // noGroup is the report of a program without one.
 func noGroup(_ order, err error) (r Report) {
-	for _, l := range []Layer{LayerMemory, LayerTasks, LayerCPU} {
+	for _, l := range []wire.Layer{wire.LayerMemory, wire.LayerTasks, wire.LayerCPU} {
 		r.lacks(l, "no control group (cgroup v2): %v", err)
 	}
 	return r

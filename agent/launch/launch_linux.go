@@ -46,11 +46,11 @@ const maxAnswer = 4 << 10
 
 // Options are what a start needs beside the program.
 type Options struct {
-	Dir     string    // the agent's: sockets, and below it a directory for each program. Nothing else in it is ever granted
-	Device  string    // the device's ID: programs of two devices on one machine are two users
-	Self    string    // a program whose main calls Confine before anything else: this one
-	Output  io.Writer // of the program
-	Require []Layer   // layers without which no program starts; nil: what the kernel has
+	Dir     string       // the agent's: sockets, and below it a directory for each program. Nothing else in it is ever granted
+	Device  string       // the device's ID: programs of two devices on one machine are two users
+	Self    string       // a program whose main calls Confine before anything else: this one
+	Output  io.Writer    // of the program
+	Require []wire.Layer // layers without which no program starts; nil: what the kernel has
 
 	thinking time.Duration // a test's: how long a module may take for an answer; 0: as long as any
 	older    int           // a test's: as a kernel with no namespaces and this version of Landlock

@@ -4,71 +4,29 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/hallmark-iot/hallmark/wire"
 )
-
-// Layer is one of the things that hold a program where it belongs, by the kernel's name for it.
-type Layer string
-
-// The layers, in the order in which they are told.
-const (
-	LayerUser       Layer = "user"           // a user of its own
-	LayerPrivileges Layer = "no-privileges"  // no capability of the kernel, and no way to get one
-	LayerNamespaces Layer = "namespaces"     // processes, System V objects and, without any granted, the network of its own
-	LayerFiles      Layer = "landlock"       // files that were not granted are closed
-	LayerPorts      Layer = "landlock-ports" // so are TCP ports
-	LayerScope      Layer = "landlock-scope" // signals and abstract sockets stay within
-	LayerCalls      Layer = "seccomp"        // system calls a program has no use for are refused, and sockets that were not granted
-	LayerLimits     Layer = "rlimits"        // memory of each process, open files, no core dump
-	LayerMemory     Layer = "cgroup-memory"  // memory of all its processes
-	LayerTasks      Layer = "tasks"          // processes and threads are counted, in a control group or by its user
-	LayerCPU        Layer = "cgroup-cpu"     // processor time
-)
-
-// Layers are all of them.
-func Layers() []Layer {
-	return []Layer{
-		LayerUser, LayerPrivileges, LayerNamespaces, LayerFiles, LayerPorts, LayerScope, LayerCalls, LayerLimits, LayerMemory, LayerTasks, LayerCPU,
-	}
-}
-
-// ParseLayers reads what a device requires: "available" (nothing in particular), "required" (everything), or layers with commas between them.
-func ParseLayers(s string) ([]Layer, error) {
-	switch s {
-	case "available":
-		return nil, nil
-	case "required":
-		return Layers(), nil
-	}
-	var out []Layer
-	for word := range strings.SplitSeq(s, ",") {
-		l := Layer(word)
-		if !slices.Contains(Layers(), l) {
-			return nil, fmt.Errorf("isolation %q: want available, required, or some of %v with commas between them", s, Layers())
-		}
-		out = append(out, l)
-	}
-	return out, nil
-}
 
 // Report is what was found as a program was confined.
 type Report struct {
-	InForce []Layer          `json:"in_force"`
-	Missing map[Layer]string `json:"missing,omitempty"` // why
+	InForce []wire.Layer          `json:"in_force"`
+	Missing map[wire.Layer]string `json:"missing,omitempty"` // why
 }
 
 // has notes that a layer is in force.
-func (r *Report) has(l Layer) { r.InForce = append(r.InForce, l) }
+func (r *Report) has(l wire.Layer) { r.InForce = append(r.InForce, l) }
 
 // lacks notes that it is not.
-func (r *Report) lacks(l Layer, why string, args ...any) {
+func (r *Report) lacks(l wire.Layer, why string, args ...any) {
 	if r.Missing == nil {
-		r.Missing = map[Layer]string{}
+		r.Missing = map[wire.Layer]string{}
 	}
 	r.Missing[l] = fmt.Sprintf(why, args...)
 }
 
 // note notes either.
-func (r *Report) note(l Layer, err error) {
+func (r *Report) note(l wire.Layer, err error) {
 	if err != nil {
 		r.lacks(l, "%v", err)
 		return
@@ -77,7 +35,7 @@ func (r *Report) note(l Layer, err error) {
 }
 
 // without gives the layers of want that are not in force, with the reasons; nil: all are.
-func (r Report) without(want []Layer) error {
+func (r Report) without(want []wire.Layer) error {
 	var out []string
 	for _, l := range want {
 		if !slices.Contains(r.InForce, l) {
@@ -91,9 +49,9 @@ func (r Report) without(want []Layer) error {
 }
 
 // Common is what is in force for all of the programs, in the order of Layers; nil reports: nothing is known, and nothing said.
-func Common(reports ...Report) []Layer {
-	var out []Layer
-	for _, l := range Layers() {
+func Common(reports ...Report) []wire.Layer {
+	var out []wire.Layer
+	for _, l := range wire.Layers() {
 		if len(reports) > 0 && !slices.ContainsFunc(reports, func(r Report) bool { return !slices.Contains(r.InForce, l) }) {
 			out = append(out, l)
 		}

@@ -25,9 +25,9 @@ import (
 
 // Options of a device's run.
 type Options struct {
-	Dir     string         // sockets of the programs, and below it what they keep
-	Self    string         // a program whose main calls launch.Confine first: this one
-	Require []launch.Layer // without which no program starts
+	Dir     string       // sockets of the programs, and below it what they keep
+	Self    string       // a program whose main calls launch.Confine first: this one
+	Require []wire.Layer // without which no program starts
 	PollMin time.Duration
 	Once    bool
 	Logger  *slog.Logger
@@ -73,8 +73,8 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	}
 	m.programs, m.out = programs, err != nil
 	if programs != nil {
-		inForce, missing := programs.Isolation()
-		o.Logger.Info("programs are confined", "by", inForce, "missing", missing)
+		held, missing := programs.Isolation()
+		o.Logger.Info("programs are confined", "by", held.InForce, "missing", missing)
 	}
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Params: p, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,

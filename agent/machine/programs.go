@@ -119,7 +119,7 @@ func (m *Machine) startable(envelope []byte) error {
 }
 
 // Isolation implements agent.Confined: the layers that hold all of the programs, and what some of them lacked.
-func (p *Programs) Isolation() (inForce []string, missing map[string]string) {
+func (p *Programs) Isolation() (held wire.Isolation, missing map[wire.Layer]string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	var reports []launch.Report
@@ -130,15 +130,12 @@ func (p *Programs) Isolation() (inForce []string, missing map[string]string) {
 		reports = append(reports, x.proc.Layers())
 		for l, why := range x.proc.Layers().Missing {
 			if missing == nil {
-				missing = map[string]string{}
+				missing = map[wire.Layer]string{}
 			}
-			missing[string(l)] = why
+			missing[l] = why
 		}
 	}
-	for _, l := range launch.Common(reports...) {
-		inForce = append(inForce, string(l))
-	}
-	return inForce, missing
+	return wire.Isolation{Programs: uint(len(reports)), InForce: launch.Common(reports...)}, missing
 }
 
 // Health implements agent.Program: good only when all are.

@@ -22,7 +22,6 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/factoryport"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
-	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/machine"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -172,7 +171,7 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 			if asJSON {
 				h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 			}
-			require, err := launch.ParseLayers(isolation)
+			require, err := wire.ParseLayers(isolation)
 			if err != nil {
 				return &usageError{"--isolation: " + err.Error()}
 			}

@@ -15,7 +15,7 @@ import (
 )
 
 func newProduct(a *api) *cobra.Command {
-	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.requestProduct(), a.activateProduct(), a.productEnrolment())
+	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.requestProduct(), a.activateProduct(), a.productEnrolment(), a.productIsolation())
 }
 
 func (a *api) listProducts() *cobra.Command {
@@ -44,7 +44,7 @@ func (a *api) showProduct() *cobra.Command {
 			a.last, a.tag = said, tag // readiness is for people; programs ask for it by itself
 			return a.show(func(w io.Writer) error {
 				return sheet(w, "product", p.ID, "name", p.Name, "maker", p.OEM, "hardware", strings.Join(p.Hardware, ", "), "update model", string(p.Model),
-					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created), "ready", lacks(ready))
+					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "programs held by", isolationWords(p.Isolation), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created), "ready", lacks(ready))
 			})
 		})
 }
@@ -75,6 +75,50 @@ func (a *api) createProduct() *cobra.Command {
 	f.StringVar((*string)(&p.Enrolment.Mode), "enrolment", string(product.Automatic), "how its devices are let in: automatic or approved")
 	f.StringVar(&end, "end-of-support", "", "day its support ends, YYYY-MM-DD")
 	return need(c, "oem", "name", "hardware", "end-of-support")
+}
+
+func (a *api) productIsolation() *cobra.Command {
+	var require string
+	c := a.verb(cobra.Command{
+		Use: "isolation PRODUCT --require LAYERS", Short: "Say what has to hold the programs of a product's devices",
+		Long: `Says what has to hold the programs of a product's devices. Evidence in which one of these layers does not hold all of a device's programs, or that does
+not tell, is bad from then on, and its device goes into quarantine: look at what devices say before (` + "`hallmark device show`" + `).
+
+LAYERS is "required" (all that there are), "available" (nothing is asked), or some of ` + strings.Join(layerWords(wire.Layers()), ", ") + ` with commas between them.`,
+		Args: cobra.ExactArgs(1), Example: "  hallmark product isolation pump --require user,no-privileges,landlock,seccomp",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		layers, err := wire.ParseLayers(require)
+		if err != nil {
+			return usagef("--require: %v", err)
+		}
+		if layers == nil {
+			layers = []wire.Layer{}
+		}
+		p, err := cl.SetIsolation(ctx, args[0], layers)
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			return sheet(w, "product", p.ID, "programs held by", isolationWords(p.Isolation))
+		})
+	})
+	c.Flags().StringVar(&require, "require", "", "layers")
+	return need(a.matching(c), "require")
+}
+
+func layerWords(layers []wire.Layer) []string {
+	out := make([]string, len(layers))
+	for i, l := range layers {
+		out[i] = string(l)
+	}
+	return out
+}
+
+func isolationWords(layers []wire.Layer) string {
+	if len(layers) == 0 {
+		return "what the device has: nothing is asked"
+	}
+	return strings.Join(layerWords(layers), ", ")
 }
 
 // day reads a day of a flag.

@@ -8,11 +8,17 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // SetEnrolment says how a product's devices are let in.
 func (c *Client) SetEnrolment(ctx context.Context, productID string, e product.Enrolment) (product.Product, error) {
 	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/enrolment", e)
+}
+
+// SetIsolation says what has to hold the programs of a product's devices.
+func (c *Client) SetIsolation(ctx context.Context, productID string, layers []wire.Layer) (product.Product, error) {
+	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/isolation", httpapi.IsolationPolicy{Layers: layers})
 }
 
 // SetBundleDue says for how many days a product's devices may stay behind a trust bundle.

@@ -225,6 +225,9 @@ func TestADeviceIsSoldOn(t *testing.T) {
 	}
 	anna.held(a)
 	anna.set(a, "berlin")
+	if v, err := anna.who.Device(t.Context(), a.id); err != nil || v.Device.Isolation == nil || v.Device.Isolation.Programs != 1 || !slices.Contains(v.Device.Isolation.InForce, wire.LayerCalls) {
+		t.Errorf("its evidence says of what holds its programs: %+v, %v", v.Device.Isolation, err)
+	}
 	key := anna.reads(a)
 	anna.readsNothingOfBefore(a, key)
 	if before := d.measured(t, a); before < 2 {

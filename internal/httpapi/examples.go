@@ -46,6 +46,7 @@ var Examples = map[string]any{
 		ID: "pump", OEM: "acme", Name: "Pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Suite: "HM-P256-1", EndOfSupport: exampleDay,
 	},
 	"set-bundle-due":    BundleDue{Days: 30},
+	"set-isolation":     IsolationPolicy{Layers: []wire.Layer{wire.LayerUser, wire.LayerFiles, wire.LayerCalls}},
 	"set-enrolment":     product.Enrolment{Mode: product.Approved},
 	"approve-enrolment": EnrolmentDecision{Request: exampleRelease, Reason: "its key is the one on the label"},
 	"refuse-enrolment":  EnrolmentDecision{Request: exampleRelease, Reason: "nobody has unpacked it yet"},

@@ -10,6 +10,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // KeyRequest asks for a new online key.
@@ -28,6 +29,11 @@ type KeyEnd struct {
 // BundleDue is how long a device may stay behind a trust bundle.
 type BundleDue struct {
 	Days int `json:"days" minimum:"1" maximum:"3650" doc:"after the bundle was published"`
+}
+
+// IsolationPolicy is what has to hold the programs of a product's devices.
+type IsolationPolicy struct {
+	Layers []wire.Layer `json:"layers" maxItems:"16" doc:"each once; none: nothing is asked"`
 }
 
 // registerKeys are the keys of the running instance.
@@ -55,6 +61,17 @@ func (a *api) registerKeys(h huma.API) {
 		func(ctx context.Context, in *ByID) (*body[device.BundleStatus], error) {
 			s, err := a.Device.BundleStatus(ctx, callerOf(ctx), in.ID)
 			return reply(a, ctx, s, err)
+		})
+	huma.Register(h, op("set-isolation", http.MethodPut, "/products/{id}/isolation", "Say what has to hold the programs of a product's devices"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+			Body IsolationPolicy
+		},
+		) (*tagged[product.Product], error) {
+			return change(a, ctx, in.Matching, once.Product, in.ID, func(ctx context.Context) (product.Product, error) {
+				return a.Product.SetIsolation(ctx, callerOf(ctx), in.ID, in.Body.Layers)
+			})
 		})
 	huma.Register(h, op("set-bundle-due", http.MethodPut, "/products/{id}/bundle/due", "Say how long a device may stay behind a product's trust bundle"),
 		func(ctx context.Context, in *struct {

@@ -99,7 +99,11 @@ func (o orderCA) IssueOrderCA(ctx context.Context, r factory.OrderCARequest) ([]
 // policyOf decides what evidence of a product's devices must be.
 func (i *Instance) policyOf(ctx context.Context, product string) (attest.Policy, error) {
 	b, err := i.db.Devices().Bundle(ctx, product, 0)
-	return attest.Policy{AllowVirtual: i.cfg.Virtual, Floor: b.Wire.Floor, Suites: b.Wire.Suites}, err
+	if err != nil {
+		return attest.Policy{}, err
+	}
+	p, err := i.db.Product(ctx, product)
+	return attest.Policy{AllowVirtual: i.cfg.Virtual, Floor: b.Wire.Floor, Suites: b.Wire.Suites, Isolation: p.Isolation}, err
 }
 
 // loadCert reads one of the instance's certificates.

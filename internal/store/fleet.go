@@ -62,6 +62,8 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 			At      time.Time `json:"at"`
 			Word    string    `json:"word"`
 			Reasons []string  `json:"reasons"`
+
+			Isolation *wire.Isolation `json:"isolation"`
 		}
 		if err := json.Unmarshal([]byte(verdictDoc.String), &v); err != nil {
 			return d, fmt.Errorf("device %s: verdict: %w", d.ID, err)
@@ -69,6 +71,9 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 		d.VerdictAt, d.Reasons = &v.At, v.Reasons
 		if v.Word != "" && v.Word != d.Verdict && v.Word != attest.None.String() {
 			d.LastVerdict = v.Word
+		}
+		if d.Verdict != "unknown" && d.LastVerdict == "" { // what held them once is not what holds them
+			d.Isolation = v.Isolation
 		}
 	}
 	return d, nil

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // PutProduct implements product.Store.
@@ -89,6 +90,16 @@ func (db *DB) SetEnrolment(ctx context.Context, id string, e product.Enrolment, 
 func (db *DB) SetBundleDue(ctx context.Context, id string, days int, fact ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {
 		if err := changeProduct(tx, id, func(p *product.Product) { p.BundleDue = days }); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
+// SetIsolation implements product.Store.
+func (db *DB) SetIsolation(ctx context.Context, id string, layers []wire.Layer, fact ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		if err := changeProduct(tx, id, func(p *product.Product) { p.Isolation = layers }); err != nil {
 			return err
 		}
 		return tx.Append(fact)

@@ -27,6 +27,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindAccessChanged:    replayAccess,
 	ledger.KindEnrolmentChanged: replayEnrolment,
 	ledger.KindBundleDueChanged: replayBundleDue,
+	ledger.KindIsolationChanged: replayIsolation,
 	ledger.KindBundlePublished:  replayBundle,
 	ledger.KindReleaseProposed:  replayRelease,
 	ledger.KindReleaseApproved:  replayApproval,

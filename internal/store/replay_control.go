@@ -93,6 +93,14 @@ func replayBundleDue(tx *Tx, f ledger.Fact) (bool, error) {
 	return ofProduct(changeProduct(tx, f.Subject, func(p *product.Product) { p.BundleDue = c.Days }))
 }
 
+func replayIsolation(tx *Tx, f ledger.Fact) (bool, error) {
+	var c product.IsolationChange
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	return ofProduct(changeProduct(tx, f.Subject, func(p *product.Product) { p.Isolation = c.Layers }))
+}
+
 // ofProduct says whether a product's change was done: of one that is not known nothing is changed.
 func ofProduct(err error) (bool, error) {
 	if errors.Is(err, product.ErrNotFound) {

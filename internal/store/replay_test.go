@@ -21,6 +21,7 @@ func lost() (out []ledger.Fact) {
 		ledger.KindProductCreated:         `{"id":"d1"}`,
 		ledger.KindEnrolmentChanged:       `{"product":"d1","mode":"approved"}`,
 		ledger.KindBundleDueChanged:       `{"product":"d1","days":30}`,
+		ledger.KindIsolationChanged:       `{"product":"d1","layers":["seccomp"]}`,
 		ledger.KindDeviceForgotten:        `{"device":"d1"}`,
 		ledger.KindDeviceState:            `{"device":"d1","from":"active","to":"decommissioning","event":"retire"}`,
 		ledger.KindDeviceGrouped:          `{"device":"d1"}`,
