@@ -29,11 +29,12 @@ import (
 // Status is where a release is.
 type Status string
 
-// The statuses: approvals are gathered; it may be rolled out; it may not any more.
+// The statuses: approvals are gathered; it may be rolled out; it may not any more; it never might.
 const (
 	Proposed  Status = "proposed"
 	Published Status = "published"
 	Withdrawn Status = "withdrawn"
+	Refused   Status = "refused" // taken back before it was published: no approver answers for what it holds
 )
 
 // Artifact is a stored blob: a component's bytes, an SBOM or a provenance document.

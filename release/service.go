@@ -409,14 +409,14 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 	return s.update(ctx, r, fact)
 }
 
-// Withdraw ends a release: it is not rolled out or handed out any more. Devices that run it are for a rollout to move; one that
+// Withdraw ends a release: it is not rolled out or handed out any more, and one that was not published yet is refused. Devices that run it are for a rollout to move; one that
 // must never boot again needs the floor of a new trust bundle.
 func (s *Service) Withdraw(ctx context.Context, caller access.Caller, digest [32]byte, reason string) (Release, error) {
 	r, err := s.checked(ctx, caller, access.ReleasePublish, digest)
 	if err != nil {
 		return Release{}, err
 	}
-	if r.Status == Withdrawn {
+	if r.Status == Withdrawn || r.Status == Refused {
 		return r, nil
 	}
 	if reason == "" || len(reason) > 1024 {
@@ -426,8 +426,16 @@ func (s *Service) Withdraw(ctx context.Context, caller access.Caller, digest [32
 	if err != nil {
 		return Release{}, err
 	}
-	r.Status, r.Reason = Withdrawn, reason
+	r.Status, r.Reason = ended(r), reason
 	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.cfg.Now(), caller.ID, r.Manifest.ID, nil, data))
+}
+
+// ended is what a release becomes that is taken back.
+func ended(r Release) Status {
+	if r.Published.IsZero() {
+		return Refused
+	}
+	return Withdrawn
 }
 
 // Get gives one release.

@@ -401,7 +401,7 @@ func gate(p releasePageData) []step {
 	switch {
 	case !r.Published.IsZero():
 		published.Text, published.Tone = "in the control log: devices can check it", "good"
-	case r.Status == release.Withdrawn:
+	case r.Status == release.Withdrawn, r.Status == release.Refused:
 		published.Text = "never"
 	default:
 		published.Text = "not yet: no device takes it"
@@ -412,8 +412,11 @@ func gate(p releasePageData) []step {
 		break
 	}
 	out = append(out, approved, published, rolled)
-	if r.Status == release.Withdrawn {
+	switch r.Status { //nolint:exhaustive // the others go on
+	case release.Withdrawn:
 		out = append(out, step{Name: "Withdrawn", Text: r.Reason, Tone: "bad"})
+	case release.Refused:
+		out = append(out, step{Name: "Refused", Text: r.Reason, Tone: "bad"})
 	}
 	return out
 }

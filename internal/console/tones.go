@@ -194,7 +194,7 @@ func releaseTone(s release.Status) string {
 		return "good"
 	case release.Proposed:
 		return "busy"
-	case release.Withdrawn:
+	case release.Withdrawn, release.Refused:
 		return "warn"
 	}
 	return ""

@@ -72,9 +72,9 @@ func (s *Releases) PutRelease(ctx context.Context, r release.Release, facts ...l
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO release (digest, id, product, version, status, created, uid, payload, envelope, rev, doc)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11) ON CONFLICT DO NOTHING`,
-			r.Digest[:], r.Manifest.ID, r.Manifest.Product, r.Manifest.Version, string(r.Status), Millis(r.Created), r.UID[:],
+		res, err := tx.Exec(`INSERT INTO release (digest, id, product, version, status, created, published, uid, payload, envelope, rev, doc)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT DO NOTHING`,
+			r.Digest[:], r.Manifest.ID, r.Manifest.Product, r.Manifest.Version, string(r.Status), Millis(r.Created), Millis(r.Published), r.UID[:],
 			r.Payload, notNil(r.Envelope), r.Rev, string(doc))
 		if err != nil {
 			return err
@@ -182,9 +182,9 @@ func (s *Releases) ReleaseProduct(ctx context.Context, id string) (release.Produ
 }
 
 // Components implements attest.References, newest release first. A withdrawn release is one the maker once approved: what runs it is
-// to be updated, not attacked.
+// to be updated, not attacked. One that was never published is nobody's, whatever its status.
 func (s *Releases) Components(ctx context.Context, product string) ([]attest.Reference, error) {
-	all, err := collect(ctx, s.db, scanRelease, releaseColumns+` WHERE product = $1 AND status IN ('published', 'withdrawn')
+	all, err := collect(ctx, s.db, scanRelease, releaseColumns+` WHERE product = $1 AND status IN ('published', 'withdrawn') AND published > 0
 		ORDER BY created DESC, digest`, product)
 	if err != nil {
 		return nil, err

@@ -88,6 +88,33 @@ func TestAReleaseNeedsItsThresholdOfDistinctPeople(t *testing.T) {
 	}
 }
 
+// What its approvers never saw is nobody's reference, however it ended: else one person alone could make bad bytes look like an old release.
+func TestAReleaseThatNobodyApprovedIsNoReference(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	ctx := t.Context()
+	r, err := s.releases.Propose(ctx, person("carol"), s.spec("6.6.6"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err = s.releases.Withdraw(ctx, person("carol"), r.Digest, "never mind"); err != nil || r.Status != release.Refused {
+		t.Fatalf("%s, %v", r.Status, err)
+	}
+	none := func(what string) {
+		t.Helper()
+		if refs, err := s.db.Releases().Components(ctx, "pump"); err != nil || len(refs) != 0 {
+			t.Errorf("%s: references %+v, %v", what, refs, err)
+		}
+	}
+	none("as it is now")
+	r.Status = release.Withdrawn // as it was stored before there was a name for it
+	if err := s.db.Releases().UpdateRelease(ctx, r); err != nil {
+		t.Fatal(err)
+	}
+	none("as it was stored before")
+	_, err = s.releases.Publish(ctx, person("carol"), r.Digest)
+	wantKind(t, "it is published", err, fault.Conflict)
+}
+
 func TestArtifactsAreServedWholeOrNotAtAll(t *testing.T) {
 	s := newStages(t, wire.ModelBlob)
 	ctx := t.Context()

@@ -316,7 +316,9 @@ func replayWithdrawal(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	return changeRelease(tx, digest, func(r *release.Release) error {
-		r.Status, r.Reason = release.Withdrawn, w.Reason
+		if r.Status, r.Reason = release.Withdrawn, w.Reason; r.Published.IsZero() {
+			r.Status = release.Refused
+		}
 		return nil
 	})
 }
