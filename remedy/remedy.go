@@ -99,8 +99,9 @@ type Store interface {
 	// OpenCases gives the open cases in a scope, all with none, by device, from behind the device after on, at most limit; 0:
 	// all.
 	OpenCases(ctx context.Context, scope []string, after string, limit int) ([]Case, error)
-	// GoodRelease gives what the device may be made anew with: the published release that it last confirmed in good health, else
-	// the product's newest for its hardware that no rollout was rolled back from; ErrNotFound.
+	// GoodRelease gives what the device may be made anew with: the published release that it last confirmed in good health, else the newest
+	// for its hardware that a rollout came to its end with, or that it was made with or told to have, and that no rollout was rolled back
+	// from; ErrNotFound.
 	GoodRelease(ctx context.Context, device string) ([]byte, error)
 }
 

@@ -130,7 +130,8 @@ func (s *Service) Remake(ctx context.Context, caller access.Caller, id string, r
 	}
 	if release == nil {
 		if release, err = s.cfg.Store.GoodRelease(ctx, id); errors.Is(err, ErrNotFound) {
-			return fault.New(fault.Conflict, "remedy.release", fmt.Sprintf("no published release to make device %s anew with", id), "publish one for its hardware")
+			return fault.New(fault.Conflict, "remedy.release", fmt.Sprintf("no published release that has proven itself to make device %s anew with", id),
+				"roll one out for its hardware, or name one: `hallmark remedy reprovision --release`")
 		}
 		if err != nil {
 			return err

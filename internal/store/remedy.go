@@ -3,10 +3,13 @@ package store
 import (
 	"context"
 	"database/sql"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
 
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -102,8 +105,8 @@ func (s *Remedies) OpenCases(ctx context.Context, scope []string, after string, 
 }
 
 // GoodRelease implements remedy.Store.
-func (s *Remedies) GoodRelease(ctx context.Context, device string) ([]byte, error) {
-	d, err := s.db.Devices().Device(ctx, device)
+func (s *Remedies) GoodRelease(ctx context.Context, id string) ([]byte, error) {
+	d, err := s.db.Devices().Device(ctx, id)
 	if err != nil {
 		return nil, err
 	}
@@ -111,17 +114,22 @@ func (s *Remedies) GoodRelease(ctx context.Context, device string) ([]byte, erro
 	if err != nil {
 		return nil, err
 	}
-	sick, err := s.rolledBack(ctx, d.Product)
+	proven, sick, err := s.rolledOut(ctx, d.Product)
+	if err != nil {
+		return nil, err
+	}
+	meant, err := s.meantFor(ctx, d)
 	if err != nil {
 		return nil, err
 	}
 	var newest []byte
 	for _, r := range all {
+		digest := string(r.Digest[:])
 		switch {
 		case !r.Manifest.RunsOn(d.Hardware):
-		case string(d.Twin.Good) == string(r.Digest[:]):
+		case string(d.Twin.Good) == digest:
 			return r.Digest[:], nil
-		case newest == nil && !sick[string(r.Digest[:])]:
+		case newest == nil && !sick[digest] && (proven[digest] || meant[digest]):
 			newest = r.Digest[:]
 		}
 	}
@@ -131,13 +139,43 @@ func (s *Remedies) GoodRelease(ctx context.Context, device string) ([]byte, erro
 	return newest, nil
 }
 
-// rolledBack gives the releases that a rollout of the product was halted or rolled back with.
-func (s *Remedies) rolledBack(ctx context.Context, product string) (map[string]bool, error) {
-	rs, err := collect(ctx, s.db, scanRollout, rolloutColumns+` WHERE product = $1 AND phase IN ($2, $3)`,
-		product, string(rollout.Halted), string(rollout.RolledBack))
-	out := map[string]bool{}
+// rolledOut gives the releases that a rollout of the product came to its end with, and those that one was halted or rolled back with.
+func (s *Remedies) rolledOut(ctx context.Context, product string) (proven, sick map[string]bool, err error) {
+	rs, err := collect(ctx, s.db, scanRollout, rolloutColumns+` WHERE product = $1 AND phase IN ($2, $3, $4)`,
+		product, string(rollout.Completed), string(rollout.Halted), string(rollout.RolledBack))
+	proven, sick = map[string]bool{}, map[string]bool{}
 	for _, r := range rs {
-		out[string(r.Spec.Release)] = true
+		if r.Phase == rollout.Completed {
+			proven[string(r.Spec.Release)] = true
+		} else {
+			sick[string(r.Spec.Release)] = true
+		}
 	}
-	return out, err
+	return proven, sick, err
+}
+
+// meantFor gives the releases that the device was made with, or was told to have.
+func (s *Remedies) meantFor(ctx context.Context, d device.Device) (map[string]bool, error) {
+	told, err := collect(ctx, s.db, scanIssued, `SELECT c.id, c.issued, c.expires, c.doc FROM command_device x JOIN command c ON c.id = x.command_id
+		WHERE x.device_id = $1 AND x.attempts > 0 AND c.act IN ('install', 'rollback', 'reprovision')`, d.ID)
+	if err != nil {
+		return nil, err
+	}
+	out := map[string]bool{}
+	for _, c := range told {
+		out[string(c.w.Release)] = true
+	}
+	o, err := scanOrder(s.db.Read().QueryRowContext(ctx, orderColumns+` WHERE id = $1`, d.Order))
+	if errors.Is(err, factory.ErrNotFound) { // a device of another maker
+		return out, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	made, err := hex.DecodeString(o.Release)
+	if err != nil {
+		return nil, fmt.Errorf("stored order %s: release %q: %w", o.ID, o.Release, err)
+	}
+	out[string(made)] = true
+	return out, nil
 }

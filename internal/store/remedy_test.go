@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
+	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -185,6 +186,45 @@ func TestMadeAnewWithWhatWasGood(t *testing.T) {
 		}
 	}
 	count1(t, s, svc, id, wire.ActReprovide, remedy.MaxTries)
+}
+
+// A case brings no code past the waves: what a device is made anew with was good on a fleet, or was meant for that device by a person.
+func TestMakingAnewIsNoWayPastRollouts(t *testing.T) {
+	r := newRoll(t, 3)
+	ctx, good := t.Context(), r.db.Remedies()
+	if _, err := r.releases.Withdraw(ctx, person("op"), r.old.Digest, "it leaks"); err != nil { // what all of them confirmed
+		t.Fatal(err)
+	}
+	none := func(what, id string) {
+		t.Helper()
+		if got, err := good.GoodRelease(ctx, id); !errors.Is(err, remedy.ErrNotFound) {
+			t.Errorf("%s: made anew with %x, %v", what, got, err)
+		}
+	}
+	none("published, and never rolled out", devN(0))
+	spec := twoWaves("r1", r.new)
+	spec.Waves[0].Soak, spec.Waves[1].Soak = 0, 0
+	r.begin(spec)
+	r.tick(0)
+	none("in its canary", devN(0))
+	if _, err := r.db.Devices().NextCounter(ctx, devN(2), r.commands(devN(2), wire.ActInstall)[0], 0, r.now); err != nil { // it is delivered
+		t.Fatal(err)
+	}
+	if got, err := good.GoodRelease(ctx, devN(2)); err != nil || string(got) != string(r.new.Digest[:]) {
+		t.Errorf("the canary, which was told to have it: %x, %v", got, err)
+	}
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(2))
+	r.tick(0)
+	r.now = r.now.Add(time.Minute)
+	r.installs(devN(0))
+	r.installs(devN(1))
+	r.tick(0)
+	r.phase("r1", rollout.Completed, 2)
+	r.make(devN(5), r.old) // it comes later, and never confirmed anything
+	if got, err := good.GoodRelease(ctx, devN(5)); err != nil || string(got) != string(r.new.Digest[:]) {
+		t.Errorf("after the rollout: %x, %v", got, err)
+	}
 }
 
 func TestAWrongDetectorDoesNotTakeTheFleet(t *testing.T) {
