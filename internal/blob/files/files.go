@@ -36,21 +36,37 @@ type seen struct {
 	mod  time.Time
 }
 
-// Open makes the directory if need be, and clears away what an interrupted upload left.
+// abandoned is how long nothing was written to an upload that nobody goes on with. A server that starts cannot know whose an upload is:
+// other nodes have the same directory.
+const abandoned = 24 * time.Hour
+
+// Open makes the directory if need be, and clears away what interrupted uploads left a day ago or longer.
 func Open(dir string) (*Store, error) {
 	if err := durable.MkdirAll(filepath.Join(dir, "new"), 0o750); err != nil {
 		return nil, fmt.Errorf("blobs: %w", err)
 	}
-	left, err := os.ReadDir(filepath.Join(dir, "new"))
-	if err != nil {
-		return nil, fmt.Errorf("blobs: %w", err)
-	}
-	for _, f := range left {
-		if err := os.Remove(filepath.Join(dir, "new", f.Name())); err != nil {
-			return nil, fmt.Errorf("blobs: clear an unfinished upload: %w", err)
-		}
+	if err := clearAway(filepath.Join(dir, "new"), time.Now().Add(-abandoned)); err != nil {
+		return nil, fmt.Errorf("blobs: clear an unfinished upload: %w", err)
 	}
 	return &Store{dir: dir, verified: map[[32]byte]seen{}}, nil
+}
+
+// clearAway removes the files that were last written before a time. One that is gone meanwhile was placed, or cleared by another node.
+func clearAway(dir string, before time.Time) error {
+	left, err := os.ReadDir(dir)
+	if err != nil {
+		return err
+	}
+	for _, f := range left {
+		info, err := f.Info()
+		if errors.Is(err, os.ErrNotExist) || err == nil && !info.ModTime().Before(before) {
+			continue
+		}
+		if err := errors.Join(err, remove(filepath.Join(dir, f.Name()))); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func (s *Store) path(digest [32]byte) string {

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/release"
@@ -88,13 +89,45 @@ func TestAnUploadThatFailsLeavesNothing(t *testing.T) {
 			t.Errorf("%s: left %v", name, l)
 		}
 	}
-	if err := os.WriteFile(filepath.Join(dir, "new", "upload-1"), []byte("half"), 0o600); err != nil {
+	half := filepath.Join(dir, "new", "upload-1")
+	if err := os.WriteFile(half, []byte("half"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	long := time.Now().Add(-25 * time.Hour)
+	if err := os.Chtimes(half, long, long); err != nil {
 		t.Fatal(err)
 	}
 	open(t, dir)
 	if l := left(t, dir); len(l) != 0 {
 		t.Errorf("what a crash left is still there: %v", l)
 	}
+}
+
+// Another node that starts on the same directory leaves what is being uploaded alone.
+func TestANodeThatStartsEndsNobodysUpload(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	from, to := io.Pipe()
+	done := make(chan error)
+	go func() {
+		_, _, err := s.Put(t.Context(), from, 100)
+		done <- err
+	}()
+	if _, err := to.Write([]byte("half ")); err != nil { // it is taken when this returns: the upload has begun
+		t.Fatal(err)
+	}
+	open(t, dir)
+	if _, err := to.Write([]byte("and half")); err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(to.Close(), <-done); err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Open(t.Context(), sha256.Sum256([]byte("half and half")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
 }
 
 func TestAlteredBytesAreRefused(t *testing.T) {
