@@ -18,22 +18,28 @@ import (
 	"sync"
 	"time"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/release"
 )
 
 // Store is a directory of blobs: ab/cdef… by the hex of the digest. It is safe for concurrent use.
 type Store struct {
-	dir string
+	dir     string
+	reading singleflight.Group // reads a file to verify it once, however many ask
 
 	mu       sync.Mutex
 	verified map[[32]byte]seen // files found to be what they are named; guarded by mu
 }
 
-// seen is the state of a file in which it was verified: another state must be verified anew.
+// seen is the state of a file in which it was verified: another state must be verified anew. Size and time of writing can be set back by
+// whoever writes; the time of the change cannot, but by who sets the machine's clock.
 type seen struct {
-	size int64
-	mod  time.Time
+	size    int64
+	mod     time.Time
+	file    uint64 // its number in the file system
+	changed int64  // when its bytes or what is known of it changed, ns
 }
 
 // abandoned is how long nothing was written to an upload that nobody goes on with. A server that starts cannot know whose an upload is:
@@ -123,45 +129,69 @@ func (s *Store) place(tmp string, digest [32]byte) error {
 	return durable.SyncDir(filepath.Dir(path))
 }
 
-// Open implements release.Blobs.
+// Open implements release.Blobs. The first one since the file was touched reads it whole. Whoever does not wait for that ends only their
+// own waiting: who asks again joins the same reading, and so a large blob comes to those who give up early.
 func (s *Store) Open(ctx context.Context, digest [32]byte) (io.ReadSeekCloser, error) {
-	f, err := os.Open(s.path(digest))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("blob %x: %w", digest, release.ErrNotFound)
+	for range 3 {
+		f, now, err := s.file(digest)
+		if err != nil {
+			return nil, err
+		}
+		s.mu.Lock()
+		known := s.verified[digest] == now
+		s.mu.Unlock()
+		if known {
+			return f, nil
+		}
+		if err := errors.Join(f.Close(), s.await(ctx, digest)); err != nil {
+			return nil, err
+		}
 	}
-	if err != nil {
-		return nil, fmt.Errorf("blob %x: %w", digest, err)
-	}
-	if err := s.verify(ctx, f, digest); err != nil {
-		return nil, errors.Join(err, f.Close())
-	}
-	return f, nil
+	return nil, fmt.Errorf("blob %x: it is written to while it is read: %w", digest, release.ErrDamaged)
 }
 
-func (s *Store) verify(ctx context.Context, f *os.File, digest [32]byte) error {
+func (s *Store) file(digest [32]byte) (*os.File, seen, error) {
+	f, err := os.Open(s.path(digest))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, seen{}, fmt.Errorf("blob %x: %w", digest, release.ErrNotFound)
+	}
+	if err != nil {
+		return nil, seen{}, fmt.Errorf("blob %x: %w", digest, err)
+	}
 	info, err := f.Stat()
 	if err != nil {
-		return fmt.Errorf("blob %x: %w", digest, err)
+		return nil, seen{}, errors.Join(fmt.Errorf("blob %x: %w", digest, err), f.Close())
 	}
-	now := seen{info.Size(), info.ModTime()}
-	s.mu.Lock()
-	known := s.verified[digest] == now
-	s.mu.Unlock()
-	if known {
-		return nil
+	return f, seenAs(info), nil
+}
+
+// await waits for the file to be verified, by whoever began to.
+func (s *Store) await(ctx context.Context, digest [32]byte) error {
+	done := s.reading.DoChan(string(digest[:]), func() (any, error) { return nil, s.verify(digest) })
+	select {
+	case r := <-done:
+		return r.Err
+	case <-ctx.Done():
+		return fmt.Errorf("blob %x is being verified: %w", digest, ctx.Err())
+	}
+}
+
+// verify reads the file whole, and keeps the state in which its bytes had the digest.
+func (s *Store) verify(digest [32]byte) error {
+	f, now, err := s.file(digest)
+	if err != nil {
+		return err
 	}
 	h := sha256.New()
-	if _, err := io.Copy(h, reader{ctx, f}); err != nil {
+	_, err = io.Copy(h, f)
+	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("blob %x: %w", digest, err)
 	}
 	if [32]byte(h.Sum(nil)) != digest {
 		return fmt.Errorf("blob %x: %w", digest, release.ErrDamaged)
 	}
-	if _, err := f.Seek(0, io.SeekStart); err != nil {
-		return fmt.Errorf("blob %x: %w", digest, err)
-	}
 	s.mu.Lock()
-	s.verified[digest] = now
+	s.verified[digest] = now // as it was before it was read: what was written meanwhile is another state
 	s.mu.Unlock()
 	return nil
 }

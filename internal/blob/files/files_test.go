@@ -147,3 +147,60 @@ func TestAlteredBytesAreRefused(t *testing.T) {
 		t.Errorf("%v", err)
 	}
 }
+
+// Size and time of writing are what anybody who alters a file can set back.
+func TestAlteredBytesWithTheOldTimeAreRefused(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir)
+	digest, _, err := s.Put(t.Context(), strings.NewReader("program"), 100)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := s.Open(t.Context(), digest)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = f.Close()
+	path := left(t, dir)[0]
+	info, err := os.Stat(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(20 * time.Millisecond) // a tick of the file system's clock
+	if err := errors.Join(os.WriteFile(path, []byte("progrom"), 0o600), os.Chtimes(path, info.ModTime(), info.ModTime())); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Open(t.Context(), digest); !errors.Is(err, release.ErrDamaged) {
+		t.Errorf("%v", err)
+	}
+}
+
+// What takes longer to verify than anybody waits comes all the same: who asks again waits for the same reading.
+func TestALargeBlobComesToWhoAsksAgain(t *testing.T) {
+	dir := t.TempDir()
+	const size = 256 << 20
+	digest, _, err := open(t, dir).Put(t.Context(), io.LimitReader(zeros{}, size), size)
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := open(t, dir) // after a restart
+	for begun := time.Now(); ; {
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
+		f, err := s.Open(ctx, digest)
+		cancel()
+		if err == nil {
+			_ = f.Close()
+			return
+		}
+		if !errors.Is(err, context.DeadlineExceeded) || time.Since(begun) > 20*time.Second {
+			t.Fatal(err)
+		}
+	}
+}
+
+type zeros struct{}
+
+func (zeros) Read(p []byte) (int, error) {
+	clear(p)
+	return len(p), nil
+}
