@@ -112,43 +112,37 @@ func New(c Config) (*Client, error) {
 
 // Enrol asks for a certificate for r.Key and gives the chain to show in TLS, leaf first (DER). The request names the line it goes by, so
 // that nobody between can pass it on; asking again for the same key gives the same certificate all the same.
-func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
-	as, err := r.leaf()
-	if err != nil {
-		return nil, err
-	}
-	plain, err := r.csr(as)
-	if err != nil {
-		return nil, err
-	}
-	make := func(line *tls.ConnectionState) ([]byte, error) {
-		name := Binding(line)
-		if name == "" {
-			return plain, nil
-		}
-		return BindCSR(plain, r.Key, name)
-	}
-	chain, err := c.enrol(ctx, r, as, make)
-	if s, ok := errors.AsType[*Status](err); ok && s.Code == http.StatusBadRequest && s.Because("csr.binding") {
-		return c.enrol(ctx, r, as, make) // the line was another by the time of the second call
-	}
-	return chain, err
-}
+func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) { return c.enrol(ctx, r, r.CSR) }
 
 // EnrolCSR is Enrol with a request made earlier by NewCSR for r.Key.
 func (c *Client) EnrolCSR(ctx context.Context, r Request, csr []byte) ([][]byte, error) {
+	return c.enrol(ctx, r, func(string) ([]byte, error) { return csr, nil })
+}
+
+func (c *Client) enrol(ctx context.Context, r Request, csr func(line string) ([]byte, error)) ([][]byte, error) {
+	answer, err := c.Exchange(ctx, Ask{As: r.As, Renew: r.Renew, CSR: csr})
+	if err != nil {
+		return nil, err
+	}
+	return r.Check(answer, c.c.Roots, c.c.Now)
+}
+
+// CSR makes the request (DER) for a line of that name (Binding); a line without one has the plain request.
+func (r Request) CSR(line string) ([]byte, error) {
 	as, err := r.leaf()
 	if err != nil {
 		return nil, err
 	}
-	return c.enrol(ctx, r, as, func(*tls.ConnectionState) ([]byte, error) { return csr, nil })
-}
-
-func (r Request) csr(as *x509.Certificate) ([]byte, error) {
+	var plain []byte
 	if r.Elsewhere {
-		return x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, r.Key)
+		plain, err = x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, r.Key)
+	} else {
+		plain, err = NewCSR(as, r.Key)
 	}
-	return NewCSR(as, r.Key)
+	if err != nil || line == "" {
+		return plain, err
+	}
+	return BindCSR(plain, r.Key, line)
 }
 
 func (r Request) leaf() (*x509.Certificate, error) {
@@ -162,37 +156,75 @@ func (r Request) leaf() (*x509.Certificate, error) {
 	return as, nil
 }
 
-func (c *Client) enrol(ctx context.Context, r Request, as *x509.Certificate, make func(*tls.ConnectionState) ([]byte, error)) ([][]byte, error) {
-	h, idle := c.line(&r.As)
+// Ask is what an enrolment says to the server.
+type Ask struct {
+	As    tls.Certificate
+	Renew bool
+	CSR   func(line string) ([]byte, error) // makes the request (DER) that is bound to a line (Binding)
+}
+
+// Answer is what came, which nobody has judged.
+type Answer struct{ Certificates, CAs [][]byte }
+
+// Exchange asks, and judges nothing of what comes: that is Request.Check's, which needs no line.
+func (c *Client) Exchange(ctx context.Context, a Ask) (Answer, error) {
+	answer, err := c.exchange(ctx, a)
+	if s, ok := errors.AsType[*Status](err); ok && s.Code == http.StatusBadRequest && s.Because("csr.binding") {
+		return c.exchange(ctx, a) // the line was another by the time of the second call
+	}
+	return answer, err
+}
+
+func (c *Client) exchange(ctx context.Context, a Ask) (Answer, error) {
+	h, idle := c.line(&a.As)
 	defer idle()
 	cas, line, err := c.call(ctx, h, http.MethodGet, "cacerts", nil)
 	if err != nil {
-		return nil, fmt.Errorf("CA certificates: %w", err)
+		return Answer{}, fmt.Errorf("CA certificates: %w", err)
 	}
-	csr, err := make(line)
+	csr, err := a.CSR(Binding(line))
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
 	call := "simpleenroll"
-	if r.Renew {
+	if a.Renew {
 		call = "simplereenroll"
 	}
 	certs, _, err := c.call(ctx, h, http.MethodPost, call, []byte(base64.StdEncoding.EncodeToString(csr)))
 	if err != nil {
-		return nil, err
+		return Answer{}, err
 	}
-	if err := c.check(certs, cas, as, r); err != nil {
-		return nil, fmt.Errorf("the certificate that came is not usable: %w", err)
-	}
-	return [][]byte{certs[0].Raw}, nil
+	return Answer{raw(certs), raw(cas)}, nil
 }
 
-// check holds the answer against what was asked for.
-func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, r Request) error {
-	if len(certs) != 1 {
-		return fmt.Errorf("%d certificates, want one", len(certs))
+func raw(certs []*x509.Certificate) [][]byte {
+	out := make([][]byte, len(certs))
+	for i, c := range certs {
+		out[i] = c.Raw
 	}
-	leaf := certs[0]
+	return out
+}
+
+// Check holds the answer against what was asked for, and gives the chain to show.
+func (r Request) Check(a Answer, roots *x509.CertPool, now func() time.Time) ([][]byte, error) {
+	as, err := r.leaf()
+	if err != nil {
+		return nil, err
+	}
+	if err := r.check(a, as, roots, now()); err != nil {
+		return nil, fmt.Errorf("the certificate that came is not usable: %w", err)
+	}
+	return a.Certificates, nil
+}
+
+func (r Request) check(a Answer, as *x509.Certificate, roots *x509.CertPool, now time.Time) error {
+	if len(a.Certificates) != 1 {
+		return fmt.Errorf("%d certificates, want one", len(a.Certificates))
+	}
+	leaf, err := x509.ParseCertificate(a.Certificates[0])
+	if err != nil {
+		return err
+	}
 	asked, err := x509.MarshalPKIXPublicKey(r.Key.Public())
 	if err != nil {
 		return err
@@ -211,13 +243,17 @@ func (c *Client) check(certs, cas []*x509.Certificate, as *x509.Certificate, r R
 	if got.Kind != idevid.LDevID || got.DeviceID != want.DeviceID || got.Product != want.Product || got.OEM != want.OEM && !r.Elsewhere {
 		return fmt.Errorf("it is an %s of device %s (%s/%s)", got.Kind, got.DeviceID, got.OEM, got.Product)
 	}
-	pool := x509.NewCertPool()
-	for _, ca := range cas {
+	pool, all := x509.NewCertPool(), []*x509.Certificate{leaf}
+	for _, der := range a.CAs {
+		ca, err := x509.ParseCertificate(der)
+		if err != nil {
+			return fmt.Errorf("CA certificate: %w", err)
+		}
 		pool.AddCert(ca)
+		all = append(all, ca)
 	}
-	now := peer.Since(c.c.Now(), append([]*x509.Certificate{leaf}, cas...)...)
 	_, err = leaf.Verify(x509.VerifyOptions{
-		Roots: c.c.Roots, Intermediates: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		Roots: roots, Intermediates: pool, CurrentTime: peer.Since(now, all...), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	})
 	return err
 }

@@ -17,7 +17,18 @@ import (
 // History reads the signed history of trust bundles from a server that cannot be verified: that is what the history is for. It shows no
 // certificate and says nothing of the device. Nothing of the line is believed; what comes is bounded, and the caller judges it by its
 // signatures alone.
-type History struct {
+type History struct{ Pages }
+
+// Pages carries the calls of a History.
+type Pages interface {
+	// Page reads what the history has at a path of it: a product, or a product and a version.
+	Page(ctx context.Context, path ...string) ([]byte, error)
+	// Close drops the line.
+	Close()
+}
+
+// HTTPPages are Pages of this process's own.
+type HTTPPages struct {
 	base    *url.URL
 	http    *http.Client
 	timeout time.Duration
@@ -30,8 +41,17 @@ type HistoryConfig struct {
 	Transport func(*tls.Config) http.RoundTripper // nil: HTTP over TCP. Tests put an in-memory line here
 }
 
-// NewHistory makes a reader. It does not call.
+// NewHistory makes a reader with a line of this process's own. It does not call.
 func NewHistory(c HistoryConfig) (*History, error) {
+	p, err := NewPages(c)
+	if err != nil {
+		return nil, err
+	}
+	return &History{p}, nil
+}
+
+// NewPages makes the line of a reader. It does not call.
+func NewPages(c HistoryConfig) (*HTTPPages, error) {
 	base, err := url.Parse(c.Server)
 	if err != nil || base.Scheme != "https" || base.Host == "" {
 		return nil, fmt.Errorf("server %q: want https://host[:port]", c.Server)
@@ -49,7 +69,7 @@ func NewHistory(c HistoryConfig) (*History, error) {
 	if c.Timeout == 0 {
 		c.Timeout = 30 * time.Second
 	}
-	return &History{
+	return &HTTPPages{
 		base: base, timeout: c.Timeout,
 		http: &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the history of trust bundles does not redirect")
@@ -59,7 +79,7 @@ func NewHistory(c HistoryConfig) (*History, error) {
 
 // Newest says where the history of a product ends.
 func (h *History) Newest(ctx context.Context, product string) (wire.NewestBundle, error) {
-	b, err := h.get(ctx, wire.MaxNewestBundle, product)
+	b, err := h.Page(ctx, product)
 	if err != nil {
 		return wire.NewestBundle{}, err
 	}
@@ -68,17 +88,21 @@ func (h *History) Newest(ctx context.Context, product string) (wire.NewestBundle
 
 // Step gives a bundle of the history.
 func (h *History) Step(ctx context.Context, product string, version uint64) (wire.BundleStep, error) {
-	b, err := h.get(ctx, wire.MaxBundleStep, product, strconv.FormatUint(version, 10))
+	b, err := h.Page(ctx, product, strconv.FormatUint(version, 10))
 	if err != nil {
 		return wire.BundleStep{}, err
 	}
 	return wire.DecodeBundleStep(b)
 }
 
-// Close drops the line.
-func (h *History) Close() { h.http.CloseIdleConnections() }
+// Close implements Pages.
+func (h *HTTPPages) Close() { h.http.CloseIdleConnections() }
 
-func (h *History) get(ctx context.Context, limit int64, path ...string) ([]byte, error) {
+// maxPage is the most that a page has.
+const maxPage = max(wire.MaxNewestBundle, wire.MaxBundleStep)
+
+// Page implements Pages.
+func (h *HTTPPages) Page(ctx context.Context, path ...string) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, h.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, h.base.JoinPath(append([]string{"trust", "v1"}, path...)...).String(), nil)
@@ -93,11 +117,11 @@ func (h *History) get(ctx context.Context, limit int64, path ...string) ([]byte,
 	if resp.StatusCode != http.StatusOK {
 		return nil, fmt.Errorf("trust bundles: %w", status(resp))
 	}
-	b, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	b, err := io.ReadAll(io.LimitReader(resp.Body, maxPage+1))
 	if err != nil {
 		return nil, fmt.Errorf("trust bundles: %w", err)
 	}
-	if int64(len(b)) > limit {
+	if int64(len(b)) > maxPage {
 		return nil, fmt.Errorf("trust bundles: %w: the answer", wire.ErrTooLarge)
 	}
 	return b, nil

@@ -1,4 +1,5 @@
-// Package link is the device's line to the server: the device API over mutual TLS, and nothing else.
+// Package link is the device's line to the server: the device API over mutual TLS, and nothing else. A Client speaks the API; a Line carries its bytes, and
+// may be in another process, which then has the network's code and none of the device's secrets.
 //
 // Stage 3, field, on the device. Every call is bounded in size and time, and decodes strictly what comes back. It trusts the
 // anchors it is given to name the server; the server's authority to command is not decided here but by the gate, so a thief
@@ -35,8 +36,49 @@ type Config struct {
 	Logger      *slog.Logger                        // told at debug level what each call was answered; nil: nobody
 }
 
-// Client calls the server. It may be used by several goroutines.
-type Client struct {
+// Line carries the calls of the device API. It may be used by several goroutines.
+type Line interface {
+	// Post makes a call (CallOf), and gives the answer's bytes; *Status is a no.
+	Post(ctx context.Context, call string, body []byte) ([]byte, error)
+	// Artifact opens the bytes named digest from offset on. The reader ends with ctx; the caller closes it.
+	Artifact(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error)
+	// Close drops idle connections, so that the next call shows the newest certificate.
+	Close()
+}
+
+// Call is one of the device API.
+type Call struct {
+	Type  string // of what is sent
+	Body  int64  // bytes that are sent at most
+	Reply int64  // and that may come back
+}
+
+const nothing = 4 << 10 // may come back where nothing has to
+
+// calls are those of the device API, by their names in its addresses.
+var calls = map[string]Call{
+	"checkin":    {"application/cbor", wire.MaxCheckin, wire.MaxCheckinReply},
+	"attest":     {"application/cose", wire.MaxEnvelope, wire.MaxAttestReply},
+	"attest-key": {"application/cose", wire.MaxEnvelope, nothing},
+	"log":        {"application/cose", wire.MaxEnvelope, wire.MaxLogReply},
+	"telemetry":  {"application/cbor", wire.MaxUpload, nothing},
+	"receipt":    {"application/cose", wire.MaxEnvelope, nothing},
+}
+
+// CallOf gives a call of the device API.
+func CallOf(name string) (Call, error) {
+	c, ok := calls[name]
+	if !ok {
+		return Call{}, fmt.Errorf("the device API has no call %q", name)
+	}
+	return c, nil
+}
+
+// Client speaks the device API over a Line.
+type Client struct{ Line }
+
+// HTTP is a Line of this process's own.
+type HTTP struct {
 	base    *url.URL
 	http    *http.Client
 	timeout time.Duration
@@ -74,8 +116,17 @@ func Later(err error) (after time.Duration, ok bool) {
 	return s.After, true
 }
 
-// New makes a client. It does not call.
+// New makes a client with a line of this process's own. It does not call.
 func New(c Config) (*Client, error) {
+	l, err := NewHTTP(c)
+	if err != nil {
+		return nil, err
+	}
+	return &Client{l}, nil
+}
+
+// NewHTTP makes a line. It does not call.
+func NewHTTP(c Config) (*HTTP, error) {
 	base, err := url.Parse(c.Server)
 	if err != nil || base.Scheme != "https" || base.Host == "" {
 		return nil, fmt.Errorf("server %q: want https://host[:port]", c.Server)
@@ -111,7 +162,7 @@ func New(c Config) (*Client, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	return &Client{
+	return &HTTP{
 		base: base, timeout: timeout, log: c.Logger,
 		http: &http.Client{Transport: rt, CheckRedirect: func(*http.Request, []*http.Request) error {
 			return errors.New("the device API does not redirect")
@@ -119,8 +170,8 @@ func New(c Config) (*Client, error) {
 	}, nil
 }
 
-// Close drops idle connections, so that the next call shows the newest certificate.
-func (c *Client) Close() { c.http.CloseIdleConnections() }
+// Close implements Line.
+func (c *HTTP) Close() { c.http.CloseIdleConnections() }
 
 // Checkin asks whether there is anything to do.
 func (c *Client) Checkin(ctx context.Context, in wire.Checkin) (wire.CheckinReply, error) {
@@ -128,7 +179,7 @@ func (c *Client) Checkin(ctx context.Context, in wire.Checkin) (wire.CheckinRepl
 	if err != nil {
 		return wire.CheckinReply{}, err
 	}
-	reply, err := c.post(ctx, "checkin", "application/cbor", body, wire.MaxCheckinReply)
+	reply, err := c.Post(ctx, "checkin", body)
 	if err != nil {
 		return wire.CheckinReply{}, err
 	}
@@ -137,7 +188,7 @@ func (c *Client) Checkin(ctx context.Context, in wire.Checkin) (wire.CheckinRepl
 
 // Attest hands in evidence.
 func (c *Client) Attest(ctx context.Context, evidence []byte) (wire.AttestReply, error) {
-	reply, err := c.post(ctx, "attest", "application/cose", evidence, wire.MaxAttestReply)
+	reply, err := c.Post(ctx, "attest", evidence)
 	if err != nil {
 		return wire.AttestReply{}, err
 	}
@@ -146,13 +197,13 @@ func (c *Client) Attest(ctx context.Context, evidence []byte) (wire.AttestReply,
 
 // AttestKey hands in a change of the attestation key.
 func (c *Client) AttestKey(ctx context.Context, change []byte) error {
-	_, err := c.post(ctx, "attest-key", "application/cose", change, 4<<10)
+	_, err := c.Post(ctx, "attest-key", change)
 	return err
 }
 
 // Log hands in a batch of the device's log.
 func (c *Client) Log(ctx context.Context, batch []byte) (wire.LogReply, error) {
-	reply, err := c.post(ctx, "log", "application/cose", batch, wire.MaxLogReply)
+	reply, err := c.Post(ctx, "log", batch)
 	if err != nil {
 		return wire.LogReply{}, err
 	}
@@ -161,18 +212,18 @@ func (c *Client) Log(ctx context.Context, batch []byte) (wire.LogReply, error) {
 
 // Telemetry hands in sealed data.
 func (c *Client) Telemetry(ctx context.Context, upload []byte) error {
-	_, err := c.post(ctx, "telemetry", "application/cbor", upload, 4<<10)
+	_, err := c.Post(ctx, "telemetry", upload)
 	return err
 }
 
 // Receipt hands in the receipt of a wipe.
 func (c *Client) Receipt(ctx context.Context, receipt []byte) error {
-	_, err := c.post(ctx, "receipt", "application/cose", receipt, 4<<10)
+	_, err := c.Post(ctx, "receipt", receipt)
 	return err
 }
 
-// Artifact opens the bytes named digest from offset on. The reader ends with ctx; the caller closes it and checks the digest.
-func (c *Client) Artifact(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error) {
+// Artifact implements Line. The caller checks the digest.
+func (c *HTTP) Artifact(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error) {
 	req, err := http.NewRequestWithContext(ctx, http.MethodGet, c.url("artifact/"+fmt.Sprintf("%x", digest)), nil)
 	if err != nil {
 		return nil, err
@@ -201,16 +252,24 @@ func (c *Client) Artifact(ctx context.Context, digest []byte, offset int64) (io.
 	return nil, fmt.Errorf("artifact %x: %w", digest, status(resp))
 }
 
-func (c *Client) url(path string) string { return c.base.JoinPath("d", "v1", path).String() }
+func (c *HTTP) url(path string) string { return c.base.JoinPath("d", "v1", path).String() }
 
-func (c *Client) post(ctx context.Context, path, contentType string, body []byte, limit int64) ([]byte, error) {
+// Post implements Line.
+func (c *HTTP) Post(ctx context.Context, path string, body []byte) ([]byte, error) {
+	call, err := CallOf(path)
+	if err != nil {
+		return nil, err
+	}
+	if int64(len(body)) > call.Body {
+		return nil, fmt.Errorf("%s: %w: the question", path, wire.ErrTooLarge)
+	}
 	ctx, cancel := context.WithTimeout(ctx, c.timeout)
 	defer cancel()
 	req, err := http.NewRequestWithContext(ctx, http.MethodPost, c.url(path), bytes.NewReader(body))
 	if err != nil {
 		return nil, err
 	}
-	req.Header.Set("Content-Type", contentType)
+	req.Header.Set("Content-Type", call.Type)
 	resp, err := c.http.Do(req)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
@@ -219,12 +278,12 @@ func (c *Client) post(ctx context.Context, path, contentType string, body []byte
 	if resp.StatusCode != http.StatusOK && resp.StatusCode != http.StatusNoContent {
 		return nil, fmt.Errorf("%s: %w", path, status(resp))
 	}
-	reply, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
+	reply, err := io.ReadAll(io.LimitReader(resp.Body, call.Reply+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	c.log.Debug("answered", "call", path, "status", resp.StatusCode, "facts", resp.Header.Get("Hallmark-Facts"))
-	if int64(len(reply)) > limit {
+	if int64(len(reply)) > call.Reply {
 		return nil, fmt.Errorf("%s: %w: the answer", path, wire.ErrTooLarge)
 	}
 	return reply, nil
