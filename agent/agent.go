@@ -193,6 +193,9 @@ type Config struct {
 	// Dial makes the line; certificate and the device's time are asked at each handshake.
 	Dial func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (Server, error)
 
+	// Processes are those that the device consists of, for whoever stands beside it; nil: it says nothing of them.
+	Processes func() []Process
+
 	// History opens the signed history of trust bundles; nil: there is no way back.
 	History func() (History, error)
 

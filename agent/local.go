@@ -73,6 +73,17 @@ type Status struct {
 
 	Isolation []wire.Layer          `json:"isolation,omitempty"` // the layers that hold its programs
 	Missing   map[wire.Layer]string `json:"missing,omitempty"`   // those that do not, and why
+	Processes []Process             `json:"processes,omitempty"` // of the device
+}
+
+// Process is one of the device's.
+type Process struct {
+	Name      string                `json:"name"` // trusted, network, or a program's
+	Pid       int                   `json:"pid,omitempty"`
+	Starts    int                   `json:"starts,omitempty"`    // since the device started
+	Isolation []wire.Layer          `json:"isolation,omitempty"` // the layers that hold it
+	Missing   map[wire.Layer]string `json:"missing,omitempty"`   // those that do not, and why
+	Fault     string                `json:"fault,omitempty"`     // why it does not run
 }
 
 // Confined is a Program that says what holds its processes, and which layers are missing with the reasons.
@@ -158,12 +169,17 @@ func (a *Agent) Alive(ctx context.Context) bool {
 	}
 }
 
-// ask hands a request to the loop; ok is false when the loop does not answer any more.
+// ask reads a request and hands it to the loop.
 func (a *Agent) ask(ctx context.Context, line []byte) (reply LocalReply, ok bool) {
 	req, err := parseLocal(line)
 	if err != nil {
 		return LocalReply{Error: err.Error()}, true
 	}
+	return a.put(ctx, req)
+}
+
+// put hands a request to the loop; ok is false when the loop does not answer any more.
+func (a *Agent) put(ctx context.Context, req LocalRequest) (reply LocalReply, ok bool) {
 	o := op{req: req, reply: make(chan LocalReply, 1)}
 	select {
 	case a.ops <- o:
@@ -238,6 +254,9 @@ func (a *Agent) Status() Status {
 	if c, ok := a.c.Program.(Confined); ok {
 		held, missing := c.Isolation()
 		s.Isolation, s.Missing = held.InForce, missing
+	}
+	if a.c.Processes != nil {
+		s.Processes = a.c.Processes()
 	}
 	if t := a.m.Task; t != nil {
 		s.Task = string(t.Act) + ": " + t.Phase

@@ -78,8 +78,14 @@ func (a *Agent) rooted() ([][]byte, error) {
 	return wire.Rooted(a.c.IDevID, a.c.Machine.Facts().Bundle.Anchors)
 }
 
-// ServeProof answers strangers on l until it is closed: a challenge each, and nothing else.
-func (a *Agent) ServeProof(ctx context.Context, l net.Listener) error {
+// Prove answers a challenge of a stranger; ok is false when the loop does not answer any more.
+func (a *Agent) Prove(ctx context.Context, challenge []byte) (reply LocalReply, ok bool) {
+	return a.put(ctx, LocalRequest{Op: "prove", Challenge: challenge})
+}
+
+// ServeProof answers strangers on l until it is closed: a challenge each, which prove answers, and nothing else. It needs nothing of the device's, so
+// that it runs where the network's code does.
+func ServeProof(ctx context.Context, l net.Listener, prove func(ctx context.Context, challenge []byte) (LocalReply, bool)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	var conns sync.WaitGroup
 	defer conns.Wait()
@@ -97,7 +103,7 @@ func (a *Agent) ServeProof(ctx context.Context, l net.Listener) error {
 		case places <- struct{}{}:
 			conns.Go(func() {
 				defer func() { <-places }()
-				a.serveProof(ctx, conn)
+				serveProof(ctx, conn, prove)
 			})
 		default:
 			conn.Close() // they ask again
@@ -106,7 +112,7 @@ func (a *Agent) ServeProof(ctx context.Context, l net.Listener) error {
 }
 
 // serveProof answers one question of a stranger.
-func (a *Agent) serveProof(ctx context.Context, conn net.Conn) {
+func serveProof(ctx context.Context, conn net.Conn, prove func(ctx context.Context, challenge []byte) (LocalReply, bool)) {
 	defer conn.Close()
 	stop := context.AfterFunc(ctx, func() { _ = conn.SetReadDeadline(time.Now()) })
 	defer stop()
@@ -121,7 +127,7 @@ func (a *Agent) serveProof(ctx context.Context, conn net.Conn) {
 	reply := LocalReply{Error: "here a device proves itself: {\"op\":\"prove\",\"challenge\":…}"}
 	if req, err := parseLocal(lines.Bytes()); err == nil && req.Op == "prove" {
 		var ok bool
-		if reply, ok = a.ask(ctx, lines.Bytes()); !ok {
+		if reply, ok = prove(ctx, req.Challenge); !ok {
 			return
 		}
 	}

@@ -112,7 +112,9 @@ func New(c Config) (*Client, error) {
 
 // Enrol asks for a certificate for r.Key and gives the chain to show in TLS, leaf first (DER). The request names the line it goes by, so
 // that nobody between can pass it on; asking again for the same key gives the same certificate all the same.
-func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) { return c.enrol(ctx, r, r.CSR) }
+func (c *Client) Enrol(ctx context.Context, r Request) ([][]byte, error) {
+	return c.enrol(ctx, r, r.CSR)
+}
 
 // EnrolCSR is Enrol with a request made earlier by NewCSR for r.Key.
 func (c *Client) EnrolCSR(ctx context.Context, r Request, csr []byte) ([][]byte, error) {

@@ -26,6 +26,7 @@ type order struct {
 	Size    uint64       `json:"size"`
 	Own     string       `json:"own"`    // its directory
 	User    int          `json:"user"`   // 0: stays the agent's
+	Part    bool         `json:"part"`   // it is the agent's own file, and has no directory
 	Script  bool         `json:"script"` // another program executes it
 	Socket  bool         `json:"socket"` // the health socket is the last descriptor
 	Spaces  bool         `json:"spaces"` // it was started in namespaces of its own
@@ -125,7 +126,7 @@ func (p *Process) attempt(d order, o Options, files []*os.File, g *group) error 
 	cmd.Args = []string{confiner}
 	cmd.ExtraFiles = append([]*os.File{orders, report}, files...)
 	// Never a file of the agent's itself: a pipe takes nothing from whoever holds it.
-	cmd.Dir, cmd.Stdout, cmd.Stderr = d.Own, struct{ io.Writer }{o.Output}, struct{ io.Writer }{o.Output}
+	cmd.Dir, cmd.Stdout, cmd.Stderr = cmp.Or(d.Own, "/"), struct{ io.Writer }{o.Output}, struct{ io.Writer }{o.Output}
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}
 	cmd.WaitDelay = linger
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}

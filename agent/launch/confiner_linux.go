@@ -102,6 +102,9 @@ func becomeProgram() (Report, error) {
 	if err := report(outcome{Layers: layers}); err != nil {
 		return layers, err
 	}
+	if d.Part {
+		return becomePart(exe, layers, d)
+	}
 	if d.Capabilities.Runtime == wire.RuntimeWASM {
 		return layers, execute(exe, []string{wasmHost}, nil, d)
 	}
@@ -185,16 +188,19 @@ func setLimits(limits map[int]uint64) error {
 func restrict(layers *Report, d order, self string) int {
 	c := d.Capabilities
 	reach := confine.Reach{Connect: c.ConnectTCP, Bind: c.BindTCP, Paths: map[string]uint64{
-		d.Own: confine.Read | confine.Write | confine.Change, "/dev/null": confine.Read | confine.Write, "/dev/zero": confine.Read,
+		"/dev/null": confine.Read | confine.Write, "/dev/zero": confine.Read,
 		"/dev/random": confine.Read, "/dev/urandom": confine.Read,
 	}}
+	if d.Own != "" {
+		reach.Paths[d.Own] = confine.Read | confine.Write | confine.Change
+	}
 	for _, p := range c.Read {
 		reach.Paths[p] = confine.Read | confine.Execute
 	}
 	for _, p := range c.Devices {
 		reach.Paths[p] = confine.Read | confine.Write | confine.Control
 	}
-	if c.Runtime == wire.RuntimeWASM {
+	if c.Runtime == wire.RuntimeWASM || d.Part {
 		maps.Copy(reach.Paths, hostPaths(self))
 	}
 	abi := confine.ABI()

@@ -5,11 +5,11 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
-	"fmt"
 	"io"
 	"log/slog"
+	"net"
+	"os"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
@@ -18,6 +18,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/launch"
+	"github.com/hallmark-iot/hallmark/agent/line"
 	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/agent/seal"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -32,19 +33,39 @@ type Options struct {
 	Once    bool
 	Logger  *slog.Logger
 	Output  io.Writer // of the programs
+
+	Door *net.TCPListener // where strangers may have the device prove itself; nil: nowhere
 }
 
-// Device is everything of one start: the agent, and what must be stopped after it.
+// Device is everything of one start: the agent, and the processes that must be stopped after it.
 type Device struct {
 	*agent.Agent
 	programs *Programs
+	network  *line.Process
 }
 
-// Stop ends the programs.
+// Stop ends the network's process and the programs.
 func (d *Device) Stop() {
+	d.network.Close()
 	if d.programs != nil {
 		d.programs.Stop()
 	}
+}
+
+// Alive waits until the agent and the network's process have answered; false when ctx ended first, or when there is none that would.
+func (d *Device) Alive(ctx context.Context) bool { return d.Agent.Alive(ctx) && d.network.Alive(ctx) }
+
+// processes are those of the device.
+func (d *Device) processes() []agent.Process {
+	n := d.network.State()
+	out := []agent.Process{
+		{Name: "trusted", Pid: os.Getpid(), Starts: 1},
+		{Name: "network", Pid: n.Pid, Starts: n.Starts, Isolation: n.Layers.InForce, Missing: n.Layers.Missing, Fault: n.Fault},
+	}
+	if d.programs != nil {
+		out = append(out, d.programs.processes()...)
+	}
+	return out
 }
 
 // Device joins all parts of a started machine.
@@ -65,6 +86,11 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	if err != nil {
 		return nil, err
 	}
+	network := line.Open(line.Options{
+		Server: m.server(), Door: o.Door, Dir: o.Dir, Device: r.Identity.Device, Self: o.Self, Require: o.Require, Output: o.Output, Logger: o.Logger,
+	})
+	o.Logger.Info("the network's code is confined", "by", network.State().Layers.InForce, "missing", network.State().Layers.Missing)
+	d := &Device{network: network}
 	programs, err := m.Launch(launch.Options{Dir: o.Dir, Device: r.Identity.Device, Self: o.Self, Output: o.Output, Require: o.Require})
 	if err != nil {
 		// The release was verified, and still cannot be started: the agent runs in recovery and says so.
@@ -76,65 +102,40 @@ func (m *Machine) Device(o Options) (*Device, error) {
 		held, missing := programs.Isolation()
 		o.Logger.Info("programs are confined", "by", held.InForce, "missing", missing)
 	}
+	d.programs = programs
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Params: p, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
 		PollMin: o.PollMin, Once: o.Once, Logger: o.Logger,
-		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) { return m.enrol(ctx, e, o.Logger) },
+		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) { return m.enrol(ctx, network, e) },
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
-			return m.dial(certificate, anchors, now, o.Logger)
+			return &link.Client{Line: network.Line(line.Server{URL: m.server(), Anchors: anchors, Certificate: certificate, Now: now})}, nil
 		},
-		History: func() (agent.History, error) {
-			return link.NewHistory(link.HistoryConfig{Server: m.server()})
-		},
+		History:   func() (agent.History, error) { return &link.History{Pages: network.Pages(m.server())}, nil },
+		Processes: d.processes,
 	}
 	if programs != nil {
 		c.Program = programs
 		c.Telemetry = &readings{m: m, programs: programs}
 	}
-	a, err := agent.New(c)
-	if err != nil {
-		if programs != nil {
-			programs.Stop()
-		}
+	if d.Agent, err = agent.New(c); err != nil {
+		d.Stop()
 		return nil, err
 	}
-	return &Device{Agent: a, programs: programs}, nil
-}
-
-// anchors is whom the device believes about its network peers.
-func anchors(ders [][]byte) (*x509.CertPool, error) {
-	pool := x509.NewCertPool()
-	for _, der := range ders {
-		c, err := x509.ParseCertificate(der)
-		if err != nil {
-			return nil, fmt.Errorf("network anchor: %w", err)
+	network.Answer(func(ctx context.Context, challenge []byte) ([]byte, string) {
+		reply, ok := d.Prove(ctx, challenge)
+		if !ok {
+			return nil, "it is being switched off"
 		}
-		pool.AddCert(c)
-	}
-	return pool, nil
+		return reply.Proof, reply.Error
+	})
+	return d, nil
 }
 
-func (m *Machine) enrol(ctx context.Context, e agent.Enrolment, log *slog.Logger) ([][]byte, error) {
+func (m *Machine) enrol(ctx context.Context, by *line.Process, e agent.Enrolment) ([][]byte, error) {
 	r := m.boot.Report()
-	roots, err := anchors(r.Bundle.Anchors)
-	if err != nil {
-		return nil, err
-	}
-	c, err := est.New(est.Config{Server: m.server(), Roots: roots, Now: e.Now, Logger: log})
-	if err != nil {
-		return nil, err
-	}
 	// Its factory's certificate names its maker, and the instance it was handed to calls it otherwise: it asks without a name.
-	return c.Enrol(ctx, est.Request{As: e.As, Key: e.Key, Renew: e.Renew, Elsewhere: r.Home != nil && !e.Renew})
-}
-
-func (m *Machine) dial(certificate func() (*tls.Certificate, error), ders [][]byte, now func() time.Time, log *slog.Logger) (agent.Server, error) {
-	roots, err := anchors(ders)
-	if err != nil {
-		return nil, err
-	}
-	return link.New(link.Config{
-		Server: m.server(), Roots: roots, Certificate: certificate, Now: now, Logger: log,
+	return by.Enrol(ctx, line.Server{URL: m.server(), Anchors: r.Bundle.Anchors, Now: e.Now}, est.Request{
+		As: e.As, Key: e.Key, Renew: e.Renew, Elsewhere: r.Home != nil && !e.Renew,
 	})
 }
 

@@ -138,6 +138,26 @@ func (p *Programs) Isolation() (held wire.Isolation, missing map[wire.Layer]stri
 	return wire.Isolation{Programs: uint(len(reports)), InForce: launch.Common(reports...)}, missing
 }
 
+// processes are the programs, each as it runs.
+func (p *Programs) processes() []agent.Process {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	var out []agent.Process
+	for _, x := range p.list {
+		one := agent.Process{Name: x.name, Fault: "it is stopped"}
+		switch {
+		case x.proc != nil && !x.proc.Ended():
+			one = agent.Process{Name: x.name, Pid: x.proc.Pid(), Isolation: x.proc.Layers().InForce, Missing: x.proc.Layers().Missing}
+		case x.proc != nil:
+			one.Fault = "it ended"
+		case x.fault != nil:
+			one.Fault = x.fault.Error()
+		}
+		out = append(out, one)
+	}
+	return out
+}
+
 // Health implements agent.Program: good only when all are.
 func (p *Programs) Health() (agent.Health, string) {
 	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)

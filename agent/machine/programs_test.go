@@ -13,11 +13,13 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/launch"
+	"github.com/hallmark-iot/hallmark/agent/line"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func TestMain(m *testing.M) {
 	launch.Confine()
+	line.Become()
 	os.Exit(m.Run())
 }
 

@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"crypto"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -134,6 +135,19 @@ func (r *recovery) server(ctx context.Context) error {
 }
 
 func (r *recovery) voucher() est.Voucher { return est.Voucher{Device: r.Device, Secret: r.Voucher} }
+
+// anchors is whom the device believes about its network peers.
+func anchors(ders [][]byte) (*x509.CertPool, error) {
+	pool := x509.NewCertPool()
+	for _, der := range ders {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			return nil, fmt.Errorf("network anchor: %w", err)
+		}
+		pool.AddCert(c)
+	}
+	return pool, nil
+}
 
 // keys makes both keys, or finds those of an attempt before. The identity key is made last, so that with it there is a new attestation key.
 func (r *recovery) keys(context.Context) (err error) {

@@ -226,6 +226,15 @@ func power(ctx context.Context, at place, prove string, self [32]byte, o machine
 	if err != nil {
 		return err
 	}
+	if prove != "" {
+		door, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)
+		if err != nil {
+			return fmt.Errorf("--prove: %w", err)
+		}
+		defer door.Close()
+		o.Logger.Info("proves itself to whoever asks", "at", door.Addr())
+		o.Door, _ = door.(*net.TCPListener)
+	}
 	d, err := m.Device(o)
 	if err != nil {
 		return err
@@ -237,15 +246,15 @@ func power(ctx context.Context, at place, prove string, self [32]byte, o machine
 	if err != nil {
 		return err
 	}
-	err = serve(ctx, d, at.dir, prove, o.Logger)
+	err = serve(ctx, d, at.dir)
 	if b.real && errors.Is(err, agent.ErrReset) { // armed still: a machine that hangs on its way down is reset too
 		return fmt.Errorf("%w: %w", errReset, err)
 	}
 	return errors.Join(err, disarm())
 }
 
-// serve runs the device with its sockets.
-func serve(ctx context.Context, d *machine.Device, dir, prove string, log *slog.Logger) error {
+// serve runs the device with its socket.
+func serve(ctx context.Context, d *machine.Device, dir string) error {
 	socket := filepath.Join(dir, "local.sock")
 	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
@@ -254,23 +263,9 @@ func serve(ctx context.Context, d *machine.Device, dir, prove string, log *slog.
 	if err != nil {
 		return fmt.Errorf("local socket: %w", err)
 	}
-	listeners := []net.Listener{l}
-	served := make(chan error, 2)
+	served := make(chan error, 1)
 	go func() { served <- d.ServeLocal(ctx, l) }()
-	if prove != "" {
-		p, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)
-		if err != nil {
-			return errors.Join(fmt.Errorf("--prove: %w", err), l.Close(), <-served)
-		}
-		log.Info("proves itself to whoever asks", "at", p.Addr())
-		listeners = append(listeners, p)
-		go func() { served <- d.ServeProof(ctx, p) }()
-	}
-	err = d.Run(ctx)
-	for _, l := range listeners {
-		err = errors.Join(err, l.Close(), <-served) // the last answer is given before the device is gone
-	}
-	return err
+	return errors.Join(d.Run(ctx), l.Close(), <-served) // the last answer is given before the device is gone
 }
 
 // found is what inspect tells of a device that is switched off.

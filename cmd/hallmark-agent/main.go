@@ -25,6 +25,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/launch"
+	"github.com/hallmark-iot/hallmark/agent/line"
 )
 
 const (
@@ -36,6 +37,7 @@ const (
 
 func main() {
 	launch.Confine() // in a process that is to become a program of the release, and nothing else
+	line.Become()    // in the one that is to become the network's
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	begun := false
 	cmd, err := newRoot(&begun).ExecuteContextC(ctx)

@@ -24,6 +24,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/agent/launch"
+	"github.com/hallmark-iot/hallmark/agent/line"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -31,6 +32,7 @@ import (
 
 func TestMain(m *testing.M) {
 	launch.Confine()
+	line.Become()
 	testscript.Main(m, map[string]func(){
 		"hallmark-agent": main,
 		"testfactory":    program(testFactory),

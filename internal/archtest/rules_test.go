@@ -94,8 +94,9 @@ var rules = []rule{
 	// The device and the factory floor: no package of the server, not even through another.
 	{folder: "agent", ours: base, never: noServer, deep: noHouse},
 	{folder: "agent/boot", ours: append([]string{"agent/hw"}, base...), never: noNet, deep: slices.Concat(noNet, noHouse)},
+	{folder: "agent/frame", ours: base, never: noNet, deep: slices.Concat(noNet, noHouse)},
 	{folder: "agent/confine", never: noNet, deep: slices.Concat(noNet, noHouse)},
-	{folder: "agent/hw", ours: append([]string{"agent/confine"}, base...), never: noNet, deep: slices.Concat(noNet, noHouse)},
+	{folder: "agent/hw", ours: append([]string{"agent/confine", "agent/frame"}, base...), never: noNet, deep: slices.Concat(noNet, noHouse)},
 	{folder: "station", ours: base, never: noServer, deep: noHouse},
 	// Its command line is the family's, cobra; nothing of that is below agent.
 	{folder: "cmd/hallmark-agent", ours: append([]string{"agent"}, base...), never: except(noServer, cobra), deep: except(noHouse, cobra)},

@@ -10,16 +10,15 @@ import (
 	"cmp"
 	"context"
 	"crypto"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
 	"net"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/frame"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/suite"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // What is asked, one question to a connection: a length of four bytes, then deterministic CBOR; so is the answer.
@@ -52,34 +51,6 @@ const (
 	patience = 10 * time.Second // for one question: a key is made within it
 )
 
-func send(w io.Writer, v any) error {
-	b, err := wire.Marshal(v)
-	if err != nil {
-		return err
-	}
-	if len(b) > maxFrame {
-		return fmt.Errorf("%d bytes, at most %d", len(b), maxFrame)
-	}
-	_, err = w.Write(append(binary.BigEndian.AppendUint32(nil, uint32(len(b))), b...))
-	return err
-}
-
-func receive(r io.Reader, v any) error {
-	var head [4]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return err
-	}
-	n := binary.BigEndian.Uint32(head[:])
-	if n > maxFrame {
-		return fmt.Errorf("%d bytes, at most %d", n, maxFrame)
-	}
-	b := make([]byte, n)
-	if _, err := io.ReadFull(r, b); err != nil {
-		return err
-	}
-	return wire.Unmarshal(b, v, maxFrame)
-}
-
 // Keys is the side of who has things signed. It is safe for concurrent use.
 type Keys struct{ socket string }
 
@@ -107,9 +78,9 @@ func (k *Keys) ask(q question) ([]byte, error) {
 	if err := conn.SetDeadline(deadline); err != nil {
 		return nil, err
 	}
-	asked := send(conn, q) // who may not ask is told so, and hung up on: perhaps before the question was out
+	asked := frame.Send(conn, q, maxFrame) // who may not ask is told so, and hung up on: perhaps before the question was out
 	var r reply
-	if err := receive(conn, &r); err != nil {
+	if err := frame.Receive(conn, &r, maxFrame); err != nil {
 		return nil, fmt.Errorf("key store: answer to %s %s: %w", q.Do, q.Name, cmp.Or(asked, err))
 	}
 	if asked != nil && r.Fault == "" {

@@ -16,6 +16,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hallmark-iot/hallmark/agent/frame"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/suite"
 )
@@ -59,22 +60,22 @@ func (s *server) answer(conn *net.UnixConn) error {
 		return err
 	}
 	if peer, err := userOf(conn); err != nil || peer != s.uid {
-		return send(conn, reply{Fault: "other", Text: fmt.Sprintf("user %d may not ask here", peer)})
+		return frame.Send(conn, reply{Fault: "other", Text: fmt.Sprintf("user %d may not ask here", peer)}, maxFrame)
 	}
 	var q question
-	if err := receive(conn, &q); err != nil {
+	if err := frame.Receive(conn, &q, maxFrame); err != nil {
 		return err
 	}
 	data, err := s.do(q)
 	if err != nil {
 		for word, known := range faults {
 			if errors.Is(err, known) {
-				return send(conn, reply{Fault: word})
+				return frame.Send(conn, reply{Fault: word}, maxFrame)
 			}
 		}
-		return send(conn, reply{Fault: "other", Text: err.Error()})
+		return frame.Send(conn, reply{Fault: "other", Text: err.Error()}, maxFrame)
 	}
-	return send(conn, reply{Data: data})
+	return frame.Send(conn, reply{Data: data}, maxFrame)
 }
 
 // userOf is the kernel's word for who has connected.
