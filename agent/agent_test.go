@@ -21,10 +21,13 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func TestMain(m *testing.M) {
+	launch.Confine()
+	bePartOfThief()
 	code := m.Run()
 	if err := goleak.Find(); code == 0 && err != nil {
 		fmt.Fprintln(os.Stderr, err)

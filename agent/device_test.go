@@ -29,6 +29,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/agent/launch"
+	"github.com/hallmark-iot/hallmark/agent/line"
 	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/agent/machine"
 	"github.com/hallmark-iot/hallmark/suite"
@@ -330,15 +331,15 @@ func (s *server) artifact(rw http.ResponseWriter, r *http.Request, digest string
 	http.ServeContent(rw, r, "", time.Time{}, bytes.NewReader(code))
 }
 
-// line carries calls to the server, each whole or not at all; who calls is the certificate that a handshake would show.
-type line struct {
+// inMemory carries calls to the server, each whole or not at all; who calls is the certificate that a handshake would show.
+type inMemory struct {
 	s    *server
 	conf *tls.Config
 }
 
 var errNoNetwork = errors.New("no route to host")
 
-func (l line) RoundTrip(r *http.Request) (*http.Response, error) {
+func (l inMemory) RoundTrip(r *http.Request) (*http.Response, error) {
 	if err := r.Context().Err(); err != nil {
 		return nil, err
 	}
@@ -428,6 +429,9 @@ type device struct {
 	runs  []run  // each start
 	data  bool   // it has something to upload
 	kept  string // where its programs keep what they do; empty: nowhere
+
+	network *line.Process // by which it calls, at url; nil: by this process
+	url     string
 }
 
 // keeping is the machine of a device whose programs keep something.
@@ -521,6 +525,9 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 			return d.enrol(ctx, e)
 		},
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
+			if d.network != nil {
+				return &link.Client{Line: d.network.Line(line.Server{URL: d.url, Anchors: anchors, Certificate: certificate, Now: now})}, nil
+			}
 			roots := x509.NewCertPool()
 			roots.AddCert(must(x509.ParseCertificate(anchors[0])))
 			s := d.s
@@ -529,7 +536,7 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 			}
 			return link.New(link.Config{
 				Server: "https://server", Roots: roots, Certificate: certificate, Now: now,
-				Transport: func(conf *tls.Config) http.RoundTripper { return line{s, conf} },
+				Transport: func(conf *tls.Config) http.RoundTripper { return inMemory{s, conf} },
 			})
 		},
 	}

@@ -47,11 +47,9 @@ func showing(c tls.Certificate, request func(line string) ([]byte, error)) (*as,
 
 // call makes a call: its connection is handed over, and the question asked. Whoever calls closes it.
 func (p *Process) call(ctx context.Context, q question, who *as, each time.Duration) (*call, error) {
-	p.mu.Lock()
-	r, fault := p.now, p.fault
-	p.mu.Unlock()
-	if r == nil {
-		return nil, fmt.Errorf("the network's process does not run: %w", fault)
+	r, err := p.running(ctx)
+	if err != nil {
+		return nil, err
 	}
 	mine, theirs, err := pair()
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
@@ -42,8 +43,9 @@ type Prove func(ctx context.Context, challenge []byte) (proof []byte, refusal st
 const (
 	firstPause = time.Second
 	mostPause  = time.Minute
-	settled    = time.Minute // one that lived so long begins the count anew
-	maxEnds    = 5           // in a row: something is wrong that starting it does not mend
+	settled    = time.Minute     // one that lived so long begins the count anew
+	betweenTwo = 5 * time.Second // that a call waits for the next
+	maxEnds    = 5               // in a row: something is wrong that starting it does not mend
 )
 
 // Process is the network's process, whichever runs now. It may be used by several goroutines.
@@ -54,9 +56,10 @@ type Process struct {
 	ctx    context.Context // ends with Close
 	all    sync.WaitGroup
 
-	mu     sync.Mutex // guards all below
-	now    *running   // nil: between two
-	ends   int        // in a row
+	mu     sync.Mutex    // guards all below
+	now    *running      // nil: between two
+	up     chan struct{} // closed while now is not nil
+	ends   int           // in a row
 	starts int
 	fault  error // of the last start
 	prove  Prove
@@ -94,7 +97,7 @@ type State struct {
 
 // Open starts the network's process, and again when it ends, until Close. A device whose process does not start goes on without: State says why.
 func Open(o Options) *Process {
-	p := &Process{o: o}
+	p := &Process{o: o, up: make(chan struct{})}
 	p.ctx, p.over = context.WithCancel(context.Background())
 	r, err := p.start()
 	if err != nil {
@@ -214,6 +217,7 @@ func (p *Process) start() (*running, error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.now, p.fault = r, nil
+	close(p.up)
 	p.starts++
 	return r, nil
 }
@@ -254,11 +258,30 @@ func (p *Process) keep(r *running) {
 func (p *Process) ended(r *running) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.now, p.fault = nil, errors.New("it ended, and is about to be started again")
+	p.now, p.up, p.fault = nil, make(chan struct{}), errors.New("it ended, and is about to be started again")
 	if time.Since(r.since) > settled {
 		p.ends = 0
 	}
 	p.ends++
+}
+
+// running gives the process; between two it waits for the next, but not for long.
+func (p *Process) running(ctx context.Context) (*running, error) {
+	p.mu.Lock()
+	up := p.up
+	p.mu.Unlock()
+	select {
+	case <-up:
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	case <-time.After(betweenTwo):
+	}
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.now == nil {
+		return nil, fmt.Errorf("the network's process does not run: %w", p.fault)
+	}
+	return p.now, nil
 }
 
 // end ends a process that does not answer as it has to, or that cannot see what has changed around it: keep starts another.
