@@ -122,7 +122,7 @@ func TestAModuleReachesWhatWasGrantedAndNoMore(t *testing.T) {
 // What is no module does not start, and the reason is told at once.
 func TestWhatIsNoModuleDoesNotStart(t *testing.T) {
 	limited(t)
-	for name, code := range map[string][]byte{"junk": []byte("no module"), "the head of one": []byte("\x00asm\x01\x00\x00\x00\x01"), "machine code": exploitBinary(t)} {
+	for name, code := range map[string][]byte{"junk": []byte("no module"), "the head of one": []byte("\x00asm\x01\x00\x00\x00\x01"), "machine code": exploitBinary(t, "program")} {
 		p, err := Start(bytes.NewReader(code), moduleComponent(code, wire.Capabilities{}), options(t))
 		if err == nil {
 			p.Stop()

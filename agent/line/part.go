@@ -107,7 +107,7 @@ func (o *outside) prove(_ context.Context, challenge []byte) (agent.LocalReply, 
 
 // answer makes one call. Who asked gives up by closing the connection.
 func (o *outside) answer(conn *net.UnixConn) {
-	defer conn.Close()
+	defer func() { _ = conn.Close() }() // the answer is out, or who asked has gone
 	var q question
 	if err := frame.Receive(conn, &q, maxQuestion); err != nil {
 		return

@@ -295,7 +295,7 @@ func (p *Process) end(r *running) {
 func (p *Process) serve(conn *net.UnixConn, one func(conn io.ReadWriter) error) {
 	stop := context.AfterFunc(p.ctx, func() { _ = conn.Close() })
 	defer stop()
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	for {
 		if err := one(conn); err != nil {
 			return

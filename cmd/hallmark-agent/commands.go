@@ -184,7 +184,7 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 	c.Flags().BoolVar(&once, "once", false, "check in once and stop")
 	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
 	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
-	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine a program for it to start: available (what the kernel has), required (all), or layers by name")
+	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine programs, and the network's process, for them to start: available (what the kernel has), required (all), or layers by name")
 	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
 	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
 	return c
