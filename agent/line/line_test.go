@@ -31,6 +31,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/line"
 	"github.com/hallmark-iot/hallmark/agent/link"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func TestMain(m *testing.M) {
@@ -173,7 +174,7 @@ func TestCalls(t *testing.T) {
 		}
 	}
 	s := p.State()
-	for _, l := range []launch.Layer{launch.LayerFiles, launch.LayerCalls, launch.LayerPrivileges} {
+	for _, l := range []wire.Layer{wire.LayerFiles, wire.LayerCalls, wire.LayerPrivileges} {
 		if !slices.Contains(s.Layers.InForce, l) {
 			t.Errorf("%s is not in force: %+v", l, s.Layers)
 		}
