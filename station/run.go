@@ -454,9 +454,31 @@ func (r *run) make(ctx context.Context, p Programmer, rec *wire.Record) error {
 }
 
 func (r *run) payload(put func(wire.Chunk) error) error {
-	return r.o.chunks(r.o.fromKept(), nil, func(c wire.Component, offset uint64, data []byte) error {
-		return put(wire.Chunk{Component: c.Name, Offset: offset, Data: data})
-	})
+	p := pieces{put: put, buf: make([]byte, 0, wire.PortChunkSize)}
+	defer clear(p.buf[:cap(p.buf)])
+	return r.o.chunks(r.o.fromKept(), nil, p.add)
+}
+
+// pieces cuts components anew: a chunk of an order's file ends where it ends, in the middle of a component, and a device writes whole pages. So each piece of a
+// component is a whole chunk, but for its last.
+type pieces struct {
+	put func(wire.Chunk) error
+	buf []byte
+}
+
+func (p *pieces) add(c wire.Component, offset uint64, data []byte) error {
+	for len(data) > 0 {
+		n := min(len(data), cap(p.buf)-len(p.buf))
+		p.buf, data, offset = append(p.buf, data[:n]...), data[n:], offset+uint64(n)
+		if len(p.buf) < cap(p.buf) && offset < c.Size {
+			continue
+		}
+		if err := p.put(wire.Chunk{Component: c.Name, Offset: offset - uint64(len(p.buf)), Data: p.buf}); err != nil {
+			return err
+		}
+		p.buf = p.buf[:0]
+	}
+	return nil
 }
 
 // issue signs the device's IDevID with the order key in the module.
