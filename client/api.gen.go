@@ -2550,6 +2550,7 @@ type ReleaseComponent struct {
 	Hardware []string          `json:"hardware,omitempty"`
 	Health   string            `json:"health"`
 	Kind     string            `json:"kind"`
+	Laid     *WireLaid         `json:"laid,omitempty"`
 	Name     string            `json:"name"`
 	Requires []WireRequirement `json:"requires,omitempty"`
 	Version  string            `json:"version"`
@@ -3124,6 +3125,7 @@ type WireComponent struct {
 	Hardware     []string          `json:"hardware,omitempty"`
 	Health       string            `json:"health"`
 	Kind         string            `json:"kind"`
+	Laid         *WireLaid         `json:"laid,omitempty"`
 	Name         string            `json:"name"`
 	Requires     []WireRequirement `json:"requires,omitempty"`
 	Size         int64             `json:"size"`
@@ -3215,6 +3217,12 @@ type WireIsolation struct {
 type WireKeySet struct {
 	Keys      [][]byte `json:"keys"`
 	Threshold int64    `json:"threshold"`
+}
+
+// WireLaid defines model for WireLaid.
+type WireLaid struct {
+	Digest []byte `json:"digest"`
+	Size   int64  `json:"size"`
 }
 
 // WireLogTrust defines model for WireLogTrust.

@@ -74,6 +74,7 @@ type Component struct {
 	Hardware []string           `json:"hardware,omitempty" doc:"hardware revisions it works on, in rising order; empty: all of the release's"`
 
 	Capabilities *wire.Capabilities `json:"capabilities,omitempty"` // nil: what every program has, and nothing more
+	Laid         *wire.Laid         `json:"laid,omitempty" doc:"of an image: size and SHA-256 digest of what lies in the bank once it is installed"`
 }
 
 // Approval is one person's signature.
@@ -179,7 +180,7 @@ func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire
 	for _, c := range s.Components {
 		m.Components = append(m.Components, wire.Component{
 			Name: c.Name, Kind: c.Kind, Version: c.Version, Size: sizes[[32]byte(c.Artifact)], Digest: c.Artifact,
-			Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware, Capabilities: c.Capabilities,
+			Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware, Capabilities: c.Capabilities, Laid: c.Laid,
 		})
 	}
 	return m

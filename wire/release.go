@@ -23,17 +23,19 @@ const (
 // ComponentKind says what the boot manager does with a component.
 type ComponentKind string
 
-// An exec component is started as a process; a data component is laid into its partition.
+// An exec component is started as a process; a data component is laid into its partition; an image is handed to the machine's own installer, which lays
+// what is in it into a bank outside of the device's flash, from which the machine is started.
 const (
-	KindExec ComponentKind = "exec"
-	KindData ComponentKind = "data"
+	KindExec  ComponentKind = "exec"
+	KindData  ComponentKind = "data"
+	KindImage ComponentKind = "image"
 )
 
 // HealthCheck says how the boot manager learns that a started component works.
 type HealthCheck string
 
 // HealthSocket asks the program over its health socket; HealthAlive is content when it still runs, or has ended with status
-// 0, after the grace period; HealthNone is for data.
+// 0, after the grace period; HealthNone is for data and images.
 const (
 	HealthSocket HealthCheck = "socket"
 	HealthAlive  HealthCheck = "alive"
@@ -53,6 +55,21 @@ type Component struct {
 	Capabilities *Capabilities `cbor:"8,keyasint,omitempty" json:"capabilities,omitempty"` // nil: what every program has, and nothing more
 	Requires     []Requirement `cbor:"9,keyasint,omitempty" json:"requires,omitempty"`     // what it needs of the other components of its set
 	Hardware     []string      `cbor:"10,keyasint,omitempty" json:"hardware,omitempty"`    // hardware revisions it works on; empty: all of the release's
+	Laid         *Laid         `cbor:"13,keyasint,omitempty" json:"laid,omitempty"`        // of an image: what lies in the bank once it is installed
+}
+
+// Laid is how a bank begins once an image is installed there: by this a device knows it again, whatever the installer said.
+type Laid struct {
+	Size   uint64 `cbor:"1,keyasint" json:"size"`   // bytes
+	Digest []byte `cbor:"2,keyasint" json:"digest"` // SHA-256 of as many bytes from the bank's beginning
+}
+
+// Measured is the digest of the component where it works: an image's in its bank, any other's as it was delivered.
+func (c Component) Measured() []byte {
+	if c.Laid != nil {
+		return c.Laid.Digest
+	}
+	return c.Digest
 }
 
 // Requirement is what one component needs of another: a version of at least From and below Below, in semver's order. One of them may be left out.
@@ -128,9 +145,13 @@ func (r Release) check() error {
 		return fmt.Errorf("release: update model %q", r.Model)
 	}
 	names := map[string]bool{}
+	images := 0
 	for _, c := range r.Components {
 		if err := c.check(); err != nil {
 			return fmt.Errorf("release: component %q: %w", c.Name, err)
+		}
+		if c.Kind == KindImage {
+			images++
 		}
 		if names[c.Name] {
 			return fmt.Errorf("release: component %q twice", c.Name)
@@ -143,6 +164,9 @@ func (r Release) check() error {
 				return fmt.Errorf("release: component %q requires %q, which is no other component of the release", c.Name, q.Component)
 			}
 		}
+	}
+	if images > 1 {
+		return fmt.Errorf("release: %d images: a machine is started from one", images)
 	}
 	for _, d := range r.RollbackTo {
 		if len(d) != sha256.Size {
@@ -168,8 +192,15 @@ func (c Component) check() error {
 		if c.Capabilities != nil {
 			return errors.New("capabilities of data: only a program has any")
 		}
+	case KindImage:
+		if err := c.checkImage(); err != nil {
+			return err
+		}
 	default:
 		return fmt.Errorf("kind %q", c.Kind)
+	}
+	if c.Laid != nil && c.Kind != KindImage {
+		return errors.New("only an image is laid into a bank")
 	}
 	if c.Capabilities != nil {
 		if err := c.Capabilities.check(); err != nil {
@@ -177,6 +208,27 @@ func (c Component) check() error {
 		}
 	}
 	return c.checkNeeds()
+}
+
+func (c Component) checkImage() error {
+	switch {
+	case c.Health != HealthNone:
+		return fmt.Errorf("health check %q of an image", c.Health)
+	case c.Capabilities != nil || len(c.Args) > 0:
+		return errors.New("capabilities or arguments of an image: only a program has any")
+	case c.Laid == nil || c.Laid.Size == 0 || c.Laid.Size > 1<<40 || len(c.Laid.Digest) != sha256.Size:
+		return errors.New("an image without size and SHA-256 digest of what lies in the bank once it is installed")
+	}
+	return nil
+}
+
+// Image is the component that lies in a bank; false: the release has none.
+func (r Release) Image() (Component, bool) {
+	i := slices.IndexFunc(r.Components, func(c Component) bool { return c.Kind == KindImage })
+	if i < 0 {
+		return Component{}, false
+	}
+	return r.Components[i], true
 }
 
 // checkNeeds says whether what it requires is well said; whether it is there is Compatible's.

@@ -86,3 +86,48 @@ func TestARequirementThatSaysNothingIsMalformed(t *testing.T) {
 		}
 	}
 }
+
+func TestWhatIsNoImageIsMalformed(t *testing.T) {
+	image := func() Release {
+		r := sampleRelease()
+		c := r.Components[0]
+		c.Name, c.Kind, c.Health, c.Capabilities, c.Args, c.Requires, c.Hardware = "root", KindImage, HealthNone, nil, nil, nil, nil
+		c.Laid = &Laid{Size: 5, Digest: make([]byte, 32)}
+		r.Components = append(r.Components, c)
+		return r
+	}
+	for says, change := range map[string]func(*Release, *Component){
+		"":                            func(*Release, *Component) {},
+		"size and SHA-256 digest":     func(_ *Release, c *Component) { c.Laid = nil },
+		"size and SHA-256 digest of":  func(_ *Release, c *Component) { c.Laid.Digest = c.Laid.Digest[:31] },
+		"size and SHA-256 digest of ": func(_ *Release, c *Component) { c.Laid.Size = 0 },
+		"an image without size":       func(_ *Release, c *Component) { c.Laid.Size = 1<<40 + 1 },
+		"health check":                func(_ *Release, c *Component) { c.Health = HealthAlive },
+		"only a program has any":      func(_ *Release, c *Component) { c.Capabilities = &Capabilities{} },
+		"or arguments":                func(_ *Release, c *Component) { c.Args = []string{"x"} },
+		"only an image is laid":       func(r *Release, c *Component) { r.Components[0].Laid = c.Laid },
+		"2 images": func(r *Release, c *Component) {
+			other := *c
+			other.Name = "root-2"
+			r.Components = append(r.Components, other)
+		},
+	} {
+		r := image()
+		change(&r, &r.Components[len(r.Components)-1])
+		payload, err := EncodeRelease(r)
+		if (err == nil) != (says == "") || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%q: %v", says, err)
+		}
+		if says != "" {
+			continue
+		}
+		back, err := DecodeRelease(payload)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, ok := back.Image()
+		if !ok || got.Name != "root" || !slices.Equal(got.Measured(), got.Laid.Digest) || !slices.Equal(back.Components[0].Measured(), back.Components[0].Digest) {
+			t.Errorf("it comes back as %+v", got)
+		}
+	}
+}

@@ -51,7 +51,7 @@ func BenchmarkVerify(b *testing.B) {
 	mgr := mustBoot(b, board)
 	b.SetBytes(imageSize)
 	for b.Loop() {
-		if _, err := mgr.authorise(SlotA); err != nil {
+		if _, err := mgr.authorise(SlotA, false); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -42,6 +42,9 @@ func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) e
 	if err := errors.Join(rel.Compatible(), roomy(b.flash.pool, rel)); err != nil {
 		return err
 	}
+	if _, err := b.image(rel); err != nil {
+		return err
+	}
 	if err := b.flash.SaveIdentity(id); err != nil {
 		return err
 	}
@@ -114,6 +117,15 @@ func (b *Birth) Fuse(root, secret [32]byte, counter uint32, bundleVersion uint64
 	if err := b.set.checkBytes(b.rel); err != nil {
 		return err
 	}
+	started, err := b.image(b.rel)
+	if err != nil {
+		return err
+	}
+	if b.board.Banks != nil {
+		if err := b.board.Banks.Tell(started, false); err != nil {
+			return err
+		}
+	}
 	f := b.board.Fuses
 	if err := b.flash.saveControl(control{Active: SlotA, Valid: true}); err != nil {
 		return err
@@ -136,6 +148,25 @@ func (b *Birth) Fuse(root, secret [32]byte, counter uint32, bundleVersion uint64
 		}
 	}
 	return nil
+}
+
+// image makes sure that the machine was started from the release's image: a factory lays it there, with what starts the agent.
+func (b *Birth) image(rel wire.Release) (started hw.Bank, err error) {
+	c, has := rel.Image()
+	if b.board.Banks == nil {
+		if has {
+			err = fmt.Errorf("release %s: %w", rel.Version, ErrNoBanks)
+		}
+		return 0, err
+	}
+	if started, err = b.board.Banks.Started(); err != nil || !has {
+		return started, err
+	}
+	same, err := (&Manager{board: b.board}).bankHas(started, *c.Laid)
+	if err == nil && !same {
+		err = fmt.Errorf("bank %s, which the machine was started from, does not have image %s %s: lay it there before the device is made", started, c.Name, c.Version)
+	}
+	return started, err
 }
 
 // layBasic seals what the factory gave the product itself, by the key that the device will have, and takes it out of where it lay open.

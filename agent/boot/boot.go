@@ -64,6 +64,7 @@ func Start(board *hw.Board, self [32]byte) (*Manager, error) {
 	}
 	for _, step := range []func() error{m.count, m.fuses, m.ended, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
 		if err := step(); err != nil {
+			board.Fuses.LockSecret() // nothing is started: nobody reads it any more
 			return nil, err
 		}
 	}
@@ -179,8 +180,9 @@ type found struct {
 	digest [32]byte
 }
 
-// authorise checks everything about the release in a slot: signatures, product, hardware, counters, whether it goes together, bytes.
-func (m *Manager) authorise(s Slot) (found, error) {
+// authorise checks everything about the release in a slot: signatures, product, hardware, counters, whether it goes together, bytes, and whether
+// the machine was started from its image.
+func (m *Manager) authorise(s Slot, trial bool) (found, error) {
 	st, err := m.flash.load(s)
 	if err != nil {
 		return found{}, err
@@ -192,7 +194,10 @@ func (m *Manager) authorise(s Slot) (found, error) {
 	if err := st.fits(rel); err != nil {
 		return found{}, err
 	}
-	return found{set: st, rel: rel, digest: digest}, st.checkBytes(rel)
+	if err := st.checkBytes(rel); err != nil {
+		return found{}, err
+	}
+	return found{set: st, rel: rel, digest: digest}, m.startedFrom(rel, trial)
 }
 
 func (m *Manager) authoriseEnvelope(env []byte) (wire.Release, [32]byte, error) {
@@ -208,6 +213,9 @@ func (m *Manager) authoriseEnvelope(env []byte) (wire.Release, [32]byte, error) 
 	}
 	if rel.Counter > hw.CounterMax {
 		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s: %w", rel.Version, hw.ErrCounterExhausted)
+	}
+	if _, ok := rel.Image(); ok && m.board.Banks == nil {
+		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s: %w", rel.Version, ErrNoBanks)
 	}
 	if err := rel.Compatible(); err != nil { // one that was kept was not looked at for this
 		return wire.Release{}, [32]byte{}, fmt.Errorf("release %s: %w", rel.Version, err)
@@ -241,7 +249,7 @@ func (m *Manager) choose() error {
 		m.note("no release is installed")
 		return nil
 	}
-	f, err := m.authorise(c.Active)
+	f, err := m.authorise(c.Active, false)
 	if hard(err) {
 		return err
 	}
@@ -266,7 +274,7 @@ func (m *Manager) tryTrial(c *control) (bool, error) {
 		m.note("slot %s used up its tries: back to the release before", slot)
 		return false, m.endTrial(c)
 	}
-	f, err := m.authorise(slot)
+	f, err := m.authorise(slot, true)
 	if hard(err) {
 		return false, err
 	}
@@ -289,7 +297,7 @@ func (m *Manager) endTrial(c *control) error {
 }
 
 // hard reports errors that say nothing about the release.
-func hard(err error) bool { return errors.Is(err, hw.ErrPowerCut) }
+func hard(err error) bool { return errors.Is(err, hw.ErrPowerCut) || errors.Is(err, ErrElsewhere) }
 
 func (m *Manager) run(s Slot, f found, trial bool) {
 	m.set = f.set
@@ -345,7 +353,12 @@ func (m *Manager) Measure() ([]wire.Measured, error) {
 		rel = &found
 	}
 	for i, c := range rel.Components {
-		sum, err := hashOf(st.component(*rel, i))
+		var sum [32]byte
+		if c.Kind == wire.KindImage {
+			sum, err = m.measureBank(*c.Laid)
+		} else {
+			sum, err = hashOf(st.component(*rel, i))
+		}
 		if err != nil {
 			return nil, err
 		}

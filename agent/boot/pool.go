@@ -177,11 +177,15 @@ func (s sectorSet) take(n int64) ([]extent, error) {
 // roomy says whether a pool of some sectors can have the release and, after it, the next: a whole image beside it, or the next version of its
 // largest component. Software that is fixed for life needs no such room.
 func roomy(pool hw.Region, rel wire.Release) error {
-	have, total, largest := pool.Size()/pool.Sector(), int64(0), int64(0)
+	have, total, largest, image := pool.Size()/pool.Sector(), int64(0), int64(0), int64(0)
 	for _, c := range rel.Components {
 		n := sectorsFor(c.Size, pool.Sector())
 		if n > have { // also before a sum could overflow
 			return fmt.Errorf("component %s of %d bytes: %w: the flash has %d sectors of %d bytes for programs", c.Name, c.Size, ErrNoRoom, have, pool.Sector())
+		}
+		if c.Kind == wire.KindImage { // it only passes through: the next one takes its sectors
+			image = n
+			continue
 		}
 		total, largest = total+n, max(largest, n)
 	}
@@ -193,7 +197,7 @@ func roomy(pool hw.Region, rel wire.Release) error {
 		need = total + largest
 	case wire.ModelOTP:
 	}
-	if need > have {
+	if need += image; need > have {
 		return fmt.Errorf("release %s: %w: with room for the update after it (model %s) it needs %d sectors of %d bytes, the flash has %d", rel.Version, ErrNoRoom, rel.Model,
 			need, pool.Sector(), have)
 	}

@@ -68,6 +68,7 @@ type staging struct {
 	rel      wire.Release
 	digest   [32]byte
 	src      Source
+	laid     bool // the release's image lies in a bank already, and is not brought
 	progress func(done, of uint64)
 }
 
@@ -82,15 +83,24 @@ func (in *staging) confirmed(c control) (set, sectorSet, error) {
 	if errors.Is(err, errNoRelease) {
 		return set{}, pinned, nil
 	}
-	if err != nil || in.m.rep.Release != nil {
-		pinned.add(s.areas...)
+	if err != nil {
 		return s, pinned, err
 	}
 	rel, err := s.manifest()
+	if err != nil && in.m.rep.Release != nil {
+		return s, pinned, err
+	}
 	if err != nil {
 		return set{}, pinned, nil //nolint:nilerr // it is no release, and starts never
 	}
 	for i, a := range s.areas {
+		if rel.Components[i].Kind == wire.KindImage {
+			continue // it lies in a bank, and was only on its way here
+		}
+		if in.m.rep.Release != nil {
+			pinned.add(a)
+			continue
+		}
 		same, err := holds(a, rel.Components[i])
 		if err != nil {
 			return set{}, nil, err
@@ -133,7 +143,7 @@ func (in *staging) run(ctx context.Context, c *control) error {
 			return err
 		}
 	}
-	return nil
+	return in.m.install(ctx, in.rel, p.set)
 }
 
 // begun finds what an attempt before has laid down: its places stand, and their sectors were made ready.
@@ -154,8 +164,8 @@ func (in *staging) begun(c control, pinned sectorSet) (planned, bool, error) {
 	}
 	p := planned{set: s}
 	for i, a := range s.areas {
-		p.fresh = append(p.fresh, !pinned.holds(a))
-		if p.fresh[i] {
+		p.fresh = append(p.fresh, !pinned.holds(a) && !in.passes(i))
+		if p.fresh[i] || in.passes(i) {
 			continue
 		}
 		same, err := holds(a, in.rel.Components[i])
@@ -168,6 +178,9 @@ func (in *staging) begun(c control, pinned sectorSet) (planned, bool, error) {
 	}
 	return p, true, nil
 }
+
+// passes reports whether component i is an image that needs no bringing.
+func (in *staging) passes(i int) bool { return in.laid && in.rel.Components[i].Kind == wire.KindImage }
 
 // begin plans and lays down the record. Until the plan stands nothing is written.
 func (in *staging) begin(c *control, kept set, pinned sectorSet) (planned, error) {
@@ -196,6 +209,7 @@ func (in *staging) begin(c *control, kept set, pinned sectorSet) (planned, error
 	}
 	var fresh []area
 	for i, a := range p.set.areas {
+		p.fresh[i] = p.fresh[i] && !in.passes(i)
 		if p.fresh[i] {
 			fresh = append(fresh, a)
 		}

@@ -15,6 +15,9 @@ func (m *Manager) Switch() (bool, error) {
 	if was.Release == nil || was.Release.Model != wire.ModelAsset {
 		return false, nil
 	}
+	if same, err := m.sameBank(); !same || err != nil {
+		return false, err
+	}
 	set := m.set
 	m.rep.Release, m.rep.Trial = nil, false
 	if err := m.choose(); err != nil {

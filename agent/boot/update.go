@@ -47,6 +47,9 @@ func (m *Manager) Stage(ctx context.Context, env []byte, src Source, progress fu
 		return err
 	}
 	in := staging{m: m, slot: m.idle(c), env: env, rel: rel, digest: digest, src: src, progress: progress}
+	if in.laid, err = m.imageMay(rel, c); err != nil {
+		return err
+	}
 	err = in.run(ctx, &c)
 	if errors.Is(err, errBytes) {
 		c.Staging = nil // what lies there is of no use: begin anew, once
@@ -72,7 +75,10 @@ func (m *Manager) Activate(digest [32]byte) error {
 		return fmt.Errorf("release %x: %w", digest, ErrNotStaged)
 	}
 	c.Trial, c.Tries = true, maxTries
-	return m.flash.saveControl(c)
+	if err := m.flash.saveControl(c); err != nil {
+		return err
+	}
+	return m.direct(m.idle(c), true)
 }
 
 // Confirm ends the trial of the running release for good; only now does the security counter rise. Again changes nothing.
@@ -90,6 +96,9 @@ func (m *Manager) Confirm() error {
 			return err
 		}
 		m.rep.Trial = false
+		if err := m.direct(m.rep.Slot, false); err != nil {
+			return err
+		}
 	}
 	return m.burn(max(m.rep.Counter, m.rep.Release.Counter))
 }
@@ -103,7 +112,10 @@ func (m *Manager) Revert() error {
 	if !c.Trial && !m.rep.Trial {
 		return nil
 	}
-	return m.endTrial(&c)
+	if err := m.endTrial(&c); err != nil || !c.Valid {
+		return err
+	}
+	return m.direct(c.Active, false)
 }
 
 // Component opens the bytes of a component of what runs.

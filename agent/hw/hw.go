@@ -138,6 +138,7 @@ type Board struct {
 	Random io.Reader // entropy source, to be health-tested
 	Memory Memory
 	Keys   KeyStore
+	Banks  Banks // of the machine that the device runs on; nil: it has none that an update replaces
 
 	Revision string // hardware revision, as releases name it
 	Virtual  bool   // nothing here is hardware; evidence says so

@@ -1,7 +1,9 @@
 package hw
 
 import (
+	"context"
 	"fmt"
+	"io"
 	"maps"
 )
 
@@ -15,8 +17,34 @@ func Shadow(b *Board) *Board {
 	if b.Log != nil {
 		out.Log = &shadowCounter{Counter: b.Log}
 	}
+	if b.Params != nil {
+		out.Params = &shadowCounter{Counter: b.Params}
+	}
+	if b.Banks != nil {
+		out.Banks = &shadowBanks{Banks: b.Banks}
+	}
 	return &out
 }
+
+// shadowBanks remembers what the boot loader would be told. Nothing is installed.
+type shadowBanks struct {
+	Banks
+	told *Told
+}
+
+func (s *shadowBanks) Told() (Told, error) {
+	if s.told != nil {
+		return *s.told, nil
+	}
+	return s.Banks.Told()
+}
+
+func (s *shadowBanks) Tell(b Bank, trial bool) error {
+	s.told = &Told{Bank: b, Trial: trial, Here: true}
+	return nil
+}
+
+func (s *shadowBanks) Install(context.Context, Bank, io.Reader) error { return ErrRange }
 
 // shadowFlash has the sectors that were changed.
 type shadowFlash struct {

@@ -82,7 +82,8 @@ func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, 
 		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
 	}
 	err := m.boot.Stage(ctx, release, boot.Source(fetch), progress)
-	if errors.Is(err, boot.ErrNoRoom) || errors.Is(err, boot.ErrOTP) || errors.Is(err, wire.ErrIncompatible) || errors.Is(err, hw.ErrCounterExhausted) {
+	if errors.Is(err, boot.ErrNoRoom) || errors.Is(err, boot.ErrOTP) || errors.Is(err, wire.ErrIncompatible) || errors.Is(err, hw.ErrCounterExhausted) ||
+		errors.Is(err, boot.ErrNoBanks) || errors.Is(err, boot.ErrImage) || errors.Is(err, boot.ErrInstall) {
 		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
 	}
 	return err

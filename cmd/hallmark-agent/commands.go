@@ -223,6 +223,9 @@ func power(ctx context.Context, at place, prove string, self [32]byte, o machine
 	if b.real && errors.Is(err, hw.ErrLocked) { // what is locked until a reset shows that there was none
 		return fmt.Errorf("%w: it was started once already: %w", errReset, err)
 	}
+	if errors.Is(err, boot.ErrElsewhere) {
+		return fmt.Errorf("%w: %w", errReset, err)
+	}
 	if err != nil {
 		return err
 	}

@@ -227,7 +227,7 @@ type parts struct {
 func (a *api) createRelease() *cobra.Command {
 	var p parts
 	c := a.verb(cobra.Command{
-		Use: "create --product PRODUCT --version VERSION --counter N --file NAME=PATH[:exec|data]…", Short: "Upload files and propose a release of them",
+		Use: "create --product PRODUCT --version VERSION --counter N --file NAME=PATH[:exec|data|image]…", Short: "Upload files and propose a release of them",
 		Long: `Uploads files and proposes a release of them. It is for others to approve it: see ` + "`hallmark release approve`" + `.
 
 Each --file is a component: its name, the file, and whether the device starts it (exec) or keeps it as data. Without a kind, what
@@ -256,7 +256,7 @@ go together is refused here, and again by every device.`,
 	f.StringVar(&p.spec.Product, "product", "", "product")
 	f.StringVar(&p.spec.Version, "version", "", "version, as semver without v")
 	f.Uint32Var(&p.spec.Counter, "counter", 0, "security counter: devices never go below the highest they have confirmed")
-	f.StringArrayVar(&p.files, "file", nil, "a component, NAME=PATH[:exec|data]; once for each")
+	f.StringArrayVar(&p.files, "file", nil, "a component, NAME=PATH[:exec|data|image]; once for each")
 	f.StringVar(&p.spec.ID, "id", "", "the release's ID (default PRODUCT-VERSION)")
 	f.StringSliceVar(&p.spec.Hardware, "hardware", nil, "hardware revisions it is for (default: all of the product's)")
 	f.StringVar(&p.healthAll, "health", "", "how programs show that they work: socket or alive (default alive)")
@@ -285,17 +285,19 @@ func (p *parts) components() ([]file, error) {
 	for _, f := range p.files {
 		name, path, ok := strings.Cut(f, "=")
 		if !ok || name == "" || path == "" {
-			return nil, usagef("--file %q: want NAME=PATH, NAME=PATH:exec or NAME=PATH:data", f)
+			return nil, usagef("--file %q: want NAME=PATH, NAME=PATH:exec, NAME=PATH:data or NAME=PATH:image", f)
 		}
 		c := release.Component{Name: name, Version: p.spec.Version}
 		if path, ok = strings.CutSuffix(path, ":exec"); ok {
 			c.Kind = wire.KindExec
 		} else if path, ok = strings.CutSuffix(path, ":data"); ok {
 			c.Kind = wire.KindData
+		} else if path, ok = strings.CutSuffix(path, ":image"); ok {
+			c.Kind = wire.KindImage
 		}
 		info, err := os.Stat(path)
 		if err != nil || !info.Mode().IsRegular() {
-			return nil, usagef("--file %q: %s is no file; want NAME=PATH, NAME=PATH:exec or NAME=PATH:data", f, path)
+			return nil, usagef("--file %q: %s is no file; want NAME=PATH, NAME=PATH:exec, NAME=PATH:data or NAME=PATH:image", f, path)
 		}
 		if c.Kind == "" {
 			c.Kind = wire.KindData

@@ -3,10 +3,12 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"os"
 	"slices"
 	"strings"
 
@@ -22,7 +24,7 @@ type set struct {
 	from                       string
 	drop                       []string
 	versions, requires, onlyOn []string
-	capabilities               []string
+	capabilities, lies         []string
 }
 
 func (s *set) flags(f *pflag.FlagSet) {
@@ -31,6 +33,7 @@ func (s *set) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.versions, "component-version", nil, "a component's own version, NAME=VERSION (default: the release's)")
 	f.StringArrayVar(&s.requires, "requires", nil, "what a component needs of another, NAME:OTHER>=VERSION, NAME:OTHER<VERSION, or both: NAME:OTHER>=VERSION<VERSION")
 	f.StringArrayVar(&s.capabilities, "capabilities", nil, "what a program may reach beyond its own directory, NAME=FILE: JSON, as docs/guide/programs.md tells (default: nothing)")
+	f.StringArrayVar(&s.lies, "lies", nil, "what lies in the machine's bank once an image is installed, NAME=FILE: the file system that the image was made of")
 	f.StringArrayVar(&s.onlyOn, "only-on", nil, "hardware revisions a component works on, NAME=REVISION,REVISION (default: all)")
 }
 
@@ -58,7 +61,7 @@ func (s *set) kept(ctx context.Context, cl *client.Client, files []file) ([]rele
 		}
 		out = append(out, release.Component{
 			Name: c.Name, Kind: c.Kind, Version: c.Version, Artifact: c.Digest, Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware,
-			Capabilities: c.Capabilities,
+			Capabilities: c.Capabilities, Laid: c.Laid,
 		})
 	}
 	if len(left) > 0 {
@@ -116,6 +119,19 @@ func (s *set) apply(components []release.Component) error {
 		c.Hardware = strings.Split(revisions, ",")
 		slices.Sort(c.Hardware)
 	}
+	for _, v := range s.lies {
+		name, path, ok := strings.Cut(v, "=")
+		if !ok || path == "" {
+			return usagef("--lies %q: want NAME=FILE", v)
+		}
+		c, err := find("lies", name)
+		if err != nil {
+			return err
+		}
+		if c.Laid, err = laid(path); err != nil {
+			return usagef("--lies %q: %v", v, err)
+		}
+	}
 	for _, v := range s.capabilities {
 		name, path, ok := strings.Cut(v, "=")
 		if !ok || path == "" {
@@ -130,6 +146,21 @@ func (s *set) apply(components []release.Component) error {
 		}
 	}
 	return nil
+}
+
+// laid measures what an installer makes of an image.
+func laid(path string) (_ *wire.Laid, err error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	h := sha256.New()
+	n, err := io.Copy(h, f)
+	if err != nil {
+		return nil, err
+	}
+	return &wire.Laid{Size: uint64(n), Digest: h.Sum(nil)}, nil
 }
 
 // readCapabilities reads what a program may. Its lists may be in any order; a manifest has them rise.
@@ -170,6 +201,9 @@ func needsOf(c wire.Component) string {
 	}
 	if len(c.Hardware) > 0 {
 		out.WriteString(", only on " + strings.Join(c.Hardware, ", "))
+	}
+	if c.Laid != nil {
+		fmt.Fprintf(&out, ", in its bank %d bytes, sha256 %x", c.Laid.Size, c.Laid.Digest)
 	}
 	if c.Capabilities != nil {
 		out.WriteString(", may: " + c.Capabilities.String())

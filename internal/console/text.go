@@ -255,6 +255,9 @@ func needsOf(c wire.Component) string {
 	if c.Capabilities != nil {
 		out = append(out, c.Capabilities.String())
 	}
+	if c.Laid != nil {
+		out = append(out, fmt.Sprintf("in its bank %s, sha256 %x", sizeOf(c.Laid.Size), c.Laid.Digest))
+	}
 	if len(out) == 0 {
 		return "nothing"
 	}

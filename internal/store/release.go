@@ -193,7 +193,7 @@ func (s *Releases) Components(ctx context.Context, product string) ([]attest.Ref
 	for _, r := range all {
 		for _, c := range r.Manifest.Components {
 			out = append(out, attest.Reference{
-				Release: r.Digest[:], Name: c.Name, Version: c.Version, Digest: c.Digest, Counter: r.Manifest.Counter,
+				Release: r.Digest[:], Name: c.Name, Version: c.Version, Digest: c.Measured(), Counter: r.Manifest.Counter,
 				Withdrawn: r.Status == release.Withdrawn,
 			})
 		}
