@@ -23,6 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/server"
+	"github.com/hallmark-iot/hallmark/release"
 )
 
 // Options of a demo.
@@ -98,8 +99,9 @@ type demo struct {
 	mu   sync.Mutex
 	live []*device // those that run; guarded by mu
 
-	images   map[string][]byte // firmware by version
-	releases map[string]string // digest (hex) by version
+	images   map[string][]byte              // firmware by version
+	beside   map[string][]release.Component // by version: what a release has besides its program
+	releases map[string]string              // digest (hex) by version
 	steps    []Step
 	told     map[string]uint64 // by kind and subject: the index that was told last, so that the next is newer
 	last     map[string]uint64 // by log: the highest index that was told

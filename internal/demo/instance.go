@@ -191,7 +191,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 			c.Health, c.Capabilities = wire.HealthSocket, &wire.Capabilities{Read: []string{"/proc/loadavg"}}
 		}
 	}
-	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: []release.Component{c}}
+	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: append([]release.Component{c}, d.beside[version]...)}
 	for _, b := range back {
 		sum, err := hex.DecodeString(d.releases[b])
 		if err != nil {

@@ -35,6 +35,8 @@ type Config struct {
 	Watchdog WatchdogConfig `json:"watchdog,omitzero"`
 	// SealPCRs are the registers of the TPM in parts that the device's operational parameters are sealed to; none: only to what the fuses say.
 	SealPCRs []uint `json:"seal_pcrs,omitempty"`
+	// Banks are where the machine itself is started from; without them no release has an image.
+	Banks BanksConfig `json:"banks,omitzero"`
 	// Virtual is for a machine that is simulated, with all that it has: its evidence says so.
 	Virtual bool `json:"virtual,omitempty"`
 }
@@ -93,7 +95,7 @@ func (c Config) check() error {
 	case c.Watchdog.Path != "" && c.Watchdog.Seconds < leastSeconds:
 		return fmt.Errorf("watchdog.seconds %d: want at least %d", c.Watchdog.Seconds, leastSeconds)
 	}
-	return nil
+	return c.Banks.check()
 }
 
 // UID is the piece's number.
@@ -181,6 +183,11 @@ func Open(c Config) (b *Board, err error) {
 	}
 	b.close = append(b.close, flash.Close)
 	b.Board = hw.Board{Flash: flash, Random: rand.Reader, Memory: make(memory, memorySize), Revision: c.Revision, Virtual: c.Virtual}
+	if c.Banks.A != "" {
+		if b.Banks, err = openBanks(c.Banks); err != nil {
+			return b, err
+		}
+	}
 	if path, ok := strings.CutPrefix(c.Parts, "tpm:"); ok {
 		return b, b.chip(path, c.SealPCRs)
 	}
