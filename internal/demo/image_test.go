@@ -172,7 +172,7 @@ func (u *ubooted) live(agent string) {
 			u.starts++
 			u.uboot()
 			log, err := os.OpenFile(u.at("agent.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-			cmd := exec.Command(agent, "run", "--dir", u.dir, "--poll-min", "200ms") //nolint:noctx // stop ends it
+			cmd := exec.Command(agent, "run", "--dir", u.dir, "--poll-min", "200ms")
 			cmd.Stderr = log
 			if err == nil {
 				err = u.run.start(cmd)

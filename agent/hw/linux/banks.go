@@ -186,7 +186,7 @@ func (b *banks) Tell(bank hw.Bank, trial bool) error {
 
 // fw runs one of the environment's tools. They say by their exit code alone that they failed.
 func (b *banks) fw(ctx context.Context, in io.Reader, name string, args ...string) ([]byte, error) {
-	cmd := exec.CommandContext(ctx, name, args...) //nolint:gosec // the names are ours, the path is the board's description's
+	cmd := exec.CommandContext(ctx, name, args...)
 	var out, said limited
 	out.left, said.left = maxEnv, 4<<10
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = in, &out, &said, alone()
@@ -226,7 +226,7 @@ func (b *banks) Install(ctx context.Context, bank hw.Bank, image io.Reader) erro
 	for i := range args {
 		args[i] = strings.ReplaceAll(args[i], "{bank}", bank.String())
 	}
-	cmd := exec.CommandContext(ctx, args[0], args[1:]...) //nolint:gosec // the board's description names it
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	var said limited
 	said.left = 64 << 10
 	cmd.Stdin, cmd.Stdout, cmd.Stderr, cmd.SysProcAttr = image, &said, &said, alone()
