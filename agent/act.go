@@ -32,6 +32,7 @@ func (a *Agent) gateState() gate.State {
 	return gate.State{
 		Device: f.Device, Product: f.Product, Hardware: f.Hardware, Model: f.Model, Lifecycle: f.Lifecycle,
 		Bundle: f.Bundle, Counter: a.m.Counter, Trees: a.m.Trees, Fuses: f.Fuses, Current: f.Current, Owner: a.m.Owner,
+		Params: a.params(),
 	}
 }
 
@@ -70,10 +71,14 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	return a.act(ctx, plan, now)
 }
 
-// busy reports whether act has to wait for the task under way. A wipe waits for nothing.
+// busy reports whether act has to wait for the task under way. A wipe waits for nothing. What a release on trial would be told might not fit the one before, to
+// which the device may go back at any time.
 func (a *Agent) busy(act wire.Act) bool {
 	if a.m.Task == nil || act == wire.ActWipe {
 		return false
+	}
+	if act == wire.ActConfigure {
+		return a.m.Task.Phase == phaseTrial
 	}
 	return wire.ClassOf(act) == wire.Fatal || act == wire.ActReset
 }
@@ -192,13 +197,16 @@ func (a *Agent) setKept(p gate.Plan) error {
 	return nil
 }
 
-// merge lays entries over have, in rising order of names.
+// merge lays entries over have, in rising order of names. What was a secret stays one.
 func merge(have, entries []wire.ConfigEntry) []wire.ConfigEntry {
 	out := slices.Clone(entries)
 	for _, e := range have {
-		if !slices.ContainsFunc(entries, func(n wire.ConfigEntry) bool { return n.Name == e.Name }) {
+		i := slices.IndexFunc(entries, func(n wire.ConfigEntry) bool { return n.Name == e.Name })
+		if i < 0 {
 			out = append(out, e)
+			continue
 		}
+		out[i].Secret = out[i].Secret || e.Secret
 	}
 	slices.SortFunc(out, func(x, y wire.ConfigEntry) int { return strings.Compare(x.Name, y.Name) })
 	return out
@@ -369,6 +377,9 @@ func (a *Agent) staged(ctx context.Context, err error) error {
 		a.log.Warn("download broke off; it goes on from where it was", "error", err)
 		return nil
 	}
+	if err := a.fits(t); err != nil {
+		return a.finish(wire.OutcomeFailed, string(gate.Parameters), err.Error())
+	}
 	if err := a.record(eventStaged, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
 		return err
 	}
@@ -384,6 +395,19 @@ func (a *Agent) staged(ctx context.Context, err error) error {
 		return local(err)
 	}
 	return a.change(ctx)
+}
+
+// fits says whether the staged release could go on with the parameters as they are by now: they may have changed while it came.
+func (a *Agent) fits(t *task) error {
+	payload, _, err := wire.ThresholdPayload(wire.TypeRelease, t.Release)
+	if err != nil {
+		return err
+	}
+	r, err := wire.DecodeRelease(payload)
+	if err != nil {
+		return err
+	}
+	return r.Parameters.Holds(a.params())
 }
 
 // change has what the boot manager would start now run: by a start, or, where only some programs change, without one. What did not change goes on.

@@ -114,7 +114,7 @@ type Store interface {
 
 // Params keeps what the device is told to use: its operational parameters. Each method but Set is free of writing.
 type Params interface {
-	// List gives all of the device's, with those of its factory.
+	// List gives all of the device's, with those of its factory, and the values of those that are secret: see params.Hide.
 	List() []params.Parameter
 	// Operational gives them, by name.
 	Operational() []wire.ConfigEntry

@@ -87,6 +87,7 @@ type server struct {
 	verdict string
 	down    atomic.Bool   // nothing answers
 	falls   time.Duration // for how long nothing answers once the bytes of a release are on the device
+	busy    int           // times that it has no bytes to give
 	lose    string        // the next answer to this call is lost on its way
 	sealed  int           // status answered to sealed data
 	receipt int           // status answered to a receipt; 0: taken
@@ -322,6 +323,11 @@ func (s *server) artifact(rw http.ResponseWriter, r *http.Request, digest string
 	code, ok := s.w.bytes[string(d)]
 	if err != nil || !ok {
 		http.NotFound(rw, r)
+		return
+	}
+	if s.busy > 0 {
+		s.busy--
+		http.Error(rw, "later", http.StatusServiceUnavailable)
 		return
 	}
 	if s.falls > 0 {

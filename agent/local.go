@@ -209,7 +209,7 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 		s := a.Status()
 		return LocalReply{Status: &s}, nil
 	case "params":
-		reply := LocalReply{Params: a.c.Params.List()}
+		reply := LocalReply{Params: params.Hide(a.c.Params.List(), a.schema())}
 		if err := a.c.Params.Fault(); err != nil {
 			reply.Error = err.Error()
 		}
@@ -246,7 +246,7 @@ func (a *Agent) Status() Status {
 		Device: f.Device, Product: f.Product, State: a.state(), Slot: f.Slot, Trial: f.Trial,
 		Healthy: h == HealthGood, Health: text, Verdict: a.verdict, Counter: a.m.Counter, TreeSize: a.m.treeSize(a.c.Machine.Facts().Bundle.Control.Origin),
 		Bundle: f.Bundle.Version, Fuses: f.Fuses, BootCount: f.BootCount, LogSeq: seq,
-		Results: a.m.Results, Config: a.c.Params.Operational(),
+		Results: a.m.Results, Config: a.told(),
 	}
 	if f.Current != nil {
 		s.Version, s.Release = f.Current.Release.Version, fmt.Sprintf("%x", f.Current.Digest)

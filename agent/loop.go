@@ -300,7 +300,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	a.nonce = nonce
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
-		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.c.Params.Operational(),
+		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.told(),
 	}
 	if f.Current != nil {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version

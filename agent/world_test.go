@@ -212,8 +212,14 @@ func (w *world) publish(version string, counter uint32) firmware {
 
 // publishAs publishes a release of a model. One of assets has a second program, that is the same in every version.
 func (w *world) publishAs(model wire.UpdateModel, version string, counter uint32) firmware {
+	return w.publishWith(model, version, counter, nil)
+}
+
+// publishWith publishes a release with a schema of its parameters.
+func (w *world) publishWith(model wire.UpdateModel, version string, counter uint32, schema wire.Schema) firmware {
 	f := firmware{rel: wire.Release{
 		ID: "r" + version, Product: product, Hardware: []string{"A"}, Model: model, Version: version, Counter: counter, Created: 1,
+		Parameters: schema,
 	}}
 	add := func(name, version string) {
 		code := make([]byte, 2000)

@@ -47,8 +47,9 @@ func (t *Token) check() error {
 
 // ConfigEntry is one named parameter.
 type ConfigEntry struct {
-	Name  string `cbor:"1,keyasint" json:"name"`
-	Value string `cbor:"2,keyasint" json:"value"`
+	Name   string `cbor:"1,keyasint" json:"name"`
+	Value  string `cbor:"2,keyasint" json:"value"`
+	Secret bool   `cbor:"3,keyasint,omitempty" json:"secret,omitempty" doc:"its value is shown nowhere: what is told of it has none"` // once said of a name, it stays said
 }
 
 // Progress of a running update, bytes.

@@ -108,6 +108,7 @@ type Release struct {
 	Provenance []byte      `cbor:"10,keyasint,omitempty" json:"provenance,omitempty"` // SHA-256 of the document
 	Created    uint64      `cbor:"11,keyasint" json:"created"`
 	Notes      string      `cbor:"12,keyasint,omitempty" json:"notes,omitempty"`
+	Parameters Schema      `cbor:"13,keyasint,omitempty" json:"parameters,omitempty"` // the product's, as it was when the release was proposed: what a device that runs it takes
 }
 
 // MaxRelease bounds an encoded Release; MaxComponents the areas in one.
@@ -167,6 +168,9 @@ func (r Release) check() error {
 	}
 	if images > 1 {
 		return fmt.Errorf("release: %d images: a machine is started from one", images)
+	}
+	if err := r.Parameters.Check(); err != nil {
+		return fmt.Errorf("release: %w", err)
 	}
 	for _, d := range r.RollbackTo {
 		if len(d) != sha256.Size {

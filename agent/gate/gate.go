@@ -32,15 +32,16 @@ type Installed struct {
 type State struct {
 	Device    string
 	Product   string
-	Hardware  string           // revision
-	Model     wire.UpdateModel // of the product
-	Lifecycle uint             // PSA
-	Bundle    wire.Bundle      // whom it believes
-	Counter   uint64           // highest directive counter accepted
-	Trees     []wire.TreeHead  // the largest tree accepted of each log
-	Fuses     uint32           // security counter in the fuses
-	Current   *Installed       // nil: nothing that verifies is installed
-	Owner     *wire.Ownership  // whom it belongs to, with their key; nil: nobody it would defend
+	Hardware  string             // revision
+	Model     wire.UpdateModel   // of the product
+	Lifecycle uint               // PSA
+	Bundle    wire.Bundle        // whom it believes
+	Counter   uint64             // highest directive counter accepted
+	Trees     []wire.TreeHead    // the largest tree accepted of each log
+	Fuses     uint32             // security counter in the fuses
+	Current   *Installed         // nil: nothing that verifies is installed
+	Owner     *wire.Ownership    // whom it belongs to, with their key; nil: nobody it would defend
+	Params    []wire.ConfigEntry // what it was told to use, and what its factory laid down
 }
 
 // Plan is what the device is obliged to do.
@@ -115,7 +116,7 @@ func checkAct(s State, d wire.Delivery, p *Plan) *Refusal {
 	case wire.ClassOf(p.Act) == wire.Guarded:
 		return checkGuarded(p)
 	case p.Act == wire.ActConfigure:
-		return checkConfig(d, p)
+		return checkConfig(s, d, p)
 	case p.Act == wire.ActAttest:
 		return nil
 	}
@@ -243,12 +244,20 @@ func checkGuarded(p *Plan) *Refusal {
 	return nil
 }
 
-func checkConfig(d wire.Delivery, p *Plan) *Refusal {
+// checkConfig: what runs says which parameters there are. Where nothing does, none is taken: what would start later might not go together with it.
+func checkConfig(s State, d wire.Delivery, p *Plan) *Refusal {
 	entries, err := wire.OpenConfig(d.Config, p.Command.Config)
 	if err != nil {
 		return refuse(BadConfig, "command %s: %v", p.Command.ID, err)
 	}
-	p.Config = entries
+	if s.Current == nil {
+		return refuse(BadConfig, "command %s: nothing runs that says what may be set", p.Command.ID)
+	}
+	schema := s.Current.Release.Parameters
+	if err := schema.Admit(entries); err != nil {
+		return refuse(BadConfig, "command %s: release %s: %v", p.Command.ID, s.Current.Release.ID, err)
+	}
+	p.Config = schema.Mark(entries)
 	return nil
 }
 
@@ -286,6 +295,9 @@ func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 	}
 	if err := rel.Compatible(); err != nil {
 		return refuse(Incompatible, "release %s: %v", rel.ID, err)
+	}
+	if err := rel.Parameters.Holds(s.Params); err != nil {
+		return refuse(Parameters, "release %s: %v: configure the device first", rel.ID, err)
 	}
 	if r := checkVersion(s.Current, p.Act, rel, digest); r != nil {
 		return r

@@ -112,6 +112,20 @@ func TestRefusals(t *testing.T) {
 		}},
 		{"configuration has another salt than was commanded", wire.ActConfigure, gate.BadConfig, func(_ *world, _ *gate.State, o *order) { o.config[0] ^= 1 }},
 		{"configuration without its digest in the command", wire.ActConfigure, gate.Malformed, func(_ *world, _ *gate.State, o *order) { o.cmd.Config = nil }},
+		{"configuration where nothing runs", wire.ActConfigure, gate.BadConfig, func(_ *world, s *gate.State, _ *order) { s.Current = nil }},
+		{"configuration of a parameter that what runs does not have", wire.ActConfigure, gate.BadConfig, func(_ *world, s *gate.State, _ *order) {
+			s.Current.Release.Parameters = wire.Schema{{Name: "rate", Type: wire.TypeInteger}}
+		}},
+		{"configuration out of bounds", wire.ActConfigure, gate.BadConfig, func(_ *world, s *gate.State, _ *order) {
+			s.Current.Release.Parameters = wire.Schema{{Name: "interval", Type: wire.TypeInteger, Max: "4"}}
+		}},
+		{"configuration of what the factory laid down", wire.ActConfigure, gate.BadConfig, func(_ *world, s *gate.State, _ *order) {
+			s.Current.Release.Parameters = wire.Schema{{Name: "interval", Type: wire.TypeInteger, Basic: true}}
+		}},
+		{"release that what the device was told does not fit", wire.ActInstall, gate.Parameters, func(_ *world, s *gate.State, o *order) {
+			s.Params = []wire.ConfigEntry{{Name: "interval", Value: "5"}}
+			o.rel.Parameters = wire.Schema{{Name: "interval", Type: wire.TypeInteger, Max: "4"}}
+		}},
 		{"install without a release", wire.ActInstall, gate.ReleaseMissing, func(_ *world, _ *gate.State, o *order) {
 			d := sha256.Sum256(nil)
 			o.cmd.Release, o.rel = d[:], nil

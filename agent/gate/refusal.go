@@ -41,6 +41,7 @@ const (
 	ModelOTP        Code = "model-otp"        // programmed once, never again
 	OtherModel      Code = "model"            // release of another update model
 	Incompatible    Code = "incompatible"     // the release's components do not go together
+	Parameters      Code = "parameters"       // what the device was told to use does not fit the release's schema
 	SecurityCounter Code = "security-counter" // below the fuses or the floor
 	OlderVersion    Code = "older-version"    // not newer than what runs, or not named by its roll-back plan
 	WarrantMissing  Code = "warrant-missing"  // fatal act without its offline leave

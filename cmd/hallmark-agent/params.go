@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func newParams() *cobra.Command {
@@ -75,7 +76,11 @@ func paramsOf(ctx context.Context, at place) (all []params.Parameter, doubt, err
 	if err != nil {
 		return nil, nil, err
 	}
-	return append([]params.Parameter{}, s.List()...), s.Fault(), nil
+	var schema wire.Schema
+	if cur := m.Facts().Current; cur != nil {
+		schema = cur.Release.Parameters
+	}
+	return append([]params.Parameter{}, params.Hide(s.List(), schema)...), s.Fault(), nil
 }
 
 // paramsFrom asks a device that runs.

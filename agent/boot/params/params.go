@@ -50,9 +50,21 @@ var (
 
 // Parameter is one of them. Whoever reads it says of what type it has to be.
 type Parameter struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-	Basic bool   `json:"basic"` // of the factory: it does not change in the field
+	Name   string `json:"name"`
+	Value  string `json:"value"`
+	Basic  bool   `json:"basic"`            // of the factory: it does not change in the field
+	Secret bool   `json:"secret,omitempty"` // its value is for programs alone
+}
+
+// Hide gives what may be shown of all: of one that is secret, by itself or by the schema, only that it is there.
+func Hide(all []Parameter, schema wire.Schema) []Parameter {
+	out := slices.Clone(all)
+	for i := range out {
+		if p, ok := schema.Find(out[i].Name); ok && p.Secret || out[i].Secret {
+			out[i].Secret, out[i].Value = true, ""
+		}
+	}
+	return out
 }
 
 // Number reads it as a decimal number.
@@ -216,11 +228,11 @@ func (s *Store) Guarded() bool { return s.c.Counter != nil }
 func (s *Store) List() []Parameter {
 	var out []Parameter
 	for _, name := range slices.Sorted(maps.Keys(s.basic)) {
-		out = append(out, Parameter{name, s.basic[name], true})
+		out = append(out, Parameter{Name: name, Value: s.basic[name], Basic: true})
 	}
 	for _, e := range s.entries {
 		if _, ok := s.basic[e.Name]; !ok {
-			out = append(out, Parameter{e.Name, e.Value, false})
+			out = append(out, Parameter{Name: e.Name, Value: e.Value, Secret: e.Secret})
 		}
 	}
 	slices.SortFunc(out, func(x, y Parameter) int { return strings.Compare(x.Name, y.Name) })
