@@ -10,6 +10,7 @@ const (
 	ProductRead      Action = "product:read"
 	ProductCreate    Action = "product:create"
 	ProductEnrolment Action = "product:enrolment"
+	ProductSchema    Action = "product:schema"
 	OrderCreate      Action = "order:create"
 	DeskManage       Action = "desk:manage"
 	OrderRead        Action = "order:read"

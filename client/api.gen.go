@@ -506,6 +506,36 @@ func (e WireCapabilitiesRuntime) Valid() bool {
 	}
 }
 
+// Defines values for WireParameterType.
+const (
+	Boolean     WireParameterType = "boolean"
+	Bytes       WireParameterType = "bytes"
+	Duration    WireParameterType = "duration"
+	Enumeration WireParameterType = "enumeration"
+	Integer     WireParameterType = "integer"
+	Text        WireParameterType = "text"
+)
+
+// Valid indicates whether the value is a known member of the WireParameterType enum.
+func (e WireParameterType) Valid() bool {
+	switch e {
+	case Boolean:
+		return true
+	case Bytes:
+		return true
+	case Duration:
+		return true
+	case Enumeration:
+		return true
+	case Integer:
+		return true
+	case Text:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListControlsParamsStanding.
 const (
 	ListControlsParamsStandingMet           ListControlsParamsStanding = "met"
@@ -1180,11 +1210,15 @@ type DevicePreview struct {
 
 // DeviceSetting defines model for DeviceSetting.
 type DeviceSetting struct {
-	Desired    *string    `json:"desired,omitempty"`
-	Name       string     `json:"name"`
-	Reported   *string    `json:"reported,omitempty"`
-	ReportedAt *time.Time `json:"reported_at,omitempty"`
-	Standing   string     `json:"standing"`
+	Desired    *string        `json:"desired,omitempty"`
+	Name       string         `json:"name"`
+	Parameter  *WireParameter `json:"parameter,omitempty"`
+	Reported   *string        `json:"reported,omitempty"`
+	ReportedAt *time.Time     `json:"reported_at,omitempty"`
+
+	// Secret its value is shown nowhere: where there is one, an empty text stands
+	Secret   *bool  `json:"secret,omitempty"`
+	Standing string `json:"standing"`
 }
 
 // DeviceSide defines model for DeviceSide.
@@ -2400,11 +2434,14 @@ type Product struct {
 	ID            string            `json:"id"`
 
 	// Isolation what has to hold all of a device's programs, or its evidence is bad; left out: nothing is asked
-	Isolation   []string `json:"isolation,omitempty"`
-	Name        string   `json:"name"`
-	OEM         string   `json:"oem"`
-	Suite       string   `json:"suite"`
-	UpdateModel string   `json:"update_model"`
+	Isolation []string `json:"isolation,omitempty"`
+	Name      string   `json:"name"`
+	OEM       string   `json:"oem"`
+
+	// Parameters what its devices can be told; a release has them as they are when it is proposed
+	Parameters  []WireParameter `json:"parameters,omitempty"`
+	Suite       string          `json:"suite"`
+	UpdateModel string          `json:"update_model"`
 }
 
 // ProductAnswer defines model for ProductAnswer.
@@ -2762,6 +2799,7 @@ type RolloutOrder struct {
 
 // RolloutResolved defines model for RolloutResolved.
 type RolloutResolved struct {
+	LeftOut  map[string]int64   `json:"left_out,omitempty"`
 	Members  []RolloutMember    `json:"members"`
 	Set      WireDeviceSet      `json:"set"`
 	Skipped  map[string]string  `json:"skipped"`
@@ -2820,6 +2858,12 @@ type RolloutWaveState struct {
 	SoakFrom  *time.Time `json:"soak_from,omitempty"`
 	Started   *time.Time `json:"started,omitempty"`
 	Succeeded *time.Time `json:"succeeded,omitempty"`
+}
+
+// SchemaRequest defines model for SchemaRequest.
+type SchemaRequest struct {
+	// Parameters in any order; none: any name and text is taken
+	Parameters []WireParameter `json:"parameters"`
 }
 
 // Self defines model for Self.
@@ -3134,8 +3178,11 @@ type WireComponent struct {
 
 // WireConfigEntry defines model for WireConfigEntry.
 type WireConfigEntry struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
+	Name string `json:"name"`
+
+	// Secret its value is shown nowhere: what is told of it has none
+	Secret *bool  `json:"secret,omitempty"`
+	Value  string `json:"value"`
 }
 
 // WireCosignature defines model for WireCosignature.
@@ -3249,6 +3296,46 @@ type WireNamedKey struct {
 	Name string `json:"name"`
 }
 
+// WireParameter defines model for WireParameter.
+type WireParameter struct {
+	// About what it does, for who sets it; at most 200 bytes
+	About *string `json:"about,omitempty"`
+
+	// Basic the factory lays it down, and it does not change in the field
+	Basic *bool `json:"basic,omitempty"`
+
+	// Default what programs are told while nothing was set; absent: nothing
+	Default *string `json:"default,omitempty"`
+
+	// Length of texts and bytes: how many bytes at most; absent: as many as a value can have
+	Length *int32 `json:"length,omitempty"`
+
+	// Max of integers and durations: the greatest
+	Max *string `json:"max,omitempty"`
+
+	// Min of integers and durations: the least
+	Min *string `json:"min,omitempty"`
+
+	// Name dotted lower-case words, at most 64 bytes
+	Name string `json:"name"`
+
+	// Secret once set it is shown nowhere any more
+	Secret *bool `json:"secret,omitempty"`
+
+	// SetBy roles of which one may set it, in rising order; the server holds people to it. Absent: whoever may configure
+	SetBy []string          `json:"set_by,omitempty"`
+	Type  WireParameterType `json:"type"`
+
+	// Unit of an integer: ml/h
+	Unit *string `json:"unit,omitempty"`
+
+	// Values of an enumeration
+	Values []string `json:"values,omitempty"`
+}
+
+// WireParameterType defines model for WireParameter.Type.
+type WireParameterType string
+
 // WireProof defines model for WireProof.
 type WireProof struct {
 	Cosignatures []WireCosignature `json:"cosignatures"`
@@ -3267,6 +3354,7 @@ type WireRelease struct {
 	ID         string          `json:"id"`
 	Model      string          `json:"model"`
 	Notes      *string         `json:"notes,omitempty"`
+	Parameters []WireParameter `json:"parameters,omitempty"`
 	Product    string          `json:"product"`
 	Provenance []byte          `json:"provenance,omitempty"`
 	RollbackTo [][]byte        `json:"rollback_to,omitempty"`
@@ -4232,6 +4320,18 @@ type RequestProductParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// SetSchemaParams defines parameters for SetSchema.
+type SetSchemaParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // UploadArtifactParams defines parameters for UploadArtifact.
 type UploadArtifactParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -4866,6 +4966,9 @@ type SetIsolationJSONRequestBody = IsolationPolicy
 
 // RequestProductJSONRequestBody defines body for RequestProduct for application/json ContentType.
 type RequestProductJSONRequestBody = ProductAsk
+
+// SetSchemaJSONRequestBody defines body for SetSchema for application/json ContentType.
+type SetSchemaJSONRequestBody = SchemaRequest
 
 // ApproveProposalJSONRequestBody defines body for ApproveProposal for application/json ContentType.
 type ApproveProposalJSONRequestBody = DecisionRequest
@@ -6325,6 +6428,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
 	RequestProduct(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSchemaWithBody Say which parameters a product's devices have
+	//
+	// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+	SetSchemaWithBody(ctx context.Context, id string, params *SetSchemaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSchema Say which parameters a product's devices have
+	//
+	// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+	SetSchema(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UploadArtifactWithBody Upload a component's bytes, an SBOM or a provenance document
 	//
@@ -9914,6 +10035,44 @@ func (c *Client) RequestProductWithBody(ctx context.Context, id string, params *
 // Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
 func (c *Client) RequestProduct(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewRequestProductRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSchemaWithBody Say which parameters a product's devices have
+//
+// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+func (c *Client) SetSchemaWithBody(ctx context.Context, id string, params *SetSchemaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetSchemaRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSchema Say which parameters a product's devices have
+//
+// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+func (c *Client) SetSchema(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetSchemaRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -19078,6 +19237,90 @@ func NewRequestProductRequestWithBody(server string, id string, params *RequestP
 	return req, nil
 }
 
+// NewSetSchemaRequest calls the generic SetSchema builder with application/json body
+func NewSetSchemaRequest(server string, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetSchemaRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetSchemaRequestWithBody constructs an http.Request for the SetSchema method, with any body, and a specified content type
+func NewSetSchemaRequestWithBody(server string, id string, params *SetSchemaParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/schema", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewUploadArtifactRequestWithBody constructs an http.Request for the UploadArtifact method, with any body, and a specified content type
 func NewUploadArtifactRequestWithBody(server string, product string, name string, params *UploadArtifactParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
@@ -24316,6 +24559,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/products/{id}/request (the `RequestProduct` operationId).
 	RequestProductWithResponse(ctx context.Context, id string, params *RequestProductParams, body RequestProductJSONRequestBody, reqEditors ...RequestEditorFn) (*RequestProductResponse, error)
+
+	// SetSchemaWithBodyWithResponse Say which parameters a product's devices have
+	//
+	// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+	SetSchemaWithBodyWithResponse(ctx context.Context, id string, params *SetSchemaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSchemaResponse, error)
+
+	// SetSchemaWithResponse Say which parameters a product's devices have
+	//
+	// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+	SetSchemaWithResponse(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSchemaResponse, error)
 
 	// UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
 	//
@@ -30292,6 +30553,61 @@ func (r RequestProductResponse) ContentType() string {
 	return ""
 }
 
+// SetSchemaResponse200Headers the declared response headers of an HTTP 200 response for SetSchema
+type SetSchemaResponse200Headers struct {
+	ETag *string
+}
+
+type SetSchemaResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Product
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetSchemaResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetSchemaResponse) GetJSON200() *Product {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetSchemaResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetSchemaResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetSchemaResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetSchemaResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetSchemaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type UploadArtifactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -35275,6 +35591,36 @@ func (c *ClientWithResponses) RequestProductWithResponse(ctx context.Context, id
 	return ParseRequestProductResponse(rsp)
 }
 
+// SetSchemaWithBodyWithResponse Say which parameters a product's devices have
+//
+// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+func (c *ClientWithResponses) SetSchemaWithBodyWithResponse(ctx context.Context, id string, params *SetSchemaParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSchemaResponse, error) {
+	rsp, err := c.SetSchemaWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetSchemaResponse(rsp)
+}
+
+// SetSchemaWithResponse Say which parameters a product's devices have
+//
+// Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
+func (c *ClientWithResponses) SetSchemaWithResponse(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSchemaResponse, error) {
+	rsp, err := c.SetSchema(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetSchemaResponse(rsp)
+}
+
 // UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
 //
 // The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.
@@ -40191,6 +40537,52 @@ func ParseRequestProductResponse(rsp *http.Response) (*RequestProductResponse, e
 		}
 		response.JSON202 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseSetSchemaResponse parses an HTTP response from a SetSchemaWithResponse call
+func ParseSetSchemaResponse(rsp *http.Response) (*SetSchemaResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetSchemaResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Product
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetSchemaResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -87,7 +87,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	if err := s.overAll(ctx, caller, ActionFor(in.Act), access.Resource{
 		Type: "device", Product: in.Product, Grave: grave,
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
-		return "", err
+		return "", s.unseen(ctx, caller, in, err)
 	}
 	if err := s.heldBack(ctx, caller, in); err != nil {
 		return "", err
@@ -98,7 +98,11 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	now := s.cfg.Now().UTC()
 	var salted []byte
 	if in.Act == wire.ActConfigure {
-		if _, err := wire.DecodeConfig(in.Config); err != nil {
+		entries, err := s.settings(ctx, caller, in)
+		if err != nil {
+			return "", err
+		}
+		if in.Config, err = wire.EncodeConfig(entries); err != nil {
 			return "", fault.Newf(fault.Invalid, "command.invalid", "%w", err)
 		}
 		salted, in.Config = wire.SaltConfig(in.Config)

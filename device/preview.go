@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -40,6 +41,16 @@ func (s *Service) Preview(ctx context.Context, caller access.Caller, in Instruct
 		if p.TakesTwo, err = s.newCode(ctx, caller, in); err != nil {
 			return Preview{}, err
 		}
+	}
+	if in.Act == wire.ActConfigure {
+		entries, err := s.settings(ctx, caller, in)
+		if err != nil {
+			return Preview{}, err
+		}
+		if in.Config, err = wire.EncodeConfig(entries); err != nil {
+			return Preview{}, fault.Newf(fault.Invalid, "command.invalid", "%w", err)
+		}
+		_, in.Config = wire.SaltConfig(in.Config)
 	}
 	now := s.cfg.Now().UTC()
 	if _, err := s.compose(ctx, in, now); err != nil && wire.ClassOf(in.Act) != wire.Fatal {

@@ -30,6 +30,9 @@ type Registry interface {
 	JudgeDevice(ctx context.Context, id string, from, to Legitimacy, fact ledger.Fact) error
 	// ReplaceDevice links old and new; ErrChanged if either has a link on that side already.
 	ReplaceDevice(ctx context.Context, before, after string, fact ledger.Fact) error
+	// Schemas gives those that the devices hold what they are told against, each once: of the releases that they run, and of the product itself for those of which
+	// nobody knows what they run. One that has no parameters is among them.
+	Schemas(ctx context.Context, product string, devices []string) ([]wire.Schema, error)
 	// CountDevices counts by state.
 	CountDevices(ctx context.Context, product string) (map[State]int, error)
 }

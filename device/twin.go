@@ -21,6 +21,8 @@ const (
 	Differs     SettingStanding = "differs"      // the device did it once, and says something else now
 	NotReported SettingStanding = "not reported" // the device did it, and does not speak of it
 	ItsOwn      SettingStanding = "its own"      // nobody commanded it
+	Unset       SettingStanding = "not set"      // programs are told its default, if it has one
+	OfAnother   SettingStanding = "kept"         // what runs has no such parameter: the device keeps it, and tells it to no program
 )
 
 // Setting is one entry of a device's configuration: as it is wanted and as the device reports it.
@@ -30,19 +32,34 @@ type Setting struct {
 	Reported   *string         `json:"reported,omitempty"`
 	ReportedAt time.Time       `json:"reported_at,omitzero"` // the check-in that said so, or did not speak of it; zero: there was none
 	Standing   SettingStanding `json:"standing"`
+	Secret     bool            `json:"secret,omitempty" doc:"its value is shown nowhere: where there is one, an empty text stands"`
+	Parameter  *wire.Parameter `json:"parameter,omitempty" doc:"what the release that runs says of it"`
 }
 
-// lay lays entries over have: what is new has the last word. In rising order of names, as they are written.
+// lay lays entries over have: what is new has the last word. In rising order of names, as they are written, and without the values of secrets.
 func lay(have, entries []wire.ConfigEntry) []wire.ConfigEntry {
-	all := map[string]string{}
+	all := map[string]wire.ConfigEntry{}
 	for _, e := range slices.Concat(have, entries) {
-		all[e.Name] = e.Value
+		e.Secret = e.Secret || all[e.Name].Secret
+		all[e.Name] = e
 	}
 	out := make([]wire.ConfigEntry, 0, len(all))
 	for _, name := range slices.Sorted(maps.Keys(all)) {
-		out = append(out, wire.ConfigEntry{Name: name, Value: all[name]})
+		out = append(out, all[name])
 	}
-	return out
+	return wire.Hide(out)
+}
+
+// Shown gives what is known of a device's settings, as it is wanted and over that as it was reported, without secrets: nobody here knows those.
+func Shown(t Twin) ([]wire.ConfigEntry, error) {
+	var desired []wire.ConfigEntry
+	if len(t.Desired) > 0 {
+		var err error
+		if desired, err = wire.DecodeConfig(t.Desired); err != nil {
+			return nil, err
+		}
+	}
+	return slices.DeleteFunc(lay(desired, t.Reported), func(e wire.ConfigEntry) bool { return e.Secret }), nil
 }
 
 // settle gives what is wanted of a device that has just done what config says.
@@ -53,11 +70,11 @@ func settle(desired, config []byte) []byte {
 	}
 	have, err := wire.DecodeConfig(desired)
 	if err != nil {
-		return config
+		have = nil // there was none, or none that can be read: this is all that is known
 	}
 	out, err := wire.EncodeConfig(lay(have, entries))
 	if err != nil { // more than a device keeps: it would have refused
-		return config
+		return desired
 	}
 	return out
 }
@@ -92,7 +109,14 @@ func (s *Service) Settings(ctx context.Context, caller access.Caller, id string)
 		}
 		coming = lay(coming, entries)
 	}
+	schemas, err := s.cfg.Registry.Schemas(ctx, d.Product, []string{id})
+	if err != nil {
+		return nil, err
+	}
 	all := compare(done, coming, d.Twin.Reported)
+	for _, schema := range schemas {
+		all = explain(all, schema)
+	}
 	for i := range all {
 		all[i].ReportedAt = d.LastSeen // each check-in says all of it
 	}
@@ -108,16 +132,17 @@ func compare(done, coming, reported []wire.ConfigEntry) []Setting {
 		return all[name]
 	}
 	for _, e := range done {
-		*at(e.Name) = Setting{Name: e.Name, Desired: &e.Value, Standing: NotReported}
+		*at(e.Name) = Setting{Name: e.Name, Desired: &e.Value, Standing: NotReported, Secret: e.Secret}
 	}
 	for _, e := range coming {
-		*at(e.Name) = Setting{Name: e.Name, Desired: &e.Value, Standing: UnderWay}
+		*at(e.Name) = Setting{Name: e.Name, Desired: &e.Value, Standing: UnderWay, Secret: e.Secret}
 	}
 	for _, e := range reported {
 		s := at(e.Name)
-		s.Reported = &e.Value
+		s.Reported, s.Secret = &e.Value, s.Secret || e.Secret
 		switch {
 		case s.Desired == nil:
+		case s.Secret && s.Standing == UnderWay: // nobody can say that it is there already
 		case *s.Desired == e.Value:
 			s.Standing = AsWanted
 		case s.Standing == NotReported:
@@ -130,4 +155,24 @@ func compare(done, coming, reported []wire.ConfigEntry) []Setting {
 	}
 	slices.SortFunc(out, func(a, b Setting) int { return cmp.Compare(a.Name, b.Name) })
 	return out
+}
+
+// explain adds what a schema says of each setting, and the parameters that nobody set.
+func explain(all []Setting, schema wire.Schema) []Setting {
+	for i := range all {
+		p, ok := schema.Find(all[i].Name)
+		switch {
+		case ok:
+			all[i].Parameter = &p
+		case len(schema) > 0 && all[i].Standing != UnderWay:
+			all[i].Standing = OfAnother
+		}
+	}
+	for _, p := range schema {
+		if !p.Basic && !slices.ContainsFunc(all, func(s Setting) bool { return s.Name == p.Name }) {
+			all = append(all, Setting{Name: p.Name, Standing: Unset, Secret: p.Secret, Parameter: &p})
+		}
+	}
+	slices.SortFunc(all, func(a, b Setting) int { return cmp.Compare(a.Name, b.Name) })
+	return all
 }

@@ -33,6 +33,7 @@ type Product struct {
 	Created      time.Time        `json:"created"`
 	Enrolment    Enrolment        `json:"enrolment,omitzero" required:"false"` // how its devices are let in; left out: automatic
 	Isolation    []wire.Layer     `json:"isolation,omitempty" required:"false" doc:"what has to hold all of a device's programs, or its evidence is bad; left out: nothing is asked"`
+	Parameters   wire.Schema      `json:"parameters,omitempty" required:"false" doc:"what its devices can be told; a release has them as they are when it is proposed"`
 	BundleDue    int              `json:"bundle_due_days,omitempty" required:"false" minimum:"0" maximum:"3650" doc:"how long a device may stay behind a trust bundle before it is a finding; 0: 14 days"`
 }
 
@@ -54,6 +55,8 @@ type Store interface {
 	SetEnrolment(ctx context.Context, id string, e Enrolment, fact ledger.Fact) error
 	// SetIsolation returns ErrNotFound for an ID it does not hold.
 	SetIsolation(ctx context.Context, id string, layers []wire.Layer, fact ledger.Fact) error
+	// SetSchema returns ErrNotFound for an ID it does not hold.
+	SetSchema(ctx context.Context, id string, schema wire.Schema, fact ledger.Fact) error
 	// SetBundleDue returns ErrNotFound for an ID it does not hold.
 	SetBundleDue(ctx context.Context, id string, days int, fact ledger.Fact) error
 }
@@ -85,6 +88,7 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, p Product) (
 	if p.Enrolment.Mode == "" {
 		p.Enrolment.Mode = Automatic
 	}
+	p.Parameters = p.Parameters.Canonical()
 	if err := s.check(p); err != nil {
 		return Product{}, fault.Newf(fault.Invalid, "product.invalid", "product %q: %w", p.ID, err)
 	}
@@ -122,7 +126,7 @@ func (s *Service) check(p Product) error {
 	if err := checkLayers(p.Isolation); err != nil {
 		return err
 	}
-	return p.Enrolment.check()
+	return errors.Join(p.Enrolment.check(), checkSchema(p.Parameters))
 }
 
 // Get gives one product.

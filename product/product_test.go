@@ -62,6 +62,16 @@ func (m *memory) SetIsolation(_ context.Context, id string, layers []wire.Layer,
 	return nil
 }
 
+func (m *memory) SetSchema(_ context.Context, id string, s wire.Schema, f ledger.Fact) error {
+	p, ok := m.all[id]
+	if !ok {
+		return product.ErrNotFound
+	}
+	p.Parameters = s
+	m.all[id], m.facts = p, append(m.facts, f)
+	return nil
+}
+
 func (m *memory) SetBundleDue(_ context.Context, id string, days int, f ledger.Fact) error {
 	p, ok := m.all[id]
 	if !ok {
@@ -238,5 +248,41 @@ func TestWhatHasToHoldPrograms(t *testing.T) {
 	viewer := access.Caller{ID: "person:vic", Kind: access.Person, Roles: []access.Role{access.Viewer, access.Operator, access.Factory}}
 	if _, err := s.SetIsolation(t.Context(), viewer, "lock", nil); fault.KindOf(err) != fault.Denied {
 		t.Errorf("who may not: %v", err)
+	}
+}
+
+// A schema is a fact each time it changes, in one form; who only runs devices does not make one.
+func TestWhichParametersDevicesHave(t *testing.T) {
+	guard, err := access.NewGuard(audit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m := &memory{all: map[string]product.Product{}}
+	s := product.New(guard, m, []string{"HM-P256-1"})
+	maker := access.Caller{ID: "person:mia", Kind: access.Person, Roles: []access.Role{access.Admin, access.ReleaseManager}}
+	if _, err := s.Create(t.Context(), maker, lock(nil)); err != nil {
+		t.Fatal(err)
+	}
+	said := wire.Schema{{Name: "rate", Type: wire.TypeInteger}, {Name: "every", Type: wire.TypeDuration, Max: "90s", SetBy: []string{"security"}}}
+	for range 2 {
+		p, err := s.SetSchema(t.Context(), maker, "lock", said)
+		if err != nil || p.Parameters[0].Name != "every" || p.Parameters[0].Max != "1m30s" {
+			t.Fatalf("%+v, %v", p, err)
+		}
+	}
+	if len(m.facts) != 2 || m.facts[1].Kind != ledger.KindSchemaChanged || m.facts[1].Subject != "lock" {
+		t.Errorf("facts: %+v", m.facts)
+	}
+	for what, bad := range map[string]wire.Schema{"a type": {{Name: "x", Type: "float"}}, "a role": {{Name: "x", Type: wire.TypeText, SetBy: []string{"king"}}}} {
+		if _, err := s.SetSchema(t.Context(), maker, "lock", bad); fault.KindOf(err) != fault.Invalid {
+			t.Errorf("%s that is none: %v", what, err)
+		}
+	}
+	operator := access.Caller{ID: "person:olga", Kind: access.Person, Roles: []access.Role{access.Operator, access.Security}}
+	if _, err := s.SetSchema(t.Context(), operator, "lock", nil); fault.KindOf(err) != fault.Denied {
+		t.Errorf("who runs devices: %v", err)
+	}
+	if p, err := s.SetSchema(t.Context(), maker, "lock", nil); err != nil || len(p.Parameters) != 0 || len(m.facts) != 3 {
+		t.Errorf("%+v, %v", p, err)
 	}
 }

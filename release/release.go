@@ -148,6 +148,8 @@ type Store interface {
 type Product struct {
 	Model    wire.UpdateModel
 	Hardware []string // its hardware revisions
+
+	Parameters wire.Schema // what its devices can be told
 }
 
 // Products knows products.
@@ -172,7 +174,7 @@ type Ledger interface {
 func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire.Release {
 	m := wire.Release{
 		ID: s.ID, Product: s.Product, Hardware: s.Hardware, Model: p.Model, Version: s.Version, Counter: s.Counter,
-		RollbackTo: s.RollbackTo, SBOM: s.SBOM, Provenance: s.Provenance, Created: uint64(at.Unix()), Notes: s.Notes,
+		RollbackTo: s.RollbackTo, SBOM: s.SBOM, Provenance: s.Provenance, Created: uint64(at.Unix()), Notes: s.Notes, Parameters: p.Parameters,
 	}
 	if len(m.Hardware) == 0 {
 		m.Hardware = p.Hardware

@@ -21,6 +21,7 @@ type Resolved struct {
 	Waves    []WaveState       `json:"waves"`
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
+	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, runs it, other rollout, other product
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 }
 
@@ -130,11 +131,12 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{Skipped: map[string]string{}}
+	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}}
 	var fit []Candidate
 	for _, c := range all {
-		if why := unfit(c, spec, rel.Manifest); why != "" {
+		if kind, why := unfit(c, spec, rel.Manifest); why != "" {
 			out.Skipped[c.ID] = why
+			out.LeftOut[kind]++
 			continue
 		}
 		fit = append(fit, c)
@@ -160,21 +162,24 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	return out, err
 }
 
-// unfit says why a device cannot take the release; empty when it can.
-func unfit(c Candidate, spec Spec, m wire.Release) string {
+// unfit says why a device cannot take the release, and of what kind that is; empty when it can.
+func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 	switch {
 	case c.Product != spec.Product:
-		return "is of product " + c.Product
+		return "other product", "is of product " + c.Product
 	case !takes(c.State):
-		return "is " + string(c.State)
+		return "state", "is " + string(c.State)
 	case !m.RunsOn(c.Hardware):
-		return "is hardware " + c.Hardware
+		return "hardware", "is hardware " + c.Hardware
 	case bytes.Equal(c.Release, spec.Release) && !c.Trial:
-		return "runs it"
+		return "runs it", "runs it"
 	case c.Busy != "":
-		return "is in rollout " + c.Busy
+		return "other rollout", "is in rollout " + c.Busy
 	}
-	return ""
+	if err := m.Parameters.Holds(c.Settings); err != nil {
+		return "settings", "has a setting that the release does not take: " + err.Error() + ": configure it first"
+	}
+	return "", ""
 }
 
 // named refuses a selection by ID of which not every device can take the release, and canaries that were not selected.

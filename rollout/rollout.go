@@ -136,6 +136,8 @@ type Candidate struct {
 	Release  []byte // digest of what it says it runs
 	Trial    bool
 	Busy     string // the rollout it is in already
+
+	Settings []wire.ConfigEntry // what it says it was told, and what it was; without secrets
 }
 
 // Health is what a device last said of itself.

@@ -45,7 +45,7 @@ type Parameter struct {
 	SetBy   []string      `cbor:"12,keyasint,omitempty" json:"set_by,omitempty" doc:"roles of which one may set it, in rising order; the server holds people to it. Absent: whoever may configure"`
 }
 
-// Schema is a product's parameters, in rising order of their names. Nil: there is none, and any name and text is taken.
+// Schema is a product's parameters, in rising order of their names. Without any, whatever name and text is taken.
 type Schema []Parameter
 
 const (
@@ -63,13 +63,15 @@ func (s Schema) Check() error {
 	if len(s) > MaxConfigEntries {
 		return fmt.Errorf("%d parameters, at most %d", len(s), MaxConfigEntries)
 	}
-	for i, p := range s {
+	before := ""
+	for _, p := range s {
 		if err := p.check(); err != nil {
 			return fmt.Errorf("parameter %q: %w", p.Name, err)
 		}
-		if i > 0 && s[i-1].Name >= p.Name {
+		if p.Name <= before {
 			return fmt.Errorf("parameter %q: not in rising order of names, each once", p.Name)
 		}
+		before = p.Name
 	}
 	return nil
 }
@@ -85,7 +87,7 @@ func (s Schema) Find(name string) (Parameter, bool) {
 
 // Admit says whether entries may be set in the field: each is of the schema, not the factory's, and fits.
 func (s Schema) Admit(entries []ConfigEntry) error {
-	if s == nil {
+	if len(s) == 0 {
 		return nil
 	}
 	for _, e := range entries {

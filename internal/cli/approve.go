@@ -73,6 +73,9 @@ func aboutRelease(payload []byte) (string, error) {
 			fmt.Fprintf(&may, "; %s may: %s", c.Name, c.Capabilities)
 		}
 	}
+	for _, p := range r.Parameters {
+		fmt.Fprintf(&may, "; parameter %s: %s", p.Name, p)
+	}
 	return fmt.Sprintf("release %s of product %s, version %s, security counter %d, %s%s",
 		r.ID, r.Product, r.Version, r.Counter, fleet.Count(len(r.Components), "component", "components"), may.String()), err
 }

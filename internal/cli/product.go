@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -15,7 +16,7 @@ import (
 )
 
 func newProduct(a *api) *cobra.Command {
-	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.requestProduct(), a.activateProduct(), a.productEnrolment(), a.productIsolation())
+	return a.noun("product", "What is made: hardware revisions, update model, suite", a.listProducts(), a.showProduct(), a.createProduct(), a.requestProduct(), a.activateProduct(), a.productEnrolment(), a.productIsolation(), a.productSchema())
 }
 
 func (a *api) listProducts() *cobra.Command {
@@ -44,7 +45,7 @@ func (a *api) showProduct() *cobra.Command {
 			a.last, a.tag = said, tag // readiness is for people; programs ask for it by itself
 			return a.show(func(w io.Writer) error {
 				return sheet(w, "product", p.ID, "name", p.Name, "maker", p.OEM, "hardware", strings.Join(p.Hardware, ", "), "update model", string(p.Model),
-					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "programs held by", isolationWords(p.Isolation), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created), "ready", lacks(ready))
+					"suite", p.Suite, "enrolment", enrolmentWords(p.Enrolment), "programs held by", isolationWords(p.Isolation), "parameters", fmt.Sprint(len(p.Parameters)), "supported until", p.EndOfSupport.Format(time.DateOnly), "created", when(p.Created), "ready", lacks(ready))
 			})
 		})
 }

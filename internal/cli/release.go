@@ -71,6 +71,9 @@ func (a *api) showView(r client.ReleaseView) error {
 		for _, c := range r.Manifest.Components {
 			pairs = append(pairs, "component "+c.Name, fmt.Sprintf("%s %s, %d bytes, sha256 %x, health %s%s", c.Kind, c.Version, c.Size, c.Digest, c.Health, needsOf(c)))
 		}
+		for _, p := range r.Manifest.Parameters {
+			pairs = append(pairs, "parameter "+p.Name, p.String())
+		}
 		return sheet(w, pairs...)
 	})
 }

@@ -272,7 +272,14 @@ func (a *api) resolved(r rollout.Resolved) error {
 		for _, id := range slices.Sorted(maps.Keys(r.Skipped)) {
 			all = append(all, []string{id, "-", r.Skipped[id]})
 		}
-		return table(w, "DEVICE WAVE NOTE", all)
+		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut) == 0 {
+			return err
+		}
+		pairs := []string{"reached", fmt.Sprint(len(r.Members))}
+		for _, kind := range slices.Sorted(maps.Keys(r.LeftOut)) {
+			pairs = append(pairs, "left out: "+kind, fmt.Sprint(r.LeftOut[kind]))
+		}
+		return sheet(w, pairs...)
 	})
 }
 

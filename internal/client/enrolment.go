@@ -26,6 +26,11 @@ func (c *Client) SetBundleDue(ctx context.Context, productID string, days int) (
 	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/bundle/due", httpapi.BundleDue{Days: days})
 }
 
+// SetSchema says which parameters a product's devices have.
+func (c *Client) SetSchema(ctx context.Context, productID string, s wire.Schema) (product.Product, error) {
+	return send[product.Product](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/schema", httpapi.SchemaRequest{Parameters: s})
+}
+
 // Enrolments lists the requests of devices that take a person; empty words mean all.
 func (c *Client) Enrolments(ctx context.Context, productID, state string) ([]onboard.Waiting, error) {
 	return list[onboard.Waiting](ctx, c, "/enrolments"+query("product", productID, "state", state))

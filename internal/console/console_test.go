@@ -223,11 +223,13 @@ func (s devices) Get(ctx context.Context, c access.Caller, id string) (device.De
 }
 
 func (s devices) Settings(ctx context.Context, c access.Caller, _ string) ([]device.Setting, error) {
-	wanted, said := script, script+script
+	wanted, said, hidden := script, script+script, ""
 	return []device.Setting{
 		{Name: script, Desired: &wanted, Reported: &said, Standing: device.Differs},
 		{Name: "a", Desired: &wanted, Standing: device.NotReported},
 		{Name: "b", Reported: &said, Standing: device.ItsOwn},
+		{Name: "mode", Standing: device.Unset, Parameter: &wire.Parameter{Name: "mode", Type: wire.TypeEnumeration, Values: []string{"eco", script}, About: script}},
+		{Name: "wifi.key", Desired: &hidden, Reported: &hidden, Standing: device.AsWanted, Secret: true, Parameter: &wire.Parameter{Name: "wifi.key", Type: wire.TypeText, Secret: true}},
 	}, stages(s).check(ctx, c, access.DeviceRead, "pump")
 }
 

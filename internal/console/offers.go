@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/telemetry"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // lifeActions are what a person can say of a device that it does not say itself, as its state and the caller's roles allow.
@@ -199,15 +200,46 @@ func wavePlans() []option {
 	}
 }
 
-// configure tells a device to take settings.
-func (v view) configure(d fleet.Device) []action {
+// configure tells a device to take settings: those that what it runs has, or any where that has no schema.
+func (v view) configure(d fleet.Device, known []device.Setting) []action {
 	if device.Ended(device.State(d.State)) || !v.may(access.DeviceConfigure, access.Resource{Type: "device", ID: d.ID, Product: d.Product, Group: d.Group}) {
 		return nil
 	}
+	var fields []field
+	for _, s := range known {
+		if s.Parameter != nil {
+			fields = append(fields, settingField(s))
+		}
+	}
+	if len(fields) == 0 {
+		fields = []field{{Name: "config", Label: "NAME=VALUE, one a line", Kind: "pairs"}}
+	}
 	return []action{{
-		Label: "Change", Title: "Tell this device to take settings", Path: "/api/v1/commands", Field: "reason",
+		Label: "Change", Title: "Tell this device to take settings", Path: "/api/v1/commands", Field: "reason", Fields: fields,
 		Body:    body(map[string]any{"product": d.Product, "act": "configure", "devices": []string{d.ID}}),
-		Explain: "They are laid over those it has. It takes them when it next asks, and reports what it has from then on.",
-		Fields:  []field{{Name: "config", Label: "NAME=VALUE, one a line", Kind: "pairs"}},
+		Explain: "They are laid over those it has; what is left empty stays as it is. It takes them when it next asks, and reports what it has from then on.",
 	}}
+}
+
+// settingField asks for a value of a parameter, as its schema has it.
+func settingField(s device.Setting) field {
+	p := *s.Parameter
+	f := field{Name: p.Name, Label: p.Name + " (" + p.String() + ")", Kind: "setting", Optional: true}
+	if p.About != "" {
+		f.Label = p.About + ": " + f.Label
+	}
+	values := p.Values
+	if p.Type == wire.TypeBoolean {
+		values = []string{"false", "true"}
+	}
+	if len(values) > 0 {
+		f.Options = []option{{"", "as it is"}}
+	}
+	for _, value := range values {
+		f.Options = append(f.Options, option{value, value})
+	}
+	if p.Secret {
+		f.Kind = "secret"
+	}
+	return f
 }

@@ -185,13 +185,13 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 	} else if fault.KindOf(err) != fault.NotFound && unlessDenied(err) != nil {
 		return err
 	}
-	p.Configure = v.configure(d.Device)
 	if p.Ownership, err = h.ownership(ctx, caller, v, d); err != nil {
 		return err
 	}
 	if p.Twin, err = h.cfg.Stages.Devices.Settings(ctx, caller, d.ID); unlessDenied(err) != nil {
 		return err
 	}
+	p.Configure = v.configure(d.Device, p.Twin)
 	p.Actions = v.deviceActions(d.ID, d.Product, d.Group, device.State(d.State))
 	p.Life = v.lifeActions(d.ID, device.State(d.State), device.Legitimacy(d.Legitimacy), access.Resource{Type: "device", ID: d.ID, Product: d.Product, Group: d.Group})
 	h.render(w, r, http.StatusOK, devicePage(v, p))

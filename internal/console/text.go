@@ -293,15 +293,18 @@ func settingTone(s device.SettingStanding) string {
 		return "busy"
 	case device.Differs, device.NotReported:
 		return "warn"
-	case device.ItsOwn:
+	case device.ItsOwn, device.Unset, device.OfAnother:
 	}
 	return ""
 }
 
 // valueOf is a setting's value, which may be none.
-func valueOf(v *string) string {
-	if v == nil {
+func valueOf(v *string, secret bool) string {
+	switch {
+	case v == nil:
 		return ""
+	case secret:
+		return "(secret)"
 	}
 	return clip(*v, 80)
 }

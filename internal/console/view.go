@@ -98,7 +98,7 @@ func (a action) revealOf() string {
 type field struct {
 	Name     string   `json:"name"` // the member of the body
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), setting (one of the list config, where something is chosen or filled in) and secret (the same, not to be seen), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
 	Optional bool     `json:"optional,omitempty"`

@@ -108,6 +108,7 @@ var descriptions = map[string]string{
 	"set-bundle-due":         "A device that is heard of and is behind for longer raises the finding trust-bundle.behind, which ends by itself when it has caught up. One that is not heard of is a finding of its own. A change is a fact.",
 	"get-issuer-lists":       "Of a CA whose key is here, the lists it has to publish; of another, those that it has published. A list that is missing or has run out is stale: who checks it trusts nothing, or everything.",
 	"set-enrolment":          "It holds from the device's next request on. In mode approved a person lets in each request made with a factory identity; renewals go on by themselves. A change is a fact.",
+	"set-schema":             "Releases that are proposed from now on have it, signed; what devices run keeps its own until they are updated. Devices and server refuse settings that do not fit. A change is a fact.",
 	"list-enrolments":        "A device has one: another request takes its place. Each lapses a week after it was made or decided on.",
 	"approve-enrolment":      "The device gets its certificate when it asks again with the same request. 409 when it asks with another one by now.",
 	"refuse-enrolment":       "The device is told so when it asks again, and may ask with another request.",

@@ -10,12 +10,18 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // EnrolmentDecision says of which request something is decided: what was seen, and no other.
 type EnrolmentDecision struct {
 	Request string `json:"request" pattern:"^[0-9a-f]{64}$" doc:"its digest, as it was seen"`
 	Reason  string `json:"reason" minLength:"1" maxLength:"512"`
+}
+
+// SchemaRequest is all of a product's parameters.
+type SchemaRequest struct {
+	Parameters wire.Schema `json:"parameters" maxItems:"64" doc:"in any order; none: any name and text is taken"`
 }
 
 // registerEnrolments has the operations on how devices are let in.
@@ -29,6 +35,17 @@ func (a *api) registerEnrolments(h huma.API) {
 		) (*tagged[product.Product], error) {
 			return change(a, ctx, in.Matching, once.Product, in.ID, func(ctx context.Context) (product.Product, error) {
 				return a.Product.SetEnrolment(ctx, callerOf(ctx), in.ID, in.Body)
+			})
+		})
+	huma.Register(h, op("set-schema", http.MethodPut, "/products/{id}/schema", "Say which parameters a product's devices have"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+			Body SchemaRequest
+		},
+		) (*tagged[product.Product], error) {
+			return change(a, ctx, in.Matching, once.Product, in.ID, func(ctx context.Context) (product.Product, error) {
+				return a.Product.SetSchema(ctx, callerOf(ctx), in.ID, in.Body.Parameters)
 			})
 		})
 	huma.Register(h, op("list-enrolments", http.MethodGet, "/enrolments", "List the requests of devices that take a person, by device"),

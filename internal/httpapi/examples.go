@@ -48,6 +48,7 @@ var Examples = map[string]any{
 	"set-bundle-due":    BundleDue{Days: 30},
 	"set-isolation":     IsolationPolicy{Layers: []wire.Layer{wire.LayerUser, wire.LayerFiles, wire.LayerCalls}},
 	"set-enrolment":     product.Enrolment{Mode: product.Approved},
+	"set-schema":        SchemaRequest{Parameters: wire.Schema{{Name: "report.every", Type: wire.TypeDuration, Min: "10s", Max: "1h0m0s"}, {Name: "wifi.key", Type: wire.TypeText, Secret: true}}},
 	"approve-enrolment": EnrolmentDecision{Request: exampleRelease, Reason: "its key is the one on the label"},
 	"refuse-enrolment":  EnrolmentDecision{Request: exampleRelease, Reason: "nobody has unpacked it yet"},
 	"create-order": OrderRequest{

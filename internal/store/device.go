@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Devices keeps devices, commands, bundles and warrants: it implements device.Registry, Reports, Commands and Trust.
@@ -97,6 +98,36 @@ func scanDevice(row scanner) (device.Device, error) {
 // Device implements device.Registry.
 func (s *Devices) Device(ctx context.Context, id string) (device.Device, error) {
 	return scanDevice(s.db.Read().QueryRowContext(ctx, `SELECT `+deviceColumns+` FROM device WHERE id = $1`, id))
+}
+
+// Schemas implements device.Registry.
+func (s *Devices) Schemas(ctx context.Context, product string, devices []string) ([]wire.Schema, error) {
+	list, err := listOf(devices)
+	if err != nil {
+		return nil, err
+	}
+	payloads, err := collect(ctx, s.db, func(row scanner) (p []byte, err error) { return p, row.Scan(&p) }, `SELECT r.payload FROM
+		(SELECT DISTINCT d.release AS digest FROM list($1) AS l JOIN device d ON d.id = l.value AND d.product = $2) AS x LEFT JOIN release r ON r.digest = x.digest`, list, product)
+	if err != nil {
+		return nil, err
+	}
+	var out []wire.Schema
+	for _, p := range payloads {
+		if len(p) == 0 {
+			of, err := s.db.Product(ctx, product)
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, of.Parameters)
+			continue
+		}
+		r, err := wire.DecodeRelease(p)
+		if err != nil {
+			return nil, fmt.Errorf("stored release: %w", err)
+		}
+		out = append(out, r.Parameters)
+	}
+	return out, nil
 }
 
 // Devices implements device.Registry.

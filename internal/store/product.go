@@ -86,6 +86,16 @@ func (db *DB) SetEnrolment(ctx context.Context, id string, e product.Enrolment, 
 	})
 }
 
+// SetSchema implements product.Store.
+func (db *DB) SetSchema(ctx context.Context, id string, schema wire.Schema, fact ledger.Fact) error {
+	return db.Write(ctx, func(tx *Tx) error {
+		if err := changeProduct(tx, id, func(p *product.Product) { p.Parameters = schema }); err != nil {
+			return err
+		}
+		return tx.Append(fact)
+	})
+}
+
 // SetBundleDue implements product.Store.
 func (db *DB) SetBundleDue(ctx context.Context, id string, days int, fact ledger.Fact) error {
 	return db.Write(ctx, func(tx *Tx) error {

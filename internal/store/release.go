@@ -178,7 +178,7 @@ func (s *Releases) ReleaseProduct(ctx context.Context, id string) (release.Produ
 		return release.Product{}, err
 	}
 	p, err := decodeProduct(doc)
-	return release.Product{Model: p.Model, Hardware: p.Hardware}, err
+	return release.Product{Model: p.Model, Hardware: p.Hardware, Parameters: p.Parameters}, err
 }
 
 // Components implements attest.References, newest release first. A withdrawn release is one the maker once approved: what runs it is

@@ -28,6 +28,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindEnrolmentChanged: replayEnrolment,
 	ledger.KindBundleDueChanged: replayBundleDue,
 	ledger.KindIsolationChanged: replayIsolation,
+	ledger.KindSchemaChanged:    replaySchema,
 	ledger.KindBundlePublished:  replayBundle,
 	ledger.KindReleaseProposed:  replayRelease,
 	ledger.KindReleaseApproved:  replayApproval,

@@ -85,6 +85,14 @@ func replayEnrolment(tx *Tx, f ledger.Fact) (bool, error) {
 	return ofProduct(changeProduct(tx, f.Subject, func(p *product.Product) { p.Enrolment = c.Enrolment }))
 }
 
+func replaySchema(tx *Tx, f ledger.Fact) (bool, error) {
+	var c product.SchemaChange
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	return ofProduct(changeProduct(tx, f.Subject, func(p *product.Product) { p.Parameters = c.Parameters }))
+}
+
 func replayBundleDue(tx *Tx, f ledger.Fact) (bool, error) {
 	var c product.BundleDueChange
 	if err := json.Unmarshal(f.Data, &c); err != nil {

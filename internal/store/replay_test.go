@@ -22,6 +22,7 @@ func lost() (out []ledger.Fact) {
 		ledger.KindEnrolmentChanged:       `{"product":"d1","mode":"approved"}`,
 		ledger.KindBundleDueChanged:       `{"product":"d1","days":30}`,
 		ledger.KindIsolationChanged:       `{"product":"d1","layers":["seccomp"]}`,
+		ledger.KindSchemaChanged:          `{"product":"d1","parameters":[{"name":"rate","type":"integer"}]}`,
 		ledger.KindDeviceForgotten:        `{"device":"d1"}`,
 		ledger.KindDeviceState:            `{"device":"d1","from":"active","to":"decommissioning","event":"retire"}`,
 		ledger.KindDeviceGrouped:          `{"device":"d1"}`,

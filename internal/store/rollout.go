@@ -167,11 +167,13 @@ func scanCandidate(row scanner) (rollout.Candidate, error) {
 		return c, err
 	}
 	var t device.Twin
-	if err := json.Unmarshal([]byte(doc), &t); err != nil {
+	err := json.Unmarshal([]byte(doc), &t)
+	if err != nil {
 		return c, fmt.Errorf("device %s: twin: %w", c.ID, err)
 	}
 	c.Trial = t.Trial
-	return c, nil
+	c.Settings, err = device.Shown(t)
+	return c, err
 }
 
 // RolloutSnapshot implements rollout.Store. Commands are found by what was signed, not by what the rollout noted of them.

@@ -10,7 +10,7 @@ import (
 func inControl() []ledger.Kind {
 	return []ledger.Kind{
 		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindKeyRetired, ledger.KindCACreated, ledger.KindCAEnded, ledger.KindCeremonyHeld, ledger.KindProductCreated, ledger.KindAccessChanged,
-		ledger.KindEnrolmentChanged, ledger.KindBundleDueChanged, ledger.KindIsolationChanged,
+		ledger.KindEnrolmentChanged, ledger.KindBundleDueChanged, ledger.KindIsolationChanged, ledger.KindSchemaChanged,
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
 		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,

@@ -62,11 +62,11 @@ function input(f) {
     }));
     return box;
   }
-  const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea" }[f.kind] || "input";
+  const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea" }[f.kind] || (f.kind === "setting" && f.options ? "select" : "input");
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
   else if (!files.has(f.kind)) control.value = f.value || "";
-  if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number" }[f.kind] || "text"; control.autocomplete = "off"; control.spellcheck = false; }
+  if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number", secret: "password" }[f.kind] || "text"; control.autocomplete = f.kind === "secret" ? "new-password" : "off"; control.spellcheck = false; }
   if (f.kind === "long") control.rows = 5;
   const label = make("label");
   label.append(make("span", { textContent: f.label }), control);
@@ -88,6 +88,7 @@ async function filled(form) {
     }
     const value = form.elements[name].value.trim();
     if (f.kind === "pairs") out[f.name] = value.split("\n").map((l) => l.trim()).filter(Boolean).map((l) => ({ name: l.split("=")[0].trim(), value: l.slice(l.indexOf("=") + 1).trim() }));
+    else if (f.kind === "setting" || f.kind === "secret") { if (value !== "") (out.config ||= []).push({ name: f.name, value }); }
     else if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
     else if (value === "" && f.optional) continue;
     else if (f.kind === "number" || f.kind === "count") out[f.name] = Number(value);
