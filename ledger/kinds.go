@@ -20,7 +20,7 @@ const (
 	KindBundleDueChanged Kind = "product.bundle-due.changed" // control: JSON product.BundleDueChange {product, days}
 
 	KindIsolationChanged Kind = "product.isolation.changed" // control: JSON product.IsolationChange {product, layers}
-	KindSchemaChanged Kind = "product.schema.changed" // control: JSON product.SchemaChange {product, parameters}
+	KindSchemaChanged    Kind = "product.schema.changed"    // control: JSON product.SchemaChange {product, parameters}
 
 	KindProposalMade     Kind = "proposal.made"     // control: JSON {proposal, state, by, second, action, type, id, product, operation, asked_sha256, reason, comment, status}; so all of proposal.*
 	KindProposalApproved Kind = "proposal.approved" // control: the same; by a second person
