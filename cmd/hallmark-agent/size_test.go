@@ -20,8 +20,26 @@ import (
 // What the program may take of a small board: bytes of its file, and bytes of memory while it idles.
 const (
 	mostFile   = 20 << 20
+	mostNoWASM = 15 << 20 // of its file, where no release has WebAssembly (-tags nowasm)
 	mostMemory = 20 << 20
 )
+
+func TestTheAgentWithoutWebAssemblyIsSmaller(t *testing.T) {
+	program := filepath.Join(t.TempDir(), "hallmark-agent")
+	build := exec.CommandContext(t.Context(), "go", "build", "-buildvcs=false", "-trimpath", "-tags", "nowasm", "-ldflags", "-s -w", "-o", program, ".")
+	build.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	info, err := os.Stat(program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%d bytes", info.Size())
+	if info.Size() > mostNoWASM {
+		t.Errorf("the program has %d bytes, at most %d", info.Size(), mostNoWASM)
+	}
+}
 
 // The program, as it is shipped, fits a small board: on its flash, and in its memory with the update engine and a program running beside it. These are sizes and no times.
 func TestTheAgentIsSmall(t *testing.T) {
