@@ -5,7 +5,8 @@
 // a device judges it without believing this server.
 //
 // What it guarantees:
-//   - An approval is one caller and one key: nobody approves what they proposed, or twice, whatever keys they hold.
+//   - An approval is one person and one key: nobody approves what they proposed, or uploaded, or twice, whatever keys they hold, and no
+//     machine does.
 //   - No signature is kept that was not verified against the current trust bundle, and Publish verifies them all again.
 //   - Artifacts are named by their digest, and no release names one that is not here.
 //   - Each step and its fact commit together; what is withdrawn is never handed out again.

@@ -284,7 +284,7 @@ func (s *Service) checkOnce(ctx context.Context, m wire.Release) error {
 }
 
 // Approve takes an approver's signature over the payload: an envelope that holds exactly one key's signature that is not here
-// yet. The approver is neither the proposer nor one who approved before.
+// yet. The approver is a person who did not propose it, uploaded none of its components, and has not approved it before.
 func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]byte, envelope []byte) (Release, error) {
 	r, err := s.checked(ctx, caller, access.ReleaseApprove, digest)
 	if err != nil {
@@ -296,9 +296,8 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	if r.Status != Proposed {
 		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
 	}
-	if caller.ID == r.Creator {
-		return Release{}, fault.New(fault.Denied, "release.four-eyes", fmt.Sprintf("%s proposed release %s", caller.ID, r.Manifest.ID),
-			"somebody else must approve it")
+	if err := s.mayApprove(ctx, caller, r); err != nil {
+		return Release{}, err
 	}
 	if slices.ContainsFunc(r.Approvals, func(a Approval) bool { return a.Caller == caller.ID }) {
 		return Release{}, conflict("release.approved", fmt.Sprintf("%s has approved release %s already", caller.ID, r.Manifest.ID),
@@ -322,6 +321,30 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	r.Envelope = merged
 	r.Approvals = append(slices.Clone(r.Approvals), Approval{Caller: caller.ID, Key: hex.EncodeToString(key[:]), At: now})
 	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseApproved, now, caller.ID, r.Manifest.ID, nil, merged))
+}
+
+// mayApprove: who looks at a release is a person other than those who brought it.
+func (s *Service) mayApprove(ctx context.Context, caller access.Caller, r Release) error {
+	brought := ""
+	if caller.Kind != access.Person {
+		brought = "people approve releases"
+	} else if caller.ID == r.Creator {
+		brought = "they proposed it"
+	}
+	for _, c := range r.Manifest.Components {
+		a, err := s.cfg.Artifacts.Artifact(ctx, r.Manifest.Product, [32]byte(c.Digest))
+		if err != nil {
+			return fmt.Errorf("component %s of release %s: %w", c.Name, r.Manifest.ID, err)
+		}
+		if brought == "" && a.By == caller.ID {
+			brought = "they uploaded component " + c.Name
+		}
+	}
+	if brought != "" {
+		return fault.New(fault.Denied, "release.four-eyes", fmt.Sprintf("%s may not approve release %s: %s", caller.ID, r.Manifest.ID, brought),
+			"somebody else must approve it")
+	}
+	return nil
 }
 
 // approved reports whether this is the very approval that the caller gave before.

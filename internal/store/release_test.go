@@ -54,6 +54,11 @@ func TestAReleaseNeedsItsThresholdOfDistinctPeople(t *testing.T) {
 	wantKind(t, "one person approves twice", err, fault.Conflict)
 	_, err = s.releases.Approve(ctx, person("bob"), r.Digest, sig(0))
 	wantKind(t, "one key approves twice", err, fault.Conflict)
+	_, err = s.releases.Approve(ctx, person("builder"), r.Digest, sig(1))
+	wantKind(t, "who uploaded the bytes approves them", err, fault.Denied)
+	machine := access.Caller{ID: "machine:ci", Kind: access.Machine, Roles: []access.Role{access.ReleaseManager}}
+	_, err = s.releases.Approve(ctx, machine, r.Digest, sig(1))
+	wantKind(t, "a machine approves", err, fault.Denied)
 	viewer := access.Caller{ID: "person:v", Kind: access.Person, Roles: []access.Role{access.Viewer}}
 	_, err = s.releases.Approve(ctx, viewer, r.Digest, sig(1))
 	wantKind(t, "somebody without the right", err, fault.Denied)
