@@ -25,6 +25,7 @@ const (
 	Halt        Kind = "halt"         // too many failures
 	Cancel      Kind = "cancel"       // the wave's command, for whom it has not reached
 	SendBack    Kind = "send-back"    // command Devices to roll back to Release
+	CancelBack  Kind = "cancel-back"  // a SendBack's command, for whom it has not reached
 	EndRollback Kind = "end-rollback" // all that can be back is back
 	EndAbort    Kind = "end-abort"
 )
@@ -35,7 +36,7 @@ type Decision struct {
 	Wave    int
 	Devices []string  // whom a command is for; of a Halt, who failed
 	Release []byte    // of SendBack: where to
-	Command string    // of Cancel; of StartWave: issued before a crash, not to be issued again; empty: to be issued
+	Command string    // of Cancel and CancelBack; of StartWave: issued before a crash, not to be issued again; empty: to be issued
 	Issued  time.Time // of Command
 	Reason  string
 	Counts  Counts
@@ -175,7 +176,7 @@ func Plan(m Moment, r Rollout, bad wire.Release, snap []Status) []Decision {
 	case Halted:
 		return planBack(m.Now, r, bad, snap)
 	case Aborting:
-		return append(planCancel(r, snap), Decision{Kind: EndAbort, Wave: r.Wave})
+		return append(planCancel(r, snap), planStay(m.Now, r, snap, Decision{Kind: EndAbort, Wave: r.Wave})...)
 	case Created, RolledBack, Aborted, Completed:
 	}
 	return nil
@@ -238,6 +239,21 @@ func planCancel(r Rollout, snap []Status) []Decision {
 		return nil
 	}
 	return []Decision{{Kind: Cancel, Wave: r.Wave, Command: id, Issued: at, Reason: r.Reason}}
+}
+
+// planStay ends a rollout that was halted: who is still to be sent back is not any more, for what has ended tells nobody anything.
+func planStay(now time.Time, r Rollout, snap []Status, end Decision) []Decision {
+	open := map[string]bool{}
+	for _, s := range snap {
+		if st := s.Back.standing(now); s.Back.Command != "" && (st == device.Pending || st == device.Delivered) {
+			open[s.Back.Command] = true
+		}
+	}
+	var out []Decision
+	for _, id := range slices.Sorted(maps.Keys(open)) {
+		out = append(out, Decision{Kind: CancelBack, Wave: r.Wave, Command: id, Reason: r.Reason})
+	}
+	return append(out, end)
 }
 
 func planStart(r Rollout, snap []Status) []Decision {
@@ -324,7 +340,7 @@ func planBack(now time.Time, r Rollout, bad wire.Release, snap []Status) []Decis
 		out = append(out, Decision{Kind: SendBack, Wave: r.Wave, Devices: groups[to], Release: []byte(to), Reason: r.Reason})
 	}
 	if len(groups) == 0 && (!open || over) {
-		out = append(out, Decision{Kind: EndRollback, Wave: r.Wave, Counts: c})
+		out = append(out, planStay(now, r, snap, Decision{Kind: EndRollback, Wave: r.Wave, Counts: c})...)
 	}
 	return out
 }
@@ -403,7 +419,7 @@ func Apply(now time.Time, r Rollout, d Decision, command string) Rollout {
 		r.Phase, r.Halted, r.Reason = Halted, now, d.Reason
 	case Cancel:
 		w.Started, w.Command, w.Cancelled = d.Issued, d.Command, true
-	case SendBack: // the commands tell of it
+	case SendBack, CancelBack: // the commands tell of it
 	case EndRollback:
 		r.Phase, r.Ended = RolledBack, now
 	case EndAbort:

@@ -233,6 +233,12 @@ func (w *world) command(d Decision) string {
 			p.backAt = w.now.Add(3 * time.Minute)
 			p.Status.Back = Order{Command: "back", Standing: device.Pending, At: w.now}
 		}
+	case CancelBack:
+		for _, p := range w.pieces {
+			if b := &p.Status.Back; b.Command == d.Command && b.Standing == device.Pending {
+				b.Standing = device.Cancelled
+			}
+		}
 	case Cancel:
 		for _, dev := range w.commands[d.Command] {
 			if s := &w.find(dev).Status; s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered {
@@ -326,6 +332,9 @@ func (w *world) end() {
 		runs := bytes.Equal(s.Running, bad32)
 		if st := s.Install.standing(w.now); s.State == device.Active && (w.r.Phase == Aborted || w.r.Phase == RolledBack) && (st == device.Pending || st == device.Delivered) {
 			w.t.Errorf("%s is %s, and %s may still take the release", w.r.Spec.ID, w.r.Phase, s.Device)
+		}
+		if s.Back.Standing == device.Pending {
+			w.t.Errorf("%s is %s, and %s is still to be sent back", w.r.Spec.ID, w.r.Phase, s.Device)
 		}
 		if runs && !w.installed[s.Device] {
 			w.t.Errorf("%s runs what nobody told it to", s.Device)

@@ -151,10 +151,14 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if out.Members, out.Waves, err = deal(spec.Waves, fit); err != nil {
 		return Resolved{}, err
 	}
+	open, err := s.waysBack(ctx, rel.Manifest)
+	if err != nil {
+		return Resolved{}, err
+	}
 	ids := make([]string, len(fit))
 	for i, c := range fit {
 		ids[i] = c.ID
-		if _, ok := target(spec, rel.Manifest, c.Release); !ok {
+		if _, ok := target(spec, open, c.Release); !ok {
 			out.Stranded = append(out.Stranded, c.ID)
 		}
 	}

@@ -119,10 +119,16 @@ type Member struct {
 }
 
 // watched gives the first and last of the waves that decisions look at: the current one; after a halt all that began, for whoever has a bad
-// release is sent back.
+// release is sent back, and is to be stopped on the way when that is aborted.
 func (r Rollout) watched() (from, to int) {
-	if r.Phase == Halted || r.Phase == RolledBack {
+	switch r.Phase {
+	case Halted, RolledBack:
 		return 1, r.Wave
+	case Aborting, Aborted:
+		if !r.Halted.IsZero() {
+			return 1, r.Wave
+		}
+	case Created, Running, Paused, Completed:
 	}
 	return r.Wave, r.Wave
 }
@@ -247,7 +253,7 @@ type Ledger interface {
 }
 
 // target gives the release a device goes back to: what it ran, if the approvers of the bad one allowed that; else the
-// rollout's own, if it has one.
+// rollout's own, if it has one. bad's ways back are those that are still open: Service.waysBack.
 func target(s Spec, bad wire.Release, previous []byte) ([]byte, bool) {
 	if len(previous) == 32 && bad.MayReturnTo([32]byte(previous)) {
 		return previous, true

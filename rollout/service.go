@@ -310,6 +310,10 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 	if err != nil {
 		return err
 	}
+	manifest, err := s.waysBack(ctx, bad.Manifest)
+	if err != nil {
+		return err
+	}
 	for range maxSteps {
 		begun := time.Now()
 		from, to := r.watched()
@@ -318,7 +322,7 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
 			return err
 		}
 		s.seen.keep(r.Spec.ID, from, to, snap, time.Since(begun))
-		todo := Plan(s.moment(now), r, bad.Manifest, snap)
+		todo := Plan(s.moment(now), r, manifest, snap)
 		if (r.Phase == Running || r.Phase == Paused) && bad.Status != release.Published {
 			todo = []Decision{{Kind: Halt, Wave: r.Wave, Reason: fmt.Sprintf("release %s is %s", bad.Manifest.ID, bad.Status)}}
 		}
@@ -347,25 +351,21 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision) 
 	case StartWave:
 		command, err = s.install(ctx, r, d)
 	case SendBack:
-		_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
-			Product: r.Spec.Product, Act: wire.ActRollback, Devices: d.Devices, Release: d.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),
-			Reason: d.Reason, Cause: s.cause(ctx, r),
-		})
-		return r, err // the next snapshot shows it
+		return r, s.sendBack(ctx, r, d) // the next snapshot shows it
 	case AskProof:
 		_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 			Product: r.Spec.Product, Act: wire.ActAttest, Devices: d.Devices, Rollout: r.Spec.ID, Wave: uint(d.Wave), Reason: d.Reason,
 			Valid: max(time.Second, s.moment(now).contact(r.Spec.Waves[r.Waves[r.Wave-1].Rule])), Cause: s.cause(ctx, r),
 			Once: fmt.Sprintf("rollout/%s/%d/attest/%d", r.Spec.ID, d.Wave, r.Waves[r.Wave-1].SoakFrom.UnixMilli()),
 		})
-	case Cancel:
+	case Cancel, CancelBack:
 		err = s.cfg.Devices.CancelCommand(ctx, system(), d.Command, d.Reason)
 		if fault.KindOf(err) == fault.Conflict {
 			err = nil // cancelled before a crash
 		}
 	default:
 	}
-	if err != nil {
+	if err != nil || d.Kind == CancelBack { // the command tells of it
 		return r, err
 	}
 	next := Apply(now, r, d, command)
@@ -396,6 +396,35 @@ func (s *Service) install(ctx context.Context, r Rollout, d Decision) (string, e
 		Valid: r.Spec.Waves[r.Waves[r.Wave-1].Rule].Deadline.D(), Reason: r.Spec.Reason, Cause: s.cause(ctx, r),
 		Once: fmt.Sprintf("rollout/%s/%d/install", r.Spec.ID, d.Wave),
 	})
+}
+
+// sendBack tells devices to go back. They are its name: a node that was cut off, and sees what its successor saw, tells nobody twice.
+func (s *Service) sendBack(ctx context.Context, r Rollout, d Decision) error {
+	set, err := wire.SetOf(d.Devices)
+	if err != nil {
+		return err
+	}
+	_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
+		Product: r.Spec.Product, Act: wire.ActRollback, Devices: d.Devices, Release: d.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),
+		Reason: d.Reason, Cause: s.cause(ctx, r), Once: fmt.Sprintf("rollout/%s/back/%x/%x", r.Spec.ID, d.Release, set.Root),
+	})
+	return err
+}
+
+// waysBack is the manifest with the ways back that are open: a release that was withdrawn is handed out to nobody, whoever allowed it.
+func (s *Service) waysBack(ctx context.Context, m wire.Release) (wire.Release, error) {
+	var open [][]byte
+	for _, d := range m.RollbackTo {
+		to, err := s.cfg.Releases.Find(ctx, [32]byte(d))
+		if err != nil && fault.KindOf(err) != fault.NotFound {
+			return m, err
+		}
+		if err == nil && to.Status == release.Published {
+			open = append(open, d)
+		}
+	}
+	m.RollbackTo = open
+	return m, nil
 }
 
 func system() access.Caller { return access.Internal("rollout") }

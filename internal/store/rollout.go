@@ -199,7 +199,11 @@ func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, from, to int)
 		}
 	}
 	for _, c := range back {
-		if err := s.orders(ctx, c, at, func(i int, o rollout.Order) { snap[i].Back = o }); err != nil {
+		if err := s.orders(ctx, c, at, func(i int, o rollout.Order) {
+			if snap[i].Back.Standing != device.Done { // who went back refuses what tells it to once more
+				snap[i].Back = o
+			}
+		}); err != nil {
 			return nil, err
 		}
 	}
