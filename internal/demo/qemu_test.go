@@ -23,6 +23,7 @@ type guest struct {
 	t                *testing.T
 	dir, board       string // of the device: its disk, its TPM, its console
 	kernel, initrd   string
+	system           string // a disk with a whole system, which starts the agent instead; empty: the initramfs does
 	machine, tpm     running
 	agent, programme string // the agent, and swtpm
 }
@@ -35,6 +36,12 @@ $b mount -t sysfs none /sys
 $b mount -t devtmpfs none /dev
 $b mount -t cgroup2 none /sys/fs/cgroup
 for m in $($b cat /modules); do $b insmod /lib/$m.ko || echo "no module $m"; done
+if [ -b /dev/vdb ]; then # a whole system is there
+  for m in $($b cat /system-modules); do $b insmod /lib/$m.ko || echo "no module $m"; done
+  $b mkdir /system
+  $b mount -t ext4 /dev/vdb /system && exec $b switch_root /system /sbin/init
+  $b poweroff -f
+fi
 if [ -x /bin/board.test ]; then
   for m in $($b cat /flash-modules); do
     case $m in mtdram) with="total_size=1024 erase_size=32" ;; nandsim) with="badblocks=3" ;; *) with="" ;; esac
@@ -66,6 +73,9 @@ const guestModules = "virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern
 
 // flashModules are the kernel's simulations of flash parts: one in memory, and one with a bad block.
 const flashModules = "mtd mtdram bch nandcore nand nandsim"
+
+// systemModules are what it needs to mount a disk.
+const systemModules = "crc16 crc32c_generic libcrc32c mbcache jbd2 ext4"
 
 // boardJSON describes the same board on the host, where a station makes it, and in the guest, where it lives.
 func boardJSON(flash, tpm, watchdog string, size int64) string {
@@ -108,8 +118,9 @@ func (g *guest) pack(from, program string) {
 	put("etc/board.json", "", boardJSON("/dev/vda", "/dev/tpmrm0", "/dev/watchdog", 0), 0o644)
 	put("bin/busybox", filepath.Join(from, "busybox"), "", 0o755)
 	put("flash-modules", "", flashModules, 0o644)
+	put("system-modules", "", systemModules, 0o644)
 	put("bin/"+filepath.Base(program), program, "", 0o755)
-	for m := range strings.FieldsSeq(guestModules + " " + flashModules) {
+	for m := range strings.FieldsSeq(guestModules + " " + flashModules + " " + systemModules) {
 		put("lib/"+m+".ko", filepath.Join(from, "modules", m+".ko"), "", 0o644)
 	}
 	g.initrd = filepath.Join(g.dir, "initrd")
@@ -163,6 +174,9 @@ func (g *guest) on(word string) {
 		"-drive", "if=none,id=disk,format=raw,throttling.bps-write=1000000,file="+filepath.Join(g.dir, "flash"), "-device", "virtio-blk-pci,drive=disk",
 		"-netdev", "user,id=net", "-device", "virtio-net-pci,netdev=net,romfile=",
 		"-chardev", "socket,id=tpm,path="+socket, "-tpmdev", "emulator,id=chip,chardev=tpm", "-device", "tpm-tis,tpmdev=chip")
+	if g.system != "" {
+		cmd.Args = append(cmd.Args, "-drive", "if=none,id=system,format=raw,file="+g.system, "-device", "virtio-blk-pci,drive=system", "-m", "768")
+	}
 	cmd.Stdout, cmd.Stderr = console, console
 	if err := g.machine.start(cmd); err != nil {
 		g.t.Fatal(err)
