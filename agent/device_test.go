@@ -256,7 +256,7 @@ func (s *server) evidence(body []byte) ([]byte, error) {
 	if !bytes.Equal(e.Nonce, s.nonce) || e.Device != me || !e.Virtual {
 		return nil, fmt.Errorf("evidence of %s for another challenge", e.Device)
 	}
-	return wire.EncodeAttestReply(wire.AttestReply{Status: s.verdict})
+	return wire.EncodeAttestReply(wire.AttestReply{Status: s.verdict, Signed: s.w.judged(body, s.verdict)})
 }
 
 // changed takes a new attestation key, as the fleet's server does.
@@ -438,6 +438,7 @@ type device struct {
 
 	network *line.Process // by which it calls, at url; nil: by this process
 	url     string
+	trial   time.Duration // how long one may take; 0: as long as any
 }
 
 // keeping is the machine of a device whose programs keep something.
@@ -521,6 +522,7 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	}
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Params: p, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
+		TrialTime: d.trial,
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
 			if d.away != nil && m.Facts().Home != nil {
 				return d.enrolAt(d.away, e)

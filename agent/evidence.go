@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 
+	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -18,8 +19,11 @@ func (a *Agent) attest(ctx context.Context, nonce []byte) error {
 	if err != nil {
 		return err
 	}
-	a.verdict = reply.Status
-	a.log.Info("verdict", "status", reply.Status, "reasons", strings.Join(reply.Reasons, "; "))
+	f := a.c.Machine.Facts()
+	if a.verdict, err = gate.Verdict(f.Bundle, f.Device, envelope, reply.Signed); err != nil {
+		a.log.Warn("the verdict counts for nothing", "says", reply.Status, "error", err)
+	}
+	a.log.Info("verdict", "status", a.verdict, "reasons", strings.Join(reply.Reasons, "; "))
 	if a.m.Attest {
 		next := a.m
 		next.Attest = false

@@ -295,6 +295,44 @@ func TestWhoTakesTheNetworkOverCommandsNothing(t *testing.T) {
 	b.instead(nil)
 }
 
+// The thief affirms no trial: not with words, not with a signature of his own, not with the verdict on other evidence. What was on trial is given up, and no
+// counter rises.
+func TestWhoTakesTheNetworkOverAffirmsNothing(t *testing.T) {
+	w, d, b := taken(t)
+	mine := newWorld()
+	next := w.publish("3.0.0", 3)
+	var old []byte
+	said := 0
+	b.instead(func(q called, conn net.Conn) bool {
+		if q.Call != "attest" {
+			return false
+		}
+		reply := wire.AttestReply{Status: "affirming"}
+		switch said++; said % 3 {
+		case 1:
+			reply.Signed = mine.judged(q.Body, "affirming")
+		case 2:
+			if old == nil {
+				old = w.judged([]byte("evidence of another time"), "affirming")
+			}
+			reply.Signed = old
+		}
+		_ = frame.Send(conn, answered{Body: must(wire.EncodeAttestReply(reply))}, 1<<20)
+		return true
+	})
+	d.trial = 8 * time.Second
+	got := d.told(t, w.command(wire.ActInstall, func(c *command) { c.release = &next }))
+	if len(got) != 1 || got[0].Outcome != wire.OutcomeFailed || got[0].Code != "trial-timeout" || said < 3 {
+		t.Errorf("%+v after %d verdicts", got, said)
+	}
+	if n, err := d.board.Fuses.SecurityCounter(); err != nil || n != 2 {
+		t.Errorf("security counter %d, %v", n, err)
+	}
+	if last := d.runs[len(d.runs)-1].version; last != "2.0.0" {
+		t.Errorf("it runs %s", last)
+	}
+}
+
 // A delivery that was good once is none the second time: the thief kept it.
 func TestWhoTakesTheNetworkOverRepeatsNothing(t *testing.T) {
 	w, d, b := taken(t)

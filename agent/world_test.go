@@ -321,6 +321,12 @@ func (w *world) deliver(c *command, nonce []byte, counter uint64) []byte {
 	return must(wire.Marshal(d))
 }
 
+// judged is the verdict on evidence.
+func (w *world) judged(evidence []byte, status string) []byte {
+	digest := sha256.Sum256(evidence)
+	return must(wire.Sign1(wire.TypeVerdict, must(wire.EncodeVerdict(wire.Verdict{Device: me, Evidence: digest[:], Status: status})), w.directive))
+}
+
 // certify is the enrolment server and the factory.
 func (w *world) certify(t testing.TB, pub crypto.PublicKey, life time.Duration) []byte {
 	t.Helper()

@@ -97,6 +97,7 @@ type CheckinReply struct {
 type AttestReply struct {
 	Status  string   `cbor:"1,keyasint"` // EAR status: affirming, warning, contraindicated, none
 	Reasons []string `cbor:"2,keyasint,omitempty"`
+	Signed  []byte   `cbor:"3,keyasint,omitempty"` // a Verdict, by the directive authority; the device confirms nothing without
 }
 
 // Acceptable reports whether evidence with this EAR status is enough to work: to be activated, to keep a release on trial, to leave

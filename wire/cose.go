@@ -33,6 +33,7 @@ const (
 	TypeWarrant   Type = "application/hallmark-warrant+cose"
 	TypeDirective Type = "application/hallmark-directive+cose"
 	TypeEvidence  Type = "application/eat+cose"
+	TypeVerdict   Type = "application/hallmark-verdict+cose"
 	TypeDeviceLog Type = "application/hallmark-device-log+cose"
 	TypeReceipt   Type = "application/hallmark-wipe-receipt+cose"
 	TypeOrder     Type = "application/hallmark-order+cose"

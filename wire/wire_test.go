@@ -332,6 +332,10 @@ func FuzzDecodeAttestReply(f *testing.F) {
 	again(f, DecodeAttestReply, EncodeAttestReply, AttestReply{Status: "affirming", Reasons: []string{"x"}})
 }
 
+func FuzzDecodeVerdict(f *testing.F) {
+	again(f, DecodeVerdict, EncodeVerdict, Verdict{Device: "d", Evidence: d32(1), Status: "affirming"})
+}
+
 func FuzzDecodeEvidence(f *testing.F) {
 	again(f, DecodeEvidence, EncodeEvidence, Evidence{
 		Nonce: d32(1), InstanceID: append([]byte{1}, d32(2)...), Profile: PSAProfile, ClientID: 1, Implementation: d32(3),

@@ -116,5 +116,9 @@ func (i *Instance) appraise(ctx context.Context, caller access.Caller, id string
 	if err != nil { // the verdict stands; a stranger asks again
 		i.log.WarnContext(ctx, "an answer to who asked whether a device is genuine was not kept", "device", id, "error", err)
 	}
-	return v.Reply(), nil
+	reply := v.Reply()
+	if reply.Signed, err = i.device.SignVerdict(ctx, caller, id, evidence, reply.Status); err != nil { // it confirms nothing by this verdict, and asks again
+		i.log.WarnContext(ctx, "a verdict goes to its device unsigned", "device", id, "error", err)
+	}
+	return reply, nil
 }
