@@ -214,11 +214,10 @@ func merge(have, entries []wire.ConfigEntry) []wire.ConfigEntry {
 
 func (a *Agent) applyConfig() error {
 	c, ok := a.c.Program.(Configurable)
-	entries := a.c.Params.Operational()
-	if !ok || len(entries) == 0 {
+	if !ok {
 		return nil
 	}
-	return c.Configure(entries)
+	return c.Configure(a.params())
 }
 
 // applyGuard makes the program's outside world agree with the guarded state.

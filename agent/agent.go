@@ -143,9 +143,12 @@ type Program interface {
 	Isolate(on bool) error
 }
 
-// Configurable is a Program that takes configuration; it reports what it uses now.
+// Configurable is a Program that takes parameters.
 type Configurable interface {
-	Configure(entries []wire.ConfigEntry) error
+	// Configure gives it all of the device's. It uses those that its release names for it.
+	Configure(all []wire.ConfigEntry) error
+	// Told is what the programs said of them, as far as they have answered.
+	Told() []wire.ProgramTold
 }
 
 // Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. What is sealed in one period of ownership is in no epoch

@@ -421,9 +421,13 @@ func (p *program) Health() (agent.Health, string) {
 func (p *program) Isolate(on bool) error { p.isolated.Store(on); return nil }
 
 func (p *program) Configure(entries []wire.ConfigEntry) error {
-	p.configured = append(p.configured, entries)
+	if len(entries) > 0 {
+		p.configured = append(p.configured, entries)
+	}
 	return nil
 }
+
+func (p *program) Told() []wire.ProgramTold { return nil }
 
 // device is a board with everything that lasts longer than one start of it.
 type device struct {

@@ -312,6 +312,9 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 		a.lastProg = &p
 	default:
 	}
+	if c, ok := a.c.Program.(Configurable); ok {
+		in.Programs = c.Told()
+	}
 	if a.staging != nil {
 		in.Progress = a.lastProg
 	}

@@ -40,6 +40,7 @@ type Device struct {
 type Twin struct {
 	Desired   []byte             `json:"desired,omitempty"`  // configuration that it was told and did
 	Reported  []wire.ConfigEntry `json:"reported,omitempty"` // configuration last reported
+	Programs  []wire.ProgramTold `json:"programs,omitempty"` // what its programs said of the parameters that they are told
 	Release   []byte             `json:"release,omitempty"`  // digest of what runs
 	Version   string             `json:"version,omitempty"`  //
 	Trial     bool               `json:"trial,omitempty"`    // runs, not confirmed

@@ -34,6 +34,39 @@ type Setting struct {
 	Standing   SettingStanding `json:"standing"`
 	Secret     bool            `json:"secret,omitempty" doc:"its value is shown nowhere: where there is one, an empty text stands"`
 	Parameter  *wire.Parameter `json:"parameter,omitempty" doc:"what the release that runs says of it"`
+	Programs   []Taking        `json:"programs,omitempty" doc:"those that are told it, and what they said of all that they were told last"`
+}
+
+// Taking is what a program said of its parameters.
+type Taking struct {
+	Program string `json:"program"`
+	Word    string `json:"word" enum:"took,refused,not answered"`
+	Text    string `json:"text,omitempty"`
+}
+
+func (t Taking) String() string {
+	if t.Text == "" {
+		return t.Program + ": " + t.Word
+	}
+	return t.Program + ": " + t.Word + ", " + t.Text
+}
+
+// takings are what the programs say that are told a parameter.
+func takings(all []wire.ProgramTold, name string) (out []Taking) {
+	for _, p := range all {
+		if !slices.Contains(p.Parameters, name) {
+			continue
+		}
+		t := Taking{Program: p.Program, Word: "refused", Text: p.Text}
+		switch {
+		case !p.Answered:
+			t.Word = "not answered"
+		case p.Taken:
+			t.Word = "took"
+		}
+		out = append(out, t)
+	}
+	return out
 }
 
 // lay lays entries over have: what is new has the last word. In rising order of names, as they are written, and without the values of secrets.
@@ -119,6 +152,7 @@ func (s *Service) Settings(ctx context.Context, caller access.Caller, id string)
 	}
 	for i := range all {
 		all[i].ReportedAt = d.LastSeen // each check-in says all of it
+		all[i].Programs = takings(d.Twin.Programs, all[i].Name)
 	}
 	return all, nil
 }

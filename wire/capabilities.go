@@ -28,6 +28,7 @@ type Capabilities struct {
 	Memory     uint64   `cbor:"7,keyasint,omitempty" json:"memory,omitempty" doc:"bytes of memory it may have; absent: 64 MiB"`
 	Tasks      uint32   `cbor:"8,keyasint,omitempty" json:"tasks,omitempty" doc:"processes and threads it may have at a time; absent: 64"`
 	CPU        uint32   `cbor:"9,keyasint,omitempty" json:"cpu,omitempty" doc:"percent of one core it may use; absent: 100"`
+	Parameters []string `cbor:"10,keyasint,omitempty" json:"parameters,omitempty" doc:"names of the device's parameters that it is told; it has to have the health check socket"`
 }
 
 // What a program has that names nothing else, and the bounds of what it may name.
@@ -89,7 +90,7 @@ func (c *Capabilities) String() string {
 	for _, l := range []struct {
 		what string
 		list []string
-	}{{"connect to TCP", numbers(c.ConnectTCP)}, {"listen on TCP", numbers(c.BindTCP)}, {"read", c.Read}, {"use", c.Devices}} {
+	}{{"connect to TCP", numbers(c.ConnectTCP)}, {"listen on TCP", numbers(c.BindTCP)}, {"read", c.Read}, {"use", c.Devices}, {"be told", c.Parameters}} {
 		if len(l.list) > 0 {
 			out = append(out, l.what+" "+strings.Join(l.list, ", "))
 		}
@@ -135,7 +136,7 @@ func (c *Capabilities) check() error {
 	case c.Runtime == RuntimeWASM && (c.Network() || len(c.Devices) > 0 || c.Tasks > 0):
 		return errors.New("a WebAssembly module has no network, no devices and one task: grant it none")
 	}
-	if err := errors.Join(rising("connect_tcp", c.ConnectTCP), rising("bind_tcp", c.BindTCP), rising("read", c.Read), rising("devices", c.Devices)); err != nil {
+	if err := errors.Join(rising("connect_tcp", c.ConnectTCP), rising("bind_tcp", c.BindTCP), rising("read", c.Read), rising("devices", c.Devices), rising("parameters", c.Parameters)); err != nil {
 		return err
 	}
 	if slices.Contains(c.ConnectTCP, 0) || slices.Contains(c.BindTCP, 0) {

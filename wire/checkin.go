@@ -24,8 +24,21 @@ type Checkin struct {
 	Reported  []ConfigEntry `cbor:"13,keyasint,omitempty"` // the twin's reported side
 	Progress  *Progress     `cbor:"14,keyasint,omitempty"`
 	Sick      bool          `cbor:"15,keyasint,omitempty"` // the program says that it is not well, or has ended
+	Programs  []ProgramTold `cbor:"17,keyasint,omitempty"` // what its programs said of the parameters that they are told
 	Token     *Token        `cbor:"16,keyasint,omitempty"` // of a device that keeps one; a device that once sent one sends it always
 }
+
+// ProgramTold is what a program answered to the parameters that it was told.
+type ProgramTold struct {
+	Program    string   `cbor:"1,keyasint" json:"program"`
+	Parameters []string `cbor:"2,keyasint" json:"parameters"`                   // those that it names
+	Taken      bool     `cbor:"3,keyasint,omitempty" json:"taken,omitempty"`    // else it refused, or did not answer yet
+	Answered   bool     `cbor:"4,keyasint,omitempty" json:"answered,omitempty"` //
+	Text       string   `cbor:"5,keyasint,omitempty" json:"text,omitempty"`     // what it said
+}
+
+// MaxTold bounds what a program says of its parameters, bytes.
+const MaxTold = 200
 
 // Token is the rolling check-in token: what a device shows to be the one that was here last. Next is random and durable on the device
 // before it is sent, and the same pair is sent until the server acknowledges Next and a new pair is due. Two holders of one state cannot both
@@ -134,6 +147,14 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	}
 	if err := c.Token.check(); err != nil {
 		return Checkin{}, err
+	}
+	if len(c.Programs) > MaxComponents {
+		return Checkin{}, fmt.Errorf("check-in: %d programs, at most %d", len(c.Programs), MaxComponents)
+	}
+	for _, p := range c.Programs {
+		if len(p.Program) > 64 || len(p.Parameters) > MaxGranted || len(p.Text) > MaxTold {
+			return Checkin{}, errors.New("check-in: what a program said of its parameters is out of bounds")
+		}
 	}
 	if len(c.Results) > MaxResults {
 		return Checkin{}, fmt.Errorf("check-in: %d results, at most %d", len(c.Results), MaxResults)

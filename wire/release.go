@@ -169,7 +169,7 @@ func (r Release) check() error {
 	if images > 1 {
 		return fmt.Errorf("release: %d images: a machine is started from one", images)
 	}
-	if err := r.Parameters.Check(); err != nil {
+	if err := r.checkParameters(); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
 	for _, d := range r.RollbackTo {
@@ -178,6 +178,24 @@ func (r Release) check() error {
 		}
 	}
 	return nil
+}
+
+// checkParameters says whether the schema is well made, and has whatever a program is to be told.
+func (r Release) checkParameters() error {
+	for _, c := range r.Components {
+		if c.Capabilities == nil || len(c.Capabilities.Parameters) == 0 {
+			continue
+		}
+		if c.Health != HealthSocket {
+			return fmt.Errorf("component %q is told parameters, and has the health check %q: it is told them, and answers, over its health socket", c.Name, c.Health)
+		}
+		for _, name := range c.Capabilities.Parameters {
+			if _, ok := r.Parameters.Find(name); !ok {
+				return fmt.Errorf("component %q is told the parameter %q, which the schema of product %q does not have", c.Name, name, r.Product)
+			}
+		}
+	}
+	return r.Parameters.Check()
 }
 
 func (c Component) check() error {

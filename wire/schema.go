@@ -2,6 +2,7 @@ package wire
 
 import (
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -116,6 +117,33 @@ func (s Schema) Holds(entries []ConfigEntry) error {
 		}
 	}
 	return nil
+}
+
+// Values is what a program is told that names these parameters: one JSON object. Integers and booleans are JSON's, all else is text as it was set; what was not
+// set has its default, and is left out where it has none.
+func (s Schema) Values(names []string, have []ConfigEntry) ([]byte, error) {
+	out := map[string]any{}
+	for _, name := range names {
+		p, ok := s.Find(name)
+		if !ok {
+			continue
+		}
+		value := p.Default
+		if i := slices.IndexFunc(have, func(e ConfigEntry) bool { return e.Name == name }); i >= 0 {
+			value = &have[i].Value
+		}
+		if value == nil {
+			continue
+		}
+		out[name] = *value
+		if n, ok := p.number(*value); ok && p.Type == TypeInteger {
+			out[name] = n
+		}
+		if p.Type == TypeBoolean {
+			out[name] = *value == "true"
+		}
+	}
+	return json.Marshal(out)
 }
 
 // Mark says of each entry that it is secret if the schema says so.

@@ -158,3 +158,26 @@ func FuzzSchemaFit(f *testing.F) {
 		}
 	})
 }
+
+// A program names parameters that there are, and can answer to them.
+func TestWhatAProgramIsTold(t *testing.T) {
+	r := sampleRelease()
+	r.Parameters = sampleSchema()
+	r.Components[0].Health = HealthSocket
+	r.Components[0].Capabilities = &Capabilities{Parameters: []string{"mode", "on", "rate", "report.every", "wifi.key"}}
+	if _, err := EncodeRelease(r); err != nil {
+		t.Fatal(err)
+	}
+	b, err := r.Parameters.Values(r.Components[0].Capabilities.Parameters, []ConfigEntry{{Name: "blob", Value: "AA=="}, {Name: "on", Value: "true"}, {Name: "rate", Value: "-5"}, {Name: "wifi.key", Value: "k"}})
+	if want := `{"mode":"eco","on":true,"rate":-5,"wifi.key":"k"}`; err != nil || string(b) != want {
+		t.Errorf("%s, %v", b, err)
+	}
+	r.Components[0].Health = HealthAlive
+	if _, err := EncodeRelease(r); err == nil || !strings.Contains(err.Error(), "health socket") {
+		t.Errorf("a program that cannot answer: %v", err)
+	}
+	r.Components[0].Health, r.Components[0].Capabilities.Parameters = HealthSocket, []string{"nothing"}
+	if _, err := EncodeRelease(r); err == nil || !strings.Contains(err.Error(), `does not have`) {
+		t.Errorf("a parameter that is not there: %v", err)
+	}
+}

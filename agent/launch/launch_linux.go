@@ -44,6 +44,9 @@ const linger = time.Second
 
 const maxAnswer = 4 << 10
 
+// maxQuestion holds every parameter there can be.
+const maxQuestion = 192 << 10
+
 // Options are what a start needs beside the program.
 type Options struct {
 	Dir     string       // the agent's: sockets, and below it a directory for each program. Nothing else in it is ever granted
@@ -244,9 +247,15 @@ func (p *Process) Ask(ctx context.Context, question string) (string, error) {
 	}
 	line, err := bufio.NewReader(io.LimitReader(conn, maxAnswer)).ReadString('\n')
 	if err != nil {
-		return "", fmt.Errorf("no whole answer to %q: %w", question, err)
+		return "", fmt.Errorf("no whole answer to %q: %w", verb(question), err)
 	}
 	return strings.ToValidUTF8(strings.TrimSuffix(line, "\n"), "?"), nil
+}
+
+// verb is what a question asks, without what it tells: that may be a secret.
+func verb(question string) string {
+	word, _, _ := strings.Cut(strings.TrimSpace(question), " ")
+	return word
 }
 
 // Stop ends the program and everything it started.

@@ -198,7 +198,7 @@ func converseOnce(conn net.Conn, questions io.Writer, answers *bufio.Reader, pat
 	if conn.SetDeadline(time.Now().Add(answer)) != nil {
 		return nil
 	}
-	question, err := bufio.NewReader(io.LimitReader(conn, maxAnswer)).ReadString('\n')
+	question, err := bufio.NewReader(io.LimitReader(conn, maxQuestion)).ReadString('\n')
 	if err != nil {
 		return nil // who asks has gone, or asks without end
 	}
@@ -214,7 +214,7 @@ func converseOnce(conn net.Conn, questions io.Writer, answers *bufio.Reader, pat
 		}
 		line, err := answers.ReadSlice('\n') // no longer than an answer may be
 		if err != nil {
-			failed <- fmt.Errorf("no whole answer to %q: %w", question, err)
+			failed <- fmt.Errorf("no whole answer to %q: %w", verb(question), err)
 			return
 		}
 		said <- string(line)
@@ -226,6 +226,6 @@ func converseOnce(conn net.Conn, questions io.Writer, answers *bufio.Reader, pat
 	case err := <-failed:
 		return err
 	case <-time.After(patience):
-		return fmt.Errorf("no answer to %q in %v", strings.TrimSpace(question), patience)
+		return fmt.Errorf("no answer to %q in %v", verb(question), patience)
 	}
 }

@@ -16,8 +16,10 @@ import (
 
 // Programs are the processes of a release. It implements agent.Program.
 type Programs struct {
-	mu   sync.Mutex // guards list and the processes
-	list []*program
+	mu     sync.Mutex // guards what follows, and the processes
+	list   []*program
+	values []wire.ConfigEntry // the device's parameters
+	known  bool               // they were given
 }
 
 // program is one of them.
@@ -27,6 +29,16 @@ type program struct {
 	start func() (*launch.Process, error)
 	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault
 	fault error
+
+	schema wire.Schema // of the release it is of
+	told   *told       // nil: nothing yet
+}
+
+// told is what a process answered to its parameters. Another process of the same program has to be told anew.
+type told struct {
+	proc   *launch.Process
+	values string
+	answer wire.ProgramTold
 }
 
 // Launch starts every program of the release that runs, each confined. Nothing runs in recovery: nil.
@@ -52,7 +64,7 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 		if c.Kind != wire.KindExec {
 			continue
 		}
-		all = append(all, &program{name: c.Name, what: c, start: func() (*launch.Process, error) {
+		all = append(all, &program{name: c.Name, what: c, schema: m.boot.Report().Release.Parameters, start: func() (*launch.Process, error) {
 			code, _, err := m.boot.Component(c.Name)
 			if err != nil {
 				return nil, err
@@ -72,7 +84,7 @@ func (p *Programs) replace(next []*program) {
 		switch {
 		case was.proc == nil:
 		case i >= 0 && !failed(was.proc):
-			next[i].proc = was.proc
+			next[i].proc, next[i].told = was.proc, was.told
 		default:
 			was.proc.Stop()
 		}
@@ -171,6 +183,9 @@ func (p *Programs) Health() (agent.Health, string) {
 		switch {
 		case x.proc != nil:
 			good, known, text = x.proc.Health(ctx)
+			if known && good {
+				p.tell(ctx, x)
+			}
 		case x.fault != nil:
 			known, text = true, x.name+" was not started: "+x.fault.Error()
 		}

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,7 +17,7 @@ func (a *api) deviceSettings() *cobra.Command {
 		Long: `Compares a device's configuration as it is wanted, with what is on its way, with what the device says; and tells what the release that it runs takes.
 Of a secret is told only that there is one.`,
 		Example: "  hallmark device settings 00112233445566778899aabbccddeeff",
-	}, "NAME DESIRED REPORTED STANDING CHECKED-IN TAKES",
+	}, "NAME DESIRED REPORTED STANDING CHECKED-IN TAKES PROGRAMS",
 		func(ctx context.Context, cl *client.Client, args []string) ([]device.Setting, error) {
 			return cl.Settings(ctx, args[0])
 		},
@@ -25,8 +26,19 @@ Of a secret is told only that there is one.`,
 			if s.Parameter != nil {
 				takes = s.Parameter.String()
 			}
-			return []string{s.Name, given(s.Desired, s.Secret), given(s.Reported, s.Secret), string(s.Standing), when(s.ReportedAt), takes}
+			return []string{s.Name, given(s.Desired, s.Secret), given(s.Reported, s.Secret), string(s.Standing), when(s.ReportedAt), takes, programs(s.Programs)}
 		})
+}
+
+func programs(all []device.Taking) string {
+	out := make([]string, len(all))
+	for i, t := range all {
+		out[i] = t.String()
+	}
+	if len(out) == 0 {
+		return "-"
+	}
+	return strings.Join(out, "; ")
 }
 
 func given(v *string, secret bool) string {

@@ -182,6 +182,7 @@ func readCapabilities(path string) (*wire.Capabilities, error) {
 	slices.Sort(c.BindTCP)
 	slices.Sort(c.Read)
 	slices.Sort(c.Devices)
+	slices.Sort(c.Parameters)
 	return &c, nil
 }
 

@@ -3,6 +3,7 @@ package store_test
 import (
 	"bytes"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -198,5 +199,22 @@ func TestARolloutLeavesOutWhomTheSchemaDoesNotFit(t *testing.T) {
 	})
 	if err != nil || len(got.Members) != 1 || got.Members[0].Device != devN(0) || got.LeftOut["settings"] != 1 || !strings.Contains(got.Skipped[devN(1)], `"rate": "10" is above 9`) {
 		t.Fatalf("%+v, %v", got, err)
+	}
+}
+
+// What a program says of the parameters that it is told stands beside each of them.
+func TestASettingSaysWhatProgramsMadeOfIt(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	s.takes(rates("9"))
+	s.make(devN(0), s.publish("1.0.0"))
+	in := wire.Checkin{Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: 1, Programs: []wire.ProgramTold{
+		{Program: "app", Parameters: []string{"rate"}, Answered: true, Text: "too fast"}, {Program: "radio", Parameters: []string{"rate", "wifi.key"}, Answered: true, Taken: true},
+	}}
+	if _, err := s.devices.Checkin(t.Context(), access.DeviceCaller(devN(0)), devN(0), in); err != nil {
+		t.Fatal(err)
+	}
+	all, err := s.devices.Settings(t.Context(), access.Internal("test"), devN(0))
+	if err != nil || len(all) != 3 || fmt.Sprint(all[0].Programs) != "[]" || fmt.Sprint(all[1].Programs) != "[app: refused, too fast radio: took]" || fmt.Sprint(all[2].Programs) != "[radio: took]" {
+		t.Fatalf("%+v, %v", all, err)
 	}
 }

@@ -45,11 +45,22 @@ func answer(how, question string) string {
 	return "ok " + strings.Join(os.Args, " ")
 }
 
+// told is the parameters that it took last.
+var told string
+
 // tried does what it is asked to try, and says what came of it.
 func tried(what string) string {
 	verb, path, _ := strings.Cut(what, " ")
 	var err error
 	switch verb {
+	case "parameters":
+		if strings.Contains(path, `"rate":99`) {
+			return "fail 99 is too fast"
+		}
+		told = path
+		return "ok"
+	case "told":
+		return "ok " + told
 	case "read":
 		var b []byte
 		if b, err = os.ReadFile(path); err == nil {
