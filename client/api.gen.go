@@ -206,6 +206,27 @@ func (e ControlViewStanding) Valid() bool {
 	}
 }
 
+// Defines values for DeviceTakingWord.
+const (
+	DeviceTakingWordNotAnswered DeviceTakingWord = "not answered"
+	DeviceTakingWordRefused     DeviceTakingWord = "refused"
+	DeviceTakingWordTook        DeviceTakingWord = "took"
+)
+
+// Valid indicates whether the value is a known member of the DeviceTakingWord enum.
+func (e DeviceTakingWord) Valid() bool {
+	switch e {
+	case DeviceTakingWordNotAnswered:
+		return true
+	case DeviceTakingWordRefused:
+		return true
+	case DeviceTakingWordTook:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for IssuerState.
 const (
 	IssuerStateEnded     IssuerState = "ended"
@@ -1210,9 +1231,12 @@ type DevicePreview struct {
 
 // DeviceSetting defines model for DeviceSetting.
 type DeviceSetting struct {
-	Desired    *string        `json:"desired,omitempty"`
-	Name       string         `json:"name"`
-	Parameter  *WireParameter `json:"parameter,omitempty"`
+	Desired   *string        `json:"desired,omitempty"`
+	Name      string         `json:"name"`
+	Parameter *WireParameter `json:"parameter,omitempty"`
+
+	// Programs those that are told it, and what they said of all that they were told last
+	Programs   []DeviceTaking `json:"programs,omitempty"`
 	Reported   *string        `json:"reported,omitempty"`
 	ReportedAt *time.Time     `json:"reported_at,omitempty"`
 
@@ -1236,6 +1260,16 @@ type DeviceSuiteCount struct {
 	Devices int64  `json:"devices"`
 	Suite   string `json:"suite"`
 }
+
+// DeviceTaking defines model for DeviceTaking.
+type DeviceTaking struct {
+	Program string           `json:"program"`
+	Text    *string          `json:"text,omitempty"`
+	Word    DeviceTakingWord `json:"word"`
+}
+
+// DeviceTakingWord defines model for DeviceTaking.Word.
+type DeviceTakingWord string
 
 // DisposeRequest defines model for DisposeRequest.
 type DisposeRequest struct {
@@ -3129,6 +3163,9 @@ type WireCapabilities struct {
 
 	// Memory bytes of memory it may have; absent: 64 MiB
 	Memory *int64 `json:"memory,omitempty"`
+
+	// Parameters names of the device's parameters that it is told; it has to have the health check socket
+	Parameters []string `json:"parameters,omitempty"`
 
 	// Read files and folders it may read, and execute, with everything below them
 	Read []string `json:"read,omitempty"`

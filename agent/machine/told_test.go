@@ -34,8 +34,10 @@ func TestAProgramIsToldItsParameters(t *testing.T) {
 		Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthSocket,
 		Capabilities: &wire.Capabilities{Runtime: wire.RuntimeWASM, Parameters: []string{"key", "mode", "rate"}},
 	}, schema: wire.Schema{
-		{Name: "key", Type: wire.TypeText, Secret: true}, {Name: "mode", Type: wire.TypeEnumeration, Values: []string{"eco", "full"}, Default: new("eco")},
-		{Name: "other", Type: wire.TypeText}, {Name: "rate", Type: wire.TypeInteger},
+		{Name: "key", Type: wire.TypeText, Secret: true},
+		{Name: "mode", Type: wire.TypeEnumeration, Values: []string{"eco", "full"}, Default: new("eco")},
+		{Name: "other", Type: wire.TypeText},
+		{Name: "rate", Type: wire.TypeInteger},
 	}}
 	x.start = func() (*launch.Process, error) {
 		return launch.Start(bytes.NewReader(code), x.what, launch.Options{Dir: dir, Device: t.Name(), Self: "/proc/self/exe", Output: &log})
