@@ -49,6 +49,7 @@ const (
 	ReleaseApprove   Action = "release:approve"
 	ReleasePublish   Action = "release:publish"
 	ReleaseRead      Action = "release:read"
+	AdvisoryImport   Action = "advisory:import"
 	ArtifactUpload   Action = "artifact:upload"
 	ArtifactRead     Action = "artifact:read"
 	RolloutCreate    Action = "rollout:create"

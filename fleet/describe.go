@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -61,6 +62,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeDesk(kind, data)
 	case ledger.KindCeremonyHeld:
 		s, err = describeCeremony(f.Data, private)
+	case ledger.KindAdvisoriesImported:
+		s, err = describeAdvisories(data)
 	case ledger.KindComplianceStated:
 		s, err = describeStatement(data)
 	default:
@@ -77,6 +80,14 @@ func Describe(f wire.Fact, private []byte) string {
 		return string(r[:maxText]) + "…"
 	}
 	return s
+}
+
+func describeAdvisories(data []byte) (string, error) {
+	var d supply.Imported
+	if err := json.Unmarshal(data, &d); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%d advisories of %s, the newest of %s", d.Advisories, d.Ecosystem, d.Newest.UTC().Format("2006-01-02 15:04")), nil
 }
 
 func describeGrouping(data []byte) (string, error) {

@@ -94,9 +94,10 @@ const (
 	KindForeignTrusted Kind = "foreign.ca.trusted" // control: JSON foreign.Trusted {id, product, certificate, chain, map, any}
 	KindForeignEnded   Kind = "foreign.ca.ended"   // control: JSON {id, product, reason}: nothing that it signed is believed any more
 
-	KindChipVendorTrusted Kind = "chip.vendor.trusted" // control: JSON chips.Trusted {vendor, certificates}: whose manifests of chips with keys are believed
-	KindChipVendorEnded   Kind = "chip.vendor.ended"   // control: JSON {vendor, reason}: its word is not taken any more
-	KindChipsImported     Kind = "chips.imported"      // control: JSON chips.Imported {vendor, chips, digest}: a batch of its manifest
+	KindChipVendorTrusted  Kind = "chip.vendor.trusted" // control: JSON chips.Trusted {vendor, certificates}: whose manifests of chips with keys are believed
+	KindChipVendorEnded    Kind = "chip.vendor.ended"   // control: JSON {vendor, reason}: its word is not taken any more
+	KindAdvisoriesImported Kind = "advisories.imported" // events: JSON supply.Imported {ecosystem, advisories, digest, newest}: what is known against components
+	KindChipsImported      Kind = "chips.imported"      // control: JSON chips.Imported {vendor, chips, digest}: a batch of its manifest
 
 	KindCertIssued  Kind = "cert.issued"    // events: certificate (DER)
 	KindCertRevoked Kind = "cert.revoked"   // events: JSON {serial, reason}

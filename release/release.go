@@ -171,6 +171,12 @@ type Ledger interface {
 	Logged(ctx context.Context, uid [16]byte) (wire.Logged, error)
 }
 
+// Supply knows what releases are made of; the supply stage is one.
+type Supply interface {
+	// Take reads the documents of a release that is about to be proposed, and keeps what they say; an error is the reason not to propose it.
+	Take(ctx context.Context, m wire.Release, digest [32]byte) error
+}
+
 // manifestOf is the manifest as it will be signed.
 func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire.Release {
 	m := wire.Release{

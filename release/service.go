@@ -28,6 +28,7 @@ type Config struct {
 	Products  Products
 	Trust     Trust
 	Ledger    Ledger
+	Supply    Supply
 	Guard     *access.Guard
 	Now       func() time.Time // nil: time.Now
 }
@@ -38,8 +39,8 @@ type Service struct{ cfg Config }
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
 	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Blobs == nil || cfg.Products == nil || cfg.Trust == nil ||
-		cfg.Ledger == nil || cfg.Guard == nil {
-		return nil, errors.New("release: a store, the blobs, the products, the trust, the ledger or the guard is missing")
+		cfg.Ledger == nil || cfg.Supply == nil || cfg.Guard == nil {
+		return nil, errors.New("release: a store, the blobs, the products, the trust, the ledger, the supply or the guard is missing")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -138,6 +139,9 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 		return Release{}, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
 	}
 	if err := compatible(m); err != nil {
+		return Release{}, err
+	}
+	if err := s.cfg.Supply.Take(ctx, m, wire.ReleaseDigest(payload)); err != nil {
 		return Release{}, err
 	}
 	r := Release{

@@ -33,6 +33,7 @@ import (
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
 
@@ -52,6 +53,7 @@ type Services struct {
 	Factory     *factory.Service
 	Device      *device.Service
 	Release     *release.Service
+	Supply      *supply.Service
 	Rollout     *rollout.Service
 	Retire      *retire.Service
 	Monitor     *monitor.Service
@@ -94,6 +96,7 @@ func (a *api) register(h huma.API) {
 	a.registerFactory(h)
 	a.registerEnrolments(h)
 	a.registerReleases(h)
+	a.registerSupply(h)
 	a.registerRollouts(h)
 	a.registerCommands(h)
 	a.registerTrust(h)

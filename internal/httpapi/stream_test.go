@@ -27,6 +27,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -71,15 +72,19 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	rel := db.Releases()
+	stock, err := supply.NewService(supply.Config{Store: db.Supply(), Blobs: blobs, Releases: db.Supply(), Guard: guard})
+	if err != nil {
+		t.Fatal(err)
+	}
 	svc, err := release.NewService(release.Config{
-		Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: db.Devices(), Ledger: ledger.NewReader(db), Guard: guard,
+		Supply: stock, Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: db.Devices(), Ledger: ledger.NewReader(db), Guard: guard,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	b.chips = chips.New(db.Chips(), guard)
 	b.h = httpapi.Handler(httpapi.Services{
-		Guard: guard, Chips: b.chips, Release: svc, Factory: b.oem.Service,
+		Guard: guard, Chips: b.chips, Release: svc, Supply: stock, Factory: b.oem.Service,
 		Firmware: func(context.Context, access.Caller, string, [32]byte) (httpapi.Firmware, error) {
 			b.loaded++
 			if b.firmware != nil {

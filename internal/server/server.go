@@ -45,6 +45,7 @@ import (
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -72,6 +73,7 @@ type Instance struct {
 	attest      *attest.Service
 	monitor     *monitor.Service
 	release     *release.Service
+	supply      *supply.Service
 	rollout     *rollout.Service
 	remedy      *remedy.Service
 	retire      *retire.Service
@@ -224,8 +226,11 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 		return err
 	}
 	releases, devices := i.db.Releases(), i.db.Devices()
+	if i.supply, err = supply.NewService(supply.Config{Store: i.db.Supply(), Blobs: blobs, Releases: i.db.Supply(), Guard: i.guard}); err != nil {
+		return err
+	}
 	if i.release, err = release.NewService(release.Config{
-		Store: releases, Artifacts: releases, Blobs: blobs, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
+		Supply: i.supply, Store: releases, Artifacts: releases, Blobs: blobs, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
 	}); err != nil {
 		return err
 	}

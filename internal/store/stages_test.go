@@ -23,6 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -36,6 +37,7 @@ type stages struct {
 	ledger    *proofs
 	devices   *device.Service
 	releases  *release.Service
+	supply    *supply.Service
 	authority crypto.Signer       // signs directives
 	people    []*ecdsa.PrivateKey // hold the release, warrant and root keys
 	role      wire.KeySet
@@ -96,8 +98,11 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	authority, dev, rel := newKey(t), s.db.Devices(), s.db.Releases()
+	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Guard: s.guard, Now: clock}); err != nil {
+		t.Fatal(err)
+	}
 	if s.releases, err = release.NewService(release.Config{
-		Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: dev, Ledger: s.ledger, Guard: s.guard, Now: clock,
+		Supply: s.supply, Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: dev, Ledger: s.ledger, Guard: s.guard, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
 	}

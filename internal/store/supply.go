@@ -1,0 +1,308 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/bom"
+	"github.com/hallmark-iot/hallmark/supply/osv"
+)
+
+// Supply implements supply.Store and supply.Releases.
+type Supply struct{ db *DB }
+
+// Supply gives the store of what releases are made of.
+func (db *DB) Supply() Supply { return Supply{db} }
+
+// ProductOf implements supply.Releases.
+func (s Supply) ProductOf(ctx context.Context, release [32]byte) (product string, err error) {
+	err = s.db.Read().QueryRowContext(ctx, `SELECT product FROM release WHERE digest = $1`, release[:]).Scan(&product)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", supply.ErrNotFound
+	}
+	return product, s.db.dialect.Explain(err)
+}
+
+var componentRows = rowsInserted("sbom_component (sbom, n, ecosystem, name, version, doc)", 6)
+
+// PutContents implements supply.Store.
+func (s Supply) PutContents(ctx context.Context, release [32]byte, c supply.Contents, parts []supply.Named) error {
+	doc, err := json.Marshal(c)
+	if err != nil {
+		return err
+	}
+	rows := make([][]any, len(parts))
+	for i, p := range parts {
+		text, err := json.Marshal(p.Component)
+		if err != nil {
+			return err
+		}
+		rows[i] = []any{c.Digest[:], i + 1, p.Package.Base(), p.Package.Name, p.Version, string(text)}
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`INSERT INTO sbom (digest, doc) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING`, c.Digest[:], string(doc))
+		if err != nil {
+			return err
+		}
+		if new, err := res.RowsAffected(); err != nil {
+			return err
+		} else if new == 1 {
+			if err := insertAll(tx, &componentRows, rows); err != nil {
+				return err
+			}
+		}
+		_, err = tx.Exec(`INSERT INTO release_sbom (release, sbom) VALUES ($1, $2) ON CONFLICT (release) DO NOTHING`, release[:], c.Digest[:])
+		return err
+	})
+}
+
+// insertAll inserts rows with as few statements as there are.
+func insertAll(tx *Tx, into *insertion, rows [][]any) error {
+	for len(rows) > 0 {
+		n, query := into.next(len(rows))
+		if _, err := tx.Exec(query, slices.Concat(rows[:n]...)...); err != nil {
+			return err
+		}
+		rows = rows[n:]
+	}
+	return nil
+}
+
+// Contents implements supply.Store.
+func (s Supply) Contents(ctx context.Context, release [32]byte) (c supply.Contents, err error) {
+	var doc string
+	err = s.db.Read().QueryRowContext(ctx, `SELECT b.doc FROM release_sbom r JOIN sbom b ON b.digest = r.sbom WHERE r.release = $1`, release[:]).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return c, supply.ErrNotFound
+	}
+	if err != nil {
+		return c, s.db.dialect.Explain(err)
+	}
+	if err := json.Unmarshal([]byte(doc), &c); err != nil {
+		return c, fmt.Errorf("stored bill of materials: %w", err)
+	}
+	digest, err := hex.DecodeString(c.Document)
+	if err != nil || len(digest) != 32 {
+		return c, fmt.Errorf("stored bill of materials: %w", errDamaged)
+	}
+	c.Digest = [32]byte(digest)
+	return c, nil
+}
+
+// Parts implements supply.Store.
+func (s Supply) Parts(ctx context.Context, document [32]byte, after, limit int) ([]supply.Part, error) {
+	return collect(ctx, s.db, func(row scanner) (p supply.Part, err error) {
+		var doc string
+		if err := row.Scan(&p.N, &doc); err != nil {
+			return p, err
+		}
+		return p, json.Unmarshal([]byte(doc), &p.Component)
+	}, `SELECT n, doc FROM sbom_component WHERE sbom = $1 AND n > $2 ORDER BY n LIMIT $3`, document[:], after, atMost(limit))
+}
+
+// Uses implements supply.Store. A component that a document names several times is one use for each version.
+func (s Supply) Uses(ctx context.Context, base, name string, scope []string) ([]supply.Use, error) {
+	list, err := listOf(scope)
+	if err != nil {
+		return nil, err
+	}
+	all, err := collect(ctx, s.db, scanUse, `SELECT r.digest, r.id, r.product, r.version, r.status, c.version, c.doc FROM sbom_component c
+		JOIN release_sbom x ON x.sbom = c.sbom JOIN release r ON r.digest = x.release
+		WHERE c.ecosystem = $2 AND c.name = $3 AND ($1 = '[]' OR EXISTS (SELECT 1 FROM list($1) AS s WHERE s.value = r.product OR substr(s.value, 1, length(r.product) + 1) = r.product || '/'))
+		ORDER BY r.created DESC, r.digest, c.n`, list, base, name)
+	if err != nil {
+		return nil, err
+	}
+	all = slices.CompactFunc(all, func(a, b supply.Use) bool { return a.Release == b.Release && a.Has == b.Has })
+	counts := map[[32]byte]int64{}
+	for i, u := range all {
+		n, ok := counts[u.Release]
+		if !ok {
+			if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device d WHERE d.release = $2 AND d.state <> $3 AND`+inScope("d.product", "d.id"),
+				list, u.Release[:], string(device.Decommissioned)).Scan(&n); err != nil {
+				return nil, s.db.dialect.Explain(err)
+			}
+			counts[u.Release] = n
+		}
+		all[i].Devices = n
+	}
+	return all, nil
+}
+
+func scanUse(row scanner) (u supply.Use, err error) {
+	var digest []byte
+	var doc string
+	if err := row.Scan(&digest, &u.ID, &u.Product, &u.Version, &u.Status, &u.Has, &doc); err != nil {
+		return u, err
+	}
+	var c bom.Component
+	if err := json.Unmarshal([]byte(doc), &c); err != nil || len(digest) != 32 {
+		return u, fmt.Errorf("stored component of release %x: %w", digest, errors.Join(err, errDamaged))
+	}
+	u.Release, u.Digest, u.PURL = [32]byte(digest), hex.EncodeToString(digest), c.PURL
+	u.Package, _, _ = osv.Of(c.PURL)
+	return u, nil
+}
+
+// Begin implements supply.Store.
+func (s Supply) Begin(ctx context.Context, ecosystem string, at time.Time) (generation int64, err error) {
+	return generation, s.db.Write(ctx, func(tx *Tx) error {
+		return tx.QueryRow(`INSERT INTO advisory_import (ecosystem, begun, state, doc) VALUES ($1, $2, 'filling', '{}') RETURNING id`, ecosystem, Millis(at)).Scan(&generation)
+	})
+}
+
+var (
+	advisoryRows        = rowsInserted("advisory (generation, id, doc)", 3)
+	advisoryPackageRows = rowsInserted("advisory_package (generation, name, advisory)", 3)
+	advisoryNameRows    = rowsInserted("advisory_name (generation, name, advisory)", 3)
+)
+
+// Put implements supply.Store.
+func (s Supply) Put(ctx context.Context, generation int64, few []osv.Advisory) error {
+	var rows, packages, names [][]any
+	for _, a := range few {
+		doc, err := json.Marshal(a)
+		if err != nil {
+			return err
+		}
+		rows = append(rows, []any{generation, a.ID, string(doc)})
+		for _, n := range unique(append([]string{a.ID}, append(slices.Clone(a.Aliases), a.Upstream...)...)) {
+			names = append(names, []any{generation, n, a.ID})
+		}
+		var of []string
+		for _, p := range a.Packages() {
+			of = append(of, p.Base()+"\x1f"+p.Name)
+		}
+		for _, n := range unique(of) {
+			packages = append(packages, []any{generation, n, a.ID})
+		}
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if err := insertAll(tx, &advisoryRows, rows); err != nil {
+			return err
+		}
+		if err := insertAll(tx, &advisoryPackageRows, packages); err != nil {
+			return err
+		}
+		return insertAll(tx, &advisoryNameRows, names)
+	})
+}
+
+func unique(all []string) []string {
+	slices.Sort(all)
+	return slices.Compact(all)
+}
+
+// Use implements supply.Store.
+func (s Supply) Use(ctx context.Context, d supply.Database, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(`UPDATE advisory_import SET state = 'ended' WHERE ecosystem = $1 AND state = 'used'`, d.Ecosystem); err != nil {
+			return err
+		}
+		res, err := tx.Exec(`UPDATE advisory_import SET state = 'used', doc = $1 WHERE id = $2 AND state = 'filling'`, string(doc), d.Generation)
+		if err != nil {
+			return err
+		}
+		if err := one(res, supply.ErrNotFound); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// sweepBatch is how many advisories one write deletes.
+const sweepBatch = 500
+
+// Sweep implements supply.Store.
+func (s Supply) Sweep(ctx context.Context, before time.Time) (more bool, err error) {
+	return more, s.db.Write(ctx, func(tx *Tx) error {
+		var id int64
+		err := tx.QueryRow(`SELECT id FROM advisory_import WHERE state = 'ended' OR state = 'filling' AND begun < $1 ORDER BY id LIMIT 1`, Millis(before)).Scan(&id)
+		if errors.Is(err, sql.ErrNoRows) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		more = true
+		var end sql.NullString
+		if err := tx.QueryRow(`SELECT max(id) FROM (SELECT id FROM advisory WHERE generation = $1 ORDER BY id LIMIT $2) AS few`, id, sweepBatch).Scan(&end); err != nil {
+			return err
+		}
+		if !end.Valid {
+			for _, table := range []string{"advisory_package", "advisory_name"} {
+				if _, err := tx.Exec(`DELETE FROM `+table+` WHERE generation = $1`, id); err != nil {
+					return err
+				}
+			}
+			_, err = tx.Exec(`DELETE FROM advisory_import WHERE id = $1`, id)
+			return err
+		}
+		_, err = tx.Exec(`DELETE FROM advisory WHERE generation = $1 AND id <= $2`, id, end.String)
+		return err
+	})
+}
+
+// Databases implements supply.Store.
+func (s Supply) Databases(ctx context.Context) ([]supply.Database, error) {
+	return collect(ctx, s.db, func(row scanner) (d supply.Database, err error) {
+		var doc string
+		if err := row.Scan(&d.Generation, &doc); err != nil {
+			return d, err
+		}
+		return d, json.Unmarshal([]byte(doc), &d)
+	}, `SELECT id, doc FROM advisory_import WHERE state = 'used' ORDER BY ecosystem`)
+}
+
+const usedAdvisories = `SELECT a.doc FROM advisory_import i JOIN %s x ON x.generation = i.id JOIN advisory a ON a.generation = i.id AND a.id = x.advisory
+	WHERE i.state = 'used' AND x.name IN (SELECT l.value FROM list($1) AS l) ORDER BY a.id`
+
+func scanAdvisory(row scanner) (a osv.Advisory, err error) {
+	var doc string
+	if err := row.Scan(&doc); err != nil {
+		return a, err
+	}
+	return a, json.Unmarshal([]byte(doc), &a)
+}
+
+// Against implements supply.Store.
+func (s Supply) Against(ctx context.Context, packages []osv.Package) ([]osv.Advisory, error) {
+	names := make([]string, len(packages))
+	for i, p := range packages {
+		names[i] = p.Base() + "\x1f" + p.Name
+	}
+	list, err := listOf(names)
+	if err != nil {
+		return nil, err
+	}
+	all, err := collect(ctx, s.db, scanAdvisory, fmt.Sprintf(usedAdvisories, "advisory_package"), list)
+	return eachOnce(all), err
+}
+
+// eachOnce leaves one of each advisory: it may be in the files of several ecosystems.
+func eachOnce(all []osv.Advisory) []osv.Advisory {
+	return slices.CompactFunc(all, func(a, b osv.Advisory) bool { return a.ID == b.ID })
+}
+
+// Advisory implements supply.Store.
+func (s Supply) Advisory(ctx context.Context, name string) ([]osv.Advisory, error) {
+	list, err := listOf([]string{name})
+	if err != nil {
+		return nil, err
+	}
+	all, err := collect(ctx, s.db, scanAdvisory, fmt.Sprintf(usedAdvisories, "advisory_name"), list)
+	return eachOnce(all), err
+}

@@ -1,0 +1,165 @@
+// Package supply knows what releases are made of, and what is known against it.
+//
+// Stage 0, before build. A release names its bill of materials (package bom); what that says is kept, so that one question has an answer in a moment: where is this component, and
+// how many devices run it? Advisories (package osv) are brought here as files, because many makers' instances have no way out to the Internet.
+//
+// What it guarantees:
+//   - A bill of materials that cannot be read, or that does not name each component of the release by its SHA-256, proposes no release.
+//   - An ecosystem's advisories are replaced as a whole or not at all; what is half there answers nothing.
+//   - "Clear" is said of a component only when the advisories of its ecosystem are here, are not older than MaxAge and could be compared with its version. All else is "unknown", with the reason.
+//
+// It trusts the bill of materials to be complete, which nobody can see from outside, and whoever may import advisories.
+package supply
+
+import (
+	"context"
+	"errors"
+	"io"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/supply/bom"
+	"github.com/hallmark-iot/hallmark/supply/osv"
+)
+
+// MaxAge is how old an ecosystem's advisories may be: they appear daily.
+const MaxAge = 14 * 24 * time.Hour
+
+// Database is one ecosystem's advisories.
+type Database struct {
+	Ecosystem  string    `json:"ecosystem"`
+	Advisories int       `json:"advisories"`
+	Digest     string    `json:"digest" doc:"SHA-256 of what was imported, hex"`
+	Newest     time.Time `json:"newest" doc:"when the newest of them was last modified"`
+	At         time.Time `json:"at" doc:"when it was imported"`
+	By         string    `json:"by"`
+	Old        bool      `json:"old" doc:"it is older than 14 days, and says nothing any more"`
+	Generation int64     `json:"-"`
+}
+
+// Answer is what is known of a component.
+type Answer string
+
+// The answers.
+const (
+	Affected Answer = "affected"
+	Clear    Answer = "clear"
+	Unknown  Answer = "unknown"
+)
+
+// Part is something inside of a release.
+type Part struct {
+	N int `json:"n" doc:"its place in the bill of materials, from 1 on"`
+	bom.Component
+	Answer Answer `json:"answer" enum:"affected,clear,unknown"`
+	Why    string `json:"why,omitempty" doc:"why it is unknown"`
+	Flaws  []Flaw `json:"flaws,omitempty"`
+}
+
+// Flaw is an advisory that speaks of a part.
+type Flaw struct {
+	ID      string   `json:"id"`
+	CVEs    []string `json:"cves,omitempty"`
+	Summary string   `json:"summary,omitempty"`
+	Score   string   `json:"score,omitempty" doc:"CVSS vector"`
+	Fixed   []string `json:"fixed,omitempty" doc:"versions in which it is mended"`
+	Sure    bool     `json:"sure" doc:"false: whether this version has it could not be found out"`
+}
+
+// Contents is what a bill of materials said, without the components.
+type Contents struct {
+	Digest     [32]byte      `json:"-"` // of the document
+	Document   string        `json:"digest" doc:"SHA-256 of the document, hex"`
+	Format     string        `json:"format"`
+	Spec       string        `json:"spec"`
+	ID         string        `json:"id,omitempty"`
+	Root       bom.Component `json:"root"`
+	Components int           `json:"components"`
+	Unnamed    int           `json:"unnamed" doc:"components without a package URL or a version: nothing can be known of them"`
+}
+
+// Use is a release that has a component inside.
+type Use struct {
+	Release [32]byte `json:"-"`
+	Digest  string   `json:"digest" doc:"of the release, hex"`
+	ID      string   `json:"id"`
+	Product string   `json:"product"`
+	Version string   `json:"version"`
+	Status  string   `json:"status"`
+	Devices int64    `json:"devices" doc:"that said last that they run it"`
+
+	Package osv.Package `json:"package"`
+	Has     string      `json:"has" doc:"the component's version"`
+	PURL    string      `json:"purl"`
+	Answer  Answer      `json:"answer,omitempty" doc:"whether that version is affected, when an advisory was asked for"`
+}
+
+// Named is a component under its name in advisories.
+type Named struct {
+	bom.Component
+	Package osv.Package // zero: advisories have no name for it
+}
+
+// ErrNotFound is the store's.
+var ErrNotFound = errors.New("not there")
+
+// Store keeps what is known; each write is durable on nil, with its facts.
+type Store interface {
+	// PutContents stores what a release's document says; the same again changes nothing.
+	PutContents(ctx context.Context, release [32]byte, c Contents, parts []Named) error
+	// Contents gives them; ErrNotFound.
+	Contents(ctx context.Context, release [32]byte) (Contents, error)
+	// Parts gives components of a document behind the one with the number on, at most limit.
+	Parts(ctx context.Context, document [32]byte, after, limit int) ([]Part, error)
+	// Uses gives the releases that have the package, of any version and of any release of its ecosystem, with their devices. Only what is in the scope is looked at; nil: all.
+	Uses(ctx context.Context, base, name string, scope []string) ([]Use, error)
+
+	// Begin opens an import; what it brings counts from Use on.
+	Begin(ctx context.Context, ecosystem string, at time.Time) (generation int64, err error)
+	// Put stores a few advisories of an import.
+	Put(ctx context.Context, generation int64, few []osv.Advisory) error
+	// Use has an import take the place of what its ecosystem had.
+	Use(ctx context.Context, d Database, facts ...ledger.Fact) error
+	// Sweep deletes some of what counts no more, and of imports that were begun before then and given up, and says whether there is more of it.
+	Sweep(ctx context.Context, before time.Time) (more bool, err error)
+	// Databases gives what counts, by ecosystem.
+	Databases(ctx context.Context) ([]Database, error)
+	// Against gives the advisories on each of the packages (base ecosystem and name).
+	Against(ctx context.Context, packages []osv.Package) ([]osv.Advisory, error)
+	// Advisory gives those that go by the name, which may be an alias.
+	Advisory(ctx context.Context, name string) ([]osv.Advisory, error)
+}
+
+// Blobs opens documents by their digest; the bytes have been found to have it.
+type Blobs interface {
+	Open(ctx context.Context, digest [32]byte) (io.ReadSeekCloser, error)
+}
+
+// Releases says of which product a release is; ErrNotFound.
+type Releases interface {
+	ProductOf(ctx context.Context, release [32]byte) (string, error)
+}
+
+// Config is what a Service works with; every field but Now must be set.
+type Config struct {
+	Store    Store
+	Blobs    Blobs
+	Releases Releases
+	Guard    *access.Guard
+	Now      func() time.Time // nil: time.Now
+}
+
+// Service is the stage.
+type Service struct{ cfg Config }
+
+// NewService checks cfg and makes the stage.
+func NewService(cfg Config) (*Service, error) {
+	if cfg.Store == nil || cfg.Blobs == nil || cfg.Releases == nil || cfg.Guard == nil {
+		return nil, errors.New("supply: the store, the blobs, the releases or the guard is missing")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	return &Service{cfg}, nil
+}
