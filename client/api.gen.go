@@ -322,25 +322,25 @@ func (e LegitimacyRequestLegitimacy) Valid() bool {
 
 // Defines values for MoveRequestEvent.
 const (
-	Clear    MoveRequestEvent = "clear"
-	Find     MoveRequestEvent = "find"
-	Lose     MoveRequestEvent = "lose"
-	Maintain MoveRequestEvent = "maintain"
-	Resume   MoveRequestEvent = "resume"
+	MoveRequestEventClear    MoveRequestEvent = "clear"
+	MoveRequestEventFind     MoveRequestEvent = "find"
+	MoveRequestEventLose     MoveRequestEvent = "lose"
+	MoveRequestEventMaintain MoveRequestEvent = "maintain"
+	MoveRequestEventResume   MoveRequestEvent = "resume"
 )
 
 // Valid indicates whether the value is a known member of the MoveRequestEvent enum.
 func (e MoveRequestEvent) Valid() bool {
 	switch e {
-	case Clear:
+	case MoveRequestEventClear:
 		return true
-	case Find:
+	case MoveRequestEventFind:
 		return true
-	case Lose:
+	case MoveRequestEventLose:
 		return true
-	case Maintain:
+	case MoveRequestEventMaintain:
 		return true
-	case Resume:
+	case MoveRequestEventResume:
 		return true
 	default:
 		return false
@@ -449,6 +449,27 @@ func (e RevokeRequestReasonCode) Valid() bool {
 	case RevokeRequestReasonCodeN5:
 		return true
 	case RevokeRequestReasonCodeN9:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for SupplyPartAnswer.
+const (
+	SupplyPartAnswerAffected SupplyPartAnswer = "affected"
+	SupplyPartAnswerClear    SupplyPartAnswer = "clear"
+	SupplyPartAnswerUnknown  SupplyPartAnswer = "unknown"
+)
+
+// Valid indicates whether the value is a known member of the SupplyPartAnswer enum.
+func (e SupplyPartAnswer) Valid() bool {
+	switch e {
+	case SupplyPartAnswerAffected:
+		return true
+	case SupplyPartAnswerClear:
+		return true
+	case SupplyPartAnswerUnknown:
 		return true
 	default:
 		return false
@@ -833,6 +854,21 @@ type AuthorityRequest struct {
 
 // AuthorityRequestRole defines model for AuthorityRequest.Role.
 type AuthorityRequestRole string
+
+// BomComponent defines model for BomComponent.
+type BomComponent struct {
+	// Licenses SPDX identifiers, expressions or names
+	Licenses []string `json:"licenses,omitempty"`
+	Name     string   `json:"name"`
+
+	// Purl package URL
+	Purl *string `json:"purl,omitempty"`
+
+	// Sha256 hex
+	Sha256   *string `json:"sha256,omitempty"`
+	Supplier *string `json:"supplier,omitempty"`
+	Version  *string `json:"version,omitempty"`
+}
 
 // BulkRevocation defines model for BulkRevocation.
 type BulkRevocation struct {
@@ -1654,6 +1690,15 @@ type ForeignWelcomed struct {
 	Outcome  string    `json:"outcome"`
 }
 
+// Found defines model for Found.
+type Found struct {
+	// Devices that run one of them
+	Devices int64 `json:"devices"`
+
+	// Items releases, newest first, of each version that they have
+	Items []SupplyUse `json:"items"`
+}
+
 // GroupRequest defines model for GroupRequest.
 type GroupRequest struct {
 	Devices []string `json:"devices"`
@@ -1922,6 +1967,12 @@ type OrderView struct {
 	Version string `json:"version"`
 }
 
+// OsvPackage defines model for OsvPackage.
+type OsvPackage struct {
+	Ecosystem string `json:"ecosystem"`
+	Name      string `json:"name"`
+}
+
 // Outcome defines model for Outcome.
 type Outcome struct {
 	Act string `json:"act"`
@@ -2165,6 +2216,14 @@ type PageCertificate struct {
 // PageCredentialView defines model for PageCredentialView.
 type PageCredentialView struct {
 	Items []CredentialView `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageDatabase defines model for PageDatabase.
+type PageDatabase struct {
+	Items []SupplyDatabase `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -2627,6 +2686,15 @@ type ReleaseComponent struct {
 	Version  string            `json:"version"`
 }
 
+// ReleaseContents defines model for ReleaseContents.
+type ReleaseContents struct {
+	Document SupplyContents `json:"document"`
+	Items    []SupplyPart   `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // ReleaseSpec defines model for ReleaseSpec.
 type ReleaseSpec struct {
 	Components []ReleaseComponent `json:"components"`
@@ -2946,6 +3014,104 @@ type Statement struct {
 	// Title for people
 	Title string `json:"title"`
 	Word  string `json:"word"`
+}
+
+// SupplyContents defines model for SupplyContents.
+type SupplyContents struct {
+	Components int64 `json:"components"`
+
+	// Digest SHA-256 of the document, hex
+	Digest string       `json:"digest"`
+	Format string       `json:"format"`
+	ID     *string      `json:"id,omitempty"`
+	Root   BomComponent `json:"root"`
+	Spec   string       `json:"spec"`
+
+	// Unnamed components without a package URL or a version: nothing can be known of them
+	Unnamed int64 `json:"unnamed"`
+}
+
+// SupplyDatabase defines model for SupplyDatabase.
+type SupplyDatabase struct {
+	Advisories int64 `json:"advisories"`
+
+	// At when it was imported
+	At time.Time `json:"at"`
+	By string    `json:"by"`
+
+	// Digest SHA-256 of what was imported, hex
+	Digest    string `json:"digest"`
+	Ecosystem string `json:"ecosystem"`
+
+	// Newest when the newest of them was last modified
+	Newest time.Time `json:"newest"`
+
+	// Old it is older than 14 days, and says nothing any more
+	Old bool `json:"old"`
+}
+
+// SupplyFlaw defines model for SupplyFlaw.
+type SupplyFlaw struct {
+	Cves []string `json:"cves,omitempty"`
+
+	// Fixed versions in which it is mended
+	Fixed []string `json:"fixed,omitempty"`
+	ID    string   `json:"id"`
+
+	// Score CVSS vector
+	Score   *string `json:"score,omitempty"`
+	Summary *string `json:"summary,omitempty"`
+
+	// Sure false: whether this version has it could not be found out
+	Sure bool `json:"sure"`
+}
+
+// SupplyPart defines model for SupplyPart.
+type SupplyPart struct {
+	Answer SupplyPartAnswer `json:"answer"`
+	Flaws  []SupplyFlaw     `json:"flaws,omitempty"`
+
+	// Licenses SPDX identifiers, expressions or names
+	Licenses []string `json:"licenses,omitempty"`
+
+	// N its place in the bill of materials, from 1 on
+	N    int64  `json:"n"`
+	Name string `json:"name"`
+
+	// Purl package URL
+	Purl *string `json:"purl,omitempty"`
+
+	// Sha256 hex
+	Sha256   *string `json:"sha256,omitempty"`
+	Supplier *string `json:"supplier,omitempty"`
+	Version  *string `json:"version,omitempty"`
+
+	// Why why it is unknown
+	Why *string `json:"why,omitempty"`
+}
+
+// SupplyPartAnswer defines model for SupplyPart.Answer.
+type SupplyPartAnswer string
+
+// SupplyUse defines model for SupplyUse.
+type SupplyUse struct {
+	// Answer whether that version is affected, when an advisory was asked for
+	Answer *string `json:"answer,omitempty"`
+
+	// Devices that said last that they run it
+	Devices int64 `json:"devices"`
+
+	// Digest of the release, hex
+	Digest string `json:"digest"`
+
+	// Has the component's version
+	Has     string     `json:"has"`
+	ID      string     `json:"id"`
+	Package OsvPackage `json:"package"`
+	Product string     `json:"product"`
+	Purl    string     `json:"purl"`
+	Status  string     `json:"status"`
+	Version string     `json:"version"`
 }
 
 // TelemetryGrant defines model for TelemetryGrant.
@@ -3440,6 +3606,22 @@ type WireWarrant struct {
 	Reason  *string       `json:"reason,omitempty"`
 }
 
+// ListAdvisoriesParams defines parameters for ListAdvisories.
+type ListAdvisoriesParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ImportAdvisoriesParams defines parameters for ImportAdvisories.
+type ImportAdvisoriesParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListDecisionsParams defines parameters for ListDecisions.
 type ListDecisionsParams struct {
 	// After go on behind this one, towards the past
@@ -3612,6 +3794,12 @@ type StateControlParams struct {
 
 	// HallmarkPropose why; if this takes a second person it becomes a proposal
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// FindComponentParams defines parameters for FindComponent.
+type FindComponentParams struct {
+	// What a package URL, with or without a version, or an advisory's ID or CVE number
+	What string `form:"what" json:"what"`
 }
 
 // ListDesksParams defines parameters for ListDesks.
@@ -4484,6 +4672,13 @@ type ApproveReleaseParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListReleaseComponentsParams defines parameters for ListReleaseComponents.
+type ListReleaseComponentsParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // PublishReleaseParams defines parameters for PublishRelease.
 type PublishReleaseParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
@@ -5174,6 +5369,18 @@ func WithRequestEditorFn(fn RequestEditorFn) ClientOption {
 // The interface specification for the client above.
 type ClientInterface interface {
 
+	// ListAdvisories List the ecosystems whose advisories are here, and how old they are
+	//
+	// Corresponds with GET /api/v1/advisories (the `ListAdvisories` operationId).
+	ListAdvisories(ctx context.Context, params *ListAdvisoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ImportAdvisoriesWithBody Take in all advisories of an ecosystem, in the place of those before: OSV's JSON, one object behind the other
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/advisories/{ecosystem} (the `ImportAdvisories` operationId).
+	ImportAdvisoriesWithBody(ctx context.Context, ecosystem string, params *ImportAdvisoriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDecisions List decisions on who may do what, newest first
 	//
 	// Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
@@ -5417,6 +5624,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
 	StateControl(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// FindComponent Say which releases have a component, or one that an advisory is about, and how many devices run them
+	//
+	// Corresponds with GET /api/v1/components (the `FindComponent` operationId).
+	FindComponent(ctx context.Context, params *FindComponentParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListDesks List the desks, where orders are wrapped without a server; those that were removed too
 	//
@@ -6653,6 +6865,11 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 	ApproveRelease(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListReleaseComponents List what a release is made of, and what is known against it now
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
+	ListReleaseComponents(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PublishRelease Publish a release that enough people approved
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
@@ -7128,6 +7345,38 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/warrants (the `SubmitWarrant` operationId).
 	SubmitWarrant(ctx context.Context, params *SubmitWarrantParams, body SubmitWarrantJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+}
+
+// ListAdvisories List the ecosystems whose advisories are here, and how old they are
+//
+// Corresponds with GET /api/v1/advisories (the `ListAdvisories` operationId).
+func (c *Client) ListAdvisories(ctx context.Context, params *ListAdvisoriesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListAdvisoriesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ImportAdvisoriesWithBody Take in all advisories of an ecosystem, in the place of those before: OSV's JSON, one object behind the other
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/advisories/{ecosystem} (the `ImportAdvisories` operationId).
+func (c *Client) ImportAdvisoriesWithBody(ctx context.Context, ecosystem string, params *ImportAdvisoriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewImportAdvisoriesRequestWithBody(c.Server, ecosystem, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
 }
 
 // ListDecisions List decisions on who may do what, newest first
@@ -7664,6 +7913,21 @@ func (c *Client) StateControlWithBody(ctx context.Context, framework string, con
 // Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
 func (c *Client) StateControl(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewStateControlRequest(c.Server, framework, control, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FindComponent Say which releases have a component, or one that an advisory is about, and how many devices run them
+//
+// Corresponds with GET /api/v1/components (the `FindComponent` operationId).
+func (c *Client) FindComponent(ctx context.Context, params *FindComponentParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFindComponentRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -10519,6 +10783,21 @@ func (c *Client) ApproveRelease(ctx context.Context, digest string, params *Appr
 	return c.Client.Do(req)
 }
 
+// ListReleaseComponents List what a release is made of, and what is known against it now
+//
+// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
+func (c *Client) ListReleaseComponents(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListReleaseComponentsRequest(c.Server, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PublishRelease Publish a release that enough people approved
 //
 // Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
@@ -11613,6 +11892,134 @@ func (c *Client) SubmitWarrant(ctx context.Context, params *SubmitWarrantParams,
 		return nil, err
 	}
 	return c.Client.Do(req)
+}
+
+// NewListAdvisoriesRequest constructs an http.Request for the ListAdvisories method
+func NewListAdvisoriesRequest(server string, params *ListAdvisoriesParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/advisories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewImportAdvisoriesRequestWithBody constructs an http.Request for the ImportAdvisories method, with any body, and a specified content type
+func NewImportAdvisoriesRequestWithBody(server string, ecosystem string, params *ImportAdvisoriesParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "ecosystem", ecosystem, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/advisories/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
 }
 
 // NewListDecisionsRequest constructs an http.Request for the ListDecisions method
@@ -13007,6 +13414,56 @@ func NewStateControlRequestWithBody(server string, framework string, control str
 			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewFindComponentRequest constructs an http.Request for the FindComponent method
+func NewFindComponentRequest(server string, params *FindComponentParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/components")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "what", params.What, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -20325,6 +20782,79 @@ func NewApproveReleaseRequestWithBody(server string, digest string, params *Appr
 	return req, nil
 }
 
+// NewListReleaseComponentsRequest constructs an http.Request for the ListReleaseComponents method
+func NewListReleaseComponentsRequest(server string, digest string, params *ListReleaseComponentsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/components", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewPublishReleaseRequest constructs an http.Request for the PublishRelease method
 func NewPublishReleaseRequest(server string, digest string, params *PublishReleaseParams) (*http.Request, error) {
 	var err error
@@ -23181,6 +23711,20 @@ func WithBaseURL(baseURL string) ClientOption {
 // ClientWithResponsesInterface is the interface specification for the client with responses above.
 type ClientWithResponsesInterface interface {
 
+	// ListAdvisoriesWithResponse List the ecosystems whose advisories are here, and how old they are
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/advisories (the `ListAdvisories` operationId).
+	ListAdvisoriesWithResponse(ctx context.Context, params *ListAdvisoriesParams, reqEditors ...RequestEditorFn) (*ListAdvisoriesResponse, error)
+
+	// ImportAdvisoriesWithBodyWithResponse Take in all advisories of an ecosystem, in the place of those before: OSV's JSON, one object behind the other
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/advisories/{ecosystem} (the `ImportAdvisories` operationId).
+	ImportAdvisoriesWithBodyWithResponse(ctx context.Context, ecosystem string, params *ImportAdvisoriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportAdvisoriesResponse, error)
+
 	// ListDecisionsWithResponse List decisions on who may do what, newest first
 	//
 	// Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
@@ -23442,6 +23986,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/compliance/{framework}/{control}/statement (the `StateControl` operationId).
 	StateControlWithResponse(ctx context.Context, framework string, control string, params *StateControlParams, body StateControlJSONRequestBody, reqEditors ...RequestEditorFn) (*StateControlResponse, error)
+
+	// FindComponentWithResponse Say which releases have a component, or one that an advisory is about, and how many devices run them
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/components (the `FindComponent` operationId).
+	FindComponentWithResponse(ctx context.Context, params *FindComponentParams, reqEditors ...RequestEditorFn) (*FindComponentResponse, error)
 
 	// ListDesksWithResponse List the desks, where orders are wrapped without a server; those that were removed too
 	//
@@ -24796,6 +25347,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 	ApproveReleaseWithResponse(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveReleaseResponse, error)
 
+	// ListReleaseComponentsWithResponse List what a release is made of, and what is known against it now
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
+	ListReleaseComponentsWithResponse(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*ListReleaseComponentsResponse, error)
+
 	// PublishReleaseWithResponse Publish a release that enough people approved
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -25303,6 +25861,95 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/warrants (the `SubmitWarrant` operationId).
 	SubmitWarrantWithResponse(ctx context.Context, params *SubmitWarrantParams, body SubmitWarrantJSONRequestBody, reqEditors ...RequestEditorFn) (*SubmitWarrantResponse, error)
+}
+
+type ListAdvisoriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageDatabase
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListAdvisoriesResponse) GetJSON200() *PageDatabase {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListAdvisoriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListAdvisoriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListAdvisoriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListAdvisoriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ImportAdvisoriesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SupplyDatabase
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ImportAdvisoriesResponse) GetJSON200() *SupplyDatabase {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ImportAdvisoriesResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ImportAdvisoriesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ImportAdvisoriesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ImportAdvisoriesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ImportAdvisoriesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
 }
 
 type ListDecisionsResponse struct {
@@ -26210,6 +26857,47 @@ func (r StateControlResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r StateControlResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FindComponentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Found
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FindComponentResponse) GetJSON200() *Found {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r FindComponentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FindComponentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FindComponentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FindComponentResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -31337,6 +32025,47 @@ func (r ApproveReleaseResponse) ContentType() string {
 	return ""
 }
 
+type ListReleaseComponentsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReleaseContents
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListReleaseComponentsResponse) GetJSON200() *ReleaseContents {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListReleaseComponentsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListReleaseComponentsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListReleaseComponentsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListReleaseComponentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PublishReleaseResponse200Headers the declared response headers of an HTTP 200 response for PublishRelease
 type PublishReleaseResponse200Headers struct {
 	ETag *string
@@ -33216,6 +33945,32 @@ func (r SubmitWarrantResponse) ContentType() string {
 	return ""
 }
 
+// ListAdvisoriesWithResponse List the ecosystems whose advisories are here, and how old they are
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/advisories (the `ListAdvisories` operationId).
+func (c *ClientWithResponses) ListAdvisoriesWithResponse(ctx context.Context, params *ListAdvisoriesParams, reqEditors ...RequestEditorFn) (*ListAdvisoriesResponse, error) {
+	rsp, err := c.ListAdvisories(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListAdvisoriesResponse(rsp)
+}
+
+// ImportAdvisoriesWithBodyWithResponse Take in all advisories of an ecosystem, in the place of those before: OSV's JSON, one object behind the other
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/advisories/{ecosystem} (the `ImportAdvisories` operationId).
+func (c *ClientWithResponses) ImportAdvisoriesWithBodyWithResponse(ctx context.Context, ecosystem string, params *ImportAdvisoriesParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ImportAdvisoriesResponse, error) {
+	rsp, err := c.ImportAdvisoriesWithBody(ctx, ecosystem, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseImportAdvisoriesResponse(rsp)
+}
+
 // ListDecisionsWithResponse List decisions on who may do what, newest first
 //
 // Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.
@@ -33656,6 +34411,19 @@ func (c *ClientWithResponses) StateControlWithResponse(ctx context.Context, fram
 		return nil, err
 	}
 	return ParseStateControlResponse(rsp)
+}
+
+// FindComponentWithResponse Say which releases have a component, or one that an advisory is about, and how many devices run them
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/components (the `FindComponent` operationId).
+func (c *ClientWithResponses) FindComponentWithResponse(ctx context.Context, params *FindComponentParams, reqEditors ...RequestEditorFn) (*FindComponentResponse, error) {
+	rsp, err := c.FindComponent(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFindComponentResponse(rsp)
 }
 
 // ListDesksWithResponse List the desks, where orders are wrapped without a server; those that were removed too
@@ -35977,6 +36745,19 @@ func (c *ClientWithResponses) ApproveReleaseWithResponse(ctx context.Context, di
 	return ParseApproveReleaseResponse(rsp)
 }
 
+// ListReleaseComponentsWithResponse List what a release is made of, and what is known against it now
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
+func (c *ClientWithResponses) ListReleaseComponentsWithResponse(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*ListReleaseComponentsResponse, error) {
+	rsp, err := c.ListReleaseComponents(ctx, digest, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListReleaseComponentsResponse(rsp)
+}
+
 // PublishReleaseWithResponse Publish a release that enough people approved
 //
 // Returns a wrapper object for the known response body format(s).
@@ -36857,6 +37638,65 @@ func (c *ClientWithResponses) SubmitWarrantWithResponse(ctx context.Context, par
 	return ParseSubmitWarrantResponse(rsp)
 }
 
+// ParseListAdvisoriesResponse parses an HTTP response from a ListAdvisoriesWithResponse call
+func ParseListAdvisoriesResponse(rsp *http.Response) (*ListAdvisoriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListAdvisoriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageDatabase
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseImportAdvisoriesResponse parses an HTTP response from a ImportAdvisoriesWithResponse call
+func ParseImportAdvisoriesResponse(rsp *http.Response) (*ImportAdvisoriesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ImportAdvisoriesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SupplyDatabase
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseListDecisionsResponse parses an HTTP response from a ListDecisionsWithResponse call
 func ParseListDecisionsResponse(rsp *http.Response) (*ListDecisionsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -37475,6 +38315,32 @@ func ParseStateControlResponse(rsp *http.Response) (*StateControlResponse, error
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseFindComponentResponse parses an HTTP response from a FindComponentWithResponse call
+func ParseFindComponentResponse(rsp *http.Response) (*FindComponentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FindComponentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Found
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
@@ -41117,6 +41983,32 @@ func ParseApproveReleaseResponse(rsp *http.Response) (*ApproveReleaseResponse, e
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListReleaseComponentsResponse parses an HTTP response from a ListReleaseComponentsWithResponse call
+func ParseListReleaseComponentsResponse(rsp *http.Response) (*ListReleaseComponentsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListReleaseComponentsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReleaseContents
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

@@ -78,9 +78,12 @@ func place(op operation) string {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)
 		}
 	}
-	path := strings.NewReplacer("{framework}", "etsi-en-303-645", "{control}", "5.12-1", "{recall}", "rc-1", "{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
+	path := strings.NewReplacer("{framework}", "etsi-en-303-645", "{ecosystem}", "Go", "{control}", "5.12-1", "{recall}", "rc-1", "{digest}", releaseDigest(), "{product}", "pump", "{name}", "app", "{log}", "control", "{index}", "0", "{issuer}", "abcdef",
 		"{serial}", "1", "{uid}", strings.Repeat("0", 32), "{credential}", strings.Repeat("0", 16)).Replace(op.path)
 	for _, p := range op.Parameters {
+		if p.In == "query" && p.Name == "what" {
+			return path + "?what=pkg:golang/acme.example/lib"
+		}
 		if p.In == "query" && p.Name == "product" {
 			return path + "?product=pump"
 		}
@@ -89,13 +92,13 @@ func place(op operation) string {
 }
 
 // elsewhere are the operations that answer a caller of another product with what is theirs, or nobody's.
-var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary", "list-queries", "forget-query"}
+var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary", "list-queries", "forget-query", "find-component"}
 
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
 var shared = append([]string{
-	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release",
-	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query",
+	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-release-components",
+	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query", "find-component",
 }, elsewhere...)
 
 // ours are the things of the world that are in the group of the device, or the whole product's.
@@ -239,6 +242,8 @@ func bodyOf(op operation) any {
 	switch op.ID {
 	case "upload-artifact":
 		return []byte("some bytes")
+	case "import-advisories":
+		return []byte(`{"id":"GO-1","modified":"2026-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"Go","name":"acme.example/lib"}}]}`)
 	case "import-devices":
 		return []byte("name,key_sha256\nvalve-1," + strings.Repeat("ab", 32) + "\n")
 	}

@@ -41,6 +41,9 @@ import (
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/bom"
+	"github.com/hallmark-iot/hallmark/supply/osv"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -246,6 +249,8 @@ func seed(ctx context.Context, db *store.DB) error {
 		someFact(ledger.Events, ledger.KindFindingRaised, subject))
 	return errors.Join(err, e, e2, e3, e4, e5,
 		db.Releases().PutRelease(ctx, rel),
+		db.Supply().PutContents(ctx, rel.Digest, supply.Contents{Document: strings.Repeat("00", 32), Format: "SPDX", Spec: "2.3", Components: 1},
+			[]supply.Named{{Component: bom.Component{Name: "lib", PURL: "pkg:golang/acme.example/lib@v1.0.0", Version: "v1.0.0"}, Package: osv.Package{Ecosystem: "Go", Name: "acme.example/lib"}}}),
 		db.CreateOrder(ctx, factory.Order{ID: "ord-1", UID: made.UID, Product: "pump", Hardware: "A", State: factory.Open, Created: now}, made),
 		db.Rollouts().PutRollout(ctx, rollout.Rollout{Spec: spec, Phase: rollout.Created, By: "test", Created: now, Rev: 1}),
 		db.Devices().PutCommand(ctx, device.Command{
