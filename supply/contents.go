@@ -77,7 +77,7 @@ func (s *Service) Contents(ctx context.Context, caller access.Caller, release [3
 	c, err := s.cfg.Store.Contents(ctx, release)
 	if errors.Is(err, ErrNotFound) {
 		return c, nil, fault.New(fault.NotFound, "supply.no-sbom", fmt.Sprintf("release %x was proposed without a bill of materials", release),
-			"propose the next one with `hallmark release propose --sbom FILE`")
+			"propose the next one with `hallmark release create --sbom FILE`")
 	}
 	if err != nil {
 		return c, nil, err

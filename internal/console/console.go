@@ -98,6 +98,7 @@ type Stages struct {
 	Devices     Devices
 	Evidence    Evidence
 	Releases    Releases
+	Supply      Supply
 	Rollouts    Rollouts
 	Cases       Cases
 	Retirements Retirements
@@ -217,7 +218,7 @@ func Handler(cfg Config) http.Handler {
 	for path, page := range map[string]func(http.ResponseWriter, *http.Request, access.Caller) error{
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,
-		"/releases": h.releases, "/releases/{digest}": h.release, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
+		"/releases": h.releases, "/releases/{digest}": h.release, "/releases/{digest}/components": h.contents, "/components": h.components, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,
 		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,

@@ -36,6 +36,8 @@ import (
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/bom"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -196,12 +198,26 @@ func (s orders) Differences(ctx context.Context, c access.Caller, _ string, q fa
 }
 
 type (
-	vendors stages
-	desks   stages
+	vendors  stages
+	supplies stages
+	desks    stages
 )
 
 func (s desks) Desks(ctx context.Context, c access.Caller) ([]factory.Desk, error) {
 	return []factory.Desk{{Name: script, Products: []string{script}, Quota: 9, Ordered: 1, By: script, At: then}, {Name: "gone", Removed: then}}, stages(s).check(ctx, c, access.OrderRead, "")
+}
+
+func (s supplies) Contents(ctx context.Context, c access.Caller, _ [32]byte, _, limit int) (supply.Contents, []supply.Part, error) {
+	part := supply.Part{N: 1, Component: bom.Component{Name: script, Version: script, PURL: script, Supplier: script, Licenses: []string{script}}, Answer: supply.Affected, Why: script, Flaws: []supply.Flaw{{ID: script, CVEs: []string{script}, Summary: script, Fixed: []string{script}}}}
+	return supply.Contents{Format: script, Spec: script, Components: limit}, slices.Repeat([]supply.Part{part}, limit), stages(s).check(ctx, c, access.ReleaseRead, "pump")
+}
+
+func (s supplies) Where(ctx context.Context, c access.Caller, _ string) ([]supply.Use, error) {
+	return []supply.Use{{Digest: digest, ID: script, Product: script, Version: script, Status: script, Has: script, PURL: script, Answer: supply.Unknown, Devices: 7}}, stages(s).check(ctx, c, access.ReleaseRead, "")
+}
+
+func (s supplies) Databases(ctx context.Context, c access.Caller) ([]supply.Database, error) {
+	return []supply.Database{{Ecosystem: script, Advisories: 3, Newest: then, At: then, By: script, Old: true}}, stages(s).check(ctx, c, access.InstanceRead, "")
 }
 
 func (s vendors) Vendors(ctx context.Context, c access.Caller) ([]chips.Vendor, error) {
@@ -465,7 +481,7 @@ func server(t *testing.T) *site {
 		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00", Site: "https://console.example",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Desks: desks(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Desks: desks(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -504,7 +520,7 @@ func get(t *testing.T, s *site, path, session string) (*http.Response, string) {
 // pages are all that need a session.
 func pages() []string {
 	return []string{
-		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/rollouts", "/rollouts/r", "/rollouts/running",
+		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/releases/" + digest + "/components", "/components", "/components?what=" + script, "/rollouts", "/rollouts/r", "/rollouts/running",
 		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known, "/transfers",
 		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",
@@ -612,6 +628,7 @@ func TestIdentityIsOfferedToWhoMayChangeIt(t *testing.T) {
 		"keeping one after all":   {"/transfer/" + known, "/api/v1/transfers/" + known + "/give-up", []string{"operator", "security"}},
 		"taking in a manifest":    {"/chips", "/api/v1/chip-vendors/", []string{"security", "factory"}},
 		"registering an order":    {"/desks", "/api/v1/registrations", []string{"factory"}},
+		"taking in advisories":    {"/components", "/api/v1/advisories/", []string{"security"}},
 		"removing a desk":         {"/desks", "/remove", []string{"security"}},
 	} {
 		for _, who := range []string{"viewer", "operator", "factory", "security", "admin"} {

@@ -57,7 +57,7 @@ type navLink struct{ Name, Path string }
 func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
-		{"Change", []navLink{{"Releases", "/releases"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
+		{"Change", []navLink{{"Releases", "/releases"}, {"Components", "/components"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
 		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
 		{"Identity", []navLink{{"Certificates", "/certificates"}, {"Authorities", "/authorities"}, {"Trust bundles", "/bundles"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Denials", "/audit"}, {"Platform", "/platform"}}},

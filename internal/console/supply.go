@@ -1,0 +1,114 @@
+package console
+
+import (
+	"context"
+	"encoding/hex"
+	"net/http"
+	"strconv"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/supply"
+)
+
+// Supply reads what releases are made of, and what is known against it.
+type Supply interface {
+	Contents(ctx context.Context, caller access.Caller, release [32]byte, after, limit int) (supply.Contents, []supply.Part, error)
+	Where(ctx context.Context, caller access.Caller, what string) ([]supply.Use, error)
+	Databases(ctx context.Context, caller access.Caller) ([]supply.Database, error)
+}
+
+type contentsPageData struct {
+	Release release.Release
+	Doc     supply.Contents
+	Parts   []supply.Part
+	More    string
+}
+
+// contents shows what a release is made of.
+func (h *handler) contents(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	raw, err := hex.DecodeString(r.PathValue("digest"))
+	if err != nil || len(raw) != 32 {
+		return fault.New(fault.NotFound, "release.unknown", "a release is named by its digest: 64 hex digits", "choose it from the list of releases")
+	}
+	var p contentsPageData
+	if p.Release, err = h.cfg.Stages.Releases.Get(r.Context(), caller, [32]byte(raw)); err != nil {
+		return err
+	}
+	after, _ := strconv.Atoi(r.URL.Query().Get("after")) // what is no number is the beginning
+	if p.Doc, p.Parts, err = h.cfg.Stages.Supply.Contents(r.Context(), caller, [32]byte(raw), max(0, after), pageSize+1); err != nil {
+		return err
+	}
+	if len(p.Parts) > pageSize {
+		p.Parts = p.Parts[:pageSize]
+		p.More = r.URL.Path + "?after=" + strconv.Itoa(p.Parts[pageSize-1].N)
+	}
+	h.render(w, r, http.StatusOK, contentsPage(h.view(r, caller, "Releases", "", hexOf(raw)), p))
+	return nil
+}
+
+type componentsPageData struct {
+	Asked     string
+	Problem   string
+	Uses      []supply.Use
+	Devices   int64
+	Databases []supply.Database
+	Allowed   bool // to see the databases
+	Actions   []action
+}
+
+// components answers where a component is, and shows which advisories are here.
+func (h *handler) components(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
+	ctx := r.Context()
+	v := h.view(r, caller, "Components", "advisories.")
+	p := componentsPageData{Asked: clip(strings.TrimSpace(r.URL.Query().Get("what")), 1024), Actions: v.supplyActions()}
+	dbs, err := h.cfg.Stages.Supply.Databases(ctx, caller)
+	if unlessDenied(err) != nil {
+		return err
+	}
+	p.Databases, p.Allowed = dbs, err == nil
+	p.Uses, err = h.cfg.Stages.Supply.Where(ctx, caller, p.Asked) // asked for nothing it finds nothing; who may not ask is told so either way
+	switch kind := fault.KindOf(err); {
+	case err == nil:
+	case kind != fault.NotFound && kind != fault.Invalid:
+		return err
+	case p.Asked != "":
+		p.Problem = err.Error()
+	}
+	if p.Asked != "" {
+		seen := map[[32]byte]bool{}
+		for _, u := range p.Uses {
+			if !seen[u.Release] {
+				seen[u.Release] = true
+				p.Devices += u.Devices
+			}
+		}
+	}
+	h.render(w, r, http.StatusOK, componentsPage(v, p))
+	return nil
+}
+
+func (v view) supplyActions() []action {
+	if !v.may(access.AdvisoryImport, access.Resource{Type: "instance"}) {
+		return nil
+	}
+	return []action{{
+		Label: "Take in advisories", Title: "Take in all advisories of an ecosystem", Path: "/api/v1/advisories/Go", Body: "{}",
+		Explain: "All of Go's advisories, as OSV's JSON, one object behind the other; they take the place of those before. Other ecosystems, and archives as osv.dev has them, go by the command line: hallmark advisory import ECOSYSTEM FILE.",
+		Fields:  []field{{Name: "list", Label: "The file", Kind: "upload"}},
+		Reveal:  []shown{{At: "advisories", Label: "Taken"}, {At: "newest", Label: "The newest of"}},
+	}}
+}
+
+func knownTone(a supply.Answer) string {
+	switch a {
+	case supply.Affected:
+		return "bad"
+	case supply.Clear:
+		return "good"
+	case supply.Unknown:
+	}
+	return "warn"
+}
