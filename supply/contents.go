@@ -44,6 +44,28 @@ func (s *Service) Take(ctx context.Context, m wire.Release, release [32]byte) er
 	return s.cfg.Store.PutContents(ctx, release, contents(digest, doc), parts)
 }
 
+// Unreadable is the format of a document that says nothing, because it cannot be read, or is not of the release's bytes.
+const Unreadable = "unreadable"
+
+// CatchUp reads the documents of releases that were taken without a look at them. What cannot be read is put down as that: such a release stands, and nothing is known of what is inside.
+func (s *Service) CatchUp(ctx context.Context) error {
+	all, err := s.cfg.Store.Unread(ctx)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		err := s.Take(ctx, r.Manifest, r.Release)
+		if fault.KindOf(err) == fault.Invalid {
+			digest := [32]byte(r.Manifest.SBOM)
+			err = s.cfg.Store.PutContents(ctx, r.Release, Contents{Digest: digest, Document: hex.EncodeToString(digest[:]), Format: Unreadable}, nil)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
 func contents(digest [32]byte, d bom.Document) Contents {
 	return Contents{
 		Digest: digest, Document: hex.EncodeToString(digest[:]), Format: d.Format, Spec: d.Spec, ID: d.ID, Root: d.Root,

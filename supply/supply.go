@@ -21,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/supply/bom"
 	"github.com/hallmark-iot/hallmark/supply/osv"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // MaxAge is how old an ecosystem's advisories may be: they appear daily.
@@ -101,6 +102,12 @@ type Named struct {
 	Package osv.Package // zero: advisories have no name for it
 }
 
+// Unread is a release whose document has not been read: it was proposed by a version that did not, or came back from the log.
+type Unread struct {
+	Release  [32]byte
+	Manifest wire.Release
+}
+
 // ErrNotFound is the store's.
 var ErrNotFound = errors.New("not there")
 
@@ -108,6 +115,8 @@ var ErrNotFound = errors.New("not there")
 type Store interface {
 	// PutContents stores what a release's document says; the same again changes nothing.
 	PutContents(ctx context.Context, release [32]byte, c Contents, parts []Named) error
+	// Unread gives releases that name a document of which nothing is stored.
+	Unread(ctx context.Context) ([]Unread, error)
 	// Contents gives them; ErrNotFound.
 	Contents(ctx context.Context, release [32]byte) (Contents, error)
 	// Parts gives components of a document behind the one with the number on, at most limit.

@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bufio"
+	"bytes"
 	"cmp"
 	"context"
 	"crypto"
@@ -192,6 +193,17 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 		}
 	}
 	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: append([]release.Component{c}, d.beside[version]...)}
+	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: []release.Component{c}}
+	bill, err := contents(version, image)
+	if err != nil {
+		return err
+	}
+	if err := insist(ctx, func() (err error) {
+		spec.SBOM, err = rita.Upload(ctx, productID, "sbom-"+version, bytes.NewReader(bill))
+		return err
+	}); err != nil {
+		return err
+	}
 	for _, b := range back {
 		sum, err := hex.DecodeString(d.releases[b])
 		if err != nil {

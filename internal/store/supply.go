@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/supply/bom"
 	"github.com/hallmark-iot/hallmark/supply/osv"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Supply implements supply.Store and supply.Releases.
@@ -75,6 +76,20 @@ func insertAll(tx *Tx, into *insertion, rows [][]any) error {
 		rows = rows[n:]
 	}
 	return nil
+}
+
+// Unread implements supply.Store.
+func (s Supply) Unread(ctx context.Context) ([]supply.Unread, error) {
+	all, err := collect(ctx, s.db, func(row scanner) (u supply.Unread, err error) {
+		var payload []byte
+		if err := row.Scan(&payload); err != nil {
+			return u, err
+		}
+		u.Release = wire.ReleaseDigest(payload)
+		u.Manifest, err = wire.DecodeRelease(payload)
+		return u, err
+	}, `SELECT payload FROM release r WHERE NOT EXISTS (SELECT 1 FROM release_sbom x WHERE x.release = r.digest)`)
+	return slices.DeleteFunc(all, func(u supply.Unread) bool { return len(u.Manifest.SBOM) != 32 }), err
 }
 
 // Contents implements supply.Store.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -233,5 +234,45 @@ func TestABillOfMaterialsIsOfTheVeryBytes(t *testing.T) {
 		if _, err := s.releases.Propose(t.Context(), person("carol"), spec); codeOf(err) != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)
 		}
+	}
+}
+
+func TestBillsOfMaterialsThatNobodyReadAreReadLater(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	r := s.billed("1.0.0", "pkg:golang/acme.example/lib@v1.0.0")
+	spec := s.spec("1.1.0")
+	doc := s.upload("a list of parts")
+	spec.SBOM = doc.Digest[:]
+	if err := s.db.Write(t.Context(), func(tx *store.Tx) error { // as a version left it that did not look
+		_, err := tx.Exec(`DELETE FROM release_sbom`)
+		return err
+	}); err != nil {
+		t.Fatal(err)
+	}
+	_, _, err := s.supply.Contents(t.Context(), person("carol"), r.Digest, 0, 10)
+	wantKind(t, "before", err, fault.NotFound)
+	m := r.Manifest
+	m.ID, m.Version, m.SBOM = "pump-0.9.0", "0.9.0", doc.Digest[:]
+	payload, err := wire.EncodeRelease(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	bad := release.Release{Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: release.Proposed, Creator: "person:carol", Created: s.now, Rev: 1}
+	if err := s.db.Releases().PutRelease(t.Context(), bad); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := s.supply.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if c, parts, err := s.supply.Contents(t.Context(), person("carol"), r.Digest, 0, 10); err != nil || c.Components != 1 || len(parts) != 1 {
+		t.Errorf("%+v, %v, %v", c, parts, err)
+	}
+	if c, parts, err := s.supply.Contents(t.Context(), person("carol"), bad.Digest, 0, 10); err != nil || c.Format != supply.Unreadable || len(parts) != 0 {
+		t.Errorf("%+v, %v, %v", c, parts, err)
+	}
+	if left, err := s.db.Supply().Unread(t.Context()); err != nil || len(left) != 0 {
+		t.Errorf("%v, %v", left, err)
 	}
 }

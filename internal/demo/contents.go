@@ -1,0 +1,40 @@
+package demo
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"debug/buildinfo"
+	"encoding/hex"
+
+	"github.com/CycloneDX/cyclonedx-go"
+)
+
+// contents is the bill of materials of a version, as a build writes it: the modules that a Go program says it was made of, and nothing of others.
+func contents(version string, image []byte) ([]byte, error) {
+	sum := sha256.Sum256(image)
+	bom := cyclonedx.NewBOM()
+	bom.Metadata = &cyclonedx.Metadata{Component: &cyclonedx.Component{
+		Type: cyclonedx.ComponentTypeFirmware, Name: productID, Version: version,
+		Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(sum[:])}},
+	}}
+	inside := []cyclonedx.Component{}
+	if info, err := buildinfo.Read(bytes.NewReader(image)); err == nil {
+		add := func(name, version string) {
+			purl := "pkg:golang/" + name + "@" + version
+			inside = append(inside, cyclonedx.Component{BOMRef: purl, Type: cyclonedx.ComponentTypeLibrary, Name: name, Version: version, PackageURL: purl})
+		}
+		if len(info.GoVersion) > 2 {
+			add("stdlib", "v"+info.GoVersion[2:])
+		}
+		for _, m := range info.Deps {
+			if m.Replace != nil {
+				m = m.Replace
+			}
+			add(m.Path, m.Version)
+		}
+	}
+	bom.Components = &inside
+	var out bytes.Buffer
+	err := cyclonedx.NewBOMEncoder(&out, cyclonedx.BOMFileFormatJSON).Encode(bom)
+	return out.Bytes(), err
+}
