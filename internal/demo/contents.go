@@ -7,10 +7,12 @@ import (
 	"encoding/hex"
 
 	"github.com/CycloneDX/cyclonedx-go"
+
+	"github.com/hallmark-iot/hallmark/release"
 )
 
-// contents is the bill of materials of a version, as a build writes it: the modules that a Go program says it was made of, and nothing of others.
-func contents(version string, image []byte) ([]byte, error) {
+// contents is the bill of materials of a version, as a build writes it: the modules that a Go program says it was made of, with what lies beside it.
+func contents(version string, image []byte, beside []release.Component) ([]byte, error) {
 	sum := sha256.Sum256(image)
 	bom := cyclonedx.NewBOM()
 	bom.Metadata = &cyclonedx.Metadata{Component: &cyclonedx.Component{
@@ -18,6 +20,11 @@ func contents(version string, image []byte) ([]byte, error) {
 		Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(sum[:])}},
 	}}
 	inside := []cyclonedx.Component{}
+	for _, c := range beside {
+		inside = append(inside, cyclonedx.Component{
+			BOMRef: c.Name, Type: cyclonedx.ComponentTypeFile, Name: c.Name, Version: c.Version, Hashes: &[]cyclonedx.Hash{{Algorithm: cyclonedx.HashAlgoSHA256, Value: hex.EncodeToString(c.Artifact)}},
+		})
+	}
 	if info, err := buildinfo.Read(bytes.NewReader(image)); err == nil {
 		add := func(name, version string) {
 			purl := "pkg:golang/" + name + "@" + version

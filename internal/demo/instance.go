@@ -193,8 +193,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 		}
 	}
 	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: append([]release.Component{c}, d.beside[version]...)}
-	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: []release.Component{c}}
-	bill, err := contents(version, image)
+	bill, err := contents(version, image, d.beside[version])
 	if err != nil {
 		return err
 	}
