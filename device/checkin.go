@@ -209,7 +209,7 @@ func standingOf(res wire.Result) Standing {
 		return Failed
 	case wire.OutcomeRefused:
 		switch res.Code {
-		case "nonce", "replayed", "expired", "future", "not-witnessed", "stale-checkpoint", "shrunk-log":
+		case "nonce", "replayed", "expired", "future", "not-witnessed", "stale-checkpoint", "shrunk-log", "busy":
 			return Pending
 		}
 	}

@@ -73,3 +73,32 @@ func TestWhatWasDoneAddsUp(t *testing.T) {
 		t.Errorf("what cannot be read changes what is wanted: %x", got)
 	}
 }
+
+// Code waits while a device is at other code; that it said so ends nothing.
+func TestCodeWaitsForCode(t *testing.T) {
+	if got := standingOf(wire.Result{Outcome: wire.OutcomeRefused, Code: "busy"}); got != Pending {
+		t.Errorf("a device that is busy has %s", got)
+	}
+	old, next := []byte("old"), []byte("next")
+	for name, c := range map[string]struct {
+		act  wire.Act
+		in   wire.Checkin
+		want bool
+	}{
+		"at rest":                     {wire.ActInstall, wire.Checkin{Release: old}, true},
+		"on trial with the same":      {wire.ActInstall, wire.Checkin{Release: next, Trial: true}, false},
+		"on trial with another":       {wire.ActInstall, wire.Checkin{Release: old, Trial: true}, false},
+		"made anew, on trial":         {wire.ActReprovide, wire.Checkin{Release: old, Trial: true}, false},
+		"fetching":                    {wire.ActInstall, wire.Checkin{Release: old, Progress: &wire.Progress{}}, false},
+		"contained, on trial":         {wire.ActQuarantine, wire.Checkin{Release: old, Trial: true}, true},
+		"wiped, on trial":             {wire.ActWipe, wire.Checkin{Release: old, Trial: true}, true},
+		"another bundle, on trial":    {wire.ActBundle, wire.Checkin{Release: old, Trial: true}, true},
+		"asked for proof, on trial":   {wire.ActAttest, wire.Checkin{Release: old, Trial: true}, true},
+		"sent back, and not on trial": {wire.ActRollback, wire.Checkin{Release: old}, true},
+	} {
+		cmd := Command{Wire: wire.Command{Act: c.act, Release: next}}
+		if got := fits(Device{State: Active}, c.in, cmd); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
