@@ -138,6 +138,9 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err != nil {
 		return Release{}, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
 	}
+	if err := s.checkVersion(ctx, m); err != nil {
+		return Release{}, err
+	}
 	if err := compatible(m); err != nil {
 		return Release{}, err
 	}
@@ -252,6 +255,21 @@ func (s *Service) checkRollbacks(ctx context.Context, spec Spec) error {
 func compatible(m wire.Release) error {
 	if err := m.Compatible(); err != nil {
 		return invalid("release.incompatible", err.Error(), "bring the components to versions that go together, or correct what they require")
+	}
+	return nil
+}
+
+// checkVersion refuses a version that devices cannot tell from another: what follows the plus sign orders nothing (semver 2.0.0 §10).
+func (s *Service) checkVersion(ctx context.Context, m wire.Release) error {
+	all, err := s.cfg.Store.Releases(ctx, m.Product, nil, 0)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if wire.CompareVersions(r.Manifest.Version, m.Version) == 0 && r.Manifest.Version != m.Version && r.Status != Refused {
+			return conflict("release.version", fmt.Sprintf("devices take version %s for %s, which release %s has", m.Version, r.Manifest.Version, r.Manifest.ID),
+				"give it a higher version: build metadata does not count")
+		}
 	}
 	return nil
 }

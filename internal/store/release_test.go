@@ -177,6 +177,7 @@ func TestReleasesThatMayNotBe(t *testing.T) {
 		change func(*release.Spec)
 	}{
 		"same version":        {fault.Conflict, func(p *release.Spec) { p.Version = "1.0.0" }},
+		"same to devices":     {fault.Conflict, func(p *release.Spec) { p.Version = "1.0.0+b" }},
 		"same ID":             {fault.Conflict, func(p *release.Spec) { p.ID = "pump-1.0.0" }},
 		"no such product":     {fault.NotFound, func(p *release.Spec) { p.Product = "lamp" }},
 		"no such hardware":    {fault.Invalid, func(p *release.Spec) { p.Hardware = []string{"Z"} }},
