@@ -21,7 +21,7 @@ type Resolved struct {
 	Waves    []WaveState       `json:"waves"`
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
-	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, runs it, other rollout, other product
+	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, runs it, newer, other rollout, other product
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 }
 
@@ -177,6 +177,8 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "hardware", "is hardware " + c.Hardware
 	case bytes.Equal(c.Release, spec.Release) && !c.Trial:
 		return "runs it", "runs it"
+	case !c.Trial && newer(c.Version, m.Version):
+		return "newer", "runs " + c.Version + ", which is newer"
 	case c.Busy != "":
 		return "other rollout", "is in rollout " + c.Busy
 	}
@@ -184,6 +186,11 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "settings", "has a setting that the release does not take: " + err.Error() + ": configure it first"
 	}
 	return "", ""
+}
+
+// newer reports whether a device that runs version has would refuse the version wanted. Of one that says none, the device is the judge.
+func newer(has, wanted string) bool {
+	return has != "" && wire.CompareVersions(has, wanted) > 0
 }
 
 // named refuses a selection by ID of which not every device can take the release, and canaries that were not selected.
@@ -217,9 +224,13 @@ func named(spec Spec, all []Candidate, skipped map[string]string) error {
 // order puts the canaries first, and the others by a hash that differs for each rollout: neighbours in production do not end up
 // in one wave, and nobody is always first.
 func order(spec Spec, fit []Candidate) {
+	first := make(map[string]bool, len(spec.Canaries))
+	for _, id := range spec.Canaries {
+		first[id] = true
+	}
 	rank := func(c Candidate) string {
 		sum := sha256.Sum256([]byte(spec.ID + "\x00" + c.ID))
-		if slices.Contains(spec.Canaries, c.ID) {
+		if first[c.ID] {
 			return "0" + string(sum[:])
 		}
 		return "1" + string(sum[:])

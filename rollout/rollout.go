@@ -140,6 +140,7 @@ type Candidate struct {
 	Hardware string
 	State    device.State
 	Release  []byte // digest of what it says it runs
+	Version  string // of that; empty: unknown
 	Trial    bool
 	Busy     string // the rollout it is in already
 

@@ -1,12 +1,12 @@
 package rollout
 
 import (
+	"bytes"
 	"context"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"fmt"
-	"reflect"
 	"sync"
 	"time"
 
@@ -86,12 +86,19 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, spec Spec) (
 	r := Rollout{Spec: spec, Phase: Created, By: caller.ID, Created: now, UID: f.UID, Rev: 1}
 	err = s.cfg.Store.PutRollout(ctx, r, f)
 	if errors.Is(err, ErrExists) {
-		if same, err := s.cfg.Store.Rollout(ctx, spec.ID); err == nil && same.By == r.By && same.Phase == Created && reflect.DeepEqual(same.Spec, spec) {
+		if same, err := s.cfg.Store.Rollout(ctx, spec.ID); err == nil && same.By == r.By && same.Phase == Created && alike(same.Spec, spec) {
 			return same, nil // the same again, by who did not hear the answer
 		}
 		return Rollout{}, fault.New(fault.Conflict, "rollout.exists", fmt.Sprintf("there is a rollout %q already", spec.ID), "give this one another ID")
 	}
 	return r, err
+}
+
+// alike reports whether two specs say the same. An absent list and an empty one are written alike.
+func alike(a, b Spec) bool {
+	one, err1 := json.Marshal(a)
+	other, err2 := json.Marshal(b)
+	return err1 == nil && err2 == nil && bytes.Equal(one, other)
 }
 
 // Start selects the devices, takes them, and lets the first wave go at the next Tick.

@@ -171,7 +171,7 @@ func scanCandidate(row scanner) (rollout.Candidate, error) {
 	if err != nil {
 		return c, fmt.Errorf("device %s: twin: %w", c.ID, err)
 	}
-	c.Trial = t.Trial
+	c.Trial, c.Version = t.Trial, t.Version
 	c.Settings, err = device.Shown(t)
 	return c, err
 }

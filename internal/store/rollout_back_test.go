@@ -170,3 +170,35 @@ func TestAWayBackThatWasWithdrawnIsNone(t *testing.T) {
 		t.Errorf("counts: %+v", got.Last)
 	}
 }
+
+// Who runs something newer refuses what is older: it is left out with the reason, and fails no wave.
+func TestWhoRunsSomethingNewerIsLeftOut(t *testing.T) {
+	r := newRoll(t, 3)
+	newest := r.publish("1.2.0", r.old)
+	r.says(devN(0), newest, true, false, nil)
+	r.says(devN(1), newest, true, true, nil) // on trial: it may fall back
+	dry, err := r.svc.DryRun(t.Context(), person("op"), twoWaves("r1", r.new))
+	if err != nil || len(dry.Members) != 2 || dry.Skipped[devN(0)] != "runs 1.2.0, which is newer" {
+		t.Errorf("%+v, %v", dry, err)
+	}
+}
+
+// Who did not hear the answer asks again, and the same list may be written in two ways.
+func TestARolloutIsCreatedOnceHoweverItIsWritten(t *testing.T) {
+	r := newRoll(t, 3)
+	spec := twoWaves("r1", r.new)
+	spec.Canaries = []string{}
+	for range 2 {
+		if _, err := r.svc.Create(t.Context(), person("op"), spec); err != nil {
+			t.Fatal(err)
+		}
+	}
+	spec.Canaries = nil
+	if _, err := r.svc.Create(t.Context(), person("op"), spec); err != nil {
+		t.Error(err)
+	}
+	spec.Reason = "another"
+	if _, err := r.svc.Create(t.Context(), person("op"), spec); codeOf(err) != "rollout.exists" {
+		t.Errorf("another of that name: %v", err)
+	}
+}
