@@ -37,8 +37,8 @@ const (
 	KindWarrantIssued    Kind = "warrant.issued"    // control: COSE_Sign(Warrant)
 
 	KindRolloutCreated    Kind = "rollout.created"        // control: JSON rollout.Spec
-	KindRolloutStarted    Kind = "rollout.started"        // control: JSON {rollout, wave, release, counts}; so all of rollout.*
-	KindWaveStarted       Kind = "rollout.wave.started"   // control: the same, with the command of the wave
+	KindRolloutStarted    Kind = "rollout.started"        // control: JSON {rollout, release, devices: root and count, waves, skipped}
+	KindWaveStarted       Kind = "rollout.wave.started"   // control: JSON {rollout, wave, release, command, reason, counts, failed}, with the command of the wave
 	KindWaveSucceeded     Kind = "rollout.wave.succeeded" // control: the same; every device of the wave is healthy
 	KindRolloutHalted     Kind = "rollout.halted"         // control: the same, with reason and failed devices; halted by a gate
 	KindRolloutPaused     Kind = "rollout.paused"         // control: the same; by a person
