@@ -1387,6 +1387,15 @@ type FactoryDifference struct {
 	To    *int32 `json:"to,omitempty"`
 }
 
+// FactoryDocument defines model for FactoryDocument.
+type FactoryDocument struct {
+	// Digest SHA-256, hex: what the master's approver signed for
+	Digest string `json:"digest"`
+
+	// Size bytes; none: it is not here
+	Size *int64 `json:"size,omitempty"`
+}
+
 // FactoryImportReport defines model for FactoryImportReport.
 type FactoryImportReport struct {
 	Accepted int64             `json:"accepted"`
@@ -1409,6 +1418,44 @@ type FactoryInspected struct {
 	Passed bool      `json:"passed"`
 	Record string    `json:"record"`
 	Said   string    `json:"said"`
+}
+
+// FactoryKeptMaster defines model for FactoryKeptMaster.
+type FactoryKeptMaster struct {
+	// Built as its approver says
+	Built time.Time `json:"built"`
+
+	// Bundle SHA-256 of the trust bundle that devices leave with, hex
+	Bundle string `json:"bundle"`
+	By     string `json:"by"`
+
+	// Counter security counter of the release
+	Counter int32 `json:"counter"`
+
+	// Created when it was given to this instance
+	Created time.Time `json:"created"`
+
+	// Digest SHA-256 of the signed master, hex
+	Digest     string          `json:"digest"`
+	Hardware   string          `json:"hardware"`
+	Notes      *string         `json:"notes,omitempty"`
+	Product    string          `json:"product"`
+	Provenance FactoryDocument `json:"provenance"`
+
+	// Release digest, hex
+	Release  string          `json:"release"`
+	Revision int32           `json:"revision"`
+	Sbom     FactoryDocument `json:"sbom"`
+
+	// Size of its components, bytes
+	Size int64 `json:"size"`
+
+	// Trust its version
+	Trust   int64  `json:"trust"`
+	Version string `json:"version"`
+
+	// WhyNot why nothing is ordered of it now; none: it may be
+	WhyNot *string `json:"why_not,omitempty"`
 }
 
 // FactoryMasterRef defines model for FactoryMasterRef.
@@ -1821,6 +1868,13 @@ type ListAsked struct {
 	Purpose string `json:"purpose"`
 }
 
+// MasterRequest defines model for MasterRequest.
+type MasterRequest struct {
+	// File how the master's file begins, at least up to its first chunk, base64: firmware comes from the release
+	File    []byte `json:"file"`
+	Product string `json:"product"`
+}
+
 // MonitorFinding defines model for MonitorFinding.
 type MonitorFinding struct {
 	Act          *string    `json:"act,omitempty"`
@@ -1911,8 +1965,11 @@ type OrderRequest struct {
 	// Keys who may make devices' keys beside the device itself: station, for chips that cannot
 	Keys *OrderRequestKeys `json:"keys,omitempty"`
 
-	// Master how a master's file begins, up to its first chunk: it says release and parameters
-	Master         []byte            `json:"master,omitempty"`
+	// Master how a master's file begins, at least up to its first chunk: it says release and parameters
+	Master []byte `json:"master,omitempty"`
+
+	// MasterDigest of a master that was given to this instance, in place of how its file begins
+	MasterDigest   *string           `json:"master_digest,omitempty"`
 	MaxOfflineDays *int32            `json:"max_offline_days,omitempty"`
 	NotAfter       time.Time         `json:"not_after"`
 	Params         *WireDeviceParams `json:"params,omitempty"`
@@ -2312,6 +2369,14 @@ type PageIdentity struct {
 // PageIssuer defines model for PageIssuer.
 type PageIssuer struct {
 	Items []Issuer `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageKeptMaster defines model for PageKeptMaster.
+type PageKeptMaster struct {
+	Items []FactoryKeptMaster `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -4226,6 +4291,34 @@ type ListFactsParams struct {
 // ListFactsParamsLog defines parameters for ListFacts.
 type ListFactsParamsLog string
 
+// ListMastersParams defines parameters for ListMasters.
+type ListMastersParams struct {
+	// Product only this product's; needed by callers who are limited to products
+	Product *string `form:"product,omitempty" json:"product,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// TakeMasterParams defines parameters for TakeMaster.
+type TakeMasterParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// GiveMasterDocumentParams defines parameters for GiveMasterDocument.
+type GiveMasterDocumentParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListQueriesParams defines parameters for ListQueries.
 type ListQueriesParams struct {
 	// After 'next' of the page before; its form may change
@@ -5150,6 +5243,9 @@ type RotateKeyJSONRequestBody = KeyRequest
 
 // RetireKeyJSONRequestBody defines body for RetireKey for application/json ContentType.
 type RetireKeyJSONRequestBody = KeyEnd
+
+// TakeMasterJSONRequestBody defines body for TakeMaster for application/json ContentType.
+type TakeMasterJSONRequestBody = MasterRequest
 
 // SaveQueryJSONRequestBody defines body for SaveQuery for application/json ContentType.
 type SaveQueryJSONRequestBody = FleetSaved
@@ -6249,6 +6345,50 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/log/{log}/facts (the `ListFacts` operationId).
 	ListFacts(ctx context.Context, log ListFactsParamsLog, params *ListFactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListMasters List the masters that were given to this instance, newest first
+	//
+	// Corresponds with GET /api/v1/masters (the `ListMasters` operationId).
+	ListMasters(ctx context.Context, params *ListMastersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeMasterWithBody Take in a master that orders can be made of; the same again changes nothing
+	//
+	// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+	TakeMasterWithBody(ctx context.Context, params *TakeMasterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeMaster Take in a master that orders can be made of; the same again changes nothing
+	//
+	// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+	TakeMaster(ctx context.Context, params *TakeMasterParams, body TakeMasterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMaster Show a master that was given to this instance
+	//
+	// Corresponds with GET /api/v1/masters/{digest} (the `GetMaster` operationId).
+	GetMaster(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetMasterDocument Get a document that a master names
+	//
+	// As it was given, verified. It is to be saved: nobody here wrote it.
+	//
+	// Corresponds with GET /api/v1/masters/{digest}/documents/{kind} (the `GetMasterDocument` operationId).
+	GetMasterDocument(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GiveMasterDocumentWithBody Give a document that a master names, and nothing else; the same again changes nothing
+	//
+	// The body is the document, at most 64 MiB. Only what has the digest that the master's approver signed for is stored.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/masters/{digest}/documents/{kind} (the `GiveMasterDocument` operationId).
+	GiveMasterDocumentWithBody(ctx context.Context, digest string, kind string, params *GiveMasterDocumentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetSelf Show who you are here
 	//
@@ -9328,6 +9468,110 @@ func (c *Client) GetEntry(ctx context.Context, log GetEntryParamsLog, index int6
 // Corresponds with GET /api/v1/log/{log}/facts (the `ListFacts` operationId).
 func (c *Client) ListFacts(ctx context.Context, log ListFactsParamsLog, params *ListFactsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListFactsRequest(c.Server, log, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListMasters List the masters that were given to this instance, newest first
+//
+// Corresponds with GET /api/v1/masters (the `ListMasters` operationId).
+func (c *Client) ListMasters(ctx context.Context, params *ListMastersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListMastersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeMasterWithBody Take in a master that orders can be made of; the same again changes nothing
+//
+// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+func (c *Client) TakeMasterWithBody(ctx context.Context, params *TakeMasterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeMasterRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeMaster Take in a master that orders can be made of; the same again changes nothing
+//
+// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+func (c *Client) TakeMaster(ctx context.Context, params *TakeMasterParams, body TakeMasterJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeMasterRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMaster Show a master that was given to this instance
+//
+// Corresponds with GET /api/v1/masters/{digest} (the `GetMaster` operationId).
+func (c *Client) GetMaster(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMasterRequest(c.Server, digest)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetMasterDocument Get a document that a master names
+//
+// As it was given, verified. It is to be saved: nobody here wrote it.
+//
+// Corresponds with GET /api/v1/masters/{digest}/documents/{kind} (the `GetMasterDocument` operationId).
+func (c *Client) GetMasterDocument(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetMasterDocumentRequest(c.Server, digest, kind)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GiveMasterDocumentWithBody Give a document that a master names, and nothing else; the same again changes nothing
+//
+// The body is the document, at most 64 MiB. Only what has the digest that the master's approver signed for is stored.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/masters/{digest}/documents/{kind} (the `GiveMasterDocument` operationId).
+func (c *Client) GiveMasterDocumentWithBody(ctx context.Context, digest string, kind string, params *GiveMasterDocumentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGiveMasterDocumentRequestWithBody(c.Server, digest, kind, params, contentType, body)
 	if err != nil {
 		return nil, err
 	}
@@ -17031,6 +17275,294 @@ func NewListFactsRequest(server string, log ListFactsParamsLog, params *ListFact
 	return req, nil
 }
 
+// NewListMastersRequest constructs an http.Request for the ListMasters method
+func NewListMastersRequest(server string, params *ListMastersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/masters")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Product != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "product", *params.Product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTakeMasterRequest calls the generic TakeMaster builder with application/json body
+func NewTakeMasterRequest(server string, params *TakeMasterParams, body TakeMasterJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTakeMasterRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTakeMasterRequestWithBody constructs an http.Request for the TakeMaster method, with any body, and a specified content type
+func NewTakeMasterRequestWithBody(server string, params *TakeMasterParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/masters")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetMasterRequest constructs an http.Request for the GetMaster method
+func NewGetMasterRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/masters/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetMasterDocumentRequest constructs an http.Request for the GetMasterDocument method
+func NewGetMasterDocumentRequest(server string, digest string, kind string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "kind", kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/masters/%s/documents/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGiveMasterDocumentRequestWithBody constructs an http.Request for the GiveMasterDocument method, with any body, and a specified content type
+func NewGiveMasterDocumentRequestWithBody(server string, digest string, kind string, params *GiveMasterDocumentParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "kind", kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/masters/%s/documents/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetSelfRequest constructs an http.Request for the GetSelf method
 func NewGetSelfRequest(server string) (*http.Request, error) {
 	var err error
@@ -24670,6 +25202,56 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/log/{log}/facts (the `ListFacts` operationId).
 	ListFactsWithResponse(ctx context.Context, log ListFactsParamsLog, params *ListFactsParams, reqEditors ...RequestEditorFn) (*ListFactsResponse, error)
 
+	// ListMastersWithResponse List the masters that were given to this instance, newest first
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/masters (the `ListMasters` operationId).
+	ListMastersWithResponse(ctx context.Context, params *ListMastersParams, reqEditors ...RequestEditorFn) (*ListMastersResponse, error)
+
+	// TakeMasterWithBodyWithResponse Take in a master that orders can be made of; the same again changes nothing
+	//
+	// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+	TakeMasterWithBodyWithResponse(ctx context.Context, params *TakeMasterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeMasterResponse, error)
+
+	// TakeMasterWithResponse Take in a master that orders can be made of; the same again changes nothing
+	//
+	// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+	TakeMasterWithResponse(ctx context.Context, params *TakeMasterParams, body TakeMasterJSONRequestBody, reqEditors ...RequestEditorFn) (*TakeMasterResponse, error)
+
+	// GetMasterWithResponse Show a master that was given to this instance
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/masters/{digest} (the `GetMaster` operationId).
+	GetMasterWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetMasterResponse, error)
+
+	// GetMasterDocumentWithResponse Get a document that a master names
+	//
+	// As it was given, verified. It is to be saved: nobody here wrote it.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/masters/{digest}/documents/{kind} (the `GetMasterDocument` operationId).
+	GetMasterDocumentWithResponse(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*GetMasterDocumentResponse, error)
+
+	// GiveMasterDocumentWithBodyWithResponse Give a document that a master names, and nothing else; the same again changes nothing
+	//
+	// The body is the document, at most 64 MiB. Only what has the digest that the master's approver signed for is stored.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/masters/{digest}/documents/{kind} (the `GiveMasterDocument` operationId).
+	GiveMasterDocumentWithBodyWithResponse(ctx context.Context, digest string, kind string, params *GiveMasterDocumentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GiveMasterDocumentResponse, error)
+
 	// GetSelfWithResponse Show who you are here
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -29312,6 +29894,218 @@ func (r ListFactsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListFactsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListMastersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageKeptMaster
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListMastersResponse) GetJSON200() *PageKeptMaster {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListMastersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListMastersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListMastersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListMastersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TakeMasterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryKeptMaster
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TakeMasterResponse) GetJSON200() *FactoryKeptMaster {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TakeMasterResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TakeMasterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TakeMasterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TakeMasterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TakeMasterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetMasterResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryKeptMaster
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetMasterResponse) GetJSON200() *FactoryKeptMaster {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMasterResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMasterResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMasterResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMasterResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetMasterDocumentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r GetMasterDocumentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetMasterDocumentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetMasterDocumentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetMasterDocumentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GiveMasterDocumentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryKeptMaster
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GiveMasterDocumentResponse) GetJSON200() *FactoryKeptMaster {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r GiveMasterDocumentResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r GiveMasterDocumentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GiveMasterDocumentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GiveMasterDocumentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GiveMasterDocumentResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -35570,6 +36364,92 @@ func (c *ClientWithResponses) ListFactsWithResponse(ctx context.Context, log Lis
 	return ParseListFactsResponse(rsp)
 }
 
+// ListMastersWithResponse List the masters that were given to this instance, newest first
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/masters (the `ListMasters` operationId).
+func (c *ClientWithResponses) ListMastersWithResponse(ctx context.Context, params *ListMastersParams, reqEditors ...RequestEditorFn) (*ListMastersResponse, error) {
+	rsp, err := c.ListMasters(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListMastersResponse(rsp)
+}
+
+// TakeMasterWithBodyWithResponse Take in a master that orders can be made of; the same again changes nothing
+//
+// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+func (c *ClientWithResponses) TakeMasterWithBodyWithResponse(ctx context.Context, params *TakeMasterParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeMasterResponse, error) {
+	rsp, err := c.TakeMasterWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeMasterResponse(rsp)
+}
+
+// TakeMasterWithResponse Take in a master that orders can be made of; the same again changes nothing
+//
+// Who may place orders gives it. An approver of the trust bundle in force must have signed it, its release must be published here, and it must be sealed to this instance. What follows its head in the file is not looked at: firmware comes from the release. Documents that came with the release are kept already.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/masters (the `TakeMaster` operationId).
+func (c *ClientWithResponses) TakeMasterWithResponse(ctx context.Context, params *TakeMasterParams, body TakeMasterJSONRequestBody, reqEditors ...RequestEditorFn) (*TakeMasterResponse, error) {
+	rsp, err := c.TakeMaster(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeMasterResponse(rsp)
+}
+
+// GetMasterWithResponse Show a master that was given to this instance
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/masters/{digest} (the `GetMaster` operationId).
+func (c *ClientWithResponses) GetMasterWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetMasterResponse, error) {
+	rsp, err := c.GetMaster(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMasterResponse(rsp)
+}
+
+// GetMasterDocumentWithResponse Get a document that a master names
+//
+// As it was given, verified. It is to be saved: nobody here wrote it.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/masters/{digest}/documents/{kind} (the `GetMasterDocument` operationId).
+func (c *ClientWithResponses) GetMasterDocumentWithResponse(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*GetMasterDocumentResponse, error) {
+	rsp, err := c.GetMasterDocument(ctx, digest, kind, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetMasterDocumentResponse(rsp)
+}
+
+// GiveMasterDocumentWithBodyWithResponse Give a document that a master names, and nothing else; the same again changes nothing
+//
+// The body is the document, at most 64 MiB. Only what has the digest that the master's approver signed for is stored.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/masters/{digest}/documents/{kind} (the `GiveMasterDocument` operationId).
+func (c *ClientWithResponses) GiveMasterDocumentWithBodyWithResponse(ctx context.Context, digest string, kind string, params *GiveMasterDocumentParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*GiveMasterDocumentResponse, error) {
+	rsp, err := c.GiveMasterDocumentWithBody(ctx, digest, kind, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGiveMasterDocumentResponse(rsp)
+}
+
 // GetSelfWithResponse Show who you are here
 //
 // Returns a wrapper object for the known response body format(s).
@@ -40043,6 +40923,140 @@ func ParseListFactsResponse(rsp *http.Response) (*ListFactsResponse, error) {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListMastersResponse parses an HTTP response from a ListMastersWithResponse call
+func ParseListMastersResponse(rsp *http.Response) (*ListMastersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListMastersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageKeptMaster
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTakeMasterResponse parses an HTTP response from a TakeMasterWithResponse call
+func ParseTakeMasterResponse(rsp *http.Response) (*TakeMasterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TakeMasterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryKeptMaster
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetMasterResponse parses an HTTP response from a GetMasterWithResponse call
+func ParseGetMasterResponse(rsp *http.Response) (*GetMasterResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMasterResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryKeptMaster
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetMasterDocumentResponse parses an HTTP response from a GetMasterDocumentWithResponse call
+func ParseGetMasterDocumentResponse(rsp *http.Response) (*GetMasterDocumentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetMasterDocumentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseGiveMasterDocumentResponse parses an HTTP response from a GiveMasterDocumentWithResponse call
+func ParseGiveMasterDocumentResponse(rsp *http.Response) (*GiveMasterDocumentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GiveMasterDocumentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryKeptMaster
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 

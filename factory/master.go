@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -341,9 +342,9 @@ type OldMasterError struct{ Known MasterRef }
 
 func (e *OldMasterError) Error() string { return fmt.Sprintf("master %d is known", e.Known.Revision) }
 
-// ReleaseOfMaster reads which release a master claims to be of, so that it can be looked up; hex. head is how the file begins.
-func ReleaseOfMaster(head []byte) (string, error) {
-	h, err := masterHead(head)
+// ReleaseOfMaster reads which release a master claims to be of, so that it can be looked up; hex. begin is how the file begins.
+func ReleaseOfMaster(begin []byte) (string, error) {
+	h, err := masterHead(begin)
 	if err != nil {
 		return "", err
 	}
@@ -354,19 +355,18 @@ func ReleaseOfMaster(head []byte) (string, error) {
 	return hex.EncodeToString(m.Header.Release), nil
 }
 
+// masterHead reads how a master's file begins; what follows is not looked at.
 func masterHead(data []byte) (wire.SealedHead, error) {
 	h, err := wire.ReadSealedHead(bytes.NewReader(data))
-	if err == nil && h.Size != int64(len(data)) {
-		err = errors.New("more than how a master begins")
-	}
 	if err != nil {
 		return h, badMaster("%w", err)
 	}
 	return h, nil
 }
 
-// ofMaster has a spec say what its master does, if it has one. Its trust bundle is the one in force, and its release was published; the master must be of both.
-func (s *Service) ofMaster(spec OrderSpec) (OrderSpec, *MasterRef, error) {
+// ofMaster has a spec say what its master does, if it has one, and keeps the master. Its trust bundle is the one in force, and its release was published; the master
+// must be of both.
+func (s *Service) ofMaster(ctx context.Context, caller access.Caller, spec OrderSpec) (OrderSpec, *MasterRef, error) {
 	if len(spec.Master) == 0 {
 		return spec, nil, nil
 	}
@@ -378,7 +378,10 @@ func (s *Service) ofMaster(spec OrderSpec) (OrderSpec, *MasterRef, error) {
 	if err != nil {
 		return spec, nil, err
 	}
-	if spec, err = m.Spec(spec); err != nil {
+	if spec, err = m.Spec(spec); err == nil {
+		err = s.keep(ctx, caller, m, spec.Master)
+	}
+	if err != nil {
 		return spec, nil, err
 	}
 	ref := m.Ref()

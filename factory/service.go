@@ -49,6 +49,8 @@ type Config struct {
 	Inspections Inspections
 	Books       Books     // what does not agree is read from
 	Published   Published // what devices may be made of
+	Masters     Masters   // that were given to this instance
+	Documents   Documents // that masters name
 	SealKeys    SealKeys  // what is sealed to this instance is opened with
 	Intake      *Intake   // nil: orders are wrapped here only
 	Guard       *access.Guard
@@ -66,7 +68,7 @@ func New(c Config) (*Service, error) {
 	if !wire.ValidName(c.OEM) {
 		return nil, fmt.Errorf("factory: OEM %q: lower-case letters, digits, '-' and '.', at most 64", c.OEM)
 	}
-	if c.OrderKey == nil || c.CA == nil || c.Vault == nil || c.Store == nil || c.Inspections == nil || c.Books == nil || c.Published == nil || c.SealKeys == nil || c.Guard == nil || len(c.Root) == 0 {
+	if c.OrderKey == nil || c.CA == nil || c.Vault == nil || c.Store == nil || c.Inspections == nil || c.Books == nil || c.Published == nil || c.Masters == nil || c.Documents == nil || c.SealKeys == nil || c.Guard == nil || len(c.Root) == 0 {
 		return nil, errors.New("factory: incomplete configuration")
 	}
 	if c.Now == nil {
@@ -134,7 +136,7 @@ type OrderSpec struct {
 	MaxOfflineDays uint32 // 0: no limit
 	FirstArticle   bool   // one is made and inspected before the others
 	Chips          string // only chips of this vendor, by its manifests; empty: any
-	Master         []byte // how a master's file begins: it says trust bundle, release and parameters; none: the fields above do
+	Master         []byte // how a master's file begins, or more of it: it says trust bundle, release and parameters; none: the fields above do
 	Keys           string // wire.OriginStation: the station may make devices' keys; empty: the device alone
 }
 
@@ -164,7 +166,7 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 	if err := s.c.Guard.Check(ctx, caller, access.OrderCreate, resource(spec.ID, spec.Product)); err != nil {
 		return nil, Order{}, err
 	}
-	spec, master, err := s.ofMaster(spec)
+	spec, master, err := s.ofMaster(ctx, caller, spec)
 	if err != nil {
 		return nil, Order{}, err
 	}

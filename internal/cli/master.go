@@ -21,15 +21,13 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-func newMaster(s streams) *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "master", Short: "Masters: what is put on devices, as one signed and sealed file", Args: cobra.NoArgs,
-		Long: `A master is a development build made ready for production: a release with its approvers' signatures, the bytes of its components (boot manager, application,
+func newMaster(a *api) *cobra.Command {
+	c := a.noun("master", "Masters: what is put on devices, as one signed and sealed file",
+		buildMaster(a.s), showMaster(a.s), verifyMaster(a.s), a.takeMaster(), a.listMasters(), a.masterDocument())
+	c.Long = `A master is a development build made ready for production: a release with its approvers' signatures, the bytes of its components (boot manager, application,
 assets), the parameters of devices, and the digests of its SBOM and provenance, signed by an approver and sealed to those who may wrap orders of it.
-These commands need no server and no network.`,
-	}
-	cmd.AddCommand(buildMaster(s), showMaster(s), verifyMaster(s))
-	return cmd
+Building, showing and verifying one need no server and no network.`
+	return c
 }
 
 // masterCall is one master that is built.

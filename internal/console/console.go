@@ -88,6 +88,7 @@ type Stages struct {
 	Products    Products
 	Orders      Orders
 	Desks       Desks
+	Masters     Masters
 	Enrolments  Enrolments
 	Owners      Owners
 	Transfers   Transfers
@@ -219,7 +220,7 @@ func Handler(cfg Config) http.Handler {
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/releases/{digest}/components": h.contents, "/components": h.components, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
-		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/certificates": h.certificates, "/enrolments": h.enrolments,
+		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/masters": h.masters, "/masters/{digest}": h.master, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,
 		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,

@@ -195,6 +195,26 @@ func (s orders) Differences(ctx context.Context, c access.Caller, _ string, q fa
 	return all, stages(s).check(ctx, c, access.OrderRead, "pump")
 }
 
+type masters stages
+
+// kept is a master that may be ordered of, with one document.
+var kept = factory.KeptMaster{
+	MasterRef: factory.MasterRef{Product: "pump", Hardware: script, Revision: 3, Digest: digest}, Version: script, Release: digest,
+	SBOM: factory.Document{Digest: digest, Size: 9}, Provenance: factory.Document{Digest: script}, Notes: script, By: script, Built: then, Created: then,
+}
+
+func (s masters) Masters(ctx context.Context, c access.Caller, p, after string, limit int) ([]factory.KeptMaster, error) {
+	return paging(p, after, limit, kept, func(m *factory.KeptMaster, id string) { m.Digest = id }), stages(s).check(ctx, c, access.OrderRead, p)
+}
+
+func (s masters) Master(ctx context.Context, c access.Caller, id string) (factory.KeptMaster, error) {
+	m := kept
+	if id != digest {
+		m.WhyNot = script
+	}
+	return m, stages(s).check(ctx, c, access.OrderRead, "pump")
+}
+
 type (
 	vendors stages
 	desks   stages
@@ -465,7 +485,7 @@ func server(t *testing.T) *site {
 		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00", Site: "https://console.example",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Desks: desks(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Desks: desks(st), Masters: masters(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -505,7 +525,7 @@ func get(t *testing.T, s *site, path, session string) (*http.Response, string) {
 func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/releases/" + digest + "/components", "/components", "/components?what=" + script, "/rollouts", "/rollouts/r", "/rollouts/running",
-		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
+		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/masters", "/masters/" + digest, "/masters/old", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known, "/transfers",
 		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",
 		"/proposals", "/proposals/p", "/members", "/members/m", "/audit",
@@ -630,7 +650,7 @@ func TestIdentityIsOfferedToWhoMayChangeIt(t *testing.T) {
 // A long list is shown page by page, product after product, each thing once.
 func TestLongListsAreShownPageByPage(t *testing.T) {
 	s := server(t)
-	for _, list := range []string{"/rollouts", "/orders"} {
+	for _, list := range []string{"/rollouts", "/orders", "/masters"} {
 		path, seen, pages := list, 0, 0
 		next := regexp.MustCompile(`rel="next" href="([^"]+)"`)
 		for path != "" && pages < 9 {

@@ -280,7 +280,7 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 	}
 	v := h.view(r, caller, "Releases", "release. rollout.", hexOf(raw), p.Release.Manifest.ID)
 	v.Subjects = "" // rollouts of it have names of their own
-	p.Actions = append(v.rollOut(p.Release), v.releaseActions(p.Release, missing(p.Release, p.Bundle))...)
+	p.Actions = append(append(v.rollOut(p.Release), v.orderOfRelease(p.Release, time.Now())...), v.releaseActions(p.Release, missing(p.Release, p.Bundle))...)
 	h.render(w, r, http.StatusOK, releasePage(v, p))
 	return nil
 }

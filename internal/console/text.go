@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -73,6 +74,17 @@ var digest = regexp.MustCompile(`\b([0-9a-f]{12})[0-9a-f]{52}\b`)
 
 // brief is clip, with digests shortened.
 func brief(s string, most int) string { return clip(digest.ReplaceAllString(s, "$1…"), most) }
+
+// keysBy says who may make the keys of an order's devices.
+func keysBy(o factory.Order) string {
+	switch {
+	case o.Chips != "":
+		return "the chips' vendor"
+	case o.Keys != "":
+		return "the device or the station"
+	}
+	return "the device"
+}
 
 func joined(list []string) string { return strings.Join(list, ", ") }
 

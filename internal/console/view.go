@@ -58,7 +58,7 @@ func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Components", "/components"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
-		{"Birth", []navLink{{"Orders", "/orders"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
+		{"Birth", []navLink{{"Orders", "/orders"}, {"Masters", "/masters"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
 		{"Identity", []navLink{{"Certificates", "/certificates"}, {"Authorities", "/authorities"}, {"Trust bundles", "/bundles"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Denials", "/audit"}, {"Platform", "/platform"}}},
 	}
@@ -96,9 +96,9 @@ func (a action) revealOf() string {
 
 // field is one thing to fill in before an action.
 type field struct {
-	Name     string   `json:"name"` // the member of the body
+	Name     string   `json:"name"` // the member of the body; with dots between for one in it
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), setting (one of the list config, where something is chosen or filled in) and secret (the same, not to be seen), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
+	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), begin (how one begins, base64), hex (base64 of what is typed in hex), setting (one of the list config, where something is chosen or filled in) and secret (the same, not to be seen), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces
 	Optional bool     `json:"optional,omitempty"`

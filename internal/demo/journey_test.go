@@ -212,6 +212,7 @@ func TestJourneys(t *testing.T) {
 		{"a rollout goes through its waves, paused and resumed", liveRollout},
 		{"power is given by two administrators", powerTakesTwo},
 		{"an order adds up, and is closed", orderCloses},
+		{"a device is ordered of a master, and its order given up by two", orderedOfAMaster},
 		{"data is read by whom it was granted, until it is not", dataGrant},
 		{"an owner hands a device on, and has the code for the next", soldFromThePage},
 		{"a member who is ended is out at the next click", memberEnds},

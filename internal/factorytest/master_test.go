@@ -10,9 +10,13 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -290,5 +294,89 @@ func TestALargeMasterTakesLittleMemory(t *testing.T) {
 	}
 	if worst := slices.Max(append(watch.sizes, second.sizes...)); worst > before+24<<20 {
 		t.Errorf("%d bytes in use at once for a master of %d, %d before", worst, m.Size(), before)
+	}
+}
+
+// A master that was given is ordered of by its digest, for as long as it may be, and keeps the documents that it names and no others.
+func TestAMasterIsKeptWithItsDocuments(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	seal, err := o.Seal.Public()
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := built(t, o, masterSpec(o, seal))
+	changed := bytes.Clone(file)
+	changed[40] ^= 1
+	for what, c := range map[string]struct {
+		begin []byte
+		who   access.Role
+	}{"an altered one": {changed, access.Factory}, "the first half of its head": {file[:200], access.Factory}, "from who only reads": {file, access.Viewer}} {
+		caller := o.Caller
+		caller.Roles = []access.Role{c.who}
+		if _, err := o.Service.TakeMaster(t.Context(), caller, factorytest.Product, c.begin, o.Bundle); err == nil {
+			t.Errorf("%s was taken in", what)
+		}
+	}
+	if _, err := o.Service.TakeMaster(t.Context(), o.Caller, "valve", file, o.Bundle); err == nil {
+		t.Error("it was taken in for another product")
+	}
+	if all, err := o.Service.Masters(t.Context(), o.Caller, "", "", 0); err != nil || len(all) != 0 {
+		t.Fatalf("of what was refused is kept: %+v, %v", all, err)
+	}
+	m, err := o.Service.TakeMaster(t.Context(), o.Caller, factorytest.Product, file, o.Bundle) // with more of the file than its head
+	if err != nil || m.WhyNot != "" || m.Revision != 7 || m.SBOM.Size != 0 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	if again, err := o.Service.TakeMaster(t.Context(), o.Caller, factorytest.Product, file, o.Bundle); err != nil || again.Created != m.Created {
+		t.Errorf("taken again: %+v, %v", again, err)
+	}
+	for what, bad := range map[string]string{"another document": "sbom2", "nothing": "", "its beginning": "sbo"} {
+		if _, err := o.Service.GiveDocument(t.Context(), o.Caller, m.Digest, factory.SBOM, strings.NewReader(bad)); err == nil {
+			t.Errorf("%s was taken for the SBOM", what)
+		}
+	}
+	if _, err := o.Service.OpenDocument(t.Context(), o.Caller, m.Digest, factory.SBOM); fault.KindOf(err) != fault.NotFound {
+		t.Errorf("a document that is not here: %v", err)
+	}
+	if m, err = o.Service.GiveDocument(t.Context(), o.Caller, m.Digest, factory.SBOM, strings.NewReader("sbom")); err != nil || m.SBOM.Size != 4 || m.Provenance.Size != 0 {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	f, err := o.Service.OpenDocument(t.Context(), o.Caller, m.Digest, factory.SBOM)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(f)
+	if err = errors.Join(err, f.Close()); err != nil || string(got) != "sbom" {
+		t.Errorf("it came back as %q, %v", got, err)
+	}
+
+	s, _ := softStation(t, "st-1", o)
+	d, err := s.Descriptor(o.ID, o.Now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	spec := o.Spec("ord-1", 1, d, s.ID())
+	spec.Master, spec.Params = m.Head, wire.DeviceParams{}
+	if _, order, err := o.Service.CreateOrder(t.Context(), o.Caller, spec); err != nil || order.Master == nil || order.Master.Digest != m.Digest {
+		t.Fatalf("%+v, %v", order.Master, err)
+	}
+	newer := masterSpec(o, seal)
+	newer.Revision = 8
+	o.Now = o.Now.Add(time.Minute)
+	spec = o.Spec("ord-2", 1, d, s.ID())
+	spec.Master, spec.Params = built(t, o, newer), wire.DeviceParams{}
+	if _, _, err := o.Service.CreateOrder(t.Context(), o.Caller, spec); err != nil {
+		t.Fatal(err)
+	}
+	all, err := o.Service.Masters(t.Context(), o.Caller, factorytest.Product, "", 0)
+	if err != nil || len(all) != 2 || all[0].Revision != 8 || all[0].WhyNot != "" || all[0].SBOM.Size != 4 || !strings.Contains(all[1].WhyNot, "orders were made of revision 8") {
+		t.Errorf("%+v, %v", all, err)
+	}
+	if page, err := o.Service.Masters(t.Context(), o.Caller, "", all[0].Digest, 1); err != nil || len(page) != 1 || page[0].Digest != m.Digest {
+		t.Errorf("behind the first: %+v, %v", page, err)
+	}
+	o.NextBundle(t)
+	if m, err := o.Service.Master(t.Context(), o.Caller, all[0].Digest); err != nil || !strings.Contains(m.WhyNot, "not in force any more") {
+		t.Errorf("of an older trust bundle: %+v, %v", m.WhyNot, err)
 	}
 }

@@ -23,6 +23,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -175,13 +176,23 @@ func NewOEM(t testing.TB, id string) *OEM {
 	o.software(t)
 	o.config = factory.Config{
 		OEM: id, Root: o.Root.Raw, OrderKey: o.OrderKey, CA: o.CA, Vault: newVault(t), Store: db, Inspections: db, Books: db, Guard: guard,
-		Published: &o.published, SealKeys: o.Seal, Intake: &factory.Intake{Store: db.Desks(), CAs: o.CA, Instance: "hallmark." + id + ".example"},
+		Published: &o.published, Masters: db, Documents: o.documents(t), SealKeys: o.Seal, Intake: &factory.Intake{Store: db.Desks(), CAs: o.CA, Instance: "hallmark." + id + ".example"},
 		Now: func() time.Time { return o.Now },
 	}
 	if o.Service, err = factory.New(o.config); err != nil {
 		t.Fatal(err)
 	}
 	return o
+}
+
+// documents is a directory of its own.
+func (o *OEM) documents(t testing.TB) factory.Documents {
+	t.Helper()
+	d, err := files.Open(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
 }
 
 // Rotate has another key sign orders from now on, as after a new start of the server.

@@ -54,6 +54,7 @@ var Examples = map[string]any{
 	"create-order": OrderRequest{
 		Product: "pump", Hardware: "A", Quota: 100, NotAfter: exampleDay, Descriptor: []byte("descriptor"), StationPin: exampleDigest, Release: exampleRelease,
 	},
+	"take-master":      MasterRequest{Product: "pump", File: []byte("master")},
 	"cancel-order":     Reason{"the file was lost on its way"},
 	"abandon-order":    Reason{"the programming centre burnt down"},
 	"import-records":   RecordsRequest{File: []byte("records")},

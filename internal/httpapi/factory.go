@@ -32,7 +32,8 @@ type OrderRequest struct {
 	StationPin     []byte            `json:"station_pin" doc:"SHA-256 of the station's record key, learned another way"`
 	Release        string            `json:"release,omitempty" pattern:"^[0-9a-f]{64}$" doc:"digest of the release to put on the devices; none with a master"`
 	Params         wire.DeviceParams `json:"params" required:"false" doc:"none with a master"`
-	Master         []byte            `json:"master,omitempty" maxLength:"450000" doc:"how a master's file begins, up to its first chunk: it says release and parameters"`
+	Master         []byte            `json:"master,omitempty" maxLength:"450000" doc:"how a master's file begins, at least up to its first chunk: it says release and parameters"`
+	MasterDigest   string            `json:"master_digest,omitempty" pattern:"^[0-9a-f]{64}$" doc:"of a master that was given to this instance, in place of how its file begins"`
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
 	FirstArticle   bool              `json:"first_article,omitempty" doc:"one is made and inspected before the others"`
 	Chips          string            `json:"chips,omitempty" maxLength:"64" doc:"only chips of this vendor, which came with their keys: see import-chips"`
@@ -88,6 +89,7 @@ func (a *api) registerFactory(h huma.API) {
 			f, err := a.Factory.OEMFile(ctx, callerOf(ctx))
 			return reply(a, ctx, f, err)
 		})
+	a.registerMasters(h)
 	a.registerOrders(h)
 	a.registerDifferences(h)
 }
@@ -197,6 +199,13 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrappe
 	if err := a.Factory.MayOrder(ctx, callerOf(ctx), in.ID, in.Product); err != nil { // before any firmware is gathered
 		return nil, factory.Order{}, err
 	}
+	if in.MasterDigest != "" {
+		m, err := a.Factory.Master(ctx, callerOf(ctx), in.MasterDigest)
+		if err != nil {
+			return nil, factory.Order{}, err
+		}
+		in.Master = m.Head
+	}
 	if len(in.Master) > 0 {
 		h, err := factory.ReleaseOfMaster(in.Master)
 		if err == nil && (in.Release != "" || in.Params.Servers.Device != "") {
@@ -206,6 +215,9 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrappe
 			return nil, factory.Order{}, err
 		}
 		in.Release = h
+	}
+	if f := &in.Params.Flash; f.Size == 0 { // at least what its slots take
+		f.Size = uint64(f.Slots) * f.SlotSize
 	}
 	d, err := parseDigest(in.Release)
 	if err != nil {

@@ -114,6 +114,7 @@ var unmet = []string{
 	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
 	"welcome-device",                                             // the example is no chain of custody
 	"get-desk-file", "add-desk", "remove-desk", "register-order", // no desk has written the examples, and there is no key for desks
+	"take-master", "get-master", "give-master-document", "get-master-document", // no approver signed the example, and no other is here
 	"trust-chip-vendor", "end-chip-vendor", "import-chips", "show-chip", // it takes two, and nobody's chips are known
 	"close-finding",                                                                                  // the device was lost before, and its findings settled with it
 	"claim-device", "transfer-devices", "give-up-handover", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it is not handed over, it was not stolen and is in no recall, and the owner has a device

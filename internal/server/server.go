@@ -69,6 +69,7 @@ type Instance struct {
 	ring        *keyring.Service
 	directives  directives
 	factory     *factory.Service
+	blobs       *files.Store
 	device      *device.Service
 	attest      *attest.Service
 	monitor     *monitor.Service
@@ -212,25 +213,24 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
+	if i.blobs, err = files.Open(i.layout.Blobs()); err != nil {
+		return err
+	}
 	i.factory, err = factory.New(factory.Config{
 		OEM: i.cfg.OEM, Root: i.auth.root.Raw, OrderKey: order, Former: i.formerOrders, Beside: func() [][]byte { return i.besideOrders(order) }, CA: orderCA{i.pki}, Vault: vault, Store: i.db, Inspections: i.db, Books: i.db,
-		Published: i.db.Desks(), SealKeys: sealKeys{i}, Intake: i.intake(), Guard: i.guard,
+		Published: i.db.Desks(), Masters: i.db, Documents: i.blobs, SealKeys: sealKeys{i}, Intake: i.intake(), Guard: i.guard,
 	})
 	return err
 }
 
 // openField opens the stages of the field.
 func (i *Instance) openField(ctx context.Context) (err error) {
-	blobs, err := files.Open(i.layout.Blobs())
-	if err != nil {
-		return err
-	}
 	releases, devices := i.db.Releases(), i.db.Devices()
-	if i.supply, err = supply.NewService(supply.Config{Store: i.db.Supply(), Blobs: blobs, Releases: i.db.Supply(), Guard: i.guard}); err != nil {
+	if i.supply, err = supply.NewService(supply.Config{Store: i.db.Supply(), Blobs: i.blobs, Releases: i.db.Supply(), Guard: i.guard}); err != nil {
 		return err
 	}
 	if i.release, err = release.NewService(release.Config{
-		Supply: i.supply, Store: releases, Artifacts: releases, Blobs: blobs, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
+		Supply: i.supply, Store: releases, Artifacts: releases, Blobs: i.blobs, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
 	}); err != nil {
 		return err
 	}

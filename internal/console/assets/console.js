@@ -48,7 +48,7 @@ function ask(button) {
 }
 
 // files are the kinds of fields that take a file.
-const files = new Set(["file", "bytes", "text-of", "upload"]);
+const files = new Set(["file", "bytes", "text-of", "begin", "upload"]);
 
 // input makes what a field is filled in with. Its text is set as text: it never becomes markup.
 function input(f) {
@@ -67,21 +67,32 @@ function input(f) {
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
   else if (!files.has(f.kind)) control.value = f.value || "";
   if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number", secret: "password" }[f.kind] || "text"; control.autocomplete = f.kind === "secret" ? "new-password" : "off"; control.spellcheck = false; }
+  if (f.kind === "hex") control.pattern = "\\s*([0-9a-fA-F]{2}\\s*)+";
   if (f.kind === "long") control.rows = 5;
   const label = make("label");
   label.append(make("span", { textContent: f.label }), control);
   return label;
 }
 
+// member puts a value into a document, at a name with dots between.
+function member(out, name, value) {
+  const path = name.split("."), last = path.pop();
+  path.reduce((in_, part) => in_[part] ??= {}, out)[last] = value;
+}
+
+// begun is how much of a file is sent of which only the beginning counts: more than the head of any master.
+const begun = 330000;
+
 // filled gives what the person has filled in, as members of the body.
-async function filled(form) {
-  const out = {};
+async function filled(form, out = {}) {
   for (const f of pending.fields) {
     const name = "field-" + f.name;
     if (f.kind === "many") { out[f.name] = [...form.querySelectorAll(`input[name="${CSS.escape(name)}"]:checked`)].map((i) => i.value); continue; }
-    if (f.kind === "file" || f.kind === "bytes" || f.kind === "text-of") { // one file: as a list of one, as itself, or as the text that it is
-      const file = form.elements[name].files[0];
+    if (f.kind === "upload") continue;
+    if (files.has(f.kind)) { // one file: as a list of one, as itself, how it begins, or as the text that it is
+      let file = form.elements[name].files[0];
       if (!file) continue;
+      if (f.kind === "begin") file = file.slice(0, begun);
       const content = f.kind === "text-of" ? await file.text() : base64(new Uint8Array(await file.arrayBuffer()));
       out[f.name] = f.kind === "file" ? [content] : content;
       continue;
@@ -91,11 +102,19 @@ async function filled(form) {
     else if (f.kind === "setting" || f.kind === "secret") { if (value !== "") (out.config ||= []).push({ name: f.name, value }); }
     else if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
     else if (value === "" && f.optional) continue;
-    else if (f.kind === "number" || f.kind === "count") out[f.name] = Number(value);
+    else if (f.kind === "number" || f.kind === "count") member(out, f.name, Number(value));
     else if (f.kind === "json") out[f.name] = JSON.parse(value);
     else if (f.kind === "date") out[f.name] = value + "T00:00:00Z";
-    else out[f.name] = value;
+    else if (f.kind === "hex") out[f.name] = base64(value.match(/[0-9a-fA-F]{2}/g).map((h) => parseInt(h, 16)));
+    else member(out, f.name, value);
   }
+  return out;
+}
+
+// bytesOf is what base64 says.
+function bytesOf(text) {
+  const binary = atob(text), out = new Uint8Array(binary.length);
+  for (let i = 0; i < out.length; i++) out[i] = binary.charCodeAt(i);
   return out;
 }
 
@@ -133,7 +152,7 @@ function reveal(form, answer) {
     const box = document.createElement("p"), label = document.createElement("span"), value = document.createElement(row.file ? "a" : "output");
     label.textContent = row.label;
     if (row.file) {
-      value.href = URL.createObjectURL(new Blob([Uint8Array.from(atob(row.value), (c) => c.charCodeAt(0))], { type: "application/octet-stream" }));
+      value.href = URL.createObjectURL(new Blob([bytesOf(row.value)], { type: "application/octet-stream" }));
       value.download = value.textContent = row.file;
       box.append(label, value);
       return box;
@@ -180,7 +199,7 @@ async function act(form) {
   let path = pending.path;
   if (pending.fields.some((f) => f.kind === "upload")) path = await uploaded(form, init);
   else if (pending.body) {
-    const body = { ...JSON.parse(pending.body), ...(await filled(form)) };
+    const body = await filled(form, JSON.parse(pending.body));
     if (pending.field) body[pending.field] = form.reason.value.trim();
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
