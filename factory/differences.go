@@ -114,8 +114,9 @@ type Books interface {
 	TwinOf(ctx context.Context, m Marks) (*Twin, error)
 	// GapsOf gives the gaps before the last record that is here.
 	GapsOf(ctx context.Context, order string, after uint32, limit int) ([]Gap, error)
-	// RecordsOf gives records of devices that were accepted (Made), of those that were never heard of (Unseen), or of pieces that failed before
-	// (Reworks).
+	// UnseenOf gives the records of devices that were accepted and never heard of, by device.
+	UnseenOf(ctx context.Context, order, after string, limit int) ([]Kept, error)
+	// RecordsOf gives records of devices that were accepted (Made), or of pieces that failed before (Reworks).
 	RecordsOf(ctx context.Context, order string, of Question, after uint32, limit int) ([]Kept, error)
 	// RecordOf gives the record at a place; nil: none is here.
 	RecordOf(ctx context.Context, order string, seq uint32) (*Kept, error)
@@ -123,28 +124,39 @@ type Books interface {
 	StrangersOf(ctx context.Context, ca, after string, limit int) ([]Stranger, error)
 }
 
-// Differences gives one list of an order from behind the place after on, at most limit of it.
-func (s *Service) Differences(ctx context.Context, caller access.Caller, id string, q Question, after string, limit int) ([]Difference, error) {
+// lookedAt is how many alarms are looked at for one page: what an alarm contradicts is looked for when it is read, and a page has to come soon.
+const lookedAt = 100
+
+// Differences gives one list of an order from behind the place after on, at most limit of it, and where to go on; empty: that was all. A page of the clones
+// or the over-production may be short, and not the last: of many alarms so many are looked at.
+func (s *Service) Differences(ctx context.Context, caller access.Caller, id string, q Question, after string, limit int) (out []Difference, next string, err error) {
 	o, err := s.open(ctx, caller, id)
 	if err != nil {
-		return nil, err
+		return nil, "", err
 	}
 	switch q {
-	case Alarms, Clones, OverProduction, Refused:
-		return s.alarms(ctx, o, q, after, limit)
+	case Clones, OverProduction:
+		return s.alarmsOf(ctx, o, q, after, limit)
+	case Alarms, Refused:
+		out, err = s.alarms(ctx, o, q, after, limit+1)
 	case Unregistered:
-		return s.strangers(ctx, o, after, limit)
-	case Missing, Unseen, Reworks:
-		seq, err := place(after)
-		if err != nil {
-			return nil, err
-		}
-		return map[Question]func(context.Context, Order, uint32, int) ([]Difference, error){
-			Missing: s.missing, Unseen: s.unseen, Reworks: s.reworks,
-		}[q](ctx, o, seq, limit)
+		out, err = s.strangers(ctx, o, after, limit+1)
+	case Missing:
+		out, err = s.missing(ctx, o, after, limit+1)
+	case Unseen:
+		out, err = s.unseen(ctx, o, after, limit+1)
+	case Reworks:
+		out, err = s.reworks(ctx, o, after, limit+1)
 	case Made: // is no difference
+		fallthrough
+	default:
+		return nil, "", fault.New(fault.Invalid, "order.question", fmt.Sprintf("there is no list %.40q of an order", q), "ask for one of: "+fmt.Sprint(Questions()))
 	}
-	return nil, fault.New(fault.Invalid, "order.question", fmt.Sprintf("there is no list %.40q of an order", q), "ask for one of: "+fmt.Sprint(Questions()))
+	if err == nil && len(out) > limit {
+		out = out[:limit]
+		next = out[limit-1].Key
+	}
+	return out, next, err
 }
 
 // place reads the key of a row.
@@ -159,6 +171,7 @@ func place(after string) (uint32, error) {
 	return uint32(n), nil
 }
 
+// alarms gives them by sequence number and hash.
 func (s *Service) alarms(ctx context.Context, o Order, q Question, after string, limit int) (out []Difference, err error) {
 	at, rest, _ := strings.Cut(after, ".")
 	seq, err := place(at)
@@ -169,26 +182,39 @@ func (s *Service) alarms(ctx context.Context, o Order, q Question, after string,
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "page.invalid", fmt.Sprintf("%.40q is no place in this list", after), "give what the page before ended with, or nothing")
 	}
-	for len(out) < limit {
-		list, err := s.c.Books.AlarmsOf(ctx, o.ID, q == Refused, seq, hash, limit)
+	list, err := s.c.Books.AlarmsOf(ctx, o.ID, q == Refused, seq, hash, limit)
+	if err != nil {
+		return nil, err
+	}
+	for _, k := range list {
+		d, err := s.alarmed(ctx, k)
 		if err != nil {
 			return nil, err
 		}
-		for _, k := range list {
-			seq, hash = k.Seq, k.Hash
-			d, err := s.alarmed(ctx, k)
-			if err != nil {
-				return nil, err
-			}
-			if (q == Alarms || q == Refused || q == d.Kind) && len(out) < limit {
-				out = append(out, d)
-			}
-		}
-		if len(list) < limit {
-			break
-		}
+		out = append(out, d)
 	}
 	return out, nil
+}
+
+// alarmsOf gives those of one kind among the next alarms.
+func (s *Service) alarmsOf(ctx context.Context, o Order, q Question, after string, limit int) (out []Difference, next string, err error) {
+	all, err := s.alarms(ctx, o, Alarms, after, lookedAt)
+	if err != nil {
+		return nil, "", err
+	}
+	if len(all) == lookedAt {
+		next = all[lookedAt-1].Key
+	}
+	for i, d := range all {
+		if d.Kind != q {
+			continue
+		}
+		out = append(out, d)
+		if len(out) == limit && i+1 < len(all) {
+			return out, d.Key, nil
+		}
+	}
+	return out, next, nil
 }
 
 // alarmed tells of one alarm: what the record is, what it contradicts, and what to do.
@@ -223,7 +249,11 @@ func (s *Service) alarmed(ctx context.Context, k Kept) (Difference, error) {
 	return d, nil
 }
 
-func (s *Service) missing(ctx context.Context, o Order, after uint32, limit int) (out []Difference, err error) {
+func (s *Service) missing(ctx context.Context, o Order, key string, limit int) (out []Difference, err error) {
+	after, err := place(key)
+	if err != nil {
+		return nil, err
+	}
 	t, err := s.c.Store.Tally(ctx, o.ID)
 	if err != nil {
 		return nil, err
@@ -256,15 +286,27 @@ func (s *Service) missing(ctx context.Context, o Order, after uint32, limit int)
 	return out, nil
 }
 
-func (s *Service) unseen(ctx context.Context, o Order, after uint32, limit int) ([]Difference, error) {
-	return s.told(ctx, Unseen, o, after, limit, func(d *Difference) error {
-		d.Kind, d.Reason, d.Remedy = Unseen, "it was made, and never heard of", "nothing, while it may lie in a box; else see whether it reaches the server"
+func (s *Service) unseen(ctx context.Context, o Order, after string, limit int) ([]Difference, error) {
+	list, err := s.c.Books.UnseenOf(ctx, o.ID, after, limit)
+	if err != nil {
+		return nil, err
+	}
+	return told(list, func(d *Difference) error {
+		d.Key, d.Kind, d.Reason, d.Remedy = d.Device, Unseen, "it was made, and never heard of", "nothing, while it may lie in a box; else see whether it reaches the server"
 		return nil
 	})
 }
 
-func (s *Service) reworks(ctx context.Context, o Order, after uint32, limit int) ([]Difference, error) {
-	return s.told(ctx, Reworks, o, after, limit, func(d *Difference) error {
+func (s *Service) reworks(ctx context.Context, o Order, after string, limit int) ([]Difference, error) {
+	seq, err := place(after)
+	if err != nil {
+		return nil, err
+	}
+	list, err := s.c.Books.RecordsOf(ctx, o.ID, Reworks, seq, limit)
+	if err != nil {
+		return nil, err
+	}
+	return told(list, func(d *Difference) error {
 		d.Kind, d.Remedy = Reworks, "nothing, while they are few; many are a line that fails"
 		d.Reason = fmt.Sprintf("it is the rework of record %d", d.Record.Rework)
 		before, err := s.c.Books.RecordOf(ctx, o.ID, d.Record.Rework)
@@ -281,8 +323,7 @@ func (s *Service) reworks(ctx context.Context, o Order, after uint32, limit int)
 }
 
 // told makes a list of records.
-func (s *Service) told(ctx context.Context, q Question, o Order, after uint32, limit int, tell func(*Difference) error) ([]Difference, error) {
-	list, err := s.c.Books.RecordsOf(ctx, o.ID, q, after, limit)
+func told(list []Kept, tell func(*Difference) error) ([]Difference, error) {
 	out := make([]Difference, 0, len(list))
 	for _, k := range list {
 		shown, _, err := show(k)
@@ -295,7 +336,7 @@ func (s *Service) told(ctx context.Context, q Question, o Order, after uint32, l
 		}
 		out = append(out, d)
 	}
-	return out, err
+	return out, nil
 }
 
 func (s *Service) strangers(ctx context.Context, o Order, after string, limit int) ([]Difference, error) {

@@ -127,7 +127,7 @@ type (
 		Page(ctx context.Context, caller access.Caller, product, after string, limit int) ([]factory.Order, error)
 		Get(ctx context.Context, caller access.Caller, id string) (factory.Order, error)
 		Reconcile(ctx context.Context, caller access.Caller, id string) (factory.Reconciliation, error)
-		Differences(ctx context.Context, caller access.Caller, id string, q factory.Question, after string, limit int) ([]factory.Difference, error)
+		Differences(ctx context.Context, caller access.Caller, id string, q factory.Question, after string, limit int) (rows []factory.Difference, next string, err error)
 	}
 	// Desks reads where orders are wrapped without a server.
 	Desks interface {

@@ -184,15 +184,17 @@ func (s orders) Reconcile(ctx context.Context, c access.Caller, _ string) (facto
 	return factory.Reconciliation{Order: script, Tally: factory.Tally{Ordered: 3, Made: 1, Alarms: 1}, Blocked: []string{script}, FirstArticle: true, Inspections: []factory.Inspected{{Device: known, By: script, Notes: script}, {Device: script, Passed: true}}}, stages(s).check(ctx, c, access.OrderRead, "pump")
 }
 
-func (s orders) Differences(ctx context.Context, c access.Caller, _ string, q factory.Question, after string, limit int) ([]factory.Difference, error) {
+func (s orders) Differences(ctx context.Context, c access.Caller, _ string, q factory.Question, after string, limit int) ([]factory.Difference, string, error) {
 	shown := &factory.Shown{Order: script, Seq: 4, Device: known, State: "made", Outcome: script, Chip: script, Time: then}
 	all := []factory.Difference{
 		{Key: "1", Kind: q, Seq: 1, To: 3, Reason: script, Remedy: script, Device: known, Record: shown, Other: shown}, {Key: "2", Kind: q, Device: script, Reason: script},
 	}
-	for i := len(all); after == "" && i <= limit; i++ {
-		all = append(all, factory.Difference{Key: strconv.Itoa(i), Kind: q, Seq: uint32(i), Reason: "row"})
+	next := ""
+	for i := len(all); after == "" && i < limit; i++ {
+		next = strconv.Itoa(i)
+		all = append(all, factory.Difference{Key: next, Kind: q, Seq: uint32(i), Reason: "row"})
 	}
-	return all, stages(s).check(ctx, c, access.OrderRead, "pump")
+	return all, next, stages(s).check(ctx, c, access.OrderRead, "pump")
 }
 
 type masters stages

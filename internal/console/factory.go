@@ -69,12 +69,12 @@ func (h *handler) differences(w http.ResponseWriter, r *http.Request, caller acc
 	if p.List == "" {
 		p.List = factory.Alarms
 	}
-	if p.Rows, err = h.cfg.Stages.Orders.Differences(r.Context(), caller, o.ID, p.List, r.URL.Query().Get("after"), pageSize+1); err != nil {
+	var next string
+	if p.Rows, next, err = h.cfg.Stages.Orders.Differences(r.Context(), caller, o.ID, p.List, r.URL.Query().Get("after"), pageSize); err != nil {
 		return err
 	}
-	if len(p.Rows) > pageSize {
-		p.Rows = p.Rows[:pageSize]
-		p.More = differencesPath(o.ID, string(p.List)) + "&after=" + queryEscape(p.Rows[pageSize-1].Key)
+	if next != "" {
+		p.More = differencesPath(o.ID, string(p.List)) + "&after=" + queryEscape(next)
 	}
 	h.render(w, r, http.StatusOK, differencesPage(h.view(r, caller, "Orders", "order. device.provisioned"), p))
 	return nil

@@ -15,7 +15,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "components": "releases", "advisories": "releases", "chips": "orders", "chip-vendors": "orders", "desks": "orders", "registrations": "orders", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "components": "releases", "advisories": "releases", "chips": "orders", "chip-vendors": "orders", "desks": "orders", "masters": "orders", "registrations": "orders", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
 	}[first]; ok {
 		return name
 	}

@@ -177,9 +177,11 @@ func (a *api) registerDifferences(h huma.API) {
 			List string `query:"list" default:"alarm" enum:"clone,over-production,refused,alarm,missing,unregistered,unseen,rework" doc:"which list"`
 		},
 		) (*body[Page[factory.Difference]], error) {
-			return paged(a, ctx, in.Paging, func(d factory.Difference) string { return d.Key }, func(after string, limit int) ([]factory.Difference, error) {
-				return a.Factory.Differences(ctx, callerOf(ctx), in.ID, factory.Question(in.List), after, limit)
-			})
+			list, next, err := a.Factory.Differences(ctx, callerOf(ctx), in.ID, factory.Question(in.List), in.After, in.Limit)
+			if list == nil {
+				list = []factory.Difference{}
+			}
+			return reply(a, ctx, Page[factory.Difference]{Items: list, Next: next}, err)
 		})
 }
 

@@ -21,23 +21,26 @@ const (
 
 	madeOf    = recordColumns + `order_id = $1 AND state = 'made' AND seq > $2 ORDER BY seq LIMIT $3`
 	reworksOf = recordColumns + `order_id = $1 AND rework <> 0 AND seq > $2 ORDER BY seq LIMIT $3`
-	unseenOf  = `SELECT r.order_id, r.seq, r.state, '', r.hash, r.envelope FROM production_record r JOIN device d ON d.id = r.device
-		WHERE r.order_id = $1 AND r.state = 'made' AND r.seq > $2 AND d.last_seen = 0 ORDER BY r.seq LIMIT $3`
-	gapsOf = `SELECT before + 1, seq - 1 FROM
-		(SELECT seq, coalesce(lag(seq) OVER (ORDER BY seq), 0) AS before FROM production_record WHERE order_id = $1) AS places
-		WHERE seq > before + 1 AND before >= $2 ORDER BY seq LIMIT $3`
-	alarmsOf = `SELECT a.order_id, a.seq, coalesce(r.state, ''), a.reason, a.hash, a.envelope FROM production_alarm a
+	unseenOf  = `SELECT r.order_id, r.seq, r.state, '', r.hash, r.envelope FROM device d JOIN production_record r ON r.device = d.id
+		WHERE d.order_id = $1 AND d.last_seen = 0 AND d.id > $2 AND r.order_id = $1 AND r.state = 'made' ORDER BY d.id LIMIT $3`
+	recordPlaces = `SELECT seq FROM production_record WHERE order_id = $1 AND seq > $2 ORDER BY seq`
+	alarmsOf     = `SELECT a.order_id, a.seq, coalesce(r.state, ''), a.reason, a.hash, a.envelope FROM production_alarm a
 		LEFT JOIN production_record r ON r.order_id = a.order_id AND r.seq = a.seq AND r.hash = a.hash
-		WHERE a.order_id = $1 AND (a.seq > $2 OR (a.seq = $2 AND a.hash > $3)) AND ($4 = 0 OR r.state = 'refused') ORDER BY a.seq, a.hash LIMIT $5`
+		WHERE a.order_id = $1 AND (a.seq > $2 OR (a.seq = $2 AND a.hash > $3)) ORDER BY a.seq, a.hash LIMIT $4`
+	refusedOf = `SELECT a.order_id, a.seq, r.state, a.reason, a.hash, a.envelope FROM production_record r
+		JOIN production_alarm a ON a.order_id = r.order_id AND a.seq = r.seq AND a.hash = r.hash
+		WHERE r.order_id = $1 AND r.state = 'refused' AND r.seq > $2 ORDER BY r.seq LIMIT $3`
 )
 
 // AlarmsOf implements factory.Books.
 func (db *DB) AlarmsOf(ctx context.Context, order string, refused bool, seq uint32, hash []byte, limit int) ([]factory.Kept, error) {
+	if refused {
+		return db.kept(ctx, refusedOf, order, int64(seq), limit)
+	}
 	if hash == nil {
 		hash = []byte{}
 	}
-	return db.kept(ctx, alarmsOf,
-		order, int64(seq), hash, flag(refused), limit)
+	return db.kept(ctx, alarmsOf, order, int64(seq), hash, limit)
 }
 
 // TwinOf implements factory.Books.
@@ -64,28 +67,35 @@ func (db *DB) TwinOf(ctx context.Context, m factory.Marks) (*factory.Twin, error
 	return nil, nil
 }
 
-// GapsOf implements factory.Books.
+// GapsOf implements factory.Books. It goes along the places, and no further than it must.
 func (db *DB) GapsOf(ctx context.Context, order string, after uint32, limit int) (out []factory.Gap, err error) {
-	rows, err := db.Read().QueryContext(ctx, gapsOf, order, int64(after), limit)
+	rows, err := db.Read().QueryContext(ctx, recordPlaces, order, int64(after))
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, rows.Close()) }()
-	for rows.Next() {
-		var g factory.Gap
-		if err := rows.Scan(&g.From, &g.To); err != nil {
+	for before := after; len(out) < limit && rows.Next(); {
+		var seq uint32
+		if err := rows.Scan(&seq); err != nil {
 			return nil, err
 		}
-		out = append(out, g)
+		if seq > before+1 {
+			out = append(out, factory.Gap{From: before + 1, To: seq - 1})
+		}
+		before = seq
 	}
 	return out, rows.Err()
+}
+
+// UnseenOf implements factory.Books.
+func (db *DB) UnseenOf(ctx context.Context, order, after string, limit int) ([]factory.Kept, error) {
+	return db.kept(ctx, unseenOf, order, after, limit)
 }
 
 // RecordsOf implements factory.Books.
 func (db *DB) RecordsOf(ctx context.Context, order string, of factory.Question, after uint32, limit int) ([]factory.Kept, error) {
 	query := map[factory.Question]string{
 		factory.Made:    madeOf,
-		factory.Unseen:  unseenOf,
 		factory.Reworks: reworksOf,
 	}[of]
 	if query == "" {
