@@ -112,6 +112,8 @@ type Books interface {
 	AlarmsOf(ctx context.Context, order string, refused bool, seq uint32, hash []byte, limit int) ([]Kept, error)
 	// TwinOf gives the record that one with these marks contradicts; nil: none is here.
 	TwinOf(ctx context.Context, m Marks) (*Twin, error)
+	// PlacesOf counts the records behind a place, and gives the last one's; 0: there is none.
+	PlacesOf(ctx context.Context, order string, after uint32) (n, last uint32, err error)
 	// GapsOf gives the gaps before the last record that is here.
 	GapsOf(ctx context.Context, order string, after uint32, limit int) ([]Gap, error)
 	// UnseenOf gives the records of devices that were accepted and never heard of, by device.
@@ -254,12 +256,13 @@ func (s *Service) missing(ctx context.Context, o Order, key string, limit int) (
 	if err != nil {
 		return nil, err
 	}
-	t, err := s.c.Store.Tally(ctx, o.ID)
+	n, last, err := s.c.Books.PlacesOf(ctx, o.ID, after)
 	if err != nil {
 		return nil, err
 	}
+	last = max(last, after)
 	var gaps []Gap
-	if t.Records < t.LastSeq { // else there is none to look for
+	if n < last-after { // else there is none to look for
 		if gaps, err = s.c.Books.GapsOf(ctx, o.ID, after, limit); err != nil {
 			return nil, err
 		}
@@ -269,7 +272,7 @@ func (s *Service) missing(ctx context.Context, o Order, key string, limit int) (
 		if err != nil {
 			return nil, err
 		}
-		if last := max(t.LastSeq, after); end.Records > last {
+		if end.Records > last {
 			gaps = append(gaps, Gap{last + 1, end.Records})
 		}
 	}

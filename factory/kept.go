@@ -155,8 +155,8 @@ func unknownMaster(digest string) error {
 // whyNot says why nothing is ordered of a master now; empty: it may be.
 func (s *Service) whyNot(ctx context.Context, m KeptMaster) (string, error) {
 	if m.Newer != nil {
-		if err := m.Follows(*m.Newer); err != nil {
-			return err.Error(), nil
+		if old := m.Follows(*m.Newer); old != nil {
+			return old.Error(), nil
 		}
 	}
 	bundle, err := hex.DecodeString(m.Bundle)
@@ -174,12 +174,12 @@ func (s *Service) whyNot(ctx context.Context, m KeptMaster) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	_, _, late, err := k.judge(m.Product, m.Hardware)
-	if late != nil {
-		err = late
-	}
-	if err != nil {
-		return err.Error(), nil
+	_, _, late, never := k.judge(m.Product, m.Hardware)
+	switch {
+	case never != nil:
+		return never.Error(), nil
+	case late != nil:
+		return late.Error(), nil
 	}
 	return "", nil
 }
@@ -211,7 +211,7 @@ func (s *Service) Masters(ctx context.Context, caller access.Caller, product, af
 }
 
 // document names one of a master's, and its digest.
-func (s *Service) document(ctx context.Context, caller access.Caller, action access.Action, master string, kind DocumentKind) (KeptMaster, [32]byte, error) {
+func (s *Service) document(ctx context.Context, caller access.Caller, action access.Action, master string, kind DocumentKind) ([32]byte, error) {
 	m, err := s.c.Masters.Master(ctx, master)
 	if errors.Is(err, ErrNotFound) {
 		err = unknownMaster(master)
@@ -220,22 +220,22 @@ func (s *Service) document(ctx context.Context, caller access.Caller, action acc
 		err = denied
 	}
 	if err != nil {
-		return m, [32]byte{}, err
+		return [32]byte{}, err
 	}
 	d, ok := map[DocumentKind]Document{SBOM: m.SBOM, Provenance: m.Provenance}[kind]
 	if !ok {
-		return m, [32]byte{}, fault.New(fault.NotFound, "master.document", fmt.Sprintf("a master names no document %.32q", kind), "ask for sbom or provenance")
+		return [32]byte{}, fault.New(fault.NotFound, "master.document", fmt.Sprintf("a master names no document %.32q", kind), "ask for sbom or provenance")
 	}
 	sum, err := hex.DecodeString(d.Digest)
 	if err != nil || len(sum) != sha256.Size {
-		return m, [32]byte{}, fmt.Errorf("stored master %s: %s %q", m.Digest, kind, d.Digest)
+		return [32]byte{}, fmt.Errorf("stored master %s: %s %q", m.Digest, kind, d.Digest)
 	}
-	return m, [32]byte(sum), nil
+	return [32]byte(sum), nil
 }
 
 // GiveDocument keeps a document that a master names, and no other bytes. The same again changes nothing.
 func (s *Service) GiveDocument(ctx context.Context, caller access.Caller, master string, kind DocumentKind, r io.Reader) (KeptMaster, error) {
-	_, want, err := s.document(ctx, caller, access.OrderCreate, master, kind)
+	want, err := s.document(ctx, caller, access.OrderCreate, master, kind)
 	if err != nil {
 		return KeptMaster{}, err
 	}
@@ -251,7 +251,7 @@ func (s *Service) GiveDocument(ctx context.Context, caller access.Caller, master
 
 // OpenDocument gives a document that a master names, verified.
 func (s *Service) OpenDocument(ctx context.Context, caller access.Caller, master string, kind DocumentKind) (io.ReadSeekCloser, error) {
-	_, digest, err := s.document(ctx, caller, access.OrderRead, master, kind)
+	digest, err := s.document(ctx, caller, access.OrderRead, master, kind)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/hpke"
@@ -14,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -146,69 +148,88 @@ func samplesTo(w io.Writer, samples [][]byte) error {
 	return nil
 }
 
-// attestKeys are the keys a device signs with: that of its production record in the ledger, and those that it changed to since, each vouched for
-// by the one before.
+// attestKeys are the keys a device signs with: that of its production record in the ledger, those that it changed to since, each vouched for by the one before, and
+// those that it got by vouchers, each proved by the chip of the record.
 func attestKeys(ctx context.Context, cl *client.Client, id string) ([]crypto.PublicKey, error) {
-	first, err := attestKey(ctx, cl, id)
+	r, err := recordOf(ctx, cl, id)
+	if err != nil {
+		return nil, err
+	}
+	first, err := wire.ParseKey(r.Keys.Attest)
 	if err != nil {
 		return nil, err
 	}
 	keys := []crypto.PublicKey{first}
-	p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Events), Kind: string(ledger.KindDeviceAttestKey), Subject: id, Limit: maxAttestKeys})
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range slices.Backward(p.Items) {
-		if f.Index == nil {
-			continue // too new to be proven
+	var changes []fleet.Line
+	for _, kind := range []ledger.Kind{ledger.KindDeviceAttestKey, ledger.KindDeviceRekeyed} {
+		p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Events), Kind: string(kind), Subject: id, Limit: maxAttestKeys})
+		if err != nil {
+			return nil, err
 		}
+		for _, f := range p.Items {
+			if f.Index != nil { // else it is too new to be proven
+				changes = append(changes, f)
+			}
+		}
+	}
+	slices.SortFunc(changes, func(a, b fleet.Line) int { return cmp.Compare(*a.Index, *b.Index) })
+	for _, f := range changes {
 		e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Events), *f.Index) })
 		if err != nil {
 			return nil, err
 		}
-		from, err := wire.SPKIOf(keys[len(keys)-1])
+		next, err := changedKey(ledger.Kind(f.Kind), e.Fact.Data, id, r, keys[len(keys)-1])
 		if err != nil {
-			return nil, err
-		}
-		n, err := wire.OpenNewAttestKey(e.Fact.Data, from)
-		if err != nil {
-			return nil, err
-		}
-		next, err := wire.ParseKey(n.New)
-		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("the device's keys since %s: %w", when(f.At), err)
 		}
 		keys = append(keys, next)
 	}
 	return keys, nil
 }
 
+// changedKey is the attestation key that a fact says a device has from then on.
+func changedKey(kind ledger.Kind, fact []byte, id string, r wire.Record, before crypto.PublicKey) (crypto.PublicKey, error) {
+	if kind == ledger.KindDeviceRekeyed {
+		c, err := custody.NewKeys(fact, id, r.Chip.ChipUID)
+		if err != nil {
+			return nil, err
+		}
+		return wire.ParseKey(c.Attest)
+	}
+	from, err := wire.SPKIOf(before)
+	if err != nil {
+		return nil, err
+	}
+	n, err := wire.OpenNewAttestKey(fact, from)
+	if err != nil {
+		return nil, err
+	}
+	return wire.ParseKey(n.New)
+}
+
 // maxAttestKeys bounds how often a device changed its key: its fleet moves to another suite each time.
 const maxAttestKeys = 50
 
-// attestKey is the key a device left the factory with, as its production record in the ledger gives it.
-func attestKey(ctx context.Context, cl *client.Client, id string) (crypto.PublicKey, error) {
+// recordOf is the production record in the ledger, which has the keys that a device left the factory with.
+func recordOf(ctx context.Context, cl *client.Client, id string) (wire.Record, error) {
 	p, err := cl.Facts(ctx, fleet.FactQuery{Log: string(ledger.Events), Kind: string(ledger.KindDeviceProvisioned), Subject: id, Limit: 1})
 	if err != nil {
-		return nil, err
+		return wire.Record{}, err
 	}
 	if len(p.Items) == 0 || p.Items[0].Index == nil {
-		return nil, fmt.Errorf("the ledger has no production record of device %q: look for it with `hallmark device list`", id)
+		return wire.Record{}, fmt.Errorf("the ledger has no production record of device %q: look for it with `hallmark device list`", id)
 	}
 	e, err := proven(ctx, func() (client.Entry, error) { return cl.Entry(ctx, string(ledger.Events), *p.Items[0].Index) })
 	if err != nil {
-		return nil, err
+		return wire.Record{}, err
 	}
 	o, err := wire.Parse1(wire.TypeRecord, e.Fact.Data)
 	if err != nil {
-		return nil, err
+		return wire.Record{}, err
 	}
 	r, err := wire.DecodeRecord(o.Payload)
-	if err != nil {
-		return nil, err
+	if err == nil && (r.Keys == nil || r.Chip == nil) {
+		err = errors.New("the device's production record holds no keys")
 	}
-	if r.Keys == nil {
-		return nil, errors.New("the device's production record holds no keys")
-	}
-	return wire.ParseKey(r.Keys.Attest)
+	return r, err
 }

@@ -21,7 +21,7 @@ var TallyQueries = []string{countRecords, firstSeen}
 // BookQueries are what the lists of an order are read by.
 var BookQueries = map[string]string{
 	"place": samePlace, "ticket": sameTicket, "chip": sameChip, "identity": sameIdentity, "attest": sameAttest,
-	"made": madeOf, "rework": reworksOf, "unseen": unseenOf, "places": recordPlaces, "alarms": alarmsOf, "refused": refusedOf,
+	"made": madeOf, "rework": reworksOf, "unseen": unseenOf, "places": recordPlaces, "behind": placesBehind, "alarms": alarmsOf, "refused": refusedOf,
 }
 
 // IssuedAtOnce tells fn how many certificates each write stores, from now on.

@@ -23,13 +23,14 @@ const (
 	reworksOf = recordColumns + `order_id = $1 AND rework <> 0 AND seq > $2 ORDER BY seq LIMIT $3`
 	unseenOf  = `SELECT r.order_id, r.seq, r.state, '', r.hash, r.envelope FROM device d JOIN production_record r ON r.device = d.id
 		WHERE d.order_id = $1 AND d.last_seen = 0 AND d.id > $2 AND r.order_id = $1 AND r.state = 'made' ORDER BY d.id LIMIT $3`
+	placesBehind = `SELECT count(*), coalesce(max(seq), 0) FROM production_record WHERE order_id = $1 AND seq > $2`
 	recordPlaces = `SELECT seq FROM production_record WHERE order_id = $1 AND seq > $2 ORDER BY seq`
 	alarmsOf     = `SELECT a.order_id, a.seq, coalesce(r.state, ''), a.reason, a.hash, a.envelope FROM production_alarm a
 		LEFT JOIN production_record r ON r.order_id = a.order_id AND r.seq = a.seq AND r.hash = a.hash
 		WHERE a.order_id = $1 AND (a.seq > $2 OR (a.seq = $2 AND a.hash > $3)) ORDER BY a.seq, a.hash LIMIT $4`
 	refusedOf = `SELECT a.order_id, a.seq, r.state, a.reason, a.hash, a.envelope FROM production_record r
-		JOIN production_alarm a ON a.order_id = r.order_id AND a.seq = r.seq AND a.hash = r.hash
-		WHERE r.order_id = $1 AND r.state = 'refused' AND r.seq > $2 ORDER BY r.seq LIMIT $3`
+		CROSS JOIN production_alarm a WHERE a.order_id = r.order_id AND a.seq = r.seq AND a.hash = r.hash
+		AND r.order_id = $1 AND r.state = 'refused' AND r.seq > $2 ORDER BY r.seq LIMIT $3`
 )
 
 // AlarmsOf implements factory.Books.
@@ -65,6 +66,11 @@ func (db *DB) TwinOf(ctx context.Context, m factory.Marks) (*factory.Twin, error
 		}
 	}
 	return nil, nil
+}
+
+// PlacesOf implements factory.Books.
+func (db *DB) PlacesOf(ctx context.Context, order string, after uint32) (n, last uint32, err error) {
+	return n, last, db.Read().QueryRowContext(ctx, placesBehind, order, int64(after)).Scan(&n, &last)
 }
 
 // GapsOf implements factory.Books. It goes along the places, and no further than it must.

@@ -99,6 +99,24 @@ func (j *judge) rekeyed(l *Line) (string, error) {
 	return fmt.Sprintf("by voucher %s, which two people gave; its certificate is by %s and leads to the maker's root; the device proved its new keys", d.Voucher, leaf.Issuer.CommonName), nil
 }
 
+// NewKeys reads a device.rekeyed fact: what the device said when it got new keys by a voucher, and proved with both of them. Whether the voucher was given, and who
+// signed the new identity, is for a whole chain of custody to say.
+func NewKeys(fact []byte, device string, chip []byte) (wire.RekeyClaim, error) {
+	var d rekeying
+	if err := json.Unmarshal(fact, &d); err != nil {
+		return wire.RekeyClaim{}, err
+	}
+	leaf, err := x509.ParseCertificate(d.Certificate)
+	if err != nil {
+		return wire.RekeyClaim{}, err
+	}
+	claim, err := claimed(leaf, d)
+	if err == nil && (d.Device != device || claim.Device != device || !bytes.Equal(claim.ChipUID, chip)) {
+		err = errors.New("the chip that got the new keys is not the one of the production record")
+	}
+	return claim, err
+}
+
 // attestKey verifies that a device changed its attestation key: the one before it, the factory identity and the new one have signed. The
 // device's own log goes on; what comes after is signed by the new key.
 func (j *judge) attestKey(l *Line) (string, error) {

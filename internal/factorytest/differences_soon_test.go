@@ -1,7 +1,6 @@
 package factorytest_test
 
 import (
-	"fmt"
 	"os"
 	"testing"
 	"time"
@@ -59,7 +58,7 @@ func TestDifferencesComeSoon(t *testing.T) {
 	o := manyRecords(t, n)
 	for _, q := range factory.Questions() {
 		after, rows, worst := "", 0, time.Duration(0)
-		for page := 0; page < 4; page++ {
+		for range 4 {
 			begun := time.Now()
 			list, next, err := o.Service.Differences(t.Context(), o.Caller, "ord-1", q, after, 50)
 			if err != nil {
@@ -71,7 +70,7 @@ func TestDifferencesComeSoon(t *testing.T) {
 				break
 			}
 		}
-		t.Log(fmt.Sprintf("%-16s %d rows, the slowest page in %s", q, rows, worst))
+		t.Logf("%-16s %d rows, the slowest page in %s", q, rows, worst)
 		if worst > 10*pageTime {
 			t.Errorf("%s: a page took %s, more than %s", q, worst, pageTime)
 		}
