@@ -197,26 +197,6 @@ func (s orders) Differences(ctx context.Context, c access.Caller, _ string, q fa
 	return all, next, stages(s).check(ctx, c, access.OrderRead, "pump")
 }
 
-type masters stages
-
-// kept is a master that may be ordered of, with one document.
-var kept = factory.KeptMaster{
-	MasterRef: factory.MasterRef{Product: "pump", Hardware: script, Revision: 3, Digest: digest}, Version: script, Release: digest,
-	SBOM: factory.Document{Digest: digest, Size: 9}, Provenance: factory.Document{Digest: script}, Notes: script, By: script, Built: then, Created: then,
-}
-
-func (s masters) Masters(ctx context.Context, c access.Caller, p, after string, limit int) ([]factory.KeptMaster, error) {
-	return paging(p, after, limit, kept, func(m *factory.KeptMaster, id string) { m.Digest = id }), stages(s).check(ctx, c, access.OrderRead, p)
-}
-
-func (s masters) Master(ctx context.Context, c access.Caller, id string) (factory.KeptMaster, error) {
-	m := kept
-	if id != digest {
-		m.WhyNot = script
-	}
-	return m, stages(s).check(ctx, c, access.OrderRead, "pump")
-}
-
 type (
 	vendors stages
 	desks   stages

@@ -1,0 +1,54 @@
+package console_test
+
+import (
+	"context"
+	"net/http"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/factory"
+)
+
+type masters stages
+
+// kept is a master that may be ordered of, with one document.
+var kept = factory.KeptMaster{
+	MasterRef: factory.MasterRef{Product: "pump", Hardware: script, Revision: 3, Digest: digest}, Version: script, Release: digest,
+	SBOM: factory.Document{Digest: digest, Size: 9}, Provenance: factory.Document{Digest: script}, Notes: script, By: script, Built: then, Created: then,
+}
+
+func (s masters) Masters(ctx context.Context, c access.Caller, p, after string, limit int) ([]factory.KeptMaster, error) {
+	return paging(p, after, limit, kept, func(m *factory.KeptMaster, id string) { m.Digest = id }), stages(s).check(ctx, c, access.OrderRead, p)
+}
+
+func (s masters) Master(ctx context.Context, c access.Caller, id string) (factory.KeptMaster, error) {
+	m := kept
+	if id != digest {
+		m.WhyNot = script
+	}
+	return m, stages(s).check(ctx, c, access.OrderRead, "pump")
+}
+
+// Who may place orders is offered to, of what they may be placed of, and nobody else.
+func TestOrderingIsOfferedToWhoMay(t *testing.T) {
+	s := server(t)
+	for what, c := range map[string]struct {
+		page, action string
+		may          []string
+	}{
+		"taking in a master":     {"/masters", `data-path="/api/v1/masters"`, []string{"factory"}},
+		"giving its provenance":  {"/masters/" + digest, `/documents/provenance" data`, []string{"factory"}},
+		"ordering of a master":   {"/masters/" + digest, `data-path="/api/v1/orders"`, []string{"factory"}},
+		"of a release proposed":  {"/releases/" + digest, `data-path="/api/v1/orders"`, nil},
+		"an order of an old one": {"/masters/old", `data-path="/api/v1/orders"`, nil},
+	} {
+		for _, who := range []string{"viewer", "operator", "factory", "security", "admin"} {
+			resp, page := get(t, s, c.page, who)
+			if got, want := strings.Contains(page, c.action), slices.Contains(c.may, who); resp.StatusCode != http.StatusOK || got != want {
+				t.Errorf("%s: status %d, offered to %s: %v, want %v", what, resp.StatusCode, who, got, want)
+			}
+		}
+	}
+}
