@@ -96,6 +96,16 @@ type Switcher interface {
 	Switch() (bool, error)
 }
 
+// Keyed is a Machine some of whose programs are protected: they wait for keys that the server gives for good evidence.
+type Keyed interface {
+	// Locked says whether a program waits for its key.
+	Locked() bool
+	// CodeKey is the device's public key, to which keys of programs are wrapped.
+	CodeKey() ([]byte, error)
+	// Unlock takes the keys that came for evidence over nonce, and starts what waited for them. What does not open is in the error.
+	Unlock(wraps []wire.Wrap, nonce []byte) error
+}
+
 // Eraser clears what was kept: of an owner's time, or of the device's whole life. Each method is safe to repeat.
 type Eraser interface {
 	// Clear stops the programs for the rest of this start, and removes what they have kept.

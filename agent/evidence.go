@@ -11,7 +11,8 @@ import (
 
 // attest answers a challenge: everything in the token is read now.
 func (a *Agent) attest(ctx context.Context, nonce []byte) error {
-	envelope, err := a.evidence(nonce)
+	codeKey := a.codeKey()
+	envelope, err := a.evidence(nonce, codeKey)
 	if err != nil {
 		return local(err)
 	}
@@ -24,12 +25,44 @@ func (a *Agent) attest(ctx context.Context, nonce []byte) error {
 		a.log.Warn("the verdict counts for nothing", "says", reply.Status, "error", err)
 	}
 	a.log.Info("verdict", "status", a.verdict, "reasons", strings.Join(reply.Reasons, "; "))
+	if len(codeKey) > 0 {
+		a.unlock(reply, nonce)
+	}
 	if a.m.Attest {
 		next := a.m
 		next.Attest = false
 		return local(a.save(next))
 	}
 	return nil
+}
+
+// codeKey is what keys are to be wrapped to, if a program waits for one.
+func (a *Agent) codeKey() []byte {
+	if !a.locked() {
+		return nil
+	}
+	key, err := a.c.Machine.(Keyed).CodeKey()
+	if err != nil {
+		a.log.Error("protected programs stay closed", "error", err)
+		return nil
+	}
+	return key
+}
+
+func (a *Agent) locked() bool {
+	k, ok := a.c.Machine.(Keyed)
+	return ok && k.Locked()
+}
+
+// unlock has the programs started whose keys came. Without them the device works on as far as it can, and asks again.
+func (a *Agent) unlock(reply wire.AttestReply, nonce []byte) {
+	if len(reply.Keys) == 0 {
+		a.log.Warn("no keys for protected programs", "reason", reply.NoKeys)
+		return
+	}
+	if err := a.c.Machine.(Keyed).Unlock(reply.Keys, nonce); err != nil {
+		a.log.Error("keys of protected programs", "error", err)
+	}
 }
 
 // isolation is what holds the programs now; nil: nobody here knows.
@@ -45,7 +78,7 @@ func (a *Agent) isolation() *wire.Isolation {
 	return &held
 }
 
-func (a *Agent) evidence(nonce []byte) ([]byte, error) {
+func (a *Agent) evidence(nonce, codeKey []byte) ([]byte, error) {
 	f := a.c.Machine.Facts()
 	key, err := a.attestKey()
 	if err != nil {
@@ -65,7 +98,7 @@ func (a *Agent) evidence(nonce []byte) ([]byte, error) {
 		Lifecycle: f.Lifecycle, Implementation: f.Implementation[:], Components: components,
 		Device: f.Device, Virtual: f.Virtual, Hardware: f.Hardware, DebugLocked: f.DebugLocked,
 		BootCount: f.BootCount, Counter: f.Fuses, POST: f.POST, LogHead: head[:], LogSeq: seq,
-		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(), Parts: f.Parts, Isolation: a.isolation(),
+		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(), Parts: f.Parts, Isolation: a.isolation(), CodeKey: codeKey,
 	})
 	if err != nil {
 		return nil, err

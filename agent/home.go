@@ -59,7 +59,7 @@ func (a *Agent) move(t *task) error {
 		}
 		return a.finish(wire.OutcomeFailed, codeSafety, err.Error())
 	}
-	for _, name := range hw.Names(hw.KeyLDevID) {
+	for _, name := range append(hw.Names(hw.KeyLDevID), hw.KeyCode) {
 		if err := a.c.Keys.Destroy(name); err != nil {
 			return local(err)
 		}

@@ -46,7 +46,7 @@ func (a *Agent) prove(challenge []byte) (LocalReply, error) {
 
 func (a *Agent) proof(challenge []byte) ([]byte, error) {
 	nonce := wire.GenuineNonce(challenge)
-	evidence, err := a.evidence(nonce[:])
+	evidence, err := a.evidence(nonce[:], nil)
 	if err != nil {
 		return nil, err
 	}

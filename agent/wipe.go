@@ -44,7 +44,7 @@ func (a *Agent) wipe(t *task) error {
 	f := a.c.Machine.Facts()
 	payload, err := wire.EncodeReceipt(wire.Receipt{
 		Device: f.Device, Command: t.Command, Warrant: t.Warrant, Erased: erased,
-		Keys: []string{hw.KeyAttest, hw.KeyLDevID, hw.KeyIDevID}, BootCount: f.BootCount,
+		Keys: []string{hw.KeyAttest, hw.KeyLDevID, hw.KeyIDevID, hw.KeyCode}, BootCount: f.BootCount,
 		LogSeq: t.LogSeq, LogHead: t.LogHead, At: uint64(a.now().Unix()),
 	})
 	if err != nil {
@@ -92,7 +92,7 @@ func (a *Agent) finishWipe(ctx context.Context) error {
 
 // end needs neither server nor keys: a cut in it leaves a device that goes on with it at the next start.
 func (a *Agent) end() error {
-	for _, name := range append(hw.Names(hw.KeyLDevID), hw.KeyIDevID) {
+	for _, name := range append(hw.Names(hw.KeyLDevID), hw.KeyIDevID, hw.KeyCode) {
 		if err := a.c.Keys.Destroy(name); err != nil {
 			return local(err)
 		}

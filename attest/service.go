@@ -64,6 +64,7 @@ type Verdict struct {
 	Counter   uint32          `json:"counter"` // security counter
 	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs; not there: unknown"`
 	EAR       EAR             `json:"ear"`
+	CodeKey   []byte    `json:"-"` // of the evidence: to which keys of protected programs are to be wrapped
 	UID       [16]byte        `json:"-"` // of its fact
 }
 
@@ -108,14 +109,21 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, nonces: map[string]challenge{}}, nil
 }
 
+// askAgain is how soon a device is asked again whose protected programs got no keys.
+const askAgain = 15 * time.Second
+
 // Due implements device.Challenger: a device attests when it never has, when its time is up, when its boot count or release is not
-// that of its verdict, and when that verdict was not good. A store that fails makes it due: no answer is not a good one.
+// that of its verdict, when its protected programs wait for keys, and when that verdict was not good. A store that fails makes it due: no answer is not a good one.
 func (s *Service) Due(ctx context.Context, d device.Device, in wire.Checkin) ([]byte, bool) {
 	if !device.Works(d.State) && d.State != device.Maintenance && d.State != device.Suspected {
 		return nil, false
 	}
 	v, err := s.cfg.Store.Verdict(ctx, d.ID)
 	now := s.cfg.Now()
+	if err == nil && in.Locked && now.Sub(v.At) >= askAgain && (d.State == device.Onboarded || d.State == device.Active) {
+		n := s.issue(d.ID, now)
+		return n[:], true
+	}
 	good := v.Status == Affirming || v.Status == Warning
 	if err == nil && good && now.Sub(v.At) < s.cfg.Every && v.BootCount == in.BootCount &&
 		(len(in.Release) == 0 || string(v.Release) == string(in.Release)) {
@@ -224,7 +232,7 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	status := j.Vector.Status()
 	v := Verdict{
 		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release,
-		BootCount: max(e.BootCount, x.BootCount), Counter: max(e.Counter, x.Counter), Isolation: e.Isolation,
+		BootCount: max(e.BootCount, x.BootCount), Counter: max(e.Counter, x.Counter), Isolation: e.Isolation, CodeKey: e.CodeKey,
 		EAR: EAR{
 			Profile: Profile, IssuedAt: now.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
 			Submods: map[string]Submod{"device": {Status: status, Vector: j.Vector, Policies: []string{"hallmark:" + d.Product}}},

@@ -832,8 +832,9 @@ type Arriving struct {
 
 // ArtifactView defines model for ArtifactView.
 type ArtifactView struct {
-	Digest string `json:"digest"`
-	Size   int64  `json:"size"`
+	Digest    string         `json:"digest"`
+	Protected *WireProtected `json:"protected,omitempty"`
+	Size      int64          `json:"size"`
 }
 
 // AuthorityRequest defines model for AuthorityRequest.
@@ -3439,6 +3440,7 @@ type WireComponent struct {
 	Kind         string            `json:"kind"`
 	Laid         *WireLaid         `json:"laid,omitempty"`
 	Name         string            `json:"name"`
+	Protected    *WireProtected    `json:"protected,omitempty"`
 	Requires     []WireRequirement `json:"requires,omitempty"`
 	Size         int64             `json:"size"`
 	Version      string            `json:"version"`
@@ -3611,6 +3613,13 @@ type WireProof struct {
 	LogSignature []byte            `json:"log_signature"`
 	Path         [][]byte          `json:"path"`
 	Size         int64             `json:"size"`
+}
+
+// WireProtected defines model for WireProtected.
+type WireProtected struct {
+	Digest []byte `json:"digest"`
+	Key    []byte `json:"key"`
+	Size   int64  `json:"size"`
 }
 
 // WireRelease defines model for WireRelease.
@@ -4652,6 +4661,9 @@ type SetSchemaParams struct {
 
 // UploadArtifactParams defines parameters for UploadArtifact.
 type UploadArtifactParams struct {
+	// Protect seal it as it comes, under a key that devices get for good evidence: the digest is that of the sealed bytes
+	Protect *bool `form:"protect,omitempty" json:"protect,omitempty"`
+
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 }
@@ -20378,6 +20390,33 @@ func NewUploadArtifactRequestWithBody(server string, product string, name string
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Protect != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "protect", *params.Protect, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)

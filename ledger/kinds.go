@@ -101,6 +101,8 @@ const (
 
 	KindCertIssued  Kind = "cert.issued"    // events: certificate (DER)
 	KindCertRevoked Kind = "cert.revoked"   // events: JSON {serial, reason}
+	KindCodeKeysGiven Kind = "code.keys.given" // events: JSON protect.Given {release, keys, code_key_sha256}: before a device has them
+
 	KindVerdict     Kind = "attest.verdict" // events: JSON attest.Verdict, with the EAR
 
 	KindOwnerCreated      Kind = "owner.created"            // control: JSON {owner, name}

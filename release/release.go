@@ -22,6 +22,7 @@ import (
 	"io"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -46,6 +47,8 @@ type Artifact struct {
 	Size    uint64    `json:"size"` // bytes
 	By      string    `json:"by"`
 	At      time.Time `json:"at"`
+
+	Protected *wire.Protected `json:"protected,omitempty"` // nil: its bytes are as they were uploaded
 }
 
 // Spec is what a release is proposed with. Sizes are those of the uploaded artifacts.
@@ -120,6 +123,11 @@ type Blobs interface {
 	Open(ctx context.Context, digest [32]byte) (io.ReadSeekCloser, error)
 }
 
+// Protector seals programs under keys that devices get for good evidence; *protect.Service is one.
+type Protector interface {
+	Seal(ctx context.Context, caller access.Caller, product string, plain io.Reader) (*wire.ComponentSealer, error)
+}
+
 // Artifacts keeps what is known of blobs. Writes are durable when they return nil.
 type Artifacts interface {
 	// PutArtifact may be repeated; the first one stands.
@@ -178,7 +186,7 @@ type Supply interface {
 }
 
 // manifestOf is the manifest as it will be signed.
-func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire.Release {
+func manifestOf(s Spec, p Product, artifacts map[[32]byte]Artifact, at time.Time) wire.Release {
 	m := wire.Release{
 		ID: s.ID, Product: s.Product, Hardware: s.Hardware, Model: p.Model, Version: s.Version, Counter: s.Counter,
 		RollbackTo: s.RollbackTo, SBOM: s.SBOM, Provenance: s.Provenance, Created: uint64(at.Unix()), Notes: s.Notes, Parameters: p.Parameters,
@@ -187,8 +195,9 @@ func manifestOf(s Spec, p Product, sizes map[[32]byte]uint64, at time.Time) wire
 		m.Hardware = p.Hardware
 	}
 	for _, c := range s.Components {
+		a := artifacts[[32]byte(c.Artifact)]
 		m.Components = append(m.Components, wire.Component{
-			Name: c.Name, Kind: c.Kind, Version: c.Version, Size: sizes[[32]byte(c.Artifact)], Digest: c.Artifact,
+			Name: c.Name, Kind: c.Kind, Version: c.Version, Size: a.Size, Protected: a.Protected, Digest: c.Artifact,
 			Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware, Capabilities: c.Capabilities, Laid: c.Laid,
 		})
 	}

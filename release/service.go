@@ -20,11 +20,12 @@ import (
 // MaxArtifact bounds an upload, bytes.
 const MaxArtifact = 4 << 30
 
-// Config is what a Service works with; every field but Now must be set.
+// Config is what a Service works with; every field but Protector and Now must be set.
 type Config struct {
 	Store     Store
 	Artifacts Artifacts
 	Blobs     Blobs
+	Protector Protector // nil: nothing is protected here
 	Products  Products
 	Trust     Trust
 	Ledger    Ledger
@@ -52,8 +53,8 @@ func invalid(code, text, remedy string) error { return fault.New(fault.Invalid, 
 
 func conflict(code, text, remedy string) error { return fault.New(fault.Conflict, code, text, remedy) }
 
-// Upload stores an artifact of a product and returns its digest and size.
-func (s *Service) Upload(ctx context.Context, caller access.Caller, product, name string, r io.Reader) (Artifact, error) {
+// Upload stores an artifact of a product and returns its digest and size. A protected one is sealed as it comes: nothing else of it is ever stored.
+func (s *Service) Upload(ctx context.Context, caller access.Caller, product, name string, protected bool, r io.Reader) (Artifact, error) {
 	if err := s.cfg.Guard.Check(ctx, caller, access.ArtifactUpload, access.Resource{Type: "release", ID: name, Product: product}); err != nil {
 		return Artifact{}, err
 	}
@@ -62,6 +63,17 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 	}
 	if name == "" || len(name) > 128 {
 		return Artifact{}, invalid("artifact.name", fmt.Sprintf("artifact name %q", name), "give it 1 to 128 characters")
+	}
+	var sealer *wire.ComponentSealer
+	if protected {
+		if s.cfg.Protector == nil {
+			return Artifact{}, conflict("artifact.protect", "nothing keeps content keys here", "leave --protect out")
+		}
+		var err error
+		if sealer, err = s.cfg.Protector.Seal(ctx, caller, product, r); err != nil {
+			return Artifact{}, err
+		}
+		r = sealer
 	}
 	digest, size, err := s.cfg.Blobs.Put(ctx, r, MaxArtifact)
 	switch {
@@ -73,6 +85,10 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 		return Artifact{}, err
 	}
 	a := Artifact{Digest: digest, Product: product, Name: name, Size: uint64(size), By: caller.ID, At: s.cfg.Now().UTC()}
+	if sealer != nil {
+		p := sealer.Protected()
+		a.Protected = &p
+	}
 	return a, s.cfg.Artifacts.PutArtifact(ctx, a)
 }
 
@@ -122,7 +138,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := checkSpec(spec, p); err != nil {
 		return Release{}, err
 	}
-	sizes, err := s.sizes(ctx, spec)
+	artifacts, err := s.artifacts(ctx, spec)
 	if err != nil {
 		return Release{}, err
 	}
@@ -130,7 +146,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 		return Release{}, err
 	}
 	now := s.cfg.Now().UTC()
-	m := manifestOf(spec, p, sizes, now)
+	m := manifestOf(spec, p, artifacts, now)
 	if err := s.checkOnce(ctx, m); err != nil {
 		return Release{}, err
 	}
@@ -210,13 +226,13 @@ func checkSpec(spec Spec, p Product) error {
 	return nil
 }
 
-// sizes looks up every artifact the spec names.
-func (s *Service) sizes(ctx context.Context, spec Spec) (map[[32]byte]uint64, error) {
+// artifacts looks up every artifact the spec names.
+func (s *Service) artifacts(ctx context.Context, spec Spec) (map[[32]byte]Artifact, error) {
 	digests, err := named(spec)
 	if err != nil {
 		return nil, err
 	}
-	sizes := map[[32]byte]uint64{}
+	found := map[[32]byte]Artifact{}
 	for d, what := range digests {
 		a, err := s.cfg.Artifacts.Artifact(ctx, spec.Product, d)
 		if errors.Is(err, ErrNotFound) {
@@ -225,9 +241,9 @@ func (s *Service) sizes(ctx context.Context, spec Spec) (map[[32]byte]uint64, er
 		if err != nil {
 			return nil, err
 		}
-		sizes[d] = a.Size
+		found[d] = a
 	}
-	return sizes, nil
+	return found, nil
 }
 
 // checkRollbacks refuses a way back that a device would refuse.

@@ -25,8 +25,8 @@ func (s *Service) Take(ctx context.Context, m wire.Release, release [32]byte) er
 		return err
 	}
 	for _, c := range m.Components {
-		if !doc.Has(c.Digest) {
-			return fault.New(fault.Invalid, "release.sbom-component", fmt.Sprintf("the bill of materials of %s does not name component %s, whose bytes have the SHA-256 %x", m.ID, c.Name, c.Digest),
+		if !doc.Has(c.Built()) {
+			return fault.New(fault.Invalid, "release.sbom-component", fmt.Sprintf("the bill of materials of %s does not name component %s, whose bytes have the SHA-256 %x", m.ID, c.Name, c.Built()),
 				"have the build write that digest to the document's root, or to a component of it: it shows that the document is of these bytes")
 		}
 	}

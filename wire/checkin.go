@@ -26,6 +26,7 @@ type Checkin struct {
 	Sick      bool          `cbor:"15,keyasint,omitempty"` // the program says that it is not well, or has ended
 	Programs  []ProgramTold `cbor:"17,keyasint,omitempty"` // what its programs said of the parameters that they are told
 	Token     *Token        `cbor:"16,keyasint,omitempty"` // of a device that keeps one; a device that once sent one sends it always
+	Locked    bool          `cbor:"18,keyasint,omitempty"` // protected programs wait for their keys: it would be asked for evidence
 }
 
 // ProgramTold is what a program answered to the parameters that it was told.
@@ -111,6 +112,8 @@ type AttestReply struct {
 	Status  string   `cbor:"1,keyasint"` // EAR status: affirming, warning, contraindicated, none
 	Reasons []string `cbor:"2,keyasint,omitempty"`
 	Signed  []byte   `cbor:"3,keyasint,omitempty"` // a Verdict, by the directive authority; the device confirms nothing without
+	Keys    []Wrap   `cbor:"4,keyasint,omitempty"` // of the protected programs of what was measured; only to who asked by a code key
+	NoKeys  string   `cbor:"5,keyasint,omitempty"` // why there are none
 }
 
 // Acceptable reports whether evidence with this EAR status is enough to work: to be activated, to keep a release on trial, to leave
@@ -124,7 +127,7 @@ const (
 	MaxCheckin      = 64 << 10
 	MaxResults      = 32 // of a check-in: a device that has more tells the rest at the next
 	MaxCheckinReply = 512 << 10
-	MaxAttestReply  = 8 << 10
+	MaxAttestReply  = 32 << 10 // with a key for each component
 )
 
 // EncodeCheckin writes c.
@@ -194,5 +197,16 @@ func EncodeAttestReply(r AttestReply) ([]byte, error) { return Marshal(r) }
 // DecodeAttestReply reads the verifier's answer.
 func DecodeAttestReply(data []byte) (AttestReply, error) {
 	var r AttestReply
-	return r, Unmarshal(data, &r, MaxAttestReply)
+	if err := Unmarshal(data, &r, MaxAttestReply); err != nil {
+		return AttestReply{}, err
+	}
+	if len(r.Keys) > MaxComponents || len(r.NoKeys) > 512 {
+		return AttestReply{}, errors.New("verdict: keys out of bounds")
+	}
+	for _, w := range r.Keys {
+		if err := w.check(); err != nil {
+			return AttestReply{}, fmt.Errorf("verdict: %w", err)
+		}
+	}
+	return r, nil
 }

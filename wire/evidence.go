@@ -51,6 +51,7 @@ type Evidence struct {
 	Parts string `cbor:"-76012,keyasint,omitempty"` // what guards fuses and counters: tpm, tpm-owner, soft; empty: the chip's own, or a virtual board's
 
 	Isolation *Isolation `cbor:"-76013,keyasint,omitempty"` // nil: not known
+	CodeKey   []byte     `cbor:"-76014,keyasint,omitempty"` // to which the keys of protected programs are to be wrapped (CodeKeySize); empty: none waits
 }
 
 // Measured is a software component as it was measured at boot (RFC 9783 §4.4.1; there is no key 3).
@@ -114,6 +115,8 @@ func (e Evidence) check() error {
 		return errors.New("evidence: implementation ID is not 32 bytes")
 	case len(e.Components) == 0 || len(e.Components) > MaxComponents:
 		return fmt.Errorf("evidence: %d software components", len(e.Components))
+	case len(e.CodeKey) != 0 && len(e.CodeKey) != CodeKeySize:
+		return fmt.Errorf("evidence: code key of %d bytes", len(e.CodeKey))
 	case len(e.POST) > 64:
 		return fmt.Errorf("evidence: %d self tests", len(e.POST))
 	}

@@ -55,6 +55,7 @@ type Component struct {
 	Capabilities *Capabilities `cbor:"8,keyasint,omitempty" json:"capabilities,omitempty"` // nil: what every program has, and nothing more
 	Requires     []Requirement `cbor:"9,keyasint,omitempty" json:"requires,omitempty"`     // what it needs of the other components of its set
 	Hardware     []string      `cbor:"10,keyasint,omitempty" json:"hardware,omitempty"`    // hardware revisions it works on; empty: all of the release's
+	Protected    *Protected    `cbor:"11,keyasint,omitempty" json:"protected,omitempty"`   // nil: its bytes are the program; else they are sealed
 	Laid         *Laid         `cbor:"13,keyasint,omitempty" json:"laid,omitempty"`        // of an image: what lies in the bank once it is installed
 }
 
@@ -62,6 +63,14 @@ type Component struct {
 type Laid struct {
 	Size   uint64 `cbor:"1,keyasint" json:"size"`   // bytes
 	Digest []byte `cbor:"2,keyasint" json:"digest"` // SHA-256 of as many bytes from the bank's beginning
+}
+
+// Built is the digest of the component as its build made it: a protected one's before it was sealed.
+func (c Component) Built() []byte {
+	if c.Protected != nil {
+		return c.Protected.Digest
+	}
+	return c.Digest
 }
 
 // Measured is the digest of the component where it works: an image's in its bank, any other's as it was delivered.
@@ -228,6 +237,9 @@ func (c Component) check() error {
 		if err := c.Capabilities.check(); err != nil {
 			return fmt.Errorf("capabilities: %w", err)
 		}
+	}
+	if err := c.Protected.check(c); err != nil {
+		return err
 	}
 	return c.checkNeeds()
 }

@@ -9,6 +9,7 @@ package hw
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"errors"
 	"fmt"
 	"io"
@@ -81,13 +82,17 @@ const (
 	KeyIDevID = "idevid" // initial identity, from the factory
 	KeyLDevID = "ldevid" // local identity, renewed in the field
 	KeyAttest = "attest" // signs evidence
+	KeyCode   = "code"   // agrees on the secrets that open protected programs, and signs nothing
 )
 
 // Names gives the names under which the keys of a purpose that are replaced take turns: the old one stays until the new one counts.
 func Names(purpose string) []string { return []string{purpose, purpose + "-2"} }
 
 // AllNames gives the names of all keys that a device has, in an order that never changes.
-func AllNames() []string { return slices.Concat(Names(KeyIDevID), Names(KeyLDevID), Names(KeyAttest)) }
+func AllNames() []string { return append(Signing(), KeyCode) }
+
+// Signing gives the names of those that sign.
+func Signing() []string { return slices.Concat(Names(KeyIDevID), Names(KeyLDevID), Names(KeyAttest)) }
 
 // Other gives the name beside name of those of a purpose.
 func Other(purpose, name string) string {
@@ -104,6 +109,8 @@ type KeyStore interface {
 	Generate(name string, id suite.ID) (crypto.PublicKey, error)
 	// Signer gives the key's signer, ErrNoKey if there is none.
 	Signer(name string) (crypto.Signer, error)
+	// Exchanger gives KeyCode, on P-256. It is made when it is asked for first, and no other method knows it but Destroy.
+	Exchanger() (ecdh.KeyExchanger, error)
 	// Destroy removes a key for good. Destroying a key that is not there is nothing.
 	Destroy(name string) error
 	// Origin says what guards the keys: soft, isolated, tpm or pkcs11.

@@ -29,6 +29,8 @@ type Machine struct {
 	programs *Programs       // of what runs; nil: none were started here
 	out      bool            // they could not be started
 	launch   *launch.Options // of the programs; nil: nothing was launched
+
+	codeKeys map[[wire.ContentKeyID]byte][]byte // of protected programs, of this start
 }
 
 // Start starts a board; self is the digest of this program.
@@ -143,7 +145,11 @@ func (m *Machine) Erase() ([]string, error) {
 	if err != nil || m.launch == nil {
 		return names, err
 	}
-	return append(names, "programs"), m.Clear()
+	if err := m.Clear(); err != nil {
+		return nil, err
+	}
+	m.codeKeys = nil
+	return append(names, "programs"), nil
 }
 
 // Clear implements agent.Eraser. Programs are stopped before what they keep is removed, so that none writes it again.

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"reflect"
 	"slices"
@@ -18,6 +19,7 @@ import (
 type Programs struct {
 	mu     sync.Mutex // guards what follows, and the processes
 	list   []*program
+	quiet  bool               // isolated
 	values []wire.ConfigEntry // the device's parameters
 	known  bool               // they were given
 }
@@ -27,7 +29,7 @@ type program struct {
 	name  string
 	what  wire.Component
 	start func() (*launch.Process, error)
-	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault
+	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault, which may be errLocked
 	fault error
 
 	schema wire.Schema // of the release it is of
@@ -50,7 +52,9 @@ func (m *Machine) Launch(o launch.Options) (*Programs, error) {
 	p := &Programs{list: m.list(o)}
 	for _, x := range p.list {
 		var err error
-		if x.proc, err = x.start(); err != nil {
+		if x.proc, err = x.start(); errors.Is(err, errLocked) {
+			x.fault = err
+		} else if err != nil {
 			p.Stop()
 			return nil, err
 		}
@@ -69,7 +73,11 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 			if err != nil {
 				return nil, err
 			}
-			return launch.Start(code, c, o)
+			plain, err := m.readable(code, c)
+			if err != nil {
+				return nil, err
+			}
+			return launch.Start(plain, c.Plain(), o)
 		}})
 	}
 	return all
@@ -186,6 +194,8 @@ func (p *Programs) Health() (agent.Health, string) {
 			if known && good {
 				p.tell(ctx, x)
 			}
+		case errors.Is(x.fault, errLocked):
+			text = x.name + " is not started: " + x.fault.Error()
 		case x.fault != nil:
 			known, text = true, x.name+" was not started: "+x.fault.Error()
 		}
@@ -208,6 +218,7 @@ const patience = 3 * time.Second
 func (p *Programs) Isolate(on bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.quiet = on
 	for _, x := range p.list {
 		switch {
 		case on && x.proc != nil && !obeys(x.proc, "isolate on"):
@@ -219,10 +230,10 @@ func (p *Programs) Isolate(on bool) error {
 			fallthrough
 		case !on && x.proc == nil:
 			proc, err := x.start()
-			if err != nil {
+			if err != nil && !errors.Is(err, errLocked) {
 				return err
 			}
-			x.proc, x.fault = proc, nil
+			x.proc, x.fault = proc, err
 		}
 	}
 	return nil

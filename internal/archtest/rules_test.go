@@ -31,7 +31,7 @@ var (
 	ground = append([]string{"ledger", "access"}, base...)
 	floor  = append([]string{"device", "keyring", "pki", "product"}, ground...)
 	stages = append([]string{
-		"supply", "factory", "onboard", "attest", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet", "genuine",
+		"supply", "factory", "onboard", "attest", "protect", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet", "genuine",
 	}, floor...)
 	adapters = []string{
 		"internal/est", "internal/httpapi", "internal/console", "internal/deviceapi", "internal/mqttgw", "internal/ddi",
@@ -81,6 +81,7 @@ var rules = []rule{
 	{folder: "factory", ours: floor, never: pure},
 	{folder: "onboard", ours: floor, never: pure},
 	{folder: "attest", ours: floor, never: pure},
+	{folder: "protect", ours: floor, never: pure},
 	{folder: "release", ours: floor, never: pure},
 	{folder: "rollout", ours: append([]string{"release"}, floor...), never: pure},
 	{folder: "telemetry", ours: floor, never: pure},

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -70,6 +71,9 @@ func (a *api) showView(r client.ReleaseView) error {
 		}
 		for _, c := range r.Manifest.Components {
 			pairs = append(pairs, "component "+c.Name, fmt.Sprintf("%s %s, %d bytes, sha256 %x, health %s%s", c.Kind, c.Version, c.Size, c.Digest, c.Health, needsOf(c)))
+			if x := c.Protected; x != nil {
+				pairs = append(pairs, "protected "+c.Name, fmt.Sprintf("%d bytes, sha256 %x, content key %x", x.Size, x.Digest, x.Key))
+			}
 		}
 		for _, p := range r.Manifest.Parameters {
 			pairs = append(pairs, "parameter "+p.Name, p.String())
@@ -224,6 +228,7 @@ type parts struct {
 	spec                        release.Spec
 	files, back                 []string
 	sbom, provenance, healthAll string
+	protect                     []string
 	set                         set
 }
 
@@ -235,6 +240,9 @@ func (a *api) createRelease() *cobra.Command {
 
 Each --file is a component: its name, the file, and whether the device starts it (exec) or keeps it as data. Without a kind, what
 is executable here is exec.
+
+A program that is named by --protect is sealed on the server as it comes: stored, sent and written into flash is only what is sealed, and a device gets the key
+after each start, for good evidence. Its digest is that of the sealed bytes, which are others at each upload; that of the program stands beside it.
 
 For a product whose components change one by one (update model asset), --from takes the others as they are from a release before; devices then
 fetch and write what is new, and nothing else. With --requires a component says which versions of the others it works with: a set that does not
@@ -264,6 +272,7 @@ go together is refused here, and again by every device.`,
 	f.StringSliceVar(&p.spec.Hardware, "hardware", nil, "hardware revisions it is for (default: all of the product's)")
 	f.StringVar(&p.healthAll, "health", "", "how programs show that they work: socket or alive (default alive)")
 	f.StringArrayVar(&p.back, "rollback-to", nil, "a release devices may go back to from this one: digest or PRODUCT@VERSION")
+	f.StringSliceVar(&p.protect, "protect", nil, "components to seal as they are uploaded: devices get the key for good evidence, and open them into memory only")
 	f.StringVar(&p.sbom, "sbom", "", "file: its bill of materials")
 	f.StringVar(&p.provenance, "provenance", "", "file: where it was built from what")
 	f.StringVar(&p.spec.Notes, "notes", "", "notes for approvers")
@@ -317,6 +326,11 @@ func (p *parts) components() ([]file, error) {
 		}
 		out = append(out, file{path, c})
 	}
+	for _, name := range p.protect {
+		if !slices.ContainsFunc(out, func(f file) bool { return f.component.Name == name && f.component.Kind == wire.KindExec }) {
+			return nil, usagef("--protect %q: no --file is a program of that name", name)
+		}
+	}
 	return out, nil
 }
 
@@ -329,7 +343,7 @@ func (p *parts) upload(ctx context.Context, a *api, cl *client.Client, files []f
 		p.spec.RollbackTo = append(p.spec.RollbackTo, d)
 	}
 	for _, f := range files {
-		if f.component.Artifact, err = a.uploadFile(ctx, cl, p.spec.Product, f.component.Name+"-"+p.spec.Version, f.path); err != nil {
+		if f.component.Artifact, err = a.uploadFile(ctx, cl, p.spec.Product, f.component.Name+"-"+p.spec.Version, f.path, slices.Contains(p.protect, f.component.Name)); err != nil {
 			return err
 		}
 		p.spec.Components = append(p.spec.Components, f.component)
@@ -343,17 +357,17 @@ func (p *parts) upload(ctx context.Context, a *api, cl *client.Client, files []f
 		return err
 	}
 	if p.sbom != "" {
-		if p.spec.SBOM, err = a.uploadFile(ctx, cl, p.spec.Product, "sbom-"+p.spec.Version, p.sbom); err != nil {
+		if p.spec.SBOM, err = a.uploadFile(ctx, cl, p.spec.Product, "sbom-"+p.spec.Version, p.sbom, false); err != nil {
 			return err
 		}
 	}
 	if p.provenance != "" {
-		p.spec.Provenance, err = a.uploadFile(ctx, cl, p.spec.Product, "provenance-"+p.spec.Version, p.provenance)
+		p.spec.Provenance, err = a.uploadFile(ctx, cl, p.spec.Product, "provenance-"+p.spec.Version, p.provenance, false)
 	}
 	return err
 }
 
-func (a *api) uploadFile(ctx context.Context, cl *client.Client, productID, name, path string) ([]byte, error) {
+func (a *api) uploadFile(ctx context.Context, cl *client.Client, productID, name, path string, protect bool) ([]byte, error) {
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, err
@@ -363,7 +377,7 @@ func (a *api) uploadFile(ctx context.Context, cl *client.Client, productID, name
 	if err != nil {
 		return nil, err
 	}
-	d, err := cl.Upload(ctx, productID, name, a.progress(f, name, info.Size()))
+	d, err := cl.Upload(ctx, productID, name, protect, a.progress(f, name, info.Size()))
 	if err != nil {
 		return nil, fmt.Errorf("upload %s: %w", path, err)
 	}

@@ -378,10 +378,13 @@ func (c *Client) CloseOrder(ctx context.Context, order string) (factory.Reconcil
 	return post[factory.Reconciliation](ctx, c, "/orders/"+url.PathEscape(order)+"/close", nil)
 }
 
-// Upload stores an artifact and gives its digest.
-func (c *Client) Upload(ctx context.Context, productID, name string, data io.Reader) ([]byte, error) {
+// Upload stores an artifact and gives its digest; a protected one is sealed as it comes, and the digest is that of the sealed bytes.
+func (c *Client) Upload(ctx context.Context, productID, name string, protect bool, data io.Reader) ([]byte, error) {
 	var a httpapi.ArtifactView
 	path := "/products/" + url.PathEscape(productID) + "/artifacts/" + url.PathEscape(name)
+	if protect {
+		path += "?protect=true"
+	}
 	if err := c.working().once(ctx, http.MethodPost, path, http.Header{"Content-Type": {"application/octet-stream"}}, data, &a); err != nil {
 		return nil, err
 	}

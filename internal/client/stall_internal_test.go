@@ -83,7 +83,7 @@ func TestACallEndsWhenNothingMoves(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				cl := New("http://far.example", "t", nil)
 				cl.http.Transport = c.far
-				d, err := cl.Upload(t.Context(), "p", "app", bytes.NewReader(make([]byte, 300<<10)))
+				d, err := cl.Upload(t.Context(), "p", "app", false, bytes.NewReader(make([]byte, 300<<10)))
 				if c.ok != (err == nil) || c.ok && len(d) != 2 || !c.ok && !errors.Is(err, errStalled) {
 					t.Errorf("%x, %v", d, err)
 				}

@@ -42,6 +42,7 @@ type Options struct {
 
 	programs string // directory of the programs; empty: beside this one
 	maker    string // whose instance it is; empty: oemID
+	protect  bool   // programs are protected
 }
 
 // Step is one thing that was tried.

@@ -265,7 +265,7 @@ func TestSWUpdateInstallsWhatARolloutBrings(t *testing.T) {
 	d.beside = map[string][]release.Component{}
 	for v, system := range systems {
 		image, laid := u.image(v, system)
-		digest, err := d.people["rita"].Upload(t.Context(), productID, "root-"+v, bytes.NewReader(image))
+		digest, err := d.people["rita"].Upload(t.Context(), productID, "root-"+v, false, bytes.NewReader(image))
 		must(err)
 		d.beside[v] = []release.Component{{Name: "root", Kind: wire.KindImage, Version: v, Artifact: digest, Health: wire.HealthNone, Laid: laid}}
 	}

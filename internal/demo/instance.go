@@ -179,7 +179,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 	rita := d.people["rita"]
 	var digest []byte
 	if err := insist(ctx, func() (err error) {
-		digest, err = rita.Upload(ctx, productID, "app-"+version, strings.NewReader(string(image)))
+		digest, err = rita.Upload(ctx, productID, "app-"+version, d.o.protect, strings.NewReader(string(image)))
 		return err
 	}); err != nil {
 		return err
@@ -198,7 +198,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 		return err
 	}
 	if err := insist(ctx, func() (err error) {
-		spec.SBOM, err = rita.Upload(ctx, productID, "sbom-"+version, bytes.NewReader(bill))
+		spec.SBOM, err = rita.Upload(ctx, productID, "sbom-"+version, false, bytes.NewReader(bill))
 		return err
 	}); err != nil {
 		return err

@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // ReleaseView is a release as clients see it: the digest in hex beside what is stored.
@@ -29,6 +30,8 @@ func viewRelease(r release.Release) ReleaseView {
 type ArtifactView struct {
 	Digest string `json:"digest"`
 	Size   uint64 `json:"size"`
+
+	Protected *wire.Protected `json:"protected,omitempty" doc:"of one that was sealed: what was uploaded"`
 }
 
 // Envelope carries a signed message.
@@ -93,11 +96,12 @@ func (a *api) registerReleases(h huma.API) {
 	registerStream(h, upload, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		Product string `path:"product" maxLength:"64"`
 		Name    string `path:"name" maxLength:"128"`
+		Protect bool   `query:"protect" doc:"seal it as it comes, under a key that devices get for good evidence: the digest is that of the sealed bytes"`
 		Streamed
 	},
 	) (*body[ArtifactView], error) {
-		art, err := a.Release.Upload(ctx, callerOf(ctx), in.Product, in.Name, in.within(MaxUpload))
-		return reply(a, ctx, ArtifactView{Digest: hex.EncodeToString(art.Digest[:]), Size: art.Size}, err)
+		art, err := a.Release.Upload(ctx, callerOf(ctx), in.Product, in.Name, in.Protect, in.within(MaxUpload))
+		return reply(a, ctx, ArtifactView{Digest: hex.EncodeToString(art.Digest[:]), Size: art.Size, Protected: art.Protected}, err)
 	})
 	huma.Register(h, op("propose-release", http.MethodPost, "/releases", "Propose a release: what is signed comes back as 'payload'"),
 		func(ctx context.Context, in *body[release.Spec]) (*body[ReleaseView], error) {

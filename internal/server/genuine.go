@@ -120,5 +120,8 @@ func (i *Instance) appraise(ctx context.Context, caller access.Caller, id string
 	if reply.Signed, err = i.device.SignVerdict(ctx, caller, id, evidence, reply.Status); err != nil { // it confirms nothing by this verdict, and asks again
 		i.log.WarnContext(ctx, "a verdict goes to its device unsigned", "device", id, "error", err)
 	}
+	if len(v.CodeKey) > 0 {
+		reply.Keys, reply.NoKeys = i.codeKeys(ctx, caller, v)
+	}
 	return reply, nil
 }

@@ -41,6 +41,7 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/protect"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/retire"
@@ -73,6 +74,7 @@ type Instance struct {
 	device      *device.Service
 	attest      *attest.Service
 	monitor     *monitor.Service
+	protect     *protect.Service
 	release     *release.Service
 	supply      *supply.Service
 	rollout     *rollout.Service
@@ -229,8 +231,11 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	if i.supply, err = supply.NewService(supply.Config{Store: i.db.Supply(), Blobs: i.blobs, Releases: i.db.Supply(), Guard: i.guard}); err != nil {
 		return err
 	}
+	if err := i.openProtect(); err != nil {
+		return err
+	}
 	if i.release, err = release.NewService(release.Config{
-		Supply: i.supply, Store: releases, Artifacts: releases, Blobs: i.blobs, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
+		Supply: i.supply, Store: releases, Artifacts: releases, Blobs: i.blobs, Protector: i.protect, Products: releases, Trust: devices, Ledger: i.logs.reader, Guard: i.guard,
 	}); err != nil {
 		return err
 	}

@@ -163,9 +163,9 @@ func TestArtifactsAreServedWholeOrNotAtAll(t *testing.T) {
 	if got, err := read(access.DeviceCaller(devN(0))); err != nil || got != "program 1.0.0" {
 		t.Errorf("after uploading again: %q, %v", got, err)
 	}
-	_, err = s.releases.Upload(ctx, person("builder"), "pump", "empty", strings.NewReader(""))
+	_, err = s.releases.Upload(ctx, person("builder"), "pump", "empty", false, strings.NewReader(""))
 	wantKind(t, "no bytes", err, fault.Invalid)
-	_, err = s.releases.Upload(ctx, person("builder"), "lamp", "x", strings.NewReader("x"))
+	_, err = s.releases.Upload(ctx, person("builder"), "lamp", "x", false, strings.NewReader("x"))
 	wantKind(t, "no product", err, fault.NotFound)
 }
 

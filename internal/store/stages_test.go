@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
@@ -22,6 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/product"
+	"github.com/hallmark-iot/hallmark/protect"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -38,6 +40,7 @@ type stages struct {
 	devices   *device.Service
 	releases  *release.Service
 	supply    *supply.Service
+	protect   *protect.Service
 	authority crypto.Signer       // signs directives
 	people    []*ecdsa.PrivateKey // hold the release, warrant and root keys
 	role      wire.KeySet
@@ -101,8 +104,17 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Guard: s.guard, Now: clock}); err != nil {
 		t.Fatal(err)
 	}
+	if s.protect, err = protect.NewService(protect.Config{
+		Store: s.db.ContentKeys(), Vault: vault{}, Device: dev.Device, Now: clock,
+		Manifest: func(ctx context.Context, digest [32]byte) (wire.Release, error) {
+			r, err := rel.Release(ctx, digest)
+			return r.Manifest, err
+		},
+	}); err != nil {
+		t.Fatal(err)
+	}
 	if s.releases, err = release.NewService(release.Config{
-		Supply: s.supply, Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: dev, Ledger: s.ledger, Guard: s.guard, Now: clock,
+		Supply: s.supply, Store: rel, Artifacts: rel, Blobs: blobs, Protector: s.protect, Products: rel, Trust: dev, Ledger: s.ledger, Guard: s.guard, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -179,7 +191,7 @@ func (s *stages) make(id string, rel release.Release) {
 
 func (s *stages) upload(data string) release.Artifact {
 	s.t.Helper()
-	a, err := s.releases.Upload(s.t.Context(), person("builder"), "pump", "app", bytes.NewReader([]byte(data)))
+	a, err := s.releases.Upload(s.t.Context(), person("builder"), "pump", "app", false, bytes.NewReader([]byte(data)))
 	if err != nil {
 		s.t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func (tx *Tx) run(j *job) error {
 		return j.ctx.Err()
 	}
 	tx.saved, tx.facts = false, tx.facts[:0]
-	err := protect(j.fn, tx)
+	err := survive(j.fn, tx)
 	if j.receipts != nil {
 		for _, f := range tx.facts {
 			j.facts = append(j.facts, ledger.Receipt{Log: ledger.Log(f.log), UID: f.uid})
@@ -106,8 +106,8 @@ func (tx *Tx) run(j *job) error {
 	return tx.w.db.dialect.Explain(err)
 }
 
-// protect turns a panic of fn into its error.
-func protect(fn func(*Tx) error, tx *Tx) (err error) {
+// survive turns a panic of fn into its error.
+func survive(fn func(*Tx) error, tx *Tx) (err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			err = fmt.Errorf("store: write panicked: %v", p)

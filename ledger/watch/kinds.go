@@ -32,7 +32,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindDeviceInconsistent, ledger.KindDeviceOnTrust, ledger.KindDeviceGrouped, ledger.KindDeviceReplaced, ledger.KindDeviceLogForked, ledger.KindDeviceLogAnchored,
 		ledger.KindDeviceForgotten,
 		ledger.KindDeviceRekeyed, ledger.KindDeviceAttestKey, ledger.KindDeviceImported, ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed,
-		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict,
+		ledger.KindCertIssued, ledger.KindCertRevoked, ledger.KindVerdict, ledger.KindCodeKeysGiven,
 		ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferGivenUp, ledger.KindTransferDone,
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
 		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,

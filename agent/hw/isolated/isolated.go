@@ -10,6 +10,7 @@ import (
 	"cmp"
 	"context"
 	"crypto"
+	"crypto/ecdh"
 	"errors"
 	"fmt"
 	"io"
@@ -41,6 +42,7 @@ const (
 	doPublic   = "public"
 	doSign     = "sign"
 	doDestroy  = "destroy"
+	doExchange = "exchange" // with no data: the public key, made if there is none; with a point: the secret that is agreed on
 )
 
 // faults are the errors that the other side tells apart.
@@ -115,6 +117,32 @@ func (k *Keys) Signer(name string) (crypto.Signer, error) {
 		return nil, err
 	}
 	return &signer{k, name, pub}, nil
+}
+
+// Exchanger implements hw.KeyStore.
+func (k *Keys) Exchanger() (ecdh.KeyExchanger, error) {
+	point, err := k.ask(question{Do: doExchange, Name: hw.KeyCode})
+	if err != nil {
+		return nil, err
+	}
+	pub, err := ecdh.P256().NewPublicKey(point)
+	if err != nil {
+		return nil, fmt.Errorf("key store: %w", err)
+	}
+	return &exchanger{k, pub}, nil
+}
+
+type exchanger struct {
+	keys *Keys
+	pub  *ecdh.PublicKey
+}
+
+func (e *exchanger) PublicKey() *ecdh.PublicKey { return e.pub }
+
+func (e *exchanger) Curve() ecdh.Curve { return ecdh.P256() }
+
+func (e *exchanger) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
+	return e.keys.ask(question{Do: doExchange, Name: hw.KeyCode, Data: peer.Bytes()})
 }
 
 // Destroy implements hw.KeyStore.

@@ -3,6 +3,8 @@ package isolated
 import (
 	"context"
 	"crypto"
+	"crypto/ecdh"
+	"crypto/ecdsa"
 	"crypto/rand"
 	"errors"
 	"fmt"
@@ -100,7 +102,12 @@ func (s *server) do(q question) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	if (q.Name == hw.KeyCode) != (q.Do == doExchange) && q.Do != doDestroy {
+		return nil, fmt.Errorf("%.20q: %w: one key agrees on secrets, and signs nothing", q.Name, hw.ErrNoKey)
+	}
 	switch q.Do {
+	case doExchange:
+		return s.exchange(path, q.Data)
 	case doGenerate:
 		return s.generate(path, q.Suite)
 	case doDestroy:
@@ -116,6 +123,35 @@ func (s *server) do(q question) ([]byte, error) {
 		return key.Sign(rand.Reader, q.Data, crypto.Hash(q.Hash))
 	}
 	return nil, fmt.Errorf("there is no question %.20q", q.Do)
+}
+
+// exchange gives the public point, or the secret that is agreed on with another's.
+func (s *server) exchange(path string, point []byte) ([]byte, error) {
+	signer, err := s.load(path)
+	if errors.Is(err, hw.ErrNoKey) && len(point) == 0 {
+		if _, err = s.generate(path, suite.P256); err == nil || errors.Is(err, hw.ErrKeyExists) {
+			signer, err = s.load(path)
+		}
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, ok := signer.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, errors.New("it is on no curve")
+	}
+	own, err := key.ECDH()
+	if err != nil {
+		return nil, err
+	}
+	if len(point) == 0 {
+		return own.PublicKey().Bytes(), nil
+	}
+	peer, err := ecdh.P256().NewPublicKey(point)
+	if err != nil {
+		return nil, err
+	}
+	return own.ECDH(peer)
 }
 
 func (s *server) path(name string) (string, error) {

@@ -6,7 +6,9 @@ package keystest
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
+	"crypto/hpke"
 	"crypto/rand"
 	"crypto/x509"
 	"errors"
@@ -31,7 +33,7 @@ type Store struct {
 func Run(t *testing.T, s Store) {
 	for name, test := range map[string]func(*testing.T, Store){
 		"keys are made once": madeOnce, "they sign": sign, "they outlive their process": outlive, "what is destroyed is gone": destroyed,
-		"what is not there": notThere, "many at once": many, "purposes take turns": turns,
+		"what is not there": notThere, "one agrees on secrets": agree, "many at once": many, "purposes take turns": turns,
 	} {
 		t.Run(name, func(t *testing.T) { test(t, s) })
 	}
@@ -185,6 +187,68 @@ func notThere(t *testing.T, s Store) {
 		if _, err := k.Signer(name); err == nil {
 			t.Errorf("a key called %q signs", name)
 		}
+	}
+}
+
+// agree: what is sealed to the key opens by it and by no other, over the store's next start too; it signs nothing, and is gone when it was destroyed.
+func agree(t *testing.T, s Store) {
+	k := s.fresh(t)
+	exchanger := func(k hw.KeyStore) (ecdh.KeyExchanger, hpke.PrivateKey) {
+		t.Helper()
+		e, err := k.Exchanger()
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := hpke.NewDHKEMPrivateKey(e)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return e, key
+	}
+	e, key := exchanger(k)
+	if _, soft := e.(*ecdh.PrivateKey); soft && s.Hard {
+		t.Error("the key itself is given out")
+	}
+	for range 4 { // a coordinate may begin with a zero
+		sealed, err := hpke.Seal(key.PublicKey(), hpke.HKDFSHA256(), hpke.AES256GCM(), []byte("for it"), []byte("a secret"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		again, opener := exchanger(s.Open(t))
+		if !again.PublicKey().Equal(e.PublicKey()) {
+			t.Fatal("another key after it was opened again")
+		}
+		if got, err := hpke.Open(opener, hpke.HKDFSHA256(), hpke.AES256GCM(), []byte("for it"), sealed); err != nil || string(got) != "a secret" {
+			t.Fatalf("%q, %v", got, err)
+		}
+	}
+	if _, err := k.Signer(hw.KeyCode); err == nil {
+		t.Error("it signs")
+	}
+	if _, err := k.Generate(hw.KeyCode, s.Suites[0]); err == nil {
+		t.Error("a key that signs was made in its place")
+	}
+	other, err := ecdh.P384().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.ECDH(other.PublicKey()); err == nil {
+		t.Error("it agrees with a key on another curve")
+	}
+	for range 2 {
+		if err := k.Destroy(hw.KeyCode); err != nil {
+			t.Fatal(err)
+		}
+	}
+	peer, err := ecdh.P256().GenerateKey(rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := e.ECDH(peer.PublicKey()); err == nil && s.Hard {
+		t.Error("who held it agrees with a key that was destroyed")
+	}
+	if next, _ := exchanger(k); next.PublicKey().Equal(e.PublicKey()) {
+		t.Error("the key of before is back")
 	}
 }
 

@@ -24,7 +24,12 @@ const sessions = 4
 // Keys is a key store in a token.
 type Keys struct {
 	token *crypto11.Context
-	mu    sync.Mutex // makes and destroys one key at a time
+	path  string
+	mu    sync.Mutex // makes and destroys one key at a time, and guards agree
+
+	agree *agreement // nil: not used yet
+	pin   string
+	label string
 }
 
 // Open opens a token.
@@ -33,18 +38,26 @@ func Open(c Config) (*Keys, error) {
 	if err != nil {
 		return nil, fmt.Errorf("token %q in %s: %w", c.Label, c.Path, err)
 	}
-	return &Keys{token: token}, nil
+	return &Keys{token: token, path: c.Path, pin: c.PIN, label: c.Label}, nil
 }
 
 // Close closes the token. The keys stay.
-func (k *Keys) Close() error { return k.token.Close() }
+func (k *Keys) Close() error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.agree != nil {
+		k.agree.close()
+		k.agree = nil
+	}
+	return k.token.Close()
+}
 
 // Origin implements hw.KeyStore.
 func (k *Keys) Origin() string { return "pkcs11" }
 
 // label is what the objects of a key are labelled.
 func label(name string) ([]byte, error) {
-	if !slices.Contains(hw.AllNames(), name) {
+	if !slices.Contains(hw.Signing(), name) {
 		return nil, fmt.Errorf("key %q: a token keeps the keys %v", name, hw.AllNames())
 	}
 	return []byte("hallmark-" + name), nil
@@ -118,6 +131,13 @@ func (k *Keys) Signer(name string) (crypto.Signer, error) {
 func (k *Keys) Destroy(name string) error {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if name == hw.KeyCode {
+		a, err := k.agreement()
+		if err != nil {
+			return err
+		}
+		return a.destroy()
+	}
 	l, err := label(name)
 	if err != nil {
 		return err

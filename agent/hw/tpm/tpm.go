@@ -8,6 +8,7 @@ package tpm
 
 import (
 	"crypto"
+	"crypto/ecdh"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"encoding/asn1"
@@ -105,7 +106,10 @@ func handleOf(name string) (tpm2.TPMHandle, error) {
 var curves = map[suite.ID]tpm2.TPMECCCurve{suite.P256: tpm2.TPMECCNistP256, suite.P384: tpm2.TPMECCNistP384}
 
 // Generate implements hw.KeyStore. What makes the key one that is kept is one command; before it there is nothing that outlasts a cut.
-func (k *Keys) Generate(name string, id suite.ID) (pub crypto.PublicKey, err error) {
+func (k *Keys) Generate(name string, id suite.ID) (crypto.PublicKey, error) {
+	if name == hw.KeyCode {
+		return nil, fmt.Errorf("%q signs nothing", name)
+	}
 	handle, err := handleOf(name)
 	if err != nil {
 		return nil, err
@@ -119,31 +123,43 @@ func (k *Keys) Generate(name string, id suite.ID) (pub crypto.PublicKey, err err
 	if _, err := k.public(handle); !errors.Is(err, hw.ErrNoKey) {
 		return nil, errors.Join(fmt.Errorf("%q: %w", name, hw.ErrKeyExists), err)
 	}
-	root, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(k.tpm)
-	if err != nil {
-		return nil, fmt.Errorf("TPM: storage root key: %w", err)
-	}
-	defer func() { err = errors.Join(err, k.flush(root.ObjectHandle)) }()
-	parent := tpm2.NamedHandle{Handle: root.ObjectHandle, Name: root.Name}
-	made, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(signing(curve))}.Execute(k.tpm)
+	err = k.keep(name, handle, signing(curve))
 	if errors.Is(err, tpm2.TPMRCCurve) {
 		return nil, fmt.Errorf("suite %s: %w: this TPM has not its curve", id, hw.ErrSuite)
 	}
 	if err != nil {
-		return nil, fmt.Errorf("TPM: make key %s: %w", name, err)
+		return nil, err
+	}
+	p, err := k.public(handle)
+	if err != nil {
+		return nil, err
+	}
+	return p.key, nil
+}
+
+// keep makes a key, and has it stay at its handle.
+func (k *Keys) keep(name string, handle tpm2.TPMHandle, template tpm2.TPMTPublic) (err error) {
+	root, err := tpm2.CreatePrimary{PrimaryHandle: tpm2.TPMRHOwner, InPublic: tpm2.New2B(tpm2.ECCSRKTemplate)}.Execute(k.tpm)
+	if err != nil {
+		return fmt.Errorf("TPM: storage root key: %w", err)
+	}
+	defer func() { err = errors.Join(err, k.flush(root.ObjectHandle)) }()
+	parent := tpm2.NamedHandle{Handle: root.ObjectHandle, Name: root.Name}
+	made, err := tpm2.Create{ParentHandle: parent, InPublic: tpm2.New2B(template)}.Execute(k.tpm)
+	if err != nil {
+		return fmt.Errorf("TPM: make key %s: %w", name, err)
 	}
 	loaded, err := tpm2.Load{ParentHandle: parent, InPrivate: made.OutPrivate, InPublic: made.OutPublic}.Execute(k.tpm)
 	if err != nil {
-		return nil, fmt.Errorf("TPM: load key %s: %w", name, err)
+		return fmt.Errorf("TPM: load key %s: %w", name, err)
 	}
 	defer func() { err = errors.Join(err, k.flush(loaded.ObjectHandle)) }()
 	if _, err := (tpm2.EvictControl{
 		Auth: tpm2.TPMRHOwner, ObjectHandle: &tpm2.NamedHandle{Handle: loaded.ObjectHandle, Name: loaded.Name}, PersistentHandle: handle,
 	}).Execute(k.tpm); err != nil {
-		return nil, fmt.Errorf("TPM: keep key %s: %w", name, err)
+		return fmt.Errorf("TPM: keep key %s: %w", name, err)
 	}
-	p, err := k.public(handle)
-	return p.key, err
+	return nil
 }
 
 // signing is the template of a key: it never leaves this TPM, was made in it, and signs.
@@ -155,6 +171,13 @@ func signing(curve tpm2.TPMECCCurve) tpm2.TPMTPublic {
 	}
 }
 
+// agreeing is the template of the key that agrees on secrets: it opens by TPM2_ECDH_ZGen, and signs nothing.
+func agreeing() tpm2.TPMTPublic {
+	t := signing(tpm2.TPMECCNistP256)
+	t.ObjectAttributes.SignEncrypt, t.ObjectAttributes.Decrypt = false, true
+	return t
+}
+
 func (k *Keys) flush(h tpm2.TPMHandle) error {
 	_, err := tpm2.FlushContext{FlushHandle: h}.Execute(k.tpm)
 	return err
@@ -162,6 +185,9 @@ func (k *Keys) flush(h tpm2.TPMHandle) error {
 
 // Signer implements hw.KeyStore.
 func (k *Keys) Signer(name string) (crypto.Signer, error) {
+	if name == hw.KeyCode {
+		return nil, fmt.Errorf("%q signs nothing: %w", name, hw.ErrNoKey)
+	}
 	handle, err := handleOf(name)
 	if err != nil {
 		return nil, err
@@ -173,6 +199,69 @@ func (k *Keys) Signer(name string) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%q: %w", name, err)
 	}
 	return &signer{keys: k, handle: tpm2.NamedHandle{Handle: handle, Name: p.name}, pub: p.key, name: name}, nil
+}
+
+// Exchanger implements hw.KeyStore.
+func (k *Keys) Exchanger() (ecdh.KeyExchanger, error) {
+	handle, err := handleOf(hw.KeyCode)
+	if err != nil {
+		return nil, err
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	p, err := k.public(handle)
+	if errors.Is(err, hw.ErrNoKey) {
+		if err := k.keep(hw.KeyCode, handle, agreeing()); err != nil {
+			return nil, err
+		}
+		p, err = k.public(handle)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%q: %w", hw.KeyCode, err)
+	}
+	pub, err := p.key.ECDH()
+	if err != nil {
+		return nil, err
+	}
+	return &exchanger{keys: k, handle: tpm2.NamedHandle{Handle: handle, Name: p.name}, pub: pub}, nil
+}
+
+// exchanger agrees on secrets with a key that stays where it is.
+type exchanger struct {
+	keys   *Keys
+	handle tpm2.NamedHandle
+	pub    *ecdh.PublicKey
+}
+
+func (e *exchanger) PublicKey() *ecdh.PublicKey { return e.pub }
+
+func (e *exchanger) Curve() ecdh.Curve { return ecdh.P256() }
+
+// ECDH gives the x-coordinate of what is agreed on, 32 bytes. The TPM checks that the other's point is on the curve.
+func (e *exchanger) ECDH(peer *ecdh.PublicKey) ([]byte, error) {
+	raw := peer.Bytes()
+	if peer.Curve() != ecdh.P256() || len(raw) != 65 {
+		return nil, fmt.Errorf("key %s: the other key is on another curve", hw.KeyCode)
+	}
+	e.keys.mu.Lock()
+	defer e.keys.mu.Unlock()
+	done, err := tpm2.ECDHZGen{
+		KeyHandle: e.handle, InPoint: tpm2.New2B(tpm2.TPMSECCPoint{X: tpm2.TPM2BECCParameter{Buffer: raw[1:33]}, Y: tpm2.TPM2BECCParameter{Buffer: raw[33:]}}),
+	}.Execute(e.keys.tpm)
+	if errors.Is(err, tpm2.TPMRCHandle) {
+		return nil, fmt.Errorf("%q: %w", hw.KeyCode, hw.ErrNoKey)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("TPM: agree with key %s: %w", hw.KeyCode, err)
+	}
+	point, err := done.OutPoint.Contents()
+	if err != nil {
+		return nil, fmt.Errorf("TPM: agree with key %s: %w", hw.KeyCode, err)
+	}
+	if n := len(point.X.Buffer); n == 0 || n > 32 {
+		return nil, fmt.Errorf("TPM: agree with key %s: a coordinate of %d bytes", hw.KeyCode, n)
+	}
+	return append(make([]byte, 32-len(point.X.Buffer)), point.X.Buffer...), nil
 }
 
 // Destroy implements hw.KeyStore.
@@ -215,12 +304,13 @@ func (k *Keys) public(h tpm2.TPMHandle) (public, error) {
 	is := func(what string, err error) (public, error) {
 		return public{}, errors.Join(fmt.Errorf("TPM: what is at %#x is %s", h, what), err)
 	}
+	agrees := names[h-firstHandle] == hw.KeyCode // it opens, the others sign; none does both
 	area, err := read.OutPublic.Contents()
 	if err != nil {
 		return is("not to be read", err)
 	}
-	if a := area.ObjectAttributes; !a.FixedTPM || !a.FixedParent || !a.SensitiveDataOrigin || !a.SignEncrypt || a.Decrypt {
-		return is("no key that was made in it, to sign and to stay", nil)
+	if a := area.ObjectAttributes; !a.FixedTPM || !a.FixedParent || !a.SensitiveDataOrigin || a.SignEncrypt == agrees || a.Decrypt != agrees || a.Restricted {
+		return is("no key that was made in it, to stay, and for what it is for", nil)
 	}
 	parms, err := area.Parameters.ECCDetail()
 	if err != nil {

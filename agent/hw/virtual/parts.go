@@ -3,6 +3,8 @@ package virtual
 import (
 	"bytes"
 	"crypto"
+	"crypto/ecdh"
+	"crypto/ecdsa"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -264,6 +266,36 @@ func (k *keys) load(name string) ([]byte, error) {
 }
 
 func (k *keys) Generate(name string, id suite.ID) (crypto.PublicKey, error) {
+	if name == hw.KeyCode {
+		return nil, fmt.Errorf("%q signs nothing", name)
+	}
+	return k.generate(name, id)
+}
+
+// Exchanger implements hw.KeyStore.
+func (k *keys) Exchanger() (ecdh.KeyExchanger, error) {
+	der, err := k.load(hw.KeyCode)
+	if errors.Is(err, hw.ErrNoKey) {
+		if _, err := k.generate(hw.KeyCode, suite.P256); err != nil {
+			return nil, err
+		}
+		der, err = k.load(hw.KeyCode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	key, err := suite.ParsePrivate(der)
+	if err != nil {
+		return nil, fmt.Errorf("key %q is damaged: %w", hw.KeyCode, err)
+	}
+	e, ok := key.(*ecdsa.PrivateKey)
+	if !ok {
+		return nil, fmt.Errorf("key %q is on no curve", hw.KeyCode)
+	}
+	return e.ECDH()
+}
+
+func (k *keys) generate(name string, id suite.ID) (crypto.PublicKey, error) {
 	set, err := suite.Get(id)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", hw.ErrSuite, err)
@@ -304,6 +336,9 @@ func (k *keys) store(name string, der []byte) error {
 }
 
 func (k *keys) Signer(name string) (crypto.Signer, error) {
+	if name == hw.KeyCode {
+		return nil, fmt.Errorf("%q signs nothing: %w", name, hw.ErrNoKey)
+	}
 	der, err := k.load(name)
 	if err != nil {
 		return nil, err
