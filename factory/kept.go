@@ -156,7 +156,7 @@ func unknownMaster(digest string) error {
 func (s *Service) whyNot(ctx context.Context, m KeptMaster) (string, error) {
 	if m.Newer != nil {
 		if old := m.Follows(*m.Newer); old != nil {
-			return old.Error(), nil
+			return old.Error(), nil //nolint:nilerr // why not is what was asked
 		}
 	}
 	bundle, err := hex.DecodeString(m.Bundle)
@@ -177,7 +177,7 @@ func (s *Service) whyNot(ctx context.Context, m KeptMaster) (string, error) {
 	_, _, late, never := k.judge(m.Product, m.Hardware)
 	switch {
 	case never != nil:
-		return never.Error(), nil
+		return never.Error(), nil //nolint:nilerr // why not is what was asked
 	case late != nil:
 		return late.Error(), nil
 	}

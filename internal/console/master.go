@@ -142,7 +142,7 @@ func placeOrder(of, body string, now time.Time) action {
 			{Name: "id", Label: "Its name (empty: chosen)", Kind: "text", Optional: true},
 			{Name: "first_article", Label: "First article", Kind: "json", Options: []option{{"false", "none is demanded"}, {"true", "one is made and inspected before the others"}}},
 			{Name: "keys", Label: "The devices' keys", Kind: "one", Optional: true, Options: []option{
-				{"", "are made by the devices alone"}, {string(wire.OriginStation), "may be made by the station: they are in its memory then, and the devices show it for good"},
+				{"", "are made by the devices alone"}, {string(wire.OriginStation), "may be made by the station, and it shows for good"},
 			}},
 			{Name: "chips", Label: "Only chips of this vendor, which came with their keys (empty: any)", Kind: "text", Optional: true},
 		},

@@ -59,11 +59,17 @@ func (p *person) chooses(path string) {
 	p.do("choose "+path, chromedp.SetUploadFiles(chromedp.CSS(`#confirm-fields input[type="file"]`), []string{path}))
 }
 
-// master builds one of version 1, as an approver does, and gives its file and its documents. The SBOM is the release's.
+// master builds one of version 1, as an approver does, the first time that it is asked for, and gives its file and its documents. The SBOM is the release's.
 func (w *world) master(t *testing.T) (file, sbom, provenance string) {
 	t.Helper()
-	dir := t.TempDir()
+	dir := filepath.Join(w.dir, "build")
 	at := func(name string) string { return filepath.Join(dir, name) }
+	if _, err := os.Stat(at("sensor-1.hmm")); err == nil {
+		return at("sensor-1.hmm"), at("sbom.json"), at("build.json")
+	}
+	if err := os.MkdirAll(dir, 0o750); err != nil {
+		t.Fatal(err)
+	}
 	write := func(name, content string) string {
 		if err := os.WriteFile(at(name), []byte(content), 0o600); err != nil {
 			t.Fatal(err)
@@ -125,7 +131,6 @@ func orderedOfAMaster(t *testing.T, w *world) {
 	frank.press("Give its provenance")
 	frank.closed()
 	frank.until("it to be given", `!named("Give its provenance")`)
-	frank.picture("master", "light")
 	dir := frank.saves()
 	frank.press("Save")
 	want, err := os.ReadFile(sbom)
@@ -227,4 +232,19 @@ func (w *world) fresh(t *testing.T, name string) {
 	if err := w.past("UPDATE credential SET verified = $1 WHERE caller = $2 AND used_as = 'session'", time.Now().UnixMilli(), "person:"+name); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// takenIn is the digest of a master that was given to the instance.
+func (w *world) takenIn(t *testing.T) string {
+	t.Helper()
+	file, _, _ := w.master(t)
+	data, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := w.people["frank"].TakeMaster(t.Context(), productID, data[:min(len(data), 300_000)])
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Digest
 }
