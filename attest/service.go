@@ -64,7 +64,7 @@ type Verdict struct {
 	Counter   uint32          `json:"counter"` // security counter
 	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs; not there: unknown"`
 	EAR       EAR             `json:"ear"`
-	CodeKey   []byte    `json:"-"` // of the evidence: to which keys of protected programs are to be wrapped
+	CodeKey   []byte          `json:"-"` // of the evidence: to which keys of protected programs are to be wrapped
 	UID       [16]byte        `json:"-"` // of its fact
 }
 

@@ -99,11 +99,11 @@ const (
 	KindAdvisoriesImported Kind = "advisories.imported" // events: JSON supply.Imported {ecosystem, advisories, digest, newest}: what is known against components
 	KindChipsImported      Kind = "chips.imported"      // control: JSON chips.Imported {vendor, chips, digest}: a batch of its manifest
 
-	KindCertIssued  Kind = "cert.issued"    // events: certificate (DER)
-	KindCertRevoked Kind = "cert.revoked"   // events: JSON {serial, reason}
+	KindCertIssued    Kind = "cert.issued"     // events: certificate (DER)
+	KindCertRevoked   Kind = "cert.revoked"    // events: JSON {serial, reason}
 	KindCodeKeysGiven Kind = "code.keys.given" // events: JSON protect.Given {release, keys, code_key_sha256}: before a device has them
 
-	KindVerdict     Kind = "attest.verdict" // events: JSON attest.Verdict, with the EAR
+	KindVerdict Kind = "attest.verdict" // events: JSON attest.Verdict, with the EAR
 
 	KindOwnerCreated      Kind = "owner.created"            // control: JSON {owner, name}
 	KindOwnerEnded        Kind = "owner.ended"              // control: the same; it may have no devices any more

@@ -74,7 +74,9 @@ func NewService(cfg Config) (*Service, error) {
 }
 
 // label binds a kept key to what it is for.
-func label(product string, id []byte) string { return "content-key/" + product + "/" + hex.EncodeToString(id) }
+func label(product string, id []byte) string {
+	return "content-key/" + product + "/" + hex.EncodeToString(id)
+}
 
 // Seal seals a program under a fresh key, which is kept before a byte comes out.
 func (s *Service) Seal(ctx context.Context, caller access.Caller, product string, plain io.Reader) (*wire.ComponentSealer, error) {

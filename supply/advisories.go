@@ -106,8 +106,7 @@ func (s *Service) fill(ctx context.Context, d *Database, r io.Reader) error {
 			break
 		}
 		if err != nil {
-			var theirs *fault.Fault
-			if errors.As(err, &theirs) {
+			if _, theirs := errors.AsType[*fault.Fault](err); theirs {
 				return err
 			}
 			return unreadable(d.Advisories, err)
@@ -273,6 +272,7 @@ func (u *Use) ask(all []osv.Advisory) bool {
 			if u.Answer == Clear {
 				u.Answer = Unknown
 			}
+		case osv.Clear:
 		}
 	}
 	return u.Answer != Clear

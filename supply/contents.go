@@ -176,6 +176,7 @@ func (p *Part) weigh(as osv.Package, all []osv.Advisory) {
 				p.Answer, p.Why = Unknown, fmt.Sprintf("version %q cannot be compared with those of %s", p.Version, a.ID)
 			}
 			p.Flaws = append(p.Flaws, flawOf(a, as, false))
+		case osv.Clear:
 		}
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 
 	spdxjson "github.com/spdx/tools-golang/json"
@@ -65,12 +66,9 @@ func fromSPDX(doc *spdx.Document) (Document, error) {
 func described(doc *spdx.Document) (common.ElementID, error) {
 	var found []common.ElementID
 	add := func(id common.ElementID) {
-		for _, f := range found {
-			if f == id {
-				return
-			}
+		if !slices.Contains(found, id) {
+			found = append(found, id)
 		}
-		found = append(found, id)
 	}
 	for _, r := range doc.Relationships {
 		if r == nil {

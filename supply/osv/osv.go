@@ -176,6 +176,7 @@ func (a Advisory) About(p Package, version string) Answer {
 			return Hit
 		case Unknown:
 			out = Unknown
+		case Clear:
 		}
 	}
 	return out
@@ -199,6 +200,7 @@ func (f Affected) about(p Package, version string) Answer {
 			return Hit
 		case Unknown:
 			return Unknown
+		case Clear:
 		}
 	}
 	if !ordered && len(f.Versions) == 0 {

@@ -45,14 +45,18 @@ func TestWhetherAVersionIsAffected(t *testing.T) {
 		{commits, "pkg:cargo/acme@1.0.0", osv.Unknown},
 		{strings.Replace(goAdvisory, `"published"`, `"withdrawn":"2024-07-01T00:00:00Z","published"`, 1), "pkg:golang/stdlib@1.21.10", osv.Clear},
 		{strings.Replace(debian, "Debian:12", "Debian", 1), "pkg:deb/debian/openssl@3.0.11-1?distro=debian-12", osv.Hit},
-		{`{"id":"U-1","modified":"2024-05-01T00:00:00Z","affected":[{"package":{"name":"bash","ecosystem":"Ubuntu:22.04:LTS"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":"5.1-6ubuntu1.1"}]}]}]}`,
-			"pkg:deb/ubuntu/bash@5.1-6ubuntu1?distro=ubuntu-22.04", osv.Hit},
+		{
+			`{"id":"U-1","modified":"2024-05-01T00:00:00Z","affected":[{"package":{"name":"bash","ecosystem":"Ubuntu:22.04:LTS"},"ranges":[{"type":"ECOSYSTEM","events":[{"introduced":"0"},{"fixed":"5.1-6ubuntu1.1"}]}]}]}`,
+			"pkg:deb/ubuntu/bash@5.1-6ubuntu1?distro=ubuntu-22.04", osv.Hit,
+		},
 		{strings.Replace(last, `"1.0"`, `"☃"`, 1), "pkg:pypi/acme-lib@1.2", osv.Unknown}, // an advisory that cannot be compared does not clear
 		{goAdvisory, "pkg:golang/stdlib@devel", osv.Unknown},
 		{goAdvisory, "pkg:golang/stdlib@1.21.10.4", osv.Unknown}, // no version of Go's
 		{strings.Replace(goAdvisory, "1.21.11", "next", 1), "pkg:golang/stdlib@1.21.10", osv.Unknown},
-		{strings.Replace(goAdvisory, `{"introduced":"0"},{"fixed":"1.21.11"},{"introduced":"1.22.0-0"},{"fixed":"1.22.4"}`, `{"fixed":"1.22.4"},{"introduced":"1.22.0-0"},{"fixed":"1.21.11"},{"introduced":"0"}`, 1),
-			"pkg:golang/stdlib@1.22.0", osv.Hit}, // events come in any order
+		{
+			strings.Replace(goAdvisory, `{"introduced":"0"},{"fixed":"1.21.11"},{"introduced":"1.22.0-0"},{"fixed":"1.22.4"}`, `{"fixed":"1.22.4"},{"introduced":"1.22.0-0"},{"fixed":"1.21.11"},{"introduced":"0"}`, 1),
+			"pkg:golang/stdlib@1.22.0", osv.Hit,
+		}, // events come in any order
 	} {
 		a, err := osv.Read([]byte(c.advisory))
 		if err != nil {
