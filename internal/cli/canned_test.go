@@ -101,6 +101,7 @@ on trial no
 health healthy
 evidence warning since -
 because virtual
+programs held by unknown
 seen `+stamp+`
 boots 0
 own log whole up to 57, 2 gaps of 9 events explained, heard `+stamp+`
