@@ -133,9 +133,11 @@ func (d *demo) besideIt(t *testing.T, a *device) {
 	}()
 	select {
 	case addr := <-at:
-		out, code := d.verified(t, a.id, "--local", addr)
-		if code != 0 || !strings.Contains(out, "is the one with this ID") || !strings.Contains(out, v1) {
-			t.Errorf("beside it: %d: %s", code, out)
+		if ok, saw := wait(t.Context(), 20*time.Second, func() (bool, string) { // its door is open before it is ready, and says so
+			out, code := d.verified(t, a.id, "--local", addr)
+			return code == 0 && strings.Contains(out, "is the one with this ID") && strings.Contains(out, v1), fmt.Sprintf("%d: %s", code, out)
+		}); !ok {
+			t.Errorf("beside it: %s", saw)
 		}
 		if out, code := d.verified(t, d.agents[0].id, "--local", addr); code != 1 {
 			t.Errorf("as another device: %d: %s", code, out)
