@@ -112,6 +112,7 @@ func TestWhatIsKnownAgainstARelease(t *testing.T) {
 func TestWhereAComponentIs(t *testing.T) {
 	s := newStages(t, wire.ModelBlob)
 	old := s.billed("1.0.0", "pkg:golang/acme.example/lib@v1.0.0")
+	s.now = s.now.Add(time.Minute)
 	next := s.billed("1.1.0", "pkg:golang/acme.example/lib@v1.2.0", "pkg:golang/acme.example/lib@v1.2.0")
 	for i := range 5 {
 		r := old

@@ -6,7 +6,7 @@ CREATE TABLE kept_master (
   product    TEXT COLLATE "C" NOT NULL,
   hardware   TEXT COLLATE "C" NOT NULL,
   created    BIGINT NOT NULL,
-  doc        TEXT NOT NULL,
+  doc        TEXT COLLATE "C" NOT NULL,
   head       BYTEA NOT NULL,
   sbom       BIGINT NOT NULL,
   provenance BIGINT NOT NULL
