@@ -80,6 +80,7 @@ func (w *world) everybody(ctx context.Context) (err error) {
 	}
 	people := cast()
 	people["nora"], people["eve"] = []access.Role{access.Auditor}, []access.Role{access.Viewer}
+	people["gina"] = []access.Role{access.Factory, access.Viewer}
 	for _, name := range append(slices.Sorted(maps.Keys(people)), "ada") {
 		roles := people[name]
 		if name == "ada" {
