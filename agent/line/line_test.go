@@ -214,7 +214,13 @@ func TestFaultsAreToldApart(t *testing.T) {
 			return errors.As(err, new(*tls.CertificateVerificationError))
 		}},
 	} {
-		if _, err := w.to(p, c.edit).Post(t.Context(), "checkin", nil); err == nil || !c.is(err) {
+		var err error
+		for range 5 { // a server's alert comes behind the handshake (TLS 1.3): now and then HTTP has another word for the line that ended first
+			if _, err = w.to(p, c.edit).Post(t.Context(), "checkin", nil); err != nil && c.is(err) {
+				break
+			}
+		}
+		if err == nil || !c.is(err) {
 			t.Errorf("%s: %T %v", name, err, err)
 		}
 	}

@@ -166,7 +166,7 @@ func (p *Process) capabilities() wire.Capabilities {
 	}
 	slices.Sort(ports)
 	return wire.Capabilities{
-		ConnectTCP: ports, UDP: true, Memory: 256 << 20, // of addresses: Go maps more than it has
+		ConnectTCP: ports, UDP: true, Memory: memory,
 		Read: names[:],
 	}
 }
