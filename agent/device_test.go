@@ -144,6 +144,8 @@ func (s *server) refusals() int {
 
 // outcomes are the results of the command, oldest first.
 func (s *server) outcomes(c *command) []wire.Result {
+	s.mu.Lock()
+	defer s.mu.Unlock()
 	var out []wire.Result
 	for _, r := range s.results {
 		if bytes.Equal(r.Command, c.digest[:]) {

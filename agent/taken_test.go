@@ -361,6 +361,8 @@ func TestWhoTakesTheNetworkOverRepeatsNothing(t *testing.T) {
 	times := len(d.prog.configured)
 	d.lives(t, 2)
 	refused := 0
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
 	for _, r := range d.s.results {
 		if r.Outcome == wire.OutcomeRefused {
 			refused++
