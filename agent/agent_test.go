@@ -118,6 +118,8 @@ func (d *device) told(t *testing.T, c *command) []wire.Result {
 	if err := d.live(t); err != nil {
 		t.Fatal(err)
 	}
+	d.s.mu.Lock()
+	defer d.s.mu.Unlock()
 	return d.s.outcomes(c)
 }
 

@@ -144,13 +144,6 @@ func (s *server) refusals() int {
 
 // outcomes are the results of the command, oldest first.
 func (s *server) outcomes(c *command) []wire.Result {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.of(c)
-}
-
-// of is outcomes for who has the lock.
-func (s *server) of(c *command) []wire.Result {
 	var out []wire.Result
 	for _, r := range s.results {
 		if bytes.Equal(r.Command, c.digest[:]) {
@@ -236,7 +229,7 @@ func (s *server) checkin(body []byte) ([]byte, error) {
 	}
 	// As the fleet's server does: what is on trial already is not told again.
 	trying := s.tell != nil && s.tell.release != nil && in.Trial && bytes.Equal(in.Release, s.tell.release.digest[:])
-	if s.tell != nil && len(s.of(s.tell)) == 0 && !trying {
+	if s.tell != nil && len(s.outcomes(s.tell)) == 0 && !trying {
 		s.counter = max(s.counter, in.Counter) + 1
 		w := s.w
 		if s.thief != nil {
