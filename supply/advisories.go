@@ -251,6 +251,18 @@ func (s *Service) Where(ctx context.Context, caller access.Caller, what string) 
 	return out, nil
 }
 
+// Devices counts the devices that run one of the releases of uses, in which a release stands once for each version that it has.
+func Devices(uses []Use) (n int64) {
+	seen := map[[32]byte]bool{}
+	for _, u := range uses {
+		if !seen[u.Release] {
+			seen[u.Release] = true
+			n += u.Devices
+		}
+	}
+	return n
+}
+
 func only(uses []Use, keep func(*Use) bool) []Use {
 	var out []Use
 	for _, u := range uses {

@@ -53,17 +53,15 @@ type componentsPageData struct {
 	Asked     string
 	Problem   string
 	Uses      []supply.Use
-	Devices   int64
 	Databases []supply.Database
 	Allowed   bool // to see the databases
-	Actions   []action
 }
 
 // components answers where a component is, and shows which advisories are here.
 func (h *handler) components(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
 	ctx := r.Context()
 	v := h.view(r, caller, "Components", "advisories.")
-	p := componentsPageData{Asked: clip(strings.TrimSpace(r.URL.Query().Get("what")), 1024), Actions: v.supplyActions()}
+	p := componentsPageData{Asked: clip(strings.TrimSpace(r.URL.Query().Get("what")), 1024)}
 	dbs, err := h.cfg.Stages.Supply.Databases(ctx, caller)
 	if unlessDenied(err) != nil {
 		return err
@@ -77,26 +75,18 @@ func (h *handler) components(w http.ResponseWriter, r *http.Request, caller acce
 	case p.Asked != "":
 		p.Problem = err.Error()
 	}
-	if p.Asked != "" {
-		seen := map[[32]byte]bool{}
-		for _, u := range p.Uses {
-			if !seen[u.Release] {
-				seen[u.Release] = true
-				p.Devices += u.Devices
-			}
-		}
-	}
 	h.render(w, r, http.StatusOK, componentsPage(v, p))
 	return nil
 }
 
-func (v view) supplyActions() []action {
+// takeAdvisories replaces an ecosystem's.
+func (v view) takeAdvisories(d supply.Database) []action {
 	if !v.may(access.AdvisoryImport, access.Resource{Type: "instance"}) {
 		return nil
 	}
 	return []action{{
-		Label: "Take in advisories", Title: "Take in all advisories of an ecosystem", Path: "/api/v1/advisories/Go", Body: "{}",
-		Explain: "All of Go's advisories, as OSV's JSON, one object behind the other; they take the place of those before. Other ecosystems, and archives as osv.dev has them, go by the command line: hallmark advisory import ECOSYSTEM FILE.",
+		Label: "Replace", Title: "Replace the advisories of " + d.Ecosystem, Path: "/api/v1/advisories/" + pathEscape(d.Ecosystem), Body: "{}",
+		Explain: "All of them, as OSV's JSON, one object behind the other. An archive as osv.dev has it goes by the command line.",
 		Fields:  []field{{Name: "list", Label: "The file", Kind: "upload"}},
 		Reveal:  []shown{{At: "advisories", Label: "Taken"}, {At: "newest", Label: "The newest of"}},
 	}}

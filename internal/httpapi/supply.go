@@ -52,15 +52,7 @@ func (a *api) registerSupply(h huma.API) {
 		},
 		) (*body[Found], error) {
 			uses, err := a.Supply.Where(ctx, callerOf(ctx), in.What)
-			out := Found{Items: append([]supply.Use{}, uses...)}
-			seen := map[[32]byte]bool{}
-			for _, u := range uses {
-				if !seen[u.Release] {
-					seen[u.Release] = true
-					out.Devices += u.Devices
-				}
-			}
-			return reply(a, ctx, out, err)
+			return reply(a, ctx, Found{Items: append([]supply.Use{}, uses...), Devices: supply.Devices(uses)}, err)
 		})
 	huma.Register(h, op("list-advisories", http.MethodGet, "/advisories", "List the ecosystems whose advisories are here, and how old they are"),
 		func(ctx context.Context, in *Paging) (*body[Page[supply.Database]], error) {

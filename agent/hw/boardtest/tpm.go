@@ -32,8 +32,14 @@ func TPM(t *testing.T, dir string) (socket string, off func()) {
 	t.Cleanup(off)
 	var dialer net.Dialer
 	for {
-		if c, err := dialer.DialContext(t.Context(), "unix", socket+".ctrl"); err == nil {
-			_ = c.Close()
+		ready := 0 // of its two sockets, which it opens one after the other
+		for _, s := range []string{socket + ".ctrl", socket} {
+			if c, err := dialer.DialContext(t.Context(), "unix", s); err == nil {
+				_ = c.Close()
+				ready++
+			}
+		}
+		if ready == 2 {
 			return socket, off
 		}
 		select {
