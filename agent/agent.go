@@ -59,6 +59,7 @@ type Facts struct {
 	Implementation            [32]byte // PSA implementation ID
 	BootSeed                  []byte   // 32 bytes, fresh at each start
 	Parts                     string   // what guards fuses and counters
+	Room                      wire.Room
 }
 
 // Fetch opens a component's bytes from offset on.

@@ -1561,6 +1561,7 @@ type FleetDetail struct {
 	Product string     `json:"product"`
 	Rekeyed *time.Time `json:"rekeyed,omitempty"`
 	Release string     `json:"release"`
+	Room    *WireRoom  `json:"room,omitempty"`
 
 	// Sides what each holder of its identity was seen with, then
 	Sides []DeviceSide `json:"sides,omitempty"`
@@ -2967,12 +2968,15 @@ type RolloutOrder struct {
 
 // RolloutResolved defines model for RolloutResolved.
 type RolloutResolved struct {
-	LeftOut  map[string]int64   `json:"left_out,omitempty"`
-	Members  []RolloutMember    `json:"members"`
-	Set      WireDeviceSet      `json:"set"`
-	Skipped  map[string]string  `json:"skipped"`
-	Stranded []string           `json:"stranded,omitempty"`
-	Waves    []RolloutWaveState `json:"waves"`
+	LeftOut  map[string]int64  `json:"left_out,omitempty"`
+	Members  []RolloutMember   `json:"members"`
+	Set      WireDeviceSet     `json:"set"`
+	Skipped  map[string]string `json:"skipped"`
+	Stranded []string          `json:"stranded,omitempty"`
+
+	// Unsized members that have not said what room their flash has: each decides by itself whether the release fits
+	Unsized *int64             `json:"unsized,omitempty"`
+	Waves   []RolloutWaveState `json:"waves"`
 }
 
 // RolloutSelection defines model for RolloutSelection.
@@ -3644,6 +3648,13 @@ type WireRequirement struct {
 	Below     *string `json:"below,omitempty"`
 	Component string  `json:"component"`
 	From      *string `json:"from,omitempty"`
+}
+
+// WireRoom defines model for WireRoom.
+type WireRoom struct {
+	// Sector bytes of one
+	Sector  int64 `json:"sector"`
+	Sectors int64 `json:"sectors"`
 }
 
 // WireSealed defines model for WireSealed.

@@ -56,6 +56,7 @@ type Twin struct {
 	Suspect   string             `json:"suspect,omitempty"`  // what it said that cannot be true of one device; cleared by Clear
 	Sides     []Side             `json:"sides,omitempty"`    // what each holder of the identity was seen with; of a suspect
 	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
+	Room      *wire.Room         `json:"room,omitempty"`     // of its flash; nil: not known
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
 

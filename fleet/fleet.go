@@ -54,6 +54,7 @@ type Detail struct {
 	Reasons     []string   `json:"verdict_reasons"`
 	LastVerdict string     `json:"verdict_last,omitempty" doc:"what its last evidence was, when that is too old to count"`
 	HealthText  string     `json:"health_text"`
+	Room        *wire.Room `json:"room,omitempty" doc:"of its flash, for programs and data; not there: unknown"`
 
 	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs, by evidence that counts; not there: unknown"`
 	Forgotten *time.Time      `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
@@ -62,6 +63,14 @@ type Detail struct {
 	Suspect string        `json:"suspect,omitempty" doc:"what it said that cannot be true of one device"`
 	Sides   []device.Side `json:"sides,omitempty" doc:"what each holder of its identity was seen with, then"`
 	Log     DeviceLog     `json:"log"`
+}
+
+// Flash says in words what room its flash has.
+func (d Detail) Flash() string {
+	if d.Room == nil {
+		return "not known"
+	}
+	return d.Room.String()
 }
 
 // HeldBy says in words what holds the device's programs.

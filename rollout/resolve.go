@@ -23,6 +23,7 @@ type Resolved struct {
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
 	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, runs it, newer, other rollout, other product
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
+	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
 }
 
 func bad(code, text, remedy string) error {
@@ -133,8 +134,16 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	}
 	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}}
 	var fit []Candidate
+	confirmed := s.manifests(ctx)
 	for _, c := range all {
-		if kind, why := unfit(c, spec, rel.Manifest); why != "" {
+		kind, why := unfit(c, spec, rel.Manifest)
+		if why == "" {
+			if why, err = roomless(c, rel.Manifest, confirmed); err != nil {
+				return Resolved{}, err
+			}
+			kind = "room"
+		}
+		if why != "" {
 			out.Skipped[c.ID] = why
 			out.LeftOut[kind]++
 			continue
@@ -158,6 +167,9 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	ids := make([]string, len(fit))
 	for i, c := range fit {
 		ids[i] = c.ID
+		if c.Room == nil {
+			out.Unsized++
+		}
 		if _, ok := target(spec, open, c.Release); !ok {
 			out.Stranded = append(out.Stranded, c.ID)
 		}
@@ -186,6 +198,48 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "settings", "has a setting that the release does not take: " + err.Error() + ": configure it first"
 	}
 	return "", ""
+}
+
+// manifests gives releases by their digests, each looked for once; nil: there is none here.
+func (s *Service) manifests(ctx context.Context) func(digest []byte) (*wire.Release, error) {
+	known := map[string]*wire.Release{}
+	return func(digest []byte) (*wire.Release, error) {
+		m, ok := known[string(digest)]
+		if ok || len(digest) != sha256.Size {
+			return m, nil
+		}
+		r, err := s.cfg.Releases.Find(ctx, [32]byte(digest))
+		switch {
+		case err == nil:
+			m = &r.Manifest
+		case fault.KindOf(err) != fault.NotFound:
+			return nil, err
+		}
+		known[string(digest)] = m
+		return m, nil
+	}
+}
+
+// roomless says why the release does not fit into a device's flash; empty when it does, and when nobody here knows: then the device is the judge.
+func roomless(c Candidate, next wire.Release, manifest func([]byte) (*wire.Release, error)) (string, error) {
+	if c.Room == nil {
+		return "", nil
+	}
+	var runs *wire.Release
+	if !c.Trial { // else what it would keep is another
+		var err error
+		if runs, err = manifest(c.Release); err != nil {
+			return "", err
+		}
+	}
+	err := c.Room.Takes(next)
+	if runs != nil {
+		err = c.Room.TakesOver(next, *runs)
+	}
+	if err != nil {
+		return "has no room: " + err.Error(), nil
+	}
+	return "", nil
 }
 
 // newer reports whether a device that runs version has would refuse the version wanted. Of one that says none, the device is the judge.

@@ -144,6 +144,7 @@ type Candidate struct {
 	Trial    bool
 	Busy     string // the rollout it is in already
 
+	Room     *wire.Room         // of its flash; nil: unknown
 	Settings []wire.ConfigEntry // what it says it was told, and what it was; without secrets
 }
 

@@ -26,6 +26,7 @@ type Checkin struct {
 	Sick      bool          `cbor:"15,keyasint,omitempty"` // the program says that it is not well, or has ended
 	Programs  []ProgramTold `cbor:"17,keyasint,omitempty"` // what its programs said of the parameters that they are told
 	Token     *Token        `cbor:"16,keyasint,omitempty"` // of a device that keeps one; a device that once sent one sends it always
+	Room      *Room         `cbor:"19,keyasint,omitempty"` // of its flash, for programs and data; nil: it does not say
 	Locked    bool          `cbor:"18,keyasint,omitempty"` // protected programs wait for their keys: it would be asked for evidence
 }
 
@@ -150,6 +151,9 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	}
 	if err := c.Token.check(); err != nil {
 		return Checkin{}, err
+	}
+	if err := c.Room.check(); err != nil {
+		return Checkin{}, fmt.Errorf("check-in: %w", err)
 	}
 	if len(c.Programs) > MaxComponents {
 		return Checkin{}, fmt.Errorf("check-in: %d programs, at most %d", len(c.Programs), MaxComponents)

@@ -293,9 +293,9 @@ func TestWhatDoesNotGoTogetherOrDoesNotFitIsRefusedBeforeTheFirstWrite(t *testin
 		"a component for other hardware": {pump, func(r *wire.Release) {
 			r.Hardware, r.Components[1].Hardware = []string{"A", "B"}, []string{"B"}
 		}, wire.ErrIncompatible, "works on hardware [B]"},
-		"more changed than is free": {[]part{{"control", "2.0.0", 5000}, {"motor", "2.0.0", 5000}, {"screen", "2.0.0", 4000}}, nil, ErrNoRoom, "leave too few of 24"},
-		"no room for the next":      {append([]part{{"map", "1.0.0", 8 * 1024}}, pump...), nil, ErrNoRoom, "needs 27 sectors"},
-		"larger than everything":    {[]part{{"control", "2.0.0", 30000}}, nil, ErrNoRoom, "24 sectors"},
+		"more changed than is free": {[]part{{"control", "2.0.0", 5000}, {"motor", "2.0.0", 5000}, {"screen", "2.0.0", 4000}}, nil, wire.ErrNoRoom, "leave too few of 24"},
+		"no room for the next":      {append([]part{{"map", "1.0.0", 8 * 1024}}, pump...), nil, wire.ErrNoRoom, "needs 27 sectors"},
+		"larger than everything":    {[]part{{"control", "2.0.0", 30000}}, nil, wire.ErrNoRoom, "the flash has 24"},
 	} {
 		f := m.assets(t, "2.0.0", 2, c.parts, c.change)
 		ops, kept := b.Power.Ops(), mgr.set
@@ -447,6 +447,7 @@ func TestAnySequenceOfSetsWithCuts(t *testing.T) {
 			for step := 2; step < 18; step++ {
 				parts = vary(rng, parts, step)
 				f := m.assets(t, fmt.Sprintf("%d.0.0", step), 1, parts, nil)
+				roomless := roomOf(t, b).TakesOver(f.rel, good.rel)
 				if rng.IntN(3) > 0 {
 					b.Power.CutAt(rng.Uint64N(120)+1, virtual.Modes()[rng.IntN(4)], rng.Uint64())
 				}
@@ -458,8 +459,11 @@ func TestAnySequenceOfSetsWithCuts(t *testing.T) {
 					}
 					whole(t, fmt.Sprintf("step %d: %v", step, err), mustBoot(t, b), good, f)
 				}
+				if errors.Is(err, wire.ErrNoRoom) != (roomless != nil) { // a maker's server says beforehand what the device finds
+					t.Fatalf("step %d: %v, and by arithmetic: %v", step, err, roomless)
+				}
 				switch {
-				case errors.Is(err, ErrNoRoom):
+				case errors.Is(err, wire.ErrNoRoom):
 				case err != nil:
 					t.Fatalf("step %d: %v", step, err)
 				case keep:
@@ -476,6 +480,15 @@ func TestAnySequenceOfSetsWithCuts(t *testing.T) {
 			}
 		})
 	}
+}
+
+func roomOf(t *testing.T, b *virtual.Board) wire.Room {
+	t.Helper()
+	f, err := Arrange(b.Flash)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return f.Room()
 }
 
 func partsOf(f firmware) (out []part) {

@@ -39,7 +39,7 @@ func (b *Birth) Flash() *Flash { return b.flash }
 
 // Install lays down identity, trust bundle and the signed release; the components follow by Write.
 func (b *Birth) Install(id Identity, bundle, release []byte, rel wire.Release) error {
-	if err := errors.Join(rel.Compatible(), roomy(b.flash.pool, rel)); err != nil {
+	if err := errors.Join(rel.Compatible(), b.flash.Room().Takes(rel)); err != nil {
 		return err
 	}
 	if _, err := b.image(rel); err != nil {

@@ -23,13 +23,7 @@ type area struct {
 	ext  []extent
 }
 
-func sectorsFor(size uint64, sector int64) int64 {
-	n := size / uint64(sector)
-	if size%uint64(sector) != 0 {
-		n++
-	}
-	return int64(min(n, 1<<40)) // more than any pool: a size nobody can have must not overflow
-}
+func sectorsFor(size uint64, sector int64) int64 { return int64(wire.SectorsFor(size, uint64(sector))) }
 
 // size is the area's length in bytes, whole sectors.
 func (a area) size() int64 { return a.sectors() * a.pool.Sector() }
@@ -150,9 +144,6 @@ func (s sectorSet) free() (runs []extent) {
 	return runs
 }
 
-// ErrNoRoom says that a release does not fit into what is free, or would leave no room for the one after it.
-var ErrNoRoom = errors.New("no room in the flash")
-
 // take gives n free sectors and marks them: the smallest run that holds them all, or else the largest runs there are, so that there are few
 // pieces.
 func (s sectorSet) take(n int64) ([]extent, error) {
@@ -160,7 +151,7 @@ func (s sectorSet) take(n int64) ([]extent, error) {
 	for n > 0 {
 		runs := s.free()
 		if len(runs) == 0 {
-			return nil, ErrNoRoom
+			return nil, wire.ErrNoRoom
 		}
 		slices.SortStableFunc(runs, func(x, y extent) int { return cmp.Compare(x.Count, y.Count) })
 		i, _ := slices.BinarySearchFunc(runs, n, func(e extent, n int64) int { return cmp.Compare(e.Count, n) })
@@ -174,32 +165,7 @@ func (s sectorSet) take(n int64) ([]extent, error) {
 	return out, nil
 }
 
-// roomy says whether a pool of some sectors can have the release and, after it, the next: a whole image beside it, or the next version of its
-// largest component. Software that is fixed for life needs no such room.
-func roomy(pool hw.Region, rel wire.Release) error {
-	have, total, largest, image := pool.Size()/pool.Sector(), int64(0), int64(0), int64(0)
-	for _, c := range rel.Components {
-		n := sectorsFor(c.Size, pool.Sector())
-		if n > have { // also before a sum could overflow
-			return fmt.Errorf("component %s of %d bytes: %w: the flash has %d sectors of %d bytes for programs", c.Name, c.Size, ErrNoRoom, have, pool.Sector())
-		}
-		if c.Kind == wire.KindImage { // it only passes through: the next one takes its sectors
-			image = n
-			continue
-		}
-		total, largest = total+n, max(largest, n)
-	}
-	need := total
-	switch rel.Model {
-	case wire.ModelBlob:
-		need = 2 * total
-	case wire.ModelAsset:
-		need = total + largest
-	case wire.ModelOTP:
-	}
-	if need += image; need > have {
-		return fmt.Errorf("release %s: %w: with room for the update after it (model %s) it needs %d sectors of %d bytes, the flash has %d", rel.Version, ErrNoRoom, rel.Model,
-			need, pool.Sector(), have)
-	}
-	return nil
+// Room is what the pool has for components.
+func (f *Flash) Room() wire.Room {
+	return wire.Room{Sectors: uint64(f.pool.Size() / f.pool.Sector()), Sector: uint64(f.pool.Sector())}
 }

@@ -55,7 +55,7 @@ func (f *Flash) plan(env []byte, rel wire.Release, here func(wire.Component, sec
 	}
 	var err error
 	if p.body, err = wire.Marshal(rec); err == nil && len(p.body) > maxBody {
-		err = fmt.Errorf("%w: what is free is in too many pieces", ErrNoRoom)
+		err = fmt.Errorf("%w: what is free is in too many pieces", wire.ErrNoRoom)
 	}
 	return p, err
 }

@@ -43,7 +43,7 @@ func (m *Manager) Stage(ctx context.Context, env []byte, src Source, progress fu
 	case bytes.Equal(c.Staged, digest[:]):
 		return nil
 	}
-	if err := roomy(m.flash.pool, rel); err != nil {
+	if err := m.flash.Room().Takes(rel); err != nil {
 		return err
 	}
 	in := staging{m: m, slot: m.idle(c), env: env, rel: rel, digest: digest, src: src, progress: progress}

@@ -52,6 +52,7 @@ func (m *Machine) Facts() agent.Facts {
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
 		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle, Home: r.Home,
 		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root, Parts: m.board.Parts,
+		Room: m.boot.Flash().Room(),
 	}
 	if r.Release != nil {
 		f.Current = &gate.Installed{Digest: r.Digest, Release: *r.Release}
@@ -84,7 +85,7 @@ func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, 
 		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
 	}
 	err := m.boot.Stage(ctx, release, boot.Source(fetch), progress)
-	if errors.Is(err, boot.ErrNoRoom) || errors.Is(err, boot.ErrOTP) || errors.Is(err, wire.ErrIncompatible) || errors.Is(err, hw.ErrCounterExhausted) ||
+	if errors.Is(err, wire.ErrNoRoom) || errors.Is(err, boot.ErrOTP) || errors.Is(err, wire.ErrIncompatible) || errors.Is(err, hw.ErrCounterExhausted) ||
 		errors.Is(err, boot.ErrNoBanks) || errors.Is(err, boot.ErrImage) || errors.Is(err, boot.ErrInstall) {
 		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
 	}

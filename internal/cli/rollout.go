@@ -272,12 +272,15 @@ func (a *api) resolved(r rollout.Resolved) error {
 		for _, id := range slices.Sorted(maps.Keys(r.Skipped)) {
 			all = append(all, []string{id, "-", r.Skipped[id]})
 		}
-		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut) == 0 {
+		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut) == 0 && r.Unsized == 0 {
 			return err
 		}
 		pairs := []string{"reached", fmt.Sprint(len(r.Members))}
 		for _, kind := range slices.Sorted(maps.Keys(r.LeftOut)) {
 			pairs = append(pairs, "left out: "+kind, fmt.Sprint(r.LeftOut[kind]))
+		}
+		if r.Unsized > 0 {
+			pairs = append(pairs, "room not known", fmt.Sprintf("%d; each decides by itself", r.Unsized))
 		}
 		return sheet(w, pairs...)
 	})

@@ -44,6 +44,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
+	d.Room = twin.Room
 	d.Suspect, d.Sides = twin.Suspect, twin.Sides
 	d.Owned, d.Rekeyed = timeOrNil(owned), timeOrNil(rekeyed)
 	if !twin.Forgotten.IsZero() {
