@@ -237,7 +237,7 @@ func roomless(c Candidate, next wire.Release, manifest func([]byte) (*wire.Relea
 		err = c.Room.TakesOver(next, *runs)
 	}
 	if err != nil {
-		return "has no room: " + err.Error(), nil
+		return "has no room: " + err.Error(), nil //nolint:nilerr // the reason is what is asked for
 	}
 	return "", nil
 }
