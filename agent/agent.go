@@ -52,6 +52,7 @@ type Facts struct {
 	Root                      [32]byte        // digest of the root role in the fuses
 	Bundle                    wire.Bundle     // version 0: it was lost
 	Home                      *wire.Home      // where it was handed to; nil: it is where the factory sent it
+	Homes                     int             // how often it was handed to another home
 	Current                   *gate.Installed // what runs; nil: recovery
 	Trial                     bool            // it runs on trial
 	Slot                      string
@@ -86,8 +87,19 @@ type Machine interface {
 	Move(h wire.Handover) error
 	// MayMove says whether Move would succeed.
 	MayMove(h wire.Handover) error
+	Homing
 	// Forget erases the device's own log. It begins anew at the next start, behind a gap that its hardware counter explains.
 	Forget() error
+}
+
+// Homing is a board that finds home again after it lost its trust record, though its fuses name another home.
+type Homing interface {
+	// Record gives the trust record of a device that was handed to another home, for its servers to keep; nil where the fuses lead back.
+	Record() ([]byte, error)
+	// Recall gives the trust bundle of a record that this board once had, in the home that it is in; an error for any other.
+	Recall(record []byte) (wire.Bundle, error)
+	// Restore takes such a record back, with the bundles that followed since: all of it or nothing.
+	Restore(record []byte, envelopes ...[]byte) error
 }
 
 // Switcher is a Machine that can change what runs without a start.
@@ -174,6 +186,7 @@ type Server interface {
 	Checkin(ctx context.Context, in wire.Checkin) (wire.CheckinReply, error)
 	Attest(ctx context.Context, evidence []byte) (wire.AttestReply, error)
 	AttestKey(ctx context.Context, change []byte) error
+	Trust(ctx context.Context, record []byte) error
 	Log(ctx context.Context, batch []byte) (wire.LogReply, error)
 	Artifact(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error)
 	Telemetry(ctx context.Context, upload []byte) error
@@ -210,8 +223,8 @@ type Config struct {
 	// Processes are those that the device consists of, for whoever stands beside it; nil: it says nothing of them.
 	Processes func() []Process
 
-	// History opens the signed history of trust bundles; nil: there is no way back.
-	History func() (History, error)
+	// History opens the signed history of trust bundles at a server (https://host[:port]); empty: at the device's. nil: there is no way back.
+	History func(server string) (History, error)
 
 	PollMin   time.Duration // never ask more often; 0: 1 s
 	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min
@@ -237,7 +250,8 @@ type Agent struct {
 
 	period uint64 // of ownership, as the server told in this run: see wire.CheckinReply
 
-	leaving int // check-ins by which the server here could have learned that the device leaves
+	leaving int  // check-ins by which the server here could have learned that the device leaves
+	copied  bool // the server has a copy of the trust record, as far as it wants one
 
 	disowned bool      // the server seems not to know the present certificate
 	doubtAt  time.Time // before then that is not thought again

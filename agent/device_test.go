@@ -107,6 +107,7 @@ type server struct {
 	results  map[uint64]wire.Result // by number
 	last     wire.Checkin
 	receipts [][]byte
+	copy     []byte // of the device's trust record
 	nonce    []byte
 	enrolled int
 
@@ -180,6 +181,8 @@ func (s *server) ServeHTTP(rw http.ResponseWriter, r *http.Request) {
 		reply, err = s.evidence(body)
 	case call == "attest-key":
 		err = s.changed(body)
+	case call == "trust":
+		s.copy = body
 	case call == "log":
 		reply, err = s.log(body)
 	case call == "telemetry":
@@ -553,7 +556,12 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 		},
 	}
 	if d.s.history != nil {
-		c.History = func() (agent.History, error) { return d.s.history, nil }
+		c.History = func(server string) (agent.History, error) {
+			if server == "https://own" {
+				return d.away.history, nil
+			}
+			return d.s.history, nil
+		}
 	}
 	if f.Current != nil {
 		c.Program = d.prog

@@ -17,6 +17,7 @@ import (
 type History interface {
 	Newest(ctx context.Context, product string) (wire.NewestBundle, error)
 	Step(ctx context.Context, product string, version uint64) (wire.BundleStep, error)
+	Home(ctx context.Context, product, device string) (wire.HomeHint, error)
 	Close()
 }
 
@@ -43,6 +44,13 @@ func (a *Agent) regain(ctx context.Context) error {
 		return nil
 	}
 	a.astray = false
+	if lost && a.c.Machine.Facts().Homes > 0 {
+		err := a.comeHome(ctx)
+		if fatal(err) {
+			return err
+		}
+		return fmt.Errorf("no trust bundle: %w", err)
+	}
 	moved, err := a.wayBack(ctx)
 	if fatal(err) {
 		return err
@@ -71,7 +79,7 @@ type steps struct {
 
 // wayBack brings the trust bundle up to the newest by the signed history. Everything is verified before anything is written.
 func (a *Agent) wayBack(ctx context.Context) (moved bool, err error) {
-	h, err := a.c.History()
+	h, err := a.c.History("")
 	if err != nil {
 		return false, err
 	}

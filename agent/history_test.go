@@ -18,6 +18,8 @@ type history struct {
 	w     *world
 	asked atomic.Int64
 	spoil func(n *wire.NewestBundle, steps map[uint64]wire.BundleStep)
+	hint  func() wire.HomeHint // of the device; nil: it never was here
+	gone  bool                 // nothing answers
 }
 
 var errNoStep = errors.New("no such step")
@@ -36,6 +38,9 @@ func (h *history) all() (wire.NewestBundle, map[uint64]wire.BundleStep) {
 
 func (h *history) Newest(context.Context, string) (wire.NewestBundle, error) {
 	h.asked.Add(1)
+	if h.gone {
+		return wire.NewestBundle{}, errNoNetwork
+	}
 	n, _ := h.all()
 	return wire.DecodeNewestBundle(must(wire.EncodeNewestBundle(n)))
 }
@@ -47,6 +52,17 @@ func (h *history) Step(_ context.Context, _ string, version uint64) (wire.Bundle
 		return s, errNoStep
 	}
 	return wire.DecodeBundleStep(must(wire.EncodeBundleStep(s)))
+}
+
+func (h *history) Home(context.Context, string, string) (wire.HomeHint, error) {
+	if h.gone || h.hint == nil {
+		return wire.HomeHint{}, errNoNetwork
+	}
+	out, err := wire.EncodeHomeHint(h.hint())
+	if err != nil {
+		return wire.HomeHint{}, err
+	}
+	return wire.DecodeHomeHint(out)
 }
 
 func (h *history) Close() {}

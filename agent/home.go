@@ -70,7 +70,11 @@ func (a *Agent) move(t *task) error {
 	if err := a.clear(); err != nil {
 		return local(err)
 	}
-	if err := a.save(memory{Attest: true, Signs: a.m.Signs, Next: a.m.Next}); err != nil {
+	next := memory{Attest: true, Signs: a.m.Signs, Next: a.m.Next}
+	if h := a.c.Machine.Facts().Home; h != nil {
+		next.Home = h.Server
+	}
+	if err := a.save(next); err != nil {
 		return local(err)
 	}
 	a.hangUp()

@@ -259,6 +259,9 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 	}
+	if err := a.leaveCopy(ctx); err != nil {
+		return 0, err
+	}
 	if err := a.sendLog(ctx, reply.Time); err != nil {
 		return 0, err
 	}

@@ -31,9 +31,18 @@ type HomeOffer struct {
 	Server string `cbor:"3,keyasint"`
 }
 
+// HomeHint is what an instance tells anybody of a device whose home it is, or was: the way back of one that lost its trust record. Nobody signs it. The
+// record has the mark of the board that wrote it, and is worth nothing to any other; the address is where to ask next, and nothing else.
+type HomeHint struct {
+	Record []byte `cbor:"1,keyasint,omitempty"` // the device's trust record, as it brought it here
+	Server string `cbor:"2,keyasint,omitempty"` // where it was handed to from here
+}
+
 // Bounds of the encoded messages.
 const (
 	MaxHomeServer = 256
+	MaxTrust      = 128 << 10 // a device's trust record
+	MaxHomeHint   = MaxTrust + MaxHomeServer + 64
 	MaxHandover   = MaxEnvelope + MaxCommand + 16<<10
 	MaxHomeOffer  = MaxEnvelope + 1<<10
 )
@@ -111,6 +120,36 @@ func WarrantIn(entry []byte) ([]byte, error) {
 		return nil, err
 	}
 	return f.Data, nil
+}
+
+// EncodeHomeHint writes h.
+func EncodeHomeHint(h HomeHint) ([]byte, error) {
+	if err := h.check(); err != nil {
+		return nil, err
+	}
+	return Marshal(h)
+}
+
+// DecodeHomeHint reads a hint.
+func DecodeHomeHint(data []byte) (HomeHint, error) {
+	var h HomeHint
+	if err := Unmarshal(data, &h, MaxHomeHint); err != nil {
+		return HomeHint{}, err
+	}
+	return h, h.check()
+}
+
+func (h HomeHint) check() error {
+	if len(h.Record) == 0 && h.Server == "" {
+		return errors.New("hint of a home: nothing is in it")
+	}
+	if len(h.Record) > MaxTrust {
+		return fmt.Errorf("hint of a home: %w: a trust record of %d bytes", ErrTooLarge, len(h.Record))
+	}
+	if h.Server == "" {
+		return nil
+	}
+	return CheckHomeServer(h.Server)
 }
 
 // EncodeHomeOffer writes o.

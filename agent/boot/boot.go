@@ -35,6 +35,7 @@ type Report struct {
 	Root      [32]byte    // digest of the root role in the fuses
 	Bundle    wire.Bundle // version 0: it was lost
 	Home      *wire.Home  // where it was handed to; nil: it is where the factory sent it
+	Homes     int         // how often it was handed to another home, by its counter in hardware
 	Lifecycle hw.Lifecycle
 	Debug     bool // locked
 	BootCount uint64
@@ -152,6 +153,11 @@ func (m *Manager) rom() (err error) {
 	if err := m.deriveMarkKey(); err != nil {
 		return err
 	}
+	least, err := m.board.Trust.Value()
+	if err != nil {
+		return err
+	}
+	m.rep.Homes = int(least >> eraBits)
 	data, err := m.flash.bundle.Load()
 	if hard(err) {
 		return err
@@ -169,7 +175,7 @@ func (m *Manager) rom() (err error) {
 		m.note("no trust bundle: %v", err)
 		return nil
 	}
-	m.trust, m.rep.Bundle, m.rep.Home = t, b, home
+	m.trust, m.rep.Bundle, m.rep.Home, m.rep.Homes = t, b, home, len(t.Moves)
 	return m.board.Trust.Raise(inEra(len(t.Moves), b.Version)) // a cut may have come between keeping the bundle and this
 }
 

@@ -127,7 +127,9 @@ func born(t testing.TB, m *maker, f firmware) *virtual.Board {
 	return b
 }
 
-func birth(b *virtual.Board, m *maker, f firmware) error {
+func birth(b *virtual.Board, m *maker, f firmware) error { return birthWith(b, m, f, [32]byte{1, 2, 3}) }
+
+func birthWith(b *virtual.Board, m *maker, f firmware, secret [32]byte) error {
 	n, err := NewBirth(&b.Board)
 	if err != nil {
 		return err
@@ -144,7 +146,7 @@ func birth(b *virtual.Board, m *maker, f firmware) error {
 	if err != nil {
 		return err
 	}
-	return n.Fuse(root, [32]byte{1, 2, 3}, f.rel.Counter, 1)
+	return n.Fuse(root, secret, f.rel.Counter, 1)
 }
 
 func boot(b *virtual.Board) (*Manager, error) {

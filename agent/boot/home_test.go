@@ -1,6 +1,7 @@
 package boot
 
 import (
+	"bytes"
 	"errors"
 	"testing"
 
@@ -271,5 +272,119 @@ func TestTheFormerHomeDoesNotComeBackByTheFlash(t *testing.T) {
 	}
 	if got := mustBoot(t, b).rep; got.Home == nil || got.Release == nil {
 		t.Errorf("what it kept itself: %v, %v", got.Home, got.Notes)
+	}
+}
+
+// A board that was handed on and lost its trust record takes a copy of it back, with what followed since; and nothing else: no other board's, none of another
+// home, none that somebody changed, and none that leads to less than was in force.
+func TestAHandedDeviceThatLostItsRecordTakesACopyBack(t *testing.T) {
+	a, own, third := newMaker(t), newMaker(t), newMaker(t)
+	f := a.release(t, "1.0.0", 1, nil)
+	golden := born(t, a, f)
+	clone := func(b *virtual.Board) *virtual.Board {
+		c, err := b.Clone()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	record := func(b *virtual.Board) []byte {
+		r, err := mustBoot(t, b).Record()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return r
+	}
+	if r := record(golden); r != nil {
+		t.Errorf("a board that its fuses lead back has a record of %d bytes to keep", len(r))
+	}
+	b := clone(golden)
+	other, err := virtual.New(virtual.Spec{Revision: "A", ChipUID: "00", Flash: golden.Flash.Geometry()}) // it has another secret, and all else alike
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := birthWith(other, a, f, [32]byte{4, 5, 6}); err != nil {
+		t.Fatal(err)
+	}
+	for _, x := range []*virtual.Board{b, other} {
+		if err := mustBoot(t, x).Move(handover(t, a, own.env, nil)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	first := record(b)
+	s := newSuccession(t, own)
+	since := [][]byte{s.next(false, false), s.next(true, false)}
+	if err := mustBoot(t, b).SetBundle(since...); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := mustBoot(t, b).Recall(first); err != nil {
+		t.Errorf("its own record of before: %v", err)
+	}
+	if err := mustBoot(t, b).Restore(first); err == nil {
+		t.Error("a record was taken over one that is there")
+	}
+	lose := func(x *virtual.Board) *virtual.Board {
+		c := clone(x)
+		flash, err := Arrange(c.Flash)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := flash.bundle.Wipe(); err != nil {
+			t.Fatal(err)
+		}
+		return c
+	}
+	lost := func() *virtual.Board { return lose(b) }
+	onwards := clone(b)
+	if err := mustBoot(t, onwards).Move(handover(t, own, third.env, nil)); err != nil {
+		t.Fatal(err)
+	}
+	if err := mustBoot(t, lose(onwards)).Restore(first, since...); err == nil {
+		t.Error("a board that was handed on was led back to the home before by a copy")
+	}
+	altered := bytes.Clone(first)
+	altered[len(altered)/2] ^= 1
+	for name, c := range map[string][]byte{
+		"another board's": record(other), "an altered one": altered, "garbage": {1, 2, 3}, "nothing": nil,
+	} {
+		c1 := lost()
+		if err := mustBoot(t, c1).Restore(c, since...); err == nil {
+			t.Errorf("%s was taken", name)
+		}
+		if got := mustBoot(t, c1).rep; got.Bundle.Version != 0 || got.Homes != 1 {
+			t.Errorf("%s: bundle %d, home %d", name, got.Bundle.Version, got.Homes)
+		}
+	}
+	if err := mustBoot(t, lost()).Restore(first, since[0]); err == nil {
+		t.Error("a copy led to less than was in force")
+	}
+	if err := mustBoot(t, lost()).Restore(first, since[1]); err == nil {
+		t.Error("a bundle was left out")
+	}
+	since = append(since, s.next(false, true)) // published while it was lost
+	before, after := 0, 0
+	for n := uint64(1); ; n++ {
+		c := lost()
+		m := mustBoot(t, c)
+		c.Power.CutAt(n, virtual.Random, n)
+		err := m.Restore(first, since...)
+		if err == nil {
+			break
+		}
+		if !errors.Is(err, hw.ErrPowerCut) {
+			t.Fatal(err)
+		}
+		if m = mustBoot(t, c); m.rep.Bundle.Version == 0 {
+			before++
+			if err := m.Restore(first, since...); err != nil {
+				t.Fatalf("cut %d: %v", n, err)
+			}
+		} else {
+			after++
+		}
+		mine(t, mustBoot(t, c), s.last, f)
+	}
+	if before == 0 || after == 0 {
+		t.Errorf("%d cuts before it was home, %d after", before, after)
 	}
 }

@@ -124,6 +124,15 @@ func (m *Manager) deriveMarkKey() error {
 
 // believe says whom a record names and where that is, or why it is not believed on this board.
 func (m *Manager) believe(t trustRecord) (wire.Bundle, *wire.Home, error) {
+	b, home, err := m.chained(t)
+	if err == nil {
+		err = m.recent(len(t.Moves), b.Version)
+	}
+	return b, home, err
+}
+
+// chained says the same of a record that may be older than the last.
+func (m *Manager) chained(t trustRecord) (wire.Bundle, *wire.Home, error) {
 	if !t.plain() {
 		want, err := t.mark(m.markKey)
 		if err != nil {
@@ -147,7 +156,58 @@ func (m *Manager) believe(t trustRecord) (wire.Bundle, *wire.Home, error) {
 		}
 		last, home = &b, h
 	}
-	return *last, home, m.recent(len(t.Moves), last.Version)
+	return *last, home, nil
+}
+
+// Record gives the trust record of a board that was handed to another home, for others to keep; nil of one that comes back by its fuses and the signed
+// history. It says nothing that is not in public logs, and this board alone believes it.
+func (m *Manager) Record() ([]byte, error) {
+	if len(m.trust.Moves) == 0 {
+		return nil, nil
+	}
+	return m.encode(m.trust)
+}
+
+// Recall gives the bundle in force by a record that this board once had: one of the home that it is in now, by its counter. It may be older than the last.
+func (m *Manager) Recall(record []byte) (wire.Bundle, error) {
+	_, b, _, err := m.recall(record)
+	return b, err
+}
+
+func (m *Manager) recall(record []byte) (trustRecord, wire.Bundle, *wire.Home, error) {
+	t, err := parseTrustRecord(record)
+	if err != nil {
+		return t, wire.Bundle{}, nil, err
+	}
+	if len(t.Moves) != m.rep.Homes {
+		return t, wire.Bundle{}, nil, fmt.Errorf("trust record: of home %d, this board is in home %d", len(t.Moves), m.rep.Homes)
+	}
+	b, home, err := m.chained(t)
+	return t, b, home, err
+}
+
+// Restore takes back a record that this board once had, with the bundles that followed since: see Recall. It is for a board that has none.
+func (m *Manager) Restore(record []byte, envs ...[]byte) error {
+	if m.rep.Bundle.Version != 0 {
+		return errors.New("trust record: there is one")
+	}
+	t, b, home, err := m.recall(record)
+	if err != nil {
+		return err
+	}
+	was, none := m.trust, m.rep.Bundle
+	m.trust, m.rep.Bundle = t, b
+	if len(envs) > 0 {
+		err = m.SetBundle(envs...)
+	} else if err = m.recent(len(t.Moves), b.Version); err == nil {
+		err = m.keepTrust(t, b)
+	}
+	if err != nil {
+		m.trust, m.rep.Bundle = was, none
+		return err
+	}
+	m.rep.Home = home
+	return nil
 }
 
 // recent refuses what is older than what was in force.

@@ -247,8 +247,11 @@ func (p *Process) Enrol(ctx context.Context, s Server, r est.Request) ([][]byte,
 	return r.Check(est.Answer{Certificates: answer.Certificates, CAs: answer.CAs}, roots, s.Now)
 }
 
-// Pages gives the line to a signed history.
-func (p *Process) Pages(server string) link.Pages { return &farPages{p, server} }
+// Pages gives the line to a signed history, which may be another server's than the device's.
+func (p *Process) Pages(server string) link.Pages {
+	p.reach(server)
+	return &farPages{p, server}
+}
 
 type farPages struct {
 	process *Process

@@ -57,6 +57,7 @@ type Process struct {
 	all    sync.WaitGroup
 
 	mu     sync.Mutex    // guards all below
+	other  string        // base URL: a server that it may connect to besides
 	now    *running      // nil: between two
 	up     chan struct{} // closed while now is not nil
 	ends   int           // in a row
@@ -71,6 +72,7 @@ type running struct {
 	calls *net.UnixConn
 	since time.Time
 	saw   [len(names)]uint64 // the files of names, as they were
+	ports []uint16           // that it may connect to
 }
 
 // names are the files by which a server's name is found. The process may open those that were there when it started, and not what has taken their place.
@@ -158,16 +160,43 @@ func (p *Process) Alive(ctx context.Context) bool {
 func (p *Process) capabilities() wire.Capabilities {
 	const dns = 53 // where an answer is too long for a datagram
 	ports := []uint16{dns}
-	if u, err := url.Parse(p.o.Server); err == nil { // what is no address is told by who calls it
-		port, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16)
-		if err == nil && port != dns {
-			ports = append(ports, uint16(port))
+	p.mu.Lock()
+	other := p.other
+	p.mu.Unlock()
+	for _, server := range []string{p.o.Server, other} {
+		if port, ok := portOf(server); ok { // what is no address is told by who calls it
+			ports = append(ports, port)
 		}
 	}
 	slices.Sort(ports)
 	return wire.Capabilities{
-		ConnectTCP: ports, UDP: true, Memory: memory,
+		ConnectTCP: slices.Compact(ports), UDP: true, Memory: memory,
 		Read: names[:],
+	}
+}
+
+func portOf(server string) (uint16, bool) {
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" {
+		return 0, false
+	}
+	port, err := strconv.ParseUint(cmp.Or(u.Port(), "443"), 10, 16)
+	return uint16(port), err == nil
+}
+
+// reach has the process connect to a server besides the device's. One that runs may not, if it has another port: the next one may.
+func (p *Process) reach(server string) {
+	port, ok := portOf(server)
+	if own, same := portOf(p.o.Server); !ok || same && port == own {
+		return
+	}
+	p.mu.Lock()
+	p.other = server
+	r := p.now
+	p.mu.Unlock()
+	if r != nil && !slices.Contains(r.ports, port) {
+		p.end(r)
+		<-r.proc.Done()
 	}
 }
 
@@ -204,14 +233,14 @@ func (p *Process) start() (*running, error) {
 		}
 		far = append(far, f)
 	}
-	before := saw()
-	proc, err := launch.StartPart(part, args, p.capabilities(), far, launch.Options{
+	before, may := saw(), p.capabilities()
+	proc, err := launch.StartPart(part, args, may, far, launch.Options{
 		Dir: p.o.Dir, Device: p.o.Device, Self: p.o.Self, Output: p.o.Output, Require: p.o.Require,
 	})
 	if err != nil {
 		return fail(err)
 	}
-	r := &running{proc: proc, calls: near[fileCalls], since: time.Now(), saw: before}
+	r := &running{proc: proc, calls: near[fileCalls], since: time.Now(), saw: before, ports: may.ConnectTCP}
 	p.all.Go(func() { p.serve(near[fileAsks], p.asked) })
 	p.all.Go(func() { p.serve(near[fileProofs], p.challenged) })
 	p.mu.Lock()

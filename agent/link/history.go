@@ -21,7 +21,7 @@ type History struct{ Pages }
 
 // Pages carries the calls of a History.
 type Pages interface {
-	// Page reads what the history has at a path of it: a product, or a product and a version.
+	// Page reads what the history has at a path of it: a product; a product and a version; or a product, "devices" and a device.
 	Page(ctx context.Context, path ...string) ([]byte, error)
 	// Close drops the line.
 	Close()
@@ -95,11 +95,20 @@ func (h *History) Step(ctx context.Context, product string, version uint64) (wir
 	return wire.DecodeBundleStep(b)
 }
 
+// Home says what the server knows of where a device is at home.
+func (h *History) Home(ctx context.Context, product, device string) (wire.HomeHint, error) {
+	b, err := h.Page(ctx, product, "devices", device)
+	if err != nil {
+		return wire.HomeHint{}, err
+	}
+	return wire.DecodeHomeHint(b)
+}
+
 // Close implements Pages.
 func (h *HTTPPages) Close() { h.http.CloseIdleConnections() }
 
 // maxPage is the most that a page has.
-const maxPage = max(wire.MaxNewestBundle, wire.MaxBundleStep)
+const maxPage = max(wire.MaxNewestBundle, wire.MaxBundleStep, wire.MaxHomeHint)
 
 // Page implements Pages.
 func (h *HTTPPages) Page(ctx context.Context, path ...string) ([]byte, error) {

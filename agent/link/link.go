@@ -61,6 +61,7 @@ var calls = map[string]Call{
 	"attest":     {"application/cose", wire.MaxEnvelope, wire.MaxAttestReply},
 	"attest-key": {"application/cose", wire.MaxEnvelope, nothing},
 	"log":        {"application/cose", wire.MaxEnvelope, wire.MaxLogReply},
+	"trust":      {"application/cbor", wire.MaxTrust, nothing},
 	"telemetry":  {"application/cbor", wire.MaxUpload, nothing},
 	"receipt":    {"application/cose", wire.MaxEnvelope, nothing},
 }
@@ -198,6 +199,12 @@ func (c *Client) Attest(ctx context.Context, evidence []byte) (wire.AttestReply,
 // AttestKey hands in a change of the attestation key.
 func (c *Client) AttestKey(ctx context.Context, change []byte) error {
 	_, err := c.Post(ctx, "attest-key", change)
+	return err
+}
+
+// Trust leaves a copy of the device's trust record.
+func (c *Client) Trust(ctx context.Context, record []byte) error {
+	_, err := c.Post(ctx, "trust", record)
 	return err
 }
 

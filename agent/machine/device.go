@@ -2,6 +2,7 @@ package machine
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/tls"
@@ -110,7 +111,9 @@ func (m *Machine) Device(o Options) (*Device, error) {
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
 			return &link.Client{Line: network.Line(line.Server{URL: m.server(), Anchors: anchors, Certificate: certificate, Now: now})}, nil
 		},
-		History:   func() (agent.History, error) { return &link.History{Pages: network.Pages(m.server())}, nil },
+		History: func(server string) (agent.History, error) {
+			return &link.History{Pages: network.Pages(cmp.Or(server, m.server()))}, nil
+		},
 		Processes: d.processes,
 	}
 	if programs != nil {

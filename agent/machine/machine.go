@@ -50,7 +50,7 @@ func (m *Machine) Facts() agent.Facts {
 	r := m.boot.Report()
 	f := agent.Facts{
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
-		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle, Home: r.Home,
+		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle, Home: r.Home, Homes: r.Homes,
 		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root, Parts: m.board.Parts,
 		Room: m.boot.Flash().Room(),
 	}
@@ -127,6 +127,17 @@ func (m *Machine) Move(h wire.Handover) error { return m.boot.Move(h) }
 
 // MayMove implements agent.Machine.
 func (m *Machine) MayMove(h wire.Handover) error { return m.boot.MayMove(h) }
+
+// Record implements agent.Homing.
+func (m *Machine) Record() ([]byte, error) { return m.boot.Record() }
+
+// Recall implements agent.Homing.
+func (m *Machine) Recall(record []byte) (wire.Bundle, error) { return m.boot.Recall(record) }
+
+// Restore implements agent.Homing.
+func (m *Machine) Restore(record []byte, envelopes ...[]byte) error {
+	return m.boot.Restore(record, envelopes...)
+}
 
 // Forget implements agent.Machine.
 func (m *Machine) Forget() error { return m.boot.Flash().LogRegion().EraseAll() }
