@@ -29,6 +29,7 @@ type Config struct {
 	Releases   Releases
 	Challenger Challenger // nil: nobody is ever asked to attest
 	Bundles    Bundles
+	Records    Records
 	// Authorities gives the keys of the directive authority, newest first. A device is told by one that its trust bundle names.
 	Authorities func() []crypto.Signer
 	Poll        time.Duration    // between check-ins when nothing is outstanding; default 5 min
@@ -54,7 +55,7 @@ type Service struct {
 // NewService checks cfg and fills its defaults.
 func NewService(cfg Config) (*Service, error) {
 	if cfg.Registry == nil || cfg.Reports == nil || cfg.Commands == nil || cfg.Trust == nil || cfg.Groups == nil || cfg.Forgetter == nil || cfg.Guard == nil ||
-		cfg.Ledger == nil || cfg.Releases == nil || cfg.Bundles == nil || cfg.Authorities == nil {
+		cfg.Ledger == nil || cfg.Releases == nil || cfg.Bundles == nil || cfg.Records == nil || cfg.Authorities == nil {
 		return nil, errors.New("device: a store, the guard, the ledger, the releases or the authority is missing")
 	}
 	if cfg.Poll == 0 {

@@ -122,3 +122,15 @@ func FuzzDecodeHomeOffer(f *testing.F) {
 		}
 	})
 }
+
+func FuzzDecodeHomeHint(f *testing.F) {
+	again(f, DecodeHomeHint, EncodeHomeHint, HomeHint{Record: []byte{1, 2}, Server: "https://own.example"})
+}
+
+func TestAHintOfAHomeSaysSomething(t *testing.T) {
+	for name, h := range map[string]HomeHint{"nothing": {}, "no address": {Server: "own.example"}, "too much": {Record: make([]byte, MaxTrust+1)}} {
+		if _, err := EncodeHomeHint(h); err == nil {
+			t.Errorf("%s was written", name)
+		}
+	}
+}

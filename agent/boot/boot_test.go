@@ -127,7 +127,9 @@ func born(t testing.TB, m *maker, f firmware) *virtual.Board {
 	return b
 }
 
-func birth(b *virtual.Board, m *maker, f firmware) error { return birthWith(b, m, f, [32]byte{1, 2, 3}) }
+func birth(b *virtual.Board, m *maker, f firmware) error {
+	return birthWith(b, m, f, [32]byte{1, 2, 3})
+}
 
 func birthWith(b *virtual.Board, m *maker, f firmware, secret [32]byte) error {
 	n, err := NewBirth(&b.Board)

@@ -14,6 +14,8 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access/proposal"
+	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -197,6 +199,22 @@ func TestADeviceGoesToItsOwnersInstance(t *testing.T) {
 		t.Errorf("settings of before: %+v, %v", all, err)
 	}
 
+	// A fault takes its trust record, and then all of its flash: it comes home by the copy that is kept there, which its maker's server leads it to.
+	for _, all := range []bool{false, true} {
+		since := time.Now()
+		a.run.stop(os.Interrupt)
+		a.loses(t, all)
+		if err := a.on(); err != nil {
+			t.Fatal(err)
+		}
+		if ok, saw := wait(t.Context(), 2*time.Minute, func() (bool, string) {
+			v, err := clinic.seen(t.Context(), a.id)
+			return err == nil && v.Device.LastSeen.After(since) && (all || works(v, v2)), tell(v, err)
+		}); !ok {
+			t.Fatalf("it does not come home, all of its flash lost %v: %s\n%s", all, saw, tail(filepath.Join(a.dir, "agent.log")))
+		}
+	}
+
 	// And where it was it is nobody's.
 	v, err := maker.seen(t.Context(), a.id)
 	if err != nil || v.Device.State != "moved" || v.Device.LastSeen.After(time.Now().Add(-time.Second)) && v.Device.LastSeen.After(begun.Add(time.Minute)) {
@@ -211,6 +229,22 @@ func TestADeviceGoesToItsOwnersInstance(t *testing.T) {
 		t.Errorf("asked about it, the maker says %q, %v", g.Headline, err)
 	}
 	maker.lineageEnds(t, a)
+}
+
+// loses has a fault in the device's flash.
+func (a *device) loses(t *testing.T, all bool) {
+	t.Helper()
+	b, err := virtual.Open(a.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := boot.Arrange(b.Flash)
+	if err == nil {
+		err = f.Lose(all)
+	}
+	if err := errors.Join(err, b.Close()); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // moved waits until the device works where it was handed to.

@@ -27,6 +27,7 @@ type Config struct {
 	Checkin   func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error)
 	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
 	AttestKey func(ctx context.Context, caller access.Caller, device string, change []byte) error
+	Trust     func(ctx context.Context, caller access.Caller, device string, record []byte) error
 	Log       func(ctx context.Context, caller access.Caller, device string, batch []byte) (wire.LogReply, error)
 	Telemetry func(ctx context.Context, caller access.Caller, device string, upload []byte) error
 	Receipt   func(ctx context.Context, caller access.Caller, device string, receipt []byte) error
@@ -34,7 +35,7 @@ type Config struct {
 	Artifact func(ctx context.Context, caller access.Caller, device string, digest [32]byte) (io.ReadSeekCloser, error)
 	EST      http.Handler
 	Vouchers http.Handler // of devices without keys; nil: none
-	Trust    http.Handler // the signed history of trust bundles, for anybody
+	History  http.Handler // the signed history of trust bundles, for anybody
 	Logger   *slog.Logger
 }
 
@@ -60,12 +61,13 @@ func Handler(cfg Config) http.Handler {
 	if cfg.Vouchers != nil {
 		mux.Handle("/.well-known/est/_rekey/", cfg.Vouchers)
 	}
-	if cfg.Trust != nil {
-		mux.Handle(TrustPrefix, cfg.Trust)
+	if cfg.History != nil {
+		mux.Handle(TrustPrefix, cfg.History)
 	}
 	mux.HandleFunc("POST /d/v1/checkin", h.on(wire.MaxCheckin, h.checkin))
 	mux.HandleFunc("POST /d/v1/attest", h.on(wire.MaxEvidence+wire.MaxSign1, h.attest))
 	mux.HandleFunc("POST /d/v1/attest-key", h.on(wire.MaxNewAttestKey+3*wire.MaxSign1, h.attestKey))
+	mux.HandleFunc("POST /d/v1/trust", h.on(wire.MaxTrust, h.trust))
 	mux.HandleFunc("POST /d/v1/log", h.on(wire.MaxLogBatch+wire.MaxSign1, h.log))
 	mux.HandleFunc("POST /d/v1/telemetry", h.on(wire.MaxUpload, h.telemetry))
 	mux.HandleFunc("POST "+receiptPath, h.on(maxReceipt, h.receipt))
@@ -151,6 +153,10 @@ func (h *handler) attest(ctx context.Context, c call) ([]byte, error) {
 
 func (h *handler) attestKey(ctx context.Context, c call) ([]byte, error) {
 	return nil, h.cfg.AttestKey(ctx, c.caller, c.device, c.body)
+}
+
+func (h *handler) trust(ctx context.Context, c call) ([]byte, error) {
+	return nil, h.cfg.Trust(ctx, c.caller, c.device, c.body)
 }
 
 func (h *handler) log(ctx context.Context, c call) ([]byte, error) {

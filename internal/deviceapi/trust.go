@@ -20,6 +20,8 @@ const TrustPrefix = "/trust/v1/"
 type TrustConfig struct {
 	Newest func(ctx context.Context, product string) ([]byte, error)
 	Step   func(ctx context.Context, product string, version uint64) (step []byte, final bool, err error)
+	// Home says where a device is at home: see wire.HomeHint. Nothing is known: nothing in it.
+	Home   func(ctx context.Context, product, device string) (wire.HomeHint, error)
 	Logger *slog.Logger
 }
 
@@ -31,6 +33,7 @@ const (
 
 // Trust serves the signed history of trust bundles to anybody, without a certificate: GET /trust/v1/{product} says where it ends
 // (wire.NewestBundle), GET /trust/v1/{product}/{version} gives one bundle of it (wire.BundleStep). Caches may keep the bundles for good.
+// GET /trust/v1/{product}/devices/{device} leads home a device that was handed to another instance (wire.HomeHint).
 func Trust(cfg TrustConfig) http.Handler {
 	limit := rate.NewLimiter(trustRate, trustBurst)
 	mux := http.NewServeMux()
@@ -74,6 +77,25 @@ func Trust(cfg TrustConfig) http.Handler {
 			return b, "public, max-age=31536000, immutable", err
 		}
 		return b, "no-cache", err
+	})
+	serve("{product}/devices/{device}", func(r *http.Request) ([]byte, string, error) {
+		product, err := productOf(r)
+		if err != nil {
+			return nil, "", err
+		}
+		id := r.PathValue("device")
+		if !wire.ValidDeviceID(id) {
+			return nil, "", fault.New(fault.Invalid, "device.id", "that is not a device's ID", "")
+		}
+		hint, err := cfg.Home(r.Context(), product, id)
+		if err != nil {
+			return nil, "", err
+		}
+		if len(hint.Record) == 0 && hint.Server == "" {
+			return nil, "", fault.New(fault.NotFound, "device.home", "nothing is known here of another home of that device", "")
+		}
+		b, err := wire.EncodeHomeHint(hint)
+		return b, "no-store", err
 	})
 	return mux
 }

@@ -124,6 +124,7 @@ func (i *Instance) deviceHandler() http.Handler {
 		Checkin:   i.device.Checkin,
 		Attest:    i.appraise,
 		AttestKey: i.attest.ReplaceKey,
+		Trust:     i.device.KeepRecord,
 		Log:       i.deviceLog,
 		Telemetry: i.telemetry.Ingest,
 		Receipt:   i.retire.Receipt,
@@ -131,7 +132,7 @@ func (i *Instance) deviceHandler() http.Handler {
 			_, r, err := i.release.Open(ctx, caller, "", digest)
 			return r, err
 		},
-		EST: i.est(), Vouchers: i.vouchers(), Trust: i.trustHistory(),
+		EST: i.est(), Vouchers: i.vouchers(), History: i.trustHistory(),
 		Logger: i.log,
 	}))
 }
@@ -148,7 +149,15 @@ func (i *Instance) deviceLog(ctx context.Context, caller access.Caller, id strin
 
 // trustHistory is the devices' way back. It is on the devices' listener, because that is whom they know, and under the API's, for caches.
 func (i *Instance) trustHistory() http.Handler {
-	return deviceapi.Trust(deviceapi.TrustConfig{Newest: i.device.NewestBundle, Step: i.device.BundleStep, Logger: i.log})
+	return deviceapi.Trust(deviceapi.TrustConfig{Newest: i.device.NewestBundle, Step: i.device.BundleStep, Home: i.homeOf, Logger: i.log})
+}
+
+// homeOf says where a device is at home, for anybody: what it left here of its own, and where it was handed to from here.
+func (i *Instance) homeOf(ctx context.Context, product, id string) (h wire.HomeHint, err error) {
+	if h.Record, err = i.device.Record(ctx, product, id); err == nil {
+		h.Server, err = i.owner.HandedTo(ctx, product, id)
+	}
+	return h, err
 }
 
 // est is RFC 7030. On the devices' listener it enrols; /cacerts is for everybody, so the other listener has it too.

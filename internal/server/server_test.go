@@ -135,7 +135,7 @@ func TestAnInstanceServesAfterInit(t *testing.T) {
 	for path, want := range map[string]int{ // without a certificate there is nothing but the devices' way back
 		"/d/v1/artifact/" + strings.Repeat("ab", 32): 401, "/.well-known/est/cacerts": 200, "/d/v1/checkin": 405,
 		"/trust/v1/pump": 200, "/trust/v1/pump/1": 200, "/trust/v1/pump/2": 404, "/trust/v1/pump/0": 404, "/trust/v1/pump/01": 400,
-		"/trust/v1/other": 404, "/trust/v1/P": 400, "/trust/v1/": 404, "/healthz": 404, "/api/v1/devices": 404,
+		"/trust/v1/pump/devices/" + strings.Repeat("ab", 16): 404, "/trust/v1/pump/devices/x": 400, "/trust/v1/other": 404, "/trust/v1/P": 400, "/trust/v1/": 404, "/healthz": 404, "/api/v1/devices": 404,
 	} {
 		if got := status(t, bare, devices+path); got != want {
 			t.Errorf("devices' listener answered %d at %s to a client without a certificate, want %d", got, path, want)

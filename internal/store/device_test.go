@@ -74,7 +74,7 @@ func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.Priv
 		t.Fatal(err)
 	}
 	l, s := &proofs{db: db}, db.Devices()
-	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Bundles: s, Authorities: func() []crypto.Signer { return []crypto.Signer{key} }})
+	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Bundles: s, Records: s, Authorities: func() []crypto.Signer { return []crypto.Signer{key} }})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -120,7 +120,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	}
 	if s.devices, err = device.NewService(device.Config{
 		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: s.guard,
-		Ledger: s.ledger, Releases: s.releases, Bundles: dev, Authorities: func() []crypto.Signer { return []crypto.Signer{authority} }, Now: clock,
+		Ledger: s.ledger, Releases: s.releases, Bundles: dev, Records: dev, Authorities: func() []crypto.Signer { return []crypto.Signer{authority} }, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -3,6 +3,7 @@ package owner
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 
@@ -103,4 +104,18 @@ func (s *Service) handover(p Period, envelope []byte, l Leaving) error {
 			"have one signed that names the ownership: hallmark device transfer --dry-run tells it")
 	}
 	return nil
+}
+
+// HandedTo says where a device was told to go from here, for anybody: the warrant that says so is in the public log. Empty: nowhere.
+func (s *Service) HandedTo(ctx context.Context, product, id string) (server string, err error) {
+	t, err := s.cfg.Transfers.Transfer(ctx, id)
+	switch {
+	case errors.Is(err, ErrNotFound):
+		return "", nil
+	case err != nil:
+		return "", err
+	case t.Kind != Rehome || t.Product != product || !t.GivenUp.IsZero() || t.Tries == 0:
+		return "", nil
+	}
+	return t.Server, nil
 }
