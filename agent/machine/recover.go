@@ -91,17 +91,16 @@ func (r *recovery) lost(context.Context) error {
 
 // trust follows the signed history of trust bundles to the newest.
 func (r *recovery) trust(ctx context.Context) error {
-	rep := r.rev.Report()
-	f := agent.Facts{Device: r.Device, Product: rep.Identity.Product, Bundle: rep.Bundle, Root: rep.Root, Homes: rep.Homes}
-	if f.Homes > 0 && f.Bundle.Version == 0 {
-		return r.home(ctx, f)
-	}
 	h, err := link.NewHistory(link.HistoryConfig{Server: r.Server})
 	if err != nil {
 		return err
 	}
 	defer h.Close()
-	envs, err := agent.Regain(ctx, h, f)
+	rep := r.rev.Report()
+	if rep.Homes > 0 && rep.Bundle.Version == 0 {
+		return errors.New("this board was handed to another instance, and lost its trust record: if it has its keys it finds its way back when it is started; there is no voucher for it otherwise")
+	}
+	envs, err := agent.Regain(ctx, h, agent.Facts{Device: r.Device, Product: rep.Identity.Product, Bundle: rep.Bundle, Root: rep.Root})
 	if err != nil {
 		return fmt.Errorf("history of trust bundles: %w", err)
 	}
@@ -110,18 +109,6 @@ func (r *recovery) trust(ctx context.Context) error {
 	}
 	r.log.Info("trust bundles, from the root in the fuses", "count", len(envs))
 	return r.rev.SetBundle(envs...)
-}
-
-// home takes back the trust record of a board that was handed to another home.
-func (r *recovery) home(ctx context.Context, f agent.Facts) error {
-	record, envs, err := agent.FindHome(ctx, r.rev.Recall, f, func(server string) (agent.History, error) {
-		return link.NewHistory(link.HistoryConfig{Server: server})
-	}, r.Server)
-	if err != nil {
-		return err
-	}
-	r.log.Info("trust record, from a copy of this board's", "home", f.Homes, "bundles_since", len(envs))
-	return r.rev.Restore(record, envs...)
 }
 
 // server asks who this device was.
