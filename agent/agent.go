@@ -46,6 +46,7 @@ type Facts struct {
 	Model                     wire.UpdateModel
 	Lifecycle                 uint // PSA
 	DebugLocked, Virtual      bool
+	KeyOrigin                 string // of the keys that its factory left, where the key store did not make them; empty: it did
 	BootCount                 uint64
 	Fuses                     uint32 // security counter
 	POST                      []wire.TestResult

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -103,7 +104,7 @@ func (a *Agent) moveAttestation(ctx context.Context) error {
 		return local(err)
 	}
 	f := a.c.Machine.Facts()
-	change, err := wire.SignNewAttestKey(wire.NewAttestKey{Device: f.Device, Origin: a.c.Keys.Origin(), Bundle: f.Bundle.Version}, from, identity, to)
+	change, err := wire.SignNewAttestKey(wire.NewAttestKey{Device: f.Device, Origin: a.keyOrigin(), Bundle: f.Bundle.Version}, from, identity, to)
 	if err != nil {
 		return local(err)
 	}
@@ -162,3 +163,6 @@ func (a *Agent) attestMoved(to crypto.Signer) error {
 	}
 	return local(a.c.Keys.Destroy(old))
 }
+
+// keyOrigin says what guards the device's keys. Those that its station made were known to others, whatever guards them now.
+func (a *Agent) keyOrigin() string { return cmp.Or(a.c.Machine.Facts().KeyOrigin, a.c.Keys.Origin()) }

@@ -98,7 +98,7 @@ func (a *Agent) evidence(nonce, codeKey []byte) ([]byte, error) {
 		Lifecycle: f.Lifecycle, Implementation: f.Implementation[:], Components: components,
 		Device: f.Device, Virtual: f.Virtual, Hardware: f.Hardware, DebugLocked: f.DebugLocked,
 		BootCount: f.BootCount, Counter: f.Fuses, POST: f.POST, LogHead: head[:], LogSeq: seq,
-		Bundle: f.Bundle.Version, KeyOrigin: a.c.Keys.Origin(), Parts: f.Parts, Isolation: a.isolation(), CodeKey: codeKey,
+		Bundle: f.Bundle.Version, KeyOrigin: a.keyOrigin(), Parts: f.Parts, Isolation: a.isolation(), CodeKey: codeKey,
 	})
 	if err != nil {
 		return nil, err

@@ -110,6 +110,9 @@ func (p *Probe) Install(ctx context.Context, in wire.Install, payload func(func(
 		return err
 	}
 	a := wire.ChipArea{Install: in}
+	for _, c := range p.written {
+		a.Places = append(a.Places, wire.ChipPlace{Component: c.Name, At: int64(p.f.Components[c.Name].Address - p.f.Area.Address)})
+	}
 	defer func() { clear(a.Identity); clear(a.Attest) }()
 	var err error
 	if a.Identity, err = p.keys[0].Bytes(); err != nil {

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // ChipArea is what a station lays down in the flash of a chip that runs nothing of ours while it is made, and whose keys the station made:
@@ -13,6 +14,14 @@ type ChipArea struct {
 	Install  Install `cbor:"1,keyasint"`
 	Identity []byte  `cbor:"2,keyasint"` // P-256 private key, 32 bytes (SEC 1, 2.3.7)
 	Attest   []byte  `cbor:"3,keyasint"` // likewise
+
+	Places []ChipPlace `cbor:"4,keyasint"` // of the release's components
+}
+
+// ChipPlace is where a component lies in the flash: At bytes behind the area's first byte, or before it.
+type ChipPlace struct {
+	Component string `cbor:"1,keyasint"`
+	At        int64  `cbor:"2,keyasint"`
 }
 
 // MaxChipArea bounds it, with its length.
@@ -53,6 +62,14 @@ func DecodeChipArea(data []byte) (ChipArea, error) {
 func (a ChipArea) check() error {
 	if len(a.Identity) != 32 || len(a.Attest) != 32 || string(a.Identity) == string(a.Attest) {
 		return errors.New("chip area: two private keys of 32 bytes wanted")
+	}
+	if len(a.Places) == 0 || len(a.Places) > MaxComponents {
+		return fmt.Errorf("chip area: places of %d components", len(a.Places))
+	}
+	for i, p := range a.Places {
+		if p.Component == "" || len(p.Component) > 64 || slices.ContainsFunc(a.Places[:i], func(o ChipPlace) bool { return o.Component == p.Component }) {
+			return errors.New("chip area: a component without a name, or in two places")
+		}
 	}
 	return a.Install.check()
 }

@@ -13,6 +13,7 @@ func sampleChipArea() ChipArea {
 			Params: DeviceParams{Flash: Flash{Size: 4 << 20, Erase: 4096, Slots: 2, SlotSize: 1 << 20}, Servers: Servers{Device: "https://devices.example"}},
 		},
 		Identity: bytes.Repeat([]byte{5}, 32), Attest: bytes.Repeat([]byte{6}, 32),
+		Places: []ChipPlace{{Component: "app", At: 4096}, {Component: "data", At: -4096}},
 	}
 }
 
@@ -32,6 +33,7 @@ func TestAChipAreaIsWholeOrNothing(t *testing.T) {
 	for name, spoil := range map[string]func(*ChipArea){
 		"no key": func(a *ChipArea) { a.Attest = nil }, "one key for two purposes": func(a *ChipArea) { a.Attest = a.Identity },
 		"no certificate": func(a *ChipArea) { a.Install.Certificate = nil }, "no device": func(a *ChipArea) { a.Install.Device = "x" },
+		"nowhere": func(a *ChipArea) { a.Places = nil }, "in two places": func(a *ChipArea) { a.Places[1].Component = "app" },
 		"too large": func(a *ChipArea) { a.Install.Bundle = make([]byte, MaxChipArea) },
 	} {
 		a := sampleChipArea()

@@ -86,7 +86,7 @@ type RekeyClaim struct {
 	Device  string `cbor:"2,keyasint"`
 	ChipUID []byte `cbor:"3,keyasint"`
 	Attest  []byte `cbor:"4,keyasint"` // SPKI
-	Origin  string `cbor:"5,keyasint"` // soft, isolated, tpm, pkcs11
+	Origin  string `cbor:"5,keyasint"` // soft, isolated, tpm, pkcs11; OriginStation
 	Proof   []byte `cbor:"6,keyasint"` // ECDSA by Attest, over SHA-256 of RekeyMessage
 }
 
@@ -138,7 +138,7 @@ func (c RekeyClaim) check() error {
 		return fmt.Errorf("re-key claim: version %d, this is 1", c.Version)
 	case !ValidDeviceID(c.Device) || len(c.ChipUID) < 8 || len(c.ChipUID) > 32:
 		return errors.New("re-key claim: device ID and a chip UID of 8 to 32 bytes wanted")
-	case !validOrigin(c.Origin) || len(c.Proof) == 0 || len(c.Proof) > 256:
+	case !validOrigin(c.Origin) && c.Origin != OriginStation || len(c.Proof) == 0 || len(c.Proof) > 256:
 		return fmt.Errorf("re-key claim: key origin %q, or a proof of %d bytes", c.Origin, len(c.Proof))
 	}
 	_, err := parseECDSA(c.Attest)

@@ -175,15 +175,9 @@ func (b *Birth) layBasic(root [32]byte) error {
 	if err != nil {
 		return err
 	}
-	values := maps.Clone(id.Params.Extra)
-	if len(id.Params.Config) > 0 {
-		if values == nil {
-			values = map[string]string{}
-		}
-		if _, ok := values[ParamConfig]; ok {
-			return fmt.Errorf("a parameter %q and a first configuration, which has that name", ParamConfig)
-		}
-		values[ParamConfig] = string(id.Params.Config)
+	values, err := id.basic()
+	if err != nil {
+		return err
 	}
 	if len(values) == 0 {
 		return nil
@@ -204,4 +198,20 @@ func (b *Birth) layBasic(root [32]byte) error {
 		return err
 	}
 	return b.flash.identity.Purge()
+}
+
+// basic is what the factory gave the product itself.
+func (id Identity) basic() (map[string]string, error) {
+	values := maps.Clone(id.Params.Extra)
+	if len(id.Params.Config) == 0 {
+		return values, nil
+	}
+	if values == nil {
+		values = map[string]string{}
+	}
+	if _, ok := values[ParamConfig]; ok {
+		return nil, fmt.Errorf("a parameter %q and a first configuration, which has that name", ParamConfig)
+	}
+	values[ParamConfig] = string(id.Params.Config)
+	return values, nil
 }

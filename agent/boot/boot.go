@@ -63,7 +63,7 @@ func Start(board *hw.Board, self [32]byte) (*Manager, error) {
 	if _, err := io.ReadFull(board.Random, m.rep.Seed[:]); err != nil {
 		return nil, fmt.Errorf("boot seed: %w", err)
 	}
-	for _, step := range []func() error{m.count, m.fuses, m.ended, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
+	for _, step := range []func() error{m.count, m.fuses, m.ended, m.takeUp, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
 		if err := step(); err != nil {
 			board.Fuses.LockSecret() // nothing is started: nobody reads it any more
 			return nil, err

@@ -148,8 +148,9 @@ type Identity struct {
 	Device   string            `cbor:"2,keyasint"`
 	Product  string            `cbor:"3,keyasint"`
 	Hardware string            `cbor:"4,keyasint"`
-	Params   wire.DeviceParams `cbor:"5,keyasint"` // without Config and Extra from its last step in the factory on: those are sealed
-	Model    wire.UpdateModel  `cbor:"6,keyasint"` // how its software may change: fixed in the factory, also when nothing runs
+	Params   wire.DeviceParams `cbor:"5,keyasint"`           // without Config and Extra from its last step in the factory on: those are sealed
+	Model    wire.UpdateModel  `cbor:"6,keyasint"`           // how its software may change: fixed in the factory, also when nothing runs
+	Origin   string            `cbor:"7,keyasint,omitempty"` // of its keys, where the key store did not make them: wire.OriginStation
 }
 
 // certifies reports whether its certificate is for the key (SPKI): a certificate holds its key as it is.

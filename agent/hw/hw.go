@@ -10,6 +10,7 @@ package hw
 import (
 	"crypto"
 	"crypto/ecdh"
+	"crypto/ecdsa"
 	"errors"
 	"fmt"
 	"io"
@@ -117,6 +118,14 @@ type KeyStore interface {
 	Origin() string
 }
 
+// Importer is a key store that takes keys which were made elsewhere: those of a chip that could make none while it was made into a device. Once
+// such a key is in it, it leaves it no more than others do.
+type Importer interface {
+	// Import puts a P-256 key under a name. The same key once more is nothing, another one is ErrKeyExists. It is durable when it returns, and
+	// atomic under a power cut.
+	Import(name string, key *ecdsa.PrivateKey) error
+}
+
 // SelfTester is a key store that can test itself.
 type SelfTester interface {
 	// SelfTest has it test all that it does, and gives what is wrong.
@@ -174,6 +183,9 @@ func NewRegion(f Flash, first, count int64) (Region, error) {
 
 // Size is the region's length in bytes.
 func (r Region) Size() int64 { return r.size }
+
+// Offset is where it begins in the part, in bytes.
+func (r Region) Offset() int64 { return r.off }
 
 // Sector is the length of an erasable unit in bytes.
 func (r Region) Sector() int64 { return r.flash.Geometry().Sector }

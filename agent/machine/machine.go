@@ -51,7 +51,7 @@ func (m *Machine) Facts() agent.Facts {
 	f := agent.Facts{
 		Device: r.Identity.Device, Product: r.Identity.Product, Hardware: m.board.Revision, Lifecycle: psa(r.Lifecycle),
 		DebugLocked: r.Debug, Virtual: m.board.Virtual, BootCount: r.BootCount, Fuses: r.Counter, POST: r.POST, Bundle: r.Bundle, Home: r.Home, Homes: r.Homes,
-		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root, Parts: m.board.Parts,
+		Trial: r.Trial, Slot: r.Slot.String(), Notes: r.Notes, BootSeed: r.Seed[:], Model: r.Identity.Model, Root: r.Root, Parts: m.board.Parts, KeyOrigin: r.Identity.Origin,
 		Room: m.boot.Flash().Room(),
 	}
 	if r.Release != nil {

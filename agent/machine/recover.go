@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"crypto"
 	"crypto/x509"
@@ -68,6 +69,7 @@ type recovery struct {
 	client      *est.Client
 	kit         wire.RecoveryKit
 	key, attest crypto.Signer
+	made        bool // the keys, in this attempt
 }
 
 // lost makes sure that there is something to recover.
@@ -166,6 +168,7 @@ func (r *recovery) keys(context.Context) (err error) {
 				return err
 			}
 		}
+		r.made = true
 		r.log.Info("new keys", "origin", ks.Origin())
 		r.key, err = ks.Signer(hw.KeyIDevID)
 	}
@@ -184,7 +187,11 @@ func (r *recovery) identity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	claim, err := wire.NewRekeyClaim(r.Device, r.uid, spki, r.attest, r.board.Keys.Origin())
+	id := r.rev.Report().Identity
+	if r.made {
+		id.Origin = ""
+	}
+	claim, err := wire.NewRekeyClaim(r.Device, r.uid, spki, r.attest, cmp.Or(id.Origin, r.board.Keys.Origin()))
 	if err != nil {
 		return err
 	}
@@ -205,7 +212,6 @@ func (r *recovery) identity(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	id := r.rev.Report().Identity
 	id.Chain, id.Device, id.Product, id.Hardware, id.Model = chain, kit.Device, kit.Product, kit.Hardware, kit.Model
 	id.Params.Servers.Device = r.Server
 	if err := r.rev.Lay(id); err != nil {

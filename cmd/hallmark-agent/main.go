@@ -84,7 +84,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the
 		}
 		return err
 	})
-	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newParams(), newLocal(), newRecover(), newKeys()} {
+	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newParams(), newLocal(), newRecover(), newKeys(), newProbe()} {
 		run := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			*begun = true

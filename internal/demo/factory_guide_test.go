@@ -509,13 +509,11 @@ func (c *centre) secrets(t *testing.T) {
 
 // openssl has another program read a device's factory identity and verify it up to the maker's root.
 func (c *centre) openssl(t *testing.T) {
-	d := strings.Fields(c.maker.typed(t, "hallmark device list --token-file frank --output name"))
-	if len(d) != 5 {
-		t.Fatalf("devices: %q", d)
-	}
+	var device string
 	var envelope []byte
-	row := opened(t, filepath.Join(c.maker.dir, "maker/hallmark.db")).QueryRowContext(t.Context(), `SELECT envelope FROM production_record WHERE device = $1`, d[0])
-	if err := row.Scan(&envelope); err != nil {
+	row := opened(t, filepath.Join(c.maker.dir, "maker/hallmark.db")).QueryRowContext(t.Context(),
+		`SELECT device, envelope FROM production_record WHERE order_id = $1 AND state = 'made' ORDER BY seq LIMIT 1`, "first")
+	if err := row.Scan(&device, &envelope); err != nil {
 		t.Fatal(err)
 	}
 	open, err := wire.Parse1(wire.TypeRecord, envelope)
@@ -546,7 +544,7 @@ func (c *centre) openssl(t *testing.T) {
 		t.Errorf("without the order's CA: %s", said)
 	}
 	text := c.maker.typed(t, "openssl x509 -in device.pem -noout -text")
-	for _, want := range []string{"Not After : Dec 31 23:59:59 9999 GMT", "Digital Signature", "serialNumber=" + d[0]} {
+	for _, want := range []string{"Not After : Dec 31 23:59:59 9999 GMT", "Digital Signature", "serialNumber=" + device} {
 		if !strings.Contains(strings.ReplaceAll(text, "serialNumber = ", "serialNumber="), want) {
 			t.Errorf("no %q in\n%s", want, text)
 		}
@@ -563,8 +561,8 @@ func (c *centre) openssl(t *testing.T) {
 
 // live switches the devices on where the maker's server is.
 func (c *centre) live(t *testing.T) {
-	boards, err := filepath.Glob(filepath.Join(c.station.dir, "devices/*/board.json"))
-	if err != nil || len(boards) != 5 {
+	boards, err := filepath.Glob(filepath.Join(c.station.dir, "[db]e*/*/board.json")) // made by themselves, and by a probe
+	if err != nil || len(boards) != 7 {
 		t.Fatalf("boards: %q, %v", boards, err)
 	}
 	for i, b := range boards {
@@ -572,8 +570,21 @@ func (c *centre) live(t *testing.T) {
 	}
 	if ok, saw := wait(t.Context(), 3*time.Minute, func() (bool, string) {
 		list := c.maker.typed(t, "hallmark device list --token-file olga")
-		return len(regexp.MustCompile(`active +1\.0\.0 +healthy`).FindAllString(list, -1)) == 5, list
+		return len(regexp.MustCompile(`active +1\.0\.0 +healthy`).FindAllString(list, -1)) == 7, list
 	}); !ok {
-		t.Errorf("they do not work: %s", saw)
+		t.Fatalf("they do not work: %s", saw)
+	}
+	// What a probe made proves what it runs like any other, and says for good that a station has seen its keys.
+	probed := 0
+	for _, id := range strings.Fields(c.maker.typed(t, "hallmark device list --token-file olga --output name")) {
+		if v := strings.Join(strings.Fields(c.maker.typed(t, "hallmark device show --token-file olga "+id)), " "); strings.Contains(v, "keys station ") {
+			probed++
+			if !strings.Contains(v, "evidence warning since") || strings.Contains(v, "recorded as") {
+				t.Errorf("evidence of a device that a probe made: %s", v)
+			}
+		}
+	}
+	if probed != 2 {
+		t.Errorf("%d devices of two have keys of a station", probed)
 	}
 }

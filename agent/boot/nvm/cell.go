@@ -47,6 +47,9 @@ func New(r hw.Region) (*Cell, error) {
 // Max is the longest record in bytes.
 func (c *Cell) Max() int { return int(c.bank - c.r.Page()) }
 
+// Region is where it is.
+func (c *Cell) Region() hw.Region { return c.r }
+
 // Load gives the newest whole record; ErrEmpty when there is none.
 func (c *Cell) Load() ([]byte, error) {
 	_, data, err := c.newest()

@@ -307,17 +307,39 @@ func (k *keys) generate(name string, id suite.ID) (crypto.PublicKey, error) {
 	if err != nil {
 		return nil, err
 	}
+	return key.Public(), k.keep(name, key)
+}
+
+// keep is one operation: the key is there, or not.
+func (k *keys) keep(name string, key crypto.Signer) error {
 	der, err := suite.MarshalPrivate(key)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	err = k.power.do(1, func(which func(int) bool) error {
+	return k.power.do(1, func(which func(int) bool) error {
 		if which != nil && !which(0) {
 			return nil
 		}
 		return k.store(name, der)
 	})
-	return key.Public(), err
+}
+
+// Import implements hw.Importer.
+func (k *keys) Import(name string, key *ecdsa.PrivateKey) error {
+	if name == hw.KeyCode {
+		return fmt.Errorf("%q signs nothing", name)
+	}
+	have, err := k.Signer(name)
+	if errors.Is(err, hw.ErrNoKey) {
+		return k.keep(name, key)
+	}
+	if err != nil {
+		return err
+	}
+	if !key.PublicKey.Equal(have.Public()) {
+		return fmt.Errorf("%q: another: %w", name, hw.ErrKeyExists)
+	}
+	return nil
 }
 
 func (k *keys) store(name string, der []byte) error {
