@@ -369,7 +369,7 @@ func masterKeyOfDesk(s streams) *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "master-key DIR --out FILE", Short: "Write what masters are sealed to for a desk", Args: cobra.ExactArgs(1),
 		Long: `Writes what masters are sealed to for this desk: give the file to those who build masters (` + "`hallmark master build --to FILE=FINGERPRINT`" + `), and tell them the fingerprint
-another way. The key is made when it is first asked for, and never leaves the desk; a desk whose keys are in a token has none.`,
+another way. The key is made when it is first asked for, and never leaves the desk; where the desk's keys are in a token, the token seals it for a file of the desk.`,
 		Example: "  hallmark desk master-key desk --out desk-1.json",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.at(cmd.Context(), s, args[0], func(d *desk.Desk, keys desk.Keys) error {

@@ -14,26 +14,74 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 const masters = "masters" // PRODUCT.json: the newest master of each hardware revision of which an order was wrapped
 
-// secrets are where a desk's keys can be that are none of a signer's: in files.
+// secrets are where a desk's keys are that are none of a signer's: among its files, or sealed by its token.
 type secrets interface {
 	Names() ([]string, error)
 	Secret(name string) ([]byte, error)
 	PutSecret(name string, secret []byte) error
 }
 
+// sealer is a token. It has no keys of that kind, and seals them for a file.
+type sealer interface {
+	Seal(name string, plain []byte) ([]byte, error)
+	Unseal(name string, sealed []byte) ([]byte, error)
+}
+
+const sealedKeys = "sealed" // NAME: a key that the token has sealed
+
+// byToken are secrets in files that only the token opens. One that is open is in this process's memory, as those in files are.
+type byToken struct {
+	d     *Desk
+	token sealer
+}
+
+// Names implements secrets.
+func (b byToken) Names() (names []string, err error) {
+	list, err := os.ReadDir(b.d.path(sealedKeys))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	for _, f := range list {
+		names = append(names, f.Name())
+	}
+	return names, err
+}
+
+// Secret implements secrets.
+func (b byToken) Secret(name string) ([]byte, error) {
+	sealed, err := b.d.read(sealedKeys, name)
+	if err != nil {
+		return nil, err
+	}
+	return b.token.Unseal(name, sealed)
+}
+
+// PutSecret implements secrets.
+func (b byToken) PutSecret(name string, secret []byte) error {
+	sealed, err := b.token.Seal(name, secret)
+	if err != nil {
+		return err
+	}
+	failpoint.Hit("desk.sealed")
+	return b.d.write("desk.master-key", sealed, 0o600, sealedKeys, name)
+}
+
 func (d *Desk) masterKey() string { return d.Name + "-master" }
 
 func (d *Desk) secrets(keys Keys) (secrets, error) {
-	k, ok := keys.(secrets)
-	if !ok {
-		return nil, conflict("desk.master-key", "this desk's keys are in a token, which opens no masters", "order at a desk whose keys are in files, or give the release and its files to `hallmark order wrap`")
+	switch k := keys.(type) {
+	case secrets:
+		return k, nil
+	case sealer:
+		return byToken{d, k}, nil
 	}
-	return k, nil
+	return nil, conflict("desk.master-key", "this desk's keys are where no key for masters can be", "give the release and its files to `hallmark order wrap`")
 }
 
 // MasterFile is what masters are sealed to for this desk; its key is made when it is first asked for. It has the form of an instance's file for its desks.

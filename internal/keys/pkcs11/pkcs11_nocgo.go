@@ -49,3 +49,9 @@ func (*Store) Destroy(context.Context, string) error { return ErrNoKey }
 
 // About names none.
 func (*Store) About() string { return "" }
+
+// Seal seals nothing.
+func (*Store) Seal(string, []byte) ([]byte, error) { return nil, errNoCgo }
+
+// Unseal opens nothing.
+func (*Store) Unseal(string, []byte) ([]byte, error) { return nil, errNoCgo }

@@ -3,6 +3,7 @@
 package pkcs11
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/rand"
@@ -210,5 +211,52 @@ func TestAWrongPINOrTokenIsSaid(t *testing.T) {
 			_ = s.Close()
 			t.Errorf("with a wrong %s it opened", name)
 		}
+	}
+}
+
+// What is sealed comes back under its name, from the token that sealed it, unchanged; or not at all.
+func TestWhatATokenSealsNobodyElseOpens(t *testing.T) {
+	c := token(t)
+	s := open(t, c)
+	secret := bytes.Repeat([]byte("secret"), 20)
+	sealed, err := s.Seal("master", secret)
+	if err != nil || bytes.Contains(sealed, []byte("secretsecret")) {
+		t.Fatalf("%x, %v", sealed, err)
+	}
+	other, err := s.Seal("other", secret)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if again, err := s.Seal("master", secret); err != nil || bytes.Equal(again, sealed) {
+		t.Errorf("the same again: %x, %v", again, err)
+	}
+	h, err := s.one(p11.CKO_SECRET_KEY, "master")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if v, err := s.ctx.GetAttributeValue(s.main, h, []*p11.Attribute{attr(p11.CKA_VALUE, nil)}); err == nil && len(v[0].Value) > 0 {
+		t.Error("the token gave the key out")
+	}
+	if err := s.Close(); err != nil {
+		t.Fatal(err)
+	}
+	s = open(t, c)
+	if got, err := s.Unseal("master", sealed); err != nil || !bytes.Equal(got, secret) {
+		t.Fatalf("after it was closed and opened: %q, %v", got, err)
+	}
+	for i := range sealed {
+		changed := bytes.Clone(sealed)
+		changed[i] ^= 1
+		if _, err := s.Unseal("master", changed); err == nil {
+			t.Errorf("changed at %d: opened", i)
+		}
+	}
+	for name, b := range map[string][]byte{"nothing": nil, "cut": sealed[:len(sealed)-1], "another name's": other} {
+		if _, err := s.Unseal("master", b); err == nil {
+			t.Errorf("%s: opened", name)
+		}
+	}
+	if _, err := s.Unseal("nobody", sealed); !errors.Is(err, ErrNoKey) {
+		t.Errorf("a key that is not there: %v", err)
 	}
 }
