@@ -25,7 +25,7 @@ func Places(f hw.Flash, sizes ...int64) (area int64, components []int64, err err
 	next := int64(0)
 	for _, n := range sizes {
 		if n <= 0 || n > flash.pool.Size()-next {
-			return 0, nil, fmt.Errorf("components of %v bytes: %w: the flash has %d for programs", sizes, ErrNoRoom, flash.pool.Size())
+			return 0, nil, fmt.Errorf("components of %v bytes: %w: the flash has %d for programs", sizes, wire.ErrNoRoom, flash.pool.Size())
 		}
 		components = append(components, flash.pool.Offset()+next)
 		next += sectorsFor(uint64(n), flash.pool.Sector()) * flash.pool.Sector()
@@ -163,7 +163,7 @@ func (in *handed) software() (err error) {
 		return fmt.Errorf("component %s is an image of the machine: it comes by the programming protocol", c.Name)
 	}
 	in.id.Model = in.rel.Model
-	return roomy(m.flash.pool, in.rel)
+	return m.flash.Room().Takes(in.rel)
 }
 
 // places finds the components in the pool, each in whole sectors of its own, and looks at their bytes.
