@@ -3394,6 +3394,9 @@ type WireCapabilities struct {
 	// CPU percent of one core it may use; absent: 100
 	CPU *int32 `json:"cpu,omitempty"`
 
+	// Data data components of the same release that it reads
+	Data []string `json:"data,omitempty"`
+
 	// Devices character devices below /dev it may open to read and write
 	Devices []string `json:"devices,omitempty"`
 

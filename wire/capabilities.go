@@ -29,6 +29,7 @@ type Capabilities struct {
 	Tasks      uint32   `cbor:"8,keyasint,omitempty" json:"tasks,omitempty" doc:"processes and threads it may have at a time; absent: 64"`
 	CPU        uint32   `cbor:"9,keyasint,omitempty" json:"cpu,omitempty" doc:"percent of one core it may use; absent: 100"`
 	Parameters []string `cbor:"10,keyasint,omitempty" json:"parameters,omitempty" doc:"names of the device's parameters that it is told; it has to have the health check socket"`
+	Data       []string `cbor:"11,keyasint,omitempty" json:"data,omitempty" doc:"data components of the same release that it reads"`
 }
 
 // What a program has that names nothing else, and the bounds of what it may name.
@@ -37,13 +38,14 @@ const (
 	DefaultTasks  = 64
 	DefaultCPU    = 100
 
-	MinMemory  = 16 << 20 // what a program is started by needs some itself
-	MaxMemory  = 1 << 40
-	MinTasks   = 16
-	MaxTasks   = 4096
-	MaxCPU     = 100 * 1024
-	MaxGranted = 32  // ports, paths or devices in one list
-	maxPath    = 256 // bytes
+	MinMemory      = 16 << 20 // what a program is started by needs some itself
+	MaxMemory      = 1 << 40
+	MinTasks       = 16
+	MaxTasks       = 4096
+	MaxCPU         = 100 * 1024
+	MaxGranted     = 32  // ports, paths or devices in one list
+	maxPath        = 256 // bytes
+	maxGrantedName = 64
 )
 
 // MemoryLimit is the bytes of memory that the component may have.
@@ -90,7 +92,7 @@ func (c *Capabilities) String() string {
 	for _, l := range []struct {
 		what string
 		list []string
-	}{{"connect to TCP", numbers(c.ConnectTCP)}, {"listen on TCP", numbers(c.BindTCP)}, {"read", c.Read}, {"use", c.Devices}, {"be told", c.Parameters}} {
+	}{{"connect to TCP", numbers(c.ConnectTCP)}, {"listen on TCP", numbers(c.BindTCP)}, {"read", c.Read}, {"use", c.Devices}, {"be told", c.Parameters}, {"read the data", c.Data}} {
 		if len(l.list) > 0 {
 			out = append(out, l.what+" "+strings.Join(l.list, ", "))
 		}
@@ -136,11 +138,14 @@ func (c *Capabilities) check() error {
 	case c.Runtime == RuntimeWASM && (c.Network() || len(c.Devices) > 0 || c.Tasks > 0):
 		return errors.New("a WebAssembly module has no network, no devices and one task: grant it none")
 	}
-	if err := errors.Join(rising("connect_tcp", c.ConnectTCP), rising("bind_tcp", c.BindTCP), rising("read", c.Read), rising("devices", c.Devices), rising("parameters", c.Parameters)); err != nil {
+	if err := errors.Join(rising("connect_tcp", c.ConnectTCP), rising("bind_tcp", c.BindTCP), rising("read", c.Read), rising("devices", c.Devices), rising("parameters", c.Parameters), rising("data", c.Data)); err != nil {
 		return err
 	}
 	if slices.Contains(c.ConnectTCP, 0) || slices.Contains(c.BindTCP, 0) {
 		return errors.New("TCP port 0: name each port")
+	}
+	if i := slices.IndexFunc(c.Data, func(name string) bool { return !passable(name) }); i >= 0 {
+		return fmt.Errorf("data %q: want a name of 1 to %d characters without blanks, : and /", c.Data[i], maxGrantedName)
 	}
 	return errors.Join(checkRead(c.Read), checkDevices(c.Devices))
 }
@@ -186,6 +191,11 @@ func checkDevices(list []string) error {
 		}
 	}
 	return nil
+}
+
+// passable reports whether a program can be told of a thing by this name: beside the descriptor that it is given.
+func passable(name string) bool {
+	return name != "" && len(name) <= maxGrantedName && !strings.ContainsFunc(name, func(r rune) bool { return r <= ' ' || r >= 0x7f || r == ':' || r == '/' })
 }
 
 // plain reports whether p is an absolute path in its one form, of characters that can be seen.

@@ -47,6 +47,10 @@ func TestCapabilitiesThatContradictThemselvesAreRefused(t *testing.T) {
 		"a module's network":      {Capabilities{Runtime: RuntimeWASM, ConnectTCP: []uint16{443}}, "WebAssembly"},
 		"a module's device":       {Capabilities{Runtime: RuntimeWASM, Devices: []string{"/dev/ttyS0"}}, "WebAssembly"},
 		"a module's tasks":        {Capabilities{Runtime: RuntimeWASM, Tasks: 20}, "WebAssembly"},
+		"data without a name":     {Capabilities{Data: []string{""}}, "want a name"},
+		"data that is two":        {Capabilities{Data: []string{"a:b"}}, "want a name"},
+		"data in a folder":        {Capabilities{Data: []string{"../keys"}}, "want a name"},
+		"data twice":              {Capabilities{Data: []string{"a", "a"}}, "rising"},
 		"no port":                 {Capabilities{ConnectTCP: []uint16{0}}, "port 0"},
 		"a port twice":            {Capabilities{BindTCP: []uint16{80, 80}}, "rising"},
 		"another order":           {Capabilities{Read: []string{"/usr", "/opt"}}, "rising"},
@@ -93,5 +97,27 @@ func TestAnUnknownCapabilityIsRefused(t *testing.T) {
 		if r, err := DecodeRelease(bytes.Replace(payload, known, other, 1)); err == nil {
 			t.Errorf("%s: read as %s", name, r.Components[0].Capabilities)
 		}
+	}
+}
+
+// What a program reads is a data component of the same release.
+func TestDataThatAProgramReadsIsInTheRelease(t *testing.T) {
+	r := released(&Capabilities{Data: []string{"table"}})
+	if _, err := EncodeRelease(r); err == nil || !strings.Contains(err.Error(), "no data component of the release") {
+		t.Errorf("it is nowhere: %v", err)
+	}
+	table := r.Components[0]
+	table.Name, table.Capabilities = "table", nil
+	r.Components = append(r.Components, table)
+	if _, err := EncodeRelease(r); err == nil || !strings.Contains(err.Error(), "no data component of the release") {
+		t.Errorf("it is a program: %v", err)
+	}
+	r.Components[1].Kind, r.Components[1].Health, r.Components[1].Args = KindData, HealthNone, nil
+	payload, err := EncodeRelease(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r, err = DecodeRelease(payload); err != nil || !strings.Contains(r.Components[0].Capabilities.String(), "read the data table") {
+		t.Errorf("%s, %v", r.Components[0].Capabilities, err)
 	}
 }

@@ -40,8 +40,8 @@ func (p *Protected) check(c Component) error {
 	switch {
 	case p == nil:
 		return nil
-	case c.Kind != KindExec:
-		return errors.New("protected: only a program is")
+	case c.Kind == KindImage:
+		return errors.New("protected: only programs and data are")
 	case len(p.Key) != ContentKeyID || len(p.Digest) != sha256.Size || p.Size == 0 || p.Size > MaxPayload:
 		return errors.New("protected: no key, size or SHA-256 digest")
 	case SealedSize(p.Size) != c.Size:

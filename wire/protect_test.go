@@ -85,10 +85,10 @@ func TestAProtectedProgramThatIsNotWholeDoesNotOpen(t *testing.T) {
 			t.Errorf("%s: %d bytes came out", what, len(got))
 		}
 	}
-	data := c
-	data.Kind, data.Health = KindData, HealthNone
-	if data.check() == nil {
-		t.Error("data is protected, and nobody would open it")
+	image := c
+	image.Kind, image.Health, image.Laid = KindImage, HealthNone, &Laid{Size: 1, Digest: c.Digest}
+	if image.check() == nil {
+		t.Error("an image is protected, and nobody would open it")
 	}
 }
 

@@ -178,6 +178,9 @@ func (r Release) check() error {
 	if images > 1 {
 		return fmt.Errorf("release: %d images: a machine is started from one", images)
 	}
+	if err := r.checkGranted(); err != nil {
+		return fmt.Errorf("release: %w", err)
+	}
 	if err := r.checkParameters(); err != nil {
 		return fmt.Errorf("release: %w", err)
 	}
@@ -187,6 +190,35 @@ func (r Release) check() error {
 		}
 	}
 	return nil
+}
+
+// checkGranted says whether the release has whatever of it a program is to reach.
+func (r Release) checkGranted() error {
+	for _, c := range r.Components {
+		for _, name := range c.Reads() {
+			if _, ok := r.Data(name); !ok {
+				return fmt.Errorf("component %q reads the data %q, which is no data component of the release", c.Name, name)
+			}
+		}
+	}
+	return nil
+}
+
+// Reads are the names of the data components that the program reads.
+func (c Component) Reads() []string {
+	if c.Capabilities == nil {
+		return nil
+	}
+	return c.Capabilities.Data
+}
+
+// Data is the data component of that name.
+func (r Release) Data(name string) (Component, bool) {
+	i := slices.IndexFunc(r.Components, func(c Component) bool { return c.Kind == KindData && c.Name == name })
+	if i < 0 {
+		return Component{}, false
+	}
+	return r.Components[i], true
 }
 
 // checkParameters says whether the schema is well made, and has whatever a program is to be told.

@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -24,18 +25,18 @@ type order struct {
 	Name    string       `json:"name"`
 	Args    []string     `json:"args,omitempty"`
 	Size    uint64       `json:"size"`
-	Own     string       `json:"own"`    // its directory
-	User    int          `json:"user"`   // 0: stays the agent's
-	Part    bool         `json:"part"`   // it is the agent's own file, and has no directory
-	Script  bool         `json:"script"` // another program executes it
-	Socket  bool         `json:"socket"` // the health socket is the last descriptor
-	Spaces  bool         `json:"spaces"` // it was started in namespaces of its own
-	Inner   bool         `json:"inner"`  // a user namespace is one of them
-	Memory  uint64       `json:"memory"` // bytes
-	Tasks   uint32       `json:"tasks"`  // processes and threads
-	CPU     uint32       `json:"cpu"`    // percent of a core
-	Group   string       `json:"group"`  // name of its control group
-	Groups  Report       `json:"groups"` // what that holds
+	Own     string       `json:"own"`             // its directory
+	User    int          `json:"user"`            // 0: stays the agent's
+	Part    bool         `json:"part"`            // it is the agent's own file, and has no directory
+	Script  bool         `json:"script"`          // another program executes it
+	Given   []string     `json:"given,omitempty"` // names of the descriptors that the program finds open
+	Spaces  bool         `json:"spaces"`          // it was started in namespaces of its own
+	Inner   bool         `json:"inner"`           // a user namespace is one of them
+	Memory  uint64       `json:"memory"`          // bytes
+	Tasks   uint32       `json:"tasks"`           // processes and threads
+	CPU     uint32       `json:"cpu"`             // percent of a core
+	Group   string       `json:"group"`           // name of its control group
+	Groups  Report       `json:"groups"`          // what that holds
 	Require []wire.Layer `json:"require,omitempty"`
 
 	Thinking time.Duration `json:"thinking"` // how long a module may take for an answer
@@ -46,7 +47,7 @@ type order struct {
 
 func orderOf(c wire.Component, own string, uid int, o Options) order {
 	d := order{
-		Name: c.Name, Args: c.Args, Size: c.Size, Own: own, User: uid, Socket: c.Health == wire.HealthSocket, Memory: c.MemoryLimit(), Tasks: c.TaskLimit(), CPU: c.CPULimit(),
+		Name: c.Name, Args: c.Args, Size: c.Size, Own: own, User: uid, Memory: c.MemoryLimit(), Tasks: c.TaskLimit(), CPU: c.CPULimit(),
 		Require: o.Require, Group: fmt.Sprintf("hallmark-%x-%s", userOf(o, c.Name), c.Name),
 	}
 	d.Thinking, d.Landlock = cmp.Or(o.thinking, thinking), o.older
@@ -63,20 +64,47 @@ const thinking = 10 * time.Second
 // confiner is the name by which the agent starts itself to confine a program.
 const confiner = "hallmark-confine"
 
-// The confiner's descriptors.
-const (
-	fdOrder = 3 + iota
-	fdReport
-	fdImage
-	fdSocket
-)
+// firstGiven is the first of the program's descriptors, by systemd's protocol.
+const firstGiven = 3
+
+// descriptors are the confiner's own descriptors. They lie behind those that the program finds open, so that none of these has to be moved.
+type descriptors struct{ order, report, image int }
+
+func descriptorsBehind(given int) descriptors {
+	first := firstGiven + given
+	return descriptors{order: first, report: first + 1, image: first + 2}
+}
+
+// descriptorsOf gives those of this process, which was told how many are the program's.
+func descriptorsOf(args []string) (descriptors, error) {
+	if len(args) != 2 {
+		return descriptors{}, errors.New("it was not started by an agent")
+	}
+	n, err := strconv.Atoi(args[1])
+	if err != nil || n < 0 || n > maxGiven {
+		return descriptors{}, fmt.Errorf("%q descriptors", args[1])
+	}
+	return descriptorsBehind(n), nil
+}
+
+// maxGiven is more than a program can be given.
+const maxGiven = 3*wire.MaxGranted + 1
+
+// Given is a descriptor that a program finds open, by a name of its own.
+type Given struct {
+	Name string
+	File *os.File // stays the caller's
+}
 
 // patience is how long a program may take to be confined.
 const patience = 20 * time.Second
 
 // begin starts the confiner, and waits until it has become the program. What the kernel does not let the agent do, namespaces or a control group, is
 // left out in the next attempt, and told in the report.
-func (p *Process) begin(d order, o Options, files []*os.File) error {
+func (p *Process) begin(d order, o Options, image *os.File, given []Given) error {
+	for _, g := range given {
+		d.Given = append(d.Given, g.Name)
+	}
 	g, groups := newGroup(d)
 	var err error
 	for _, with := range []struct {
@@ -90,7 +118,7 @@ func (p *Process) begin(d order, o Options, files []*os.File) error {
 		if with.group == nil && g != nil {
 			d.Groups = noGroup(d, err)
 		}
-		if err = p.attempt(d, o, files, with.group); refusedByKernel(err) {
+		if err = p.attempt(d, o, image, given, with.group); refusedByKernel(err) {
 			continue
 		}
 		p.group = with.group
@@ -112,7 +140,7 @@ func refusedByKernel(err error) bool {
 	}, func(e error) bool { return errors.Is(err, e) })
 }
 
-func (p *Process) attempt(d order, o Options, files []*os.File, g *group) error {
+func (p *Process) attempt(d order, o Options, image *os.File, given []Given, g *group) error {
 	said, report, err := os.Pipe()
 	if err != nil {
 		return err
@@ -123,8 +151,13 @@ func (p *Process) attempt(d order, o Options, files []*os.File, g *group) error 
 		return errors.Join(err, report.Close())
 	}
 	cmd := exec.Command(o.Self) //nolint:noctx // its life is Stop's, not a context's
-	cmd.Args = []string{confiner}
-	cmd.ExtraFiles = append([]*os.File{orders, report}, files...)
+	cmd.Args = []string{confiner, strconv.Itoa(len(given))}
+	for _, g := range given {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, g.File)
+	}
+	if cmd.ExtraFiles = append(cmd.ExtraFiles, orders, report); image != nil {
+		cmd.ExtraFiles = append(cmd.ExtraFiles, image)
+	}
 	// Never a file of the agent's itself: a pipe takes nothing from whoever holds it.
 	cmd.Dir, cmd.Stdout, cmd.Stderr = cmp.Or(d.Own, "/"), struct{ io.Writer }{o.Output}, struct{ io.Writer }{o.Output}
 	cmd.Env = []string{"PATH=/usr/bin:/bin"}

@@ -21,41 +21,40 @@ import (
 // Confine is called first by the main of every program that launches others: in a process that Start has made it confines itself and becomes the
 // program, and never returns. In any other it does nothing.
 func Confine() {
-	switch os.Args[0] {
-	case confiner:
-		runtime.LockOSThread() // what is taken is taken from this thread, which becomes the program
-		say(becomeProgram())
-	case wasmHost:
-		say(hostWASM())
-	default:
+	become := map[string]func(descriptors) (Report, error){confiner: becomeProgram, wasmHost: hostWASM}[os.Args[0]]
+	if become == nil {
 		return
+	}
+	fd, err := descriptorsOf(os.Args)
+	if err != nil {
+		os.Exit(1) // nobody would hear of it
+	}
+	if os.Args[0] == confiner {
+		runtime.LockOSThread() // what is taken is taken from this thread, which becomes the program
+	}
+	if layers, err := become(fd); err != nil {
+		_ = fd.say(outcome{Layers: layers, Error: err.Error()}) // who would read it has gone
 	}
 	os.Exit(1)
 }
 
-// say tells Start why there is no program.
-func say(layers Report, err error) {
-	if err != nil {
-		_ = report(outcome{Layers: layers, Error: err.Error()}) // who would read it has gone
-	}
-}
-
-func report(o outcome) error {
+// say tells Start what came of it.
+func (fd descriptors) say(o outcome) error {
 	b, err := json.Marshal(o)
 	if err != nil {
 		return err
 	}
-	_, err = unix.Write(fdReport, append(b, '\n'))
+	_, err = unix.Write(fd.report, append(b, '\n'))
 	return err
 }
 
 // maxOrder is more than the arguments and capabilities of a component can be: they are within a release.
 const maxOrder = 4 * wire.MaxRelease
 
-// readOrder reads what is to be done.
-func readOrder() (d order, err error) {
+// read reads what is to be done.
+func (fd descriptors) read() (d order, err error) {
 	b := make([]byte, maxOrder)
-	n, err := unix.Pread(fdOrder, b, 0)
+	n, err := unix.Pread(fd.order, b, 0)
 	if err != nil {
 		return d, err
 	}
@@ -64,8 +63,8 @@ func readOrder() (d order, err error) {
 
 // becomeProgram takes away what the program is not to have, says what held, and executes it. The order is that of need: what opens paths comes before
 // its user loses the way to them, what needs privileges before they are gone, and the filter of calls is last.
-func becomeProgram() (Report, error) {
-	d, err := readOrder()
+func becomeProgram(fd descriptors) (Report, error) {
+	d, err := fd.read()
 	if err != nil {
 		return Report{}, err
 	}
@@ -99,31 +98,25 @@ func becomeProgram() (Report, error) {
 	if err := layers.without(d.Require); err != nil {
 		return layers, err
 	}
-	if err := report(outcome{Layers: layers}); err != nil {
+	if err := fd.say(outcome{Layers: layers}); err != nil {
 		return layers, err
 	}
 	if d.Part {
-		return becomePart(exe, layers, d)
+		return becomePart(exe, layers, d, fd)
 	}
 	if d.Capabilities.Runtime == wire.RuntimeWASM {
-		return layers, execute(exe, []string{wasmHost}, nil, d)
+		return layers, execute(exe, []string{wasmHost, os.Args[1]}, nil, d)
 	}
 	env := []string{"PATH=/usr/bin:/bin"}
-	if d.Socket {
-		const first = 3 // by systemd's protocol; what was there has been read
-		if err := unix.Dup3(fdSocket, first, 0); err != nil {
-			return layers, err
-		}
-		unix.CloseOnExec(fdSocket)
-		env = append(env, "LISTEN_FDS=1", "LISTEN_FDNAMES=health", fmt.Sprintf("LISTEN_PID=%d", os.Getpid()))
-	} else {
-		unix.CloseOnExec(fdOrder)
+	if n := len(d.Given); n > 0 {
+		env = append(env, fmt.Sprintf("LISTEN_FDS=%d", n), "LISTEN_FDNAMES="+strings.Join(d.Given, ":"), fmt.Sprintf("LISTEN_PID=%d", os.Getpid()))
 	}
-	unix.CloseOnExec(fdReport)
+	unix.CloseOnExec(fd.order)
+	unix.CloseOnExec(fd.report)
 	if !d.Script { // what executes a script reads it there
-		unix.CloseOnExec(fdImage)
+		unix.CloseOnExec(fd.image)
 	}
-	return layers, execute(fdImage, append([]string{d.Name}, d.Args...), env, d)
+	return layers, execute(fd.image, append([]string{d.Name}, d.Args...), env, d)
 }
 
 // execute becomes the program behind a descriptor; it returns only when that fails.

@@ -30,8 +30,8 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// A program with the health check "socket" finds it open as file descriptor 3, listening, by systemd's protocol: LISTEN_FDS, LISTEN_PID,
-// LISTEN_FDNAMES. A question is a line, and so is the answer: "health" → "ok TEXT" or "fail TEXT"; "sample" → a reading; "isolate on|off" → "ok".
+// A program finds open what it is given from file descriptor 3 on, by systemd's protocol: LISTEN_FDS, LISTEN_PID, LISTEN_FDNAMES. With the health check
+// "socket" the first is its health socket, listening, by the name "health". A question is a line, and so is the answer: "health" → "ok TEXT" or "fail TEXT"; "sample" → a reading; "isolate on|off" → "ok".
 
 // grace is how long a program may take before its silence counts; answer how long one answer may take.
 const (
@@ -75,15 +75,15 @@ type Process struct {
 }
 
 // Start runs component c, whose bytes are read from code.
-func Start(code io.Reader, c wire.Component, o Options) (*Process, error) {
-	p, err := start(code, c, o)
+func Start(code io.Reader, c wire.Component, o Options, given ...Given) (*Process, error) {
+	p, err := start(code, c, o, given)
 	if err != nil {
 		return nil, fmt.Errorf("start %s: %w", c.Name, err)
 	}
 	return p, nil
 }
 
-func start(code io.Reader, c wire.Component, o Options) (*Process, error) {
+func start(code io.Reader, c wire.Component, o Options, given []Given) (*Process, error) {
 	if err := Check(c, o); err != nil {
 		return nil, err
 	}
@@ -97,7 +97,6 @@ func start(code io.Reader, c wire.Component, o Options) (*Process, error) {
 		return nil, err
 	}
 	p := &Process{component: c, started: time.Now(), done: make(chan struct{})}
-	files := []*os.File{image}
 	if c.Health == wire.HealthSocket {
 		if p.socket, err = filepath.Abs(filepath.Join(o.Dir, c.Name+".sock")); err != nil {
 			return nil, err
@@ -107,11 +106,11 @@ func start(code io.Reader, c wire.Component, o Options) (*Process, error) {
 			return nil, err
 		}
 		defer l.Close() // the program's is another
-		files = append(files, l)
+		given = append([]Given{{health, l}}, given...)
 	}
 	d := orderOf(c, own, uid, o)
 	d.Script = script
-	if err := p.begin(d, o, files); err != nil {
+	if err := p.begin(d, o, image, given); err != nil {
 		return nil, err
 	}
 	go p.wait()
@@ -131,6 +130,9 @@ func listen(path string) (*os.File, error) {
 	l.SetUnlinkOnClose(false)
 	return l.File()
 }
+
+// health is the name of the health socket.
+const health = "health"
 
 // seal copies code into memory that cannot change any more, and hashes what is there. Nobody may read it: a process whose image cannot be read
 // leaves no core, and cannot be looked into by another of its user. A script is read by what executes it.

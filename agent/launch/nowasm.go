@@ -10,6 +10,6 @@ const (
 	hostMemory = 0
 )
 
-func hostWASM() (Report, error) {
+func hostWASM(descriptors) (Report, error) {
 	return Report{}, errors.New("this agent was built without WebAssembly")
 }

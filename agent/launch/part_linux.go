@@ -18,7 +18,7 @@ import (
 const partName = "hallmark-part-"
 
 // PartFiles is the first descriptor of the files that a part is given.
-const PartFiles = fdImage
+const PartFiles = firstGiven
 
 // StartPart starts the part called name, with arguments and files, which stay the caller's. caps says what it may reach; it has no directory.
 func StartPart(name string, args []string, caps wire.Capabilities, files []*os.File, o Options) (*Process, error) {
@@ -26,7 +26,11 @@ func StartPart(name string, args []string, caps wire.Capabilities, files []*os.F
 	d := orderOf(c, "", partUser(name, o), o)
 	d.Part = true
 	p := &Process{component: c, started: time.Now(), done: make(chan struct{})}
-	if err := p.begin(d, o, files); err != nil {
+	given := make([]Given, len(files))
+	for i, f := range files {
+		given[i] = Given{f.Name(), f}
+	}
+	if err := p.begin(d, o, nil, given); err != nil {
 		return nil, fmt.Errorf("start the agent's part %s: %w", name, err)
 	}
 	go p.wait()
@@ -59,9 +63,9 @@ func Part(name string) (bool, error) {
 }
 
 // becomePart executes the agent's file once more, as the part. The kernel closes what is not the part's.
-func becomePart(exe int, layers Report, d order) (Report, error) {
-	unix.CloseOnExec(fdOrder)
-	unix.CloseOnExec(fdReport)
+func becomePart(exe int, layers Report, d order, fd descriptors) (Report, error) {
+	unix.CloseOnExec(fd.order)
+	unix.CloseOnExec(fd.report)
 	// Names are looked up by Go's own code: the system's would load libraries, and read more files.
 	env := []string{"PATH=/usr/bin:/bin", "GODEBUG=netdns=go", "GOGC=50", "GOMEMLIMIT=24MiB"}
 	return layers, execute(exe, append([]string{partName + d.Name}, d.Args...), env, d)

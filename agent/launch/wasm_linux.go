@@ -39,8 +39,8 @@ const (
 )
 
 // hostWASM runs the module that Start has given this process; it returns only when that cannot be.
-func hostWASM() (Report, error) {
-	d, err := readOrder()
+func hostWASM(fd descriptors) (Report, error) {
+	d, err := fd.read()
 	if err != nil {
 		return Report{}, err
 	}
@@ -55,7 +55,7 @@ func hostWASM() (Report, error) {
 	if err := f.Apply(true); err != nil {
 		return Report{}, err
 	}
-	code, err := readImage(d.Size)
+	code, err := readImage(fd.image, d.Size)
 	if err != nil {
 		return Report{}, err
 	}
@@ -70,21 +70,21 @@ func hostWASM() (Report, error) {
 		return Report{}, fmt.Errorf("it is no WebAssembly module: %w", err)
 	}
 	var l net.Listener
-	if d.Socket {
-		socket := os.NewFile(fdSocket, "health")
+	if i := slices.Index(d.Given, health); i >= 0 {
+		socket := os.NewFile(uintptr(firstGiven+i), health)
 		if l, err = net.FileListener(socket); err != nil {
 			return Report{}, err
 		}
 		_ = socket.Close() // the listener has its own
 	}
-	_ = unix.Close(fdReport) // it is the program from here on
+	_ = unix.Close(fd.report) // it is the program from here on
 	os.Exit(runModule(ctx, runtime, module, d, l))
 	return Report{}, nil
 }
 
-func readImage(size uint64) ([]byte, error) {
+func readImage(fd int, size uint64) ([]byte, error) {
 	code := make([]byte, size)
-	_, err := io.ReadFull(io.NewSectionReader(os.NewFile(fdImage, "image"), 0, int64(size)), code)
+	_, err := io.ReadFull(io.NewSectionReader(os.NewFile(uintptr(fd), "image"), 0, int64(size)), code)
 	return code, err
 }
 
@@ -125,6 +125,9 @@ func runModule(ctx context.Context, runtime wazero.Runtime, module wazero.Compil
 // filesOf is what the module sees of files: its own directory as its root, and what it may read under its own path.
 func filesOf(d order) (wazero.FSConfig, error) {
 	files, single := wazero.NewFSConfig().WithDirMount(".", "/"), map[string]someFiles{}
+	if data := dataOf(d.Given); len(data) > 0 {
+		files = files.WithFSMount(data, "/data")
+	}
 	for _, p := range d.Capabilities.Read {
 		info, err := os.Stat(p)
 		switch {

@@ -94,7 +94,12 @@ func TestAModuleReachesWhatWasGrantedAndNoMore(t *testing.T) {
 	code := module(t)
 	o := options(t)
 	o.Output = os.Stderr
-	p, err := Start(bytes.NewReader(code), moduleComponent(code, wire.Capabilities{Read: []string{"/etc/hostname"}}), o)
+	given, err := dataFor(t, "table", "what it reads").Give()
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := Start(bytes.NewReader(code), moduleComponent(code, wire.Capabilities{Read: []string{"/etc/hostname"}}), o, given)
+	given.File.Close()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -105,6 +110,7 @@ func TestAModuleReachesWhatWasGrantedAndNoMore(t *testing.T) {
 	}
 	defer l.Close()
 	for question, good := range map[string]bool{
+		"read /data/table": true, "list /data": true, "write /data/table": false, "write /data/other": false, "read /data/other": false, "read /data/../../keys": false,
 		"read /etc/hostname": true, "write own": true, "list .": true, "read /etc/passwd": false, "list /etc": false, "list /proc": false, "read ../../keys": false,
 		"write /etc/hostname": false, "link /etc/passwd": false, "link ../../keys": false, "call " + l.Addr().String(): false,
 	} {
@@ -115,6 +121,9 @@ func TestAModuleReachesWhatWasGrantedAndNoMore(t *testing.T) {
 		}
 		if err != nil || strings.HasPrefix(said, "ok") != good {
 			t.Errorf("%s: %q, %v", question, said, err)
+		}
+		if want, ok := map[string]string{"read /data/table": "ok what it reads", "list /data": "ok 1 [- table]"}[question]; ok && strings.TrimSpace(said) != want {
+			t.Errorf("%s: %q, want %q", question, said, want)
 		}
 	}
 }

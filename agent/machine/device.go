@@ -98,7 +98,7 @@ func (m *Machine) Device(o Options) (*Device, error) {
 		o.Logger.Error("programs are not started", "error", err)
 		programs = nil
 	}
-	m.programs, m.out = programs, err != nil
+	m.out = err != nil
 	if programs != nil {
 		held, missing := programs.Isolation()
 		o.Logger.Info("programs are confined", "by", held.InForce, "missing", missing)

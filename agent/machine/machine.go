@@ -30,6 +30,7 @@ type Machine struct {
 	out      bool            // they could not be started
 	launch   *launch.Options // of the programs; nil: nothing was launched
 
+	data     map[string]*launch.Data            // that programs read; programs and the start of them take turns
 	codeKeys map[[wire.ContentKeyID]byte][]byte // of protected programs, of this start
 }
 
@@ -115,6 +116,7 @@ func (m *Machine) Switch() (bool, error) {
 	done, err := m.boot.Switch()
 	if done && m.programs != nil {
 		m.programs.replace(m.list(*m.launch))
+		err = errors.Join(err, m.keepData(m.boot.Report().Release))
 	}
 	return done, err
 }
@@ -171,6 +173,9 @@ func (m *Machine) Clear() error {
 	}
 	if m.programs != nil {
 		m.programs.Stop()
+	}
+	if err := m.keepData(nil); err != nil {
+		return err
 	}
 	return launch.Erase(m.launch.Dir)
 }

@@ -28,6 +28,7 @@ type Programs struct {
 type program struct {
 	name  string
 	what  wire.Component
+	data  []wire.Component // that it reads
 	start func() (*launch.Process, error)
 	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault, which may be errLocked
 	fault error
@@ -59,6 +60,7 @@ func (m *Machine) Launch(o launch.Options) (*Programs, error) {
 			return nil, err
 		}
 	}
+	m.programs = p
 	return p, nil
 }
 
@@ -68,7 +70,8 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 		if c.Kind != wire.KindExec {
 			continue
 		}
-		all = append(all, &program{name: c.Name, what: c, schema: m.boot.Report().Release.Parameters, start: func() (*launch.Process, error) {
+		release := *m.boot.Report().Release
+		all = append(all, &program{name: c.Name, what: c, data: reads(release, c), schema: release.Parameters, start: func() (*launch.Process, error) {
 			code, _, err := m.boot.Component(c.Name)
 			if err != nil {
 				return nil, err
@@ -77,18 +80,29 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 			if err != nil {
 				return nil, err
 			}
-			return launch.Start(plain, c.Plain(), o)
+			given, err := m.give(c)
+			defer func() {
+				for _, g := range given {
+					_ = g.File.Close() // the program's is another
+				}
+			}()
+			if err != nil {
+				return nil, err
+			}
+			return launch.Start(plain, c.Plain(), o, given...)
 		}})
 	}
 	return all
 }
 
-// replace makes next what runs. One that is in both, whole and as it is, goes on; one that does not start is there as sick, with its reason.
+// replace makes next what runs. One that is in both, whole and as it is, with the data that it reads, goes on; one that does not start is there as sick, with its reason.
 func (p *Programs) replace(next []*program) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, was := range p.list {
-		i := slices.IndexFunc(next, func(x *program) bool { return reflect.DeepEqual(x.what, was.what) })
+		i := slices.IndexFunc(next, func(x *program) bool {
+			return reflect.DeepEqual(x.what, was.what) && reflect.DeepEqual(x.data, was.data)
+		})
 		switch {
 		case was.proc == nil:
 		case i >= 0 && !failed(was.proc):
@@ -125,6 +139,9 @@ func (m *Machine) startable(envelope []byte) error {
 	}
 	r, err := wire.DecodeRelease(payload)
 	if err != nil {
+		return err
+	}
+	if err := readsWithin(r); err != nil {
 		return err
 	}
 	for _, c := range r.Components {

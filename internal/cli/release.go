@@ -328,8 +328,8 @@ func (p *parts) components() ([]file, error) {
 		out = append(out, file{path, c})
 	}
 	for _, name := range p.protect {
-		if !slices.ContainsFunc(out, func(f file) bool { return f.component.Name == name && f.component.Kind == wire.KindExec }) {
-			return nil, usagef("--protect %q: no --file is a program of that name", name)
+		if !slices.ContainsFunc(out, func(f file) bool { return f.component.Name == name && f.component.Kind != wire.KindImage }) {
+			return nil, usagef("--protect %q: no --file is a program, or data, of that name", name)
 		}
 	}
 	return out, nil

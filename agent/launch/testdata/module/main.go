@@ -69,7 +69,10 @@ func tried(what string) string {
 	case "write":
 		err = os.WriteFile(path, []byte("x"), 0o600)
 	case "list":
-		_, err = os.ReadDir(path)
+		var all []os.DirEntry
+		if all, err = os.ReadDir(path); err == nil {
+			return fmt.Sprint("ok ", len(all), " ", all)
+		}
 	case "link":
 		if err = os.Symlink(path, "link"); err == nil {
 			_, err = os.ReadFile("link")
