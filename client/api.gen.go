@@ -2755,8 +2755,9 @@ type ReleaseComponent struct {
 
 // ReleaseContents defines model for ReleaseContents.
 type ReleaseContents struct {
-	Document SupplyContents `json:"document"`
-	Items    []SupplyPart   `json:"items"`
+	Assessed SupplyAssessment `json:"assessed"`
+	Document SupplyContents   `json:"document"`
+	Items    []SupplyPart     `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -3086,6 +3087,18 @@ type Statement struct {
 	Word  string `json:"word"`
 }
 
+// SupplyAssessment defines model for SupplyAssessment.
+type SupplyAssessment struct {
+	// Affected components that an advisory is about
+	Affected   int64           `json:"affected"`
+	At         time.Time       `json:"at"`
+	Components int64           `json:"components"`
+	Troubles   []SupplyTrouble `json:"troubles"`
+
+	// Unknown components of which nothing is known
+	Unknown int64 `json:"unknown"`
+}
+
 // SupplyContents defines model for SupplyContents.
 type SupplyContents struct {
 	Components int64 `json:"components"`
@@ -3122,11 +3135,16 @@ type SupplyDatabase struct {
 
 // SupplyFlaw defines model for SupplyFlaw.
 type SupplyFlaw struct {
-	Cves []string `json:"cves,omitempty"`
+	// Aliases other names that it goes by
+	Aliases []string `json:"aliases,omitempty"`
+	Cves    []string `json:"cves,omitempty"`
 
 	// Fixed versions in which it is mended
 	Fixed []string `json:"fixed,omitempty"`
 	ID    string   `json:"id"`
+
+	// Rated the CVSS score that the vector comes to; absent: none can be told
+	Rated *float64 `json:"rated,omitempty"`
 
 	// Score CVSS vector
 	Score   *string `json:"score,omitempty"`
@@ -3162,6 +3180,25 @@ type SupplyPart struct {
 
 // SupplyPartAnswer defines model for SupplyPart.Answer.
 type SupplyPartAnswer string
+
+// SupplyTrouble defines model for SupplyTrouble.
+type SupplyTrouble struct {
+	// Fixed versions in which it is mended
+	Fixed []string `json:"fixed,omitempty"`
+
+	// ID its CVE number, or the name of an advisory when it has none
+	ID string `json:"id"`
+
+	// Names all names that it goes by
+	Names []string `json:"names"`
+
+	// Parts package URLs of what has it
+	Parts []string `json:"parts"`
+
+	// Score highest CVSS score that an advisory gives it; absent: none gives one
+	Score   *float64 `json:"score,omitempty"`
+	Summary *string  `json:"summary,omitempty"`
+}
 
 // SupplyUse defines model for SupplyUse.
 type SupplyUse struct {

@@ -64,6 +64,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeCeremony(f.Data, private)
 	case ledger.KindAdvisoriesImported:
 		s, err = describeAdvisories(data)
+	case ledger.KindSupplyReassessed:
+		s, err = describeReassessed(data)
 	case ledger.KindComplianceStated:
 		s, err = describeStatement(data)
 	default:
@@ -80,6 +82,21 @@ func Describe(f wire.Fact, private []byte) string {
 		return string(r[:maxText]) + "…"
 	}
 	return s
+}
+
+func describeReassessed(data []byte) (string, error) {
+	var d supply.Reassessed
+	if err := json.Unmarshal(data, &d); err != nil {
+		return "", err
+	}
+	text := fmt.Sprintf("%d known flaws in %d components, and %d of which nothing is known", d.Troubles, d.Affected, d.Unknown)
+	if len(d.Appeared) > 0 {
+		text += "; new: " + strings.Join(d.Appeared, ", ")
+	}
+	if len(d.Gone) > 0 {
+		text += "; gone: " + strings.Join(d.Gone, ", ")
+	}
+	return text + ": " + d.Cause, nil
 }
 
 func describeAdvisories(data []byte) (string, error) {

@@ -97,6 +97,7 @@ const (
 	KindChipVendorTrusted  Kind = "chip.vendor.trusted" // control: JSON chips.Trusted {vendor, certificates}: whose manifests of chips with keys are believed
 	KindChipVendorEnded    Kind = "chip.vendor.ended"   // control: JSON {vendor, reason}: its word is not taken any more
 	KindAdvisoriesImported Kind = "advisories.imported" // events: JSON supply.Imported {ecosystem, advisories, digest, newest}: what is known against components
+	KindSupplyReassessed   Kind = "supply.reassessed"   // events: JSON supply.Reassessed {release, product, affected, unknown, troubles, appeared, gone, cause}: what is known against a release has changed
 	KindChipsImported      Kind = "chips.imported"      // control: JSON chips.Imported {vendor, chips, digest}: a batch of its manifest
 
 	KindCertIssued    Kind = "cert.issued"     // events: certificate (DER)

@@ -44,6 +44,7 @@ const (
 	WitnessFailing Kind = "witness.failing"
 	CAEnding       Kind = "authority.ending"
 	BundleBehind   Kind = "trust-bundle.behind"
+	Vulnerable     Kind = "component.vulnerable" // of a release, whose digest is the subject
 )
 
 // Severity orders findings for people.
@@ -168,12 +169,7 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 	if f.Kind == "" || f.Subject == "" || len(f.Text) > 4096 {
 		return Finding{}, fault.New(fault.Invalid, "finding.invalid", "a finding without kind or subject, or with more than 4096 bytes of text", "name both")
 	}
-	if f.Dedupe == "" {
-		f.Dedupe = string(f.Kind) + "/" + f.Subject
-		if f.Release != "" {
-			f.Dedupe += "/" + f.Release
-		}
-	}
+	f.Dedupe = f.key()
 	if f.Severity == "" {
 		f.Severity = Medium
 	}
@@ -189,9 +185,20 @@ func (s *Service) Raise(ctx context.Context, caller access.Caller, f Finding) (F
 	return s.cfg.Store.PutFinding(ctx, f, ledger.New(ledger.Events, ledger.KindFindingRaised, now, caller.ID, f.Subject, f.Cause, data))
 }
 
+// key is what a trouble is known by.
+func (f Finding) key() string {
+	switch {
+	case f.Dedupe != "":
+		return f.Dedupe
+	case f.Release != "":
+		return string(f.Kind) + "/" + f.Subject + "/" + f.Release
+	}
+	return string(f.Kind) + "/" + f.Subject
+}
+
 // Keep keeps a finding open for as long as a trouble lasts: it is raised when none is open, and closed, for the reason, when it is over.
 func (s *Service) Keep(ctx context.Context, caller access.Caller, f Finding, lasts bool, reason string) error {
-	open, err := s.cfg.Store.OpenFinding(ctx, string(f.Kind)+"/"+f.Subject)
+	open, err := s.cfg.Store.OpenFinding(ctx, f.key())
 	known := err == nil
 	switch {
 	case !known && !errors.Is(err, ErrNotFound):

@@ -204,11 +204,15 @@ func (dbs databases) silence(p Part, as osv.Package, named bool) string {
 	case !named:
 		return "no advisories name packages of this kind"
 	}
-	d, ok := dbs[as.Base()]
-	switch {
-	case !ok:
+	if _, ok := dbs[as.Base()]; !ok {
 		return "there are no advisories of " + as.Base() + " here"
-	case d.Old:
+	}
+	return ""
+}
+
+// aged says why nothing that is clear can be believed any more; "" when it can. What was known to be wrong stays wrong.
+func (dbs databases) aged(as osv.Package) string {
+	if d := dbs[as.Base()]; d.Old {
 		return fmt.Sprintf("the advisories of %s were imported at %s, which is too long ago", as.Base(), d.At.Format(time.DateOnly))
 	}
 	return ""

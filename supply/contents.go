@@ -158,6 +158,9 @@ func (s *Service) judge(ctx context.Context, parts []Part) error {
 	for i := range parts {
 		if parts[i].Why == "" {
 			parts[i].weigh(named[i], all)
+			if old := dbs.aged(named[i]); old != "" && parts[i].Answer == Clear {
+				parts[i].Answer, parts[i].Why = Unknown, old
+			}
 		}
 	}
 	return nil
@@ -182,7 +185,7 @@ func (p *Part) weigh(as osv.Package, all []osv.Advisory) {
 }
 
 func flawOf(a osv.Advisory, as osv.Package, sure bool) Flaw {
-	f := Flaw{ID: a.ID, CVEs: a.CVEs(), Summary: a.Summary, Fixed: a.Fixed(as), Sure: sure}
+	f := Flaw{ID: a.ID, CVEs: a.CVEs(), Aliases: a.Aliases, Summary: a.Summary, Rated: a.Score(), Fixed: a.Fixed(as), Sure: sure}
 	for _, s := range a.Severity {
 		f.Score = s.Score // the last is of the newest notation
 	}

@@ -7,6 +7,7 @@
 //   - A bill of materials that cannot be read, or that does not name each component of the release by its SHA-256, proposes no release.
 //   - An ecosystem's advisories are replaced as a whole or not at all; what is half there answers nothing.
 //   - "Clear" is said of a component only when the advisories of its ecosystem are here, are not older than MaxAge and could be compared with its version. All else is "unknown", with the reason.
+//   - Each release that may be rolled out, or that a device runs, is looked at again when its advisories are others, and what has changed is told and is a fact.
 //
 // It trusts the bill of materials to be complete, which nobody can see from outside, and whoever may import advisories.
 package supply
@@ -62,8 +63,10 @@ type Part struct {
 type Flaw struct {
 	ID      string   `json:"id"`
 	CVEs    []string `json:"cves,omitempty"`
+	Aliases []string `json:"aliases,omitempty" doc:"other names that it goes by"`
 	Summary string   `json:"summary,omitempty"`
 	Score   string   `json:"score,omitempty" doc:"CVSS vector"`
+	Rated   float64  `json:"rated,omitempty" doc:"the CVSS score that the vector comes to; absent: none can be told"`
 	Fixed   []string `json:"fixed,omitempty" doc:"versions in which it is mended"`
 	Sure    bool     `json:"sure" doc:"false: whether this version has it could not be found out"`
 }
@@ -138,6 +141,13 @@ type Store interface {
 	Against(ctx context.Context, packages []osv.Package) ([]osv.Advisory, error)
 	// Advisory gives those that go by the name, which may be an alias.
 	Advisory(ctx context.Context, name string) ([]osv.Advisory, error)
+
+	// Held gives the releases that have a bill of materials.
+	Held(ctx context.Context) ([]Held, error)
+	// Assessment gives what was noted of a release; nothing when it never was looked at.
+	Assessment(ctx context.Context, release [32]byte) (Assessment, error)
+	// PutAssessment notes what is known against a release, and with what it was looked at.
+	PutAssessment(ctx context.Context, release [32]byte, stamp string, a Assessment, facts ...ledger.Fact) error
 }
 
 // Blobs opens documents by their digest; the bytes have been found to have it.
@@ -155,6 +165,7 @@ type Config struct {
 	Store    Store
 	Blobs    Blobs
 	Releases Releases
+	Alarms   Alarms
 	Guard    *access.Guard
 	Now      func() time.Time // nil: time.Now
 }
@@ -164,8 +175,8 @@ type Service struct{ cfg Config }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Blobs == nil || cfg.Releases == nil || cfg.Guard == nil {
-		return nil, errors.New("supply: the store, the blobs, the releases or the guard is missing")
+	if cfg.Store == nil || cfg.Blobs == nil || cfg.Releases == nil || cfg.Alarms == nil || cfg.Guard == nil {
+		return nil, errors.New("supply: the store, the blobs, the releases, the alarms or the guard is missing")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -166,6 +166,11 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 	if p.Findings, _, err = h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Subject: d.ID, Limit: 20}); unlessDenied(err) != nil {
 		return err
 	}
+	if d.Release != "" {
+		if p.Inside, _, err = h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Subject: d.Release, Limit: 20}); unlessDenied(err) != nil {
+			return err
+		}
+	}
 	if p.Commands, err = h.cfg.Stages.Devices.DeviceCommands(ctx, caller, d.ID); unlessDenied(err) != nil {
 		return err
 	}
@@ -267,6 +272,14 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 		h.cfg.Log.WarnContext(ctx, "console: no trust bundle to count approvals with", "product", productID, "error", err)
 	}
 	if p.Runs, p.Counted, err = h.cfg.Fleet.Runs(ctx, caller, productID, raw); unlessDenied(err) != nil {
+		return err
+	}
+	if len(p.Release.Manifest.SBOM) > 0 {
+		if p.Assessed, err = h.cfg.Stages.Supply.Assessed(ctx, caller, p.Release.Digest); err != nil {
+			return err
+		}
+	}
+	if p.Findings, _, err = h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Subject: hexOf(raw), Limit: 50}); unlessDenied(err) != nil {
 		return err
 	}
 	all, err := h.cfg.Stages.Rollouts.List(ctx, caller, productID)

@@ -17,6 +17,7 @@ import (
 type Supply interface {
 	Contents(ctx context.Context, caller access.Caller, release [32]byte, after, limit int) (supply.Contents, []supply.Part, error)
 	Where(ctx context.Context, caller access.Caller, what string) ([]supply.Use, error)
+	Assessed(ctx context.Context, caller access.Caller, release [32]byte) (supply.Assessment, error)
 	Databases(ctx context.Context, caller access.Caller) ([]supply.Database, error)
 }
 
@@ -90,6 +91,17 @@ func (v view) takeAdvisories(d supply.Database) []action {
 		Fields:  []field{{Name: "list", Label: "The file", Kind: "upload"}},
 		Reveal:  []shown{{At: "advisories", Label: "Taken"}, {At: "newest", Label: "The newest of"}},
 	}}
+}
+
+// knownFlaws is good only when everything inside is known to be clear.
+func knownFlaws(a supply.Assessment) string {
+	switch {
+	case len(a.Troubles) > 0:
+		return "bad"
+	case a.Unknown > 0:
+		return "warn"
+	}
+	return "good"
 }
 
 func knownTone(a supply.Answer) string {

@@ -273,6 +273,8 @@ func findingTitle(k monitor.Kind) string {
 		return "A certification authority ends"
 	case monitor.BundleBehind:
 		return "Behind the trust bundle"
+	case monitor.Vulnerable:
+		return "A flaw is known of what is inside"
 	case monitor.VouchersMany:
 		return "Many vouchers"
 	case monitor.VoucherGuessed:
@@ -315,6 +317,8 @@ func whatToDo(k monitor.Kind) string {
 		return "Have another signed at a ceremony: hallmark ca request. It closes when that one is installed."
 	case monitor.BundleBehind:
 		return "It still believes who may not be believed any more. See what it refuses on its page; one that was away is back in a moment. It closes when it has caught up."
+	case monitor.Vulnerable:
+		return "Release a version with the mended component, or say why this one is not exploitable. It closes when no device runs the release and it is withdrawn, or when the advisory says otherwise."
 	case monitor.VouchersMany:
 		return "See why so many devices lose their keys, and who vouches for them: hallmark voucher list."
 	case monitor.VoucherGuessed:

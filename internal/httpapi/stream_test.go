@@ -72,7 +72,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	rel := db.Releases()
-	stock, err := supply.NewService(supply.Config{Store: db.Supply(), Blobs: blobs, Releases: db.Supply(), Guard: guard})
+	stock, err := supply.NewService(supply.Config{Store: db.Supply(), Blobs: blobs, Releases: db.Supply(), Alarms: noAlarms{}, Guard: guard})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -292,3 +292,9 @@ func TestWhatIsSaidOfOperations(t *testing.T) {
 		}
 	}
 }
+
+// noAlarms is for instances in which nobody watches.
+type noAlarms struct{}
+
+func (noAlarms) Flawed(context.Context, supply.Held, supply.Trouble) error { return nil }
+func (noAlarms) Mended(context.Context, supply.Held, string, string) error { return nil }

@@ -12,7 +12,8 @@ import (
 
 // ReleaseContents is what a release is made of, with a page of its components.
 type ReleaseContents struct {
-	Document supply.Contents `json:"document"`
+	Document supply.Contents   `json:"document"`
+	Assessed supply.Assessment `json:"assessed" doc:"what was known against all of it when it was looked at last; zero time: not yet"`
 	Page[supply.Part]
 }
 
@@ -37,7 +38,10 @@ func (a *api) registerSupply(h huma.API) {
 			var out ReleaseContents
 			page, err := paged(a, ctx, in.Paging, func(p supply.Part) string { return strconv.Itoa(p.N) }, func(after string, limit int) (parts []supply.Part, err error) {
 				behind, _ := strconv.Atoi(after) // what is no number is the beginning
-				out.Document, parts, err = a.Supply.Contents(ctx, callerOf(ctx), d, behind, limit)
+				if out.Document, parts, err = a.Supply.Contents(ctx, callerOf(ctx), d, behind, limit); err != nil {
+					return nil, err
+				}
+				out.Assessed, err = a.Supply.Assessed(ctx, callerOf(ctx), d)
 				return parts, err
 			})
 			if err != nil {

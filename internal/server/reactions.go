@@ -323,6 +323,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	loop("last contacts", 2*time.Second, i.device.Flush)
 	loop("questions", time.Second, i.genuine.Refresh)
 	single("bills of materials", time.Minute, i.supply.CatchUp)
+	single("advisories", 5*time.Second, i.supply.Reassess)
 	single("audit", 20*time.Second, func(ctx context.Context) error {
 		days, most := i.cfg.auditBounds()
 		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)

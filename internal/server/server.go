@@ -228,7 +228,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 // openField opens the stages of the field.
 func (i *Instance) openField(ctx context.Context) (err error) {
 	releases, devices := i.db.Releases(), i.db.Devices()
-	if i.supply, err = supply.NewService(supply.Config{Store: i.db.Supply(), Blobs: i.blobs, Releases: i.db.Supply(), Guard: i.guard}); err != nil {
+	if err := i.openSupply(); err != nil {
 		return err
 	}
 	if err := i.openProtect(); err != nil {

@@ -79,6 +79,9 @@ func newSealer(keys Vault) (sealer, error) {
 	return sealer{aead}, err
 }
 
+// SubjectVault gives the vault of the subjects' keys, for what fills an instance's database before it serves.
+func SubjectVault(keys Vault) (store.Vault, error) { return newSealer(keys) }
+
 func (s sealer) Seal(label string, plain []byte) ([]byte, error) {
 	return s.aead.Seal(nil, nil, plain, []byte(label)), nil
 }

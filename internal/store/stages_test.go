@@ -40,6 +40,7 @@ type stages struct {
 	devices   *device.Service
 	releases  *release.Service
 	supply    *supply.Service
+	alarms    []string // what was told of flaws
 	protect   *protect.Service
 	authority crypto.Signer       // signs directives
 	people    []*ecdsa.PrivateKey // hold the release, warrant and root keys
@@ -101,7 +102,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	authority, dev, rel := newKey(t), s.db.Devices(), s.db.Releases()
-	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Guard: s.guard, Now: clock}); err != nil {
+	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Alarms: told{s}, Guard: s.guard, Now: clock}); err != nil {
 		t.Fatal(err)
 	}
 	if s.protect, err = protect.NewService(protect.Config{

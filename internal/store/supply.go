@@ -138,19 +138,47 @@ func (s Supply) Uses(ctx context.Context, base, name string, scope []string) ([]
 		return nil, err
 	}
 	all = slices.CompactFunc(all, func(a, b supply.Use) bool { return a.Release == b.Release && a.Has == b.Has })
-	counts := map[[32]byte]int64{}
+	counts, err := s.running(ctx, all, scope, list)
 	for i, u := range all {
-		n, ok := counts[u.Release]
-		if !ok {
-			if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device d WHERE d.release = $2 AND d.state <> $3 AND`+inScope("d.product", "d.id"),
-				list, u.Release[:], string(device.Decommissioned)).Scan(&n); err != nil {
-				return nil, s.db.dialect.Explain(err)
-			}
-			counts[u.Release] = n
-		}
-		all[i].Devices = n
+		all[i].Devices = counts[u.Release]
 	}
-	return all, nil
+	return all, err
+}
+
+// running counts the devices in the scope that run each release: all of a product's along the release, and those of groups along the groups, because a group is mostly small.
+func (s Supply) running(ctx context.Context, all []supply.Use, scope []string, list string) (map[[32]byte]int64, error) {
+	counts := map[[32]byte]int64{}
+	groups := false
+	for _, u := range all {
+		if _, done := counts[u.Release]; done {
+			continue
+		}
+		if len(scope) > 0 && !slices.Contains(scope, u.Product) {
+			groups = true
+			continue
+		}
+		var n int64
+		if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device WHERE release = $1 AND state <> $2`, u.Release[:], string(device.Decommissioned)).Scan(&n); err != nil {
+			return nil, s.db.dialect.Explain(err)
+		}
+		counts[u.Release] = n
+	}
+	if !groups {
+		return counts, nil
+	}
+	_, err := collect(ctx, s.db, func(row scanner) (none struct{}, err error) {
+		var digest []byte
+		var n int64
+		if err := row.Scan(&digest, &n); err != nil || len(digest) != 32 {
+			return none, err
+		}
+		if _, whole := counts[[32]byte(digest)]; !whole {
+			counts[[32]byte(digest)] = n
+		}
+		return none, nil
+	}, `SELECT d.release, count(DISTINCT d.id) FROM device_group g JOIN device d ON d.id = g.device_id
+		WHERE g.path IN (SELECT s.value FROM list($1) AS s) AND d.state <> $2 GROUP BY d.release`, list, string(device.Decommissioned))
+	return counts, err
 }
 
 func scanUse(row scanner) (u supply.Use, err error) {
@@ -320,4 +348,48 @@ func (s Supply) Advisory(ctx context.Context, name string) ([]osv.Advisory, erro
 	}
 	all, err := collect(ctx, s.db, scanAdvisory, fmt.Sprintf(usedAdvisories, "advisory_name"), list)
 	return eachOnce(all), err
+}
+
+// Held implements supply.Store. Devices that are at their end run nothing any more.
+func (s Supply) Held(ctx context.Context) ([]supply.Held, error) {
+	return collect(ctx, s.db, func(row scanner) (h supply.Held, err error) {
+		var digest, document []byte
+		if err := row.Scan(&digest, &document, &h.Product, &h.Version, &h.Counts, &h.Stamp); err != nil {
+			return h, err
+		}
+		if len(digest) != 32 || len(document) != 32 {
+			return h, fmt.Errorf("stored release %x: %w", digest, errDamaged)
+		}
+		h.Release, h.Document = [32]byte(digest), [32]byte(document)
+		return h, nil
+	}, `SELECT r.digest, x.sbom, r.product, r.version, r.status IN ('proposed', 'published') OR EXISTS (SELECT 1 FROM device d WHERE d.release = r.digest AND d.state <> $1), coalesce(a.stamp, '')
+		FROM release_sbom x JOIN release r ON r.digest = x.release LEFT JOIN release_assessed a ON a.release = r.digest ORDER BY r.created, r.digest`, string(device.Decommissioned))
+}
+
+// Assessment implements supply.Store.
+func (s Supply) Assessment(ctx context.Context, release [32]byte) (a supply.Assessment, err error) {
+	var doc string
+	err = s.db.Read().QueryRowContext(ctx, `SELECT doc FROM release_assessed WHERE release = $1`, release[:]).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return a, nil
+	}
+	if err != nil {
+		return a, s.db.dialect.Explain(err)
+	}
+	return a, json.Unmarshal([]byte(doc), &a)
+}
+
+// PutAssessment implements supply.Store.
+func (s Supply) PutAssessment(ctx context.Context, release [32]byte, stamp string, a supply.Assessment, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(a)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(`INSERT INTO release_assessed (release, stamp, doc) VALUES ($1, $2, $3) ON CONFLICT (release) DO UPDATE SET stamp = excluded.stamp, doc = excluded.doc`,
+			release[:], stamp, string(doc)); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
 }

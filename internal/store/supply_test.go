@@ -1,6 +1,7 @@
 package store_test
 
 import (
+	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
@@ -275,5 +276,89 @@ func TestBillsOfMaterialsThatNobodyReadAreReadLater(t *testing.T) {
 	}
 	if left, err := s.db.Supply().Unread(t.Context()); err != nil || len(left) != 0 {
 		t.Errorf("%v, %v", left, err)
+	}
+}
+
+// told writes down what is told of flaws.
+type told struct{ s *stages }
+
+func (a told) Flawed(_ context.Context, h supply.Held, t supply.Trouble) error {
+	a.s.alarms = append(a.s.alarms, h.Version+" has "+t.ID)
+	return nil
+}
+
+func (a told) Mended(_ context.Context, h supply.Held, trouble, reason string) error {
+	a.s.alarms = append(a.s.alarms, h.Version+" is rid of "+trouble+": "+reason)
+	return nil
+}
+
+// reassess looks again, and gives what was told since the last time.
+func (s *stages) reassess() string {
+	s.t.Helper()
+	s.alarms = nil
+	if err := s.supply.Reassess(s.t.Context()); err != nil {
+		s.t.Fatal(err)
+	}
+	return strings.Join(s.alarms, "; ")
+}
+
+func TestReleasesAreLookedAtAgainWhenAdvisoriesChange(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	old := s.billed("1.0.0", "pkg:golang/acme.example/lib@v1.0.0", "pkg:golang/acme.example/other@v0.1.0")
+	s.now = s.now.Add(time.Minute)
+	s.billed("1.1.0", "pkg:golang/acme.example/lib@v1.2.0")
+	s.make(devN(1), old)
+	s.says(devN(1), old, true, false, nil)
+	lib := advisoryText("GO-1", "Go", "acme.example/lib", "0", "1.1.0", s.now)
+	// Another name of the same flaw: it is one trouble.
+	alias := strings.Replace(advisoryText("GHSA-x", "Go", "acme.example/lib", "0", "1.1.0", s.now), "CVE-2030-GHSA-x", "CVE-2030-1", 1)
+	far := advisoryText("GO-2", "Go", "acme.example/far", "0", "9.0.0", s.now)
+	imports := func(text string) func() {
+		return func() {
+			if _, err := s.imports("Go", text); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	withdraw := func() {
+		if _, err := s.releases.Withdraw(t.Context(), person("carol"), old.Digest, "a flaw"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	gone := func() {
+		if err := s.db.Write(t.Context(), func(tx *store.Tx) error {
+			_, err := tx.Exec(`UPDATE device SET state = 'decommissioned'`)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, step := range []struct {
+		what string
+		do   func()
+		want string
+	}{
+		{"no advisory is here", func() {}, ""},
+		{"none about them", imports(far), ""},
+		{"one about them, under two names", imports(far + lib + alias), "1.0.0 has CVE-2030-1"},
+		{"nothing new", func() {}, ""},
+		{"the same again", imports(far + lib + alias), ""},
+		{"withdrawn, and a device runs it", withdraw, ""},
+		{"the advisory is taken back", imports(far), "1.0.0 is rid of CVE-2030-1: the advisories are others"},
+		{"and is back", imports(far + lib), "1.0.0 has CVE-2030-1"},
+		{"too old: what was wrong is not well for it", func() { s.now = s.now.Add(supply.MaxAge + time.Hour) }, ""},
+		{"nobody runs it any more", gone, "1.0.0 is rid of CVE-2030-1: it may not be rolled out any more, and no device runs it"},
+	} {
+		step.do()
+		if got := s.reassess(); got != step.want {
+			t.Errorf("%s: %q, want %q", step.what, got, step.want)
+		}
+	}
+	a, err := s.supply.Assessed(t.Context(), person("carol"), old.Digest)
+	if err != nil || a.Components != 0 || len(a.Troubles) != 0 {
+		t.Errorf("%+v, %v", a, err)
+	}
+	if k := s.kinds(hex.EncodeToString(old.Digest[:])); k["supply.reassessed"] != 7 {
+		t.Errorf("facts: %v", k)
 	}
 }

@@ -36,7 +36,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindDeviceClaimed, ledger.KindDeviceTransferred, ledger.KindTransferGivenUp, ledger.KindTransferDone,
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
 		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
-		ledger.KindComplianceStated, ledger.KindAdvisoriesImported,
+		ledger.KindComplianceStated, ledger.KindAdvisoriesImported, ledger.KindSupplyReassessed,
 	}
 }
 

@@ -11,6 +11,8 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/osv"
 )
 
 // measure asks for everything, and prints the figures.
@@ -25,6 +27,10 @@ func (w *world) measure(ctx context.Context, db *store.DB, o options) error {
 	if err != nil {
 		return err
 	}
+	component, err := slowestComponent(ctx, db, o)
+	if err != nil {
+		return err
+	}
 	paint, err := w.firstPaint(ctx)
 	if err != nil && !errors.Is(err, errNoBrowser) {
 		return err
@@ -33,10 +39,34 @@ func (w *world) measure(ctx context.Context, db *store.DB, o options) error {
 	figure("Page", page)
 	figure("List", list)
 	figure("Query", query)
+	figure("Component", component)
 	if err == nil {
 		figure("Paint", paint)
 	}
 	return nil
+}
+
+// slowestComponent asks which devices run a component that every release has inside, and gives the largest median.
+func slowestComponent(ctx context.Context, db *store.DB, o options) (out time.Duration, err error) {
+	of, _, _ := osv.Of(crowd.Component)
+	fmt.Printf("\nDevices with a component that is everywhere\n")
+	for _, scope := range [][]string{nil, {crowd.Products()[0]}, {crowd.Group}} {
+		var ds []time.Duration
+		var devices int64
+		for range max(o.runs/4, 3) {
+			begun := time.Now()
+			uses, err := db.Supply().Uses(ctx, of.Base(), of.Name, scope)
+			if err != nil {
+				return 0, err
+			}
+			ds = append(ds, time.Since(begun))
+			devices = supply.Devices(uses)
+		}
+		slices.Sort(ds)
+		fmt.Printf("%8s ms  %v: %d devices\n", millis(ds[len(ds)/2]), scope, devices)
+		out = max(out, ds[len(ds)/2])
+	}
+	return out, nil
 }
 
 // figure prints one in the form of go test -bench.

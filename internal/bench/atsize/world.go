@@ -64,6 +64,11 @@ func made(ctx context.Context, dir string, devices int) (server.Layout, error) {
 	if err != nil {
 		return l, err
 	}
+	vault, err := server.SubjectVault(online)
+	if err != nil {
+		return l, errors.Join(err, db.Close())
+	}
+	db.KeepPrivate(vault)
 	if err := errors.Join(fill(ctx, db, devices), db.Close()); err != nil {
 		return l, err
 	}

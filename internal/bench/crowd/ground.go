@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"time"
@@ -15,6 +16,9 @@ import (
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/bom"
+	"github.com/hallmark-iot/hallmark/supply/osv"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -88,8 +92,21 @@ func (c *crowd) versions(ctx context.Context, db *store.DB, product string) erro
 		}); err != nil {
 			return err
 		}
+		if err := contain(ctx, db, digest); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// Component is inside of every release.
+const Component = "pkg:golang/acme.example/tls@v1.2.3"
+
+// contain gives a release a bill of materials.
+func contain(ctx context.Context, db *store.DB, digest [32]byte) error {
+	of, version, _ := osv.Of(Component)
+	part := supply.Named{Component: bom.Component{Name: "tls", PURL: Component, Version: version}, Package: of}
+	return db.Supply().PutContents(ctx, digest, supply.Contents{Digest: digest, Document: hex.EncodeToString(digest[:]), Format: "CycloneDX", Spec: "1.6", Components: 1}, []supply.Named{part})
 }
 
 func (c *crowd) orders(ctx context.Context, db *store.DB, product string) error {

@@ -1,0 +1,67 @@
+package server
+
+import (
+	"context"
+	"encoding/hex"
+	"fmt"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/monitor"
+	"github.com/hallmark-iot/hallmark/supply"
+)
+
+// alarms makes findings of flaws that releases have.
+type alarms struct{ i *Instance }
+
+// Flawed implements supply.Alarms.
+func (a alarms) Flawed(ctx context.Context, h supply.Held, t supply.Trouble) error {
+	f := flawed(h, t.ID)
+	f.Severity = severityOf(t)
+	f.Text = fmt.Sprintf("version %s has %s inside", h.Version, strings.Join(t.Parts[:min(len(t.Parts), 5)], ", "))
+	if more := len(t.Parts) - 5; more > 0 {
+		f.Text += fmt.Sprintf(" and %d more", more)
+	}
+	f.Text += ", of which is known: " + t.ID
+	if t.Summary != "" {
+		f.Text += ": " + t.Summary
+	}
+	if len(t.Fixed) > 0 {
+		f.Text += "; mended in " + strings.Join(t.Fixed[:min(len(t.Fixed), 5)], ", ")
+	}
+	f.Text = strings.ToValidUTF8(f.Text[:min(len(f.Text), 2000)], "")
+	_, err := a.i.monitor.Raise(ctx, access.Internal("advisories"), f)
+	return err
+}
+
+// Mended implements supply.Alarms.
+func (a alarms) Mended(ctx context.Context, h supply.Held, trouble, reason string) error {
+	return a.i.monitor.Keep(ctx, access.Internal("advisories"), flawed(h, trouble), false, reason)
+}
+
+func flawed(h supply.Held, trouble string) monitor.Finding {
+	digest := hex.EncodeToString(h.Release[:])
+	return monitor.Finding{
+		Kind: monitor.Vulnerable, Product: h.Product, Subject: digest, Version: h.Version,
+		Dedupe: string(monitor.Vulnerable) + "/" + digest + "/" + trouble,
+	}
+}
+
+// severityOf follows CVSS's own words (3.1 §5, 4.0 §6). What has no score is not harmless.
+func severityOf(t supply.Trouble) monitor.Severity {
+	switch {
+	case t.Score >= 9:
+		return monitor.Critical
+	case t.Score >= 7, t.Score == 0:
+		return monitor.High
+	case t.Score >= 4:
+		return monitor.Medium
+	}
+	return monitor.Low
+}
+
+func (i *Instance) openSupply() (err error) {
+	s := i.db.Supply()
+	i.supply, err = supply.NewService(supply.Config{Store: s, Blobs: i.blobs, Releases: s, Alarms: alarms{i}, Guard: i.guard})
+	return err
+}
