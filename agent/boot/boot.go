@@ -65,7 +65,7 @@ func Start(board *hw.Board, self [32]byte) (*Manager, error) {
 	}
 	for _, step := range []func() error{m.count, m.fuses, m.ended, m.takeUp, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
 		if err := step(); err != nil {
-			board.Fuses.LockSecret() // nothing is started: nobody reads it any more
+			board.Fuses.LockFixed() // nothing is started: nobody reads it any more
 			return nil, err
 		}
 	}
@@ -332,7 +332,7 @@ func (m *Manager) measure() error {
 	if m.paramsKey, err = paramsKey(secret, m.rep.Root, m.rep.Lifecycle, m.rep.Debug); err != nil {
 		return err
 	}
-	m.board.Fuses.LockSecret()
+	m.board.Fuses.LockFixed()
 	return nil
 }
 

@@ -45,7 +45,7 @@ func Revive(board *hw.Board, as Identity) (*Revival, error) {
 		m.rep.Identity = r.found
 	}
 	err = m.rom()
-	board.Fuses.LockSecret()
+	board.Fuses.LockFixed()
 	return r, err
 }
 

@@ -1,6 +1,6 @@
 package hw
 
-// Unlock opens what LockSecret closed in a shadow, as a reset would.
+// Unlock opens what LockFixed closed in a shadow, as a reset would.
 func Unlock(shadow *Board) {
 	if f, ok := shadow.Fuses.bank.(*shadowFuses); ok {
 		f.hidden = false

@@ -9,11 +9,11 @@ import (
 )
 
 // FuseBank is an array of one-time fuses in 32-bit words: a bit once blown stays 1. A power cut in Blow leaves any of the bits
-// of the mask blown. Words [FirstSecret, FuseWords) read ErrLocked after LockSecret, until reset.
+// of the mask blown. After LockFixed, until reset, words [FirstSecret, FuseWords) read ErrLocked, and no word that is Fixed is blown any more: ErrLocked.
 type FuseBank interface {
 	Read(word int) (uint32, error)
 	Blow(word int, mask uint32) error
-	LockSecret()
+	LockFixed()
 }
 
 // How the words of the bank are used. Two-bit differential pairs (a bit and, elsewhere, its complement) hold fixed values:
@@ -30,6 +30,9 @@ const (
 	counterWords = 2
 	digestWords  = sha256.Size / 4
 )
+
+// Fixed reports whether a word holds a value that is burned once, in the factory.
+func Fixed(word int) bool { return word < fuseCounter || word >= FirstSecret }
 
 // CounterMax is the largest security counter the fuses hold.
 const CounterMax uint32 = counterWords * 32
@@ -150,7 +153,7 @@ func (f *Fuses) Root() ([32]byte, error) { return f.fixed(fuseRoot) }
 // BurnRoot fixes the root role. Burning the same value again is nothing, and completes one that a power cut broke off.
 func (f *Fuses) BurnRoot(d [32]byte) error { return f.burnFixed(fuseRoot, d) }
 
-// Secret is the unique device secret, from which the chain of identities begins. ErrLocked once LockSecret has been called.
+// Secret is the unique device secret, from which the chain of identities begins. ErrLocked once LockFixed has been called.
 func (f *Fuses) Secret() ([32]byte, error) { return f.fixed(FirstSecret) }
 
 // BurnSecret fixes the unique device secret. When a power cut broke an earlier secret off, the bits that it left stay, and d
@@ -173,8 +176,9 @@ func (f *Fuses) BurnSecret(d [32]byte) error {
 	return f.burnFixed(FirstSecret, d)
 }
 
-// LockSecret hides the unique device secret until the next reset.
-func (f *Fuses) LockSecret() { f.bank.LockSecret() }
+// LockFixed closes what only the first stage of a start may use, until the next reset: the secret is not read any more, and neither it nor the root is
+// burned. What grows over a life (counter, life cycle, debug lock) stays open to the stages behind it.
+func (f *Fuses) LockFixed() { f.bank.LockFixed() }
 
 // Repair completes growing values whose burning a power cut broke off; it never makes them less restrictive. It reports
 // whether there was anything to complete.

@@ -133,6 +133,9 @@ func (s *shadowFuses) Read(word int) (uint32, error) {
 }
 
 func (s *shadowFuses) Blow(word int, mask uint32) error {
+	if s.hidden && Fixed(word) {
+		return fmt.Errorf("fuse word %d: %w", word, ErrLocked)
+	}
 	if _, err := s.Read(word); err != nil {
 		return err
 	}
@@ -140,7 +143,7 @@ func (s *shadowFuses) Blow(word int, mask uint32) error {
 	return nil
 }
 
-func (s *shadowFuses) LockSecret() { s.hidden = true }
+func (s *shadowFuses) LockFixed() { s.hidden = true }
 
 // shadowCounter has the value that it was raised to.
 type shadowCounter struct {

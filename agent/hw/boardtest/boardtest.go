@@ -175,11 +175,17 @@ func secret(t *testing.T, k Board) {
 	start := k.Blank(t)
 	b, off := start(t)
 	want := sha256.Sum256([]byte("secret"))
-	must(t, b.Fuses.BurnSecret(want))
-	b.Fuses.LockSecret()
+	must(t, b.Fuses.BurnRoot(want), b.Fuses.BurnSecret(want))
+	b.Fuses.LockFixed()
 	if _, err := b.Fuses.Secret(); !errors.Is(err, hw.ErrLocked) {
 		t.Errorf("after its lock: %v", err)
 	}
+	for _, word := range []int{0, hw.FirstSecret, hw.FuseWords - 1} {
+		if err := b.Fuses.Bank().Blow(word, 1<<31); !errors.Is(err, hw.ErrLocked) {
+			t.Errorf("word %d is burned after its lock: %v", word, err)
+		}
+	}
+	must(t, b.Fuses.RaiseSecurityCounter(3), b.Fuses.Advance(hw.Secured), b.Fuses.LockDebug()) // theirs who come later
 	off()
 	b, off = start(t)
 	defer off()

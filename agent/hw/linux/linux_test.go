@@ -98,7 +98,7 @@ func TestSWTPMLocksUntilItsReset(t *testing.T) {
 	if err := errors.Join(b.Prepare(), b.Prepare(), b.Fuses.BurnSecret([32]byte{1}), b.Fuses.Advance(hw.Secured)); err != nil {
 		t.Fatal(err)
 	}
-	b.Fuses.LockSecret()
+	b.Fuses.LockFixed()
 	if b.Parts != "tpm" {
 		t.Errorf("parts are %q", b.Parts)
 	}

@@ -71,7 +71,7 @@ func (s *soft) write(b []byte, off int64) error {
 	return unix.Fdatasync(int(s.f.Fd()))
 }
 
-// softFuses is a bank of fuses in it. Who has the file has the secret: LockSecret only keeps it from this process.
+// softFuses is a bank of fuses in it. Who has the file has the secret: LockFixed only keeps it from this process.
 type softFuses struct {
 	s      *soft
 	hidden bool
@@ -94,6 +94,9 @@ func (b *softFuses) Read(word int) (uint32, error) {
 
 // Blow implements hw.FuseBank.
 func (b *softFuses) Blow(word int, mask uint32) error {
+	if b.hidden && hw.Fixed(word) {
+		return fmt.Errorf("fuse word %d: %w", word, hw.ErrLocked)
+	}
 	have, err := b.Read(word)
 	if err != nil {
 		return err
@@ -101,8 +104,8 @@ func (b *softFuses) Blow(word int, mask uint32) error {
 	return b.s.write(binary.BigEndian.AppendUint32(nil, have|mask), b.at(word))
 }
 
-// LockSecret implements hw.FuseBank.
-func (b *softFuses) LockSecret() { b.hidden = true }
+// LockFixed implements hw.FuseBank.
+func (b *softFuses) LockFixed() { b.hidden = true }
 
 // softCounter is the nth counter in it: of two banks the larger one that is whole.
 type softCounter struct {

@@ -38,7 +38,7 @@ type Parts struct{ keys *Keys }
 // Parts gives the TPM's NV memory as fuses and counters, over the same line as the keys.
 func (k *Keys) Parts() *Parts { return &Parts{k} }
 
-// Fuses gives the bank. LockSecret holds until the TPM is reset, whatever happens to this process.
+// Fuses gives the bank. LockFixed holds until the TPM is reset, whatever happens to this process.
 func (p *Parts) Fuses() hw.FuseBank { return &bank{p.keys} }
 
 // Boots gives the counter of starts.
@@ -58,10 +58,15 @@ type area struct {
 	attrs tpm2.TPMANV
 }
 
+// fuseAttributes are those of the index that has a word: what is secret is closed for reading until a reset, what is fixed for writing.
+func fuseAttributes(word int) tpm2.TPMANV {
+	return tpm2.TPMANV{ReadSTClear: word >= hw.FirstSecret, WriteSTClear: hw.Fixed(word)}
+}
+
 // areas are all of them.
 func areas() (out []area) {
 	for word := 0; word < hw.FuseWords; word += 2 {
-		out = append(out, area{firstFuse + tpm2.TPMHandle(word/2), tpm2.TPMNTBits, bitsSize, tpm2.TPMANV{ReadSTClear: word >= hw.FirstSecret}})
+		out = append(out, area{firstFuse + tpm2.TPMHandle(word/2), tpm2.TPMNTBits, bitsSize, fuseAttributes(word)})
 	}
 	for c, starts := range map[tpm2.TPMHandle]int{bootsCounter: 1, trustCounter: maxStarts, paramsCounter: 1} {
 		out = append(out, area{c, tpm2.TPMNTCounter, bitsSize, tpm2.TPMANV{}})
@@ -246,21 +251,29 @@ func (b *bank) Blow(word int, mask uint32) error {
 	}
 	b.keys.mu.Lock()
 	defer b.keys.mu.Unlock()
-	if err := b.keys.define(index, tpm2.TPMNTBits, bitsSize, tpm2.TPMANV{ReadSTClear: word >= hw.FirstSecret}); err != nil {
+	if err := b.keys.define(index, tpm2.TPMNTBits, bitsSize, fuseAttributes(word)); err != nil {
 		return err
 	}
 	bits := make([]byte, bitsSize)
 	binary.BigEndian.PutUint32(bits[word%2*4:], mask)
 	_, err = b.keys.nv(nvSetBits, index, bits)
+	if errors.Is(err, tpm2.TPMRCNVLocked) {
+		return fmt.Errorf("NV index %#x: %w", index, hw.ErrLocked)
+	}
 	return err
 }
 
-// LockSecret implements hw.FuseBank. A TPM that does not lock leaves the secret readable for this start, as a board without the lock does.
-func (b *bank) LockSecret() {
+// LockFixed implements hw.FuseBank. A TPM that does not lock leaves the secret readable for this start, as a board without the lock does.
+func (b *bank) LockFixed() {
 	b.keys.mu.Lock()
 	defer b.keys.mu.Unlock()
-	for word := hw.FirstSecret; word < hw.FuseWords; word += 2 {
-		if index, err := place(word); err == nil {
+	for word := 0; word < hw.FuseWords; word += 2 {
+		index, err := place(word)
+		if err != nil || !hw.Fixed(word) {
+			continue
+		}
+		_, _ = b.keys.nv(nvWriteLock, index, nil) // one that was made before there was this lock has not got it
+		if word >= hw.FirstSecret {
 			_, _ = b.keys.nv(nvReadLock, index, nil) // an index that is not there has nothing to hide
 		}
 	}

@@ -171,6 +171,9 @@ func (b *fuses) Read(word int) (uint32, error) {
 }
 
 func (b *fuses) Blow(word int, mask uint32) error {
+	if b.hidden && hw.Fixed(word) {
+		return fmt.Errorf("fuse word %d: %w", word, hw.ErrLocked)
+	}
 	have, err := b.Read(word)
 	if err != nil {
 		return err
@@ -186,7 +189,7 @@ func (b *fuses) Blow(word int, mask uint32) error {
 	})
 }
 
-func (b *fuses) LockSecret() { b.hidden = true }
+func (b *fuses) LockFixed() { b.hidden = true }
 
 // counter is a number that only rises, at off in a medium.
 type counter struct {

@@ -252,7 +252,7 @@ func TestFixedFusesAreBurnedOnce(t *testing.T) {
 		if err := f.BurnSecret(two); err != nil {
 			t.Fatal(err)
 		}
-		f.LockSecret()
+		f.LockFixed()
 		if _, err := f.Secret(); !errors.Is(err, hw.ErrLocked) {
 			t.Errorf("%s: the secret after its lock: %v", kind, err)
 		}
