@@ -1,8 +1,6 @@
 package boot
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
 	"errors"
 	"fmt"
 	"io"
@@ -46,30 +44,55 @@ type Report struct {
 	Digest    [32]byte
 	Trial     bool
 	Notes     []string // fall-backs and repairs, for the device's log
+	Events    []wire.BootEvent
 	Seed      [32]byte // fresh at each start
 }
 
 // ErrDead says that the device cannot start at all: its fuses or its boot control cannot be read, or its life is over.
 var ErrDead = errors.New("the device does not start")
 
-// Start is a reset: ROM, then boot manager. self is the digest of the boot manager's own code. A device with nothing it may run
-// still starts, in recovery: Report.Release is nil.
+// Start is a reset whose stages are one process: ROM, then boot manager. self is the digest of the boot manager's own code.
 func Start(board *hw.Board, self [32]byte) (*Manager, error) {
+	r, err := NewROM(board)
+	if err != nil {
+		return nil, err
+	}
+	h, err := r.Hand(self)
+	if err != nil {
+		return nil, err
+	}
+	return Begin(board, h)
+}
+
+// Begin is the boot manager, which has what the ROM handed to it. A device with nothing it may run still starts, in recovery: Report.Release is nil.
+func Begin(board *hw.Board, h Handoff) (*Manager, error) {
+	board.Fuses.LockFixed() // as it is already where the lock outlasts a process
 	flash, err := Arrange(board.Flash)
 	if err != nil {
 		return nil, err
 	}
-	m := &Manager{board: board, flash: flash, self: self}
+	m := &Manager{
+		board: board, flash: flash, self: [32]byte(h.Code), cdi: h.CDI, markKey: h.MarkKey, paramsKey: h.ParamsKey,
+		rep: Report{
+			Root: [32]byte(h.Root), Lifecycle: h.Lifecycle, Debug: h.Debug, BootCount: h.BootCount, Counter: h.Counter, POST: h.POST, Notes: h.Notes, Events: h.Events,
+		},
+	}
 	if _, err := io.ReadFull(board.Random, m.rep.Seed[:]); err != nil {
 		return nil, fmt.Errorf("boot seed: %w", err)
 	}
-	for _, step := range []func() error{m.count, m.fuses, m.ended, m.takeUp, m.identity, m.rom, m.selfTest, m.choose, m.measure} {
+	for _, step := range []func() error{m.identity, m.believed, m.tests, m.choose, m.measure} {
 		if err := step(); err != nil {
-			board.Fuses.LockFixed() // nothing is started: nobody reads it any more
 			return nil, err
 		}
 	}
 	return m, nil
+}
+
+func (m *Manager) tests() error { return m.selfTest([]test{{TestKeys, m.signs}}) }
+
+// record adds a line to the log of this start.
+func (m *Manager) record(stage, kind string, digest [32]byte, text string) {
+	m.rep.Events = append(m.rep.Events, wire.BootEvent{Stage: stage, Kind: kind, Digest: digest[:], Text: text})
 }
 
 // Report gives what this start found.
@@ -143,16 +166,10 @@ func (m *Manager) identity() (err error) {
 	return err
 }
 
-// rom checks the trust bundle: the fuses vouch for its root, and a version below the counter is not believed any more. A board whose
+// believed checks the trust bundle: the fuses vouch for its root, and a version below the counter is not believed any more. A board whose
 // bundle is gone or not believed starts nothing, but it starts: its fuses still say whom it believed first, and the agent can fetch what
 // was signed since.
-func (m *Manager) rom() (err error) {
-	if m.rep.Root, err = m.board.Fuses.Root(); err != nil {
-		return fmt.Errorf("%w: root in the fuses: %w", ErrDead, err)
-	}
-	if err := m.deriveMarkKey(); err != nil {
-		return err
-	}
+func (m *Manager) believed() error {
 	least, err := m.board.Trust.Value()
 	if err != nil {
 		return err
@@ -318,22 +335,19 @@ func (m *Manager) burn(counter uint32) error {
 	return nil
 }
 
-// measure derives the next stage's identifier from this one's: CDI = HMAC(secret, what was measured), then hides the secret.
+// measure derives the next stage's identifier from this one's, which nobody needs behind that.
 func (m *Manager) measure() error {
-	secret, err := m.board.Fuses.Secret()
-	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
-		return err
-	}
-	h := hmac.New(sha256.New, secret[:])
-	h.Write(m.self[:])
-	mac := hmac.New(sha256.New, h.Sum(nil))
-	mac.Write(m.rep.Digest[:])
-	m.cdi = mac.Sum(nil)
-	if m.paramsKey, err = paramsKey(secret, m.rep.Root, m.rep.Lifecycle, m.rep.Debug); err != nil {
-		return err
-	}
-	m.board.Fuses.LockFixed()
+	m.record(wire.StageBoot, wire.EventRelease, m.rep.Digest, m.running())
+	m.cdi = layer(m.cdi, m.rep.Digest)
 	return nil
+}
+
+// running names what runs.
+func (m *Manager) running() string {
+	if m.rep.Release == nil {
+		return "recovery"
+	}
+	return m.rep.Release.Version
 }
 
 // Measure reads what is in the running slot now and hashes it. A component that differs from its release is measured as it is.

@@ -44,9 +44,21 @@ func Revive(board *hw.Board, as Identity) (*Revival, error) {
 	if m.rep.Identity = as; r.found.Device != "" {
 		m.rep.Identity = r.found
 	}
-	err = m.rom()
-	board.Fuses.LockFixed()
-	return r, err
+	return r, m.vouched()
+}
+
+// vouched finds whom the fuses vouch for, without the stage that hands that over at a start.
+func (m *Manager) vouched() error {
+	defer m.board.Fuses.LockFixed()
+	secret, err := m.board.Fuses.Secret()
+	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
+		return err
+	}
+	m.markKey = markKey(secret[:])
+	if err := (&ROM{m}).root(); err != nil {
+		return err
+	}
+	return m.believed()
 }
 
 // Report gives what is known of the board: its trust bundle, if it has one, and what it is, as far as that is known.

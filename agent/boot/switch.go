@@ -1,18 +1,18 @@
 package boot
 
 import (
-	"crypto/hmac"
-	"crypto/sha256"
-
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Switch puts what a start would choose in the place of what runs, without a start: a set on trial, or the confirmed one after its trial was given up.
 // Everything is checked as a start checks it, and a try is counted before it runs. It gives false, and what runs is as before, where only a start will
-// do: nothing runs, nothing may run, or one of the two is no set of assets.
+// do: nothing runs, nothing may run, one of the two is no set of assets, or this start has seen as many sets as its log has room for.
 func (m *Manager) Switch() (bool, error) {
 	was := m.rep
 	if was.Release == nil || was.Release.Model != wire.ModelAsset {
+		return false, nil
+	}
+	if len(m.rep.Events) >= wire.MaxBootEvents { // the log of this start is full
 		return false, nil
 	}
 	if same, err := m.sameBank(); !same || err != nil {
@@ -30,9 +30,7 @@ func (m *Manager) Switch() (bool, error) {
 	}
 	if m.rep.Digest != was.Digest {
 		// Behind a start the secret is hidden: the identifier goes on from the last one, and so tells what ran since the start, in order.
-		mac := hmac.New(sha256.New, m.cdi)
-		mac.Write(m.rep.Digest[:])
-		m.cdi = mac.Sum(nil)
+		return true, m.measure()
 	}
 	return true, nil
 }

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"slices"
 
-	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -110,16 +109,11 @@ func (t trustRecord) mark(key []byte) ([]byte, error) {
 	return h.Sum(nil), nil
 }
 
-// markKey is derived from the fused secret, which is locked before anything else starts.
-func (m *Manager) deriveMarkKey() error {
-	secret, err := m.board.Fuses.Secret()
-	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
-		return err
-	}
-	h := hmac.New(sha256.New, secret[:])
+// markKey is the key of the mark: derived from the fused secret, which is closed before anything else starts.
+func markKey(secret []byte) []byte {
+	h := hmac.New(sha256.New, secret)
 	h.Write([]byte("hallmark-trust-record-1"))
-	m.markKey = h.Sum(nil)
-	return nil
+	return h.Sum(nil)
 }
 
 // believe says whom a record names and where that is, or why it is not believed on this board.

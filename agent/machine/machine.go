@@ -6,10 +6,8 @@ package machine
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io"
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
@@ -34,9 +32,18 @@ type Machine struct {
 	codeKeys map[[wire.ContentKeyID]byte][]byte // of protected programs, of this start
 }
 
-// Start starts a board; self is the digest of this program.
+// Start starts a board, with all stages in this process; self is the digest of this program.
 func Start(board *hw.Board, self [32]byte) (*Machine, error) {
 	m, err := boot.Start(board, self)
+	if err != nil {
+		return nil, err
+	}
+	return &Machine{board: board, boot: m}, nil
+}
+
+// Begin goes on from what the stage before this process has handed over.
+func Begin(board *hw.Board, h boot.Handoff) (*Machine, error) {
+	m, err := boot.Begin(board, h)
 	if err != nil {
 		return nil, err
 	}
@@ -205,18 +212,4 @@ func (m *Machine) attestKey() ([]byte, error) {
 		return nil, fmt.Errorf("attestation key: %w", err)
 	}
 	return wire.SPKIOf(k.Public())
-}
-
-// Self is the digest of a program's own file.
-func Self(path string, open func(string) (io.ReadCloser, error)) ([32]byte, error) {
-	f, err := open(path)
-	if err != nil {
-		return [32]byte{}, err
-	}
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	if err = errors.Join(err, f.Close()); err != nil {
-		return [32]byte{}, err
-	}
-	return [32]byte(h.Sum(nil)), nil
 }

@@ -47,6 +47,7 @@ type powered struct {
 	real  bool                            // a reset is the machine's, and not this program's to play
 	arm   func() (*linux.Watchdog, error) // nil: it has none
 	ready func() error                    // makes room for what a device will burn
+	leave func() error                    // before this process gives way to the next stage
 	close func() error
 }
 
@@ -78,6 +79,55 @@ func (p place) config() (c linux.Config, ok bool, err error) {
 	return c, true, nil
 }
 
+// rom opens what the first stage of a start has of a board: its flash, fuses and counters; and its key store as long as it is no device yet, because what
+// a probe has laid down is taken up then.
+func (p place) rom() (*powered, error) {
+	c, ok, err := p.config()
+	if err != nil {
+		return nil, err
+	}
+	var b *powered
+	if ok {
+		bare := c
+		bare.Banks, bare.SealPCRs = linux.BanksConfig{}, nil
+		l, err := linux.Open(bare)
+		if err != nil {
+			return nil, err
+		}
+		b = &powered{Board: &l.Board, real: true, leave: nothing, close: l.Close}
+	} else {
+		v, off, err := p.virtual()
+		if err != nil {
+			return nil, err
+		}
+		v.Keys = nil
+		b = &powered{Board: &v.Board, leave: v.Power.Leave, close: off}
+	}
+	begun, err := b.Trust.Value()
+	if err == nil && begun > 0 {
+		return b, nil
+	}
+	if err = errors.Join(err, b.close()); err != nil {
+		return nil, err
+	}
+	return p.powerOn()
+}
+
+func nothing() error { return nil }
+
+// virtual opens the virtual board, for this process alone.
+func (p place) virtual() (*virtual.Board, func() error, error) {
+	b, err := openBoard(p.dir, virtual.Open)
+	if err != nil {
+		return nil, nil, err
+	}
+	lock, err := p.lock()
+	if err != nil {
+		return nil, nil, errors.Join(err, b.Close())
+	}
+	return b, func() error { return errors.Join(b.Close(), lock.Close()) }, nil
+}
+
 // powerOn opens a board with its key store.
 func (p place) powerOn() (*powered, error) {
 	c, ok, err := p.config()
@@ -87,20 +137,15 @@ func (p place) powerOn() (*powered, error) {
 	if ok {
 		return powerLinux(c)
 	}
-	b, err := openBoard(p.dir, virtual.Open)
+	b, off, err := p.virtual()
 	if err != nil {
 		return nil, err
 	}
-	lock, err := p.lock()
-	if err != nil {
-		return nil, errors.Join(err, b.Close())
-	}
-	off := func() error { return errors.Join(b.Close(), lock.Close()) }
 	uid, err := hex.DecodeString(b.Spec.ChipUID)
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("chip UID: %w", err), off())
 	}
-	out := &powered{Board: &b.Board, uid: uid, ready: func() error { return nil }, close: off}
+	out := &powered{Board: &b.Board, uid: uid, ready: nothing, leave: b.Power.Leave, close: off}
 	if b.Spec.Keys == "" {
 		return out, nil
 	}
@@ -137,7 +182,7 @@ func powerLinux(c linux.Config) (*powered, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &powered{Board: &b.Board, uid: uid, real: true, arm: c.Arm, ready: b.Prepare, close: b.Close}
+	out := &powered{Board: &b.Board, uid: uid, real: true, arm: c.Arm, ready: b.Prepare, leave: nothing, close: b.Close}
 	if word, at, _ := strings.Cut(c.Keys, ":"); word == "tpm" && b.Chip != nil && at == b.ChipPath {
 		b.Keys = b.Chip
 		return out, nil

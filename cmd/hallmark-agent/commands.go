@@ -7,12 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
 	"slices"
-	"time"
 
 	"github.com/spf13/cobra"
 
@@ -100,13 +98,18 @@ func openBoard[B any](dir string, open func(string) (B, error)) (B, error) {
 	return b, err
 }
 
-// start reads what is on a board; one that was not made into a device says how it becomes one.
-func start(dir string, b *hw.Board, self [32]byte) (*machine.Machine, error) {
-	m, err := machine.Start(b, self)
+// unborn says of a board that was not made into a device how it becomes one.
+func unborn(dir string, err error) error {
 	if errors.Is(err, boot.ErrDead) && errors.Is(err, nvm.ErrEmpty) {
-		return m, fmt.Errorf("%w: have a programming station make it, with `hallmark-agent factory --dir %s --socket SOCKET`", err, dir)
+		return fmt.Errorf("%w: have a programming station make it, with `hallmark-agent factory --dir %s --socket SOCKET`", err, dir)
 	}
-	return m, err
+	return err
+}
+
+// start reads what is on a board, with all stages in this process: for looking.
+func start(dir string, b *hw.Board) (*machine.Machine, error) {
+	m, err := machine.Start(b, [32]byte{})
+	return m, unborn(dir, err)
 }
 
 func newFactory() *cobra.Command {
@@ -151,126 +154,6 @@ func factory(ctx context.Context, at place, socket string, s shape) (err error) 
 	return factoryport.Serve(ctx, conn, &machine.Piece{Board: b.Board, UID: b.uid})
 }
 
-func newRun() *cobra.Command {
-	var at place
-	var once, asJSON bool
-	var pollMin time.Duration
-	var prove, isolation string
-	level := slog.LevelInfo
-	c := &cobra.Command{
-		Use:   "run --dir DIR",
-		Short: "Power the device on",
-		Long: `Powers the device on, and on again after each reset, until Ctrl-C or SIGTERM switches it off. A file cut.json in its directory,
-such as {"after": 700, "mode": "random"}, cuts the power at that operation of its memories.
-
-On a Linux board a reset is the machine's: it ends with exit code 76, and whoever started it restarts the machine.`,
-		Example: "  hallmark-agent run --dir board1 --log-level debug",
-		Args:    cobra.NoArgs,
-		RunE: func(cmd *cobra.Command, _ []string) error {
-			var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
-			if asJSON {
-				h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
-			}
-			require, err := wire.ParseLayers(isolation)
-			if err != nil {
-				return &usageError{"--isolation: " + err.Error()}
-			}
-			return run(cmd.Context(), at, prove, machine.Options{
-				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr,
-			})
-		},
-	}
-	at.flags(c, "the device's directory")
-	c.Flags().BoolVar(&once, "once", false, "check in once and stop")
-	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
-	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
-	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine programs, and the network's process, for them to start: available (what the kernel has), required (all), or layers by name")
-	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
-	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
-	return c
-}
-
-// errReset says that the machine has to be restarted.
-var errReset = errors.New("the device starts again: restart the machine")
-
-func run(ctx context.Context, at place, prove string, o machine.Options) error {
-	self, err := machine.Self("/proc/self/exe", func(p string) (io.ReadCloser, error) { return os.Open(p) })
-	if err != nil {
-		return err
-	}
-	for {
-		err := power(ctx, at, prove, self, o)
-		switch {
-		case errors.Is(err, agent.ErrReset) && ctx.Err() == nil && !errors.Is(err, errReset):
-			o.Logger.Info("reset")
-		case errors.Is(err, agent.ErrOver):
-			o.Logger.Info("the device's life is over")
-			return nil
-		default:
-			return err
-		}
-	}
-}
-
-// power is one start of the device, until it resets or is switched off.
-func power(ctx context.Context, at place, prove string, self [32]byte, o machine.Options) (err error) {
-	b, err := at.powerOn()
-	if err != nil {
-		return err
-	}
-	defer func() { err = errors.Join(err, b.close()) }()
-	m, err := start(at.dir, b.Board, self)
-	if b.real && errors.Is(err, hw.ErrLocked) { // what is locked until a reset shows that there was none
-		return fmt.Errorf("%w: it was started once already: %w", errReset, err)
-	}
-	if errors.Is(err, boot.ErrElsewhere) {
-		return fmt.Errorf("%w: %w", errReset, err)
-	}
-	if err != nil {
-		return err
-	}
-	if prove != "" {
-		door, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)
-		if err != nil {
-			return fmt.Errorf("--prove: %w", err)
-		}
-		defer door.Close()
-		o.Logger.Info("proves itself to whoever asks", "at", door.Addr())
-		o.Door, _ = door.(*net.TCPListener)
-	}
-	d, err := m.Device(o)
-	if err != nil {
-		return err
-	}
-	defer d.Stop()
-	watching, unwatch := context.WithCancel(ctx)
-	defer unwatch()
-	disarm, err := watch(watching, b, d, o.Logger)
-	if err != nil {
-		return err
-	}
-	err = serve(ctx, d, at.dir)
-	if b.real && errors.Is(err, agent.ErrReset) { // armed still: a machine that hangs on its way down is reset too
-		return fmt.Errorf("%w: %w", errReset, err)
-	}
-	return errors.Join(err, disarm())
-}
-
-// serve runs the device with its socket.
-func serve(ctx context.Context, d *machine.Device, dir string) error {
-	socket := filepath.Join(dir, "local.sock")
-	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
-		return err
-	}
-	l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
-	if err != nil {
-		return fmt.Errorf("local socket: %w", err)
-	}
-	served := make(chan error, 1)
-	go func() { served <- d.ServeLocal(ctx, l) }()
-	return errors.Join(d.Run(ctx), l.Close(), <-served) // the last answer is given before the device is gone
-}
-
 // found is what inspect tells of a device that is switched off.
 type found struct {
 	Device  string            `json:"device"`
@@ -307,7 +190,7 @@ func inspect(at place) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, off()) }()
-	m, err := start(at.dir, b, [32]byte{})
+	m, err := start(at.dir, b)
 	if errors.Is(err, hw.ErrLocked) {
 		return fmt.Errorf("it was started since the machine was: ask it with `hallmark-agent local status`, or look before it starts: %w", err)
 	}

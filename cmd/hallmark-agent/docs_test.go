@@ -17,7 +17,7 @@ func TestEveryCallInTheDocumentationParses(t *testing.T) {
 	for _, w := range docstest.Wrong(calls, func(args ...string) (int, string) {
 		var out bytes.Buffer
 		begun := false
-		cmd := newRoot(&begun)
+		cmd := newRoot(&begun, newPlug())
 		cmd.SetArgs(args)
 		cmd.SetOut(&out)
 		if err := cmd.Execute(); err != nil {

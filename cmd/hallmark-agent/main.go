@@ -19,6 +19,7 @@ import (
 	"os"
 	"os/signal"
 	"strings"
+	"sync"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -38,10 +39,9 @@ const (
 func main() {
 	launch.Confine() // in a process that is to become a program of the release, and nothing else
 	line.Become()    // in the one that is to become the network's
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	p := newPlug()
 	begun := false
-	cmd, err := newRoot(&begun).ExecuteContextC(ctx)
-	stop()
+	cmd, err := newRoot(&begun, p).ExecuteContextC(p.ctx)
 	var wrong *usageError
 	switch {
 	case err == nil:
@@ -60,13 +60,46 @@ func main() {
 	}
 }
 
+// plug is what Ctrl-C or SIGTERM pulls.
+type plug struct {
+	ctx     context.Context // ends when it is pulled
+	signals chan os.Signal
+	quit    chan struct{}
+	once    sync.Once
+	done    chan struct{}
+}
+
+func newPlug() *plug {
+	p := &plug{signals: make(chan os.Signal, 1), quit: make(chan struct{}), done: make(chan struct{})}
+	var pull context.CancelFunc
+	p.ctx, pull = context.WithCancel(context.Background())
+	signal.Notify(p.signals, os.Interrupt, syscall.SIGTERM)
+	go func() {
+		defer close(p.done)
+		select {
+		case <-p.signals:
+			pull()
+		case <-p.quit:
+		}
+	}()
+	return p
+}
+
+// leave is for the end of this program's rule over the process: a signal from then on ends it at once. It reports whether one came before.
+func (p *plug) leave() bool {
+	signal.Stop(p.signals) // what came is in there, when this returns
+	p.once.Do(func() { close(p.quit) })
+	<-p.done
+	return p.ctx.Err() != nil || len(p.signals) > 0
+}
+
 // usageError says what is wrong with a call that was begun.
 type usageError struct{ text string }
 
 func (e *usageError) Error() string { return e.text }
 
 // newRoot makes the tree of commands; begun is set when one of them starts to work: what fails before is a wrong call.
-func newRoot(begun *bool) *cobra.Command {
+func newRoot(begun *bool, p *plug) *cobra.Command {
 	root := &cobra.Command{
 		Use:   "hallmark-agent",
 		Short: "The device: its boot manager and its agent",
@@ -84,7 +117,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the
 		}
 		return err
 	})
-	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(), newInspect(), newParams(), newLocal(), newRecover(), newKeys(), newProbe()} {
+	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(p), newInspect(), newParams(), newLocal(), newRecover(), newKeys(), newProbe()} {
 		run := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			*begun = true

@@ -68,7 +68,7 @@ func paramsOf(ctx context.Context, at place) (all []params.Parameter, doubt, err
 	if err != nil {
 		return nil, nil, err
 	}
-	m, err := start(at.dir, &b.Board, [32]byte{})
+	m, err := start(at.dir, &b.Board)
 	if err != nil {
 		return nil, nil, err
 	}

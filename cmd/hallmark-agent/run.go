@@ -1,0 +1,178 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/agent"
+	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/agent/machine"
+	"github.com/hallmark-iot/hallmark/agent/rom"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+func newRun(p *plug) *cobra.Command {
+	var at place
+	var once, asJSON bool
+	var pollMin time.Duration
+	var prove, isolation string
+	level := slog.LevelInfo
+	c := &cobra.Command{
+		Use:   "run --dir DIR",
+		Short: "Power the device on",
+		Long: `Powers the device on, and on again after each reset, until Ctrl-C or SIGTERM switches it off. A file cut.json in its directory,
+such as {"after": 700, "mode": "random"}, cuts the power at that operation of its memories.
+
+On a Linux board a reset is the machine's: it ends with exit code 76, and whoever started it restarts the machine.`,
+		Example: "  hallmark-agent run --dir board1 --log-level debug",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+			if asJSON {
+				h = slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: level})
+			}
+			require, err := wire.ParseLayers(isolation)
+			if err != nil {
+				return &usageError{"--isolation: " + err.Error()}
+			}
+			return run(cmd.Context(), p, at, prove, machine.Options{
+				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr,
+			})
+		},
+	}
+	at.flags(c, "the device's directory")
+	c.Flags().BoolVar(&once, "once", false, "check in once and stop")
+	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
+	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
+	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine programs, and the network's process, for them to start: available (what the kernel has), required (all), or layers by name")
+	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
+	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
+	return c
+}
+
+// errReset says that the machine has to be restarted.
+var errReset = errors.New("the device starts again: restart the machine")
+
+// run is the device's process, whichever stage it is in: it begins as the ROM, which gives way to the boot manager, which goes on as the agent.
+func run(ctx context.Context, p *plug, at place, prove string, o machine.Options) error {
+	stage, err := rom.Inherited()
+	if err != nil {
+		return err
+	}
+	if stage == nil {
+		return first(p, at)
+	}
+	err = power(ctx, at, prove, stage.Handoff, o)
+	switch {
+	case errors.Is(err, agent.ErrReset) && !errors.Is(err, errReset):
+		if p.leave() {
+			return nil
+		}
+		o.Logger.Info("reset")
+		return stage.Reset()
+	case errors.Is(err, agent.ErrOver):
+		o.Logger.Info("the device's life is over")
+		return nil
+	}
+	return err
+}
+
+// first is the first stage of a start. It has the board without its keys, and ends by becoming the next one.
+func first(p *plug, at place) error {
+	b, err := at.rom()
+	if err != nil {
+		return err
+	}
+	image, h, err := measured(b.Board)
+	if b.real && errors.Is(err, hw.ErrLocked) { // what is locked until a reset shows that there was none
+		err = fmt.Errorf("%w: it was started once already: %w", errReset, err)
+	}
+	if err = errors.Join(unborn(at.dir, err), b.leave(), b.close()); err != nil {
+		return err
+	}
+	defer func() { _ = image.Close() }() // what is wrong is that it was not executed
+	if p.leave() {
+		return nil
+	}
+	return image.Become(h)
+}
+
+// measured is what the ROM does: it gives the boot manager, as it will run, and what that begins with.
+func measured(b *hw.Board) (*rom.Image, boot.Handoff, error) {
+	r, err := boot.NewROM(b)
+	if err != nil {
+		return nil, boot.Handoff{}, err
+	}
+	image, err := rom.Seal("/proc/self/exe")
+	if err != nil {
+		b.Fuses.LockFixed()
+		return nil, boot.Handoff{}, err
+	}
+	h, err := r.Hand(image.Digest)
+	return image, h, err
+}
+
+// power is the boot manager and the agent, until the device resets or is switched off.
+func power(ctx context.Context, at place, prove string, h boot.Handoff, o machine.Options) (err error) {
+	b, err := at.powerOn()
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, b.close()) }()
+	m, err := machine.Begin(b.Board, h)
+	if errors.Is(err, boot.ErrElsewhere) {
+		return fmt.Errorf("%w: %w", errReset, err)
+	}
+	if err != nil {
+		return err
+	}
+	if prove != "" {
+		door, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)
+		if err != nil {
+			return fmt.Errorf("--prove: %w", err)
+		}
+		defer door.Close()
+		o.Logger.Info("proves itself to whoever asks", "at", door.Addr())
+		o.Door, _ = door.(*net.TCPListener)
+	}
+	d, err := m.Device(o)
+	if err != nil {
+		return err
+	}
+	defer d.Stop()
+	watching, unwatch := context.WithCancel(ctx)
+	defer unwatch()
+	disarm, err := watch(watching, b, d, o.Logger)
+	if err != nil {
+		return err
+	}
+	err = serve(ctx, d, at.dir)
+	if b.real && errors.Is(err, agent.ErrReset) { // armed still: a machine that hangs on its way down is reset too
+		return fmt.Errorf("%w: %w", errReset, err)
+	}
+	return errors.Join(err, disarm())
+}
+
+// serve runs the device with its socket.
+func serve(ctx context.Context, d *machine.Device, dir string) error {
+	socket := filepath.Join(dir, "local.sock")
+	if err := os.Remove(socket); err != nil && !errors.Is(err, os.ErrNotExist) {
+		return err
+	}
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", socket)
+	if err != nil {
+		return fmt.Errorf("local socket: %w", err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- d.ServeLocal(ctx, l) }()
+	return errors.Join(d.Run(ctx), l.Close(), <-served) // the last answer is given before the device is gone
+}
