@@ -154,14 +154,14 @@ func (h *handler) transfer(w http.ResponseWriter, r *http.Request, caller access
 	if v.may(access.DeviceTransfer, placeOf(d)) {
 		list = append(transferActions(ps[0], last), v.handoverActions(placeOf(d), ps[0], last)...)
 	}
-	h.render(w, r, http.StatusOK, transferPage(v, ps[0], last, list, time.Now()))
+	h.render(w, r, http.StatusOK, transferPage(v, d.Product, ps[0], last, list, time.Now()))
 	return nil
 }
 
-// transferActions begin a transfer. A warrant of the owner's key is signed where that key is: by the command line.
+// transferActions begin a transfer. A warrant is signed where the key for it is, and comes as a file.
 func transferActions(p owner.Preview, last owner.Transfer) []action {
 	under := last.Device != "" && last.Done.IsZero()
-	if p.Rollout != "" || under || p.Warrant == owner.WarrantOwner {
+	if p.Rollout != "" || under {
 		return nil
 	}
 	a := action{
@@ -172,6 +172,8 @@ func transferActions(p owner.Preview, last owner.Transfer) []action {
 		}}},
 	}
 	switch {
+	case p.Warrant == owner.WarrantOwner:
+		a.Fields = append(a.Fields, field{Name: "warrants", Label: "Warrant for the act disown, signed with the owner's key", Kind: "file"})
 	case p.Warrant == owner.WarrantMaker:
 		a.Fields = append(a.Fields, field{Name: "warrants", Label: "Warrant for the act disown, signed with the product's offline keys", Kind: "file"})
 	case p.Period == 0:

@@ -1,12 +1,16 @@
 package demo
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
 	"fmt"
 	"os"
 	"path/filepath"
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/chromedp/chromedp"
 
@@ -15,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // once is what the dialog shows that is shown nowhere else.
@@ -126,6 +131,106 @@ func soldFromThePage(t *testing.T, w *world) {
 	if _, err := w.people["carla"].Claim(t.Context(), a.id, client.ClaimRequest{Code: code}); err != nil {
 		t.Errorf("the next owner's code: %v", err)
 	}
+}
+
+// handedOnWithAKey hands on a device that defends its owner: the warrant is a file, made where the owner's key is.
+func handedOnWithAKey(t *testing.T, w *world) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, berta := w.agents[0], &buyer{d: w.demo, t: t, who: w.people["berta"], name: "berta", key: key}
+	code, err := w.code(t.Context(), a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := berta.claim(a.id, code); err != nil {
+		t.Fatal(err)
+	}
+	o, err := berta.who.Ownership(t.Context(), a.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	berta.id = o.Periods[len(o.Periods)-1].Owner
+	berta.held(a)
+	digest := o.Periods[len(o.Periods)-1].Digest
+	envelope, err := leave(a, digest, berta.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(t.TempDir(), "leave.cose")
+	if err := os.WriteFile(file, envelope, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	p := w.signedIn(t, "berta")
+	p.visit("/transfer/" + a.id)
+	p.sees("a warrant of the owner's key", "--owner-digest "+fmt.Sprintf("%x", digest), "hallmark approve leave.payload --key owner.key")
+	p.press("Hand it on")
+	p.asked("End its time with its owner")
+	p.fill("To", "the maker")
+	p.chooses(file)
+	p.typesWhatIsAsked()
+	p.fill("Reason, for the ledger", "its lease has ended")
+	p.press("Hand it on")
+	if ok, saw := wait(t.Context(), time.Minute, func() (bool, string) {
+		tr, err := w.people["sam"].Ownership(t.Context(), a.id)
+		return err == nil && tr.Transfer != nil && !tr.Transfer.Done.IsZero(), fmt.Sprintf("%+v, %v", tr.Transfer, err)
+	}); !ok {
+		t.Errorf("it is not let go of: %s", saw)
+	}
+}
+
+// sentAwayAndKept begins to hand a device that is off to another instance, by two people, and gives it up before the device was told.
+func sentAwayAndKept(t *testing.T, w *world) {
+	a, dir := w.silent, t.TempDir()
+	offer, payload, warrant := filepath.Join(dir, "own.offer"), filepath.Join(dir, "rehome.payload"), filepath.Join(dir, "rehome.cose")
+	w.types(t, "bundle", "offer", "--product", productID, "--server", w.devURL, "--out", offer)
+	w.types(t, "warrant", "payload", a.id, "--product", productID, "--act", "rehome", "--offer", offer, "--reason", "its own", "--valid", "1h", "--out", payload)
+	data, err := os.ReadFile(payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	signed, err := w.threshold(wire.TypeWarrant, data, "alice", "bob")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(warrant, signed, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	sam, olga := w.signedIn(t, "sam"), w.signedIn(t, "olga")
+	sam.visit("/transfer/" + a.id)
+	sam.press("Hand it to another instance")
+	sam.asked("Hand this device to another instance, for good")
+	for name, path := range map[string]string{"offer": offer, "warrants": warrant} {
+		sam.do("choose "+name, chromedp.SetUploadFiles(chromedp.CSS(`#confirm-fields input[name="field-`+name+`"]`), []string{path}))
+	}
+	sam.typesWhatIsAsked()
+	sam.fill("Reason, for the ledger", "the clinic runs its own")
+	sam.press("Hand it to another instance")
+	sam.sees("One person may not do this alone.")
+	sam.fill("Reason, for the ledger and for the second person", "sold with the ward")
+	sam.press("Propose it")
+	sam.at("/proposals/")
+	olga.visit("/proposals/" + look[string](sam, `location.pathname.split("/")[2]`))
+	olga.press("Approve")
+	olga.asked("Approve this proposal")
+	olga.fill("Reason, for the ledger", "the contract lies here")
+	olga.press("Approve")
+	olga.closed()
+	sam.sees("Approved by person:olga")
+	sam.press("Do it")
+	sam.press("Do it")
+	sam.sees("Done: person:olga agreed.")
+
+	sam.visit("/transfer/" + a.id)
+	sam.sees("The device goes")
+	sam.press("Let it stay")
+	sam.asked("Give up handing this device over")
+	sam.fill("Reason, for the ledger", "the clinic has changed its mind")
+	sam.press("Let it stay")
+	sam.closed()
+	sam.sees("It stays")
+	w.told(t, "events", "device.transfer.given-up", a.id, "person:sam")
 }
 
 // twinned has a device copied, keys and all, and waits until the two are found.
