@@ -1348,7 +1348,10 @@ type FactPage struct {
 
 // FactoryDesk defines model for FactoryDesk.
 type FactoryDesk struct {
-	At       time.Time  `json:"at"`
+	At time.Time `json:"at"`
+
+	// Before product CAs (DER) that it had before; what was ordered under one of them is still registered, unless that CA is revoked
+	Before   [][]byte   `json:"before,omitempty"`
 	By       string     `json:"by"`
 	Cas      [][]byte   `json:"cas"`
 	Name     string     `json:"name"`

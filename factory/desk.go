@@ -22,9 +22,10 @@ type Desk struct {
 	Name     string    `json:"name"`
 	OrderKey []byte    `json:"order_key"` // SPKI; stations pin it, beside ours
 	CAs      [][]byte  `json:"cas"`       // certificates (DER) of its product CAs
-	Products []string  `json:"products"`  // that it may order, one for each CA
-	Quota    uint32    `json:"quota"`     // devices that it may order, in all
-	Ordered  uint64    `json:"ordered"`   // of these
+	Before   [][]byte  `json:"before,omitempty" doc:"product CAs (DER) that it had before; what was ordered under one of them is still registered, unless that CA is revoked"`
+	Products []string  `json:"products"` // that it may order, one for each CA
+	Quota    uint32    `json:"quota"`    // devices that it may order, in all
+	Ordered  uint64    `json:"ordered"`  // of these
 	By       string    `json:"by"`
 	At       time.Time `json:"at"`
 	Removed  time.Time `json:"removed,omitzero"` // since when it orders nothing any more
@@ -44,7 +45,7 @@ var (
 
 // DeskStore keeps desks, and the orders that came from them; each write is durable on nil, with its facts.
 type DeskStore interface {
-	// PutDesk stores one with its CAs, or replaces CAs, products and quota of the one with that name and order key. ErrDeskTaken for another key of that
+	// PutDesk stores one with its CAs, or replaces CAs, products and quota of the one with that name and order key; CAs that it had and has no more are Before. ErrDeskTaken for another key of that
 	// name, another name of that key, or one that was removed; ErrDeskCA for a CA that another desk has or had; ErrDeskMany.
 	PutDesk(ctx context.Context, d Desk, cas []Adoption, facts ...ledger.Fact) error
 	// RemoveDesk ends one; ErrDeskUnknown when it is not there or removed.
@@ -53,7 +54,7 @@ type DeskStore interface {
 	Desk(ctx context.Context, name string) (Desk, error)
 	// Desks gives them all, by name.
 	Desks(ctx context.Context) ([]Desk, error)
-	// RegisterOrder stores an order of the desk that it names, with the order's CA: ErrExists for an ID that is taken, ErrDeskQuota, and ErrChanged when
+	// RegisterOrder stores an order of the desk that it names, with the order's CA, and remembers its master if that is newer than what is known: ErrExists for an ID that is taken, ErrDeskQuota, and ErrChanged when
 	// the desk was removed or replaced since it was read.
 	RegisterOrder(ctx context.Context, o Order, desk Desk, ca Adoption, facts ...ledger.Fact) error
 	// RestoreOrder gives an order its secrets again, which were lost with a database that was brought back from the log; ErrChanged when it has them.

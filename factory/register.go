@@ -8,6 +8,7 @@ import (
 	"crypto/ecdh"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -25,6 +26,7 @@ import (
 func (w *Wrapped) Registration(desk string, descriptor, to []byte, key crypto.Signer) ([]byte, error) {
 	return wire.SignRegistration(wire.Registration{
 		Desk: desk, Order: w.Order.Envelope, Station: descriptor, ReleaseSum: w.Order.ReleaseSum, ParamsSum: w.Order.ParamsSum,
+		Master: w.Master,
 	}, wire.RegistrationSecret{Seed: w.content.TicketSeed, Return: w.ret}, to, key)
 }
 
@@ -136,6 +138,9 @@ func (g *registering) known(ctx context.Context, old Order) (Order, error) {
 func (g *registering) row() (Order, error) {
 	row := orderOf(g.order, g.station, g.stock.bundle, g.release, g.reg.ReleaseSum, g.reg.ParamsSum)
 	row.Desk, row.Envelope = g.desk.Name, g.reg.Order
+	if m := g.reg.Master; m != nil {
+		row.Master = &MasterRef{Product: row.Product, Hardware: g.order.Header.Hardware, Revision: m.Revision, Digest: hex.EncodeToString(m.Digest)}
+	}
 	return g.s.sealed(row, g.secret.Seed, g.secret.Return)
 }
 
@@ -168,7 +173,7 @@ func (g *registering) whose(context.Context) error {
 		return denied("registration.oem", "order %s is of OEM %q", h.ID, h.OEM)
 	case !slices.Contains(g.desk.Products, h.Product):
 		return fault.New(fault.Denied, "registration.product", fmt.Sprintf("desk %s may not order product %q", g.desk.Name, h.Product), "have a CA for it granted to the desk, and add the desk again")
-	case len(h.Chain) != 3 || !slices.ContainsFunc(g.desk.CAs, func(der []byte) bool { return bytes.Equal(der, h.Chain[1]) }):
+	case len(h.Chain) != 3 || !slices.ContainsFunc(slices.Concat(g.desk.CAs, g.desk.Before), func(der []byte) bool { return bytes.Equal(der, h.Chain[1]) }):
 		return denied("registration.ca", "the CA of order %s is not by a product CA of desk %s", h.ID, g.desk.Name)
 	}
 	if !bytes.Equal(h.Chain[2], g.s.c.Root) {
@@ -288,7 +293,15 @@ func (g *registering) take(ctx context.Context) (Order, error) {
 	}
 	created := ledger.New(ledger.Control, ledger.KindOrderCreated, g.s.c.Now().UTC().Truncate(time.Second), g.caller.ID, id, nil, row.Envelope)
 	row.UID = created.UID
-	switch err := g.Store.RegisterOrder(ctx, row, g.desk, ca, created); {
+	facts := []ledger.Fact{created}
+	if row.Master != nil {
+		data, err := json.Marshal(row.Master)
+		if err != nil {
+			return Order{}, err
+		}
+		facts = append(facts, ledger.New(ledger.Control, ledger.KindOrderMastered, created.At, g.caller.ID, id, nil, data))
+	}
+	switch err := g.Store.RegisterOrder(ctx, row, g.desk, ca, facts...); {
 	case errors.Is(err, ErrDeskQuota):
 		return Order{}, over
 	case errors.Is(err, ErrExists): // at the same moment

@@ -48,7 +48,8 @@ type Maker struct {
 
 // Wrapped is an order that was wrapped to its station. Its file can be written until it is forgotten.
 type Wrapped struct {
-	Order Order // without Secret and UID, which are the store's
+	Order  Order                  // without Secret and UID, which are the store's
+	Master *wire.RegisteredMaster // that it is of, for its registration; nil: of none
 
 	content wire.OrderContent
 	ret     []byte // P-256 scalar that opens records

@@ -35,6 +35,14 @@ type Registration struct {
 	ParamsSum  []byte `cbor:"5,keyasint" json:"params_sum"`  // SHA-256 of the encoded parameters
 	Key        []byte `cbor:"6,keyasint" json:"key"`         // SealKeyID of the instance's key
 	Sealed     []byte `cbor:"7,keyasint" json:"sealed"`      // HPKE (RFC 9180), base mode: RegistrationSecret
+
+	Master *RegisteredMaster `cbor:"8,keyasint,omitempty" json:"master,omitempty"` // that it was wrapped of; nil: of a release and parameters
+}
+
+// RegisteredMaster is which master of its product and hardware an order was wrapped of. It is the desk's word.
+type RegisteredMaster struct {
+	Revision uint32 `cbor:"1,keyasint" json:"revision"`
+	Digest   []byte `cbor:"2,keyasint" json:"digest"` // SHA-256 of the signed master
 }
 
 // RegistrationSecret is what nobody but the desk and the instance knows of an order.
@@ -240,6 +248,8 @@ func (r Registration) check() error {
 		return errors.New("registration: a digest is not of its length")
 	case len(r.Sealed) == 0 || len(r.Sealed) > maxRegSealed:
 		return fmt.Errorf("registration: a sealed secret of %d bytes", len(r.Sealed))
+	case r.Master != nil && (r.Master.Revision == 0 || len(r.Master.Digest) != sha256.Size):
+		return errors.New("registration: a master without revision or digest")
 	}
 	return nil
 }

@@ -24,7 +24,7 @@ func aCA(t testing.TB) []byte {
 }
 
 func sampleRegistration(order []byte) Registration {
-	return Registration{Desk: "berlin", Order: order, Station: []byte{1}, ReleaseSum: d32(1), ParamsSum: d32(2), Key: d32(3)[:16], Sealed: []byte{1, 2, 3}}
+	return Registration{Desk: "berlin", Order: order, Station: []byte{1}, ReleaseSum: d32(1), ParamsSum: d32(2), Key: d32(3)[:16], Sealed: []byte{1, 2, 3}, Master: &RegisteredMaster{Revision: 3, Digest: d32(4)}}
 }
 
 // sealKey is an instance's key for registrations.

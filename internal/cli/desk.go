@@ -149,6 +149,9 @@ func deskSheet(s streams, d *desk.Desk) error {
 		case p.CA != nil:
 			text = fmt.Sprintf("ready, with trust bundle %d", p.Bundle.Version)
 		}
+		if p.Next != nil {
+			text += fmt.Sprintf("; asks for another CA: have %s granted, fingerprint %s", d.RenewalFile(p.ID), ceremony.Fingerprint(p.Next.Digest))
+		}
 		pairs = append(pairs, "product "+p.ID, text)
 	}
 	orders, err := d.Orders()
@@ -176,19 +179,28 @@ func showDesk(s streams) *cobra.Command {
 
 func requestDesk(s streams) *cobra.Command {
 	var c deskCall
+	var anew bool
 	cmd := &cobra.Command{
 		Use: "request DIR PRODUCT", Short: "Have another product ordered at a desk: make the key of its CA, and the request for the ceremony",
-		Args: cobra.ExactArgs(2), Example: "  hallmark desk request desk valve",
+		Long: `Makes the key of a product's CA at the desk, and the request for the ceremony. With --anew it asks for a CA, with a key of its own, in the place of the one that the
+product has: because that ends, or its key is in doubt. The desk orders under the old one until the answer is installed; then the instance takes the desk in again
+(` + "`hallmark desk add`" + `). What was ordered under the old one is still registered, unless two people revoke it.`,
+		Args: cobra.ExactArgs(2), Example: "  hallmark desk request desk valve\n  hallmark desk request desk pump --anew",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			return c.at(cmd.Context(), s, args[0], func(d *desk.Desk, keys desk.Keys) error {
-				asked, err := d.Request(keys, args[1], time.Now())
+				ask, file := d.Request, d.RequestFile(args[1])
+				if anew {
+					ask, file = d.Renew, d.RenewalFile(args[1])
+				}
+				asked, err := ask(keys, args[1], time.Now())
 				if err != nil {
 					return err
 				}
-				return sheet(s.out, "product", asked.Product, "written", d.RequestFile(args[1]), "fingerprint", ceremony.Fingerprint(asked.Digest))
+				return sheet(s.out, "product", asked.Product, "written", file, "fingerprint", ceremony.Fingerprint(asked.Digest))
 			})
 		},
 	}
+	cmd.Flags().BoolVar(&anew, "anew", false, "ask for a CA in the place of the one that it has")
 	c.flag(cmd)
 	return cmd
 }

@@ -59,6 +59,7 @@ const (
 	configFile = "desk.json"
 	requests   = "requests" // PRODUCT.request: for the ceremony
 	grants     = "grants"   // PRODUCT.grant: its answer
+	renewals   = "renewals" // PRODUCT.request: for a CA in the place of the one that was granted
 	bundles    = "bundles"  // PRODUCT.bundle: the trust bundle that is believed
 	orders     = "orders"   // ORDER/registration: for the instance
 	maxFile    = 1 << 20
@@ -204,7 +205,30 @@ func DecodeConfig(data []byte) (Config, error) {
 
 func (d *Desk) orderKey() string { return d.Name + "-order" }
 
-func (d *Desk) caKey(product string) string { return d.Name + "-ca-" + product }
+// maxCAKeys is how many CAs a product has at a desk, one after another.
+const maxCAKeys = 100
+
+// caKey is the name of the key of a product's nth CA.
+func (d *Desk) caKey(product string, n int) string {
+	if n == 1 {
+		return d.Name + "-ca-" + product
+	}
+	return fmt.Sprintf("%s-ca-%s_%d", d.Name, product, n) // no product has such a name
+}
+
+// caSigner finds the key of a public key among those of a product's CAs, and which it is.
+func (d *Desk) caSigner(keys Keys, product string, spki []byte) (crypto.Signer, int, error) {
+	for n := 1; n <= maxCAKeys; n++ {
+		k, err := keys.Signer(d.caKey(product, n))
+		if err != nil {
+			return nil, 0, fmt.Errorf("the CA's key of product %s: %w", product, err)
+		}
+		if have, err := wire.SPKIOf(k.Public()); err != nil || bytes.Equal(have, spki) {
+			return k, n, err
+		}
+	}
+	return nil, 0, fmt.Errorf("the CA's key of product %s is not among %d", product, maxCAKeys)
+}
 
 // key finds a key; with fresh it makes it when it is not there.
 func (d *Desk) key(keys Keys, name string, fresh bool) (crypto.Signer, error) {
@@ -223,10 +247,37 @@ func (d *Desk) Request(keys Keys, product string, now time.Time) (ceremony.Asked
 	if !wire.ValidName(product) {
 		return ceremony.Asked{}, fault.New(fault.Invalid, "desk.product", fmt.Sprintf("product %.80q", product), "give its ID, as `hallmark product list` shows it")
 	}
-	if asked, err := d.asked(product); err == nil || !errors.Is(err, fs.ErrNotExist) {
+	if asked, err := d.asked(requests, product); err == nil || !errors.Is(err, fs.ErrNotExist) {
 		return asked, err
 	}
-	key, err := d.key(keys, d.caKey(product), true)
+	return d.ask(keys, product, 1, requests, now)
+}
+
+// Renew gives the request for another CA of a product in the place of the one that it has, with a key of its own. The desk goes on ordering under
+// the old one until the answer is there.
+func (d *Desk) Renew(keys Keys, product string, now time.Time) (ceremony.Asked, error) {
+	p, err := d.product(product)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) || err == nil && p.CA == nil:
+		return ceremony.Asked{}, conflict("desk.ungranted", fmt.Sprintf("product %.80q has no CA here that could be replaced", product), "ask for its first: `hallmark desk request`")
+	case err != nil:
+		return ceremony.Asked{}, err
+	case p.Next != nil:
+		return *p.Next, nil
+	}
+	_, n, err := d.caSigner(keys, product, p.CA.RawSubjectPublicKeyInfo)
+	if err == nil && p.settle {
+		err = d.promote(product)
+	}
+	if err != nil {
+		return ceremony.Asked{}, err
+	}
+	return d.ask(keys, product, n+1, renewals, now)
+}
+
+// ask writes the request for a product's nth CA.
+func (d *Desk) ask(keys Keys, product string, n int, dir string, now time.Time) (ceremony.Asked, error) {
+	key, err := d.key(keys, d.caKey(product, n), true)
 	if err != nil {
 		return ceremony.Asked{}, err
 	}
@@ -238,17 +289,20 @@ func (d *Desk) Request(keys Keys, product string, now time.Time) (ceremony.Asked
 	if err != nil {
 		return ceremony.Asked{}, fault.Newf(fault.Invalid, "desk.request", "%w", err)
 	}
-	if err := d.write("desk.request", env, 0o644, requests, product+".request"); err != nil {
+	if err := d.write("desk.request", env, 0o644, dir, product+".request"); err != nil {
 		return ceremony.Asked{}, err
 	}
-	return d.asked(product)
+	return d.asked(dir, product)
 }
 
-// RequestFile is where the request of a product is.
+// RequestFile is where the request of a product is, and RenewalFile the one for another CA.
 func (d *Desk) RequestFile(product string) string { return d.path(requests, product+".request") }
 
-func (d *Desk) asked(product string) (ceremony.Asked, error) {
-	env, err := d.read(requests, product+".request")
+// RenewalFile is where the request for another CA of a product is.
+func (d *Desk) RenewalFile(product string) string { return d.path(renewals, product+".request") }
+
+func (d *Desk) asked(dir, product string) (ceremony.Asked, error) {
+	env, err := d.read(dir, product+".request")
 	if err != nil {
 		return ceremony.Asked{}, err
 	}
@@ -257,7 +311,7 @@ func (d *Desk) asked(product string) (ceremony.Asked, error) {
 		err = errors.New("it is not one request")
 	}
 	if err != nil {
-		return ceremony.Asked{}, fmt.Errorf("%s: %w", d.RequestFile(product), err)
+		return ceremony.Asked{}, fmt.Errorf("%s: %w", d.path(dir, product+".request"), err)
 	}
 	return list[0], nil
 }
@@ -266,9 +320,11 @@ func (d *Desk) asked(product string) (ceremony.Asked, error) {
 type Product struct {
 	ID       string
 	Asked    ceremony.Asked
+	Next     *ceremony.Asked   // for another CA; nil: none is asked for
 	CA       *x509.Certificate // nil: not granted yet
 	Bundle   *wire.Bundle      // nil: not pinned yet
 	envelope []byte
+	settle   bool // its grant answers the request that still lies among the renewals: a cut came between
 }
 
 // Products gives them, by their IDs.
@@ -291,16 +347,31 @@ func (d *Desk) Products() (out []Product, err error) {
 	return out, nil
 }
 
+// answers says whether a grant names that request; what it grants is held against it elsewhere.
+func answers(grant []byte, asked ceremony.Asked) bool {
+	g, err := wire.DecodeCAGrant(grant)
+	return err == nil && bytes.Equal(asked.Digest[:], g.Request)
+}
+
 func (d *Desk) product(id string) (p Product, err error) {
 	p.ID = id
 	if !wire.ValidName(id) {
 		return p, fs.ErrNotExist
 	}
-	if p.Asked, err = d.asked(id); err != nil {
+	if p.Asked, err = d.asked(requests, id); err != nil {
+		return p, err
+	}
+	next, err := d.asked(renewals, id)
+	if err == nil {
+		p.Next = &next
+	} else if !errors.Is(err, fs.ErrNotExist) {
 		return p, err
 	}
 	grant, err := d.read(grants, id+".grant")
 	if err == nil {
+		if p.Next != nil && answers(grant, next) { // the grant decides which request is in force
+			p.Asked, p.Next, p.settle = next, nil, true
+		}
 		p.CA, err = ceremony.CheckGrant(grant, p.Asked, d.root, d.Of.OEM)
 	}
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -332,19 +403,24 @@ func (d *Desk) Install(keys Keys, grant []byte, now time.Time) (product, file st
 	if err != nil {
 		return "", "", err
 	}
-	i := slices.IndexFunc(list, func(p Product) bool { return bytes.Equal(p.Asked.Digest[:], g.Request) })
+	i := slices.IndexFunc(list, func(p Product) bool {
+		return bytes.Equal(p.Asked.Digest[:], g.Request) || p.Next != nil && bytes.Equal(p.Next.Digest[:], g.Request)
+	})
 	if i < 0 {
 		return "", "", denied("desk.grant", "the grant answers no request of this desk", "see what it has asked for: `hallmark desk show`")
 	}
-	p := list[i]
+	p, renewal := list[i], list[i].settle
+	if p.Next != nil && bytes.Equal(p.Next.Digest[:], g.Request) {
+		p.Asked, p.CA, renewal = *p.Next, nil, true
+	}
 	ca, err := ceremony.CheckGrant(grant, p.Asked, d.root, d.Of.OEM)
 	if err != nil {
 		return "", "", fault.Newf(fault.Denied, "desk.grant", "grant for product %s: %w", p.ID, err)
 	}
 	if p.CA != nil && !p.CA.Equal(ca) {
-		return "", "", conflict("desk.granted", "product "+p.ID+" has a CA here already", "a desk keeps its CA; another one is another desk's")
+		return "", "", conflict("desk.granted", "product "+p.ID+" has a CA here already", "ask for another one in its place: `hallmark desk request --anew`")
 	}
-	key, err := d.key(keys, d.caKey(p.ID), false)
+	key, _, err := d.caSigner(keys, p.ID, ca.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return "", "", err
 	}
@@ -354,8 +430,23 @@ func (d *Desk) Install(keys Keys, grant []byte, now time.Time) (product, file st
 	if err := d.write("desk.grant", grant, 0o644, grants, p.ID+".grant"); err != nil {
 		return "", "", err
 	}
+	if renewal {
+		err = d.promote(p.ID)
+	}
+	if err != nil {
+		return "", "", err
+	}
 	file, err = d.describe(keys, now)
 	return p.ID, file, err
+}
+
+// promote puts the request that was answered in the place of the one before. A cut before it leaves both, and the grant says which counts.
+func (d *Desk) promote(product string) error {
+	if err := os.Rename(d.RenewalFile(product), d.RequestFile(product)); err != nil {
+		return err
+	}
+	failpoint.Hit("desk.promoted")
+	return errors.Join(durable.SyncDir(d.path(requests)), durable.SyncDir(d.path(renewals)))
 }
 
 // describe writes what the desk tells of itself.

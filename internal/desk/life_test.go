@@ -225,6 +225,8 @@ func step(name, dir string, g given) error {
 	switch name {
 	case "install":
 		_, _, err = d.Install(keys, g.Grant, time.Now())
+	case "renew":
+		_, err = d.Renew(keys, "pump", time.Now())
 	case "trust":
 		_, err = d.Pin(g.Bundle, g.Print)
 	case "master":
@@ -432,5 +434,91 @@ func TestWhatADeskDoesNotBelieve(t *testing.T) {
 	}
 	if again, err := desk.Open(dir); err != nil || !bytes.Equal(again.Of.SealKey, of.SealKey) {
 		t.Errorf("the new key was not kept: %v", err)
+	}
+}
+
+// A CA is replaced without the desk: it orders under the old one until the answer is there, under the new one from then on, and tells the instance of it; also
+// when the power is cut between any two steps.
+func TestADeskReplacesItsCA(t *testing.T) {
+	m := newMaker(t)
+	dir, with := filepath.Join(t.TempDir(), "desk"), filepath.Join(t.TempDir(), "given")
+	g := given{Of: m.of(), Bundle: m.bundle, Print: ceremony.Fingerprint(sha256.Sum256(m.bundle)), Station: m.station, Pin: m.pin[:], Release: m.release}
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	does := func(name string, points ...string) {
+		t.Helper()
+		data, err := json.Marshal(g)
+		if err == nil {
+			err = os.WriteFile(with, data, 0o600)
+		}
+		must(err)
+		for _, p := range points {
+			if !cut(t, p+"=1", name, dir, with) {
+				t.Fatalf("%s never came by %s", name, p)
+			}
+		}
+		cut(t, "", name, dir, with)
+	}
+	request := func(where string) []byte {
+		t.Helper()
+		data, err := os.ReadFile(filepath.Join(dir, where, "pump.request"))
+		must(err)
+		return data
+	}
+	must(step("begin", dir, g))
+	if err := step("renew", dir, g); fault.KindOf(err) != fault.Conflict {
+		t.Errorf("a CA that is not there yet is replaced: %v", err)
+	}
+	g.Grant = m.grant(request("requests"))
+	must(errors.Join(step("install", dir, g), step("trust", dir, g)))
+	d, err := desk.Open(dir)
+	must(err)
+	issuer := func(order string) []byte {
+		t.Helper()
+		does(order)
+		m.order(d, order)
+		env, err := os.ReadFile(d.RegistrationFile(order))
+		must(err)
+		self, err := d.Self()
+		must(err)
+		key, err := wire.ParseKey(self.OrderKey)
+		must(err)
+		_, o, err := wire.VerifyRegistration(env, key)
+		must(err)
+		if len(self.CAs) != 1 || !bytes.Equal(self.CAs[0], o.Header.Chain[1]) {
+			t.Errorf("%s: the desk tells of %d CAs, and not of the one that it orders under", order, len(self.CAs))
+		}
+		return o.Header.Chain[1]
+	}
+	cas := [][]byte{issuer("ord-first")}
+	for round := range 2 {
+		does("renew", "desk.ca-key", "desk.request")
+		if next := request("renewals"); bytes.Equal(next, request("requests")) {
+			t.Fatal("it asks for the CA that it has")
+		} else {
+			g.Grant = m.grant(next)
+		}
+		if !bytes.Equal(issuer(fmt.Sprint("ord-between-", round)), cas[round]) {
+			t.Error("it orders under a CA that is not granted")
+		}
+		if round == 1 { // and again before it has settled: the one that was granted counts
+			if !cut(t, "desk.grant=1", "install", dir, with) {
+				t.Fatal("install never came by desk.grant")
+			}
+			does("renew")
+			g.Grant = m.grant(request("renewals"))
+		}
+		does("install", "desk.grant", "desk.promoted", "desk.described")
+		cas = append(cas, issuer(fmt.Sprint("ord-after-", round)))
+		if bytes.Equal(cas[round], cas[round+1]) {
+			t.Error("it orders under the CA that was replaced")
+		}
+	}
+	if _, err := os.Stat(d.RenewalFile("pump")); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("a request that was answered is left: %v", err)
 	}
 }

@@ -178,7 +178,7 @@ func (d *Desk) WrapMaster(ctx context.Context, keys Keys, spec factory.OrderSpec
 	if err := d.newest(m.Ref()); err != nil {
 		return Wrapped{}, err
 	}
-	return d.Wrap(ctx, keys, spec, out, now)
+	return d.wrap(ctx, keys, spec, &wire.RegisteredMaster{Revision: m.Header.Revision, Digest: m.Digest[:]}, out, now)
 }
 
 // newest refuses a master that is older than one of which an order was wrapped here, and remembers a newer one.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"testing"
 	"time"
@@ -13,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/desk"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
 )
 
@@ -47,6 +49,64 @@ func (m *maker) master(revision uint32, to []byte) string {
 		m.Fatal(err)
 	}
 	return f.Name()
+}
+
+// A desk whose keys are in a token opens masters that are sealed to it, after it was closed too; its key for them lies nowhere open, and another token does
+// not have it.
+func TestADeskWithATokenOpensMasters(t *testing.T) {
+	const softHSM = "/usr/lib/softhsm/libsofthsm2.so"
+	if _, err := os.Stat(softHSM); err != nil {
+		t.Skip("SoftHSM is not installed: apt-get install softhsm2")
+	}
+	tokens := t.TempDir()
+	t.Setenv("SOFTHSM2_CONF", filepath.Join(tokens, "conf"))
+	must := func(err error) {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	must(os.WriteFile(filepath.Join(tokens, "conf"), []byte("directories.tokendir = "+tokens+"\nobjectstore.backend = file\nlog.level = ERROR\n"), 0o600))
+	token := func(label string) *pkcs11.Store {
+		t.Helper()
+		s, err := pkcs11.Open(pkcs11.Config{Path: softHSM, Label: label, PIN: []byte("12345678")})
+		must(err)
+		return s
+	}
+	for _, label := range []string{"desk", "thief"} {
+		if out, err := exec.CommandContext(t.Context(), "softhsm2-util", "--init-token", "--free", "--label", label, "--pin", "12345678", "--so-pin", "87654321").CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, out)
+		}
+	}
+	m, dir := newMaker(t), filepath.Join(t.TempDir(), "desk")
+	keys := token("desk")
+	d, err := desk.Begin(dir, desk.Config{Name: "desk-1", Of: m.of()}, keys, []string{"pump"}, m.now)
+	must(err)
+	request, err := os.ReadFile(d.RequestFile("pump"))
+	must(err)
+	_, _, err = d.Install(keys, m.grant(request), m.now)
+	must(err)
+	_, err = d.Pin(m.bundle, ceremony.Fingerprint(sha256.Sum256(m.bundle)))
+	must(err)
+	own, err := d.MasterFile(keys)
+	must(err)
+	must(keys.Close())
+	keys = token("desk")
+	if again, err := d.MasterFile(keys); err != nil || again.Fingerprint() != own.Fingerprint() {
+		t.Fatalf("it has another key when it is opened again: %v", err)
+	}
+	master, out := m.master(3, own.SealKey), filepath.Join(t.TempDir(), "order")
+	if err := ofMaster(d, keys, m.master(3, m.of().SealKey), m.spec("ord-others"), out); err == nil {
+		t.Error("a master that is sealed to somebody else was opened")
+	}
+	must(ofMaster(d, keys, master, m.spec("ord-1"), out))
+	m.order(d, "ord-1")
+	must(keys.Close())
+	keys = token("thief")
+	defer func() { must(keys.Close()) }()
+	if _, err := d.MasterFile(keys); err == nil {
+		t.Error("another token opens the desk's key for masters")
+	}
 }
 
 // A desk orders from masters that are sealed to it, never from an older one than it did before, also when the power is cut between.

@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Wrapped is an order that was wrapped here.
@@ -25,12 +26,16 @@ type Wrapped struct {
 // Wrap makes an order of spec and writes its file for the station to out. The trust bundle is the one that is pinned. The registration is kept here before the
 // file is there: a cut between leaves a registration of an order that nobody has.
 func (d *Desk) Wrap(ctx context.Context, keys Keys, spec factory.OrderSpec, out string, now time.Time) (Wrapped, error) {
+	return d.wrap(ctx, keys, spec, nil, out, now)
+}
+
+func (d *Desk) wrap(ctx context.Context, keys Keys, spec factory.OrderSpec, of *wire.RegisteredMaster, out string, now time.Time) (Wrapped, error) {
 	p, err := d.ready(spec.Product, now)
 	if err != nil {
 		return Wrapped{}, err
 	}
 	spec.Bundle = p.envelope
-	ca, err := d.key(keys, d.caKey(p.ID), false)
+	ca, _, err := d.caSigner(keys, p.ID, p.CA.RawSubjectPublicKeyInfo)
 	if err != nil {
 		return Wrapped{}, err
 	}
@@ -46,6 +51,7 @@ func (d *Desk) Wrap(ctx context.Context, keys Keys, spec factory.OrderSpec, out 
 	if err != nil {
 		return Wrapped{}, err
 	}
+	w.Master = of
 	reg, err := w.Registration(d.Name, spec.Descriptor, d.Of.SealKey, key)
 	if err != nil {
 		return Wrapped{}, err
@@ -102,7 +108,7 @@ func (d *Desk) ready(id string, now time.Time) (Product, error) {
 		return p, conflict("desk.clock", fmt.Sprintf("the clock says %s, before the trust bundle or the CA was made", now.UTC().Format(time.RFC3339)), "set this machine's clock")
 	}
 	if !now.Before(p.CA.NotAfter) {
-		return p, conflict("desk.ca-ended", fmt.Sprintf("the CA of product %s ended on %s", id, p.CA.NotAfter.Format(time.DateOnly)), "begin another desk")
+		return p, conflict("desk.ca-ended", fmt.Sprintf("the CA of product %s ended on %s", id, p.CA.NotAfter.Format(time.DateOnly)), "ask for another one: `hallmark desk request --anew`")
 	}
 	return p, nil
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/ecdsa"
+	"encoding/hex"
 	"errors"
 	"testing"
 	"time"
@@ -102,6 +103,68 @@ func TestAnOrderOfADeskComesHome(t *testing.T) {
 	take(t, f.o, "ord-1", export(t, f.o, f.st, "ord-1"))
 	if _, err := f.o.Service.CloseOrder(t.Context(), f.o.Caller, "ord-1"); err != nil {
 		t.Fatal(err)
+	}
+}
+
+// A desk's CA is replaced; what was ordered under the one before comes home late all the same, and no other desk takes it over.
+func TestADesksCAIsReplaced(t *testing.T) {
+	f := newOffice(t, 10)
+	_, before := f.wrapped("ord-before", 2)
+	old, anew := f.desk.CA, f.o.Desk(t, "desk-1")
+	file := func(cas [][]byte) {
+		t.Helper()
+		var err error
+		if f.desk.File, err = wire.SignDesk(wire.Desk{Name: "desk-1", OEM: f.o.ID, CAs: cas, Issued: uint64(f.o.Now.Unix())}, f.desk.Maker.OrderKey); err != nil {
+			t.Fatal(err)
+		}
+	}
+	file(anew.CAs())
+	f.add(10)
+	f.desk.CA, f.desk.Maker.CA = anew.CA, anew.CA
+	_, after := f.wrapped("ord-after", 2)
+	for id, reg := range map[string][]byte{"ord-before": before, "ord-after": after} {
+		if row, err := f.register(reg); err != nil || row.ID != id {
+			t.Errorf("%s: %+v, %v", id, row, err)
+		}
+	}
+	f.desk.CA, f.desk.Maker.CA = old, old
+	thief := f.o.Desk(t, "desk-t")
+	var err error
+	if thief.File, err = wire.SignDesk(wire.Desk{Name: "desk-t", OEM: f.o.ID, CAs: f.desk.CAs(), Issued: 1}, thief.Maker.OrderKey); err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.o.Service.AddDesk(t.Context(), two(), thief.File, 5)
+	wantCode(t, err, "desk.ca")
+}
+
+// The instance learns of which master a desk ordered, and orders nothing of an older one from then on.
+func TestARegistrationSaysWhichMaster(t *testing.T) {
+	f := newOffice(t, 10)
+	digest := bytes.Repeat([]byte{7}, 32)
+	wrap := func(id string, revision uint32) []byte {
+		t.Helper()
+		spec := f.o.Spec(id, 1, f.d, f.st.ID())
+		w, err := factory.Wrap(t.Context(), f.desk.Maker, spec, f.o.Now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Master = &wire.RegisteredMaster{Revision: revision, Digest: digest}
+		return f.desk.Registration(t, w, spec)
+	}
+	for id, revision := range map[string]uint32{"ord-new": 5, "ord-old": 3} { // an older one was wrapped already
+		want := factory.MasterRef{Product: factorytest.Product, Hardware: factorytest.Hardware, Revision: revision, Digest: hex.EncodeToString(digest)}
+		if row, err := f.register(wrap(id, revision)); err != nil || row.Master == nil || *row.Master != want {
+			t.Errorf("%s: %+v, %v", id, row.Master, err)
+		}
+		if row, err := f.o.DB.Order(t.Context(), id); err != nil || row.Master == nil || *row.Master != want {
+			t.Errorf("%s: %+v, %v", id, row.Master, err)
+		}
+	}
+	spec := f.o.Spec("ord-here", 1, f.d, f.st.ID())
+	row := factory.Order{ID: "ord-here", Product: spec.Product, State: factory.Open, Created: f.o.Now, Master: &factory.MasterRef{Product: factorytest.Product, Hardware: factorytest.Hardware, Revision: 4, Digest: "x"}}
+	err := f.o.DB.CreateOrder(t.Context(), row)
+	if old, ok := errors.AsType[*factory.OldMasterError](err); !ok || old.Known.Revision != 5 {
+		t.Errorf("an order here of a master that is older than a desk's: %v", err)
 	}
 }
 

@@ -79,14 +79,42 @@ func ownCAs(tx *Tx, d factory.Desk) (own bool, err error) {
 		if err := json.Unmarshal([]byte(doc), &other); err != nil {
 			return false, fmt.Errorf("stored desk: %w", err)
 		}
-		own = own && !slices.ContainsFunc(other.CAs, func(ca []byte) bool {
-			return slices.ContainsFunc(d.CAs, func(mine []byte) bool { return bytes.Equal(ca, mine) })
-		})
+		own = own && !slices.ContainsFunc(slices.Concat(other.CAs, other.Before), func(ca []byte) bool { return holds(d.CAs, ca) })
 	}
 	return own, rows.Err()
 }
 
+func holds(list [][]byte, b []byte) bool {
+	return slices.ContainsFunc(list, func(have []byte) bool { return bytes.Equal(have, b) })
+}
+
+// before adds the CAs that the desk has here and has no more by d.
+func before(tx *Tx, d *factory.Desk) error {
+	var doc string
+	err := tx.QueryRow(`SELECT doc FROM desk WHERE name = $1 AND order_key = $2 AND removed = 0`, d.Name, d.OrderKey).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var was factory.Desk
+	if err := json.Unmarshal([]byte(doc), &was); err != nil {
+		return fmt.Errorf("stored desk: %w", err)
+	}
+	d.Before = nil
+	for _, ca := range slices.Concat(was.Before, was.CAs) {
+		if !holds(d.CAs, ca) && !holds(d.Before, ca) {
+			d.Before = append(d.Before, ca)
+		}
+	}
+	return nil
+}
+
 func putDesk(tx *Tx, d factory.Desk) error {
+	if err := before(tx, &d); err != nil {
+		return err
+	}
 	doc, err := json.Marshal(d)
 	if err != nil {
 		return err
@@ -176,6 +204,12 @@ func (s Desks) RegisterOrder(ctx context.Context, o factory.Order, d factory.Des
 		}
 		if over {
 			return factory.ErrDeskQuota
+		}
+		if o.Master != nil { // one that is older was wrapped already: from the newest on, nothing is ordered of it
+			err := putMaster(tx, *o.Master)
+			if _, old := errors.AsType[*factory.OldMasterError](err); err != nil && !old {
+				return err
+			}
 		}
 		if err := adoptCAs(tx, ca); err != nil {
 			return err

@@ -61,6 +61,13 @@ func TestAReplayBringsDesksBack(t *testing.T) {
 	if err := r.db.Desks().PutDesk(t.Context(), d, nil, fact(ledger.KindDeskAdded, "desk-1", factory.DeskAdded{Desk: "desk-1", OrderKey: spki, CAs: d.CAs, Products: d.Products, Quota: 5})); err != nil {
 		t.Fatal(err)
 	}
+	d.CAs = [][]byte{{2}} // the CA is replaced, and the one before is not forgotten
+	if err := r.db.Desks().PutDesk(t.Context(), d, nil, fact(ledger.KindDeskAdded, "desk-1", factory.DeskAdded{Desk: "desk-1", OrderKey: spki, CAs: d.CAs, Products: d.Products, Quota: 5})); err != nil {
+		t.Fatal(err)
+	}
+	if d, err = r.db.Desks().Desk(t.Context(), "desk-1"); err != nil || len(d.Before) != 1 || !bytes.Equal(d.Before[0], []byte{1}) || !bytes.Equal(d.CAs[0], []byte{2}) {
+		t.Fatalf("%+v, %v", d, err)
+	}
 	env := signedOrder(t, "ord-1", 3, key)
 	created := ledger.New(ledger.Events, ledger.KindOrderCreated, at, "person:fay", "ord-1", nil, env)
 	ca := factory.Adoption{SKI: "aa", Role: "order", DER: []byte{1}, Fact: ledger.New(ledger.Control, ledger.KindCACreated, at, "test", "aa", nil, []byte{1})}
@@ -84,16 +91,18 @@ func TestAReplayBringsDesksBack(t *testing.T) {
 	if err != nil || len(cas) != 1 || cas[0].SKI != "aa" {
 		t.Errorf("CAs %+v, %v: want that of the order that was taken in, and none of those that were not", cas, err)
 	}
-	other := factory.Desk{Name: "desk-2", OrderKey: []byte{1}, CAs: d.CAs, Products: d.Products, Quota: 1, At: at}
-	if err := r.db.Desks().PutDesk(t.Context(), other, []factory.Adoption{none}); !errors.Is(err, factory.ErrDeskCA) {
-		t.Errorf("a CA of another desk, one that was removed: %v", err)
+	for _, theirs := range [][][]byte{d.CAs, d.Before} {
+		other := factory.Desk{Name: "desk-2", OrderKey: []byte{1}, CAs: theirs, Products: d.Products, Quota: 1, At: at}
+		if err := r.db.Desks().PutDesk(t.Context(), other, []factory.Adoption{none}); !errors.Is(err, factory.ErrDeskCA) {
+			t.Errorf("a CA of another desk, one that was removed: %v", err)
+		}
 	}
 	r.grow(t, 1)
 	if err := old.Replay(t.Context(), ledger.Events, 5, r.entries(t, 5), map[ledger.Kind]store.Replayed{}); err != nil {
 		t.Fatal(err)
 	}
 	got, err := old.Desks().Desk(t.Context(), "desk-1")
-	if err != nil || got.Ordered != 3 || got.Quota != 5 || got.Removed.IsZero() || !bytes.Equal(got.OrderKey, spki) || got.Products[0] != "pump" {
+	if err != nil || got.Ordered != 3 || got.Quota != 5 || got.Removed.IsZero() || !bytes.Equal(got.OrderKey, spki) || got.Products[0] != "pump" || len(got.Before) != 1 {
 		t.Errorf("%+v, %v", got, err)
 	}
 	back, err := old.Order(t.Context(), "ord-1")
