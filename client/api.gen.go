@@ -3440,6 +3440,9 @@ type WireCapabilities struct {
 	// Devices character devices below /dev it may open to read and write
 	Devices []string `json:"devices,omitempty"`
 
+	// Disk bytes it may keep in its directory; absent: 64 MiB
+	Disk *int64 `json:"disk,omitempty"`
+
 	// Memory bytes of memory it may have; absent: 64 MiB
 	Memory *int64 `json:"memory,omitempty"`
 

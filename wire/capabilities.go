@@ -29,6 +29,7 @@ type Capabilities struct {
 	Tasks      uint32   `cbor:"8,keyasint,omitempty" json:"tasks,omitempty" doc:"processes and threads it may have at a time; absent: 64"`
 	CPU        uint32   `cbor:"9,keyasint,omitempty" json:"cpu,omitempty" doc:"percent of one core it may use; absent: 100"`
 	Parameters []string `cbor:"10,keyasint,omitempty" json:"parameters,omitempty" doc:"names of the device's parameters that it is told; it has to have the health check socket"`
+	Disk       uint64   `cbor:"12,keyasint,omitempty" json:"disk,omitempty" doc:"bytes it may keep in its directory; absent: 64 MiB"`
 	Data       []string `cbor:"11,keyasint,omitempty" json:"data,omitempty" doc:"data components of the same release that it reads"`
 }
 
@@ -37,12 +38,15 @@ const (
 	DefaultMemory = 64 << 20
 	DefaultTasks  = 64
 	DefaultCPU    = 100
+	DefaultDisk   = 64 << 20
 
 	MinMemory      = 16 << 20 // what a program is started by needs some itself
 	MaxMemory      = 1 << 40
 	MinTasks       = 16
 	MaxTasks       = 4096
 	MaxCPU         = 100 * 1024
+	MinDisk        = 64 << 10
+	MaxDisk        = 1 << 40
 	MaxGranted     = 32  // ports, paths or devices in one list
 	maxPath        = 256 // bytes
 	maxGrantedName = 64
@@ -70,6 +74,14 @@ func (c Component) CPULimit() uint32 {
 		return DefaultCPU
 	}
 	return c.Capabilities.CPU
+}
+
+// DiskLimit is the bytes that the component may keep in its directory.
+func (c Component) DiskLimit() uint64 {
+	if c.Capabilities == nil || c.Capabilities.Disk == 0 {
+		return DefaultDisk
+	}
+	return c.Capabilities.Disk
 }
 
 // WASM reports whether the component is a WebAssembly module.
@@ -109,6 +121,9 @@ func (c *Capabilities) String() string {
 	if c.CPU > 0 {
 		out = append(out, fmt.Sprintf("%d %% of a core", c.CPU))
 	}
+	if c.Disk > 0 {
+		out = append(out, fmt.Sprintf("keep %d bytes", c.Disk))
+	}
 	return strings.Join(out, "; ")
 }
 
@@ -131,6 +146,8 @@ func (c *Capabilities) check() error {
 		return fmt.Errorf("memory of %d bytes: want %d to %d", c.Memory, MinMemory, uint64(MaxMemory))
 	case c.Tasks != 0 && (c.Tasks < MinTasks || c.Tasks > MaxTasks):
 		return fmt.Errorf("%d tasks: want %d to %d", c.Tasks, MinTasks, MaxTasks)
+	case c.Disk != 0 && (c.Disk < MinDisk || c.Disk > MaxDisk):
+		return fmt.Errorf("disk of %d bytes: want %d to %d", c.Disk, MinDisk, uint64(MaxDisk))
 	case c.CPU > MaxCPU:
 		return fmt.Errorf("%d percent of a core, at most %d", c.CPU, MaxCPU)
 	case c.String() == "":

@@ -24,7 +24,7 @@ func TestCapabilitiesAreInTheRelease(t *testing.T) {
 	for _, c := range []*Capabilities{
 		{ConnectTCP: []uint16{80, 443}, BindTCP: []uint16{8080}, UDP: true},
 		{Read: []string{"/etc/hosts", "/usr/lib"}, Devices: []string{"/dev/i2c-1", "/dev/ttyS0"}, Memory: MinMemory, Tasks: MinTasks, CPU: 20},
-		{Runtime: RuntimeWASM, Memory: 64 << 20, Read: []string{"/etc/hostname"}},
+		{Runtime: RuntimeWASM, Memory: 64 << 20, Disk: 1 << 20, Read: []string{"/etc/hostname"}},
 	} {
 		payload, err := EncodeRelease(released(c))
 		if err != nil {
@@ -51,6 +51,8 @@ func TestCapabilitiesThatContradictThemselvesAreRefused(t *testing.T) {
 		"data that is two":        {Capabilities{Data: []string{"a:b"}}, "want a name"},
 		"data in a folder":        {Capabilities{Data: []string{"../keys"}}, "want a name"},
 		"data twice":              {Capabilities{Data: []string{"a", "a"}}, "rising"},
+		"hardly any disk":         {Capabilities{Disk: MinDisk - 1}, "disk of"},
+		"all disks":               {Capabilities{Disk: MaxDisk + 1}, "disk of"},
 		"no port":                 {Capabilities{ConnectTCP: []uint16{0}}, "port 0"},
 		"a port twice":            {Capabilities{BindTCP: []uint16{80, 80}}, "rising"},
 		"another order":           {Capabilities{Read: []string{"/usr", "/opt"}}, "rising"},

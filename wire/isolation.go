@@ -23,12 +23,13 @@ const (
 	LayerMemory     Layer = "cgroup-memory"  // memory of all its processes
 	LayerTasks      Layer = "tasks"          // processes and threads are counted, in a control group or by its user
 	LayerCPU        Layer = "cgroup-cpu"     // processor time
+	LayerDisk       Layer = "disk"           // no file is larger than what it may keep, and all of them together are measured
 )
 
 // Layers are all of them.
 func Layers() []Layer {
 	return []Layer{
-		LayerUser, LayerPrivileges, LayerNamespaces, LayerFiles, LayerPorts, LayerScope, LayerCalls, LayerLimits, LayerMemory, LayerTasks, LayerCPU,
+		LayerUser, LayerPrivileges, LayerNamespaces, LayerFiles, LayerPorts, LayerScope, LayerCalls, LayerLimits, LayerMemory, LayerTasks, LayerCPU, LayerDisk,
 	}
 }
 

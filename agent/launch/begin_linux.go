@@ -35,6 +35,7 @@ type order struct {
 	Memory  uint64       `json:"memory"`          // bytes
 	Tasks   uint32       `json:"tasks"`           // processes and threads
 	CPU     uint32       `json:"cpu"`             // percent of a core
+	Disk    uint64       `json:"disk"`            // bytes in its directory
 	Group   string       `json:"group"`           // name of its control group
 	Groups  Report       `json:"groups"`          // what that holds
 	Require []wire.Layer `json:"require,omitempty"`
@@ -47,7 +48,7 @@ type order struct {
 
 func orderOf(c wire.Component, own string, uid int, o Options) order {
 	d := order{
-		Name: c.Name, Args: c.Args, Size: c.Size, Own: own, User: uid, Memory: c.MemoryLimit(), Tasks: c.TaskLimit(), CPU: c.CPULimit(),
+		Name: c.Name, Args: c.Args, Size: c.Size, Own: own, User: uid, Memory: c.MemoryLimit(), Tasks: c.TaskLimit(), CPU: c.CPULimit(), Disk: c.DiskLimit(),
 		Require: o.Require, Group: fmt.Sprintf("hallmark-%x-%s", userOf(o, c.Name), c.Name),
 	}
 	d.Thinking, d.Landlock = cmp.Or(o.thinking, thinking), o.older

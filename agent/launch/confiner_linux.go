@@ -78,7 +78,9 @@ func becomeProgram(fd descriptors) (Report, error) {
 	}
 	groups := deviceGroups(d.Capabilities.Devices)
 	layers := d.Groups
-	layers.note(wire.LayerLimits, limit(&layers, d))
+	err = limit(&layers, d)
+	layers.note(wire.LayerLimits, err)
+	layers.note(wire.LayerDisk, err) // the rest of it is the agent's: Process.Full
 	abi := restrict(&layers, d, self)
 	if d.Spaces {
 		layers.has(wire.LayerNamespaces)
@@ -146,7 +148,7 @@ func limit(layers *Report, d order) error {
 		layers.has(wire.LayerTasks)
 	}
 	return setLimits(map[int]uint64{
-		unix.RLIMIT_CORE: 1, unix.RLIMIT_NOFILE: 256, unix.RLIMIT_STACK: 8 << 20, unix.RLIMIT_MEMLOCK: 64 << 10,
+		unix.RLIMIT_FSIZE: d.Disk, unix.RLIMIT_CORE: 1, unix.RLIMIT_NOFILE: 256, unix.RLIMIT_STACK: 8 << 20, unix.RLIMIT_MEMLOCK: 64 << 10,
 		unix.RLIMIT_MSGQUEUE: 0, unix.RLIMIT_SIGPENDING: 1024, unix.RLIMIT_RTPRIO: 0, unix.RLIMIT_NICE: 0,
 	})
 }

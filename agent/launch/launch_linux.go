@@ -63,6 +63,7 @@ type Options struct {
 type Process struct {
 	component wire.Component
 	socket    string // empty: it has none
+	own       string // its directory
 	cmd       *exec.Cmd
 	group     *group // nil: it has no control group
 	layers    Report
@@ -96,7 +97,7 @@ func start(code io.Reader, c wire.Component, o Options, given []Given) (*Process
 	if err != nil {
 		return nil, err
 	}
-	p := &Process{component: c, started: time.Now(), done: make(chan struct{})}
+	p := &Process{component: c, own: own, started: time.Now(), done: make(chan struct{})}
 	if c.Health == wire.HealthSocket {
 		if p.socket, err = filepath.Abs(filepath.Join(o.Dir, c.Name+".sock")); err != nil {
 			return nil, err

@@ -22,6 +22,9 @@ type Programs struct {
 	quiet  bool               // isolated
 	values []wire.ConfigEntry // the device's parameters
 	known  bool               // they were given
+
+	over func()          // ends what measures; nil: nothing does
+	done <-chan struct{} // it has ended
 }
 
 // program is one of them.
@@ -61,6 +64,7 @@ func (m *Machine) Launch(o launch.Options) (*Programs, error) {
 		}
 	}
 	m.programs = p
+	p.measure(o.Dir)
 	return p, nil
 }
 
@@ -213,6 +217,8 @@ func (p *Programs) Health() (agent.Health, string) {
 			}
 		case errors.Is(x.fault, errLocked):
 			text = x.name + " is not started: " + x.fault.Error()
+		case errors.Is(x.fault, launch.ErrFull):
+			known, text = true, x.name+" is stopped: "+x.fault.Error()
 		case x.fault != nil:
 			known, text = true, x.name+" was not started: "+x.fault.Error()
 		}
@@ -285,8 +291,54 @@ func (p *Programs) Sample(ctx context.Context) (string, bool) {
 	return "", false
 }
 
+// measureEvery is how often it is looked at how much programs keep: often enough that a disk does not fill meanwhile, and seldom enough to cost nothing.
+const measureEvery = 5 * time.Second
+
+// measure looks now and then at what programs keep, until they are stopped. One that keeps more than it may is stopped; the others go on.
+func (p *Programs) measure(dir string) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	p.over, p.done = cancel, done
+	go func() {
+		defer close(done)
+		for {
+			began := time.Now()
+			p.full()
+			_ = launch.Reserve(dir) // where it cannot be put by, what is written later says so itself
+			select {
+			case <-ctx.Done():
+				return
+			case <-time.After(max(measureEvery, 50*time.Since(began))):
+			}
+		}
+	}()
+}
+
+// full stops who keeps too much. What cannot be measured is stopped too: nobody knows how much it is.
+func (p *Programs) full() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, x := range p.list {
+		proc := x.proc
+		if proc == nil || proc.Ended() {
+			continue
+		}
+		p.mu.Unlock() // it may take its time
+		err := proc.Full()
+		p.mu.Lock()
+		if err != nil && x.proc == proc {
+			proc.Stop()
+			x.proc, x.fault = nil, err
+		}
+	}
+}
+
 // Stop ends all.
 func (p *Programs) Stop() {
+	if p.over != nil {
+		p.over()
+		<-p.done
+	}
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, x := range p.list {
