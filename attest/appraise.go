@@ -17,13 +17,14 @@ type Expect struct {
 	Hardware     string
 	InstanceID   []byte
 	Nonce        []byte
-	KeyOrigin    string       // as recorded in production, or when it got others
-	Field        bool         // the keys were made in the field, by a voucher: nobody saw where
-	Floor        uint32       // the trust bundle's: what is below runs with known defects
-	Counter      uint32       // security counter, highest seen before
-	BootCount    uint64       // highest seen before
-	AllowVirtual bool         // the product's policy
-	Isolation    []wire.Layer // without which none of its programs may run: the product's policy
+	KeyOrigin    string                                     // as recorded in production, or when it got others
+	Field        bool                                       // the keys were made in the field, by a voucher: nobody saw where
+	Floor        uint32                                     // the trust bundle's: what is below runs with known defects
+	Counter      uint32                                     // security counter, highest seen before
+	BootCount    uint64                                     // highest seen before
+	AllowVirtual bool                                       // the product's policy
+	Starts       func(code [32]byte, hardware string) error // which boot managers may: the trust bundle's; nil: not known
+	Isolation    []wire.Layer                               // without which none of its programs may run: the product's policy
 	References   []Reference
 	Suites       []string // that the product's trust bundle accepts; none: not known
 	Suite        string   // of the key that signed
@@ -62,6 +63,7 @@ func Judge(e wire.Evidence, x Expect) Judgement {
 	j.identity(e, x)
 	j.configuration(e, x)
 	j.executables(e, x)
+	j.bootManager(e, x)
 	j.hardware(e, x)
 	return j
 }
@@ -102,6 +104,25 @@ func (j *Judgement) configuration(e wire.Evidence, x Expect) {
 		j.worse(v, Contraindicated, "isolation: not told, and the product asks for %v", lacks)
 	case len(lacks) > 0:
 		j.worse(v, Contraindicated, "isolation: %v do not hold all of its programs", lacks)
+	}
+}
+
+// bootManager holds what started the device against what the root keys have signed for.
+func (j *Judgement) bootManager(e wire.Evidence, x Expect) {
+	v := &j.Vector.Executables
+	if x.Starts == nil {
+		return
+	}
+	if demanded := x.Starts([32]byte{}, x.Hardware) != nil; demanded && !slices.ContainsFunc(e.Components, func(c wire.Measured) bool { return c.Type == "BL" }) {
+		j.worse(v, Contraindicated, "boot-manager: none was measured")
+	}
+	for _, c := range e.Components {
+		if c.Type != "BL" {
+			continue
+		}
+		if err := x.Starts([32]byte(c.Value), x.Hardware); err != nil {
+			j.worse(v, Contraindicated, "boot-manager: %v", err)
+		}
 	}
 }
 

@@ -49,6 +49,8 @@ type Policy struct {
 	Floor        uint32       // of the product's trust bundle
 	Suites       []string     // that it accepts
 	Isolation    []wire.Layer // without which none of its programs may run
+
+	Starts func(code [32]byte, hardware string) error // says why a boot manager may not start: its trust bundle's; nil: not known
 }
 
 // Verdict is one appraisal.
@@ -291,7 +293,7 @@ func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte)
 	return e, Expect{
 		Device: d.ID, Hardware: d.Hardware, InstanceID: instance, KeyOrigin: d.KeyOrigin, Field: !d.Rekeyed.IsZero(), Floor: p.Floor, Counter: last.Counter,
 		Suites: p.Suites, Suite: string(set.ID),
-		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, Isolation: p.Isolation, References: refs, Runs: d.Twin.Release,
+		BootCount: last.BootCount, AllowVirtual: p.AllowVirtual, Isolation: p.Isolation, Starts: p.Starts, References: refs, Runs: d.Twin.Release,
 	}, nil
 }
 

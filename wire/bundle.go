@@ -26,6 +26,8 @@ type Bundle struct {
 	Issued    uint64      `cbor:"15,keyasint" json:"issued"`                     // seconds since 1970
 	Telemetry []StreamKey `cbor:"16,keyasint" json:"telemetry"`                  // key-access keys to seal data for
 	Orders    *KeySet     `cbor:"17,keyasint,omitempty" json:"orders,omitempty"` // signs production orders; absent in bundles of before
+
+	BootManagers []BootManager `cbor:"18,keyasint,omitempty" json:"boot_managers,omitempty"` // that may start; none: it does not say
 }
 
 // LogTrust is a log the device believes: its origin line and Ed25519 key (32 bytes).
@@ -84,7 +86,7 @@ func (b Bundle) check() error {
 			return fmt.Errorf("bundle: role orders: %w", err)
 		}
 	}
-	if err := b.checkSuites(); err != nil {
+	if err := errors.Join(b.checkSuites(), b.checkBootManagers()); err != nil {
 		return err
 	}
 	if b.Quorum > uint(len(b.Witnesses)) {

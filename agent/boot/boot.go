@@ -45,6 +45,7 @@ type Report struct {
 	Trial     bool
 	Notes     []string // fall-backs and repairs, for the device's log
 	Events    []wire.BootEvent
+	Kept      []byte   // of the boot manager: Handoff.Kept
 	Seed      [32]byte // fresh at each start
 }
 
@@ -56,6 +57,10 @@ func Start(board *hw.Board, self [32]byte) (*Manager, error) {
 	r, err := NewROM(board)
 	if err != nil {
 		return nil, err
+	}
+	if err := r.Admit(self, nil); err != nil {
+		r.Close()
+		return nil, fmt.Errorf("%w: %w", ErrDead, err)
 	}
 	h, err := r.Hand(self)
 	if err != nil {
@@ -75,6 +80,7 @@ func Begin(board *hw.Board, h Handoff) (*Manager, error) {
 		board: board, flash: flash, self: [32]byte(h.Code), cdi: h.CDI, markKey: h.MarkKey, paramsKey: h.ParamsKey,
 		rep: Report{
 			Root: [32]byte(h.Root), Lifecycle: h.Lifecycle, Debug: h.Debug, BootCount: h.BootCount, Counter: h.Counter, POST: h.POST, Notes: h.Notes, Events: h.Events,
+			Kept: h.Kept,
 		},
 	}
 	if _, err := io.ReadFull(board.Random, m.rep.Seed[:]); err != nil {

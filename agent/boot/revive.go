@@ -55,7 +55,7 @@ func (m *Manager) vouched() error {
 		return err
 	}
 	m.markKey = markKey(secret[:])
-	if err := (&ROM{m}).root(); err != nil {
+	if err := (&ROM{m: m}).root(); err != nil {
 		return err
 	}
 	return m.believed()

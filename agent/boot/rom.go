@@ -3,6 +3,7 @@ package boot
 import (
 	"crypto/hmac"
 	"crypto/sha256"
+	"encoding/binary"
 	"errors"
 	"fmt"
 
@@ -13,7 +14,12 @@ import (
 // ROM is the first stage of a start, which on a chip nobody can change. It has the fuses with all they hold, the counters, and of the flash what says whom to
 // believe; no key (but at the first start of what a probe has made) and no network. It tests the parts that it relies on, measures the boot manager, derives from the unique secret what the boot manager is
 // to have, and closes the secret until the next reset.
-type ROM struct{ m *Manager }
+type ROM struct {
+	m    *Manager
+	kept []byte // key of Handoff.Kept; never leaves
+	how  string // why what is started may be
+	by   [32]byte
+}
 
 // NewROM is a reset. An error leaves the secret closed: nothing is started.
 func NewROM(board *hw.Board) (*ROM, error) {
@@ -22,7 +28,7 @@ func NewROM(board *hw.Board) (*ROM, error) {
 		return nil, err
 	}
 	r := &ROM{m: &Manager{board: board, flash: flash}}
-	for _, step := range []func() error{r.m.count, r.m.fuses, r.m.ended, r.m.takeUp, r.m.identity, r.root, r.tests} {
+	for _, step := range []func() error{r.m.count, r.m.fuses, r.m.ended, r.m.takeUp, r.m.identity, r.root, r.trusted, r.tests} {
 		if err := step(); err != nil {
 			board.Fuses.LockFixed()
 			return nil, err
@@ -38,6 +44,76 @@ func (r *ROM) root() (err error) {
 	return nil
 }
 
+// trusted finds whom the device believes. What is wrong with that the boot manager finds again, and says.
+func (r *ROM) trusted() error {
+	secret, err := r.m.board.Fuses.Secret()
+	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
+		return err
+	}
+	defer clear(secret[:])
+	r.m.markKey, r.kept = markKey(secret[:]), keptKey(secret[:])
+	notes := r.m.rep.Notes
+	err = r.m.believed()
+	r.m.rep.Notes = notes
+	return err
+}
+
+// keptKey is the key by which a device knows a boot manager again that was signed for.
+func keptKey(secret []byte) []byte {
+	h := hmac.New(sha256.New, secret)
+	h.Write([]byte("hallmark-boot-manager-1"))
+	return h.Sum(nil)
+}
+
+// keep marks a boot manager, under whom the device believes now.
+func (r *ROM) keep(code [32]byte) ([]byte, error) {
+	least, err := r.m.board.Trust.Value()
+	if err != nil {
+		return nil, err
+	}
+	h := hmac.New(sha256.New, r.kept)
+	h.Write(code[:])
+	h.Write(binary.BigEndian.AppendUint64(nil, least))
+	return h.Sum(nil), nil
+}
+
+// Admit says whether a boot manager, whose code has that digest, may start: whom the root in the fuses leads to has to have signed for it. Where the trust
+// bundle is lost, one may that this device marked before (kept), if nothing was believed since. A bundle that names none says nothing, and then any may, on a
+// device that never had a bundle that does: the first time that one does is burned into the fuses, and from then on silence is a refusal.
+func (r *ROM) Admit(code [32]byte, kept []byte) error {
+	demand, err := r.m.board.Fuses.SignedBoot()
+	if err != nil {
+		return err
+	}
+	b := r.m.rep.Bundle
+	switch {
+	case len(b.BootManagers) > 0:
+		if err := b.Starts(code, r.m.board.Revision); err != nil {
+			return err
+		}
+		r.how = fmt.Sprintf("signed for in trust bundle %d", b.Version)
+		if !demand && r.m.rep.Lifecycle == hw.Secured {
+			err = r.m.board.Fuses.DemandSigned()
+		}
+	case demand:
+		mark, err := r.keep(code)
+		if err != nil {
+			return err
+		}
+		if b.Version != 0 {
+			return fmt.Errorf("%w: trust bundle %d names none, and this device demands one", wire.ErrBootManager, b.Version)
+		}
+		if !hmac.Equal(mark, kept) {
+			return fmt.Errorf("%w: there is no trust bundle, and this device has not started %x by the last one", wire.ErrBootManager, code)
+		}
+		r.how = "signed for in a trust bundle that is lost"
+	default:
+		r.how = "nobody has signed for it"
+	}
+	r.by = code
+	return err
+}
+
 func (r *ROM) tests() error {
 	return r.m.selfTest([]test{
 		{TestSHA256, knownSHA256},
@@ -51,19 +127,33 @@ func (r *ROM) tests() error {
 	})
 }
 
-// Hand measures the boot manager, whose code has that digest, and gives what it begins with. The secret is closed from then on.
+// Close ends a start that comes to nothing.
+func (r *ROM) Close() { r.m.board.Fuses.LockFixed() }
+
+// Note adds what the device's log is to say of this start.
+func (r *ROM) Note(text string) { r.m.note("%s", text) }
+
+// Hand measures the boot manager, whose code has that digest and which was admitted, and gives what it begins with. The secret is closed from then on.
 func (r *ROM) Hand(code [32]byte) (Handoff, error) {
 	defer r.m.board.Fuses.LockFixed()
 	m := r.m
+	if r.how == "" || r.by != code {
+		return Handoff{}, fmt.Errorf("%w: %x was not looked at", wire.ErrBootManager, code)
+	}
+	kept, err := r.keep(code)
+	if err != nil {
+		return Handoff{}, err
+	}
 	secret, err := m.board.Fuses.Secret()
 	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
 		return Handoff{}, err
 	}
 	defer clear(secret[:])
-	m.record(wire.StageROM, wire.EventBootManager, code, "")
+	m.record(wire.StageROM, wire.EventBootManager, code, r.how)
 	h := Handoff{
 		Version: handoffVersion, Code: code[:], CDI: layer(secret[:], code), MarkKey: markKey(secret[:]), BootCount: m.rep.BootCount, Lifecycle: m.rep.Lifecycle,
 		Debug: m.rep.Debug, Counter: m.rep.Counter, Root: m.rep.Root[:], POST: m.rep.POST, Notes: m.rep.Notes, Events: m.rep.Events,
+		Kept: kept,
 	}
 	h.ParamsKey, err = paramsKey(secret, m.rep.Root, m.rep.Lifecycle, m.rep.Debug)
 	return h, err
@@ -92,6 +182,7 @@ type Handoff struct {
 	POST      []wire.TestResult `cbor:"11,keyasint"`
 	Notes     []string          `cbor:"12,keyasint"`
 	Events    []wire.BootEvent  `cbor:"13,keyasint"`
+	Kept      []byte            `cbor:"14,keyasint"` // by which this device knows the boot manager again, should its trust bundle be lost
 }
 
 // MaxHandoff bounds an encoded Handoff.
@@ -117,7 +208,7 @@ func DecodeHandoff(data []byte) (Handoff, error) {
 	if h.Version != handoffVersion {
 		return Handoff{}, fmt.Errorf("handoff: version %d, this boot manager takes %d: the file that was started and the one it starts are of different releases", h.Version, handoffVersion)
 	}
-	for _, b := range [][]byte{h.Code, h.CDI, h.MarkKey, h.ParamsKey, h.Root} {
+	for _, b := range [][]byte{h.Code, h.CDI, h.MarkKey, h.ParamsKey, h.Root, h.Kept} {
 		if len(b) != sha256.Size {
 			return Handoff{}, errors.New("handoff: a value of another size")
 		}

@@ -16,7 +16,115 @@ func hand(b *hw.Board, code [32]byte) (Handoff, error) {
 	if err != nil {
 		return Handoff{}, err
 	}
+	if err := r.Admit(code, nil); err != nil {
+		return Handoff{}, err
+	}
 	return r.Hand(code)
+}
+
+// starts makes the maker's next bundle, which names boot managers.
+func (m *maker) starts(t *testing.T, ms ...wire.BootManager) []byte {
+	t.Helper()
+	b := m.bundle
+	b.Version++
+	b.BootManagers = ms
+	p, err := wire.EncodeBundle(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.bundle, m.env = b, m.sign(t, wire.TypeBundle, p, 2)
+	return m.env
+}
+
+func named(code byte, hardware ...string) wire.BootManager {
+	d := [32]byte{code}
+	return wire.BootManager{Digest: d[:], Hardware: hardware}
+}
+
+// A device starts by whatever boot manager it has until a trust bundle says which may; from then on by those alone, whatever becomes of its flash.
+func TestABootManagerIsSignedFor(t *testing.T) {
+	m := newMaker(t)
+	b := born(t, m, m.release(t, "1.0.0", 1, nil))
+	begin := func(code byte, kept []byte) (*Manager, error) {
+		t.Helper()
+		b.Reset()
+		r, err := NewROM(&b.Board)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Admit([32]byte{code}, kept); err != nil {
+			r.Close()
+			if _, err := b.Fuses.Secret(); !errors.Is(err, hw.ErrLocked) {
+				t.Errorf("where nothing may start the secret reads: %v", err)
+			}
+			if _, err := r.Hand([32]byte{code}); !errors.Is(err, wire.ErrBootManager) {
+				t.Errorf("what was refused is handed to: %v", err)
+			}
+			return nil, err
+		}
+		h, err := r.Hand([32]byte{code})
+		if err != nil {
+			t.Fatal(err)
+		}
+		mgr, err := Begin(&b.Board, h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return mgr, nil
+	}
+	refused := func(what string, code byte, kept []byte) {
+		t.Helper()
+		if _, err := begin(code, kept); !errors.Is(err, wire.ErrBootManager) {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+	runs := func(what string, code byte, kept []byte) *Manager {
+		t.Helper()
+		mgr, err := begin(code, kept)
+		if err != nil {
+			t.Fatalf("%s: %v", what, err)
+		}
+		return mgr
+	}
+	mgr := runs("where the bundle names none", 7, nil)
+	if got := mgr.rep.Events[0].Text; got != "nobody has signed for it" {
+		t.Errorf("the log says %q", got)
+	}
+	first := m.bundle
+	if err := mgr.SetBundle(m.starts(t, named(8))); !errors.Is(err, wire.ErrBootManager) {
+		t.Errorf("a bundle under which it would not start again: %v", err)
+	}
+	m.bundle = first
+	if err := mgr.SetBundle(m.starts(t, named(7), named(8, "A"), named(9, "B"))); err != nil {
+		t.Fatal(err)
+	}
+	refused("one that is not named", 6, nil)
+	refused("one for other hardware", 9, nil)
+	runs("one that is named for this hardware", 8, nil)
+	mgr = runs("one that is named", 7, nil)
+	if got := mgr.rep.Events[0].Text; got != "signed for in trust bundle 2" || mgr.rep.Release == nil {
+		t.Errorf("the log says %q, and %v runs", got, mgr.rep.Release)
+	}
+	second := m.bundle
+	if err := mgr.SetBundle(m.starts(t)); !errors.Is(err, wire.ErrBootManager) {
+		t.Errorf("a bundle that names none any more: %v", err)
+	}
+	m.bundle = second
+	mark := mgr.rep.Kept
+	if err := mgr.flash.Lose(false); err != nil {
+		t.Fatal(err)
+	}
+	refused("without a bundle", 7, nil)
+	refused("without a bundle, and with another's mark", 8, mark)
+	refused("without a bundle, and with a mark that was changed", 7, append([]byte{^mark[0]}, mark[1:]...))
+	mgr = runs("without a bundle, and with its own mark", 7, mark)
+	if mgr.rep.Release != nil {
+		t.Error("without a bundle something runs")
+	}
+	if err := b.Trust.Raise(m.bundle.Version + 1); err != nil {
+		t.Fatal(err)
+	}
+	refused("with a mark of before what was believed last", 7, mark)
 }
 
 // The first stage needs no keys, closes what is its alone, and hands over nothing from which the secret could be had; the second, over a line of bytes,
@@ -61,7 +169,7 @@ func TestTheStagesOfAStartShareNothingButTheHandoff(t *testing.T) {
 		t.Fatalf("it starts %+v", mgr.rep)
 	}
 	want := []wire.BootEvent{
-		{Stage: wire.StageROM, Kind: wire.EventBootManager, Digest: bytes.Repeat([]byte{7}, 1)},
+		{Stage: wire.StageROM, Kind: wire.EventBootManager, Digest: []byte{7}, Text: "nobody has signed for it"},
 		{Stage: wire.StageBoot, Kind: wire.EventRelease, Digest: f.digest[:], Text: "1.0.0"},
 	}
 	want[0].Digest = append(want[0].Digest, make([]byte, 31)...)
@@ -141,7 +249,7 @@ func TestPowerCutAtEveryWriteOfAStart(t *testing.T) {
 
 func FuzzDecodeHandoff(f *testing.F) {
 	h := Handoff{
-		Version: 1, Code: make([]byte, 32), CDI: make([]byte, 32), MarkKey: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
+		Version: 1, Code: make([]byte, 32), CDI: make([]byte, 32), MarkKey: make([]byte, 32), Kept: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
 		POST: []wire.TestResult{{Name: "a", Passed: true}}, Notes: []string{"n"}, Events: []wire.BootEvent{{Stage: "rom", Kind: "k", Digest: make([]byte, 32)}},
 	}
 	data, err := h.Encode()

@@ -271,6 +271,9 @@ func (m *Manager) after(h wire.Handover) (trustRecord, wire.Bundle, *wire.Home, 
 			return none(fmt.Errorf("what runs could not start there: %w", err))
 		}
 	}
+	if err := m.startsUnder(next); err != nil {
+		return none(fmt.Errorf("what starts this device could not start there: %w", err))
+	}
 	if len(m.trust.Moves) >= maxMoves {
 		return none(fmt.Errorf("this device has had %d homes: it goes to no other", len(m.trust.Moves)))
 	}
@@ -398,7 +401,7 @@ func (m *Manager) SetBundle(envs ...[]byte) error {
 	if len(envs) == 0 {
 		return errors.New("trust bundle: none was given")
 	}
-	if err := m.recent(len(t.Moves), cur.Version); err != nil {
+	if err := errors.Join(m.recent(len(t.Moves), cur.Version), m.startsUnder(*cur)); err != nil {
 		return err
 	}
 	t, err := m.keep(t, *cur)
@@ -406,6 +409,21 @@ func (m *Manager) SetBundle(envs ...[]byte) error {
 		return err
 	}
 	return m.keepTrust(t, *cur)
+}
+
+// startsUnder refuses a bundle under which this boot manager would not start again: it is replaced first, and then the bundle that forbids it is taken.
+func (m *Manager) startsUnder(next wire.Bundle) error {
+	if m.self == [32]byte{} { // none runs: a technician brings the bundle
+		return nil
+	}
+	demand, err := m.board.Fuses.SignedBoot()
+	if err != nil {
+		return err
+	}
+	if demand && len(next.BootManagers) == 0 {
+		return fmt.Errorf("%w: trust bundle %d names none, and this device demands one", wire.ErrBootManager, next.Version)
+	}
+	return next.Starts(m.self, m.board.Revision)
 }
 
 // keep notes the releases in the slots that next would not authorise any more though the bundle in force does.

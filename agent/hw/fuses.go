@@ -24,7 +24,7 @@ const (
 	fuseCounter  = 16
 	fuseCounter2 = fuseCounter + counterWords
 	fuseLife     = 20 // and its copy
-	fuseDebug    = 22 // and its copy
+	fuseDebug    = 22 // and its copy: 1, the debug port is closed; 3, and boot managers have to be signed for
 	FirstSecret  = 24 // unique device secret: 8 words, then 8 of their complement
 	FuseWords    = 40
 	counterWords = 2
@@ -143,6 +143,15 @@ func (f *Fuses) DebugLocked() (bool, error) {
 	w, err := f.either(fuseDebug, fuseDebug+1)
 	return w != 0, err
 }
+
+// SignedBoot reports whether this device starts no boot manager but one that was signed for.
+func (f *Fuses) SignedBoot() (bool, error) {
+	w, err := f.either(fuseDebug, fuseDebug+1)
+	return w > 1, err
+}
+
+// DemandSigned makes it so, for good; it closes the debug port too.
+func (f *Fuses) DemandSigned() error { return f.twice(fuseDebug, 3) }
 
 // LockDebug closes the debug port for good.
 func (f *Fuses) LockDebug() error { return f.twice(fuseDebug, 1) }

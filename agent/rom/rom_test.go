@@ -73,7 +73,7 @@ func play() error {
 
 func handoff(code [32]byte) boot.Handoff {
 	return boot.Handoff{
-		Version: 1, Code: code[:], CDI: make([]byte, 32), MarkKey: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
+		Version: 1, Code: code[:], CDI: make([]byte, 32), MarkKey: make([]byte, 32), Kept: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
 	}
 }
 

@@ -21,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/agent/machine"
+	"github.com/hallmark-iot/hallmark/agent/rom"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -108,8 +109,12 @@ func unborn(dir string, err error) error {
 
 // start reads what is on a board, with all stages in this process: for looking.
 func start(dir string, b *hw.Board) (*machine.Machine, error) {
-	m, err := machine.Start(b, [32]byte{})
-	return m, unborn(dir, err)
+	image, err := rom.Seal("/proc/self/exe")
+	if err != nil {
+		return nil, err
+	}
+	m, err := machine.Start(b, image.Digest)
+	return m, errors.Join(unborn(dir, err), image.Close())
 }
 
 func newFactory() *cobra.Command {

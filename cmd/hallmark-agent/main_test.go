@@ -114,15 +114,25 @@ func testStation() error {
 // testFactory makes the blank board in a directory into a device that runs /bin/sleep, with a server that is not there.
 func testFactory() error {
 	dir := flag.String("dir", "", "")
+	manager := flag.String("boot-manager", "", "")
 	flag.Parse()
 	b, err := virtual.Open(*dir)
 	if err != nil {
 		return err
 	}
-	return errors.Join(birth(&b.Board), b.Close())
+	var managers []wire.BootManager
+	if *manager != "" {
+		code, err := os.ReadFile(*manager)
+		if err != nil {
+			return err
+		}
+		sum := sha256.Sum256(code)
+		managers = []wire.BootManager{{Digest: sum[:], Hardware: []string{"A"}}}
+	}
+	return errors.Join(birth(&b.Board, managers...), b.Close())
 }
 
-func birth(b *hw.Board) error {
+func birth(b *hw.Board, managers ...wire.BootManager) error {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return err
@@ -138,7 +148,7 @@ func birth(b *hw.Board) error {
 	if err != nil {
 		return err
 	}
-	bundle, env, err := trust(key, cert)
+	bundle, env, err := trust(key, cert, managers)
 	if err != nil {
 		return err
 	}
@@ -193,7 +203,7 @@ func certificate(key *ecdsa.PrivateKey, pub crypto.PublicKey) ([]byte, error) {
 	return x509.CreateCertificate(rand.Reader, t, t, pub, key)
 }
 
-func trust(key *ecdsa.PrivateKey, anchor []byte) (wire.Bundle, []byte, error) {
+func trust(key *ecdsa.PrivateKey, anchor []byte, managers []wire.BootManager) (wire.Bundle, []byte, error) {
 	spki, err := wire.SPKIOf(key.Public())
 	if err != nil {
 		return wire.Bundle{}, nil, err
@@ -203,7 +213,7 @@ func trust(key *ecdsa.PrivateKey, anchor []byte) (wire.Bundle, []byte, error) {
 	b := wire.Bundle{
 		Version: 1, Product: "pump", Root: role, Release: role, Warrant: role, Directive: role, Control: wire.LogTrust{Origin: "c", Key: log},
 		Events: wire.LogTrust{Origin: "e", Key: log}, Witnesses: []wire.NamedKey{{Name: "w", Key: log}}, Quorum: 1, MaxAge: 1, Issued: 1,
-		Anchors: [][]byte{anchor}, Suites: []string{"HM-P256-1"}, Telemetry: []wire.StreamKey{},
+		Anchors: [][]byte{anchor}, Suites: []string{"HM-P256-1"}, Telemetry: []wire.StreamKey{}, BootManagers: managers,
 	}
 	payload, err := wire.EncodeBundle(b)
 	if err != nil {

@@ -1,9 +1,12 @@
 package main
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"os"
@@ -24,7 +27,7 @@ func newRun(p *plug) *cobra.Command {
 	var at place
 	var once, asJSON bool
 	var pollMin time.Duration
-	var prove, isolation string
+	var prove, isolation, recovery string
 	level := slog.LevelInfo
 	c := &cobra.Command{
 		Use:   "run --dir DIR",
@@ -44,7 +47,7 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 			if err != nil {
 				return &usageError{"--isolation: " + err.Error()}
 			}
-			return run(cmd.Context(), p, at, prove, machine.Options{
+			return run(cmd.Context(), p, at, prove, recovery, machine.Options{
 				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr,
 			})
 		},
@@ -54,6 +57,7 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 	c.Flags().DurationVar(&pollMin, "poll-min", time.Second, "check in no more often than this")
 	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
 	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine programs, and the network's process, for them to start: available (what the kernel has), required (all), or layers by name")
+	c.Flags().StringVar(&recovery, "recovery", "", "file in which a boot manager that was started is kept, for when this program's own file is none that may start; empty: none is kept")
 	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
 	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
 	return c
@@ -63,15 +67,15 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 var errReset = errors.New("the device starts again: restart the machine")
 
 // run is the device's process, whichever stage it is in: it begins as the ROM, which gives way to the boot manager, which goes on as the agent.
-func run(ctx context.Context, p *plug, at place, prove string, o machine.Options) error {
+func run(ctx context.Context, p *plug, at place, prove, recovery string, o machine.Options) error {
 	stage, err := rom.Inherited()
 	if err != nil {
 		return err
 	}
 	if stage == nil {
-		return first(p, at)
+		return first(p, at, recovery)
 	}
-	err = power(ctx, at, prove, stage.Handoff, o)
+	err = power(ctx, at, prove, recovery, stage.Handoff, o)
 	switch {
 	case errors.Is(err, agent.ErrReset) && !errors.Is(err, errReset):
 		if p.leave() {
@@ -87,12 +91,12 @@ func run(ctx context.Context, p *plug, at place, prove string, o machine.Options
 }
 
 // first is the first stage of a start. It has the board without its keys, and ends by becoming the next one.
-func first(p *plug, at place) error {
+func first(p *plug, at place, recovery string) error {
 	b, err := at.rom()
 	if err != nil {
 		return err
 	}
-	image, h, err := measured(b.Board)
+	image, h, err := measured(b.Board, recovery)
 	if b.real && errors.Is(err, hw.ErrLocked) { // what is locked until a reset shows that there was none
 		err = fmt.Errorf("%w: it was started once already: %w", errReset, err)
 	}
@@ -106,23 +110,107 @@ func first(p *plug, at place) error {
 	return image.Become(h)
 }
 
-// measured is what the ROM does: it gives the boot manager, as it will run, and what that begins with.
-func measured(b *hw.Board) (*rom.Image, boot.Handoff, error) {
+// measured is what the ROM does: it gives the boot manager that may start, as it will run, and what that begins with.
+func measured(b *hw.Board, recovery string) (*rom.Image, boot.Handoff, error) {
 	r, err := boot.NewROM(b)
 	if err != nil {
 		return nil, boot.Handoff{}, err
 	}
-	image, err := rom.Seal("/proc/self/exe")
+	image, err := admitted(r, recovery)
 	if err != nil {
-		b.Fuses.LockFixed()
+		r.Close()
 		return nil, boot.Handoff{}, err
 	}
 	h, err := r.Hand(image.Digest)
 	return image, h, err
 }
 
+// admitted gives the program's own file; where that may not start, the one that is kept for it.
+func admitted(r *boot.ROM, recovery string) (*rom.Image, error) {
+	image, err := admit(r, "/proc/self/exe", recovery)
+	if recovery == "" || err == nil || errors.Is(err, hw.ErrPowerCut) {
+		return image, err
+	}
+	image, other := admit(r, recovery, recovery)
+	if other != nil {
+		return nil, fmt.Errorf("nothing is started: %w; %s: %w: install a hallmark-agent that the trust bundle names", err, recovery, other)
+	}
+	r.Note("started by the boot manager that was kept: " + err.Error())
+	return image, nil
+}
+
+func admit(r *boot.ROM, path, recovery string) (*rom.Image, error) {
+	image, err := rom.Seal(path)
+	if err != nil {
+		return nil, err
+	}
+	if err := r.Admit(image.Digest, kept(recovery)); err != nil {
+		return nil, errors.Join(err, image.Close())
+	}
+	return image, nil
+}
+
+// mark is what the name of a boot manager that is kept has behind it where this device's mark of it is.
+const mark = ".mark"
+
+// kept reads the mark; none marks nothing.
+func kept(recovery string) []byte {
+	f, err := os.Open(recovery + mark)
+	if err != nil {
+		return nil
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, sha256.Size+1))
+	if err != nil {
+		return nil
+	}
+	return b
+}
+
+// keep has this boot manager kept, which has come as far as this: for when the file that is started next may not.
+func keep(recovery string, r boot.Report) error {
+	if recovery == "" {
+		return nil
+	}
+	self, err := os.Open("/proc/self/exe")
+	if err != nil {
+		return err
+	}
+	defer self.Close()
+	if err := replace(recovery, self); err != nil {
+		return err
+	}
+	return replace(recovery+mark, bytes.NewReader(r.Kept))
+}
+
+// replace writes a file as a whole, or leaves the one that is there; one that is the same stays.
+func replace(path string, from io.ReadSeeker) error {
+	want, have := sha256.New(), sha256.New()
+	if _, err := io.Copy(want, from); err != nil {
+		return err
+	}
+	if f, err := os.Open(path); err == nil {
+		_, err = io.Copy(have, f)
+		if err = errors.Join(err, f.Close()); err == nil && bytes.Equal(want.Sum(nil), have.Sum(nil)) {
+			return nil
+		}
+	}
+	if _, err := from.Seek(0, io.SeekStart); err != nil {
+		return err
+	}
+	f, err := os.OpenFile(path+".new", os.O_WRONLY|os.O_CREATE|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = io.Copy(f, from)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
 // power is the boot manager and the agent, until the device resets or is switched off.
-func power(ctx context.Context, at place, prove string, h boot.Handoff, o machine.Options) (err error) {
+func power(ctx context.Context, at place, prove, recovery string, h boot.Handoff, o machine.Options) (err error) {
 	b, err := at.powerOn()
 	if err != nil {
 		return err
@@ -134,6 +222,9 @@ func power(ctx context.Context, at place, prove string, h boot.Handoff, o machin
 	}
 	if err != nil {
 		return err
+	}
+	if err := keep(recovery, m.Boot().Report()); err != nil {
+		o.Logger.Error("the boot manager is not kept", "error", err)
 	}
 	if prove != "" {
 		door, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)

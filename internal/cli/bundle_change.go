@@ -8,7 +8,10 @@ import (
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/pem"
+	"errors"
 	"fmt"
+	"io"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -33,6 +36,7 @@ type bundleChange struct {
 	directive, logKey, orderKey, bucket []string // names of online keys
 	addAnchor, removeAnchor             []string // files, fingerprints
 	suites                              []string
+	addManager, removeManager           []string // [REVISION,...=]FILE, digests
 
 	keys []keyring.Key // those there are
 }
@@ -52,6 +56,8 @@ func (c *bundleChange) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&c.addAnchor, "add-anchor", nil, "certificate (PEM or DER) of a further root for the servers")
 	f.StringArrayVar(&c.removeAnchor, "remove-anchor", nil, "SHA-256, or its beginning, of a root to believe no longer")
 	f.StringArrayVar(&c.suites, "suite", nil, "suite that is accepted, in the place of those there are; again for several: the last is the one that devices make their keys of")
+	f.StringArrayVar(&c.addManager, "add-boot-manager", nil, "[REVISION,...=]FILE: hallmark-agent that devices may start by, on some hardware or all; a device that had a trust bundle with one starts by no other any more")
+	f.StringArrayVar(&c.removeManager, "remove-boot-manager", nil, "SHA-256, or its beginning, of a hallmark-agent that starts no device any more")
 }
 
 // online reports whether names of online keys are to be looked up.
@@ -83,7 +89,7 @@ func (c bundleChange) apply(before wire.Bundle) (wire.Bundle, error) {
 		return b, usagef("--floor %d: it is %d already, and only rises", c.floor, b.Floor)
 	}
 	b.Floor = max(b.Floor, c.floor)
-	for _, step := range []func(*wire.Bundle) error{c.witnesses, c.approvers, c.onlineKeys, c.anchors} {
+	for _, step := range []func(*wire.Bundle) error{c.witnesses, c.approvers, c.onlineKeys, c.anchors, c.managers} {
 		if err := step(&b); err != nil {
 			return b, err
 		}
@@ -125,6 +131,43 @@ func (c bundleChange) witnesses(b *wire.Bundle) error {
 	}
 	if b.Quorum > uint(len(b.Witnesses)) {
 		return usagef("a quorum of %d among %d witnesses: no device could act any more", b.Quorum, len(b.Witnesses))
+	}
+	return nil
+}
+
+func (c bundleChange) managers(b *wire.Bundle) error {
+	b.BootManagers = slices.Clone(b.BootManagers)
+	for _, text := range c.removeManager {
+		n := len(b.BootManagers)
+		b.BootManagers = slices.DeleteFunc(b.BootManagers, func(m wire.BootManager) bool {
+			return len(text) >= 8 && strings.HasPrefix(hex.EncodeToString(m.Digest), text)
+		})
+		if n-len(b.BootManagers) != 1 {
+			return usagef("--remove-boot-manager %s: the trust bundle names %d that begin so: want one, by at least 8 digits", text, n-len(b.BootManagers))
+		}
+	}
+	for _, text := range c.addManager {
+		revisions, path, ok := strings.Cut(text, "=")
+		m := wire.BootManager{}
+		if !ok {
+			path = text
+		} else {
+			m.Hardware = strings.Split(revisions, ",")
+		}
+		f, err := os.Open(path)
+		if err != nil {
+			return usageError{err}
+		}
+		h := sha256.New()
+		_, err = io.Copy(h, f)
+		if err = errors.Join(err, f.Close()); err != nil {
+			return err
+		}
+		m.Digest = h.Sum(nil)
+		b.BootManagers = append(b.BootManagers, m)
+	}
+	if len(c.removeManager) > 0 && len(b.BootManagers) == 0 {
+		return usagef("--remove-boot-manager: it is the last: no device that demands one would take that bundle")
 	}
 	return nil
 }
@@ -325,6 +368,13 @@ func bundleChanges(before, b wire.Bundle) []string {
 	if before.Floor != b.Floor {
 		d.say("floor: nothing below security counter %d runs, %d until now", b.Floor, before.Floor)
 	}
+	manager := func(ms []wire.BootManager) (out [][]byte) {
+		for _, m := range ms {
+			out = append(out, fmt.Appendf(nil, "%x for %s", m.Digest, cmp.Or(strings.Join(m.Hardware, ", "), "all hardware")))
+		}
+		return out
+	}
+	d.set("starts devices", manager(before.BootManagers), manager(b.BootManagers), func(k []byte) string { return "boot manager " + string(k) })
 	d.set("servers", before.Anchors, b.Anchors, func(k []byte) string { return "the root " + anchorName(k)[:32] })
 	suites := func(s []string) (out [][]byte) {
 		for _, n := range s {

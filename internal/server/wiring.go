@@ -106,7 +106,7 @@ func (i *Instance) policyOf(ctx context.Context, product string) (attest.Policy,
 		return attest.Policy{}, err
 	}
 	p, err := i.db.Product(ctx, product)
-	return attest.Policy{AllowVirtual: i.cfg.Virtual, Floor: b.Wire.Floor, Suites: b.Wire.Suites, Isolation: p.Isolation}, err
+	return attest.Policy{AllowVirtual: i.cfg.Virtual, Floor: b.Wire.Floor, Suites: b.Wire.Suites, Isolation: p.Isolation, Starts: b.Wire.Starts}, err
 }
 
 // loadCert reads one of the instance's certificates.
