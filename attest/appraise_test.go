@@ -23,6 +23,21 @@ func good() (wire.Evidence, Expect) {
 	}
 }
 
+// startsBy is a trust bundle that names one boot manager.
+func startsBy(digest []byte, hardware string) func([32]byte, string) error {
+	return wire.Bundle{Version: 2, BootManagers: []wire.BootManager{{Digest: digest, Hardware: []string{hardware}}}}.Starts
+}
+
+func TestTheBootManagerThatTheBundleNamesIsGood(t *testing.T) {
+	e, x := good()
+	for _, starts := range []func([32]byte, string) error{startsBy(e.Components[0].Value, "A"), wire.Bundle{Version: 1}.Starts} {
+		x.Starts = starts
+		if j := Judge(e, x); j.Vector.Status() != Affirming || len(j.Reasons) != 0 {
+			t.Errorf("%+v", j)
+		}
+	}
+}
+
 func TestEveryClaimCanFail(t *testing.T) {
 	e, x := good()
 	if j := Judge(e, x); j.Vector.Status() != Affirming || len(j.Reasons) != 0 || !bytes.Equal(j.Release, b32(9)) {
@@ -54,6 +69,14 @@ func TestEveryClaimCanFail(t *testing.T) {
 		}, Contraindicated, "isolation: [landlock]"},
 		{"counter", func(e *wire.Evidence, _ *Expect) { e.Counter = 2 }, Contraindicated, "security-counter:"},
 		{"unknown code", func(e *wire.Evidence, _ *Expect) { e.Components[1].Value = b32(0) }, Contraindicated, "executables:"},
+		{"another boot manager", func(_ *wire.Evidence, x *Expect) { x.Starts = startsBy(b32(77), "A") }, Contraindicated, "boot-manager:"},
+		{"a boot manager for other hardware", func(e *wire.Evidence, x *Expect) { x.Starts = startsBy(e.Components[0].Value, "B") }, Contraindicated, "boot-manager:"},
+		{"no boot manager", func(e *wire.Evidence, x *Expect) {
+			x.Starts, e.Components = startsBy(e.Components[0].Value, "A"), e.Components[1:]
+		}, Contraindicated, "boot-manager: none"},
+		{"another boot manager, and no reference", func(_ *wire.Evidence, x *Expect) {
+			x.Starts, x.References = startsBy(b32(77), "A"), nil
+		}, Contraindicated, "references:"},
 		{"below the floor", func(_ *wire.Evidence, x *Expect) { x.References[0].Counter = 2 }, Warning, "executables:"},
 		{"withdrawn", func(_ *wire.Evidence, x *Expect) { x.References[0].Withdrawn = true }, Warning, "executables:"},
 		{"half of a release", func(_ *wire.Evidence, x *Expect) {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -222,6 +223,9 @@ func power(ctx context.Context, at place, prove, recovery string, h boot.Handoff
 	}
 	if err != nil {
 		return err
+	}
+	for _, e := range m.Boot().Report().Events {
+		o.Logger.Info("measured", "by", e.Stage, "what", e.Kind, "sha256", hex.EncodeToString(e.Digest), "text", e.Text)
 	}
 	if err := keep(recovery, m.Boot().Report()); err != nil {
 		o.Logger.Error("the boot manager is not kept", "error", err)

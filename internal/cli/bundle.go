@@ -47,7 +47,8 @@ func bundleSheet(w io.Writer, b wire.Bundle, out string) error {
 	role := func(k wire.KeySet) string { return fmt.Sprintf("%d of %d keys", k.Threshold, len(k.Keys)) }
 	return sheet(w, "product", b.Product, "trust bundle", fmt.Sprint(b.Version), "issued", unix(b.Issued), "root", role(b.Root), "releases", role(b.Release),
 		"warrants", role(b.Warrant), "directives", role(b.Directive), "witnesses", fmt.Sprintf("%d of %d", b.Quorum, len(b.Witnesses)),
-		"floor", fmt.Sprintf("security counter %d", b.Floor), "suites", strings.Join(b.Suites, ", "), "written", out)
+		"floor", fmt.Sprintf("security counter %d", b.Floor), "suites", strings.Join(b.Suites, ", "),
+		"starts by", startsBy(b), "written", out)
 }
 
 // approverSheet lists the offline keys: what --remove-approver takes, of which suite, in which roles.
@@ -258,4 +259,12 @@ func printChanges(w io.Writer, before, b wire.Bundle) error {
 		}
 	}
 	return nil
+}
+
+// startsBy says which boot managers may start.
+func startsBy(b wire.Bundle) string {
+	if len(b.BootManagers) == 0 {
+		return "any hallmark-agent: it names none"
+	}
+	return fmt.Sprintf("%d files of hallmark-agent, and no other", len(b.BootManagers))
 }

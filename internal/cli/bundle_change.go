@@ -147,29 +147,34 @@ func (c bundleChange) managers(b *wire.Bundle) error {
 		}
 	}
 	for _, text := range c.addManager {
-		revisions, path, ok := strings.Cut(text, "=")
-		m := wire.BootManager{}
-		if !ok {
-			path = text
-		} else {
-			m.Hardware = strings.Split(revisions, ",")
-		}
-		f, err := os.Open(path)
+		m, err := bootManager(text)
 		if err != nil {
-			return usageError{err}
-		}
-		h := sha256.New()
-		_, err = io.Copy(h, f)
-		if err = errors.Join(err, f.Close()); err != nil {
 			return err
 		}
-		m.Digest = h.Sum(nil)
 		b.BootManagers = append(b.BootManagers, m)
 	}
 	if len(c.removeManager) > 0 && len(b.BootManagers) == 0 {
 		return usagef("--remove-boot-manager: it is the last: no device that demands one would take that bundle")
 	}
 	return nil
+}
+
+// bootManager reads [REVISION,...=]FILE.
+func bootManager(text string) (m wire.BootManager, err error) {
+	revisions, path, ok := strings.Cut(text, "=")
+	if !ok {
+		path = text
+	} else {
+		m.Hardware = strings.Split(revisions, ",")
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return m, usageError{err}
+	}
+	h := sha256.New()
+	_, err = io.Copy(h, f)
+	m.Digest = h.Sum(nil)
+	return m, errors.Join(err, f.Close())
 }
 
 // offline finds the roles that [ROLE=]value is about.

@@ -23,6 +23,7 @@ type initCall struct {
 	cfg            server.Config
 	product        product.Product
 	model, endDate string
+	managers       []string // [REVISION,...=]FILE
 	approvers      []string
 	threshold      uint
 	iterations     int
@@ -106,6 +107,7 @@ func (c *initCall) flags() []flagGroup {
 	first.StringSliceVar(&c.product.Hardware, "hardware", c.product.Hardware, "its hardware revisions")
 	first.StringVar(&c.model, "model", string(wire.ModelBlob), "its update model: otp, blob or asset")
 	first.StringVar(&c.product.Suite, "suite", c.product.Suite, "its cryptographic suite")
+	first.StringArrayVar(&c.managers, "boot-manager", nil, "[REVISION,...=]FILE: hallmark-agent that its devices may start by, and no other; again for several (default: any)")
 	first.StringVar(&c.endDate, "end-of-support", "", "day its support ends, YYYY-MM-DD (default five years from now)")
 
 	people.StringSliceVar(&c.approvers, "approvers", []string{"alice", "bob", "carol"}, "who approves releases, warrants and trust bundles")
@@ -143,6 +145,13 @@ func (c *initCall) options() (server.InitOptions, error) {
 		return server.InitOptions{}, err
 	}
 	o := server.InitOptions{OIDCSecret: secret, Config: c.cfg, Product: c.product, Approvers: c.approvers, Threshold: c.threshold, Now: now}
+	for _, text := range c.managers {
+		m, err := bootManager(text)
+		if err != nil {
+			return o, err
+		}
+		o.BootManagers = append(o.BootManagers, m)
+	}
 	if err := o.Check(); err != nil {
 		return o, usageError{err}
 	}

@@ -42,6 +42,8 @@ type InitOptions struct {
 	Offline   Vault    // keys that leave the machine: the OEM root, and a key for each approver
 	Now       time.Time
 
+	BootManagers []wire.BootManager // by which the product's devices may start; none: by any
+
 	OIDCSecret []byte // the client's secret with Config.OIDC; empty: a public client
 }
 

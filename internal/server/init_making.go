@@ -154,7 +154,7 @@ func (m *making) draft(ctx context.Context) (wire.Bundle, error) {
 	return wire.Bundle{
 		Version: 1, Product: m.o.Product.ID, Directive: wire.KeySet{Keys: [][]byte{directive}, Threshold: 1},
 		Control: control, Events: events, Witnesses: witnesses, Quorum: uint(m.o.Config.Quorum), MaxAge: uint64(m.o.Config.MaxAge),
-		Suites: suites, Orders: &wire.KeySet{Keys: [][]byte{order}, Threshold: 1}, Issued: uint64(m.o.Now.Unix()),
+		BootManagers: m.o.BootManagers, Suites: suites, Orders: &wire.KeySet{Keys: [][]byte{order}, Threshold: 1}, Issued: uint64(m.o.Now.Unix()),
 		Telemetry: []wire.StreamKey{{Bucket: bucketName, KEM: bucket.KEM().ID(), Key: bucket.PublicKey().Bytes()}},
 	}, nil
 }
