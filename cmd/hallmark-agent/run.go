@@ -168,9 +168,9 @@ func kept(recovery string) []byte {
 	return b
 }
 
-// keep has this boot manager kept, which has come as far as this: for when the file that is started next may not.
+// keep has this boot manager kept, which has come as far as this: for when the file that is started next may not. Where any file may, none is.
 func keep(recovery string, r boot.Report) error {
-	if recovery == "" {
+	if recovery == "" || len(r.Bundle.BootManagers) == 0 {
 		return nil
 	}
 	self, err := os.Open("/proc/self/exe")
