@@ -182,7 +182,7 @@ func inMemory(inverse []byte) (bool, error) {
 	for line := range strings.Lines(string(maps)) {
 		var from, to int64
 		var mode string
-		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || !strings.HasPrefix(mode, "rw") || to-from > 256<<20 { // what the race detector reserves is larger
+		if n, _ := fmt.Sscanf(line, "%x-%x %s", &from, &to, &mode); n != 3 || !strings.HasPrefix(mode, "rw") || to-from > 64<<20 { // what the race detector reserves is larger
 			continue
 		}
 		buf := make([]byte, 1<<20)
