@@ -1400,6 +1400,16 @@ type FactoryDocument struct {
 	Size *int64 `json:"size,omitempty"`
 }
 
+// FactoryIdentity defines model for FactoryIdentity.
+type FactoryIdentity struct {
+	// Chain certificates (DER): the device's, those of the CAs of order and product, the OEM's root
+	Chain  [][]byte `json:"chain"`
+	Device string   `json:"device"`
+
+	// Order that it was made by
+	Order string `json:"order"`
+}
+
 // FactoryImportReport defines model for FactoryImportReport.
 type FactoryImportReport struct {
 	Accepted int64             `json:"accepted"`
@@ -5904,6 +5914,11 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
 	MarkFound(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetDeviceIdentity Get the certificate that a device got in the factory, with those above it
+	//
+	// Corresponds with GET /api/v1/devices/{id}/identity (the `GetDeviceIdentity` operationId).
+	GetDeviceIdentity(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListDeviceKeys List the keys a device had before it got others in the field, newest first
 	//
 	// Whoever still presents one of them is refused, and a finding says so.
@@ -8396,6 +8411,21 @@ func (c *Client) MarkFoundWithBody(ctx context.Context, id string, params *MarkF
 // Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
 func (c *Client) MarkFound(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMarkFoundRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetDeviceIdentity Get the certificate that a device got in the factory, with those above it
+//
+// Corresponds with GET /api/v1/devices/{id}/identity (the `GetDeviceIdentity` operationId).
+func (c *Client) GetDeviceIdentity(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetDeviceIdentityRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -14587,6 +14617,40 @@ func NewMarkFoundRequestWithBody(server string, id string, params *MarkFoundPara
 			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
+	}
+
+	return req, nil
+}
+
+// NewGetDeviceIdentityRequest constructs an http.Request for the GetDeviceIdentity method
+func NewGetDeviceIdentityRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/identity", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
 	}
 
 	return req, nil
@@ -24745,6 +24809,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/devices/{id}/found (the `MarkFound` operationId).
 	MarkFoundWithResponse(ctx context.Context, id string, params *MarkFoundParams, body MarkFoundJSONRequestBody, reqEditors ...RequestEditorFn) (*MarkFoundResponse, error)
 
+	// GetDeviceIdentityWithResponse Get the certificate that a device got in the factory, with those above it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/identity (the `GetDeviceIdentity` operationId).
+	GetDeviceIdentityWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetDeviceIdentityResponse, error)
+
 	// ListDeviceKeysWithResponse List the keys a device had before it got others in the field, newest first
 	//
 	// Whoever still presents one of them is refused, and a finding says so.
@@ -28077,6 +28148,47 @@ func (r MarkFoundResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r MarkFoundResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetDeviceIdentityResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *FactoryIdentity
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetDeviceIdentityResponse) GetJSON200() *FactoryIdentity {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetDeviceIdentityResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetDeviceIdentityResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetDeviceIdentityResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetDeviceIdentityResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -35529,6 +35641,19 @@ func (c *ClientWithResponses) MarkFoundWithResponse(ctx context.Context, id stri
 	return ParseMarkFoundResponse(rsp)
 }
 
+// GetDeviceIdentityWithResponse Get the certificate that a device got in the factory, with those above it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/identity (the `GetDeviceIdentity` operationId).
+func (c *ClientWithResponses) GetDeviceIdentityWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetDeviceIdentityResponse, error) {
+	rsp, err := c.GetDeviceIdentity(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetDeviceIdentityResponse(rsp)
+}
+
 // ListDeviceKeysWithResponse List the keys a device had before it got others in the field, newest first
 //
 // Whoever still presents one of them is refused, and a finding says so.
@@ -39673,6 +39798,32 @@ func ParseMarkFoundResponse(rsp *http.Response) (*MarkFoundResponse, error) {
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetDeviceIdentityResponse parses an HTTP response from a GetDeviceIdentityWithResponse call
+func ParseGetDeviceIdentityResponse(rsp *http.Response) (*GetDeviceIdentityResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetDeviceIdentityResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest FactoryIdentity
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

@@ -122,6 +122,8 @@ type Books interface {
 	RecordsOf(ctx context.Context, order string, of Question, after uint32, limit int) ([]Kept, error)
 	// RecordOf gives the record at a place; nil: none is here.
 	RecordOf(ctx context.Context, order string, seq uint32) (*Kept, error)
+	// RecordAs gives the record that a device was accepted by; nil: none is here.
+	RecordAs(ctx context.Context, device string) (*Kept, error)
 	// StrangersOf gives those that came with a certificate by the CA with this subject key ID (hex), by device.
 	StrangersOf(ctx context.Context, ca, after string, limit int) ([]Stranger, error)
 }

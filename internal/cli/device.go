@@ -17,7 +17,7 @@ import (
 
 func newDevice(a *api) *cobra.Command {
 	return a.noun("device", "The fleet: state, version, evidence, history", append([]*cobra.Command{
-		a.listDevices(), a.showDevice(), a.labelDevices(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(), a.forgetDevices(), a.claimCodes(), a.claimDevices(), a.deviceOwnership(), a.transferDevices(), a.rehomeDevices(), a.giveUpHandover(), a.welcomeDevices(), a.listTransfers(), a.vouchForDevice(), a.importDevices(), a.deviceKeys(),
+		a.listDevices(), a.showDevice(), a.labelDevices(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(), a.forgetDevices(), a.claimCodes(), a.claimDevices(), a.deviceOwnership(), a.transferDevices(), a.rehomeDevices(), a.giveUpHandover(), a.welcomeDevices(), a.listTransfers(), a.vouchForDevice(), a.importDevices(), a.deviceKeys(), a.deviceIdentity(),
 	}, append(a.moves(), a.markDevices()...)...)...)
 }
 

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"encoding/json"
+	"encoding/pem"
 	"fmt"
 	"io"
 	"os"
@@ -178,4 +179,30 @@ func (a *api) deviceKeys() *cobra.Command {
 		func(f rekey.Former) []string {
 			return []string{f.Identity, f.Attest, when(f.Until), f.Voucher}
 		})
+}
+
+func (a *api) deviceIdentity() *cobra.Command {
+	var out string
+	c := a.verb(cobra.Command{
+		Use: "identity DEVICE", Short: "Get the certificate that a device got in the factory, with those above it", Args: cobra.ExactArgs(1),
+		Long: `Writes the certificate that a device got in the factory, those of the CAs of its order and product, and the OEM's root, as PEM and in this order, for openssl and other tools.
+It is what its production record says, also when the device got another by a voucher since.`,
+		Example: "  hallmark device identity 00112233445566778899aabbccddeeff --out device.pem",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		v, err := cl.Identity(ctx, args[0])
+		if err != nil {
+			return err
+		}
+		var text []byte
+		for _, der := range v.Chain {
+			text = append(text, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})...)
+		}
+		if out == "" {
+			_, err := a.s.out.Write(text)
+			return err
+		}
+		return durable.WriteFile(out, text, 0o644)
+	})
+	c.Flags().StringVar(&out, "out", "", "file to write (default: standard output)")
+	return c
 }

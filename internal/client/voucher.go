@@ -4,6 +4,7 @@ import (
 	"context"
 	"net/url"
 
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 )
@@ -35,4 +36,9 @@ func (c *Client) RevokeVoucher(ctx context.Context, id, reason string) (rekey.Vo
 // FormerKeys lists the keys a device had before.
 func (c *Client) FormerKeys(ctx context.Context, device string) ([]rekey.Former, error) {
 	return list[rekey.Former](ctx, c, ofDevice(device, "keys"))
+}
+
+// Identity gives the certificate that a device got in the factory, with those above it.
+func (c *Client) Identity(ctx context.Context, device string) (factory.Identity, error) {
+	return get[factory.Identity](ctx, c, ofDevice(device, "identity"))
 }

@@ -170,6 +170,11 @@ func (a *api) registerOrders(h huma.API) {
 }
 
 func (a *api) registerDifferences(h huma.API) {
+	huma.Register(h, op("get-device-identity", http.MethodGet, "/devices/{id}/identity", "Get the certificate that a device got in the factory, with those above it"),
+		func(ctx context.Context, in *ByID) (*body[factory.Identity], error) {
+			v, err := a.Factory.IdentityOf(ctx, callerOf(ctx), in.ID)
+			return reply(a, ctx, v, err)
+		})
 	huma.Register(h, op("list-order-differences", http.MethodGet, "/orders/{id}/differences", "List what does not agree about an order"),
 		func(ctx context.Context, in *struct {
 			ByID

@@ -119,6 +119,15 @@ func (db *DB) RecordOf(ctx context.Context, order string, seq uint32) (*factory.
 	return &list[0], nil
 }
 
+// RecordAs implements factory.Books.
+func (db *DB) RecordAs(ctx context.Context, device string) (*factory.Kept, error) {
+	list, err := db.kept(ctx, recordColumns+`device = $1 AND state = 'made'`, device)
+	if err != nil || len(list) == 0 {
+		return nil, err
+	}
+	return &list[0], nil
+}
+
 func (db *DB) kept(ctx context.Context, query string, args ...any) (out []factory.Kept, err error) {
 	rows, err := db.Read().QueryContext(ctx, query, args...)
 	if err != nil {
