@@ -51,7 +51,7 @@ func (w *world) set(version string, counter uint32, change func(*wire.Component)
 		sum := sha256.Sum256([]byte(p.text))
 		c := wire.Component{
 			Name: p.name, Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(p.text)), Digest: sum[:], Health: wire.HealthAlive,
-			Capabilities: &wire.Capabilities{Read: []string{"/bin", "/etc/ld.so.cache", "/lib", "/lib64", "/usr/bin", "/usr/lib"}, Data: p.data},
+			Capabilities: &wire.Capabilities{Read: []string{"/bin", "/etc/ld.so.cache", "/lib", "/lib64", "/usr/bin", "/usr/lib"}, Data: p.data, Channels: p.over},
 		}
 		if p.kind == wire.KindData {
 			c.Kind, c.Health, c.Capabilities = wire.KindData, wire.HealthNone, nil
@@ -71,6 +71,7 @@ type part struct {
 	kind wire.ComponentKind
 	text string
 	data []string // that it reads
+	over []string // channels
 }
 
 func (w *world) fetch(_ context.Context, c wire.Component, from int64) (io.ReadCloser, error) {
@@ -84,9 +85,9 @@ func TestAProgramReadsTheDataOfItsRelease(t *testing.T) {
 	w := newWorld()
 	table := func(text string) []part {
 		return []part{
-			{"control", wire.KindExec, fmt.Sprintf(sh, "control"), []string{"table"}},
-			{"motor", wire.KindExec, "#!/bin/sh\necho motor begins with $LISTEN_FDNAMES.\nexec sleep 600\n", nil},
-			{"table", wire.KindData, text, nil},
+			{"control", wire.KindExec, fmt.Sprintf(sh, "control"), []string{"table"}, nil},
+			{"motor", wire.KindExec, "#!/bin/sh\necho motor begins with $LISTEN_FDNAMES.\nexec sleep 600\n", nil, nil},
+			{"table", wire.KindData, text, nil, nil},
 		}
 	}
 	v1, v2 := w.set("1.0.0", 1, nil, table("slow\n")...), w.set("2.0.0", 2, nil, table("fast\n")...)
@@ -128,7 +129,7 @@ func TestProtectedDataIsReadWhenItsKeyHasCome(t *testing.T) {
 		if c.Kind == wire.KindData {
 			c.Protected = &protected
 		}
-	}, part{"control", wire.KindExec, "#!/bin/sh\necho it reads $(cat <&3)\nexec sleep 600\n", []string{"table"}}, part{"table", wire.KindData, sealed, nil})
+	}, part{"control", wire.KindExec, "#!/bin/sh\necho it reads $(cat <&3)\nexec sleep 600\n", []string{"table"}, nil}, part{"table", wire.KindData, sealed, nil, nil})
 	m, err := machine.Start(&born(t, w, f).Board, [32]byte{9})
 	if err != nil {
 		t.Fatal(err)
@@ -147,4 +148,40 @@ func TestProtectedDataIsReadWhenItsKeyHasCome(t *testing.T) {
 		t.Fatal(err)
 	}
 	out.await(t, "it reads secret\n")
+}
+
+// Two programs of a release talk. One that is replaced without a restart finds the channel again, and the other, which goes on, is told.
+func TestProgramsOfAReleaseTalk(t *testing.T) {
+	const hear = "a=$(dd bs=4096 count=1 <&3 2>/dev/null | tr '\\000' '!'); "
+	w := newWorld()
+	talking := func(motor string) []part {
+		return []part{
+			{"control", wire.KindExec, "#!/bin/sh\nwhile true; do " + hear + "echo control hears $a; echo done >&4; done\n", nil, []string{"orders"}},
+			{"motor", wire.KindExec, "#!/bin/sh\necho " + motor + " >&4; " + hear + "echo motor hears $a\nexec sleep 600\n", nil, []string{"orders"}},
+		}
+	}
+	v1, v2 := w.set("1.0.0", 1, nil, talking("slow")...), w.set("2.0.0", 2, nil, talking("fast")...)
+	m, err := machine.Start(&born(t, w, v1).Board, [32]byte{9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out said
+	p, err := m.Launch(launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: &out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer p.Stop()
+	out.await(t, "control hears slow\n")
+	out.await(t, "motor hears done\n")
+	if err := m.Stage(t.Context(), v2.envelope, w.fetch, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Activate(v2.digest); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := m.Switch(); err != nil || !done {
+		t.Fatalf("switched: %v, %v", done, err)
+	}
+	out.await(t, "control hears !\n")
+	out.await(t, "control hears fast\n")
 }

@@ -15,9 +15,9 @@ import (
 func TestAProgramThatKeepsTooMuchIsStopped(t *testing.T) {
 	w := newWorld()
 	f := w.set("1.0.0", 1, func(c *wire.Component) { c.Capabilities.Disk = 1 << 20 },
-		part{"many", wire.KindExec, "#!/bin/sh\nfor i in 1 2 3 4 5 6; do head -c 200000 /dev/zero >file$i; done\necho many is done\nexec sleep 600\n", nil},
-		part{"one", wire.KindExec, "#!/bin/sh\ntrap '' XFSZ\nhead -c 2000000 /dev/zero >file 2>/dev/null || echo one is held at $(wc -c <file)\nexec sleep 600\n", nil},
-		part{"some", wire.KindExec, "#!/bin/sh\nhead -c 200000 /dev/zero >file\necho some is done\nexec sleep 600\n", nil})
+		part{"many", wire.KindExec, "#!/bin/sh\nfor i in 1 2 3 4 5 6; do head -c 200000 /dev/zero >file$i; done\necho many is done\nexec sleep 600\n", nil, nil},
+		part{"one", wire.KindExec, "#!/bin/sh\ntrap '' XFSZ\nhead -c 2000000 /dev/zero >file 2>/dev/null || echo one is held at $(wc -c <file)\nexec sleep 600\n", nil, nil},
+		part{"some", wire.KindExec, "#!/bin/sh\nhead -c 200000 /dev/zero >file\necho some is done\nexec sleep 600\n", nil, nil})
 	m, err := machine.Start(&born(t, w, f).Board, [32]byte{9})
 	if err != nil {
 		t.Fatal(err)

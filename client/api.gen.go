@@ -3438,6 +3438,9 @@ type WireCapabilities struct {
 	// BindTCP TCP ports it may listen on
 	BindTCP []int32 `json:"bind_tcp,omitempty"`
 
+	// Channels channels to another program of the same release, which names them too
+	Channels []string `json:"channels,omitempty"`
+
 	// ConnectTCP TCP ports it may connect to, anywhere
 	ConnectTCP []int32 `json:"connect_tcp,omitempty"`
 

@@ -30,6 +30,7 @@ type Capabilities struct {
 	CPU        uint32   `cbor:"9,keyasint,omitempty" json:"cpu,omitempty" doc:"percent of one core it may use; absent: 100"`
 	Parameters []string `cbor:"10,keyasint,omitempty" json:"parameters,omitempty" doc:"names of the device's parameters that it is told; it has to have the health check socket"`
 	Disk       uint64   `cbor:"12,keyasint,omitempty" json:"disk,omitempty" doc:"bytes it may keep in its directory; absent: 64 MiB"`
+	Channels   []string `cbor:"13,keyasint,omitempty" json:"channels,omitempty" doc:"channels to another program of the same release, which names them too"`
 	Data       []string `cbor:"11,keyasint,omitempty" json:"data,omitempty" doc:"data components of the same release that it reads"`
 }
 
@@ -104,7 +105,7 @@ func (c *Capabilities) String() string {
 	for _, l := range []struct {
 		what string
 		list []string
-	}{{"connect to TCP", numbers(c.ConnectTCP)}, {"listen on TCP", numbers(c.BindTCP)}, {"read", c.Read}, {"use", c.Devices}, {"be told", c.Parameters}, {"read the data", c.Data}} {
+	}{{"connect to TCP", numbers(c.ConnectTCP)}, {"listen on TCP", numbers(c.BindTCP)}, {"read", c.Read}, {"use", c.Devices}, {"be told", c.Parameters}, {"read the data", c.Data}, {"talk over", c.Channels}} {
 		if len(l.list) > 0 {
 			out = append(out, l.what+" "+strings.Join(l.list, ", "))
 		}
@@ -155,7 +156,7 @@ func (c *Capabilities) check() error {
 	case c.Runtime == RuntimeWASM && (c.Network() || len(c.Devices) > 0 || c.Tasks > 0):
 		return errors.New("a WebAssembly module has no network, no devices and one task: grant it none")
 	}
-	if err := errors.Join(rising("connect_tcp", c.ConnectTCP), rising("bind_tcp", c.BindTCP), rising("read", c.Read), rising("devices", c.Devices), rising("parameters", c.Parameters), rising("data", c.Data)); err != nil {
+	if err := errors.Join(rising("connect_tcp", c.ConnectTCP), rising("bind_tcp", c.BindTCP), rising("read", c.Read), rising("devices", c.Devices), rising("parameters", c.Parameters), rising("data", c.Data), rising("channels", c.Channels)); err != nil {
 		return err
 	}
 	if slices.Contains(c.ConnectTCP, 0) || slices.Contains(c.BindTCP, 0) {
@@ -163,6 +164,9 @@ func (c *Capabilities) check() error {
 	}
 	if i := slices.IndexFunc(c.Data, func(name string) bool { return !passable(name) }); i >= 0 {
 		return fmt.Errorf("data %q: want a name of 1 to %d characters without blanks, : and /", c.Data[i], maxGrantedName)
+	}
+	if i := slices.IndexFunc(c.Channels, func(name string) bool { return !passable(name) }); i >= 0 {
+		return fmt.Errorf("channel %q: want a name of 1 to %d characters without blanks, : and /", c.Channels[i], maxGrantedName)
 	}
 	return errors.Join(checkRead(c.Read), checkDevices(c.Devices))
 }

@@ -53,6 +53,7 @@ func TestCapabilitiesThatContradictThemselvesAreRefused(t *testing.T) {
 		"data twice":              {Capabilities{Data: []string{"a", "a"}}, "rising"},
 		"hardly any disk":         {Capabilities{Disk: MinDisk - 1}, "disk of"},
 		"all disks":               {Capabilities{Disk: MaxDisk + 1}, "disk of"},
+		"a channel in a folder":   {Capabilities{Channels: []string{"a/b"}}, "want a name"},
 		"no port":                 {Capabilities{ConnectTCP: []uint16{0}}, "port 0"},
 		"a port twice":            {Capabilities{BindTCP: []uint16{80, 80}}, "rising"},
 		"another order":           {Capabilities{Read: []string{"/usr", "/opt"}}, "rising"},
@@ -121,5 +122,26 @@ func TestDataThatAProgramReadsIsInTheRelease(t *testing.T) {
 	}
 	if r, err = DecodeRelease(payload); err != nil || !strings.Contains(r.Components[0].Capabilities.String(), "read the data table") {
 		t.Errorf("%s, %v", r.Components[0].Capabilities, err)
+	}
+}
+
+// A channel has two ends, in two programs of one release.
+func TestAChannelHasTwoEnds(t *testing.T) {
+	program := func(name string, c Capabilities, h HealthCheck) Component {
+		return Component{Name: name, Kind: KindExec, Version: "1.0.0", Size: 1, Digest: bytes.Repeat([]byte{1}, 32), Health: h, Capabilities: &c}
+	}
+	orders, module := Capabilities{Channels: []string{"orders"}}, Capabilities{Channels: []string{"orders"}, Runtime: RuntimeWASM}
+	for says, c := range map[string][]Component{
+		"named by 1 programs": {program("a", orders, HealthAlive)},
+		"named by 3 programs": {program("a", orders, HealthAlive), program("b", orders, HealthAlive), program("c", orders, HealthAlive)},
+		"two modules":         {program("a", module, HealthSocket), program("b", module, HealthSocket)},
+		"it reads and":        {program("a", module, HealthAlive), program("b", orders, HealthAlive)},
+		"":                    {program("a", module, HealthSocket), program("b", orders, HealthAlive)},
+	} {
+		r := sampleRelease()
+		r.Components = c
+		if _, err := EncodeRelease(r); (says == "") != (err == nil) || err != nil && !strings.Contains(err.Error(), says) {
+			t.Errorf("%s: %v", says, err)
+		}
 	}
 }

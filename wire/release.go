@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 
 	"golang.org/x/mod/semver"
@@ -201,7 +202,47 @@ func (r Release) checkGranted() error {
 			}
 		}
 	}
+	return r.checkChannels()
+}
+
+// checkChannels says whether each channel has its two ends. A module answers and does not begin, so that one of them is a program of the device's.
+func (r Release) checkChannels() error {
+	ends := map[string][]Component{}
+	for _, c := range r.Components {
+		for _, name := range c.Talks() {
+			ends[name] = append(ends[name], c)
+		}
+		if len(c.Talks()) > 0 && c.WASM() && c.Health != HealthSocket {
+			return fmt.Errorf("component %q is a module with channels, and has the health check %q: it reads and answers there", c.Name, c.Health)
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(ends)) {
+		switch of := ends[name]; {
+		case len(of) != 2:
+			return fmt.Errorf("the channel %q is named by %d programs, component %q among them: want two", name, len(of), of[0].Name)
+		case of[0].WASM() && of[1].WASM():
+			return fmt.Errorf("the channel %q is between two modules, %q and %q, of which none begins", name, of[0].Name, of[1].Name)
+		}
+	}
 	return nil
+}
+
+// Talks are the names of the channels that the program has.
+func (c Component) Talks() []string {
+	if c.Capabilities == nil {
+		return nil
+	}
+	return c.Capabilities.Channels
+}
+
+// Peer is the program at the other end of a channel of c.
+func (r Release) Peer(c Component, channel string) string {
+	for _, other := range r.Components {
+		if other.Name != c.Name && slices.Contains(other.Talks(), channel) {
+			return other.Name
+		}
+	}
+	return ""
 }
 
 // Reads are the names of the data components that the program reads.

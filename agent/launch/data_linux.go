@@ -35,7 +35,7 @@ func NewData(from io.Reader, c wire.Component) (*Data, error) {
 
 // Give opens it for one program, to read, with a place in it of its own: by a common one they could tell each other something. The file is the caller's to close.
 func (d *Data) Give() (Given, error) {
-	f, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", d.f.Fd()))
+	f, err := reopen(d.f, os.O_RDONLY)
 	return Given{dataPrefix + d.name, f}, err
 }
 

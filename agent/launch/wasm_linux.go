@@ -4,6 +4,7 @@ package launch
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"path"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/tetratelabs/wazero"
@@ -99,7 +101,9 @@ func runModule(ctx context.Context, runtime wazero.Runtime, module wazero.Compil
 		return fail(err)
 	}
 	if l != nil {
-		go func() { os.Exit(fail(converse(l, questions, bufio.NewReaderSize(answers, maxAnswer), d.Thinking))) }()
+		m := &asked{questions: questions, answers: bufio.NewReaderSize(answers, maxAnswer), patience: d.Thinking}
+		attendAll(d.Given, m)
+		go func() { os.Exit(fail(converse(l, m))) }()
 	} else {
 		_ = questions.Close()                              // nobody asks
 		go func() { _, _ = io.Copy(os.Stdout, answers) }() // what it says is a log
@@ -182,40 +186,25 @@ func (f folder) Read([]byte) (int, error)           { return 0, fs.ErrInvalid }
 func (f folder) ReadDir(int) ([]fs.DirEntry, error) { return nil, fs.ErrPermission }
 func (f folder) Close() error                       { return nil }
 
-// converse brings the questions to the module and its answers back, one at a time, until the module does not answer as it has to.
-func converse(l net.Listener, questions io.Writer, answers *bufio.Reader, patience time.Duration) error {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return err
-		}
-		if err := converseOnce(conn, questions, answers, patience); err != nil {
-			return err
-		}
-	}
+// asked is a module that is asked one question after another, by whoever has one.
+type asked struct {
+	mu        sync.Mutex // held from a question to its answer
+	questions io.Writer
+	answers   *bufio.Reader
+	patience  time.Duration
 }
 
-// converseOnce has one question answered. An error is of the module; who asks badly is hung up on.
-func converseOnce(conn net.Conn, questions io.Writer, answers *bufio.Reader, patience time.Duration) error {
-	defer conn.Close()
-	if conn.SetDeadline(time.Now().Add(answer)) != nil {
-		return nil
-	}
-	question, err := bufio.NewReader(io.LimitReader(conn, maxQuestion)).ReadString('\n')
-	if err != nil {
-		return nil // who asks has gone, or asks without end
-	}
-	if strings.HasPrefix(question, "isolate ") { // it talks to nobody anyway
-		_, _ = io.WriteString(conn, "ok\n")
-		return nil
-	}
+// ask gives the module's answer, a line. An error is the module's.
+func (a *asked) ask(question string) (string, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
 	said, failed := make(chan string, 1), make(chan error, 1)
 	go func() {
-		if _, err := io.WriteString(questions, question); err != nil {
+		if _, err := io.WriteString(a.questions, question); err != nil {
 			failed <- err
 			return
 		}
-		line, err := answers.ReadSlice('\n') // no longer than an answer may be
+		line, err := a.answers.ReadSlice('\n') // no longer than an answer may be
 		if err != nil {
 			failed <- fmt.Errorf("no whole answer to %q: %w", verb(question), err)
 			return
@@ -224,11 +213,87 @@ func converseOnce(conn net.Conn, questions io.Writer, answers *bufio.Reader, pat
 	}()
 	select {
 	case line := <-said:
-		_, _ = io.WriteString(conn, line) // who asked may have given up
-		return nil
+		return line, nil
 	case err := <-failed:
-		return err
-	case <-time.After(patience):
-		return fmt.Errorf("no answer to %q in %v", verb(question), patience)
+		return "", err
+	case <-time.After(a.patience):
+		return "", fmt.Errorf("no answer to %q in %v", verb(question), a.patience)
+	}
+}
+
+// converse brings the questions to the module and its answers back, one at a time, until the module does not answer as it has to.
+func converse(l net.Listener, module *asked) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		if err := converseOnce(conn, module); err != nil {
+			return err
+		}
+	}
+}
+
+// converseOnce has one question answered. An error is of the module; who asks badly is hung up on.
+func converseOnce(conn net.Conn, module *asked) error {
+	defer conn.Close()
+	if conn.SetDeadline(time.Now().Add(answer)) != nil {
+		return nil
+	}
+	question, err := bufio.NewReader(io.LimitReader(conn, maxQuestion)).ReadString('\n')
+	if err != nil {
+		return nil // who asks has gone, or asks without end
+	}
+	if strings.HasPrefix(question, "isolate ") { // it talks to nobody who is not in its release
+		_, _ = io.WriteString(conn, "ok\n")
+		return nil
+	}
+	line, err := module.ask(question)
+	if err == nil {
+		_, _ = io.WriteString(conn, line) // who asked may have given up
+	}
+	return err
+}
+
+// attend brings the packets of a channel to the module, a line each, and its answers back: "ok TEXT" is sent, "ok" alone is not, and what begins otherwise is its log's.
+func attend(name string, from io.Reader, to io.Writer, module *asked) error {
+	packet := make([]byte, MaxPacket)
+	for {
+		n, err := from.Read(packet)
+		if err != nil {
+			return err
+		}
+		text := strings.TrimRight(string(packet[:n]), "\n")
+		if bytes.Equal(packet[:n], Anew) {
+			text = ""
+		}
+		line, err := module.ask(strings.TrimRight("channel "+name+" "+strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\n", " "), " ") + "\n")
+		if err != nil {
+			return err
+		}
+		word, reply, _ := strings.Cut(strings.TrimSuffix(line, "\n"), " ")
+		switch {
+		case word != "ok":
+			fmt.Fprintf(os.Stderr, "channel %s: %s", name, line)
+		case reply != "":
+			if _, err := io.WriteString(to, reply); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// attendAll attends to each channel that this process was given.
+func attendAll(given []string, module *asked) {
+	for i, name := range given {
+		channel, ok := strings.CutPrefix(name, fromPrefix)
+		to := slices.Index(given, toPrefix+channel)
+		if !ok || to < 0 {
+			continue
+		}
+		go func() {
+			from, to := os.NewFile(uintptr(firstGiven+i), name), os.NewFile(uintptr(firstGiven+to), channel)
+			os.Exit(fail(attend(channel, from, to, module)))
+		}()
 	}
 }

@@ -141,3 +141,39 @@ func TestWhatIsNoModuleDoesNotStart(t *testing.T) {
 		}
 	}
 }
+
+// A module has what comes over its channel as questions, between those on its health socket, and its answers are sent back.
+func TestAModuleAnswersOverItsChannel(t *testing.T) {
+	limited(t)
+	code := module(t)
+	c := channelFor(t, "orders")
+	start := func() *Process {
+		given, err := c.Give(1)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := Start(bytes.NewReader(code), moduleComponent(code, wire.Capabilities{Channels: []string{"orders"}}), options(t), given...)
+		for _, g := range given {
+			g.File.Close()
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	p := start()
+	from, to := hold(t, c, 0)
+	sends(t, to, "open\n")
+	hears(t, from, "orders has heard open")
+	if good, text := known(t, p); !good {
+		t.Error(text)
+	}
+	sends(t, to, "two\nlines")
+	hears(t, from, "orders has heard open, two lines")
+	p.Stop()
+	p = start()
+	defer p.Stop()
+	hears(t, from, string(Anew))
+	sends(t, to, "close")
+	hears(t, from, "orders has heard close")
+}

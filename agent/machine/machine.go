@@ -29,6 +29,7 @@ type Machine struct {
 	launch   *launch.Options // of the programs; nil: nothing was launched
 
 	data     map[string]*launch.Data            // that programs read; programs and the start of them take turns
+	channels map[talk]*launch.Channel           // between them
 	codeKeys map[[wire.ContentKeyID]byte][]byte // of protected programs, of this start
 }
 
@@ -123,7 +124,7 @@ func (m *Machine) Switch() (bool, error) {
 	done, err := m.boot.Switch()
 	if done && m.programs != nil {
 		m.programs.replace(m.list(*m.launch))
-		err = errors.Join(err, m.keepData(m.boot.Report().Release))
+		err = errors.Join(err, m.keep(m.boot.Report().Release))
 	}
 	return done, err
 }
@@ -181,7 +182,7 @@ func (m *Machine) Clear() error {
 	if m.programs != nil {
 		m.programs.Stop()
 	}
-	if err := m.keepData(nil); err != nil {
+	if err := m.keep(nil); err != nil {
 		return err
 	}
 	return launch.Erase(m.launch.Dir)

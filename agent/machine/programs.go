@@ -32,6 +32,7 @@ type program struct {
 	name  string
 	what  wire.Component
 	data  []wire.Component // that it reads
+	talks []talk
 	start func() (*launch.Process, error)
 	proc  *launch.Process // nil: stopped, because it did not isolate itself; or not started, by fault, which may be errLocked
 	fault error
@@ -75,7 +76,7 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 			continue
 		}
 		release := *m.boot.Report().Release
-		all = append(all, &program{name: c.Name, what: c, data: reads(release, c), schema: release.Parameters, start: func() (*launch.Process, error) {
+		all = append(all, &program{name: c.Name, what: c, data: reads(release, c), talks: talks(release, c), schema: release.Parameters, start: func() (*launch.Process, error) {
 			code, _, err := m.boot.Component(c.Name)
 			if err != nil {
 				return nil, err
@@ -84,7 +85,7 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 			if err != nil {
 				return nil, err
 			}
-			given, err := m.give(c)
+			given, err := m.give(release, c)
 			defer func() {
 				for _, g := range given {
 					_ = g.File.Close() // the program's is another

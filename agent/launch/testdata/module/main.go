@@ -45,6 +45,9 @@ func answer(how, question string) string {
 	return "ok " + strings.Join(os.Args, " ")
 }
 
+// heard is what came over its channels since the other began.
+var heard []string
+
 // told is the parameters that it took last.
 var told string
 
@@ -59,6 +62,14 @@ func tried(what string) string {
 		}
 		told = path
 		return "ok"
+	case "channel":
+		name, text, _ := strings.Cut(path, " ")
+		if text == "" {
+			heard = nil
+			return "ok"
+		}
+		heard = append(heard, text)
+		return fmt.Sprintf("ok %s has heard %s", name, strings.Join(heard, ", "))
 	case "told":
 		return "ok " + told
 	case "read":

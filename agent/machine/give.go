@@ -8,7 +8,8 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Data that programs read lies in memory, one copy for all of them, for as long as the release that runs has a program that names it.
+// Data that programs read lies in memory, one copy for all of them, for as long as the release that runs has a program that names it. A channel is there as long as
+// what runs has the two programs that name it.
 
 // reads gives the data components that a program of the release names, as they are read: by these it is another program when one of them is another.
 func reads(r wire.Release, c wire.Component) (out []wire.Component) {
@@ -21,7 +22,7 @@ func reads(r wire.Release, c wire.Component) (out []wire.Component) {
 }
 
 // give opens what a program of the release that runs is given. The files are the caller's to close.
-func (m *Machine) give(c wire.Component) (given []launch.Given, err error) {
+func (m *Machine) give(r wire.Release, c wire.Component) (given []launch.Given, err error) {
 	for _, name := range c.Reads() {
 		d, err := m.dataOf(name)
 		if err != nil {
@@ -33,7 +34,54 @@ func (m *Machine) give(c wire.Component) (given []launch.Given, err error) {
 		}
 		given = append(given, g)
 	}
+	for _, name := range c.Talks() {
+		ch, end, err := m.channelOf(r, c, name)
+		if err != nil {
+			return given, err
+		}
+		more, err := ch.Give(end)
+		given = append(given, more...)
+		if err != nil {
+			return given, err
+		}
+	}
 	return given, nil
+}
+
+// talk names a channel by what it is called and whom it is between, in rising order.
+type talk struct{ name, first, second string }
+
+func talkOf(r wire.Release, c wire.Component, name string) talk {
+	peer := r.Peer(c, name)
+	return talk{name, min(c.Name, peer), max(c.Name, peer)}
+}
+
+// talks are the channels of a program: by these it is another program when one of them leads to another.
+func talks(r wire.Release, c wire.Component) (out []talk) {
+	for _, name := range c.Talks() {
+		out = append(out, talkOf(r, c, name))
+	}
+	return out
+}
+
+// channelOf is a channel of a program, and which end of it is the program's.
+func (m *Machine) channelOf(r wire.Release, c wire.Component, name string) (*launch.Channel, int, error) {
+	t, end := talkOf(r, c, name), 0
+	if c.Name == t.second {
+		end = 1
+	}
+	if ch := m.channels[t]; ch != nil {
+		return ch, end, nil
+	}
+	ch, err := launch.NewChannel(name)
+	if err != nil {
+		return nil, 0, err
+	}
+	if m.channels == nil {
+		m.channels = map[talk]*launch.Channel{}
+	}
+	m.channels[t] = ch
+	return ch, end, nil
 }
 
 // dataOf gives a data component of the release that runs; it is read from flash once.
@@ -64,13 +112,16 @@ func (m *Machine) dataOf(name string) (*launch.Data, error) {
 // dataKey names data by what it is and what it is called.
 func dataKey(c wire.Component) string { return c.Name + "\x00" + string(c.Plain().Digest) }
 
-// keepData gives up what no program of the release reads; without a release that is all.
-func (m *Machine) keepData(r *wire.Release) error {
-	kept := map[string]bool{}
+// keep gives up what no program of the release reads or talks over; without a release that is all.
+func (m *Machine) keep(r *wire.Release) error {
+	kept, spoken := map[string]bool{}, map[talk]bool{}
 	if r != nil {
 		for _, c := range r.Components {
 			for _, d := range reads(*r, c) {
 				kept[dataKey(d)] = true
+			}
+			for _, t := range talks(*r, c) {
+				spoken[t] = true
 			}
 		}
 	}
@@ -79,6 +130,12 @@ func (m *Machine) keepData(r *wire.Release) error {
 		if !kept[key] {
 			faults = append(faults, d.Close())
 			delete(m.data, key)
+		}
+	}
+	for t, ch := range m.channels {
+		if !spoken[t] {
+			faults = append(faults, ch.Close())
+			delete(m.channels, t)
 		}
 	}
 	return errors.Join(faults...)
