@@ -32,7 +32,7 @@ func (a *Agent) gateState() gate.State {
 	return gate.State{
 		Device: f.Device, Product: f.Product, Hardware: f.Hardware, Model: f.Model, Lifecycle: f.Lifecycle,
 		Bundle: f.Bundle, Counter: a.m.Counter, Trees: a.m.Trees, Fuses: f.Fuses, Current: f.Current, Owner: a.m.Owner,
-		Params: a.params(),
+		Params: a.params(), Ways: a.m.Ways,
 	}
 }
 
@@ -112,7 +112,7 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 	case wire.ActInstall, wire.ActRollback, wire.ActReprovide:
 		t.Phase, t.Digest = phaseStage, p.Digest[:]
 		if cur := a.c.Machine.Facts().Current; cur != nil {
-			t.Before = cur.Digest[:]
+			t.Before, t.Counter = cur.Digest[:], cur.Release.Counter
 		}
 	case wire.ActBundle:
 		t.Phase, t.Version = phaseBundle, p.Bundle.Version
@@ -291,6 +291,9 @@ func (a *Agent) settle(o wire.Outcome, code, text string) error {
 	t := a.m.Task
 	next := withResult(a.m, t.Command, t.Act, o, code, cut(text, 1000), a.now())
 	next.Task = nil
+	if t.Phase == phaseTrial && o == wire.OutcomeDone {
+		next.Ways = next.Ways.After(t.Act, gate.Left{Release: t.Before, Counter: t.Counter}, t.Digest, a.c.Machine.Facts().Fuses, a.now())
+	}
 	return local(a.save(next))
 }
 

@@ -304,7 +304,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
 		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.told(),
-		Locked: a.locked(), Room: &f.Room,
+		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses),
 	}
 	if f.Current != nil {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version

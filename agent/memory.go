@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -27,6 +28,7 @@ type memory struct {
 	Doubts  uint            `cbor:"27,keyasint,omitempty"` // refusals in a row since it last enrolled, or last tried to
 	Signs   string          `cbor:"31,keyasint,omitempty"` // key store name of the attestation key; empty: the factory's
 	Next    string          `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
+	Ways    gate.Ways       `cbor:"33,keyasint"`           // by which it came to what it runs, and what it left behind
 	Home    string          `cbor:"35,keyasint,omitempty"` // the server of the home that it was handed to: where to ask, should the trust record be lost
 }
 
@@ -62,6 +64,7 @@ type task struct {
 	Deadline uint64         `cbor:"10,keyasint,omitempty"` // of the trial
 	Version  uint64         `cbor:"11,keyasint,omitempty"` // of a bundle
 	Tried    uint64         `cbor:"12,keyasint,omitempty"` // boot count when the trial was asked for
+	Counter  uint32         `cbor:"17,keyasint,omitempty"` // security counter of what ran
 	LogSeq   uint64         `cbor:"13,keyasint,omitempty"` // wipe: the log's last event, and the head after it
 	LogHead  []byte         `cbor:"14,keyasint,omitempty"`
 	Handover *wire.Handover `cbor:"15,keyasint,omitempty"` // rehome

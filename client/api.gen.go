@@ -1564,6 +1564,9 @@ type FleetDetail struct {
 	Isolation  *WireIsolation `json:"isolation,omitempty"`
 	KeyOrigin  string         `json:"key_origin"`
 	LastSeen   *time.Time     `json:"last_seen,omitempty"`
+
+	// Left releases (digest) that it was sent back from, and refuses
+	Left       []string       `json:"left,omitempty"`
 	Legitimacy string         `json:"legitimacy"`
 	Log        FleetDeviceLog `json:"log"`
 	Made       *time.Time     `json:"made,omitempty"`

@@ -57,6 +57,7 @@ type Twin struct {
 	Sides     []Side             `json:"sides,omitempty"`    // what each holder of the identity was seen with; of a suspect
 	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
 	Room      *wire.Room         `json:"room,omitempty"`     // of its flash; nil: not known
+	Left      [][]byte           `json:"left,omitempty"`     // releases (digest) that it was sent back from, and refuses
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
 

@@ -54,6 +54,7 @@ type Detail struct {
 	Reasons     []string   `json:"verdict_reasons"`
 	LastVerdict string     `json:"verdict_last,omitempty" doc:"what its last evidence was, when that is too old to count"`
 	HealthText  string     `json:"health_text"`
+	Left        []string   `json:"left,omitempty" doc:"releases (digest) that it was sent back from, and refuses"`
 	Room        *wire.Room `json:"room,omitempty" doc:"of its flash, for programs and data; not there: unknown"`
 
 	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs, by evidence that counts; not there: unknown"`

@@ -21,7 +21,7 @@ type Resolved struct {
 	Waves    []WaveState       `json:"waves"`
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
-	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, runs it, newer, other rollout, other product
+	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, newer, other rollout, other product
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
 }
@@ -189,6 +189,8 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "hardware", "is hardware " + c.Hardware
 	case bytes.Equal(c.Release, spec.Release) && !c.Trial:
 		return "runs it", "runs it"
+	case slices.ContainsFunc(c.Left, func(d []byte) bool { return bytes.Equal(d, spec.Release) }):
+		return "left", "was sent back from it, and does not run it again: publish another release"
 	case !c.Trial && newer(c.Version, m.Version):
 		return "newer", "runs " + c.Version + ", which is newer"
 	case c.Busy != "":

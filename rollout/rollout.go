@@ -145,6 +145,7 @@ type Candidate struct {
 	Busy     string // the rollout it is in already
 
 	Room     *wire.Room         // of its flash; nil: unknown
+	Left     [][]byte           // releases that it was sent back from
 	Settings []wire.ConfigEntry // what it says it was told, and what it was; without secrets
 }
 

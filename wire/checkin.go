@@ -2,8 +2,10 @@ package wire
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Checkin is what a device says when it asks "anything for me?". It is inside mutual TLS; what must be proven is in the
@@ -26,6 +28,7 @@ type Checkin struct {
 	Sick      bool          `cbor:"15,keyasint,omitempty"` // the program says that it is not well, or has ended
 	Programs  []ProgramTold `cbor:"17,keyasint,omitempty"` // what its programs said of the parameters that they are told
 	Token     *Token        `cbor:"16,keyasint,omitempty"` // of a device that keeps one; a device that once sent one sends it always
+	Left      [][]byte      `cbor:"20,keyasint,omitempty"` // releases (digest) that it was sent back from, and does not run again; oldest first
 	Room      *Room         `cbor:"19,keyasint,omitempty"` // of its flash, for programs and data; nil: it does not say
 	Locked    bool          `cbor:"18,keyasint,omitempty"` // protected programs wait for their keys: it would be asked for evidence
 }
@@ -38,6 +41,9 @@ type ProgramTold struct {
 	Answered   bool     `cbor:"4,keyasint,omitempty" json:"answered,omitempty"` //
 	Text       string   `cbor:"5,keyasint,omitempty" json:"text,omitempty"`     // what it said
 }
+
+// MaxLeft bounds the releases that a device was sent back from, and that would still start by their security counter: it goes back from no more.
+const MaxLeft = 16
 
 // MaxTold bounds what a program says of its parameters, bytes.
 const MaxTold = 200
@@ -151,6 +157,9 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	}
 	if err := c.Token.check(); err != nil {
 		return Checkin{}, err
+	}
+	if len(c.Left) > MaxLeft || slices.ContainsFunc(c.Left, func(d []byte) bool { return len(d) != sha256.Size }) {
+		return Checkin{}, fmt.Errorf("check-in: the releases that it left are at most %d digests of %d bytes", MaxLeft, sha256.Size)
 	}
 	if err := c.Room.check(); err != nil {
 		return Checkin{}, fmt.Errorf("check-in: %w", err)

@@ -42,6 +42,7 @@ type State struct {
 	Current   *Installed         // nil: nothing that verifies is installed
 	Owner     *wire.Ownership    // whom it belongs to, with their key; nil: nobody it would defend
 	Params    []wire.ConfigEntry // what it was told to use, and what its factory laid down
+	Ways      Ways               // by which it came to what it runs
 }
 
 // Plan is what the device is obliged to do.
@@ -300,6 +301,9 @@ func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 		return refuse(Parameters, "release %s: %v: configure the device first", rel.ID, err)
 	}
 	if r := checkVersion(s.Current, p.Act, rel, digest); r != nil {
+		return r
+	}
+	if r := s.Ways.check(s, p, rel, digest); r != nil {
 		return r
 	}
 	p.Release, p.Digest, p.Envelope = &rel, digest, entry.data

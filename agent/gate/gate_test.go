@@ -27,6 +27,7 @@ func valid(w *world, act wire.Act) (gate.State, *order) {
 		o.rel = &old
 		d := wire.ReleaseDigest(must(wire.EncodeRelease(old)))
 		s.Current.Release.RollbackTo = [][]byte{d[:]}
+		s.Ways = gate.Ways{To: s.Current.Digest[:], At: at(-time.Hour)}
 	}
 	return s, o
 }

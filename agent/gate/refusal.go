@@ -44,6 +44,9 @@ const (
 	Parameters      Code = "parameters"       // what the device was told to use does not fit the release's schema
 	SecurityCounter Code = "security-counter" // below the fuses or the floor
 	OlderVersion    Code = "older-version"    // not newer than what runs, or not named by its roll-back plan
+	LeftBehind      Code = "left-behind"      // the device was sent back from this release: it does not run it again
+	NoWayBack       Code = "no-way-back"      // what runs was not brought by an update that the device remembers
+	BackTooLate     Code = "back-too-late"    // what runs was confirmed too long ago
 	WarrantMissing  Code = "warrant-missing"  // fatal act without its offline leave
 	BadOwner        Code = "owner"            // what should say whom the device is to belong to does not
 	Owned           Code = "owned"            // the device has an owner, and neither they nor the maker's warrant keys have let it go

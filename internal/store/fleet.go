@@ -45,6 +45,9 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
 	d.Room = twin.Room
+	for _, release := range twin.Left {
+		d.Left = append(d.Left, hex.EncodeToString(release))
+	}
 	d.Suspect, d.Sides = twin.Suspect, twin.Sides
 	d.Owned, d.Rekeyed = timeOrNil(owned), timeOrNil(rekeyed)
 	if !twin.Forgotten.IsZero() {

@@ -171,7 +171,7 @@ func scanCandidate(row scanner) (rollout.Candidate, error) {
 	if err != nil {
 		return c, fmt.Errorf("device %s: twin: %w", c.ID, err)
 	}
-	c.Trial, c.Version, c.Room = t.Trial, t.Version, t.Room
+	c.Trial, c.Version, c.Room, c.Left = t.Trial, t.Version, t.Room, t.Left
 	c.Settings, err = device.Shown(t)
 	return c, err
 }

@@ -33,7 +33,7 @@ func TestARolloutLeavesOutWhoseFlashHasNoRoom(t *testing.T) {
 	reports := &reporting{Reports: s.db.Devices()}
 	devices, err := device.NewService(device.Config{
 		Registry: s.db.Devices(), Reports: reports, Commands: s.db.Devices(), Trust: s.db.Devices(), Groups: s.db.Devices(), Forgetter: s.db.Devices(), Guard: s.guard,
-		Ledger: s.ledger, Releases: s.releases, Bundles: s.db.Devices(), Authorities: func() []crypto.Signer { return []crypto.Signer{s.authority} }, Now: func() time.Time { return s.now },
+		Ledger: s.ledger, Releases: s.releases, Bundles: s.db.Devices(), Records: s.db.Devices(), Authorities: func() []crypto.Signer { return []crypto.Signer{s.authority} }, Now: func() time.Time { return s.now },
 	})
 	if err != nil {
 		t.Fatal(err)
