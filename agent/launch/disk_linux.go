@@ -72,7 +72,7 @@ func Reserve(dir string) error {
 		return nil
 	}
 	if info, err := os.Lstat(path); free < 4*reserve || err == nil && info.Size() == reserve {
-		return nil //nolint:nilerr // there is none, and no room for one
+		return nil // it is there, or there is no room for it
 	}
 	f, err := os.OpenFile(path, os.O_RDWR|os.O_CREATE|os.O_TRUNC, 0o600)
 	if err != nil {
