@@ -50,6 +50,7 @@ const (
 	ReleasePublish   Action = "release:publish"
 	ReleaseRead      Action = "release:read"
 	AdvisoryImport   Action = "advisory:import"
+	SupplyManage     Action = "supply:manage"
 	ArtifactUpload   Action = "artifact:upload"
 	ArtifactRead     Action = "artifact:read"
 	RolloutCreate    Action = "rollout:create"

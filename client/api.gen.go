@@ -476,6 +476,27 @@ func (e SupplyPartAnswer) Valid() bool {
 	}
 }
 
+// Defines values for SupplyPolicyMode.
+const (
+	Enforce SupplyPolicyMode = "enforce"
+	Off     SupplyPolicyMode = "off"
+	Warn    SupplyPolicyMode = "warn"
+)
+
+// Valid indicates whether the value is a known member of the SupplyPolicyMode enum.
+func (e SupplyPolicyMode) Valid() bool {
+	switch e {
+	case Enforce:
+		return true
+	case Off:
+		return true
+	case Warn:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for TokenSpecKind.
 const (
 	Machine TokenSpecKind = "machine"
@@ -1764,6 +1785,18 @@ type Found struct {
 	Items []SupplyUse `json:"items"`
 }
 
+// GateQuestion defines model for GateQuestion.
+type GateQuestion struct {
+	// Components SHA-256 of each program or file as it was built
+	Components [][]byte `json:"components"`
+
+	// Provenance the same, of the provenance
+	Provenance []byte `json:"provenance,omitempty"`
+
+	// Sbom SHA-256 of the bill of materials, which was uploaded to this product
+	Sbom []byte `json:"sbom,omitempty"`
+}
+
 // GroupRequest defines model for GroupRequest.
 type GroupRequest struct {
 	Devices []string `json:"devices"`
@@ -2799,6 +2832,7 @@ type ReleaseView struct {
 	Approvals []ReleaseApproval `json:"approvals,omitempty"`
 	Created   time.Time         `json:"created"`
 	Creator   string            `json:"creator"`
+	Decision  []byte            `json:"decision,omitempty"`
 	Digest    string            `json:"digest"`
 	Envelope  []byte            `json:"envelope,omitempty"`
 	Manifest  WireRelease       `json:"manifest"`
@@ -3115,6 +3149,24 @@ type SupplyAssessment struct {
 	Unknown int64 `json:"unknown"`
 }
 
+// SupplyBuilder defines model for SupplyBuilder.
+type SupplyBuilder struct {
+	// BuildTypes ways to build that are allowed; none: any
+	BuildTypes []string `json:"build_types,omitempty"`
+
+	// ID as its provenance names it
+	ID string `json:"id"`
+
+	// Keys its public keys (SubjectPublicKeyInfo, DER)
+	Keys [][]byte `json:"keys"`
+
+	// Sources what the source's URI has to begin with; one of them
+	Sources []string `json:"sources"`
+
+	// Threshold how many of them have to sign; 0: one
+	Threshold *int64 `json:"threshold,omitempty"`
+}
+
 // SupplyContents defines model for SupplyContents.
 type SupplyContents struct {
 	Components int64 `json:"components"`
@@ -3147,6 +3199,16 @@ type SupplyDatabase struct {
 
 	// Old it is older than 14 days, and says nothing any more
 	Old bool `json:"old"`
+}
+
+// SupplyException defines model for SupplyException.
+type SupplyException struct {
+	At time.Time `json:"at"`
+	By string    `json:"by"`
+
+	// Digest SHA-256 of the document, hex
+	Digest     string         `json:"digest"`
+	Statements []VexStatement `json:"statements"`
 }
 
 // SupplyFlaw defines model for SupplyFlaw.
@@ -3196,6 +3258,34 @@ type SupplyPart struct {
 
 // SupplyPartAnswer defines model for SupplyPart.Answer.
 type SupplyPartAnswer string
+
+// SupplyPolicy defines model for SupplyPolicy.
+type SupplyPolicy struct {
+	// AdvisoryDays how old the advisories of an ecosystem may be; 0: 7 days
+	AdvisoryDays *int64 `json:"advisory_days,omitempty"`
+
+	// Builders whose provenance is believed; none: nobody's, and no release passes
+	Builders []SupplyBuilder `json:"builders,omitempty"`
+
+	// MaxUnknown of how many components nothing may be known
+	MaxUnknown *int64 `json:"max_unknown,omitempty"`
+
+	// MinAdvisories how many there have to be of each ecosystem; 0: one
+	MinAdvisories *int64           `json:"min_advisories,omitempty"`
+	Mode          SupplyPolicyMode `json:"mode"`
+
+	// Severity CVSS score from which on a flaw that nobody excused stops a release, as does one without a score; 0: 7
+	Severity *float64 `json:"severity,omitempty"`
+
+	// VexDays how long what they say holds; 0: 180 days
+	VexDays *int64 `json:"vex_days,omitempty"`
+
+	// VexKeys public keys (SubjectPublicKeyInfo, DER) of those who may say that a known flaw is none here
+	VexKeys [][]byte `json:"vex_keys,omitempty"`
+}
+
+// SupplyPolicyMode defines model for SupplyPolicy.Mode.
+type SupplyPolicyMode string
 
 // SupplyTrouble defines model for SupplyTrouble.
 type SupplyTrouble struct {
@@ -3373,6 +3463,15 @@ type VerdictView struct {
 
 	// Title the headline for people
 	Title string `json:"title"`
+}
+
+// VexStatement defines model for VexStatement.
+type VexStatement struct {
+	At      time.Time `json:"at"`
+	Excuses bool      `json:"excuses"`
+	Names   []string  `json:"names"`
+	Parts   []string  `json:"parts"`
+	Why     *string   `json:"why,omitempty"`
 }
 
 // VoucherReply defines model for VoucherReply.
@@ -3581,6 +3680,40 @@ type WireFlash struct {
 	Slots    int32 `json:"slots"`
 }
 
+// WireGateDecision defines model for WireGateDecision.
+type WireGateDecision struct {
+	At         int64  `json:"at"`
+	Components int64  `json:"components"`
+	DB         []byte `json:"db"`
+	Excused    int64  `json:"excused"`
+	Ok         bool   `json:"ok"`
+
+	// Open flaws that nobody excused, of any severity
+	Open       int64          `json:"open"`
+	Policy     []byte         `json:"policy"`
+	Product    string         `json:"product"`
+	Provenance []byte         `json:"provenance,omitempty"`
+	Sbom       []byte         `json:"sbom,omitempty"`
+	Steps      []WireGateStep `json:"steps"`
+	Subject    [][]byte       `json:"subject"`
+
+	// Unknown components of which nothing is known
+	Unknown int64    `json:"unknown"`
+	V       int64    `json:"v"`
+	Vex     [][]byte `json:"vex,omitempty"`
+}
+
+// WireGateStep defines model for WireGateStep.
+type WireGateStep struct {
+	// Code why not
+	Code *string `json:"code,omitempty"`
+
+	// N 1 bytes, 2 bill of materials, 3 provenance, 4 advisories, 5 exceptions (VEX)
+	N    int64   `json:"n"`
+	Ok   bool    `json:"ok"`
+	Text *string `json:"text,omitempty"`
+}
+
 // WireHome defines model for WireHome.
 type WireHome struct {
 	Bundle []byte `json:"bundle"`
@@ -3693,6 +3826,7 @@ type WireRelease struct {
 	Components []WireComponent `json:"components"`
 	Counter    int32           `json:"counter"`
 	Created    int64           `json:"created"`
+	Decision   []byte          `json:"decision,omitempty"`
 	Hardware   []string        `json:"hardware"`
 	ID         string          `json:"id"`
 	Model      string          `json:"model"`
@@ -4699,6 +4833,24 @@ type SetEnrolmentParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// TakeExceptionParams defines parameters for TakeException.
+type TakeExceptionParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// AskSupplyGateParams defines parameters for AskSupplyGate.
+type AskSupplyGateParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // SetIsolationParams defines parameters for SetIsolation.
 type SetIsolationParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
@@ -4725,6 +4877,15 @@ type SetSchemaParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
 	IfMatch *string `json:"If-Match,omitempty"`
 
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// SetSupplyPolicyParams defines parameters for SetSupplyPolicy.
+type SetSupplyPolicyParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -5374,6 +5535,9 @@ type SetBundleDueJSONRequestBody = BundleDue
 // SetEnrolmentJSONRequestBody defines body for SetEnrolment for application/json ContentType.
 type SetEnrolmentJSONRequestBody = ProductEnrolment
 
+// AskSupplyGateJSONRequestBody defines body for AskSupplyGate for application/json ContentType.
+type AskSupplyGateJSONRequestBody = GateQuestion
+
 // SetIsolationJSONRequestBody defines body for SetIsolation for application/json ContentType.
 type SetIsolationJSONRequestBody = IsolationPolicy
 
@@ -5382,6 +5546,9 @@ type RequestProductJSONRequestBody = ProductAsk
 
 // SetSchemaJSONRequestBody defines body for SetSchema for application/json ContentType.
 type SetSchemaJSONRequestBody = SchemaRequest
+
+// SetSupplyPolicyJSONRequestBody defines body for SetSupplyPolicy for application/json ContentType.
+type SetSupplyPolicyJSONRequestBody = SupplyPolicy
 
 // ApproveProposalJSONRequestBody defines body for ApproveProposal for application/json ContentType.
 type ApproveProposalJSONRequestBody = DecisionRequest
@@ -6865,6 +7032,29 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
 	SetEnrolment(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// TakeExceptionWithBody Take in a signed document that says why known flaws are none in a product: VEX in a DSSE envelope
+	//
+	// OpenVEX or CycloneDX, signed by a key of vex_keys in the product's policy. A statement that matches no advisory, or names a component that no advisory of that name is about, refuses the whole document. It is a fact.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/exceptions (the `TakeException` operationId).
+	TakeExceptionWithBody(ctx context.Context, id string, params *TakeExceptionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AskSupplyGateWithBody Say what the supply gate would find of a release; nothing is changed
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+	AskSupplyGateWithBody(ctx context.Context, id string, params *AskSupplyGateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AskSupplyGate Say what the supply gate would find of a release; nothing is changed
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+	AskSupplyGate(ctx context.Context, id string, params *AskSupplyGateParams, body AskSupplyGateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// SetIsolationWithBody Say what has to hold the programs of a product's devices
 	//
 	// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
@@ -6925,6 +7115,29 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
 	SetSchema(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSupplyPolicy Show what the supply gate asks of a product's releases
+	//
+	// Corresponds with GET /api/v1/products/{id}/supply (the `GetSupplyPolicy` operationId).
+	GetSupplyPolicy(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSupplyPolicyWithBody Say what the supply gate asks of a product's releases
+	//
+	// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+	SetSupplyPolicyWithBody(ctx context.Context, id string, params *SetSupplyPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSupplyPolicy Say what the supply gate asks of a product's releases
+	//
+	// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+	SetSupplyPolicy(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// UploadArtifactWithBody Upload a component's bytes, an SBOM or a provenance document
 	//
@@ -7099,6 +7312,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
 	ListReleaseComponents(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReleaseGate Show what the supply gate found of a release when it was proposed
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/gate (the `GetReleaseGate` operationId).
+	GetReleaseGate(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PublishRelease Publish a release that enough people approved
 	//
@@ -10602,6 +10820,59 @@ func (c *Client) SetEnrolment(ctx context.Context, id string, params *SetEnrolme
 	return c.Client.Do(req)
 }
 
+// TakeExceptionWithBody Take in a signed document that says why known flaws are none in a product: VEX in a DSSE envelope
+//
+// OpenVEX or CycloneDX, signed by a key of vex_keys in the product's policy. A statement that matches no advisory, or names a component that no advisory of that name is about, refuses the whole document. It is a fact.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/exceptions (the `TakeException` operationId).
+func (c *Client) TakeExceptionWithBody(ctx context.Context, id string, params *TakeExceptionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeExceptionRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AskSupplyGateWithBody Say what the supply gate would find of a release; nothing is changed
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+func (c *Client) AskSupplyGateWithBody(ctx context.Context, id string, params *AskSupplyGateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAskSupplyGateRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AskSupplyGate Say what the supply gate would find of a release; nothing is changed
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+func (c *Client) AskSupplyGate(ctx context.Context, id string, params *AskSupplyGateParams, body AskSupplyGateJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAskSupplyGateRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // SetIsolationWithBody Say what has to hold the programs of a product's devices
 //
 // Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
@@ -10723,6 +10994,59 @@ func (c *Client) SetSchemaWithBody(ctx context.Context, id string, params *SetSc
 // Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
 func (c *Client) SetSchema(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetSchemaRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSupplyPolicy Show what the supply gate asks of a product's releases
+//
+// Corresponds with GET /api/v1/products/{id}/supply (the `GetSupplyPolicy` operationId).
+func (c *Client) GetSupplyPolicy(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSupplyPolicyRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSupplyPolicyWithBody Say what the supply gate asks of a product's releases
+//
+// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+func (c *Client) SetSupplyPolicyWithBody(ctx context.Context, id string, params *SetSupplyPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetSupplyPolicyRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSupplyPolicy Say what the supply gate asks of a product's releases
+//
+// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+func (c *Client) SetSupplyPolicy(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetSupplyPolicyRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -11137,6 +11461,21 @@ func (c *Client) ApproveRelease(ctx context.Context, digest string, params *Appr
 // Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
 func (c *Client) ListReleaseComponents(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListReleaseComponentsRequest(c.Server, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReleaseGate Show what the supply gate found of a release when it was proposed
+//
+// Corresponds with GET /api/v1/releases/{digest}/gate (the `GetReleaseGate` operationId).
+func (c *Client) GetReleaseGate(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReleaseGateRequest(c.Server, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -20211,6 +20550,141 @@ func NewSetEnrolmentRequestWithBody(server string, id string, params *SetEnrolme
 	return req, nil
 }
 
+// NewTakeExceptionRequestWithBody constructs an http.Request for the TakeException method, with any body, and a specified content type
+func NewTakeExceptionRequestWithBody(server string, id string, params *TakeExceptionParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/exceptions", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewAskSupplyGateRequest calls the generic AskSupplyGate builder with application/json body
+func NewAskSupplyGateRequest(server string, id string, params *AskSupplyGateParams, body AskSupplyGateJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAskSupplyGateRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewAskSupplyGateRequestWithBody constructs an http.Request for the AskSupplyGate method, with any body, and a specified content type
+func NewAskSupplyGateRequestWithBody(server string, id string, params *AskSupplyGateParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/gate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewSetIsolationRequest calls the generic SetIsolation builder with application/json body
 func NewSetIsolationRequest(server string, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -20479,6 +20953,113 @@ func NewSetSchemaRequestWithBody(server string, id string, params *SetSchemaPara
 			}
 
 			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetSupplyPolicyRequest constructs an http.Request for the GetSupplyPolicy method
+func NewGetSupplyPolicyRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/supply", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetSupplyPolicyRequest calls the generic SetSupplyPolicy builder with application/json body
+func NewSetSupplyPolicyRequest(server string, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetSupplyPolicyRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetSupplyPolicyRequestWithBody constructs an http.Request for the SetSupplyPolicy method, with any body, and a specified content type
+func NewSetSupplyPolicyRequestWithBody(server string, id string, params *SetSupplyPolicyParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/supply", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -21543,6 +22124,40 @@ func NewListReleaseComponentsRequest(server string, digest string, params *ListR
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
 		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetReleaseGateRequest constructs an http.Request for the GetReleaseGate method
+func NewGetReleaseGateRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/gate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -25858,6 +26473,29 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v1/products/{id}/enrolment (the `SetEnrolment` operationId).
 	SetEnrolmentWithResponse(ctx context.Context, id string, params *SetEnrolmentParams, body SetEnrolmentJSONRequestBody, reqEditors ...RequestEditorFn) (*SetEnrolmentResponse, error)
 
+	// TakeExceptionWithBodyWithResponse Take in a signed document that says why known flaws are none in a product: VEX in a DSSE envelope
+	//
+	// OpenVEX or CycloneDX, signed by a key of vex_keys in the product's policy. A statement that matches no advisory, or names a component that no advisory of that name is about, refuses the whole document. It is a fact.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/exceptions (the `TakeException` operationId).
+	TakeExceptionWithBodyWithResponse(ctx context.Context, id string, params *TakeExceptionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeExceptionResponse, error)
+
+	// AskSupplyGateWithBodyWithResponse Say what the supply gate would find of a release; nothing is changed
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+	AskSupplyGateWithBodyWithResponse(ctx context.Context, id string, params *AskSupplyGateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AskSupplyGateResponse, error)
+
+	// AskSupplyGateWithResponse Say what the supply gate would find of a release; nothing is changed
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+	AskSupplyGateWithResponse(ctx context.Context, id string, params *AskSupplyGateParams, body AskSupplyGateJSONRequestBody, reqEditors ...RequestEditorFn) (*AskSupplyGateResponse, error)
+
 	// SetIsolationWithBodyWithResponse Say what has to hold the programs of a product's devices
 	//
 	// Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
@@ -25920,6 +26558,31 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/schema (the `SetSchema` operationId).
 	SetSchemaWithResponse(ctx context.Context, id string, params *SetSchemaParams, body SetSchemaJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSchemaResponse, error)
+
+	// GetSupplyPolicyWithResponse Show what the supply gate asks of a product's releases
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/supply (the `GetSupplyPolicy` operationId).
+	GetSupplyPolicyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSupplyPolicyResponse, error)
+
+	// SetSupplyPolicyWithBodyWithResponse Say what the supply gate asks of a product's releases
+	//
+	// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+	SetSupplyPolicyWithBodyWithResponse(ctx context.Context, id string, params *SetSupplyPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSupplyPolicyResponse, error)
+
+	// SetSupplyPolicyWithResponse Say what the supply gate asks of a product's releases
+	//
+	// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+	SetSupplyPolicyWithResponse(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSupplyPolicyResponse, error)
 
 	// UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
 	//
@@ -26108,6 +26771,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
 	ListReleaseComponentsWithResponse(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*ListReleaseComponentsResponse, error)
+
+	// GetReleaseGateWithResponse Show what the supply gate found of a release when it was proposed
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/gate (the `GetReleaseGate` operationId).
+	GetReleaseGateWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseGateResponse, error)
 
 	// PublishReleaseWithResponse Publish a release that enough people approved
 	//
@@ -32142,6 +32812,102 @@ func (r SetEnrolmentResponse) ContentType() string {
 	return ""
 }
 
+type TakeExceptionResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SupplyException
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TakeExceptionResponse) GetJSON200() *SupplyException {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TakeExceptionResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TakeExceptionResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TakeExceptionResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TakeExceptionResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TakeExceptionResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AskSupplyGateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WireGateDecision
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AskSupplyGateResponse) GetJSON200() *WireGateDecision {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AskSupplyGateResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r AskSupplyGateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AskSupplyGateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AskSupplyGateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AskSupplyGateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // SetIsolationResponse200Headers the declared response headers of an HTTP 200 response for SetIsolation
 type SetIsolationResponse200Headers struct {
 	ETag *string
@@ -32335,6 +33101,95 @@ func (r SetSchemaResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r SetSchemaResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetSupplyPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SupplyPolicy
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSupplyPolicyResponse) GetJSON200() *SupplyPolicy {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSupplyPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSupplyPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSupplyPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSupplyPolicyResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type SetSupplyPolicyResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *SupplyPolicy
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetSupplyPolicyResponse) GetJSON200() *SupplyPolicy {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetSupplyPolicyResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetSupplyPolicyResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetSupplyPolicyResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetSupplyPolicyResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetSupplyPolicyResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -33068,6 +33923,47 @@ func (r ListReleaseComponentsResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListReleaseComponentsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetReleaseGateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *WireGateDecision
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetReleaseGateResponse) GetJSON200() *WireGateDecision {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetReleaseGateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReleaseGateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReleaseGateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReleaseGateResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -37428,6 +38324,47 @@ func (c *ClientWithResponses) SetEnrolmentWithResponse(ctx context.Context, id s
 	return ParseSetEnrolmentResponse(rsp)
 }
 
+// TakeExceptionWithBodyWithResponse Take in a signed document that says why known flaws are none in a product: VEX in a DSSE envelope
+//
+// OpenVEX or CycloneDX, signed by a key of vex_keys in the product's policy. A statement that matches no advisory, or names a component that no advisory of that name is about, refuses the whole document. It is a fact.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/exceptions (the `TakeException` operationId).
+func (c *ClientWithResponses) TakeExceptionWithBodyWithResponse(ctx context.Context, id string, params *TakeExceptionParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeExceptionResponse, error) {
+	rsp, err := c.TakeExceptionWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeExceptionResponse(rsp)
+}
+
+// AskSupplyGateWithBodyWithResponse Say what the supply gate would find of a release; nothing is changed
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+func (c *ClientWithResponses) AskSupplyGateWithBodyWithResponse(ctx context.Context, id string, params *AskSupplyGateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AskSupplyGateResponse, error) {
+	rsp, err := c.AskSupplyGateWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAskSupplyGateResponse(rsp)
+}
+
+// AskSupplyGateWithResponse Say what the supply gate would find of a release; nothing is changed
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/gate (the `AskSupplyGate` operationId).
+func (c *ClientWithResponses) AskSupplyGateWithResponse(ctx context.Context, id string, params *AskSupplyGateParams, body AskSupplyGateJSONRequestBody, reqEditors ...RequestEditorFn) (*AskSupplyGateResponse, error) {
+	rsp, err := c.AskSupplyGate(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAskSupplyGateResponse(rsp)
+}
+
 // SetIsolationWithBodyWithResponse Say what has to hold the programs of a product's devices
 //
 // Evidence in which one of these layers does not hold all of a device's programs, or that does not tell, is contraindicated from then on; so a device whose kernel lacks one goes into quarantine. Look at what devices say before: get-device tells it. A change is a fact.
@@ -37531,6 +38468,49 @@ func (c *ClientWithResponses) SetSchemaWithResponse(ctx context.Context, id stri
 		return nil, err
 	}
 	return ParseSetSchemaResponse(rsp)
+}
+
+// GetSupplyPolicyWithResponse Show what the supply gate asks of a product's releases
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/supply (the `GetSupplyPolicy` operationId).
+func (c *ClientWithResponses) GetSupplyPolicyWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSupplyPolicyResponse, error) {
+	rsp, err := c.GetSupplyPolicy(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSupplyPolicyResponse(rsp)
+}
+
+// SetSupplyPolicyWithBodyWithResponse Say what the supply gate asks of a product's releases
+//
+// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+func (c *ClientWithResponses) SetSupplyPolicyWithBodyWithResponse(ctx context.Context, id string, params *SetSupplyPolicyParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSupplyPolicyResponse, error) {
+	rsp, err := c.SetSupplyPolicyWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetSupplyPolicyResponse(rsp)
+}
+
+// SetSupplyPolicyWithResponse Say what the supply gate asks of a product's releases
+//
+// Its mode is off, warn (what is wrong is written down, and the release goes on) or enforce (there is no such release). To change it where it is enforced takes two people. Devices of such a product have to run an agent that knows of decisions. A change is a fact.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
+func (c *ClientWithResponses) SetSupplyPolicyWithResponse(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSupplyPolicyResponse, error) {
+	rsp, err := c.SetSupplyPolicy(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetSupplyPolicyResponse(rsp)
 }
 
 // UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
@@ -37863,6 +38843,19 @@ func (c *ClientWithResponses) ListReleaseComponentsWithResponse(ctx context.Cont
 		return nil, err
 	}
 	return ParseListReleaseComponentsResponse(rsp)
+}
+
+// GetReleaseGateWithResponse Show what the supply gate found of a release when it was proposed
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/gate (the `GetReleaseGate` operationId).
+func (c *ClientWithResponses) GetReleaseGateWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseGateResponse, error) {
+	rsp, err := c.GetReleaseGate(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReleaseGateResponse(rsp)
 }
 
 // PublishReleaseWithResponse Publish a release that enough people approved
@@ -42607,6 +43600,72 @@ func ParseSetEnrolmentResponse(rsp *http.Response) (*SetEnrolmentResponse, error
 	return response, nil
 }
 
+// ParseTakeExceptionResponse parses an HTTP response from a TakeExceptionWithResponse call
+func ParseTakeExceptionResponse(rsp *http.Response) (*TakeExceptionResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TakeExceptionResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SupplyException
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAskSupplyGateResponse parses an HTTP response from a AskSupplyGateWithResponse call
+func ParseAskSupplyGateResponse(rsp *http.Response) (*AskSupplyGateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AskSupplyGateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WireGateDecision
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseSetIsolationResponse parses an HTTP response from a SetIsolationWithResponse call
 func ParseSetIsolationResponse(rsp *http.Response) (*SetIsolationResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -42753,6 +43812,65 @@ func ParseSetSchemaResponse(rsp *http.Response) (*SetSchemaResponse, error) {
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetSupplyPolicyResponse parses an HTTP response from a GetSupplyPolicyWithResponse call
+func ParseGetSupplyPolicyResponse(rsp *http.Response) (*GetSupplyPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSupplyPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SupplyPolicy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSetSupplyPolicyResponse parses an HTTP response from a SetSupplyPolicyWithResponse call
+func ParseSetSupplyPolicyResponse(rsp *http.Response) (*SetSupplyPolicyResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetSupplyPolicyResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest SupplyPolicy
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil
@@ -43271,6 +44389,32 @@ func ParseListReleaseComponentsResponse(rsp *http.Response) (*ListReleaseCompone
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest ReleaseContents
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetReleaseGateResponse parses an HTTP response from a GetReleaseGateWithResponse call
+func ParseGetReleaseGateResponse(rsp *http.Response) (*GetReleaseGateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReleaseGateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest WireGateDecision
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

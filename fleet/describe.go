@@ -64,6 +64,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeCeremony(f.Data, private)
 	case ledger.KindAdvisoriesImported:
 		s, err = describeAdvisories(data)
+	case ledger.KindSupplyDecided:
+		s, err = describeDecision(data)
 	case ledger.KindSupplyReassessed:
 		s, err = describeReassessed(data)
 	case ledger.KindComplianceStated:
@@ -82,6 +84,23 @@ func Describe(f wire.Fact, private []byte) string {
 		return string(r[:maxText]) + "…"
 	}
 	return s
+}
+
+func describeDecision(data []byte) (string, error) {
+	d, err := wire.DecodeGateDecision(data)
+	if err != nil {
+		return "", err
+	}
+	if d.OK {
+		return fmt.Sprintf("the supply gate lets it through: %d components, %d flaws excused", d.Components, d.Excused), nil
+	}
+	var why []string
+	for _, st := range d.Steps {
+		if !st.OK {
+			why = append(why, st.Code)
+		}
+	}
+	return "the supply gate does not let it through: " + strings.Join(why, ", "), nil
 }
 
 func describeReassessed(data []byte) (string, error) {

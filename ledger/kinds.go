@@ -17,6 +17,9 @@ const (
 
 	KindEnrolmentChanged Kind = "product.enrolment.changed" // control: JSON product.EnrolmentChange {product, mode, server_keys, binding, ocsp}
 
+	KindSupplyPolicyChanged Kind = "supply.policy.changed" // control: JSON supply.PolicyChange {product, policy}: what the supply gate asks of its releases
+	KindExceptionTaken      Kind = "vex.taken"             // control: JSON supply.ExceptionTaken {product, digest, flaws, statements}: a signed document says why known flaws are none
+
 	KindBundleDueChanged Kind = "product.bundle-due.changed" // control: JSON product.BundleDueChange {product, days}
 
 	KindIsolationChanged Kind = "product.isolation.changed" // control: JSON product.IsolationChange {product, layers}
@@ -29,6 +32,7 @@ const (
 
 	KindBundlePublished  Kind = "bundle.published"  // control: COSE_Sign(Bundle)
 	KindReleaseProposed  Kind = "release.proposed"  // control: payload (Release)
+	KindSupplyDecided    Kind = "supply.decided"    // control: payload (GateDecision): what the supply gate found of a release; its subject is the release's ID
 	KindReleaseApproved  Kind = "release.approved"  // control: COSE_Sign(Release) with the approval
 	KindReleasePublished Kind = "release.published" // control: COSE_Sign(Release), threshold met
 	KindReleaseWithdrawn Kind = "release.withdrawn" // control: JSON {release, reason}

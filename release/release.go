@@ -101,7 +101,8 @@ type Release struct {
 	Published time.Time    `json:"published,omitzero"`
 	UID       [16]byte     `json:"-"` // of its release.published fact; zero before
 	Reason    string       `json:"reason,omitempty"`
-	Rev       int64        `json:"-"` // rises with each change
+	Decision  []byte       `json:"decision,omitempty"` // of the supply gate (GateDecision, CBOR); its digest is in the manifest
+	Rev       int64        `json:"-"`                  // rises with each change
 }
 
 // Errors of the stores.
@@ -183,6 +184,10 @@ type Ledger interface {
 type Supply interface {
 	// Take reads the documents of a release that is about to be proposed, and keeps what they say; an error is the reason not to propose it.
 	Take(ctx context.Context, m wire.Release, digest [32]byte) error
+	// Decide gives the supply gate's decision on a release that is about to be proposed, whose digest goes into it; nil when its product has no gate. An error is the reason not to propose it.
+	Decide(ctx context.Context, caller access.Caller, m wire.Release) ([]byte, error)
+	// Confirm says whether a release that was decided on may still be published.
+	Confirm(ctx context.Context, m wire.Release) error
 }
 
 // manifestOf is the manifest as it will be signed.

@@ -2,6 +2,7 @@ package release
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -150,8 +151,7 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := s.checkOnce(ctx, m); err != nil {
 		return Release{}, err
 	}
-	payload, err := wire.EncodeRelease(m)
-	if err != nil {
+	if _, err := wire.EncodeRelease(m); err != nil {
 		return Release{}, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
 	}
 	if err := s.checkVersion(ctx, m); err != nil {
@@ -160,14 +160,11 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := compatible(m); err != nil {
 		return Release{}, err
 	}
-	if err := s.cfg.Supply.Take(ctx, m, wire.ReleaseDigest(payload)); err != nil {
+	r, facts, err := s.decided(ctx, caller, m, now)
+	if err != nil {
 		return Release{}, err
 	}
-	r := Release{
-		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1,
-	}
-	fact := ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)
-	err = s.cfg.Store.PutRelease(ctx, r, fact)
+	err = s.cfg.Store.PutRelease(ctx, r, facts...)
 	if errors.Is(err, ErrExists) {
 		if same, ok := s.proposed(ctx, caller, m); ok {
 			return same, nil
@@ -178,6 +175,29 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	return r, err
 }
 
+// decided asks the supply gate, and makes the release with its decision; who approves the one signs the other.
+func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Release, now time.Time) (Release, []ledger.Fact, error) {
+	var facts []ledger.Fact
+	decision, err := s.cfg.Supply.Decide(ctx, caller, m)
+	if err != nil {
+		return Release{}, nil, err
+	}
+	if decision != nil {
+		sum := sha256.Sum256(decision)
+		m.Decision = sum[:]
+		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplyDecided, now, caller.ID, m.ID, nil, decision))
+	}
+	payload, err := wire.EncodeRelease(m)
+	if err != nil {
+		return Release{}, nil, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
+	}
+	r := Release{
+		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1, Decision: decision,
+	}
+	facts = append(facts, ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload))
+	return r, facts, s.cfg.Supply.Take(ctx, m, r.Digest)
+}
+
 // proposed finds the release that the caller proposed with just this manifest before, and never heard the answer.
 func (s *Service) proposed(ctx context.Context, caller access.Caller, m wire.Release) (Release, bool) {
 	all, err := s.cfg.Store.Releases(ctx, m.Product, nil, 0)
@@ -185,7 +205,7 @@ func (s *Service) proposed(ctx context.Context, caller access.Caller, m wire.Rel
 		return Release{}, false
 	}
 	for _, r := range all {
-		m.Created = r.Manifest.Created
+		m.Created, m.Decision = r.Manifest.Created, r.Manifest.Decision
 		payload, err := wire.EncodeRelease(m)
 		if err == nil && r.Creator == caller.ID && r.Status == Proposed && wire.ReleaseDigest(payload) == r.Digest {
 			return r, true
@@ -462,6 +482,9 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, err
 	}
 	if err := s.checkOnce(ctx, r.Manifest); err != nil {
+		return Release{}, err
+	}
+	if err := s.cfg.Supply.Confirm(ctx, r.Manifest); err != nil {
 		return Release{}, err
 	}
 	now := s.cfg.Now().UTC()

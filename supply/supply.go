@@ -7,6 +7,7 @@
 //   - A bill of materials that cannot be read, or that does not name each component of the release by its SHA-256, proposes no release.
 //   - An ecosystem's advisories are replaced as a whole or not at all; what is half there answers nothing.
 //   - "Clear" is said of a component only when the advisories of its ecosystem are here, are not older than MaxAge and could be compared with its version. All else is "unknown", with the reason.
+//   - A release of a product that enforces its policy is proposed only when the gate lets it through, and its decision is in what approvers sign; what cannot be found out lets nothing through.
 //   - Each release that may be rolled out, or that a device runs, is looked at again when its advisories are others, and what has changed is told and is a fact.
 //
 // It trusts the bill of materials to be complete, which nobody can see from outside, and whoever may import advisories.
@@ -146,6 +147,16 @@ type Store interface {
 	Held(ctx context.Context) ([]Held, error)
 	// Assessment gives what was noted of a release; nothing when it never was looked at.
 	Assessment(ctx context.Context, release [32]byte) (Assessment, error)
+	// Policy gives what is asked of a product's releases; Off when nobody said anything.
+	Policy(ctx context.Context, product string) (Policy, error)
+	// PutPolicy replaces it; ErrNotFound for a product that is not there.
+	PutPolicy(ctx context.Context, product string, p Policy, facts ...ledger.Fact) error
+	// Exceptions gives the documents that were taken in about a product.
+	Exceptions(ctx context.Context, product string) ([]Exception, error)
+	// PutException keeps one; the same again changes nothing.
+	PutException(ctx context.Context, product string, e Exception, facts ...ledger.Fact) error
+	// Tell writes facts that change nothing else.
+	Tell(ctx context.Context, facts ...ledger.Fact) error
 	// PutAssessment notes what is known against a release, and with what it was looked at.
 	PutAssessment(ctx context.Context, release [32]byte, stamp string, a Assessment, facts ...ledger.Fact) error
 }

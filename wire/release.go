@@ -119,6 +119,7 @@ type Release struct {
 	Created    uint64      `cbor:"11,keyasint" json:"created"`
 	Notes      string      `cbor:"12,keyasint,omitempty" json:"notes,omitempty"`
 	Parameters Schema      `cbor:"13,keyasint,omitempty" json:"parameters,omitempty"` // the product's, as it was when the release was proposed: what a device that runs it takes
+	Decision   []byte      `cbor:"15,keyasint,omitempty" json:"decision,omitempty"`   // SHA-256 of the supply gate's decision (GateDecision): who approves the release signs it; absent: the product had no gate
 }
 
 // MaxRelease bounds an encoded Release; MaxComponents the areas in one.
@@ -184,6 +185,9 @@ func (r Release) check() error {
 	}
 	if err := r.checkParameters(); err != nil {
 		return fmt.Errorf("release: %w", err)
+	}
+	if len(r.Decision) != 0 && len(r.Decision) != sha256.Size {
+		return errors.New("release: the decision's digest is not 32 bytes")
 	}
 	for _, d := range r.RollbackTo {
 		if len(d) != sha256.Size {

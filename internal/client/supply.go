@@ -8,6 +8,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Contents says what a release's document is, and lists what it is made of.
@@ -36,4 +37,31 @@ func (c *Client) ImportAdvisories(ctx context.Context, ecosystem string, all io.
 	var d supply.Database
 	err := c.working().once(ctx, http.MethodPost, "/advisories/"+url.PathEscape(ecosystem), http.Header{"Content-Type": {"application/octet-stream"}}, all, &d)
 	return d, err
+}
+
+// SupplyPolicy gives what the supply gate asks of a product's releases.
+func (c *Client) SupplyPolicy(ctx context.Context, productID string) (supply.Policy, error) {
+	return get[supply.Policy](ctx, c, "/products/"+url.PathEscape(productID)+"/supply")
+}
+
+// SetSupplyPolicy says what it asks from now on.
+func (c *Client) SetSupplyPolicy(ctx context.Context, productID string, p supply.Policy) (supply.Policy, error) {
+	return send[supply.Policy](ctx, c, http.MethodPut, "/products/"+url.PathEscape(productID)+"/supply", p)
+}
+
+// AskSupplyGate says what it would find.
+func (c *Client) AskSupplyGate(ctx context.Context, productID string, q httpapi.GateQuestion) (wire.GateDecision, error) {
+	return post[wire.GateDecision](ctx, c, "/products/"+url.PathEscape(productID)+"/gate", q)
+}
+
+// ReleaseGate gives what it found of a release.
+func (c *Client) ReleaseGate(ctx context.Context, release string) (wire.GateDecision, error) {
+	return get[wire.GateDecision](ctx, c, "/releases/"+url.PathEscape(release)+"/gate")
+}
+
+// TakeException takes in a signed document that says why known flaws are none.
+func (c *Client) TakeException(ctx context.Context, productID string, document io.Reader) (supply.Exception, error) {
+	var e supply.Exception
+	err := c.working().once(ctx, http.MethodPost, "/products/"+url.PathEscape(productID)+"/exceptions", http.Header{"Content-Type": {"application/octet-stream"}}, document, &e)
+	return e, err
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -46,6 +47,8 @@ var Examples = map[string]any{
 		ID: "pump", OEM: "acme", Name: "Pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Suite: "HM-P256-1", EndOfSupport: exampleDay,
 	},
 	"set-bundle-due":    BundleDue{Days: 30},
+	"set-supply-policy": supply.Policy{Mode: supply.Warn, MaxUnknown: 3},
+	"ask-supply-gate":   GateQuestion{Components: [][]byte{exampleDigest}},
 	"set-isolation":     IsolationPolicy{Layers: []wire.Layer{wire.LayerUser, wire.LayerFiles, wire.LayerCalls}},
 	"set-enrolment":     product.Enrolment{Mode: product.Approved},
 	"set-schema":        SchemaRequest{Parameters: wire.Schema{{Name: "report.every", Type: wire.TypeDuration, Min: "10s", Max: "1h0m0s"}, {Name: "wifi.key", Type: wire.TypeText, Secret: true}}},

@@ -66,6 +66,7 @@ func (a *api) registerSupply(h huma.API) {
 				return cut(all, name, after, limit), err
 			})
 		})
+	a.registerGate(h)
 	advisories := op("import-advisories", http.MethodPost, "/advisories/{ecosystem}", "Take in all advisories of an ecosystem, in the place of those before: OSV's JSON, one object behind the other")
 	registerStream(h, advisories, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		Ecosystem string `path:"ecosystem" minLength:"1" maxLength:"64" example:"Go"`

@@ -247,7 +247,9 @@ func seed(ctx context.Context, db *store.DB) error {
 	held := remedy.Case{Device: heldCase, Product: "pump", Cause: ledger.Ref{Log: ledger.Events, Index: 0}, Reason: "test", Phase: remedy.Held, Opened: now, Since: now, Rev: 1}
 	_, e5 := db.Monitor().PutFinding(ctx, monitor.Finding{ID: "f1", Dedupe: "f1", Kind: monitor.Unhealthy, Severity: monitor.High, Product: "pump", Subject: subject, Raised: now},
 		someFact(ledger.Events, ledger.KindFindingRaised, subject))
-	return errors.Join(err, e, e2, e3, e4, e5,
+	gate, e6 := wire.EncodeGateDecision(wire.GateDecision{V: 1, Product: "pump", Subject: [][]byte{make([]byte, 32)}, Steps: []wire.GateStep{{N: 1, OK: true}}, OK: true})
+	rel.Decision = gate
+	return errors.Join(err, e, e2, e3, e4, e5, e6,
 		db.Releases().PutRelease(ctx, rel),
 		db.Supply().PutContents(ctx, rel.Digest, supply.Contents{Document: strings.Repeat("00", 32), Format: "SPDX", Spec: "2.3", Components: 1},
 			[]supply.Named{{Component: bom.Component{Name: "lib", PURL: "pkg:golang/acme.example/lib@v1.0.0", Version: "v1.0.0"}, Package: osv.Package{Ecosystem: "Go", Name: "acme.example/lib"}}}),

@@ -58,6 +58,7 @@ var left = map[ledger.Kind]string{
 	ledger.KindAccessChanged:        "removals and roles are applied; secrets are in no fact: who got a token, a passkey or a certificate since gets a new one (`hallmark token create`)",
 	ledger.KindProposalMade:         "proposals are forgotten: whoever still wants it asks again",
 	ledger.KindProposalApproved:     "approvals of a second person are forgotten: ask again",
+	ledger.KindExceptionTaken:       "documents that excused known flaws are forgotten: take them in again (`hallmark supply except`)",
 	ledger.KindReleaseProposed:      "releases are here again; upload their artifacts again if blobs/ was restored too",
 	ledger.KindCommandIssued:        "commands that were not delivered yet are not delivered any more: issue again what devices did not do",
 	ledger.KindRolloutCreated:       "rollouts that were created since are forgotten: create them again",

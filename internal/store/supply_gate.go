@@ -1,0 +1,89 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/supply"
+)
+
+// Policy implements supply.Store.
+func (s Supply) Policy(ctx context.Context, product string) (p supply.Policy, err error) {
+	var doc string
+	err = s.db.Read().QueryRowContext(ctx, `SELECT doc FROM supply_policy WHERE product = $1`, product).Scan(&doc)
+	if errors.Is(err, sql.ErrNoRows) {
+		return supply.Policy{Mode: supply.Off}, nil
+	}
+	if err != nil {
+		return p, s.db.dialect.Explain(err)
+	}
+	return p, json.Unmarshal([]byte(doc), &p)
+}
+
+// PutPolicy implements supply.Store.
+func (s Supply) PutPolicy(ctx context.Context, product string, p supply.Policy, facts ...ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if done, err := setSupplyPolicy(tx, product, p); err != nil || !done {
+			return errors.Join(err, supply.ErrNotFound)
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// setSupplyPolicy says whether there is such a product.
+func setSupplyPolicy(tx *Tx, product string, p supply.Policy) (bool, error) {
+	doc, err := json.Marshal(p)
+	if err != nil {
+		return false, err
+	}
+	return did(tx.Exec(`INSERT INTO supply_policy (product, doc) SELECT id, $2 FROM product WHERE id = $1 ON CONFLICT (product) DO UPDATE SET doc = excluded.doc`, product, string(doc)))
+}
+
+// Exceptions implements supply.Store.
+func (s Supply) Exceptions(ctx context.Context, product string) ([]supply.Exception, error) {
+	return collect(ctx, s.db, func(row scanner) (e supply.Exception, err error) {
+		var digest []byte
+		var doc string
+		if err := row.Scan(&digest, &doc); err != nil {
+			return e, err
+		}
+		if err := json.Unmarshal([]byte(doc), &e); err != nil || len(digest) != 32 {
+			return e, fmt.Errorf("stored exception %x: %w", digest, errors.Join(err, errDamaged))
+		}
+		e.Digest = [32]byte(digest)
+		return e, nil
+	}, `SELECT digest, doc FROM supply_exception WHERE product = $1 ORDER BY digest`, product)
+}
+
+// PutException implements supply.Store.
+func (s Supply) PutException(ctx context.Context, product string, e supply.Exception, facts ...ledger.Fact) error {
+	doc, err := json.Marshal(e)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		stored, err := did(tx.Exec(`INSERT INTO supply_exception (product, digest, doc) VALUES ($1, $2, $3) ON CONFLICT (product, digest) DO NOTHING`, product, e.Digest[:], string(doc)))
+		if err != nil || !stored {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+// Tell implements supply.Store.
+func (s Supply) Tell(ctx context.Context, facts ...ledger.Fact) error {
+	return s.db.Write(ctx, func(tx *Tx) error { return tx.Append(facts...) })
+}
+
+// replaySupplyPolicy makes a product's policy again: forgotten, it would let everything through.
+func replaySupplyPolicy(tx *Tx, f ledger.Fact) (bool, error) {
+	var c supply.PolicyChange
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	return setSupplyPolicy(tx, f.Subject, c.Policy)
+}
