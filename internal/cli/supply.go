@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
-	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -72,7 +71,7 @@ func (a *api) askGate() *cobra.Command {
 		Long:    `Says what the supply gate would find of a release of these files. The documents are uploaded, the files are not; nothing is proposed.`,
 		Example: "  hallmark supply gate --product pump --file app.bin --sbom app.cdx.json --provenance app.intoto.json",
 	}, func(ctx context.Context, cl *client.Client, _ []string) (err error) {
-		var q httpapi.GateQuestion
+		var q client.GateQuestion
 		for _, path := range files {
 			sum, err := digestOfFile(path)
 			if err != nil {
