@@ -26,6 +26,7 @@ type planned struct {
 
 	mu  sync.Mutex
 	by  map[string][]uint64 // by order, in order; guarded by mu
+	use []string            // orders of by, the one that was asked for longest ago first; guarded by mu
 	n   int                 // serials in all of them; guarded by mu
 	cas map[[32]byte]string // SHA-256 of a CA: the order that was verified to have it; guarded by mu
 }
@@ -116,17 +117,25 @@ func (s *Service) serials(ctx context.Context, o Order) ([]uint64, error) {
 func (p *planned) known(id string) []uint64 {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	if i := slices.Index(p.use, id); i >= 0 {
+		p.use = append(slices.Delete(p.use, i, i+1), id)
+	}
 	return p.by[id]
 }
 
-// keep remembers an order's serials, and forgets the others' when there are too many.
+// keep remembers an order's serials, and forgets those of orders that were asked for longest ago when there are too many.
 func (p *planned) keep(id string, list []uint64) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if p.by == nil || p.n+len(list) > maxPlanned {
-		p.by, p.n = map[string][]uint64{}, 0
+	if p.by == nil {
+		p.by = map[string][]uint64{}
 	}
-	p.by[id], p.n = list, p.n+len(list)
+	for len(p.use) > 0 && p.n+len(list) > maxPlanned {
+		p.n -= len(p.by[p.use[0]])
+		delete(p.by, p.use[0])
+		p.use = slices.Delete(p.use, 0, 1)
+	}
+	p.by[id], p.n, p.use = list, p.n+len(list), append(p.use, id)
 }
 
 // plan makes them.

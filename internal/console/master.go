@@ -108,11 +108,7 @@ func (v view) orderOfMaster(m factory.KeptMaster, now time.Time) []action {
 
 // orderOfRelease has devices made with a published release, and parameters that are given here.
 func (v view) orderOfRelease(r release.Release, now time.Time) []action {
-	size := uint64(0)
-	for _, c := range r.Manifest.Components {
-		size += c.Size
-	}
-	if r.Status != release.Published || size > maxSaved || !v.may(access.OrderCreate, access.Resource{Type: "order", Product: r.Manifest.Product}) {
+	if r.Status != release.Published || firmwareOf(r) > maxSaved || !v.may(access.OrderCreate, access.Resource{Type: "order", Product: r.Manifest.Product}) {
 		return nil
 	}
 	a := placeOrder(r.Manifest.Product+" "+r.Manifest.Version, body(map[string]any{
@@ -127,6 +123,14 @@ func (v view) orderOfRelease(r release.Release, now time.Time) []action {
 		field{Name: "params.flash.slot_size", Label: "Largest release that a device must take, bytes", Kind: "number", Value: "8388608"},
 	)...)
 	return []action{a}
+}
+
+// firmwareOf is how many bytes a release has.
+func firmwareOf(r release.Release) (n uint64) {
+	for _, c := range r.Manifest.Components {
+		n += c.Size
+	}
+	return n
 }
 
 // placeOrder asks what an order says beside what is put on the devices.

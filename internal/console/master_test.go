@@ -42,6 +42,8 @@ func TestOrderingIsOfferedToWhoMay(t *testing.T) {
 		"giving its provenance":  {"/masters/" + digest, `/documents/provenance" data`, []string{"factory"}},
 		"ordering of a master":   {"/masters/" + digest, `data-path="/api/v1/orders"`, []string{"factory"}},
 		"of a release proposed":  {"/releases/" + digest, `data-path="/api/v1/orders"`, nil},
+		"of a large release":     {"/releases/" + strings.Repeat("ff", 32), `data-path="/api/v1/orders"`, nil},
+		"and how it is ordered":  {"/releases/" + strings.Repeat("ff", 32), `hallmark order create --release pump@1.2.0`, []string{"viewer", "operator", "factory", "security", "admin"}},
 		"an order of an old one": {"/masters/old", `data-path="/api/v1/orders"`, nil},
 	} {
 		for _, who := range []string{"viewer", "operator", "factory", "security", "admin"} {
