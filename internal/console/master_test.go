@@ -1,6 +1,7 @@
 package console_test
 
 import (
+	"bytes"
 	"context"
 	"net/http"
 	"slices"
@@ -9,6 +10,8 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 type masters stages
@@ -53,4 +56,13 @@ func TestOrderingIsOfferedToWhoMay(t *testing.T) {
 			}
 		}
 	}
+}
+
+// releaseAs is the release that is asked for: one that is published and too large for a browser, by a digest of ones, else the one that is proposed.
+func releaseAs(d [32]byte) release.Release {
+	r := proposed
+	if d == [32]byte(bytes.Repeat([]byte{0xff}, 32)) {
+		r.Status, r.Manifest.Components = release.Published, []wire.Component{{Name: "app", Kind: wire.KindExec, Version: "1", Size: 128<<20 + 1}}
+	}
+	return r
 }
