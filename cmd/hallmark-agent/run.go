@@ -239,7 +239,7 @@ func power(ctx context.Context, at place, prove, recovery string, h boot.Handoff
 		o.Logger.Info("proves itself to whoever asks", "at", door.Addr())
 		o.Door, _ = door.(*net.TCPListener)
 	}
-	d, err := m.Device(o)
+	d, err := m.Device(o) //nolint:contextcheck // what programs keep is measured for as long as they run
 	if err != nil {
 		return err
 	}

@@ -548,7 +548,7 @@ func (c *centre) live(t *testing.T) {
 	}
 	// What a probe made proves what it runs like any other, and says for good that a station has seen its keys.
 	probed := 0
-	for _, id := range strings.Fields(c.maker.typed(t, "hallmark device list --token-file olga --output name")) {
+	for id := range strings.FieldsSeq(c.maker.typed(t, "hallmark device list --token-file olga --output name")) {
 		if v := strings.Join(strings.Fields(c.maker.typed(t, "hallmark device show --token-file olga "+id)), " "); strings.Contains(v, "keys station ") {
 			probed++
 			if !strings.Contains(v, "evidence warning since") || strings.Contains(v, "recorded as") {
