@@ -3514,25 +3514,32 @@ type WarrantRequest struct {
 	Envelope []byte   `json:"envelope"`
 }
 
+// WireBootManager defines model for WireBootManager.
+type WireBootManager struct {
+	Digest   []byte   `json:"digest"`
+	Hardware []string `json:"hardware,omitempty"`
+}
+
 // WireBundle defines model for WireBundle.
 type WireBundle struct {
-	Anchors   [][]byte        `json:"anchors"`
-	Control   WireLogTrust    `json:"control"`
-	Directive WireKeySet      `json:"directive"`
-	Events    WireLogTrust    `json:"events"`
-	Floor     int32           `json:"floor"`
-	Issued    int64           `json:"issued"`
-	MaxAgeS   int64           `json:"max_age_s"`
-	Orders    *WireKeySet     `json:"orders,omitempty"`
-	Product   string          `json:"product"`
-	Quorum    int64           `json:"quorum"`
-	Release   WireKeySet      `json:"release"`
-	Root      WireKeySet      `json:"root"`
-	Suites    []string        `json:"suites"`
-	Telemetry []WireStreamKey `json:"telemetry"`
-	Version   int64           `json:"version"`
-	Warrant   WireKeySet      `json:"warrant"`
-	Witnesses []WireNamedKey  `json:"witnesses"`
+	Anchors      [][]byte          `json:"anchors"`
+	BootManagers []WireBootManager `json:"boot_managers,omitempty"`
+	Control      WireLogTrust      `json:"control"`
+	Directive    WireKeySet        `json:"directive"`
+	Events       WireLogTrust      `json:"events"`
+	Floor        int32             `json:"floor"`
+	Issued       int64             `json:"issued"`
+	MaxAgeS      int64             `json:"max_age_s"`
+	Orders       *WireKeySet       `json:"orders,omitempty"`
+	Product      string            `json:"product"`
+	Quorum       int64             `json:"quorum"`
+	Release      WireKeySet        `json:"release"`
+	Root         WireKeySet        `json:"root"`
+	Suites       []string          `json:"suites"`
+	Telemetry    []WireStreamKey   `json:"telemetry"`
+	Version      int64             `json:"version"`
+	Warrant      WireKeySet        `json:"warrant"`
+	Witnesses    []WireNamedKey    `json:"witnesses"`
 }
 
 // WireCapabilities defines model for WireCapabilities.
