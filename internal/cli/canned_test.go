@@ -104,6 +104,8 @@ because virtual
 programs held by unknown
 seen `+stamp+`
 boots 0
+room for programs not known
+sent back from -
 own log whole up to 57, 2 gaps of 9 events explained, heard `+stamp+`
 trust bundle 0
 open findings 0

@@ -52,7 +52,7 @@ func (a *device) on() error {
 		return err
 	}
 	defer log.Close()
-	args := []string{"run", "--dir", a.dir, "--poll-min", "200ms"}
+	args := []string{"run", "--dir", a.dir, "--poll-min", "200ms", "--recovery", filepath.Join(a.dir, "boot-manager")}
 	if a.d.o.trace {
 		args = append(args, "--log-level", "debug")
 	}

@@ -57,7 +57,7 @@ func (d *demo) instance(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	init := exec.CommandContext(ctx, d.bin.hallmark, "init", "--dir", d.layout.Dir, "--oem", cmp.Or(d.o.maker, oemID), "--product", productID,
+	init := exec.CommandContext(ctx, d.bin.hallmark, "init", "--dir", d.layout.Dir, "--oem", cmp.Or(d.o.maker, oemID), "--product", productID, "--boot-manager", d.bin.agent,
 		"--hardware", hardware, "--api", api, "--devices", devices, "--poll-ms", "400", "--attest-s", "3", "--allow-virtual",
 		"--kdf-iterations", "1000")
 	if d.o.DB != "" {
