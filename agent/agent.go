@@ -124,9 +124,9 @@ type Keyed interface {
 type Eraser interface {
 	// Clear stops the programs for the rest of this start, and removes what they have kept.
 	Clear() error
-	// Erase clears code, data and parameters, but for what the agent's Store holds, and reads back; it names the areas.
-	Erase() ([]string, error)
-	// End clears the Store and burns the life cycle. Nothing works afterwards.
+	// Erase clears code, data and parameters, but for what the agent's Store holds, and reads back; it names the areas, and those that remain until End.
+	Erase() (erased, remains []string, err error)
+	// End clears the Store and what remained, and burns the life cycle. Nothing works afterwards.
 	End() error
 }
 

@@ -16,7 +16,7 @@ import (
 //  2. everything but the agent's record and the identity is erased and read back
 //  3. the receipt is signed and recorded; then the attestation key is destroyed
 //  4. the receipt is sent until the server has it, and that it has is recorded (finishWipe)
-//  5. the remaining keys and the record are destroyed and the life cycle is burned (end)
+//  5. the remaining keys and the record are destroyed, the life cycle is burned, and the bank that the machine runs from is cleared (end)
 func (a *Agent) wipe(t *task) error {
 	if len(t.LogHead) == 0 {
 		if err := a.record(eventWipe, &t.Cause, "by warrant "+t.Warrant); err != nil {
@@ -37,7 +37,7 @@ func (a *Agent) wipe(t *task) error {
 			a.log.Warn("the program could not be isolated before the wipe", "error", err)
 		}
 	}
-	erased, err := a.c.Eraser.Erase()
+	erased, remains, err := a.c.Eraser.Erase()
 	if err != nil {
 		return local(err)
 	}
@@ -45,7 +45,7 @@ func (a *Agent) wipe(t *task) error {
 	payload, err := wire.EncodeReceipt(wire.Receipt{
 		Device: f.Device, Command: t.Command, Warrant: t.Warrant, Erased: erased,
 		Keys: []string{hw.KeyAttest, hw.KeyLDevID, hw.KeyIDevID, hw.KeyCode}, BootCount: f.BootCount,
-		LogSeq: t.LogSeq, LogHead: t.LogHead, At: uint64(a.now().Unix()),
+		LogSeq: t.LogSeq, LogHead: t.LogHead, At: uint64(a.now().Unix()), Remains: remains,
 	})
 	if err != nil {
 		return local(err)

@@ -241,6 +241,9 @@ func describeReceipt(env []byte) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if len(r.Remains) > 0 {
+		return fmt.Sprintf("erased %s; not proven erased: %s; destroyed keys %s; by warrant %s", strings.Join(r.Erased, ", "), strings.Join(r.Remains, ", "), strings.Join(r.Keys, ", "), r.Warrant), nil
+	}
 	return fmt.Sprintf("erased %s; destroyed keys %s; by warrant %s", strings.Join(r.Erased, ", "), strings.Join(r.Keys, ", "), r.Warrant), nil
 }
 

@@ -121,6 +121,7 @@ type Verified struct {
 	Product  string    `json:"product"`
 	Wiped    bool      `json:"wiped"`
 	Erased   []string  `json:"erased,omitempty"`
+	Remains  []string  `json:"remains,omitempty"` // what it said that it would erase only after its receipt, or could not
 	Keys     []string  `json:"keys_destroyed,omitempty"`
 	Order    string    `json:"order,omitempty"`   // that it was made under, if wiped
 	Station  string    `json:"station,omitempty"` // that made it: SHA-256 of its record key, hex
@@ -227,7 +228,7 @@ func checkWipe(b wire.Bundle, p Proof, d Disposal, one func(ledger.Kind) (wire.F
 	if !d.Wiped || rec.Device != p.Device || rec.Warrant != d.Warrant || !bytes.Equal(rec.Command, digest[:]) {
 		return errors.New("the receipt is of another device, warrant or command")
 	}
-	v.Wiped, v.Erased, v.Keys, v.Order, v.Station = true, rec.Erased, rec.Keys, born.order, born.station
+	v.Wiped, v.Erased, v.Remains, v.Keys, v.Order, v.Station = true, rec.Erased, rec.Remains, rec.Keys, born.order, born.station
 	return nil
 }
 

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Receipt is a device's last word: what it erased by whose leave. It is signed by the attestation key just before that key
@@ -18,6 +19,7 @@ type Receipt struct {
 	LogSeq    uint64   `cbor:"7,keyasint" json:"log_seq"`
 	LogHead   []byte   `cbor:"8,keyasint" json:"log_head"`
 	At        uint64   `cbor:"9,keyasint" json:"at"`
+	Remains   []string `cbor:"10,keyasint,omitempty" json:"remains,omitempty"` // what it erases only after signing this, last of all: what it runs from; or could not erase
 }
 
 // MaxReceipt bounds an encoded Receipt.
@@ -46,10 +48,10 @@ func (r Receipt) check() error {
 		return errors.New("wipe receipt: no device or warrant")
 	case len(r.Command) != sha256.Size || len(r.LogHead) != sha256.Size:
 		return errors.New("wipe receipt: command digest or log head is not 32 bytes")
-	case len(r.Erased) == 0 || len(r.Erased) > 32 || len(r.Keys) > 32:
+	case len(r.Erased) == 0 || len(r.Erased) > 32 || len(r.Keys) > 32 || len(r.Remains) > 32:
 		return fmt.Errorf("wipe receipt: %d areas, %d keys", len(r.Erased), len(r.Keys))
 	}
-	for _, name := range append(append([]string(nil), r.Erased...), r.Keys...) {
+	for _, name := range slices.Concat(r.Erased, r.Keys, r.Remains) {
 		if name == "" || len(name) > 64 {
 			return errors.New("wipe receipt: area or key without a name")
 		}

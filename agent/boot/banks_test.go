@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 	"testing"
 
@@ -25,6 +26,7 @@ type machine struct {
 	starts  int // of a trial
 
 	stubborn bool // it starts bank a, whatever it was told
+	worn     bool // its banks take nothing any more
 
 	ops, cutAt int
 	mode       virtual.Mode
@@ -86,6 +88,25 @@ func (m *machine) Install(_ context.Context, b hw.Bank, image io.Reader) error {
 	}
 	if m.says != nil {
 		m.says(m)
+	}
+	return nil
+}
+
+func (m *machine) Clear(b hw.Bank) error {
+	data := m.banks[b]
+	if m.worn {
+		return errors.New("worn out")
+	}
+	for at := 0; at < len(data); at += 300 {
+		n := min(300, len(data)-at)
+		if bytes.Count(data[at:at+n], []byte{0xff}) == n {
+			continue
+		}
+		done, err := m.op(n)
+		copy(data[at:at+done], bytes.Repeat([]byte{0xff}, done))
+		if err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -480,5 +501,94 @@ func TestPowerCutAtEveryWriteOfAnImage(t *testing.T) {
 				t.Fatalf("%s: in the end %v, told %+v", after, err, dev.told)
 			}
 		}
+	}
+}
+
+// With the power failing in every operation of the end: nothing starts after it has begun, and when it is over neither bank has anything of what was in it.
+// The bank that the machine runs from is the last, and the receipt names it as what remains.
+func TestTheEndClearsBothBanks(t *testing.T) {
+	m := newMaker(t)
+	v1, v2 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one"), m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two")
+	golden := bornOn(t, m, v1)
+	if err := golden.update(v2); err != nil {
+		t.Fatal(err)
+	}
+	var receipt, remains []string
+	end := func(dev *machine) error {
+		mgr, err := dev.start()
+		if err != nil {
+			return err
+		}
+		if receipt, remains, err = mgr.Erase(); err != nil {
+			return err
+		}
+		if !bytes.Contains(dev.banks[dev.started], []byte("system")) {
+			t.Error("what it runs from was erased before its last word")
+		}
+		return mgr.End()
+	}
+	over := func(after string, dev *machine) {
+		t.Helper()
+		for b, data := range dev.banks {
+			if bytes.Count(data, []byte{0xff}) != len(data) {
+				t.Fatalf("%s: bank %s begins %.20q", after, hw.Bank(b), data)
+			}
+		}
+		if life, err := dev.board.Fuses.Lifecycle(); err != nil || life != hw.Decommissioned {
+			t.Fatalf("%s: life cycle %s, %v", after, life, err)
+		}
+	}
+	whole := golden.clone(t)
+	if err := end(whole); err != nil {
+		t.Fatal(err)
+	}
+	over("in one piece", whole)
+	if running := "bank-" + whole.started.String(); !slices.Contains(receipt, "bank-"+whole.started.Other().String()) || len(remains) != 1 || remains[0] != running || slices.Contains(receipt, running) {
+		t.Errorf("erased %v, and %v remains", receipt, remains)
+	}
+	if whole.ops < 20 {
+		t.Fatalf("only %d operations to cut", whole.ops)
+	}
+	for n := 1; n <= whole.ops; n++ {
+		for _, mode := range virtual.Modes() {
+			dev, after := golden.clone(t), fmt.Sprintf("cut %d %s", n, mode)
+			dev.cutAt, dev.mode = n, mode
+			if err := end(dev); !errors.Is(err, hw.ErrPowerCut) {
+				t.Fatalf("%s: the power was to fail: %v", after, err)
+			}
+			dev.cutAt = 0
+			for range 3 { // begin again until it is over
+				err := end(dev)
+				if err == nil || errors.Is(err, ErrDead) {
+					break
+				}
+				t.Logf("%s: %v", after, err)
+			}
+			over(after, dev)
+			if _, err := dev.start(); !errors.Is(err, ErrDead) {
+				t.Fatalf("%s: it starts after its end: %v", after, err)
+			}
+		}
+	}
+}
+
+// A bank that cannot be cleared keeps nothing else from being erased, and the receipt says so.
+func TestABankThatCannotBeClearedIsSaid(t *testing.T) {
+	m := newMaker(t)
+	dev := bornOn(t, m, m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one"))
+	dev.worn = true
+	mgr, err := dev.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	erased, remains, err := mgr.Erase()
+	if err != nil || !slices.Contains(erased, "parameters") || !slices.Equal(remains, []string{"bank-b", "bank-a"}) {
+		t.Errorf("erased %v, %v remains, %v", erased, remains, err)
+	}
+	if err := mgr.End(); err == nil {
+		t.Error("the end says nothing of it")
+	}
+	if life, err := dev.board.Fuses.Lifecycle(); err != nil || life != hw.Decommissioned {
+		t.Errorf("life cycle %s, %v", life, err)
 	}
 }

@@ -136,7 +136,7 @@ func (m *Manager) fuses() error {
 		return err
 	}
 	if m.rep.Lifecycle == hw.Decommissioned {
-		return fmt.Errorf("%w: it is decommissioned", ErrDead)
+		return errors.Join(fmt.Errorf("%w: it is decommissioned", ErrDead), m.clearBanks()) // a cut may have come before all of them were
 	}
 	if m.rep.Debug, err = f.DebugLocked(); err != nil {
 		return err

@@ -414,7 +414,7 @@ func TestPowerCutAtEveryWriteOfTheEnd(t *testing.T) {
 		if err != nil {
 			return err
 		}
-		if _, err := mgr.Erase(); err != nil {
+		if _, _, err := mgr.Erase(); err != nil {
 			return err
 		}
 		return mgr.End()

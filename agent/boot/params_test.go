@@ -90,7 +90,7 @@ func TestTheFactorysParametersAreSealed(t *testing.T) {
 		}
 	}
 	mgr := mustBoot(t, total)
-	names, err := mgr.Erase()
+	names, _, err := mgr.Erase()
 	if err != nil || names[len(names)-1] != "parameters" {
 		t.Fatalf("%v, %v", names, err)
 	}

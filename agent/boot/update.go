@@ -132,40 +132,58 @@ func (m *Manager) Component(name string) (*io.SectionReader, wire.Component, err
 }
 
 // Erase clears code and parameters, and reads back that they are gone; identity, trust bundle, the agent's memory and log stay for the
-// receipt. It names the areas. Broken off and called again, it goes on; nothing starts any more once it has begun.
-func (m *Manager) Erase() ([]string, error) {
+// receipt. It names the areas, and the banks that remain until the end. Broken off and called again, it goes on; nothing starts any more once it has begun.
+func (m *Manager) Erase() (names, remains []string, err error) {
 	c, err := m.flash.loadControl()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	c.Wiping, c.Trial = true, false
 	if err := m.flash.saveControl(c); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	var names []string
 	for _, part := range []struct {
 		name   string
 		region hw.Region
 	}{{"slot-A", m.flash.slots[SlotA]}, {"slot-B", m.flash.slots[SlotB]}, {"pool", m.flash.pool}} {
 		if err := part.region.EraseAll(); err != nil {
-			return nil, fmt.Errorf("%s: %w", part.name, err)
+			return nil, nil, fmt.Errorf("%s: %w", part.name, err)
 		}
 		names = append(names, part.name)
 	}
 	for _, cell := range []*nvm.Cell{m.flash.basic, m.flash.params} {
 		if err := cell.Wipe(); err != nil {
-			return nil, fmt.Errorf("parameters: %w", err)
+			return nil, nil, fmt.Errorf("parameters: %w", err)
 		}
 	}
 	if s := m.board.Sealer; s != nil {
 		if err := s.Destroy(); err != nil {
-			return nil, fmt.Errorf("parameters: %w", err)
+			return nil, nil, fmt.Errorf("parameters: %w", err)
 		}
 	}
-	return append(names, "parameters"), nil
+	names = append(names, "parameters")
+	if m.board.Banks == nil {
+		return names, nil, nil
+	}
+	started, err := m.board.Banks.Started()
+	if err != nil {
+		return nil, nil, err
+	}
+	switch err := m.board.Banks.Clear(started.Other()); {
+	case errors.Is(err, hw.ErrPowerCut):
+		return nil, nil, err
+	case err != nil: // keys and all else go, whatever becomes of it
+		m.note("not cleared: %v", err)
+		remains = append(remains, bankName(started.Other()))
+	default:
+		names = append(names, bankName(started.Other()))
+	}
+	return names, append(remains, bankName(started)), nil
 }
 
-// End clears what is left and burns the life cycle. The device never starts again: broken off, the next start goes on with it.
+func bankName(b hw.Bank) string { return "bank-" + b.String() }
+
+// End clears what is left and burns the life cycle; last, the bank that the machine runs from. The device never starts again: broken off, the next start goes on with it.
 func (m *Manager) End() error {
 	c, err := m.flash.loadControl()
 	if err != nil {
@@ -183,5 +201,20 @@ func (m *Manager) End() error {
 	if err := m.flash.log.EraseAll(); err != nil {
 		return err
 	}
-	return m.board.Fuses.Advance(hw.Decommissioned)
+	if err := m.board.Fuses.Advance(hw.Decommissioned); err != nil {
+		return err
+	}
+	return m.clearBanks()
+}
+
+// clearBanks clears the machine's banks, that which it runs from last.
+func (m *Manager) clearBanks() error {
+	if m.board.Banks == nil {
+		return nil
+	}
+	started, err := m.board.Banks.Started()
+	if err != nil {
+		return err
+	}
+	return errors.Join(m.board.Banks.Clear(started.Other()), m.board.Banks.Clear(started))
 }

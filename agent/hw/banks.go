@@ -42,6 +42,9 @@ type Banks interface {
 	Open(b Bank) (BankReader, error)
 	// Install has the installer make of an image what is to lie in bank b. A cut, or an error, leaves anything there.
 	Install(ctx context.Context, b Bank, image io.Reader) error
+	// Clear overwrites what lies in a bank, all of it, and reads it back. Of the bank that the machine was started from it is the last that is done on it: what
+	// is not in memory by then is not had again. It is safe to repeat.
+	Clear(b Bank) error
 }
 
 // BankReader reads a bank.

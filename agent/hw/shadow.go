@@ -44,6 +44,8 @@ func (s *shadowBanks) Tell(b Bank, trial bool) error {
 	return nil
 }
 
+func (s *shadowBanks) Clear(Bank) error { return ErrRange }
+
 func (s *shadowBanks) Install(context.Context, Bank, io.Reader) error { return ErrRange }
 
 // shadowFlash has the sectors that were changed.

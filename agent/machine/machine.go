@@ -162,16 +162,15 @@ func (m *Machine) server() string {
 }
 
 // Erase implements agent.Eraser.
-func (m *Machine) Erase() ([]string, error) {
-	names, err := m.boot.Erase()
-	if err != nil || m.launch == nil {
-		return names, err
+func (m *Machine) Erase() (erased, remains []string, err error) {
+	if erased, remains, err = m.boot.Erase(); err != nil || m.launch == nil {
+		return erased, remains, err
 	}
 	if err := m.Clear(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	m.codeKeys = nil
-	return append(names, "programs"), nil
+	return append(erased, "programs"), remains, nil
 }
 
 // Clear implements agent.Eraser. Programs are stopped before what they keep is removed, so that none writes it again.

@@ -79,7 +79,7 @@ func (p place) config() (c linux.Config, ok bool, err error) {
 	return c, true, nil
 }
 
-// rom opens what the first stage of a start has of a board: its flash, fuses and counters; and its key store as long as it is no device yet, because what
+// rom opens what the first stage of a start has of a board: its flash, fuses and counters; the machine's banks, which it clears when a wipe broke off; and its key store as long as it is no device yet, because what
 // a probe has laid down is taken up then.
 func (p place) rom() (*powered, error) {
 	c, ok, err := p.config()
@@ -89,7 +89,7 @@ func (p place) rom() (*powered, error) {
 	var b *powered
 	if ok {
 		bare := c
-		bare.Banks, bare.SealPCRs = linux.BanksConfig{}, nil
+		bare.SealPCRs = nil
 		l, err := linux.Open(bare)
 		if err != nil {
 			return nil, err

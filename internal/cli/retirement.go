@@ -199,7 +199,7 @@ func (a *api) verified(v retire.Verified) error {
 		if !v.Wiped {
 			how = "written off: nobody saw it wiped"
 		}
-		return sheet(w, "device", v.Device, "product", v.Product, "proven", how, "erased", strings.Join(v.Erased, ", "), "keys destroyed", strings.Join(v.Keys, ", "),
+		return sheet(w, "device", v.Device, "product", v.Product, "proven", how, "erased", strings.Join(v.Erased, ", "), "not proven erased", or(strings.Join(v.Remains, ", ")), "keys destroyed", strings.Join(v.Keys, ", "),
 			"order", v.Order, "station", v.Station, "warrant", v.Warrant, "certificates revoked", fmt.Sprint(v.Revoked), "disposed", when(v.Disposed), "how", v.How)
 	})
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"slices"
@@ -236,6 +237,62 @@ func (b *banks) Install(ctx context.Context, bank hw.Bank, image io.Reader) erro
 		return fmt.Errorf("%s: %w: %s", args[0], err, oneLine(said.Bytes()))
 	}
 	return settle(b.path(bank))
+}
+
+// Clear implements hw.Banks. A bank that the machine runs from is mounted, and is written all the same.
+func (b *banks) Clear(bank hw.Bank) (err error) {
+	path := b.path(bank)
+	info, err := os.Stat(path)
+	if err != nil {
+		return fmt.Errorf("bank %s: %w", bank, err)
+	}
+	var f *Flash
+	if info.Mode()&fs.ModeCharDevice != 0 {
+		if f, err = openMTD(path, 0); err != nil {
+			return fmt.Errorf("bank %s: %w", bank, err)
+		}
+	} else {
+		d, err := os.OpenFile(path, os.O_RDWR, 0)
+		if err != nil {
+			return fmt.Errorf("bank %s: %w", bank, err)
+		}
+		size := info.Size()
+		if info.Mode()&fs.ModeDevice != 0 {
+			if size, _, err = blockShape(d); err != nil {
+				return errors.Join(fmt.Errorf("bank %s: %w", bank, err), d.Close())
+			}
+		}
+		f = &Flash{geo: hw.Geometry{Size: size, Sector: defaultErase}, m: &disk{d}}
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if err := f.clear(); err != nil {
+		return fmt.Errorf("bank %s: %w", bank, err)
+	}
+	return nil
+}
+
+// clear erases all of it, what is behind the last whole sector too, and reads it back.
+func (f *Flash) clear() error {
+	for off := int64(0); off < f.geo.Size; off += f.geo.Sector {
+		n := min(f.geo.Sector, f.geo.Size-off)
+		if is, _, err := f.blank(off, n); err != nil {
+			return err
+		} else if is {
+			continue
+		}
+		if err := f.m.Erase(off, n); err != nil {
+			return err
+		}
+	}
+	if d, ok := f.m.(*disk); ok { // what is read back is to come from the medium
+		if err := unix.Fadvise(int(d.Fd()), 0, 0, unix.FADV_DONTNEED); err != nil {
+			return err
+		}
+	}
+	if is, at, err := f.blank(0, f.geo.Size); err != nil || !is {
+		return errors.Join(fmt.Errorf("it was erased, and is not blank at %d", at), err)
+	}
+	return nil
 }
 
 // settle has what was written on the medium before anything says so.

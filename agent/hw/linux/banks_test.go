@@ -315,3 +315,32 @@ func TestWhatIsWrongWithBanks(t *testing.T) {
 		}
 	}
 }
+
+// A bank is cleared whole, what lies behind its last whole sector too, and the other is left alone.
+func TestABankIsClearedWhole(t *testing.T) {
+	m := newUboot(t)
+	banks := m.banks(t)
+	full := bytes.Repeat([]byte("system"), 50_001) // no multiple of anything
+	for _, path := range []string{m.c.Banks.A, m.c.Banks.B} {
+		put(t, path, full)
+	}
+	for _, again := range []string{"", "again"} {
+		if err := banks.Clear(hw.BankB); err != nil {
+			t.Fatal(again, err)
+		}
+		a, err := os.ReadFile(m.c.Banks.A)
+		if err != nil || !bytes.Equal(a, full) {
+			t.Errorf("the other bank was touched: %v", err)
+		}
+		b, err := os.ReadFile(m.c.Banks.B)
+		if err != nil || len(b) != len(full) || bytes.Count(b, []byte{0xff}) != len(b) {
+			t.Errorf("%d bytes of %d are erased, %v", bytes.Count(b, []byte{0xff}), len(full), err)
+		}
+	}
+	if err := os.Remove(m.c.Banks.B); err != nil {
+		t.Fatal(err)
+	}
+	if err := banks.Clear(hw.BankB); err == nil {
+		t.Error("a bank that is not there was cleared")
+	}
+}
