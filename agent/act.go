@@ -509,8 +509,19 @@ func (a *Agent) revert(ctx context.Context, code, text string) error {
 	return a.change(ctx)
 }
 
+// untaken says of a trust bundle that the board refuses that it does: a fault of the board's own is no refusal.
+func (a *Agent) untaken(err error, say func(text string) error) error {
+	if errors.Is(err, hw.ErrPowerCut) {
+		return local(err)
+	}
+	return say(err.Error())
+}
+
 func (a *Agent) replaceBundle(t *task) error {
 	if a.c.Machine.Facts().Bundle.Version < t.Version {
+		if err := a.c.Machine.MaySet(t.Release); err != nil { // what a device cannot take is told, and does not stop it for ever
+			return a.untaken(err, func(text string) error { return a.finish(wire.OutcomeFailed, codeSafety, text) })
+		}
 		if err := a.record(eventBundle, &t.Cause, fmt.Sprintf("version %d", t.Version)); err != nil {
 			return err
 		}

@@ -82,6 +82,8 @@ type Machine interface {
 	Confirm() error
 	// Revert makes the release before the one to start.
 	Revert() error
+	// MaySet says whether SetBundle would take them.
+	MaySet(envelopes ...[]byte) error
 	// SetBundle replaces the trust bundle by the last of the given ones; each follows the one before it. All of them are taken, or none.
 	SetBundle(envelopes ...[]byte) error
 	// Move makes another instance the device's home; nobody of before counts from then on. Done already, it is nothing.

@@ -68,3 +68,27 @@ func TestADeviceIsSentBackOnce(t *testing.T) {
 		refused(wire.ActRollback, v1, gate.BackTooLate)
 	})
 }
+
+// A trust bundle that the board does not take, because what runs would not start again under it, is refused in words, and the device goes on: it takes the next one.
+func TestABundleThatTheBoardDoesNotTakeStopsNothing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		other := w.bundle
+		other.Version, other.BootManagers = 2, []wire.BootManager{{Digest: bytes.Repeat([]byte{7}, 32)}}
+		bad := w.command(wire.ActBundle, func(c *command) {
+			c.bundle = w.append("bundle.published", threshold(wire.TypeBundle, must(wire.EncodeBundle(other)), w.root))
+		})
+		if r := d.told(t, bad); len(r) != 1 || r[0].Outcome != wire.OutcomeFailed || r[0].Text == "" {
+			t.Fatalf("a bundle under which it would not start again: %+v", r)
+		}
+		d.lives(t, 2)
+		if d.s.last.Bundle != 1 {
+			t.Errorf("it has bundle %d", d.s.last.Bundle)
+		}
+		good := w.command(wire.ActBundle, func(c *command) { c.cmd.ID = "good" })
+		if r := d.told(t, good); len(r) != 1 || r[0].Outcome != wire.OutcomeDone {
+			t.Errorf("the next bundle: %+v", r)
+		}
+	})
+}

@@ -101,6 +101,9 @@ func (a *Agent) wayBack(ctx context.Context) (moved bool, err error) {
 		}
 		next.Trees = gate.Grown(next.Trees, tree)
 	}
+	if err := a.c.Machine.MaySet(s.envelopes...); err != nil {
+		return false, a.untaken(err, func(text string) error { return errors.New("the board does not take them: " + text) })
+	}
 	for _, v := range s.versions {
 		if err := a.record(eventBundle, nil, fmt.Sprintf("version %d, from the signed history", v)); err != nil {
 			return false, err

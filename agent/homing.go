@@ -76,12 +76,13 @@ func (a *Agent) comeHome(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if err := a.record(eventBundle, nil, fmt.Sprintf("the trust record of home %d, from a copy, and %d trust bundles since", f.Homes, len(bundles))); err != nil {
-		return err
-	}
 	if err := a.c.Machine.Restore(record, bundles...); errors.Is(err, hw.ErrPowerCut) {
 		return local(err)
 	} else if err != nil {
+		return err
+	}
+	// After it: a copy that the board does not take would be told again and again. A cut in between loses the event, and the start tells of the bundle.
+	if err := a.record(eventBundle, nil, fmt.Sprintf("the trust record of home %d, from a copy, and %d trust bundles since", f.Homes, len(bundles))); err != nil {
 		return err
 	}
 	a.hangUp()
@@ -100,9 +101,11 @@ func (a *Agent) leaveCopy(ctx context.Context) error {
 	if record != nil {
 		err = a.server.Trust(ctx, record)
 	}
-	if link.Final(err) {
+	var s *link.Status
+	if errors.As(err, &s) { // it answers: what else there is to say does not wait for this
 		a.log.Warn("the server keeps no copy of the trust record", "error", err)
-		err = nil
+		a.copied, err = link.Final(err), nil
+		return err
 	}
 	a.copied = err == nil
 	return err

@@ -28,7 +28,7 @@ type memory struct {
 	Doubts  uint            `cbor:"27,keyasint,omitempty"` // refusals in a row since it last enrolled, or last tried to
 	Signs   string          `cbor:"31,keyasint,omitempty"` // key store name of the attestation key; empty: the factory's
 	Next    string          `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
-	Ways    gate.Ways       `cbor:"33,keyasint"`           // by which it came to what it runs, and what it left behind
+	Ways    gate.Ways       `cbor:"33,keyasint,omitempty"` // by which it came to what it runs, and what it left behind
 	Home    string          `cbor:"35,keyasint,omitempty"` // the server of the home that it was handed to: where to ask, should the trust record be lost
 }
 

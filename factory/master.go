@@ -337,6 +337,12 @@ func (m MasterRef) Follows(before MasterRef) error {
 	return nil
 }
 
+// MasterUsed is the data of an order.mastered fact. What a desk says of its masters is its word: it is noted with the order, and makes no other master an old one.
+type MasterUsed struct {
+	MasterRef
+	Desk string `json:"desk,omitempty"` // whose word it is; empty: this instance verified the master
+}
+
 // OldMasterError says that a master does not follow the one that is known.
 type OldMasterError struct{ Known MasterRef }
 

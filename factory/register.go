@@ -295,7 +295,7 @@ func (g *registering) take(ctx context.Context) (Order, error) {
 	row.UID = created.UID
 	facts := []ledger.Fact{created}
 	if row.Master != nil {
-		data, err := json.Marshal(row.Master)
+		data, err := json.Marshal(MasterUsed{*row.Master, g.desk.Name})
 		if err != nil {
 			return Order{}, err
 		}

@@ -57,7 +57,7 @@ const (
 	KindOrderCancelled Kind = "order.cancelled" // control: JSON factory.Void {order, reason}: its file never came to use; records that come are alarms
 	KindOrderAbandoned Kind = "order.abandoned" // control: JSON factory.Void {order, reason, records, made}: its station is gone; the same
 
-	KindOrderMastered Kind = "order.mastered" // control: JSON factory.MasterRef {product, hardware, revision, digest}: the master that the order was made of; older ones are refused
+	KindOrderMastered Kind = "order.mastered" // control: JSON factory.MasterUsed {product, hardware, revision, digest, desk}: the master that the order was made of; older ones are refused, but by a desk's word
 
 	KindDeskAdded   Kind = "desk.added"   // control: JSON factory.DeskAdded {desk, order_key, cas, products, quota}: orders that its key signed are taken in; again: with other CAs or another quota
 	KindDeskRemoved Kind = "desk.removed" // control: JSON factory.DeskRemoved {desk, order_key, reason}: none that was made since

@@ -27,6 +27,7 @@ type machine struct {
 
 	stubborn bool // it starts bank a, whatever it was told
 	worn     bool // its banks take nothing any more
+	unknown  bool // nobody says which bank was started
 
 	ops, cutAt int
 	mode       virtual.Mode
@@ -47,7 +48,13 @@ func (m *machine) op(n int) (int, error) {
 	return done, fmt.Errorf("%w in operation %d of the machine (%s)", hw.ErrPowerCut, m.ops, m.mode)
 }
 
-func (m *machine) Started() (hw.Bank, error) { return m.started, nil }
+func (m *machine) Started() (hw.Bank, error) {
+	if m.unknown {
+		return 0, errors.New("the command line says nothing")
+	}
+	return m.started, nil
+}
+
 func (m *machine) Told() (hw.Told, error)    { return m.told, nil }
 
 func (m *machine) Tell(b hw.Bank, trial bool) error {
@@ -590,5 +597,39 @@ func TestABankThatCannotBeClearedIsSaid(t *testing.T) {
 	}
 	if life, err := dev.board.Fuses.Lifecycle(); err != nil || life != hw.Decommissioned {
 		t.Errorf("life cycle %s, %v", life, err)
+	}
+}
+
+// A wipe in the middle of a trial tells the boot loader to stay where it is: the other bank, which it would go back to, is blank. And where nobody knows which
+// bank runs, the rest goes all the same.
+func TestAWipeOfAMachineOnTrial(t *testing.T) {
+	m := newMaker(t)
+	v1, v2 := m.release(t, "1.0.0", 1, nil).withImage(t, m, "system one"), m.release(t, "2.0.0", 2, nil).withImage(t, m, "system two")
+	dev := bornOn(t, m, v1)
+	mgr, err := dev.start()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := errors.Join(mgr.Stage(t.Context(), v2.env, v2.source, nil), mgr.Activate(v2.digest)); err != nil {
+		t.Fatal(err)
+	}
+	if mgr, err = dev.start(); err != nil || !mgr.rep.Trial || !dev.told.Trial {
+		t.Fatalf("it is not on trial: %v, told %+v", err, dev.told)
+	}
+	if _, _, err := mgr.Erase(); err != nil {
+		t.Fatal(err)
+	}
+	if !dev.told.Says(dev.started, false) {
+		t.Errorf("the boot loader was told %+v, and bank %s runs", dev.told, dev.started)
+	}
+
+	lost := bornOn(t, m, v1)
+	if mgr, err = lost.start(); err != nil {
+		t.Fatal(err)
+	}
+	lost.unknown = true
+	erased, remains, err := mgr.Erase()
+	if err != nil || !slices.Contains(erased, "parameters") || len(remains) != 2 {
+		t.Errorf("erased %v, %v remains, %v", erased, remains, err)
 	}
 }

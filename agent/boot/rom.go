@@ -25,6 +25,7 @@ type ROM struct {
 func NewROM(board *hw.Board) (*ROM, error) {
 	flash, err := Arrange(board.Flash)
 	if err != nil {
+		board.Fuses.LockFixed()
 		return nil, err
 	}
 	r := &ROM{m: &Manager{board: board, flash: flash}}

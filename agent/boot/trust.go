@@ -193,7 +193,7 @@ func (m *Manager) Restore(record []byte, envs ...[]byte) error {
 	m.trust, m.rep.Bundle = t, b
 	if len(envs) > 0 {
 		err = m.SetBundle(envs...)
-	} else if err = m.recent(len(t.Moves), b.Version); err == nil {
+	} else if err = errors.Join(m.recent(len(t.Moves), b.Version), m.startsUnder(b)); err == nil {
 		err = m.keepTrust(t, b)
 	}
 	if err != nil {
@@ -386,6 +386,24 @@ func (m *Manager) follow(t trustRecord, cur *wire.Bundle, env []byte) (trustReco
 // SetBundle replaces the trust bundle by the last of the given ones; each follows the one before it, the first the one in force. A
 // board that has lost its bundle begins with one that has the root role of its fuses. All of them are taken at once, or none.
 func (m *Manager) SetBundle(envs ...[]byte) error {
+	t, b, err := m.behind(envs)
+	if err != nil {
+		return err
+	}
+	return m.keepTrust(t, b)
+}
+
+// MaySet says whether SetBundle would succeed, and touches nothing.
+func (m *Manager) MaySet(envs ...[]byte) error {
+	t, _, err := m.behind(envs)
+	if err == nil {
+		_, err = m.encode(t)
+	}
+	return err
+}
+
+// behind gives the record that bundles lead to, each following the one before it.
+func (m *Manager) behind(envs [][]byte) (trustRecord, wire.Bundle, error) {
 	t, cur := m.trust, &m.rep.Bundle
 	if cur.Version == 0 {
 		cur = nil
@@ -394,21 +412,18 @@ func (m *Manager) SetBundle(envs ...[]byte) error {
 		var next wire.Bundle
 		var err error
 		if t, next, err = m.follow(t, cur, env); err != nil {
-			return err
+			return t, next, err
 		}
 		cur = &next
 	}
 	if len(envs) == 0 {
-		return errors.New("trust bundle: none was given")
+		return t, wire.Bundle{}, errors.New("trust bundle: none was given")
 	}
 	if err := errors.Join(m.recent(len(t.Moves), cur.Version), m.startsUnder(*cur)); err != nil {
-		return err
+		return t, wire.Bundle{}, err
 	}
 	t, err := m.keep(t, *cur)
-	if err != nil {
-		return err
-	}
-	return m.keepTrust(t, *cur)
+	return t, *cur, err
 }
 
 // startsUnder refuses a bundle under which this boot manager would not start again: it is replaced first, and then the bundle that forbids it is taken.

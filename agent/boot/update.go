@@ -165,20 +165,34 @@ func (m *Manager) Erase() (names, remains []string, err error) {
 	if m.board.Banks == nil {
 		return names, nil, nil
 	}
-	started, err := m.board.Banks.Started()
+	cleared, remains, err := m.clearOther()
+	return append(names, cleared...), remains, err
+}
+
+// clearOther clears the bank that the machine does not run from. What cannot be done remains, and is said: keys and all else go, whatever becomes of it.
+func (m *Manager) clearOther() (cleared, remains []string, err error) {
+	banks := m.board.Banks
+	started, err := banks.Started()
 	if err != nil {
-		return nil, nil, err
+		m.note("banks are not cleared: %v", err)
+		return nil, []string{bankName(hw.BankA), bankName(hw.BankB)}, nil
 	}
-	switch err := m.board.Banks.Clear(started.Other()); {
+	// A boot loader on trial would go back there, and the device never come to its last word.
+	told, err := banks.Told()
+	if err == nil && !told.Says(started, false) {
+		err = banks.Tell(started, false)
+	}
+	if err == nil {
+		err = banks.Clear(started.Other())
+	}
+	switch {
 	case errors.Is(err, hw.ErrPowerCut):
 		return nil, nil, err
-	case err != nil: // keys and all else go, whatever becomes of it
+	case err != nil:
 		m.note("not cleared: %v", err)
-		remains = append(remains, bankName(started.Other()))
-	default:
-		names = append(names, bankName(started.Other()))
+		return nil, []string{bankName(started.Other()), bankName(started)}, nil
 	}
-	return names, append(remains, bankName(started)), nil
+	return []string{bankName(started.Other())}, []string{bankName(started)}, nil
 }
 
 func bankName(b hw.Bank) string { return "bank-" + b.String() }

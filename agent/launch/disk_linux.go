@@ -22,15 +22,16 @@ const perFile = 4 << 10
 
 // Full says whether the program keeps more in its directory than it may: then ErrFull, with the numbers.
 func (p *Process) Full() error {
-	used, err := kept(p.own)
-	if most := p.component.DiskLimit(); err == nil && used > most {
+	most := p.component.DiskLimit()
+	used, err := kept(p.own, most)
+	if err == nil && used > most {
 		err = fmt.Errorf("%w: %d bytes, of %d: let its release grant it more, or have it keep less", ErrFull, used, most)
 	}
 	return err
 }
 
-// kept is how much of the disk a folder takes. Files that go while it looks count no more.
-func kept(dir string) (sum uint64, err error) {
+// kept is how much of the disk a folder takes; more than most is not counted to its end. Files that go while it looks count no more.
+func kept(dir string, most uint64) (sum uint64, err error) {
 	err = filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) || err == nil && path == dir {
 			return nil
@@ -49,7 +50,9 @@ func kept(dir string) (sum uint64, err error) {
 		if st, ok := info.Sys().(*syscall.Stat_t); ok {
 			size = max(size, uint64(st.Blocks)*512) // of a file with holes: what it takes
 		}
-		sum += size
+		if sum += size; sum > most { // so nobody keeps it looking by moving what it has seen
+			return filepath.SkipAll
+		}
 		return nil
 	})
 	return sum, err

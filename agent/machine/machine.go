@@ -132,6 +132,9 @@ func (m *Machine) Switch() (bool, error) {
 // SetBundle implements agent.Machine.
 func (m *Machine) SetBundle(envelopes ...[]byte) error { return m.boot.SetBundle(envelopes...) }
 
+// MaySet implements agent.Machine.
+func (m *Machine) MaySet(envelopes ...[]byte) error { return m.boot.MaySet(envelopes...) }
+
 // Move implements agent.Machine.
 func (m *Machine) Move(h wire.Handover) error { return m.boot.Move(h) }
 

@@ -100,13 +100,13 @@ func (m *Machine) list(o launch.Options) (all []*program) {
 	return all
 }
 
-// replace makes next what runs. One that is in both, whole and as it is, with the data that it reads, goes on; one that does not start is there as sick, with its reason.
+// replace makes next what runs. One that is in both, whole and as it is, with the data that it reads and whom it talks to, goes on; one that does not start is there as sick, with its reason.
 func (p *Programs) replace(next []*program) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, was := range p.list {
 		i := slices.IndexFunc(next, func(x *program) bool {
-			return reflect.DeepEqual(x.what, was.what) && reflect.DeepEqual(x.data, was.data)
+			return reflect.DeepEqual(x.what, was.what) && reflect.DeepEqual(x.data, was.data) && reflect.DeepEqual(x.talks, was.talks)
 		})
 		switch {
 		case was.proc == nil:
@@ -293,7 +293,10 @@ func (p *Programs) Sample(ctx context.Context) (string, bool) {
 }
 
 // measureEvery is how often it is looked at how much programs keep: often enough that a disk does not fill meanwhile, and seldom enough to cost nothing.
-const measureEvery = 5 * time.Second
+const (
+	measureEvery = 5 * time.Second
+	mostMeasure  = time.Minute // however long it takes to look
+)
 
 // measure looks now and then at what programs keep, until they are stopped. One that keeps more than it may is stopped; the others go on.
 func (p *Programs) measure(dir string) {
@@ -309,7 +312,7 @@ func (p *Programs) measure(dir string) {
 			select {
 			case <-ctx.Done():
 				return
-			case <-time.After(max(measureEvery, 50*time.Since(began))):
+			case <-time.After(min(max(measureEvery, 50*time.Since(began)), mostMeasure)):
 			}
 		}
 	}()

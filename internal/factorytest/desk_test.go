@@ -137,7 +137,7 @@ func TestADesksCAIsReplaced(t *testing.T) {
 	wantCode(t, err, "desk.ca")
 }
 
-// The instance learns of which master a desk ordered, and orders nothing of an older one from then on.
+// The instance learns of which master a desk ordered. That is the desk's word: it makes no other master an old one, or a stolen desk would end all that are true.
 func TestARegistrationSaysWhichMaster(t *testing.T) {
 	f := newOffice(t, 10)
 	digest := bytes.Repeat([]byte{7}, 32)
@@ -162,9 +162,8 @@ func TestARegistrationSaysWhichMaster(t *testing.T) {
 	}
 	spec := f.o.Spec("ord-here", 1, f.d, f.st.ID())
 	row := factory.Order{ID: "ord-here", Product: spec.Product, State: factory.Open, Created: f.o.Now, Master: &factory.MasterRef{Product: factorytest.Product, Hardware: factorytest.Hardware, Revision: 4, Digest: "x"}}
-	err := f.o.DB.CreateOrder(t.Context(), row)
-	if old, ok := errors.AsType[*factory.OldMasterError](err); !ok || old.Known.Revision != 5 {
-		t.Errorf("an order here of a master that is older than a desk's: %v", err)
+	if err := f.o.DB.CreateOrder(t.Context(), row); err != nil {
+		t.Errorf("an order here of a master that is older than a desk says: %v", err)
 	}
 }
 

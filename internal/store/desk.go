@@ -205,12 +205,6 @@ func (s Desks) RegisterOrder(ctx context.Context, o factory.Order, d factory.Des
 		if over {
 			return factory.ErrDeskQuota
 		}
-		if o.Master != nil { // one that is older was wrapped already: from the newest on, nothing is ordered of it
-			err := putMaster(tx, *o.Master)
-			if _, old := errors.AsType[*factory.OldMasterError](err); err != nil && !old {
-				return err
-			}
-		}
 		if err := adoptCAs(tx, ca); err != nil {
 			return err
 		}

@@ -470,10 +470,11 @@ func bundleOf(tx *Tx, product string, digest []byte) (version uint64, err error)
 
 // replayMaster keeps which master is the newest, and of which an order was made.
 func replayMaster(tx *Tx, f ledger.Fact) (bool, error) {
-	var m factory.MasterRef
-	if err := json.Unmarshal(f.Data, &m); err != nil {
+	var used factory.MasterUsed
+	if err := json.Unmarshal(f.Data, &used); err != nil {
 		return false, err
 	}
+	m := used.MasterRef
 	o, err := scanOrder(tx.QueryRow(orderColumns+` WHERE id = $1`, f.Subject))
 	if err != nil && !errors.Is(err, factory.ErrNotFound) {
 		return false, err
@@ -487,6 +488,9 @@ func replayMaster(tx *Tx, f ledger.Fact) (bool, error) {
 		if _, err := tx.Exec(`UPDATE production_order SET doc = $1 WHERE id = $2`, string(doc), o.ID); err != nil {
 			return false, err
 		}
+	}
+	if used.Desk != "" {
+		return true, nil
 	}
 	err = putMaster(tx, m)
 	if _, ok := errors.AsType[*factory.OldMasterError](err); ok {
