@@ -156,6 +156,9 @@ func (s *Service) check(ctx context.Context, d Database) error {
 	if d.Advisories == 0 {
 		return fault.New(fault.Invalid, "advisories.none", "there is no advisory in it: nothing would ever be found", "an ecosystem's file has all of its advisories: all.zip")
 	}
+	if d.Newest.After(d.At.Add(24 * time.Hour)) {
+		return fault.New(fault.Invalid, "advisories.time", fmt.Sprintf("one of them was modified at %s, which is to come: no true file would be newer", d.Newest.Format(time.RFC3339)), "bring the ecosystem's own file")
+	}
 	dbs, err := s.databases(ctx)
 	if err != nil {
 		return err

@@ -53,17 +53,18 @@ func (s *Service) CatchUp(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for _, r := range all {
+	var failed error
+	for _, r := range all { // one that cannot be looked at keeps nobody from looking at the others
 		err := s.Take(ctx, r.Manifest, r.Release)
 		if fault.KindOf(err) == fault.Invalid {
 			digest := [32]byte(r.Manifest.SBOM)
 			err = s.cfg.Store.PutContents(ctx, r.Release, Contents{Digest: digest, Document: hex.EncodeToString(digest[:]), Format: Unreadable}, nil)
 		}
 		if err != nil {
-			return err
+			failed = errors.Join(failed, fmt.Errorf("release %x: %w", r.Release, err))
 		}
 	}
-	return nil
+	return failed
 }
 
 func contents(digest [32]byte, d bom.Document) Contents {
@@ -126,6 +127,9 @@ func (s *Service) readable(ctx context.Context, caller access.Caller, release [3
 	return nil
 }
 
+// maxFlaws bounds what is found in one look.
+const maxFlaws = 200_000
+
 // judge says of each part what is known of it.
 func (s *Service) judge(ctx context.Context, parts []Part) error {
 	dbs, err := s.databases(ctx)
@@ -155,9 +159,27 @@ func (s *Service) judge(ctx context.Context, parts []Part) error {
 	if err != nil {
 		return err
 	}
+	by := map[string][]osv.Advisory{}
+	for _, a := range all {
+		keys := map[string]bool{}
+		for _, p := range a.Packages() {
+			if k := p.Key(); !keys[k] {
+				keys[k] = true
+				by[k] = append(by[k], a)
+			}
+		}
+	}
+	flaws := 0
 	for i := range parts {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		if flaws > maxFlaws {
+			return fault.New(fault.Invalid, "release.sbom", fmt.Sprintf("more than %d known flaws among %d components", maxFlaws, len(parts)), "a bill of materials names each component once")
+		}
 		if parts[i].Why == "" {
-			parts[i].weigh(named[i], all)
+			parts[i].weigh(named[i], by[named[i].Key()])
+			flaws += len(parts[i].Flaws)
 			if old := dbs.aged(named[i]); old != "" && parts[i].Answer == Clear {
 				parts[i].Answer, parts[i].Why = Unknown, old
 			}

@@ -153,7 +153,9 @@ func (s *Service) bill(ctx context.Context, l *look, m wire.Release, p *statemen
 	l.step(1, bytes.code, bytes.text)
 	unnamed := l.doc.Unknown()
 	l.d.Components = uint(len(l.doc.Components))
-	if code == "" && unnamed > l.policy.MaxUnknown {
+	if code == "" && len(l.doc.Components) == 0 {
+		code, text = "sbom.empty", "the bill of materials names no component: nothing could be looked up"
+	} else if code == "" && unnamed > l.policy.MaxUnknown {
 		code, text = "sbom.unnamed", fmt.Sprintf("%d components have no package URL or no version, at most %d may", unnamed, l.policy.MaxUnknown)
 	} else if code == "" {
 		text = fmt.Sprintf("%d components, %d without a package URL or a version", len(l.doc.Components), unnamed)
@@ -192,12 +194,21 @@ func (s *Service) provenance(ctx context.Context, l *look, m wire.Release) (*sta
 			continue
 		case len(b.BuildTypes) > 0 && !slices.Contains(b.BuildTypes, p.BuildType):
 			return &p, finding{"provenance.build-type", fmt.Sprintf("build type %.200q is not allowed", p.BuildType)}, nil
-		case !slices.ContainsFunc(b.Sources, func(prefix string) bool { return strings.HasPrefix(p.Source, prefix) }):
+		case !slices.ContainsFunc(b.Sources, func(prefix string) bool { return under(p.Source, prefix) }):
 			return &p, finding{"provenance.source", fmt.Sprintf("source %.200q is not allowed", p.Source)}, nil
 		}
 		return &p, finding{"", fmt.Sprintf("built by %.200s from %.200s", p.Builder, p.Source)}, nil
 	}
 	return nil, why, nil
+}
+
+// under reports whether a source is one that a prefix allows: whole parts of it, and none that leads upwards.
+func under(source, prefix string) bool {
+	rest, ok := strings.CutPrefix(source, prefix)
+	if !ok || slices.Contains(strings.Split(rest, "/"), "..") {
+		return false
+	}
+	return rest == "" || strings.HasSuffix(prefix, "/") || strings.ContainsRune("/@?#", rune(rest[0]))
 }
 
 // flaws takes steps 4 and 5.
@@ -220,13 +231,16 @@ func (s *Service) flaws(ctx context.Context, l *look, product string) error {
 	}
 	var found collector
 	for _, p := range parts {
-		if p.Answer == Unknown {
-			l.d.Unknown++
-		}
+		unsure := p.Answer == Unknown
 		for _, f := range p.Flaws {
 			if f.Sure {
 				found.add(p, f)
+			} else { // also of one that has a flaw for sure
+				unsure = true
 			}
+		}
+		if unsure {
+			l.d.Unknown++
 		}
 	}
 	open, expired, err := s.excuse(ctx, l, product, found.troubles())
@@ -281,6 +295,9 @@ func (s *Service) excuse(ctx context.Context, l *look, product string, all []Tro
 	return open, expired, nil
 }
 
+// ahead is how far another's clock may be before ours.
+const ahead = time.Hour
+
 // excused says whether the newest statement about the flaw in each component that has it excuses it, and whether it would if it had not expired.
 func (l *look) excused(t Trouble, said []Exception) (by [][32]byte, old, ok bool) {
 	for _, part := range t.Parts {
@@ -288,6 +305,9 @@ func (l *look) excused(t Trouble, said []Exception) (by [][32]byte, old, ok bool
 		var from [32]byte
 		for _, e := range said {
 			for i, st := range e.Statements {
+				if st.At.After(l.now.Add(ahead)) { // a time to come would hold for ever
+					continue
+				}
 				if st.About(t.Names, part) && (newest == nil || st.At.After(newest.At) || st.At.Equal(newest.At) && !st.Excuses) {
 					newest, from = &e.Statements[i], e.Digest
 				}
@@ -372,6 +392,9 @@ func (s *Service) TakeException(ctx context.Context, caller access.Caller, produ
 	}
 	d := ExceptionTaken{Product: product, Digest: e.Digest[:], Statements: len(e.Statements)}
 	for i, st := range e.Statements {
+		if st.At.After(e.At.Add(ahead)) {
+			return Exception{}, fault.New(fault.Invalid, "vex.time", fmt.Sprintf("the statement on %.100q is of %s, which is to come", st.Names[0], st.At.Format(time.RFC3339)), "date it now")
+		}
 		if err := s.matches(ctx, product, st); err != nil {
 			return Exception{}, err
 		}

@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -77,6 +78,7 @@ func (s *Service) Reassess(ctx context.Context) error {
 		return err
 	}
 	now := dbs.stamp()
+	var failed error
 	for _, h := range all {
 		stamp := now
 		if !h.Counts {
@@ -86,10 +88,10 @@ func (s *Service) Reassess(ctx context.Context) error {
 			continue
 		}
 		if err := s.reassess(ctx, h, stamp); err != nil {
-			return fmt.Errorf("release %s of %s: %w", h.Version, h.Product, err)
+			failed = errors.Join(failed, fmt.Errorf("release %s of %s: %w", h.Version, h.Product, err))
 		}
 	}
-	return nil
+	return failed
 }
 
 // stamp is another one as soon as an answer may be another one.

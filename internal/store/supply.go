@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -47,7 +48,7 @@ func (s Supply) PutContents(ctx context.Context, release [32]byte, c supply.Cont
 		if err != nil {
 			return err
 		}
-		rows[i] = []any{c.Digest[:], i + 1, p.Package.Base(), p.Package.Name, p.Version, string(text)}
+		rows[i] = []any{c.Digest[:], i + 1, p.Package.Base(), strings.ToLower(p.Package.Name), p.Version, string(text)}
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`INSERT INTO sbom (digest, doc) VALUES ($1, $2) ON CONFLICT (digest) DO NOTHING`, c.Digest[:], string(doc))
@@ -133,7 +134,7 @@ func (s Supply) Uses(ctx context.Context, base, name string, scope []string) ([]
 	all, err := collect(ctx, s.db, scanUse, `SELECT r.digest, r.id, r.product, r.version, r.status, c.version, c.doc FROM sbom_component c
 		JOIN release_sbom x ON x.sbom = c.sbom JOIN release r ON r.digest = x.release
 		WHERE c.ecosystem = $2 AND c.name = $3 AND ($1 = '[]' OR EXISTS (SELECT 1 FROM list($1) AS s WHERE s.value = r.product OR substr(s.value, 1, length(r.product) + 1) = r.product || '/'))
-		ORDER BY r.created DESC, r.digest, c.n`, list, base, name)
+		ORDER BY r.created DESC, r.digest, c.n`, list, base, strings.ToLower(name))
 	if err != nil {
 		return nil, err
 	}
@@ -223,7 +224,7 @@ func (s Supply) Put(ctx context.Context, generation int64, few []osv.Advisory) e
 		}
 		var of []string
 		for _, p := range a.Packages() {
-			of = append(of, p.Base()+"\x1f"+p.Name)
+			of = append(of, p.Key())
 		}
 		for _, n := range unique(of) {
 			packages = append(packages, []any{generation, n, a.ID})
@@ -325,7 +326,7 @@ func scanAdvisory(row scanner) (a osv.Advisory, err error) {
 func (s Supply) Against(ctx context.Context, packages []osv.Package) ([]osv.Advisory, error) {
 	names := make([]string, len(packages))
 	for i, p := range packages {
-		names[i] = p.Base() + "\x1f" + p.Name
+		names[i] = p.Key()
 	}
 	list, err := listOf(names)
 	if err != nil {

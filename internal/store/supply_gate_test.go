@@ -61,7 +61,7 @@ func newGated(t *testing.T, mode supply.Mode) *gated {
 	g := &gated{stages: newStages(t, wire.ModelBlob), build: newKey(t), except: newKey(t)}
 	g.policy = supply.Policy{
 		Mode: mode, Exceptions: [][]byte{spki(t, g.except)},
-		Builders: []supply.Builder{{ID: builder, Keys: [][]byte{spki(t, g.build)}, BuildTypes: []string{"https://acme.example/make"}, Sources: []string{"git+https://git.acme.example/"}}},
+		Builders: []supply.Builder{{ID: builder, Keys: [][]byte{spki(t, g.build)}, BuildTypes: []string{"https://acme.example/make"}, Sources: []string{"git+https://git.acme.example/", "git+https://other.example/pump"}}},
 	}
 	if _, err := g.supply.SetPolicy(t.Context(), person("carol"), "pump", g.policy); err != nil {
 		t.Fatal(err)
@@ -115,7 +115,10 @@ func TestWhatTheGateDoesNotLetThrough(t *testing.T) {
 		{"provenance of other bytes", "digest.provenance", bill("1.0.5"), sealed(t, g.build, inToto, provenanceOf("another program", builder, source))},
 		{"a bill of other bytes", "digest.sbom", billOf("another program", aboutLib), sealed(t, g.build, inToto, provenanceOf("program 1.0.6", builder, source))},
 		{"a component without a name", "sbom.unnamed", strings.Replace(billOf("program 1.0.7", aboutLib), `"purl":"`+aboutLib+`"`, `"version":"1"`, 1), sealed(t, g.build, inToto, provenanceOf("program 1.0.7", builder, source))},
-		{"an ecosystem without advisories", "advisories.database", billOf("program 1.0.8", "pkg:npm/left-pad@1.0.0"), sealed(t, g.build, inToto, provenanceOf("program 1.0.8", builder, source))},
+		{"a bill in which nothing is", "sbom.empty", billOf("program 1.0.8"), sealed(t, g.build, inToto, provenanceOf("program 1.0.8", builder, source))},
+		{"a source whose name begins alike", "provenance.source", bill("1.0.9"), sealed(t, g.build, inToto, provenanceOf("program 1.0.9", builder, "git+https://other.example/pump-evil"))},
+		{"a source that leads upwards", "provenance.source", bill("1.0.10"), sealed(t, g.build, inToto, provenanceOf("program 1.0.10", builder, source+"/../evil"))},
+		{"an ecosystem without advisories", "advisories.database", billOf("program 1.0.11", "pkg:npm/left-pad@1.0.0"), sealed(t, g.build, inToto, provenanceOf("program 1.0.11", builder, source))},
 	} {
 		version := fmt.Sprintf("1.0.%d", i)
 		_, err := g.releases.Propose(t.Context(), person("carol"), g.with(version, c.sbom, c.provenance))
@@ -195,6 +198,7 @@ func TestExceptionsAreSignedMatchAndExpire(t *testing.T) {
 		"another component":     {g.except, openVEX("CVE-2030-1", "pkg:golang/acme.example/other@v1.0.0", "not_affected", why, g.now), "vex.nothing"},
 		"a version without it":  {g.except, openVEX("CVE-2030-1", "pkg:golang/acme.example/lib@v1.5.0", "not_affected", why, g.now), "vex.nothing"},
 		"without a reason":      {g.except, openVEX("CVE-2030-1", aboutLib, "not_affected", "", g.now), "vex.unreadable"},
+		"of a time to come":     {g.except, openVEX("CVE-2030-1", aboutLib, "not_affected", why, g.now.Add(2*time.Hour)), "vex.time"},
 		"another kind of thing": {g.except, `{"statements":[]}`, "vex.unreadable"},
 	} {
 		if _, err := g.supply.TakeException(t.Context(), person("carol"), "pump", []byte(sealed(t, c.key, "text/json", c.vex))); codeOf(err) != c.code {
@@ -283,5 +287,27 @@ func TestWithoutAGateAllIsAsItWas(t *testing.T) {
 	}
 	if _, err := g.supply.SetPolicy(t.Context(), person("carol"), "none", supply.Policy{Mode: supply.Warn}); codeOf(err) != "product.unknown" {
 		t.Errorf("no such product: %v", err)
+	}
+}
+
+// One flaw that is known and excused does not cover another of which nobody knows whether it is one; and case does not hide a component from its advisories.
+func TestWhatIsDoubtfulIsNotCoveredByWhatIsExcused(t *testing.T) {
+	g := newGated(t, supply.Enforce)
+	known := advisoryText("GO-1", "Go", "acme.example/Lib", "0", "1.1.0", g.now)
+	doubtful := `{"id":"GO-2","modified":"` + g.now.Format(time.RFC3339) + `","aliases":["CVE-2030-2"],"affected":[{"package":{"ecosystem":"Go","name":"acme.example/Lib"},"ranges":[{"type":"GIT","repo":"https://acme.example/lib","events":[{"introduced":"0"}]}]}]}`
+	g.fresh(known)
+	if _, err := g.releases.Propose(t.Context(), person("carol"), g.good("1.0.0")); err == nil || !strings.Contains(err.Error(), "advisories.open") {
+		t.Errorf("a flaw of a component that its advisory writes with a capital: %v", err)
+	}
+	if _, err := g.supply.TakeException(t.Context(), person("carol"), "pump", []byte(sealed(t, g.except, "text/json", openVEX("CVE-2030-1", aboutLib, "not_affected", "vulnerable_code_not_present", g.now)))); err != nil {
+		t.Fatal(err)
+	}
+	g.now = g.now.Add(time.Minute)
+	g.fresh(known, doubtful)
+	if _, err := g.releases.Propose(t.Context(), person("carol"), g.good("1.0.0")); err == nil || !strings.Contains(err.Error(), "advisories.unknown") {
+		t.Errorf("a doubt beside what is excused: %v", err)
+	}
+	if _, err := g.imports("Go", advisoryText("GO-3", "Go", "acme.example/lib", "0", "1.1.0", g.now.Add(48*time.Hour))); codeOf(err) != "advisories.time" {
+		t.Errorf("advisories of a time to come: %v", err)
 	}
 }

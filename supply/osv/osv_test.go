@@ -75,18 +75,20 @@ func TestWhetherAVersionIsAffected(t *testing.T) {
 
 func TestWhatAdvisoriesCallAPackage(t *testing.T) {
 	for purl, want := range map[string]osv.Package{
-		"pkg:golang/github.com/acme/lib@v1.0.0":                        {Ecosystem: "Go", Name: "github.com/acme/lib"},
-		"pkg:npm/%40acme/lib@1.0.0":                                    {Ecosystem: "npm", Name: "@acme/lib"},
-		"pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1":         {Ecosystem: "Maven", Name: "org.apache.logging.log4j:log4j-core"},
-		"pkg:cargo/time@0.1.42":                                        {Ecosystem: "crates.io", Name: "time"},
-		"pkg:composer/symfony/http-kernel@4":                           {Ecosystem: "Packagist", Name: "symfony/http-kernel"},
-		"pkg:apk/alpine/busybox@1.36.1-r5?distro=alpine-3.19.1":        {Ecosystem: "Alpine:v3.19", Name: "busybox"},
-		"pkg:rpm/rocky/openssl@3.0.7?distro=rocky-9.3":                 {Ecosystem: "Rocky Linux:9.3", Name: "openssl"},
-		"pkg:conan/openssl@3.0.0":                                      {Ecosystem: "ConanCenter", Name: "openssl"},
-		"pkg:deb/debian/bash@5.2?distro=bookworm":                      {Ecosystem: "Debian", Name: "bash"},
-		"pkg:generic/zlib@1.3":                                         {},
-		"pkg:github/acme/lib@v1":                                       {},
-		"no package URL":                                               {},
+		"pkg:golang/github.com/acme/lib@v1.0.0":                 {Ecosystem: "Go", Name: "github.com/acme/lib"},
+		"pkg:npm/%40acme/lib@1.0.0":                             {Ecosystem: "npm", Name: "@acme/lib"},
+		"pkg:maven/org.apache.logging.log4j/log4j-core@2.14.1":  {Ecosystem: "Maven", Name: "org.apache.logging.log4j:log4j-core"},
+		"pkg:cargo/time@0.1.42":                                 {Ecosystem: "crates.io", Name: "time"},
+		"pkg:composer/symfony/http-kernel@4":                    {Ecosystem: "Packagist", Name: "symfony/http-kernel"},
+		"pkg:apk/alpine/busybox@1.36.1-r5?distro=alpine-3.19.1": {Ecosystem: "Alpine:v3.19", Name: "busybox"},
+		"pkg:rpm/rocky/openssl@3.0.7?distro=rocky-9.3":          {Ecosystem: "Rocky Linux:9", Name: "openssl"},
+		"pkg:rpm/rocky/openssl-libs@3.0.7-24.el9?distro=rocky-9.3&upstream=openssl-3.0.7-24.el9.src.rpm": {Ecosystem: "Rocky Linux:9", Name: "openssl"},
+		"pkg:rpm/almalinux/bash@5.1?distro=almalinux-8.10&upstream=bash-completion-2.7-5.el8.src.rpm":    {Ecosystem: "AlmaLinux:8", Name: "bash-completion"},
+		"pkg:conan/openssl@3.0.0":                 {Ecosystem: "ConanCenter", Name: "openssl"},
+		"pkg:deb/debian/bash@5.2?distro=bookworm": {Ecosystem: "Debian", Name: "bash"},
+		"pkg:generic/zlib@1.3":                    {},
+		"pkg:github/acme/lib@v1":                  {},
+		"no package URL":                          {},
 		"pkg:golang/github.com/acme/lib@v1.0.0?type=module#sub/folder": {Ecosystem: "Go", Name: "github.com/acme/lib"},
 	} {
 		got, _, ok := osv.Of(purl)
@@ -135,4 +137,25 @@ func FuzzRead(f *testing.F) {
 			t.Errorf("no version, and it is affected")
 		}
 	})
+}
+
+// Names that package URLs write in lower case are found, and so is what an advisory says of a release in a way of its own.
+func TestAPackageIsWhatAnAdvisoryCallsOtherwise(t *testing.T) {
+	for _, c := range []struct {
+		purl string
+		as   osv.Package
+		want bool
+	}{
+		{"pkg:golang/github.com/Masterminds/goutils@v1.1.0", osv.Package{Ecosystem: "Go", Name: "github.com/Masterminds/goutils"}, true},
+		{"pkg:golang/github.com/masterminds/semver@v1.1.0", osv.Package{Ecosystem: "Go", Name: "github.com/Masterminds/goutils"}, false},
+		{"pkg:rpm/rocky/openssl@3.0.7?distro=rocky-9.3", osv.Package{Ecosystem: "Rocky Linux:9", Name: "openssl"}, true},
+		{"pkg:rpm/rocky/openssl@3.0.7?distro=rocky-9.3", osv.Package{Ecosystem: "Rocky Linux:8", Name: "openssl"}, false},
+		{"pkg:deb/ubuntu/openssl@1.1?distro=ubuntu-18.04", osv.Package{Ecosystem: "Ubuntu:Pro:18.04:LTS", Name: "openssl"}, true},
+		{"pkg:deb/ubuntu/openssl@1.1?distro=ubuntu-22.04", osv.Package{Ecosystem: "Ubuntu:Pro:18.04:LTS", Name: "openssl"}, false},
+	} {
+		p, _, ok := osv.Of(c.purl)
+		if !ok || p.Is(c.as) != c.want {
+			t.Errorf("%s (%v) and %v: %v", c.purl, p, c.as, !c.want)
+		}
+	}
 }

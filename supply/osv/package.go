@@ -21,13 +21,22 @@ func (p Package) Base() string {
 	return base
 }
 
+// Key finds what may be the same package: its ecosystem without the release, and its name without regard to case. Package URLs write many names in lower case
+// that advisories do not (github.com/Masterminds/semver), and no ecosystem has two packages that case alone tells apart and that anybody relies on.
+func (p Package) Key() string { return strings.ToLower(p.Base() + "\x1f" + p.Name) }
+
+// release is the ecosystem with its release, to be compared by beginnings. What Ubuntu mends for those who pay is of the release that it is for.
+func (p Package) release() string {
+	return strings.Replace(p.Ecosystem, "Ubuntu:Pro:", "Ubuntu:", 1) + ":"
+}
+
 // Is reports whether the package is what an advisory names. An advisory for a whole ecosystem is about each of its releases, and the other way round: what does not say of which release it is
 // may be of any.
 func (p Package) Is(named Package) bool {
-	if p.Name != named.Name {
+	if p.Key() != named.Key() {
 		return false
 	}
-	a, b := p.Ecosystem+":", named.Ecosystem+":"
+	a, b := p.release(), named.release()
 	return strings.HasPrefix(a, b) || strings.HasPrefix(b, a) // Ubuntu:22.04 and Ubuntu:22.04:LTS
 }
 
@@ -96,7 +105,7 @@ func Of(purl string) (p Package, version string, ok bool) {
 	q := u.Qualifiers.Map()
 	name, version := u.Name, u.Version
 	if up, at, has := strings.Cut(q["upstream"], "@"); up != "" { // advisories name sources
-		name = up
+		name = sourceName(up)
 		if has {
 			version = at
 		}
@@ -108,6 +117,20 @@ func Of(purl string) (p Package, version string, ok bool) {
 		eco += ":" + release
 	}
 	return Package{Ecosystem: eco, Name: name}, version, true
+}
+
+// sourceName is a source package's name: of an RPM's file, NAME-VERSION-RELEASE.src.rpm, what stands before the version.
+func sourceName(up string) string {
+	file, ok := strings.CutSuffix(up, ".src.rpm")
+	if !ok {
+		return up
+	}
+	for range 2 {
+		if i := strings.LastIndexByte(file, '-'); i > 0 {
+			file = file[:i]
+		}
+	}
+	return file
 }
 
 // releaseOf is an operating system's release as its ecosystem names it: Debian:12, Alpine:v3.20, Ubuntu:22.04.
@@ -122,14 +145,14 @@ func releaseOf(eco, distro string) string {
 	}
 	parts := strings.Split(number, ".")
 	switch eco {
-	case "Debian":
+	case "Debian", "Rocky Linux", "AlmaLinux":
 		return parts[0]
 	case "Alpine":
 		if len(parts) < 2 {
 			return ""
 		}
 		return "v" + parts[0] + "." + parts[1]
-	case "Ubuntu", "Rocky Linux", "AlmaLinux":
+	case "Ubuntu":
 		return strings.Join(parts[:min(2, len(parts))], ".")
 	}
 	return ""
