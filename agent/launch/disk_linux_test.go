@@ -63,7 +63,10 @@ func TestWhatAProgramKeepsIsCounted(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(dir, "full"), make([]byte, 1<<20), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if n, err := kept(dir); err != nil || n < 1<<20+2*perFile || n > 2<<20 {
+	if n, err := kept(dir, 1<<40); err != nil || n < 1<<20+2*perFile || n > 2<<20 {
+		t.Errorf("%d bytes, %v", n, err)
+	}
+	if n, err := kept(dir, 1<<20); err != nil || n <= 1<<20 { // it stops behind what is too much
 		t.Errorf("%d bytes, %v", n, err)
 	}
 }
