@@ -216,18 +216,35 @@ func (d *Desk) caKey(product string, n int) string {
 	return fmt.Sprintf("%s-ca-%s_%d", d.Name, product, n) // no product has such a name
 }
 
+// gone is how many of a product's CA keys in a row may be missing before there are no more: those of CAs that were replaced may have been destroyed.
+const gone = 10
+
 // caSigner finds the key of a public key among those of a product's CAs, and which it is.
 func (d *Desk) caSigner(keys Keys, product string, spki []byte) (crypto.Signer, int, error) {
-	for n := 1; n <= maxCAKeys; n++ {
+	var missing error
+	for n, last := 1, 0; n <= maxCAKeys && n-last <= gone; n++ {
 		k, err := keys.Signer(d.caKey(product, n))
 		if err != nil {
-			return nil, 0, fmt.Errorf("the CA's key of product %s: %w", product, err)
+			missing = err
+			continue
 		}
+		last = n
 		if have, err := wire.SPKIOf(k.Public()); err != nil || bytes.Equal(have, spki) {
 			return k, n, err
 		}
 	}
-	return nil, 0, fmt.Errorf("the CA's key of product %s is not among %d", product, maxCAKeys)
+	return nil, 0, fmt.Errorf("the CA's key of product %s is not here: have its CA replaced (hallmark desk request --anew): %w", product, missing)
+}
+
+// newKey is the number of a product's next CA key: behind all that are here.
+func (d *Desk) newKey(keys Keys, product string) int {
+	next := 1
+	for n := 1; n <= maxCAKeys && n-next < gone; n++ {
+		if _, err := keys.Signer(d.caKey(product, n)); err == nil {
+			next = n + 1
+		}
+	}
+	return next
 }
 
 // key finds a key; with fresh it makes it when it is not there.
@@ -265,12 +282,14 @@ func (d *Desk) Renew(keys Keys, product string, now time.Time) (ceremony.Asked, 
 	case p.Next != nil:
 		return *p.Next, nil
 	}
-	_, n, err := d.caSigner(keys, product, p.CA.RawSubjectPublicKeyInfo)
-	if err == nil && p.settle {
-		err = d.promote(product)
+	_, n, lost := d.caSigner(keys, product, p.CA.RawSubjectPublicKeyInfo)
+	if lost != nil { // that is when another is needed most
+		return d.ask(keys, product, d.newKey(keys, product), renewals, now)
 	}
-	if err != nil {
-		return ceremony.Asked{}, err
+	if p.settle {
+		if err := d.promote(product); err != nil {
+			return ceremony.Asked{}, err
+		}
 	}
 	return d.ask(keys, product, n+1, renewals, now)
 }

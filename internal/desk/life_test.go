@@ -12,9 +12,11 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -517,6 +519,33 @@ func TestADeskReplacesItsCA(t *testing.T) {
 		if bytes.Equal(cas[round], cas[round+1]) {
 			t.Error("it orders under the CA that was replaced")
 		}
+	}
+	// The keys of CAs that were replaced may be destroyed, and another CA is asked for when the key of the one that there is has gone.
+	keys := func() (all []string) {
+		must(filepath.WalkDir(dir, func(path string, e fs.DirEntry, err error) error {
+			if err == nil && e.Type().IsRegular() && strings.HasPrefix(filepath.Base(path), d.Name+"-ca-pump") {
+				all = append(all, path)
+			}
+			return err
+		}))
+		return all
+	}
+	first := slices.IndexFunc(keys(), func(path string) bool { return !strings.Contains(filepath.Base(path), "_") })
+	if first < 0 || len(keys()) < 3 {
+		t.Fatalf("its CAs' keys: %q", keys())
+	}
+	must(os.Remove(keys()[first]))
+	if !bytes.Equal(issuer("ord-without-the-first"), cas[len(cas)-1]) {
+		t.Error("it orders under another CA")
+	}
+	for _, path := range keys() {
+		must(os.Remove(path))
+	}
+	does("renew")
+	g.Grant = m.grant(request("renewals"))
+	does("install")
+	if bytes.Equal(issuer("ord-anew"), cas[len(cas)-1]) {
+		t.Error("it orders under a CA whose key is gone")
 	}
 	if _, err := os.Stat(d.RenewalFile("pump")); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("a request that was answered is left: %v", err)
