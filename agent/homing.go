@@ -101,8 +101,7 @@ func (a *Agent) leaveCopy(ctx context.Context) error {
 	if record != nil {
 		err = a.server.Trust(ctx, record)
 	}
-	var s *link.Status
-	if errors.As(err, &s) { // it answers: what else there is to say does not wait for this
+	if _, ok := errors.AsType[*link.Status](err); ok { // it answers: what else there is to say does not wait for this
 		a.log.Warn("the server keeps no copy of the trust record", "error", err)
 		a.copied, err = link.Final(err), nil
 		return err

@@ -55,7 +55,7 @@ func (m *machine) Started() (hw.Bank, error) {
 	return m.started, nil
 }
 
-func (m *machine) Told() (hw.Told, error)    { return m.told, nil }
+func (m *machine) Told() (hw.Told, error) { return m.told, nil }
 
 func (m *machine) Tell(b hw.Bank, trial bool) error {
 	done, err := m.op(1)

@@ -6,6 +6,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/boot/nvm"
 	"github.com/hallmark-iot/hallmark/agent/hw"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Revival lays down again what a factory once laid down on a board, whose flash or keys were lost since. It starts nothing: it has the trust bundle, by the
@@ -71,6 +72,14 @@ func (r *Revival) Whole(spki []byte) bool {
 
 // SetBundle is Manager's.
 func (r *Revival) SetBundle(envelopes ...[]byte) error { return r.m.SetBundle(envelopes...) }
+
+// Recall is Manager's.
+func (r *Revival) Recall(record []byte) (wire.Bundle, error) { return r.m.Recall(record) }
+
+// Restore is Manager's.
+func (r *Revival) Restore(record []byte, envelopes ...[]byte) error {
+	return r.m.Restore(record, envelopes...)
+}
 
 // Lay forgets what the agent kept, which was of another key, begins the device's log anew, and lays down the identity: last, because a board that
 // has one starts by it.

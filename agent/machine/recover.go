@@ -37,9 +37,6 @@ var ErrNotLost = errors.New("this device has its identity and the key of it: sta
 // bundle comes by its signatures from the root in the fuses, from any line; only then is the server believed, and shown the voucher. The keys
 // stay in the key store from the first attempt on, so that one that broke off anywhere is simply made again.
 func Recover(ctx context.Context, board *hw.Board, uid []byte, r Recovery, log *slog.Logger) error {
-	if _, err := wire.ParseVoucher(r.Device, r.Voucher); err != nil {
-		return err
-	}
 	g := board.Flash.Geometry()
 	rev, err := boot.Revive(board, boot.Identity{
 		Device: r.Device, Product: r.Product, Hardware: board.Revision, Params: wire.DeviceParams{
@@ -50,7 +47,16 @@ func Recover(ctx context.Context, board *hw.Board, uid []byte, r Recovery, log *
 		return err
 	}
 	rec := &recovery{Recovery: r, board: board, uid: uid, rev: rev, log: log}
-	for _, step := range []func(context.Context) error{rec.lost, rec.trust, rec.server, rec.keys, rec.identity} {
+	for _, step := range []func(context.Context) error{rec.lost, rec.trust} {
+		if err := step(ctx); err != nil {
+			return err
+		}
+	}
+	if rec.whole {
+		log.Info("the trust bundle is back, and the device has its keys: start it")
+		return nil
+	}
+	for _, step := range []func(context.Context) error{rec.server, rec.keys, rec.identity} {
 		if err := step(ctx); err != nil {
 			return err
 		}
@@ -65,6 +71,7 @@ type recovery struct {
 	uid   []byte
 	rev   *boot.Revival
 	log   *slog.Logger
+	whole bool // it has its keys and its identity: what it lost is the trust bundle alone
 
 	client      *est.Client
 	kit         wire.RecoveryKit
@@ -76,7 +83,7 @@ type recovery struct {
 func (r *recovery) lost(context.Context) error {
 	key, err := r.board.Keys.Signer(hw.KeyIDevID)
 	if errors.Is(err, hw.ErrNoKey) || err == nil && r.NewKeys {
-		return nil
+		return r.vouched()
 	}
 	if err != nil {
 		return err
@@ -86,9 +93,18 @@ func (r *recovery) lost(context.Context) error {
 		return err
 	}
 	if _, err := r.board.Keys.Signer(hw.KeyAttest); err == nil && r.rev.Whole(spki) {
+		if r.whole = r.rev.Report().Bundle.Version == 0; r.whole {
+			return nil
+		}
 		return ErrNotLost
 	}
-	return nil
+	return r.vouched()
+}
+
+// vouched refuses to go on without a voucher that is one.
+func (r *recovery) vouched() error {
+	_, err := wire.ParseVoucher(r.Device, r.Voucher)
+	return err
 }
 
 // trust follows the signed history of trust bundles to the newest.
@@ -99,10 +115,11 @@ func (r *recovery) trust(ctx context.Context) error {
 	}
 	defer h.Close()
 	rep := r.rev.Report()
+	f := agent.Facts{Device: r.Device, Product: rep.Identity.Product, Bundle: rep.Bundle, Root: rep.Root, Homes: rep.Homes}
 	if rep.Homes > 0 && rep.Bundle.Version == 0 {
-		return errors.New("this board was handed to another instance, and lost its trust record: if it has its keys it finds its way back when it is started; there is no voucher for it otherwise")
+		return r.home(ctx, f)
 	}
-	envs, err := agent.Regain(ctx, h, agent.Facts{Device: r.Device, Product: rep.Identity.Product, Bundle: rep.Bundle, Root: rep.Root})
+	envs, err := agent.Regain(ctx, h, f)
 	if err != nil {
 		return fmt.Errorf("history of trust bundles: %w", err)
 	}
@@ -111,6 +128,18 @@ func (r *recovery) trust(ctx context.Context) error {
 	}
 	r.log.Info("trust bundles, from the root in the fuses", "count", len(envs))
 	return r.rev.SetBundle(envs...)
+}
+
+// home takes back the trust record of a board that was handed to another instance.
+func (r *recovery) home(ctx context.Context, f agent.Facts) error {
+	record, envs, err := agent.FindHome(ctx, r.rev.Recall, f, func(server string) (agent.History, error) {
+		return link.NewHistory(link.HistoryConfig{Server: server})
+	}, r.Server)
+	if err != nil {
+		return err
+	}
+	r.log.Info("trust record, from a copy of this board's", "home", f.Homes, "bundles_since", len(envs))
+	return r.rev.Restore(record, envs...)
 }
 
 // server asks who this device was.

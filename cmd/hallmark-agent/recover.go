@@ -38,6 +38,9 @@ func newRecover() *cobra.Command {
 		Long: `Gives a device that lost its keys new ones, by a voucher: the technician's act, beside the device. It takes what the device is from a file
 that ` + "`hallmark device voucher --out`" + ` wrote, or from the other flags, which win.
 
+A device that has its keys, and lost its trust bundle alone, needs no voucher: it gets the bundle back. Otherwise it does that by itself, when it is started; not if it
+demands a boot manager that a bundle names.
+
 The trust bundle comes by its signatures from the root in the fuses; only a server that it vouches for is shown the voucher. Broken off, it is
 called again with the same voucher.`,
 		Example: "  hallmark-agent recover --dir board1 --voucher-file voucher.json",
@@ -48,8 +51,8 @@ called again with the same voucher.`,
 					return err
 				}
 			}
-			if r.Device == "" || r.Product == "" || r.Server == "" || r.Voucher == "" {
-				return &usageError{"recover: want --voucher-file FILE, or all of --device, --product, --server and --voucher"}
+			if r.Device == "" || r.Product == "" || r.Server == "" {
+				return &usageError{"recover: want --voucher-file FILE, or --device, --product and --server, and --voucher for a device that lost its keys"}
 			}
 			return recoverDevice(cmd.Context(), at, r)
 		},

@@ -215,6 +215,24 @@ func TestADeviceGoesToItsOwnersInstance(t *testing.T) {
 		}
 	}
 
+	// So does one that does not start, at a bench, without a voucher: a device that demands a boot manager that a bundle names.
+	a.run.stop(os.Interrupt)
+	a.loses(t, false)
+	if out, err := exec.CommandContext(t.Context(), maker.bin.agent, "recover", "--dir", a.dir, "--device", a.id, "--product", productID, "--server", clinic.devURL).CombinedOutput(); err != nil ||
+		!strings.Contains(string(out), "the trust bundle is back") {
+		t.Fatalf("at the bench: %v\n%s", err, out)
+	}
+	since := time.Now()
+	if err := a.on(); err != nil {
+		t.Fatal(err)
+	}
+	if ok, saw := wait(t.Context(), 2*time.Minute, func() (bool, string) {
+		v, err := clinic.seen(t.Context(), a.id)
+		return err == nil && v.Device.LastSeen.After(since), tell(v, err)
+	}); !ok {
+		t.Fatalf("after the bench: %s\n%s", saw, tail(filepath.Join(a.dir, "agent.log")))
+	}
+
 	// And where it was it is nobody's.
 	v, err := maker.seen(t.Context(), a.id)
 	if err != nil || v.Device.State != "moved" || v.Device.LastSeen.After(time.Now().Add(-time.Second)) && v.Device.LastSeen.After(begun.Add(time.Minute)) {
