@@ -78,6 +78,36 @@ func (w *world) fetch(_ context.Context, c wire.Component, from int64) (io.ReadC
 	return io.NopCloser(bytes.NewReader(w.bytes[string(c.Digest)][from:])), nil
 }
 
+// launched starts a machine that was made with a release, and its programs.
+func launched(t *testing.T, w *world, f firmware) (*machine.Machine, *machine.Programs, *said) {
+	t.Helper()
+	m, err := machine.Start(&born(t, w, f).Board, [32]byte{9})
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := new(said)
+	p, err := m.Launch(launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: out})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(p.Stop)
+	return m, p, out
+}
+
+// switched has a machine go on with another release without a restart.
+func switched(t *testing.T, w *world, m *machine.Machine, f firmware) {
+	t.Helper()
+	if err := m.Stage(t.Context(), f.envelope, w.fetch, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Activate(f.digest); err != nil {
+		t.Fatal(err)
+	}
+	if done, err := m.Switch(); err != nil || !done {
+		t.Fatalf("switched: %v, %v", done, err)
+	}
+}
+
 // A program reads the data that its release names for it, and no other. When that data changes without a restart, who reads it is another process with the new
 // bytes; who does not goes on.
 func TestAProgramReadsTheDataOfItsRelease(t *testing.T) {
@@ -91,27 +121,10 @@ func TestAProgramReadsTheDataOfItsRelease(t *testing.T) {
 		}
 	}
 	v1, v2 := w.set("1.0.0", 1, nil, table("slow\n")...), w.set("2.0.0", 2, nil, table("fast\n")...)
-	m, err := machine.Start(&born(t, w, v1).Board, [32]byte{9})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out said
-	p, err := m.Launch(launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Stop()
+	m, _, out := launched(t, w, v1)
 	out.await(t, "control begins with data/table: slow\n")
 	out.await(t, "motor begins with .\n")
-	if err := m.Stage(t.Context(), v2.envelope, w.fetch, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Activate(v2.digest); err != nil {
-		t.Fatal(err)
-	}
-	if done, err := m.Switch(); err != nil || !done {
-		t.Fatalf("switched: %v, %v", done, err)
-	}
+	switched(t, w, m, v2)
 	out.await(t, "control begins with data/table: fast\n")
 	if n := strings.Count(out.b.String(), "motor begins"); n != 1 {
 		t.Errorf("what reads no data began %d times", n)
@@ -130,16 +143,7 @@ func TestProtectedDataIsReadWhenItsKeyHasCome(t *testing.T) {
 			c.Protected = &protected
 		}
 	}, part{"control", wire.KindExec, "#!/bin/sh\necho it reads $(cat <&3)\nexec sleep 600\n", []string{"table"}, nil}, part{"table", wire.KindData, sealed, nil, nil})
-	m, err := machine.Start(&born(t, w, f).Board, [32]byte{9})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out said
-	p, err := m.Launch(launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Stop()
+	m, _, out := launched(t, w, f)
 	if !m.Locked() {
 		t.Error("nothing waits for a key")
 	}
@@ -161,27 +165,10 @@ func TestProgramsOfAReleaseTalk(t *testing.T) {
 		}
 	}
 	v1, v2 := w.set("1.0.0", 1, nil, talking("slow")...), w.set("2.0.0", 2, nil, talking("fast")...)
-	m, err := machine.Start(&born(t, w, v1).Board, [32]byte{9})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out said
-	p, err := m.Launch(launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Stop()
+	m, _, out := launched(t, w, v1)
 	out.await(t, "control hears slow\n")
 	out.await(t, "motor hears done\n")
-	if err := m.Stage(t.Context(), v2.envelope, w.fetch, nil); err != nil {
-		t.Fatal(err)
-	}
-	if err := m.Activate(v2.digest); err != nil {
-		t.Fatal(err)
-	}
-	if done, err := m.Switch(); err != nil || !done {
-		t.Fatalf("switched: %v, %v", done, err)
-	}
+	switched(t, w, m, v2)
 	out.await(t, "control hears !\n")
 	out.await(t, "control hears fast\n")
 }

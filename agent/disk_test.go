@@ -6,8 +6,6 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
-	"github.com/hallmark-iot/hallmark/agent/launch"
-	"github.com/hallmark-iot/hallmark/agent/machine"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -18,16 +16,7 @@ func TestAProgramThatKeepsTooMuchIsStopped(t *testing.T) {
 		part{"many", wire.KindExec, "#!/bin/sh\nfor i in 1 2 3 4 5 6; do head -c 200000 /dev/zero >file$i; done\necho many is done\nexec sleep 600\n", nil, nil},
 		part{"one", wire.KindExec, "#!/bin/sh\ntrap '' XFSZ\nhead -c 2000000 /dev/zero >file 2>/dev/null || echo one is held at $(wc -c <file)\nexec sleep 600\n", nil, nil},
 		part{"some", wire.KindExec, "#!/bin/sh\nhead -c 200000 /dev/zero >file\necho some is done\nexec sleep 600\n", nil, nil})
-	m, err := machine.Start(&born(t, w, f).Board, [32]byte{9})
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out said
-	p, err := m.Launch(launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: &out})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer p.Stop()
+	_, p, out := launched(t, w, f)
 	for _, want := range []string{"many is done\n", "one is held at 1048576\n", "some is done\n"} {
 		out.await(t, want)
 	}

@@ -43,21 +43,3 @@ func CheckEvents(events []BootEvent) error {
 	}
 	return nil
 }
-
-// Sum is what a register is extended by for the event: SHA-256 of its encoding, so that a log that is replayed vouches for all that it says.
-func (e BootEvent) Sum() ([32]byte, error) {
-	b, err := Marshal(e)
-	return sha256.Sum256(b), err
-}
-
-// Replay gives what a register (SHA-256, zeros after a reset) holds that was extended by each event in turn.
-func Replay(events []BootEvent) (at [32]byte, err error) {
-	for _, e := range events {
-		sum, err := e.Sum()
-		if err != nil {
-			return at, err
-		}
-		at = sha256.Sum256(append(at[:], sum[:]...))
-	}
-	return at, nil
-}

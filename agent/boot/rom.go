@@ -152,7 +152,7 @@ func (r *ROM) Hand(code [32]byte) (Handoff, error) {
 	defer clear(secret[:])
 	m.record(wire.StageROM, wire.EventBootManager, code, r.how)
 	h := Handoff{
-		Version: handoffVersion, Code: code[:], CDI: layer(secret[:], code), MarkKey: markKey(secret[:]), BootCount: m.rep.BootCount, Lifecycle: m.rep.Lifecycle,
+		Version: handoffVersion, Code: code[:], CDI: layer(secret[:], code), MarkKey: m.markKey, BootCount: m.rep.BootCount, Lifecycle: m.rep.Lifecycle,
 		Debug: m.rep.Debug, Counter: m.rep.Counter, Root: m.rep.Root[:], POST: m.rep.POST, Notes: m.rep.Notes, Events: m.rep.Events,
 		Kept: kept,
 	}

@@ -17,6 +17,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/hallmark-iot/hallmark/agent/memfile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -204,11 +205,10 @@ func ordered(d order) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	fd, err := unix.MemfdCreate("order", unix.MFD_CLOEXEC)
+	f, err := memfile.New("order")
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), "order")
 	if _, err := f.WriteAt(b, 0); err != nil {
 		return nil, errors.Join(err, f.Close())
 	}

@@ -25,8 +25,7 @@ import (
 	"syscall"
 	"time"
 
-	"golang.org/x/sys/unix"
-
+	"github.com/hallmark-iot/hallmark/agent/memfile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -155,18 +154,16 @@ func seal(code io.Reader, c wire.Component) (f *os.File, script bool, err error)
 }
 
 func fill(code io.Reader, c wire.Component) (*os.File, error) {
-	fd, err := unix.MemfdCreate(c.Name, unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
+	f, err := memfile.New(c.Name)
 	if err != nil {
 		return nil, err
 	}
-	f := os.NewFile(uintptr(fd), c.Name)
 	fail := func(err error) (*os.File, error) { return nil, errors.Join(err, f.Close()) }
 	n, err := io.CopyBuffer(struct{ io.Writer }{f}, io.LimitReader(code, int64(c.Size)), make([]byte, 64<<10))
 	if err != nil {
 		return fail(err)
 	}
-	const seals = unix.F_SEAL_SEAL | unix.F_SEAL_SHRINK | unix.F_SEAL_GROW | unix.F_SEAL_WRITE
-	if _, err := unix.FcntlInt(uintptr(fd), unix.F_ADD_SEALS, seals); err != nil {
+	if err := memfile.Seal(f); err != nil {
 		return fail(err)
 	}
 	h := sha256.New()

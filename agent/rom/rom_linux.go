@@ -18,6 +18,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/hallmark-iot/hallmark/agent/boot"
+	"github.com/hallmark-iot/hallmark/agent/memfile"
 )
 
 // MaxImage bounds a boot manager's file, bytes.
@@ -39,7 +40,7 @@ func Seal(path string) (*Image, error) {
 		return nil, fmt.Errorf("boot manager: %w", err)
 	}
 	defer from.Close()
-	f, err := memory("hallmark-agent")
+	f, err := memfile.New("hallmark-agent")
 	if err != nil {
 		return nil, fmt.Errorf("boot manager: %w", err)
 	}
@@ -49,7 +50,7 @@ func Seal(path string) (*Image, error) {
 		err = fmt.Errorf("%s has %d bytes: want 1 to %d", path, n, MaxImage)
 	}
 	if err == nil {
-		err = errors.Join(f.Chmod(0o555), seal(f))
+		err = errors.Join(f.Chmod(0o555), memfile.Seal(f))
 	}
 	h := sha256.New()
 	if err == nil {
@@ -62,23 +63,6 @@ func Seal(path string) (*Image, error) {
 	return i, nil
 }
 
-// memory is a file without a name, that may be executed also where the kernel asks to be told (Linux 6.3).
-func memory(name string) (*os.File, error) {
-	fd, err := unix.MemfdCreate(name, unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC|unix.MFD_EXEC)
-	if errors.Is(err, unix.EINVAL) {
-		fd, err = unix.MemfdCreate(name, unix.MFD_ALLOW_SEALING|unix.MFD_CLOEXEC)
-	}
-	if err != nil {
-		return nil, err
-	}
-	return os.NewFile(uintptr(fd), name), nil
-}
-
-func seal(f *os.File) error {
-	_, err := unix.FcntlInt(f.Fd(), unix.F_ADD_SEALS, unix.F_SEAL_SEAL|unix.F_SEAL_SHRINK|unix.F_SEAL_GROW|unix.F_SEAL_WRITE)
-	return err
-}
-
 // Close gives the memory back.
 func (i *Image) Close() error { return i.file.Close() }
 
@@ -88,7 +72,7 @@ func (i *Image) Become(h boot.Handoff) error {
 	if err != nil {
 		return err
 	}
-	over, err := memory("handoff")
+	over, err := memfile.New("handoff")
 	if err != nil {
 		return err
 	}

@@ -27,8 +27,11 @@ func (s Supply) Policy(ctx context.Context, product string) (p supply.Policy, er
 // PutPolicy implements supply.Store.
 func (s Supply) PutPolicy(ctx context.Context, product string, p supply.Policy, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
-		if done, err := setSupplyPolicy(tx, product, p); err != nil || !done {
-			return errors.Join(err, supply.ErrNotFound)
+		switch done, err := setSupplyPolicy(tx, product, p); {
+		case err != nil:
+			return err
+		case !done:
+			return supply.ErrNotFound
 		}
 		return tx.Append(facts...)
 	})
