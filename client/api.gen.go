@@ -650,6 +650,30 @@ func (e ListDevicesParamsVerdict) Valid() bool {
 	}
 }
 
+// Defines values for ListDevicesParamsAssurance.
+const (
+	ListDevicesParamsAssuranceEmpty    ListDevicesParamsAssurance = ""
+	ListDevicesParamsAssuranceEnforces ListDevicesParamsAssurance = "enforces"
+	ListDevicesParamsAssuranceProves   ListDevicesParamsAssurance = "proves"
+	ListDevicesParamsAssuranceSays     ListDevicesParamsAssurance = "says"
+)
+
+// Valid indicates whether the value is a known member of the ListDevicesParamsAssurance enum.
+func (e ListDevicesParamsAssurance) Valid() bool {
+	switch e {
+	case ListDevicesParamsAssuranceEmpty:
+		return true
+	case ListDevicesParamsAssuranceEnforces:
+		return true
+	case ListDevicesParamsAssuranceProves:
+		return true
+	case ListDevicesParamsAssuranceSays:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ListEnrolmentsParamsState.
 const (
 	ListEnrolmentsParamsStateApproved ListEnrolmentsParamsState = "approved"
@@ -1570,6 +1594,8 @@ type FleetAge struct {
 
 // FleetDetail defines model for FleetDetail.
 type FleetDetail struct {
+	// Assurance what its word is worth: enforces, proves or says
+	Assurance string `json:"assurance"`
 	BootCount int64  `json:"boot_count"`
 	Bundle    int64  `json:"bundle"`
 	ChipUID   string `json:"chip_uid"`
@@ -1619,6 +1645,8 @@ type FleetDetail struct {
 
 // FleetDevice defines model for FleetDevice.
 type FleetDevice struct {
+	// Assurance what its word is worth: enforces, proves or says
+	Assurance  string     `json:"assurance"`
 	Findings   int64      `json:"findings"`
 	Group      *string    `json:"group,omitempty"`
 	Hardware   string     `json:"hardware"`
@@ -1683,15 +1711,16 @@ type FleetLine struct {
 
 // FleetQuery defines model for FleetQuery.
 type FleetQuery struct {
-	Bundle   *string `json:"bundle,omitempty"`
-	Findings *bool   `json:"findings,omitempty"`
-	Group    *string `json:"group,omitempty"`
-	Prefix   *string `json:"prefix,omitempty"`
-	Product  *string `json:"product,omitempty"`
-	Release  *string `json:"release,omitempty"`
-	State    *string `json:"state,omitempty"`
-	Verdict  *string `json:"verdict,omitempty"`
-	Version  *string `json:"version,omitempty"`
+	Assurance *string `json:"assurance,omitempty"`
+	Bundle    *string `json:"bundle,omitempty"`
+	Findings  *bool   `json:"findings,omitempty"`
+	Group     *string `json:"group,omitempty"`
+	Prefix    *string `json:"prefix,omitempty"`
+	Product   *string `json:"product,omitempty"`
+	Release   *string `json:"release,omitempty"`
+	State     *string `json:"state,omitempty"`
+	Verdict   *string `json:"verdict,omitempty"`
+	Version   *string `json:"version,omitempty"`
 }
 
 // FleetSaved defines model for FleetSaved.
@@ -2971,18 +3000,20 @@ type Rollout struct {
 
 // RolloutCounts defines model for RolloutCounts.
 type RolloutCounts struct {
-	Devices    int64  `json:"devices"`
-	Failed     int64  `json:"failed"`
-	Good       int64  `json:"good"`
-	Left       *int64 `json:"left,omitempty"`
-	RolledBack *int64 `json:"rolled_back,omitempty"`
-	Stranded   *int64 `json:"stranded,omitempty"`
-	Unknown    *int64 `json:"unknown,omitempty"`
-	Waiting    int64  `json:"waiting"`
+	Devices       int64  `json:"devices"`
+	Failed        int64  `json:"failed"`
+	Good          int64  `json:"good"`
+	GoodByOwnWord *int64 `json:"good_by_own_word,omitempty"`
+	Left          *int64 `json:"left,omitempty"`
+	RolledBack    *int64 `json:"rolled_back,omitempty"`
+	Stranded      *int64 `json:"stranded,omitempty"`
+	Unknown       *int64 `json:"unknown,omitempty"`
+	Waiting       int64  `json:"waiting"`
 }
 
 // RolloutDeviceView defines model for RolloutDeviceView.
 type RolloutDeviceView struct {
+	Assurance string       `json:"Assurance"`
 	Back      RolloutOrder `json:"Back"`
 	Class     int64        `json:"Class"`
 	Device    string       `json:"Device"`
@@ -3040,6 +3071,7 @@ type RolloutSelection struct {
 
 // RolloutSpec defines model for RolloutSpec.
 type RolloutSpec struct {
+	Assurance *string          `json:"assurance,omitempty"`
 	Canaries  []string         `json:"canaries,omitempty"`
 	ID        string           `json:"id"`
 	Product   string           `json:"product"`
@@ -4130,6 +4162,9 @@ type ListDevicesParams struct {
 	// Version only those that run it
 	Version *string `form:"version,omitempty" json:"version,omitempty"`
 
+	// Assurance what their word is worth
+	Assurance *ListDevicesParamsAssurance `form:"assurance,omitempty" json:"assurance,omitempty"`
+
 	// Release only those that run it, by its digest
 	Release *string `form:"release,omitempty" json:"release,omitempty"`
 
@@ -4149,6 +4184,9 @@ type ListDevicesParams struct {
 
 // ListDevicesParamsVerdict defines parameters for ListDevices.
 type ListDevicesParamsVerdict string
+
+// ListDevicesParamsAssurance defines parameters for ListDevices.
+type ListDevicesParamsAssurance string
 
 // ListDeviceCertificatesParams defines parameters for ListDeviceCertificates.
 type ListDeviceCertificatesParams struct {
@@ -14448,6 +14486,18 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 		if params.Version != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "version", *params.Version, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Assurance != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "assurance", *params.Assurance, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {

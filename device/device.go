@@ -22,6 +22,7 @@ type Device struct {
 	KeyOrigin  string     // of that key: soft, isolated, tpm, pkcs11, station
 	Rekeyed    time.Time  // when it got its keys in the field, by a voucher; zero: they are the factory's
 	Virtual    bool       // a simulation, and says so
+	Assurance  Assurance  // what its word is worth
 	Replaces   string     // the device this one took over from
 	ReplacedBy string     // the device that took over from this one
 	Counter    uint64     // last directive counter given out

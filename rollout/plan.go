@@ -94,7 +94,7 @@ func again(m Moment, r Rollout, s Status) bool {
 	if w.SoakFrom.IsZero() || rule.Soak == 0 || m.Now.Sub(w.SoakFrom) < rule.Soak.D() {
 		return false
 	}
-	return !s.Seen.After(w.SoakFrom) || m.Now.Sub(s.Seen) > m.contact(rule) || !s.VerdictAt.After(w.SoakFrom)
+	return !s.Seen.After(w.SoakFrom) || m.Now.Sub(s.Seen) > m.contact(rule) || !byWord(s) && !s.VerdictAt.After(w.SoakFrom)
 }
 
 // deadline is when those of the current wave who are not good have failed.
@@ -141,13 +141,21 @@ func judge(m Moment, r Rollout, s Status) (Class, string) {
 		return Failed, contraindicated
 	case s.Health != Healthy || !s.Seen.After(w.Started):
 		return late("health unknown")
+	case byWord(s): // it gives no evidence
 	case !wire.Acceptable(s.Verdict) || !s.VerdictAt.After(w.Started) || !bytes.Equal(s.Proven, r.Spec.Release):
 		return late("not proven")
-	case m.Now.Sub(later(s.Seen, m.Since)) > m.contact(r.Spec.Waves[w.Rule]):
+	}
+	if m.Now.Sub(later(s.Seen, m.Since)) > m.contact(r.Spec.Waves[w.Rule]) {
 		return late("silent: last heard of at " + s.Seen.UTC().Format(time.RFC3339))
+	}
+	if byWord(s) {
+		return Good, "by its own word"
 	}
 	return Good, ""
 }
+
+// byWord reports whether nothing but a device's own word says what it runs.
+func byWord(s Status) bool { return s.Assurance == device.Says }
 
 // gone reports whether a device's end has been decided: it is neither a failure of the release nor a proof of it.
 func gone(s device.State) bool { return s == device.Decommissioning || device.Ended(s) }
@@ -282,6 +290,9 @@ func tally(m Moment, r Rollout, snap []Status) (c Counts, failed, proving []stri
 		switch class, _ := Judge(m, r, s); class {
 		case Good:
 			c.Good++
+			if byWord(s) {
+				c.ByWord++
+			}
 		case Waiting:
 			c.Waiting++
 			if was, _ := judge(m, r, s); was == Good {

@@ -21,7 +21,7 @@ type Resolved struct {
 	Waves    []WaveState       `json:"waves"`
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
-	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, newer, other rollout, other product
+	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, newer, other rollout, other product
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
 }
@@ -48,6 +48,9 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	case rel.Manifest.Model == wire.ModelOTP:
 		return release.Release{}, fault.New(fault.Conflict, "rollout.otp",
 			fmt.Sprintf("%s is programmed once, in the factory", spec.Product), "its devices take no update; replace them")
+	}
+	if spec.Assurance != "" && !spec.Assurance.Valid() {
+		return release.Release{}, bad("assurance", fmt.Sprintf("no assurance is called %.16q", spec.Assurance), fmt.Sprint("use one of ", device.Assurances()))
 	}
 	if err := checkSelection(spec.Selection); err != nil {
 		return release.Release{}, err
@@ -193,6 +196,8 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "left", "was sent back from it, and does not run it again: publish another release"
 	case !c.Trial && newer(c.Version, m.Version):
 		return "newer", "runs " + c.Version + ", which is newer"
+	case !enough(c.Assurance, spec.Assurance):
+		return "assurance", fmt.Sprintf("only %s what it runs, and the rollout is for devices that %s", c.Assurance, least(spec.Assurance))
 	case c.Busy != "":
 		return "other rollout", "is in rollout " + c.Busy
 	}
@@ -200,6 +205,20 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "settings", "has a setting that the release does not take: " + err.Error() + ": configure it first"
 	}
 	return "", ""
+}
+
+// least is what a device's word has to be worth: a rollout that does not say takes none that only says what it runs.
+func least(a device.Assurance) device.Assurance {
+	if a == "" {
+		return device.Enforces
+	}
+	return a
+}
+
+// enough reports whether a device's word is worth what a rollout asks for.
+func enough(has, asked device.Assurance) bool {
+	order := device.Assurances()
+	return slices.Index(order, has) <= slices.Index(order, least(asked)) && has.Valid()
 }
 
 // manifests gives releases by their digests, each looked for once; nil: there is none here.

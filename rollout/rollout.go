@@ -43,6 +43,9 @@ type Spec struct {
 	Waves     []Wave    `json:"waves"`
 	Rollback  []byte    `json:"rollback,omitempty"` // where devices go whose earlier release is no way back; digest in RollbackTo
 	Reason    string    `json:"reason,omitempty"`
+
+	// Assurance is the least that a device's word has to be worth; empty: it enforces what it is told. Devices below are left out.
+	Assurance device.Assurance `json:"assurance,omitempty"`
 }
 
 // Selection says which devices of the product, or of a group of it; exactly one of IDs, All and State is given.
@@ -144,6 +147,8 @@ type Candidate struct {
 	Trial    bool
 	Busy     string // the rollout it is in already
 
+	Assurance device.Assurance // what its word is worth
+
 	Room     *wire.Room         // of its flash; nil: unknown
 	Left     [][]byte           // releases that it was sent back from
 	Settings []wire.ConfigEntry // what it says it was told, and what it was; without secrets
@@ -174,6 +179,7 @@ type Status struct {
 	VerdictAt time.Time // when that was
 	Proven    []byte    // digest of the release the evidence was found to match; empty: none
 	Seen      time.Time
+	Assurance device.Assurance // what its word is worth
 }
 
 // Order is one device's part in one command.
@@ -198,6 +204,7 @@ func (o Order) standing(now time.Time) device.Standing {
 type Counts struct {
 	Devices  int `json:"devices"`
 	Good     int `json:"good"`
+	ByWord   int `json:"good_by_own_word,omitempty"` // of those that are good: nothing but their own word says so
 	Waiting  int `json:"waiting"`
 	Failed   int `json:"failed"`
 	Left     int `json:"left,omitempty"`        // retired meanwhile

@@ -71,7 +71,7 @@ func TestPeopleReadWhatTheServerSays(t *testing.T) {
 		"GET /remedies": []remedy.Case{{Device: "d1", Product: "pump", Phase: remedy.Contained, Opened: at, Since: at, Until: at, Reason: "verdict"}},
 		"GET /devices/d1": httpapi.DeviceDetail{
 			Device: fleet.Detail{
-				Device:  fleet.Device{ID: "d1", Product: "pump", State: "active", Version: "1.0.0", Health: "healthy", Verdict: "warning", LastSeen: &at},
+				Device:  fleet.Device{ID: "d1", Product: "pump", State: "active", Assurance: "enforces", Version: "1.0.0", Health: "healthy", Verdict: "warning", LastSeen: &at},
 				Reasons: []string{"virtual"}, Virtual: true,
 				Log: fleet.DeviceLog{Events: 57, Gaps: 2, Lost: 9, Heard: &at},
 			},
@@ -96,6 +96,7 @@ device d1
 product pump
 group -
 state active
+its word enforces (Takes only what is proven to it, and proves what it runs)
 version 1.0.0
 on trial no
 health healthy

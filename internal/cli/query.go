@@ -25,6 +25,7 @@ func selecting(f *pflag.FlagSet, q *fleet.Query) {
 	f.StringVar(&q.Product, "product", "", "only this product's")
 	f.StringVar(&q.Group, "group", "", "only those in this group of the product, or in one below")
 	f.Var((*state)(&q.State), "state", "only those in this state: active, quarantined, …")
+	f.StringVar(&q.Assurance, "assurance", "", "only those whose word is worth this: enforces, proves or says")
 	f.StringVar(&q.Verdict, "evidence", "", "only those whose evidence is affirming, warning, contraindicated or unknown")
 	f.StringVar(&q.Version, "version", "", "only those that run this version")
 	f.StringVar(&q.Release, "release", "", "only those that run this release, by its digest")

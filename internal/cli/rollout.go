@@ -88,6 +88,12 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 		"created", when(r.Created), "started", when(r.Started), "ended", when(r.Ended), "reason", r.Reason,
 		"devices", fmt.Sprintf("%d in the wave: %d good, %d waiting, %d failed, %d left", r.Last.Devices, r.Last.Good, r.Last.Waiting, r.Last.Failed, r.Last.Left),
 	}
+	if r.Last.ByWord > 0 {
+		pairs = append(pairs, "by their own word", fmt.Sprintf("%d of those that are good: nothing else says what they run", r.Last.ByWord))
+	}
+	if r.Spec.Assurance != "" {
+		pairs = append(pairs, "takes devices that", string(r.Spec.Assurance)+", or better")
+	}
 	if r.Spec.Selection.Group != "" {
 		pairs = append(pairs, "group", r.Spec.Selection.Group)
 	}
@@ -125,6 +131,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.DurationVar(&p.deadline, "deadline", 24*time.Hour, "from a wave's start: who is not good by then has failed")
 	f.DurationVar(&p.contact, "contact", 0, "a device not heard of for longer is not good (default 15m, or five polls if that is longer)")
 	f.StringVar(&p.failures, "failures", "0", "failures a wave bears, N or N%; more halt the rollout")
+	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
 	c.MarkFlagsOneRequired("all", "state", "device")

@@ -262,7 +262,7 @@ func (c *Client) Summary(ctx context.Context) (fleet.Summary, error) {
 func (c *Client) Devices(ctx context.Context, q fleet.Query) (DevicePage, error) {
 	v := url.Values{}
 	for k, s := range map[string]string{
-		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "bundle": q.Bundle, "prefix": q.Prefix, "after": q.After,
+		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "assurance": q.Assurance, "release": q.Release, "bundle": q.Bundle, "prefix": q.Prefix, "after": q.After,
 	} {
 		if s != "" {
 			v.Set(k, s)

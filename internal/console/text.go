@@ -188,7 +188,7 @@ func kinds() []string {
 func devicesURL(q fleet.Query, after string) string {
 	v := url.Values{}
 	for k, s := range map[string]string{
-		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "release": q.Release, "bundle": q.Bundle, "q": q.Prefix, "after": after,
+		"product": q.Product, "group": q.Group, "state": q.State, "verdict": q.Verdict, "version": q.Version, "assurance": q.Assurance, "release": q.Release, "bundle": q.Bundle, "q": q.Prefix, "after": after,
 	} {
 		if s != "" {
 			v.Set(k, s)

@@ -79,6 +79,13 @@ func legitimacyTone(s string) string {
 	return "warn"
 }
 
+func assuranceTone(s string) string {
+	if device.Assurance(s) == device.Enforces {
+		return "good"
+	}
+	return "warn"
+}
+
 func healthTone(s string) string {
 	switch s {
 	case "healthy":

@@ -74,18 +74,19 @@ func (a *api) registerRead(h huma.API) {
 	huma.Register(h, op("list-devices", http.MethodGet, "/devices", "List devices in order of their ID"),
 		func(ctx context.Context, in *struct {
 			OfGroup
-			State    string `query:"state" maxLength:"32" example:"active"`
-			Verdict  string `query:"verdict" enum:",affirming,warning,contraindicated,unknown" doc:"what its evidence says; unknown: there is none, or it is stale" example:"contraindicated"`
-			Version  string `query:"version" maxLength:"128" doc:"only those that run it" example:"1.1.0"`
-			Release  string `query:"release" pattern:"^([0-9a-f]{64})?$" doc:"only those that run it, by its digest"`
-			Bundle   string `query:"bundle" pattern:"^[0-9]{0,18}$" doc:"only those that believe this version of their product's trust bundle"`
-			Prefix   string `query:"prefix" pattern:"^[0-9a-f]{0,64}$" doc:"how the ID begins" example:"0123"`
-			Findings bool   `query:"findings" doc:"only those with open findings"`
+			State     string `query:"state" maxLength:"32" example:"active"`
+			Verdict   string `query:"verdict" enum:",affirming,warning,contraindicated,unknown" doc:"what its evidence says; unknown: there is none, or it is stale" example:"contraindicated"`
+			Version   string `query:"version" maxLength:"128" doc:"only those that run it" example:"1.1.0"`
+			Assurance string `query:"assurance" enum:",enforces,proves,says" doc:"what their word is worth" example:"says"`
+			Release   string `query:"release" pattern:"^([0-9a-f]{64})?$" doc:"only those that run it, by its digest"`
+			Bundle    string `query:"bundle" pattern:"^[0-9]{0,18}$" doc:"only those that believe this version of their product's trust bundle"`
+			Prefix    string `query:"prefix" pattern:"^[0-9a-f]{0,64}$" doc:"how the ID begins" example:"0123"`
+			Findings  bool   `query:"findings" doc:"only those with open findings"`
 			Paging
 		},
 		) (*body[Page[fleet.Device]], error) {
 			page, next, err := a.Fleet.Devices(ctx, callerOf(ctx), fleet.Query{
-				Product: in.Product, Group: in.Group, State: in.State, Verdict: in.Verdict, Version: in.Version, Release: in.Release, Bundle: in.Bundle, Prefix: in.Prefix,
+				Product: in.Product, Group: in.Group, State: in.State, Verdict: in.Verdict, Version: in.Version, Assurance: in.Assurance, Release: in.Release, Bundle: in.Bundle, Prefix: in.Prefix,
 				Findings: in.Findings, After: in.After, Limit: in.Limit,
 			})
 			if page == nil {

@@ -183,6 +183,7 @@ func (m *measuring) commands(ctx context.Context) error {
 	return nil
 }
 
+// told counts what became of a command. That a device did it which only says so is not known.
 func (m *measuring) told(ctx context.Context, t *comply.Told, command string) error {
 	type group struct {
 		hardware, state string
@@ -190,7 +191,7 @@ func (m *measuring) told(ctx context.Context, t *comply.Told, command string) er
 		newest          int64
 	}
 	groups, err := collect(ctx, m.db, func(row scanner) (g group, err error) { return g, row.Scan(&g.hardware, &g.state, &g.n, &g.newest) },
-		`SELECT d.hardware, c.state, count(*), max(c.at) FROM (SELECT device_id, state, at FROM command_device WHERE command_id = $1 ORDER BY device_id LIMIT $2) c
+		`SELECT d.hardware, CASE WHEN c.state = 'done' AND d.assurance = 'says' THEN 'delivered' ELSE c.state END, count(*), max(c.at) FROM (SELECT device_id, state, at FROM command_device WHERE command_id = $1 ORDER BY device_id LIMIT $2) c
 			JOIN device d ON d.id = c.device_id GROUP BY 1, 2`, command, newestTold)
 	if err != nil {
 		return err

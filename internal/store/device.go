@@ -71,7 +71,7 @@ func one(res sql.Result, otherwise error) error {
 }
 
 const deviceColumns = `id, product, hardware, state, legitimacy, order_id, station, made, attest_key, key_origin, is_virtual,
-	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, owned_since, group_path, token, token_anew, rekeyed, restored, doc`
+	coalesce(replaces, ''), coalesce(replaced_by, ''), counter, acked_seq, last_seen, since, guard_until, owned_since, group_path, token, token_anew, rekeyed, restored, assurance, doc`
 
 type scanner interface{ Scan(dest ...any) error }
 
@@ -80,7 +80,7 @@ func scanDevice(row scanner) (device.Device, error) {
 	var made, seen, since, guard, owned, anew, rekeyed, restored int64
 	var doc []byte
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &d.Order, &d.Station, &made, &d.AttestKey, &d.KeyOrigin,
-		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &owned, &d.Group, &d.Token, &anew, &rekeyed, &restored, &doc)
+		&d.Virtual, &d.Replaces, &d.ReplacedBy, &d.Counter, &d.AckedSeq, &seen, &since, &guard, &owned, &d.Group, &d.Token, &anew, &rekeyed, &restored, &d.Assurance, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return d, device.ErrNotFound
 	}

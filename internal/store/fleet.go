@@ -19,7 +19,7 @@ import (
 )
 
 const fleetColumns = `d.id, d.product, d.hardware, d.state, d.legitimacy, d.last_seen, d.order_id, d.made, d.key_origin, d.is_virtual,
-	d.group_path, d.owned_since, d.rekeyed, d.doc, d.verdict, v.doc, d.findings,
+	d.group_path, d.owned_since, d.rekeyed, d.assurance, d.doc, d.verdict, v.doc, d.findings,
 	d.findings > 0 AND EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = '` + string(monitor.NoCheckin) + `/' || d.id),
 	(SELECT r.chip FROM production_record r WHERE r.device = d.id AND r.state = 'made')`
 
@@ -34,7 +34,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	var verdict int
 	var silent bool
 	err := row.Scan(&d.ID, &d.Product, &d.Hardware, &d.State, &d.Legitimacy, &seen, &d.Order, &made, &d.KeyOrigin, &d.Virtual,
-		&d.Group, &owned, &rekeyed, &twinDoc, &verdict, &verdictDoc, &d.Findings, &silent, &chip)
+		&d.Group, &owned, &rekeyed, &d.Assurance, &twinDoc, &verdict, &verdictDoc, &d.Findings, &silent, &chip)
 	if err != nil {
 		return d, err
 	}

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 )
@@ -84,6 +85,15 @@ func conditions(q fleet.Query) (out []condition, err error) {
 	}
 	if q.State != "" {
 		own("state", q.State)
+	}
+	switch a := device.Assurance(q.Assurance); {
+	case a == "":
+	case !a.Valid():
+		return nil, fault.New(fault.Invalid, "fleet.assurance", "no assurance is called "+q.Assurance, fmt.Sprint("use one of ", device.Assurances()))
+	case a == device.Enforces: // nearly all do: no index is along them
+		out = append(out, condition{from: "device d", key: "d.id", walk: asked("d.assurance = $%d"), ask: asked("d.assurance = $%d"), arg: q.Assurance})
+	default:
+		out = append(out, condition{from: "device d", key: "d.id", walk: "d.assurance <> 'enforces' AND d.assurance = $%d", ask: asked("d.assurance = $%d"), arg: q.Assurance})
 	}
 	if len(q.Scope) == 1 {
 		product, _, grouped := strings.Cut(q.Scope[0], "/")

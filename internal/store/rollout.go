@@ -146,7 +146,7 @@ func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel ro
 	if err != nil {
 		return nil, err
 	}
-	const columns = `SELECT d.id, d.product, d.hardware, d.state, d.release, d.doc, coalesce(x.rollout_id, '') FROM device d
+	const columns = `SELECT d.id, d.product, d.hardware, d.state, d.release, d.assurance, d.doc, coalesce(x.rollout_id, '') FROM device d
 		LEFT JOIN rollout_device x ON x.device_id = d.id AND x.open = 1`
 	if len(sel.IDs) == 0 {
 		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $2 AND d.state = $3 AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
@@ -163,7 +163,7 @@ func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel ro
 func scanCandidate(row scanner) (rollout.Candidate, error) {
 	var c rollout.Candidate
 	var doc string
-	if err := row.Scan(&c.ID, &c.Product, &c.Hardware, &c.State, &c.Release, &doc, &c.Busy); err != nil {
+	if err := row.Scan(&c.ID, &c.Product, &c.Hardware, &c.State, &c.Release, &c.Assurance, &doc, &c.Busy); err != nil {
 		return c, err
 	}
 	var t device.Twin
@@ -182,7 +182,7 @@ func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, from, to int)
 	if err != nil {
 		return nil, err
 	}
-	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, x.wave, d.state, x.previous, d.doc, d.last_seen,
+	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, x.wave, d.state, x.previous, d.assurance, d.doc, d.last_seen,
 		v.doc FROM rollout_device x JOIN device d ON d.id = x.device_id
 		LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid
 		WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 ORDER BY d.id`, id, from, to)
@@ -282,7 +282,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var doc string
 	var seen int64
 	var verdict sql.NullString
-	if err := row.Scan(&s.Device, &s.Wave, &s.State, &s.Previous, &doc, &seen, &verdict); err != nil {
+	if err := row.Scan(&s.Device, &s.Wave, &s.State, &s.Previous, &s.Assurance, &doc, &seen, &verdict); err != nil {
 		return s, err
 	}
 	var t device.Twin
