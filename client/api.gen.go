@@ -3229,8 +3229,11 @@ type SupplyDatabase struct {
 	// Newest when the newest of them was last modified
 	Newest time.Time `json:"newest"`
 
-	// Old it is older than 14 days, and says nothing any more
+	// Old it is too old, and says nothing any more
 	Old bool `json:"old"`
+
+	// Why why it is too old
+	Why *string `json:"why,omitempty"`
 }
 
 // SupplyException defines model for SupplyException.
@@ -3239,7 +3242,10 @@ type SupplyException struct {
 	By string    `json:"by"`
 
 	// Digest SHA-256 of the document, hex
-	Digest     string         `json:"digest"`
+	Digest string `json:"digest"`
+
+	// Keys those of the policy that have signed it; it counts for as long as one of them is there
+	Keys       [][]byte       `json:"keys"`
 	Statements []VexStatement `json:"statements"`
 }
 
@@ -3321,6 +3327,9 @@ type SupplyPolicyMode string
 
 // SupplyTrouble defines model for SupplyTrouble.
 type SupplyTrouble struct {
+	// Excused a signed document says that it is none in this product
+	Excused *bool `json:"excused,omitempty"`
+
 	// Fixed versions in which it is mended
 	Fixed []string `json:"fixed,omitempty"`
 
@@ -3497,13 +3506,20 @@ type VerdictView struct {
 	Title string `json:"title"`
 }
 
+// VexProduct defines model for VexProduct.
+type VexProduct struct {
+	Name    string  `json:"name"`
+	Version *string `json:"version,omitempty"`
+}
+
 // VexStatement defines model for VexStatement.
 type VexStatement struct {
-	At      time.Time `json:"at"`
-	Excuses bool      `json:"excuses"`
-	Names   []string  `json:"names"`
-	Parts   []string  `json:"parts"`
-	Why     *string   `json:"why,omitempty"`
+	At      time.Time    `json:"at"`
+	Excuses bool         `json:"excuses"`
+	In      []VexProduct `json:"in,omitempty"`
+	Names   []string     `json:"names"`
+	Parts   []string     `json:"parts"`
+	Why     *string      `json:"why,omitempty"`
 }
 
 // VoucherReply defines model for VoucherReply.
@@ -3935,6 +3951,9 @@ type ListAdvisoriesParams struct {
 
 // ImportAdvisoriesParams defines parameters for ImportAdvisories.
 type ImportAdvisoriesParams struct {
+	// Fewer there may be many fewer than before
+	Fewer *bool `form:"fewer,omitempty" json:"fewer,omitempty"`
+
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -12717,6 +12736,33 @@ func NewImportAdvisoriesRequestWithBody(server string, ecosystem string, params 
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Fewer != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "fewer", *params.Fewer, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)

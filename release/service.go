@@ -177,7 +177,6 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 
 // decided asks the supply gate, and makes the release with its decision; who approves the one signs the other.
 func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Release, now time.Time) (Release, []ledger.Fact, error) {
-	var facts []ledger.Fact
 	decision, err := s.cfg.Supply.Decide(ctx, caller, m)
 	if err != nil {
 		return Release{}, nil, err
@@ -185,7 +184,6 @@ func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Rele
 	if decision != nil {
 		sum := sha256.Sum256(decision)
 		m.Decision = sum[:]
-		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplyDecided, now, caller.ID, m.ID, nil, decision))
 	}
 	payload, err := wire.EncodeRelease(m)
 	if err != nil {
@@ -194,7 +192,10 @@ func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Rele
 	r := Release{
 		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1, Decision: decision,
 	}
-	facts = append(facts, ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload))
+	facts := []ledger.Fact{ledger.New(ledger.Control, ledger.KindReleaseProposed, now, caller.ID, m.ID, nil, payload)}
+	if decision != nil { // behind the release that it belongs to
+		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplyDecided, now, caller.ID, m.ID, nil, decision))
+	}
 	return r, facts, s.cfg.Supply.Take(ctx, m, r.Digest)
 }
 

@@ -41,7 +41,9 @@ func (s *Service) MayImport(ctx context.Context, caller access.Caller) error {
 }
 
 // Import takes in all advisories of an ecosystem, one JSON object behind the other, and replaces those that were here before. Nothing counts before all of it is here.
-func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem string, r io.Reader) (Database, error) {
+//
+// fewer says that there may be many fewer than before.
+func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem string, fewer bool, r io.Reader) (Database, error) {
 	if err := s.MayImport(ctx, caller); err != nil {
 		return Database{}, err
 	}
@@ -60,7 +62,7 @@ func (s *Service) Import(ctx context.Context, caller access.Caller, ecosystem st
 	if err := s.fill(ctx, &d, r); err != nil {
 		return Database{}, err // what it brought is swept
 	}
-	if err := s.check(ctx, d); err != nil {
+	if err := s.check(ctx, d, fewer); err != nil {
 		return Database{}, err
 	}
 	sum, err := hex.DecodeString(d.Digest)
@@ -152,7 +154,7 @@ func (r *rationed) Read(p []byte) (int, error) {
 }
 
 // check refuses a set that knows less than the one that is here.
-func (s *Service) check(ctx context.Context, d Database) error {
+func (s *Service) check(ctx context.Context, d Database, fewer bool) error {
 	if d.Advisories == 0 {
 		return fault.New(fault.Invalid, "advisories.none", "there is no advisory in it: nothing would ever be found", "an ecosystem's file has all of its advisories: all.zip")
 	}
@@ -163,7 +165,12 @@ func (s *Service) check(ctx context.Context, d Database) error {
 	if err != nil {
 		return err
 	}
-	if had, ok := dbs[d.Ecosystem]; ok && d.Newest.Before(had.Newest) {
+	had, ok := dbs[d.Ecosystem]
+	if ok && !fewer && d.Advisories < had.Advisories-had.Advisories/10 {
+		return fault.New(fault.Conflict, "advisories.fewer", fmt.Sprintf("there are %d advisories in it, and %d are here: a file that was cut looks like that", d.Advisories, had.Advisories),
+			"bring the whole file; if there are so few now, say so: `hallmark advisory import --fewer`")
+	}
+	if ok && d.Newest.Before(had.Newest) {
 		return fault.New(fault.Conflict, "advisories.older", fmt.Sprintf("the newest of these was modified at %s, and that of those that are here at %s", d.Newest.Format(time.RFC3339), had.Newest.Format(time.RFC3339)),
 			"bring a newer file")
 	}
@@ -177,12 +184,22 @@ func (s *Service) Databases(ctx context.Context, caller access.Caller) ([]Databa
 	}
 	all, err := s.cfg.Store.Databases(ctx)
 	for i := range all {
-		all[i].Old = s.old(all[i])
+		s.age(&all[i])
 	}
 	return all, err
 }
 
-func (s *Service) old(d Database) bool { return s.cfg.Now().Sub(d.At) > MaxAge }
+// age says whether what is here is too old to say that something is clear.
+func (s *Service) age(d *Database) {
+	now := s.cfg.Now()
+	switch {
+	case now.Sub(d.At) > MaxAge:
+		d.Why = fmt.Sprintf("the advisories of %s were imported at %s, which is too long ago", d.Ecosystem, d.At.Format(time.DateOnly))
+	case osv.Lively(d.Ecosystem) && now.Sub(d.Newest) > MaxQuiet:
+		d.Why = fmt.Sprintf("the newest advisory of %s that is here is of %s: there are newer ones", d.Ecosystem, d.Newest.Format(time.DateOnly))
+	}
+	d.Old = d.Why != ""
+}
 
 // databases by ecosystem.
 type databases map[string]Database
@@ -191,7 +208,7 @@ func (s *Service) databases(ctx context.Context) (databases, error) {
 	all, err := s.cfg.Store.Databases(ctx)
 	out := databases{}
 	for _, d := range all {
-		d.Old = s.old(d)
+		s.age(&d)
 		out[d.Ecosystem] = d
 	}
 	return out, err
@@ -214,12 +231,7 @@ func (dbs databases) silence(p Part, as osv.Package, named bool) string {
 }
 
 // aged says why nothing that is clear can be believed any more; "" when it can. What was known to be wrong stays wrong.
-func (dbs databases) aged(as osv.Package) string {
-	if d := dbs[as.Base()]; d.Old {
-		return fmt.Sprintf("the advisories of %s were imported at %s, which is too long ago", as.Base(), d.At.Format(time.DateOnly))
-	}
-	return ""
-}
+func (dbs databases) aged(as osv.Package) string { return dbs[as.Base()].Why }
 
 // Where says which releases have a component inside, and how many devices run each. What is asked for is a package URL, with or without a version, or an advisory by its ID or CVE number.
 func (s *Service) Where(ctx context.Context, caller access.Caller, what string) ([]Use, error) {

@@ -3,8 +3,6 @@ package supply
 import (
 	"context"
 	"crypto/sha256"
-	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"io"
 	"slices"
@@ -17,7 +15,6 @@ import (
 	"github.com/hallmark-iot/hallmark/supply/bom"
 	"github.com/hallmark-iot/hallmark/supply/osv"
 	"github.com/hallmark-iot/hallmark/supply/statement"
-	"github.com/hallmark-iot/hallmark/supply/vex"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -117,7 +114,7 @@ func (s *Service) evaluate(ctx context.Context, p Policy, m wire.Release) (wire.
 		return l.d, err
 	}
 	l.step(3, said.code, said.text)
-	if err := s.flaws(ctx, l, m.Product); err != nil {
+	if err := s.flaws(ctx, l, m); err != nil {
 		return l.d, err
 	}
 	l.d.OK = !slices.ContainsFunc(l.d.Steps, func(st wire.GateStep) bool { return !st.OK })
@@ -212,7 +209,7 @@ func under(source, prefix string) bool {
 }
 
 // flaws takes steps 4 and 5.
-func (s *Service) flaws(ctx context.Context, l *look, product string) error {
+func (s *Service) flaws(ctx context.Context, l *look, m wire.Release) error {
 	dbs, err := s.databases(ctx)
 	if err != nil {
 		return err
@@ -231,19 +228,10 @@ func (s *Service) flaws(ctx context.Context, l *look, product string) error {
 	}
 	var found collector
 	for _, p := range parts {
-		unsure := p.Answer == Unknown
-		for _, f := range p.Flaws {
-			if f.Sure {
-				found.add(p, f)
-			} else { // also of one that has a flaw for sure
-				unsure = true
-			}
-		}
-		if unsure {
-			l.d.Unknown++
-		}
+		found.take(p)
 	}
-	open, expired, err := s.excuse(ctx, l, product, found.troubles())
+	l.d.Unknown = uint(found.unknown)
+	open, expired, err := s.excuse(ctx, l, m, found.troubles())
 	if err != nil {
 		return err
 	}
@@ -267,63 +255,6 @@ func (s *Service) flaws(ctx context.Context, l *look, product string) error {
 	return nil
 }
 
-// excuse says which flaws stop the release, and which of these were excused once.
-func (s *Service) excuse(ctx context.Context, l *look, product string, all []Trouble) (open, expired []string, err error) {
-	said, err := s.cfg.Store.Exceptions(ctx, product)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, t := range all {
-		by, old, ok := l.excused(t, said)
-		switch {
-		case ok:
-			l.d.Excused++
-			for _, digest := range by {
-				if !slices.ContainsFunc(l.d.VEX, func(v []byte) bool { return string(v) == string(digest[:]) }) {
-					l.d.VEX = append(l.d.VEX, digest[:])
-				}
-			}
-			continue
-		case old:
-			expired = append(expired, t.ID)
-		}
-		l.d.Open++
-		if l.policy.stops(t.Score) {
-			open = append(open, t.ID)
-		}
-	}
-	return open, expired, nil
-}
-
-// ahead is how far another's clock may be before ours.
-const ahead = time.Hour
-
-// excused says whether the newest statement about the flaw in each component that has it excuses it, and whether it would if it had not expired.
-func (l *look) excused(t Trouble, said []Exception) (by [][32]byte, old, ok bool) {
-	for _, part := range t.Parts {
-		var newest *vex.Statement
-		var from [32]byte
-		for _, e := range said {
-			for i, st := range e.Statements {
-				if st.At.After(l.now.Add(ahead)) { // a time to come would hold for ever
-					continue
-				}
-				if st.About(t.Names, part) && (newest == nil || st.At.After(newest.At) || st.At.Equal(newest.At) && !st.Excuses) {
-					newest, from = &e.Statements[i], e.Digest
-				}
-			}
-		}
-		if newest == nil || !newest.Excuses {
-			return nil, old, false
-		}
-		if l.now.Sub(newest.At) > l.policy.exceptionLife() {
-			return nil, true, false
-		}
-		by = append(by, from)
-	}
-	return by, false, true
-}
-
 // lacks says what is wrong with the advisories of an ecosystem, measured by a policy.
 func (dbs databases) lacks(ecosystem string, p Policy, now time.Time) string {
 	d, ok := dbs[ecosystem]
@@ -335,7 +266,7 @@ func (dbs databases) lacks(ecosystem string, p Policy, now time.Time) string {
 	case now.Sub(d.At) > p.advisoryLife():
 		return fmt.Sprintf("the advisories of %s were imported at %s, more than %s ago", ecosystem, d.At.Format(time.DateOnly), p.advisoryLife())
 	}
-	return ""
+	return d.Why
 }
 
 // digest names what was known.
@@ -347,85 +278,4 @@ func (dbs databases) digest() []byte {
 	slices.Sort(all)
 	sum := sha256.Sum256([]byte(strings.Join(all, "\n")))
 	return sum[:]
-}
-
-// Exception is a signed document that says why known flaws are none in a product.
-type Exception struct {
-	Digest     [32]byte        `json:"-"`
-	Document   string          `json:"digest" doc:"SHA-256 of the document, hex"`
-	By         string          `json:"by"`
-	At         time.Time       `json:"at"`
-	Statements []vex.Statement `json:"statements" nullable:"false"`
-}
-
-// ExceptionTaken is the data of the fact vex.taken.
-type ExceptionTaken struct {
-	Product    string   `json:"product"`
-	Digest     []byte   `json:"digest"` // of the document
-	Flaws      []string `json:"flaws"`  // at most maxNamed
-	Statements int      `json:"statements"`
-}
-
-// MayTakeException says whether TakeException would be allowed, before anything is read.
-func (s *Service) MayTakeException(ctx context.Context, caller access.Caller, product string) error {
-	return s.cfg.Guard.Check(ctx, caller, access.SupplyManage, access.Resource{Type: "product", ID: product, Product: product})
-}
-
-// TakeException takes in a signed VEX document (OpenVEX or CycloneDX, in a DSSE envelope). One that anything is wrong with is refused as a whole: a statement that is passed over is one that
-// somebody relies on.
-func (s *Service) TakeException(ctx context.Context, caller access.Caller, product string, document []byte) (Exception, error) {
-	if err := s.MayTakeException(ctx, caller, product); err != nil {
-		return Exception{}, err
-	}
-	p, err := s.cfg.Store.Policy(ctx, product)
-	if err != nil {
-		return Exception{}, err
-	}
-	signed, err := statement.ReadSigned(document, p.Exceptions, 1)
-	if err != nil {
-		return Exception{}, fault.Newf(fault.Invalid, "vex.signature", "%w; the keys are those of vex_keys in the product's policy", err)
-	}
-	e := Exception{Digest: sha256.Sum256(document), By: caller.ID, At: s.cfg.Now().UTC().Truncate(time.Millisecond)}
-	e.Document = hex.EncodeToString(e.Digest[:])
-	if e.Statements, err = vex.Read(signed.Payload); err != nil {
-		return Exception{}, fault.Newf(fault.Invalid, "vex.unreadable", "%w", err)
-	}
-	d := ExceptionTaken{Product: product, Digest: e.Digest[:], Statements: len(e.Statements)}
-	for i, st := range e.Statements {
-		if st.At.After(e.At.Add(ahead)) {
-			return Exception{}, fault.New(fault.Invalid, "vex.time", fmt.Sprintf("the statement on %.100q is of %s, which is to come", st.Names[0], st.At.Format(time.RFC3339)), "date it now")
-		}
-		if err := s.matches(ctx, product, st); err != nil {
-			return Exception{}, err
-		}
-		if i < maxNamed {
-			d.Flaws = append(d.Flaws, st.Names[0])
-		}
-	}
-	data, err := json.Marshal(d)
-	if err != nil {
-		return Exception{}, err
-	}
-	return e, s.cfg.Store.PutException(ctx, product, e, ledger.New(ledger.Control, ledger.KindExceptionTaken, e.At, caller.ID, product, nil, data))
-}
-
-// matches refuses a statement that is about nothing that is known here: no advisory by one of its names is about the component, and the version, that it names.
-func (s *Service) matches(ctx context.Context, product string, st vex.Statement) error {
-	for _, purl := range st.Parts {
-		as, version, ok := osv.Of(purl)
-		var advisories []osv.Advisory
-		if ok {
-			var err error
-			if advisories, err = s.cfg.Store.Against(ctx, []osv.Package{{Ecosystem: as.Base(), Name: as.Name}}); err != nil {
-				return err
-			}
-		}
-		if !slices.ContainsFunc(advisories, func(a osv.Advisory) bool {
-			return slices.ContainsFunc(st.Names, func(n string) bool { return a.Names(n) || slices.Contains(a.CVEs(), n) }) && (version == "" || a.About(as, version) != osv.Clear)
-		}) {
-			return fault.New(fault.Invalid, "vex.nothing", fmt.Sprintf("the statement of %s on %.100q matches nothing: no advisory here of that name is about %.200q", product, st.Names[0], purl),
-				"name the flaw as an advisory does, and the component by its package URL as the bill of materials does; import the advisories first")
-		}
-	}
-	return nil
 }

@@ -52,6 +52,9 @@ type PolicyChange struct {
 	Policy  Policy `json:"policy"`
 }
 
+// maxKeys bounds the keys that a document's signatures are held to, one after the other.
+const maxKeys = 128
+
 const day = 24 * time.Hour
 
 func orElse(n, other int) int {
@@ -101,6 +104,9 @@ func (p Policy) check() error {
 		}
 		keys = append(keys, b.Keys...)
 	}
+	if len(keys) > maxKeys {
+		return fmt.Errorf("%d keys, at most %d are held to a document", len(keys), maxKeys)
+	}
 	for i, k := range keys {
 		if _, err := statement.ParseKey(k); err != nil {
 			return fmt.Errorf("key %d: %w", i+1, err)
@@ -133,7 +139,10 @@ func (s *Service) SetPolicy(ctx context.Context, caller access.Caller, product s
 	if err != nil {
 		return Policy{}, err
 	}
-	err = s.cfg.Store.PutPolicy(ctx, product, p, ledger.New(ledger.Control, ledger.KindSupplyPolicyChanged, s.cfg.Now(), caller.ID, product, nil, data))
+	err = s.cfg.Store.PutPolicy(ctx, product, had, p, ledger.New(ledger.Control, ledger.KindSupplyPolicyChanged, s.cfg.Now(), caller.ID, product, nil, data))
+	if errors.Is(err, ErrChanged) {
+		return Policy{}, fault.New(fault.Conflict, "supply.changed", "somebody else has just changed what is asked of "+product, "look at it, and say it again")
+	}
 	if errors.Is(err, ErrNotFound) {
 		return Policy{}, fault.New(fault.NotFound, "product.unknown", fmt.Sprintf("no product %q", product), "see `hallmark product list`")
 	}

@@ -24,6 +24,7 @@ type Trouble struct {
 	Summary string   `json:"summary,omitempty"`
 	Score   float64  `json:"score,omitempty" doc:"highest CVSS score that an advisory gives it; absent: none gives one"`
 	Fixed   []string `json:"fixed,omitempty" doc:"versions in which it is mended"`
+	Excused bool     `json:"excused,omitempty" doc:"a signed document says that it is none in this product"`
 }
 
 // Assessment is what was known against a release when it was looked at last.
@@ -78,16 +79,28 @@ func (s *Service) Reassess(ctx context.Context) error {
 		return err
 	}
 	now := dbs.stamp()
+	excused := map[string]excuses{}
 	var failed error
 	for _, h := range all {
-		stamp := now
+		x, ok := excused[h.Product]
+		if !ok {
+			p, err := s.cfg.Store.Policy(ctx, h.Product)
+			if err != nil {
+				return err
+			}
+			if x, err = s.excuses(ctx, h.Product, p); err != nil {
+				return err
+			}
+			excused[h.Product] = x
+		}
+		stamp := now + x.stamp()
 		if !h.Counts {
 			stamp = "ended"
 		}
 		if h.Stamp == stamp || h.Stamp == "" && !h.Counts {
 			continue
 		}
-		if err := s.reassess(ctx, h, stamp); err != nil {
+		if err := s.reassess(ctx, h, x, stamp); err != nil {
 			failed = errors.Join(failed, fmt.Errorf("release %s of %s: %w", h.Version, h.Product, err))
 		}
 	}
@@ -106,7 +119,7 @@ func (dbs databases) stamp() string {
 }
 
 // reassess tells the alarms first: who is told twice keeps one alarm, and what was noted and not told would never be.
-func (s *Service) reassess(ctx context.Context, h Held, stamp string) error {
+func (s *Service) reassess(ctx context.Context, h Held, x excuses, stamp string) error {
 	had, err := s.cfg.Store.Assessment(ctx, h.Release)
 	if err != nil {
 		return err
@@ -117,24 +130,35 @@ func (s *Service) reassess(ctx context.Context, h Held, stamp string) error {
 		if is, err = s.assess(ctx, h.Document); err != nil {
 			return err
 		}
+		for i, t := range is.Troubles {
+			_, _, is.Troubles[i].Excused = x.of(t, h.Product, h.Version)
+		}
 	}
 	is.At = s.cfg.Now().UTC().Truncate(time.Millisecond)
 	d := Reassessed{Release: hex.EncodeToString(h.Release[:]), Product: h.Product, Affected: is.Affected, Unknown: is.Unknown, Troubles: len(is.Troubles), Cause: cause}
-	for _, t := range is.Troubles {
-		if !slices.ContainsFunc(had.Troubles, t.same) {
-			if err := s.cfg.Alarms.Flawed(ctx, h, t); err != nil {
-				return err
-			}
-			d.Appeared = append(d.Appeared, t.ID)
-		}
-	}
 	for _, t := range had.Troubles {
-		if !slices.ContainsFunc(is.Troubles, t.same) {
-			if err := s.cfg.Alarms.Mended(ctx, h, t.ID, cause); err != nil {
-				return err
-			}
-			d.Gone = append(d.Gone, t.ID)
+		if t.Excused || slices.ContainsFunc(is.Troubles, t.same) {
+			continue
 		}
+		why := cause
+		if n := slices.IndexFunc(is.Troubles, func(o Trouble) bool { return o.ID == t.ID }); n >= 0 && is.Troubles[n].Excused {
+			why = "a signed document says that it is none here"
+		} else if n >= 0 {
+			why = fmt.Sprintf("its score was %.1f, and is %.1f", t.Score, is.Troubles[n].Score)
+		}
+		if err := s.cfg.Alarms.Mended(ctx, h, t.ID, why); err != nil {
+			return err
+		}
+		d.Gone = append(d.Gone, t.ID)
+	}
+	for _, t := range is.Troubles {
+		if t.Excused || slices.ContainsFunc(had.Troubles, t.same) {
+			continue
+		}
+		if err := s.cfg.Alarms.Flawed(ctx, h, t); err != nil {
+			return err
+		}
+		d.Appeared = append(d.Appeared, t.ID)
 	}
 	var facts []ledger.Fact
 	if len(d.Appeared)+len(d.Gone) > 0 || is.Affected != had.Affected || is.Unknown != had.Unknown {
@@ -148,7 +172,10 @@ func (s *Service) reassess(ctx context.Context, h Held, stamp string) error {
 	return s.cfg.Store.PutAssessment(ctx, h.Release, stamp, is, facts...)
 }
 
-func (t Trouble) same(o Trouble) bool { return t.ID == o.ID }
+// same says that nobody has to be told anew.
+func (t Trouble) same(o Trouble) bool {
+	return t.ID == o.ID && t.Score == o.Score && t.Excused == o.Excused
+}
 
 // assessPage is how many components are looked at together.
 const assessPage = 1000
@@ -167,21 +194,13 @@ func (s *Service) assess(ctx context.Context, document [32]byte) (Assessment, er
 		}
 		for _, p := range parts {
 			out.Components++
-			switch p.Answer {
-			case Affected:
+			if p.Answer == Affected {
 				out.Affected++
-			case Unknown:
-				out.Unknown++
-			case Clear:
 			}
-			for _, f := range p.Flaws {
-				if f.Sure {
-					found.add(p, f)
-				}
-			}
+			found.take(p)
 		}
 		if len(parts) < assessPage {
-			out.Troubles = found.troubles()
+			out.Troubles, out.Unknown = found.troubles(), found.unknown
 			return out, nil
 		}
 		after = parts[len(parts)-1].N
@@ -189,10 +208,36 @@ func (s *Service) assess(ctx context.Context, document [32]byte) (Assessment, er
 }
 
 // collector puts together what different advisories say of one flaw: each names the others, or they have a name in common.
-type collector struct{ all []Trouble }
+type collector struct {
+	all     []Trouble
+	unknown int // parts of which something could not be found out, also beside a flaw that they have for sure
+}
 
-func (c *collector) add(p Part, f Flaw) {
-	t := Trouble{Names: slices.Concat([]string{f.ID}, f.Aliases, f.CVEs), Parts: []string{p.PURL}, Summary: f.Summary, Score: f.Rated, Fixed: slices.Clone(f.Fixed)}
+func (c *collector) take(p Part) {
+	unsure := p.Answer == Unknown
+	for _, f := range p.Flaws {
+		if !f.Sure {
+			unsure = true
+			continue
+		}
+		t := Trouble{Parts: []string{p.PURL}, Summary: f.Summary, Score: f.Rated, Fixed: f.Fixed}
+		if len(f.CVEs) < 2 {
+			t.Names = slices.Concat([]string{f.ID}, f.Aliases, f.CVEs)
+			c.add(t)
+			continue
+		}
+		for _, cve := range f.CVEs { // what is said of one of them is not said of the others
+			t.Names = []string{cve}
+			c.add(t)
+		}
+	}
+	if unsure {
+		c.unknown++
+	}
+}
+
+func (c *collector) add(t Trouble) {
+	t.Parts, t.Fixed = slices.Clone(t.Parts), slices.Clone(t.Fixed)
 	rest := c.all[:0]
 	for _, o := range c.all {
 		if !slices.ContainsFunc(o.Names, func(n string) bool { return slices.Contains(t.Names, n) }) {

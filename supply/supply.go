@@ -26,8 +26,12 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// MaxAge is how old an ecosystem's advisories may be: they appear daily.
-const MaxAge = 14 * 24 * time.Hour
+// MaxAge is how old an ecosystem's advisories may be: they appear daily. MaxQuiet is how long an ecosystem in which much happens may be without a new one: a job that brings the same old
+// file each day brings nothing.
+const (
+	MaxAge   = 14 * 24 * time.Hour
+	MaxQuiet = 30 * 24 * time.Hour
+)
 
 // Database is one ecosystem's advisories.
 type Database struct {
@@ -37,7 +41,8 @@ type Database struct {
 	Newest     time.Time `json:"newest" doc:"when the newest of them was last modified"`
 	At         time.Time `json:"at" doc:"when it was imported"`
 	By         string    `json:"by"`
-	Old        bool      `json:"old" doc:"it is older than 14 days, and says nothing any more"`
+	Old        bool      `json:"old" doc:"it is too old, and says nothing any more"`
+	Why        string    `json:"why,omitempty" doc:"why it is too old"`
 	Generation int64     `json:"-"`
 }
 
@@ -112,8 +117,11 @@ type Unread struct {
 	Manifest wire.Release
 }
 
-// ErrNotFound is the store's.
-var ErrNotFound = errors.New("not there")
+// ErrNotFound and ErrChanged are the store's.
+var (
+	ErrNotFound = errors.New("not there")
+	ErrChanged  = errors.New("it was changed by another")
+)
 
 // Store keeps what is known; each write is durable on nil, with its facts.
 type Store interface {
@@ -149,8 +157,8 @@ type Store interface {
 	Assessment(ctx context.Context, release [32]byte) (Assessment, error)
 	// Policy gives what is asked of a product's releases; Off when nobody said anything.
 	Policy(ctx context.Context, product string) (Policy, error)
-	// PutPolicy replaces it; ErrNotFound for a product that is not there.
-	PutPolicy(ctx context.Context, product string, p Policy, facts ...ledger.Fact) error
+	// PutPolicy replaces the one that was read; ErrChanged when it is another by now, ErrNotFound for a product that is not there.
+	PutPolicy(ctx context.Context, product string, had, p Policy, facts ...ledger.Fact) error
 	// Exceptions gives the documents that were taken in about a product.
 	Exceptions(ctx context.Context, product string) ([]Exception, error)
 	// PutException keeps one; the same again changes nothing.

@@ -24,7 +24,7 @@ func newAdvisory(a *api) *cobra.Command {
 func (a *api) listAdvisories() *cobra.Command {
 	return listing(a, cobra.Command{
 		Use: "list", Short: "List the ecosystems whose advisories are here", Example: "  hallmark advisory list",
-		Long: "Lists the ecosystems whose advisories are here. Those that were imported more than 14 days ago say nothing any more: components of that ecosystem read unknown, and not clear.",
+		Long: "Lists the ecosystems whose advisories are here. Those that were imported more than 14 days ago, or of a lively ecosystem the newest of which is more than 30 days old, say nothing any more: components of that ecosystem read unknown, and not clear.",
 	}, "ECOSYSTEM ADVISORIES NEWEST IMPORTED BY STATE",
 		func(ctx context.Context, cl *client.Client, _ []string) ([]supply.Database, error) {
 			return cl.Advisories(ctx)
@@ -32,18 +32,19 @@ func (a *api) listAdvisories() *cobra.Command {
 		func(d supply.Database) []string {
 			state := "current"
 			if d.Old {
-				state = "too old"
+				state = "too old: " + d.Why
 			}
 			return []string{d.Ecosystem, fmt.Sprint(d.Advisories), when(d.Newest), when(d.At), d.By, state}
 		})
 }
 
 func (a *api) importAdvisories() *cobra.Command {
-	return a.verb(cobra.Command{
+	var fewer bool
+	c := a.verb(cobra.Command{
 		Use: "import ECOSYSTEM FILE", Short: "Take in all advisories of an ecosystem", Args: cobra.ExactArgs(2),
 		Long: `Takes in all advisories of an ecosystem, in the place of those before. FILE is the ecosystem's all.zip of osv.dev (https://osv-vulnerabilities.storage.googleapis.com/ECOSYSTEM/all.zip), or a file of
 OSV's JSON, one object behind the other; it may come on a stick to an instance without a way out. Nothing counts before all of it is there, and a file that knows less than
-the one before is refused.`,
+the one before is refused; one with a tenth fewer advisories is taken with --fewer.`,
 		Example: "  hallmark advisory import Go all.zip",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		f, err := os.Open(args[1])
@@ -55,7 +56,7 @@ the one before is refused.`,
 		if err != nil {
 			return err
 		}
-		d, err := cl.ImportAdvisories(ctx, args[0], all)
+		d, err := cl.ImportAdvisories(ctx, args[0], fewer, all)
 		if err != nil {
 			return err
 		}
@@ -63,6 +64,8 @@ the one before is refused.`,
 			return sheet(w, "ecosystem", d.Ecosystem, "advisories", fmt.Sprint(d.Advisories), "newest", when(d.Newest), "digest", d.Digest)
 		})
 	})
+	c.Flags().BoolVar(&fewer, "fewer", false, "there may be many fewer than before")
+	return c
 }
 
 // advisoriesIn gives the advisories of a file one behind the other, whether it is an archive or not.

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strconv"
 
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/supply"
@@ -32,10 +33,10 @@ func (c *Client) Advisories(ctx context.Context) ([]supply.Database, error) {
 	return list[supply.Database](ctx, c, "/advisories")
 }
 
-// ImportAdvisories sends an ecosystem's advisories as they are read.
-func (c *Client) ImportAdvisories(ctx context.Context, ecosystem string, all io.Reader) (supply.Database, error) {
+// ImportAdvisories sends an ecosystem's advisories as they are read; fewer: there may be many fewer than before.
+func (c *Client) ImportAdvisories(ctx context.Context, ecosystem string, fewer bool, all io.Reader) (supply.Database, error) {
 	var d supply.Database
-	err := c.working().once(ctx, http.MethodPost, "/advisories/"+url.PathEscape(ecosystem), http.Header{"Content-Type": {"application/octet-stream"}}, all, &d)
+	err := c.working().once(ctx, http.MethodPost, "/advisories/"+url.PathEscape(ecosystem)+"?fewer="+strconv.FormatBool(fewer), http.Header{"Content-Type": {"application/octet-stream"}}, all, &d)
 	return d, err
 }
 

@@ -70,13 +70,14 @@ func (a *api) registerSupply(h huma.API) {
 	advisories := op("import-advisories", http.MethodPost, "/advisories/{ecosystem}", "Take in all advisories of an ecosystem, in the place of those before: OSV's JSON, one object behind the other")
 	registerStream(h, advisories, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		Ecosystem string `path:"ecosystem" minLength:"1" maxLength:"64" example:"Go"`
+		Fewer     bool   `query:"fewer" doc:"there may be many fewer than before"`
 		Streamed
 	},
 	) (*body[supply.Database], error) {
 		if err := a.Supply.MayImport(ctx, callerOf(ctx)); err != nil {
 			return nil, a.problem(ctx, err)
 		}
-		d, err := a.Supply.Import(ctx, callerOf(ctx), in.Ecosystem, in.within(supply.MaxImport))
+		d, err := a.Supply.Import(ctx, callerOf(ctx), in.Ecosystem, in.Fewer, in.within(supply.MaxImport))
 		return reply(a, ctx, d, err)
 	})
 }

@@ -1,37 +1,64 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"reflect"
 
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Policy implements supply.Store.
 func (s Supply) Policy(ctx context.Context, product string) (p supply.Policy, err error) {
+	p, err = policyOf(s.db.Read().QueryRowContext(ctx, supplyPolicy, product))
+	if err != nil {
+		return p, s.db.dialect.Explain(err)
+	}
+	return p, nil
+}
+
+const supplyPolicy = `SELECT doc FROM supply_policy WHERE product = $1`
+
+func policyOf(row scanner) (p supply.Policy, err error) {
 	var doc string
-	err = s.db.Read().QueryRowContext(ctx, `SELECT doc FROM supply_policy WHERE product = $1`, product).Scan(&doc)
+	err = row.Scan(&doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return supply.Policy{Mode: supply.Off}, nil
 	}
 	if err != nil {
-		return p, s.db.dialect.Explain(err)
+		return p, err
 	}
 	return p, json.Unmarshal([]byte(doc), &p)
 }
 
 // PutPolicy implements supply.Store.
-func (s Supply) PutPolicy(ctx context.Context, product string, p supply.Policy, facts ...ledger.Fact) error {
+func (s Supply) PutPolicy(ctx context.Context, product string, had, p supply.Policy, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
-		switch done, err := setSupplyPolicy(tx, product, p); {
-		case err != nil:
-			return err
-		case !done:
+		var one int
+		err := tx.QueryRow(`SELECT 1 FROM product WHERE id = $1 FOR UPDATE`, product).Scan(&one)
+		if errors.Is(err, sql.ErrNoRows) {
 			return supply.ErrNotFound
+		}
+		if err != nil {
+			return err
+		}
+		now, err := policyOf(tx.QueryRow(supplyPolicy, product))
+		if err != nil {
+			return err
+		}
+		if !reflect.DeepEqual(now, had) {
+			return supply.ErrChanged
+		}
+		if _, err := setSupplyPolicy(tx, product, p); err != nil {
+			return err
 		}
 		return tx.Append(facts...)
 	})
@@ -89,4 +116,24 @@ func replaySupplyPolicy(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	return setSupplyPolicy(tx, f.Subject, c.Policy)
+}
+
+// replaySupplyDecision gives a release its decision back, by the digest that its approvers signed. One that no release was proposed with says why there is none.
+func replaySupplyDecision(tx *Tx, f ledger.Fact) (bool, error) {
+	d, err := wire.DecodeGateDecision(f.Data)
+	if err != nil {
+		return false, err
+	}
+	r, err := scanRelease(tx.QueryRow(releaseColumns+` WHERE product = $1 AND id = $2`, d.Product, f.Subject))
+	sum := sha256.Sum256(f.Data)
+	if errors.Is(err, release.ErrNotFound) || err == nil && !bytes.Equal(r.Manifest.Decision, sum[:]) {
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return changeRelease(tx, r.Digest[:], func(r *release.Release) error {
+		r.Decision = f.Data
+		return nil
+	})
 }

@@ -56,7 +56,7 @@ func advisoryText(id, eco, name, introduced, fixed string, modified time.Time) s
 }
 
 func (s *stages) imports(eco, text string) (supply.Database, error) {
-	return s.supply.Import(s.t.Context(), person("eve"), eco, strings.NewReader(text))
+	return s.supply.Import(s.t.Context(), person("eve"), eco, true, strings.NewReader(text))
 }
 
 // answers are the release's components with what is known of them.
@@ -183,7 +183,7 @@ func TestAdvisoriesAreReplacedAsAWholeOrNotAtAll(t *testing.T) {
 			t.Fatalf("%s: what was there is gone: %v", name, got)
 		}
 	}
-	if _, err := s.supply.Import(t.Context(), access.Caller{ID: "person:v", Kind: access.Person, Roles: []access.Role{access.Viewer}}, "Go", failing{t}); codeOf(err) != "access.denied" {
+	if _, err := s.supply.Import(t.Context(), access.Caller{ID: "person:v", Kind: access.Person, Roles: []access.Role{access.Viewer}}, "Go", false, failing{t}); codeOf(err) != "access.denied" {
 		t.Errorf("a viewer imports: %v", err)
 	}
 	if _, err := s.imports("Go", many(1500, s.now)); err != nil {

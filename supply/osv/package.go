@@ -157,3 +157,9 @@ func releaseOf(eco, distro string) string {
 	}
 	return ""
 }
+
+// lively are ecosystems whose file has a new or changed advisory each few days.
+var lively = []string{"npm", "PyPI", "Go", "Maven", "Packagist", "crates.io", "Debian", "Ubuntu"}
+
+// Lively reports whether a file of an ecosystem without a new advisory for a month is an old one.
+func Lively(base string) bool { return slices.Contains(lively, base) }

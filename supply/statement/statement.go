@@ -7,6 +7,7 @@
 package statement
 
 import (
+	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
@@ -18,13 +19,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 )
 
 // Bounds of an envelope.
 const (
 	MaxSize       = 8 << 20 // bytes
-	maxSignatures = 64
+	maxSignatures = 16
 	maxSubjects   = 1024
 	maxText       = 2048 // bytes of a name or URI
 )
@@ -39,6 +41,7 @@ var (
 type Signed struct {
 	Type    string // the payload's media type
 	Payload []byte
+	By      [][]byte // keys that have signed it, of those that were given
 }
 
 // ReadSigned reads an envelope and gives what threshold of keys (SubjectPublicKeyInfo, DER) have signed. Keys are ECDSA over P-256 or P-384 with the hash of that size, or Ed25519.
@@ -63,28 +66,38 @@ func ReadSigned(envelope []byte, keys [][]byte, threshold int) (Signed, error) {
 	if threshold < 1 {
 		return Signed{}, fmt.Errorf("%w: nobody was asked for", ErrSignature)
 	}
-	message := preAuth(e.Type, payload)
-	signed := map[string]bool{}
+	m := messageOf(e.Type, payload)
+	out := Signed{Type: e.Type, Payload: payload}
+	has := func(k []byte) bool {
+		return slices.ContainsFunc(out.By, func(b []byte) bool { return bytes.Equal(b, k) })
+	}
 	for _, s := range e.Signatures {
 		sig, err := decode64(s.Sig)
 		if err != nil {
 			return Signed{}, fmt.Errorf("%w: a signature that is no base64", ErrFormat)
 		}
 		for _, k := range keys {
-			if !signed[string(k)] && verify(k, message, sig) {
-				signed[string(k)] = true
+			if !has(k) && m.verify(k, sig) {
+				out.By = append(out.By, k)
 			}
 		}
 	}
-	if len(signed) < threshold {
-		return Signed{}, fmt.Errorf("%w: %d of the %d keys that are known have signed it, %d have to", ErrSignature, len(signed), len(keys), threshold)
+	if len(out.By) < threshold {
+		return Signed{}, fmt.Errorf("%w: %d of the %d keys that are known have signed it, %d have to", ErrSignature, len(out.By), len(keys), threshold)
 	}
-	return Signed{e.Type, payload}, nil
+	return out, nil
 }
 
-// preAuth is what is signed (DSSE 1.0, "PAE").
-func preAuth(kind string, payload []byte) []byte {
-	return fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload)
+// message is what is signed (DSSE 1.0, "PAE"), hashed once for all keys that it is held to.
+type message struct {
+	data   []byte
+	sum256 [32]byte
+	sum384 [48]byte
+}
+
+func messageOf(kind string, payload []byte) message {
+	data := fmt.Appendf(nil, "DSSEv1 %d %s %d %s", len(kind), kind, len(payload), payload)
+	return message{data, sha256.Sum256(data), sha512.Sum384(data)}
 }
 
 // decode64 takes both alphabets, as DSSE asks.
@@ -96,21 +109,19 @@ func decode64(s string) ([]byte, error) {
 	return base64.RawURLEncoding.DecodeString(s)
 }
 
-func verify(key, message, sig []byte) bool {
+func (m message) verify(key, sig []byte) bool {
 	pub, err := ParseKey(key)
 	if err != nil {
 		return false
 	}
 	switch k := pub.(type) {
 	case ed25519.PublicKey:
-		return ed25519.Verify(k, message, sig)
+		return ed25519.Verify(k, m.data, sig)
 	case *ecdsa.PublicKey:
 		if k.Curve == elliptic.P384() {
-			sum := sha512.Sum384(message)
-			return ecdsa.VerifyASN1(k, sum[:], sig)
+			return ecdsa.VerifyASN1(k, m.sum384[:], sig)
 		}
-		sum := sha256.Sum256(message)
-		return ecdsa.VerifyASN1(k, sum[:], sig)
+		return ecdsa.VerifyASN1(k, m.sum256[:], sig)
 	}
 	return false
 }

@@ -28,11 +28,33 @@ var ErrFormat = errors.New("no VEX document that can be read")
 
 // Statement is what is said of one flaw.
 type Statement struct {
-	Names   []string  `json:"names"`   // of the flaw
-	Parts   []string  `json:"parts"`   // package URLs; without a version: of all
-	Excuses bool      `json:"excuses"` // it is none here, or is mended; else it is one, or that is not known yet
+	Names   []string  `json:"names"`        // of the flaw
+	In      []Product `json:"in,omitempty"` // what it is a statement about, where it names that beside the parts inside
+	Parts   []string  `json:"parts"`        // package URLs; without a version: of all
+	Excuses bool      `json:"excuses"`      // it is none here, or is mended; else it is one, or that is not known yet
 	Why     string    `json:"why,omitempty"`
 	At      time.Time `json:"at"`
+}
+
+// Product is what has the parts inside.
+type Product struct {
+	Name    string `json:"name"`
+	Version string `json:"version,omitempty"` // empty: any
+}
+
+// Of says whether the statement is about a version of a product. One that names no product is about any.
+func (s Statement) Of(product, version string) bool {
+	return len(s.In) == 0 || slices.ContainsFunc(s.In, func(p Product) bool {
+		return strings.EqualFold(p.Name, product) && (p.Version == "" || version == "" || p.Version == version)
+	})
+}
+
+// productOf reads what a document calls a product: a package URL, or a name.
+func productOf(id string) Product {
+	if p, err := packageurl.FromString(id); err == nil {
+		return Product{p.Name, p.Version}
+	}
+	return Product{Name: id}
 }
 
 // About says whether the statement is about a flaw with one of the names in the component.
@@ -96,12 +118,18 @@ func (s Statement) check() error {
 		return errors.New("it names no flaw")
 	case len(s.Parts) == 0:
 		return errors.New("it is about nothing")
+	case slices.ContainsFunc(s.In, func(p Product) bool { return p.Name == "" }):
+		return errors.New("a product has no name")
 	case s.At.IsZero():
 		return errors.New("it does not say of when it is")
 	case s.Excuses && s.Why == "":
 		return errors.New("it does not say why")
 	}
-	for _, t := range append(slices.Clone(s.Names), append(slices.Clone(s.Parts), s.Why)...) {
+	texts := slices.Concat(s.Names, s.Parts, []string{s.Why})
+	for _, p := range s.In {
+		texts = append(texts, p.Name, p.Version)
+	}
+	for _, t := range texts {
 		if len(t) > maxText {
 			return fmt.Errorf("a text is longer than %d bytes", maxText)
 		}
@@ -159,6 +187,9 @@ func openVEX(data []byte) ([]Statement, error) {
 			for _, c := range p.Parts {
 				s.Parts = append(s.Parts, c.purl())
 			}
+			if len(p.Parts) > 0 {
+				s.In = append(s.In, productOf(p.purl()))
+			}
 		}
 		switch in.Status {
 		case "not_affected":
@@ -179,6 +210,11 @@ func cycloneDX(data []byte) ([]Statement, error) {
 	var d struct {
 		Metadata struct {
 			Time time.Time `json:"timestamp"`
+			Of   struct {
+				Name    string `json:"name"`
+				Version string `json:"version"`
+				PURL    string `json:"purl"`
+			} `json:"component"`
 		} `json:"metadata"`
 		Flaws []struct {
 			ID         string `json:"id"`
@@ -207,6 +243,12 @@ func cycloneDX(data []byte) ([]Statement, error) {
 		}
 		if s.At.IsZero() {
 			s.At = d.Metadata.Time
+		}
+		switch of := d.Metadata.Of; {
+		case of.PURL != "":
+			s.In = []Product{productOf(of.PURL)}
+		case of.Name != "":
+			s.In = []Product{{of.Name, of.Version}}
 		}
 		for _, a := range in.Affects {
 			s.Parts = append(s.Parts, a.Ref)
