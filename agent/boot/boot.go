@@ -45,7 +45,6 @@ type Report struct {
 	Trial     bool
 	Notes     []string // fall-backs and repairs, for the device's log
 	Events    []wire.BootEvent
-	Kept      []byte   // of the boot manager: Handoff.Kept
 	Seed      [32]byte // fresh at each start
 }
 
@@ -58,7 +57,7 @@ func Start(board *hw.Board, self [32]byte) (*Manager, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Admit(self, nil); err != nil {
+	if err := r.Admit(self); err != nil {
 		r.Close()
 		return nil, fmt.Errorf("%w: %w", ErrDead, err)
 	}
@@ -80,7 +79,6 @@ func Begin(board *hw.Board, h Handoff) (*Manager, error) {
 		board: board, flash: flash, self: [32]byte(h.Code), cdi: h.CDI, markKey: h.MarkKey, paramsKey: h.ParamsKey,
 		rep: Report{
 			Root: [32]byte(h.Root), Lifecycle: h.Lifecycle, Debug: h.Debug, BootCount: h.BootCount, Counter: h.Counter, POST: h.POST, Notes: h.Notes, Events: h.Events,
-			Kept: h.Kept,
 		},
 	}
 	if _, err := io.ReadFull(board.Random, m.rep.Seed[:]); err != nil {

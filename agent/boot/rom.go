@@ -3,9 +3,11 @@ package boot
 import (
 	"crypto/hmac"
 	"crypto/sha256"
-	"encoding/binary"
 	"errors"
 	"fmt"
+	"maps"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -15,10 +17,9 @@ import (
 // believe; no key (but at the first start of what a probe has made) and no network. It tests the parts that it relies on, measures the boot manager, derives from the unique secret what the boot manager is
 // to have, and closes the secret until the next reset.
 type ROM struct {
-	m    *Manager
-	kept []byte // key of Handoff.Kept; never leaves
-	how  string // why what is started may be
-	by   [32]byte
+	m   *Manager
+	how string // why what is started may be
+	by  [32]byte
 }
 
 // NewROM is a reset. An error leaves the secret closed: nothing is started.
@@ -52,36 +53,36 @@ func (r *ROM) trusted() error {
 		return err
 	}
 	defer clear(secret[:])
-	r.m.markKey, r.kept = markKey(secret[:]), keptKey(secret[:])
+	r.m.markKey = markKey(secret[:])
 	notes := r.m.rep.Notes
 	err = r.m.believed()
 	r.m.rep.Notes = notes
 	return err
 }
 
-// keptKey is the key by which a device knows a boot manager again that was signed for.
-func keptKey(secret []byte) []byte {
-	h := hmac.New(sha256.New, secret)
-	h.Write([]byte("hallmark-boot-manager-1"))
-	return h.Sum(nil)
-}
-
-// keep marks a boot manager, under whom the device believes now.
-func (r *ROM) keep(code [32]byte) ([]byte, error) {
-	least, err := r.m.board.Trust.Value()
-	if err != nil {
-		return nil, err
+// Restore takes back whom the board believes, where its flash has lost that, from the copy that lies beside the boot manager that is kept. The copy is
+// believed for what it says, and not for where it lies: by the fuses, by this board's own mark, and if nothing was believed since. Where there is no copy, or none
+// that is believed, nothing changes.
+func (r *ROM) Restore(record []byte) error {
+	if r.m.rep.Bundle.Version != 0 || len(record) == 0 {
+		return nil
 	}
-	h := hmac.New(sha256.New, r.kept)
-	h.Write(code[:])
-	h.Write(binary.BigEndian.AppendUint64(nil, least))
-	return h.Sum(nil), nil
+	err := r.m.Restore(record)
+	switch {
+	case errors.Is(err, hw.ErrPowerCut):
+		return err
+	case err != nil:
+		r.m.note("the copy of the trust bundle is not believed: %v", err)
+	default:
+		r.m.note("trust bundle %d is back, from its copy", r.m.rep.Bundle.Version)
+	}
+	return nil
 }
 
-// Admit says whether a boot manager, whose code has that digest, may start: whom the root in the fuses leads to has to have signed for it. Where the trust
-// bundle is lost, one may that this device marked before (kept), if nothing was believed since. A bundle that names none says nothing, and then any may, on a
-// device that never had a bundle that does: the first time that one does is burned into the fuses, and from then on silence is a refusal.
-func (r *ROM) Admit(code [32]byte, kept []byte) error {
+// Admit says whether a boot manager, whose code has that digest, may start: whom the root in the fuses leads to has to have signed for it. A bundle that
+// names none says nothing, and then any may, on a device that never had a bundle that does: the first time that one does is burned into the fuses, and from
+// then on silence is a refusal, and so is a bundle that is lost.
+func (r *ROM) Admit(code [32]byte) error {
 	demand, err := r.m.board.Fuses.SignedBoot()
 	if err != nil {
 		return err
@@ -97,17 +98,10 @@ func (r *ROM) Admit(code [32]byte, kept []byte) error {
 			err = r.m.board.Fuses.DemandSigned()
 		}
 	case demand:
-		mark, err := r.keep(code)
-		if err != nil {
-			return err
+		if b.Version == 0 {
+			return fmt.Errorf("%w: there is no trust bundle, and this device demands one that names %x: bring it back with hallmark-agent recover", wire.ErrBootManager, code)
 		}
-		if b.Version != 0 {
-			return fmt.Errorf("%w: trust bundle %d names none, and this device demands one", wire.ErrBootManager, b.Version)
-		}
-		if !hmac.Equal(mark, kept) {
-			return fmt.Errorf("%w: there is no trust bundle, and this device has not started %x by the last one", wire.ErrBootManager, code)
-		}
-		r.how = "signed for in a trust bundle that is lost"
+		return fmt.Errorf("%w: trust bundle %d names none, and this device demands one", wire.ErrBootManager, b.Version)
 	default:
 		r.how = "nobody has signed for it"
 	}
@@ -141,10 +135,6 @@ func (r *ROM) Hand(code [32]byte) (Handoff, error) {
 	if r.how == "" || r.by != code {
 		return Handoff{}, fmt.Errorf("%w: %x was not looked at", wire.ErrBootManager, code)
 	}
-	kept, err := r.keep(code)
-	if err != nil {
-		return Handoff{}, err
-	}
 	secret, err := m.board.Fuses.Secret()
 	if err != nil && !errors.Is(err, hw.ErrNotBurned) {
 		return Handoff{}, err
@@ -154,7 +144,6 @@ func (r *ROM) Hand(code [32]byte) (Handoff, error) {
 	h := Handoff{
 		Version: handoffVersion, Code: code[:], CDI: layer(secret[:], code), MarkKey: m.markKey, BootCount: m.rep.BootCount, Lifecycle: m.rep.Lifecycle,
 		Debug: m.rep.Debug, Counter: m.rep.Counter, Root: m.rep.Root[:], POST: m.rep.POST, Notes: m.rep.Notes, Events: m.rep.Events,
-		Kept: kept,
 	}
 	h.ParamsKey, err = paramsKey(secret, m.rep.Root, m.rep.Lifecycle, m.rep.Debug)
 	return h, err
@@ -169,6 +158,9 @@ func layer(secret []byte, measured [32]byte) []byte {
 
 // Handoff is what the boot manager begins with: its own identifier and two keys that depend on the device alone, and what was found before it. The secret
 // that they are derived from is not in it.
+//
+// The two stages may be of different releases of the agent: a file that was upgraded before the bundle names it starts the one that was kept. So what is handed
+// over only grows, and a boot manager leaves out what it does not know. The version rises when it may not: then the older one says so and does not go on.
 type Handoff struct {
 	Version   uint              `cbor:"1,keyasint"`
 	Code      []byte            `cbor:"2,keyasint"` // digest of the boot manager
@@ -183,13 +175,15 @@ type Handoff struct {
 	POST      []wire.TestResult `cbor:"11,keyasint"`
 	Notes     []string          `cbor:"12,keyasint"`
 	Events    []wire.BootEvent  `cbor:"13,keyasint"`
-	Kept      []byte            `cbor:"14,keyasint"` // by which this device knows the boot manager again, should its trust bundle be lost
 }
 
 // MaxHandoff bounds an encoded Handoff.
 const MaxHandoff = 32 << 10
 
-const handoffVersion = 1
+const (
+	handoffVersion = 2
+	handoffFields  = 13 // the last that this boot manager knows
+)
 
 // Encode writes h.
 func (h Handoff) Encode() ([]byte, error) {
@@ -200,16 +194,13 @@ func (h Handoff) Encode() ([]byte, error) {
 	return b, err
 }
 
-// DecodeHandoff reads what Encode wrote.
+// DecodeHandoff reads what Encode wrote, here or in a later release.
 func DecodeHandoff(data []byte) (Handoff, error) {
-	var h Handoff
-	if err := wire.Unmarshal(data, &h, MaxHandoff); err != nil {
+	h, err := knownHandoff(data)
+	if err != nil {
 		return Handoff{}, fmt.Errorf("handoff: %w", err)
 	}
-	if h.Version != handoffVersion {
-		return Handoff{}, fmt.Errorf("handoff: version %d, this boot manager takes %d: the file that was started and the one it starts are of different releases", h.Version, handoffVersion)
-	}
-	for _, b := range [][]byte{h.Code, h.CDI, h.MarkKey, h.ParamsKey, h.Root, h.Kept} {
+	for _, b := range [][]byte{h.Code, h.CDI, h.MarkKey, h.ParamsKey, h.Root} {
 		if len(b) != sha256.Size {
 			return Handoff{}, errors.New("handoff: a value of another size")
 		}
@@ -218,4 +209,24 @@ func DecodeHandoff(data []byte) (Handoff, error) {
 		return Handoff{}, errors.New("handoff: values out of bounds")
 	}
 	return h, wire.CheckEvents(h.Events)
+}
+
+// knownHandoff leaves out what this boot manager does not know. The version is looked at first: in another one nothing else need be what it is here.
+func knownHandoff(data []byte) (h Handoff, err error) {
+	var all map[uint64]cbor.RawMessage
+	if err := wire.Unmarshal(data, &all, MaxHandoff); err != nil {
+		return h, err
+	}
+	if err := wire.Unmarshal(all[1], &h.Version, MaxHandoff); err != nil {
+		return h, fmt.Errorf("version: %w", err)
+	}
+	if h.Version != handoffVersion {
+		return h, fmt.Errorf("version %d, this boot manager takes %d: the file that was started and the one it starts are of releases that do not go together: install the hallmark-agent that the trust bundle names",
+			h.Version, handoffVersion)
+	}
+	maps.DeleteFunc(all, func(key uint64, _ cbor.RawMessage) bool { return key > handoffFields })
+	if data, err = wire.Marshal(all); err != nil {
+		return h, err
+	}
+	return h, wire.Unmarshal(data, &h, MaxHandoff)
 }

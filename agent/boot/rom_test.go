@@ -3,7 +3,13 @@ package boot
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"reflect"
+	"slices"
+	"strings"
 	"testing"
+
+	"github.com/fxamacker/cbor/v2"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
@@ -16,7 +22,7 @@ func hand(b *hw.Board, code [32]byte) (Handoff, error) {
 	if err != nil {
 		return Handoff{}, err
 	}
-	if err := r.Admit(code, nil); err != nil {
+	if err := r.Admit(code); err != nil {
 		return Handoff{}, err
 	}
 	return r.Hand(code)
@@ -45,14 +51,17 @@ func named(code byte, hardware ...string) wire.BootManager {
 func TestABootManagerIsSignedFor(t *testing.T) {
 	m := newMaker(t)
 	b := born(t, m, m.release(t, "1.0.0", 1, nil))
-	begin := func(code byte, kept []byte) (*Manager, error) {
+	begin := func(code byte, record []byte) (*Manager, error) {
 		t.Helper()
 		b.Reset()
 		r, err := NewROM(&b.Board)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if err := r.Admit([32]byte{code}, kept); err != nil {
+		if err := r.Restore(record); err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Admit([32]byte{code}); err != nil {
 			r.Close()
 			if _, err := b.Fuses.Secret(); !errors.Is(err, hw.ErrLocked) {
 				t.Errorf("where nothing may start the secret reads: %v", err)
@@ -72,15 +81,15 @@ func TestABootManagerIsSignedFor(t *testing.T) {
 		}
 		return mgr, nil
 	}
-	refused := func(what string, code byte, kept []byte) {
+	refused := func(what string, code byte, record []byte) {
 		t.Helper()
-		if _, err := begin(code, kept); !errors.Is(err, wire.ErrBootManager) {
+		if _, err := begin(code, record); !errors.Is(err, wire.ErrBootManager) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
-	runs := func(what string, code byte, kept []byte) *Manager {
+	runs := func(what string, code byte, record []byte) *Manager {
 		t.Helper()
-		mgr, err := begin(code, kept)
+		mgr, err := begin(code, record)
 		if err != nil {
 			t.Fatalf("%s: %v", what, err)
 		}
@@ -110,21 +119,124 @@ func TestABootManagerIsSignedFor(t *testing.T) {
 		t.Errorf("a bundle that names none any more: %v", err)
 	}
 	m.bundle = second
-	mark := mgr.rep.Kept
+	record := copied(t, mgr)
+	if err := mgr.SetBundle(m.starts(t, named(7), named(8))); err != nil { // the device runs on under another bundle than it has started by
+		t.Fatal(err)
+	}
+	old, record := record, copied(t, mgr)
 	if err := mgr.flash.Lose(false); err != nil {
 		t.Fatal(err)
 	}
 	refused("without a bundle", 7, nil)
-	refused("without a bundle, and with another's mark", 8, mark)
-	refused("without a bundle, and with a mark that was changed", 7, append([]byte{^mark[0]}, mark[1:]...))
-	mgr = runs("without a bundle, and with its own mark", 7, mark)
-	if mgr.rep.Release != nil {
-		t.Error("without a bundle something runs")
-	}
-	if err := b.Trust.Raise(m.bundle.Version + 1); err != nil {
+	refused("without a bundle, and with the copy of the one before", 7, old)
+	refused("without a bundle, and with a copy that was changed", 7, slices.Concat(record[:len(record)/2], []byte{^record[len(record)/2]}, record[len(record)/2+1:]))
+	refused("without a bundle, and with a copy that does not name it", 6, record)
+	if err := mgr.flash.Lose(false); err != nil { // that one brought it back
 		t.Fatal(err)
 	}
-	refused("with a mark of before what was believed last", 7, mark)
+	mgr = runs("without a bundle, and with the copy of the last", 7, record)
+	if mgr.rep.Release == nil || mgr.rep.Bundle.Version != m.bundle.Version || !slices.ContainsFunc(mgr.rep.Notes, func(n string) bool { return strings.Contains(n, "from its copy") }) {
+		t.Errorf("with its bundle back it runs %v under bundle %d, and notes %q", mgr.rep.Release, mgr.rep.Bundle.Version, mgr.rep.Notes)
+	}
+	runs("the next time, from its flash", 7, nil)
+}
+
+// copied is the trust record, as it is laid beside the boot manager that is kept.
+func copied(t *testing.T, m *Manager) []byte {
+	t.Helper()
+	record, err := m.Trusted()
+	if err != nil || record == nil {
+		t.Fatalf("%x, %v", record, err)
+	}
+	return record
+}
+
+// A copy of the trust record is worth nothing to a board that has its own, to one of another device's root, and to one that was handed on since.
+func TestACopyOfTheTrustRecordIsOneBoardsOwn(t *testing.T) {
+	m := newMaker(t)
+	b := born(t, m, m.release(t, "1.0.0", 1, nil))
+	mgr, err := Start(&b.Board, [32]byte{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := copied(t, mgr)
+	if err := mgr.SetBundle(m.starts(t, named(7))); err != nil {
+		t.Fatal(err)
+	}
+	other := newMaker(t)
+	o := born(t, other, other.release(t, "1.0.0", 1, nil))
+	strange, err := Start(&o.Board, [32]byte{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for what, record := range map[string][]byte{"of another root": copied(t, strange), "of before": before, "that is none": {1, 2, 3}} {
+		b.Reset()
+		r, err := NewROM(&b.Board)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := r.Restore(record); err != nil || r.m.rep.Bundle.Version != m.bundle.Version {
+			t.Errorf("a copy %s: %v, bundle %d", what, err, r.m.rep.Bundle.Version)
+		}
+		r.m.rep.Bundle, r.m.trust = wire.Bundle{}, trustRecord{}
+		if err := r.Restore(record); err != nil || r.m.rep.Bundle.Version != 0 {
+			t.Errorf("a copy %s, where there is no bundle: %v, bundle %d", what, err, r.m.rep.Bundle.Version)
+		}
+		r.Close()
+	}
+}
+
+// The power fails at each write by which a trust bundle comes back from its copy: the next start brings it back.
+func TestPowerCutAtEveryWriteOfATrustBundleThatComesBack(t *testing.T) {
+	m := newMaker(t)
+	base := born(t, m, m.release(t, "1.0.0", 1, nil))
+	mgr, err := Start(&base.Board, [32]byte{7})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := mgr.SetBundle(m.starts(t, named(7))); err != nil {
+		t.Fatal(err)
+	}
+	record := copied(t, mgr)
+	if err := mgr.flash.Lose(false); err != nil {
+		t.Fatal(err)
+	}
+	base.Reset()
+	comes := func(b *virtual.Board) error {
+		r, err := NewROM(&b.Board)
+		if err != nil {
+			return err
+		}
+		if err := r.Restore(record); err != nil {
+			return err
+		}
+		return r.Admit([32]byte{7})
+	}
+	whole, err := base.Clone()
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := whole.Power.Ops()
+	if err := comes(whole); err != nil {
+		t.Fatal(err)
+	}
+	ops := whole.Power.Ops() - before
+	for n := uint64(1); n <= ops; n++ {
+		for _, mode := range virtual.Modes() {
+			b, err := base.Clone()
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.Power.CutAt(n, mode, n)
+			if err := comes(b); !errors.Is(err, hw.ErrPowerCut) {
+				t.Fatalf("cut %d %s: %v", n, mode, err)
+			}
+			b.Reset()
+			if err := comes(b); err != nil {
+				t.Errorf("after cut %d %s: %v", n, mode, err)
+			}
+		}
+	}
 }
 
 // The first stage needs no keys, closes what is its alone, and hands over nothing from which the secret could be had; the second, over a line of bytes,
@@ -251,12 +363,59 @@ func TestPowerCutAtEveryWriteOfAStart(t *testing.T) {
 	}
 }
 
-func FuzzDecodeHandoff(f *testing.F) {
-	h := Handoff{
-		Version: 1, Code: make([]byte, 32), CDI: make([]byte, 32), MarkKey: make([]byte, 32), Kept: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
+// A boot manager of before that is kept goes on with what a later first stage hands over, as long as that only grew; when it may not, it says so.
+func TestAHandoffOfALaterReleaseIsUnderstoodOrRefused(t *testing.T) {
+	later := func(version uint, more map[uint64]any) []byte {
+		t.Helper()
+		h := handoffForTest()
+		h.Version = version
+		data, err := wire.Marshal(h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var all map[uint64]cbor.RawMessage
+		if err := wire.Unmarshal(data, &all, MaxHandoff); err != nil {
+			t.Fatal(err)
+		}
+		for key, v := range more {
+			if all[key], err = wire.Marshal(v); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if data, err = wire.Marshal(all); err != nil {
+			t.Fatal(err)
+		}
+		return data
+	}
+	want, err := DecodeHandoff(later(handoffVersion, nil))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for key, v := range map[uint64]any{14: make([]byte, 32), 200: map[string]uint64{"a": 1}} {
+		got, err := DecodeHandoff(later(handoffVersion, map[uint64]any{key: v}))
+		if err != nil || !reflect.DeepEqual(got, want) {
+			t.Errorf("with a field %d that is not known: %+v, %v", key, got, err)
+		}
+	}
+	for _, version := range []uint{0, 1, handoffVersion + 1} {
+		if _, err := DecodeHandoff(later(version, map[uint64]any{2: "another thing"})); err == nil || !strings.Contains(err.Error(), fmt.Sprintf("version %d, this boot manager takes", version)) {
+			t.Errorf("version %d: %v", version, err)
+		}
+	}
+	if _, err := DecodeHandoff(later(handoffVersion, map[uint64]any{2: "another thing"})); err == nil {
+		t.Error("a field that is known was something else, and was taken")
+	}
+}
+
+func handoffForTest() Handoff {
+	return Handoff{
+		Version: handoffVersion, Code: make([]byte, 32), CDI: make([]byte, 32), MarkKey: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
 		POST: []wire.TestResult{{Name: "a", Passed: true}}, Notes: []string{"n"}, Events: []wire.BootEvent{{Stage: "rom", Kind: "k", Digest: make([]byte, 32)}},
 	}
-	data, err := h.Encode()
+}
+
+func FuzzDecodeHandoff(f *testing.F) {
+	data, err := handoffForTest().Encode()
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -267,8 +426,11 @@ func FuzzDecodeHandoff(f *testing.F) {
 			return
 		}
 		again, err := h.Encode()
-		if err != nil || !bytes.Equal(again, data) {
+		if err != nil || len(again) > len(data) {
 			t.Errorf("%x is written %x, %v", data, again, err)
+		}
+		if other, err := DecodeHandoff(again); err != nil || !reflect.DeepEqual(other, h) {
+			t.Errorf("%+v is read again as %+v, %v", h, other, err)
 		}
 	})
 }

@@ -162,6 +162,14 @@ func (m *Manager) Record() ([]byte, error) {
 	return m.encode(m.trust)
 }
 
+// Trusted gives the trust record as it is, for a copy beside the boot manager that is kept (ROM.Restore); nil where there is none.
+func (m *Manager) Trusted() ([]byte, error) {
+	if m.rep.Bundle.Version == 0 {
+		return nil, nil
+	}
+	return m.encode(m.trust)
+}
+
 // Recall gives the bundle in force by a record that this board once had: one of the home that it is in now, by its counter. It may be older than the last.
 func (m *Manager) Recall(record []byte) (wire.Bundle, error) {
 	_, b, _, err := m.recall(record)

@@ -35,6 +35,9 @@ type Options struct {
 	Logger  *slog.Logger
 	Output  io.Writer // of the programs
 
+	// Trusted is told, at the start and after each change, whom the board believes: a record for a copy that a start may take back. nil: there is no copy.
+	Trusted func(record []byte)
+
 	Door *net.TCPListener // where strangers may have the device prove itself; nil: nowhere
 }
 
@@ -72,6 +75,8 @@ func (d *Device) processes() []agent.Process {
 // Device joins all parts of a started machine.
 func (m *Machine) Device(o Options) (*Device, error) {
 	r := m.boot.Report()
+	m.copied = o.Trusted
+	m.copyTrust()
 	spki, err := m.attestKey()
 	if err != nil && !errors.Is(err, hw.ErrNoKey) { // after its wipe the key is gone, and the log has begun long ago
 		return nil, err

@@ -28,6 +28,8 @@ type Machine struct {
 	out      bool            // they could not be started
 	launch   *launch.Options // of the programs; nil: nothing was launched
 
+	copied func(record []byte) // is told whom the board believes; nil: nobody is
+
 	data     map[string]*launch.Data            // that programs read; programs and the start of them take turns
 	channels map[talk]*launch.Channel           // between them
 	codeKeys map[[wire.ContentKeyID]byte][]byte // of protected programs, of this start
@@ -130,13 +132,33 @@ func (m *Machine) Switch() (bool, error) {
 }
 
 // SetBundle implements agent.Machine.
-func (m *Machine) SetBundle(envelopes ...[]byte) error { return m.boot.SetBundle(envelopes...) }
+func (m *Machine) SetBundle(envelopes ...[]byte) error {
+	return m.believes(m.boot.SetBundle(envelopes...))
+}
+
+// believes follows a change of whom the board believes.
+func (m *Machine) believes(changed error) error {
+	if changed == nil {
+		m.copyTrust()
+	}
+	return changed
+}
+
+// copyTrust has whom the board believes copied. Where that fails, a loss of the record costs what it costs without a copy: no reason not to go on.
+func (m *Machine) copyTrust() {
+	if m.copied == nil {
+		return
+	}
+	if record, err := m.boot.Trusted(); err == nil && record != nil {
+		m.copied(record)
+	}
+}
 
 // MaySet implements agent.Machine.
 func (m *Machine) MaySet(envelopes ...[]byte) error { return m.boot.MaySet(envelopes...) }
 
 // Move implements agent.Machine.
-func (m *Machine) Move(h wire.Handover) error { return m.boot.Move(h) }
+func (m *Machine) Move(h wire.Handover) error { return m.believes(m.boot.Move(h)) }
 
 // MayMove implements agent.Machine.
 func (m *Machine) MayMove(h wire.Handover) error { return m.boot.MayMove(h) }
@@ -149,7 +171,7 @@ func (m *Machine) Recall(record []byte) (wire.Bundle, error) { return m.boot.Rec
 
 // Restore implements agent.Homing.
 func (m *Machine) Restore(record []byte, envelopes ...[]byte) error {
-	return m.boot.Restore(record, envelopes...)
+	return m.believes(m.boot.Restore(record, envelopes...))
 }
 
 // Forget implements agent.Machine.

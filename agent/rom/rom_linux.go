@@ -104,6 +104,12 @@ type Stage struct {
 	first   *os.File
 }
 
+// Handed reports whether this process begins as another stage than the first: what was called was another program's file.
+func Handed() bool {
+	_, ok := os.LookupEnv(inherited)
+	return ok
+}
+
 // Inherited gives it; nil in a process that begins as the first stage. It is there once.
 func Inherited() (*Stage, error) {
 	word, ok := os.LookupEnv(inherited)

@@ -30,6 +30,7 @@ const (
 	role     = "ROM_TEST_ROLE"
 	roleTPM  = "ROM_TEST_TPM"
 	secretIs = "ROM_TEST_SECRET"
+	hold     = "ROM_TEST_HOLD" // where the thief has the secret all the same, for the search of his memory to find: heap, stack or data
 )
 
 func TestMain(m *testing.M) {
@@ -74,7 +75,7 @@ func play() error {
 
 func handoff(code [32]byte) boot.Handoff {
 	return boot.Handoff{
-		Version: 1, Code: code[:], CDI: make([]byte, 32), MarkKey: make([]byte, 32), Kept: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
+		Version: 2, Code: code[:], CDI: make([]byte, 32), MarkKey: make([]byte, 32), ParamsKey: make([]byte, 32), Root: make([]byte, 32), Lifecycle: hw.Secured,
 	}
 }
 
@@ -131,6 +132,15 @@ func takeOver(stage *rom.Stage) error {
 			return err
 		}
 	}
+	inverse, err := hex.DecodeString(os.Getenv(secretIs))
+	if err != nil {
+		return err
+	}
+	if len(inverse) > 0 {
+		if g.InMemory, err = holding(os.Getenv(hold), inverse); err != nil {
+			return err
+		}
+	}
 	return json.NewEncoder(os.Stdout).Encode(g)
 }
 
@@ -159,12 +169,32 @@ func (g *got) attack(socket string) error {
 	g.Secret = word(err)
 	g.Root, g.Sealed = word(bank.Blow(0, 1)), word(bank.Blow(hw.FirstSecret, 1))
 	g.Counter = word(hw.NewFuses(bank).RaiseSecurityCounter(2))
-	inverse, err := hex.DecodeString(os.Getenv(secretIs))
-	if err != nil {
-		return err
+	return k.Close()
+}
+
+// held is of this program's data.
+var held [32]byte
+
+// holding looks through this process' memory while the secret lies in a place of it; in none where that is empty.
+func holding(where string, inverse []byte) (found bool, err error) {
+	var local [32]byte
+	var here []byte
+	switch where {
+	case "heap":
+		here = make([]byte, 1<<20)[1<<19:]
+	case "stack":
+		here = local[:]
+	case "data":
+		here = held[:]
+	default:
+		return inMemory(inverse)
 	}
-	g.InMemory, err = inMemory(inverse)
-	return errors.Join(err, k.Close())
+	for i, b := range inverse {
+		here[i] = ^b
+	}
+	found, err = inMemory(inverse)
+	runtime.KeepAlive(here)
+	return found, err
 }
 
 // inMemory looks through what this process has that it can write: its heap, its stacks, its data. It looks for something by its inverse, and so holds none itself.
@@ -272,6 +302,11 @@ func TestWhoIsInTheBootManagersPlaceDoesNotHaveTheSecret(t *testing.T) {
 		t.Fatal(err)
 	}
 	path, _ := copied(t)
+	for _, where := range []string{"heap", "stack", "data"} { // a search that finds nothing is one that would find it
+		if g := start(t, path, secretIs+"="+hex.EncodeToString(inverse), hold+"="+where, "ROM_TEST_AGAIN=1"); !g.InMemory {
+			t.Errorf("the search does not find the secret on the %s", where)
+		}
+	}
 	cmd := exec.CommandContext(t.Context(), "/proc/self/exe")
 	cmd.Env = append(os.Environ(), role+"="+path, roleTPM+"="+socket, secretIs+"="+hex.EncodeToString(inverse), "ROM_TEST_AGAIN=1")
 	out, err := cmd.Output()

@@ -47,7 +47,6 @@ type powered struct {
 	real  bool                            // a reset is the machine's, and not this program's to play
 	arm   func() (*linux.Watchdog, error) // nil: it has none
 	ready func() error                    // makes room for what a device will burn
-	leave func() error                    // before this process gives way to the next stage
 	close func() error
 }
 
@@ -94,14 +93,14 @@ func (p place) rom() (*powered, error) {
 		if err != nil {
 			return nil, err
 		}
-		b = &powered{Board: &l.Board, real: true, leave: nothing, close: l.Close}
+		b = &powered{Board: &l.Board, real: true, close: l.Close}
 	} else {
 		v, off, err := p.virtual()
 		if err != nil {
 			return nil, err
 		}
 		v.Keys = nil
-		b = &powered{Board: &v.Board, leave: v.Power.Leave, close: off}
+		b = &powered{Board: &v.Board, close: off}
 	}
 	begun, err := b.Trust.Value()
 	if err == nil && begun > 0 {
@@ -113,19 +112,26 @@ func (p place) rom() (*powered, error) {
 	return p.powerOn()
 }
 
-func nothing() error { return nil }
+// lock closes what only the first stage of a start may use, of a board that it could not open.
+func (p place) lock() error {
+	data, err := os.ReadFile(p.file())
+	if err != nil {
+		return nil //nolint:nilerr // without it nobody knows where that is; and that it is not there was reported
+	}
+	return linux.Lock(data)
+}
 
-// virtual opens the virtual board, for this process alone.
+// virtual opens the virtual board, for this process alone. A power cut that is still to come when it is closed comes to whoever has the board next.
 func (p place) virtual() (*virtual.Board, func() error, error) {
 	b, err := openBoard(p.dir, virtual.Open)
 	if err != nil {
 		return nil, nil, err
 	}
-	lock, err := p.lock()
+	lock, err := p.take()
 	if err != nil {
 		return nil, nil, errors.Join(err, b.Close())
 	}
-	return b, func() error { return errors.Join(b.Close(), lock.Close()) }, nil
+	return b, func() error { return errors.Join(b.Power.Leave(), b.Close(), lock.Close()) }, nil
 }
 
 // powerOn opens a board with its key store.
@@ -145,7 +151,7 @@ func (p place) powerOn() (*powered, error) {
 	if err != nil {
 		return nil, errors.Join(fmt.Errorf("chip UID: %w", err), off())
 	}
-	out := &powered{Board: &b.Board, uid: uid, ready: nothing, leave: b.Power.Leave, close: off}
+	out := &powered{Board: &b.Board, uid: uid, ready: func() error { return nil }, close: off}
 	if b.Spec.Keys == "" {
 		return out, nil
 	}
@@ -157,8 +163,8 @@ func (p place) powerOn() (*powered, error) {
 	return out, nil
 }
 
-// lock takes a virtual board for this process, until it is closed or the process ends: a board is powered on once.
-func (p place) lock() (*os.File, error) {
+// take takes a virtual board for this process, until it is closed or the process ends: a board is powered on once.
+func (p place) take() (*os.File, error) {
 	d, err := os.Open(p.dir)
 	if err != nil {
 		return nil, err
@@ -182,7 +188,7 @@ func powerLinux(c linux.Config) (*powered, error) {
 	if err != nil {
 		return nil, err
 	}
-	out := &powered{Board: &b.Board, uid: uid, real: true, arm: c.Arm, ready: b.Prepare, leave: nothing, close: b.Close}
+	out := &powered{Board: &b.Board, uid: uid, real: true, arm: c.Arm, ready: b.Prepare, close: b.Close}
 	if word, at, _ := strings.Cut(c.Keys, ":"); word == "tpm" && b.Chip != nil && at == b.ChipPath {
 		b.Keys = b.Chip
 		return out, nil

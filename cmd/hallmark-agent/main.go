@@ -9,7 +9,7 @@
 //	hallmark-agent local --dir D deliver FILE
 //	hallmark-agent recover --dir D --voucher-file F give a device that lost its keys new ones
 //
-// Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted.
+// Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted, 77 no restart helps.
 package main
 
 import (
@@ -34,6 +34,7 @@ const (
 	exitUsage    = 2
 	exitPowerCut = 75
 	exitReset    = 76
+	exitRefused  = 77
 )
 
 func main() {
@@ -51,6 +52,9 @@ func main() {
 	case errors.Is(err, errReset):
 		fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
 		os.Exit(exitReset)
+	case errors.Is(err, errRefused):
+		fmt.Fprintln(os.Stderr, "hallmark-agent:", err)
+		os.Exit(exitRefused)
 	case !begun || errors.As(err, &wrong):
 		fmt.Fprintf(os.Stderr, "hallmark-agent: %v; see `%s --help`\n", err, cmd.CommandPath())
 		os.Exit(exitUsage)
@@ -107,7 +111,7 @@ func newRoot(begun *bool, p *plug) *cobra.Command {
 
 A virtual board is made blank with new; any board becomes a device at a programming station with factory, and lives while run runs.
 
-Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted.`,
+Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted, 77 no restart helps.`,
 		Args: noSuch, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 		SilenceErrors: true, SilenceUsage: true, CompletionOptions: cobra.CompletionOptions{HiddenDefaultCmd: true},
 	}

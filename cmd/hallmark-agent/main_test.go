@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/hw/virtual"
 	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/line"
+	"github.com/hallmark-iot/hallmark/agent/rom"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -34,10 +35,28 @@ func TestMain(m *testing.M) {
 	launch.Confine()
 	line.Become()
 	testscript.Main(m, map[string]func(){
-		"hallmark-agent": main,
+		"hallmark-agent": sooner,
 		"testfactory":    program(testFactory),
 		"teststation":    program(testStation),
 	})
+}
+
+// sooner is the program; with LATER in its environment, as the first stage, that of a later release, whose run has flags that this one does not have.
+func sooner() {
+	if os.Getenv("LATER") == "" || rom.Handed() {
+		main()
+		return
+	}
+	p := newPlug()
+	root := newRoot(new(bool), p)
+	run, _, err := root.Find([]string{"run"})
+	if err == nil {
+		run.Flags().String("later", "", "")
+		run.Flags().Bool("and-more", false, "")
+		err = root.ExecuteContext(p.ctx)
+	}
+	fmt.Fprintln(os.Stderr, err)
+	os.Exit(1)
 }
 
 func program(run func() error) func() {
@@ -57,6 +76,7 @@ func TestScript(t *testing.T) {
 			"await-free": awaitSocket,
 			"damage":     damage,
 			"burn":       burn,
+			"lose":       lose,
 		},
 	})
 }
@@ -96,6 +116,18 @@ func burn(ts *testscript.TestScript, neg bool, args []string) {
 	b, err := virtual.Open(ts.MkAbs(args[0]))
 	ts.Check(err)
 	ts.Check(errors.Join(b.Fuses.Advance(hw.Decommissioned), b.Close()))
+}
+
+// lose has a device lose its trust bundle: lose DIR.
+func lose(ts *testscript.TestScript, neg bool, args []string) {
+	if neg || len(args) != 1 {
+		ts.Fatalf("usage: lose DIR")
+	}
+	b, err := virtual.Open(ts.MkAbs(args[0]))
+	ts.Check(err)
+	flash, err := boot.Arrange(b.Flash)
+	ts.Check(err)
+	ts.Check(errors.Join(flash.Lose(false), b.Close()))
 }
 
 // testStation listens on a socket, and hangs up on the first who comes.

@@ -12,9 +12,11 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
@@ -36,9 +38,14 @@ func newRun(p *plug) *cobra.Command {
 		Long: `Powers the device on, and on again after each reset, until Ctrl-C or SIGTERM switches it off. A file cut.json in its directory,
 such as {"after": 700, "mode": "random"}, cuts the power at that operation of its memories.
 
-On a Linux board a reset is the machine's: it ends with exit code 76, and whoever started it restarts the machine.`,
+On a Linux board a reset is the machine's: it ends with exit code 76, and whoever started it restarts the machine. With exit code 77 no restart
+helps: nothing here may start, or the board is no device.
+
+A boot manager that was kept is started with the flags of whoever starts it, which may be of a later release: those that it does not know it leaves out, and says so.`,
 		Example: "  hallmark-agent run --dir board1 --log-level debug",
 		Args:    cobra.NoArgs,
+		// Another file's flags: it was told them because this one is what is kept.
+		FParseErrWhitelist: cobra.FParseErrWhitelist{UnknownFlags: rom.Handed()},
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			var h slog.Handler = slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: level})
 			if asJSON {
@@ -48,8 +55,12 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 			if err != nil {
 				return &usageError{"--isolation: " + err.Error()}
 			}
+			log := slog.New(h)
+			if left := unknown(cmd.Flags(), os.Args[1:]); len(left) > 0 {
+				log.Warn("this boot manager does not know some of the flags that it was started with, and leaves them out", "flags", left)
+			}
 			return run(cmd.Context(), p, at, prove, recovery, machine.Options{
-				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: slog.New(h), Output: os.Stderr,
+				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: log, Output: os.Stderr,
 			})
 		},
 	}
@@ -64,14 +75,29 @@ On a Linux board a reset is the machine's: it ends with exit code 76, and whoeve
 	return c
 }
 
-// errReset says that the machine has to be restarted.
-var errReset = errors.New("the device starts again: restart the machine")
+// unknown are the flags of a call that flags does not have.
+func unknown(flags *pflag.FlagSet, args []string) (out []string) {
+	for _, arg := range args {
+		name, long := strings.CutPrefix(arg, "--")
+		if name, _, _ = strings.Cut(name, "="); long && name != "" && flags.Lookup(name) == nil {
+			out = append(out, "--"+name)
+		}
+	}
+	return out
+}
+
+var (
+	// errReset says that the machine has to be restarted.
+	errReset = errors.New("the device starts again: restart the machine")
+	// errRefused says that the next start would be refused as this one was: no restart helps.
+	errRefused = errors.New("a restart changes nothing")
+)
 
 // run is the device's process, whichever stage it is in: it begins as the ROM, which gives way to the boot manager, which goes on as the agent.
 func run(ctx context.Context, p *plug, at place, prove, recovery string, o machine.Options) error {
 	stage, err := rom.Inherited()
-	if err != nil {
-		return err
+	if err != nil { // the two files do not go together
+		return fmt.Errorf("%w (%w)", err, errRefused)
 	}
 	if stage == nil {
 		return first(p, at, recovery)
@@ -91,17 +117,20 @@ func run(ctx context.Context, p *plug, at place, prove, recovery string, o machi
 	return err
 }
 
-// first is the first stage of a start. It has the board without its keys, and ends by becoming the next one.
+// first is the first stage of a start. It has the board without its keys, and ends by becoming the next one, or with what only it may use closed.
 func first(p *plug, at place, recovery string) error {
 	b, err := at.rom()
 	if err != nil {
-		return err
+		return errors.Join(err, at.lock())
 	}
 	image, h, err := measured(b.Board, recovery)
-	if b.real && errors.Is(err, hw.ErrLocked) { // what is locked until a reset shows that there was none
+	switch {
+	case b.real && errors.Is(err, hw.ErrLocked): // what is locked until a reset shows that there was none
 		err = fmt.Errorf("%w: it was started once already: %w", errReset, err)
+	case errors.Is(err, wire.ErrBootManager) || errors.Is(err, boot.ErrDead):
+		err = fmt.Errorf("%w (%w)", unborn(at.dir, err), errRefused)
 	}
-	if err = errors.Join(unborn(at.dir, err), b.leave(), b.close()); err != nil {
+	if err = errors.Join(err, b.close()); err != nil {
 		return err
 	}
 	defer func() { _ = image.Close() }() // what is wrong is that it was not executed
@@ -128,11 +157,17 @@ func measured(b *hw.Board, recovery string) (*rom.Image, boot.Handoff, error) {
 
 // admitted gives the program's own file; where that may not start, the one that is kept for it.
 func admitted(r *boot.ROM, recovery string) (*rom.Image, error) {
-	image, err := admit(r, "/proc/self/exe", recovery)
-	if recovery == "" || err == nil || errors.Is(err, hw.ErrPowerCut) {
+	if recovery == "" {
+		return admit(r, "/proc/self/exe")
+	}
+	if err := r.Restore(believed(recovery)); err != nil {
+		return nil, err
+	}
+	image, err := admit(r, "/proc/self/exe")
+	if err == nil || errors.Is(err, hw.ErrPowerCut) {
 		return image, err
 	}
-	image, other := admit(r, recovery, recovery)
+	image, other := admit(r, recovery)
 	if other != nil {
 		return nil, fmt.Errorf("nothing is started: %w; %s: %w: install a hallmark-agent that the trust bundle names", err, recovery, other)
 	}
@@ -140,37 +175,38 @@ func admitted(r *boot.ROM, recovery string) (*rom.Image, error) {
 	return image, nil
 }
 
-func admit(r *boot.ROM, path, recovery string) (*rom.Image, error) {
+func admit(r *boot.ROM, path string) (*rom.Image, error) {
 	image, err := rom.Seal(path)
 	if err != nil {
 		return nil, err
 	}
-	if err := r.Admit(image.Digest, kept(recovery)); err != nil {
+	if err := r.Admit(image.Digest); err != nil {
 		return nil, errors.Join(err, image.Close())
 	}
 	return image, nil
 }
 
-// mark is what the name of a boot manager that is kept has behind it where this device's mark of it is.
-const mark = ".mark"
+// trustCopy is what the name of a boot manager that is kept has behind it where whom the device believes lies once more, for when its flash has lost that.
+const trustCopy = ".trust"
 
-// kept reads the mark; none marks nothing.
-func kept(recovery string) []byte {
-	f, err := os.Open(recovery + mark)
+// believed reads that copy; none is nobody.
+func believed(recovery string) []byte {
+	f, err := os.Open(recovery + trustCopy)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	b, err := io.ReadAll(io.LimitReader(f, sha256.Size+1))
+	b, err := io.ReadAll(io.LimitReader(f, wire.MaxTrust+1))
 	if err != nil {
 		return nil
 	}
 	return b
 }
 
-// keep has this boot manager kept, which has come as far as this: for when the file that is started next may not. Where any file may, none is.
-func keep(recovery string, r boot.Report) error {
-	if recovery == "" || len(r.Bundle.BootManagers) == 0 {
+// keep has this boot manager kept, which has come as far as this: for when the file that is started next may not. It is kept also while any file may: the day
+// that this ends it is too late.
+func keep(recovery string) error {
+	if recovery == "" {
 		return nil
 	}
 	self, err := os.Open("/proc/self/exe")
@@ -178,10 +214,7 @@ func keep(recovery string, r boot.Report) error {
 		return err
 	}
 	defer self.Close()
-	if err := replace(recovery, self); err != nil {
-		return err
-	}
-	return replace(recovery+mark, bytes.NewReader(r.Kept))
+	return replace(recovery, self)
 }
 
 // replace writes a file as a whole, or leaves the one that is there; one that is the same stays.
@@ -227,8 +260,15 @@ func power(ctx context.Context, at place, prove, recovery string, h boot.Handoff
 	for _, e := range m.Boot().Report().Events {
 		o.Logger.Info("measured", "by", e.Stage, "what", e.Kind, "sha256", hex.EncodeToString(e.Digest), "text", e.Text)
 	}
-	if err := keep(recovery, m.Boot().Report()); err != nil {
+	if err := keep(recovery); err != nil {
 		o.Logger.Error("the boot manager is not kept", "error", err)
+	}
+	if recovery != "" {
+		o.Trusted = func(record []byte) {
+			if err := replace(recovery+trustCopy, bytes.NewReader(record)); err != nil {
+				o.Logger.Error("the trust bundle is not copied", "error", err)
+			}
+		}
 	}
 	if prove != "" {
 		door, err := new(net.ListenConfig).Listen(ctx, "tcp", prove)

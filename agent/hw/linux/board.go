@@ -224,6 +224,27 @@ func (b *Board) chip(path string, pcrs []uint) error {
 	return err
 }
 
+// Lock closes what only the first stage of a start may use, of a board that could not be opened: its description need not be whole, and no other part of it
+// there. Only a TPM keeps a lock.
+func Lock(description []byte) error {
+	var c struct {
+		Parts string `json:"parts"`
+	}
+	if err := json.Unmarshal(description, &c); err != nil {
+		return nil //nolint:nilerr // what is no description names no part, and is reported as what it is
+	}
+	path, ok := strings.CutPrefix(c.Parts, "tpm:")
+	if !ok {
+		return nil
+	}
+	k, err := tpm.Open(path)
+	if err != nil {
+		return fmt.Errorf("lock: %w", err)
+	}
+	k.Parts().Fuses().LockFixed()
+	return k.Close()
+}
+
 // Prepare makes room in the TPM for what a device will burn and count, in the factory.
 func (b *Board) Prepare() (err error) {
 	if b.Chip == nil {
