@@ -155,6 +155,67 @@ func TestProgramsThatDoNotChangeGoOn(t *testing.T) {
 	}
 }
 
+// A channel is a name and the two that it is between: a program whose own component is the same, and whose channel leads to another peer than before, is started
+// anew, and so is that peer; the one that it led to ends with its component, and whoever talks to the same one goes on.
+func TestAProgramThatTalksToAnotherPeerIsStartedAnew(t *testing.T) {
+	code, err := os.ReadFile("/bin/sleep")
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(code)
+	component := func(name string, channels ...string) wire.Component {
+		can := *shared
+		can.Channels = channels
+		return wire.Component{
+			Name: name, Kind: wire.KindExec, Version: "1.0.0", Size: uint64(len(code)), Digest: sum[:], Health: wire.HealthAlive, Args: []string{"600"}, Capabilities: &can,
+		}
+	}
+	o := launch.Options{Dir: t.TempDir(), Device: t.Name(), Self: "/proc/self/exe", Output: os.Stderr}
+	m := &Machine{}
+	set := func(components ...wire.Component) (all []*program) {
+		r := wire.Release{Components: components}
+		for _, c := range components {
+			all = append(all, &program{name: c.Name, what: c, data: reads(r, c), talks: talks(r, c), start: func() (*launch.Process, error) {
+				given, err := m.give(r, c)
+				if err != nil {
+					return nil, err
+				}
+				return launch.Start(bytes.NewReader(code), c, o, given...)
+			}})
+		}
+		return all
+	}
+	p := &Programs{}
+	t.Cleanup(p.Stop)
+	p.replace(set(component("control", "orders"), component("left", "same"), component("motor", "orders"), component("right", "same")))
+	before := map[string]*launch.Process{}
+	for _, x := range p.list {
+		if x.fault != nil {
+			t.Fatalf("%s: %v", x.name, x.fault)
+		}
+		before[x.name] = x.proc
+	}
+	p.replace(set(component("control", "orders"), component("left", "same"), component("pump", "orders"), component("right", "same")))
+	for _, x := range p.list {
+		if x.fault != nil || x.proc == nil || x.proc.Ended() {
+			t.Fatalf("%s does not run: %v", x.name, x.fault)
+		}
+		switch anew := x.proc != before[x.name]; x.name {
+		case "left", "right":
+			if anew {
+				t.Errorf("%s talks to whom it talked to, and was started anew", x.name)
+			}
+		case "control":
+			if !anew || !before["control"].Ended() {
+				t.Error("control goes on, with a channel to who is not there any more")
+			}
+		}
+	}
+	if !before["motor"].Ended() {
+		t.Error("motor goes on")
+	}
+}
+
 // What a program has kept is gone when it was cleared, and it is not there any more to write it again; the next start of it finds nothing.
 func TestWhatProgramsKeepIsCleared(t *testing.T) {
 	code := []byte("#!/bin/sh\nif test -e diary; then echo before > was; fi\nwhile true; do echo more >> diary; sleep 0.01; done\n")

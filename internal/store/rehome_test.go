@@ -17,12 +17,12 @@ import (
 )
 
 // offer is that of another instance, which has the product under the ID.
-func (x *sale) offer(product string) []byte {
+func (x *sale) offer(product string, managers ...wire.BootManager) []byte {
 	x.t.Helper()
 	payload, err := wire.EncodeBundle(wire.Bundle{
 		Version: 4, Product: product, Root: x.role, Release: x.role, Warrant: x.role, Directive: wire.KeySet{Keys: x.role.Keys[:1], Threshold: 1},
 		Control: wire.LogTrust{Origin: "own/c", Key: bytes.Repeat([]byte{3}, 32)}, Events: wire.LogTrust{Origin: "own/e", Key: bytes.Repeat([]byte{4}, 32)},
-		Anchors: [][]byte{{1}}, Issued: uint64(x.now.Unix()), Suites: []string{"HM-P256-1"},
+		Anchors: [][]byte{{1}}, Issued: uint64(x.now.Unix()), Suites: []string{"HM-P256-1"}, BootManagers: managers,
 	})
 	if err != nil {
 		x.t.Fatal(err)
@@ -125,6 +125,45 @@ func TestADeviceThatIsHandedOverHasItsCertificateUntilItHasGone(t *testing.T) {
 		t.Error("it is commanded after it has gone")
 	}
 	refused("once more", "transfer.state", two, func(*owner.Order) {})
+}
+
+// A device that demands a boot manager which its trust bundle names is not sent where none is named that could start it: that is said here, before anybody signs.
+func TestADeviceGoesOnlyWhereItsBootManagerMayStart(t *testing.T) {
+	x := newSale(t, 1)
+	id, two := devN(0), person("sam")
+	two.Seconded = "person:olga"
+	d, err := x.devices.Get(t.Context(), person("olga"), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	manager := func(n byte, hardware ...string) wire.BootManager {
+		return wire.BootManager{Digest: bytes.Repeat([]byte{n}, 32), Hardware: hardware}
+	}
+	asked := func(offer []byte) string {
+		t.Helper()
+		_, err := x.svc.Transfer(t.Context(), two, owner.Order{Devices: []string{id}, Kind: owner.Rehome, Reason: "their own", Offer: offer})
+		return codeOf(err)
+	}
+	const goes = "rehome.warrant" // the next thing that is looked at
+	if got := asked(x.offer("pump")); got != goes {
+		t.Errorf("where nobody names any: %s", got)
+	}
+	x.publishBundle(2, manager(7, d.Hardware), manager(8, "another"))
+	for what, c := range map[string]struct {
+		there []wire.BootManager
+		want  string
+	}{
+		"names none":                      {nil, "rehome.boot-manager"},
+		"names others":                    {[]wire.BootManager{manager(9)}, "rehome.boot-manager"},
+		"names it for other hardware":     {[]wire.BootManager{manager(7, "another")}, "rehome.boot-manager"},
+		"names that of other hardware":    {[]wire.BootManager{manager(8)}, "rehome.boot-manager"},
+		"names it":                        {[]wire.BootManager{manager(7)}, goes},
+		"names it among others, for this": {[]wire.BootManager{manager(9), manager(7, "another", d.Hardware)}, goes},
+	} {
+		if got := asked(x.offer("pump", c.there...)); got != c.want {
+			t.Errorf("to one that %s: %s, want %s", what, got, c.want)
+		}
+	}
 }
 
 // behind is what a node has read of handovers a while ago.

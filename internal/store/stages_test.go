@@ -135,14 +135,14 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	return s
 }
 
-func (s *stages) publishBundle(version uint64) {
+func (s *stages) publishBundle(version uint64, managers ...wire.BootManager) {
 	s.t.Helper()
 	authority := s.authority
 	b := wire.Bundle{
 		Version: version, Product: "pump", Root: s.role, Release: s.role, Warrant: s.role,
 		Directive: wire.KeySet{Keys: [][]byte{spki(s.t, authority)}, Threshold: 1},
 		Control:   wire.LogTrust{Origin: "c", Key: bytes.Repeat([]byte{1}, 32)}, Events: wire.LogTrust{Origin: "e", Key: bytes.Repeat([]byte{2}, 32)},
-		Issued: uint64(s.now.Unix()), Suites: []string{"HM-P256-1"},
+		Issued: uint64(s.now.Unix()), Suites: []string{"HM-P256-1"}, BootManagers: managers,
 	}
 	payload, err := wire.EncodeBundle(b)
 	if err != nil {

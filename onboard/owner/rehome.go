@@ -16,8 +16,8 @@ import (
 // A device that goes to an instance of its owner's own leaves as one that is handed on, but for three things: the warrant keys and the owner's key both
 // have to sign, by one document that names where to; it keeps its certificate until it has said that it goes; and then its life here has ended.
 
-// offered reads the offer of the instance that a device goes to.
-func offered(d device.Device, data []byte) (wire.HomeOffer, error) {
+// offered reads the offer of the instance that a device goes to, and says what the device would refuse in it.
+func (s *Service) offered(ctx context.Context, d device.Device, data []byte) (wire.HomeOffer, error) {
 	o, b, err := wire.DecodeHomeOffer(data)
 	if err == nil {
 		var home wire.Home
@@ -32,7 +32,27 @@ func offered(d device.Device, data []byte) (wire.HomeOffer, error) {
 		return o, fault.New(fault.Invalid, "rehome.product", fmt.Sprintf("device %s is of product %s, the other instance offers to have %s", d.ID, d.Product, b.Product),
 			"its product has to have the same ID there: the device's releases and its certificate name it")
 	}
-	return o, nil
+	here, err := s.cfg.Devices.CurrentBundle(ctx, d.Product)
+	if err != nil {
+		return o, err
+	}
+	return o, startsThere(d, here.Wire, b)
+}
+
+// startsThere refuses an instance where nothing could start the device: one that has started under a list of boot managers demands to be on one for good.
+func startsThere(d device.Device, here, there wire.Bundle) error {
+	if len(here.BootManagers) == 0 {
+		return nil
+	}
+	for _, m := range here.BootManagers {
+		code := [32]byte(m.Digest)
+		if here.Starts(code, d.Hardware) == nil && len(there.BootManagers) > 0 && there.Starts(code, d.Hardware) == nil {
+			return nil
+		}
+	}
+	return fault.New(fault.Conflict, "rehome.boot-manager",
+		fmt.Sprintf("device %s starts only by a boot manager that its trust bundle names: that of the other instance names none of those that may start it here", d.ID),
+		"have the other instance sign for the same hallmark-agent (hallmark bundle payload --add-boot-manager), and offer again")
 }
 
 // handovers checks and logs the warrants by which devices go to another instance: one for all that belong to nobody, or one for each. What is wrong with them is

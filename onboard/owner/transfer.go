@@ -218,7 +218,7 @@ func (s *Service) leave(ctx context.Context, caller access.Caller, d device.Devi
 		l.Transfer.Period, who = p.Number, actor(p)
 	}
 	if o.Kind == Rehome {
-		offer, err := offered(d, o.Offer)
+		offer, err := s.offered(ctx, d, o.Offer)
 		if err != nil {
 			return none(err)
 		}
