@@ -78,7 +78,7 @@ func TestTheUnitsKnowHowADeviceEnds(t *testing.T) {
 			t.Fatalf("%s: no RestartPreventExitStatus", unit)
 		}
 		var got []int
-		for _, w := range strings.Fields(string(line[1])) {
+		for w := range strings.FieldsSeq(string(line[1])) {
 			n, err := strconv.Atoi(w)
 			if err != nil {
 				t.Fatal(err)
