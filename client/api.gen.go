@@ -419,6 +419,21 @@ func (e ProductEnrolmentMode) Valid() bool {
 	}
 }
 
+// Defines values for ReleaseComponentFormat.
+const (
+	Mcuboot ReleaseComponentFormat = "mcuboot"
+)
+
+// Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
+func (e ReleaseComponentFormat) Valid() bool {
+	switch e {
+	case Mcuboot:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for RevokeRequestReasonCode.
 const (
 	RevokeRequestReasonCodeN0  RevokeRequestReasonCode = 0
@@ -2821,6 +2836,9 @@ type ReleaseComponent struct {
 	Artifact     []byte            `json:"artifact"`
 	Capabilities *WireCapabilities `json:"capabilities,omitempty"`
 
+	// Format as what its bytes are written; they are read, and have to say what the release says
+	Format *ReleaseComponentFormat `json:"format,omitempty"`
+
 	// Hardware hardware revisions it works on, in rising order; empty: all of the release's
 	Hardware []string          `json:"hardware,omitempty"`
 	Health   string            `json:"health"`
@@ -2830,6 +2848,9 @@ type ReleaseComponent struct {
 	Requires []WireRequirement `json:"requires,omitempty"`
 	Version  string            `json:"version"`
 }
+
+// ReleaseComponentFormat as what its bytes are written; they are read, and have to say what the release says
+type ReleaseComponentFormat string
 
 // ReleaseContents defines model for ReleaseContents.
 type ReleaseContents struct {
@@ -3655,6 +3676,7 @@ type WireComponent struct {
 	Args         []string          `json:"args,omitempty"`
 	Capabilities *WireCapabilities `json:"capabilities,omitempty"`
 	Digest       []byte            `json:"digest"`
+	Format       *string           `json:"format,omitempty"`
 	Hardware     []string          `json:"hardware,omitempty"`
 	Health       string            `json:"health"`
 	Kind         string            `json:"kind"`

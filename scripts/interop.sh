@@ -4,7 +4,7 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 failed=() notrun=()
-for part in schemathesis interop-clients interop-package interop-agent interop-qemu; do
+for part in schemathesis interop-clients interop-package interop-agent interop-qemu interop-imgtool; do
   "scripts/$part.sh"
   case $? in
     0) ;;

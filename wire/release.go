@@ -43,6 +43,14 @@ const (
 	HealthNone   HealthCheck = "none"
 )
 
+// Format says that a component's bytes are written as another system reads them, which judges them by itself once more. Their version, and whatever else both say, is the release's.
+type Format string
+
+// The formats: an image for MCUboot.
+const (
+	FormatMCUboot Format = "mcuboot"
+)
+
 // Component is one program or data area of a release.
 type Component struct {
 	Name    string        `cbor:"1,keyasint" json:"name"`
@@ -58,6 +66,7 @@ type Component struct {
 	Hardware     []string      `cbor:"10,keyasint,omitempty" json:"hardware,omitempty"`    // hardware revisions it works on; empty: all of the release's
 	Protected    *Protected    `cbor:"11,keyasint,omitempty" json:"protected,omitempty"`   // nil: its bytes are the program; else they are sealed
 	Laid         *Laid         `cbor:"13,keyasint,omitempty" json:"laid,omitempty"`        // of an image: what lies in the bank once it is installed
+	Format       Format        `cbor:"15,keyasint,omitempty" json:"format,omitempty"`      // empty: the bytes are what runs, or is read
 }
 
 // Laid is how a bank begins once an image is installed there: by this a device knows it again, whatever the installer said.
@@ -315,10 +324,27 @@ func (c Component) check() error {
 			return fmt.Errorf("capabilities: %w", err)
 		}
 	}
-	if err := c.Protected.check(c); err != nil {
+	if err := errors.Join(c.Protected.check(c), c.checkFormat()); err != nil {
 		return err
 	}
 	return c.checkNeeds()
+}
+
+func (c Component) checkFormat() error {
+	switch c.Format {
+	case "":
+		return nil
+	case FormatMCUboot:
+	default:
+		return fmt.Errorf("format %q", c.Format)
+	}
+	if c.Kind == KindExec {
+		return fmt.Errorf("format %s of a program: the agent starts none of that", c.Format)
+	}
+	if c.Protected != nil {
+		return fmt.Errorf("format %s of what is protected: whoever reads it has no content key", c.Format)
+	}
+	return nil
 }
 
 func (c Component) checkImage() error {

@@ -112,7 +112,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 3 done in part, 4 done and f
 		}
 		root.AddCommand(cmds...)
 	}
-	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newWitness(s), newApprove(s), newCeremony(s), newRecover(s), newOIDC(s), newContext(s), newVerify(s), newSimulate(s), newMan(s))
+	add(local, newDemo(s), newInit(s), newServe(s), newLog(s), newWitness(s), newApprove(s), newArtifact(s), newCeremony(s), newRecover(s), newOIDC(s), newContext(s), newVerify(s), newSimulate(s), newMan(s))
 	add(remote, nouns(s)...)
 	root.InitDefaultCompletionCmd()
 	walk(root, func(c *cobra.Command) { finish(c, begun) })

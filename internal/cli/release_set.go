@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -25,6 +26,7 @@ type set struct {
 	drop                       []string
 	versions, requires, onlyOn []string
 	capabilities, lies         []string
+	formats                    []string
 }
 
 func (s *set) flags(f *pflag.FlagSet) {
@@ -34,6 +36,7 @@ func (s *set) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.requires, "requires", nil, "what a component needs of another, NAME:OTHER>=VERSION, NAME:OTHER<VERSION, or both: NAME:OTHER>=VERSION<VERSION")
 	f.StringArrayVar(&s.capabilities, "capabilities", nil, "what a program may reach beyond its own directory, NAME=FILE: JSON, as docs/guide/programs.md tells (default: nothing)")
 	f.StringArrayVar(&s.lies, "lies", nil, "what lies in the machine's bank once an image is installed, NAME=FILE: the file system that the image was made of")
+	f.StringArrayVar(&s.formats, "format", nil, "as what a component is written, NAME=mcuboot: it is read, and has to say what the release says (default: the bytes are what they are)")
 	f.StringArrayVar(&s.onlyOn, "only-on", nil, "hardware revisions a component works on, NAME=REVISION,REVISION (default: all)")
 }
 
@@ -61,7 +64,7 @@ func (s *set) kept(ctx context.Context, cl *client.Client, files []file) ([]rele
 		}
 		out = append(out, release.Component{
 			Name: c.Name, Kind: c.Kind, Version: c.Version, Artifact: c.Digest, Health: c.Health, Args: c.Args, Requires: c.Requires, Hardware: c.Hardware,
-			Capabilities: c.Capabilities, Laid: c.Laid,
+			Capabilities: c.Capabilities, Laid: c.Laid, Format: c.Format,
 		})
 	}
 	if len(left) > 0 {
@@ -72,80 +75,60 @@ func (s *set) kept(ctx context.Context, cl *client.Client, files []file) ([]rele
 
 // apply gives the components their own versions and needs.
 func (s *set) apply(components []release.Component) error {
-	find := func(flag, name string) (*release.Component, error) {
-		for i := range components {
-			if components[i].Name == name {
-				return &components[i], nil
+	// each takes a flag's NAME=VALUE apart and gives the value to the component of that name.
+	each := func(flag, want string, list []string, sep string, give func(c *release.Component, value string) error) error {
+		for _, v := range list {
+			name, value, ok := strings.Cut(v, sep)
+			if !ok || value == "" {
+				return usagef("--%s %q: want %s", flag, v, want)
+			}
+			i := slices.IndexFunc(components, func(c release.Component) bool { return c.Name == name })
+			if i < 0 {
+				return usagef("--%s: the release has no component %q", flag, name)
+			}
+			if err := give(&components[i], value); err != nil {
+				return usagef("--%s %q: %v", flag, v, err)
 			}
 		}
-		return nil, usagef("--%s: the release has no component %q", flag, name)
-	}
-	for _, v := range s.versions {
-		name, version, ok := strings.Cut(v, "=")
-		if !ok {
-			return usagef("--component-version %q: want NAME=VERSION", v)
-		}
-		c, err := find("component-version", name)
-		if err != nil {
-			return err
-		}
-		c.Version = version
+		return nil
 	}
 	fresh := map[string]bool{} // what is said here is all that a component requires
-	for _, v := range s.requires {
-		name, q, ok := requirement(v)
-		if !ok {
-			return usagef("--requires %q: want NAME:OTHER>=VERSION, NAME:OTHER<VERSION or NAME:OTHER>=VERSION<VERSION", v)
-		}
-		c, err := find("requires", name)
-		if err != nil {
+	const requires = "NAME:OTHER>=VERSION, NAME:OTHER<VERSION or NAME:OTHER>=VERSION<VERSION"
+	return cmp.Or(
+		each("component-version", "NAME=VERSION", s.versions, "=", func(c *release.Component, v string) error {
+			c.Version = v
+			return nil
+		}),
+		each("requires", requires, s.requires, ":", func(c *release.Component, v string) error {
+			q, ok := requirement(v)
+			if !ok {
+				return errors.New("want " + requires)
+			}
+			if !fresh[c.Name] {
+				c.Requires, fresh[c.Name] = nil, true
+			}
+			c.Requires = append(c.Requires, q)
+			slices.SortFunc(c.Requires, func(x, y wire.Requirement) int { return strings.Compare(x.Component, y.Component) })
+			return nil
+		}),
+		each("only-on", "NAME=REVISION,REVISION", s.onlyOn, "=", func(c *release.Component, v string) error {
+			c.Hardware = strings.Split(v, ",")
+			slices.Sort(c.Hardware)
+			return nil
+		}),
+		each("lies", "NAME=FILE", s.lies, "=", func(c *release.Component, path string) (err error) {
+			c.Laid, err = laid(path)
 			return err
-		}
-		if !fresh[name] {
-			c.Requires, fresh[name] = nil, true
-		}
-		c.Requires = append(c.Requires, q)
-		slices.SortFunc(c.Requires, func(x, y wire.Requirement) int { return strings.Compare(x.Component, y.Component) })
-	}
-	for _, v := range s.onlyOn {
-		name, revisions, ok := strings.Cut(v, "=")
-		if !ok {
-			return usagef("--only-on %q: want NAME=REVISION,REVISION", v)
-		}
-		c, err := find("only-on", name)
-		if err != nil {
+		}),
+		each("format", "NAME=mcuboot", s.formats, "=", func(c *release.Component, v string) error {
+			c.Format = wire.Format(v)
+			return nil
+		}),
+		each("capabilities", "NAME=FILE", s.capabilities, "=", func(c *release.Component, path string) (err error) {
+			c.Capabilities, err = readCapabilities(path)
 			return err
-		}
-		c.Hardware = strings.Split(revisions, ",")
-		slices.Sort(c.Hardware)
-	}
-	for _, v := range s.lies {
-		name, path, ok := strings.Cut(v, "=")
-		if !ok || path == "" {
-			return usagef("--lies %q: want NAME=FILE", v)
-		}
-		c, err := find("lies", name)
-		if err != nil {
-			return err
-		}
-		if c.Laid, err = laid(path); err != nil {
-			return usagef("--lies %q: %v", v, err)
-		}
-	}
-	for _, v := range s.capabilities {
-		name, path, ok := strings.Cut(v, "=")
-		if !ok || path == "" {
-			return usagef("--capabilities %q: want NAME=FILE", v)
-		}
-		c, err := find("capabilities", name)
-		if err != nil {
-			return err
-		}
-		if c.Capabilities, err = readCapabilities(path); err != nil {
-			return usagef("--capabilities %q: %v", v, err)
-		}
-	}
-	return nil
+		}),
+	)
 }
 
 // laid measures what an installer makes of an image.
@@ -186,12 +169,12 @@ func readCapabilities(path string) (*wire.Capabilities, error) {
 	return &c, nil
 }
 
-// requirement reads NAME:OTHER>=1.2.0<2.0.0.
-func requirement(s string) (name string, q wire.Requirement, ok bool) {
-	name, rest, ok := strings.Cut(s, ":")
-	rest, q.Below, _ = strings.Cut(rest, "<")
+// requirement reads OTHER>=1.2.0<2.0.0.
+func requirement(s string) (q wire.Requirement, ok bool) {
+	rest, below, _ := strings.Cut(s, "<")
+	q.Below = below
 	q.Component, q.From, _ = strings.Cut(rest, ">=")
-	return name, q, ok && name != "" && q.Component != "" && (q.From != "" || q.Below != "")
+	return q, q.Component != "" && (q.From != "" || q.Below != "")
 }
 
 // needsOf says what a component needs.
@@ -202,6 +185,9 @@ func needsOf(c wire.Component) string {
 	}
 	if len(c.Hardware) > 0 {
 		out.WriteString(", only on " + strings.Join(c.Hardware, ", "))
+	}
+	if c.Format != "" {
+		out.WriteString(", written as " + string(c.Format))
 	}
 	if c.Laid != nil {
 		fmt.Fprintf(&out, ", in its bank %d bytes, sha256 %x", c.Laid.Size, c.Laid.Digest)

@@ -1,0 +1,164 @@
+package cli
+
+import (
+	"context"
+	"crypto"
+	"crypto/ecdh"
+	"crypto/ecdsa"
+	"crypto/x509"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// newArtifact is what is done with files before they are components of a release: without a network, where the key is.
+func newArtifact(s streams) *cobra.Command {
+	c := &cobra.Command{Use: "artifact", Short: "Write, show and wrap what other systems start or install, without a network"}
+	c.AddCommand(artifactWrite(s), artifactShow(s), artifactRewrap(s))
+	return c
+}
+
+// artifactOptions are what a file is written with.
+type artifactOptions struct {
+	format, in, version, out string
+	counter                  uint32
+	key                      keyFile
+
+	mcuboot mcubootOptions
+}
+
+func artifactWrite(s streams) *cobra.Command {
+	var o artifactOptions
+	c := &cobra.Command{
+		Use: "write --as FORMAT --in FILE --version VERSION --key KEY --out FILE", Short: "Write a file as another system reads it, and sign it",
+		Long: `Writes a file as another system reads it, and signs it: on a machine that needs no network, because the key is there and not on the server. What comes of it is
+a component of a release like any other, with ` + "`hallmark release create --format NAME=FORMAT`" + `: the server then reads it, and refuses one that says another version, or another
+security counter, than the release that people approve.
+
+As mcuboot it is an image that MCUboot starts, as imgtool writes them. --key is a P-256 or Ed25519 key: in PEM as imgtool and OpenSSL make them, in the offline key directory, or in a token.
+With --encrypt-to it is encrypted as well, under a key of its own, which is wrapped for the key that is named: yours, from which ` + "`hallmark artifact rewrap`" + ` wraps it for
+one device after another.`,
+		Example: `  hallmark artifact write --as mcuboot --in build/zephyr.bin --version 1.2.3+4 --counter 7 --header-size 0x200 --key signing.pem --out radio.img
+  hallmark artifact write --as mcuboot --in build/zephyr.bin --version 1.2.3 --counter 7 --key signing.pem --encrypt-to keeper.pub --out radio.img`,
+		Args: cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			switch wire.Format(o.format) {
+			case wire.FormatMCUboot:
+				return writeMCUboot(cmd.Context(), s, o)
+			}
+			return usagef("--as %q: want mcuboot", o.format)
+		},
+	}
+	f := c.Flags()
+	f.StringVar(&o.format, "as", "", "what it is written as: mcuboot")
+	f.StringVar(&o.in, "in", "", "the file that the build made")
+	f.StringVar(&o.version, "version", "", "its version; an image of MCUboot's may have a build number, 1.2.3+4")
+	f.Uint32Var(&o.counter, "counter", 0, "security counter: the release's")
+	f.StringVar(&o.key.path, "key", "", "what signs it: a private key in PEM, a key file of the offline key directory, or pkcs11:token=LABEL;object=KEY?module-path=LIBRARY")
+	o.key.pass.flag(c)
+	f.StringVar(&o.out, "out", "", "file to write")
+	o.mcuboot.flags(f)
+	return need(c, "as", "in", "version", "counter", "key", "out")
+}
+
+func artifactShow(s streams) *cobra.Command {
+	var key string
+	c := &cobra.Command{
+		Use: "show FILE", Short: "Say what is in a file of another system's format", Args: cobra.ExactArgs(1),
+		Long:    "Says what is in an image of MCUboot's, and whether it is the one that was signed; with --key, by whom.",
+		Example: "  hallmark artifact show radio.img --key signing.pub",
+		RunE: func(_ *cobra.Command, args []string) error {
+			pairs, err := showMCUboot(args[0], key)
+			if err != nil {
+				return fmt.Errorf("%s: %w", args[0], err)
+			}
+			return sheet(s.out, pairs...)
+		},
+	}
+	c.Flags().StringVar(&key, "key", "", "the public key that must have signed it, PEM")
+	return c
+}
+
+// signingKey opens what signs a file: PEM, as the tools of other systems keep keys, or whatever else signs here.
+func signingKey(ctx context.Context, s streams, k keyFile) (crypto.Signer, error) {
+	if strings.HasPrefix(k.path, pkcs11.Scheme) || filepath.Ext(k.path) == ".key" {
+		return k.open(ctx, s)
+	}
+	key, err := privatePEM(k.path)
+	if err != nil {
+		return nil, err
+	}
+	signer, ok := key.(crypto.Signer)
+	if !ok {
+		return nil, usagef("%s is a key of type %T, which signs nothing", k.path, key)
+	}
+	return signer, nil
+}
+
+func privatePEM(path string) (any, error) {
+	der, err := readPEM(path, "PRIVATE KEY")
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKCS8PrivateKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: want a private key in PKCS #8, not encrypted, as imgtool keygen and openssl genpkey make them: %w", path, err)
+	}
+	return key, nil
+}
+
+func publicPEM(path string) (any, error) {
+	der, err := readPEM(path, "PUBLIC KEY")
+	if err != nil {
+		return nil, err
+	}
+	key, err := x509.ParsePKIXPublicKey(der)
+	if err != nil {
+		return nil, fmt.Errorf("%s: want a public key, as openssl pkey -pubout and imgtool getpub -e pem write them: %w", path, err)
+	}
+	return key, nil
+}
+
+// wrappingKey opens a private key for which content keys are wrapped.
+func wrappingKey(path string) (*ecdh.PrivateKey, error) {
+	key, err := privatePEM(path)
+	if err != nil {
+		return nil, err
+	}
+	switch k := key.(type) {
+	case *ecdh.PrivateKey:
+		return k, nil
+	case *ecdsa.PrivateKey:
+		return k.ECDH()
+	}
+	return nil, usagef("%s is a key of type %T: content keys are wrapped for P-256 or X25519", path, key)
+}
+
+func wrappingPublic(path string) (*ecdh.PublicKey, error) {
+	key, err := publicPEM(path)
+	if err != nil {
+		return nil, err
+	}
+	switch k := key.(type) {
+	case *ecdh.PublicKey:
+		return k, nil
+	case *ecdsa.PublicKey:
+		return k.ECDH()
+	}
+	return nil, usagef("%s is a key of type %T: content keys are wrapped for P-256 or X25519", path, key)
+}
+
+// writeNew writes what a command made, and nothing over what is there.
+func writeNew(path string, data []byte) error {
+	if _, err := os.Stat(path); err == nil {
+		return usagef("%s exists: choose another name", path)
+	}
+	return durable.WriteFile(path, data, 0o644)
+}

@@ -1,0 +1,72 @@
+package release
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/mcuboot"
+)
+
+// checkFormats reads each component that is written in a format of another system, and refuses one that says something else than the release: who approves the release would sign the one, and
+// that system would judge by the other.
+func (s *Service) checkFormats(ctx context.Context, m wire.Release) error {
+	for _, c := range m.Components {
+		if c.Format == "" {
+			continue
+		}
+		if err := s.checkFormat(ctx, m, c); err != nil {
+			return fault.Newf(fault.Invalid, "release.format", "component %s is not what the release says of it: %w", c.Name, err)
+		}
+	}
+	return nil
+}
+
+func (s *Service) checkFormat(ctx context.Context, m wire.Release, c wire.Component) (err error) {
+	blob, err := s.cfg.Blobs.Open(ctx, [32]byte(c.Digest))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	switch c.Format {
+	case wire.FormatMCUboot:
+		return checkMCUboot(m, c, blob)
+	}
+	return fmt.Errorf("format %q is not read here", c.Format)
+}
+
+// checkMCUboot: version, security counter, and that the image is what was signed, as far as one sees that without its content key.
+func checkMCUboot(m wire.Release, c wire.Component, r io.Reader) error {
+	if c.Size > mcuboot.MaxImage {
+		return fmt.Errorf("%d bytes, and an image has at most %d", c.Size, mcuboot.MaxImage)
+	}
+	data, err := io.ReadAll(r)
+	if err != nil {
+		return err
+	}
+	image, err := mcuboot.Decode(data)
+	if err != nil {
+		return err
+	}
+	if err := image.Check(); err != nil {
+		return err
+	}
+	if !image.HasSignature() {
+		return errors.New("nobody has signed the image: sign it by P-256 or Ed25519")
+	}
+	if v := image.Version.String(); v != c.Version && (image.Version.Build == 0 || !strings.HasPrefix(v, c.Version+"+")) {
+		return fmt.Errorf("the image has version %s, and the release says %s", v, c.Version)
+	}
+	counter, ok := image.Counter()
+	if !ok {
+		return errors.New("the image has no security counter, so that its boot manager would go back: write it with one")
+	}
+	if counter != m.Counter {
+		return fmt.Errorf("the image has security counter %d, and the release %d", counter, m.Counter)
+	}
+	return nil
+}
