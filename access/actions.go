@@ -48,6 +48,7 @@ const (
 	ReleaseCreate    Action = "release:create"
 	ReleaseApprove   Action = "release:approve"
 	ReleasePublish   Action = "release:publish"
+	ApproverBind     Action = "approver:bind"
 	ReleaseRead      Action = "release:read"
 	AdvisoryImport   Action = "advisory:import"
 	SupplyManage     Action = "supply:manage"

@@ -881,6 +881,14 @@ type Answer struct {
 	Content []byte `json:"content"`
 }
 
+// ApproverRequest defines model for ApproverRequest.
+type ApproverRequest struct {
+	// Member a person's member ID
+	//
+	// Example: person:alice
+	Member string `json:"member"`
+}
+
 // Arriving defines model for Arriving.
 type Arriving struct {
 	// Custody the chain, as hallmark log trace --bundle writes it
@@ -2341,6 +2349,14 @@ type Ownership struct {
 	Transfer *OwnerTransfer `json:"transfer,omitempty"`
 }
 
+// PageApprover defines model for PageApprover.
+type PageApprover struct {
+	Items []ReleaseApprover `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageCA defines model for PageCA.
 type PageCA struct {
 	Items []ForeignCA `json:"items"`
@@ -2828,6 +2844,19 @@ type ReleaseApproval struct {
 	At     time.Time `json:"at"`
 	Caller string    `json:"caller"`
 	Kid    string    `json:"kid"`
+}
+
+// ReleaseApprover defines model for ReleaseApprover.
+type ReleaseApprover struct {
+	// By who said so
+	By string `json:"by"`
+
+	// Key key ID: first 16 bytes of SHA-256 over its SubjectPublicKeyInfo, hex
+	Key string `json:"key"`
+
+	// Member whose it is
+	Member string    `json:"member"`
+	Since  time.Time `json:"since"`
 }
 
 // ReleaseComponent defines model for ReleaseComponent.
@@ -4857,6 +4886,31 @@ type ActivateProductParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListApproversParams defines parameters for ListApprovers.
+type ListApproversParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// UnbindApproverParams defines parameters for UnbindApprover.
+type UnbindApproverParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// BindApproverParams defines parameters for BindApprover.
+type BindApproverParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // WelcomeDeviceParams defines parameters for WelcomeDevice.
 type WelcomeDeviceParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -5611,6 +5665,9 @@ type CreateProductJSONRequestBody = Product
 
 // ActivateProductJSONRequestBody defines body for ActivateProduct for application/json ContentType.
 type ActivateProductJSONRequestBody = ProductAnswer
+
+// BindApproverJSONRequestBody defines body for BindApprover for application/json ContentType.
+type BindApproverJSONRequestBody = ApproverRequest
 
 // WelcomeDeviceJSONRequestBody defines body for WelcomeDevice for application/json ContentType.
 type WelcomeDeviceJSONRequestBody = Arriving
@@ -7042,6 +7099,38 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
 	ActivateProduct(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListApprovers List whose the keys are that approve a product's releases
+	//
+	// While no key is anybody's, approvals have to be of different people, with different keys, and nothing says which.
+	//
+	// Corresponds with GET /api/v1/products/{id}/approvers (the `ListApprovers` operationId).
+	ListApprovers(ctx context.Context, id string, params *ListApproversParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// UnbindApprover Say that a key is nobody's any more
+	//
+	// It always takes two people. Approvals by the key count no more, also of releases that are not published yet. Devices believe it until a trust bundle leaves it out.
+	//
+	// Corresponds with DELETE /api/v1/products/{id}/approvers/{key} (the `UnbindApprover` operationId).
+	UnbindApprover(ctx context.Context, id string, key string, params *UnbindApproverParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BindApproverWithBody Say whose a key is that approves a product's releases
+	//
+	// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+	BindApproverWithBody(ctx context.Context, id string, key string, params *BindApproverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// BindApprover Say whose a key is that approves a product's releases
+	//
+	// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+	BindApprover(ctx context.Context, id string, key string, params *BindApproverParams, body BindApproverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// WelcomeDeviceWithBody Take a device that another instance hands over, by its chain of custody; again it changes nothing
 	//
@@ -10731,6 +10820,78 @@ func (c *Client) ActivateProductWithBody(ctx context.Context, id string, params 
 // Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
 func (c *Client) ActivateProduct(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewActivateProductRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListApprovers List whose the keys are that approve a product's releases
+//
+// While no key is anybody's, approvals have to be of different people, with different keys, and nothing says which.
+//
+// Corresponds with GET /api/v1/products/{id}/approvers (the `ListApprovers` operationId).
+func (c *Client) ListApprovers(ctx context.Context, id string, params *ListApproversParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListApproversRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// UnbindApprover Say that a key is nobody's any more
+//
+// It always takes two people. Approvals by the key count no more, also of releases that are not published yet. Devices believe it until a trust bundle leaves it out.
+//
+// Corresponds with DELETE /api/v1/products/{id}/approvers/{key} (the `UnbindApprover` operationId).
+func (c *Client) UnbindApprover(ctx context.Context, id string, key string, params *UnbindApproverParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewUnbindApproverRequest(c.Server, id, key, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BindApproverWithBody Say whose a key is that approves a product's releases
+//
+// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+func (c *Client) BindApproverWithBody(ctx context.Context, id string, key string, params *BindApproverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBindApproverRequestWithBody(c.Server, id, key, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// BindApprover Say whose a key is that approves a product's releases
+//
+// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+func (c *Client) BindApprover(ctx context.Context, id string, key string, params *BindApproverParams, body BindApproverJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewBindApproverRequest(c.Server, id, key, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -20214,6 +20375,226 @@ func NewActivateProductRequestWithBody(server string, id string, params *Activat
 	return req, nil
 }
 
+// NewListApproversRequest constructs an http.Request for the ListApprovers method
+func NewListApproversRequest(server string, id string, params *ListApproversParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/approvers", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewUnbindApproverRequest constructs an http.Request for the UnbindApprover method
+func NewUnbindApproverRequest(server string, id string, key string, params *UnbindApproverParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/approvers/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewBindApproverRequest calls the generic BindApprover builder with application/json body
+func NewBindApproverRequest(server string, id string, key string, params *BindApproverParams, body BindApproverJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewBindApproverRequestWithBody(server, id, key, params, "application/json", bodyReader)
+}
+
+// NewBindApproverRequestWithBody constructs an http.Request for the BindApprover method, with any body, and a specified content type
+func NewBindApproverRequestWithBody(server string, id string, key string, params *BindApproverParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "key", key, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/approvers/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewWelcomeDeviceRequest calls the generic WelcomeDevice builder with application/json body
 func NewWelcomeDeviceRequest(server string, id string, params *WelcomeDeviceParams, body WelcomeDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -26519,6 +26900,42 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/products/{id}/activate (the `ActivateProduct` operationId).
 	ActivateProductWithResponse(ctx context.Context, id string, params *ActivateProductParams, body ActivateProductJSONRequestBody, reqEditors ...RequestEditorFn) (*ActivateProductResponse, error)
 
+	// ListApproversWithResponse List whose the keys are that approve a product's releases
+	//
+	// While no key is anybody's, approvals have to be of different people, with different keys, and nothing says which.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/approvers (the `ListApprovers` operationId).
+	ListApproversWithResponse(ctx context.Context, id string, params *ListApproversParams, reqEditors ...RequestEditorFn) (*ListApproversResponse, error)
+
+	// UnbindApproverWithResponse Say that a key is nobody's any more
+	//
+	// It always takes two people. Approvals by the key count no more, also of releases that are not published yet. Devices believe it until a trust bundle leaves it out.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with DELETE /api/v1/products/{id}/approvers/{key} (the `UnbindApprover` operationId).
+	UnbindApproverWithResponse(ctx context.Context, id string, key string, params *UnbindApproverParams, reqEditors ...RequestEditorFn) (*UnbindApproverResponse, error)
+
+	// BindApproverWithBodyWithResponse Say whose a key is that approves a product's releases
+	//
+	// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+	BindApproverWithBodyWithResponse(ctx context.Context, id string, key string, params *BindApproverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BindApproverResponse, error)
+
+	// BindApproverWithResponse Say whose a key is that approves a product's releases
+	//
+	// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+	BindApproverWithResponse(ctx context.Context, id string, key string, params *BindApproverParams, body BindApproverJSONRequestBody, reqEditors ...RequestEditorFn) (*BindApproverResponse, error)
+
 	// WelcomeDeviceWithBodyWithResponse Take a device that another instance hands over, by its chain of custody; again it changes nothing
 	//
 	// Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
@@ -32649,6 +33066,136 @@ func (r ActivateProductResponse) ContentType() string {
 	return ""
 }
 
+type ListApproversResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageApprover
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListApproversResponse) GetJSON200() *PageApprover {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListApproversResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListApproversResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListApproversResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListApproversResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type UnbindApproverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r UnbindApproverResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r UnbindApproverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r UnbindApproverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r UnbindApproverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r UnbindApproverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type BindApproverResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReleaseApprover
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r BindApproverResponse) GetJSON200() *ReleaseApprover {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r BindApproverResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r BindApproverResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r BindApproverResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r BindApproverResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r BindApproverResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type WelcomeDeviceResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -38316,6 +38863,66 @@ func (c *ClientWithResponses) ActivateProductWithResponse(ctx context.Context, i
 	return ParseActivateProductResponse(rsp)
 }
 
+// ListApproversWithResponse List whose the keys are that approve a product's releases
+//
+// While no key is anybody's, approvals have to be of different people, with different keys, and nothing says which.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/approvers (the `ListApprovers` operationId).
+func (c *ClientWithResponses) ListApproversWithResponse(ctx context.Context, id string, params *ListApproversParams, reqEditors ...RequestEditorFn) (*ListApproversResponse, error) {
+	rsp, err := c.ListApprovers(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListApproversResponse(rsp)
+}
+
+// UnbindApproverWithResponse Say that a key is nobody's any more
+//
+// It always takes two people. Approvals by the key count no more, also of releases that are not published yet. Devices believe it until a trust bundle leaves it out.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with DELETE /api/v1/products/{id}/approvers/{key} (the `UnbindApprover` operationId).
+func (c *ClientWithResponses) UnbindApproverWithResponse(ctx context.Context, id string, key string, params *UnbindApproverParams, reqEditors ...RequestEditorFn) (*UnbindApproverResponse, error) {
+	rsp, err := c.UnbindApprover(ctx, id, key, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseUnbindApproverResponse(rsp)
+}
+
+// BindApproverWithBodyWithResponse Say whose a key is that approves a product's releases
+//
+// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+func (c *ClientWithResponses) BindApproverWithBodyWithResponse(ctx context.Context, id string, key string, params *BindApproverParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*BindApproverResponse, error) {
+	rsp, err := c.BindApproverWithBody(ctx, id, key, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBindApproverResponse(rsp)
+}
+
+// BindApproverWithResponse Say whose a key is that approves a product's releases
+//
+// It always takes two people. From the first on, an approval counts only when its key is its sender's own.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/products/{id}/approvers/{key} (the `BindApprover` operationId).
+func (c *ClientWithResponses) BindApproverWithResponse(ctx context.Context, id string, key string, params *BindApproverParams, body BindApproverJSONRequestBody, reqEditors ...RequestEditorFn) (*BindApproverResponse, error) {
+	rsp, err := c.BindApprover(ctx, id, key, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseBindApproverResponse(rsp)
+}
+
 // WelcomeDeviceWithBodyWithResponse Take a device that another instance hands over, by its chain of custody; again it changes nothing
 //
 // Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.
@@ -43498,6 +44105,94 @@ func ParseActivateProductResponse(rsp *http.Response) (*ActivateProductResponse,
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest CeremonyReadiness
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListApproversResponse parses an HTTP response from a ListApproversWithResponse call
+func ParseListApproversResponse(rsp *http.Response) (*ListApproversResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListApproversResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageApprover
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseUnbindApproverResponse parses an HTTP response from a UnbindApproverWithResponse call
+func ParseUnbindApproverResponse(rsp *http.Response) (*UnbindApproverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &UnbindApproverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case rsp.StatusCode == 204:
+		break // No content-type
+
+	}
+
+	return response, nil
+}
+
+// ParseBindApproverResponse parses an HTTP response from a BindApproverWithResponse call
+func ParseBindApproverResponse(rsp *http.Response) (*BindApproverResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &BindApproverResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReleaseApprover
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

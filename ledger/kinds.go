@@ -17,6 +17,7 @@ const (
 
 	KindEnrolmentChanged Kind = "product.enrolment.changed" // control: JSON product.EnrolmentChange {product, mode, server_keys, binding, ocsp}
 
+	KindApproverBound       Kind = "approver.bound"        // control: JSON release.ApproverChange {product, key, member}: whose a key of the release role is; no member: nobody's
 	KindSupplyPolicyChanged Kind = "supply.policy.changed" // control: JSON supply.PolicyChange {product, policy}: what the supply gate asks of its releases
 	KindExceptionTaken      Kind = "vex.taken"             // control: JSON supply.ExceptionTaken {product, digest, flaws, statements}: a signed document says why known flaws are none
 

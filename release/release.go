@@ -151,6 +151,12 @@ type Store interface {
 	Releases(ctx context.Context, product string, after []byte, limit int) ([]Release, error)
 	// UpdateRelease replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged.
 	UpdateRelease(ctx context.Context, r Release, facts ...ledger.Fact) error
+	// Approvers gives whose the keys of a product's release role are, by key ID.
+	Approvers(ctx context.Context, product string) ([]Approver, error)
+	// PutApprover says whose a key is; with an empty Member it is nobody's.
+	PutApprover(ctx context.Context, product string, a Approver, facts ...ledger.Fact) error
+	// IsPerson says whether a member is here, and a person.
+	IsPerson(ctx context.Context, member string) (bool, error)
 	// MadeDevices counts the devices of a product, of one of the hardware revisions, that have been made.
 	MadeDevices(ctx context.Context, product string, hardware []string) (int, error)
 }
@@ -189,6 +195,8 @@ type Supply interface {
 	Decide(ctx context.Context, caller access.Caller, m wire.Release) ([]byte, error)
 	// Confirm says whether a release that was decided on may still be published.
 	Confirm(ctx context.Context, m wire.Release) error
+	// Builders gives the public keys (SubjectPublicKeyInfo, DER) that a product's builds are signed with.
+	Builders(ctx context.Context, product string) ([][]byte, error)
 }
 
 // manifestOf is the manifest as it will be signed.

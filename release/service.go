@@ -373,6 +373,9 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	if err != nil {
 		return Release{}, err
 	}
+	if err := s.theirs(ctx, caller, r.Manifest.Product, key); err != nil {
+		return Release{}, err
+	}
 	merged := envelope
 	if len(r.Envelope) > 0 {
 		if merged, err = wire.MergeSignatures(wire.TypeRelease, r.Envelope, envelope); err != nil {
@@ -481,6 +484,9 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, fault.Newf(fault.Conflict, "release.threshold", "release %s may not be published: %w", r.Manifest.ID, err)
 	} else if d != r.Digest {
 		return Release{}, fmt.Errorf("release %s: the stored envelope is of release %x", r.Manifest.ID, d)
+	}
+	if err := s.counted(ctx, r, b.Release.Threshold); err != nil {
+		return Release{}, err
 	}
 	if err := compatible(r.Manifest); err != nil {
 		return Release{}, err

@@ -55,6 +55,15 @@ func (s *Service) Confirm(ctx context.Context, m wire.Release) error {
 	return stopped(m, d)
 }
 
+// Builders gives the keys that a product's builds are signed with. It is for the stage that has releases approved.
+func (s *Service) Builders(ctx context.Context, product string) (keys [][]byte, err error) {
+	p, err := s.cfg.Store.Policy(ctx, product)
+	for _, b := range p.Builders {
+		keys = append(keys, b.Keys...)
+	}
+	return keys, err
+}
+
 // Gate says what the gate would find of a release, and changes nothing.
 func (s *Service) Gate(ctx context.Context, caller access.Caller, m wire.Release) (wire.GateDecision, error) {
 	if err := s.cfg.Guard.Check(ctx, caller, access.ReleaseCreate, access.Resource{Type: "release", Product: m.Product}); err != nil {

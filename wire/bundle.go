@@ -125,7 +125,7 @@ func (b Bundle) checkSuites() error {
 				return fmt.Errorf("bundle: %w", err)
 			}
 			if !b.Accepts(suite) {
-				return fmt.Errorf("bundle: %w: key %x is of suite %s, the bundle accepts %v", ErrSuite, keyIDOfSPKI(der), suite, b.Suites)
+				return fmt.Errorf("bundle: %w: key %x is of suite %s, the bundle accepts %v", ErrSuite, KeyIDOfSPKI(der), suite, b.Suites)
 			}
 		}
 	}
@@ -199,7 +199,7 @@ func VerifyBundle(current *Bundle, envelope []byte) (Bundle, error) {
 // find gives the key of the role that kid names.
 func (s KeySet) find(kid KeyID) ([]byte, bool) {
 	for _, der := range s.Keys {
-		if keyIDOfSPKI(der) == kid {
+		if KeyIDOfSPKI(der) == kid {
 			return der, true
 		}
 	}

@@ -65,10 +65,11 @@ func KeyIDOf(pub crypto.PublicKey) (KeyID, error) {
 	if err != nil {
 		return KeyID{}, fmt.Errorf("key id: %w", err)
 	}
-	return keyIDOfSPKI(der), nil
+	return KeyIDOfSPKI(der), nil
 }
 
-func keyIDOfSPKI(der []byte) KeyID {
+// KeyIDOfSPKI names the key that der is the SubjectPublicKeyInfo of.
+func KeyIDOfSPKI(der []byte) KeyID {
 	sum := sha256.Sum256(der)
 	return KeyID(sum[:16])
 }
@@ -92,7 +93,7 @@ func (s KeySet) Check() error {
 		if _, err := ParseKey(der); err != nil {
 			return fmt.Errorf("key %d: %w", i, err)
 		}
-		if id := keyIDOfSPKI(der); seen[id] {
+		if id := KeyIDOfSPKI(der); seen[id] {
 			return fmt.Errorf("key %x twice", id)
 		} else {
 			seen[id] = true
@@ -401,7 +402,7 @@ func VerifyThreshold(typ Type, envelope []byte, role KeySet) ([]byte, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s: role: %w", typ, err)
 		}
-		keys[keyIDOfSPKI(der)] = pub
+		keys[KeyIDOfSPKI(der)] = pub
 	}
 	body, err := msg.Headers.MarshalProtected()
 	if err != nil {

@@ -159,7 +159,7 @@ func VerifyMaster(b Bundle, envelope []byte) (Master, []byte, error) {
 	}
 	for _, spki := range b.Release.Keys {
 		pub, err := ParseKey(spki)
-		if err != nil || keyIDOfSPKI(spki) != o.KeyID {
+		if err != nil || KeyIDOfSPKI(spki) != o.KeyID {
 			continue
 		}
 		if err := o.Verify(pub); err != nil {

@@ -49,6 +49,7 @@ var Examples = map[string]any{
 	"set-bundle-due":    BundleDue{Days: 30},
 	"set-supply-policy": supply.Policy{Mode: supply.Warn, MaxUnknown: 3},
 	"ask-supply-gate":   GateQuestion{Components: [][]byte{exampleDigest}},
+	"bind-approver":     ApproverRequest{Member: "person:alice"},
 	"set-isolation":     IsolationPolicy{Layers: []wire.Layer{wire.LayerUser, wire.LayerFiles, wire.LayerCalls}},
 	"set-enrolment":     product.Enrolment{Mode: product.Approved},
 	"set-schema":        SchemaRequest{Parameters: wire.Schema{{Name: "report.every", Type: wire.TypeDuration, Min: "10s", Max: "1h0m0s"}, {Name: "wifi.key", Type: wire.TypeText, Secret: true}}},

@@ -97,7 +97,7 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
 var shared = append([]string{
-	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-release-components", "get-release-gate",
+	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-release-components", "get-release-gate", "list-approvers",
 	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query", "find-component",
 }, elsewhere...)
 
@@ -118,6 +118,7 @@ var unmet = []string{
 	"trust-chip-vendor", "end-chip-vendor", "import-chips", "show-chip", // it takes two, and nobody's chips are known
 	"close-finding",                                                                                  // the device was lost before, and its findings settled with it
 	"claim-device", "transfer-devices", "give-up-handover", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it is not handed over, it was not stolen and is in no recall, and the owner has a device
+	"bind-approver", "unbind-approver", // they take two, and the key is in no bundle
 	"take-exception",                                         // nobody has signed one
 	"retire-key",                                             // it is the only one of its role
 	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it

@@ -97,6 +97,7 @@ func (a *api) register(h huma.API) {
 	a.registerEnrolments(h)
 	a.registerReleases(h)
 	a.registerSupply(h)
+	a.registerApprovers(h)
 	a.registerRollouts(h)
 	a.registerCommands(h)
 	a.registerTrust(h)

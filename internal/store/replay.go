@@ -29,6 +29,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindBundleDueChanged:    replayBundleDue,
 	ledger.KindIsolationChanged:    replayIsolation,
 	ledger.KindSupplyPolicyChanged: replaySupplyPolicy,
+	ledger.KindApproverBound:       replayApprover,
 	ledger.KindSupplyDecided:       replaySupplyDecision,
 	ledger.KindSchemaChanged:       replaySchema,
 	ledger.KindBundlePublished:     replayBundle,

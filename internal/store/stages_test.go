@@ -328,3 +328,26 @@ func codeOf(err error) string {
 	}
 	return "?"
 }
+
+// entriesOf are the facts of some kinds, as they are in the log.
+func (s *stages) entriesOf(kinds ...ledger.Kind) [][]byte {
+	s.t.Helper()
+	var out [][]byte
+	for _, k := range kinds {
+		rows, err := s.db.Read().QueryContext(s.t.Context(), `SELECT data FROM entry WHERE kind = $1 ORDER BY id`, string(k))
+		if err != nil {
+			s.t.Fatal(err)
+		}
+		for rows.Next() {
+			var e []byte
+			if err := rows.Scan(&e); err != nil {
+				s.t.Fatal(err)
+			}
+			out = append(out, e)
+		}
+		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return out
+}

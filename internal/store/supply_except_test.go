@@ -183,22 +183,7 @@ func TestADecisionComesBackFromTheLog(t *testing.T) {
 		t.Fatal(err)
 	}
 	other := newStages(t, wire.ModelBlob)
-	rows, err := g.db.Read().QueryContext(t.Context(), `SELECT data FROM entry WHERE kind IN ('release.proposed', 'supply.decided') ORDER BY id`)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer rows.Close()
-	var lost [][]byte
-	for rows.Next() {
-		var e []byte
-		if err := rows.Scan(&e); err != nil {
-			t.Fatal(err)
-		}
-		lost = append(lost, e)
-	}
-	if err := rows.Err(); err != nil || len(lost) != 2 {
-		t.Fatalf("%d facts, %v", len(lost), err)
-	}
+	lost := g.entriesOf(ledger.KindReleaseProposed, ledger.KindSupplyDecided)
 	counts := map[ledger.Kind]store.Replayed{}
 	if err := other.db.Replay(t.Context(), ledger.Control, 0, lost, counts); err != nil {
 		t.Fatal(err)
