@@ -422,18 +422,12 @@ func (e ProductEnrolmentMode) Valid() bool {
 // Defines values for ReleaseComponentFormat.
 const (
 	Mcuboot ReleaseComponentFormat = "mcuboot"
-	Mender  ReleaseComponentFormat = "mender"
-	Swu     ReleaseComponentFormat = "swu"
 )
 
 // Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
 func (e ReleaseComponentFormat) Valid() bool {
 	switch e {
 	case Mcuboot:
-		return true
-	case Mender:
-		return true
-	case Swu:
 		return true
 	default:
 		return false
@@ -3041,6 +3035,7 @@ type RolesRequest struct {
 
 // Rollout defines model for Rollout.
 type Rollout struct {
+	Backs   []RolloutTranche   `json:"backs,omitempty"`
 	By      string             `json:"by"`
 	Created time.Time          `json:"created"`
 	Ended   *time.Time         `json:"ended,omitempty"`
@@ -3050,6 +3045,7 @@ type Rollout struct {
 	Reason  *string            `json:"reason,omitempty"`
 	Spec    RolloutSpec        `json:"spec"`
 	Started *time.Time         `json:"started,omitempty"`
+	Turns   *int64             `json:"turns,omitempty"`
 	Wave    int64              `json:"wave"`
 	Waves   []RolloutWaveState `json:"waves,omitempty"`
 }
@@ -3060,10 +3056,13 @@ type RolloutCounts struct {
 	Failed        int64  `json:"failed"`
 	Good          int64  `json:"good"`
 	GoodByOwnWord *int64 `json:"good_by_own_word,omitempty"`
+	Held          *int64 `json:"held,omitempty"`
 	Left          *int64 `json:"left,omitempty"`
+	NoShows       *int64 `json:"no_shows,omitempty"`
 	RolledBack    *int64 `json:"rolled_back,omitempty"`
 	Stranded      *int64 `json:"stranded,omitempty"`
 	Unknown       *int64 `json:"unknown,omitempty"`
+	Untold        *int64 `json:"untold,omitempty"`
 	Waiting       int64  `json:"waiting"`
 }
 
@@ -3074,12 +3073,16 @@ type RolloutDeviceView struct {
 	Class     int64        `json:"Class"`
 	Device    string       `json:"Device"`
 	Health    string       `json:"Health"`
+	Holder    string       `json:"Holder"`
 	Install   RolloutOrder `json:"Install"`
+	Mark      string       `json:"Mark"`
 	Previous  []byte       `json:"Previous"`
 	Proven    []byte       `json:"Proven"`
 	Running   []byte       `json:"Running"`
 	Seen      time.Time    `json:"Seen"`
 	State     string       `json:"State"`
+	Stirs     int64        `json:"Stirs"`
+	Tranche   int64        `json:"Tranche"`
 	Trial     bool         `json:"Trial"`
 	Verdict   string       `json:"Verdict"`
 	VerdictAt time.Time    `json:"VerdictAt"`
@@ -3091,6 +3094,7 @@ type RolloutDeviceView struct {
 type RolloutMember struct {
 	Device   string `json:"Device"`
 	Previous []byte `json:"Previous"`
+	Rank     int64  `json:"Rank"`
 	Wave     int64  `json:"Wave"`
 }
 
@@ -3106,6 +3110,8 @@ type RolloutOrder struct {
 
 // RolloutResolved defines model for RolloutResolved.
 type RolloutResolved struct {
+	// Held members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet
+	Held     map[string]string `json:"held,omitempty"`
 	LeftOut  map[string]int64  `json:"left_out,omitempty"`
 	Members  []RolloutMember   `json:"members"`
 	Set      WireDeviceSet     `json:"set"`
@@ -3130,6 +3136,7 @@ type RolloutSpec struct {
 	Assurance *string          `json:"assurance,omitempty"`
 	Canaries  []string         `json:"canaries,omitempty"`
 	ID        string           `json:"id"`
+	Priority  *int64           `json:"priority,omitempty"`
 	Product   string           `json:"product"`
 	Reason    *string          `json:"reason,omitempty"`
 	Release   []byte           `json:"release"`
@@ -3142,33 +3149,54 @@ type RolloutSpec struct {
 type RolloutStatus struct {
 	// Devices at most 1000, those that are not good first; all: list-rollout-devices
 	Devices []RolloutDeviceView `json:"devices"`
+	Now     RolloutCounts       `json:"now"`
 	Rollout Rollout             `json:"rollout"`
 
 	// Total devices of the wave
 	Total int64 `json:"total"`
 }
 
+// RolloutTranche defines model for RolloutTranche.
+type RolloutTranche struct {
+	At      time.Time `json:"at"`
+	Command string    `json:"command"`
+	Devices int64     `json:"devices"`
+	Issued  bool      `json:"issued"`
+	Release []byte    `json:"release,omitempty"`
+}
+
 // RolloutWave defines model for RolloutWave.
 type RolloutWave struct {
 	ContactS           *int32 `json:"contact_s,omitempty"`
 	DeadlineS          int32  `json:"deadline_s"`
+	MaxErrors          *int64 `json:"max_errors,omitempty"`
+	MaxErrorsPercent   *int64 `json:"max_errors_percent,omitempty"`
 	MaxFailures        *int64 `json:"max_failures,omitempty"`
 	MaxFailuresPercent *int64 `json:"max_failures_percent,omitempty"`
+	MaxNoShows         *int64 `json:"max_no_shows,omitempty"`
+	MaxNoShowsPercent  *int64 `json:"max_no_shows_percent,omitempty"`
+	PerHour            *int64 `json:"per_hour,omitempty"`
 	Percent            *int64 `json:"percent,omitempty"`
 	Size               *int64 `json:"size,omitempty"`
 	SoakS              int32  `json:"soak_s"`
+	Tranche            *int64 `json:"tranche,omitempty"`
 }
 
 // RolloutWaveState defines model for RolloutWaveState.
 type RolloutWaveState struct {
-	Asked     *time.Time `json:"asked,omitempty"`
-	Cancelled *bool      `json:"cancelled,omitempty"`
-	Command   *string    `json:"command,omitempty"`
-	Devices   int64      `json:"devices"`
-	Rule      int64      `json:"rule"`
-	SoakFrom  *time.Time `json:"soak_from,omitempty"`
-	Started   *time.Time `json:"started,omitempty"`
-	Succeeded *time.Time `json:"succeeded,omitempty"`
+	Asked     *time.Time       `json:"asked,omitempty"`
+	AwayS     *int32           `json:"away_s,omitempty"`
+	Below     *int64           `json:"below,omitempty"`
+	Cancelled *bool            `json:"cancelled,omitempty"`
+	Command   *string          `json:"command,omitempty"`
+	Devices   int64            `json:"devices"`
+	Rule      int64            `json:"rule"`
+	SoakFrom  *time.Time       `json:"soak_from,omitempty"`
+	Soaked    *bool            `json:"soaked,omitempty"`
+	Started   *time.Time       `json:"started,omitempty"`
+	Succeeded *time.Time       `json:"succeeded,omitempty"`
+	Taken     *time.Time       `json:"taken,omitempty"`
+	Tranches  []RolloutTranche `json:"tranches,omitempty"`
 }
 
 // SchemaRequest defines model for SchemaRequest.

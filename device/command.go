@@ -173,8 +173,8 @@ func (s *Service) heldBack(ctx context.Context, caller access.Caller, in Instruc
 	return nil
 }
 
-// onceID is the ID of the command of a decision that has a name.
-func onceID(name string) string {
+// OnceID is the ID of the command of a decision that has a name.
+func OnceID(name string) string {
 	sum := sha256.Sum256([]byte("hallmark command\x00" + name))
 	return hex.EncodeToString(sum[:16])
 }
@@ -184,7 +184,7 @@ func (s *Service) commandedOnce(ctx context.Context, name string) (string, error
 	if name == "" {
 		return "", nil
 	}
-	c, err := s.cfg.Commands.Command(ctx, onceID(name))
+	c, err := s.cfg.Commands.Command(ctx, OnceID(name))
 	if errors.Is(err, ErrNotFound) {
 		return "", nil
 	}
@@ -212,7 +212,7 @@ func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (w
 	_, _ = rand.Read(id[:]) // never fails: crypto/rand ends the process instead
 	name := hex.EncodeToString(id[:])
 	if in.Once != "" {
-		name = onceID(in.Once)
+		name = OnceID(in.Once)
 	}
 	return wire.Command{
 		ID: name, Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,

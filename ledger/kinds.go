@@ -44,6 +44,7 @@ const (
 	KindRolloutCreated    Kind = "rollout.created"        // control: JSON rollout.Spec
 	KindRolloutStarted    Kind = "rollout.started"        // control: JSON {rollout, release, devices: root and count, waves, skipped}
 	KindWaveStarted       Kind = "rollout.wave.started"   // control: JSON {rollout, wave, release, command, reason, counts, failed}, with the command of the wave
+	KindTrancheIssued     Kind = "rollout.tranche.issued" // control: the same, with the number of the tranche: more devices of the wave are told
 	KindWaveSucceeded     Kind = "rollout.wave.succeeded" // control: the same; every device of the wave is healthy
 	KindRolloutHalted     Kind = "rollout.halted"         // control: the same, with reason and failed devices; halted by a gate
 	KindRolloutPaused     Kind = "rollout.paused"         // control: the same; by a person

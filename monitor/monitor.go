@@ -44,6 +44,8 @@ const (
 	WitnessFailing Kind = "witness.failing"
 	CAEnding       Kind = "authority.ending"
 	BundleBehind   Kind = "trust-bundle.behind"
+	RolloutHalted  Kind = "rollout.halted"       // of a rollout, whose ID is the subject
+	RolloutStuck   Kind = "rollout.stuck"        // of a rollout, the same
 	Vulnerable     Kind = "component.vulnerable" // of a release, whose digest is the subject
 )
 

@@ -70,28 +70,28 @@ type world struct {
 	r         Rollout
 	pieces    []*piece
 	commands  map[string][]string // install command → devices
-	cancelled map[string]bool
-	installed map[string]bool // devices ever told to install, to see that none is told twice
+	installed map[string]bool     // devices ever told to install, to see that none is told twice
 	sentBack  map[string]bool
 	crash     func() bool
 }
 
 func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay func() time.Duration) *world {
 	w := &world{
-		t: t, now: epoch, commands: map[string][]string{}, cancelled: map[string]bool{}, installed: map[string]bool{},
+		t: t, now: epoch, commands: map[string][]string{}, installed: map[string]bool{},
 		sentBack: map[string]bool{}, crash: func() bool { return false },
 	}
-	var fit []Candidate
+	var fit []placed
 	for i := range n {
-		fit = append(fit, Candidate{ID: fmt.Sprintf("d%03d", i), Release: good32})
+		fit = append(fit, placed{rank: int64(i), device: fmt.Sprintf("d%03d", i)})
 	}
-	members, states, err := deal(spec.Waves, fit)
+	states, err := deal(spec.Waves, fit)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for i, m := range members {
-		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: m.Wave, told: epoch.Add(delay()), Status: Status{
-			Device: m.Device, Wave: m.Wave, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
+	for i, m := range fit {
+		wave := waveOf(states, m.rank)
+		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: wave, told: epoch.Add(delay()), Status: Status{
+			Device: m.device, Wave: wave, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
 			VerdictAt: epoch.Add(-time.Hour), Proven: good32, Seen: epoch.Add(-time.Minute),
 		}})
 	}
@@ -167,27 +167,44 @@ func (w *world) takes(p *piece) {
 // tick does what Service.advance does, with a crash possible between a command and the record of it.
 func (w *world) tick() {
 	for range maxSteps {
+		for _, p := range w.of(Missed) { // who is too late is told no more
+			if st := &p.Status.Install.Standing; *st == device.Pending || *st == device.Delivered {
+				*st = device.Cancelled
+			}
+		}
 		todo := Plan(w.moment(), w.r, manifest(), w.snap())
 		if len(todo) == 0 {
 			return
 		}
-		sent := false
 		for _, d := range todo {
 			w.check(d)
-			id := w.command(d)
-			if w.crash() {
+			before := w.r
+			tranches := w.carry(d)
+			if w.crash() && len(tranches) == 0 {
 				return
 			}
-			before := w.r
-			w.r = Apply(w.now, w.r, d, id)
+			w.r = Apply(w.now, w.r, d, tranches...)
 			w.monotone(before)
-			sent = sent || d.Kind == SendBack
 		}
-		if sent || w.r.Phase.Ended() {
+		if w.r.Phase.Ended() {
 			return
 		}
 	}
 	w.t.Fatalf("the plan does not come to rest at %v: %+v", w.now, w.r)
+}
+
+// of gives the current wave's devices with a mark; of a halted rollout those of all waves.
+func (w *world) of(k Mark) (out []*piece) {
+	from, to := w.r.watched()
+	for _, p := range w.pieces {
+		if p.wave < from || p.wave > to {
+			continue
+		}
+		if mark, _ := MarkOf(w.moment(), w.r, manifest(), p.Status); mark == k {
+			out = append(out, p)
+		}
+	}
+	return out
 }
 
 func (w *world) find(id string) *piece {
@@ -198,56 +215,78 @@ func (w *world) find(id string) *piece {
 	return w.pieces[i]
 }
 
-func (w *world) command(d Decision) string {
+// carry does what a decision says, and gives the tranches that it made.
+func (w *world) carry(d Decision) []Tranche {
 	switch d.Kind {
-	case StartWave:
-		if d.Command != "" { // issued before a crash
-			return d.Command
-		}
-		id := fmt.Sprintf("wave-%d", d.Wave)
-		if w.commands[id] != nil {
-			w.t.Fatalf("wave %d is commanded twice", d.Wave)
-		}
-		w.commands[id] = d.Devices
-		for _, dev := range d.Devices {
-			if w.installed[dev] {
-				w.t.Fatalf("%s is told twice to install", dev)
-			}
-			w.installed[dev] = true
-			w.find(dev).Status.Install = Order{
-				Command: id, Issued: w.now, Expires: w.now.Add(w.r.Spec.Waves[w.r.Waves[d.Wave-1].Rule].Deadline.D()), Standing: device.Pending, At: w.now,
-			}
-		}
-		return id
+	case TakeWave:
+	case StartWave, NextTranche:
+		return []Tranche{w.tell(d)}
+	case Issue:
+		w.issue()
 	case AskProof:
-		for _, dev := range d.Devices {
-			w.find(dev).asked = true
+		for _, p := range w.of(Proving) {
+			p.asked = true
 		}
 	case SendBack:
-		for _, dev := range d.Devices {
+		for _, p := range w.of(Returns) {
+			dev := p.Status.Device
 			if w.sentBack[dev] {
 				w.t.Fatalf("%s is sent back twice", dev)
 			}
 			w.sentBack[dev] = true
-			p := w.find(dev)
-			p.backAt = w.now.Add(3 * time.Minute)
-			p.Status.Back = Order{Command: "back", Standing: device.Pending, At: w.now}
+			p.Status.Back.Command = "back"
 		}
-	case CancelBack:
+		return []Tranche{{Command: "back", Release: good32, At: w.now}}
+	case CancelBacks:
 		for _, p := range w.pieces {
-			if b := &p.Status.Back; b.Command == d.Command && b.Standing == device.Pending {
+			if b := &p.Status.Back; b.Standing == device.Pending {
 				b.Standing = device.Cancelled
 			}
 		}
 	case Cancel:
-		for _, dev := range w.commands[d.Command] {
-			if s := &w.find(dev).Status; s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered {
-				s.Install.Standing = device.Cancelled
+		for _, t := range w.r.Waves[w.r.Wave-1].Tranches {
+			for _, dev := range w.commands[t.Command] {
+				if s := &w.find(dev).Status; s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered {
+					s.Install.Standing = device.Cancelled
+				}
 			}
 		}
 	default:
 	}
-	return ""
+	return nil
+}
+
+func (w *world) tell(d Decision) Tranche {
+	n := len(w.r.Waves[d.Wave-1].Tranches) + 1
+	t := Tranche{Command: fmt.Sprintf("wave-%d-%d", d.Wave, n), At: w.now}
+	rule := w.r.Spec.Waves[w.r.Waves[d.Wave-1].Rule]
+	for _, p := range w.of(Queued)[:d.N] {
+		if w.installed[p.Status.Device] {
+			w.t.Fatalf("%s is told twice to install", p.Status.Device)
+		}
+		w.installed[p.Status.Device] = true
+		p.Status.Tranche, p.Status.Install.Command = n, t.Command
+		t.Devices++
+	}
+	if way := len(w.of(Awaited)) + len(w.of(Proving)); rule.Tranche > 0 && way > rule.Tranche {
+		w.t.Fatalf("%d devices are under way at once, %d may be", way, rule.Tranche)
+	}
+	return t
+}
+
+// issue gives the commands that were decided: again, after a crash, which does nothing.
+func (w *world) issue() {
+	for _, p := range w.pieces {
+		s := &p.Status
+		if ts := w.r.Waves[w.r.Wave-1].Tranches; w.r.Halted.IsZero() && s.Install.Command != "" && s.Install.Standing == "" && s.Install.Command == ts[len(ts)-1].Command {
+			w.commands[s.Install.Command] = append(w.commands[s.Install.Command], s.Device)
+			s.Install.Issued, s.Install.Standing, s.Install.At = w.now, device.Pending, w.now
+		}
+		if s.Back.Command != "" && s.Back.Standing == "" {
+			p.backAt = w.now.Add(3 * time.Minute)
+			s.Back.Standing, s.Back.At = device.Pending, w.now
+		}
+	}
 }
 
 // check holds a decision against what really is, which the planner is not shown, by rules written without its functions.
@@ -269,9 +308,9 @@ func (w *world) check(d Decision) {
 		}
 	}
 	switch d.Kind {
-	case StartWave:
-		if w.r.Phase != Running && d.Command == "" {
-			w.t.Fatalf("a wave starts while the rollout is %s", w.r.Phase)
+	case StartWave, NextTranche:
+		if w.r.Phase != Running {
+			w.t.Fatalf("devices are told while the rollout is %s", w.r.Phase)
 		}
 		for i, before := range w.r.Waves[:w.r.Wave-1] {
 			if before.Succeeded.IsZero() {
@@ -296,9 +335,9 @@ func (w *world) check(d Decision) {
 			w.t.Fatalf("wave %d halts with %d of %d not good, tolerated %d: %s", d.Wave, failed, of, rule.MaxFailures, d.Reason)
 		}
 	case SendBack:
-		for _, dev := range d.Devices {
-			if s := w.find(dev).Status; w.r.Phase != Halted || !bytes.Equal(s.Running, bad32) || !bytes.Equal(d.Release, good32) {
-				w.t.Fatalf("%s is sent back to %x while it runs %x and the rollout is %s", dev, d.Release[:1], s.Running[:1], w.r.Phase)
+		for _, p := range w.of(Returns) {
+			if w.r.Phase != Halted || !bytes.Equal(p.Status.Running, bad32) {
+				w.t.Fatalf("%s is sent back while it runs %x and the rollout is %s", p.Status.Device, p.Status.Running[:1], w.r.Phase)
 			}
 		}
 	default:
@@ -355,7 +394,7 @@ func TestPlanHoldsItsGates(t *testing.T) {
 			return Wave{
 				Size: size, Soak: Seconds(rapid.IntRange(0, 4).Draw(t, name+" soak") * 900),
 				Deadline:    Seconds(rapid.IntRange(60, 7200).Draw(t, name+" deadline")),
-				MaxFailures: rapid.IntRange(0, 3).Draw(t, name+" failures"),
+				MaxFailures: rapid.IntRange(0, 3).Draw(t, name+" failures"), Tranche: rapid.IntRange(0, 3).Draw(t, name+" tranche"),
 			}
 		}
 		var waves []Wave
@@ -402,7 +441,9 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 		w.crash = func() bool {
 			down := rnd.IntN(10) == 0
 			if down && !clean && w.r.Phase == Running && rnd.IntN(10) == 0 { // somebody turns it before it goes on
-				w.r.Phase, w.r.Halted = []Phase{Paused, Aborting, Halted}[rnd.IntN(3)], w.now
+				if w.r.Phase = []Phase{Paused, Aborting, Halted}[rnd.IntN(3)]; w.r.Phase == Halted {
+					w.r.Halted = w.now
+				}
 			}
 			return down
 		}
@@ -433,10 +474,10 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 }
 
 func TestJudgeTakesNothingOnTrust(t *testing.T) {
-	r := Rollout{Spec: Spec{Release: bad32, Waves: []Wave{{Soak: 600, Deadline: 3600}}}, Wave: 1, Waves: []WaveState{{Devices: 1, Started: epoch}}}
+	r := Rollout{Spec: Spec{Release: bad32, Waves: []Wave{{Soak: 600, Deadline: 3600}}}, Wave: 1, Waves: []WaveState{{Devices: 1, Started: epoch, Tranches: []Tranche{{At: epoch}}}}}
 	early, late := Moment{Now: epoch.Add(10 * time.Minute), Contact: contact}, Moment{Now: epoch.Add(time.Hour), Contact: contact}
 	fine := Status{
-		State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
+		Wave: 1, Tranche: 1, State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
 		VerdictAt: epoch.Add(time.Minute), Proven: bad32,
 	}
 	for name, c := range map[string]struct {
@@ -444,7 +485,7 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 		before, after Class
 	}{
 		"fine":                  {func(*Status) {}, Good, Good},
-		"nothing known":         {func(s *Status) { *s = Status{} }, Waiting, Failed},
+		"nothing known":         {func(s *Status) { *s = Status{Wave: 1, Tranche: 1} }, Waiting, Failed},
 		"on trial":              {func(s *Status) { s.Trial = true }, Waiting, Failed},
 		"health unknown":        {func(s *Status) { s.Health = HealthUnknown }, Waiting, Failed},
 		"unhealthy":             {func(s *Status) { s.Health = Unhealthy }, Failed, Failed},
@@ -462,6 +503,8 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 		"expired":               {func(s *Status) { s.Install.Standing = device.Expired }, Failed, Failed},
 		"silent since the wave": {func(s *Status) { s.Seen = epoch.Add(-time.Second) }, Waiting, Failed},
 		"silent a while":        {func(s *Status) { s.Seen = s.Seen.Add(-contact - time.Second) }, Waiting, Failed},
+		"not told yet":          {func(s *Status) { s.Tranche = 0 }, Waiting, Waiting},
+		"another rollout's":     {func(s *Status) { s.Tranche, s.Holder = 0, "r2" }, Waiting, Waiting},
 		"retired":               {func(s *Status) { s.State = device.Decommissioned }, Left, Left},
 	} {
 		for m, want := range map[Moment]Class{early: c.before, late: c.after} {
@@ -478,7 +521,7 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 // What a wave passes on was said and proven since its soak began; who cannot do so in time, once asked, has failed.
 func TestWhatCountsWhenTheSoakIsOver(t *testing.T) {
 	soaked, asked := epoch.Add(10*time.Minute), epoch.Add(20*time.Minute)
-	r := Rollout{Spec: Spec{Release: bad32, Waves: []Wave{{Soak: 600, Deadline: 1800}}}, Wave: 1, Waves: []WaveState{{Devices: 1, Started: epoch, SoakFrom: soaked, Asked: asked}}}
+	r := Rollout{Spec: Spec{Release: bad32, Waves: []Wave{{Soak: 600, Deadline: 1800}}}, Wave: 1, Waves: []WaveState{{Devices: 1, Started: epoch, Tranches: []Tranche{{At: epoch}}, SoakFrom: soaked, Soaked: true, Asked: asked}}}
 	for name, c := range map[string]struct {
 		seen, proven time.Duration // from the beginning of the soak
 		now          time.Time
@@ -495,7 +538,7 @@ func TestWhatCountsWhenTheSoakIsOver(t *testing.T) {
 		"said long ago, nobody listening": {time.Minute, time.Minute, asked.Add(contact + time.Hour), Waiting},
 	} {
 		s := Status{
-			State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
+			Wave: 1, Tranche: 1, State: device.Active, Install: Order{Command: "c", Standing: device.Done}, Running: bad32, Health: Healthy, Verdict: "affirming",
 			Proven: bad32, Seen: soaked.Add(c.seen), VerdictAt: soaked.Add(c.proven),
 		}
 		m := Moment{Now: c.now, Contact: contact}

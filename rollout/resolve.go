@@ -6,7 +6,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
-	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
@@ -22,6 +21,7 @@ type Resolved struct {
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
 	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, newer, other rollout, other product
+	Held     map[string]string `json:"held,omitempty" doc:"members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet"`
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
 }
@@ -100,6 +100,11 @@ func checkWaves(waves []Wave) error {
 			return bad("waves", fmt.Sprintf("wave %d tolerates %d failures or %d %%", i+1, w.MaxFailures, w.MaxFailuresRate), "give a count, or less than 100 %")
 		case w.Deadline == 0:
 			return bad("waves", fmt.Sprintf("wave %d has no deadline", i+1), "say when a device that was not heard of has failed")
+		case w.MaxErrors < 0 || w.MaxErrorsRate < 0 || w.MaxErrorsRate >= 100 || w.MaxNoShows < 0 || w.MaxNoShowsRate < 0 || w.MaxNoShowsRate >= 100:
+			return bad("waves", fmt.Sprintf("wave %d tolerates %d errors or %d %%, and %d no-shows or %d %%", i+1, w.MaxErrors, w.MaxErrorsRate, w.MaxNoShows, w.MaxNoShowsRate),
+				"give counts, or less than 100 %")
+		case w.Tranche < 0 || w.PerHour < 0:
+			return bad("waves", fmt.Sprintf("wave %d tells %d devices at once, and %d an hour", i+1, w.Tranche, w.PerHour), "give positive numbers, or none")
 		case w.Size == 0 && w.Percent == 0 && i < len(waves)-1:
 			return bad("waves", fmt.Sprintf("wave %d takes the rest, and is not the last", i+1), "")
 		}
@@ -127,58 +132,89 @@ func (s *Service) checkRollback(ctx context.Context, spec Spec, rel release.Rele
 
 // resolve selects the devices and puts them into waves.
 func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (Resolved, error) {
-	state := spec.Selection.State
-	if spec.Selection.All {
-		state = device.Active
-	}
-	all, err := s.cfg.Store.RolloutCandidates(ctx, spec.Product, spec.Selection, state)
+	open, err := s.waysBack(ctx, rel.Manifest)
 	if err != nil {
 		return Resolved{}, err
 	}
-	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}}
-	var fit []Candidate
-	confirmed := s.manifests(ctx)
-	for _, c := range all {
-		kind, why := unfit(c, spec, rel.Manifest)
-		if why == "" {
-			if why, err = roomless(c, rel.Manifest, confirmed); err != nil {
-				return Resolved{}, err
-			}
-			kind = "room"
+	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}, Held: map[string]string{}}
+	var fit []placed
+	had := map[string][]byte{} // what those run that fit
+	known := map[string]bool{} // of a selection by name
+	ranks, fits := rankingOf(spec), s.fitting(ctx, spec, rel.Manifest)
+	kept := map[string][]byte{} // few releases, and many devices
+	err = s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection, spec.state(), nil, func(c Candidate) error {
+		if len(spec.Selection.IDs)+len(spec.Canaries) > 0 {
+			known[c.ID] = true
+		}
+		kind, why, err := fits(c)
+		if err != nil {
+			return err
+		}
+		if why == "" && c.Busy != "" && len(spec.Selection.IDs) > 0 {
+			kind, why = "other rollout", "is in rollout "+c.Busy
 		}
 		if why != "" {
 			out.Skipped[c.ID] = why
 			out.LeftOut[kind]++
-			continue
+			return nil
 		}
-		fit = append(fit, c)
+		if c.Room == nil {
+			out.Unsized++
+		}
+		if c.Busy != "" {
+			out.Held[c.ID] = c.Busy
+		}
+		was, ok := kept[string(c.Release)]
+		if !ok {
+			was, kept[string(c.Release)] = c.Release, c.Release
+		}
+		fit, had[c.ID] = append(fit, placed{ranks.of(c.ID), c.ID}), was
+		return nil
+	})
+	if err != nil {
+		return Resolved{}, err
 	}
-	if err := named(spec, all, out.Skipped); err != nil {
+	if err := named(spec, known, out.Skipped); err != nil {
 		return Resolved{}, err
 	}
 	if len(fit) == 0 {
 		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "")
 	}
-	order(spec, fit)
-	if out.Members, out.Waves, err = deal(spec.Waves, fit); err != nil {
-		return Resolved{}, err
-	}
-	open, err := s.waysBack(ctx, rel.Manifest)
-	if err != nil {
+	byRank(fit)
+	if out.Waves, err = deal(spec.Waves, fit); err != nil {
 		return Resolved{}, err
 	}
 	ids := make([]string, len(fit))
+	out.Members = make([]Member, len(fit))
 	for i, c := range fit {
-		ids[i] = c.ID
-		if c.Room == nil {
-			out.Unsized++
-		}
-		if _, ok := target(spec, open, c.Release); !ok {
-			out.Stranded = append(out.Stranded, c.ID)
+		ids[i] = c.device
+		out.Members[i] = Member{Device: c.device, Wave: waveOf(out.Waves, c.rank), Previous: had[c.device], Rank: c.rank}
+		if _, ok := target(spec, open, had[c.device]); !ok {
+			out.Stranded = append(out.Stranded, c.device)
 		}
 	}
 	out.Set, err = wire.SetOf(ids)
 	return out, err
+}
+
+// state is the state of those that are selected.
+func (s Spec) state() device.State {
+	if s.Selection.All {
+		return device.Active
+	}
+	return s.Selection.State
+}
+
+// fitting gives what says why a device cannot take the release, and of what kind that is; empty when it can.
+func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(Candidate) (kind, why string, err error) {
+	confirmed := s.manifests(ctx)
+	return func(c Candidate) (kind, why string, err error) {
+		if kind, why = unfit(c, spec, m); why != "" {
+			return kind, why, nil
+		}
+		why, err = roomless(c, m, confirmed)
+		return "room", why, err
+	}
 }
 
 // unfit says why a device cannot take the release, and of what kind that is; empty when it can.
@@ -198,8 +234,6 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "newer", "runs " + c.Version + ", which is newer"
 	case !enough(c.Assurance, spec.Assurance):
 		return "assurance", fmt.Sprintf("only %s what it runs, and the rollout is for devices that %s", c.Assurance, least(spec.Assurance))
-	case c.Busy != "":
-		return "other rollout", "is in rollout " + c.Busy
 	}
 	if err := m.Parameters.Holds(c.Settings); err != nil {
 		return "settings", "has a setting that the release does not take: " + err.Error() + ": configure it first"
@@ -269,11 +303,7 @@ func newer(has, wanted string) bool {
 }
 
 // named refuses a selection by ID of which not every device can take the release, and canaries that were not selected.
-func named(spec Spec, all []Candidate, skipped map[string]string) error {
-	known := map[string]bool{}
-	for _, c := range all {
-		known[c.ID] = true
-	}
+func named(spec Spec, known map[string]bool, skipped map[string]string) error {
 	in := " in " + access.Join(spec.Product, spec.Selection.Group)
 	seen := map[string]bool{}
 	for _, id := range spec.Selection.IDs {
@@ -294,52 +324,4 @@ func named(spec Spec, all []Candidate, skipped map[string]string) error {
 		}
 	}
 	return nil
-}
-
-// order puts the canaries first, and the others by a hash that differs for each rollout: neighbours in production do not end up
-// in one wave, and nobody is always first.
-func order(spec Spec, fit []Candidate) {
-	first := make(map[string]bool, len(spec.Canaries))
-	for _, id := range spec.Canaries {
-		first[id] = true
-	}
-	rank := func(c Candidate) string {
-		sum := sha256.Sum256([]byte(spec.ID + "\x00" + c.ID))
-		if first[c.ID] {
-			return "0" + string(sum[:])
-		}
-		return "1" + string(sum[:])
-	}
-	ranks := make(map[string]string, len(fit))
-	for _, c := range fit {
-		ranks[c.ID] = rank(c)
-	}
-	slices.SortFunc(fit, func(a, b Candidate) int { return strings.Compare(ranks[a.ID], ranks[b.ID]) })
-}
-
-// deal puts the devices into the waves, in order. Waves that nobody is left for fall away; devices that no wave is left for are
-// an error.
-func deal(waves []Wave, fit []Candidate) ([]Member, []WaveState, error) {
-	var members []Member
-	var states []WaveState
-	for i, w := range waves {
-		left := len(fit) - len(members)
-		n := left
-		if w.Size > 0 {
-			n = min(w.Size, left)
-		} else if w.Percent > 0 {
-			n = min((len(fit)*w.Percent+99)/100, left)
-		}
-		if n == 0 {
-			continue
-		}
-		states = append(states, WaveState{Rule: i, Devices: n})
-		for _, c := range fit[len(members) : len(members)+n] {
-			members = append(members, Member{Device: c.ID, Wave: len(states), Previous: c.Release})
-		}
-	}
-	if len(members) < len(fit) {
-		return nil, nil, bad("waves", fmt.Sprintf("the waves take %d of %d devices", len(members), len(fit)), "let the last wave take the rest")
-	}
-	return members, states, nil
 }

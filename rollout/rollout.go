@@ -42,6 +42,7 @@ type Spec struct {
 	Canaries  []string  `json:"canaries,omitempty"` // selected devices that come first, in the first wave
 	Waves     []Wave    `json:"waves"`
 	Rollback  []byte    `json:"rollback,omitempty"` // where devices go whose earlier release is no way back; digest in RollbackTo
+	Priority  int       `json:"priority,omitempty"` // of two rollouts that wait for a device, the one with the higher gets it; then the one that started first
 	Reason    string    `json:"reason,omitempty"`
 
 	// Assurance is the least that a device's word has to be worth; empty: it enforces what it is told. Devices below are left out.
@@ -65,6 +66,12 @@ type Wave struct {
 	Contact         Seconds `json:"contact_s,omitempty"`            // a device not heard of for longer is not good; default 15 min, or five polls if that is longer
 	MaxFailures     int     `json:"max_failures,omitempty"`         // more than this many failures halt
 	MaxFailuresRate int     `json:"max_failures_percent,omitempty"` // or more than this part of the wave, rounded down; the smaller counts when both are given
+	MaxErrors       int     `json:"max_errors,omitempty"`           // as MaxFailures, of those that said no, fell back, or are bad with it
+	MaxErrorsRate   int     `json:"max_errors_percent,omitempty"`   //
+	MaxNoShows      int     `json:"max_no_shows,omitempty"`         // as MaxFailures, of those that did not show in time that they are good
+	MaxNoShowsRate  int     `json:"max_no_shows_percent,omitempty"` //
+	Tranche         int     `json:"tranche,omitempty"`              // at most this many devices are under way at once; 0: all of the wave
+	PerHour         int     `json:"per_hour,omitempty"`             // at most this many devices are told in an hour; 0: no limit
 }
 
 // Phase is where a rollout is.
@@ -98,6 +105,8 @@ type Rollout struct {
 	Ended   time.Time   `json:"ended,omitzero"`
 	Reason  string      `json:"reason,omitempty"` // of the halt or abort
 	Last    Counts      `json:"last"`             // of the latest decision
+	Backs   []Tranche   `json:"backs,omitempty"`  // after a halt: who was told to go back
+	Turns   int         `json:"turns,omitempty"`  // rises with each change after which all devices are looked at anew
 	UID     [16]byte    `json:"-"`                // of the latest fact: the cause of what follows
 	Rev     int64       `json:"-"`                // rises with each change
 }
@@ -105,20 +114,49 @@ type Rollout struct {
 // WaveState is what became of one wave. Its rules are those of Spec.Waves[Rule].
 type WaveState struct {
 	Rule      int       `json:"rule"`
-	Devices   int       `json:"devices"`
-	Command   string    `json:"command,omitempty"`
-	Started   time.Time `json:"started,omitzero"`
+	Devices   int       `json:"devices"`            // as planned until it begins
+	Below     int64     `json:"below,omitempty"`    // the ranks below this, and not in the waves before, are its; 0: its devices were taken at the start
+	Taken     time.Time `json:"taken,omitzero"`     // when its devices were
+	Tranches  []Tranche `json:"tranches,omitempty"` // who was told, in order
+	Command   string    `json:"command,omitempty"`  // of the first tranche
+	Started   time.Time `json:"started,omitzero"`   // when that was
 	SoakFrom  time.Time `json:"soak_from,omitzero"` // since when nobody is waited for
+	Soaked    bool      `json:"soaked,omitempty"`   // the soak's time is over
 	Asked     time.Time `json:"asked,omitzero"`     // when those without proof since then were told to attest
 	Succeeded time.Time `json:"succeeded,omitzero"`
-	Cancelled bool      `json:"cancelled,omitempty"` // its command, after a halt or abort
+	Cancelled bool      `json:"cancelled,omitempty"` // its commands, after a halt or abort
+	Away      Seconds   `json:"away_s,omitempty"`    // how long nobody listened since it began: its deadlines are later by that
+}
+
+// taken reports whether the wave's devices are known.
+func (w WaveState) taken() bool { return w.Below == 0 || !w.Taken.IsZero() }
+
+// Tranche is one command of a rollout: to a part of a wave, or to who is sent back.
+type Tranche struct {
+	Command string    `json:"command"`
+	Release []byte    `json:"release,omitempty"` // of a way back: where to
+	Devices int       `json:"devices"`
+	At      time.Time `json:"at"`
+	Issued  bool      `json:"issued"` // false: decided, and perhaps issued
+}
+
+// MaxTranche bounds the devices of one command, and so what is written at once.
+const MaxTranche = 20_000
+
+// Before reports whether it goes before another that wants the same device, and has not told it yet.
+func (r Rollout) Before(other Rollout) bool {
+	if r.Spec.Priority != other.Spec.Priority {
+		return r.Spec.Priority > other.Spec.Priority
+	}
+	return r.Started.Before(other.Started)
 }
 
 // Member is a device's place in a rollout.
 type Member struct {
 	Device   string
 	Wave     int    // from 1
-	Previous []byte // digest of what it ran at the start; empty: unknown
+	Previous []byte // digest of what it ran when its wave began; empty: unknown
+	Rank     int64  // its place among all
 }
 
 // watched gives the first and last of the waves that decisions look at: the current one; after a halt all that began, for whoever has a bad
@@ -167,10 +205,14 @@ const (
 // Status is what is known of one device of a wave.
 type Status struct {
 	Device    string
-	Wave      int // of the device, from 1
+	Wave      int    // of the device, from 1
+	Tranche   int    // of the wave, from 1; 0: not told yet
+	Mark      Mark   // as it was last looked at
+	Holder    string // of Held: the rollout that has it
+	Stirs     int64  // rises with each change
 	State     device.State
 	Previous  []byte
-	Install   Order     // its wave's command
+	Install   Order     // its tranche's command
 	Back      Order     // this rollout's rollback command
 	Running   []byte    // digest of what it says it runs
 	Trial     bool      // it has not confirmed that
@@ -207,6 +249,9 @@ type Counts struct {
 	ByWord   int `json:"good_by_own_word,omitempty"` // of those that are good: nothing but their own word says so
 	Waiting  int `json:"waiting"`
 	Failed   int `json:"failed"`
+	NoShows  int `json:"no_shows,omitempty"`    // of the failed: those that did not show in time that they are good
+	Untold   int `json:"untold,omitempty"`      // of the waiting: not told yet
+	Held     int `json:"held,omitempty"`        // another rollout has them
 	Left     int `json:"left,omitempty"`        // retired meanwhile
 	Returned int `json:"rolled_back,omitempty"` // after a halt: gone back by command
 	Stranded int `json:"stranded,omitempty"`    // after a halt: run the release and have no way back, or did not take it
@@ -220,13 +265,14 @@ var (
 	ErrChanged  = errors.New("changed meanwhile")
 )
 
-// BusyError says that a device is in another rollout.
-type BusyError struct{ Device, Rollout string }
-
-func (e *BusyError) Error() string { return "device " + e.Device + " is in rollout " + e.Rollout }
-
-// Store keeps rollouts. Writes are durable, with their facts, when they return nil.
+// Store keeps rollouts and the devices in them.
 type Store interface {
+	Book
+	Places
+}
+
+// Book keeps rollouts. Writes are durable, with their facts, when they return nil.
+type Book interface {
 	// PutRollout returns ErrExists when the ID is taken.
 	PutRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
 	// Rollout returns ErrNotFound.
@@ -234,15 +280,49 @@ type Store interface {
 	// Rollouts lists those in a scope, everybody's with none, newest first, from behind the one with the ID after on, at most
 	// limit (0: all); with open only those that have not ended.
 	Rollouts(ctx context.Context, scope []string, open bool, after string, limit int) ([]Rollout, error)
-	// StartRollout is SaveRollout and takes the members, all or none: *BusyError when one is in a rollout that has not ended.
-	StartRollout(ctx context.Context, r Rollout, members []Member, facts ...ledger.Fact) error
 	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices
 	// are free for others.
 	SaveRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
-	// RolloutSnapshot gives what is known of the devices of the waves from and to, and those between, by ID.
-	RolloutSnapshot(ctx context.Context, id string, from, to int) ([]Status, error)
-	// RolloutCandidates gives devices of the product, or with a group of that: those of sel.IDs, or without any those in the state; by ID.
-	RolloutCandidates(ctx context.Context, product string, sel Selection, state device.State) ([]Candidate, error)
+	// Candidates gives devices of the product, or with a group of that, to each, by ID: those of sel.IDs, or without any those in the
+	// state. Of those that want does not want nothing is read; nil wants all.
+	Candidates(ctx context.Context, product string, sel Selection, state device.State, want func(id string) bool, each func(Candidate) error) error
+	// Listened gives when a Tick was last noted, and notes now instead; zero: never.
+	Listened(ctx context.Context, now time.Time) (time.Time, error)
+}
+
+// Places keeps which devices are where in a rollout. Each has a mark, which stands until the device does something, its time comes or the rollout
+// turns; how many have which is counted as they change. A device is in one rollout at a time; in others it is Held.
+type Places interface {
+	// TakeDevices takes members, not told yet. Who is in already stays as it is; who is in another rollout that has not ended is Held.
+	TakeDevices(ctx context.Context, r Rollout, members []Member) error
+	// FreeDevices takes who is held, and is free now, into a wave.
+	FreeDevices(ctx context.Context, id string, wave int) error
+	// TellDevices is SaveRollout, and puts queued devices of a wave into its last tranche, to be looked at when they do something, and when they are
+	// due; of wave 0 into the last way back.
+	TellDevices(ctx context.Context, r Rollout, wave int, devices []string, due time.Time, facts ...ledger.Fact) error
+	// ToldDevices gives those that a command is for and that can be told; back: to go back.
+	ToldDevices(ctx context.Context, id, command string, back bool) ([]string, error)
+	// Tally counts the devices of each wave by mark.
+	Tally(ctx context.Context, id string) (Tally, error)
+	// Owed gives at most limit devices of the waves from and to, and those between, that are to be looked at: they did something, their time
+	// has come, or the rollout has turned since.
+	Owed(ctx context.Context, r Rollout, from, to int, now time.Time, limit int) ([]Status, error)
+	// PutMarks keeps what was seen of devices that did nothing meanwhile.
+	PutMarks(ctx context.Context, id string, marks []Marking) error
+	// Marked gives devices of the waves from and to, and those between, with one of the marks (none: any), by ID, or by rank when they are not told
+	// yet; from behind one on, at most limit (0: all).
+	Marked(ctx context.Context, id string, from, to int, marks []Mark, after string, limit int) ([]Status, error)
+}
+
+// Marking is what was seen of a device.
+type Marking struct {
+	Device   string
+	Stirs    int64 // of the device, when it was looked at
+	Was, Now Mark
+	Turn     int       // of the rollout, when it was looked at
+	Due      time.Time // when time alone may change it; zero: never
+	Late     string    // the command that it is too late for, and is told no more; empty: none
+	At       time.Time // when it was looked at
 }
 
 // Releases knows releases; *release.Service is one.

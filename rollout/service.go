@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
-	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
@@ -25,7 +24,9 @@ type Config struct {
 	Devices  Commander
 	Ledger   Ledger
 	Guard    *access.Guard
+	Alarms   Alarms           // nil: nobody is told
 	Contact  time.Duration    // how long a device may be unheard of, in a wave that does not say; default 15 min
+	Away     time.Duration    // a pause between two Ticks from which on nobody is taken to have listened: deadlines are later by it; default 30 s
 	Now      func() time.Time // nil: time.Now; for verbs, Tick is given its own
 }
 
@@ -33,9 +34,10 @@ type Config struct {
 type Service struct {
 	cfg Config
 
-	mu   sync.Mutex // held by a Tick: two would both see that a command was not issued yet
-	seen lastSeen
-	ears ears
+	mu     sync.Mutex           // held by a Tick: two would both see that a command was not issued yet
+	freed  map[string]time.Time // by rollout, when it was looked whether devices that it wants are free; guarded by mu
+	alarms map[string]alarmed   // by rollout; guarded by mu
+	ears   ears
 }
 
 // NewService checks cfg and makes the stage.
@@ -46,10 +48,13 @@ func NewService(cfg Config) (*Service, error) {
 	if cfg.Contact == 0 {
 		cfg.Contact = 15 * time.Minute
 	}
+	if cfg.Away == 0 {
+		cfg.Away = 30 * time.Second
+	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg}, nil
+	return &Service{cfg: cfg, freed: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
 }
 
 // check asks for the right to a rollout: to the group it is limited to, or to the whole product.
@@ -101,7 +106,8 @@ func alike(a, b Spec) bool {
 	return err1 == nil && err2 == nil && bytes.Equal(one, other)
 }
 
-// Start selects the devices, takes them, and lets the first wave go at the next Tick.
+// Start selects the devices, and lets the first wave go at the next Tick. A wave's devices are taken when it begins: those that can take the release
+// then.
 func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (Rollout, Resolved, error) {
 	r, err := s.open(ctx, caller, access.RolloutControl, id)
 	if err != nil {
@@ -132,11 +138,7 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 	}
 	f = caller.Tells(f)
 	r.UID = f.UID
-	err = s.cfg.Store.StartRollout(ctx, r, res.Members, f)
-	if busy, ok := errors.AsType[*BusyError](err); ok {
-		return Rollout{}, Resolved{}, fault.Newf(fault.Conflict, "rollout.busy", "%w: end that one first, or leave the device out", busy)
-	}
-	if err != nil {
+	if err := s.cfg.Store.SaveRollout(ctx, r, f); err != nil {
 		return Rollout{}, Resolved{}, changed(id, err)
 	}
 	r.Rev++
@@ -184,6 +186,7 @@ func (s *Service) Halt(ctx context.Context, caller access.Caller, id, reason str
 			return false
 		}
 		r.Phase, r.Halted, r.Reason = Halted, s.cfg.Now().UTC(), reason
+		r.Turns++
 		return true
 	})
 }
@@ -232,29 +235,64 @@ type DeviceView struct {
 	Why   string
 }
 
-// Get gives a rollout and the devices of its current wave; of a halted one those of all waves that began.
+// maxShown bounds the devices that come with a rollout.
+const maxShown = 1000
+
+// Get gives a rollout and devices of its current wave, of a halted one of all waves that began: those that are not good first, by ID, at most 1000.
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rollout, []DeviceView, error) {
 	r, err := s.open(ctx, caller, access.RolloutRead, id)
 	if err != nil || r.Wave == 0 {
 		return r, nil, err
 	}
+	out, err := s.views(ctx, r, notGood, "", maxShown)
+	if err == nil && len(out) < maxShown {
+		var good []DeviceView
+		good, err = s.views(ctx, r, []Mark{Well, Worded}, "", maxShown-len(out))
+		out = append(out, good...)
+	}
+	return r, out, err
+}
+
+// notGood are all marks but that of who is good.
+var notGood = []Mark{Queued, Held, Awaited, Proving, Erred, Missed, Gone, Settled, Returned, Returns, Moving, Stranded}
+
+// Devices pages through the devices that Get gives, by ID, from behind one on; with stuck only those that are not good.
+func (s *Service) Devices(ctx context.Context, caller access.Caller, id string, stuck bool, after string, limit int) ([]DeviceView, error) {
+	r, err := s.open(ctx, caller, access.RolloutRead, id)
+	if err != nil || r.Wave == 0 {
+		return nil, err
+	}
+	var marks []Mark
+	if stuck {
+		marks = notGood
+	}
+	return s.views(ctx, r, marks, after, limit)
+}
+
+// Counts gives the devices that Get is about in numbers, as they were last looked at.
+func (s *Service) Counts(ctx context.Context, caller access.Caller, id string) (Counts, error) {
+	r, err := s.open(ctx, caller, access.RolloutRead, id)
+	if err != nil {
+		return Counts{}, err
+	}
+	t, err := s.cfg.Store.Tally(ctx, id)
 	from, to := r.watched()
-	snap := s.seen.of(id, from, to)
-	if snap == nil {
-		if snap, err = s.cfg.Store.RolloutSnapshot(ctx, id, from, to); err != nil {
-			return Rollout{}, nil, err
-		}
+	return t.Counts(from, to), err
+}
+
+func (s *Service) views(ctx context.Context, r Rollout, marks []Mark, after string, limit int) ([]DeviceView, error) {
+	from, to := r.watched()
+	snap, err := s.cfg.Store.Marked(ctx, r.Spec.ID, from, to, marks, after, limit)
+	if err != nil {
+		return nil, err
 	}
 	m := s.moment(s.cfg.Now())
 	out := make([]DeviceView, len(snap))
 	for i, st := range snap {
-		out[i] = DeviceView{Status: st, Why: "its wave has not begun"}
-		if at := r; !r.Waves[st.Wave-1].Started.IsZero() {
-			at.Wave = st.Wave
-			out[i].Class, out[i].Why = Judge(m, at, st)
-		}
+		out[i].Status = st
+		out[i].Class, out[i].Why = Judge(m, r, st)
 	}
-	return r, out, nil
+	return out, nil
 }
 
 // List gives a product's rollouts, newest first.
@@ -283,141 +321,6 @@ func (s *Service) open(ctx context.Context, caller access.Caller, action access.
 	return r, err
 }
 
-// maxSteps bounds the decisions of one Tick for one rollout: a wave is at most five, so this is never met unless Plan is wrong.
-const maxSteps = 64
-
-// Tick does what is to be done at now, for every rollout. It may be called at any time, by one process, and again after a crash:
-// what was done is not done twice. One rollout's error does not hold up the others.
-func (s *Service) Tick(ctx context.Context, now time.Time) error {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	open, err := s.cfg.Store.Rollouts(ctx, nil, true, "", 0)
-	if err != nil {
-		return err
-	}
-	s.ears.hear(now, s.cfg.Contact)
-	s.seen.forget(open)
-	var errs []error
-	for _, r := range open {
-		if err := s.advance(ctx, now.UTC(), r); err != nil {
-			errs = append(errs, fmt.Errorf("rollout %s: %w", r.Spec.ID, err))
-		}
-	}
-	return errors.Join(errs...)
-}
-
-func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) error {
-	if r.Phase == Created || r.Phase.Ended() {
-		return nil
-	}
-	if len(r.Spec.Release) != 32 {
-		return fmt.Errorf("release digest of %d bytes", len(r.Spec.Release))
-	}
-	bad, err := s.cfg.Releases.Find(ctx, [32]byte(r.Spec.Release))
-	if err != nil {
-		return err
-	}
-	manifest, err := s.waysBack(ctx, bad.Manifest)
-	if err != nil {
-		return err
-	}
-	for range maxSteps {
-		begun := time.Now()
-		from, to := r.watched()
-		snap, err := s.cfg.Store.RolloutSnapshot(ctx, r.Spec.ID, from, to)
-		if err != nil {
-			return err
-		}
-		s.seen.keep(r.Spec.ID, from, to, snap, time.Since(begun))
-		todo := Plan(s.moment(now), r, manifest, snap)
-		if (r.Phase == Running || r.Phase == Paused) && bad.Status != release.Published {
-			todo = []Decision{{Kind: Halt, Wave: r.Wave, Reason: fmt.Sprintf("release %s is %s", bad.Manifest.ID, bad.Status)}}
-		}
-		if len(todo) == 0 {
-			return nil
-		}
-		sent := false
-		for _, d := range todo {
-			if r, err = s.do(ctx, now, r, d); err != nil {
-				return err
-			}
-			sent = sent || d.Kind == SendBack
-		}
-		if sent || r.Phase.Ended() {
-			return nil // what was sent is seen at the next Tick
-		}
-	}
-	return errors.New("the plan does not come to rest")
-}
-
-// do carries out one decision. Commands are issued before the state says so: whether one was is read from the commands.
-func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision) (Rollout, error) {
-	command := ""
-	var err error
-	switch d.Kind {
-	case StartWave:
-		command, err = s.install(ctx, r, d)
-	case SendBack:
-		return r, s.sendBack(ctx, r, d) // the next snapshot shows it
-	case AskProof:
-		_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
-			Product: r.Spec.Product, Act: wire.ActAttest, Devices: d.Devices, Rollout: r.Spec.ID, Wave: uint(d.Wave), Reason: d.Reason,
-			Valid: max(time.Second, s.moment(now).contact(r.Spec.Waves[r.Waves[r.Wave-1].Rule])), Cause: s.cause(ctx, r),
-			Once: fmt.Sprintf("rollout/%s/%d/attest/%d", r.Spec.ID, d.Wave, r.Waves[r.Wave-1].SoakFrom.UnixMilli()),
-		})
-	case Cancel, CancelBack:
-		err = s.cfg.Devices.CancelCommand(ctx, system(), d.Command, d.Reason)
-		if fault.KindOf(err) == fault.Conflict {
-			err = nil // cancelled before a crash
-		}
-	default:
-	}
-	if err != nil || d.Kind == CancelBack { // the command tells of it
-		return r, err
-	}
-	next := Apply(now, r, d, command)
-	var facts []ledger.Fact
-	if kind, ok := factOf[d.Kind]; ok {
-		f, err := fact(kind, now, system().ID, r.Spec.ID, s.cause(ctx, r), factData(r, d, command))
-		if err != nil {
-			return r, err
-		}
-		next.UID = f.UID
-		facts = append(facts, f)
-	}
-	if err := s.cfg.Store.SaveRollout(ctx, next, facts...); err != nil {
-		return r, err
-	}
-	next.Rev++
-	return next, nil
-}
-
-// install issues the wave's command, unless it was issued before a crash. It is good until the deadline only: a device that
-// comes later is a failure already, and must not change under an operator who was told so.
-func (s *Service) install(ctx context.Context, r Rollout, d Decision) (string, error) {
-	if d.Command != "" {
-		return d.Command, nil
-	}
-	return s.cfg.Devices.Command(ctx, system(), device.Instruction{
-		Product: r.Spec.Product, Act: wire.ActInstall, Devices: d.Devices, Release: r.Spec.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),
-		Valid: r.Spec.Waves[r.Waves[r.Wave-1].Rule].Deadline.D(), Reason: r.Spec.Reason, Cause: s.cause(ctx, r),
-		Once: fmt.Sprintf("rollout/%s/%d/install", r.Spec.ID, d.Wave),
-	})
-}
-
-// sendBack tells devices to go back. They are its name: a node that was cut off, and sees what its successor saw, tells nobody twice.
-func (s *Service) sendBack(ctx context.Context, r Rollout, d Decision) error {
-	set, err := wire.SetOf(d.Devices)
-	if err != nil {
-		return err
-	}
-	_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
-		Product: r.Spec.Product, Act: wire.ActRollback, Devices: d.Devices, Release: d.Release, Rollout: r.Spec.ID, Wave: uint(d.Wave),
-		Reason: d.Reason, Cause: s.cause(ctx, r), Once: fmt.Sprintf("rollout/%s/back/%x/%x", r.Spec.ID, d.Release, set.Root),
-	})
-	return err
-}
-
 // waysBack is the manifest with the ways back that are open: a release that was withdrawn is handed out to nobody, whoever allowed it.
 func (s *Service) waysBack(ctx context.Context, m wire.Release) (wire.Release, error) {
 	var open [][]byte
@@ -439,6 +342,7 @@ func system() access.Caller { return access.Internal("rollout") }
 // factOf gives the kind of fact of a decision; the others are no decisions about devices, or have their fact in the command.
 var factOf = map[Kind]ledger.Kind{
 	StartWave:   ledger.KindWaveStarted,
+	NextTranche: ledger.KindTrancheIssued,
 	PassWave:    ledger.KindWaveSucceeded,
 	Complete:    ledger.KindRolloutCompleted,
 	Halt:        ledger.KindRolloutHalted,
@@ -448,20 +352,31 @@ var factOf = map[Kind]ledger.Kind{
 // maxNamed bounds the devices a fact names.
 const maxNamed = 100
 
-func factData(r Rollout, d Decision, command string) any {
+func (s *Service) factData(ctx context.Context, r Rollout, d Decision, told Tranche) (any, error) {
 	out := struct {
 		Rollout string   `json:"rollout"`
 		Wave    int      `json:"wave"`
+		Tranche int      `json:"tranche,omitempty"`
 		Release string   `json:"release"`
 		Command string   `json:"command,omitempty"`
 		Reason  string   `json:"reason,omitempty"`
 		Counts  Counts   `json:"counts"`
 		Failed  []string `json:"failed,omitempty"`
-	}{Rollout: r.Spec.ID, Wave: d.Wave, Release: hex.EncodeToString(r.Spec.Release), Command: command, Reason: d.Reason, Counts: d.Counts}
-	if d.Kind == Halt {
-		out.Failed = d.Devices[:min(len(d.Devices), maxNamed)]
+	}{Rollout: r.Spec.ID, Wave: d.Wave, Release: hex.EncodeToString(r.Spec.Release), Command: told.Command, Reason: d.Reason, Counts: d.Counts}
+	switch d.Kind {
+	case NextTranche:
+		out.Tranche = len(r.Waves[r.Wave-1].Tranches) + 1
+	case Halt:
+		failed, err := s.cfg.Store.Marked(ctx, r.Spec.ID, r.Wave, r.Wave, []Mark{Erred, Missed}, "", maxNamed)
+		if err != nil {
+			return nil, err
+		}
+		for _, f := range failed {
+			out.Failed = append(out.Failed, f.Device)
+		}
+	default:
 	}
-	return out
+	return out, nil
 }
 
 func fact(kind ledger.Kind, at time.Time, actor, subject string, cause *ledger.Ref, data any) (ledger.Fact, error) {

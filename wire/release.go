@@ -46,11 +46,9 @@ const (
 // Format says that a component's bytes are written as another system reads them, which judges them by itself once more. Their version, and whatever else both say, is the release's.
 type Format string
 
-// The formats: an image for MCUboot, an update for SWUpdate, an artifact of Mender's.
+// The formats: an image for MCUboot.
 const (
 	FormatMCUboot Format = "mcuboot"
-	FormatSWU     Format = "swu"
-	FormatMender  Format = "mender"
 )
 
 // Component is one program or data area of a release.
@@ -336,7 +334,7 @@ func (c Component) checkFormat() error {
 	switch c.Format {
 	case "":
 		return nil
-	case FormatMCUboot, FormatSWU, FormatMender:
+	case FormatMCUboot:
 	default:
 		return fmt.Errorf("format %q", c.Format)
 	}

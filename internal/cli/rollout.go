@@ -94,6 +94,15 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Spec.Assurance != "" {
 		pairs = append(pairs, "takes devices that", string(r.Spec.Assurance)+", or better")
 	}
+	if r.Last.NoShows > 0 {
+		pairs = append(pairs, "no-shows", fmt.Sprintf("%d of those that failed did not show in time that they are good", r.Last.NoShows))
+	}
+	if r.Last.Untold > 0 {
+		pairs = append(pairs, "not told yet", fmt.Sprint(r.Last.Untold))
+	}
+	if r.Last.Held > 0 {
+		pairs = append(pairs, "held", fmt.Sprintf("%d, which other rollouts have", r.Last.Held))
+	}
 	if r.Spec.Selection.Group != "" {
 		pairs = append(pairs, "group", r.Spec.Selection.Group)
 	}
@@ -115,6 +124,10 @@ type plan struct {
 	soak, deadline time.Duration
 	contact        time.Duration
 	failures       string
+	errors         string
+	noShows        string
+	tranche        int
+	perHour        int
 }
 
 func (p *plan) flags(c *cobra.Command) *cobra.Command {
@@ -126,11 +139,16 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.Var((*state)(&p.state), "state", "every device in this state that can take it")
 	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
 	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")
-	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,contact=15m ,failures=N or N% of its own")
+	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,contact=15m ,failures=N or N% ,errors= ,no-shows= ,tranche=N ,per-hour=N of its own")
 	f.DurationVar(&p.soak, "soak", time.Hour, "how long all of a wave must stay good")
 	f.DurationVar(&p.deadline, "deadline", 24*time.Hour, "from a wave's start: who is not good by then has failed")
 	f.DurationVar(&p.contact, "contact", 0, "a device not heard of for longer is not good (default 15m, or five polls if that is longer)")
 	f.StringVar(&p.failures, "failures", "0", "failures a wave bears, N or N%; more halt the rollout")
+	f.StringVar(&p.errors, "errors", "0", "the same, of devices that say no, fall back, or are bad with it; with this or --no-shows, --failures counts only when it is given")
+	f.StringVar(&p.noShows, "no-shows", "0", "the same, of devices that do not show in time that they are good")
+	f.IntVar(&p.tranche, "tranche", 0, "at most this many devices of a wave are under way at once (default all of it)")
+	f.IntVar(&p.perHour, "per-hour", 0, "at most this many devices of a wave are told in an hour (default no limit)")
+	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it; then the one that started first")
 	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
@@ -163,39 +181,39 @@ func (p *plan) wave(text string) (rollout.Wave, error) {
 	wrong := func(part, want string) error {
 		return usagef("--wave %q: %q: want %s", text, part, want)
 	}
-	soak, deadline, contact, failures := p.soak.String(), p.deadline.String(), p.contact.String(), p.failures
+	said := map[string]string{
+		"soak": p.soak.String(), "deadline": p.deadline.String(), "contact": p.contact.String(), "failures": p.failures, "errors": p.errors, "no-shows": p.noShows,
+		"tranche": strconv.Itoa(p.tranche), "per-hour": strconv.Itoa(p.perHour),
+	}
 	size, rest, _ := strings.Cut(text, ",")
 	for part := range strings.SplitSeq(rest, ",") {
 		key, value, _ := strings.Cut(part, "=")
-		switch key {
-		case "":
-		case "soak":
-			soak = value
-		case "deadline":
-			deadline = value
-		case "contact":
-			contact = value
-		case "failures":
-			failures = value
-		default:
-			return w, wrong(part, "soak=, deadline=, contact= or failures=")
+		if _, ok := said[key]; !ok && key != "" {
+			return w, wrong(part, "soak=, deadline=, contact=, failures=, errors=, no-shows=, tranche= or per-hour=")
 		}
+		said[key] = value
 	}
 	var ok bool
 	if w.Size, w.Percent, ok = share(size); !ok && size != "rest" || ok && w.Size+w.Percent == 0 {
 		return w, wrong(size, "N, N% or rest")
 	}
-	if w.Soak, ok = seconds(soak); !ok {
-		return w, wrong(soak, "a duration such as 90s, 30m or 2h, in whole seconds")
+	for key, to := range map[string]*rollout.Seconds{"soak": &w.Soak, "deadline": &w.Deadline, "contact": &w.Contact} {
+		if *to, ok = seconds(said[key]); !ok {
+			return w, wrong(said[key], "a duration such as 90s, 30m or 2h, in whole seconds")
+		}
 	}
-	if w.Deadline, ok = seconds(deadline); !ok {
-		return w, wrong(deadline, "a duration such as 90s, 30m or 2h, in whole seconds")
+	for key, to := range map[string][2]*int{
+		"failures": {&w.MaxFailures, &w.MaxFailuresRate}, "errors": {&w.MaxErrors, &w.MaxErrorsRate}, "no-shows": {&w.MaxNoShows, &w.MaxNoShowsRate},
+	} {
+		if *to[0], *to[1], ok = share(said[key]); !ok {
+			return w, wrong(said[key], key+" as N or N%")
+		}
 	}
-	if w.Contact, ok = seconds(contact); !ok {
-		return w, wrong(contact, "a duration such as 90s, 30m or 2h, in whole seconds")
-	}
-	if w.MaxFailures, w.MaxFailuresRate, ok = share(failures); !ok {
-		return w, wrong(failures, "failures as N or N%")
+	for key, to := range map[string]*int{"tranche": &w.Tranche, "per-hour": &w.PerHour} {
+		percent := 0
+		if *to, percent, ok = share(said[key]); !ok || percent > 0 {
+			return w, wrong(said[key], "a number of devices")
+		}
 	}
 	return w, nil
 }
@@ -273,6 +291,9 @@ func (a *api) resolved(r rollout.Resolved) error {
 			why := ""
 			if slices.Contains(r.Stranded, m.Device) {
 				why = "would have no way back"
+			}
+			if by := r.Held[m.Device]; by != "" {
+				why = strings.TrimPrefix(why+"; is in rollout "+by, "; ")
 			}
 			all = append(all, []string{m.Device, fmt.Sprint(m.Wave), why})
 		}

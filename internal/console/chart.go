@@ -250,10 +250,39 @@ func ruleOf(r rollout.Rollout, w rollout.WaveState) rollout.Wave {
 }
 
 func mayFail(w rollout.Wave) string {
-	if w.MaxFailuresRate > 0 {
-		return fmt.Sprintf("%d, or %d %%", w.MaxFailures, w.MaxFailuresRate)
+	var all []string
+	for _, l := range []struct {
+		n, percent int
+		what       string
+	}{{w.MaxFailures, w.MaxFailuresRate, ""}, {w.MaxErrors, w.MaxErrorsRate, " errors"}, {w.MaxNoShows, w.MaxNoShowsRate, " no-shows"}} {
+		switch {
+		case l.percent > 0 && l.n > 0:
+			all = append(all, fmt.Sprintf("%d, or %d %%%s", l.n, l.percent, l.what))
+		case l.percent > 0:
+			all = append(all, fmt.Sprintf("%d %%%s", l.percent, l.what))
+		case l.n > 0:
+			all = append(all, strconv.Itoa(l.n)+l.what)
+		}
 	}
-	return strconv.Itoa(w.MaxFailures)
+	if len(all) == 0 {
+		return "0"
+	}
+	return strings.Join(all, "; ")
+}
+
+// pace says how fast a wave is told.
+func pace(w rollout.Wave) string {
+	var all []string
+	if w.Tranche > 0 {
+		all = append(all, strconv.Itoa(w.Tranche)+" at once")
+	}
+	if w.PerHour > 0 {
+		all = append(all, strconv.Itoa(w.PerHour)+" an hour")
+	}
+	if len(all) == 0 {
+		return "all at once"
+	}
+	return strings.Join(all, ", ")
 }
 
 func waveStanding(r rollout.Rollout, i int) string {
@@ -325,6 +354,7 @@ func waveSegments(r rollout.Rollout, _ []rollout.DeviceView) []segment {
 func countsOf(c rollout.Counts) []count {
 	out := []count{{Name: "devices", N: c.Devices}, {Name: "good", N: c.Good, Tone: goodIf(c.Good)}, {Name: "waited for", N: c.Waiting}, {Name: "failed", N: c.Failed, Tone: badIf(c.Failed)}}
 	for _, o := range []count{
+		{Name: "not told yet", N: c.Untold}, {Name: "of them no-shows", N: c.NoShows, Tone: "bad"}, {Name: "held by other rollouts", N: c.Held, Tone: "warn"},
 		{Name: "good by their own word", N: c.ByWord, Tone: "warn"}, {Name: "left", N: c.Left}, {Name: "rolled back", N: c.Returned}, {Name: "stranded", N: c.Stranded, Tone: "bad"}, {Name: "unknown", N: c.Unknown, Tone: "warn"},
 	} {
 		if o.N > 0 {

@@ -280,6 +280,10 @@ func findingTitle(k monitor.Kind) string {
 		return "A certification authority ends"
 	case monitor.BundleBehind:
 		return "Behind the trust bundle"
+	case monitor.RolloutHalted:
+		return "A rollout was halted"
+	case monitor.RolloutStuck:
+		return "A rollout does not get on"
 	case monitor.Vulnerable:
 		return "A flaw is known of what is inside"
 	case monitor.VouchersMany:
@@ -324,6 +328,10 @@ func whatToDo(k monitor.Kind) string {
 		return "Have another signed at a ceremony: hallmark ca request. It closes when that one is installed."
 	case monitor.BundleBehind:
 		return "It still believes who may not be believed any more. See what it refuses on its page; one that was away is back in a moment. It closes when it has caught up."
+	case monitor.RolloutHalted:
+		return "See on its page who failed, and why. Publish a mended release, and roll that out; close this when you know what it was."
+	case monitor.RolloutStuck:
+		return "See on its page who is waited for, and what the server's log says of it. It closes when the wave is decided."
 	case monitor.Vulnerable:
 		return "Release a version with the mended component, or say why this one is not exploitable. It closes when no device runs the release and it is withdrawn, or when the advisory says otherwise."
 	case monitor.VouchersMany:

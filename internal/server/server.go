@@ -256,7 +256,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	}
 	if i.rollout, err = rollout.NewService(rollout.Config{
 		Store: i.db.Rollouts(), Releases: i.release, Devices: i.device, Ledger: i.logs.reader, Guard: i.guard,
-		Contact: max(15*time.Minute, 5*i.cfg.poll()),
+		Contact: max(15*time.Minute, 5*i.cfg.poll()), Alarms: calls{i},
 	}); err != nil {
 		return err
 	}

@@ -52,8 +52,10 @@ func PutVerdict(tx *Tx, v attest.Verdict) error {
 		return err
 	}
 	listed := listedVerdict(v.Status)
-	_, err = tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listed), v.Device)
-	return err
+	if _, err = tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listed), v.Device); err != nil {
+		return err
+	}
+	return stirred(tx, v.Device)
 }
 
 // listedVerdict is the tier under which lists have a device: of those that have one word, one, and None for all that say nothing.

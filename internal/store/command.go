@@ -140,6 +140,10 @@ func (s *Devices) CancelCommand(ctx context.Context, id string, at time.Time, fa
 			WHERE command_id = $2 AND state IN ('pending', 'delivered')`, Millis(at), id); err != nil {
 			return err
 		}
+		if _, err := tx.Exec(`UPDATE rollout_place SET stirs = stirs + 1, due = 0
+			WHERE open = 1 AND device_id IN (SELECT device_id FROM command_device WHERE command_id = $1)`, id); err != nil {
+			return err
+		}
 		return tx.Append(fact)
 	})
 }

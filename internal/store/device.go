@@ -194,6 +194,9 @@ func (s *Devices) MoveDevice(ctx context.Context, c device.Change) error {
 				return err
 			}
 		}
+		if err := stirred(tx, c.Device); err != nil {
+			return err
+		}
 		return tx.Append(c.Fact)
 	})
 }
@@ -321,6 +324,9 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 				return err
 			}
 		}
+		if err := stirred(tx, r.From.ID); err != nil {
+			return err
+		}
 		return tx.Append(r.Facts...)
 	})
 }
@@ -347,6 +353,9 @@ func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error
 	return s.db.Write(ctx, func(tx *Tx) error {
 		for id, at := range seen {
 			if _, err := tx.Exec(`UPDATE device SET last_seen = $1 WHERE id = $2 AND last_seen < $1`, Millis(at), id); err != nil {
+				return err
+			}
+			if err := heard(tx, id); err != nil {
 				return err
 			}
 		}

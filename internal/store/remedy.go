@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/remedy"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Remedies keeps cases: it implements remedy.Store.
@@ -156,14 +157,14 @@ func (s *Remedies) rolledOut(ctx context.Context, product string) (proven, sick 
 
 // meantFor gives the releases that the device was made with, or was told to have.
 func (s *Remedies) meantFor(ctx context.Context, d device.Device) (map[string]bool, error) {
-	told, err := collect(ctx, s.db, scanIssued, `SELECT c.id, c.issued, c.expires, c.doc FROM command_device x JOIN command c ON c.id = x.command_id
+	told, err := collect(ctx, s.db, scanWire, `SELECT c.doc FROM command_device x JOIN command c ON c.id = x.command_id
 		WHERE x.device_id = $1 AND x.attempts > 0 AND c.act IN ('install', 'rollback', 'reprovision')`, d.ID)
 	if err != nil {
 		return nil, err
 	}
 	out := map[string]bool{}
 	for _, c := range told {
-		out[string(c.w.Release)] = true
+		out[string(c.Release)] = true
 	}
 	o, err := scanOrder(s.db.Read().QueryRowContext(ctx, orderColumns+` WHERE id = $1`, d.Order))
 	if errors.Is(err, factory.ErrNotFound) { // a device of another maker
@@ -178,4 +179,13 @@ func (s *Remedies) meantFor(ctx context.Context, d device.Device) (map[string]bo
 	}
 	out[string(made)] = true
 	return out, nil
+}
+
+// scanWire reads a command as it was signed.
+func scanWire(row scanner) (wire.Command, error) {
+	var doc []byte
+	if err := row.Scan(&doc); err != nil {
+		return wire.Command{}, err
+	}
+	return wire.DecodeCommand(doc)
 }

@@ -56,6 +56,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindRolloutCompleted:  replayRollout,
 	ledger.KindRolloutStarted:    replayRollout,
 	ledger.KindWaveStarted:       replayRollout,
+	ledger.KindTrancheIssued:     replayRollout,
 	ledger.KindWaveSucceeded:     replayRollout,
 	ledger.KindRolloutResumed:    replayRollout,
 

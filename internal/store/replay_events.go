@@ -86,6 +86,9 @@ func replayState(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, nil
 	}
 	done, err := did(tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = 0 WHERE id = $3`, string(c.To), Millis(f.At), c.Device))
+	if err == nil {
+		err = stirred(tx, c.Device)
+	}
 	switch {
 	case err == nil && done && c.Event == device.Clear:
 		return true, absolve(tx, c.Device)

@@ -6,14 +6,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
-	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/rollout"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Rollouts keeps rollouts: it implements rollout.Store.
@@ -60,6 +59,11 @@ func scanRollout(row scanner) (rollout.Rollout, error) {
 		return r, fmt.Errorf("stored rollout %s: %w", id, errors.Join(err, errDamaged))
 	}
 	r.UID, r.Rev = [16]byte(uid), rev
+	for i := range r.Waves { // of before there were tranches
+		if w := &r.Waves[i]; w.Command != "" && len(w.Tranches) == 0 {
+			w.Tranches = []rollout.Tranche{{Command: w.Command, Devices: w.Devices, At: w.Started, Issued: true}}
+		}
+	}
 	return r, nil
 }
 
@@ -81,44 +85,40 @@ func (s *Rollouts) Rollouts(ctx context.Context, scope []string, open bool, afte
 	return collect(ctx, s.db, scanRollout, query+` ORDER BY created DESC, id LIMIT $3`, list, after, atMost(limit))
 }
 
-// StartRollout implements rollout.Store.
-func (s *Rollouts) StartRollout(ctx context.Context, r rollout.Rollout, members []rollout.Member, facts ...ledger.Fact) error {
+// SaveRollout implements rollout.Store.
+func (s *Rollouts) SaveRollout(ctx context.Context, r rollout.Rollout, facts ...ledger.Fact) error {
+	if r.Phase.Ended() {
+		if err := s.free(ctx, r.Spec.ID); err != nil {
+			return err
+		}
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
 		if err := saveRollout(tx, r); err != nil {
 			return err
 		}
-		for _, m := range members {
-			res, err := tx.Exec(`INSERT INTO rollout_device (rollout_id, wave, device_id, previous, open) VALUES ($1, $2, $3, $4, 1)
-				ON CONFLICT DO NOTHING`, r.Spec.ID, m.Wave, m.Device, notNil(m.Previous))
+		return tx.Append(facts...)
+	})
+}
+
+// atOnce bounds the rows of one write.
+const atOnce = 5000
+
+// free lets go of the devices of a rollout that ends, some at a time: other writes have their turn between.
+func (s *Rollouts) free(ctx context.Context, id string) error {
+	for n := int64(atOnce); n == atOnce; {
+		if err := s.db.Write(ctx, func(tx *Tx) error {
+			res, err := tx.Exec(`UPDATE rollout_place SET open = 0 WHERE rollout_id = $1 AND device_id IN
+				(SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND open = 1 LIMIT $2)`, id, int64(atOnce))
 			if err != nil {
 				return err
 			}
-			if n, err := res.RowsAffected(); err != nil {
-				return err
-			} else if n == 0 {
-				return busy(tx, m.Device)
-			}
-		}
-		return tx.Append(facts...)
-	})
-}
-
-func busy(tx *Tx, device string) error {
-	b := &rollout.BusyError{Device: device}
-	if err := tx.QueryRow(`SELECT rollout_id FROM rollout_device WHERE device_id = $1 AND open = 1`, device).Scan(&b.Rollout); err != nil {
-		return fmt.Errorf("device %s: %w", device, err)
-	}
-	return b
-}
-
-// SaveRollout implements rollout.Store.
-func (s *Rollouts) SaveRollout(ctx context.Context, r rollout.Rollout, facts ...ledger.Fact) error {
-	return s.db.Write(ctx, func(tx *Tx) error {
-		if err := saveRollout(tx, r); err != nil {
+			n, err = res.RowsAffected()
+			return err
+		}); err != nil {
 			return err
 		}
-		return tx.Append(facts...)
-	})
+	}
+	return nil
 }
 
 func saveRollout(tx *Tx, r rollout.Rollout) error {
@@ -134,30 +134,75 @@ func saveRollout(tx *Tx, r rollout.Rollout) error {
 	if err := one(res, rollout.ErrChanged); err != nil {
 		return err
 	}
-	if r.Phase.Ended() {
-		_, err = tx.Exec(`UPDATE rollout_device SET open = 0 WHERE rollout_id = $1 AND open = 1`, r.Spec.ID)
+	if r.Phase.Ended() { // who was taken since free began
+		_, err = tx.Exec(`UPDATE rollout_place SET open = 0 WHERE rollout_id = $1 AND open = 1`, r.Spec.ID)
 	}
 	return err
 }
 
-// RolloutCandidates implements rollout.Store.
-func (s *Rollouts) RolloutCandidates(ctx context.Context, product string, sel rollout.Selection, state device.State) ([]rollout.Candidate, error) {
-	scope, err := listOf([]string{access.Join(product, sel.Group)})
+// Listened implements rollout.Book.
+func (s *Rollouts) Listened(ctx context.Context, now time.Time) (last time.Time, err error) {
+	return last, s.db.Write(ctx, func(tx *Tx) error {
+		var at int64
+		if err := tx.QueryRow(`SELECT coalesce(max(at), 0) FROM rollout_ear`).Scan(&at); err != nil {
+			return err
+		}
+		last = Time(at)
+		_, err := tx.Exec(`INSERT INTO rollout_ear (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, Millis(now))
+		return err
+	})
+}
+
+// Candidates implements rollout.Book.
+func (s *Rollouts) Candidates(ctx context.Context, product string, sel rollout.Selection, state device.State, want func(string) bool,
+	each func(rollout.Candidate) error,
+) error {
+	var within []string
+	if sel.Group != "" {
+		within = []string{access.Join(product, sel.Group)}
+	}
+	scope, err := listOf(within)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	const columns = `SELECT d.id, d.product, d.hardware, d.state, d.release, d.assurance, d.doc, coalesce(x.rollout_id, '') FROM device d
-		LEFT JOIN rollout_device x ON x.device_id = d.id AND x.open = 1`
-	if len(sel.IDs) == 0 {
-		return collect(ctx, s.db, scanCandidate, columns+` WHERE d.product = $2 AND d.state = $3 AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
-			scope, product, string(state))
+	for after := ""; ; {
+		ids := sel.IDs
+		if len(ids) == 0 {
+			if ids, err = collect(ctx, s.db, scanID, `SELECT d.id FROM device d WHERE d.product = $2 AND d.state = $3 AND d.id > $4 AND`+
+				inScope("d.product", "d.id")+` ORDER BY d.id LIMIT $5`, scope, product, string(state), after, int64(atOnce)); err != nil || len(ids) == 0 {
+				return err
+			}
+			after = ids[len(ids)-1]
+		}
+		if want != nil {
+			ids = slices.DeleteFunc(slices.Clone(ids), func(id string) bool { return !want(id) })
+		}
+		if err := s.candidates(ctx, scope, ids, each); err != nil || len(sel.IDs) > 0 {
+			return err
+		}
 	}
-	list, err := listOf(sel.IDs)
+}
+
+func (s *Rollouts) candidates(ctx context.Context, scope string, ids []string, each func(rollout.Candidate) error) error {
+	if len(ids) == 0 {
+		return nil
+	}
+	list, err := listOf(ids)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	return collect(ctx, s.db, scanCandidate, columns+` WHERE d.id IN (SELECT l.value FROM list($2) AS l) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`,
-		scope, list)
+	all, err := collect(ctx, s.db, scanCandidate, `SELECT d.id, d.product, d.hardware, d.state, d.release, d.assurance, d.doc, coalesce(x.rollout_id, '') FROM device d
+		LEFT JOIN rollout_place x ON x.device_id = d.id AND x.open = 1
+		WHERE d.id IN (SELECT l.value FROM list($2) AS l) AND`+inScope("d.product", "d.id")+` ORDER BY d.id`, scope, list)
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if err := each(c); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func scanCandidate(row scanner) (rollout.Candidate, error) {
@@ -174,134 +219,4 @@ func scanCandidate(row scanner) (rollout.Candidate, error) {
 	c.Trial, c.Version, c.Room, c.Left = t.Trial, t.Version, t.Room, t.Left
 	c.Settings, err = device.Shown(t)
 	return c, err
-}
-
-// RolloutSnapshot implements rollout.Store. Commands are found by what was signed, not by what the rollout noted of them.
-func (s *Rollouts) RolloutSnapshot(ctx context.Context, id string, from, to int) ([]rollout.Status, error) {
-	install, back, err := s.rolloutCommands(ctx, id, from, to)
-	if err != nil {
-		return nil, err
-	}
-	snap, err := collect(ctx, s.db, scanStatus, `SELECT d.id, x.wave, d.state, x.previous, d.assurance, d.doc, d.last_seen,
-		v.doc FROM rollout_device x JOIN device d ON d.id = x.device_id
-		LEFT JOIN verdict_current c ON c.device_id = d.id LEFT JOIN verdict v ON v.uid = c.uid
-		WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 ORDER BY d.id`, id, from, to)
-	if err != nil {
-		return nil, err
-	}
-	at := make(map[string]int, len(snap))
-	for i, st := range snap {
-		at[st.Device] = i
-	}
-	for _, c := range install {
-		if err := s.orders(ctx, c, at, func(i int, o rollout.Order) { snap[i].Install = o }); err != nil {
-			return nil, err
-		}
-	}
-	for _, c := range back {
-		if err := s.orders(ctx, c, at, func(i int, o rollout.Order) {
-			if snap[i].Back.Standing != device.Done { // who went back refuses what tells it to once more
-				snap[i].Back = o
-			}
-		}); err != nil {
-			return nil, err
-		}
-	}
-	return snap, nil
-}
-
-type issued struct {
-	id      string
-	at      time.Time
-	expires time.Time
-	w       wire.Command
-}
-
-func scanIssued(row scanner) (issued, error) {
-	var c issued
-	var doc []byte
-	var at, expires int64
-	if err := row.Scan(&c.id, &at, &expires, &doc); err != nil {
-		return c, err
-	}
-	c.at, c.expires = Time(at), Time(expires)
-	var err error
-	c.w, err = wire.DecodeCommand(doc)
-	return c, err
-}
-
-// rolloutCommands finds the commands that brought the release to some waves, and those that send devices back, oldest first.
-func (s *Rollouts) rolloutCommands(ctx context.Context, id string, from, to int) (install, back []issued, err error) {
-	all, err := collect(ctx, s.db, scanIssued, `SELECT c.id, c.issued, c.expires, c.doc FROM command c
-		WHERE c.rollout = $1 AND c.rollout <> '' AND c.act IN ('install', 'rollback') UNION ALL
-		SELECT c.id, c.issued, c.expires, c.doc FROM rollout r JOIN command c ON c.product = r.product
-		AND c.act IN ('install', 'rollback') AND c.issued >= r.started AND c.rollout IS NULL WHERE r.id = $1 AND r.started > 0 ORDER BY 2, 1`, id)
-	if err != nil {
-		return nil, nil, err
-	}
-	for _, c := range all {
-		switch {
-		case c.w.Rollout != id:
-		case c.w.Act == wire.ActInstall:
-			if c.w.Wave >= uint(from) && c.w.Wave <= uint(to) {
-				install = append(install, c)
-			}
-		default:
-			back = append(back, c)
-		}
-	}
-	return install, back, nil
-}
-
-type standing struct {
-	device string
-	rollout.Order
-}
-
-func (s *Rollouts) orders(ctx context.Context, c issued, at map[string]int, set func(int, rollout.Order)) error {
-	rows, err := collect(ctx, s.db, func(row scanner) (standing, error) {
-		var o standing
-		var ms int64
-		err := row.Scan(&o.device, &o.Standing, &o.Attempts, &ms)
-		o.Command, o.Issued, o.Expires, o.At = c.id, c.at, c.expires, Time(ms)
-		return o, err
-	}, `SELECT device_id, state, attempts, at FROM command_device WHERE command_id = $1`, c.id)
-	if err != nil {
-		return err
-	}
-	for _, o := range rows {
-		if i, ok := at[o.device]; ok {
-			set(i, o.Order)
-		}
-	}
-	return nil
-}
-
-func scanStatus(row scanner) (rollout.Status, error) {
-	var s rollout.Status
-	var doc string
-	var seen int64
-	var verdict sql.NullString
-	if err := row.Scan(&s.Device, &s.Wave, &s.State, &s.Previous, &s.Assurance, &doc, &seen, &verdict); err != nil {
-		return s, err
-	}
-	var t device.Twin
-	if err := json.Unmarshal([]byte(doc), &t); err != nil {
-		return s, fmt.Errorf("device %s: twin: %w", s.Device, err)
-	}
-	s.Running, s.Trial, s.Seen = t.Release, t.Trial, Time(seen)
-	switch {
-	case t.Sick:
-		s.Health = rollout.Unhealthy
-	case t.Healthy:
-		s.Health = rollout.Healthy
-	}
-	if verdict.Valid {
-		var v attest.Verdict
-		if err := json.Unmarshal([]byte(verdict.String), &v); err != nil {
-			return s, fmt.Errorf("device %s: verdict: %w", s.Device, err)
-		}
-		s.Verdict, s.VerdictAt, s.Proven = v.Status.String(), v.At, v.Release
-	}
-	return s, nil
 }

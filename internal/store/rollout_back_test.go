@@ -3,6 +3,7 @@ package store_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -96,12 +97,12 @@ func TestTwoNodesSendADeviceBackOnce(t *testing.T) {
 	}
 	old := &hindsight{Store: r.db.Rollouts()}
 	other, err := rollout.NewService(rollout.Config{
-		Store: old, Releases: r.releases, Devices: r.devices, Ledger: r.ledger, Guard: r.guard, Now: func() time.Time { return r.now },
+		Store: old, Releases: r.releases, Devices: r.devices, Ledger: r.ledger, Guard: r.guard, Now: func() time.Time { return r.now }, Away: 1000 * time.Hour,
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if old.snap, err = r.db.Rollouts().RolloutSnapshot(t.Context(), "r1", 1, 1); err != nil {
+	if old.open, err = r.db.Rollouts().Rollouts(t.Context(), nil, true, "", 0); err != nil {
 		t.Fatal(err)
 	}
 	r.tick(time.Second)
@@ -113,14 +114,14 @@ func TestTwoNodesSendADeviceBackOnce(t *testing.T) {
 	}
 }
 
-// hindsight sees the devices as they were.
+// hindsight sees rollouts as they were.
 type hindsight struct {
 	rollout.Store
-	snap []rollout.Status
+	open []rollout.Rollout
 }
 
-func (s *hindsight) RolloutSnapshot(context.Context, string, int, int) ([]rollout.Status, error) {
-	return s.snap, nil
+func (s *hindsight) Rollouts(context.Context, []string, bool, string, int) ([]rollout.Rollout, error) {
+	return slices.Clone(s.open), nil
 }
 
 // What is withdrawn is handed out to nobody, and so is no way back: another is taken, or it is said that there is none.

@@ -19,7 +19,7 @@ import (
 const ownersActs = `('attest', 'configure', 'dormant', 'wake', 'reset', 'adopt', 'disown')`
 
 // ownRollout finds the open rollout of the device's owner that the device is in: one of the owner's group, or of one in it.
-const ownRollout = `SELECT r.id FROM rollout_device x JOIN rollout r ON r.id = x.rollout_id JOIN device d ON d.id = x.device_id
+const ownRollout = `SELECT r.id FROM rollout_place x JOIN rollout r ON r.id = x.rollout_id JOIN device d ON d.id = x.device_id
 	WHERE x.device_id = $1 AND x.open = 1 AND substr(r.place, 1, length(d.product) + 7) = d.product || '/owner/' ORDER BY r.id LIMIT 1`
 
 // Begin implements owner.Transfers.

@@ -306,7 +306,7 @@ func forgetOld(tx *Tx, id string) error {
 			return err
 		}
 	}
-	return nil
+	return stirred(tx, id)
 }
 
 // endHeld revokes every certificate that the device held.

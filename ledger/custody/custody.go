@@ -321,7 +321,7 @@ func (g *gathering) command(p Placed, f wire.Fact) error {
 		return nil //nolint:nilerr // the verifier says so
 	}
 	return cmp.Or(g.member(p, f, c.Devices), g.release(c.Release), g.about(c.Rollout,
-		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
+		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindTrancheIssued, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
 		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted))
 }
 

@@ -14,7 +14,7 @@ func inControl() []ledger.Kind {
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
 		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindSupplyDecided, ledger.KindSupplyPolicyChanged, ledger.KindApproverBound, ledger.KindExceptionTaken, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
-		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
+		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindTrancheIssued, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
 		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
 		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRetireOrdered,
 		ledger.KindOrderMastered, ledger.KindDeskAdded, ledger.KindDeskRemoved,

@@ -46,8 +46,9 @@ var copying = []string{
 		FROM retirement WHERE device_id < '01'`,
 	`INSERT INTO command_device (command_id, device_id, state, attempts, at)
 		SELECT command_id, $1 || substr(device_id, 3), state, attempts, at FROM command_device WHERE device_id < '01'`,
-	`INSERT INTO rollout_device (rollout_id, wave, device_id, previous, open)
-		SELECT rollout_id, wave, $1 || substr(device_id, 3), previous, open FROM rollout_device WHERE device_id < '01'`,
+	`INSERT INTO rollout_place (rollout_id, device_id, wave, rank, tranche, previous, open, holder, command, back, mark, stirs, turn, due)
+		SELECT rollout_id, $1 || substr(device_id, 3), wave, rank, tranche, previous, open, holder, command, back, mark, stirs, turn, due
+		FROM rollout_place WHERE device_id < '01'`,
 	`INSERT INTO device_log (device, seq, head, anchor, heard) SELECT $1 || substr(device, 3), seq, head, anchor, heard FROM device_log WHERE device < '01'`,
 	`INSERT INTO stream_epoch (device, stream, epoch, payload, envelope)
 		SELECT $1 || substr(device, 3), stream, epoch, payload, envelope FROM stream_epoch WHERE device < '01'`,

@@ -94,13 +94,16 @@ func Fill(ctx context.Context, db *store.DB, n int, now time.Time, said func(dev
 	return c.past(ctx, db, n)
 }
 
-// countGroups counts what was copied.
+// countGroups counts what was copied, and the places in rollouts.
 func countGroups(ctx context.Context, db *store.DB) error {
 	return db.Write(ctx, func(tx *store.Tx) error {
 		if _, err := tx.Exec(`DELETE FROM group_size`); err != nil {
 			return err
 		}
-		_, err := tx.Exec(`INSERT INTO group_size (path, devices) SELECT path, count(*) FROM device_group GROUP BY path`)
+		if _, err := tx.Exec(`INSERT INTO group_size (path, devices) SELECT path, count(*) FROM device_group GROUP BY path`); err != nil {
+			return err
+		}
+		_, err := tx.Exec(`INSERT INTO rollout_tally (rollout_id, wave, mark, n) SELECT rollout_id, wave, mark, count(*) FROM rollout_place GROUP BY rollout_id, wave, mark`)
 		return err
 	})
 }

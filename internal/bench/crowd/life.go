@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/json"
 	"fmt"
+	"math"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -268,7 +269,8 @@ func (c *crowd) told(tx *store.Tx, d one) error {
 	if d.product != products[0] || d.luck>>26%30 != 0 || d.state != device.Active {
 		return nil
 	}
-	_, err := tx.Exec(`INSERT INTO rollout_device (rollout_id, wave, device_id, previous, open) VALUES ($1, 1, $2, $3, 1)`, Rollout, d.id, d.release)
+	_, err := tx.Exec(`INSERT INTO rollout_place (rollout_id, device_id, wave, rank, tranche, previous, open, holder, command, back, mark, stirs, turn, due)
+		VALUES ($1, $2, 1, 0, 1, $3, 1, '', $4, '', 'waiting', 0, 0, $5)`, Rollout, d.id, d.release, Command, int64(math.MaxInt64))
 	return err
 }
 

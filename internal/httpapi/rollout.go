@@ -1,0 +1,81 @@
+package httpapi
+
+import (
+	"context"
+	"net/http"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/hallmark-iot/hallmark/internal/once"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+// RolloutStatus is a rollout with devices of its current wave.
+type RolloutStatus struct {
+	Rollout rollout.Rollout      `json:"rollout"`
+	Devices []rollout.DeviceView `json:"devices" doc:"at most 1000, those that are not good first; all: list-rollout-devices"`
+	Total   int                  `json:"total" doc:"devices of the wave"`
+	Now     rollout.Counts       `json:"now" doc:"the wave in numbers; after a halt all waves that began"`
+}
+
+func (a *api) registerRollouts(h huma.API) {
+	huma.Register(h, op("create-rollout", http.MethodPost, "/rollouts", "Create a rollout; nothing is sent before it is started"),
+		func(ctx context.Context, in *body[rollout.Spec]) (*body[rollout.Rollout], error) {
+			r, err := a.Rollout.Create(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, r, err)
+		})
+	huma.Register(h, op("dry-run-rollout", http.MethodPost, "/rollouts/dry-run", "Say which devices a rollout would reach, and in which wave"),
+		func(ctx context.Context, in *body[rollout.Spec]) (*body[rollout.Resolved], error) {
+			r, err := a.Rollout.DryRun(ctx, callerOf(ctx), in.Body)
+			return reply(a, ctx, r, err)
+		})
+	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
+		func(ctx context.Context, in *struct {
+			OfGroup
+			Open bool `query:"open" doc:"only those that have not ended"`
+			Paging
+		},
+		) (*body[Page[rollout.Rollout]], error) {
+			return paged(a, ctx, in.Paging, func(r rollout.Rollout) string { return r.Spec.ID }, func(after string, limit int) ([]rollout.Rollout, error) {
+				return a.Rollout.Page(ctx, callerOf(ctx), in.place(), in.Open, after, limit)
+			})
+		})
+	huma.Register(h, op("get-rollout", http.MethodGet, "/rollouts/{id}", "Show a rollout, and each device of its current wave with the reason"),
+		func(ctx context.Context, in *ByID) (*tagged[RolloutStatus], error) {
+			return show(a, ctx, once.Rollout, in.ID, func() (RolloutStatus, error) {
+				r, views, err := a.Rollout.Get(ctx, callerOf(ctx), in.ID)
+				if err != nil {
+					return RolloutStatus{}, err
+				}
+				now, err := a.Rollout.Counts(ctx, callerOf(ctx), in.ID)
+				return RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...), Total: now.Devices + now.Held, Now: now}, err
+			})
+		})
+	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Stuck bool `query:"stuck" doc:"only those that are not good"`
+			Paging
+		},
+		) (*body[Page[rollout.DeviceView]], error) {
+			id := func(v rollout.DeviceView) string { return v.Device }
+			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
+				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, in.Stuck, after, limit)
+			})
+		})
+	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Matching
+		},
+		) (*tagged[rollout.Resolved], error) {
+			return change(a, ctx, in.Matching, once.Rollout, in.ID, func(ctx context.Context) (rollout.Resolved, error) {
+				_, res, err := a.Rollout.Start(ctx, callerOf(ctx), in.ID)
+				return res, err
+			})
+		})
+	a.onRollout(h, "pause", "Start no further wave", a.Rollout.Pause)
+	a.onRollout(h, "resume", "Go on", a.Rollout.Resume)
+	a.onRollout(h, "halt", "Stop, and send back who has the release", a.Rollout.Halt)
+	a.onRollout(h, "abort", "Stop where it is", a.Rollout.Abort)
+}

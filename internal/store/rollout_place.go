@@ -1,0 +1,355 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math"
+	"slices"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/attest"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/rollout"
+)
+
+// never is when what time alone does not change is due.
+const never = math.MaxInt64
+
+// stirred has rollouts look at a device again: it did something, or something was done to it.
+func stirred(tx *Tx, id string) error {
+	_, err := tx.Exec(`UPDATE rollout_place SET stirs = stirs + 1, due = 0 WHERE device_id = $1 AND open = 1`, id)
+	return err
+}
+
+// heard is stirred, of one that was heard of and no more: that changes nothing of who is well, or has nothing to do yet.
+func heard(tx *Tx, id string) error {
+	_, err := tx.Exec(`UPDATE rollout_place SET stirs = stirs + 1, due = 0 WHERE device_id = $1 AND open = 1 AND mark NOT IN ($2, $3, $4, $5)`,
+		id, string(rollout.Well), string(rollout.Worded), string(rollout.Queued), string(rollout.Gone))
+	return err
+}
+
+// count changes a tally.
+func count(tx *Tx, id string, wave int, k rollout.Mark, n int) error {
+	_, err := tx.Exec(`INSERT INTO rollout_tally (rollout_id, wave, mark, n) VALUES ($1, $2, $3, $4)
+		ON CONFLICT (rollout_id, wave, mark) DO UPDATE SET n = rollout_tally.n + excluded.n`, id, wave, string(k), n)
+	return err
+}
+
+var placeInsert = rowsInserted("rollout_place (rollout_id, device_id, wave, rank, tranche, previous, open, holder, command, back, mark, stirs, turn, due)", 14)
+
+// TakeDevices implements rollout.Places.
+func (s *Rollouts) TakeDevices(ctx context.Context, r rollout.Rollout, members []rollout.Member) error {
+	ids := make([]string, len(members))
+	for i, m := range members {
+		ids[i] = m.Device
+	}
+	list, err := listOf(ids)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		in, err := pairs(tx, `SELECT x.device_id, '' FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, r.Spec.ID, list)
+		if err != nil {
+			return err
+		}
+		holders, err := contest(tx, r, list)
+		if err != nil {
+			return err
+		}
+		rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool { _, ok := in[m.Device]; return ok })
+		tally := rollout.Tally{}
+		for n, query := 0, ""; len(rows) > 0; rows = rows[n:] {
+			n, query = placeInsert.next(len(rows))
+			args := make([]any, 0, 14*n)
+			for _, m := range rows[:n] {
+				mark, holder := rollout.Queued, holders[m.Device]
+				if holder != "" {
+					mark = rollout.Held
+				}
+				tally.Add(m.Wave, mark, 1)
+				args = append(args, r.Spec.ID, m.Device, m.Wave, m.Rank, 0, notNil(m.Previous), boolOf(holder == ""), holder, "", "", string(mark), 0, r.Turns, int64(never))
+			}
+			if _, err := tx.Exec(query, args...); err != nil {
+				return err
+			}
+		}
+		return countAll(tx, r.Spec.ID, tally)
+	})
+}
+
+func boolOf(b bool) int64 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+func countAll(tx *Tx, id string, t rollout.Tally) error {
+	for wave, marks := range t {
+		for k, n := range marks {
+			if n == 0 {
+				continue
+			}
+			if err := count(tx, id, wave, k, n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// pairs reads pairs.
+func pairs(tx *Tx, query string, args ...any) (map[string]string, error) {
+	rows, err := tx.Query(query, args...)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // reading only: rows.Err below has what matters
+	out := map[string]string{}
+	for rows.Next() {
+		var k, v string
+		if err := rows.Scan(&k, &v); err != nil {
+			return nil, err
+		}
+		out[k] = v
+	}
+	return out, rows.Err()
+}
+
+// contest gives the rollouts that keep devices from r. One that has not told a device yet, and is behind r, gives way: the device is held for it
+// then.
+func contest(tx *Tx, r rollout.Rollout, list string) (map[string]string, error) {
+	busy, err := pairs(tx, `SELECT x.device_id, x.rollout_id FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id
+		WHERE x.open = 1 AND x.rollout_id <> $1`, r.Spec.ID, list)
+	if err != nil || len(busy) == 0 {
+		return nil, err
+	}
+	before := map[string]bool{} // the others that r goes before
+	for _, id := range busy {
+		if _, ok := before[id]; ok {
+			continue
+		}
+		other, err := scanRollout(tx.QueryRow(rolloutColumns+` WHERE id = $1`, id))
+		if err != nil {
+			return nil, err
+		}
+		before[id] = r.Before(other)
+	}
+	for device, id := range busy {
+		if !before[id] {
+			continue
+		}
+		res, err := tx.Exec(`UPDATE rollout_place SET open = 0, holder = $1, stirs = stirs + 1, due = 0
+			WHERE rollout_id = $2 AND device_id = $3 AND open = 1 AND tranche = 0`, r.Spec.ID, id, device)
+		if err != nil {
+			return nil, err
+		}
+		n, err := res.RowsAffected()
+		if err != nil {
+			return nil, err
+		}
+		if n == 1 {
+			delete(busy, device)
+		}
+	}
+	return busy, nil
+}
+
+// FreeDevices implements rollout.Places.
+func (s *Rollouts) FreeDevices(ctx context.Context, id string, wave int) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		free, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM rollout_place h WHERE h.rollout_id = $1 AND h.mark = $2
+			AND NOT EXISTS (SELECT 1 FROM rollout_place o WHERE o.device_id = h.device_id AND o.open = 1) ORDER BY h.device_id LIMIT $3`, id, string(rollout.Held), int64(atOnce))
+		if err != nil {
+			return err
+		}
+		tally := rollout.Tally{}
+		for device, was := range free {
+			if _, err := tx.Exec(`UPDATE rollout_place SET open = 1, holder = '', wave = $1, mark = $2, stirs = stirs + 1, due = 0 WHERE rollout_id = $3 AND device_id = $4`,
+				wave, string(rollout.Queued), id, device); err != nil {
+				return err
+			}
+			var from int
+			if _, err := fmt.Sscan(was, &from); err != nil {
+				return err
+			}
+			tally.Add(from, rollout.Held, -1)
+			tally.Add(wave, rollout.Queued, 1)
+		}
+		return countAll(tx, id, tally)
+	})
+}
+
+// TellDevices implements rollout.Places.
+func (s *Rollouts) TellDevices(ctx context.Context, r rollout.Rollout, wave int, devices []string, due time.Time, facts ...ledger.Fact) error {
+	list, err := listOf(devices)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if err := saveRollout(tx, r); err != nil {
+			return err
+		}
+		if err := told(tx, r, wave, list, due); err != nil {
+			return err
+		}
+		return tx.Append(facts...)
+	})
+}
+
+func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error {
+	if wave == 0 {
+		_, err := tx.Exec(`UPDATE rollout_place SET back = $1, stirs = stirs + 1, due = 0
+			WHERE rollout_id = $2 AND device_id IN (SELECT l.value FROM list($3) AS l) AND back = ''`, r.Backs[len(r.Backs)-1].Command, r.Spec.ID, list)
+		return err
+	}
+	tranches := r.Waves[wave-1].Tranches
+	res, err := tx.Exec(`UPDATE rollout_place SET tranche = $1, command = $2, mark = $3, turn = $4, due = $5, stirs = stirs + 1
+		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l) AND mark = $8 AND open = 1`,
+		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued))
+	if err != nil {
+		return err
+	}
+	n, err := res.RowsAffected()
+	if err != nil {
+		return err
+	}
+	return errors.Join(count(tx, r.Spec.ID, wave, rollout.Queued, -int(n)), count(tx, r.Spec.ID, wave, rollout.Awaited, int(n)))
+}
+
+// ToldDevices implements rollout.Places.
+func (s *Rollouts) ToldDevices(ctx context.Context, id, command string, back bool) ([]string, error) {
+	column := "command"
+	if back {
+		column = "back"
+	}
+	return collect(ctx, s.db, scanID, `SELECT x.device_id FROM rollout_place x JOIN device d ON d.id = x.device_id
+		WHERE x.rollout_id = $1 AND x.`+column+` = $2 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved') ORDER BY x.device_id`, id, command)
+}
+
+// Tally implements rollout.Places.
+func (s *Rollouts) Tally(ctx context.Context, id string) (rollout.Tally, error) {
+	rows, err := s.db.Read().QueryContext(ctx, `SELECT wave, mark, n FROM rollout_tally WHERE rollout_id = $1 AND n <> 0`, id)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = rows.Close() }() // reading only: rows.Err below has what matters
+	t := rollout.Tally{}
+	for rows.Next() {
+		var wave, n int
+		var k rollout.Mark
+		if err := rows.Scan(&wave, &k, &n); err != nil {
+			return nil, err
+		}
+		t.Add(wave, k, n)
+	}
+	return t, rows.Err()
+}
+
+// PutMarks implements rollout.Places.
+func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Marking) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		tally := rollout.Tally{}
+		for _, m := range marks {
+			due := int64(never)
+			if !m.Due.IsZero() {
+				due = Millis(m.Due)
+			}
+			var wave int
+			err := tx.QueryRow(`UPDATE rollout_place SET mark = $1, turn = $2, due = $3 WHERE rollout_id = $4 AND device_id = $5 AND stirs = $6 AND mark = $7 RETURNING wave`,
+				string(m.Now), m.Turn, due, id, m.Device, m.Stirs, string(m.Was)).Scan(&wave)
+			if errors.Is(err, sql.ErrNoRows) {
+				continue // it did something meanwhile, and is looked at again
+			}
+			if err != nil {
+				return err
+			}
+			tally.Add(wave, m.Was, -1)
+			tally.Add(wave, m.Now, 1)
+			if m.Late == "" {
+				continue
+			}
+			if _, err := tx.Exec(`UPDATE command_device SET state = 'cancelled', at = $1 WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`,
+				Millis(m.At), m.Late, m.Device); err != nil {
+				return err
+			}
+		}
+		return countAll(tx, id, tally)
+	})
+}
+
+// placeColumns read a device of a rollout, with its part in the commands that it was told by.
+const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, d.state, d.assurance, d.doc, d.last_seen, v.doc,
+	x.command, coalesce(ci.issued, 0), coalesce(ci.expires, 0), coalesce(i.state, ''), coalesce(i.attempts, 0), coalesce(i.at, 0),
+	x.back, coalesce(cb.issued, 0), coalesce(cb.expires, 0), coalesce(b.state, ''), coalesce(b.attempts, 0), coalesce(b.at, 0)
+	FROM rollout_place x JOIN device d ON d.id = x.device_id
+	LEFT JOIN verdict_current c ON c.device_id = x.device_id LEFT JOIN verdict v ON v.uid = c.uid
+	LEFT JOIN command ci ON ci.id = x.command LEFT JOIN command_device i ON i.command_id = x.command AND i.device_id = x.device_id
+	LEFT JOIN command cb ON cb.id = x.back LEFT JOIN command_device b ON b.command_id = x.back AND b.device_id = x.device_id`
+
+// Owed implements rollout.Places.
+func (s *Rollouts) Owed(ctx context.Context, r rollout.Rollout, from, to int, now time.Time, limit int) (out []rollout.Status, err error) {
+	for wave := from; wave <= to && len(out) < limit; wave++ {
+		some, err := collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.device_id IN (
+			SELECT device_id FROM (SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND due <= $3 LIMIT $5) AS timely UNION
+			SELECT device_id FROM (SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND turn < $4 LIMIT $5) AS turned)
+			ORDER BY x.device_id LIMIT $5`, r.Spec.ID, wave, Millis(now), r.Turns, limit-len(out))
+		if err != nil {
+			return nil, err
+		}
+		out = append(out, some...)
+	}
+	return out, nil
+}
+
+// Marked implements rollout.Places.
+func (s *Rollouts) Marked(ctx context.Context, id string, from, to int, marks []rollout.Mark, after string, limit int) ([]rollout.Status, error) {
+	list, err := listOf(marks)
+	if err != nil {
+		return nil, err
+	}
+	if len(marks) == 1 && marks[0] == rollout.Queued {
+		return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 AND x.mark = 'queued'
+			ORDER BY x.wave, x.rank, x.device_id LIMIT $4`, id, from, to, atMost(limit))
+	}
+	return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3
+		AND ($4 = '[]' OR x.mark IN (SELECT l.value FROM list($4) AS l)) AND x.device_id > $5 ORDER BY x.device_id LIMIT $6`, id, from, to, list, after, atMost(limit))
+}
+
+func scanStatus(row scanner) (rollout.Status, error) {
+	var s rollout.Status
+	var doc string
+	var seen int64
+	var verdict sql.NullString
+	var times [6]int64
+	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &s.State, &s.Assurance, &doc, &seen, &verdict,
+		&s.Install.Command, &times[0], &times[1], &s.Install.Standing, &s.Install.Attempts, &times[2],
+		&s.Back.Command, &times[3], &times[4], &s.Back.Standing, &s.Back.Attempts, &times[5]); err != nil {
+		return s, err
+	}
+	s.Install.Issued, s.Install.Expires, s.Install.At = Time(times[0]), Time(times[1]), Time(times[2])
+	s.Back.Issued, s.Back.Expires, s.Back.At = Time(times[3]), Time(times[4]), Time(times[5])
+	var t device.Twin
+	if err := json.Unmarshal([]byte(doc), &t); err != nil {
+		return s, fmt.Errorf("device %s: twin: %w", s.Device, err)
+	}
+	s.Running, s.Trial, s.Seen = t.Release, t.Trial, Time(seen)
+	switch {
+	case t.Sick:
+		s.Health = rollout.Unhealthy
+	case t.Healthy:
+		s.Health = rollout.Healthy
+	}
+	if verdict.Valid {
+		var v attest.Verdict
+		if err := json.Unmarshal([]byte(verdict.String), &v); err != nil {
+			return s, fmt.Errorf("device %s: verdict: %w", s.Device, err)
+		}
+		s.Verdict, s.VerdictAt, s.Proven = v.Status.String(), v.At, v.Release
+	}
+	return s, nil
+}
