@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/statement"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -66,6 +67,8 @@ func Describe(f wire.Fact, private []byte) string {
 		s, err = describeAdvisories(data)
 	case ledger.KindSupplyDecided:
 		s, err = describeDecision(data)
+	case ledger.KindSupplySummary:
+		s, err = describeSummary(data)
 	case ledger.KindSupplyReassessed:
 		s, err = describeReassessed(data)
 	case ledger.KindComplianceStated:
@@ -101,6 +104,17 @@ func describeDecision(data []byte) (string, error) {
 		}
 	}
 	return "the supply gate does not let it through: " + strings.Join(why, ", "), nil
+}
+
+func describeSummary(data []byte) (string, error) {
+	s, err := statement.ReadSummary(data)
+	if err != nil {
+		return "", err
+	}
+	if s.Passed {
+		return fmt.Sprintf("signed for others: %s passes, %s", s.Resource, strings.Join(s.Levels, ", ")), nil
+	}
+	return fmt.Sprintf("signed for others: %s does not pass", s.Resource), nil
 }
 
 func describeReassessed(data []byte) (string, error) {

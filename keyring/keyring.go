@@ -36,10 +36,13 @@ const (
 	Server     Role = "server"      // TLS of this server; one at a time
 	Bucket     Role = "bucket"      // opens what devices seal; kept for as long as there is data under it
 	Desk       Role = "desk"        // opens what desks seal of their orders; there is none before the first is made
+	Supply     Role = "supply"      // signs summaries of what the supply gate found; there is none before the first is made
 )
 
 // Roles lists them.
-func Roles() []Role { return []Role{Directive, LogControl, LogEvents, Order, Server, Bucket, Desk} }
+func Roles() []Role {
+	return []Role{Directive, LogControl, LogEvents, Order, Server, Bucket, Desk, Supply}
+}
 
 // Key is one of an instance's online keys.
 type Key struct {

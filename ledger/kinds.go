@@ -34,6 +34,7 @@ const (
 	KindBundlePublished  Kind = "bundle.published"  // control: COSE_Sign(Bundle)
 	KindReleaseProposed  Kind = "release.proposed"  // control: payload (Release)
 	KindSupplyDecided    Kind = "supply.decided"    // control: payload (GateDecision): what the supply gate found of a release; its subject is the release's ID
+	KindSupplySummary    Kind = "supply.summary"    // control: JSON, DSSE envelope of an in-toto statement (https://slsa.dev/verification_summary/v1): what was found of a release when it was published; its subject is the release's ID
 	KindReleaseApproved  Kind = "release.approved"  // control: COSE_Sign(Release) with the approval
 	KindReleasePublished Kind = "release.published" // control: COSE_Sign(Release), threshold met
 	KindReleaseWithdrawn Kind = "release.withdrawn" // control: JSON {release, reason}

@@ -103,6 +103,7 @@ type Release struct {
 	UID       [16]byte     `json:"-"` // of its release.published fact; zero before
 	Reason    string       `json:"reason,omitempty"`
 	Decision  []byte       `json:"decision,omitempty"` // of the supply gate (GateDecision, CBOR); its digest is in the manifest
+	Summary   []byte       `json:"summary,omitempty"`  // of what the supply gate found when it was published: DSSE envelope, see get-release-summary
 	Rev       int64        `json:"-"`                  // rises with each change
 }
 
@@ -193,8 +194,8 @@ type Supply interface {
 	Take(ctx context.Context, m wire.Release, digest [32]byte) error
 	// Decide gives the supply gate's decision on a release that is about to be proposed, whose digest goes into it; nil when its product has no gate. An error is the reason not to propose it.
 	Decide(ctx context.Context, caller access.Caller, m wire.Release) ([]byte, error)
-	// Confirm says whether a release that was decided on may still be published.
-	Confirm(ctx context.Context, m wire.Release) error
+	// Confirm says whether a release that was decided on may still be published, and gives the signed summary of what was found; nil when its product has no gate.
+	Confirm(ctx context.Context, m wire.Release, digest [32]byte) (summary []byte, err error)
 	// Builders gives the public keys (SubjectPublicKeyInfo, DER) that a product's builds are signed with.
 	Builders(ctx context.Context, product string) ([][]byte, error)
 }

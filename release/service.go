@@ -494,13 +494,16 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 	if err := s.checkOnce(ctx, r.Manifest); err != nil {
 		return Release{}, err
 	}
-	if err := s.cfg.Supply.Confirm(ctx, r.Manifest); err != nil {
+	if r.Summary, err = s.cfg.Supply.Confirm(ctx, r.Manifest, r.Digest); err != nil {
 		return Release{}, err
 	}
 	now := s.cfg.Now().UTC()
-	fact := ledger.New(ledger.Control, ledger.KindReleasePublished, now, caller.ID, r.Manifest.ID, nil, r.Envelope)
-	r.Status, r.Published, r.UID = Published, now, fact.UID
-	return s.update(ctx, r, fact)
+	facts := []ledger.Fact{ledger.New(ledger.Control, ledger.KindReleasePublished, now, caller.ID, r.Manifest.ID, nil, r.Envelope)}
+	if r.Summary != nil {
+		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplySummary, now, caller.ID, r.Manifest.ID, nil, r.Summary))
+	}
+	r.Status, r.Published, r.UID = Published, now, facts[0].UID
+	return s.update(ctx, r, facts...)
 }
 
 // Withdraw ends a release: it is not rolled out or handed out any more, and one that was not published yet is refused. Devices that run it are for a rollout to move; one that
@@ -589,8 +592,8 @@ func (s *Service) checked(ctx context.Context, caller access.Caller, action acce
 	return r, err
 }
 
-func (s *Service) update(ctx context.Context, r Release, fact ledger.Fact) (Release, error) {
-	err := s.cfg.Store.UpdateRelease(ctx, r, fact)
+func (s *Service) update(ctx context.Context, r Release, facts ...ledger.Fact) (Release, error) {
+	err := s.cfg.Store.UpdateRelease(ctx, r, facts...)
 	if errors.Is(err, ErrChanged) {
 		return Release{}, conflict("release.changed", fmt.Sprintf("release %s changed meanwhile", r.Manifest.ID), "look again and repeat")
 	}

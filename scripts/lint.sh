@@ -35,5 +35,6 @@ go -C tools vet ./... || failed=1
 go -C tools/tlog vet ./... || failed=1
 go -C tools/estclient vet ./... || failed=1
 go -C tools/certlint vet ./... || failed=1
+go -C tools/vsa vet ./... || failed=1
 "$golangci" run ./... || failed=1
 exit "$failed"

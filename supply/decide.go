@@ -25,10 +25,11 @@ func (s *Service) Decide(ctx context.Context, caller access.Caller, m wire.Relea
 	if err != nil || p.Mode == Off {
 		return nil, err
 	}
-	d, err := s.evaluate(ctx, p, m)
+	l, err := s.evaluate(ctx, p, m)
 	if err != nil {
 		return nil, err
 	}
+	d := l.d
 	data, err := wire.EncodeGateDecision(d)
 	if err != nil || d.OK || p.Mode != Enforce {
 		return data, err
@@ -39,20 +40,24 @@ func (s *Service) Decide(ctx context.Context, caller access.Caller, m wire.Relea
 	return nil, stopped(m, d)
 }
 
-// Confirm says whether a release that was decided on may still be published: what is known against it may have changed since. It is for the stage that publishes.
-func (s *Service) Confirm(ctx context.Context, m wire.Release) error {
+// Confirm says whether a release that was decided on may still be published: what is known against it may have changed since. It gives the signed summary of what was found, without which
+// none of a product with a gate is; nil when the product has none. It is for the stage that publishes.
+func (s *Service) Confirm(ctx context.Context, m wire.Release, digest [32]byte) ([]byte, error) {
 	p, err := s.cfg.Store.Policy(ctx, m.Product)
-	if err != nil || p.Mode != Enforce {
-		return err
+	if err != nil || p.Mode == Off {
+		return nil, err
 	}
-	if len(m.Decision) == 0 {
-		return fault.New(fault.Conflict, "supply.undecided", fmt.Sprintf("release %s was proposed before %s had a supply gate: its approvers signed no decision", m.ID, m.Product), "propose it again")
+	if p.Mode == Enforce && len(m.Decision) == 0 {
+		return nil, fault.New(fault.Conflict, "supply.undecided", fmt.Sprintf("release %s was proposed before %s had a supply gate: its approvers signed no decision", m.ID, m.Product), "propose it again")
 	}
-	d, err := s.evaluate(ctx, p, m)
-	if err != nil || d.OK {
-		return err
+	l, err := s.evaluate(ctx, p, m)
+	if err != nil {
+		return nil, err
 	}
-	return stopped(m, d)
+	if p.Mode == Enforce && !l.d.OK {
+		return nil, stopped(m, l.d)
+	}
+	return s.summarise(l, m, digest)
 }
 
 // Builders gives the keys that a product's builds are signed with. It is for the stage that has releases approved.
@@ -73,7 +78,11 @@ func (s *Service) Gate(ctx context.Context, caller access.Caller, m wire.Release
 	if err != nil {
 		return wire.GateDecision{}, err
 	}
-	return s.evaluate(ctx, p, m)
+	l, err := s.evaluate(ctx, p, m)
+	if err != nil {
+		return wire.GateDecision{}, err
+	}
+	return l.d, nil
 }
 
 func stopped(m wire.Release, d wire.GateDecision) error {
@@ -94,6 +103,7 @@ type look struct {
 	built  [][32]byte // components as they were built
 	d      wire.GateDecision
 	doc    bom.Document // zero: there is none that can be read
+	level  int          // SLSA build level that the builder is trusted for; 0: no builder is believed
 }
 
 func (l *look) step(n uint, code, text string) {
@@ -104,10 +114,10 @@ func (l *look) step(n uint, code, text string) {
 }
 
 // evaluate takes the steps in their order, all of them: who mends a release wants to know everything that is wrong with it. What cannot be found out is not good.
-func (s *Service) evaluate(ctx context.Context, p Policy, m wire.Release) (wire.GateDecision, error) {
+func (s *Service) evaluate(ctx context.Context, p Policy, m wire.Release) (*look, error) {
 	policy, err := p.digest()
 	if err != nil {
-		return wire.GateDecision{}, err
+		return nil, err
 	}
 	l := &look{policy: p, now: s.cfg.Now().UTC(), d: wire.GateDecision{V: 1, Product: m.Product, SBOM: m.SBOM, Provenance: m.Provenance, Policy: policy}}
 	l.d.At = uint64(l.now.Unix())
@@ -117,17 +127,17 @@ func (s *Service) evaluate(ctx context.Context, p Policy, m wire.Release) (wire.
 	}
 	provenance, said, err := s.provenance(ctx, l, m)
 	if err != nil {
-		return l.d, err
+		return nil, err
 	}
 	if err := s.bill(ctx, l, m, provenance); err != nil {
-		return l.d, err
+		return nil, err
 	}
 	l.step(3, said.code, said.text)
 	if err := s.flaws(ctx, l, m); err != nil {
-		return l.d, err
+		return nil, err
 	}
 	l.d.OK = !slices.ContainsFunc(l.d.Steps, func(st wire.GateStep) bool { return !st.OK })
-	return l.d, nil
+	return l, nil
 }
 
 type finding struct{ code, text string }
@@ -203,6 +213,7 @@ func (s *Service) provenance(ctx context.Context, l *look, m wire.Release) (*sta
 		case !slices.ContainsFunc(b.Sources, func(prefix string) bool { return under(p.Source, prefix) }):
 			return &p, finding{"provenance.source", fmt.Sprintf("source %.200q is not allowed", p.Source)}, nil
 		}
+		l.level = orElse(b.Level, 1)
 		return &p, finding{"", fmt.Sprintf("built by %.200s from %.200s", p.Builder, p.Source)}, nil
 	}
 	return nil, why, nil

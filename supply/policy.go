@@ -42,6 +42,7 @@ type Builder struct {
 	ID         string   `json:"id" minLength:"1" maxLength:"2048" doc:"as its provenance names it"`
 	Keys       [][]byte `json:"keys" minItems:"1" maxItems:"64" doc:"its public keys (SubjectPublicKeyInfo, DER)"`
 	Threshold  int      `json:"threshold,omitempty" minimum:"0" maximum:"64" doc:"how many of them have to sign; 0: one"`
+	Level      int      `json:"slsa_level,omitempty" minimum:"0" maximum:"3" doc:"SLSA build level that it is trusted to build on, which nobody can see in a document; 0: 1, that there is provenance"`
 	BuildTypes []string `json:"build_types,omitempty" maxItems:"64" doc:"ways to build that are allowed; none: any"`
 	Sources    []string `json:"sources" minItems:"1" maxItems:"64" doc:"what the source's URI has to begin with; one of them"`
 }
@@ -98,6 +99,9 @@ func (p Policy) check() error {
 	for _, b := range p.Builders {
 		if b.ID == "" || len(b.Sources) == 0 || slices.Contains(b.Sources, "") {
 			return fmt.Errorf("builder %.100q: it needs an ID, and what its source begins with", b.ID)
+		}
+		if b.Level < 0 || b.Level > 3 {
+			return fmt.Errorf("builder %.100q: SLSA build levels are 1 to 3", b.ID)
 		}
 		if b.Threshold < 0 || orElse(b.Threshold, 1) > len(b.Keys) {
 			return fmt.Errorf("builder %.100q has %d keys, and %d have to sign", b.ID, len(b.Keys), orElse(b.Threshold, 1))

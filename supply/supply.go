@@ -8,6 +8,7 @@
 //   - An ecosystem's advisories are replaced as a whole or not at all; what is half there answers nothing.
 //   - "Clear" is said of a component only when the advisories of its ecosystem are here, are not older than MaxAge and could be compared with its version. All else is "unknown", with the reason.
 //   - A release of a product that enforces its policy is proposed only when the gate lets it through, and its decision is in what approvers sign; what cannot be found out lets nothing through.
+//   - A release of a product that has a policy is published with a summary of what was found, which is signed (package statement) and is a fact; one whose summary cannot be signed is not.
 //   - Each release that may be rolled out, or that a device runs, is looked at again when its advisories are others, and what has changed is told and is a fact.
 //
 // It trusts the bill of materials to be complete, which nobody can see from outside, and whoever may import advisories.
@@ -179,12 +180,17 @@ type Releases interface {
 	ProductOf(ctx context.Context, release [32]byte) (string, error)
 }
 
+// Seal puts what is said of a release into a DSSE envelope, signed with the instance's newest key for that; ErrNotFound when none was made yet.
+type Seal func(kind string, payload []byte) (envelope []byte, err error)
+
 // Config is what a Service works with; every field but Now must be set.
 type Config struct {
 	Store    Store
 	Blobs    Blobs
 	Releases Releases
 	Alarms   Alarms
+	Seal     Seal
+	Instance string // its name, in what it signs
 	Guard    *access.Guard
 	Now      func() time.Time // nil: time.Now
 }
@@ -194,8 +200,8 @@ type Service struct{ cfg Config }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Blobs == nil || cfg.Releases == nil || cfg.Alarms == nil || cfg.Guard == nil {
-		return nil, errors.New("supply: the store, the blobs, the releases, the alarms or the guard is missing")
+	if cfg.Store == nil || cfg.Blobs == nil || cfg.Releases == nil || cfg.Alarms == nil || cfg.Seal == nil || cfg.Instance == "" || cfg.Guard == nil {
+		return nil, errors.New("supply: the store, the blobs, the releases, the alarms, the seal, the instance's name or the guard is missing")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

@@ -55,9 +55,9 @@ func (a *api) rotateKey() *cobra.Command {
 	var suite, reason string
 	c := a.verb(cobra.Command{
 		Use: "rotate ROLE --reason TEXT", Short: "Make a new online key beside those of its role",
-		Long: `Makes a new online key beside those of its role: directive, log-control, log-events, order, server, bucket or desk. The old one goes on for the
+		Long: `Makes a new online key beside those of its role: directive, log-control, log-events, order, server, bucket, desk or supply. The old one goes on for the
 devices that believe it. Then publish a trust bundle that names the new one, wait until it has come to the devices, and retire the old:
-see docs/guide/trust-bundles.md. A directive key is used at once, the others from the next start of the server on.`,
+see docs/guide/trust-bundles.md. Directive and supply keys are used at once, the others from the next start of the server on.`,
 		Args: cobra.ExactArgs(1), Example: "  hallmark key rotate directive --reason 'a notebook was stolen'",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		k, err := cl.RotateKey(ctx, keyring.Role(args[0]), suite, reason)

@@ -21,7 +21,7 @@ import (
 
 func newRelease(a *api) *cobra.Command {
 	return a.noun("release", "What may run: artifacts, manifest, approvals",
-		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.publishRelease(), a.withdrawRelease(), a.releaseComponents())
+		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.publishRelease(), a.withdrawRelease(), a.releaseComponents(), a.releaseSummary())
 }
 
 const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION."

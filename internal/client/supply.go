@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/statement"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -58,6 +59,11 @@ func (c *Client) AskSupplyGate(ctx context.Context, productID string, q httpapi.
 // ReleaseGate gives what it found of a release.
 func (c *Client) ReleaseGate(ctx context.Context, release string) (wire.GateDecision, error) {
 	return get[wire.GateDecision](ctx, c, "/releases/"+url.PathEscape(release)+"/gate")
+}
+
+// ReleaseSummary gives what was signed of that for others when the release was published.
+func (c *Client) ReleaseSummary(ctx context.Context, release string) (statement.Envelope, error) {
+	return get[statement.Envelope](ctx, c, "/releases/"+url.PathEscape(release)+"/summary")
 }
 
 // TakeException takes in a signed document that says why known flaws are none.

@@ -2,6 +2,7 @@ package httpapi
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"io"
 	"net/http"
@@ -69,6 +70,11 @@ func (a *api) registerGate(h huma.API) {
 			d, err := a.decision(ctx, in)
 			return reply(a, ctx, d, err)
 		})
+	huma.Register(h, op("get-release-summary", http.MethodGet, "/releases/{digest}/summary", "Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check"),
+		func(ctx context.Context, in *ByDigest) (*body[statement.Envelope], error) {
+			e, err := a.summary(ctx, in)
+			return reply(a, ctx, e, err)
+		})
 	exception := op("take-exception", http.MethodPost, "/products/{id}/exceptions", "Take in a signed document that says why known flaws are none in a product: VEX in a DSSE envelope")
 	registerStream(h, exception, "application/octet-stream", nil, func(ctx context.Context, in *struct {
 		ByID
@@ -100,4 +106,19 @@ func (a *api) decision(ctx context.Context, in *ByDigest) (wire.GateDecision, er
 		return wire.GateDecision{}, fault.New(fault.NotFound, "supply.undecided", "the product had no supply gate when release "+r.Manifest.ID+" was proposed: it is unknown", "see `hallmark supply set`")
 	}
 	return wire.DecodeGateDecision(r.Decision)
+}
+
+func (a *api) summary(ctx context.Context, in *ByDigest) (e statement.Envelope, err error) {
+	digest, err := in.digest()
+	if err != nil {
+		return e, err
+	}
+	r, err := a.Release.Get(ctx, callerOf(ctx), digest)
+	if err != nil {
+		return e, err
+	}
+	if len(r.Summary) == 0 {
+		return e, fault.New(fault.NotFound, "supply.no-summary", "release "+r.Manifest.ID+" has no summary: it is not published, or its product had no supply gate when it was", "see `hallmark supply set`")
+	}
+	return e, json.Unmarshal(r.Summary, &e)
 }

@@ -72,7 +72,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	rel := db.Releases()
-	stock, err := supply.NewService(supply.Config{Store: db.Supply(), Blobs: blobs, Releases: db.Supply(), Alarms: noAlarms{}, Guard: guard})
+	stock, err := supply.NewService(supply.Config{Store: db.Supply(), Blobs: blobs, Releases: db.Supply(), Alarms: noAlarms{}, Seal: noSeal, Instance: "hallmark.example", Guard: guard})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -298,3 +298,5 @@ type noAlarms struct{}
 
 func (noAlarms) Flawed(context.Context, supply.Held, supply.Trouble) error { return nil }
 func (noAlarms) Mended(context.Context, supply.Held, string, string) error { return nil }
+
+func noSeal(string, []byte) ([]byte, error) { return nil, supply.ErrNotFound }

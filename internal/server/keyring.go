@@ -230,10 +230,10 @@ func (v ringVault) Make(role keyring.Role, id, name string) ([]byte, error) {
 		k, err = v.keys.GenerateEd25519(name)
 	case keyring.Directive, keyring.Order:
 		k, err = v.generate(id, name)
-	case keyring.Server:
+	case keyring.Server, keyring.Supply: // what others have to check has keys that others know
 		set, unknown := suite.Get(suite.ID(cmp.Or(id, string(suite.P256))))
 		if unknown != nil || set.Quantum {
-			return nil, fault.New(fault.Invalid, "key.suite", "TLS has no keys of suite "+id, "leave the suite out, or use HM-P384-1")
+			return nil, fault.New(fault.Invalid, "key.suite", fmt.Sprintf("there are no %s keys of suite %s", role, id), "leave the suite out, or use HM-P384-1")
 		}
 		k, err = v.generate(id, name)
 	default:
@@ -360,7 +360,7 @@ func namedIn(role keyring.Role) func(b device.Bundle, key []byte) bool {
 			}
 			return false
 		}
-	case keyring.Order, keyring.Server, keyring.Desk:
+	case keyring.Order, keyring.Server, keyring.Desk, keyring.Supply:
 	}
 	return nil
 }

@@ -3,12 +3,15 @@ package server
 import (
 	"context"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/statement"
 )
 
 // alarms makes findings of flaws that releases have.
@@ -62,6 +65,23 @@ func severityOf(t supply.Trouble) monitor.Severity {
 
 func (i *Instance) openSupply() (err error) {
 	s := i.db.Supply()
-	i.supply, err = supply.NewService(supply.Config{Store: s, Blobs: i.blobs, Releases: s, Alarms: alarms{i}, Guard: i.guard})
+	i.supply, err = supply.NewService(supply.Config{Store: s, Blobs: i.blobs, Releases: s, Alarms: alarms{i}, Seal: i.sealSummary, Instance: i.cfg.Instance, Guard: i.guard})
 	return err
+}
+
+// sealSummary signs what is said of a release with the newest key for that which is here.
+func (i *Instance) sealSummary(kind string, payload []byte) ([]byte, error) {
+	names := i.ring.Names(keyring.Supply)
+	if len(names) == 0 {
+		return nil, supply.ErrNotFound
+	}
+	var failed error
+	for _, name := range names {
+		k, err := i.keys.Signer(name)
+		if err == nil {
+			return statement.Seal(k, kind, payload)
+		}
+		failed = errors.Join(failed, fmt.Errorf("key %s is in the ring, and not in the key directory of this node: restore it, or copy it from the node that made it: %w", name, err))
+	}
+	return nil, failed
 }

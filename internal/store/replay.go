@@ -31,6 +31,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindSupplyPolicyChanged: replaySupplyPolicy,
 	ledger.KindApproverBound:       replayApprover,
 	ledger.KindSupplyDecided:       replaySupplyDecision,
+	ledger.KindSupplySummary:       replaySupplySummary,
 	ledger.KindSchemaChanged:       replaySchema,
 	ledger.KindBundlePublished:     replayBundle,
 	ledger.KindReleaseProposed:     replayRelease,

@@ -26,6 +26,7 @@ import (
 	"github.com/hallmark-iot/hallmark/protect"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/statement"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -40,7 +41,8 @@ type stages struct {
 	devices   *device.Service
 	releases  *release.Service
 	supply    *supply.Service
-	alarms    []string // what was told of flaws
+	alarms    []string      // what was told of flaws
+	summaries crypto.Signer // signs them; nil: there is no key
 	protect   *protect.Service
 	authority crypto.Signer       // signs directives
 	people    []*ecdsa.PrivateKey // hold the release, warrant and root keys
@@ -102,7 +104,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	authority, dev, rel := newKey(t), s.db.Devices(), s.db.Releases()
-	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Alarms: told{s}, Guard: s.guard, Now: clock}); err != nil {
+	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Alarms: told{s}, Seal: s.seal, Instance: "hallmark.example", Guard: s.guard, Now: clock}); err != nil {
 		t.Fatal(err)
 	}
 	if s.protect, err = protect.NewService(protect.Config{
@@ -350,4 +352,12 @@ func (s *stages) entriesOf(kinds ...ledger.Kind) [][]byte {
 		}
 	}
 	return out
+}
+
+// seal signs what is said of a release.
+func (s *stages) seal(kind string, payload []byte) ([]byte, error) {
+	if s.summaries == nil {
+		return nil, supply.ErrNotFound
+	}
+	return statement.Seal(s.summaries, kind, payload)
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/statement"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -136,4 +137,22 @@ func replaySupplyDecision(tx *Tx, f ledger.Fact) (bool, error) {
 		r.Decision = f.Data
 		return nil
 	})
+}
+
+// replaySupplySummary gives a release the summary back that was signed when it was published.
+func replaySupplySummary(tx *Tx, f ledger.Fact) (bool, error) {
+	s, err := statement.ReadSummary(f.Data)
+	if err != nil {
+		return false, err
+	}
+	for _, sub := range s.Subjects {
+		done, err := changeRelease(tx, sub.Digest[:], func(r *release.Release) error {
+			r.Summary = f.Data
+			return nil
+		})
+		if done || err != nil {
+			return done, err
+		}
+	}
+	return false, nil
 }

@@ -59,6 +59,7 @@ type gated struct {
 func newGated(t *testing.T, mode supply.Mode) *gated {
 	t.Helper()
 	g := &gated{stages: newStages(t, wire.ModelBlob), build: newKey(t), except: newKey(t)}
+	g.summaries = newKey(t)
 	g.policy = supply.Policy{
 		Mode: mode, Exceptions: [][]byte{spki(t, g.except)},
 		Builders: []supply.Builder{{ID: builder, Keys: [][]byte{spki(t, g.build)}, BuildTypes: []string{"https://acme.example/make"}, Sources: []string{"git+https://git.acme.example/", "git+https://other.example/pump"}}},

@@ -1,5 +1,5 @@
 // Package statement reads what is said under a signature about software: DSSE envelopes (github.com/secure-systems-lab/dsse, protocol 1.0), and in them in-toto statements (0.1 and 1)
-// with SLSA provenance (0.2 and 1).
+// with SLSA provenance (0.2 and 1). It writes one kind of them, SLSA's summary of a verification (1).
 //
 // Stage 0, before build. What it guarantees: nothing of an envelope is given back before as many distinct keys as are asked for have signed it, its type among it; what is read is
 // bounded, and a statement that lacks its builder, its source or the SHA-256 of a subject is an error. It trusts the keys that it is given, and nothing that an envelope says
