@@ -266,6 +266,7 @@ const (
 	LogEvents  KeyRequestRole = "log-events"
 	Order      KeyRequestRole = "order"
 	Server     KeyRequestRole = "server"
+	Supply     KeyRequestRole = "supply"
 )
 
 // Valid indicates whether the value is a known member of the KeyRequestRole enum.
@@ -284,6 +285,8 @@ func (e KeyRequestRole) Valid() bool {
 	case Order:
 		return true
 	case Server:
+		return true
+	case Supply:
 		return true
 	default:
 		return false
@@ -2919,6 +2922,7 @@ type ReleaseView struct {
 	Published *time.Time        `json:"published,omitempty"`
 	Reason    *string           `json:"reason,omitempty"`
 	Status    string            `json:"status"`
+	Summary   []byte            `json:"summary,omitempty"`
 }
 
 // RemedyCase defines model for RemedyCase.
@@ -3253,6 +3257,20 @@ type Statement struct {
 	Word  string `json:"word"`
 }
 
+// StatementEnvelope defines model for StatementEnvelope.
+type StatementEnvelope struct {
+	Payload     []byte               `json:"payload"`
+	PayloadType string               `json:"payloadType"`
+	Signatures  []StatementSignature `json:"signatures"`
+}
+
+// StatementSignature defines model for StatementSignature.
+type StatementSignature struct {
+	// Keyid empty
+	Keyid string `json:"keyid"`
+	Sig   []byte `json:"sig"`
+}
+
 // SupplyAssessment defines model for SupplyAssessment.
 type SupplyAssessment struct {
 	// Affected components that an advisory is about
@@ -3275,6 +3293,9 @@ type SupplyBuilder struct {
 
 	// Keys its public keys (SubjectPublicKeyInfo, DER)
 	Keys [][]byte `json:"keys"`
+
+	// SlsaLevel SLSA build level that it is trusted to build on, which nobody can see in a document; 0: 1, that there is provenance
+	SlsaLevel *int64 `json:"slsa_level,omitempty"`
 
 	// Sources what the source's URI has to begin with; one of them
 	Sources []string `json:"sources"`
@@ -7532,6 +7553,11 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+	GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// WithdrawReleaseWithBody Close a release to further devices
 	//
 	// Running rollouts of it halt. Devices that run it go on.
@@ -11772,6 +11798,21 @@ func (c *Client) GetReleaseGate(ctx context.Context, digest string, reqEditors .
 // Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 func (c *Client) PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPublishReleaseRequest(c.Server, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+//
+// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+func (c *Client) GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReleaseSummaryRequest(c.Server, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -22779,6 +22820,40 @@ func NewPublishReleaseRequest(server string, digest string, params *PublishRelea
 	return req, nil
 }
 
+// NewGetReleaseSummaryRequest constructs an http.Request for the GetReleaseSummary method
+func NewGetReleaseSummaryRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/summary", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewWithdrawReleaseRequest calls the generic WithdrawRelease builder with application/json body
 func NewWithdrawReleaseRequest(server string, digest string, params *WithdrawReleaseParams, body WithdrawReleaseJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -27361,6 +27436,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishReleaseWithResponse(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*PublishReleaseResponse, error)
+
+	// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+	GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error)
 
 	// WithdrawReleaseWithBodyWithResponse Close a release to further devices
 	//
@@ -34731,6 +34813,47 @@ func (r PublishReleaseResponse) ContentType() string {
 	return ""
 }
 
+type GetReleaseSummaryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StatementEnvelope
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetReleaseSummaryResponse) GetJSON200() *StatementEnvelope {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetReleaseSummaryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReleaseSummaryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReleaseSummaryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReleaseSummaryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // WithdrawReleaseResponse200Headers the declared response headers of an HTTP 200 response for WithdrawRelease
 type WithdrawReleaseResponse200Headers struct {
 	ETag *string
@@ -39635,6 +39758,19 @@ func (c *ClientWithResponses) PublishReleaseWithResponse(ctx context.Context, di
 		return nil, err
 	}
 	return ParsePublishReleaseResponse(rsp)
+}
+
+// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+func (c *ClientWithResponses) GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error) {
+	rsp, err := c.GetReleaseSummary(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReleaseSummaryResponse(rsp)
 }
 
 // WithdrawReleaseWithBodyWithResponse Close a release to further devices
@@ -45320,6 +45456,32 @@ func ParsePublishReleaseResponse(rsp *http.Response) (*PublishReleaseResponse, e
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetReleaseSummaryResponse parses an HTTP response from a GetReleaseSummaryWithResponse call
+func ParseGetReleaseSummaryResponse(rsp *http.Response) (*GetReleaseSummaryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReleaseSummaryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StatementEnvelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil

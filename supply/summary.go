@@ -13,7 +13,7 @@ import (
 )
 
 // levelGate is what a summary says beside SLSA's level: that the steps of the gate were taken, all of them. SLSA leaves names that are not its own to the verifier.
-const levelGate = "HALLMARK_SUPPLY_GATE"
+const levelGate = "HALLMARK-SUPPLY-GATE"
 
 // summarise signs what was found, for those who believe this instance and do not look themselves: a customer, an auditor, a gateway that lets firmware in.
 func (s *Service) summarise(l *look, m wire.Release, release [32]byte) ([]byte, error) {

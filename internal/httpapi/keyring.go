@@ -15,7 +15,7 @@ import (
 
 // KeyRequest asks for a new online key.
 type KeyRequest struct {
-	Role   keyring.Role `json:"role" enum:"directive,log-control,log-events,order,server,bucket,desk"`
+	Role   keyring.Role `json:"role" enum:"directive,log-control,log-events,order,server,bucket,desk,supply"`
 	Suite  string       `json:"suite,omitempty" maxLength:"32" example:"HM-P384-1" doc:"of directive, order and server; empty: HM-P256-1"`
 	Reason string       `json:"reason" minLength:"1" maxLength:"1024"`
 }

@@ -249,6 +249,7 @@ func seed(ctx context.Context, db *store.DB) error {
 		someFact(ledger.Events, ledger.KindFindingRaised, subject))
 	gate, e6 := wire.EncodeGateDecision(wire.GateDecision{V: 1, Product: "pump", Subject: [][]byte{make([]byte, 32)}, Steps: []wire.GateStep{{N: 1, OK: true}}, OK: true})
 	rel.Decision = gate
+	rel.Summary = []byte(`{"payload":"e30=","payloadType":"x","signatures":[]}`)
 	return errors.Join(err, e, e2, e3, e4, e5, e6,
 		db.Releases().PutRelease(ctx, rel),
 		db.Supply().PutContents(ctx, rel.Digest, supply.Contents{Document: strings.Repeat("00", 32), Format: "SPDX", Spec: "2.3", Components: 1},

@@ -70,7 +70,7 @@ func TestAReleaseIsPublishedWithASignedSummary(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if !s.Passed || !slices.Equal(s.Levels, []string{"SLSA_BUILD_LEVEL_2", "HALLMARK_SUPPLY_GATE"}) || s.Resource != "pkg:generic/pump@1.0.0" || s.Verifier != "https://hallmark.example" {
+	if !s.Passed || !slices.Equal(s.Levels, []string{"SLSA_BUILD_LEVEL_2", "HALLMARK-SUPPLY-GATE"}) || s.Resource != "pkg:generic/pump@1.0.0" || s.Verifier != "https://hallmark.example" {
 		t.Errorf("%+v", s)
 	}
 	if want := []statement.Subject{{Name: "pump-1.0.0", Digest: r.Digest}, {Name: "app", Digest: sha256.Sum256([]byte("program 1.0.0"))}}; !slices.Equal(s.Subjects, want) {

@@ -32,7 +32,7 @@ func Seal(k crypto.Signer, kind string, payload []byte) ([]byte, error) {
 		return nil, fmt.Errorf("public key: %w", err)
 	}
 	m := messageOf(kind, payload)
-	signed, opts := m.sum256[:], crypto.Hash(crypto.SHA256)
+	signed, opts := m.sum256[:], crypto.SHA256
 	switch pub := k.Public().(type) {
 	case ed25519.PublicKey:
 		signed, opts = m.data, crypto.Hash(0)

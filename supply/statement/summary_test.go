@@ -28,7 +28,7 @@ func summary() statement.Summary {
 	sum := func(s string) [32]byte { return sha256.Sum256([]byte(s)) }
 	return statement.Summary{
 		Verifier: "https://hallmark.example", At: time.Date(2030, 1, 2, 3, 4, 5, 0, time.UTC), Resource: "pkg:generic/pump@1.1.0", Passed: true,
-		Levels: []string{"SLSA_BUILD_LEVEL_1", "HALLMARK_SUPPLY_GATE"}, Subjects: []statement.Subject{{Name: "pump-1.1.0", Digest: sum("release")}, {Name: "app", Digest: sum("app")}},
+		Levels: []string{"SLSA_BUILD_LEVEL_1", "HALLMARK-SUPPLY-GATE"}, Subjects: []statement.Subject{{Name: "pump-1.1.0", Digest: sum("release")}, {Name: "app", Digest: sum("app")}},
 		Policy: statement.Reference{URI: "https://hallmark.example/policy", Digest: sum("policy")}, Inputs: []statement.Reference{{URI: "https://hallmark.example/sbom", Digest: sum("sbom")}},
 	}
 }
@@ -168,7 +168,7 @@ func TestInteropSummary(t *testing.T) {
 			}
 		}
 		sub := func(s string) [32]byte { return sha256.Sum256([]byte(s)) }
-		want := fmt.Sprintf("application/vnd.in-toto+json https://slsa.dev/verification_summary/v1 PASSED pkg:generic/pump@1.1.0 https://hallmark.example SLSA_BUILD_LEVEL_1,HALLMARK_SUPPLY_GATE 1.0\npump-1.1.0 %x\napp %x\n", sub("release"), sub("app"))
+		want := fmt.Sprintf("application/vnd.in-toto+json https://slsa.dev/verification_summary/v1 PASSED pkg:generic/pump@1.1.0 https://hallmark.example SLSA_BUILD_LEVEL_1,HALLMARK-SUPPLY-GATE 1.0\npump-1.1.0 %x\napp %x\n", sub("release"), sub("app"))
 		if out, err := exec.CommandContext(t.Context(), program, key, file).CombinedOutput(); err != nil || string(out) != want {
 			t.Errorf("%s: %v\n%s\nwant\n%s", name, err, out, want)
 		}
