@@ -425,12 +425,18 @@ func (e ProductEnrolmentMode) Valid() bool {
 // Defines values for ReleaseComponentFormat.
 const (
 	Mcuboot ReleaseComponentFormat = "mcuboot"
+	Mender  ReleaseComponentFormat = "mender"
+	Swu     ReleaseComponentFormat = "swu"
 )
 
 // Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
 func (e ReleaseComponentFormat) Valid() bool {
 	switch e {
 	case Mcuboot:
+		return true
+	case Mender:
+		return true
+	case Swu:
 		return true
 	default:
 		return false

@@ -10,6 +10,8 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/mcuboot"
+	"github.com/hallmark-iot/hallmark/wire/mender"
+	"github.com/hallmark-iot/hallmark/wire/swu"
 )
 
 // checkFormats reads each component that is written in a format of another system, and refuses one that says something else than the release: who approves the release would sign the one, and
@@ -35,6 +37,10 @@ func (s *Service) checkFormat(ctx context.Context, m wire.Release, c wire.Compon
 	switch c.Format {
 	case wire.FormatMCUboot:
 		return checkMCUboot(m, c, blob)
+	case wire.FormatSWU:
+		return checkSWU(c, blob)
+	case wire.FormatMender:
+		return checkMender(c, blob)
 	}
 	return fmt.Errorf("format %q is not read here", c.Format)
 }
@@ -67,6 +73,41 @@ func checkMCUboot(m wire.Release, c wire.Component, r io.Reader) error {
 	}
 	if counter != m.Counter {
 		return fmt.Errorf("the image has security counter %d, and the release %d", counter, m.Counter)
+	}
+	return nil
+}
+
+// checkSWU: version, that somebody signed it, and, of the release's image, that what is laid into a bank is what the release says lies there.
+func checkSWU(c wire.Component, r io.Reader) error {
+	u, err := swu.Read(r)
+	if err != nil {
+		return err
+	}
+	if len(u.Signature) == 0 {
+		return errors.New("nobody has signed the update: SWUpdate would have to take anything")
+	}
+	if u.Description.Version != c.Version {
+		return fmt.Errorf("the update has version %s, and the release says %s", u.Description.Version, c.Version)
+	}
+	for _, f := range u.Files {
+		if c.Laid != nil && (f.Size != c.Laid.Size || f.Digest != [32]byte(c.Laid.Digest)) {
+			return fmt.Errorf("the update lays %d bytes, sha256 %x, and the release says %d, %x", f.Size, f.Digest, c.Laid.Size, c.Laid.Digest)
+		}
+	}
+	return nil
+}
+
+// checkMender: the version of the software, and that somebody signed it.
+func checkMender(c wire.Component, r io.Reader) error {
+	a, err := mender.Read(r)
+	if err != nil {
+		return err
+	}
+	if len(a.Signature) == 0 {
+		return errors.New("nobody has signed the artifact: a client would have to take anything")
+	}
+	if v := a.Type.Version(); v != c.Version {
+		return fmt.Errorf("the artifact provides version %q, and the release says %s", v, c.Version)
 	}
 	return nil
 }

@@ -79,7 +79,7 @@ type Component struct {
 
 	Capabilities *wire.Capabilities `json:"capabilities,omitempty"` // nil: what every program has, and nothing more
 	Laid         *wire.Laid         `json:"laid,omitempty" doc:"of an image: size and SHA-256 digest of what lies in the bank once it is installed"`
-	Format       wire.Format        `json:"format,omitempty" enum:"mcuboot" doc:"as what its bytes are written; they are read, and have to say what the release says"`
+	Format       wire.Format        `json:"format,omitempty" enum:"mcuboot,swu,mender" doc:"as what its bytes are written; they are read, and have to say what the release says"`
 }
 
 // Approval is one person's signature.

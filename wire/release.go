@@ -46,9 +46,11 @@ const (
 // Format says that a component's bytes are written as another system reads them, which judges them by itself once more. Their version, and whatever else both say, is the release's.
 type Format string
 
-// The formats: an image for MCUboot.
+// The formats: an image for MCUboot, an update for SWUpdate, an artifact of Mender's.
 const (
 	FormatMCUboot Format = "mcuboot"
+	FormatSWU     Format = "swu"
+	FormatMender  Format = "mender"
 )
 
 // Component is one program or data area of a release.
@@ -334,7 +336,7 @@ func (c Component) checkFormat() error {
 	switch c.Format {
 	case "":
 		return nil
-	case FormatMCUboot:
+	case FormatMCUboot, FormatSWU, FormatMender:
 	default:
 		return fmt.Errorf("format %q", c.Format)
 	}

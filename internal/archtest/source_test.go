@@ -211,7 +211,7 @@ var (
 		"golang.org/x/crypto/ocsp":                            "OCSP encoding; signs through crypto.Signer",
 		"github.com/veraison/go-cose":                         "COSE structure; signs through crypto.Signer",
 		"github.com/go-jose/go-jose/v4":                       "JWS encoding; ES256 and ES384 are verified by crypto/ecdsa",
-		"github.com/smallstep/pkcs7":                          "certs-only PKCS#7 of EST; signs nothing",
+		"github.com/smallstep/pkcs7":                          "certs-only PKCS#7 of EST; CMS over what SWUpdate installs, offline, by crypto.Signer",
 		"github.com/cloudflare/circl/group":                   "shares of a passphrase; what the passphrase seals is sealed by the validated module",
 		"github.com/cloudflare/circl/secretsharing":           "the same",
 		"github.com/tink-crypto/tink-go/v2/kwp/subtle":        "RFC 5649 as CKM_RSA_AES_KEY_WRAP has it, over the validated module's AES",

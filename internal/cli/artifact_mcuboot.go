@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strconv"
 	"strings"
 
@@ -92,14 +93,21 @@ func writeMCUboot(ctx context.Context, s streams, o artifactOptions) error {
 			return err
 		}
 	}
+	return putMCUboot(s, m, o.out)
+}
+
+func putMCUboot(s streams, m mcuboot.Image, out string) error {
 	data, err := m.Encode()
 	if err != nil {
 		return err
 	}
-	if err := writeNew(o.out, data); err != nil {
+	if err := writeNew(out, func(w io.Writer) error {
+		_, err := w.Write(data)
+		return err
+	}); err != nil {
 		return err
 	}
-	return sheet(s.out, append(mcubootPairs(m), "written", o.out)...)
+	return sheet(s.out, append(mcubootPairs(m), "written", out)...)
 }
 
 func mcubootPairs(m mcuboot.Image) []string {
@@ -125,30 +133,12 @@ func mcubootPairs(m mcuboot.Image) []string {
 	}
 }
 
-func showMCUboot(path, key string) ([]string, error) {
+func readMCUboot(path string) (mcuboot.Image, error) {
 	data, err := readFile(path, mcuboot.MaxImage)
 	if err != nil {
-		return nil, err
+		return mcuboot.Image{}, err
 	}
-	m, err := mcuboot.Decode(data)
-	if err != nil {
-		return nil, err
-	}
-	if err := m.Check(); err != nil {
-		return nil, err
-	}
-	verdict := "NOT CHECKED: name the key with --key"
-	if key != "" {
-		pub, err := publicPEM(key)
-		if err != nil {
-			return nil, err
-		}
-		if err := m.Verify(pub); err != nil {
-			return nil, err
-		}
-		verdict = "good"
-	}
-	return append(mcubootPairs(m), "signature", verdict), nil
+	return mcuboot.Decode(data)
 }
 
 func artifactRewrap(s streams) *cobra.Command {
@@ -159,11 +149,7 @@ func artifactRewrap(s streams) *cobra.Command {
 signature stay as they are, so that an image is signed once, and no two devices need the same key.`,
 		Example: "  hallmark artifact rewrap radio.img --by keeper.pem --to device-17.pub --out radio-17.img",
 		RunE: func(_ *cobra.Command, args []string) error {
-			data, err := readFile(args[0], mcuboot.MaxImage)
-			if err != nil {
-				return err
-			}
-			m, err := mcuboot.Decode(data)
+			m, err := readMCUboot(args[0])
 			if err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
@@ -181,13 +167,7 @@ signature stay as they are, so that an image is signed once, and no two devices 
 			if m, err = m.Rewrap(own, device); err != nil {
 				return fmt.Errorf("%s: %w", args[0], err)
 			}
-			if data, err = m.Encode(); err != nil {
-				return err
-			}
-			if err := writeNew(out, data); err != nil {
-				return err
-			}
-			return sheet(s.out, append(mcubootPairs(m), "written", out)...)
+			return putMCUboot(s, m, out)
 		},
 	}
 	c.Flags().StringVar(&by, "by", "", "the private key that it is wrapped for now, PEM")

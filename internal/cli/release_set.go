@@ -36,7 +36,7 @@ func (s *set) flags(f *pflag.FlagSet) {
 	f.StringArrayVar(&s.requires, "requires", nil, "what a component needs of another, NAME:OTHER>=VERSION, NAME:OTHER<VERSION, or both: NAME:OTHER>=VERSION<VERSION")
 	f.StringArrayVar(&s.capabilities, "capabilities", nil, "what a program may reach beyond its own directory, NAME=FILE: JSON, as docs/guide/programs.md tells (default: nothing)")
 	f.StringArrayVar(&s.lies, "lies", nil, "what lies in the machine's bank once an image is installed, NAME=FILE: the file system that the image was made of")
-	f.StringArrayVar(&s.formats, "format", nil, "as what a component is written, NAME=mcuboot: it is read, and has to say what the release says (default: the bytes are what they are)")
+	f.StringArrayVar(&s.formats, "format", nil, "as what a component is written, NAME=mcuboot, NAME=swu or NAME=mender: it is read, and has to say what the release says (default: the bytes are what they are)")
 	f.StringArrayVar(&s.onlyOn, "only-on", nil, "hardware revisions a component works on, NAME=REVISION,REVISION (default: all)")
 }
 
@@ -120,7 +120,7 @@ func (s *set) apply(components []release.Component) error {
 			c.Laid, err = laid(path)
 			return err
 		}),
-		each("format", "NAME=mcuboot", s.formats, "=", func(c *release.Component, v string) error {
+		each("format", "NAME=mcuboot, NAME=swu or NAME=mender", s.formats, "=", func(c *release.Component, v string) error {
 			c.Format = wire.Format(v)
 			return nil
 		}),
