@@ -20,6 +20,7 @@ import (
 type Config struct {
 	Registry   Registry
 	Reports    Reports
+	Offers     Offers // nil: clients of other update systems are offered nothing
 	Commands   Commands
 	Trust      Trust
 	Groups     Groups

@@ -72,6 +72,7 @@ type Report struct {
 	OnTrust    bool   // it said more than a restored backup knows, and is believed
 	At         time.Time
 	Results    []CommandDevice // final standings
+	Action     *Action         // of a client of another update system: what ended, while it is as it was read
 	Facts      []ledger.Fact
 }
 

@@ -55,7 +55,7 @@ func Describe(f wire.Fact, private []byte) string {
 	case ledger.KindEnrolmentApproved, ledger.KindEnrolmentRefused, ledger.KindKeyTravelled:
 		s, err = describeEnrolment(kind, data)
 	case ledger.KindVoucherIssued, ledger.KindVoucherRevoked, ledger.KindVoucherGuessed, ledger.KindDeviceRekeyed, ledger.KindDeviceImported, ledger.KindForeignTrusted, ledger.KindForeignEnded,
-		ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported:
+		ledger.KindLegacyChanged, ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported:
 		s, err = describeKeys(kind, data)
 	case ledger.KindOrderMastered:
 		s, err = describeMaster(data)

@@ -29,7 +29,12 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 		ID      string    `json:"id"`
 		Any     bool      `json:"any"`
 		Vendor  string    `json:"vendor"`
+		Device  string    `json:"device"`
 		Chips   int       `json:"chips"`
+		Gateway string    `json:"gateway"`
+		Change  string    `json:"change"`
+
+		Assurance string `json:"assurance"`
 	}
 	if err := json.Unmarshal(data, &d); err != nil {
 		return "", err
@@ -53,8 +58,16 @@ func describeKeys(kind ledger.Kind, data []byte) (string, error) {
 		if d.Format == "custody" {
 			s = "was handed over by another instance, with its chain of custody"
 		}
+		if d.Assurance != "" {
+			s = "was let in with the client of another update system (" + d.Format + "), which only says what it runs"
+		}
 		if d.Name != "" {
 			s += ", where it is called " + d.Name
+		}
+	case ledger.KindLegacyChanged:
+		s = "client of another update system " + d.Change
+		if d.Device == "" {
+			s = strings.TrimSuffix("gateway of clients of other update systems "+d.Gateway, " ") + " " + d.Change + " for product " + d.Product
 		}
 	case ledger.KindForeignTrusted:
 		s = fmt.Sprintf("CA %s of another maker is believed for product %s, for devices on the list", short(d.ID), d.Product)

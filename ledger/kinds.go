@@ -101,6 +101,8 @@ const (
 	KindForeignTrusted Kind = "foreign.ca.trusted" // control: JSON foreign.Trusted {id, product, certificate, chain, map, any}
 	KindForeignEnded   Kind = "foreign.ca.ended"   // control: JSON {id, product, reason}: nothing that it signed is believed any more
 
+	KindLegacyChanged Kind = "legacy.changed" // control: JSON legacy.Change {product, device, gateway, change, reason}: a client of another update system, or a gateway of such, is let in no more, or a gateway is
+
 	KindChipVendorTrusted  Kind = "chip.vendor.trusted" // control: JSON chips.Trusted {vendor, certificates}: whose manifests of chips with keys are believed
 	KindChipVendorEnded    Kind = "chip.vendor.ended"   // control: JSON {vendor, reason}: its word is not taken any more
 	KindAdvisoriesImported Kind = "advisories.imported" // events: JSON supply.Imported {ecosystem, advisories, digest, newest}: what is known against components

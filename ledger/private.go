@@ -44,6 +44,7 @@ var private = map[Kind][]string{
 	KindVoucherIssued:       {"reason"},
 	KindVoucherRevoked:      {"reason"},
 	KindForeignEnded:        {"reason"},
+	KindLegacyChanged:       {"gateway", "reason"},
 	KindChipVendorEnded:     {"reason"},
 	KindDeviceImported:      {"name"},
 	KindFindingRaised:       {"text", "closed_reason"},

@@ -37,7 +37,7 @@ func nouns(s streams) []*cobra.Command {
 	a := &api{s: s}
 	return []*cobra.Command{
 		newProduct(a), newRelease(a), newAdvisory(a), newSupply(a), newApprover(a), newMaster(a), newOrder(a), newDesks(a), newChip(a), newEnrolment(a), newDevice(a), newOwner(a), newRecall(a), newQuery(a), newGroup(a), newCertificate(a), newCA(a), newRollout(a), newCommand(a), newFinding(a), newRemedy(a),
-		newWarrant(a), newBundle(a), newKey(a), newRetirement(a), newStream(a), newCompliance(a), newFact(a), newEvent(a), newToken(a), newMember(a), newAudit(a), newProposal(a), newVoucher(a), newForeignCA(a),
+		newWarrant(a), newBundle(a), newKey(a), newRetirement(a), newStream(a), newCompliance(a), newFact(a), newEvent(a), newToken(a), newMember(a), newAudit(a), newProposal(a), newVoucher(a), newForeignCA(a), newLegacy(a),
 	}
 }
 

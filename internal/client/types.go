@@ -7,6 +7,7 @@ import (
 
 // What the API takes and gives, for those who call it and do not serve it.
 type (
+	ClientRefusal      = httpapi.ClientRefusal
 	GateQuestion       = httpapi.GateQuestion
 	BundleView         = httpapi.BundleView
 	Certificate        = httpapi.Certificate

@@ -8,6 +8,7 @@ import (
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/keyring"
+	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/release"
@@ -130,21 +131,25 @@ var Examples = map[string]any{
 	"revoke-certificate": RevokeRequest{
 		Code: 4,
 	},
-	"revoke-issuer":     RevokeRequest{Code: 2},
-	"bind-identity":     IdentityRequest{Email: "alice@example.com"},
-	"bind-certificate":  CertificateRequest{Certificate: exampleCertificate},
-	"set-member-roles":  RolesRequest{Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
-	"trust-foreign-ca":  ForeignRequest{Product: "pump", PEM: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", Map: "serialNumber"},
-	"welcome-device":    Arriving{Trust: `{"logs": [], "witnesses": [], "quorum": 1}`, Custody: []byte{0xa0}},
-	"end-foreign-ca":    Reason{Reason: "the maker lost its key"},
-	"create-voucher":    VoucherRequest{Reason: "flash replaced at depot 4"},
-	"revoke-voucher":    Reason{Reason: "the device works again"},
-	"create-token":      TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
-	"trust-chip-vendor": VendorRequest{ID: "acme-silicon", PEM: exampleCertificate},
-	"end-chip-vendor":   Reason{Reason: "its signing key was stolen"},
-	"add-desk":          DeskRequest{Desk: []byte{0xd2}, Quota: 5000},
-	"remove-desk":       Reason{Reason: "the notebook was stolen"},
-	"register-order":    RegistrationRequest{File: []byte{0xd2}},
+	"revoke-issuer":        RevokeRequest{Code: 2},
+	"bind-identity":        IdentityRequest{Email: "alice@example.com"},
+	"bind-certificate":     CertificateRequest{Certificate: exampleCertificate},
+	"set-member-roles":     RolesRequest{Roles: []access.Role{access.Operator}, Scope: []string{"pump"}},
+	"trust-foreign-ca":     ForeignRequest{Product: "pump", PEM: "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n", Map: "serialNumber"},
+	"welcome-device":       Arriving{Trust: `{"logs": [], "witnesses": [], "quorum": 1}`, Custody: []byte{0xa0}},
+	"admit-legacy-client":  legacy.Admission{Kind: legacy.DDI, Name: "pump-0042"},
+	"refuse-legacy-client": ClientRefusal{Kind: legacy.DDI, Name: "pump-0042", Reason: "it was sold"},
+	"add-legacy-gateway":   GatewayRequest{Name: "hall-3"},
+	"end-legacy-gateway":   GatewayRequest{Name: "hall-3"},
+	"end-foreign-ca":       Reason{Reason: "the maker lost its key"},
+	"create-voucher":       VoucherRequest{Reason: "flash replaced at depot 4"},
+	"revoke-voucher":       Reason{Reason: "the device works again"},
+	"create-token":         TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
+	"trust-chip-vendor":    VendorRequest{ID: "acme-silicon", PEM: exampleCertificate},
+	"end-chip-vendor":      Reason{Reason: "its signing key was stolen"},
+	"add-desk":             DeskRequest{Desk: []byte{0xd2}, Quota: 5000},
+	"remove-desk":          Reason{Reason: "the notebook was stolen"},
+	"register-order":       RegistrationRequest{File: []byte{0xd2}},
 	"create-grant": telemetry.Grant{
 		ID: "lab-2029", Reader: "person:alice", Product: "pump", Stream: "vibration", Purpose: "bearing study", Until: exampleDay,
 	},

@@ -24,6 +24,7 @@ import (
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -64,6 +65,7 @@ type Services struct {
 	Keys        *keyring.Service
 	Rekey       *rekey.Service
 	Foreign     *foreign.Service
+	Legacy      *legacy.Service
 	Chips       *chips.Service
 	Comply      *comply.Service
 	Owner       *owner.Service
@@ -106,6 +108,7 @@ func (a *api) register(h huma.API) {
 	a.registerLife(h)
 	a.registerVouchers(h)
 	a.registerForeign(h)
+	a.registerLegacy(h)
 	a.registerChips(h)
 	a.registerDesks(h)
 	a.registerGroups(h)

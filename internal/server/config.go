@@ -90,6 +90,8 @@ type Config struct {
 	CRL    string `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
 	Public string `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
 
+	Legacy *Legacy `json:"legacy,omitempty"` // where clients of other update systems come; left out: nowhere
+
 	Export []string `json:"export,omitempty"` // where the logs are published: "files" and addresses of buckets, s3://…; left out: files
 }
 
@@ -156,6 +158,11 @@ func (c Config) check() error {
 		return errors.New("audit_days must be at least 1, and audit_max at least 1000")
 	case c.OIDC != nil:
 		if err := c.OIDC.check(); err != nil {
+			return err
+		}
+	}
+	if c.Legacy != nil {
+		if err := c.Legacy.check(); err != nil {
 			return err
 		}
 	}

@@ -31,7 +31,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
 		Factory: i.factory, Device: i.device, Release: i.release, Supply: i.supply, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
-		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Keys: i.ring, Rekey: i.rekey, Foreign: i.foreign, Chips: chips.New(i.db.Chips(), i.guard), Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
+		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Keys: i.ring, Rekey: i.rekey, Foreign: i.foreign, Legacy: i.legacy, Chips: chips.New(i.db.Chips(), i.guard), Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)
 	mux.Handle("/api/v1/", doors.Watch(api, asked))
@@ -128,9 +128,8 @@ func (i *Instance) deviceHandler() http.Handler {
 		Log:       i.deviceLog,
 		Telemetry: i.telemetry.Ingest,
 		Receipt:   i.retire.Receipt,
-		Artifact: func(ctx context.Context, caller access.Caller, id string, digest [32]byte) (io.ReadSeekCloser, error) {
-			_, r, err := i.release.Open(ctx, caller, "", digest)
-			return r, err
+		Artifact: func(ctx context.Context, caller access.Caller, _ string, digest [32]byte) (io.ReadSeekCloser, error) {
+			return i.artifactFor(ctx, caller, digest)
 		},
 		EST: i.est(), Vouchers: i.vouchers(), History: i.trustHistory(),
 		Logger: i.log,

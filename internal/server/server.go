@@ -37,6 +37,7 @@ import (
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -88,6 +89,7 @@ type Instance struct {
 	receipts    *scitt.Service
 	rekey       *rekey.Service
 	foreign     *foreign.Service
+	legacy      *legacy.Service
 	comply      *comply.Service
 	asks        *throttle.Asks // of strangers
 	owner       *owner.Service
@@ -208,7 +210,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := errors.Join(i.openRekey(), i.openForeign(ctx)); err != nil {
+	if err := errors.Join(i.openRekey(), i.openForeign(ctx), i.openLegacy()); err != nil {
 		return err
 	}
 	vault, err := newSealer(i.keys)
@@ -322,9 +324,17 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	if err != nil {
 		return errors.Join(err, api.Close(), dev.Close())
 	}
-	handler, err := i.apiHandler(api.Addr())
+	opened := append(public, api, dev)
+	other, others, err := i.listenLegacy(ctx, certificate)
+	if other != nil {
+		opened = append(opened, other)
+	}
+	var handler http.Handler
+	if err == nil {
+		handler, err = i.apiHandler(api.Addr())
+	}
 	if err != nil {
-		for _, l := range append(public, api, dev) {
+		for _, l := range opened {
 			err = errors.Join(err, l.Close())
 		}
 		return err
@@ -346,6 +356,9 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	devices := before.Server(i.deviceHandler(), i.lines.ConnState)
 	devices.ErrorLog = quiet(i.log)
 	serve(ctx, g, before, devices)
+	if other != nil {
+		serve(ctx, g, other, others)
+	}
 	if ready != nil {
 		ready(i.cfg.scheme()+"://"+api.Addr().String(), "https://"+dev.Addr().String())
 	}

@@ -327,6 +327,11 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 		if err := stirred(tx, r.From.ID); err != nil {
 			return err
 		}
+		if r.Action != nil {
+			if err := noteAction(tx, *r.Action); err != nil {
+				return err
+			}
+		}
 		return tx.Append(r.Facts...)
 	})
 }

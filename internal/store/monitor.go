@@ -201,8 +201,11 @@ func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Tim
 		return nil, err
 	}
 	and := ``
+	if kind == monitor.NoAttestation || kind == monitor.NoLog {
+		and = ` AND d.assurance <> 'says'` // a client of another update system gives neither, and is shown as one that only says what it runs
+	}
 	if kind == monitor.NoLog {
-		and = ` AND d.last_seen >= $1` // one that is not heard of at all is a finding of its own
+		and += ` AND d.last_seen >= $1` // one that is not heard of at all is a finding of its own
 	}
 	return collect(ctx, s.db, func(row scanner) (monitor.Silence, error) {
 		var out monitor.Silence

@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -86,6 +87,12 @@ func replayImported(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	key, err := hex.DecodeString(i.Identity)
+	if err == nil && i.Assurance != "" { // its client is let in anew when it asks: what it is called is private, and what it shows is kept nowhere
+		if err := putClientDevice(tx, i.Device, i.Product, i.Hardware, key, f.At); !errors.Is(err, legacy.ErrExists) {
+			return err == nil, err
+		}
+		return false, nil
+	}
 	if err != nil || i.Of == "" {
 		return false, err
 	}

@@ -19,7 +19,7 @@ func inControl() []ledger.Kind {
 		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRetireOrdered,
 		ledger.KindOrderMastered, ledger.KindDeskAdded, ledger.KindDeskRemoved,
 		ledger.KindForeignTrusted, ledger.KindForeignEnded,
-		ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported,
+		ledger.KindLegacyChanged, ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported,
 		ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindClaimCodes, ledger.KindRecallIssued,
 	}
 }

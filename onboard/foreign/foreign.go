@@ -318,6 +318,8 @@ type Imported struct {
 	Identity string `json:"identity,omitempty"` // SHA-256 of the key, when it is known
 	Custody  string `json:"custody,omitempty"`  // SHA-256 of the chain of custody that it was handed over with
 	From     string `json:"from,omitempty"`     // origin of the control log that the chain is from
+
+	Assurance string `json:"assurance,omitempty"` // what its word is worth, of one that runs no agent of ours: see device.Assurance
 }
 
 // MayImport says whether caller may import a list: to be asked before it is read.

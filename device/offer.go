@@ -1,0 +1,394 @@
+package device
+
+import (
+	"context"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// A client of another update system is offered what our agent would be given, and answers in its own words. It can judge nothing of it, so the server holds
+// for it what it cannot: nothing is offered whose command the witnesses have not seen, or whose release has not the signatures that the product asks for.
+
+// Said is what a client said of what it was offered.
+type Said string
+
+// What clients say. Succeeded, Failed and GaveUp end an action; what was said before counts no more.
+const (
+	Working   Said = "works"     // it is at it
+	Succeeded Said = "succeeded" // it has done it, which is not yet that it runs it
+	Failing   Said = "failed"    // it did not work, and what it had stands
+	GaveUp    Said = "gave up"   // it leaves off, because it was told to, or because somebody there did
+	KeepsOn   Said = "keeps on"  // it was told to leave off, and is too far for that
+	Agrees    Said = "agrees"    // whoever has it agrees to the update
+	Declines  Said = "declines"  // they do not, for now
+)
+
+func (s Said) ends() bool { return s == Succeeded || s == Failing || s == GaveUp }
+
+// Action is a command as one client knows it: by a number.
+type Action struct {
+	Number   int32 // positive, and rises
+	Device   string
+	Command  Command
+	Standing Standing // of the command for the device, as it is stored
+	Offered  time.Time
+	Ended    time.Time // zero: open
+	Note     ActionNote
+	Rev      int64
+}
+
+// ActionNote is what a client said of an action.
+type ActionNote struct {
+	Said    Said   `json:"said,omitempty"` // the last
+	Text    string `json:"text,omitempty"`
+	KeepsOn bool   `json:"keeps_on,omitempty"` // it was told to leave off, and did not
+	Agreed  bool   `json:"agreed,omitempty"`
+}
+
+// over reports whether the client is to leave off: nobody wants it any more, or its time is up.
+func (a Action) over(now time.Time) bool {
+	return a.Standing == Cancelled || !a.Command.Expires.After(now)
+}
+
+// Offers keeps actions. Every write is durable, with its facts, when it returns nil.
+type Offers interface {
+	// Actions gives a device's newest, the newest first, at most limit.
+	Actions(ctx context.Context, device string, limit int) ([]Action, error)
+	// Action finds by number; ErrNotFound when the device has none of it.
+	Action(ctx context.Context, device string, number int32) (Action, error)
+	// NewAction gives a command that stands for the device its number there, and counts it as delivered; ErrChanged when it does not stand any more.
+	NewAction(ctx context.Context, device, command string, at time.Time) (Action, error)
+	// NoteAction stores what was said, while the action is as it was read, else ErrChanged.
+	NoteAction(ctx context.Context, a Action) error
+	// Versioned gives the digest of the product's release of that version, if there was ever one published; nil: there was not.
+	Versioned(ctx context.Context, product, version string) ([]byte, error)
+}
+
+// Offer is what a client is to do.
+type Offer struct {
+	Number  int32 // zero: nothing
+	Cancel  bool  // leave off with that
+	Act     wire.Act
+	Release wire.Release // not of a Cancel
+	Digest  []byte       // of that
+	Agreed  bool         // whoever has it agreed
+	Note    ActionNote
+	Unsure  bool // it said that an update succeeded, and has not said since that it runs it
+}
+
+// unsureFor is how long a client is asked what it runs after it said that an update succeeded.
+const unsureFor = 24 * time.Hour
+
+// maxActions is how many of a device's actions are looked at for one that is open.
+const maxActions = 8
+
+// Offer gives what a client that calls is to do now.
+func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (Offer, error) {
+	d, err := s.client(ctx, caller, id)
+	if err != nil {
+		return Offer{}, err
+	}
+	now := s.cfg.Now().UTC()
+	s.saw(id, now)
+	actions, err := s.cfg.Offers.Actions(ctx, id, maxActions)
+	if err != nil {
+		return Offer{}, err
+	}
+	unsure := len(actions) > 0 && actions[0].Note.Said == Succeeded && now.Sub(actions[0].Ended) < unsureFor && string(actions[0].Command.Wire.Release) != string(d.Twin.Release)
+	for _, a := range actions {
+		if !a.Ended.IsZero() {
+			continue
+		}
+		if a.over(now) && !a.Note.KeepsOn {
+			return Offer{Number: a.Number, Cancel: true, Act: a.Command.Wire.Act, Note: a.Note}, nil
+		}
+		o, err := s.offer(ctx, d, a)
+		if unproven(err) {
+			continue // its release was withdrawn
+		}
+		return o, err // what it is at comes to its own end first
+	}
+	a, err := s.next(ctx, d, now)
+	if err != nil || a.Number == 0 {
+		return Offer{Unsure: unsure}, err
+	}
+	return s.offer(ctx, d, a)
+}
+
+// Offered gives an action again, by the number that the client was told.
+func (s *Service) Offered(ctx context.Context, caller access.Caller, id string, number int32) (Offer, error) {
+	d, err := s.client(ctx, caller, id)
+	if err != nil {
+		return Offer{}, err
+	}
+	a, err := s.action(ctx, id, number)
+	if err != nil {
+		return Offer{}, err
+	}
+	if !a.Ended.IsZero() {
+		return Offer{}, endedAction(number)
+	}
+	if a.over(s.cfg.Now().UTC()) && !a.Note.KeepsOn {
+		return Offer{Number: a.Number, Cancel: true, Act: a.Command.Wire.Act, Note: a.Note}, nil
+	}
+	return s.offer(ctx, d, a)
+}
+
+func endedAction(number int32) error {
+	return fault.New(fault.Conflict, "offer.ended", fmt.Sprintf("action %d has ended", number), "ask what is to be done now")
+}
+
+func (s *Service) action(ctx context.Context, id string, number int32) (Action, error) {
+	a, err := s.cfg.Offers.Action(ctx, id, number)
+	if errors.Is(err, ErrNotFound) {
+		return a, fault.New(fault.NotFound, "offer.unknown", fmt.Sprintf("device %s was offered no action %d", id, number), "ask what is to be done now")
+	}
+	return a, err
+}
+
+// client finds the device that calls, and refuses one that enforces what it is told: our agent does not ask this way, and whoever does has stolen something.
+func (s *Service) client(ctx context.Context, caller access.Caller, id string) (Device, error) {
+	if s.cfg.Offers == nil {
+		return Device{}, fault.New(fault.Denied, "offer.none", "clients of other update systems are not served here", "")
+	}
+	d, err := s.open(ctx, caller, access.DeviceCheckin, id)
+	if err != nil {
+		return Device{}, err
+	}
+	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
+		return Device{}, fault.New(fault.Denied, "device.other", "a device calls for itself only", "")
+	}
+	if d.Assurance == Enforces {
+		return Device{}, fault.New(fault.Denied, "offer.enforces", fmt.Sprintf("device %s takes only what is proven to it", id), "it checks in at the devices' own listener")
+	}
+	if Ended(d.State) || d.State == Ordered || d.State == Provisioned {
+		return Device{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "")
+	}
+	return d, nil
+}
+
+// next gives the most urgent command that a client can carry out and that can be proven now its number; zero: there is none.
+func (s *Service) next(ctx context.Context, d Device, now time.Time) (Action, error) {
+	list, err := s.cfg.Reports.Outstanding(ctx, d.ID, now)
+	if err != nil {
+		return Action{}, err
+	}
+	for _, c := range list {
+		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback || !fits(d, wire.Checkin{}, c) {
+			continue
+		}
+		_, err := s.cfg.Ledger.Logged(ctx, c.UID)
+		if err == nil {
+			_, err = s.proven(ctx, d.Product, c.Wire.Release)
+		}
+		if unproven(err) {
+			continue
+		}
+		if err != nil {
+			return Action{}, err
+		}
+		a, err := s.cfg.Offers.NewAction(ctx, d.ID, c.ID, now)
+		if errors.Is(err, ErrChanged) {
+			continue // it was called off meanwhile
+		}
+		return a, err
+	}
+	return Action{}, nil
+}
+
+// unproven reports whether err says that something cannot be proven now, or never again.
+func unproven(err error) bool {
+	if errors.Is(err, ledger.ErrNotYetWitnessed) {
+		return true
+	}
+	f, ok := errors.AsType[*fault.Fault](err)
+	return ok && f.Kind != fault.Internal && f.Kind != fault.Unavailable
+}
+
+func (s *Service) offer(ctx context.Context, d Device, a Action) (Offer, error) {
+	m, err := s.proven(ctx, d.Product, a.Command.Wire.Release)
+	if err != nil {
+		return Offer{}, err
+	}
+	return Offer{Number: a.Number, Act: a.Command.Wire.Act, Release: m, Digest: a.Command.Wire.Release, Agreed: a.Note.Agreed, Note: a.Note}, nil
+}
+
+// proven gives a release as our agent would believe it: published, in the witnessed log, and signed by as many as the product's trust bundle asks for.
+func (s *Service) proven(ctx context.Context, product string, digest []byte) (wire.Release, error) {
+	if len(digest) != 32 {
+		return wire.Release{}, fmt.Errorf("release digest of %d bytes", len(digest))
+	}
+	l, err := s.cfg.Releases.Logged(ctx, [32]byte(digest))
+	if err != nil {
+		return wire.Release{}, err
+	}
+	f, err := wire.DecodeFact(l.Entry)
+	if err != nil {
+		return wire.Release{}, err
+	}
+	b, err := s.CurrentBundle(ctx, product)
+	if err != nil {
+		return wire.Release{}, err
+	}
+	m, d, err := wire.VerifyRelease(b.Wire, f.Data)
+	if err == nil && string(d[:]) != string(digest) {
+		err = errors.New("the log has another release in its place")
+	}
+	if err != nil {
+		return m, fault.Newf(fault.Conflict, "offer.release", "release %x is offered to nobody: %w", digest, err)
+	}
+	return m, nil
+}
+
+// Answer is what a client says of an action.
+type Answer struct {
+	Number int32
+	Said   Said
+	Text   string // why; cut to MaxAnswer bytes
+}
+
+// MaxAnswer bounds the text of an answer, bytes.
+const MaxAnswer = 1024
+
+// maxTries is how often an answer is tried again that another of the same device came between.
+const maxTries = 4
+
+// Answer takes what a client says of an action. It is durable when it returns nil; the same again changes nothing, and so does what comes too late. What contradicts
+// the end of the action is refused.
+func (s *Service) Answer(ctx context.Context, caller access.Caller, id string, in Answer) error {
+	in.Text = clip(in.Text)
+	for range maxTries {
+		d, err := s.client(ctx, caller, id)
+		if err != nil {
+			return err
+		}
+		s.saw(id, s.cfg.Now().UTC())
+		a, err := s.action(ctx, id, in.Number)
+		if err != nil {
+			return err
+		}
+		if !a.Ended.IsZero() {
+			if in.Said.ends() && in.Said != a.Note.Said {
+				return endedAction(in.Number)
+			}
+			return nil
+		}
+		if err = s.answer(ctx, d, a, in); !errors.Is(err, ErrChanged) {
+			return err
+		}
+	}
+	return fault.New(fault.Unavailable, "device.busy", fmt.Sprintf("device %s changed while it answered", id), "say it again")
+}
+
+func clip(text string) string {
+	text = strings.ToValidUTF8(text, "\uFFFD")
+	if len(text) > MaxAnswer {
+		text = strings.ToValidUTF8(text[:MaxAnswer], "")
+	}
+	return text
+}
+
+func (s *Service) answer(ctx context.Context, d Device, a Action, in Answer) error {
+	now := s.cfg.Now().UTC()
+	note := a.Note
+	note.Said, note.Text = in.Said, in.Text
+	switch in.Said {
+	case Working:
+	case KeepsOn:
+		note.KeepsOn = true
+	case Agrees, Declines:
+		note.Agreed = in.Said == Agrees
+	case Succeeded, Failing, GaveUp:
+		a.Note, a.Ended = note, now
+		return s.settle(ctx, d, a, now)
+	default:
+		return fault.New(fault.Invalid, "offer.answer", fmt.Sprintf("no answer is called %q", in.Said), "")
+	}
+	if note == a.Note {
+		return nil
+	}
+	a.Note = note
+	return s.cfg.Offers.NoteAction(ctx, a)
+}
+
+// settle ends an action, with the standing of its command and the fact.
+func (s *Service) settle(ctx context.Context, d Device, a Action, now time.Time) error {
+	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: d.Twin, AckedSeq: d.AckedSeq, Token: d.Token, At: now, Action: &a}
+	outcome, standing, kind := wire.OutcomeDone, Done, ledger.KindDeviceUpdated
+	switch {
+	case a.Note.Said == Failing:
+		outcome, standing, kind = wire.OutcomeFailed, Failed, ledger.KindDeviceUnhealthy
+	case a.Note.Said == GaveUp && a.over(now):
+		return s.cfg.Reports.ApplyReport(ctx, r) // as it was told; the command says so itself
+	case a.Note.Said == GaveUp:
+		outcome, standing, kind = wire.OutcomeRefused, Refused, ledger.KindDeviceRefused
+	}
+	code := ""
+	if outcome != wire.OutcomeDone {
+		code = "client"
+	}
+	c := a.Command
+	r.Results = []CommandDevice{{Command: c.ID, Device: d.ID, Act: c.Wire.Act, Standing: standing, Code: code, Text: a.Note.Text, At: now}}
+	var cause *ledger.Ref
+	if ref, ok, err := s.cfg.Ledger.Locate(ctx, c.UID); err != nil {
+		return err
+	} else if ok {
+		cause = &ref
+	}
+	f, err := jsonFact(kind, now, access.DeviceCaller(d.ID).ID, d.ID, cause, ResultData{
+		Device: d.ID, Command: c.ID, Digest: hex.EncodeToString(c.Digest[:]), Act: c.Wire.Act, Outcome: outcome, Code: code, Text: a.Note.Text,
+		Release: hex.EncodeToString(c.Wire.Release), Rollout: c.Wire.Rollout, At: uint64(now.Unix()),
+	})
+	if err != nil {
+		return err
+	}
+	r.Facts = append(r.Facts, f)
+	return s.cfg.Reports.ApplyReport(ctx, r)
+}
+
+// MaxVersion bounds what a client calls its version, bytes.
+const MaxVersion = 128
+
+// Runs takes what version a client says that it runs. A release that the product has under that version is what it is taken to run, by its own word; any other
+// version is shown as it was said, and is no release.
+func (s *Service) Runs(ctx context.Context, caller access.Caller, id, version string) error {
+	if len(version) > MaxVersion {
+		return fault.New(fault.Invalid, "offer.version", fmt.Sprintf("a version of %d bytes", len(version)), fmt.Sprintf("at most %d", MaxVersion))
+	}
+	version = strings.ToValidUTF8(version, "\uFFFD")
+	d, err := s.client(ctx, caller, id)
+	if err != nil {
+		return err
+	}
+	now := s.cfg.Now().UTC()
+	s.saw(id, now)
+	digest, err := s.cfg.Offers.Versioned(ctx, d.Product, version)
+	if err != nil {
+		return err
+	}
+	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: d.Twin, AckedSeq: d.AckedSeq, Token: d.Token, At: now}
+	r.Twin.Version, r.Twin.Release, r.Twin.Healthy, r.Twin.Sick = version, digest, version != "", false
+	if digest != nil {
+		r.Twin.Good = digest
+	}
+	if d.Twin.Version == version && string(d.Twin.Release) == string(digest) && d.Twin.Healthy == r.Twin.Healthy {
+		return nil
+	}
+	if err := s.health(&r, wire.Checkin{Release: digest, Version: version, Healthy: r.Twin.Healthy}); err != nil {
+		return err
+	}
+	if err := s.cfg.Reports.ApplyReport(ctx, r); errors.Is(err, ErrChanged) {
+		return fault.New(fault.Unavailable, "device.busy", fmt.Sprintf("device %s changed while it called", id), "say it again")
+	} else if err != nil {
+		return err
+	}
+	return nil
+}
