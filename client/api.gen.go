@@ -74,6 +74,24 @@ func (e BulkRevocationReasonCode) Valid() bool {
 	}
 }
 
+// Defines values for ClientRefusalKind.
+const (
+	ClientRefusalKindDdi    ClientRefusalKind = "ddi"
+	ClientRefusalKindMender ClientRefusalKind = "mender"
+)
+
+// Valid indicates whether the value is a known member of the ClientRefusalKind enum.
+func (e ClientRefusalKind) Valid() bool {
+	switch e {
+	case ClientRefusalKindDdi:
+		return true
+	case ClientRefusalKindMender:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ComplyAssessmentEvidence.
 const (
 	ComplyAssessmentEvidenceL ComplyAssessmentEvidence = "L"
@@ -287,6 +305,24 @@ func (e KeyRequestRole) Valid() bool {
 	case Server:
 		return true
 	case Supply:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for LegacyAdmissionKind.
+const (
+	LegacyAdmissionKindDdi    LegacyAdmissionKind = "ddi"
+	LegacyAdmissionKindMender LegacyAdmissionKind = "mender"
+)
+
+// Valid indicates whether the value is a known member of the LegacyAdmissionKind enum.
+func (e LegacyAdmissionKind) Valid() bool {
+	switch e {
+	case LegacyAdmissionKindDdi:
+		return true
+	case LegacyAdmissionKindMender:
 		return true
 	default:
 		return false
@@ -812,6 +848,30 @@ func (e ImportDevicesParamsFormat) Valid() bool {
 	}
 }
 
+// Defines values for ListLegacyClientsParamsState.
+const (
+	ListLegacyClientsParamsStateAdmitted ListLegacyClientsParamsState = "admitted"
+	ListLegacyClientsParamsStateEmpty    ListLegacyClientsParamsState = ""
+	ListLegacyClientsParamsStatePending  ListLegacyClientsParamsState = "pending"
+	ListLegacyClientsParamsStateRefused  ListLegacyClientsParamsState = "refused"
+)
+
+// Valid indicates whether the value is a known member of the ListLegacyClientsParamsState enum.
+func (e ListLegacyClientsParamsState) Valid() bool {
+	switch e {
+	case ListLegacyClientsParamsStateAdmitted:
+		return true
+	case ListLegacyClientsParamsStateEmpty:
+		return true
+	case ListLegacyClientsParamsStatePending:
+		return true
+	case ListLegacyClientsParamsStateRefused:
+		return true
+	default:
+		return false
+	}
+}
+
 // AccessAsked defines model for AccessAsked.
 type AccessAsked struct {
 	Body    interface{} `json:"body,omitempty"`
@@ -1084,6 +1144,16 @@ type ClaimRequest struct {
 	// Owner for whom the maker's people claim; an owner's members claim for theirs
 	Owner *string `json:"owner,omitempty"`
 }
+
+// ClientRefusal defines model for ClientRefusal.
+type ClientRefusal struct {
+	Kind   ClientRefusalKind `json:"kind"`
+	Name   string            `json:"name"`
+	Reason string            `json:"reason"`
+}
+
+// ClientRefusalKind defines model for ClientRefusal.Kind.
+type ClientRefusalKind string
 
 // CommandReply defines model for CommandReply.
 type CommandReply struct {
@@ -1858,6 +1928,19 @@ type GateQuestion struct {
 	Sbom []byte `json:"sbom,omitempty"`
 }
 
+// GatewayReply defines model for GatewayReply.
+type GatewayReply struct {
+	Gateway LegacyGateway `json:"gateway"`
+
+	// Token told once, and kept nowhere
+	Token string `json:"token"`
+}
+
+// GatewayRequest defines model for GatewayRequest.
+type GatewayRequest struct {
+	Name string `json:"name"`
+}
+
 // GroupRequest defines model for GroupRequest.
 type GroupRequest struct {
 	Devices []string `json:"devices"`
@@ -1963,6 +2046,81 @@ type LabelsRequest struct {
 type LedgerRef struct {
 	Index int64  `json:"index"`
 	Log   string `json:"log"`
+}
+
+// LegacyAdmission defines model for LegacyAdmission.
+type LegacyAdmission struct {
+	// Consent whoever has it has to agree to each update
+	Consent *bool `json:"consent,omitempty"`
+
+	// Hardware its revision; empty: the product's first
+	Hardware *string `json:"hardware,omitempty"`
+
+	// Key SHA-256 of the key that it is to prove: of its certificate (ddi), or of what it asked with (mender); empty: it is given a token (ddi)
+	Key  []byte              `json:"key,omitempty"`
+	Kind LegacyAdmissionKind `json:"kind"`
+
+	// Name as it calls itself
+	Name   string  `json:"name"`
+	Reason *string `json:"reason,omitempty"`
+}
+
+// LegacyAdmissionKind defines model for LegacyAdmission.Kind.
+type LegacyAdmissionKind string
+
+// LegacyClient defines model for LegacyClient.
+type LegacyClient struct {
+	// Asked when it was first heard of, or admitted
+	Asked   time.Time     `json:"asked"`
+	Details LegacyDetails `json:"details"`
+
+	// Device its ID here, once it is admitted
+	Device *string `json:"device,omitempty"`
+
+	// Key SHA-256 of the key (SubjectPublicKeyInfo) that it proves to have
+	Key  []byte `json:"key,omitempty"`
+	Kind string `json:"kind"`
+
+	// Name as it calls itself
+	Name    string `json:"name"`
+	Product string `json:"product"`
+	State   string `json:"state"`
+
+	// Token it shows a token of its own
+	Token bool `json:"token"`
+}
+
+// LegacyDetails defines model for LegacyDetails.
+type LegacyDetails struct {
+	// Attributes what it says of itself
+	Attributes   map[string]string `json:"attributes,omitempty"`
+	AttributesAt *time.Time        `json:"attributes_at,omitempty"`
+
+	// Auto they agreed to all of them
+	Auto *bool `json:"auto,omitempty"`
+
+	// By who admitted or refused it
+	By *string `json:"by,omitempty"`
+
+	// Consent whoever has it has to agree to each update
+	Consent *bool   `json:"consent,omitempty"`
+	Reason  *string `json:"reason,omitempty"`
+}
+
+// LegacyGateway defines model for LegacyGateway.
+type LegacyGateway struct {
+	At      time.Time `json:"at"`
+	By      string    `json:"by"`
+	Name    string    `json:"name"`
+	Product string    `json:"product"`
+}
+
+// LegacyLet defines model for LegacyLet.
+type LegacyLet struct {
+	Client LegacyClient `json:"client"`
+
+	// Token told once, and kept nowhere
+	Token *string `json:"token,omitempty"`
 }
 
 // LegitimacyRequest defines model for LegitimacyRequest.
@@ -2390,6 +2548,14 @@ type PageCertificate struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageClient defines model for PageClient.
+type PageClient struct {
+	Items []LegacyClient `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageCredentialView defines model for PageCredentialView.
 type PageCredentialView struct {
 	Items []CredentialView `json:"items"`
@@ -2449,6 +2615,14 @@ type PageFinding struct {
 // PageFormer defines model for PageFormer.
 type PageFormer struct {
 	Items []RekeyFormer `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PageGateway defines model for PageGateway.
+type PageGateway struct {
+	Items []LegacyGateway `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -5064,6 +5238,61 @@ type SetIsolationParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListLegacyClientsParams defines parameters for ListLegacyClients.
+type ListLegacyClientsParams struct {
+	State *ListLegacyClientsParamsState `form:"state,omitempty" json:"state,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ListLegacyClientsParamsState defines parameters for ListLegacyClients.
+type ListLegacyClientsParamsState string
+
+// AdmitLegacyClientParams defines parameters for AdmitLegacyClient.
+type AdmitLegacyClientParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// RefuseLegacyClientParams defines parameters for RefuseLegacyClient.
+type RefuseLegacyClientParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListLegacyGatewaysParams defines parameters for ListLegacyGateways.
+type ListLegacyGatewaysParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// AddLegacyGatewayParams defines parameters for AddLegacyGateway.
+type AddLegacyGatewayParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// EndLegacyGatewayParams defines parameters for EndLegacyGateway.
+type EndLegacyGatewayParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // RequestProductParams defines parameters for RequestProduct.
 type RequestProductParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -5744,6 +5973,18 @@ type AskSupplyGateJSONRequestBody = GateQuestion
 
 // SetIsolationJSONRequestBody defines body for SetIsolation for application/json ContentType.
 type SetIsolationJSONRequestBody = IsolationPolicy
+
+// AdmitLegacyClientJSONRequestBody defines body for AdmitLegacyClient for application/json ContentType.
+type AdmitLegacyClientJSONRequestBody = LegacyAdmission
+
+// RefuseLegacyClientJSONRequestBody defines body for RefuseLegacyClient for application/json ContentType.
+type RefuseLegacyClientJSONRequestBody = ClientRefusal
+
+// AddLegacyGatewayJSONRequestBody defines body for AddLegacyGateway for application/json ContentType.
+type AddLegacyGatewayJSONRequestBody = GatewayRequest
+
+// EndLegacyGatewayJSONRequestBody defines body for EndLegacyGateway for application/json ContentType.
+type EndLegacyGatewayJSONRequestBody = GatewayRequest
 
 // RequestProductJSONRequestBody defines body for RequestProduct for application/json ContentType.
 type RequestProductJSONRequestBody = ProductAsk
@@ -7308,6 +7549,84 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
 	SetIsolation(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLegacyClients List the clients of other update systems that asked to be let in, or were
+	//
+	// Corresponds with GET /api/v1/products/{id}/legacy-clients (the `ListLegacyClients` operationId).
+	ListLegacyClients(ctx context.Context, id string, params *ListLegacyClientsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdmitLegacyClientWithBody Let a client of another update system in; again: with another token or key
+	//
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+	AdmitLegacyClientWithBody(ctx context.Context, id string, params *AdmitLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AdmitLegacyClient Let a client of another update system in; again: with another token or key
+	//
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+	AdmitLegacyClient(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseLegacyClientWithBody Let a client of another update system in no more, or not at all
+	//
+	// Its token and key count no more. Its device stays in the registry: retire it there.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+	RefuseLegacyClientWithBody(ctx context.Context, id string, params *RefuseLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RefuseLegacyClient Let a client of another update system in no more, or not at all
+	//
+	// Its token and key count no more. Its device stays in the registry: retire it there.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+	RefuseLegacyClient(ctx context.Context, id string, params *RefuseLegacyClientParams, body RefuseLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLegacyGateways List the gateways that speak for clients of other update systems
+	//
+	// Corresponds with GET /api/v1/products/{id}/legacy-gateways (the `ListLegacyGateways` operationId).
+	ListLegacyGateways(ctx context.Context, id string, params *ListLegacyGatewaysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddLegacyGatewayWithBody Let a gateway speak for the clients of a product that are behind it
+	//
+	// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+	AddLegacyGatewayWithBody(ctx context.Context, id string, params *AddLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// AddLegacyGateway Let a gateway speak for the clients of a product that are behind it
+	//
+	// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+	AddLegacyGateway(ctx context.Context, id string, params *AddLegacyGatewayParams, body AddLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndLegacyGatewayWithBody Have a gateway speak for nobody any more
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+	EndLegacyGatewayWithBody(ctx context.Context, id string, params *EndLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndLegacyGateway Have a gateway speak for nobody any more
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+	EndLegacyGateway(ctx context.Context, id string, params *EndLegacyGatewayParams, body EndLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetProductReadiness Say what a product still needs from a key ceremony
 	//
@@ -11214,6 +11533,184 @@ func (c *Client) SetIsolationWithBody(ctx context.Context, id string, params *Se
 // Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
 func (c *Client) SetIsolation(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewSetIsolationRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLegacyClients List the clients of other update systems that asked to be let in, or were
+//
+// Corresponds with GET /api/v1/products/{id}/legacy-clients (the `ListLegacyClients` operationId).
+func (c *Client) ListLegacyClients(ctx context.Context, id string, params *ListLegacyClientsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLegacyClientsRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdmitLegacyClientWithBody Let a client of another update system in; again: with another token or key
+//
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+func (c *Client) AdmitLegacyClientWithBody(ctx context.Context, id string, params *AdmitLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdmitLegacyClientRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AdmitLegacyClient Let a client of another update system in; again: with another token or key
+//
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+func (c *Client) AdmitLegacyClient(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAdmitLegacyClientRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseLegacyClientWithBody Let a client of another update system in no more, or not at all
+//
+// Its token and key count no more. Its device stays in the registry: retire it there.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+func (c *Client) RefuseLegacyClientWithBody(ctx context.Context, id string, params *RefuseLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseLegacyClientRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RefuseLegacyClient Let a client of another update system in no more, or not at all
+//
+// Its token and key count no more. Its device stays in the registry: retire it there.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+func (c *Client) RefuseLegacyClient(ctx context.Context, id string, params *RefuseLegacyClientParams, body RefuseLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRefuseLegacyClientRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLegacyGateways List the gateways that speak for clients of other update systems
+//
+// Corresponds with GET /api/v1/products/{id}/legacy-gateways (the `ListLegacyGateways` operationId).
+func (c *Client) ListLegacyGateways(ctx context.Context, id string, params *ListLegacyGatewaysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLegacyGatewaysRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddLegacyGatewayWithBody Let a gateway speak for the clients of a product that are behind it
+//
+// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+func (c *Client) AddLegacyGatewayWithBody(ctx context.Context, id string, params *AddLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddLegacyGatewayRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// AddLegacyGateway Let a gateway speak for the clients of a product that are behind it
+//
+// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+func (c *Client) AddLegacyGateway(ctx context.Context, id string, params *AddLegacyGatewayParams, body AddLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewAddLegacyGatewayRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndLegacyGatewayWithBody Have a gateway speak for nobody any more
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+func (c *Client) EndLegacyGatewayWithBody(ctx context.Context, id string, params *EndLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndLegacyGatewayRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndLegacyGateway Have a gateway speak for nobody any more
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+func (c *Client) EndLegacyGateway(ctx context.Context, id string, params *EndLegacyGatewayParams, body EndLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndLegacyGatewayRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -21356,6 +21853,456 @@ func NewSetIsolationRequestWithBody(server string, id string, params *SetIsolati
 	return req, nil
 }
 
+// NewListLegacyClientsRequest constructs an http.Request for the ListLegacyClients method
+func NewListLegacyClientsRequest(server string, id string, params *ListLegacyClientsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-clients", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.State != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "state", *params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAdmitLegacyClientRequest calls the generic AdmitLegacyClient builder with application/json body
+func NewAdmitLegacyClientRequest(server string, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAdmitLegacyClientRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewAdmitLegacyClientRequestWithBody constructs an http.Request for the AdmitLegacyClient method, with any body, and a specified content type
+func NewAdmitLegacyClientRequestWithBody(server string, id string, params *AdmitLegacyClientParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-clients", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewRefuseLegacyClientRequest calls the generic RefuseLegacyClient builder with application/json body
+func NewRefuseLegacyClientRequest(server string, id string, params *RefuseLegacyClientParams, body RefuseLegacyClientJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRefuseLegacyClientRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRefuseLegacyClientRequestWithBody constructs an http.Request for the RefuseLegacyClient method, with any body, and a specified content type
+func NewRefuseLegacyClientRequestWithBody(server string, id string, params *RefuseLegacyClientParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-clients/refusals", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListLegacyGatewaysRequest constructs an http.Request for the ListLegacyGateways method
+func NewListLegacyGatewaysRequest(server string, id string, params *ListLegacyGatewaysParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-gateways", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewAddLegacyGatewayRequest calls the generic AddLegacyGateway builder with application/json body
+func NewAddLegacyGatewayRequest(server string, id string, params *AddLegacyGatewayParams, body AddLegacyGatewayJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewAddLegacyGatewayRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewAddLegacyGatewayRequestWithBody constructs an http.Request for the AddLegacyGateway method, with any body, and a specified content type
+func NewAddLegacyGatewayRequestWithBody(server string, id string, params *AddLegacyGatewayParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-gateways", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndLegacyGatewayRequest calls the generic EndLegacyGateway builder with application/json body
+func NewEndLegacyGatewayRequest(server string, id string, params *EndLegacyGatewayParams, body EndLegacyGatewayJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndLegacyGatewayRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewEndLegacyGatewayRequestWithBody constructs an http.Request for the EndLegacyGateway method, with any body, and a specified content type
+func NewEndLegacyGatewayRequestWithBody(server string, id string, params *EndLegacyGatewayParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-gateways/end", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetProductReadinessRequest constructs an http.Request for the GetProductReadiness method
 func NewGetProductReadinessRequest(server string, id string) (*http.Request, error) {
 	var err error
@@ -27170,6 +28117,88 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /api/v1/products/{id}/isolation (the `SetIsolation` operationId).
 	SetIsolationWithResponse(ctx context.Context, id string, params *SetIsolationParams, body SetIsolationJSONRequestBody, reqEditors ...RequestEditorFn) (*SetIsolationResponse, error)
+
+	// ListLegacyClientsWithResponse List the clients of other update systems that asked to be let in, or were
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/legacy-clients (the `ListLegacyClients` operationId).
+	ListLegacyClientsWithResponse(ctx context.Context, id string, params *ListLegacyClientsParams, reqEditors ...RequestEditorFn) (*ListLegacyClientsResponse, error)
+
+	// AdmitLegacyClientWithBodyWithResponse Let a client of another update system in; again: with another token or key
+	//
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+	AdmitLegacyClientWithBodyWithResponse(ctx context.Context, id string, params *AdmitLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AdmitLegacyClientResponse, error)
+
+	// AdmitLegacyClientWithResponse Let a client of another update system in; again: with another token or key
+	//
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+	AdmitLegacyClientWithResponse(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*AdmitLegacyClientResponse, error)
+
+	// RefuseLegacyClientWithBodyWithResponse Let a client of another update system in no more, or not at all
+	//
+	// Its token and key count no more. Its device stays in the registry: retire it there.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+	RefuseLegacyClientWithBodyWithResponse(ctx context.Context, id string, params *RefuseLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseLegacyClientResponse, error)
+
+	// RefuseLegacyClientWithResponse Let a client of another update system in no more, or not at all
+	//
+	// Its token and key count no more. Its device stays in the registry: retire it there.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+	RefuseLegacyClientWithResponse(ctx context.Context, id string, params *RefuseLegacyClientParams, body RefuseLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseLegacyClientResponse, error)
+
+	// ListLegacyGatewaysWithResponse List the gateways that speak for clients of other update systems
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/legacy-gateways (the `ListLegacyGateways` operationId).
+	ListLegacyGatewaysWithResponse(ctx context.Context, id string, params *ListLegacyGatewaysParams, reqEditors ...RequestEditorFn) (*ListLegacyGatewaysResponse, error)
+
+	// AddLegacyGatewayWithBodyWithResponse Let a gateway speak for the clients of a product that are behind it
+	//
+	// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+	AddLegacyGatewayWithBodyWithResponse(ctx context.Context, id string, params *AddLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddLegacyGatewayResponse, error)
+
+	// AddLegacyGatewayWithResponse Let a gateway speak for the clients of a product that are behind it
+	//
+	// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+	AddLegacyGatewayWithResponse(ctx context.Context, id string, params *AddLegacyGatewayParams, body AddLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*AddLegacyGatewayResponse, error)
+
+	// EndLegacyGatewayWithBodyWithResponse Have a gateway speak for nobody any more
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+	EndLegacyGatewayWithBodyWithResponse(ctx context.Context, id string, params *EndLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndLegacyGatewayResponse, error)
+
+	// EndLegacyGatewayWithResponse Have a gateway speak for nobody any more
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+	EndLegacyGatewayWithResponse(ctx context.Context, id string, params *EndLegacyGatewayParams, body EndLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*EndLegacyGatewayResponse, error)
 
 	// GetProductReadinessWithResponse Say what a product still needs from a key ceremony
 	//
@@ -33757,6 +34786,280 @@ func (r SetIsolationResponse) ContentType() string {
 	return ""
 }
 
+type ListLegacyClientsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageClient
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLegacyClientsResponse) GetJSON200() *PageClient {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLegacyClientsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLegacyClientsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLegacyClientsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLegacyClientsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AdmitLegacyClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LegacyLet
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AdmitLegacyClientResponse) GetJSON200() *LegacyLet {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AdmitLegacyClientResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r AdmitLegacyClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AdmitLegacyClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AdmitLegacyClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AdmitLegacyClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type RefuseLegacyClientResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LegacyClient
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RefuseLegacyClientResponse) GetJSON200() *LegacyClient {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RefuseLegacyClientResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RefuseLegacyClientResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RefuseLegacyClientResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RefuseLegacyClientResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RefuseLegacyClientResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListLegacyGatewaysResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageGateway
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLegacyGatewaysResponse) GetJSON200() *PageGateway {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLegacyGatewaysResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLegacyGatewaysResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLegacyGatewaysResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLegacyGatewaysResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type AddLegacyGatewayResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GatewayReply
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r AddLegacyGatewayResponse) GetJSON200() *GatewayReply {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r AddLegacyGatewayResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r AddLegacyGatewayResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r AddLegacyGatewayResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r AddLegacyGatewayResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r AddLegacyGatewayResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type EndLegacyGatewayResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *GatewayRequest
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndLegacyGatewayResponse) GetJSON200() *GatewayRequest {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r EndLegacyGatewayResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r EndLegacyGatewayResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndLegacyGatewayResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndLegacyGatewayResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndLegacyGatewayResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetProductReadinessResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -39290,6 +40593,148 @@ func (c *ClientWithResponses) SetIsolationWithResponse(ctx context.Context, id s
 	return ParseSetIsolationResponse(rsp)
 }
 
+// ListLegacyClientsWithResponse List the clients of other update systems that asked to be let in, or were
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/legacy-clients (the `ListLegacyClients` operationId).
+func (c *ClientWithResponses) ListLegacyClientsWithResponse(ctx context.Context, id string, params *ListLegacyClientsParams, reqEditors ...RequestEditorFn) (*ListLegacyClientsResponse, error) {
+	rsp, err := c.ListLegacyClients(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLegacyClientsResponse(rsp)
+}
+
+// AdmitLegacyClientWithBodyWithResponse Let a client of another update system in; again: with another token or key
+//
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+func (c *ClientWithResponses) AdmitLegacyClientWithBodyWithResponse(ctx context.Context, id string, params *AdmitLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AdmitLegacyClientResponse, error) {
+	rsp, err := c.AdmitLegacyClientWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAdmitLegacyClientResponse(rsp)
+}
+
+// AdmitLegacyClientWithResponse Let a client of another update system in; again: with another token or key
+//
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
+func (c *ClientWithResponses) AdmitLegacyClientWithResponse(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*AdmitLegacyClientResponse, error) {
+	rsp, err := c.AdmitLegacyClient(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAdmitLegacyClientResponse(rsp)
+}
+
+// RefuseLegacyClientWithBodyWithResponse Let a client of another update system in no more, or not at all
+//
+// Its token and key count no more. Its device stays in the registry: retire it there.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+func (c *ClientWithResponses) RefuseLegacyClientWithBodyWithResponse(ctx context.Context, id string, params *RefuseLegacyClientParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RefuseLegacyClientResponse, error) {
+	rsp, err := c.RefuseLegacyClientWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseLegacyClientResponse(rsp)
+}
+
+// RefuseLegacyClientWithResponse Let a client of another update system in no more, or not at all
+//
+// Its token and key count no more. Its device stays in the registry: retire it there.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-clients/refusals (the `RefuseLegacyClient` operationId).
+func (c *ClientWithResponses) RefuseLegacyClientWithResponse(ctx context.Context, id string, params *RefuseLegacyClientParams, body RefuseLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*RefuseLegacyClientResponse, error) {
+	rsp, err := c.RefuseLegacyClient(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRefuseLegacyClientResponse(rsp)
+}
+
+// ListLegacyGatewaysWithResponse List the gateways that speak for clients of other update systems
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/legacy-gateways (the `ListLegacyGateways` operationId).
+func (c *ClientWithResponses) ListLegacyGatewaysWithResponse(ctx context.Context, id string, params *ListLegacyGatewaysParams, reqEditors ...RequestEditorFn) (*ListLegacyGatewaysResponse, error) {
+	rsp, err := c.ListLegacyGateways(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLegacyGatewaysResponse(rsp)
+}
+
+// AddLegacyGatewayWithBodyWithResponse Let a gateway speak for the clients of a product that are behind it
+//
+// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+func (c *ClientWithResponses) AddLegacyGatewayWithBodyWithResponse(ctx context.Context, id string, params *AddLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*AddLegacyGatewayResponse, error) {
+	rsp, err := c.AddLegacyGatewayWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddLegacyGatewayResponse(rsp)
+}
+
+// AddLegacyGatewayWithResponse Let a gateway speak for the clients of a product that are behind it
+//
+// Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways (the `AddLegacyGateway` operationId).
+func (c *ClientWithResponses) AddLegacyGatewayWithResponse(ctx context.Context, id string, params *AddLegacyGatewayParams, body AddLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*AddLegacyGatewayResponse, error) {
+	rsp, err := c.AddLegacyGateway(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseAddLegacyGatewayResponse(rsp)
+}
+
+// EndLegacyGatewayWithBodyWithResponse Have a gateway speak for nobody any more
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+func (c *ClientWithResponses) EndLegacyGatewayWithBodyWithResponse(ctx context.Context, id string, params *EndLegacyGatewayParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndLegacyGatewayResponse, error) {
+	rsp, err := c.EndLegacyGatewayWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndLegacyGatewayResponse(rsp)
+}
+
+// EndLegacyGatewayWithResponse Have a gateway speak for nobody any more
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/products/{id}/legacy-gateways/end (the `EndLegacyGateway` operationId).
+func (c *ClientWithResponses) EndLegacyGatewayWithResponse(ctx context.Context, id string, params *EndLegacyGatewayParams, body EndLegacyGatewayJSONRequestBody, reqEditors ...RequestEditorFn) (*EndLegacyGatewayResponse, error) {
+	rsp, err := c.EndLegacyGateway(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndLegacyGatewayResponse(rsp)
+}
+
 // GetProductReadinessWithResponse Say what a product still needs from a key ceremony
 //
 // A product can be ordered and updated when nothing is missing.
@@ -44703,6 +46148,190 @@ func ParseSetIsolationResponse(rsp *http.Response) (*SetIsolationResponse, error
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListLegacyClientsResponse parses an HTTP response from a ListLegacyClientsWithResponse call
+func ParseListLegacyClientsResponse(rsp *http.Response) (*ListLegacyClientsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLegacyClientsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageClient
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAdmitLegacyClientResponse parses an HTTP response from a AdmitLegacyClientWithResponse call
+func ParseAdmitLegacyClientResponse(rsp *http.Response) (*AdmitLegacyClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AdmitLegacyClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LegacyLet
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRefuseLegacyClientResponse parses an HTTP response from a RefuseLegacyClientWithResponse call
+func ParseRefuseLegacyClientResponse(rsp *http.Response) (*RefuseLegacyClientResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RefuseLegacyClientResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LegacyClient
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListLegacyGatewaysResponse parses an HTTP response from a ListLegacyGatewaysWithResponse call
+func ParseListLegacyGatewaysResponse(rsp *http.Response) (*ListLegacyGatewaysResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLegacyGatewaysResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageGateway
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseAddLegacyGatewayResponse parses an HTTP response from a AddLegacyGatewayWithResponse call
+func ParseAddLegacyGatewayResponse(rsp *http.Response) (*AddLegacyGatewayResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &AddLegacyGatewayResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GatewayReply
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseEndLegacyGatewayResponse parses an HTTP response from a EndLegacyGatewayWithResponse call
+func ParseEndLegacyGatewayResponse(rsp *http.Response) (*EndLegacyGatewayResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndLegacyGatewayResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest GatewayRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil

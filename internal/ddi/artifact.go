@@ -7,6 +7,7 @@ import (
 	"crypto/md5"  //nolint:gosec // the protocol's, beside SHA-256: nothing rests on it
 	"crypto/sha1" //nolint:gosec // the same
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -107,7 +108,7 @@ func (h *handler) sumsOf(ctx context.Context, p peer, digest [32]byte) (legacy.S
 func sum(r io.Reader) (s legacy.Sums, err error) {
 	head := make([]byte, 262)
 	n, err := io.ReadFull(r, head)
-	if err != nil && err != io.ErrUnexpectedEOF {
+	if err != nil && !errors.Is(err, io.ErrUnexpectedEOF) {
 		return s, err
 	}
 	head = head[:n]
@@ -156,8 +157,9 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request, p peer) error
 		}
 		line := hex.EncodeToString(s.MD5) + "  " + name
 		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
 		w.Header().Set("Content-Length", strconv.Itoa(len(line)))
-		_, _ = io.WriteString(w, line) // it went away
+		_, _ = io.WriteString(w, line) //nolint:gosec // plain text, and no browser's; an error: it went away
 		return nil
 	}
 	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {

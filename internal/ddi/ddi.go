@@ -198,11 +198,12 @@ func send(w http.ResponseWriter, v any) error {
 
 // at is the address of something of a client.
 func (h *handler) at(p peer, path ...string) link {
-	u := h.cfg.Base + "/" + url.PathEscape(p.Product) + "/controller/v1/" + url.PathEscape(p.Name)
-	for _, s := range path {
-		u += "/" + url.PathEscape(s)
+	var u strings.Builder
+	u.WriteString(h.cfg.Base)
+	for _, s := range append([]string{p.Product, "controller", "v1", p.Name}, path...) {
+		u.WriteString("/" + url.PathEscape(s))
 	}
-	return link{u}
+	return link{u.String()}
 }
 
 type link struct {

@@ -4,7 +4,13 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"flag"
 	"fmt"
+	"math/rand/v2"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -137,26 +143,186 @@ func (b *board) installed() string {
 	return string(data)
 }
 
-func TestInteropSWUpdateByToken(t *testing.T) {
-	needSWUpdate(t)
-	w := newWorld(t, false)
-	id, token := w.admit(legacy.Admission{Name: "pump-0042"})
-	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
-	old := w.publish("1.0.0", "system", b.image("1.0.0", []byte("program 1.0.0")))
-	next := w.publish("1.1.0", "system", b.image("1.1.0", []byte("program 1.1.0")), old)
-	b.start("1.0.0", w.base)
-	w.runs(id, "1.0.0")
-	w.roll("r1", next, id)
-	w.until("SWUpdate has installed it", func() (bool, string) { return b.installed() == "program 1.1.0", b.out.String() })
-	w.until("it wants to restart", func() (bool, string) {
+// update has SWUpdate bring a board to a release, restart and say so.
+func (b *board) update(id, rolloutID, digest, version string) {
+	b.t.Helper()
+	b.w.roll(rolloutID, digest, id)
+	b.w.until("SWUpdate has installed it, and wants to restart", func() (bool, string) {
 		_, err := os.Stat(b.at("restarts"))
 		return err == nil, b.out.String()
 	})
-	b.stop()
-	b.start("1.1.0", w.base, "-c 2")
-	w.runs(id, "1.1.0")
-	r := w.rolled("r1", rollout.Completed)
-	if r.Rollout.Last.Good != 1 || r.Rollout.Last.ByWord != 1 {
-		t.Errorf("counts %+v", r.Rollout.Last)
+	if got, want := b.installed(), "program "+version; !strings.HasPrefix(got, want) {
+		b.t.Fatalf("%.40q is installed, want %q", got, want)
 	}
+	b.stop()
+	if r, err := b.w.people["olga"].Rollout(b.t.Context(), rolloutID); err != nil || r.Rollout.Phase != rollout.Running {
+		b.t.Fatalf("before the restart it is %s: %v", r.Rollout.Phase, err)
+	}
+	b.start(version, b.w.base, "-c 2")
+	b.w.runs(id, version)
+	if r := b.w.rolled(rolloutID, rollout.Completed); r.Rollout.Last.Good != 1 || r.Rollout.Last.ByWord != 1 {
+		b.t.Errorf("counts %+v", r.Rollout.Last)
+	}
+}
+
+// releases publishes two that SWUpdate can install, and gives the second.
+func (b *board) releases() string {
+	b.t.Helper()
+	old := b.w.publish("1.0.0", "system", b.image("1.0.0", []byte("program 1.0.0")))
+	return b.w.publish("1.1.0", "system", b.image("1.1.0", []byte("program 1.1.0")), old)
+}
+
+func TestInteropSWUpdateByTokenGatewayAndCertificate(t *testing.T) {
+	needSWUpdate(t)
+	w := newWorld(t)
+	id, token := w.admit(legacy.Admission{Name: "pump-0042"})
+	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
+	next := b.releases()
+	b.start("1.0.0", w.base)
+	w.runs(id, "1.0.0")
+	b.update(id, "r1", next, "1.1.0")
+	b.stop()
+
+	g, err := w.people["frank"].AddLegacyGateway(t.Context(), tenant, "hall-3")
+	w.must(err)
+	behind, _ := w.admit(legacy.Admission{Name: "pump-0043"})
+	b = newBoard(w, "pump-0043", `gatewaytoken = "`+g.Token+`";`)
+	third := w.publish("1.2.0", "system", b.image("1.2.0", []byte("program 1.2.0")))
+	b.start("1.0.0", w.base)
+	w.runs(behind, "1.0.0")
+	b.update(behind, "r2", third, "1.2.0")
+	b.stop()
+
+	b = newBoard(w, "pump-0044", "")
+	b.auth = fmt.Sprintf("sslkey = %q; sslcert = %q;", b.at("client.key"), b.at("client.pem"))
+	held, _ := w.admit(legacy.Admission{Name: "pump-0044", Key: b.key()})
+	fourth := w.publish("1.3.0", "system", b.image("1.3.0", []byte("program 1.3.0")))
+	b.start("1.0.0", w.base)
+	w.runs(held, "1.0.0")
+	b.update(held, "r3", fourth, "1.3.0")
+	b.stop()
+
+	d := w.device(id)
+	if d.Device.Assurance != "says" || d.Device.Legitimacy != "imported" || d.Device.Verdict != "unknown" || d.Device.Health != "healthy" {
+		t.Errorf("it is shown as %+v", d.Device)
+	}
+}
+
+// key is the digest of the key of the board's certificate.
+func (b *board) key() []byte {
+	b.t.Helper()
+	data, err := os.ReadFile(b.at("client.pem"))
+	b.w.must(err)
+	block, _ := pem.Decode(data)
+	cert, err := x509.ParseCertificate(block.Bytes)
+	b.w.must(err)
+	sum := sha256.Sum256(cert.RawSubjectPublicKeyInfo)
+	return sum[:]
+}
+
+func TestInteropSWUpdateBrokenLineAndTranscript(t *testing.T) {
+	needSWUpdate(t)
+	l := &line{}
+	w := newWorldBehind(t, l)
+	id, token := w.admit(legacy.Admission{Name: "pump-0042"})
+	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
+	old := w.publish("1.0.0", "system", b.image("1.0.0", []byte("program 1.0.0")))
+	large := make([]byte, 4<<20)
+	_, _ = rand.NewChaCha8([32]byte{1}).Read(large)
+	next := w.publish("1.1.0", "system", b.image("1.1.0", append([]byte("program 1.1.0"), large...)), old)
+	b.start("1.0.0", w.base)
+	w.runs(id, "1.0.0")
+	// It has said what it is, and is not asked again, or it would say so for ever and do nothing else.
+	before := l.count(polls)
+	w.until("it polls on", func() (bool, string) { return l.count(polls) > before+3, b.out.String() })
+	if n := l.count(func(e exchange) bool { return strings.HasSuffix(e.path, "/configData") }); n > 2 {
+		t.Errorf("it said %d times what it is", n)
+	}
+	l.breakAfter(1 << 20)
+	b.update(id, "r1", next, "1.1.0")
+	if n := l.count(func(e exchange) bool {
+		return strings.HasPrefix(e.ranged, "bytes=") && e.status == http.StatusPartialContent
+	}); n == 0 {
+		t.Error("it did not go on where the line broke")
+	}
+	golden(t, "swupdate.txt", l.transcript())
+}
+
+var update = flag.Bool("update", false, "write testdata anew; then read what has changed")
+
+// golden compares with what is kept, which the guide shows.
+func golden(t *testing.T, name, got string) {
+	t.Helper()
+	path := filepath.Join("testdata", name)
+	if *update {
+		if err := errors.Join(os.MkdirAll("testdata", 0o755), os.WriteFile(path, []byte(got), 0o644)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got != string(want) {
+		t.Errorf("it said\n%s\nand before\n%s", got, want)
+	}
+	guide, err := os.ReadFile(filepath.Join("..", "..", "docs", "guide", "swupdate.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(string(guide), strings.TrimSpace(string(want))) {
+		t.Errorf("docs/guide/swupdate.md does not show %s", path)
+	}
+}
+
+func TestInteropSWUpdateCorruptImage(t *testing.T) {
+	needSWUpdate(t)
+	w := newWorld(t)
+	id, token := w.admit(legacy.Admission{Name: "pump-0042"})
+	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
+	old := w.publish("1.0.0", "system", b.image("1.0.0", []byte("program 1.0.0")))
+	image := b.image("1.1.0", []byte("program 1.1.0"))
+	bad := bytes.Replace(image, []byte("program 1.1.0"), []byte("program 6.6.6"), 1)
+	if bytes.Equal(bad, image) {
+		t.Fatal("nothing was changed")
+	}
+	next := w.publish("1.1.0", "system", bad, old)
+	b.start("1.0.0", w.base)
+	w.runs(id, "1.0.0")
+	w.roll("r1", next, id)
+	r := w.rolled("r1", rollout.RolledBack)
+	if !strings.Contains(r.Rollout.Reason, "failed") || b.installed() == "program 6.6.6" {
+		t.Errorf("halted because %q, and %q is installed", r.Rollout.Reason, b.installed())
+	}
+	if d := w.device(id); d.Device.Version != "1.0.0" {
+		t.Errorf("it runs %s", d.Device.Version)
+	}
+}
+
+func TestInteropSWUpdateLeavesOff(t *testing.T) {
+	needSWUpdate(t)
+	w := newWorldBehind(t, &line{})
+	id, token := w.admit(legacy.Admission{Name: "pump-0042"})
+	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
+	next := b.releases()
+	w.roll("r1", next, id)
+	path := "/" + tenant + "/controller/v1/pump-0042"
+	w.until("it is offered", func() (bool, string) {
+		_, body, _ := w.call(http.MethodGet, path, "TargetToken "+token, "")
+		return strings.Contains(string(body), "deploymentBase"), string(body)
+	})
+	_, err := w.people["olga"].ControlRollout(t.Context(), "r1", "abort", "another comes first")
+	w.must(err)
+	w.rolled("r1", rollout.Aborted)
+	b.start("1.0.0", w.base)
+	w.until("it has left off", func() (bool, string) {
+		_, body, _ := w.call(http.MethodGet, path, "TargetToken "+token, "")
+		return !strings.Contains(string(body), "cancelAction"), b.out.String()
+	})
+	w.runs(id, "1.0.0")
+	if b.installed() != "" {
+		t.Errorf("%q is installed", b.installed())
+	}
+	w.roll("r2", next, id) // what it left off is offered again, as something else
+	w.until("it has installed it", func() (bool, string) { return b.installed() == "program 1.1.0", b.out.String() })
 }

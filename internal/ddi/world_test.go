@@ -49,9 +49,13 @@ func (w *world) must(err error) {
 	}
 }
 
-// newWorld makes and runs one; plain: without TLS.
-func newWorld(t *testing.T, plain bool) *world {
+// newWorld makes and runs one, whose clients speak TLS.
+func newWorld(t *testing.T) *world { return newWorldBehind(t, nil) }
+
+// newWorldBehind makes one whose clients speak to a proxy on the machine, which a test listens in to.
+func newWorldBehind(t *testing.T, line *line) *world {
 	t.Helper()
+	plain := line != nil
 	w := &world{t: t, layout: server.Layout{Dir: filepath.Join(t.TempDir(), "inst")}, people: map[string]*client.Client{}}
 	online, err := soft.Create(w.layout.Keys(), "pass", 1000)
 	w.must(err)
@@ -63,18 +67,20 @@ func newWorld(t *testing.T, plain bool) *world {
 	w.must(l.Close())
 	cfg := server.DefaultConfig()
 	cfg.API, cfg.Devices, cfg.PollMS, cfg.Legacy = "127.0.0.1:0", "127.0.0.1:0", 1000, &server.Legacy{Listen: address, Plain: plain}
+	if plain {
+		line.to, cfg.Legacy.URL = "http://"+address, line.open(t)
+	}
 	_, err = server.Init(t.Context(), w.layout, server.InitOptions{
 		Config: cfg, Approvers: []string{"alice", "bob", "carol"}, Threshold: 2, Online: online, Offline: w.offline, Now: time.Now().UTC(),
 		Product: product.Product{ID: tenant, OEM: cfg.OEM, Name: "Pump", Hardware: []string{"A"}, Model: "blob", Suite: "HM-P256-1", EndOfSupport: time.Now().AddDate(5, 0, 0)},
 	})
 	w.must(err)
 	api := w.serve()
-	scheme := "https"
-	if plain {
-		scheme = "http"
-	}
 	_, port, _ := net.SplitHostPort(address)
-	w.base = scheme + "://localhost:" + port
+	w.base = "https://localhost:" + port
+	if plain {
+		w.base = cfg.Legacy.URL
+	}
 	root, err := os.ReadFile(w.layout.Cert("oem-root"))
 	w.must(err)
 	w.roots = filepath.Join(t.TempDir(), "root.pem")

@@ -122,7 +122,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	if s.devices, err = device.NewService(device.Config{
-		Registry: dev, Reports: dev, Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: s.guard,
+		Registry: dev, Reports: dev, Offers: s.db.Legacy(), Commands: dev, Trust: dev, Groups: dev, Forgetter: dev, Guard: s.guard,
 		Ledger: s.ledger, Releases: s.releases, Bundles: dev, Records: dev, Authorities: func() []crypto.Signer { return []crypto.Signer{authority} }, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
