@@ -53,17 +53,21 @@ type Artifact struct {
 
 // Spec is what a release is proposed with. Sizes are those of the uploaded artifacts.
 type Spec struct {
-	ID         string           `json:"id"`
-	Product    string           `json:"product"`
-	Hardware   []string         `json:"hardware"` // hardware revisions; empty: all of the product's
-	Version    string           `json:"version"`  // semver
-	Counter    uint32           `json:"counter"`  // security counter
-	Components []Component      `json:"components"`
-	RollbackTo [][]byte         `json:"rollback_to,omitempty"` // digests of releases one may go back to from this one
-	SBOM       []byte           `json:"sbom,omitempty"`        // digest of an uploaded document
-	Provenance []byte           `json:"provenance,omitempty"`  // digest of an uploaded document
-	Notes      string           `json:"notes,omitempty"`
-	Model      wire.UpdateModel `json:"model,omitempty"` // empty: the product's; anything else is refused
+	ID         string      `json:"id"`
+	Product    string      `json:"product"`
+	Hardware   []string    `json:"hardware"` // hardware revisions; empty: all of the product's
+	Version    string      `json:"version"`  // semver
+	Counter    uint32      `json:"counter"`  // security counter
+	Components []Component `json:"components"`
+	RollbackTo [][]byte    `json:"rollback_to,omitempty"` // digests of releases one may go back to from this one
+	SBOM       []byte      `json:"sbom,omitempty"`        // digest of an uploaded document
+	Provenance []byte      `json:"provenance,omitempty"`  // digest of an uploaded document
+	Notes      string      `json:"notes,omitempty"`
+
+	Over    []wire.VersionRange `json:"over,omitempty" doc:"versions that it may be installed over, rising and apart; empty: any older one"`
+	BackFor uint64              `json:"back_for_s,omitempty" doc:"seconds after its confirmation in which a device may be sent back from it; 0: 30 days"`
+
+	Model wire.UpdateModel `json:"model,omitempty"` // empty: the product's; anything else is refused
 }
 
 // Component is one area of a Spec.
@@ -205,6 +209,7 @@ func manifestOf(s Spec, p Product, artifacts map[[32]byte]Artifact, at time.Time
 	m := wire.Release{
 		ID: s.ID, Product: s.Product, Hardware: s.Hardware, Model: p.Model, Version: s.Version, Counter: s.Counter,
 		RollbackTo: s.RollbackTo, SBOM: s.SBOM, Provenance: s.Provenance, Created: uint64(at.Unix()), Notes: s.Notes, Parameters: p.Parameters,
+		Over: s.Over, BackFor: s.BackFor,
 	}
 	if len(m.Hardware) == 0 {
 		m.Hardware = p.Hardware

@@ -146,6 +146,9 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := s.checkRollbacks(ctx, spec); err != nil {
 		return Release{}, err
 	}
+	if err := s.installed(ctx, spec.Product, spec.ID, spec.Counter); err != nil {
+		return Release{}, err
+	}
 	now := s.cfg.Now().UTC()
 	m := manifestOf(spec, p, artifacts, now)
 	if err := s.checkOnce(ctx, m); err != nil {
@@ -486,6 +489,9 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 		return Release{}, fmt.Errorf("release %s: the stored envelope is of release %x", r.Manifest.ID, d)
 	}
 	if err := s.counted(ctx, r, b.Release.Threshold); err != nil {
+		return Release{}, err
+	}
+	if err := s.installed(ctx, r.Manifest.Product, r.Manifest.ID, r.Manifest.Counter); err != nil {
 		return Release{}, err
 	}
 	if err := compatible(r.Manifest); err != nil {

@@ -20,7 +20,7 @@ type Resolved struct {
 	Waves    []WaveState       `json:"waves"`
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
-	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, newer, other rollout, other product
+	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, newer, stepping stone, counter, other rollout, other product
 	Held     map[string]string `json:"held,omitempty" doc:"members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet"`
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
@@ -51,6 +51,9 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	}
 	if spec.Assurance != "" && !spec.Assurance.Valid() {
 		return release.Release{}, bad("assurance", fmt.Sprintf("no assurance is called %.16q", spec.Assurance), fmt.Sprint("use one of ", device.Assurances()))
+	}
+	if err := s.closed(ctx, rel.Manifest); err != nil {
+		return release.Release{}, err
 	}
 	if err := checkSelection(spec.Selection); err != nil {
 		return release.Release{}, err
@@ -210,6 +213,13 @@ func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(C
 	confirmed := s.manifests(ctx)
 	return func(c Candidate) (kind, why string, err error) {
 		if kind, why = unfit(c, spec, m); why != "" {
+			return kind, why, nil
+		}
+		runs, err := confirmed(c.Release)
+		if err != nil {
+			return "", "", err
+		}
+		if kind, why = refuses(c, runs, m); why != "" {
 			return kind, why, nil
 		}
 		why, err = roomless(c, m, confirmed)

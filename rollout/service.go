@@ -321,15 +321,20 @@ func (s *Service) open(ctx context.Context, caller access.Caller, action access.
 	return r, err
 }
 
-// waysBack is the manifest with the ways back that are open: a release that was withdrawn is handed out to nobody, whoever allowed it.
+// waysBack is the manifest with the ways back that are open: a release that was withdrawn is handed out to nobody, whoever allowed it, and one below what is
+// installed is taken by nobody.
 func (s *Service) waysBack(ctx context.Context, m wire.Release) (wire.Release, error) {
 	var open [][]byte
+	least, err := s.least(ctx, m.Product)
+	if err != nil {
+		return m, err
+	}
 	for _, d := range m.RollbackTo {
 		to, err := s.cfg.Releases.Find(ctx, [32]byte(d))
 		if err != nil && fault.KindOf(err) != fault.NotFound {
 			return m, err
 		}
-		if err == nil && to.Status == release.Published {
+		if err == nil && to.Status == release.Published && to.Manifest.Counter >= least {
 			open = append(open, d)
 		}
 	}

@@ -28,6 +28,8 @@ type Bundle struct {
 	Orders    *KeySet     `cbor:"17,keyasint,omitempty" json:"orders,omitempty"` // signs production orders; absent in bundles of before
 
 	BootManagers []BootManager `cbor:"18,keyasint,omitempty" json:"boot_managers,omitempty"` // that may start; none: it does not say
+
+	Install uint32 `cbor:"19,keyasint,omitempty" json:"install,omitempty"` // lowest security counter that may be installed, above Floor: what runs below it goes on; absent: Floor
 }
 
 // LogTrust is a log the device believes: its origin line and Ed25519 key (32 bytes).
@@ -88,6 +90,9 @@ func (b Bundle) check() error {
 	}
 	if err := errors.Join(b.checkSuites(), b.checkBootManagers()); err != nil {
 		return err
+	}
+	if b.Install != 0 && b.Install <= b.Floor {
+		return fmt.Errorf("bundle: from security counter %d on is installed, and below %d nothing starts: leave the first out", b.Install, b.Floor)
 	}
 	if b.Quorum > uint(len(b.Witnesses)) {
 		return fmt.Errorf("bundle: quorum %d of %d witnesses", b.Quorum, len(b.Witnesses))
@@ -193,8 +198,14 @@ func VerifyBundle(current *Bundle, envelope []byte) (Bundle, error) {
 	if next.Floor < current.Floor {
 		return Bundle{}, fmt.Errorf("bundle lowers the security floor from %d to %d", current.Floor, next.Floor)
 	}
+	if next.Least() < current.Least() {
+		return Bundle{}, fmt.Errorf("bundle lets security counter %d be installed again, %d is the least", next.Least(), current.Least())
+	}
 	return next, nil
 }
+
+// Least is the lowest security counter that may be installed. What may start is Floor's to say: what runs when its release is closed goes on.
+func (b Bundle) Least() uint32 { return max(b.Floor, b.Install) }
 
 // find gives the key of the role that kid names.
 func (s KeySet) find(kid KeyID) ([]byte, bool) {

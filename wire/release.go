@@ -117,20 +117,22 @@ func (q Requirement) String() string {
 
 // Release is the manifest of what may run: signed offline by a threshold of the product's release keys.
 type Release struct {
-	ID         string      `cbor:"1,keyasint" json:"id"`
-	Product    string      `cbor:"2,keyasint" json:"product"`
-	Hardware   []string    `cbor:"3,keyasint" json:"hardware"` // hardware revisions it may run on
-	Model      UpdateModel `cbor:"4,keyasint" json:"model"`
-	Version    string      `cbor:"5,keyasint" json:"version"` // semver
-	Counter    uint32      `cbor:"6,keyasint" json:"counter"` // security counter, apart from the version
-	Components []Component `cbor:"7,keyasint" json:"components"`
-	RollbackTo [][]byte    `cbor:"8,keyasint,omitempty" json:"rollback_to,omitempty"` // releases (digest) one may return to from this
-	SBOM       []byte      `cbor:"9,keyasint,omitempty" json:"sbom,omitempty"`        // SHA-256 of the document
-	Provenance []byte      `cbor:"10,keyasint,omitempty" json:"provenance,omitempty"` // SHA-256 of the document
-	Created    uint64      `cbor:"11,keyasint" json:"created"`
-	Notes      string      `cbor:"12,keyasint,omitempty" json:"notes,omitempty"`
-	Parameters Schema      `cbor:"13,keyasint,omitempty" json:"parameters,omitempty"` // the product's, as it was when the release was proposed: what a device that runs it takes
-	Decision   []byte      `cbor:"15,keyasint,omitempty" json:"decision,omitempty"`   // SHA-256 of the supply gate's decision (GateDecision): who approves the release signs it; absent: the product had no gate
+	ID         string         `cbor:"1,keyasint" json:"id"`
+	Product    string         `cbor:"2,keyasint" json:"product"`
+	Hardware   []string       `cbor:"3,keyasint" json:"hardware"` // hardware revisions it may run on
+	Model      UpdateModel    `cbor:"4,keyasint" json:"model"`
+	Version    string         `cbor:"5,keyasint" json:"version"` // semver
+	Counter    uint32         `cbor:"6,keyasint" json:"counter"` // security counter, apart from the version
+	Components []Component    `cbor:"7,keyasint" json:"components"`
+	RollbackTo [][]byte       `cbor:"8,keyasint,omitempty" json:"rollback_to,omitempty"` // releases (digest) one may return to from this
+	SBOM       []byte         `cbor:"9,keyasint,omitempty" json:"sbom,omitempty"`        // SHA-256 of the document
+	Provenance []byte         `cbor:"10,keyasint,omitempty" json:"provenance,omitempty"` // SHA-256 of the document
+	Created    uint64         `cbor:"11,keyasint" json:"created"`
+	Notes      string         `cbor:"12,keyasint,omitempty" json:"notes,omitempty"`
+	Parameters Schema         `cbor:"13,keyasint,omitempty" json:"parameters,omitempty"` // the product's, as it was when the release was proposed: what a device that runs it takes
+	Over       []VersionRange `cbor:"14,keyasint,omitempty" json:"over,omitempty"`       // versions it may be installed over, rising and apart; absent: any older one
+	Decision   []byte         `cbor:"15,keyasint,omitempty" json:"decision,omitempty"`   // SHA-256 of the supply gate's decision (GateDecision): who approves the release signs it; absent: the product had no gate
+	BackFor    uint64         `cbor:"16,keyasint,omitempty" json:"back_for_s,omitempty"` // seconds after its confirmation in which a device may be sent back from it; absent: 30 days
 }
 
 // MaxRelease bounds an encoded Release; MaxComponents the areas in one.
@@ -205,7 +207,7 @@ func (r Release) check() error {
 			return errors.New("release: rollback digest is not 32 bytes")
 		}
 	}
-	return nil
+	return r.checkWays()
 }
 
 // checkGranted says whether the release has whatever of it a program is to reach.

@@ -339,7 +339,7 @@ func (m *Manager) link(before *wire.Bundle, env []byte) (wire.Bundle, error) {
 	if _, err := wire.VerifyThreshold(wire.TypeBundle, env, before.Root); err != nil {
 		return wire.Bundle{}, fmt.Errorf("trust bundle %d: by the root of %d: %w", b.Version, before.Version, err)
 	}
-	if b.Version <= before.Version || b.Floor < before.Floor {
+	if b.Version <= before.Version || b.Floor < before.Floor || b.Least() < before.Least() {
 		return wire.Bundle{}, fmt.Errorf("trust bundle %d does not follow %d", b.Version, before.Version)
 	}
 	return b, nil

@@ -293,6 +293,9 @@ func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 	case rel.Counter < s.Fuses || rel.Counter < s.Bundle.Floor:
 		return refuse(SecurityCounter, "release %s has security counter %d, fuses hold %d, floor is %d",
 			rel.ID, rel.Counter, s.Fuses, s.Bundle.Floor)
+	case rel.Counter < s.Bundle.Least() && !s.again(p.Act, digest):
+		return refuse(Closed, "release %s has security counter %d, trust bundle %d has %d and above installed: install the release that mends it",
+			rel.ID, rel.Counter, s.Bundle.Version, s.Bundle.Least())
 	}
 	if err := rel.Compatible(); err != nil {
 		return refuse(Incompatible, "release %s: %v", rel.ID, err)
@@ -326,8 +329,15 @@ func checkVersion(cur *Installed, act wire.Act, rel wire.Release, digest [32]byt
 		return refuse(OlderVersion, "version %s is not newer than %s", rel.Version, cur.Release.Version)
 	case act == wire.ActReprovide && !newer && digest != cur.Digest:
 		return refuse(OlderVersion, "version %s is neither newer than %s nor the same release", rel.Version, cur.Release.Version)
+	case act != wire.ActRollback && digest != cur.Digest && !rel.InstallsOver(cur.Release.Version):
+		return refuse(SteppingStone, "release %s is installed over versions %v, and %s runs: install what comes between first", rel.ID, rel.Over, cur.Release.Version)
 	}
 	return nil
+}
+
+// again reports whether an act brings what runs once more: that changes nothing of what the device is.
+func (s State) again(act wire.Act, digest [32]byte) bool {
+	return act == wire.ActReprovide && s.Current != nil && digest == s.Current.Digest
 }
 
 func checkBundle(s State, d wire.Delivery, p *Plan) *Refusal {

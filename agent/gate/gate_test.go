@@ -157,6 +157,14 @@ func TestRefusals(t *testing.T) {
 		}},
 		{"counter below the fuses", wire.ActInstall, gate.SecurityCounter, func(_ *world, _ *gate.State, o *order) { o.rel.Counter = 1 }},
 		{"counter below the floor", wire.ActInstall, gate.SecurityCounter, func(_ *world, s *gate.State, _ *order) { s.Bundle.Floor = 9 }},
+		{"closed", wire.ActInstall, gate.Closed, func(_ *world, s *gate.State, _ *order) { s.Bundle.Install = 4 }},
+		{"closed, by a reprovision", wire.ActReprovide, gate.Closed, func(_ *world, s *gate.State, _ *order) { s.Bundle.Install = 4 }},
+		{"closed, by a way back", wire.ActRollback, gate.Closed, func(_ *world, s *gate.State, _ *order) { s.Bundle.Install = 3 }},
+		{"over another version", wire.ActInstall, gate.SteppingStone, func(_ *world, _ *gate.State, o *order) { o.rel.Over = []wire.VersionRange{{From: "1.0.1"}} }},
+		{"over a version above", wire.ActInstall, gate.SteppingStone, func(_ *world, _ *gate.State, o *order) { o.rel.Over = []wire.VersionRange{{Below: "1.0.0"}} }},
+		{"reprovision over another version", wire.ActReprovide, gate.SteppingStone, func(_ *world, _ *gate.State, o *order) {
+			o.rel.Over = []wire.VersionRange{{From: "1.0.1"}}
+		}},
 		{"older version", wire.ActInstall, gate.OlderVersion, func(_ *world, _ *gate.State, o *order) { o.rel.Version = "0.9.0" }},
 		{"same version", wire.ActInstall, gate.OlderVersion, func(_ *world, _ *gate.State, o *order) { o.rel.Version = "1.0.0" }},
 		{"rollback outside the plan", wire.ActRollback, gate.OlderVersion, func(_ *world, s *gate.State, _ *order) { s.Current.Release.RollbackTo = nil }},
@@ -178,6 +186,8 @@ func TestRefusals(t *testing.T) {
 			o.next.Root = role(t, 2, w.root...)
 		}},
 		{"bundle lowers the floor", wire.ActBundle, gate.BundleRefused, func(_ *world, _ *gate.State, o *order) { o.next.Floor = 0 }},
+		{"bundle opens what was closed", wire.ActBundle, gate.BundleRefused, func(_ *world, s *gate.State, o *order) { s.Bundle.Install, o.next.Install = 5, 4 }},
+		{"bundle forgets what was closed", wire.ActBundle, gate.BundleRefused, func(_ *world, s *gate.State, o *order) { s.Bundle.Install, o.next.Floor = 5, 4 }},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t)

@@ -43,7 +43,9 @@ const (
 	Incompatible    Code = "incompatible"     // the release's components do not go together
 	Parameters      Code = "parameters"       // what the device was told to use does not fit the release's schema
 	SecurityCounter Code = "security-counter" // below the fuses or the floor
+	Closed          Code = "closed"           // below the least that is installed any more
 	OlderVersion    Code = "older-version"    // not newer than what runs, or not named by its roll-back plan
+	SteppingStone   Code = "stepping-stone"   // not to be installed over what runs: another release comes between
 	LeftBehind      Code = "left-behind"      // the device was sent back from this release: it does not run it again
 	NoWayBack       Code = "no-way-back"      // what runs was not brought by an update that the device remembers
 	BackTooLate     Code = "back-too-late"    // what runs was confirmed too long ago

@@ -23,8 +23,16 @@ type Left struct {
 	Counter uint32 `cbor:"2,keyasint"` // its security counter: what is below the fuses nobody has to remember
 }
 
-// BackTime is for how long after its confirmation a release may be left by a roll-back. Later only a newer one leads away from it.
+// BackTime is for how long after its confirmation a release may be left by a roll-back, where its approvers did not say. Later only a newer one leads away from it.
 const BackTime = 30 * 24 * time.Hour
+
+// backTime is that of a release.
+func backTime(r wire.Release) time.Duration {
+	if r.BackFor == 0 {
+		return BackTime
+	}
+	return time.Duration(r.BackFor) * time.Second
+}
 
 // Behind gives the releases (digest) that the device was sent back from and that would still start.
 func (w Ways) Behind(fuses uint32) (out [][]byte) {
@@ -66,9 +74,9 @@ func (w Ways) check(s State, p *Plan, rel wire.Release, digest [32]byte) *Refusa
 		return refuse(NoWayBack, "the device was sent back from %d releases, and remembers no more: publish one with a higher security counter", len(behind))
 	}
 	confirmed := time.Unix(int64(min(w.At, 1<<40)), 0)
-	if p.clock.after(p.Signed).Sub(confirmed) > BackTime {
+	if limit := backTime(s.Current.Release); p.clock.after(p.Signed).Sub(confirmed) > limit {
 		return refuse(BackTooLate, "release %s was confirmed at %s, more than %s ago: only a newer one leads away from it",
-			s.Current.Release.ID, confirmed.UTC().Format(time.RFC3339), BackTime)
+			s.Current.Release.ID, confirmed.UTC().Format(time.RFC3339), limit)
 	}
 	return nil
 }

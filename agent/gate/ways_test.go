@@ -126,12 +126,16 @@ func TestAWayBack(t *testing.T) {
 		"what runs was not brought by an update": {func(s *gate.State, _ *order) { s.Ways = gate.Ways{} }, gate.NoWayBack},
 		"another update brought it":              {func(s *gate.State, _ *order) { s.Ways.To = slices.Repeat([]byte{7}, 32) }, gate.NoWayBack},
 		"too late":                               {func(s *gate.State, _ *order) { s.Ways.At = at(-31 * day) }, gate.BackTooLate},
+		"later than its approvers gave":          {func(s *gate.State, _ *order) { s.Current.Release.BackFor, s.Ways.At = 3600, at(-2*time.Hour) }, gate.BackTooLate},
 		"to what it left":                        {func(s *gate.State, o *order) { s.Ways.Left = []gate.Left{{Release: target(o), Counter: 2}} }, gate.LeftBehind},
 		"from more than it can remember":         {func(s *gate.State, _ *order) { s.Ways.Left = many(2) }, gate.NoWayBack},
 	} {
 		t.Run(name, func(t *testing.T) { wantCode(t, back(c.change), c.want) })
 	}
 	for name, change := range map[string]func(s *gate.State, o *order){
+		"in the time that its approvers gave": func(s *gate.State, _ *order) {
+			s.Current.Release.BackFor, s.Ways.At = uint64((61*day)/time.Second), at(-60*day)
+		},
 		"in time":                          func(s *gate.State, _ *order) { s.Ways.At = at(-29 * day) },
 		"having left much that is too old": func(s *gate.State, _ *order) { s.Ways.Left = many(1) },
 	} {
@@ -144,5 +148,74 @@ func TestAWayBack(t *testing.T) {
 		s.Ways.Left = []gate.Left{{Release: target(o), Counter: 3}}
 		_, err := gate.Decide(s, w.deliver(o), nonce(), now)
 		wantCode(t, err, gate.LeftBehind)
+	}
+}
+
+// What was closed goes on where it runs, and is installed nowhere; what closes it may come while floor and ways are as they were. A release that brings what runs once
+// more is neither installed over another, nor installed anew.
+func TestWhatWasClosedGoesOnAndIsInstalledNowhere(t *testing.T) {
+	w := newWorld(t)
+	s, o := w.state(), w.order(wire.ActReprovide)
+	same := release("1.0.0", 2)
+	same.Over = []wire.VersionRange{{Below: "0.5.0"}}
+	o.rel = &same
+	s.Current = &gate.Installed{Digest: wire.ReleaseDigest(must(wire.EncodeRelease(same))), Release: same}
+	s.Bundle.Install = 3
+	if _, err := gate.Decide(s, w.deliver(o), nonce(), now); err != nil {
+		t.Errorf("what runs, once more: %v", err)
+	}
+	s, o = w.state(), w.order(wire.ActInstall)
+	s.Bundle.Install = 3
+	if _, err := gate.Decide(s, w.deliver(o), nonce(), now); err != nil {
+		t.Errorf("what mends it: %v", err)
+	}
+	s, o = w.state(), w.order(wire.ActBundle)
+	o.next.Install = s.Current.Release.Counter + 1
+	p, err := gate.Decide(s, w.deliver(o), nonce(), now)
+	if err != nil || p.Bundle.Install != o.next.Install {
+		t.Errorf("the bundle that closes it: %v", err)
+	}
+}
+
+// After releases were closed a thief of the directive key leads no device onto one of them: not one that runs an older one, not one that comes back after
+// years, and not by a way back. Before, the same orders are obeyed.
+func TestAStolenDirectiveKeyInstallsNothingThatIsClosed(t *testing.T) {
+	const n = 6
+	obeyed := 0
+	for seed := range uint64(12) {
+		for _, install := range []uint32{0, 4} {
+			x := newThief(t, seed, n)
+			for i := range x.releases { // the last are the mended ones
+				if x.releases[i].Counter = 2; i >= n-2 {
+					x.releases[i].Counter = 4
+				}
+				x.releases[i].RollbackTo = nil
+				for _, d := range x.digests[:i] {
+					if x.rng.IntN(3) > 0 {
+						x.releases[i].RollbackTo = append(x.releases[i].RollbackTo, slices.Clone(d[:]))
+					}
+				}
+				x.digests[i] = wire.ReleaseDigest(must(wire.EncodeRelease(x.releases[i])))
+			}
+			x.s.Current = &gate.Installed{Digest: x.digests[1], Release: x.releases[1]}
+			x.s.Bundle.Install = install
+			at := 1
+			for range 80 {
+				act, to := []wire.Act{wire.ActInstall, wire.ActRollback, wire.ActReprovide}[x.rng.IntN(3)], x.rng.IntN(n)
+				if x.tell(act, to) != nil || to == at {
+					continue
+				}
+				at = to
+				if x.releases[to].Counter < 4 {
+					if install != 0 {
+						t.Fatalf("seed %d: it runs %s, which is closed", seed, x.releases[to].Version)
+					}
+					obeyed++
+				}
+			}
+		}
+	}
+	if obeyed == 0 {
+		t.Error("nothing was closed that would have been installed: this test shows nothing")
 	}
 }

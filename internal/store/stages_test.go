@@ -139,13 +139,26 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 
 func (s *stages) publishBundle(version uint64, managers ...wire.BootManager) {
 	s.t.Helper()
+	s.bundleWith(version, func(b *wire.Bundle) { b.BootManagers = managers })
+}
+
+// closes publishes a trust bundle under which nothing below a security counter is installed.
+func (s *stages) closes(version uint64, install uint32) {
+	s.t.Helper()
+	s.bundleWith(version, func(b *wire.Bundle) { b.Install = install })
+}
+
+// bundleWith publishes a trust bundle with a change.
+func (s *stages) bundleWith(version uint64, change func(b *wire.Bundle)) {
+	s.t.Helper()
 	authority := s.authority
 	b := wire.Bundle{
 		Version: version, Product: "pump", Root: s.role, Release: s.role, Warrant: s.role,
 		Directive: wire.KeySet{Keys: [][]byte{spki(s.t, authority)}, Threshold: 1},
 		Control:   wire.LogTrust{Origin: "c", Key: bytes.Repeat([]byte{1}, 32)}, Events: wire.LogTrust{Origin: "e", Key: bytes.Repeat([]byte{2}, 32)},
-		Issued: uint64(s.now.Unix()), Suites: []string{"HM-P256-1"}, BootManagers: managers,
+		Issued: uint64(s.now.Unix()), Suites: []string{"HM-P256-1"},
 	}
+	change(&b)
 	payload, err := wire.EncodeBundle(b)
 	if err != nil {
 		s.t.Fatal(err)
@@ -224,12 +237,20 @@ func (s *stages) publish(version string, back ...release.Release) release.Releas
 	if err != nil {
 		s.t.Fatal(err)
 	}
+	return s.agreed(r)
+}
+
+// agreed has people approve a release, and publishes it.
+func (s *stages) agreed(r release.Release) release.Release {
+	s.t.Helper()
+	ctx := s.t.Context()
 	for i, name := range []string{"alice", "bob"} {
 		if _, err := s.releases.Approve(ctx, person(name), r.Digest, s.sign(wire.TypeRelease, r.Payload, i)); err != nil {
 			s.t.Fatal(err)
 		}
 	}
-	if r, err = s.releases.Publish(ctx, person("proposer"), r.Digest); err != nil {
+	r, err := s.releases.Publish(ctx, person("proposer"), r.Digest)
+	if err != nil {
 		s.t.Fatal(err)
 	}
 	return r
