@@ -284,7 +284,6 @@ const (
 	LogEvents  KeyRequestRole = "log-events"
 	Order      KeyRequestRole = "order"
 	Server     KeyRequestRole = "server"
-	Supply     KeyRequestRole = "supply"
 )
 
 // Valid indicates whether the value is a known member of the KeyRequestRole enum.
@@ -303,8 +302,6 @@ func (e KeyRequestRole) Valid() bool {
 	case Order:
 		return true
 	case Server:
-		return true
-	case Supply:
 		return true
 	default:
 		return false
@@ -1392,9 +1389,12 @@ type DeviceBundleStatus struct {
 	Counts  []DeviceBundleCount `json:"counts"`
 	Current int64               `json:"current"`
 	Product string              `json:"product"`
-	Seen    bool                `json:"seen"`
-	Suites  []DeviceSuiteCount  `json:"suites"`
-	Wanted  string              `json:"wanted"`
+
+	// Runs devices in the field by the security counter of the release that they say they run
+	Runs   []DeviceRunsCount  `json:"runs"`
+	Seen   bool               `json:"seen"`
+	Suites []DeviceSuiteCount `json:"suites"`
+	Wanted string             `json:"wanted"`
 }
 
 // DeviceDetail defines model for DeviceDetail.
@@ -1411,6 +1411,15 @@ type DevicePreview struct {
 	Silent   *int64           `json:"silent,omitempty"`
 	States   map[string]int64 `json:"states"`
 	TakesTwo bool             `json:"takes_two"`
+}
+
+// DeviceRunsCount defines model for DeviceRunsCount.
+type DeviceRunsCount struct {
+	Counter int32 `json:"counter"`
+	Devices int64 `json:"devices"`
+
+	// Unknown nothing runs, or a release that is not known here
+	Unknown *bool `json:"unknown,omitempty"`
 }
 
 // DeviceSetting defines model for DeviceSetting.
@@ -3076,12 +3085,17 @@ type ReleaseContents struct {
 
 // ReleaseSpec defines model for ReleaseSpec.
 type ReleaseSpec struct {
+	// BackForS seconds after its confirmation in which a device may be sent back from it; 0: 30 days
+	BackForS   *int64             `json:"back_for_s,omitempty"`
 	Components []ReleaseComponent `json:"components"`
 	Counter    int32              `json:"counter"`
 	Hardware   []string           `json:"hardware"`
 	ID         string             `json:"id"`
 	Model      *string            `json:"model,omitempty"`
 	Notes      *string            `json:"notes,omitempty"`
+
+	// Over versions that it may be installed over, rising and apart; empty: any older one
+	Over       []WireVersionRange `json:"over,omitempty"`
 	Product    string             `json:"product"`
 	Provenance []byte             `json:"provenance,omitempty"`
 	RollbackTo [][]byte           `json:"rollback_to,omitempty"`
@@ -3092,17 +3106,19 @@ type ReleaseSpec struct {
 // ReleaseView defines model for ReleaseView.
 type ReleaseView struct {
 	Approvals []ReleaseApproval `json:"approvals,omitempty"`
-	Created   time.Time         `json:"created"`
-	Creator   string            `json:"creator"`
-	Decision  []byte            `json:"decision,omitempty"`
-	Digest    string            `json:"digest"`
-	Envelope  []byte            `json:"envelope,omitempty"`
-	Manifest  WireRelease       `json:"manifest"`
-	Payload   []byte            `json:"payload"`
-	Published *time.Time        `json:"published,omitempty"`
-	Reason    *string           `json:"reason,omitempty"`
-	Status    string            `json:"status"`
-	Summary   []byte            `json:"summary,omitempty"`
+
+	// Closed since when no device is to install it again: the trust bundle says so to devices
+	Closed    *time.Time  `json:"closed,omitempty"`
+	Created   time.Time   `json:"created"`
+	Creator   string      `json:"creator"`
+	Decision  []byte      `json:"decision,omitempty"`
+	Digest    string      `json:"digest"`
+	Envelope  []byte      `json:"envelope,omitempty"`
+	Manifest  WireRelease `json:"manifest"`
+	Payload   []byte      `json:"payload"`
+	Published *time.Time  `json:"published,omitempty"`
+	Reason    *string     `json:"reason,omitempty"`
+	Status    string      `json:"status"`
 }
 
 // RemedyCase defines model for RemedyCase.
@@ -3219,7 +3235,6 @@ type RolesRequest struct {
 
 // Rollout defines model for Rollout.
 type Rollout struct {
-	Backs   []RolloutTranche   `json:"backs,omitempty"`
 	By      string             `json:"by"`
 	Created time.Time          `json:"created"`
 	Ended   *time.Time         `json:"ended,omitempty"`
@@ -3229,7 +3244,6 @@ type Rollout struct {
 	Reason  *string            `json:"reason,omitempty"`
 	Spec    RolloutSpec        `json:"spec"`
 	Started *time.Time         `json:"started,omitempty"`
-	Turns   *int64             `json:"turns,omitempty"`
 	Wave    int64              `json:"wave"`
 	Waves   []RolloutWaveState `json:"waves,omitempty"`
 }
@@ -3240,13 +3254,10 @@ type RolloutCounts struct {
 	Failed        int64  `json:"failed"`
 	Good          int64  `json:"good"`
 	GoodByOwnWord *int64 `json:"good_by_own_word,omitempty"`
-	Held          *int64 `json:"held,omitempty"`
 	Left          *int64 `json:"left,omitempty"`
-	NoShows       *int64 `json:"no_shows,omitempty"`
 	RolledBack    *int64 `json:"rolled_back,omitempty"`
 	Stranded      *int64 `json:"stranded,omitempty"`
 	Unknown       *int64 `json:"unknown,omitempty"`
-	Untold        *int64 `json:"untold,omitempty"`
 	Waiting       int64  `json:"waiting"`
 }
 
@@ -3257,16 +3268,12 @@ type RolloutDeviceView struct {
 	Class     int64        `json:"Class"`
 	Device    string       `json:"Device"`
 	Health    string       `json:"Health"`
-	Holder    string       `json:"Holder"`
 	Install   RolloutOrder `json:"Install"`
-	Mark      string       `json:"Mark"`
 	Previous  []byte       `json:"Previous"`
 	Proven    []byte       `json:"Proven"`
 	Running   []byte       `json:"Running"`
 	Seen      time.Time    `json:"Seen"`
 	State     string       `json:"State"`
-	Stirs     int64        `json:"Stirs"`
-	Tranche   int64        `json:"Tranche"`
 	Trial     bool         `json:"Trial"`
 	Verdict   string       `json:"Verdict"`
 	VerdictAt time.Time    `json:"VerdictAt"`
@@ -3278,7 +3285,6 @@ type RolloutDeviceView struct {
 type RolloutMember struct {
 	Device   string `json:"Device"`
 	Previous []byte `json:"Previous"`
-	Rank     int64  `json:"Rank"`
 	Wave     int64  `json:"Wave"`
 }
 
@@ -3294,8 +3300,6 @@ type RolloutOrder struct {
 
 // RolloutResolved defines model for RolloutResolved.
 type RolloutResolved struct {
-	// Held members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet
-	Held     map[string]string `json:"held,omitempty"`
 	LeftOut  map[string]int64  `json:"left_out,omitempty"`
 	Members  []RolloutMember   `json:"members"`
 	Set      WireDeviceSet     `json:"set"`
@@ -3320,7 +3324,6 @@ type RolloutSpec struct {
 	Assurance *string          `json:"assurance,omitempty"`
 	Canaries  []string         `json:"canaries,omitempty"`
 	ID        string           `json:"id"`
-	Priority  *int64           `json:"priority,omitempty"`
 	Product   string           `json:"product"`
 	Reason    *string          `json:"reason,omitempty"`
 	Release   []byte           `json:"release"`
@@ -3333,54 +3336,33 @@ type RolloutSpec struct {
 type RolloutStatus struct {
 	// Devices at most 1000, those that are not good first; all: list-rollout-devices
 	Devices []RolloutDeviceView `json:"devices"`
-	Now     RolloutCounts       `json:"now"`
 	Rollout Rollout             `json:"rollout"`
 
 	// Total devices of the wave
 	Total int64 `json:"total"`
 }
 
-// RolloutTranche defines model for RolloutTranche.
-type RolloutTranche struct {
-	At      time.Time `json:"at"`
-	Command string    `json:"command"`
-	Devices int64     `json:"devices"`
-	Issued  bool      `json:"issued"`
-	Release []byte    `json:"release,omitempty"`
-}
-
 // RolloutWave defines model for RolloutWave.
 type RolloutWave struct {
 	ContactS           *int32 `json:"contact_s,omitempty"`
 	DeadlineS          int32  `json:"deadline_s"`
-	MaxErrors          *int64 `json:"max_errors,omitempty"`
-	MaxErrorsPercent   *int64 `json:"max_errors_percent,omitempty"`
 	MaxFailures        *int64 `json:"max_failures,omitempty"`
 	MaxFailuresPercent *int64 `json:"max_failures_percent,omitempty"`
-	MaxNoShows         *int64 `json:"max_no_shows,omitempty"`
-	MaxNoShowsPercent  *int64 `json:"max_no_shows_percent,omitempty"`
-	PerHour            *int64 `json:"per_hour,omitempty"`
 	Percent            *int64 `json:"percent,omitempty"`
 	Size               *int64 `json:"size,omitempty"`
 	SoakS              int32  `json:"soak_s"`
-	Tranche            *int64 `json:"tranche,omitempty"`
 }
 
 // RolloutWaveState defines model for RolloutWaveState.
 type RolloutWaveState struct {
-	Asked     *time.Time       `json:"asked,omitempty"`
-	AwayS     *int32           `json:"away_s,omitempty"`
-	Below     *int64           `json:"below,omitempty"`
-	Cancelled *bool            `json:"cancelled,omitempty"`
-	Command   *string          `json:"command,omitempty"`
-	Devices   int64            `json:"devices"`
-	Rule      int64            `json:"rule"`
-	SoakFrom  *time.Time       `json:"soak_from,omitempty"`
-	Soaked    *bool            `json:"soaked,omitempty"`
-	Started   *time.Time       `json:"started,omitempty"`
-	Succeeded *time.Time       `json:"succeeded,omitempty"`
-	Taken     *time.Time       `json:"taken,omitempty"`
-	Tranches  []RolloutTranche `json:"tranches,omitempty"`
+	Asked     *time.Time `json:"asked,omitempty"`
+	Cancelled *bool      `json:"cancelled,omitempty"`
+	Command   *string    `json:"command,omitempty"`
+	Devices   int64      `json:"devices"`
+	Rule      int64      `json:"rule"`
+	SoakFrom  *time.Time `json:"soak_from,omitempty"`
+	Started   *time.Time `json:"started,omitempty"`
+	Succeeded *time.Time `json:"succeeded,omitempty"`
 }
 
 // SchemaRequest defines model for SchemaRequest.
@@ -3437,20 +3419,6 @@ type Statement struct {
 	Word  string `json:"word"`
 }
 
-// StatementEnvelope defines model for StatementEnvelope.
-type StatementEnvelope struct {
-	Payload     []byte               `json:"payload"`
-	PayloadType string               `json:"payloadType"`
-	Signatures  []StatementSignature `json:"signatures"`
-}
-
-// StatementSignature defines model for StatementSignature.
-type StatementSignature struct {
-	// Keyid empty
-	Keyid string `json:"keyid"`
-	Sig   []byte `json:"sig"`
-}
-
 // SupplyAssessment defines model for SupplyAssessment.
 type SupplyAssessment struct {
 	// Affected components that an advisory is about
@@ -3473,9 +3441,6 @@ type SupplyBuilder struct {
 
 	// Keys its public keys (SubjectPublicKeyInfo, DER)
 	Keys [][]byte `json:"keys"`
-
-	// SlsaLevel SLSA build level that it is trusted to build on, which nobody can see in a document; 0: 1, that there is provenance
-	SlsaLevel *int64 `json:"slsa_level,omitempty"`
 
 	// Sources what the source's URI has to begin with; one of them
 	Sources []string `json:"sources"`
@@ -3861,6 +3826,7 @@ type WireBundle struct {
 	Directive    WireKeySet        `json:"directive"`
 	Events       WireLogTrust      `json:"events"`
 	Floor        int32             `json:"floor"`
+	Install      *int32            `json:"install,omitempty"`
 	Issued       int64             `json:"issued"`
 	MaxAgeS      int64             `json:"max_age_s"`
 	Orders       *WireKeySet       `json:"orders,omitempty"`
@@ -4164,20 +4130,22 @@ type WireProtected struct {
 
 // WireRelease defines model for WireRelease.
 type WireRelease struct {
-	Components []WireComponent `json:"components"`
-	Counter    int32           `json:"counter"`
-	Created    int64           `json:"created"`
-	Decision   []byte          `json:"decision,omitempty"`
-	Hardware   []string        `json:"hardware"`
-	ID         string          `json:"id"`
-	Model      string          `json:"model"`
-	Notes      *string         `json:"notes,omitempty"`
-	Parameters []WireParameter `json:"parameters,omitempty"`
-	Product    string          `json:"product"`
-	Provenance []byte          `json:"provenance,omitempty"`
-	RollbackTo [][]byte        `json:"rollback_to,omitempty"`
-	Sbom       []byte          `json:"sbom,omitempty"`
-	Version    string          `json:"version"`
+	BackForS   *int64             `json:"back_for_s,omitempty"`
+	Components []WireComponent    `json:"components"`
+	Counter    int32              `json:"counter"`
+	Created    int64              `json:"created"`
+	Decision   []byte             `json:"decision,omitempty"`
+	Hardware   []string           `json:"hardware"`
+	ID         string             `json:"id"`
+	Model      string             `json:"model"`
+	Notes      *string            `json:"notes,omitempty"`
+	Over       []WireVersionRange `json:"over,omitempty"`
+	Parameters []WireParameter    `json:"parameters,omitempty"`
+	Product    string             `json:"product"`
+	Provenance []byte             `json:"provenance,omitempty"`
+	RollbackTo [][]byte           `json:"rollback_to,omitempty"`
+	Sbom       []byte             `json:"sbom,omitempty"`
+	Version    string             `json:"version"`
 }
 
 // WireRequirement defines model for WireRequirement.
@@ -4213,6 +4181,12 @@ type WireStreamKey struct {
 	Bucket string `json:"bucket"`
 	KEM    int32  `json:"kem"`
 	Key    []byte `json:"key"`
+}
+
+// WireVersionRange defines model for WireVersionRange.
+type WireVersionRange struct {
+	Below *string `json:"below,omitempty"`
+	From  *string `json:"from,omitempty"`
 }
 
 // WireWarrant defines model for WireWarrant.
@@ -5441,6 +5415,18 @@ type ApproveReleaseParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// CloseReleaseParams defines parameters for CloseRelease.
+type CloseReleaseParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListReleaseComponentsParams defines parameters for ListReleaseComponents.
 type ListReleaseComponentsParams struct {
 	// After 'next' of the page before; its form may change
@@ -6018,6 +6004,9 @@ type ProposeReleaseJSONRequestBody = ReleaseSpec
 
 // ApproveReleaseJSONRequestBody defines body for ApproveRelease for application/json ContentType.
 type ApproveReleaseJSONRequestBody = Envelope
+
+// CloseReleaseJSONRequestBody defines body for CloseRelease for application/json ContentType.
+type CloseReleaseJSONRequestBody = Reason
 
 // WithdrawReleaseJSONRequestBody defines body for WithdrawRelease for application/json ContentType.
 type WithdrawReleaseJSONRequestBody = Reason
@@ -7863,6 +7852,24 @@ type ClientInterface interface {
 	// Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 	ApproveRelease(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// CloseReleaseWithBody Close a release: no device installs it again
+	//
+	// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+	CloseReleaseWithBody(ctx context.Context, digest string, params *CloseReleaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CloseRelease Close a release: no device installs it again
+	//
+	// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+	CloseRelease(ctx context.Context, digest string, params *CloseReleaseParams, body CloseReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListReleaseComponents List what a release is made of, and what is known against it now
 	//
 	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
@@ -7877,11 +7884,6 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
-
-	// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
-	//
-	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
-	GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// WithdrawReleaseWithBody Close a release to further devices
 	//
@@ -12266,6 +12268,44 @@ func (c *Client) ApproveRelease(ctx context.Context, digest string, params *Appr
 	return c.Client.Do(req)
 }
 
+// CloseReleaseWithBody Close a release: no device installs it again
+//
+// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+func (c *Client) CloseReleaseWithBody(ctx context.Context, digest string, params *CloseReleaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseReleaseRequestWithBody(c.Server, digest, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CloseRelease Close a release: no device installs it again
+//
+// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+func (c *Client) CloseRelease(ctx context.Context, digest string, params *CloseReleaseParams, body CloseReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCloseReleaseRequest(c.Server, digest, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListReleaseComponents List what a release is made of, and what is known against it now
 //
 // Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
@@ -12301,21 +12341,6 @@ func (c *Client) GetReleaseGate(ctx context.Context, digest string, reqEditors .
 // Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 func (c *Client) PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPublishReleaseRequest(c.Server, digest, params)
-	if err != nil {
-		return nil, err
-	}
-	req = req.WithContext(ctx)
-	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
-		return nil, err
-	}
-	return c.Client.Do(req)
-}
-
-// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
-//
-// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
-func (c *Client) GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewGetReleaseSummaryRequest(c.Server, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -23595,6 +23620,90 @@ func NewApproveReleaseRequestWithBody(server string, digest string, params *Appr
 	return req, nil
 }
 
+// NewCloseReleaseRequest calls the generic CloseRelease builder with application/json body
+func NewCloseReleaseRequest(server string, digest string, params *CloseReleaseParams, body CloseReleaseJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewCloseReleaseRequestWithBody(server, digest, params, "application/json", bodyReader)
+}
+
+// NewCloseReleaseRequestWithBody constructs an http.Request for the CloseRelease method, with any body, and a specified content type
+func NewCloseReleaseRequestWithBody(server string, digest string, params *CloseReleaseParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/close", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListReleaseComponentsRequest constructs an http.Request for the ListReleaseComponents method
 func NewListReleaseComponentsRequest(server string, digest string, params *ListReleaseComponentsParams) (*http.Request, error) {
 	var err error
@@ -23768,40 +23877,6 @@ func NewPublishReleaseRequest(server string, digest string, params *PublishRelea
 			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
-	}
-
-	return req, nil
-}
-
-// NewGetReleaseSummaryRequest constructs an http.Request for the GetReleaseSummary method
-func NewGetReleaseSummaryRequest(server string, digest string) (*http.Request, error) {
-	var err error
-
-	var pathParam0 string
-
-	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
-	if err != nil {
-		return nil, err
-	}
-
-	serverURL, err := url.Parse(server)
-	if err != nil {
-		return nil, err
-	}
-
-	operationPath := fmt.Sprintf("/api/v1/releases/%s/summary", pathParam0)
-	if operationPath[0] == '/' {
-		operationPath = "." + operationPath
-	}
-
-	queryURL, err := serverURL.Parse(operationPath)
-	if err != nil {
-		return nil, err
-	}
-
-	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
-	if err != nil {
-		return nil, err
 	}
 
 	return req, nil
@@ -28451,6 +28526,24 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 	ApproveReleaseWithResponse(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveReleaseResponse, error)
 
+	// CloseReleaseWithBodyWithResponse Close a release: no device installs it again
+	//
+	// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+	CloseReleaseWithBodyWithResponse(ctx context.Context, digest string, params *CloseReleaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseReleaseResponse, error)
+
+	// CloseReleaseWithResponse Close a release: no device installs it again
+	//
+	// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+	CloseReleaseWithResponse(ctx context.Context, digest string, params *CloseReleaseParams, body CloseReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseReleaseResponse, error)
+
 	// ListReleaseComponentsWithResponse List what a release is made of, and what is known against it now
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -28471,13 +28564,6 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishReleaseWithResponse(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*PublishReleaseResponse, error)
-
-	// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
-	//
-	// Returns a wrapper object for the known response body format(s).
-	//
-	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
-	GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error)
 
 	// WithdrawReleaseWithBodyWithResponse Close a release to further devices
 	//
@@ -35985,6 +36071,61 @@ func (r ApproveReleaseResponse) ContentType() string {
 	return ""
 }
 
+// CloseReleaseResponse200Headers the declared response headers of an HTTP 200 response for CloseRelease
+type CloseReleaseResponse200Headers struct {
+	ETag *string
+}
+
+type CloseReleaseResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReleaseView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *CloseReleaseResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CloseReleaseResponse) GetJSON200() *ReleaseView {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CloseReleaseResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r CloseReleaseResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CloseReleaseResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CloseReleaseResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CloseReleaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListReleaseComponentsResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -36116,47 +36257,6 @@ func (r PublishReleaseResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PublishReleaseResponse) ContentType() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Header.Get("Content-Type")
-	}
-	return ""
-}
-
-type GetReleaseSummaryResponse struct {
-	Body         []byte
-	HTTPResponse *http.Response
-	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *StatementEnvelope
-}
-
-// GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r GetReleaseSummaryResponse) GetJSON200() *StatementEnvelope {
-	return r.JSON200
-}
-
-// GetBody returns the raw response body bytes
-func (r GetReleaseSummaryResponse) GetBody() []byte {
-	return r.Body
-}
-
-// Status returns HTTPResponse.Status
-func (r GetReleaseSummaryResponse) Status() string {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.Status
-	}
-	return http.StatusText(0)
-}
-
-// StatusCode returns HTTPResponse.StatusCode
-func (r GetReleaseSummaryResponse) StatusCode() int {
-	if r.HTTPResponse != nil {
-		return r.HTTPResponse.StatusCode
-	}
-	return 0
-}
-
-// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
-func (r GetReleaseSummaryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -41172,6 +41272,36 @@ func (c *ClientWithResponses) ApproveReleaseWithResponse(ctx context.Context, di
 	return ParseApproveReleaseResponse(rsp)
 }
 
+// CloseReleaseWithBodyWithResponse Close a release: no device installs it again
+//
+// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+func (c *ClientWithResponses) CloseReleaseWithBodyWithResponse(ctx context.Context, digest string, params *CloseReleaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CloseReleaseResponse, error) {
+	rsp, err := c.CloseReleaseWithBody(ctx, digest, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseReleaseResponse(rsp)
+}
+
+// CloseReleaseWithResponse Close a release: no device installs it again
+//
+// It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/close (the `CloseRelease` operationId).
+func (c *ClientWithResponses) CloseReleaseWithResponse(ctx context.Context, digest string, params *CloseReleaseParams, body CloseReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*CloseReleaseResponse, error) {
+	rsp, err := c.CloseRelease(ctx, digest, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCloseReleaseResponse(rsp)
+}
+
 // ListReleaseComponentsWithResponse List what a release is made of, and what is known against it now
 //
 // Returns a wrapper object for the known response body format(s).
@@ -41209,19 +41339,6 @@ func (c *ClientWithResponses) PublishReleaseWithResponse(ctx context.Context, di
 		return nil, err
 	}
 	return ParsePublishReleaseResponse(rsp)
-}
-
-// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
-//
-// Returns a wrapper object for the known response body format(s).
-//
-// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
-func (c *ClientWithResponses) GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error) {
-	rsp, err := c.GetReleaseSummary(ctx, digest, reqEditors...)
-	if err != nil {
-		return nil, err
-	}
-	return ParseGetReleaseSummaryResponse(rsp)
 }
 
 // WithdrawReleaseWithBodyWithResponse Close a release to further devices
@@ -46998,6 +47115,52 @@ func ParseApproveReleaseResponse(rsp *http.Response) (*ApproveReleaseResponse, e
 	return response, nil
 }
 
+// ParseCloseReleaseResponse parses an HTTP response from a CloseReleaseWithResponse call
+func ParseCloseReleaseResponse(rsp *http.Response) (*CloseReleaseResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CloseReleaseResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReleaseView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers CloseReleaseResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListReleaseComponentsResponse parses an HTTP response from a ListReleaseComponentsWithResponse call
 func ParseListReleaseComponentsResponse(rsp *http.Response) (*ListReleaseComponentsResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -47091,32 +47254,6 @@ func ParsePublishReleaseResponse(rsp *http.Response) (*PublishReleaseResponse, e
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
-	}
-
-	return response, nil
-}
-
-// ParseGetReleaseSummaryResponse parses an HTTP response from a GetReleaseSummaryWithResponse call
-func ParseGetReleaseSummaryResponse(rsp *http.Response) (*GetReleaseSummaryResponse, error) {
-	bodyBytes, err := io.ReadAll(rsp.Body)
-	defer func() { _ = rsp.Body.Close() }()
-	if err != nil {
-		return nil, err
-	}
-
-	response := &GetReleaseSummaryResponse{
-		Body:         bodyBytes,
-		HTTPResponse: rsp,
-	}
-
-	switch {
-	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest StatementEnvelope
-		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
-			return nil, err
-		}
-		response.JSON200 = &dest
-
 	}
 
 	return response, nil

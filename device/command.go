@@ -265,6 +265,25 @@ func (s *Service) CancelCommand(ctx context.Context, caller access.Caller, id, r
 	if err != nil {
 		return err
 	}
+	return s.cancel(ctx, caller, c, reason)
+}
+
+// Recall cancels the commands that bring a release and may still be told. It is for the stage that closes the release, which has asked whether the caller may.
+func (s *Service) Recall(ctx context.Context, caller access.Caller, product string, release [32]byte, reason string) error {
+	all, err := s.cfg.Commands.CommandsFor(ctx, product, release[:], s.cfg.Now())
+	if err != nil {
+		return err
+	}
+	for _, c := range all {
+		if err := s.cancel(ctx, caller, c, reason); err != nil && fault.KindOf(err) != fault.Conflict {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) cancel(ctx context.Context, caller access.Caller, c Command, reason string) error {
+	id := c.ID
 	data, err := json.Marshal(map[string]string{"command": id, "reason": reason})
 	if err != nil {
 		return err

@@ -3,8 +3,10 @@ package device
 import (
 	"context"
 	"crypto"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -38,6 +40,9 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	}
 	key, ok := s.authority(held.Wire)
 	blind := !ok
+	if list, err = s.mendedFirst(ctx, d, in, list); err != nil {
+		return t, err
+	}
 	for _, c := range list {
 		if c.Wire.Act == wire.ActBundle && in.Bundle >= current.Wire.Version {
 			continue // it has come up by the history; this is for the next bundle then
@@ -68,6 +73,45 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 		t.newest = current.Wire.Version
 	}
 	return t, nil
+}
+
+// mendedFirst leaves out the trust bundle under which what the device runs would not start again, for as long as it is told of a release that would: a device that took
+// the bundle first would be without anything to start until it has the other. Where nothing mends it, the bundle is what its signers wanted.
+func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, list []Command) ([]Command, error) {
+	raises := func(c Command) bool { return c.Wire.Act == wire.ActBundle }
+	if len(in.Release) != sha256.Size || !slices.ContainsFunc(list, raises) {
+		return list, nil
+	}
+	next, err := s.cfg.Trust.Bundle(ctx, d.Product, in.Bundle+1)
+	if errors.Is(err, ErrNotFound) {
+		return list, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	if runs, _, err := s.cfg.Releases.Counter(ctx, [32]byte(in.Release)); err != nil || runs >= next.Wire.Floor {
+		return list, unlessUnknown(err)
+	}
+	for _, c := range list {
+		if !wire.NeedsRelease(c.Wire.Act) {
+			continue
+		}
+		counter, open, err := s.cfg.Releases.Counter(ctx, [32]byte(c.Wire.Release))
+		if err := unlessUnknown(err); err != nil {
+			return nil, err
+		}
+		if open && counter >= next.Wire.Floor {
+			return slices.DeleteFunc(slices.Clone(list), raises), nil
+		}
+	}
+	return list, nil
+}
+
+func unlessUnknown(err error) error {
+	if fault.KindOf(err) == fault.NotFound {
+		return nil
+	}
+	return err
 }
 
 // fits leaves code alone while the device is busy with code, and gives a device on its way out nothing but its end.

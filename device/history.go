@@ -24,6 +24,8 @@ type Bundles interface {
 	// CountSuites counts the same devices by the suite of the key that signs their evidence, in the order of suite.IDs; of a key that no suite has, the
 	// suite is empty.
 	CountSuites(ctx context.Context, product string) ([]SuiteCount, error)
+	// CountRuns counts the same devices by the security counter of the release that they say they run, rising; first those of whom nobody knows.
+	CountRuns(ctx context.Context, product string) ([]RunsCount, error)
 	// Resign gives a command that still stands another fact of its issue; ErrChanged when its fact is not before any more, or it has ended.
 	Resign(ctx context.Context, id string, before [16]byte, f ledger.Fact) error
 }
@@ -164,6 +166,23 @@ func (s *Service) NewestBundle(ctx context.Context, product string) ([]byte, err
 	return wire.EncodeNewestBundle(wire.NewestBundle{Version: b.Wire.Version, Logged: l})
 }
 
+// RunsCount is how many devices run releases of a security counter.
+type RunsCount struct {
+	Counter uint32 `json:"counter"`
+	Unknown bool   `json:"unknown,omitempty" doc:"nothing runs, or a release that is not known here"`
+	Devices int    `json:"devices"`
+}
+
+// Below counts the devices that run what has a security counter below n.
+func (s BundleStatus) Below(n uint32) (devices int) {
+	for _, r := range s.Runs {
+		if !r.Unknown && r.Counter < n {
+			devices += r.Devices
+		}
+	}
+	return devices
+}
+
 // BundleStatus says how far a product's trust bundle has come.
 type BundleStatus struct {
 	Product string        `json:"product"`
@@ -172,6 +191,7 @@ type BundleStatus struct {
 	Counts  []BundleCount `json:"counts"`
 	Suites  []SuiteCount  `json:"suites"` // of the keys that sign their evidence
 	Wanted  string        `json:"wanted"` // the suite that the current one has them move to
+	Runs    []RunsCount   `json:"runs" doc:"devices in the field by the security counter of the release that they say they run"`
 	Seen    bool          `json:"seen"`   // the way back leads to it: its entry is kept as the bundle before believes it
 }
 
@@ -199,6 +219,9 @@ func (s *Service) BundleStatus(ctx context.Context, caller access.Caller, produc
 		return BundleStatus{}, err
 	}
 	if out.Suites, err = s.cfg.Bundles.CountSuites(ctx, product); err != nil {
+		return BundleStatus{}, err
+	}
+	if out.Runs, err = s.cfg.Bundles.CountRuns(ctx, product); err != nil {
 		return BundleStatus{}, err
 	}
 	for _, c := range out.Counts {

@@ -87,6 +87,8 @@ type Commands interface {
 	CommandTo(ctx context.Context, digest [32]byte, device string) (Command, Standing, error)
 	// CancelCommand ends it for every device without a result; ErrChanged when it has ended.
 	CancelCommand(ctx context.Context, id string, at time.Time, fact ledger.Fact) error
+	// CommandsFor lists a product's commands that bring the release and may still be told to somebody at now.
+	CommandsFor(ctx context.Context, product string, release []byte, now time.Time) ([]Command, error)
 	// CommandDevices lists by device ID, after (exclusive), as it stands at now; limit 0 means all.
 	CommandDevices(ctx context.Context, id string, now time.Time, after string, limit int) ([]CommandDevice, error)
 	// CountCommand counts the devices by standing at now.
@@ -128,6 +130,8 @@ type Ledger interface {
 type Releases interface {
 	// Logged gives the release.published fact of the release with proof; ledger.ErrNotYetWitnessed until there is one.
 	Logged(ctx context.Context, digest [32]byte) (wire.Logged, error)
+	// Counter gives the security counter of a release, and whether it is handed out; a fault of kind NotFound for one that is not known.
+	Counter(ctx context.Context, digest [32]byte) (counter uint32, open bool, err error)
 }
 
 // Challenger decides when a device must attest.

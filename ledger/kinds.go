@@ -38,6 +38,7 @@ const (
 	KindReleaseApproved  Kind = "release.approved"  // control: COSE_Sign(Release) with the approval
 	KindReleasePublished Kind = "release.published" // control: COSE_Sign(Release), threshold met
 	KindReleaseWithdrawn Kind = "release.withdrawn" // control: JSON {release, reason}
+	KindReleaseClosed    Kind = "release.closed"    // control: JSON {release, id, install, reason}: withdrawn, and never to be installed again: install is the lowest security counter that may be
 	KindCommandIssued    Kind = "command.issued"    // control: COSE_Sign1(Command)
 	KindCommandCancelled Kind = "command.cancelled" // control: JSON {command, reason}
 	KindWarrantIssued    Kind = "warrant.issued"    // control: COSE_Sign(Warrant)

@@ -56,6 +56,7 @@ var private = map[Kind][]string{
 	KindRetireOrdered:       {"reason"},
 	KindRetireWrittenOff:    {"reason"},
 	KindReleaseWithdrawn:    {"reason"},
+	KindReleaseClosed:       {"reason"},
 	KindRolloutCreated:      {"reason", "selection", "canaries"}, // groups say where devices are, and whose
 	KindRolloutHalted:       {"reason"},
 	KindRolloutPaused:       {"reason"},

@@ -52,7 +52,7 @@ func TestWhatPeopleSayIsNotInTheEntry(t *testing.T) {
 // Wherever people give a reason or a purpose, it is not public.
 func TestReasonsAreNotInTheEntry(t *testing.T) {
 	for kind, member := range map[ledger.Kind]string{
-		ledger.KindReleaseWithdrawn: "reason", ledger.KindRolloutCreated: "reason", ledger.KindRolloutPaused: "reason", ledger.KindRolloutResumed: "reason",
+		ledger.KindReleaseWithdrawn: "reason", ledger.KindReleaseClosed: "reason", ledger.KindRolloutCreated: "reason", ledger.KindRolloutPaused: "reason", ledger.KindRolloutResumed: "reason",
 		ledger.KindRolloutHalted: "reason", ledger.KindRolloutAborted: "reason", ledger.KindTelemetryReadDecided: "purpose",
 		ledger.KindRemedyDecided: "reason", ledger.KindRetireOrdered: "reason", ledger.KindProposalMade: "reason",
 	} {

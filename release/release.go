@@ -106,6 +106,7 @@ type Release struct {
 	Published time.Time    `json:"published,omitzero"`
 	UID       [16]byte     `json:"-"` // of its release.published fact; zero before
 	Reason    string       `json:"reason,omitempty"`
+	Closed    time.Time    `json:"closed,omitzero" doc:"since when no device is to install it again: the trust bundle says so to devices"`
 	Decision  []byte       `json:"decision,omitempty"` // of the supply gate (GateDecision, CBOR); its digest is in the manifest
 	Summary   []byte       `json:"summary,omitempty"`  // of what the supply gate found when it was published: DSSE envelope, see get-release-summary
 	Rev       int64        `json:"-"`                  // rises with each change
@@ -184,6 +185,12 @@ type Products interface {
 type Trust interface {
 	// Bundle gives a version, 0 the current; device.ErrNotFound.
 	Bundle(ctx context.Context, product string, version uint64) (device.Bundle, error)
+}
+
+// Commands knows what devices are told; *device.Service is one.
+type Commands interface {
+	// Recall cancels the commands that bring a release and may still be told.
+	Recall(ctx context.Context, caller access.Caller, product string, release [32]byte, reason string) error
 }
 
 // Ledger proves facts; *ledger.Reader is one.

@@ -30,6 +30,7 @@ type Config struct {
 	Products  Products
 	Trust     Trust
 	Ledger    Ledger
+	Commands  Commands
 	Supply    Supply
 	Guard     *access.Guard
 	Now       func() time.Time // nil: time.Now
@@ -41,8 +42,8 @@ type Service struct{ cfg Config }
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
 	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Blobs == nil || cfg.Products == nil || cfg.Trust == nil ||
-		cfg.Ledger == nil || cfg.Supply == nil || cfg.Guard == nil {
-		return nil, errors.New("release: a store, the blobs, the products, the trust, the ledger, the supply or the guard is missing")
+		cfg.Ledger == nil || cfg.Commands == nil || cfg.Supply == nil || cfg.Guard == nil {
+		return nil, errors.New("release: a store, the blobs, the products, the trust, the ledger, the commands, the supply or the guard is missing")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -570,6 +571,12 @@ func (s *Service) Logged(ctx context.Context, digest [32]byte) (wire.Logged, err
 		return wire.Logged{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
 	}
 	return s.cfg.Ledger.Logged(ctx, r.UID)
+}
+
+// Counter gives the security counter of a release, and whether it is handed out: for the stage that gives it to devices.
+func (s *Service) Counter(ctx context.Context, digest [32]byte) (counter uint32, open bool, err error) {
+	r, err := s.find(ctx, digest)
+	return r.Manifest.Counter, r.Status == Published, err
 }
 
 // Find gives a release whatever its status, for other stages.

@@ -47,7 +47,7 @@ func bundleSheet(w io.Writer, b wire.Bundle, out string) error {
 	role := func(k wire.KeySet) string { return fmt.Sprintf("%d of %d keys", k.Threshold, len(k.Keys)) }
 	return sheet(w, "product", b.Product, "trust bundle", fmt.Sprint(b.Version), "issued", unix(b.Issued), "root", role(b.Root), "releases", role(b.Release),
 		"warrants", role(b.Warrant), "directives", role(b.Directive), "witnesses", fmt.Sprintf("%d of %d", b.Quorum, len(b.Witnesses)),
-		"floor", fmt.Sprintf("security counter %d", b.Floor), "suites", strings.Join(b.Suites, ", "),
+		"floor", fmt.Sprintf("security counter %d", b.Floor), "installs from", fmt.Sprintf("security counter %d", b.Least()), "suites", strings.Join(b.Suites, ", "),
 		"starts by", startsBy(b), "written", out)
 }
 
@@ -135,6 +135,7 @@ func (a *api) showBundle() *cobra.Command {
 func (a *api) nextBundle() *cobra.Command {
 	var out string
 	var change bundleChange
+	var confirmed int
 	var c *cobra.Command
 	c = a.verb(cobra.Command{
 		Use: "payload PRODUCT --out FILE", Short: "Write a product's next trust bundle for approvers to sign",
@@ -143,14 +144,17 @@ flags change, which is printed. Approvers see the same with ` + "`hallmark appro
 it will be. docs/guide/trust-bundles.md has the order of things for each key.
 
 A role is root, release or warrant; without one, an approver is of all three. Online keys are given by their names, as ` + "`hallmark key list`" + `
-shows them, and take the place of those there are; the first bucket is the one that devices seal for.`,
+shows them, and take the place of those there are; the first bucket is the one that devices seal for.
+
+--install closes releases to installation: devices that run them go on (see ` + "`hallmark release close`" + `). --floor stops them: a device below it has nothing that it
+may start. Where devices run what is below, the floor takes --confirm-count with how many they are.`,
 		Args: cobra.ExactArgs(1), Example: "  hallmark bundle payload pump --remove-approver 1f2e3d4c --add-approver dora.pub --out pump-2.payload",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		before, _, err := currentBundle(ctx, cl, args[0])
 		if err != nil {
 			return err
 		}
-		change.hasFloor = c.Flags().Changed("floor")
+		change.hasFloor, change.hasInstall = c.Flags().Changed("floor"), c.Flags().Changed("install")
 		if change.online() {
 			if change.keys, err = change.found(ctx, cl); err != nil {
 				return err
@@ -160,15 +164,12 @@ shows them, and take the place of those there are; the first bucket is the one t
 		if err != nil {
 			return err
 		}
-		b.Version, b.Issued = b.Version+1, uint64(time.Now().Unix())
-		payload, err := wire.EncodeBundle(b)
-		if err != nil {
-			return usageError{err}
+		if b.Floor > before.Floor {
+			if err := stops(ctx, cl, b, confirmed); err != nil {
+				return err
+			}
 		}
-		if _, err := wire.DecodeBundle(payload); err != nil { // what no device would take is not handed out to be signed
-			return err
-		}
-		if err := durable.WriteFile(out, payload, 0o644); err != nil {
+		if b, err = writeNext(b, out); err != nil {
 			return err
 		}
 		if a.last, err = json.Marshal(b); err != nil {
@@ -182,8 +183,35 @@ shows them, and take the place of those there are; the first bucket is the one t
 		})
 	})
 	change.flags(c.Flags())
+	c.Flags().IntVar(&confirmed, "confirm-count", 0, "with --floor: how many devices run what is below it, and would start nothing at their next start")
 	c.Flags().StringVar(&out, "out", "", "file to write")
 	return need(c, "out")
+}
+
+// writeNext writes the payload of the bundle that follows, and gives it.
+func writeNext(b wire.Bundle, out string) (wire.Bundle, error) {
+	b.Version, b.Issued = b.Version+1, uint64(time.Now().Unix())
+	payload, err := wire.EncodeBundle(b)
+	if err != nil {
+		return b, usageError{err}
+	}
+	if _, err := wire.DecodeBundle(payload); err != nil { // what no device would take is not handed out to be signed
+		return b, err
+	}
+	return b, durable.WriteFile(out, payload, 0o644)
+}
+
+// stops refuses a floor above what devices run, unless it was said how many they are.
+func stops(ctx context.Context, cl *client.Client, b wire.Bundle, confirmed int) error {
+	s, err := cl.BundleStatus(ctx, b.Product)
+	if err != nil {
+		return err
+	}
+	if n := s.Below(b.Floor); n != confirmed {
+		return usagef("--floor %d: %s what is below it, and would start nothing at the next start: roll out what is above first, close releases with --install, or say --confirm-count %d",
+			b.Floor, fleet.Count(n, "device runs", "devices run"), n)
+	}
+	return nil
 }
 
 func (a *api) bundleStatus() *cobra.Command {
@@ -207,6 +235,13 @@ func (a *api) bundleStatus() *cobra.Command {
 			}
 			for _, n := range s.Suites {
 				cells = append(cells, "keys of "+cmp.Or(n.Suite, "no suite"), fleet.Count(n.Devices, "device", "devices"))
+			}
+			for _, n := range s.Runs {
+				what := fmt.Sprintf("runs security counter %d", n.Counter)
+				if n.Unknown {
+					what = "runs nothing known"
+				}
+				cells = append(cells, what, fleet.Count(n.Devices, "device", "devices"))
 			}
 			return sheet(w, append(cells, "wanted", s.Wanted)...)
 		})

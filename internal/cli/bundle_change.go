@@ -27,8 +27,8 @@ import (
 
 // bundleChange is what the next trust bundle has differently.
 type bundleChange struct {
-	floor                               uint32
-	hasFloor                            bool
+	floor, install                      uint32
+	hasFloor, hasInstall                bool
 	addWitness, removeWitness           []string // verifier keys, and names
 	quorum                              uint
 	addApprover, removeApprover         []string // [ROLE=]FILE, [ROLE=]KEY
@@ -42,7 +42,8 @@ type bundleChange struct {
 }
 
 func (c *bundleChange) flags(f *pflag.FlagSet) {
-	f.Uint32Var(&c.floor, "floor", 0, "lowest security counter that may be installed or booted")
+	f.Uint32Var(&c.install, "install", 0, "lowest security counter that may be installed: what runs below it goes on")
+	f.Uint32Var(&c.floor, "floor", 0, "lowest security counter that may be installed or booted: what runs below it does not start again")
 	f.StringArrayVar(&c.addWitness, "add-witness", nil, "verifier key of a further witness (Ed25519)")
 	f.StringArrayVar(&c.removeWitness, "remove-witness", nil, "name of a witness to believe no longer")
 	f.UintVar(&c.quorum, "quorum", 0, "how many witnesses must have cosigned (0: as many as now)")
@@ -88,7 +89,13 @@ func (c bundleChange) apply(before wire.Bundle) (wire.Bundle, error) {
 	if c.hasFloor && c.floor <= b.Floor {
 		return b, usagef("--floor %d: it is %d already, and only rises", c.floor, b.Floor)
 	}
-	b.Floor = max(b.Floor, c.floor)
+	if c.hasInstall && c.install <= b.Least() {
+		return b, usagef("--install %d: it is %d already, and only rises", c.install, b.Least())
+	}
+	b.Floor, b.Install = max(b.Floor, c.floor), max(b.Install, c.install)
+	if b.Install <= b.Floor { // the floor says it
+		b.Install = 0
+	}
 	for _, step := range []func(*wire.Bundle) error{c.witnesses, c.approvers, c.onlineKeys, c.anchors, c.managers} {
 		if err := step(&b); err != nil {
 			return b, err
@@ -372,6 +379,9 @@ func bundleChanges(before, b wire.Bundle) []string {
 	d.witnesses(before, b)
 	if before.Floor != b.Floor {
 		d.say("floor: nothing below security counter %d runs, %d until now", b.Floor, before.Floor)
+	}
+	if before.Least() != b.Least() {
+		d.say("closes: nothing below security counter %d is installed, %d until now; what runs goes on from %d", b.Least(), before.Least(), b.Floor)
 	}
 	manager := func(ms []wire.BootManager) (out [][]byte) {
 		for _, m := range ms {

@@ -10,6 +10,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -21,7 +22,7 @@ import (
 
 func newRelease(a *api) *cobra.Command {
 	return a.noun("release", "What may run: artifacts, manifest, approvals",
-		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.publishRelease(), a.withdrawRelease(), a.releaseComponents(), a.releaseSummary())
+		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.publishRelease(), a.withdrawRelease(), a.closeRelease(), a.releaseComponents(), a.releaseSummary())
 }
 
 const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION."
@@ -68,6 +69,12 @@ func (a *api) showView(r client.ReleaseView) error {
 			"release", r.Manifest.ID, "digest", r.Digest, "product", r.Manifest.Product, "hardware", strings.Join(r.Manifest.Hardware, ", "),
 			"version", r.Manifest.Version, "counter", fmt.Sprint(r.Manifest.Counter), "status", string(r.Status), "proposed by", r.Creator,
 			"proposed", when(r.Created), "approved by", strings.Join(by, ", "), "published", published, "reason", r.Reason,
+		}
+		if !r.Closed.IsZero() {
+			pairs = append(pairs, "closed", when(r.Closed))
+		}
+		if ways := strings.TrimPrefix(waysOf(r.Manifest), "; "); ways != "" {
+			pairs = append(pairs, "ways", ways)
 		}
 		for _, c := range r.Manifest.Components {
 			pairs = append(pairs, "component "+c.Name, fmt.Sprintf("%s %s, %d bytes, sha256 %x, health %s%s", c.Kind, c.Version, c.Size, c.Digest, c.Health, needsOf(c)))
@@ -227,7 +234,8 @@ func (a *api) withdrawRelease() *cobra.Command {
 // parts are what a release is made of.
 type parts struct {
 	spec                        release.Spec
-	files, back                 []string
+	files, back, over           []string
+	backFor                     time.Duration
 	sbom, provenance, healthAll string
 	protect                     []string
 	set                         set
@@ -273,6 +281,8 @@ go together is refused here, and again by every device.`,
 	f.StringSliceVar(&p.spec.Hardware, "hardware", nil, "hardware revisions it is for (default: all of the product's)")
 	f.StringVar(&p.healthAll, "health", "", "how programs show that they work: socket or alive (default alive)")
 	f.StringArrayVar(&p.back, "rollback-to", nil, "a release devices may go back to from this one: digest or PRODUCT@VERSION")
+	f.StringArrayVar(&p.over, "over", nil, "versions that it may be installed over, '>=VERSION', '<VERSION' or '>=VERSION<VERSION', rising (default: any older one)")
+	f.DurationVar(&p.backFor, "back-for", 0, "how long after its confirmation devices may be sent back from it (default 720h)")
 	f.StringSliceVar(&p.protect, "protect", nil, "components to seal as they are uploaded: devices get the key for good evidence, and open them into memory only")
 	f.StringVar(&p.sbom, "sbom", "", "file: its bill of materials")
 	f.StringVar(&p.provenance, "provenance", "", "file: where it was built from what")
@@ -290,6 +300,17 @@ type file struct {
 func (p *parts) components() ([]file, error) {
 	if p.spec.ID == "" {
 		p.spec.ID = p.spec.Product + "-" + p.spec.Version
+	}
+	if p.backFor%time.Second != 0 || p.backFor < 0 {
+		return nil, usagef("--back-for %s: want whole seconds", p.backFor)
+	}
+	p.spec.BackFor = uint64(p.backFor / time.Second)
+	for _, text := range p.over {
+		v, ok := versions(text)
+		if !ok {
+			return nil, usagef("--over %q: want '>=VERSION', '<VERSION' or '>=VERSION<VERSION'", text)
+		}
+		p.spec.Over = append(p.spec.Over, v)
 	}
 	if h := wire.HealthCheck(p.healthAll); p.healthAll != "" && h != wire.HealthSocket && h != wire.HealthAlive {
 		return nil, usagef("--health %q: want socket or alive", p.healthAll)

@@ -49,6 +49,11 @@ func (c *Client) Releases(ctx context.Context, productID string) ([]httpapi.Rele
 	return list[httpapi.ReleaseView](ctx, c, "/releases"+query("product", productID))
 }
 
+// CloseRelease withdraws a release for good, and cancels what devices were told of it.
+func (c *Client) CloseRelease(ctx context.Context, digest, reason string) (httpapi.ReleaseView, error) {
+	return post[httpapi.ReleaseView](ctx, c, "/releases/"+url.PathEscape(digest)+"/close", httpapi.Reason{Reason: reason})
+}
+
 // Withdraw closes a release to further devices.
 func (c *Client) Withdraw(ctx context.Context, digest, reason string) (httpapi.ReleaseView, error) {
 	return post[httpapi.ReleaseView](ctx, c, "/releases/"+url.PathEscape(digest)+"/withdraw", httpapi.Reason{Reason: reason})

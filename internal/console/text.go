@@ -172,7 +172,7 @@ func factsURL(p ledgerPageData) string {
 func kinds() []string {
 	var out []string
 	for _, k := range []ledger.Kind{
-		ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseApproved, ledger.KindCommandIssued, ledger.KindWarrantIssued,
+		ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed, ledger.KindReleaseApproved, ledger.KindCommandIssued, ledger.KindWarrantIssued,
 		ledger.KindBundlePublished, ledger.KindRolloutStarted, ledger.KindRolloutHalted, ledger.KindRolloutCompleted, ledger.KindOrderCreated,
 		ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindDeskAdded, ledger.KindDeskRemoved, ledger.KindOrderInspected, ledger.KindRecordRefused, ledger.KindDeviceProvisioned, ledger.KindDeviceEnrolled, ledger.KindDeviceState,
 		ledger.KindDeviceUpdated, ledger.KindDeviceUnhealthy, ledger.KindDeviceRefused, ledger.KindDeviceQuarantined, ledger.KindVerdict,

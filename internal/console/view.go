@@ -3,6 +3,7 @@ package console
 import (
 	"context"
 	"encoding/json"
+	"fmt"
 	"net/http"
 	"slices"
 	"strings"
@@ -218,9 +219,19 @@ func (v view) releaseActions(r release.Release, missing int) []action {
 		return []action{{
 			Label: "Withdraw", Title: "Withdraw this release", Path: base + "/withdraw", Body: "{}", Field: "reason", Typed: r.Manifest.Version, Tone: "bad",
 			Explain: "No further device gets it, and it does not come back. Devices that run it are for a rollout to move.",
-		}}
+		}, v.closing(r, base)}
+	case r.Status == release.Withdrawn && r.Closed.IsZero():
+		return []action{v.closing(r, base)}
 	}
 	return nil
+}
+
+func (v view) closing(r release.Release, base string) action {
+	return action{
+		Label: "Close", Title: "Close this release", Path: base + "/close", Body: "{}", Field: "reason", Typed: r.Manifest.Version, Tone: "bad",
+		Explain: fmt.Sprintf("It is withdrawn, and commands that bring it are cancelled. Devices that run it go on. No device installs it again once the next trust bundle says so: "+
+			"have the root keys' holders sign what hallmark bundle payload %s --install %d --out FILE writes.", r.Manifest.Product, r.Install()),
+	}
 }
 
 func (v view) orderActions(o factory.Order, r *factory.Reconciliation) []action {

@@ -131,6 +131,7 @@ var descriptions = map[string]string{
 	"abort-rollout":          "Nobody is sent back.",
 	"dry-run-rollout":        "Changes nothing.",
 	"upload-artifact":        "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",
+	"close-release":          "It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.",
 	"withdraw-release":       "Running rollouts of it halt. Devices that run it go on.",
 	"bind-identity":          "Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.",
 	"bind-certificate":       "No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.",

@@ -68,6 +68,9 @@ var Examples = map[string]any{
 	"save-query":       fleet.Saved{Name: "old pumps", Query: fleet.Query{Product: "pump", Version: "1.0.0"}},
 	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},
 	"refuse-proposal":  DecisionRequest{Comment: "not before the weekend"},
+	"close-release": Reason{
+		"CVE-2029-1234 in its TLS library: 1.2.1 mends it",
+	},
 	"withdraw-release": Reason{
 		"CVE-2029-1234 in its TLS library",
 	},

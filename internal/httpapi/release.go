@@ -127,4 +127,15 @@ func (a *api) registerReleases(h huma.API) {
 				return a.Release.Withdraw(ctx, c, d, in.Body.Reason)
 			})
 		})
+	huma.Register(h, op("close-release", http.MethodPost, "/releases/{digest}/close", "Close a release: no device installs it again"),
+		func(ctx context.Context, in *struct {
+			ByDigest
+			Matching
+			Body Reason
+		},
+		) (*tagged[ReleaseView], error) {
+			return a.onRelease(ctx, in.ByDigest, in.Matching, func(ctx context.Context, c access.Caller, d [32]byte) (release.Release, error) {
+				return a.Release.Close(ctx, c, d, in.Body.Reason)
+			})
+		})
 }

@@ -77,7 +77,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	svc, err := release.NewService(release.Config{
-		Supply: stock, Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: db.Devices(), Ledger: ledger.NewReader(db), Guard: guard,
+		Supply: stock, Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: db.Devices(), Ledger: ledger.NewReader(db), Commands: noCommands{}, Guard: guard,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -300,3 +300,8 @@ func (noAlarms) Flawed(context.Context, supply.Held, supply.Trouble) error { ret
 func (noAlarms) Mended(context.Context, supply.Held, string, string) error { return nil }
 
 func noSeal(string, []byte) ([]byte, error) { return nil, supply.ErrNotFound }
+
+// noCommands is a device stage that told nobody anything.
+type noCommands struct{}
+
+func (noCommands) Recall(context.Context, access.Caller, string, [32]byte, string) error { return nil }

@@ -59,6 +59,10 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, authoriti
 
 type noReleases struct{}
 
+func (noReleases) Counter(context.Context, [32]byte) (uint32, bool, error) {
+	return 0, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
+}
+
 func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {
 	return wire.Logged{}, errors.New("no releases are served here")
 }
@@ -204,4 +208,12 @@ func firmware(devices *store.Devices, releases *release.Service) func(context.Co
 		}}
 		return f, nil
 	}
+}
+
+// recaller reaches the device stage, which is made behind the release stage: it asks that for what devices are given.
+type recaller struct{ i *Instance }
+
+// Recall implements release.Commands.
+func (r recaller) Recall(ctx context.Context, caller access.Caller, product string, release [32]byte, reason string) error {
+	return r.i.device.Recall(ctx, caller, product, release, reason)
 }

@@ -1,12 +1,15 @@
 package store
 
 import (
+	"cmp"
 	"context"
 	"database/sql"
 	"errors"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -47,6 +50,48 @@ func (s *Devices) CountBundles(ctx context.Context, product string) (out []devic
 		return c, err
 	}, `SELECT bundle, count(*) FROM device WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
 		GROUP BY bundle ORDER BY bundle`, product)
+}
+
+// CountRuns implements device.Bundles.
+func (s *Devices) CountRuns(ctx context.Context, product string) ([]device.RunsCount, error) {
+	type running struct {
+		release []byte // nil: nothing
+		devices int
+	}
+	by, err := collect(ctx, s.db, func(row scanner) (r running, err error) {
+		err = row.Scan(&r.release, &r.devices)
+		return r, err
+	}, `SELECT release, count(*) FROM device
+		WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance') GROUP BY release`, product)
+	if err != nil {
+		return nil, err
+	}
+	out := []device.RunsCount{}
+	for _, n := range by {
+		c := device.RunsCount{Unknown: true, Devices: n.devices}
+		r, err := scanRelease(s.db.Read().QueryRowContext(ctx, releaseColumns+` WHERE digest = $1 AND product = $2`, n.release, product))
+		switch {
+		case err == nil:
+			c.Unknown, c.Counter = false, r.Manifest.Counter
+		case !errors.Is(err, release.ErrNotFound):
+			return nil, err
+		}
+		if i := slices.IndexFunc(out, func(o device.RunsCount) bool { return o.Counter == c.Counter && o.Unknown == c.Unknown }); i >= 0 {
+			out[i].Devices += n.devices
+			continue
+		}
+		out = append(out, c)
+	}
+	slices.SortFunc(out, func(x, y device.RunsCount) int {
+		if x.Unknown {
+			return -1
+		}
+		if y.Unknown {
+			return 1
+		}
+		return cmp.Compare(x.Counter, y.Counter)
+	})
+	return out, nil
 }
 
 // CountSuites implements device.Bundles. A suite's keys are all of one length, and no other's are.

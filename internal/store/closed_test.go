@@ -1,9 +1,14 @@
 package store_test
 
 import (
+	"bytes"
+	"slices"
 	"strings"
 	"testing"
 
+	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -87,4 +92,167 @@ func TestNobodyProposesWhatIsClosed(t *testing.T) {
 	if _, err := s.releases.Propose(t.Context(), person("proposer"), spec); err != nil {
 		t.Errorf("the one that mends it: %v", err)
 	}
+}
+
+// A release is closed once, by who may publish: it is withdrawn, what devices were told of it and have not done is cancelled, and it says what the next trust bundle has
+// to. Devices that run it go on, and are counted. Done again, it completes what broke off, and is no other fact.
+func TestAReleaseIsClosed(t *testing.T) {
+	r := newRoll(t, 4)
+	ctx := t.Context()
+	for i := range 2 {
+		r.says(devN(i), r.new, true, false, nil)
+	}
+	flawed, other := r.published("1.2.0", func(*release.Spec) {}), r.published("1.3.0", func(*release.Spec) {})
+	told := func(rel release.Release, id string) string {
+		t.Helper()
+		cmd, err := r.devices.Command(ctx, access.Internal("test"), device.Instruction{Product: "pump", Act: wire.ActInstall, Devices: []string{id}, Release: rel.Digest[:], Reason: "new"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return cmd
+	}
+	bad, good := told(flawed, devN(2)), told(other, devN(3))
+	outstanding := func(id string) (out []string) {
+		t.Helper()
+		all, err := r.db.Devices().Outstanding(ctx, id, r.now)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range all {
+			out = append(out, c.ID)
+		}
+		return out
+	}
+	closes := func(who access.Caller, digest [32]byte, reason, want string) release.Release {
+		t.Helper()
+		got, err := r.releases.Close(ctx, who, digest, reason)
+		if codeOf(err) != want {
+			t.Fatalf("%v, want %q", err, want)
+		}
+		return got
+	}
+	proposed, err := r.releases.Propose(ctx, person("proposer"), r.spec("9.0.0"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	closes(person("proposer"), proposed.Digest, "no", "release.status")
+	closes(person("proposer"), flawed.Digest, "", "release.reason")
+	closes(person("proposer"), [32]byte{1}, "what is not there", "release.unknown")
+	closes(access.DeviceCaller(devN(0)), flawed.Digest, "a device", "access.denied")
+	if got := outstanding(devN(2)); !slices.Contains(got, bad) {
+		t.Fatalf("it is told %v", got)
+	}
+	for range 2 {
+		got := closes(person("proposer"), flawed.Digest, "it leaks keys", "")
+		if got.Status != release.Withdrawn || got.Closed.IsZero() || got.Install() != flawed.Manifest.Counter+1 || got.Reason != "it leaks keys" {
+			t.Errorf("%+v", got)
+		}
+		if got := outstanding(devN(2)); slices.Contains(got, bad) {
+			t.Errorf("it is still told %v", got)
+		}
+	}
+	if got := outstanding(devN(3)); !slices.Contains(got, good) {
+		t.Error("another release's command was cancelled")
+	}
+	if n := r.kinds(flawed.Manifest.ID)[string(ledger.KindReleaseClosed)]; n != 1 {
+		t.Errorf("%d facts that it was closed", n)
+	}
+	if n := r.kinds(bad)[string(ledger.KindCommandCancelled)]; n != 1 {
+		t.Errorf("%d facts that the command was cancelled", n)
+	}
+	status, err := r.devices.BundleStatus(ctx, person("sam"), "pump")
+	if err != nil || status.Below(2) != 4 || status.Below(1) != 0 || len(status.Runs) != 1 {
+		t.Errorf("%+v, %v", status.Runs, err)
+	}
+
+	// One that was withdrawn before can be closed as well; and a command that a crash left behind is cancelled when it is closed again.
+	if _, err := r.releases.Withdraw(ctx, person("proposer"), other.Digest, "leaks memory"); err != nil {
+		t.Fatal(err)
+	}
+	if got := closes(person("proposer"), other.Digest, "and keys", ""); got.Reason != "and keys" || len(outstanding(devN(3))) != 0 {
+		t.Errorf("%+v, told %v", got, outstanding(devN(3)))
+	}
+}
+
+// A trust bundle under which what a device runs would not start again waits for as long as the device is told of a release that would; where nothing mends it, and where
+// the device runs what is above, it comes as ever.
+func TestWhatMendsADeviceComesBeforeTheFloorThatStopsIt(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	s.ledger.witnessed = true
+	ctx := t.Context()
+	old := s.publish("1.0.0")
+	mended := s.published("2.0.0", func(spec *release.Spec) { spec.Counter = 3 })
+	small := s.published("1.1.0", func(spec *release.Spec) { spec.Counter = 2 })
+	for i := range 4 {
+		s.make(devN(i), old)
+	}
+	s.bundleWith(2, func(b *wire.Bundle) { b.Floor = 3 })
+	if err := s.devices.DistributeBundle(ctx, access.Internal("test"), "pump"); err != nil {
+		t.Fatal(err)
+	}
+	tell := func(i int, rel release.Release) {
+		t.Helper()
+		if _, err := s.devices.Command(ctx, access.Internal("test"), device.Instruction{Product: "pump", Act: wire.ActInstall, Devices: []string{devN(i)}, Release: rel.Digest[:], Reason: "new"}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	tell(1, mended)
+	tell(2, small)
+	tell(3, mended)
+	asked := func(i int, rel release.Release, change func(in *wire.Checkin)) wire.Act {
+		t.Helper()
+		s.boots[devN(i)]++
+		in := wire.Checkin{
+			Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: s.boots[devN(i)], Healthy: true, Release: rel.Digest[:], Version: rel.Manifest.Version, Bundle: 1,
+		}
+		change(&in)
+		r, err := s.devices.Checkin(ctx, access.DeviceCaller(devN(i)), devN(i), in)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Delivery == nil {
+			return ""
+		}
+		return actOf(t, r.Delivery)
+	}
+	same := func(*wire.Checkin) {}
+	if act := asked(0, old, same); act != wire.ActBundle {
+		t.Errorf("who is told of nothing else is told %q", act)
+	}
+	if act := asked(1, old, same); act != wire.ActInstall {
+		t.Errorf("who is told of what mends it is told %q first", act)
+	}
+	if act := asked(1, old, func(in *wire.Checkin) { in.Progress = &wire.Progress{Done: 1, Of: 2} }); act != "" {
+		t.Errorf("while that comes it is told %q", act)
+	}
+	if act := asked(1, mended, func(in *wire.Checkin) { in.Trial = true }); act == wire.ActInstall {
+		t.Errorf("on trial it is told %q", act)
+	}
+	if act := asked(2, old, same); act != wire.ActBundle {
+		t.Errorf("who is told of what does not mend it is told %q", act)
+	}
+	if _, err := s.releases.Withdraw(ctx, person("proposer"), mended.Digest, "it was not"); err != nil {
+		t.Fatal(err)
+	}
+	if act := asked(3, old, same); act != wire.ActBundle {
+		t.Errorf("who is told of what was withdrawn is told %q", act)
+	}
+}
+
+// actOf reads what a delivery is about.
+func actOf(t *testing.T, delivery []byte) wire.Act {
+	t.Helper()
+	d, err := wire.DecodeDelivery(delivery)
+	if err != nil {
+		t.Fatal(err)
+	}
+	o, err := wire.Parse1(wire.TypeDirective, d.Directive)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir, err := wire.DecodeDirective(o.Payload)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return dir.Act
 }

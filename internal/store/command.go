@@ -1,10 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -124,6 +126,13 @@ func (s *Devices) Outstanding(ctx context.Context, id string, now time.Time) ([]
 	return collect(ctx, s.db, scanCommand, `SELECT `+commandColumns+` FROM command_device x JOIN command c ON c.id = x.command_id
 		WHERE x.device_id = $1 AND x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $2
 		ORDER BY c.priority DESC, c.issued, c.id LIMIT 32`, id, Millis(now))
+}
+
+// CommandsFor implements device.Commands.
+func (s *Devices) CommandsFor(ctx context.Context, product string, release []byte, now time.Time) ([]device.Command, error) {
+	all, err := collect(ctx, s.db, scanCommand, `SELECT `+commandColumns+` FROM command c
+		WHERE c.product = $1 AND c.act IN ('install', 'rollback', 'reprovision') AND c.ended = 0 AND c.expires > $2 ORDER BY c.issued, c.id`, product, Millis(now))
+	return slices.DeleteFunc(all, func(c device.Command) bool { return !bytes.Equal(c.Wire.Release, release) }), err
 }
 
 // CancelCommand implements device.Commands.

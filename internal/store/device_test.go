@@ -15,6 +15,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -48,6 +49,10 @@ func (p *proofs) SignedBy(_ context.Context, _ ledger.Log, proof wire.Proof, _ e
 }
 
 type noReleases struct{}
+
+func (noReleases) Counter(context.Context, [32]byte) (uint32, bool, error) {
+	return 0, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
+}
 
 func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {
 	return wire.Logged{}, errors.New("no release")

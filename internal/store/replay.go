@@ -38,6 +38,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindReleaseApproved:     replayApproval,
 	ledger.KindReleasePublished:    replayPublication,
 	ledger.KindReleaseWithdrawn:    replayWithdrawal,
+	ledger.KindReleaseClosed:       replayWithdrawal,
 	ledger.KindCommandIssued:       replayCommand,
 	ledger.KindCommandCancelled:    replayCancel,
 	ledger.KindWarrantIssued:       replayWarrant,

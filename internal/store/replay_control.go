@@ -327,6 +327,9 @@ func replayWithdrawal(tx *Tx, f ledger.Fact) (bool, error) {
 		if r.Status, r.Reason = release.Withdrawn, w.Reason; r.Published.IsZero() {
 			r.Status = release.Refused
 		}
+		if ledger.Kind(f.Kind) == ledger.KindReleaseClosed {
+			r.Closed = f.At
+		}
 		return nil
 	})
 }

@@ -117,7 +117,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	if s.releases, err = release.NewService(release.Config{
-		Supply: s.supply, Store: rel, Artifacts: rel, Blobs: blobs, Protector: s.protect, Products: rel, Trust: dev, Ledger: s.ledger, Guard: s.guard, Now: clock,
+		Supply: s.supply, Store: rel, Artifacts: rel, Blobs: blobs, Protector: s.protect, Products: rel, Trust: dev, Ledger: s.ledger, Commands: recaller{s}, Guard: s.guard, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
 	}
@@ -381,4 +381,11 @@ func (s *stages) seal(kind string, payload []byte) ([]byte, error) {
 		return nil, supply.ErrNotFound
 	}
 	return statement.Seal(s.summaries, kind, payload)
+}
+
+// recaller is the device stage, which is made behind the release stage.
+type recaller struct{ s *stages }
+
+func (r recaller) Recall(ctx context.Context, caller access.Caller, product string, release [32]byte, reason string) error {
+	return r.s.devices.Recall(ctx, caller, product, release, reason)
 }

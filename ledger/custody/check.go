@@ -86,7 +86,7 @@ func (j *judge) check(l *Line) (string, error) {
 		return j.ordered(l)
 	case ledger.KindOrderClosed:
 		return j.closed(l)
-	case ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn:
+	case ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed:
 		return j.release(l)
 	case ledger.KindRolloutCreated:
 		return "", j.rollout(l)
@@ -213,7 +213,7 @@ func (j *judge) release(l *Line) (string, error) {
 	}
 	j.releases[d] = append(j.releases[d], l.Ref)
 	switch l.Kind { //nolint:exhaustive // those of releases
-	case ledger.KindReleaseWithdrawn:
+	case ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed:
 		return "", nil
 	case ledger.KindReleaseProposed:
 		_, err := wire.DecodeRelease(l.Fact.Data)

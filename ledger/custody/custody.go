@@ -356,7 +356,7 @@ func (g *gathering) release(digest []byte) error {
 		return err
 	}
 	g.asked["release "+string(digest)] = true
-	for _, k := range []ledger.Kind{ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn} {
+	for _, k := range []ledger.Kind{ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed} {
 		facts, err := g.cfg.Store.FactsOf(g.ctx, id, k, maxAbout)
 		if err != nil {
 			return err
@@ -378,7 +378,7 @@ func releaseOf(f wire.Fact) (digest [32]byte) {
 		if payload, _, err := wire.ThresholdPayload(wire.TypeRelease, f.Data); err == nil {
 			return wire.ReleaseDigest(payload)
 		}
-	case ledger.KindReleaseWithdrawn:
+	case ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed:
 		var w struct {
 			Release string `json:"release"`
 		}

@@ -168,6 +168,8 @@ func weaker(before, b wire.Bundle) string {
 		return fmt.Sprintf("it asks for %d witnesses, and asked for %d", b.Quorum, before.Quorum)
 	case b.Floor < before.Floor:
 		return fmt.Sprintf("the floor of the security counter is %d, and was %d", b.Floor, before.Floor)
+	case b.Least() < before.Least():
+		return fmt.Sprintf("what was closed is installed again: from security counter %d on, and before from %d", b.Least(), before.Least())
 	case b.MaxAge > before.MaxAge:
 		return fmt.Sprintf("checkpoints may be %d s old, and %d s before", b.MaxAge, before.MaxAge)
 	case !same(b.Control, before.Control) || !same(b.Events, before.Events):

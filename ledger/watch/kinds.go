@@ -13,6 +13,7 @@ func inControl() []ledger.Kind {
 		ledger.KindEnrolmentChanged, ledger.KindBundleDueChanged, ledger.KindIsolationChanged, ledger.KindSchemaChanged,
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
 		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindSupplyDecided, ledger.KindSupplySummary, ledger.KindSupplyPolicyChanged, ledger.KindApproverBound, ledger.KindExceptionTaken, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
+		ledger.KindReleaseClosed,
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
 		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindTrancheIssued, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
 		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,

@@ -91,7 +91,7 @@ func (l *line) parse() (err error) {
 			return err
 		}
 		return l.readRelease(payload)
-	case ledger.KindReleaseWithdrawn:
+	case ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed:
 		var w struct {
 			Release string `json:"release"`
 		}

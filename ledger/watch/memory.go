@@ -231,7 +231,7 @@ func (m *Memory) learnDecision(l *line, wrong map[string]bool) {
 		}
 		t.Now = *l.bundle
 		put(m, m.Products, l.bundle.Product, t)
-	case ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn:
+	case ledger.KindReleaseProposed, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn, ledger.KindReleaseClosed:
 		m.learnRelease(l, wrong)
 	case ledger.KindWarrantIssued:
 		if !wrong[ruleWarrant] {
@@ -282,7 +282,7 @@ func (m *Memory) learnRelease(l *line, wrong map[string]bool) {
 		}
 	case l.kind == ledger.KindReleasePublished:
 		r.Published = true
-	case l.kind == ledger.KindReleaseWithdrawn:
+	case l.kind == ledger.KindReleaseWithdrawn || l.kind == ledger.KindReleaseClosed:
 		r.Withdrawn = true
 	}
 }
