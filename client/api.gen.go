@@ -284,6 +284,7 @@ const (
 	LogEvents  KeyRequestRole = "log-events"
 	Order      KeyRequestRole = "order"
 	Server     KeyRequestRole = "server"
+	Supply     KeyRequestRole = "supply"
 )
 
 // Valid indicates whether the value is a known member of the KeyRequestRole enum.
@@ -302,6 +303,8 @@ func (e KeyRequestRole) Valid() bool {
 	case Order:
 		return true
 	case Server:
+		return true
+	case Supply:
 		return true
 	default:
 		return false
@@ -458,18 +461,12 @@ func (e ProductEnrolmentMode) Valid() bool {
 // Defines values for ReleaseComponentFormat.
 const (
 	Mcuboot ReleaseComponentFormat = "mcuboot"
-	Mender  ReleaseComponentFormat = "mender"
-	Swu     ReleaseComponentFormat = "swu"
 )
 
 // Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
 func (e ReleaseComponentFormat) Valid() bool {
 	switch e {
 	case Mcuboot:
-		return true
-	case Mender:
-		return true
-	case Swu:
 		return true
 	default:
 		return false
@@ -3119,6 +3116,7 @@ type ReleaseView struct {
 	Published *time.Time  `json:"published,omitempty"`
 	Reason    *string     `json:"reason,omitempty"`
 	Status    string      `json:"status"`
+	Summary   []byte      `json:"summary,omitempty"`
 }
 
 // RemedyCase defines model for RemedyCase.
@@ -3235,6 +3233,7 @@ type RolesRequest struct {
 
 // Rollout defines model for Rollout.
 type Rollout struct {
+	Backs   []RolloutTranche   `json:"backs,omitempty"`
 	By      string             `json:"by"`
 	Created time.Time          `json:"created"`
 	Ended   *time.Time         `json:"ended,omitempty"`
@@ -3244,6 +3243,7 @@ type Rollout struct {
 	Reason  *string            `json:"reason,omitempty"`
 	Spec    RolloutSpec        `json:"spec"`
 	Started *time.Time         `json:"started,omitempty"`
+	Turns   *int64             `json:"turns,omitempty"`
 	Wave    int64              `json:"wave"`
 	Waves   []RolloutWaveState `json:"waves,omitempty"`
 }
@@ -3254,10 +3254,13 @@ type RolloutCounts struct {
 	Failed        int64  `json:"failed"`
 	Good          int64  `json:"good"`
 	GoodByOwnWord *int64 `json:"good_by_own_word,omitempty"`
+	Held          *int64 `json:"held,omitempty"`
 	Left          *int64 `json:"left,omitempty"`
+	NoShows       *int64 `json:"no_shows,omitempty"`
 	RolledBack    *int64 `json:"rolled_back,omitempty"`
 	Stranded      *int64 `json:"stranded,omitempty"`
 	Unknown       *int64 `json:"unknown,omitempty"`
+	Untold        *int64 `json:"untold,omitempty"`
 	Waiting       int64  `json:"waiting"`
 }
 
@@ -3268,12 +3271,16 @@ type RolloutDeviceView struct {
 	Class     int64        `json:"Class"`
 	Device    string       `json:"Device"`
 	Health    string       `json:"Health"`
+	Holder    string       `json:"Holder"`
 	Install   RolloutOrder `json:"Install"`
+	Mark      string       `json:"Mark"`
 	Previous  []byte       `json:"Previous"`
 	Proven    []byte       `json:"Proven"`
 	Running   []byte       `json:"Running"`
 	Seen      time.Time    `json:"Seen"`
 	State     string       `json:"State"`
+	Stirs     int64        `json:"Stirs"`
+	Tranche   int64        `json:"Tranche"`
 	Trial     bool         `json:"Trial"`
 	Verdict   string       `json:"Verdict"`
 	VerdictAt time.Time    `json:"VerdictAt"`
@@ -3285,6 +3292,7 @@ type RolloutDeviceView struct {
 type RolloutMember struct {
 	Device   string `json:"Device"`
 	Previous []byte `json:"Previous"`
+	Rank     int64  `json:"Rank"`
 	Wave     int64  `json:"Wave"`
 }
 
@@ -3300,6 +3308,8 @@ type RolloutOrder struct {
 
 // RolloutResolved defines model for RolloutResolved.
 type RolloutResolved struct {
+	// Held members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet
+	Held     map[string]string `json:"held,omitempty"`
 	LeftOut  map[string]int64  `json:"left_out,omitempty"`
 	Members  []RolloutMember   `json:"members"`
 	Set      WireDeviceSet     `json:"set"`
@@ -3324,6 +3334,7 @@ type RolloutSpec struct {
 	Assurance *string          `json:"assurance,omitempty"`
 	Canaries  []string         `json:"canaries,omitempty"`
 	ID        string           `json:"id"`
+	Priority  *int64           `json:"priority,omitempty"`
 	Product   string           `json:"product"`
 	Reason    *string          `json:"reason,omitempty"`
 	Release   []byte           `json:"release"`
@@ -3336,33 +3347,54 @@ type RolloutSpec struct {
 type RolloutStatus struct {
 	// Devices at most 1000, those that are not good first; all: list-rollout-devices
 	Devices []RolloutDeviceView `json:"devices"`
+	Now     RolloutCounts       `json:"now"`
 	Rollout Rollout             `json:"rollout"`
 
 	// Total devices of the wave
 	Total int64 `json:"total"`
 }
 
+// RolloutTranche defines model for RolloutTranche.
+type RolloutTranche struct {
+	At      time.Time `json:"at"`
+	Command string    `json:"command"`
+	Devices int64     `json:"devices"`
+	Issued  bool      `json:"issued"`
+	Release []byte    `json:"release,omitempty"`
+}
+
 // RolloutWave defines model for RolloutWave.
 type RolloutWave struct {
 	ContactS           *int32 `json:"contact_s,omitempty"`
 	DeadlineS          int32  `json:"deadline_s"`
+	MaxErrors          *int64 `json:"max_errors,omitempty"`
+	MaxErrorsPercent   *int64 `json:"max_errors_percent,omitempty"`
 	MaxFailures        *int64 `json:"max_failures,omitempty"`
 	MaxFailuresPercent *int64 `json:"max_failures_percent,omitempty"`
+	MaxNoShows         *int64 `json:"max_no_shows,omitempty"`
+	MaxNoShowsPercent  *int64 `json:"max_no_shows_percent,omitempty"`
+	PerHour            *int64 `json:"per_hour,omitempty"`
 	Percent            *int64 `json:"percent,omitempty"`
 	Size               *int64 `json:"size,omitempty"`
 	SoakS              int32  `json:"soak_s"`
+	Tranche            *int64 `json:"tranche,omitempty"`
 }
 
 // RolloutWaveState defines model for RolloutWaveState.
 type RolloutWaveState struct {
-	Asked     *time.Time `json:"asked,omitempty"`
-	Cancelled *bool      `json:"cancelled,omitempty"`
-	Command   *string    `json:"command,omitempty"`
-	Devices   int64      `json:"devices"`
-	Rule      int64      `json:"rule"`
-	SoakFrom  *time.Time `json:"soak_from,omitempty"`
-	Started   *time.Time `json:"started,omitempty"`
-	Succeeded *time.Time `json:"succeeded,omitempty"`
+	Asked     *time.Time       `json:"asked,omitempty"`
+	AwayS     *int32           `json:"away_s,omitempty"`
+	Below     *int64           `json:"below,omitempty"`
+	Cancelled *bool            `json:"cancelled,omitempty"`
+	Command   *string          `json:"command,omitempty"`
+	Devices   int64            `json:"devices"`
+	Rule      int64            `json:"rule"`
+	SoakFrom  *time.Time       `json:"soak_from,omitempty"`
+	Soaked    *bool            `json:"soaked,omitempty"`
+	Started   *time.Time       `json:"started,omitempty"`
+	Succeeded *time.Time       `json:"succeeded,omitempty"`
+	Taken     *time.Time       `json:"taken,omitempty"`
+	Tranches  []RolloutTranche `json:"tranches,omitempty"`
 }
 
 // SchemaRequest defines model for SchemaRequest.
@@ -3419,6 +3451,20 @@ type Statement struct {
 	Word  string `json:"word"`
 }
 
+// StatementEnvelope defines model for StatementEnvelope.
+type StatementEnvelope struct {
+	Payload     []byte               `json:"payload"`
+	PayloadType string               `json:"payloadType"`
+	Signatures  []StatementSignature `json:"signatures"`
+}
+
+// StatementSignature defines model for StatementSignature.
+type StatementSignature struct {
+	// Keyid empty
+	Keyid string `json:"keyid"`
+	Sig   []byte `json:"sig"`
+}
+
 // SupplyAssessment defines model for SupplyAssessment.
 type SupplyAssessment struct {
 	// Affected components that an advisory is about
@@ -3441,6 +3487,9 @@ type SupplyBuilder struct {
 
 	// Keys its public keys (SubjectPublicKeyInfo, DER)
 	Keys [][]byte `json:"keys"`
+
+	// SlsaLevel SLSA build level that it is trusted to build on, which nobody can see in a document; 0: 1, that there is provenance
+	SlsaLevel *int64 `json:"slsa_level,omitempty"`
 
 	// Sources what the source's URI has to begin with; one of them
 	Sources []string `json:"sources"`
@@ -7884,6 +7933,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+	GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// WithdrawReleaseWithBody Close a release to further devices
 	//
@@ -12341,6 +12395,21 @@ func (c *Client) GetReleaseGate(ctx context.Context, digest string, reqEditors .
 // Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 func (c *Client) PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPublishReleaseRequest(c.Server, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+//
+// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+func (c *Client) GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReleaseSummaryRequest(c.Server, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -23882,6 +23951,40 @@ func NewPublishReleaseRequest(server string, digest string, params *PublishRelea
 	return req, nil
 }
 
+// NewGetReleaseSummaryRequest constructs an http.Request for the GetReleaseSummary method
+func NewGetReleaseSummaryRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/summary", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewWithdrawReleaseRequest calls the generic WithdrawRelease builder with application/json body
 func NewWithdrawReleaseRequest(server string, digest string, params *WithdrawReleaseParams, body WithdrawReleaseJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -28564,6 +28667,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishReleaseWithResponse(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*PublishReleaseResponse, error)
+
+	// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+	GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error)
 
 	// WithdrawReleaseWithBodyWithResponse Close a release to further devices
 	//
@@ -36263,6 +36373,47 @@ func (r PublishReleaseResponse) ContentType() string {
 	return ""
 }
 
+type GetReleaseSummaryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *StatementEnvelope
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetReleaseSummaryResponse) GetJSON200() *StatementEnvelope {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetReleaseSummaryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReleaseSummaryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReleaseSummaryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReleaseSummaryResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // WithdrawReleaseResponse200Headers the declared response headers of an HTTP 200 response for WithdrawRelease
 type WithdrawReleaseResponse200Headers struct {
 	ETag *string
@@ -41339,6 +41490,19 @@ func (c *ClientWithResponses) PublishReleaseWithResponse(ctx context.Context, di
 		return nil, err
 	}
 	return ParsePublishReleaseResponse(rsp)
+}
+
+// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
+func (c *ClientWithResponses) GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error) {
+	rsp, err := c.GetReleaseSummary(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReleaseSummaryResponse(rsp)
 }
 
 // WithdrawReleaseWithBodyWithResponse Close a release to further devices
@@ -47254,6 +47418,32 @@ func ParsePublishReleaseResponse(rsp *http.Response) (*PublishReleaseResponse, e
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetReleaseSummaryResponse parses an HTTP response from a GetReleaseSummaryWithResponse call
+func ParseGetReleaseSummaryResponse(rsp *http.Response) (*GetReleaseSummaryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReleaseSummaryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest StatementEnvelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
 	}
 
 	return response, nil
