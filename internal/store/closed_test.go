@@ -2,12 +2,16 @@ package store_test
 
 import (
 	"bytes"
+	"encoding/hex"
+	"encoding/json"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -255,4 +259,66 @@ func actOf(t *testing.T, delivery []byte) wire.Act {
 		t.Fatal(err)
 	}
 	return dir.Act
+}
+
+// That a release was closed is public, with what the trust bundle has to say; why is not.
+func TestThatAReleaseWasClosedIsPublic(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	flawed := s.publish("1.0.0")
+	if _, err := s.releases.Close(t.Context(), person("proposer"), flawed.Digest, "it leaks keys"); err != nil {
+		t.Fatal(err)
+	}
+	facts := s.entriesOf(ledger.KindReleaseClosed)
+	if len(facts) != 1 {
+		t.Fatalf("%d facts", len(facts))
+	}
+	f, err := wire.DecodeFact(facts[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	var said struct {
+		Release, ID string
+		Install     uint32
+	}
+	if err := json.Unmarshal(f.Data, &said); err != nil || said.Release != hex.EncodeToString(flawed.Digest[:]) || said.ID != flawed.Manifest.ID || said.Install != 2 {
+		t.Fatalf("%+v, %v", said, err)
+	}
+	if strings.Contains(string(f.Data), "leaks") {
+		t.Error("the reason is public")
+	}
+}
+
+// What was closed in the lost time is closed again, as it was.
+func TestAReplayClosesReleasesAgain(t *testing.T) {
+	r := newRig(t)
+	r.grow(t, 5)
+	at := time.UnixMilli(1_800_000_000_000).UTC()
+	old := r.backup(t)
+	m := wire.Release{
+		ID: "pump-1", Product: "pump", Hardware: []string{"A"}, Model: wire.ModelBlob, Version: "1.0.0", Counter: 4, Created: 1,
+		Components: []wire.Component{{Name: "app", Kind: wire.KindExec, Version: "1.0.0", Size: 1, Digest: make([]byte, 32), Health: wire.HealthAlive}},
+	}
+	payload, err := wire.EncodeRelease(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rel := release.Release{Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: release.Published, Created: at, Published: at, Rev: 1}
+	for _, db := range []*store.DB{r.db, old} {
+		if err := db.Releases().PutRelease(t.Context(), rel); err != nil {
+			t.Fatal(err)
+		}
+	}
+	data, err := json.Marshal(map[string]any{"release": hex.EncodeToString(rel.Digest[:]), "id": m.ID, "install": 5, "reason": "it leaks"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	appendAll(t, r.db, ledger.New(ledger.Events, ledger.KindReleaseClosed, at.Add(time.Hour), "person:a", m.ID, nil, data))
+	r.grow(t, 1)
+	if err := old.Replay(t.Context(), ledger.Events, 5, r.entries(t, 5), map[ledger.Kind]store.Replayed{}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := old.Releases().Release(t.Context(), rel.Digest)
+	if err != nil || got.Status != release.Withdrawn || !got.Closed.Equal(at.Add(time.Hour)) {
+		t.Errorf("%s, closed %s, %v", got.Status, got.Closed, err)
+	}
 }
