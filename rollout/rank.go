@@ -52,6 +52,22 @@ func byRank(all []placed) {
 	})
 }
 
+// Deal puts devices into the waves of a plan, in the order in which they would be told.
+func Deal(spec Spec, devices []string) ([]Member, []WaveState, error) {
+	ranks := rankingOf(spec)
+	all := make([]placed, len(devices))
+	for i, id := range devices {
+		all[i] = placed{ranks.of(id), id}
+	}
+	byRank(all)
+	states, err := deal(spec.Waves, all)
+	members := make([]Member, len(all))
+	for i, p := range all {
+		members[i] = Member{Device: p.device, Wave: waveOf(states, p.rank), Rank: p.rank}
+	}
+	return members, states, err
+}
+
 // deal gives the waves their shares of devices in order of rank, as the ranks that each is below. Waves that nobody is left for fall away; devices
 // that no wave is left for are an error.
 func deal(waves []Wave, fit []placed) ([]WaveState, error) {

@@ -140,10 +140,10 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		return Resolved{}, err
 	}
 	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}, Held: map[string]string{}}
-	var fit []placed
+	var fit []string
 	had := map[string][]byte{} // what those run that fit
 	known := map[string]bool{} // of a selection by name
-	ranks, fits := rankingOf(spec), s.fitting(ctx, spec, rel.Manifest)
+	fits := s.fitting(ctx, spec, rel.Manifest)
 	kept := map[string][]byte{} // few releases, and many devices
 	err = s.cfg.Store.Candidates(ctx, spec.Product, spec.Selection, spec.state(), nil, func(c Candidate) error {
 		if len(spec.Selection.IDs)+len(spec.Canaries) > 0 {
@@ -171,7 +171,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		if !ok {
 			was, kept[string(c.Release)] = c.Release, c.Release
 		}
-		fit, had[c.ID] = append(fit, placed{ranks.of(c.ID), c.ID}), was
+		fit, had[c.ID] = append(fit, c.ID), was
 		return nil
 	})
 	if err != nil {
@@ -183,20 +183,17 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	if len(fit) == 0 {
 		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "")
 	}
-	byRank(fit)
-	if out.Waves, err = deal(spec.Waves, fit); err != nil {
+	if out.Members, out.Waves, err = Deal(spec, fit); err != nil {
 		return Resolved{}, err
 	}
-	ids := make([]string, len(fit))
-	out.Members = make([]Member, len(fit))
-	for i, c := range fit {
-		ids[i] = c.device
-		out.Members[i] = Member{Device: c.device, Wave: waveOf(out.Waves, c.rank), Previous: had[c.device], Rank: c.rank}
-		if _, ok := target(spec, open, had[c.device]); !ok {
-			out.Stranded = append(out.Stranded, c.device)
+	for i := range out.Members {
+		m := &out.Members[i]
+		m.Previous = had[m.Device]
+		if _, ok := target(spec, open, m.Previous); !ok {
+			out.Stranded = append(out.Stranded, m.Device)
 		}
 	}
-	out.Set, err = wire.SetOf(ids)
+	out.Set, err = wire.SetOf(fit)
 	return out, err
 }
 

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -132,6 +133,7 @@ type plan struct {
 
 func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f := c.Flags()
+	p.pace(f)
 	f.StringVar(&p.spec.Product, "product", "", "product")
 	f.StringVar(&p.release, "release", "", "published release: digest or PRODUCT@VERSION")
 	f.BoolVar(&p.spec.Selection.All, "all", false, "every active device that can take it")
@@ -139,6 +141,17 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.Var((*state)(&p.state), "state", "every device in this state that can take it")
 	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
 	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")
+	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it; then the one that started first")
+	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
+	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
+	f.StringVar(&p.spec.Reason, "reason", "", "why")
+	c.MarkFlagsOneRequired("all", "state", "device")
+	c.MarkFlagsMutuallyExclusive("all", "state", "device")
+	return need(c, "product", "release")
+}
+
+// pace are the flags of the waves.
+func (p *plan) pace(f *pflag.FlagSet) {
 	f.StringArrayVar(&p.waves, "wave", []string{"1", "10%", "rest"}, "a wave: N, N% or rest; with ,soak=1h ,deadline=24h ,contact=15m ,failures=N or N% ,errors= ,no-shows= ,tranche=N ,per-hour=N of its own")
 	f.DurationVar(&p.soak, "soak", time.Hour, "how long all of a wave must stay good")
 	f.DurationVar(&p.deadline, "deadline", 24*time.Hour, "from a wave's start: who is not good by then has failed")
@@ -148,13 +161,6 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&p.noShows, "no-shows", "0", "the same, of devices that do not show in time that they are good")
 	f.IntVar(&p.tranche, "tranche", 0, "at most this many devices of a wave are under way at once (default all of it)")
 	f.IntVar(&p.perHour, "per-hour", 0, "at most this many devices of a wave are told in an hour (default no limit)")
-	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it; then the one that started first")
-	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
-	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
-	f.StringVar(&p.spec.Reason, "reason", "", "why")
-	c.MarkFlagsOneRequired("all", "state", "device")
-	c.MarkFlagsMutuallyExclusive("all", "state", "device")
-	return need(c, "product", "release")
 }
 
 func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {

@@ -12,7 +12,7 @@ import (
 
 func newSimulate(s streams) *cobra.Command {
 	c := &cobra.Command{Use: "simulate", Short: "Play a fleet against a clock, before there is one"}
-	c.AddCommand(simulateRenewals(s))
+	c.AddCommand(simulateRenewals(s), simulateRollout(s))
 	return c
 }
 
@@ -86,7 +86,7 @@ func renewals(s streams, f sim.Fleet, chart string, asJSON bool) error {
 			jitter = "together"
 		}
 		if len(drawn) < 2 || p.over == week && !p.together {
-			drawn = append(drawn, sim.Line{Name: "enrolled " + p.name + ", " + jitter, Hours: l.PerHour})
+			drawn = append(drawn, sim.Line{Name: "enrolled " + p.name + ", " + jitter, Points: l.PerHour})
 		}
 		cell := []string{p.name, jitter, fmt.Sprintf("%.0f", r.Mean), fmt.Sprint(r.PeakHour), fmt.Sprintf("%.1f", float64(r.PeakMin)/60)}
 		if f.For > 0 {
@@ -98,7 +98,11 @@ func renewals(s streams, f sim.Fleet, chart string, asJSON bool) error {
 	}
 	if chart != "" {
 		title := fmt.Sprintf("Certificates an hour: %d devices, certificates of %s", f.Devices, f.Life)
-		if err := durable.WriteFile(chart, sim.Chart(title, drawn), 0o644); err != nil {
+		p := sim.Plot{Title: title, Axis: "months", Log: true, Fold: 6, Lines: drawn}
+		for month := range int(f.Span/hour)/730 + 1 {
+			p.Ticks = append(p.Ticks, sim.Tick{At: month * 730, Text: fmt.Sprint(month)})
+		}
+		if err := durable.WriteFile(chart, sim.Chart(p), 0o644); err != nil {
 			return err
 		}
 	}

@@ -7,65 +7,129 @@ import (
 	"strings"
 )
 
-// Line is one of a chart.
+// Line is one of a plot: a value for each step.
 type Line struct {
-	Name  string
-	Hours []int
+	Name   string
+	Points []int
+
+	room int // of a name, in the legend
 }
 
-// Sizes of the chart, in its own units.
+// Tick is a step with a name.
+type Tick struct {
+	At   int
+	Text string
+}
+
+// Plot is values over time.
+type Plot struct {
+	Title string
+	Axis  string // what the ticks are
+	Ticks []Tick
+	Marks []Tick // what happened, as lines across
+	Log   bool   // on a logarithmic scale
+	Fold  int    // of so many points the highest is drawn; 0: each
+	Lines []Line // at most four
+}
+
+// Sizes of a plot, in its own units.
 const (
 	chartWidth, chartHeight = 900, 380
 	chartLeft, chartTop     = 80, 60
 	chartRight, chartBottom = 20, 50
-	perPoint                = 6 // hours: the fullest of them is drawn
+	chartTall, chartWide    = float64(chartHeight - chartTop - chartBottom), float64(chartWidth - chartLeft - chartRight)
 )
 
 var chartColours = [...]string{"#b3261e", "#0b57d0", "#1e7d34", "#8a5a00"}
 
-// Chart draws certificates an hour over a year, on a logarithmic scale: a fleet that renews together and one that does not differ by powers
-// of ten. What a person needs is in its title, description and labels.
-func Chart(title string, lines []Line) []byte {
-	top := 1.0
-	hours := 0
-	for _, l := range lines {
-		hours = max(hours, len(l.Hours))
-		for _, n := range l.Hours {
-			top = max(top, float64(n))
+// scale is where values are drawn.
+type scale struct {
+	steps int
+	top   float64
+	log   bool
+}
+
+func scaleOf(p Plot) scale {
+	s := scale{top: 1, log: p.Log}
+	for _, l := range p.Lines {
+		s.steps = max(s.steps, len(l.Points))
+		for _, n := range l.Points {
+			s.top = max(s.top, float64(n))
 		}
 	}
-	decades := math.Ceil(math.Log10(top))
-	w, h := float64(chartWidth-chartLeft-chartRight), float64(chartHeight-chartTop-chartBottom)
-	x := func(hour int) float64 { return chartLeft + w*float64(hour)/float64(max(hours, 1)) }
-	y := func(n float64) float64 { return chartTop + h*(1-math.Log10(max(n, 1))/max(decades, 1)) }
+	return s
+}
+
+func (s scale) x(step int) float64 {
+	return chartLeft + chartWide*float64(step)/float64(max(s.steps, 1))
+}
+
+func (s scale) y(n float64) float64 {
+	part := n / s.top
+	if s.log {
+		part = math.Log10(max(n, 1)) / max(math.Ceil(math.Log10(s.top)), 1)
+	}
+	return chartTop + chartTall*(1-part)
+}
+
+// grid gives the values that have a line of their own.
+func (s scale) grid() (out []float64) {
+	if s.log {
+		for d := 0.0; d <= math.Ceil(math.Log10(s.top)); d++ {
+			out = append(out, math.Pow(10, d))
+		}
+		return out
+	}
+	step := math.Pow(10, math.Floor(math.Log10(s.top)))
+	for s.top/step < 4 {
+		step /= 2
+	}
+	for v := 0.0; v <= s.top; v += step {
+		out = append(out, v)
+	}
+	return out
+}
+
+// Chart draws a plot. What a person needs is in its title, description and labels.
+func Chart(p Plot) []byte {
+	s := scaleOf(p)
 	var b bytes.Buffer
 	fmt.Fprintf(&b, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %d %d" role="img" font-family="system-ui, sans-serif" font-size="13">`+"\n", chartWidth, chartHeight)
-	fmt.Fprintf(&b, "<title>%s</title><rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", escape(title))
-	fmt.Fprintf(&b, `<text x="%d" y="20" font-size="15" font-weight="600">%s</text>`+"\n", chartLeft, escape(title))
-	for d := 0.0; d <= decades; d++ {
-		at := y(math.Pow(10, d))
+	fmt.Fprintf(&b, "<title>%s</title><rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n", escape(p.Title))
+	fmt.Fprintf(&b, `<text x="%d" y="20" font-size="15" font-weight="600">%s</text>`+"\n", chartLeft, escape(p.Title))
+	for _, v := range s.grid() {
 		fmt.Fprintf(&b, `<path d="M%d %.1fH%d" stroke="#ddd"/><text x="%d" y="%.1f" text-anchor="end" fill="#444">%s</text>`+"\n",
-			chartLeft, at, chartWidth-chartRight, chartLeft-8, at+4, thousands(math.Pow(10, d)))
+			chartLeft, s.y(v), chartWidth-chartRight, chartLeft-8, s.y(v)+4, thousands(v))
 	}
-	for month := range hours/730 + 1 {
-		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#444">%d</text>`+"\n", x(month*730), chartHeight-chartBottom+18, month)
+	for _, t := range p.Ticks {
+		fmt.Fprintf(&b, `<text x="%.1f" y="%d" text-anchor="middle" fill="#444">%s</text>`+"\n", s.x(t.At), chartHeight-chartBottom+18, escape(t.Text))
 	}
-	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" fill="#444">months</text>`+"\n", chartLeft+int(w/2), chartHeight-12)
-	for i, l := range lines {
-		colour := chartColours[i%len(chartColours)]
-		fmt.Fprintf(&b, `<path fill="none" stroke="%s" stroke-width="1.2" d="`, colour)
-		for p := 0; p < len(l.Hours); p += perPoint {
-			most := 0
-			for _, n := range l.Hours[p:min(p+perPoint, len(l.Hours))] {
-				most = max(most, n)
-			}
-			fmt.Fprintf(&b, "%c%.1f %.1f", "ML"[min(p, 1)], x(p), y(float64(most)))
-		}
-		b.WriteString("\"/>\n")
-		fmt.Fprintf(&b, `<path d="M%d 41h18" stroke="%s" stroke-width="3"/><text x="%d" y="45" fill="#222">%s</text>`+"\n", chartLeft+i*275, colour, chartLeft+i*275+24, escape(l.Name))
+	fmt.Fprintf(&b, `<text x="%d" y="%d" text-anchor="middle" fill="#444">%s</text>`+"\n", chartLeft+int(chartWide/2), chartHeight-12, escape(p.Axis))
+	for i, t := range p.Marks {
+		fmt.Fprintf(&b, `<path d="M%.1f %dV%d" stroke="#777" stroke-dasharray="4 3"/><text x="%.1f" y="%d" text-anchor="end" fill="#222">%s</text>`+"\n",
+			s.x(t.At), chartTop, chartHeight-chartBottom, s.x(t.At)-4, chartTop+14+16*(i%4), escape(t.Text))
+	}
+	for i, l := range p.Lines {
+		l.room = (chartWidth - chartLeft) / max(len(p.Lines), 3)
+		drawLine(&b, s, i, l, max(p.Fold, 1))
 	}
 	b.WriteString("</svg>\n")
 	return b.Bytes()
+}
+
+func drawLine(b *bytes.Buffer, s scale, i int, l Line, fold int) {
+	colour := chartColours[i%len(chartColours)]
+	fmt.Fprintf(b, `<path fill="none" stroke="%s" stroke-width="1.6" d="`, colour)
+	for p := 0; p < len(l.Points); p += fold {
+		most := 0
+		for _, n := range l.Points[p:min(p+fold, len(l.Points))] {
+			most = max(most, n)
+		}
+		fmt.Fprintf(b, "%c%.1f %.1f", "ML"[min(p, 1)], s.x(p), s.y(float64(most)))
+	}
+	b.WriteString("\"/>\n")
+	at := chartLeft + i*l.room
+	fmt.Fprintf(b, `<path d="M%d 41h18" stroke="%s" stroke-width="3"/><text x="%d" y="45" fill="#222">%s</text>`+"\n", at, colour, at+24, escape(l.Name))
 }
 
 func escape(s string) string {

@@ -4,11 +4,13 @@ import (
 	"bytes"
 	"encoding/xml"
 	"io"
+	"os"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/internal/sim"
+	"github.com/hallmark-iot/hallmark/rollout"
 )
 
 const day = 24 * time.Hour
@@ -71,7 +73,7 @@ func TestTheSameSeedIsTheSameYear(t *testing.T) {
 }
 
 func TestTheChartIsADrawing(t *testing.T) {
-	svg := sim.Chart("a < b", []sim.Line{{Name: "one & all", Hours: year(nil).PerHour}})
+	svg := sim.Chart(sim.Plot{Title: "a < b", Axis: "hours & days", Log: true, Fold: 6, Lines: []sim.Line{{Name: "one & all", Points: year(nil).PerHour}}, Marks: []sim.Tick{{At: 5, Text: "<here>"}}})
 	d := xml.NewDecoder(bytes.NewReader(svg))
 	for {
 		if _, err := d.Token(); err == io.EOF { //nolint:errorlint // io.Reader's own
@@ -79,5 +81,50 @@ func TestTheChartIsADrawing(t *testing.T) {
 		} else if err != nil {
 			t.Fatal(err)
 		}
+	}
+}
+
+// careful is a plan that bears one device in a hundred.
+func careful(brick int) sim.Rollout {
+	return sim.Rollout{
+		Devices: 10_000, Poll: 5 * time.Minute, Takes: 20 * time.Minute, Seed: 1, Brick: brick,
+		Waves: []rollout.Wave{
+			{Size: 50, Soak: 3600, Deadline: 3600, MaxFailures: 3},
+			{Percent: 10, Soak: 3600, Deadline: 3600, MaxFailuresRate: 1, PerHour: 200},
+			{Soak: 3600, Deadline: 3600, MaxFailuresRate: 1, PerHour: 2000},
+		},
+	}
+}
+
+// Ten thousand devices, and a release that bricks three in a hundred: the rollout halts in its second wave, before that is told to the end, and whoever
+// runs the release is sent back. The same plan brings a good release to all.
+func TestTenThousandDevicesAndAReleaseThatBricks(t *testing.T) {
+	c, err := sim.Rollouts(careful(30))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if c.Phase != rollout.RolledBack || c.Wave != 2 {
+		t.Errorf("it is %s in wave %d: %s", c.Phase, c.Wave, c.Reason)
+	}
+	if c.Told > 500 || c.Bricked > 20 || c.Bricked < 3 {
+		t.Errorf("%d devices were told, and %d are bricked", c.Told, c.Bricked)
+	}
+	if end := c.PerPoll[len(c.PerPoll)-1]; end.Runs != 0 || c.Last.Returned == 0 || c.Last.Stranded != 0 {
+		t.Errorf("at the end %d run it: %+v", end.Runs, c.Last)
+	}
+	if good, err := sim.Rollouts(careful(0)); err != nil || good.Phase != rollout.Completed || good.Told != 10_000 || good.PerPoll[len(good.PerPoll)-1].Runs != 10_000 {
+		t.Errorf("of a good release: %s, %d told, %v", good.Phase, good.Told, err)
+	}
+	all := careful(30)
+	all.Waves = []rollout.Wave{{Soak: 3600, Deadline: 3600, MaxFailures: 10_000}}
+	if c, err := sim.Rollouts(all); err != nil || c.Bricked < 250 {
+		t.Errorf("all at once %d are bricked, %v: the comparison is with nothing", c.Bricked, err)
+	}
+	picture, err := os.ReadFile("../../docs/pictures/rollout-halted.svg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(picture, sim.Chart(c.Plot("10,000 devices, and a release that bricks 3 % of them", 5*time.Minute))) {
+		t.Error("the guide's picture is another: make it by the command that the guide gives")
 	}
 }
