@@ -1,8 +1,10 @@
 package supply
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"slices"
@@ -173,11 +175,28 @@ func (s *Service) bill(ctx context.Context, l *look, m wire.Release, p *statemen
 		code, text = "sbom.empty", "the bill of materials names no component: nothing could be looked up"
 	} else if code == "" && unnamed > l.policy.MaxUnknown {
 		code, text = "sbom.unnamed", fmt.Sprintf("%d components have no package URL or no version, at most %d may", unnamed, l.policy.MaxUnknown)
+	} else if strangers := l.strangers(); code == "" && len(strangers) > 0 {
+		code, text = "sbom.supplier", fmt.Sprintf("%d components are of suppliers that are not allowed: %s", len(strangers), strings.Join(strangers[:min(len(strangers), 20)], ", "))
 	} else if code == "" {
 		text = fmt.Sprintf("%d components, %d without a package URL or a version", len(l.doc.Components), unnamed)
 	}
 	l.step(2, code, text)
 	return nil
+}
+
+// strangers are the components whose supplier is none that the policy names. What was built here is of nobody else: the provenance says whose it is.
+func (l *look) strangers() (out []string) {
+	if len(l.policy.Suppliers) == 0 {
+		return nil
+	}
+	for _, c := range l.doc.Components {
+		own := slices.ContainsFunc(l.built, func(b [32]byte) bool { return c.SHA256 == hex.EncodeToString(b[:]) })
+		if own || slices.Contains(l.policy.Suppliers, c.Supplier) {
+			continue
+		}
+		out = append(out, fmt.Sprintf("%.100s (%.100s)", c.Name, cmp.Or(c.Supplier, "of nobody that is named")))
+	}
+	return out
 }
 
 // provenance takes step 3: signed by a builder that the policy names, from a source that it may build from. What is returned was signed.

@@ -33,6 +33,7 @@ type Policy struct {
 	ExceptionDays int       `json:"vex_days,omitempty" minimum:"0" maximum:"3650" doc:"how long what they say holds; 0: 180 days"`
 	AdvisoryDays  int       `json:"advisory_days,omitempty" minimum:"0" maximum:"14" doc:"how old the advisories of an ecosystem may be; 0: 7 days"`
 	Advisories    int       `json:"min_advisories,omitempty" minimum:"0" doc:"how many there have to be of each ecosystem; 0: one"`
+	Suppliers     []string  `json:"suppliers,omitempty" maxItems:"1024" doc:"who may supply what is inside, as the bill of materials names them; a component of another, or of nobody that is named, does not pass; none: anybody"`
 	MaxUnknown    int       `json:"max_unknown,omitempty" minimum:"0" doc:"of how many components nothing may be known"`
 	Severity      float64   `json:"severity,omitempty" minimum:"0" maximum:"10" doc:"CVSS score from which on a flaw that nobody excused stops a release, as does one without a score; 0: 7"`
 }
@@ -94,6 +95,9 @@ func (p Policy) check() error {
 	}
 	if p.ExceptionDays < 0 || p.AdvisoryDays < 0 || p.AdvisoryDays > int(MaxAge/day) || p.Advisories < 0 || p.MaxUnknown < 0 || p.Severity < 0 || p.Severity > 10 {
 		return fmt.Errorf("a number is out of its range; advisories may be at most %d days old", int(MaxAge/day))
+	}
+	if slices.Contains(p.Suppliers, "") {
+		return errors.New("a supplier without a name: who is not named is none that is allowed")
 	}
 	keys := slices.Clone(p.Exceptions)
 	for _, b := range p.Builders {

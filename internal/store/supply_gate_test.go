@@ -312,3 +312,36 @@ func TestWhatIsDoubtfulIsNotCoveredByWhatIsExcused(t *testing.T) {
 		t.Errorf("advisories of a time to come: %v", err)
 	}
 }
+
+// Who may supply what is inside is asked of each component but what was built here; one whose supplier is not named has none that is allowed.
+func TestOnlyAllowedSuppliersPass(t *testing.T) {
+	g := newGated(t, supply.Enforce)
+	g.fresh()
+	g.policy.Suppliers = []string{"Acme"}
+	if _, err := g.supply.SetPolicy(t.Context(), together("carol", "dora"), "pump", g.policy); err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256([]byte("program 1.0.0"))
+	own := fmt.Sprintf(`{"type":"application","bom-ref":"own","name":"app","version":"1","purl":"pkg:generic/app@1","hashes":[{"alg":"SHA-256","content":"%x"}]},{"type"`, sum)
+	for supplier, want := range map[string]string{`"supplier":{"name":"Acme"},`: "", `"supplier":{"name":"Acme Evil"},`: "part-0 (Acme Evil)", ``: "part-0 (of nobody that is named)"} {
+		bill := strings.Replace(billOf("program 1.0.0", aboutLib), `"bom-ref":"c0",`, `"bom-ref":"c0",`+supplier, 1)
+		d, err := g.supply.Gate(t.Context(), person("carol"), g.manifest("1.0.0", strings.Replace(bill, `[{"type":"library"`, `[`+own+`:"library"`, 1)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if step := d.Steps[1]; step.N != 2 || step.OK != (want == "") || !step.OK && (step.Code != "sbom.supplier" || !strings.Contains(step.Text, "1 components") || !strings.Contains(step.Text, want)) {
+			t.Errorf("%s: %+v", supplier, step)
+		}
+	}
+	g.policy.Suppliers = []string{""}
+	if _, err := g.supply.SetPolicy(t.Context(), together("carol", "dora"), "pump", g.policy); codeOf(err) != "supply.policy" {
+		t.Errorf("nobody is allowed by name: %v", err)
+	}
+}
+
+// manifest is what the gate is asked about before anything is proposed.
+func (g *gated) manifest(version, bill string) wire.Release {
+	g.t.Helper()
+	spec, sum := g.with(version, bill, ""), sha256.Sum256([]byte("program "+version))
+	return wire.Release{ID: spec.ID, Product: "pump", Version: version, SBOM: spec.SBOM, Components: []wire.Component{{Name: "app", Digest: sum[:]}}}
+}
