@@ -186,13 +186,17 @@ func reviewedReleases(s Snapshot) Judgement {
 		j.Status, j.Reason = NotMet, fmt.Sprintf("Release %s was approved by %s besides its author; two have to look.", r.Version, fleet.Count(r.Approvers, "person", "people"))
 	case !r.Provenance:
 		j.Status, j.Reason = NotMet, "Release "+r.Version+" names no provenance document: nobody can tell how it was built."
+	case r.Found == nil:
+		j.Status, j.Reason = Unknown, "Release "+r.Version+" names how it was built, and nobody has checked it: it has no summary of a supply gate."
+	case !r.Found.Passed:
+		j.Status, j.Reason = NotMet, "Release "+r.Version+" was published although it did not pass the supply gate."
 	default:
-		j.Status, j.Reason = Met, fmt.Sprintf("%d people besides its author approved release %s, which names how it was built.", r.Approvers, r.Version)
+		j.Status, j.Reason = Met, fmt.Sprintf("%d people besides its author approved release %s, and the decision of the supply gate with it: it was built by a builder that is named.", r.Approvers, r.Version)
 	}
 	return j
 }
 
-// components finds that bills of materials are missing. That they are there is not yet to know that they are right.
+// components finds that bills of materials are missing. That they are there is not to know that they are right: the supply gate has read those that it let through.
 func components(s Snapshot) Judgement {
 	j := Judgement{Oldest: s.At, Newest: s.At, Evidence: []Link{releases()}}
 	have := 0
@@ -205,11 +209,23 @@ func components(s Snapshot) Judgement {
 	switch {
 	case len(s.Releases) == 0:
 		j.Status, j.Reason = Unknown, "Nothing is published."
+		return j
 	case !s.Releases[0].SBOM:
 		j.Status, j.Reason = NotMet, "Release "+s.Releases[0].Version+", the newest, names no bill of materials."
-	default:
-		j.Status, j.Reason = Unknown, "The newest release names a bill of materials, but Hallmark does not yet read whether it is whole."
+		return j
 	}
+	r := s.Releases[0]
+	j.Evidence = append(j.Evidence, fact("release "+r.Version, r.Ref)...)
+	if r.Found == nil {
+		j.Status, j.Reason = Unknown, "The newest release names a bill of materials, and nobody has checked it: the release has no summary of a supply gate."
+		return j
+	}
+	j.Figures = append(j.Figures, Figure{"components of release " + r.Version + " of which nothing is known", r.Found.Unknown, r.Found.Components}, Figure{"known flaws that were excused, with reasons", r.Found.Excused, 0})
+	if !r.Found.Passed {
+		j.Status, j.Reason = NotMet, "Release "+r.Version+", the newest, was published although it did not pass the supply gate."
+		return j
+	}
+	j.Status, j.Reason = Met, fmt.Sprintf("The supply gate read what release %s is made of, %s, and found no known flaw that is open; its decision is in what approvers signed.", r.Version, fleet.Count(r.Found.Components, "component", "components"))
 	return j
 }
 

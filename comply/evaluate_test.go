@@ -32,7 +32,7 @@ func sound() Snapshot {
 		Bundle:  Bundle{Version: 3, Threshold: 2, Signers: 3, Ref: ref},
 		Releases: []Release{{
 			Digest: "aa", Version: "1.2.0", Hardware: []string{"A"}, Published: now.AddDate(0, -2, 0), Verified: true, Suite: "HM-P256-1", Approvers: 2,
-			SBOM: true, Provenance: true, Ref: ref,
+			SBOM: true, Provenance: true, Found: &Found{Passed: true, Components: 7}, Ref: ref,
 		}},
 		Commands: map[string]Told{
 			"install":   {Commands: 1, Devices: 100, Done: 100, Hardware: map[string]int{"A": 100}, Newest: drill, Ref: ref},
@@ -161,17 +161,13 @@ func TestOnlyFreshGoodEvidenceIsMet(t *testing.T) {
 			t.Errorf("%s has no evidence in this test", key)
 			continue
 		}
-		want := Met
-		if key == "eu-cra-2024-2847/II.(1)" {
-			want = Unknown // that a bill of materials is named is not to know what it says
-		}
 		check := func(what string, s Snapshot, want ...Status) {
 			t.Helper()
 			if j := e.measure(s); !slices.Contains(want, j.Status) || j.Reason == "" || len(j.Evidence) == 0 {
 				t.Errorf("%s, %s: %+v, want %v", key, what, *j, want)
 			}
 		}
-		check("good", sound(), want)
+		check("good", sound(), Met)
 		if c.bad != nil {
 			s := sound()
 			c.bad(&s)
@@ -325,6 +321,26 @@ func TestOneIsSaidOfOne(t *testing.T) {
 		for key, e := range evaluators() {
 			if j := e.measure(s); j != nil && wrong.MatchString(j.Reason) && !strings.Contains(j.Reason, " of 1 devices") {
 				t.Errorf("%s, %s: %s", key, what, j.Reason)
+			}
+		}
+	}
+}
+
+// That documents are named is not to know what they say: what counts is what the supply gate found in them.
+func TestDocumentsCountForWhatTheGateFound(t *testing.T) {
+	for what, c := range map[string]struct {
+		found *Found
+		want  Status
+	}{
+		"let through":             {&Found{Passed: true, Components: 3}, Met},
+		"published regardless":    {&Found{Components: 3, Unknown: 3}, NotMet},
+		"no gate, nobody read it": {nil, Unknown},
+	} {
+		s := sound()
+		s.Releases[0].Found = c.found
+		for _, j := range []Judgement{components(s), reviewedReleases(s)} {
+			if j.Status != c.want || j.Reason == "" {
+				t.Errorf("%s: %+v, want %s", what, j, c.want)
 			}
 		}
 	}

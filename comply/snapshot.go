@@ -82,7 +82,14 @@ type Release struct {
 	Approvers       int    // who signed, its author left out
 	SBOM            bool
 	Provenance      bool
+	Found           *Found // what the supply gate found when it was published; nil: its product had no gate, and nobody has read its documents
 	Ref             *ledger.Ref
+}
+
+// Found is what the supply gate found of a release: the decision that its approvers signed, and what is said of it to others.
+type Found struct {
+	Passed                       bool // the decision, and the signed summary
+	Components, Unknown, Excused int
 }
 
 // Told counts what became of commands of an act, by device. Of a large command only some devices are looked at.

@@ -1,11 +1,14 @@
 package store
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -17,6 +20,7 @@ import (
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/suite"
+	"github.com/hallmark-iot/hallmark/supply/statement"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -108,12 +112,32 @@ func (m *measuring) releases(ctx context.Context) error {
 			}
 		}
 		out.Approvers = len(people)
+		if out.Found, err = foundOf(r); err != nil {
+			return err
+		}
 		if out.Ref, err = m.placeOf(ctx, r.UID[:]); err != nil {
 			return err
 		}
 		m.out.Releases = append(m.out.Releases, out)
 	}
 	return nil
+}
+
+// foundOf is what the supply gate found of a release: the decision that is signed, and the summary that was made when it was published.
+func foundOf(r release.Release) (*comply.Found, error) {
+	sum := sha256.Sum256(r.Decision)
+	if len(r.Summary) == 0 || !bytes.Equal(sum[:], r.Manifest.Decision) {
+		return nil, nil //nolint:nilnil // it had no gate
+	}
+	d, err := wire.DecodeGateDecision(r.Decision)
+	if err != nil {
+		return nil, fmt.Errorf("stored decision on release %x: %w", r.Digest, err)
+	}
+	s, err := statement.ReadSummary(r.Summary)
+	if err != nil {
+		return nil, fmt.Errorf("stored summary of release %x: %w", r.Digest, err)
+	}
+	return &comply.Found{Passed: d.OK && s.Passed, Components: int(d.Components), Unknown: int(d.Unknown), Excused: int(d.Excused)}, nil
 }
 
 // devices is the one pass over the product's devices.

@@ -9,7 +9,9 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
@@ -148,5 +150,43 @@ func TestASummaryComesBackFromTheLog(t *testing.T) {
 	}
 	if got, err := other.db.Releases().Release(t.Context(), r.Digest); err != nil || !bytes.Equal(got.Summary, r.Summary) || got.Status != release.Published || counts[ledger.KindSupplySummary].Applied != 1 {
 		t.Errorf("%s, %v, %v", got.Summary, counts, err)
+	}
+}
+
+// Compliance reads what the gate found, and not that documents are named.
+func TestComplianceReadsTheDecisionAndTheSummary(t *testing.T) {
+	g := newGated(t, supply.Warn)
+	g.fresh()
+	found := func() *comply.Found {
+		t.Helper()
+		s, err := g.db.Comply().Measure(t.Context(), "pump", g.now)
+		if err != nil || len(s.Releases) == 0 {
+			t.Fatalf("%+v, %v", s.Releases, err)
+		}
+		return s.Releases[0].Found
+	}
+	publish := func(spec release.Spec) release.Release {
+		t.Helper()
+		r, err := g.releases.Publish(t.Context(), person("carol"), g.approved(spec).Digest)
+		if err != nil {
+			t.Fatal(err)
+		}
+		g.now = g.now.Add(time.Second) // each is newer than the one before
+		return r
+	}
+	publish(g.good("1.0.0"))
+	if f := found(); f == nil || !f.Passed || f.Components != 1 || f.Unknown != 0 {
+		t.Errorf("let through: %+v", f)
+	}
+	publish(g.spec("1.1.0"))
+	if f := found(); f == nil || f.Passed {
+		t.Errorf("warned of: %+v", f)
+	}
+	if _, err := g.supply.SetPolicy(t.Context(), person("carol"), "pump", supply.Policy{Mode: supply.Off}); err != nil {
+		t.Fatal(err)
+	}
+	publish(g.good("1.2.0"))
+	if f := found(); f != nil {
+		t.Errorf("no gate: %+v", f)
 	}
 }
