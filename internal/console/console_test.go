@@ -256,6 +256,7 @@ func (s rest) Get(ctx context.Context, c access.Caller, id string) (retire.Retir
 var proposed = release.Release{
 	Manifest: wire.Release{ID: script, Product: "pump", Version: "1.2.0", Hardware: []string{script}, Notes: script, Components: []wire.Component{{Name: script, Kind: wire.KindExec, Version: script}}},
 	Status:   release.Proposed, Creator: script, Created: then, Approvals: []release.Approval{{Caller: script, Key: script, At: then}},
+	Decision: decided, Summary: summarised,
 }
 
 func (s releases) List(ctx context.Context, c access.Caller, p string) ([]release.Release, error) {

@@ -5,13 +5,16 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import "github.com/a-h/templ"
-import templruntime "github.com/a-h/templ/runtime"
+import (
+	"github.com/a-h/templ"
+	templruntime "github.com/a-h/templ/runtime"
+)
 
 import (
 	"fmt"
-	"github.com/hallmark-iot/hallmark/factory"
 	"strconv"
+
+	"github.com/hallmark-iot/hallmark/factory"
 )
 
 func mastersPage(v view, p mastersPageData) templ.Component {

@@ -279,6 +279,9 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 			return err
 		}
 	}
+	if p.Found, err = foundOf(p.Release); err != nil {
+		return err
+	}
 	if p.Findings, _, err = h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Subject: hexOf(raw), Limit: 50}); unlessDenied(err) != nil {
 		return err
 	}

@@ -1,6 +1,7 @@
 package console
 
 import (
+	"cmp"
 	"context"
 	"encoding/hex"
 	"net/http"
@@ -11,6 +12,8 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/statement"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Supply reads what releases are made of, and what is known against it.
@@ -113,4 +116,35 @@ func knownTone(a supply.Answer) string {
 	case supply.Unknown:
 	}
 	return "warn"
+}
+
+// found is what the supply gate found of a release. Decision is nil when its product had no gate, Summary when it was not published with one.
+type found struct {
+	Name     string // of the release, for commands
+	Decision *wire.GateDecision
+	Summary  *statement.Summary
+}
+
+func foundOf(r release.Release) (found, error) {
+	f := found{Name: r.Manifest.Product + "@" + r.Manifest.Version}
+	if len(r.Decision) > 0 {
+		d, err := wire.DecodeGateDecision(r.Decision)
+		if err != nil {
+			return f, err
+		}
+		f.Decision = &d
+	}
+	if len(r.Summary) > 0 {
+		s, err := statement.ReadSummary(r.Summary)
+		if err != nil {
+			return f, err
+		}
+		f.Summary = &s
+	}
+	return f, nil
+}
+
+func stepName(n uint) string {
+	names := map[uint]string{1: "the bytes", 2: "the bill of materials", 3: "the provenance", 4: "the advisories", 5: "what is excused"}
+	return cmp.Or(names[n], "step "+strconv.Itoa(int(n)))
 }
