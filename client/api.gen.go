@@ -460,13 +460,19 @@ func (e ProductEnrolmentMode) Valid() bool {
 
 // Defines values for ReleaseComponentFormat.
 const (
-	Mcuboot ReleaseComponentFormat = "mcuboot"
+	ReleaseComponentFormatMcuboot ReleaseComponentFormat = "mcuboot"
+	ReleaseComponentFormatMender  ReleaseComponentFormat = "mender"
+	ReleaseComponentFormatSwu     ReleaseComponentFormat = "swu"
 )
 
 // Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
 func (e ReleaseComponentFormat) Valid() bool {
 	switch e {
-	case Mcuboot:
+	case ReleaseComponentFormatMcuboot:
+		return true
+	case ReleaseComponentFormatMender:
+		return true
+	case ReleaseComponentFormatSwu:
 		return true
 	default:
 		return false
@@ -3613,6 +3619,9 @@ type SupplyPolicy struct {
 
 	// Severity CVSS score from which on a flaw that nobody excused stops a release, as does one without a score; 0: 7
 	Severity *float64 `json:"severity,omitempty"`
+
+	// Suppliers who may supply what is inside, as the bill of materials names them; a component of another, or of nobody that is named, does not pass; none: anybody
+	Suppliers []string `json:"suppliers,omitempty"`
 
 	// VexDays how long what they say holds; 0: 180 days
 	VexDays *int64 `json:"vex_days,omitempty"`

@@ -5,10 +5,8 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
 	"fmt"
@@ -347,7 +345,7 @@ func orderPage(v view, o factory.Order, r *factory.Reconciliation, acts []action
 				return templ_7745c5c3_Err
 			}
 			if r != nil {
-				templ_7745c5c3_Var18 := []any{"headline", reconcileTone(o, *r)}
+				var templ_7745c5c3_Var18 = []any{"headline", reconcileTone(o, *r)}
 				templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var18...)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err

@@ -5,15 +5,12 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
-	"time"
-
 	"github.com/hallmark-iot/hallmark/comply"
+	"time"
 )
 
 func compliancePage(v view, p compliancePageData) templ.Component {
@@ -396,7 +393,7 @@ func frameworkPart(p compliancePageData, s comply.Summary) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		for _, g := range segments(standings(p, s)) {
-			templ_7745c5c3_Var19 := []any{"seg", g.Tone}
+			var templ_7745c5c3_Var19 = []any{"seg", g.Tone}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var19...)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -884,7 +881,7 @@ func controlPage(v view, p controlPageData) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Var46 := []any{"headline", complianceTone(p.Control.Standing)}
+			var templ_7745c5c3_Var46 = []any{"headline", complianceTone(p.Control.Standing)}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var46...)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err

@@ -5,10 +5,8 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
 import (
 	"fmt"
@@ -256,7 +254,7 @@ func waveBar(r rollout.Rollout, views []rollout.DeviceView) templ.Component {
 			return templ_7745c5c3_Err
 		}
 		for _, s := range waveSegments(r, views) {
-			templ_7745c5c3_Var11 := []any{"seg", s.Tone}
+			var templ_7745c5c3_Var11 = []any{"seg", s.Tone}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var11...)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -397,7 +395,7 @@ func rolloutPage(v view, r rollout.Rollout, views []rollout.DeviceView, acts []a
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Var20 := []any{"headline", phaseTone(r.Phase)}
+			var templ_7745c5c3_Var20 = []any{"headline", phaseTone(r.Phase)}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var20...)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
@@ -670,7 +668,7 @@ func rolloutPage(v view, r rollout.Rollout, views []rollout.DeviceView, acts []a
 					return templ_7745c5c3_Err
 				}
 				for _, c := range countsOf(r.Last) {
-					templ_7745c5c3_Var34 := []any{"tile", c.Tone}
+					var templ_7745c5c3_Var34 = []any{"tile", c.Tone}
 					templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var34...)
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
@@ -1239,7 +1237,7 @@ func releasePage(v view, p releasePageData) templ.Component {
 				return templ_7745c5c3_Err
 			}
 			for _, s := range gate(p) {
-				templ_7745c5c3_Var61 := []any{s.Tone}
+				var templ_7745c5c3_Var61 = []any{s.Tone}
 				templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var61...)
 				if templ_7745c5c3_Err != nil {
 					return templ_7745c5c3_Err

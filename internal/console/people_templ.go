@@ -5,16 +5,12 @@ package console
 
 //lint:file-ignore SA4006 This context is only used if a nested component is present.
 
-import (
-	"github.com/a-h/templ"
-	templruntime "github.com/a-h/templ/runtime"
-)
+import "github.com/a-h/templ"
+import templruntime "github.com/a-h/templ/runtime"
 
-import (
-	"github.com/hallmark-iot/hallmark/access"
-	"github.com/hallmark-iot/hallmark/access/proposal"
-	"github.com/hallmark-iot/hallmark/access/signin"
-)
+import "github.com/hallmark-iot/hallmark/access"
+import "github.com/hallmark-iot/hallmark/access/proposal"
+import "github.com/hallmark-iot/hallmark/access/signin"
 
 func proposalsPage(v view, list []proposal.Proposal, more string) templ.Component {
 	return templruntime.GeneratedTemplate(func(templ_7745c5c3_Input templruntime.GeneratedComponentInput) (templ_7745c5c3_Err error) {
@@ -294,7 +290,7 @@ func proposalPage(v view, p proposal.Proposal) templ.Component {
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
 			}
-			templ_7745c5c3_Var14 := []any{"headline", proposalTone(p.State)}
+			var templ_7745c5c3_Var14 = []any{"headline", proposalTone(p.State)}
 			templ_7745c5c3_Err = templ.RenderCSSItems(ctx, templ_7745c5c3_Buffer, templ_7745c5c3_Var14...)
 			if templ_7745c5c3_Err != nil {
 				return templ_7745c5c3_Err
