@@ -111,7 +111,7 @@ func (s *Service) Trust() *Trust { return s.c.Trust }
 func (s *Service) Revocations() *Revocations { return s.c.Revocations }
 
 // Issue gives the LDevID that answers req, by the verified device d. The same request by the same device gives the same
-// certificate for as long as that holds, whatever was lost on the way. also are facts that belong to the same moment; they are
+// certificate for as long as that holds, whatever was lost on the way; with the next certificate it is another request, a renewal. also are facts that belong to the same moment; they are
 // written only when a certificate is really new. cert.issued and they are durable when Issue returns.
 func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req Request, also ...ledger.Fact) (*x509.Certificate, error) {
 	id := d.Identity
@@ -122,7 +122,7 @@ func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req
 	if err := s.c.Revocations.Check(d.Cert, id.DeviceID, now); err != nil {
 		return nil, err
 	}
-	request := requestKey(id.DeviceID, req)
+	request := requestKey(d, req)
 	if cert := s.recent.get(request); cert != nil && now.Before(cert.NotAfter) && s.c.Revocations.Check(cert, id.DeviceID, now) == nil {
 		return cert, nil
 	}
@@ -205,8 +205,15 @@ func (a *answers) put(request [32]byte, c *x509.Certificate) {
 	a.by[request] = c
 }
 
-func requestKey(device string, req Request) [32]byte {
-	return sha256.Sum256(append([]byte("ldevid "+device+" "), req.Digest[:]...))
+// requestKey is what a request is known by. One for the next LDevID is made with the present one, and that is part of it: who lost the
+// answer asks with the same certificate, and who renews for the same key, time after time, with another.
+func requestKey(d Device, req Request) [32]byte {
+	key := append([]byte("ldevid "+d.Identity.DeviceID+" "), req.Digest[:]...)
+	if d.Identity.Kind == idevid.LDevID {
+		sum := sha256.Sum256(d.Cert.Raw)
+		key = append(key, sum[:]...)
+	}
+	return sha256.Sum256(key)
 }
 
 func issued(c *x509.Certificate, role Role, device string, request [32]byte) Issued {

@@ -97,11 +97,27 @@ func TestARenewalHasTheNamesItHad(t *testing.T) {
 			t.Errorf("%s: %d %s", name, a.status, a.body)
 		}
 	}
+	before, err := x509.ParseCertificate(chain[0])
+	must(t, err)
+	w.clock.add(time.Hour)
+	must(t, w.pki.Refresh(t.Context()))
 	renewed := w.as(ldev).post("simplereenroll", request(t, idev, key, nil)).cert(t)
+	if before.SerialNumber.Cmp(renewed.SerialNumber) == 0 || !renewed.NotAfter.After(before.NotAfter) {
+		t.Errorf("renewed: serial %x until %s, before it %x until %s", renewed.SerialNumber, renewed.NotAfter, before.SerialNumber, before.NotAfter)
+	}
+	if again := w.as(ldev).post("simplereenroll", request(t, idev, key, nil)).cert(t); !again.Equal(renewed) {
+		t.Error("whose answer was lost got another certificate")
+	}
+	w.clock.add(time.Hour)
+	must(t, w.pki.Refresh(t.Context()))
+	ldev.Certificate[0] = renewed.Raw
+	if next := w.as(ldev).post("simplereenroll", request(t, idev, key, nil)).cert(t); !next.NotAfter.After(renewed.NotAfter) {
+		t.Errorf("renewed once more: until %s, before it %s", next.NotAfter, renewed.NotAfter)
+	}
 	rekeyed := w.as(ldev).post("simplereenroll", request(t, idev, newKey(t), nil)).cert(t)
-	if before, err := x509.ParseCertificate(chain[0]); err != nil || !bytes.Equal(before.RawSubjectPublicKeyInfo, renewed.RawSubjectPublicKeyInfo) ||
+	if !bytes.Equal(before.RawSubjectPublicKeyInfo, renewed.RawSubjectPublicKeyInfo) ||
 		bytes.Equal(before.RawSubjectPublicKeyInfo, rekeyed.RawSubjectPublicKeyInfo) || !bytes.Equal(before.RawSubject, rekeyed.RawSubject) {
-		t.Errorf("renewed and re-keyed: %v", err)
+		t.Error("a renewal has another key, or a re-key the same, or other names")
 	}
 }
 

@@ -136,8 +136,12 @@ func TestInteropStrictClientOfTLS12(t *testing.T) {
 			next = newKey(t)
 		}
 		s := w.strict(ldev)
-		if status, h, body := s.call("POST", "simplereenroll", bound(t, idev, next, unique(s), nil)); status != 200 || h["Content-Type"] != certsOnly || len(s.der(body)) == 0 {
-			t.Errorf("%s: %d %v %s", what, status, h, body)
+		status, h, body := s.call("POST", "simplereenroll", bound(t, idev, next, unique(s), nil))
+		if status != 200 || h["Content-Type"] != certsOnly {
+			t.Fatalf("%s: %d %v %s", what, status, h, body)
+		}
+		if got, err := agentest.ParseCertsOnly(s.der(body)); err != nil || len(got) != 1 || got[0].SerialNumber.Cmp(certs[0].SerialNumber) == 0 {
+			t.Errorf("%s: %d certificates, or the one it had: %v", what, len(got), err)
 		}
 	}
 	s = w.strict(idev)
