@@ -489,7 +489,7 @@ func TestACertificateIsRenewedInTime(t *testing.T) {
 // A device whose certificate is let in no more, be it revoked or from before it was lost, enrols anew by itself, with its factory
 // identity; it does not when there is only nobody to answer, and not at every refusal.
 func TestADeviceThatIsDisownedEnrolsAnew(t *testing.T) {
-	for name, status := range map[string]int{"revoked: refused at the handshake": 0, "found again: to be onboarded anew": http.StatusServiceUnavailable} {
+	for name, status := range map[string]int{"revoked: refused at the handshake": 0, "found again: to be onboarded anew": http.StatusForbidden} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()
@@ -522,6 +522,31 @@ func TestADeviceThatIsDisownedEnrolsAnew(t *testing.T) {
 				d.s.down.Store(false)
 				if d.s.enrolments() != before {
 					t.Errorf("%d enrolments while nobody answered", d.s.enrolments()-before)
+				}
+				if err := stop(); err != nil {
+					t.Error(err)
+				}
+			})
+		})
+	}
+}
+
+// A server that is ill, or behind, says nothing of the certificate: nobody enrols anew for that.
+func TestAServerThatIsIllDisownsNobody(t *testing.T) {
+	for _, status := range []int{http.StatusTooManyRequests, http.StatusServiceUnavailable} {
+		t.Run(http.StatusText(status), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld()
+				d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+				stop := d.start(t)
+				time.Sleep(time.Hour)
+				d.s.mu.Lock()
+				d.s.disown, d.s.status = time.Now(), status
+				d.s.mu.Unlock()
+				time.Sleep(3 * time.Hour)
+				synctest.Wait()
+				if n, refused := d.s.enrolments(), d.s.refusals(); n != 1 || refused < 10 {
+					t.Errorf("%d enrolments, after %d calls that came to nothing", n, refused)
 				}
 				if err := stop(); err != nil {
 					t.Error(err)

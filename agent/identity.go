@@ -81,7 +81,7 @@ const (
 	disownedPause = time.Hour // between attempts that changed nothing, at least: a server that is only ill is not asked for certificates all the time
 )
 
-// doubt notes a failure. Only a server that answers can disown.
+// doubt notes a failure. Only a server that understands, and refuses, can disown: one that is ill has said nothing of the certificate.
 func (a *Agent) doubt(err error, now time.Time) error {
 	if !answered(err) || a.disowned || a.silent() || !now.After(a.doubtAt) {
 		return nil

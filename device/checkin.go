@@ -27,10 +27,10 @@ func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, 
 		return wire.CheckinReply{}, fault.New(fault.Denied, "device.other", "a device checks in for itself only", "")
 	}
 	if d.State == Provisioned { // it has enrolled, or it had no certificate to call with
-		return wire.CheckinReply{}, fault.New(fault.Unavailable, "device.onboarding", fmt.Sprintf("the enrolment of device %s is being taken in", id), "ask again")
+		return wire.CheckinReply{}, fault.New(fault.Conflict, "device.onboarding", fmt.Sprintf("the enrolment of device %s is not taken in yet", id), "ask again; enrol anew if it stays so")
 	}
 	if mustEnrol(d) {
-		return wire.CheckinReply{}, fault.New(fault.Unavailable, "device.enrol-anew",
+		return wire.CheckinReply{}, fault.New(fault.Denied, "device.enrol-anew",
 			fmt.Sprintf("device %s was suspected of being two: it is heard again when it has enrolled with its factory identity", id), "enrol anew with the IDevID")
 	}
 	if d.State == Ordered || Ended(d.State) {

@@ -384,7 +384,8 @@ func (t *Trust) VerifyOperator(chain []*x509.Certificate, now time.Time) (Peer, 
 
 // VerifyConnection builds the check for a device listener's tls.Config.VerifyConnection, which runs on resumed sessions too
 // (VerifyPeerCertificate does not). A client without a certificate passes here and is for ClientAuth or the handler to
-// refuse; one with a bad, revoked or uncheckable certificate does not pass, but see CheckConnection.
+// refuse; one with a bad or revoked certificate does not pass, but see CheckConnection. That nobody can tell whether it is revoked ends no
+// handshake, for a device takes that as a word about its certificate: who serves the connection Checks at each call, and says so (503).
 func VerifyConnection(t *Trust, revoked *Revocations, now func() time.Time) func(tls.ConnectionState) error {
 	return func(cs tls.ConnectionState) error {
 		if len(cs.PeerCertificates) == 0 {
@@ -394,6 +395,9 @@ func VerifyConnection(t *Trust, revoked *Revocations, now func() time.Time) func
 		if err != nil {
 			return err
 		}
-		return revoked.CheckConnection(d.Cert, d.Identity.DeviceID, now())
+		if err := revoked.CheckConnection(d.Cert, d.Identity.DeviceID, now()); fault.KindOf(err) != fault.Unavailable {
+			return err
+		}
+		return nil
 	}
 }

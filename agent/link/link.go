@@ -95,8 +95,10 @@ type Status struct {
 
 func (s *Status) Error() string { return fmt.Sprintf("server answered %d: %s", s.Code, s.Text) }
 
-// Refused says that there is a server, and that it said no.
-func (s *Status) Refused() bool { return true }
+// Refused says that the server understood, and said no: one that is ill, or behind, has not.
+func (s *Status) Refused() bool {
+	return s.Code >= 400 && s.Code < 500 && s.Code != http.StatusRequestTimeout && s.Code != http.StatusTooManyRequests
+}
 
 // RetryAfter is how long the server asks to be left alone (RFC 9110 §10.2.3).
 func (s *Status) RetryAfter() time.Duration { return s.After }
@@ -104,8 +106,7 @@ func (s *Status) RetryAfter() time.Duration { return s.After }
 // Final reports whether asking the same again is pointless: the server understood and refused.
 func Final(err error) bool {
 	var s *Status
-	return errors.As(err, &s) && s.Code >= 400 && s.Code < 500 &&
-		s.Code != http.StatusRequestTimeout && s.Code != http.StatusTooManyRequests && s.Code != http.StatusConflict
+	return errors.As(err, &s) && s.Refused() && s.Code != http.StatusConflict
 }
 
 // Later says whether the server understood, and has had enough of this for now.

@@ -7,11 +7,13 @@ package deviceapi
 import (
 	"context"
 	"crypto/x509"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -22,7 +24,7 @@ import (
 
 // Config is what the listener hands its calls to. Each function is a stage's verb.
 type Config struct {
-	// Identify names the device of a verified chain.
+	// Identify names the device of a verified chain. It fails with fault.Unavailable where nobody can tell now whether it is revoked.
 	Identify  func(chain []*x509.Certificate) (Peer, error)
 	Checkin   func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error)
 	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
@@ -93,8 +95,10 @@ func (h *handler) on(limit int64, serve func(ctx context.Context, c call) ([]byt
 		if c.body, err = io.ReadAll(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 			if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
 				http.Error(w, "body too large: at most "+strconv.FormatInt(limit, 10)+" bytes", http.StatusRequestEntityTooLarge)
+				return
 			}
-			return // otherwise the device went away
+			http.Error(w, "the body is not whole: send it again", http.StatusRequestTimeout) // the device went away, or is too slow; a proxy may still listen
+			return
 		}
 		reply, err := serve(device.WithLine(r.Context(), r.RemoteAddr), c)
 		if err != nil {
@@ -118,6 +122,9 @@ func (h *handler) identify(w http.ResponseWriter, r *http.Request) (call, bool) 
 	}
 	p, err := h.cfg.Identify(r.TLS.PeerCertificates)
 	switch {
+	case fault.KindOf(err) == fault.Unavailable: // nobody can tell, which is no answer about the device
+		h.fail(w, r, p.Device, err)
+		return call{}, false
 	case err != nil:
 		http.Error(w, "not a device that is let in: "+err.Error(), http.StatusForbidden)
 		return call{}, false
@@ -198,17 +205,11 @@ func (h *handler) artifact(w http.ResponseWriter, r *http.Request) {
 }
 
 func parseDigest(s string) (d [32]byte, ok bool) {
-	if len(s) != 64 {
+	b, err := hex.DecodeString(s)
+	if err != nil || len(b) != len(d) || s != strings.ToLower(s) { // the digest is the ETag: there is one way to write it
 		return d, false
 	}
-	for i := range d {
-		b, err := strconv.ParseUint(s[2*i:2*i+2], 16, 8)
-		if err != nil {
-			return d, false
-		}
-		d[i] = byte(b)
-	}
-	return d, true
+	return [32]byte(b), true
 }
 
 // fail maps faults to statuses. Devices retry on 409, 429 and 5xx, and give up on the rest.
@@ -239,7 +240,7 @@ func (h *handler) fail(w http.ResponseWriter, r *http.Request, device string, er
 		return
 	}
 	level := slog.LevelWarn
-	if status == http.StatusServiceUnavailable {
+	if status == http.StatusServiceUnavailable || status == http.StatusConflict {
 		level = slog.LevelInfo // it asks again by itself
 	}
 	h.cfg.Logger.Log(r.Context(), level, "device call refused", "device", device, "path", r.URL.Path, "error", err)

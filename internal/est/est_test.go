@@ -167,6 +167,24 @@ func newWorld(t testing.TB) *world {
 	return w
 }
 
+// While nobody can tell what is revoked, a device is told to ask again, and not that its certificate is no good.
+func TestATooOldListOfRevocationsRefusesNobodyForGood(t *testing.T) {
+	w := newWorld(t)
+	id, idev := w.made(true)
+	csr := request(t, idev, newKey(t), nil)
+	w.clock.add(2 * time.Minute)
+	if a := w.as(idev).post("simpleenroll", csr); a.status != http.StatusServiceUnavailable || a.header.Get("Retry-After") == "" || !strings.HasPrefix(a.text(), "cert.revocation-unknown: ") {
+		t.Errorf("%d %s", a.status, a.body)
+	}
+	if n := w.facts("cert.issued", id); n != 0 {
+		t.Errorf("%d certificates were issued", n)
+	}
+	must(t, w.pki.Refresh(t.Context()))
+	if a := w.as(idev).post("simpleenroll", csr); a.status != http.StatusOK {
+		t.Errorf("once the list is fresh: %d %s", a.status, a.body)
+	}
+}
+
 func (w *world) ca(above *pki.Authority, role pki.Role, name pki.Name) *pki.Authority {
 	w.t.Helper()
 	key := newKey(w.t)

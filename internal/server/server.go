@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/comply"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/genuine"
@@ -454,15 +455,18 @@ func (i *Instance) deviceTLS(certificate *ownCertificate) *tls.Config {
 // identify names the device of a chain that VerifyConnection let in. It looks at the revocations again, because a connection may be
 // older than the newest of them.
 func (i *Instance) identify(chain []*x509.Certificate) (deviceapi.Peer, error) {
-	now := time.Now()
-	d, err := i.auth.trust.VerifyDevice(chain, now)
+	return identify(i.auth.trust, i.pki.Revocations(), chain, time.Now())
+}
+
+func identify(trust *pki.Trust, revoked *pki.Revocations, chain []*x509.Certificate, now time.Time) (deviceapi.Peer, error) {
+	d, err := trust.VerifyDevice(chain, now)
 	if err != nil {
 		return deviceapi.Peer{}, err
 	}
 	p := deviceapi.Peer{Device: d.Identity.DeviceID, Operational: d.Identity.Kind == idevid.LDevID}
-	if i.pki.Revocations().Check(d.Cert, p.Device, now) == nil {
-		return p, nil
+	if err := revoked.Check(d.Cert, p.Device, now); fault.KindOf(err) != fault.Denied { // it is not revoked, or nobody can tell
+		return p, err
 	}
 	p.Ended = true
-	return p, i.pki.Revocations().CheckConnection(d.Cert, p.Device, now)
+	return p, revoked.CheckConnection(d.Cert, p.Device, now)
 }

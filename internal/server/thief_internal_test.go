@@ -21,6 +21,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	agentest "github.com/hallmark-iot/hallmark/agent/est"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -255,5 +256,31 @@ func TestTheServersCertificateIsRenewed(t *testing.T) {
 	next, err := c.get(nil)
 	if err != nil || next == first || !next.Leaf.NotAfter.After(first.Leaf.NotAfter) {
 		t.Errorf("with a quarter of its life left it is not renewed: %v", err)
+	}
+}
+
+// Whose certificate was revoked is told so; while nobody can tell, nobody's life is over.
+func TestThatNobodyCanTellIsNoEnd(t *testing.T) {
+	x := newTheft(t)
+	var chain []*x509.Certificate
+	for _, der := range x.idevid(t, x.key).Certificate {
+		c, err := x509.ParseCertificate(der)
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain = append(chain, c)
+	}
+	never := pki.NewRevocations(time.Minute) // which has not heard of the store yet
+	if p, err := identify(x.inst.auth.trust, never, chain, time.Now()); fault.KindOf(err) != fault.Unavailable || p.Ended {
+		t.Errorf("nobody can tell: %+v %v", p, err)
+	}
+	if p, err := x.inst.identify(chain); err != nil || p.Ended || p.Device != victim {
+		t.Errorf("a good one: %+v %v", p, err)
+	}
+	if err := x.inst.pki.RevokeDevice(t.Context(), access.Internal("test"), victim, "pump", pki.Cessation); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := x.inst.identify(chain); err != nil || !p.Ended {
+		t.Errorf("one whose life has ended: %+v %v", p, err)
 	}
 }
