@@ -329,3 +329,25 @@ func TestWrongCodesAreCounted(t *testing.T) {
 	}
 	x.claim(x.a, id, good) // who has it is not kept out by who guesses
 }
+
+// A check-in that began before a device was handed on does not bring back what was forgotten for it.
+func TestACheckinAcrossATransferBringsNothingBack(t *testing.T) {
+	x := newSale(t, 1)
+	id := devN(0)
+	x.a = x.claim(x.a, id, x.code(id))
+	before, err := x.db.Devices().Device(t.Context(), id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := device.Report{From: before, State: before.State, Twin: before.Twin, AckedSeq: before.AckedSeq, Token: before.Token, At: x.now}
+	r.Twin.Reported = []wire.ConfigEntry{{Name: "rate", Value: "12"}}
+	if _, err := x.svc.Transfer(t.Context(), x.a, owner.Order{Devices: []string{id}, Kind: owner.Resale, Reason: "sold"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := x.db.Devices().ApplyReport(t.Context(), r); !errors.Is(err, device.ErrChanged) {
+		t.Errorf("%v", err)
+	}
+	if d, err := x.db.Devices().Device(t.Context(), id); err != nil || len(d.Twin.Reported) != 0 {
+		t.Errorf("%v, %v", d.Twin.Reported, err)
+	}
+}

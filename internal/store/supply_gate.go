@@ -43,14 +43,6 @@ func policyOf(row scanner) (p supply.Policy, err error) {
 // PutPolicy implements supply.Store.
 func (s Supply) PutPolicy(ctx context.Context, product string, had, p supply.Policy, facts ...ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
-		var one int
-		err := tx.QueryRow(`SELECT 1 FROM product WHERE id = $1 FOR UPDATE`, product).Scan(&one)
-		if errors.Is(err, sql.ErrNoRows) {
-			return supply.ErrNotFound
-		}
-		if err != nil {
-			return err
-		}
 		now, err := policyOf(tx.QueryRow(supplyPolicy, product))
 		if err != nil {
 			return err
@@ -58,8 +50,11 @@ func (s Supply) PutPolicy(ctx context.Context, product string, had, p supply.Pol
 		if !reflect.DeepEqual(now, had) {
 			return supply.ErrChanged
 		}
-		if _, err := setSupplyPolicy(tx, product, p); err != nil {
+		switch done, err := setSupplyPolicy(tx, product, p); {
+		case err != nil:
 			return err
+		case !done:
+			return supply.ErrNotFound
 		}
 		return tx.Append(facts...)
 	})
