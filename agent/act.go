@@ -24,6 +24,7 @@ const (
 	codeVerdict  = "not-affirmed"  // the verifier does not accept it
 	codeTimeout  = "trial-timeout" // not confirmed in time
 	codeSafety   = "not-possible"  // this device cannot do it
+	codeHeld     = "quarantined"   // it is held, and sleeping or waking does not end that
 )
 
 // gateState is what the device holds when it judges.
@@ -134,6 +135,9 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 // again, which changes nothing. The event comes before both: a cut then tells it twice, never not at all.
 func (a *Agent) actNow(next memory, p gate.Plan, now time.Time) (wire.Result, error) {
 	event, text := "", ""
+	if (p.Act == wire.ActDormant || p.Act == wire.ActWake) && a.m.Guard != nil && a.m.Guard.State == "quarantined" {
+		return a.declined(p, codeHeld, "the device is quarantined: a release ends that") // sleep, and the end of it, are for a device that is free
+	}
 	switch p.Act { //nolint:exhaustive // the others are tasks, and never come here
 	case wire.ActQuarantine:
 		next.Guard = &guard{State: "quarantined", Until: uint64(p.Until.Unix()), Cause: p.Cause}

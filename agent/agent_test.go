@@ -657,3 +657,22 @@ func TestADeviceThatRestartsAllTheTimeEnrolsAnew(t *testing.T) {
 		}
 	})
 }
+
+// Who is held is not let go by being put to sleep, or woken.
+func TestSleepEndsNoQuarantine(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
+		d.told(t, w.command(wire.ActQuarantine, nil))
+		for _, act := range []wire.Act{wire.ActWake, wire.ActDormant} {
+			d.told(t, w.command(act, nil))
+			if !d.prog.isolated.Load() {
+				t.Errorf("%s lets it go", act)
+			}
+		}
+		d.told(t, w.command(wire.ActRelease, nil))
+		if d.prog.isolated.Load() {
+			t.Error("a release does not")
+		}
+	})
+}

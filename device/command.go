@@ -89,7 +89,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	}, func() ([]string, error) { return s.cfg.Groups.GroupsOf(ctx, in.Product, in.Devices) }); err != nil {
 		return "", s.unseen(ctx, caller, in, err)
 	}
-	if err := s.heldBack(ctx, caller, in); err != nil {
+	if err := s.heldBack(ctx, in.Act, in.Devices); err != nil {
 		return "", err
 	}
 	if known, err := s.commandedOnce(ctx, in.Once); err != nil || known != "" {
@@ -154,11 +154,11 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 }
 
 // heldBack refuses to let go of stolen devices: it may be their owner who asks, and the maker who holds them. The mark is lifted first, and lets go of them.
-func (s *Service) heldBack(ctx context.Context, caller access.Caller, in Instruction) error {
-	if in.Act != wire.ActRelease || caller.Kind == access.System {
+func (s *Service) heldBack(ctx context.Context, act wire.Act, ids []string) error {
+	if act != wire.ActRelease && act != wire.ActWake && act != wire.ActDormant { // a device that sleeps is held by nothing when it wakes
 		return nil
 	}
-	for _, id := range in.Devices {
+	for _, id := range ids {
 		d, err := s.cfg.Registry.Device(ctx, id)
 		if errors.Is(err, ErrNotFound) {
 			continue // it is refused behind
@@ -167,10 +167,36 @@ func (s *Service) heldBack(ctx context.Context, caller access.Caller, in Instruc
 			return err
 		}
 		if d.Legitimacy == Stolen {
-			return fault.New(fault.Denied, "command.stolen", fmt.Sprintf("device %s is marked as stolen", id), "lift the mark: `hallmark device found`")
+			return stolen(id)
 		}
 	}
 	return nil
+}
+
+func stolen(id string) error {
+	return fault.New(fault.Denied, "command.stolen", fmt.Sprintf("device %s is marked as stolen", id), "lift the mark: `hallmark device found`")
+}
+
+// holding refuses to take back what holds a stolen device.
+func (s *Service) holding(ctx context.Context, caller access.Caller, c Command) error {
+	if c.Wire.Act != wire.ActQuarantine || caller.Kind == access.System {
+		return nil
+	}
+	for after := ""; ; {
+		some, err := s.cfg.Commands.CommandDevices(ctx, c.ID, s.cfg.Now(), after, MaxPage)
+		if err != nil {
+			return err
+		}
+		for _, x := range some {
+			if err := s.heldBack(ctx, wire.ActRelease, []string{x.Device}); err != nil {
+				return err
+			}
+		}
+		if len(some) < MaxPage {
+			return nil
+		}
+		after = some[len(some)-1].Device
+	}
 }
 
 // OnceID is the ID of the command of a decision that has a name.
@@ -263,6 +289,9 @@ func (s *Service) checkWarrant(ctx context.Context, in Instruction, now time.Tim
 func (s *Service) CancelCommand(ctx context.Context, caller access.Caller, id, reason string) error {
 	c, err := s.command(ctx, caller, "", id)
 	if err != nil {
+		return err
+	}
+	if err := s.holding(ctx, caller, c); err != nil {
 		return err
 	}
 	return s.cancel(ctx, caller, c, reason)

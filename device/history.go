@@ -192,7 +192,7 @@ type BundleStatus struct {
 	Suites  []SuiteCount  `json:"suites"` // of the keys that sign their evidence
 	Wanted  string        `json:"wanted"` // the suite that the current one has them move to
 	Runs    []RunsCount   `json:"runs" doc:"devices in the field by the security counter of the release that they say they run"`
-	Seen    bool          `json:"seen"`   // the way back leads to it: its entry is kept as the bundle before believes it
+	Seen    bool          `json:"seen"` // the way back leads to it: its entry is kept as the bundle before believes it
 }
 
 // BundleStatus counts a product's devices in the field by the version of their trust bundle, and by the suite they sign in.

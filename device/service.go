@@ -150,6 +150,10 @@ func (s *Service) Move(ctx context.Context, caller access.Caller, id string, ev 
 	if caller.Owner != "" && ev != Lose && ev != Find && ev != Maintain && ev != Resume {
 		return Device{}, makersWord(id)
 	}
+	// Who takes a device into maintenance, and out of it again, has it as free as one that was never held.
+	if caller.Kind != access.System && (ev == Maintain || ev == Resume || ev == Release || ev == Wake) && (d.Legitimacy == Stolen || caller.Owner != "" && d.State == Quarantined) {
+		return Device{}, fault.New(fault.Denied, "device.held", fmt.Sprintf("device %s is %s, and %s", id, d.State, d.Legitimacy), "it is let go first: `hallmark command create release`, or `hallmark device found` when it is marked as stolen")
+	}
 	to, err := Next(d.State, ev)
 	if err != nil {
 		return Device{}, err
@@ -242,8 +246,14 @@ func (s *Service) Judge(ctx context.Context, caller access.Caller, id string, l 
 	if !l.valid() {
 		return fault.New(fault.Invalid, "device.legitimacy", fmt.Sprintf("no legitimacy %q", l), "use genuine, recalled, refurbished, resold, stolen or unknown")
 	}
+	if l == Stolen || l == Recalled {
+		return fault.New(fault.Invalid, "device.legitimacy", "a device is stolen or recalled by a mark, which can be lifted again", "`hallmark device stolen`, `hallmark recall create`")
+	}
 	if d.Legitimacy == l {
 		return nil
+	}
+	if d.Legitimacy == Stolen || d.Legitimacy == Recalled {
+		return fault.New(fault.Conflict, "device.marked", fmt.Sprintf("device %s is marked: it is %s", id, d.Legitimacy), "lift the mark: `hallmark device found`, `hallmark recall mended`")
 	}
 	if (l == Imported) != (d.KeyOrigin == OriginImported) && (l == Imported || l == Genuine) {
 		return fault.New(fault.Conflict, "device.imported", fmt.Sprintf("device %s: whether it was imported follows from how it came here", id), "an imported device is genuine by nobody's word, and no other is imported")

@@ -106,7 +106,7 @@ func next(from State, ev Event) (State, bool) {
 	case Dispose:
 		return Disposed, from == Decommissioned
 	case Lose:
-		return Lost, from == Provisioned || from == Onboarded || inField(from) || from == Decommissioning || from == Suspected
+		return Lost, from == Provisioned || from == Onboarded || inField(from) || from == Decommissioning // not Suspected: what is found again is suspected of nothing
 	case Find:
 		return Provisioned, from == Lost
 	case Suspect:

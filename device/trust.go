@@ -158,22 +158,43 @@ func warrantClaim(envelope []byte) (wire.Warrant, error) {
 
 func invalidWarrant(err error) error { return fault.Newf(fault.Invalid, "warrant.invalid", "%w", err) }
 
-// logWarrant logs a warrant that is signed by whom, for just those devices.
-func (s *Service) logWarrant(ctx context.Context, caller access.Caller, envelope []byte, w wire.Warrant, devices []string, whom wire.KeySet) (Warrant, error) {
-	if _, err := wire.VerifyThreshold(wire.TypeWarrant, envelope, whom); err != nil {
-		return Warrant{}, invalidWarrant(err)
+// HoldsWarrant says whether a warrant is one of its product's warrant role, for just those devices, and not over. One that was submitted before is held to it again: there are also those of owners.
+func (s *Service) HoldsWarrant(ctx context.Context, envelope []byte, devices []string) error {
+	w, err := warrantClaim(envelope)
+	if err != nil {
+		return invalidWarrant(err)
 	}
-	now := s.cfg.Now().UTC()
-	if !wire.NeedsWarrant(w.Act) && !wire.ChangesOwner(w.Act) || w.Expires <= uint64(now.Unix()) {
-		return Warrant{}, invalidWarrant(fmt.Errorf("warrant %s: act %s needs none, or it is over", w.ID, w.Act))
+	b, err := s.CurrentBundle(ctx, w.Product)
+	if err != nil {
+		return err
+	}
+	return s.holds(envelope, w, devices, b.Wire.Warrant)
+}
+
+// holds says whether a warrant is signed by whom, for just those devices, and not over.
+func (s *Service) holds(envelope []byte, w wire.Warrant, devices []string, whom wire.KeySet) error {
+	if _, err := wire.VerifyThreshold(wire.TypeWarrant, envelope, whom); err != nil {
+		return invalidWarrant(err)
+	}
+	if !wire.NeedsWarrant(w.Act) && !wire.ChangesOwner(w.Act) || w.Expires <= uint64(s.cfg.Now().Unix()) {
+		return invalidWarrant(fmt.Errorf("warrant %s: act %s needs none, or it is over", w.ID, w.Act))
 	}
 	set, err := wire.SetOf(devices)
 	if err != nil {
-		return Warrant{}, invalidWarrant(err)
+		return invalidWarrant(err)
 	}
 	if string(set.Root) != string(w.Devices.Root) || set.Count != w.Devices.Count {
-		return Warrant{}, invalidWarrant(fmt.Errorf("warrant %s was not signed for these %d devices", w.ID, len(devices)))
+		return invalidWarrant(fmt.Errorf("warrant %s was not signed for these %d devices", w.ID, len(devices)))
 	}
+	return nil
+}
+
+// logWarrant logs a warrant that is signed by whom, for just those devices.
+func (s *Service) logWarrant(ctx context.Context, caller access.Caller, envelope []byte, w wire.Warrant, devices []string, whom wire.KeySet) (Warrant, error) {
+	if err := s.holds(envelope, w, devices, whom); err != nil {
+		return Warrant{}, err
+	}
+	now := s.cfg.Now().UTC()
 	f := ledger.New(ledger.Control, ledger.KindWarrantIssued, now, caller.ID, w.ID, nil, envelope)
 	out := Warrant{UID: f.UID, Wire: w}
 	if err := s.cfg.Trust.PutWarrant(ctx, out, devices, f); err != nil {

@@ -394,6 +394,9 @@ func (s *Service) step(ctx context.Context, c Case, now time.Time) (Case, error)
 		if Over(d.State) { // nobody is there to be told
 			return c, s.turn(ctx, system(), c, Closed, nil, "the device is "+string(d.State))
 		}
+		if c.Phase == Releasing && d.Legitimacy == device.Stolen {
+			return c, s.turn(ctx, system(), c, Closed, nil, "the device is stolen: it stays held until it is found")
+		}
 	}
 	if c.Command == "" {
 		if act, ok := actOf(c.Phase); ok {

@@ -112,6 +112,7 @@ type Devices interface {
 	Move(ctx context.Context, caller access.Caller, id string, ev device.Event, cause *ledger.Ref, reason string) (device.Device, error)
 	Command(ctx context.Context, caller access.Caller, in device.Instruction) (string, error)
 	SubmitWarrant(ctx context.Context, caller access.Caller, envelope []byte, devices []string) (device.Warrant, error)
+	HoldsWarrant(ctx context.Context, envelope []byte, devices []string) error
 }
 
 // Warrants knows which devices a warrant names; *device.Service's store is one.

@@ -120,6 +120,9 @@ func (s *Service) warrant(ctx context.Context, caller access.Caller, o Order) (d
 	if err != nil {
 		return device.Warrant{}, err
 	}
+	if err := s.cfg.Devices.HoldsWarrant(ctx, o.Warrant, o.Devices); err != nil {
+		return device.Warrant{}, err
+	}
 	if have, err := wire.EncodeWarrant(known.Wire); err != nil || string(have) != string(payload) {
 		return device.Warrant{}, errors.Join(err, fault.New(fault.Conflict, "retire.warrant",
 			fmt.Sprintf("another warrant with the ID %s is here", claim.ID), "have one signed with a fresh ID"))

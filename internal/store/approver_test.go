@@ -49,12 +49,12 @@ func TestAKeyApprovesForWhoseItIs(t *testing.T) {
 		key, who string
 		want     string
 	}{
-		"one person":          {admin(person("ann")), kid(0), "person:alice", "access.four-eyes"},
-		"another's key":       {two, "00112233445566778899aabbccddeeff", "person:alice", "approver.key"},
-		"no key":              {two, "xyz", "person:alice", "approver.key"},
-		"nobody":              {two, kid(0), "person:zoe", "approver.member"},
-		"a release manager":   {together("ann", "dora"), kid(0), "person:alice", "access.denied"},
-		"hers":                {two, kid(0), "person:alice", ""},
+		"one person":        {admin(person("ann")), kid(0), "person:alice", "access.four-eyes"},
+		"another's key":     {two, "00112233445566778899aabbccddeeff", "person:alice", "approver.key"},
+		"no key":            {two, "xyz", "person:alice", "approver.key"},
+		"nobody":            {two, kid(0), "person:zoe", "approver.member"},
+		"a release manager": {together("ann", "dora"), kid(0), "person:alice", "access.denied"},
+		"hers":              {two, kid(0), "person:alice", ""},
 	} {
 		if got := bind(c.by, c.key, c.who); got != c.want {
 			t.Errorf("%s: %q, want %q", name, got, c.want)

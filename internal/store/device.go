@@ -237,7 +237,8 @@ func (db *DB) Restored(ctx context.Context, at time.Time) (n int64, err error) {
 // JudgeDevice implements device.Registry.
 func (s *Devices) JudgeDevice(ctx context.Context, id string, from, to device.Legitimacy, fact ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2 AND legitimacy = $3`, string(to), id, string(from))
+		res, err := tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2 AND legitimacy = $3
+			AND NOT EXISTS (SELECT 1 FROM device_mark m WHERE m.device_id = $2)`, string(to), id, string(from))
 		if err != nil {
 			return err
 		}

@@ -74,7 +74,7 @@ func with(marks []owner.Mark, base device.Legitimacy) device.Legitimacy {
 
 // remark adds a mark to a device, or takes it away, and sets what it is then; the fact is of that. A device that is what it is already has
 // a fact all the same: that it was said is on record.
-func remark(tx *Tx, id string, add *owner.Mark, lift string, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error {
+func remark(tx *Tx, id string, add *owner.Mark, lift string, maker bool, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error {
 	var now device.Legitimacy
 	err := tx.QueryRow(`SELECT legitimacy FROM device WHERE id = $1`, id).Scan(&now)
 	if errors.Is(err, sql.ErrNoRows) {
@@ -91,12 +91,16 @@ func remark(tx *Tx, id string, add *owner.Mark, lift string, fact func(from, to 
 	if len(marks) > 0 {
 		base = marks[0].Was
 	}
+	theft := len(marks) > 0 && marks[0].Recall == ""
 	if add != nil {
 		add.Was = base
-		if err := putMark(tx, *add, false); err != nil {
+		if err := putMark(tx, *add, theft && add.Recall == "" && add.Maker && !marks[0].Maker); err != nil {
 			return err
 		}
 	} else {
+		if theft && lift == "" && marks[0].Maker && !maker {
+			return owner.ErrForeign
+		}
 		res, err := tx.Exec(`DELETE FROM device_mark WHERE device_id = $1 AND recall = $2`, id, lift)
 		if err != nil {
 			return err
@@ -121,12 +125,12 @@ func remark(tx *Tx, id string, add *owner.Mark, lift string, fact func(from, to 
 
 // PutMark implements owner.Marks.
 func (s *Owners) PutMark(ctx context.Context, m owner.Mark, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error {
-	return s.db.Write(ctx, func(tx *Tx) error { return remark(tx, m.Device, &m, "", fact) })
+	return s.db.Write(ctx, func(tx *Tx) error { return remark(tx, m.Device, &m, "", m.Maker, fact) })
 }
 
 // LiftMark implements owner.Marks.
-func (s *Owners) LiftMark(ctx context.Context, id, recall string, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error {
-	return s.db.Write(ctx, func(tx *Tx) error { return remark(tx, id, nil, recall, fact) })
+func (s *Owners) LiftMark(ctx context.Context, id, recall string, maker bool, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error {
+	return s.db.Write(ctx, func(tx *Tx) error { return remark(tx, id, nil, recall, maker, fact) })
 }
 
 // Stolen implements owner.Marks.
@@ -159,7 +163,7 @@ func (s *Owners) PutRecall(ctx context.Context, r owner.Recall, devices []string
 		}
 		for _, id := range devices {
 			m := owner.Mark{Device: id, Recall: r.ID, At: r.Made, By: r.By}
-			if err := remark(tx, id, &m, "", func(from, to device.Legitimacy) (ledger.Fact, error) { return each(id, from, to) }); err != nil {
+			if err := remark(tx, id, &m, "", true, func(from, to device.Legitimacy) (ledger.Fact, error) { return each(id, from, to) }); err != nil {
 				return err
 			}
 		}

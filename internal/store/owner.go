@@ -210,7 +210,9 @@ func (s *Owners) Claim(ctx context.Context, p owner.Period, hash [32]byte, produ
 	return s.db.Write(ctx, func(tx *Tx) error {
 		res, err := tx.Exec(`DELETE FROM claim_code WHERE device_id = $1 AND hash = $2
 			AND NOT EXISTS (SELECT 1 FROM ownership_transfer t WHERE t.device_id = $1 AND t.open = 1)
-			AND NOT EXISTS (SELECT 1 FROM ownership o WHERE o.device_id = $1 AND o.ended = 0)`, p.Device, hash[:])
+			AND NOT EXISTS (SELECT 1 FROM ownership o WHERE o.device_id = $1 AND o.ended = 0)
+			AND EXISTS (SELECT 1 FROM owner w WHERE w.id = $3 AND w.ended = 0)
+			AND NOT EXISTS (SELECT 1 FROM device d WHERE d.id = $1 AND d.legitimacy = 'stolen')`, p.Device, hash[:], p.Owner)
 		if err != nil {
 			return err
 		}
@@ -219,6 +221,11 @@ func (s *Owners) Claim(ctx context.Context, p owner.Period, hash [32]byte, produ
 		}
 		if err := regroup(tx, product, p.Device, from, group, p.From); err != nil {
 			return err
+		}
+		if p.Number > 1 { // what a check-in that was under way brought back of the owner before
+			if err := unset(tx, p.Device); err != nil {
+				return err
+			}
 		}
 		if _, err := tx.Exec(`INSERT INTO ownership (device_id, period, owner, began, ended, waits, rev, doc) VALUES ($1, $2, $3, $4, 0, $5, 1, $6)`,
 			p.Device, p.Number, p.Owner, Millis(p.From), waits(p), string(doc)); err != nil {

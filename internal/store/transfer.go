@@ -32,13 +32,12 @@ func (s *Owners) Begin(ctx context.Context, leaving []owner.Leaving, facts ...le
 		}
 		return tx.Append(facts...)
 	})
-	if err != nil {
-		return err
-	}
-	if err := s.db.dialect.Purge(ctx, s.db.read); err != nil {
-		return fmt.Errorf("the transfer stands; traces of destroyed data may be in the database's files until they are written over: %w", s.db.dialect.Explain(err))
-	}
-	return nil
+	return err
+}
+
+// Purge implements owner.Transfers.
+func (s *Owners) Purge(ctx context.Context) error {
+	return s.db.dialect.Explain(s.db.dialect.Purge(ctx, s.db.read))
 }
 
 func leave(tx *Tx, l owner.Leaving) error {
@@ -233,6 +232,9 @@ func (s *Owners) Finish(ctx context.Context, t owner.Transfer, epoch uint64, fac
 		if err := saveTransfer(tx, t); err != nil {
 			return err
 		}
+		if err := unset(tx, t.Device); err != nil { // what it was told before, it may have answered since
+			return err
+		}
 		if err := endEpochs(tx, t.Device, epoch); err != nil {
 			return err
 		}
@@ -257,11 +259,17 @@ func (s *Owners) Weight(ctx context.Context, id string) (w owner.Weight, err err
 	return w, s.db.dialect.Explain(err)
 }
 
-// setBase sets what a device will be without its marks, and what it is.
+// setBase sets what a device will be without its marks, and what it is; what has been stolen meanwhile is not handed on.
 func setBase(tx *Tx, id string, base, is device.Legitimacy) error {
 	marks, err := saidOf(tx, id)
 	if err != nil {
 		return err
+	}
+	if len(marks) > 0 && marks[0].Recall == "" {
+		return owner.ErrChanged
+	}
+	if len(marks) > 0 {
+		is = with(marks, base)
 	}
 	for _, m := range marks {
 		m.Was = base

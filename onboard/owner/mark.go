@@ -55,10 +55,10 @@ const (
 type Marks interface {
 	// Marks gives a device's, stolen first, then recalls by ID.
 	Marks(ctx context.Context, device string) ([]Mark, error)
-	// PutMark adds one; ErrChanged when it is there.
+	// PutMark adds one; ErrChanged when it is there. The maker's word that a device is stolen takes the place of its owner's.
 	PutMark(ctx context.Context, m Mark, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error
-	// LiftMark takes one away; ErrNotFound.
-	LiftMark(ctx context.Context, device, recall string, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error
+	// LiftMark takes one away; ErrNotFound. ErrForeign when it is the maker's, and who lifts it is not.
+	LiftMark(ctx context.Context, device, recall string, maker bool, fact func(from, to device.Legitimacy) (ledger.Fact, error)) error
 	// Stolen lists devices that are marked so, and living.
 	Stolen(ctx context.Context) ([]string, error)
 	// Recallable lists the living devices that a recall names, by ID, at most limit.
@@ -132,20 +132,16 @@ func (s *Service) Found(ctx context.Context, caller access.Caller, id, reason st
 	if err != nil {
 		return err
 	}
-	marks, err := s.cfg.Marks.Marks(ctx, id)
-	if err != nil {
-		return err
-	}
-	if caller.Owner != "" && len(marks) > 0 && marks[0].Recall == "" && marks[0].Maker {
-		return fault.New(fault.Denied, "mark.maker", fmt.Sprintf("the maker has marked device %s as stolen", id), "ask the maker")
-	}
 	who, err := s.by(ctx, caller, id)
 	if err != nil {
 		return err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	err = s.cfg.Marks.LiftMark(ctx, id, "", s.judging(who, id, "", reason, s.cfg.Now().UTC()))
+	err = s.cfg.Marks.LiftMark(ctx, id, "", caller.Owner == "", s.judging(who, id, "", reason, s.cfg.Now().UTC()))
+	if errors.Is(err, ErrForeign) {
+		return fault.New(fault.Denied, "mark.maker", fmt.Sprintf("the maker has marked device %s as stolen", id), "ask the maker")
+	}
 	if errors.Is(err, ErrNotFound) {
 		return fault.New(fault.NotFound, "mark.unknown", fmt.Sprintf("device %s is not marked as stolen", id), "")
 	}
@@ -170,19 +166,21 @@ func (s *Service) hold(ctx context.Context) error {
 	return errors.Join(errs...)
 }
 
-// contain quarantines a stolen device, for as long as a device keeps one without being told again, some time before that ends.
+// contain quarantines a stolen device each day anew, for as long as a device keeps a quarantine without being told again. Others' quarantines count for nothing here: they may be of a second.
 func (s *Service) contain(ctx context.Context, id string) error {
 	const ttl = wire.MaxGuardedTTL * time.Second
+	marks, err := s.cfg.Marks.Marks(ctx, id)
+	if err != nil || len(marks) == 0 || marks[0].Recall != "" {
+		return err
+	}
 	d, err := s.cfg.Devices.Get(ctx, system(), id)
 	if err != nil || !inReach(d.State) {
 		return err
 	}
-	_, err = s.cfg.Transfers.Answer(ctx, id, wire.ActQuarantine, s.cfg.Now().Add(-ttl*2/3))
-	if !errors.Is(err, ErrNotFound) {
-		return err
-	}
+	day := int(s.cfg.Now().Sub(marks[0].At) / (24 * time.Hour))
 	_, err = s.cfg.Devices.Command(ctx, system(), device.Instruction{
 		Product: d.Product, Act: wire.ActQuarantine, Devices: []string{id}, TTL: ttl, Valid: ttl, Reason: "stolen",
+		Once: fmt.Sprintf("stolen/%s/%d/%d", id, marks[0].At.UnixMilli(), day),
 	})
 	return err
 }
@@ -248,9 +246,13 @@ func (s *Service) Mended(ctx context.Context, caller access.Caller, id, recall, 
 	if reason == "" || len(reason) > MaxReason {
 		return fault.New(fault.Invalid, "mark.reason", "say what was done", fmt.Sprintf("at most %d bytes", MaxReason))
 	}
-	err = s.cfg.Marks.LiftMark(ctx, id, recall, s.judging(caller.ID, id, recall, reason, s.cfg.Now().UTC()))
-	if errors.Is(err, ErrNotFound) || recall == "" {
-		return fault.New(fault.NotFound, "recall.unknown", fmt.Sprintf("device %s is in no recall %q", id, recall), "see `hallmark device show`")
+	unknown := fault.New(fault.NotFound, "recall.unknown", fmt.Sprintf("device %s is in no recall %q", id, recall), "see `hallmark device show`")
+	if recall == "" { // that is the mark of what is stolen
+		return unknown
+	}
+	err = s.cfg.Marks.LiftMark(ctx, id, recall, true, s.judging(caller.ID, id, recall, reason, s.cfg.Now().UTC()))
+	if errors.Is(err, ErrNotFound) {
+		return unknown
 	}
 	return err
 }

@@ -106,6 +106,7 @@ type Transfer struct {
 var (
 	ErrNotFound = errors.New("not found")
 	ErrChanged  = errors.New("changed meanwhile")
+	ErrForeign  = errors.New("another's")
 )
 
 // Store keeps owners and whom devices belong to. Writes are durable, with their facts, when they return nil.
@@ -144,6 +145,8 @@ type Codes interface {
 type Transfers interface {
 	// Begin begins them, all or none: see Leaving. ErrChanged when a device is not any more as it was read.
 	Begin(ctx context.Context, leaving []Leaving, facts ...ledger.Fact) error
+	// Purge writes over what is left of destroyed data in the database's files. It takes its time.
+	Purge(ctx context.Context) error
 	// Transfer gives a device's last one; ErrNotFound.
 	Transfer(ctx context.Context, device string) (Transfer, error)
 	// OpenTransfers gives those that are not done, by device, after (exclusive), at most limit.
@@ -194,6 +197,7 @@ type Devices interface {
 	CurrentBundle(ctx context.Context, product string) (device.Bundle, error)
 	SubmitWarrant(ctx context.Context, caller access.Caller, envelope []byte, devices []string) (device.Warrant, error)
 	OwnerWarrant(ctx context.Context, caller access.Caller, envelope []byte, device string, key []byte) (device.Warrant, error)
+	HoldsWarrant(ctx context.Context, envelope []byte, devices []string) error
 }
 
 // Warrants finds a warrant that was submitted; device.ErrNotFound.

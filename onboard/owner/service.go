@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unicode/utf8"
 
@@ -37,6 +38,8 @@ type Config struct {
 type Service struct {
 	cfg      Config
 	attempts attempts
+
+	unpurged atomic.Bool // traces of destroyed data may be in the database's files
 
 	mu sync.Mutex // held while transfers and adoptions advance, so that no step is done twice
 }
@@ -192,9 +195,9 @@ func fact(kind ledger.Kind, at time.Time, who, device string, cause *ledger.Ref,
 
 // Tick goes on with what waits for devices, and with what a crash or an outage interrupted.
 func (s *Service) Tick(ctx context.Context) error {
+	errs := []error{s.purge(ctx)}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	var errs []error
 	for after := ""; ; {
 		open, err := s.cfg.Transfers.OpenTransfers(ctx, after, MaxPage)
 		if err != nil {

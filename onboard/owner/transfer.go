@@ -118,24 +118,46 @@ func (s *Service) Transfer(ctx context.Context, caller access.Caller, o Order) (
 	if err := leave(ctx, caller, o, leaving); err != nil {
 		return nil, err
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	err = s.cfg.Transfers.Begin(ctx, leaving, facts...)
-	if errors.Is(err, ErrChanged) {
-		return nil, fault.New(fault.Conflict, "transfer.changed", "a device changed meanwhile", "look again and repeat")
-	}
-	if err != nil {
+	if err := s.begun(ctx, leaving, facts); err != nil {
 		return nil, err
 	}
 	for i, l := range leaving {
 		begun[i].Transfer = shown(l.Transfer)
+	}
+	if err := s.cfg.Transfers.Purge(context.WithoutCancel(ctx)); err != nil {
+		s.unpurged.Store(true) // the codes are shown this once, and do not wait for it; Tick tells what is wrong
+	}
+	return begun, nil
+}
+
+func (s *Service) begun(ctx context.Context, leaving []Leaving, facts []ledger.Fact) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	err := s.cfg.Transfers.Begin(ctx, leaving, facts...)
+	if errors.Is(err, ErrChanged) {
+		return fault.New(fault.Conflict, "transfer.changed", "a device changed meanwhile", "look again and repeat")
+	}
+	if err != nil {
+		return err
 	}
 	for _, l := range leaving {
 		if err := s.advance(ctx, l.Transfer); err != nil {
 			break // it stands, and Tick goes on with it, here or on another node: with an error the codes, which are shown this once, would be lost
 		}
 	}
-	return begun, nil
+	return nil
+}
+
+// purge writes over what a transfer destroyed, when that failed at once.
+func (s *Service) purge(ctx context.Context) error {
+	if !s.unpurged.Load() {
+		return nil
+	}
+	if err := s.cfg.Transfers.Purge(ctx); err != nil {
+		return fmt.Errorf("traces of data that transfers destroyed may be in the database's files: %w", err)
+	}
+	s.unpurged.Store(false)
+	return nil
 }
 
 // prepare checks everything but warrants, and touches nothing.
@@ -244,11 +266,13 @@ func (s *Service) leave(ctx context.Context, caller access.Caller, d device.Devi
 // something fails changes nothing.
 func (s *Service) warrants(ctx context.Context, caller access.Caller, o Order, leaving []Leaving) error {
 	var owned []int
+	periods := make([]Period, len(leaving))
 	for i, l := range leaving {
 		p, err := s.last(ctx, l.Transfer.Device)
 		if err != nil {
 			return err
 		}
+		periods[i] = p
 		switch w := wants(caller, p); w {
 		case WarrantNone:
 			if caller.Owner == "" && len(o.Warrants) > 0 { // the device may know of an owner that we do not
@@ -291,9 +315,18 @@ func (s *Service) warrants(ctx context.Context, caller access.Caller, o Order, l
 		return fault.New(fault.Invalid, "transfer.warrant", fmt.Sprintf("warrant %s is for %s", w.Wire.ID, w.Wire.Act), "have one signed for disown")
 	}
 	for _, i := range owned {
+		if p := periods[i]; p.current() && !ends(w.Wire, p) {
+			return fault.New(fault.Invalid, "transfer.warrant", fmt.Sprintf("warrant %s is of before device %s belonged to whom it belongs to, or for another time of ownership", w.Wire.ID, p.Device),
+				"have one signed now")
+		}
 		leaving[i].Transfer.Warrant = &w.UID
 	}
 	return nil
+}
+
+// ends says whether a warrant of the maker's ends the period: one that ended another, or could have, does not.
+func ends(w wire.Warrant, p Period) bool {
+	return !time.Unix(int64(w.Issued), 0).Before(p.From.Truncate(time.Second)) && (len(w.Owner) == 0 || string(w.Owner) == string(p.Digest))
 }
 
 // submitted submits a warrant, or finds it if it was submitted before: by somebody with that right, or before something failed.
@@ -311,6 +344,9 @@ func (s *Service) submitted(ctx context.Context, caller access.Caller, envelope 
 		return s.cfg.Devices.SubmitWarrant(ctx, caller, envelope, ids)
 	}
 	if err != nil {
+		return device.Warrant{}, err
+	}
+	if err := s.cfg.Devices.HoldsWarrant(ctx, envelope, ids); err != nil {
 		return device.Warrant{}, err
 	}
 	have, err := wire.EncodeWarrant(known.Wire)
