@@ -327,7 +327,7 @@ func replayWithdrawal(tx *Tx, f ledger.Fact) (bool, error) {
 		if r.Status, r.Reason = release.Withdrawn, w.Reason; r.Published.IsZero() {
 			r.Status = release.Refused
 		}
-		if ledger.Kind(f.Kind) == ledger.KindReleaseClosed {
+		if f.Kind == ledger.KindReleaseClosed {
 			r.Closed = f.At
 		}
 		return nil
