@@ -142,4 +142,3 @@ func (s *Service) counted(ctx context.Context, r Release, threshold uint) error 
 	}
 	return nil
 }
-

@@ -354,8 +354,14 @@ func waveSegments(r rollout.Rollout, _ []rollout.DeviceView) []segment {
 func countsOf(c rollout.Counts) []count {
 	out := []count{{Name: "devices", N: c.Devices}, {Name: "good", N: c.Good, Tone: goodIf(c.Good)}, {Name: "waited for", N: c.Waiting}, {Name: "failed", N: c.Failed, Tone: badIf(c.Failed)}}
 	for _, o := range []count{
-		{Name: "not told yet", N: c.Untold}, {Name: "of them no-shows", N: c.NoShows, Tone: "bad"}, {Name: "held by other rollouts", N: c.Held, Tone: "warn"},
-		{Name: "good by their own word", N: c.ByWord, Tone: "warn"}, {Name: "left", N: c.Left}, {Name: "rolled back", N: c.Returned}, {Name: "stranded", N: c.Stranded, Tone: "bad"}, {Name: "unknown", N: c.Unknown, Tone: "warn"},
+		{Name: "not told yet", N: c.Untold},
+		{Name: "of them no-shows", N: c.NoShows, Tone: "bad"},
+		{Name: "held by other rollouts", N: c.Held, Tone: "warn"},
+		{Name: "good by their own word", N: c.ByWord, Tone: "warn"},
+		{Name: "left", N: c.Left},
+		{Name: "rolled back", N: c.Returned},
+		{Name: "stranded", N: c.Stranded, Tone: "bad"},
+		{Name: "unknown", N: c.Unknown, Tone: "warn"},
 	} {
 		if o.N > 0 {
 			out = append(out, o)

@@ -357,20 +357,27 @@ func (s *stages) entriesOf(kinds ...ledger.Kind) [][]byte {
 	s.t.Helper()
 	var out [][]byte
 	for _, k := range kinds {
-		rows, err := s.db.Read().QueryContext(s.t.Context(), `SELECT data FROM entry WHERE kind = $1 ORDER BY id`, string(k))
-		if err != nil {
+		out = append(out, s.entriesOfKind(k)...)
+	}
+	return out
+}
+
+func (s *stages) entriesOfKind(kind ledger.Kind) (out [][]byte) {
+	s.t.Helper()
+	rows, err := s.db.Read().QueryContext(s.t.Context(), `SELECT data FROM entry WHERE kind = $1 ORDER BY id`, string(kind))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	defer rows.Close()
+	for rows.Next() {
+		var e []byte
+		if err := rows.Scan(&e); err != nil {
 			s.t.Fatal(err)
 		}
-		for rows.Next() {
-			var e []byte
-			if err := rows.Scan(&e); err != nil {
-				s.t.Fatal(err)
-			}
-			out = append(out, e)
-		}
-		if err := errors.Join(rows.Err(), rows.Close()); err != nil {
-			s.t.Fatal(err)
-		}
+		out = append(out, e)
+	}
+	if err := rows.Err(); err != nil {
+		s.t.Fatal(err)
 	}
 	return out
 }
