@@ -144,8 +144,14 @@ func (d *draft) fill(oem string, release [32]byte, now time.Time) error {
 		Profile: wire.ProfileIDevID1, Bundle: bundle[:], Release: release[:], Root: root[:], Counter: d.release.Counter,
 		MaxOffline: spec.MaxOfflineDays, Created: uint64(now.Unix()), FirstArticle: spec.FirstArticle, Chips: spec.Chips, Keys: spec.Keys,
 	}
+	if err := d.header.CheckTerms(); err != nil {
+		return invalid("%w", err)
+	}
 	d.content = wire.OrderContent{TicketSeed: make([]byte, 32), Bundle: spec.Bundle, Release: spec.Release, Params: spec.Params}
 	_, _ = rand.Read(d.content.TicketSeed)
+	if _, err := wire.EncodeOrderContent(d.content); err != nil {
+		return invalid("%w", err)
+	}
 	return nil
 }
 

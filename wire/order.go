@@ -292,8 +292,14 @@ func (o Order) check() error {
 	return nil
 }
 
-func (h OrderHeader) check() error {
+// MaxOrderID is how long an order's ID may be: its CA's name holds it after the CA's role, in the 64 characters of a common name (RFC 5280).
+const MaxOrderID = 45
+
+// CheckTerms holds what is ordered against itself: all but the return key and the chain, so that it can be asked before there are any.
+func (h OrderHeader) CheckTerms() error {
 	switch {
+	case len(h.ID) > MaxOrderID:
+		return fmt.Errorf("id %q has %d characters, at most %d", h.ID, len(h.ID), MaxOrderID)
 	case !validName(h.ID) || !validName(h.OEM) || !validName(h.Product) || h.Hardware == "":
 		return errors.New("id, OEM, product and hardware revision: lower-case letters, digits, '-', '.', at most 64")
 	case h.Quota == 0 || h.Quota > MaxQuota:
@@ -302,8 +308,6 @@ func (h OrderHeader) check() error {
 		return errors.New("validity ends before it begins")
 	case len(h.Station) != 32 || len(h.Bundle) != 32 || len(h.Release) != 32 || len(h.Root) != 32:
 		return errors.New("a digest is not 32 bytes")
-	case len(h.ReturnKey) != 65:
-		return errors.New("return key is not an uncompressed P-256 point")
 	case h.Profile != ProfileIDevID1:
 		return fmt.Errorf("certificate profile %q", h.Profile)
 	case h.Keys != "" && h.Keys != OriginStation:
@@ -312,6 +316,17 @@ func (h OrderHeader) check() error {
 		return errors.New("chips that come with keys get none from the station")
 	case h.Chips != "" && !validName(h.Chips):
 		return fmt.Errorf("chips of %q: want a vendor's name", h.Chips)
+	}
+	return nil
+}
+
+func (h OrderHeader) check() error {
+	if err := h.CheckTerms(); err != nil {
+		return err
+	}
+	switch {
+	case len(h.ReturnKey) != 65:
+		return errors.New("return key is not an uncompressed P-256 point")
 	case len(h.Chain) < 2 || len(h.Chain) > 5:
 		return fmt.Errorf("chain of %d certificates", len(h.Chain))
 	}

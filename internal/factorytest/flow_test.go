@@ -699,6 +699,12 @@ func TestCreateOrderRefuses(t *testing.T) {
 		"over":            {"order.invalid", func(p *factory.OrderSpec) { p.NotAfter = o.Now }},
 		"bad name":        {"order.invalid", func(p *factory.OrderSpec) { p.ID = "../x" }},
 		"unsigned bundle": {"order.invalid", func(p *factory.OrderSpec) { p.Bundle = []byte{1} }},
+		"17 slots":        {"order.invalid", func(p *factory.OrderSpec) { p.Params.Flash.Slots = 17 }},
+		"long config":     {"order.invalid", func(p *factory.OrderSpec) { p.Params.Config = make([]byte, 16<<10+1) }},
+		"much":            {"order.invalid", func(p *factory.OrderSpec) { p.Quota = wire.MaxQuota + 1 }},
+		"capitals":        {"order.invalid", func(p *factory.OrderSpec) { p.ID = "Order-7" }},
+		"long name":       {"order.invalid", func(p *factory.OrderSpec) { p.ID = strings.Repeat("o", wire.MaxOrderID+1) }},
+		"keys twice":      {"order.invalid", func(p *factory.OrderSpec) { p.Chips, p.Keys = "chipco", wire.OriginStation }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			spec := o.Spec("ord-1", 2, good, s.ID())
@@ -707,8 +713,8 @@ func TestCreateOrderRefuses(t *testing.T) {
 			wantCode(t, err, c.code)
 		})
 	}
-	if all, err := o.Service.List(t.Context(), o.Caller, ""); err != nil || len(all) != 0 {
-		t.Fatalf("orders: %+v, %v", all, err)
+	if all, err := o.Service.List(t.Context(), o.Caller, ""); err != nil || len(all) != 0 || o.CA.Orders != 0 {
+		t.Fatalf("orders: %+v, %d CAs, %v", all, o.CA.Orders, err)
 	}
 	order(t, o, s, "ord-1", 2)
 	made := o.CA.Orders
