@@ -179,7 +179,7 @@ func FuzzDecodeRecord(f *testing.F) {
 
 func FuzzDecodeJobEnd(f *testing.F) {
 	d := make([]byte, 32)
-	seed(f, JobEnd{Order: "o", Station: d, Records: 2, Made: 1, Scrapped: 1, Last: d, Root: d}, EncodeJobEnd)
+	seed(f, JobEnd{Order: "o", Station: d, Records: 2, Made: 1, Scrapped: 1, Last: d, Root: d, KeyDestroyed: true}, EncodeJobEnd)
 	roundTrip(f, DecodeJobEnd, EncodeJobEnd)
 }
 

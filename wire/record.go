@@ -167,6 +167,9 @@ func (j JobEnd) check() error {
 	if uint64(j.Made)+uint64(j.Scrapped) != uint64(j.Records) {
 		return fmt.Errorf("job end: %d made and %d scrapped are not %d records", j.Made, j.Scrapped, j.Records)
 	}
+	if !j.KeyDestroyed {
+		return errors.New("job end: it does not say that the order's key was destroyed")
+	}
 	return nil
 }
 

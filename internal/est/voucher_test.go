@@ -106,6 +106,7 @@ func newLostWorld(t testing.TB, limits rekey.Limits) *lostWorld {
 	})
 	must(t, err)
 	must(t, w.db.CreateOrder(t.Context(), factory.Order{ID: "o-1", OEM: "acme", Product: "thermo", Hardware: "B", State: factory.Open}))
+	w.prev = wire.RecordHash(nil) // of an order without an envelope
 	return w
 }
 

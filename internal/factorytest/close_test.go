@@ -1,6 +1,7 @@
 package factorytest_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
@@ -411,5 +412,58 @@ func TestARunEndsWithItsOrder(t *testing.T) {
 	got := take(t, o, "ord-1", export(t, o, s, "ord-1"))
 	if devs := registered(t, o); got.Accepted != 1 || len(got.Alarms) != 0 || len(devs) != 1 || devs[0].State != device.Provisioned {
 		t.Fatalf("%+v, %+v", got, devs)
+	}
+}
+
+// TestTheFirstRecordFollowsTheOrder: a chain that begins elsewhere is no chain of this order, and makes no device.
+func TestTheFirstRecordFollowsTheOrder(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, dir := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 1)
+	var made wire.Record
+	line := &factorytest.Line{}
+	if _, err := s.Run(t.Context(), station.RunSpec{
+		Order: "ord-1", Devices: 1, Now: func() time.Time { return o.Now }, Progress: func(r wire.Record) { made = r },
+	}, line); err != nil {
+		t.Fatal(err)
+	}
+	line.Wait()
+	r := newRogue(t, o, dir, "ord-1")
+	other := made
+	other.Prev = bytes.Repeat([]byte{7}, 32)
+	rep := r.take(r.file(nil, other))
+	if rep.Accepted != 0 || len(rep.Alarms) != 1 || len(registered(t, o)) != 0 {
+		t.Fatalf("%+v, %d registered", rep, len(registered(t, o)))
+	}
+	if !strings.Contains(rep.Alarms[0].Reason, "does not follow the order") {
+		t.Errorf("the reason: %s", rep.Alarms[0].Reason)
+	}
+	if rep := r.take(r.file(nil, made)); rep.Accepted != 1 {
+		t.Errorf("the one that does follow: %+v", rep)
+	}
+}
+
+// TestAnEndWithTheKeyStillThereIsNone: only a station that says that it destroyed the order's key has ended the order.
+func TestAnEndWithTheKeyStillThereIsNone(t *testing.T) {
+	o := factorytest.NewOEM(t, "acme")
+	s, dir := softStation(t, "st-1", o)
+	imported(t, o, s, "ord-1", 1)
+	r := newRogue(t, o, dir, "ord-1")
+	payload, err := wire.Marshal(wire.JobEnd{Order: "ord-1", Station: r.ord.Header.Station, Last: make([]byte, 32), Root: make([]byte, 32), Time: uint64(o.Now.Unix())})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := r.m.RecordKey()
+	if err != nil {
+		t.Fatal(err)
+	}
+	end, err := wire.Sign1(wire.TypeJobEnd, payload, key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = o.Service.ImportRecords(t.Context(), o.Caller, "ord-1", r.file(end))
+	wantCode(t, err, "records.forged")
+	if got, err := o.Service.Reconcile(t.Context(), o.Caller, "ord-1"); err != nil || got.JobEnd {
+		t.Errorf("%+v, %v", got, err)
 	}
 }

@@ -185,7 +185,7 @@ type loadDevice struct {
 func (w *load) provisioned(n int) []*loadDevice {
 	w.b.Helper()
 	benchMust(w.b, w.inst.db.CreateOrder(w.b.Context(), factory.Order{ID: "o-1", OEM: w.inst.cfg.OEM, Product: "pump", Hardware: "A", State: factory.Open}))
-	var prev [32]byte
+	prev := wire.RecordHash(nil) // of an order without an envelope
 	var batch []factory.Candidate
 	out := make([]*loadDevice, n)
 	for i := range out {

@@ -117,7 +117,7 @@ func (db *DB) AddRecords(ctx context.Context, order string, batch []factory.Cand
 			return err
 		}
 		for _, c := range batch {
-			st, err := addRecord(tx, order, end, c)
+			st, err := addRecord(tx, o, end, c)
 			if err != nil {
 				return fmt.Errorf("record %d: %w", c.Seq, err)
 			}
@@ -131,9 +131,10 @@ func (db *DB) AddRecords(ctx context.Context, order string, batch []factory.Cand
 	return out, nil
 }
 
-func addRecord(tx *Tx, order string, end factory.End, c factory.Candidate) (factory.Standing, error) {
+func addRecord(tx *Tx, o factory.Order, end factory.End, c factory.Candidate) (factory.Standing, error) {
+	order := o.ID
 	st := factory.Standing{Seq: c.Seq, State: factory.Known}
-	known, clash, err := placed(tx, order, end, c)
+	known, clash, err := placed(tx, o, end, c)
 	if err != nil || known {
 		return st, err
 	}
@@ -193,16 +194,19 @@ func registerMade(tx *Tx, c factory.Candidate) error {
 }
 
 // placed looks at the record's place in the chain: whether it is here already, as a record or as an alarm, and whether another has its
-// place or what stands beside it is not linked with it.
-func placed(tx *Tx, order string, end factory.End, c factory.Candidate) (known bool, clash string, err error) {
+// place or what stands beside it is not linked with it. The first record follows the order itself.
+func placed(tx *Tx, o factory.Order, end factory.End, c factory.Candidate) (known bool, clash string, err error) {
 	rows, err := tx.Query(`SELECT seq, hash, prev FROM production_record WHERE order_id = $1 AND seq >= $2 AND seq <= $3
 		UNION ALL SELECT 0, hash, hash FROM production_alarm WHERE order_id = $1 AND seq = $4 AND hash = $5`,
-		order, int64(c.Seq)-1, int64(c.Seq)+1, int64(c.Seq), c.Hash[:])
+		o.ID, int64(c.Seq)-1, int64(c.Seq)+1, int64(c.Seq), c.Hash[:])
 	if err != nil {
 		return false, "", err
 	}
 	defer rows.Close()
 	var taken, unlinked string
+	if c.Seq == 1 && c.Prev != wire.RecordHash(o.Envelope) {
+		unlinked = "record 1 does not follow the order"
+	}
 	for rows.Next() {
 		var seq int64
 		var hash, prev []byte
@@ -435,7 +439,7 @@ func (db *DB) EndOrder(ctx context.Context, order string, to factory.State, at t
 		if to == factory.Cancelled {
 			used, err := tx.there(`SELECT count(*) FROM production_record WHERE order_id = $1`, order)
 			if err != nil || used || len(o.JobEnd) > 0 {
-				return errors.Join(err, factory.ErrUsed)
+				return cmp.Or(err, factory.ErrUsed)
 			}
 		}
 		o.State, o.Closed, o.ClosedUID = to, at, fact.UID

@@ -11,6 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
+	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/onboard"
 )
 
@@ -44,7 +45,7 @@ func TestTheBooksOfAnOrder(t *testing.T) {
 	if next, err := db.AlarmsOf(t.Context(), "ord-1", true, all[0].Seq, all[0].Hash, 10); err != nil || !alike(seqs(next), 5) {
 		t.Errorf("behind the first: %+v, %v", next, err)
 	}
-	list := candidates("ord-1", 1, 6, 10, [32]byte{})
+	list := candidates("ord-1", 1, 6, 10, wire.RecordHash(nil))
 	for name, c := range map[string]struct {
 		m    factory.Marks
 		by   factory.Question
@@ -105,8 +106,7 @@ func TestTheBooksOfAnOrder(t *testing.T) {
 func TestGapsInAnOrder(t *testing.T) {
 	db := storetest.Open(t)
 	orderOf(t, db, "ord-1", 100)
-	var zero [32]byte
-	list := candidates("ord-1", 1, 12, 10, zero)
+	list := candidates("ord-1", 1, 12, 10, wire.RecordHash(nil))
 	some := []factory.Candidate{list[2], list[3], list[6], list[8]} // 3, 4, 7, 9
 	if _, err := db.AddRecords(t.Context(), "ord-1", some); err != nil {
 		t.Fatal(err)

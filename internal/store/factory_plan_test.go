@@ -55,7 +55,7 @@ func candidates(order string, first, n, size int, prev [32]byte) []factory.Candi
 func everyEnd(t *testing.T, db *store.DB) {
 	t.Helper()
 	orderOf(t, db, "ord-1", 100)
-	list := candidates("ord-1", 1, 6, 10, [32]byte{})
+	list := candidates("ord-1", 1, 6, 10, wire.RecordHash(nil))
 	list[1].Outcome, list[1].Device = wire.Scrapped, device.Device{}
 	list[2].Rework, list[2].ChipUID = 2, list[1].ChipUID
 	list[3].Ticket = 0                  // used before
@@ -139,7 +139,7 @@ func BenchmarkRecords(b *testing.B) {
 	b.Cleanup(func() { _ = db.Close() })
 	orderOf(b, db, "ord-1", b.N)
 	const file = 1000 // as many as an import puts into a transaction
-	prev := [32]byte{}
+	prev := wire.RecordHash(nil) // of an order without an envelope
 	b.ResetTimer()
 	for at := 0; at < b.N; at += file {
 		b.StopTimer()
