@@ -376,13 +376,15 @@ func (a *Agent) staged(ctx context.Context, err error) error {
 	switch {
 	case errors.Is(err, hw.ErrPowerCut):
 		return local(err)
-	case errors.Is(err, ErrUnfit):
+	case errors.Is(err, ErrUnfit): // all of it came, or none ever will: the next one has not failed yet
+		a.stageFails = 0
 		return a.finish(wire.OutcomeFailed, codeStage, err.Error())
 	case err != nil:
 		a.stageFails++
 		a.log.Warn("download broke off; it goes on from where it was", "error", err)
 		return nil
 	}
+	a.stageFails = 0
 	if err := a.fits(t); err != nil {
 		return a.finish(wire.OutcomeFailed, string(gate.Parameters), err.Error())
 	}

@@ -168,8 +168,8 @@ func NewService(cfg Config) *Service {
 	return &Service{cfg: cfg}
 }
 
-// Ingest stores what device sent: nothing is acknowledged before it is durable, and nothing without the device's signature
-// over its epoch and head.
+// Ingest stores what device sent: nothing is acknowledged before it is durable. Epochs and heads are the device's by its signature, which is
+// looked at here; a record is the device's by its series, whose next signed head holds it.
 func (s *Service) Ingest(ctx context.Context, caller access.Caller, device string, body []byte) error {
 	if err := s.cfg.Guard.Check(ctx, caller, access.StreamWrite, access.Resource{Type: "device", ID: device}); err != nil {
 		return err

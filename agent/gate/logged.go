@@ -25,7 +25,7 @@ type logged struct {
 }
 
 // openLogged believes an entry of the control log when enough witnesses have seen the log that holds it, and the log is not smaller
-// and no other than before. How long ago they saw it is checkTimes' to judge.
+// and no other than before. How long ago they saw it is clock.fresh's to judge.
 func openLogged(s State, what, kind string, l wire.Logged) (logged, *Refusal) {
 	cp, r := checkLogged(s.Bundle, s.Bundle.Control, s.Trees, what, l)
 	if r != nil {
