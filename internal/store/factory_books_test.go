@@ -11,8 +11,8 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
-	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/onboard"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 func seqs(list []factory.Kept) (out []uint32) {

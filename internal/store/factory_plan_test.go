@@ -138,7 +138,7 @@ func BenchmarkRecords(b *testing.B) {
 	}
 	b.Cleanup(func() { _ = db.Close() })
 	orderOf(b, db, "ord-1", b.N)
-	const file = 1000 // as many as an import puts into a transaction
+	const file = 1000            // as many as an import puts into a transaction
 	prev := wire.RecordHash(nil) // of an order without an envelope
 	b.ResetTimer()
 	for at := 0; at < b.N; at += file {
