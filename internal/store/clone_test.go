@@ -53,7 +53,7 @@ func TestAClearedDeviceIsHeardAgainWhenItHasEnrolled(t *testing.T) {
 		}
 	}
 	for _, token := range []*wire.Token{pair(1, 3), pair(1, 2), pair(0, 7), nil} {
-		if d, err := calls(t, svc, 9, 0, token); fault.KindOf(err) != fault.Unavailable || d.Twin.BootCount != 0 {
+		if d, err := calls(t, svc, 9, 0, token); fault.KindOf(err) != fault.Denied || d.Twin.BootCount != 0 {
 			t.Errorf("heard before it has enrolled anew: %v", err)
 		}
 	}

@@ -46,7 +46,7 @@ var crowdSQL = []string{
 		SELECT 'ca/' || id, id, 'ldevid', 'ca', id, decode(repeat('00', 32), 'hex'), 1, last_seen + 14 * 86400000::bigint, 0, '' FROM device`,
 	`INSERT INTO audit (at, caller, action, resource, product, allowed)
 		SELECT $2 - i, 'person:' || i % 50, CASE i % 5 WHEN 0 THEN 'device.read' ELSE 'fact.read' END, 'device/x', 'pump', 0 FROM generate_series(1, $1::int / 5) i`,
-	`INSERT INTO production_order (id, product, state, created, doc) SELECT 'order-' || i, 'pump', 'open', i, '{}' FROM generate_series(0, $1::int / 5000) i`,
+	`INSERT INTO production_order (id, product, state, created, doc) SELECT 'order-' || i, 'pump', 'open', i, '{"id": "order-' || i || '"}' FROM generate_series(0, $1::int / 5000) i`,
 	`INSERT INTO production_record (order_id, seq, hash, prev, ticket, device, state, chip, identity, attest, envelope)
 		SELECT 'order-' || i / 5000, i, '', '', i, md5(i::text), 'made', decode(md5('h' || i), 'hex'), decode(md5('i' || i), 'hex'), decode(md5('a' || i), 'hex'), '' FROM generate_series(1, $1::int) i`,
 	`INSERT INTO entry (log, uid, kind, subject, at, data, idx)
