@@ -76,16 +76,13 @@ func (e BulkRevocationReasonCode) Valid() bool {
 
 // Defines values for ClientRefusalKind.
 const (
-	ClientRefusalKindDdi    ClientRefusalKind = "ddi"
-	ClientRefusalKindMender ClientRefusalKind = "mender"
+	ClientRefusalKindDdi ClientRefusalKind = "ddi"
 )
 
 // Valid indicates whether the value is a known member of the ClientRefusalKind enum.
 func (e ClientRefusalKind) Valid() bool {
 	switch e {
 	case ClientRefusalKindDdi:
-		return true
-	case ClientRefusalKindMender:
 		return true
 	default:
 		return false
@@ -313,16 +310,13 @@ func (e KeyRequestRole) Valid() bool {
 
 // Defines values for LegacyAdmissionKind.
 const (
-	LegacyAdmissionKindDdi    LegacyAdmissionKind = "ddi"
-	LegacyAdmissionKindMender LegacyAdmissionKind = "mender"
+	LegacyAdmissionKindDdi LegacyAdmissionKind = "ddi"
 )
 
 // Valid indicates whether the value is a known member of the LegacyAdmissionKind enum.
 func (e LegacyAdmissionKind) Valid() bool {
 	switch e {
 	case LegacyAdmissionKindDdi:
-		return true
-	case LegacyAdmissionKindMender:
 		return true
 	default:
 		return false
@@ -2068,7 +2062,7 @@ type LegacyAdmission struct {
 	// Hardware its revision; empty: the product's first
 	Hardware *string `json:"hardware,omitempty"`
 
-	// Key SHA-256 of the key that it is to prove: of its certificate (ddi), or of what it asked with (mender); empty: it is given a token (ddi)
+	// Key SHA-256 of the key (SubjectPublicKeyInfo) of its certificate; empty: it is given a token
 	Key  []byte              `json:"key,omitempty"`
 	Kind LegacyAdmissionKind `json:"kind"`
 
@@ -7604,7 +7598,7 @@ type ClientInterface interface {
 
 	// AdmitLegacyClientWithBody Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -7613,7 +7607,7 @@ type ClientInterface interface {
 
 	// AdmitLegacyClient Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -11625,7 +11619,7 @@ func (c *Client) ListLegacyClients(ctx context.Context, id string, params *ListL
 
 // AdmitLegacyClientWithBody Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 //
 // Takes any type of body and a specified content type.
 //
@@ -11644,7 +11638,7 @@ func (c *Client) AdmitLegacyClientWithBody(ctx context.Context, id string, param
 
 // AdmitLegacyClient Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -28314,7 +28308,7 @@ type ClientWithResponsesInterface interface {
 
 	// AdmitLegacyClientWithBodyWithResponse Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -28323,7 +28317,7 @@ type ClientWithResponsesInterface interface {
 
 	// AdmitLegacyClientWithResponse Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -40868,7 +40862,7 @@ func (c *ClientWithResponses) ListLegacyClientsWithResponse(ctx context.Context,
 
 // AdmitLegacyClientWithBodyWithResponse Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -40883,7 +40877,7 @@ func (c *ClientWithResponses) AdmitLegacyClientWithBodyWithResponse(ctx context.
 
 // AdmitLegacyClientWithResponse Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. A DDI client gets a token, told once, unless a key is given; a Mender client is known by the key that it asked with.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

@@ -17,7 +17,7 @@ import (
 )
 
 func newLegacy(a *api) *cobra.Command {
-	return a.noun("legacy", "Clients of other update systems (hawkBit's DDI, Mender): who is let in", a.listLegacy(), a.admitLegacy(), a.refuseLegacy(),
+	return a.noun("legacy", "Clients of other update systems (hawkBit's DDI): who is let in", a.listLegacy(), a.admitLegacy(), a.refuseLegacy(),
 		a.listGateways(), a.addGateway(), a.removeGateway())
 }
 
@@ -51,9 +51,8 @@ func (a *api) admitLegacy() *cobra.Command {
 		Use: "admit NAME --product PRODUCT", Short: "Let a client of another update system in", Args: cobra.ExactArgs(1),
 		Long: `Lets a client of another update system in, by the name that it calls itself. Its device is registered, and from then on only says what it runs.
 
-A DDI client (SWUpdate, rauc-hawkbit-updater) gets a token, which is told once: it goes into the client's configuration. With --certificate it is known by
-the key of its TLS certificate instead. A Mender client is known by the key that it asked with: see hallmark legacy list --state pending, compare the key with
-the device's, and give it with --key. Again, it gets another token or key, and the present one counts no more.`,
+It (SWUpdate, rauc-hawkbit-updater) gets a token, which is told once: it goes into the client's configuration. With --certificate it is known by the key of
+its TLS certificate instead. Again, it gets another token or key, and the present one counts no more.`,
 		Example: "  hallmark legacy admit pump-0042 --product pump\n  hallmark legacy admit pump-0043 --product pump --certificate pump-0043.pem",
 	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
 		in.Name = args[0]
@@ -76,8 +75,8 @@ the device's, and give it with --key. Again, it gets another token or key, and t
 		})
 	})
 	f := c.Flags()
-	f.StringVar(&product, "product", "", "product; for DDI it is the tenant")
-	f.StringVar((*string)(&in.Kind), "kind", string(legacy.DDI), "ddi or mender")
+	f.StringVar(&product, "product", "", "product; it is the tenant")
+	in.Kind = legacy.DDI
 	f.StringVar(&in.Hardware, "hardware", "", "its hardware revision (default: the product's first)")
 	f.StringVar(&certificate, "certificate", "", "file with the TLS certificate by whose key it is known, instead of a token")
 	f.StringVar(&key, "key", "", "SHA-256 of the key by which it is known, in hex")
@@ -129,7 +128,7 @@ func (a *api) refuseLegacy() *cobra.Command {
 	})
 	f := c.Flags()
 	f.StringVar(&product, "product", "", "product")
-	f.StringVar((*string)(&in.Kind), "kind", string(legacy.DDI), "ddi or mender")
+	in.Kind = legacy.DDI
 	f.StringVar(&in.Reason, "reason", "", "why")
 	return need(c, "product", "reason")
 }

@@ -94,6 +94,7 @@ type Stages struct {
 	Transfers   Transfers
 	Vouchers    Vouchers
 	Makers      Makers
+	Clients     Clients
 	Chips       Chips
 	Authorities Authorities
 	Devices     Devices
@@ -222,7 +223,7 @@ func Handler(cfg Config) http.Handler {
 		"/releases": h.releases, "/releases/{digest}": h.release, "/releases/{digest}/components": h.contents, "/components": h.components, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
 		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/masters": h.masters, "/masters/{digest}": h.master, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,
-		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,
+		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/clients": h.clients, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,
 		"/compliance": h.compliance, "/compliance/{framework}/{control}": h.control,
 		"/streams": h.streams, "/ledger": h.ledger, "/ledger/{log}/{index}": h.entry, "/platform": h.platform, "/account": h.account,
 		"/proposals": h.proposals, "/proposals/{id}": h.proposal, "/members": h.members, "/members/{id}": h.member, "/audit": h.audit,

@@ -468,7 +468,7 @@ func server(t *testing.T) *site {
 		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00", Site: "https://console.example",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Desks: desks(st), Masters: masters(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Desks: desks(st), Masters: masters(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Clients: others(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -510,7 +510,7 @@ func pages() []string {
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/releases/" + digest + "/components", "/components", "/components?what=" + script, "/rollouts", "/rollouts/r", "/rollouts/running",
 		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/masters", "/masters/" + digest, "/masters/old", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known, "/transfers",
-		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",
+		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/clients", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",
 		"/proposals", "/proposals/p", "/members", "/members/m", "/audit",
 	}
 }
@@ -612,6 +612,8 @@ func TestIdentityIsOfferedToWhoMayChangeIt(t *testing.T) {
 		"asking for an authority": {"/authorities", "/api/v1/issuers/requests", []string{"admin"}},
 		"installing one":          {"/authorities", "/api/v1/issuers/install", []string{"admin"}},
 		"welcoming a device":      {"/makers", "/api/v1/products/pump/arrivals", []string{"security", "factory"}},
+		"admitting a client":      {"/clients", "/api/v1/products/pump/legacy-clients", []string{"security", "factory"}},
+		"refusing one":            {"/clients", "/api/v1/products/pump/legacy-clients/refusals", []string{"security", "factory"}},
 		"keeping one after all":   {"/transfer/" + known, "/api/v1/transfers/" + known + "/give-up", []string{"operator", "security"}},
 		"taking in a manifest":    {"/chips", "/api/v1/chip-vendors/", []string{"security", "factory"}},
 		"registering an order":    {"/desks", "/api/v1/registrations", []string{"factory"}},

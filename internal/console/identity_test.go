@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
+	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
 )
@@ -21,6 +22,7 @@ import (
 type (
 	vouchers    stages
 	makers      stages
+	others      stages
 	authorities stages
 )
 
@@ -45,6 +47,13 @@ func (s vouchers) Get(ctx context.Context, c access.Caller, id string) (rekey.Vo
 	}
 	return rekey.Voucher{ID: id, Device: known, Product: "pump", Group: "eu/berlin", State: rekey.Open, By: script, Second: script, Issued: then, Expires: then},
 		s.guard.Check(ctx, c, access.DeviceRead, access.Resource{Type: "device", ID: known, Product: "pump", Group: "eu/berlin"})
+}
+
+func (s others) List(ctx context.Context, c access.Caller, p string, _ legacy.State, _ string, _ int) ([]legacy.Client, error) {
+	return []legacy.Client{
+		{Kind: legacy.DDI, Product: "pump", Name: "door-1", State: legacy.Admitted, Device: known, Token: true, Asked: then},
+		{Kind: legacy.DDI, Product: "pump", Name: script, State: legacy.Pending, Asked: then, Details: legacy.Details{Attributes: map[string]string{legacy.VersionAttribute: script}}},
+	}, stages(s).check(ctx, c, access.DeviceRead, p)
 }
 
 func (s makers) CAs(ctx context.Context, c access.Caller, p string) ([]foreign.CA, error) {

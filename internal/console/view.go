@@ -59,7 +59,7 @@ func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
 		{"Change", []navLink{{"Releases", "/releases"}, {"Components", "/components"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
-		{"Birth", []navLink{{"Orders", "/orders"}, {"Masters", "/masters"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}}},
+		{"Birth", []navLink{{"Orders", "/orders"}, {"Masters", "/masters"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}, {"Other clients", "/clients"}}},
 		{"Identity", []navLink{{"Certificates", "/certificates"}, {"Authorities", "/authorities"}, {"Trust bundles", "/bundles"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Denials", "/audit"}, {"Platform", "/platform"}}},
 	}

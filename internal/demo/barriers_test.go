@@ -40,7 +40,7 @@ func noBarriers(t *testing.T, w *world) {
 		"/compliance?framework=etsi-en-303-645", "/compliance/etsi-en-303-645/5.3-13", "/streams", "/ledger", "/ledger?log=events", "/ledger/control/0", "/ledger/events/1",
 		"/platform", "/account", "/proposals", w.proposal, "/members", "/members/person:rita", "/members/person:ada", "/audit", "/audit?denied=1", "/genuine", "/genuine?id=" + w.well.id,
 		"/g/" + w.well.id, "/owners", w.owner, "/claim", "/enrolments", "/transfer/" + w.well.id,
-		"/transfers", "/vouchers", w.voucher, "/makers", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/" + productID,
+		"/transfers", "/vouchers", w.voucher, "/makers", "/clients", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/" + productID,
 	}
 	p := w.signedIn(t, "ada")
 	var links []string

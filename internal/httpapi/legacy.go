@@ -22,7 +22,7 @@ type GatewayReply struct {
 
 // ClientRefusal names a client that is not let in, or not any more.
 type ClientRefusal struct {
-	Kind   legacy.Kind `json:"kind" enum:"ddi,mender"`
+	Kind   legacy.Kind `json:"kind" enum:"ddi"`
 	Name   string      `json:"name" minLength:"1" maxLength:"128"`
 	Reason string      `json:"reason" minLength:"1" maxLength:"512"`
 }

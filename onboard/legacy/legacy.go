@@ -1,4 +1,4 @@
-// Package legacy lets in clients of other update systems: hawkBit's (DDI) and Mender's.
+// Package legacy lets in clients of other update systems: so far hawkBit's (DDI).
 //
 // Stage 3, from birth to the field, for devices that run no agent of ours and are not to be touched for that: they keep their client and are given another
 // address. What is guaranteed: nobody is let in but by a person with the right to the product, each client by a secret or a key of its own; a secret is told once
@@ -10,7 +10,6 @@
 package legacy
 
 import (
-	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/sha256"
@@ -39,13 +38,10 @@ import (
 // Kind is whose client it is.
 type Kind string
 
-// The kinds.
-const (
-	DDI    Kind = "ddi"    // of hawkBit's Direct Device Integration API: SWUpdate, rauc-hawkbit-updater and others
-	Mender Kind = "mender" // of Mender's device API, version 3
-)
+// DDI is hawkBit's Direct Device Integration API: SWUpdate's, rauc-hawkbit-updater's and others'.
+const DDI Kind = "ddi"
 
-func (k Kind) valid() bool { return k == DDI || k == Mender }
+func (k Kind) valid() bool { return k == DDI }
 
 // State is where a client is.
 type State string
@@ -170,11 +166,11 @@ func CheckName(name string) error {
 
 // Admission lets a client in.
 type Admission struct {
-	Kind     Kind   `json:"kind" enum:"ddi,mender"`
+	Kind     Kind   `json:"kind" enum:"ddi"`
 	Product  string `json:"-"`
 	Name     string `json:"name" minLength:"1" maxLength:"128" doc:"as it calls itself"`
 	Hardware string `json:"hardware,omitempty" maxLength:"64" doc:"its revision; empty: the product's first"`
-	Key      []byte `json:"key,omitempty" maxLength:"64" doc:"SHA-256 of the key that it is to prove: of its certificate (ddi), or of what it asked with (mender); empty: it is given a token (ddi)"`
+	Key      []byte `json:"key,omitempty" maxLength:"64" doc:"SHA-256 of the key (SubjectPublicKeyInfo) of its certificate; empty: it is given a token"`
 	Consent  bool   `json:"consent,omitempty" doc:"whoever has it has to agree to each update"`
 	Reason   string `json:"reason,omitempty" maxLength:"512"`
 }
@@ -201,9 +197,6 @@ func (s *Service) Admit(ctx context.Context, caller access.Caller, a Admission) 
 	if err != nil && !errors.Is(err, ErrNotFound) {
 		return Let{}, err
 	}
-	if a.Kind == Mender && (err != nil || !bytes.Equal(c.Key, a.Key)) {
-		return Let{}, fault.New(fault.Conflict, "legacy.key", fmt.Sprintf("no client %q has asked with that key", a.Name), "see `hallmark legacy list --state pending`: compare the key with the device's, and give it")
-	}
 	now := s.c.Now().UTC()
 	if c.Asked.IsZero() {
 		c.Asked = now
@@ -212,7 +205,7 @@ func (s *Service) Admit(ctx context.Context, caller access.Caller, a Admission) 
 	c.By, c.Reason, c.Consent = caller.ID, a.Reason, a.Consent
 	c.Device = pki.ForeignID(a.Product, "client", string(a.Kind)+"/"+a.Name)
 	var out Let
-	if a.Kind == DDI && len(a.Key) == 0 {
+	if len(a.Key) == 0 {
 		out.Token, c.Secret = newToken()
 	}
 	if a.Hardware == "" {
@@ -240,11 +233,9 @@ func (a Admission) check(p product.Product) error {
 	}
 	switch {
 	case !a.Kind.valid():
-		return fault.New(fault.Invalid, "legacy.kind", fmt.Sprintf("no kind of client is called %.16q", a.Kind), "ddi or mender")
+		return fault.New(fault.Invalid, "legacy.kind", fmt.Sprintf("no kind of client is called %.16q", a.Kind), "ddi")
 	case len(a.Key) != 0 && len(a.Key) != sha256.Size:
 		return fault.New(fault.Invalid, "legacy.key", fmt.Sprintf("a key's digest has %d bytes, and not %d", sha256.Size, len(a.Key)), "")
-	case a.Kind == Mender && a.Consent:
-		return fault.New(fault.Invalid, "legacy.consent", "Mender's clients cannot be asked for consent by the server", "leave it out")
 	case a.Hardware != "" && !slices.Contains(p.Hardware, a.Hardware):
 		return fault.New(fault.Invalid, "legacy.hardware", fmt.Sprintf("product %s has no hardware revision %q", p.ID, a.Hardware), "give one of "+strings.Join(p.Hardware, ", "))
 	}

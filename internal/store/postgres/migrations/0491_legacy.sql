@@ -1,7 +1,7 @@
 -- +goose Up
 -- Clients of other update systems: who asked to be let in, and who was.
 CREATE TABLE legacy_client (
-  kind    TEXT COLLATE "C" NOT NULL, -- ddi, mender
+  kind    TEXT COLLATE "C" NOT NULL, -- ddi
   product TEXT COLLATE "C" NOT NULL,
   name    TEXT COLLATE "C" NOT NULL, -- as it calls itself
   state   TEXT COLLATE "C" NOT NULL, -- pending, admitted, refused

@@ -1,7 +1,7 @@
 -- +goose Up
 -- Clients of other update systems: who asked to be let in, and who was.
 CREATE TABLE legacy_client (
-  kind    TEXT NOT NULL, -- ddi, mender
+  kind    TEXT NOT NULL, -- ddi
   product TEXT NOT NULL,
   name    TEXT NOT NULL, -- as it calls itself
   state   TEXT NOT NULL, -- pending, admitted, refused
