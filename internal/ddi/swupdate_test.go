@@ -17,6 +17,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -29,8 +30,7 @@ type board struct {
 	dir  string // short: sockets are in it
 	name string
 	auth string // of suricatta's section: targettoken = "…"
-	run  *exec.Cmd
-	done chan error
+	end  func() // SWUpdate, and waits until it has
 	out  *safeBuffer
 }
 
@@ -113,17 +113,24 @@ suricatta : { tenant = "%s"; id = "%s"; url = "%s"; cafile = "%s"; retry = 20; r
 identify : ( { name = "%s"; value = "%s"; }, { name = "board"; value = "b1"; } );
 `, b.at("maker.pem"), tenant, b.name, url, b.w.roots, b.auth, legacy.VersionAttribute, version))
 	ctx, cancel := context.WithCancel(context.Background())
-	b.out, b.done = &safeBuffer{}, make(chan error, 1)
-	b.run = exec.CommandContext(ctx, "swupdate", "-v", "-f", b.at("swupdate.cfg"), "-M", "-H", "board:1.0", "-p", "touch "+b.at("restarts"), "-u", strings.Join(args, " "))
-	b.run.Dir, b.run.Stdout, b.run.Stderr = b.dir, b.out, b.out
-	b.run.Env = append(os.Environ(), "TMPDIR="+b.dir, "RUNTIME_DIRECTORY="+b.dir)
-	b.run.Cancel = func() error { return b.run.Process.Signal(os.Interrupt) }
-	b.w.must(b.run.Start())
-	go func() { b.done <- b.run.Wait() }()
-	b.t.Cleanup(cancel)
+	out, done := &safeBuffer{}, make(chan struct{})
+	run := exec.CommandContext(ctx, "swupdate", "-v", "-f", b.at("swupdate.cfg"), "-M", "-H", "board:1.0", "-p", "touch "+b.at("restarts"), "-u", strings.Join(args, " "))
+	run.Dir, run.Stdout, run.Stderr = b.dir, out, out
+	run.Env = append(os.Environ(), "TMPDIR="+b.dir, "RUNTIME_DIRECTORY="+b.dir)
+	run.Cancel, run.WaitDelay = func() error { return run.Process.Signal(os.Interrupt) }, time.Minute
+	b.w.must(run.Start())
+	go func() {
+		_ = run.Wait() // it was told to end
+		close(done)
+	}()
+	b.out, b.end = out, func() {
+		cancel()
+		<-done
+	}
+	b.t.Cleanup(b.end)
 	b.t.Cleanup(func() {
 		if b.t.Failed() {
-			b.t.Logf("SWUpdate %v: %s", args, b.out)
+			b.t.Logf("SWUpdate %v: %s", args, out)
 		}
 	})
 }
@@ -131,8 +138,7 @@ identify : ( { name = "%s"; value = "%s"; }, { name = "board"; value = "b1"; } )
 // stop ends SWUpdate, as a restart does.
 func (b *board) stop() {
 	b.t.Helper()
-	b.w.must(b.run.Process.Signal(os.Interrupt))
-	<-b.done
+	b.end()
 }
 
 func (b *board) installed() string {
