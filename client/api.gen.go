@@ -3033,6 +3033,9 @@ type ReleaseApproval struct {
 	At     time.Time `json:"at"`
 	Caller string    `json:"caller"`
 	Kid    string    `json:"kid"`
+
+	// Suit the same approver's signature over the release's SUIT manifest, if it was given
+	Suit []byte `json:"suit,omitempty"`
 }
 
 // ReleaseApprover defines model for ReleaseApprover.
@@ -5498,6 +5501,18 @@ type PublishReleaseParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// SignSuitParams defines parameters for SignSuit.
+type SignSuitParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // WithdrawReleaseParams defines parameters for WithdrawRelease.
 type WithdrawReleaseParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
@@ -6059,6 +6074,9 @@ type ApproveReleaseJSONRequestBody = Envelope
 
 // CloseReleaseJSONRequestBody defines body for CloseRelease for application/json ContentType.
 type CloseReleaseJSONRequestBody = Reason
+
+// SignSuitJSONRequestBody defines body for SignSuit for application/json ContentType.
+type SignSuitJSONRequestBody = Envelope
 
 // WithdrawReleaseJSONRequestBody defines body for WithdrawRelease for application/json ContentType.
 type WithdrawReleaseJSONRequestBody = Reason
@@ -7936,6 +7954,25 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSuit Give a published release as a SUIT envelope, once enough approvers signed it
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/suit (the `GetSuit` operationId).
+	GetSuit(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignSuitWithBody Add an approver's signature over the release's SUIT manifest
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+	SignSuitWithBody(ctx context.Context, digest string, params *SignSuitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SignSuit Add an approver's signature over the release's SUIT manifest
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+	SignSuit(ctx context.Context, digest string, params *SignSuitParams, body SignSuitJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetReleaseSummary Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
 	//
@@ -12398,6 +12435,55 @@ func (c *Client) GetReleaseGate(ctx context.Context, digest string, reqEditors .
 // Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 func (c *Client) PublishRelease(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPublishReleaseRequest(c.Server, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSuit Give a published release as a SUIT envelope, once enough approvers signed it
+//
+// Corresponds with GET /api/v1/releases/{digest}/suit (the `GetSuit` operationId).
+func (c *Client) GetSuit(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSuitRequest(c.Server, digest)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignSuitWithBody Add an approver's signature over the release's SUIT manifest
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+func (c *Client) SignSuitWithBody(ctx context.Context, digest string, params *SignSuitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignSuitRequestWithBody(c.Server, digest, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SignSuit Add an approver's signature over the release's SUIT manifest
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+func (c *Client) SignSuit(ctx context.Context, digest string, params *SignSuitParams, body SignSuitJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSignSuitRequest(c.Server, digest, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -23954,6 +24040,124 @@ func NewPublishReleaseRequest(server string, digest string, params *PublishRelea
 	return req, nil
 }
 
+// NewGetSuitRequest constructs an http.Request for the GetSuit method
+func NewGetSuitRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/suit", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSignSuitRequest calls the generic SignSuit builder with application/json body
+func NewSignSuitRequest(server string, digest string, params *SignSuitParams, body SignSuitJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSignSuitRequestWithBody(server, digest, params, "application/json", bodyReader)
+}
+
+// NewSignSuitRequestWithBody constructs an http.Request for the SignSuit method, with any body, and a specified content type
+func NewSignSuitRequestWithBody(server string, digest string, params *SignSuitParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/suit", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetReleaseSummaryRequest constructs an http.Request for the GetReleaseSummary method
 func NewGetReleaseSummaryRequest(server string, digest string) (*http.Request, error) {
 	var err error
@@ -28670,6 +28874,27 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/publish (the `PublishRelease` operationId).
 	PublishReleaseWithResponse(ctx context.Context, digest string, params *PublishReleaseParams, reqEditors ...RequestEditorFn) (*PublishReleaseResponse, error)
+
+	// GetSuitWithResponse Give a published release as a SUIT envelope, once enough approvers signed it
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/suit (the `GetSuit` operationId).
+	GetSuitWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetSuitResponse, error)
+
+	// SignSuitWithBodyWithResponse Add an approver's signature over the release's SUIT manifest
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+	SignSuitWithBodyWithResponse(ctx context.Context, digest string, params *SignSuitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignSuitResponse, error)
+
+	// SignSuitWithResponse Add an approver's signature over the release's SUIT manifest
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+	SignSuitWithResponse(ctx context.Context, digest string, params *SignSuitParams, body SignSuitJSONRequestBody, reqEditors ...RequestEditorFn) (*SignSuitResponse, error)
 
 	// GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
 	//
@@ -36376,6 +36601,102 @@ func (r PublishReleaseResponse) ContentType() string {
 	return ""
 }
 
+type GetSuitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Envelope
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSuitResponse) GetJSON200() *Envelope {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSuitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSuitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSuitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSuitResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SignSuitResponse200Headers the declared response headers of an HTTP 200 response for SignSuit
+type SignSuitResponse200Headers struct {
+	ETag *string
+}
+
+type SignSuitResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *ReleaseView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SignSuitResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SignSuitResponse) GetJSON200() *ReleaseView {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SignSuitResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SignSuitResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SignSuitResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SignSuitResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SignSuitResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetReleaseSummaryResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -41493,6 +41814,45 @@ func (c *ClientWithResponses) PublishReleaseWithResponse(ctx context.Context, di
 		return nil, err
 	}
 	return ParsePublishReleaseResponse(rsp)
+}
+
+// GetSuitWithResponse Give a published release as a SUIT envelope, once enough approvers signed it
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/suit (the `GetSuit` operationId).
+func (c *ClientWithResponses) GetSuitWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetSuitResponse, error) {
+	rsp, err := c.GetSuit(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSuitResponse(rsp)
+}
+
+// SignSuitWithBodyWithResponse Add an approver's signature over the release's SUIT manifest
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+func (c *ClientWithResponses) SignSuitWithBodyWithResponse(ctx context.Context, digest string, params *SignSuitParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SignSuitResponse, error) {
+	rsp, err := c.SignSuitWithBody(ctx, digest, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignSuitResponse(rsp)
+}
+
+// SignSuitWithResponse Add an approver's signature over the release's SUIT manifest
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/suit (the `SignSuit` operationId).
+func (c *ClientWithResponses) SignSuitWithResponse(ctx context.Context, digest string, params *SignSuitParams, body SignSuitJSONRequestBody, reqEditors ...RequestEditorFn) (*SignSuitResponse, error) {
+	rsp, err := c.SignSuit(ctx, digest, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSignSuitResponse(rsp)
 }
 
 // GetReleaseSummaryWithResponse Give the signed summary of what the supply gate found of a release when it was published: DSSE, for others to check
@@ -47413,6 +47773,78 @@ func ParsePublishReleaseResponse(rsp *http.Response) (*PublishReleaseResponse, e
 	switch {
 	case rsp.StatusCode == 200:
 		var headers PublishReleaseResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetSuitResponse parses an HTTP response from a GetSuitWithResponse call
+func ParseGetSuitResponse(rsp *http.Response) (*GetSuitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSuitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Envelope
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseSignSuitResponse parses an HTTP response from a SignSuitWithResponse call
+func ParseSignSuitResponse(rsp *http.Response) (*SignSuitResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SignSuitResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest ReleaseView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SignSuitResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

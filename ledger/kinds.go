@@ -31,17 +31,18 @@ const (
 	KindProposalRefused  Kind = "proposal.refused"  // control: the same; refused, or withdrawn by its proposer
 	KindProposalTried    Kind = "proposal.tried"    // control: the same; the proposer carried it out, or it failed with that status
 
-	KindBundlePublished  Kind = "bundle.published"  // control: COSE_Sign(Bundle)
-	KindReleaseProposed  Kind = "release.proposed"  // control: payload (Release)
-	KindSupplyDecided    Kind = "supply.decided"    // control: payload (GateDecision): what the supply gate found of a release; its subject is the release's ID
-	KindSupplySummary    Kind = "supply.summary"    // control: JSON, DSSE envelope of an in-toto statement (https://slsa.dev/verification_summary/v1): what was found of a release when it was published; its subject is the release's ID
-	KindReleaseApproved  Kind = "release.approved"  // control: COSE_Sign(Release) with the approval
-	KindReleasePublished Kind = "release.published" // control: COSE_Sign(Release), threshold met
-	KindReleaseWithdrawn Kind = "release.withdrawn" // control: JSON {release, reason}
-	KindReleaseClosed    Kind = "release.closed"    // control: JSON {release, id, install, reason}: withdrawn, and never to be installed again: install is the lowest security counter that may be
-	KindCommandIssued    Kind = "command.issued"    // control: COSE_Sign1(Command)
-	KindCommandCancelled Kind = "command.cancelled" // control: JSON {command, reason}
-	KindWarrantIssued    Kind = "warrant.issued"    // control: COSE_Sign(Warrant)
+	KindBundlePublished   Kind = "bundle.published"    // control: COSE_Sign(Bundle)
+	KindReleaseProposed   Kind = "release.proposed"    // control: payload (Release)
+	KindSupplyDecided     Kind = "supply.decided"      // control: payload (GateDecision): what the supply gate found of a release; its subject is the release's ID
+	KindSupplySummary     Kind = "supply.summary"      // control: JSON, DSSE envelope of an in-toto statement (https://slsa.dev/verification_summary/v1): what was found of a release when it was published; its subject is the release's ID
+	KindReleaseApproved   Kind = "release.approved"    // control: COSE_Sign(Release) with the approval
+	KindReleaseSUITSigned Kind = "release.suit.signed" // control: JSON release.SUITSigned {release, kid, block}: who approved it signs its SUIT manifest too
+	KindReleasePublished  Kind = "release.published"   // control: COSE_Sign(Release), threshold met
+	KindReleaseWithdrawn  Kind = "release.withdrawn"   // control: JSON {release, reason}
+	KindReleaseClosed     Kind = "release.closed"      // control: JSON {release, id, install, reason}: withdrawn, and never to be installed again: install is the lowest security counter that may be
+	KindCommandIssued     Kind = "command.issued"      // control: COSE_Sign1(Command)
+	KindCommandCancelled  Kind = "command.cancelled"   // control: JSON {command, reason}
+	KindWarrantIssued     Kind = "warrant.issued"      // control: COSE_Sign(Warrant)
 
 	KindRolloutCreated    Kind = "rollout.created"        // control: JSON rollout.Spec
 	KindRolloutStarted    Kind = "rollout.started"        // control: JSON {rollout, release, devices: root and count, waves, skipped}

@@ -91,6 +91,7 @@ type Approval struct {
 	Caller string    `json:"caller"`
 	Key    string    `json:"kid"` // hex
 	At     time.Time `json:"at"`
+	SUIT   []byte    `json:"suit,omitempty" doc:"the same approver's signature over the release's SUIT manifest, if it was given"`
 }
 
 // Release is a stored release.

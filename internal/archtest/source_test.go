@@ -227,6 +227,7 @@ var (
 	// What the standard library keeps for old formats, and the one place that has to speak such a format.
 	weak        = []string{"crypto/md5", "crypto/sha1", "crypto/rc4", "crypto/des", "crypto/dsa"}
 	weakAllowed = map[string]string{
+		"wire/suit crypto/sha1":       "UUIDs of version 5, as the draft demands; names, on whose hash nothing rests",
 		"onboard/foreign crypto/sha1": "thumbprints in lists of other registries; the device is held to its first key by SHA-256",
 
 		"internal/ddi crypto/sha1": "hawkBit's clients compare it beside SHA-256; nothing here rests on it",

@@ -99,6 +99,7 @@ func aboutBundle(payload []byte) (string, error) {
 func newApprove(s streams) *cobra.Command {
 	var k keyFile
 	var kind, out, against string
+	var asSUIT bool
 	cmd := &cobra.Command{
 		Use:   "approve FILE --key KEYFILE",
 		Short: "Sign a release, a warrant or a trust bundle offline",
@@ -108,7 +109,9 @@ What it is about is read from FILE itself and printed: compare it with what you 
 
 A release takes one approver's signature at a time: give the envelope to ` + "`hallmark release approve --envelope FILE`" + `.
 A warrant or trust bundle goes from hand to hand: each approver signs what the one before has written. What a trust bundle changes is
-printed in words when --against names the signed bundle in force, as ` + "`hallmark bundle show --out`" + ` writes it.`,
+printed in words when --against names the signed bundle in force, as ` + "`hallmark bundle show --out`" + ` writes it.
+
+With --suit it is the release's SUIT manifest that is signed, which follows from the payload: give what is written to ` + "`hallmark release sign-suit --block FILE`" + `, beside the approval.`,
 		Example: `  hallmark approve pump-1.1.0.payload --key offline/approver-alice.key --out alice.cose`,
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -127,6 +130,9 @@ printed in words when --against names the signed bundle in force, as ` + "`hallm
 			if err != nil {
 				return err
 			}
+			if asSUIT {
+				return approveSUIT(s, typ, payload, signer, about, out)
+			}
 			envelope, err := sign(typ, payload, data, signer)
 			if err != nil {
 				return err
@@ -143,6 +149,7 @@ printed in words when --against names the signed bundle in force, as ` + "`hallm
 	k.flags(cmd)
 	cmd.Flags().StringVar(&kind, "kind", "", "what FILE is: release, warrant or bundle (default: what it can be read as)")
 	cmd.Flags().StringVar(&against, "against", "", "the signed trust bundle in force, to say what FILE changes")
+	cmd.Flags().BoolVar(&asSUIT, "suit", false, "sign the SUIT manifest of a release, and write the signature to --out")
 	cmd.Flags().StringVar(&out, "out", "", "file to write (default FILE with .cose for .payload; an envelope is replaced)")
 	_ = cmd.MarkFlagRequired("key") // it exists
 	return cmd

@@ -20,6 +20,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/pkcs11"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/mender"
+	"github.com/hallmark-iot/hallmark/wire/suit"
 	"github.com/hallmark-iot/hallmark/wire/swu"
 )
 
@@ -95,7 +96,7 @@ func artifactShow(s streams) *cobra.Command {
 	var key string
 	c := &cobra.Command{
 		Use: "show FILE", Short: "Say what is in a file of another system's format", Args: cobra.ExactArgs(1),
-		Long: `Says what is in an image of MCUboot's, an update of SWUpdate's or an artifact of Mender's, and whether it is whole; with --key, whether it was signed by that key. Of updates and
+		Long: `Says what is in an image of MCUboot's, an update of SWUpdate's, an artifact of Mender's or a SUIT envelope, and whether it is whole; with --key, whether it was signed by that key. Of updates and
 artifacts those are read that say no more than ` + "`hallmark artifact write`" + ` does.`,
 		Example: "  hallmark artifact show radio.img --key signing.pub",
 		RunE: func(_ *cobra.Command, args []string) error {
@@ -137,6 +138,16 @@ func showArtifact(path, key string) (pairs []string, err error) {
 			return nil, bad
 		}
 		return append(swuPairs(u), "signature", verify(func() error { return verifySWU(u, key) })), err
+	case bytes.Equal(begin[:2], []byte{0xd8, 0x6b}):
+		data, bad := readFile(path, suit.MaxEnvelope)
+		if bad != nil {
+			return nil, bad
+		}
+		e, m, bad := suit.Decode(data)
+		if bad != nil {
+			return nil, bad
+		}
+		return append(suitPairs(e, m), "signature", verify(func() error { return withPublic(key, e.Verify) })), err
 	case bytes.Equal(begin, []byte("version")):
 		a, bad := mender.Read(f)
 		if bad != nil {

@@ -22,7 +22,7 @@ import (
 
 func newRelease(a *api) *cobra.Command {
 	return a.noun("release", "What may run: artifacts, manifest, approvals",
-		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.publishRelease(), a.withdrawRelease(), a.closeRelease(), a.releaseComponents(), a.releaseSummary())
+		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.signSUIT(), a.publishRelease(), a.suitRelease(), a.withdrawRelease(), a.closeRelease(), a.releaseComponents(), a.releaseSummary())
 }
 
 const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION."
@@ -60,6 +60,9 @@ func (a *api) showView(r client.ReleaseView) error {
 		by := make([]string, len(r.Approvals))
 		for i, p := range r.Approvals {
 			by[i] = p.Caller
+			if p.SUIT != nil {
+				by[i] += " (SUIT too)"
+			}
 		}
 		published := ""
 		if !r.Published.IsZero() {

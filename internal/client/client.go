@@ -406,6 +406,17 @@ func (c *Client) Approve(ctx context.Context, digest string, envelope []byte) (h
 	return post[httpapi.ReleaseView](ctx, c, "/releases/"+digest+"/approvals", httpapi.Envelope{Envelope: envelope})
 }
 
+// SignSUIT adds an approver's signature over a release's SUIT manifest; SUIT gives the envelope.
+func (c *Client) SignSUIT(ctx context.Context, digest string, block []byte) (httpapi.ReleaseView, error) {
+	return post[httpapi.ReleaseView](ctx, c, "/releases/"+digest+"/suit", httpapi.Envelope{Envelope: block})
+}
+
+// SUIT gives a published release as a SUIT envelope.
+func (c *Client) SUIT(ctx context.Context, digest string) ([]byte, error) {
+	e, err := get[httpapi.Envelope](ctx, c, "/releases/"+digest+"/suit")
+	return e.Envelope, err
+}
+
 // Publish publishes a release.
 func (c *Client) Publish(ctx context.Context, digest string) (httpapi.ReleaseView, error) {
 	return post[httpapi.ReleaseView](ctx, c, "/releases/"+digest+"/publish", nil)

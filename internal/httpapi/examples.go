@@ -64,6 +64,7 @@ var Examples = map[string]any{
 	"abandon-order":    Reason{"the programming centre burnt down"},
 	"import-records":   RecordsRequest{File: []byte("records")},
 	"propose-release":  release.Spec{ID: "pump-1.2.0", Product: "pump", Version: "1.2.0", Counter: 3, Components: []release.Component{{Name: "app", Kind: "app", Version: "1.2.0", Artifact: exampleDigest}}},
+	"sign-suit":        Envelope{Envelope: []byte("COSE_Sign1")},
 	"approve-release":  Envelope{Envelope: []byte("COSE_Sign")},
 	"save-query":       fleet.Saved{Name: "old pumps", Query: fleet.Query{Product: "pump", Version: "1.0.0"}},
 	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},

@@ -36,6 +36,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindBundlePublished:     replayBundle,
 	ledger.KindReleaseProposed:     replayRelease,
 	ledger.KindReleaseApproved:     replayApproval,
+	ledger.KindReleaseSUITSigned:   replaySUIT,
 	ledger.KindReleasePublished:    replayPublication,
 	ledger.KindReleaseWithdrawn:    replayWithdrawal,
 	ledger.KindReleaseClosed:       replayWithdrawal,

@@ -305,6 +305,25 @@ func replayApproval(tx *Tx, f ledger.Fact) (bool, error) {
 	})
 }
 
+func replaySUIT(tx *Tx, f ledger.Fact) (bool, error) {
+	var d release.SUITSigned
+	if err := json.Unmarshal(f.Data, &d); err != nil {
+		return false, err
+	}
+	digest, err := hex.DecodeString(d.Release)
+	if err != nil {
+		return false, err
+	}
+	return changeRelease(tx, digest, func(r *release.Release) error {
+		for i, a := range r.Approvals {
+			if a.Key == d.Key {
+				r.Approvals[i].SUIT = d.Block
+			}
+		}
+		return nil
+	})
+}
+
 func replayPublication(tx *Tx, f ledger.Fact) (bool, error) {
 	return replaySigned(tx, f, func(r *release.Release, _ []wire.KeyID) {
 		if r.Status == release.Proposed {

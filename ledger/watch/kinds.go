@@ -12,7 +12,7 @@ func inControl() []ledger.Kind {
 		ledger.KindGenesis, ledger.KindInitialised, ledger.KindKeyCreated, ledger.KindKeyRetired, ledger.KindCACreated, ledger.KindCAEnded, ledger.KindCeremonyHeld, ledger.KindProductCreated, ledger.KindAccessChanged,
 		ledger.KindEnrolmentChanged, ledger.KindBundleDueChanged, ledger.KindIsolationChanged, ledger.KindSchemaChanged,
 		ledger.KindProposalMade, ledger.KindProposalApproved, ledger.KindProposalRefused, ledger.KindProposalTried,
-		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindSupplyDecided, ledger.KindSupplySummary, ledger.KindSupplyPolicyChanged, ledger.KindApproverBound, ledger.KindExceptionTaken, ledger.KindReleaseApproved, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
+		ledger.KindBundlePublished, ledger.KindReleaseProposed, ledger.KindSupplyDecided, ledger.KindSupplySummary, ledger.KindSupplyPolicyChanged, ledger.KindApproverBound, ledger.KindExceptionTaken, ledger.KindReleaseApproved, ledger.KindReleaseSUITSigned, ledger.KindReleasePublished, ledger.KindReleaseWithdrawn,
 		ledger.KindReleaseClosed,
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
 		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindTrancheIssued, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
