@@ -98,6 +98,7 @@ func (a *api) register(h huma.API) {
 	a.registerFactory(h)
 	a.registerEnrolments(h)
 	a.registerReleases(h)
+	a.registerSUIT(h)
 	a.registerSupply(h)
 	a.registerApprovers(h)
 	a.registerRollouts(h)
