@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"fmt"
@@ -119,11 +120,7 @@ What is printed beside it is what a device's SUIT processor has to be told: the 
 func suitPairs(e suit.Envelope, m suit.Manifest) []string {
 	pairs := []string{"format", "SUIT, draft-ietf-suit-manifest-37", "sequence number", fmt.Sprint(m.Sequence), "signatures", fmt.Sprint(len(e.Blocks))}
 	for _, id := range m.Components {
-		name := ""
-		for _, part := range id {
-			name += fmt.Sprintf("/%s", part)
-		}
-		pairs = append(pairs, "component", name)
+		pairs = append(pairs, "component", fmt.Sprintf("/%s", bytes.Join(id, []byte("/"))))
 	}
 	return pairs
 }
