@@ -177,11 +177,14 @@ type Configurable interface {
 	Told() []wire.ProgramTold
 }
 
-// Telemetry gives sealed data to upload, signed by key; a nil upload means that there is none. What is sealed in one period of ownership is in no epoch
-// of another. answered is called with true when the server has it,
-// and with false when it will never have it as it is.
+// Telemetry takes readings, and gives them sealed, signed by key. What is sealed in one period of ownership is in no epoch of another.
 type Telemetry interface {
-	Next(ctx context.Context, now time.Time, key crypto.Signer, period uint64) (upload []byte, answered func(taken bool), err error)
+	// Sample takes a reading and keeps it, sealed, until the server has it. How many it could not keep is told with the next.
+	Sample(ctx context.Context, now time.Time, key crypto.Signer, period uint64) error
+	// Next gives what is to be uploaded; nil: nothing. answered is called with true when the server has it, and with false when it will never have it as it is.
+	Next(now time.Time, key crypto.Signer) (upload []byte, answered func(taken bool), err error)
+	// End says that nothing more is taken in this run: what Next gives from then on tells the server that it is all.
+	End()
 }
 
 // Server is the line to the server; link.Client is one.
@@ -231,6 +234,7 @@ type Config struct {
 
 	PollMin   time.Duration // never ask more often; 0: 1 s
 	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min
+	Sampling  time.Duration // how often a reading is taken; 0: 5 s
 	SickLimit int           // health checks in a row that a release on trial may fail before it is given up; 0: 3
 	Once      bool          // return after one check-in and what follows from it
 	Logger    *slog.Logger
@@ -251,7 +255,8 @@ type Agent struct {
 	renewAt time.Time                       // of the present certificate; zero: not computed yet
 	asked   string                          // the key for which a certificate was asked for, and not had yet
 
-	period uint64 // of ownership, as the server told in this run: see wire.CheckinReply
+	period   *uint64   // of ownership, as the server told in this run: see wire.CheckinReply; nil: not yet
+	sampleAt time.Time // before then no reading is taken
 
 	leaving int  // check-ins by which the server here could have learned that the device leaves
 	copied  bool // the server has a copy of the trust record, as far as it wants one
@@ -288,6 +293,9 @@ func New(c Config) (*Agent, error) {
 	}
 	if c.TrialTime <= 0 {
 		c.TrialTime = 10 * time.Minute
+	}
+	if c.Sampling <= 0 {
+		c.Sampling = 5 * time.Second
 	}
 	if c.SickLimit <= 0 {
 		c.SickLimit = 3

@@ -431,7 +431,7 @@ func dataAnswered(t *testing.T, status, most int) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld()
 		d := newDevice(t, w, born(t, w, w.publish("1.0.0", 1)))
-		d.data, d.s.sealed = true, status
+		d.data, d.s.sealed = new(data), status
 		stop := d.start(t)
 		time.Sleep(time.Hour)
 		if err := stop(); err != nil {

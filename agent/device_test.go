@@ -440,7 +440,7 @@ type device struct {
 	prog  *program
 	local *pipes // its local socket
 	runs  []run  // each start
-	data  bool   // it has something to upload
+	data  *data  // it has something to upload
 	kept  string // where its programs keep what they do; empty: nowhere
 
 	network *line.Process // by which it calls, at url; nil: by this process
@@ -474,12 +474,19 @@ func (d *device) keeps() bool {
 	return err == nil
 }
 
-// data is an upload that the server refuses.
-type data struct{}
+// data has an upload each time, and counts what it is asked for.
+type data struct{ samples, ends atomic.Int64 }
 
-func (data) Next(context.Context, time.Time, crypto.Signer, uint64) ([]byte, func(bool), error) {
+func (d *data) Sample(context.Context, time.Time, crypto.Signer, uint64) error {
+	d.samples.Add(1)
+	return nil
+}
+
+func (*data) Next(time.Time, crypto.Signer) ([]byte, func(bool), error) {
 	return []byte{0xa0}, func(bool) {}, nil
 }
+
+func (d *data) End() { d.ends.Add(1) }
 
 // run is what one start of the device ran.
 type run struct {
@@ -567,8 +574,8 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 		c.Program = d.prog
 		d.prog.trial = func() bool { return m.Facts().Trial }
 	}
-	if d.data {
-		c.Telemetry = data{}
+	if d.data != nil {
+		c.Telemetry = d.data
 	}
 	if d.kept != "" {
 		c.Eraser = keeping{m, d}

@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent/hw"
-	"github.com/hallmark-iot/hallmark/agent/link"
 	"github.com/hallmark-iot/hallmark/agent/renewal"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -43,6 +42,14 @@ const maxPoll = 24 * time.Hour
 // Run works until ctx ends (nil), the device must restart (ErrReset), its life is over (ErrOver) or its hardware failed.
 func (a *Agent) Run(ctx context.Context) error {
 	defer a.stopStaging()
+	err := a.run(ctx)
+	if errors.Is(err, ErrReset) {
+		a.endTelemetry(ctx)
+	}
+	return err
+}
+
+func (a *Agent) run(ctx context.Context) error {
 	if a.c.Machine.Facts().Lifecycle == wire.LifecycleDecommissioned {
 		return ErrOver
 	}
@@ -224,7 +231,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return 0, err
 	}
-	a.period = reply.Period
+	a.period = &reply.Period
 	if err := a.tokenAcked(reply); err != nil {
 		return 0, err
 	}
@@ -265,7 +272,10 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err := a.sendLog(ctx, reply.Time); err != nil {
 		return 0, err
 	}
-	if err := a.sendTelemetry(ctx); err != nil {
+	if err := a.sample(ctx); err != nil {
+		return 0, err
+	}
+	if _, err := a.sendTelemetry(ctx); err != nil {
 		return 0, err
 	}
 	if err := a.trial(ctx, a.now()); err != nil {
@@ -341,39 +351,6 @@ func (a *Agent) health() (Health, string) {
 	return a.c.Program.Health()
 }
 
-func (a *Agent) sendTelemetry(ctx context.Context) error {
-	if a.c.Telemetry == nil || a.m.Guard != nil || a.now().Before(a.sealedAt) {
-		return nil
-	}
-	key, err := a.attestKey()
-	if err != nil {
-		return local(err)
-	}
-	upload, answered, err := a.c.Telemetry.Next(ctx, a.now(), key, a.period)
-	if err != nil || upload == nil {
-		if err != nil {
-			a.log.Warn("telemetry", "error", err)
-		}
-		return nil
-	}
-	err = a.server.Telemetry(ctx, upload)
-	if link.Final(err) { // data that the server will not have must not keep the device from being commanded
-		a.log.Warn("telemetry refused: it is sealed anew", "error", err)
-		answered(false)
-		return nil
-	}
-	if after, later := link.Later(err); later { // it is kept; nothing else waits for it
-		a.sealedAt = a.now().Add(min(max(after, time.Minute), 24*time.Hour))
-		a.log.Warn("telemetry waits", "error", err, "until", a.sealedAt)
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	answered(true)
-	return nil
-}
-
 // pause waits, and answers the local socket meanwhile. A finished download ends it early.
 func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
 	timer := time.NewTimer(wait)
@@ -384,12 +361,24 @@ func (a *Agent) pause(ctx context.Context, wait time.Duration) error {
 		defer t.Stop()
 		due = t.C
 	}
+	var sampling *time.Timer
+	var samples <-chan time.Time
+	if a.c.Telemetry != nil {
+		sampling = time.NewTimer(time.Until(a.sampleAt))
+		defer sampling.Stop()
+		samples = sampling.C
+	}
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-timer.C:
 			return nil
+		case <-samples:
+			if err := a.sample(ctx); err != nil {
+				return err
+			}
+			sampling.Reset(a.c.Sampling)
 		case <-due:
 			return nil
 		case err := <-a.staging:

@@ -6,7 +6,6 @@
 package telemetry
 
 import (
-	"bytes"
 	"context"
 	"crypto"
 	"crypto/hpke"
@@ -478,78 +477,4 @@ func (s *Service) decide(ctx context.Context, caller access.Caller, req ReadRequ
 		*uid = f.UID
 	}
 	return s.cfg.Store.Decide(ctx, f)
-}
-
-// OpenAll is the reader's half: it opens the keys, checks the device's signatures over epoch and head, and gives the samples
-// up to the newest signed head. Records behind it are not yet proven to come from the device and are left out. A device that changed its key
-// has several; each signature names its own.
-func OpenAll(reply ReadReply, reader hpke.PrivateKey, device crypto.PublicKey, deviceID string, more ...crypto.PublicKey) ([][]byte, error) {
-	var out [][]byte
-	keys := append([]crypto.PublicKey{device}, more...)
-	for _, e := range reply.Epochs {
-		signed, err := verifyEpoch(e.Opened, deviceID, whose(wire.TypeEpoch, e.Opened, keys))
-		if err != nil {
-			return nil, err
-		}
-		dataKey, err := wire.OpenEpochKey(reader, signed.Epoch, reply.Decision, e.SealedKey)
-		if err != nil {
-			return nil, err
-		}
-		last, want, err := newestHead(e.Heads, signed.Epoch, keys)
-		if err != nil {
-			return nil, err
-		}
-		head := sha256.Sum256(signed.Payload)
-		for _, r := range e.Records {
-			if r.Seq > last {
-				break
-			}
-			sample, err := wire.OpenRecord(dataKey, deviceID, r)
-			if err != nil {
-				return nil, err
-			}
-			head = wire.NextHead(head, r)
-			out = append(out, sample)
-		}
-		if !bytes.Equal(head[:], want) {
-			return nil, fmt.Errorf("epoch %d: the records are not those the device signed", signed.Epoch.Epoch)
-		}
-	}
-	return out, nil
-}
-
-// whose gives the key that an envelope says it is signed by, or the first: then it does not verify.
-func whose(typ wire.Type, envelope []byte, keys []crypto.PublicKey) crypto.PublicKey {
-	if o, err := wire.Parse1(typ, envelope); err == nil {
-		for _, k := range keys {
-			if kid, err := wire.KeyIDOf(k); err == nil && kid == o.KeyID {
-				return k
-			}
-		}
-	}
-	return keys[0]
-}
-
-func newestHead(heads [][]byte, e wire.Epoch, keys []crypto.PublicKey) (uint64, []byte, error) {
-	var best *wire.Series
-	for _, env := range heads {
-		payload, err := wire.Verify1(wire.TypeSeries, env, whose(wire.TypeSeries, env, keys))
-		if err != nil {
-			return 0, nil, err
-		}
-		se, err := wire.DecodeSeries(payload)
-		if err != nil {
-			return 0, nil, err
-		}
-		if se.Device != e.Device || se.Stream != e.Stream || se.Epoch != e.Epoch {
-			return 0, nil, fmt.Errorf("head of epoch %d of %s/%s", se.Epoch, se.Device, se.Stream)
-		}
-		if best == nil || se.Last > best.Last {
-			best = &se
-		}
-	}
-	if best == nil {
-		return 0, nil, fmt.Errorf("epoch %d: the device has signed no head yet", e.Epoch)
-	}
-	return best.Last, best.Head, nil
 }

@@ -37,7 +37,8 @@ type Series struct {
 	Closed bool   `cbor:"6,keyasint" json:"closed"`
 }
 
-// Sealed is one record in clear frame: sequence numbers start at 1 and have no gap unless something was lost.
+// Sealed is one record in clear frame: sequence numbers start at 1. A gap that the signed heads lead over is what the device itself missed; one they do not
+// lead over was lost, or held back, behind it.
 type Sealed struct {
 	Stream string `cbor:"1,keyasint" json:"stream"`
 	Epoch  uint64 `cbor:"2,keyasint" json:"epoch"`
@@ -57,6 +58,10 @@ const (
 	MaxUpload     = 512 << 10
 	MaxSample     = 16 << 10
 	maxStreamName = 64
+
+	EpochRecords = 4096             // numbers that a device gives in one epoch, before it begins another: a reader gets a long time in parts
+	maxSeq       = 2 * EpochRecords // what waits of one epoch may move to the next
+
 	maxEpochBytes = 4 << 10
 )
 
@@ -111,7 +116,7 @@ func DecodeSeries(data []byte) (Series, error) {
 }
 
 func (s Series) check() error {
-	if s.Device == "" || !validStream(s.Stream) || !numbered(s.Epoch) || s.Last > maxNumber || len(s.Head) != sha256.Size {
+	if s.Device == "" || !validStream(s.Stream) || !numbered(s.Epoch) || s.Last > maxSeq || len(s.Head) != sha256.Size {
 		return errors.New("series: no device, stream, epoch or 32-byte head")
 	}
 	return nil
@@ -127,8 +132,8 @@ func DecodeUpload(data []byte) (Upload, error) {
 		return Upload{}, err
 	}
 	for _, r := range u.Records {
-		if !validStream(r.Stream) || !numbered(r.Epoch) || !numbered(r.Seq) || len(r.Data) < 12+16 || len(r.Data) > MaxSample+12+16 {
-			return Upload{}, errors.New("upload: record out of bounds")
+		if !validStream(r.Stream) || !numbered(r.Epoch) || r.Seq == 0 || r.Seq > maxSeq || len(r.Data) < 12+16 || len(r.Data) > MaxSample+12+16 {
+			return Upload{}, fmt.Errorf("upload: record %d of epoch %d is out of bounds: numbers are 1 to %d, data at most %d bytes", r.Seq, r.Epoch, maxSeq, MaxSample)
 		}
 	}
 	return u, nil

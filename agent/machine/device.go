@@ -1,10 +1,8 @@
 package machine
 
 import (
-	"bytes"
 	"cmp"
 	"context"
-	"crypto"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -14,14 +12,12 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/agent"
-	"github.com/hallmark-iot/hallmark/agent/boot"
 	"github.com/hallmark-iot/hallmark/agent/devlog"
 	"github.com/hallmark-iot/hallmark/agent/est"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/agent/launch"
 	"github.com/hallmark-iot/hallmark/agent/line"
 	"github.com/hallmark-iot/hallmark/agent/link"
-	"github.com/hallmark-iot/hallmark/agent/seal"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -123,7 +119,7 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	}
 	if programs != nil {
 		c.Program = programs
-		c.Telemetry = &readings{m: m, programs: programs}
+		c.Telemetry = &readings{report: m.boot.Report, ask: programs.Sample}
 	}
 	if d.Agent, err = agent.New(c); err != nil {
 		d.Stop()
@@ -145,104 +141,4 @@ func (m *Machine) enrol(ctx context.Context, by *line.Process, e agent.Enrolment
 	return by.Enrol(ctx, line.Server{URL: m.server(), Anchors: r.Bundle.Anchors, Now: e.Now}, est.Request{
 		As: e.As, Key: e.Key, Renew: e.Renew, Elsewhere: r.Home != nil && !e.Renew,
 	})
-}
-
-// Stream is the name under which a device's readings are sealed; sampleEvery is how often one is taken, perEpoch how many one epoch has, so that a
-// reader gets a long time in parts.
-const (
-	Stream      = "readings"
-	sampleEvery = 5 * time.Second
-	perEpoch    = 4096
-)
-
-// readings is the device's telemetry: what its program measures, sealed for the readers its maker will name. The server may refuse an epoch for good:
-// a copy of this device has uploaded under its number, or the server came back from a backup without it. Then what waits is sealed in another
-// one, and less and less often while that is refused too.
-type readings struct {
-	m        *Machine
-	programs *Programs
-	stream   *seal.Stream
-	key      wire.StreamKey // that the stream is sealed for
-	nth      uint           // epoch of this start
-	spoiled  bool           // this epoch was refused
-	refused  int            // epochs, in a row
-	again    time.Time      // before then nothing is uploaded
-	last     time.Time
-}
-
-// Next implements agent.Telemetry.
-func (t *readings) Next(ctx context.Context, now time.Time, key crypto.Signer, period uint64) ([]byte, func(bool), error) {
-	r := t.m.boot.Report()
-	if len(r.Bundle.Telemetry) == 0 {
-		return nil, nil, nil
-	}
-	if err := t.open(r, key, period, now); err != nil {
-		return nil, nil, err
-	}
-	if err := t.stream.Sign(key); err != nil {
-		return nil, nil, err
-	}
-	if now.Sub(t.last) >= sampleEvery && t.stream.Period() == period {
-		if s, ok := t.programs.Sample(ctx); ok {
-			if err := t.stream.Add([]byte(s)); err != nil && !errors.Is(err, seal.ErrFull) {
-				return nil, nil, err
-			}
-			t.last = now
-		}
-	}
-	if t.stream.Pending() == 0 || now.Before(t.again) {
-		return nil, nil, nil
-	}
-	u, err := t.stream.Upload(false)
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := wire.EncodeUpload(u)
-	return b, func(taken bool) { t.answered(u, taken, now) }, err
-}
-
-// open makes sure of an epoch that may be written: not full, not refused, for the key that the trust bundle names now, and of this period of
-// ownership. One of another period stays until what waits of it is told, and nothing is added to it; what will not be had of it is dropped, rather than
-// sealed for somebody else.
-func (t *readings) open(r boot.Report, key crypto.Signer, period uint64, now time.Time) (err error) {
-	bucket := r.Bundle.Telemetry[0]
-	if s := t.stream; s != nil && s.Period() != period {
-		if s.Pending() > 0 && !t.spoiled || t.nth > wire.MaxNth {
-			return nil
-		}
-		t.stream = nil
-	} else if s != nil {
-		full := s.Sealed() >= perEpoch && s.Pending() == 0
-		due := t.spoiled && !now.Before(t.again)
-		if !full && !due && bytes.Equal(t.key.Key, bucket.Key) || t.nth > wire.MaxNth {
-			return nil
-		}
-	}
-	number := wire.EpochOf(r.BootCount, t.nth)
-	next := t.stream
-	if next == nil {
-		next, err = seal.Open(r.Identity.Device, Stream, number, period, bucket, key, now)
-	} else {
-		next, err = next.Anew(number, bucket, now)
-	}
-	if err != nil {
-		return err
-	}
-	t.stream, t.key, t.spoiled = next, bucket, false
-	t.nth++
-	return nil
-}
-
-// mostRefused is the longest pause after refusals.
-const mostRefused = time.Hour
-
-func (t *readings) answered(u wire.Upload, taken bool, now time.Time) {
-	if taken {
-		t.refused, t.again = 0, time.Time{}
-		t.stream.Acked(u)
-		return
-	}
-	t.spoiled = true
-	t.refused++
-	t.again = now.Add(min(sampleEvery<<min(t.refused, 16), mostRefused))
 }

@@ -277,19 +277,19 @@ func obeys(proc *launch.Process, order string) bool {
 	}
 }
 
-// Sample asks the first program that answers for a reading.
-func (p *Programs) Sample(ctx context.Context) (string, bool) {
+// Sample asks every program for a reading; those that measure nothing give none.
+func (p *Programs) Sample(ctx context.Context) (said []string) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	for _, x := range p.list {
 		if x.proc == nil {
 			continue
 		}
-		if s, err := x.proc.Ask(ctx, "sample"); err == nil {
-			return s, true
+		if s, err := x.proc.Ask(ctx, "sample"); err == nil && s != "" {
+			said = append(said, s)
 		}
 	}
-	return "", false
+	return said
 }
 
 // measureEvery is how often it is looked at how much programs keep: often enough that a disk does not fill meanwhile, and seldom enough to cost nothing.

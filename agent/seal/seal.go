@@ -27,6 +27,8 @@ type Stream struct {
 	head         [32]byte
 	seq          uint64
 	pending      []pending
+	told         uint64   // numbers that the server knows of
+	toldHead     [32]byte // and the head after them
 }
 
 // pending is a record that the server does not have yet, and the head of the chain after it.
@@ -57,8 +59,9 @@ func Open(device, name string, number, period uint64, bucket wire.StreamKey, key
 	if err != nil {
 		return nil, err
 	}
+	head := sha256.Sum256(payload)
 	return &Stream{
-		device: device, name: name, key: key, dataKey: dataKey, epoch: e, opened: opened, head: sha256.Sum256(payload),
+		device: device, name: name, key: key, dataKey: dataKey, epoch: e, opened: opened, head: head, toldHead: head,
 	}, nil
 }
 
@@ -100,25 +103,43 @@ func (s *Stream) Add(sample []byte) error {
 	return nil
 }
 
-// Anew begins another epoch, and seals in it what waits: the server will not have this one's records. What it has acknowledged stays there.
+// Miss says that a sample was not taken, or could not be kept: its number stays empty, and the next head is signed over the gap, so that a reader
+// knows how many are missing, and that the device itself says so.
+func (s *Stream) Miss() { s.seq++ }
+
+// Anew begins another epoch, and moves what waits into it. This one can still be closed.
 func (s *Stream) Anew(number uint64, bucket wire.StreamKey, now time.Time) (*Stream, error) {
 	next, err := Open(s.device, s.name, number, s.epoch.Period, bucket, s.key, now)
 	if err != nil {
 		return nil, err
 	}
+	return next, s.Move(next)
+}
+
+// Move seals in another epoch what waits, with its gaps: the server will not have it in this one, or is not to. What it has acknowledged stays, and
+// is all of this one.
+func (s *Stream) Move(to *Stream) error {
+	at := s.told
 	for _, p := range s.pending {
 		sample, err := wire.OpenRecord(s.dataKey, s.device, p.record)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := next.Add(sample); err != nil {
-			return nil, err
+		to.seq += p.record.Seq - at - 1
+		if err := to.Add(sample); err != nil {
+			return err
 		}
+		at = p.record.Seq
 	}
-	return next, nil
+	to.seq += s.seq - at
+	s.seq, s.head, s.pending = s.told, s.toldHead, nil
+	return nil
 }
 
-// Sealed reports how many samples were sealed in this epoch.
+// Void reports whether there is nothing to tell of the epoch: nothing waits, and nobody heard that it began.
+func (s *Stream) Void() bool { return s.opened != nil && len(s.pending) == 0 }
+
+// Sealed reports how many numbers were given in this epoch: to samples, and to those that were missed.
 func (s *Stream) Sealed() uint64 { return s.seq }
 
 // Period is the period of ownership that the epoch is of.
@@ -137,13 +158,13 @@ const (
 // closing says that nothing follows; it is kept for the upload that carries the last record.
 func (s *Stream) Upload(closing bool) (wire.Upload, error) {
 	var u wire.Upload
-	last, head, size := s.seq, s.head, 0
-	for _, p := range s.pending {
+	last, head, size := s.seq, s.head, 0 // with what was missed behind the last record
+	for i, p := range s.pending {
 		if size += len(p.record.Data) + perRecord; size > perUpload {
+			last, head = s.pending[i-1].record.Seq, s.pending[i-1].head // one record always fits
 			break
 		}
 		u.Records = append(u.Records, p.record)
-		last, head = p.record.Seq, p.head
 	}
 	payload, err := wire.EncodeSeries(wire.Series{
 		Device: s.device, Stream: s.name, Epoch: s.epoch.Epoch, Last: last, Head: head[:], Closed: closing && last == s.seq,
@@ -165,6 +186,13 @@ func (s *Stream) Upload(closing bool) (wire.Upload, error) {
 // Acked forgets what the server has made durable: the records of an upload it answered with success.
 func (s *Stream) Acked(u wire.Upload) {
 	s.opened = nil
+	for _, env := range u.Series { // it is this stream's own: what cannot be read was never made here
+		if p, err := wire.Parse1(wire.TypeSeries, env); err == nil {
+			if h, err := wire.DecodeSeries(p.Payload); err == nil && h.Last >= s.told {
+				s.told, s.toldHead = h.Last, [32]byte(h.Head)
+			}
+		}
+	}
 	n := 0
 	if k := len(u.Records); k > 0 {
 		last := u.Records[k-1].Seq

@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"io"
 	"slices"
+	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -92,6 +94,9 @@ func (a *api) readStream() *cobra.Command {
 here, and the device's own signatures checked. That you read is in the ledger before the keys are given, and so is a refusal. A long stream is
 read in parts, each a decision of its own.
 
+Beside the readings it is told of each epoch whether the device has closed it, and how many are missing because the device had no room for them. An
+epoch that does not hold, such as one of which a record is gone, is named and left out; the others are read, and the exit code is 3.
+
 With --json, the API's answer: ciphertext.`,
 		Args: cobra.ExactArgs(2), Example: "  hallmark stream read 00112233445566778899aabbccddeeff readings --purpose service",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
@@ -103,7 +108,7 @@ With --json, the API's answer: ciphertext.`,
 		if err != nil {
 			return err
 		}
-		n := 0
+		n, bad := 0, 0
 		for req := (telemetry.ReadRequest{
 			Device: args[0], Stream: args[1], Purpose: purpose, KEM: key.KEM().ID(), Key: key.PublicKey().Bytes(), From: from,
 		}); ; {
@@ -111,24 +116,24 @@ With --json, the API's answer: ciphertext.`,
 			if err != nil {
 				return err
 			}
-			samples, err := telemetry.OpenAll(r, key, origin[0], args[0], origin[1:]...)
-			if err != nil {
-				return fmt.Errorf("what the server gave does not hold: %w", err)
-			}
-			if len(r.Gone) > 0 {
-				if _, err := fmt.Fprintf(a.s.err, "epochs %v: their retention has ended, nobody can read them any more\n", r.Gone); err != nil {
+			samples, epochs, wrong := openPart(r, key, args[0], origin)
+			for _, line := range epochs {
+				if _, err := fmt.Fprintln(a.s.err, oneLine(line)); err != nil {
 					return err
 				}
 			}
 			if err := a.show(func(w io.Writer) error { return samplesTo(w, samples) }); err != nil {
 				return err
 			}
-			n += len(samples) + len(r.Gone)
+			n, bad = n+len(r.Epochs)+len(r.Gone), bad+wrong
 			if req.From = r.Next; r.Next == 0 {
 				break
 			}
 		}
-		if n > 0 {
+		switch {
+		case bad > 0:
+			return partError{fmt.Errorf("%d epochs do not hold: records of them are gone or were changed behind the device; look for them in a backup of the database", bad)}
+		case n > 0:
 			return nil
 		}
 		_, err = fmt.Fprintf(a.s.err, "device %s has sent nothing of stream %q yet\n", args[0], args[1])
@@ -137,6 +142,31 @@ With --json, the API's answer: ciphertext.`,
 	c.Flags().StringVar(&purpose, "purpose", "", "what for, as the grant says")
 	c.Flags().Uint64Var(&from, "from", 0, "number of the first epoch; the oldest that is there without it")
 	return need(c, "purpose")
+}
+
+// openPart opens what a reader was given, and says of each epoch what it is; bad are those that do not hold.
+func openPart(r telemetry.ReadReply, reader hpke.PrivateKey, device string, keys []crypto.PublicKey) (samples [][]byte, said []string, bad int) {
+	for _, e := range r.Epochs {
+		got, err := e.Open(r.Decision, reader, device, keys...)
+		if err != nil {
+			bad++
+			said = append(said, fmt.Sprintf("epoch %d is left out, what the server gave does not hold: %v", e.Epoch.Epoch, err))
+			continue
+		}
+		samples = append(samples, got.Samples...)
+		line := fmt.Sprintf("epoch %d, begun %s: %d readings, open", e.Epoch.Epoch, when(time.Unix(int64(min(e.Epoch.Opened, 1<<33)), 0)), len(got.Samples))
+		if got.Closed {
+			line = strings.TrimSuffix(line, "open") + "closed"
+		}
+		if got.Missed > 0 {
+			line += fmt.Sprintf(", %d missing that the device had no room for", got.Missed)
+		}
+		said = append(said, line)
+	}
+	if len(r.Gone) > 0 {
+		said = append(said, fmt.Sprintf("epochs %v: their retention has ended, nobody can read them any more", r.Gone))
+	}
+	return samples, said, bad
 }
 
 func samplesTo(w io.Writer, samples [][]byte) error {
