@@ -26,8 +26,9 @@ var ErrNotFound = errors.New("not found")
 type Store interface {
 	// Device gives the registry's row; device.ErrNotFound.
 	Device(ctx context.Context, id string) (device.Device, error)
-	// PutVerdict makes v the device's current verdict and keeps the one before in the history.
-	PutVerdict(ctx context.Context, v Verdict, fact ledger.Fact) error
+	// PutVerdict keeps v in the device's history, and makes it the current one unless that is newer. by is the key (SPKI) that the evidence was judged by:
+	// ErrChanged when the device has another by now.
+	PutVerdict(ctx context.Context, v Verdict, by []byte, fact ledger.Fact) error
 	// Verdict gives the current verdict; ErrNotFound.
 	Verdict(ctx context.Context, device string) (Verdict, error)
 	// Verdicts lists a device's verdicts, newest first.
@@ -251,7 +252,12 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	}
 	f := ledger.New(ledger.Events, ledger.KindVerdict, now, caller.ID, id, nil, data)
 	v.UID = f.UID
-	return v, s.cfg.Store.PutVerdict(ctx, v, f)
+	if err := s.cfg.Store.PutVerdict(ctx, v, d.AttestKey, f); errors.Is(err, ErrChanged) {
+		return Verdict{}, fault.New(fault.Unavailable, "attest.key-changed", "device "+id+" got another attestation key while its evidence was judged", "check in again, for another challenge")
+	} else if err != nil {
+		return Verdict{}, err
+	}
+	return v, nil
 }
 
 func (s *Service) prepare(ctx context.Context, d device.Device, envelope []byte) (wire.Evidence, Expect, error) {

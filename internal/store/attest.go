@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"database/sql"
@@ -27,8 +28,12 @@ func (s *Attest) Device(ctx context.Context, id string) (device.Device, error) {
 }
 
 // PutVerdict implements attest.Store.
-func (s *Attest) PutVerdict(ctx context.Context, v attest.Verdict, fact ledger.Fact) error {
+func (s *Attest) PutVerdict(ctx context.Context, v attest.Verdict, by []byte, fact ledger.Fact) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
+		has, err := tx.there(`SELECT count(*) FROM device WHERE id = $1 AND attest_key = $2`, v.Device, by)
+		if err != nil || !has {
+			return cmp.Or(err, attest.ErrChanged)
+		}
 		if err := PutVerdict(tx, v); err != nil {
 			return err
 		}
@@ -36,7 +41,8 @@ func (s *Attest) PutVerdict(ctx context.Context, v attest.Verdict, fact ledger.F
 	})
 }
 
-// PutVerdict stores the verdict that is a device's current one from now on. Its fact is the caller's.
+// PutVerdict stores a verdict, which is the device's current one from now on unless there is a newer: two judgements may end in the other order. Its
+// fact is the caller's.
 func PutVerdict(tx *Tx, v attest.Verdict) error {
 	doc, err := json.Marshal(v)
 	if err != nil {
@@ -46,9 +52,13 @@ func PutVerdict(tx *Tx, v attest.Verdict) error {
 		v.UID[:], v.Device, Millis(v.At), int(v.Status), string(doc)); err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO verdict_current (device_id, uid, at, status) VALUES ($1, $2, $3, $4)
-			ON CONFLICT (device_id) DO UPDATE SET uid = excluded.uid, at = excluded.at, status = excluded.status`,
-		v.Device, v.UID[:], Millis(v.At), int(v.Status)); err != nil {
+	res, err := tx.Exec(`INSERT INTO verdict_current (device_id, uid, at, status) VALUES ($1, $2, $3, $4)
+			ON CONFLICT (device_id) DO UPDATE SET uid = excluded.uid, at = excluded.at, status = excluded.status WHERE verdict_current.at <= excluded.at`,
+		v.Device, v.UID[:], Millis(v.At), int(v.Status))
+	if err != nil {
+		return err
+	}
+	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return err
 	}
 	listed := listedVerdict(v.Status)

@@ -8,6 +8,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -21,6 +22,19 @@ func (s *stages) verifier() *attest.Service {
 	return v
 }
 
+// evidence is a device's of the release that is published, signed by its key.
+func (s *stages) evidence(id string, rel release.Release, nonce []byte) []byte {
+	s.t.Helper()
+	b := make([]byte, 32)
+	payload := must(wire.EncodeEvidence(wire.Evidence{
+		Nonce: nonce, InstanceID: must(wire.InstanceID(s.keys[id].Public()))(s.t), Profile: wire.PSAProfile, BootSeed: b, ClientID: 1,
+		Lifecycle: wire.LifecycleSecured, Implementation: append([]byte{7}, b[1:]...), Device: id, Hardware: "A", DebugLocked: true, BootCount: 99, Counter: 1,
+		Components: []wire.Measured{{Type: "BL", Value: b, SignerID: b}, {Type: "App", Value: rel.Manifest.Components[0].Digest, SignerID: b}},
+		POST:       []wire.TestResult{{Name: "ram", Passed: true}}, LogHead: b, KeyOrigin: "isolated",
+	}))(s.t)
+	return must(wire.Sign1(wire.TypeEvidence, payload, s.keys[id]))(s.t)
+}
+
 // Evidence that answers no challenge outstanding here proves nothing bad: the process may have started since it asked, or another node
 // has asked. The device is asked again, and nothing follows from it.
 func TestEvidenceThatIsNotFreshJudgesNobody(t *testing.T) {
@@ -30,15 +44,7 @@ func TestEvidenceThatIsNotFreshJudgesNobody(t *testing.T) {
 	s.make(id, rel)
 	before, after := s.verifier(), s.verifier()
 	evidence := func(asked *attest.Service) []byte {
-		nonce := must(asked.Challenge(t.Context(), access.Internal("test"), id))(t)
-		b := make([]byte, 32)
-		payload := must(wire.EncodeEvidence(wire.Evidence{
-			Nonce: nonce, InstanceID: must(wire.InstanceID(s.keys[id].Public()))(t), Profile: wire.PSAProfile, BootSeed: b, ClientID: 1,
-			Lifecycle: wire.LifecycleSecured, Implementation: append([]byte{7}, b[1:]...), Device: id, Hardware: "A", DebugLocked: true, BootCount: 99, Counter: 1,
-			Components: []wire.Measured{{Type: "BL", Value: b, SignerID: b}, {Type: "App", Value: rel.Manifest.Components[0].Digest, SignerID: b}},
-			POST:       []wire.TestResult{{Name: "ram", Passed: true}}, LogHead: b, KeyOrigin: "isolated",
-		}))(t)
-		return must(wire.Sign1(wire.TypeEvidence, payload, s.keys[id]))(t)
+		return s.evidence(id, rel, must(asked.Challenge(t.Context(), access.Internal("test"), id))(t))
 	}
 	appraise := func(by *attest.Service, e []byte) (attest.Verdict, error) {
 		return by.Appraise(t.Context(), access.DeviceCaller(id), id, e)

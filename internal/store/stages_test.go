@@ -295,7 +295,7 @@ func (s *stages) proves(id string, rel release.Release, tier attest.Tier) {
 	v := attest.Verdict{Device: id, At: s.now, Status: tier, Word: tier.String(), Release: rel.Digest[:]}
 	f := ledger.New(ledger.Events, ledger.KindVerdict, s.now, "test", id, nil, []byte("{}"))
 	v.UID = f.UID
-	if err := s.db.Attest().PutVerdict(s.t.Context(), v, f); err != nil {
+	if err := s.db.Attest().PutVerdict(s.t.Context(), v, must(wire.SPKIOf(s.keys[id].Public()))(s.t), f); err != nil {
 		s.t.Fatal(err)
 	}
 }
