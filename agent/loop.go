@@ -272,10 +272,7 @@ func (a *Agent) turn(ctx context.Context) (time.Duration, error) {
 	if err := a.sendLog(ctx, reply.Time); err != nil {
 		return 0, err
 	}
-	if err := a.sample(ctx); err != nil {
-		return 0, err
-	}
-	if _, err := a.sendTelemetry(ctx); err != nil {
+	if err := a.tellReadings(ctx); err != nil {
 		return 0, err
 	}
 	if err := a.trial(ctx, a.now()); err != nil {

@@ -24,6 +24,15 @@ func (a *Agent) sample(ctx context.Context) error {
 	return nil
 }
 
+// tellReadings takes a reading when one is due, and uploads some of what waits.
+func (a *Agent) tellReadings(ctx context.Context) error {
+	if err := a.sample(ctx); err != nil {
+		return err
+	}
+	_, err := a.sendTelemetry(ctx)
+	return err
+}
+
 // sendTelemetry uploads what waits, as much as one upload carries; false when nothing was taken.
 func (a *Agent) sendTelemetry(ctx context.Context) (bool, error) {
 	if a.c.Telemetry == nil || a.m.Guard != nil || a.now().Before(a.sealedAt) {
