@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"cmp"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -127,15 +129,16 @@ func (a *api) order(ctx context.Context, cl *client.Client, o orderCall) (err er
 	if err != nil {
 		return err
 	}
+	o.req.ID = cmp.Or(o.req.ID, "ord-"+strings.ToLower(rand.Text()[:12])) // chosen here: when the line breaks, it is known which one to look for
 	var made client.OrderView
 	if err := durable.Write(o.out, 0o600, func(w io.Writer) (err error) {
 		made, err = cl.CreateOrder(ctx, o.req, w)
 		return err
 	}); err != nil {
-		if made.ID != "" {
-			err = fmt.Errorf("order %s was made, and its file is lost: `hallmark order cancel %s`, and order anew: %w", made.ID, made.ID, err)
+		if made.ID == "" {
+			return fmt.Errorf("order %s: %w (where it was made all the same, as `hallmark order show %s` tells, its file is lost: `hallmark order cancel %s`, and order anew)", o.req.ID, err, o.req.ID, o.req.ID)
 		}
-		return err
+		return fmt.Errorf("order %s was made, and its file is lost: `hallmark order cancel %s`, and order anew: %w", made.ID, made.ID, err)
 	}
 	return a.show(func(w io.Writer) error {
 		return sheet(w, "order", made.ID, "station", made.StationName, "quota", fmt.Sprint(made.Quota), "until", when(made.NotAfter), "written", o.out)

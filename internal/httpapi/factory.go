@@ -95,7 +95,7 @@ func (a *api) registerFactory(h huma.API) {
 }
 
 func (a *api) registerOrders(h huma.API) {
-	create := op("create-order", http.MethodPost, "/orders", "Order devices from one station: the file comes back")
+	create := mark(op("create-order", http.MethodPost, "/orders", "Order devices from one station: the file comes back"), givesSecret)
 	huma.Register(h, create, func(ctx context.Context, in *body[OrderRequest]) (*huma.StreamResponse, error) {
 		file, o, err := a.createOrder(ctx, in.Body)
 		if err != nil {

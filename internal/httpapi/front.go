@@ -50,7 +50,6 @@ type front struct {
 
 	mu      sync.Mutex
 	running map[[2]string][32]byte // requests under way, by caller and key; guarded by mu
-	pruned  time.Time              // guarded by mu
 }
 
 func (f *front) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -294,25 +293,7 @@ func (f *front) do(w http.ResponseWriter, r *http.Request, body []byte, m once.M
 	if err := f.Once.PutAnswer(ctx, m, a); err != nil {
 		f.log.ErrorContext(ctx, "keep an answer", "error", err)
 	}
-	f.prune(ctx)
 	return a, false
-}
-
-// prune forgets old marks, now and then.
-func (f *front) prune(ctx context.Context) {
-	now := time.Now()
-	f.mu.Lock()
-	due := now.Sub(f.pruned) > time.Hour
-	if due {
-		f.pruned = now
-	}
-	f.mu.Unlock()
-	if !due {
-		return
-	}
-	if err := f.Once.ForgetMarks(ctx, now.Add(-once.Keep)); err != nil {
-		f.log.ErrorContext(ctx, "forget old marks", "error", err)
-	}
 }
 
 func (f *front) give(w http.ResponseWriter, r *http.Request, a once.Answer) {

@@ -166,7 +166,7 @@ func op(id, method, path, summary string) huma.Operation {
 // What the front has to know of an operation is said where the operation is written.
 const (
 	readsBody   = "reads-body"   // as it comes, and stores it by its content: the same again changes nothing, with or without a key
-	givesSecret = "gives-secret" // its answer holds a secret that is nowhere else: it is not kept
+	givesSecret = "gives-secret" // its answer holds a secret that is nowhere else, or what may be destroyed or taken back meanwhile: it is not kept
 	forAnybody  = "for-anybody"  // it asks for no token: its callers are strangers, of whom each may ask a little
 )
 

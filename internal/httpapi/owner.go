@@ -110,7 +110,7 @@ func (a *api) registerOwners(h huma.API) {
 			}
 			return reply(a, ctx, Labels{Labels: labels, Next: next}, err)
 		})
-	huma.Register(h, op("claim-device", http.MethodPost, "/devices/{id}/claim", "Claim a device for an owner, with its code"),
+	huma.Register(h, mark(op("claim-device", http.MethodPost, "/devices/{id}/claim", "Claim a device for an owner, with its code"), givesSecret),
 		func(ctx context.Context, in *struct {
 			ByID
 			Body ClaimRequest

@@ -178,7 +178,7 @@ func (a *api) registerStreams(h huma.API) {
 		func(ctx context.Context, in *body[telemetry.Grant]) (*body[telemetry.Grant], error) {
 			return reply(a, ctx, in.Body, a.Telemetry.Grant(ctx, callerOf(ctx), in.Body))
 		})
-	huma.Register(h, op("read-stream", http.MethodPost, "/streams/read", "Read a device's sealed stream: ciphertext, and keys sealed to the reader"),
+	huma.Register(h, mark(op("read-stream", http.MethodPost, "/streams/read", "Read a device's sealed stream: ciphertext, and keys sealed to the reader"), givesSecret),
 		func(ctx context.Context, in *body[telemetry.ReadRequest]) (*body[telemetry.ReadReply], error) {
 			r, err := a.Telemetry.Read(ctx, callerOf(ctx), in.Body)
 			return reply(a, ctx, r, err)

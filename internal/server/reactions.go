@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/pki"
@@ -324,6 +325,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	loop("questions", time.Second, i.genuine.Refresh)
 	single("bills of materials", time.Minute, i.supply.CatchUp)
 	single("advisories", 5*time.Second, i.supply.Reassess)
+	single("answers kept", time.Minute, func(ctx context.Context) error { return i.db.ForgetMarks(ctx, time.Now().Add(-once.Keep)) })
 	single("audit", 20*time.Second, func(ctx context.Context) error {
 		days, most := i.cfg.auditBounds()
 		return i.db.PruneAudit(ctx, time.Now().AddDate(0, 0, -days), most)
