@@ -326,10 +326,8 @@ func (e LegacyAdmissionKind) Valid() bool {
 // Defines values for LegitimacyRequestLegitimacy.
 const (
 	LegitimacyRequestLegitimacyGenuine     LegitimacyRequestLegitimacy = "genuine"
-	LegitimacyRequestLegitimacyRecalled    LegitimacyRequestLegitimacy = "recalled"
 	LegitimacyRequestLegitimacyRefurbished LegitimacyRequestLegitimacy = "refurbished"
 	LegitimacyRequestLegitimacyResold      LegitimacyRequestLegitimacy = "resold"
-	LegitimacyRequestLegitimacyStolen      LegitimacyRequestLegitimacy = "stolen"
 	LegitimacyRequestLegitimacyUnknown     LegitimacyRequestLegitimacy = "unknown"
 )
 
@@ -338,13 +336,9 @@ func (e LegitimacyRequestLegitimacy) Valid() bool {
 	switch e {
 	case LegitimacyRequestLegitimacyGenuine:
 		return true
-	case LegitimacyRequestLegitimacyRecalled:
-		return true
 	case LegitimacyRequestLegitimacyRefurbished:
 		return true
 	case LegitimacyRequestLegitimacyResold:
-		return true
-	case LegitimacyRequestLegitimacyStolen:
 		return true
 	case LegitimacyRequestLegitimacyUnknown:
 		return true
@@ -454,19 +448,19 @@ func (e ProductEnrolmentMode) Valid() bool {
 
 // Defines values for ReleaseComponentFormat.
 const (
-	ReleaseComponentFormatMcuboot ReleaseComponentFormat = "mcuboot"
-	ReleaseComponentFormatMender  ReleaseComponentFormat = "mender"
-	ReleaseComponentFormatSwu     ReleaseComponentFormat = "swu"
+	Mcuboot ReleaseComponentFormat = "mcuboot"
+	Mender  ReleaseComponentFormat = "mender"
+	Swu     ReleaseComponentFormat = "swu"
 )
 
 // Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
 func (e ReleaseComponentFormat) Valid() bool {
 	switch e {
-	case ReleaseComponentFormatMcuboot:
+	case Mcuboot:
 		return true
-	case ReleaseComponentFormatMender:
+	case Mender:
 		return true
-	case ReleaseComponentFormatSwu:
+	case Swu:
 		return true
 	default:
 		return false

@@ -50,12 +50,12 @@ func (a *api) judgeDevices() *cobra.Command {
 	var r client.LegitimacyRequest
 	c := a.overDevices(cobra.Command{
 		Use: "judge DEVICE… --as WORD --reason TEXT", Short: "Say whether devices are what they say they are, and whose",
-		Example: "  hallmark device judge 00112233445566778899aabbccddeeff --as stolen --reason 'police report 4711'",
+		Example: "  hallmark device judge 00112233445566778899aabbccddeeff --as refurbished --reason 'new board, tested'",
 	}, func(ctx context.Context, cl *client.Client, ids []string) error {
 		done, err := each(a, ids, func(id string) (client.Standing, error) { return cl.Judge(ctx, id, r) })
 		return a.standings(done, err)
 	})
-	c.Flags().StringVar((*string)(&r.Legitimacy), "as", "", "genuine, recalled, refurbished, resold, stolen or unknown")
+	c.Flags().StringVar((*string)(&r.Legitimacy), "as", "", "genuine, refurbished, resold or unknown; for stolen and recalled see hallmark device stolen and hallmark recall create")
 	c.Flags().StringVar(&r.Reason, "reason", "", "why")
 	return need(a.matching(c), "as", "reason")
 }

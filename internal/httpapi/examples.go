@@ -129,7 +129,7 @@ var Examples = map[string]any{
 	"write-off-device": Reason{"burnt on 3 May"},
 	"dispose-device":   DisposeRequest{How: "recycled by GreenCycle, receipt 4711"},
 	"move-device":      MoveRequest{Event: "lose", Reason: "not in its rack since the move"},
-	"judge-device":     LegitimacyRequest{Legitimacy: "stolen", Reason: "police report 4711"},
+	"judge-device":     LegitimacyRequest{Legitimacy: "refurbished", Reason: "new board, tested"},
 	"replace-device":   ReplacementRequest{By: strings.Repeat("9", 32), Reason: "its sensor broke"},
 	"revoke-device":    RevokeRequest{Code: 1},
 	"revoke-certificate": RevokeRequest{

@@ -22,7 +22,7 @@ type MoveRequest struct {
 
 // LegitimacyRequest is a judgement.
 type LegitimacyRequest struct {
-	Legitimacy device.Legitimacy `json:"legitimacy" enum:"genuine,recalled,refurbished,resold,stolen,unknown"`
+	Legitimacy device.Legitimacy `json:"legitimacy" enum:"genuine,refurbished,resold,unknown"`
 	Reason     string            `json:"reason" minLength:"1" maxLength:"512"`
 }
 

@@ -75,7 +75,7 @@ func TestOfManyWhoSawTheSameOneChangesIt(t *testing.T) {
 	got := map[int]int{}
 	for i := range 24 {
 		wg.Go(func() {
-			l := []device.Legitimacy{device.Recalled, device.Resold, device.Stolen}[i%3]
+			l := []device.Legitimacy{device.Refurbished, device.Resold, device.Unknown}[i%3]
 			status, _, _ := w.call("olga", http.MethodPut, "/api/v1/devices/"+subject+"/legitimacy",
 				httpapi.LegitimacyRequest{Legitimacy: l, Reason: "r"}, map[string]string{"If-Match": h.Get("ETag")})
 			mu.Lock()
