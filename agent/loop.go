@@ -61,7 +61,7 @@ func (a *Agent) run(ctx context.Context) error {
 		wait, err := a.turn(ctx)
 		switch {
 		case ctx.Err() != nil:
-			return nil
+			return nil //nolint:nilerr // it was told to end, and what that broke off is no failure
 		case fatal(err):
 			return err
 		case err != nil:
