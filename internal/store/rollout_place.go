@@ -10,6 +10,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -60,7 +61,15 @@ func (s *Rollouts) TakeDevices(ctx context.Context, r rollout.Rollout, members [
 		if err != nil {
 			return err
 		}
-		rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool { _, ok := in[m.Device]; return ok })
+		there, err := stillThere(tx, r, list)
+		if err != nil {
+			return err
+		}
+		rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool {
+			_, known := in[m.Device]
+			_, is := there[m.Device]
+			return known || !is
+		})
 		tally := rollout.Tally{}
 		for n, query := 0, ""; len(rows) > 0; rows = rows[n:] {
 			n, query = placeInsert.next(len(rows))
@@ -79,6 +88,15 @@ func (s *Rollouts) TakeDevices(ctx context.Context, r rollout.Rollout, members [
 		}
 		return countAll(tx, r.Spec.ID, tally)
 	})
+}
+
+// stillThere gives those of the devices that are where the rollout is: who has left meanwhile, to another owner perhaps, is not told by it.
+func stillThere(tx *Tx, r rollout.Rollout, list string) (map[string]string, error) {
+	place, err := listOf([]string{access.Join(r.Spec.Product, r.Spec.Selection.Group)})
+	if err != nil {
+		return nil, err
+	}
+	return pairs(tx, `SELECT d.id, '' FROM device d JOIN list($2) AS l ON l.value = d.id WHERE`+inScope("d.product", "d.id"), place, list)
 }
 
 func boolOf(b bool) int64 {

@@ -445,3 +445,26 @@ func (r *roll) before(id string) {
 		r.t.Fatal(err)
 	}
 }
+
+// A device that has left the group of a rollout between the look at it and its wave, for another owner perhaps, is not in it.
+func TestWhoLeftTheGroupIsNotTakenByItsRollout(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	rel := s.publish("1.0.0")
+	for i := range 2 {
+		s.make(devN(i), rel)
+	}
+	if err := s.devices.Group(t.Context(), person("olga"), []string{devN(0)}, "eu", "test"); err != nil {
+		t.Fatal(err)
+	}
+	r := rollout.Rollout{Spec: rollout.Spec{ID: "r", Product: "pump", Selection: rollout.Selection{Group: "eu", All: true}}, Phase: rollout.Running, Rev: 1, Created: s.now}
+	if err := s.db.Rollouts().PutRollout(t.Context(), r); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.db.Rollouts().TakeDevices(t.Context(), r, []rollout.Member{{Device: devN(0), Wave: 1}, {Device: devN(1), Wave: 1}}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := s.db.Rollouts().Marked(t.Context(), "r", 1, 1, nil, "", 0)
+	if err != nil || len(got) != 1 || got[0].Device != devN(0) {
+		t.Errorf("%+v, %v", got, err)
+	}
+}
