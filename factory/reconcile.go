@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -21,7 +23,9 @@ type Reconciliation struct {
 	Missing uint32   `json:"missing"` // records the station must have and has not sent
 	JobEnd  bool     `json:"job_end"` // the station has closed the order
 	Blocked []string `json:"blocked"` // why the order cannot be closed now; empty: it can
-	Unused  uint32   `json:"unused"`  // tickets without a record
+
+	remedies []string // what to do about that, in the same order
+	Unused   uint32   `json:"unused"` // tickets without a record
 
 	FirstArticle bool        `json:"first_article"` // the order demands one
 	Inspections  []Inspected `json:"inspections"`   // of first articles, oldest first
@@ -80,15 +84,18 @@ func (s *Service) reconcile(ctx context.Context, o Order) (Reconciliation, error
 	if r.Inspections, passed, err = s.inspected(ctx, o); err != nil {
 		return r, err
 	}
-	block := func(format string, args ...any) { r.Blocked = append(r.Blocked, fmt.Sprintf(format, args...)) }
+	block := func(remedy, format string, args ...any) {
+		r.Blocked, r.remedies = append(r.Blocked, fmt.Sprintf(format, args...)), append(r.remedies, remedy)
+	}
+	const bring = "import the station's latest record file: `hallmark order import`"
 	if o.State.Void() {
-		block("the order was %s", o.State)
+		block("", "the order was %s", o.State)
 		return r, nil
 	}
 	if !r.JobEnd {
-		block("the station has not closed the order")
+		block(bring, "the station has not closed the order")
 		if r.Missing > 0 {
-			block("%d records are missing", r.Missing)
+			block(bring, "%d records are missing", r.Missing)
 		}
 		return r, nil
 	}
@@ -102,14 +109,14 @@ func (s *Service) reconcile(ctx context.Context, o Order) (Reconciliation, error
 	}
 	r.Missing = max(end.Records, t.LastSeq) - t.Records
 	if r.Missing > 0 {
-		block("%d records are missing", r.Missing)
+		block(bring, "%d records are missing", r.Missing)
 		return r, nil
 	}
 	if end.Records != t.LastSeq || t.LastSeq > 0 && !bytes.Equal(end.Last, t.Last) {
-		block("the records are not those the station closed with")
+		block("ask the station for the records that it closed with: it was set back, or copied (`hallmark order differences`)", "the records are not those the station closed with")
 	}
 	if r.FirstArticle && !passed && t.Made > 0 {
-		block("devices were made, and no first article of it passed its inspection")
+		block("have a first article inspected at the station, and import its report", "devices were made, and no first article of it passed its inspection")
 	}
 	if r.FirstArticle && passed {
 		early, err := s.early(ctx, o.ID, r.Inspections)
@@ -117,7 +124,7 @@ func (s *Service) reconcile(ctx context.Context, o Order) (Reconciliation, error
 			return r, err
 		}
 		if early > 0 {
-			block("record %d is of a device that was made before a first article had passed its inspection", early)
+			block("nothing mends that: have those devices looked at, and abandon the order (`hallmark order abandon`)", "record %d is of a device that was made before a first article had passed its inspection", early)
 		}
 	}
 	return r, nil
@@ -144,7 +151,7 @@ func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id strin
 		if r.Missing > 0 {
 			code = "order.gap"
 		}
-		return r, fault.New(fault.Conflict, code, fmt.Sprintf("order %s cannot be closed: %s", id, r.Blocked[0]), "import the station's latest record file")
+		return r, fault.New(fault.Conflict, code, fmt.Sprintf("order %s cannot be closed: %s", id, strings.Join(r.Blocked, "; ")), strings.Join(slices.Compact(r.remedies), "; "))
 	}
 	r.State = Closed
 	data, err := json.Marshal(struct {

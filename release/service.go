@@ -91,7 +91,10 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 		p := sealer.Protected()
 		a.Protected = &p
 	}
-	return a, s.cfg.Artifacts.PutArtifact(ctx, a)
+	if err := s.cfg.Artifacts.PutArtifact(ctx, a); err != nil {
+		return a, err
+	}
+	return s.cfg.Artifacts.Artifact(ctx, product, digest) // who uploaded the same bytes first is who brought them
 }
 
 // Open gives an artifact's bytes, which have been verified against its digest. A device gets what published releases of its

@@ -2,10 +2,12 @@ package factorytest_test
 
 import (
 	"bytes"
+	"errors"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
 	"github.com/hallmark-iot/hallmark/station"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -240,6 +242,9 @@ func TestAnOrderWithoutItsFirstArticleStaysOpen(t *testing.T) {
 		}
 		_, err = o.Service.CloseOrder(t.Context(), o.Caller, "ord-1")
 		wantCode(t, err, "order.running")
+		if f := (&fault.Fault{}); !errors.As(err, &f) || !strings.Contains(f.Remedy, "first article") {
+			t.Errorf("what is said to do: %v", err)
+		}
 	}
 }
 

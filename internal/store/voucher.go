@@ -117,6 +117,12 @@ func (s Vouchers) Missed(ctx context.Context, id string, m rekey.Miss) error {
 	if m.Guess {
 		count = `UPDATE voucher SET guesses = guesses + 1 WHERE id = $1 AND state = 'open' AND guesses < $2 RETURNING guesses`
 	}
+	if m.Guess { // a stranger's guesses cost no write any more once they are told
+		var n int
+		if err := s.db.Read().QueryRowContext(ctx, `SELECT guesses FROM voucher WHERE id = $1`, id).Scan(&n); err != nil || n >= m.Most {
+			return s.db.dialect.Explain(err)
+		}
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
 		var n int
 		err := tx.scan(count, []any{id, m.Most}, &n)
