@@ -399,19 +399,6 @@ func TestRevokedIsOutOnResumedConnectionsToo(t *testing.T) {
 	}
 }
 
-func TestStaleListLetsNobodyIn(t *testing.T) {
-	w := newWorld(t)
-	_, idev := w.made(true)
-	w.clock.add(2 * time.Minute)
-	if _, err := w.tryTLS(&tls.Config{Certificates: []tls.Certificate{idev}}); err == nil {
-		t.Error("let in on a stale list of revocations")
-	}
-	must(t, w.pki.Refresh(t.Context()))
-	if _, err := w.tryTLS(&tls.Config{Certificates: []tls.Certificate{idev}}); err != nil {
-		t.Error(err)
-	}
-}
-
 // The forms that clients in the field send, and what they need to get back.
 func TestTolerantInStrictOut(t *testing.T) {
 	w := newWorld(t)
