@@ -356,8 +356,8 @@ func readPEM(path, kind string) ([]byte, error) {
 }
 
 func keyName(der []byte) string {
-	sum := sha256.Sum256(der)
-	return hex.EncodeToString(sum[:16])
+	id := wire.KeyIDOfSPKI(der)
+	return hex.EncodeToString(id[:])
 }
 
 func anchorName(der []byte) string {

@@ -1,7 +1,6 @@
 package store_test
 
 import (
-	"errors"
 	"testing"
 	"time"
 
@@ -141,17 +140,10 @@ func TestNothingThatAnOwnerDoesFreesAStolenDevice(t *testing.T) {
 			t.Errorf("%s: %v", act, err)
 		}
 	}
-	cancelled := 0
 	for _, c := range x.commands(id, wire.ActQuarantine) {
-		switch err := x.devices.CancelCommand(t.Context(), x.a, c, "x"); {
-		case err == nil:
-			cancelled++ // their own
-		case fault.KindOf(err) != fault.Denied:
-			t.Error(err)
+		if err := x.devices.CancelCommand(t.Context(), x.a, c, "x"); fault.KindOf(err) != fault.Denied {
+			t.Errorf("they cancel what holds it: %v", err)
 		}
-	}
-	if cancelled > 1 {
-		t.Errorf("they cancelled %d", cancelled)
 	}
 	x.now = x.now.Add(5 * 24 * time.Hour)
 	n := held()
@@ -197,7 +189,7 @@ func TestNobodyJudgesAMarkAway(t *testing.T) {
 		t.Fatal(err)
 	}
 	x.a = x.claim(x.a, id, x.code(id))
-	if err := errors.Join(x.svc.Steal(t.Context(), person("sam"), id, "not paid")); err != nil {
+	if err := x.svc.Steal(t.Context(), person("sam"), id, "not paid"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := x.svc.Transfer(t.Context(), x.a, owner.Order{Devices: []string{id}, Kind: owner.Resale, Reason: "sold"}); fault.KindOf(err) != fault.Conflict {
