@@ -1712,7 +1712,10 @@ type FleetDetail struct {
 	ID         string         `json:"id"`
 	Isolation  *WireIsolation `json:"isolation,omitempty"`
 	KeyOrigin  string         `json:"key_origin"`
-	LastSeen   *time.Time     `json:"last_seen,omitempty"`
+
+	// Knows kinds of message that its agent understands beyond those that every agent does
+	Knows    []string   `json:"knows,omitempty"`
+	LastSeen *time.Time `json:"last_seen,omitempty"`
 
 	// Left releases (digest) that it was sent back from, and refuses
 	Left       []string       `json:"left,omitempty"`

@@ -118,7 +118,7 @@ func twinOf(t Twin, in wire.Checkin) Twin {
 	if in.Healthy && !in.Trial && len(in.Release) > 0 {
 		t.Good = in.Release
 	}
-	t.Reported, t.Programs, t.Progress, t.Room, t.Left = in.Reported, in.Programs, in.Progress, in.Room, in.Left
+	t.Reported, t.Programs, t.Progress, t.Room, t.Left, t.Knows = in.Reported, in.Programs, in.Progress, in.Room, in.Left, in.Knows
 	return t
 }
 

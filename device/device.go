@@ -59,6 +59,7 @@ type Twin struct {
 	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
 	Room      *wire.Room         `json:"room,omitempty"`     // of its flash; nil: not known
 	Left      [][]byte           `json:"left,omitempty"`     // releases (digest) that it was sent back from, and refuses
+	Knows     []string           `json:"knows,omitempty"`    // kinds of message that it understands beyond the first: see wire.Checkin
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
 

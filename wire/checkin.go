@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 )
 
 // Checkin is what a device says when it asks "anything for me?". It is inside mutual TLS; what must be proven is in the
@@ -31,6 +32,7 @@ type Checkin struct {
 	Left      [][]byte      `cbor:"20,keyasint,omitempty"` // releases (digest) that it was sent back from, and does not run again; oldest first
 	Room      *Room         `cbor:"19,keyasint,omitempty"` // of its flash, for programs and data; nil: it does not say
 	Locked    bool          `cbor:"18,keyasint,omitempty"` // protected programs wait for their keys: it would be asked for evidence
+	Knows     []string      `cbor:"21,keyasint,omitempty"` // the kinds of message that it understands beyond those that every device does, in rising order
 }
 
 // ProgramTold is what a program answered to the parameters that it was told.
@@ -44,6 +46,13 @@ type ProgramTold struct {
 
 // MaxLeft bounds the releases that a device was sent back from, and that would still start by their security counter: it goes back from no more.
 const MaxLeft = 16
+
+// Bounds of what a device says that it understands. Devices read strictly: a field that it does not know is sent to none, so that what is new in a server's
+// messages has a name, and goes only to a device whose check-in has that name.
+const (
+	MaxKnows = 16 // names
+	MaxKnown = 16 // bytes of a name
+)
 
 // MaxTold bounds what a program says of its parameters, bytes.
 const MaxTold = 200
@@ -164,6 +173,9 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 	if err := c.Room.check(); err != nil {
 		return Checkin{}, fmt.Errorf("check-in: %w", err)
 	}
+	if err := checkKnows(c.Knows); err != nil {
+		return Checkin{}, err
+	}
 	if len(c.Programs) > MaxComponents {
 		return Checkin{}, fmt.Errorf("check-in: %d programs, at most %d", len(c.Programs), MaxComponents)
 	}
@@ -184,6 +196,18 @@ func DecodeCheckin(data []byte) (Checkin, error) {
 		}
 	}
 	return c, nil
+}
+
+func checkKnows(names []string) error {
+	if len(names) > MaxKnows {
+		return fmt.Errorf("check-in: it knows %d kinds, at most %d", len(names), MaxKnows)
+	}
+	for i, n := range names {
+		if n == "" || len(n) > MaxKnown || strings.Trim(n, "abcdefghijklmnopqrstuvwxyz0123456789-") != "" || i > 0 && names[i-1] >= n {
+			return fmt.Errorf("check-in: it knows the kinds %q: each has at most %d small letters, digits and hyphens, and they rise", names, MaxKnown)
+		}
+	}
+	return nil
 }
 
 // EncodeCheckinReply writes r.

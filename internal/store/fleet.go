@@ -44,7 +44,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
-	d.Room = twin.Room
+	d.Room, d.Knows = twin.Room, twin.Knows
 	for _, release := range twin.Left {
 		d.Left = append(d.Left, hex.EncodeToString(release))
 	}
