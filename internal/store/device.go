@@ -55,7 +55,10 @@ func putProvisioned(tx *Tx, p ProvisionedRow) error {
 	if err != nil {
 		return fmt.Errorf("device %s: %w", p.ID, err)
 	}
-	return one(res, fmt.Errorf("device %s: %w", p.ID, device.ErrExists))
+	if err := one(res, fmt.Errorf("device %s: %w", p.ID, device.ErrExists)); err != nil {
+		return err
+	}
+	return stir(tx, p.ID)
 }
 
 // one answers otherwise unless exactly one row was changed.
@@ -194,7 +197,7 @@ func (s *Devices) MoveDevice(ctx context.Context, c device.Change) error {
 				return err
 			}
 		}
-		if err := stirred(tx, c.Device); err != nil {
+		if err := stir(tx, c.Device); err != nil {
 			return err
 		}
 		return tx.Append(c.Fact)
@@ -243,6 +246,9 @@ func (s *Devices) JudgeDevice(ctx context.Context, id string, from, to device.Le
 			return err
 		}
 		if err := one(res, device.ErrChanged); err != nil {
+			return err
+		}
+		if err := stir(tx, id); err != nil {
 			return err
 		}
 		return tx.Append(fact)
@@ -325,7 +331,11 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 				return err
 			}
 		}
-		if err := stirred(tx, r.From.ID); err != nil {
+		note := stirred
+		if turned(r) {
+			note = stir
+		}
+		if err := note(tx, r.From.ID); err != nil {
 			return err
 		}
 		if r.Action != nil {

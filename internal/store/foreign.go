@@ -153,9 +153,11 @@ func putForeign(tx *Tx, e foreign.Entry, at time.Time) (bool, error) {
 	if n, err := res.RowsAffected(); err != nil || n == 0 {
 		return false, err
 	}
-	_, err = tx.Exec(`INSERT INTO foreign_device (device, kind, ref, name, ca, format) VALUES ($1, $2, $3, $4, $5, $6)`,
-		e.Device, e.Kind, e.Of, e.Name, e.CA, string(e.Format))
-	return err == nil, err
+	if _, err = tx.Exec(`INSERT INTO foreign_device (device, kind, ref, name, ca, format) VALUES ($1, $2, $3, $4, $5, $6)`,
+		e.Device, e.Kind, e.Of, e.Name, e.CA, string(e.Format)); err != nil {
+		return false, err
+	}
+	return true, stir(tx, e.Device)
 }
 
 // Arrive implements foreign.Store.

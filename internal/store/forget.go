@@ -32,7 +32,7 @@ func (s *Devices) ForgetDevice(ctx context.Context, d device.Device, at time.Tim
 				return err
 			}
 		}
-		for _, step := range []func(*Tx, string) error{forgetCommands, forgetProposals, forgetWords, forgetEnrolment, forgetStreams, forgetClient, forgetRecord, forgetPrivate} {
+		for _, step := range []func(*Tx, string) error{stir, forgetCommands, forgetProposals, forgetWords, forgetEnrolment, forgetStreams, forgetClient, forgetRecord, forgetPrivate} {
 			if err := step(tx, d.ID); err != nil {
 				return err
 			}

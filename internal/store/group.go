@@ -68,6 +68,9 @@ func (s *Devices) GroupDevices(ctx context.Context, moves []device.Grouping, to 
 					return err
 				}
 			}
+			if err := stir(tx, m.Device); err != nil {
+				return err
+			}
 		}
 		return tx.Append(facts...)
 	})

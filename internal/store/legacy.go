@@ -124,7 +124,10 @@ func putClientDevice(tx *Tx, id, product, hardware string, key []byte, at time.T
 	if err != nil {
 		return err
 	}
-	return one(res, legacy.ErrExists)
+	if err := one(res, legacy.ErrExists); err != nil {
+		return err
+	}
+	return stir(tx, id)
 }
 
 func saveClient(tx *Tx, c legacy.Client) error {

@@ -116,6 +116,9 @@ func remark(tx *Tx, id string, add *owner.Mark, lift string, maker bool, fact fu
 	if _, err := tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2`, string(to), id); err != nil {
 		return err
 	}
+	if err := stir(tx, id); err != nil {
+		return err
+	}
 	f, err := fact(now, to)
 	if err != nil {
 		return err

@@ -254,7 +254,7 @@ func regroup(tx *Tx, product, id, from, to string, since time.Time) error {
 			return err
 		}
 	}
-	return nil
+	return stir(tx, id)
 }
 
 // KnownWarrant implements owner.Warrants.

@@ -80,14 +80,18 @@ func replayState(tx *Tx, f ledger.Fact) (bool, error) {
 		if err := replayMark(tx, c.Device, c.Recall, c.Was, c.Legitimacy, f.At); err != nil {
 			return false, err
 		}
-		return did(tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2`, string(c.Legitimacy), c.Device))
+		done, err := did(tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2`, string(c.Legitimacy), c.Device))
+		if err != nil || !done {
+			return done, err
+		}
+		return true, stir(tx, c.Device)
 	}
 	if c.To == "" {
 		return false, nil
 	}
 	done, err := did(tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = 0 WHERE id = $3`, string(c.To), Millis(f.At), c.Device))
-	if err == nil {
-		err = stirred(tx, c.Device)
+	if err == nil && done {
+		err = stir(tx, c.Device)
 	}
 	switch {
 	case err == nil && done && c.Event == device.Clear:
@@ -135,7 +139,10 @@ func replayGroup(tx *Tx, f ledger.Fact) (bool, error) {
 			return false, err
 		}
 	}
-	return did(tx.Exec(`UPDATE device SET group_path = '' WHERE id = $1`, f.Subject))
+	if _, err := tx.Exec(`UPDATE device SET group_path = '' WHERE id = $1`, f.Subject); err != nil {
+		return false, err
+	}
+	return true, stir(tx, f.Subject)
 }
 
 // replayForgotten destroys again what a backup has brought back.

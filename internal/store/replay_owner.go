@@ -109,7 +109,11 @@ func replayTransferred(tx *Tx, f ledger.Fact) (bool, error) {
 	if err := forgetOwned(tx, c.Device, f.At); err != nil {
 		return false, err
 	}
-	return did(tx.Exec(`UPDATE device SET owned_since = 0, legitimacy = $1 WHERE id = $2`, string(c.Legitimacy), c.Device))
+	done, err := did(tx.Exec(`UPDATE device SET owned_since = 0, legitimacy = $1 WHERE id = $2`, string(c.Legitimacy), c.Device))
+	if err != nil || !done {
+		return done, err
+	}
+	return true, stir(tx, c.Device)
 }
 
 // replayTransferGivenUp lets the owner's time go on. Which group the device was in was private: until somebody puts it there again, the

@@ -173,8 +173,10 @@ func unset(tx *Tx, id string) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE device SET doc = $1 WHERE id = $2`, string(twin), id)
-	return err
+	if _, err = tx.Exec(`UPDATE device SET doc = $1 WHERE id = $2`, string(twin), id); err != nil {
+		return err
+	}
+	return stir(tx, id)
 }
 
 func scanTransfer(row scanner) (owner.Transfer, error) {
@@ -277,6 +279,8 @@ func setBase(tx *Tx, id string, base, is device.Legitimacy) error {
 			return err
 		}
 	}
-	_, err = tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2`, string(is), id)
-	return err
+	if _, err = tx.Exec(`UPDATE device SET legitimacy = $1 WHERE id = $2`, string(is), id); err != nil {
+		return err
+	}
+	return stir(tx, id)
 }

@@ -312,7 +312,7 @@ func forgetOld(tx *Tx, id string) error {
 			return err
 		}
 	}
-	return stirred(tx, id)
+	return stir(tx, id)
 }
 
 // endHeld revokes every certificate that the device held.
