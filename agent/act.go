@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/agent/forms"
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -111,7 +112,7 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 	}
 	switch p.Act {
 	case wire.ActInstall, wire.ActRollback, wire.ActReprovide:
-		t.Phase, t.Digest = phaseStage, p.Digest[:]
+		t.Phase, t.Digest, t.Forms, a.source = phaseStage, p.Digest[:], p.Forms, nil
 		if cur := a.c.Machine.Facts().Current; cur != nil {
 			t.Before, t.Counter = cur.Digest[:], cur.Release.Counter
 		}
@@ -309,13 +310,10 @@ func (a *Agent) stage(ctx context.Context, t task) {
 	done := make(chan error, 1)
 	work, stop := context.WithTimeout(ctx, time.Unix(int64(min(t.Expires, 1<<33)), 0).Sub(a.now()))
 	a.staging, a.stopWork = done, stop
-	fetch := func(ctx context.Context, c wire.Component, offset int64) (io.ReadCloser, error) {
-		s := a.line.Load()
-		if s == nil {
-			return nil, errors.New("not connected yet")
-		}
-		return (*s).Artifact(ctx, c.Digest, offset)
+	if a.source == nil {
+		a.source = forms.New(a.fetch, a.old, t.Forms)
 	}
+	source := a.source
 	progress := func(done, of uint64) {
 		select {
 		case <-a.progress:
@@ -335,9 +333,26 @@ func (a *Agent) stage(ctx context.Context, t task) {
 		case <-work.Done():
 			done <- work.Err()
 		case <-time.After(wait):
-			done <- a.c.Machine.Stage(work, t.Release, fetch, progress)
+			done <- a.c.Machine.Stage(work, t.Release, source.Open, progress)
 		}
 	}()
+}
+
+// fetch opens bytes at the server.
+func (a *Agent) fetch(ctx context.Context, digest []byte, offset int64) (io.ReadCloser, error) {
+	s := a.line.Load()
+	if s == nil {
+		return nil, errors.New("not connected yet")
+	}
+	return (*s).Artifact(ctx, digest, offset)
+}
+
+// old opens the bytes of a component that runs.
+func (a *Agent) old(digest []byte) (io.ReaderAt, bool) {
+	if m, ok := a.c.Machine.(Readable); ok {
+		return m.Running(digest)
+	}
+	return nil, false
 }
 
 func (a *Agent) stopStaging() {
@@ -393,7 +408,7 @@ func (a *Agent) staged(ctx context.Context, err error) error {
 	}
 	next := a.m
 	nt := *t
-	nt.Phase, nt.Tried = phaseTrial, a.c.Machine.Facts().BootCount
+	nt.Phase, nt.Forms, nt.Tried = phaseTrial, nil, a.c.Machine.Facts().BootCount
 	nt.Deadline = uint64(a.now().Add(a.c.TrialTime).Unix())
 	next.Task = &nt
 	if err := a.save(next); err != nil {

@@ -24,6 +24,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/agent/boot/params"
 	"github.com/hallmark-iot/hallmark/agent/devlog"
+	"github.com/hallmark-iot/hallmark/agent/forms"
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -110,6 +111,12 @@ type Switcher interface {
 	// Switch makes what a start would run now what runs: programs that are the same in both go on. It gives false where it takes a start. Facts
 	// are others afterwards.
 	Switch() (bool, error)
+}
+
+// Readable is a Machine that gives the bytes of what runs, to make others of.
+type Readable interface {
+	// Running opens the bytes of a component that runs, as they were delivered, by their digest; false: there is none. They may be damaged since the start.
+	Running(digest []byte) (io.ReaderAt, bool)
 }
 
 // Keyed is a Machine some of whose programs are protected: they wait for keys that the server gives for good evidence.
@@ -274,6 +281,7 @@ type Agent struct {
 	staging    chan error // result of the running download; nil: none
 	stopWork   context.CancelFunc
 	stageFails int                // since the last that went well
+	source     *forms.Source      // of the release that is fetched; nil: none yet
 	progress   chan wire.Progress // newest only
 	lastProg   *wire.Progress
 

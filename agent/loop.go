@@ -301,8 +301,13 @@ func (a *Agent) housekeep(ctx context.Context) error {
 	return a.trial(ctx, now)
 }
 
-// knows are the kinds of message that this program understands beyond those that every agent does, in rising order.
-var knows []string
+// knows are the kinds of message that this device understands beyond those that every one does, in rising order.
+func (a *Agent) knows() (kinds []string) {
+	if _, ok := a.c.Machine.(Readable); ok {
+		kinds = append(kinds, wire.FormDelta)
+	}
+	return kinds
+}
 
 func (a *Agent) checkin() (wire.Checkin, error) {
 	f := a.c.Machine.Facts()
@@ -314,7 +319,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
 		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.told(),
-		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses), Knows: knows,
+		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses), Knows: a.knows(),
 	}
 	if f.Current != nil {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version

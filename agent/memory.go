@@ -69,6 +69,7 @@ type task struct {
 	LogHead  []byte         `cbor:"14,keyasint,omitempty"`
 	Handover *wire.Handover `cbor:"15,keyasint,omitempty"` // rehome
 	Said     uint64         `cbor:"16,keyasint,omitempty"` // rehome: the result that says it to the server here
+	Forms    []wire.Form    `cbor:"18,keyasint,omitempty"` // of what is fetched
 }
 
 const (

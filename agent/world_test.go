@@ -249,7 +249,8 @@ type command struct {
 	warrant int // entry; 0: none
 	bundle  int
 	config  []byte // salted
-	nobody  bool   // signed by a key the device does not know
+	forms   []wire.Form
+	nobody  bool // signed by a key the device does not know
 }
 
 // ownership is that of who adopts the device.
@@ -307,7 +308,7 @@ func (w *world) deliver(c *command, nonce []byte, counter uint64) []byte {
 		Directive: must(wire.Sign1(wire.TypeDirective, must(wire.EncodeDirective(wire.Directive{
 			Device: me, Counter: counter, Nonce: nonce, Act: c.cmd.Act, Command: c.digest[:], Issued: now, Expires: now + 60,
 		})), key)),
-		Command: *w.logged(c.entry), Member: member, Config: c.config,
+		Command: *w.logged(c.entry), Member: member, Config: c.config, Forms: c.forms,
 	}
 	if c.release != nil {
 		d.Release = w.logged(c.release.entry)

@@ -123,6 +123,7 @@ type Delivery struct {
 	WarrantMember *Membership `cbor:"6,keyasint,omitempty"`
 	Bundle        *Logged     `cbor:"7,keyasint,omitempty"` // entry of kind bundle.published
 	Config        []byte      `cbor:"8,keyasint,omitempty"` // configure, adopt: salt and entries, or ownership, see SaltConfig; rehome: the signed trust bundle of the home
+	Forms         []Form      `cbor:"9,keyasint,omitempty"` // other ways to the release's components; only to who knows their kinds (Checkin.Knows)
 }
 
 // Bounds of the encoded messages.
@@ -249,5 +250,5 @@ func DecodeDelivery(data []byte) (Delivery, error) {
 	if err := Unmarshal(data, &d, MaxDelivery); err != nil {
 		return Delivery{}, err
 	}
-	return d, nil
+	return d, checkForms(d.Forms)
 }

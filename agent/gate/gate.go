@@ -62,6 +62,7 @@ type Plan struct {
 	Release  *wire.Release      // acts that bring code
 	Digest   [32]byte           // of Release
 	Envelope []byte             // signed Release or Bundle, to be kept
+	Forms    []wire.Form        // of the release's components: ways to fetch them that nobody vouches for
 	Bundle   *wire.Bundle       // bundle
 	Handover *wire.Handover     // rehome: what the board is led there by
 
@@ -309,7 +310,7 @@ func checkRelease(s State, d wire.Delivery, p *Plan) *Refusal {
 	if r := s.Ways.check(s, p, rel, digest); r != nil {
 		return r
 	}
-	p.Release, p.Digest, p.Envelope = &rel, digest, entry.data
+	p.Release, p.Digest, p.Envelope, p.Forms = &rel, digest, entry.data, d.Forms
 	return nil
 }
 

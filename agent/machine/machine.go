@@ -5,9 +5,12 @@
 package machine
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/agent"
 	"github.com/hallmark-iot/hallmark/agent/boot"
@@ -101,6 +104,20 @@ func (m *Machine) Stage(ctx context.Context, release []byte, fetch agent.Fetch, 
 		return fmt.Errorf("%w: %w", agent.ErrUnfit, err)
 	}
 	return err
+}
+
+// Running implements agent.Readable. Of an image nothing is as it was delivered.
+func (m *Machine) Running(digest []byte) (io.ReaderAt, bool) {
+	r := m.boot.Report().Release
+	if r == nil {
+		return nil, false
+	}
+	i := slices.IndexFunc(r.Components, func(c wire.Component) bool { return c.Kind != wire.KindImage && bytes.Equal(c.Digest, digest) })
+	if i < 0 {
+		return nil, false
+	}
+	area, _, err := m.boot.Component(r.Components[i].Name)
+	return area, err == nil
 }
 
 // Activate implements agent.Machine.
