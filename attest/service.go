@@ -117,26 +117,37 @@ const askAgain = 15 * time.Second
 
 // Due implements device.Challenger: a device attests when it never has, when its time is up, when its boot count or release is not
 // that of its verdict, when its protected programs wait for keys, and when that verdict was not good. A store that fails makes it due: no answer is not a good one.
-func (s *Service) Due(ctx context.Context, d device.Device, in wire.Checkin) ([]byte, bool) {
+func (s *Service) Due(ctx context.Context, d device.Device, in wire.Checkin) (nonce []byte, until time.Time) {
+	now := s.cfg.Now()
 	if !device.Works(d.State) && d.State != device.Maintenance && d.State != device.Suspected {
-		return nil, false
+		return nil, now.Add(s.cfg.Every)
 	}
 	v, err := s.cfg.Store.Verdict(ctx, d.ID)
-	now := s.cfg.Now()
-	if err == nil && in.Locked && now.Sub(v.At) >= askAgain && (d.State == device.Onboarded || d.State == device.Active) {
-		n := s.issue(d.ID, now)
-		return n[:], true
+	if err == nil {
+		until = s.spared(d, v, in)
 	}
-	good := v.Status == Affirming || v.Status == Warning
-	if err == nil && good && now.Sub(v.At) < s.cfg.Every && v.BootCount == in.BootCount &&
-		(len(in.Release) == 0 || string(v.Release) == string(in.Release)) {
-		return nil, false
-	}
-	if err == nil && !good && now.Sub(v.At) < time.Minute && v.BootCount == in.BootCount {
-		return nil, false // it was asked just now: no storm of bad evidence
+	if now.Before(until) {
+		return nil, until
 	}
 	n := s.issue(d.ID, now)
-	return n[:], true
+	return n[:], time.Time{}
+}
+
+// spared is until when a device need not give evidence again.
+func (s *Service) spared(d device.Device, v Verdict, in wire.Checkin) (until time.Time) {
+	good := v.Status == Affirming || v.Status == Warning
+	switch {
+	case v.BootCount != in.BootCount:
+		return time.Time{}
+	case !good:
+		until = v.At.Add(time.Minute) // it was asked just now: no storm of bad evidence
+	case len(in.Release) == 0 || string(v.Release) == string(in.Release):
+		until = v.At.Add(s.cfg.Every)
+	}
+	if again := v.At.Add(askAgain); in.Locked && (d.State == device.Onboarded || d.State == device.Active) && again.Before(until) {
+		return again
+	}
+	return until
 }
 
 // Challenge gives a nonce on demand.

@@ -19,51 +19,67 @@ const MaxAttempts = 5
 
 // Checkin takes what the device says and tells it what to do. Results are durable when it returns.
 func (s *Service) Checkin(ctx context.Context, caller access.Caller, id string, in wire.Checkin) (wire.CheckinReply, error) {
+	reply, _, err := s.checkin(ctx, caller, id, in)
+	return reply, err
+}
+
+// checkin says beside the answer until when it is the same; see quietUntil.
+func (s *Service) checkin(ctx context.Context, caller access.Caller, id string, in wire.Checkin) (reply wire.CheckinReply, until time.Time, err error) {
 	d, err := s.open(ctx, caller, access.DeviceCheckin, id)
 	if err != nil {
-		return wire.CheckinReply{}, err
+		return reply, until, err
 	}
-	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
-		return wire.CheckinReply{}, fault.New(fault.Denied, "device.other", "a device checks in for itself only", "")
-	}
-	if d.State == Provisioned { // it has enrolled, or it had no certificate to call with
-		return wire.CheckinReply{}, fault.New(fault.Conflict, "device.onboarding", fmt.Sprintf("the enrolment of device %s is not taken in yet", id), "ask again; enrol anew if it stays so")
-	}
-	if mustEnrol(d) {
-		return wire.CheckinReply{}, fault.New(fault.Denied, "device.enrol-anew",
-			fmt.Sprintf("device %s was suspected of being two: it is heard again when it has enrolled with its factory identity", id), "enrol anew with the IDevID")
-	}
-	if d.State == Ordered || Ended(d.State) {
-		return wire.CheckinReply{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "enrol it first, or nothing if its life is over")
+	if err := heeded(caller, d); err != nil {
+		return reply, until, err
 	}
 	now := s.cfg.Now().UTC()
 	if d, err = s.ingest(ctx, d, in, now); err != nil {
-		return wire.CheckinReply{}, err
+		return reply, until, err
 	}
 	s.saw(id, now)
-	reply := wire.CheckinReply{
-		Time: uint64(now.Unix()), NextPoll: uint64(s.cfg.Poll / time.Millisecond), AckedSeq: d.AckedSeq, Standing: string(d.State),
-	}
+	reply = s.reply(d.State, d.AckedSeq, now)
 	if !d.Owned.IsZero() {
 		reply.Period = wire.PeriodOf(d.Owned)
 	}
 	if in.Token != nil && tokenDigest(in.Token.Next) == d.Token {
 		reply.Token, reply.Roll = in.Token.Next, uint64(s.cfg.Roll/time.Second)
 	}
+	var rest time.Time
 	if s.cfg.Challenger != nil {
-		if nonce, due := s.cfg.Challenger.Due(ctx, d, in); due {
-			reply.Challenge = nonce
-		}
+		reply.Challenge, rest = s.cfg.Challenger.Due(ctx, d, in)
 	}
 	word, err := s.deliver(ctx, d, in, now)
 	if err != nil {
-		return wire.CheckinReply{}, err
+		return reply, until, err
 	}
 	reply.Delivery, reply.Bundle = word.delivery, word.newest
 	if word.outstanding || in.Trial || in.Progress != nil || reply.Challenge != nil {
 		reply.NextPoll = uint64(s.cfg.Soon / time.Millisecond)
 	}
-	return reply, nil
+	return reply, s.quietUntil(d, in, reply, word, rest, now), nil
+}
+
+// reply is the answer of which nothing else is to be said.
+func (s *Service) reply(standing State, acked uint64, now time.Time) wire.CheckinReply {
+	return wire.CheckinReply{Time: uint64(now.Unix()), NextPoll: uint64(s.cfg.Poll / time.Millisecond), AckedSeq: acked, Standing: string(standing)}
+}
+
+// heeded says why a device is not listened to, if it is not.
+func heeded(caller access.Caller, d Device) error {
+	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(d.ID).ID {
+		return fault.New(fault.Denied, "device.other", "a device checks in for itself only", "")
+	}
+	if d.State == Provisioned { // it has enrolled, or it had no certificate to call with
+		return fault.New(fault.Conflict, "device.onboarding", fmt.Sprintf("the enrolment of device %s is not taken in yet", d.ID), "ask again; enrol anew if it stays so")
+	}
+	if mustEnrol(d) {
+		return fault.New(fault.Denied, "device.enrol-anew",
+			fmt.Sprintf("device %s was suspected of being two: it is heard again when it has enrolled with its factory identity", d.ID), "enrol anew with the IDevID")
+	}
+	if d.State == Ordered || Ended(d.State) {
+		return fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", d.ID, d.State), "enrol it first, or nothing if its life is over")
+	}
+	return nil
 }
 
 // ingest stores what the check-in changes, if anything, and gives the device as it is then.
@@ -291,25 +307,29 @@ func told(healthy bool) string {
 	return "unhealthy"
 }
 
-// health tells when a device turns healthy on a confirmed release, or sick.
-func (s *Service) health(r *Report, in wire.Checkin) error {
-	was := r.From.Twin
+// healthNews says what of a device's health is to be told: when it turns healthy on a confirmed release, or sick.
+func healthNews(was, is Twin, in wire.Checkin) (kind ledger.Kind, word string, news bool) {
 	same := string(was.Release) == string(in.Release)
-	var kind ledger.Kind
 	switch {
-	case in.Trial:
-		return nil // on trial: its result comes
+	case in.Trial: // its result comes
 	case in.Healthy && (was.Told != told(true) || !same):
-		kind, r.Twin.Told = ledger.KindDeviceHealthy, told(true)
-	case r.Twin.Sick && was.Told != told(false):
-		kind, r.Twin.Told = ledger.KindDeviceUnhealthy, told(false)
-	default:
-		return nil // nothing new, or not known: a device that has just started says neither
+		return ledger.KindDeviceHealthy, told(true), true
+	case is.Sick && was.Told != told(false):
+		return ledger.KindDeviceUnhealthy, told(false), true
 	}
-	if !s.mayTell(r.From.ID, r.At) {
-		r.Twin.Told = was.Told // it is told when it may be
+	return "", "", false // nothing new, or not known: a device that has just started says neither
+}
+
+// health tells of it.
+func (s *Service) health(r *Report, in wire.Checkin) error {
+	kind, word, news := healthNews(r.From.Twin, r.Twin, in)
+	if !news {
 		return nil
 	}
+	if !s.mayTell(r.From.ID, r.At) {
+		return nil // it is told when it may be
+	}
+	r.Twin.Told = word
 	f, err := jsonFact(kind, r.At, access.DeviceCaller(r.From.ID).ID, r.From.ID, nil, HealthData{
 		Device: r.From.ID, Release: hex.EncodeToString(in.Release), Version: in.Version, Health: in.Health,
 	})

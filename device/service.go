@@ -29,6 +29,7 @@ type Config struct {
 	Ledger     Ledger
 	Releases   Releases
 	Challenger Challenger // nil: nobody is ever asked to attest
+	Wakes      Wakes      // nil: no answer is given from memory
 	Bundles    Bundles
 	Records    Records
 	// Authorities gives the keys of the directive authority, newest first. A device is told by one that its trust bundle names.
@@ -46,6 +47,7 @@ type Service struct {
 	sets  setCache
 	steps stepCache
 	lines lines
+	quiet quiet
 
 	mu      sync.Mutex               // guards what follows
 	seen    map[string]time.Time     // check-ins not yet stored
@@ -74,7 +76,11 @@ func NewService(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, seen: map[string]time.Time{}}, nil
+	s := &Service{cfg: cfg, seen: map[string]time.Time{}}
+	if cfg.Wakes != nil {
+		cfg.Wakes.OnWake(s.quiet.wake)
+	}
+	return s, nil
 }
 
 // Get gives one device.

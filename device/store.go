@@ -136,6 +136,17 @@ type Releases interface {
 
 // Challenger decides when a device must attest.
 type Challenger interface {
-	// Due gives a fresh 32-byte nonce when it must.
-	Due(ctx context.Context, d Device, in wire.Checkin) ([]byte, bool)
+	// Due gives a fresh 32-byte nonce when it must; nil when it need not. That it need not holds until then, while the device, what it says and the verdict
+	// on it stay as they are; zero: for no time at all.
+	Due(ctx context.Context, d Device, in wire.Checkin) (nonce []byte, until time.Time)
+	// Waits reports whether somebody waits for evidence of the device.
+	Waits(id string) bool
+}
+
+// Wakes tells what was written that the answer to a device without news is made from.
+type Wakes interface {
+	// OnWake has fn called with the devices, nil for all, when it is stored and before the write is acknowledged.
+	OnWake(fn func(devices []string))
+	// HearsAll reports whether all that other nodes wrote until a moment ago was told.
+	HearsAll() bool
 }

@@ -182,6 +182,14 @@ func (s *Service) Pending(id string) (nonce [32]byte, ok bool) {
 	return wire.GenuineNonce(q.Nonce), true
 }
 
+// Waits reports whether there is a question about a device.
+func (s *Service) Waits(id string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	_, ok := s.open[id]
+	return ok
+}
+
 // Answer takes evidence that was appraised: if it answers a question, it is kept. word is the verifier's verdict on it, key the one that
 // signed it (SubjectPublicKeyInfo).
 func (s *Service) Answer(ctx context.Context, id string, nonce, envelope []byte, key []byte, word string) error {

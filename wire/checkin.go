@@ -213,6 +213,24 @@ func checkKnows(names []string) error {
 // EncodeCheckinReply writes r.
 func EncodeCheckinReply(r CheckinReply) ([]byte, error) { return Marshal(r) }
 
+// CheckinSum is the digest of an encoded check-in but for its nonce: two that DecodeCheckin takes and that have one sum say the same. False when there is no
+// nonce where a check-in has it, which says nothing of what there is instead.
+func CheckinSum(data []byte) (sum [32]byte, ok bool) {
+	head := 1 // of a map of up to 23 members; of more there are none
+	if len(data) < head+len(nonceHead)+nonceSize || data[0]&0xe0 != 0xa0 || data[0] > 0xb7 || !bytes.Equal(data[head:head+len(nonceHead)], nonceHead) {
+		return sum, false
+	}
+	h := sha256.New()
+	_, _ = h.Write(data[:head]) // a hash takes everything
+	_, _ = h.Write(data[head+len(nonceHead)+nonceSize:])
+	return [32]byte(h.Sum(sum[:0])), true
+}
+
+const nonceSize = 32
+
+// nonceHead is how the first member of an encoded check-in begins: key 1, a string of nonceSize bytes.
+var nonceHead = []byte{0x01, 0x58, nonceSize}
+
 // DecodeCheckinReply reads the reply.
 func DecodeCheckinReply(data []byte) (CheckinReply, error) {
 	var r CheckinReply

@@ -26,7 +26,7 @@ import (
 type Config struct {
 	// Identify names the device of a verified chain. It fails with fault.Unavailable where nobody can tell now whether it is revoked.
 	Identify  func(chain []*x509.Certificate) (Peer, error)
-	Checkin   func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error)
+	Checkin   func(ctx context.Context, caller access.Caller, device string, body []byte) ([]byte, error) // both encoded
 	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
 	AttestKey func(ctx context.Context, caller access.Caller, device string, change []byte) error
 	Trust     func(ctx context.Context, caller access.Caller, device string, record []byte) error
@@ -139,15 +139,7 @@ func (h *handler) identify(w http.ResponseWriter, r *http.Request) (call, bool) 
 }
 
 func (h *handler) checkin(ctx context.Context, c call) ([]byte, error) {
-	in, err := wire.DecodeCheckin(c.body)
-	if err != nil {
-		return nil, fault.Newf(fault.Invalid, "checkin.malformed", "check-in of device %s: %w", c.device, err)
-	}
-	out, err := h.cfg.Checkin(ctx, c.caller, c.device, in)
-	if err != nil {
-		return nil, err
-	}
-	return wire.EncodeCheckinReply(out)
+	return h.cfg.Checkin(ctx, c.caller, c.device, c.body)
 }
 
 func (h *handler) attest(ctx context.Context, c call) ([]byte, error) {

@@ -58,8 +58,9 @@ func newWorld(t *testing.T) *world {
 	}
 	w.server = httptest.NewUnstartedServer(deviceapi.Handler(deviceapi.Config{
 		Identify: func([]*x509.Certificate) (deviceapi.Peer, error) { return w.peer, w.nobody },
-		Checkin: func(ctx context.Context, caller access.Caller, device string, in wire.Checkin) (wire.CheckinReply, error) {
-			return wire.CheckinReply{Time: 1, NextPoll: 1000}, take(ctx, caller, device, []byte(in.Version))
+		Checkin: func(ctx context.Context, caller access.Caller, device string, body []byte) ([]byte, error) {
+			out, err := wire.EncodeCheckinReply(wire.CheckinReply{Time: 1, NextPoll: 1000})
+			return out, errors.Join(err, take(ctx, caller, device, body))
 		},
 		Telemetry: take, Receipt: take,
 		Artifact: func(_ context.Context, _ access.Caller, _ string, digest [32]byte) (io.ReadSeekCloser, error) {
@@ -209,16 +210,17 @@ func TestFaultsHaveTheirStatus(t *testing.T) {
 	}
 }
 
-func TestACheckinIsReadAndAnswered(t *testing.T) {
+func TestACheckinIsHandedOnAndAnswered(t *testing.T) {
 	w := newWorld(t)
 	body, err := wire.EncodeCheckin(wire.Checkin{Version: "1.2.3", State: "active", Nonce: make([]byte, 32)})
 	if err != nil {
 		t.Fatal(err)
 	}
 	resp, text := w.call("POST", "/d/v1/checkin", body)
-	if reply, err := wire.DecodeCheckinReply([]byte(text)); err != nil || resp.StatusCode != 200 || reply.NextPoll != 1000 || len(w.took) != 1 || string(w.took[0]) != "1.2.3" {
+	if reply, err := wire.DecodeCheckinReply([]byte(text)); err != nil || resp.StatusCode != 200 || reply.NextPoll != 1000 || len(w.took) != 1 || !bytes.Equal(w.took[0], body) {
 		t.Errorf("%d %x: %v, took %q", resp.StatusCode, text, err, w.took)
 	}
+	w.fails = fault.New(fault.Invalid, "checkin.malformed", "it is none", "")
 	if resp, text := w.call("POST", "/d/v1/checkin", []byte("nonsense")); resp.StatusCode != 400 || len(w.took) != 1 {
 		t.Errorf("nonsense: %d %s", resp.StatusCode, text)
 	}

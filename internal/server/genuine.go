@@ -96,12 +96,15 @@ type challenger struct {
 }
 
 // Due implements device.Challenger.
-func (c challenger) Due(ctx context.Context, d device.Device, in wire.Checkin) ([]byte, bool) {
+func (c challenger) Due(ctx context.Context, d device.Device, in wire.Checkin) ([]byte, time.Time) {
 	if nonce, ok := c.genuine.Pending(d.ID); ok && c.attest.Expect(d.ID, nonce) {
-		return nonce[:], true
+		return nonce[:], time.Time{}
 	}
 	return c.attest.Due(ctx, d, in)
 }
+
+// Waits implements device.Challenger.
+func (c challenger) Waits(id string) bool { return c.genuine.Waits(id) }
 
 // appraise judges evidence, and keeps it for who waits for it.
 func (i *Instance) appraise(ctx context.Context, caller access.Caller, id string, evidence []byte) (wire.AttestReply, error) {

@@ -121,7 +121,7 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 func (i *Instance) deviceHandler() http.Handler {
 	return receipts(deviceapi.Handler(deviceapi.Config{
 		Identify:  i.identify,
-		Checkin:   i.device.Checkin,
+		Checkin:   i.device.Call,
 		Attest:    i.appraise,
 		AttestKey: i.attest.ReplaceKey,
 		Trust:     i.device.KeepRecord,

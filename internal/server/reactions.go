@@ -316,6 +316,9 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 	loop("other makers", 5*time.Second, i.foreign.Load)
 	loop("authorities", 2*time.Second, i.pki.LoadCAs)
 	loop("online keys", 5*time.Second, i.refreshKeys)
+	// An answer from memory is as old as what is known of the other nodes' writes.
+	loop("wakes", 250*time.Millisecond, i.db.FollowWakes)
+	single("wakes kept", 10*time.Minute, i.db.PruneWakes)
 	loop("lines", 20*time.Second, func(context.Context) error { i.lines.Sweep(); return nil })
 	single("revocation lists", 200*time.Millisecond, i.pki.KeepLists)
 	single("ended authorities", time.Hour, func(ctx context.Context) error {

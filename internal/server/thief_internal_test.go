@@ -136,7 +136,7 @@ func (x *theft) idevid(t *testing.T, key crypto.Signer) tls.Certificate {
 	return tls.Certificate{Certificate: append([][]byte{cert.Raw}, x.chain...), PrivateKey: key}
 }
 
-func (x *theft) enrol(t *testing.T, as tls.Certificate) (tls.Certificate, error) {
+func (x *theft) enrol(t testing.TB, as tls.Certificate) (tls.Certificate, error) {
 	t.Helper()
 	c, err := agentest.New(agentest.Config{Server: x.url, Roots: x.roots})
 	if err != nil {
@@ -197,8 +197,10 @@ func TestRevocationReachesOpenConnections(t *testing.T) {
 	}
 	c := x.line(ldev)
 	defer c.CloseIdleConnections()
-	if code, err := x.post(t, c, "/d/v1/checkin", checkin(t)); err != nil || code != http.StatusOK {
-		t.Fatalf("before: %d, %v", code, err)
+	for range 4 { // until it is answered from memory
+		if code, err := x.post(t, c, "/d/v1/checkin", checkin(t)); err != nil || code != http.StatusOK {
+			t.Fatalf("before: %d, %v", code, err)
+		}
 	}
 	if err := x.inst.pki.RevokeDevice(t.Context(), access.Internal("test"), x.device, "pump", pki.KeyCompromise); err != nil {
 		t.Fatal(err)

@@ -52,7 +52,7 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, authoriti
 	}
 	d := db.Devices()
 	return device.NewService(device.Config{
-		Registry: d, Reports: d, Offers: db.Legacy(), Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger,
+		Registry: d, Reports: d, Offers: db.Legacy(), Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger, Wakes: db,
 		Bundles: d, Records: d, Authorities: authorities, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
 	})
 }

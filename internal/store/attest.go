@@ -48,11 +48,11 @@ func PutVerdict(tx *Tx, v attest.Verdict) error {
 	if err != nil {
 		return err
 	}
-	if _, err := tx.Exec(`INSERT INTO verdict (uid, device_id, at, status, doc) VALUES ($1, $2, $3, $4, $5)`,
+	if _, err := tx.Of(v.Device).Exec(`INSERT INTO verdict (uid, device_id, at, status, doc) VALUES ($1, $2, $3, $4, $5)`,
 		v.UID[:], v.Device, Millis(v.At), int(v.Status), string(doc)); err != nil {
 		return err
 	}
-	res, err := tx.Exec(`INSERT INTO verdict_current (device_id, uid, at, status) VALUES ($1, $2, $3, $4)
+	res, err := tx.Of(v.Device).Exec(`INSERT INTO verdict_current (device_id, uid, at, status) VALUES ($1, $2, $3, $4)
 			ON CONFLICT (device_id) DO UPDATE SET uid = excluded.uid, at = excluded.at, status = excluded.status WHERE verdict_current.at <= excluded.at`,
 		v.Device, v.UID[:], Millis(v.At), int(v.Status))
 	if err != nil {
@@ -62,7 +62,7 @@ func PutVerdict(tx *Tx, v attest.Verdict) error {
 		return err
 	}
 	listed := listedVerdict(v.Status)
-	if _, err = tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listed), v.Device); err != nil {
+	if _, err = tx.Of(v.Device).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listed), v.Device); err != nil {
 		return err
 	}
 	return stirred(tx, v.Device)

@@ -33,7 +33,7 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		warrant = c.Warrant[:]
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave)
+		res, err := tx.Of(devices...).Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product,
 			string(c.Wire.Act), c.Priority, warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config, c.Wire.Rollout, int64(c.Wire.Wave))
 		if err != nil {
@@ -42,7 +42,7 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		if err := one(res, device.ErrExists); err != nil {
 			return err
 		}
-		res, err = tx.Exec(`INSERT INTO command_device (command_id, device_id, state, at)
+		res, err = tx.Of(devices...).Exec(`INSERT INTO command_device (command_id, device_id, state, at)
 			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
 			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved')
 			AND ($5 = '[]' OR EXISTS (SELECT 1 FROM list($5) AS s WHERE s.value = d.product

@@ -53,6 +53,8 @@ type DB struct {
 	main    *writer // of everything
 	aside   *writer // of what has a fence of its own; main itself where one writes at a time anyhow
 	leases  leases
+	ears    ears
+	trace   func(query string) // told of each statement; nil but in tests, which set it before there are any
 	vault   Vault // see KeepPrivate
 	issues  *issuing
 
@@ -146,6 +148,7 @@ func (db *DB) Read() Querier { return reader{db} }
 type reader struct{ db *DB }
 
 func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error) {
+	r.db.traced(query)
 	args = plain(args)
 	var rows *sql.Rows
 	var err error
@@ -158,11 +161,18 @@ func (r reader) QueryContext(ctx context.Context, query string, args ...any) (*s
 }
 
 func (r reader) QueryRowContext(ctx context.Context, query string, args ...any) *sql.Row {
+	r.db.traced(query)
 	args = plain(args)
 	if st := r.db.reads.get(ctx, query, r.db.rewrite); st != nil { //nolint:sqlclosecheck // kept prepared until Close
 		return st.QueryRowContext(ctx, args...)
 	}
 	return r.db.read.QueryRowContext(ctx, r.db.rewrite(query), args...)
+}
+
+func (db *DB) traced(query string) {
+	if db.trace != nil {
+		db.trace(query)
+	}
 }
 
 // maxPrepared bounds how many statements are kept prepared; those that come later are prepared each time.

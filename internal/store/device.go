@@ -41,7 +41,7 @@ func putProvisioned(tx *Tx, p ProvisionedRow) error {
 		return err
 	}
 	sum := sha256.Sum256(p.AttestKey)
-	res, err := tx.Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
+	res, err := tx.Of(p.ID).Exec(`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, attest_key, instance_id,
 		key_origin, is_virtual, since, release, bundle, doc, identity, version, findings)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17,
 			(SELECT count(*) FROM finding f WHERE f.subject = $1 AND f.closed = 0))
@@ -184,7 +184,7 @@ func collect[T any](ctx context.Context, db *DB, scan func(scanner) (T, error), 
 // MoveDevice implements device.Registry.
 func (s *Devices) MoveDevice(ctx context.Context, c device.Change) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3 WHERE id = $4 AND state = $5`,
+		res, err := tx.Of(c.Device).Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3 WHERE id = $4 AND state = $5`,
 			string(c.To), Millis(c.At), Millis(c.GuardUntil), c.Device, string(c.From))
 		if err != nil {
 			return err
@@ -308,7 +308,7 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 		if r.State != r.From.State {
 			since = r.At
 		}
-		res, err := tx.Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
+		res, err := tx.Of(r.From.ID).Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
 			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12, token = $13,
 			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END, restored = 0
 			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14 AND restored = $15 AND owned_since = $16`, // what was forgotten for a new owner stays forgotten
@@ -325,7 +325,7 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 			if c.Standing == device.Pending { // a refusal that may pass: until it has not, often enough
 				standing = fmt.Sprintf(`CASE WHEN attempts >= %d THEN 'refused' ELSE $1 END`, device.MaxAttempts)
 			}
-			if _, err := tx.Exec(`UPDATE command_device SET state = `+standing+`, code = $2, text = $3, at = $4
+			if _, err := tx.Of(c.Device).Exec(`UPDATE command_device SET state = `+standing+`, code = $2, text = $3, at = $4
 				WHERE command_id = $5 AND device_id = $6 AND state IN ('pending', 'delivered', 'cancelled')`,
 				string(c.Standing), c.Code, c.Text, Millis(c.At), c.Command, c.Device); err != nil {
 				return err
@@ -351,7 +351,7 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uint64, at time.Time) (uint64, error) {
 	var counter uint64
 	err := s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE command_device SET state = 'delivered', attempts = attempts + 1, at = $1
+		res, err := tx.Of(id).Exec(`UPDATE command_device SET state = 'delivered', attempts = attempts + 1, at = $1
 			WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`, Millis(at), command, id)
 		if err != nil {
 			return err
@@ -359,16 +359,16 @@ func (s *Devices) NextCounter(ctx context.Context, id, command string, floor uin
 		if err := one(res, device.ErrChanged); err != nil {
 			return err
 		}
-		return tx.QueryRow(`UPDATE device SET counter = CASE WHEN counter > $1 THEN counter ELSE $1 END + 1 WHERE id = $2 RETURNING counter`, int64(floor), id).Scan(&counter)
+		return tx.Of(id).QueryRow(`UPDATE device SET counter = CASE WHEN counter > $1 THEN counter ELSE $1 END + 1 WHERE id = $2 RETURNING counter`, int64(floor), id).Scan(&counter)
 	})
 	return counter, err
 }
 
-// MarkSeen implements device.Reports.
+// MarkSeen implements device.Reports. When a device was seen last is in no answer to it.
 func (s *Devices) MarkSeen(ctx context.Context, seen map[string]time.Time) error {
 	return s.db.Write(ctx, func(tx *Tx) error {
 		for id, at := range seen {
-			if _, err := tx.Exec(`UPDATE device SET last_seen = $1 WHERE id = $2 AND last_seen < $1`, Millis(at), id); err != nil {
+			if _, err := tx.Of().Exec(`UPDATE device SET last_seen = $1 WHERE id = $2 AND last_seen < $1`, Millis(at), id); err != nil {
 				return err
 			}
 			if err := heard(tx, id); err != nil {

@@ -63,6 +63,13 @@ const devID = "00112233445566778899aabbccddeeff"
 func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.PrivateKey) {
 	t.Helper()
 	db := storetest.Open(t)
+	svc, l, key := deviceBenchOn(t, db, func(*device.Config) {})
+	return db, svc, l, key
+}
+
+// deviceBenchOn has a device at work in db, and change what its service is made of.
+func deviceBenchOn(t testing.TB, db *store.DB, change func(*device.Config)) (*device.Service, *proofs, *ecdsa.PrivateKey) {
+	t.Helper()
 	if err := db.Write(t.Context(), func(tx *store.Tx) error {
 		return store.PutProvisioned(tx, store.ProvisionedRow{
 			ID: devID, Product: "pump", Hardware: "A", Order: "o", Station: "s", At: time.Unix(1, 0), AttestKey: []byte{1}, KeyOrigin: "soft",
@@ -70,16 +77,9 @@ func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.Priv
 	}); err != nil {
 		t.Fatal(err)
 	}
-	guard, err := access.NewGuard(silentAudit{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, s := &proofs{db: db}, db.Devices()
-	svc, err := device.NewService(device.Config{Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Bundles: s, Records: s, Authorities: func() []crypto.Signer { return []crypto.Signer{key} }})
+	cfg, l, key := benchConfig(t, db)
+	change(&cfg)
+	svc, err := device.NewService(cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -89,7 +89,26 @@ func deviceBench(t testing.TB) (*store.DB, *device.Service, *proofs, *ecdsa.Priv
 			t.Fatal(err)
 		}
 	}
-	return db, svc, l, key
+	return svc, l, key
+}
+
+// benchConfig is what a node's service is made of.
+func benchConfig(t testing.TB, db *store.DB) (device.Config, *proofs, *ecdsa.PrivateKey) {
+	t.Helper()
+	guard, err := access.NewGuard(silentAudit{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, s := &proofs{db: db}, db.Devices()
+	cfg := device.Config{
+		Registry: s, Reports: s, Commands: s, Trust: s, Groups: s, Forgetter: s, Guard: guard, Ledger: l, Releases: noReleases{}, Bundles: s, Records: s,
+		Authorities: func() []crypto.Signer { return []crypto.Signer{key} }, Wakes: db,
+	}
+	return cfg, l, key
 }
 
 // publishBundle publishes the product's first trust bundle, in which key is everybody.

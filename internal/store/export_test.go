@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"time"
 )
 
 // Prepared are the statements that the writer has run until now, but for those about transactions.
@@ -32,3 +33,12 @@ func (db *DB) IssuedAtOnce(fn func(n int)) {
 		return do(tx, all)
 	}
 }
+
+// Trace has fn told of each statement from now on; while there are none.
+func (db *DB) Trace(fn func(query string)) { db.trace = fn }
+
+// Wakes reports whether a statement wakes quiet devices.
+func Wakes(query string) bool { return waking.MatchString(query) }
+
+// AgeEars makes what was heard of other nodes older.
+func (db *DB) AgeEars(by time.Duration) { db.ears.looked.Add(-int64(by)) }

@@ -246,7 +246,7 @@ func (s Legacy) Action(ctx context.Context, id string, number int32) (device.Act
 func (s Legacy) NewAction(ctx context.Context, id, command string, at time.Time) (device.Action, error) {
 	var number int64
 	if err := s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE command_device SET state = 'delivered', attempts = attempts + 1, at = $1
+		res, err := tx.Of(id).Exec(`UPDATE command_device SET state = 'delivered', attempts = attempts + 1, at = $1
 			WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`, Millis(at), command, id)
 		if err != nil {
 			return err

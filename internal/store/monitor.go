@@ -79,7 +79,7 @@ func (s *Monitor) CloseFinding(ctx context.Context, f monitor.Finding, fact ledg
 
 // countFinding keeps the number of open findings in the row of the device they are about, if they are about one.
 func countFinding(tx *Tx, subject string, by int) error {
-	_, err := tx.Exec(`UPDATE device SET findings = findings + $1 WHERE id = $2`, by, subject)
+	_, err := tx.Of(subject).Exec(`UPDATE device SET findings = findings + $1 WHERE id = $2`, by, subject)
 	return err
 }
 
@@ -90,7 +90,7 @@ func ageVerdict(tx *Tx, f monitor.Finding) error {
 		return nil
 	}
 	if f.Closed.IsZero() {
-		_, err := tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $3`, int(attest.None), f.Subject, int(attest.Contraindicated))
+		_, err := tx.Of(f.Subject).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $3`, int(attest.None), f.Subject, int(attest.Contraindicated))
 		return err
 	}
 	var status int
@@ -101,7 +101,7 @@ func ageVerdict(tx *Tx, f monitor.Finding) error {
 	if err != nil {
 		return err
 	}
-	_, err = tx.Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listedVerdict(attest.Tier(status))), f.Subject)
+	_, err = tx.Of(f.Subject).Exec(`UPDATE device SET verdict = $1 WHERE id = $2 AND verdict <> $1`, int(listedVerdict(attest.Tier(status))), f.Subject)
 	return err
 }
 

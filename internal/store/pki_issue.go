@@ -75,7 +75,7 @@ func issueEach(tx *Tx, all []*issue) error {
 		if err != nil {
 			return err
 		}
-		if _, err := tx.Exec(`UPDATE device SET token_anew = 1 WHERE id IN (SELECT l.value FROM list($1) AS l) AND token <> ''`, list); err != nil {
+		if _, err := tx.Of(again...).Exec(`UPDATE device SET token_anew = 1 WHERE id IN (SELECT l.value FROM list($1) AS l) AND token <> ''`, list); err != nil {
 			return err
 		}
 	}

@@ -291,7 +291,7 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 			if m.Late == "" {
 				continue
 			}
-			if _, err := tx.Exec(`UPDATE command_device SET state = 'cancelled', at = $1 WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`,
+			if _, err := tx.Of(m.Device).Exec(`UPDATE command_device SET state = 'cancelled', at = $1 WHERE command_id = $2 AND device_id = $3 AND state IN ('pending', 'delivered')`,
 				Millis(m.At), m.Late, m.Device); err != nil {
 				return err
 			}

@@ -26,6 +26,9 @@ type Tx struct {
 	loose    []row // facts of the writes of this batch that did nothing but append: inserted together before the commit
 	appended bool  // the batch has facts
 	broken   error // why the batch cannot be committed any more: the engine may have ended the transaction under us
+
+	wakes    wakes       // whom the batch's statements wake
+	concerns *Concerning // whom the statement that runs concerns; nil: everybody
 }
 
 // row is a fact on its way into the database.
@@ -49,6 +52,9 @@ func (tx *Tx) commit(jobs []*job, errs []error) error {
 		}
 	}
 	if err := tx.flush(errs); err != nil || !tx.begun {
+		return err
+	}
+	if err := tx.tellNodes(); err != nil {
 		return err
 	}
 	failpoint.Hit("store.before-commit")
@@ -194,8 +200,10 @@ func (tx *Tx) note(err error) error {
 	return err
 }
 
-// stmt gives the prepared statement of query, or nil when there are too many already.
+// stmt gives the prepared statement of query, or nil when there are too many already. Each statement passes here.
 func (tx *Tx) stmt(query string) (*sql.Stmt, error) {
+	tx.w.db.traced(query)
+	tx.looksAt(query)
 	if st, ok := tx.w.prepared[query]; ok || len(tx.w.prepared) >= maxPrepared {
 		return st, nil
 	}

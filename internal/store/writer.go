@@ -37,6 +37,7 @@ type writer struct {
 	conn     *sql.Conn // nil when there is none
 	used     time.Time // last
 	prepared map[string]*sql.Stmt
+	waking   map[string]bool // see looksAt, by statement
 }
 
 type job struct {
@@ -49,7 +50,7 @@ type job struct {
 }
 
 func newWriter(db *DB, most int) *writer {
-	return &writer{db: db, most: most, queue: make(chan *job, most), stopping: make(chan struct{}), done: make(chan struct{})}
+	return &writer{db: db, most: most, queue: make(chan *job, most), stopping: make(chan struct{}), done: make(chan struct{}), waking: map[string]bool{}}
 }
 
 // connect makes sure of a connection that lives.
@@ -176,6 +177,7 @@ func (w *writer) batch(jobs []*job) {
 		}
 		tx.appended = false
 	}
+	w.db.told(tx.wakes) // also when it failed: it may be stored
 	for i, j := range jobs {
 		if errs[i] == nil && j.receipts != nil {
 			j.receipts.Add(j.facts...)
