@@ -3238,9 +3238,12 @@ type Rollout struct {
 	Created time.Time          `json:"created"`
 	Ended   *time.Time         `json:"ended,omitempty"`
 	Halted  *time.Time         `json:"halted,omitempty"`
+	Joined  *int64             `json:"joined,omitempty"`
 	Last    RolloutCounts      `json:"last"`
+	Later   *RolloutCounts     `json:"later,omitempty"`
 	Phase   string             `json:"phase"`
 	Reason  *string            `json:"reason,omitempty"`
+	Shut    *time.Time         `json:"shut,omitempty"`
 	Spec    RolloutSpec        `json:"spec"`
 	Started *time.Time         `json:"started,omitempty"`
 	Turns   *int64             `json:"turns,omitempty"`
@@ -3333,6 +3336,7 @@ type RolloutSelection struct {
 type RolloutSpec struct {
 	Assurance *string          `json:"assurance,omitempty"`
 	Canaries  []string         `json:"canaries,omitempty"`
+	Dynamic   *bool            `json:"dynamic,omitempty"`
 	ID        string           `json:"id"`
 	Priority  *int64           `json:"priority,omitempty"`
 	Product   string           `json:"product"`
@@ -3388,6 +3392,7 @@ type RolloutWaveState struct {
 	Cancelled *bool            `json:"cancelled,omitempty"`
 	Command   *string          `json:"command,omitempty"`
 	Devices   int64            `json:"devices"`
+	Open      *bool            `json:"open,omitempty"`
 	Rule      int64            `json:"rule"`
 	SoakFrom  *time.Time       `json:"soak_from,omitempty"`
 	Soaked    *bool            `json:"soaked,omitempty"`
@@ -5725,6 +5730,18 @@ type ResumeRolloutParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ShutRolloutParams defines parameters for ShutRollout.
+type ShutRolloutParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // StartRolloutParams defines parameters for StartRollout.
 type StartRolloutParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
@@ -6116,6 +6133,9 @@ type PauseRolloutJSONRequestBody = Reason
 
 // ResumeRolloutJSONRequestBody defines body for ResumeRollout for application/json ContentType.
 type ResumeRolloutJSONRequestBody = Reason
+
+// ShutRolloutJSONRequestBody defines body for ShutRollout for application/json ContentType.
+type ShutRolloutJSONRequestBody = Reason
 
 // CreateGrantJSONRequestBody defines body for CreateGrant for application/json ContentType.
 type CreateGrantJSONRequestBody = TelemetryGrant
@@ -8258,6 +8278,24 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/resume (the `ResumeRollout` operationId).
 	ResumeRollout(ctx context.Context, id string, params *ResumeRolloutParams, body ResumeRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ShutRolloutWithBody Let no further device join a dynamic rollout
+	//
+	// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+	ShutRolloutWithBody(ctx context.Context, id string, params *ShutRolloutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ShutRollout Let no further device join a dynamic rollout
+	//
+	// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+	ShutRollout(ctx context.Context, id string, params *ShutRolloutParams, body ShutRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// StartRollout Start a rollout
 	//
@@ -13149,6 +13187,44 @@ func (c *Client) ResumeRolloutWithBody(ctx context.Context, id string, params *R
 // Corresponds with POST /api/v1/rollouts/{id}/resume (the `ResumeRollout` operationId).
 func (c *Client) ResumeRollout(ctx context.Context, id string, params *ResumeRolloutParams, body ResumeRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewResumeRolloutRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShutRolloutWithBody Let no further device join a dynamic rollout
+//
+// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+func (c *Client) ShutRolloutWithBody(ctx context.Context, id string, params *ShutRolloutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShutRolloutRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ShutRollout Let no further device join a dynamic rollout
+//
+// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+func (c *Client) ShutRollout(ctx context.Context, id string, params *ShutRolloutParams, body ShutRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewShutRolloutRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -25862,6 +25938,90 @@ func NewResumeRolloutRequestWithBody(server string, id string, params *ResumeRol
 	return req, nil
 }
 
+// NewShutRolloutRequest calls the generic ShutRollout builder with application/json body
+func NewShutRolloutRequest(server string, id string, params *ShutRolloutParams, body ShutRolloutJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewShutRolloutRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewShutRolloutRequestWithBody constructs an http.Request for the ShutRollout method, with any body, and a specified content type
+func NewShutRolloutRequestWithBody(server string, id string, params *ShutRolloutParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/rollouts/%s/shut", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewStartRolloutRequest constructs an http.Request for the StartRollout method
 func NewStartRolloutRequest(server string, id string, params *StartRolloutParams) (*http.Request, error) {
 	var err error
@@ -29200,6 +29360,24 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/rollouts/{id}/resume (the `ResumeRollout` operationId).
 	ResumeRolloutWithResponse(ctx context.Context, id string, params *ResumeRolloutParams, body ResumeRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*ResumeRolloutResponse, error)
+
+	// ShutRolloutWithBodyWithResponse Let no further device join a dynamic rollout
+	//
+	// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+	ShutRolloutWithBodyWithResponse(ctx context.Context, id string, params *ShutRolloutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ShutRolloutResponse, error)
+
+	// ShutRolloutWithResponse Let no further device join a dynamic rollout
+	//
+	// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+	ShutRolloutWithResponse(ctx context.Context, id string, params *ShutRolloutParams, body ShutRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*ShutRolloutResponse, error)
 
 	// StartRolloutWithResponse Start a rollout
 	//
@@ -37867,6 +38045,61 @@ func (r ResumeRolloutResponse) ContentType() string {
 	return ""
 }
 
+// ShutRolloutResponse200Headers the declared response headers of an HTTP 200 response for ShutRollout
+type ShutRolloutResponse200Headers struct {
+	ETag *string
+}
+
+type ShutRolloutResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Rollout
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ShutRolloutResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ShutRolloutResponse) GetJSON200() *Rollout {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ShutRolloutResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ShutRolloutResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ShutRolloutResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ShutRolloutResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ShutRolloutResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // StartRolloutResponse200Headers the declared response headers of an HTTP 200 response for StartRollout
 type StartRolloutResponse200Headers struct {
 	ETag *string
@@ -42386,6 +42619,36 @@ func (c *ClientWithResponses) ResumeRolloutWithResponse(ctx context.Context, id 
 		return nil, err
 	}
 	return ParseResumeRolloutResponse(rsp)
+}
+
+// ShutRolloutWithBodyWithResponse Let no further device join a dynamic rollout
+//
+// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+func (c *ClientWithResponses) ShutRolloutWithBodyWithResponse(ctx context.Context, id string, params *ShutRolloutParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ShutRolloutResponse, error) {
+	rsp, err := c.ShutRolloutWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShutRolloutResponse(rsp)
+}
+
+// ShutRolloutWithResponse Let no further device join a dynamic rollout
+//
+// Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/rollouts/{id}/shut (the `ShutRollout` operationId).
+func (c *ClientWithResponses) ShutRolloutWithResponse(ctx context.Context, id string, params *ShutRolloutParams, body ShutRolloutJSONRequestBody, reqEditors ...RequestEditorFn) (*ShutRolloutResponse, error) {
+	rsp, err := c.ShutRollout(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseShutRolloutResponse(rsp)
 }
 
 // StartRolloutWithResponse Start a rollout
@@ -48733,6 +48996,52 @@ func ParseResumeRolloutResponse(rsp *http.Response) (*ResumeRolloutResponse, err
 	switch {
 	case rsp.StatusCode == 200:
 		var headers ResumeRolloutResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseShutRolloutResponse parses an HTTP response from a ShutRolloutWithResponse call
+func ParseShutRolloutResponse(rsp *http.Response) (*ShutRolloutResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ShutRolloutResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Rollout
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ShutRolloutResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
 			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {

@@ -51,6 +51,8 @@ const (
 	KindWaveSucceeded     Kind = "rollout.wave.succeeded" // control: the same; every device of the wave is healthy
 	KindRolloutHalted     Kind = "rollout.halted"         // control: the same, with reason and failed devices; halted by a gate
 	KindRolloutPaused     Kind = "rollout.paused"         // control: the same; by a person
+	KindRolloutJoined     Kind = "rollout.joined"         // control: JSON {rollout, wave, devices: root and count}: they came to fit after the wave began, and joined it
+	KindRolloutShut       Kind = "rollout.shut"           // control: JSON {rollout, wave, reason}: nobody joins any more
 	KindRolloutResumed    Kind = "rollout.resumed"        // control: the same
 	KindRolloutAborted    Kind = "rollout.aborted"        // control: the same; by a person, for good
 	KindRolloutRolledBack Kind = "rollout.rolledback"     // control: the same; the command brings the devices back

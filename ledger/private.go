@@ -61,6 +61,7 @@ var private = map[Kind][]string{
 	KindRolloutHalted:       {"reason"},
 	KindRolloutPaused:       {"reason"},
 	KindRolloutResumed:      {"reason"},
+	KindRolloutShut:         {"reason"},
 	KindRolloutAborted:      {"reason"},
 
 	KindOwnerCreated:      {"name"},

@@ -56,6 +56,9 @@ func overdue(m Moment, r Rollout) string {
 		return ""
 	}
 	w := r.Waves[r.Wave-1]
+	if w.Open && len(w.Tranches) == 0 && r.Phase == Running {
+		return "" // who joins is told at once
+	}
 	rule := r.Spec.Waves[w.Rule]
 	from := later(r.Started, r.Halted)
 	if r.Wave > 1 {

@@ -20,23 +20,27 @@ func bear(most, rate, n int) int {
 	return min(part, most)
 }
 
-// TooMany says why failures halt a wave; empty: they do not. All failures are counted together unless only their kinds have limits.
-func (w Wave) TooMany(c Counts) string {
+// TooMany says why failures halt a wave; empty: they do not. All failures are counted together unless only their kinds have limits. A percentage is of
+// the wave and of what came before it, if that counts.
+func (w Wave) TooMany(c, before Counts) string {
 	errors, shows := w.MaxErrors+w.MaxErrorsRate > 0, w.MaxNoShows+w.MaxNoShowsRate > 0
 	for _, l := range []struct {
-		applies          bool
-		what             string
-		n, most, percent int
+		applies               bool
+		what                  string
+		n, was, most, percent int
 	}{
-		{w.MaxFailures+w.MaxFailuresRate > 0 || !errors && !shows, "failed", c.Failed, w.MaxFailures, w.MaxFailuresRate},
-		{errors, "said no, fell back or are bad with it", c.Failed - c.NoShows, w.MaxErrors, w.MaxErrorsRate},
-		{shows, "did not show in time that they are good", c.NoShows, w.MaxNoShows, w.MaxNoShowsRate},
+		{w.MaxFailures+w.MaxFailuresRate > 0 || !errors && !shows, "failed", c.Failed, before.Failed, w.MaxFailures, w.MaxFailuresRate},
+		{errors, "said no, fell back or are bad with it", c.Failed - c.NoShows, before.Failed - before.NoShows, w.MaxErrors, w.MaxErrorsRate},
+		{shows, "did not show in time that they are good", c.NoShows, before.NoShows, w.MaxNoShows, w.MaxNoShowsRate},
 	} {
-		if !l.applies {
+		if !l.applies || l.n == 0 {
 			continue
 		}
-		if limit := bear(l.most, l.percent, c.Devices); l.n > limit {
-			return fmt.Sprintf("%d of %d devices %s, at most %d may", l.n, c.Devices, l.what, limit)
+		if (l.most > 0 || l.percent == 0) && l.n > l.most {
+			return fmt.Sprintf("%d of %d devices %s, at most %d may", l.n, c.Devices, l.what, bear(l.most, l.percent, c.Devices))
+		}
+		if all, limit := c.Devices+before.Devices, bear(0, l.percent, c.Devices+before.Devices); l.percent > 0 && l.n+l.was > limit {
+			return fmt.Sprintf("%d of %d devices %s, at most %d may", l.n+l.was, all, l.what, limit)
 		}
 		if early(l.n, c.Failed+c.Good, l.percent) {
 			return fmt.Sprintf("%d of the first %d devices %s: that all of them will keep within %d %% is not to be expected", l.n, c.Failed+c.Good, l.what, l.percent)

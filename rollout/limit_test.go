@@ -27,7 +27,7 @@ func TestErrorsAndNoShowsHaltApart(t *testing.T) {
 		"too early to say":                {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 300, Failed: 3}, ""},
 		"two are no sign":                 {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 0, Failed: 2}, ""},
 	} {
-		why := c.w.TooMany(c.c)
+		why := c.w.TooMany(c.c, Counts{})
 		if (why == "") != (c.want == "") || !strings.Contains(why, c.want) {
 			t.Errorf("%s: %q, want %q", name, why, c.want)
 		}

@@ -82,6 +82,13 @@ func (t Tally) Counts(from, to int) (c Counts) {
 	return c
 }
 
+// plus adds what became of the devices of waves that have passed.
+func (c Counts) plus(o Counts) Counts {
+	c.Devices, c.Good, c.ByWord = c.Devices+o.Devices, c.Good+o.Good, c.ByWord+o.ByWord
+	c.Failed, c.NoShows, c.Left = c.Failed+o.Failed, c.NoShows+o.NoShows, c.Left+o.Left
+	return c
+}
+
 func (c *Counts) add(k Mark, n int) {
 	if k == Held {
 		c.Held += n

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"fmt"
+	"math"
 	"slices"
 	"time"
 
@@ -22,6 +23,7 @@ const (
 	EndSoak     Kind = "end-soak"     // its time is over
 	AskProof    Kind = "ask-proof"    // command those that are Proving to show once more that they are good
 	PassWave    Kind = "pass-wave"    // the gate is open
+	Settle      Kind = "settle"       // that was the last, and the next is of who joins later
 	Complete    Kind = "complete"     // that was the last
 	Halt        Kind = "halt"         // too many failures
 	Cancel      Kind = "cancel"       // the wave's commands, for whom they have not reached
@@ -73,10 +75,16 @@ func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 	switch {
 	case last > 0 && !w.Tranches[last-1].Issued:
 		return Decision{Kind: Issue}, true // decided before a pause, too
-	case !w.Succeeded.IsZero(): // the last wave; a middle one moves on when it passes
+	case !w.Succeeded.IsZero() && r.Joins(): // the last wave; a middle one moves on when it passes
+		return Decision{Kind: Settle, Counts: c}, true
+	case !w.Succeeded.IsZero():
 		return Decision{Kind: Complete, Counts: c}, true
 	case !w.taken():
 		return Decision{Kind: TakeWave}, r.Phase == Running
+	case last == 0 && c.Untold == 0 && w.Open && r.Joins():
+		return Decision{}, false // nobody came yet
+	case last == 0 && c.Untold == 0 && w.Open:
+		return Decision{Kind: Complete, Counts: c}, true
 	case last == 0 && c.Untold == 0:
 		return Decision{Kind: PassWave, Counts: c}, true // nobody is in it any more
 	}
@@ -99,8 +107,12 @@ func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 // halts decides whether failures end the wave.
 func halts(r Rollout, w WaveState, c Counts) (Decision, bool) {
 	d := Decision{Kind: Halt, Counts: c}
-	why := r.Spec.Waves[w.Rule].TooMany(c)
-	if why == "" && c.Waiting == 0 && c.Good == 0 && c.Failed > 0 {
+	before := Counts{}
+	if w.Open { // it may be of one device: chance alone brings that above any percentage
+		before = r.Later
+	}
+	why := r.Spec.Waves[w.Rule].TooMany(c, before)
+	if why == "" && c.Waiting == 0 && c.Good+before.Good == 0 && c.Failed > 0 {
 		why = "no device is good"
 	}
 	d.Reason = fmt.Sprintf("wave %d: %s", r.Wave, why)
@@ -166,16 +178,17 @@ func decideBack(now time.Time, r Rollout, t Tally) []Decision {
 		return append(out, Decision{Kind: Issue, Wave: r.Wave, Reason: r.Reason})
 	}
 	moving, returns := 0, 0
-	for wave := range r.Wave {
-		moving += t[wave+1][Moving]
-		returns += t[wave+1][Returns]
+	from, to := r.watched()
+	for wave := from; wave <= to; wave++ {
+		moving += t[wave][Moving]
+		returns += t[wave][Returns]
 	}
 	over := !now.Before(r.Halted.Add(r.Spec.Waves[w.Rule].Deadline.D() + w.Away.D()))
 	switch {
 	case returns > 0:
 		out = append(out, Decision{Kind: SendBack, Wave: r.Wave, Reason: r.Reason})
 	case moving == 0 || over: // what has ended tells nobody anything
-		out = append(out, Decision{Kind: CancelBacks, Wave: r.Wave, Reason: r.Reason}, Decision{Kind: EndRollback, Wave: r.Wave, Counts: t.Counts(1, r.Wave)})
+		out = append(out, Decision{Kind: CancelBacks, Wave: r.Wave, Reason: r.Reason}, Decision{Kind: EndRollback, Wave: r.Wave, Counts: t.Counts(from, to)})
 	}
 	return out
 }
@@ -213,10 +226,12 @@ func Apply(now time.Time, r Rollout, d Decision, tranches ...Tranche) Rollout {
 		w.Asked = now
 		r.Turns++
 	case PassWave:
-		w.Succeeded = now
+		w.Succeeded, w.Devices = now, max(w.Devices, d.Counts.Devices) // with who came since it was taken
 		if r.Wave < len(r.Waves) {
 			r.Wave++
 		}
+	case Settle:
+		return settle(now, r)
 	case Complete:
 		r.Phase, r.Ended = Completed, now
 	case Halt:
@@ -231,6 +246,22 @@ func Apply(now time.Time, r Rollout, d Decision, tranches ...Tranche) Rollout {
 	case EndAbort:
 		r.Phase, r.Ended = Aborted, now
 	}
+	return r
+}
+
+// settle begins a wave of who joins later, behind the last; that of those who did so before makes room for it, and is counted as it passed.
+func settle(now time.Time, r Rollout) Rollout {
+	w := r.Waves[r.Wave-1]
+	next := WaveState{Rule: w.Rule, Open: true, Below: math.MaxInt64, Taken: now}
+	if !w.Open {
+		r.Waves = append(r.Waves, next)
+		r.Wave++
+		return r
+	}
+	r.Waves[r.Wave-2].Devices += r.Last.Devices
+	r.Waves[r.Wave-1] = next
+	r.Joined++
+	r.Later = r.Later.plus(r.Last)
 	return r
 }
 

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"math"
 	"slices"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -57,6 +58,9 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	}
 	if err := checkSelection(spec.Selection); err != nil {
 		return release.Release{}, err
+	}
+	if spec.Dynamic && len(spec.Selection.IDs) > 0 {
+		return release.Release{}, bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
 	}
 	if err := checkWaves(spec.Waves); err != nil {
 		return release.Release{}, err
@@ -179,6 +183,11 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	}
 	if err := named(spec, known, out.Skipped); err != nil {
 		return Resolved{}, err
+	}
+	if len(fit) == 0 && spec.Dynamic {
+		now := s.cfg.Now().UTC()
+		out.Waves = []WaveState{{Rule: len(spec.Waves) - 1, Below: math.MaxInt64, Taken: now, Succeeded: now}} // whoever comes is told as who joins later
+		return out, nil
 	}
 	if len(fit) == 0 {
 		return Resolved{}, fault.New(fault.Conflict, "rollout.empty", fmt.Sprintf("no device of %s can take release %s", spec.Product, rel.Manifest.ID), "")

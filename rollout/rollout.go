@@ -43,6 +43,7 @@ type Spec struct {
 	Waves     []Wave    `json:"waves"`
 	Rollback  []byte    `json:"rollback,omitempty"` // where devices go whose earlier release is no way back; digest in RollbackTo
 	Priority  int       `json:"priority,omitempty"` // of two rollouts that wait for a device, the one with the higher gets it; then the one that started first
+	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, or of a state
 	Reason    string    `json:"reason,omitempty"`
 
 	// Assurance is the least that a device's word has to be worth; empty: it enforces what it is told. Devices below are left out.
@@ -106,6 +107,10 @@ type Rollout struct {
 	Reason  string      `json:"reason,omitempty"` // of the halt or abort
 	Last    Counts      `json:"last"`             // of the latest decision
 	Backs   []Tranche   `json:"backs,omitempty"`  // after a halt: who was told to go back
+	Shut    time.Time   `json:"shut,omitzero"`    // of a dynamic one: since when nobody joins any more
+	Joined  int         `json:"joined,omitempty"` // how many waves of those who joined after the last have passed
+	Later   Counts      `json:"later,omitzero"`   // the devices of those, in numbers
+	Stir    int64       `json:"-"`                // the latest change of a device that was looked at for it; Unfollowed: none is
 	Turns   int         `json:"turns,omitempty"`  // rises with each change after which all devices are looked at anew
 	UID     [16]byte    `json:"-"`                // of the latest fact: the cause of what follows
 	Rev     int64       `json:"-"`                // rises with each change
@@ -115,6 +120,7 @@ type Rollout struct {
 type WaveState struct {
 	Rule      int       `json:"rule"`
 	Devices   int       `json:"devices"`            // as planned until it begins
+	Open      bool      `json:"open,omitempty"`     // of who joined after the last
 	Below     int64     `json:"below,omitempty"`    // the ranks below this, and not in the waves before, are its; 0: its devices were taken at the start
 	Taken     time.Time `json:"taken,omitzero"`     // when its devices were
 	Tranches  []Tranche `json:"tranches,omitempty"` // who was told, in order
@@ -140,6 +146,14 @@ type Tranche struct {
 	Issued  bool      `json:"issued"` // false: decided, and perhaps issued
 }
 
+// Unfollowed is the Stir of a rollout that nobody joins.
+const Unfollowed = -1
+
+// Joins reports whether devices join that come to fit.
+func (r Rollout) Joins() bool {
+	return r.Spec.Dynamic && r.Shut.IsZero() && (r.Phase == Running || r.Phase == Paused)
+}
+
 // MaxTranche bounds the devices of one command, and so what is written at once.
 const MaxTranche = 20_000
 
@@ -160,14 +174,18 @@ type Member struct {
 }
 
 // watched gives the first and last of the waves that decisions look at: the current one; after a halt all that began, for whoever has a bad
-// release is sent back, and is to be stopped on the way when that is aborted.
+// release is sent back, and is to be stopped on the way when that is aborted. The waves before one of who joined later have ended.
 func (r Rollout) watched() (from, to int) {
+	first := 1
+	if r.Wave > 0 && r.Waves[r.Wave-1].Open {
+		first = r.Wave
+	}
 	switch r.Phase {
 	case Halted, RolledBack:
-		return 1, r.Wave
+		return first, r.Wave
 	case Aborting, Aborted:
 		if !r.Halted.IsZero() {
-			return 1, r.Wave
+			return first, r.Wave
 		}
 	case Created, Running, Paused, Completed:
 	}
@@ -286,6 +304,10 @@ type Book interface {
 	// Candidates gives devices of the product, or with a group of that, to each, by ID: those of sel.IDs, or without any those in the
 	// state. Of those that want does not want nothing is read; nil wants all.
 	Candidates(ctx context.Context, product string, sel Selection, state device.State, want func(id string) bool, each func(Candidate) error) error
+	// Stirred gives devices that changed behind a place in the order of changes, and the place of the last of them; of at most limit changes.
+	Stirred(ctx context.Context, after int64, limit int) (devices []string, upTo int64, err error)
+	// LastStir gives the place of the latest change.
+	LastStir(ctx context.Context) (int64, error)
 	// Listened gives when a Tick was last noted, and notes now instead; zero: never.
 	Listened(ctx context.Context, now time.Time) (time.Time, error)
 }
@@ -295,6 +317,11 @@ type Book interface {
 type Places interface {
 	// TakeDevices takes members, not told yet. Who is in already stays as it is; who is in another rollout that has not ended is Held.
 	TakeDevices(ctx context.Context, r Rollout, members []Member) error
+	// JoinDevices is TakeDevices, and keeps r.Stir if the stored Rev is r.Rev; else ErrChanged. fact makes the fact of those that were not in yet, when
+	// there are any.
+	JoinDevices(ctx context.Context, r Rollout, members []Member, fact func(joined []string) (ledger.Fact, error)) error
+	// SettleDevices lets go of the devices of a wave, whatever became of them, and counts them to another wave, or the same. Who is held stays.
+	SettleDevices(ctx context.Context, id string, wave, into int) error
 	// FreeDevices takes who is held, and is free now, into a wave.
 	FreeDevices(ctx context.Context, id string, wave int) error
 	// TellDevices is SaveRollout, and puts queued devices of a wave into its last tranche, to be looked at when they do something, and when they are

@@ -36,6 +36,7 @@ type Service struct {
 
 	mu     sync.Mutex           // held by a Tick: two would both see that a command was not issued yet
 	freed  map[string]time.Time // by rollout, when it was looked whether devices that it wants are free; guarded by mu
+	joined map[string]time.Time // by rollout, when it was looked who joins; guarded by mu
 	alarms map[string]alarmed   // by rollout; guarded by mu
 	ears   ears
 }
@@ -54,7 +55,7 @@ func NewService(cfg Config) (*Service, error) {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Service{cfg: cfg, freed: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
+	return &Service{cfg: cfg, freed: map[string]time.Time{}, joined: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
 }
 
 // check asks for the right to a rollout: to the group it is limited to, or to the whole product.
@@ -88,7 +89,7 @@ func (s *Service) Create(ctx context.Context, caller access.Caller, spec Spec) (
 		return Rollout{}, err
 	}
 	f = caller.Tells(f)
-	r := Rollout{Spec: spec, Phase: Created, By: caller.ID, Created: now, UID: f.UID, Rev: 1}
+	r := Rollout{Spec: spec, Phase: Created, By: caller.ID, Created: now, Stir: Unfollowed, UID: f.UID, Rev: 1}
 	err = s.cfg.Store.PutRollout(ctx, r, f)
 	if errors.Is(err, ErrExists) {
 		if same, err := s.cfg.Store.Rollout(ctx, spec.ID); err == nil && same.By == r.By && same.Phase == Created && alike(same.Spec, spec) {
@@ -118,6 +119,9 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 	}
 	rel, err := s.checkSpec(ctx, r.Spec)
 	if err != nil {
+		return Rollout{}, Resolved{}, err
+	}
+	if r.Stir, err = s.stir(ctx, r.Spec); err != nil { // who changes from here on is looked at
 		return Rollout{}, Resolved{}, err
 	}
 	res, err := s.resolve(ctx, r.Spec, rel)
@@ -176,6 +180,15 @@ func (s *Service) Abort(ctx context.Context, caller access.Caller, id, reason st
 		}
 		r.Reason = reason
 		return true
+	})
+}
+
+// Shut lets no further device join a dynamic rollout: it completes when the waves that there are have.
+func (s *Service) Shut(ctx context.Context, caller access.Caller, id, reason string) (Rollout, error) {
+	return s.turn(ctx, caller, id, reason, ledger.KindRolloutShut, "shut", func(r *Rollout) bool {
+		ok := r.Joins()
+		r.Shut, r.Stir = s.cfg.Now().UTC(), Unfollowed
+		return ok
 	})
 }
 

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"strconv"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -38,7 +39,10 @@ func (s *Service) Tick(ctx context.Context, now time.Time) error {
 		if r.Phase == Created {
 			continue
 		}
-		r, err := s.advance(ctx, now, r)
+		r, err := s.giveWay(ctx, now, r, open)
+		if err == nil {
+			r, err = s.advance(ctx, now, r)
+		}
 		if err := errors.Join(err, s.alarm(ctx, now, r, err)); err != nil {
 			errs = append(errs, fmt.Errorf("rollout %s: %w", r.Spec.ID, err))
 		}
@@ -60,6 +64,9 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) (Rollou
 		return r, err
 	}
 	if err := s.release(ctx, now, r); err != nil {
+		return r, err
+	}
+	if r, err = s.join(ctx, now, r, bad.Manifest); err != nil {
 		return r, err
 	}
 	for range maxSteps {
@@ -159,6 +166,8 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, 
 		err = s.issue(ctx, r, d)
 	case AskProof:
 		err = s.askProof(ctx, now, r, d)
+	case Settle:
+		err = s.settle(ctx, r)
 	case Cancel:
 		err = s.cancel(ctx, r.Waves[r.Wave-1].Tranches, d.Reason)
 	case CancelBacks:
@@ -242,7 +251,11 @@ func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision
 
 // installOnce names the command of a tranche of the wave.
 func installOnce(r Rollout, i int) string {
-	name := fmt.Sprintf("rollout/%s/%d/install", r.Spec.ID, r.Wave)
+	wave := strconv.Itoa(r.Wave)
+	if r.Joined > 0 {
+		wave += "." + strconv.Itoa(r.Joined)
+	}
+	name := fmt.Sprintf("rollout/%s/%s/install", r.Spec.ID, wave)
 	if i > 0 {
 		name += fmt.Sprintf("/%d", i+1)
 	}

@@ -23,6 +23,7 @@ func newRollout(a *api) *cobra.Command {
 	return a.noun("rollout", "Who gets a release, and when",
 		a.listRollouts(), a.showRollout(), a.createRollout(), a.dryRun(), a.startRollout(),
 		a.control("pause", "Start no further wave"), a.control("resume", "Go on"),
+		a.control("shut", "Let no further device join; it completes when its waves have"),
 		a.control("halt", "Stop, and send back who has the release"), a.control("abort", "Stop where it is"))
 }
 
@@ -104,6 +105,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Last.Held > 0 {
 		pairs = append(pairs, "held", fmt.Sprintf("%d, which other rollouts have", r.Last.Held))
 	}
+	if r.Spec.Dynamic {
+		pairs = append(pairs, "dynamic", rollout.Joining(r))
+	}
 	if r.Spec.Selection.Group != "" {
 		pairs = append(pairs, "group", r.Spec.Selection.Group)
 	}
@@ -111,7 +115,11 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 		pairs = append(pairs, "sent back", fmt.Sprintf("%d back, %d without a way back, %d unknown", r.Last.Returned, r.Last.Stranded, r.Last.Unknown))
 	}
 	for i, v := range r.Waves {
-		pairs = append(pairs, fmt.Sprintf("wave %d", i+1), fmt.Sprintf("%s, started %s, passed %s", fleet.Count(v.Devices, "device", "devices"), when(v.Started), when(v.Succeeded)))
+		name := fmt.Sprintf("wave %d", i+1)
+		if v.Open {
+			name = "who joined since"
+		}
+		pairs = append(pairs, name, fmt.Sprintf("%s, started %s, passed %s", fleet.Count(v.Devices, "device", "devices"), when(v.Started), when(v.Succeeded)))
 	}
 	return sheet(w, pairs...)
 }
@@ -144,9 +152,11 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it; then the one that started first")
 	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
+	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
 	c.MarkFlagsOneRequired("all", "state", "device")
 	c.MarkFlagsMutuallyExclusive("all", "state", "device")
+	c.MarkFlagsMutuallyExclusive("dynamic", "device")
 	return need(c, "product", "release")
 }
 

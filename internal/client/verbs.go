@@ -80,7 +80,7 @@ func (c *Client) Rollouts(ctx context.Context, productID string) ([]rollout.Roll
 	return list[rollout.Rollout](ctx, c, "/rollouts"+query("product", productID))
 }
 
-// ControlRollout does one of pause, resume, halt and abort.
+// ControlRollout does one of pause, resume, shut, halt and abort.
 func (c *Client) ControlRollout(ctx context.Context, id, verb, reason string) (rollout.Rollout, error) {
 	return post[rollout.Rollout](ctx, c, "/rollouts/"+url.PathEscape(id)+"/"+url.PathEscape(verb), httpapi.Reason{Reason: reason})
 }

@@ -239,7 +239,11 @@ func planText(r rollout.Rollout) string {
 			parts = append(parts, "the rest")
 		}
 	}
-	return strings.Join(parts, ", then ")
+	text := strings.Join(parts, ", then ")
+	if r.Spec.Dynamic {
+		text += "; and who comes to fit later"
+	}
+	return text
 }
 
 func ruleOf(r rollout.Rollout, w rollout.WaveState) rollout.Wave {
@@ -285,6 +289,22 @@ func pace(w rollout.Wave) string {
 	return strings.Join(all, ", ")
 }
 
+// waveName names a wave in a table.
+func waveName(i int, w rollout.WaveState) string {
+	if w.Open {
+		return "joined since"
+	}
+	return strconv.Itoa(i + 1)
+}
+
+// waveTitle names the wave under way.
+func waveTitle(r rollout.Rollout) string {
+	if r.Waves[r.Wave-1].Open {
+		return "Who joined since"
+	}
+	return "Wave " + strconv.Itoa(r.Wave)
+}
+
 func waveStanding(r rollout.Rollout, i int) string {
 	w := r.Waves[i]
 	switch {
@@ -292,6 +312,8 @@ func waveStanding(r rollout.Rollout, i int) string {
 		return "passed"
 	case i+1 > r.Wave:
 		return "to come"
+	case w.Open && len(w.Tranches) == 0:
+		return "nobody yet"
 	case r.Phase == rollout.Halted || r.Phase == rollout.RolledBack:
 		return "halted"
 	case r.Phase == rollout.Aborted || r.Phase == rollout.Aborting:

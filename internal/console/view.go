@@ -189,15 +189,19 @@ func (v view) rolloutActions(r rollout.Rollout) []action {
 	}
 	halt := do("halt", "Halt and roll back", "Halt this rollout", "The wave ends, and the devices that confirmed the release are sent back to what its approvers allowed.", "bad")
 	abort := do("abort", "Abort", "Stop where it is", "Who was not told is not told any more; nobody is sent back. It cannot go on afterwards.", "bad")
+	var shut []action
+	if r.Joins() {
+		shut = []action{do("shut", "Let nobody join", "Let no further device join", "It completes when the waves that there are have passed.", "")}
+	}
 	switch r.Phase {
 	case rollout.Created:
 		start := do("start", "Start", "Start this rollout", "The devices are selected, and the first wave goes at once. The later ones go by themselves when the one before has proven itself.", "")
 		start.Body, start.Field, start.Typed = "", "", r.Spec.ID
 		return []action{start, abort}
 	case rollout.Running:
-		return []action{do("pause", "Pause", "Let no further wave go", "Devices that were told go on; their failures still halt it.", ""), halt, abort}
+		return append(shut, do("pause", "Pause", "Let no further wave go", "Devices that were told go on; their failures still halt it.", ""), halt, abort)
 	case rollout.Paused:
-		return []action{do("resume", "Resume", "Go on", "The next wave goes when the one before has proven itself.", ""), halt, abort}
+		return append(shut, do("resume", "Resume", "Go on", "The next wave goes when the one before has proven itself.", ""), halt, abort)
 	case rollout.Halted, rollout.Aborting, rollout.RolledBack, rollout.Aborted, rollout.Completed:
 	}
 	return nil

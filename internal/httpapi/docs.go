@@ -128,6 +128,7 @@ var descriptions = map[string]string{
 	"write-off-device":       "For devices that are lost, destroyed or without power for good. Their identities are revoked all the same, and the proof of disposal says that nobody saw them wiped.",
 	"start-rollout":          "Selects the devices and lets the first wave go. 409 when a device is in another rollout.",
 	"halt-rollout":           "Who has the release is sent back to what the release allows; who has no way back is counted as stranded.",
+	"shut-rollout":           "Waves that began, or are to come, go on; it completes when the last of them has passed. 409 for one that devices do not join.",
 	"abort-rollout":          "Nobody is sent back.",
 	"dry-run-rollout":        "Changes nothing.",
 	"upload-artifact":        "The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.",

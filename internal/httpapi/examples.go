@@ -84,6 +84,7 @@ var Examples = map[string]any{
 	},
 	"pause-rollout":      Reason{"the support desk is closed until Monday"},
 	"resume-rollout":     Reason{"the support desk is open again"},
+	"shut-rollout":       Reason{"the line makes 1.2.0 now"},
 	"halt-rollout":       Reason{"customers report noise"},
 	"abort-rollout":      Reason{"another release comes first"},
 	"dry-run-command":    CommandRequest{Product: "pump", Act: wire.ActQuarantine, Devices: []string{exampleDevice}, Reason: "seen on a market place"},

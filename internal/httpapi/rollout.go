@@ -76,6 +76,7 @@ func (a *api) registerRollouts(h huma.API) {
 		})
 	a.onRollout(h, "pause", "Start no further wave", a.Rollout.Pause)
 	a.onRollout(h, "resume", "Go on", a.Rollout.Resume)
+	a.onRollout(h, "shut", "Let no further device join a dynamic rollout", a.Rollout.Shut)
 	a.onRollout(h, "halt", "Stop, and send back who has the release", a.Rollout.Halt)
 	a.onRollout(h, "abort", "Stop where it is", a.Rollout.Abort)
 }

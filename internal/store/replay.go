@@ -62,6 +62,8 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindTrancheIssued:     replayRollout,
 	ledger.KindWaveSucceeded:     replayRollout,
 	ledger.KindRolloutResumed:    replayRollout,
+	ledger.KindRolloutJoined:     replayRollout,
+	ledger.KindRolloutShut:       replayRollout,
 
 	ledger.KindDeviceProvisioned: replayProvisioned,
 	ledger.KindDeviceOnboarded:   replayState,

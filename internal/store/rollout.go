@@ -28,9 +28,9 @@ func (s *Rollouts) PutRollout(ctx context.Context, r rollout.Rollout, facts ...l
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`INSERT INTO rollout (id, product, place, phase, open, created, rev, uid, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)
+		res, err := tx.Exec(`INSERT INTO rollout (id, product, place, phase, open, created, stir, rev, uid, doc) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)
 			ON CONFLICT (id) DO NOTHING`, r.Spec.ID, r.Spec.Product,
-			access.Join(r.Spec.Product, r.Spec.Selection.Group), string(r.Phase), !r.Phase.Ended(), Millis(r.Created), r.Rev, r.UID[:], string(doc))
+			access.Join(r.Spec.Product, r.Spec.Selection.Group), string(r.Phase), !r.Phase.Ended(), Millis(r.Created), r.Stir, r.Rev, r.UID[:], string(doc))
 		if err != nil {
 			return err
 		}
@@ -41,14 +41,14 @@ func (s *Rollouts) PutRollout(ctx context.Context, r rollout.Rollout, facts ...l
 	})
 }
 
-const rolloutColumns = `SELECT id, rev, uid, doc FROM rollout`
+const rolloutColumns = `SELECT id, rev, uid, stir, doc FROM rollout`
 
 func scanRollout(row scanner) (rollout.Rollout, error) {
 	var r rollout.Rollout
 	var id, doc string
 	var uid []byte
-	var rev int64
-	err := row.Scan(&id, &rev, &uid, &doc)
+	var rev, at int64
+	err := row.Scan(&id, &rev, &uid, &at, &doc)
 	if errors.Is(err, sql.ErrNoRows) {
 		return r, rollout.ErrNotFound
 	}
@@ -58,7 +58,7 @@ func scanRollout(row scanner) (rollout.Rollout, error) {
 	if err := json.Unmarshal([]byte(doc), &r); err != nil || len(uid) != 16 || r.Spec.ID != id {
 		return r, fmt.Errorf("stored rollout %s: %w", id, errors.Join(err, errDamaged))
 	}
-	r.UID, r.Rev = [16]byte(uid), rev
+	r.UID, r.Rev, r.Stir = [16]byte(uid), rev, at
 	for i := range r.Waves { // of before there were tranches
 		if w := &r.Waves[i]; w.Command != "" && len(w.Tranches) == 0 {
 			w.Tranches = []rollout.Tranche{{Command: w.Command, Devices: w.Devices, At: w.Started, Issued: true}}
@@ -126,8 +126,8 @@ func saveRollout(tx *Tx, r rollout.Rollout) error {
 	if err != nil {
 		return err
 	}
-	res, err := tx.Exec(`UPDATE rollout SET phase = $1, open = $2, started = $3, uid = $4, doc = $5, rev = rev + 1 WHERE id = $6 AND rev = $7`,
-		string(r.Phase), !r.Phase.Ended(), Millis(r.Started), r.UID[:], string(doc), r.Spec.ID, r.Rev)
+	res, err := tx.Exec(`UPDATE rollout SET phase = $1, open = $2, started = $3, uid = $4, doc = $5, stir = $6, rev = rev + 1 WHERE id = $7 AND rev = $8`,
+		string(r.Phase), !r.Phase.Ended(), Millis(r.Started), r.UID[:], string(doc), r.Stir, r.Spec.ID, r.Rev)
 	if err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 	"time"
@@ -44,50 +45,109 @@ var placeInsert = rowsInserted("rollout_place (rollout_id, device_id, wave, rank
 
 // TakeDevices implements rollout.Places.
 func (s *Rollouts) TakeDevices(ctx context.Context, r rollout.Rollout, members []rollout.Member) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		_, err := take(tx, r, members)
+		return err
+	})
+}
+
+// take gives those of the members that were not in yet, and are now.
+func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, err error) {
 	ids := make([]string, len(members))
 	for i, m := range members {
 		ids[i] = m.Device
 	}
 	list, err := listOf(ids)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	return s.db.Write(ctx, func(tx *Tx) error {
-		in, err := pairs(tx, `SELECT x.device_id, '' FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, r.Spec.ID, list)
-		if err != nil {
-			return err
-		}
-		holders, err := contest(tx, r, list)
-		if err != nil {
-			return err
-		}
-		there, err := stillThere(tx, r, list)
-		if err != nil {
-			return err
-		}
-		rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool {
-			_, known := in[m.Device]
-			_, is := there[m.Device]
-			return known || !is
-		})
-		tally := rollout.Tally{}
-		for n, query := 0, ""; len(rows) > 0; rows = rows[n:] {
-			n, query = placeInsert.next(len(rows))
-			args := make([]any, 0, 14*n)
-			for _, m := range rows[:n] {
-				mark, holder := rollout.Queued, holders[m.Device]
-				if holder != "" {
-					mark = rollout.Held
-				}
-				tally.Add(m.Wave, mark, 1)
-				args = append(args, r.Spec.ID, m.Device, m.Wave, m.Rank, 0, notNil(m.Previous), boolOf(holder == ""), holder, "", "", string(mark), 0, r.Turns, int64(never))
+	in, err := pairs(tx, `SELECT x.device_id, '' FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, r.Spec.ID, list)
+	if err != nil {
+		return nil, err
+	}
+	holders, err := contest(tx, r, list)
+	if err != nil {
+		return nil, err
+	}
+	there, err := stillThere(tx, r, list)
+	if err != nil {
+		return nil, err
+	}
+	rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool {
+		_, known := in[m.Device]
+		_, is := there[m.Device]
+		return known || !is
+	})
+	tally := rollout.Tally{}
+	for n, query := 0, ""; len(rows) > 0; rows = rows[n:] {
+		n, query = placeInsert.next(len(rows))
+		args := make([]any, 0, 14*n)
+		for _, m := range rows[:n] {
+			mark, holder := rollout.Queued, holders[m.Device]
+			if holder != "" {
+				mark = rollout.Held
 			}
-			if _, err := tx.Exec(query, args...); err != nil {
+			tally.Add(m.Wave, mark, 1)
+			taken = append(taken, m.Device)
+			args = append(args, r.Spec.ID, m.Device, m.Wave, m.Rank, 0, notNil(m.Previous), boolOf(holder == ""), holder, "", "", string(mark), 0, r.Turns, int64(never))
+		}
+		if _, err := tx.Exec(query, args...); err != nil {
+			return nil, err
+		}
+	}
+	return taken, countAll(tx, r.Spec.ID, tally)
+}
+
+// JoinDevices implements rollout.Places.
+func (s *Rollouts) JoinDevices(ctx context.Context, r rollout.Rollout, members []rollout.Member, fact func(joined []string) (ledger.Fact, error)) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
+		res, err := tx.Exec(`UPDATE rollout SET stir = $1 WHERE id = $2 AND rev = $3`, r.Stir, r.Spec.ID, r.Rev)
+		if err != nil {
+			return err
+		}
+		if err := one(res, rollout.ErrChanged); err != nil { // somebody shut it
+			return err
+		}
+		joined, err := take(tx, r, members)
+		if err != nil || len(joined) == 0 {
+			return err
+		}
+		f, err := fact(joined)
+		if err != nil {
+			return err
+		}
+		return tx.Append(f)
+	})
+}
+
+// SettleDevices implements rollout.Places, some at a time: other writes have their turn between.
+func (s *Rollouts) SettleDevices(ctx context.Context, id string, wave, into int) error {
+	for n := atOnce; n == atOnce; {
+		if err := s.db.Write(ctx, func(tx *Tx) error {
+			some, err := pairs(tx, `SELECT device_id, mark FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND mark <> $3 AND (open = 1 OR wave <> $4) LIMIT $5`,
+				id, wave, string(rollout.Held), into, int64(atOnce))
+			if err != nil {
 				return err
 			}
+			n = len(some)
+			list, err := listOf(slices.Collect(maps.Keys(some)))
+			if err != nil {
+				return err
+			}
+			if _, err := tx.Exec(`UPDATE rollout_place SET open = 0, wave = $1 WHERE rollout_id = $2 AND device_id IN (SELECT l.value FROM list($3) AS l)`, into, id, list); err != nil {
+				return err
+			}
+			tally := rollout.Tally{}
+			for _, mark := range some {
+				tally.Add(wave, rollout.Mark(mark), -1)
+				tally.Add(into, rollout.Mark(mark), 1)
+			}
+			return countAll(tx, id, tally)
+		}); err != nil {
+			return err
 		}
-		return countAll(tx, r.Spec.ID, tally)
-	})
+	}
+	return nil
 }
 
 // stillThere gives those of the devices that are where the rollout is: who has left meanwhile, to another owner perhaps, is not told by it.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"reflect"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -37,18 +38,32 @@ func (db *DB) Stirs(ctx context.Context, after int64, limit int) ([]Stir, error)
 		`SELECT seq, device FROM device_stir WHERE seq > $1 ORDER BY seq LIMIT $2`, after, limit)
 }
 
+// Stirred implements rollout.Book.
+func (s *Rollouts) Stirred(ctx context.Context, after int64, limit int) (devices []string, upTo int64, err error) {
+	some, err := s.db.Stirs(ctx, after, limit)
+	for _, c := range some {
+		devices, upTo = append(devices, c.Device), c.Seq
+	}
+	slices.Sort(devices)
+	return slices.Compact(devices), upTo, err
+}
+
+// LastStir implements rollout.Book.
+func (s *Rollouts) LastStir(ctx context.Context) (int64, error) { return s.db.LastStir(ctx) }
+
 // LastStir gives the place of the latest change; 0: none.
 func (db *DB) LastStir(ctx context.Context) (seq int64, err error) {
 	err = db.Read().QueryRowContext(ctx, `SELECT coalesce(max(seq), 0) FROM device_stir`).Scan(&seq)
 	return seq, db.dialect.Explain(err)
 }
 
-// PruneStirs forgets changes of before old, but for the latest of all: from that the order goes on.
+// PruneStirs forgets changes of before old, but for those that a rollout has still to look at, and the latest of all: from that the order goes on.
 func (db *DB) PruneStirs(ctx context.Context, old time.Time) error {
 	for n := int64(atOnce); n == atOnce; {
 		if err := db.Write(ctx, func(tx *Tx) error {
 			res, err := tx.Exec(`DELETE FROM device_stir WHERE seq IN (SELECT seq FROM (SELECT seq, at FROM device_stir ORDER BY seq LIMIT $1) AS eldest
-				WHERE at < $2 AND seq < (SELECT max(seq) FROM device_stir))`, int64(atOnce), Millis(old))
+				WHERE at < $2 AND seq < (SELECT max(seq) FROM device_stir)
+				AND NOT EXISTS (SELECT 1 FROM rollout r WHERE r.open = 1 AND r.stir >= 0 AND r.stir < eldest.seq))`, int64(atOnce), Millis(old))
 			if err != nil {
 				return err
 			}

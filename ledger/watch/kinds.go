@@ -16,7 +16,7 @@ func inControl() []ledger.Kind {
 		ledger.KindReleaseClosed,
 		ledger.KindCommandIssued, ledger.KindCommandCancelled, ledger.KindWarrantIssued,
 		ledger.KindRolloutCreated, ledger.KindRolloutStarted, ledger.KindWaveStarted, ledger.KindTrancheIssued, ledger.KindWaveSucceeded, ledger.KindRolloutHalted,
-		ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
+		ledger.KindRolloutJoined, ledger.KindRolloutShut, ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
 		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRetireOrdered,
 		ledger.KindOrderMastered, ledger.KindDeskAdded, ledger.KindDeskRemoved,
 		ledger.KindForeignTrusted, ledger.KindForeignEnded,

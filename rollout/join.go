@@ -1,0 +1,129 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
+)
+
+// Joining says in words who joins a dynamic rollout, and who did.
+func Joining(r Rollout) string {
+	text := "nobody joins any more"
+	switch {
+	case r.Joins():
+		text = "devices join that come to fit"
+	case r.Phase == Created:
+		text = "devices will join that come to fit"
+	}
+	if r.Later.Devices > 0 {
+		text += fmt.Sprintf("; since the waves have passed, %d did: %d good, %d failed", r.Later.Devices, r.Later.Good, r.Later.Failed)
+	}
+	return text
+}
+
+// joinEvery is how often it is looked who joins.
+const joinEvery = time.Second
+
+// join takes devices that came to fit since the wave under way was taken: those of its ranks, and of the ranks before. Who has a later rank is
+// taken with its wave, and whoever comes while one soaks waits for the next. Only devices that changed are looked at.
+func (s *Service) join(ctx context.Context, now time.Time, r Rollout, m wire.Release) (Rollout, error) {
+	w := r.Waves[r.Wave-1]
+	if !r.Joins() || !w.taken() || !w.SoakFrom.IsZero() || !w.Succeeded.IsZero() || now.Sub(s.joined[r.Spec.ID]) < joinEvery {
+		return r, nil
+	}
+	for {
+		changed, upTo, err := s.cfg.Store.Stirred(ctx, r.Stir, maxOwed)
+		if err != nil || len(changed) == 0 {
+			s.joined[r.Spec.ID] = now
+			return r, err
+		}
+		members, err := s.joiners(ctx, r, m, changed)
+		if err != nil {
+			return r, err
+		}
+		r.Stir = upTo
+		if err := s.cfg.Store.JoinDevices(ctx, r, members, func(joined []string) (ledger.Fact, error) { return s.joinedFact(ctx, now, r, joined) }); err != nil {
+			return r, err
+		}
+	}
+}
+
+func (s *Service) joiners(ctx context.Context, r Rollout, m wire.Release, changed []string) (out []Member, err error) {
+	ranks, fits := rankingOf(r.Spec), s.fitting(ctx, r.Spec, m)
+	due := func(id string) bool { return r.Waves[r.Wave-1].Open || waveOf(r.Waves, ranks.of(id)) <= r.Wave }
+	at := Selection{Group: r.Spec.Selection.Group, IDs: changed}
+	err = s.cfg.Store.Candidates(ctx, r.Spec.Product, at, "", due, func(c Candidate) error {
+		if c.State != r.Spec.state() || c.Busy == r.Spec.ID {
+			return nil
+		}
+		if _, why, err := fits(c); err != nil || why != "" {
+			return err
+		}
+		out = append(out, Member{Device: c.ID, Wave: r.Wave, Previous: c.Release, Rank: ranks.of(c.ID)})
+		return nil
+	})
+	return out, err
+}
+
+func (s *Service) joinedFact(ctx context.Context, now time.Time, r Rollout, joined []string) (ledger.Fact, error) {
+	set, err := wire.SetOf(joined)
+	if err != nil {
+		return ledger.Fact{}, err
+	}
+	return fact(ledger.KindRolloutJoined, now, system().ID, r.Spec.ID, s.cause(ctx, r), struct {
+		Rollout string         `json:"rollout"`
+		Wave    int            `json:"wave"`
+		Set     wire.DeviceSet `json:"devices"`
+	}{r.Spec.ID, r.Wave, set})
+}
+
+// stir gives the change from behind which devices join a rollout that begins.
+func (s *Service) stir(ctx context.Context, spec Spec) (int64, error) {
+	if !spec.Dynamic {
+		return Unfollowed, nil
+	}
+	return s.cfg.Store.LastStir(ctx)
+}
+
+// settle lets go of the devices of the waves that have passed, when who joined later has a wave of its own: another rollout may want them, and a
+// halt of that wave is not about them.
+func (s *Service) settle(ctx context.Context, r Rollout) error {
+	if r.Waves[r.Wave-1].Open {
+		return s.cfg.Store.SettleDevices(ctx, r.Spec.ID, r.Wave, r.Wave-1)
+	}
+	for wave := 1; wave <= r.Wave; wave++ {
+		if err := s.cfg.Store.SettleDevices(ctx, r.Spec.ID, wave, wave); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// giveWay shuts a dynamic rollout when a later one of the same selection is under way: who joins, joins that.
+func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []Rollout) (Rollout, error) {
+	for _, o := range open {
+		if !r.Joins() || o.Phase != Running || !r.Started.Before(o.Started) || !sameSelection(r.Spec, o.Spec) {
+			continue
+		}
+		reason := fmt.Sprintf("rollout %s takes over", o.Spec.ID)
+		f, err := fact(ledger.KindRolloutShut, now, system().ID, r.Spec.ID, s.cause(ctx, r), map[string]any{"rollout": r.Spec.ID, "wave": r.Wave, "reason": reason})
+		if err != nil {
+			return r, err
+		}
+		next := r
+		next.Shut, next.Reason, next.Stir, next.UID = now, reason, Unfollowed, f.UID
+		if err := s.cfg.Store.SaveRollout(ctx, next, f); err != nil {
+			return r, err
+		}
+		next.Rev++
+		r = next
+	}
+	return r, nil
+}
+
+func sameSelection(a, b Spec) bool {
+	return a.Product == b.Product && a.Selection.Group == b.Selection.Group && a.state() == b.state() && len(b.Selection.IDs) == 0
+}
