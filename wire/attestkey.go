@@ -81,20 +81,11 @@ func OpenNewAttestKey(envelope, from []byte) (NewAttestKey, error) {
 }
 
 // EncodeNewAttestKey writes n.
-func EncodeNewAttestKey(n NewAttestKey) ([]byte, error) {
-	if err := n.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(n)
-}
+func EncodeNewAttestKey(n NewAttestKey) ([]byte, error) { return encode(n, MaxNewAttestKey) }
 
 // DecodeNewAttestKey reads the payload of a change. That it holds is OpenNewAttestKey's to say.
 func DecodeNewAttestKey(data []byte) (NewAttestKey, error) {
-	var n NewAttestKey
-	if err := Unmarshal(data, &n, MaxNewAttestKey); err != nil {
-		return NewAttestKey{}, err
-	}
-	return n, n.check()
+	return decode[NewAttestKey](data, MaxNewAttestKey)
 }
 
 func (n NewAttestKey) check() error {

@@ -55,21 +55,10 @@ type StreamKey struct {
 const MaxBundle = 32 << 10
 
 // EncodeBundle writes b.
-func EncodeBundle(b Bundle) ([]byte, error) {
-	if err := b.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(b)
-}
+func EncodeBundle(b Bundle) ([]byte, error) { return encode(b, MaxBundle) }
 
 // DecodeBundle reads a bundle's payload; its signatures are VerifyBundle's to check.
-func DecodeBundle(data []byte) (Bundle, error) {
-	var b Bundle
-	if err := Unmarshal(data, &b, MaxBundle); err != nil {
-		return Bundle{}, err
-	}
-	return b, b.check()
-}
+func DecodeBundle(data []byte) (Bundle, error) { return decode[Bundle](data, MaxBundle) }
 
 func (b Bundle) check() error {
 	if b.Version == 0 || b.Product == "" {

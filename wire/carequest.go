@@ -111,21 +111,10 @@ func OpenCARequest(envelope []byte) (CARequest, []byte, error) {
 }
 
 // EncodeCARequest writes r.
-func EncodeCARequest(r CARequest) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(r)
-}
+func EncodeCARequest(r CARequest) ([]byte, error) { return encode(r, MaxCARequest) }
 
 // DecodeCARequest reads a request's payload. Whether the key agrees is OpenCARequest's to say.
-func DecodeCARequest(data []byte) (CARequest, error) {
-	var r CARequest
-	if err := Unmarshal(data, &r, MaxCARequest); err != nil {
-		return CARequest{}, err
-	}
-	return r, r.check()
-}
+func DecodeCARequest(data []byte) (CARequest, error) { return decode[CARequest](data, MaxCARequest) }
 
 func (r CARequest) check() error {
 	if !slices.Contains([]string{CAProduct, CAOperational, CAInfra}, r.Role) {
@@ -160,21 +149,10 @@ func readable(s string, most int) bool {
 }
 
 // EncodeCAGrant writes g.
-func EncodeCAGrant(g CAGrant) ([]byte, error) {
-	if err := g.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(g)
-}
+func EncodeCAGrant(g CAGrant) ([]byte, error) { return encode(g, MaxCAGrant) }
 
 // DecodeCAGrant reads a grant. Nothing in it is believed before the chain is verified against a root that is trusted already.
-func DecodeCAGrant(data []byte) (CAGrant, error) {
-	var g CAGrant
-	if err := Unmarshal(data, &g, MaxCAGrant); err != nil {
-		return CAGrant{}, err
-	}
-	return g, g.check()
-}
+func DecodeCAGrant(data []byte) (CAGrant, error) { return decode[CAGrant](data, MaxCAGrant) }
 
 func (g CAGrant) check() error {
 	if len(g.Request) != sha256.Size || len(g.Chain) < 2 || len(g.Chain) > maxCAChain {
@@ -189,20 +167,11 @@ func (g CAGrant) check() error {
 }
 
 // EncodeCRLRequest writes r.
-func EncodeCRLRequest(r CRLRequest) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(r)
-}
+func EncodeCRLRequest(r CRLRequest) ([]byte, error) { return encode(r, MaxCRLRequest) }
 
 // DecodeCRLRequest reads a request for a list. It is signed by nobody: people compare its digest, and read what is in it.
 func DecodeCRLRequest(data []byte) (CRLRequest, error) {
-	var r CRLRequest
-	if err := Unmarshal(data, &r, MaxCRLRequest); err != nil {
-		return CRLRequest{}, err
-	}
-	return r, r.check()
+	return decode[CRLRequest](data, MaxCRLRequest)
 }
 
 func (r CRLRequest) check() error {

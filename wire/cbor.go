@@ -48,6 +48,45 @@ func Marshal(v any) ([]byte, error) {
 	return b, nil
 }
 
+// checked is a message that says whether what is in it can be.
+type checked interface{ check() error }
+
+// encode writes v when it is well made and within the bound of its type: what a decoder refuses is never written, so that nothing becomes
+// durable that cannot be read again.
+func encode[T checked](v T, limit int) ([]byte, error) {
+	if err := v.check(); err != nil {
+		return nil, err
+	}
+	return bounded(v, limit)
+}
+
+// bounded is encode for what has nothing to check but its size, and the length of its lists.
+func bounded(v any, limit int) ([]byte, error) {
+	b, err := Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > limit {
+		return nil, fmt.Errorf("encode %T: %w: %d bytes, at most %d", v, ErrTooLarge, len(b), limit)
+	}
+	if err := decMode.Wellformed(b); err != nil {
+		return nil, fmt.Errorf("encode %T: %w", v, err)
+	}
+	return b, nil
+}
+
+// decode reads what encode wrote. Of what is refused it gives nothing.
+func decode[T checked](data []byte, limit int) (T, error) {
+	var v, none T
+	if err := Unmarshal(data, &v, limit); err != nil {
+		return none, err
+	}
+	if err := v.check(); err != nil {
+		return none, err
+	}
+	return v, nil
+}
+
 // Unmarshal reads data into v, a pointer. It refuses more than limit bytes, unknown or repeated keys, indefinite lengths,
 // tags, trailing bytes, and any encoding but the deterministic one.
 func Unmarshal(data []byte, v any, limit int) error {

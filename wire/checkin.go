@@ -147,55 +147,53 @@ const (
 )
 
 // EncodeCheckin writes c.
-func EncodeCheckin(c Checkin) ([]byte, error) { return Marshal(c) }
+func EncodeCheckin(c Checkin) ([]byte, error) { return encode(c, MaxCheckin) }
 
 // DecodeCheckin reads a check-in.
-func DecodeCheckin(data []byte) (Checkin, error) {
-	var c Checkin
-	if err := Unmarshal(data, &c, MaxCheckin); err != nil {
-		return Checkin{}, err
-	}
+func DecodeCheckin(data []byte) (Checkin, error) { return decode[Checkin](data, MaxCheckin) }
+
+func (c Checkin) check() error {
 	if len(c.Nonce) != 32 {
-		return Checkin{}, fmt.Errorf("check-in: nonce of %d bytes, want 32", len(c.Nonce))
+		return fmt.Errorf("check-in: nonce of %d bytes, want 32", len(c.Nonce))
 	}
 	if c.Healthy && c.Sick {
-		return Checkin{}, errors.New("check-in: healthy and sick at once")
+		return errors.New("check-in: healthy and sick at once")
 	}
 	if len(c.State) == 0 || len(c.State) > 32 || len(c.Health) > 1024 || len(c.Version) > 64 {
-		return Checkin{}, errors.New("check-in: state, health or version out of bounds")
+		return errors.New("check-in: state, health or version out of bounds")
 	}
 	if err := c.Token.check(); err != nil {
-		return Checkin{}, err
+		return err
 	}
 	if len(c.Left) > MaxLeft || slices.ContainsFunc(c.Left, func(d []byte) bool { return len(d) != sha256.Size }) {
-		return Checkin{}, fmt.Errorf("check-in: the releases that it left are at most %d digests of %d bytes", MaxLeft, sha256.Size)
+		return fmt.Errorf("check-in: the releases that it left are at most %d digests of %d bytes", MaxLeft, sha256.Size)
 	}
 	if err := c.Room.check(); err != nil {
-		return Checkin{}, fmt.Errorf("check-in: %w", err)
+		return fmt.Errorf("check-in: %w", err)
 	}
 	if err := checkKnows(c.Knows); err != nil {
-		return Checkin{}, err
+		return err
 	}
 	if len(c.Programs) > MaxComponents {
-		return Checkin{}, fmt.Errorf("check-in: %d programs, at most %d", len(c.Programs), MaxComponents)
+		return fmt.Errorf("check-in: %d programs, at most %d", len(c.Programs), MaxComponents)
 	}
 	for _, p := range c.Programs {
 		if len(p.Program) > 64 || len(p.Parameters) > MaxGranted || len(p.Text) > MaxTold {
-			return Checkin{}, errors.New("check-in: what a program said of its parameters is out of bounds")
+			return errors.New("check-in: what a program said of its parameters is out of bounds")
 		}
 	}
 	if len(c.Results) > MaxResults {
-		return Checkin{}, fmt.Errorf("check-in: %d results, at most %d", len(c.Results), MaxResults)
+		return fmt.Errorf("check-in: %d results, at most %d", len(c.Results), MaxResults)
 	}
 	for _, r := range c.Results {
 		if len(r.Text) > 1024 || len(r.Code) > 64 || len(r.Act) > 32 {
-			return Checkin{}, errors.New("check-in: result out of bounds")
+			return errors.New("check-in: result out of bounds")
 		}
 		if r.Outcome != OutcomeDone && r.Outcome != OutcomeRefused && r.Outcome != OutcomeFailed {
-			return Checkin{}, fmt.Errorf("check-in: outcome %q", r.Outcome)
+			return fmt.Errorf("check-in: outcome %q", r.Outcome)
 		}
 	}
-	return c, nil
+	return nil
 }
 
 func checkKnows(names []string) error {
@@ -211,7 +209,7 @@ func checkKnows(names []string) error {
 }
 
 // EncodeCheckinReply writes r.
-func EncodeCheckinReply(r CheckinReply) ([]byte, error) { return Marshal(r) }
+func EncodeCheckinReply(r CheckinReply) ([]byte, error) { return encode(r, MaxCheckinReply) }
 
 // CheckinSum is the digest of an encoded check-in but for its nonce: two that DecodeCheckin takes and that have one sum say the same. False when there is no
 // nonce where a check-in has it, which says nothing of what there is instead.
@@ -233,35 +231,35 @@ var nonceHead = []byte{0x01, 0x58, nonceSize}
 
 // DecodeCheckinReply reads the reply.
 func DecodeCheckinReply(data []byte) (CheckinReply, error) {
-	var r CheckinReply
-	if err := Unmarshal(data, &r, MaxCheckinReply); err != nil {
-		return CheckinReply{}, err
-	}
+	return decode[CheckinReply](data, MaxCheckinReply)
+}
+
+func (r CheckinReply) check() error {
 	if n := len(r.Challenge); n != 0 && n != 32 {
-		return CheckinReply{}, fmt.Errorf("check-in reply: challenge of %d bytes", n)
+		return fmt.Errorf("check-in reply: challenge of %d bytes", n)
 	}
 	if n := len(r.Token); n != 0 && n != TokenSize {
-		return CheckinReply{}, fmt.Errorf("check-in reply: token of %d bytes", n)
+		return fmt.Errorf("check-in reply: token of %d bytes", n)
 	}
-	return r, nil
+	return nil
 }
 
 // EncodeAttestReply writes r.
-func EncodeAttestReply(r AttestReply) ([]byte, error) { return Marshal(r) }
+func EncodeAttestReply(r AttestReply) ([]byte, error) { return encode(r, MaxAttestReply) }
 
 // DecodeAttestReply reads the verifier's answer.
 func DecodeAttestReply(data []byte) (AttestReply, error) {
-	var r AttestReply
-	if err := Unmarshal(data, &r, MaxAttestReply); err != nil {
-		return AttestReply{}, err
-	}
+	return decode[AttestReply](data, MaxAttestReply)
+}
+
+func (r AttestReply) check() error {
 	if len(r.Keys) > MaxComponents || len(r.NoKeys) > 512 {
-		return AttestReply{}, errors.New("verdict: keys out of bounds")
+		return errors.New("verdict: keys out of bounds")
 	}
 	for _, w := range r.Keys {
 		if err := w.check(); err != nil {
-			return AttestReply{}, fmt.Errorf("verdict: %w", err)
+			return fmt.Errorf("verdict: %w", err)
 		}
 	}
-	return r, nil
+	return nil
 }

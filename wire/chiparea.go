@@ -29,34 +29,24 @@ const MaxChipArea = MaxOrderContent
 
 // EncodeChipArea writes a with its length. It has private keys: clear it after use.
 func EncodeChipArea(a ChipArea) ([]byte, error) {
-	if err := a.check(); err != nil {
-		return nil, err
-	}
-	body, err := Marshal(a)
+	body, err := encode(a, MaxChipArea-4)
 	if err != nil {
 		return nil, err
 	}
 	defer clear(body)
-	if len(body) > MaxChipArea-4 {
-		return nil, fmt.Errorf("chip area: %w: %d bytes", ErrTooLarge, len(body))
-	}
 	return append(binary.BigEndian.AppendUint32(make([]byte, 0, 4+len(body)), uint32(len(body))), body...), nil
 }
 
 // DecodeChipArea reads what is in the flash from the area's first byte on; what is behind it is not looked at.
 func DecodeChipArea(data []byte) (ChipArea, error) {
-	var a ChipArea
 	if len(data) < 4 {
-		return a, errors.New("chip area: no length")
+		return ChipArea{}, errors.New("chip area: no length")
 	}
 	n := binary.BigEndian.Uint32(data)
 	if n > MaxChipArea-4 || uint64(n) > uint64(len(data)-4) {
-		return a, fmt.Errorf("chip area: %w: %d bytes of %d", ErrTooLarge, n, len(data)-4)
+		return ChipArea{}, fmt.Errorf("chip area: %w: %d bytes of %d", ErrTooLarge, n, len(data)-4)
 	}
-	if err := Unmarshal(data[4:4+n], &a, MaxChipArea); err != nil {
-		return ChipArea{}, err
-	}
-	return a, a.check()
+	return decode[ChipArea](data[4:4+n], MaxChipArea-4)
 }
 
 func (a ChipArea) check() error {

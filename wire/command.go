@@ -134,21 +134,10 @@ const (
 )
 
 // EncodeCommand writes c.
-func EncodeCommand(c Command) ([]byte, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(c)
-}
+func EncodeCommand(c Command) ([]byte, error) { return encode(c, MaxCommand) }
 
 // DecodeCommand reads a command's payload.
-func DecodeCommand(data []byte) (Command, error) {
-	var c Command
-	if err := Unmarshal(data, &c, MaxCommand); err != nil {
-		return Command{}, err
-	}
-	return c, c.check()
-}
+func DecodeCommand(data []byte) (Command, error) { return decode[Command](data, MaxCommand) }
 
 func (c Command) check() error {
 	if err := checkScope("command", c.ID, c.Product, c.Act, c.Devices, c.Issued, c.Expires); err != nil {
@@ -169,21 +158,10 @@ func (c Command) check() error {
 }
 
 // EncodeWarrant writes w.
-func EncodeWarrant(w Warrant) ([]byte, error) {
-	if err := w.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(w)
-}
+func EncodeWarrant(w Warrant) ([]byte, error) { return encode(w, MaxCommand) }
 
 // DecodeWarrant reads a warrant's payload.
-func DecodeWarrant(data []byte) (Warrant, error) {
-	var w Warrant
-	if err := Unmarshal(data, &w, MaxCommand); err != nil {
-		return Warrant{}, err
-	}
-	return w, w.check()
-}
+func DecodeWarrant(data []byte) (Warrant, error) { return decode[Warrant](data, MaxCommand) }
 
 func (w Warrant) check() error {
 	if len(w.Owner) != 0 && (len(w.Owner) != sha256.Size || !ChangesOwner(w.Act) && w.Act != ActRehome) {
@@ -213,21 +191,10 @@ func checkScope(what, id, product string, act Act, devices DeviceSet, issued, ex
 }
 
 // EncodeDirective writes d.
-func EncodeDirective(d Directive) ([]byte, error) {
-	if err := d.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(d)
-}
+func EncodeDirective(d Directive) ([]byte, error) { return encode(d, MaxDirective) }
 
 // DecodeDirective reads a directive's payload.
-func DecodeDirective(data []byte) (Directive, error) {
-	var d Directive
-	if err := Unmarshal(data, &d, MaxDirective); err != nil {
-		return Directive{}, err
-	}
-	return d, d.check()
-}
+func DecodeDirective(data []byte) (Directive, error) { return decode[Directive](data, MaxDirective) }
 
 func (d Directive) check() error {
 	switch {
@@ -242,7 +209,7 @@ func (d Directive) check() error {
 }
 
 // EncodeDelivery writes d.
-func EncodeDelivery(d Delivery) ([]byte, error) { return Marshal(d) }
+func EncodeDelivery(d Delivery) ([]byte, error) { return bounded(d, MaxDelivery) }
 
 // DecodeDelivery reads a delivery.
 func DecodeDelivery(data []byte) (Delivery, error) {

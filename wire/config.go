@@ -22,19 +22,13 @@ type config struct {
 
 // EncodeConfig writes the configuration a command of act configure carries: names in rising order, each once.
 func EncodeConfig(entries []ConfigEntry) ([]byte, error) {
-	if err := checkConfig(entries); err != nil {
-		return nil, err
-	}
-	return Marshal(config{Entries: entries})
+	return encode(config{Entries: entries}, MaxConfig)
 }
 
 // DecodeConfig reads it.
 func DecodeConfig(data []byte) ([]ConfigEntry, error) {
-	var c config
-	if err := Unmarshal(data, &c, MaxConfig); err != nil {
-		return nil, err
-	}
-	return c.Entries, checkConfig(c.Entries)
+	c, err := decode[config](data, MaxConfig)
+	return c.Entries, err
 }
 
 // ConfigSalt is the size of the salt before a configuration: the log, which is public, holds the hash of both, from which nobody can
@@ -66,15 +60,15 @@ func OpenConfig(salted, digest []byte) ([]ConfigEntry, error) {
 	return DecodeConfig(salted[ConfigSalt:])
 }
 
-func checkConfig(entries []ConfigEntry) error {
-	if len(entries) == 0 || len(entries) > MaxConfigEntries {
-		return fmt.Errorf("configuration of %d entries, must be 1 to %d", len(entries), MaxConfigEntries)
+func (c config) check() error {
+	if len(c.Entries) == 0 || len(c.Entries) > MaxConfigEntries {
+		return fmt.Errorf("configuration of %d entries, must be 1 to %d", len(c.Entries), MaxConfigEntries)
 	}
-	for i, e := range entries {
+	for i, e := range c.Entries {
 		if !configName(e.Name) || len(e.Value) > MaxConfigValue {
 			return fmt.Errorf("configuration entry %q: name or value out of bounds", e.Name)
 		}
-		if i > 0 && entries[i-1].Name >= e.Name {
+		if i > 0 && c.Entries[i-1].Name >= e.Name {
 			return fmt.Errorf("configuration entry %q: not in rising order", e.Name)
 		}
 	}

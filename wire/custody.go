@@ -49,21 +49,10 @@ const (
 )
 
 // EncodeCustody writes c.
-func EncodeCustody(c Custody) ([]byte, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(c)
-}
+func EncodeCustody(c Custody) ([]byte, error) { return encode(c, MaxCustody) }
 
 // DecodeCustody reads a custody. That it holds together is for its verifier to say.
-func DecodeCustody(data []byte) (Custody, error) {
-	var c Custody
-	if err := Unmarshal(data, &c, MaxCustody); err != nil {
-		return Custody{}, err
-	}
-	return c, c.check()
-}
+func DecodeCustody(data []byte) (Custody, error) { return decode[Custody](data, MaxCustody) }
 
 func (c Custody) check() error {
 	if c.V != 1 || c.Device == "" || len(c.Device) > 64 || len(c.Station) > maxSPKI || len(c.Logs) == 0 || len(c.Logs) > 8 {

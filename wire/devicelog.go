@@ -135,39 +135,17 @@ func (e LogEvent) check() error {
 }
 
 // EncodeLogEvent writes e.
-func EncodeLogEvent(e LogEvent) ([]byte, error) {
-	if err := e.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(e)
-}
+func EncodeLogEvent(e LogEvent) ([]byte, error) { return encode(e, MaxLogData+512) }
 
 // DecodeLogEvent reads an event.
-func DecodeLogEvent(data []byte) (LogEvent, error) {
-	var e LogEvent
-	if err := Unmarshal(data, &e, MaxLogData+512); err != nil {
-		return LogEvent{}, err
-	}
-	return e, e.check()
-}
+func DecodeLogEvent(data []byte) (LogEvent, error) { return decode[LogEvent](data, MaxLogData+512) }
 
 // EncodeLogBatch writes b, after checking that its chain holds.
-func EncodeLogBatch(b LogBatch) ([]byte, error) {
-	if err := b.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(b)
-}
+func EncodeLogBatch(b LogBatch) ([]byte, error) { return encode(b, MaxLogBatch) }
 
 // DecodeLogBatch reads a batch whose chain holds from Prev to Head. Whether Prev is where the device's log was is for the
 // receiver to compare.
-func DecodeLogBatch(data []byte) (LogBatch, error) {
-	var b LogBatch
-	if err := Unmarshal(data, &b, MaxLogBatch); err != nil {
-		return LogBatch{}, err
-	}
-	return b, b.check()
-}
+func DecodeLogBatch(data []byte) (LogBatch, error) { return decode[LogBatch](data, MaxLogBatch) }
 
 func (b LogBatch) check() error {
 	if b.Device == "" || len(b.Device) > 64 || len(b.Prev) != 32 || len(b.Head) != 32 || b.First == 0 {
@@ -246,7 +224,7 @@ func (b LogBatch) HeadAt(seq uint64) (head [32]byte, ok bool) {
 }
 
 // EncodeLogReply writes r.
-func EncodeLogReply(r LogReply) ([]byte, error) { return Marshal(r) }
+func EncodeLogReply(r LogReply) ([]byte, error) { return bounded(r, MaxLogReply) }
 
 // DecodeLogReply reads the answer to a batch.
 func DecodeLogReply(data []byte) (LogReply, error) {

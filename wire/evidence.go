@@ -84,22 +84,11 @@ func InstanceID(pub crypto.PublicKey) ([]byte, error) {
 }
 
 // EncodeEvidence writes e.
-func EncodeEvidence(e Evidence) ([]byte, error) {
-	if err := e.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(e)
-}
+func EncodeEvidence(e Evidence) ([]byte, error) { return encode(e, MaxEvidence) }
 
 // DecodeEvidence reads a token's payload. Claims outside Evidence are refused: this is the decoder of our own agents; foreign
 // generations of the token have decoders of their own.
-func DecodeEvidence(data []byte) (Evidence, error) {
-	var e Evidence
-	if err := Unmarshal(data, &e, MaxEvidence); err != nil {
-		return Evidence{}, err
-	}
-	return e, e.check()
-}
+func DecodeEvidence(data []byte) (Evidence, error) { return decode[Evidence](data, MaxEvidence) }
 
 func (e Evidence) check() error {
 	switch {

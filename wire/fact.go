@@ -31,25 +31,10 @@ type FactCause struct {
 const MaxFact = 65535
 
 // EncodeFact writes f.
-func EncodeFact(f Fact) ([]byte, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	b, err := Marshal(f)
-	if err == nil && len(b) > MaxFact {
-		return nil, fmt.Errorf("fact %s: %w: %d bytes", f.Kind, ErrTooLarge, len(b))
-	}
-	return b, err
-}
+func EncodeFact(f Fact) ([]byte, error) { return encode(f, MaxFact) }
 
 // DecodeFact reads an entry.
-func DecodeFact(data []byte) (Fact, error) {
-	var f Fact
-	if err := Unmarshal(data, &f, MaxFact); err != nil {
-		return Fact{}, err
-	}
-	return f, f.check()
-}
+func DecodeFact(data []byte) (Fact, error) { return decode[Fact](data, MaxFact) }
 
 func (f Fact) check() error {
 	if f.V != 1 || len(f.UID) != 16 || f.Kind == "" || len(f.Kind) > 64 || len(f.Actor) > 256 || len(f.Subject) > 256 {

@@ -248,7 +248,7 @@ func bodies(t *testing.T, f PortFrame) {
 	body[PortFault](t, f)
 }
 
-func body[T ChipHello | KeyRequest | KeyReply | Install | Chunk | ReadBack | FuseRequest | FuseState | PortFault](t *testing.T, f PortFrame) {
+func body[T PortBody](t *testing.T, f PortFrame) {
 	t.Helper()
 	v, err := DecodePortBody[T](f)
 	if err != nil {

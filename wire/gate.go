@@ -3,7 +3,6 @@ package wire
 import (
 	"crypto/sha256"
 	"errors"
-	"fmt"
 )
 
 // MaxGateDecision bounds an encoded GateDecision, bytes.
@@ -37,24 +36,11 @@ type GateDecision struct {
 }
 
 // EncodeGateDecision writes d.
-func EncodeGateDecision(d GateDecision) ([]byte, error) {
-	if err := d.check(); err != nil {
-		return nil, err
-	}
-	data, err := Marshal(d)
-	if err == nil && len(data) > MaxGateDecision {
-		return nil, fmt.Errorf("gate decision: %d bytes, at most %d", len(data), MaxGateDecision)
-	}
-	return data, err
-}
+func EncodeGateDecision(d GateDecision) ([]byte, error) { return encode(d, MaxGateDecision) }
 
 // DecodeGateDecision reads one.
 func DecodeGateDecision(data []byte) (GateDecision, error) {
-	var d GateDecision
-	if err := Unmarshal(data, &d, MaxGateDecision); err != nil {
-		return GateDecision{}, err
-	}
-	return d, d.check()
+	return decode[GateDecision](data, MaxGateDecision)
 }
 
 // check holds that a decision is good only when every step of it is.

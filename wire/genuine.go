@@ -120,25 +120,10 @@ func GenuineNonce(asker []byte) [32]byte {
 }
 
 // EncodeGenuine writes g.
-func EncodeGenuine(g Genuine) ([]byte, error) {
-	if err := g.check(); err != nil {
-		return nil, err
-	}
-	b, err := Marshal(g)
-	if err == nil && len(b) > MaxGenuine {
-		return nil, fmt.Errorf("verdict: %w: %d bytes", ErrTooLarge, len(b))
-	}
-	return b, err
-}
+func EncodeGenuine(g Genuine) ([]byte, error) { return encode(g, MaxGenuine) }
 
 // DecodeGenuine reads a verdict's payload.
-func DecodeGenuine(data []byte) (Genuine, error) {
-	var g Genuine
-	if err := Unmarshal(data, &g, MaxGenuine); err != nil {
-		return Genuine{}, err
-	}
-	return g, g.check()
-}
+func DecodeGenuine(data []byte) (Genuine, error) { return decode[Genuine](data, MaxGenuine) }
 
 func (g Genuine) check() error {
 	switch {
@@ -224,20 +209,11 @@ func verifyAnswer(envelope, spki []byte, device string, nonce []byte) (Evidence,
 }
 
 // EncodeDeviceProof writes p.
-func EncodeDeviceProof(p DeviceProof) ([]byte, error) {
-	if err := p.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(p)
-}
+func EncodeDeviceProof(p DeviceProof) ([]byte, error) { return encode(p, MaxDeviceProof) }
 
 // DecodeDeviceProof reads a device's proof.
 func DecodeDeviceProof(data []byte) (DeviceProof, error) {
-	var p DeviceProof
-	if err := Unmarshal(data, &p, MaxDeviceProof); err != nil {
-		return DeviceProof{}, err
-	}
-	return p, p.check()
+	return decode[DeviceProof](data, MaxDeviceProof)
 }
 
 func (p DeviceProof) check() error {

@@ -38,20 +38,11 @@ const kindBundlePublished = "bundle.published"
 var ErrUnseen = errors.New("not seen in the log that the bundle before it names")
 
 // EncodeBundleStep writes s.
-func EncodeBundleStep(s BundleStep) ([]byte, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(s)
-}
+func EncodeBundleStep(s BundleStep) ([]byte, error) { return encode(s, MaxBundleStep) }
 
 // DecodeBundleStep reads a step; VerifyStep says whether it is one.
 func DecodeBundleStep(data []byte) (BundleStep, error) {
-	var s BundleStep
-	if err := Unmarshal(data, &s, MaxBundleStep); err != nil {
-		return BundleStep{}, err
-	}
-	return s, s.check()
+	return decode[BundleStep](data, MaxBundleStep)
 }
 
 func (s BundleStep) check() error {
@@ -62,18 +53,18 @@ func (s BundleStep) check() error {
 }
 
 // EncodeNewestBundle writes n.
-func EncodeNewestBundle(n NewestBundle) ([]byte, error) { return Marshal(n) }
+func EncodeNewestBundle(n NewestBundle) ([]byte, error) { return encode(n, MaxNewestBundle) }
 
 // DecodeNewestBundle reads the end of a history.
 func DecodeNewestBundle(data []byte) (NewestBundle, error) {
-	var n NewestBundle
-	if err := Unmarshal(data, &n, MaxNewestBundle); err != nil {
-		return NewestBundle{}, err
-	}
+	return decode[NewestBundle](data, MaxNewestBundle)
+}
+
+func (n NewestBundle) check() error {
 	if n.Version == 0 {
-		return NewestBundle{}, errors.New("newest bundle: no version")
+		return errors.New("newest bundle: no version")
 	}
-	return n, nil
+	return nil
 }
 
 // publishedBundle gives the envelope that an entry of the control log publishes.

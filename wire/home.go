@@ -123,21 +123,10 @@ func WarrantIn(entry []byte) ([]byte, error) {
 }
 
 // EncodeHomeHint writes h.
-func EncodeHomeHint(h HomeHint) ([]byte, error) {
-	if err := h.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(h)
-}
+func EncodeHomeHint(h HomeHint) ([]byte, error) { return encode(h, MaxHomeHint) }
 
 // DecodeHomeHint reads a hint.
-func DecodeHomeHint(data []byte) (HomeHint, error) {
-	var h HomeHint
-	if err := Unmarshal(data, &h, MaxHomeHint); err != nil {
-		return HomeHint{}, err
-	}
-	return h, h.check()
-}
+func DecodeHomeHint(data []byte) (HomeHint, error) { return decode[HomeHint](data, MaxHomeHint) }
 
 func (h HomeHint) check() error {
 	if len(h.Record) == 0 && h.Server == "" {
@@ -153,20 +142,12 @@ func (h HomeHint) check() error {
 }
 
 // EncodeHomeOffer writes o.
-func EncodeHomeOffer(o HomeOffer) ([]byte, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(o)
-}
+func EncodeHomeOffer(o HomeOffer) ([]byte, error) { return encode(o, MaxHomeOffer) }
 
 // DecodeHomeOffer reads an offer, and what is in force there. Nobody signs it: it is believed by the warrant that names it.
 func DecodeHomeOffer(data []byte) (HomeOffer, Bundle, error) {
-	var o HomeOffer
-	if err := Unmarshal(data, &o, MaxHomeOffer); err != nil {
-		return HomeOffer{}, Bundle{}, err
-	}
-	if err := o.check(); err != nil {
+	o, err := decode[HomeOffer](data, MaxHomeOffer)
+	if err != nil {
 		return HomeOffer{}, Bundle{}, err
 	}
 	b, err := VerifyBundle(nil, o.Bundle)

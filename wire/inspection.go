@@ -30,20 +30,11 @@ const (
 )
 
 // EncodeInspection writes i.
-func EncodeInspection(i Inspection) ([]byte, error) {
-	if err := i.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(i)
-}
+func EncodeInspection(i Inspection) ([]byte, error) { return encode(i, MaxInspection) }
 
 // DecodeInspection reads an inspection's payload; its signature and its record are for the importer to check.
 func DecodeInspection(data []byte) (Inspection, error) {
-	var i Inspection
-	if err := Unmarshal(data, &i, MaxInspection); err != nil {
-		return Inspection{}, err
-	}
-	return i, i.check()
+	return decode[Inspection](data, MaxInspection)
 }
 
 func (i Inspection) check() error {

@@ -29,7 +29,11 @@ func TestWhatADeviceKnowsIsWithinBounds(t *testing.T) {
 		"falling":     {[]string{"sealed1", "delta1"}, false},
 		"not a name":  {[]string{"Delta 1"}, false},
 	} {
-		data, err := EncodeCheckin(Checkin{Nonce: make([]byte, 32), State: "active", Knows: c.knows})
+		said := Checkin{Nonce: make([]byte, 32), State: "active", Knows: c.knows}
+		if _, err := EncodeCheckin(said); (err == nil) != c.ok {
+			t.Errorf("%s: said, with %v", name, err)
+		}
+		data, err := Marshal(said)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -73,21 +73,10 @@ const (
 )
 
 // EncodeMaster writes m.
-func EncodeMaster(m Master) ([]byte, error) {
-	if err := m.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(m)
-}
+func EncodeMaster(m Master) ([]byte, error) { return encode(m, MaxMaster) }
 
 // DecodeMaster reads a master's payload; see VerifyMaster.
-func DecodeMaster(data []byte) (Master, error) {
-	var m Master
-	if err := Unmarshal(data, &m, MaxMaster); err != nil {
-		return Master{}, err
-	}
-	return m, m.check()
-}
+func DecodeMaster(data []byte) (Master, error) { return decode[Master](data, MaxMaster) }
 
 func (m Master) check() error {
 	if err := m.Header.check(); err != nil {
@@ -293,20 +282,11 @@ func (m Master) holds(c MasterContent) error {
 }
 
 // EncodeMasterContent writes c.
-func EncodeMasterContent(c MasterContent) ([]byte, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(c)
-}
+func EncodeMasterContent(c MasterContent) ([]byte, error) { return encode(c, MaxOrderContent) }
 
 // DecodeMasterContent reads the secret part, after it has been opened.
 func DecodeMasterContent(data []byte) (MasterContent, error) {
-	var c MasterContent
-	if err := Unmarshal(data, &c, MaxOrderContent); err != nil {
-		return MasterContent{}, err
-	}
-	return c, c.check()
+	return decode[MasterContent](data, MaxOrderContent)
 }
 
 func (c MasterContent) check() error {

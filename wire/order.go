@@ -74,21 +74,10 @@ type Station struct {
 const MaxStation = 8 << 10
 
 // EncodeStation writes s.
-func EncodeStation(s Station) ([]byte, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(s)
-}
+func EncodeStation(s Station) ([]byte, error) { return encode(s, MaxStation) }
 
 // DecodeStation reads a descriptor's payload.
-func DecodeStation(data []byte) (Station, error) {
-	var s Station
-	if err := Unmarshal(data, &s, MaxStation); err != nil {
-		return Station{}, err
-	}
-	return s, s.check()
-}
+func DecodeStation(data []byte) (Station, error) { return decode[Station](data, MaxStation) }
 
 func (s Station) check() error {
 	if s.Name == "" || s.OEM == "" || s.Module == "" || len(s.Name)+len(s.OEM)+len(s.Module)+len(s.Serial) > 512 {
@@ -245,21 +234,10 @@ const (
 )
 
 // EncodeOrder writes o.
-func EncodeOrder(o Order) ([]byte, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(o)
-}
+func EncodeOrder(o Order) ([]byte, error) { return encode(o, MaxOrder) }
 
 // DecodeOrder reads an order's payload; see VerifyOrder.
-func DecodeOrder(data []byte) (Order, error) {
-	var o Order
-	if err := Unmarshal(data, &o, MaxOrder); err != nil {
-		return Order{}, err
-	}
-	return o, o.check()
-}
+func DecodeOrder(data []byte) (Order, error) { return decode[Order](data, MaxOrder) }
 
 // VerifyOrder checks an order's signature by the OEM's order key. Chain, station and validity are the station's to check.
 func VerifyOrder(envelope []byte, orderKey crypto.PublicKey) (Order, error) {
@@ -350,21 +328,10 @@ func validName(s string) bool {
 func ValidName(s string) bool { return validName(s) }
 
 // EncodeOrderFile writes f.
-func EncodeOrderFile(f OrderFile) ([]byte, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(f)
-}
+func EncodeOrderFile(f OrderFile) ([]byte, error) { return encode(f, MaxOrderFile) }
 
 // DecodeOrderFile reads a file; nothing in it is believed before VerifyOrder and CheckSealed.
-func DecodeOrderFile(data []byte) (OrderFile, error) {
-	var f OrderFile
-	if err := Unmarshal(data, &f, MaxOrderFile); err != nil {
-		return OrderFile{}, err
-	}
-	return f, f.check()
-}
+func DecodeOrderFile(data []byte) (OrderFile, error) { return decode[OrderFile](data, MaxOrderFile) }
 
 func (f OrderFile) check() error {
 	if len(f.Order) == 0 || len(f.Content) == 0 || len(f.Content) > MaxOrderContent+gcmOverhead {
@@ -399,20 +366,11 @@ func (f OrderFile) CheckSealed(o Order) error {
 }
 
 // EncodeOrderContent writes c.
-func EncodeOrderContent(c OrderContent) ([]byte, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(c)
-}
+func EncodeOrderContent(c OrderContent) ([]byte, error) { return encode(c, MaxOrderContent) }
 
 // DecodeOrderContent reads the secret part, after it has been opened.
 func DecodeOrderContent(data []byte) (OrderContent, error) {
-	var c OrderContent
-	if err := Unmarshal(data, &c, MaxOrderContent); err != nil {
-		return OrderContent{}, err
-	}
-	return c, c.check()
+	return decode[OrderContent](data, MaxOrderContent)
 }
 
 func (c OrderContent) check() error {

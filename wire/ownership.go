@@ -31,21 +31,10 @@ func OwnerDigest(salt [OwnerSalt]byte, owner string) [32]byte {
 }
 
 // EncodeOwnership writes what a command of act adopt carries, to be salted as a configuration is.
-func EncodeOwnership(o Ownership) ([]byte, error) {
-	if err := o.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(o)
-}
+func EncodeOwnership(o Ownership) ([]byte, error) { return encode(o, MaxOwnership) }
 
 // DecodeOwnership reads it.
-func DecodeOwnership(data []byte) (Ownership, error) {
-	var o Ownership
-	if err := Unmarshal(data, &o, MaxOwnership); err != nil {
-		return Ownership{}, err
-	}
-	return o, o.check()
-}
+func DecodeOwnership(data []byte) (Ownership, error) { return decode[Ownership](data, MaxOwnership) }
 
 // OpenOwnership reads a salted ownership, if it is the one that the command has the digest of.
 func OpenOwnership(salted, digest []byte) (Ownership, error) {

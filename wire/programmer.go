@@ -143,12 +143,9 @@ func EncodePortFrame(kind string, body any) ([]byte, error) {
 		}
 		f.Body = b
 	}
-	enc, err := Marshal(f)
+	enc, err := bounded(f, MaxPortFrame)
 	if err != nil {
-		return nil, err
-	}
-	if len(enc) > MaxPortFrame {
-		return nil, fmt.Errorf("%s: %w: %d bytes", kind, ErrTooLarge, len(enc))
+		return nil, fmt.Errorf("%s: %w", kind, err)
 	}
 	return append(binary.BigEndian.AppendUint32(nil, uint32(len(enc))), enc...), nil
 }
@@ -176,17 +173,18 @@ func DecodePortFrame(data []byte) (PortFrame, error) {
 }
 
 // DecodePortBody reads the body of a frame into v, which must be the type that belongs to its kind, and checks it.
-func DecodePortBody[T ChipHello | KeyRequest | KeyReply | Install | Chunk | ReadBack | FuseRequest | FuseState | PortFault](f PortFrame) (T, error) {
-	var v T
-	if err := Unmarshal(f.Body, &v, MaxPortFrame); err != nil {
+func DecodePortBody[T PortBody](f PortFrame) (T, error) {
+	v, err := decode[T](f.Body, MaxPortFrame)
+	if err != nil {
 		return v, fmt.Errorf("%s: %w", f.Kind, err)
 	}
-	if c, ok := any(v).(interface{ check() error }); ok {
-		if err := c.check(); err != nil {
-			return v, fmt.Errorf("%s: %w", f.Kind, err)
-		}
-	}
 	return v, nil
+}
+
+// PortBody is what a frame carries.
+type PortBody interface {
+	ChipHello | KeyRequest | KeyReply | Install | Chunk | ReadBack | FuseRequest | FuseState | PortFault
+	checked
 }
 
 func (h ChipHello) check() error {

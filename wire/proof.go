@@ -68,7 +68,7 @@ var (
 const MaxLogged = MaxFact + 16<<10
 
 // EncodeLogged writes l.
-func EncodeLogged(l Logged) ([]byte, error) { return Marshal(l) }
+func EncodeLogged(l Logged) ([]byte, error) { return bounded(l, MaxLogged) }
 
 // DecodeLogged reads an entry with its proof.
 func DecodeLogged(data []byte) (Logged, error) {

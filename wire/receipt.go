@@ -26,21 +26,10 @@ type Receipt struct {
 const MaxReceipt = 4 << 10
 
 // EncodeReceipt writes r.
-func EncodeReceipt(r Receipt) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(r)
-}
+func EncodeReceipt(r Receipt) ([]byte, error) { return encode(r, MaxReceipt) }
 
 // DecodeReceipt reads a receipt's payload.
-func DecodeReceipt(data []byte) (Receipt, error) {
-	var r Receipt
-	if err := Unmarshal(data, &r, MaxReceipt); err != nil {
-		return Receipt{}, err
-	}
-	return r, r.check()
-}
+func DecodeReceipt(data []byte) (Receipt, error) { return decode[Receipt](data, MaxReceipt) }
 
 func (r Receipt) check() error {
 	switch {

@@ -82,25 +82,10 @@ const (
 )
 
 // EncodeRecord writes r.
-func EncodeRecord(r Record) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	b, err := Marshal(r)
-	if err == nil && len(b) > MaxRecord {
-		return nil, fmt.Errorf("record: %w: %d bytes", ErrTooLarge, len(b))
-	}
-	return b, err
-}
+func EncodeRecord(r Record) ([]byte, error) { return encode(r, MaxRecord) }
 
 // DecodeRecord reads a record's payload; its signature, chain and serial are for the importer to check.
-func DecodeRecord(data []byte) (Record, error) {
-	var r Record
-	if err := Unmarshal(data, &r, MaxRecord); err != nil {
-		return Record{}, err
-	}
-	return r, r.check()
-}
+func DecodeRecord(data []byte) (Record, error) { return decode[Record](data, MaxRecord) }
 
 func (r Record) check() error {
 	switch {
@@ -144,21 +129,10 @@ func (r Record) checkParts() error {
 }
 
 // EncodeJobEnd writes j.
-func EncodeJobEnd(j JobEnd) ([]byte, error) {
-	if err := j.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(j)
-}
+func EncodeJobEnd(j JobEnd) ([]byte, error) { return encode(j, MaxJobEnd) }
 
 // DecodeJobEnd reads a job-end certificate's payload.
-func DecodeJobEnd(data []byte) (JobEnd, error) {
-	var j JobEnd
-	if err := Unmarshal(data, &j, MaxJobEnd); err != nil {
-		return JobEnd{}, err
-	}
-	return j, j.check()
-}
+func DecodeJobEnd(data []byte) (JobEnd, error) { return decode[JobEnd](data, MaxJobEnd) }
 
 func (j JobEnd) check() error {
 	if !validName(j.Order) || len(j.Station) != 32 || len(j.Last) != 32 || len(j.Root) != 32 || len(j.Statement) > 512 {
@@ -189,15 +163,9 @@ func recordInfo(order string) []byte { return []byte("hallmark-records-1/" + ord
 
 // SealBatch seals b to the order's return key (HPKE, DHKEM P-256, HKDF-SHA256, AES-256-GCM).
 func SealBatch(b RecordBatch, returnKey []byte) ([]byte, error) {
-	if err := b.check(); err != nil {
-		return nil, err
-	}
-	plain, err := Marshal(b)
+	plain, err := encode(b, MaxRecordBatch)
 	if err != nil {
 		return nil, err
-	}
-	if len(plain) > MaxRecordBatch {
-		return nil, fmt.Errorf("record batch: %w: %d bytes", ErrTooLarge, len(plain))
 	}
 	point, err := ecdh.P256().NewPublicKey(returnKey)
 	if err != nil {
@@ -232,11 +200,7 @@ func OpenBatch(order string, sealed []byte, key *ecdh.PrivateKey) (RecordBatch, 
 
 // DecodeRecordBatch reads an opened batch.
 func DecodeRecordBatch(data []byte) (RecordBatch, error) {
-	var b RecordBatch
-	if err := Unmarshal(data, &b, MaxRecordBatch); err != nil {
-		return RecordBatch{}, err
-	}
-	return b, b.check()
+	return decode[RecordBatch](data, MaxRecordBatch)
 }
 
 func (b RecordBatch) check() error {
@@ -248,20 +212,11 @@ func (b RecordBatch) check() error {
 }
 
 // EncodeRecordFile writes f.
-func EncodeRecordFile(f RecordFile) ([]byte, error) {
-	if err := f.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(f)
-}
+func EncodeRecordFile(f RecordFile) ([]byte, error) { return encode(f, MaxRecordFile) }
 
 // DecodeRecordFile reads a file from a station.
 func DecodeRecordFile(data []byte) (RecordFile, error) {
-	var f RecordFile
-	if err := Unmarshal(data, &f, MaxRecordFile); err != nil {
-		return RecordFile{}, err
-	}
-	return f, f.check()
+	return decode[RecordFile](data, MaxRecordFile)
 }
 
 func (f RecordFile) check() error {

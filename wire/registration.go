@@ -56,6 +56,8 @@ const (
 	MaxDesk         = 16 << 10
 	MaxRegistration = 52 << 10
 
+	maxRegistrationSecret = 256
+
 	maxDeskCAs       = 16
 	maxRegSealed     = 4 << 10
 	registrationInfo = "hallmark-registration/1"
@@ -92,21 +94,10 @@ func OpenDesk(envelope []byte) (Desk, error) {
 }
 
 // EncodeDesk writes d.
-func EncodeDesk(d Desk) ([]byte, error) {
-	if err := d.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(d)
-}
+func EncodeDesk(d Desk) ([]byte, error) { return encode(d, MaxDesk) }
 
 // DecodeDesk reads the payload of what a desk tells of itself; see OpenDesk.
-func DecodeDesk(data []byte) (Desk, error) {
-	var d Desk
-	if err := Unmarshal(data, &d, MaxDesk); err != nil {
-		return Desk{}, err
-	}
-	return d, d.check()
-}
+func DecodeDesk(data []byte) (Desk, error) { return decode[Desk](data, MaxDesk) }
 
 func (d Desk) check() error {
 	switch {
@@ -161,10 +152,7 @@ func SignRegistration(r Registration, secret RegistrationSecret, to []byte, key 
 	if err != nil {
 		return nil, err
 	}
-	if err := secret.check(); err != nil {
-		return nil, err
-	}
-	plain, err := Marshal(secret)
+	plain, err := encode(secret, maxRegistrationSecret)
 	if err != nil {
 		return nil, err
 	}
@@ -222,20 +210,11 @@ func (r Registration) Open(key []byte) (RegistrationSecret, error) {
 }
 
 // EncodeRegistration writes r.
-func EncodeRegistration(r Registration) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(r)
-}
+func EncodeRegistration(r Registration) ([]byte, error) { return encode(r, MaxRegistration) }
 
 // DecodeRegistration reads the payload of a registration.
 func DecodeRegistration(data []byte) (Registration, error) {
-	var r Registration
-	if err := Unmarshal(data, &r, MaxRegistration); err != nil {
-		return Registration{}, err
-	}
-	return r, r.check()
+	return decode[Registration](data, MaxRegistration)
 }
 
 func (r Registration) check() error {
@@ -256,11 +235,7 @@ func (r Registration) check() error {
 
 // DecodeRegistrationSecret reads an opened secret.
 func DecodeRegistrationSecret(data []byte) (RegistrationSecret, error) {
-	var s RegistrationSecret
-	if err := Unmarshal(data, &s, 256); err != nil {
-		return RegistrationSecret{}, err
-	}
-	return s, s.check()
+	return decode[RegistrationSecret](data, maxRegistrationSecret)
 }
 
 func (s RegistrationSecret) check() error {

@@ -142,21 +142,10 @@ const (
 )
 
 // EncodeRelease writes r.
-func EncodeRelease(r Release) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(r)
-}
+func EncodeRelease(r Release) ([]byte, error) { return encode(r, MaxRelease) }
 
 // DecodeRelease reads a manifest's payload; its signatures are VerifyRelease's to check.
-func DecodeRelease(data []byte) (Release, error) {
-	var r Release
-	if err := Unmarshal(data, &r, MaxRelease); err != nil {
-		return Release{}, err
-	}
-	return r, r.check()
-}
+func DecodeRelease(data []byte) (Release, error) { return decode[Release](data, MaxRelease) }
 
 func (r Release) check() error {
 	switch {

@@ -64,7 +64,7 @@ func TestARoomIsWithinBounds(t *testing.T) {
 		fmt.Sprint("a flash of ", most+1, " sectors of 1 bytes"): {Sectors: most + 1, Sector: 1},
 		fmt.Sprint("a flash of 1 sectors of ", most+1, " bytes"): {Sectors: 1, Sector: most + 1},
 	} {
-		data, err := EncodeCheckin(Checkin{Nonce: make([]byte, 32), State: "active", Room: r})
+		data, err := Marshal(Checkin{Nonce: make([]byte, 32), State: "active", Room: r})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -75,21 +75,10 @@ func EpochOf(boots uint64, nth uint) uint64 { return boots<<16 | uint64(min(nth,
 func PeriodOf(began time.Time) uint64 { return uint64(max(began.UnixMilli(), 0)) }
 
 // EncodeEpoch writes e.
-func EncodeEpoch(e Epoch) ([]byte, error) {
-	if err := e.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(e)
-}
+func EncodeEpoch(e Epoch) ([]byte, error) { return encode(e, maxEpochBytes) }
 
 // DecodeEpoch reads an epoch's payload.
-func DecodeEpoch(data []byte) (Epoch, error) {
-	var e Epoch
-	if err := Unmarshal(data, &e, maxEpochBytes); err != nil {
-		return Epoch{}, err
-	}
-	return e, e.check()
-}
+func DecodeEpoch(data []byte) (Epoch, error) { return decode[Epoch](data, maxEpochBytes) }
 
 func (e Epoch) check() error {
 	if e.Device == "" || !validStream(e.Stream) || !numbered(e.Epoch) || e.Bucket == "" || len(e.Sealed) < 64 {
@@ -99,21 +88,10 @@ func (e Epoch) check() error {
 }
 
 // EncodeSeries writes s.
-func EncodeSeries(s Series) ([]byte, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(s)
-}
+func EncodeSeries(s Series) ([]byte, error) { return encode(s, 1<<10) }
 
 // DecodeSeries reads a series' payload.
-func DecodeSeries(data []byte) (Series, error) {
-	var s Series
-	if err := Unmarshal(data, &s, 1<<10); err != nil {
-		return Series{}, err
-	}
-	return s, s.check()
-}
+func DecodeSeries(data []byte) (Series, error) { return decode[Series](data, 1<<10) }
 
 func (s Series) check() error {
 	if s.Device == "" || !validStream(s.Stream) || !numbered(s.Epoch) || s.Last > maxSeq || len(s.Head) != sha256.Size {
@@ -123,20 +101,18 @@ func (s Series) check() error {
 }
 
 // EncodeUpload writes u.
-func EncodeUpload(u Upload) ([]byte, error) { return Marshal(u) }
+func EncodeUpload(u Upload) ([]byte, error) { return encode(u, MaxUpload) }
 
 // DecodeUpload reads an upload.
-func DecodeUpload(data []byte) (Upload, error) {
-	var u Upload
-	if err := Unmarshal(data, &u, MaxUpload); err != nil {
-		return Upload{}, err
-	}
+func DecodeUpload(data []byte) (Upload, error) { return decode[Upload](data, MaxUpload) }
+
+func (u Upload) check() error {
 	for _, r := range u.Records {
 		if !validStream(r.Stream) || !numbered(r.Epoch) || r.Seq == 0 || r.Seq > maxSeq || len(r.Data) < 12+16 || len(r.Data) > MaxSample+12+16 {
-			return Upload{}, fmt.Errorf("upload: record %d of epoch %d is out of bounds: numbers are 1 to %d, data at most %d bytes", r.Seq, r.Epoch, maxSeq, MaxSample)
+			return fmt.Errorf("upload: record %d of epoch %d is out of bounds: numbers are 1 to %d, data at most %d bytes", r.Seq, r.Epoch, maxSeq, MaxSample)
 		}
 	}
-	return u, nil
+	return nil
 }
 
 // maxNumber bounds numbers of epochs and records: they are kept as signed ones.

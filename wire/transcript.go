@@ -98,20 +98,11 @@ func chainHash(word string, v any) [32]byte {
 }
 
 // EncodeTranscript writes t.
-func EncodeTranscript(t Transcript) ([]byte, error) {
-	if err := t.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(t)
-}
+func EncodeTranscript(t Transcript) ([]byte, error) { return encode(t, MaxTranscript) }
 
 // DecodeTranscript reads a transcript's payload and checks that its steps are one chain. Signatures are OpenTranscript's to check.
 func DecodeTranscript(data []byte) (Transcript, error) {
-	var t Transcript
-	if err := Unmarshal(data, &t, MaxTranscript); err != nil {
-		return Transcript{}, err
-	}
-	return t, t.check()
+	return decode[Transcript](data, MaxTranscript)
 }
 
 // TranscriptType is the type under which t is signed.
@@ -240,21 +231,10 @@ func (s Step) check() error {
 const maxStep = 8 << 10
 
 // EncodeStep writes a step as the machine keeps it until the ceremony is over.
-func EncodeStep(s Step) ([]byte, error) {
-	if err := s.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(s)
-}
+func EncodeStep(s Step) ([]byte, error) { return encode(s, maxStep) }
 
 // DecodeStep reads one.
-func DecodeStep(data []byte) (Step, error) {
-	var s Step
-	if err := Unmarshal(data, &s, maxStep); err != nil {
-		return Step{}, err
-	}
-	return s, s.check()
-}
+func DecodeStep(data []byte) (Step, error) { return decode[Step](data, maxStep) }
 
 // CeremonyRequest is what an instance asks of a ceremony, in one file: CAs, and a product's first trust bundle. It is signed by nobody:
 // people compare its digest on both sides.
@@ -289,20 +269,11 @@ const (
 )
 
 // EncodeCeremonyRequest writes r.
-func EncodeCeremonyRequest(r CeremonyRequest) ([]byte, error) {
-	if err := r.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(r)
-}
+func EncodeCeremonyRequest(r CeremonyRequest) ([]byte, error) { return encode(r, MaxCeremonyRequest) }
 
 // DecodeCeremonyRequest reads a request. The CA requests in it are OpenCARequest's to check.
 func DecodeCeremonyRequest(data []byte) (CeremonyRequest, error) {
-	var r CeremonyRequest
-	if err := Unmarshal(data, &r, MaxCeremonyRequest); err != nil {
-		return CeremonyRequest{}, err
-	}
-	return r, r.check()
+	return decode[CeremonyRequest](data, MaxCeremonyRequest)
 }
 
 func (r CeremonyRequest) check() error {
@@ -369,20 +340,11 @@ func (r CeremonyRequest) Fill(keys [][]byte, root []byte) (Bundle, error) {
 }
 
 // EncodeCeremonyAnswer writes a.
-func EncodeCeremonyAnswer(a CeremonyAnswer) ([]byte, error) {
-	if err := a.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(a)
-}
+func EncodeCeremonyAnswer(a CeremonyAnswer) ([]byte, error) { return encode(a, MaxCeremonyAnswer) }
 
 // DecodeCeremonyAnswer reads an answer. Nothing in it is believed before its signatures are checked.
 func DecodeCeremonyAnswer(data []byte) (CeremonyAnswer, error) {
-	var a CeremonyAnswer
-	if err := Unmarshal(data, &a, MaxCeremonyAnswer); err != nil {
-		return CeremonyAnswer{}, err
-	}
-	return a, a.check()
+	return decode[CeremonyAnswer](data, MaxCeremonyAnswer)
 }
 
 func (a CeremonyAnswer) check() error {

@@ -17,21 +17,10 @@ type Verdict struct {
 const MaxVerdict = 256
 
 // EncodeVerdict writes v.
-func EncodeVerdict(v Verdict) ([]byte, error) {
-	if err := v.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(v)
-}
+func EncodeVerdict(v Verdict) ([]byte, error) { return encode(v, MaxVerdict) }
 
 // DecodeVerdict reads a verdict's payload.
-func DecodeVerdict(data []byte) (Verdict, error) {
-	var v Verdict
-	if err := Unmarshal(data, &v, MaxVerdict); err != nil {
-		return Verdict{}, err
-	}
-	return v, v.check()
-}
+func DecodeVerdict(data []byte) (Verdict, error) { return decode[Verdict](data, MaxVerdict) }
 
 func (v Verdict) check() error {
 	switch {

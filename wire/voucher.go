@@ -116,20 +116,11 @@ func NewRekeyClaim(device string, chipUID, idevid []byte, attest crypto.Signer, 
 }
 
 // EncodeRekeyClaim writes c.
-func EncodeRekeyClaim(c RekeyClaim) ([]byte, error) {
-	if err := c.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(c)
-}
+func EncodeRekeyClaim(c RekeyClaim) ([]byte, error) { return encode(c, MaxRekeyClaim) }
 
 // DecodeRekeyClaim reads a claim. Whether it holds is Verify's to say.
 func DecodeRekeyClaim(data []byte) (RekeyClaim, error) {
-	var c RekeyClaim
-	if err := Unmarshal(data, &c, MaxRekeyClaim); err != nil {
-		return RekeyClaim{}, err
-	}
-	return c, c.check()
+	return decode[RekeyClaim](data, MaxRekeyClaim)
 }
 
 func (c RekeyClaim) check() error {
@@ -179,20 +170,11 @@ type RecoveryKit struct {
 const MaxRecoveryKit = 16 << 10
 
 // EncodeRecoveryKit writes k.
-func EncodeRecoveryKit(k RecoveryKit) ([]byte, error) {
-	if err := k.check(); err != nil {
-		return nil, err
-	}
-	return Marshal(k)
-}
+func EncodeRecoveryKit(k RecoveryKit) ([]byte, error) { return encode(k, MaxRecoveryKit) }
 
 // DecodeRecoveryKit reads a kit.
 func DecodeRecoveryKit(data []byte) (RecoveryKit, error) {
-	var k RecoveryKit
-	if err := Unmarshal(data, &k, MaxRecoveryKit); err != nil {
-		return RecoveryKit{}, err
-	}
-	return k, k.check()
+	return decode[RecoveryKit](data, MaxRecoveryKit)
 }
 
 func (k RecoveryKit) check() error {
