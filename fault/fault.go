@@ -89,10 +89,16 @@ func New(kind Kind, code, text, remedy string) *Fault {
 	return &Fault{Kind: kind, Code: code, Text: text, Remedy: remedy}
 }
 
-// Newf is New with a formatted text and no remedy; %w sets the cause.
+// Newf is New with a formatted text; %w sets the cause, and With the remedy.
 func Newf(kind Kind, code, format string, args ...any) *Fault {
 	err := fmt.Errorf(format, args...)
 	return &Fault{Kind: kind, Code: code, Text: err.Error(), Cause: errors.Unwrap(err)}
+}
+
+// With gives f what to do next.
+func (f *Fault) With(remedy string) *Fault {
+	f.Remedy = remedy
+	return f
 }
 
 // KindOf gives the class of err; Internal when it is not a Fault.

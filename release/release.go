@@ -62,7 +62,7 @@ type Spec struct {
 	RollbackTo [][]byte    `json:"rollback_to,omitempty"` // digests of releases one may go back to from this one
 	SBOM       []byte      `json:"sbom,omitempty"`        // digest of an uploaded document
 	Provenance []byte      `json:"provenance,omitempty"`  // digest of an uploaded document
-	Notes      string      `json:"notes,omitempty"`
+	Notes      string      `json:"notes,omitempty"`       // for approvers, at most MaxNotes
 
 	Over    []wire.VersionRange `json:"over,omitempty" doc:"versions that it may be installed over, rising and apart; empty: any older one"`
 	BackFor uint64              `json:"back_for_s,omitempty" doc:"seconds after its confirmation in which a device may be sent back from it; 0: 30 days"`

@@ -18,8 +18,11 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// MaxArtifact bounds an upload, bytes.
-const MaxArtifact = 4 << 30
+// MaxArtifact bounds an upload, and MaxNotes what is said to approvers of a release; bytes.
+const (
+	MaxArtifact = 4 << 30
+	MaxNotes    = 4 << 10
+)
 
 // Config is what a Service works with; every field but Protector and Now must be set.
 type Config struct {
@@ -158,8 +161,8 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := s.checkOnce(ctx, m); err != nil {
 		return Release{}, err
 	}
-	if _, err := wire.EncodeRelease(m); err != nil {
-		return Release{}, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
+	if _, err := encoded(m); err != nil {
+		return Release{}, err
 	}
 	if err := s.checkVersion(ctx, m); err != nil {
 		return Release{}, err
@@ -195,9 +198,9 @@ func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Rele
 		sum := sha256.Sum256(decision)
 		m.Decision = sum[:]
 	}
-	payload, err := wire.EncodeRelease(m)
+	payload, err := encoded(m)
 	if err != nil {
-		return Release{}, nil, fault.Newf(fault.Invalid, "release.manifest", "%w", err)
+		return Release{}, nil, err
 	}
 	r := Release{
 		Digest: wire.ReleaseDigest(payload), Manifest: m, Payload: payload, Status: Proposed, Creator: caller.ID, Created: now, Rev: 1, Decision: decision,
@@ -207,6 +210,16 @@ func (s *Service) decided(ctx context.Context, caller access.Caller, m wire.Rele
 		facts = append(facts, ledger.New(ledger.Control, ledger.KindSupplyDecided, now, caller.ID, m.ID, nil, decision))
 	}
 	return r, facts, s.cfg.Supply.Take(ctx, m, r.Digest)
+}
+
+// encoded is the manifest as it is signed, and read by whoever it is for.
+func encoded(m wire.Release) ([]byte, error) {
+	payload, err := wire.EncodeRelease(m)
+	if err != nil {
+		return nil, fault.Newf(fault.Invalid, "release.manifest", "release %s cannot be made: %w", m.ID, err).
+			With(fmt.Sprintf("correct what is named; all of a release takes at most %d bytes", wire.MaxRelease))
+	}
+	return payload, nil
 }
 
 // proposed finds the release that the caller proposed with just this manifest before, and never heard the answer.
@@ -245,6 +258,9 @@ func (s *Service) bundle(ctx context.Context, product string) (wire.Bundle, erro
 func checkSpec(spec Spec, p Product) error {
 	if spec.ID == "" || len(spec.ID) > 64 {
 		return invalid("release.id", fmt.Sprintf("release ID %q", spec.ID), "give it 1 to 64 characters")
+	}
+	if len(spec.Notes) > MaxNotes {
+		return invalid("release.notes", fmt.Sprintf("notes of %d bytes, at most %d", len(spec.Notes), MaxNotes), "say what approvers need, and where the rest is")
 	}
 	if spec.Model != "" && spec.Model != p.Model {
 		return invalid("release.model", fmt.Sprintf("update model %s, product %s is %s", spec.Model, spec.Product, p.Model), "leave it out")

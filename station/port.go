@@ -163,7 +163,7 @@ func (p *Port) Close(made bool) error {
 	return nil
 }
 
-func ask[R wire.KeyReply | wire.ReadBack | wire.FuseState](ctx context.Context, p *Port, kind string, body any, answer string) (R, error) {
+func ask[R wire.PortBody](ctx context.Context, p *Port, kind string, body any, answer string) (R, error) {
 	var none R
 	done, err := p.bound(ctx)
 	if err != nil {

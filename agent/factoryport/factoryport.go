@@ -248,7 +248,7 @@ func (s *session) expect(kind string) (wire.PortFrame, error) {
 	return f, nil
 }
 
-func recv[T wire.KeyRequest | wire.Install | wire.Chunk | wire.FuseRequest](s *session, kind string) (T, error) {
+func recv[T wire.PortBody](s *session, kind string) (T, error) {
 	f, err := s.expect(kind)
 	if err != nil {
 		var none T

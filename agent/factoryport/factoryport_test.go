@@ -115,7 +115,7 @@ func (s *station) say(conn net.Conn, kind string, body any) error {
 	return err
 }
 
-func hear[T wire.ChipHello | wire.KeyReply | wire.ReadBack | wire.FuseState](conn net.Conn, kind string) (v T, err error) {
+func hear[T wire.PortBody](conn net.Conn, kind string) (v T, err error) {
 	var head [4]byte
 	if _, err := io.ReadFull(conn, head[:]); err != nil {
 		return v, err

@@ -187,6 +187,9 @@ func TestReleasesThatMayNotBe(t *testing.T) {
 		"unknown way back":    {fault.Invalid, func(p *release.Spec) { p.RollbackTo = [][]byte{make([]byte, 32)} }},
 		"way back too old":    {fault.Invalid, func(p *release.Spec) { p.RollbackTo, p.Counter = [][]byte{first.Digest[:]}, 2 }},
 		"another model":       {fault.Invalid, func(p *release.Spec) { p.Model = wire.ModelOTP }},
+		"notes too long":      {fault.Invalid, func(p *release.Spec) { p.Notes = strings.Repeat("n", release.MaxNotes+1) }},
+		"a manifest too long": {fault.Invalid, func(p *release.Spec) { p.Components[0].Args = []string{strings.Repeat("a", wire.MaxRelease)} }},
+		"too many arguments":  {fault.Invalid, func(p *release.Spec) { p.Components[0].Args = make([]string, 5000) }},
 		"not a version":       {fault.Invalid, func(p *release.Spec) { p.Version = "new" }},
 		"data with a program": {fault.Invalid, func(p *release.Spec) { p.Components[0].Kind = wire.KindData }},
 	} {
@@ -194,6 +197,15 @@ func TestReleasesThatMayNotBe(t *testing.T) {
 		c.change(&spec)
 		_, err := s.releases.Propose(t.Context(), person("p"), spec)
 		wantKind(t, name, err, c.kind)
+	}
+	// What was proposed is read again, whatever there is of it.
+	spec := s.spec("2.0.0")
+	spec.Notes = strings.Repeat("n", release.MaxNotes)
+	if _, err := s.releases.Propose(t.Context(), person("p"), spec); err != nil {
+		t.Error(err)
+	}
+	if all, err := s.releases.List(t.Context(), person("p"), "pump"); err != nil || len(all) != 2 {
+		t.Errorf("%d releases, %v", len(all), err)
 	}
 }
 
