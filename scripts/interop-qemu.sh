@@ -5,16 +5,16 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 [ "$(uname -m)" = x86_64 ] || { echo "qemu: NOT RUN: the guest is made for x86-64" >&2; exit 75; }
 have() { for t in "$@"; do command -v "$t" >/dev/null || return 1; done; } # `command -v` of many is content with one
-if ! have qemu-system-x86_64 swtpm cpio mmdebstrap mke2fs && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
-  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 swtpm cpio mmdebstrap e2fsprogs; } </dev/null >/dev/null || true
+if ! have qemu-system-x86_64 swtpm cpio mmdebstrap mke2fs veritysetup fw_setenv mkenvimage && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+  { apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends qemu-system-x86 swtpm cpio mmdebstrap e2fsprogs cryptsetup-bin libubootenv-tool u-boot-tools; } </dev/null >/dev/null || true
 fi
-for tool in qemu-system-x86_64 swtpm cpio dpkg-deb mmdebstrap mke2fs; do
+for tool in qemu-system-x86_64 swtpm cpio dpkg-deb mmdebstrap mke2fs veritysetup fw_setenv mkenvimage; do
   command -v "$tool" >/dev/null || { echo "qemu: NOT RUN: it needs $tool" >&2; exit 75; }
 done
 
 at=$PWD/.cache/qemu
 modules=(virtio_ring virtio virtio_pci_legacy_dev virtio_pci_modern_dev virtio_pci virtio_blk failover net_failover virtio_net watchdog softdog
-  mtd mtdram bch nandcore nand nandsim crc16 crc32c_generic libcrc32c mbcache jbd2 ext4)
+  mtd mtdram bch nandcore nand nandsim crc16 crc32c_generic libcrc32c mbcache jbd2 ext4 dm-mod dm-bufio reed_solomon dm-verity)
 fetch() {
   local dir image
   dir=$(mktemp -d)
@@ -27,11 +27,11 @@ fetch() {
   cp "$dir"/x/boot/vmlinuz-* "$at/vmlinuz" # last: with it, all is there
   rm -rf "$dir"
 }
-[ -e "$at/vmlinuz" ] && [ -e "$at/modules/ext4.ko" ] || fetch || { echo "qemu: NOT RUN: Debian's kernel could not be fetched" >&2; exit 75; }
+[ -e "$at/vmlinuz" ] && [ -e "$at/modules/dm-verity.ko" ] || fetch || { echo "qemu: NOT RUN: Debian's kernel could not be fetched" >&2; exit 75; }
 debian() {
   mmdebstrap --quiet --variant=minbase --include=systemd-sysv,dbus --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/man/*' "$(. /etc/os-release && echo "$VERSION_CODENAME")" "$at/debian.tar.new" && mv "$at/debian.tar.new" "$at/debian.tar"
 }
 [ -e "$at/debian.tar" ] || debian || { echo "qemu: NOT RUN: a Debian for systemd could not be made" >&2; exit 75; }
-HALLMARK_QEMU=$at HALLMARK_NFPM=$(scripts/tool.sh nfpm) go test -count=1 -v -timeout 60m -run 'TestADeviceInQEMU|TestFlashPartsInQEMU|TestThePackageUnderSystemd' ./internal/demo
+HALLMARK_QEMU=$at HALLMARK_NFPM=$(scripts/tool.sh nfpm) go test -count=1 -v -timeout 60m -run 'TestADeviceInQEMU|TestFlashPartsInQEMU|TestThePackageUnderSystemd|TestABankUnderVerity' ./internal/demo
 echo "QEMU OK"

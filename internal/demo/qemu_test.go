@@ -2,6 +2,7 @@ package demo
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -23,7 +24,10 @@ type guest struct {
 	t                *testing.T
 	dir, board       string // of the device: its disk, its TPM, its console
 	kernel, initrd   string
-	system           string // a disk with a whole system, which starts the agent instead; empty: the initramfs does
+	system           string   // a disk with a whole system, which starts the agent instead; empty: the initramfs does
+	init             string   // what PID 1 does; empty: guestInit
+	more             []string // of QEMU's arguments
+	files            []string // of the host, that the initramfs has in the same place
 	machine, tpm     running
 	agent, programme string // the agent, and swtpm
 }
@@ -77,6 +81,9 @@ const flashModules = "mtd mtdram bch nandcore nand nandsim"
 // systemModules are what it needs to mount a disk.
 const systemModules = "crc16 crc32c_generic libcrc32c mbcache jbd2 ext4"
 
+// verityModules are what it needs to read a disk through a hash tree.
+const verityModules = "dm-mod dm-bufio reed_solomon dm-verity"
+
 // boardJSON describes the same board on the host, where a station makes it, and in the guest, where it lives.
 func boardJSON(flash, tpm, watchdog string, size int64) string {
 	if watchdog != "" {
@@ -112,16 +119,20 @@ func (g *guest) pack(from, program string) {
 			g.t.Fatal(err)
 		}
 	}
-	put("init", "", guestInit, 0o755)
+	put("init", "", cmp.Or(g.init, guestInit), 0o755)
 	put("modules", "", guestModules, 0o644)
 	put("etc/hosts", "", "10.0.2.2 localhost\n", 0o644) // the host, as QEMU's network shows it
 	put("etc/board.json", "", boardJSON("/dev/vda", "/dev/tpmrm0", "/dev/watchdog", 0), 0o644)
 	put("bin/busybox", filepath.Join(from, "busybox"), "", 0o755)
 	put("flash-modules", "", flashModules, 0o644)
 	put("system-modules", "", systemModules, 0o644)
+	put("verity-modules", "", verityModules, 0o644)
 	put("bin/"+filepath.Base(program), program, "", 0o755)
-	for m := range strings.FieldsSeq(guestModules + " " + flashModules + " " + systemModules) {
+	for m := range strings.FieldsSeq(guestModules + " " + flashModules + " " + systemModules + " " + verityModules) {
 		put("lib/"+m+".ko", filepath.Join(from, "modules", m+".ko"), "", 0o644)
+	}
+	for _, path := range g.files {
+		put(path, path, "", 0o755)
 	}
 	g.initrd = filepath.Join(g.dir, "initrd")
 	cmd := exec.CommandContext(g.t.Context(), "sh", "-c", "find . | cpio -o -H newc --quiet | gzip -1 > "+g.initrd)
@@ -177,6 +188,7 @@ func (g *guest) on(word string) {
 	if g.system != "" {
 		cmd.Args = append(cmd.Args, "-drive", "if=none,id=system,format=raw,file="+g.system, "-device", "virtio-blk-pci,drive=system", "-m", "768")
 	}
+	cmd.Args = append(cmd.Args, g.more...)
 	cmd.Stdout, cmd.Stderr = console, console
 	if err := g.machine.start(cmd); err != nil {
 		g.t.Fatal(err)

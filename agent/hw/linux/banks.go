@@ -57,6 +57,9 @@ const (
 	maxEnv      = 1 << 20
 	bootID      = "/proc/sys/kernel/random/boot_id"
 	installTime = 2 * time.Hour
+	// itsInput is what fw_setenv reads its script from. /dev/stdin would be a link that udev or systemd makes: where neither runs there is none, and fw_setenv (libubootenv 0.3) writes
+	// nothing then, and ends with 0.
+	itsInput = "/proc/self/fd/0"
 )
 
 // banks are a machine's, with U-Boot.
@@ -176,11 +179,16 @@ func (b *banks) Tell(bank hw.Bank, trial bool) error {
 		upgrade = "1"
 	}
 	script := fmt.Sprintf("%s=%s\n%s=%s\n%s=%s\n%s=0\n%s=%s\n", envBank, bank, envBoot, b.boot, envUpgrade, upgrade, envCount, envLimit, bootLimit)
-	if _, err := b.fw(context.Background(), strings.NewReader(script), "fw_setenv", "-c", b.c.Environment, "-s", "/dev/stdin"); err != nil {
+	if _, err := b.fw(context.Background(), strings.NewReader(script), "fw_setenv", "-c", b.c.Environment, "-s", itsInput); err != nil {
 		return err
 	}
-	if told, err := b.Told(); err != nil || !told.Says(bank, trial) {
-		return errors.Join(fmt.Errorf("U-Boot's environment was written, and says %+v", told), err)
+	told, err := b.Told()
+	if err != nil {
+		return err
+	}
+	if !told.Says(bank, trial) {
+		return fmt.Errorf("U-Boot's environment was written, and still says bank %s, trial %t: want bank %s, trial %t; look whether %s names the environment that U-Boot reads",
+			told.Bank, told.Trial, bank, trial, b.c.Environment)
 	}
 	return nil
 }
