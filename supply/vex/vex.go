@@ -180,17 +180,6 @@ func openVEX(data []byte) ([]Statement, error) {
 		if s.At.IsZero() {
 			s.At = d.Time
 		}
-		for _, p := range in.Products {
-			if len(p.Parts) == 0 {
-				s.Parts = append(s.Parts, p.purl())
-			}
-			for _, c := range p.Parts {
-				s.Parts = append(s.Parts, c.purl())
-			}
-			if len(p.Parts) > 0 {
-				s.In = append(s.In, productOf(p.purl()))
-			}
-		}
 		switch in.Status {
 		case "not_affected":
 			s.Excuses = true
@@ -200,9 +189,30 @@ func openVEX(data []byte) ([]Statement, error) {
 		default:
 			return nil, fmt.Errorf("status %.40q", in.Status)
 		}
-		out = append(out, s)
+		out = append(out, s.each(in.Products)...)
 	}
 	return out, nil
+}
+
+// each is the statement of each product whose parts it names, of those alone, and of the products whose parts it does not name, which are then parts themselves.
+func (s Statement) each(products []openProduct) (out []Statement) {
+	whole := s
+	for _, p := range products {
+		if len(p.Parts) == 0 {
+			whole.Parts = append(whole.Parts, p.purl())
+			continue
+		}
+		of := s
+		of.In = []Product{productOf(p.purl())}
+		for _, c := range p.Parts {
+			of.Parts = append(of.Parts, c.purl())
+		}
+		out = append(out, of)
+	}
+	if len(whole.Parts) > 0 || len(out) == 0 { // about nothing at all, it is refused
+		out = append(out, whole)
+	}
+	return out
 }
 
 // cycloneDX reads the vulnerabilities of a document; what they affect has to be named by package URL.

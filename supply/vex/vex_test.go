@@ -3,6 +3,7 @@ package vex_test
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -46,6 +47,34 @@ func TestBothFormatsSayTheSame(t *testing.T) {
 	}
 }
 
+// What is said of a part of one product is not said of that part in another.
+func TestAStatementIsOfTheProductThatItNamesThePartOf(t *testing.T) {
+	all, err := vex.Read([]byte(`{"@context":"https://openvex.dev/ns/v0.2.0","timestamp":"2030-01-02T03:04:05Z","statements":[{"vulnerability":{"name":"CVE-1"},"products":[
+		{"@id":"pkg:generic/valve@1.0.0","subcomponents":[{"@id":"pkg:golang/a/openssl"}]},{"@id":"pkg:generic/pump@2.0.0","subcomponents":[{"@id":"pkg:golang/a/zlib"}]},{"@id":"pkg:golang/a/curl"}],
+		"status":"not_affected","justification":"component_not_present"}]}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		product, version, purl string
+		want                   bool
+	}{
+		{"valve", "1.0.0", "pkg:golang/a/openssl", true},
+		{"valve", "1.0.0", "pkg:golang/a/zlib", false},
+		{"valve", "2.0.0", "pkg:golang/a/openssl", false},
+		{"pump", "2.0.0", "pkg:golang/a/zlib", true},
+		{"pump", "2.0.0", "pkg:golang/a/openssl", false},
+		{"pump", "2.0.0", "pkg:golang/a/curl", true}, // named as a product itself: it is one wherever it is
+	} {
+		got := slices.ContainsFunc(all, func(s vex.Statement) bool {
+			return s.Excuses && s.Of(c.product, c.version) && s.About([]string{"CVE-1"}, c.purl)
+		})
+		if got != c.want {
+			t.Errorf("%s in %s %s: %v", c.purl, c.product, c.version, got)
+		}
+	}
+}
+
 func TestWhatIsNotSaidInFullIsAnError(t *testing.T) {
 	for name, doc := range map[string]string{
 		"no why":                  fmt.Sprintf(open, "not_affected", ""),
@@ -56,6 +85,7 @@ func TestWhatIsNotSaidInFullIsAnError(t *testing.T) {
 		"no component":            strings.Replace(fmt.Sprintf(cyclone, "resolved", "x"), `{"ref":"pkg:golang/a/b@v1.0.0"},{"ref":"pkg:golang/a/c"}`, "", 1),
 		"a component of its own":  strings.Replace(fmt.Sprintf(cyclone, "resolved", "x"), "pkg:golang/a/c", "ref-7", 1),
 		"no time":                 strings.Replace(fmt.Sprintf(open, "fixed", "x"), `"timestamp":"2030-01-02T03:04:05Z",`, "", 1),
+		"no product":              `{"@context":"https://openvex.dev/ns/v0.2.0","timestamp":"2030-01-02T03:04:05Z","statements":[{"vulnerability":{"name":"CVE-1"},"status":"fixed"}]}`,
 		"no statement":            `{"@context":"https://openvex.dev/ns/v0.2.0","statements":[]}`,
 		"another kind of thing":   `{"a":1}`,
 		"no JSON":                 `x`,
