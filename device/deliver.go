@@ -89,18 +89,18 @@ func (s *Service) mendedFirst(ctx context.Context, d Device, in wire.Checkin, li
 	if err != nil {
 		return nil, err
 	}
-	if runs, _, err := s.cfg.Releases.Counter(ctx, [32]byte(in.Release)); err != nil || runs >= next.Wire.Floor {
+	if runs, _, err := s.cfg.Releases.Manifest(ctx, [32]byte(in.Release)); err != nil || runs.Counter >= next.Wire.Floor {
 		return list, unlessUnknown(err)
 	}
 	for _, c := range list {
 		if !wire.NeedsRelease(c.Wire.Act) {
 			continue
 		}
-		counter, open, err := s.cfg.Releases.Counter(ctx, [32]byte(c.Wire.Release))
+		m, open, err := s.cfg.Releases.Manifest(ctx, [32]byte(c.Wire.Release))
 		if err := unlessUnknown(err); err != nil {
 			return nil, err
 		}
-		if open && counter >= next.Wire.Floor {
+		if open && m.Counter >= next.Wire.Floor {
 			return slices.DeleteFunc(slices.Clone(list), raises), nil
 		}
 	}

@@ -1,7 +1,9 @@
 package device
 
 import (
+	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -47,10 +49,10 @@ type Action struct {
 
 // ActionNote is what a client said of an action.
 type ActionNote struct {
-	Said    Said   `json:"said,omitempty"` // the last
-	Text    string `json:"text,omitempty"`
-	KeepsOn bool   `json:"keeps_on,omitempty"` // it was told to leave off, and did not
-	Agreed  bool   `json:"agreed,omitempty"`
+	Said    Said      `json:"said,omitempty"` // the last
+	Text    string    `json:"text,omitempty"`
+	KeepsOn time.Time `json:"kept_on,omitzero"` // when it first said, told to leave off, that it does not; zero: never
+	Agreed  bool      `json:"agreed,omitempty"`
 }
 
 // over reports whether the client is to leave off: nobody wants it any more, or its time is up.
@@ -79,13 +81,15 @@ type Offer struct {
 	Act     wire.Act
 	Release wire.Release // not of a Cancel
 	Digest  []byte       // of that
-	Agreed  bool         // whoever has it agreed
 	Note    ActionNote
 	Unsure  bool // it said that an update succeeded, and has not said since that it runs it
 }
 
 // unsureFor is how long a client is asked what it runs after it said that an update succeeded.
 const unsureFor = 24 * time.Hour
+
+// keepsOnFor is how long a client that does not leave off is waited for: what it is at comes to its own end first. After that it is given what is next.
+const keepsOnFor = 24 * time.Hour
 
 // maxActions is how many of a device's actions are looked at for one that is open.
 const maxActions = 8
@@ -107,20 +111,25 @@ func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (O
 		if !a.Ended.IsZero() {
 			continue
 		}
-		if a.over(now) && !a.Note.KeepsOn {
-			return Offer{Number: a.Number, Cancel: true, Act: a.Command.Wire.Act, Note: a.Note}, nil
+		if kept := a.Note.KeepsOn; kept.IsZero() { // what it is at comes to its own end first
+			o, err := s.offer(ctx, d, a, now)
+			if errors.Is(err, ledger.ErrNotYetWitnessed) {
+				return Offer{Unsure: unsure}, nil
+			}
+			return o, err
+		} else if now.Sub(kept) < keepsOnFor {
+			return Offer{Unsure: unsure}, nil // it knows, and says itself how it ends
 		}
-		o, err := s.offer(ctx, d, a)
-		if unproven(err) {
-			continue // its release was withdrawn
+		a.Note.Said, a.Note.Text, a.Ended = GaveUp, "told to leave off, it went on, and did not say how that ended", now
+		if err := s.settle(ctx, d, a, now); err != nil && !errors.Is(err, ErrChanged) {
+			return Offer{}, err
 		}
-		return o, err // what it is at comes to its own end first
 	}
 	a, err := s.next(ctx, d, now)
 	if err != nil || a.Number == 0 {
 		return Offer{Unsure: unsure}, err
 	}
-	return s.offer(ctx, d, a)
+	return s.offer(ctx, d, a, now)
 }
 
 // Offered gives an action again, by the number that the client was told.
@@ -136,10 +145,7 @@ func (s *Service) Offered(ctx context.Context, caller access.Caller, id string, 
 	if !a.Ended.IsZero() {
 		return Offer{}, endedAction(number)
 	}
-	if a.over(s.cfg.Now().UTC()) && !a.Note.KeepsOn {
-		return Offer{Number: a.Number, Cancel: true, Act: a.Command.Wire.Act, Note: a.Note}, nil
-	}
-	return s.offer(ctx, d, a)
+	return s.offer(ctx, d, a, s.cfg.Now().UTC())
 }
 
 func endedAction(number int32) error {
@@ -182,14 +188,14 @@ func (s *Service) next(ctx context.Context, d Device, now time.Time) (Action, er
 		return Action{}, err
 	}
 	for _, c := range list {
-		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback || !fits(d, wire.Checkin{}, c) {
+		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback {
 			continue
 		}
 		_, err := s.cfg.Ledger.Logged(ctx, c.UID)
 		if err == nil {
-			_, err = s.proven(ctx, d.Product, c.Wire.Release)
+			_, err = s.given(ctx, d, c)
 		}
-		if unproven(err) {
+		if errors.Is(err, ledger.ErrNotYetWitnessed) || refused(err) {
 			continue
 		}
 		if err != nil {
@@ -204,25 +210,35 @@ func (s *Service) next(ctx context.Context, d Device, now time.Time) (Action, er
 	return Action{}, nil
 }
 
-// unproven reports whether err says that something cannot be proven now, or never again.
-func unproven(err error) bool {
-	if errors.Is(err, ledger.ErrNotYetWitnessed) {
-		return true
-	}
+// refused reports whether err says no, and not only that nobody can tell now.
+func refused(err error) bool {
 	f, ok := errors.AsType[*fault.Fault](err)
 	return ok && f.Kind != fault.Internal && f.Kind != fault.Unavailable
 }
 
-func (s *Service) offer(ctx context.Context, d Device, a Action) (Offer, error) {
-	m, err := s.proven(ctx, d.Product, a.Command.Wire.Release)
+// offer says what a client is to do with an action: carry it out, or leave off, when nobody wants that any more, its time is up, or it may not have the release now.
+func (s *Service) offer(ctx context.Context, d Device, a Action, now time.Time) (Offer, error) {
+	out := Offer{Number: a.Number, Act: a.Command.Wire.Act, Note: a.Note}
+	if a.over(now) || !a.Note.KeepsOn.IsZero() {
+		out.Cancel = true
+		return out, nil
+	}
+	m, err := s.given(ctx, d, a.Command)
+	if refused(err) {
+		out.Cancel = true
+		return out, nil
+	}
 	if err != nil {
 		return Offer{}, err
 	}
-	return Offer{Number: a.Number, Act: a.Command.Wire.Act, Release: m, Digest: a.Command.Wire.Release, Agreed: a.Note.Agreed, Note: a.Note}, nil
+	out.Release, out.Digest = m, a.Command.Wire.Release
+	return out, nil
 }
 
-// proven gives a release as our agent would believe it: published, in the witnessed log, and signed by as many as the product's trust bundle asks for.
-func (s *Service) proven(ctx context.Context, product string, digest []byte) (wire.Release, error) {
+// given gives the release of a command as our agent would believe it: published, in the witnessed log, signed by as many as the product's trust bundle asks for, and one that this client
+// may take.
+func (s *Service) given(ctx context.Context, d Device, c Command) (wire.Release, error) {
+	digest := c.Wire.Release
 	if len(digest) != 32 {
 		return wire.Release{}, fmt.Errorf("release digest of %d bytes", len(digest))
 	}
@@ -234,18 +250,59 @@ func (s *Service) proven(ctx context.Context, product string, digest []byte) (wi
 	if err != nil {
 		return wire.Release{}, err
 	}
-	b, err := s.CurrentBundle(ctx, product)
+	b, err := s.CurrentBundle(ctx, d.Product)
 	if err != nil {
 		return wire.Release{}, err
 	}
-	m, d, err := wire.VerifyRelease(b.Wire, f.Data)
-	if err == nil && string(d[:]) != string(digest) {
+	m, sum, err := wire.VerifyRelease(b.Wire, f.Data)
+	if err == nil && string(sum[:]) != string(digest) {
 		err = errors.New("the log has another release in its place")
 	}
 	if err != nil {
 		return m, fault.Newf(fault.Conflict, "offer.release", "release %x is offered to nobody: %w", digest, err)
 	}
-	return m, nil
+	return m, s.mayTake(ctx, d, c, m, b.Wire)
+}
+
+// mayTake refuses a client what a device of ours would refuse by itself. What the client runs is its own word; of one that does not say it nobody can tell that this is newer.
+func (s *Service) mayTake(ctx context.Context, d Device, c Command, m wire.Release, b wire.Bundle) error {
+	no := func(format string, a ...any) error {
+		return fault.New(fault.Conflict, "offer.unfit", fmt.Sprintf("release %s is not for device %s: ", m.ID, d.ID)+fmt.Sprintf(format, a...), "")
+	}
+	switch {
+	case !fits(d, wire.Checkin{}, c):
+		return no("it is %s", d.State)
+	case !m.RunsOn(d.Hardware):
+		return no("it is hardware %s", d.Hardware)
+	case m.Counter < b.Least():
+		return no("security counter %d, and trust bundle %d has %d and above installed", m.Counter, b.Version, b.Least())
+	case bytes.Equal(d.Twin.Release, c.Wire.Release):
+		return nil // it is there already, and has only not said that it is done
+	}
+	var runs *wire.Release
+	if len(d.Twin.Release) == sha256.Size {
+		r, _, err := s.cfg.Releases.Manifest(ctx, [32]byte(d.Twin.Release))
+		if err := unlessUnknown(err); err != nil {
+			return err
+		}
+		if err == nil {
+			runs = &r
+		}
+	}
+	switch version := d.Twin.Version; {
+	case runs != nil && runs.Counter > m.Counter:
+		return no("it runs security counter %d, and this has %d", runs.Counter, m.Counter)
+	case c.Wire.Act == wire.ActRollback && (runs == nil || !runs.MayReturnTo([32]byte(c.Wire.Release))):
+		return no("the approvers of what it runs, %q, did not allow going back to this", version)
+	case c.Wire.Act == wire.ActRollback:
+	case !wire.ValidVersion(version):
+		return no("it says that it runs version %q, which is no version", version)
+	case wire.CompareVersions(m.Version, version) <= 0:
+		return no("it runs %s, which is not older", version)
+	case !m.InstallsOver(version):
+		return no("it runs %s, and this is installed over versions %v", version, m.Over)
+	}
+	return nil
 }
 
 // Answer is what a client says of an action.
@@ -303,7 +360,9 @@ func (s *Service) answer(ctx context.Context, d Device, a Action, in Answer) err
 	switch in.Said {
 	case Working:
 	case KeepsOn:
-		note.KeepsOn = true
+		if note.KeepsOn.IsZero() {
+			note.KeepsOn = now
+		}
 	case Agrees, Declines:
 		note.Agreed = in.Said == Agrees
 	case Succeeded, Failing, GaveUp:

@@ -130,8 +130,8 @@ type Ledger interface {
 type Releases interface {
 	// Logged gives the release.published fact of the release with proof; ledger.ErrNotYetWitnessed until there is one.
 	Logged(ctx context.Context, digest [32]byte) (wire.Logged, error)
-	// Counter gives the security counter of a release, and whether it is handed out; a fault of kind NotFound for one that is not known.
-	Counter(ctx context.Context, digest [32]byte) (counter uint32, open bool, err error)
+	// Manifest gives what a release says, and whether it is handed out; a fault of kind NotFound for one that is not known.
+	Manifest(ctx context.Context, digest [32]byte) (m wire.Release, open bool, err error)
 }
 
 // Challenger decides when a device must attest.

@@ -592,10 +592,10 @@ func (s *Service) Logged(ctx context.Context, digest [32]byte) (wire.Logged, err
 	return s.cfg.Ledger.Logged(ctx, r.UID)
 }
 
-// Counter gives the security counter of a release, and whether it is handed out: for the stage that gives it to devices.
-func (s *Service) Counter(ctx context.Context, digest [32]byte) (counter uint32, open bool, err error) {
+// Manifest gives what a release says, and whether it is handed out: for the stage that gives it to devices.
+func (s *Service) Manifest(ctx context.Context, digest [32]byte) (m wire.Release, open bool, err error) {
 	r, err := s.find(ctx, digest)
-	return r.Manifest.Counter, r.Status == Published, err
+	return r.Manifest, r.Status == Published, err
 }
 
 // Find gives a release whatever its status, for other stages.

@@ -21,7 +21,7 @@ type Resolved struct {
 	Waves    []WaveState       `json:"waves"`
 	Set      wire.DeviceSet    `json:"set"`                // commits to all members
 	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
-	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, newer, stepping stone, counter, other rollout, other product
+	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, version, newer, stepping stone, counter, other rollout, other product
 	Held     map[string]string `json:"held,omitempty" doc:"members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet"`
 	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
 	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
@@ -246,6 +246,8 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "runs it", "runs it"
 	case slices.ContainsFunc(c.Left, func(d []byte) bool { return bytes.Equal(d, spec.Release) }):
 		return "left", "was sent back from it, and does not run it again: publish another release"
+	case c.Assurance == device.Says && !wire.ValidVersion(c.Version): // it would not refuse what is older
+		return "version", fmt.Sprintf("says that it runs %q, which is no version", c.Version)
 	case !c.Trial && newer(c.Version, m.Version):
 		return "newer", "runs " + c.Version + ", which is newer"
 	case !enough(c.Assurance, spec.Assurance):

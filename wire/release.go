@@ -466,5 +466,8 @@ func (r Release) MayReturnTo(digest [32]byte) bool {
 	return slices.ContainsFunc(r.RollbackTo, func(d []byte) bool { return bytes.Equal(d, digest[:]) })
 }
 
+// ValidVersion reports whether a text is a semver version without its v. What is none is below every one that is.
+func ValidVersion(s string) bool { return semver.IsValid("v" + s) }
+
 // CompareVersions orders two semver versions without their v: -1, 0, +1.
 func CompareVersions(a, b string) int { return semver.Compare("v"+a, "v"+b) }

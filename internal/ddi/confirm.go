@@ -59,7 +59,7 @@ func (h *handler) confirmed(w http.ResponseWriter, r *http.Request, p peer) erro
 	said := device.Declines
 	if c.Confirmation == "confirmed" {
 		said = device.Agrees
-	} else if o.Agreed {
+	} else if o.Note.Agreed {
 		return fault.New(fault.Conflict, "offer.agreed", "it was agreed to already", "")
 	}
 	if err := h.cfg.Offers.Answer(r.Context(), p.caller, p.Device, device.Answer{Number: o.Number, Said: said, Text: strings.Join(c.Details, "; ")}); err != nil {

@@ -149,7 +149,7 @@ func proofOf(r *http.Request) (p legacy.Proof) {
 // stranger tells somebody who is not let in so. The answer is the same whether it is known or not.
 func (h *handler) stranger(w http.ResponseWriter, r *http.Request, product, name string) {
 	if h.cfg.Allow == nil || h.cfg.Allow(r.RemoteAddr) {
-		if err := h.cfg.Clients.Ask(r.Context(), legacy.DDI, product, name, nil); err != nil {
+		if err := h.cfg.Clients.Ask(r.Context(), legacy.DDI, product, name, proofOf(r).Key); err != nil {
 			h.fail(w, r, err)
 			return
 		}
@@ -259,7 +259,7 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 }
 
 // asks reports whether somebody there has still to agree.
-func (p peer) asks(o device.Offer) bool { return p.Consent && !p.Auto && !o.Agreed }
+func (p peer) asks(o device.Offer) bool { return p.Consent && !p.Auto && !o.Note.Agreed }
 
 // configData takes what a client says of itself.
 func (h *handler) configData(w http.ResponseWriter, r *http.Request, p peer) error {
@@ -375,7 +375,7 @@ func (h *handler) cancelFeedback(w http.ResponseWriter, r *http.Request, p peer)
 	if err != nil && fault.KindOf(err) != fault.Conflict {
 		return err
 	}
-	if err == nil && !o.Cancel && !o.Note.KeepsOn {
+	if err == nil && !o.Cancel {
 		return notNow("cancel")
 	}
 	if err := h.cfg.Offers.Answer(r.Context(), p.caller, p.Device, device.Answer{Number: n, Said: said, Text: f.text()}); err != nil {

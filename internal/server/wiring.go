@@ -59,8 +59,8 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, authoriti
 
 type noReleases struct{}
 
-func (noReleases) Counter(context.Context, [32]byte) (uint32, bool, error) {
-	return 0, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
+func (noReleases) Manifest(context.Context, [32]byte) (wire.Release, bool, error) {
+	return wire.Release{}, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
 }
 
 func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {

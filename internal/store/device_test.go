@@ -50,8 +50,8 @@ func (p *proofs) SignedBy(_ context.Context, _ ledger.Log, proof wire.Proof, _ e
 
 type noReleases struct{}
 
-func (noReleases) Counter(context.Context, [32]byte) (uint32, bool, error) {
-	return 0, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
+func (noReleases) Manifest(context.Context, [32]byte) (wire.Release, bool, error) {
+	return wire.Release{}, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
 }
 
 func (noReleases) Logged(context.Context, [32]byte) (wire.Logged, error) {

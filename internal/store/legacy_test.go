@@ -218,7 +218,7 @@ func TestClientsLeaveOff(t *testing.T) {
 			continue
 		}
 		c.answers(off, device.KeepsOn)
-		if on := c.offered(); on.Cancel || on.Number != o.Number {
+		if on := c.offered(); on.Number != 0 {
 			t.Fatalf("it keeps on, and is told %+v", on)
 		}
 		c.answers(o, device.Succeeded)
@@ -246,7 +246,7 @@ func TestWhatClientsAreNotOffered(t *testing.T) {
 	if _, err := c.releases.Withdraw(t.Context(), person("rm"), c.new.Digest, "bad"); err != nil {
 		t.Fatal(err)
 	}
-	if o := c.offered(); o.Number != 0 {
+	if o := c.offered(); !o.Cancel {
 		t.Fatalf("what was withdrawn: %+v", o)
 	}
 	c.make(devN(0), c.old)
