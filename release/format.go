@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -38,9 +39,9 @@ func (s *Service) checkFormat(ctx context.Context, m wire.Release, c wire.Compon
 	case wire.FormatMCUboot:
 		return checkMCUboot(m, c, blob)
 	case wire.FormatSWU:
-		return checkSWU(c, blob)
+		return checkSWU(m, c, blob)
 	case wire.FormatMender:
-		return checkMender(c, blob)
+		return checkMender(m, c, blob)
 	}
 	return fmt.Errorf("format %q is not read here", c.Format)
 }
@@ -77,8 +78,8 @@ func checkMCUboot(m wire.Release, c wire.Component, r io.Reader) error {
 	return nil
 }
 
-// checkSWU: version, that somebody signed it, and, of the release's image, that what is laid into a bank is what the release says lies there.
-func checkSWU(c wire.Component, r io.Reader) error {
+// checkSWU: version, hardware, that somebody signed it, and, of the release's image, that what is laid into a bank is what the release says lies there.
+func checkSWU(m wire.Release, c wire.Component, r io.Reader) error {
 	u, err := swu.Read(r)
 	if err != nil {
 		return err
@@ -90,15 +91,35 @@ func checkSWU(c wire.Component, r io.Reader) error {
 		return fmt.Errorf("the update has version %s, and the release says %s", u.Description.Version, c.Version)
 	}
 	for _, f := range u.Files {
-		if c.Laid != nil && (f.Size != c.Laid.Size || f.Digest != [32]byte(c.Laid.Digest)) {
-			return fmt.Errorf("the update lays %d bytes, sha256 %x, and the release says %d, %x", f.Size, f.Digest, c.Laid.Size, c.Laid.Digest)
+		if err := checkLaid(c, f.Size, f.Digest); err != nil {
+			return err
 		}
+	}
+	return checkHardware(m, c, u.Description.Hardware)
+}
+
+// checkLaid: of an image, that what the other system lays into a bank is what the release says lies there.
+func checkLaid(c wire.Component, size uint64, digest [32]byte) error {
+	if c.Laid != nil && (size != c.Laid.Size || digest != [32]byte(c.Laid.Digest)) {
+		return fmt.Errorf("it lays %d bytes, sha256 %x, and the release says %d, %x", size, digest, c.Laid.Size, c.Laid.Digest)
 	}
 	return nil
 }
 
-// checkMender: the version of the software, and that somebody signed it.
-func checkMender(c wire.Component, r io.Reader) error {
+// checkHardware: that the other system takes it on what the release says it works on, and on nothing else.
+func checkHardware(m wire.Release, c wire.Component, says []string) error {
+	want := c.Hardware
+	if len(want) == 0 {
+		want = m.Hardware
+	}
+	if !slices.Equal(slices.Sorted(slices.Values(says)), slices.Sorted(slices.Values(want))) {
+		return fmt.Errorf("it is for hardware %q, and the release says %q", says, want)
+	}
+	return nil
+}
+
+// checkMender: the version of the software, device types, which are hardware revisions here, that somebody signed it, and, of the release's image, what is laid into a bank.
+func checkMender(m wire.Release, c wire.Component, r io.Reader) error {
 	a, err := mender.Read(r)
 	if err != nil {
 		return err
@@ -109,5 +130,8 @@ func checkMender(c wire.Component, r io.Reader) error {
 	if v := a.Type.Version(); v != c.Version {
 		return fmt.Errorf("the artifact provides version %q, and the release says %s", v, c.Version)
 	}
-	return nil
+	if err := checkLaid(c, a.Size, a.Digest); err != nil {
+		return err
+	}
+	return checkHardware(m, c, a.Info.Depends.DeviceTypes)
 }
