@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
+	"github.com/hallmark-iot/hallmark/rollout"
 )
 
 // Legacy keeps clients of other update systems: it implements legacy.Store and device.Offers.
@@ -102,6 +103,9 @@ func (s Legacy) Admit(ctx context.Context, c legacy.Client, hardware string, fac
 				return err
 			}
 		} else if err := saveClient(tx, c); err != nil {
+			return err
+		}
+		if _, err := tx.Exec(`UPDATE legacy_action SET doc = '{}', rev = rev + 1 WHERE device_id = $1 AND ended = 0`, c.Device); err != nil {
 			return err
 		}
 		return tx.Append(fact)
@@ -287,6 +291,12 @@ func noteAction(tx *Tx, a device.Action) error {
 		return err
 	}
 	return one(res, device.ErrChanged)
+}
+
+// Doubted implements device.Offers.
+func (s Legacy) Doubted(ctx context.Context, id string) (yes bool, err error) {
+	err = s.db.Read().QueryRowContext(ctx, `SELECT count(*) > 0 FROM rollout_place WHERE device_id = $1 AND open = 1 AND mark = $2`, id, string(rollout.Proving)).Scan(&yes)
+	return yes, s.db.dialect.Explain(err)
 }
 
 // Versioned implements device.Offers.

@@ -79,6 +79,7 @@ var replayers = map[ledger.Kind]replayer{
 	ledger.KindForeignTrusted:    replayForeignCA,
 	ledger.KindForeignEnded:      replayForeignEnded,
 	ledger.KindDeviceImported:    replayImported,
+	ledger.KindLegacyChanged:     replayLegacy,
 	ledger.KindDeviceLogAnchored: replayAnchor,
 	ledger.KindDeviceLogForked:   replayFork,
 

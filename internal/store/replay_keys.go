@@ -87,11 +87,8 @@ func replayImported(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	key, err := hex.DecodeString(i.Identity)
-	if err == nil && i.Assurance != "" { // its client is let in anew when it asks: what it is called is private, and what it shows is kept nowhere
-		if err := putClientDevice(tx, i.Device, i.Product, i.Hardware, key, f.At); !errors.Is(err, legacy.ErrExists) {
-			return err == nil, err
-		}
-		return false, nil
+	if err == nil && i.Assurance != "" {
+		return replayAdmitted(tx, i, key, f.At)
 	}
 	if err != nil || i.Of == "" {
 		return false, err
@@ -102,6 +99,49 @@ func replayImported(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	return putForeign(tx, e, f.At)
+}
+
+// replayAdmitted registers the device of a client. What the client is called is private, and the token that it was given then is kept nowhere: one that is not here, or that has no key,
+// is let in anew when it asks, and what it had before counts no more.
+func replayAdmitted(tx *Tx, i foreign.Imported, key []byte, at time.Time) (bool, error) {
+	if err := putClientDevice(tx, i.Device, i.Product, i.Hardware, key, at); errors.Is(err, legacy.ErrExists) {
+		return false, nil
+	} else if err != nil {
+		return false, err
+	}
+	return true, changeClient(tx, i.Device, func(c *legacy.Client) {
+		c.Key, c.Secret, c.Details = key, nil, legacy.Details{By: c.By, Reason: c.Reason, Consent: c.Consent}
+	})
+}
+
+// replayLegacy ends what was ended: a client by its device; of gateways, whose names are private, all of the product.
+func replayLegacy(tx *Tx, f ledger.Fact) (bool, error) {
+	var c legacy.Change
+	if err := json.Unmarshal(f.Data, &c); err != nil {
+		return false, err
+	}
+	switch c.Change {
+	case "refused":
+		return true, changeClient(tx, c.Device, func(c *legacy.Client) {
+			c.State, c.Key, c.Secret, c.Details = legacy.Refused, nil, nil, legacy.Details{Consent: c.Consent}
+		})
+	case "ended":
+		return did(tx.Exec(`DELETE FROM legacy_gateway WHERE product = $1`, c.Product))
+	}
+	return false, nil // the token of one that was added is kept nowhere
+}
+
+// changeClient changes the client of a device, if there is one.
+func changeClient(tx *Tx, device string, change func(*legacy.Client)) error {
+	c, err := scanClient(tx.QueryRow(clientColumns+` WHERE device = $1`, device))
+	if errors.Is(err, legacy.ErrNotFound) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	change(&c)
+	return saveClient(tx, c)
 }
 
 // replayRekeyed gives a device the keys that it got by a voucher. What the change revoked has facts of its own.

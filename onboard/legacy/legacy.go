@@ -114,7 +114,7 @@ type Store interface {
 	Clients(ctx context.Context, product string, state State, after string, limit int) ([]Client, error)
 	// Ask remembers a stranger; ErrFull when most wait already, ErrExists when it is there.
 	Ask(ctx context.Context, c Client, most int) error
-	// Admit stores c, which is new with a Rev of zero and else as it was read, and registers its device unless it is registered. ErrChanged when it is not
+	// Admit stores c, which is new with a Rev of zero and else as it was read, and registers its device unless it is registered. What was agreed to of open actions is agreed to no more. ErrChanged when it is not
 	// as it was; ErrExists when the ID is that of another sort of device, or when another client has its token.
 	Admit(ctx context.Context, c Client, hardware string, fact ledger.Fact) error
 	// Save stores c if it is as it was read, else ErrChanged.
@@ -181,7 +181,8 @@ type Let struct {
 	Token  string `json:"token,omitempty" doc:"told once, and kept nowhere"`
 }
 
-// Admit lets a client in: by a token that it gets now, or by a key that it has. Whom it let in before gets another token or key by it, and the present one ends.
+// Admit lets a client in: by a token that it gets now, or by a key that it has. Whom it let in before gets another token or key by it, and the present one ends, with all that its
+// holder agreed to.
 func (s *Service) Admit(ctx context.Context, caller access.Caller, a Admission) (Let, error) {
 	if err := s.c.Guard.Check(ctx, caller, access.DeviceImport, resource(a.Product)); err != nil {
 		return Let{}, err
@@ -202,7 +203,7 @@ func (s *Service) Admit(ctx context.Context, caller access.Caller, a Admission) 
 		c.Asked = now
 	}
 	c.Kind, c.Product, c.Name, c.State, c.Key, c.Secret = a.Kind, a.Product, a.Name, Admitted, a.Key, nil
-	c.By, c.Reason, c.Consent = caller.ID, a.Reason, a.Consent
+	c.Details = Details{By: caller.ID, Reason: a.Reason, Consent: a.Consent} // who had it before may be somebody else: neither their consent nor what it said then stays
 	c.Device = pki.ForeignID(a.Product, "client", string(a.Kind)+"/"+a.Name)
 	var out Let
 	if len(a.Key) == 0 {
@@ -282,7 +283,7 @@ func (s *Service) Refuse(ctx context.Context, caller access.Caller, kind Kind, p
 	if err != nil {
 		return Client{}, err
 	}
-	c.State, c.Secret, c.Token, c.Key, c.By, c.Reason = Refused, nil, false, nil, caller.ID, reason
+	c.State, c.Secret, c.Token, c.Key, c.Details = Refused, nil, false, nil, Details{By: caller.ID, Reason: reason, Consent: c.Consent}
 	var facts []ledger.Fact
 	if c.Device != "" {
 		f, err := changeFact(c.Device, Change{Product: productID, Device: c.Device, Change: "refused", Reason: reason}, caller, s.c.Now().UTC())
