@@ -44,6 +44,7 @@ type Twin struct {
 	Programs  []wire.ProgramTold `json:"programs,omitempty"` // what its programs said of the parameters that they are told
 	Release   []byte             `json:"release,omitempty"`  // digest of what runs
 	Version   string             `json:"version,omitempty"`  //
+	Said      time.Time          `json:"said,omitzero"`      // when a client of another update system last said which version it runs
 	Trial     bool               `json:"trial,omitempty"`    // runs, not confirmed
 	Good      []byte             `json:"good,omitempty"`     // digest of what last ran confirmed and in good health
 	Agent     string             `json:"agent,omitempty"`    // the agent's own state: active, quarantined, dormant, recovery

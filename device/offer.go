@@ -70,6 +70,8 @@ type Offers interface {
 	NewAction(ctx context.Context, device, command string, at time.Time) (Action, error)
 	// NoteAction stores what was said, while the action is as it was read, else ErrChanged.
 	NoteAction(ctx context.Context, a Action) error
+	// Doubted reports whether a rollout waits for the device to say once more what it runs.
+	Doubted(ctx context.Context, device string) (bool, error)
 	// Versioned gives the digest of the product's release of that version, if there was ever one published; nil: there was not.
 	Versioned(ctx context.Context, product, version string) ([]byte, error)
 }
@@ -82,7 +84,7 @@ type Offer struct {
 	Release wire.Release // not of a Cancel
 	Digest  []byte       // of that
 	Note    ActionNote
-	Unsure  bool // it said that an update succeeded, and has not said since that it runs it
+	Unsure  bool // it said that an update succeeded, and has still to say that it runs it, or once more
 }
 
 // unsureFor is how long a client is asked what it runs after it said that an update succeeded.
@@ -106,7 +108,10 @@ func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (O
 	if err != nil {
 		return Offer{}, err
 	}
-	unsure := len(actions) > 0 && actions[0].Note.Said == Succeeded && now.Sub(actions[0].Ended) < unsureFor && string(actions[0].Command.Wire.Release) != string(d.Twin.Release)
+	unsure, err := s.unsure(ctx, d, actions, now)
+	if err != nil {
+		return Offer{}, err
+	}
 	for _, a := range actions {
 		if !a.Ended.IsZero() {
 			continue
@@ -130,6 +135,17 @@ func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (O
 		return Offer{Unsure: unsure}, err
 	}
 	return s.offer(ctx, d, a, now)
+}
+
+// unsure reports whether a client has to be asked what it runs: it said that its last update succeeded, and nothing of it since, or a rollout wants to hear it again.
+func (s *Service) unsure(ctx context.Context, d Device, actions []Action, now time.Time) (bool, error) {
+	if len(actions) == 0 || actions[0].Note.Said != Succeeded {
+		return false, nil
+	}
+	if last := actions[0]; !bytes.Equal(last.Command.Wire.Release, d.Twin.Release) {
+		return now.Sub(last.Ended) < unsureFor, nil
+	}
+	return s.cfg.Offers.Doubted(ctx, d.ID)
 }
 
 // Offered gives an action again, by the number that the client was told.
@@ -434,12 +450,9 @@ func (s *Service) Runs(ctx context.Context, caller access.Caller, id, version st
 		return err
 	}
 	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: d.Twin, AckedSeq: d.AckedSeq, Token: d.Token, At: now}
-	r.Twin.Version, r.Twin.Release, r.Twin.Healthy, r.Twin.Sick = version, digest, version != "", false
+	r.Twin.Version, r.Twin.Release, r.Twin.Healthy, r.Twin.Sick, r.Twin.Said = version, digest, version != "", false, now
 	if digest != nil {
 		r.Twin.Good = digest
-	}
-	if d.Twin.Version == version && string(d.Twin.Release) == string(digest) && d.Twin.Healthy == r.Twin.Healthy {
-		return nil
 	}
 	if err := s.health(&r, wire.Checkin{Release: digest, Version: version, Healthy: r.Twin.Healthy}); err != nil {
 		return err

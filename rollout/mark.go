@@ -185,7 +185,11 @@ func again(m Moment, r Rollout, s Status) bool {
 	if w.SoakFrom.IsZero() || rule.Soak == 0 || m.Now.Sub(w.SoakFrom) < rule.Soak.D() {
 		return false
 	}
-	return !s.Seen.After(w.SoakFrom) || m.Now.Sub(s.Seen) > m.contact(rule) || !byWord(s) && !s.VerdictAt.After(w.SoakFrom)
+	showed := s.VerdictAt
+	if byWord(s) { // that it calls says nothing of what it runs
+		showed = s.Said
+	}
+	return !s.Seen.After(w.SoakFrom) || m.Now.Sub(s.Seen) > m.contact(rule) || !showed.After(w.SoakFrom)
 }
 
 // told is when a device was told to take the release.
@@ -267,6 +271,9 @@ func byWord(s Status) bool { return s.Assurance == device.Says }
 // gone reports whether a device's end has been decided: it is neither a failure of the release nor a proof of it.
 func gone(s device.State) bool { return s == device.Decommissioning || device.Ended(s) }
 
+// restarts is how long after its success a client of another update system may say what it ran before: it has not restarted yet.
+const restarts = 10 * time.Minute
+
 // whereBack is where a device is after a halt.
 func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 	runs := bytes.Equal(s.Running, r.Spec.Release)
@@ -290,6 +297,8 @@ func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 		return Moving // told, and nobody knows what it runs
 	case s.Install.Standing == device.Refused || s.Install.Standing == device.Failed:
 		return Settled
+	case s.Install.Standing == device.Done && byWord(s) && s.Said.Sub(s.Install.At) < restarts:
+		return Moving // such clients are done before they restart
 	case s.Install.Standing == device.Done && s.Seen.After(r.Halted):
 		return Settled // it had it, and fell back
 	}

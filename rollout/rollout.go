@@ -239,6 +239,7 @@ type Status struct {
 	VerdictAt time.Time // when that was
 	Proven    []byte    // digest of the release the evidence was found to match; empty: none
 	Seen      time.Time
+	Said      time.Time        // when a client of another update system last said what it runs
 	Assurance device.Assurance // what its word is worth
 }
 

@@ -198,6 +198,7 @@ func TestBytesOfAnArtifact(t *testing.T) {
 	c := rhu{w, "door-1", "TargetToken " + token}
 	data := bytes.Repeat([]byte("0123456789"), 1000)
 	next := w.publish("1.1.0", "bundle.bin", data)
+	c.config("1.0.0")
 	w.roll("r1", next, id)
 	_, file, _, size, err := c.deployment(c.offered())
 	w.must(err)
@@ -289,6 +290,7 @@ func TestFeedbackThatIsNotAsItShouldBe(t *testing.T) {
 	old := w.publish("1.0.0", "bundle", []byte("old"))
 	next := w.publish("1.1.0", "bundle", []byte("bundle"), old)
 	c.config("1.0.0")
+	d.config("1.0.0")
 	w.roll("r1", next, id)
 	w.roll("r2", next, other)
 	n, _, _, _, err := c.deployment(c.offered())
@@ -406,6 +408,7 @@ func TestWhoeverHasADeviceAgrees(t *testing.T) {
 	base := "/" + tenant + "/controller/v1/door-1"
 	next := w.publish("1.1.0", "bundle", []byte("bundle"))
 	third := w.publish("1.2.0", "bundle", []byte("bundle 3"))
+	c.config("1.0.0")
 	w.roll("r1", next, id)
 	var href string
 	w.until("somebody is asked", func() (bool, string) { href = c.poll().Links["confirmationBase"].Href; return href != "", "" })

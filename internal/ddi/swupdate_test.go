@@ -311,6 +311,7 @@ func TestInteropSWUpdateLeavesOff(t *testing.T) {
 	id, token := w.admit(legacy.Admission{Name: "pump-0042"})
 	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
 	next := b.releases()
+	rhu{w, "pump-0042", "TargetToken " + token}.config("1.0.0")
 	w.roll("r1", next, id)
 	path := "/" + tenant + "/controller/v1/pump-0042"
 	w.until("it is offered", func() (bool, string) {

@@ -1,10 +1,12 @@
 package store_test
 
 import (
+	"errors"
 	"slices"
 	"testing"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
@@ -98,7 +100,9 @@ func TestARolloutTakesDevicesThatOnlySaySoWhenItSaysSo(t *testing.T) {
 	r.attests(0, 2)
 	r.tick(time.Second)
 	r.phase("r1", rollout.Running, 1) // who only says so has still to say so again
-	r.says(devN(1), r.new, true, false, nil)
+	if err := errors.Join(r.devices.Runs(t.Context(), access.DeviceCaller(devN(1)), devN(1), "1.1.0"), r.devices.Flush(t.Context())); err != nil {
+		t.Fatal(err)
+	}
 	r.tick(time.Second)
 	r.phase("r1", rollout.Completed, 1)
 }

@@ -1,12 +1,18 @@
 package store_test
 
 import (
+	"encoding/json"
+	"errors"
 	"fmt"
 	"testing"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
@@ -161,4 +167,211 @@ func TestWhoKeepsOnIsOfferedNothingMoreOfIt(t *testing.T) {
 	if err := c.devices.Answer(t.Context(), c.self(), c.id, device.Answer{Number: o.Number, Said: device.Succeeded}); codeOf(err) != "offer.ended" {
 		t.Error(fmt.Errorf("too late: %w", err))
 	}
+}
+
+// Between its success and its restart a client runs what it ran before, and says so: it has not settled, and is sent back once it shows that it runs what was halted.
+func TestAClientThatIsAboutToRestartHasNotSettled(t *testing.T) {
+	c := newClients(t)
+	c.answers(c.brings("r1"), device.Succeeded)
+	if _, err := c.roll.svc.Halt(t.Context(), person("op"), "r1", "it burns"); err != nil {
+		t.Fatal(err)
+	}
+	c.now = c.now.Add(time.Second)
+	if o := c.offered(); o.Number != 0 || !o.Unsure {
+		t.Errorf("it is told %+v", o)
+	}
+	c.saysVersion("1.0.0")
+	c.tick(time.Second)
+	c.phase("r1", rollout.Halted, 1)
+	c.now = c.now.Add(time.Minute)
+	c.saysVersion("1.1.0") // it has restarted
+	for range 3 {
+		c.tick(time.Minute)
+	}
+	o := c.offered()
+	if o.Act != wire.ActRollback || o.Cancel || o.Release.Version != "1.0.0" {
+		t.Fatalf("it runs what burns, and is told %+v", o)
+	}
+	c.answers(o, device.Succeeded)
+	c.saysVersion("1.0.0")
+	c.tick(time.Minute)
+	c.phase("r1", rollout.RolledBack, 1)
+
+	c = newClients(t)
+	c.answers(c.brings("r2"), device.Succeeded)
+	if _, err := c.roll.svc.Halt(t.Context(), person("op"), "r2", "it burns"); err != nil {
+		t.Fatal(err)
+	}
+	c.now = c.now.Add(11 * time.Minute)
+	c.saysVersion("1.0.0") // long after it: it fell back
+	c.tick(time.Second)
+	c.phase("r2", rollout.RolledBack, 1)
+}
+
+// After the soak a client has to say once more what it runs: that it calls does not say that. It is asked for it then, and at no other poll.
+func TestAClientSaysAgainAfterTheSoak(t *testing.T) {
+	for version, want := range map[string]rollout.Phase{"1.1.0": rollout.Completed, "1.0.0": rollout.Halted, "": rollout.Halted} {
+		c := newClients(t)
+		spec := says("r1", c.new)
+		spec.Waves[0].Soak, spec.Waves[0].MaxErrors = 7200, 0
+		c.begin(spec)
+		c.tick(time.Second)
+		c.now = c.now.Add(time.Second)
+		c.answers(c.offered(), device.Succeeded)
+		c.saysVersion("1.1.0")
+		c.tick(time.Second)
+		asked := false
+		for range 150 {
+			if o := c.offered(); o.Unsure {
+				if mustRollout(t, c.roll, "r1").Waves[0].Asked.IsZero() {
+					t.Fatal("it is asked before the soak is over")
+				}
+				if asked = true; version != "" {
+					c.saysVersion(version)
+				}
+			}
+			c.tick(time.Minute)
+		}
+		if got := mustRollout(t, c.roll, "r1").Phase; !asked || got != want && (want != rollout.Halted || got == rollout.Completed) {
+			t.Errorf("it says %q after the soak: %s, asked %v", version, got, asked)
+		}
+	}
+}
+
+// Two writes beside each other: what a client said is not overwritten by an end of an action that was read before it.
+func TestAWordThatWasTakenStays(t *testing.T) {
+	c := newClients(t)
+	d, err := c.devices.Get(t.Context(), access.Internal("t"), c.id)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.saysVersion("1.1.0")
+	stale := device.Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: d.Twin, AckedSeq: d.AckedSeq, Token: d.Token, At: c.now}
+	if err := c.db.Devices().ApplyReport(t.Context(), stale); !errors.Is(err, device.ErrChanged) {
+		t.Errorf("a report from before: %v", err)
+	}
+	if d, err = c.devices.Get(t.Context(), access.Internal("t"), c.id); err != nil || d.Twin.Version != "1.1.0" {
+		t.Errorf("it said 1.1.0, and is shown with %q: %v", d.Twin.Version, err)
+	}
+}
+
+// Whose end was decided is given no bytes any more.
+func TestARetiredClientDownloadsNothing(t *testing.T) {
+	for _, events := range [][]device.Event{{device.Retire}, {device.Retire, device.Wiped}} {
+		c := newClients(t)
+		open := func() error {
+			_, f, err := c.releases.Open(t.Context(), c.self(), "", [32]byte(c.new.Manifest.Components[0].Digest))
+			if err == nil {
+				err = f.Close()
+			}
+			return err
+		}
+		if err := open(); err != nil {
+			t.Fatal(err)
+		}
+		for _, ev := range events {
+			c.moves(ev)
+		}
+		if err := open(); fault.KindOf(err) != fault.NotFound {
+			t.Errorf("after %v: %v", events, err)
+		}
+	}
+}
+
+// What a former holder agreed to, and said, is not the next one's.
+func TestConsentEndsWithItsHolder(t *testing.T) {
+	for _, refused := range []bool{true, false} {
+		c := newClients(t)
+		ctx := t.Context()
+		o := c.brings("r1")
+		c.answers(o, device.Agrees)
+		cl, err := c.db.Legacy().Client(ctx, legacy.DDI, "pump", "door-1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if cl, err = c.svc.Attributes(ctx, cl, legacy.Merge, map[string]string{"owner": "ann"}); err != nil {
+			t.Fatal(err)
+		}
+		cl.Rev++
+		if err := c.svc.AgreesToAll(ctx, cl, true); err != nil {
+			t.Fatal(err)
+		}
+		if refused {
+			if _, err := c.svc.Refuse(ctx, person("sam"), legacy.DDI, "pump", "door-1", "sold"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		l, err := c.svc.Admit(ctx, person("sam"), legacy.Admission{Kind: legacy.DDI, Product: "pump", Name: "door-1", Consent: true})
+		if err != nil || l.Client.Auto || len(l.Client.Attributes) != 0 || !l.Client.Consent {
+			t.Errorf("refused %v: %+v %v", refused, l.Client.Details, err)
+		}
+		if kept, err := c.db.Legacy().Client(ctx, legacy.DDI, "pump", "door-1"); err != nil || kept.Auto || len(kept.Attributes) != 0 {
+			t.Errorf("refused %v: %+v %v", refused, kept.Details, err)
+		}
+		if again := c.offered(); again.Number != o.Number || again.Note.Agreed {
+			t.Errorf("refused %v: it is offered %+v", refused, again)
+		}
+	}
+}
+
+// A log that goes on behind a backup ends the clients and gateways that were ended since: neither their tokens nor their keys are good again.
+func TestAReplayEndsClientsAndGateways(t *testing.T) {
+	ctx := t.Context()
+	for _, again := range []bool{false, true} {
+		c := newClients(t)
+		old, err := c.svc.Admit(ctx, person("sam"), legacy.Admission{Kind: legacy.DDI, Product: "pump", Name: "door-1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, gateway, err := c.svc.AddGateway(ctx, person("sam"), "pump", "hall")
+		if err != nil {
+			t.Fatal(err)
+		}
+		in := func(p legacy.Proof) error {
+			_, err := c.svc.Identify(ctx, legacy.DDI, "pump", "door-1", p)
+			return err
+		}
+		if err := errors.Join(in(legacy.Proof{Token: old.Token}), in(legacy.Proof{Gateway: gateway})); err != nil {
+			t.Fatal(err)
+		}
+		log, facts := ledger.Control, []ledger.Fact{
+			c.fact(ledger.Control, ledger.KindLegacyChanged, c.id, legacy.Change{Product: "pump", Device: c.id, Change: "refused"}),
+			c.fact(ledger.Control, ledger.KindLegacyChanged, "pump", legacy.Change{Product: "pump", Change: "ended"}),
+		}
+		if again {
+			log, facts = ledger.Events, []ledger.Fact{
+				c.fact(ledger.Events, ledger.KindDeviceImported, c.id, foreign.Imported{Device: c.id, Product: "pump", Hardware: "A", Assurance: string(device.Says)}),
+			}
+		}
+		var entries [][]byte
+		for _, f := range facts {
+			e, err := f.Encode(nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			entries = append(entries, e)
+		}
+		st, err := c.db.State(ctx, log)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := c.db.Replay(ctx, log, st.Size, entries, map[ledger.Kind]store.Replayed{}); err != nil {
+			t.Fatal(err)
+		}
+		if err := in(legacy.Proof{Token: old.Token}); !errors.Is(err, legacy.ErrStranger) {
+			t.Errorf("let in again since %v: the old token: %v", again, err)
+		}
+		if err := in(legacy.Proof{Gateway: gateway}); again != (err == nil) {
+			t.Errorf("let in again since %v: the gateway: %v", again, err)
+		}
+	}
+}
+
+func (c *clients) fact(log ledger.Log, kind ledger.Kind, subject string, data any) ledger.Fact {
+	c.t.Helper()
+	b, err := json.Marshal(data)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	return ledger.New(log, kind, c.now, "person:sam", subject, nil, b)
 }

@@ -311,9 +311,11 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 		res, err := tx.Of(r.From.ID).Exec(`UPDATE device SET state = $1, since = $2, guard_until = $3, release = $4, bundle = $5, doc = $6,
 			acked_seq = $7, last_seen = CASE WHEN last_seen > $8 THEN last_seen ELSE $8 END, version = $12, token = $13,
 			token_anew = CASE WHEN token = $13 THEN token_anew ELSE 0 END, restored = 0
-			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14 AND restored = $15 AND owned_since = $16`, // what was forgotten for a new owner stays forgotten
+			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14 AND restored = $15 AND owned_since = $16
+			AND (assurance <> 'says' OR version = $17 AND coalesce(release, $18) = $18)`, // what was forgotten for a new owner stays forgotten; a client's words have no numbers
 			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
-			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token, Millis(r.From.Restored), Millis(r.From.Owned))
+			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token, Millis(r.From.Restored), Millis(r.From.Owned),
+			r.From.Twin.Version, notNil(r.From.Twin.Release))
 		if err != nil {
 			return err
 		}

@@ -58,10 +58,10 @@ func (s *Releases) Artifact(ctx context.Context, product string, digest [32]byte
 	return scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT digest, doc FROM artifact WHERE product = $1 AND digest = $2`, product, digest[:]))
 }
 
-// DeviceArtifact implements release.Artifacts.
+// DeviceArtifact implements release.Artifacts: whose end was decided is given nothing any more.
 func (s *Releases) DeviceArtifact(ctx context.Context, device string, digest [32]byte) (release.Artifact, error) {
 	return scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT a.digest, a.doc FROM device d JOIN artifact a ON a.product = d.product AND a.digest = $2
-		WHERE d.id = $1 AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
+		WHERE d.id = $1 AND d.state NOT IN ('decommissioning', 'decommissioned', 'disposed', 'moved') AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
 			WHERE c.product = d.product AND c.artifact = $2 AND r.status = 'published')`, device, digest[:]))
 }
 

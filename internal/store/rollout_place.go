@@ -415,7 +415,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	if err := json.Unmarshal([]byte(doc), &t); err != nil {
 		return s, fmt.Errorf("device %s: twin: %w", s.Device, err)
 	}
-	s.Running, s.Trial, s.Seen = t.Release, t.Trial, Time(seen)
+	s.Running, s.Trial, s.Seen, s.Said = t.Release, t.Trial, Time(seen), t.Said
 	switch {
 	case t.Sick:
 		s.Health = rollout.Unhealthy
