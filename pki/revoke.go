@@ -8,6 +8,7 @@ import (
 	"math/big"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
@@ -111,6 +112,8 @@ type Revocations struct {
 	urgent  int64             // of all shards; guarded by mu
 	fresh   time.Time         // when the store last answered; guarded by mu
 
+	version atomic.Uint64 // see Version
+
 	heard func([]Revocation) // called with what is new, outside mu; set before use
 }
 
@@ -122,6 +125,9 @@ func NewRevocations(maxAge time.Duration) *Revocations {
 // OnNew has fn called with entries when the list takes them in, on whatever node they were made. There is one fn, set before the list is
 // used; it must not block.
 func (r *Revocations) OnNew(fn func([]Revocation)) { r.heard = fn }
+
+// Version is another after each entry that the list took in.
+func (r *Revocations) Version() uint64 { return r.version.Load() }
 
 // Check answers nil when nothing revokes cert of device now, and a fault otherwise. A list too old to tell is a fault as well.
 func (r *Revocations) Check(cert *x509.Certificate, device string, now time.Time) error {
@@ -265,6 +271,7 @@ func (r *Revocations) take(asOf time.Time, sure bool, entries []Revocation) (fre
 	for _, e := range entries {
 		if r.takeOne(e) {
 			fresh = append(fresh, e)
+			r.version.Add(1)
 		}
 		if sure {
 			r.last = max(r.last, e.Seq)

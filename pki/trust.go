@@ -41,6 +41,7 @@ type Trust struct {
 	good  map[[32]byte]struct{}          // see goodKey; guarded by mu
 	read  map[[32]byte]idevid.Identity   // what was read from certificates, by digest; guarded by mu
 
+	version atomic.Uint64              // see Version
 	foreign atomic.Pointer[Foreigners] // who knows the devices of other makers; nil: nobody
 
 	dropped map[string]bool // by subject key ID: CAs that are not believed again, whoever presents them; guarded by mu
@@ -55,6 +56,9 @@ const maxGood = 1 << 16
 func goodKey(role Role, leaf, ca *x509.Certificate) [32]byte {
 	return sha256.Sum256(slices.Concat([]byte(role), []byte{0}, ca.Raw, leaf.Raw))
 }
+
+// Version is another after each change of whom Trust believes, but for devices of other makers.
+func (t *Trust) Version() uint64 { return t.version.Load() }
 
 func (t *Trust) isGood(key [32]byte) bool {
 	t.mu.RLock()
@@ -147,6 +151,7 @@ func (t *Trust) AddRoot(root *x509.Certificate) error {
 	pool := t.roots.Clone()
 	pool.AddCert(root)
 	t.roots, t.cas[string(root.SubjectKeyId)] = pool, []*x509.Certificate{root}
+	t.version.Add(1)
 	return nil
 }
 
@@ -180,6 +185,7 @@ func (t *Trust) Drop(ca *x509.Certificate) {
 	delete(t.cas, string(ca.SubjectKeyId))
 	t.dropped[string(ca.SubjectKeyId)] = true
 	clear(t.good)
+	t.version.Add(1)
 }
 
 // has reports whether just this certificate is believed already.
@@ -212,6 +218,7 @@ func (t *Trust) add(path []*x509.Certificate) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	t.cas[string(path[0].SubjectKeyId)] = path
+	t.version.Add(1)
 }
 
 // path checks that ca is a CA of this hierarchy, each under the right kind, at the moment at.

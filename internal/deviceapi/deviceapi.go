@@ -25,7 +25,9 @@ import (
 // Config is what the listener hands its calls to. Each function is a stage's verb.
 type Config struct {
 	// Identify names the device of a verified chain. It fails with fault.Unavailable where nobody can tell now whether it is revoked.
-	Identify  func(chain []*x509.Certificate) (Peer, error)
+	Identify func(chain []*x509.Certificate) (Peer, error)
+	// Epoch is another whenever Identify might say something else for another reason than that time has passed; nil: it is asked at each call.
+	Epoch     func() uint64
 	Checkin   func(ctx context.Context, caller access.Caller, device string, body []byte) ([]byte, error) // both encoded
 	Attest    func(ctx context.Context, caller access.Caller, device string, evidence []byte) (wire.AttestReply, error)
 	AttestKey func(ctx context.Context, caller access.Caller, device string, change []byte) error
@@ -120,7 +122,7 @@ func (h *handler) identify(w http.ResponseWriter, r *http.Request) (call, bool) 
 		http.Error(w, "a client certificate is needed", http.StatusUnauthorized)
 		return call{}, false
 	}
-	p, err := h.cfg.Identify(r.TLS.PeerCertificates)
+	p, err := h.peer(r)
 	switch {
 	case fault.KindOf(err) == fault.Unavailable: // nobody can tell, which is no answer about the device
 		h.fail(w, r, p.Device, err)

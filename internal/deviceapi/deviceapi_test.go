@@ -40,6 +40,17 @@ type world struct {
 	took   [][]byte
 }
 
+// take is a verb.
+func (w *world) take(_ context.Context, caller access.Caller, device string, body []byte) error {
+	if caller.ID != access.DeviceCaller(me).ID || device != me {
+		w.t.Errorf("%s calls as %q", device, caller.ID)
+	}
+	if w.fails == nil {
+		w.took = append(w.took, body)
+	}
+	return w.fails
+}
+
 type file struct{ *bytes.Reader }
 
 func (file) Close() error { return nil }
@@ -47,15 +58,7 @@ func (file) Close() error { return nil }
 func newWorld(t *testing.T) *world {
 	t.Helper()
 	w := &world{t: t, peer: deviceapi.Peer{Device: me, Operational: true}}
-	take := func(_ context.Context, caller access.Caller, device string, body []byte) error {
-		if caller.ID != access.DeviceCaller(me).ID || device != me {
-			t.Errorf("%s calls as %q", device, caller.ID)
-		}
-		if w.fails == nil {
-			w.took = append(w.took, body)
-		}
-		return w.fails
-	}
+	take := w.take
 	w.server = httptest.NewUnstartedServer(deviceapi.Handler(deviceapi.Config{
 		Identify: func([]*x509.Certificate) (deviceapi.Peer, error) { return w.peer, w.nobody },
 		Checkin: func(ctx context.Context, caller access.Caller, device string, body []byte) ([]byte, error) {

@@ -121,6 +121,7 @@ func (i *Instance) passkeys(address net.Addr) (http.Handler, error) {
 func (i *Instance) deviceHandler() http.Handler {
 	return receipts(deviceapi.Handler(deviceapi.Config{
 		Identify:  i.identify,
+		Epoch:     func() uint64 { return i.auth.trust.Version() + i.pki.Revocations().Version() }, // both only rise
 		Checkin:   i.device.Call,
 		Attest:    i.appraise,
 		AttestKey: i.attest.ReplaceKey,

@@ -355,7 +355,7 @@ func (i *Instance) Run(ctx context.Context, ready func(api, devices string)) err
 	serve(ctx, g, api, people)
 	before := door.New(dev, i.deviceTLS(certificate), door.Limits{})
 	devices := before.Server(i.deviceHandler(), i.lines.ConnState)
-	devices.ErrorLog = quiet(i.log)
+	devices.ErrorLog, devices.ConnContext = quiet(i.log), deviceapi.ConnContext
 	serve(ctx, g, before, devices)
 	if other != nil {
 		serve(ctx, g, other, others)

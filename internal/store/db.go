@@ -55,7 +55,7 @@ type DB struct {
 	leases  leases
 	ears    ears
 	trace   func(query string) // told of each statement; nil but in tests, which set it before there are any
-	vault   Vault // see KeepPrivate
+	vault   Vault              // see KeepPrivate
 	issues  *issuing
 
 	closing sync.Once
