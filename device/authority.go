@@ -39,8 +39,8 @@ var errBlind = errors.New("the device's trust bundle believes none of this")
 
 // commandFor gives a command's entry as a device with bundle b believes it. One that was signed by a directive key which is believed no
 // more is issued again, in the same words: what it says, and so its digest, does not change.
-func (s *Service) commandFor(ctx context.Context, c Command, b wire.Bundle) (wire.Logged, error) {
-	l, err := s.loggedFor(ctx, c.UID, b)
+func (s *Service) commandFor(ctx context.Context, c Command, b wire.Bundle, in wire.Checkin) (wire.Logged, error) {
+	l, err := s.prepared.get("fact "+string(c.UID[:]), b, in, s.cfg.Now(), func() (wire.Logged, error) { return s.loggedFor(ctx, c.UID, b) })
 	if errors.Is(err, errOtherLog) {
 		return l, errBlind
 	}

@@ -129,16 +129,11 @@ func fits(d Device, in wire.Checkin, c Command) bool {
 func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Command, held wire.Bundle) (wire.Delivery, error) {
 	out := wire.Delivery{Config: c.Config}
 	var err error
-	if out.Command, err = s.commandFor(ctx, c, held); err != nil {
+	if out.Command, err = s.commandFor(ctx, c, held, in); err != nil {
 		return out, err
 	}
 	tree, err := s.sets.get(ctx, "c"+c.ID, func(ctx context.Context) ([]string, error) {
-		rows, err := s.cfg.Commands.CommandDevices(ctx, c.ID, s.cfg.Now(), "", 0)
-		ids := make([]string, 0, len(rows))
-		for _, r := range rows {
-			ids = append(ids, r.Device)
-		}
-		return ids, err
+		return s.cfg.Commands.CommandSet(ctx, c.ID)
 	})
 	if err != nil {
 		return out, err
@@ -147,10 +142,7 @@ func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Com
 		return out, err
 	}
 	if wire.NeedsRelease(c.Wire.Act) {
-		l, err := s.cfg.Releases.Logged(ctx, [32]byte(c.Wire.Release))
-		if err == nil {
-			l, err = s.signedFor(ctx, l, held)
-		}
+		l, err := s.releaseFor(ctx, [32]byte(c.Wire.Release), held, in)
 		if err != nil {
 			return out, err
 		}

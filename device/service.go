@@ -43,11 +43,12 @@ type Config struct {
 
 // Service is the registry and the directive authority.
 type Service struct {
-	cfg   Config
-	sets  setCache
-	steps stepCache
-	lines lines
-	quiet quiet
+	cfg      Config
+	sets     setCache
+	prepared prepared
+	steps    stepCache
+	lines    lines
+	quiet    quiet
 
 	mu      sync.Mutex               // guards what follows
 	seen    map[string]time.Time     // check-ins not yet stored

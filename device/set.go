@@ -7,6 +7,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sync/singleflight"
+
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -64,6 +66,7 @@ const maxCached = 1 << 20
 type setCache struct {
 	mu    sync.Mutex
 	trees map[string]*setTree // guarded by mu
+	loads singleflight.Group  // a set is asked for by all its devices at once
 	size  int                 // IDs in trees; guarded by mu
 }
 
@@ -74,6 +77,14 @@ func (c *setCache) get(ctx context.Context, key string, load func(context.Contex
 	if t != nil {
 		return t, nil
 	}
+	made, err, _ := c.loads.Do(key, func() (any, error) {
+		return c.load(context.WithoutCancel(ctx), key, load) // one device goes away, and the others still wait
+	})
+	t, _ = made.(*setTree)
+	return t, err
+}
+
+func (c *setCache) load(ctx context.Context, key string, load func(context.Context) ([]string, error)) (*setTree, error) {
 	ids, err := load(ctx)
 	if err != nil {
 		return nil, err
@@ -81,7 +92,7 @@ func (c *setCache) get(ctx context.Context, key string, load func(context.Contex
 	if len(ids) == 0 {
 		return nil, fmt.Errorf("set %s: no devices", key)
 	}
-	t = newSetTree(ids)
+	t := newSetTree(ids)
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if c.size+len(ids) > maxCached || c.trees == nil {

@@ -91,6 +91,8 @@ type Commands interface {
 	CommandsFor(ctx context.Context, product string, release []byte, now time.Time) ([]Command, error)
 	// CommandDevices lists by device ID, after (exclusive), as it stands at now; limit 0 means all.
 	CommandDevices(ctx context.Context, id string, now time.Time, after string, limit int) ([]CommandDevice, error)
+	// CommandSet gives the IDs of all devices that it was given to, rising.
+	CommandSet(ctx context.Context, id string) ([]string, error)
 	// CountCommand counts the devices by standing at now.
 	CountCommand(ctx context.Context, id string, now time.Time) (map[Standing]int, error)
 	// DeviceCommands lists a device's commands as they stand at now, newest first, from behind the command after on.

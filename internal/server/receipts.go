@@ -1,6 +1,7 @@
 package server
 
 import (
+	"io"
 	"net/http"
 	"strconv"
 
@@ -36,6 +37,15 @@ func (w *receiptWriter) Write(b []byte) (int, error) {
 		w.name()
 	}
 	return w.ResponseWriter.Write(b)
+}
+
+// ReadFrom lets a file go to the connection in the connection's own way.
+func (w *receiptWriter) ReadFrom(r io.Reader) (int64, error) {
+	if !w.begun {
+		w.begun = true
+		w.name()
+	}
+	return io.Copy(w.ResponseWriter, r)
 }
 
 // Unwrap lets http.ResponseController reach the connection.

@@ -192,6 +192,11 @@ func (s *Devices) CommandDevices(ctx context.Context, id string, now time.Time, 
 		commandDeviceQuery+` WHERE x.command_id = $1 AND x.device_id > $2 ORDER BY x.device_id LIMIT $3`, id, after, atMost(limit))
 }
 
+// CommandSet implements device.Commands.
+func (s *Devices) CommandSet(ctx context.Context, id string) ([]string, error) {
+	return collect(ctx, s.db, scanID, `SELECT device_id FROM command_device WHERE command_id = $1 ORDER BY device_id`, id)
+}
+
 // CountCommand implements device.Commands.
 func (s *Devices) CountCommand(ctx context.Context, id string, now time.Time) (map[device.Standing]int, error) {
 	return counts[device.Standing](ctx, s.db, `SELECT CASE WHEN x.state IN ('pending', 'delivered') AND c.expires <= $2 THEN 'expired' ELSE x.state END, count(*)
