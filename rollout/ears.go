@@ -2,6 +2,9 @@ package rollout
 
 import (
 	"context"
+	"errors"
+	"fmt"
+	"slices"
 	"sync"
 	"time"
 )
@@ -42,38 +45,58 @@ func (s *Service) moment(now time.Time) Moment {
 const noteEvery = 10 * time.Second
 
 // listen gives the rollouts that are open with the time that nobody listened, if there was any, added to their deadlines. That somebody does is
-// written down, so that it holds over restarts and between nodes.
+// written down when that is done, so that it holds over restarts and between nodes: what a crash interrupts is added once more, and not lost.
 func (s *Service) listen(ctx context.Context, now time.Time, open []Rollout) ([]Rollout, error) {
 	anew := s.ears.hear(now, s.cfg.Contact)
 	if len(open) == 0 || !anew && now.Sub(s.ears.noted) < noteEvery {
 		return open, nil
 	}
-	last, err := s.cfg.Store.Listened(ctx, now)
+	last, err := s.cfg.Store.Listened(ctx)
 	if err != nil {
 		return nil, err
 	}
-	s.ears.noted = now
 	away := now.Sub(last)
 	if last.IsZero() || away < s.cfg.Away {
 		away = 0
 	}
-	if away == 0 && !anew {
-		return open, nil
-	}
-	for i, r := range open {
-		if r.Wave == 0 || r.Phase.Ended() {
-			continue
+	for i := range open {
+		if away == 0 && !anew {
+			break
 		}
-		r.Waves = append([]WaveState(nil), r.Waves...)
-		if w := &r.Waves[r.Wave-1]; !w.Started.IsZero() {
-			w.Away += Seconds(now.Sub(later(last, now.Add(-away))) / time.Second)
-		}
-		r.Turns++
-		if err := s.cfg.Store.SaveRollout(ctx, r); err != nil {
+		if open[i], err = s.wasAway(ctx, open[i], Seconds(away/time.Second)); err != nil {
 			return nil, err
 		}
-		r.Rev++
-		open[i] = r
 	}
-	return open, nil
+	s.ears.noted = now
+	return open, s.cfg.Store.Listens(ctx, now)
 }
+
+// wasAway adds the time to the deadlines of the wave under way, and has all its devices looked at. Somebody may turn the rollout meanwhile.
+func (s *Service) wasAway(ctx context.Context, r Rollout, away Seconds) (Rollout, error) {
+	for range maxTurned {
+		if r.Wave < 1 || r.Wave > len(r.Waves) || r.Phase.Ended() {
+			return r, nil
+		}
+		next := r
+		next.Waves = slices.Clone(r.Waves)
+		if w := &next.Waves[r.Wave-1]; !w.Started.IsZero() {
+			w.Away += away
+		}
+		next.Turns++
+		err := s.cfg.Store.SaveRollout(ctx, next)
+		if err == nil {
+			next.Rev++
+			return next, nil
+		}
+		if !errors.Is(err, ErrChanged) {
+			return r, err
+		}
+		if r, err = s.cfg.Store.Rollout(ctx, r.Spec.ID); err != nil {
+			return r, err
+		}
+	}
+	return r, fmt.Errorf("rollout %s: %w", r.Spec.ID, ErrChanged)
+}
+
+// maxTurned is how often a rollout may be turned by others while one thing is done to it.
+const maxTurned = 10

@@ -21,7 +21,7 @@ const (
 	Worded  Mark = "good-by-word" // nothing but its own word says so
 	Erred   Mark = "error"        // said no, fell back, or is bad with it
 	Missed  Mark = "no-show"      // did not show in time that it is good
-	Gone    Mark = "left"         // its end was decided
+	Gone    Mark = "left"         // its end was decided, or it is not where the rollout is
 )
 
 // The marks after a halt.
@@ -226,6 +226,8 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 		return Gone, string(s.State)
 	case s.Holder != "":
 		return Held, "rollout " + s.Holder + " has it"
+	case s.Strayed && s.Install.Standing == "":
+		return Gone, "has left the group of the rollout, and was not told"
 	case s.Tranche == 0:
 		return Queued, "not told yet"
 	}

@@ -85,7 +85,7 @@ func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 		return Decision{}, false // nobody came yet
 	case last == 0 && c.Untold == 0 && w.Open:
 		return Decision{Kind: Complete, Counts: c}, true
-	case last == 0 && c.Untold == 0:
+	case c.Devices+c.Held == 0 && gatesNobody(r):
 		return Decision{Kind: PassWave, Counts: c}, true // nobody is in it any more
 	}
 	if d, ok := halts(r, w, c); ok {
@@ -101,10 +101,16 @@ func decideWave(m Moment, r Rollout, t Tally) (Decision, bool) {
 		}
 		return d, r.Phase == Running && d.N > 0 // a pause lets nobody go
 	}
+	if !w.Open && c.Good+c.Waiting == 0 && (c.Held > 0 || !gatesNobody(r)) {
+		return Decision{}, false // others have all that could show that the release is good, or they are to join yet
+	}
 	return soak(m, r, w, c, t[r.Wave][Proving])
 }
 
-// halts decides whether failures end the wave.
+// gatesNobody reports whether no wave follows, and one before was good.
+func gatesNobody(r Rollout) bool { return r.Wave > 1 && r.Wave == len(r.Waves) }
+
+// halts decides whether failures end the wave. A gate does not open on nobody: of a wave that others follow, some device has to be good.
 func halts(r Rollout, w WaveState, c Counts) (Decision, bool) {
 	d := Decision{Kind: Halt, Counts: c}
 	before := Counts{}
@@ -112,7 +118,7 @@ func halts(r Rollout, w WaveState, c Counts) (Decision, bool) {
 		before = r.Later
 	}
 	why := r.Spec.Waves[w.Rule].TooMany(c, before)
-	if why == "" && c.Waiting == 0 && c.Good+before.Good == 0 && c.Failed > 0 {
+	if why == "" && c.Waiting+c.Good+before.Good == 0 && (c.Failed > 0 || c.Held == 0 && !gatesNobody(r) && !r.Joins()) {
 		why = "no device is good"
 	}
 	d.Reason = fmt.Sprintf("wave %d: %s", r.Wave, why)

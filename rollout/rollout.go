@@ -169,7 +169,7 @@ func (r Rollout) Before(other Rollout) bool {
 type Member struct {
 	Device   string
 	Wave     int    // from 1
-	Previous []byte // digest of what it ran when its wave began; empty: unknown
+	Previous []byte // digest of what it ran when its wave began, and then when it was told; empty: unknown
 	Rank     int64  // its place among all
 }
 
@@ -228,6 +228,7 @@ type Status struct {
 	Mark      Mark   // as it was last looked at
 	Holder    string // of Held: the rollout that has it
 	Stirs     int64  // rises with each change
+	Strayed   bool   // it is not of the product or in the group any more
 	State     device.State
 	Previous  []byte
 	Install   Order     // its tranche's command
@@ -271,7 +272,7 @@ type Counts struct {
 	NoShows  int `json:"no_shows,omitempty"`    // of the failed: those that did not show in time that they are good
 	Untold   int `json:"untold,omitempty"`      // of the waiting: not told yet
 	Held     int `json:"held,omitempty"`        // another rollout has them
-	Left     int `json:"left,omitempty"`        // retired meanwhile
+	Left     int `json:"left,omitempty"`        // retired meanwhile, or gone from the rollout's group before they were told
 	Returned int `json:"rolled_back,omitempty"` // after a halt: gone back by command
 	Stranded int `json:"stranded,omitempty"`    // after a halt: run the release and have no way back, or did not take it
 	Unknown  int `json:"unknown,omitempty"`     // after a halt: nobody knows what they run
@@ -300,8 +301,10 @@ type Book interface {
 	// limit (0: all); with open only those that have not ended.
 	Rollouts(ctx context.Context, scope []string, open bool, after string, limit int) ([]Rollout, error)
 	// SaveRollout replaces it if its stored Rev is r.Rev, and raises Rev; else ErrChanged. When the phase has ended its devices
-	// are free for others.
+	// are free for others, after that: FreeEnded does what a crash between them left.
 	SaveRollout(ctx context.Context, r Rollout, facts ...ledger.Fact) error
+	// FreeEnded lets go of the devices of rollouts that have ended.
+	FreeEnded(ctx context.Context) error
 	// Candidates gives devices of the product, or with a group of that, to each, by ID: those of sel.IDs, or without any those in the
 	// state. Of those that want does not want nothing is read; nil wants all.
 	Candidates(ctx context.Context, product string, sel Selection, state device.State, want func(id string) bool, each func(Candidate) error) error
@@ -309,8 +312,10 @@ type Book interface {
 	Stirred(ctx context.Context, after int64, limit int) (devices []string, upTo int64, err error)
 	// LastStir gives the place of the latest change.
 	LastStir(ctx context.Context) (int64, error)
-	// Listened gives when a Tick was last noted, and notes now instead; zero: never.
-	Listened(ctx context.Context, now time.Time) (time.Time, error)
+	// Listened gives when a Tick was last noted; zero: never.
+	Listened(ctx context.Context) (time.Time, error)
+	// Listens notes a Tick.
+	Listens(ctx context.Context, now time.Time) error
 }
 
 // Places keeps which devices are where in a rollout. Each has a mark, which stands until the device does something, its time comes or the rollout
@@ -323,8 +328,10 @@ type Places interface {
 	JoinDevices(ctx context.Context, r Rollout, members []Member, fact func(joined []string) (ledger.Fact, error)) error
 	// SettleDevices lets go of the devices of a wave, whatever became of them, and counts them to another wave, or the same. Who is held stays.
 	SettleDevices(ctx context.Context, id string, wave, into int) error
-	// FreeDevices takes who is held, and is free now, into a wave.
-	FreeDevices(ctx context.Context, id string, wave int) error
+	// Freed gives at most limit devices that are held, and that no rollout has any more.
+	Freed(ctx context.Context, id string, limit int) ([]string, error)
+	// FreeDevices takes members of those into their waves, and the others of them out of the rollout.
+	FreeDevices(ctx context.Context, r Rollout, members []Member, freed []string) error
 	// TellDevices is SaveRollout, and puts queued devices of a wave into its last tranche, to be looked at when they do something, and when they are
 	// due; of wave 0 into the last way back.
 	TellDevices(ctx context.Context, r Rollout, wave int, devices []string, due time.Time, facts ...ledger.Fact) error
@@ -350,6 +357,7 @@ type Marking struct {
 	Turn     int       // of the rollout, when it was looked at
 	Due      time.Time // when time alone may change it; zero: never
 	Late     string    // the command that it is too late for, and is told no more; empty: none
+	Free     bool      // it is not this rollout's any more
 	At       time.Time // when it was looked at
 }
 

@@ -37,6 +37,7 @@ type Service struct {
 	mu     sync.Mutex           // held by a Tick: two would both see that a command was not issued yet
 	freed  map[string]time.Time // by rollout, when it was looked whether devices that it wants are free; guarded by mu
 	joined map[string]time.Time // by rollout, when it was looked who joins; guarded by mu
+	tidied time.Time            // when it was looked whether rollouts that have ended have devices still; guarded by mu
 	alarms map[string]alarmed   // by rollout; guarded by mu
 	ears   ears
 }

@@ -34,6 +34,12 @@ func (s *Service) Tick(ctx context.Context, now time.Time) error {
 	if open, err = s.listen(ctx, now, open); err != nil {
 		return err
 	}
+	if now.Sub(s.tidied) >= tidyEvery {
+		if err := s.cfg.Store.FreeEnded(ctx); err != nil {
+			return err
+		}
+		s.tidied = now
+	}
 	var errs []error
 	for _, r := range open {
 		if r.Phase == Created {
@@ -55,6 +61,9 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) (Rollou
 	if len(r.Spec.Release) != 32 {
 		return r, fmt.Errorf("release digest of %d bytes", len(r.Spec.Release))
 	}
+	if r.Wave < 1 || r.Wave > len(r.Waves) {
+		return r, fmt.Errorf("it is %s in wave %d of %d", r.Phase, r.Wave, len(r.Waves))
+	}
 	bad, err := s.cfg.Releases.Find(ctx, [32]byte(r.Spec.Release))
 	if err != nil {
 		return r, err
@@ -63,7 +72,7 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) (Rollou
 	if err != nil {
 		return r, err
 	}
-	if err := s.release(ctx, now, r); err != nil {
+	if err := s.release(ctx, now, r, bad.Manifest); err != nil {
 		return r, err
 	}
 	if r, err = s.join(ctx, now, r, bad.Manifest); err != nil {
@@ -96,12 +105,16 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) (Rollou
 	return r, errors.New("the plan does not come to rest")
 }
 
-// freeEvery is how often it is looked whether devices that others had are free.
-const freeEvery = 10 * time.Second
+// freeEvery is how often it is looked whether devices that others had are free, and tidyEvery whether a rollout that has ended has any still.
+const (
+	freeEvery = 10 * time.Second
+	tidyEvery = 10 * time.Minute
+)
 
-// release takes those that another rollout had, and has no more, into the wave under way; when that soaks already, into the next. Nobody waits for
-// them: two rollouts that do would wait for each other.
-func (s *Service) release(ctx context.Context, now time.Time, r Rollout) error {
+// release takes those that another rollout had, and has no more, into the wave under way; when that soaks already, into the next. It looks at them
+// as it did when their wave began: who cannot take the release any more is in no wave. Nobody waits for them, unless a wave has nobody else: two rollouts
+// that do would wait for each other.
+func (s *Service) release(ctx context.Context, now time.Time, r Rollout, m wire.Release) error {
 	w := r.Waves[r.Wave-1]
 	wave := r.Wave
 	if !w.SoakFrom.IsZero() || !w.Succeeded.IsZero() {
@@ -115,7 +128,24 @@ func (s *Service) release(ctx context.Context, now time.Time, r Rollout) error {
 		return err
 	}
 	s.freed[r.Spec.ID] = now
-	return s.cfg.Store.FreeDevices(ctx, r.Spec.ID, wave)
+	free, err := s.cfg.Store.Freed(ctx, r.Spec.ID, maxOwed)
+	if err != nil || len(free) == 0 {
+		return err
+	}
+	sel := r.Spec.Selection
+	sel.IDs = free
+	var fit []Member
+	fits := s.fitting(ctx, r.Spec, m)
+	if err := s.cfg.Store.Candidates(ctx, r.Spec.Product, sel, "", nil, func(c Candidate) error {
+		_, why, err := fits(c)
+		if err == nil && why == "" && (len(r.Spec.Selection.IDs) > 0 || c.State == r.Spec.state()) {
+			fit = append(fit, Member{Device: c.ID, Wave: wave, Previous: c.Release})
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return s.cfg.Store.FreeDevices(ctx, r, fit, free)
 }
 
 // look marks the devices that are to be looked at, as they are now.
@@ -134,6 +164,7 @@ func (s *Service) look(ctx context.Context, now time.Time, r Rollout, backs wire
 			if at := st.Install.Standing; mark == Missed && (at == device.Pending || at == device.Delivered) {
 				marks[i].Late = st.Install.Command
 			}
+			marks[i].Free = mark == Gone && st.Strayed
 		}
 		if err := s.cfg.Store.PutMarks(ctx, r.Spec.ID, marks); err != nil || len(owed) < maxOwed {
 			return err
@@ -160,7 +191,8 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, 
 		if err = s.take(ctx, r, with.release); err == nil {
 			var t Tally
 			t, err = s.cfg.Store.Tally(ctx, r.Spec.ID)
-			d.N = t.Counts(r.Wave, r.Wave).Devices
+			d.Counts = t.Counts(r.Wave, r.Wave)
+			d.N = d.Counts.Devices
 		}
 	case Issue:
 		err = s.issue(ctx, r, d)

@@ -550,7 +550,8 @@ func replayOrderClosed(tx *Tx, f ledger.Fact) (bool, error) {
 		string(o.State), string(doc), c.JobEnd, o.ID))
 }
 
-// replayRollout stops a rollout that went on in the lost time: how far it came is not known, so that a person decides.
+// replayRollout ends a rollout that went on in the lost time, as how far it came is not known: a person begins another. One that was no more than paused
+// may be resumed.
 func replayRollout(tx *Tx, f ledger.Fact) (bool, error) {
 	r, err := scanRollout(tx.QueryRow(rolloutColumns+` WHERE id = $1`, f.Subject))
 	if errors.Is(err, rollout.ErrNotFound) {
@@ -564,11 +565,14 @@ func replayRollout(tx *Tx, f ledger.Fact) (bool, error) {
 		r.Phase, r.Ended = rollout.Completed, f.At
 	case ledger.KindRolloutRolledBack:
 		r.Phase, r.Ended = rollout.RolledBack, f.At
-	case ledger.KindRolloutAborted, ledger.KindRolloutHalted: // who was not told is not told any more
-		r.Phase = rollout.Aborting
-	default:
+	case ledger.KindRolloutPaused, ledger.KindRolloutResumed:
 		if r.Phase == rollout.Running {
 			r.Phase = rollout.Paused
+		}
+	default: // who was not told is not told any more, and whom its lost commands were for is not known: it cannot go on
+		r.Phase = rollout.Aborting
+		if r.Wave == 0 {
+			r.Phase, r.Ended = rollout.Aborted, f.At
 		}
 	}
 	r.Reason = "by a replay of the ledger: " + string(f.Kind)

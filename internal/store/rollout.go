@@ -87,23 +87,35 @@ func (s *Rollouts) Rollouts(ctx context.Context, scope []string, open bool, afte
 
 // SaveRollout implements rollout.Store.
 func (s *Rollouts) SaveRollout(ctx context.Context, r rollout.Rollout, facts ...ledger.Fact) error {
-	if r.Phase.Ended() {
-		if err := s.free(ctx, r.Spec.ID); err != nil {
-			return err
-		}
-	}
-	return s.db.Write(ctx, func(tx *Tx) error {
+	if err := s.db.Write(ctx, func(tx *Tx) error {
 		if err := saveRollout(tx, r); err != nil {
 			return err
 		}
 		return tx.Append(facts...)
-	})
+	}); err != nil || !r.Phase.Ended() {
+		return err
+	}
+	return s.free(ctx, r.Spec.ID)
+}
+
+// FreeEnded implements rollout.Book.
+func (s *Rollouts) FreeEnded(ctx context.Context) error {
+	ended, err := collect(ctx, s.db, scanID, `SELECT id FROM rollout WHERE open = 0 AND id IN (SELECT rollout_id FROM rollout_place WHERE open = 1)`)
+	if err != nil {
+		return err
+	}
+	for _, id := range ended {
+		if err := s.free(ctx, id); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // atOnce bounds the rows of one write.
 const atOnce = 5000
 
-// free lets go of the devices of a rollout that ends, some at a time: other writes have their turn between.
+// free lets go of the devices of a rollout that has ended, some at a time: other writes have their turn between.
 func (s *Rollouts) free(ctx context.Context, id string) error {
 	for n := int64(atOnce); n == atOnce; {
 		if err := s.db.Write(ctx, func(tx *Tx) error {
@@ -131,23 +143,19 @@ func saveRollout(tx *Tx, r rollout.Rollout) error {
 	if err != nil {
 		return err
 	}
-	if err := one(res, rollout.ErrChanged); err != nil {
-		return err
-	}
-	if r.Phase.Ended() { // who was taken since free began
-		_, err = tx.Exec(`UPDATE rollout_place SET open = 0 WHERE rollout_id = $1 AND open = 1`, r.Spec.ID)
-	}
-	return err
+	return one(res, rollout.ErrChanged)
 }
 
 // Listened implements rollout.Book.
-func (s *Rollouts) Listened(ctx context.Context, now time.Time) (last time.Time, err error) {
-	return last, s.db.Write(ctx, func(tx *Tx) error {
-		var at int64
-		if err := tx.QueryRow(`SELECT coalesce(max(at), 0) FROM rollout_ear`).Scan(&at); err != nil {
-			return err
-		}
-		last = Time(at)
+func (s *Rollouts) Listened(ctx context.Context) (time.Time, error) {
+	var at int64
+	err := s.db.Read().QueryRowContext(ctx, `SELECT coalesce(max(at), 0) FROM rollout_ear`).Scan(&at)
+	return Time(at), err
+}
+
+// Listens implements rollout.Book.
+func (s *Rollouts) Listens(ctx context.Context, now time.Time) error {
+	return s.db.Write(ctx, func(tx *Tx) error {
 		_, err := tx.Exec(`INSERT INTO rollout_ear (id, at) VALUES (1, $1) ON CONFLICT (id) DO UPDATE SET at = excluded.at`, Millis(now))
 		return err
 	})

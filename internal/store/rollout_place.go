@@ -150,6 +150,9 @@ func (s *Rollouts) SettleDevices(ctx context.Context, id string, wave, into int)
 	return nil
 }
 
+// isThere holds for a device d that is where a rollout o is: of its product, or in its group.
+const isThere = ` (o.place = d.product OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = o.place AND g.device_id = d.id))`
+
 // stillThere gives those of the devices that are where the rollout is: who has left meanwhile, to another owner perhaps, is not told by it.
 func stillThere(tx *Tx, r rollout.Rollout, list string) (map[string]string, error) {
 	place, err := listOf([]string{access.Join(r.Spec.Product, r.Spec.Selection.Group)})
@@ -237,28 +240,53 @@ func contest(tx *Tx, r rollout.Rollout, list string) (map[string]string, error) 
 	return busy, nil
 }
 
+// Freed implements rollout.Places.
+func (s *Rollouts) Freed(ctx context.Context, id string, limit int) ([]string, error) {
+	return collect(ctx, s.db, scanID, `SELECT h.device_id FROM rollout_place h WHERE h.rollout_id = $1 AND h.mark = $2
+		AND NOT EXISTS (SELECT 1 FROM rollout_place o WHERE o.device_id = h.device_id AND o.open = 1) ORDER BY h.device_id LIMIT $3`, id, string(rollout.Held), limit)
+}
+
 // FreeDevices implements rollout.Places.
-func (s *Rollouts) FreeDevices(ctx context.Context, id string, wave int) error {
+func (s *Rollouts) FreeDevices(ctx context.Context, r rollout.Rollout, members []rollout.Member, freed []string) error {
+	list, err := listOf(freed)
+	if err != nil {
+		return err
+	}
+	fit := map[string]rollout.Member{}
+	for _, m := range members {
+		fit[m.Device] = m
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		free, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM rollout_place h WHERE h.rollout_id = $1 AND h.mark = $2
-			AND NOT EXISTS (SELECT 1 FROM rollout_place o WHERE o.device_id = h.device_id AND o.open = 1) ORDER BY h.device_id LIMIT $3`, id, string(rollout.Held), int64(atOnce))
+		there, err := stillThere(tx, r, list)
+		if err != nil {
+			return err
+		}
+		free, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM rollout_place h JOIN list($2) AS l ON l.value = h.device_id WHERE h.rollout_id = $1
+			AND h.mark = $3 AND NOT EXISTS (SELECT 1 FROM rollout_place o WHERE o.device_id = h.device_id AND o.open = 1)`, r.Spec.ID, list, string(rollout.Held))
 		if err != nil {
 			return err
 		}
 		tally := rollout.Tally{}
 		for device, was := range free {
-			if _, err := tx.Exec(`UPDATE rollout_place SET open = 1, holder = '', wave = $1, mark = $2, stirs = stirs + 1, due = 0 WHERE rollout_id = $3 AND device_id = $4`,
-				wave, string(rollout.Queued), id, device); err != nil {
-				return err
-			}
 			var from int
 			if _, err := fmt.Sscan(was, &from); err != nil {
 				return err
 			}
 			tally.Add(from, rollout.Held, -1)
-			tally.Add(wave, rollout.Queued, 1)
+			m, fits := fit[device]
+			if _, is := there[device]; !fits || !is {
+				if _, err := tx.Exec(`DELETE FROM rollout_place WHERE rollout_id = $1 AND device_id = $2`, r.Spec.ID, device); err != nil {
+					return err
+				}
+				continue
+			}
+			if _, err := tx.Exec(`UPDATE rollout_place SET open = 1, holder = '', wave = $1, previous = $2, mark = $3, stirs = stirs + 1, due = 0 WHERE rollout_id = $4 AND device_id = $5`,
+				m.Wave, notNil(m.Previous), string(rollout.Queued), r.Spec.ID, device); err != nil {
+				return err
+			}
+			tally.Add(m.Wave, rollout.Queued, 1)
 		}
-		return countAll(tx, id, tally)
+		return countAll(tx, r.Spec.ID, tally)
 	})
 }
 
@@ -286,9 +314,11 @@ func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error
 		return err
 	}
 	tranches := r.Waves[wave-1].Tranches
-	res, err := tx.Exec(`UPDATE rollout_place SET tranche = $1, command = $2, mark = $3, turn = $4, due = $5, stirs = stirs + 1
-		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l) AND mark = $8 AND open = 1`,
-		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued))
+	res, err := tx.Exec(`UPDATE rollout_place SET tranche = $1, command = $2, mark = $3, turn = $4, due = $5, stirs = stirs + 1,
+		previous = coalesce((SELECT d.release FROM device d WHERE d.id = rollout_place.device_id AND d.release <> $9), previous)
+		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l JOIN device d ON d.id = l.value JOIN rollout o ON o.id = $6 WHERE`+isThere+`)
+		AND mark = $8 AND open = 1`,
+		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued), notNil(r.Spec.Release))
 	if err != nil {
 		return err
 	}
@@ -301,12 +331,12 @@ func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error
 
 // ToldDevices implements rollout.Places.
 func (s *Rollouts) ToldDevices(ctx context.Context, id, command string, back bool) ([]string, error) {
-	column := "command"
-	if back {
-		column = "back"
+	whom := `x.back = $2`
+	if !back {
+		whom = `x.command = $2 AND` + isThere
 	}
-	return collect(ctx, s.db, scanID, `SELECT x.device_id FROM rollout_place x JOIN device d ON d.id = x.device_id
-		WHERE x.rollout_id = $1 AND x.`+column+` = $2 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved') ORDER BY x.device_id`, id, command)
+	return collect(ctx, s.db, scanID, `SELECT x.device_id FROM rollout_place x JOIN device d ON d.id = x.device_id JOIN rollout o ON o.id = x.rollout_id
+		WHERE x.rollout_id = $1 AND `+whom+` AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved') ORDER BY x.device_id`, id, command)
 }
 
 // Tally implements rollout.Places.
@@ -348,6 +378,11 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 			}
 			tally.Add(wave, m.Was, -1)
 			tally.Add(wave, m.Now, 1)
+			if m.Free {
+				if _, err := tx.Exec(`UPDATE rollout_place SET open = 0 WHERE rollout_id = $1 AND device_id = $2`, id, m.Device); err != nil {
+					return err
+				}
+			}
 			if m.Late == "" {
 				continue
 			}
@@ -361,10 +396,10 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 }
 
 // placeColumns read a device of a rollout, with its part in the commands that it was told by.
-const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, d.state, d.assurance, d.doc, d.last_seen, v.doc,
+const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, CASE WHEN` + isThere + ` THEN 0 ELSE 1 END, d.state, d.assurance, d.doc, d.last_seen, v.doc,
 	x.command, coalesce(ci.issued, 0), coalesce(ci.expires, 0), coalesce(i.state, ''), coalesce(i.attempts, 0), coalesce(i.at, 0),
 	x.back, coalesce(cb.issued, 0), coalesce(cb.expires, 0), coalesce(b.state, ''), coalesce(b.attempts, 0), coalesce(b.at, 0)
-	FROM rollout_place x JOIN device d ON d.id = x.device_id
+	FROM rollout_place x JOIN device d ON d.id = x.device_id JOIN rollout o ON o.id = x.rollout_id
 	LEFT JOIN verdict_current c ON c.device_id = x.device_id LEFT JOIN verdict v ON v.uid = c.uid
 	LEFT JOIN command ci ON ci.id = x.command LEFT JOIN command_device i ON i.command_id = x.command AND i.device_id = x.device_id
 	LEFT JOIN command cb ON cb.id = x.back LEFT JOIN command_device b ON b.command_id = x.back AND b.device_id = x.device_id`
@@ -404,7 +439,8 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var seen int64
 	var verdict sql.NullString
 	var times [6]int64
-	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &s.State, &s.Assurance, &doc, &seen, &verdict,
+	var strayed int64
+	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &strayed, &s.State, &s.Assurance, &doc, &seen, &verdict,
 		&s.Install.Command, &times[0], &times[1], &s.Install.Standing, &s.Install.Attempts, &times[2],
 		&s.Back.Command, &times[3], &times[4], &s.Back.Standing, &s.Back.Attempts, &times[5]); err != nil {
 		return s, err
@@ -415,6 +451,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	if err := json.Unmarshal([]byte(doc), &t); err != nil {
 		return s, fmt.Errorf("device %s: twin: %w", s.Device, err)
 	}
+	s.Strayed = strayed == 1
 	s.Running, s.Trial, s.Seen, s.Said = t.Release, t.Trial, Time(seen), t.Said
 	switch {
 	case t.Sick:

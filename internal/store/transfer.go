@@ -18,9 +18,9 @@ import (
 // owns it.
 const ownersActs = `('attest', 'configure', 'dormant', 'wake', 'reset', 'adopt', 'disown')`
 
-// ownRollout finds the open rollout of the device's owner that the device is in: one of the owner's group, or of one in it.
-const ownRollout = `SELECT r.id FROM rollout_place x JOIN rollout r ON r.id = x.rollout_id JOIN device d ON d.id = x.device_id
-	WHERE x.device_id = $1 AND x.open = 1 AND substr(r.place, 1, length(d.product) + 7) = d.product || '/owner/' ORDER BY r.id LIMIT 1`
+// ownRollout finds the open rollout of the device's owner that the device is in, or held for: one of the owner's group, or of one in it.
+const ownRollout = `SELECT r.id FROM device d JOIN rollout r ON r.open = 1 AND r.product = d.product JOIN rollout_place x ON x.rollout_id = r.id AND x.device_id = d.id
+	WHERE d.id = $1 AND (x.open = 1 OR x.mark = 'held') AND substr(r.place, 1, length(d.product) + 7) = d.product || '/owner/' ORDER BY r.id LIMIT 1`
 
 // Begin implements owner.Transfers.
 func (s *Owners) Begin(ctx context.Context, leaving []owner.Leaving, facts ...ledger.Fact) error {
