@@ -20,18 +20,19 @@ func bear(most, rate, n int) int {
 	return min(part, most)
 }
 
-// TooMany says why failures halt a wave; empty: they do not. All failures are counted together unless only their kinds have limits. A percentage is of
-// the wave and of what came before it, if that counts.
+// TooMany says why failures halt a wave; empty: they do not. All failures are counted together unless only their kinds have limits: then a kind without one bears
+// none. A percentage is of the wave and of what came before it, if that counts.
 func (w Wave) TooMany(c, before Counts) string {
 	errors, shows := w.MaxErrors+w.MaxErrorsRate > 0, w.MaxNoShows+w.MaxNoShowsRate > 0
+	together := w.MaxFailures+w.MaxFailuresRate > 0 || !errors && !shows
 	for _, l := range []struct {
 		applies               bool
 		what                  string
 		n, was, most, percent int
 	}{
-		{w.MaxFailures+w.MaxFailuresRate > 0 || !errors && !shows, "failed", c.Failed, before.Failed, w.MaxFailures, w.MaxFailuresRate},
-		{errors, "said no, fell back or are bad with it", c.Failed - c.NoShows, before.Failed - before.NoShows, w.MaxErrors, w.MaxErrorsRate},
-		{shows, "did not show in time that they are good", c.NoShows, before.NoShows, w.MaxNoShows, w.MaxNoShowsRate},
+		{together, "failed", c.Failed, before.Failed, w.MaxFailures, w.MaxFailuresRate},
+		{errors || !together, "said no, fell back or are bad with it", c.Failed - c.NoShows, before.Failed - before.NoShows, w.MaxErrors, w.MaxErrorsRate},
+		{shows || !together, "did not show in time that they are good", c.NoShows, before.NoShows, w.MaxNoShows, w.MaxNoShowsRate},
 	} {
 		if !l.applies || l.n == 0 {
 			continue

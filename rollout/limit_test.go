@@ -15,17 +15,19 @@ func TestErrorsAndNoShowsHaltApart(t *testing.T) {
 		c    Counts
 		want string // that the reason has in it; empty: it goes on
 	}{
-		"nothing given, no failure":       {Wave{}, Counts{Devices: 10, Good: 3}, ""},
-		"nothing given, a no-show":        {Wave{}, Counts{Devices: 10, Failed: 1, NoShows: 1}, "1 of 10 devices failed, at most 0 may"},
-		"no-shows may be":                 {Wave{MaxNoShows: 2}, Counts{Devices: 10, Failed: 2, NoShows: 2}, ""},
-		"too many no-shows":               {Wave{MaxNoShows: 2}, Counts{Devices: 10, Failed: 3, NoShows: 3}, "3 of 10 devices did not show in time"},
-		"errors beside a limit on others": {Wave{MaxNoShows: 2}, Counts{Devices: 10, Failed: 1}, ""},
-		"too many errors":                 {Wave{MaxErrors: 1, MaxNoShows: 9}, Counts{Devices: 10, Failed: 4, NoShows: 2}, "2 of 10 devices said no"},
-		"all of them together":            {Wave{MaxFailures: 3, MaxErrors: 3, MaxNoShows: 3}, Counts{Devices: 100, Failed: 4, NoShows: 2}, "4 of 100 devices failed"},
-		"a part":                          {Wave{MaxErrorsRate: 10}, Counts{Devices: 20, Good: 17, Failed: 3}, "at most 2 may"},
-		"early":                           {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 20, Failed: 3}, "of the first 23 devices"},
-		"too early to say":                {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 300, Failed: 3}, ""},
-		"two are no sign":                 {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 0, Failed: 2}, ""},
+		"nothing given, no failure":        {Wave{}, Counts{Devices: 10, Good: 3}, ""},
+		"nothing given, a no-show":         {Wave{}, Counts{Devices: 10, Failed: 1, NoShows: 1}, "1 of 10 devices failed, at most 0 may"},
+		"no-shows may be":                  {Wave{MaxNoShows: 2}, Counts{Devices: 10, Failed: 2, NoShows: 2}, ""},
+		"too many no-shows":                {Wave{MaxNoShows: 2}, Counts{Devices: 10, Failed: 3, NoShows: 3}, "3 of 10 devices did not show in time"},
+		"errors beside a limit on others":  {Wave{MaxNoShows: 2}, Counts{Devices: 10, Failed: 1}, "1 of 10 devices said no"},
+		"silence beside a limit on others": {Wave{MaxErrors: 1}, Counts{Devices: 5, Good: 1, Failed: 4, NoShows: 4}, "4 of 5 devices did not show in time"},
+		"silence within the common limit":  {Wave{MaxErrors: 1, MaxFailures: 4}, Counts{Devices: 5, Good: 1, Failed: 4, NoShows: 4}, ""},
+		"too many errors":                  {Wave{MaxErrors: 1, MaxNoShows: 9}, Counts{Devices: 10, Failed: 4, NoShows: 2}, "2 of 10 devices said no"},
+		"all of them together":             {Wave{MaxFailures: 3, MaxErrors: 3, MaxNoShows: 3}, Counts{Devices: 100, Failed: 4, NoShows: 2}, "4 of 100 devices failed"},
+		"a part":                           {Wave{MaxErrorsRate: 10}, Counts{Devices: 20, Good: 17, Failed: 3}, "at most 2 may"},
+		"early":                            {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 20, Failed: 3}, "of the first 23 devices"},
+		"too early to say":                 {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 300, Failed: 3}, ""},
+		"two are no sign":                  {Wave{MaxErrorsRate: 1}, Counts{Devices: 1000, Good: 0, Failed: 2}, ""},
 	} {
 		why := c.w.TooMany(c.c, Counts{})
 		if (why == "") != (c.want == "") || !strings.Contains(why, c.want) {

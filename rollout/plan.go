@@ -26,7 +26,7 @@ const (
 	Settle      Kind = "settle"       // that was the last, and the next is of who joins later
 	Complete    Kind = "complete"     // that was the last
 	Halt        Kind = "halt"         // too many failures
-	Cancel      Kind = "cancel"       // the wave's commands, for whom they have not reached
+	Cancel      Kind = "cancel"       // the commands of all waves, for whom they have not reached
 	SendBack    Kind = "send-back"    // put those that are Returns into ways back
 	CancelBacks Kind = "cancel-backs" // the commands of SendBacks, for whom they have not reached
 	EndRollback Kind = "end-rollback" // all that can be back is back
@@ -52,6 +52,9 @@ func Decide(m Moment, r Rollout, t Tally) []Decision {
 	case Running, Paused:
 		if d, ok := decideWave(m, r, t); ok {
 			d.Wave = r.Wave
+			if d.Kind == Complete && t.Counts(1, r.Wave).Left > 0 { // whose end was decided may be taken back
+				return append(cancels(r), d)
+			}
 			return []Decision{d}
 		}
 	case Halted:
@@ -169,9 +172,9 @@ func soak(m Moment, r Rollout, w WaveState, c Counts, proving int) (Decision, bo
 	return d, true
 }
 
-// cancels ends the current wave's commands, if there are any.
+// cancels ends the commands of all waves, if there are any: whoever left may be back.
 func cancels(r Rollout) []Decision {
-	if w := r.Waves[r.Wave-1]; w.Cancelled || len(w.Tranches) == 0 {
+	if !slices.ContainsFunc(r.Waves[:r.Wave], func(w WaveState) bool { return !w.Cancelled && len(w.Tranches) > 0 }) {
 		return nil
 	}
 	return []Decision{{Kind: Cancel, Wave: r.Wave, Reason: r.Reason}}
@@ -244,7 +247,9 @@ func Apply(now time.Time, r Rollout, d Decision, tranches ...Tranche) Rollout {
 		r.Phase, r.Halted, r.Reason = Halted, now, d.Reason
 		r.Turns++
 	case Cancel:
-		w.Cancelled = true
+		for i := range r.Waves[:r.Wave] {
+			r.Waves[i].Cancelled = len(r.Waves[i].Tranches) > 0
+		}
 		r.Turns++ // who was told is not any more
 	case CancelBacks: // the commands tell of it
 	case EndRollback:

@@ -244,11 +244,9 @@ func (w *world) carry(d Decision) []Tranche {
 			}
 		}
 	case Cancel:
-		for _, t := range w.r.Waves[w.r.Wave-1].Tranches {
-			for _, dev := range w.commands[t.Command] {
-				if s := &w.find(dev).Status; s.Install.Standing == device.Pending || s.Install.Standing == device.Delivered {
-					s.Install.Standing = device.Cancelled
-				}
+		for _, p := range w.pieces {
+			if s := &p.Status.Install.Standing; p.wave <= w.r.Wave && (*s == device.Pending || *s == device.Delivered) {
+				*s = device.Cancelled
 			}
 		}
 	default:

@@ -50,6 +50,10 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 		return release.Release{}, fault.New(fault.Conflict, "rollout.otp",
 			fmt.Sprintf("%s is programmed once, in the factory", spec.Product), "its devices take no update; replace them")
 	}
+	if p := spec.Priority; p < -maxPriority || p > maxPriority || p != 0 && (spec.Selection.Group != "" || len(spec.Selection.IDs) > 0) {
+		return release.Release{}, bad("priority", fmt.Sprintf("a priority of %d, of a part of the product perhaps", p),
+			fmt.Sprintf("give one of -%d to %[1]d, to a rollout over the whole product, or none", maxPriority))
+	}
 	if spec.Assurance != "" && !spec.Assurance.Valid() {
 		return release.Release{}, bad("assurance", fmt.Sprintf("no assurance is called %.16q", spec.Assurance), fmt.Sprint("use one of ", device.Assurances()))
 	}
@@ -91,6 +95,9 @@ func checkSelection(sel Selection) error {
 func takes(s device.State) bool {
 	return s == device.Onboarded || s == device.Active || s == device.Quarantined || s == device.Maintenance
 }
+
+// maxPriority bounds how far a rollout goes before others.
+const maxPriority = 100
 
 // MaxWaves bounds a plan.
 const MaxWaves = 32

@@ -42,7 +42,7 @@ type Spec struct {
 	Canaries  []string  `json:"canaries,omitempty"` // selected devices that come first, in the first wave
 	Waves     []Wave    `json:"waves"`
 	Rollback  []byte    `json:"rollback,omitempty"` // where devices go whose earlier release is no way back; digest in RollbackTo
-	Priority  int       `json:"priority,omitempty"` // of two rollouts that wait for a device, the one with the higher gets it; then the one that started first
+	Priority  int       `json:"priority,omitempty"` // of two rollouts that wait for a device, the one with the higher gets it; then the one that started first: -100 to 100, and takes two people
 	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, or of a state
 	Reason    string    `json:"reason,omitempty"`
 
@@ -157,8 +157,11 @@ func (r Rollout) Joins() bool {
 // MaxTranche bounds the devices of one command, and so what is written at once.
 const MaxTranche = 20_000
 
-// Before reports whether it goes before another that wants the same device, and has not told it yet.
+// Before reports whether it goes before another that wants the same device, and has not told it yet. One that is paused gives way.
 func (r Rollout) Before(other Rollout) bool {
+	if r.Phase == Running && other.Phase == Paused {
+		return true
+	}
 	if r.Spec.Priority != other.Spec.Priority {
 		return r.Spec.Priority > other.Spec.Priority
 	}
@@ -328,7 +331,7 @@ type Places interface {
 	JoinDevices(ctx context.Context, r Rollout, members []Member, fact func(joined []string) (ledger.Fact, error)) error
 	// SettleDevices lets go of the devices of a wave, whatever became of them, and counts them to another wave, or the same. Who is held stays.
 	SettleDevices(ctx context.Context, id string, wave, into int) error
-	// Freed gives at most limit devices that are held, and that no rollout has any more.
+	// Freed gives at most limit devices that are held, and that no rollout has any more, or one has that is paused and has not told them.
 	Freed(ctx context.Context, id string, limit int) ([]string, error)
 	// FreeDevices takes members of those into their waves, and the others of them out of the rollout.
 	FreeDevices(ctx context.Context, r Rollout, members []Member, freed []string) error

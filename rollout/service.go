@@ -59,9 +59,12 @@ func NewService(cfg Config) (*Service, error) {
 	return &Service{cfg: cfg, freed: map[string]time.Time{}, joined: map[string]time.Time{}, alarms: map[string]alarmed{}}, nil
 }
 
-// check asks for the right to a rollout: to the group it is limited to, or to the whole product.
+// check asks for the right to a rollout: to the group it is limited to, or to the whole product. One that goes before others, or behind them, is not made by
+// one person.
 func (s *Service) check(ctx context.Context, caller access.Caller, action access.Action, id string, spec Spec) error {
-	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{Type: "rollout", ID: id, Product: spec.Product, Group: spec.Selection.Group})
+	return s.cfg.Guard.Check(ctx, caller, action, access.Resource{
+		Type: "rollout", ID: id, Product: spec.Product, Group: spec.Selection.Group, Grave: action == access.RolloutCreate && spec.Priority != 0,
+	})
 }
 
 // DryRun tells what Start would do now: the waves, and who is left out and why.

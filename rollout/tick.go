@@ -2,10 +2,12 @@ package rollout
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"math"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -201,7 +203,11 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, 
 	case Settle:
 		err = s.settle(ctx, r)
 	case Cancel:
-		err = s.cancel(ctx, r.Waves[r.Wave-1].Tranches, d.Reason)
+		for _, w := range r.Waves[:r.Wave] {
+			if !w.Cancelled && err == nil {
+				err = s.cancel(ctx, w.Tranches, d.Reason)
+			}
+		}
 	case CancelBacks:
 		return r, s.cancel(ctx, r.Backs, d.Reason) // the commands tell of it
 	default:
@@ -380,10 +386,11 @@ func (s *Service) command(ctx context.Context, r Rollout, id string, in device.I
 	return err
 }
 
-// askProof has devices attest that were good when the soak began. It asks some of them twice after a crash, which does no harm.
+// askProof has devices attest that were good when the soak began. It asks some of them twice after a crash, which does no harm: a command is named by
+// the devices that it is for, as others may have to prove it then.
 func (s *Service) askProof(ctx context.Context, now time.Time, r Rollout, d Decision) error {
 	w := r.Waves[r.Wave-1]
-	for after, n := "", 0; ; n++ {
+	for after := ""; ; {
 		some, err := s.cfg.Store.Marked(ctx, r.Spec.ID, r.Wave, r.Wave, []Mark{Proving}, after, MaxTranche)
 		if err != nil || len(some) == 0 {
 			return err
@@ -391,7 +398,7 @@ func (s *Service) askProof(ctx context.Context, now time.Time, r Rollout, d Deci
 		if _, err := s.cfg.Devices.Command(ctx, system(), device.Instruction{
 			Product: r.Spec.Product, Act: wire.ActAttest, Devices: names(some), Rollout: r.Spec.ID, Wave: uint(d.Wave), Reason: d.Reason,
 			Valid: max(time.Second, s.moment(now).contact(r.Spec.Waves[w.Rule])), Cause: s.cause(ctx, r),
-			Once: fmt.Sprintf("rollout/%s/%d/attest/%d/%d", r.Spec.ID, d.Wave, w.SoakFrom.UnixMilli(), n),
+			Once: fmt.Sprintf("rollout/%s/%d/attest/%d/%x", r.Spec.ID, d.Wave, w.SoakFrom.UnixMilli(), sha256.Sum256([]byte(strings.Join(names(some), "\x00")))),
 		}); err != nil {
 			return err
 		}

@@ -149,7 +149,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.Var((*state)(&p.state), "state", "every device in this state that can take it")
 	f.StringSliceVar(&p.spec.Selection.IDs, "device", nil, "just these devices")
 	f.StringSliceVar(&p.spec.Canaries, "canary", nil, "selected devices that come first")
-	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it; then the one that started first")
+	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it, -100 to 100; then the one that started first; takes two people, and the whole product")
 	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
 	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")

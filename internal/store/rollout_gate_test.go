@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -448,5 +449,150 @@ func TestARolloutInNoWaveIsAnError(t *testing.T) {
 	}
 	if err := r.svc.Tick(t.Context(), r.now); err == nil {
 		t.Error("it goes on")
+	}
+}
+
+// Whom a paused rollout has not told is free for another, and comes back when it goes on.
+func TestAPausedRolloutGivesUpWhomItHasNotTold(t *testing.T) {
+	for name, pauseFirst := range map[string]bool{"paused before the other": true, "paused later": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoll(t, 4)
+			next := r.publish("1.2.0", r.old)
+			one := ofOne("first", r.new, rollout.Selection{All: true})
+			one.Waves[0].Tranche = 1
+			r.begin(one)
+			r.tick(time.Second)
+			pause := func() {
+				if _, err := r.svc.Pause(t.Context(), person("op"), "first", "what do people say?"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if pauseFirst {
+				pause()
+			}
+			r.now = r.now.Add(time.Second)
+			r.begin(ofOne("second", next, rollout.Selection{All: true}))
+			r.tick(time.Second)
+			if !pauseFirst {
+				if c := r.counts("second"); c.Held != 4 {
+					t.Fatalf("%+v", c)
+				}
+				pause()
+				r.tick(freeAfter)
+				r.tick(freeAfter)
+			}
+			if c := r.counts("second"); c.Held != 1 || c.Devices != 3 {
+				t.Errorf("the other: %+v", c)
+			}
+			if c := r.by("second", devN(0), devN(1), devN(2), devN(3)); len(c) != 3 {
+				t.Errorf("the other tells %d devices", len(c))
+			}
+			if _, err := r.svc.Resume(t.Context(), person("op"), "first", "all well"); err != nil {
+				t.Fatal(err)
+			}
+			r.tick(freeAfter)
+			if c := r.counts("first"); c.Held != 3 || c.Devices != 1 {
+				t.Errorf("it goes on: %+v", c)
+			}
+			if _, err := r.svc.Abort(t.Context(), person("op"), "second", "x"); err != nil {
+				t.Fatal(err)
+			}
+			r.tick(time.Second)
+			r.tick(freeAfter)
+			if c := r.counts("first"); c.Held != 0 || c.Devices != 4 {
+				t.Errorf("the others are free: %+v", c)
+			}
+		})
+	}
+}
+
+// A priority is of a rollout over the whole product, and within bounds.
+func TestAPriorityHasBounds(t *testing.T) {
+	r := newRoll(t, 2)
+	for name, spec := range map[string]rollout.Spec{
+		"too high":   {Priority: 101, Selection: rollout.Selection{All: true}},
+		"too low":    {Priority: -101, Selection: rollout.Selection{All: true}},
+		"of a group": {Priority: 1, Selection: rollout.Selection{All: true, Group: "eu"}},
+		"by name":    {Priority: 1, Selection: rollout.Selection{IDs: []string{devN(0)}}},
+	} {
+		spec.ID, spec.Product, spec.Release, spec.Waves = "r1", "pump", r.new.Digest[:], []rollout.Wave{{Deadline: 3600}}
+		if _, err := r.svc.Create(t.Context(), together("op", "olga"), spec); codeOf(err) != "rollout.priority" {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
+
+// The end of a device is decided while it is in a rollout, and taken back when that is over: it is told nothing of it any more.
+func TestWhoseEndIsTakenBackIsNotToldByARolloutThatIsOver(t *testing.T) {
+	for name, halts := range map[string]bool{"completed": false, "halted": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRoll(t, 5)
+			spec := twoWaves("r1", r.new)
+			spec.Canaries = []string{devN(2), devN(3)}
+			spec.Waves[0].Size, spec.Waves[0].Soak, spec.Waves[1].Soak = 2, 0, 0
+			r.begin(spec)
+			r.tick(time.Second)
+			if _, err := r.devices.Move(t.Context(), access.Internal("t"), devN(3), device.Retire, nil, "by mistake"); err != nil {
+				t.Fatal(err)
+			}
+			r.now = r.now.Add(time.Second)
+			r.installs(devN(2))
+			r.tick(time.Second)
+			r.phase("r1", rollout.Running, 2)
+			if halts {
+				if _, err := r.svc.Halt(t.Context(), person("op"), "r1", "it burns"); err != nil {
+					t.Fatal(err)
+				}
+				r.tick(time.Second)
+			} else {
+				r.now = r.now.Add(time.Second)
+				for _, i := range []int{0, 1, 4} {
+					r.installs(devN(i))
+				}
+				r.tick(time.Second)
+				r.phase("r1", rollout.Completed, 2)
+			}
+			for _, ev := range []device.Event{device.Reinstate, device.Onboard} {
+				if _, err := r.devices.Move(t.Context(), access.Internal("t"), devN(3), ev, nil, "it lives"); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if c := r.by("r1", devN(3)); len(c) != 0 {
+				t.Errorf("it is told to %s", c[0].Wire.Act)
+			}
+		})
+	}
+}
+
+// Between the asking for proof and the record of it the server dies, and other devices have to prove it then: all of them are asked.
+func TestWhoHasToProveItIsAskedAfterACrash(t *testing.T) {
+	r := newRoll(t, 3)
+	st := &before{is: func(o rollout.Rollout) bool { return !o.Waves[0].Asked.IsZero() }, do: func() error { return errCrash }}
+	st.over(r, 1000*time.Hour)
+	spec := ofOne("r1", r.new, rollout.Selection{All: true})
+	spec.Waves[0].Soak, spec.Waves[0].Contact = 600, 900
+	r.begin(spec)
+	r.tick(time.Second)
+	r.now = r.now.Add(time.Minute)
+	for i := range 3 {
+		r.installs(devN(i))
+	}
+	r.tick(time.Second)
+	r.now = r.now.Add(9 * time.Minute)
+	r.proves(devN(2), r.new, attest.Affirming) // within the soak
+	r.says(devN(2), r.new, true, false, nil)
+	r.now = r.now.Add(2 * time.Minute)
+	if err := r.svc.Tick(t.Context(), r.now); !errors.Is(err, errCrash) {
+		t.Fatalf("%v", err)
+	}
+	asked := func(i int) int { return len(r.commands(devN(i), wire.ActAttest)) }
+	if asked(0) != 1 || asked(1) != 1 || asked(2) != 0 {
+		t.Fatalf("asked: %d, %d, %d", asked(0), asked(1), asked(2))
+	}
+	r.now = r.now.Add(16 * time.Minute) // nobody is heard of, and nobody listens
+	st.over(r, 1000*time.Hour)
+	r.tick(time.Second)
+	if got := r.phase("r1", rollout.Running, 1); got.Waves[0].Asked.IsZero() || asked(2) != 1 {
+		t.Errorf("the third has to prove it, and was asked %d times: %+v", asked(2), got.Waves[0])
 	}
 }

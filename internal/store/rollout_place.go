@@ -243,7 +243,8 @@ func contest(tx *Tx, r rollout.Rollout, list string) (map[string]string, error) 
 // Freed implements rollout.Places.
 func (s *Rollouts) Freed(ctx context.Context, id string, limit int) ([]string, error) {
 	return collect(ctx, s.db, scanID, `SELECT h.device_id FROM rollout_place h WHERE h.rollout_id = $1 AND h.mark = $2
-		AND NOT EXISTS (SELECT 1 FROM rollout_place o WHERE o.device_id = h.device_id AND o.open = 1) ORDER BY h.device_id LIMIT $3`, id, string(rollout.Held), limit)
+		AND NOT EXISTS (SELECT 1 FROM rollout_place x JOIN rollout o ON o.id = x.rollout_id WHERE x.device_id = h.device_id AND x.open = 1
+			AND NOT (x.tranche = 0 AND o.phase = $3)) ORDER BY h.device_id LIMIT $4`, id, string(rollout.Held), string(rollout.Paused), limit)
 }
 
 // FreeDevices implements rollout.Places.
@@ -261,20 +262,36 @@ func (s *Rollouts) FreeDevices(ctx context.Context, r rollout.Rollout, members [
 		if err != nil {
 			return err
 		}
-		free, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM rollout_place h JOIN list($2) AS l ON l.value = h.device_id WHERE h.rollout_id = $1
-			AND h.mark = $3 AND NOT EXISTS (SELECT 1 FROM rollout_place o WHERE o.device_id = h.device_id AND o.open = 1)`, r.Spec.ID, list, string(rollout.Held))
+		held, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM rollout_place h JOIN list($2) AS l ON l.value = h.device_id WHERE h.rollout_id = $1
+			AND h.mark = $3`, r.Spec.ID, list, string(rollout.Held))
+		if err != nil {
+			return err
+		}
+		maps.DeleteFunc(fit, func(device string, _ rollout.Member) bool {
+			_, is := there[device]
+			_, waits := held[device]
+			return !is || !waits
+		})
+		wanted, err := listOf(slices.Sorted(maps.Keys(fit)))
+		if err != nil {
+			return err
+		}
+		holders, err := contest(tx, r, wanted)
 		if err != nil {
 			return err
 		}
 		tally := rollout.Tally{}
-		for device, was := range free {
+		for device, was := range held {
+			if holders[device] != "" {
+				continue // somebody was faster
+			}
 			var from int
 			if _, err := fmt.Sscan(was, &from); err != nil {
 				return err
 			}
 			tally.Add(from, rollout.Held, -1)
-			m, fits := fit[device]
-			if _, is := there[device]; !fits || !is {
+			m, ok := fit[device]
+			if !ok {
 				if _, err := tx.Exec(`DELETE FROM rollout_place WHERE rollout_id = $1 AND device_id = $2`, r.Spec.ID, device); err != nil {
 					return err
 				}

@@ -278,7 +278,12 @@ func TestTwoRolloutsOfOneDevice(t *testing.T) {
 		if err != nil || len(dry.Members) != 4 || len(dry.Held) != 4 {
 			t.Errorf("a dry run of the second: %+v, %v", dry, err)
 		}
-		r.begin(two)
+		if priority != 0 {
+			if _, err := r.svc.Create(t.Context(), person("op"), two); codeOf(err) != "access.four-eyes" {
+				t.Errorf("one person lets it go before others: %v", err)
+			}
+		}
+		r.beginAs(together("op", "olga"), two)
 		return r
 	}
 	counts := func(t *testing.T, r *roll, id string, held, devices int) {

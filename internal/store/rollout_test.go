@@ -75,10 +75,15 @@ func newRoll(t *testing.T, n int) *roll {
 
 func (r *roll) begin(spec rollout.Spec) {
 	r.t.Helper()
-	if _, err := r.svc.Create(r.t.Context(), person("op"), spec); err != nil {
+	r.beginAs(person("op"), spec)
+}
+
+func (r *roll) beginAs(who access.Caller, spec rollout.Spec) {
+	r.t.Helper()
+	if _, err := r.svc.Create(r.t.Context(), who, spec); err != nil {
 		r.t.Fatal(err)
 	}
-	if _, _, err := r.svc.Start(r.t.Context(), person("op"), spec.ID); err != nil {
+	if _, _, err := r.svc.Start(r.t.Context(), who, spec.ID); err != nil {
 		r.t.Fatal(err)
 	}
 }
