@@ -52,6 +52,7 @@ const (
 	ReleaseRead      Action = "release:read"
 	AdvisoryImport   Action = "advisory:import"
 	SupplyManage     Action = "supply:manage"
+	PartsManage      Action = "parts:manage"
 	ArtifactUpload   Action = "artifact:upload"
 	ArtifactRead     Action = "artifact:read"
 	RolloutCreate    Action = "rollout:create"

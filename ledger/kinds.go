@@ -21,6 +21,15 @@ const (
 	KindSupplyPolicyChanged Kind = "supply.policy.changed" // control: JSON supply.PolicyChange {product, policy}: what the supply gate asks of its releases
 	KindExceptionTaken      Kind = "vex.taken"             // control: JSON supply.ExceptionTaken {product, digest, flaws, statements}: a signed document says why known flaws are none
 
+	KindSupplierChanged Kind = "supplier.changed" // control: JSON parts.Supplier {id, name, names, site, by, at, ended}, with the reason when it was ended
+	KindPartChanged     Kind = "part.changed"     // control: JSON parts.Part {id, supplier, kind, name, number, purl, by, at}
+	KindLotReceived     Kind = "lot.received"     // events: JSON parts.Lot {id, part, number, received, certificate, certificate_size, by, at, recalled, reason}
+	KindLotCertified    Kind = "lot.certified"    // events: the same; with the SHA-256 of its certificate of conformity
+	KindLotRecalled     Kind = "lot.recalled"     // events: the same; it is known to be bad
+	KindLotCleared      Kind = "lot.cleared"      // events: the same; it is good after all
+	KindOrderLotsNamed  Kind = "order.lots.named" // events: JSON parts.Naming {order, lots}: its devices may have a part of these
+	KindOrderLotsTaken  Kind = "order.lots.taken" // events: the same, and the reason: they have none after all
+
 	KindBundleDueChanged Kind = "product.bundle-due.changed" // control: JSON product.BundleDueChange {product, days}
 
 	KindIsolationChanged Kind = "product.isolation.changed" // control: JSON product.IsolationChange {product, layers}

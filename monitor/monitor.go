@@ -47,6 +47,7 @@ const (
 	RolloutHalted  Kind = "rollout.halted"       // of a rollout, whose ID is the subject
 	RolloutStuck   Kind = "rollout.stuck"        // of a rollout, the same
 	Vulnerable     Kind = "component.vulnerable" // of a release, whose digest is the subject
+	BadLot         Kind = "lot.recalled"         // of a lot of parts, whose ID is the subject
 )
 
 // Severity orders findings for people.

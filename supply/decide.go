@@ -100,12 +100,13 @@ func stopped(m wire.Release, d wire.GateDecision) error {
 
 // look is one run of the gate.
 type look struct {
-	policy Policy
-	now    time.Time
-	built  [][32]byte // components as they were built
-	d      wire.GateDecision
-	doc    bom.Document // zero: there is none that can be read
-	level  int          // SLSA build level that the builder is trusted for; 0: no builder is believed
+	policy  Policy
+	allowed []string // what suppliers that the policy allows are called
+	now     time.Time
+	built   [][32]byte // components as they were built
+	d       wire.GateDecision
+	doc     bom.Document // zero: there is none that can be read
+	level   int          // SLSA build level that the builder is trusted for; 0: no builder is believed
 }
 
 func (l *look) step(n uint, code, text string) {
@@ -121,7 +122,11 @@ func (s *Service) evaluate(ctx context.Context, p Policy, m wire.Release) (*look
 	if err != nil {
 		return nil, err
 	}
-	l := &look{policy: p, now: s.cfg.Now().UTC(), d: wire.GateDecision{V: 1, Product: m.Product, SBOM: m.SBOM, Provenance: m.Provenance, Policy: policy}}
+	allowed, err := s.cfg.Store.SupplierNames(ctx, p.SupplierIDs)
+	if err != nil {
+		return nil, err
+	}
+	l := &look{policy: p, allowed: append(allowed, p.Suppliers...), now: s.cfg.Now().UTC(), d: wire.GateDecision{V: 1, Product: m.Product, SBOM: m.SBOM, Provenance: m.Provenance, Policy: policy}}
 	l.d.At = uint64(l.now.Unix())
 	for _, c := range m.Components {
 		l.d.Subject = append(l.d.Subject, c.Built())
@@ -186,12 +191,12 @@ func (s *Service) bill(ctx context.Context, l *look, m wire.Release, p *statemen
 
 // strangers are the components whose supplier is none that the policy names. What was built here is of nobody else: the provenance says whose it is.
 func (l *look) strangers() (out []string) {
-	if len(l.policy.Suppliers) == 0 {
+	if len(l.policy.Suppliers)+len(l.policy.SupplierIDs) == 0 {
 		return nil
 	}
 	for _, c := range l.doc.Components {
 		own := slices.ContainsFunc(l.built, func(b [32]byte) bool { return c.SHA256 == hex.EncodeToString(b[:]) })
-		if own || slices.Contains(l.policy.Suppliers, c.Supplier) {
+		if own || c.Supplier != "" && slices.Contains(l.allowed, c.Supplier) {
 			continue
 		}
 		out = append(out, fmt.Sprintf("%.100s (%.100s)", c.Name, cmp.Or(c.Supplier, "of nobody that is named")))

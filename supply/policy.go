@@ -34,6 +34,7 @@ type Policy struct {
 	AdvisoryDays  int       `json:"advisory_days,omitempty" minimum:"0" maximum:"14" doc:"how old the advisories of an ecosystem may be; 0: 7 days"`
 	Advisories    int       `json:"min_advisories,omitempty" minimum:"0" doc:"how many there have to be of each ecosystem; 0: one"`
 	Suppliers     []string  `json:"suppliers,omitempty" maxItems:"1024" doc:"who may supply what is inside, as the bill of materials names them; a component of another, or of nobody that is named, does not pass; none: anybody"`
+	SupplierIDs   []string  `json:"supplier_ids,omitempty" maxItems:"1024" doc:"the same, of suppliers that are written down here, by their IDs: each by all of its names, and not at all once it was ended"`
 	MaxUnknown    int       `json:"max_unknown,omitempty" minimum:"0" doc:"of how many components nothing may be known"`
 	Severity      float64   `json:"severity,omitempty" minimum:"0" maximum:"10" doc:"CVSS score from which on a flaw that nobody excused stops a release, as does one without a score; 0: 7"`
 }

@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 )
 
 func newDevice(a *api) *cobra.Command {
@@ -77,6 +78,10 @@ func (a *api) showDevice() *cobra.Command {
 		Use: "show DEVICE", Short: "Show one device and its history, factory to now", Args: cobra.ExactArgs(1),
 		Example: "  hallmark device show 00112233445566778899aabbccddeeff",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		built, err := cl.DeviceLots(ctx, args[0])
+		if err != nil {
+			return err
+		}
 		v, err := cl.Device(ctx, args[0])
 		if err != nil {
 			return err
@@ -87,7 +92,7 @@ func (a *api) showDevice() *cobra.Command {
 				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
 				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "programs held by", oneLine(d.HeldBy()), "seen", whenever(d.LastSeen),
 				"boots", fmt.Sprint(d.BootCount), "room for programs", d.Flash(), "sent back from", or(strings.Join(d.Left, " ")), "own log", d.Log.Standing()+heard(d.Log), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
-				"order", d.Order, "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "new keys", whenever(d.Rekeyed), "virtual", yes(d.Virtual), "forgotten", whenever(d.Forgotten)); err != nil {
+				"order", d.Order, "may have parts of lots", lotsShown(built), "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "new keys", whenever(d.Rekeyed), "virtual", yes(d.Virtual), "forgotten", whenever(d.Forgotten)); err != nil {
 				return err
 			}
 			if d.Suspect != "" {
@@ -100,6 +105,17 @@ func (a *api) showDevice() *cobra.Command {
 			return lines(w, v.Timeline)
 		})
 	})
+}
+
+// lotsShown names lots, and those that were recalled as that.
+func lotsShown(all []parts.Lot) string {
+	names := make([]string, len(all))
+	for i, l := range all {
+		if names[i] = l.ID; !l.Recalled.IsZero() {
+			names[i] += " (recalled)"
+		}
+	}
+	return strings.Join(names, ", ")
 }
 
 // sides writes what each holder of a device's identity was seen with.

@@ -89,6 +89,7 @@ release and parameters in its place: its file is checked here, and its bytes are
 	})
 	o.flags(c)
 	c.Flags().StringVar(&o.release, "release", "", "release to put on them")
+	c.Flags().StringArrayVar(&o.req.Lots, "lot", nil, "lot of parts that they are made of; once for each: see hallmark supply lot name")
 	return o.or(need(c, "product", "quota", "descriptor", "station", "out"), "release", "server", "slot-size")
 }
 

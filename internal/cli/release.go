@@ -234,8 +234,8 @@ func (a *api) withdrawRelease() *cobra.Command {
 	return need(a.matching(c), "reason")
 }
 
-// parts are what a release is made of.
-type parts struct {
+// makings are what a release is made of.
+type makings struct {
 	spec                        release.Spec
 	files, back, over           []string
 	backFor                     time.Duration
@@ -245,7 +245,7 @@ type parts struct {
 }
 
 func (a *api) createRelease() *cobra.Command {
-	var p parts
+	var p makings
 	c := a.verb(cobra.Command{
 		Use: "create --product PRODUCT --version VERSION --counter N --file NAME=PATH[:exec|data|image]…", Short: "Upload files and propose a release of them",
 		Long: `Uploads files and proposes a release of them. It is for others to approve it: see ` + "`hallmark release approve`" + `.
@@ -300,7 +300,7 @@ type file struct {
 	component release.Component
 }
 
-func (p *parts) components() ([]file, error) {
+func (p *makings) components() ([]file, error) {
 	if p.spec.ID == "" {
 		p.spec.ID = p.spec.Product + "-" + p.spec.Version
 	}
@@ -359,7 +359,7 @@ func (p *parts) components() ([]file, error) {
 	return out, nil
 }
 
-func (p *parts) upload(ctx context.Context, a *api, cl *client.Client, files []file) (err error) {
+func (p *makings) upload(ctx context.Context, a *api, cl *client.Client, files []file) (err error) {
 	for _, name := range p.back {
 		d, _, err := digestOf(ctx, cl, name)
 		if err != nil {

@@ -16,7 +16,8 @@ import (
 )
 
 func newSupply(a *api) *cobra.Command {
-	return a.noun("supply", "What a release has to show before it is proposed", a.showSupply(), a.setSupply(), a.askGate(), a.takeException(), a.showDecision())
+	return a.noun("supply", "Before build: who supplies what, and what a release has to show", a.showSupply(), a.setSupply(), a.askGate(), a.takeException(), a.showDecision(),
+		newSuppliers(a), newParts(a), newLots(a))
 }
 
 func (a *api) showSupply() *cobra.Command {

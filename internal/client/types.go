@@ -9,6 +9,9 @@ import (
 type (
 	ClientRefusal      = httpapi.ClientRefusal
 	GateQuestion       = httpapi.GateQuestion
+	SupplierRequest    = httpapi.SupplierRequest
+	PartRequest        = httpapi.PartRequest
+	LotRequest         = httpapi.LotRequest
 	BundleView         = httpapi.BundleView
 	Certificate        = httpapi.Certificate
 	CommandRequest     = httpapi.CommandRequest

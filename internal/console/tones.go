@@ -286,6 +286,8 @@ func findingTitle(k monitor.Kind) string {
 		return "A rollout does not get on"
 	case monitor.Vulnerable:
 		return "A flaw is known of what is inside"
+	case monitor.BadLot:
+		return "A lot of parts was recalled"
 	case monitor.VouchersMany:
 		return "Many vouchers"
 	case monitor.VoucherGuessed:
@@ -334,6 +336,8 @@ func whatToDo(k monitor.Kind) string {
 		return "See on its page who is waited for, and what the server's log says of it. It closes when the wave is decided."
 	case monitor.Vulnerable:
 		return "Release a version with the mended component, or say why this one is not exploitable. It closes when no device runs the release and it is withdrawn, or when the advisory says otherwise."
+	case monitor.BadLot:
+		return "See on its page which devices may have a part of it, and how many: call them back, or say that it is good after all. It closes with that."
 	case monitor.VouchersMany:
 		return "See why so many devices lose their keys, and who vouches for them: hallmark voucher list."
 	case monitor.VoucherGuessed:

@@ -15,7 +15,7 @@ import (
 func tagFor(path string) string {
 	first, _, _ := strings.Cut(strings.TrimPrefix(path, "/"), "/")
 	if name, ok := map[string]string{
-		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "components": "releases", "advisories": "releases", "chips": "orders", "chip-vendors": "orders", "desks": "orders", "masters": "orders", "registrations": "orders", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners",
+		"audit": "members", "oem": "orders", "facts": "log", "me": "members", "tokens": "members", "bundles": "trust", "ceremonies": "trust", "keys": "trust", "warrants": "trust", "issuers": "certificates", "foreign-cas": "trust", "components": "releases", "advisories": "releases", "chips": "orders", "chip-vendors": "orders", "desks": "orders", "masters": "orders", "registrations": "orders", "vouchers": "enrolments", "revocations": "certificates", "transfers": "owners", "claim-codes": "owners", "suppliers": "parts", "lots": "parts",
 	}[first]; ok {
 		return name
 	}
@@ -36,6 +36,7 @@ var tagTexts = []*huma.Tag{
 	{Name: "rollouts", Description: "Who gets it when. A rollout is a resource that goes on by itself, wave by wave."},
 	{Name: "products", Description: "What the maker makes."},
 	{Name: "orders", Description: "What factories are to make, and what they made."},
+	{Name: "parts", Description: "What devices are built of: who supplies it, in which lots it came, and which devices may have a part of a lot."},
 	{Name: "enrolments", Description: "Requests of devices that take a person before they get an identity, and vouchers for those that lost their keys."},
 	{Name: "trust", Description: "Trust bundles, offline warrants, key ceremonies and the instance's online keys."},
 	{Name: "certificates", Description: "Certificates and their revocation."},
@@ -153,6 +154,15 @@ var descriptions = map[string]string{
 	"refuse-legacy-client":   "Its token and key count no more. Its device stays in the registry: retire it there.",
 	"add-legacy-gateway":     "Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.",
 	"welcome-device":         "Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.",
+	"set-supplier":           "It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.",
+	"end-supplier":           "It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.",
+	"set-part":               "Whose it is, and whether it is hardware, stays.",
+	"receive-lot":            "Of hardware. Software is found by its bill of materials: find-component.",
+	"certify-lot":            "At most 16 MiB, of any kind. Its SHA-256 is in the fact lot.certified. Another one than is here takes two people.",
+	"recall-lot":             "One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.",
+	"list-lot-devices":       "All devices of the orders that name the lot. An order that names several lots of one part does not say which of its devices has which. Callers who are limited see what is in their scope.",
+	"name-order-lots":        "When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.",
+	"take-order-lot":         "Its devices are found by the lot no more: that is why it takes two.",
 	"trust-chip-vendor":      "It always takes two people. Certificates that were there before are replaced. A certificate that has run out still serves for chips that were provisioned in its time.",
 	"get-desk-file":          "It is public, and safe to mail; its fingerprint is compared by another way. It needs a key of role desk: see rotate-key.",
 	"add-desk":               "It always takes two people. A root that is believed here must have signed the desk's CAs. A desk that is there, with the same order key, gets the CAs and the quota that are given.",

@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -150,6 +151,14 @@ var Examples = map[string]any{
 	"create-voucher":       VoucherRequest{Reason: "flash replaced at depot 4"},
 	"revoke-voucher":       Reason{Reason: "the device works again"},
 	"create-token":         TokenSpec{Caller: "token:ci", Kind: "machine", Roles: []access.Role{access.Operator}, Use: "token", Seconds: 86400},
+	"set-supplier":         SupplierRequest{Name: "Acme Memory", Names: []string{"ACME Memory GmbH"}, Site: "https://memory.acme.example"},
+	"end-supplier":         Reason{Reason: "it sold on what it had rejected"},
+	"set-part":             PartRequest{Supplier: "acme-memory", Kind: parts.Hardware, Name: "NOR flash", Number: "W25Q128JV"},
+	"receive-lot":          LotRequest{ID: "flash-2640", Part: "flash", Number: "2640/A", Received: exampleDay.AddDate(-4, 0, 0)},
+	"recall-lot":           Reason{Reason: "it forgets what it holds below -20 °C"},
+	"clear-lot":            Reason{Reason: "the supplier named another lot"},
+	"name-order-lots":      LotNames{Lots: []string{"flash-2626"}},
+	"take-order-lot":       LotTaken{Lot: "flash-2626", Reason: "it was on the other line"},
 	"trust-chip-vendor":    VendorRequest{ID: "acme-silicon", PEM: exampleCertificate},
 	"end-chip-vendor":      Reason{Reason: "its signing key was stolen"},
 	"add-desk":             DeskRequest{Desk: []byte{0xd2}, Quota: 5000},

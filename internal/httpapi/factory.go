@@ -36,6 +36,7 @@ type OrderRequest struct {
 	MasterDigest   string            `json:"master_digest,omitempty" pattern:"^[0-9a-f]{64}$" doc:"of a master that was given to this instance, in place of how its file begins"`
 	MaxOfflineDays uint32            `json:"max_offline_days,omitempty"`
 	FirstArticle   bool              `json:"first_article,omitempty" doc:"one is made and inspected before the others"`
+	Lots           []string          `json:"lots,omitempty" maxItems:"1000" doc:"of parts that it is made of, by their IDs: see list-lots"`
 	Chips          string            `json:"chips,omitempty" maxLength:"64" doc:"only chips of this vendor, which came with their keys: see import-chips"`
 	Keys           string            `json:"keys,omitempty" enum:"station" doc:"who may make devices' keys beside the device itself: station, for chips that cannot"`
 }
@@ -238,7 +239,7 @@ func (a *api) createOrder(ctx context.Context, in OrderRequest) (*factory.Wrappe
 		Master: in.Master,
 		ID:     in.ID, Product: in.Product, Hardware: in.Hardware, Quota: in.Quota, NotAfter: in.NotAfter, Descriptor: in.Descriptor,
 		StationPin: in.StationPin, Bundle: firmware.Bundle, Release: firmware.Release, Payload: firmware.Payload, Params: in.Params,
-		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle, Chips: in.Chips, Keys: in.Keys,
+		MaxOfflineDays: in.MaxOfflineDays, FirstArticle: in.FirstArticle, Chips: in.Chips, Keys: in.Keys, Lots: in.Lots,
 	})
 }
 

@@ -72,7 +72,7 @@ func place(op operation) string {
 	}
 	for prefix, id := range map[string]string{
 		"/devices/": subject, "/findings/": "f1", "/remedies/": heldCase, "/retirements/": ending, "/rollouts/": "ro-1", "/orders/": "ord-1",
-		"/enrolments/": subject, "/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1", "/owners/": acme, "/recalls/": subject, "/vouchers/": "v1", "/foreign-cas/": strings.Repeat("fc", 32), "/keys/": "directive",
+		"/enrolments/": subject, "/products/": "pump", "/commands/": "c1", "/streams/grants/": "g1", "/members/": "person:victim", "/issuers/": "abcdef", "/proposals/": "0p1", "/owners/": acme, "/recalls/": subject, "/vouchers/": "v1", "/foreign-cas/": strings.Repeat("fc", 32), "/keys/": "directive", "/suppliers/": "acme-memory", "/parts/": "flash", "/lots/": "flash-2626",
 	} {
 		if strings.HasPrefix(op.path, "/api/v1"+prefix) {
 			op.path = strings.ReplaceAll(op.path, "{id}", id)
@@ -92,7 +92,7 @@ func place(op operation) string {
 }
 
 // elsewhere are the operations that answer a caller of another product with what is theirs, or nobody's.
-var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary", "list-queries", "forget-query", "find-component"}
+var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-summary", "list-queries", "forget-query", "find-component", "list-lot-devices"}
 
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
@@ -116,6 +116,7 @@ var unmet = []string{
 	"get-desk-file", "add-desk", "remove-desk", "register-order", // no desk has written the examples, and there is no key for desks
 	"take-master", "get-master", "give-master-document", "get-master-document", // no approver signed the example, and no other is here
 	"trust-chip-vendor", "end-chip-vendor", "import-chips", "show-chip", // it takes two, and nobody's chips are known
+	"get-lot-certificate", "clear-lot", "take-order-lot", // the lot has none; and these take two
 	"close-finding",                                                                                  // the device was lost before, and its findings settled with it
 	"claim-device", "transfer-devices", "give-up-handover", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it is not handed over, it was not stolen and is in no recall, and the owner has a device
 	"bind-approver", "unbind-approver", // they take two, and the key is in no bundle
@@ -247,6 +248,8 @@ func bodyOf(op operation) any {
 		return []byte("some bytes")
 	case "import-advisories":
 		return []byte(`{"id":"GO-1","modified":"2026-01-01T00:00:00Z","affected":[{"package":{"ecosystem":"Go","name":"acme.example/lib"}}]}`)
+	case "certify-lot":
+		return []byte("a certificate")
 	case "import-devices":
 		return []byte("name,key_sha256\nvalve-1," + strings.Repeat("ab", 32) + "\n")
 	}

@@ -35,6 +35,7 @@ import (
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 	"github.com/hallmark-iot/hallmark/telemetry"
 )
 
@@ -55,6 +56,7 @@ type Services struct {
 	Device      *device.Service
 	Release     *release.Service
 	Supply      *supply.Service
+	Parts       *parts.Service
 	Rollout     *rollout.Service
 	Retire      *retire.Service
 	Monitor     *monitor.Service
@@ -100,6 +102,7 @@ func (a *api) register(h huma.API) {
 	a.registerReleases(h)
 	a.registerSUIT(h)
 	a.registerSupply(h)
+	a.registerParts(h)
 	a.registerApprovers(h)
 	a.registerRollouts(h)
 	a.registerCommands(h)

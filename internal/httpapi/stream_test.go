@@ -282,7 +282,7 @@ func TestWhatIsSaidOfOperations(t *testing.T) {
 		}
 	}
 	for mark, want := range map[string][]string{
-		"reads-body":   {"give-master-document", "import-advisories", "import-chips", "import-devices", "import-records", "take-exception", "upload-artifact"},
+		"reads-body":   {"certify-lot", "give-master-document", "import-advisories", "import-chips", "import-devices", "import-records", "take-exception", "upload-artifact"},
 		"gives-secret": {"add-legacy-gateway", "admit-legacy-client", "claim-device", "create-claim-codes", "create-order", "create-token", "create-voucher", "read-stream", "transfer-devices"},
 		"for-anybody":  {"ask-device", "get-question", "get-signed-verdict", "get-verdict"},
 	} {

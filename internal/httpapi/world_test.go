@@ -44,6 +44,7 @@ import (
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/supply/bom"
 	"github.com/hallmark-iot/hallmark/supply/osv"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -255,6 +256,9 @@ func seed(ctx context.Context, db *store.DB) error {
 		db.Supply().PutContents(ctx, rel.Digest, supply.Contents{Document: strings.Repeat("00", 32), Format: "SPDX", Spec: "2.3", Components: 1},
 			[]supply.Named{{Component: bom.Component{Name: "lib", PURL: "pkg:golang/acme.example/lib@v1.0.0", Version: "v1.0.0"}, Package: osv.Package{Ecosystem: "Go", Name: "acme.example/lib"}}}),
 		db.CreateOrder(ctx, factory.Order{ID: "ord-1", UID: made.UID, Product: "pump", Hardware: "A", State: factory.Open, Created: now}, made),
+		db.Parts().PutSupplier(ctx, parts.Supplier{ID: "acme-memory", Name: "Acme Memory", At: now}),
+		db.Parts().PutPart(ctx, parts.Part{ID: "flash", Supplier: "acme-memory", Kind: parts.Hardware, Name: "NOR flash", At: now}),
+		db.Parts().PutLot(ctx, parts.Lot{ID: "flash-2626", Part: "flash", Number: "2626", Received: now, At: now}),
 		db.Rollouts().PutRollout(ctx, rollout.Rollout{Spec: spec, Phase: rollout.Created, By: "test", Created: now, Rev: 1}),
 		db.Devices().PutCommand(ctx, device.Command{
 			ID: "c1", UID: issued.UID, Digest: [32]byte(bytes.Repeat([]byte{1}, 32)), Wire: command, Issued: now, Expires: now.Add(time.Hour),

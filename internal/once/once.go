@@ -55,13 +55,16 @@ const (
 	Device     Thing = "device"
 	Enrolment  Thing = "enrolment"
 	Finding    Thing = "finding"
+	Lot        Thing = "lot"
 	Member     Thing = "member"
 	Order      Thing = "order"
+	Part       Thing = "part"
 	Product    Thing = "product"
 	Proposal   Thing = "proposal"
 	Release    Thing = "release"
 	Retirement Thing = "retirement"
 	Rollout    Thing = "rollout"
+	Supplier   Thing = "supplier"
 	Statement  Thing = "statement" // has a tag before there is one, so that the first can be conditional too
 )
 

@@ -30,7 +30,7 @@ func (i *Instance) apiHandler(address net.Addr) (http.Handler, error) {
 	api := receipts(httpapi.Handler(httpapi.Services{
 		Guard: i.guard, Credentials: i.credentials, Issuer: i.issuer(), Audit: access.NewAuditTrail(i.db, i.guard), Proposals: i.proposals, Ledger: i.logs.reader,
 		Custody: i.custody, Receipts: i.receipts, Fleet: i.fleet, Telemetry: i.telemetry, Product: i.product,
-		Factory: i.factory, Device: i.device, Release: i.release, Supply: i.supply, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
+		Factory: i.factory, Device: i.device, Release: i.release, Supply: i.supply, Parts: i.parts, Rollout: i.rollout, Retire: i.retire, Monitor: i.monitor,
 		Remedy: i.remedy, PKI: i.pki, Ceremony: i.openCeremonies(), Onboard: i.onboard, Keys: i.ring, Rekey: i.rekey, Foreign: i.foreign, Legacy: i.legacy, Chips: chips.New(i.db.Chips(), i.guard), Comply: i.comply, Genuine: i.genuine, Curb: i.asks.Allow, Owner: i.owner, Once: i.db, Events: i.events, Firmware: firmware(i.db.Devices(), i.release),
 	}, i.credentials, i.log))
 	doors := throttle.New(time.Now)

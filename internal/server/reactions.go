@@ -49,6 +49,9 @@ func (i *Instance) reactions() map[ledger.Kind][]func(context.Context, access.Ca
 		ledger.KindDeviceInconsistent:  {i.raise, i.cloned},
 		ledger.KindDeviceQuarantined:   {i.quarantined},
 		ledger.KindDeviceReleased:      {i.released, i.reactivate},
+		ledger.KindLotRecalled:         {i.lot},
+		ledger.KindLotCleared:          {i.lot},
+		ledger.KindOrderLotsNamed:      {i.lotsNamed},
 	}
 }
 

@@ -49,6 +49,7 @@ import (
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -79,6 +80,7 @@ type Instance struct {
 	protect     *protect.Service
 	release     *release.Service
 	supply      *supply.Service
+	parts       *parts.Service
 	rollout     *rollout.Service
 	remedy      *remedy.Service
 	retire      *retire.Service

@@ -3,14 +3,18 @@ package server
 import (
 	"context"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/keyring"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/supply"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 	"github.com/hallmark-iot/hallmark/supply/statement"
 )
 
@@ -65,8 +69,49 @@ func severityOf(t supply.Trouble) monitor.Severity {
 
 func (i *Instance) openSupply() (err error) {
 	s := i.db.Supply()
-	i.supply, err = supply.NewService(supply.Config{Store: s, Blobs: i.blobs, Releases: s, Alarms: alarms{i}, Seal: i.sealSummary, Instance: i.cfg.Instance, Guard: i.guard})
+	if i.supply, err = supply.NewService(supply.Config{Store: s, Blobs: i.blobs, Releases: s, Alarms: alarms{i}, Seal: i.sealSummary, Instance: i.cfg.Instance, Guard: i.guard}); err != nil {
+		return err
+	}
+	i.parts, err = parts.New(parts.Config{Catalogue: i.db.Parts(), Orders: i.db.Parts(), Blobs: i.blobs, Guard: i.guard})
 	return err
+}
+
+// lot keeps one finding open for a lot of parts that was recalled, and closes it when the lot is good after all.
+func (i *Instance) lot(ctx context.Context, caller access.Caller, s seen) error {
+	return i.judgeLot(ctx, caller, s.Subject, &s.at)
+}
+
+// lotsNamed tells of an order that says it has parts of a lot that was recalled. One fact may lead to several findings here, and so is the cause of none.
+func (i *Instance) lotsNamed(ctx context.Context, caller access.Caller, s seen) error {
+	var n parts.Naming
+	if err := json.Unmarshal(s.Data, &n); err != nil {
+		return err
+	}
+	for _, l := range n.Lots {
+		if err := i.judgeLot(ctx, caller, l, nil); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *Instance) judgeLot(ctx context.Context, caller access.Caller, id string, cause *ledger.Ref) error {
+	l, err := i.parts.Lot(ctx, caller, id)
+	if fault.KindOf(err) == fault.NotFound { // the log knows more than this database, which is a restored one
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	n, err := i.parts.Count(ctx, caller, id)
+	if err != nil {
+		return err
+	}
+	f := monitor.Finding{
+		Kind: monitor.BadLot, Severity: monitor.High, Subject: id, Cause: cause,
+		Text: fmt.Sprintf("lot %s of part %s was recalled: %s; %d devices may have a part of it: hallmark supply lot devices %s", l.Number, l.Part, l.Reason, n, id),
+	}
+	return i.monitor.Keep(ctx, caller, f, !l.Recalled.IsZero(), "the lot is good after all: "+l.Reason)
 }
 
 // sealSummary signs what is said of a release with the newest key for that which is here.

@@ -26,6 +26,9 @@ func (db *DB) CreateOrder(ctx context.Context, o factory.Order, facts ...ledger.
 				return err
 			}
 		}
+		if err := buildIn(tx, o); err != nil {
+			return err
+		}
 		return tx.Append(facts...)
 	})
 }

@@ -19,6 +19,7 @@ func inControl() []ledger.Kind {
 		ledger.KindRolloutJoined, ledger.KindRolloutShut, ledger.KindRolloutPaused, ledger.KindRolloutResumed, ledger.KindRolloutAborted, ledger.KindRolloutRolledBack, ledger.KindRolloutCompleted,
 		ledger.KindOrderCreated, ledger.KindOrderClosed, ledger.KindOrderCancelled, ledger.KindOrderAbandoned, ledger.KindRetireOrdered,
 		ledger.KindOrderMastered, ledger.KindDeskAdded, ledger.KindDeskRemoved,
+		ledger.KindSupplierChanged, ledger.KindPartChanged,
 		ledger.KindForeignTrusted, ledger.KindForeignEnded,
 		ledger.KindLegacyChanged, ledger.KindChipVendorTrusted, ledger.KindChipVendorEnded, ledger.KindChipsImported,
 		ledger.KindOwnerCreated, ledger.KindOwnerEnded, ledger.KindClaimCodes, ledger.KindRecallIssued,
@@ -38,6 +39,7 @@ func inEvents() []ledger.Kind {
 		ledger.KindTelemetryEpochOpened, ledger.KindTelemetryKeysDestroyed, ledger.KindTelemetryReadDecided,
 		ledger.KindFindingRaised, ledger.KindFindingClosed, ledger.KindRemedyDecided, ledger.KindRetireWiped, ledger.KindRetireWrittenOff, ledger.KindRetireDisposed,
 		ledger.KindComplianceStated, ledger.KindAdvisoriesImported, ledger.KindSupplyReassessed,
+		ledger.KindLotReceived, ledger.KindLotCertified, ledger.KindLotRecalled, ledger.KindLotCleared, ledger.KindOrderLotsNamed, ledger.KindOrderLotsTaken,
 	}
 }
 
