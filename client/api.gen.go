@@ -428,6 +428,42 @@ func (e OrderRequestKeys) Valid() bool {
 	}
 }
 
+// Defines values for PartRequestKind.
+const (
+	PartRequestKindHardware PartRequestKind = "hardware"
+	PartRequestKindSoftware PartRequestKind = "software"
+)
+
+// Valid indicates whether the value is a known member of the PartRequestKind enum.
+func (e PartRequestKind) Valid() bool {
+	switch e {
+	case PartRequestKindHardware:
+		return true
+	case PartRequestKindSoftware:
+		return true
+	default:
+		return false
+	}
+}
+
+// Defines values for PartsPartKind.
+const (
+	PartsPartKindHardware PartsPartKind = "hardware"
+	PartsPartKindSoftware PartsPartKind = "software"
+)
+
+// Valid indicates whether the value is a known member of the PartsPartKind enum.
+func (e PartsPartKind) Valid() bool {
+	switch e {
+	case PartsPartKindHardware:
+		return true
+	case PartsPartKindSoftware:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for ProductEnrolmentMode.
 const (
 	ProductEnrolmentModeApproved  ProductEnrolmentMode = "approved"
@@ -2141,6 +2177,46 @@ type ListAsked struct {
 	Purpose string `json:"purpose"`
 }
 
+// LotDevices defines model for LotDevices.
+type LotDevices struct {
+	// Devices all of them whose life has not ended
+	Devices int64        `json:"devices"`
+	Items   []PartsBuilt `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// LotList defines model for LotList.
+type LotList struct {
+	// Items by ID
+	Items []PartsLot `json:"items"`
+}
+
+// LotNames defines model for LotNames.
+type LotNames struct {
+	Lots []string `json:"lots"`
+}
+
+// LotRequest defines model for LotRequest.
+type LotRequest struct {
+	// ID yours: lower-case letters, digits, '-' and '.'
+	ID string `json:"id"`
+
+	// Number the supplier's
+	Number string `json:"number"`
+	Part   string `json:"part"`
+
+	// Received none: now
+	Received *time.Time `json:"received,omitempty"`
+}
+
+// LotTaken defines model for LotTaken.
+type LotTaken struct {
+	Lot    string `json:"lot"`
+	Reason string `json:"reason"`
+}
+
 // MasterRequest defines model for MasterRequest.
 type MasterRequest struct {
 	// File how the master's file begins, at least up to its first chunk, base64: firmware comes from the release
@@ -2237,6 +2313,9 @@ type OrderRequest struct {
 
 	// Keys who may make devices' keys beside the device itself: station, for chips that cannot
 	Keys *OrderRequestKeys `json:"keys,omitempty"`
+
+	// Lots of parts that it is made of, by their IDs: see list-lots
+	Lots []string `json:"lots,omitempty"`
 
 	// Master how a master's file begins, at least up to its first chunk: it says release and parameters
 	Master []byte `json:"master,omitempty"`
@@ -2687,6 +2766,14 @@ type PageKey struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageLot defines model for PageLot.
+type PageLot struct {
+	Items []PartsLot `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageMember defines model for PageMember.
 type PageMember struct {
 	Items []AccessMember `json:"items"`
@@ -2714,6 +2801,14 @@ type PageOutcome struct {
 // PageOwner defines model for PageOwner.
 type PageOwner struct {
 	Items []Owner `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
+// PagePart defines model for PagePart.
+type PagePart struct {
+	Items []PartsPart `json:"items"`
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
@@ -2799,6 +2894,14 @@ type PageSetting struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageSupplier defines model for PageSupplier.
+type PageSupplier struct {
+	Items []PartsSupplier `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageTransfer defines model for PageTransfer.
 type PageTransfer struct {
 	Items []OwnerTransfer `json:"items"`
@@ -2837,6 +2940,93 @@ type PageWarrantReply struct {
 
 	// Next give it as 'after' for the next page; absent on the last
 	Next *string `json:"next,omitempty"`
+}
+
+// PartRequest defines model for PartRequest.
+type PartRequest struct {
+	Kind PartRequestKind `json:"kind"`
+	Name string          `json:"name"`
+
+	// Number the supplier's part number, or the version of software
+	Number *string `json:"number,omitempty"`
+
+	// Purl package URL of software
+	Purl     *string `json:"purl,omitempty"`
+	Supplier string  `json:"supplier"`
+}
+
+// PartRequestKind defines model for PartRequest.Kind.
+type PartRequestKind string
+
+// PartsBuilt defines model for PartsBuilt.
+type PartsBuilt struct {
+	Device  string `json:"device"`
+	Order   string `json:"order"`
+	Product string `json:"product"`
+	State   string `json:"state"`
+}
+
+// PartsLot defines model for PartsLot.
+type PartsLot struct {
+	// At when it was last changed
+	At time.Time `json:"at"`
+	By string    `json:"by"`
+
+	// Certificate SHA-256 of its certificate of conformity, hex; none: it came without one, or it is not here yet
+	Certificate *string `json:"certificate,omitempty"`
+
+	// CertificateSize bytes of it
+	CertificateSize *int64 `json:"certificate_size,omitempty"`
+	ID              string `json:"id"`
+
+	// Number the supplier's
+	Number string `json:"number"`
+	Part   string `json:"part"`
+
+	// Reason why it was recalled, or cleared
+	Reason *string `json:"reason,omitempty"`
+
+	// Recalled since when it is known to be bad
+	Recalled *time.Time `json:"recalled,omitempty"`
+	Received time.Time  `json:"received"`
+}
+
+// PartsPart defines model for PartsPart.
+type PartsPart struct {
+	// At when it was last changed
+	At   time.Time     `json:"at"`
+	By   string        `json:"by"`
+	ID   string        `json:"id"`
+	Kind PartsPartKind `json:"kind"`
+	Name *string       `json:"name,omitempty"`
+
+	// Number the supplier's part number, or the version of software
+	Number *string `json:"number,omitempty"`
+
+	// Purl package URL of software: bills of materials and advisories name it so
+	Purl     *string `json:"purl,omitempty"`
+	Supplier string  `json:"supplier"`
+}
+
+// PartsPartKind defines model for PartsPart.Kind.
+type PartsPartKind string
+
+// PartsSupplier defines model for PartsSupplier.
+type PartsSupplier struct {
+	// At when it was last changed
+	At time.Time `json:"at"`
+	By string    `json:"by"`
+
+	// Ended since when nothing is taken of it any more
+	Ended *time.Time `json:"ended,omitempty"`
+	ID    string     `json:"id"`
+	Name  *string    `json:"name,omitempty"`
+
+	// Names what bills of materials call it: a policy of the supply gate that names it by its ID allows these
+	Names []string `json:"names,omitempty"`
+
+	// Site where more is said of it
+	Site *string `json:"site,omitempty"`
 }
 
 // PkiBulkDone defines model for PkiBulkDone.
@@ -3470,6 +3660,17 @@ type StatementSignature struct {
 	Sig   []byte `json:"sig"`
 }
 
+// SupplierRequest defines model for SupplierRequest.
+type SupplierRequest struct {
+	Name string `json:"name"`
+
+	// Names what bills of materials call it
+	Names []string `json:"names,omitempty"`
+
+	// Site where more is said of it
+	Site *string `json:"site,omitempty"`
+}
+
 // SupplyAssessment defines model for SupplyAssessment.
 type SupplyAssessment struct {
 	// Affected components that an advisory is about
@@ -3618,6 +3819,9 @@ type SupplyPolicy struct {
 
 	// Severity CVSS score from which on a flaw that nobody excused stops a release, as does one without a score; 0: 7
 	Severity *float64 `json:"severity,omitempty"`
+
+	// SupplierIds the same, of suppliers that are written down here, by their IDs: each by all of its names, and not at all once it was ended
+	SupplierIds []string `json:"supplier_ids,omitempty"`
 
 	// Suppliers who may supply what is inside, as the bill of materials names them; a component of another, or of nobody that is named, does not pass; none: anybody
 	Suppliers []string `json:"suppliers,omitempty"`
@@ -4888,6 +5092,65 @@ type ListFactsParams struct {
 // ListFactsParamsLog defines parameters for ListFacts.
 type ListFactsParamsLog string
 
+// ListLotsParams defines parameters for ListLots.
+type ListLotsParams struct {
+	// Part only of this part
+	Part *string `form:"part,omitempty" json:"part,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// ReceiveLotParams defines parameters for ReceiveLot.
+type ReceiveLotParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// CertifyLotParams defines parameters for CertifyLot.
+type CertifyLotParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ClearLotParams defines parameters for ClearLot.
+type ClearLotParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListLotDevicesParams defines parameters for ListLotDevices.
+type ListLotDevicesParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// RecallLotParams defines parameters for RecallLot.
+type RecallLotParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ListMastersParams defines parameters for ListMasters.
 type ListMastersParams struct {
 	// Product only this product's; needed by callers who are limited to products
@@ -5093,6 +5356,24 @@ type ListOrderDifferencesParams struct {
 // ListOrderDifferencesParamsList defines parameters for ListOrderDifferences.
 type ListOrderDifferencesParamsList string
 
+// NameOrderLotsParams defines parameters for NameOrderLots.
+type NameOrderLotsParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// TakeOrderLotParams defines parameters for TakeOrderLot.
+type TakeOrderLotParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // ImportRecordsParams defines parameters for ImportRecords.
 type ImportRecordsParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -5120,6 +5401,28 @@ type CreateOwnerParams struct {
 
 // EndOwnerParams defines parameters for EndOwner.
 type EndOwnerParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// ListPartsParams defines parameters for ListParts.
+type ListPartsParams struct {
+	// Supplier only this one's
+	Supplier *string `form:"supplier,omitempty" json:"supplier,omitempty"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SetPartParams defines parameters for SetPart.
+type SetPartParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
 	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
 
@@ -5792,6 +6095,37 @@ type ReadStreamParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListSuppliersParams defines parameters for ListSuppliers.
+type ListSuppliersParams struct {
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
+// SetSupplierParams defines parameters for SetSupplier.
+type SetSupplierParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
+// EndSupplierParams defines parameters for EndSupplier.
+type EndSupplierParams struct {
+	// IfMatch only if the resource still has this ETag; 412 otherwise
+	IfMatch *string `json:"If-Match,omitempty"`
+
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // CreateTokenParams defines parameters for CreateToken.
 type CreateTokenParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -5987,6 +6321,15 @@ type RotateKeyJSONRequestBody = KeyRequest
 // RetireKeyJSONRequestBody defines body for RetireKey for application/json ContentType.
 type RetireKeyJSONRequestBody = KeyEnd
 
+// ReceiveLotJSONRequestBody defines body for ReceiveLot for application/json ContentType.
+type ReceiveLotJSONRequestBody = LotRequest
+
+// ClearLotJSONRequestBody defines body for ClearLot for application/json ContentType.
+type ClearLotJSONRequestBody = Reason
+
+// RecallLotJSONRequestBody defines body for RecallLot for application/json ContentType.
+type RecallLotJSONRequestBody = Reason
+
 // TakeMasterJSONRequestBody defines body for TakeMaster for application/json ContentType.
 type TakeMasterJSONRequestBody = MasterRequest
 
@@ -6011,11 +6354,20 @@ type AbandonOrderJSONRequestBody = Reason
 // CancelOrderJSONRequestBody defines body for CancelOrder for application/json ContentType.
 type CancelOrderJSONRequestBody = Reason
 
+// NameOrderLotsJSONRequestBody defines body for NameOrderLots for application/json ContentType.
+type NameOrderLotsJSONRequestBody = LotNames
+
+// TakeOrderLotJSONRequestBody defines body for TakeOrderLot for application/json ContentType.
+type TakeOrderLotJSONRequestBody = LotTaken
+
 // ImportRecordsJSONRequestBody defines body for ImportRecords for application/json ContentType.
 type ImportRecordsJSONRequestBody = RecordsRequest
 
 // CreateOwnerJSONRequestBody defines body for CreateOwner for application/json ContentType.
 type CreateOwnerJSONRequestBody = OwnerRequest
+
+// SetPartJSONRequestBody defines body for SetPart for application/json ContentType.
+type SetPartJSONRequestBody = PartRequest
 
 // CreateProductJSONRequestBody defines body for CreateProduct for application/json ContentType.
 type CreateProductJSONRequestBody = Product
@@ -6145,6 +6497,12 @@ type RevokeGrantJSONRequestBody = RevokeGrantRequest
 
 // ReadStreamJSONRequestBody defines body for ReadStream for application/json ContentType.
 type ReadStreamJSONRequestBody = TelemetryReadRequest
+
+// SetSupplierJSONRequestBody defines body for SetSupplier for application/json ContentType.
+type SetSupplierJSONRequestBody = SupplierRequest
+
+// EndSupplierJSONRequestBody defines body for EndSupplier for application/json ContentType.
+type EndSupplierJSONRequestBody = Reason
 
 // CreateTokenJSONRequestBody defines body for CreateToken for application/json ContentType.
 type CreateTokenJSONRequestBody = TokenSpec
@@ -6638,6 +6996,11 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v1/devices/{id}/legitimacy (the `JudgeDevice` operationId).
 	JudgeDevice(ctx context.Context, id string, params *JudgeDeviceParams, body JudgeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListDeviceLots List the lots of which a device may have a part
+	//
+	// Corresponds with GET /api/v1/devices/{id}/lots (the `ListDeviceLots` operationId).
+	ListDeviceLots(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// MoveDeviceWithBody Record what happened to a device
 	//
 	// What happens to a device otherwise comes from its evidence, from commands or from its retirement.
@@ -7124,6 +7487,87 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/log/{log}/facts (the `ListFacts` operationId).
 	ListFacts(ctx context.Context, log ListFactsParamsLog, params *ListFactsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListLots List lots of parts, by ID
+	//
+	// Corresponds with GET /api/v1/lots (the `ListLots` operationId).
+	ListLots(ctx context.Context, params *ListLotsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReceiveLotWithBody Write a lot down that was received
+	//
+	// Of hardware. Software is found by its bill of materials: find-component.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+	ReceiveLotWithBody(ctx context.Context, params *ReceiveLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ReceiveLot Write a lot down that was received
+	//
+	// Of hardware. Software is found by its bill of materials: find-component.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+	ReceiveLot(ctx context.Context, params *ReceiveLotParams, body ReceiveLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLot Show a lot
+	//
+	// Corresponds with GET /api/v1/lots/{id} (the `GetLot` operationId).
+	GetLot(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetLotCertificate Get a lot's certificate of conformity as it was brought
+	//
+	// Corresponds with GET /api/v1/lots/{id}/certificate (the `GetLotCertificate` operationId).
+	GetLotCertificate(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// CertifyLotWithBody Bring a lot's certificate of conformity; the same again changes nothing
+	//
+	// At most 16 MiB, of any kind. Its SHA-256 is in the fact lot.certified. Another one than is here takes two people.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/lots/{id}/certificate (the `CertifyLot` operationId).
+	CertifyLotWithBody(ctx context.Context, id string, params *CertifyLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClearLotWithBody Say that a lot that was recalled is good after all; takes two people
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+	ClearLotWithBody(ctx context.Context, id string, params *ClearLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ClearLot Say that a lot that was recalled is good after all; takes two people
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+	ClearLot(ctx context.Context, id string, params *ClearLotParams, body ClearLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLotDevices List the devices that may have a part of a lot, by order
+	//
+	// All devices of the orders that name the lot. An order that names several lots of one part does not say which of its devices has which. Callers who are limited see what is in their scope.
+	//
+	// Corresponds with GET /api/v1/lots/{id}/devices (the `ListLotDevices` operationId).
+	ListLotDevices(ctx context.Context, id string, params *ListLotDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecallLotWithBody Say that a lot is bad, and have who watches the fleet told
+	//
+	// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+	RecallLotWithBody(ctx context.Context, id string, params *RecallLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RecallLot Say that a lot is bad, and have who watches the fleet told
+	//
+	// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+	RecallLot(ctx context.Context, id string, params *RecallLotParams, body RecallLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListMasters List the masters that were given to this instance, newest first
 	//
 	// Corresponds with GET /api/v1/masters (the `ListMasters` operationId).
@@ -7378,6 +7822,47 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/orders/{id}/differences (the `ListOrderDifferences` operationId).
 	ListOrderDifferences(ctx context.Context, id string, params *ListOrderDifferencesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// ListOrderLots List the lots that an order is made of
+	//
+	// Corresponds with GET /api/v1/orders/{id}/lots (the `ListOrderLots` operationId).
+	ListOrderLots(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// NameOrderLotsWithBody Say of which lots an order is made, beside those that it names already
+	//
+	// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+	NameOrderLotsWithBody(ctx context.Context, id string, params *NameOrderLotsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// NameOrderLots Say of which lots an order is made, beside those that it names already
+	//
+	// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+	NameOrderLots(ctx context.Context, id string, params *NameOrderLotsParams, body NameOrderLotsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeOrderLotWithBody Say that an order has nothing of a lot after all; takes two people
+	//
+	// Its devices are found by the lot no more: that is why it takes two.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+	TakeOrderLotWithBody(ctx context.Context, id string, params *TakeOrderLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeOrderLot Say that an order has nothing of a lot after all; takes two people
+	//
+	// Its devices are found by the lot no more: that is why it takes two.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+	TakeOrderLot(ctx context.Context, id string, params *TakeOrderLotParams, body TakeOrderLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReconcileOrder Compare what was ordered with what was made and seen
 	//
 	// Corresponds with GET /api/v1/orders/{id}/reconciliation (the `ReconcileOrder` operationId).
@@ -7435,6 +7920,34 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
 	EndOwner(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListParts List parts, by ID
+	//
+	// Corresponds with GET /api/v1/parts (the `ListParts` operationId).
+	ListParts(ctx context.Context, params *ListPartsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetPart Show a part
+	//
+	// Corresponds with GET /api/v1/parts/{id} (the `GetPart` operationId).
+	GetPart(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetPartWithBody Write a part down, or change what is said of it
+	//
+	// Whose it is, and whether it is hardware, stays.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+	SetPartWithBody(ctx context.Context, id string, params *SetPartParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetPart Write a part down, or change what is said of it
+	//
+	// Whose it is, and whether it is hardware, stays.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+	SetPart(ctx context.Context, id string, params *SetPartParams, body SetPartJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListProducts List products
 	//
@@ -8358,6 +8871,52 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/streams/read (the `ReadStream` operationId).
 	ReadStream(ctx context.Context, params *ReadStreamParams, body ReadStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListSuppliers List suppliers, by ID
+	//
+	// Corresponds with GET /api/v1/suppliers (the `ListSuppliers` operationId).
+	ListSuppliers(ctx context.Context, params *ListSuppliersParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetSupplier Show a supplier
+	//
+	// Corresponds with GET /api/v1/suppliers/{id} (the `GetSupplier` operationId).
+	GetSupplier(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSupplierWithBody Write a supplier down, or change what is said of it
+	//
+	// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+	SetSupplierWithBody(ctx context.Context, id string, params *SetSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// SetSupplier Write a supplier down, or change what is said of it
+	//
+	// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+	SetSupplier(ctx context.Context, id string, params *SetSupplierParams, body SetSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndSupplierWithBody Take nothing of a supplier any more
+	//
+	// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+	EndSupplierWithBody(ctx context.Context, id string, params *EndSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// EndSupplier Take nothing of a supplier any more
+	//
+	// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+	EndSupplier(ctx context.Context, id string, params *EndSupplierParams, body EndSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CreateTokenWithBody Issue an access token
 	//
@@ -9396,6 +9955,21 @@ func (c *Client) JudgeDeviceWithBody(ctx context.Context, id string, params *Jud
 // Corresponds with PUT /api/v1/devices/{id}/legitimacy (the `JudgeDevice` operationId).
 func (c *Client) JudgeDevice(ctx context.Context, id string, params *JudgeDeviceParams, body JudgeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewJudgeDeviceRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeviceLots List the lots of which a device may have a part
+//
+// Corresponds with GET /api/v1/devices/{id}/lots (the `ListDeviceLots` operationId).
+func (c *Client) ListDeviceLots(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeviceLotsRequest(c.Server, id)
 	if err != nil {
 		return nil, err
 	}
@@ -10492,6 +11066,197 @@ func (c *Client) ListFacts(ctx context.Context, log ListFactsParamsLog, params *
 	return c.Client.Do(req)
 }
 
+// ListLots List lots of parts, by ID
+//
+// Corresponds with GET /api/v1/lots (the `ListLots` operationId).
+func (c *Client) ListLots(ctx context.Context, params *ListLotsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLotsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReceiveLotWithBody Write a lot down that was received
+//
+// Of hardware. Software is found by its bill of materials: find-component.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+func (c *Client) ReceiveLotWithBody(ctx context.Context, params *ReceiveLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReceiveLotRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ReceiveLot Write a lot down that was received
+//
+// Of hardware. Software is found by its bill of materials: find-component.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+func (c *Client) ReceiveLot(ctx context.Context, params *ReceiveLotParams, body ReceiveLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewReceiveLotRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLot Show a lot
+//
+// Corresponds with GET /api/v1/lots/{id} (the `GetLot` operationId).
+func (c *Client) GetLot(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLotRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetLotCertificate Get a lot's certificate of conformity as it was brought
+//
+// Corresponds with GET /api/v1/lots/{id}/certificate (the `GetLotCertificate` operationId).
+func (c *Client) GetLotCertificate(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetLotCertificateRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// CertifyLotWithBody Bring a lot's certificate of conformity; the same again changes nothing
+//
+// At most 16 MiB, of any kind. Its SHA-256 is in the fact lot.certified. Another one than is here takes two people.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/lots/{id}/certificate (the `CertifyLot` operationId).
+func (c *Client) CertifyLotWithBody(ctx context.Context, id string, params *CertifyLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewCertifyLotRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClearLotWithBody Say that a lot that was recalled is good after all; takes two people
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+func (c *Client) ClearLotWithBody(ctx context.Context, id string, params *ClearLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClearLotRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ClearLot Say that a lot that was recalled is good after all; takes two people
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+func (c *Client) ClearLot(ctx context.Context, id string, params *ClearLotParams, body ClearLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewClearLotRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLotDevices List the devices that may have a part of a lot, by order
+//
+// All devices of the orders that name the lot. An order that names several lots of one part does not say which of its devices has which. Callers who are limited see what is in their scope.
+//
+// Corresponds with GET /api/v1/lots/{id}/devices (the `ListLotDevices` operationId).
+func (c *Client) ListLotDevices(ctx context.Context, id string, params *ListLotDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLotDevicesRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecallLotWithBody Say that a lot is bad, and have who watches the fleet told
+//
+// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+func (c *Client) RecallLotWithBody(ctx context.Context, id string, params *RecallLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecallLotRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RecallLot Say that a lot is bad, and have who watches the fleet told
+//
+// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+func (c *Client) RecallLot(ctx context.Context, id string, params *RecallLotParams, body RecallLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRecallLotRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListMasters List the masters that were given to this instance, newest first
 //
 // Corresponds with GET /api/v1/masters (the `ListMasters` operationId).
@@ -11106,6 +11871,97 @@ func (c *Client) ListOrderDifferences(ctx context.Context, id string, params *Li
 	return c.Client.Do(req)
 }
 
+// ListOrderLots List the lots that an order is made of
+//
+// Corresponds with GET /api/v1/orders/{id}/lots (the `ListOrderLots` operationId).
+func (c *Client) ListOrderLots(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListOrderLotsRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// NameOrderLotsWithBody Say of which lots an order is made, beside those that it names already
+//
+// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+func (c *Client) NameOrderLotsWithBody(ctx context.Context, id string, params *NameOrderLotsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewNameOrderLotsRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// NameOrderLots Say of which lots an order is made, beside those that it names already
+//
+// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+func (c *Client) NameOrderLots(ctx context.Context, id string, params *NameOrderLotsParams, body NameOrderLotsJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewNameOrderLotsRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeOrderLotWithBody Say that an order has nothing of a lot after all; takes two people
+//
+// Its devices are found by the lot no more: that is why it takes two.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+func (c *Client) TakeOrderLotWithBody(ctx context.Context, id string, params *TakeOrderLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeOrderLotRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeOrderLot Say that an order has nothing of a lot after all; takes two people
+//
+// Its devices are found by the lot no more: that is why it takes two.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+func (c *Client) TakeOrderLot(ctx context.Context, id string, params *TakeOrderLotParams, body TakeOrderLotJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeOrderLotRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ReconcileOrder Compare what was ordered with what was made and seen
 //
 // Corresponds with GET /api/v1/orders/{id}/reconciliation (the `ReconcileOrder` operationId).
@@ -11234,6 +12090,74 @@ func (c *Client) GetOwner(ctx context.Context, id string, reqEditors ...RequestE
 // Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
 func (c *Client) EndOwner(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewEndOwnerRequest(c.Server, id, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListParts List parts, by ID
+//
+// Corresponds with GET /api/v1/parts (the `ListParts` operationId).
+func (c *Client) ListParts(ctx context.Context, params *ListPartsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListPartsRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetPart Show a part
+//
+// Corresponds with GET /api/v1/parts/{id} (the `GetPart` operationId).
+func (c *Client) GetPart(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetPartRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetPartWithBody Write a part down, or change what is said of it
+//
+// Whose it is, and whether it is hardware, stays.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+func (c *Client) SetPartWithBody(ctx context.Context, id string, params *SetPartParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetPartRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetPart Write a part down, or change what is said of it
+//
+// Whose it is, and whether it is hardware, stays.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+func (c *Client) SetPart(ctx context.Context, id string, params *SetPartParams, body SetPartJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetPartRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -13367,6 +14291,112 @@ func (c *Client) ReadStreamWithBody(ctx context.Context, params *ReadStreamParam
 // Corresponds with POST /api/v1/streams/read (the `ReadStream` operationId).
 func (c *Client) ReadStream(ctx context.Context, params *ReadStreamParams, body ReadStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewReadStreamRequest(c.Server, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListSuppliers List suppliers, by ID
+//
+// Corresponds with GET /api/v1/suppliers (the `ListSuppliers` operationId).
+func (c *Client) ListSuppliers(ctx context.Context, params *ListSuppliersParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListSuppliersRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetSupplier Show a supplier
+//
+// Corresponds with GET /api/v1/suppliers/{id} (the `GetSupplier` operationId).
+func (c *Client) GetSupplier(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetSupplierRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSupplierWithBody Write a supplier down, or change what is said of it
+//
+// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+func (c *Client) SetSupplierWithBody(ctx context.Context, id string, params *SetSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetSupplierRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// SetSupplier Write a supplier down, or change what is said of it
+//
+// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+func (c *Client) SetSupplier(ctx context.Context, id string, params *SetSupplierParams, body SetSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewSetSupplierRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndSupplierWithBody Take nothing of a supplier any more
+//
+// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+func (c *Client) EndSupplierWithBody(ctx context.Context, id string, params *EndSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndSupplierRequestWithBody(c.Server, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// EndSupplier Take nothing of a supplier any more
+//
+// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+func (c *Client) EndSupplier(ctx context.Context, id string, params *EndSupplierParams, body EndSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewEndSupplierRequest(c.Server, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -16278,6 +17308,40 @@ func NewJudgeDeviceRequestWithBody(server string, id string, params *JudgeDevice
 	return req, nil
 }
 
+// NewListDeviceLotsRequest constructs an http.Request for the ListDeviceLots method
+func NewListDeviceLotsRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/lots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewMoveDeviceRequest calls the generic MoveDevice builder with application/json body
 func NewMoveDeviceRequest(server string, id string, params *MoveDeviceParams, body MoveDeviceJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -18873,6 +19937,521 @@ func NewListFactsRequest(server string, log ListFactsParamsLog, params *ListFact
 	return req, nil
 }
 
+// NewListLotsRequest constructs an http.Request for the ListLots method
+func NewListLotsRequest(server string, params *ListLotsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Part != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "part", *params.Part, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewReceiveLotRequest calls the generic ReceiveLot builder with application/json body
+func NewReceiveLotRequest(server string, params *ReceiveLotParams, body ReceiveLotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewReceiveLotRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewReceiveLotRequestWithBody constructs an http.Request for the ReceiveLot method, with any body, and a specified content type
+func NewReceiveLotRequestWithBody(server string, params *ReceiveLotParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewGetLotRequest constructs an http.Request for the GetLot method
+func NewGetLotRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetLotCertificateRequest constructs an http.Request for the GetLotCertificate method
+func NewGetLotCertificateRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots/%s/certificate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewCertifyLotRequestWithBody constructs an http.Request for the CertifyLot method, with any body, and a specified content type
+func NewCertifyLotRequestWithBody(server string, id string, params *CertifyLotParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots/%s/certificate", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewClearLotRequest calls the generic ClearLot builder with application/json body
+func NewClearLotRequest(server string, id string, params *ClearLotParams, body ClearLotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewClearLotRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewClearLotRequestWithBody constructs an http.Request for the ClearLot method, with any body, and a specified content type
+func NewClearLotRequestWithBody(server string, id string, params *ClearLotParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots/%s/clear", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListLotDevicesRequest constructs an http.Request for the ListLotDevices method
+func NewListLotDevicesRequest(server string, id string, params *ListLotDevicesParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots/%s/devices", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewRecallLotRequest calls the generic RecallLot builder with application/json body
+func NewRecallLotRequest(server string, id string, params *RecallLotParams, body RecallLotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRecallLotRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewRecallLotRequestWithBody constructs an http.Request for the RecallLot method, with any body, and a specified content type
+func NewRecallLotRequestWithBody(server string, id string, params *RecallLotParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/lots/%s/recall", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewListMastersRequest constructs an http.Request for the ListMasters method
 func NewListMastersRequest(server string, params *ListMastersParams) (*http.Request, error) {
 	var err error
@@ -20637,6 +22216,186 @@ func NewListOrderDifferencesRequest(server string, id string, params *ListOrderD
 	return req, nil
 }
 
+// NewListOrderLotsRequest constructs an http.Request for the ListOrderLots method
+func NewListOrderLotsRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/orders/%s/lots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewNameOrderLotsRequest calls the generic NameOrderLots builder with application/json body
+func NewNameOrderLotsRequest(server string, id string, params *NameOrderLotsParams, body NameOrderLotsJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewNameOrderLotsRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewNameOrderLotsRequestWithBody constructs an http.Request for the NameOrderLots method, with any body, and a specified content type
+func NewNameOrderLotsRequestWithBody(server string, id string, params *NameOrderLotsParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/orders/%s/lots", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewTakeOrderLotRequest calls the generic TakeOrderLot builder with application/json body
+func NewTakeOrderLotRequest(server string, id string, params *TakeOrderLotParams, body TakeOrderLotJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTakeOrderLotRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewTakeOrderLotRequestWithBody constructs an http.Request for the TakeOrderLot method, with any body, and a specified content type
+func NewTakeOrderLotRequestWithBody(server string, id string, params *TakeOrderLotParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/orders/%s/lots/taken", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewReconcileOrderRequest constructs an http.Request for the ReconcileOrder method
 func NewReconcileOrderRequest(server string, id string) (*http.Request, error) {
 	var err error
@@ -20963,6 +22722,202 @@ func NewEndOwnerRequest(server string, id string, params *EndOwnerParams) (*http
 			}
 
 			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewListPartsRequest constructs an http.Request for the ListParts method
+func NewListPartsRequest(server string, params *ListPartsParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/parts")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.Supplier != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "supplier", *params.Supplier, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetPartRequest constructs an http.Request for the GetPart method
+func NewGetPartRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/parts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetPartRequest calls the generic SetPart builder with application/json body
+func NewSetPartRequest(server string, id string, params *SetPartParams, body SetPartJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetPartRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetPartRequestWithBody constructs an http.Request for the SetPart method, with any body, and a specified content type
+func NewSetPartRequestWithBody(server string, id string, params *SetPartParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/parts/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
 		}
 
 	}
@@ -26388,6 +28343,274 @@ func NewReadStreamRequestWithBody(server string, params *ReadStreamParams, conte
 	return req, nil
 }
 
+// NewListSuppliersRequest constructs an http.Request for the ListSuppliers method
+func NewListSuppliersRequest(server string, params *ListSuppliersParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/suppliers")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewGetSupplierRequest constructs an http.Request for the GetSupplier method
+func NewGetSupplierRequest(server string, id string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/suppliers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewSetSupplierRequest calls the generic SetSupplier builder with application/json body
+func NewSetSupplierRequest(server string, id string, params *SetSupplierParams, body SetSupplierJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewSetSupplierRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewSetSupplierRequestWithBody constructs an http.Request for the SetSupplier method, with any body, and a specified content type
+func NewSetSupplierRequestWithBody(server string, id string, params *SetSupplierParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/suppliers/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewEndSupplierRequest calls the generic EndSupplier builder with application/json body
+func NewEndSupplierRequest(server string, id string, params *EndSupplierParams, body EndSupplierJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewEndSupplierRequestWithBody(server, id, params, "application/json", bodyReader)
+}
+
+// NewEndSupplierRequestWithBody constructs an http.Request for the EndSupplier method, with any body, and a specified content type
+func NewEndSupplierRequestWithBody(server string, id string, params *EndSupplierParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/suppliers/%s/end", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IfMatch != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", *params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("If-Match", headerParam0)
+		}
+
+		if params.IdempotencyKey != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam1)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam2 string
+
+			headerParam2, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewCreateTokenRequest calls the generic CreateToken builder with application/json body
 func NewCreateTokenRequest(server string, params *CreateTokenParams, body CreateTokenJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -27574,6 +29797,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v1/devices/{id}/legitimacy (the `JudgeDevice` operationId).
 	JudgeDeviceWithResponse(ctx context.Context, id string, params *JudgeDeviceParams, body JudgeDeviceJSONRequestBody, reqEditors ...RequestEditorFn) (*JudgeDeviceResponse, error)
 
+	// ListDeviceLotsWithResponse List the lots of which a device may have a part
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/lots (the `ListDeviceLots` operationId).
+	ListDeviceLotsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ListDeviceLotsResponse, error)
+
 	// MoveDeviceWithBodyWithResponse Record what happened to a device
 	//
 	// What happens to a device otherwise comes from its evidence, from commands or from its retirement.
@@ -28100,6 +30330,95 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/log/{log}/facts (the `ListFacts` operationId).
 	ListFactsWithResponse(ctx context.Context, log ListFactsParamsLog, params *ListFactsParams, reqEditors ...RequestEditorFn) (*ListFactsResponse, error)
 
+	// ListLotsWithResponse List lots of parts, by ID
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/lots (the `ListLots` operationId).
+	ListLotsWithResponse(ctx context.Context, params *ListLotsParams, reqEditors ...RequestEditorFn) (*ListLotsResponse, error)
+
+	// ReceiveLotWithBodyWithResponse Write a lot down that was received
+	//
+	// Of hardware. Software is found by its bill of materials: find-component.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+	ReceiveLotWithBodyWithResponse(ctx context.Context, params *ReceiveLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReceiveLotResponse, error)
+
+	// ReceiveLotWithResponse Write a lot down that was received
+	//
+	// Of hardware. Software is found by its bill of materials: find-component.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+	ReceiveLotWithResponse(ctx context.Context, params *ReceiveLotParams, body ReceiveLotJSONRequestBody, reqEditors ...RequestEditorFn) (*ReceiveLotResponse, error)
+
+	// GetLotWithResponse Show a lot
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/lots/{id} (the `GetLot` operationId).
+	GetLotWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetLotResponse, error)
+
+	// GetLotCertificateWithResponse Get a lot's certificate of conformity as it was brought
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/lots/{id}/certificate (the `GetLotCertificate` operationId).
+	GetLotCertificateWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetLotCertificateResponse, error)
+
+	// CertifyLotWithBodyWithResponse Bring a lot's certificate of conformity; the same again changes nothing
+	//
+	// At most 16 MiB, of any kind. Its SHA-256 is in the fact lot.certified. Another one than is here takes two people.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots/{id}/certificate (the `CertifyLot` operationId).
+	CertifyLotWithBodyWithResponse(ctx context.Context, id string, params *CertifyLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CertifyLotResponse, error)
+
+	// ClearLotWithBodyWithResponse Say that a lot that was recalled is good after all; takes two people
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+	ClearLotWithBodyWithResponse(ctx context.Context, id string, params *ClearLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClearLotResponse, error)
+
+	// ClearLotWithResponse Say that a lot that was recalled is good after all; takes two people
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+	ClearLotWithResponse(ctx context.Context, id string, params *ClearLotParams, body ClearLotJSONRequestBody, reqEditors ...RequestEditorFn) (*ClearLotResponse, error)
+
+	// ListLotDevicesWithResponse List the devices that may have a part of a lot, by order
+	//
+	// All devices of the orders that name the lot. An order that names several lots of one part does not say which of its devices has which. Callers who are limited see what is in their scope.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/lots/{id}/devices (the `ListLotDevices` operationId).
+	ListLotDevicesWithResponse(ctx context.Context, id string, params *ListLotDevicesParams, reqEditors ...RequestEditorFn) (*ListLotDevicesResponse, error)
+
+	// RecallLotWithBodyWithResponse Say that a lot is bad, and have who watches the fleet told
+	//
+	// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+	RecallLotWithBodyWithResponse(ctx context.Context, id string, params *RecallLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecallLotResponse, error)
+
+	// RecallLotWithResponse Say that a lot is bad, and have who watches the fleet told
+	//
+	// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+	RecallLotWithResponse(ctx context.Context, id string, params *RecallLotParams, body RecallLotJSONRequestBody, reqEditors ...RequestEditorFn) (*RecallLotResponse, error)
+
 	// ListMastersWithResponse List the masters that were given to this instance, newest first
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -28392,6 +30711,49 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/orders/{id}/differences (the `ListOrderDifferences` operationId).
 	ListOrderDifferencesWithResponse(ctx context.Context, id string, params *ListOrderDifferencesParams, reqEditors ...RequestEditorFn) (*ListOrderDifferencesResponse, error)
 
+	// ListOrderLotsWithResponse List the lots that an order is made of
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/orders/{id}/lots (the `ListOrderLots` operationId).
+	ListOrderLotsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ListOrderLotsResponse, error)
+
+	// NameOrderLotsWithBodyWithResponse Say of which lots an order is made, beside those that it names already
+	//
+	// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+	NameOrderLotsWithBodyWithResponse(ctx context.Context, id string, params *NameOrderLotsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*NameOrderLotsResponse, error)
+
+	// NameOrderLotsWithResponse Say of which lots an order is made, beside those that it names already
+	//
+	// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+	NameOrderLotsWithResponse(ctx context.Context, id string, params *NameOrderLotsParams, body NameOrderLotsJSONRequestBody, reqEditors ...RequestEditorFn) (*NameOrderLotsResponse, error)
+
+	// TakeOrderLotWithBodyWithResponse Say that an order has nothing of a lot after all; takes two people
+	//
+	// Its devices are found by the lot no more: that is why it takes two.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+	TakeOrderLotWithBodyWithResponse(ctx context.Context, id string, params *TakeOrderLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeOrderLotResponse, error)
+
+	// TakeOrderLotWithResponse Say that an order has nothing of a lot after all; takes two people
+	//
+	// Its devices are found by the lot no more: that is why it takes two.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+	TakeOrderLotWithResponse(ctx context.Context, id string, params *TakeOrderLotParams, body TakeOrderLotJSONRequestBody, reqEditors ...RequestEditorFn) (*TakeOrderLotResponse, error)
+
 	// ReconcileOrderWithResponse Compare what was ordered with what was made and seen
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -28457,6 +30819,38 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/owners/{id}/end (the `EndOwner` operationId).
 	EndOwnerWithResponse(ctx context.Context, id string, params *EndOwnerParams, reqEditors ...RequestEditorFn) (*EndOwnerResponse, error)
+
+	// ListPartsWithResponse List parts, by ID
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/parts (the `ListParts` operationId).
+	ListPartsWithResponse(ctx context.Context, params *ListPartsParams, reqEditors ...RequestEditorFn) (*ListPartsResponse, error)
+
+	// GetPartWithResponse Show a part
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/parts/{id} (the `GetPart` operationId).
+	GetPartWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetPartResponse, error)
+
+	// SetPartWithBodyWithResponse Write a part down, or change what is said of it
+	//
+	// Whose it is, and whether it is hardware, stays.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+	SetPartWithBodyWithResponse(ctx context.Context, id string, params *SetPartParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetPartResponse, error)
+
+	// SetPartWithResponse Write a part down, or change what is said of it
+	//
+	// Whose it is, and whether it is hardware, stays.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+	SetPartWithResponse(ctx context.Context, id string, params *SetPartParams, body SetPartJSONRequestBody, reqEditors ...RequestEditorFn) (*SetPartResponse, error)
 
 	// ListProductsWithResponse List products
 	//
@@ -29444,6 +31838,56 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/streams/read (the `ReadStream` operationId).
 	ReadStreamWithResponse(ctx context.Context, params *ReadStreamParams, body ReadStreamJSONRequestBody, reqEditors ...RequestEditorFn) (*ReadStreamResponse, error)
+
+	// ListSuppliersWithResponse List suppliers, by ID
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/suppliers (the `ListSuppliers` operationId).
+	ListSuppliersWithResponse(ctx context.Context, params *ListSuppliersParams, reqEditors ...RequestEditorFn) (*ListSuppliersResponse, error)
+
+	// GetSupplierWithResponse Show a supplier
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/suppliers/{id} (the `GetSupplier` operationId).
+	GetSupplierWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSupplierResponse, error)
+
+	// SetSupplierWithBodyWithResponse Write a supplier down, or change what is said of it
+	//
+	// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+	SetSupplierWithBodyWithResponse(ctx context.Context, id string, params *SetSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSupplierResponse, error)
+
+	// SetSupplierWithResponse Write a supplier down, or change what is said of it
+	//
+	// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+	SetSupplierWithResponse(ctx context.Context, id string, params *SetSupplierParams, body SetSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSupplierResponse, error)
+
+	// EndSupplierWithBodyWithResponse Take nothing of a supplier any more
+	//
+	// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+	EndSupplierWithBodyWithResponse(ctx context.Context, id string, params *EndSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndSupplierResponse, error)
+
+	// EndSupplierWithResponse Take nothing of a supplier any more
+	//
+	// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+	EndSupplierWithResponse(ctx context.Context, id string, params *EndSupplierParams, body EndSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*EndSupplierResponse, error)
 
 	// CreateTokenWithBodyWithResponse Issue an access token
 	//
@@ -31253,6 +33697,47 @@ func (r JudgeDeviceResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r JudgeDeviceResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListDeviceLotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LotList
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeviceLotsResponse) GetJSON200() *LotList {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeviceLotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeviceLotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeviceLotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeviceLotsResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -33076,6 +35561,376 @@ func (r ListFactsResponse) ContentType() string {
 	return ""
 }
 
+type ListLotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageLot
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLotsResponse) GetJSON200() *PageLot {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ReceiveLotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsLot
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ReceiveLotResponse) GetJSON200() *PartsLot {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ReceiveLotResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ReceiveLotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ReceiveLotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ReceiveLotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ReceiveLotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetLotResponse200Headers the declared response headers of an HTTP 200 response for GetLot
+type GetLotResponse200Headers struct {
+	ETag *string
+}
+
+type GetLotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsLot
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetLotResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetLotResponse) GetJSON200() *PartsLot {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type GetLotCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r GetLotCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetLotCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetLotCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetLotCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type CertifyLotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsLot
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r CertifyLotResponse) GetJSON200() *PartsLot {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r CertifyLotResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r CertifyLotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r CertifyLotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r CertifyLotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r CertifyLotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// ClearLotResponse200Headers the declared response headers of an HTTP 200 response for ClearLot
+type ClearLotResponse200Headers struct {
+	ETag *string
+}
+
+type ClearLotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsLot
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ClearLotResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ClearLotResponse) GetJSON200() *PartsLot {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ClearLotResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r ClearLotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ClearLotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ClearLotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ClearLotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListLotDevicesResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LotDevices
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLotDevicesResponse) GetJSON200() *LotDevices {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLotDevicesResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLotDevicesResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLotDevicesResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLotDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RecallLotResponse200Headers the declared response headers of an HTTP 200 response for RecallLot
+type RecallLotResponse200Headers struct {
+	ETag *string
+}
+
+type RecallLotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsLot
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RecallLotResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RecallLotResponse) GetJSON200() *PartsLot {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RecallLotResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r RecallLotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RecallLotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RecallLotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RecallLotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ListMastersResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -34364,6 +37219,143 @@ func (r ListOrderDifferencesResponse) ContentType() string {
 	return ""
 }
 
+type ListOrderLotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LotList
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListOrderLotsResponse) GetJSON200() *LotList {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListOrderLotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListOrderLotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListOrderLotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListOrderLotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type NameOrderLotsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LotList
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r NameOrderLotsResponse) GetJSON200() *LotList {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r NameOrderLotsResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r NameOrderLotsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r NameOrderLotsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r NameOrderLotsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r NameOrderLotsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TakeOrderLotResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *LotList
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TakeOrderLotResponse) GetJSON200() *LotList {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TakeOrderLotResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TakeOrderLotResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TakeOrderLotResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TakeOrderLotResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TakeOrderLotResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type ReconcileOrderResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -34625,6 +37617,150 @@ func (r EndOwnerResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r EndOwnerResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type ListPartsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PagePart
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListPartsResponse) GetJSON200() *PagePart {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListPartsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListPartsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListPartsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListPartsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetPartResponse200Headers the declared response headers of an HTTP 200 response for GetPart
+type GetPartResponse200Headers struct {
+	ETag *string
+}
+
+type GetPartResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsPart
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetPartResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetPartResponse) GetJSON200() *PartsPart {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetPartResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetPartResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetPartResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetPartResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SetPartResponse200Headers the declared response headers of an HTTP 200 response for SetPart
+type SetPartResponse200Headers struct {
+	ETag *string
+}
+
+type SetPartResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsPart
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetPartResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetPartResponse) GetJSON200() *PartsPart {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetPartResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetPartResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetPartResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetPartResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetPartResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -38340,6 +41476,205 @@ func (r ReadStreamResponse) ContentType() string {
 	return ""
 }
 
+type ListSuppliersResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageSupplier
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListSuppliersResponse) GetJSON200() *PageSupplier {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListSuppliersResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListSuppliersResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListSuppliersResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListSuppliersResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// GetSupplierResponse200Headers the declared response headers of an HTTP 200 response for GetSupplier
+type GetSupplierResponse200Headers struct {
+	ETag *string
+}
+
+type GetSupplierResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsSupplier
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *GetSupplierResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r GetSupplierResponse) GetJSON200() *PartsSupplier {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r GetSupplierResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetSupplierResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetSupplierResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetSupplierResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// SetSupplierResponse200Headers the declared response headers of an HTTP 200 response for SetSupplier
+type SetSupplierResponse200Headers struct {
+	ETag *string
+}
+
+type SetSupplierResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsSupplier
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *SetSupplierResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r SetSupplierResponse) GetJSON200() *PartsSupplier {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r SetSupplierResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r SetSupplierResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r SetSupplierResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r SetSupplierResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r SetSupplierResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// EndSupplierResponse200Headers the declared response headers of an HTTP 200 response for EndSupplier
+type EndSupplierResponse200Headers struct {
+	ETag *string
+}
+
+type EndSupplierResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PartsSupplier
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *EndSupplierResponse200Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r EndSupplierResponse) GetJSON200() *PartsSupplier {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r EndSupplierResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r EndSupplierResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r EndSupplierResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r EndSupplierResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r EndSupplierResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type CreateTokenResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -39544,6 +42879,19 @@ func (c *ClientWithResponses) JudgeDeviceWithResponse(ctx context.Context, id st
 	return ParseJudgeDeviceResponse(rsp)
 }
 
+// ListDeviceLotsWithResponse List the lots of which a device may have a part
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/lots (the `ListDeviceLots` operationId).
+func (c *ClientWithResponses) ListDeviceLotsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ListDeviceLotsResponse, error) {
+	rsp, err := c.ListDeviceLots(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeviceLotsResponse(rsp)
+}
+
 // MoveDeviceWithBodyWithResponse Record what happened to a device
 //
 // What happens to a device otherwise comes from its evidence, from commands or from its retirement.
@@ -40430,6 +43778,161 @@ func (c *ClientWithResponses) ListFactsWithResponse(ctx context.Context, log Lis
 	return ParseListFactsResponse(rsp)
 }
 
+// ListLotsWithResponse List lots of parts, by ID
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/lots (the `ListLots` operationId).
+func (c *ClientWithResponses) ListLotsWithResponse(ctx context.Context, params *ListLotsParams, reqEditors ...RequestEditorFn) (*ListLotsResponse, error) {
+	rsp, err := c.ListLots(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLotsResponse(rsp)
+}
+
+// ReceiveLotWithBodyWithResponse Write a lot down that was received
+//
+// Of hardware. Software is found by its bill of materials: find-component.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+func (c *ClientWithResponses) ReceiveLotWithBodyWithResponse(ctx context.Context, params *ReceiveLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ReceiveLotResponse, error) {
+	rsp, err := c.ReceiveLotWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReceiveLotResponse(rsp)
+}
+
+// ReceiveLotWithResponse Write a lot down that was received
+//
+// Of hardware. Software is found by its bill of materials: find-component.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots (the `ReceiveLot` operationId).
+func (c *ClientWithResponses) ReceiveLotWithResponse(ctx context.Context, params *ReceiveLotParams, body ReceiveLotJSONRequestBody, reqEditors ...RequestEditorFn) (*ReceiveLotResponse, error) {
+	rsp, err := c.ReceiveLot(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseReceiveLotResponse(rsp)
+}
+
+// GetLotWithResponse Show a lot
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/lots/{id} (the `GetLot` operationId).
+func (c *ClientWithResponses) GetLotWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetLotResponse, error) {
+	rsp, err := c.GetLot(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLotResponse(rsp)
+}
+
+// GetLotCertificateWithResponse Get a lot's certificate of conformity as it was brought
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/lots/{id}/certificate (the `GetLotCertificate` operationId).
+func (c *ClientWithResponses) GetLotCertificateWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetLotCertificateResponse, error) {
+	rsp, err := c.GetLotCertificate(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetLotCertificateResponse(rsp)
+}
+
+// CertifyLotWithBodyWithResponse Bring a lot's certificate of conformity; the same again changes nothing
+//
+// At most 16 MiB, of any kind. Its SHA-256 is in the fact lot.certified. Another one than is here takes two people.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots/{id}/certificate (the `CertifyLot` operationId).
+func (c *ClientWithResponses) CertifyLotWithBodyWithResponse(ctx context.Context, id string, params *CertifyLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*CertifyLotResponse, error) {
+	rsp, err := c.CertifyLotWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseCertifyLotResponse(rsp)
+}
+
+// ClearLotWithBodyWithResponse Say that a lot that was recalled is good after all; takes two people
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+func (c *ClientWithResponses) ClearLotWithBodyWithResponse(ctx context.Context, id string, params *ClearLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*ClearLotResponse, error) {
+	rsp, err := c.ClearLotWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClearLotResponse(rsp)
+}
+
+// ClearLotWithResponse Say that a lot that was recalled is good after all; takes two people
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots/{id}/clear (the `ClearLot` operationId).
+func (c *ClientWithResponses) ClearLotWithResponse(ctx context.Context, id string, params *ClearLotParams, body ClearLotJSONRequestBody, reqEditors ...RequestEditorFn) (*ClearLotResponse, error) {
+	rsp, err := c.ClearLot(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseClearLotResponse(rsp)
+}
+
+// ListLotDevicesWithResponse List the devices that may have a part of a lot, by order
+//
+// All devices of the orders that name the lot. An order that names several lots of one part does not say which of its devices has which. Callers who are limited see what is in their scope.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/lots/{id}/devices (the `ListLotDevices` operationId).
+func (c *ClientWithResponses) ListLotDevicesWithResponse(ctx context.Context, id string, params *ListLotDevicesParams, reqEditors ...RequestEditorFn) (*ListLotDevicesResponse, error) {
+	rsp, err := c.ListLotDevices(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLotDevicesResponse(rsp)
+}
+
+// RecallLotWithBodyWithResponse Say that a lot is bad, and have who watches the fleet told
+//
+// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+func (c *ClientWithResponses) RecallLotWithBodyWithResponse(ctx context.Context, id string, params *RecallLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RecallLotResponse, error) {
+	rsp, err := c.RecallLotWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecallLotResponse(rsp)
+}
+
+// RecallLotWithResponse Say that a lot is bad, and have who watches the fleet told
+//
+// One finding of the kind lot.recalled says how many devices may have a part of it, and how to list them. Its devices are told nothing: see create-recall.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/lots/{id}/recall (the `RecallLot` operationId).
+func (c *ClientWithResponses) RecallLotWithResponse(ctx context.Context, id string, params *RecallLotParams, body RecallLotJSONRequestBody, reqEditors ...RequestEditorFn) (*RecallLotResponse, error) {
+	rsp, err := c.RecallLot(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRecallLotResponse(rsp)
+}
+
 // ListMastersWithResponse List the masters that were given to this instance, newest first
 //
 // Returns a wrapper object for the known response body format(s).
@@ -40938,6 +44441,79 @@ func (c *ClientWithResponses) ListOrderDifferencesWithResponse(ctx context.Conte
 	return ParseListOrderDifferencesResponse(rsp)
 }
 
+// ListOrderLotsWithResponse List the lots that an order is made of
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/orders/{id}/lots (the `ListOrderLots` operationId).
+func (c *ClientWithResponses) ListOrderLotsWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*ListOrderLotsResponse, error) {
+	rsp, err := c.ListOrderLots(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListOrderLotsResponse(rsp)
+}
+
+// NameOrderLotsWithBodyWithResponse Say of which lots an order is made, beside those that it names already
+//
+// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+func (c *ClientWithResponses) NameOrderLotsWithBodyWithResponse(ctx context.Context, id string, params *NameOrderLotsParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*NameOrderLotsResponse, error) {
+	rsp, err := c.NameOrderLotsWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseNameOrderLotsResponse(rsp)
+}
+
+// NameOrderLotsWithResponse Say of which lots an order is made, beside those that it names already
+//
+// When the order is created (create-order), while it runs or afterwards. A lot that was recalled can be named too: what was built in was built in, and then it is told.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/orders/{id}/lots (the `NameOrderLots` operationId).
+func (c *ClientWithResponses) NameOrderLotsWithResponse(ctx context.Context, id string, params *NameOrderLotsParams, body NameOrderLotsJSONRequestBody, reqEditors ...RequestEditorFn) (*NameOrderLotsResponse, error) {
+	rsp, err := c.NameOrderLots(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseNameOrderLotsResponse(rsp)
+}
+
+// TakeOrderLotWithBodyWithResponse Say that an order has nothing of a lot after all; takes two people
+//
+// Its devices are found by the lot no more: that is why it takes two.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+func (c *ClientWithResponses) TakeOrderLotWithBodyWithResponse(ctx context.Context, id string, params *TakeOrderLotParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeOrderLotResponse, error) {
+	rsp, err := c.TakeOrderLotWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeOrderLotResponse(rsp)
+}
+
+// TakeOrderLotWithResponse Say that an order has nothing of a lot after all; takes two people
+//
+// Its devices are found by the lot no more: that is why it takes two.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/orders/{id}/lots/taken (the `TakeOrderLot` operationId).
+func (c *ClientWithResponses) TakeOrderLotWithResponse(ctx context.Context, id string, params *TakeOrderLotParams, body TakeOrderLotJSONRequestBody, reqEditors ...RequestEditorFn) (*TakeOrderLotResponse, error) {
+	rsp, err := c.TakeOrderLot(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeOrderLotResponse(rsp)
+}
+
 // ReconcileOrderWithResponse Compare what was ordered with what was made and seen
 //
 // Returns a wrapper object for the known response body format(s).
@@ -41050,6 +44626,62 @@ func (c *ClientWithResponses) EndOwnerWithResponse(ctx context.Context, id strin
 		return nil, err
 	}
 	return ParseEndOwnerResponse(rsp)
+}
+
+// ListPartsWithResponse List parts, by ID
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/parts (the `ListParts` operationId).
+func (c *ClientWithResponses) ListPartsWithResponse(ctx context.Context, params *ListPartsParams, reqEditors ...RequestEditorFn) (*ListPartsResponse, error) {
+	rsp, err := c.ListParts(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListPartsResponse(rsp)
+}
+
+// GetPartWithResponse Show a part
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/parts/{id} (the `GetPart` operationId).
+func (c *ClientWithResponses) GetPartWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetPartResponse, error) {
+	rsp, err := c.GetPart(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetPartResponse(rsp)
+}
+
+// SetPartWithBodyWithResponse Write a part down, or change what is said of it
+//
+// Whose it is, and whether it is hardware, stays.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+func (c *ClientWithResponses) SetPartWithBodyWithResponse(ctx context.Context, id string, params *SetPartParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetPartResponse, error) {
+	rsp, err := c.SetPartWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetPartResponse(rsp)
+}
+
+// SetPartWithResponse Write a part down, or change what is said of it
+//
+// Whose it is, and whether it is hardware, stays.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/parts/{id} (the `SetPart` operationId).
+func (c *ClientWithResponses) SetPartWithResponse(ctx context.Context, id string, params *SetPartParams, body SetPartJSONRequestBody, reqEditors ...RequestEditorFn) (*SetPartResponse, error) {
+	rsp, err := c.SetPart(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetPartResponse(rsp)
 }
 
 // ListProductsWithResponse List products
@@ -42765,6 +46397,92 @@ func (c *ClientWithResponses) ReadStreamWithResponse(ctx context.Context, params
 	return ParseReadStreamResponse(rsp)
 }
 
+// ListSuppliersWithResponse List suppliers, by ID
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/suppliers (the `ListSuppliers` operationId).
+func (c *ClientWithResponses) ListSuppliersWithResponse(ctx context.Context, params *ListSuppliersParams, reqEditors ...RequestEditorFn) (*ListSuppliersResponse, error) {
+	rsp, err := c.ListSuppliers(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListSuppliersResponse(rsp)
+}
+
+// GetSupplierWithResponse Show a supplier
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/suppliers/{id} (the `GetSupplier` operationId).
+func (c *ClientWithResponses) GetSupplierWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetSupplierResponse, error) {
+	rsp, err := c.GetSupplier(ctx, id, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetSupplierResponse(rsp)
+}
+
+// SetSupplierWithBodyWithResponse Write a supplier down, or change what is said of it
+//
+// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+func (c *ClientWithResponses) SetSupplierWithBodyWithResponse(ctx context.Context, id string, params *SetSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*SetSupplierResponse, error) {
+	rsp, err := c.SetSupplierWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetSupplierResponse(rsp)
+}
+
+// SetSupplierWithResponse Write a supplier down, or change what is said of it
+//
+// It takes two people when the supplier was ended, or gets a name more and a policy that is enforced allows it: what its gate lets through is not taken back.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PUT /api/v1/suppliers/{id} (the `SetSupplier` operationId).
+func (c *ClientWithResponses) SetSupplierWithResponse(ctx context.Context, id string, params *SetSupplierParams, body SetSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSupplierResponse, error) {
+	rsp, err := c.SetSupplier(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseSetSupplierResponse(rsp)
+}
+
+// EndSupplierWithBodyWithResponse Take nothing of a supplier any more
+//
+// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+func (c *ClientWithResponses) EndSupplierWithBodyWithResponse(ctx context.Context, id string, params *EndSupplierParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*EndSupplierResponse, error) {
+	rsp, err := c.EndSupplierWithBody(ctx, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndSupplierResponse(rsp)
+}
+
+// EndSupplierWithResponse Take nothing of a supplier any more
+//
+// It takes one person. It gets no new parts and lots, and the gates of policies that allow it by its ID allow it no more. What was built in stays.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/suppliers/{id}/end (the `EndSupplier` operationId).
+func (c *ClientWithResponses) EndSupplierWithResponse(ctx context.Context, id string, params *EndSupplierParams, body EndSupplierJSONRequestBody, reqEditors ...RequestEditorFn) (*EndSupplierResponse, error) {
+	rsp, err := c.EndSupplier(ctx, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseEndSupplierResponse(rsp)
+}
+
 // CreateTokenWithBodyWithResponse Issue an access token
 //
 // The secret is in this answer only: it is not kept with an Idempotency-Key either, and a repeated request is told so.
@@ -44158,6 +47876,32 @@ func ParseJudgeDeviceResponse(rsp *http.Response) (*JudgeDeviceResponse, error) 
 	return response, nil
 }
 
+// ParseListDeviceLotsResponse parses an HTTP response from a ListDeviceLotsWithResponse call
+func ParseListDeviceLotsResponse(rsp *http.Response) (*ListDeviceLotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeviceLotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseMoveDeviceResponse parses an HTTP response from a MoveDeviceWithResponse call
 func ParseMoveDeviceResponse(rsp *http.Response) (*MoveDeviceResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -45432,6 +49176,271 @@ func ParseListFactsResponse(rsp *http.Response) (*ListFactsResponse, error) {
 	return response, nil
 }
 
+// ParseListLotsResponse parses an HTTP response from a ListLotsWithResponse call
+func ParseListLotsResponse(rsp *http.Response) (*ListLotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageLot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseReceiveLotResponse parses an HTTP response from a ReceiveLotWithResponse call
+func ParseReceiveLotResponse(rsp *http.Response) (*ReceiveLotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ReceiveLotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsLot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetLotResponse parses an HTTP response from a GetLotWithResponse call
+func ParseGetLotResponse(rsp *http.Response) (*GetLotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsLot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetLotResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseGetLotCertificateResponse parses an HTTP response from a GetLotCertificateWithResponse call
+func ParseGetLotCertificateResponse(rsp *http.Response) (*GetLotCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetLotCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
+// ParseCertifyLotResponse parses an HTTP response from a CertifyLotWithResponse call
+func ParseCertifyLotResponse(rsp *http.Response) (*CertifyLotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &CertifyLotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsLot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseClearLotResponse parses an HTTP response from a ClearLotWithResponse call
+func ParseClearLotResponse(rsp *http.Response) (*ClearLotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ClearLotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsLot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers ClearLotResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseListLotDevicesResponse parses an HTTP response from a ListLotDevicesWithResponse call
+func ParseListLotDevicesResponse(rsp *http.Response) (*ListLotDevicesResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLotDevicesResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LotDevices
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseRecallLotResponse parses an HTTP response from a RecallLotWithResponse call
+func ParseRecallLotResponse(rsp *http.Response) (*RecallLotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RecallLotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsLot
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RecallLotResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListMastersResponse parses an HTTP response from a ListMastersWithResponse call
 func ParseListMastersResponse(rsp *http.Response) (*ListMastersResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -46339,6 +50348,98 @@ func ParseListOrderDifferencesResponse(rsp *http.Response) (*ListOrderDifference
 	return response, nil
 }
 
+// ParseListOrderLotsResponse parses an HTTP response from a ListOrderLotsWithResponse call
+func ParseListOrderLotsResponse(rsp *http.Response) (*ListOrderLotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListOrderLotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseNameOrderLotsResponse parses an HTTP response from a NameOrderLotsWithResponse call
+func ParseNameOrderLotsResponse(rsp *http.Response) (*NameOrderLotsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &NameOrderLotsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTakeOrderLotResponse parses an HTTP response from a TakeOrderLotWithResponse call
+func ParseTakeOrderLotResponse(rsp *http.Response) (*TakeOrderLotResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TakeOrderLotResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest LotList
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
 // ParseReconcileOrderResponse parses an HTTP response from a ReconcileOrderWithResponse call
 func ParseReconcileOrderResponse(rsp *http.Response) (*ReconcileOrderResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -46511,6 +50612,117 @@ func ParseEndOwnerResponse(rsp *http.Response) (*EndOwnerResponse, error) {
 		}
 		response.JSON202 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListPartsResponse parses an HTTP response from a ListPartsWithResponse call
+func ParseListPartsResponse(rsp *http.Response) (*ListPartsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListPartsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PagePart
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetPartResponse parses an HTTP response from a GetPartWithResponse call
+func ParseGetPartResponse(rsp *http.Response) (*GetPartResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetPartResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsPart
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetPartResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSetPartResponse parses an HTTP response from a SetPartWithResponse call
+func ParseSetPartResponse(rsp *http.Response) (*SetPartResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetPartResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsPart
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetPartResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil
@@ -49221,6 +53433,163 @@ func ParseReadStreamResponse(rsp *http.Response) (*ReadStreamResponse, error) {
 		}
 		response.JSON202 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseListSuppliersResponse parses an HTTP response from a ListSuppliersWithResponse call
+func ParseListSuppliersResponse(rsp *http.Response) (*ListSuppliersResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListSuppliersResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageSupplier
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseGetSupplierResponse parses an HTTP response from a GetSupplierWithResponse call
+func ParseGetSupplierResponse(rsp *http.Response) (*GetSupplierResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetSupplierResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsSupplier
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers GetSupplierResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseSetSupplierResponse parses an HTTP response from a SetSupplierWithResponse call
+func ParseSetSupplierResponse(rsp *http.Response) (*SetSupplierResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &SetSupplierResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsSupplier
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers SetSupplierResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseEndSupplierResponse parses an HTTP response from a EndSupplierWithResponse call
+func ParseEndSupplierResponse(rsp *http.Response) (*EndSupplierResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &EndSupplierResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PartsSupplier
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers EndSupplierResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = &value
+		}
+		response.Headers200 = &headers
 	}
 
 	return response, nil

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -122,11 +123,11 @@ func (s *Service) evaluate(ctx context.Context, p Policy, m wire.Release) (*look
 	if err != nil {
 		return nil, err
 	}
-	allowed, err := s.cfg.Store.SupplierNames(ctx, p.SupplierIDs)
+	names, err := s.cfg.Store.SupplierNames(ctx, p.SupplierIDs)
 	if err != nil {
 		return nil, err
 	}
-	l := &look{policy: p, allowed: append(allowed, p.Suppliers...), now: s.cfg.Now().UTC(), d: wire.GateDecision{V: 1, Product: m.Product, SBOM: m.SBOM, Provenance: m.Provenance, Policy: policy}}
+	l := &look{policy: p, allowed: slices.Concat(append(slices.Collect(maps.Values(names)), p.Suppliers)...), now: s.cfg.Now().UTC(), d: wire.GateDecision{V: 1, Product: m.Product, SBOM: m.SBOM, Provenance: m.Provenance, Policy: policy}}
 	l.d.At = uint64(l.now.Unix())
 	for _, c := range m.Components {
 		l.d.Subject = append(l.d.Subject, c.Built())

@@ -144,6 +144,15 @@ func (s *Service) SetPolicy(ctx context.Context, caller access.Caller, product s
 	if err := p.check(); err != nil {
 		return Policy{}, fault.Newf(fault.Invalid, "supply.policy", "product %q: %w", product, err)
 	}
+	names, err := s.cfg.Store.SupplierNames(ctx, p.SupplierIDs)
+	if err != nil {
+		return Policy{}, err
+	}
+	for _, id := range p.SupplierIDs {
+		if _, ok := names[id]; !ok {
+			return Policy{}, fault.New(fault.Invalid, "supply.policy", fmt.Sprintf("product %q: no supplier %.80q is written down here", product, id), "see `hallmark supply supplier list`")
+		}
+	}
 	data, err := json.Marshal(PolicyChange{product, p})
 	if err != nil {
 		return Policy{}, err

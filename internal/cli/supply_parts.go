@@ -28,7 +28,9 @@ func newSuppliers(a *api) *cobra.Command {
 
 func (a *api) listSuppliers() *cobra.Command {
 	return listing(a, cobra.Command{Use: "list", Short: "List suppliers", Example: "  hallmark supply supplier list"}, "ID NAME CALLED SINCE ENDED",
-		func(ctx context.Context, cl *client.Client, _ []string) ([]parts.Supplier, error) { return cl.Suppliers(ctx) },
+		func(ctx context.Context, cl *client.Client, _ []string) ([]parts.Supplier, error) {
+			return cl.Suppliers(ctx)
+		},
 		func(v parts.Supplier) []string {
 			return []string{v.ID, or(oneLine(v.Name)), or(oneLine(strings.Join(v.Names, ", "))), when(v.At), when(v.Ended)}
 		})
@@ -156,7 +158,9 @@ func lotRow(l parts.Lot) []string {
 func (a *api) listLots() *cobra.Command {
 	var part string
 	c := listing(a, cobra.Command{Use: "list", Short: "List lots of parts", Example: "  hallmark supply lot list --part flash"}, lotHead,
-		func(ctx context.Context, cl *client.Client, _ []string) ([]parts.Lot, error) { return cl.Lots(ctx, part) }, lotRow)
+		func(ctx context.Context, cl *client.Client, _ []string) ([]parts.Lot, error) {
+			return cl.Lots(ctx, part)
+		}, lotRow)
 	c.Flags().StringVar(&part, "part", "", "only of this part")
 	return c
 }

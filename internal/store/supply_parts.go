@@ -301,17 +301,17 @@ func (s Parts) Count(ctx context.Context, lot string, scope []string) (n int64, 
 	return n, s.db.dialect.Explain(err)
 }
 
-// SupplierNames implements supply.Store: who was ended is called nothing any more.
-func (s Supply) SupplierNames(ctx context.Context, ids []string) ([]string, error) {
+// SupplierNames implements supply.Store.
+func (s Supply) SupplierNames(ctx context.Context, ids []string) (map[string][]string, error) {
 	list, err := listOf(ids)
 	if err != nil {
 		return nil, err
 	}
 	all, err := collect(ctx, s.db, scanSupplier, `SELECT doc, rev FROM supplier WHERE id IN (SELECT l.value FROM list($1) AS l)`, list)
-	var names []string
+	names := map[string][]string{}
 	for _, v := range all {
-		if v.Ended.IsZero() {
-			names = append(names, append(slices.Clone(v.Names), v.Name)...)
+		if names[v.ID] = nil; v.Ended.IsZero() {
+			names[v.ID] = append(slices.Clone(v.Names), v.Name)
 		}
 	}
 	return names, err

@@ -70,11 +70,14 @@ func invalid(format string, args ...any) error {
 	return fault.Newf(fault.Invalid, "parts.invalid", format, args...)
 }
 
+// lists are the commands that show what there is.
+var lists = map[string]string{"supplier": "see `hallmark supply supplier list`", "part": "see `hallmark supply part list`", "lot": "see `hallmark supply lot list`"}
+
 // explain says what the store could not do for people.
 func explain(err error, kind, id string) error {
 	switch {
 	case errors.Is(err, ErrNotFound):
-		return fault.New(fault.NotFound, kind+".unknown", fmt.Sprintf("there is no %s %.80q", kind, id), "see `hallmark supply "+kind+" list`")
+		return fault.New(fault.NotFound, kind+".unknown", fmt.Sprintf("there is no %s %.80q", kind, id), lists[kind])
 	case errors.Is(err, ErrExists):
 		return fault.New(fault.Conflict, kind+".exists", fmt.Sprintf("there is such a %s already: %.80q", kind, id), "choose another ID, or look at the one that is there")
 	case errors.Is(err, ErrChanged):
@@ -103,7 +106,7 @@ func (s *Service) SetSupplier(ctx context.Context, caller access.Caller, want Su
 		return Supplier{}, err
 	}
 	grave := !had.Ended.IsZero()
-	if slices.ContainsFunc(want.Names, func(n string) bool { return !slices.Contains(had.Names, n) }) {
+	if slices.ContainsFunc(want.called(), func(n string) bool { return !slices.Contains(had.called(), n) }) {
 		products, err := s.cfg.Catalogue.Allowing(ctx, want.ID)
 		if err != nil {
 			return Supplier{}, err
@@ -126,6 +129,9 @@ func (s *Service) SetSupplier(ctx context.Context, caller access.Caller, want Su
 	}
 	return want, explain(s.cfg.Catalogue.PutSupplier(ctx, want, f), "supplier", want.ID)
 }
+
+// called gives all names that a policy which names the supplier by its ID allows.
+func (v Supplier) called() []string { return append(slices.Clone(v.Names), v.Name) }
 
 // EndSupplier takes nothing of a supplier any more: it gets no new parts and lots, and gates that allow it allow it no more. What was built in stays built in.
 func (s *Service) EndSupplier(ctx context.Context, caller access.Caller, id, reason string) (Supplier, error) {

@@ -8,11 +8,14 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/bench/crowd"
 	"github.com/hallmark-iot/hallmark/internal/store"
+	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/supply/osv"
+	"github.com/hallmark-iot/hallmark/supply/parts"
 )
 
 // measure asks for everything, and prints the figures.
@@ -31,6 +34,10 @@ func (w *world) measure(ctx context.Context, db *store.DB, o options) error {
 	if err != nil {
 		return err
 	}
+	lot, err := slowestLot(ctx, db, o)
+	if err != nil {
+		return err
+	}
 	paint, err := w.firstPaint(ctx)
 	if err != nil && !errors.Is(err, errNoBrowser) {
 		return err
@@ -40,6 +47,7 @@ func (w *world) measure(ctx context.Context, db *store.DB, o options) error {
 	figure("List", list)
 	figure("Query", query)
 	figure("Component", component)
+	figure("Lot", lot)
 	if err == nil {
 		figure("Paint", paint)
 	}
@@ -65,6 +73,48 @@ func slowestComponent(ctx context.Context, db *store.DB, o options) (out time.Du
 		slices.Sort(ds)
 		fmt.Printf("%8s ms  %v: %d devices\n", millis(ds[len(ds)/2]), scope, devices)
 		out = max(out, ds[len(ds)/2])
+	}
+	return out, nil
+}
+
+// slowestLot asks which devices have a part of a lot that every order was made of, and how many they are: from the beginning, and from half-way on.
+func slowestLot(ctx context.Context, db *store.DB, o options) (out time.Duration, err error) {
+	const lot = "everywhere"
+	if err := db.Parts().PutLot(ctx, parts.Lot{ID: lot, Part: "flash", Number: "1"}); err != nil && !errors.Is(err, parts.ErrExists) {
+		return 0, err
+	}
+	orders, err := db.Orders(ctx, "", "", 0)
+	if err != nil {
+		return 0, err
+	}
+	for _, order := range orders {
+		if err := db.Parts().Name(ctx, order.ID, []string{lot}, ledger.New(ledger.Events, ledger.KindOrderLotsNamed, time.Now(), "person:ann", order.ID, nil, []byte("{}"))); err != nil {
+			return 0, err
+		}
+	}
+	fmt.Printf("\nDevices with a part of a lot that is everywhere\n")
+	slices.SortFunc(orders, func(a, b factory.Order) int { return cmp.Compare(a.ID, b.ID) })
+	for _, scope := range [][]string{nil, {crowd.Products()[0]}, {crowd.Group}} {
+		for _, after := range []string{"", orders[len(orders)/2].ID + "/8"} {
+			var counts, pages []time.Duration
+			var devices int64
+			for range max(o.runs/4, 3) {
+				begun := time.Now()
+				if devices, err = db.Parts().Count(ctx, lot, scope); err != nil {
+					return 0, err
+				}
+				counts = append(counts, time.Since(begun))
+				begun = time.Now()
+				if _, err := db.Parts().Devices(ctx, lot, scope, after, 51); err != nil {
+					return 0, err
+				}
+				pages = append(pages, time.Since(begun))
+			}
+			slices.Sort(counts)
+			slices.Sort(pages)
+			fmt.Printf("%8s ms to count, %s ms for a page after %q  %v: %d devices\n", millis(counts[len(counts)/2]), millis(pages[len(pages)/2]), after, scope, devices)
+			out = max(out, counts[len(counts)/2], pages[len(pages)/2])
+		}
 	}
 	return out, nil
 }
