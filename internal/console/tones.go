@@ -337,7 +337,7 @@ func whatToDo(k monitor.Kind) string {
 	case monitor.Vulnerable:
 		return "Release a version with the mended component, or say why this one is not exploitable. It closes when no device runs the release and it is withdrawn, or when the advisory says otherwise."
 	case monitor.BadLot:
-		return "See on its page which devices may have a part of it, and how many: call them back, or say that it is good after all. It closes with that."
+		return "List the devices that may have a part of it with hallmark supply lot devices: call them back, or say that the lot is good after all. It closes with that."
 	case monitor.VouchersMany:
 		return "See why so many devices lose their keys, and who vouches for them: hallmark voucher list."
 	case monitor.VoucherGuessed:
