@@ -221,6 +221,30 @@ func (e ControlViewStanding) Valid() bool {
 	}
 }
 
+// Defines values for DeltaViewState.
+const (
+	Failed  DeltaViewState = "failed"
+	Made    DeltaViewState = "made"
+	Useless DeltaViewState = "useless"
+	Wanted  DeltaViewState = "wanted"
+)
+
+// Valid indicates whether the value is a known member of the DeltaViewState enum.
+func (e DeltaViewState) Valid() bool {
+	switch e {
+	case Failed:
+		return true
+	case Made:
+		return true
+	case Useless:
+		return true
+	case Wanted:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for DeviceTakingWord.
 const (
 	DeviceTakingWordNotAnswered DeviceTakingWord = "not answered"
@@ -1385,6 +1409,48 @@ type CredentialView struct {
 // DecisionRequest defines model for DecisionRequest.
 type DecisionRequest struct {
 	Comment *string `json:"comment,omitempty"`
+}
+
+// DeltaView defines model for DeltaView.
+type DeltaView struct {
+	// At when it came into its state
+	At        time.Time `json:"at"`
+	Component string    `json:"component"`
+
+	// Digest SHA-256 of the delta
+	Digest []byte `json:"digest,omitempty"`
+
+	// From SHA-256 of the component that it is made of
+	From string `json:"from"`
+
+	// Of the version of the release whose component it is made of
+	Of      string `json:"of"`
+	Product string `json:"product"`
+
+	// Size of the delta, bytes
+	Size  *int64         `json:"size,omitempty"`
+	State DeltaViewState `json:"state"`
+
+	// Text why there is none
+	Text *string `json:"text,omitempty"`
+
+	// To SHA-256 of the component that it gives
+	To string `json:"to"`
+
+	// Tries times that it could not be made
+	Tries *int64 `json:"tries,omitempty"`
+
+	// Whole of the component, bytes
+	Whole int64 `json:"whole"`
+}
+
+// DeltaViewState defines model for DeltaView.State.
+type DeltaViewState string
+
+// DeltasOf defines model for DeltasOf.
+type DeltasOf struct {
+	// From the release (digest) that devices run
+	From string `json:"from"`
 }
 
 // DeskRequest defines model for DeskRequest.
@@ -5794,6 +5860,15 @@ type ListReleaseComponentsParams struct {
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
 }
 
+// MakeDeltasParams defines parameters for MakeDeltas.
+type MakeDeltasParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // PublishReleaseParams defines parameters for PublishRelease.
 type PublishReleaseParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
@@ -6440,6 +6515,9 @@ type ApproveReleaseJSONRequestBody = Envelope
 
 // CloseReleaseJSONRequestBody defines body for CloseRelease for application/json ContentType.
 type CloseReleaseJSONRequestBody = Reason
+
+// MakeDeltasJSONRequestBody defines body for MakeDeltas for application/json ContentType.
+type MakeDeltasJSONRequestBody = DeltasOf
 
 // SignSuitJSONRequestBody defines body for SignSuit for application/json ContentType.
 type SignSuitJSONRequestBody = Envelope
@@ -8474,6 +8552,31 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
 	ListReleaseComponents(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListDeltas List the deltas to a release's components
+	//
+	// Deltas are made when a release is published, of the three releases before it and of those that at least one device in a hundred runs; see make-deltas for others. They are compared with the component before they are kept, and devices are told of those that are at most 0.7 of its size.
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/deltas (the `ListDeltas` operationId).
+	ListDeltas(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MakeDeltasWithBody Have deltas made to a release, from another that devices run
+	//
+	// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+	MakeDeltasWithBody(ctx context.Context, digest string, params *MakeDeltasParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// MakeDeltas Have deltas made to a release, from another that devices run
+	//
+	// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+	MakeDeltas(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetReleaseGate Show what the supply gate found of a release when it was proposed
 	//
@@ -13364,6 +13467,61 @@ func (c *Client) CloseRelease(ctx context.Context, digest string, params *CloseR
 // Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
 func (c *Client) ListReleaseComponents(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListReleaseComponentsRequest(c.Server, digest, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListDeltas List the deltas to a release's components
+//
+// Deltas are made when a release is published, of the three releases before it and of those that at least one device in a hundred runs; see make-deltas for others. They are compared with the component before they are kept, and devices are told of those that are at most 0.7 of its size.
+//
+// Corresponds with GET /api/v1/releases/{digest}/deltas (the `ListDeltas` operationId).
+func (c *Client) ListDeltas(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListDeltasRequest(c.Server, digest)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MakeDeltasWithBody Have deltas made to a release, from another that devices run
+//
+// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+func (c *Client) MakeDeltasWithBody(ctx context.Context, digest string, params *MakeDeltasParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMakeDeltasRequestWithBody(c.Server, digest, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// MakeDeltas Have deltas made to a release, from another that devices run
+//
+// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+func (c *Client) MakeDeltas(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewMakeDeltasRequest(c.Server, digest, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -25963,6 +26121,113 @@ func NewListReleaseComponentsRequest(server string, digest string, params *ListR
 	return req, nil
 }
 
+// NewListDeltasRequest constructs an http.Request for the ListDeltas method
+func NewListDeltasRequest(server string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/deltas", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewMakeDeltasRequest calls the generic MakeDeltas builder with application/json body
+func NewMakeDeltasRequest(server string, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewMakeDeltasRequestWithBody(server, digest, params, "application/json", bodyReader)
+}
+
+// NewMakeDeltasRequestWithBody constructs an http.Request for the MakeDeltas method, with any body, and a specified content type
+func NewMakeDeltasRequestWithBody(server string, digest string, params *MakeDeltasParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/deltas", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
+	}
+
+	return req, nil
+}
+
 // NewGetReleaseGateRequest constructs an http.Request for the GetReleaseGate method
 func NewGetReleaseGateRequest(server string, digest string) (*http.Request, error) {
 	var err error
@@ -31411,6 +31676,33 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /api/v1/releases/{digest}/components (the `ListReleaseComponents` operationId).
 	ListReleaseComponentsWithResponse(ctx context.Context, digest string, params *ListReleaseComponentsParams, reqEditors ...RequestEditorFn) (*ListReleaseComponentsResponse, error)
+
+	// ListDeltasWithResponse List the deltas to a release's components
+	//
+	// Deltas are made when a release is published, of the three releases before it and of those that at least one device in a hundred runs; see make-deltas for others. They are compared with the component before they are kept, and devices are told of those that are at most 0.7 of its size.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/deltas (the `ListDeltas` operationId).
+	ListDeltasWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*ListDeltasResponse, error)
+
+	// MakeDeltasWithBodyWithResponse Have deltas made to a release, from another that devices run
+	//
+	// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+	MakeDeltasWithBodyWithResponse(ctx context.Context, digest string, params *MakeDeltasParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MakeDeltasResponse, error)
+
+	// MakeDeltasWithResponse Have deltas made to a release, from another that devices run
+	//
+	// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+	MakeDeltasWithResponse(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*MakeDeltasResponse, error)
 
 	// GetReleaseGateWithResponse Show what the supply gate found of a release when it was proposed
 	//
@@ -39816,6 +40108,95 @@ func (r ListReleaseComponentsResponse) ContentType() string {
 	return ""
 }
 
+type ListDeltasResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]DeltaView
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListDeltasResponse) GetJSON200() *[]DeltaView {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListDeltasResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListDeltasResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListDeltasResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListDeltasResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type MakeDeltasResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *[]DeltaView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r MakeDeltasResponse) GetJSON200() *[]DeltaView {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r MakeDeltasResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r MakeDeltasResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r MakeDeltasResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r MakeDeltasResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r MakeDeltasResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetReleaseGateResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -45650,6 +46031,51 @@ func (c *ClientWithResponses) ListReleaseComponentsWithResponse(ctx context.Cont
 		return nil, err
 	}
 	return ParseListReleaseComponentsResponse(rsp)
+}
+
+// ListDeltasWithResponse List the deltas to a release's components
+//
+// Deltas are made when a release is published, of the three releases before it and of those that at least one device in a hundred runs; see make-deltas for others. They are compared with the component before they are kept, and devices are told of those that are at most 0.7 of its size.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/deltas (the `ListDeltas` operationId).
+func (c *ClientWithResponses) ListDeltasWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*ListDeltasResponse, error) {
+	rsp, err := c.ListDeltas(ctx, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListDeltasResponse(rsp)
+}
+
+// MakeDeltasWithBodyWithResponse Have deltas made to a release, from another that devices run
+//
+// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+func (c *ClientWithResponses) MakeDeltasWithBodyWithResponse(ctx context.Context, digest string, params *MakeDeltasParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*MakeDeltasResponse, error) {
+	rsp, err := c.MakeDeltasWithBody(ctx, digest, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMakeDeltasResponse(rsp)
+}
+
+// MakeDeltasWithResponse Have deltas made to a release, from another that devices run
+//
+// They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
+func (c *ClientWithResponses) MakeDeltasWithResponse(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*MakeDeltasResponse, error) {
+	rsp, err := c.MakeDeltas(ctx, digest, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseMakeDeltasResponse(rsp)
 }
 
 // GetReleaseGateWithResponse Show what the supply gate found of a release when it was proposed
@@ -52180,6 +52606,65 @@ func ParseListReleaseComponentsResponse(rsp *http.Response) (*ListReleaseCompone
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListDeltasResponse parses an HTTP response from a ListDeltasWithResponse call
+func ParseListDeltasResponse(rsp *http.Response) (*ListDeltasResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListDeltasResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []DeltaView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseMakeDeltasResponse parses an HTTP response from a MakeDeltasWithResponse call
+func ParseMakeDeltasResponse(rsp *http.Response) (*MakeDeltasResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &MakeDeltasResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest []DeltaView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 

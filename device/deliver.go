@@ -147,6 +147,9 @@ func (s *Service) assemble(ctx context.Context, d Device, in wire.Checkin, c Com
 			return out, err
 		}
 		out.Release = &l
+		if out.Forms, err = s.forms(ctx, in, c.Wire.Release); err != nil {
+			return out, err
+		}
 	}
 	if c.Warrant != nil {
 		if err := s.addWarrant(ctx, d, *c.Warrant, held, &out); err != nil {

@@ -143,7 +143,7 @@ type Artifacts interface {
 	PutArtifact(ctx context.Context, a Artifact) error
 	// Artifact returns ErrNotFound for one that product has not.
 	Artifact(ctx context.Context, product string, digest [32]byte) (Artifact, error)
-	// DeviceArtifact finds the artifact if a published release of the device's product has it as a component; else ErrNotFound.
+	// DeviceArtifact finds the artifact if a published release of the device's product has it as a component, or if it is a delta to one; else ErrNotFound.
 	DeviceArtifact(ctx context.Context, device string, digest [32]byte) (Artifact, error)
 }
 

@@ -28,6 +28,7 @@ const (
 type Config struct {
 	Store     Store
 	Artifacts Artifacts
+	Deltas    Deltas
 	Blobs     Blobs
 	Protector Protector // nil: nothing is protected here
 	Products  Products
@@ -44,9 +45,9 @@ type Service struct{ cfg Config }
 
 // NewService checks cfg and makes the stage.
 func NewService(cfg Config) (*Service, error) {
-	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Blobs == nil || cfg.Products == nil || cfg.Trust == nil ||
+	if cfg.Store == nil || cfg.Artifacts == nil || cfg.Deltas == nil || cfg.Blobs == nil || cfg.Products == nil || cfg.Trust == nil ||
 		cfg.Ledger == nil || cfg.Commands == nil || cfg.Supply == nil || cfg.Guard == nil {
-		return nil, errors.New("release: a store, the blobs, the products, the trust, the ledger, the commands, the supply or the guard is missing")
+		return nil, errors.New("release: a store, the deltas, the blobs, the products, the trust, the ledger, the commands, the supply or the guard is missing")
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
@@ -101,7 +102,7 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 }
 
 // Open gives an artifact's bytes, which have been verified against its digest. A device gets what published releases of its
-// product name; a person names the product.
+// product name, and the deltas to that; a person names the product.
 func (s *Service) Open(ctx context.Context, caller access.Caller, product string, digest [32]byte) (Artifact, io.ReadSeekCloser, error) {
 	res := access.Resource{Type: "release", ID: hex.EncodeToString(digest[:]), Product: product}
 	if err := s.cfg.Guard.Check(ctx, caller, access.ArtifactRead, res); err != nil {

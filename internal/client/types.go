@@ -30,6 +30,7 @@ type (
 	OrderView          = httpapi.OrderView
 	Outcome            = httpapi.Outcome
 	ReleaseView        = httpapi.ReleaseView
+	DeltaView          = httpapi.DeltaView
 	ReplacementRequest = httpapi.ReplacementRequest
 	ReprovideRequest   = httpapi.ReprovideRequest
 	QuestionView       = httpapi.QuestionView

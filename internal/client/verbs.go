@@ -49,6 +49,16 @@ func (c *Client) Releases(ctx context.Context, productID string) ([]httpapi.Rele
 	return list[httpapi.ReleaseView](ctx, c, "/releases"+query("product", productID))
 }
 
+// Deltas lists the deltas to a release.
+func (c *Client) Deltas(ctx context.Context, digest string) ([]httpapi.DeltaView, error) {
+	return get[[]httpapi.DeltaView](ctx, c, "/releases/"+url.PathEscape(digest)+"/deltas")
+}
+
+// MakeDeltas has deltas made to a release, from another.
+func (c *Client) MakeDeltas(ctx context.Context, digest, from string) ([]httpapi.DeltaView, error) {
+	return post[[]httpapi.DeltaView](ctx, c, "/releases/"+url.PathEscape(digest)+"/deltas", httpapi.DeltasOf{From: from})
+}
+
 // CloseRelease withdraws a release for good, and cancels what devices were told of it.
 func (c *Client) CloseRelease(ctx context.Context, digest, reason string) (httpapi.ReleaseView, error) {
 	return post[httpapi.ReleaseView](ctx, c, "/releases/"+url.PathEscape(digest)+"/close", httpapi.Reason{Reason: reason})

@@ -70,6 +70,7 @@ var Examples = map[string]any{
 	"save-query":       fleet.Saved{Name: "old pumps", Query: fleet.Query{Product: "pump", Version: "1.0.0"}},
 	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},
 	"refuse-proposal":  DecisionRequest{Comment: "not before the weekend"},
+	"make-deltas":      DeltasOf{From: strings.Repeat("0", 64)},
 	"close-release": Reason{
 		"CVE-2029-1234 in its TLS library: 1.2.1 mends it",
 	},

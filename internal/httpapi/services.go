@@ -100,6 +100,7 @@ func (a *api) register(h huma.API) {
 	a.registerFactory(h)
 	a.registerEnrolments(h)
 	a.registerReleases(h)
+	a.registerDeltas(h)
 	a.registerSUIT(h)
 	a.registerSupply(h)
 	a.registerParts(h)

@@ -77,7 +77,7 @@ func newBench(t *testing.T) *bench {
 		t.Fatal(err)
 	}
 	svc, err := release.NewService(release.Config{
-		Supply: stock, Store: rel, Artifacts: rel, Blobs: blobs, Products: rel, Trust: db.Devices(), Ledger: ledger.NewReader(db), Commands: noCommands{}, Guard: guard,
+		Supply: stock, Store: rel, Artifacts: rel, Deltas: rel, Blobs: blobs, Products: rel, Trust: db.Devices(), Ledger: ledger.NewReader(db), Commands: noCommands{}, Guard: guard,
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -300,6 +300,7 @@ func (i *Instance) runLoops(ctx context.Context, g *errgroup.Group) {
 		}
 		return nil
 	})
+	g.Go(func() error { return i.makeDeltas(ctx) })
 	loop := func(name string, interval time.Duration, step func(context.Context) error) {
 		g.Go(func() error { return i.every(ctx, name, interval, step) })
 	}

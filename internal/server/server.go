@@ -240,7 +240,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 		return err
 	}
 	if i.release, err = release.NewService(release.Config{
-		Supply: i.supply, Store: releases, Artifacts: releases, Blobs: i.blobs, Protector: i.protect, Products: releases, Trust: devices, Ledger: i.logs.reader, Commands: recaller{i}, Guard: i.guard,
+		Supply: i.supply, Store: releases, Artifacts: releases, Deltas: releases, Blobs: i.blobs, Protector: i.protect, Products: releases, Trust: devices, Ledger: i.logs.reader, Commands: recaller{i}, Guard: i.guard,
 	}); err != nil {
 		return err
 	}

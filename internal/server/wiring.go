@@ -59,6 +59,8 @@ func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, authoriti
 
 type noReleases struct{}
 
+func (noReleases) Forms(context.Context, [32]byte, [32]byte) ([]wire.Form, error) { return nil, nil }
+
 func (noReleases) Manifest(context.Context, [32]byte) (wire.Release, bool, error) {
 	return wire.Release{}, false, fault.New(fault.NotFound, "release.unknown", "no releases are served here", "")
 }

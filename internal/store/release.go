@@ -13,7 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Releases keeps releases and what is known of artifacts: it implements release.Store, Artifacts and Products, and
+// Releases keeps releases and what is known of artifacts: it implements release.Store, Artifacts, Deltas and Products, and
 // attest.References.
 type Releases struct{ db *DB }
 
@@ -60,9 +60,13 @@ func (s *Releases) Artifact(ctx context.Context, product string, digest [32]byte
 
 // DeviceArtifact implements release.Artifacts: whose end was decided is given nothing any more.
 func (s *Releases) DeviceArtifact(ctx context.Context, device string, digest [32]byte) (release.Artifact, error) {
-	return scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT a.digest, a.doc FROM device d JOIN artifact a ON a.product = d.product AND a.digest = $2
+	a, err := scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT a.digest, a.doc FROM device d JOIN artifact a ON a.product = d.product AND a.digest = $2
 		WHERE d.id = $1 AND d.state NOT IN ('decommissioning', 'decommissioned', 'disposed', 'moved') AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
 			WHERE c.product = d.product AND c.artifact = $2 AND r.status = 'published')`, device, digest[:]))
+	if errors.Is(err, release.ErrNotFound) {
+		return s.deviceDelta(ctx, device, digest)
+	}
+	return a, err
 }
 
 // PutRelease implements release.Store.

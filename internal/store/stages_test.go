@@ -117,7 +117,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 		t.Fatal(err)
 	}
 	if s.releases, err = release.NewService(release.Config{
-		Supply: s.supply, Store: rel, Artifacts: rel, Blobs: blobs, Protector: s.protect, Products: rel, Trust: dev, Ledger: s.ledger, Commands: recaller{s}, Guard: s.guard, Now: clock,
+		Supply: s.supply, Store: rel, Artifacts: rel, Deltas: rel, Blobs: blobs, Protector: s.protect, Products: rel, Trust: dev, Ledger: s.ledger, Commands: recaller{s}, Guard: s.guard, Now: clock,
 	}); err != nil {
 		t.Fatal(err)
 	}

@@ -23,7 +23,7 @@ import (
 )
 
 // MaxImage bounds both images, bytes. They lie in memory while a delta is made.
-const MaxImage = 256 << 20
+const MaxImage = 128 << 20
 
 // Make writes a delta that makes image of old. ctx ends it early.
 func Make(ctx context.Context, old, image []byte, w io.Writer) error {
