@@ -29,7 +29,8 @@ const (
 	Reworks        Question = "rework"          // records of pieces that failed before, with the record before
 	Unregistered   Question = "unregistered"    // who came with a certificate of the order and is on no record
 
-	Made Question = "made" // what is on record: no difference, and no list
+	Made  Question = "made"  // what is on record: no difference, and no list
+	Every Question = "every" // the same, with pieces that became no devices
 )
 
 // Questions are all lists, in the order in which to read them.
@@ -118,7 +119,7 @@ type Books interface {
 	GapsOf(ctx context.Context, order string, after uint32, limit int) ([]Gap, error)
 	// UnseenOf gives the records of devices that were accepted and never heard of, by device.
 	UnseenOf(ctx context.Context, order, after string, limit int) ([]Kept, error)
-	// RecordsOf gives records of devices that were accepted (Made), or of pieces that failed before (Reworks).
+	// RecordsOf gives records by their places: of devices that were accepted (Made), of pieces that failed before (Reworks), or of all pieces (Every).
 	RecordsOf(ctx context.Context, order string, of Question, after uint32, limit int) ([]Kept, error)
 	// RecordOf gives the record at a place; nil: none is here.
 	RecordOf(ctx context.Context, order string, seq uint32) (*Kept, error)

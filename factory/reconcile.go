@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Reconciliation compares what was ordered with what was made and seen.
@@ -112,7 +113,9 @@ func (s *Service) reconcile(ctx context.Context, o Order) (Reconciliation, error
 		block(bring, "%d records are missing", r.Missing)
 		return r, nil
 	}
-	if end.Records != t.LastSeq || t.LastSeq > 0 && !bytes.Equal(end.Last, t.Last) {
+	if same, err := s.closedWith(ctx, o, end, t); err != nil {
+		return r, err
+	} else if !same {
 		block("ask the station for the records that it closed with: it was set back, or copied (`hallmark order differences`)", "the records are not those the station closed with")
 	}
 	if r.FirstArticle && !passed && t.Made > 0 {
@@ -129,6 +132,36 @@ func (s *Service) reconcile(ctx context.Context, o Order) (Reconciliation, error
 	}
 	return r, nil
 }
+
+// closedWith reports whether the records that are here are those of the station's certificate: as many, as many of them made, the same last one, and the same tree over all. The records of an
+// order that is closed were held against it then.
+func (s *Service) closedWith(ctx context.Context, o Order, end wire.JobEnd, t Tally) (bool, error) {
+	if end.Records != t.LastSeq || t.LastSeq > 0 && !bytes.Equal(end.Last, t.Last) || end.Made != t.Made+t.Refused || end.Scrapped != t.Scrapped+t.Interrupted {
+		return false, nil
+	}
+	if o.State != Open {
+		return true, nil
+	}
+	var tree wire.RecordTree
+	for after := uint32(0); after < t.LastSeq; {
+		some, err := s.c.Books.RecordsOf(ctx, o.ID, Every, after, treePage)
+		if err != nil {
+			return false, err
+		}
+		if len(some) == 0 {
+			return false, nil
+		}
+		for _, k := range some {
+			tree.Add(k.Envelope)
+			after = k.Seq
+		}
+	}
+	root := tree.Root()
+	return bytes.Equal(root[:], end.Root), nil
+}
+
+// treePage is how many records are held in memory at once.
+const treePage = 1000
 
 // CloseOrder ends an order at the OEM: only when the station has ended it and every record is here.
 func (s *Service) CloseOrder(ctx context.Context, caller access.Caller, id string) (Reconciliation, error) {

@@ -207,6 +207,57 @@ func TestTheEndComesAfterWhatItDenies(t *testing.T) {
 	wantCode(t, err, "order.running")
 }
 
+// TestTheEndSaysWhatTheRecordsSay: a certificate with other numbers, or another tree over the records, closes nothing.
+func TestTheEndSaysWhatTheRecordsSay(t *testing.T) {
+	for name, change := range map[string]func(*wire.JobEnd){
+		"as it is":     func(*wire.JobEnd) {},
+		"another made": func(e *wire.JobEnd) { e.Made, e.Scrapped = e.Made-1, e.Scrapped+1 },
+		"another tree": func(e *wire.JobEnd) { e.Root = bytes.Repeat([]byte{7}, 32) },
+	} {
+		o := factorytest.NewOEM(t, "acme")
+		s, dir := softStation(t, "st-1", o)
+		imported(t, o, s, "ord-1", 3)
+		if _, _, err := run(t, o, s, "ord-1", 3); err != nil {
+			t.Fatal(err)
+		}
+		take(t, o, "ord-1", export(t, o, s, "ord-1"))
+		r := newRogue(t, o, dir, "ord-1")
+		end := wire.JobEnd{
+			Order: "ord-1", Station: r.ord.Header.Station, Records: 3, Made: 3, Last: last(t, o, "ord-1"), KeyDestroyed: true, Statement: "destroyed", Time: uint64(o.Now.Unix()),
+		}
+		var tree wire.RecordTree
+		all, err := o.DB.RecordsOf(t.Context(), "ord-1", factory.Every, 0, 10)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, k := range all {
+			tree.Add(k.Envelope)
+		}
+		root := tree.Root()
+		end.Root = root[:]
+		change(&end)
+		payload, err := wire.EncodeJobEnd(end)
+		if err != nil {
+			t.Fatal(err)
+		}
+		key, err := r.m.RecordKey()
+		if err != nil {
+			t.Fatal(err)
+		}
+		env, err := wire.Sign1(wire.TypeJobEnd, payload, key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if rep, err := o.Service.ImportRecords(t.Context(), o.Caller, "ord-1", r.file(env)); err != nil || !rep.JobEnd {
+			t.Fatalf("%s: %+v %v", name, rep, err)
+		}
+		_, err = o.Service.CloseOrder(t.Context(), o.Caller, "ord-1")
+		if (name == "as it is") != (err == nil) {
+			t.Errorf("%s: closed with %v", name, err)
+		}
+	}
+}
+
 // last gives the hash of the last record of an order that is here.
 func last(t *testing.T, o *factorytest.OEM, id string) []byte {
 	t.Helper()

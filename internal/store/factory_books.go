@@ -19,6 +19,7 @@ const (
 	sameIdentity  = recordColumns + `identity = $1 AND hash <> $2 AND state = 'made'`
 	sameAttest    = recordColumns + `attest = $1 AND hash <> $2 AND state = 'made'`
 
+	everyOf   = recordColumns + `order_id = $1 AND seq > $2 ORDER BY seq LIMIT $3`
 	madeOf    = recordColumns + `order_id = $1 AND state = 'made' AND seq > $2 ORDER BY seq LIMIT $3`
 	reworksOf = recordColumns + `order_id = $1 AND rework <> 0 AND seq > $2 ORDER BY seq LIMIT $3`
 	unseenOf  = `SELECT r.order_id, r.seq, r.state, '', r.hash, r.envelope FROM device d JOIN production_record r ON r.device = d.id
@@ -101,6 +102,7 @@ func (db *DB) UnseenOf(ctx context.Context, order, after string, limit int) ([]f
 // RecordsOf implements factory.Books.
 func (db *DB) RecordsOf(ctx context.Context, order string, of factory.Question, after uint32, limit int) ([]factory.Kept, error) {
 	query := map[factory.Question]string{
+		factory.Every:   everyOf,
 		factory.Made:    madeOf,
 		factory.Reworks: reworksOf,
 	}[of]
