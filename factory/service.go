@@ -133,11 +133,12 @@ type OrderSpec struct {
 	Release        []byte // COSE_Sign(Release), threshold met
 	Payload        Source // the bytes of each component
 	Params         wire.DeviceParams
-	MaxOfflineDays uint32 // 0: no limit
-	FirstArticle   bool   // one is made and inspected before the others
-	Chips          string // only chips of this vendor, by its manifests; empty: any
-	Master         []byte // how a master's file begins, or more of it: it says trust bundle, release and parameters; none: the fields above do
-	Keys           string // wire.OriginStation: the station may make devices' keys; empty: the device alone
+	MaxOfflineDays uint32   // 0: no limit
+	FirstArticle   bool     // one is made and inspected before the others
+	Chips          string   // only chips of this vendor, by its manifests; empty: any
+	Master         []byte   // how a master's file begins, or more of it: it says trust bundle, release and parameters; none: the fields above do
+	Lots           []string // of parts that it is made of, by their IDs
+	Keys           string   // wire.OriginStation: the station may make devices' keys; empty: the device alone
 }
 
 func resource(id, product string) access.Resource {
@@ -197,7 +198,17 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 		}
 		facts = append(facts, ledger.New(ledger.Control, ledger.KindOrderMastered, row.Created, caller.ID, spec.ID, nil, data))
 	}
+	if row.Lots = spec.Lots; len(row.Lots) > 0 {
+		named, err := lotsNamed(row, caller)
+		if err != nil {
+			return nil, Order{}, err
+		}
+		facts = append(facts, named)
+	}
 	err = s.c.Store.CreateOrder(ctx, row, facts...)
+	if bad, ok := errors.AsType[*LotError](err); ok {
+		return nil, Order{}, fault.New(fault.Conflict, "order.lot", fmt.Sprintf("order %s cannot be made of that: %v", spec.ID, bad), "see `hallmark supply lot list`, and name what is built in")
+	}
 	if old, ok := errors.AsType[*OldMasterError](err); ok {
 		return nil, Order{}, master.Follows(old.Known)
 	}
@@ -208,6 +219,15 @@ func (s *Service) CreateOrder(ctx context.Context, caller access.Caller, spec Or
 		return nil, Order{}, err
 	}
 	return w, row.shown(), nil
+}
+
+// lotsNamed is the fact that an order is made of lots, as package supply/parts tells it of orders that are there.
+func lotsNamed(o Order, caller access.Caller) (ledger.Fact, error) {
+	data, err := json.Marshal(struct {
+		Order string   `json:"order"`
+		Lots  []string `json:"lots"`
+	}{o.ID, o.Lots})
+	return ledger.New(ledger.Events, ledger.KindOrderLotsNamed, o.Created, caller.ID, o.ID, nil, data), err
 }
 
 // free says whether an ID is, so that no CA is made for an order that cannot be. The store has the last word.

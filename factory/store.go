@@ -19,6 +19,19 @@ var (
 	ErrUsed     = errors.New("order has records")
 )
 
+// LotError says that an order cannot be made of a lot of parts.
+type LotError struct {
+	Lot      string
+	Recalled bool // else there is no such lot
+}
+
+func (e *LotError) Error() string {
+	if e.Recalled {
+		return "lot " + e.Lot + " was recalled"
+	}
+	return "there is no lot " + e.Lot
+}
+
 // State is where an order is.
 type State string
 
@@ -65,6 +78,8 @@ type Order struct {
 	ClosedUID    [16]byte           `json:"closed_uid,omitzero"`     // of the order.closed fact
 	Desk         string             `json:"desk,omitempty"`          // that wrapped it; empty: this instance
 	Master       *MasterRef         `json:"master,omitempty"`        // that it was made of
+
+	Lots []string `json:"-"` // that it names when it is created; from then on package supply/parts has them
 }
 
 // shown is the order without its secrets: the ticket seed and the return key are sealed, and still nobody's business.
@@ -173,7 +188,7 @@ type Tally struct {
 // Store keeps orders and records. Every write is durable, with its facts, when it returns nil.
 type Store interface {
 	// CreateOrder returns ErrExists for an ID that is taken, and *OldMasterError for a master that does not follow the one of which an order of this
-	// product and hardware was made last.
+	// product and hardware was made last; *LotError for a lot that is not there, or was recalled.
 	CreateOrder(ctx context.Context, o Order, facts ...ledger.Fact) error
 	// Order returns ErrNotFound for an ID it does not hold.
 	Order(ctx context.Context, id string) (Order, error)

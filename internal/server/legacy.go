@@ -14,6 +14,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/ddi"
+	"github.com/hallmark-iot/hallmark/internal/door"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 )
 
@@ -79,8 +80,10 @@ func (i *Instance) listenLegacy(ctx context.Context, certificate *ownCertificate
 	if c.Plain {
 		return l, s, nil
 	}
-	// Clients may show a certificate. No CA is asked: whose key it is was said when the client was admitted.
-	return tls.NewListener(l, &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.get, ClientAuth: tls.RequestClientCert}), s, nil
+	// Clients may show a certificate. No CA is asked: whose key it is was said when the client was admitted. So to the door each connection stays a stranger's, of whom there is a number; a download
+	// that has to make room goes on from where it was.
+	conf := &tls.Config{MinVersion: tls.VersionTLS12, GetCertificate: certificate.get, ClientAuth: tls.RequestClientCert}
+	return door.New(l, conf, door.Limits{Strangers: 16384, Address: 2048}), s, nil
 }
 
 func (i *Instance) legacyHandler(base string) http.Handler {

@@ -55,7 +55,7 @@ func (s Legacy) Clients(ctx context.Context, product string, state legacy.State,
 }
 
 // Ask implements legacy.Store.
-func (s Legacy) Ask(ctx context.Context, c legacy.Client, most int) error {
+func (s Legacy) Ask(ctx context.Context, c legacy.Client, before time.Time, ofProduct, ofAll int) error {
 	doc, err := json.Marshal(c.Details)
 	if err != nil {
 		return err
@@ -69,11 +69,14 @@ func (s Legacy) Ask(ctx context.Context, c legacy.Client, most int) error {
 		return legacy.ErrExists
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		var n int
-		if err := tx.QueryRow(`SELECT count(*) FROM legacy_client WHERE state = 'pending'`).Scan(&n); err != nil {
+		if _, err := tx.Exec(`DELETE FROM legacy_client WHERE state = 'pending' AND asked < $1`, Millis(before)); err != nil {
 			return err
 		}
-		if n >= most {
+		var of, all int
+		if err := tx.QueryRow(`SELECT count(*) FILTER (WHERE product = $1), count(*) FROM legacy_client WHERE state = 'pending'`, c.Product).Scan(&of, &all); err != nil {
+			return err
+		}
+		if of >= ofProduct || all >= ofAll {
 			return legacy.ErrFull
 		}
 		_, err := tx.Exec(`INSERT INTO legacy_client (kind, product, name, state, key, asked, doc) VALUES ($1, $2, $3, 'pending', $4, $5, $6)

@@ -259,18 +259,29 @@ func TestStrangersAreRememberedWithinABound(t *testing.T) {
 	db := storetest.Open(t)
 	s := db.Legacy()
 	now := time.Now()
+	ask := func(product, name string, at time.Time) error {
+		return s.Ask(t.Context(), legacy.Client{Kind: legacy.DDI, Product: product, Name: name, Asked: at}, at.Add(-time.Hour), 3, 5)
+	}
 	for i := range 5 {
-		err := s.Ask(t.Context(), legacy.Client{Kind: legacy.DDI, Product: "pump", Name: fmt.Sprint("n", i), Asked: now}, 3)
-		if want := map[bool]error{true: legacy.ErrFull, false: nil}[i >= 3]; !errors.Is(err, want) {
+		if err, want := ask("pump", fmt.Sprint("n", i), now), map[bool]error{true: legacy.ErrFull, false: nil}[i >= 3]; !errors.Is(err, want) {
 			t.Errorf("stranger %d: %v, want %v", i, err, want)
 		}
+		if err, want := ask("lock", fmt.Sprint("n", i), now), map[bool]error{true: legacy.ErrFull, false: nil}[i >= 2]; !errors.Is(err, want) {
+			t.Errorf("stranger %d of another product: %v, want %v", i, err, want)
+		}
 	}
-	if err := s.Ask(t.Context(), legacy.Client{Kind: legacy.DDI, Product: "pump", Name: "n0", Asked: now}, 3); !errors.Is(err, legacy.ErrExists) {
+	if err := ask("pump", "n0", now); !errors.Is(err, legacy.ErrExists) {
 		t.Errorf("who asked before: %v", err)
 	}
 	list, err := s.Clients(t.Context(), "pump", legacy.Pending, "ddi/n0", 10)
 	if err != nil || len(list) != 2 || list[0].Name != "n1" {
 		t.Errorf("behind the first: %+v %v", list, err)
+	}
+	if err := ask("pump", "n9", now.Add(2*time.Hour)); err != nil {
+		t.Errorf("when the others were forgotten: %v", err)
+	}
+	if list, err = s.Clients(t.Context(), "pump", "", "", 10); err != nil || len(list) != 1 || list[0].Name != "n9" {
+		t.Errorf("who asked long ago and was not let in: %+v %v", list, err)
 	}
 }
 

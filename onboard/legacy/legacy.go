@@ -90,10 +90,14 @@ type Gateway struct {
 // Bounds.
 const (
 	MaxName       = 128    // of a client's name, bytes
-	MaxPending    = 10_000 // strangers that are remembered
+	MaxPending    = 10_000 // strangers that are remembered, of all products
+	MaxPendingOf  = 2_000  // of these, of one product
 	MaxAttributes = 64     // of a client
 	MaxAttribute  = 256    // of a name or value of one, bytes
 )
+
+// PendingFor is how long a stranger is remembered that nobody lets in.
+const PendingFor = 7 * 24 * time.Hour
 
 // VersionAttribute is the attribute by which a client says what version it runs.
 const VersionAttribute = "sw.version"
@@ -112,8 +116,8 @@ type Store interface {
 	Client(ctx context.Context, kind Kind, product, name string) (Client, error)
 	// Clients lists a product's in a state, of any with an empty one, by kind and name, from behind after (kind "/" name), at most limit.
 	Clients(ctx context.Context, product string, state State, after string, limit int) ([]Client, error)
-	// Ask remembers a stranger; ErrFull when most wait already, ErrExists when it is there.
-	Ask(ctx context.Context, c Client, most int) error
+	// Ask remembers a stranger, and forgets those who asked before a time and were not let in; ErrFull when as many wait already of its product, or of all, ErrExists when it is there.
+	Ask(ctx context.Context, c Client, before time.Time, ofProduct, ofAll int) error
 	// Admit stores c, which is new with a Rev of zero and else as it was read, and registers its device unless it is registered. What was agreed to of open actions is agreed to no more. ErrChanged when it is not
 	// as it was; ErrExists when the ID is that of another sort of device, or when another client has its token.
 	Admit(ctx context.Context, c Client, hardware string, fact ledger.Fact) error
@@ -422,7 +426,8 @@ func (s *Service) Ask(ctx context.Context, kind Kind, productID, name string, ke
 	} else if err != nil {
 		return err
 	}
-	err := s.c.Store.Ask(ctx, Client{Kind: kind, Product: productID, Name: name, State: Pending, Key: key, Asked: s.c.Now().UTC()}, MaxPending)
+	now := s.c.Now().UTC()
+	err := s.c.Store.Ask(ctx, Client{Kind: kind, Product: productID, Name: name, State: Pending, Key: key, Asked: now}, now.Add(-PendingFor), MaxPendingOf, MaxPending)
 	if errors.Is(err, ErrExists) || errors.Is(err, ErrFull) {
 		return nil
 	}
