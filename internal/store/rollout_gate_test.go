@@ -238,7 +238,7 @@ func TestWhoLeftTheGroupBeforeItsTurnIsNotTold(t *testing.T) {
 
 	r = newRoll(t, 3) // one leaves before it is decided who is told, and one between that and the command
 	r.group("eu", devN(0), devN(1), devN(2))
-	spec.Waves[0].Tranche = 0
+	spec.Release, spec.Waves[0].Tranche = r.new.Digest[:], 0
 	r.begin(spec)
 	o, places := mustRollout(t, r, "former"), r.db.Rollouts()
 	if err := places.TakeDevices(t.Context(), o, []rollout.Member{{Device: devN(0), Wave: 1}, {Device: devN(1), Wave: 1}, {Device: devN(2), Wave: 1}}); err != nil {
