@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
-	"slices"
 	"testing"
 	"time"
 
@@ -205,14 +204,6 @@ func (w *world) of(k Mark) (out []*piece) {
 		}
 	}
 	return out
-}
-
-func (w *world) find(id string) *piece {
-	i := slices.IndexFunc(w.pieces, func(p *piece) bool { return p.Status.Device == id })
-	if i < 0 {
-		w.t.Fatalf("no device %s", id)
-	}
-	return w.pieces[i]
 }
 
 // carry does what a decision says, and gives the tranches that it made.
