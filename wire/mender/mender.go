@@ -32,6 +32,9 @@ import (
 	"strings"
 )
 
+// MaxName bounds an artifact's name, bytes.
+const MaxName = 128
+
 // Bounds of what is read, bytes.
 const (
 	maxHeader  = 64 << 10
@@ -121,7 +124,7 @@ func check(i Info, t TypeInfo, file string) error {
 	switch {
 	case len(i.Payloads) != 1 || !kindName.MatchString(i.Payloads[0].Type) || t.Type != i.Payloads[0].Type:
 		return errors.New("mender: want one payload, of a type that is said twice alike")
-	case i.Provides.Name == "" || len(i.Provides.Name) > 256 || len(i.Depends.DeviceTypes) == 0:
+	case i.Provides.Name == "" || len(i.Provides.Name) > MaxName || len(i.Depends.DeviceTypes) == 0:
 		return errors.New("mender: no artifact name or device type")
 	case !fileName.MatchString(file):
 		return fmt.Errorf("mender: file name %q: want letters, digits, dots and dashes, at most 64", file)

@@ -287,3 +287,50 @@ func FuzzRead(f *testing.F) {
 		}
 	})
 }
+
+func TestAHeadIsReadWhateverIsBehindIt(t *testing.T) {
+	whole := written(t, options, newKey(t), []byte("body"))
+	for what, data := range map[string][]byte{"whole": whole, "cut behind its header": whole[:len(whole)-2048]} {
+		if h, err := mender.ReadHead(bytes.NewReader(data)); err != nil || h.Name != "pump-1.2.0" || len(h.DeviceTypes) != 1 || h.DeviceTypes[0] != "board" {
+			t.Errorf("%s: %+v %v", what, h, err)
+		}
+	}
+	for what, data := range map[string][]byte{"nothing": nil, "no artifact": bytes.Repeat([]byte("x"), 2048), "of another format": bytes.Replace(whole, []byte(`"version":3`), []byte(`"version":2`), 1)} {
+		if h, err := mender.ReadHead(bytes.NewReader(data)); err == nil {
+			t.Errorf("%s has a head: %+v", what, h)
+		}
+	}
+	if _, err := exec.LookPath("mender-artifact"); err != nil {
+		return // TestInteropMenderArtifact says that it is missing
+	}
+	dir := t.TempDir()
+	script := filepath.Join(dir, "ArtifactInstall_Enter_00")
+	for path, text := range map[string]string{script: "#!/bin/sh\n", filepath.Join(dir, "app"): "payload"} {
+		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, compression := range []string{"gzip", "none"} {
+		out := filepath.Join(dir, compression+".mender")
+		if text, err := exec.CommandContext(t.Context(), "mender-artifact", "--compression", compression, "write", "module-image", "-T", "script", "-n", "pump-7", "-t", "board", "-t", "other", "-s", script,
+			"-f", filepath.Join(dir, "app"), "-o", out).CombinedOutput(); err != nil {
+			t.Fatalf("%v: %s", err, text)
+		}
+		data, err := os.ReadFile(out)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if h, err := mender.ReadHead(bytes.NewReader(data)); err != nil || h.Name != "pump-7" || len(h.DeviceTypes) != 2 {
+			t.Errorf("one with a script, %s: %+v %v", compression, h, err)
+		}
+	}
+}
+
+func FuzzReadHead(f *testing.F) {
+	f.Add(written(f, options, newKey(f), []byte("body")))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		if h, err := mender.ReadHead(bytes.NewReader(data)); err == nil && (h.Name == "" || len(h.Name) > mender.MaxName || len(h.DeviceTypes) == 0) {
+			t.Fatalf("%+v", h)
+		}
+	})
+}

@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 )
 
 // Read reads an artifact to its end.
@@ -200,4 +201,62 @@ func end(t *tar.Reader, r io.Reader) error {
 		return errors.New("mender: something behind the end")
 	}
 	return nil
+}
+
+// Head is what a client has to be told of an artifact before it fetches it.
+type Head struct {
+	Name        string   // artifact_name
+	DeviceTypes []string // that take it
+}
+
+// ReadHead reads the beginning of an artifact of format 3, up to its header-info, whatever is behind it: artifacts with scripts, several payloads or another compression of those are no other to a
+// server. It checks no digest: the bytes are known by their own. An error says that it is no such artifact, or one that no client would take.
+func ReadHead(r io.Reader) (Head, error) {
+	t := tar.NewReader(r)
+	version, err := small(t, nameVersion)
+	if err != nil {
+		return Head{}, err
+	}
+	var v struct {
+		Format  string `json:"format"`
+		Version int    `json:"version"`
+	}
+	if err := json.Unmarshal(version, &v); err != nil || v.Format != "mender" || v.Version != 3 {
+		return Head{}, errors.New("mender: not an artifact of format 3")
+	}
+	for {
+		h, err := next(t)
+		if err != nil {
+			return Head{}, err
+		}
+		switch h.Name {
+		case nameManifest, nameSig, "manifest-augment":
+			continue
+		case nameHeader:
+			z, err := gzip.NewReader(t)
+			if err != nil {
+				return Head{}, fmt.Errorf("mender: header: %w", err)
+			}
+			return headOf(z)
+		case strings.TrimSuffix(nameHeader, ".gz"):
+			return headOf(t)
+		}
+		return Head{}, fmt.Errorf("mender: file %q before the header", h.Name)
+	}
+}
+
+func headOf(r io.Reader) (Head, error) {
+	data, err := small(tar.NewReader(io.LimitReader(r, 4*maxHeader)), nameInfo) // a bomb ends in the middle
+	if err != nil {
+		return Head{}, err
+	}
+	var i Info
+	if err := json.Unmarshal(data, &i); err != nil {
+		return Head{}, fmt.Errorf("mender: %s: %w", nameInfo, err)
+	}
+	h := Head{Name: i.Provides.Name, DeviceTypes: i.Depends.DeviceTypes}
+	if h.Name == "" || len(h.Name) > MaxName || len(h.DeviceTypes) == 0 {
+		return Head{}, fmt.Errorf("mender: %s: a name of at most %d bytes and types of devices are needed", nameInfo, MaxName)
+	}
+	return h, nil
 }
