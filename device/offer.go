@@ -84,7 +84,8 @@ type Offer struct {
 	Release wire.Release // not of a Cancel
 	Digest  []byte       // of that
 	Note    ActionNote
-	Unsure  bool // it said that an update succeeded, and has still to say that it runs it, or once more
+	Running string // the version that it said last that it runs
+	Unsure  bool   // it said that an update succeeded, and has still to say that it runs it, or once more
 }
 
 // unsureFor is how long a client is asked what it runs after it said that an update succeeded.
@@ -119,11 +120,11 @@ func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (O
 		if kept := a.Note.KeepsOn; kept.IsZero() { // what it is at comes to its own end first
 			o, err := s.offer(ctx, d, a, now)
 			if errors.Is(err, ledger.ErrNotYetWitnessed) {
-				return Offer{Unsure: unsure}, nil
+				return Offer{Unsure: unsure, Running: d.Twin.Version}, nil
 			}
 			return o, err
 		} else if now.Sub(kept) < keepsOnFor {
-			return Offer{Unsure: unsure}, nil // it knows, and says itself how it ends
+			return Offer{Unsure: unsure, Running: d.Twin.Version}, nil // it knows, and says itself how it ends
 		}
 		a.Note.Said, a.Note.Text, a.Ended = GaveUp, "told to leave off, it went on, and did not say how that ended", now
 		if err := s.settle(ctx, d, a, now); err != nil && !errors.Is(err, ErrChanged) {
@@ -132,7 +133,7 @@ func (s *Service) Offer(ctx context.Context, caller access.Caller, id string) (O
 	}
 	a, err := s.next(ctx, d, now)
 	if err != nil || a.Number == 0 {
-		return Offer{Unsure: unsure}, err
+		return Offer{Unsure: unsure, Running: d.Twin.Version}, err
 	}
 	return s.offer(ctx, d, a, now)
 }
@@ -234,7 +235,7 @@ func refused(err error) bool {
 
 // offer says what a client is to do with an action: carry it out, or leave off, when nobody wants that any more, its time is up, or it may not have the release now.
 func (s *Service) offer(ctx context.Context, d Device, a Action, now time.Time) (Offer, error) {
-	out := Offer{Number: a.Number, Act: a.Command.Wire.Act, Note: a.Note}
+	out := Offer{Number: a.Number, Act: a.Command.Wire.Act, Note: a.Note, Running: d.Twin.Version}
 	if a.over(now) || !a.Note.KeepsOn.IsZero() {
 		out.Cancel = true
 		return out, nil

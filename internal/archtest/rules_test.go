@@ -34,7 +34,7 @@ var (
 		"supply", "factory", "onboard", "attest", "protect", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet", "genuine",
 	}, floor...)
 	adapters = []string{
-		"internal/est", "internal/httpapi", "internal/console", "internal/deviceapi", "internal/mqttgw", "internal/ddi",
+		"internal/est", "internal/httpapi", "internal/console", "internal/deviceapi", "internal/mqttgw", "internal/ddi", "internal/mender",
 	}
 )
 
@@ -121,6 +121,7 @@ var rules = []rule{
 	{folder: "internal/witnesscall", ours: ground, never: noDB},
 	{folder: "internal/mqttgw", ours: stages, never: noDB},
 	{folder: "internal/ddi", ours: stages, never: noDB},
+	{folder: "internal/mender", ours: stages, never: noDB},
 	{folder: "internal/store", ours: append([]string{"internal/failpoint", "internal/once"}, stages...), never: noNet},
 	{folder: "internal/once", never: pure, deep: noServer},
 	{folder: "internal/blob", ours: []string{"release", "ledger", "fault", "internal/durable", "internal/failpoint"}},

@@ -11,13 +11,14 @@ import (
 	"os"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 )
 
 func newLegacy(a *api) *cobra.Command {
-	return a.noun("legacy", "Clients of other update systems (hawkBit's DDI): who is let in", a.listLegacy(), a.admitLegacy(), a.refuseLegacy(),
+	return a.noun("legacy", "Clients of other update systems (hawkBit's DDI, Mender): who is let in", a.listLegacy(), a.admitLegacy(), a.refuseLegacy(), a.legacyLog(),
 		a.listGateways(), a.addGateway(), a.removeGateway())
 }
 
@@ -52,8 +53,12 @@ func (a *api) admitLegacy() *cobra.Command {
 		Long: `Lets a client of another update system in, by the name that it calls itself. Its device is registered, and from then on only says what it runs.
 
 It (SWUpdate, rauc-hawkbit-updater) gets a token, which is told once: it goes into the client's configuration. With --certificate it is known by the key of
-its TLS certificate instead. Again, it gets another token or key, and the present one counts no more.`,
-		Example: "  hallmark legacy admit pump-0042 --product pump\n  hallmark legacy admit pump-0043 --product pump --certificate pump-0043.pem",
+its TLS certificate instead. Again, it gets another token or key, and the present one counts no more.
+
+A client of Mender's (--kind mender) is known by the key that it signs its requests to be let in with: take it from ` + "`hallmark legacy list`" + `, and hold it against the device's own.`,
+		Example: `  hallmark legacy admit pump-0042 --product pump
+  hallmark legacy admit pump-0043 --product pump --certificate pump-0043.pem
+  hallmark legacy admit mac=02:00:00:00:00:01 --kind mender --product pump --key 6f5e…`,
 	}, func(ctx context.Context, cl *client.Client, args []string) (err error) {
 		in.Name = args[0]
 		if certificate != "" {
@@ -76,7 +81,7 @@ its TLS certificate instead. Again, it gets another token or key, and the presen
 	})
 	f := c.Flags()
 	f.StringVar(&product, "product", "", "product; it is the tenant")
-	in.Kind = legacy.DDI
+	kindFlag(f, &in.Kind)
 	f.StringVar(&in.Hardware, "hardware", "", "its hardware revision (default: the product's first)")
 	f.StringVar(&certificate, "certificate", "", "file with the TLS certificate by whose key it is known, instead of a token")
 	f.StringVar(&key, "key", "", "SHA-256 of the key by which it is known, in hex")
@@ -84,6 +89,10 @@ its TLS certificate instead. Again, it gets another token or key, and the presen
 	f.StringVar(&in.Reason, "reason", "", "why")
 	c.MarkFlagsMutuallyExclusive("certificate", "key")
 	return need(c, "product")
+}
+
+func kindFlag(f *pflag.FlagSet, kind *legacy.Kind) {
+	f.StringVar((*string)(kind), "kind", string(legacy.DDI), "whose client it is: ddi (hawkBit's protocol) or mender")
 }
 
 // keyOfCertificate gives the digest of the key of a certificate, PEM or DER.
@@ -128,9 +137,37 @@ func (a *api) refuseLegacy() *cobra.Command {
 	})
 	f := c.Flags()
 	f.StringVar(&product, "product", "", "product")
-	in.Kind = legacy.DDI
+	kindFlag(f, &in.Kind)
 	f.StringVar(&in.Reason, "reason", "", "why")
 	return need(c, "product", "reason")
+}
+
+func (a *api) legacyLog() *cobra.Command {
+	var product string
+	c := a.verb(cobra.Command{
+		Use: "log NAME --product PRODUCT", Short: "Show what a client of Mender's wrote of updates that failed", Args: cobra.ExactArgs(1),
+		Long: `Shows what a client wrote of its last updates that failed, the newest first. It is the client's word, and is kept for 30 days.`, Example: "  hallmark legacy log mac=02:00:00:00:00:01 --product pump",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		logs, err := cl.LegacyLogs(ctx, product, legacy.Mender, args[0])
+		if err != nil {
+			return err
+		}
+		return a.show(func(w io.Writer) error {
+			for _, l := range logs {
+				if _, err := fmt.Fprintf(w, "update %d, %s\n", l.Number, when(l.At)); err != nil {
+					return err
+				}
+				for _, m := range l.Messages {
+					if _, err := fmt.Fprintf(w, "  %s %s %s\n", oneLine(m.At), oneLine(m.Level), oneLine(m.Text)); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	})
+	c.Flags().StringVar(&product, "product", "", "product")
+	return need(c, "product")
 }
 
 func (a *api) listGateways() *cobra.Command {

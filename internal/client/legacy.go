@@ -25,6 +25,11 @@ func (c *Client) RefuseLegacyClient(ctx context.Context, product string, r httpa
 	return post[legacy.Client](ctx, c, ofProduct(product, "/legacy-clients/refusals"), r)
 }
 
+// LegacyLogs lists what a client wrote of its last updates that failed, the newest first.
+func (c *Client) LegacyLogs(ctx context.Context, product string, kind legacy.Kind, name string) ([]legacy.Log, error) {
+	return list[legacy.Log](ctx, c, ofProduct(product, "/legacy-clients/logs")+query("kind", string(kind), "name", name))
+}
+
 // LegacyGateways lists a product's gateways.
 func (c *Client) LegacyGateways(ctx context.Context, product string) ([]legacy.Gateway, error) {
 	return list[legacy.Gateway](ctx, c, ofProduct(product, "/legacy-gateways"))

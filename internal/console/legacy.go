@@ -80,15 +80,23 @@ func (v view) clientsActions(products []product.Product) []action {
 	return out
 }
 
-// refuseClient lets a client in no more.
-func (v view) refuseClient(c legacy.Client) []action {
+// clientActions lets a client of Mender's in that asked, by the key that it has shown, and any client in no more.
+func (v view) clientActions(c legacy.Client) []action {
 	if c.State == legacy.Refused || !v.may(access.DeviceImport, access.Resource{Type: "product", ID: c.Product, Product: c.Product}) {
 		return nil
 	}
-	return []action{{
+	var out []action
+	if c.Kind == legacy.Mender && c.State == legacy.Pending {
+		out = append(out, action{
+			Label: "Admit", Title: "Let this client of Mender's in", Path: "/api/v1/products/" + pathEscape(c.Product) + "/legacy-clients", Field: "reason",
+			Body:    body(legacy.Admission{Kind: c.Kind, Name: c.Name, Key: c.Key}),
+			Explain: "It is known by key " + hex.EncodeToString(c.Key) + " from then on: hold it against the device's own. Its device is registered, and only says what it runs.",
+		})
+	}
+	return append(out, action{
 		Label: "Refuse", Title: "Let this client in no more, or not at all", Path: "/api/v1/products/" + pathEscape(c.Product) + "/legacy-clients/refusals", Field: "reason", Tone: "bad",
 		Body: body(map[string]string{"kind": string(c.Kind), "name": c.Name}), Explain: "Its token and key count no more. Its device stays in the registry: retire it there.",
-	}}
+	})
 }
 
 func clientTone(s legacy.State) string {

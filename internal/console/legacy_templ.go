@@ -72,7 +72,7 @@ func clientsPage(v view, p clientsPageData) templ.Component {
 						}()
 					}
 					ctx = templ.InitializeContext(ctx)
-					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 3, "<p>No client has asked. Name a listener for them in <code>config.json</code> (<code>legacy</code>), and give SWUpdate or rauc-hawkbit-updater its address.</p>")
+					templ_7745c5c3_Err = templruntime.WriteString(templ_7745c5c3_Buffer, 3, "<p>No client has asked. Name a listener for them in <code>config.json</code> (<code>legacy</code>), and give SWUpdate, rauc-hawkbit-updater or Mender's client its address.</p>")
 					if templ_7745c5c3_Err != nil {
 						return templ_7745c5c3_Err
 					}
@@ -191,7 +191,7 @@ func clientsPage(v view, p clientsPageData) templ.Component {
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}
-						templ_7745c5c3_Err = actions(v.refuseClient(c)).Render(ctx, templ_7745c5c3_Buffer)
+						templ_7745c5c3_Err = actions(v.clientActions(c)).Render(ctx, templ_7745c5c3_Buffer)
 						if templ_7745c5c3_Err != nil {
 							return templ_7745c5c3_Err
 						}

@@ -22,7 +22,7 @@ type GatewayReply struct {
 
 // ClientRefusal names a client that is not let in, or not any more.
 type ClientRefusal struct {
-	Kind   legacy.Kind `json:"kind" enum:"ddi"`
+	Kind   legacy.Kind `json:"kind" enum:"ddi,mender"`
 	Name   string      `json:"name" minLength:"1" maxLength:"128"`
 	Reason string      `json:"reason" minLength:"1" maxLength:"512"`
 }
@@ -59,6 +59,16 @@ func (a *api) registerLegacy(h huma.API) {
 		) (*body[legacy.Client], error) {
 			c, err := a.Legacy.Refuse(ctx, callerOf(ctx), in.Body.Kind, in.ID, in.Body.Name, in.Body.Reason)
 			return reply(a, ctx, c, err)
+		})
+	huma.Register(h, op("list-legacy-logs", http.MethodGet, "/products/{id}/legacy-clients/logs", "List what a client of another update system wrote of updates that failed"),
+		func(ctx context.Context, in *struct {
+			ByID
+			Kind string `query:"kind" enum:"ddi,mender" required:"true" example:"mender"`
+			Name string `query:"name" minLength:"1" maxLength:"128" required:"true" example:"mac=02:00:00:00:00:01"`
+		},
+		) (*body[Page[legacy.Log]], error) {
+			logs, err := a.Legacy.Logs(ctx, callerOf(ctx), legacy.Kind(in.Kind), in.ID, in.Name)
+			return reply(a, ctx, Page[legacy.Log]{Items: logs}, err)
 		})
 	huma.Register(h, op("list-legacy-gateways", http.MethodGet, "/products/{id}/legacy-gateways", "List the gateways that speak for clients of other update systems"),
 		func(ctx context.Context, in *struct {

@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/internal/ddi"
 	"github.com/hallmark-iot/hallmark/internal/door"
+	"github.com/hallmark-iot/hallmark/internal/mender"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 )
 
@@ -74,8 +75,12 @@ func (i *Instance) listenLegacy(ctx context.Context, certificate *ownCertificate
 	if err != nil {
 		return nil, nil, errors.Join(err, l.Close())
 	}
+	handler, err := i.legacyHandler(c.base(i.cfg.Names, port))
+	if err != nil {
+		return nil, nil, errors.Join(err, l.Close())
+	}
 	s := &http.Server{
-		Handler: patient(receipts(i.legacyHandler(c.base(i.cfg.Names, port)))), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
+		Handler: patient(receipts(handler)), ReadHeaderTimeout: 10 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 16 << 10, ErrorLog: quiet(i.log),
 	}
 	if c.Plain {
 		return l, s, nil
@@ -86,11 +91,21 @@ func (i *Instance) listenLegacy(ctx context.Context, certificate *ownCertificate
 	return door.New(l, conf, door.Limits{Strangers: 16384, Address: 2048}), s, nil
 }
 
-func (i *Instance) legacyHandler(base string) http.Handler {
-	return ddi.Handler(ddi.Config{
+// legacyHandler speaks each client's own protocol. They have no address in common: hawkBit's begin with a product, and none is called api/devices.
+func (i *Instance) legacyHandler(base string) (http.Handler, error) {
+	vault, err := newSealer(i.keys)
+	if err != nil {
+		return nil, err
+	}
+	mux := http.NewServeMux()
+	mux.Handle("/", ddi.Handler(ddi.Config{
 		Base: base, Poll: i.cfg.poll(), Soon: min(i.cfg.poll(), 5*time.Second), Clients: i.legacy, Offers: i.device, Sums: i.db.Legacy(), Allow: i.asks.Allow,
 		Artifact: i.artifactFor, Logger: i.log, Now: time.Now,
-	})
+	}))
+	mux.Handle(mender.Prefix, mender.Handler(mender.Config{
+		Base: base, Clients: i.legacy, Offers: i.device, Heads: i.db.Legacy(), Vault: vault, Allow: i.asks.Allow, Artifact: i.artifactFor, Logger: i.log, Now: time.Now,
+	}))
+	return mux, nil
 }
 
 // artifactFor opens what a published release of a device's product has.

@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire/mender"
 )
 
 // Legacy keeps clients of other update systems: it implements legacy.Store and device.Offers.
@@ -212,6 +213,47 @@ func (s Legacy) GatewayOf(ctx context.Context, product string, token []byte) (le
 	return scanGateway(s.db.Read().QueryRowContext(ctx, gatewayColumns+` WHERE token = $1 AND product = $2`, token, product))
 }
 
+// ClientOf implements legacy.Store.
+func (s Legacy) ClientOf(ctx context.Context, kind legacy.Kind, token []byte) (legacy.Client, error) {
+	return scanClient(s.db.Read().QueryRowContext(ctx, clientColumns+` WHERE token = $1 AND kind = $2`, token, string(kind)))
+}
+
+// KeepLog implements legacy.Store.
+func (s Legacy) KeepLog(ctx context.Context, id string, l legacy.Log, before time.Time) error {
+	body, err := json.Marshal(l.Messages)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		if _, err := tx.Exec(`DELETE FROM legacy_log WHERE at < $1`, Millis(before)); err != nil {
+			return err
+		}
+		res, err := tx.Exec(`INSERT INTO legacy_log (device_id, number, at, body) SELECT device_id, number, $1, $2 FROM legacy_action WHERE number = $3 AND device_id = $4
+			ON CONFLICT (device_id, number) DO UPDATE SET at = excluded.at, body = excluded.body`, Millis(l.At), body, l.Number, id)
+		if err != nil {
+			return err
+		}
+		return one(res, legacy.ErrNotFound)
+	})
+}
+
+// Logs implements legacy.Store.
+func (s Legacy) Logs(ctx context.Context, id string) ([]legacy.Log, error) {
+	return collect(ctx, s.db, func(row scanner) (legacy.Log, error) {
+		var l legacy.Log
+		var at int64
+		var body []byte
+		if err := row.Scan(&l.Number, &at, &body); err != nil {
+			return l, err
+		}
+		l.At = Time(at)
+		return l, json.Unmarshal(body, &l.Messages)
+	}, `SELECT number, at, body FROM legacy_log WHERE device_id = $1 ORDER BY number DESC LIMIT $2`, id, maxLogs)
+}
+
+// maxLogs is how many of a device's logs are given.
+const maxLogs = 3
+
 const actionColumns = `SELECT a.number, a.device_id, a.offered, a.ended, a.rev, a.doc, x.state, ` + commandColumns + `
 	FROM legacy_action a JOIN command c ON c.id = a.command_id JOIN command_device x ON x.command_id = a.command_id AND x.device_id = a.device_id`
 
@@ -329,9 +371,56 @@ func (s Legacy) KeepSums(ctx context.Context, digest [32]byte, w legacy.Sums) er
 	})
 }
 
+// Head gives what was kept of an artifact's head; false: nothing was.
+func (s Legacy) Head(ctx context.Context, digest [32]byte) (h mender.Head, ok bool, err error) {
+	var types []byte
+	err = s.db.Read().QueryRowContext(ctx, `SELECT name, types FROM mender_artifact WHERE digest = $1`, digest[:]).Scan(&h.Name, &types)
+	if errors.Is(err, sql.ErrNoRows) {
+		return h, false, nil
+	}
+	if err != nil {
+		return h, false, s.db.dialect.Explain(err)
+	}
+	return h, true, json.Unmarshal(types, &h.DeviceTypes)
+}
+
+// KeepHead keeps it. It follows from the digest, as sums do.
+func (s Legacy) KeepHead(ctx context.Context, digest [32]byte, h mender.Head) error {
+	types, err := json.Marshal(h.DeviceTypes)
+	if err != nil {
+		return err
+	}
+	return s.db.Write(ctx, func(tx *Tx) error {
+		_, err := tx.Exec(`INSERT INTO mender_artifact (digest, name, types) VALUES ($1, $2, $3) ON CONFLICT (digest) DO NOTHING`, digest[:], h.Name, string(types))
+		return err
+	})
+}
+
+// Named gives the version of the newest published release of a product that has an artifact of that name; empty: there is none.
+func (s Legacy) Named(ctx context.Context, product, name string) (version string, err error) {
+	err = s.db.Read().QueryRowContext(ctx, `SELECT r.version FROM mender_artifact a JOIN release_component c ON c.artifact = a.digest AND c.product = $1 JOIN release r ON r.digest = c.release
+		WHERE a.name = $2 AND a.name <> '' AND r.published > 0 ORDER BY r.published DESC LIMIT 1`, product, name).Scan(&version)
+	if errors.Is(err, sql.ErrNoRows) {
+		return "", nil
+	}
+	return version, s.db.dialect.Explain(err)
+}
+
+// Headless gives artifacts of a product's published releases of whose heads nothing is kept, at most limit.
+func (s Legacy) Headless(ctx context.Context, product string, limit int) ([][32]byte, error) {
+	return collect(ctx, s.db, func(row scanner) (d [32]byte, err error) {
+		var digest []byte
+		if err = row.Scan(&digest); err == nil && copy(d[:], digest) != len(d) {
+			err = fmt.Errorf("stored digest of %d bytes", len(digest))
+		}
+		return d, err
+	}, `SELECT DISTINCT c.artifact FROM release_component c JOIN release r ON r.digest = c.release LEFT JOIN mender_artifact a ON a.digest = c.artifact
+		WHERE c.product = $1 AND r.published > 0 AND a.digest IS NULL LIMIT $2`, product, atMost(limit))
+}
+
 // forgetClient forgets what a client of another update system called itself, and what it said.
 func forgetClient(tx *Tx, id string) error {
-	for _, query := range []string{`DELETE FROM legacy_client WHERE device = $1`, `UPDATE legacy_action SET doc = '{}' WHERE device_id = $1`} {
+	for _, query := range []string{`DELETE FROM legacy_client WHERE device = $1`, `UPDATE legacy_action SET doc = '{}' WHERE device_id = $1`, `DELETE FROM legacy_log WHERE device_id = $1`} {
 		if _, err := tx.Exec(query, id); err != nil {
 			return err
 		}

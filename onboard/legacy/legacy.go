@@ -1,4 +1,4 @@
-// Package legacy lets in clients of other update systems: so far hawkBit's (DDI).
+// Package legacy lets in clients of other update systems: hawkBit's (DDI) and Mender's.
 //
 // Stage 3, from birth to the field, for devices that run no agent of ours and are not to be touched for that: they keep their client and are given another
 // address. What is guaranteed: nobody is let in but by a person with the right to the product, each client by a secret or a key of its own; a secret is told once
@@ -38,10 +38,13 @@ import (
 // Kind is whose client it is.
 type Kind string
 
-// DDI is hawkBit's Direct Device Integration API: SWUpdate's, rauc-hawkbit-updater's and others'.
-const DDI Kind = "ddi"
+// The kinds.
+const (
+	DDI    Kind = "ddi"    // hawkBit's Direct Device Integration API: SWUpdate's, rauc-hawkbit-updater's and others'
+	Mender Kind = "mender" // Mender's
+)
 
-func (k Kind) valid() bool { return k == DDI }
+func (k Kind) valid() bool { return k == DDI || k == Mender }
 
 // State is where a client is.
 type State string
@@ -77,6 +80,7 @@ type Details struct {
 	Auto         bool              `json:"auto,omitempty" doc:"they agreed to all of them"`
 	Attributes   map[string]string `json:"attributes,omitempty" doc:"what it says of itself"`
 	AttributesAt time.Time         `json:"attributes_at,omitzero"`
+	Until        time.Time         `json:"until,omitzero" doc:"a token that it was given for a while counts until then"`
 }
 
 // Gateway speaks for the clients of a product that are behind it.
@@ -129,6 +133,13 @@ type Store interface {
 	Gateways(ctx context.Context, product string) ([]Gateway, error)
 	// GatewayOf tells whose token that is; ErrNotFound.
 	GatewayOf(ctx context.Context, product string, token []byte) (Gateway, error)
+	// ClientOf tells which client has that token; ErrNotFound.
+	ClientOf(ctx context.Context, kind Kind, token []byte) (Client, error)
+	// KeepLog keeps what a client wrote of an action in place of what it wrote before, and forgets what is from before then, of whatever client.
+	// ErrNotFound when the device has no such action.
+	KeepLog(ctx context.Context, device string, l Log, before time.Time) error
+	// Logs gives what is kept of a device, the newest action first.
+	Logs(ctx context.Context, device string) ([]Log, error)
 }
 
 // Config is what a Service works with.
@@ -170,11 +181,11 @@ func CheckName(name string) error {
 
 // Admission lets a client in.
 type Admission struct {
-	Kind     Kind   `json:"kind" enum:"ddi"`
+	Kind     Kind   `json:"kind" enum:"ddi,mender"`
 	Product  string `json:"-"`
 	Name     string `json:"name" minLength:"1" maxLength:"128" doc:"as it calls itself"`
 	Hardware string `json:"hardware,omitempty" maxLength:"64" doc:"its revision; empty: the product's first"`
-	Key      []byte `json:"key,omitempty" maxLength:"64" doc:"SHA-256 of the key (SubjectPublicKeyInfo) of its certificate; empty: it is given a token"`
+	Key      []byte `json:"key,omitempty" maxLength:"64" doc:"SHA-256 of the key (SubjectPublicKeyInfo) of its certificate, or of its requests to be let in (Mender); empty: it is given a token"`
 	Consent  bool   `json:"consent,omitempty" doc:"whoever has it has to agree to each update"`
 	Reason   string `json:"reason,omitempty" maxLength:"512"`
 }
@@ -238,7 +249,9 @@ func (a Admission) check(p product.Product) error {
 	}
 	switch {
 	case !a.Kind.valid():
-		return fault.New(fault.Invalid, "legacy.kind", fmt.Sprintf("no kind of client is called %.16q", a.Kind), "ddi")
+		return fault.New(fault.Invalid, "legacy.kind", fmt.Sprintf("no kind of client is called %.16q", a.Kind), "ddi or mender")
+	case a.Kind == Mender && len(a.Key) == 0:
+		return fault.New(fault.Invalid, "legacy.key", "a client of Mender's is known by its key", "see `hallmark legacy list` for the key of the one that asked, and hold it against the device's")
 	case len(a.Key) != 0 && len(a.Key) != sha256.Size:
 		return fault.New(fault.Invalid, "legacy.key", fmt.Sprintf("a key's digest has %d bytes, and not %d", sha256.Size, len(a.Key)), "")
 	case a.Hardware != "" && !slices.Contains(p.Hardware, a.Hardware):
@@ -275,6 +288,10 @@ func changed(name string, err error) error {
 	return err
 }
 
+func unknown(productID, name string) error {
+	return fault.New(fault.NotFound, "legacy.unknown", fmt.Sprintf("no client %.40q of product %s", name, productID), "see `hallmark legacy list`")
+}
+
 // Refuse lets a client in no more, or not at all. Its device stays in the registry: retire it there.
 func (s *Service) Refuse(ctx context.Context, caller access.Caller, kind Kind, productID, name, reason string) (Client, error) {
 	if err := s.c.Guard.Check(ctx, caller, access.DeviceImport, resource(productID)); err != nil {
@@ -282,7 +299,7 @@ func (s *Service) Refuse(ctx context.Context, caller access.Caller, kind Kind, p
 	}
 	c, err := s.c.Store.Client(ctx, kind, productID, name)
 	if errors.Is(err, ErrNotFound) {
-		return Client{}, fault.New(fault.NotFound, "legacy.unknown", fmt.Sprintf("no client %.40q of product %s", name, productID), "see `hallmark legacy list`")
+		return Client{}, unknown(productID, name)
 	}
 	if err != nil {
 		return Client{}, err
@@ -411,6 +428,49 @@ func (s *Service) Identify(ctx context.Context, kind Kind, productID, name strin
 		}
 	}
 	return Client{}, ErrStranger
+}
+
+// sessionLife is how long a token counts that a client is given for a key.
+const sessionLife = 7 * 24 * time.Hour
+
+// Enter gives a client that has the key it was let in by a token for a while; its one before ends. ErrStranger for everybody else.
+func (s *Service) Enter(ctx context.Context, kind Kind, productID, name string, key []byte) (token string, err error) {
+	for range maxTries {
+		c, err := s.Identify(ctx, kind, productID, name, Proof{Key: key})
+		if err != nil {
+			return "", err
+		}
+		token, c.Secret = newToken()
+		c.Until = s.c.Now().UTC().Add(sessionLife)
+		if err = s.c.Store.Save(ctx, c); !errors.Is(err, ErrChanged) {
+			return token, err
+		}
+	}
+	return "", fault.New(fault.Unavailable, "legacy.changed", fmt.Sprintf("client %q changed meanwhile", name), "try again")
+}
+
+// maxTries is how often something is tried again that another call of the same client came between.
+const maxTries = 4
+
+// Entered finds the client that was given a token for a while. ErrStranger when it does not count, or not any more.
+func (s *Service) Entered(ctx context.Context, kind Kind, token string) (Client, error) {
+	if token == "" {
+		return Client{}, ErrStranger
+	}
+	c, err := s.c.Store.ClientOf(ctx, kind, tokenDigest(token))
+	if errors.Is(err, ErrNotFound) || err == nil && (c.State != Admitted || !s.c.Now().Before(c.Until)) {
+		return Client{}, ErrStranger
+	}
+	return c, err
+}
+
+// Admitted finds a client by its name, if it is let in; else ErrStranger. Whoever calls has seen elsewhere that it may be spoken for.
+func (s *Service) Admitted(ctx context.Context, kind Kind, productID, name string) (Client, error) {
+	c, err := s.c.Store.Client(ctx, kind, productID, name)
+	if errors.Is(err, ErrNotFound) || err == nil && c.State != Admitted {
+		return Client{}, ErrStranger
+	}
+	return c, err
 }
 
 // Ask remembers a stranger, so that a person can let it in. It is no error that it is known, or that too many wait.
