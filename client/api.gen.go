@@ -76,13 +76,16 @@ func (e BulkRevocationReasonCode) Valid() bool {
 
 // Defines values for ClientRefusalKind.
 const (
-	ClientRefusalKindDdi ClientRefusalKind = "ddi"
+	ClientRefusalKindDdi    ClientRefusalKind = "ddi"
+	ClientRefusalKindMender ClientRefusalKind = "mender"
 )
 
 // Valid indicates whether the value is a known member of the ClientRefusalKind enum.
 func (e ClientRefusalKind) Valid() bool {
 	switch e {
 	case ClientRefusalKindDdi:
+		return true
+	case ClientRefusalKindMender:
 		return true
 	default:
 		return false
@@ -334,13 +337,16 @@ func (e KeyRequestRole) Valid() bool {
 
 // Defines values for LegacyAdmissionKind.
 const (
-	LegacyAdmissionKindDdi LegacyAdmissionKind = "ddi"
+	LegacyAdmissionKindDdi    LegacyAdmissionKind = "ddi"
+	LegacyAdmissionKindMender LegacyAdmissionKind = "mender"
 )
 
 // Valid indicates whether the value is a known member of the LegacyAdmissionKind enum.
 func (e LegacyAdmissionKind) Valid() bool {
 	switch e {
 	case LegacyAdmissionKindDdi:
+		return true
+	case LegacyAdmissionKindMender:
 		return true
 	default:
 		return false
@@ -508,19 +514,19 @@ func (e ProductEnrolmentMode) Valid() bool {
 
 // Defines values for ReleaseComponentFormat.
 const (
-	Mcuboot ReleaseComponentFormat = "mcuboot"
-	Mender  ReleaseComponentFormat = "mender"
-	Swu     ReleaseComponentFormat = "swu"
+	ReleaseComponentFormatMcuboot ReleaseComponentFormat = "mcuboot"
+	ReleaseComponentFormatMender  ReleaseComponentFormat = "mender"
+	ReleaseComponentFormatSwu     ReleaseComponentFormat = "swu"
 )
 
 // Valid indicates whether the value is a known member of the ReleaseComponentFormat enum.
 func (e ReleaseComponentFormat) Valid() bool {
 	switch e {
-	case Mcuboot:
+	case ReleaseComponentFormatMcuboot:
 		return true
-	case Mender:
+	case ReleaseComponentFormatMender:
 		return true
-	case Swu:
+	case ReleaseComponentFormatSwu:
 		return true
 	default:
 		return false
@@ -2161,7 +2167,7 @@ type LegacyAdmission struct {
 	// Hardware its revision; empty: the product's first
 	Hardware *string `json:"hardware,omitempty"`
 
-	// Key SHA-256 of the key (SubjectPublicKeyInfo) of its certificate; empty: it is given a token
+	// Key SHA-256 of the key (SubjectPublicKeyInfo) of its certificate, or of its requests to be let in (Mender); empty: it is given a token
 	Key  []byte              `json:"key,omitempty"`
 	Kind LegacyAdmissionKind `json:"kind"`
 
@@ -2210,6 +2216,9 @@ type LegacyDetails struct {
 	// Consent whoever has it has to agree to each update
 	Consent *bool   `json:"consent,omitempty"`
 	Reason  *string `json:"reason,omitempty"`
+
+	// Until a token that it was given for a while counts until then
+	Until *time.Time `json:"until,omitempty"`
 }
 
 // LegacyGateway defines model for LegacyGateway.
@@ -2226,6 +2235,24 @@ type LegacyLet struct {
 
 	// Token told once, and kept nowhere
 	Token *string `json:"token,omitempty"`
+}
+
+// LegacyLog defines model for LegacyLog.
+type LegacyLog struct {
+	// At when it came
+	At       time.Time       `json:"at"`
+	Messages []LegacyMessage `json:"messages"`
+
+	// Number of the action, as the client knows it
+	Number int32 `json:"number"`
+}
+
+// LegacyMessage defines model for LegacyMessage.
+type LegacyMessage struct {
+	// At by the clock of the client, as it wrote it
+	At    string `json:"at"`
+	Level string `json:"level"`
+	Text  string `json:"text"`
 }
 
 // LegitimacyRequest defines model for LegitimacyRequest.
@@ -5659,6 +5686,15 @@ type AdmitLegacyClientParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// ListLegacyLogsParams defines parameters for ListLegacyLogs.
+type ListLegacyLogsParams struct {
+	Name string `form:"name" json:"name"`
+
+	// After 'next' of the page before; its form may change
+	After *string `form:"after,omitempty" json:"after,omitempty"`
+	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
+}
+
 // RefuseLegacyClientParams defines parameters for RefuseLegacyClient.
 type RefuseLegacyClientParams struct {
 	// IdempotencyKey a name of your own for this operation, for repeating it safely
@@ -8224,7 +8260,7 @@ type ClientInterface interface {
 
 	// AdmitLegacyClientWithBody Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -8233,12 +8269,19 @@ type ClientInterface interface {
 
 	// AdmitLegacyClient Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 	//
 	// Takes a body of the `application/json` content type.
 	//
 	// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
 	AdmitLegacyClient(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// ListLegacyLogs List what a client of Mender's wrote of updates that failed
+	//
+	// The last three, for 30 days. It is the client's word. Clients of hawkBit's protocol say why in their feedback: it is in the device's commands.
+	//
+	// Corresponds with GET /api/v1/products/{id}/legacy-clients/logs (the `ListLegacyLogs` operationId).
+	ListLegacyLogs(ctx context.Context, id string, params *ListLegacyLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// RefuseLegacyClientWithBody Let a client of another update system in no more, or not at all
 	//
@@ -12718,7 +12761,7 @@ func (c *Client) ListLegacyClients(ctx context.Context, id string, params *ListL
 
 // AdmitLegacyClientWithBody Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 //
 // Takes any type of body and a specified content type.
 //
@@ -12737,13 +12780,30 @@ func (c *Client) AdmitLegacyClientWithBody(ctx context.Context, id string, param
 
 // AdmitLegacyClient Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 //
 // Takes a body of the `application/json` content type.
 //
 // Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
 func (c *Client) AdmitLegacyClient(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewAdmitLegacyClientRequest(c.Server, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// ListLegacyLogs List what a client of Mender's wrote of updates that failed
+//
+// The last three, for 30 days. It is the client's word. Clients of hawkBit's protocol say why in their feedback: it is in the device's commands.
+//
+// Corresponds with GET /api/v1/products/{id}/legacy-clients/logs (the `ListLegacyLogs` operationId).
+func (c *Client) ListLegacyLogs(ctx context.Context, id string, params *ListLegacyLogsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListLegacyLogsRequest(c.Server, id, params)
 	if err != nil {
 		return nil, err
 	}
@@ -24380,6 +24440,87 @@ func NewAdmitLegacyClientRequestWithBody(server string, id string, params *Admit
 	return req, nil
 }
 
+// NewListLegacyLogsRequest constructs an http.Request for the ListLegacyLogs method
+func NewListLegacyLogsRequest(server string, id string, params *ListLegacyLogsParams) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/legacy-clients/logs", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", false, "name", params.Name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if params.After != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "after", *params.After, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Limit != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "limit", *params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewRefuseLegacyClientRequest calls the generic RefuseLegacyClient builder with application/json body
 func NewRefuseLegacyClientRequest(server string, id string, params *RefuseLegacyClientParams, body RefuseLegacyClientJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -31328,7 +31469,7 @@ type ClientWithResponsesInterface interface {
 
 	// AdmitLegacyClientWithBodyWithResponse Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -31337,12 +31478,21 @@ type ClientWithResponsesInterface interface {
 
 	// AdmitLegacyClientWithResponse Let a client of another update system in; again: with another token or key
 	//
-	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+	// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/products/{id}/legacy-clients (the `AdmitLegacyClient` operationId).
 	AdmitLegacyClientWithResponse(ctx context.Context, id string, params *AdmitLegacyClientParams, body AdmitLegacyClientJSONRequestBody, reqEditors ...RequestEditorFn) (*AdmitLegacyClientResponse, error)
+
+	// ListLegacyLogsWithResponse List what a client of Mender's wrote of updates that failed
+	//
+	// The last three, for 30 days. It is the client's word. Clients of hawkBit's protocol say why in their feedback: it is in the device's commands.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{id}/legacy-clients/logs (the `ListLegacyLogs` operationId).
+	ListLegacyLogsWithResponse(ctx context.Context, id string, params *ListLegacyLogsParams, reqEditors ...RequestEditorFn) (*ListLegacyLogsResponse, error)
 
 	// RefuseLegacyClientWithBodyWithResponse Let a client of another update system in no more, or not at all
 	//
@@ -38902,6 +39052,47 @@ func (r AdmitLegacyClientResponse) ContentType() string {
 	return ""
 }
 
+type ListLegacyLogsResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *PageLog
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ListLegacyLogsResponse) GetJSON200() *PageLog {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r ListLegacyLogsResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ListLegacyLogsResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ListLegacyLogsResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ListLegacyLogsResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type RefuseLegacyClientResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -45426,7 +45617,7 @@ func (c *ClientWithResponses) ListLegacyClientsWithResponse(ctx context.Context,
 
 // AdmitLegacyClientWithBodyWithResponse Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -45441,7 +45632,7 @@ func (c *ClientWithResponses) AdmitLegacyClientWithBodyWithResponse(ctx context.
 
 // AdmitLegacyClientWithResponse Let a client of another update system in; again: with another token or key
 //
-// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given.
+// Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -45452,6 +45643,21 @@ func (c *ClientWithResponses) AdmitLegacyClientWithResponse(ctx context.Context,
 		return nil, err
 	}
 	return ParseAdmitLegacyClientResponse(rsp)
+}
+
+// ListLegacyLogsWithResponse List what a client of Mender's wrote of updates that failed
+//
+// The last three, for 30 days. It is the client's word. Clients of hawkBit's protocol say why in their feedback: it is in the device's commands.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{id}/legacy-clients/logs (the `ListLegacyLogs` operationId).
+func (c *ClientWithResponses) ListLegacyLogsWithResponse(ctx context.Context, id string, params *ListLegacyLogsParams, reqEditors ...RequestEditorFn) (*ListLegacyLogsResponse, error) {
+	rsp, err := c.ListLegacyLogs(ctx, id, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseListLegacyLogsResponse(rsp)
 }
 
 // RefuseLegacyClientWithBodyWithResponse Let a client of another update system in no more, or not at all
@@ -51748,6 +51954,32 @@ func ParseAdmitLegacyClientResponse(rsp *http.Response) (*AdmitLegacyClientRespo
 			return nil, err
 		}
 		response.JSON202 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseListLegacyLogsResponse parses an HTTP response from a ListLegacyLogsWithResponse call
+func ParseListLegacyLogsResponse(rsp *http.Response) (*ListLegacyLogsResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ListLegacyLogsResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest PageLog
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
 
 	}
 

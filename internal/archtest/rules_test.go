@@ -144,6 +144,7 @@ var rules = []rule{
 	// What only tests and their runners use.
 	{folder: "internal/sim", ours: []string{"*"}},
 	{folder: "internal/factorytest", ours: []string{"*"}},
+	{folder: "internal/legacytest", ours: []string{"*"}},
 	{folder: "internal/docstest", never: noDB},
 	{folder: "internal/bench", ours: []string{"internal/durable"}, never: noDB},
 	{folder: "internal/bench/crowd", ours: append([]string{"internal/store"}, stages...), never: noDB},

@@ -148,7 +148,7 @@ func (a *api) legacyLog() *cobra.Command {
 		Use: "log NAME --product PRODUCT", Short: "Show what a client of Mender's wrote of updates that failed", Args: cobra.ExactArgs(1),
 		Long: `Shows what a client wrote of its last updates that failed, the newest first. It is the client's word, and is kept for 30 days.`, Example: "  hallmark legacy log mac=02:00:00:00:00:01 --product pump",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
-		logs, err := cl.LegacyLogs(ctx, product, legacy.Mender, args[0])
+		logs, err := cl.LegacyLogs(ctx, product, args[0])
 		if err != nil {
 			return err
 		}

@@ -26,8 +26,8 @@ func (c *Client) RefuseLegacyClient(ctx context.Context, product string, r httpa
 }
 
 // LegacyLogs lists what a client wrote of its last updates that failed, the newest first.
-func (c *Client) LegacyLogs(ctx context.Context, product string, kind legacy.Kind, name string) ([]legacy.Log, error) {
-	return list[legacy.Log](ctx, c, ofProduct(product, "/legacy-clients/logs")+query("kind", string(kind), "name", name))
+func (c *Client) LegacyLogs(ctx context.Context, product, name string) ([]legacy.Log, error) {
+	return list[legacy.Log](ctx, c, ofProduct(product, "/legacy-clients/logs")+query("name", name))
 }
 
 // LegacyGateways lists a product's gateways.

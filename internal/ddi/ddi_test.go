@@ -18,13 +18,14 @@ import (
 
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/legacytest"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/rollout"
 )
 
 // rhu is rauc-hawkbit-updater as its source has it: what it does not expect is an error.
 type rhu struct {
-	w          *world
+	w          *legacytest.World
 	name, auth string
 }
 
@@ -35,23 +36,23 @@ type rhuBase struct {
 	Links map[string]struct{ Href string } `json:"_links"`
 }
 
-func (c rhu) path(href string) string { return strings.TrimPrefix(href, c.w.base) }
+func (c rhu) path(href string) string { return strings.TrimPrefix(href, c.w.Base) }
 
 func (c rhu) poll() rhuBase {
-	c.w.t.Helper()
-	status, body, _ := c.w.call(http.MethodGet, "/"+tenant+"/controller/v1/"+c.name, c.auth, "")
+	c.w.T.Helper()
+	status, body, _ := c.w.Call(http.MethodGet, "/"+legacytest.Tenant+"/controller/v1/"+c.name, c.auth, "")
 	var b rhuBase
 	if err := json.Unmarshal(body, &b); err != nil || status != http.StatusOK || len(b.Config.Polling.Sleep) != 8 {
-		c.w.t.Fatalf("poll: %d %s %v", status, body, err)
+		c.w.T.Fatalf("poll: %d %s %v", status, body, err)
 	}
 	return b
 }
 
 // offered waits until there is something to install, and gives its address.
 func (c rhu) offered() string {
-	c.w.t.Helper()
+	c.w.T.Helper()
 	var href string
-	c.w.until(c.name+" is offered something", func() (bool, string) {
+	c.w.Until(c.name+" is offered something", func() (bool, string) {
 		href = c.poll().Links["deploymentBase"].Href
 		return href != "", ""
 	})
@@ -63,8 +64,8 @@ var errRHU = errors.New("rauc-hawkbit-updater gives up")
 
 // deployment reads what is to be installed: exactly one chunk, with exactly one artifact, that has a SHA-1.
 func (c rhu) deployment(path string) (id, file, sha string, size int64, err error) {
-	c.w.t.Helper()
-	status, body, _ := c.w.call(http.MethodGet, path, c.auth, "")
+	c.w.T.Helper()
+	status, body, _ := c.w.Call(http.MethodGet, path, c.auth, "")
 	var d struct {
 		ID         string
 		Deployment struct {
@@ -98,10 +99,10 @@ func (c rhu) deployment(path string) (id, file, sha string, size int64, err erro
 
 // feedback says something, with the ID as a text; whatever is not 200 is a failure, 409 and 429 being tried again.
 func (c rhu) feedback(id, execution, finished, details string) error {
-	c.w.t.Helper()
+	c.w.T.Helper()
 	body := fmt.Sprintf(`{"id":"%s","time":"20260711T101522","status":{"execution":"%s","result":{"finished":"%s","progress":{"cnt":1,"of":0}},"details":["%s"]},"unknown":[1]}`, id, execution, finished, details)
 	for {
-		status, got, _ := c.w.call(http.MethodPost, "/"+tenant+"/controller/v1/"+c.name+"/deploymentBase/"+id+"/feedback", c.auth, body)
+		status, got, _ := c.w.Call(http.MethodPost, "/"+legacytest.Tenant+"/controller/v1/"+c.name+"/deploymentBase/"+id+"/feedback", c.auth, body)
 		switch status {
 		case http.StatusOK:
 			return nil
@@ -113,46 +114,46 @@ func (c rhu) feedback(id, execution, finished, details string) error {
 }
 
 func (c rhu) config(version string) {
-	c.w.t.Helper()
-	status, body, _ := c.w.call(http.MethodPut, "/"+tenant+"/controller/v1/"+c.name+"/configData", c.auth,
+	c.w.T.Helper()
+	status, body, _ := c.w.Call(http.MethodPut, "/"+legacytest.Tenant+"/controller/v1/"+c.name+"/configData", c.auth,
 		`{"mode":"merge","id":"","time":"20260711T101522","status":{"execution":"closed","result":{"finished":"success"},"details":[]},"data":{"`+legacy.VersionAttribute+`":"`+version+`"}}`)
 	if status != http.StatusOK {
-		c.w.t.Fatalf("configData: %d %s", status, body)
+		c.w.T.Fatalf("configData: %d %s", status, body)
 	}
 }
 
 // installs does what it does with an offer, until just before the restart.
 func (c rhu) installs(path string) {
-	c.w.t.Helper()
+	c.w.T.Helper()
 	id, file, sha, size, err := c.deployment(path)
-	c.w.must(err)
-	c.w.must(c.feedback(id, "proceeding", "none", "Starting download."))
+	c.w.Must(err)
+	c.w.Must(c.feedback(id, "proceeding", "none", "Starting download."))
 	half := size / 2
-	status, first, _ := c.w.call(http.MethodGet, file, c.auth, "", "Range", fmt.Sprintf("bytes=0-%d", half-1))
+	status, first, _ := c.w.Call(http.MethodGet, file, c.auth, "", "Range", fmt.Sprintf("bytes=0-%d", half-1))
 	if status != http.StatusPartialContent {
-		c.w.t.Fatalf("the first half: %d", status)
+		c.w.T.Fatalf("the first half: %d", status)
 	}
-	status, rest, _ := c.w.call(http.MethodGet, file, c.auth, "", "Range", fmt.Sprintf("bytes=%d-", half))
+	status, rest, _ := c.w.Call(http.MethodGet, file, c.auth, "", "Range", fmt.Sprintf("bytes=%d-", half))
 	if status != http.StatusPartialContent {
-		c.w.t.Fatalf("the rest: %d", status)
+		c.w.T.Fatalf("the rest: %d", status)
 	}
 	if sum := sha1.Sum(append(first, rest...)); hex.EncodeToString(sum[:]) != sha {
-		c.w.t.Fatal("its checksum is another")
+		c.w.T.Fatal("its checksum is another")
 	}
-	if status, _, _ := c.w.call(http.MethodGet, file, c.auth, "", "Range", fmt.Sprintf("bytes=%d-", size)); status != http.StatusRequestedRangeNotSatisfiable {
-		c.w.t.Fatalf("beyond the end: %d, which it does not take for complete", status)
+	if status, _, _ := c.w.Call(http.MethodGet, file, c.auth, "", "Range", fmt.Sprintf("bytes=%d-", size)); status != http.StatusRequestedRangeNotSatisfiable {
+		c.w.T.Fatalf("beyond the end: %d, which it does not take for complete", status)
 	}
-	c.w.must(c.feedback(id, "proceeding", "none", "Download complete. 1.00 MB/s"))
-	c.w.must(c.feedback(id, "closed", "success", "Software bundle installed successfully."))
+	c.w.Must(c.feedback(id, "proceeding", "none", "Download complete. 1.00 MB/s"))
+	c.w.Must(c.feedback(id, "closed", "success", "Software bundle installed successfully."))
 }
 
 func TestRaucHawkbitUpdater(t *testing.T) {
-	w := newWorldBehind(t, &line{})
-	id, token := w.admit(legacy.Admission{Name: "door-1"})
+	w := legacytest.Behind(t, &legacytest.Line{})
+	id, token := w.Admit(legacy.Admission{Name: "door-1"})
 	c := rhu{w, "door-1", "TargetToken " + token}
 	bundle := append([]byte("hsqs"), bytes.Repeat([]byte("rauc bundle "), 10_000)...)
-	old := w.publish("1.0.0", "bundle", append([]byte("hsqs"), "old"...))
-	next := w.publish("1.1.0", "bundle", bundle, old)
+	old := w.Publish("1.0.0", "bundle", append([]byte("hsqs"), "old"...))
+	next := w.Publish("1.1.0", "bundle", bundle, old)
 	if c.poll().Links["configData"].Href == "" {
 		t.Fatal("it is not asked what it is")
 	}
@@ -160,28 +161,28 @@ func TestRaucHawkbitUpdater(t *testing.T) {
 	if _, asked := c.poll().Links["configData"]; asked {
 		t.Fatal("it is asked what it is after it said so")
 	}
-	w.roll("r1", next, id)
+	w.Roll("r1", next, id)
 	path := c.offered()
 	if !strings.Contains(path, "?c=") {
 		t.Errorf("its address %s does not change with what it leads to", path)
 	}
 	_, file, _, _, err := c.deployment(path)
-	w.must(err)
+	w.Must(err)
 	if !strings.HasSuffix(file, "/bundle.raucb") {
 		t.Errorf("the file is %s", file)
 	}
 	c.installs(path)
 	// hawkbit#3185: it says so before its restart, and runs the old one still.
-	w.until("it is asked what it runs", func() (bool, string) { _, ok := c.poll().Links["configData"]; return ok, "" })
+	w.Until("it is asked what it runs", func() (bool, string) { _, ok := c.poll().Links["configData"]; return ok, "" })
 	c.config("1.0.0")
-	r, err := w.people["olga"].Rollout(t.Context(), "r1")
-	w.must(err)
+	r, err := w.People["olga"].Rollout(t.Context(), "r1")
+	w.Must(err)
 	if r.Rollout.Phase != rollout.Running || r.Rollout.Last.Good != 0 {
 		t.Fatalf("a device that runs the old one counts: %+v", r.Rollout)
 	}
-	w.until("it is asked again", func() (bool, string) { _, ok := c.poll().Links["configData"]; return ok, "" })
+	w.Until("it is asked again", func() (bool, string) { _, ok := c.poll().Links["configData"]; return ok, "" })
 	c.config("1.1.0")
-	w.rolled("r1", rollout.Completed)
+	w.Rolled("r1", rollout.Completed)
 	if _, asked := c.poll().Links["configData"]; asked {
 		t.Error("it is asked what it runs after it said so")
 	}
@@ -192,31 +193,31 @@ func TestRaucHawkbitUpdater(t *testing.T) {
 }
 
 func TestBytesOfAnArtifact(t *testing.T) {
-	w := newWorldBehind(t, &line{})
-	id, token := w.admit(legacy.Admission{Name: "door-1"})
-	_, other := w.admit(legacy.Admission{Name: "door-2"})
+	w := legacytest.Behind(t, &legacytest.Line{})
+	id, token := w.Admit(legacy.Admission{Name: "door-1"})
+	_, other := w.Admit(legacy.Admission{Name: "door-2"})
 	c := rhu{w, "door-1", "TargetToken " + token}
 	data := bytes.Repeat([]byte("0123456789"), 1000)
-	next := w.publish("1.1.0", "bundle.bin", data)
+	next := w.Publish("1.1.0", "bundle.bin", data)
 	c.config("1.0.0")
-	w.roll("r1", next, id)
+	w.Roll("r1", next, id)
 	_, file, _, size, err := c.deployment(c.offered())
-	w.must(err)
+	w.Must(err)
 	if size != int64(len(data)) {
 		t.Fatalf("size %d", size)
 	}
-	before := w.told(id)
-	status, body, h := w.call(http.MethodGet, file, c.auth, "")
+	before := told(w, id)
+	status, body, h := w.Call(http.MethodGet, file, c.auth, "")
 	sum := sha256.Sum256(data)
 	etag := `"` + hex.EncodeToString(sum[:]) + `"`
 	if status != http.StatusOK || !bytes.Equal(body, data) || h.Get("ETag") != etag || h.Get("Accept-Ranges") != "bytes" {
 		t.Fatalf("%d, %d bytes, %v", status, len(body), h)
 	}
-	if status, body, h := w.call(http.MethodHead, file, c.auth, ""); status != http.StatusOK || len(body) != 0 || h.Get("Content-Length") != "10000" {
+	if status, body, h := w.Call(http.MethodHead, file, c.auth, ""); status != http.StatusOK || len(body) != 0 || h.Get("Content-Length") != "10000" {
 		t.Errorf("HEAD: %d %d bytes %v", status, len(body), h)
 	}
 	five := md5.Sum(data)
-	if status, body, _ := w.call(http.MethodGet, file+".MD5SUM", c.auth, ""); status != http.StatusOK || string(body) != hex.EncodeToString(five[:])+"  bundle.bin" {
+	if status, body, _ := w.Call(http.MethodGet, file+".MD5SUM", c.auth, ""); status != http.StatusOK || string(body) != hex.EncodeToString(five[:])+"  bundle.bin" {
 		t.Errorf("MD5SUM: %d %q", status, body)
 	}
 	for _, x := range []struct {
@@ -236,11 +237,11 @@ func TestBytesOfAnArtifact(t *testing.T) {
 		if x.validator != "" {
 			header = append(header, "If-Range", x.validator)
 		}
-		if status, body, _ := w.call(http.MethodGet, file, c.auth, "", header...); status != x.status || string(body) != x.body {
+		if status, body, _ := w.Call(http.MethodGet, file, c.auth, "", header...); status != x.status || string(body) != x.body {
 			t.Errorf("%s: %d, %d bytes %.40q, want %d", x.what, status, len(body), body, x.status)
 		}
 	}
-	status, body, h = w.call(http.MethodGet, file, c.auth, "", "Range", "bytes=0-1,9998-9999")
+	status, body, h = w.Call(http.MethodGet, file, c.auth, "", "Range", "bytes=0-1,9998-9999")
 	kind, params, err := mime.ParseMediaType(h.Get("Content-Type"))
 	if status != 206 || err != nil || kind != "multipart/byteranges" {
 		t.Fatalf("two ranges: %d %s %v", status, kind, err)
@@ -248,33 +249,33 @@ func TestBytesOfAnArtifact(t *testing.T) {
 	parts := multipart.NewReader(bytes.NewReader(body), params["boundary"])
 	for _, want := range []string{"01", "89"} {
 		p, err := parts.NextPart()
-		w.must(err)
+		w.Must(err)
 		if got, err := io.ReadAll(p); err != nil || string(got) != want {
 			t.Errorf("part %q, want %q: %v", got, want, err)
 		}
 	}
 	// hawkbit#1249: nothing is kept of who read which bytes.
-	if now := w.told(id); now != before {
+	if now := told(w, id); now != before {
 		t.Errorf("the log's newest about it was %s, and is %s", before, now)
 	}
 	for what, x := range map[string][2]string{
 		"nobody": {"", file}, "a wrong token": {"TargetToken x", file}, "another's token": {"TargetToken " + other, file},
 		"a gateway's that there is none of": {"GatewayToken " + token, file},
 	} {
-		if status, _, _ := w.call(http.MethodGet, x[1], x[0], ""); status != http.StatusUnauthorized {
+		if status, _, _ := w.Call(http.MethodGet, x[1], x[0], ""); status != http.StatusUnauthorized {
 			t.Errorf("%s: %d", what, status)
 		}
 	}
-	if status, _, _ := w.call(http.MethodGet, strings.Replace(file, hex.EncodeToString(sum[:]), strings.Repeat("0", 64), 1), c.auth, ""); status != http.StatusNotFound {
+	if status, _, _ := w.Call(http.MethodGet, strings.Replace(file, hex.EncodeToString(sum[:]), strings.Repeat("0", 64), 1), c.auth, ""); status != http.StatusNotFound {
 		t.Errorf("an artifact that there is none of: %d", status)
 	}
 }
 
 // told is the newest fact about a device.
-func (w *world) told(id string) string {
-	w.t.Helper()
-	p, err := w.people["olga"].Facts(w.t.Context(), fleet.FactQuery{Log: "events", Subject: id, Limit: 1})
-	w.must(err)
+func told(w *legacytest.World, id string) string {
+	w.T.Helper()
+	p, err := w.People["olga"].Facts(w.T.Context(), fleet.FactQuery{Log: "events", Subject: id, Limit: 1})
+	w.Must(err)
 	for _, f := range p.Items {
 		return fmt.Sprint(f.Kind, " ", *f.Index)
 	}
@@ -282,27 +283,27 @@ func (w *world) told(id string) string {
 }
 
 func TestFeedbackThatIsNotAsItShouldBe(t *testing.T) {
-	w := newWorldBehind(t, &line{})
-	id, token := w.admit(legacy.Admission{Name: "door-1"})
-	other, second := w.admit(legacy.Admission{Name: "door-2"})
+	w := legacytest.Behind(t, &legacytest.Line{})
+	id, token := w.Admit(legacy.Admission{Name: "door-1"})
+	other, second := w.Admit(legacy.Admission{Name: "door-2"})
 	auth := "TargetToken " + token
 	c, d := rhu{w, "door-1", auth}, rhu{w, "door-2", "TargetToken " + second}
-	old := w.publish("1.0.0", "bundle", []byte("old"))
-	next := w.publish("1.1.0", "bundle", []byte("bundle"), old)
+	old := w.Publish("1.0.0", "bundle", []byte("old"))
+	next := w.Publish("1.1.0", "bundle", []byte("bundle"), old)
 	c.config("1.0.0")
 	d.config("1.0.0")
-	w.roll("r1", next, id)
-	w.roll("r2", next, other)
+	w.Roll("r1", next, id)
+	w.Roll("r2", next, other)
 	n, _, _, _, err := c.deployment(c.offered())
-	w.must(err)
+	w.Must(err)
 	theirs, _, _, _, err := d.deployment(d.offered())
-	w.must(err)
+	w.Must(err)
 	if n == theirs {
 		t.Fatal("two devices have one action")
 	}
 	say := func(number, body string) int {
 		t.Helper()
-		status, _, _ := w.call(http.MethodPost, "/"+tenant+"/controller/v1/door-1/deploymentBase/"+number+"/feedback", auth, body)
+		status, _, _ := w.Call(http.MethodPost, "/"+legacytest.Tenant+"/controller/v1/door-1/deploymentBase/"+number+"/feedback", auth, body)
 		return status
 	}
 	const closed = `"status":{"execution":"closed","result":{"finished":"failure"}`
@@ -332,100 +333,100 @@ func TestFeedbackThatIsNotAsItShouldBe(t *testing.T) {
 			t.Errorf("%s: %d, want %d", x.what, got, x.status)
 		}
 	}
-	if status, _, _ := w.call(http.MethodGet, "/"+tenant+"/controller/v1/door-1/deploymentBase/"+n, auth, ""); status != http.StatusGone {
+	if status, _, _ := w.Call(http.MethodGet, "/"+legacytest.Tenant+"/controller/v1/door-1/deploymentBase/"+n, auth, ""); status != http.StatusGone {
 		t.Errorf("what has ended is offered: %d", status)
 	}
-	w.rolled("r1", rollout.RolledBack)
-	cs, err := w.people["olga"].DeviceCommands(t.Context(), id)
-	w.must(err)
+	w.Rolled("r1", rollout.RolledBack)
+	cs, err := w.People["olga"].DeviceCommands(t.Context(), id)
+	w.Must(err)
 	if len(cs) != 1 || cs[0].Standing != "failed" || !strings.Contains(cs[0].Text, `it said "no"`) {
 		t.Errorf("the command reads %+v", cs)
 	}
 	for what, body := range map[string]string{
 		"no data": `{"mode":"merge"}`, "no mode that is known": `{"mode":"shred","data":{"a":"b"}}`, "a long value": `{"data":{"a":"` + strings.Repeat("x", 300) + `"}}`, "no texts": `{"data":{"a":1}}`,
 	} {
-		if status, _, _ := w.call(http.MethodPut, "/"+tenant+"/controller/v1/door-1/configData", auth, body); status != http.StatusBadRequest {
+		if status, _, _ := w.Call(http.MethodPut, "/"+legacytest.Tenant+"/controller/v1/door-1/configData", auth, body); status != http.StatusBadRequest {
 			t.Errorf("attributes with %s: %d", what, status)
 		}
 	}
 }
 
 func TestStrangersWaitForAPerson(t *testing.T) {
-	w := newWorldBehind(t, &line{})
+	w := legacytest.Behind(t, &legacytest.Line{})
 	ask := func(product, name, auth string) int {
-		status, _, _ := w.call(http.MethodGet, "/"+product+"/controller/v1/"+name, auth, "")
+		status, _, _ := w.Call(http.MethodGet, "/"+product+"/controller/v1/"+name, auth, "")
 		return status
 	}
 	for _, name := range []string{"new-1", "new-2", "new-1"} {
-		if status := ask(tenant, name, "TargetToken guess"); status != http.StatusUnauthorized {
+		if status := ask(legacytest.Tenant, name, "TargetToken guess"); status != http.StatusUnauthorized {
 			t.Fatalf("a stranger is answered %d", status)
 		}
 	}
 	if status := ask("nothing", "new-3", ""); status != http.StatusUnauthorized {
 		t.Fatalf("of no product: %d", status)
 	}
-	waiting, err := w.people["olga"].LegacyClients(t.Context(), tenant, legacy.Pending)
-	w.must(err)
+	waiting, err := w.People["olga"].LegacyClients(t.Context(), legacytest.Tenant, legacy.Pending)
+	w.Must(err)
 	if len(waiting) != 2 || waiting[0].Name != "new-1" || waiting[0].Device != "" {
 		t.Fatalf("there wait %+v", waiting)
 	}
-	if _, err := w.people["olga"].AdmitLegacyClient(t.Context(), tenant, legacy.Admission{Kind: legacy.DDI, Name: "new-1"}); err == nil {
+	if _, err := w.People["olga"].AdmitLegacyClient(t.Context(), legacytest.Tenant, legacy.Admission{Kind: legacy.DDI, Name: "new-1"}); err == nil {
 		t.Fatal("somebody without the right let it in")
 	}
-	id, token := w.admit(legacy.Admission{Name: "new-1"})
-	if status := ask(tenant, "new-1", "TargetToken "+token); status != http.StatusOK {
+	id, token := w.Admit(legacy.Admission{Name: "new-1"})
+	if status := ask(legacytest.Tenant, "new-1", "TargetToken "+token); status != http.StatusOK {
 		t.Fatalf("whom a person let in is answered %d", status)
 	}
-	again, next := w.admit(legacy.Admission{Name: "new-1"})
-	if again != id || ask(tenant, "new-1", "TargetToken "+token) != http.StatusUnauthorized || ask(tenant, "new-1", "TargetToken "+next) != http.StatusOK {
+	again, next := w.Admit(legacy.Admission{Name: "new-1"})
+	if again != id || ask(legacytest.Tenant, "new-1", "TargetToken "+token) != http.StatusUnauthorized || ask(legacytest.Tenant, "new-1", "TargetToken "+next) != http.StatusOK {
 		t.Error("its first token counts after it got another")
 	}
-	if _, err := w.people["frank"].RefuseLegacyClient(t.Context(), tenant, client.ClientRefusal{Kind: legacy.DDI, Name: "new-1", Reason: "it was sold"}); err != nil {
+	if _, err := w.People["frank"].RefuseLegacyClient(t.Context(), legacytest.Tenant, client.ClientRefusal{Kind: legacy.DDI, Name: "new-1", Reason: "it was sold"}); err != nil {
 		t.Fatal(err)
 	}
-	if status := ask(tenant, "new-1", "TargetToken "+next); status != http.StatusUnauthorized {
+	if status := ask(legacytest.Tenant, "new-1", "TargetToken "+next); status != http.StatusUnauthorized {
 		t.Errorf("whom a person let in no more is answered %d", status)
 	}
-	g, err := w.people["frank"].AddLegacyGateway(t.Context(), tenant, "hall")
-	w.must(err)
-	if status := ask(tenant, "new-2", "GatewayToken "+g.Token); status != http.StatusUnauthorized {
+	g, err := w.People["frank"].AddLegacyGateway(t.Context(), legacytest.Tenant, "hall")
+	w.Must(err)
+	if status := ask(legacytest.Tenant, "new-2", "GatewayToken "+g.Token); status != http.StatusUnauthorized {
 		t.Errorf("a gateway speaks for whom nobody let in: %d", status)
 	}
-	w.admit(legacy.Admission{Name: "new-2"})
-	if status := ask(tenant, "new-2", "GatewayToken "+g.Token); status != http.StatusOK {
+	w.Admit(legacy.Admission{Name: "new-2"})
+	if status := ask(legacytest.Tenant, "new-2", "GatewayToken "+g.Token); status != http.StatusOK {
 		t.Errorf("a gateway speaks for its client: %d", status)
 	}
-	w.must(w.people["frank"].EndLegacyGateway(t.Context(), tenant, "hall"))
-	if status := ask(tenant, "new-2", "GatewayToken "+g.Token); status != http.StatusUnauthorized {
+	w.Must(w.People["frank"].EndLegacyGateway(t.Context(), legacytest.Tenant, "hall"))
+	if status := ask(legacytest.Tenant, "new-2", "GatewayToken "+g.Token); status != http.StatusUnauthorized {
 		t.Errorf("a gateway that was removed speaks: %d", status)
 	}
 }
 
 func TestWhoeverHasADeviceAgrees(t *testing.T) {
-	w := newWorldBehind(t, &line{})
-	id, token := w.admit(legacy.Admission{Name: "door-1", Consent: true})
+	w := legacytest.Behind(t, &legacytest.Line{})
+	id, token := w.Admit(legacy.Admission{Name: "door-1", Consent: true})
 	c := rhu{w, "door-1", "TargetToken " + token}
-	base := "/" + tenant + "/controller/v1/door-1"
-	next := w.publish("1.1.0", "bundle", []byte("bundle"))
-	third := w.publish("1.2.0", "bundle", []byte("bundle 3"))
+	base := "/" + legacytest.Tenant + "/controller/v1/door-1"
+	next := w.Publish("1.1.0", "bundle", []byte("bundle"))
+	third := w.Publish("1.2.0", "bundle", []byte("bundle 3"))
 	c.config("1.0.0")
-	w.roll("r1", next, id)
+	w.Roll("r1", next, id)
 	var href string
-	w.until("somebody is asked", func() (bool, string) { href = c.poll().Links["confirmationBase"].Href; return href != "", "" })
+	w.Until("somebody is asked", func() (bool, string) { href = c.poll().Links["confirmationBase"].Href; return href != "", "" })
 	if _, ok := c.poll().Links["deploymentBase"]; ok {
 		t.Fatal("it is offered before anybody agreed")
 	}
 	path := c.path(href)
 	n := path[strings.LastIndex(path, "/")+1:]
-	if status, _, _ := w.call(http.MethodGet, base+"/deploymentBase/"+n, c.auth, ""); status != http.StatusNotFound {
+	if status, _, _ := w.Call(http.MethodGet, base+"/deploymentBase/"+n, c.auth, ""); status != http.StatusNotFound {
 		t.Errorf("what nobody agreed to is given: %d", status)
 	}
-	status, body, _ := w.call(http.MethodGet, path, c.auth, "")
+	status, body, _ := w.Call(http.MethodGet, path, c.auth, "")
 	if status != http.StatusOK || !strings.Contains(string(body), `"confirmation":{"chunks"`) {
 		t.Fatalf("what is to be agreed to: %d %s", status, body)
 	}
 	answer := func(body string) int {
-		status, _, _ := w.call(http.MethodPost, path+"/feedback", c.auth, body)
+		status, _, _ := w.Call(http.MethodPost, path+"/feedback", c.auth, body)
 		return status
 	}
 	if status := answer(`{"confirmation":"perhaps"}`); status != http.StatusBadRequest {
@@ -439,16 +440,16 @@ func TestWhoeverHasADeviceAgrees(t *testing.T) {
 	}
 	c.installs(c.offered())
 	c.config("1.1.0")
-	w.rolled("r1", rollout.Completed)
-	if status, _, _ := w.call(http.MethodPost, base+"/confirmationBase/activateAutoConfirm", c.auth, `{}`); status != http.StatusOK {
+	w.Rolled("r1", rollout.Completed)
+	if status, _, _ := w.Call(http.MethodPost, base+"/confirmationBase/activateAutoConfirm", c.auth, `{}`); status != http.StatusOK {
 		t.Fatalf("to all of them: %d", status)
 	}
-	if _, body, _ := w.call(http.MethodGet, base+"/confirmationBase", c.auth, ""); !strings.Contains(string(body), `"autoConfirm":{"active":true}`) {
+	if _, body, _ := w.Call(http.MethodGet, base+"/confirmationBase", c.auth, ""); !strings.Contains(string(body), `"autoConfirm":{"active":true}`) {
 		t.Errorf("%s", body)
 	}
-	w.roll("r2", third, id)
+	w.Roll("r2", third, id)
 	c.offered()
-	if status, _, _ := w.call(http.MethodPost, base+"/confirmationBase/deactivateAutoConfirm", c.auth, ``); status != http.StatusOK {
+	if status, _, _ := w.Call(http.MethodPost, base+"/confirmationBase/deactivateAutoConfirm", c.auth, ``); status != http.StatusOK {
 		t.Fatalf("no more: %d", status)
 	}
 	if _, ok := c.poll().Links["deploymentBase"]; ok {

@@ -153,7 +153,7 @@ var descriptions = map[string]string{
 	"trust-foreign-ca":       "It always takes two people. The CA is believed for the factory identities of that product and for nothing else; its devices have to be on a list (import-devices) unless any is set.",
 	"end-foreign-ca":         "It takes one person. Devices that enrolled already keep their operational certificates until those run out: revoke those of which there is doubt.",
 	"admit-legacy-client":    "Registers the client's device, which from then on only says what it runs: lists and rollouts show it so. It gets a token, told once, unless a key is given. A client of Mender's always has a key: that of its requests to be let in.",
-	"list-legacy-logs":       "Clients of Mender's send them; those of hawkBit's say why in their feedback. The last three, for 30 days. It is the client's word.",
+	"list-legacy-logs":       "The last three, for 30 days. It is the client's word. Clients of hawkBit's protocol say why in their feedback: it is in the device's commands.",
 	"refuse-legacy-client":   "Its token and key count no more. Its device stays in the registry: retire it there.",
 	"add-legacy-gateway":     "Whoever has the token is every client of the product that has no key of its own: give clients tokens of their own where you can.",
 	"welcome-device":         "Registers what the chain shows without a gap, and nothing else: how the device was made, and its keys. It keeps its ID, and enrols with its factory identity when it comes; the CAs of the other instance are believed for nothing. Devices that got new keys in the field are refused.",

@@ -2,6 +2,8 @@ package httpapi
 
 import (
 	"context"
+	"fmt"
+	"math"
 	"net/http"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -60,15 +62,18 @@ func (a *api) registerLegacy(h huma.API) {
 			c, err := a.Legacy.Refuse(ctx, callerOf(ctx), in.Body.Kind, in.ID, in.Body.Name, in.Body.Reason)
 			return reply(a, ctx, c, err)
 		})
-	huma.Register(h, op("list-legacy-logs", http.MethodGet, "/products/{id}/legacy-clients/logs", "List what a client of another update system wrote of updates that failed"),
+	huma.Register(h, op("list-legacy-logs", http.MethodGet, "/products/{id}/legacy-clients/logs", "List what a client of Mender's wrote of updates that failed"),
 		func(ctx context.Context, in *struct {
 			ByID
-			Kind string `query:"kind" enum:"ddi,mender" required:"true" example:"mender"`
 			Name string `query:"name" minLength:"1" maxLength:"128" required:"true" example:"mac=02:00:00:00:00:01"`
+			Paging
 		},
 		) (*body[Page[legacy.Log]], error) {
-			logs, err := a.Legacy.Logs(ctx, callerOf(ctx), legacy.Kind(in.Kind), in.ID, in.Name)
-			return reply(a, ctx, Page[legacy.Log]{Items: logs}, err)
+			name := func(l legacy.Log) string { return fmt.Sprintf("%010d", math.MaxInt32-l.Number) } // the newest first
+			return paged(a, ctx, in.Paging, name, func(after string, limit int) ([]legacy.Log, error) {
+				all, err := a.Legacy.Logs(ctx, callerOf(ctx), in.ID, in.Name)
+				return cut(all, name, after, limit), err
+			})
 		})
 	huma.Register(h, op("list-legacy-gateways", http.MethodGet, "/products/{id}/legacy-gateways", "List the gateways that speak for clients of other update systems"),
 		func(ctx context.Context, in *struct {

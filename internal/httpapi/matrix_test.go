@@ -84,6 +84,9 @@ func place(op operation) string {
 		if p.In == "query" && p.Name == "what" {
 			return path + "?what=pkg:golang/acme.example/lib"
 		}
+		if p.In == "query" && p.Name == "name" {
+			return path + "?name=serial=1"
+		}
 		if p.In == "query" && p.Name == "product" {
 			return path + "?product=pump"
 		}
@@ -112,6 +115,7 @@ var unmet = []string{
 	"refuse-enrolment",                                                           // it was approved before
 	"create-voucher", "get-device-identity", "trust-foreign-ca", "abandon-order", // the device has no production record; and these take two
 	"install-issuer", "trust-root", "request-issuer-list", "put-issuer-list", // no ceremony has been held, and there is no root of that name
+	"list-legacy-logs",                                           // there is no such client
 	"welcome-device",                                             // the example is no chain of custody
 	"get-desk-file", "add-desk", "remove-desk", "register-order", // no desk has written the examples, and there is no key for desks
 	"take-master", "get-master", "give-master-document", "get-master-document", // no approver signed the example, and no other is here

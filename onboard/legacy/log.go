@@ -55,12 +55,12 @@ func clean(text string) string {
 	}, strings.ToValidUTF8(text, "\uFFFD"))
 }
 
-// Logs gives what a client of a product wrote of its actions, the newest first.
-func (s *Service) Logs(ctx context.Context, caller access.Caller, kind Kind, productID, name string) ([]Log, error) {
+// Logs gives what a client of a product wrote of its actions, the newest first. Only those of Mender's write.
+func (s *Service) Logs(ctx context.Context, caller access.Caller, productID, name string) ([]Log, error) {
 	if err := s.c.Guard.Check(ctx, caller, access.DeviceRead, resource(productID)); err != nil {
 		return nil, err
 	}
-	c, err := s.c.Store.Client(ctx, kind, productID, name)
+	c, err := s.c.Store.Client(ctx, Mender, productID, name)
 	if errors.Is(err, ErrNotFound) {
 		return nil, unknown(productID, name)
 	}

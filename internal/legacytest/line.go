@@ -1,4 +1,4 @@
-package ddi_test
+package legacytest
 
 import (
 	"bytes"
@@ -13,30 +13,31 @@ import (
 	"testing"
 )
 
-// line is what lies between clients and the server: it hears all that is said, and may break.
-type line struct {
+// Line is what lies between clients and the server: it hears all that is said, and may break.
+type Line struct {
 	to string
 
 	mu    sync.Mutex
-	said  []exchange // guarded by mu, as is cut
+	said  []Exchange // guarded by mu, as is cut
 	cut   int64      // break the next download after so many bytes; 0: not
 	seen  map[string]bool
 	lines []string // what was said first of its kind
 }
 
-type exchange struct {
-	method, path, sent, ranged string
-	status                     int
-	got                        string
+// Exchange is a request, and its answer.
+type Exchange struct {
+	Method, Path, Sent, Ranged string
+	Status                     int
+	Got                        string
 }
 
-func (l *line) open(t *testing.T) string {
+func (l *Line) open(t testing.TB) string {
 	s := httptest.NewServer(l)
 	t.Cleanup(s.Close)
 	return strings.Replace(s.URL, "127.0.0.1", "localhost", 1)
 }
 
-func (l *line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+func (l *Line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	body, err := io.ReadAll(r.Body)
 	if err != nil {
 		return
@@ -53,8 +54,8 @@ func (l *line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	defer resp.Body.Close()
 	maps.Copy(w.Header(), resp.Header)
 	w.WriteHeader(resp.StatusCode)
-	e := exchange{method: r.Method, path: r.URL.RequestURI(), sent: string(body), ranged: r.Header.Get("Range"), status: resp.StatusCode}
-	if strings.Contains(e.path, "/artifacts/") {
+	e := Exchange{Method: r.Method, Path: r.URL.RequestURI(), Sent: string(body), Ranged: r.Header.Get("Range"), Status: resp.StatusCode}
+	if strings.Contains(e.Path, "/artifacts/") || strings.Contains(e.Path, "/download/") {
 		l.mu.Lock()
 		cut := l.cut
 		if r.Method == http.MethodGet {
@@ -73,23 +74,24 @@ func (l *line) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if err != nil {
 		panic(http.ErrAbortHandler)
 	}
-	e.got = string(got)
+	e.Got = string(got)
 	l.note(e)
 	_, _ = w.Write(got)
 }
 
-func (l *line) breakAfter(n int64) {
+// BreakAfter breaks the next download after so many bytes.
+func (l *Line) BreakAfter(n int64) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.cut = n
 }
 
-func (l *line) note(e exchange) {
+func (l *Line) note(e Exchange) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.said = append(l.said, e)
 	text := e.String()
-	key := fmt.Sprint(e.status) + kindOf.FindString(text) + execution.FindString(e.sent) + strings.Join(rel.FindAllString(e.got, -1), " ")
+	key := fmt.Sprint(e.Status) + kindOf.FindString(text) + execution.FindString(e.Sent) + strings.Join(rel.FindAllString(e.Got, -1), " ")
 	if l.seen == nil {
 		l.seen = map[string]bool{}
 	}
@@ -101,8 +103,8 @@ func (l *line) note(e exchange) {
 
 var (
 	kindOf    = regexp.MustCompile(`^[A-Z]+ [^ ?]*`)
-	execution = regexp.MustCompile(`"execution"[^,}]*`)
-	rel       = regexp.MustCompile(`"(configData|deploymentBase|cancelAction)"`)
+	execution = regexp.MustCompile(`"execution"[^,}]*|"status":"[a-z_-]*"`)
+	rel       = regexp.MustCompile(`"(configData|deploymentBase|cancelAction|artifact)"`)
 )
 
 var masks = []struct {
@@ -118,6 +120,11 @@ var masks = []struct {
 	{regexp.MustCompile(`"size":[0-9]+`), `"size":‹size›`},
 	{regexp.MustCompile(`"details": *\[[^\]]*\]`), `"details": [‹details›]`},
 	{regexp.MustCompile(`"progress": *\{[^}]*\}`), `"progress": {‹progress›}`},
+	{regexp.MustCompile(`/download/[^/"]*`), "/download/‹sealed›"},
+	{regexp.MustCompile(`"expire":"[^"]*"`), `"expire":"‹time›"`},
+	{regexp.MustCompile(`"pubkey":"[^"]*"`), `"pubkey":"‹PEM›"`},
+	{regexp.MustCompile(`"messages":\[.*\]`), `"messages":[‹messages›]`},
+	{regexp.MustCompile(`^[A-Za-z0-9_-]{32}$`), "‹token›"},
 	{regexp.MustCompile(`\s+`), " "},
 }
 
@@ -128,27 +135,29 @@ func masked(text string) string {
 	return strings.TrimSpace(text)
 }
 
-func (e exchange) String() string {
+func (e Exchange) String() string {
 	var b strings.Builder
-	fmt.Fprintf(&b, "%s %s", e.method, masked(e.path))
-	if e.ranged != "" {
+	fmt.Fprintf(&b, "%s %s", e.Method, masked(e.Path))
+	if e.Ranged != "" {
 		b.WriteString("\n  > Range: bytes=‹from›-")
 	}
-	if e.sent != "" {
-		fmt.Fprintf(&b, "\n  > %s", masked(e.sent))
+	if e.Sent != "" {
+		fmt.Fprintf(&b, "\n  > %s", masked(e.Sent))
 	}
-	fmt.Fprintf(&b, "\n  < %d %s", e.status, masked(e.got))
+	fmt.Fprintf(&b, "\n  < %d %s", e.Status, masked(e.Got))
 	return strings.TrimRight(b.String(), " ")
 }
 
-func (l *line) all() []exchange {
+// All gives all that was said.
+func (l *Line) All() []Exchange {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	return append([]exchange(nil), l.said...)
+	return append([]Exchange(nil), l.said...)
 }
 
-func (l *line) count(of func(exchange) bool) (n int) {
-	for _, e := range l.all() {
+// Count tells how many there were of a kind.
+func (l *Line) Count(of func(Exchange) bool) (n int) {
+	for _, e := range l.All() {
 		if of(e) {
 			n++
 		}
@@ -156,13 +165,9 @@ func (l *line) count(of func(exchange) bool) (n int) {
 	return n
 }
 
-// transcript is what was said, the first of each kind.
-func (l *line) transcript() string {
+// Transcript is what was said, the first of each kind.
+func (l *Line) Transcript() string {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	return strings.Join(l.lines, "\n\n") + "\n"
-}
-
-func polls(e exchange) bool {
-	return e.method == http.MethodGet && strings.Count(e.path, "/") == 4
 }
