@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire/mender"
 )
 
 // clients is a rollout's world with a client of another update system in it, which says that it runs the old release.
@@ -303,5 +305,88 @@ func TestAClientIsLetInAgain(t *testing.T) {
 		if _, err := c.svc.Identify(t.Context(), legacy.DDI, "pump", "door-1", p); !errors.Is(err, legacy.ErrStranger) {
 			t.Errorf("by %s: %v", what, err)
 		}
+	}
+}
+
+// What artifacts are called is read once, and by it a client says what it runs; what it wrote of an action is kept for a while.
+func TestHeadsAndLogs(t *testing.T) {
+	c := newClients(t)
+	s := c.db.Legacy()
+	headless, err := s.Headless(t.Context(), "pump", 16)
+	if err != nil || len(headless) == 0 {
+		t.Fatalf("%x %v", headless, err)
+	}
+	for i, d := range headless {
+		if _, ok, err := s.Head(t.Context(), d); ok || err != nil {
+			t.Fatalf("something is kept: %v", err)
+		}
+		h := mender.Head{}
+		if i == 0 {
+			h = mender.Head{Name: "pump-a", DeviceTypes: []string{"board"}}
+		}
+		for range 2 {
+			if err := s.KeepHead(t.Context(), d, h); err != nil {
+				t.Fatal(err)
+			}
+		}
+		if got, ok, err := s.Head(t.Context(), d); err != nil || !ok || got.Name != h.Name || len(got.DeviceTypes) != len(h.DeviceTypes) {
+			t.Errorf("kept %+v, %v %v", got, ok, err)
+		}
+	}
+	if again, err := s.Headless(t.Context(), "pump", 16); err != nil || len(again) != 0 {
+		t.Errorf("again %x %v", again, err)
+	}
+	for _, x := range [][3]string{{"pump", "pump-a", "1."}, {"pump", "pump-b", ""}, {"pump", "", ""}, {"valve", "pump-a", ""}} {
+		if version, err := s.Named(t.Context(), x[0], x[1]); err != nil || (version == "") != (x[2] == "") || !strings.HasPrefix(version, x[2]) {
+			t.Errorf("%s of %s is version %q: %v", x[1], x[0], version, err)
+		}
+	}
+
+	o := c.brings("r1")
+	l := legacy.Log{Number: o.Number, At: c.now, Messages: []legacy.Message{{At: "t", Level: "error", Text: "it failed"}}}
+	if err := s.KeepLog(t.Context(), c.id, l, c.now.Add(-time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.KeepLog(t.Context(), "another", l, c.now); !errors.Is(err, legacy.ErrNotFound) {
+		t.Errorf("a log of another's action: %v", err)
+	}
+	if got, err := s.Logs(t.Context(), c.id); err != nil || len(got) != 1 || got[0].Messages[0] != l.Messages[0] {
+		t.Errorf("kept %+v %v", got, err)
+	}
+	l.Number, l.At = o.Number, c.now.Add(2*time.Hour)
+	if err := s.KeepLog(t.Context(), c.id, l, c.now.Add(time.Hour)); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := s.Logs(t.Context(), c.id); err != nil || len(got) != 1 || !got[0].At.After(c.now) {
+		t.Errorf("in place of the one before: %+v %v", got, err)
+	}
+}
+
+// A client with a key gets a token for a week; whoever shows another key, or comes later, does not.
+func TestATokenForAWhile(t *testing.T) {
+	c := newClients(t)
+	key := bytes.Repeat([]byte{7}, 32)
+	if _, err := c.svc.Admit(t.Context(), person("sam"), legacy.Admission{Kind: legacy.Mender, Product: "pump", Name: "serial=1", Key: key}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.svc.Enter(t.Context(), legacy.Mender, "pump", "serial=1", bytes.Repeat([]byte{8}, 32)); !errors.Is(err, legacy.ErrStranger) {
+		t.Errorf("by another key: %v", err)
+	}
+	token, err := c.svc.Enter(t.Context(), legacy.Mender, "pump", "serial=1", key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, kind := range []legacy.Kind{legacy.Mender, legacy.DDI} {
+		if _, err := c.svc.Entered(t.Context(), kind, token); (err == nil) != (kind == legacy.Mender) {
+			t.Errorf("as %s: %v", kind, err)
+		}
+	}
+	c.now = c.now.Add(7*24*time.Hour - time.Second)
+	if _, err := c.svc.Entered(t.Context(), legacy.Mender, token); err != nil {
+		t.Errorf("a week later: %v", err)
+	}
+	c.now = c.now.Add(time.Second)
+	if _, err := c.svc.Entered(t.Context(), legacy.Mender, token); !errors.Is(err, legacy.ErrStranger) {
+		t.Errorf("after its time: %v", err)
 	}
 }
