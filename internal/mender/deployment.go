@@ -10,7 +10,6 @@ import (
 	"io"
 	"net/http"
 	"net/url"
-	"strconv"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -161,7 +160,7 @@ func (h *handler) deployment(w http.ResponseWriter, r *http.Request, p peer, o d
 	return send(w, http.StatusOK, struct {
 		ID       string   `json:"id"`
 		Artifact artifact `json:"artifact"`
-	}{strconv.Itoa(int(o.Number)), artifact{head.Name, head.DeviceTypes, source{where + "/" + url.PathEscape(head.Name) + ".mender", until.Format(time.RFC3339)}}})
+	}{idOf(o.Number), artifact{head.Name, head.DeviceTypes, source{where + "/" + url.PathEscape(head.Name) + ".mender", until.Format(time.RFC3339)}}})
 }
 
 // link is who may fetch what by an address.

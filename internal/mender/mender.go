@@ -209,10 +209,16 @@ func (h *handler) enter(w http.ResponseWriter, r *http.Request) error {
 	return nil
 }
 
+// idPrefix makes a number as long as the IDs that clients are used to (UUIDs): the client looks for what it wrote of a deployment by a part of a file's path, and a short number is in many.
+const idPrefix = "00000000-0000-4000-8000-"
+
+func idOf(number int32) string { return fmt.Sprintf("%s%012d", idPrefix, number) }
+
 // numbered reads the deployment of an address.
 func numbered(r *http.Request) (int32, error) {
-	n, err := strconv.ParseUint(r.PathValue("id"), 10, 31)
-	if err != nil || n == 0 {
+	digits, _ := strings.CutPrefix(r.PathValue("id"), idPrefix)
+	n, err := strconv.ParseUint(digits, 10, 31)
+	if err != nil || n == 0 || idOf(int32(n)) != r.PathValue("id") {
 		return 0, fault.New(fault.NotFound, "offer.unknown", "no such deployment", "")
 	}
 	return int32(n), nil

@@ -242,10 +242,11 @@ func TestWhatClientsSay(t *testing.T) {
 		number, said string
 		status       int
 	}{
-		{"4711", "success", 404},
+		{strings.Repeat("4", 36), "success", 404},
 		{theirs, "success", 404},
 		{"x", "success", 404},
-		{"2147483648", "success", 404},
+		{n[:24] + "002147483648", "success", 404},
+		{n[:24] + "1", "success", 404},
 		{n, "exploded", 422},
 		{n, "downloading", 204},
 		{n, "installing", 204},
