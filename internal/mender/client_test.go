@@ -89,7 +89,7 @@ func newBoard(w *legacytest.World, version string) *board {
 	})
 	w.Must(err)
 	for path, text := range map[string]string{
-		"etc/mender.conf": string(config), "etc/artifact_info": "artifact_name=pump-" + version + "\n", "lib/device_type": "device_type=board\n",
+		"etc/mender.conf": string(config), "etc/artifact_info": "artifact_name=pump-" + version + "\n", "lib/device_type": "device_type=A\n",
 		"etc/maker.pem": string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})), "lib/installed": "program " + version,
 		"share/identity/mender-device-identity": "#!/bin/sh\necho " + identity + "\n", "share/inventory/mender-inventory-board": "#!/bin/sh\necho board=b1\n", "share/modules/v3/app": strings.ReplaceAll(module, "@LIB@", b.at("lib")),
 	} {
@@ -171,7 +171,7 @@ func (b *board) installed() string {
 func (b *board) publish(version string, program []byte, back ...string) string {
 	b.t.Helper()
 	var out bytes.Buffer
-	b.w.Must(mender.Write(&out, mender.Options{Name: "pump-" + version, Version: version, DeviceTypes: []string{"board"}, Type: "app", File: "app"}, b.key, bytes.NewReader(program)))
+	b.w.Must(mender.Write(&out, mender.Options{Name: "pump-" + version, Version: version, DeviceTypes: []string{"A"}, Type: "app", File: "app"}, b.key, bytes.NewReader(program)))
 	return b.w.PublishAs(wire.FormatMender, version, "app", out.Bytes(), back...)
 }
 
@@ -201,7 +201,7 @@ func TestInteropMenderClient(t *testing.T) {
 	w.Until("what it says of itself is known", func() (bool, string) {
 		all, err := w.People["olga"].LegacyClients(t.Context(), legacytest.Tenant, legacy.Admitted)
 		w.Must(err)
-		return len(all) == 1 && all[0].Attributes["board"] == "b1" && all[0].Attributes["device_type"] == "board", b.out.String()
+		return len(all) == 1 && all[0].Attributes["board"] == "b1" && all[0].Attributes["device_type"] == "A", b.out.String()
 	})
 
 	// One that its module refuses: what it had stands, and it says why.
@@ -236,6 +236,7 @@ func TestInteropMenderClientLeavesOff(t *testing.T) {
 	w.Must(os.WriteFile(b.at("lib/hold"), nil, 0o600))
 	b.start()
 	id := b.admitted()
+	w.Runs(id, "1.0.0")
 	w.Roll("r1", next, id)
 	w.Until("it waits in the middle", func() (bool, string) {
 		_, err := os.Stat(b.at("lib/began"))

@@ -34,7 +34,7 @@ func (h *handler) next(w http.ResponseWriter, r *http.Request, p peer) error {
 	if err != nil {
 		return err
 	}
-	told, err := h.runs(r.Context(), p, name, o.Running)
+	told, err := h.runs(r.Context(), p, name, o)
 	if err != nil {
 		return err
 	}
@@ -58,8 +58,9 @@ func (h *handler) next(w http.ResponseWriter, r *http.Request, p peer) error {
 // maxHeads is how many artifacts are looked at in one call for what they are called.
 const maxHeads = 16
 
-// runs takes that a client runs the artifact of that name, and reports whether something was told by it. The release with that artifact is what it is taken to run.
-func (h *handler) runs(ctx context.Context, p peer, name, before string) (told bool, err error) {
+// runs takes that a client runs the artifact of that name, and reports whether something was told by it, which is not so when it has said so before and nobody waits to hear it again. The
+// release with that artifact is what it is taken to run.
+func (h *handler) runs(ctx context.Context, p peer, name string, o device.Offer) (told bool, err error) {
 	if name == "" || len(name) > format.MaxName {
 		return false, malformed("deployments/next", fmt.Errorf("an artifact_name of %d bytes: want 1 to %d", len(name), format.MaxName))
 	}
@@ -83,13 +84,13 @@ func (h *handler) runs(ctx context.Context, p peer, name, before string) (told b
 			}
 		}
 	}
-	if version != "" && version == before {
-		return false, nil
-	}
 	if version == "" {
 		version = name
 	}
-	return version != before, h.cfg.Offers.Runs(ctx, p.caller, p.Device, version)
+	if version == o.Running && !o.Unsure {
+		return false, nil
+	}
+	return true, h.cfg.Offers.Runs(ctx, p.caller, p.Device, version)
 }
 
 // head gives what an artifact is called; without a name, it is none of Mender's. It is read once.

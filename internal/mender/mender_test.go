@@ -129,7 +129,7 @@ func artifact(t testing.TB, name string, payload []byte) []byte {
 	}
 	var out bytes.Buffer
 	version := name[strings.LastIndex(name, "-")+1:]
-	if err := mender.Write(&out, mender.Options{Name: name, Version: version, DeviceTypes: []string{"board"}, Type: "app", File: "app"}, key, bytes.NewReader(payload)); err != nil {
+	if err := mender.Write(&out, mender.Options{Name: name, Version: version, DeviceTypes: []string{"A"}, Type: "app", File: "app"}, key, bytes.NewReader(payload)); err != nil {
 		t.Fatal(err)
 	}
 	return out.Bytes()
@@ -159,7 +159,7 @@ func TestWhoIsLetIn(t *testing.T) {
 		if status, _, _ := p.next("pump-1.0.0"); status != http.StatusNoContent {
 			t.Errorf("%T: it is answered %d", key, status)
 		}
-		if status, _, _ := w.Call(http.MethodGet, api+"deployments/device/deployments/next?artifact_name=pump-1.0.0&device_type=board", p.auth, ""); status != http.StatusNoContent {
+		if status, _, _ := w.Call(http.MethodGet, api+"deployments/device/deployments/next?artifact_name=pump-1.0.0&device_type=A", p.auth, ""); status != http.StatusNoContent {
 			t.Errorf("%T, in the words of version 1: %d", key, status)
 		}
 	}
@@ -320,10 +320,10 @@ func TestAReleaseWithoutAnArtifactFailsAtOnce(t *testing.T) {
 	p := newPlayed(w, p256(t), "1")
 	id := p.admitted()
 	next := w.Publish("1.1.0", "bundle", []byte("no artifact of Mender's"))
-	p.next("pump-1.0.0")
+	p.next("1.0.0")
 	w.Roll("r1", next, id)
 	w.Until("it has failed", func() (bool, string) {
-		if status, _, _ := p.next("pump-1.0.0"); status != http.StatusNoContent {
+		if status, _, _ := p.next("1.0.0"); status != http.StatusNoContent {
 			t.Fatalf("it is offered something: %d", status)
 		}
 		cs, err := w.People["olga"].DeviceCommands(t.Context(), id)
