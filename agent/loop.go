@@ -319,7 +319,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
 		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.told(),
-		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses), Knows: a.knows(),
+		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses), Knows: a.knows(), Zone: a.c.Zone,
 	}
 	if f.Current != nil {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version

@@ -1854,6 +1854,9 @@ type FleetDetail struct {
 	VerdictReasons []string `json:"verdict_reasons"`
 	Version        string   `json:"version"`
 	Virtual        bool     `json:"virtual"`
+
+	// Zone where its clock on the wall is, as it says; not there: it does not say
+	Zone *string `json:"zone,omitempty"`
 }
 
 // FleetDevice defines model for FleetDevice.
@@ -3572,6 +3575,7 @@ type RolloutDeviceView struct {
 	VerdictAt time.Time    `json:"VerdictAt"`
 	Wave      int64        `json:"Wave"`
 	Why       string       `json:"Why"`
+	Zone      string       `json:"Zone"`
 }
 
 // RolloutMember defines model for RolloutMember.
@@ -3628,6 +3632,7 @@ type RolloutSpec struct {
 	Rollback  []byte           `json:"rollback,omitempty"`
 	Selection RolloutSelection `json:"selection"`
 	Waves     []RolloutWave    `json:"waves"`
+	Window    *WindowHours     `json:"window,omitempty"`
 }
 
 // RolloutStatus defines model for RolloutStatus.
@@ -4164,6 +4169,14 @@ type WarrantReply struct {
 type WarrantRequest struct {
 	Devices  []string `json:"devices"`
 	Envelope []byte   `json:"envelope"`
+}
+
+// WindowHours defines model for WindowHours.
+type WindowHours struct {
+	Days    *int32  `json:"days,omitempty"`
+	From    int32   `json:"from"`
+	Minutes int32   `json:"minutes"`
+	Zone    *string `json:"zone,omitempty"`
 }
 
 // WireBootManager defines model for WireBootManager.

@@ -136,7 +136,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	f.Private = ledger.Say("reason", in.Reason)
 	f = caller.Tells(f)
 	c := Command{
-		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID,
+		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID, Hours: in.Hours,
 		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(), Within: caller.Scope,
 	}
 	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)

@@ -16,9 +16,10 @@ import (
 
 // word is what a device is told at a check-in.
 type word struct {
-	delivery    []byte // nil: nothing
-	outstanding bool   // it should come back soon
-	newest      uint64 // the trust bundle it has to come up to before anything can be told; 0: none
+	delivery    []byte    // nil: nothing
+	outstanding bool      // it should come back soon
+	newest      uint64    // the trust bundle it has to come up to before anything can be told; 0: none
+	opens       time.Time // when it may be given what waits for its hours; zero: nothing does
 }
 
 // deliver makes the delivery of the most urgent command that can be proven now.
@@ -46,6 +47,10 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	for _, c := range list {
 		if c.Wire.Act == wire.ActBundle && in.Bundle >= current.Wire.Version {
 			continue // it has come up by the history; this is for the next bundle then
+		}
+		if opens := c.opens(now, d.Twin.Zone); opens.After(now) {
+			t.opens = earlier(t.opens, opens)
+			continue
 		}
 		t.outstanding = true
 		if !ok || !fits(d, in, c) {

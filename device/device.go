@@ -5,6 +5,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // Device is one row of the registry.
@@ -60,6 +61,7 @@ type Twin struct {
 	Progress  *wire.Progress     `json:"progress,omitempty"` // of a running update
 	Room      *wire.Room         `json:"room,omitempty"`     // of its flash; nil: not known
 	Left      [][]byte           `json:"left,omitempty"`     // releases (digest) that it was sent back from, and refuses
+	Zone      string             `json:"zone,omitempty"`     // where it says it is; empty: it does not say
 	Knows     []string           `json:"knows,omitempty"`    // kinds of message that it understands beyond the first: see wire.Checkin
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
@@ -87,6 +89,7 @@ type Instruction struct {
 	Wave       uint          //
 	TTL        time.Duration // guarded acts: how long until the device ends it by itself; 0: DefaultTTL
 	Config     []byte        //
+	Hours      *window.Hours // when devices may be given it, in their own time; nil: always
 	Reason     string        //
 	Valid      time.Duration // how long a device that was away may still be told; 0: DefaultValid
 	Cause      *ledger.Ref   // the fact that led here
@@ -127,8 +130,25 @@ type Command struct {
 	Warrant  *[16]byte // UID of the warrant's fact
 	Issued   time.Time
 	Expires  time.Time
-	Ended    time.Time // cancelled; zero: stands
-	Within   []string  // of PutCommand: the scope that its devices have to be in when it is stored; empty: anywhere; kept nowhere
+	Ended    time.Time     // cancelled; zero: stands
+	Hours    *window.Hours // when devices may be given it; nil: always
+	Within   []string      // of PutCommand: the scope that its devices have to be in when it is stored; empty: anywhere; kept nowhere
+}
+
+// opens gives when a device that says where it is may be given the command, which may be over; zero: always.
+func (c Command) opens(now time.Time, zone string) (opens time.Time) {
+	if c.Hours != nil {
+		opens, _ = c.Hours.Next(now, zone)
+	}
+	return opens
+}
+
+// earlier gives the earlier of two times, of which zero is none.
+func earlier(a, b time.Time) time.Time {
+	if a.IsZero() || b.Before(a) {
+		return b
+	}
+	return a
 }
 
 // CommandDevice is one device's part in a command.

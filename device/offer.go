@@ -205,7 +205,7 @@ func (s *Service) next(ctx context.Context, d Device, now time.Time) (Action, er
 		return Action{}, err
 	}
 	for _, c := range list {
-		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback {
+		if c.Wire.Act != wire.ActInstall && c.Wire.Act != wire.ActRollback || c.opens(now, d.Twin.Zone).After(now) {
 			continue
 		}
 		_, err := s.cfg.Ledger.Logged(ctx, c.UID)

@@ -132,7 +132,7 @@ func (s *Service) quietUntil(d Device, in wire.Checkin, reply wire.CheckinReply,
 		return time.Time{}
 	}
 	until := now.Add(2 * s.cfg.Poll)
-	for _, t := range []time.Time{rest, d.GuardUntil} {
+	for _, t := range []time.Time{rest, d.GuardUntil, w.opens} {
 		if !t.IsZero() && t.Before(until) {
 			until = t
 		}

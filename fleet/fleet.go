@@ -57,6 +57,7 @@ type Detail struct {
 	HealthText  string     `json:"health_text"`
 	Left        []string   `json:"left,omitempty" doc:"releases (digest) that it was sent back from, and refuses"`
 	Room        *wire.Room `json:"room,omitempty" doc:"of its flash, for programs and data; not there: unknown"`
+	Zone        string     `json:"zone,omitempty" doc:"where its clock on the wall is, as it says; not there: it does not say"`
 	Knows       []string   `json:"knows,omitempty" doc:"kinds of message that its agent understands beyond those that every agent does"`
 
 	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs, by evidence that counts; not there: unknown"`

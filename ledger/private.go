@@ -64,7 +64,7 @@ var private = map[Kind][]string{
 	KindRetireWrittenOff:    {"reason"},
 	KindReleaseWithdrawn:    {"reason"},
 	KindReleaseClosed:       {"reason"},
-	KindRolloutCreated:      {"reason", "selection", "canaries"}, // groups say where devices are, and whose
+	KindRolloutCreated:      {"reason", "selection", "canaries", "window"}, // groups say where devices are, and whose
 	KindRolloutHalted:       {"reason"},
 	KindRolloutPaused:       {"reason"},
 	KindRolloutResumed:      {"reason"},

@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // Alarms tells people of rollouts that need them. Telling twice does no harm.
@@ -69,6 +71,9 @@ func overdue(m Moment, r Rollout) string {
 	}
 	if n := len(r.Backs); n > 0 {
 		from = later(from, r.Backs[n-1].At)
+	}
+	if r.Spec.Window != nil {
+		from = from.Add(window.Longest)
 	}
 	by := from.Add(rule.Deadline.D() + w.Away.D() + 2*rule.Soak.D() + 2*m.contact(rule) + time.Hour)
 	if m.Now.Before(by) {

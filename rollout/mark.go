@@ -201,10 +201,14 @@ func told(r Rollout, s Status) time.Time {
 	return w.Tranches[s.Tranche-1].At
 }
 
-// deadline is when a device that is not good has failed.
+// deadline is when a device that is not good has failed; where it waits for its hours, it counts from their end.
 func deadline(r Rollout, s Status) time.Time {
 	w := r.Waves[s.Wave-1]
-	return told(r, s).Add(r.Spec.Waves[w.Rule].Deadline.D() + w.Away.D())
+	from := told(r, s)
+	if r.Spec.Window != nil {
+		_, from = r.Spec.Window.Next(from, s.Zone)
+	}
+	return from.Add(r.Spec.Waves[w.Rule].Deadline.D() + w.Away.D())
 }
 
 func later(a, b time.Time) time.Time {
@@ -239,6 +243,10 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 		return Missed, string(standing)
 	case device.Done:
 	case device.Pending, device.Delivered:
+		if h := r.Spec.Window; h != nil && !h.Open(m.Now, s.Zone) {
+			opens, _ := h.Next(m.Now, s.Zone)
+			return late(string(standing) + ": its window opens " + opens.Format("2006-01-02 15:04 -07:00"))
+		}
 		return late(string(standing))
 	default:
 		return late("not told")

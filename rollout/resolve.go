@@ -63,6 +63,11 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	if err := checkSelection(spec.Selection); err != nil {
 		return release.Release{}, err
 	}
+	if spec.Window != nil {
+		if err := spec.Window.Check(); err != nil {
+			return release.Release{}, bad("window", err.Error(), "give it as --window 'mon-fri 02:00+4h' and --zone Europe/Berlin")
+		}
+	}
 	if spec.Dynamic && len(spec.Selection.IDs) > 0 {
 		return release.Release{}, bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
 	}

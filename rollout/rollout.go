@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // Seconds is a duration on the wire of the API.
@@ -45,6 +46,9 @@ type Spec struct {
 	Priority  int       `json:"priority,omitempty"` // of two rollouts that wait for a device, the one with the higher gets it; then the one that started first: -100 to 100, and takes two people
 	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, or of a state
 	Reason    string    `json:"reason,omitempty"`
+
+	// Window is when devices may be given the release, in their own time; nil: always. Who is sent back is not held up by it.
+	Window *window.Hours `json:"window,omitempty"`
 
 	// Assurance is the least that a device's word has to be worth; empty: it enforces what it is told. Devices below are left out.
 	Assurance device.Assurance `json:"assurance,omitempty"`
@@ -245,6 +249,7 @@ type Status struct {
 	Seen      time.Time
 	Said      time.Time        // when a client of another update system last said what it runs
 	Assurance device.Assurance // what its word is worth
+	Zone      string           // where it says it is; empty: it does not
 }
 
 // Order is one device's part in one command.

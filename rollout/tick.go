@@ -15,6 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 const (
@@ -357,8 +358,12 @@ func backOnce(r Rollout, i int) string { return fmt.Sprintf("rollout/%s/back/%d"
 func (s *Service) issue(ctx context.Context, r Rollout, d Decision) error {
 	w := r.Waves[r.Wave-1]
 	if n := len(w.Tranches); r.Halted.IsZero() && n > 0 && !w.Tranches[n-1].Issued {
+		valid := r.Spec.Waves[w.Rule].Deadline.D() + lateFor
+		if r.Spec.Window != nil {
+			valid += window.Longest
+		}
 		return s.command(ctx, r, w.Tranches[n-1].Command, device.Instruction{
-			Act: wire.ActInstall, Release: r.Spec.Release, Wave: uint(d.Wave), Valid: r.Spec.Waves[w.Rule].Deadline.D() + lateFor, Reason: r.Spec.Reason,
+			Act: wire.ActInstall, Release: r.Spec.Release, Wave: uint(d.Wave), Valid: valid, Hours: r.Spec.Window, Reason: r.Spec.Reason,
 			Once: installOnce(r, n-1),
 		})
 	}

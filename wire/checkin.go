@@ -33,6 +33,7 @@ type Checkin struct {
 	Room      *Room         `cbor:"19,keyasint,omitempty"` // of its flash, for programs and data; nil: it does not say
 	Locked    bool          `cbor:"18,keyasint,omitempty"` // protected programs wait for their keys: it would be asked for evidence
 	Knows     []string      `cbor:"21,keyasint,omitempty"` // the kinds of message that it understands beyond those that every device does, in rising order
+	Zone      string        `cbor:"23,keyasint,omitempty"` // where its clock on the wall is, as Europe/Berlin or +02:00; empty: it does not say
 }
 
 // ProgramTold is what a program answered to the parameters that it was told.
@@ -53,6 +54,9 @@ const (
 	MaxKnows = 16 // names
 	MaxKnown = 16 // bytes of a name
 )
+
+// MaxZone bounds the name of a time zone, bytes.
+const MaxZone = 40
 
 // MaxTold bounds what a program says of its parameters, bytes.
 const MaxTold = 200
@@ -173,6 +177,9 @@ func (c Checkin) check() error {
 	}
 	if err := checkKnows(c.Knows); err != nil {
 		return err
+	}
+	if len(c.Zone) > MaxZone {
+		return fmt.Errorf("check-in: a zone's name of %d bytes, at most %d", len(c.Zone), MaxZone)
 	}
 	if len(c.Programs) > MaxComponents {
 		return fmt.Errorf("check-in: %d programs, at most %d", len(c.Programs), MaxComponents)

@@ -27,6 +27,7 @@ type Options struct {
 	Self    string       // a program whose main calls launch.Confine first: this one
 	Require []wire.Layer // without which no program starts
 	PollMin time.Duration
+	Zone    string // see agent.Config
 	Once    bool
 	Logger  *slog.Logger
 	Output  io.Writer // of the programs
@@ -107,7 +108,7 @@ func (m *Machine) Device(o Options) (*Device, error) {
 	d.programs = programs
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Params: p, Keys: m.board.Keys, Log: log, Random: m.board.Random, IDevID: r.Identity.Chain,
-		PollMin: o.PollMin, Once: o.Once, Logger: o.Logger,
+		PollMin: o.PollMin, Zone: o.Zone, Once: o.Once, Logger: o.Logger,
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) { return m.enrol(ctx, network, e) },
 		Dial: func(certificate func() (*tls.Certificate, error), anchors [][]byte, now func() time.Time) (agent.Server, error) {
 			return &link.Client{Line: network.Line(line.Server{URL: m.server(), Anchors: anchors, Certificate: certificate, Now: now})}, nil

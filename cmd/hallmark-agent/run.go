@@ -30,7 +30,7 @@ func newRun(p *plug) *cobra.Command {
 	var at place
 	var once, asJSON bool
 	var pollMin time.Duration
-	var prove, isolation, recovery string
+	var prove, isolation, recovery, zone string
 	level := slog.LevelInfo
 	c := &cobra.Command{
 		Use:   "run --dir DIR",
@@ -55,12 +55,15 @@ A boot manager that was kept is started with the flags of whoever starts it, whi
 			if err != nil {
 				return &usageError{"--isolation: " + err.Error()}
 			}
+			if len(zone) > wire.MaxZone {
+				return &usageError{fmt.Sprintf("--zone: a name of %d bytes, at most %d", len(zone), wire.MaxZone)}
+			}
 			log := slog.New(h)
 			if left := unknown(cmd.Flags(), os.Args[1:]); len(left) > 0 {
 				log.Warn("this boot manager does not know some of the flags that it was started with, and leaves them out", "flags", left)
 			}
 			return run(cmd.Context(), p, at, prove, recovery, machine.Options{
-				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Once: once, Logger: log, Output: os.Stderr,
+				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Zone: zone, Once: once, Logger: log, Output: os.Stderr,
 			})
 		},
 	}
@@ -70,6 +73,7 @@ A boot manager that was kept is started with the flags of whoever starts it, whi
 	c.Flags().StringVar(&prove, "prove", "", "host:port at which whoever is near may have the device prove itself; empty: nowhere")
 	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine programs, and the network's process, for them to start: available (what the kernel has), required (all), or layers by name")
 	c.Flags().StringVar(&recovery, "recovery", "", "file in which a boot manager that was started is kept, for when this program's own file is none that may start; empty: none is kept")
+	c.Flags().StringVar(&zone, "zone", "", "where the clock on its wall is, as Europe/Berlin or +02:00: rollouts with hours go by it; empty: it does not say")
 	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
 	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
 	return c

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 func newRollout(a *api) *cobra.Command {
@@ -105,6 +106,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Last.Held > 0 {
 		pairs = append(pairs, "held", fmt.Sprintf("%d, which other rollouts have", r.Last.Held))
 	}
+	if r.Spec.Window != nil {
+		pairs = append(pairs, "window", r.Spec.Window.Text())
+	}
 	if r.Spec.Dynamic {
 		pairs = append(pairs, "dynamic", rollout.Joining(r))
 	}
@@ -135,6 +139,7 @@ type plan struct {
 	failures       string
 	errors         string
 	noShows        string
+	window, zone   string
 	tranche        int
 	perHour        int
 }
@@ -152,6 +157,8 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it, -100 to 100; then the one that started first; takes two people, and the whole product")
 	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
+	f.StringVar(&p.window, "window", "", "hours in which devices are given it, in their own time: 02:00+4h, mon-fri 22:30+90m or sat,sun 02:00+4h (default always)")
+	f.StringVar(&p.zone, "zone", "", "of --window: the time zone of devices that do not say theirs, as Europe/Berlin or +02:00 (default UTC)")
 	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
 	c.MarkFlagsOneRequired("all", "state", "device")
@@ -181,6 +188,15 @@ func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 			return err
 		}
 		p.spec.Waves = append(p.spec.Waves, w)
+	}
+	if p.window != "" {
+		w, err := window.Parse(p.window)
+		if err != nil {
+			return usagef("--window: %v", err)
+		}
+		p.spec.Window = &window.Hours{Window: w, Zone: p.zone}
+	} else if p.zone != "" {
+		return usagef("--zone is of --window, which is not given")
 	}
 	if p.spec.Release, _, err = digestOf(ctx, cl, p.release); err != nil {
 		return err

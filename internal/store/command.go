@@ -6,6 +6,7 @@ import (
 	"database/sql"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"slices"
 	"time"
 
@@ -32,10 +33,18 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 	if c.Warrant != nil {
 		warrant = c.Warrant[:]
 	}
+	hours := ""
+	if c.Hours != nil {
+		text, err := json.Marshal(c.Hours)
+		if err != nil {
+			return err
+		}
+		hours = string(text)
+	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Of(devices...).Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14) ON CONFLICT (id) DO NOTHING`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product,
-			string(c.Wire.Act), c.Priority, warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config, c.Wire.Rollout, int64(c.Wire.Wave))
+		res, err := tx.Of(devices...).Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave, hours)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (id) DO NOTHING`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product,
+			string(c.Wire.Act), c.Priority, warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config, c.Wire.Rollout, int64(c.Wire.Wave), hours)
 		if err != nil {
 			return err
 		}
@@ -77,13 +86,14 @@ func leaving(tx *Tx, act wire.Act, ids string, n int64) error {
 	return err
 }
 
-const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc, c.reason, c.config`
+const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc, c.reason, c.config, c.hours`
 
 func scanCommand(row scanner) (device.Command, error) {
 	var c device.Command
+	var hours string
 	var uid, digest, warrant, doc []byte
 	var issued, expires, ended int64
-	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc, &c.Reason, &c.Config)
+	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc, &c.Reason, &c.Config, &hours)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, device.ErrNotFound
 	}
@@ -97,6 +107,11 @@ func scanCommand(row scanner) (device.Command, error) {
 		c.Warrant = &w
 	}
 	c.Issued, c.Expires, c.Ended = Time(issued), Time(expires), Time(ended)
+	if hours != "" {
+		if err := json.Unmarshal([]byte(hours), &c.Hours); err != nil {
+			return c, fmt.Errorf("stored command %s: its hours: %w", c.ID, errors.Join(err, errDamaged))
+		}
+	}
 	c.Wire, err = wire.DecodeCommand(doc)
 	return c, err
 }

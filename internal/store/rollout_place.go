@@ -469,7 +469,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 		return s, fmt.Errorf("device %s: twin: %w", s.Device, err)
 	}
 	s.Strayed = strayed == 1
-	s.Running, s.Trial, s.Seen, s.Said = t.Release, t.Trial, Time(seen), t.Said
+	s.Running, s.Trial, s.Seen, s.Said, s.Zone = t.Release, t.Trial, Time(seen), t.Said, t.Zone
 	switch {
 	case t.Sick:
 		s.Health = rollout.Unhealthy
