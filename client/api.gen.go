@@ -2862,6 +2862,14 @@ type PageKey struct {
 	Next *string `json:"next,omitempty"`
 }
 
+// PageLog defines model for PageLog.
+type PageLog struct {
+	Items []LegacyLog `json:"items"`
+
+	// Next give it as 'after' for the next page; absent on the last
+	Next *string `json:"next,omitempty"`
+}
+
 // PageLot defines model for PageLot.
 type PageLot struct {
 	Items []PartsLot `json:"items"`
@@ -3566,9 +3574,11 @@ type RolloutDeviceView struct {
 	Previous  []byte       `json:"Previous"`
 	Proven    []byte       `json:"Proven"`
 	Running   []byte       `json:"Running"`
+	Said      time.Time    `json:"Said"`
 	Seen      time.Time    `json:"Seen"`
 	State     string       `json:"State"`
 	Stirs     int64        `json:"Stirs"`
+	Strayed   bool         `json:"Strayed"`
 	Tranche   int64        `json:"Tranche"`
 	Trial     bool         `json:"Trial"`
 	Verdict   string       `json:"Verdict"`
