@@ -283,8 +283,12 @@ func TestTheOthersAreMadeAfterTheFirstArticle(t *testing.T) {
 		two := made(false)
 		r := newRogue(t, o, dir, "ord-1")
 		two.Prev = r.hash(one)
+		var tree wire.RecordTree
+		tree.Add(r.sign(one))
+		tree.Add(r.sign(two))
+		root := tree.Root()
 		end, err := wire.EncodeJobEnd(wire.JobEnd{
-			Order: "ord-1", Station: r.ord.Header.Station, Records: 2, Made: 2, Last: r.hash(two), Root: make([]byte, 32), KeyDestroyed: true, Time: two.Time,
+			Order: "ord-1", Station: r.ord.Header.Station, Records: 2, Made: 2, Last: r.hash(two), Root: root[:], KeyDestroyed: true, Time: two.Time,
 		})
 		if err != nil {
 			t.Fatal(err)
