@@ -27,7 +27,7 @@ type closed struct {
 // Install is the lowest security counter that devices install once the release is closed to them.
 func (r Release) Install() uint32 { return r.Manifest.Counter + 1 }
 
-// Close ends a published release for good: it is withdrawn, and what devices were told of it and have not done is cancelled. Done again, it completes what broke off.
+// Close withdraws a published release for good, and says from which security counter on devices have to install. One fact says both. Done again, it completes what broke off.
 func (s *Service) Close(ctx context.Context, caller access.Caller, digest [32]byte, reason string) (Release, error) {
 	r, err := s.checked(ctx, caller, access.ReleasePublish, digest)
 	switch {
@@ -36,8 +36,8 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, digest [32]by
 	case r.Published.IsZero():
 		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s: no device installs what was never published", r.Manifest.ID, r.Status), "withdraw it")
 	case r.Closed.IsZero():
-		if reason == "" || len(reason) > 1024 {
-			return Release{}, invalid("release.reason", "closing a release needs a reason of at most 1024 bytes", "")
+		if err := reasoned("closing a release", reason); err != nil {
+			return Release{}, err
 		}
 		data, err := json.Marshal(closed{hex.EncodeToString(digest[:]), r.Manifest.ID, r.Install(), reason})
 		if err != nil {
@@ -49,7 +49,7 @@ func (s *Service) Close(ctx context.Context, caller access.Caller, digest [32]by
 			return Release{}, err
 		}
 	}
-	return r, s.cfg.Commands.Recall(ctx, caller, r.Manifest.Product, digest, "release "+r.Manifest.ID+" is closed: "+r.Reason)
+	return r, s.recall(ctx, caller, r)
 }
 
 // installed refuses a release that no device would install: its security counter is below what the product's trust bundle has installed.

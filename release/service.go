@@ -18,10 +18,11 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// MaxArtifact bounds an upload, and MaxNotes what is said to approvers of a release; bytes.
+// MaxArtifact bounds an upload, MaxNotes what is said to approvers of a release, and MaxReason why it ends; bytes.
 const (
 	MaxArtifact = 4 << 30
 	MaxNotes    = 4 << 10
+	MaxReason   = 1 << 10
 )
 
 // Config is what a Service works with; every field but Protector and Now must be set.
@@ -533,25 +534,46 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 	return s.update(ctx, r, facts...)
 }
 
-// Withdraw ends a release: it is not rolled out or handed out any more, and one that was not published yet is refused. Devices that run it are for a rollout to move; one that
-// must never boot again needs the floor of a new trust bundle.
+// Withdraw ends a release: it is not rolled out or handed out any more, what devices were told of it and have not done is cancelled, and one that was not published yet is refused.
+// Devices that run it are for a rollout to move; one that must never boot again needs the floor of a new trust bundle. Done again, it completes what broke off.
 func (s *Service) Withdraw(ctx context.Context, caller access.Caller, digest [32]byte, reason string) (Release, error) {
 	r, err := s.checked(ctx, caller, access.ReleasePublish, digest)
 	if err != nil {
 		return Release{}, err
 	}
-	if r.Status == Withdrawn || r.Status == Refused {
-		return r, nil
+	if r.Status != Withdrawn && r.Status != Refused {
+		if err := reasoned("a withdrawal", reason); err != nil {
+			return Release{}, err
+		}
+		data, err := json.Marshal(map[string]string{"release": hex.EncodeToString(digest[:]), "id": r.Manifest.ID, "reason": reason})
+		if err != nil {
+			return Release{}, err
+		}
+		r.Status, r.Reason = ended(r), reason
+		if r, err = s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.cfg.Now(), caller.ID, r.Manifest.ID, nil, data)); err != nil {
+			return Release{}, err
+		}
 	}
-	if reason == "" || len(reason) > 1024 {
-		return Release{}, invalid("release.reason", "a withdrawal needs a reason of at most 1024 bytes", "")
+	return r, s.recall(ctx, caller, r)
+}
+
+func reasoned(what, reason string) error {
+	if reason == "" || len(reason) > MaxReason {
+		return invalid("release.reason", fmt.Sprintf("%s needs a reason of at most %d bytes", what, MaxReason), "say why, with --reason")
 	}
-	data, err := json.Marshal(map[string]string{"release": hex.EncodeToString(digest[:]), "id": r.Manifest.ID, "reason": reason})
-	if err != nil {
-		return Release{}, err
+	return nil
+}
+
+// recall cancels what devices were told of a release that has ended, and have not done.
+func (s *Service) recall(ctx context.Context, caller access.Caller, r Release) error {
+	if r.Status == Refused {
+		return nil // nobody was told of it
 	}
-	r.Status, r.Reason = ended(r), reason
-	return s.update(ctx, r, ledger.New(ledger.Control, ledger.KindReleaseWithdrawn, s.cfg.Now(), caller.ID, r.Manifest.ID, nil, data))
+	how := "withdrawn"
+	if !r.Closed.IsZero() {
+		how = "closed"
+	}
+	return s.cfg.Commands.Recall(ctx, caller, r.Manifest.Product, r.Digest, fmt.Sprintf("release %s is %s: %s", r.Manifest.ID, how, r.Reason))
 }
 
 // ended is what a release becomes that is taken back.

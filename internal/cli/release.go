@@ -217,7 +217,7 @@ func (a *api) publishRelease() *cobra.Command {
 func (a *api) withdrawRelease() *cobra.Command {
 	var reason string
 	c := a.verb(cobra.Command{
-		Use: "withdraw RELEASE --reason TEXT", Short: "Close a release to further devices", Long: "Closes a release to further devices." + releaseArg,
+		Use: "withdraw RELEASE --reason TEXT", Short: "Hand a release out to no further device", Long: "Hands a release out to no further device: its rollouts halt, and commands that bring it and were not carried out are cancelled.\nDevices that run it go on; what a device was told before is for `hallmark release close` to have refused. Called again, it completes what broke off." + releaseArg,
 		Args: cobra.ExactArgs(1), Example: "  hallmark release withdraw pump@1.1.0 --reason 'leaks memory'",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
 		_, digest, err := digestOf(ctx, cl, args[0])

@@ -136,7 +136,7 @@ var descriptions = map[string]string{
 	"list-deltas":            "Deltas are made when a release is published, of the three releases before it and of those that at least one device in a hundred runs; see make-deltas for others. They are compared with the component before they are kept, and devices are told of those that are at most 0.7 of its size.",
 	"make-deltas":            "They are made one after another, beside all else: see list-deltas for what becomes of them. What is there already stands, and what failed is tried again.",
 	"close-release":          "It is withdrawn, and commands that bring it and were not carried out are cancelled. Devices are held to it by the next trust bundle, whose 'install' has to be the release's security counter and one: the root keys' holders sign that. Devices that run it go on. Done again, it completes what broke off.",
-	"withdraw-release":       "Running rollouts of it halt. Devices that run it go on.",
+	"withdraw-release":       "Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.",
 	"bind-identity":          "Nobody becomes a member by it. Bound by email, the first sign-in with it, verified by the provider, pins the subject; afterwards the email means nothing.",
 	"bind-certificate":       "No CA is asked: the SHA-256 of the public key is pinned, until the certificate expires, its credential is revoked or the machine ends. Needs a console with TLS to be used.",
 	"list-decisions":         "Denials only. What was allowed and changed something is in the ledger, with its caller; what was allowed and only read is kept nowhere.",

@@ -116,7 +116,7 @@ func (a *api) registerReleases(h huma.API) {
 				return a.Release.Approve(ctx, c, d, in.Body.Envelope)
 			})
 		})
-	huma.Register(h, op("withdraw-release", http.MethodPost, "/releases/{digest}/withdraw", "Close a release to further devices"),
+	huma.Register(h, op("withdraw-release", http.MethodPost, "/releases/{digest}/withdraw", "Hand a release out to no further device"),
 		func(ctx context.Context, in *struct {
 			ByDigest
 			Matching
