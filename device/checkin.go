@@ -76,8 +76,8 @@ func heeded(caller access.Caller, d Device) error {
 		return fault.New(fault.Denied, "device.enrol-anew",
 			fmt.Sprintf("device %s was suspected of being two: it is heard again when it has enrolled with its factory identity", d.ID), "enrol anew with the IDevID")
 	}
-	if d.State == Ordered || Ended(d.State) {
-		return fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", d.ID, d.State), "enrol it first, or nothing if its life is over")
+	if Ended(d.State) {
+		return fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", d.ID, d.State), "nothing: its life is over")
 	}
 	return nil
 }

@@ -192,7 +192,7 @@ func (s *Service) client(ctx context.Context, caller access.Caller, id string) (
 	if d.Assurance == Enforces {
 		return Device{}, fault.New(fault.Denied, "offer.enforces", fmt.Sprintf("device %s takes only what is proven to it", id), "it checks in at the devices' own listener")
 	}
-	if Ended(d.State) || d.State == Ordered || d.State == Provisioned {
+	if Ended(d.State) || d.State == Provisioned {
 		return Device{}, fault.New(fault.Denied, "device.state", fmt.Sprintf("device %s is %s", id, d.State), "")
 	}
 	return d, nil

@@ -231,7 +231,7 @@ func ActionOf(ev Event) access.Action {
 		return access.DeviceReset
 	case Onboard, Reonboard:
 		return access.DeviceEnrol
-	case Provision, Remake:
+	case Remake:
 		return access.DeviceReprovide
 	case Depart:
 		return access.DeviceTransfer

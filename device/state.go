@@ -2,6 +2,7 @@ package device
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/hallmark-iot/hallmark/fault"
 )
@@ -9,9 +10,8 @@ import (
 // State is where a device is in its life.
 type State string
 
-// The states, in the order of a life; Lost, Suspected and Moved stand aside.
+// The states, in the order of a life; Lost, Suspected and Moved stand aside. A piece that is ordered is a ticket of its order: there is no device before its production record.
 const (
-	Ordered         State = "ordered"
 	Provisioned     State = "provisioned"
 	Onboarded       State = "onboarded"
 	Active          State = "active"
@@ -29,7 +29,7 @@ const (
 // States lists every state, in the order of a life.
 func States() []State {
 	return []State{
-		Ordered, Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance,
+		Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance,
 		Decommissioning, Decommissioned, Disposed, Lost, Suspected, Moved,
 	}
 }
@@ -41,7 +41,6 @@ type Event string
 // evidence makes it active, as it did the first time. A device that was lost, or whose end was called off, has
 // to enrol again with its identity from the factory; one that was suspected stays in quarantine until it is released.
 const (
-	Provision  Event = "provision"    // the factory made it
 	Onboard    Event = "onboard"      // it enrolled over the network
 	Activate   Event = "activate"     // good evidence
 	Quarantine Event = "quarantine"   // talks to nobody but us
@@ -75,12 +74,10 @@ func Next(from State, ev Event) (State, error) {
 
 func next(from State, ev Event) (State, bool) {
 	switch ev {
-	case Provision:
-		return Provisioned, from == Ordered
 	case Onboard:
 		return Onboarded, from == Provisioned
 	case Reonboard:
-		return Onboarded, from == Onboarded || inField(from)
+		return Onboarded, InField(from)
 	case Remake:
 		return Provisioned, from == Decommissioned || from == Maintenance
 	case Activate:
@@ -98,7 +95,7 @@ func next(from State, ev Event) (State, bool) {
 	case Resume:
 		return Onboarded, from == Maintenance
 	case Retire:
-		return Decommissioning, from == Provisioned || from == Onboarded || inField(from) || from == Lost || from == Suspected
+		return Decommissioning, from == Provisioned || InField(from) || from == Lost || from == Suspected
 	case Reinstate:
 		return Provisioned, from == Decommissioning
 	case Wiped:
@@ -106,38 +103,36 @@ func next(from State, ev Event) (State, bool) {
 	case Dispose:
 		return Disposed, from == Decommissioned
 	case Lose:
-		return Lost, from == Provisioned || from == Onboarded || inField(from) || from == Decommissioning // not Suspected: what is found again is suspected of nothing
+		return Lost, from == Provisioned || InField(from) || from == Decommissioning // not Suspected: what is found again is suspected of nothing
 	case Find:
 		return Provisioned, from == Lost
 	case Suspect:
-		return Suspected, from == Onboarded || inField(from)
+		return Suspected, InField(from)
 	case Clear:
 		return Quarantined, from == Suspected
 	case Depart:
-		return Moved, from == Provisioned || from == Onboarded || inField(from)
+		return Moved, from == Provisioned || InField(from)
 	}
 	return "", false
 }
 
-// inField reports whether a device in s is out there and ours to command.
-func inField(s State) bool {
-	return s == Active || s == Quarantined || s == Dormant || s == Maintenance
+// InField reports whether a device in s is out there, and ours to command.
+func InField(s State) bool {
+	return s == Onboarded || s == Active || s == Quarantined || s == Dormant || s == Maintenance
 }
 
 // Ended reports whether nothing may be told to a device in s any more.
 func Ended(s State) bool { return s == Decommissioned || s == Disposed || s == Moved }
+
+// Retiring reports whether the end of a device in s was decided, or has come.
+func Retiring(s State) bool { return s == Decommissioning || Ended(s) }
 
 // Works reports whether a device in s is expected to check in and attest on time.
 func Works(s State) bool { return s == Onboarded || s == Active || s == Quarantined }
 
 // Known reports whether s is one of States.
 func Known(s State) bool {
-	switch s {
-	case Ordered, Provisioned, Onboarded, Active, Quarantined, Dormant, Maintenance, Decommissioning, Decommissioned, Disposed,
-		Lost, Suspected, Moved:
-		return true
-	}
-	return false
+	return slices.Contains(States(), s)
 }
 
 // Legitimacy is the second axis: is the piece what it says it is, and whose.

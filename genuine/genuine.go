@@ -124,7 +124,7 @@ func Judge(r Record, now time.Time) Judgement {
 func made(r Record, say func(Word)) {
 	d := r.Device
 	switch {
-	case !r.Known || d.State == device.Ordered || !device.Known(d.State):
+	case !r.Known || !device.Known(d.State):
 		say(Unknown) // it was never made, as far as anybody knows
 	case r.Imported:
 		say(Imported)
@@ -160,7 +160,7 @@ func stands(r Record, say func(Word)) {
 		say(Decommissioned)
 	case device.Moved:
 		say(Moved)
-	case device.Ordered, device.Provisioned, device.Onboarded, device.Active, device.Dormant, device.Maintenance:
+	case device.Provisioned, device.Onboarded, device.Active, device.Dormant, device.Maintenance:
 	}
 	if d.State != device.Suspected && d.Twin.Suspect != "" {
 		say(SuspectedClone) // nobody has looked into it yet

@@ -32,7 +32,6 @@ func TestWhatIsSaidOfADevice(t *testing.T) {
 	}{
 		"a good one":                    {good(nil), Genuine, []Word{Genuine, SupportEnds}},
 		"nobody knows it":               {Record{}, Unknown, []Word{Unknown}},
-		"ordered, and not made":         {good(func(r *Record) { r.Device.State = device.Ordered }), Unknown, []Word{Unknown}},
 		"without a verified record":     {good(func(r *Record) { r.Device.Legitimacy = device.Unknown }), Unknown, []Word{Unknown}},
 		"a legitimacy of another age":   {good(func(r *Record) { r.Device.Legitimacy = "blessed" }), Unknown, []Word{Unknown}},
 		"a state of another age":        {good(func(r *Record) { r.Device.State = "blessed" }), Unknown, []Word{Unknown}},

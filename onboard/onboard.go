@@ -195,9 +195,6 @@ func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Devi
 	if err != nil {
 		return Standing{}, fmt.Errorf("registry, device %s: %w", id.DeviceID, err)
 	}
-	if st.Known && st.Product == id.Product && st.State == device.Ordered {
-		return Standing{}, &Pending{Device: id.DeviceID, What: "its production record has not come yet", After: s.c.Retry}
-	}
 	if !st.Known && s.c.Planned != nil && id.Kind == idevid.IDevID {
 		planned, err := s.c.Planned(ctx, d.Issuer, id.DeviceID)
 		if err != nil {

@@ -88,7 +88,7 @@ func (v view) voucherActions(x rekey.Voucher) []action {
 // vouch asks for new keys for a device that lost its own.
 func (v view) vouch(id string, state device.State, res access.Resource) []action {
 	res.Grave = true // it always takes two
-	if device.Ended(state) || state == device.Ordered || state == device.Suspected || state == device.Lost || !v.may(access.DeviceVoucher, res) {
+	if device.Ended(state) || state == device.Suspected || state == device.Lost || !v.may(access.DeviceVoucher, res) {
 		return nil
 	}
 	return []action{{

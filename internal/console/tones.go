@@ -30,15 +30,13 @@ func stateTone(s string) string {
 		return "warn"
 	case device.Provisioned, device.Onboarded:
 		return "busy"
-	case device.Ordered, device.Decommissioned, device.Disposed, device.Moved:
+	case device.Decommissioned, device.Disposed, device.Moved:
 	}
 	return ""
 }
 
 func stateWords(s string) string {
 	switch device.State(s) {
-	case device.Ordered:
-		return "Ordered: it is not made yet"
 	case device.Provisioned:
 		return "Provisioned: made, and not heard of yet"
 	case device.Onboarded:
@@ -376,7 +374,7 @@ func needs(n int) string {
 type trouble struct{ Text, Link, Tone string }
 
 func unproven(s fleet.Summary) int {
-	n := s.Verdicts["unknown"] - s.States["ordered"] - s.States["provisioned"]
+	n := s.Verdicts["unknown"] - s.States["provisioned"]
 	return max(n, 0)
 }
 

@@ -354,13 +354,6 @@ func TestWhoIsNotLetIn(t *testing.T) {
 	if got, _ := status(idev, false); got != http.StatusForbidden {
 		t.Error("a device of no known legitimacy was let in")
 	}
-	ordered := st
-	ordered.State = device.Ordered
-	w.registry.set(id, ordered)
-	var p *agentest.Pending
-	if _, err := w.client().Enrol(t.Context(), agentest.Request{As: idev, Key: newKey(t)}); !errors.As(err, &p) || p.After != 10*time.Minute {
-		t.Errorf("without its record: %v, want 202", err)
-	}
 }
 
 // tryTLS makes a handshake and one call, and says what went wrong.

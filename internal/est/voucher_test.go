@@ -352,7 +352,7 @@ func TestWhoGetsNoVoucher(t *testing.T) {
 		}
 		w.clock.add(24 * time.Hour)
 	}
-	for _, s := range []device.State{device.Ordered, device.Decommissioning, device.Decommissioned, device.Disposed, device.Lost} {
+	for _, s := range []device.State{device.Decommissioning, device.Decommissioned, device.Disposed, device.Lost} {
 		w.set(good.id, "state", string(s))
 		if _, _, err := w.rekey.Issue(t.Context(), ann(), good.id, "x", 0); code(err) != "voucher.state" {
 			t.Errorf("%s: %v", s, err)

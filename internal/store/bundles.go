@@ -48,7 +48,7 @@ func (s *Devices) CountBundles(ctx context.Context, product string) (out []devic
 		err := row.Scan(&version, &c.Devices)
 		c.Version = uint64(version)
 		return c, err
-	}, `SELECT bundle, count(*) FROM device WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+	}, `SELECT bundle, count(*) FROM device WHERE product = $1 AND state IN `+inField+`
 		GROUP BY bundle ORDER BY bundle`, product)
 }
 
@@ -62,7 +62,7 @@ func (s *Devices) CountRuns(ctx context.Context, product string) ([]device.RunsC
 		err = row.Scan(&r.release, &r.devices)
 		return r, err
 	}, `SELECT release, count(*) FROM device
-		WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance') GROUP BY release`, product)
+		WHERE product = $1 AND state IN `+inField+` GROUP BY release`, product)
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func (s *Devices) CountSuites(ctx context.Context, product string) ([]device.Sui
 		}
 		by[name] += n
 		return none, err
-	}, `SELECT coalesce(length(attest_key), 0), count(*) FROM device WHERE product = $1 AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+	}, `SELECT coalesce(length(attest_key), 0), count(*) FROM device WHERE product = $1 AND state IN `+inField+`
 		GROUP BY coalesce(length(attest_key), 0)`, product)
 	if err != nil {
 		return nil, err

@@ -53,7 +53,7 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		}
 		res, err = tx.Of(devices...).Exec(`INSERT INTO command_device (command_id, device_id, state, at)
 			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
-			WHERE d.product = $4 AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved')
+			WHERE d.product = $4 AND d.state NOT IN `+ended+`
 			AND ($5 = '[]' OR EXISTS (SELECT 1 FROM list($5) AS s WHERE s.value = d.product
 				OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = d.id)))`, c.ID, Millis(c.Issued), ids, c.Wire.Product, within)
 		if err != nil {
@@ -278,7 +278,7 @@ func (s *Devices) DevicesBehind(ctx context.Context, product string, version uin
 		return nil, err
 	}
 	return collect(ctx, s.db, scanID, `SELECT id FROM device d WHERE product = $1 AND bundle < $2
-		AND state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		AND state IN `+inField+`
 		AND NOT EXISTS (SELECT 1 FROM command_device x JOIN command c ON c.id = x.command_id WHERE x.device_id = d.id AND c.act = 'bundle'
 			AND (c.issued > $3 OR x.state IN ('pending', 'delivered') AND c.ended = 0 AND c.expires > $4))
 		ORDER BY id LIMIT $5`, product, int64(version), max(published, Millis(now.Add(-time.Hour))), Millis(now), device.MaxBehind)

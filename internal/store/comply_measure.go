@@ -152,16 +152,16 @@ func (m *measuring) devices(ctx context.Context) (err error) {
 		return d, err
 	}, `SELECT state, hardware, release, is_virtual, key_origin, count(*),
 			count(*) FILTER (WHERE last_seen > $2), coalesce(min(CASE WHEN last_seen > 0 THEN last_seen END), 0), max(last_seen),
-			count(*) FILTER (WHERE at > $3 AND status = $7), count(*) FILTER (WHERE at > $3 AND status = $8),
-			count(*) FILTER (WHERE at > $3 AND status >= $9), count(*) FILTER (WHERE at <= $3),
+			count(*) FILTER (WHERE at > $3 AND status = $6), count(*) FILTER (WHERE at > $3 AND status = $7),
+			count(*) FILTER (WHERE at > $3 AND status >= $8), count(*) FILTER (WHERE at <= $3),
 			coalesce(min(CASE WHEN at > $3 THEN at END), 0), coalesce(max(at), 0),
 			count(*) FILTER (WHERE certified), count(*) FILTER (WHERE bundle = $4), count(logged), count(identity)
 		FROM (SELECT d.state, d.hardware, d.release, d.is_virtual, d.key_origin, d.last_seen, d.bundle, d.identity, v.at, v.status, l.device AS logged,
 				EXISTS (SELECT 1 FROM cert c WHERE c.device = d.id AND c.role = 'ldevid' AND c.not_after > $5 AND (c.ended = 0 OR c.ended > $5)) AS certified
 			FROM device d LEFT JOIN verdict_current v ON v.device_id = d.id LEFT JOIN device_log l ON l.device = d.id
-			WHERE d.product = $1 AND d.state <> $6) t
+			WHERE d.product = $1) t
 		GROUP BY state, hardware, release, is_virtual, key_origin`,
-		m.out.Product.ID, m.ago(comply.FreshContact), m.ago(comply.FreshProof), int64(m.out.Bundle.Version), Millis(m.out.At), string(device.Ordered),
+		m.out.Product.ID, m.ago(comply.FreshContact), m.ago(comply.FreshProof), int64(m.out.Bundle.Version), Millis(m.out.At),
 		int(attest.Affirming), int(attest.Warning), int(attest.Contraindicated))
 	return err
 }
@@ -397,8 +397,8 @@ func (m *measuring) orders(ctx context.Context) error {
 	}
 	for _, o := range list {
 		out := comply.Order{ID: o.ID, Quota: int(o.Quota)}
-		if err := m.row(ctx, `SELECT (SELECT count(*) FROM device WHERE order_id = $1 AND state <> $2), (SELECT count(*) FROM production_alarm WHERE order_id = $1)`,
-			o.ID, string(device.Ordered)).Scan(&out.Devices, &out.Alarms); err != nil {
+		if err := m.row(ctx, `SELECT (SELECT count(*) FROM device WHERE order_id = $1), (SELECT count(*) FROM production_alarm WHERE order_id = $1)`,
+			o.ID).Scan(&out.Devices, &out.Alarms); err != nil {
 			return err
 		}
 		if out.Ref, err = m.placeOf(ctx, o.UID[:]); err != nil {

@@ -33,8 +33,7 @@ type ProvisionedRow struct {
 	Bundle                                uint64 // version of the trust bundle it left with
 }
 
-// putProvisioned inserts a device the factory made, or takes an ordered one there. A device that is further on in its life is
-// device.ErrExists: a record cannot be told twice. The fact is the caller's.
+// putProvisioned inserts a device the factory made; device.ErrExists: a record cannot be told twice. The fact is the caller's.
 func putProvisioned(tx *Tx, p ProvisionedRow) error {
 	twin, err := json.Marshal(device.Twin{Release: p.Release, Version: p.Version, Bundle: p.Bundle})
 	if err != nil {
@@ -45,11 +44,7 @@ func putProvisioned(tx *Tx, p ProvisionedRow) error {
 		key_origin, is_virtual, since, release, bundle, doc, identity, version, findings)
 		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $8, $13, $14, $15, $16, $17,
 			(SELECT count(*) FROM finding f WHERE f.subject = $1 AND f.closed = 0))
-		ON CONFLICT (id) DO UPDATE SET product = excluded.product, hardware = excluded.hardware, state = excluded.state,
-		legitimacy = excluded.legitimacy, order_id = excluded.order_id, station = excluded.station, made = excluded.made,
-		attest_key = excluded.attest_key, instance_id = excluded.instance_id, key_origin = excluded.key_origin,
-		is_virtual = excluded.is_virtual, since = excluded.since, release = excluded.release, bundle = excluded.bundle, doc = excluded.doc,
-		identity = excluded.identity, version = excluded.version WHERE device.state = 'ordered'`,
+		ON CONFLICT (id) DO NOTHING`,
 		p.ID, p.Product, p.Hardware, string(device.Provisioned), string(device.Genuine), p.Order, p.Station, Millis(p.At), p.AttestKey,
 		append([]byte{1}, sum[:]...), p.KeyOrigin, p.Virtual, p.Release, int64(p.Bundle), string(twin), p.Identity, p.Version)
 	if err != nil {
@@ -228,7 +223,7 @@ func absolve(tx *Tx, id string) error {
 // there are.
 func (db *DB) Restored(ctx context.Context, at time.Time) (n int64, err error) {
 	return n, db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Exec(`UPDATE device SET restored = $1 WHERE state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved')`, Millis(at))
+		res, err := tx.Exec(`UPDATE device SET restored = $1 WHERE state NOT IN `+ended, Millis(at))
 		if err != nil {
 			return err
 		}

@@ -93,9 +93,6 @@ func (db *DB) countFindings(ctx context.Context, s *fleet.Summary, place string)
 	return err
 }
 
-// reporting are the states in which a device is expected to report.
-const reporting = `d.state IN ('onboarded', 'active', 'quarantined')`
-
 // ages are what silence is sorted by; the last is all the rest.
 var ages = []time.Duration{5 * time.Minute, time.Hour, 24 * time.Hour, 7 * 24 * time.Hour, 0}
 
@@ -109,7 +106,7 @@ func (db *DB) countAges(ctx context.Context, s *fleet.Summary, place string) err
 		fmt.Fprintf(&query, `, count(*) FILTER (WHERE d.last_seen > $%d)`, len(args))
 	}
 	within := make([]int, len(ages))
-	if err := db.Read().QueryRowContext(ctx, query.String()+from+` AND `+reporting, args...).Scan(&within[len(ages)-1], &within[0], &within[1], &within[2], &within[3]); err != nil {
+	if err := db.Read().QueryRowContext(ctx, query.String()+from+` AND d.state IN `+reporting, args...).Scan(&within[len(ages)-1], &within[0], &within[1], &within[2], &within[3]); err != nil {
 		return db.dialect.Explain(err)
 	}
 	counted := 0

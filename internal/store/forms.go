@@ -106,7 +106,7 @@ func (s *Releases) RunningReleases(ctx context.Context, product string) (map[[32
 // deviceDelta finds a delta to a component that a published release of the device's product has.
 func (s *Releases) deviceDelta(ctx context.Context, device string, digest [32]byte) (release.Artifact, error) {
 	d, err := scanDelta(s.db.Read().QueryRowContext(ctx, deltaColumns+` JOIN device d ON d.product = x.product
-		WHERE d.id = $1 AND d.state NOT IN ('decommissioning', 'decommissioned', 'disposed', 'moved') AND x.digest = $2 AND x.state = 'made' AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
+		WHERE d.id = $1 AND d.state NOT IN `+retiring+` AND x.digest = $2 AND x.state = 'made' AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
 			WHERE c.product = x.product AND c.artifact = x.to_digest AND r.status = 'published') LIMIT 1`, device, digest[:]))
 	return release.Artifact{Digest: digest, Product: d.Product, Name: "delta of " + d.Name, Size: d.Size, At: d.At}, err
 }

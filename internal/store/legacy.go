@@ -128,7 +128,7 @@ func putClientDevice(tx *Tx, id, product, hardware string, key []byte, at time.T
 		return err
 	}
 	res, err := tx.Exec(`UPDATE device SET hardware = $1, identity = $2 WHERE id = $3 AND product = $4 AND assurance = $5
-		AND state NOT IN ('decommissioning', 'decommissioned', 'disposed', 'moved')`, hardware, notEmpty(key), id, product, string(device.Says))
+		AND state NOT IN `+retiring, hardware, notEmpty(key), id, product, string(device.Says))
 	if err != nil {
 		return err
 	}

@@ -139,13 +139,13 @@ func (s *Owners) LiftMark(ctx context.Context, id, recall string, maker bool, fa
 // Stolen implements owner.Marks.
 func (s *Owners) Stolen(ctx context.Context) ([]string, error) {
 	return collect(ctx, s.db, scanID, `SELECT m.device_id FROM device_mark m JOIN device d ON d.id = m.device_id WHERE m.recall = ''
-		AND d.state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance') ORDER BY m.device_id`)
+		AND d.state IN `+inField+` ORDER BY m.device_id`)
 }
 
 // Recallable implements owner.Marks.
 func (s *Owners) Recallable(ctx context.Context, r owner.Recall, limit int) ([]string, error) {
 	return collect(ctx, s.db, scanID, `SELECT id FROM device WHERE product = $1 AND ($2 = '' OR hardware = $2) AND ($3 = '' OR order_id = $3)
-		AND id >= $4 AND ($5 = '' OR id <= $5) AND state NOT IN ('decommissioned', 'disposed', 'moved') ORDER BY id LIMIT $6`,
+		AND id >= $4 AND ($5 = '' OR id <= $5) AND state NOT IN `+ended+` ORDER BY id LIMIT $6`,
 		r.Product, r.Hardware, r.Order, r.From, r.To, limit)
 }
 

@@ -214,7 +214,7 @@ func (s *Monitor) Silent(ctx context.Context, kind monitor.Kind, before time.Tim
 		out.Last = Time(at)
 		return out, err
 	}, `SELECT d.id, d.product, `+last+` FROM device d`+join+`
-		WHERE d.state IN ('onboarded', 'active', 'quarantined') AND d.since < $1 AND `+last+` < $1`+and+`
+		WHERE d.state IN `+reporting+` AND d.since < $1 AND `+last+` < $1`+and+`
 		AND (d.key_origin <> 'imported' OR d.last_seen > 0) -- one without our agent says nothing, ever
 		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $2 || '/' || d.id) ORDER BY d.id LIMIT $3`,
 		Millis(before), string(kind), limit)
@@ -252,7 +252,7 @@ func (s *Monitor) Laggards(ctx context.Context, o monitor.Overdue, limit int) ([
 		l.Bundle = uint64(version)
 		return l, err
 	}, `SELECT d.id, d.bundle FROM device d WHERE d.product = $1 AND d.bundle < $2 AND d.last_seen >= $3
-		AND d.state IN ('onboarded', 'active', 'quarantined', 'dormant', 'maintenance')
+		AND d.state IN `+inField+`
 		AND (d.key_origin <> 'imported' OR d.bundle > 0) -- one without our agent has none
 		AND NOT EXISTS (SELECT 1 FROM finding f WHERE f.closed = 0 AND f.dedupe = $4 || '/' || d.id) ORDER BY d.id LIMIT $5`,
 		o.Product, int64(o.Version), Millis(o.Published.AddDate(0, 0, o.Days)), string(monitor.BundleBehind), limit)

@@ -155,7 +155,7 @@ func (s *Owners) Unclaimed(ctx context.Context, product, order string, ids []str
 	}
 	return collect(ctx, s.db, scanID, `SELECT d.id FROM device d WHERE d.product = $1 AND ($2 = '' OR d.order_id = $2)
 		AND ($3 = '[]' OR d.id IN (SELECT l.value FROM list($3) AS l)) AND d.id > $4 AND d.owned_since = 0
-		AND d.state NOT IN ('decommissioning', 'decommissioned', 'disposed', 'moved')
+		AND d.state NOT IN `+retiring+`
 		AND NOT EXISTS (SELECT 1 FROM ownership_transfer t WHERE t.device_id = d.id AND t.open = 1)
 		ORDER BY d.id LIMIT $5`, product, order, list, after, limit)
 }

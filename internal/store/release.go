@@ -61,7 +61,7 @@ func (s *Releases) Artifact(ctx context.Context, product string, digest [32]byte
 // DeviceArtifact implements release.Artifacts: whose end was decided is given nothing any more.
 func (s *Releases) DeviceArtifact(ctx context.Context, device string, digest [32]byte) (release.Artifact, error) {
 	a, err := scanArtifact(s.db.Read().QueryRowContext(ctx, `SELECT a.digest, a.doc FROM device d JOIN artifact a ON a.product = d.product AND a.digest = $2
-		WHERE d.id = $1 AND d.state NOT IN ('decommissioning', 'decommissioned', 'disposed', 'moved') AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
+		WHERE d.id = $1 AND d.state NOT IN `+retiring+` AND EXISTS (SELECT 1 FROM release_component c JOIN release r ON r.digest = c.release
 			WHERE c.product = d.product AND c.artifact = $2 AND r.status = 'published')`, device, digest[:]))
 	if errors.Is(err, release.ErrNotFound) {
 		return s.deviceDelta(ctx, device, digest)
@@ -166,8 +166,7 @@ func (s *Releases) MadeDevices(ctx context.Context, product string, hardware []s
 		return 0, err
 	}
 	var n int
-	err = s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device WHERE product = $1 AND state <> 'ordered'
-		AND hardware IN (SELECT l.value FROM list($2) AS l)`, product, list).Scan(&n)
+	err = s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device WHERE product = $1 AND hardware IN (SELECT l.value FROM list($2) AS l)`, product, list).Scan(&n)
 	return n, err
 }
 

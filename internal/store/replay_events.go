@@ -41,7 +41,7 @@ func replayProvisioned(tx *Tx, f ledger.Fact) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	if known, err := tx.there(`SELECT count(*) FROM device WHERE id = $1 AND state <> 'ordered'`, r.Device); err != nil || known {
+	if known, err := tx.there(`SELECT count(*) FROM device WHERE id = $1`, r.Device); err != nil || known {
 		return false, err
 	}
 	rel, err := hex.DecodeString(o.Release)

@@ -353,7 +353,7 @@ func (s *Rollouts) ToldDevices(ctx context.Context, id, command string, back boo
 		whom = `x.command = $2 AND` + isThere
 	}
 	return collect(ctx, s.db, scanID, `SELECT x.device_id FROM rollout_place x JOIN device d ON d.id = x.device_id JOIN rollout o ON o.id = x.rollout_id
-		WHERE x.rollout_id = $1 AND `+whom+` AND d.state NOT IN ('ordered', 'decommissioned', 'disposed', 'moved') ORDER BY x.device_id`, id, command)
+		WHERE x.rollout_id = $1 AND `+whom+` AND d.state NOT IN `+ended+` ORDER BY x.device_id`, id, command)
 }
 
 // Tally implements rollout.Places.

@@ -11,7 +11,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/supply/bom"
@@ -159,7 +158,7 @@ func (s Supply) running(ctx context.Context, all []supply.Use, scope []string, l
 			continue
 		}
 		var n int64
-		if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device WHERE release = $1 AND state <> $2`, u.Release[:], string(device.Decommissioned)).Scan(&n); err != nil {
+		if err := s.db.Read().QueryRowContext(ctx, `SELECT count(*) FROM device WHERE release = $1 AND state NOT IN `+ended, u.Release[:]).Scan(&n); err != nil {
 			return nil, s.db.dialect.Explain(err)
 		}
 		counts[u.Release] = n
@@ -178,7 +177,7 @@ func (s Supply) running(ctx context.Context, all []supply.Use, scope []string, l
 		}
 		return none, nil
 	}, `SELECT d.release, count(DISTINCT d.id) FROM device_group g JOIN device d ON d.id = g.device_id
-		WHERE g.path IN (SELECT s.value FROM list($1) AS s) AND d.state <> $2 GROUP BY d.release`, list, string(device.Decommissioned))
+		WHERE g.path IN (SELECT s.value FROM list($1) AS s) AND d.state NOT IN `+ended+` GROUP BY d.release`, list)
 	return counts, err
 }
 
@@ -363,8 +362,8 @@ func (s Supply) Held(ctx context.Context) ([]supply.Held, error) {
 		}
 		h.Release, h.Document = [32]byte(digest), [32]byte(document)
 		return h, nil
-	}, `SELECT r.digest, x.sbom, r.product, r.version, r.status IN ('proposed', 'published') OR EXISTS (SELECT 1 FROM device d WHERE d.release = r.digest AND d.state <> $1), coalesce(a.stamp, '')
-		FROM release_sbom x JOIN release r ON r.digest = x.release LEFT JOIN release_assessed a ON a.release = r.digest ORDER BY r.created, r.digest`, string(device.Decommissioned))
+	}, `SELECT r.digest, x.sbom, r.product, r.version, r.status IN ('proposed', 'published') OR EXISTS (SELECT 1 FROM device d WHERE d.release = r.digest AND d.state NOT IN `+ended+`), coalesce(a.stamp, '')
+		FROM release_sbom x JOIN release r ON r.digest = x.release LEFT JOIN release_assessed a ON a.release = r.digest ORDER BY r.created, r.digest`)
 }
 
 // Assessment implements supply.Store.

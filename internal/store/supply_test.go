@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/release"
@@ -110,6 +111,17 @@ func TestWhatIsKnownAgainstARelease(t *testing.T) {
 	}
 }
 
+// stands puts a device into a state, however it came there.
+func (s *stages) stands(id string, state device.State) {
+	s.t.Helper()
+	if err := s.db.Write(s.t.Context(), func(tx *store.Tx) error {
+		_, err := tx.Exec(`UPDATE device SET state = $1 WHERE id = $2`, string(state), id)
+		return err
+	}); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
 func TestWhereAComponentIs(t *testing.T) {
 	s := newStages(t, wire.ModelBlob)
 	old := s.billed("1.0.0", "pkg:golang/acme.example/lib@v1.0.0")
@@ -122,6 +134,11 @@ func TestWhereAComponentIs(t *testing.T) {
 		}
 		s.make(devN(i), r)
 		s.says(devN(i), r, true, false, nil)
+	}
+	for i, end := range []device.State{device.Decommissioned, device.Disposed, device.Moved} { // who has ended runs nothing
+		s.make(devN(5+i), old)
+		s.says(devN(5+i), old, true, false, nil)
+		s.stands(devN(5+i), end)
 	}
 	if _, err := s.imports("Go", advisoryText("GO-1", "Go", "acme.example/lib", "0", "1.1.0", s.now)); err != nil {
 		t.Fatal(err)
@@ -326,12 +343,7 @@ func TestReleasesAreLookedAtAgainWhenAdvisoriesChange(t *testing.T) {
 		}
 	}
 	gone := func() {
-		if err := s.db.Write(t.Context(), func(tx *store.Tx) error {
-			_, err := tx.Exec(`UPDATE device SET state = 'decommissioned'`)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
+		s.stands(devN(1), device.Disposed)
 	}
 	for _, step := range []struct {
 		what string

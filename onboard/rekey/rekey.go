@@ -341,7 +341,7 @@ func standing(id string, sub Subject) error {
 	switch sub.State {
 	case device.Provisioned, device.Onboarded, device.Active, device.Quarantined, device.Dormant, device.Maintenance:
 	case device.Suspected: // new keys are what ends it, where the old ones were copied
-	case device.Ordered, device.Decommissioning, device.Decommissioned, device.Disposed, device.Moved, device.Lost:
+	case device.Decommissioning, device.Decommissioned, device.Disposed, device.Moved, device.Lost:
 		return no(sub.State)
 	default:
 		return no(sub.State)
