@@ -3,7 +3,7 @@ package attest
 import "encoding/json"
 
 // Tier is an entry of the trust vector or a status (draft-ietf-rats-ear-03 §3.2): 0 nothing known, 2 affirming, 32 warning, 96
-// contraindicated; −1 the verifier failed, 99 cryptography failed.
+// contraindicated; −1 the verifier failed. Cryptography that fails (99) is a refusal here, and no tier.
 type Tier int8
 
 // The tiers.
@@ -13,7 +13,6 @@ const (
 	Affirming       Tier = 2
 	Warning         Tier = 32
 	Contraindicated Tier = 96
-	CryptoFailed    Tier = 99
 )
 
 func (t Tier) String() string {

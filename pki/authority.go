@@ -211,15 +211,6 @@ func (a *Authority) VerdictSigner(pub crypto.PublicKey, now time.Time) (*x509.Ce
 	return sign(Verdict, t, pub, a.Cert, a.key)
 }
 
-// OperatorTLS signs the client certificate of the person or machine called name.
-func (a *Authority) OperatorTLS(name string, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
-	if a.Role != Infra || name == "" || len(name) > 64 {
-		return nil, errors.New("operator certificates are signed by the infrastructure CA, for a name of 1 to 64 characters")
-	}
-	t := &x509.Certificate{Subject: pkix.Name{CommonName: name}, NotBefore: now.Add(-backdate), NotAfter: now.Add(397 * day)}
-	return sign(Operator, t, pub, a.Cert, a.key)
-}
-
 // SignList signs a list of revoked CAs by an offline root, whose lists no instance makes.
 func (a *Authority) SignList(t *x509.RevocationList) ([]byte, error) {
 	if a.Role != Root {

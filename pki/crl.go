@@ -143,7 +143,7 @@ func (s *Service) listsOf(a *Authority) (out []ListID) {
 		for i := range s.shards(ski) {
 			out = append(out, ListID{ski, i})
 		}
-	case Root, Infra, IDevID, LDevID, Server, Operator, Verdict:
+	case Root, Infra, IDevID, LDevID, Server, Verdict:
 	}
 	return out
 }

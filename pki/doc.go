@@ -4,7 +4,7 @@
 //
 //	OEM root (offline) ─┬─ product CA ── order CA (per order and station, pathLen 0) ── IDevID
 //	                    ├─ operational CA ── LDevID
-//	                    └─ infrastructure CA ── server, operator
+//	                    └─ infrastructure CA ── server, verdict
 //
 // It guarantees: no certificate leaves without its fact in the ledger, written in the same transaction; asking twice gives the
 // same certificate; nothing is signed that profile and lint do not allow; a certificate counts only under a CA of its own kind,

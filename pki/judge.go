@@ -146,7 +146,7 @@ func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
 		return nil
 	case Verdict: // the server has the key that it is for as well; it is limited like a CA's
 		return nil
-	case Root, Product, Operational, Infra, Operator:
+	case Root, Product, Operational, Infra:
 	}
 	return fmt.Errorf("no certificates of role %s are signed here", role)
 }

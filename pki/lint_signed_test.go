@@ -101,8 +101,6 @@ func TestInteropZLint(t *testing.T) {
 	must(t, err)
 	issued[Server], err = h.infra.ServerTLS([]string{"a.test", "192.0.2.1"}, key(t).Public(), h.now)
 	must(t, err)
-	issued[Operator], err = h.infra.OperatorTLS("ann", key(t).Public(), h.now)
-	must(t, err)
 	by := map[Role]*Authority{Root: h.root, Product: h.product, Order: h.order, Operational: h.op, Infra: h.infra}
 	for _, p := range profiles {
 		if issued[p.Role] == nil && p.Role != Verdict {

@@ -22,11 +22,11 @@ const (
 	IDevID      Role = "idevid"
 	LDevID      Role = "ldevid"
 	Server      Role = "server"
-	Operator    Role = "operator"
 	Verdict     Role = "verdict"
 )
 
-// Policies that name the roles beside the two of package idevid. They are UUIDs under 2.25 (X.667).
+// Policies that name the roles beside the two of package idevid. They are UUIDs under 2.25 (X.667). No
+// certificate is made for an operator; the infrastructure CAs that there are have the policy, and a profile is what they are held to.
 const (
 	oidOperator = "2.25.167220276490353515837251553509781489679"
 	oidServer   = "2.25.88181947125876542225777665440525250992"
@@ -91,7 +91,7 @@ func table() []Profile {
 		},
 		{
 			Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []string{oidServer, oidOperator}, Life: 10 * 366 * day,
-			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and operators; no device",
+			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and verdicts; no device",
 		},
 		{
 			Role: IDevID, Issuer: Order, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{idev},
@@ -106,12 +106,8 @@ func table() []Profile {
 			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, Why: "TLS server",
 		},
 		{
-			Role: Operator, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{oidOperator}, Life: 398 * day,
-			Why: "a person or machine that operates; no device identity",
-		},
-		{
 			Role: Verdict, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{wire.VerdictPolicy().String()}, Life: 398 * day,
-			Why: "signs verdicts of genuineness for anybody; has no name to serve under, and is neither a device nor an operator",
+			Why: "signs verdicts of genuineness for anybody; has no name to serve under, and is no device",
 		},
 	}
 }

@@ -26,12 +26,6 @@ type Device struct {
 	Issuer   *x509.Certificate
 }
 
-// Peer is a verified operator certificate.
-type Peer struct {
-	Name string
-	Cert *x509.Certificate
-}
-
 // Trust knows the OEM roots and the CAs below them, and verifies certificates against both. A CA is checked up to a root when
 // it is added, and its time again at each use, so that verifying a device costs one signature, and verifying it again none.
 type Trust struct {
@@ -379,14 +373,6 @@ func (t *Trust) verifyDevice(chain []*x509.Certificate, now time.Time) (Device, 
 		return Device{}, fmt.Errorf("%s/%s under the CA of %s/%s", id.OEM, id.Product, oem, product)
 	}
 	return Device{Identity: id, Cert: chain[0], Issuer: ca}, nil
-}
-
-// VerifyOperator says which operator chain belongs to.
-func (t *Trust) VerifyOperator(chain []*x509.Certificate, now time.Time) (Peer, error) {
-	if _, err := t.verify(chain, Operator, now); err != nil {
-		return Peer{}, fault.Newf(fault.Denied, "cert.untrusted", "operator certificate not accepted: %w", err)
-	}
-	return Peer{Name: chain[0].Subject.CommonName, Cert: chain[0]}, nil
 }
 
 // VerifyConnection builds the check for a device listener's tls.Config.VerifyConnection, which runs on resumed sessions too

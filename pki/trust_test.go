@@ -175,24 +175,12 @@ func (h *house) forgedCA(a *Authority, role Role, oem, product string, pub crypt
 	return c
 }
 
-func TestOperatorsAreNoDevices(t *testing.T) {
+func TestServersAreNoDevices(t *testing.T) {
 	h := newHouse(t)
-	op, err := h.infra.OperatorTLS("olga", key(t).Public(), h.now)
-	must(t, err)
-	if p, err := h.service.Trust().VerifyOperator([]*x509.Certificate{op}, h.now); err != nil || p.Name != "olga" {
-		t.Errorf("%+v, %v", p, err)
-	}
-	if _, err := h.service.Trust().VerifyDevice([]*x509.Certificate{op}, h.now); err == nil {
-		t.Error("an operator was taken for a device")
-	}
 	srv, err := h.infra.ServerTLS([]string{"a.test", "127.0.0.1"}, key(t).Public(), h.now)
 	must(t, err)
-	for name, c := range map[string]*x509.Certificate{
-		"a server": srv, "an LDevID": h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(time.Hour), nil),
-	} {
-		if _, err := h.service.Trust().VerifyOperator([]*x509.Certificate{c}, h.now); err == nil {
-			t.Errorf("%s was taken for an operator", name)
-		}
+	if _, err := h.service.Trust().VerifyDevice([]*x509.Certificate{srv}, h.now); err == nil {
+		t.Error("a server was taken for a device")
 	}
 }
 
@@ -282,8 +270,6 @@ func TestACASignsItsOwnKindOnly(t *testing.T) {
 		"a leaf as CA":                 second(h.infra.Sub(Server, Name{OEM: "acme"}, pub, h.now)),
 		"server by the operational CA": second(h.op.ServerTLS([]string{"a.test"}, pub, h.now)),
 		"server of no name":            second(h.infra.ServerTLS(nil, pub, h.now)),
-		"operator of no name":          second(h.infra.OperatorTLS("", pub, h.now)),
-		"operator by the root":         second(h.root.OperatorTLS("olga", pub, h.now)),
 	} {
 		if err == nil {
 			t.Errorf("%s was signed", name)
@@ -319,9 +305,6 @@ func TestTheRememberedIsLookedAtAgain(t *testing.T) {
 		if _, err := trust.VerifyDevice([]*x509.Certificate{c.leaf}, h.now.Add(c.at)); fault.KindOf(err) != fault.Denied {
 			t.Errorf("%s: %v, want a denial", name, err)
 		}
-	}
-	if _, err := trust.VerifyOperator([]*x509.Certificate{good}, h.now); err == nil {
-		t.Error("a device's certificate passed for an operator's")
 	}
 	if len(trust.good) != 1 {
 		t.Error("what was refused is remembered as good")

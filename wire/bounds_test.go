@@ -159,7 +159,6 @@ func TestWhatIsEncodedIsDecoded(t *testing.T) {
 		"Order":         bound(EncodeOrder, DecodeOrder, testOrder(t)),
 		"OrderContent":  bound(EncodeOrderContent, DecodeOrderContent, testContent()),
 		"OrderFile":     bound(EncodeOrderFile, DecodeOrderFile, OrderFile{Order: []byte{1}, Content: []byte{2}, Payload: [][]byte{make([]byte, 17)}}),
-		"RecordFile":    bound(EncodeRecordFile, DecodeRecordFile, RecordFile{Order: "o", Batches: [][]byte{{1}}}),
 		"Ownership":     bound(EncodeOwnership, DecodeOwnership, Ownership{Owner: d32(1), Key: spki}),
 		// Of a frame the body is looked at, which has a type of its own.
 		"PortFrame": bound(func(f PortFrame) ([]byte, error) {

@@ -211,9 +211,6 @@ func (b RecordBatch) check() error {
 	return nil
 }
 
-// EncodeRecordFile writes f.
-func EncodeRecordFile(f RecordFile) ([]byte, error) { return encode(f, MaxRecordFile) }
-
 // DecodeRecordFile reads a file from a station.
 func DecodeRecordFile(data []byte) (RecordFile, error) {
 	return decode[RecordFile](data, MaxRecordFile)

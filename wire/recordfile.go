@@ -41,7 +41,7 @@ func (t *RecordTree) Root() (root [32]byte) {
 	return root
 }
 
-// RecordFileWriter writes a RecordFile batch by batch, the very bytes of EncodeRecordFile, so that nobody has to hold all of it.
+// RecordFileWriter writes a RecordFile batch by batch, the very bytes that all of it encodes to, so that nobody has to hold it.
 type RecordFileWriter struct {
 	w    io.Writer
 	left int

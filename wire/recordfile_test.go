@@ -33,7 +33,7 @@ func TestARecordFileIsWrittenPieceByPiece(t *testing.T) {
 		for _, n := range sizes {
 			f.Batches = append(f.Batches, bytes.Repeat([]byte{7}, n))
 		}
-		want, err := EncodeRecordFile(f)
+		want, err := Marshal(f)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -81,7 +81,7 @@ func FuzzRecordFileIndex(f *testing.F) {
 		for _, n := range sizes {
 			file.Batches = append(file.Batches, make([]byte, n))
 		}
-		data, err := EncodeRecordFile(file)
+		data, err := Marshal(file)
 		if err != nil {
 			f.Fatal(err)
 		}

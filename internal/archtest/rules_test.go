@@ -34,7 +34,7 @@ var (
 		"supply", "factory", "onboard", "attest", "protect", "release", "rollout", "telemetry", "monitor", "remedy", "retire", "comply", "fleet", "genuine",
 	}, floor...)
 	adapters = []string{
-		"internal/est", "internal/httpapi", "internal/console", "internal/deviceapi", "internal/mqttgw", "internal/ddi", "internal/mender",
+		"internal/est", "internal/httpapi", "internal/console", "internal/deviceapi", "internal/ddi", "internal/mender",
 	}
 )
 
@@ -119,19 +119,16 @@ var rules = []rule{
 	{folder: "internal/witnessd", ours: append([]string{"internal/durable", "internal/failpoint"}, ground...), never: noDB},
 	{folder: "internal/watchd", ours: append([]string{"internal/durable"}, ground...), never: noDB},
 	{folder: "internal/witnesscall", ours: ground, never: noDB},
-	{folder: "internal/mqttgw", ours: stages, never: noDB},
 	{folder: "internal/ddi", ours: stages, never: noDB},
 	{folder: "internal/mender", ours: stages, never: noDB},
 	{folder: "internal/store", ours: append([]string{"internal/failpoint", "internal/once"}, stages...), never: noNet},
 	{folder: "internal/once", never: pure, deep: noServer},
 	{folder: "internal/blob", ours: []string{"release", "ledger", "fault", "internal/durable", "internal/failpoint"}},
-	{folder: "internal/bus", ours: ground},
 	{folder: "internal/keys", ours: append([]string{"internal/durable"}, base...), never: noNet},
-	{folder: "internal/rite", ours: append([]string{"pki/ceremony", "internal/keys", "internal/durable"}, floor...), never: append([]string{"net", "net/http"}, noDB...)}, // on a machine without a network
+	{folder: "internal/rite", ours: append([]string{"pki/ceremony", "internal/keys", "internal/durable"}, floor...), never: append([]string{"net", "net/http"}, noDB...)},                 // on a machine without a network
 	{folder: "internal/desk", ours: append([]string{"factory", "pki/ceremony", "internal/durable", "internal/failpoint"}, floor...), never: append([]string{"net", "net/http"}, noDB...)}, // on a machine without a network
 	{folder: "internal/durable", ours: []string{"internal/failpoint"}, never: noNet},
 	{folder: "internal/failpoint", never: noNet},
-	{folder: "internal/obs", ours: ground, never: noDB},
 	{folder: "client", never: noServer, deep: append(prefixed([]string{"internal"}), noStages...)}, // for programs of others: nothing of ours comes with it
 	{folder: "internal/client", ours: append([]string{"internal/httpapi"}, stages...), never: noDB},
 	{folder: "internal/server", ours: []string{"*"}}, // the composition root
@@ -271,6 +268,15 @@ func TestImportsPointOneWay(t *testing.T) {
 			if v := deepViolation(p.path(), dep); v != "" {
 				t.Errorf("%s needs %s, by way of others: %s", p.path(), dep, v)
 			}
+		}
+	}
+}
+
+func TestEveryRuleHasAPackage(t *testing.T) {
+	all := packages(t)
+	for _, r := range rules {
+		if !slices.ContainsFunc(all, func(p pkg) bool { return within(p.path(), r.folder) }) {
+			t.Errorf("%s: a rule without a package: take the row out", r.folder)
 		}
 	}
 }

@@ -19,7 +19,7 @@ func TestALongRecordFileGoesInParts(t *testing.T) {
 	for i := range 11 {
 		file.Batches = append(file.Batches, bytes.Repeat([]byte{byte(i)}, 100+i))
 	}
-	data, err := wire.EncodeRecordFile(file)
+	data, err := wire.Marshal(file)
 	if err != nil {
 		t.Fatal(err)
 	}

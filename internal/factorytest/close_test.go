@@ -375,7 +375,7 @@ func (r *rogue) sealed(b wire.RecordBatch) []byte {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	out, err := wire.EncodeRecordFile(wire.RecordFile{Order: r.id, Batches: [][]byte{sealed}})
+	out, err := wire.Marshal(wire.RecordFile{Order: r.id, Batches: [][]byte{sealed}})
 	if err != nil {
 		r.t.Fatal(err)
 	}

@@ -130,7 +130,7 @@ func TestWhatIsMissingIsListed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	short, err := wire.EncodeRecordFile(wire.RecordFile{Order: "ord-1", Batches: [][]byte{sealed}})
+	short, err := wire.Marshal(wire.RecordFile{Order: "ord-1", Batches: [][]byte{sealed}})
 	if err != nil {
 		t.Fatal(err)
 	}

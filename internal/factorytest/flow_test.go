@@ -433,7 +433,7 @@ func TestGap(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	short, err := wire.EncodeRecordFile(wire.RecordFile{Order: "ord-1", Batches: [][]byte{sealed}})
+	short, err := wire.Marshal(wire.RecordFile{Order: "ord-1", Batches: [][]byte{sealed}})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -142,8 +142,3 @@ func openLocalWitness(ctx context.Context, l Layout, cfg Config, keys Signers, w
 	}
 	return witness.Open(ctx, c)
 }
-
-// verifierKey is the log's key in the form of notes.
-func (t trustedLog) verifierKey() ledger.VerifierKey {
-	return ledger.VerifierKey{Name: t.Origin, Type: ledger.TypeEd25519, Key: t.Key}
-}

@@ -356,3 +356,8 @@ func TestWitnessesInTheConfiguration(t *testing.T) {
 		}
 	}
 }
+
+// verifierKey is the log's key in the form of notes.
+func (t trustedLog) verifierKey() ledger.VerifierKey {
+	return ledger.VerifierKey{Name: t.Origin, Type: ledger.TypeEd25519, Key: t.Key}
+}

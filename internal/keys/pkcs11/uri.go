@@ -63,21 +63,3 @@ func attributesOf(text, between string, into map[string]*string) error {
 	}
 	return nil
 }
-
-// String writes it.
-func (u URI) String() string {
-	out := Scheme + "token=" + escaped(u.Token)
-	if u.Object != "" {
-		out += ";object=" + escaped(u.Object)
-	}
-	out += "?module-path=" + escaped(u.Module)
-	if u.PIN != "" {
-		out += "&pin-source=" + escaped(u.PIN)
-	}
-	return out
-}
-
-// escaped leaves the slashes of a path, which RFC 7512 allows in both parts of a query; in the token's part they are harmless to our reader.
-func escaped(s string) string {
-	return strings.NewReplacer("%2F", "/", "&", "%26", ";", "%3B", "+", "%2B", "=", "%3D").Replace(url.PathEscape(s))
-}

@@ -1,6 +1,7 @@
 package pkcs11
 
 import (
+	"net/url"
 	"strings"
 	"testing"
 )
@@ -51,4 +52,22 @@ func FuzzParseURI(f *testing.F) {
 			t.Errorf("%q is %+v, and written %q is %+v, %v", text, u, u, again, err)
 		}
 	})
+}
+
+// String writes it.
+func (u URI) String() string {
+	out := Scheme + "token=" + escaped(u.Token)
+	if u.Object != "" {
+		out += ";object=" + escaped(u.Object)
+	}
+	out += "?module-path=" + escaped(u.Module)
+	if u.PIN != "" {
+		out += "&pin-source=" + escaped(u.PIN)
+	}
+	return out
+}
+
+// escaped leaves the slashes of a path, which RFC 7512 allows in both parts of a query; in the token's part they are harmless to our reader.
+func escaped(s string) string {
+	return strings.NewReplacer("%2F", "/", "&", "%26", ";", "%3B", "+", "%2B", "=", "%3D").Replace(url.PathEscape(s))
 }
