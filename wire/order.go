@@ -217,8 +217,9 @@ type Flash struct {
 
 // Servers are the URLs a device calls.
 type Servers struct {
-	Device string `cbor:"1,keyasint" json:"device"`                   // EST and the device API, https
-	MQTT   string `cbor:"2,keyasint,omitempty" json:"mqtt,omitempty"` // telemetry and doorbell, mqtts
+	Device string `cbor:"1,keyasint" json:"device"` // EST and the device API, https
+	// MQTT is read by nobody, and no command gives it. Devices, orders and masters were made with it: they have to be read, so that its number stays taken.
+	MQTT string `cbor:"2,keyasint,omitempty" json:"mqtt,omitempty"`
 }
 
 // Bounds of an order.

@@ -152,7 +152,6 @@ func (o *orderCall) flags(c *cobra.Command) {
 func (o *orderCall) params(c *cobra.Command) {
 	f := c.Flags()
 	f.StringVar(&o.server, "server", "", "https address the devices call")
-	f.StringVar(&o.mqtt, "mqtt", "", "mqtts address for telemetry")
 	f.Uint64Var(&o.slotSize, "slot-size", 0, "largest release a device must take, bytes")
 	f.Uint32Var(&o.slots, "slots", 2, "slots for releases")
 	f.Uint32Var(&o.erase, "erase-size", 16<<10, "erase unit of the flash, bytes")
@@ -164,7 +163,7 @@ func (o *orderCall) or(c *cobra.Command, flags ...string) *cobra.Command {
 	for _, f := range flags {
 		c.MarkFlagsOneRequired("master", f)
 	}
-	for _, f := range append(flags, "mqtt", "slots", "erase-size", "config") {
+	for _, f := range append(flags, "slots", "erase-size", "config") {
 		c.MarkFlagsMutuallyExclusive("master", f)
 	}
 	return c
@@ -174,7 +173,7 @@ func (o *orderCall) or(c *cobra.Command, flags ...string) *cobra.Command {
 func (o *orderCall) deviceParams() (wire.DeviceParams, error) {
 	p := wire.DeviceParams{
 		Flash:   wire.Flash{Size: uint64(o.slots) * o.slotSize, Erase: o.erase, Slots: o.slots, SlotSize: o.slotSize},
-		Servers: wire.Servers{Device: o.server, MQTT: o.mqtt},
+		Servers: wire.Servers{Device: o.server},
 	}
 	if o.config == "" {
 		return p, nil

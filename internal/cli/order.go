@@ -68,7 +68,7 @@ type orderCall struct {
 	days, slots                  uint32
 	slotSize                     uint64
 	erase                        uint32
-	server, mqtt, config, out    string
+	server, config, out          string
 	master                       string
 }
 
