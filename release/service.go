@@ -87,7 +87,7 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 	case errors.Is(err, ErrTooLarge):
 		return Artifact{}, invalid("artifact.size", fmt.Sprintf("artifact %s is larger than %d bytes", name, int64(MaxArtifact)), "split it")
 	case errors.Is(err, ErrEmpty):
-		return Artifact{}, invalid("artifact.empty", "artifact "+name+" has no bytes", "")
+		return Artifact{}, invalid("artifact.empty", "artifact "+name+" has no bytes", "upload the file that was built")
 	case err != nil:
 		return Artifact{}, err
 	}
@@ -117,7 +117,7 @@ func (s *Service) Open(ctx context.Context, caller access.Caller, product string
 		a, err = s.cfg.Artifacts.Artifact(ctx, product, digest)
 	}
 	if errors.Is(err, ErrNotFound) {
-		return Artifact{}, nil, fault.New(fault.NotFound, "artifact.unknown", fmt.Sprintf("no artifact %x here for this caller", digest), "")
+		return Artifact{}, nil, fault.New(fault.NotFound, "artifact.unknown", fmt.Sprintf("no artifact %x here for this caller", digest), "name the product that it was uploaded to; a device is given what published releases of its product name")
 	}
 	if err != nil {
 		return Artifact{}, nil, err
@@ -269,7 +269,7 @@ func checkSpec(spec Spec, p Product) error {
 	}
 	for _, h := range spec.Hardware {
 		if !slices.Contains(p.Hardware, h) {
-			return invalid("release.hardware", fmt.Sprintf("product %s has no hardware revision %q", spec.Product, h), "")
+			return invalid("release.hardware", fmt.Sprintf("product %s has no hardware revision %q", spec.Product, h), "see `hallmark product show`")
 		}
 	}
 	return nil
@@ -299,11 +299,11 @@ func (s *Service) artifacts(ctx context.Context, spec Spec) (map[[32]byte]Artifa
 func (s *Service) checkRollbacks(ctx context.Context, spec Spec) error {
 	for _, d := range spec.RollbackTo {
 		if len(d) != 32 {
-			return invalid("release.rollback", fmt.Sprintf("rollback digest %x is not SHA-256", d), "")
+			return invalid("release.rollback", fmt.Sprintf("rollback digest %x is not SHA-256", d), "give the digest of a release that is published: see `hallmark release list`")
 		}
 		to, err := s.cfg.Store.Release(ctx, [32]byte(d))
 		if errors.Is(err, ErrNotFound) || err == nil && (to.Manifest.Product != spec.Product || to.Status != Published) {
-			return invalid("release.rollback", fmt.Sprintf("%x is no published release of %s to go back to", d, spec.Product), "")
+			return invalid("release.rollback", fmt.Sprintf("%x is no published release of %s to go back to", d, spec.Product), "give the digest of a release that is published: see `hallmark release list`")
 		}
 		if err != nil {
 			return err
@@ -381,7 +381,7 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 		return r, nil
 	}
 	if r.Status != Proposed {
-		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
+		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "propose a new one")
 	}
 	if err := s.mayApprove(ctx, caller, r); err != nil {
 		return Release{}, err
@@ -474,7 +474,7 @@ func newSigner(r Release, role wire.KeySet, envelope []byte) (wire.KeyID, error)
 			continue
 		}
 		if !role.Has(k) {
-			return wire.KeyID{}, invalid("release.signer", fmt.Sprintf("key %x is not in the release role of %s", k, r.Manifest.Product), "")
+			return wire.KeyID{}, invalid("release.signer", fmt.Sprintf("key %x is not in the release role of %s", k, r.Manifest.Product), "sign with a key of the release role in the trust bundle in force: `hallmark bundle show`")
 		}
 		fresh = append(fresh, k)
 	}
@@ -610,7 +610,7 @@ func (s *Service) Logged(ctx context.Context, digest [32]byte) (wire.Logged, err
 		return wire.Logged{}, err
 	}
 	if r.Status != Published {
-		return wire.Logged{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
+		return wire.Logged{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "propose a new one")
 	}
 	return s.cfg.Ledger.Logged(ctx, r.UID)
 }

@@ -38,7 +38,7 @@ func (s *Service) SignSUIT(ctx context.Context, caller access.Caller, digest [32
 		return Release{}, err
 	}
 	if r.Status != Proposed && r.Status != Published {
-		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "")
+		return Release{}, conflict("release.status", fmt.Sprintf("release %s is %s", r.Manifest.ID, r.Status), "propose a new one")
 	}
 	i := slices.IndexFunc(r.Approvals, func(a Approval) bool { return a.Caller == caller.ID })
 	if i < 0 {

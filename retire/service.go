@@ -59,7 +59,7 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]
 		}
 	}
 	if o.Reason == "" || len(o.Reason) > 1024 {
-		return nil, fault.New(fault.Invalid, "retire.reason", "a retirement needs a reason of at most 1024 bytes", "")
+		return nil, fault.New(fault.Invalid, "retire.reason", "a retirement needs a reason of at most 1024 bytes", "say why, with --reason")
 	}
 	for _, id := range o.Devices {
 		d, err := s.cfg.Devices.Get(ctx, system(), id)
@@ -72,7 +72,7 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]
 			return nil, err
 		}
 		if d.Product != o.Product {
-			return nil, fault.New(fault.Invalid, "retire.product", fmt.Sprintf("device %s is of product %s, not %s", id, d.Product, o.Product), "")
+			return nil, fault.New(fault.Invalid, "retire.product", fmt.Sprintf("device %s is of product %s, not %s", id, d.Product, o.Product), "retire the devices of each product by themselves")
 		}
 		if _, err := device.Next(d.State, device.Retire); err != nil {
 			return nil, fault.Newf(fault.Conflict, "retire.state", "device %s: %w", id, err)
@@ -224,7 +224,7 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, 
 		return denied
 	}
 	if caller.Kind == access.Device && caller.ID != access.DeviceCaller(id).ID {
-		return fault.New(fault.Denied, "retire.caller", fmt.Sprintf("%s brings a receipt of device %s", caller.ID, id), "")
+		return fault.New(fault.Denied, "retire.caller", fmt.Sprintf("%s brings a receipt of device %s", caller.ID, id), "a device brings the receipt of its own wipe")
 	}
 	if err != nil {
 		return err
@@ -237,7 +237,7 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, 
 		return nil
 	}
 	if r.Phase != Wiping && r.Phase != WrittenOff || len(r.Receipt) > 0 {
-		return fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("the retirement of device %s is %s", id, r.Phase), "")
+		return fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("the retirement of device %s is %s", id, r.Phase), "see `hallmark retirement show`")
 	}
 	if _, err := s.checkReceipt(ctx, r, d, envelope); err != nil {
 		return err
@@ -272,10 +272,10 @@ func (s *Service) WriteOff(ctx context.Context, caller access.Caller, id, reason
 		return Retirement{}, err
 	}
 	if r.Phase != Wiping && r.Phase != Ordered {
-		return Retirement{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("the retirement of device %s is %s", id, r.Phase), "")
+		return Retirement{}, fault.New(fault.Conflict, "retire.phase", fmt.Sprintf("the retirement of device %s is %s", id, r.Phase), "see `hallmark retirement show`")
 	}
 	if reason == "" || len(reason) > 1024 {
-		return Retirement{}, fault.New(fault.Invalid, "retire.reason", "a device is written off for a reason of at most 1024 bytes", "")
+		return Retirement{}, fault.New(fault.Invalid, "retire.reason", "a device is written off for a reason of at most 1024 bytes", "say why, with --reason")
 	}
 	data, err := json.Marshal(WriteOff{Device: id, Product: r.Product, Warrant: r.Warrant, Reason: reason})
 	if err != nil {
@@ -345,7 +345,7 @@ func (s *Service) Dispose(ctx context.Context, caller access.Caller, id, how str
 		return Retirement{}, err
 	}
 	if how == "" || len(how) > 1024 {
-		return Retirement{}, fault.New(fault.Invalid, "retire.how", "say what was done with the piece, in at most 1024 bytes", "")
+		return Retirement{}, fault.New(fault.Invalid, "retire.how", "say what was done with the piece, in at most 1024 bytes", "name the way and the proof, in fewer words")
 	}
 	if r.Phase == Disposed {
 		return r, nil

@@ -235,7 +235,7 @@ func (s *Service) Untrust(ctx context.Context, caller access.Caller, id, reason 
 		return none
 	}
 	if reason = strings.TrimSpace(reason); reason == "" || len(reason) > 512 {
-		return fault.New(fault.Invalid, "foreign.reason", "say in 1 to 512 bytes why", "")
+		return fault.New(fault.Invalid, "foreign.reason", "say in 1 to 512 bytes why", "give a reason of that length")
 	}
 	now := s.c.Now().UTC()
 	data, err := json.Marshal(map[string]string{"id": c.ID, "product": c.Product, "reason": reason})

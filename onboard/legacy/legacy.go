@@ -253,7 +253,7 @@ func (a Admission) check(p product.Product) error {
 	case a.Kind == Mender && len(a.Key) == 0:
 		return fault.New(fault.Invalid, "legacy.key", "a client of Mender's is known by its key", "see `hallmark legacy list` for the key of the one that asked, and hold it against the device's")
 	case len(a.Key) != 0 && len(a.Key) != sha256.Size:
-		return fault.New(fault.Invalid, "legacy.key", fmt.Sprintf("a key's digest has %d bytes, and not %d", sha256.Size, len(a.Key)), "")
+		return fault.New(fault.Invalid, "legacy.key", fmt.Sprintf("a key's digest has %d bytes, and not %d", sha256.Size, len(a.Key)), "give the SHA-256 of the key (SubjectPublicKeyInfo, DER)")
 	case a.Hardware != "" && !slices.Contains(p.Hardware, a.Hardware):
 		return fault.New(fault.Invalid, "legacy.hardware", fmt.Sprintf("product %s has no hardware revision %q", p.ID, a.Hardware), "give one of "+strings.Join(p.Hardware, ", "))
 	}

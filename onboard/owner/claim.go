@@ -113,7 +113,7 @@ func (s *Service) Claim(ctx context.Context, caller access.Caller, c Claim) (Per
 		return Period{}, err
 	}
 	if !o.Ended.IsZero() {
-		return Period{}, fault.New(fault.Conflict, "owner.ended", fmt.Sprintf("owner %s has ended", o.ID), "")
+		return Period{}, fault.New(fault.Conflict, "owner.ended", fmt.Sprintf("owner %s has ended", o.ID), "claim it for another owner")
 	}
 	code, err := ParseCode(c.Code)
 	if err != nil {

@@ -104,7 +104,7 @@ func (s *Service) Steal(ctx context.Context, caller access.Caller, id, reason st
 		return fault.New(fault.Invalid, "mark.reason", "a mark needs a reason", fmt.Sprintf("at most %d bytes", MaxReason))
 	}
 	if device.Ended(d.State) {
-		return fault.New(fault.Conflict, "mark.state", fmt.Sprintf("device %s is %s", id, d.State), "")
+		return fault.New(fault.Conflict, "mark.state", fmt.Sprintf("device %s is %s", id, d.State), "a device is marked while its life goes on")
 	}
 	who, err := s.by(ctx, caller, id)
 	if err != nil {
@@ -113,7 +113,7 @@ func (s *Service) Steal(ctx context.Context, caller access.Caller, id, reason st
 	now := s.cfg.Now().UTC()
 	err = s.cfg.Marks.PutMark(ctx, Mark{Device: id, At: now, By: caller.ID, Maker: caller.Owner == "", Reason: reason}, s.judging(who, id, "", reason, now))
 	if errors.Is(err, ErrChanged) {
-		return fault.New(fault.Conflict, "mark.there", fmt.Sprintf("device %s is marked as stolen already", id), "")
+		return fault.New(fault.Conflict, "mark.there", fmt.Sprintf("device %s is marked as stolen already", id), "lift the mark first, if it is to say something else")
 	}
 	if err != nil {
 		return err
@@ -143,7 +143,7 @@ func (s *Service) Found(ctx context.Context, caller access.Caller, id, reason st
 		return fault.New(fault.Denied, "mark.maker", fmt.Sprintf("the maker has marked device %s as stolen", id), "ask the maker")
 	}
 	if errors.Is(err, ErrNotFound) {
-		return fault.New(fault.NotFound, "mark.unknown", fmt.Sprintf("device %s is not marked as stolen", id), "")
+		return fault.New(fault.NotFound, "mark.unknown", fmt.Sprintf("device %s is not marked as stolen", id), "see its marks with `hallmark device show`")
 	}
 	if err != nil || !inReach(d.State) {
 		return err

@@ -398,7 +398,7 @@ func (s *Service) LastTransfer(ctx context.Context, caller access.Caller, id str
 	}
 	t, err := s.cfg.Transfers.Transfer(ctx, id)
 	if errors.Is(err, ErrNotFound) {
-		return t, fault.New(fault.NotFound, "transfer.unknown", fmt.Sprintf("device %s was never transferred", id), "")
+		return t, fault.New(fault.NotFound, "transfer.unknown", fmt.Sprintf("device %s was never transferred", id), "see what there is with `hallmark device transfers`")
 	}
 	if caller.Owner != "" { // it is another owner's end
 		t.By, t.Reason, t.Warrant = "", "", nil

@@ -422,7 +422,7 @@ func (s *Service) Revoke(ctx context.Context, caller access.Caller, id, reason s
 		return Voucher{}, noVoucher(id)
 	}
 	if len(reason) > maxReason {
-		return Voucher{}, fault.New(fault.Invalid, "voucher.reason", "a reason has at most 512 bytes", "")
+		return Voucher{}, fault.New(fault.Invalid, "voucher.reason", "a reason has at most 512 bytes", "say it in fewer words")
 	}
 	now := s.c.Now().UTC()
 	f, err := ended(v, "revoked", reason, caller.ID, now)
