@@ -8678,18 +8678,18 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
 	GetReleaseSummary(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// WithdrawReleaseWithBody Close a release to further devices
+	// WithdrawReleaseWithBody Hand a release out to no further device
 	//
-	// Running rollouts of it halt. Devices that run it go on.
+	// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/withdraw (the `WithdrawRelease` operationId).
 	WithdrawReleaseWithBody(ctx context.Context, digest string, params *WithdrawReleaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
 
-	// WithdrawRelease Close a release to further devices
+	// WithdrawRelease Hand a release out to no further device
 	//
-	// Running rollouts of it halt. Devices that run it go on.
+	// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -13709,9 +13709,9 @@ func (c *Client) GetReleaseSummary(ctx context.Context, digest string, reqEditor
 	return c.Client.Do(req)
 }
 
-// WithdrawReleaseWithBody Close a release to further devices
+// WithdrawReleaseWithBody Hand a release out to no further device
 //
-// Running rollouts of it halt. Devices that run it go on.
+// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 //
 // Takes any type of body and a specified content type.
 //
@@ -13728,9 +13728,9 @@ func (c *Client) WithdrawReleaseWithBody(ctx context.Context, digest string, par
 	return c.Client.Do(req)
 }
 
-// WithdrawRelease Close a release to further devices
+// WithdrawRelease Hand a release out to no further device
 //
-// Running rollouts of it halt. Devices that run it go on.
+// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -31919,18 +31919,18 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/releases/{digest}/summary (the `GetReleaseSummary` operationId).
 	GetReleaseSummaryWithResponse(ctx context.Context, digest string, reqEditors ...RequestEditorFn) (*GetReleaseSummaryResponse, error)
 
-	// WithdrawReleaseWithBodyWithResponse Close a release to further devices
+	// WithdrawReleaseWithBodyWithResponse Hand a release out to no further device
 	//
-	// Running rollouts of it halt. Devices that run it go on.
+	// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/withdraw (the `WithdrawRelease` operationId).
 	WithdrawReleaseWithBodyWithResponse(ctx context.Context, digest string, params *WithdrawReleaseParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*WithdrawReleaseResponse, error)
 
-	// WithdrawReleaseWithResponse Close a release to further devices
+	// WithdrawReleaseWithResponse Hand a release out to no further device
 	//
-	// Running rollouts of it halt. Devices that run it go on.
+	// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -46385,9 +46385,9 @@ func (c *ClientWithResponses) GetReleaseSummaryWithResponse(ctx context.Context,
 	return ParseGetReleaseSummaryResponse(rsp)
 }
 
-// WithdrawReleaseWithBodyWithResponse Close a release to further devices
+// WithdrawReleaseWithBodyWithResponse Hand a release out to no further device
 //
-// Running rollouts of it halt. Devices that run it go on.
+// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -46400,9 +46400,9 @@ func (c *ClientWithResponses) WithdrawReleaseWithBodyWithResponse(ctx context.Co
 	return ParseWithdrawReleaseResponse(rsp)
 }
 
-// WithdrawReleaseWithResponse Close a release to further devices
+// WithdrawReleaseWithResponse Hand a release out to no further device
 //
-// Running rollouts of it halt. Devices that run it go on.
+// Running rollouts of it halt, and commands that bring it and were not carried out are cancelled. Devices that run it go on. Done again, it completes what broke off.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
