@@ -90,7 +90,7 @@ func (b *board) image(version string, program []byte) []byte {
 func (b *board) start(version, url string, args ...string) {
 	b.t.Helper()
 	b.put("swupdate.cfg", fmt.Appendf(nil, `globals : { public-key-file = "%s"; };
-suricatta : { legacytest.Tenant = "%s"; id = "%s"; url = "%s"; cafile = "%s"; retry = 20; retrywait = 1; %s };
+suricatta : { tenant = "%s"; id = "%s"; url = "%s"; cafile = "%s"; retry = 20; retrywait = 1; %s };
 identify : ( { name = "%s"; value = "%s"; }, { name = "board"; value = "b1"; } );
 `, b.at("maker.pem"), legacytest.Tenant, b.name, url, b.w.Roots, b.auth, legacy.VersionAttribute, version))
 	ctx, cancel := context.WithCancel(context.Background())
