@@ -34,14 +34,14 @@ const (
 )
 
 // Class is how the gate sees a device.
-type Class int
+type Class string
 
 // The classes. Only Good lets a wave pass; what is not known is Waiting, and Failed after the deadline.
 const (
-	Waiting Class = iota
-	Good
-	Failed
-	Left
+	Waiting Class = "waiting"
+	Good    Class = "good"
+	Failed  Class = "failed"
+	Left    Class = "left"
 )
 
 // Class gives the class of a mark of a wave.

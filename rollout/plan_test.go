@@ -501,7 +501,7 @@ func TestJudgeTakesNothingOnTrust(t *testing.T) {
 			s.Seen = m.Now.Add(-time.Minute)
 			c.change(&s)
 			if got, why := Judge(m, r, s); got != want {
-				t.Errorf("%s at %v: %d (%s), want %d", name, m.Now.Sub(epoch), got, why, want)
+				t.Errorf("%s at %v: %s (%s), want %s", name, m.Now.Sub(epoch), got, why, want)
 			}
 		}
 	}
@@ -535,7 +535,7 @@ func TestWhatCountsWhenTheSoakIsOver(t *testing.T) {
 			m.Since = c.now.Add(-time.Minute)
 		}
 		if got, why := Judge(m, r, s); got != c.want {
-			t.Errorf("%s: %d (%s), want %d", name, got, why, c.want)
+			t.Errorf("%s: %s (%s), want %s", name, got, why, c.want)
 		}
 	}
 }

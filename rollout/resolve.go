@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"math"
 	"slices"
 
@@ -15,16 +16,37 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Resolved is a selection as it is now.
+// Resolved is a selection as it is now: in numbers, and for who asks with at most 1000 devices by name for each.
 type Resolved struct {
-	Members  []Member          `json:"members"`
-	Waves    []WaveState       `json:"waves"`
-	Set      wire.DeviceSet    `json:"set"`                // commits to all members
-	Skipped  map[string]string `json:"skipped"`            // device → why it is left out
-	LeftOut  map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, version, newer, stepping stone, counter, other rollout, other product
-	Held     map[string]string `json:"held,omitempty" doc:"members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet"`
-	Stranded []string          `json:"stranded,omitempty"` // members that would have no way back after a halt
-	Unsized  int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
+	Reached   int               `json:"reached" doc:"how many devices are members"`
+	OfOthers  int               `json:"of_others,omitempty" doc:"members that another rollout has"`
+	NoWayBack int               `json:"no_way_back,omitempty" doc:"members that would have no way back after a halt"`
+	Unsized   int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
+	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, version, newer, stepping stone, counter, other rollout, other product
+	Waves     []WaveState       `json:"waves"`
+	Set       wire.DeviceSet    `json:"set"` // commits to all members
+	Members   []Member          `json:"members"`
+	Skipped   map[string]string `json:"skipped"` // device → why it is left out
+	Held      map[string]string `json:"held,omitempty" doc:"members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet"`
+	Stranded  []string          `json:"stranded,omitempty"`
+}
+
+// shown is what a caller is answered.
+func (r Resolved) shown() Resolved {
+	r.Members, r.Stranded = r.Members[:min(len(r.Members), maxShown)], r.Stranded[:min(len(r.Stranded), maxShown)]
+	r.Skipped, r.Held = few(r.Skipped), few(r.Held)
+	return r
+}
+
+func few(m map[string]string) map[string]string {
+	if len(m) <= maxShown {
+		return m
+	}
+	out := make(map[string]string, maxShown)
+	for _, id := range slices.Sorted(maps.Keys(m))[:maxShown] {
+		out[id] = m[id]
+	}
+	return out
 }
 
 func bad(code, text, remedy string) error {
@@ -214,6 +236,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 			out.Stranded = append(out.Stranded, m.Device)
 		}
 	}
+	out.Reached, out.OfOthers, out.NoWayBack = len(out.Members), len(out.Held), len(out.Stranded)
 	out.Set, err = wire.SetOf(fit)
 	return out, err
 }

@@ -109,7 +109,7 @@ type Rollout struct {
 	Halted  time.Time   `json:"halted,omitzero"`
 	Ended   time.Time   `json:"ended,omitzero"`
 	Reason  string      `json:"reason,omitempty"` // of the halt or abort
-	Last    Counts      `json:"last"`             // of the latest decision
+	Last    Counts      `json:"last"`             // the wave in numbers: as of now where it is asked for, as of the latest decision where it is kept
 	Backs   []Tranche   `json:"backs,omitempty"`  // after a halt: who was told to go back
 	Shut    time.Time   `json:"shut,omitzero"`    // of a dynamic one: since when nobody joins any more
 	Joined  int         `json:"joined,omitempty"` // how many waves of those who joined after the last have passed
@@ -174,10 +174,10 @@ func (r Rollout) Before(other Rollout) bool {
 
 // Member is a device's place in a rollout.
 type Member struct {
-	Device   string
-	Wave     int    // from 1
-	Previous []byte // digest of what it ran when its wave began, and then when it was told; empty: unknown
-	Rank     int64  // its place among all
+	Device   string `json:"device"`
+	Wave     int    `json:"wave"`               // from 1
+	Previous []byte `json:"previous,omitempty"` // digest of what it ran when its wave began, and then when it was told; empty: unknown
+	Rank     int64  `json:"-"`                  // its place among all
 }
 
 // watched gives the first and last of the waves that decisions look at: the current one; after a halt all that began, for whoever has a bad
@@ -229,37 +229,37 @@ const (
 
 // Status is what is known of one device of a wave.
 type Status struct {
-	Device    string
-	Wave      int    // of the device, from 1
-	Tranche   int    // of the wave, from 1; 0: not told yet
-	Mark      Mark   // as it was last looked at
-	Holder    string // of Held: the rollout that has it
-	Stirs     int64  // rises with each change
-	Strayed   bool   // it is not of the product or in the group any more
-	State     device.State
-	Previous  []byte
-	Install   Order     // its tranche's command
-	Back      Order     // this rollout's rollback command
-	Running   []byte    // digest of what it says it runs
-	Trial     bool      // it has not confirmed that
-	Health    Health    // said at Seen
-	Verdict   string    // EAR status of the latest appraisal; empty: none
-	VerdictAt time.Time // when that was
-	Proven    []byte    // digest of the release the evidence was found to match; empty: none
-	Seen      time.Time
-	Said      time.Time        // when a client of another update system last said what it runs
-	Assurance device.Assurance // what its word is worth
-	Zone      string           // where it says it is; empty: it does not
+	Device    string           `json:"device"`
+	Wave      int              `json:"wave"`             // of the device, from 1
+	Tranche   int              `json:"tranche"`          // of the wave, from 1; 0: not told yet
+	Mark      Mark             `json:"-"`                // as it was last looked at
+	Holder    string           `json:"holder,omitempty"` // of Held: the rollout that has it
+	Stirs     int64            `json:"-"`                // rises with each change
+	Strayed   bool             `json:"-"`                // it is not of the product or in the group any more
+	State     device.State     `json:"state"`
+	Previous  []byte           `json:"previous,omitempty"`
+	Install   Order            `json:"install,omitzero"`  // its tranche's command
+	Back      Order            `json:"back,omitzero"`     // this rollout's rollback command
+	Running   []byte           `json:"running,omitempty"` // digest of what it says it runs
+	Trial     bool             `json:"trial,omitempty"`   // it has not confirmed that
+	Health    Health           `json:"health,omitempty"`  // said at Seen
+	Verdict   string           `json:"verdict,omitempty"` // EAR status of the latest appraisal; empty: none
+	VerdictAt time.Time        `json:"verdict_at,omitzero"`
+	Proven    []byte           `json:"proven,omitempty"` // digest of the release the evidence was found to match; empty: none
+	Seen      time.Time        `json:"seen,omitzero"`
+	Said      time.Time        `json:"said,omitzero"`       // when a client of another update system last said what it runs
+	Assurance device.Assurance `json:"assurance,omitempty"` // what its word is worth
+	Zone      string           `json:"zone,omitempty"`      // where it says it is; empty: it does not
 }
 
 // Order is one device's part in one command.
 type Order struct {
-	Command  string // empty: none
-	Issued   time.Time
-	Expires  time.Time
-	Standing device.Standing // as it is stored: whose time is up is still told to be under way
-	Attempts int
-	At       time.Time
+	Command  string          `json:"command"` // empty: none
+	Issued   time.Time       `json:"issued,omitzero"`
+	Expires  time.Time       `json:"expires,omitzero"`
+	Standing device.Standing `json:"standing,omitempty"` // as it is stored: whose time is up is still told to be under way
+	Attempts int             `json:"attempts,omitempty"`
+	At       time.Time       `json:"at,omitzero"`
 }
 
 // standing is where the device is with the order at now: who did not answer in its time will not take it any more.

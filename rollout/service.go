@@ -76,7 +76,8 @@ func (s *Service) DryRun(ctx context.Context, caller access.Caller, spec Spec) (
 	if err != nil {
 		return Resolved{}, err
 	}
-	return s.resolve(ctx, spec, rel)
+	res, err := s.resolve(ctx, spec, rel)
+	return res.shown(), err
 }
 
 // Create stores a rollout; nothing is sent before Start.
@@ -150,7 +151,7 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 		return Rollout{}, Resolved{}, changed(id, err)
 	}
 	r.Rev++
-	return r, res, nil
+	return r, res.shown(), nil
 }
 
 // Pause lets no further wave go. Devices that were told already go on, and their failures still halt.
@@ -248,8 +249,8 @@ func changed(id string, err error) error {
 // DeviceView is one device of a wave and how the gate sees it.
 type DeviceView struct {
 	Status
-	Class Class
-	Why   string
+	Class Class  `json:"class"`
+	Why   string `json:"why,omitempty"`
 }
 
 // maxShown bounds the devices that come with a rollout.
@@ -258,6 +259,9 @@ const maxShown = 1000
 // Get gives a rollout and devices of its current wave, of a halted one of all waves that began: those that are not good first, by ID, at most 1000.
 func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rollout, []DeviceView, error) {
 	r, err := s.open(ctx, caller, access.RolloutRead, id)
+	if err == nil {
+		r.Last, err = s.now(ctx, r)
+	}
 	if err != nil || r.Wave == 0 {
 		return r, nil, err
 	}
@@ -286,15 +290,23 @@ func (s *Service) Devices(ctx context.Context, caller access.Caller, id string, 
 	return s.views(ctx, r, marks, after, limit)
 }
 
-// Counts gives the devices that Get is about in numbers, as they were last looked at.
-func (s *Service) Counts(ctx context.Context, caller access.Caller, id string) (Counts, error) {
-	r, err := s.open(ctx, caller, access.RolloutRead, id)
+// now counts the devices of the waves that decisions look at, as they were last looked at. After a halt those that failed stay what halted it, and who is
+// sent back is counted; of what has ended it is all as it was decided.
+func (s *Service) now(ctx context.Context, r Rollout) (Counts, error) {
+	if r.Wave == 0 || !r.Ended.IsZero() {
+		return r.Last, nil
+	}
+	t, err := s.cfg.Store.Tally(ctx, r.Spec.ID)
 	if err != nil {
 		return Counts{}, err
 	}
-	t, err := s.cfg.Store.Tally(ctx, id)
-	from, to := r.watched()
-	return t.Counts(from, to), err
+	now := t.Counts(r.watched())
+	if !r.Halted.IsZero() {
+		back := now
+		now = r.Last
+		now.Returned, now.Stranded, now.Unknown = back.Returned, back.Stranded, back.Unknown
+	}
+	return now, nil
 }
 
 func (s *Service) views(ctx context.Context, r Rollout, marks []Mark, after string, limit int) ([]DeviceView, error) {
@@ -324,7 +336,13 @@ func (s *Service) Page(ctx context.Context, caller access.Caller, place string, 
 	if err != nil {
 		return nil, err
 	}
-	return s.cfg.Store.Rollouts(ctx, scope, open, after, limit)
+	all, err := s.cfg.Store.Rollouts(ctx, scope, open, after, limit)
+	for i := range all {
+		if err == nil {
+			all[i].Last, err = s.now(ctx, all[i])
+		}
+	}
+	return all, err
 }
 
 func (s *Service) open(ctx context.Context, caller access.Caller, action access.Action, id string) (Rollout, error) {

@@ -203,12 +203,12 @@ func TestWhatAThiefOfTheServerDoesNotGet(t *testing.T) {
 		"a server of another name":    {w.infra, "infra-ca", func() *x509.Certificate { return serverOf(t, "bank.example") }, "not one of this instance's names"},
 		"a server of any name":        {w.infra, "infra-ca", func() *x509.Certificate { return serverOf(t, "*") }, ""},
 		"a server by a CA of devices": {w.operational, "operational-ca", func() *x509.Certificate { return serverOf(t, "hallmark.acme.example") }, ""},
-		"an operator": {w.infra, "infra-ca", func() *x509.Certificate {
+		"whom no profile names": {w.infra, "infra-ca", func() *x509.Certificate {
 			c := serverOf(t, "")
 			c.DNSNames, c.ExtKeyUsage, c.Subject = nil, []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}, pkix.Name{CommonName: "admin"}
 			c.Policies = []x509.OID{oid(t, "2.25.167220276490353515837251553509781489679")}
 			return c
-		}, "no certificates of role operator"},
+		}, "of no profile that"},
 		"a device for years": {w.operational, "operational-ca", func() *x509.Certificate { return deviceOf(t, ldevid(), now.AddDate(0, 0, 60)) }, "at most"},
 		"a device of another maker": {w.operational, "operational-ca", func() *x509.Certificate {
 			id := ldevid()

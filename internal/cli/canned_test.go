@@ -77,6 +77,7 @@ func TestPeopleReadWhatTheServerSays(t *testing.T) {
 			},
 			Timeline: []fleet.Line{{At: at, Kind: "device.state", Actor: "system:reactions", Log: "events", Index: &index, Text: "to: active"}},
 		},
+		"GET /devices/d1/lots": httpapi.LotList{},
 		"GET /rollouts/r1": httpapi.RolloutStatus{Rollout: r, Devices: []rollout.DeviceView{
 			{Status: rollout.Status{Device: "d1", State: device.Active, Health: rollout.Healthy, Verdict: "affirming", Seen: at}, Class: rollout.Good, Why: "well"},
 			{Status: rollout.Status{Device: "d2", State: device.Active}, Class: rollout.Failed, Why: "nobody heard of it"},

@@ -65,24 +65,11 @@ func (a *api) showRollout() *cobra.Command {
 			fmt.Fprintln(w)
 			all := make([][]string, len(r.Devices))
 			for i, d := range r.Devices {
-				all[i] = []string{d.Device, class(d.Class), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
+				all[i] = []string{d.Device, string(d.Class), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
 			}
 			return table(w, "DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY", all)
 		})
 	})
-}
-
-func class(c rollout.Class) string {
-	switch c {
-	case rollout.Good:
-		return "good"
-	case rollout.Failed:
-		return "failed"
-	case rollout.Left:
-		return "left"
-	case rollout.Waiting:
-	}
-	return "waiting"
 }
 
 func rolloutSheet(w io.Writer, r rollout.Rollout) error {
@@ -332,10 +319,14 @@ func (a *api) resolved(r rollout.Resolved) error {
 		for _, id := range slices.Sorted(maps.Keys(r.Skipped)) {
 			all = append(all, []string{id, "-", r.Skipped[id]})
 		}
-		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut) == 0 && r.Unsized == 0 {
+		cut := r.Reached > len(r.Members)
+		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut) == 0 && r.Unsized == 0 && !cut {
 			return err
 		}
-		pairs := []string{"reached", fmt.Sprint(len(r.Members))}
+		pairs := []string{"reached", fmt.Sprint(r.Reached)}
+		if cut {
+			pairs = append(pairs, "of them shown", fmt.Sprint(len(r.Members)), "in other rollouts", fmt.Sprint(r.OfOthers), "without a way back", fmt.Sprint(r.NoWayBack))
+		}
 		for _, kind := range slices.Sorted(maps.Keys(r.LeftOut)) {
 			pairs = append(pairs, "left out: "+kind, fmt.Sprint(r.LeftOut[kind]))
 		}

@@ -149,20 +149,6 @@ func classTone(c rollout.Class) string {
 	return ""
 }
 
-func className(c rollout.Class) string {
-	switch c {
-	case rollout.Good:
-		return "good"
-	case rollout.Failed:
-		return "failed"
-	case rollout.Waiting:
-		return "waiting"
-	case rollout.Left:
-		return "left"
-	}
-	return "unknown"
-}
-
 func caseTone(p remedy.Phase) string {
 	switch p {
 	case remedy.Held:

@@ -14,8 +14,7 @@ import (
 type RolloutStatus struct {
 	Rollout rollout.Rollout      `json:"rollout"`
 	Devices []rollout.DeviceView `json:"devices" doc:"at most 1000, those that are not good first; all: list-rollout-devices"`
-	Total   int                  `json:"total" doc:"devices of the wave"`
-	Now     rollout.Counts       `json:"now" doc:"the wave in numbers; after a halt all waves that began"`
+	Total   int                  `json:"total" doc:"devices of the wave, those that others have too"`
 }
 
 func (a *api) registerRollouts(h huma.API) {
@@ -47,8 +46,7 @@ func (a *api) registerRollouts(h huma.API) {
 				if err != nil {
 					return RolloutStatus{}, err
 				}
-				now, err := a.Rollout.Counts(ctx, callerOf(ctx), in.ID)
-				return RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...), Total: now.Devices + now.Held, Now: now}, err
+				return RolloutStatus{Rollout: r, Devices: append([]rollout.DeviceView{}, views...), Total: r.Last.Devices + r.Last.Held}, nil
 			})
 		})
 	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),

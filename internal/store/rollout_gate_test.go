@@ -42,11 +42,11 @@ func (s *stages) by(id string, who ...string) (out []device.Command) {
 
 func (r *roll) counts(id string) rollout.Counts {
 	r.t.Helper()
-	c, err := r.svc.Counts(r.t.Context(), person("op"), id)
+	ro, _, err := r.svc.Get(r.t.Context(), person("op"), id)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	return c
+	return ro.Last
 }
 
 // The canaries are held by another rollout: nobody has shown that the release is good, so the next wave waits for them.
