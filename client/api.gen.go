@@ -3563,55 +3563,60 @@ type RolloutCounts struct {
 
 // RolloutDeviceView defines model for RolloutDeviceView.
 type RolloutDeviceView struct {
-	Assurance string       `json:"Assurance"`
-	Back      RolloutOrder `json:"Back"`
-	Class     int64        `json:"Class"`
-	Device    string       `json:"Device"`
-	Health    string       `json:"Health"`
-	Holder    string       `json:"Holder"`
-	Install   RolloutOrder `json:"Install"`
-	Mark      string       `json:"Mark"`
-	Previous  []byte       `json:"Previous"`
-	Proven    []byte       `json:"Proven"`
-	Running   []byte       `json:"Running"`
-	Said      time.Time    `json:"Said"`
-	Seen      time.Time    `json:"Seen"`
-	State     string       `json:"State"`
-	Stirs     int64        `json:"Stirs"`
-	Strayed   bool         `json:"Strayed"`
-	Tranche   int64        `json:"Tranche"`
-	Trial     bool         `json:"Trial"`
-	Verdict   string       `json:"Verdict"`
-	VerdictAt time.Time    `json:"VerdictAt"`
-	Wave      int64        `json:"Wave"`
-	Why       string       `json:"Why"`
-	Zone      string       `json:"Zone"`
+	Assurance *string       `json:"assurance,omitempty"`
+	Back      *RolloutOrder `json:"back,omitempty"`
+	Class     string        `json:"class"`
+	Device    string        `json:"device"`
+	Health    *string       `json:"health,omitempty"`
+	Holder    *string       `json:"holder,omitempty"`
+	Install   *RolloutOrder `json:"install,omitempty"`
+	Previous  []byte        `json:"previous,omitempty"`
+	Proven    []byte        `json:"proven,omitempty"`
+	Running   []byte        `json:"running,omitempty"`
+	Said      *time.Time    `json:"said,omitempty"`
+	Seen      *time.Time    `json:"seen,omitempty"`
+	State     string        `json:"state"`
+	Tranche   int64         `json:"tranche"`
+	Trial     *bool         `json:"trial,omitempty"`
+	Verdict   *string       `json:"verdict,omitempty"`
+	VerdictAt *time.Time    `json:"verdict_at,omitempty"`
+	Wave      int64         `json:"wave"`
+	Why       *string       `json:"why,omitempty"`
+	Zone      *string       `json:"zone,omitempty"`
 }
 
 // RolloutMember defines model for RolloutMember.
 type RolloutMember struct {
-	Device   string `json:"Device"`
-	Previous []byte `json:"Previous"`
-	Rank     int64  `json:"Rank"`
-	Wave     int64  `json:"Wave"`
+	Device   string `json:"device"`
+	Previous []byte `json:"previous,omitempty"`
+	Wave     int64  `json:"wave"`
 }
 
 // RolloutOrder defines model for RolloutOrder.
 type RolloutOrder struct {
-	At       time.Time `json:"At"`
-	Attempts int64     `json:"Attempts"`
-	Command  string    `json:"Command"`
-	Expires  time.Time `json:"Expires"`
-	Issued   time.Time `json:"Issued"`
-	Standing string    `json:"Standing"`
+	At       *time.Time `json:"at,omitempty"`
+	Attempts *int64     `json:"attempts,omitempty"`
+	Command  string     `json:"command"`
+	Expires  *time.Time `json:"expires,omitempty"`
+	Issued   *time.Time `json:"issued,omitempty"`
+	Standing *string    `json:"standing,omitempty"`
 }
 
 // RolloutResolved defines model for RolloutResolved.
 type RolloutResolved struct {
 	// Held members that another rollout has, and which: the one of higher priority, or that started first, has those that neither told yet
-	Held     map[string]string `json:"held,omitempty"`
-	LeftOut  map[string]int64  `json:"left_out,omitempty"`
-	Members  []RolloutMember   `json:"members"`
+	Held    map[string]string `json:"held,omitempty"`
+	LeftOut map[string]int64  `json:"left_out,omitempty"`
+	Members []RolloutMember   `json:"members"`
+
+	// NoWayBack members that would have no way back after a halt
+	NoWayBack *int64 `json:"no_way_back,omitempty"`
+
+	// OfOthers members that another rollout has
+	OfOthers *int64 `json:"of_others,omitempty"`
+
+	// Reached how many devices are members
+	Reached  int64             `json:"reached"`
 	Set      WireDeviceSet     `json:"set"`
 	Skipped  map[string]string `json:"skipped"`
 	Stranded []string          `json:"stranded,omitempty"`
@@ -3649,10 +3654,9 @@ type RolloutSpec struct {
 type RolloutStatus struct {
 	// Devices at most 1000, those that are not good first; all: list-rollout-devices
 	Devices []RolloutDeviceView `json:"devices"`
-	Now     RolloutCounts       `json:"now"`
 	Rollout Rollout             `json:"rollout"`
 
-	// Total devices of the wave
+	// Total devices of the wave, those that others have too
 	Total int64 `json:"total"`
 }
 
