@@ -86,13 +86,14 @@ func lines(t *testing.T, db *sql.DB, query string, args ...any) (out [][]string)
 
 var (
 	cast  = regexp.MustCompile(`::[a-z]+`)
+	below = regexp.MustCompile(`'(-[0-9]+)'`) // PostgreSQL quotes a negative number that is a default
 	anyOf = regexp.MustCompile(`= ANY \(ARRAY\[([^]]*)\]\)`)
 	noise = strings.NewReplacer(" ", "", "(", "", ")", "", "\n", "")
 )
 
 // condition writes an index's condition, or a default, as neither engine does.
 func condition(text string) string {
-	return noise.Replace(anyOf.ReplaceAllString(cast.ReplaceAllString(text, ""), "IN ($1)"))
+	return noise.Replace(anyOf.ReplaceAllString(below.ReplaceAllString(cast.ReplaceAllString(text, ""), "$1"), "IN ($1)"))
 }
 
 // sqliteSchema says what a database has, a line each.
