@@ -282,8 +282,25 @@ func (a *api) publishBundle() *cobra.Command {
 		if err != nil {
 			return err
 		}
+		untilListed(ctx, cl, b)
 		return a.show(func(w io.Writer) error { return bundleSheet(w, b, "") })
 	})
+}
+
+// untilListed waits until the ledger lists a bundle that was published, a moment later: whoever makes the next one takes the newest there is in it. It is published
+// all the same, so that nothing of this is an error, such as of who may publish and not read.
+func untilListed(ctx context.Context, cl *client.Client, published wire.Bundle) {
+	for range maxTries {
+		b, _, err := currentBundle(ctx, cl, published.Product)
+		if err != nil || b.Version >= published.Version {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
 
 // printChanges says in words what one bundle changes of the one before.
