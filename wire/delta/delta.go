@@ -28,14 +28,17 @@ import (
 
 // Bounds of the format.
 const (
-	Segment     = 1 << 20       // bytes of the image that a frame gives; of the last one, what is left
-	Window      = 512 << 10     // of a frame
-	MaxSegments = 4096          //
+	Segment     = 1 << 20   // bytes of the image that a frame gives; of the last one, what is left
+	Window      = 512 << 10 // of a frame
+	MaxSegments = 4096
 	MaxHeader   = 256 << 10     // bytes
 	MaxSteps    = 32 << 10      // of a segment
 	MaxFrame    = 2*Segment + 1 // bytes: what does not compress is larger by its steps
 	magic       = "HMDELTA1"
 )
+
+// maxImage is how large an image may be, bytes.
+const maxImage uint64 = MaxSegments * Segment
 
 // Header says what a delta makes of what.
 type Header struct {
@@ -60,8 +63,8 @@ func (h Header) check() error {
 	switch {
 	case len(h.From) != sha256.Size || len(h.To) != sha256.Size:
 		return errors.New("its images have no SHA-256 digest")
-	case h.FromSize == 0 || h.FromSize > MaxSegments*Segment || h.ToSize == 0 || h.ToSize > MaxSegments*Segment:
-		return fmt.Errorf("images of %d and %d bytes, at most %d", h.FromSize, h.ToSize, MaxSegments*Segment)
+	case h.FromSize == 0 || h.FromSize > maxImage || h.ToSize == 0 || h.ToSize > maxImage:
+		return fmt.Errorf("images of %d and %d bytes, at most %d", h.FromSize, h.ToSize, maxImage)
 	case uint64(len(h.Frames)) != n || uint64(len(h.Sums)) != n*sha256.Size:
 		return fmt.Errorf("%d frames and %d bytes of digests for %d segments", len(h.Frames), len(h.Sums), n)
 	}
