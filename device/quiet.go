@@ -10,7 +10,7 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Quiet memory: a device that says what it said last, while nothing woken that the answer was made from, is answered the same again, without the
+// Quiet memory: a device that says what it said last, while nothing has changed that the answer was made from, is answered the same again, without the
 // database. A place in it is taken before the database is read, and whatever wakes the device meanwhile takes the place away, what its own check-in
 // changes too: what was read before is never kept. It is kept only as long as time alone changes nothing, and two polls at most.
 

@@ -273,11 +273,7 @@ func TestSWUpdateInstallsWhatARolloutBrings(t *testing.T) {
 	data, err := json.Marshal(u.c)
 	must(err)
 	board := u.put("board.json", data)
-	agent := d.bin.agent
-	d.bin.agent = filepath.Join(beside, "fixture")
-	must(os.WriteFile(d.bin.agent, []byte("#!/bin/sh\n[ \"$1\" = factory ] && cp "+board+" \"$3/board.json\"\nexec "+agent+" \"$@\"\n"), 0o700))
-	must(d.produce(t.Context()))
-	d.bin.agent = agent
+	must(d.produceOn(t.Context(), board))
 	device := d.agents[0].id
 	runs := func(version, bank string) {
 		t.Helper()
@@ -306,7 +302,7 @@ func TestSWUpdateInstallsWhatARolloutBrings(t *testing.T) {
 			t.Fatalf("rollout %s is to be %s: %s\n%s", id, phase, saw, u.log())
 		}
 	}
-	u.live(agent)
+	u.live(d.bin.agent)
 	runs(v1, "a")
 
 	must(d.publish(t.Context(), v2, 2))
@@ -343,7 +339,7 @@ func TestSWUpdateInstallsWhatARolloutBrings(t *testing.T) {
 	u.mu.Lock()
 	u.stopped = false
 	u.mu.Unlock()
-	u.live(agent)
+	u.live(d.bin.agent)
 	if ok, saw := wait(t.Context(), 5*time.Minute, func() (bool, string) {
 		v, err := d.seen(context.WithoutCancel(t.Context()), device)
 		return err == nil && v.Device.Verdict == "contraindicated", tell(v, err)

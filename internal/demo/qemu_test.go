@@ -93,6 +93,18 @@ func boardJSON(flash, tpm, watchdog string, size int64) string {
 		"parts": "tpm:%s", "keys": "tpm:%s"%s}`, hardware, flash, size, tpm, tpm, watchdog)
 }
 
+// produceOn has the station make devices on the board that a file describes: the station's place is where the board is laid.
+func (d *demo) produceOn(ctx context.Context, board string) error {
+	agent := d.bin.agent
+	defer func() { d.bin.agent = agent }()
+	d.bin.agent = filepath.Join(filepath.Dir(board), "fixture")
+	script := "#!/bin/sh\n[ \"$1\" = factory ] && cp " + board + " \"$3/board.json\"\nexec " + agent + " \"$@\"\n"
+	if err := os.WriteFile(d.bin.agent, []byte(script), 0o700); err != nil {
+		return err
+	}
+	return d.produce(ctx)
+}
+
 // pack makes the initramfs around a program.
 func (g *guest) pack(from, program string) {
 	g.t.Helper()
@@ -313,11 +325,7 @@ func TestADeviceInQEMU(t *testing.T) {
 	board := filepath.Join(g.dir, "board.json")
 	must(os.WriteFile(board, []byte(boardJSON(filepath.Join(g.dir, "flash"), tpm, "", size)), 0o600))
 	g.chip(tpm, false)
-	fixture := filepath.Join(g.dir, "fixture") // the station's place is where the board is laid
-	must(os.WriteFile(fixture, []byte("#!/bin/sh\n[ \"$1\" = factory ] && cp "+board+" \"$3/board.json\"\nexec "+g.agent+" \"$@\"\n"), 0o700))
-	d.bin.agent = fixture
-	must(d.produce(t.Context()))
-	d.bin.agent = g.agent
+	must(d.produceOn(t.Context(), board))
 	g.tpm.stop(os.Kill)
 	a := d.agents[0]
 	g.board = a.dir

@@ -153,11 +153,7 @@ func TestThePackageUnderSystemd(t *testing.T) {
 	tpm, board := filepath.Join(g.dir, "tpm.sock"), filepath.Join(g.dir, "board.json")
 	must(os.WriteFile(board, []byte(boardJSON(filepath.Join(g.dir, "flash"), tpm, "", int64(2*d.payload())+2<<20)), 0o600))
 	g.chip(tpm, false)
-	fixture := filepath.Join(g.dir, "fixture")
-	must(os.WriteFile(fixture, []byte("#!/bin/sh\n[ \"$1\" = factory ] && cp "+board+" \"$3/board.json\"\nexec "+g.agent+" \"$@\"\n"), 0o700))
-	d.bin.agent = fixture
-	must(d.produce(t.Context()))
-	d.bin.agent = g.agent
+	must(d.produceOn(t.Context(), board))
 	g.tpm.stop(os.Kill)
 	a := d.agents[0]
 	g.board = a.dir

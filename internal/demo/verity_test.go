@@ -274,13 +274,10 @@ func TestABankUnderVerity(t *testing.T) {
 		}}
 	}
 	must(d.firstRelease(t.Context()))
-	must(os.WriteFile(filepath.Join(v.dir, "board.json"), []byte(board(int64(2*d.payload())+4<<20)), 0o600))
+	described := filepath.Join(v.dir, "board.json")
+	must(os.WriteFile(described, []byte(board(int64(2*d.payload())+4<<20)), 0o600))
 	v.chip(filepath.Join(v.dir, "tpm.sock"), false)
-	fixture := filepath.Join(v.dir, "fixture")
-	must(os.WriteFile(fixture, []byte("#!/bin/sh\n[ \"$1\" = factory ] && cp "+filepath.Join(v.dir, "board.json")+" \"$3/board.json\"\nexec "+v.agent+" \"$@\"\n"), 0o700))
-	d.bin.agent = fixture
-	must(d.produce(t.Context()))
-	d.bin.agent = v.agent
+	must(d.produceOn(t.Context(), described))
 	v.tpm.stop(os.Kill)
 	device := d.agents[0].id
 	v.pack(from, filepath.Join(from, "busybox"))

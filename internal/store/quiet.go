@@ -20,7 +20,7 @@ var waking = regexp.MustCompile(`(?i)\b(?:INSERT\s+(?:OR\s+\w+\s+)?INTO|REPLACE\
 // maxNamed bounds the devices that one commit names; more are everybody.
 const maxNamed = 2048
 
-// woken are the devices that a transaction wakes.
+// wakes are the devices that a transaction wakes.
 type wakes struct {
 	all   bool
 	named []string
@@ -104,7 +104,7 @@ type ears struct {
 	last   int64                    // of quiet_wake; of FollowWakes alone
 }
 
-// OnWake has fn called with the devices that a write woken, nil for all, once it is committed and before it is acknowledged. Of what other nodes
+// OnWake has fn called with the devices that a write wakes, nil for all, once it is committed and before it is acknowledged. Of what other nodes
 // write it is called by FollowWakes.
 func (db *DB) OnWake(fn func(devices []string)) {
 	db.ears.mu.Lock()
@@ -121,7 +121,7 @@ func (db *DB) wake(devices []string) {
 	}
 }
 
-// told tells of what a batch woken.
+// told tells of what a batch wakes.
 func (db *DB) told(s wakes) {
 	switch {
 	case s.all:
@@ -148,7 +148,7 @@ func (db *DB) HearsAll() bool {
 	return at != 0 && time.Since(began)-time.Duration(at) < heardFor
 }
 
-// FollowWakes tells of what other nodes woken since it was called last. It is for one caller, again and again. Rows rise as they are committed, because
+// FollowWakes tells of what other nodes have woken since it was called last. It is for one caller, again and again. Rows rise as they are committed, because
 // who writes them writes alone.
 func (db *DB) FollowWakes(ctx context.Context) error {
 	if db.dialect.Lease() == "" {

@@ -1,7 +1,8 @@
 // Package window says when a device may be worked on: hours of its own day, wherever it is.
 //
 // Under all stages. Windows go by the clock on the wall of the device's zone. Where that clock is put forward over the opening, the window opens when the
-// clock runs on; where it is put back, it opens the first time. The zones are those that came with the program, so that all nodes agree.
+// clock runs on; where it is put back, it opens the first time. The zones are the machine's own (Go looks there first), and those that came with the program where it has
+// none: nodes whose machines know different ones go by different hours.
 package window
 
 import (
@@ -14,7 +15,7 @@ import (
 	"strings"
 	"sync"
 	"time"
-	_ "time/tzdata" // a server's own may be older, or missing
+	_ "time/tzdata" // for machines that have no zones
 
 	"github.com/hallmark-iot/hallmark/wire"
 )
