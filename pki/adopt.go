@@ -54,10 +54,10 @@ func (s *Service) adopt(ctx context.Context, caller access.Caller, role Role, de
 	if !ok {
 		return a, fault.New(fault.Denied, "ca.adopt", fmt.Sprintf("CA %q is not by a CA that is believed here", c.Subject), "see `hallmark ca list`; another root of the OEM is believed with `hallmark ca trust`")
 	}
-	if err := lint(role, c, above); err != nil {
+	if err := Lint(role, c, above); err != nil {
 		return a, bad("the CA is not of its profile: %w", err)
 	}
-	if now := s.c.Now(); now.Add(backdate).Before(c.NotBefore) || !now.Before(c.NotAfter) {
+	if now := s.c.Now(); now.Add(Backdate).Before(c.NotBefore) || !now.Before(c.NotAfter) {
 		return a, bad("CA %q is valid from %s to %s", c.Subject, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
 	}
 	if s.c.Revocations.issuerRevoked(SKIOf(c)) || s.c.Revocations.issuerRevoked(hex.EncodeToString(c.AuthorityKeyId)) {

@@ -15,8 +15,7 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
-// backdate forgives the clock of a device that runs a little behind.
-const backdate = 5 * time.Minute
+const day = 24 * time.Hour
 
 // Authority is a CA that can sign: its certificate and its key, wherever the key lives.
 type Authority struct {
@@ -94,7 +93,7 @@ func caCertificate(terms Terms, role Role, name Name, pub crypto.PublicKey, issu
 	}
 	t := &x509.Certificate{
 		Subject:               pkix.Name{Organization: []string{name.OEM}, CommonName: cn},
-		NotBefore:             now.Add(-backdate),
+		NotBefore:             now.Add(-Backdate),
 		NotAfter:              idevid.NoExpiry(),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -135,10 +134,10 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 	t.NotBefore, t.NotAfter = t.NotBefore.UTC().Truncate(time.Second), t.NotAfter.UTC().Truncate(time.Second)
 	if t.KeyUsage == 0 {
 		t.KeyUsage, t.ExtKeyUsage = p.KeyUsage, p.EKU
-		t.Policies = p.oids
+		t.Policies = p.Policies
 	}
 	t.BasicConstraintsValid = true
-	if err := lint(role, t, issuer); err != nil {
+	if err := Lint(role, t, issuer); err != nil {
 		return nil, err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, first(issuer, t), pub, key)
@@ -152,7 +151,7 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 	if issuer != nil && !bytes.Equal(cert.AuthorityKeyId, issuer.SubjectKeyId) {
 		return nil, fmt.Errorf("signed %s does not name its issuer's key", role)
 	}
-	return cert, lint(role, cert, issuer) // CreateCertificate has checked its own signature
+	return cert, Lint(role, cert, issuer) // CreateCertificate has checked its own signature
 }
 
 // Device signs a device certificate: an IDevID by an order CA, an LDevID by the operational CA. crl may be empty.
@@ -173,7 +172,7 @@ func (a *Authority) device(id idevid.Identity, pub crypto.PublicKey, now, notAft
 	if err != nil {
 		return nil, err
 	}
-	t, err := idevid.Template(id, serial, now.Add(-backdate), notAfter)
+	t, err := idevid.Template(id, serial, now.Add(-Backdate), notAfter)
 	if err != nil {
 		return nil, err
 	}
@@ -189,7 +188,7 @@ func (a *Authority) ServerTLS(hosts []string, pub crypto.PublicKey, now time.Tim
 	if a.Role != Infra || len(hosts) == 0 {
 		return nil, errors.New("server certificates are signed by the infrastructure CA, for at least one host")
 	}
-	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(90 * day)}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-Backdate), NotAfter: now.Add(90 * day)}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
@@ -207,7 +206,7 @@ func (a *Authority) VerdictSigner(pub crypto.PublicKey, now time.Time) (*x509.Ce
 		return nil, errors.New("certificates for verdicts are signed by the infrastructure CA")
 	}
 	oem, _ := idevid.SubjectOEM(a.Cert)
-	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{oem}, CommonName: "hallmark verdicts"}, NotBefore: now.Add(-backdate), NotAfter: now.Add(90 * day)}
+	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{oem}, CommonName: "hallmark verdicts"}, NotBefore: now.Add(-Backdate), NotAfter: now.Add(90 * day)}
 	return sign(Verdict, t, pub, a.Cert, a.key)
 }
 
@@ -222,7 +221,7 @@ func (a *Authority) SignList(t *x509.RevocationList) ([]byte, error) {
 // RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
 func RoleOf(cert *x509.Certificate) (Role, error) {
 	for _, p := range profiles {
-		if !p.CA || p.KeyUsage != cert.KeyUsage || !p.has(cert) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
+		if !p.CA || p.KeyUsage != cert.KeyUsage || !p.Names(cert) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
 			continue
 		}
 		if cert.IsCA && cert.MaxPathLen == p.PathLen {
@@ -230,4 +229,11 @@ func RoleOf(cert *x509.Certificate) (Role, error) {
 		}
 	}
 	return "", fmt.Errorf("%q is not a CA of this hierarchy", cert.Subject)
+}
+
+func first(a, b *x509.Certificate) *x509.Certificate {
+	if a != nil {
+		return a
+	}
+	return b
 }

@@ -290,7 +290,7 @@ func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, Role, error) {
 	if len(chain) != 2 {
 		return nil, "", fault.New(fault.Invalid, "ca.grant", fmt.Sprintf("a chain of %d certificates", len(chain)), "it is the new CA and the root that signed it")
 	}
-	if err := lint(role, cert, root); err != nil {
+	if err := Lint(role, cert, root); err != nil {
 		return nil, "", fault.Newf(fault.Denied, "ca.grant", "the CA is not of its profile: %w", err)
 	}
 	if now := s.c.Now(); now.Before(cert.NotBefore) || !now.Before(cert.NotAfter) {

@@ -257,11 +257,14 @@ func partOf(cert *x509.Certificate, part string) (string, error) {
 	return found[0], nil
 }
 
-var oidHardwareModule = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 4}
+var (
+	oidSAN            = asn1.ObjectIdentifier{2, 5, 29, 17}
+	oidHardwareModule = asn1.ObjectIdentifier{1, 3, 6, 1, 5, 5, 7, 8, 4}
+)
 
 // hardwareModule reads the serial number of id-on-hardwareModuleName (RFC 4108 §5), which has to be the only name in the SAN.
 func hardwareModule(cert *x509.Certificate) ([]byte, error) {
-	i := slices.IndexFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidExtSAN) })
+	i := slices.IndexFunc(cert.Extensions, func(e pkix.Extension) bool { return e.Id.Equal(oidSAN) })
 	if i < 0 {
 		return nil, errors.New("the certificate has no subjectAltName")
 	}

@@ -85,7 +85,7 @@ func frame(tbs []byte, pub crypto.PublicKey) ([]byte, error) {
 func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Message, error) {
 	var role Role
 	for _, p := range profiles {
-		if p.Issuer == issuer && p.Role != Root && p.CA == c.IsCA && slices.Equal(p.EKU, c.ExtKeyUsage) && p.has(c) {
+		if p.Issuer == issuer && p.Role != Root && p.CA == c.IsCA && slices.Equal(p.EKU, c.ExtKeyUsage) && p.Names(c) {
 			role = p.Role
 		}
 	}
@@ -93,7 +93,7 @@ func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Mes
 		return Message{}, fmt.Errorf("the certificate is of no profile that a %s CA signs", issuer)
 	}
 	m := Message{Kind: "certificate", Role: role, Name: c.Subject.String(), Serial: c.SerialNumber.Text(16)}
-	if err := lint(role, c, a.CA); err != nil {
+	if err := Lint(role, c, a.CA); err != nil {
 		return m, err
 	}
 	if !bytes.Equal(c.RawIssuer, a.CA.RawSubject) || !bytes.Equal(c.AuthorityKeyId, a.CA.SubjectKeyId) {
@@ -105,7 +105,7 @@ func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Mes
 	if err := idevid.KeyAllowed(c.PublicKey); err != nil {
 		return m, err
 	}
-	if c.NotBefore.After(now.Add(backdate)) || c.NotBefore.Before(now.Add(-2*backdate)) {
+	if c.NotBefore.After(now.Add(Backdate)) || c.NotBefore.Before(now.Add(-2*Backdate)) {
 		return m, fmt.Errorf("it begins %s, and it is %s", c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return m, a.judgeSubject(role, c)
@@ -123,7 +123,7 @@ func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
 		if id.OEM != oem || product != "" && id.Product != product {
 			return fmt.Errorf("the CA of %s/%s does not sign for %s/%s", oem, product, id.OEM, id.Product)
 		}
-		if a.Life != 0 && role == LDevID && c.NotAfter.Sub(c.NotBefore) > a.Life+2*backdate {
+		if a.Life != 0 && role == LDevID && c.NotAfter.Sub(c.NotBefore) > a.Life+2*Backdate {
 			return fmt.Errorf("valid for %s, at most %s", c.NotAfter.Sub(c.NotBefore), a.Life)
 		}
 		return nil
@@ -157,7 +157,7 @@ func (a Allowed) judgeList(l *x509.RevocationList, now time.Time) (Message, erro
 		return m, errors.New("the list has no number, or names another issuer")
 	}
 	m.Serial = l.Number.String()
-	if l.ThisUpdate.After(now.Add(backdate)) || !l.NextUpdate.After(l.ThisUpdate) || l.NextUpdate.After(now.Add(2*crlLife)) {
+	if l.ThisUpdate.After(now.Add(Backdate)) || !l.NextUpdate.After(l.ThisUpdate) || l.NextUpdate.After(now.Add(2*crlLife)) {
 		return m, fmt.Errorf("the list is for %s to %s", l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339))
 	}
 	for _, e := range l.Extensions {
@@ -193,8 +193,8 @@ func (a Allowed) judgeStatus(tbs []byte, now time.Time) (Message, error) {
 	if !bytes.Equal(st.RawResponderName, a.CA.RawSubject) || len(st.Extensions) != 0 {
 		return m, errors.New("the status is of another CA, or has extensions")
 	}
-	if st.ThisUpdate.After(now.Add(backdate)) || !st.NextUpdate.After(st.ThisUpdate) || st.NextUpdate.After(now.Add(ocspRevoked+backdate)) ||
-		st.Status == ocsp.Good && st.NextUpdate.After(now.Add(ocspGood+backdate)) {
+	if st.ThisUpdate.After(now.Add(Backdate)) || !st.NextUpdate.After(st.ThisUpdate) || st.NextUpdate.After(now.Add(ocspRevoked+Backdate)) ||
+		st.Status == ocsp.Good && st.NextUpdate.After(now.Add(ocspGood+Backdate)) {
 		return m, fmt.Errorf("the status is for %s to %s", st.ThisUpdate.Format(time.RFC3339), st.NextUpdate.Format(time.RFC3339))
 	}
 	return m, nil

@@ -11,9 +11,9 @@ import (
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
-// lint says everything that keeps c from being signed, or from leaving, as a certificate of role. It runs over the template
+// Lint says everything that keeps c from being signed, or from leaving, as a certificate of role. It runs over the template
 // before the signature and over the parsed certificate after it, so that neither we nor the encoder can slip.
-func lint(role Role, c *x509.Certificate, issuer *x509.Certificate) error {
+func Lint(role Role, c *x509.Certificate, issuer *x509.Certificate) error {
 	p, ok := ProfileOf(role)
 	if !ok {
 		return fmt.Errorf("lint: no profile %q", role)
@@ -37,7 +37,7 @@ func lint(role Role, c *x509.Certificate, issuer *x509.Certificate) error {
 	if !slices.Equal(c.ExtKeyUsage, p.EKU) || len(c.UnknownExtKeyUsage) != 0 {
 		bad("extended key usage %v, profile says %v", c.ExtKeyUsage, p.EKU)
 	}
-	if !p.has(c) {
+	if !p.Names(c) {
 		bad("policies %v, profile says %v", c.Policies, p.Policies)
 	}
 	lintTime(p, c, issuer, bad)
@@ -52,7 +52,7 @@ func lintTime(p Profile, c, issuer *x509.Certificate, bad func(string, ...any)) 
 	switch {
 	case p.Life == 0 && !c.NotAfter.Equal(idevid.NoExpiry()):
 		bad("notAfter %s, profile says 99991231235959Z", c.NotAfter)
-	case p.Life != 0 && (!c.NotAfter.After(c.NotBefore) || c.NotAfter.Sub(c.NotBefore) > p.Life+2*backdate):
+	case p.Life != 0 && (!c.NotAfter.After(c.NotBefore) || c.NotAfter.Sub(c.NotBefore) > p.Life+2*Backdate):
 		bad("valid from %s to %s, profile allows %s", c.NotBefore, c.NotAfter, p.Life)
 	}
 	if issuer != nil && c.NotAfter.After(issuer.NotAfter) {
@@ -75,11 +75,4 @@ func lintNames(role Role, c *x509.Certificate, bad func(string, ...any)) {
 			bad("distribution point %q is not an http URL", u)
 		}
 	}
-}
-
-func first(a, b *x509.Certificate) *x509.Certificate {
-	if a != nil {
-		return a
-	}
-	return b
 }

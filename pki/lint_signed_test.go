@@ -19,7 +19,7 @@ import (
 // What a template does not tell, the bytes do: each is signed, and then seen.
 func TestLintSeesTheBytesThatWereSigned(t *testing.T) {
 	h := newHouse(t)
-	must(t, lint(LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil), h.op.Cert))
+	must(t, Lint(LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil), h.op.Cert))
 	extra := func(e pkix.Extension) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, e) }
 	}
@@ -39,18 +39,18 @@ func TestLintSeesTheBytesThatWereSigned(t *testing.T) {
 		if c.want == "" { // crypto/x509 does not even read what it wrote
 			continue
 		}
-		err := lint(LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), c.change), h.op.Cert)
+		err := Lint(LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), c.change), h.op.Cert)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	ours := h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil)
-	if err := lint(LDevID, ours, h.order.Cert); err == nil || !strings.Contains(err.Error(), "its issuer's key") || !strings.Contains(err.Error(), "issuer's name") {
+	if err := Lint(LDevID, ours, h.order.Cert); err == nil || !strings.Contains(err.Error(), "its issuer's key") || !strings.Contains(err.Error(), "issuer's name") {
 		t.Errorf("under another CA: %v", err)
 	}
 	other := *h.op.Cert
 	other.PublicKey = nil
-	if err := lint(LDevID, ours, &other); err == nil || !strings.Contains(err.Error(), "its issuer's key is for") {
+	if err := Lint(LDevID, ours, &other); err == nil || !strings.Contains(err.Error(), "its issuer's key is for") {
 		t.Errorf("signed with another algorithm than its issuer's: %v", err)
 	}
 }
@@ -117,7 +117,7 @@ func TestInteropZLint(t *testing.T) {
 		}
 		if len(again.DNSNames) == 0 {
 			for _, e := range c.Extensions {
-				if e.Id.Equal(oidExtSAN) {
+				if e.Id.Equal(oidSAN) {
 					again.ExtraExtensions = append(again.ExtraExtensions, e)
 				}
 			}

@@ -165,7 +165,7 @@ func (s *Service) toldOf(ctx context.Context, cert *x509.Certificate) (bool, err
 // standing says how a certificate of ca stands; without one, that nobody has issued it.
 func (s *Service) standing(ctx context.Context, ca *Authority, number *big.Int) (ocsp.Response, *x509.Certificate, error) {
 	now := s.c.Now()
-	st := ocsp.Response{Status: ocsp.Unknown, SerialNumber: number, ThisUpdate: now.Add(-backdate), NextUpdate: now.Add(backdate)}
+	st := ocsp.Response{Status: ocsp.Unknown, SerialNumber: number, ThisUpdate: now.Add(-Backdate), NextUpdate: now.Add(Backdate)}
 	c, err := s.c.Store.Certificate(ctx, ca.SKI()+"/"+number.Text(16))
 	if fault.KindOf(err) == fault.NotFound {
 		return st, nil, nil

@@ -27,7 +27,7 @@ func (s *Service) madeAhead(key string) (Status, bool) {
 	s.responder.mu.Lock()
 	defer s.responder.mu.Unlock()
 	kept, ok := s.responder.ahead[key]
-	return kept.Status, ok && s.c.Now().Before(kept.Until.Add(-backdate))
+	return kept.Status, ok && s.c.Now().Before(kept.Until.Add(-Backdate))
 }
 
 // KeepStatuses makes the answers about revoked certificates ahead, as soon as the list in memory has them, and again when they are half used up. Each node

@@ -40,73 +40,69 @@ type Profile struct {
 	PathLen  int // of a CA; 0 means that it issues no CAs
 	KeyUsage x509.KeyUsage
 	EKU      []x509.ExtKeyUsage // on a CA: all that may stand below it
-	Policies []string           // certificate policies; on a CA: those of what it issues
+	Policies []x509.OID         // certificate policies; on a CA: those of what it issues
 	Life     time.Duration      // default and at most; 0: no expiry (99991231235959Z)
 	Why      string
-
-	oids []x509.OID // Policies, read
 }
 
-// has reports whether c has just the profile's policies, in their order.
-func (p Profile) has(c *x509.Certificate) bool {
-	return slices.EqualFunc(c.Policies, p.oids, x509.OID.Equal)
+// Names reports whether c has just the profile's policies, in their order.
+func (p Profile) Names(c *x509.Certificate) bool {
+	return slices.EqualFunc(c.Policies, p.Policies, x509.OID.Equal)
 }
 
-const day = 24 * time.Hour
+// Backdate forgives the clock of a device that runs a little behind: a certificate is valid from so long before it is made.
+const Backdate = 5 * time.Minute
+
+const dayOfProfile = 24 * time.Hour
 
 // profiles is the table, made once: every signature and every verification looks into it.
-var profiles = read(table())
+var profiles = table()
 
-// read reads the policies' names, which are constants.
-func read(all []Profile) []Profile {
-	for i, p := range all {
-		for _, s := range p.Policies {
-			oid, err := x509.ParseOID(s)
-			if err != nil {
-				panic("pki: profile " + string(p.Role) + ": " + err.Error())
-			}
-			all[i].oids = append(all[i].oids, oid)
-		}
+// parsed reads a policy's name, which is a constant.
+func parsed(s string) x509.OID {
+	oid, err := x509.ParseOID(s)
+	if err != nil {
+		panic("profile: policy " + s + ": " + err.Error())
 	}
-	return all
+	return oid
 }
 
 func table() []Profile {
 	caUse := x509.KeyUsageCertSign | x509.KeyUsageCRLSign
 	client := []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}
-	idev, ldev := idevid.PolicyIDevID().String(), idevid.PolicyLDevID().String()
+	idev, ldev := []x509.OID{idevid.PolicyIDevID()}, []x509.OID{idevid.PolicyLDevID()}
 	return []Profile{
 		{Role: Root, Issuer: Root, CA: true, PathLen: 2, KeyUsage: caUse, Why: "the OEM's anchor; offline; outlives what it vouches for"},
 		{
-			Role: Product, Issuer: Root, CA: true, PathLen: 1, KeyUsage: caUse, EKU: client, Policies: []string{idev},
+			Role: Product, Issuer: Root, CA: true, PathLen: 1, KeyUsage: caUse, EKU: client, Policies: idev,
 			Why: "one per product; no expiry because IDevIDs have none (IEEE 802.1AR §8.7)",
 		},
 		{
-			Role: Order, Issuer: Product, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{idev},
+			Role: Order, Issuer: Product, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: idev,
 			Why: "one per order and station; its key leaves the house wrapped and is destroyed at close; client use only, so that a thief makes no servers",
 		},
 		{
-			Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: []string{ldev}, Life: 10 * 366 * day,
+			Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: ldev, Life: 10 * 366 * dayOfProfile,
 			Why: "online; signs what devices use every day",
 		},
 		{
-			Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []string{oidServer, oidOperator}, Life: 10 * 366 * day,
+			Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []x509.OID{parsed(oidServer), parsed(oidOperator)}, Life: 10 * 366 * dayOfProfile,
 			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and verdicts; no device",
 		},
 		{
-			Role: IDevID, Issuer: Order, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{idev},
+			Role: IDevID, Issuer: Order, KeyUsage: x509.KeyUsageDigitalSignature, Policies: idev,
 			Why: "the identity from the factory (IEEE 802.1AR); may only enrol",
 		},
 		{
-			Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: []string{ldev}, Life: 90 * day,
+			Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: ldev, Life: 90 * dayOfProfile,
 			Why: "the working identity; days to weeks, so that forgetting to revoke heals",
 		},
 		{
-			Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{oidServer}, Life: 398 * day,
+			Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []x509.OID{parsed(oidServer)}, Life: 398 * dayOfProfile,
 			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, Why: "TLS server",
 		},
 		{
-			Role: Verdict, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []string{wire.VerdictPolicy().String()}, Life: 398 * day,
+			Role: Verdict, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []x509.OID{wire.VerdictPolicy()}, Life: 398 * dayOfProfile,
 			Why: "signs verdicts of genuineness for anybody; has no name to serve under, and is no device",
 		},
 	}

@@ -202,7 +202,7 @@ func (s *Service) RevokeOperational(ctx context.Context, caller access.Caller, d
 		}
 		for _, c := range page {
 			after = c.Key
-			if c.Role != LDevID || !c.Ended.IsZero() && !c.Ended.After(at) || !c.NotAfter.After(at) || c.NotBefore.Add(backdate).After(at) { // issued since
+			if c.Role != LDevID || !c.Ended.IsZero() && !c.Ended.After(at) || !c.NotAfter.After(at) || c.NotBefore.Add(Backdate).After(at) { // issued since
 				continue
 			}
 			if err := s.Revoke(ctx, caller, c.Key, reason); err != nil && fault.KindOf(err) != fault.Conflict {

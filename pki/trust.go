@@ -326,7 +326,7 @@ func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x5
 	}); err != nil {
 		return nil, err
 	}
-	if leaf.KeyUsage != p.KeyUsage || !p.has(leaf) || !slices.Equal(leaf.ExtKeyUsage, p.EKU) {
+	if leaf.KeyUsage != p.KeyUsage || !p.Names(leaf) || !slices.Equal(leaf.ExtKeyUsage, p.EKU) {
 		return nil, fmt.Errorf("not of the profile %q", role)
 	}
 	t.foundGood(key)

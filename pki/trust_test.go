@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"encoding/asn1"
 	"math/big"
 	"slices"
 	"strings"
@@ -163,11 +164,7 @@ func (h *house) forgedCA(a *Authority, role Role, oem, product string, pub crypt
 	if product != "" {
 		tmpl.Subject.OrganizationalUnit = []string{product}
 	}
-	for _, s := range p.Policies {
-		oid, err := x509.ParseOID(s)
-		must(h.t, err)
-		tmpl.Policies = append(tmpl.Policies, oid)
-	}
+	tmpl.Policies = p.Policies
 	der, err := x509.CreateCertificate(rand.Reader, tmpl, a.Cert, pub, a.key)
 	must(h.t, err)
 	c, err := x509.ParseCertificate(der)
@@ -188,7 +185,7 @@ func TestServersAreNoDevices(t *testing.T) {
 func TestLintSeesEachThing(t *testing.T) {
 	h := newHouse(t)
 	fine := func() *x509.Certificate { return h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil) }
-	must(t, lint(LDevID, fine(), h.op.Cert))
+	must(t, Lint(LDevID, fine(), h.op.Cert))
 	for name, change := range map[string]func(*x509.Certificate){
 		"no serial number":           func(c *x509.Certificate) { c.SerialNumber = nil },
 		"a negative serial number":   func(c *x509.Certificate) { c.SerialNumber.Neg(c.SerialNumber) },
@@ -199,7 +196,7 @@ func TestLintSeesEachThing(t *testing.T) {
 		"another key usage":          func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign },
 		"server use":                 func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
 		"no extended use":            func(c *x509.Certificate) { c.ExtKeyUsage = nil },
-		"an unknown extended use":    func(c *x509.Certificate) { c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, oidExtEKU) },
+		"an unknown extended use":    func(c *x509.Certificate) { c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 5, 29, 37}) },
 		"the IDevID policy":          func(c *x509.Certificate) { c.Policies = []x509.OID{idevid.PolicyIDevID()} },
 		"no policy":                  func(c *x509.Certificate) { c.Policies = nil },
 		"no life":                    func(c *x509.Certificate) { c.NotAfter = c.NotBefore },
@@ -212,20 +209,20 @@ func TestLintSeesEachThing(t *testing.T) {
 	} {
 		c := fine()
 		change(c)
-		if err := lint(LDevID, c, h.op.Cert); err == nil {
+		if err := Lint(LDevID, c, h.op.Cert); err == nil {
 			t.Errorf("%s: passed", name)
 		}
 	}
-	if err := lint(LDevID, fine(), &x509.Certificate{NotAfter: h.now.Add(time.Hour)}); err == nil || !strings.Contains(err.Error(), "outlives") {
+	if err := Lint(LDevID, fine(), &x509.Certificate{NotAfter: h.now.Add(time.Hour)}); err == nil || !strings.Contains(err.Error(), "outlives") {
 		t.Errorf("one that outlives its issuer: %v", err)
 	}
-	if err := lint("baker", fine(), h.op.Cert); err == nil {
+	if err := Lint("baker", fine(), h.op.Cert); err == nil {
 		t.Error("a role that is none")
 	}
 	idev := h.forged(h.order, pumpID(idevid.IDevID), h.now, time.Time{}, nil)
-	must(t, lint(IDevID, idev, h.order.Cert))
+	must(t, Lint(IDevID, idev, h.order.Cert))
 	idev.NotAfter = h.now.Add(day)
-	if lint(IDevID, idev, h.order.Cert) == nil {
+	if Lint(IDevID, idev, h.order.Cert) == nil {
 		t.Error("an IDevID that ends")
 	}
 	for name, change := range map[string]func(*x509.Certificate){
@@ -235,18 +232,18 @@ func TestLintSeesEachThing(t *testing.T) {
 	} {
 		c := *h.op.Cert
 		change(&c)
-		if lint(Operational, &c, h.root.Cert) == nil {
+		if Lint(Operational, &c, h.root.Cert) == nil {
 			t.Errorf("operational CA, %s: passed", name)
 		}
 	}
 	srv, err := h.infra.ServerTLS([]string{"a.test"}, key(t).Public(), h.now)
 	must(t, err)
 	for _, n := range []string{"*.test", "a.test.", "-a.test", "a b", ""} {
-		if srv.DNSNames = []string{n}; lint(Server, srv, h.infra.Cert) == nil {
+		if srv.DNSNames = []string{n}; Lint(Server, srv, h.infra.Cert) == nil {
 			t.Errorf("a server of name %q", n)
 		}
 	}
-	if srv.DNSNames = nil; lint(Server, srv, h.infra.Cert) == nil {
+	if srv.DNSNames = nil; Lint(Server, srv, h.infra.Cert) == nil {
 		t.Error("a server without a name")
 	}
 }

@@ -28,7 +28,11 @@ func profiles(_ string, w *bytes.Buffer) error {
 	fmt.Fprintf(w, "\n## Policies\n\nA certificate names what it is by its policy; a CA names what it may issue. They are UUIDs under 2.25 (X.667).\n\n| role | policies |\n|---|---|\n")
 	for _, p := range pki.Profiles() {
 		if len(p.Policies) > 0 {
-			fmt.Fprintf(w, "| `%s` | %s |\n", p.Role, strings.Join(p.Policies, "<br>"))
+			names := make([]string, len(p.Policies))
+			for i, oid := range p.Policies {
+				names[i] = oid.String()
+			}
+			fmt.Fprintf(w, "| `%s` | %s |\n", p.Role, strings.Join(names, "<br>"))
 		}
 	}
 	return nil
