@@ -1,6 +1,7 @@
 package pki
 
 import (
+	"cmp"
 	"bytes"
 	"crypto"
 	"crypto/rand"
@@ -140,7 +141,7 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 	if err := Lint(role, t, issuer); err != nil {
 		return nil, err
 	}
-	der, err := x509.CreateCertificate(rand.Reader, t, first(issuer, t), pub, key)
+	der, err := x509.CreateCertificate(rand.Reader, t, cmp.Or(issuer, t), pub, key)
 	if err != nil {
 		return nil, fmt.Errorf("sign %s: %w", role, err)
 	}
@@ -220,7 +221,7 @@ func (a *Authority) SignList(t *x509.RevocationList) ([]byte, error) {
 
 // RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
 func RoleOf(cert *x509.Certificate) (Role, error) {
-	for _, p := range profiles {
+	for _, p := range Profiles() {
 		if !p.CA || p.KeyUsage != cert.KeyUsage || !p.Names(cert) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
 			continue
 		}
@@ -229,11 +230,4 @@ func RoleOf(cert *x509.Certificate) (Role, error) {
 		}
 	}
 	return "", fmt.Errorf("%q is not a CA of this hierarchy", cert.Subject)
-}
-
-func first(a, b *x509.Certificate) *x509.Certificate {
-	if a != nil {
-		return a
-	}
-	return b
 }

@@ -84,7 +84,7 @@ func frame(tbs []byte, pub crypto.PublicKey) ([]byte, error) {
 
 func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Message, error) {
 	var role Role
-	for _, p := range profiles {
+	for _, p := range Profiles() {
 		if p.Issuer == issuer && p.Role != Root && p.CA == c.IsCA && slices.Equal(p.EKU, c.ExtKeyUsage) && p.Names(c) {
 			role = p.Role
 		}

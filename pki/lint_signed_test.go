@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -55,30 +54,6 @@ func TestLintSeesTheBytesThatWereSigned(t *testing.T) {
 	}
 }
 
-func TestDatesHaveTheFormOfRFC5280(t *testing.T) {
-	at := func(y int) time.Time { return time.Date(y, 1, 2, 3, 4, 5, 0, time.UTC) }
-	for _, c := range []struct {
-		tag  int
-		text string
-		at   time.Time
-		ok   bool
-	}{
-		{asn1.TagUTCTime, "490102030405Z", at(2049), true},
-		{asn1.TagGeneralizedTime, "20500102030405Z", at(2050), true},
-		{asn1.TagGeneralizedTime, "20490102030405Z", at(2049), false},
-		{asn1.TagUTCTime, "500102030405Z", at(2050), false},
-		{asn1.TagUTCTime, "4901020304Z", at(2049), false},
-		{asn1.TagUTCTime, "490102030405+0100", at(2049), false},
-		{asn1.TagGeneralizedTime, "20500102030405.5Z", at(2050), false},
-	} {
-		ok := true
-		lintDate("date", asn1.RawValue{Tag: c.tag, Bytes: []byte(c.text)}, c.at, func(string, ...any) { ok = false })
-		if ok != c.ok {
-			t.Errorf("%s: %v", c.text, ok)
-		}
-	}
-}
-
 // zlint, built from its own module, finds no error in a certificate of any role of ours. It does not read object identifiers as large as our
 // policies', which are UUIDs: what it is given has small ones in their place, signed by the same keys.
 func TestInteropZLint(t *testing.T) {
@@ -102,7 +77,7 @@ func TestInteropZLint(t *testing.T) {
 	issued[Server], err = h.infra.ServerTLS([]string{"a.test", "192.0.2.1"}, key(t).Public(), h.now)
 	must(t, err)
 	by := map[Role]*Authority{Root: h.root, Product: h.product, Order: h.order, Operational: h.op, Infra: h.infra}
-	for _, p := range profiles {
+	for _, p := range Profiles() {
 		if issued[p.Role] == nil && p.Role != Verdict {
 			t.Errorf("no certificate of role %s", p.Role)
 		}
