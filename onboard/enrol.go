@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -141,13 +142,13 @@ func (s *Service) known(ctx context.Context, caller access.Caller, a Ask, kind i
 }
 
 // request reads what is asked for, and holds it against the product's rules.
-func (s *Service) request(a Ask, d pki.Device, st Standing) (pki.Request, error) {
-	req, err := pki.ParseRequest(a.CSR, d.Identity, d.Identity.Kind == idevid.LDevID)
+func (s *Service) request(a Ask, d pki.Device, st Standing) (pkcs10.Request, error) {
+	req, err := pkcs10.Parse(a.CSR, d.Identity, d.Identity.Kind == idevid.LDevID)
 	if err != nil {
-		return pki.Request{}, err
+		return pkcs10.Request{}, err
 	}
 	if !st.Rules.certifies(req.CSR.PublicKey) {
-		return pki.Request{}, fault.New(fault.Invalid, "csr.suite", fmt.Sprintf("the certificate request's key is not of suite %q, which product %s has", st.Rules.Suite, d.Identity.Product),
+		return pkcs10.Request{}, fault.New(fault.Invalid, "csr.suite", fmt.Sprintf("the certificate request's key is not of suite %q, which product %s has", st.Rules.Suite, d.Identity.Product),
 			"ask /csrattrs which key is wanted")
 	}
 	if req.Challenge == "" && !st.Rules.Binding {
@@ -159,14 +160,14 @@ func (s *Service) request(a Ask, d pki.Device, st Standing) (pki.Request, error)
 		}
 	}
 	if req.Challenge == "" {
-		return pki.Request{}, fault.New(fault.Invalid, "csr.unbound", "product "+d.Identity.Product+" wants requests that name the TLS connection they come by",
+		return pkcs10.Request{}, fault.New(fault.Invalid, "csr.unbound", "product "+d.Identity.Product+" wants requests that name the TLS connection they come by",
 			"put the channel binding in base64 into challengePassword: tls-unique with TLS 1.2, tls-exporter (RFC 9266) with TLS 1.3")
 	}
-	return pki.Request{}, fault.New(fault.Invalid, "csr.binding", "the certificate request's challengePassword is not the channel binding of this TLS connection",
+	return pkcs10.Request{}, fault.New(fault.Invalid, "csr.binding", "the certificate request's challengePassword is not the channel binding of this TLS connection",
 		"make the request anew for each connection (tls-unique with TLS 1.2, tls-exporter of RFC 9266 with TLS 1.3), or leave challengePassword out")
 }
 
-func (s *Service) enrolled(caller access.Caller, d pki.Device, st Standing, req pki.Request) (ledger.Fact, error) {
+func (s *Service) enrolled(caller access.Caller, d pki.Device, st Standing, req pkcs10.Request) (ledger.Fact, error) {
 	sum := sha256.Sum256(d.Cert.Raw)
 	data, err := json.Marshal(struct {
 		Again    bool   `json:"again"`

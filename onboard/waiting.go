@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
 	"github.com/hallmark-iot/hallmark/product"
 )
 
@@ -68,7 +69,7 @@ var ErrNotWaiting error = fault.New(fault.NotFound, "enrolment.unknown", "no req
 
 // let asks whether a request goes on, where a person has to say so. One that is not known yet takes the place of what the device asked
 // for before, also of what was decided: who approves has seen just that key.
-func (s *Service) let(ctx context.Context, d pki.Device, st Standing, req pki.Request, call Call) error {
+func (s *Service) let(ctx context.Context, d pki.Device, st Standing, req pkcs10.Request, call Call) error {
 	if st.Rules.Mode == product.Automatic {
 		return nil
 	}

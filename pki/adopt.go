@@ -11,6 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -28,7 +29,7 @@ func (s *Service) Believe(a Adoption) { s.c.Trust.add(a.path) }
 
 // Adopt finds a CA of this hierarchy good whose key is elsewhere, at a desk: a product CA, or one of an order below it. It is linted like what is signed
 // here; who signed it must be believed here, and not revoked. It changes nothing.
-func (s *Service) Adopt(ctx context.Context, caller access.Caller, role Role, der []byte) (Adoption, error) {
+func (s *Service) Adopt(ctx context.Context, caller access.Caller, role profile.Role, der []byte) (Adoption, error) {
 	a, err := s.adopt(ctx, caller, role, der)
 	if err != nil {
 		return Adoption{}, err
@@ -38,7 +39,7 @@ func (s *Service) Adopt(ctx context.Context, caller access.Caller, role Role, de
 	return a, nil
 }
 
-func (s *Service) adopt(ctx context.Context, caller access.Caller, role Role, der []byte) (a Adoption, err error) {
+func (s *Service) adopt(ctx context.Context, caller access.Caller, role profile.Role, der []byte) (a Adoption, err error) {
 	if err := s.c.Guard.Check(ctx, caller, access.InstanceManage, access.Resource{Type: "ca"}); err != nil {
 		return a, err
 	}
@@ -47,17 +48,17 @@ func (s *Service) adopt(ctx context.Context, caller access.Caller, role Role, de
 	if err != nil || !bytes.Equal(c.Raw, der) {
 		return a, bad("no certificate of a CA: %w", err)
 	}
-	if got, err := RoleOf(c); err != nil || got != role || role != Product && role != Order {
+	if got, err := RoleOf(c); err != nil || got != role || role != profile.Product && role != profile.Order {
 		return a, bad("CA %q is not a %s CA", c.Subject, role)
 	}
 	above, ok := s.c.Trust.CA(c.AuthorityKeyId)
 	if !ok {
 		return a, fault.New(fault.Denied, "ca.adopt", fmt.Sprintf("CA %q is not by a CA that is believed here", c.Subject), "see `hallmark ca list`; another root of the OEM is believed with `hallmark ca trust`")
 	}
-	if err := Lint(role, c, above); err != nil {
+	if err := profile.Lint(role, c, above); err != nil {
 		return a, bad("the CA is not of its profile: %w", err)
 	}
-	if now := s.c.Now(); now.Add(Backdate).Before(c.NotBefore) || !now.Before(c.NotAfter) {
+	if now := s.c.Now(); now.Add(profile.Backdate).Before(c.NotBefore) || !now.Before(c.NotAfter) {
 		return a, bad("CA %q is valid from %s to %s", c.Subject, c.NotBefore.Format(time.RFC3339), c.NotAfter.Format(time.RFC3339))
 	}
 	if s.c.Revocations.issuerRevoked(SKIOf(c)) || s.c.Revocations.issuerRevoked(hex.EncodeToString(c.AuthorityKeyId)) {

@@ -1,8 +1,8 @@
 package pki
 
 import (
-	"cmp"
 	"bytes"
+	"cmp"
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
@@ -13,6 +13,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -20,7 +21,7 @@ const day = 24 * time.Hour
 
 // Authority is a CA that can sign: its certificate and its key, wherever the key lives.
 type Authority struct {
-	Role Role
+	Role profile.Role
 	Cert *x509.Certificate
 	key  crypto.Signer
 }
@@ -34,15 +35,15 @@ type Name struct {
 
 // NewRoot makes the OEM's self-signed anchor over key.
 func NewRoot(oem string, key crypto.Signer, now time.Time) (*Authority, error) {
-	cert, err := caCertificate(Terms{}, Root, Name{OEM: oem}, key.Public(), nil, key, now)
+	cert, err := caCertificate(Terms{}, profile.Root, Name{OEM: oem}, key.Public(), nil, key, now)
 	if err != nil {
 		return nil, err
 	}
-	return &Authority{Role: Root, Cert: cert, key: key}, nil
+	return &Authority{Role: profile.Root, Cert: cert, key: key}, nil
 }
 
 // NewAuthority joins a CA's certificate with its key. It refuses a key that is not the certificate's.
-func NewAuthority(role Role, cert *x509.Certificate, key crypto.Signer) (*Authority, error) {
+func NewAuthority(role profile.Role, cert *x509.Certificate, key crypto.Signer) (*Authority, error) {
 	pub, ok := cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !pub.Equal(key.Public()) {
 		return nil, fmt.Errorf("%s CA %q: the key is not the certificate's", role, cert.Subject)
@@ -54,7 +55,7 @@ func NewAuthority(role Role, cert *x509.Certificate, key crypto.Signer) (*Author
 }
 
 // Sub signs a CA of the given role, for the key pub, under a.
-func (a *Authority) Sub(role Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+func (a *Authority) Sub(role profile.Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
 	return a.SubOn(Terms{}, role, name, pub, now)
 }
 
@@ -65,8 +66,8 @@ type Terms struct {
 }
 
 // SubOn is Sub on terms.
-func (a *Authority) SubOn(terms Terms, role Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
-	p, ok := ProfileOf(role)
+func (a *Authority) SubOn(terms Terms, role profile.Role, name Name, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
+	p, ok := profile.Of(role)
 	if !ok || !p.CA || p.Issuer != a.Role {
 		return nil, fmt.Errorf("a %s CA does not sign %q CAs", a.Role, role)
 	}
@@ -74,9 +75,9 @@ func (a *Authority) SubOn(terms Terms, role Role, name Name, pub crypto.PublicKe
 }
 
 // caCertificate names a CA "<OEM> <role>[ unit]" with O and OU, from which IDevIDs below inherit and against which they are held.
-func caCertificate(terms Terms, role Role, name Name, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
-	p, _ := ProfileOf(role)
-	if (role == Product || role == Order) != (name.Product != "") || name.OEM == "" {
+func caCertificate(terms Terms, role profile.Role, name Name, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer, now time.Time) (*x509.Certificate, error) {
+	p, _ := profile.Of(role)
+	if (role == profile.Product || role == profile.Order) != (name.Product != "") || name.OEM == "" {
 		return nil, fmt.Errorf("%s CA: OEM %q, product %q", role, name.OEM, name.Product)
 	}
 	if issuer != nil {
@@ -94,7 +95,7 @@ func caCertificate(terms Terms, role Role, name Name, pub crypto.PublicKey, issu
 	}
 	t := &x509.Certificate{
 		Subject:               pkix.Name{Organization: []string{name.OEM}, CommonName: cn},
-		NotBefore:             now.Add(-Backdate),
+		NotBefore:             now.Add(-profile.Backdate),
 		NotAfter:              idevid.NoExpiry(),
 		IsCA:                  true,
 		BasicConstraintsValid: true,
@@ -117,8 +118,8 @@ func caCertificate(terms Terms, role Role, name Name, pub crypto.PublicKey, issu
 }
 
 // sign fills what the profile fixes, lints, signs, and lints what came out.
-func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
-	p, ok := ProfileOf(role)
+func sign(role profile.Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Certificate, key crypto.Signer) (*x509.Certificate, error) {
+	p, ok := profile.Of(role)
 	if !ok {
 		return nil, fmt.Errorf("no profile %q", role)
 	}
@@ -138,7 +139,7 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 		t.Policies = p.Policies
 	}
 	t.BasicConstraintsValid = true
-	if err := Lint(role, t, issuer); err != nil {
+	if err := profile.Lint(role, t, issuer); err != nil {
 		return nil, err
 	}
 	der, err := x509.CreateCertificate(rand.Reader, t, cmp.Or(issuer, t), pub, key)
@@ -152,7 +153,7 @@ func sign(role Role, t *x509.Certificate, pub crypto.PublicKey, issuer *x509.Cer
 	if issuer != nil && !bytes.Equal(cert.AuthorityKeyId, issuer.SubjectKeyId) {
 		return nil, fmt.Errorf("signed %s does not name its issuer's key", role)
 	}
-	return cert, Lint(role, cert, issuer) // CreateCertificate has checked its own signature
+	return cert, profile.Lint(role, cert, issuer) // CreateCertificate has checked its own signature
 }
 
 // Device signs a device certificate: an IDevID by an order CA, an LDevID by the operational CA. crl may be empty.
@@ -162,8 +163,8 @@ func (a *Authority) Device(id idevid.Identity, pub crypto.PublicKey, now, notAft
 
 // device is Device; status is where OCSP answers for it.
 func (a *Authority) device(id idevid.Identity, pub crypto.PublicKey, now, notAfter time.Time, crl func(serial []byte) string, status []string) (*x509.Certificate, error) {
-	role := Role(id.Kind)
-	if p, ok := ProfileOf(role); !ok || p.Issuer != a.Role {
+	role := profile.Role(id.Kind)
+	if p, ok := profile.Of(role); !ok || p.Issuer != a.Role {
 		return nil, fmt.Errorf("a %s CA does not sign %q certificates", a.Role, id.Kind)
 	}
 	if oem, product := idevid.SubjectOEM(a.Cert); oem != id.OEM || (product != "" && product != id.Product) {
@@ -173,7 +174,7 @@ func (a *Authority) device(id idevid.Identity, pub crypto.PublicKey, now, notAft
 	if err != nil {
 		return nil, err
 	}
-	t, err := idevid.Template(id, serial, now.Add(-Backdate), notAfter)
+	t, err := idevid.Template(id, serial, now.Add(-profile.Backdate), notAfter)
 	if err != nil {
 		return nil, err
 	}
@@ -186,10 +187,10 @@ func (a *Authority) device(id idevid.Identity, pub crypto.PublicKey, now, notAft
 
 // ServerTLS signs a server's certificate for hosts: DNS names or addresses.
 func (a *Authority) ServerTLS(hosts []string, pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
-	if a.Role != Infra || len(hosts) == 0 {
+	if a.Role != profile.Infra || len(hosts) == 0 {
 		return nil, errors.New("server certificates are signed by the infrastructure CA, for at least one host")
 	}
-	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-Backdate), NotAfter: now.Add(90 * day)}
+	t := &x509.Certificate{Subject: pkix.Name{CommonName: "hallmark server"}, NotBefore: now.Add(-profile.Backdate), NotAfter: now.Add(90 * day)}
 	for _, h := range hosts {
 		if ip := net.ParseIP(h); ip != nil {
 			t.IPAddresses = append(t.IPAddresses, ip)
@@ -197,31 +198,31 @@ func (a *Authority) ServerTLS(hosts []string, pub crypto.PublicKey, now time.Tim
 			t.DNSNames = append(t.DNSNames, h)
 		}
 	}
-	return sign(Server, t, pub, a.Cert, a.key)
+	return sign(profile.Server, t, pub, a.Cert, a.key)
 }
 
 // VerdictSigner signs the certificate of the key that signs verdicts of genuineness. A verdict is checked at the time it was issued, so that
 // it outlives the certificate.
 func (a *Authority) VerdictSigner(pub crypto.PublicKey, now time.Time) (*x509.Certificate, error) {
-	if a.Role != Infra {
+	if a.Role != profile.Infra {
 		return nil, errors.New("certificates for verdicts are signed by the infrastructure CA")
 	}
 	oem, _ := idevid.SubjectOEM(a.Cert)
-	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{oem}, CommonName: "hallmark verdicts"}, NotBefore: now.Add(-Backdate), NotAfter: now.Add(90 * day)}
-	return sign(Verdict, t, pub, a.Cert, a.key)
+	t := &x509.Certificate{Subject: pkix.Name{Organization: []string{oem}, CommonName: "hallmark verdicts"}, NotBefore: now.Add(-profile.Backdate), NotAfter: now.Add(90 * day)}
+	return sign(profile.Verdict, t, pub, a.Cert, a.key)
 }
 
 // SignList signs a list of revoked CAs by an offline root, whose lists no instance makes.
 func (a *Authority) SignList(t *x509.RevocationList) ([]byte, error) {
-	if a.Role != Root {
+	if a.Role != profile.Root {
 		return nil, fmt.Errorf("the lists of a %s CA are made by the instance that holds it", a.Role)
 	}
 	return x509.CreateRevocationList(rand.Reader, t, a.Cert, a.key)
 }
 
 // RoleOf reads from a CA certificate which role it was made for. It is what the certificate claims: Trust verifies.
-func RoleOf(cert *x509.Certificate) (Role, error) {
-	for _, p := range Profiles() {
+func RoleOf(cert *x509.Certificate) (profile.Role, error) {
+	for _, p := range profile.All() {
 		if !p.CA || p.KeyUsage != cert.KeyUsage || !p.Names(cert) || !slices.Equal(cert.ExtKeyUsage, p.EKU) {
 			continue
 		}

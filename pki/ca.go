@@ -20,6 +20,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -32,23 +33,23 @@ type KeyMaker interface {
 
 // CARequested is a request that was made here and has no answer yet.
 type CARequested struct {
-	Key      string    // name of the new key
-	KeyID    string    // wire.KeyID, hex
-	Role     Role      //
-	Product  string    //
-	Unit     string    //
-	At       time.Time //
-	Envelope []byte    // signed wire.CARequest
+	Key      string       // name of the new key
+	KeyID    string       // wire.KeyID, hex
+	Role     profile.Role //
+	Product  string       //
+	Unit     string       //
+	At       time.Time    //
+	Envelope []byte       // signed wire.CARequest
 }
 
 // keyPrefix begins the name of a requested key; its role follows.
 const keyPrefix = "ca-"
 
 // RequestedRole reads from the name of a key which role's CA it was made for; not, when it was not made by RequestCA.
-func RequestedRole(key string) (Role, bool) {
+func RequestedRole(key string) (profile.Role, bool) {
 	name, ok := strings.CutPrefix(key, keyPrefix)
 	role, _, found := strings.Cut(name, "-")
-	return Role(role), ok && found && slices.Contains([]Role{Product, Operational, Infra}, Role(role))
+	return profile.Role(role), ok && found && slices.Contains([]profile.Role{profile.Product, profile.Operational, profile.Infra}, profile.Role(role))
 }
 
 // followed is how far LoadCAs has come.
@@ -76,7 +77,7 @@ func (s *Service) LoadCAs(ctx context.Context) error {
 }
 
 func (s *Service) loadCAs(cas []CA) error {
-	for _, role := range []Role{Root, Product, Order, Operational, Infra} { // issuers first
+	for _, role := range []profile.Role{profile.Root, profile.Product, profile.Order, profile.Operational, profile.Infra} { // issuers first
 		for _, ca := range cas {
 			if ca.Role != role {
 				continue
@@ -99,7 +100,7 @@ func (s *Service) loadCA(ca CA, cert *x509.Certificate) error {
 		s.c.Trust.Drop(cert)
 		return nil
 	}
-	if ca.Role == Root {
+	if ca.Role == profile.Root {
 		return s.c.Trust.AddRoot(cert)
 	}
 	if err := s.c.Trust.AddCA(cert); err != nil {
@@ -146,7 +147,7 @@ func (s *Service) RequestCA(ctx context.Context, caller access.Caller, r wire.CA
 	}
 	r.OEM, _ = idevid.SubjectOEM(s.c.Trust.Roots()[0])
 	r.Issued, r.Instance, r.CRL = uint64(max(0, s.c.Now().Unix())), s.c.Instance, s.rootList()
-	if old, err := s.c.Held.Issuing(Role(r.Role), r.Product, s.c.Now()); err == nil {
+	if old, err := s.c.Held.Issuing(profile.Role(r.Role), r.Product, s.c.Now()); err == nil {
 		r.Replaces = old.Cert.SubjectKeyId
 	}
 	if err := requestable(r); err != nil {
@@ -154,7 +155,7 @@ func (s *Service) RequestCA(ctx context.Context, caller access.Caller, r wire.CA
 	}
 	name := make([]byte, 4)
 	_, _ = rand.Read(name)
-	key := CARequested{Key: keyPrefix + r.Role + "-" + hex.EncodeToString(name), Role: Role(r.Role), Product: r.Product, Unit: r.Unit, At: s.c.Now().UTC()}
+	key := CARequested{Key: keyPrefix + r.Role + "-" + hex.EncodeToString(name), Role: profile.Role(r.Role), Product: r.Product, Unit: r.Unit, At: s.c.Now().UTC()}
 	signer, err := s.c.NewKey.GenerateP256(key.Key)
 	if err != nil {
 		return nil, fmt.Errorf("make the key of the new CA: %w", err)
@@ -268,7 +269,7 @@ func (s *Service) InstallCA(ctx context.Context, caller access.Caller, grant []b
 }
 
 // granted checks the chain of a grant by itself.
-func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, Role, error) {
+func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, profile.Role, error) {
 	var chain []*x509.Certificate
 	for i, der := range g.Chain {
 		c, err := x509.ParseCertificate(der)
@@ -290,7 +291,7 @@ func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, Role, error) {
 	if len(chain) != 2 {
 		return nil, "", fault.New(fault.Invalid, "ca.grant", fmt.Sprintf("a chain of %d certificates", len(chain)), "it is the new CA and the root that signed it")
 	}
-	if err := Lint(role, cert, root); err != nil {
+	if err := profile.Lint(role, cert, root); err != nil {
 		return nil, "", fault.Newf(fault.Denied, "ca.grant", "the CA is not of its profile: %w", err)
 	}
 	if now := s.c.Now(); now.Before(cert.NotBefore) || !now.Before(cert.NotAfter) {
@@ -300,7 +301,7 @@ func (s *Service) granted(g wire.CAGrant) (*x509.Certificate, Role, error) {
 }
 
 // answers finds the request that a grant answers, and holds the certificate against it.
-func (s *Service) answers(ctx context.Context, g wire.CAGrant, cert *x509.Certificate, role Role) (CARequested, error) {
+func (s *Service) answers(ctx context.Context, g wire.CAGrant, cert *x509.Certificate, role profile.Role) (CARequested, error) {
 	kid, err := wire.KeyIDOf(cert.PublicKey)
 	if err != nil {
 		return CARequested{}, fault.Newf(fault.Denied, "ca.grant", "%w", err)
@@ -318,7 +319,7 @@ func (s *Service) answers(ctx context.Context, g wire.CAGrant, cert *x509.Certif
 			return CARequested{}, fmt.Errorf("stored request %s: %w", asked.Key, err)
 		}
 		oem, product := idevid.SubjectOEM(cert)
-		if sum := sha256.Sum256(payload); !bytes.Equal(sum[:], g.Request) || Role(r.Role) != role || r.OEM != oem || r.Product != product {
+		if sum := sha256.Sum256(payload); !bytes.Equal(sum[:], g.Request) || profile.Role(r.Role) != role || r.OEM != oem || r.Product != product {
 			return CARequested{}, fault.New(fault.Denied, "ca.grant", "the certificate is not what was requested for this key", "compare request and answer at the ceremony")
 		}
 		return asked, nil
@@ -339,7 +340,7 @@ func (s *Service) TrustRoot(ctx context.Context, caller access.Caller, der []byt
 	if bad != nil { // whether it reads is for who might have it believed
 		return CA{}, fault.Newf(fault.Invalid, "ca.root", "no certificate: %w", bad)
 	}
-	if role, err := RoleOf(cert); err != nil || role != Root {
+	if role, err := RoleOf(cert); err != nil || role != profile.Root {
 		return CA{}, fault.New(fault.Invalid, "ca.root", fmt.Sprintf("%q is no root CA", cert.Subject), "take the certificate that the ceremony gave out for the root")
 	}
 	if err := cert.CheckSignatureFrom(cert); err != nil {
@@ -348,7 +349,7 @@ func (s *Service) TrustRoot(ctx context.Context, caller access.Caller, der []byt
 	if oem, _ := idevid.SubjectOEM(cert); oem != oemOf(s.c.Trust.Roots()[0]) {
 		return CA{}, fault.New(fault.Denied, "ca.root", fmt.Sprintf("root %q is of OEM %q", cert.Subject, oem), "an instance is of one OEM; devices of another maker come by `hallmark foreign-ca`")
 	}
-	ca := CA{SKI: ski, Role: Root, DER: cert.Raw}
+	ca := CA{SKI: ski, Role: profile.Root, DER: cert.Raw}
 	if err := s.c.Store.AddCA(ctx, ca, ledger.New(ledger.Control, ledger.KindCACreated, s.c.Now(), caller.ID, ski, nil, cert.Raw)); err != nil {
 		return CA{}, err
 	}
@@ -368,7 +369,7 @@ func (s *Service) EndCAs(ctx context.Context) error {
 	}
 	now := s.c.Now().UTC()
 	for _, a := range s.c.Held.All() {
-		if a.Role != Operational {
+		if a.Role != profile.Operational {
 			continue
 		}
 		if issuing, err := s.c.Held.Issuing(a.Role, a.Product(), now); err != nil || issuing.SKI() == a.SKI() {

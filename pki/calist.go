@@ -10,6 +10,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -21,7 +22,7 @@ func (s *Service) rootOf(ski string) (*x509.Certificate, error) {
 	raw, err := hex.DecodeString(ski)
 	if err == nil {
 		if ca, ok := s.c.Trust.CA(raw); ok {
-			if role, err := RoleOf(ca); err == nil && role == Root {
+			if role, err := RoleOf(ca); err == nil && role == profile.Root {
 				return ca, nil
 			}
 		}

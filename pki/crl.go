@@ -20,6 +20,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // crlLife is how long a list may be used; it is made anew after half of that, or when something is revoked that cannot wait.
@@ -137,13 +138,13 @@ func (s *Service) KeepLists(ctx context.Context) error {
 func (s *Service) listsOf(a *Authority) (out []ListID) {
 	ski := a.SKI()
 	switch a.Role {
-	case Product:
+	case profile.Product:
 		out = append(out, ListID{ski, CAList})
-	case Operational, Order:
+	case profile.Operational, profile.Order:
 		for i := range s.shards(ski) {
 			out = append(out, ListID{ski, i})
 		}
-	case Root, Infra, IDevID, LDevID, Server, Verdict:
+	case profile.Root, profile.Infra, profile.IDevID, profile.LDevID, profile.Server, profile.Verdict:
 	}
 	return out
 }
@@ -257,7 +258,7 @@ func (s *Service) makeList(a *Authority, id ListID, old List, now time.Time) (Li
 	}
 	l := List{ListID: id, Number: max(old.Number+1, now.UnixMilli()), Through: through, Made: now, Next: now.Add(crlLife)}
 	l.DER, err = x509.CreateRevocationList(rand.Reader, &x509.RevocationList{
-		Number: big.NewInt(l.Number), ThisUpdate: now.Add(-Backdate), NextUpdate: l.Next, RevokedCertificateEntries: entries, ExtraExtensions: idp,
+		Number: big.NewInt(l.Number), ThisUpdate: now.Add(-profile.Backdate), NextUpdate: l.Next, RevokedCertificateEntries: entries, ExtraExtensions: idp,
 	}, a.Cert, a.key)
 	if err != nil {
 		return List{}, fmt.Errorf("sign list %s of CA %s: %w", id.File(), id.Issuer, err)
@@ -302,7 +303,7 @@ func (s *Service) putCAList(ctx context.Context, ca *x509.Certificate, der []byt
 		return List{}, fault.Newf(fault.Denied, "crl.signature", "the list is not of CA %q: %w", ca.Subject, err)
 	}
 	now := s.c.Now()
-	if l.Number == nil || !l.Number.IsInt64() || !now.Before(l.NextUpdate) || l.ThisUpdate.After(now.Add(Backdate)) {
+	if l.Number == nil || !l.Number.IsInt64() || !now.Before(l.NextUpdate) || l.ThisUpdate.After(now.Add(profile.Backdate)) {
 		return List{}, fault.Newf(fault.Invalid, "crl.time", "the list has no number, or is for %s to %s", l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339))
 	}
 	id := ListID{hex.EncodeToString(ca.SubjectKeyId), CAList}

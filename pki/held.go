@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -76,7 +77,7 @@ func (h *Held) Get(ski string) (*Authority, bool) {
 }
 
 // Issuing gives the CA of a role that signs now, and for a product where the role has one for each: the newest that is valid.
-func (h *Held) Issuing(role Role, product string, now time.Time) (*Authority, error) {
+func (h *Held) Issuing(role profile.Role, product string, now time.Time) (*Authority, error) {
 	h.mu.RLock()
 	defer h.mu.RUnlock()
 	var best *Authority

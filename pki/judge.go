@@ -15,6 +15,7 @@ import (
 
 	"golang.org/x/crypto/ocsp"
 
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -29,11 +30,11 @@ type Allowed struct {
 
 // Message is what a key was asked to sign, as it was read.
 type Message struct {
-	Kind   string // "certificate" or "list"
-	Role   Role   // of a certificate
-	Name   string // whose it is
-	Serial string // hex; of a list: its number
-	Count  int    // entries of a list
+	Kind   string       // "certificate" or "list"
+	Role   profile.Role // of a certificate
+	Name   string       // whose it is
+	Serial string       // hex; of a list: its number
+	Count  int          // entries of a list
 }
 
 // Judge reads the bytes that are to be signed by a CA's key, and says what they are. It refuses whatever is not a certificate or a list of just
@@ -82,10 +83,10 @@ func frame(tbs []byte, pub crypto.PublicKey) ([]byte, error) {
 	}{asn1.RawValue{FullBytes: tbs}, alg, asn1.BitString{Bytes: []byte{0}, BitLength: 8}})
 }
 
-func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Message, error) {
-	var role Role
-	for _, p := range Profiles() {
-		if p.Issuer == issuer && p.Role != Root && p.CA == c.IsCA && slices.Equal(p.EKU, c.ExtKeyUsage) && p.Names(c) {
+func (a Allowed) judgeCert(issuer profile.Role, c *x509.Certificate, now time.Time) (Message, error) {
+	var role profile.Role
+	for _, p := range profile.All() {
+		if p.Issuer == issuer && p.Role != profile.Root && p.CA == c.IsCA && slices.Equal(p.EKU, c.ExtKeyUsage) && p.Names(c) {
 			role = p.Role
 		}
 	}
@@ -93,7 +94,7 @@ func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Mes
 		return Message{}, fmt.Errorf("the certificate is of no profile that a %s CA signs", issuer)
 	}
 	m := Message{Kind: "certificate", Role: role, Name: c.Subject.String(), Serial: c.SerialNumber.Text(16)}
-	if err := Lint(role, c, a.CA); err != nil {
+	if err := profile.Lint(role, c, a.CA); err != nil {
 		return m, err
 	}
 	if !bytes.Equal(c.RawIssuer, a.CA.RawSubject) || !bytes.Equal(c.AuthorityKeyId, a.CA.SubjectKeyId) {
@@ -105,17 +106,17 @@ func (a Allowed) judgeCert(issuer Role, c *x509.Certificate, now time.Time) (Mes
 	if err := idevid.KeyAllowed(c.PublicKey); err != nil {
 		return m, err
 	}
-	if c.NotBefore.After(now.Add(Backdate)) || c.NotBefore.Before(now.Add(-2*Backdate)) {
+	if c.NotBefore.After(now.Add(profile.Backdate)) || c.NotBefore.Before(now.Add(-2*profile.Backdate)) {
 		return m, fmt.Errorf("it begins %s, and it is %s", c.NotBefore.Format(time.RFC3339), now.UTC().Format(time.RFC3339))
 	}
 	return m, a.judgeSubject(role, c)
 }
 
 // judgeSubject says whether the CA may speak for whom the certificate names.
-func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
+func (a Allowed) judgeSubject(role profile.Role, c *x509.Certificate) error {
 	oem, product := idevid.SubjectOEM(a.CA)
 	switch role {
-	case IDevID, LDevID:
+	case profile.IDevID, profile.LDevID:
 		id, err := idevid.Parse(c)
 		if err != nil {
 			return err
@@ -123,11 +124,11 @@ func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
 		if id.OEM != oem || product != "" && id.Product != product {
 			return fmt.Errorf("the CA of %s/%s does not sign for %s/%s", oem, product, id.OEM, id.Product)
 		}
-		if a.Life != 0 && role == LDevID && c.NotAfter.Sub(c.NotBefore) > a.Life+2*Backdate {
+		if a.Life != 0 && role == profile.LDevID && c.NotAfter.Sub(c.NotBefore) > a.Life+2*profile.Backdate {
 			return fmt.Errorf("valid for %s, at most %s", c.NotAfter.Sub(c.NotBefore), a.Life)
 		}
 		return nil
-	case Server:
+	case profile.Server:
 		names := slices.Clone(c.DNSNames)
 		for _, ip := range c.IPAddresses {
 			names = append(names, ip.String())
@@ -138,15 +139,15 @@ func (a Allowed) judgeSubject(role Role, c *x509.Certificate) error {
 			}
 		}
 		return nil
-	case Order:
+	case profile.Order:
 		o, p := idevid.SubjectOEM(c)
 		if !a.SubCA || o != oem || p != product {
 			return fmt.Errorf("no CAs are signed here for %s/%s", o, p)
 		}
 		return nil
-	case Verdict: // the server has the key that it is for as well; it is limited like a CA's
+	case profile.Verdict: // the server has the key that it is for as well; it is limited like a CA's
 		return nil
-	case Root, Product, Operational, Infra:
+	case profile.Root, profile.Product, profile.Operational, profile.Infra:
 	}
 	return fmt.Errorf("no certificates of role %s are signed here", role)
 }
@@ -157,7 +158,7 @@ func (a Allowed) judgeList(l *x509.RevocationList, now time.Time) (Message, erro
 		return m, errors.New("the list has no number, or names another issuer")
 	}
 	m.Serial = l.Number.String()
-	if l.ThisUpdate.After(now.Add(Backdate)) || !l.NextUpdate.After(l.ThisUpdate) || l.NextUpdate.After(now.Add(2*crlLife)) {
+	if l.ThisUpdate.After(now.Add(profile.Backdate)) || !l.NextUpdate.After(l.ThisUpdate) || l.NextUpdate.After(now.Add(2*crlLife)) {
 		return m, fmt.Errorf("the list is for %s to %s", l.ThisUpdate.Format(time.RFC3339), l.NextUpdate.Format(time.RFC3339))
 	}
 	for _, e := range l.Extensions {
@@ -193,8 +194,8 @@ func (a Allowed) judgeStatus(tbs []byte, now time.Time) (Message, error) {
 	if !bytes.Equal(st.RawResponderName, a.CA.RawSubject) || len(st.Extensions) != 0 {
 		return m, errors.New("the status is of another CA, or has extensions")
 	}
-	if st.ThisUpdate.After(now.Add(Backdate)) || !st.NextUpdate.After(st.ThisUpdate) || st.NextUpdate.After(now.Add(ocspRevoked+Backdate)) ||
-		st.Status == ocsp.Good && st.NextUpdate.After(now.Add(ocspGood+Backdate)) {
+	if st.ThisUpdate.After(now.Add(profile.Backdate)) || !st.NextUpdate.After(st.ThisUpdate) || st.NextUpdate.After(now.Add(ocspRevoked+profile.Backdate)) ||
+		st.Status == ocsp.Good && st.NextUpdate.After(now.Add(ocspGood+profile.Backdate)) {
 		return m, fmt.Errorf("the status is for %s to %s", st.ThisUpdate.Format(time.RFC3339), st.NextUpdate.Format(time.RFC3339))
 	}
 	return m, nil

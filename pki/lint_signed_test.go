@@ -12,13 +12,14 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 // What a template does not tell, the bytes do: each is signed, and then seen.
 func TestLintSeesTheBytesThatWereSigned(t *testing.T) {
 	h := newHouse(t)
-	must(t, Lint(LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil), h.op.Cert))
+	must(t, profile.Lint(profile.LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil), h.op.Cert))
 	extra := func(e pkix.Extension) func(*x509.Certificate) {
 		return func(c *x509.Certificate) { c.ExtraExtensions = append(c.ExtraExtensions, e) }
 	}
@@ -38,18 +39,18 @@ func TestLintSeesTheBytesThatWereSigned(t *testing.T) {
 		if c.want == "" { // crypto/x509 does not even read what it wrote
 			continue
 		}
-		err := Lint(LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), c.change), h.op.Cert)
+		err := profile.Lint(profile.LDevID, h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), c.change), h.op.Cert)
 		if err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%s: %v", name, err)
 		}
 	}
 	ours := h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil)
-	if err := Lint(LDevID, ours, h.order.Cert); err == nil || !strings.Contains(err.Error(), "its issuer's key") || !strings.Contains(err.Error(), "issuer's name") {
+	if err := profile.Lint(profile.LDevID, ours, h.order.Cert); err == nil || !strings.Contains(err.Error(), "its issuer's key") || !strings.Contains(err.Error(), "issuer's name") {
 		t.Errorf("under another CA: %v", err)
 	}
 	other := *h.op.Cert
 	other.PublicKey = nil
-	if err := Lint(LDevID, ours, &other); err == nil || !strings.Contains(err.Error(), "its issuer's key is for") {
+	if err := profile.Lint(profile.LDevID, ours, &other); err == nil || !strings.Contains(err.Error(), "its issuer's key is for") {
 		t.Errorf("signed with another algorithm than its issuer's: %v", err)
 	}
 }
@@ -68,23 +69,23 @@ func TestInteropZLint(t *testing.T) {
 		t.Fatalf("tools/certlint: %v\n%s", err, out)
 	}
 	h := newHouse(t)
-	issued := map[Role]*x509.Certificate{Root: h.root.Cert, Product: h.product.Cert, Order: h.order.Cert, Operational: h.op.Cert, Infra: h.infra.Cert}
+	issued := map[profile.Role]*x509.Certificate{profile.Root: h.root.Cert, profile.Product: h.product.Cert, profile.Order: h.order.Cert, profile.Operational: h.op.Cert, profile.Infra: h.infra.Cert}
 	var err error
-	issued[IDevID], err = h.order.Device(pumpID(idevid.IDevID), key(t).Public(), h.now, idevid.NoExpiry(), nil)
+	issued[profile.IDevID], err = h.order.Device(pumpID(idevid.IDevID), key(t).Public(), h.now, idevid.NoExpiry(), nil)
 	must(t, err)
-	issued[LDevID], err = h.op.Device(pumpID(idevid.LDevID), key(t).Public(), h.now, h.now.Add(14*day), func([]byte) string { return "http://crl.test/0" })
+	issued[profile.LDevID], err = h.op.Device(pumpID(idevid.LDevID), key(t).Public(), h.now, h.now.Add(14*day), func([]byte) string { return "http://crl.test/0" })
 	must(t, err)
-	issued[Server], err = h.infra.ServerTLS([]string{"a.test", "192.0.2.1"}, key(t).Public(), h.now)
+	issued[profile.Server], err = h.infra.ServerTLS([]string{"a.test", "192.0.2.1"}, key(t).Public(), h.now)
 	must(t, err)
-	by := map[Role]*Authority{Root: h.root, Product: h.product, Order: h.order, Operational: h.op, Infra: h.infra}
-	for _, p := range Profiles() {
-		if issued[p.Role] == nil && p.Role != Verdict {
+	by := map[profile.Role]*Authority{profile.Root: h.root, profile.Product: h.product, profile.Order: h.order, profile.Operational: h.op, profile.Infra: h.infra}
+	for _, p := range profile.All() {
+		if issued[p.Role] == nil && p.Role != profile.Verdict {
 			t.Errorf("no certificate of role %s", p.Role)
 		}
 	}
 	args := []string{}
 	for role, c := range issued {
-		p, _ := ProfileOf(role)
+		p, _ := profile.Of(role)
 		again := *c
 		for i := range again.Policies {
 			again.Policies[i], err = x509.ParseOID(fmt.Sprintf("1.3.6.1.4.1.32473.%d", i+1)) // for examples (RFC 5612)

@@ -18,6 +18,7 @@ import (
 	"golang.org/x/crypto/ocsp"
 
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // How long an answer may be kept. What is revoked stays so; that something is good is soon old.
@@ -120,7 +121,7 @@ func (s *Service) OCSP(ctx context.Context, request []byte) (Status, error) {
 // responsible finds the CA that a request is about, by the hashes of its name and key.
 func (s *Service) responsible(req *ocsp.Request) *Authority {
 	for _, a := range s.c.Held.All() {
-		if a.Role != Operational {
+		if a.Role != profile.Operational {
 			continue
 		}
 		name, key, err := ocspNames(a.Cert, req.HashAlgorithm)
@@ -165,7 +166,7 @@ func (s *Service) toldOf(ctx context.Context, cert *x509.Certificate) (bool, err
 // standing says how a certificate of ca stands; without one, that nobody has issued it.
 func (s *Service) standing(ctx context.Context, ca *Authority, number *big.Int) (ocsp.Response, *x509.Certificate, error) {
 	now := s.c.Now()
-	st := ocsp.Response{Status: ocsp.Unknown, SerialNumber: number, ThisUpdate: now.Add(-Backdate), NextUpdate: now.Add(Backdate)}
+	st := ocsp.Response{Status: ocsp.Unknown, SerialNumber: number, ThisUpdate: now.Add(-profile.Backdate), NextUpdate: now.Add(profile.Backdate)}
 	c, err := s.c.Store.Certificate(ctx, ca.SKI()+"/"+number.Text(16))
 	if fault.KindOf(err) == fault.NotFound {
 		return st, nil, nil

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"golang.org/x/crypto/ocsp"
 )
 
@@ -27,7 +28,7 @@ func (s *Service) madeAhead(key string) (Status, bool) {
 	s.responder.mu.Lock()
 	defer s.responder.mu.Unlock()
 	kept, ok := s.responder.ahead[key]
-	return kept.Status, ok && s.c.Now().Before(kept.Until.Add(-Backdate))
+	return kept.Status, ok && s.c.Now().Before(kept.Until.Add(-profile.Backdate))
 }
 
 // KeepStatuses makes the answers about revoked certificates ahead, as soon as the list in memory has them, and again when they are half used up. Each node
@@ -84,7 +85,7 @@ func (r *Revocations) after(seq int64, now time.Time, limit int) []named {
 // makeAhead makes the answers about a revoked certificate, where anybody is told.
 func (s *Service) makeAhead(ctx context.Context, e named) error {
 	ca, ok := s.c.Held.Get(e.issuer)
-	if !ok || ca.Role != Operational {
+	if !ok || ca.Role != profile.Operational {
 		return nil
 	}
 	number := new(big.Int).SetBytes(e.serial[:])

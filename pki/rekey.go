@@ -12,6 +12,8 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -36,7 +38,7 @@ type Renewed struct {
 
 // Sign makes the new IDevID of the device id for the key of req. It is nobody's until the store has it. The certificate of the CA is stored, with its
 // fact, before it signs anything.
-func (r *Rekeyer) Sign(ctx context.Context, id idevid.Identity, req Request, now time.Time) (Renewed, error) {
+func (r *Rekeyer) Sign(ctx context.Context, id idevid.Identity, req pkcs10.Request, now time.Time) (Renewed, error) {
 	ca, _, err := r.Authority(ctx, id.Product, now)
 	if err != nil {
 		return Renewed{}, err
@@ -46,7 +48,7 @@ func (r *Rekeyer) Sign(ctx context.Context, id idevid.Identity, req Request, now
 	if err != nil {
 		return Renewed{}, err
 	}
-	return Renewed{Cert: cert, Issued: issued(cert, IDevID, id.DeviceID, req.Digest)}, nil
+	return Renewed{Cert: cert, Issued: issued(cert, profile.IDevID, id.DeviceID, req.Digest)}, nil
 }
 
 // Authority gives the CA of a product for the year of now, and the chain above its certificates, itself first, without the root (DER).
@@ -104,7 +106,7 @@ func (r *Rekeyer) open(ctx context.Context, above *Authority, name, unit, produc
 		return nil, err
 	}
 	for _, c := range cas {
-		if c.Role != Order {
+		if c.Role != profile.Order {
 			continue
 		}
 		cert, err := x509.ParseCertificate(c.DER)
@@ -118,11 +120,11 @@ func (r *Rekeyer) open(ctx context.Context, above *Authority, name, unit, produc
 			if err := r.s.bind(name, cert); err != nil {
 				return nil, err
 			}
-			return NewAuthority(Order, cert, key)
+			return NewAuthority(profile.Order, cert, key)
 		}
 	}
 	oem, _ := idevid.SubjectOEM(above.Cert)
-	cert, err := above.Sub(Order, Name{OEM: oem, Product: product, Unit: unit}, key.Public(), now)
+	cert, err := above.Sub(profile.Order, Name{OEM: oem, Product: product, Unit: unit}, key.Public(), now)
 	if err != nil {
 		return nil, err
 	}
@@ -132,7 +134,7 @@ func (r *Rekeyer) open(ctx context.Context, above *Authority, name, unit, produc
 	if err := r.s.addCA(ctx, access.Internal("rekey"), cert); err != nil {
 		return nil, err
 	}
-	return NewAuthority(Order, cert, key)
+	return NewAuthority(profile.Order, cert, key)
 }
 
 // Above gives the CAs above a certificate that one of this hierarchy has signed, nearest first, the root last; nil when its CA is not known (yet).

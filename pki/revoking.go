@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // RevokeDevice takes every identity of a device, the factory's too, for good: enrolment is refused as well. place is where the device is,
@@ -202,7 +203,7 @@ func (s *Service) RevokeOperational(ctx context.Context, caller access.Caller, d
 		}
 		for _, c := range page {
 			after = c.Key
-			if c.Role != LDevID || !c.Ended.IsZero() && !c.Ended.After(at) || !c.NotAfter.After(at) || c.NotBefore.Add(Backdate).After(at) { // issued since
+			if c.Role != profile.LDevID || !c.Ended.IsZero() && !c.Ended.After(at) || !c.NotAfter.After(at) || c.NotBefore.Add(profile.Backdate).After(at) { // issued since
 				continue
 			}
 			if err := s.Revoke(ctx, caller, c.Key, reason); err != nil && fault.KindOf(err) != fault.Conflict {

@@ -16,6 +16,8 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -74,7 +76,7 @@ func New(c Config) (*Service, error) {
 		c.Held = NewHeld()
 	}
 	if c.Operational != nil {
-		if c.Operational.Role != Operational {
+		if c.Operational.Role != profile.Operational {
 			return nil, fmt.Errorf("pki: a %s CA as operational CA", c.Operational.Role)
 		}
 		c.Held.Add(c.Operational)
@@ -96,9 +98,9 @@ func New(c Config) (*Service, error) {
 	}
 	if c.Product == nil {
 		held, now := c.Held, c.Now
-		c.Product = func(product string) (*Authority, error) { return held.Issuing(Product, product, now()) }
+		c.Product = func(product string) (*Authority, error) { return held.Issuing(profile.Product, product, now()) }
 	}
-	if p, _ := ProfileOf(LDevID); c.Life > p.Life || c.Life < time.Minute {
+	if p, _ := profile.Of(profile.LDevID); c.Life > p.Life || c.Life < time.Minute {
 		return nil, fmt.Errorf("pki: LDevIDs of %s, want a minute to %s", c.Life, p.Life)
 	}
 	return &Service{c: c}, nil
@@ -113,7 +115,7 @@ func (s *Service) Revocations() *Revocations { return s.c.Revocations }
 // Issue gives the LDevID that answers req, by the verified device d. The same request by the same device gives the same
 // certificate for as long as that holds, whatever was lost on the way; with the next certificate it is another request, a renewal. also are facts that belong to the same moment; they are
 // written only when a certificate is really new. cert.issued and they are durable when Issue returns.
-func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req Request, also ...ledger.Fact) (*x509.Certificate, error) {
+func (s *Service) Issue(ctx context.Context, caller access.Caller, d Device, req pkcs10.Request, also ...ledger.Fact) (*x509.Certificate, error) {
 	id := d.Identity
 	if err := s.c.Guard.Check(ctx, caller, access.DeviceEnrol, access.Resource{Type: "device", ID: id.DeviceID, Product: id.Product}); err != nil {
 		return nil, err
@@ -144,10 +146,10 @@ type answered struct {
 }
 
 // issue signs and stores.
-func (s *Service) issue(ctx context.Context, caller access.Caller, d Device, req Request, request [32]byte, now time.Time, also []ledger.Fact) (answered, error) {
+func (s *Service) issue(ctx context.Context, caller access.Caller, d Device, req pkcs10.Request, request [32]byte, now time.Time, also []ledger.Fact) (answered, error) {
 	id, none := d.Identity, answered{}
 	id.Kind = idevid.LDevID
-	ca, err := s.c.Held.Issuing(Operational, "", now)
+	ca, err := s.c.Held.Issuing(profile.Operational, "", now)
 	if err != nil {
 		return none, err
 	}
@@ -164,7 +166,7 @@ func (s *Service) issue(ctx context.Context, caller access.Caller, d Device, req
 		return none, err
 	}
 	facts := append([]ledger.Fact{ledger.New(ledger.Events, ledger.KindCertIssued, now, caller.ID, id.DeviceID, nil, cert.Raw)}, also...)
-	c := issued(cert, LDevID, id.DeviceID, request)
+	c := issued(cert, profile.LDevID, id.DeviceID, request)
 	c.By = CertKey(d.Cert)
 	kept, err := s.c.Store.Issue(ctx, c, now, now.Add(s.c.Grace), facts...)
 	if err != nil {
@@ -207,7 +209,7 @@ func (a *answers) put(request [32]byte, c *x509.Certificate) {
 
 // requestKey is what a request is known by. One for the next LDevID is made with the present one, and that is part of it: who lost the
 // answer asks with the same certificate, and who renews for the same key, time after time, with another.
-func requestKey(d Device, req Request) [32]byte {
+func requestKey(d Device, req pkcs10.Request) [32]byte {
 	key := append([]byte("ldevid "+d.Identity.DeviceID+" "), req.Digest[:]...)
 	if d.Identity.Kind == idevid.LDevID {
 		sum := sha256.Sum256(d.Cert.Raw)
@@ -216,7 +218,7 @@ func requestKey(d Device, req Request) [32]byte {
 	return sha256.Sum256(key)
 }
 
-func issued(c *x509.Certificate, role Role, device string, request [32]byte) Issued {
+func issued(c *x509.Certificate, role profile.Role, device string, request [32]byte) Issued {
 	return Issued{
 		Key: CertKey(c), Request: request, Device: device, Role: role,
 		Issuer: hex.EncodeToString(c.AuthorityKeyId), Serial: c.SerialNumber.Text(16),
@@ -237,7 +239,7 @@ func (s *Service) IssueOrderCA(ctx context.Context, caller access.Caller, name N
 	if err != nil {
 		return nil, err
 	}
-	ca, err := above.Sub(Order, name, key, s.c.Now())
+	ca, err := above.Sub(profile.Order, name, key, s.c.Now())
 	if err != nil {
 		return nil, err
 	}
@@ -301,7 +303,7 @@ func (s *Service) CACerts() []*x509.Certificate {
 	now := s.c.Now()
 	var out []*x509.Certificate
 	for _, a := range s.c.Held.All() {
-		if a.Role == Operational && now.Before(a.Cert.NotAfter) {
+		if a.Role == profile.Operational && now.Before(a.Cert.NotAfter) {
 			out = append(out, a.Cert)
 		}
 	}

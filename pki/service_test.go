@@ -9,6 +9,8 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -52,12 +54,12 @@ func TestWhatIsNotStoredDoesNotHold(t *testing.T) {
 		t.Errorf("%v, %v", c, err)
 	}
 	k := key(t)
-	ca, err := h.product.Sub(Order, Name{OEM: "acme", Product: "pump", Unit: "o-2"}, k.Public(), h.now)
+	ca, err := h.product.Sub(profile.Order, Name{OEM: "acme", Product: "pump", Unit: "o-2"}, k.Public(), h.now)
 	must(t, err)
 	if err := h.service.AddCA(t.Context(), me, ca); !errors.Is(err, errDisk) {
 		t.Fatalf("%v", err)
 	}
-	order, err := NewAuthority(Order, ca, k)
+	order, err := NewAuthority(profile.Order, ca, k)
 	must(t, err)
 	cert, err := order.Device(pumpID(idevid.IDevID), key(t).Public(), h.now, idevid.NoExpiry(), nil)
 	must(t, err)
@@ -116,7 +118,7 @@ func TestACertificateIsWhereItsDeviceIs(t *testing.T) {
 func TestADeviceDoesNotFillTheLedger(t *testing.T) {
 	h := newHouse(t)
 	d, same := h.idev(), h.request(pumpID(idevid.LDevID))
-	ask := func(d Device, req Request) error {
+	ask := func(d Device, req pkcs10.Request) error {
 		_, err := h.service.Issue(t.Context(), me, d, req)
 		return err
 	}
@@ -172,7 +174,7 @@ func TestASlowClockLetsNobodyRevokedIn(t *testing.T) {
 // Who has the key of a CA that was taken out of service presents what it has signed since, with its certificate.
 func TestACAOutOfServiceVouchesForNoOther(t *testing.T) {
 	h := newHouse(t)
-	order := h.sub(h.product, Order, Name{OEM: "acme", Product: "pump", Unit: "o-9"})
+	order := h.sub(h.product, profile.Order, Name{OEM: "acme", Product: "pump", Unit: "o-9"})
 	cert, err := order.Device(pumpID(idevid.IDevID), key(t).Public(), h.now, idevid.NoExpiry(), nil)
 	must(t, err)
 	trust := h.service.Trust()

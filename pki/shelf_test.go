@@ -16,6 +16,8 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -146,7 +148,7 @@ func must(t testing.TB, err error) {
 	}
 }
 
-func (h *house) sub(above *Authority, role Role, name Name) *Authority {
+func (h *house) sub(above *Authority, role profile.Role, name Name) *Authority {
 	h.t.Helper()
 	k := key(h.t)
 	cert, err := above.Sub(role, name, k.Public(), h.now)
@@ -166,11 +168,11 @@ func newHouse(t testing.TB) *house {
 		var err error
 		*side.root, err = NewRoot("acme", key(t), h.now)
 		must(t, err)
-		*side.product = h.sub(*side.root, Product, pump)
-		*side.order = h.sub(*side.product, Order, Name{OEM: "acme", Product: "pump", Unit: "o-1"})
-		*side.op = h.sub(*side.root, Operational, Name{OEM: "acme"})
+		*side.product = h.sub(*side.root, profile.Product, pump)
+		*side.order = h.sub(*side.product, profile.Order, Name{OEM: "acme", Product: "pump", Unit: "o-1"})
+		*side.op = h.sub(*side.root, profile.Operational, Name{OEM: "acme"})
 	}
-	h.infra = h.sub(h.root, Infra, Name{OEM: "acme"})
+	h.infra = h.sub(h.root, profile.Infra, Name{OEM: "acme"})
 	trust, err := NewTrust([]*x509.Certificate{h.root.Cert}, h.order.Cert, h.op.Cert, h.product.Cert, h.infra.Cert)
 	must(t, err)
 	h.service, err = New(Config{
@@ -197,13 +199,13 @@ func (h *house) idev() Device {
 	return d
 }
 
-func (h *house) request(id idevid.Identity) Request {
+func (h *house) request(id idevid.Identity) pkcs10.Request {
 	h.t.Helper()
 	tmpl, err := idevid.RequestTemplate(id)
 	must(h.t, err)
 	der, err := x509.CreateCertificateRequest(rand.Reader, tmpl, key(h.t))
 	must(h.t, err)
-	r, err := ParseRequest(der, id, true)
+	r, err := pkcs10.Parse(der, id, true)
 	must(h.t, err)
 	return r
 }

@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -47,7 +48,7 @@ const maxGood = 1 << 16
 // goodKey names a certificate that was found good under its CA for role. As far as that is a matter of their bytes it stays so,
 // and is remembered: a device is looked at when it connects and again at each of its calls. Time, path and revocation pass, and
 // are looked at each time.
-func goodKey(role Role, leaf, ca *x509.Certificate) [32]byte {
+func goodKey(role profile.Role, leaf, ca *x509.Certificate) [32]byte {
 	return sha256.Sum256(slices.Concat([]byte(role), []byte{0}, ca.Raw, leaf.Raw))
 }
 
@@ -99,7 +100,7 @@ func NewTrust(roots []*x509.Certificate, cas ...*x509.Certificate) (*Trust, erro
 	}
 	t := &Trust{roots: x509.NewCertPool(), cas: map[string][]*x509.Certificate{}, good: map[[32]byte]struct{}{}, read: map[[32]byte]idevid.Identity{}, dropped: map[string]bool{}}
 	for _, r := range roots {
-		if role, err := RoleOf(r); err != nil || role != Root {
+		if role, err := RoleOf(r); err != nil || role != profile.Root {
 			return nil, fmt.Errorf("%q is no root CA", r.Subject)
 		}
 		t.roots.AddCert(r)
@@ -134,7 +135,7 @@ func (t *Trust) AddCA(ca *x509.Certificate) error {
 
 // AddRoot believes one root more: that of a ceremony that replaces the first.
 func (t *Trust) AddRoot(root *x509.Certificate) error {
-	if role, err := RoleOf(root); err != nil || role != Root {
+	if role, err := RoleOf(root); err != nil || role != profile.Root {
 		return fmt.Errorf("%q is no root CA", root.Subject)
 	}
 	if err := root.CheckSignatureFrom(root); err != nil {
@@ -240,7 +241,7 @@ func (t *Trust) path(ca *x509.Certificate, pool *x509.CertPool, at time.Time) ([
 		if err != nil {
 			return nil, err
 		}
-		if p, _ := ProfileOf(role); p.Issuer != above {
+		if p, _ := profile.Of(role); p.Issuer != above {
 			return nil, fmt.Errorf("CA %q: a %s CA under a %s CA", ca.Subject, role, above)
 		}
 		oem, product := idevid.SubjectOEM(c)
@@ -291,7 +292,7 @@ func (t *Trust) issuer(leaf *x509.Certificate, presented []*x509.Certificate, no
 }
 
 // verify checks leaf as a certificate of role, with the given policy.
-func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x509.Certificate, error) {
+func (t *Trust) verify(chain []*x509.Certificate, role profile.Role, now time.Time) (*x509.Certificate, error) {
 	if len(chain) == 0 {
 		return nil, errors.New("no certificate presented")
 	}
@@ -308,7 +309,7 @@ func (t *Trust) verify(chain []*x509.Certificate, role Role, now time.Time) (*x5
 			return nil, fmt.Errorf("CA %q is not valid now", c.Subject)
 		}
 	}
-	p, _ := ProfileOf(role)
+	p, _ := profile.Of(role)
 	if is, err := RoleOf(path[0]); err != nil || is != p.Issuer {
 		return nil, fmt.Errorf("issued by a %q CA, want %q", is, p.Issuer)
 	}
@@ -356,7 +357,7 @@ func (t *Trust) verifyDevice(chain []*x509.Certificate, now time.Time) (Device, 
 	}
 	checked := slices.Clone(chain)
 	checked[0] = idevid.HandledSAN(chain[0]) // Parse has understood it
-	ca, err := t.verify(checked, Role(id.Kind), now)
+	ca, err := t.verify(checked, profile.Role(id.Kind), now)
 	if err != nil {
 		if f := t.foreign.Load(); f != nil && id.Kind == idevid.IDevID {
 			if d, arrived := (*f).Arrived(chain[0], id, now); arrived == nil {

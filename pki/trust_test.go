@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -44,7 +45,7 @@ func TestOnlyTheRightCertificateIsBelieved(t *testing.T) {
 	stranger := with(ldev, func(i *idevid.Identity) { i.OEM = "evil" })
 	from, to := h.now.Add(-time.Hour), h.now.Add(day)
 	good := h.forged(h.op, ldev, from, to, nil)
-	unknownOrder := h.sub(h.product, Order, Name{OEM: "acme", Product: "pump", Unit: "o-2"})
+	unknownOrder := h.sub(h.product, profile.Order, Name{OEM: "acme", Product: "pump", Unit: "o-2"})
 	for _, c := range []struct {
 		name  string
 		at    time.Duration // after now
@@ -108,8 +109,8 @@ func mangled(t *testing.T, c *x509.Certificate) *x509.Certificate {
 func TestOnlyCAsOfThisHierarchyAreTaken(t *testing.T) {
 	h := newHouse(t)
 	trust := h.service.Trust()
-	valve := h.sub(h.root, Product, Name{OEM: "acme", Product: "valve"})
-	valveOrder := h.sub(valve, Order, Name{OEM: "acme", Product: "valve", Unit: "o-9"})
+	valve := h.sub(h.root, profile.Product, Name{OEM: "acme", Product: "valve"})
+	valveOrder := h.sub(valve, profile.Order, Name{OEM: "acme", Product: "valve", Unit: "o-9"})
 	if err := trust.AddCA(valveOrder.Cert); err == nil {
 		t.Error("an order CA was taken before its product's")
 	}
@@ -118,12 +119,12 @@ func TestOnlyCAsOfThisHierarchyAreTaken(t *testing.T) {
 	must(t, trust.AddCA(valveOrder.Cert)) // again: left alone
 	for name, ca := range map[string]*x509.Certificate{
 		"another OEM's":                   h.otherOrd.Cert,
-		"an order CA right below a root":  h.forgedCA(h.root, Order, "acme", "pump", nil),
-		"one for another product":         h.forgedCA(h.product, Order, "acme", "valve", nil),
-		"one for another OEM":             h.forgedCA(h.root, Operational, "evil", "", nil),
-		"one below a CA that has no more": h.forgedCA(h.order, Order, "acme", "pump", nil),
+		"an order CA right below a root":  h.forgedCA(h.root, profile.Order, "acme", "pump", nil),
+		"one for another product":         h.forgedCA(h.product, profile.Order, "acme", "valve", nil),
+		"one for another OEM":             h.forgedCA(h.root, profile.Operational, "evil", "", nil),
+		"one below a CA that has no more": h.forgedCA(h.order, profile.Order, "acme", "pump", nil),
 		"one with the operational CA's key": func() *x509.Certificate {
-			return h.forgedCA(h.product, Order, "acme", "pump", h.op.Cert.PublicKey)
+			return h.forgedCA(h.product, profile.Order, "acme", "pump", h.op.Cert.PublicKey)
 		}(),
 	} {
 		if err := trust.AddCA(ca); err == nil {
@@ -139,21 +140,21 @@ func TestOnlyCAsOfThisHierarchyAreTaken(t *testing.T) {
 	if _, err := NewTrust([]*x509.Certificate{h.op.Cert}); err == nil {
 		t.Error("an operational CA was taken for a root")
 	}
-	if _, err := NewAuthority(Operational, h.op.Cert, h.infra.key); err == nil {
+	if _, err := NewAuthority(profile.Operational, h.op.Cert, h.infra.key); err == nil {
 		t.Error("a CA with another's key")
 	}
-	if _, err := NewAuthority(Infra, h.op.Cert, h.op.key); err == nil {
+	if _, err := NewAuthority(profile.Infra, h.op.Cert, h.op.key); err == nil {
 		t.Error("a CA in another's role")
 	}
 }
 
 // forgedCA signs a CA of role past every check that Authority makes.
-func (h *house) forgedCA(a *Authority, role Role, oem, product string, pub crypto.PublicKey) *x509.Certificate {
+func (h *house) forgedCA(a *Authority, role profile.Role, oem, product string, pub crypto.PublicKey) *x509.Certificate {
 	h.t.Helper()
 	if pub == nil {
 		pub = key(h.t).Public()
 	}
-	p, _ := ProfileOf(role)
+	p, _ := profile.Of(role)
 	serial, err := idevid.RandomSerial()
 	must(h.t, err)
 	tmpl := &x509.Certificate{
@@ -185,18 +186,20 @@ func TestServersAreNoDevices(t *testing.T) {
 func TestLintSeesEachThing(t *testing.T) {
 	h := newHouse(t)
 	fine := func() *x509.Certificate { return h.forged(h.op, pumpID(idevid.LDevID), h.now, h.now.Add(day), nil) }
-	must(t, Lint(LDevID, fine(), h.op.Cert))
+	must(t, profile.Lint(profile.LDevID, fine(), h.op.Cert))
 	for name, change := range map[string]func(*x509.Certificate){
-		"no serial number":           func(c *x509.Certificate) { c.SerialNumber = nil },
-		"a negative serial number":   func(c *x509.Certificate) { c.SerialNumber.Neg(c.SerialNumber) },
-		"a short serial number":      func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) },
-		"a long serial number":       func(c *x509.Certificate) { c.SerialNumber.Lsh(c.SerialNumber, 64) },
-		"a CA":                       func(c *x509.Certificate) { c.IsCA = true },
-		"no basic constraints":       func(c *x509.Certificate) { c.BasicConstraintsValid = false },
-		"another key usage":          func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign },
-		"server use":                 func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
-		"no extended use":            func(c *x509.Certificate) { c.ExtKeyUsage = nil },
-		"an unknown extended use":    func(c *x509.Certificate) { c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 5, 29, 37}) },
+		"no serial number":         func(c *x509.Certificate) { c.SerialNumber = nil },
+		"a negative serial number": func(c *x509.Certificate) { c.SerialNumber.Neg(c.SerialNumber) },
+		"a short serial number":    func(c *x509.Certificate) { c.SerialNumber = big.NewInt(7) },
+		"a long serial number":     func(c *x509.Certificate) { c.SerialNumber.Lsh(c.SerialNumber, 64) },
+		"a CA":                     func(c *x509.Certificate) { c.IsCA = true },
+		"no basic constraints":     func(c *x509.Certificate) { c.BasicConstraintsValid = false },
+		"another key usage":        func(c *x509.Certificate) { c.KeyUsage = x509.KeyUsageCertSign },
+		"server use":               func(c *x509.Certificate) { c.ExtKeyUsage = []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth} },
+		"no extended use":          func(c *x509.Certificate) { c.ExtKeyUsage = nil },
+		"an unknown extended use": func(c *x509.Certificate) {
+			c.UnknownExtKeyUsage = append(c.UnknownExtKeyUsage, asn1.ObjectIdentifier{2, 5, 29, 37})
+		},
 		"the IDevID policy":          func(c *x509.Certificate) { c.Policies = []x509.OID{idevid.PolicyIDevID()} },
 		"no policy":                  func(c *x509.Certificate) { c.Policies = nil },
 		"no life":                    func(c *x509.Certificate) { c.NotAfter = c.NotBefore },
@@ -209,20 +212,20 @@ func TestLintSeesEachThing(t *testing.T) {
 	} {
 		c := fine()
 		change(c)
-		if err := Lint(LDevID, c, h.op.Cert); err == nil {
+		if err := profile.Lint(profile.LDevID, c, h.op.Cert); err == nil {
 			t.Errorf("%s: passed", name)
 		}
 	}
-	if err := Lint(LDevID, fine(), &x509.Certificate{NotAfter: h.now.Add(time.Hour)}); err == nil || !strings.Contains(err.Error(), "outlives") {
+	if err := profile.Lint(profile.LDevID, fine(), &x509.Certificate{NotAfter: h.now.Add(time.Hour)}); err == nil || !strings.Contains(err.Error(), "outlives") {
 		t.Errorf("one that outlives its issuer: %v", err)
 	}
-	if err := Lint("baker", fine(), h.op.Cert); err == nil {
+	if err := profile.Lint("baker", fine(), h.op.Cert); err == nil {
 		t.Error("a role that is none")
 	}
 	idev := h.forged(h.order, pumpID(idevid.IDevID), h.now, time.Time{}, nil)
-	must(t, Lint(IDevID, idev, h.order.Cert))
+	must(t, profile.Lint(profile.IDevID, idev, h.order.Cert))
 	idev.NotAfter = h.now.Add(day)
-	if Lint(IDevID, idev, h.order.Cert) == nil {
+	if profile.Lint(profile.IDevID, idev, h.order.Cert) == nil {
 		t.Error("an IDevID that ends")
 	}
 	for name, change := range map[string]func(*x509.Certificate){
@@ -232,18 +235,18 @@ func TestLintSeesEachThing(t *testing.T) {
 	} {
 		c := *h.op.Cert
 		change(&c)
-		if Lint(Operational, &c, h.root.Cert) == nil {
+		if profile.Lint(profile.Operational, &c, h.root.Cert) == nil {
 			t.Errorf("operational CA, %s: passed", name)
 		}
 	}
 	srv, err := h.infra.ServerTLS([]string{"a.test"}, key(t).Public(), h.now)
 	must(t, err)
 	for _, n := range []string{"*.test", "a.test.", "-a.test", "a b", ""} {
-		if srv.DNSNames = []string{n}; Lint(Server, srv, h.infra.Cert) == nil {
+		if srv.DNSNames = []string{n}; profile.Lint(profile.Server, srv, h.infra.Cert) == nil {
 			t.Errorf("a server of name %q", n)
 		}
 	}
-	if srv.DNSNames = nil; Lint(Server, srv, h.infra.Cert) == nil {
+	if srv.DNSNames = nil; profile.Lint(profile.Server, srv, h.infra.Cert) == nil {
 		t.Error("a server without a name")
 	}
 }
@@ -259,12 +262,12 @@ func TestACASignsItsOwnKindOnly(t *testing.T) {
 		"LDevID without end":           second(h.op.Device(pumpID(idevid.LDevID), pub, h.now, idevid.NoExpiry(), nil)),
 		"another OEM's": second(h.op.Device(
 			idevid.Identity{Kind: idevid.LDevID, DeviceID: strings.Repeat("ab", 16), OEM: "evil", Product: "pump", HWRev: "A"}, pub, h.now, h.now.Add(day), nil)),
-		"order CA by the root":         second(h.root.Sub(Order, Name{OEM: "acme", Product: "pump"}, pub, h.now)),
-		"CA by an order CA":            second(h.order.Sub(Order, Name{OEM: "acme", Product: "pump"}, pub, h.now)),
-		"product CA without a product": second(h.root.Sub(Product, Name{OEM: "acme"}, pub, h.now)),
-		"CA of another OEM":            second(h.root.Sub(Operational, Name{OEM: "evil"}, pub, h.now)),
-		"CA with a long name":          second(h.root.Sub(Operational, Name{OEM: "acme", Unit: strings.Repeat("x", 64)}, pub, h.now)),
-		"a leaf as CA":                 second(h.infra.Sub(Server, Name{OEM: "acme"}, pub, h.now)),
+		"order CA by the root":         second(h.root.Sub(profile.Order, Name{OEM: "acme", Product: "pump"}, pub, h.now)),
+		"CA by an order CA":            second(h.order.Sub(profile.Order, Name{OEM: "acme", Product: "pump"}, pub, h.now)),
+		"product CA without a product": second(h.root.Sub(profile.Product, Name{OEM: "acme"}, pub, h.now)),
+		"CA of another OEM":            second(h.root.Sub(profile.Operational, Name{OEM: "evil"}, pub, h.now)),
+		"CA with a long name":          second(h.root.Sub(profile.Operational, Name{OEM: "acme", Unit: strings.Repeat("x", 64)}, pub, h.now)),
+		"a leaf as CA":                 second(h.infra.Sub(profile.Server, Name{OEM: "acme"}, pub, h.now)),
 		"server by the operational CA": second(h.op.ServerTLS([]string{"a.test"}, pub, h.now)),
 		"server of no name":            second(h.infra.ServerTLS(nil, pub, h.now)),
 	} {

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -94,10 +95,10 @@ func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski s
 			continue
 		}
 		issuing, err := s.c.Held.Issuing(ca.Role, "", s.c.Now())
-		replaced := ca.Role == Operational && err == nil && issuing.SKI() != ski
+		replaced := ca.Role == profile.Operational && err == nil && issuing.SKI() != ski
 		_, held := s.c.Held.Get(ski)
-		desks := ca.Role == Product && ca.Key == "" && !held // its key is at a desk
-		if ca.Role != Order && !replaced && !desks {
+		desks := ca.Role == profile.Product && ca.Key == "" && !held // its key is at a desk
+		if ca.Role != profile.Order && !replaced && !desks {
 			return fault.New(fault.Conflict, "ca.role", fmt.Sprintf("CA %s is the CA of role %s", ski, ca.Role),
 				"only the CA of an order, a desk's, and an operational one that another has taken over from, is revoked by a call; replace this one by a key ceremony")
 		}
@@ -114,7 +115,7 @@ func (s *Service) RevokeOrderCA(ctx context.Context, caller access.Caller, ski s
 			if err != nil {
 				return fmt.Errorf("stored CA %s: %w", below.SKI, err)
 			}
-			if below.Role == Order && hex.EncodeToString(c.AuthorityKeyId) == ski && !s.c.Revocations.issuerRevoked(below.SKI) {
+			if below.Role == profile.Order && hex.EncodeToString(c.AuthorityKeyId) == ski && !s.c.Revocations.issuerRevoked(below.SKI) {
 				rs = append(rs, Revocation{Scope: ScopeIssuer, ID: below.SKI})
 			}
 		}

@@ -73,6 +73,8 @@ var rules = []rule{
 	{folder: "keyring", ours: ground, never: pure},
 	{folder: "product", ours: ground, never: pure},
 	{folder: "device", ours: ground, never: pure},
+	{folder: "pki/profile", ours: base, never: pure},
+	{folder: "pki/pkcs10", ours: base, never: pure},
 	{folder: "pki", ours: ground, never: pure},
 	{folder: "pki/ceremony", ours: append([]string{"pki"}, ground...), never: pure},
 

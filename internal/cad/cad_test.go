@@ -23,6 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -77,13 +78,13 @@ func newWall(t testing.TB, change func(*Config)) *wall {
 	t.Cleanup(func() { _ = w.client.Close() })
 	for _, ca := range []struct {
 		key  string
-		role pki.Role
+		role profile.Role
 		name pki.Name
 		to   **pki.Authority
 	}{
-		{"operational-ca", pki.Operational, pki.Name{OEM: "acme"}, &w.operational},
-		{"infra-ca", pki.Infra, pki.Name{OEM: "acme"}, &w.infra},
-		{"product-ca", pki.Product, pki.Name{OEM: "acme", Product: "pump"}, &w.product},
+		{"operational-ca", profile.Operational, pki.Name{OEM: "acme"}, &w.operational},
+		{"infra-ca", profile.Infra, pki.Name{OEM: "acme"}, &w.infra},
+		{"product-ca", profile.Product, pki.Name{OEM: "acme", Product: "pump"}, &w.product},
 	} {
 		if _, err := w.keys.GenerateP256(ca.key); err != nil {
 			t.Fatal(err)
@@ -94,7 +95,7 @@ func newWall(t testing.TB, change func(*Config)) *wall {
 }
 
 // bind has the root sign for a key of the process, and tells it.
-func (w *wall) bind(key string, role pki.Role, name pki.Name) *pki.Authority {
+func (w *wall) bind(key string, role profile.Role, name pki.Name) *pki.Authority {
 	w.t.Helper()
 	signer, err := w.client.Signer(key)
 	if err != nil {
@@ -155,7 +156,7 @@ func TestItSignsWhatTheCASigns(t *testing.T) {
 	if _, err := w.infra.ServerTLS([]string{"hallmark.acme.example"}, newKey(t).Public(), now); err != nil {
 		t.Error(err)
 	}
-	if _, err := w.product.Sub(pki.Order, pki.Name{OEM: "acme", Product: "pump", Unit: "ord-1"}, newKey(t).Public(), now); err != nil {
+	if _, err := w.product.Sub(profile.Order, pki.Name{OEM: "acme", Product: "pump", Unit: "ord-1"}, newKey(t).Public(), now); err != nil {
 		t.Error(err)
 	}
 	signer, err := w.client.Signer("operational-ca")
@@ -327,7 +328,7 @@ func TestNothingElseIsSigned(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := other.Sub(pki.Infra, pki.Name{OEM: "acme"}, fresh.Public(), time.Now())
+	cert, err := other.Sub(profile.Infra, pki.Name{OEM: "acme"}, fresh.Public(), time.Now())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -413,11 +414,11 @@ func FuzzJudge(f *testing.F) {
 		f.Fatal(err)
 	}
 	k := newKey(f)
-	cert, err := root.Sub(pki.Operational, pki.Name{OEM: "acme"}, k.Public(), time.Now())
+	cert, err := root.Sub(profile.Operational, pki.Name{OEM: "acme"}, k.Public(), time.Now())
 	if err != nil {
 		f.Fatal(err)
 	}
-	op, err := pki.NewAuthority(pki.Operational, cert, k)
+	op, err := pki.NewAuthority(profile.Operational, cert, k)
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -431,7 +432,7 @@ func FuzzJudge(f *testing.F) {
 	now := time.Now()
 	f.Fuzz(func(t *testing.T, data []byte) {
 		m, err := pki.Allowed{CA: cert}.Judge(data, now)
-		if err == nil && m.Role != pki.LDevID && m.Kind != "list" {
+		if err == nil && m.Role != profile.LDevID && m.Kind != "list" {
 			t.Errorf("let through: %+v", m)
 		}
 	})
@@ -441,11 +442,11 @@ func FuzzJudge(f *testing.F) {
 func BenchmarkSign(b *testing.B) {
 	w := newWall(b, func(c *Config) { c.PerMinute = 1 << 30 })
 	k := newKey(b)
-	cert, err := w.root.Sub(pki.Operational, pki.Name{OEM: "acme"}, k.Public(), time.Now())
+	cert, err := w.root.Sub(profile.Operational, pki.Name{OEM: "acme"}, k.Public(), time.Now())
 	if err != nil {
 		b.Fatal(err)
 	}
-	near, err := pki.NewAuthority(pki.Operational, cert, k)
+	near, err := pki.NewAuthority(profile.Operational, cert, k)
 	if err != nil {
 		b.Fatal(err)
 	}

@@ -24,6 +24,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -90,7 +91,7 @@ func New(c Config) (*Server, error) {
 	if s.root, err = x509.ParseCertificate(der); err != nil {
 		return nil, fmt.Errorf("%s: %w", filepath.Join(c.Dir, RootFile), err)
 	}
-	if role, err := pki.RoleOf(s.root); err != nil || role != pki.Root {
+	if role, err := pki.RoleOf(s.root); err != nil || role != profile.Root {
 		return nil, fmt.Errorf("%s is not a root's", filepath.Join(c.Dir, RootFile))
 	}
 	if s.trace, err = os.OpenFile(filepath.Join(c.Dir, "signed.log"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600); err != nil {
@@ -262,7 +263,7 @@ func (s *Server) request(r request) ([]byte, error) {
 	if err := wire.Unmarshal(r.Message, &q, wire.MaxCARequest); err != nil {
 		return nil, refused{codeRefused, err}
 	}
-	if !asked || pki.Role(q.Role) != role {
+	if !asked || profile.Role(q.Role) != role {
 		return nil, refused{codeRefused, fmt.Errorf("key %q is not for a CA of role %q", r.Key, q.Role)}
 	}
 	key, err := s.key(r.Key)
@@ -317,7 +318,7 @@ func (s *Server) check(der []byte) (*x509.Certificate, error) {
 	if err != nil {
 		return nil, err
 	}
-	if role, err := pki.RoleOf(cert); err != nil || role == pki.Root {
+	if role, err := pki.RoleOf(cert); err != nil || role == profile.Root {
 		return nil, fmt.Errorf("%q is not a CA below the root", cert.Subject)
 	}
 	return cert, trust.AddCA(cert)
@@ -395,7 +396,7 @@ func (s *Server) limit(key string, m pki.Message, now time.Time) error {
 	switch {
 	case m.Kind != "certificate":
 		return nil // a list hurts nobody that would not be hurt by its absence
-	case m.Role == pki.Order || m.Role == pki.Verdict:
+	case m.Role == profile.Order || m.Role == profile.Verdict:
 		of, n, per = s.cas, s.c.PerHour, time.Hour
 	}
 	if of[key] == nil {

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/term"
 
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // riteDesk is the keyboard and the screen that all people of a ceremony sit at. It implements rite.Desk.
@@ -166,5 +167,5 @@ func (c quickCall) authority(ctx context.Context, s streams) (*pki.Authority, er
 	if err != nil {
 		return nil, err
 	}
-	return pki.NewAuthority(pki.Root, cert, k)
+	return pki.NewAuthority(profile.Root, cert, k)
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -83,11 +84,11 @@ func strangers(t *testing.T) (*genuine.Service, [32]byte) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cert, err := root.Sub(pki.Infra, pki.Name{OEM: "acme"}, infraKey.Public(), now)
+	cert, err := root.Sub(profile.Infra, pki.Name{OEM: "acme"}, infraKey.Public(), now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	infra, err := pki.NewAuthority(pki.Infra, cert, infraKey)
+	infra, err := pki.NewAuthority(profile.Infra, cert, infraKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard/foreign"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -264,7 +265,7 @@ func (h *handler) authorities(w http.ResponseWriter, r *http.Request, caller acc
 	}
 	var shownOnes []pki.Standing
 	for _, s := range all {
-		if (s.Role == pki.Order) == p.Orders {
+		if (s.Role == profile.Order) == p.Orders {
 			shownOnes = append(shownOnes, s)
 		}
 	}

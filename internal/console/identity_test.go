@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/onboard/rekey"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // identities are vouchers, other makers' CAs and our own.
@@ -66,10 +67,10 @@ func (s makers) CAs(ctx context.Context, c access.Caller, p string) ([]foreign.C
 
 func (s authorities) Authorities(ctx context.Context, c access.Caller) ([]pki.Standing, []pki.CARequested, error) {
 	return []pki.Standing{
-			{CA: pki.CA{SKI: "aa", Role: pki.Operational}, Held: true, Issuing: true},
-			{CA: pki.CA{SKI: "bb", Role: pki.Product}, Revoked: true},
-			{CA: pki.CA{SKI: "cc", Role: pki.Order}},
-		}, []pki.CARequested{{Key: script, Role: pki.Infra, Product: script, Unit: script, At: then}},
+			{CA: pki.CA{SKI: "aa", Role: profile.Operational}, Held: true, Issuing: true},
+			{CA: pki.CA{SKI: "bb", Role: profile.Product}, Revoked: true},
+			{CA: pki.CA{SKI: "cc", Role: profile.Order}},
+		}, []pki.CARequested{{Key: script, Role: profile.Infra, Product: script, Unit: script, At: then}},
 		stages(s).check(ctx, c, access.CertRead, "")
 }
 

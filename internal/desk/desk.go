@@ -30,6 +30,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -140,7 +141,7 @@ func newDesk(dir string, c Config) (*Desk, error) {
 	if d.root, err = x509.ParseCertificate(c.Of.Root); err != nil {
 		return nil, fmt.Errorf("the OEM's root: %w", err)
 	}
-	if role, err := pki.RoleOf(d.root); err != nil || role != pki.Root || d.root.CheckSignatureFrom(d.root) != nil {
+	if role, err := pki.RoleOf(d.root); err != nil || role != profile.Root || d.root.CheckSignatureFrom(d.root) != nil {
 		return nil, fault.New(fault.Invalid, "desk.root", fmt.Sprintf("%q is no root of an OEM", d.root.Subject), "ask the instance for its file again: `hallmark desk instance`")
 	}
 	return d, nil
@@ -443,7 +444,7 @@ func (d *Desk) Install(keys Keys, grant []byte, now time.Time) (product, file st
 	if err != nil {
 		return "", "", err
 	}
-	if _, err := pki.NewAuthority(pki.Product, ca, key); err != nil {
+	if _, err := pki.NewAuthority(profile.Product, ca, key); err != nil {
 		return "", "", err
 	}
 	if err := d.write("desk.grant", grant, 0o644, grants, p.ID+".grant"); err != nil {
@@ -570,7 +571,7 @@ type issuer struct {
 
 // IssueOrderCA implements factory.CA.
 func (i issuer) IssueOrderCA(_ context.Context, r factory.OrderCARequest) ([][]byte, error) {
-	c, err := i.a.Sub(pki.Order, pki.Name{OEM: r.OEM, Product: r.Product, Unit: idevid.OrderUnit(r.Order, r.Station)}, r.Key, i.now)
+	c, err := i.a.Sub(profile.Order, pki.Name{OEM: r.OEM, Product: r.Product, Unit: idevid.OrderUnit(r.Order, r.Station)}, r.Key, i.now)
 	if err != nil {
 		return nil, err
 	}

@@ -27,6 +27,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -362,7 +363,7 @@ func TestWhatADeskDoesNotBelieve(t *testing.T) {
 	}
 	code("a name that breaks a DN", begin(func(c *desk.Config) { c.Name = "desk,O=evil" }, "pump"), "desk.name")
 	code("a name too long for a certificate", begin(func(c *desk.Config) { c.Name = strings.Repeat("x", 41) }, "pump"), "desk.name")
-	leaf, err := m.root.Sub(pki.Product, pki.Name{OEM: "acme", Product: "pump"}, newKey(t).Public(), m.now)
+	leaf, err := m.root.Sub(profile.Product, pki.Name{OEM: "acme", Product: "pump"}, newKey(t).Public(), m.now)
 	if err != nil {
 		t.Fatal(err)
 	}

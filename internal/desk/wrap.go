@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/internal/failpoint"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -39,7 +40,7 @@ func (d *Desk) wrap(ctx context.Context, keys Keys, spec factory.OrderSpec, of *
 	if err != nil {
 		return Wrapped{}, err
 	}
-	a, err := pki.NewAuthority(pki.Product, p.CA, ca)
+	a, err := pki.NewAuthority(profile.Product, p.CA, ca)
 	if err != nil {
 		return Wrapped{}, err
 	}

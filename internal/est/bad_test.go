@@ -20,7 +20,7 @@ import (
 	"time"
 
 	agentest "github.com/hallmark-iot/hallmark/agent/est"
-	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
@@ -50,7 +50,7 @@ func TestBadRequestsAreRefusedInOneLine(t *testing.T) {
 		csr  []byte
 		code string
 	}{
-		"oversized":                {extension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, pki.MaxCSR)}), "csr.size"},
+		"oversized":                {extension(pkix.Extension{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: make([]byte, pkcs10.MaxCSR)}), "csr.size"},
 		"RSA of 1024 bits":         {request(t, idev, rsaKey, nil), "csr.key"},
 		"P-224":                    {request(t, idev, onCurve(t, elliptic.P224()), nil), "csr.key"},
 		"P-521":                    {request(t, idev, onCurve(t, elliptic.P521()), nil), "csr.key"},

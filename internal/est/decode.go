@@ -6,7 +6,7 @@ import (
 	"encoding/pem"
 
 	"github.com/hallmark-iot/hallmark/fault"
-	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
 )
 
 // DecodeCSR gives the DER of a certificate request that came as base64 with any white space (RFC 8951 §3.1), as PEM, or raw. What
@@ -19,8 +19,8 @@ func DecodeCSR(body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if len(der) == 0 || len(der) > pki.MaxCSR {
-		return nil, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, want 1 to %d", len(der), pki.MaxCSR)
+	if len(der) == 0 || len(der) > pkcs10.MaxCSR {
+		return nil, fault.Newf(fault.Invalid, "csr.size", "certificate request of %d bytes, want 1 to %d", len(der), pkcs10.MaxCSR)
 	}
 	return der, nil
 }

@@ -32,6 +32,8 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -133,10 +135,10 @@ func newWorld(t testing.TB) *world {
 	var err error
 	w.root, err = pki.NewRoot("acme", newKey(t), now)
 	must(t, err)
-	w.product = w.ca(w.root, pki.Product, pki.Name{OEM: "acme", Product: "thermo"})
-	w.order = w.ca(w.product, pki.Order, pki.Name{OEM: "acme", Product: "thermo", Unit: "o-1"})
-	w.op = w.ca(w.root, pki.Operational, pki.Name{OEM: "acme"})
-	infra := w.ca(w.root, pki.Infra, pki.Name{OEM: "acme"})
+	w.product = w.ca(w.root, profile.Product, pki.Name{OEM: "acme", Product: "thermo"})
+	w.order = w.ca(w.product, profile.Order, pki.Name{OEM: "acme", Product: "thermo", Unit: "o-1"})
+	w.op = w.ca(w.root, profile.Operational, pki.Name{OEM: "acme"})
+	infra := w.ca(w.root, profile.Infra, pki.Name{OEM: "acme"})
 	trust, err := pki.NewTrust([]*x509.Certificate{w.root.Cert}, w.order.Cert, w.product.Cert, w.op.Cert, infra.Cert)
 	must(t, err)
 	guard, err := access.NewGuard(noAudit{})
@@ -185,7 +187,7 @@ func TestATooOldListOfRevocationsRefusesNobodyForGood(t *testing.T) {
 	}
 }
 
-func (w *world) ca(above *pki.Authority, role pki.Role, name pki.Name) *pki.Authority {
+func (w *world) ca(above *pki.Authority, role profile.Role, name pki.Name) *pki.Authority {
 	w.t.Helper()
 	key := newKey(w.t)
 	cert, err := above.Sub(role, name, key.Public(), w.clock.now())
@@ -452,11 +454,11 @@ func FuzzDecodeCSR(f *testing.F) {
 	f.Add([]byte("-----BEGIN CERTIFICATE REQUEST-----\nAAAA\n-----END CERTIFICATE REQUEST-----\n"))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		der, err := est.DecodeCSR(b)
-		if err == nil && (len(der) == 0 || len(der) > pki.MaxCSR) {
+		if err == nil && (len(der) == 0 || len(der) > pkcs10.MaxCSR) {
 			t.Fatalf("%d bytes let through", len(der))
 		}
 		if err == nil {
-			_, _ = pki.ParseRequest(der, idevid.Identity{DeviceID: strings.Repeat("0", 32), OEM: "a", Product: "b", HWRev: "c"}, false)
+			_, _ = pkcs10.Parse(der, idevid.Identity{DeviceID: strings.Repeat("0", 32), OEM: "a", Product: "b", HWRev: "c"}, false)
 		}
 	})
 }

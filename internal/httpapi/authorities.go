@@ -12,21 +12,22 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
 
 // Issuer is a CA of the hierarchy, or one that was asked for.
 type Issuer struct {
-	ID        string    `json:"id" doc:"subject key ID, hex; of one that was asked for, its key's name"`
-	Role      pki.Role  `json:"role"`
-	Product   string    `json:"product,omitempty" doc:"the product that it is for; left out: all"`
-	DER       []byte    `json:"der,omitempty"`
-	State     string    `json:"state" enum:"issuing,held,trusted,requested,ended,revoked" doc:"issuing: it signs what is new; held: its key is here, for its lists; trusted: its key is elsewhere; requested: asked for, without an answer; ended: taken out of service"`
-	NotBefore time.Time `json:"not_before,omitzero"`
-	NotAfter  time.Time `json:"not_after,omitzero"`
-	Unit      string    `json:"unit,omitempty"`
-	Requested time.Time `json:"requested,omitzero"`
+	ID        string       `json:"id" doc:"subject key ID, hex; of one that was asked for, its key's name"`
+	Role      profile.Role `json:"role"`
+	Product   string       `json:"product,omitempty" doc:"the product that it is for; left out: all"`
+	DER       []byte       `json:"der,omitempty"`
+	State     string       `json:"state" enum:"issuing,held,trusted,requested,ended,revoked" doc:"issuing: it signs what is new; held: its key is here, for its lists; trusted: its key is elsewhere; requested: asked for, without an answer; ended: taken out of service"`
+	NotBefore time.Time    `json:"not_before,omitzero"`
+	NotAfter  time.Time    `json:"not_after,omitzero"`
+	Unit      string       `json:"unit,omitempty"`
+	Requested time.Time    `json:"requested,omitzero"`
 }
 
 // AuthorityRequest asks for a new CA.
@@ -171,6 +172,6 @@ func issuerOf(ca pki.Standing) Issuer {
 }
 
 // unitOf reads from a CA's name what tells it apart from others of its role.
-func unitOf(c *x509.Certificate, role pki.Role) string {
+func unitOf(c *x509.Certificate, role profile.Role) string {
 	return strings.TrimSpace(strings.TrimPrefix(c.Subject.CommonName, string(role)))
 }

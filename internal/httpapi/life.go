@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/once"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // MoveRequest is what happened to a device that it does not say itself.
@@ -110,14 +111,14 @@ func (a *api) registerLife(h huma.API) {
 
 // Certificate is one that was issued to a device.
 type Certificate struct {
-	Issuer    string    `json:"issuer" doc:"subject key ID of the CA, hex"`
-	Serial    string    `json:"serial" doc:"hex"`
-	Device    string    `json:"device"`
-	Role      pki.Role  `json:"role"`
-	NotBefore time.Time `json:"not_before"`
-	NotAfter  time.Time `json:"not_after"`
-	Ended     time.Time `json:"ended,omitzero" doc:"when it was or will be void before its time"`
-	DER       []byte    `json:"der"`
+	Issuer    string       `json:"issuer" doc:"subject key ID of the CA, hex"`
+	Serial    string       `json:"serial" doc:"hex"`
+	Device    string       `json:"device"`
+	Role      profile.Role `json:"role"`
+	NotBefore time.Time    `json:"not_before"`
+	NotAfter  time.Time    `json:"not_after"`
+	Ended     time.Time    `json:"ended,omitzero" doc:"when it was or will be void before its time"`
+	DER       []byte       `json:"der"`
 }
 
 // RevokeRequest says why, as RFC 5280 §5.3.1 counts reasons.

@@ -7,7 +7,7 @@ import (
 	"strings"
 	"time"
 
-	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // profiles is every kind of certificate, as pki has it: what a profile fixes, the issuer's request cannot change.
@@ -15,7 +15,7 @@ func profiles(_ string, w *bytes.Buffer) error {
 	head(w, "Certificate profiles", "What a certificate of each role holds. Lint refuses to sign, or to let leave, what differs in anything. Names, key and time are "+
 		"the request's, as far as the profile lets them be; keys are P-256 or P-384, and the signature has the hash of the issuer's curve.")
 	fmt.Fprintf(w, "| role | signed by | CA | key usage | extended | life, at most | what for |\n|---|---|---|---|---|---|---|\n")
-	for _, p := range pki.Profiles() {
+	for _, p := range profile.All() {
 		ca, life := "-", "without end (99991231235959Z)"
 		if p.CA {
 			ca = fmt.Sprintf("path length %d", p.PathLen)
@@ -26,7 +26,7 @@ func profiles(_ string, w *bytes.Buffer) error {
 		fmt.Fprintf(w, "| `%s` | `%s` | %s | %s | %s | %s | %s |\n", p.Role, p.Issuer, ca, usages(p.KeyUsage), extended(p.EKU), life, cell(p.Why))
 	}
 	fmt.Fprintf(w, "\n## Policies\n\nA certificate names what it is by its policy; a CA names what it may issue. They are UUIDs under 2.25 (X.667).\n\n| role | policies |\n|---|---|\n")
-	for _, p := range pki.Profiles() {
+	for _, p := range profile.All() {
 		if len(p.Policies) > 0 {
 			names := make([]string, len(p.Policies))
 			for i, oid := range p.Policies {

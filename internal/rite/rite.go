@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -378,5 +379,5 @@ func (r *run) authority(ctx context.Context, key string) (*pki.Authority, error)
 	if err != nil {
 		return nil, err
 	}
-	return pki.NewAuthority(pki.Root, r.root, k)
+	return pki.NewAuthority(profile.Root, r.root, k)
 }

@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/lines"
 	"github.com/hallmark-iot/hallmark/monitor"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/product"
 )
 
@@ -27,9 +28,9 @@ func (i *Instance) adoptCAs(ctx context.Context) error {
 	cas := i.db.PKI()
 	var errs []error
 	for _, c := range []struct {
-		role pki.Role
+		role profile.Role
 		cert *x509.Certificate
-	}{{pki.Root, i.auth.root}, {pki.Product, i.auth.product.Cert}, {pki.Operational, i.auth.operational.Cert}, {pki.Infra, i.auth.infra.Cert}} {
+	}{{profile.Root, i.auth.root}, {profile.Product, i.auth.product.Cert}, {profile.Operational, i.auth.operational.Cert}, {profile.Infra, i.auth.infra.Cert}} {
 		errs = append(errs, cas.AdoptCA(ctx, pki.CA{SKI: pki.SKIOf(c.cert), Role: c.role, DER: c.cert.Raw}))
 	}
 	return errors.Join(errs...)

@@ -8,8 +8,8 @@ import (
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
-	"github.com/hallmark-iot/hallmark/pki"
 	"github.com/hallmark-iot/hallmark/pki/ceremony"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -57,7 +57,7 @@ func (r readiness) Bundle(ctx context.Context, id string) (*wire.Bundle, error) 
 
 // HasCA implements ceremony.Products.
 func (r readiness) HasCA(id string) bool {
-	_, err := r.i.auth.held.Issuing(pki.Product, id, time.Now())
+	_, err := r.i.auth.held.Issuing(profile.Product, id, time.Now())
 	return err == nil
 }
 

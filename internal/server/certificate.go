@@ -8,8 +8,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/keyring"
-
-	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // ownCertificate is the server's: the infrastructure CA signs a new one when the present one has a third of its life left, so that
@@ -28,7 +27,7 @@ func (c *ownCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	defer c.mu.Unlock()
 	now := c.now()
 	i := c.inst
-	infra, err := i.auth.held.Issuing(pki.Infra, "", now)
+	infra, err := i.auth.held.Issuing(profile.Infra, "", now)
 	if err != nil && c.cert == nil {
 		return nil, err
 	}

@@ -9,6 +9,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -22,15 +23,15 @@ type deskCAs struct{ pki *pki.Service }
 
 // ProductCA implements factory.DeskCAs.
 func (d deskCAs) ProductCA(ctx context.Context, der []byte) (factory.Adoption, error) {
-	return d.adopt(ctx, pki.Product, der)
+	return d.adopt(ctx, profile.Product, der)
 }
 
 // OrderCA implements factory.DeskCAs.
 func (d deskCAs) OrderCA(ctx context.Context, der []byte) (factory.Adoption, error) {
-	return d.adopt(ctx, pki.Order, der)
+	return d.adopt(ctx, profile.Order, der)
 }
 
-func (d deskCAs) adopt(ctx context.Context, role pki.Role, der []byte) (factory.Adoption, error) {
+func (d deskCAs) adopt(ctx context.Context, role profile.Role, der []byte) (factory.Adoption, error) {
 	a, err := d.pki.Adopt(ctx, access.Internal("factory"), role, der)
 	if err != nil {
 		return factory.Adoption{}, err

@@ -12,6 +12,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -31,14 +32,14 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 		}
 		key, err := offline.Signer(keyRoot)
 		if err == nil {
-			root, err = pki.NewAuthority(pki.Root, cert, key)
+			root, err = pki.NewAuthority(profile.Root, cert, key)
 		}
 		if err != nil {
 			t.Fatal(err)
 		}
 	})
 	now, ours := time.Now(), pki.Name{OEM: x.inst.cfg.OEM, Product: "pump", Unit: "desk-1"}
-	sub := func(a *pki.Authority, role pki.Role, n pki.Name) *pki.Authority {
+	sub := func(a *pki.Authority, role profile.Role, n pki.Name) *pki.Authority {
 		t.Helper()
 		key := newKey(t)
 		cert, err := a.Sub(role, n, key.Public(), now)
@@ -51,8 +52,8 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 		}
 		return out
 	}
-	desk := sub(root, pki.Product, ours)
-	order := sub(desk, pki.Order, pki.Name{OEM: ours.OEM, Product: "pump", Unit: "ord-D"})
+	desk := sub(root, profile.Product, ours)
+	order := sub(desk, profile.Order, pki.Name{OEM: ours.OEM, Product: "pump", Unit: "ord-D"})
 	leaf, err := order.Device(idevid.Identity{Kind: idevid.IDevID, DeviceID: x.device, OEM: ours.OEM, Product: "pump", HWRev: "A"}, x.key.Public(), now, idevid.NoExpiry(), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -62,7 +63,7 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 	if _, err := cas.OrderCA(t.Context(), order.Cert.Raw); err == nil {
 		t.Error("an order's CA was believed under a CA that nobody knows")
 	}
-	issuing, err := x.inst.auth.held.Issuing(pki.Product, "pump", now)
+	issuing, err := x.inst.auth.held.Issuing(profile.Product, "pump", now)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -71,7 +72,7 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, der := range map[string][]byte{
-		"a CA of another root": sub(stranger, pki.Product, ours).Cert.Raw, "an operational CA": sub(root, pki.Operational, pki.Name{OEM: ours.OEM}).Cert.Raw,
+		"a CA of another root": sub(stranger, profile.Product, ours).Cert.Raw, "an operational CA": sub(root, profile.Operational, pki.Name{OEM: ours.OEM}).Cert.Raw,
 		"the instance's own": issuing.Cert.Raw, "an order's CA": order.Cert.Raw, "a root": root.Cert.Raw, "a device": leaf.Raw, "nothing": nil,
 	} {
 		if _, err := cas.ProductCA(t.Context(), der); err == nil {
@@ -96,7 +97,7 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 	if err := add("desk-1", desk); err != nil {
 		t.Fatal(err)
 	}
-	refused := sub(root, pki.Product, pki.Name{OEM: ours.OEM, Product: "pump", Unit: "desk-2"})
+	refused := sub(root, profile.Product, pki.Name{OEM: ours.OEM, Product: "pump", Unit: "desk-2"})
 	for code, err := range map[string]error{"desk.taken": add("desk-1", refused), "desk.ca": add("desk-2", desk, refused)} {
 		if f, ok := errors.AsType[*fault.Fault](err); !ok || f.Code != code {
 			t.Errorf("%v, want %s", err, code)
@@ -116,7 +117,7 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 	if _, err := x.enrol(t, device); err != nil {
 		t.Fatalf("a device of a desk's order: %v", err)
 	}
-	if still, err := x.inst.auth.held.Issuing(pki.Product, "pump", now); err != nil || !still.Cert.Equal(issuing.Cert) {
+	if still, err := x.inst.auth.held.Issuing(profile.Product, "pump", now); err != nil || !still.Cert.Equal(issuing.Cert) {
 		t.Errorf("the desk's CA took over from the instance's: %v", err)
 	}
 
@@ -131,7 +132,7 @@ func TestADeviceOfADeskEnrols(t *testing.T) {
 	if _, err := x.enrol(t, device); err == nil {
 		t.Error("a device was let in whose desk's CA is revoked")
 	}
-	if _, err := cas.OrderCA(t.Context(), sub(desk, pki.Order, pki.Name{OEM: ours.OEM, Product: "pump", Unit: "ord-E"}).Cert.Raw); err == nil {
+	if _, err := cas.OrderCA(t.Context(), sub(desk, profile.Order, pki.Name{OEM: ours.OEM, Product: "pump", Unit: "ord-E"}).Cert.Raw); err == nil {
 		t.Error("an order's CA was believed under a desk's that is revoked")
 	}
 	if _, err := x509.ParseCertificate(x.chain[0]); err != nil {

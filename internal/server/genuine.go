@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -86,7 +87,7 @@ func (s *verdictSigner) get(now time.Time) (crypto.Signer, [][]byte, error) {
 
 // infraCA gives the infrastructure CA that signs now.
 func (i *Instance) infraCA(now time.Time) (*pki.Authority, error) {
-	return i.auth.held.Issuing(pki.Infra, "", now)
+	return i.auth.held.Issuing(profile.Infra, "", now)
 }
 
 // challenger asks a device for evidence when it is due, or when somebody who holds it waits for it.

@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -94,7 +95,7 @@ func TestARevocationCutsLinesOnEveryNode(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	order, err := pki.NewAuthority(pki.Order, cert, ca)
+	order, err := pki.NewAuthority(profile.Order, cert, ca)
 	if err != nil {
 		t.Fatal(err)
 	}

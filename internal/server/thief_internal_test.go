@@ -25,6 +25,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/keys/soft"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/product"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -100,7 +101,7 @@ func newTheftAfter(t testing.TB, do func(l Layout, online *soft.Store)) *theft {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if x.order, err = pki.NewAuthority(pki.Order, cert, ca); err != nil {
+	if x.order, err = pki.NewAuthority(profile.Order, cert, ca); err != nil {
 		t.Fatal(err)
 	}
 	x.register(t)

@@ -24,6 +24,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/suite"
 	"github.com/hallmark-iot/hallmark/telemetry"
@@ -144,9 +145,9 @@ func loadAuthorities(l Layout, keys Signers) (a authorities, err error) {
 	a.held = pki.NewHeld()
 	for _, c := range []struct {
 		name string
-		role pki.Role
+		role profile.Role
 		to   **pki.Authority
-	}{{keyProductCA, pki.Product, &a.product}, {keyOperational, pki.Operational, &a.operational}, {keyInfra, pki.Infra, &a.infra}} {
+	}{{keyProductCA, profile.Product, &a.product}, {keyOperational, profile.Operational, &a.operational}, {keyInfra, profile.Infra, &a.infra}} {
 		cert, err := loadCert(l, c.name)
 		if err != nil {
 			return a, err

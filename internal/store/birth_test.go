@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -50,13 +51,13 @@ func authorities(t testing.TB, now time.Time) (chain [][]byte, order *pki.Author
 	root, err := pki.NewRoot("acme", newKey(t), now)
 	must(err)
 	pk, ok := newKey(t), newKey(t)
-	pc, err := root.Sub(pki.Product, pki.Name{OEM: "acme", Product: "pump"}, pk.Public(), now)
+	pc, err := root.Sub(profile.Product, pki.Name{OEM: "acme", Product: "pump"}, pk.Public(), now)
 	must(err)
-	prod, err := pki.NewAuthority(pki.Product, pc, pk)
+	prod, err := pki.NewAuthority(profile.Product, pc, pk)
 	must(err)
-	oc, err := prod.Sub(pki.Order, pki.Name{OEM: "acme", Product: "pump", Unit: "o s"}, ok.Public(), now)
+	oc, err := prod.Sub(profile.Order, pki.Name{OEM: "acme", Product: "pump", Unit: "o s"}, ok.Public(), now)
 	must(err)
-	order, err = pki.NewAuthority(pki.Order, oc, ok)
+	order, err = pki.NewAuthority(profile.Order, oc, ok)
 	must(err)
 	return [][]byte{oc.Raw, pc.Raw, root.Cert.Raw}, order
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/custody"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -43,7 +44,7 @@ func (s Desks) PutDesk(ctx context.Context, d factory.Desk, cas []factory.Adopti
 // adoptCAs stores what is believed by what it came with.
 func adoptCAs(tx *Tx, cas ...factory.Adoption) error {
 	for _, a := range cas {
-		put, err := putCA(tx, pki.CA{SKI: a.SKI, Role: pki.Role(a.Role), DER: a.DER})
+		put, err := putCA(tx, pki.CA{SKI: a.SKI, Role: profile.Role(a.Role), DER: a.DER})
 		if err != nil {
 			return err
 		}

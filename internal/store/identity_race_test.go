@@ -20,6 +20,8 @@ import (
 	"github.com/hallmark-iot/hallmark/onboard"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -27,7 +29,7 @@ import (
 // What happens between a look and the write that rests on it: on this node, and on another.
 
 // request is a request of a device for a key of its own.
-func (w *authorityWorld) request(id string) (pki.Request, *ecdsa.PrivateKey) {
+func (w *authorityWorld) request(id string) (pkcs10.Request, *ecdsa.PrivateKey) {
 	w.t.Helper()
 	who, k := idevid.Identity{Kind: idevid.LDevID, DeviceID: id, OEM: "acme", Product: "pump", HWRev: "A"}, newKey(w.t)
 	tmpl, err := idevid.RequestTemplate(who)
@@ -38,7 +40,7 @@ func (w *authorityWorld) request(id string) (pki.Request, *ecdsa.PrivateKey) {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	req, err := pki.ParseRequest(der, who, true)
+	req, err := pkcs10.Parse(der, who, true)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -112,7 +114,7 @@ func (r *renews) Revoke(_ context.Context, _ access.Caller, key string, _ int) e
 		if r.held[i].Key == key {
 			if r.renewed < 3 { // with the one that is about to end; its key sorts before
 				r.renewed++
-				r.held = append([]pki.Issued{{Key: string(rune('a' + 3 - r.renewed)), Role: pki.LDevID, NotAfter: r.held[i].NotAfter}}, r.held...)
+				r.held = append([]pki.Issued{{Key: string(rune('a' + 3 - r.renewed)), Role: profile.LDevID, NotAfter: r.held[i].NotAfter}}, r.held...)
 				i++
 			}
 			r.held[i].Ended = r.held[i].NotAfter.Add(-time.Hour)
@@ -126,7 +128,7 @@ func (r *renews) Revoke(_ context.Context, _ access.Caller, key string, _ int) e
 func TestATransferRevokesWhatWasRenewedMeanwhile(t *testing.T) {
 	x := newSale(t, 1)
 	id := devN(0)
-	ca := &renews{held: []pki.Issued{{Key: "z", Role: pki.LDevID, NotAfter: time.Now().AddDate(1, 0, 0)}}}
+	ca := &renews{held: []pki.Issued{{Key: "z", Role: profile.LDevID, NotAfter: time.Now().AddDate(1, 0, 0)}}}
 	o := x.db.Owners()
 	svc, err := owner.NewService(owner.Config{
 		Store: o, Codes: o, Transfers: o, Returns: o, Marks: o, Warrants: o, Devices: x.devices, Certificates: ca, Ledger: x.ledger, Guard: x.guard, Now: func() time.Time { return x.now },

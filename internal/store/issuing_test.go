@@ -13,6 +13,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // Certificates that are asked for at the same moment are stored together, and each is as if it were alone: of one request there is one
@@ -90,7 +91,7 @@ func TestCertificatesStoredTogetherAreEachAsIfAlone(t *testing.T) {
 func certOf(device, n int, now time.Time) pki.Issued {
 	key := fmt.Sprintf("%040x/%x-%x", 1, device, n)
 	return pki.Issued{
-		Key: key, Request: [32]byte{byte(device), byte(n / 2), 1}, Device: deviceID(device), Role: pki.LDevID, Issuer: fmt.Sprintf("%040x", 1), Serial: fmt.Sprintf("%x%02x", device+1, n),
+		Key: key, Request: [32]byte{byte(device), byte(n / 2), 1}, Device: deviceID(device), Role: profile.LDevID, Issuer: fmt.Sprintf("%040x", 1), Serial: fmt.Sprintf("%x%02x", device+1, n),
 		NotBefore: now.Add(-time.Minute), NotAfter: now.Add(24 * time.Hour), DER: []byte(key), By: fmt.Sprintf("%040x/%x", 2, device),
 	}
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/genuine"
 	"github.com/hallmark-iot/hallmark/onboard/owner"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -26,7 +27,7 @@ func (c *certs) Certificates(_ context.Context, _ access.Caller, id, _, after st
 		return nil, nil
 	}
 	end := time.Now().AddDate(1, 0, 0)
-	return []pki.Issued{{Key: "i" + id, Device: id, Role: pki.IDevID, NotAfter: end}, {Key: "l" + id, Device: id, Role: pki.LDevID, NotAfter: end}}, nil
+	return []pki.Issued{{Key: "i" + id, Device: id, Role: profile.IDevID, NotAfter: end}, {Key: "l" + id, Device: id, Role: profile.LDevID, NotAfter: end}}, nil
 }
 
 func (c *certs) Revoke(_ context.Context, _ access.Caller, key string, _ int) error {

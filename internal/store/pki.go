@@ -9,6 +9,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // PKI implements pki.Store.
@@ -34,7 +35,7 @@ func scanCert(row interface{ Scan(...any) error }) (c pki.Issued, err error) {
 	if len(request) != len(c.Request) {
 		return c, fmt.Errorf("stored certificate %s: request of %d bytes", c.Key, len(request))
 	}
-	c.Role, c.Request, c.NotBefore, c.NotAfter = pki.Role(role), [32]byte(request), Time(from), Time(to)
+	c.Role, c.Request, c.NotBefore, c.NotAfter = profile.Role(role), [32]byte(request), Time(from), Time(to)
 	return c, nil
 }
 

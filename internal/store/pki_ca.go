@@ -8,6 +8,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // AddCA implements pki.Store.
@@ -52,7 +53,7 @@ func scanCA(row scanner) (ca pki.CA, err error) {
 	var role string
 	var ended int64
 	err = row.Scan(&ca.SKI, &role, &ca.DER, &ca.Shards, &ca.Key, &ended, &ca.Place)
-	ca.Role, ca.Ended = pki.Role(role), Time(ended)
+	ca.Role, ca.Ended = profile.Role(role), Time(ended)
 	return ca, err
 }
 
@@ -108,7 +109,7 @@ func (s PKI) CARequests(ctx context.Context) ([]pki.CARequested, error) {
 		var role string
 		var at int64
 		err = row.Scan(&r.KeyID, &r.Key, &role, &r.Product, &r.Unit, &at, &r.Envelope)
-		r.Role, r.At = pki.Role(role), Time(at)
+		r.Role, r.At = profile.Role(role), Time(at)
 		return r, err
 	}, `SELECT key_id, key_name, role, product, unit, at, envelope FROM ca_request ORDER BY at, key_id`)
 }

@@ -20,6 +20,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 )
 
 // asked is what the service answers about a serial number.
@@ -91,11 +92,11 @@ func (c *counted) Sign(r io.Reader, digest []byte, o crypto.SignerOpts) ([]byte,
 func TestTheStatusOfARevokedCertificateIsMadeAhead(t *testing.T) {
 	w := newAuthorityWorld(t)
 	key := &counted{Signer: newKey(t)}
-	cert, err := w.root.Sub(pki.Operational, pki.Name{OEM: "acme"}, key.Public(), w.now)
+	cert, err := w.root.Sub(profile.Operational, pki.Name{OEM: "acme"}, key.Public(), w.now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	if w.operational, err = pki.NewAuthority(pki.Operational, cert, key); err != nil {
+	if w.operational, err = pki.NewAuthority(profile.Operational, cert, key); err != nil {
 		t.Fatal(err)
 	}
 	w.service = w.node()

@@ -26,6 +26,8 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -70,15 +72,15 @@ func authorityWorldOn(t testing.TB, db *store.DB) *authorityWorld {
 	if w.root, err = pki.NewRoot("acme", newKey(t), w.now); err != nil {
 		t.Fatal(err)
 	}
-	w.product = w.sub(w.root, pki.Product, pki.Name{OEM: "acme", Product: "pump"})
-	w.operational = w.sub(w.root, pki.Operational, pki.Name{OEM: "acme"})
-	w.infra = w.sub(w.root, pki.Infra, pki.Name{OEM: "acme"})
-	w.order = w.sub(w.product, pki.Order, pki.Name{OEM: "acme", Product: "pump", Unit: "ord-1"})
+	w.product = w.sub(w.root, profile.Product, pki.Name{OEM: "acme", Product: "pump"})
+	w.operational = w.sub(w.root, profile.Operational, pki.Name{OEM: "acme"})
+	w.infra = w.sub(w.root, profile.Infra, pki.Name{OEM: "acme"})
+	w.order = w.sub(w.product, profile.Order, pki.Name{OEM: "acme", Product: "pump", Unit: "ord-1"})
 	w.service = w.node()
 	return w
 }
 
-func (w *authorityWorld) sub(above *pki.Authority, role pki.Role, name pki.Name) *pki.Authority {
+func (w *authorityWorld) sub(above *pki.Authority, role profile.Role, name pki.Name) *pki.Authority {
 	w.t.Helper()
 	k := newKey(w.t)
 	cert, err := above.Sub(role, name, k.Public(), w.now)
@@ -143,7 +145,7 @@ func (w *authorityWorld) issue(s *pki.Service, id string) *x509.Certificate {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	req, err := pki.ParseRequest(der, who, true)
+	req, err := pkcs10.Parse(der, who, true)
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -424,7 +426,7 @@ func (w *authorityWorld) grant(envelope []byte, change func(*wire.CARequest)) []
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	cert, err := w.root.Sub(pki.Role(r.Role), pki.Name{OEM: r.OEM, Product: r.Product, Unit: r.Unit}, pub, w.now)
+	cert, err := w.root.Sub(profile.Role(r.Role), pki.Name{OEM: r.OEM, Product: r.Product, Unit: r.Unit}, pub, w.now)
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -19,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/devicelog"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
@@ -235,10 +236,10 @@ func replayCert(tx *Tx, f ledger.Fact) (bool, error) {
 		return false, err
 	}
 	c := pki.Issued{
-		Key: key, Device: f.Subject, Role: pki.LDevID, Issuer: issuer, Serial: cert.SerialNumber.Text(16), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DER: cert.Raw,
+		Key: key, Device: f.Subject, Role: profile.LDevID, Issuer: issuer, Serial: cert.SerialNumber.Text(16), NotBefore: cert.NotBefore, NotAfter: cert.NotAfter, DER: cert.Raw,
 	}
 	if slices.ContainsFunc(cert.Policies, idevid.PolicyIDevID().Equal) { // given in the field, by a voucher
-		c.Role = pki.IDevID
+		c.Role = profile.IDevID
 	}
 	i := []*issue{{c: c, now: f.At, until: f.At.Add(replayGrace)}}
 	if err := holding(tx, i); err != nil {

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/watch"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -144,7 +145,7 @@ func (l *life) begin() {
 	l.must(err)
 	l.cas["root"] = root
 	l.fact(ledger.Control, ledger.KindCACreated, "host:init", "root", root.Cert.Raw)
-	for name, role := range map[string]pki.Role{"product": pki.Product, "operational": pki.Operational} {
+	for name, role := range map[string]profile.Role{"product": profile.Product, "operational": profile.Operational} {
 		l.authority(name, role, "host:init")
 	}
 	l.json(ledger.Control, ledger.KindProductCreated, "system:init", product, map[string]string{"id": product})
@@ -171,9 +172,9 @@ func (l *life) desk(name string) {
 	l.json(ledger.Control, ledger.KindDeskAdded, "person:sam", name, map[string]any{"desk": name, "order_key": l.spki(l.key(name)), "quota": 9})
 }
 
-func (l *life) authority(name string, role pki.Role, actor string) {
+func (l *life) authority(name string, role profile.Role, actor string) {
 	n := pki.Name{OEM: oem}
-	if role == pki.Product {
+	if role == profile.Product {
 		n.Product = product
 	}
 	cert, err := l.cas["root"].Sub(role, n, l.key("ca "+name).Public(), l.now)
@@ -269,9 +270,9 @@ func (l *life) warrant(id string, act wire.Act, n uint64, names ...string) {
 
 // orderCA makes the CA of an order, under the given one.
 func (l *life) orderCA(id, under string) {
-	cert, err := l.cas[under].Sub(pki.Order, pki.Name{OEM: oem, Product: product, Unit: id}, l.key("ca "+id).Public(), l.now)
+	cert, err := l.cas[under].Sub(profile.Order, pki.Name{OEM: oem, Product: product, Unit: id}, l.key("ca "+id).Public(), l.now)
 	l.must(err)
-	l.cas[id], err = pki.NewAuthority(pki.Order, cert, l.key("ca "+id))
+	l.cas[id], err = pki.NewAuthority(profile.Order, cert, l.key("ca "+id))
 	l.must(err)
 	l.fact(ledger.Control, ledger.KindCACreated, "system:factory", hex.EncodeToString(cert.SubjectKeyId), cert.Raw)
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/ledger/watch"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -65,7 +66,7 @@ var wrongs = []struct {
 		l.now = now
 	}, "time.ahead"},
 	{"another key", func(l *life) { l.created("mallory") }, "key.unexpected"},
-	{"another CA under the root", func(l *life) { l.authority("shadow", pki.Operational, "host:init") }, "ca.unexpected"},
+	{"another CA under the root", func(l *life) { l.authority("shadow", profile.Operational, "host:init") }, "ca.unexpected"},
 	{"another root", func(l *life) {
 		r, err := pki.NewRoot(oem, l.key("evil root"), l.now)
 		l.must(err)
@@ -187,7 +188,7 @@ var wrongs = []struct {
 	}, "device.twice"},
 	{"a ticket twice", func(l *life) { l.made(deviceID(2), 1, nil) }, "device.twice"},
 	{"a certificate by another CA", func(l *life) {
-		l.authority("shadow", pki.Operational, "host:init")
+		l.authority("shadow", profile.Operational, "host:init")
 		l.certified(deviceID(0), "shadow", nil)
 	}, "cert.issuer"},
 	{"a certificate of another device", func(l *life) {

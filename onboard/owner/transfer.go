@@ -11,7 +11,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
-	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -471,7 +471,7 @@ func (s *Service) revoke(ctx context.Context, t Transfer) error {
 			}
 			for _, c := range page {
 				after = c.Key
-				if revoked[c.Key] || c.Role != pki.LDevID || !c.Ended.IsZero() && !c.Ended.After(t.Begun) || !c.NotAfter.After(t.Begun) {
+				if revoked[c.Key] || c.Role != profile.LDevID || !c.Ended.IsZero() && !c.Ended.After(t.Begun) || !c.NotAfter.After(t.Begun) {
 					continue
 				}
 				if err := s.cfg.Certificates.Revoke(ctx, system(), c.Key, affiliationChanged); err != nil && fault.KindOf(err) != fault.Conflict {

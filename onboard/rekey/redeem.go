@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/pkcs10"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/idevid"
 )
@@ -166,7 +167,7 @@ func (s *Service) Recover(ctx context.Context, id, password string, csr []byte) 
 	if err != nil {
 		return nil, err
 	}
-	req, err := pki.ParseRequest(csr, a.id, true)
+	req, err := pkcs10.Parse(csr, a.id, true)
 	if err != nil {
 		return nil, err
 	}
@@ -228,7 +229,7 @@ type RekeyedData struct {
 	Request     []byte `json:"request"`     // PKCS#10, DER: signed by the new identity key, with the claim that the new attestation key signed
 }
 
-func (s *Service) rekey(ctx context.Context, a admitted, req pki.Request, claim wire.RekeyClaim, identity, keys [32]byte, now time.Time) (*x509.Certificate, error) {
+func (s *Service) rekey(ctx context.Context, a admitted, req pkcs10.Request, claim wire.RekeyClaim, identity, keys [32]byte, now time.Time) (*x509.Certificate, error) {
 	id := a.id.DeviceID
 	next, err := s.c.Rekeyer.Sign(ctx, a.id, req, now)
 	if err != nil {

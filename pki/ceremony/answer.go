@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -131,7 +132,7 @@ func Check(request []byte, a wire.CeremonyAnswer) (Checked, error) {
 	if out.Root, err = x509.ParseCertificate(a.Root); err != nil {
 		return Checked{}, fmt.Errorf("root: %w", err)
 	}
-	if role, err := pki.RoleOf(out.Root); err != nil || role != pki.Root || len(out.Root.Subject.Organization) != 1 || out.Root.Subject.Organization[0] != r.OEM {
+	if role, err := pki.RoleOf(out.Root); err != nil || role != profile.Root || len(out.Root.Subject.Organization) != 1 || out.Root.Subject.Organization[0] != r.OEM {
 		return Checked{}, fmt.Errorf("%q is no root of OEM %s", out.Root.Subject, r.OEM)
 	}
 	if err := out.Root.CheckSignatureFrom(out.Root); err != nil {

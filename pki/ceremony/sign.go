@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/hallmark-iot/hallmark/pki"
+	"github.com/hallmark-iot/hallmark/pki/profile"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -46,7 +47,7 @@ func Grant(root *pki.Authority, a Asked, oem string, now time.Time) ([]byte, err
 		return nil, fmt.Errorf("CA request: %w", err)
 	}
 	terms := pki.Terms{Life: time.Duration(a.Days) * 24 * time.Hour, CRL: a.CRL}
-	cert, err := root.SubOn(terms, pki.Role(a.Role), pki.Name{OEM: oem, Product: a.Product, Unit: a.Unit}, pub, now)
+	cert, err := root.SubOn(terms, profile.Role(a.Role), pki.Name{OEM: oem, Product: a.Product, Unit: a.Unit}, pub, now)
 	if err != nil {
 		return nil, err
 	}

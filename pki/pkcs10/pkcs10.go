@@ -1,4 +1,8 @@
-package pki
+// Package pkcs10 reads requests for certificates (PKCS #10, RFC 2986).
+//
+// Stage 2, birth: it is the first to see what a device asks for. It guarantees that a request proves possession of its key, asks for no name but
+// the device's and for nothing that a profile does not have. It trusts nobody, and believes nothing in a request but its key.
+package pkcs10
 
 import (
 	"bytes"
@@ -38,7 +42,7 @@ var (
 // ParseRequest reads a PKCS#10 request (RFC 2986) by the device id. The subject has to be id's or, when exact is false, empty; the
 // subjectAltName id's or absent, and present when exact is true (RFC 7030 §4.2.2). Asked key usages are ignored: the profile
 // decides. Any other extension asked for as critical is refused.
-func ParseRequest(der []byte, id idevid.Identity, exact bool) (Request, error) {
+func Parse(der []byte, id idevid.Identity, exact bool) (Request, error) {
 	if len(der) > MaxCSR {
 		return Request{}, fault.New(fault.Invalid, "csr.size", fmt.Sprintf("the certificate request has %d bytes", len(der)), fmt.Sprintf("at most %d are taken", MaxCSR))
 	}
@@ -96,7 +100,7 @@ type requestAttribute struct {
 func (r *Request) readAttributes() error {
 	var info requestInfo
 	if rest, err := asn1.Unmarshal(r.CSR.RawTBSCertificateRequest, &info); err != nil || len(rest) != 0 {
-		return fault.New(fault.Invalid, "csr.parse", "the certificate request's attributes do not parse", "")
+		return fault.New(fault.Invalid, "csr.parse", "the certificate request's attributes do not parse", "send one PKCS #10 request in DER, as base64")
 	}
 	h := sha256.New()
 	h.Write(info.Subject.FullBytes)
@@ -104,7 +108,7 @@ func (r *Request) readAttributes() error {
 	for _, raw := range info.Attributes {
 		var a requestAttribute
 		if rest, err := asn1.Unmarshal(raw.FullBytes, &a); err != nil || len(rest) != 0 {
-			return fault.New(fault.Invalid, "csr.parse", "an attribute of the certificate request does not parse", "")
+			return fault.New(fault.Invalid, "csr.parse", "an attribute of the certificate request does not parse", "leave it out, or send what RFC 2986 says of attributes")
 		}
 		switch {
 		case a.Type.Equal(oidChallenge):

@@ -1,4 +1,8 @@
-package pki
+// Package profile is every kind of certificate that is made here, as data, and the lint that holds a certificate to its own.
+//
+// Stage 2, birth, and all later ones. It guarantees that what is signed is what the table says: the template is looked at before the signature, and the bytes after it. It trusts
+// nobody: no key, no store and no clock is here.
+package profile
 
 import (
 	"crypto/x509"
@@ -53,7 +57,7 @@ func (p Profile) Names(c *x509.Certificate) bool {
 // Backdate forgives the clock of a device that runs a little behind: a certificate is valid from so long before it is made.
 const Backdate = 5 * time.Minute
 
-const dayOfProfile = 24 * time.Hour
+const day = 24 * time.Hour
 
 // profiles is the table, made once: every signature and every verification looks into it.
 var profiles = table()
@@ -82,11 +86,11 @@ func table() []Profile {
 			Why: "one per order and station; its key leaves the house wrapped and is destroyed at close; client use only, so that a thief makes no servers",
 		},
 		{
-			Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: ldev, Life: 10 * 366 * dayOfProfile,
+			Role: Operational, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, EKU: client, Policies: ldev, Life: 10 * 366 * day,
 			Why: "online; signs what devices use every day",
 		},
 		{
-			Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []x509.OID{parsed(oidServer), parsed(oidOperator)}, Life: 10 * 366 * dayOfProfile,
+			Role: Infra, Issuer: Root, CA: true, PathLen: 0, KeyUsage: caUse, Policies: []x509.OID{parsed(oidServer), parsed(oidOperator)}, Life: 10 * 366 * day,
 			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth}, Why: "servers and verdicts; no device",
 		},
 		{
@@ -94,25 +98,25 @@ func table() []Profile {
 			Why: "the identity from the factory (IEEE 802.1AR); may only enrol",
 		},
 		{
-			Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: ldev, Life: 90 * dayOfProfile,
+			Role: LDevID, Issuer: Operational, KeyUsage: x509.KeyUsageDigitalSignature, EKU: client, Policies: ldev, Life: 90 * day,
 			Why: "the working identity; days to weeks, so that forgetting to revoke heals",
 		},
 		{
-			Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []x509.OID{parsed(oidServer)}, Life: 398 * dayOfProfile,
+			Role: Server, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []x509.OID{parsed(oidServer)}, Life: 398 * day,
 			EKU: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}, Why: "TLS server",
 		},
 		{
-			Role: Verdict, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []x509.OID{wire.VerdictPolicy()}, Life: 398 * dayOfProfile,
+			Role: Verdict, Issuer: Infra, KeyUsage: x509.KeyUsageDigitalSignature, Policies: []x509.OID{wire.VerdictPolicy()}, Life: 398 * day,
 			Why: "signs verdicts of genuineness for anybody; has no name to serve under, and is no device",
 		},
 	}
 }
 
 // Profiles gives the table.
-func Profiles() []Profile { return slices.Clone(profiles) }
+func All() []Profile { return slices.Clone(profiles) }
 
 // ProfileOf gives the profile of role.
-func ProfileOf(role Role) (Profile, bool) {
+func Of(role Role) (Profile, bool) {
 	for _, p := range profiles {
 		if p.Role == role {
 			return p, true

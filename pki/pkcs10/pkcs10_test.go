@@ -1,4 +1,4 @@
-package pki
+package pkcs10
 
 import (
 	"bytes"
@@ -33,24 +33,24 @@ func sampleRequest(t testing.TB) (idevid.Identity, []byte) {
 // No bit of a request can change unseen: its signature covers all of it.
 func TestAChangedRequestIsRefused(t *testing.T) {
 	id, der := sampleRequest(t)
-	if _, err := ParseRequest(der, id, true); err != nil {
+	if _, err := Parse(der, id, true); err != nil {
 		t.Fatal(err)
 	}
 	for i := range der {
 		for bit := range 8 {
 			bad := bytes.Clone(der)
 			bad[i] ^= 1 << bit
-			if _, err := ParseRequest(bad, id, true); err == nil {
+			if _, err := Parse(bad, id, true); err == nil {
 				t.Fatalf("bit %d of byte %d changed, and taken", bit, i)
 			}
 		}
 	}
 	other := id
 	other.DeviceID = strings.Repeat("cd", 16)
-	if _, err := ParseRequest(der, other, false); err == nil {
+	if _, err := Parse(der, other, false); err == nil {
 		t.Error("another device's request was taken")
 	}
-	if _, err := ParseRequest(make([]byte, MaxCSR+1), id, false); err == nil {
+	if _, err := Parse(make([]byte, MaxCSR+1), id, false); err == nil {
 		t.Error("an oversized request was taken")
 	}
 }
@@ -59,7 +59,7 @@ func FuzzParseRequest(f *testing.F) {
 	id, der := sampleRequest(f)
 	f.Add(der)
 	f.Fuzz(func(t *testing.T, b []byte) {
-		if r, err := ParseRequest(b, id, true); err == nil && r.CSR.CheckSignature() != nil {
+		if r, err := Parse(b, id, true); err == nil && r.CSR.CheckSignature() != nil {
 			t.Fatal("taken without proof of possession")
 		}
 	})

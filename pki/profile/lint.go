@@ -1,4 +1,4 @@
-package pki
+package profile
 
 import (
 	"crypto/x509"
@@ -14,7 +14,7 @@ import (
 // Lint says everything that keeps c from being signed, or from leaving, as a certificate of role. It runs over the template
 // before the signature and over the parsed certificate after it, so that neither we nor the encoder can slip.
 func Lint(role Role, c *x509.Certificate, issuer *x509.Certificate) error {
-	p, ok := ProfileOf(role)
+	p, ok := Of(role)
 	if !ok {
 		return fmt.Errorf("lint: no profile %q", role)
 	}
