@@ -16,6 +16,7 @@ import (
 	"github.com/hallmark-iot/hallmark/access/signin"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
+	"github.com/hallmark-iot/hallmark/retire"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -298,4 +299,10 @@ func TestManyIsNotSplit(t *testing.T) {
 	status, data, _ := w.call("olga", http.MethodPost, "/api/v1/commands", some, nil)
 	w.is(status, data, http.StatusForbidden, "access.four-eyes")
 	w.propose("olga", http.MethodPost, "/api/v1/commands", some)
+	end := retire.Order{Product: "pump", Devices: []string{subject}, Reason: "worn out"} // another stage, the same count
+	status, data, _ = w.call("olga", http.MethodPost, "/api/v1/retirements", end, nil)
+	w.is(status, data, http.StatusForbidden, "access.four-eyes")
+	w.issue("otto", []access.Role{access.Operator})
+	status, data, _ = w.call("otto", http.MethodPost, "/api/v1/retirements", end, nil)
+	w.is(status, data, http.StatusUnprocessableEntity, "retire.warrant")
 }

@@ -31,6 +31,7 @@ type making struct {
 	l       Layout
 	o       InitOptions
 	db      *store.DB
+	guard   *access.Guard
 	checked ceremony.Checked
 	open    *logs
 	made    Made
@@ -198,6 +199,9 @@ func (m *making) complete(ctx context.Context, request []byte, answer wire.Cerem
 		return Made{}, err
 	}
 	defer func() { err = errors.Join(err, m.db.Close()) }()
+	if m.guard, err = access.NewGuard(m.db); err != nil {
+		return Made{}, err
+	}
 	if err := m.history(); err != nil {
 		return Made{}, fmt.Errorf("init: %w", err)
 	}
@@ -294,11 +298,7 @@ func (m *making) logs(ctx context.Context) error {
 }
 
 func (m *making) product(ctx context.Context) error {
-	guard, err := access.NewGuard(m.db)
-	if err != nil {
-		return err
-	}
-	_, err = product.New(guard, m.db, suiteIDs()).Create(ctx, access.Internal("init"), m.o.Product)
+	_, err := product.New(m.guard, m.db, suiteIDs()).Create(ctx, access.Internal("init"), m.o.Product)
 	return err
 }
 
@@ -310,7 +310,7 @@ func (m *making) bundle(ctx context.Context, envelope []byte) error {
 	}
 	m.made.Bundle = sha256.Sum256(payload)
 	nobody := func() []crypto.Signer { return nil } // nothing is commanded yet
-	devices, err := newDeviceService(m.db, m.open.reader, m.o.Config, nobody, nil, nil)
+	devices, err := newDeviceService(m.db, m.guard, m.open.reader, m.o.Config, nobody, nil, nil)
 	if err != nil {
 		return err
 	}
@@ -320,17 +320,14 @@ func (m *making) bundle(ctx context.Context, envelope []byte) error {
 
 // admin issues the first administrator's token, and brings everything so far under a witnessed checkpoint.
 func (m *making) admin(ctx context.Context) error {
-	guard, err := access.NewGuard(m.db)
-	if err != nil {
-		return err
-	}
-	m.made.AdminToken, err = signin.New(m.db, guard).Issue(ctx, access.Internal("init"), signin.Grant{
+	var err error
+	m.made.AdminToken, err = signin.New(m.db, m.guard).Issue(ctx, access.Internal("init"), signin.Grant{
 		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: signin.UseToken, Life: 365 * 24 * time.Hour,
 	})
 	if err != nil {
 		return err
 	}
-	once, err := signin.New(m.db, guard).Issue(ctx, access.Internal("init"), signin.Grant{
+	once, err := signin.New(m.db, m.guard).Issue(ctx, access.Internal("init"), signin.Grant{
 		Caller: "person:admin", Kind: access.Person, Roles: []access.Role{access.Admin}, Use: signin.UseOnce, Life: 24 * time.Hour,
 	})
 	if err != nil {

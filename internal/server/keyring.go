@@ -31,10 +31,7 @@ func firstKeys() map[keyring.Role]string {
 }
 
 // openKeyring reads which keys are used. What devices need of them is asked later, when there is a registry.
-func (i *Instance) openKeyring(ctx context.Context) (err error) {
-	if i.guard, err = access.NewGuard(i.db); err != nil {
-		return err
-	}
+func (i *Instance) openKeyring(ctx context.Context) error {
 	i.ring = keyring.New(keyring.Config{
 		Guard: i.guard, Store: i.db.Keyring(), Vault: ringVault{i.keys}, Field: field{i}, First: firstKeys(), Loaded: i.loadDirectives,
 	})

@@ -163,6 +163,9 @@ func (i *Instance) openGround(ctx context.Context) (err error) {
 	if err := i.checkClock(ctx, time.Now()); err != nil {
 		return err
 	}
+	if i.guard, err = access.NewGuard(i.db); err != nil { // one for all stages: it counts what one person did alone
+		return err
+	}
 	if err := i.openKeyring(ctx); err != nil {
 		return err
 	}
@@ -253,7 +256,7 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	if err := i.openGenuine(ctx); err != nil {
 		return err
 	}
-	if i.device, err = newDeviceService(i.db, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}); err != nil {
+	if i.device, err = newDeviceService(i.db, i.guard, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}); err != nil {
 		return err
 	}
 	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Bundles: i.db.Monitor(), Guard: i.guard}); err != nil {

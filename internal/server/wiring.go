@@ -41,13 +41,9 @@ func suiteIDs() []string {
 }
 
 // newDeviceService wires the registry. releases and challenger may be nil where nothing is delivered (init).
-func newDeviceService(db *store.DB, reader *ledger.Reader, cfg Config, authorities func() []crypto.Signer, releases device.Releases,
+func newDeviceService(db *store.DB, guard *access.Guard, reader *ledger.Reader, cfg Config, authorities func() []crypto.Signer, releases device.Releases,
 	challenger device.Challenger,
 ) (*device.Service, error) {
-	guard, err := access.NewGuard(db)
-	if err != nil {
-		return nil, err
-	}
 	if releases == nil {
 		releases = noReleases{}
 	}
