@@ -3570,6 +3570,7 @@ type RolloutDeviceView struct {
 	Health    *string       `json:"health,omitempty"`
 	Holder    *string       `json:"holder,omitempty"`
 	Install   *RolloutOrder `json:"install,omitempty"`
+	Mark      string        `json:"mark"`
 	Previous  []byte        `json:"previous,omitempty"`
 	Proven    []byte        `json:"proven,omitempty"`
 	Running   []byte        `json:"running,omitempty"`

@@ -10,31 +10,31 @@ import (
 
 // Device is one row of the registry.
 type Device struct {
-	ID         string     // 32 hex digits
-	Product    string     //
-	Group      string     // of the product: "eu/berlin"; empty: in none
-	Hardware   string     // hardware revision
-	State      State      //
-	Legitimacy Legitimacy //
-	Order      string     // production order
-	Station    string     // that made it
-	Made       time.Time  // zero while ordered
-	AttestKey  []byte     // SubjectPublicKeyInfo (DER) of the attestation key, as recorded in production
-	KeyOrigin  string     // of that key: soft, isolated, tpm, pkcs11, station
-	Rekeyed    time.Time  // when it got its keys in the field, by a voucher; zero: they are the factory's
-	Virtual    bool       // a simulation, and says so
-	Assurance  Assurance  // what its word is worth
-	Replaces   string     // the device this one took over from
-	ReplacedBy string     // the device that took over from this one
-	Counter    uint64     // last directive counter given out
-	AckedSeq   uint64     // last result taken
-	LastSeen   time.Time  // last check-in; zero: never. Behind by up to the flush interval after a crash
-	Since      time.Time  // of the state
-	Owned      time.Time  // since when it belongs to its owner, who sees nothing of before; zero: to nobody
-	GuardUntil time.Time  // when the device ends its guarded state (quarantine, dormant) by itself; zero: none
-	Token      string     // digest of the rolling token that it is to have; empty: none yet; TokenAwaited: it has to enrol anew first
-	TokenAnew  bool       // it has enrolled anew since, and may begin with a new one
-	Restored   time.Time  // since when what is known of it is a backup's, and it has not called; zero: it is its own word
+	ID         string // 32 hex digits
+	Product    string
+	Group      string // of the product: "eu/berlin"; empty: in none
+	Hardware   string // hardware revision
+	State      State
+	Legitimacy Legitimacy
+	Order      string    // production order
+	Station    string    // that made it
+	Made       time.Time // zero: not by us
+	AttestKey  []byte    // SubjectPublicKeyInfo (DER) of the attestation key, as recorded in production
+	KeyOrigin  string    // of that key: soft, isolated, tpm, pkcs11, station
+	Rekeyed    time.Time // when it got its keys in the field, by a voucher; zero: they are the factory's
+	Virtual    bool      // a simulation, and says so
+	Assurance  Assurance // what its word is worth
+	Replaces   string    // the device this one took over from
+	ReplacedBy string    // the device that took over from this one
+	Counter    uint64    // last directive counter given out
+	AckedSeq   uint64    // last result taken
+	LastSeen   time.Time // last check-in; zero: never. Behind by up to the flush interval after a crash
+	Since      time.Time // of the state
+	Owned      time.Time // since when it belongs to its owner, who sees nothing of before; zero: to nobody
+	GuardUntil time.Time // when the device ends its guarded state (quarantine, dormant) by itself; zero: none
+	Token      string    // digest of the rolling token that it is to have; empty: none yet; TokenAwaited: it has to enrol anew first
+	TokenAnew  bool      // it has enrolled anew since, and may begin with a new one
+	Restored   time.Time // since when what is known of it is a backup's, and it has not called; zero: it is its own word
 	Twin       Twin
 }
 
@@ -44,16 +44,16 @@ type Twin struct {
 	Reported  []wire.ConfigEntry `json:"reported,omitempty"` // configuration last reported
 	Programs  []wire.ProgramTold `json:"programs,omitempty"` // what its programs said of the parameters that they are told
 	Release   []byte             `json:"release,omitempty"`  // digest of what runs
-	Version   string             `json:"version,omitempty"`  //
-	Said      time.Time          `json:"said,omitzero"`      // when a client of another update system last said which version it runs
-	Trial     bool               `json:"trial,omitempty"`    // runs, not confirmed
-	Good      []byte             `json:"good,omitempty"`     // digest of what last ran confirmed and in good health
-	Agent     string             `json:"agent,omitempty"`    // the agent's own state: active, quarantined, dormant, recovery
-	Healthy   bool               `json:"healthy,omitempty"`  // neither this nor Sick: it is not known
-	Sick      bool               `json:"sick,omitempty"`     //
-	Told      string             `json:"told,omitempty"`     // "healthy" or "unhealthy": the last that was a fact
-	Health    string             `json:"health,omitempty"`   // what the program said
-	Bundle    uint64             `json:"bundle,omitempty"`   // trust bundle version
+	Version   string             `json:"version,omitempty"`
+	Said      time.Time          `json:"said,omitzero"`     // when a client of another update system last said which version it runs
+	Trial     bool               `json:"trial,omitempty"`   // runs, not confirmed
+	Good      []byte             `json:"good,omitempty"`    // digest of what last ran confirmed and in good health
+	Agent     string             `json:"agent,omitempty"`   // the agent's own state: active, quarantined, dormant, recovery
+	Healthy   bool               `json:"healthy,omitempty"` // neither this nor Sick: it is not known
+	Sick      bool               `json:"sick,omitempty"`
+	Told      string             `json:"told,omitempty"`   // "healthy" or "unhealthy": the last that was a fact
+	Health    string             `json:"health,omitempty"` // what the program said
+	Bundle    uint64             `json:"bundle,omitempty"` // trust bundle version
 	BootCount uint64             `json:"boot_count,omitempty"`
 	Accepted  uint64             `json:"accepted,omitempty"` // highest directive counter it said it accepted
 	Suspect   string             `json:"suspect,omitempty"`  // what it said that cannot be true of one device; cleared by Clear
@@ -84,13 +84,13 @@ type Instruction struct {
 	Product    string
 	Act        wire.Act
 	Devices    []string
-	Release    []byte        // digest, for acts that bring code
-	Rollout    string        //
-	Wave       uint          //
+	Release    []byte // digest, for acts that bring code
+	Rollout    string
+	Wave       uint
 	TTL        time.Duration // guarded acts: how long until the device ends it by itself; 0: DefaultTTL
-	Config     []byte        //
+	Config     []byte
 	Hours      *window.Hours // when devices may be given it, in their own time; nil: always
-	Reason     string        //
+	Reason     string
 	Valid      time.Duration // how long a device that was away may still be told; 0: DefaultValid
 	Cause      *ledger.Ref   // the fact that led here
 	WarrantUID *[16]byte     // UID of the warrant.issued fact, for acts that need one
@@ -158,9 +158,9 @@ type CommandDevice struct {
 	Act      wire.Act
 	Release  []byte
 	Standing Standing
-	Attempts int       // deliveries
-	Code     string    // of the device's result
-	Text     string    //
+	Attempts int    // deliveries
+	Code     string // of the device's result
+	Text     string
 	At       time.Time // of the last change
 	Issued   time.Time // when it was commanded
 }

@@ -33,13 +33,13 @@ type KeyMaker interface {
 
 // CARequested is a request that was made here and has no answer yet.
 type CARequested struct {
-	Key      string       // name of the new key
-	KeyID    string       // wire.KeyID, hex
-	Role     profile.Role //
-	Product  string       //
-	Unit     string       //
-	At       time.Time    //
-	Envelope []byte       // signed wire.CARequest
+	Key      string // name of the new key
+	KeyID    string // wire.KeyID, hex
+	Role     profile.Role
+	Product  string
+	Unit     string
+	At       time.Time
+	Envelope []byte // signed wire.CARequest
 }
 
 // keyPrefix begins the name of a requested key; its role follows.

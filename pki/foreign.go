@@ -24,8 +24,8 @@ import (
 // servers and operators, nor for a device of another product. Any chain of RFC 5280 goes that crypto/x509 verifies, with keys and signatures as
 // foreignKey and foreignSignature want them.
 type Foreign struct {
-	ID      string              // SHA-256 of the first certificate, hex
-	Product string              //
+	ID      string // SHA-256 of the first certificate, hex
+	Product string
 	Chain   []*x509.Certificate // the anchors, as they were given
 	Map     Mapping             // how the device is called in its certificate
 	Any     bool                // devices that are not on the list are let in as well

@@ -167,12 +167,7 @@ func (s *Service) mayRevoke(ctx context.Context, caller access.Caller, targets [
 		devices = append(devices, cmp.Or(t.Device, t.ID))
 		places[access.Join(t.Product, t.Group)] = true
 	}
-	grave := false
-	if m, ok := s.c.Guard.(interface {
-		Many(access.Caller, []string) bool
-	}); ok && !dry {
-		grave = m.Many(caller, devices)
-	}
+	grave := !dry && s.c.Guard.Many(caller, devices)
 	for _, place := range sorted(places) {
 		res := access.In("device", place)
 		res.Grave = grave

@@ -24,6 +24,7 @@ import (
 // Guard decides and audits; access.Guard is one.
 type Guard interface {
 	Check(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) error
+	Many(caller access.Caller, devices []string) bool // whether it takes a second person to act on those devices
 }
 
 // Config is what a Service works with.

@@ -115,6 +115,8 @@ type gate struct {
 	asked access.Resource // the last
 }
 
+func (g *gate) Many(access.Caller, []string) bool { return false }
+
 func (g *gate) Check(_ context.Context, _ access.Caller, _ access.Action, res access.Resource) error {
 	g.asked = res
 	if g.shut {

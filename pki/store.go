@@ -11,16 +11,16 @@ import (
 
 // Issued is one certificate as the store keeps it.
 type Issued struct {
-	Key       string       // CertKey
-	Request   [32]byte     // what it answers: digest over identity and request
-	Device    string       //
-	Group     string       // that the device is in now; the store's to say
-	Role      profile.Role //
-	Issuer    string       // subject key ID of the CA, hex
-	Serial    string       // hex
-	NotBefore time.Time    //
-	NotAfter  time.Time    //
-	Ended     time.Time    // when it was or will be void before its time; zero: not, or not asked for
+	Key       string   // CertKey
+	Request   [32]byte // what it answers: digest over identity and request
+	Device    string
+	Group     string // that the device is in now; the store's to say
+	Role      profile.Role
+	Issuer    string // subject key ID of the CA, hex
+	Serial    string // hex
+	NotBefore time.Time
+	NotAfter  time.Time
+	Ended     time.Time // when it was or will be void before its time; zero: not, or not asked for
 	DER       []byte
 
 	By string // of Store.Issue: CertKey of what the device asked with, which has to hold when this one is stored; kept nowhere

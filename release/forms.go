@@ -238,6 +238,9 @@ func (s *Service) WantDeltas(ctx context.Context, caller access.Caller, release,
 		return nil, invalid("delta.releases", fmt.Sprintf("deltas lead from a release that devices run to another of its product that is published: not from %s of %s to %s of %s, which is %s",
 			old.Manifest.Version, old.Manifest.Product, r.Manifest.Version, r.Manifest.Product, r.Status), "see `hallmark release list`")
 	}
+	if err := s.planDeltas(ctx); err != nil { // once some are wanted, a release counts as planned: what is made without being asked comes first
+		return nil, err
+	}
 	if err := s.cfg.Deltas.WantDeltas(ctx, release, s.deltas(r, []Release{old})); err != nil {
 		return nil, err
 	}

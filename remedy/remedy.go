@@ -53,7 +53,7 @@ type Case struct {
 	Tries    int        `json:"tries,omitempty"` // how often making it anew has failed
 	Remade   time.Time  `json:"remade,omitzero"` // when the device said that it was done: evidence counts from then on
 	Asked    bool       `json:"asked,omitempty"` // it was told to attest after that
-	Closed   time.Time  `json:"closed,omitzero"` //
+	Closed   time.Time  `json:"closed,omitzero"`
 	Rev      int64      `json:"-"`               // rises with each change
 }
 

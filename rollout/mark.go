@@ -44,14 +44,14 @@ const (
 	Left    Class = "left"
 )
 
-// Class gives the class of a mark of a wave.
+// Class gives the class of a mark. After a halt, Failed is who stays with what was halted, and Left who does not run it any more.
 func (k Mark) Class() Class {
 	switch k {
 	case Well, Worded:
 		return Good
-	case Erred, Missed:
+	case Erred, Missed, Stranded:
 		return Failed
-	case Gone:
+	case Gone, Settled, Returned:
 		return Left
 	default:
 		return Waiting

@@ -72,11 +72,11 @@ type Wave struct {
 	MaxFailures     int     `json:"max_failures,omitempty"`         // more than this many failures halt
 	MaxFailuresRate int     `json:"max_failures_percent,omitempty"` // or more than this part of the wave, rounded down; the smaller counts when both are given
 	MaxErrors       int     `json:"max_errors,omitempty"`           // as MaxFailures, of those that said no, fell back, or are bad with it
-	MaxErrorsRate   int     `json:"max_errors_percent,omitempty"`   //
-	MaxNoShows      int     `json:"max_no_shows,omitempty"`         // as MaxFailures, of those that did not show in time that they are good
-	MaxNoShowsRate  int     `json:"max_no_shows_percent,omitempty"` //
-	Tranche         int     `json:"tranche,omitempty"`              // at most this many devices are under way at once; 0: all of the wave
-	PerHour         int     `json:"per_hour,omitempty"`             // at most this many devices are told in an hour; 0: no limit
+	MaxErrorsRate   int     `json:"max_errors_percent,omitempty"`
+	MaxNoShows      int     `json:"max_no_shows,omitempty"` // as MaxFailures, of those that did not show in time that they are good
+	MaxNoShowsRate  int     `json:"max_no_shows_percent,omitempty"`
+	Tranche         int     `json:"tranche,omitempty"`  // at most this many devices are under way at once; 0: all of the wave
+	PerHour         int     `json:"per_hour,omitempty"` // at most this many devices are told in an hour; 0: no limit
 }
 
 // Phase is where a rollout is.
@@ -232,7 +232,7 @@ type Status struct {
 	Device    string           `json:"device"`
 	Wave      int              `json:"wave"`             // of the device, from 1
 	Tranche   int              `json:"tranche"`          // of the wave, from 1; 0: not told yet
-	Mark      Mark             `json:"-"`                // as it was last looked at
+	Mark      Mark             `json:"mark"`             // as it was last looked at; while waves go on, a view has it as it is now
 	Holder    string           `json:"holder,omitempty"` // of Held: the rollout that has it
 	Stirs     int64            `json:"-"`                // rises with each change
 	Strayed   bool             `json:"-"`                // it is not of the product or in the group any more

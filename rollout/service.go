@@ -309,6 +309,15 @@ func (s *Service) now(ctx context.Context, r Rollout) (Counts, error) {
 	return now, nil
 }
 
+// afterHalt says of a device of a halted rollout why it is where it is.
+var afterHalt = map[Mark]string{
+	Settled:  "does not run the release",
+	Returned: "went back",
+	Returns:  "is to be sent back",
+	Moving:   "has not said yet what it runs now",
+	Stranded: "runs the release, and nothing leads back from it",
+}
+
 func (s *Service) views(ctx context.Context, r Rollout, marks []Mark, after string, limit int) ([]DeviceView, error) {
 	from, to := r.watched()
 	snap, err := s.cfg.Store.Marked(ctx, r.Spec.ID, from, to, marks, after, limit)
@@ -319,7 +328,12 @@ func (s *Service) views(ctx context.Context, r Rollout, marks []Mark, after stri
 	out := make([]DeviceView, len(snap))
 	for i, st := range snap {
 		out[i].Status = st
-		out[i].Class, out[i].Why = Judge(m, r, st)
+		if r.Halted.IsZero() {
+			out[i].Mark, out[i].Why = gate(m, r, st)
+		} else { // what is counted: where it is depends on the ways back, which a tick looks up
+			out[i].Why = afterHalt[st.Mark]
+		}
+		out[i].Class = out[i].Mark.Class()
 	}
 	return out, nil
 }

@@ -26,7 +26,7 @@ const (
 // COSE_Sign1 by that key (SignCARequest). People decide about it, so everything that goes into the certificate is in it.
 type CARequest struct {
 	Role     string `cbor:"1,keyasint" json:"role"`                          // CAProduct, CAOperational or CAInfra
-	OEM      string `cbor:"2,keyasint" json:"oem"`                           //
+	OEM      string `cbor:"2,keyasint" json:"oem"`
 	Product  string `cbor:"3,keyasint,omitempty" json:"product,omitempty"`   // of a product CA, and of no other
 	Unit     string `cbor:"4,keyasint,omitempty" json:"unit,omitempty"`      // tells CAs of one role apart in their names: "2027"
 	SPKI     []byte `cbor:"5,keyasint" json:"spki"`                          // the new CA's key

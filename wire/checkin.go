@@ -41,7 +41,7 @@ type ProgramTold struct {
 	Program    string   `cbor:"1,keyasint" json:"program"`
 	Parameters []string `cbor:"2,keyasint" json:"parameters"`                   // those that it names
 	Taken      bool     `cbor:"3,keyasint,omitempty" json:"taken,omitempty"`    // else it refused, or did not answer yet
-	Answered   bool     `cbor:"4,keyasint,omitempty" json:"answered,omitempty"` //
+	Answered   bool     `cbor:"4,keyasint,omitempty" json:"answered,omitempty"`
 	Text       string   `cbor:"5,keyasint,omitempty" json:"text,omitempty"`     // what it said
 }
 

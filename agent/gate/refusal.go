@@ -30,11 +30,11 @@ const (
 	ForkedLog       Code = "forked-log"       // the log has another root than it had at the same size
 	OtherCommand    Code = "other-command"    // the directive names another command
 	ActMismatch     Code = "act-mismatch"     // directive, command and warrant do not agree
-	OtherProduct    Code = "other-product"    //
-	NotInSet        Code = "not-in-set"       // the command or warrant is for other devices
-	BadTTL          Code = "time-to-live"     // guarded act without a bounded end
-	BadConfig       Code = "configuration"    //
-	ReleaseMissing  Code = "release-missing"  //
+	OtherProduct    Code = "other-product"
+	NotInSet        Code = "not-in-set"   // the command or warrant is for other devices
+	BadTTL          Code = "time-to-live" // guarded act without a bounded end
+	BadConfig       Code = "configuration"
+	ReleaseMissing  Code = "release-missing"
 	Threshold       Code = "threshold"        // too few offline signatures
 	OtherRelease    Code = "other-release"    // not the release the command names
 	Hardware        Code = "hardware"         // not for this hardware revision
@@ -54,9 +54,9 @@ const (
 	Owned           Code = "owned"            // the device has an owner, and neither they nor the maker's warrant keys have let it go
 	OtherOwner      Code = "other-owner"      // the warrant ends another ownership than the one there is
 	BadHome         Code = "home"             // the trust bundle of where the device is to go is missing, or not the one that was warranted
-	BundleMissing   Code = "bundle-missing"   //
-	BundleRefused   Code = "bundle"           // may not replace the trust bundle held
-	UnknownAct      Code = "unknown-act"      //
+	BundleMissing   Code = "bundle-missing"
+	BundleRefused   Code = "bundle" // may not replace the trust bundle held
+	UnknownAct      Code = "unknown-act"
 )
 
 // Refusal says why a delivery is not acted on. Nothing has been touched.

@@ -65,7 +65,7 @@ func (a *api) showRollout() *cobra.Command {
 			fmt.Fprintln(w)
 			all := make([][]string, len(r.Devices))
 			for i, d := range r.Devices {
-				all[i] = []string{d.Device, string(d.Class), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
+				all[i] = []string{d.Device, string(d.Mark), string(d.State), or(string(d.Health)), or(d.Verdict), when(d.Seen), d.Why}
 			}
 			return table(w, "DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY", all)
 		})

@@ -808,7 +808,7 @@ func rolloutPage(v view, r rollout.Rollout, views []rollout.DeviceView, acts []a
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err
 							}
-							templ_7745c5c3_Err = pill(string(d.Class), classTone(d.Class)).Render(ctx, templ_7745c5c3_Buffer)
+							templ_7745c5c3_Err = pill(string(d.Mark), classTone(d.Class)).Render(ctx, templ_7745c5c3_Buffer)
 							if templ_7745c5c3_Err != nil {
 								return templ_7745c5c3_Err
 							}

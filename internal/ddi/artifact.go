@@ -35,7 +35,7 @@ type artifact struct {
 	Links    map[string]link   `json:"_links"`
 }
 
-// deploymentOf writes an offer: a chunk for each component that the device's hardware takes, with one artifact each.
+// deploymentOf writes an offer: a chunk for each component, with one artifact each.
 func (h *handler) deploymentOf(ctx context.Context, p peer, o device.Offer) (any, error) {
 	chunks := []chunk{}
 	for _, c := range o.Release.Components {

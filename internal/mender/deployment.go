@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -204,6 +205,9 @@ func (h *handler) openLink(text string) (l link, err error) {
 	return l, nil
 }
 
+// maxRanges are as many parts of an artifact as one request is answered with.
+const maxRanges = 64
+
 // download serves the bytes of an artifact, whole or in ranges, while its client is let in.
 func (h *handler) download(w http.ResponseWriter, r *http.Request) error {
 	l, err := h.openLink(r.PathValue("link"))
@@ -219,6 +223,9 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request) error {
 		return err
 	}
 	defer f.Close()
+	if strings.Count(r.Header.Get("Range"), ",") >= maxRanges {
+		r.Header.Del("Range") // RFC 9110 §14.2: a server may ignore it
+	}
 	w.Header().Set("ETag", `"`+hex.EncodeToString(l.Digest)+`"`)
 	w.Header().Set("Content-Type", "application/vnd.mender-artifact")
 	w.Header().Set("Cache-Control", "private")

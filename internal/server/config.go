@@ -87,7 +87,7 @@ type Config struct {
 	CA      string `json:"ca,omitempty"`       // unix:/path of the socket of `hallmark ca serve`, which holds the CAs' keys; left out: they are with the others
 	CAToken string `json:"ca_token,omitempty"` // PKCS#11 URI (RFC 7512) of the token that has the CAs' keys; left out: they are in files
 
-	CRL    string `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: see publicBase
+	CRL    string `json:"crl,omitempty"`    // http://host[:port] that stands in certificates, where lists of revocations are served; left out: of `names` and `public`
 	Public string `json:"public,omitempty"` // what is signed anyhow (lists of revocations), host:port, over plain HTTP; left out: only where people reach it
 
 	Legacy *Legacy `json:"legacy,omitempty"` // where clients of other update systems come; left out: nowhere

@@ -100,7 +100,7 @@ func TestDeltasAreMadeOfWhatDevicesAreLikelyToRun(t *testing.T) {
 	}
 }
 
-// told gives the delivery of an order to a device that runs a release and says what it knows.
+// delivered gives the delivery of an order to a device that runs a release and says what it knows.
 func (s *stages) delivered(id string, runs release.Release, knows ...string) wire.Delivery {
 	s.t.Helper()
 	s.boots[id]++
@@ -226,6 +226,22 @@ func TestADeltaThatFailsIsSaid(t *testing.T) {
 	}
 	if _, err := s.releases.WantDeltas(t.Context(), person("proposer"), two.Digest, two.Digest); fault.KindOf(err) != fault.Invalid {
 		t.Errorf("a delta of itself: %v", err)
+	}
+}
+
+// Who asks for one delta before the loop has looked takes nothing from those that are made without being asked.
+func TestADeltaThatIsAskedForIsOneMore(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	var all []release.Release
+	for _, v := range []string{"1.0.0", "1.1.0", "1.2.0", "1.3.0", "1.4.0"} {
+		all = append(all, s.publishes(v, program(v)))
+	}
+	last := s.publishes("2.0.0", program("2.0.0"))
+	if _, err := s.releases.WantDeltas(t.Context(), person("proposer"), last.Digest, all[0].Digest); err != nil {
+		t.Fatal(err)
+	}
+	if got := s.deltas(last); len(got) != 4 {
+		t.Errorf("%d deltas, want that of 1.0.0 and of the three before: %+v", len(got), got)
 	}
 }
 

@@ -587,6 +587,9 @@ func TestADeviceWithNoWayBackIsCountedAsStranded(t *testing.T) {
 	if got := r.phase("r1", rollout.RolledBack, 1); got.Last.Stranded != 1 || got.Last.Returned != 0 {
 		t.Errorf("counts: %+v", got.Last)
 	}
+	if _, views, err := r.svc.Get(t.Context(), person("op"), "r1"); err != nil || len(views) != 1 || views[0].Mark != rollout.Stranded || views[0].Class != rollout.Failed || views[0].Why == "" {
+		t.Errorf("the device reads %+v, %v", views, err)
+	}
 	if n := len(r.commands(devN(2), wire.ActRollback)); n != 0 {
 		t.Errorf("%d rollback commands the device would refuse", n)
 	}

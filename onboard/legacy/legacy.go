@@ -51,9 +51,9 @@ type State string
 
 // The states.
 const (
-	Pending  State = "pending"  // it asked, and waits for a person
-	Admitted State = "admitted" //
-	Refused  State = "refused"  // it is not let in, or not any more
+	Pending  State = "pending" // it asked, and waits for a person
+	Admitted State = "admitted"
+	Refused  State = "refused" // it is not let in, or not any more
 )
 
 // Client is one client, as it is kept.

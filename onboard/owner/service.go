@@ -228,7 +228,7 @@ func retry(tries int, tried time.Time) time.Time {
 	return tried.Add(min(time.Minute<<min(tries, 12), 24*time.Hour))
 }
 
-// newRandom gives the salt of a period.
+// newSalt gives the salt of a period.
 func newSalt() (salt [32]byte) {
 	_, _ = rand.Read(salt[:]) // never fails: crypto/rand ends the process instead
 	return salt

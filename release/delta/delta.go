@@ -225,7 +225,7 @@ func alike(a, b []byte) int {
 	return i
 }
 
-// at says whether the image at i is as the old one is, off bytes from there.
+// same says whether the image at i is as the old one is, off bytes from there.
 func (f *finder) same(i, off int) bool {
 	j := i + off
 	return j >= 0 && j < len(f.old) && f.old[j] == f.image[i]
