@@ -7,6 +7,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/ledger"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // Joining says in words who joins a dynamic rollout, and who did.
@@ -28,10 +29,11 @@ func Joining(r Rollout) string {
 const joinEvery = time.Second
 
 // join takes devices that came to fit since the wave under way was taken: those of its ranks, and of the ranks before. Who has a later rank is
-// taken with its wave, and whoever comes while one soaks waits for the next. Only devices that changed are looked at.
+// taken with its wave, and whoever comes while one soaks, or when its first devices should have shown what they can, waits for the next: a factory that
+// never stops would keep a wave from ever passing. Only devices that changed are looked at.
 func (s *Service) join(ctx context.Context, now time.Time, r Rollout, m wire.Release) (Rollout, error) {
 	w := r.Waves[r.Wave-1]
-	if !r.Joins() || !w.taken() || !w.SoakFrom.IsZero() || !w.Succeeded.IsZero() || now.Sub(s.joined[r.Spec.ID]) < joinEvery {
+	if !r.Joins() || !w.taken() || !w.SoakFrom.IsZero() || !w.Succeeded.IsZero() || w.old(now, r.Spec) || now.Sub(s.joined[r.Spec.ID]) < joinEvery {
 		return r, nil
 	}
 	for {
@@ -49,6 +51,18 @@ func (s *Service) join(ctx context.Context, now time.Time, r Rollout, m wire.Rel
 			return r, err
 		}
 	}
+}
+
+// old reports whether a wave has had the time that its rules give to those who were told first.
+func (w WaveState) old(now time.Time, spec Spec) bool {
+	if len(w.Tranches) == 0 {
+		return false
+	}
+	due := w.Tranches[0].At.Add(spec.Waves[w.Rule].Deadline.D())
+	if spec.Window != nil {
+		due = due.Add(window.Longest)
+	}
+	return !now.Before(due)
 }
 
 func (s *Service) joiners(ctx context.Context, r Rollout, m wire.Release, changed []string) (out []Member, err error) {
@@ -102,7 +116,8 @@ func (s *Service) settle(ctx context.Context, r Rollout) error {
 	return nil
 }
 
-// giveWay shuts a dynamic rollout when a later one of the same selection is under way: who joins, joins that.
+// giveWay shuts a dynamic rollout when a later one of the same selection is under way: who joins, joins that, or
+// nothing when it is not dynamic, as the later release is what the fleet goes to.
 func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []Rollout) (Rollout, error) {
 	for _, o := range open {
 		if !r.Joins() || o.Phase != Running || !r.Started.Before(o.Started) || !sameSelection(r.Spec, o.Spec) {
@@ -125,5 +140,5 @@ func (s *Service) giveWay(ctx context.Context, now time.Time, r Rollout, open []
 }
 
 func sameSelection(a, b Spec) bool {
-	return a.Product == b.Product && a.Selection.Group == b.Selection.Group && a.state() == b.state() && len(b.Selection.IDs) == 0
+	return a.Product == b.Product && a.Selection.Group == b.Selection.Group && a.state() == b.state() && a.Assurance == b.Assurance && len(b.Selection.IDs) == 0
 }

@@ -21,7 +21,7 @@ func bear(most, rate, n int) int {
 }
 
 // TooMany says why failures halt a wave; empty: they do not. All failures are counted together unless only their kinds have limits: then a kind without one bears
-// none. A percentage is of the wave and of what came before it, if that counts.
+// none. Both are of the wave and of what came before it, if that counts.
 func (w Wave) TooMany(c, before Counts) string {
 	errors, shows := w.MaxErrors+w.MaxErrorsRate > 0, w.MaxNoShows+w.MaxNoShowsRate > 0
 	together := w.MaxFailures+w.MaxFailuresRate > 0 || !errors && !shows
@@ -37,8 +37,8 @@ func (w Wave) TooMany(c, before Counts) string {
 		if !l.applies || l.n == 0 {
 			continue
 		}
-		if (l.most > 0 || l.percent == 0) && l.n > l.most {
-			return fmt.Sprintf("%d of %d devices %s, at most %d may", l.n, c.Devices, l.what, bear(l.most, l.percent, c.Devices))
+		if n := l.n + l.was; (l.most > 0 || l.percent == 0) && n > l.most {
+			return fmt.Sprintf("%d of %d devices %s, at most %d may", n, c.Devices+before.Devices, l.what, bear(l.most, l.percent, c.Devices+before.Devices))
 		}
 		if all, limit := c.Devices+before.Devices, bear(0, l.percent, c.Devices+before.Devices); l.percent > 0 && l.n+l.was > limit {
 			return fmt.Sprintf("%d of %d devices %s, at most %d may", l.n+l.was, all, l.what, limit)

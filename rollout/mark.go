@@ -230,7 +230,7 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 		return Gone, string(s.State)
 	case s.Holder != "":
 		return Held, "rollout " + s.Holder + " has it"
-	case s.Strayed && s.Install.Standing == "":
+	case s.Closed, s.Strayed && s.Install.Standing == "":
 		return Gone, "has left the group of the rollout, and was not told"
 	case s.Tranche == 0:
 		return Queued, "not told yet"
@@ -292,6 +292,8 @@ func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 		return Gone
 	case s.Holder != "":
 		return Held
+	case s.Tranche == 0:
+		return Settled // never told: what it runs it has from others
 	case s.Back.Command != "":
 		return afterOrder(now, s, runs)
 	case runs && s.Trial:
@@ -302,7 +304,7 @@ func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 		}
 		return Returns
 	case s.Install.Attempts == 0:
-		return Settled // never told
+		return Settled // it never got to know
 	case len(s.Running) == 0:
 		return Moving // told, and nobody knows what it runs
 	case s.Install.Standing == device.Refused || s.Install.Standing == device.Failed:

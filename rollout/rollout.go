@@ -236,6 +236,7 @@ type Status struct {
 	Holder    string           `json:"holder,omitempty"` // of Held: the rollout that has it
 	Stirs     int64            `json:"-"`                // rises with each change
 	Strayed   bool             `json:"-"`                // it is not of the product or in the group any more
+	Closed    bool             `json:"-"`                // it was let go before it was told, and stays so, should it come back
 	State     device.State     `json:"state"`
 	Previous  []byte           `json:"previous,omitempty"`
 	Install   Order            `json:"install,omitzero"`  // its tranche's command

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -284,6 +285,9 @@ func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision
 	if err != nil {
 		return r, err
 	}
+	if len(queued) == 0 {
+		return r, fmt.Errorf("%d devices of wave %d are to be told, and none of them waits for it: %w", d.N, r.Wave, ErrChanged)
+	}
 	t := Tranche{Command: device.OnceID(installOnce(r, len(r.Waves[r.Wave-1].Tranches))), Devices: len(queued), At: now}
 	return s.put(ctx, now, r, d, t, r.Wave, queued)
 }
@@ -387,7 +391,11 @@ func (s *Service) command(ctx context.Context, r Rollout, id string, in device.I
 	if in.Devices, err = s.cfg.Store.ToldDevices(ctx, r.Spec.ID, id, in.Act == wire.ActRollback); err != nil || len(in.Devices) == 0 {
 		return err
 	}
-	_, err = s.cfg.Devices.Command(ctx, system(), in)
+	by := system()
+	if in.Act == wire.ActInstall { // who leaves before the command is stored is not told by it: it is not, and is composed again
+		by.Scope = []string{access.Join(r.Spec.Product, r.Spec.Selection.Group)}
+	}
+	_, err = s.cfg.Devices.Command(ctx, by, in)
 	return err
 }
 

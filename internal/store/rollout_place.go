@@ -51,21 +51,45 @@ func (s *Rollouts) TakeDevices(ctx context.Context, r rollout.Rollout, members [
 	})
 }
 
+func devicesOf(members []rollout.Member) []string {
+	out := make([]string, len(members))
+	for i, m := range members {
+		out[i] = m.Device
+	}
+	return out
+}
+
+// isClosed holds for the place x of a device that had left before it was told. When it comes back it may be taken anew.
+const (
+	isClosed = ` x.open = 0 AND x.tranche = 0 AND x.mark = 'left'`
+	letGo    = "let go"
+)
+
+// forget takes out the places that devices had left.
+func forget(tx *Tx, id, list string, tally rollout.Tally) error {
+	waves, err := pairs(tx, `SELECT x.device_id, CAST(x.wave AS TEXT) || ' ' || x.mark FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, id, list)
+	if err != nil || len(waves) == 0 {
+		return err
+	}
+	for _, was := range waves {
+		var wave int
+		var mark rollout.Mark
+		if _, err := fmt.Sscan(was, &wave, &mark); err != nil {
+			return err
+		}
+		tally.Add(wave, mark, -1)
+	}
+	_, err = tx.Exec(`DELETE FROM rollout_place WHERE rollout_id = $1 AND device_id IN (SELECT l.value FROM list($2) AS l)`, id, list)
+	return err
+}
+
 // take gives those of the members that were not in yet, and are now.
 func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, err error) {
-	ids := make([]string, len(members))
-	for i, m := range members {
-		ids[i] = m.Device
-	}
-	list, err := listOf(ids)
+	list, err := listOf(devicesOf(members))
 	if err != nil {
 		return nil, err
 	}
-	in, err := pairs(tx, `SELECT x.device_id, '' FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, r.Spec.ID, list)
-	if err != nil {
-		return nil, err
-	}
-	holders, err := contest(tx, r, list)
+	in, err := pairs(tx, `SELECT x.device_id, CASE WHEN`+isClosed+` THEN '`+letGo+`' ELSE '' END FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, r.Spec.ID, list)
 	if err != nil {
 		return nil, err
 	}
@@ -74,11 +98,21 @@ func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, 
 		return nil, err
 	}
 	rows := slices.DeleteFunc(slices.Clone(members), func(m rollout.Member) bool {
-		_, known := in[m.Device]
+		place, known := in[m.Device]
 		_, is := there[m.Device]
-		return known || !is
+		return known && place != letGo || !is
 	})
+	if list, err = listOf(devicesOf(rows)); err != nil {
+		return nil, err
+	}
 	tally := rollout.Tally{}
+	if err := forget(tx, r.Spec.ID, list, tally); err != nil {
+		return nil, err
+	}
+	holders, err := contest(tx, r, list) // of those alone that are taken: what is another's stays its own
+	if err != nil {
+		return nil, err
+	}
 	for n, query := 0, ""; len(rows) > 0; rows = rows[n:] {
 		n, query = placeInsert.next(len(rows))
 		args := make([]any, 0, 14*n)
@@ -343,12 +377,15 @@ func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error
 	if err != nil {
 		return err
 	}
+	if n == 0 {
+		return rollout.ErrChanged // they have left, or others have them: who is queued is looked at again
+	}
 	return errors.Join(count(tx, r.Spec.ID, wave, rollout.Queued, -int(n)), count(tx, r.Spec.ID, wave, rollout.Awaited, int(n)))
 }
 
 // ToldDevices implements rollout.Places.
 func (s *Rollouts) ToldDevices(ctx context.Context, id, command string, back bool) ([]string, error) {
-	whom := `x.back = $2`
+	whom := `x.back = $2 AND x.tranche > 0`
 	if !back {
 		whom = `x.command = $2 AND` + isThere
 	}
@@ -413,7 +450,7 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 }
 
 // placeColumns read a device of a rollout, with its part in the commands that it was told by.
-const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, CASE WHEN` + isThere + ` THEN 0 ELSE 1 END, d.state, d.assurance, d.doc, d.last_seen, v.doc,
+const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, CASE WHEN` + isThere + ` THEN 0 ELSE 1 END, CASE WHEN` + isClosed + ` THEN 1 ELSE 0 END, d.state, d.assurance, d.doc, d.last_seen, v.doc,
 	x.command, coalesce(ci.issued, 0), coalesce(ci.expires, 0), coalesce(i.state, ''), coalesce(i.attempts, 0), coalesce(i.at, 0),
 	x.back, coalesce(cb.issued, 0), coalesce(cb.expires, 0), coalesce(b.state, ''), coalesce(b.attempts, 0), coalesce(b.at, 0)
 	FROM rollout_place x JOIN device d ON d.id = x.device_id JOIN rollout o ON o.id = x.rollout_id
@@ -443,7 +480,7 @@ func (s *Rollouts) Marked(ctx context.Context, id string, from, to int, marks []
 		return nil, err
 	}
 	if len(marks) == 1 && marks[0] == rollout.Queued {
-		return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 AND x.mark = 'queued'
+		return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 AND x.mark = 'queued' AND x.open = 1
 			ORDER BY x.wave, x.rank, x.device_id LIMIT $4`, id, from, to, atMost(limit))
 	}
 	return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3
@@ -456,8 +493,8 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var seen int64
 	var verdict sql.NullString
 	var times [6]int64
-	var strayed int64
-	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &strayed, &s.State, &s.Assurance, &doc, &seen, &verdict,
+	var strayed, closed int64
+	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &strayed, &closed, &s.State, &s.Assurance, &doc, &seen, &verdict,
 		&s.Install.Command, &times[0], &times[1], &s.Install.Standing, &s.Install.Attempts, &times[2],
 		&s.Back.Command, &times[3], &times[4], &s.Back.Standing, &s.Back.Attempts, &times[5]); err != nil {
 		return s, err
@@ -468,7 +505,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	if err := json.Unmarshal([]byte(doc), &t); err != nil {
 		return s, fmt.Errorf("device %s: twin: %w", s.Device, err)
 	}
-	s.Strayed = strayed == 1
+	s.Strayed, s.Closed = strayed == 1, closed == 1
 	s.Running, s.Trial, s.Seen, s.Said, s.Zone = t.Release, t.Trial, Time(seen), t.Said, t.Zone
 	switch {
 	case t.Sick:

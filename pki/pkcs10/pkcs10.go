@@ -39,7 +39,7 @@ var (
 	notCA          = []byte{0x30, 0x00} // BasicConstraints of what is no CA, as tools copy it from the present certificate
 )
 
-// ParseRequest reads a PKCS#10 request (RFC 2986) by the device id. The subject has to be id's or, when exact is false, empty; the
+// Parse reads a PKCS#10 request (RFC 2986) by the device id. The subject has to be id's or, when exact is false, empty; the
 // subjectAltName id's or absent, and present when exact is true (RFC 7030 §4.2.2). Asked key usages are ignored: the profile
 // decides. Any other extension asked for as critical is refused.
 func Parse(der []byte, id idevid.Identity, exact bool) (Request, error) {

@@ -112,10 +112,10 @@ func table() []Profile {
 	}
 }
 
-// Profiles gives the table.
+// All gives the table.
 func All() []Profile { return slices.Clone(profiles) }
 
-// ProfileOf gives the profile of role.
+// Of gives the profile of role.
 func Of(role Role) (Profile, bool) {
 	for _, p := range profiles {
 		if p.Role == role {
