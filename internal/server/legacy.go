@@ -93,7 +93,7 @@ func (i *Instance) listenLegacy(ctx context.Context, certificate *ownCertificate
 
 // legacyHandler speaks each client's own protocol. They have no address in common: hawkBit's begin with a product, and none is called api/devices.
 func (i *Instance) legacyHandler(base string) (http.Handler, error) {
-	vault, err := newSealer(i.keys)
+	vault, err := newLinkSealer(i.keys)
 	if err != nil {
 		return nil, err
 	}

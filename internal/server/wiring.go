@@ -5,7 +5,9 @@ import (
 	"crypto"
 	"crypto/aes"
 	"crypto/cipher"
+	"crypto/hkdf"
 	"crypto/hpke"
+	"crypto/sha256"
 	"crypto/x509"
 	"errors"
 	"fmt"
@@ -74,12 +76,29 @@ func newSealer(keys Vault) (sealer, error) {
 	if err != nil {
 		return sealer{}, err
 	}
+	return sealerOf(key)
+}
+
+func sealerOf(key []byte) (sealer, error) {
 	block, err := aes.NewCipher(key)
 	if err != nil {
 		return sealer{}, err
 	}
 	aead, err := cipher.NewGCMWithRandomNonce(block)
 	return sealer{aead}, err
+}
+
+// newLinkSealer seals what clients are given to show again, as often as they ask: under a key of its own, so that what the database keeps does not hang on how often that is. The nonces are random, and a key bears 2^32.
+func newLinkSealer(keys Vault) (sealer, error) {
+	secret, err := keys.Secret(keyVault)
+	if err != nil {
+		return sealer{}, err
+	}
+	key, err := hkdf.Key(sha256.New, secret, nil, "hallmark links", len(secret))
+	if err != nil {
+		return sealer{}, err
+	}
+	return sealerOf(key)
 }
 
 // SubjectVault gives the vault of the subjects' keys, for what fills an instance's database before it serves.
