@@ -55,6 +55,9 @@ type ActionNote struct {
 	Agreed  bool      `json:"agreed,omitempty"`
 }
 
+// begun reports whether a client said that it is at it.
+func (n ActionNote) begun() bool { return n.Said != "" && n.Said != Agrees && n.Said != Declines }
+
 // over reports whether the client is to leave off: nobody wants it any more, or its time is up.
 func (a Action) over(now time.Time) bool {
 	return a.Standing == Cancelled || !a.Command.Expires.After(now)
@@ -84,6 +87,7 @@ type Offer struct {
 	Release wire.Release // not of a Cancel
 	Digest  []byte       // of that
 	Note    ActionNote
+	Shut    bool   // its hours are not now, and it was not begun in them: nothing for now
 	Running string // the version that it said last that it runs
 	Unsure  bool   // it said that an update succeeded, and has still to say that it runs it, or once more
 }
@@ -249,6 +253,7 @@ func (s *Service) offer(ctx context.Context, d Device, a Action, now time.Time) 
 		return Offer{}, err
 	}
 	out.Release, out.Digest = m, a.Command.Wire.Release
+	out.Shut = a.Command.opens(now, d.Twin.Zone).After(now) && !a.Note.begun()
 	return out, nil
 }
 

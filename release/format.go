@@ -1,6 +1,7 @@
 package release
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -134,4 +135,62 @@ func checkMender(m wire.Release, c wire.Component, r io.Reader) error {
 		return err
 	}
 	return checkHardware(m, c, a.Info.Depends.DeviceTypes)
+}
+
+// checkNames refuses an artifact of Mender's that is called like another of another version of the product: its client says no more of what it runs than that name. The same artifact again is the same
+// software.
+func (s *Service) checkNames(ctx context.Context, m wire.Release) error {
+	for _, c := range m.Components {
+		if c.Format != wire.FormatMender {
+			continue
+		}
+		name, err := s.artifactName(ctx, c)
+		if err != nil {
+			return err
+		}
+		if err := s.checkName(ctx, m, c, name); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (s *Service) checkName(ctx context.Context, m wire.Release, c wire.Component, name string) error {
+	all, err := s.cfg.Store.Releases(ctx, m.Product, nil, 0)
+	if err != nil {
+		return err
+	}
+	for _, r := range all {
+		if r.Manifest.Version == m.Version || r.Status == Refused {
+			continue
+		}
+		for _, o := range r.Manifest.Components {
+			if o.Format != wire.FormatMender || bytes.Equal(o.Digest, c.Digest) {
+				continue
+			}
+			other, err := s.artifactName(ctx, o)
+			if errors.Is(err, ErrNotFound) {
+				continue // it is offered to nobody
+			}
+			if err != nil {
+				return err
+			}
+			if other == name {
+				return conflict("release.name", fmt.Sprintf("the artifact of component %s is called %.128q, and so is that of release %s, version %s: a client of Mender's says only that name of what it runs",
+					c.Name, name, r.Manifest.ID, r.Manifest.Version), "write the artifact with a name of its own, as NAME-"+m.Version)
+			}
+		}
+	}
+	return nil
+}
+
+// artifactName is what an artifact of Mender's is called.
+func (s *Service) artifactName(ctx context.Context, c wire.Component) (name string, err error) {
+	blob, err := s.cfg.Blobs.Open(ctx, [32]byte(c.Digest))
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, blob.Close()) }()
+	h, err := mender.ReadHead(blob)
+	return h.Name, err
 }

@@ -175,6 +175,9 @@ func (s *Service) Propose(ctx context.Context, caller access.Caller, spec Spec) 
 	if err := s.checkFormats(ctx, m); err != nil {
 		return Release{}, err
 	}
+	if err := s.checkNames(ctx, m); err != nil {
+		return Release{}, err
+	}
 	r, facts, err := s.decided(ctx, caller, m, now)
 	if err != nil {
 		return Release{}, err

@@ -228,7 +228,7 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 	links := map[string]link{}
 	number := strconv.Itoa(int(o.Number))
 	switch {
-	case o.Number == 0:
+	case o.Number == 0 || o.Shut:
 	case o.Cancel:
 		links["cancelAction"] = h.at(p, "cancelAction", number)
 	case p.asks(o):

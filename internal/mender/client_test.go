@@ -227,6 +227,7 @@ func TestInteropMenderClient(t *testing.T) {
 
 	// A token that ended: it asks for another, and goes on.
 	w.Admit(legacy.Admission{Kind: legacy.Mender, Name: identity, Key: b.ownKey()})
+	w.Runs(id, "1.1.0") // which it says again
 	w.Roll("r3", b.publish("1.3.0", []byte("program 1.3.0"), second), id)
 	b.has("program 1.3.0")
 	w.Rolled("r3", rollout.Completed)

@@ -2,6 +2,7 @@ package mender
 
 import (
 	"bytes"
+	"cmp"
 	"crypto/ecdsa"
 	"crypto/ed25519"
 	"crypto/rsa"
@@ -12,6 +13,7 @@ import (
 	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -193,31 +195,71 @@ func (s status) text() string {
 	}, text)
 }
 
-// decodeLog reads what a client wrote of a deployment, and keeps the end of what is too much: {"messages": [{"timestamp": …, "level": …, "message": …}]}.
-func decodeLog(data []byte) ([]legacy.Message, error) {
-	var in struct {
-		Messages []struct {
+// decodeLog reads what a client wrote of a deployment, and keeps the end of what is too much: {"messages": [{"timestamp": …, "level": …, "message": …}]}. It holds no more at once than is kept, and one message.
+func decodeLog(r io.Reader) (out []legacy.Message, err error) {
+	d := json.NewDecoder(r)
+	if err := opens(d, '{'); err != nil {
+		return nil, err
+	}
+	for d.More() {
+		name, err := d.Token()
+		if err != nil {
+			return nil, err
+		}
+		if name != "messages" {
+			var skipped json.RawMessage
+			if err := d.Decode(&skipped); err != nil {
+				return nil, err
+			}
+			continue
+		}
+		if out, err = decodeMessages(d); err != nil {
+			return nil, err
+		}
+	}
+	if _, err := d.Token(); err != nil { // the brace that closes it
+		return nil, err
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return nil, cmp.Or(err, errors.New("something behind the log"))
+	}
+	if out == nil {
+		return nil, errors.New("it has no messages")
+	}
+	return out, nil
+}
+
+func decodeMessages(d *json.Decoder) ([]legacy.Message, error) {
+	if err := opens(d, '['); err != nil {
+		return nil, err
+	}
+	out, size := []legacy.Message{}, 0
+	for d.More() {
+		var in struct {
 			At    string `json:"timestamp"`
 			Level string `json:"level"`
 			Text  string `json:"message"`
-		} `json:"messages"`
-	}
-	if err := json.Unmarshal(data, &in); err != nil {
-		return nil, err
-	}
-	if in.Messages == nil {
-		return nil, errors.New("it has no messages")
-	}
-	out := []legacy.Message{}
-	room := legacy.MaxLog
-	for _, m := range slices.Backward(in.Messages) {
-		if room -= len(m.At) + len(m.Level) + len(m.Text); room < 0 {
-			break
 		}
-		out = append(out, legacy.Message{At: m.At, Level: m.Level, Text: m.Text})
+		if err := d.Decode(&in); err != nil {
+			return nil, err
+		}
+		m := legacy.Message{At: in.At, Level: in.Level, Text: in.Text}
+		out, size = append(out, m), size+m.Size()
+		for size > legacy.MaxLog {
+			out, size = out[1:], size-out[0].Size()
+		}
 	}
-	slices.Reverse(out)
-	return out, nil
+	_, err := d.Token()
+	return out, err
+}
+
+// opens reads the bracket that a list or an object begins with.
+func opens(d *json.Decoder, want json.Delim) error {
+	got, err := d.Token()
+	if err == nil && got != want {
+		err = fmt.Errorf("%v where %v belongs", got, want)
+	}
+	return err
 }
 
 // decodeInventory reads what a client says of itself: [{"name": …, "value": text | [text, …]}]. Long values are cut: they are looked at, and not compared.

@@ -10,6 +10,7 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,7 +24,7 @@ import (
 func (h *handler) next(w http.ResponseWriter, r *http.Request, p peer) error {
 	name := r.URL.Query().Get("artifact_name")
 	if r.Method == http.MethodPost {
-		data, err := body(w, r, maxBody)
+		data, err := body(w, r)
 		if err != nil {
 			return err
 		}
@@ -49,7 +50,7 @@ func (h *handler) next(w http.ResponseWriter, r *http.Request, p peer) error {
 	if err != nil {
 		return err
 	}
-	if o.Number == 0 || o.Cancel {
+	if o.Number == 0 || o.Cancel || o.Shut {
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}
@@ -59,17 +60,20 @@ func (h *handler) next(w http.ResponseWriter, r *http.Request, p peer) error {
 // maxHeads is how many artifacts are looked at in one call for what they are called.
 const maxHeads = 16
 
+// severalVersions is what a client is taken to run whose artifact is called like those of several versions.
+const severalVersions = "several have its artifact's name"
+
 // runs takes that a client runs the artifact of that name, and reports whether something was told by it, which is not so when it has said so before and nobody waits to hear it again. The
-// release with that artifact is what it is taken to run.
+// release with that artifact is what it is taken to run, if there is but one.
 func (h *handler) runs(ctx context.Context, p peer, name string, o device.Offer) (told bool, err error) {
 	if name == "" || len(name) > format.MaxName {
 		return false, malformed("deployments/next", fmt.Errorf("an artifact_name of %d bytes: want 1 to %d", len(name), format.MaxName))
 	}
-	version, err := h.cfg.Heads.Named(ctx, p.Product, name)
+	versions, err := h.cfg.Heads.Named(ctx, p.Product, name)
 	if err != nil {
 		return false, err
 	}
-	if version == "" { // it may be one that nobody was offered yet
+	if !slices.Contains(versions, o.Running) { // it may be of one that nobody was offered yet
 		some, err := h.cfg.Heads.Headless(ctx, p.Product, maxHeads)
 		if err != nil {
 			return false, err
@@ -80,13 +84,18 @@ func (h *handler) runs(ctx context.Context, p peer, name string, o device.Offer)
 			}
 		}
 		if len(some) > 0 {
-			if version, err = h.cfg.Heads.Named(ctx, p.Product, name); err != nil {
+			if versions, err = h.cfg.Heads.Named(ctx, p.Product, name); err != nil {
 				return false, err
 			}
 		}
 	}
-	if version == "" {
-		version = name
+	version := name
+	switch len(versions) {
+	case 0:
+	case 1:
+		version = versions[0]
+	default: // nobody can tell which: it is shown, and is no version, so that nothing is taken to be newer
+		version = severalVersions
 	}
 	if version == o.Running && !o.Unsure {
 		return false, nil
@@ -146,7 +155,7 @@ func (h *handler) deployment(w http.ResponseWriter, r *http.Request, p peer, o d
 		return nil
 	}
 	until := h.cfg.Now().Add(linkLife).UTC().Truncate(time.Second)
-	where, err := h.link(link{Product: p.Product, Name: p.Name, Digest: digest[:], Until: until.Unix()})
+	where, err := h.link(link{Product: p.Product, Name: p.Name, Key: p.Key, Digest: digest[:], Until: until.Unix()})
 	if err != nil {
 		return err
 	}
@@ -169,6 +178,7 @@ func (h *handler) deployment(w http.ResponseWriter, r *http.Request, p peer, o d
 type link struct {
 	Product string `json:"p"`
 	Name    string `json:"n"`
+	Key     []byte `json:"k"` // by which the client was let in: who is let in by another asks again
 	Digest  []byte `json:"d"`
 	Until   int64  `json:"u"` // seconds since 1970
 }
@@ -217,6 +227,9 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request) error {
 	c, err := h.cfg.Clients.Admitted(r.Context(), legacy.Mender, l.Product, l.Name)
 	if err != nil {
 		return err
+	}
+	if !bytes.Equal(c.Key, l.Key) {
+		return errLink
 	}
 	f, err := h.cfg.Artifact(r.Context(), peerOf(c).caller, [32]byte(l.Digest))
 	if err != nil {

@@ -1,6 +1,7 @@
 package mender
 
 import (
+	"bytes"
 	"crypto/ed25519"
 	"crypto/x509"
 	"encoding/json"
@@ -65,10 +66,10 @@ func FuzzDecodeStatus(f *testing.F) {
 func FuzzDecodeLog(f *testing.F) {
 	f.Add([]byte(`{"messages":[{"timestamp":"2026-07-11T10:15:22Z","level":"error","message":"it failed"}]}`))
 	f.Fuzz(func(t *testing.T, data []byte) {
-		messages, err := decodeLog(data)
+		messages, err := decodeLog(bytes.NewReader(data))
 		size := 0
 		for _, m := range messages {
-			size += len(m.At) + len(m.Level) + len(m.Text)
+			size += m.Size()
 		}
 		if err == nil && messages == nil || size > legacy.MaxLog {
 			t.Fatalf("%d messages of %d bytes", len(messages), size)
@@ -129,4 +130,21 @@ func TestNamesOfIdentities(t *testing.T) {
 		}
 		seen[name] = string(data)
 	})
+}
+
+// Messages that say nothing count as well: 1.4 million of them are 4 MiB.
+func TestOfALogOfManyMessagesTheEndIsKept(t *testing.T) {
+	messages, err := decodeLog(strings.NewReader(`{"x":[{}],"messages":[` + strings.Repeat("{},", maxLog/3-32) + `{"message":"the last"}],"y":1}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	kept, err := json.Marshal(messages)
+	if err != nil || len(messages) == 0 || len(kept) > 2*legacy.MaxLog || messages[len(messages)-1].Text != "the last" {
+		t.Errorf("%d messages are kept, %d bytes: %v", len(messages), len(kept), err)
+	}
+	for _, bad := range []string{``, `[]`, `{}`, `{"messages":null}`, `{"messages":[1]}`, `{"messages":[{}`, `{"messages":[]`, `{"messages":[]}{}`, `{"messages":[]}x`} {
+		if _, err := decodeLog(strings.NewReader(bad)); err == nil {
+			t.Errorf("%s is a log", bad)
+		}
+	}
 }

@@ -49,8 +49,8 @@ type Heads interface {
 	// Head gives what is kept of an artifact; one without a name is none of Mender's. False: nothing is kept.
 	Head(ctx context.Context, digest [32]byte) (format.Head, bool, error)
 	KeepHead(ctx context.Context, digest [32]byte, h format.Head) error
-	// Named gives the version of the product's newest published release that has an artifact of that name; empty: there is none that is kept.
-	Named(ctx context.Context, product, name string) (version string, err error)
+	// Named gives the versions of the product's published releases that have an artifact of that name, at most two, as far as anything is kept of them.
+	Named(ctx context.Context, product, name string) (versions []string, err error)
 	// Headless gives artifacts of the product's published releases of which nothing is kept, at most limit.
 	Headless(ctx context.Context, product string, limit int) ([][32]byte, error)
 }
@@ -173,8 +173,8 @@ func send(w http.ResponseWriter, status int, v any) error {
 	return nil
 }
 
-func body(w http.ResponseWriter, r *http.Request, most int64) ([]byte, error) {
-	return io.ReadAll(http.MaxBytesReader(w, r.Body, most))
+func body(w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	return io.ReadAll(http.MaxBytesReader(w, r.Body, maxBody))
 }
 
 func malformed(what string, err error) error {
@@ -183,7 +183,7 @@ func malformed(what string, err error) error {
 
 // enter lets a client in that a person has let in, and remembers who else asks.
 func (h *handler) enter(w http.ResponseWriter, r *http.Request) error {
-	data, err := body(w, r, maxBody)
+	data, err := body(w, r)
 	if err != nil {
 		return err
 	}
@@ -230,7 +230,7 @@ func (h *handler) status(w http.ResponseWriter, r *http.Request, p peer) error {
 	if err != nil {
 		return err
 	}
-	data, err := body(w, r, maxBody)
+	data, err := body(w, r)
 	if err != nil {
 		return err
 	}
@@ -261,11 +261,10 @@ func (h *handler) log(w http.ResponseWriter, r *http.Request, p peer) error {
 	if err != nil {
 		return err
 	}
-	data, err := body(w, r, maxLog)
-	if err != nil {
-		return err
+	messages, err := decodeLog(http.MaxBytesReader(w, r.Body, maxLog))
+	if large, ok := errors.AsType[*http.MaxBytesError](err); ok {
+		return large
 	}
-	messages, err := decodeLog(data)
 	if err != nil {
 		return malformed("log", err)
 	}
@@ -283,7 +282,7 @@ func (h *handler) log(w http.ResponseWriter, r *http.Request, p peer) error {
 // inventory takes what a client says of itself.
 func (h *handler) inventory(mode legacy.Mode) func(http.ResponseWriter, *http.Request, peer) error {
 	return func(w http.ResponseWriter, r *http.Request, p peer) error {
-		data, err := body(w, r, maxBody)
+		data, err := body(w, r)
 		if err != nil {
 			return err
 		}

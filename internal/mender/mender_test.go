@@ -21,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/legacytest"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/mender"
@@ -312,6 +313,26 @@ func TestWhatClientsSay(t *testing.T) {
 	w.Must(err)
 	if status, _, _ := w.Call(http.MethodGet, theirURI, "", ""); status != http.StatusUnauthorized {
 		t.Errorf("the address of a client that is let in no more: %d", status)
+	}
+	_, _ = w.Admit(legacy.Admission{Kind: legacy.Mender, Name: p.name, Key: newPlayed(w, p256(t), "1").digest()})
+	if status, _, _ := w.Call(http.MethodGet, uri, "", ""); status != http.StatusForbidden {
+		t.Errorf("the address that was given to who had another key: %d", status)
+	}
+}
+
+// A client says no more of what it runs than an artifact's name, so no two versions have one of the same.
+func TestAnArtifactHasANameOfItsOwn(t *testing.T) {
+	w := legacytest.Behind(t, &legacytest.Line{})
+	w.PublishAs(wire.FormatMender, "1.0.0", "app", artifact(t, "pump-1.0.0", []byte("old")))
+	var again bytes.Buffer
+	w.Must(mender.Write(&again, mender.Options{Name: "pump-1.0.0", Version: "1.1.0", DeviceTypes: []string{"A"}, Type: "app", File: "app"}, p256(t), strings.NewReader("new")))
+	digest, err := w.People["rita"].Upload(t.Context(), legacytest.Tenant, "app", false, &again)
+	w.Must(err)
+	_, err = w.People["rita"].Propose(t.Context(), release.Spec{ID: "pump-1.1.0", Product: legacytest.Tenant, Version: "1.1.0", Counter: 1, Components: []release.Component{
+		{Name: "app", Kind: wire.KindData, Version: "1.1.0", Artifact: digest, Format: wire.FormatMender, Health: wire.HealthNone},
+	}})
+	if err == nil || !strings.Contains(err.Error(), `is called "pump-1.0.0"`) {
+		t.Errorf("a second artifact called pump-1.0.0: %v", err)
 	}
 }
 

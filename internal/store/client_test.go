@@ -17,6 +17,8 @@ import (
 	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/mender"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // says is a rollout of a release to all clients.
@@ -374,4 +376,114 @@ func (c *clients) fact(log ledger.Log, kind ledger.Kind, subject string, data an
 		c.t.Fatal(err)
 	}
 	return ledger.New(log, kind, c.now, "person:sam", subject, nil, b)
+}
+
+// What was offered in its hours and not begun waits for the next of them; what was begun goes on.
+func TestAClientIsOfferedNothingOutsideItsHours(t *testing.T) {
+	c := newClients(t)
+	c.now = time.Date(2026, 7, 15, 12, 0, 0, 0, time.UTC)
+	spec := says("r1", c.new)
+	spec.Waves[0].Deadline = 36 * 3600
+	spec.Window = &window.Hours{Window: window.Window{From: 13 * 60, Minutes: 60}}
+	c.begin(spec)
+	c.tick(time.Second)
+	if o := c.offered(); o.Number != 0 {
+		t.Fatalf("before they open it is told %+v", o)
+	}
+	c.tick(90 * time.Minute)
+	o := c.offered()
+	if o.Number == 0 || o.Shut {
+		t.Fatalf("while they are open it is told %+v", o)
+	}
+	for _, said := range []device.Said{"", device.Agrees, device.Declines} {
+		if said != "" {
+			c.answers(o, said)
+		}
+		c.now = time.Date(2026, 7, 15, 16, 30, 0, 0, time.UTC)
+		if now := c.offered(); now.Number != o.Number || !now.Shut || now.Cancel {
+			t.Errorf("when they are shut and it said %q, it is told %+v", said, now)
+		}
+	}
+	c.now = time.Date(2026, 7, 16, 13, 30, 0, 0, time.UTC)
+	if now := c.offered(); now.Number != o.Number || now.Shut {
+		t.Fatalf("the next day it is told %+v", now)
+	}
+	c.answers(o, device.Working)
+	c.now = time.Date(2026, 7, 16, 16, 30, 0, 0, time.UTC)
+	if now := c.offered(); now.Number != o.Number || now.Shut {
+		t.Errorf("it was at it when they shut, and is told %+v", now)
+	}
+}
+
+// Whoever is let in anew may be another device by that name: nothing is known of what it runs before it says so.
+func TestWhoIsLetInAnewHasSaidNothing(t *testing.T) {
+	c := newClients(t)
+	c.saysVersion("1.1.0")
+	if _, err := c.svc.Admit(t.Context(), person("sam"), legacy.Admission{Kind: legacy.DDI, Product: "pump", Name: "door-1"}); err != nil {
+		t.Fatal(err)
+	}
+	d, err := c.db.Devices().Device(t.Context(), c.id)
+	if err != nil || d.Twin.Version != "" || d.Twin.Release != nil || d.Twin.Healthy || !d.Twin.Said.IsZero() {
+		t.Errorf("it is taken to run %q: %+v %v", d.Twin.Version, d.Twin, err)
+	}
+	if running, err := c.db.Releases().RunningReleases(t.Context(), "pump"); err != nil || len(running) != 0 {
+		t.Errorf("it is counted: %v %v", running, err)
+	}
+	c.saysVersion("1.0.0")
+	if d, err = c.db.Devices().Device(t.Context(), c.id); err != nil || d.Twin.Version != "1.0.0" {
+		t.Errorf("it says 1.0.0, and runs %q: %v", d.Twin.Version, err)
+	}
+}
+
+// A client of Mender's says the name of an artifact. When releases of two versions have one of that name, it runs neither for certain.
+func TestANameOfTwoVersionsIsNeither(t *testing.T) {
+	c := newClients(t)
+	s := c.db.Legacy()
+	for i, rel := range []release.Release{c.old, c.new} {
+		if err := s.KeepHead(t.Context(), [32]byte(rel.Manifest.Components[0].Digest), mender.Head{Name: "app", DeviceTypes: []string{"A"}}); err != nil {
+			t.Fatal(err)
+		}
+		versions, err := s.Named(t.Context(), "pump", "app")
+		if err != nil || len(versions) != i+1 {
+			t.Errorf("with %d releases it is of %q: %v", i+1, versions, err)
+		}
+	}
+}
+
+// Of a device the logs of a few actions are kept, whatever it was told in its life and however often it writes.
+func TestLogsOfADeviceAreBounded(t *testing.T) {
+	c := newClients(t)
+	s := c.db.Legacy()
+	var numbers []int32
+	for i := range 5 {
+		o := c.brings(fmt.Sprint("r", i))
+		numbers = append(numbers, o.Number)
+		c.answers(o, device.GaveUp)
+		if _, err := c.roll.svc.Abort(t.Context(), person("op"), fmt.Sprint("r", i), "the next one"); err != nil {
+			t.Fatal(err)
+		}
+		c.tick(time.Second)
+	}
+	for range 2 {
+		for _, n := range numbers {
+			if err := s.KeepLog(t.Context(), c.id, legacy.Log{Number: n, At: c.now, Messages: []legacy.Message{{Text: "it failed"}}}, c.now.Add(-time.Hour)); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	var kept int
+	if err := c.db.Read().QueryRowContext(t.Context(), `SELECT count(*) FROM legacy_log`).Scan(&kept); err != nil || kept != legacy.MaxLogs {
+		t.Errorf("%d logs are kept: %v", kept, err)
+	}
+	if logs, err := s.Logs(t.Context(), c.id); err != nil || len(logs) != legacy.MaxLogs || logs[0].Number != numbers[4] {
+		t.Errorf("of %v there are %+v: %v", numbers, logs, err)
+	}
+	many := make([]legacy.Message, 1<<20)
+	client, err := c.svc.Admitted(t.Context(), legacy.DDI, "pump", "door-1")
+	if err == nil {
+		err = c.svc.KeepLog(t.Context(), client, numbers[4], many)
+	}
+	if codeOf(err) != "legacy.log" {
+		t.Errorf("a million messages that say nothing: %v", err)
+	}
 }

@@ -116,7 +116,8 @@ func (s Legacy) Admit(ctx context.Context, c legacy.Client, hardware string, fac
 	})
 }
 
-// putClientDevice registers the device of a client, which is at work from then on: nothing that it could show would ever say more of it. One that is there stays as it is.
+// putClientDevice registers the device of a client, which is at work from then on: nothing that it could show would ever say more of it. Of one that is there is
+// forgotten what it said: it is whoever was let in now, who has said nothing.
 func putClientDevice(tx *Tx, id, product, hardware string, key []byte, at time.Time) error {
 	twin, err := json.Marshal(device.Twin{})
 	if err != nil {
@@ -127,8 +128,8 @@ func putClientDevice(tx *Tx, id, product, hardware string, key []byte, at time.T
 		string(device.Imported), notEmpty(key), device.OriginImported, false, Millis(at), string(twin), string(device.Says)); err != nil {
 		return err
 	}
-	res, err := tx.Exec(`UPDATE device SET hardware = $1, identity = $2 WHERE id = $3 AND product = $4 AND assurance = $5
-		AND state NOT IN `+retiring, hardware, notEmpty(key), id, product, string(device.Says))
+	res, err := tx.Exec(`UPDATE device SET hardware = $1, identity = $2, doc = $6, release = NULL, version = '' WHERE id = $3 AND product = $4 AND assurance = $5
+		AND state NOT IN `+retiring, hardware, notEmpty(key), id, product, string(device.Says), string(twin))
 	if err != nil {
 		return err
 	}
@@ -233,7 +234,11 @@ func (s Legacy) KeepLog(ctx context.Context, id string, l legacy.Log, before tim
 		if err != nil {
 			return err
 		}
-		return one(res, legacy.ErrNotFound)
+		if err := one(res, legacy.ErrNotFound); err != nil {
+			return err
+		}
+		_, err = tx.Exec(`DELETE FROM legacy_log WHERE device_id = $1 AND number NOT IN (SELECT number FROM legacy_log WHERE device_id = $1 ORDER BY number DESC LIMIT $2)`, id, legacy.MaxLogs)
+		return err
 	})
 }
 
@@ -248,11 +253,8 @@ func (s Legacy) Logs(ctx context.Context, id string) ([]legacy.Log, error) {
 		}
 		l.At = Time(at)
 		return l, json.Unmarshal(body, &l.Messages)
-	}, `SELECT number, at, body FROM legacy_log WHERE device_id = $1 ORDER BY number DESC LIMIT $2`, id, maxLogs)
+	}, `SELECT number, at, body FROM legacy_log WHERE device_id = $1 ORDER BY number DESC LIMIT $2`, id, legacy.MaxLogs)
 }
-
-// maxLogs is how many of a device's logs are given.
-const maxLogs = 3
 
 const actionColumns = `SELECT a.number, a.device_id, a.offered, a.ended, a.rev, a.doc, x.state, ` + commandColumns + `
 	FROM legacy_action a JOIN command c ON c.id = a.command_id JOIN command_device x ON x.command_id = a.command_id AND x.device_id = a.device_id`
@@ -396,14 +398,11 @@ func (s Legacy) KeepHead(ctx context.Context, digest [32]byte, h mender.Head) er
 	})
 }
 
-// Named gives the version of the newest published release of a product that has an artifact of that name; empty: there is none.
-func (s Legacy) Named(ctx context.Context, product, name string) (version string, err error) {
-	err = s.db.Read().QueryRowContext(ctx, `SELECT r.version FROM mender_artifact a JOIN release_component c ON c.artifact = a.digest AND c.product = $1 JOIN release r ON r.digest = c.release
-		WHERE a.name = $2 AND a.name <> '' AND r.published > 0 ORDER BY r.published DESC LIMIT 1`, product, name).Scan(&version)
-	if errors.Is(err, sql.ErrNoRows) {
-		return "", nil
-	}
-	return version, s.db.dialect.Explain(err)
+// Named gives the versions of a product's published releases that have an artifact of that name, at most two: which of them a client runs that says it, nobody can tell.
+func (s Legacy) Named(ctx context.Context, product, name string) (versions []string, err error) {
+	return collect(ctx, s.db, func(row scanner) (version string, err error) { return version, row.Scan(&version) },
+		`SELECT DISTINCT r.version FROM mender_artifact a JOIN release_component c ON c.artifact = a.digest AND c.product = $1 JOIN release r ON r.digest = c.release
+		WHERE a.name = $2 AND a.name <> '' AND r.published > 0 LIMIT 2`, product, name)
 }
 
 // Headless gives artifacts of a product's published releases of whose heads nothing is kept, at most limit.

@@ -337,7 +337,8 @@ func TestHeadsAndLogs(t *testing.T) {
 		t.Errorf("again %x %v", again, err)
 	}
 	for _, x := range [][3]string{{"pump", "pump-a", "1."}, {"pump", "pump-b", ""}, {"pump", "", ""}, {"valve", "pump-a", ""}} {
-		if version, err := s.Named(t.Context(), x[0], x[1]); err != nil || (version == "") != (x[2] == "") || !strings.HasPrefix(version, x[2]) {
+		versions, err := s.Named(t.Context(), x[0], x[1])
+		if version := strings.Join(versions, " "); err != nil || (version == "") != (x[2] == "") || !strings.HasPrefix(version, x[2]) {
 			t.Errorf("%s of %s is version %q: %v", x[1], x[0], version, err)
 		}
 	}

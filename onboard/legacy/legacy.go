@@ -135,8 +135,8 @@ type Store interface {
 	GatewayOf(ctx context.Context, product string, token []byte) (Gateway, error)
 	// ClientOf tells which client has that token; ErrNotFound.
 	ClientOf(ctx context.Context, kind Kind, token []byte) (Client, error)
-	// KeepLog keeps what a client wrote of an action in place of what it wrote before, and forgets what is from before then, of whatever client.
-	// ErrNotFound when the device has no such action.
+	// KeepLog keeps what a client wrote of an action in place of what it wrote before, and of the device no more than MaxLogs; it forgets what is from before then, of whatever
+	// client. ErrNotFound when the device has no such action.
 	KeepLog(ctx context.Context, device string, l Log, before time.Time) error
 	// Logs gives what is kept of a device, the newest action first.
 	Logs(ctx context.Context, device string) ([]Log, error)

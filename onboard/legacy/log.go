@@ -25,18 +25,23 @@ type Message struct {
 	Text  string `json:"text"`
 }
 
+// Size is what a message counts of MaxLog, bytes: its text, and as much as one takes that says nothing.
+func (m Message) Size() int { return messageSize + len(m.At) + len(m.Level) + len(m.Text) }
+
 // Bounds of what is kept.
 const (
-	MaxLog  = 1 << 20 // bytes of text, of an action
-	logLife = 30 * 24 * time.Hour
+	MaxLog      = 1 << 20 // of an action, bytes
+	MaxLogs     = 3       // of a device: those of its newest actions
+	messageSize = 64
+	logLife     = 30 * 24 * time.Hour
 )
 
-// KeepLog keeps what a client wrote of an action: of each once, the last, for 30 days. It is the client's word.
+// KeepLog keeps what a client wrote of an action: the last of each, of as many of its newest actions as MaxLogs, for 30 days. It is the client's word.
 func (s *Service) KeepLog(ctx context.Context, c Client, number int32, messages []Message) error {
 	size := 0
 	for i, m := range messages {
 		m = Message{clean(m.At), clean(m.Level), clean(m.Text)}
-		messages[i], size = m, size+len(m.At)+len(m.Level)+len(m.Text)
+		messages[i], size = m, size+m.Size()
 	}
 	if size > MaxLog {
 		return fault.New(fault.Invalid, "legacy.log", fmt.Sprintf("a log of %d bytes", size), fmt.Sprintf("at most %d", MaxLog))
