@@ -51,9 +51,10 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		if err := one(res, device.ErrExists); err != nil {
 			return err
 		}
+		// Each device is looked up by its ID: coalesce keeps SQLite, which takes a product for a few devices, from walking along that for each of the list.
 		res, err = tx.Of(devices...).Exec(`INSERT INTO command_device (command_id, device_id, state, at)
-			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l JOIN device d ON d.id = l.value
-			WHERE d.product = $4 AND d.state NOT IN `+ended+`
+			SELECT $1, d.id, 'pending', $2 FROM list($3) AS l CROSS JOIN device d
+			WHERE d.id = l.value AND coalesce(d.product, '') = $4 AND d.state NOT IN `+ended+`
 			AND ($5 = '[]' OR EXISTS (SELECT 1 FROM list($5) AS s WHERE s.value = d.product
 				OR EXISTS (SELECT 1 FROM device_group g WHERE g.path = s.value AND g.device_id = d.id)))`, c.ID, Millis(c.Issued), ids, c.Wire.Product, within)
 		if err != nil {
@@ -79,7 +80,7 @@ func leaving(tx *Tx, act wire.Act, ids string, n int64) error {
 		return nil
 	}
 	var open int64
-	err := tx.QueryRow(`SELECT count(*) FROM ownership_transfer o JOIN list($1) AS l ON l.value = o.device_id WHERE o.open = 1`, ids).Scan(&open)
+	err := tx.QueryRow(`SELECT count(*) FROM list($1) AS l CROSS JOIN ownership_transfer o WHERE o.device_id = l.value AND o.open = 1`, ids).Scan(&open)
 	if err == nil && open != n {
 		err = device.ErrForeign
 	}

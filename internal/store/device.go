@@ -105,7 +105,7 @@ func (s *Devices) Schemas(ctx context.Context, product string, devices []string)
 		return nil, err
 	}
 	payloads, err := collect(ctx, s.db, func(row scanner) (p []byte, err error) { return p, row.Scan(&p) }, `SELECT r.payload FROM
-		(SELECT DISTINCT d.release AS digest FROM list($1) AS l JOIN device d ON d.id = l.value AND d.product = $2) AS x LEFT JOIN release r ON r.digest = x.digest`, list, product)
+		(SELECT DISTINCT d.release AS digest FROM list($1) AS l CROSS JOIN device d WHERE d.id = l.value AND d.product = $2) AS x LEFT JOIN release r ON r.digest = x.digest`, list, product)
 	if err != nil {
 		return nil, err
 	}

@@ -67,7 +67,7 @@ const (
 
 // forget takes out the places that devices had left.
 func forget(tx *Tx, id, list string, tally rollout.Tally) error {
-	waves, err := pairs(tx, `SELECT x.device_id, CAST(x.wave AS TEXT) || ' ' || x.mark FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, id, list)
+	waves, err := pairs(tx, `SELECT x.device_id, CAST(x.wave AS TEXT) || ' ' || x.mark FROM list($2) AS l CROSS JOIN rollout_place x WHERE x.rollout_id = $1 AND x.device_id = l.value`, id, list)
 	if err != nil || len(waves) == 0 {
 		return err
 	}
@@ -83,13 +83,14 @@ func forget(tx *Tx, id, list string, tally rollout.Tally) error {
 	return err
 }
 
-// take gives those of the members that were not in yet, and are now.
+// take gives those of the members that were not in yet, and are now. Here as below a list comes first, and what is asked of each of its devices is looked
+// up: the other way about, each of all devices that the rollout has would be held against the whole list.
 func take(tx *Tx, r rollout.Rollout, members []rollout.Member) (taken []string, err error) {
 	list, err := listOf(devicesOf(members))
 	if err != nil {
 		return nil, err
 	}
-	in, err := pairs(tx, `SELECT x.device_id, CASE WHEN`+isClosed+` THEN '`+letGo+`' ELSE '' END FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id WHERE x.rollout_id = $1`, r.Spec.ID, list)
+	in, err := pairs(tx, `SELECT x.device_id, CASE WHEN`+isClosed+` THEN '`+letGo+`' ELSE '' END FROM list($2) AS l CROSS JOIN rollout_place x WHERE x.rollout_id = $1 AND x.device_id = l.value`, r.Spec.ID, list)
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +194,7 @@ func stillThere(tx *Tx, r rollout.Rollout, list string) (map[string]string, erro
 	if err != nil {
 		return nil, err
 	}
-	return pairs(tx, `SELECT d.id, '' FROM device d JOIN list($2) AS l ON l.value = d.id WHERE`+inScope("d.product", "d.id"), place, list)
+	return pairs(tx, `SELECT d.id, '' FROM list($2) AS l CROSS JOIN device d WHERE d.id = l.value AND`+inScope("d.product", "d.id"), place, list)
 }
 
 func boolOf(b bool) int64 {
@@ -238,8 +239,8 @@ func pairs(tx *Tx, query string, args ...any) (map[string]string, error) {
 // contest gives the rollouts that keep devices from r. One that has not told a device yet, and is behind r, gives way: the device is held for it
 // then.
 func contest(tx *Tx, r rollout.Rollout, list string) (map[string]string, error) {
-	busy, err := pairs(tx, `SELECT x.device_id, x.rollout_id FROM rollout_place x JOIN list($2) AS l ON l.value = x.device_id
-		WHERE x.open = 1 AND x.rollout_id <> $1`, r.Spec.ID, list)
+	busy, err := pairs(tx, `SELECT x.device_id, x.rollout_id FROM list($2) AS l CROSS JOIN rollout_place x
+		WHERE x.device_id = l.value AND x.open = 1 AND x.rollout_id <> $1`, r.Spec.ID, list)
 	if err != nil || len(busy) == 0 {
 		return nil, err
 	}
@@ -296,7 +297,7 @@ func (s *Rollouts) FreeDevices(ctx context.Context, r rollout.Rollout, members [
 		if err != nil {
 			return err
 		}
-		held, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM rollout_place h JOIN list($2) AS l ON l.value = h.device_id WHERE h.rollout_id = $1
+		held, err := pairs(tx, `SELECT h.device_id, CAST(h.wave AS TEXT) FROM list($2) AS l CROSS JOIN rollout_place h WHERE h.rollout_id = $1 AND h.device_id = l.value
 			AND h.mark = $3`, r.Spec.ID, list, string(rollout.Held))
 		if err != nil {
 			return err
@@ -367,7 +368,7 @@ func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error
 	tranches := r.Waves[wave-1].Tranches
 	res, err := tx.Exec(`UPDATE rollout_place SET tranche = $1, command = $2, mark = $3, turn = $4, due = $5, stirs = stirs + 1,
 		previous = coalesce((SELECT d.release FROM device d WHERE d.id = rollout_place.device_id AND d.release <> $9), previous)
-		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l JOIN device d ON d.id = l.value JOIN rollout o ON o.id = $6 WHERE`+isThere+`)
+		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l CROSS JOIN device d CROSS JOIN rollout o WHERE d.id = l.value AND o.id = $6 AND`+isThere+`)
 		AND mark = $8 AND open = 1`,
 		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued), notNil(r.Spec.Release))
 	if err != nil {
