@@ -101,6 +101,7 @@ type Stages struct {
 	Evidence    Evidence
 	Releases    Releases
 	Supply      Supply
+	Parts       Parts
 	Rollouts    Rollouts
 	Cases       Cases
 	Retirements Retirements
@@ -221,6 +222,7 @@ func Handler(cfg Config) http.Handler {
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/releases/{digest}/components": h.contents, "/components": h.components, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
+		"/suppliers": h.suppliers, "/suppliers/{id}": h.supplier, "/parts": h.parts, "/parts/{id}": h.part, "/lots": h.lots, "/lots/{id}": h.lot,
 		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/masters": h.masters, "/masters/{digest}": h.master, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,
 		"/vouchers": h.vouchers, "/vouchers/{id}": h.voucher, "/makers": h.makers, "/clients": h.clients, "/authorities": h.authorities, "/bundles": h.bundles, "/bundles/{product}": h.bundle,

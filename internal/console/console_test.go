@@ -467,7 +467,7 @@ func server(t *testing.T) *site {
 		Genuine: asked, Curb: func(string) bool { return !out.curbed }, Root: "00", Site: "https://console.example",
 		Fleet: fleet.NewService(reader{}, reader{}, guard), Sessions: sessions{}, Log: slog.New(slog.DiscardHandler),
 		Stages: console.Stages{
-			Products: products(st), Orders: orders(st), Desks: desks(st), Masters: masters(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Clients: others(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Rollouts: rollouts(st),
+			Products: products(st), Orders: orders(st), Desks: desks(st), Masters: masters(st), Enrolments: enrolments(st), Owners: owners(st), Transfers: owners(st), Vouchers: vouchers(st), Makers: makers(st), Clients: others(st), Chips: vendors(st), Authorities: authorities(st), Devices: devices(st), Evidence: rest(st), Releases: releases(st), Supply: supplies(st), Parts: lots(st), Rollouts: rollouts(st),
 			Cases: cases(st), Retirements: rest(st), Compliance: assessments(st), Ledger: logs{}, Proposals: proposals(st), Members: members(st), Audit: audit(st),
 		},
 		Allowed: func(ctx context.Context, c access.Caller, a access.Action, res access.Resource) bool {
@@ -507,6 +507,7 @@ func get(t *testing.T, s *site, path, session string) (*http.Response, string) {
 func pages() []string {
 	return []string{
 		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/releases/" + digest + "/components", "/components", "/components?what=" + script, "/rollouts", "/rollouts/r", "/rollouts/running",
+		"/suppliers", "/suppliers?after=s-100", "/suppliers/s-1", "/suppliers/ended", "/parts", "/parts/p-1", "/parts/soft", "/lots", "/lots/l-1", "/lots/recalled",
 		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/masters", "/masters/" + digest, "/masters/old", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known, "/transfers",
 		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/clients", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",

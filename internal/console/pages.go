@@ -171,6 +171,9 @@ func (h *handler) device(w http.ResponseWriter, r *http.Request, caller access.C
 			return err
 		}
 	}
+	if p.Lots, err = h.cfg.Stages.Parts.OfDevice(ctx, caller, d.ID); unlessDenied(err) != nil {
+		return err
+	}
 	if p.Commands, err = h.cfg.Stages.Devices.DeviceCommands(ctx, caller, d.ID); unlessDenied(err) != nil {
 		return err
 	}
@@ -352,8 +355,12 @@ func (h *handler) order(w http.ResponseWriter, r *http.Request, caller access.Ca
 	} else if unlessDenied(err) != nil {
 		return err
 	}
-	v := h.view(r, caller, "Orders", "order. device.provisioned device.onboarded")
-	h.render(w, r, http.StatusOK, orderPage(v, o, rec, v.orderActions(o, rec)))
+	made, err := h.cfg.Stages.Parts.OfOrder(r.Context(), caller, o.ID)
+	if err != nil {
+		return err
+	}
+	v := h.view(r, caller, "Orders", "order. lot. device.provisioned device.onboarded")
+	h.render(w, r, http.StatusOK, orderPage(v, o, rec, made, v.orderActions(o, rec)))
 	return nil
 }
 

@@ -32,7 +32,7 @@ func (i *Instance) consoleConfig() console.Config {
 		Fleet: i.fleet, Sessions: i.credentials, Trust: trust, Pulse: i.pulse.beats, Log: i.log, Secure: !i.cfg.loopback(),
 		Stages: console.Stages{
 			Ceremonies: i.openCeremonies(),
-			Products:   i.product, Orders: i.factory, Desks: i.factory, Masters: i.factory, Enrolments: i.onboard, Owners: i.owner, Transfers: i.owner, Vouchers: i.rekey, Makers: i.foreign, Clients: i.legacy, Chips: chips.New(i.db.Chips(), i.guard), Authorities: i.pki, Devices: i.device, Evidence: i.attest, Releases: i.release, Supply: i.supply, Rollouts: i.rollout,
+			Products:   i.product, Orders: i.factory, Desks: i.factory, Masters: i.factory, Enrolments: i.onboard, Owners: i.owner, Transfers: i.owner, Vouchers: i.rekey, Makers: i.foreign, Clients: i.legacy, Chips: chips.New(i.db.Chips(), i.guard), Authorities: i.pki, Devices: i.device, Evidence: i.attest, Releases: i.release, Supply: i.supply, Parts: i.parts, Rollouts: i.rollout,
 			Cases: i.remedy, Retirements: i.retire, Compliance: i.comply, Ledger: i.logs.reader, Proposals: i.proposals, Members: i.credentials, Audit: access.NewAuditTrail(i.db, i.guard),
 		},
 		Allowed: func(_ context.Context, caller access.Caller, action access.Action, res access.Resource) bool {

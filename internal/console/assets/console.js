@@ -62,13 +62,13 @@ function input(f) {
     }));
     return box;
   }
-  const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea" }[f.kind] || (f.kind === "setting" && f.options ? "select" : "input");
+  const tag = { one: "select", count: "select", json: "select", long: "textarea", pairs: "textarea", lines: "textarea", pem: "textarea" }[f.kind] || (f.kind === "setting" && f.options ? "select" : "input");
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
   else if (!files.has(f.kind)) control.value = f.value || "";
   if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number", secret: "password" }[f.kind] || "text"; control.autocomplete = f.kind === "secret" ? "new-password" : "off"; control.spellcheck = false; }
   if (f.kind === "hex") control.pattern = "\\s*([0-9a-fA-F]{2}\\s*)+";
-  if (f.kind === "long") control.rows = 5;
+  if (f.kind === "long" || f.kind === "pem") control.rows = 5;
   const label = make("label");
   label.append(make("span", { textContent: f.label }), control);
   return label;
@@ -100,7 +100,9 @@ async function filled(form, out = {}) {
     const value = form.elements[name].value.trim();
     if (f.kind === "pairs") out[f.name] = value.split("\n").map((l) => l.trim()).filter(Boolean).map((l) => ({ name: l.split("=")[0].trim(), value: l.slice(l.indexOf("=") + 1).trim() }));
     else if (f.kind === "setting" || f.kind === "secret") { if (value !== "") (out.config ||= []).push({ name: f.name, value }); }
-    else if (f.kind === "list") out[f.name] = value.split(/[\s,]+/).filter(Boolean);
+    else if (f.kind === "list") member(out, f.name, value.split(/[\s,]+/).filter(Boolean));
+    else if (f.kind === "lines") member(out, f.name, value.split("\n").map((l) => l.trim()).filter(Boolean));
+    else if (f.kind === "pem") member(out, f.name, [...value.matchAll(/-----BEGIN PUBLIC KEY-----([^-]*)-----END PUBLIC KEY-----/g)].map((m) => m[1].replace(/\s/g, "")));
     else if (value === "" && f.optional) continue;
     else if (f.kind === "number" || f.kind === "count") member(out, f.name, Number(value));
     else if (f.kind === "json") out[f.name] = JSON.parse(value);
@@ -201,6 +203,7 @@ async function act(form) {
   else if (pending.body) {
     const body = await filled(form, JSON.parse(pending.body));
     if (pending.field) body[pending.field] = form.reason.value.trim();
+    path = path.replace(/\{(\w+)\}/, (_, name) => { const value = body[name]; delete body[name]; return encodeURIComponent(value); });
     init.body = JSON.stringify(body);
     init.headers["Content-Type"] = "application/json";
   }
