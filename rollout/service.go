@@ -277,17 +277,34 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 // notGood are all marks but that of who is good.
 var notGood = []Mark{Queued, Held, Awaited, Proving, Erred, Missed, Gone, Settled, Returned, Returns, Moving, Stranded}
 
-// Devices pages through the devices that Get gives, by ID, from behind one on; with stuck only those that are not good.
-func (s *Service) Devices(ctx context.Context, caller access.Caller, id string, stuck bool, after string, limit int) ([]DeviceView, error) {
+// Which says which devices of a wave are asked for.
+type Which string
+
+// Of a wave.
+const (
+	Everyone Which = ""       // all of them
+	Stuck    Which = "stuck"  // those that are not good
+	Bad      Which = "failed" // those that failed; after a halt, those that do not run the release or stay with it
+)
+
+func (w Which) marks() []Mark {
+	switch w {
+	case Stuck:
+		return notGood
+	case Bad:
+		return []Mark{Erred, Missed, Settled, Stranded}
+	case Everyone:
+	}
+	return nil
+}
+
+// Devices pages through the devices that Get gives, by ID, from behind one on.
+func (s *Service) Devices(ctx context.Context, caller access.Caller, id string, which Which, after string, limit int) ([]DeviceView, error) {
 	r, err := s.open(ctx, caller, access.RolloutRead, id)
 	if err != nil || r.Wave == 0 {
 		return nil, err
 	}
-	var marks []Mark
-	if stuck {
-		marks = notGood
-	}
-	return s.views(ctx, r, marks, after, limit)
+	return s.views(ctx, r, which.marks(), after, limit)
 }
 
 // now counts the devices of the waves that decisions look at, as they were last looked at. After a halt those that failed stay what halted it, and who is

@@ -139,6 +139,13 @@ func (a *api) showDecisionOf(d wire.GateDecision) error {
 		if d.OK {
 			verdict = "passes"
 		}
+		for _, s := range d.Steps {
+			if remedy := supply.Remedy(s.Code); remedy != "" {
+				if _, err := fmt.Fprintf(w, "%d: %s\n", s.N, remedy); err != nil {
+					return err
+				}
+			}
+		}
 		_, err := fmt.Fprintf(w, "it %s: %d components, %d unknown, %d open flaws, %d excused\n", verdict, d.Components, d.Unknown, d.Open, d.Excused)
 		return err
 	})

@@ -8,6 +8,7 @@ import (
 	"strconv"
 
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/supply/statement"
 	"github.com/hallmark-iot/hallmark/wire"
@@ -64,6 +65,11 @@ func (c *Client) ReleaseGate(ctx context.Context, release string) (wire.GateDeci
 // ReleaseSummary gives what was signed of that for others when the release was published.
 func (c *Client) ReleaseSummary(ctx context.Context, release string) (statement.Envelope, error) {
 	return get[statement.Envelope](ctx, c, "/releases/"+url.PathEscape(release)+"/summary")
+}
+
+// ReleaseDocument gets a document that a release names.
+func (c *Client) ReleaseDocument(ctx context.Context, digest string, kind release.DocumentKind) ([]byte, error) {
+	return get[file](ctx, c, "/releases/"+url.PathEscape(digest)+"/documents/"+url.PathEscape(string(kind)))
 }
 
 // TakeException takes in a signed document that says why known flaws are none.

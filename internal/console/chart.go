@@ -219,10 +219,10 @@ func waveText(r rollout.Rollout) string {
 	}
 	s := fmt.Sprintf("Wave %d of %d", r.Wave, len(r.Waves))
 	if r.Last.Devices > 0 {
-		s += fmt.Sprintf(": %d of %d good", r.Last.Good, r.Last.Devices)
+		s += fmt.Sprintf(": %s of %s good", number(r.Last.Good), number(r.Last.Devices))
 	}
 	if r.Last.Failed > 0 {
-		s += fmt.Sprintf(", %d failed", r.Last.Failed)
+		s += fmt.Sprintf(", %s failed", number(r.Last.Failed))
 	}
 	return s
 }
@@ -342,7 +342,7 @@ func waveTone(r rollout.Rollout, i int) string {
 type segment struct{ X, Width, Tone string }
 
 // waveSegments gives each wave its share of 400; the current one is split by how its devices stand.
-func waveSegments(r rollout.Rollout, _ []rollout.DeviceView) []segment {
+func waveSegments(r rollout.Rollout) []segment {
 	all := 0
 	for _, w := range r.Waves {
 		all += w.Devices
@@ -397,28 +397,6 @@ func goodIf(n int) string {
 		return "good"
 	}
 	return ""
-}
-
-// maxShown bounds the devices of a wave on its page.
-const maxShown = 200
-
-// stuckFirst puts those that hold the wave up on top.
-func stuckFirst(views []rollout.DeviceView) []rollout.DeviceView {
-	rank := func(v rollout.DeviceView) int {
-		switch v.Class {
-		case rollout.Failed:
-			return 0
-		case rollout.Waiting:
-			return 1
-		case rollout.Good:
-			return 2
-		case rollout.Left:
-		}
-		return 3
-	}
-	out := slices.Clone(views)
-	slices.SortStableFunc(out, func(a, b rollout.DeviceView) int { return rank(a) - rank(b) })
-	return out[:min(len(out), maxShown)]
 }
 
 func orderText(o rollout.Order) string {

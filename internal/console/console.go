@@ -155,12 +155,15 @@ type (
 	Releases interface {
 		List(ctx context.Context, caller access.Caller, product string) ([]release.Release, error)
 		Get(ctx context.Context, caller access.Caller, digest [32]byte) (release.Release, error)
+		ListDeltas(ctx context.Context, caller access.Caller, digest [32]byte) ([]release.Delta, error)
+		Approvers(ctx context.Context, caller access.Caller, product string) ([]release.Approver, error)
 	}
 	// Rollouts reads rollouts.
 	Rollouts interface {
 		List(ctx context.Context, caller access.Caller, product string) ([]rollout.Rollout, error)
 		Page(ctx context.Context, caller access.Caller, place string, open bool, after string, limit int) ([]rollout.Rollout, error)
 		Get(ctx context.Context, caller access.Caller, id string) (rollout.Rollout, []rollout.DeviceView, error)
+		Devices(ctx context.Context, caller access.Caller, id string, which rollout.Which, after string, limit int) ([]rollout.DeviceView, error)
 	}
 	// Cases reads the open cases, oldest first.
 	Cases interface {
@@ -222,6 +225,7 @@ func Handler(cfg Config) http.Handler {
 		"/{$}": h.overview, "/devices": h.devices, "/devices/{id}": h.device,
 		"/findings": h.findings, "/cases": h.cases,
 		"/releases": h.releases, "/releases/{digest}": h.release, "/releases/{digest}/components": h.contents, "/components": h.components, "/rollouts": h.rollouts, "/rollouts/{id}": h.rollout,
+		"/supply": h.gates, "/supply/{product}": h.gate, "/decisions/{index}": h.decided,
 		"/suppliers": h.suppliers, "/suppliers/{id}": h.supplier, "/parts": h.parts, "/parts/{id}": h.part, "/lots": h.lots, "/lots/{id}": h.lot,
 		"/orders": h.orders, "/orders/{id}": h.order, "/orders/{id}/differences": h.differences, "/chips": h.chips, "/desks": h.desks, "/masters": h.masters, "/masters/{digest}": h.master, "/certificates": h.certificates, "/enrolments": h.enrolments,
 		"/owners": h.owners, "/owners/{id}": h.ownerOf, "/claim": h.claim, "/transfer/{id}": h.transfer, "/transfers": h.transfers,

@@ -2,6 +2,7 @@ package console_test
 
 import (
 	"context"
+	"encoding/hex"
 	"fmt"
 	"html"
 	"io"
@@ -88,7 +89,12 @@ func lines() []fleet.Line {
 
 func (reader) FleetTimeline(context.Context, string, int) ([]fleet.Line, error) { return lines(), nil }
 
-func (reader) FleetFacts(context.Context, fleet.FactQuery) ([]fleet.Line, error) { return lines(), nil }
+func (reader) FleetFacts(_ context.Context, q fleet.FactQuery) ([]fleet.Line, error) {
+	if q.Kind == string(ledger.KindSupplyDecided) {
+		return decisions(), nil
+	}
+	return lines(), nil
+}
 
 func (reader) FleetFindings(_ context.Context, q fleet.FindingQuery) ([]monitor.Finding, error) {
 	return []monitor.Finding{
@@ -240,7 +246,7 @@ func (s devices) DeviceCommands(ctx context.Context, c access.Caller, id string)
 }
 
 func (devices) CurrentBundle(context.Context, string) (device.Bundle, error) {
-	return device.Bundle{Wire: wire.Bundle{Release: wire.KeySet{Threshold: 2, Keys: make([][]byte, 3)}}}, nil
+	return device.Bundle{Wire: wire.Bundle{Release: wire.KeySet{Threshold: 2, Keys: [][]byte{{1}, {2}, {3}}}, BootManagers: []wire.BootManager{{Digest: make([]byte, 32)}, {Digest: make([]byte, 32), Hardware: []string{script}}}}}, nil
 }
 
 func (s rest) Current(ctx context.Context, c access.Caller, id string) (attest.Verdict, error) {
@@ -267,7 +273,7 @@ func (s releases) Get(ctx context.Context, c access.Caller, d [32]byte) (release
 }
 
 var halted = rollout.Rollout{
-	Spec:  rollout.Spec{ID: script, Product: "pump", Reason: script, Waves: []rollout.Wave{{Size: 1}, {Percent: 100}}},
+	Spec:  rollout.Spec{ID: script, Product: "pump", Release: make([]byte, 32), Reason: script, Waves: []rollout.Wave{{Size: 1}, {Percent: 100}}},
 	Phase: rollout.Halted, Wave: 1, Waves: []rollout.WaveState{{Devices: 1, Started: then}, {Rule: 1, Devices: 4}}, By: script, Reason: script,
 	Last: rollout.Counts{Devices: 1, Failed: 1},
 }
@@ -287,6 +293,29 @@ func (s rollouts) Get(ctx context.Context, c access.Caller, id string) (rollout.
 	}
 	return r, []rollout.DeviceView{{Status: rollout.Status{Device: known, Verdict: script}, Class: rollout.Failed, Why: script}},
 		stages(s).check(ctx, c, access.RolloutRead, "pump")
+}
+
+// Devices has 120 of which those that failed are asked for, and none else.
+func (s rollouts) Devices(ctx context.Context, c access.Caller, _ string, which rollout.Which, after string, limit int) ([]rollout.DeviceView, error) {
+	if which == rollout.Stuck {
+		return nil, stages(s).check(ctx, c, access.RolloutRead, "pump")
+	}
+	return many(string(which), after, limit, func(id string) rollout.DeviceView {
+		return rollout.DeviceView{Status: rollout.Status{Device: id, Verdict: script}, Class: rollout.Failed, Why: script}
+	}), stages(s).check(ctx, c, access.RolloutRead, "pump")
+}
+
+func (s releases) ListDeltas(ctx context.Context, c access.Caller, _ [32]byte) ([]release.Delta, error) {
+	return []release.Delta{
+		{Name: script, Of: script, State: release.DeltaMade, Size: 13_200, Whole: 300_000}, {Name: "tables", State: release.DeltaUseless, Text: script, Whole: 9},
+		{Name: "a", State: release.DeltaWanted}, {Name: "b", State: release.DeltaFailed, Text: script},
+	}, stages(s).check(ctx, c, access.ReleaseRead, "pump")
+}
+
+// Approvers are nobody of "none", and one of three of the others.
+func (s releases) Approvers(ctx context.Context, c access.Caller, p string) ([]release.Approver, error) {
+	key := wire.KeyIDOfSPKI([]byte{2})
+	return []release.Approver{{Key: hex.EncodeToString(key[:]), Member: script}}, stages(s).check(ctx, c, access.ReleaseRead, p)
 }
 
 func (s cases) Page(ctx context.Context, c access.Caller, p, _ string, _ int) ([]remedy.Case, error) {
@@ -405,6 +434,9 @@ func (logs) Entry(_ context.Context, ref ledger.Ref) ([]byte, error) {
 	if ref.Index > 10 {
 		return nil, ledger.ErrNotFound
 	}
+	if d := decisionAt(ref.Index); d != nil {
+		return ledger.New(ref.Log, ledger.KindSupplyDecided, then, script, script, nil, d).Encode(nil)
+	}
 	return ledger.New(ref.Log, "access.changed", then, script, script, &ledger.Ref{Log: "control", Index: 1}, []byte(`{"a":"\"><script>alert(1)</script>"}`)).Encode(nil)
 }
 
@@ -506,8 +538,8 @@ func get(t *testing.T, s *site, path, session string) (*http.Response, string) {
 // pages are all that need a session.
 func pages() []string {
 	return []string{
-		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/releases/" + digest + "/components", "/components", "/components?what=" + script, "/rollouts", "/rollouts/r", "/rollouts/running",
-		"/suppliers", "/suppliers?after=s-100", "/suppliers/s-1", "/suppliers/ended", "/parts", "/parts/p-1", "/parts/soft", "/lots", "/lots/l-1", "/lots/recalled",
+		"/", "/devices", "/devices/" + known, "/findings", "/cases", "/releases", "/releases/" + digest, "/releases/" + digest + "/components", "/components", "/components?what=" + script, "/rollouts", "/rollouts/r", "/rollouts/running", "/rollouts/r?list=all", "/rollouts/r?list=stuck&after=x",
+		"/supply", "/supply?before=9", "/supply/pump", "/decisions/8", "/decisions/10", "/suppliers", "/suppliers?after=s-100", "/suppliers/s-1", "/suppliers/ended", "/parts", "/parts/p-1", "/parts/soft", "/lots", "/lots/l-1", "/lots/recalled",
 		"/orders", "/orders/o", "/orders/o/differences", "/orders/o/differences?list=clone&after=7", "/desks", "/masters", "/masters/" + digest, "/masters/old", "/chips", "/chips?uid=0123", "/certificates", "/certificates?held=ab", "/enrolments", "/compliance", "/compliance/etsi/5.1-met", "/streams", "/ledger", "/ledger/events/7", "/platform",
 		"/owners", "/owners/o-1", "/claim", "/claim?device=" + known, "/transfer/" + known, "/transfers",
 		"/vouchers", "/vouchers?open=1&device=" + known, "/vouchers/v1", "/makers", "/clients", "/authorities", "/authorities?of=orders", "/bundles", "/bundles/pump",

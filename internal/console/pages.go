@@ -288,6 +288,9 @@ func (h *handler) release(w http.ResponseWriter, r *http.Request, caller access.
 	if p.Findings, _, err = h.cfg.Fleet.Findings(ctx, caller, fleet.FindingQuery{Subject: hexOf(raw), Limit: 50}); unlessDenied(err) != nil {
 		return err
 	}
+	if p.Deltas, err = h.cfg.Stages.Releases.ListDeltas(ctx, caller, p.Release.Digest); unlessDenied(err) != nil {
+		return err
+	}
 	all, err := h.cfg.Stages.Rollouts.List(ctx, caller, productID)
 	if unlessDenied(err) != nil {
 		return err
@@ -323,13 +326,35 @@ func (h *handler) rollouts(w http.ResponseWriter, r *http.Request, caller access
 	return nil
 }
 
+type rolloutPageData struct {
+	Rollout rollout.Rollout
+	Which   rollout.Which // of its devices are listed
+	Devices []rollout.DeviceView
+	More    string
+	Deltas  []release.Delta // to its release
+	Actions []action
+}
+
 func (h *handler) rollout(w http.ResponseWriter, r *http.Request, caller access.Caller) error {
-	o, views, err := h.cfg.Stages.Rollouts.Get(r.Context(), caller, r.PathValue("id"))
+	ctx := r.Context()
+	o, _, err := h.cfg.Stages.Rollouts.Get(ctx, caller, r.PathValue("id"))
 	if err != nil {
 		return err
 	}
 	v := h.view(r, caller, "Rollouts", "rollout. device. attest.")
-	h.render(w, r, http.StatusOK, rolloutPage(v, o, views, v.rolloutActions(o)))
+	p := rolloutPageData{Rollout: o, Which: whichOf(r, o), Actions: v.rolloutActions(o)}
+	if p.Devices, p.More, err = paged(r, func(after string, limit int) ([]rollout.DeviceView, error) {
+		return h.cfg.Stages.Rollouts.Devices(ctx, caller, o.Spec.ID, p.Which, after, limit)
+	}, func(d rollout.DeviceView) string { return d.Device }); err != nil {
+		return err
+	}
+	if p.More != "" {
+		p.More += "&list=" + string(listed(p.Which))
+	}
+	if p.Deltas, err = h.cfg.Stages.Releases.ListDeltas(ctx, caller, [32]byte(o.Spec.Release)); unlessDenied(err) != nil {
+		return err
+	}
+	h.render(w, r, http.StatusOK, rolloutPage(v, p))
 	return nil
 }
 

@@ -22,6 +22,7 @@ type Supply interface {
 	Where(ctx context.Context, caller access.Caller, what string) ([]supply.Use, error)
 	Assessed(ctx context.Context, caller access.Caller, release [32]byte) (supply.Assessment, error)
 	Databases(ctx context.Context, caller access.Caller) ([]supply.Database, error)
+	Policy(ctx context.Context, caller access.Caller, product string) (supply.Policy, error)
 }
 
 type contentsPageData struct {

@@ -3,11 +3,15 @@ package console_test
 import (
 	"context"
 	"encoding/json"
+	"html"
+	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 
 	"github.com/hallmark-iot/hallmark/access"
+	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/supply"
 	"github.com/hallmark-iot/hallmark/supply/bom"
 	"github.com/hallmark-iot/hallmark/supply/statement"
@@ -31,6 +35,44 @@ func (s supplies) Where(ctx context.Context, c access.Caller, _ string) ([]suppl
 
 func (s supplies) Databases(ctx context.Context, c access.Caller) ([]supply.Database, error) {
 	return []supply.Database{{Ecosystem: script, Advisories: 3, Newest: then, At: then, By: script, Old: true}}, stages(s).check(ctx, c, access.InstanceRead, "")
+}
+
+func (s supplies) Policy(ctx context.Context, c access.Caller, p string) (supply.Policy, error) {
+	policy := supply.Policy{
+		Mode: supply.Warn, Suppliers: []string{script}, SupplierIDs: []string{script}, Exceptions: [][]byte{{1}}, Severity: 4.5,
+		Builders: []supply.Builder{{ID: script, Keys: [][]byte{{1}}, Sources: []string{script}}, {ID: "second"}},
+	}
+	if p == "off" {
+		policy = supply.Policy{Mode: supply.Off}
+	}
+	return policy, stages(s).check(ctx, c, access.DeviceRead, p)
+}
+
+// decisionAt is what a gate found, by its place in the control log: that of the release, one that was refused, and one that is good.
+func decisionAt(index uint64) []byte {
+	d := wire.GateDecision{V: 1, Product: "pump", Subject: [][]byte{make([]byte, 32)}, At: uint64(then.Unix()), Steps: []wire.GateStep{{N: 3, Code: "provenance.missing", Text: script}}}
+	switch index {
+	case 8:
+	case 9:
+		return decided
+	case 10:
+		d.OK, d.Steps = true, []wire.GateStep{{N: 3, OK: true, Text: script}}
+	default:
+		return nil
+	}
+	data, err := wire.EncodeGateDecision(d)
+	if err != nil {
+		panic(err)
+	}
+	return data
+}
+
+func decisions() []fleet.Line {
+	out := []fleet.Line{{At: then, Kind: "supply.decided", Log: "control"}} // not placed yet
+	for _, at := range []uint64{10, 9, 8} {
+		out = append(out, fleet.Line{At: then, Kind: "supply.decided", Log: "control", Index: &at})
+	}
+	return out
 }
 
 // decided is what the supply gate found of the release, and summarised what was signed of it.
@@ -69,5 +111,73 @@ func TestTheReleasesPageSaysWhatTheGateFound(t *testing.T) {
 	}
 	if _, page := get(t, s, "/releases/"+strings.Repeat("ff", 32), "all"); strings.Contains(page, "supply gate found") {
 		t.Error("a release without a decision has one on its page")
+	}
+}
+
+// What the gate refused, and what it only warned of, is told apart; each has the step, the reason and what to do.
+func TestWhatTheGateDidNotLetThroughHasAPage(t *testing.T) {
+	s := server(t)
+	_, list := get(t, s, "/supply", "viewer")
+	for _, want := range []string{`href="/supply/pump"`, "only warns", `href="/decisions/8"`, `href="/decisions/9"`, "refused", "warned of, and proposed", "provenance.missing"} {
+		if !strings.Contains(list, want) {
+			t.Errorf("the list does not say %q", want)
+		}
+	}
+	if strings.Contains(list, `href="/decisions/10"`) {
+		t.Error("what passed is listed")
+	}
+	for path, want := range map[string][]string{
+		"/decisions/8":  {"Refused: there is no such release. 1 step is not good.", "the provenance", supply.Remedy("provenance.missing"), `href="/ledger/control/8"`},
+		"/decisions/9":  {"The gate warned, and the release was proposed: 2 steps are not good."},
+		"/decisions/10": {"It passed."},
+	} {
+		_, page := get(t, s, path, "viewer")
+		for _, w := range want {
+			if !strings.Contains(page, w) {
+				t.Errorf("%s does not say %q", path, w)
+			}
+		}
+	}
+	for _, path := range []string{"/decisions/7", "/decisions/99", "/decisions/x", "/supply/none"} {
+		if resp, _ := get(t, s, path, "viewer"); resp.StatusCode != http.StatusNotFound {
+			t.Errorf("%s: %d", path, resp.StatusCode)
+		}
+	}
+	if resp, page := get(t, s, "/supply", "pumps"); resp.StatusCode != http.StatusOK || strings.Contains(page, "/decisions/8") || !strings.Contains(page, "you may not read all of it") {
+		t.Errorf("who has one product is shown decisions of others: %d", resp.StatusCode)
+	}
+	if resp, _ := get(t, s, "/decisions/8", "pumps"); resp.StatusCode != http.StatusForbidden {
+		t.Errorf("and one of them: %d", resp.StatusCode)
+	}
+}
+
+// The policy is offered for change to who manages releases; each change says all of it.
+func TestAPolicyIsOfferedToWhoMay(t *testing.T) {
+	s := server(t)
+	for who, want := range map[string]bool{"all": true, "viewer": false, "operator": false, "security": false, "admin": false} {
+		resp, page := get(t, s, "/supply/pump", who)
+		if got := strings.Contains(page, `data-path="/api/v1/products/pump/supply"`); resp.StatusCode != http.StatusOK || got != want {
+			t.Errorf("%s: status %d, offered %v, want %v", who, resp.StatusCode, got, want)
+		}
+	}
+	_, page := get(t, s, "/supply/pump", "all")
+	var changes []supply.Policy
+	for _, m := range regexp.MustCompile(`data-path="/api/v1/products/pump/supply" data-body="([^"]+)"`).FindAllStringSubmatch(page, -1) {
+		var p supply.Policy
+		if err := json.Unmarshal([]byte(html.UnescapeString(m[1])), &p); err != nil {
+			t.Fatal(err)
+		}
+		changes = append(changes, p)
+	}
+	if len(changes) != 4 {
+		t.Fatalf("%d changes are offered, want 4", len(changes))
+	}
+	for i, builders := range []int{2, 3, 1, 1} { // change, one more, and each of the two no more
+		if p := changes[i]; len(p.Builders) != builders || len(p.Exceptions) != 1 || p.Severity != 4.5 || p.Mode != supply.Warn {
+			t.Errorf("change %d says: %+v", i, p)
+		}
+	}
+	if changes[2].Builders[0].ID != "second" || changes[3].Builders[0].ID != script {
+		t.Error("another builder than the row's is dropped")
 	}
 }

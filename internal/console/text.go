@@ -91,7 +91,7 @@ func joined(list []string) string { return strings.Join(list, ", ") }
 // numeric tells the columns that hold numbers, which are aligned at their last digit.
 func numeric(column string) bool {
 	switch column {
-	case "Count", "Devices", "Findings", "Deliveries", "Approvals", "Components", "Counter", "Size", "Quota", "Tries", "Entries":
+	case "Count", "Devices", "Findings", "Deliveries", "Approvals", "Components", "Counter", "Size", "Quota", "Tries", "Entries", "Of the whole", "Share":
 		return true
 	}
 	return false
@@ -284,13 +284,6 @@ func sizeOf(n uint64) string {
 		return strconv.FormatUint(n/1000, 10) + " kB"
 	}
 	return strconv.FormatUint(n/1_000_000, 10) + " MB"
-}
-
-func present(digest []byte) string {
-	if len(digest) == 0 {
-		return "none was given"
-	}
-	return short(hexOf(digest)) + "…"
 }
 
 // setting is one name with what is wanted and what is so.

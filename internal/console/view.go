@@ -58,7 +58,7 @@ type navLink struct{ Name, Path string }
 func navigation() []navGroup {
 	return []navGroup{
 		{"Fleet", []navLink{{"Overview", "/"}, {"Devices", "/devices"}, {"Findings", "/findings"}, {"Quarantine", "/cases"}, {"Owners", "/owners"}}},
-		{"Change", []navLink{{"Releases", "/releases"}, {"Components", "/components"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
+		{"Change", []navLink{{"Releases", "/releases"}, {"Components", "/components"}, {"Supply gate", "/supply"}, {"Rollouts", "/rollouts"}, {"Approvals", "/proposals"}}},
 		{"Birth", []navLink{{"Orders", "/orders"}, {"Suppliers", "/suppliers"}, {"Masters", "/masters"}, {"Enrolments", "/enrolments"}, {"Desks", "/desks"}, {"Chips", "/chips"}, {"Vouchers", "/vouchers"}, {"Other makers", "/makers"}, {"Other clients", "/clients"}}},
 		{"Identity", []navLink{{"Certificates", "/certificates"}, {"Authorities", "/authorities"}, {"Trust bundles", "/bundles"}}},
 		{"Trust", []navLink{{"Compliance", "/compliance"}, {"Data", "/streams"}, {"Ledger", "/ledger"}, {"Members", "/members"}, {"Denials", "/audit"}, {"Platform", "/platform"}}},
@@ -68,9 +68,9 @@ func navigation() []navGroup {
 // action is a button that calls the API.
 type action struct {
 	Label   string
-	Title   string // of the dialog
-	Explain string // what it does, and whether it can be undone
-	Method  string // empty: POST
+	Title   string  // of the dialog
+	Explain string  // what it does, and whether it can be undone
+	Method  string  // empty: POST
 	Path    string  // {name} in it takes the field of that name
 	Body    string  // JSON; empty: none
 	Fields  []field // what the person fills in: members of Body
@@ -99,7 +99,7 @@ func (a action) revealOf() string {
 type field struct {
 	Name     string   `json:"name"` // the member of the body; with dots between for one in it
 	Label    string   `json:"label"`
-	Kind     string   `json:"kind"`              // text, long, date, number, list (words), pairs (NAME=VALUE, a line each), lines (the same, each on a line), pem (public keys, base64 of each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), begin (how one begins, base64), hex (base64 of what is typed in hex), setting (one of the list config, where something is chosen or filled in) and secret (the same, not to be seen), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
+	Kind     string   `json:"kind"`              // text, long, date, number, decimal, list (words), pairs (NAME=VALUE, a line each), lines (the same, each on a line), pem (public keys, base64 of each), file (a list of one, base64), bytes (one, base64), text-of (one, as the text that it is), begin (how one begins, base64), hex (base64 of what is typed in hex), setting (one of the list config, where something is chosen or filled in) and secret (the same, not to be seen), upload (the whole body; the others are its query); of Options: one, many, count: one that is a number, or json: one that is JSON
 	Options  []option `json:"options,omitempty"` // of one and many
 	Value    string   `json:"value,omitempty"`   // to begin with; of list and many: separated by spaces, of lines by their ends
 	Optional bool     `json:"optional,omitempty"`

@@ -36,7 +36,8 @@ func noBarriers(t *testing.T, w *world) {
 	device := "/devices/" + w.altered.id
 	pages := []string{
 		"/", "/devices", "/devices?state=active", "/devices?q=ffffffffffff", device, "/devices/" + w.silent.id, "/devices/nothing", "/findings", "/cases",
-		"/releases", "/releases/" + w.releases[v2], "/releases/" + w.releases[v2] + "/components", "/components", "/components?what=pkg:golang/golang.org/x/sys", "/rollouts", "/rollouts/update-1", "/orders", "/orders/" + w.order, "/orders/" + w.order + "/differences", "/orders/" + w.order + "/differences?list=missing", "/desks", "/masters", "/masters/" + w.takenIn(t), "/chips", "/chips?uid=0123", "/certificates",
+		"/releases", "/releases/" + w.releases[v2], "/releases/" + w.releases[v2] + "/components", "/components", "/components?what=pkg:golang/golang.org/x/sys", "/supply", "/supply/" + productID, w.decision, "/rollouts", "/rollouts/update-1", "/rollouts/update-1?list=failed",
+		"/suppliers", "/suppliers/acme-memory", "/parts", "/parts/flash", "/lots", "/lots/flash-2626", "/orders", "/orders/" + w.order, "/orders/" + w.order + "/differences", "/orders/" + w.order + "/differences?list=missing", "/desks", "/masters", "/masters/" + w.takenIn(t), "/chips", "/chips?uid=0123", "/certificates",
 		"/compliance?framework=etsi-en-303-645", "/compliance/etsi-en-303-645/5.3-13", "/streams", "/ledger", "/ledger?log=events", "/ledger/control/0", "/ledger/events/1",
 		"/platform", "/account", "/proposals", w.proposal, "/members", "/members/person:rita", "/members/person:ada", "/audit", "/audit?denied=1", "/genuine", "/genuine?id=" + w.well.id,
 		"/g/" + w.well.id, "/owners", w.owner, "/claim", "/enrolments", "/transfer/" + w.well.id,

@@ -28,6 +28,7 @@ type world struct {
 	db                       *store.DB       // to put the clock on: what would take hours of waiting is written into the past
 	tokens                   map[string]string
 	voucher, proposal, owner string // the pages of one, once there is one
+	decision                 string // the page of what a supply gate refused
 	link                     string // that signs rita in, once: who has only a token adds no passkey
 
 	well, altered, silent *device
@@ -209,6 +210,8 @@ func TestJourneys(t *testing.T) {
 		{"a page is read without script, by keyboard, in another zone", otherWays},
 		{"two people vouch for a device that lost its keys, and the voucher is seen once", lostItsKeys},
 		{"a device is sent to another instance by two, and kept after all", sentAwayAndKept},
+		{"a bad lot is written down, and its devices are found", badLot},
+		{"what the gate refuses says why, and less is asked by two", gateRefuses},
 		{"every page is for everybody", noBarriers},
 		{"a release takes four eyes and a new proof of who publishes it", fourEyesRelease},
 		{"a rollout goes through its waves, paused and resumed", liveRollout},

@@ -100,7 +100,7 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
 var shared = append([]string{
-	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-deltas", "list-release-components", "get-release-gate", "get-release-summary", "get-suit", "list-approvers",
+	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-deltas", "list-release-components", "get-release-gate", "get-release-summary", "get-release-document", "get-suit", "list-approvers",
 	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query", "find-component",
 }, elsewhere...)
 
@@ -125,6 +125,7 @@ var unmet = []string{
 	"claim-device", "transfer-devices", "give-up-handover", "mark-found", "mark-mended", "end-owner", // the code is another's, nobody owns it, it is not handed over, it was not stolen and is in no recall, and the owner has a device
 	"bind-approver", "unbind-approver", // they take two, and the key is in no bundle
 	"take-exception",                                         // nobody has signed one
+	"get-release-document",                                   // it was proposed without documents
 	"retire-key",                                             // it is the only one of its role
 	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release", "sign-suit", "get-suit",

@@ -52,13 +52,20 @@ func (a *api) registerRollouts(h huma.API) {
 	huma.Register(h, op("list-rollout-devices", http.MethodGet, "/rollouts/{id}/devices", "List the devices of a rollout's current wave, by ID, with the reason"),
 		func(ctx context.Context, in *struct {
 			ByID
-			Stuck bool `query:"stuck" doc:"only those that are not good"`
+			Stuck  bool `query:"stuck" doc:"only those that are not good"`
+			Failed bool `query:"failed" doc:"only those that failed; after a halt, those that do not run the release or stay with it"`
 			Paging
 		},
 		) (*body[Page[rollout.DeviceView]], error) {
-			id := func(v rollout.DeviceView) string { return v.Device }
+			id, which := func(v rollout.DeviceView) string { return v.Device }, rollout.Everyone
+			if in.Stuck {
+				which = rollout.Stuck
+			}
+			if in.Failed {
+				which = rollout.Bad
+			}
 			return paged(a, ctx, in.Paging, id, func(after string, limit int) ([]rollout.DeviceView, error) {
-				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, in.Stuck, after, limit)
+				return a.Rollout.Devices(ctx, callerOf(ctx), in.ID, which, after, limit)
 			})
 		})
 	huma.Register(h, op("start-rollout", http.MethodPost, "/rollouts/{id}/start", "Start a rollout"),

@@ -102,6 +102,7 @@ func (a *api) register(h huma.API) {
 	a.registerReleases(h)
 	a.registerDeltas(h)
 	a.registerSUIT(h)
+	a.registerReleaseDocuments(h)
 	a.registerSupply(h)
 	a.registerParts(h)
 	a.registerApprovers(h)

@@ -66,7 +66,8 @@ function input(f) {
   const control = make(tag, { name: "field-" + f.name, required: !f.optional });
   if (tag === "select") control.append(...f.options.map((o) => make("option", { value: o.value, textContent: o.text, selected: o.value === f.value })));
   else if (!files.has(f.kind)) control.value = f.value || "";
-  if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number", secret: "password" }[f.kind] || "text"; control.autocomplete = f.kind === "secret" ? "new-password" : "off"; control.spellcheck = false; }
+  if (tag === "input") { control.type = files.has(f.kind) ? "file" : { date: "date", number: "number", decimal: "number", secret: "password" }[f.kind] || "text"; control.autocomplete = f.kind === "secret" ? "new-password" : "off"; control.spellcheck = false; }
+  if (f.kind === "decimal") control.step = "any";
   if (f.kind === "hex") control.pattern = "\\s*([0-9a-fA-F]{2}\\s*)+";
   if (f.kind === "long" || f.kind === "pem") control.rows = 5;
   const label = make("label");
@@ -104,7 +105,7 @@ async function filled(form, out = {}) {
     else if (f.kind === "lines") member(out, f.name, value.split("\n").map((l) => l.trim()).filter(Boolean));
     else if (f.kind === "pem") member(out, f.name, [...value.matchAll(/-----BEGIN PUBLIC KEY-----([^-]*)-----END PUBLIC KEY-----/g)].map((m) => m[1].replace(/\s/g, "")));
     else if (value === "" && f.optional) continue;
-    else if (f.kind === "number" || f.kind === "count") member(out, f.name, Number(value));
+    else if (f.kind === "number" || f.kind === "decimal" || f.kind === "count") member(out, f.name, Number(value));
     else if (f.kind === "json") out[f.name] = JSON.parse(value);
     else if (f.kind === "date") out[f.name] = value + "T00:00:00Z";
     else if (f.kind === "hex") out[f.name] = base64(value.match(/[0-9a-fA-F]{2}/g).map((h) => parseInt(h, 16)));
