@@ -6131,6 +6131,9 @@ type ListRolloutDevicesParams struct {
 	// Stuck only those that are not good
 	Stuck *bool `form:"stuck,omitempty" json:"stuck,omitempty"`
 
+	// Failed only those that failed; after a halt, those that do not run the release or stay with it
+	Failed *bool `form:"failed,omitempty" json:"failed,omitempty"`
+
 	// After 'next' of the page before; its form may change
 	After *string `form:"after,omitempty" json:"after,omitempty"`
 	Limit *int64  `form:"limit,omitempty" json:"limit,omitempty"`
@@ -8648,6 +8651,11 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
 	MakeDeltas(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// GetReleaseDocument Get the bill of materials or the provenance that a release names, as it was uploaded
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/documents/{kind} (the `GetReleaseDocument` operationId).
+	GetReleaseDocument(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetReleaseGate Show what the supply gate found of a release when it was proposed
 	//
@@ -13610,6 +13618,21 @@ func (c *Client) MakeDeltasWithBody(ctx context.Context, digest string, params *
 // Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
 func (c *Client) MakeDeltas(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewMakeDeltasRequest(c.Server, digest, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// GetReleaseDocument Get the bill of materials or the provenance that a release names, as it was uploaded
+//
+// Corresponds with GET /api/v1/releases/{digest}/documents/{kind} (the `GetReleaseDocument` operationId).
+func (c *Client) GetReleaseDocument(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetReleaseDocumentRequest(c.Server, digest, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -26397,6 +26420,47 @@ func NewMakeDeltasRequestWithBody(server string, digest string, params *MakeDelt
 	return req, nil
 }
 
+// NewGetReleaseDocumentRequest constructs an http.Request for the GetReleaseDocument method
+func NewGetReleaseDocumentRequest(server string, digest string, kind string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "kind", kind, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/documents/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewGetReleaseGateRequest constructs an http.Request for the GetReleaseGate method
 func NewGetReleaseGateRequest(server string, digest string) (*http.Request, error) {
 	var err error
@@ -28028,6 +28092,18 @@ func NewListRolloutDevicesRequest(server string, id string, params *ListRolloutD
 		if params.Stuck != nil {
 
 			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "stuck", *params.Stuck, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+				return nil, err
+			} else {
+				for _, qp := range strings.Split(queryFrag, "&") {
+					rawQueryFragments = append(rawQueryFragments, qp)
+				}
+			}
+
+		}
+
+		if params.Failed != nil {
+
+			if queryFrag, err := runtime.StyleParamWithOptions("form", false, "failed", *params.Failed, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
 				return nil, err
 			} else {
 				for _, qp := range strings.Split(queryFrag, "&") {
@@ -31881,6 +31957,13 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/deltas (the `MakeDeltas` operationId).
 	MakeDeltasWithResponse(ctx context.Context, digest string, params *MakeDeltasParams, body MakeDeltasJSONRequestBody, reqEditors ...RequestEditorFn) (*MakeDeltasResponse, error)
+
+	// GetReleaseDocumentWithResponse Get the bill of materials or the provenance that a release names, as it was uploaded
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/releases/{digest}/documents/{kind} (the `GetReleaseDocument` operationId).
+	GetReleaseDocumentWithResponse(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*GetReleaseDocumentResponse, error)
 
 	// GetReleaseGateWithResponse Show what the supply gate found of a release when it was proposed
 	//
@@ -40416,6 +40499,40 @@ func (r MakeDeltasResponse) ContentType() string {
 	return ""
 }
 
+type GetReleaseDocumentResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r GetReleaseDocumentResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetReleaseDocumentResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetReleaseDocumentResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetReleaseDocumentResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type GetReleaseGateResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -46310,6 +46427,19 @@ func (c *ClientWithResponses) MakeDeltasWithResponse(ctx context.Context, digest
 		return nil, err
 	}
 	return ParseMakeDeltasResponse(rsp)
+}
+
+// GetReleaseDocumentWithResponse Get the bill of materials or the provenance that a release names, as it was uploaded
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/releases/{digest}/documents/{kind} (the `GetReleaseDocument` operationId).
+func (c *ClientWithResponses) GetReleaseDocumentWithResponse(ctx context.Context, digest string, kind string, reqEditors ...RequestEditorFn) (*GetReleaseDocumentResponse, error) {
+	rsp, err := c.GetReleaseDocument(ctx, digest, kind, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetReleaseDocumentResponse(rsp)
 }
 
 // GetReleaseGateWithResponse Show what the supply gate found of a release when it was proposed
@@ -52926,6 +53056,22 @@ func ParseMakeDeltasResponse(rsp *http.Response) (*MakeDeltasResponse, error) {
 		}
 		response.JSON202 = &dest
 
+	}
+
+	return response, nil
+}
+
+// ParseGetReleaseDocumentResponse parses an HTTP response from a GetReleaseDocumentWithResponse call
+func ParseGetReleaseDocumentResponse(rsp *http.Response) (*GetReleaseDocumentResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetReleaseDocumentResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
 	}
 
 	return response, nil
