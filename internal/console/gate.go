@@ -45,6 +45,7 @@ type gatesPageData struct {
 	Rows    []gateRow
 	More    string
 	Refused []judged
+	Placing bool // there are decisions that the ledger has in a moment
 	Earlier string
 	Allowed bool // to read the ledger, where the decisions are
 }
@@ -66,41 +67,44 @@ func (h *handler) gates(w http.ResponseWriter, r *http.Request, caller access.Ca
 		p.Rows = append(p.Rows, gateRow{x, policy})
 	}
 	before, _ := strconv.ParseUint(r.URL.Query().Get("before"), 10, 63) // what is no number is the newest
-	p.Refused, p.Earlier, err = h.judged(ctx, caller, before)
-	if unlessDenied(err) != nil {
+	if err = unlessDenied(h.judged(ctx, caller, before, &p)); err != nil {
 		return err
 	}
-	p.Allowed = err == nil
+	if p.Placing {
+		w.Header().Set("Refresh", "2")
+	}
 	h.render(w, r, http.StatusOK, gatesPage(h.view(r, caller, "Supply gate", gateKinds), p))
 	return nil
 }
 
-// judged lists the decisions that were not good, newest first, of a page of all decisions before an index; earlier is where to go on.
-func (h *handler) judged(ctx context.Context, caller access.Caller, before uint64) (out []judged, earlier string, err error) {
+// judged lists the decisions that were not good, newest first, of a page of all decisions before an index.
+func (h *handler) judged(ctx context.Context, caller access.Caller, before uint64, p *gatesPageData) error {
 	lines, more, err := h.cfg.Fleet.Facts(ctx, caller, fleet.FactQuery{Log: string(ledger.Control), Kind: string(ledger.KindSupplyDecided), Before: before, Limit: pageSize})
 	if err != nil {
-		return nil, "", err
+		return err
 	}
+	p.Allowed = true
 	proposed, err := h.proposedWith(ctx, caller)
 	if err != nil {
-		return nil, "", err
+		return err
 	}
 	for _, l := range lines {
 		if l.Index == nil {
-			continue // it is in the ledger in a moment, and is shown then
+			p.Placing = true
+			continue
 		}
 		j, err := h.judgement(ctx, *l.Index, proposed)
 		if err != nil {
-			return nil, "", err
+			return err
 		}
 		if !j.Decision.OK {
-			out = append(out, j)
+			p.Refused = append(p.Refused, j)
+		}
+		if more {
+			p.Earlier = "/supply?before=" + strconv.FormatUint(*l.Index, 10)
 		}
 	}
-	if more && lines[len(lines)-1].Index != nil {
-		earlier = "/supply?before=" + strconv.FormatUint(*lines[len(lines)-1].Index, 10)
-	}
-	return out, earlier, nil
+	return nil
 }
 
 // proposedWith gives the digests of the decisions that releases have.
