@@ -349,7 +349,7 @@ func (h *handler) rollout(w http.ResponseWriter, r *http.Request, caller access.
 		return err
 	}
 	if p.More != "" {
-		p.More += "&list=" + string(listed(p.Which))
+		p.More += "&list=" + listed(p.Which)
 	}
 	if p.Deltas, err = h.cfg.Stages.Releases.ListDeltas(ctx, caller, [32]byte(o.Spec.Release)); unlessDenied(err) != nil {
 		return err
