@@ -65,7 +65,24 @@ func shareOf(d release.Delta) string {
 	if d.Whole == 0 || d.State != release.DeltaMade {
 		return ""
 	}
-	return strconv.FormatFloat(100*float64(d.Size)/float64(d.Whole), 'f', 1, 64) + "\u202f%"
+	part := 100 * float64(d.Size) / float64(d.Whole)
+	if part < 0.1 {
+		return "< 0.1\u202f%"
+	}
+	return strconv.FormatFloat(part, 'f', 1, 64) + "\u202f%"
+}
+
+// deltaSize is how large a delta is, of a component of what size.
+func deltaSize(d release.Delta) string {
+	if d.State != release.DeltaMade {
+		return sizeOf(d.Whole)
+	}
+	return sizeOf(d.Size) + " of " + sizeOf(d.Whole)
+}
+
+// ruleWords says what a wave has to keep to.
+func ruleWords(w rollout.Wave) string {
+	return "soaks " + w.Soak.D().String() + ", deadline " + w.Deadline.D().String() + ", may fail: " + mayFail(w) + ", told: " + pace(w)
 }
 
 func deltaTone(s release.DeltaState) string {

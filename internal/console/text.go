@@ -91,7 +91,7 @@ func joined(list []string) string { return strings.Join(list, ", ") }
 // numeric tells the columns that hold numbers, which are aligned at their last digit.
 func numeric(column string) bool {
 	switch column {
-	case "Count", "Devices", "Findings", "Deliveries", "Approvals", "Components", "Counter", "Size", "Quota", "Tries", "Entries", "Of the whole", "Share":
+	case "Count", "Devices", "Findings", "Deliveries", "Approvals", "Components", "Counter", "Size", "Quota", "Tries", "Entries", "Share":
 		return true
 	}
 	return false
