@@ -353,8 +353,9 @@ type Places interface {
 	Owed(ctx context.Context, r Rollout, from, to int, now time.Time, limit int) ([]Status, error)
 	// PutMarks keeps what was seen of devices that did nothing meanwhile.
 	PutMarks(ctx context.Context, id string, marks []Marking) error
-	// Marked gives devices of the waves from and to, and those between, with one of the marks (none: any), by ID, or by rank when they are not told
-	// yet; from behind one on, at most limit (0: all).
+	// Waiting gives at most limit devices of a wave that are not told yet, by rank.
+	Waiting(ctx context.Context, id string, wave, limit int) ([]string, error)
+	// Marked gives devices of the waves from and to, and those between, with one of the marks (none: any), by ID, from behind one on, at most limit (0: all).
 	Marked(ctx context.Context, id string, from, to int, marks []Mark, after string, limit int) ([]Status, error)
 }
 

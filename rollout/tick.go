@@ -281,7 +281,7 @@ func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) error {
 
 // tell decides who is in the next tranche.
 func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision) (Rollout, error) {
-	queued, err := s.cfg.Store.Marked(ctx, r.Spec.ID, r.Wave, r.Wave, []Mark{Queued}, "", d.N)
+	queued, err := s.cfg.Store.Waiting(ctx, r.Spec.ID, r.Wave, d.N)
 	if err != nil {
 		return r, err
 	}
@@ -305,14 +305,14 @@ func installOnce(r Rollout, i int) string {
 	return name
 }
 
-func (s *Service) put(ctx context.Context, now time.Time, r Rollout, d Decision, t Tranche, wave int, who []Status) (Rollout, error) {
+func (s *Service) put(ctx context.Context, now time.Time, r Rollout, d Decision, t Tranche, wave int, who []string) (Rollout, error) {
 	next := Apply(now, r, d, t)
 	facts, err := s.factsOf(ctx, now, r, &next, d, t)
 	if err != nil {
 		return r, err
 	}
 	due := now.Add(r.Spec.Waves[r.Waves[r.Wave-1].Rule].Deadline.D())
-	if err := s.cfg.Store.TellDevices(ctx, next, wave, names(who), due, facts...); err != nil {
+	if err := s.cfg.Store.TellDevices(ctx, next, wave, who, due, facts...); err != nil {
 		return r, err
 	}
 	next.Rev++
@@ -348,7 +348,7 @@ func (s *Service) sendBack(ctx context.Context, now time.Time, r Rollout, d Deci
 	}
 	for to, who := range groups {
 		t := Tranche{Command: device.OnceID(backOnce(r, len(r.Backs))), Release: []byte(to), Devices: len(who), At: now}
-		if r, err = s.put(ctx, now, r, d, t, 0, who); err != nil {
+		if r, err = s.put(ctx, now, r, d, t, 0, names(who)); err != nil {
 			return r, err
 		}
 	}

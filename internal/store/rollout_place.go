@@ -474,15 +474,17 @@ func (s *Rollouts) Owed(ctx context.Context, r rollout.Rollout, from, to int, no
 	return out, nil
 }
 
+// Waiting implements rollout.Places.
+func (s *Rollouts) Waiting(ctx context.Context, id string, wave, limit int) ([]string, error) {
+	return collect(ctx, s.db, scanID, `SELECT device_id FROM rollout_place WHERE rollout_id = $1 AND wave = $2 AND mark = 'queued' AND open = 1
+		ORDER BY rank, device_id LIMIT $3`, id, wave, atMost(limit))
+}
+
 // Marked implements rollout.Places.
 func (s *Rollouts) Marked(ctx context.Context, id string, from, to int, marks []rollout.Mark, after string, limit int) ([]rollout.Status, error) {
 	list, err := listOf(marks)
 	if err != nil {
 		return nil, err
-	}
-	if len(marks) == 1 && marks[0] == rollout.Queued {
-		return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3 AND x.mark = 'queued' AND x.open = 1
-			ORDER BY x.wave, x.rank, x.device_id LIMIT $4`, id, from, to, atMost(limit))
 	}
 	return collect(ctx, s.db, scanStatus, placeColumns+` WHERE x.rollout_id = $1 AND x.wave >= $2 AND x.wave <= $3
 		AND ($4 = '[]' OR x.mark IN (SELECT l.value FROM list($4) AS l)) AND x.device_id > $5 ORDER BY x.device_id LIMIT $6`, id, from, to, list, after, atMost(limit))
