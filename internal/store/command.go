@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"sync"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
@@ -257,12 +258,41 @@ func (s *Devices) Bundle(ctx context.Context, product string, version uint64) (d
 		return b, err
 	}
 	copy(b.UID[:], uid)
-	payload, _, err := wire.ThresholdPayload(wire.TypeBundle, b.Envelope)
+	b.Wire, err = s.db.bundles.decode(b.Envelope)
+	return b, err
+}
+
+// bundles remembers what trust bundles say, by their envelopes: every answer to a device that is told something needs one or two, and most of reading one
+// is the look at each of its keys. Its zero value is empty and ready.
+type bundles struct {
+	mu sync.Mutex
+	by map[string]wire.Bundle // guarded by mu; what they point to is never changed
+}
+
+// maxBundles bounds those that are remembered, of some kilobytes each.
+const maxBundles = 256
+
+func (m *bundles) decode(envelope []byte) (wire.Bundle, error) {
+	m.mu.Lock()
+	b, ok := m.by[string(envelope)]
+	m.mu.Unlock()
+	if ok {
+		return b, nil
+	}
+	payload, _, err := wire.ThresholdPayload(wire.TypeBundle, envelope)
 	if err != nil {
 		return b, err
 	}
-	b.Wire, err = wire.DecodeBundle(payload)
-	return b, err
+	if b, err = wire.DecodeBundle(payload); err != nil {
+		return b, err
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if m.by == nil || len(m.by) >= maxBundles {
+		m.by = map[string]wire.Bundle{} // start over: simple, and rare
+	}
+	m.by[string(envelope)] = b
+	return b, nil
 }
 
 func scanID(row scanner) (string, error) {

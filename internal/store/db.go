@@ -57,6 +57,7 @@ type DB struct {
 	trace   func(query string) // told of each statement; nil but in tests, which set it before there are any
 	vault   Vault              // see KeepPrivate
 	issues  *issuing
+	bundles bundles
 
 	closing sync.Once
 	closed  error // of closing
