@@ -1443,7 +1443,7 @@ type DeltaView struct {
 	// To SHA-256 of the component that it gives
 	To string `json:"to"`
 
-	// Tries times that it could not be made
+	// Tries times that it was begun and not made
 	Tries *int64 `json:"tries,omitempty"`
 
 	// Whole of the component, bytes

@@ -37,7 +37,7 @@ type Delta struct {
 	Size    uint64     `json:"size,omitempty" doc:"of the delta, bytes"`
 	Whole   uint64     `json:"whole" doc:"of the component, bytes"`
 	Text    string     `json:"text,omitempty" doc:"why there is none"`
-	Tries   int        `json:"tries,omitempty" doc:"times that it could not be made"`
+	Tries   int        `json:"tries,omitempty" doc:"times that it was begun and not made"`
 	At      time.Time  `json:"at" doc:"when it came into its state"`
 }
 
@@ -49,7 +49,7 @@ type Deltas interface {
 	WantDeltas(ctx context.Context, release [32]byte, all []Delta) error
 	// NextDelta gives one that is wanted; ErrNotFound.
 	NextDelta(ctx context.Context) (Delta, error)
-	// SetDelta says what became of one.
+	// SetDelta says what became of one that is wanted; of what another node has made meanwhile it changes nothing.
 	SetDelta(ctx context.Context, d Delta) error
 	// DeltasTo lists those that make components of a release.
 	DeltasTo(ctx context.Context, release [32]byte) ([]Delta, error)
@@ -80,13 +80,24 @@ func (s *Service) MakeDelta(ctx context.Context) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	err = s.makeDelta(ctx, &d)
-	if ctx.Err() != nil {
-		return false, ctx.Err() // it is still wanted
+	if d.Tries >= maxTries {
+		d.State, d.Text, d.At = DeltaFailed, "the server ended each time that it was at it: it has too little memory, or see its log", s.cfg.Now().UTC()
+		return true, s.cfg.Deltas.SetDelta(ctx, d)
 	}
-	if err != nil {
+	d.Tries++ // before: a process that is killed for it does not begin with it for ever
+	if err := s.cfg.Deltas.SetDelta(ctx, d); err != nil {
+		return false, err
+	}
+	err = s.makeDelta(ctx, &d)
+	switch {
+	case ctx.Err() != nil: // it is still wanted, and nothing is wrong with it
+		d.Tries--
+		return false, errors.Join(ctx.Err(), s.cfg.Deltas.SetDelta(context.WithoutCancel(ctx), d))
+	case err == nil:
+		d.Tries--
+	default:
 		d.Text = err.Error()
-		if d.Tries++; d.Tries >= maxTries {
+		if d.Tries >= maxTries {
 			d.State = DeltaFailed
 		}
 	}
@@ -131,7 +142,19 @@ func (s *Service) image(ctx context.Context, digest [32]byte) (b []byte, err err
 		return nil, fmt.Errorf("artifact %x: %w", digest[:8], err)
 	}
 	defer func() { err = errors.Join(err, f.Close()) }()
-	return io.ReadAll(io.LimitReader(f, delta.MaxImage+1))
+	size, err := f.Seek(0, io.SeekEnd)
+	if err != nil {
+		return nil, err
+	}
+	if size > delta.MaxImage {
+		return nil, fmt.Errorf("artifact %x has %d bytes: a delta is made of at most %d", digest[:8], size, delta.MaxImage)
+	}
+	if _, err := f.Seek(0, io.SeekStart); err != nil {
+		return nil, err
+	}
+	b = make([]byte, size) // at once: one that grows takes more
+	_, err = io.ReadFull(f, b)
+	return b, err
 }
 
 // planDeltas looks what deltas the releases want that were published since.

@@ -67,7 +67,7 @@ func (s *Releases) SetDelta(ctx context.Context, d release.Delta) error {
 		return err
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		_, err := tx.Exec(`UPDATE delta SET state = $1, digest = $2, tries = $3, at = $4, doc = $5 WHERE product = $6 AND to_digest = $7 AND from_digest = $8`,
+		_, err := tx.Exec(`UPDATE delta SET state = $1, digest = $2, tries = $3, at = $4, doc = $5 WHERE product = $6 AND to_digest = $7 AND from_digest = $8 AND state = 'wanted'`,
 			string(d.State), notNil(d.Digest), d.Tries, Millis(d.At), string(doc), d.Product, d.To[:], d.From[:])
 		return err
 	})

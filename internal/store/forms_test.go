@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"io"
@@ -259,5 +260,58 @@ func TestWhatIsWantedTwiceIsMadeOnce(t *testing.T) {
 	}
 	if _, err := s.db.Releases().Unplanned(t.Context()); !errors.Is(err, release.ErrNotFound) {
 		t.Error(err)
+	}
+}
+
+// errKilled is what ends a process in the middle of the making of a delta, as the machine does when it takes more memory than there is.
+var errKilled = errors.New("killed")
+
+type killing struct{ release.Blobs }
+
+func (killing) Open(context.Context, [32]byte) (io.ReadSeekCloser, error) { panic(errKilled) }
+
+// A delta that the process is killed for is begun three times, and then left.
+func TestADeltaThatIsKilledForIsLeft(t *testing.T) {
+	s := newStages(t, wire.ModelBlob)
+	one, two := s.publishes("1.0.0", program("1.0.0")), s.publishes("2.0.0", program("2.0.0"))
+	rel, dev := s.db.Releases(), s.db.Devices()
+	node, err := release.NewService(release.Config{
+		Supply: s.supply, Store: rel, Artifacts: rel, Deltas: rel, Blobs: killing{}, Protector: s.protect, Products: rel, Trust: dev, Ledger: s.ledger, Commands: recaller{s}, Guard: s.guard,
+		Now: func() time.Time { return s.now },
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun := 0
+	again := func() (more bool) {
+		defer func() {
+			if e := recover(); e != nil {
+				if e != errKilled {
+					panic(e)
+				}
+				begun, more = begun+1, begun < 10
+			}
+		}()
+		more, err = node.MakeDelta(t.Context())
+		return more
+	}
+	for again() {
+	}
+	if err != nil || begun != 3 {
+		t.Errorf("it was begun %d times: %v", begun, err)
+	}
+	if all := s.deltas(two); len(all) != 1 || all[0].State != release.DeltaFailed || !strings.Contains(all[0].Text, "memory") {
+		t.Errorf("%+v", all)
+	}
+	if _, err := s.releases.WantDeltas(t.Context(), person("proposer"), two.Digest, one.Digest); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop() // a node that is told to end has nothing against it
+	if _, err := s.releases.MakeDelta(ctx); !errors.Is(err, context.Canceled) {
+		t.Error(err)
+	}
+	if all := s.deltas(two); len(all) != 1 || all[0].State != release.DeltaMade || all[0].Tries != 0 {
+		t.Errorf("asked for again: %+v", all)
 	}
 }

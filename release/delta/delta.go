@@ -3,8 +3,8 @@
 // Stage 3, field. It finds in an old image what a new one is like, in the manner of bsdiff: where much is the same at the same distance, the bytes that are not become a sum that is mostly zeros, and
 // compresses to little. Addresses in programs are like that, which change everywhere when something is put in.
 //
-// What it guarantees: a delta that Make returns without an error was applied to the old image, by what devices apply it with, and gave the new one. It takes some six times the old image and twice the new one
-// of memory, for as long as it works.
+// What it guarantees: a delta that Make returns without an error was applied to the old image, by what devices apply it with, and gave the new one. It takes at most five times
+// the old image, three times the new one and 160 MiB of memory, for as long as it works.
 package delta
 
 import (
@@ -30,27 +30,23 @@ func Make(ctx context.Context, old, image []byte, w io.Writer) error {
 	if len(old) == 0 || len(image) == 0 || len(old) > MaxImage || len(image) > MaxImage {
 		return fmt.Errorf("delta: images of %d and %d bytes: want 1 to %d", len(old), len(image), MaxImage)
 	}
-	steps, err := newFinder(old, image).steps(ctx)
-	if err != nil {
-		return err
-	}
 	enc, err := zstd.NewWriter(nil, zstd.WithEncoderLevel(zstd.SpeedBestCompression), zstd.WithWindowSize(delta.Window), zstd.WithEncoderConcurrency(1), zstd.WithEncoderCRC(false))
 	if err != nil {
 		return err
 	}
 	from, to := sha256.Sum256(old), sha256.Sum256(image)
 	h := delta.Header{From: from[:], FromSize: uint64(len(old)), To: to[:], ToSize: uint64(len(image))}
-	var frames []byte
-	for at := 0; at < len(image); at += delta.Segment {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		end := min(at+delta.Segment, len(image))
-		plain := segment(old, image[at:end], within(steps, at, end))
+	frames := make([]byte, 0, len(image)) // what is not written of it takes no memory; that it grew would
+	var plain []byte
+	err = newFinder(old, image).segments(ctx, func(at, end int, steps []step) {
+		plain = segment(plain[:0], old, image[at:end], steps)
 		before := len(frames)
 		frames = enc.EncodeAll(plain, frames)
 		sum := sha256.Sum256(image[at:end])
 		h.Frames, h.Sums = append(h.Frames, uint32(len(frames)-before)), append(h.Sums, sum[:]...)
+	})
+	if err != nil {
+		return err
 	}
 	head, err := h.Encode()
 	if err != nil {
@@ -59,7 +55,10 @@ func Make(ctx context.Context, old, image []byte, w io.Writer) error {
 	if err := Check(old, image, io.MultiReader(bytes.NewReader(head), bytes.NewReader(frames))); err != nil {
 		return err
 	}
-	_, err = w.Write(append(head, frames...))
+	if _, err = w.Write(head); err != nil {
+		return err
+	}
+	_, err = w.Write(frames)
 	return err
 }
 
@@ -96,8 +95,8 @@ type step struct {
 	add, new int
 }
 
-// within cuts the steps to a stretch of the image.
-func within(steps []step, from, end int) (out []step) {
+// within appends the steps, cut to a stretch of the image.
+func within(out, steps []step, from, end int) []step {
 	for _, s := range steps {
 		if s.at+s.add+s.new <= from || s.at >= end {
 			continue
@@ -115,10 +114,10 @@ func within(steps []step, from, end int) (out []step) {
 	return out
 }
 
-// segment writes a segment's frame before it is compressed. image is its part of the image alone.
-func segment(old, image []byte, steps []step) []byte {
+// segment appends a segment's frame before it is compressed. image is its part of the image alone.
+func segment(out, old, image []byte, steps []step) []byte {
 	steps = coarse(steps)
-	out := binary.AppendUvarint(nil, uint64(len(steps)))
+	out = binary.AppendUvarint(out, uint64(len(steps)))
 	place := 0
 	for _, s := range steps {
 		out = binary.AppendVarint(out, int64(s.from-place))
@@ -144,7 +143,7 @@ func segment(old, image []byte, steps []step) []byte {
 // coarse joins neighbours, what is added of the second being new then, until there are no more of them than a segment may have.
 func coarse(steps []step) []step {
 	for len(steps) > delta.MaxSteps {
-		half := steps[:0:0]
+		half := steps[:0]
 		for i := 0; i < len(steps); i += 2 {
 			s := steps[i]
 			if i+1 < len(steps) {
@@ -239,13 +238,12 @@ const sure = 32
 
 // steps goes through the image. It is Percival's way (Naive differences of executable code, 2003): go on at a place of the old image for as long as no other one is like it by more than a few bytes; then let the
 // old stretch reach forward, and the new one back, as far as more than half of the bytes are alike.
-func (f *finder) steps(ctx context.Context) ([]step, error) {
-	var out []step
+func (f *finder) steps(ctx context.Context, give func(step)) error {
 	scan, length, place := 0, 0, 0
 	last, off := 0, 0 // where what is not written yet begins, and what has to be added to be at its place in old
 	for scan < len(f.image) {
 		if err := ctx.Err(); err != nil {
-			return nil, err
+			return err
 		}
 		scan += length
 		var here int
@@ -262,27 +260,36 @@ func (f *finder) steps(ctx context.Context) ([]step, error) {
 			keep := f.share(last+forward-over, off, place-scan, over)
 			forward, back = forward-over+keep, back-keep
 		}
-		out = append(out, step{at: last, from: last + off, add: forward, new: scan - back - last - forward})
+		give(step{at: last, from: last + off, add: forward, new: scan - back - last - forward})
 		last, off = scan-back, place-scan
 	}
-	return trimmed(out, len(f.image)), nil
+	return nil
 }
 
-// trimmed leaves out what gives nothing.
-func trimmed(steps []step, end int) (out []step) {
-	for _, s := range steps {
-		s.new = min(s.new, end-s.at-s.add)
+// segments gives the steps of each segment of the image, one segment after another, so that no more of them are there at once. They are whoever's they are given to until it returns.
+func (f *finder) segments(ctx context.Context, give func(at, end int, steps []step)) error {
+	var steps, cut []step // from the segment's first on; those that are given
+	at, place := 0, 0
+	return f.steps(ctx, func(s step) {
+		s.new = min(s.new, len(f.image)-s.at-s.add)
 		if s.add == 0 {
-			s.from = 0
-			if n := len(out); n > 0 {
-				s.from = out[n-1].from + out[n-1].add
+			s.from = place
+		}
+		if s.add+s.new == 0 {
+			return // it gives nothing
+		}
+		place = s.from + s.add
+		steps = append(steps, s)
+		for done := s.at + s.add + s.new; at < len(f.image); {
+			end := min(at+delta.Segment, len(f.image))
+			if done < end {
+				return
 			}
+			cut = within(cut[:0], steps, at, end)
+			give(at, end, cut)
+			at, steps = end, append(steps[:0], s)
 		}
-		if s.add+s.new > 0 {
-			out = append(out, s)
-		}
-	}
-	return out
+	})
 }
 
 // leave goes on from scan until the old image has elsewhere what is more alike than where one is, which is off bytes from there; or just as much as there: then one stays.
