@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 	"testing/synctest"
 
@@ -66,6 +67,24 @@ func TestAnUpdateIsMadeOfWhatRuns(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Bytes that are wrong whenever they are fetched end the command: the server is told, and does not send them for as long as the command stands.
+func TestBytesThatAreNeverRightAreAFailure(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld()
+		d := newDevice(t, w, born(t, w, w.publishAs(wire.ModelBlob, "1.0.0", 1)))
+		v2 := w.publishAs(wire.ModelBlob, "2.0.0", 2)
+		w.bytes[string(v2.rel.Components[0].Digest)][0] ^= 1
+		got := d.told(t, w.command(wire.ActInstall, func(o *command) { o.release = &v2 }))
+		if len(got) != 1 || got[0].Outcome != wire.OutcomeFailed || !strings.Contains(got[0].Text, "not the bytes that were signed") || d.s.last.Version != "1.0.0" {
+			t.Fatalf("%+v, runs %s", got, d.s.last.Version)
+		}
+		asked := fmt.Sprintf("artifact/%x", v2.rel.Components[0].Digest)
+		if n := len(slices.DeleteFunc(slices.Clone(d.s.calls), func(c string) bool { return c != asked })); n != 2 {
+			t.Errorf("it fetched them %d times", n)
+		}
+	})
 }
 
 // The power may fail at any write: the forms are in the task, and the device goes on by them.

@@ -405,6 +405,38 @@ func TestABrokenDownloadGoesOn(t *testing.T) {
 	whole(t, "in the end", mustBoot(t, b), f)
 }
 
+// Bytes that are wrong whenever they come are brought twice, and then it is said: whoever asked would have them fetched for ever.
+func TestBytesThatAreWrongTwiceAreAnError(t *testing.T) {
+	m := newMaker(t)
+	b := bornWith(t, m, m.assets(t, "1.0.0", 1, pump, nil), 64)
+	big := part{"control", "2.0.0", 20 << 10}
+	f := m.assets(t, "2.0.0", 2, append([]part{big}, pump[1:]...), nil)
+	mgr := mustBoot(t, b)
+	brought, most := 0, 3000 // the line breaks at first
+	src := func(_ context.Context, c wire.Component, off int64) (io.ReadCloser, error) {
+		data := slices.Clone(f.data[c.Name])
+		data[7] ^= 1
+		r := data[off:]
+		r = r[:min(len(r), most)]
+		brought += len(r)
+		return io.NopCloser(bytes.NewReader(r)), nil
+	}
+	if err := mgr.Stage(t.Context(), f.env, src, nil); err == nil || errors.Is(err, ErrBytes) {
+		t.Fatalf("a line that breaks: %v", err)
+	}
+	brought, most = 0, 1<<20
+	if err := mgr.Stage(t.Context(), f.env, src, nil); !errors.Is(err, ErrBytes) {
+		t.Errorf("wrong bytes: %v", err)
+	}
+	if brought < 2*big.size || brought > 3*big.size {
+		t.Errorf("of %d bytes, %d were brought", big.size, brought)
+	}
+	if err := update(b, f); err != nil {
+		t.Fatal(err)
+	}
+	whole(t, "when they are right", mustBoot(t, b), f)
+}
+
 // Bookkeeping wears at most one block in a hundred of what is written, and each block of the image is written once.
 func TestAnUpdateWearsTheFlashOnce(t *testing.T) {
 	m := newMaker(t)

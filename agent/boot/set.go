@@ -42,10 +42,7 @@ type set struct {
 	areas []area
 }
 
-var (
-	errNoRelease = errors.New("no release in the slot")
-	errBytes     = errors.New("not the bytes that were signed")
-)
+var errNoRelease = errors.New("no release in the slot")
 
 // parseHead reads the first bytes of a slot.
 func parseHead(b []byte) (length uint32, sum [32]byte, err error) {

@@ -264,7 +264,7 @@ func (in *staging) fill(ctx context.Context, s set, i int, begun bool, wrote fun
 		return err
 	}
 	if !bytes.Equal(sum[:], c.Digest) {
-		return fmt.Errorf("component %s: %w: got %x, want %x", c.Name, errBytes, sum[:8], c.Digest[:8])
+		return fmt.Errorf("component %s: %w: got %x, want %x", c.Name, ErrBytes, sum[:8], c.Digest[:8])
 	}
 	return nil
 }
