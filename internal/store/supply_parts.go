@@ -134,7 +134,7 @@ func (s Parts) Allowing(ctx context.Context, supplier string) ([]string, error) 
 		if err := json.Unmarshal([]byte(r.doc), &p); err != nil {
 			return nil, fmt.Errorf("stored supply policy of %s: %w", r.product, err)
 		}
-		if p.Mode == supply.Enforce && slices.Contains(p.SupplierIDs, supplier) {
+		if p.Mode != "" && p.Mode != supply.Off && slices.Contains(p.SupplierIDs, supplier) {
 			products = append(products, r.product)
 		}
 	}
@@ -215,6 +215,13 @@ func (s Parts) Name(ctx context.Context, order string, lots []string, fact ledge
 		named, err := nameLots(tx, order, lots)
 		if err != nil || !named {
 			return err
+		}
+		var all int
+		if err := tx.QueryRow(`SELECT count(*) FROM order_lot WHERE order_id = $1`, order).Scan(&all); err != nil {
+			return err
+		}
+		if all > parts.MaxLots {
+			return parts.ErrFull
 		}
 		return tx.Append(fact)
 	})

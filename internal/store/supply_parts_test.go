@@ -234,6 +234,52 @@ func TestAPolicyAllowsSuppliersByTheirIDs(t *testing.T) {
 	}
 }
 
+// A policy that only warns is enforced when somebody says so: what a supplier is called is not widened by one person before that.
+func TestNobodyWidensASupplierBeforeTheGateIsEnforced(t *testing.T) {
+	for mode, want := range map[supply.Mode]string{supply.Off: "", supply.Warn: "access.four-eyes", supply.Enforce: "access.four-eyes"} {
+		g := newGated(t, supply.Warn)
+		b := newBuilt(t, g.stages)
+		g.policy.Mode, g.policy.SupplierIDs = mode, []string{"acme-memory"}
+		if _, err := g.supply.SetPolicy(t.Context(), together("carol", "dora"), "pump", g.policy); err != nil {
+			t.Fatal(err)
+		}
+		wider := parts.Supplier{ID: "acme-memory", Name: "Acme Memory", Names: []string{"ACME Memory GmbH", "Acme Evil"}}
+		if _, err := b.parts.SetSupplier(t.Context(), person("carol"), wider); codeOf(err) != want {
+			t.Errorf("under a policy that is %s one person widens it: %v", mode, err)
+		}
+	}
+}
+
+// The bound is of all that an order names, in however many calls.
+func TestAnOrderNamesAThousandLots(t *testing.T) {
+	b := newBuilt(t, newStages(t, "blob"))
+	if err := b.order("ord-a", "pump", 1, "l-1"); err != nil {
+		t.Fatal(err)
+	}
+	var lots []string
+	for i := range parts.MaxLots {
+		l := parts.Lot{ID: fmt.Sprintf("many-%d", i), Part: "flash", Number: fmt.Sprintf("n%d", i)}
+		if err := b.db.Parts().PutLot(t.Context(), l); err != nil {
+			t.Fatal(err)
+		}
+		lots = append(lots, l.ID)
+	}
+	if _, err := b.parts.Name(t.Context(), person("carol"), "ord-a", lots); codeOf(err) != "order.lots" {
+		t.Errorf("a thousand beside one: %v", err)
+	}
+	if named, err := b.parts.OfOrder(t.Context(), person("carol"), "ord-a"); err != nil || len(named) != 1 {
+		t.Errorf("%d are named: %v", len(named), err)
+	}
+	for _, half := range [][]string{lots[:500], lots[500:999], lots[:999]} {
+		if _, err := b.parts.Name(t.Context(), person("carol"), "ord-a", half); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := b.parts.Name(t.Context(), person("carol"), "ord-a", lots[999:]); codeOf(err) != "order.lots" {
+		t.Errorf("one more than a thousand: %v", err)
+	}
+}
+
 // What the log tells of suppliers, parts and lots makes them again; what is private of it is not there, so that a gate allows nothing of a supplier until its names are said again.
 func TestPartsComeBackFromTheLog(t *testing.T) {
 	r := newRig(t)

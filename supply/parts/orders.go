@@ -42,7 +42,11 @@ func (s *Service) Name(ctx context.Context, caller access.Caller, order string, 
 	if err != nil {
 		return nil, err
 	}
-	if err := s.cfg.Orders.Name(ctx, order, lots, f); err != nil {
+	err = s.cfg.Orders.Name(ctx, order, lots, f)
+	if errors.Is(err, ErrFull) {
+		return nil, fault.New(fault.Conflict, "order.lots", fmt.Sprintf("order %.80q would name more than %d lots", order, MaxLots), "take away what was named by mistake, or make the rest under another order")
+	}
+	if err != nil {
 		return nil, err
 	}
 	return s.cfg.Orders.OrderLots(ctx, order)

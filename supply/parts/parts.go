@@ -95,6 +95,7 @@ var (
 	ErrNotFound = errors.New("not there")
 	ErrExists   = errors.New("there already")
 	ErrChanged  = errors.New("it was changed by another")
+	ErrFull     = errors.New("there are as many as may be")
 )
 
 // Catalogue keeps suppliers, parts and lots; each write is durable on nil, with its facts. What has no revision yet is new: ErrExists when its ID is taken; what has one takes the
@@ -104,7 +105,7 @@ type Catalogue interface {
 	Supplier(ctx context.Context, id string) (Supplier, error)
 	// Suppliers gives them by ID, from behind one on.
 	Suppliers(ctx context.Context, after string, limit int) ([]Supplier, error)
-	// Allowing gives the products whose policy names the supplier, and is enforced.
+	// Allowing gives the products whose policy names the supplier, and looks at releases: one that warns today is enforced tomorrow.
 	Allowing(ctx context.Context, supplier string) ([]string, error)
 	PutPart(ctx context.Context, p Part, facts ...ledger.Fact) error
 	Part(ctx context.Context, id string) (Part, error)
@@ -125,7 +126,7 @@ type Orders interface {
 	// OrderLots gives the lots that an order names, by ID; DeviceLots those of a device's order.
 	OrderLots(ctx context.Context, order string) ([]Lot, error)
 	DeviceLots(ctx context.Context, device string) ([]Lot, error)
-	// Name puts lots to an order, and Unname takes one away; what is so already changes nothing, and then no fact is written.
+	// Name puts lots to an order, and Unname takes one away; what is so already changes nothing, and then no fact is written. ErrFull when it would name more than MaxLots.
 	Name(ctx context.Context, order string, lots []string, fact ledger.Fact) error
 	Unname(ctx context.Context, order, lot string, fact ledger.Fact) error
 	// Devices gives those of the orders that name a lot, ordered by order and device, from behind the one with such a key on. Only what is in the scope; nil: all.
