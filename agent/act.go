@@ -25,7 +25,8 @@ const (
 	codeVerdict  = "not-affirmed"  // the verifier does not accept it
 	codeTimeout  = "trial-timeout" // not confirmed in time
 	codeSafety   = "not-possible"  // this device cannot do it
-	codeHeld     = "quarantined"   // it is held, and sleeping or waking does not end that
+	codeDeclined = wire.CodeDeclined
+	codeHeld     = "quarantined" // it is held, and sleeping or waking does not end that
 )
 
 // gateState is what the device holds when it judges.
@@ -49,11 +50,14 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 			code, text, cause = r.Code, r.Text, r.Cause
 		}
 		command, act := gate.Peek(delivery)
-		return a.refused(a.m, cause, command, act, string(code), text)
+		next := a.m
+		if t := next.Task; t != nil && t.Phase == phaseWait && cause != nil && lasts(code) && bytes.Equal(t.Command, command) {
+			next.Task = nil
+		}
+		return a.refused(next, cause, command, act, string(code), text)
 	}
 	if t := a.m.Task; t != nil && bytes.Equal(t.Command, plan.CommandDigest[:]) {
-		// Told again of what is under way: the power failed before the server could hear of it. The task goes on.
-		return wire.Result{Command: t.Command, Act: t.Act}, local(a.save(accept(a.m, plan)))
+		return wire.Result{Command: t.Command, Act: t.Act}, a.again(ctx, plan)
 	}
 	if a.busy(plan.Act) {
 		return a.declined(plan, codeBusy, "another act is under way: "+string(a.m.Task.Act))
@@ -73,10 +77,10 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	return a.act(ctx, plan, now)
 }
 
-// busy reports whether act has to wait for the task under way. A wipe waits for nothing. What a release on trial would be told might not fit the one before, to
+// busy reports whether act has to wait for the task under way. A wipe waits for nothing, and nothing for what waits itself: another task takes its place, and it is told again. What a release on trial would be told might not fit the one before, to
 // which the device may go back at any time.
 func (a *Agent) busy(act wire.Act) bool {
-	if a.m.Task == nil || act == wire.ActWipe {
+	if a.m.Task == nil || act == wire.ActWipe || a.m.Task.Phase == phaseWait {
 		return false
 	}
 	if act == wire.ActConfigure {
@@ -113,6 +117,7 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 	switch p.Act {
 	case wire.ActInstall, wire.ActRollback, wire.ActReprovide:
 		t.Phase, t.Digest, t.Forms, a.source = phaseStage, p.Digest[:], p.Forms, nil
+		t.Window, t.Manner, t.Grace, t.Since = p.Command.Window, p.Command.Manner, p.Command.Grace, uint64(now.Unix())
 		if cur := a.c.Machine.Facts().Current; cur != nil {
 			t.Before, t.Counter = cur.Digest[:], cur.Release.Counter
 		}
@@ -261,6 +266,11 @@ func (a *Agent) resume(ctx context.Context, now time.Time) error {
 		}
 		a.stage(ctx, *t)
 		return nil
+	case phaseWait:
+		if uint64(now.Unix()) >= t.Expires {
+			return a.finish(wire.OutcomeFailed, string(gate.Expired), "the command expired while it waited")
+		}
+		return nil
 	case phaseTrial:
 		return a.afterRestart(t)
 	case phaseBundle:
@@ -367,7 +377,7 @@ func (a *Agent) stopStaging() {
 // reap looks, without waiting, whether the download has ended; and begins it again after a failure that may pass.
 func (a *Agent) reap(ctx context.Context) error {
 	if a.staging == nil {
-		if t := a.m.Task; t != nil && t.Phase == phaseStage {
+		if t := a.m.Task; t != nil && (t.Phase == phaseStage || t.Phase == phaseWait) {
 			return a.resume(ctx, a.now())
 		}
 		return nil
@@ -383,7 +393,7 @@ func (a *Agent) reap(ctx context.Context) error {
 // ErrUnfit says, from Machine.Stage, that trying again cannot help: the bytes are not what the release says, or do not fit.
 var ErrUnfit = errors.New("the release cannot be staged")
 
-// staged ends the download: the release is tried at the next start, or at once where that takes none.
+// staged ends the download: the release is tried, unless something holds it up.
 func (a *Agent) staged(ctx context.Context, err error) error {
 	a.stopWork()
 	a.staging, a.lastProg = nil, nil
@@ -400,11 +410,19 @@ func (a *Agent) staged(ctx context.Context, err error) error {
 		return nil
 	}
 	a.stageFails = 0
-	if err := a.fits(t); err != nil {
-		return a.finish(wire.OutcomeFailed, string(gate.Parameters), err.Error())
-	}
 	if err := a.record(eventStaged, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
 		return err
+	}
+	if what, _ := a.waiting(t, a.now()); what != "" {
+		return a.hold(t, what)
+	}
+	return a.try(ctx, t)
+}
+
+// try has a staged release tried: at the next start, or at once where that takes none.
+func (a *Agent) try(ctx context.Context, t *task) error {
+	if err := a.fits(t); err != nil {
+		return a.finish(wire.OutcomeFailed, string(gate.Parameters), err.Error())
 	}
 	next := a.m
 	nt := *t

@@ -240,6 +240,7 @@ type Config struct {
 	History func(server string) (History, error)
 
 	Zone      string        // where the clock on its wall is, as Europe/Berlin or +02:00; empty: it does not say
+	Busy      func() bool   // whether the device is at something that an update should not break off; nil: never
 	PollMin   time.Duration // never ask more often; 0: 1 s
 	TrialTime time.Duration // a trial not confirmed by then is over; 0: 10 min
 	Sampling  time.Duration // how often a reading is taken; 0: 5 s

@@ -39,6 +39,7 @@ func TestMain(m *testing.M) {
 // acts is what a device may be told, and how it then stands.
 var acts = []struct {
 	act   wire.Act
+	name  string           // what is special
 	model wire.UpdateModel // empty: blob
 	every uint64           // nth operation is cut
 	edit  func(v2 *firmware) func(c *command)
@@ -92,6 +93,8 @@ var acts = []struct {
 		}
 		return nil
 	}},
+	{act: wire.ActInstall, name: " in a window", every: 3, edit: inWindow, holds: ranInWindow},
+	{act: wire.ActInstall, name: " in a window", model: wire.ModelAsset, every: 5, edit: inWindow, holds: ranInWindow},
 	{act: wire.ActInstall, model: wire.ModelAsset, every: 3, edit: func(v2 *firmware) func(c *command) {
 		return func(c *command) { c.release = v2 }
 	}, holds: func(d *device, _ *world) error {
@@ -128,7 +131,7 @@ func (d *device) told(t *testing.T, c *command) []wire.Result {
 // say so, and then runs what ran before.
 func TestEachActIsDoneAndReportedOnceWhereverThePowerFails(t *testing.T) {
 	for _, a := range acts {
-		t.Run(string(a.act)+string(a.model), func(t *testing.T) {
+		t.Run(string(a.act)+string(a.model)+a.name, func(t *testing.T) {
 			t.Parallel()
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld()

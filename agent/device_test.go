@@ -232,7 +232,9 @@ func (s *server) checkin(body []byte) ([]byte, error) {
 	}
 	// As the fleet's server does: what is on trial already is not told again.
 	trying := s.tell != nil && s.tell.release != nil && in.Trial && bytes.Equal(in.Release, s.tell.release.digest[:])
-	if s.tell != nil && len(s.outcomes(s.tell)) == 0 && !trying {
+	// And what it waits with is told again when it waits no more.
+	waits := s.tell != nil && in.Waits != nil && bytes.Equal(in.Waits.Command, s.tell.digest[:])
+	if s.tell != nil && len(s.outcomes(s.tell)) == 0 && !trying && !waits {
 		s.counter = max(s.counter, in.Counter) + 1
 		w := s.w
 		if s.thief != nil {
@@ -446,6 +448,8 @@ type device struct {
 	network *line.Process // by which it calls, at url; nil: by this process
 	url     string
 	trial   time.Duration // how long one may take; 0: as long as any
+	zone    string        // of the clock on its wall
+	busy    atomic.Bool   // it is at something
 }
 
 // keeping is the machine of a device whose programs keep something.
@@ -536,7 +540,7 @@ func (d *device) join(m *machine.Machine) (*agent.Agent, error) {
 	}
 	c := agent.Config{
 		Machine: m, Eraser: m, Store: m, Params: p, Keys: d.board.Keys, Log: log, IDevID: m.Boot().Report().Identity.Chain, Logger: slog.New(slog.DiscardHandler),
-		TrialTime: d.trial,
+		TrialTime: d.trial, Zone: d.zone, Busy: d.busy.Load,
 		Enrol: func(ctx context.Context, e agent.Enrolment) ([][]byte, error) {
 			if d.away != nil && m.Facts().Home != nil {
 				return d.enrolAt(d.away, e)

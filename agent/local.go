@@ -22,6 +22,7 @@ import (
 //	{"op":"params"}                        → {"params":[{…}]}              those of the factory, and those it was told
 //	{"op":"nonce"}                         → {"nonce":"<base64>"}          outstanding until the next delivery
 //	{"op":"deliver","delivery":"<base64>"} → {"outcome":"refused","code":"…","text":"…","act":"…"}
+//	{"op":"consent","answer":"yes"}        → {"act":"install","outcome":"done"}   or "no": of the install that it waits with
 //	{"op":"prove","challenge":"<base64>"}  → {"proof":"<base64>"}          wire.DeviceProof, signed with the factory identity
 //
 // A delivery brought here is judged by the same gate as one from the server: who stands beside a device has no more right
@@ -31,6 +32,7 @@ import (
 type LocalRequest struct {
 	Op       string `json:"op"`
 	Delivery []byte `json:"delivery,omitempty"`
+	Answer   string `json:"answer,omitempty"` // of consent: yes or no
 
 	Challenge []byte `json:"challenge,omitempty"` // 16 to 64 random bytes of who asks
 }
@@ -68,6 +70,8 @@ type Status struct {
 	BootCount uint64             `json:"boot_count"`
 	LogSeq    uint64             `json:"log_seq"`
 	Task      string             `json:"task,omitempty"`
+	Waits     *wire.Waits        `json:"waits,omitempty"`  // what the task waits for
+	Wanted    string             `json:"wanted,omitempty"` // the version that the task brings
 	Results   []wire.Result      `json:"results,omitempty"`
 	Config    []wire.ConfigEntry `json:"config,omitempty"`
 
@@ -231,10 +235,13 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 		}
 		return reply, err
 	}
-	if o.req.Op == "prove" {
+	switch o.req.Op {
+	case "consent":
+		return a.consent(o.req.Answer)
+	case "prove":
 		return a.prove(o.req.Challenge)
 	}
-	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, params, nonce, deliver or prove", o.req.Op)}, nil
+	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, params, nonce, deliver, consent or prove", o.req.Op)}, nil
 }
 
 // Status tells how the device stands. It is for the loop's goroutine.
@@ -259,7 +266,7 @@ func (a *Agent) Status() Status {
 		s.Processes = a.c.Processes()
 	}
 	if t := a.m.Task; t != nil {
-		s.Task = string(t.Act) + ": " + t.Phase
+		s.Task, s.Waits, s.Wanted = string(t.Act)+": "+t.Phase, a.waits(a.now()), t.version()
 	}
 	return s
 }

@@ -306,7 +306,7 @@ func (a *Agent) knows() (kinds []string) {
 	if _, ok := a.c.Machine.(Readable); ok {
 		kinds = append(kinds, wire.FormDelta)
 	}
-	return kinds
+	return append(kinds, wire.KnowsManner, wire.KnowsWindow)
 }
 
 func (a *Agent) checkin() (wire.Checkin, error) {
@@ -319,7 +319,7 @@ func (a *Agent) checkin() (wire.Checkin, error) {
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
 		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.told(),
-		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses), Knows: a.knows(), Zone: a.c.Zone,
+		Locked: a.locked(), Room: &f.Room, Left: a.m.Ways.Behind(f.Fuses), Knows: a.knows(), Zone: a.c.Zone, Waits: a.waits(a.now()),
 	}
 	if f.Current != nil {
 		in.Release, in.Version = f.Current.Digest[:], f.Current.Release.Version
@@ -412,6 +412,11 @@ func (a *Agent) due() uint64 {
 	}
 	if t := a.m.Task; t != nil && t.Phase == phaseTrial && (at == 0 || t.Deadline < at) {
 		at = t.Deadline
+	}
+	if t := a.m.Task; t != nil && t.Phase == phaseWait {
+		if due := a.waitDue(t, a.now()); at == 0 || due < at {
+			at = due
+		}
 	}
 	return at
 }

@@ -29,6 +29,7 @@ type memory struct {
 	Signs   string          `cbor:"31,keyasint,omitempty"` // key store name of the attestation key; empty: the factory's
 	Next    string          `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
 	Ways    gate.Ways       `cbor:"33,keyasint,omitempty"` // by which it came to what it runs, and what it left behind
+	Agreed  []byte          `cbor:"36,keyasint,omitempty"` // the command (digest) that somebody beside it agreed to
 	Home    string          `cbor:"35,keyasint,omitempty"` // the server of the home that it was handed to: where to ask, should the trust record be lost
 }
 
@@ -70,6 +71,10 @@ type task struct {
 	Handover *wire.Handover `cbor:"15,keyasint,omitempty"` // rehome
 	Said     uint64         `cbor:"16,keyasint,omitempty"` // rehome: the result that says it to the server here
 	Forms    []wire.Form    `cbor:"18,keyasint,omitempty"` // of what is fetched
+	Window   *wire.Window   `cbor:"19,keyasint,omitempty"` // as the command says
+	Manner   wire.Manner    `cbor:"20,keyasint,omitempty"`
+	Grace    uint64         `cbor:"21,keyasint,omitempty"`
+	Since    uint64         `cbor:"22,keyasint,omitempty"` // when the install was accepted
 }
 
 const (

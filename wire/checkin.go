@@ -33,6 +33,7 @@ type Checkin struct {
 	Room      *Room         `cbor:"19,keyasint,omitempty"` // of its flash, for programs and data; nil: it does not say
 	Locked    bool          `cbor:"18,keyasint,omitempty"` // protected programs wait for their keys: it would be asked for evidence
 	Knows     []string      `cbor:"21,keyasint,omitempty"` // the kinds of message that it understands beyond those that every device does, in rising order
+	Waits     *Waits        `cbor:"22,keyasint,omitempty"` // an install that it accepted, and that waits; nil: none
 	Zone      string        `cbor:"23,keyasint,omitempty"` // where its clock on the wall is, as Europe/Berlin or +02:00; empty: it does not say
 }
 
@@ -176,6 +177,9 @@ func (c Checkin) check() error {
 		return fmt.Errorf("check-in: %w", err)
 	}
 	if err := checkKnows(c.Knows); err != nil {
+		return err
+	}
+	if err := c.Waits.check(); err != nil {
 		return err
 	}
 	if len(c.Zone) > MaxZone {

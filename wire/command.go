@@ -87,6 +87,9 @@ type Command struct {
 	Config  []byte    `cbor:"9,keyasint,omitempty" json:"config,omitempty"` // configure, adopt: ConfigDigest of what the delivery brings
 	Issued  uint64    `cbor:"11,keyasint" json:"issued"`
 	Expires uint64    `cbor:"12,keyasint" json:"expires"`
+	Window  *Window   `cbor:"13,keyasint,omitempty" json:"window,omitempty"`  // install: when it is carried out; nil: at any time. Only to devices that know KnowsWindow
+	Manner  Manner    `cbor:"14,keyasint,omitempty" json:"manner,omitempty"`  // install: what has to be, before it is. Only to devices that know KnowsManner
+	Grace   uint64    `cbor:"15,keyasint,omitempty" json:"grace_s,omitempty"` // of Soft: seconds after which it is forced
 }
 
 // Warrant is the offline threshold's leave for a fatal act: which devices, how many, until when.
@@ -148,6 +151,9 @@ func (c Command) check() error {
 	}
 	if (c.Act == ActConfigure || c.Act == ActAdopt) != (len(c.Config) == sha256.Size) {
 		return fmt.Errorf("command %s: configuration digest of %d bytes for act %s", c.ID, len(c.Config), c.Act)
+	}
+	if err := c.checkManner(); err != nil {
+		return fmt.Errorf("command %s: %w", c.ID, err)
 	}
 	if c.Act == ActQuarantine || c.Act == ActDormant {
 		if c.TTL == 0 || c.TTL > MaxGuardedTTL {

@@ -28,6 +28,7 @@ type Options struct {
 	Require []wire.Layer // without which no program starts
 	PollMin time.Duration
 	Zone    string // see agent.Config
+	Busy    string // a file that is there while the device is at something that an update should not break off; empty: none
 	Once    bool
 	Logger  *slog.Logger
 	Output  io.Writer // of the programs
@@ -117,6 +118,12 @@ func (m *Machine) Device(o Options) (*Device, error) {
 			return &link.History{Pages: network.Pages(cmp.Or(server, m.server()))}, nil
 		},
 		Processes: d.processes,
+	}
+	if o.Busy != "" {
+		c.Busy = func() bool {
+			_, err := os.Lstat(o.Busy)
+			return err == nil
+		}
 	}
 	if programs != nil {
 		c.Program = programs

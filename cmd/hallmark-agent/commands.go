@@ -224,14 +224,15 @@ func print(v any) error {
 func newLocal() *cobra.Command {
 	var dir string
 	c := &cobra.Command{
-		Use:   "local --dir DIR status|nonce|deliver FILE",
+		Use:   "local --dir DIR status|nonce|deliver FILE|consent yes|consent no",
 		Short: "Talk to the running device on its own socket",
 		Long: `Talks to the running device on its own socket, as somebody who stands beside it.
 
   status        how it stands
   nonce         a nonce, for a delivery that is made elsewhere and brought by hand
-  deliver FILE  bring it that delivery; it decides itself whether to act on it`,
-		Example: "  hallmark-agent local --dir board1 status",
+  deliver FILE  bring it that delivery; it decides itself whether to act on it
+  consent yes   agree to the install that it waits with; consent no declines it`,
+		Example: "  hallmark-agent local --dir board1 status\n  hallmark-agent local --dir board1 consent yes",
 		Args:    cobra.ArbitraryArgs,
 		RunE:    func(cmd *cobra.Command, args []string) error { return local(cmd.Context(), dir, args) },
 	}
@@ -251,9 +252,11 @@ func local(ctx context.Context, dir string, args []string) error {
 			return err
 		}
 		req.Delivery = data
+	case req.Op == "consent" && len(args) == 2:
+		req.Answer = args[1]
 	case (req.Op == "status" || req.Op == "nonce") && len(args) == 1:
 	default:
-		return &usageError{"local: want status, nonce or deliver FILE"}
+		return &usageError{"local: want status, nonce, deliver FILE, consent yes or consent no"}
 	}
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "local.sock"))
 	if err != nil {

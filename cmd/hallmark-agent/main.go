@@ -7,6 +7,7 @@
 //	hallmark-agent params --dir D list|get NAME    read its parameters
 //	hallmark-agent local --dir D status|nonce      talk to the running device
 //	hallmark-agent local --dir D deliver FILE
+//	hallmark-agent local --dir D consent yes|no    agree to the install that it waits with, or decline it
 //	hallmark-agent recover --dir D --voucher-file F give a device that lost its keys new ones
 //
 // Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted, 77 no restart helps.

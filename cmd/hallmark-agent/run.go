@@ -30,7 +30,7 @@ func newRun(p *plug) *cobra.Command {
 	var at place
 	var once, asJSON bool
 	var pollMin time.Duration
-	var prove, isolation, recovery, zone string
+	var prove, isolation, recovery, zone, busy string
 	level := slog.LevelInfo
 	c := &cobra.Command{
 		Use:   "run --dir DIR",
@@ -63,7 +63,7 @@ A boot manager that was kept is started with the flags of whoever starts it, whi
 				log.Warn("this boot manager does not know some of the flags that it was started with, and leaves them out", "flags", left)
 			}
 			return run(cmd.Context(), p, at, prove, recovery, machine.Options{
-				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Zone: zone, Once: once, Logger: log, Output: os.Stderr,
+				Dir: at.dir, Self: "/proc/self/exe", Require: require, PollMin: pollMin, Zone: zone, Busy: busy, Once: once, Logger: log, Output: os.Stderr,
 			})
 		},
 	}
@@ -74,6 +74,7 @@ A boot manager that was kept is started with the flags of whoever starts it, whi
 	c.Flags().StringVar(&isolation, "isolation", "available", "what has to confine programs, and the network's process, for them to start: available (what the kernel has), required (all), or layers by name")
 	c.Flags().StringVar(&recovery, "recovery", "", "file in which a boot manager that was started is kept, for when this program's own file is none that may start; empty: none is kept")
 	c.Flags().StringVar(&zone, "zone", "", "where the clock on its wall is, as Europe/Berlin or +02:00: rollouts with hours go by it; empty: it does not say")
+	c.Flags().StringVar(&busy, "busy", "", "file that is there while an update should not break off what the device is at: one that is told softly waits for it until its grace is over; empty: never")
 	c.Flags().TextVar(&level, "log-level", level, "debug, info, warn or error")
 	c.Flags().BoolVar(&asJSON, "log-json", false, "log JSON")
 	return c

@@ -27,17 +27,12 @@ type Window struct {
 	Minutes uint16 `json:"minutes"`        // how long it is open, to 1440; it may go over midnight
 }
 
-const day = 24 * 60 // minutes
-
 // Longest is how long a window may be waited for, and be open.
 const Longest = 9 * 24 * time.Hour
 
 // Check refuses a window that never opens, or that opens twice a day.
 func (w Window) Check() error {
-	if w.Days > 127 || w.From >= day || w.Minutes == 0 || w.Minutes > day {
-		return fmt.Errorf("a window opens on days of the week (1 to 127), at a minute of the day (0 to %d), for 1 to %d minutes: not %d, %d, %d", day-1, day, w.Days, w.From, w.Minutes)
-	}
-	return nil
+	return wire.Window{Days: w.Days, From: w.From, Minutes: w.Minutes}.Check()
 }
 
 var names = []string{"mon", "tue", "wed", "thu", "fri", "sat", "sun"}
@@ -195,6 +190,16 @@ func (h Hours) Text() string {
 		zone = "UTC"
 	}
 	return fmt.Sprintf("%s in each device's own time; %s where it does not say", h.Window, zone)
+}
+
+// Signed is what a device is told that keeps to them itself.
+func (h Hours) Signed() *wire.Window {
+	return &wire.Window{Days: h.Days, From: h.From, Minutes: h.Minutes, Zone: h.Zone}
+}
+
+// Of gives the hours that a device was told.
+func Of(w wire.Window) Hours {
+	return Hours{Window: Window{Days: w.Days, From: w.From, Minutes: w.Minutes}, Zone: w.Zone}
 }
 
 // Open reports whether a device that says where it is may be worked on at now.

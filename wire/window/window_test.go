@@ -8,6 +8,8 @@ import (
 )
 
 // The hours of a window are those on the device's own wall, in summer and in winter, and in the nights between.
+const day = 24 * 60 // minutes
+
 func TestHawkbit2026WindowsAreTheDevicesOwn(t *testing.T) {
 	for _, c := range []struct {
 		what, now, zone, window string
