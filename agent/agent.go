@@ -28,6 +28,7 @@ import (
 	"github.com/hallmark-iot/hallmark/agent/gate"
 	"github.com/hallmark-iot/hallmark/agent/hw"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // What ends Run, for errors.Is.
@@ -255,6 +256,7 @@ type Agent struct {
 	log     *slog.Logger
 	m       memory // as durable as the last save
 	clock   clock
+	zone    *time.Location // of its wall
 	server  Server
 	nonce   []byte // outstanding, of the last check-in
 	local   []byte // outstanding, handed out on the local socket
@@ -310,8 +312,13 @@ func New(c Config) (*Agent, error) {
 	if c.SickLimit <= 0 {
 		c.SickLimit = 3
 	}
+	zone, err := window.Zone(c.Zone)
+	if err != nil { // it says where it is only if it can keep to that
+		c.Logger.Warn("it goes by no clock on the wall", "error", err)
+		c.Zone, zone = "", time.UTC
+	}
 	a := &Agent{
-		c: c, log: c.Logger.With("device", c.Machine.Facts().Device),
+		c: c, zone: zone, log: c.Logger.With("device", c.Machine.Facts().Device),
 		ops: make(chan op), progress: make(chan wire.Progress, 1), heartbeatGo: 1,
 	}
 	raw, err := c.Store.Load()

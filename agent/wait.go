@@ -28,7 +28,7 @@ func (a *Agent) waiting(t *task, now time.Time) (what string, until time.Time) {
 		return wire.WaitsForConsent, time.Time{}
 	}
 	if t.Window != nil {
-		if opens, _ := window.Of(*t.Window).Next(now, a.c.Zone); opens.After(now) {
+		if opens, _ := window.Next(now, a.zone, window.Of(*t.Window)); opens.After(now) {
 			return wire.WaitsForWindow, opens
 		}
 	}

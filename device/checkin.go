@@ -135,7 +135,7 @@ func twinOf(t Twin, in wire.Checkin) Twin {
 		t.Good = in.Release
 	}
 	t.Reported, t.Programs, t.Progress, t.Room, t.Left, t.Knows = in.Reported, in.Programs, in.Progress, in.Room, in.Left, in.Knows
-	t.Zone = in.Zone
+	t.Zone, t.Waits = in.Zone, in.Waits
 	return t
 }
 

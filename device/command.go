@@ -136,8 +136,14 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	f.Private = ledger.Say("reason", in.Reason)
 	f = caller.Tells(f)
 	c := Command{
-		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID, Hours: in.Hours,
+		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID, Hours: in.Hours, Manner: in.Manner, Grace: in.Grace,
 		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(), Within: caller.Scope,
+	}
+	if w.Window != nil {
+		c.Hours = nil
+	}
+	if w.Manner != wire.Forced {
+		c.Manner, c.Grace = wire.Forced, 0
 	}
 	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)
 	if errors.Is(err, ErrExists) && in.Once != "" {
@@ -240,11 +246,18 @@ func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (w
 	if in.Once != "" {
 		name = OnceID(in.Once)
 	}
-	return wire.Command{
+	out := wire.Command{
 		ID: name, Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,
 		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config,
 		Issued: uint64(now.Unix()), Expires: uint64(now.Add(in.Valid).Unix()),
-	}, nil
+	}
+	if slices.Contains(in.Kept, wire.KnowsManner) {
+		out.Manner, out.Grace = in.Manner, uint64(in.Grace/time.Second)
+	}
+	if in.Hours != nil && slices.Contains(in.Kept, wire.KnowsWindow) {
+		out.Window = in.Hours.Told()
+	}
+	return out, nil
 }
 
 // checkWarrant spares the devices a command they would all refuse.

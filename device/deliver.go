@@ -1,6 +1,7 @@
 package device
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/sha256"
@@ -44,7 +45,15 @@ func (s *Service) deliver(ctx context.Context, d Device, in wire.Checkin, now ti
 	if list, err = s.mendedFirst(ctx, d, in, list); err != nil {
 		return t, err
 	}
+	waits := false
 	for _, c := range list {
+		if in.Waits != nil && bytes.Equal(c.Digest[:], in.Waits.Command) {
+			waits = true // it has it, and says when it is to be told again
+			continue
+		}
+		if waits && wire.NeedsRelease(c.Wire.Act) || !understands(in, c) {
+			continue
+		}
 		if c.Wire.Act == wire.ActBundle && in.Bundle >= current.Wire.Version {
 			continue // it has come up by the history; this is for the next bundle then
 		}
@@ -117,6 +126,16 @@ func unlessUnknown(err error) error {
 		return nil
 	}
 	return err
+}
+
+// understands reports whether a device of ours keeps to all that it would be told: it may be another agent's than when it was looked at for that. Consent that the
+// command does not tell of nobody would be asked for.
+func understands(in wire.Checkin, c Command) bool {
+	switch {
+	case c.Wire.Window != nil && !slices.Contains(in.Knows, wire.KnowsWindow), c.Wire.Manner != wire.Forced && !slices.Contains(in.Knows, wire.KnowsManner):
+		return false
+	}
+	return c.Manner != wire.Consent
 }
 
 // fits leaves code alone while the device is busy with code, and gives a device on its way out nothing but its end.

@@ -62,6 +62,7 @@ type Twin struct {
 	Room      *wire.Room         `json:"room,omitempty"`     // of its flash; nil: not known
 	Left      [][]byte           `json:"left,omitempty"`     // releases (digest) that it was sent back from, and refuses
 	Zone      string             `json:"zone,omitempty"`     // where it says it is; empty: it does not say
+	Waits     *wire.Waits        `json:"waits,omitempty"`    // an install that it has, and that waits; nil: none
 	Knows     []string           `json:"knows,omitempty"`    // kinds of message that it understands beyond the first: see wire.Checkin
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
@@ -88,9 +89,12 @@ type Instruction struct {
 	Rollout    string
 	Wave       uint
 	TTL        time.Duration // guarded acts: how long until the device ends it by itself; 0: DefaultTTL
-	Config     []byte
-	Hours      *window.Hours // when devices may be given it, in their own time; nil: always
-	Reason     string
+	Config     []byte        //
+	Hours      *window.Hours // when devices may carry it out, in their own time; nil: always
+	Manner     wire.Manner   // what has to be before they do
+	Grace      time.Duration // of wire.Soft
+	Kept       []string      // what of hours and manner is told, because all the devices know how to keep to it (wire.Knows…). The rest is kept here, as far as that can be
+	Reason     string        //
 	Valid      time.Duration // how long a device that was away may still be told; 0: DefaultValid
 	Cause      *ledger.Ref   // the fact that led here
 	WarrantUID *[16]byte     // UID of the warrant.issued fact, for acts that need one
@@ -131,7 +135,9 @@ type Command struct {
 	Issued   time.Time
 	Expires  time.Time
 	Ended    time.Time     // cancelled; zero: stands
-	Hours    *window.Hours // when devices may be given it; nil: always
+	Hours    *window.Hours // when devices may be given it; nil: always, as when they keep to them themselves
+	Manner   wire.Manner   // what clients of other update systems are told of it; our agents are told by what is signed
+	Grace    time.Duration // of wire.Soft
 	Within   []string      // of PutCommand: the scope that its devices have to be in when it is stored; empty: anywhere; kept nowhere
 }
 

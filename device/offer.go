@@ -30,7 +30,7 @@ const (
 	GaveUp    Said = "gave up"   // it leaves off, because it was told to, or because somebody there did
 	KeepsOn   Said = "keeps on"  // it was told to leave off, and is too far for that
 	Agrees    Said = "agrees"    // whoever has it agrees to the update
-	Declines  Said = "declines"  // they do not, for now
+	Declines  Said = "declines"  // they do not: for now, or for good where the command asks for it
 )
 
 func (s Said) ends() bool { return s == Succeeded || s == Failing || s == GaveUp }
@@ -87,9 +87,11 @@ type Offer struct {
 	Release wire.Release // not of a Cancel
 	Digest  []byte       // of that
 	Note    ActionNote
-	Shut    bool   // its hours are not now, and it was not begun in them: nothing for now
-	Running string // the version that it said last that it runs
-	Unsure  bool   // it said that an update succeeded, and has still to say that it runs it, or once more
+	Manner  wire.Manner // what has to be before it is carried out; Soft for as long as it may be put off
+	Hours   bool        // it is for certain hours
+	Shut    bool        // they are not now, and it was not begun in them
+	Running string      // the version that it said last that it runs
+	Unsure  bool        // it said that an update succeeded, and has still to say that it runs it, or once more
 }
 
 // unsureFor is how long a client is asked what it runs after it said that an update succeeded.
@@ -252,7 +254,11 @@ func (s *Service) offer(ctx context.Context, d Device, a Action, now time.Time) 
 	if err != nil {
 		return Offer{}, err
 	}
-	out.Release, out.Digest = m, a.Command.Wire.Release
+	out.Release, out.Digest, out.Manner = m, a.Command.Wire.Release, a.Command.Manner
+	if out.Manner == wire.Soft && !now.Before(a.Offered.Add(a.Command.Grace)) {
+		out.Manner = wire.Forced
+	}
+	out.Hours = a.Command.Hours != nil
 	out.Shut = a.Command.opens(now, d.Twin.Zone).After(now) && !a.Note.begun()
 	return out, nil
 }
@@ -387,6 +393,10 @@ func (s *Service) answer(ctx context.Context, d Device, a Action, in Answer) err
 		}
 	case Agrees, Declines:
 		note.Agreed = in.Said == Agrees
+		if in.Said == Declines && a.Command.Manner == wire.Consent {
+			a.Note, a.Ended = note, now
+			return s.settle(ctx, d, a, now)
+		}
 	case Succeeded, Failing, GaveUp:
 		a.Note, a.Ended = note, now
 		return s.settle(ctx, d, a, now)
@@ -409,11 +419,14 @@ func (s *Service) settle(ctx context.Context, d Device, a Action, now time.Time)
 		outcome, standing, kind = wire.OutcomeFailed, Failed, ledger.KindDeviceUnhealthy
 	case a.Note.Said == GaveUp && a.over(now):
 		return s.cfg.Reports.ApplyReport(ctx, r) // as it was told; the command says so itself
-	case a.Note.Said == GaveUp:
+	case a.Note.Said == GaveUp, a.Note.Said == Declines:
 		outcome, standing, kind = wire.OutcomeRefused, Refused, ledger.KindDeviceRefused
 	}
 	code := ""
-	if outcome != wire.OutcomeDone {
+	switch {
+	case a.Note.Said == Declines:
+		code = wire.CodeDeclined
+	case outcome != wire.OutcomeDone:
 		code = "client"
 	}
 	c := a.Command

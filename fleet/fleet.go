@@ -44,21 +44,22 @@ type Device struct {
 // Detail is the device page's head.
 type Detail struct {
 	Device
-	Order       string     `json:"order"`
-	Made        *time.Time `json:"made,omitempty"`
-	ChipUID     string     `json:"chip_uid"`
-	KeyOrigin   string     `json:"key_origin"`
-	Rekeyed     *time.Time `json:"rekeyed,omitempty"` // when it got its keys in the field, by a voucher
-	Virtual     bool       `json:"virtual"`
-	Bundle      uint64     `json:"bundle"`
-	BootCount   uint64     `json:"boot_count"`
-	Reasons     []string   `json:"verdict_reasons"`
-	LastVerdict string     `json:"verdict_last,omitempty" doc:"what its last evidence was, when that is too old to count"`
-	HealthText  string     `json:"health_text"`
-	Left        []string   `json:"left,omitempty" doc:"releases (digest) that it was sent back from, and refuses"`
-	Room        *wire.Room `json:"room,omitempty" doc:"of its flash, for programs and data; not there: unknown"`
-	Zone        string     `json:"zone,omitempty" doc:"where its clock on the wall is, as it says; not there: it does not say"`
-	Knows       []string   `json:"knows,omitempty" doc:"kinds of message that its agent understands beyond those that every agent does"`
+	Order       string      `json:"order"`
+	Made        *time.Time  `json:"made,omitempty"`
+	ChipUID     string      `json:"chip_uid"`
+	KeyOrigin   string      `json:"key_origin"`
+	Rekeyed     *time.Time  `json:"rekeyed,omitempty"` // when it got its keys in the field, by a voucher
+	Virtual     bool        `json:"virtual"`
+	Bundle      uint64      `json:"bundle"`
+	BootCount   uint64      `json:"boot_count"`
+	Reasons     []string    `json:"verdict_reasons"`
+	LastVerdict string      `json:"verdict_last,omitempty" doc:"what its last evidence was, when that is too old to count"`
+	HealthText  string      `json:"health_text"`
+	Left        []string    `json:"left,omitempty" doc:"releases (digest) that it was sent back from, and refuses"`
+	Room        *wire.Room  `json:"room,omitempty" doc:"of its flash, for programs and data; not there: unknown"`
+	Zone        string      `json:"zone,omitempty" doc:"where its clock on the wall is, as it says; not there: it does not say"`
+	Waits       *wire.Waits `json:"waits,omitempty" doc:"an update that it has, and that waits; not there: none"`
+	Knows       []string    `json:"knows,omitempty" doc:"kinds of message that its agent understands beyond those that every agent does"`
 
 	Isolation *wire.Isolation `json:"isolation,omitempty" doc:"what holds its programs, by evidence that counts; not there: unknown"`
 	Forgotten *time.Time      `json:"forgotten,omitempty" doc:"since when what was private of it is destroyed"`
@@ -67,6 +68,14 @@ type Detail struct {
 	Suspect string        `json:"suspect,omitempty" doc:"what it said that cannot be true of one device"`
 	Sides   []device.Side `json:"sides,omitempty" doc:"what each holder of its identity was seen with, then"`
 	Log     DeviceLog     `json:"log"`
+}
+
+// Waiting says in words what an update waits for; empty: none does.
+func (d Detail) Waiting() string {
+	if d.Waits == nil {
+		return ""
+	}
+	return d.Waits.Text()
 }
 
 // Flash says in words what room its flash has.

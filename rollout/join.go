@@ -58,7 +58,7 @@ func (w WaveState) old(now time.Time, spec Spec) bool {
 	if len(w.Tranches) == 0 {
 		return false
 	}
-	due := w.Tranches[0].At.Add(spec.Waves[w.Rule].Deadline.D())
+	due := w.Tranches[0].At.Add(spec.Waves[w.Rule].Deadline.D() + spec.Grace.D())
 	if spec.Window != nil {
 		due = due.Add(window.Longest)
 	}

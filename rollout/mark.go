@@ -2,10 +2,13 @@ package rollout
 
 import (
 	"bytes"
+	"fmt"
+	"slices"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // Mark is where a device of a rollout stands, as it is kept and counted.
@@ -21,6 +24,7 @@ const (
 	Worded  Mark = "good-by-word" // nothing but its own word says so
 	Erred   Mark = "error"        // said no, fell back, or is bad with it
 	Missed  Mark = "no-show"      // did not show in time that it is good
+	Waived  Mark = "declined"     // somebody beside it did not agree
 	Gone    Mark = "left"         // its end was decided, or it is not where the rollout is
 )
 
@@ -51,7 +55,7 @@ func (k Mark) Class() Class {
 		return Good
 	case Erred, Missed, Stranded:
 		return Failed
-	case Gone, Settled, Returned:
+	case Gone, Waived, Settled, Returned:
 		return Left
 	default:
 		return Waiting
@@ -85,7 +89,7 @@ func (t Tally) Counts(from, to int) (c Counts) {
 // plus adds what became of the devices of waves that have passed.
 func (c Counts) plus(o Counts) Counts {
 	c.Devices, c.Good, c.ByWord = c.Devices+o.Devices, c.Good+o.Good, c.ByWord+o.ByWord
-	c.Failed, c.NoShows, c.Left = c.Failed+o.Failed, c.NoShows+o.NoShows, c.Left+o.Left
+	c.Failed, c.NoShows, c.Left, c.Declined = c.Failed+o.Failed, c.NoShows+o.NoShows, c.Left+o.Left, c.Declined+o.Declined
 	return c
 }
 
@@ -113,6 +117,8 @@ func (c *Counts) add(k Mark, n int) {
 		c.Failed += n
 	case Gone:
 		c.Left += n
+	case Waived:
+		c.Declined += n
 	case Returned:
 		c.Returned += n
 	case Stranded:
@@ -201,10 +207,10 @@ func told(r Rollout, s Status) time.Time {
 	return w.Tranches[s.Tranche-1].At
 }
 
-// deadline is when a device that is not good has failed; where it waits for its hours, it counts from their end.
+// deadline is when a device that is not good has failed; where it may put it off, or waits for its hours, it counts from their end.
 func deadline(r Rollout, s Status) time.Time {
 	w := r.Waves[s.Wave-1]
-	from := told(r, s)
+	from := told(r, s).Add(r.Spec.Grace.D())
 	if r.Spec.Window != nil {
 		_, from = r.Spec.Window.Next(from, s.Zone)
 	}
@@ -238,12 +244,18 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 	begun := told(r, s)
 	switch standing := s.Install.standing(m.Now); standing {
 	case device.Refused, device.Failed:
+		if s.Install.Code == wire.CodeDeclined {
+			return Waived, declined
+		}
 		return Erred, string(standing)
 	case device.Cancelled, device.Expired:
 		return Missed, string(standing)
 	case device.Done:
 	case device.Pending, device.Delivered:
-		if h := r.Spec.Window; h != nil && !h.Open(m.Now, s.Zone) {
+		if w := s.Waits; w != nil && standing == device.Delivered {
+			return late(w.Text())
+		}
+		if h := r.Spec.Window; h != nil && !slices.Contains(r.keeping(s), wire.KnowsWindow) && !h.Open(m.Now, s.Zone) {
 			opens, _ := h.Next(m.Now, s.Zone)
 			return late(string(standing) + ": its window opens " + opens.Format("2006-01-02 15:04 -07:00"))
 		}
@@ -273,6 +285,39 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 		return Worded, "by its own word"
 	}
 	return Well, ""
+}
+
+const declined = "declined: somebody beside it did not agree"
+
+// keeping is what the devices of a device's tranche keep to themselves.
+func (r Rollout) keeping(s Status) []string {
+	w := r.Waves[s.Wave-1]
+	if s.Tranche < 1 || s.Tranche > len(w.Tranches) {
+		return nil
+	}
+	return w.Tranches[s.Tranche-1].Kept
+}
+
+// keeps is what of the rollout's window and manner a device can keep to itself, by the words in which it says so. Of a window it has to say where it is.
+func (s Spec) keeps(d Status) (words []string) {
+	if s.Manner != wire.Forced && slices.Contains(d.Knows, wire.KnowsManner) {
+		words = append(words, wire.KnowsManner)
+	}
+	if _, err := window.Zone(d.Zone); err == nil && d.Zone != "" && s.Window != nil && slices.Contains(d.Knows, wire.KnowsWindow) {
+		words = append(words, wire.KnowsWindow)
+	}
+	return words
+}
+
+// MannerText says in words what has to be before a device takes a release.
+func MannerText(s Spec) string {
+	switch s.Manner {
+	case wire.Soft:
+		return fmt.Sprintf("soft: a device that is busy puts it off, for %s at most", s.Grace.D())
+	case wire.Consent:
+		return "consent: a device takes it when somebody beside it agreed"
+	}
+	return "forced"
 }
 
 // byWord reports whether nothing but a device's own word says what it runs.
@@ -307,6 +352,8 @@ func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 		return Settled // it never got to know
 	case len(s.Running) == 0:
 		return Moving // told, and nobody knows what it runs
+	case s.Install.Standing == device.Refused && s.Install.Code == wire.CodeDeclined:
+		return Waived
 	case s.Install.Standing == device.Refused || s.Install.Standing == device.Failed:
 		return Settled
 	case s.Install.Standing == device.Done && byWord(s) && s.Said.Sub(s.Install.At) < restarts:

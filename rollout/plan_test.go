@@ -38,10 +38,10 @@ type piece struct {
 
 // The fates: takes it; refuses; falls back by itself; confirms and is then unhealthy; confirms and its evidence is bad; is never
 // heard of; confirms but never proves it; is retired; confirms and turns unhealthy a while later; confirms, proves it, and is not heard of
-// any more; the same, but it comes back; confirms, proves it, and does not attest any more.
+// any more; the same, but it comes back; confirms, proves it, and does not attest any more; declines; waits for an hour before it takes it.
 var fates = []string{
 	"good", "good", "good", "good", "good", "good", "refuses", "falls", "unhealthy", "contra", "silent", "unproven", "retired", "turns",
-	"falls silent", "comes back", "proves once",
+	"falls silent", "comes back", "proves once", "declines", "waits",
 }
 
 const contact = 15 * time.Minute
@@ -125,6 +125,10 @@ func (w *world) live(delay func() time.Duration) {
 		if st := s.Install.standing(w.now); st == device.Pending && !w.now.Before(p.told) {
 			s.Install.Standing, s.Install.Attempts, s.Install.At = device.Delivered, 1, w.now
 			p.told = w.now.Add(delay())
+			if p.fate == "waits" {
+				p.told = w.now.Add(time.Hour)
+				s.Waits = &wire.Waits{For: wire.WaitsForConsent, Since: uint64(w.now.Unix())}
+			}
 		} else if st == device.Delivered && !w.now.Before(p.told) {
 			w.takes(p)
 		}
@@ -143,8 +147,10 @@ func (w *world) live(delay func() time.Duration) {
 
 func (w *world) takes(p *piece) {
 	s := &p.Status
-	s.Install.At = w.now
+	s.Install.At, s.Waits = w.now, nil
 	switch p.fate {
+	case "declines":
+		s.Install.Standing, s.Install.Code = device.Refused, wire.CodeDeclined
 	case "refuses":
 		s.Install.Standing = device.Refused
 	case "falls":
@@ -168,6 +174,10 @@ func (w *world) tick() {
 	for range maxSteps {
 		for _, p := range w.of(Missed) { // who is too late is told no more
 			if st := &p.Status.Install.Standing; *st == device.Pending || *st == device.Delivered {
+				wave := w.r.Waves[p.wave-1]
+				if spec := w.r.Spec; w.now.Before(wave.Tranches[p.Status.Tranche-1].At.Add(spec.Grace.D() + spec.Waves[wave.Rule].Deadline.D())) {
+					w.t.Fatalf("%s (%s) has time yet, and is a no-show", p.Status.Device, p.fate)
+				}
 				*st = device.Cancelled
 			}
 		}
@@ -288,7 +298,7 @@ func (w *world) check(d Decision) {
 		}
 		of++
 		switch {
-		case p.Status.State == device.Decommissioning:
+		case p.Status.State == device.Decommissioning, p.Status.Install.Code == wire.CodeDeclined:
 			gone++
 		case p.good.IsZero(), d.Kind == PassWave && (w.now.Sub(p.good) < rule.Soak.D() || w.now.Sub(p.spoke) > contact):
 			not++
@@ -316,7 +326,7 @@ func (w *world) check(d Decision) {
 	case Halt:
 		failed := 0
 		for _, p := range w.pieces {
-			if p.wave == w.r.Wave && p.Status.State == device.Active && (p.good.IsZero() || w.now.Sub(p.spoke) > contact || p.fate == "proves once") {
+			if p.wave == w.r.Wave && p.Status.State == device.Active && p.Status.Install.Code != wire.CodeDeclined && (p.good.IsZero() || w.now.Sub(p.spoke) > contact || p.fate == "proves once") {
 				failed++
 			}
 		}
@@ -392,7 +402,8 @@ func TestPlanHoldsItsGates(t *testing.T) {
 		}
 		waves = append(waves, wave("rest", 0))
 		delay := func() time.Duration { return time.Duration(rapid.IntRange(0, 600).Draw(t, "delay")) * time.Second }
-		w := newWorld(t, Spec{ID: "r", Release: bad32, Waves: waves}, func(i int) string {
+		spec := Spec{ID: "r", Release: bad32, Waves: waves, Grace: Seconds(rapid.IntRange(0, 2).Draw(t, "grace") * 1800)}
+		w := newWorld(t, spec, func(i int) string {
 			return rapid.SampledFrom(fates).Draw(t, fmt.Sprintf("fate %d", i))
 		}, n, delay)
 		w.crash = func() bool { return rapid.IntRange(0, 5).Draw(t, "crash") == 0 }

@@ -22,7 +22,7 @@ type Resolved struct {
 	OfOthers  int               `json:"of_others,omitempty" doc:"members that another rollout has"`
 	NoWayBack int               `json:"no_way_back,omitempty" doc:"members that would have no way back after a halt"`
 	Unsized   int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
-	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, version, newer, stepping stone, counter, other rollout, other product
+	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
 	Waves     []WaveState       `json:"waves"`
 	Set       wire.DeviceSet    `json:"set"` // commits to all members
 	Members   []Member          `json:"members"`
@@ -89,6 +89,9 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 		if err := spec.Window.Check(); err != nil {
 			return release.Release{}, bad("window", err.Error(), "give it as --window 'mon-fri 02:00+4h' and --zone Europe/Berlin")
 		}
+	}
+	if err := spec.Manner.Check(spec.Grace.D()); err != nil {
+		return release.Release{}, bad("manner", err.Error(), "give it as --manner soft --grace 24h, or --manner consent")
 	}
 	if spec.Dynamic && len(spec.Selection.IDs) > 0 {
 		return release.Release{}, bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
@@ -285,6 +288,8 @@ func unfit(c Candidate, spec Spec, m wire.Release) (kind, why string) {
 		return "version", fmt.Sprintf("says that it runs %q, which is no version", c.Version)
 	case !c.Trial && newer(c.Version, m.Version):
 		return "newer", "runs " + c.Version + ", which is newer"
+	case spec.Manner == wire.Consent && c.Assurance == device.Enforces && !slices.Contains(c.Knows, wire.KnowsManner):
+		return "consent", "its agent asks nobody: upgrade it, or roll out without consent"
 	case !enough(c.Assurance, spec.Assurance):
 		return "assurance", fmt.Sprintf("only %s what it runs, and the rollout is for devices that %s", c.Assurance, least(spec.Assurance))
 	}

@@ -47,8 +47,11 @@ type Spec struct {
 	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, or of a state
 	Reason    string    `json:"reason,omitempty"`
 
-	// Window is when devices may be given the release, in their own time; nil: always. Who is sent back is not held up by it.
+	// Window is when devices may take the release, in their own time; nil: always. Who is sent back is not held up by it, nor by a manner.
 	Window *window.Hours `json:"window,omitempty"`
+
+	Manner wire.Manner `json:"manner,omitempty" doc:"what has to be before a device takes it: soft, that it is not busy or its grace is over; consent, that somebody beside it agreed; not there: nothing"`
+	Grace  Seconds     `json:"grace_s,omitempty" doc:"of soft: how long a device may put it off"`
 
 	// Assurance is the least that a device's word has to be worth; empty: it enforces what it is told. Devices below are left out.
 	Assurance device.Assurance `json:"assurance,omitempty"`
@@ -147,6 +150,7 @@ type Tranche struct {
 	Release []byte    `json:"release,omitempty"` // of a way back: where to
 	Devices int       `json:"devices"`
 	At      time.Time `json:"at"`
+	Kept    []string  `json:"kept,omitempty" doc:"what of the window and the manner its devices keep to themselves, as they say that they know it: it is in what is signed. The rest is kept here, as far as that can be"`
 	Issued  bool      `json:"issued"` // false: decided, and perhaps issued
 }
 
@@ -213,6 +217,7 @@ type Candidate struct {
 	Assurance device.Assurance // what its word is worth
 
 	Room     *wire.Room         // of its flash; nil: unknown
+	Knows    []string           // kinds of message that its agent understands
 	Left     [][]byte           // releases that it was sent back from
 	Settings []wire.ConfigEntry // what it says it was told, and what it was; without secrets
 }
@@ -249,6 +254,8 @@ type Status struct {
 	Proven    []byte           `json:"proven,omitempty"` // digest of the release the evidence was found to match; empty: none
 	Seen      time.Time        `json:"seen,omitzero"`
 	Said      time.Time        `json:"said,omitzero"`       // when a client of another update system last said what it runs
+	Waits     *wire.Waits      `json:"waits,omitempty"`     // an install that it has, and that waits
+	Knows     []string         `json:"-"`                   // kinds of message that its agent understands
 	Assurance device.Assurance `json:"assurance,omitempty"` // what its word is worth
 	Zone      string           `json:"zone,omitempty"`      // where it says it is; empty: it does not
 }
@@ -259,6 +266,7 @@ type Order struct {
 	Issued   time.Time       `json:"issued,omitzero"`
 	Expires  time.Time       `json:"expires,omitzero"`
 	Standing device.Standing `json:"standing,omitempty"` // as it is stored: whose time is up is still told to be under way
+	Code     string          `json:"code,omitempty"`     // of its result
 	Attempts int             `json:"attempts,omitempty"`
 	At       time.Time       `json:"at,omitzero"`
 }
@@ -281,6 +289,7 @@ type Counts struct {
 	NoShows  int `json:"no_shows,omitempty"`    // of the failed: those that did not show in time that they are good
 	Untold   int `json:"untold,omitempty"`      // of the waiting: not told yet
 	Held     int `json:"held,omitempty"`        // another rollout has them
+	Declined int `json:"declined,omitempty"`    // somebody beside them did not agree: neither good nor failed
 	Left     int `json:"left,omitempty"`        // retired meanwhile, or gone from the rollout's group before they were told
 	Returned int `json:"rolled_back,omitempty"` // after a halt: gone back by command
 	Stranded int `json:"stranded,omitempty"`    // after a halt: run the release and have no way back, or did not take it

@@ -275,7 +275,7 @@ func (s *Service) Get(ctx context.Context, caller access.Caller, id string) (Rol
 }
 
 // notGood are all marks but that of who is good.
-var notGood = []Mark{Queued, Held, Awaited, Proving, Erred, Missed, Gone, Settled, Returned, Returns, Moving, Stranded}
+var notGood = []Mark{Queued, Held, Awaited, Proving, Erred, Missed, Waived, Gone, Settled, Returned, Returns, Moving, Stranded}
 
 // Which says which devices of a wave are asked for.
 type Which string
@@ -430,10 +430,11 @@ func (s *Service) factData(ctx context.Context, r Rollout, d Decision, told Tran
 		Tranche int      `json:"tranche,omitempty"`
 		Release string   `json:"release"`
 		Command string   `json:"command,omitempty"`
+		Kept    []string `json:"kept,omitempty"` // see Tranche
 		Reason  string   `json:"reason,omitempty"`
 		Counts  Counts   `json:"counts"`
 		Failed  []string `json:"failed,omitempty"`
-	}{Rollout: r.Spec.ID, Wave: d.Wave, Release: hex.EncodeToString(r.Spec.Release), Command: told.Command, Reason: d.Reason, Counts: d.Counts}
+	}{Rollout: r.Spec.ID, Wave: d.Wave, Release: hex.EncodeToString(r.Spec.Release), Command: told.Command, Kept: told.Kept, Reason: d.Reason, Counts: d.Counts}
 	switch d.Kind {
 	case NextTranche:
 		out.Tranche = len(r.Waves[r.Wave-1].Tranches) + 1

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -288,8 +289,17 @@ func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision
 	if len(queued) == 0 {
 		return r, fmt.Errorf("%d devices of wave %d are to be told, and none of them waits for it: %w", d.N, r.Wave, ErrChanged)
 	}
-	t := Tranche{Command: device.OnceID(installOnce(r, len(r.Waves[r.Wave-1].Tranches))), Devices: len(queued), At: now}
+	queued, kept := together(r.Spec, queued)
+	t := Tranche{Command: device.OnceID(installOnce(r, len(r.Waves[r.Wave-1].Tranches))), Devices: len(queued), Kept: kept, At: now}
 	return s.put(ctx, now, r, d, t, r.Wave, queued)
+}
+
+// together gives those of the devices that keep to as much themselves as the first: one command is told to all of a tranche. The others are in the next.
+func together(spec Spec, all []Status) (some []Status, kept []string) {
+	if len(all) > 0 {
+		kept = spec.keeps(all[0])
+	}
+	return slices.DeleteFunc(all, func(s Status) bool { return !slices.Equal(spec.keeps(s), kept) }), kept
 }
 
 // installOnce names the command of a tranche of the wave.
@@ -362,13 +372,13 @@ func backOnce(r Rollout, i int) string { return fmt.Sprintf("rollout/%s/back/%d"
 func (s *Service) issue(ctx context.Context, r Rollout, d Decision) error {
 	w := r.Waves[r.Wave-1]
 	if n := len(w.Tranches); r.Halted.IsZero() && n > 0 && !w.Tranches[n-1].Issued {
-		valid := r.Spec.Waves[w.Rule].Deadline.D() + lateFor
+		valid := r.Spec.Waves[w.Rule].Deadline.D() + lateFor + r.Spec.Grace.D()
 		if r.Spec.Window != nil {
 			valid += window.Longest
 		}
 		return s.command(ctx, r, w.Tranches[n-1].Command, device.Instruction{
 			Act: wire.ActInstall, Release: r.Spec.Release, Wave: uint(d.Wave), Valid: valid, Hours: r.Spec.Window, Reason: r.Spec.Reason,
-			Once: installOnce(r, n-1),
+			Manner: r.Spec.Manner, Grace: r.Spec.Grace.D(), Kept: w.Tranches[n-1].Kept, Once: installOnce(r, n-1),
 		})
 	}
 	for i, b := range r.Backs {

@@ -89,7 +89,7 @@ func (a *api) showDevice() *cobra.Command {
 		return a.show(func(w io.Writer) error {
 			d := v.Device
 			if err := sheet(w, "device", d.ID, "product", d.Product, "group", or(d.Group), "hardware", d.Hardware, "state", d.State, "legitimacy", d.Legitimacy, "its word", fmt.Sprintf("%s (%s)", d.Assurance, device.Assurance(d.Assurance).Words()),
-				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
+				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "its update", or(d.Waiting()), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
 				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "programs held by", oneLine(d.HeldBy()), "seen", whenever(d.LastSeen),
 				"boots", fmt.Sprint(d.BootCount), "room for programs", d.Flash(), "sent back from", or(strings.Join(d.Left, " ")), "own log", d.Log.Standing()+heard(d.Log), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
 				"order", d.Order, "may have parts of lots", lotsShown(built), "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "new keys", whenever(d.Rekeyed), "virtual", yes(d.Virtual), "forgotten", whenever(d.Forgotten)); err != nil {

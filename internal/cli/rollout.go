@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
 	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
@@ -96,6 +97,12 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Spec.Window != nil {
 		pairs = append(pairs, "window", r.Spec.Window.Text())
 	}
+	if r.Spec.Manner != wire.Forced {
+		pairs = append(pairs, "manner", rollout.MannerText(r.Spec))
+	}
+	if r.Last.Declined > 0 {
+		pairs = append(pairs, "declined", fmt.Sprintf("%d, where somebody did not agree", r.Last.Declined))
+	}
 	if r.Spec.Dynamic {
 		pairs = append(pairs, "dynamic", rollout.Joining(r))
 	}
@@ -127,6 +134,8 @@ type plan struct {
 	errors         string
 	noShows        string
 	window, zone   string
+	manner         string
+	grace          time.Duration
 	tranche        int
 	perHour        int
 }
@@ -144,8 +153,10 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.IntVar(&p.spec.Priority, "priority", 0, "of two rollouts that wait for a device, the one with the higher gets it, -100 to 100; then the one that started first; takes two people, and the whole product")
 	f.StringVar((*string)(&p.spec.Assurance), "assurance", "", "the least that a device's word has to be worth: enforces, proves or says (default enforces); clients of other update systems only say what they run")
 	f.StringVar(&p.back, "rollback", "", "where devices go whose earlier release is no way back: digest or PRODUCT@VERSION")
-	f.StringVar(&p.window, "window", "", "hours in which devices are given it, in their own time: 02:00+4h, mon-fri 22:30+90m or sat,sun 02:00+4h (default always)")
+	f.StringVar(&p.window, "window", "", "hours in which devices take it, in their own time: 02:00+4h, mon-fri 22:30+90m or sat,sun 02:00+4h (default always)")
 	f.StringVar(&p.zone, "zone", "", "of --window: the time zone of devices that do not say theirs, as Europe/Berlin or +02:00 (default UTC)")
+	f.StringVar(&p.manner, "manner", "forced", "what has to be before a device takes it: forced (nothing), soft (it is not busy, or --grace is over) or consent (somebody beside it agreed)")
+	f.DurationVar(&p.grace, "grace", 24*time.Hour, "of --manner soft: how long a device that is busy may put it off")
 	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
 	c.MarkFlagsOneRequired("all", "state", "device")
@@ -184,6 +195,19 @@ func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 		p.spec.Window = &window.Hours{Window: w, Zone: p.zone}
 	} else if p.zone != "" {
 		return usagef("--zone is of --window, which is not given")
+	}
+	switch p.manner {
+	case "forced":
+	case string(wire.Soft):
+		grace, ok := seconds(p.grace.String())
+		if !ok {
+			return usagef("--grace %s: want a duration such as 30m or 24h, in whole seconds", p.grace)
+		}
+		p.spec.Manner, p.spec.Grace = wire.Soft, grace
+	case string(wire.Consent):
+		p.spec.Manner = wire.Consent
+	default:
+		return usagef("--manner %q: want forced, soft or consent", p.manner)
 	}
 	if p.spec.Release, _, err = digestOf(ctx, cl, p.release); err != nil {
 		return err

@@ -380,6 +380,7 @@ func countsOf(c rollout.Counts) []count {
 		{Name: "of them no-shows", N: c.NoShows, Tone: "bad"},
 		{Name: "held by other rollouts", N: c.Held, Tone: "warn"},
 		{Name: "good by their own word", N: c.ByWord, Tone: "warn"},
+		{Name: "declined", N: c.Declined},
 		{Name: "left", N: c.Left},
 		{Name: "rolled back", N: c.Returned},
 		{Name: "stranded", N: c.Stranded, Tone: "bad"},

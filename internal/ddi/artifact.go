@@ -45,7 +45,23 @@ func (h *handler) deploymentOf(ctx context.Context, p peer, o device.Offer) (any
 		}
 		chunks = append(chunks, chunk{Part: partOf(c), Version: c.Version, Name: c.Name, Artifacts: []artifact{a}})
 	}
-	return map[string]any{"download": "forced", "update": "forced", "chunks": chunks}, nil
+	how := handling(o)
+	d := map[string]any{"download": how, "update": how, "chunks": chunks}
+	switch {
+	case o.Shut:
+		d["update"], d["maintenanceWindow"] = "skip", "unavailable"
+	case o.Hours:
+		d["maintenanceWindow"] = "available"
+	}
+	return d, nil
+}
+
+// handling is what hawkBit calls whether it may be put off.
+func handling(o device.Offer) string {
+	if o.Manner == wire.Soft {
+		return "attempt"
+	}
+	return "forced"
 }
 
 // partOf is what hawkBit calls the kind of a component.

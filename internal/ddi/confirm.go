@@ -43,7 +43,7 @@ func (h *handler) confirm(w http.ResponseWriter, r *http.Request, p peer) error 
 	return send(w, map[string]any{"id": strconv.Itoa(int(o.Number)), "confirmation": d})
 }
 
-// confirmed takes whether it is agreed to. Who declines is asked again: they may have meant not now.
+// confirmed takes whether it is agreed to. Who declines is asked again, for they may have meant not now; but where the rollout asks, no is its answer.
 func (h *handler) confirmed(w http.ResponseWriter, r *http.Request, p peer) error {
 	c, err := decodeConfirmation(p.body)
 	if err != nil {
@@ -53,7 +53,7 @@ func (h *handler) confirmed(w http.ResponseWriter, r *http.Request, p peer) erro
 	if err != nil {
 		return err
 	}
-	if o.Cancel || !p.Consent {
+	if o.Cancel || !p.mayDecline(o) {
 		return notNow("agree to")
 	}
 	said := device.Declines

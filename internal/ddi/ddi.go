@@ -27,6 +27,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
+	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Clients knows whom to talk to; *legacy.Service is one.
@@ -228,7 +229,7 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 	links := map[string]link{}
 	number := strconv.Itoa(int(o.Number))
 	switch {
-	case o.Number == 0 || o.Shut:
+	case o.Number == 0 || o.Shut: // its link comes when its hours do: SWUpdate takes what it is told to skip for done
 	case o.Cancel:
 		links["cancelAction"] = h.at(p, "cancelAction", number)
 	case p.asks(o):
@@ -259,7 +260,10 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 }
 
 // asks reports whether somebody there has still to agree.
-func (p peer) asks(o device.Offer) bool { return p.Consent && !p.Auto && !o.Note.Agreed }
+func (p peer) asks(o device.Offer) bool { return p.mayDecline(o) && !p.Auto && !o.Note.Agreed }
+
+// mayDecline reports whether anybody there is asked at all: for each update, or for this one because its rollout wants it.
+func (p peer) mayDecline(o device.Offer) bool { return p.Consent || o.Manner == wire.Consent }
 
 // configData takes what a client says of itself.
 func (h *handler) configData(w http.ResponseWriter, r *http.Request, p peer) error {

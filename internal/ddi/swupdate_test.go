@@ -20,6 +20,8 @@ import (
 	"github.com/hallmark-iot/hallmark/internal/legacytest"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/rollout"
+	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/window"
 )
 
 // board is a machine with SWUpdate on it, as Debian has it.
@@ -292,4 +294,56 @@ func TestInteropSWUpdateLeavesOff(t *testing.T) {
 
 func polls(e legacytest.Exchange) bool {
 	return e.Method == http.MethodGet && strings.Count(e.Path, "/") == 4
+}
+
+// SWUpdate is offered a release in its rollout's hours, and hears nothing of it before.
+func TestInteropSWUpdateInItsWindow(t *testing.T) {
+	needSWUpdate(t)
+	l := &legacytest.Line{}
+	w := legacytest.Behind(t, l)
+	id, token := w.Admit(legacy.Admission{Name: "pump-0042"})
+	b := newBoard(w, "pump-0042", `targettoken = "`+token+`";`)
+	next := b.releases()
+	b.start("1.0.0", w.Base)
+	w.Runs(id, "1.0.0")
+	opens := time.Now().UTC().Add(time.Minute).Truncate(time.Minute)
+	b.w.RollAs(rollout.Spec{ID: "r1", Window: &window.Hours{Window: window.Window{From: uint16(opens.Hour()*60 + opens.Minute()), Minutes: 23 * 60}}}, next, id)
+	w.Until("it has installed it", func() (bool, string) { return b.installed() == "program 1.1.0", b.out.String() })
+	s, err := os.Stat(b.at("installed"))
+	w.Must(err)
+	if s.ModTime().Before(opens) {
+		t.Errorf("it installed it at %s, before %s", s.ModTime(), opens)
+	}
+	if n := l.Count(func(e legacytest.Exchange) bool {
+		return strings.Contains(e.Path, "deploymentBase/") && e.Method == http.MethodGet && !strings.Contains(e.Got, `"maintenanceWindow":"available"`)
+	}); n > 0 {
+		t.Errorf("%d times it was told of no hours, or that they are not now: %s", n, l.Transcript())
+	}
+}
+
+// Who declines what a rollout asks consent for is asked no more, and has not failed.
+func TestARolloutAsksForConsent(t *testing.T) {
+	w := legacytest.Behind(t, &legacytest.Line{})
+	id, token := w.Admit(legacy.Admission{Name: "door-1"})
+	other, otherToken := w.Admit(legacy.Admission{Name: "door-2"})
+	yes, no := rhu{w, "door-1", "TargetToken " + token}, rhu{w, "door-2", "TargetToken " + otherToken}
+	next := w.Publish("1.1.0", "bundle", []byte("bundle"))
+	yes.config("1.0.0")
+	no.config("1.0.0")
+	w.RollAs(rollout.Spec{ID: "r1", Manner: wire.Consent}, next, id, other)
+	for c, answer := range map[rhu]string{yes: "confirmed", no: "denied"} {
+		var href string
+		w.Until("somebody is asked", func() (bool, string) { href = c.poll().Links["confirmationBase"].Href; return href != "", "" })
+		if status, body, _ := w.Call(http.MethodPost, c.path(href)+"/feedback", c.auth, `{"confirmation":"`+answer+`"}`); status != http.StatusOK {
+			t.Fatalf("%s: %d %s", answer, status, body)
+		}
+	}
+	if links := no.poll().Links; len(links) != 0 {
+		t.Errorf("who declined is asked again: %v", links)
+	}
+	yes.installs(yes.offered())
+	yes.config("1.1.0")
+	if n := w.Rolled("r1", rollout.Completed).Rollout.Last; n.Good != 1 || n.Declined != 1 || n.Failed != 0 {
+		t.Errorf("one agreed and one declined: %+v", n)
+	}
 }

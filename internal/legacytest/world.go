@@ -173,13 +173,19 @@ func (w *World) PublishAs(format wire.Format, version, component string, data []
 // Roll starts a rollout of a release to devices that only say what they run.
 func (w *World) Roll(id, digest string, devices ...string) {
 	w.T.Helper()
-	sum, err := hex.DecodeString(digest)
+	w.RollAs(rollout.Spec{ID: id}, digest, devices...)
+}
+
+// RollAs is Roll of a rollout that says more.
+func (w *World) RollAs(spec rollout.Spec, digest string, devices ...string) {
+	w.T.Helper()
+	var err error
+	spec.Release, err = hex.DecodeString(digest)
 	w.Must(err)
-	_, err = w.People["olga"].CreateRollout(w.T.Context(), rollout.Spec{
-		ID: id, Product: Tenant, Release: sum, Selection: rollout.Selection{IDs: devices}, Assurance: device.Says, Waves: []rollout.Wave{{Deadline: 3600}},
-	})
+	spec.Product, spec.Selection, spec.Assurance, spec.Waves = Tenant, rollout.Selection{IDs: devices}, device.Says, []rollout.Wave{{Deadline: 3600}}
+	_, err = w.People["olga"].CreateRollout(w.T.Context(), spec)
 	w.Must(err)
-	_, err = w.People["olga"].StartRollout(w.T.Context(), id)
+	_, err = w.People["olga"].StartRollout(w.T.Context(), spec.ID)
 	w.Must(err)
 }
 

@@ -17,6 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
+	"github.com/hallmark-iot/hallmark/wire"
 	format "github.com/hallmark-iot/hallmark/wire/mender"
 )
 
@@ -50,7 +51,7 @@ func (h *handler) next(w http.ResponseWriter, r *http.Request, p peer) error {
 	if err != nil {
 		return err
 	}
-	if o.Number == 0 || o.Cancel || o.Shut {
+	if o.Number == 0 || o.Cancel || o.Shut || o.Manner == wire.Consent { // nobody there would be asked
 		w.WriteHeader(http.StatusNoContent)
 		return nil
 	}

@@ -43,9 +43,9 @@ func (s *Devices) PutCommand(ctx context.Context, c device.Command, devices []st
 		hours = string(text)
 	}
 	return s.db.Write(ctx, func(tx *Tx) error {
-		res, err := tx.Of(devices...).Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave, hours)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15) ON CONFLICT (id) DO NOTHING`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product,
-			string(c.Wire.Act), c.Priority, warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config, c.Wire.Rollout, int64(c.Wire.Wave), hours)
+		res, err := tx.Of(devices...).Exec(`INSERT INTO command (id, uid, digest, product, act, priority, warrant, issued, expires, doc, reason, config, rollout, wave, hours, manner, grace)
+			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17) ON CONFLICT (id) DO NOTHING`, c.ID, c.UID[:], c.Digest[:], c.Wire.Product,
+			string(c.Wire.Act), c.Priority, warrant, Millis(c.Issued), Millis(c.Expires), payload, c.Reason, c.Config, c.Wire.Rollout, int64(c.Wire.Wave), hours, string(c.Manner), int64(c.Grace/time.Second))
 		if err != nil {
 			return err
 		}
@@ -88,14 +88,14 @@ func leaving(tx *Tx, act wire.Act, ids string, n int64) error {
 	return err
 }
 
-const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc, c.reason, c.config, c.hours`
+const commandColumns = `c.id, c.uid, c.digest, c.priority, c.warrant, c.issued, c.expires, c.ended, c.doc, c.reason, c.config, c.hours, c.manner, c.grace`
 
 func scanCommand(row scanner) (device.Command, error) {
 	var c device.Command
 	var hours string
 	var uid, digest, warrant, doc []byte
-	var issued, expires, ended int64
-	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc, &c.Reason, &c.Config, &hours)
+	var issued, expires, ended, grace int64
+	err := row.Scan(&c.ID, &uid, &digest, &c.Priority, &warrant, &issued, &expires, &ended, &doc, &c.Reason, &c.Config, &hours, &c.Manner, &grace)
 	if errors.Is(err, sql.ErrNoRows) {
 		return c, device.ErrNotFound
 	}
@@ -108,6 +108,7 @@ func scanCommand(row scanner) (device.Command, error) {
 		w := [16]byte(warrant)
 		c.Warrant = &w
 	}
+	c.Grace = time.Duration(grace) * time.Second
 	c.Issued, c.Expires, c.Ended = Time(issued), Time(expires), Time(ended)
 	if hours != "" {
 		if err := json.Unmarshal([]byte(hours), &c.Hours); err != nil {

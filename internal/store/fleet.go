@@ -44,7 +44,7 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Version, d.Release, d.Trial = twin.Version, hex.EncodeToString(twin.Release), twin.Trial
 	d.Bundle, d.BootCount, d.HealthText = twin.Bundle, twin.BootCount, twin.Health
-	d.Room, d.Knows, d.Zone = twin.Room, twin.Knows, twin.Zone
+	d.Room, d.Knows, d.Zone, d.Waits = twin.Room, twin.Knows, twin.Zone, twin.Waits
 	for _, release := range twin.Left {
 		d.Left = append(d.Left, hex.EncodeToString(release))
 	}

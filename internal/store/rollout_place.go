@@ -452,7 +452,7 @@ func (s *Rollouts) PutMarks(ctx context.Context, id string, marks []rollout.Mark
 
 // placeColumns read a device of a rollout, with its part in the commands that it was told by.
 const placeColumns = `SELECT x.device_id, x.wave, x.tranche, x.mark, x.holder, x.stirs, x.previous, CASE WHEN` + isThere + ` THEN 0 ELSE 1 END, CASE WHEN` + isClosed + ` THEN 1 ELSE 0 END, d.state, d.assurance, d.doc, d.last_seen, v.doc,
-	x.command, coalesce(ci.issued, 0), coalesce(ci.expires, 0), coalesce(i.state, ''), coalesce(i.attempts, 0), coalesce(i.at, 0),
+	x.command, coalesce(ci.issued, 0), coalesce(ci.expires, 0), coalesce(i.state, ''), coalesce(i.code, ''), coalesce(i.attempts, 0), coalesce(i.at, 0),
 	x.back, coalesce(cb.issued, 0), coalesce(cb.expires, 0), coalesce(b.state, ''), coalesce(b.attempts, 0), coalesce(b.at, 0)
 	FROM rollout_place x JOIN device d ON d.id = x.device_id JOIN rollout o ON o.id = x.rollout_id
 	LEFT JOIN verdict_current c ON c.device_id = x.device_id LEFT JOIN verdict v ON v.uid = c.uid
@@ -498,7 +498,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	var times [6]int64
 	var strayed, closed int64
 	if err := row.Scan(&s.Device, &s.Wave, &s.Tranche, &s.Mark, &s.Holder, &s.Stirs, &s.Previous, &strayed, &closed, &s.State, &s.Assurance, &doc, &seen, &verdict,
-		&s.Install.Command, &times[0], &times[1], &s.Install.Standing, &s.Install.Attempts, &times[2],
+		&s.Install.Command, &times[0], &times[1], &s.Install.Standing, &s.Install.Code, &s.Install.Attempts, &times[2],
 		&s.Back.Command, &times[3], &times[4], &s.Back.Standing, &s.Back.Attempts, &times[5]); err != nil {
 		return s, err
 	}
@@ -510,6 +510,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	}
 	s.Strayed, s.Closed = strayed == 1, closed == 1
 	s.Running, s.Trial, s.Seen, s.Said, s.Zone = t.Release, t.Trial, Time(seen), t.Said, t.Zone
+	s.Knows, s.Waits = t.Knows, t.Waits
 	switch {
 	case t.Sick:
 		s.Health = rollout.Unhealthy

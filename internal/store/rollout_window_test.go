@@ -14,16 +14,20 @@ import (
 )
 
 // calls has a device check in from a zone, and reports whether it is given the release.
-func (r *roll) calls(id, zone string) bool {
+func (r *roll) calls(id, zone string, more ...func(in *wire.Checkin)) bool {
 	r.t.Helper()
 	d, err := r.db.Devices().Device(r.t.Context(), id)
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	out, err := r.devices.Checkin(r.t.Context(), access.DeviceCaller(id), id, wire.Checkin{
+	in := wire.Checkin{
 		Nonce: bytes.Repeat([]byte{9}, 32), State: "active", BootCount: r.boots[id], Healthy: true, Release: d.Twin.Release, Version: d.Twin.Version,
 		Counter: d.Counter, Bundle: 1, Zone: zone,
-	})
+	}
+	for _, f := range more {
+		f(&in)
+	}
+	out, err := r.devices.Checkin(r.t.Context(), access.DeviceCaller(id), id, in)
 	if err != nil {
 		r.t.Fatal(err)
 	}

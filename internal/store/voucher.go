@@ -299,7 +299,7 @@ const stateOfRekeyed = `since = CASE WHEN state IN ('active', 'dormant', 'suspec
 
 // forgetful takes out of a twin what the device does not know any more, and what a copy of it may have said.
 func forgetful(t *device.Twin) {
-	t.Accepted, t.Reported, t.Trial, t.Progress, t.Room, t.Left, t.Knows, t.BootCount, t.Bundle = 0, nil, false, nil, nil, nil, nil, 0, 0
+	t.Accepted, t.Reported, t.Trial, t.Progress, t.Room, t.Left, t.Knows, t.Waits, t.BootCount, t.Bundle = 0, nil, false, nil, nil, nil, nil, nil, 0, 0
 	t.Healthy, t.Sick, t.Told, t.Health, t.Suspect, t.Sides = false, false, "", "", "", nil
 }
 
