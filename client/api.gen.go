@@ -569,6 +569,24 @@ func (e RevokeRequestReasonCode) Valid() bool {
 	}
 }
 
+// Defines values for RolloutSpecManner.
+const (
+	Consent RolloutSpecManner = "consent"
+	Soft    RolloutSpecManner = "soft"
+)
+
+// Valid indicates whether the value is a known member of the RolloutSpecManner enum.
+func (e RolloutSpecManner) Valid() bool {
+	switch e {
+	case Consent:
+		return true
+	case Soft:
+		return true
+	default:
+		return false
+	}
+}
+
 // Defines values for SupplyPartAnswer.
 const (
 	SupplyPartAnswerAffected SupplyPartAnswer = "affected"
@@ -1850,10 +1868,11 @@ type FleetDetail struct {
 	VerdictAt *time.Time `json:"verdict_at,omitempty"`
 
 	// VerdictLast what its last evidence was, when that is too old to count
-	VerdictLast    *string  `json:"verdict_last,omitempty"`
-	VerdictReasons []string `json:"verdict_reasons"`
-	Version        string   `json:"version"`
-	Virtual        bool     `json:"virtual"`
+	VerdictLast    *string    `json:"verdict_last,omitempty"`
+	VerdictReasons []string   `json:"verdict_reasons"`
+	Version        string     `json:"version"`
+	Virtual        bool       `json:"virtual"`
+	Waits          *WireWaits `json:"waits,omitempty"`
 
 	// Zone where its clock on the wall is, as it says; not there: it does not say
 	Zone *string `json:"zone,omitempty"`
@@ -3547,6 +3566,7 @@ type Rollout struct {
 
 // RolloutCounts defines model for RolloutCounts.
 type RolloutCounts struct {
+	Declined      *int64 `json:"declined,omitempty"`
 	Devices       int64  `json:"devices"`
 	Failed        int64  `json:"failed"`
 	Good          int64  `json:"good"`
@@ -3581,6 +3601,7 @@ type RolloutDeviceView struct {
 	Trial     *bool         `json:"trial,omitempty"`
 	Verdict   *string       `json:"verdict,omitempty"`
 	VerdictAt *time.Time    `json:"verdict_at,omitempty"`
+	Waits     *WireWaits    `json:"waits,omitempty"`
 	Wave      int64         `json:"wave"`
 	Why       *string       `json:"why,omitempty"`
 	Zone      *string       `json:"zone,omitempty"`
@@ -3597,6 +3618,7 @@ type RolloutMember struct {
 type RolloutOrder struct {
 	At       *time.Time `json:"at,omitempty"`
 	Attempts *int64     `json:"attempts,omitempty"`
+	Code     *string    `json:"code,omitempty"`
 	Command  string     `json:"command"`
 	Expires  *time.Time `json:"expires,omitempty"`
 	Issued   *time.Time `json:"issued,omitempty"`
@@ -3637,19 +3659,28 @@ type RolloutSelection struct {
 
 // RolloutSpec defines model for RolloutSpec.
 type RolloutSpec struct {
-	Assurance *string          `json:"assurance,omitempty"`
-	Canaries  []string         `json:"canaries,omitempty"`
-	Dynamic   *bool            `json:"dynamic,omitempty"`
-	ID        string           `json:"id"`
-	Priority  *int64           `json:"priority,omitempty"`
-	Product   string           `json:"product"`
-	Reason    *string          `json:"reason,omitempty"`
-	Release   []byte           `json:"release"`
-	Rollback  []byte           `json:"rollback,omitempty"`
-	Selection RolloutSelection `json:"selection"`
-	Waves     []RolloutWave    `json:"waves"`
-	Window    *WindowHours     `json:"window,omitempty"`
+	Assurance *string  `json:"assurance,omitempty"`
+	Canaries  []string `json:"canaries,omitempty"`
+	Dynamic   *bool    `json:"dynamic,omitempty"`
+
+	// GraceS of soft: how long a device may put it off
+	GraceS *int32 `json:"grace_s,omitempty"`
+	ID     string `json:"id"`
+
+	// Manner what has to be before a device takes it: soft, that it is not busy or its grace is over; consent, that somebody beside it agreed; not there: nothing
+	Manner    *RolloutSpecManner `json:"manner,omitempty"`
+	Priority  *int64             `json:"priority,omitempty"`
+	Product   string             `json:"product"`
+	Reason    *string            `json:"reason,omitempty"`
+	Release   []byte             `json:"release"`
+	Rollback  []byte             `json:"rollback,omitempty"`
+	Selection RolloutSelection   `json:"selection"`
+	Waves     []RolloutWave      `json:"waves"`
+	Window    *WindowHours       `json:"window,omitempty"`
 }
+
+// RolloutSpecManner what has to be before a device takes it: soft, that it is not busy or its grace is over; consent, that somebody beside it agreed; not there: nothing
+type RolloutSpecManner string
 
 // RolloutStatus defines model for RolloutStatus.
 type RolloutStatus struct {
@@ -3667,6 +3698,7 @@ type RolloutTranche struct {
 	Command string    `json:"command"`
 	Devices int64     `json:"devices"`
 	Issued  bool      `json:"issued"`
+	Kept    *bool     `json:"kept,omitempty"`
 	Release []byte    `json:"release,omitempty"`
 }
 
@@ -4274,13 +4306,16 @@ type WireCommand struct {
 	Config  []byte        `json:"config,omitempty"`
 	Devices WireDeviceSet `json:"devices"`
 	Expires int64         `json:"expires"`
+	GraceS  *int64        `json:"grace_s,omitempty"`
 	ID      string        `json:"id"`
 	Issued  int64         `json:"issued"`
+	Manner  *string       `json:"manner,omitempty"`
 	Product string        `json:"product"`
 	Release []byte        `json:"release,omitempty"`
 	Rollout *string       `json:"rollout,omitempty"`
 	TTLS    *int64        `json:"ttl_s,omitempty"`
 	Wave    *int64        `json:"wave,omitempty"`
+	Window  *WireWindow   `json:"window,omitempty"`
 }
 
 // WireComponent defines model for WireComponent.
@@ -4571,6 +4606,14 @@ type WireVersionRange struct {
 	From  *string `json:"from,omitempty"`
 }
 
+// WireWaits defines model for WireWaits.
+type WireWaits struct {
+	Command []byte `json:"command"`
+	For     string `json:"for"`
+	Since   int64  `json:"since"`
+	Until   *int64 `json:"until,omitempty"`
+}
+
 // WireWarrant defines model for WireWarrant.
 type WireWarrant struct {
 	Act     string        `json:"act"`
@@ -4582,6 +4625,14 @@ type WireWarrant struct {
 	Owner   []byte        `json:"owner,omitempty"`
 	Product string        `json:"product"`
 	Reason  *string       `json:"reason,omitempty"`
+}
+
+// WireWindow defines model for WireWindow.
+type WireWindow struct {
+	Days    *int32  `json:"days,omitempty"`
+	From    int32   `json:"from"`
+	Minutes int32   `json:"minutes"`
+	Zone    *string `json:"zone,omitempty"`
 }
 
 // ListAdvisoriesParams defines parameters for ListAdvisories.

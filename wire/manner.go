@@ -40,21 +40,19 @@ const (
 	KnowsManner = "manner1"
 )
 
-// Window is the same hours of days of the week, of a device's own time.
+// Window is the same hours of days of the week, of the time of the zone that a device says it is in: who says none is not told of a window. It has no zone, because commands are public.
 type Window struct {
 	Days    uint8  `cbor:"1,keyasint,omitempty" json:"days,omitempty"` // on which it opens: 1 Monday, 2 Tuesday, 4 Wednesday … 64 Sunday, added; 0: every day
 	From    uint16 `cbor:"2,keyasint" json:"from"`                     // when it opens: minute of the day
 	Minutes uint16 `cbor:"3,keyasint" json:"minutes"`                  // how long it is open; it may go over midnight
-	Zone    string `cbor:"4,keyasint,omitempty" json:"zone,omitempty"` // of a device that does not know its own; empty: UTC
 }
 
 const minutesOfDay = 24 * 60
 
 // Check refuses a window that never opens, or that opens twice a day.
 func (w Window) Check() error {
-	if w.Days > 127 || w.From >= minutesOfDay || w.Minutes == 0 || w.Minutes > minutesOfDay || len(w.Zone) > MaxZone {
-		return fmt.Errorf("a window opens on days of the week (1 to 127), at a minute of the day (0 to %d), for 1 to %d minutes, in a zone of at most %d bytes: not %d, %d, %d, %.48q",
-			minutesOfDay-1, minutesOfDay, MaxZone, w.Days, w.From, w.Minutes, w.Zone)
+	if w.Days > 127 || w.From >= minutesOfDay || w.Minutes == 0 || w.Minutes > minutesOfDay {
+		return fmt.Errorf("a window opens on days of the week (1 to 127), at a minute of the day (0 to %d), for 1 to %d minutes: not %d, %d, %d", minutesOfDay-1, minutesOfDay, w.Days, w.From, w.Minutes)
 	}
 	return nil
 }
@@ -104,3 +102,17 @@ func (w *Waits) check() error {
 
 // maxMoment bounds a time in seconds that somebody else gave.
 const maxMoment = 1 << 40
+
+// Text says in words what it waits for.
+func (w Waits) Text() string {
+	day := func(at uint64) string {
+		return time.Unix(int64(min(at, maxMoment)), 0).UTC().Format("2006-01-02 15:04Z")
+	}
+	switch w.For {
+	case WaitsForConsent:
+		return "waits for consent since " + day(w.Since)
+	case WaitsForWindow:
+		return "waits for its window, which opens " + day(w.Until)
+	}
+	return "is busy, and puts it off until " + day(w.Until) + " at most"
+}

@@ -192,14 +192,14 @@ func (h Hours) Text() string {
 	return fmt.Sprintf("%s in each device's own time; %s where it does not say", h.Window, zone)
 }
 
-// Signed is what a device is told that keeps to them itself.
-func (h Hours) Signed() *wire.Window {
-	return &wire.Window{Days: h.Days, From: h.From, Minutes: h.Minutes, Zone: h.Zone}
+// Told is what a device is told that keeps to it itself.
+func (w Window) Told() *wire.Window {
+	return &wire.Window{Days: w.Days, From: w.From, Minutes: w.Minutes}
 }
 
-// Of gives the hours that a device was told.
-func Of(w wire.Window) Hours {
-	return Hours{Window: Window{Days: w.Days, From: w.From, Minutes: w.Minutes}, Zone: w.Zone}
+// Of gives the window that a device was told.
+func Of(w wire.Window) Window {
+	return Window{Days: w.Days, From: w.From, Minutes: w.Minutes}
 }
 
 // Open reports whether a device that says where it is may be worked on at now.
