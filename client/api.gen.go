@@ -569,24 +569,6 @@ func (e RevokeRequestReasonCode) Valid() bool {
 	}
 }
 
-// Defines values for RolloutSpecManner.
-const (
-	Consent RolloutSpecManner = "consent"
-	Soft    RolloutSpecManner = "soft"
-)
-
-// Valid indicates whether the value is a known member of the RolloutSpecManner enum.
-func (e RolloutSpecManner) Valid() bool {
-	switch e {
-	case Consent:
-		return true
-	case Soft:
-		return true
-	default:
-		return false
-	}
-}
-
 // Defines values for SupplyPartAnswer.
 const (
 	SupplyPartAnswerAffected SupplyPartAnswer = "affected"
@@ -3668,19 +3650,16 @@ type RolloutSpec struct {
 	ID     string `json:"id"`
 
 	// Manner what has to be before a device takes it: soft, that it is not busy or its grace is over; consent, that somebody beside it agreed; not there: nothing
-	Manner    *RolloutSpecManner `json:"manner,omitempty"`
-	Priority  *int64             `json:"priority,omitempty"`
-	Product   string             `json:"product"`
-	Reason    *string            `json:"reason,omitempty"`
-	Release   []byte             `json:"release"`
-	Rollback  []byte             `json:"rollback,omitempty"`
-	Selection RolloutSelection   `json:"selection"`
-	Waves     []RolloutWave      `json:"waves"`
-	Window    *WindowHours       `json:"window,omitempty"`
+	Manner    *string          `json:"manner,omitempty"`
+	Priority  *int64           `json:"priority,omitempty"`
+	Product   string           `json:"product"`
+	Reason    *string          `json:"reason,omitempty"`
+	Release   []byte           `json:"release"`
+	Rollback  []byte           `json:"rollback,omitempty"`
+	Selection RolloutSelection `json:"selection"`
+	Waves     []RolloutWave    `json:"waves"`
+	Window    *WindowHours     `json:"window,omitempty"`
 }
-
-// RolloutSpecManner what has to be before a device takes it: soft, that it is not busy or its grace is over; consent, that somebody beside it agreed; not there: nothing
-type RolloutSpecManner string
 
 // RolloutStatus defines model for RolloutStatus.
 type RolloutStatus struct {
@@ -3698,8 +3677,10 @@ type RolloutTranche struct {
 	Command string    `json:"command"`
 	Devices int64     `json:"devices"`
 	Issued  bool      `json:"issued"`
-	Kept    *bool     `json:"kept,omitempty"`
-	Release []byte    `json:"release,omitempty"`
+
+	// Kept what of the window and the manner its devices keep to themselves, as they say that they know it: it is in what is signed. The rest is kept here, as far as that can be
+	Kept    []string `json:"kept,omitempty"`
+	Release []byte   `json:"release,omitempty"`
 }
 
 // RolloutWave defines model for RolloutWave.
@@ -4629,10 +4610,9 @@ type WireWarrant struct {
 
 // WireWindow defines model for WireWindow.
 type WireWindow struct {
-	Days    *int32  `json:"days,omitempty"`
-	From    int32   `json:"from"`
-	Minutes int32   `json:"minutes"`
-	Zone    *string `json:"zone,omitempty"`
+	Days    *int32 `json:"days,omitempty"`
+	From    int32  `json:"from"`
+	Minutes int32  `json:"minutes"`
 }
 
 // ListAdvisoriesParams defines parameters for ListAdvisories.

@@ -138,13 +138,7 @@ func (s *Service) Command(ctx context.Context, caller access.Caller, in Instruct
 	c := Command{
 		ID: w.ID, UID: f.UID, Digest: sha256.Sum256(payload), Wire: w, Config: salted, Reason: in.Reason, Priority: in.Rank(), Warrant: in.WarrantUID, Hours: in.Hours, Manner: in.Manner, Grace: in.Grace,
 		Issued: now, Expires: time.Unix(int64(w.Expires), 0).UTC(), Within: caller.Scope,
-	}
-	if w.Window != nil {
-		c.Hours = nil
-	}
-	if w.Manner != wire.Forced {
-		c.Manner, c.Grace = wire.Forced, 0
-	}
+	}.unlessTold()
 	err = s.cfg.Commands.PutCommand(ctx, c, in.Devices, f)
 	if errors.Is(err, ErrExists) && in.Once != "" {
 		return w.ID, nil // by another node, this moment

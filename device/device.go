@@ -141,6 +141,17 @@ type Command struct {
 	Within   []string      // of PutCommand: the scope that its devices have to be in when it is stored; empty: anywhere; kept nowhere
 }
 
+// unlessTold keeps nothing here that the devices were told to keep to themselves.
+func (c Command) unlessTold() Command {
+	if c.Wire.Window != nil {
+		c.Hours = nil
+	}
+	if c.Wire.Manner != wire.Forced {
+		c.Manner, c.Grace = wire.Forced, 0
+	}
+	return c
+}
+
 // opens gives when a device that says where it is may be given the command, which may be over; zero: always.
 func (c Command) opens(now time.Time, zone string) (opens time.Time) {
 	if c.Hours != nil {
