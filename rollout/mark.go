@@ -299,7 +299,7 @@ func (r Rollout) keeping(s Status) []string {
 }
 
 // keeps is what of the rollout's window and manner a device can keep to itself, by the words in which it says so. Of a window it has to say where it is.
-func (s Spec) keeps(d Status) (words []string) {
+func (s Spec) keeps(d Candidate) (words []string) {
 	if s.Manner != wire.Forced && slices.Contains(d.Knows, wire.KnowsManner) {
 		words = append(words, wire.KnowsManner)
 	}

@@ -218,6 +218,7 @@ type Candidate struct {
 
 	Room     *wire.Room         // of its flash; nil: unknown
 	Knows    []string           // kinds of message that its agent understands
+	Zone     string             // where it says it is; empty: it does not
 	Left     [][]byte           // releases that it was sent back from
 	Settings []wire.ConfigEntry // what it says it was told, and what it was; without secrets
 }
@@ -255,7 +256,6 @@ type Status struct {
 	Seen      time.Time        `json:"seen,omitzero"`
 	Said      time.Time        `json:"said,omitzero"`       // when a client of another update system last said what it runs
 	Waits     *wire.Waits      `json:"waits,omitempty"`     // an install that it has, and that waits
-	Knows     []string         `json:"-"`                   // kinds of message that its agent understands
 	Assurance device.Assurance `json:"assurance,omitempty"` // what its word is worth
 	Zone      string           `json:"zone,omitempty"`      // where it says it is; empty: it does not
 }

@@ -289,17 +289,26 @@ func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision
 	if len(queued) == 0 {
 		return r, fmt.Errorf("%d devices of wave %d are to be told, and none of them waits for it: %w", d.N, r.Wave, ErrChanged)
 	}
-	queued, kept := together(r.Spec, queued)
+	queued, kept, err := s.together(ctx, r.Spec, queued)
+	if err != nil {
+		return r, err
+	}
 	t := Tranche{Command: device.OnceID(installOnce(r, len(r.Waves[r.Wave-1].Tranches))), Devices: len(queued), Kept: kept, At: now}
 	return s.put(ctx, now, r, d, t, r.Wave, queued)
 }
 
 // together gives those of the devices that keep to as much themselves as the first: one command is told to all of a tranche. The others are in the next.
-func together(spec Spec, all []Status) (some []Status, kept []string) {
-	if len(all) > 0 {
-		kept = spec.keeps(all[0])
+func (s *Service) together(ctx context.Context, spec Spec, all []string) (some, kept []string, err error) {
+	if spec.Window == nil && spec.Manner == wire.Forced {
+		return all, nil, nil
 	}
-	return slices.DeleteFunc(all, func(s Status) bool { return !slices.Equal(spec.keeps(s), kept) }), kept
+	keeps := make(map[string][]string, len(all))
+	err = s.cfg.Store.Candidates(ctx, spec.Product, Selection{IDs: all}, "", nil, func(c Candidate) error {
+		keeps[c.ID] = spec.keeps(c)
+		return nil
+	})
+	kept = keeps[all[0]]
+	return slices.DeleteFunc(all, func(id string) bool { return !slices.Equal(keeps[id], kept) }), kept, err
 }
 
 // installOnce names the command of a tranche of the wave.

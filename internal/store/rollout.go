@@ -224,7 +224,7 @@ func scanCandidate(row scanner) (rollout.Candidate, error) {
 	if err != nil {
 		return c, fmt.Errorf("device %s: twin: %w", c.ID, err)
 	}
-	c.Trial, c.Version, c.Room, c.Left, c.Knows = t.Trial, t.Version, t.Room, t.Left, t.Knows
+	c.Trial, c.Version, c.Room, c.Left, c.Knows, c.Zone = t.Trial, t.Version, t.Room, t.Left, t.Knows, t.Zone
 	c.Settings, err = device.Shown(t)
 	return c, err
 }

@@ -510,7 +510,7 @@ func scanStatus(row scanner) (rollout.Status, error) {
 	}
 	s.Strayed, s.Closed = strayed == 1, closed == 1
 	s.Running, s.Trial, s.Seen, s.Said, s.Zone = t.Release, t.Trial, Time(seen), t.Said, t.Zone
-	s.Knows, s.Waits = t.Knows, t.Waits
+	s.Waits = t.Waits
 	switch {
 	case t.Sick:
 		s.Health = rollout.Unhealthy
