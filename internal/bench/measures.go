@@ -181,6 +181,22 @@ var measures = []measure{
 		reference: benchmark{pkg: "./internal/server", name: "Poll/bare", metric: "ns/op", perSecond: true},
 		goal:      goal{onRatio: true, atLeast: true, bound: 0.8},
 	},
+	{
+		name: "a directive on demand, its place among 100,000 devices, processor time without the line", unit: "ms",
+		ours: benchmark{pkg: "./internal/server", name: "Directive/service", metric: "cpu-ms/op"}, goal: goal{bound: 0.3},
+	},
+	{
+		name: "1,000,000 devices selected and put into waves, dry run", unit: "s",
+		ours: benchmark{pkg: "./internal/server", name: "Plan/dry", metric: "ns/op", scale: 1e-9}, goal: goal{bound: 5},
+	},
+	{
+		name: "1,000,000 devices selected and put into waves, start", unit: "s",
+		ours: benchmark{pkg: "./internal/server", name: "Plan/start", metric: "ns/op", scale: 1e-9}, goal: goal{bound: 5},
+	},
+	{
+		name: "from the start of a rollout to 100,000 devices until all are told, and the first 1,000 that ask were answered", unit: "s",
+		ours: benchmark{pkg: "./internal/server", name: "FirstWave", metric: "s/100k"}, goal: goal{bound: 10},
+	},
 	{name: "agent, stripped binary", unit: "MB", ours: fileSize{"bin/hallmark-agent"}, goal: goal{bound: 20}},
 	{name: "agent, resident", unit: "MB", ours: demoRSS{}, goal: goal{bound: 20}},
 	{name: "console page, many devices, slowest p95", unit: "ms", ours: atSize{"Page"}, goal: goal{bound: 50}},

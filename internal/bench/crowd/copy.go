@@ -13,6 +13,13 @@ const (
 	copies = 256 // at most: they differ in two hexadecimal digits
 )
 
+// copyDevices writes the registry of the base again, as the rest of copying does.
+const copyDevices = `INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, attest_key, instance_id, key_origin, is_virtual, last_seen,
+		since, release, bundle, doc, group_path, version, verdict, findings)
+		SELECT $1 || substr(id, 3), product, hardware, state, legitimacy, order_id || '-' || $1, station, made, CAST($1 || identity AS BLOB), attest_key,
+		CAST($1 || instance_id AS BLOB), key_origin, is_virtual, last_seen, since, release, bundle, doc, group_path, version, verdict, findings
+		FROM device WHERE id < '01' ORDER BY id`
+
 // copying are the statements that write the base again: its IDs begin with 00, a copy's with $1, and what is unique ends with that. Facts
 // are not copied: the copies would not be what was appended.
 var copying = []string{
@@ -22,11 +29,7 @@ var copying = []string{
 	`INSERT INTO production_record (order_id, seq, hash, prev, ticket, device, state, chip, identity, attest, envelope)
 		SELECT order_id || '-' || $1, seq, hash, prev, ticket, $1 || substr(device, 3), state, CAST($1 || chip AS BLOB), CAST($1 || identity AS BLOB), CAST($1 || attest AS BLOB), envelope
 		FROM production_record WHERE device < '01'`,
-	`INSERT INTO device (id, product, hardware, state, legitimacy, order_id, station, made, identity, attest_key, instance_id, key_origin, is_virtual, last_seen,
-		since, release, bundle, doc, group_path, version, verdict, findings)
-		SELECT $1 || substr(id, 3), product, hardware, state, legitimacy, order_id || '-' || $1, station, made, CAST($1 || identity AS BLOB), attest_key,
-		CAST($1 || instance_id AS BLOB), key_origin, is_virtual, last_seen, since, release, bundle, doc, group_path, version, verdict, findings
-		FROM device WHERE id < '01' ORDER BY id`,
+	copyDevices,
 	`INSERT INTO device_group (path, device_id) SELECT path, $1 || substr(device_id, 3) FROM device_group WHERE device_id < '01'`,
 	`INSERT INTO cert (key, device, role, issuer, serial, request, not_before, not_after, ended, der)
 		SELECT 'abcdef/' || $1 || substr(serial, 3), $1 || substr(device, 3), role, issuer, $1 || substr(serial, 3), request, not_before, not_after, ended, der

@@ -117,10 +117,15 @@ func (c *crowd) imagine(i int) one {
 }
 
 func (c *crowd) registry(tx *store.Tx, d one) error {
-	twin, err := json.Marshal(device.Twin{
+	return enter(tx, d, device.Twin{
 		Release: d.release, Version: d.version, Good: d.release, Agent: "active", Bundle: 1, BootCount: d.luck % 90, Healthy: d.state != device.Quarantined,
 		Sick: d.state == device.Quarantined, Told: "healthy", Health: "all loops run",
 	})
+}
+
+// enter writes it into the registry, with its twin.
+func enter(tx *store.Tx, d one, t device.Twin) error {
+	twin, err := json.Marshal(t)
 	if err != nil {
 		return err
 	}
