@@ -7,6 +7,7 @@ package demo
 
 import (
 	"context"
+	"crypto"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -104,6 +105,7 @@ type demo struct {
 	beside   map[string][]release.Component // by version: what a release has besides its program
 	releases map[string]string              // digest (hex) by version
 	steps    []Step
+	builder  crypto.Signer     // whose provenance the gate believes; nil: there is no gate
 	told     map[string]uint64 // by kind and subject: the index that was told last, so that the next is newer
 	last     map[string]uint64 // by log: the highest index that was told
 }
@@ -132,7 +134,7 @@ func Run(ctx context.Context, o Options) (err error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() { cancel(); err = errors.Join(err, d.quiet(ctx)); d.stopAll() }()
 	for _, chapter := range []func(context.Context) error{
-		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.badRelease, d.attacks, d.modified, d.data, d.handedOn, d.keysLost,
+		d.build, d.instance, d.firstRelease, d.produce, d.field, d.update, d.gate, d.lateComer, d.attacks, d.modified, d.data, d.handedOn, d.keysLost,
 		d.copied, d.wipeAll, d.retire, d.quiet, d.verify,
 	} {
 		if err := chapter(ctx); err != nil {

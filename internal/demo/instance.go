@@ -173,8 +173,8 @@ func (d *demo) threshold(typ wire.Type, payload []byte, names ...string) ([]byte
 	return env, nil
 }
 
-// publish takes a version from bytes to a published release: rita proposes, alice and bob approve with their offline keys.
-func (d *demo) publish(ctx context.Context, version string, counter uint32, back ...string) error {
+// specOf uploads a version, and gives what is proposed of it.
+func (d *demo) specOf(ctx context.Context, version string, counter uint32, back ...string) (spec release.Spec, err error) {
 	image := d.images[version]
 	rita := d.people["rita"]
 	var digest []byte
@@ -182,7 +182,7 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 		digest, err = rita.Upload(ctx, productID, "app-"+version, d.o.protect, strings.NewReader(string(image)))
 		return err
 	}); err != nil {
-		return err
+		return spec, err
 	}
 	c := release.Component{Name: "app", Kind: wire.KindData, Version: version, Artifact: digest, Health: wire.HealthNone}
 	if executable(image) {
@@ -192,24 +192,34 @@ func (d *demo) publish(ctx context.Context, version string, counter uint32, back
 			c.Health, c.Capabilities = wire.HealthSocket, &wire.Capabilities{Read: []string{"/proc/loadavg"}}
 		}
 	}
-	spec := release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: append([]release.Component{c}, d.beside[version]...)}
+	spec = release.Spec{ID: productID + "-" + version, Product: productID, Version: version, Counter: counter, Components: append([]release.Component{c}, d.beside[version]...)}
 	bill, err := contents(version, image, d.beside[version])
 	if err != nil {
-		return err
+		return spec, err
 	}
 	if err := insist(ctx, func() (err error) {
 		spec.SBOM, err = rita.Upload(ctx, productID, "sbom-"+version, false, bytes.NewReader(bill))
 		return err
 	}); err != nil {
-		return err
+		return spec, err
 	}
 	for _, b := range back {
 		sum, err := hex.DecodeString(d.releases[b])
 		if err != nil {
-			return err
+			return spec, err
 		}
 		spec.RollbackTo = append(spec.RollbackTo, sum)
 	}
+	return spec, d.proven(ctx, &spec, version)
+}
+
+// publish takes a version from bytes to a published release: rita proposes, alice and bob approve with their offline keys.
+func (d *demo) publish(ctx context.Context, version string, counter uint32, back ...string) error {
+	spec, err := d.specOf(ctx, version, counter, back...)
+	if err != nil {
+		return err
+	}
+	rita := d.people["rita"]
 	var r httpapi.ReleaseView
 	if err := insist(ctx, func() (err error) { r, err = rita.Propose(ctx, spec); return err }); err != nil {
 		return err
