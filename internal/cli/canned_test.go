@@ -79,8 +79,8 @@ func TestPeopleReadWhatTheServerSays(t *testing.T) {
 		},
 		"GET /devices/d1/lots": httpapi.LotList{},
 		"GET /rollouts/r1": httpapi.RolloutStatus{Rollout: r, Devices: []rollout.DeviceView{
-			{Status: rollout.Status{Device: "d1", State: device.Active, Health: rollout.Healthy, Verdict: "affirming", Seen: at}, Class: rollout.Good, Why: "well"},
-			{Status: rollout.Status{Device: "d2", State: device.Active}, Class: rollout.Failed, Why: "nobody heard of it"},
+			{Status: rollout.Status{Device: "d1", State: device.Active, Health: rollout.Healthy, Verdict: "affirming", Seen: at, Mark: rollout.Well}, Class: rollout.Good, Why: "well"},
+			{Status: rollout.Status{Device: "d2", State: device.Active, Mark: rollout.Missed}, Class: rollout.Failed, Why: "nobody heard of it"},
 		}},
 		"POST /rollouts/r1/start": rollout.Resolved{
 			Members: []rollout.Member{{Device: "d1", Wave: 1}, {Device: "d2", Wave: 2}}, Skipped: map[string]string{"d3": "quarantined"}, Stranded: []string{"d2"},
@@ -134,7 +134,7 @@ wave 1 2 devices, started `+stamp+`, passed -
 
 DEVICE GATE STATE HEALTH EVIDENCE SEEN WHY
 d1 good active healthy affirming `+stamp+` well
-d2 failed active - - - nobody heard of it`, "rollout", "show", "r1")
+d2 no-show active - - - nobody heard of it`, "rollout", "show", "r1")
 	printed(t, `
 DEVICE WAVE NOTE
 d1 1

@@ -239,7 +239,12 @@ func (p *play) note() {
 
 // Plot draws a course: who was told, who runs the release, and who is lost, over the time it took.
 func (c Course) Plot(title string, poll time.Duration) Plot {
-	p := Plot{Title: title, Axis: "hours", Lines: []Line{{Name: "bricked"}, {Name: "told to install"}, {Name: "run the release"}}}
+	var end Point
+	if n := len(c.PerPoll); n > 0 {
+		end = c.PerPoll[n-1]
+	}
+	ends := func(what string, n int) Line { return Line{Name: what + ": " + thousands(float64(n)) + " at the end"} }
+	p := Plot{Title: title, Axis: "hours", Lines: []Line{ends("bricked", end.Bricked), ends("told to install", end.Told), ends("run the release", end.Runs)}}
 	for _, pt := range c.PerPoll {
 		for i, n := range []int{pt.Bricked, pt.Told, pt.Runs} {
 			p.Lines[i].Points = append(p.Lines[i].Points, n)
@@ -253,7 +258,7 @@ func (c Course) Plot(title string, poll time.Duration) Plot {
 		p.Marks = append(p.Marks, Tick{At: int(at / poll), Text: fmt.Sprintf("wave %d passed", i+1)})
 	}
 	if c.Halted > 0 {
-		p.Marks = append(p.Marks, Tick{At: int(c.Halted / poll), Text: "halted"})
+		p.Marks = append(p.Marks, Tick{At: int(c.Halted / poll), Text: "halted by itself"})
 	}
 	return p
 }
