@@ -48,14 +48,13 @@ func (d *demo) gate(ctx context.Context) error {
 		return err
 	}
 	err = insist(ctx, func() error { _, err := d.people["rita"].Propose(ctx, spec); return err })
-	saw := observed(err, "proposed")
-	if client.Code(err) == "supply.gate" {
-		saw, _, _ = strings.Cut(saw, ":")
+	ok, saw := client.Code(err) == "supply.gate" && strings.Contains(err.Error(), "provenance.missing"), observed(err, "proposed")
+	if ok {
 		saw = "refused: there is no provenance"
 	}
 	if err := d.step(Step{
-		Step: "release " + vBad + " without provenance", Expected: "refused by the supply gate", OK: client.Code(err) == "supply.gate" && strings.Contains(err.Error(), "provenance.missing"),
-		Observed: saw, Ledger: d.place(ctx, "control", "supply.decided", spec.ID),
+		Step: "release " + vBad + " without provenance", Expected: "refused by the supply gate", OK: ok, Observed: saw,
+		Ledger: d.place(ctx, "control", "supply.decided", spec.ID),
 	}); err != nil {
 		return err
 	}
