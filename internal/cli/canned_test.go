@@ -100,6 +100,7 @@ state active
 its word enforces (Takes only what is proven to it, and proves what it runs)
 version 1.0.0
 on trial no
+its update -
 health healthy
 evidence warning since -
 because virtual
