@@ -128,7 +128,7 @@ type Blobs interface {
 	// Put reads r to its end and returns when the bytes are durable. ErrTooLarge beyond limit, ErrEmpty for nothing; in
 	// neither case is anything kept. The same bytes may be put again.
 	Put(ctx context.Context, r io.Reader, limit int64) (digest [32]byte, size int64, err error)
-	// Open gives bytes that have been found to have the digest. ErrNotFound; ErrDamaged when they have another.
+	// Open gives bytes that are found to be those of the digest before they are read, for as long as ctx lasts. ErrNotFound; ErrDamaged, which reading fails with too.
 	Open(ctx context.Context, digest [32]byte) (io.ReadSeekCloser, error)
 }
 

@@ -20,7 +20,7 @@ import (
 
 // MaxArtifact bounds an upload, MaxNotes what is said to approvers of a release, and MaxReason why it ends; bytes.
 const (
-	MaxArtifact = 4 << 30
+	MaxArtifact = 16 << 30
 	MaxNotes    = 4 << 10
 	MaxReason   = 1 << 10
 )
@@ -102,7 +102,7 @@ func (s *Service) Upload(ctx context.Context, caller access.Caller, product, nam
 	return s.cfg.Artifacts.Artifact(ctx, product, digest) // who uploaded the same bytes first is who brought them
 }
 
-// Open gives an artifact's bytes, which have been verified against its digest. A device gets what published releases of its
+// Open gives an artifact's bytes, which are verified before they are given. A device gets what published releases of its
 // product name, and the deltas to that; a person names the product.
 func (s *Service) Open(ctx context.Context, caller access.Caller, product string, digest [32]byte) (Artifact, io.ReadSeekCloser, error) {
 	res := access.Resource{Type: "release", ID: hex.EncodeToString(digest[:]), Product: product}
@@ -123,8 +123,8 @@ func (s *Service) Open(ctx context.Context, caller access.Caller, product string
 		return Artifact{}, nil, err
 	}
 	f, err := s.cfg.Blobs.Open(ctx, digest)
-	if errors.Is(err, ErrDamaged) || errors.Is(err, ErrNotFound) {
-		return Artifact{}, nil, fault.Newf(fault.Unavailable, "artifact.damaged", "artifact %x cannot be served, upload it again: %w", digest, err)
+	if errors.Is(err, ErrNotFound) {
+		return Artifact{}, nil, fault.Newf(fault.Unavailable, "artifact.lost", "the bytes of artifact %x are not here any more: %w", digest, err).With("upload it again")
 	}
 	return a, f, err
 }

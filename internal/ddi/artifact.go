@@ -13,10 +13,10 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/content"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -184,8 +184,9 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request, p peer) error
 	w.Header().Set("ETag", `"`+hex.EncodeToString(digest[:])+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "private")
-	http.ServeContent(w, r, "", time.Time{}, f)
-	return nil
+	return content.Serve(w, r, f, func(err error) {
+		h.cfg.Logger.ErrorContext(r.Context(), "client of another update system", "path", r.URL.Path, "error", err)
+	})
 }
 
 func clipTo(s string, n int) string { return s[:min(len(s), n)] }

@@ -14,11 +14,11 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/content"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -195,7 +195,11 @@ func (h *handler) artifact(w http.ResponseWriter, r *http.Request) {
 	defer f.Close()
 	w.Header().Set("ETag", `"`+r.PathValue("digest")+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	http.ServeContent(w, r, "", time.Time{}, f)
+	if err := content.Serve(w, r, f, func(err error) {
+		h.cfg.Logger.ErrorContext(r.Context(), "device call", "device", c.device, "path", r.URL.Path, "error", err)
+	}); err != nil {
+		h.fail(w, r, c.device, err)
+	}
 }
 
 func parseDigest(s string) (d [32]byte, ok bool) {

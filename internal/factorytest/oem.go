@@ -23,6 +23,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/sqlite"
@@ -192,7 +193,7 @@ func (o *OEM) documents(t testing.TB) factory.Documents {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return d
+	return blob.New(d, o.DB.Blobs())
 }
 
 // Rotate has another key sign orders from now on, as after a new start of the server.

@@ -21,6 +21,7 @@ import (
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/factory/chips"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/factorytest"
 	"github.com/hallmark-iot/hallmark/internal/httpapi"
@@ -67,10 +68,11 @@ func newBench(t *testing.T) *bench {
 	if err != nil {
 		t.Fatal(err)
 	}
-	blobs, err := files.Open(filepath.Join(t.TempDir(), "blobs"))
+	place, err := files.Open(filepath.Join(t.TempDir(), "blobs"))
 	if err != nil {
 		t.Fatal(err)
 	}
+	blobs := blob.New(place, db.Blobs())
 	rel := db.Releases()
 	stock, err := supply.NewService(supply.Config{Store: db.Supply(), Blobs: blobs, Releases: db.Supply(), Alarms: noAlarms{}, Seal: noSeal, Instance: "hallmark.example", Guard: guard})
 	if err != nil {

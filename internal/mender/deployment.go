@@ -16,6 +16,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/content"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
 	"github.com/hallmark-iot/hallmark/wire"
 	format "github.com/hallmark-iot/hallmark/wire/mender"
@@ -243,6 +244,7 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("ETag", `"`+hex.EncodeToString(l.Digest)+`"`)
 	w.Header().Set("Content-Type", "application/vnd.mender-artifact")
 	w.Header().Set("Cache-Control", "private")
-	http.ServeContent(w, r, "", time.Time{}, f)
-	return nil
+	return content.Serve(w, r, f, func(err error) {
+		h.cfg.Logger.ErrorContext(r.Context(), "client of Mender's", "path", r.URL.Path, "error", err)
+	})
 }

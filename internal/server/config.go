@@ -92,6 +92,8 @@ type Config struct {
 
 	Legacy *Legacy `json:"legacy,omitempty"` // where clients of other update systems come; left out: nowhere
 
+	Artifacts string `json:"artifacts,omitempty"` // address of the bucket that artifacts are kept in, s3://…, which all nodes share; left out: blobs/ in the data directory
+
 	Export []string `json:"export,omitempty"` // where the logs are published: "files" and addresses of buckets, s3://…; left out: files
 }
 
@@ -166,7 +168,7 @@ func (c Config) check() error {
 			return err
 		}
 	}
-	return errors.Join(c.checkWitnesses(), c.checkExport(), c.checkPublic(), postgres.CheckAddress(c.DB))
+	return errors.Join(c.checkWitnesses(), c.checkExport(), c.checkArtifacts(), c.checkPublic(), postgres.CheckAddress(c.DB))
 }
 
 // caSocket is the path of the CA's socket.

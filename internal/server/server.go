@@ -23,7 +23,7 @@ import (
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/genuine"
-	"github.com/hallmark-iot/hallmark/internal/blob/files"
+	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/internal/cad"
 	"github.com/hallmark-iot/hallmark/internal/deviceapi"
 	"github.com/hallmark-iot/hallmark/internal/door"
@@ -73,7 +73,7 @@ type Instance struct {
 	ring        *keyring.Service
 	directives  directives
 	factory     *factory.Service
-	blobs       *files.Store
+	blobs       *blob.Store
 	device      *device.Service
 	attest      *attest.Service
 	monitor     *monitor.Service
@@ -223,7 +223,7 @@ func (i *Instance) openBirth(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	if i.blobs, err = files.Open(i.layout.Blobs()); err != nil {
+	if i.blobs, err = i.openBlobs(); err != nil {
 		return err
 	}
 	i.factory, err = factory.New(factory.Config{

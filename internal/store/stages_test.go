@@ -18,6 +18,7 @@ import (
 	"github.com/hallmark-iot/hallmark/attest"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
@@ -99,10 +100,11 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	s.ledger.db = s.db
 	s.role.Threshold = 2
 	clock := func() time.Time { return s.now }
-	blobs, err := files.Open(s.dir)
+	place, err := files.Open(s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
+	blobs := blob.New(place, s.db.Blobs())
 	authority, dev, rel := newKey(t), s.db.Devices(), s.db.Releases()
 	if s.supply, err = supply.NewService(supply.Config{Store: s.db.Supply(), Blobs: blobs, Releases: s.db.Supply(), Alarms: told{s}, Seal: s.seal, Instance: "hallmark.example", Guard: s.guard, Now: clock}); err != nil {
 		t.Fatal(err)

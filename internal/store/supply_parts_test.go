@@ -11,6 +11,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/factory"
+	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/internal/blob/files"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/ledger"
@@ -26,10 +27,11 @@ type built struct {
 
 func newBuilt(t *testing.T, s *stages) *built {
 	t.Helper()
-	blobs, err := files.Open(t.TempDir())
+	place, err := files.Open(t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}
+	blobs := blob.New(place, s.db.Blobs())
 	b := &built{stages: s}
 	if b.parts, err = parts.New(parts.Config{Catalogue: s.db.Parts(), Orders: s.db.Parts(), Blobs: blobs, Guard: s.guard, Now: func() time.Time { return s.now }}); err != nil {
 		t.Fatal(err)

@@ -1,65 +1,147 @@
-// Package files keeps blobs in a directory, each under the digest of its bytes.
+// Package files is a place for blobs in a directory.
 //
-// Under all stages. What it guarantees: a blob is in its place whole and durable, or not at all; what it hands out has been
-// read back and hashed since it was last touched, so that a damaged or altered file is refused instead of served. It trusts
-// the file system to rename atomically, and nobody who can write to its directory.
+// Under all stages. What it guarantees: a file is in its place whole and durable, or not at all. It trusts the file system to rename atomically.
 package files
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
-	"sync"
+	"syscall"
 	"time"
 
-	"golang.org/x/sync/singleflight"
-
+	"github.com/hallmark-iot/hallmark/fault"
+	"github.com/hallmark-iot/hallmark/internal/blob"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/release"
 )
 
-// Store is a directory of blobs: ab/cdef… by the hex of the digest. It is safe for concurrent use.
-type Store struct {
-	dir     string
-	reading singleflight.Group // reads a file to verify it once, however many ask
+// Dir is a directory of blobs. It implements blob.Place and is safe for concurrent use.
+type Dir struct{ dir string }
 
-	mu       sync.Mutex
-	verified map[[32]byte]seen // files found to be what they are named; guarded by mu
-}
+// mode of a file: who backs the directory up may read it.
+const mode = 0o640
 
-// seen is the state of a file in which it was verified: another state must be verified anew. Size and time of writing can be set back by
-// whoever writes; the time of the change cannot, but by who sets the machine's clock.
-type seen struct {
-	size    int64
-	mod     time.Time
-	file    uint64 // its number in the file system
-	changed int64  // when its bytes or what is known of it changed, ns
-}
-
-// abandoned is how long nothing was written to an upload that nobody goes on with. A server that starts cannot know whose an upload is:
-// other nodes have the same directory.
-const abandoned = 24 * time.Hour
-
-// Open makes the directory if need be, and clears away what interrupted uploads left a day ago or longer.
-func Open(dir string) (*Store, error) {
-	if err := durable.MkdirAll(filepath.Join(dir, "new"), 0o750); err != nil {
-		return nil, fmt.Errorf("blobs: %w", err)
+// Open makes the directory if need be.
+func Open(dir string) (Dir, error) {
+	d := Dir{dir}
+	if err := durable.MkdirAll(d.uploads(), 0o750); err != nil {
+		return d, fmt.Errorf("blobs: %w", err)
 	}
-	if err := clearAway(filepath.Join(dir, "new"), time.Now().Add(-abandoned)); err != nil {
-		return nil, fmt.Errorf("blobs: clear an unfinished upload: %w", err)
-	}
-	return &Store{dir: dir, verified: map[[32]byte]seen{}}, nil
+	return d, nil
 }
 
-// clearAway removes the files that were last written before a time. One that is gone meanwhile was placed, or cleared by another node.
-func clearAway(dir string, before time.Time) error {
-	left, err := os.ReadDir(dir)
+// uploads is where files are until they are whole.
+func (d Dir) uploads() string { return filepath.Join(d.dir, "new") }
+
+func (d Dir) path(name string) (string, error) {
+	if !filepath.IsLocal(filepath.FromSlash(name)) {
+		return "", fmt.Errorf("file name %q leaves its directory", name)
+	}
+	return filepath.Join(d.dir, filepath.FromSlash(name)), nil
+}
+
+// Put implements blob.Place. A file that is there already may be damaged, so the new one replaces it.
+func (d Dir) Put(_ context.Context, r io.Reader, name func() (string, error)) (err error) {
+	f, err := os.CreateTemp(d.uploads(), "upload-*")
+	if err != nil {
+		return d.explain(err)
+	}
+	defer func() {
+		if err != nil {
+			err = d.explain(errors.Join(err, remove(f.Name())))
+		}
+	}()
+	_, err = io.Copy(f, r)
+	if err == nil {
+		err = errors.Join(f.Chmod(mode), f.Sync())
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	to, err := name()
+	if err != nil {
+		return err
+	}
+	path, err := d.path(to)
+	if err != nil {
+		return err
+	}
+	if err := durable.MkdirAll(filepath.Dir(path), 0o750); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), path); err != nil {
+		return err
+	}
+	return durable.SyncDir(filepath.Dir(path))
+}
+
+// Write implements blob.Place.
+func (d Dir) Write(_ context.Context, name string, data []byte) error {
+	path, err := d.path(name)
+	if err != nil {
+		return err
+	}
+	return d.explain(durable.WriteFile(path, data, mode))
+}
+
+// explain says of a disk that is full what to do.
+func (d Dir) explain(err error) error {
+	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+		return fault.Newf(fault.Unavailable, "artifact.space", "there is no room left for artifacts: %w", err).With("make room where the instance keeps blobs/, and upload it again")
+	}
+	return err
+}
+
+// Read implements blob.Place.
+func (d Dir) Read(_ context.Context, name string) ([]byte, error) {
+	path, err := d.path(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := os.ReadFile(path)
+	return data, found(err)
+}
+
+// Open implements blob.Place.
+func (d Dir) Open(_ context.Context, name string) (blob.Object, error) {
+	path, err := d.path(name)
+	if err != nil {
+		return nil, err
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, found(err)
+	}
+	info, err := f.Stat()
+	if err != nil {
+		return nil, errors.Join(err, f.Close())
+	}
+	return file{f, info.Size()}, nil
+}
+
+func found(err error) error {
+	if errors.Is(err, os.ErrNotExist) {
+		return release.ErrNotFound
+	}
+	return err
+}
+
+// Delete implements blob.Place.
+func (d Dir) Delete(_ context.Context, name string) error {
+	path, err := d.path(name)
+	if err != nil {
+		return err
+	}
+	return remove(path)
+}
+
+// Clear implements blob.Place. A file that is gone meanwhile was placed, or cleared by another node. What is written to counts as begun when that was.
+func (d Dir) Clear(ctx context.Context, before time.Time) error {
+	left, err := os.ReadDir(d.uploads())
 	if err != nil {
 		return err
 	}
@@ -68,149 +150,11 @@ func clearAway(dir string, before time.Time) error {
 		if errors.Is(err, os.ErrNotExist) || err == nil && !info.ModTime().Before(before) {
 			continue
 		}
-		if err := errors.Join(err, remove(filepath.Join(dir, f.Name()))); err != nil {
+		if err := errors.Join(ctx.Err(), err, remove(filepath.Join(d.uploads(), f.Name()))); err != nil {
 			return err
 		}
 	}
 	return nil
-}
-
-func (s *Store) path(digest [32]byte) string {
-	name := hex.EncodeToString(digest[:])
-	return filepath.Join(s.dir, name[:2], name[2:])
-}
-
-// Put implements release.Blobs.
-func (s *Store) Put(ctx context.Context, r io.Reader, limit int64) (digest [32]byte, size int64, err error) {
-	f, err := os.CreateTemp(filepath.Join(s.dir, "new"), "upload-*")
-	if err != nil {
-		return digest, 0, fmt.Errorf("blobs: %w", err)
-	}
-	open := true
-	defer func() {
-		if open {
-			err = errors.Join(err, f.Close())
-		}
-		if err != nil {
-			err = errors.Join(err, remove(f.Name()))
-		}
-	}()
-	h := sha256.New()
-	size, err = io.Copy(io.MultiWriter(f, h), io.LimitReader(reader{ctx, r}, limit+1))
-	if err != nil {
-		return digest, 0, fmt.Errorf("blobs: upload: %w", err)
-	}
-	if size > limit {
-		return digest, 0, release.ErrTooLarge
-	}
-	if size == 0 {
-		return digest, 0, release.ErrEmpty
-	}
-	digest = [32]byte(h.Sum(nil))
-	if err := errors.Join(f.Chmod(0o640), f.Sync()); err != nil {
-		return digest, 0, fmt.Errorf("blobs: %w", err)
-	}
-	open = false
-	if err := f.Close(); err != nil {
-		return digest, 0, fmt.Errorf("blobs: %w", err)
-	}
-	return digest, size, s.place(f.Name(), digest)
-}
-
-// place moves a finished file to its name. A file that is there already may be damaged, so the new one replaces it.
-func (s *Store) place(tmp string, digest [32]byte) error {
-	path := s.path(digest)
-	if err := durable.MkdirAll(filepath.Dir(path), 0o750); err != nil {
-		return fmt.Errorf("blobs: %w", err)
-	}
-	if err := os.Rename(tmp, path); err != nil {
-		return fmt.Errorf("blobs: %w", err)
-	}
-	return durable.SyncDir(filepath.Dir(path))
-}
-
-// Open implements release.Blobs. The first one since the file was touched reads it whole. Whoever does not wait for that ends only their
-// own waiting: who asks again joins the same reading, and so a large blob comes to those who give up early.
-func (s *Store) Open(ctx context.Context, digest [32]byte) (io.ReadSeekCloser, error) {
-	for range 3 {
-		f, now, err := s.file(digest)
-		if err != nil {
-			return nil, err
-		}
-		s.mu.Lock()
-		known := s.verified[digest] == now
-		s.mu.Unlock()
-		if known {
-			return f, nil
-		}
-		if err := errors.Join(f.Close(), s.await(ctx, digest)); err != nil {
-			return nil, err
-		}
-	}
-	return nil, fmt.Errorf("blob %x: it is written to while it is read: %w", digest, release.ErrDamaged)
-}
-
-func (s *Store) file(digest [32]byte) (*os.File, seen, error) {
-	f, err := os.Open(s.path(digest))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, seen{}, fmt.Errorf("blob %x: %w", digest, release.ErrNotFound)
-	}
-	if err != nil {
-		return nil, seen{}, fmt.Errorf("blob %x: %w", digest, err)
-	}
-	info, err := f.Stat()
-	if err != nil {
-		return nil, seen{}, errors.Join(fmt.Errorf("blob %x: %w", digest, err), f.Close())
-	}
-	return f, seenAs(info), nil
-}
-
-// await waits for the file to be verified, by whoever began to.
-func (s *Store) await(ctx context.Context, digest [32]byte) error {
-	done := s.reading.DoChan(string(digest[:]), func() (any, error) { return nil, s.verify(digest) })
-	select {
-	case r := <-done:
-		return r.Err
-	case <-ctx.Done():
-		return fmt.Errorf("blob %x is being verified: %w", digest, ctx.Err())
-	}
-}
-
-// verify reads the file whole, and keeps the state in which its bytes had the digest.
-func (s *Store) verify(digest [32]byte) error {
-	f, now, err := s.file(digest)
-	if err != nil {
-		return err
-	}
-	h := sha256.New()
-	_, err = io.Copy(h, f)
-	if err := errors.Join(err, f.Close()); err != nil {
-		return fmt.Errorf("blob %x: %w", digest, err)
-	}
-	if [32]byte(h.Sum(nil)) != digest {
-		return fmt.Errorf("blob %x: %w", digest, release.ErrDamaged)
-	}
-	s.mu.Lock()
-	s.verified[digest] = now // as it was before it was read: what was written meanwhile is another state
-	s.mu.Unlock()
-	return nil
-}
-
-// Digests lists what is there, for a check of the whole store.
-func (s *Store) Digests() ([][32]byte, error) {
-	var out [][32]byte
-	dirs, err := filepath.Glob(filepath.Join(s.dir, "[0-9a-f][0-9a-f]", "*"))
-	if err != nil {
-		return nil, err
-	}
-	for _, p := range dirs {
-		raw, err := hex.DecodeString(filepath.Base(filepath.Dir(p)) + filepath.Base(p))
-		if err != nil || len(raw) != 32 || strings.ToLower(filepath.Base(p)) != filepath.Base(p) {
-			return nil, fmt.Errorf("blobs: %s is not named by a digest", p)
-		}
-		out = append(out, [32]byte(raw))
-	}
-	return out, nil
 }
 
 func remove(name string) error {
@@ -220,15 +164,20 @@ func remove(name string) error {
 	return nil
 }
 
-// reader ends with its context, so that a stalled upload does not outlive its request.
-type reader struct {
-	ctx context.Context
-	r   io.Reader
+// file is an open blob.
+type file struct {
+	f    *os.File
+	size int64
 }
 
-func (r reader) Read(p []byte) (int, error) {
-	if err := r.ctx.Err(); err != nil {
-		return 0, err
-	}
-	return r.r.Read(p)
-}
+// ReadAt implements blob.Object.
+func (f file) ReadAt(p []byte, off int64) (int, error) { return f.f.ReadAt(p, off) }
+
+// Size implements blob.Object.
+func (f file) Size() int64 { return f.size }
+
+// File implements blob.Object.
+func (f file) File() *os.File { return f.f }
+
+// Close implements blob.Object.
+func (f file) Close() error { return f.f.Close() }
