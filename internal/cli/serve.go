@@ -34,7 +34,7 @@ func newServe(s streams) *cobra.Command {
 		Long: `Runs the instance in a data directory, until Ctrl-C or SIGTERM. One process at a time uses a directory.
 
 Several nodes may serve one instance from one PostgreSQL database: each has a data directory of its own, with the same keys and
-certificates, and DIR/blobs, where artifacts are, is one and the same to all. What only one is to do at a time, one does.
+certificates, and DIR/blobs, where artifacts are, is one and the same to all, or a bucket ("artifacts" in config.json). What only one is to do at a time, one does.
 
 Addresses and everything else are in DIR/config.json. The passphrase of the keys is read from --passphrase-file or the environment
 variable HALLMARK_PASSPHRASE; else it is asked for on the terminal.`,

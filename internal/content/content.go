@@ -1,6 +1,6 @@
 // Package content answers requests for bytes that are verified while they are read.
 //
-// Under the adapters. What it guarantees: damage that stands in the first of the bytes that are asked for is an error, and no answer; damage
+// Under all stages, beneath the adapters. What it guarantees: damage that stands in the first of the bytes that are asked for is an error, and no answer; damage
 // further on cuts the answer off, and is told. It trusts its reader to give no byte that was not verified.
 package content
 

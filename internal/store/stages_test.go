@@ -84,6 +84,12 @@ func together(name, other string) access.Caller {
 
 func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	t.Helper()
+	return newStagesOver(t, model, func(dir string) (blob.Place, error) { return files.Open(dir) })
+}
+
+// newStagesOver keeps blobs in another place.
+func newStagesOver(t testing.TB, model wire.UpdateModel, open func(dir string) (blob.Place, error)) *stages {
+	t.Helper()
 	s := &stages{
 		t: t, db: storetest.Open(t), dir: t.TempDir(), now: time.Now().UTC().Truncate(time.Second), ledger: &proofs{witnessed: true},
 		keys: map[string]*ecdsa.PrivateKey{}, boots: map[string]uint64{},
@@ -100,7 +106,7 @@ func newStages(t testing.TB, model wire.UpdateModel) *stages {
 	s.ledger.db = s.db
 	s.role.Threshold = 2
 	clock := func() time.Time { return s.now }
-	place, err := files.Open(s.dir)
+	place, err := open(s.dir)
 	if err != nil {
 		t.Fatal(err)
 	}
