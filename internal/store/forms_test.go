@@ -198,7 +198,7 @@ func TestADeltaThatFailsIsSaid(t *testing.T) {
 	name := hex.EncodeToString(one.Manifest.Components[0].Digest)
 	var path string
 	if err := filepath.Walk(s.dir, func(p string, i os.FileInfo, err error) error {
-		if err == nil && !i.IsDir() && strings.Contains(p, name[4:]) {
+		if err == nil && strings.HasSuffix(p, name[4:]) {
 			path = p
 		}
 		return err
