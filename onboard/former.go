@@ -28,5 +28,8 @@ func (s *Service) revoked(ctx context.Context, caller access.Caller, d pki.Devic
 	if !st.Known || vouched(st, d) {
 		return why
 	}
-	return s.refuse(ctx, caller, d, FormerKey, "device "+d.Identity.DeviceID+" was given new keys, and somebody presents its former ones")
+	return s.refuse(ctx, caller, d, reason{
+		FormerKey, "device " + d.Identity.DeviceID + " was given new keys, and somebody presents its former ones",
+		"find out who has its former key: the device itself has new ones; if it was set back to what it had, give it new keys again",
+	})
 }

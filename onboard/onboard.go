@@ -207,17 +207,19 @@ func (s *Service) standing(ctx context.Context, caller access.Caller, d pki.Devi
 			return Standing{}, &Pending{Device: id.DeviceID, What: "its production record has not come yet", After: s.c.Retry}
 		}
 	}
-	code, text := judge(st, d)
-	if code == "" {
-		return st, nil
+	if no := judge(st, d); no.code != "" {
+		return Standing{}, s.refuse(ctx, caller, d, no)
 	}
-	return Standing{}, s.refuse(ctx, caller, d, code, text)
+	return st, nil
 }
 
+// reason is why a device is not let in, and what to do; none without a code.
+type reason struct{ code, text, remedy string }
+
 // refuse puts on record who is not let in, and gives the fault.
-func (s *Service) refuse(ctx context.Context, caller access.Caller, d pki.Device, code, text string) error {
+func (s *Service) refuse(ctx context.Context, caller access.Caller, d pki.Device, no reason) error {
 	id, now := d.Identity, s.c.Now().UTC()
-	r := Refusal{Device: id.DeviceID, Product: id.Product, Issuer: hex.EncodeToString(d.Issuer.SubjectKeyId), Code: code, Text: text, At: now}
+	r := Refusal{Device: id.DeviceID, Product: id.Product, Issuer: hex.EncodeToString(d.Issuer.SubjectKeyId), Code: no.code, Text: no.text, At: now}
 	data, err := json.Marshal(r)
 	if err != nil {
 		return err
@@ -225,25 +227,40 @@ func (s *Service) refuse(ctx context.Context, caller access.Caller, d pki.Device
 	if err := s.c.Store.Refuse(ctx, r, ledger.New(ledger.Events, ledger.KindEnrolRefused, now, caller.ID, id.DeviceID, nil, data)); err != nil {
 		return err
 	}
-	return fault.New(fault.Denied, code, text, "look at its production record and its state")
+	return fault.New(fault.Denied, no.code, no.text, no.remedy)
 }
 
-// judge gives the reason for which a device is not let in; an empty code when there is none.
-func judge(st Standing, d pki.Device) (code, text string) {
+// judge gives the reason for which a device is not let in.
+func judge(st Standing, d pki.Device) reason {
 	id := d.Identity
 	switch {
 	case !st.Known:
-		return Unordered, "device " + id.DeviceID + " was never ordered, yet its certificate is good: a key of its CA may be in wrong hands"
+		return reason{
+			Unordered, "device " + id.DeviceID + " was never ordered, yet its certificate is good: a key of its CA may be in wrong hands",
+			"find out who has the key of the CA that issued it, and revoke that CA if it is not the factory alone; nothing is to be done at the device",
+		}
 	case st.Product != id.Product || (id.HWRev != "" && st.Hardware != id.HWRev):
-		return "enrol.other", fmt.Sprintf("device %s is %s/%s on record, its certificate says %s/%s", id.DeviceID, st.Product, st.Hardware, id.Product, id.HWRev)
+		return reason{
+			"enrol.other", fmt.Sprintf("device %s is %s/%s on record, its certificate says %s/%s", id.DeviceID, st.Product, st.Hardware, id.Product, id.HWRev),
+			"compare the board with its production record: one of them is of another device",
+		}
 	case id.Kind == idevid.IDevID && !vouched(st, d):
-		return "enrol.key", "device " + id.DeviceID + " presents another key than the one its production record holds"
+		return reason{
+			"enrol.key", "device " + id.DeviceID + " presents another key than the one its production record holds",
+			"do not let it in: the device was copied, or its record is wrong; look at the board and at who made it",
+		}
 	case !device.Known(st.State) || device.Ended(st.State) || st.State == device.Suspected || st.State == device.Lost:
-		return "enrol.state", fmt.Sprintf("device %s is %q", id.DeviceID, st.State)
+		return reason{
+			"enrol.state", fmt.Sprintf("device %s is %q", id.DeviceID, st.State),
+			"restore it if it may work again; a device whose life has ended stays out",
+		}
 	case st.Legitimacy != device.Genuine && st.Legitimacy != device.Refurbished && st.Legitimacy != device.Resold && st.Legitimacy != device.Recalled && st.Legitimacy != device.Imported:
-		return "enrol.legitimacy", fmt.Sprintf("device %s is %q", id.DeviceID, st.Legitimacy)
+		return reason{
+			"enrol.legitimacy", fmt.Sprintf("device %s is %q", id.DeviceID, st.Legitimacy),
+			"find out where it came from, and mark it as genuine if it is",
+		}
 	}
-	return "", ""
+	return reason{}
 }
 
 // vouched reports whether the production record holds the key that is presented: a CA's signature alone does not make a device, so

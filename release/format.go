@@ -24,7 +24,8 @@ func (s *Service) checkFormats(ctx context.Context, m wire.Release) error {
 			continue
 		}
 		if err := s.checkFormat(ctx, m, c); err != nil {
-			return fault.Newf(fault.Invalid, "release.format", "component %s is not what the release says of it: %w", c.Name, err)
+			return fault.Newf(fault.Invalid, "release.format", "component %s is not what the release says of it: %w", c.Name, err).
+				With("write it anew for this release, or say in the release what it is")
 		}
 	}
 	return nil

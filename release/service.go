@@ -407,7 +407,8 @@ func (s *Service) Approve(ctx context.Context, caller access.Caller, digest [32]
 	merged := envelope
 	if len(r.Envelope) > 0 {
 		if merged, err = wire.MergeSignatures(wire.TypeRelease, r.Envelope, envelope); err != nil {
-			return Release{}, fault.Newf(fault.Invalid, "release.signature", "%w", err)
+			return Release{}, fault.Newf(fault.Invalid, "release.signature", "%w", err).
+				With("approve it again: the signature is made over what `hallmark release payload` gives")
 		}
 	}
 	now := s.cfg.Now().UTC()
@@ -455,7 +456,8 @@ func newSigner(r Release, role wire.KeySet, envelope []byte) (wire.KeyID, error)
 	one := wire.KeySet{Keys: role.Keys, Threshold: 1}
 	payload, err := wire.VerifyThreshold(wire.TypeRelease, envelope, one)
 	if err != nil {
-		return wire.KeyID{}, fault.Newf(fault.Invalid, "release.signature", "no signature of the product's release role: %w", err)
+		return wire.KeyID{}, fault.Newf(fault.Invalid, "release.signature", "no signature of the product's release role: %w", err).
+			With("sign with a key of the release role in the product's trust bundle")
 	}
 	if wire.ReleaseDigest(payload) != r.Digest {
 		return wire.KeyID{}, invalid("release.signature", fmt.Sprintf("the signature is over another payload than that of release %s", r.Manifest.ID),
@@ -463,7 +465,8 @@ func newSigner(r Release, role wire.KeySet, envelope []byte) (wire.KeyID, error)
 	}
 	_, signers, err := wire.ThresholdPayload(wire.TypeRelease, envelope)
 	if err != nil {
-		return wire.KeyID{}, fault.Newf(fault.Invalid, "release.signature", "%w", err)
+		return wire.KeyID{}, fault.Newf(fault.Invalid, "release.signature", "%w", err).
+			With("approve it again: the signature is made over what `hallmark release payload` gives")
 	}
 	var have []wire.KeyID
 	if len(r.Envelope) > 0 {
@@ -509,7 +512,8 @@ func (s *Service) Publish(ctx context.Context, caller access.Caller, digest [32]
 			"approvers sign its payload offline and send `hallmark release approve`")
 	}
 	if _, d, err := wire.VerifyRelease(b, r.Envelope); err != nil {
-		return Release{}, fault.Newf(fault.Conflict, "release.threshold", "release %s may not be published: %w", r.Manifest.ID, err)
+		return Release{}, fault.Newf(fault.Conflict, "release.threshold", "release %s may not be published: %w", r.Manifest.ID, err).
+			With("have as many people approve it as the product's trust bundle asks for")
 	} else if d != r.Digest {
 		return Release{}, fmt.Errorf("release %s: the stored envelope is of release %x", r.Manifest.ID, d)
 	}

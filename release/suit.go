@@ -26,7 +26,8 @@ type SUITSigned struct {
 func suitOf(r Release) ([]byte, error) {
 	m, err := suit.Of(r.Manifest)
 	if err != nil {
-		return nil, fault.Newf(fault.Conflict, "release.suit", "release %s cannot be written as a SUIT manifest: %w", r.Manifest.ID, err)
+		return nil, fault.Newf(fault.Conflict, "release.suit", "release %s cannot be written as a SUIT manifest: %w", r.Manifest.ID, err).
+			With("leave out of the release what is named, or ask for its manifest in our own form")
 	}
 	return m.Encode()
 }
@@ -54,7 +55,8 @@ func (s *Service) SignSUIT(ctx context.Context, caller access.Caller, digest [32
 		return Release{}, err
 	}
 	if err := bySUIT(b.Release, r.Approvals[i].Key, manifest, block); err != nil {
-		return Release{}, fault.Newf(fault.Invalid, "release.suit-signature", "no signature over the SUIT manifest of release %s by the key with which %s approved it: %w", r.Manifest.ID, caller.ID, err)
+		return Release{}, fault.Newf(fault.Invalid, "release.suit-signature", "no signature over the SUIT manifest of release %s by the key with which %s approved it: %w", r.Manifest.ID, caller.ID, err).
+			With("sign it anew with `--suit`, by the key of the approval")
 	}
 	if r.Approvals[i].SUIT != nil {
 		return r, nil // the same twice, or another signature of the same: one is enough

@@ -72,7 +72,8 @@ func (s *Service) Proof(ctx context.Context, caller access.Caller, id string) (P
 	for _, f := range facts {
 		l, err := s.cfg.Ledger.Logged(ctx, f.UID)
 		if errors.Is(err, ledger.ErrNotYetWitnessed) {
-			return Proof{}, fault.Newf(fault.Unavailable, "retire.not-witnessed", "fact %s of device %s: %w", f.Kind, id, err)
+			return Proof{}, fault.Newf(fault.Unavailable, "retire.not-witnessed", "fact %s of device %s: %w", f.Kind, id, err).
+				With("ask again when the witnesses have seen it")
 		}
 		if err != nil {
 			return Proof{}, err

@@ -75,7 +75,8 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]
 			return nil, fault.New(fault.Invalid, "retire.product", fmt.Sprintf("device %s is of product %s, not %s", id, d.Product, o.Product), "retire the devices of each product by themselves")
 		}
 		if _, err := device.Next(d.State, device.Retire); err != nil {
-			return nil, fault.Newf(fault.Conflict, "retire.state", "device %s: %w", id, err)
+			return nil, fault.Newf(fault.Conflict, "retire.state", "device %s: %w", id, err).
+				With("look at the device: one whose life has ended is retired already")
 		}
 	}
 	w, err := s.warrant(ctx, caller, o)
@@ -99,15 +100,18 @@ func (s *Service) Retire(ctx context.Context, caller access.Caller, o Order) ([]
 func (s *Service) warrant(ctx context.Context, caller access.Caller, o Order) (device.Warrant, error) {
 	payload, _, err := wire.ThresholdPayload(wire.TypeWarrant, o.Warrant)
 	if err != nil {
-		return device.Warrant{}, fault.Newf(fault.Invalid, "retire.warrant", "%w", err)
+		return device.Warrant{}, fault.Newf(fault.Invalid, "retire.warrant", "%w", err).
+			With("sign the warrant that was given, as it is, by as many of the role as the trust bundle asks for")
 	}
 	claim, err := wire.DecodeWarrant(payload)
 	if err != nil {
-		return device.Warrant{}, fault.Newf(fault.Invalid, "retire.warrant", "%w", err)
+		return device.Warrant{}, fault.Newf(fault.Invalid, "retire.warrant", "%w", err).
+			With("sign the warrant that was given, as it is, by as many of the role as the trust bundle asks for")
 	}
 	set, err := wire.SetOf(o.Devices)
 	if err != nil {
-		return device.Warrant{}, fault.Newf(fault.Invalid, "retire.devices", "%w", err)
+		return device.Warrant{}, fault.Newf(fault.Invalid, "retire.devices", "%w", err).
+			With("name each device once, and no more than one warrant has")
 	}
 	if claim.Act != wire.ActWipe || claim.Product != o.Product || string(claim.Devices.Root) != string(set.Root) || claim.Devices.Count != set.Count {
 		return device.Warrant{}, fault.New(fault.Invalid, "retire.warrant",
@@ -250,7 +254,8 @@ func (s *Service) Receipt(ctx context.Context, caller access.Caller, id string, 
 func (s *Service) checkReceipt(ctx context.Context, r Retirement, d device.Device, envelope []byte) (wire.Receipt, error) {
 	rec, err := openReceipt(envelope, d.AttestKey)
 	if err != nil {
-		return rec, fault.Newf(fault.Invalid, "retire.receipt", "receipt of device %s: %w", d.ID, err)
+		return rec, fault.Newf(fault.Invalid, "retire.receipt", "receipt of device %s: %w", d.ID, err).
+			With("hand in the receipt that the device itself gave, unchanged")
 	}
 	cmd, err := s.cfg.Store.WipeCommand(ctx, r.WarrantUID)
 	if err != nil {

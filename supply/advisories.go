@@ -135,7 +135,8 @@ func (s *Service) fill(ctx context.Context, d *Database, r io.Reader) error {
 }
 
 func unreadable(behind int, err error) error {
-	return fault.Newf(fault.Invalid, "advisories.unreadable", "behind %d advisories: %w", behind, err)
+	return fault.Newf(fault.Invalid, "advisories.unreadable", "behind %d advisories: %w", behind, err).
+		With("fetch the file anew from its source, and import it again: what came before is kept")
 }
 
 // rationed ends with an error when one advisory is larger than any is.

@@ -86,7 +86,8 @@ func (s *Service) document(ctx context.Context, digest [32]byte) (bom.Document, 
 	}
 	d, err := bom.Read(data)
 	if err != nil {
-		return bom.Document{}, fault.Newf(fault.Invalid, "release.sbom", "document %x: %w", digest, err)
+		return bom.Document{}, fault.Newf(fault.Invalid, "release.sbom", "document %x: %w", digest, err).
+			With("make the bill of materials anew, as CycloneDX or SPDX in JSON")
 	}
 	return d, nil
 }

@@ -58,12 +58,14 @@ func (s *Service) TakeException(ctx context.Context, caller access.Caller, produ
 	}
 	signed, err := statement.ReadSigned(document, p.Exceptions, 1)
 	if err != nil {
-		return Exception{}, fault.Newf(fault.Invalid, "vex.signature", "%w; the keys are those of vex_keys in the product's policy", err)
+		return Exception{}, fault.Newf(fault.Invalid, "vex.signature", "%w; the keys are those of vex_keys in the product's policy", err).
+			With("have it signed by one of those, or have its key added to the policy")
 	}
 	e := Exception{Digest: sha256.Sum256(document), Keys: signed.By, By: caller.ID, At: s.cfg.Now().UTC().Truncate(time.Millisecond)}
 	e.Document = hex.EncodeToString(e.Digest[:])
 	if e.Statements, err = vex.Read(signed.Payload); err != nil {
-		return Exception{}, fault.Newf(fault.Invalid, "vex.unreadable", "%w", err)
+		return Exception{}, fault.Newf(fault.Invalid, "vex.unreadable", "%w", err).
+			With("write it as OpenVEX or CycloneDX VEX, with the flaw, the part and why")
 	}
 	d := ExceptionTaken{Product: product, Digest: e.Digest[:], Statements: len(e.Statements)}
 	for i, st := range e.Statements {

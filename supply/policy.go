@@ -142,7 +142,8 @@ func (s *Service) SetPolicy(ctx context.Context, caller access.Caller, product s
 		return Policy{}, err
 	}
 	if err := p.check(); err != nil {
-		return Policy{}, fault.Newf(fault.Invalid, "supply.policy", "product %q: %w", product, err)
+		return Policy{}, fault.Newf(fault.Invalid, "supply.policy", "product %q: %w", product, err).
+			With("correct what is named, and set it again")
 	}
 	names, err := s.cfg.Store.SupplierNames(ctx, p.SupplierIDs)
 	if err != nil {

@@ -54,7 +54,8 @@ func (s *Service) summarise(l *look, m wire.Release, release [32]byte) ([]byte, 
 			"make one: `hallmark key rotate supply --reason 'the first summary'`")
 	}
 	if err != nil {
-		return nil, fault.Newf(fault.Unavailable, "supply.seal", "release %s is not published, its summary cannot be signed: %w", m.ID, err)
+		return nil, fault.Newf(fault.Unavailable, "supply.seal", "release %s is not published, its summary cannot be signed: %w", m.ID, err).
+			With("mend the key that signs summaries, and publish it again")
 	}
 	return envelope, nil
 }

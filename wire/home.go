@@ -43,7 +43,6 @@ const (
 	MaxHomeServer = 256
 	MaxTrust      = 128 << 10 // a device's trust record
 	MaxHomeHint   = MaxTrust + MaxHomeServer + 64
-	MaxHandover   = MaxEnvelope + MaxCommand + 16<<10
 	MaxHomeOffer  = MaxEnvelope + 1<<10
 )
 

@@ -125,7 +125,8 @@ func (s *Service) Claim(ctx context.Context, caller access.Caller, c Claim) (Per
 	p.Salt, p.Digest = salt[:], digest[:]
 	if len(p.Key) > 0 {
 		if err := (wire.KeySet{Keys: [][]byte{p.Key}, Threshold: 1}).Check(); err != nil {
-			return Period{}, fault.Newf(fault.Invalid, "claim.key", "the owner's key: %w", err)
+			return Period{}, fault.Newf(fault.Invalid, "claim.key", "the owner's key: %w", err).
+				With("give a public key of the owner (SubjectPublicKeyInfo, DER)")
 		}
 	}
 	if !s.attempts.may(caller.ID, p.From) {

@@ -26,7 +26,8 @@ func (s *Service) offered(ctx context.Context, d device.Device, data []byte) (wi
 		}
 	}
 	if err != nil {
-		return o, fault.Newf(fault.Invalid, "rehome.offer", "the offer of the other instance: %w", err)
+		return o, fault.Newf(fault.Invalid, "rehome.offer", "the offer of the other instance: %w", err).
+			With("have the other instance make its offer anew, for this device")
 	}
 	if b.Product != d.Product {
 		return o, fault.New(fault.Invalid, "rehome.product", fmt.Sprintf("device %s is of product %s, the other instance offers to have %s", d.ID, d.Product, b.Product),
@@ -92,11 +93,13 @@ func (s *Service) handover(p Period, envelope []byte, l Leaving) error {
 	wrong := func(text, remedy string) error { return fault.New(fault.Invalid, "rehome.warrant", text, remedy) }
 	payload, _, err := wire.ThresholdPayload(wire.TypeWarrant, envelope)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "rehome.warrant", "%w", err)
+		return fault.Newf(fault.Invalid, "rehome.warrant", "%w", err).
+			With("sign the warrant that was given, as it is, by as many of the role as the trust bundle asks for")
 	}
 	w, err := wire.DecodeWarrant(payload)
 	if err != nil {
-		return fault.Newf(fault.Invalid, "rehome.warrant", "%w", err)
+		return fault.Newf(fault.Invalid, "rehome.warrant", "%w", err).
+			With("sign the warrant that was given, as it is, by as many of the role as the trust bundle asks for")
 	}
 	offer, _, err := wire.DecodeHomeOffer(l.Transfer.Offer)
 	if err != nil {

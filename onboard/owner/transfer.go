@@ -333,11 +333,13 @@ func ends(w wire.Warrant, p Period) bool {
 func (s *Service) submitted(ctx context.Context, caller access.Caller, envelope []byte, ids []string) (device.Warrant, error) {
 	payload, _, err := wire.ThresholdPayload(wire.TypeWarrant, envelope)
 	if err != nil {
-		return device.Warrant{}, fault.Newf(fault.Invalid, "transfer.warrant", "%w", err)
+		return device.Warrant{}, fault.Newf(fault.Invalid, "transfer.warrant", "%w", err).
+			With("sign the warrant that was given, as it is, by as many of the role as the trust bundle asks for")
 	}
 	claim, err := wire.DecodeWarrant(payload)
 	if err != nil {
-		return device.Warrant{}, fault.Newf(fault.Invalid, "transfer.warrant", "%w", err)
+		return device.Warrant{}, fault.Newf(fault.Invalid, "transfer.warrant", "%w", err).
+			With("sign the warrant that was given, as it is, by as many of the role as the trust bundle asks for")
 	}
 	known, named, err := s.cfg.Warrants.KnownWarrant(ctx, claim.ID)
 	if errors.Is(err, device.ErrNotFound) {

@@ -67,7 +67,8 @@ func (s *Service) fact(log ledger.Log, kind ledger.Kind, at time.Time, caller ac
 }
 
 func invalid(format string, args ...any) error {
-	return fault.Newf(fault.Invalid, "parts.invalid", format, args...)
+	return fault.Newf(fault.Invalid, "parts.invalid", format, args...).
+		With("correct it, and say it again")
 }
 
 // lists are the commands that show what there is.
