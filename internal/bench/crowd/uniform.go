@@ -10,7 +10,7 @@ import (
 )
 
 // Uniform writes n active devices of one product with the same twin, and nothing else of them: those that a rollout is for. More than 25,000 come in
-// whole multiples of that, up to 256.
+// whole multiples of that, up to 256. What else is there with an ID that begins with 00 is copied as well.
 func Uniform(ctx context.Context, db *store.DB, product string, twin device.Twin, n int, now time.Time) error {
 	if n > base && (n%base != 0 || n/base > copies) {
 		return fmt.Errorf("a crowd of %d: more than %d come in multiples of that, at most %d", n, base, copies*base)
