@@ -100,8 +100,8 @@ type Requirement struct {
 	Below     string `cbor:"3,keyasint,omitempty" json:"below,omitempty"` // semver
 }
 
-// allows reports whether a version is within the requirement.
-func (q Requirement) allows(version string) bool {
+// Allows reports whether a version is within the requirement.
+func (q Requirement) Allows(version string) bool {
 	return (q.From == "" || CompareVersions(version, q.From) >= 0) && (q.Below == "" || CompareVersions(version, q.Below) < 0)
 }
 
@@ -405,7 +405,7 @@ func (r Release) Compatible() error {
 	for _, c := range r.Components {
 		for _, q := range c.Requires {
 			v, ok := version[q.Component]
-			if !ok || !semver.IsValid("v"+v) || !q.allows(v) {
+			if !ok || !semver.IsValid("v"+v) || !q.Allows(v) {
 				return fmt.Errorf("%w: component %s %s requires %s, and the release has %q", ErrIncompatible, c.Name, c.Version, q, v)
 			}
 		}
