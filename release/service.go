@@ -633,6 +633,12 @@ func (s *Service) Find(ctx context.Context, digest [32]byte) (Release, error) {
 	return s.find(ctx, digest)
 }
 
+// OfProduct gives a product's releases that were published, whatever became of them since. It is for other stages.
+func (s *Service) OfProduct(ctx context.Context, product string) ([]Release, error) {
+	all, err := s.cfg.Store.Releases(ctx, product, nil, 0)
+	return slices.DeleteFunc(all, func(r Release) bool { return r.Published.IsZero() }), err
+}
+
 func (s *Service) find(ctx context.Context, digest [32]byte) (Release, error) {
 	r, err := s.cfg.Store.Release(ctx, digest)
 	if errors.Is(err, ErrNotFound) {

@@ -27,14 +27,10 @@ func (s *Service) closed(ctx context.Context, m wire.Release) error {
 		fmt.Sprintf("release %s has security counter %d, and devices of %s install from %d on", m.ID, m.Counter, m.Product, least), "roll out the release that mends it")
 }
 
-// refuses says why a device that runs a release, or says that it runs its version, would refuse another; empty when it would not, and when nobody here knows.
-func refuses(c Candidate, runs *wire.Release, m wire.Release) (kind, why string) {
-	switch {
-	case c.Trial:
-	case c.Version != "" && !m.InstallsOver(c.Version):
-		return "stepping stone", fmt.Sprintf("runs %s, and the release is installed over versions %v: roll out what comes between first", c.Version, m.Over)
-	case runs != nil && runs.Counter > m.Counter:
-		return "counter", fmt.Sprintf("has confirmed security counter %d, and the release has %d", runs.Counter, m.Counter)
+// outrun says why a device that has confirmed a release would refuse another that it is below; empty when it would not, and when nobody here knows.
+func outrun(c Candidate, runs *wire.Release, m wire.Release) string {
+	if !c.Trial && runs != nil && runs.Counter > m.Counter {
+		return fmt.Sprintf("has confirmed security counter %d, and the release has %d", runs.Counter, m.Counter)
 	}
-	return "", ""
+	return ""
 }

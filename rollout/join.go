@@ -73,7 +73,7 @@ func (s *Service) joiners(ctx context.Context, r Rollout, m wire.Release, change
 		if c.State != r.Spec.state() || c.Busy == r.Spec.ID {
 			return nil
 		}
-		if _, why, err := fits(c); err != nil || why != "" {
+		if f, err := fits(c); err != nil || f.why != "" {
 			return err
 		}
 		out = append(out, Member{Device: c.ID, Wave: r.Wave, Previous: c.Release, Rank: ranks.of(c.ID)})

@@ -147,12 +147,12 @@ func (m Moment) contact(rule Wave) time.Duration {
 	return m.Contact
 }
 
-// MarkOf gives a device's mark and why, as Decide wants it; backs is the release with the ways back that are open.
-func MarkOf(m Moment, r Rollout, backs wire.Release, s Status) (Mark, string) {
+// MarkOf gives a device's mark and why, as Decide wants it.
+func MarkOf(m Moment, r Rollout, backs Ways, s Status) (Mark, string) {
 	if r.Halted.IsZero() {
 		return gate(m, r, s)
 	}
-	return whereBack(m.Now, r, backs, s), ""
+	return whereBack(m, r, backs, s), ""
 }
 
 // Judge classes a device of a wave. Good is who runs the release, confirmed it, says so now and has proven it; when the soak
@@ -198,19 +198,10 @@ func again(m Moment, r Rollout, s Status) bool {
 	return !s.Seen.After(w.SoakFrom) || m.Now.Sub(s.Seen) > m.contact(rule) || !showed.After(w.SoakFrom)
 }
 
-// told is when a device was told to take the release.
-func told(r Rollout, s Status) time.Time {
-	w := r.Waves[s.Wave-1]
-	if s.Tranche < 1 || s.Tranche > len(w.Tranches) {
-		return w.Started
-	}
-	return w.Tranches[s.Tranche-1].At
-}
-
 // deadline is when a device that is not good has failed; where it may put it off, or waits for its hours, it counts from their end.
 func deadline(r Rollout, s Status) time.Time {
 	w := r.Waves[s.Wave-1]
-	from := told(r, s).Add(r.Spec.Grace.D())
+	from := r.tranche(s).At.Add(r.Spec.Grace.D())
 	if r.Spec.Window != nil {
 		_, from = r.Spec.Window.Next(from, s.Zone)
 	}
@@ -225,6 +216,15 @@ func later(a, b time.Time) time.Time {
 }
 
 func judge(m Moment, r Rollout, s Status) (Mark, string) {
+	mark, why := judgeStep(m, r, s)
+	if t := r.tranche(s); len(t.Release) > 0 && (mark == Awaited || mark == Erred || mark == Missed) {
+		why = "on its way over " + t.Version + ": " + why
+	}
+	return mark, why
+}
+
+// judgeStep judges a device by what it was told last: a stepping stone, or the release.
+func judgeStep(m Moment, r Rollout, s Status) (Mark, string) {
 	late := func(why string) (Mark, string) {
 		if m.Now.Before(deadline(r, s)) {
 			return Awaited, why
@@ -241,7 +241,10 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 	case s.Tranche == 0:
 		return Queued, "not told yet"
 	}
-	begun := told(r, s)
+	t := r.tranche(s)
+	if t.Lost != "" {
+		return Missed, t.Lost
+	}
 	switch standing := s.Install.standing(m.Now); standing {
 	case device.Refused, device.Failed:
 		if s.Install.Code == wire.CodeDeclined {
@@ -263,20 +266,24 @@ func judge(m Moment, r Rollout, s Status) (Mark, string) {
 	default:
 		return late("not told")
 	}
-	switch {
-	case !bytes.Equal(s.Running, r.Spec.Release):
+	switch wants := r.Brings(t); {
+	case !bytes.Equal(s.Running, wants):
 		return late("does not run it")
 	case s.Trial:
 		return late("on trial")
-	case s.Health == Unhealthy && s.Seen.After(begun):
-		return Erred, "unhealthy"
-	case s.Verdict == contraindicated && s.VerdictAt.After(begun):
-		return Erred, contraindicated
-	case s.Health != Healthy || !s.Seen.After(begun):
+	case ill(t, s) != "":
+		return Erred, ill(t, s)
+	case s.Health != Healthy || !s.Seen.After(t.At):
 		return late("health unknown")
 	case byWord(s): // it gives no evidence
-	case !wire.Acceptable(s.Verdict) || !s.VerdictAt.After(begun) || !bytes.Equal(s.Proven, r.Spec.Release):
+	case !wire.Acceptable(s.Verdict) || !s.VerdictAt.After(t.At) || !bytes.Equal(s.Proven, wants):
 		return late("not proven")
+	}
+	switch {
+	case len(t.Release) > 0 && s.Strayed:
+		return Gone, "has left the group of the rollout, and is told no more"
+	case len(t.Release) > 0: // it showed once that it is good there, and does not stay
+		return Queued, "good with " + t.Version + ", and not told what comes next"
 	}
 	if m.Now.Sub(later(s.Seen, m.Since)) > m.contact(r.Spec.Waves[r.Waves[s.Wave-1].Rule]) {
 		return late("silent: last heard of at " + s.Seen.UTC().Format(time.RFC3339))
@@ -320,6 +327,17 @@ func MannerText(s Spec) string {
 	return "forced"
 }
 
+// ill says what speaks against a device since it was told; empty: nothing does.
+func ill(t Tranche, s Status) string {
+	switch {
+	case s.Health == Unhealthy && s.Seen.After(t.At):
+		return "unhealthy"
+	case s.Verdict == contraindicated && s.VerdictAt.After(t.At):
+		return contraindicated
+	}
+	return ""
+}
+
 // byWord reports whether nothing but a device's own word says what it runs.
 func byWord(s Status) bool { return s.Assurance == device.Says }
 
@@ -330,8 +348,10 @@ func gone(s device.State) bool { return s == device.Decommissioning || device.En
 const restarts = 10 * time.Minute
 
 // whereBack is where a device is after a halt.
-func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
-	runs := bytes.Equal(s.Running, r.Spec.Release)
+func whereBack(m Moment, r Rollout, backs Ways, s Status) Mark {
+	t := r.tranche(s)
+	onStone := len(t.Release) > 0 && bytes.Equal(s.Running, t.Release)
+	runs := bytes.Equal(s.Running, r.Spec.Release) || onStone
 	switch {
 	case gone(s.State):
 		return Gone
@@ -340,11 +360,13 @@ func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 	case s.Tranche == 0:
 		return Settled // never told: what it runs it has from others
 	case s.Back.Command != "":
-		return afterOrder(now, s, runs)
+		return afterOrder(m.Now, s, runs)
 	case runs && s.Trial:
 		return Moving // it confirms it or falls back by itself
+	case onStone && ill(t, s) == "":
+		return onItsWay(m, r, s)
 	case runs:
-		if _, ok := target(r.Spec, backs, s.Previous); !ok {
+		if _, ok := backs.target(r.Spec, s); !ok {
 			return Stranded
 		}
 		return Returns
@@ -362,6 +384,15 @@ func whereBack(now time.Time, r Rollout, backs wire.Release, s Status) Mark {
 		return Settled // it had it, and fell back
 	}
 	return Moving // told, and no result: it may still be at it
+}
+
+// onItsWay is where a device is after a halt that runs a stepping stone, and is not ill with it: it stays there when it was found good. To be sent back would
+// bar it from what it has to be taken over again.
+func onItsWay(m Moment, r Rollout, s Status) Mark {
+	if mark, _ := judge(m, r, s); mark == Queued {
+		return Settled
+	}
+	return Moving
 }
 
 func afterOrder(now time.Time, s Status, runs bool) Mark {
@@ -400,7 +431,7 @@ func DueOf(m Moment, r Rollout, s Status) (due time.Time) {
 }
 
 // Whole tallies devices as they are, without what was kept of them: what is kept has to come to the same.
-func Whole(m Moment, r Rollout, backs wire.Release, snap []Status) Tally {
+func Whole(m Moment, r Rollout, backs Ways, snap []Status) Tally {
 	t := Tally{}
 	for _, s := range snap {
 		mark, _ := MarkOf(m, r, backs, s)

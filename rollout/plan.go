@@ -5,8 +5,6 @@ import (
 	"math"
 	"slices"
 	"time"
-
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Kind is what is decided.
@@ -67,7 +65,7 @@ func Decide(m Moment, r Rollout, t Tally) []Decision {
 }
 
 // Plan is Decide of devices as they are.
-func Plan(m Moment, r Rollout, backs wire.Release, snap []Status) []Decision {
+func Plan(m Moment, r Rollout, backs Ways, snap []Status) []Decision {
 	return Decide(m, r, Whole(m, r, backs, snap))
 }
 

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 	"time"
 
@@ -16,10 +17,15 @@ import (
 var (
 	good32 = bytes.Repeat([]byte{1}, 32) // what ran before
 	bad32  = bytes.Repeat([]byte{2}, 32) // what is rolled out
+	stone1 = bytes.Repeat([]byte{3}, 32) // what some are taken over first
+	stone2 = bytes.Repeat([]byte{4}, 32) // and behind that
 	epoch  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
 )
 
-func manifest() wire.Release { return wire.Release{RollbackTo: [][]byte{good32}} }
+// backs has a way back from everything but the second stone, which nobody may leave.
+func backs() Ways {
+	return Ways{string(bad32): {RollbackTo: [][]byte{good32, stone1, stone2}}, string(stone1): {RollbackTo: [][]byte{good32}}, string(stone2): {}}
+}
 
 // piece is a device of the model: how it takes the release is decided before, and the planner cannot know it.
 type piece struct {
@@ -28,6 +34,8 @@ type piece struct {
 	told   time.Time // when it gets its command, if it is still to be had
 	Status Status
 	backAt time.Time
+	way    [][]byte // what it has to be told, in order: stones, and the release
+	fateAt int      // at which of them its fate is
 
 	// What really is, which the planner is not shown.
 	took  time.Time // when it began to run the release for good; zero: it does not
@@ -89,13 +97,28 @@ func newWorld(t rapid.TB, spec Spec, fateOf func(i int) string, n int, delay fun
 	}
 	for i, m := range fit {
 		wave := waveOf(states, m.rank)
-		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: wave, told: epoch.Add(delay()), Status: Status{
+		w.pieces = append(w.pieces, &piece{fate: fateOf(i), wave: wave, way: [][]byte{bad32}, told: epoch.Add(delay()), Status: Status{
 			Device: m.device, Wave: wave, State: device.Active, Previous: good32, Running: good32, Health: Healthy, Verdict: "affirming",
 			VerdictAt: epoch.Add(-time.Hour), Proven: good32, Seen: epoch.Add(-time.Minute),
 		}})
 	}
 	w.r = Rollout{Spec: spec, Phase: Running, Wave: 1, Waves: states, Started: epoch}
 	return w
+}
+
+// stones has devices taken over so many stones, at one of which, or behind them, their fate is.
+func (w *world) stones(n func() (stones, fateAt int)) {
+	for _, p := range w.pieces {
+		stones, at := n()
+		p.way = slices.Concat([][]byte{stone1, stone2}[:stones], [][]byte{bad32})
+		p.fateAt = at % len(p.way)
+	}
+}
+
+// next is what a piece is to be told.
+func (p *piece) next() []byte {
+	at := slices.IndexFunc(p.way, func(d []byte) bool { return bytes.Equal(d, p.Status.Running) })
+	return p.way[min(at+1, len(p.way)-1)]
 }
 
 func (w *world) snap() []Status {
@@ -139,7 +162,7 @@ func (w *world) live(delay func() time.Duration) {
 			p.asked, s.VerdictAt = false, w.now
 		}
 		if s.Back.Standing == device.Pending && !w.now.Before(p.backAt) {
-			s.Back.Standing, s.Running, s.Proven, s.Health = device.Done, good32, good32, Healthy
+			s.Back.Standing, s.Running, s.Proven, s.Health = device.Done, s.Previous, s.Previous, Healthy
 			p.took, p.good = time.Time{}, time.Time{}
 		}
 	}
@@ -148,6 +171,11 @@ func (w *world) live(delay func() time.Duration) {
 func (w *world) takes(p *piece) {
 	s := &p.Status
 	s.Install.At, s.Waits = w.now, nil
+	told := w.r.Brings(w.r.tranche(*s))
+	if at := slices.IndexFunc(p.way, func(d []byte) bool { return bytes.Equal(d, told) }); at < p.fateAt { // a stone that it is good with
+		s.Install.Standing, s.Running, s.Verdict, s.VerdictAt, s.Proven, s.Health = device.Done, told, "affirming", w.now, told, Healthy
+		return
+	}
 	switch p.fate {
 	case "declines":
 		s.Install.Standing, s.Install.Code = device.Refused, wire.CodeDeclined
@@ -156,7 +184,10 @@ func (w *world) takes(p *piece) {
 	case "falls":
 		s.Install.Standing = device.Failed
 	default:
-		s.Install.Standing, s.Running, p.took = device.Done, bad32, w.now
+		s.Install.Standing, s.Running = device.Done, told
+		if bytes.Equal(told, bad32) {
+			p.took = w.now
+		}
 		switch p.fate {
 		case "unhealthy":
 			s.Health = Unhealthy
@@ -164,7 +195,7 @@ func (w *world) takes(p *piece) {
 			s.Verdict, s.VerdictAt = contraindicated, w.now
 		case "unproven":
 		default:
-			s.Verdict, s.VerdictAt, s.Proven, p.good = "affirming", w.now, bad32, w.now
+			s.Verdict, s.VerdictAt, s.Proven, p.good = "affirming", w.now, told, p.took
 		}
 	}
 }
@@ -181,7 +212,7 @@ func (w *world) tick() {
 				*st = device.Cancelled
 			}
 		}
-		todo := Plan(w.moment(), w.r, manifest(), w.snap())
+		todo := Plan(w.moment(), w.r, backs(), w.snap())
 		if len(todo) == 0 {
 			return
 		}
@@ -209,7 +240,7 @@ func (w *world) of(k Mark) (out []*piece) {
 		if p.wave < from || p.wave > to {
 			continue
 		}
-		if mark, _ := MarkOf(w.moment(), w.r, manifest(), p.Status); mark == k {
+		if mark, _ := MarkOf(w.moment(), w.r, backs(), p.Status); mark == k {
 			out = append(out, p)
 		}
 	}
@@ -235,6 +266,9 @@ func (w *world) carry(d Decision) []Tranche {
 				w.t.Fatalf("%s is sent back twice", dev)
 			}
 			w.sentBack[dev] = true
+			if to, ok := backs().target(w.r.Spec, p.Status); !ok || !bytes.Equal(to, p.Status.Previous) {
+				w.t.Fatalf("%s has no way back from %x to %x", dev, p.Status.Running[:1], p.Status.Previous[:1])
+			}
 			p.Status.Back.Command = "back"
 		}
 		return []Tranche{{Command: "back", Release: good32, At: w.now}}
@@ -259,12 +293,21 @@ func (w *world) tell(d Decision) Tranche {
 	n := len(w.r.Waves[d.Wave-1].Tranches) + 1
 	t := Tranche{Command: fmt.Sprintf("wave-%d-%d", d.Wave, n), At: w.now}
 	rule := w.r.Spec.Waves[w.r.Waves[d.Wave-1].Rule]
-	for _, p := range w.of(Queued)[:d.N] {
-		if w.installed[p.Status.Device] {
-			w.t.Fatalf("%s is told twice to install", p.Status.Device)
+	queued := w.of(Queued)[:d.N]
+	told := queued[0].next()
+	if !bytes.Equal(told, bad32) {
+		t.Release, t.Version = told, "a stone"
+	}
+	for _, p := range queued {
+		if !bytes.Equal(p.next(), told) {
+			continue
 		}
-		w.installed[p.Status.Device] = true
-		p.Status.Tranche, p.Status.Install.Command = n, t.Command
+		once := p.Status.Device + string(told)
+		if w.installed[once] {
+			w.t.Fatalf("%s is told twice to install %x", p.Status.Device, told[:1])
+		}
+		w.installed[once] = true
+		p.Status.Tranche, p.Status.Install, p.Status.Previous = n, Order{Command: t.Command}, p.Status.Running
 		t.Devices++
 	}
 	if way := len(w.of(Awaited)) + len(w.of(Proving)); rule.Tranche > 0 && way > rule.Tranche {
@@ -324,9 +367,10 @@ func (w *world) check(d Decision) {
 			w.t.Fatalf("wave %d passes with no device good", d.Wave)
 		}
 	case Halt:
-		failed := 0
+		failed, at := 0, w.r.Waves[w.r.Wave-1]
 		for _, p := range w.pieces {
-			if p.wave == w.r.Wave && p.Status.State == device.Active && p.Status.Install.Code != wire.CodeDeclined && (p.good.IsZero() || w.now.Sub(p.spoke) > contact || p.fate == "proves once") {
+			unproven := at.Soaked && !p.Status.VerdictAt.After(at.SoakFrom) // silent when it was asked, it may be heard of again
+			if p.wave == w.r.Wave && p.Status.State == device.Active && p.Status.Install.Code != wire.CodeDeclined && (p.good.IsZero() || w.now.Sub(p.spoke) > contact || unproven) {
 				failed++
 			}
 		}
@@ -335,7 +379,8 @@ func (w *world) check(d Decision) {
 		}
 	case SendBack:
 		for _, p := range w.of(Returns) {
-			if w.r.Phase != Halted || !bytes.Equal(p.Status.Running, bad32) {
+			ill := p.Status.Health == Unhealthy || p.Status.Verdict == contraindicated
+			if w.r.Phase != Halted || !bytes.Equal(p.Status.Running, bad32) && (!ill || !bytes.Equal(p.Status.Running, stone1)) {
 				w.t.Fatalf("%s is sent back while it runs %x and the rollout is %s", p.Status.Device, p.Status.Running[:1], w.r.Phase)
 			}
 		}
@@ -374,13 +419,16 @@ func (w *world) end() {
 		if s.Back.Standing == device.Pending {
 			w.t.Errorf("%s is %s, and %s is still to be sent back", w.r.Spec.ID, w.r.Phase, s.Device)
 		}
-		if runs && !w.installed[s.Device] {
+		if runs && !w.installed[s.Device+string(bad32)] {
 			w.t.Errorf("%s runs what nobody told it to", s.Device)
 		}
 		if w.r.Phase == RolledBack && runs && s.State == device.Active && s.Back.Command == "" {
 			w.t.Errorf("%s (%s) still runs the bad release and was not sent back", s.Device, p.fate)
 		}
-		if w.r.Phase == RolledBack && p.wave > w.r.Wave && w.installed[s.Device] {
+		if ill := s.Health == Unhealthy || s.Verdict == contraindicated; w.r.Phase == RolledBack && ill && bytes.Equal(s.Running, stone1) && s.State == device.Active && s.Back.Command == "" {
+			w.t.Errorf("%s (%s) is ill with a stone that it may be sent back from, and was not", s.Device, p.fate)
+		}
+		if w.r.Phase == RolledBack && p.wave > w.r.Wave && (w.installed[s.Device+string(bad32)] || w.installed[s.Device+string(stone1)]) {
 			w.t.Errorf("%s of a later wave was told to install", s.Device)
 		}
 	}
@@ -406,6 +454,11 @@ func TestPlanHoldsItsGates(t *testing.T) {
 		w := newWorld(t, spec, func(i int) string {
 			return rapid.SampledFrom(fates).Draw(t, fmt.Sprintf("fate %d", i))
 		}, n, delay)
+		if rapid.Bool().Draw(t, "over stones") {
+			w.stones(func() (int, int) {
+				return rapid.IntRange(0, 2).Draw(t, "stones"), rapid.IntRange(0, 2).Draw(t, "fate at")
+			})
+		}
 		w.crash = func() bool { return rapid.IntRange(0, 5).Draw(t, "crash") == 0 }
 		w.run(5*time.Minute, delay, func() {
 			switch hand := rapid.IntRange(0, 100).Draw(t, "hand"); {
@@ -438,6 +491,9 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 			}
 			return fates[rnd.IntN(len(fates))]
 		}, 1+rnd.IntN(30), delay)
+		if seed%3 == 0 {
+			w.stones(func() (int, int) { return rnd.IntN(3), rnd.IntN(3) })
+		}
 		w.crash = func() bool {
 			down := rnd.IntN(10) == 0
 			if down && !clean && w.r.Phase == Running && rnd.IntN(10) == 0 { // somebody turns it before it goes on
@@ -466,6 +522,11 @@ func TestSimulatedRolloutsEnd(t *testing.T) {
 		ended[w.r.Phase]++
 		if clean && w.r.Phase != Completed {
 			t.Errorf("seed %d: every device is good, and the rollout is %s: %s", seed, w.r.Phase, w.r.Reason)
+		}
+		for _, p := range w.pieces {
+			if clean && !bytes.Equal(p.Status.Running, bad32) {
+				t.Errorf("seed %d: every device is good, and %s runs %x at the end", seed, p.Status.Device, p.Status.Running[:1])
+			}
 		}
 	}
 	if ended[Completed] < 50 || ended[RolledBack] < 50 || ended[Aborted] < 5 {

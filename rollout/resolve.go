@@ -8,11 +8,13 @@ import (
 	"maps"
 	"math"
 	"slices"
+	"strings"
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fault"
 	"github.com/hallmark-iot/hallmark/release"
+	"github.com/hallmark-iot/hallmark/rollout/solve"
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
@@ -23,6 +25,7 @@ type Resolved struct {
 	NoWayBack int               `json:"no_way_back,omitempty" doc:"members that would have no way back after a halt"`
 	Unsized   int               `json:"unsized,omitempty" doc:"members that have not said what room their flash has: each decides by itself whether the release fits"`
 	LeftOut   map[string]int    `json:"left_out,omitempty"` // how many for which kind of reason: state, hardware, settings, room, left, runs it, assurance, consent, version, newer, stepping stone, counter, other rollout, other product
+	Stones    []Detour          `json:"stepping_stones,omitempty" doc:"members that are taken over other versions first"`
 	Waves     []WaveState       `json:"waves"`
 	Set       wire.DeviceSet    `json:"set"` // commits to all members
 	Members   []Member          `json:"members"`
@@ -182,7 +185,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	}
 	out := Resolved{Skipped: map[string]string{}, LeftOut: map[string]int{}, Held: map[string]string{}}
 	var fit []string
-	had := map[string][]byte{} // what those run that fit
+	had := map[string]before{} // of those that fit
 	known := map[string]bool{} // of a selection by name
 	fits := s.fitting(ctx, spec, rel.Manifest)
 	kept := map[string][]byte{} // few releases, and many devices
@@ -190,10 +193,11 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		if len(spec.Selection.IDs)+len(spec.Canaries) > 0 {
 			known[c.ID] = true
 		}
-		kind, why, err := fits(c)
+		f, err := fits(c)
 		if err != nil {
 			return err
 		}
+		kind, why := f.kind, f.why
 		if why == "" && c.Busy != "" && len(spec.Selection.IDs) > 0 {
 			kind, why = "other rollout", "is in rollout "+c.Busy
 		}
@@ -212,7 +216,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		if !ok {
 			was, kept[string(c.Release)] = c.Release, c.Release
 		}
-		fit, had[c.ID] = append(fit, c.ID), was
+		fit, had[c.ID] = append(fit, c.ID), before{was, f.way}
 		return nil
 	})
 	if err != nil {
@@ -234,14 +238,31 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 	}
 	for i := range out.Members {
 		m := &out.Members[i]
-		m.Previous = had[m.Device]
-		if _, ok := target(spec, open, m.Previous); !ok {
+		m.Previous = had[m.Device].runs
+		over, last := had[m.Device].over()
+		m.Over = over
+		if _, ok := target(spec, open, last); !ok {
 			out.Stranded = append(out.Stranded, m.Device)
 		}
 	}
+	out.Stones = detours(out.Members)
 	out.Reached, out.OfOthers, out.NoWayBack = len(out.Members), len(out.Held), len(out.Stranded)
 	out.Set, err = wire.SetOf(fit)
 	return out, err
+}
+
+// before is what a device runs before it is told of the release itself.
+type before struct {
+	runs []byte
+	way  *solve.Way // over which it is taken; nil: it is told at once
+}
+
+// over are the versions that it is taken over, and last is the release that it runs then.
+func (b before) over() (versions []string, last []byte) {
+	if b.way == nil {
+		return nil, b.runs
+	}
+	return b.way.Stones(), b.way.Steps[len(b.way.Steps)-2].Release.Digest[:]
 }
 
 // state is the state of those that are selected.
@@ -252,22 +273,52 @@ func (s Spec) state() device.State {
 	return s.Selection.State
 }
 
-// fitting gives what says why a device cannot take the release, and of what kind that is; empty when it can.
-func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(Candidate) (kind, why string, err error) {
+// fitness is whether a device can take a release.
+type fitness struct {
+	kind string     // of why
+	why  string     // it cannot; empty: it can
+	way  *solve.Way // over which it is taken; nil: it is told at once
+}
+
+// fitting gives what says whether a device can take the release.
+func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(Candidate) (fitness, error) {
 	confirmed := s.manifests(ctx)
-	return func(c Candidate) (kind, why string, err error) {
-		if kind, why = unfit(c, spec, m); why != "" {
-			return kind, why, nil
+	var ways *stones
+	return func(c Candidate) (f fitness, err error) {
+		if f.kind, f.why = unfit(c, spec, m); f.why != "" {
+			return f, nil
 		}
 		runs, err := confirmed(c.Release)
 		if err != nil {
-			return "", "", err
+			return f, err
 		}
-		if kind, why = refuses(c, runs, m); why != "" {
-			return kind, why, nil
+		if f.kind, f.why = "counter", outrun(c, runs, m); f.why != "" {
+			return f, nil
 		}
-		why, err = roomless(c, m, confirmed)
-		return "room", why, err
+		if direct(c, m) {
+			f.kind = "room"
+			f.why, err = roomless(c, m, confirmed)
+			return f, err
+		}
+		if ways == nil {
+			if ways, err = s.stones(ctx, spec.Product, [32]byte(spec.Release)); err != nil {
+				return f, err
+			}
+		}
+		f.kind = "stepping stone"
+		way, err := ways.way(c)
+		if err != nil {
+			return f, err
+		}
+		switch stones := way.Stones(); {
+		case len(stones) == 0:
+			f.why = "runs " + c.Version + ": " + way.Why
+		case spec.Stones:
+			f.way = &way
+		default:
+			f.why = fmt.Sprintf("runs %s, and the release is installed over versions %v: it comes there over %s, which a rollout with stepping stones does", c.Version, m.Over, strings.Join(stones, ", "))
+		}
+		return f, nil
 	}
 }
 

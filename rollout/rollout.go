@@ -47,6 +47,10 @@ type Spec struct {
 	Dynamic   bool      `json:"dynamic,omitempty"`  // who comes to fit later joins, until it is shut; of all, or of a state
 	Reason    string    `json:"reason,omitempty"`
 
+	// Stones has devices that run what the release is not installed over taken over the releases between: they are told of one after the other, and
+	// have to be good with each. Without it they are left out.
+	Stones bool `json:"stepping_stones,omitempty"`
+
 	// Window is when devices may take the release, in their own time; nil: always. Who is sent back is not held up by it, nor by a manner.
 	Window *window.Hours `json:"window,omitempty"`
 
@@ -147,11 +151,30 @@ func (w WaveState) taken() bool { return w.Below == 0 || !w.Taken.IsZero() }
 // Tranche is one command of a rollout: to a part of a wave, or to who is sent back.
 type Tranche struct {
 	Command string    `json:"command"`
-	Release []byte    `json:"release,omitempty"` // of a way back: where to
+	Release []byte    `json:"release,omitempty"` // of a way back: where to; of a wave: a stepping stone; empty: the rollout's
+	Version string    `json:"version,omitempty"` // of a stepping stone
 	Devices int       `json:"devices"`
 	At      time.Time `json:"at"`
 	Kept    []string  `json:"kept,omitempty" doc:"what of the window and the manner its devices keep to themselves, as they say that they know it: it is in what is signed. The rest is kept here, as far as that can be"`
-	Issued  bool      `json:"issued"` // false: decided, and perhaps issued
+	Issued  bool      `json:"issued"`         // false: decided, and perhaps issued
+	Lost    string    `json:"lost,omitempty"` // why no way leads these devices to the release any more: they are told nothing, and have failed
+}
+
+// Brings is the release that devices of a tranche are told to install.
+func (r Rollout) Brings(t Tranche) []byte {
+	if len(t.Release) > 0 {
+		return t.Release
+	}
+	return r.Spec.Release
+}
+
+// tranche is what a device was told by last. Of one that was not told it begins with its wave.
+func (r Rollout) tranche(s Status) Tranche {
+	w := r.Waves[s.Wave-1]
+	if s.Tranche < 1 || s.Tranche > len(w.Tranches) {
+		return Tranche{At: w.Started}
+	}
+	return w.Tranches[s.Tranche-1]
 }
 
 // Unfollowed is the Stir of a rollout that nobody joins.
@@ -182,6 +205,8 @@ type Member struct {
 	Wave     int    `json:"wave"`               // from 1
 	Previous []byte `json:"previous,omitempty"` // digest of what it ran when its wave began, and then when it was told; empty: unknown
 	Rank     int64  `json:"-"`                  // its place among all
+
+	Over []string `json:"over,omitempty"` // of a dry run: the versions that it is taken over first
 }
 
 // watched gives the first and last of the waves that decisions look at: the current one; after a halt all that began, for whoever has a bad
@@ -287,7 +312,7 @@ type Counts struct {
 	Waiting  int `json:"waiting"`
 	Failed   int `json:"failed"`
 	NoShows  int `json:"no_shows,omitempty"`    // of the failed: those that did not show in time that they are good
-	Untold   int `json:"untold,omitempty"`      // of the waiting: not told yet
+	Untold   int `json:"untold,omitempty"`      // of the waiting: not told yet, or not of what comes behind a stepping stone
 	Held     int `json:"held,omitempty"`        // another rollout has them
 	Declined int `json:"declined,omitempty"`    // somebody beside them did not agree: neither good nor failed
 	Left     int `json:"left,omitempty"`        // retired meanwhile, or gone from the rollout's group before they were told
@@ -383,6 +408,10 @@ type Marking struct {
 // Releases knows releases; *release.Service is one.
 type Releases interface {
 	Find(ctx context.Context, digest [32]byte) (release.Release, error)
+	// OfProduct gives the product's releases that were published, whatever became of them since.
+	OfProduct(ctx context.Context, product string) ([]release.Release, error)
+	// Forms gives other ways to the components of a release for a device that runs another.
+	Forms(ctx context.Context, from, to [32]byte) ([]wire.Form, error)
 }
 
 // Commander tells devices; *device.Service is one.
@@ -397,6 +426,14 @@ type Commander interface {
 // Ledger finds the place of facts; *ledger.Reader is one.
 type Ledger interface {
 	Locate(ctx context.Context, uid [16]byte) (ledger.Ref, bool, error)
+}
+
+// Ways are releases that devices are sent back from, by their digests, with the ways back that are open: Service.waysBack.
+type Ways map[string]wire.Release
+
+// target gives where a device goes back to from what it runs.
+func (w Ways) target(spec Spec, s Status) ([]byte, bool) {
+	return target(spec, w[string(s.Running)], s.Previous)
 }
 
 // target gives the release a device goes back to: what it ran, if the approvers of the bad one allowed that; else the

@@ -3,6 +3,7 @@ package rollout
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
 	"errors"
@@ -141,7 +142,8 @@ func (s *Service) Start(ctx context.Context, caller access.Caller, id string) (R
 		Set     any         `json:"devices"`
 		Waves   []WaveState `json:"waves"`
 		Skipped int         `json:"skipped"`
-	}{id, hex.EncodeToString(r.Spec.Release), res.Set, res.Waves, len(res.Skipped)})
+		Stones  []Detour    `json:"stepping_stones,omitempty"`
+	}{id, hex.EncodeToString(r.Spec.Release), res.Set, res.Waves, len(res.Skipped), res.Stones})
 	if err != nil {
 		return Rollout{}, Resolved{}, err
 	}
@@ -332,7 +334,7 @@ var afterHalt = map[Mark]string{
 	Returned: "went back",
 	Returns:  "is to be sent back",
 	Moving:   "has not said yet what it runs now",
-	Stranded: "runs the release, and nothing leads back from it",
+	Stranded: "runs what it was told, and nothing leads back from it",
 }
 
 func (s *Service) views(ctx context.Context, r Rollout, marks []Mark, after string, limit int) ([]DeviceView, error) {
@@ -408,6 +410,24 @@ func (s *Service) waysBack(ctx context.Context, m wire.Release) (wire.Release, e
 	return m, nil
 }
 
+// allBack are the ways back from all that a rollout has told devices.
+func (s *Service) allBack(ctx context.Context, r Rollout, m wire.Release) (Ways, error) {
+	open, err := s.waysBack(ctx, m)
+	out := Ways{string(r.Spec.Release): open}
+	for _, w := range r.Waves {
+		for _, t := range w.Tranches {
+			if _, ok := out[string(t.Release)]; ok || len(t.Release) != sha256.Size || err != nil {
+				continue
+			}
+			var stone release.Release
+			if stone, err = s.cfg.Releases.Find(ctx, [32]byte(t.Release)); err == nil {
+				out[string(t.Release)], err = s.waysBack(ctx, stone.Manifest)
+			}
+		}
+	}
+	return out, err
+}
+
 func system() access.Caller { return access.Internal("rollout") }
 
 // factOf gives the kind of fact of a decision; the others are no decisions about devices, or have their fact in the command.
@@ -434,7 +454,14 @@ func (s *Service) factData(ctx context.Context, r Rollout, d Decision, told Tran
 		Reason  string   `json:"reason,omitempty"`
 		Counts  Counts   `json:"counts"`
 		Failed  []string `json:"failed,omitempty"`
+		Stone   string   `json:"stepping_stone,omitempty"` // that the devices are told of first
 	}{Rollout: r.Spec.ID, Wave: d.Wave, Release: hex.EncodeToString(r.Spec.Release), Command: told.Command, Kept: told.Kept, Reason: d.Reason, Counts: d.Counts}
+	if d.Kind != SendBack {
+		out.Stone = hex.EncodeToString(told.Release)
+	}
+	if told.Lost != "" {
+		out.Reason, out.Command = told.Lost, ""
+	}
 	switch d.Kind {
 	case NextTranche:
 		out.Tranche = len(r.Waves[r.Wave-1].Tranches) + 1

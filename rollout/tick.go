@@ -73,7 +73,7 @@ func (s *Service) advance(ctx context.Context, now time.Time, r Rollout) (Rollou
 	if err != nil {
 		return r, err
 	}
-	backs, err := s.waysBack(ctx, bad.Manifest)
+	backs, err := s.allBack(ctx, r, bad.Manifest)
 	if err != nil {
 		return r, err
 	}
@@ -142,8 +142,8 @@ func (s *Service) release(ctx context.Context, now time.Time, r Rollout, m wire.
 	var fit []Member
 	fits := s.fitting(ctx, r.Spec, m)
 	if err := s.cfg.Store.Candidates(ctx, r.Spec.Product, sel, "", nil, func(c Candidate) error {
-		_, why, err := fits(c)
-		if err == nil && why == "" && (len(r.Spec.Selection.IDs) > 0 || c.State == r.Spec.state()) {
+		f, err := fits(c)
+		if err == nil && f.why == "" && (len(r.Spec.Selection.IDs) > 0 || c.State == r.Spec.state()) {
 			fit = append(fit, Member{Device: c.ID, Wave: wave, Previous: c.Release})
 		}
 		return err
@@ -154,7 +154,7 @@ func (s *Service) release(ctx context.Context, now time.Time, r Rollout, m wire.
 }
 
 // look marks the devices that are to be looked at, as they are now.
-func (s *Service) look(ctx context.Context, now time.Time, r Rollout, backs wire.Release) error {
+func (s *Service) look(ctx context.Context, now time.Time, r Rollout, backs Ways) error {
 	m := s.moment(now)
 	from, to := r.watched()
 	for {
@@ -169,7 +169,7 @@ func (s *Service) look(ctx context.Context, now time.Time, r Rollout, backs wire
 			if at := st.Install.Standing; mark == Missed && (at == device.Pending || at == device.Delivered) {
 				marks[i].Late = st.Install.Command
 			}
-			marks[i].Free = mark == Gone && st.Strayed
+			marks[i].Free = mark == Gone && st.Strayed && st.Install.Standing == "" // who was told stays, should it come back
 		}
 		if err := s.cfg.Store.PutMarks(ctx, r.Spec.ID, marks); err != nil || len(owed) < maxOwed {
 			return err
@@ -180,7 +180,7 @@ func (s *Service) look(ctx context.Context, now time.Time, r Rollout, backs wire
 // step is what decisions are carried out with.
 type step struct {
 	release wire.Release // that is rolled out
-	backs   wire.Release // the same, with the ways back that are open
+	backs   Ways         // of all that was told
 }
 
 // do carries out one decision. Whom a command is for is kept before it is issued, and that it was, after: between them it may be issued again, by
@@ -189,7 +189,7 @@ func (s *Service) do(ctx context.Context, now time.Time, r Rollout, d Decision, 
 	var err error
 	switch d.Kind {
 	case StartWave, NextTranche:
-		return s.tell(ctx, now, r, d)
+		return s.tell(ctx, now, r, d, with.release)
 	case SendBack:
 		return s.sendBack(ctx, now, r, d, with.backs)
 	case TakeWave:
@@ -268,7 +268,7 @@ func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) error {
 		return err
 	}
 	err := s.cfg.Store.Candidates(ctx, r.Spec.Product, r.Spec.Selection, r.Spec.state(), within, func(c Candidate) error {
-		if _, why, err := fits(c); err != nil || why != "" {
+		if f, err := fits(c); err != nil || f.why != "" {
 			return err
 		}
 		some = append(some, Member{Device: c.ID, Wave: r.Wave, Previous: c.Release, Rank: ranks.of(c.ID)})
@@ -280,8 +280,8 @@ func (s *Service) take(ctx context.Context, r Rollout, m wire.Release) error {
 	return put(1)
 }
 
-// tell decides who is in the next tranche.
-func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision) (Rollout, error) {
+// tell decides who is in the next tranche. Who has no way to the release any more is in one that nobody is told by.
+func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision, m wire.Release) (Rollout, error) {
 	queued, err := s.cfg.Store.Waiting(ctx, r.Spec.ID, r.Wave, d.N)
 	if err != nil {
 		return r, err
@@ -289,12 +289,17 @@ func (s *Service) tell(ctx context.Context, now time.Time, r Rollout, d Decision
 	if len(queued) == 0 {
 		return r, fmt.Errorf("%d devices of wave %d are to be told, and none of them waits for it: %w", d.N, r.Wave, ErrChanged)
 	}
-	queued, kept, err := s.together(ctx, r.Spec, queued)
+	who, t, err := s.next(ctx, r, m, queued)
 	if err != nil {
 		return r, err
 	}
-	t := Tranche{Command: device.OnceID(installOnce(r, len(r.Waves[r.Wave-1].Tranches))), Devices: len(queued), Kept: kept, At: now}
-	return s.put(ctx, now, r, d, t, r.Wave, queued)
+	who, kept, err := s.together(ctx, r.Spec, who)
+	if err != nil {
+		return r, err
+	}
+	t.Kept = kept
+	t.Command, t.Devices, t.At, t.Issued = device.OnceID(installOnce(r, len(r.Waves[r.Wave-1].Tranches))), len(who), now, t.Lost != ""
+	return s.put(ctx, now, r, d, t, r.Wave, who)
 }
 
 // together gives those of the devices that keep to as much themselves as the first: one command is told to all of a tranche. The others are in the next.
@@ -330,7 +335,10 @@ func (s *Service) put(ctx context.Context, now time.Time, r Rollout, d Decision,
 	if err != nil {
 		return r, err
 	}
-	due := now.Add(r.Spec.Waves[r.Waves[r.Wave-1].Rule].Deadline.D())
+	due := now
+	if t.Lost == "" {
+		due = now.Add(r.Spec.Waves[r.Waves[r.Wave-1].Rule].Deadline.D())
+	}
 	if err := s.cfg.Store.TellDevices(ctx, next, wave, who, due, facts...); err != nil {
 		return r, err
 	}
@@ -347,14 +355,14 @@ func names(all []Status) []string {
 }
 
 // sendBack decides who is told to go back, and where to.
-func (s *Service) sendBack(ctx context.Context, now time.Time, r Rollout, d Decision, backs wire.Release) (Rollout, error) {
+func (s *Service) sendBack(ctx context.Context, now time.Time, r Rollout, d Decision, backs Ways) (Rollout, error) {
 	all, err := s.cfg.Store.Marked(ctx, r.Spec.ID, 1, r.Wave, []Mark{Returns}, "", MaxTranche)
 	if err != nil {
 		return r, err
 	}
 	groups := map[string][]Status{}
 	for _, st := range all {
-		to, ok := target(r.Spec, backs, st.Previous)
+		to, ok := backs.target(r.Spec, st)
 		if !ok { // it was withdrawn, since they were looked at
 			r.Turns++
 			if err := s.cfg.Store.SaveRollout(ctx, r); err != nil {
@@ -386,7 +394,7 @@ func (s *Service) issue(ctx context.Context, r Rollout, d Decision) error {
 			valid += window.Longest
 		}
 		return s.command(ctx, r, w.Tranches[n-1].Command, device.Instruction{
-			Act: wire.ActInstall, Release: r.Spec.Release, Wave: uint(d.Wave), Valid: valid, Hours: r.Spec.Window, Reason: r.Spec.Reason,
+			Act: wire.ActInstall, Release: r.Brings(w.Tranches[n-1]), Wave: uint(d.Wave), Valid: valid, Hours: r.Spec.Window, Reason: r.Spec.Reason,
 			Manner: r.Spec.Manner, Grace: r.Spec.Grace.D(), Kept: w.Tranches[n-1].Kept, Once: installOnce(r, n-1),
 		})
 	}

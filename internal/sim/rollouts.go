@@ -8,7 +8,6 @@ import (
 
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/rollout"
-	"github.com/hallmark-iot/hallmark/wire"
 )
 
 // Rollout is a plan, and a fleet that it is played over.
@@ -55,7 +54,7 @@ type one struct {
 var (
 	oldRelease, newRelease = bytes.Repeat([]byte{1}, 32), bytes.Repeat([]byte{2}, 32)
 	begin                  = time.Date(2026, 1, 1, 0, 0, 0, 0, time.UTC)
-	ways                   = wire.Release{RollbackTo: [][]byte{oldRelease}}
+	ways                   = rollout.Ways{string(newRelease): {RollbackTo: [][]byte{oldRelease}}}
 )
 
 const longest = 366 * 24 * time.Hour // no rollout is played for longer

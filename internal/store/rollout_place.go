@@ -370,7 +370,7 @@ func told(tx *Tx, r rollout.Rollout, wave int, list string, due time.Time) error
 		previous = coalesce((SELECT d.release FROM device d WHERE d.id = rollout_place.device_id AND d.release <> $9), previous)
 		WHERE rollout_id = $6 AND device_id IN (SELECT l.value FROM list($7) AS l CROSS JOIN device d CROSS JOIN rollout o WHERE d.id = l.value AND o.id = $6 AND`+isThere+`)
 		AND mark = $8 AND open = 1`,
-		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued), notNil(r.Spec.Release))
+		len(tranches), tranches[len(tranches)-1].Command, string(rollout.Awaited), r.Turns, Millis(due), r.Spec.ID, list, string(rollout.Queued), notNil(r.Brings(tranches[len(tranches)-1])))
 	if err != nil {
 		return err
 	}

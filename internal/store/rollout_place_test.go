@@ -41,7 +41,7 @@ func (r *roll) kept(id string, m rollout.Moment) {
 	for _, s := range snap {
 		marks.Add(s.Wave, s.Mark, 1)
 	}
-	whole := rollout.Whole(m, o, wire.Release{RollbackTo: [][]byte{r.old.Digest[:]}}, snap)
+	whole := rollout.Whole(m, o, r.ways(o), snap)
 	for wave := from; wave <= to; wave++ {
 		if !maps.Equal(t[wave], marks[wave]) {
 			r.t.Fatalf("%s wave %d: counted %v, marked %v", id, wave, t[wave], marks[wave])
@@ -50,6 +50,23 @@ func (r *roll) kept(id string, m rollout.Moment) {
 			r.t.Fatalf("%s wave %d (%s) at %v: marked %v, and they are %v: %+v", id, wave, o.Phase, m.Now, marks[wave], whole[wave], snap)
 		}
 	}
+}
+
+// ways are the ways back from all that a rollout tells devices, which nobody closes here.
+func (r *roll) ways(o rollout.Rollout) rollout.Ways {
+	out := rollout.Ways{string(o.Spec.Release): {RollbackTo: [][]byte{r.old.Digest[:]}}}
+	for _, w := range o.Waves {
+		for _, t := range w.Tranches {
+			if len(t.Release) > 0 {
+				stone, err := r.releases.Find(r.t.Context(), [32]byte(t.Release))
+				if err != nil {
+					r.t.Fatal(err)
+				}
+				out[string(t.Release)] = stone.Manifest
+			}
+		}
+	}
+	return out
 }
 
 // acts has a device do one thing, of those that it can do now.
