@@ -3563,6 +3563,14 @@ type RolloutCounts struct {
 	Waiting       int64  `json:"waiting"`
 }
 
+// RolloutDetour defines model for RolloutDetour.
+type RolloutDetour struct {
+	Devices int64 `json:"devices"`
+
+	// Over the versions, in order
+	Over []string `json:"over"`
+}
+
 // RolloutDeviceView defines model for RolloutDeviceView.
 type RolloutDeviceView struct {
 	Assurance *string       `json:"assurance,omitempty"`
@@ -3591,9 +3599,10 @@ type RolloutDeviceView struct {
 
 // RolloutMember defines model for RolloutMember.
 type RolloutMember struct {
-	Device   string `json:"device"`
-	Previous []byte `json:"previous,omitempty"`
-	Wave     int64  `json:"wave"`
+	Device   string   `json:"device"`
+	Over     []string `json:"over,omitempty"`
+	Previous []byte   `json:"previous,omitempty"`
+	Wave     int64    `json:"wave"`
 }
 
 // RolloutOrder defines model for RolloutOrder.
@@ -3605,6 +3614,33 @@ type RolloutOrder struct {
 	Expires  *time.Time `json:"expires,omitempty"`
 	Issued   *time.Time `json:"issued,omitempty"`
 	Standing *string    `json:"standing,omitempty"`
+}
+
+// RolloutPath defines model for RolloutPath.
+type RolloutPath struct {
+	// Bytes to be fetched for all of it
+	Bytes  int64  `json:"bytes"`
+	Device string `json:"device"`
+
+	// Release the version that it is the path to
+	Release string `json:"release"`
+
+	// Runs the version
+	Runs string `json:"runs"`
+
+	// Steps what it is told, in order; the last is the release itself
+	Steps []RolloutPathStep `json:"steps,omitempty"`
+
+	// Why of no steps: why there is no path
+	Why *string `json:"why,omitempty"`
+}
+
+// RolloutPathStep defines model for RolloutPathStep.
+type RolloutPathStep struct {
+	// Bytes to be fetched for it: what the device has of it already is not, and of what it has a delta of, the delta
+	Bytes   int64  `json:"bytes"`
+	Digest  []byte `json:"digest"`
+	Version string `json:"version"`
 }
 
 // RolloutResolved defines model for RolloutResolved.
@@ -3621,10 +3657,13 @@ type RolloutResolved struct {
 	OfOthers *int64 `json:"of_others,omitempty"`
 
 	// Reached how many devices are members
-	Reached  int64             `json:"reached"`
-	Set      WireDeviceSet     `json:"set"`
-	Skipped  map[string]string `json:"skipped"`
-	Stranded []string          `json:"stranded,omitempty"`
+	Reached int64             `json:"reached"`
+	Set     WireDeviceSet     `json:"set"`
+	Skipped map[string]string `json:"skipped"`
+
+	// SteppingStones members that are taken over other versions first
+	SteppingStones []RolloutDetour `json:"stepping_stones,omitempty"`
+	Stranded       []string        `json:"stranded,omitempty"`
 
 	// Unsized members that have not said what room their flash has: each decides by itself whether the release fits
 	Unsized *int64             `json:"unsized,omitempty"`
@@ -3650,15 +3689,16 @@ type RolloutSpec struct {
 	ID     string `json:"id"`
 
 	// Manner what has to be before a device takes it: soft, that it is not busy or its grace is over; consent, that somebody beside it agreed; not there: nothing
-	Manner    *string          `json:"manner,omitempty"`
-	Priority  *int64           `json:"priority,omitempty"`
-	Product   string           `json:"product"`
-	Reason    *string          `json:"reason,omitempty"`
-	Release   []byte           `json:"release"`
-	Rollback  []byte           `json:"rollback,omitempty"`
-	Selection RolloutSelection `json:"selection"`
-	Waves     []RolloutWave    `json:"waves"`
-	Window    *WindowHours     `json:"window,omitempty"`
+	Manner         *string          `json:"manner,omitempty"`
+	Priority       *int64           `json:"priority,omitempty"`
+	Product        string           `json:"product"`
+	Reason         *string          `json:"reason,omitempty"`
+	Release        []byte           `json:"release"`
+	Rollback       []byte           `json:"rollback,omitempty"`
+	Selection      RolloutSelection `json:"selection"`
+	SteppingStones *bool            `json:"stepping_stones,omitempty"`
+	Waves          []RolloutWave    `json:"waves"`
+	Window         *WindowHours     `json:"window,omitempty"`
 }
 
 // RolloutStatus defines model for RolloutStatus.
@@ -3680,7 +3720,9 @@ type RolloutTranche struct {
 
 	// Kept what of the window and the manner its devices keep to themselves, as they say that they know it: it is in what is signed. The rest is kept here, as far as that can be
 	Kept    []string `json:"kept,omitempty"`
+	Lost    *string  `json:"lost,omitempty"`
 	Release []byte   `json:"release,omitempty"`
+	Version *string  `json:"version,omitempty"`
 }
 
 // RolloutWave defines model for RolloutWave.
@@ -7202,6 +7244,13 @@ type ClientInterface interface {
 	// Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
 	GetOwnership(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// FindReleasePath Find the path of a device to a release
+	//
+	// A path has as few steps as can be, and of those as few bytes. A rollout takes a device over it when it is made with stepping_stones; otherwise it takes who needs one step only. Where there is none, the answer says why.
+	//
+	// Corresponds with GET /api/v1/devices/{id}/paths/{digest} (the `FindReleasePath` operationId).
+	FindReleasePath(ctx context.Context, id string, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ReplaceDeviceWithBody Record that another device took over from this one
 	//
 	// Both are of one product, and neither has another successor or predecessor.
@@ -10238,6 +10287,23 @@ func (c *Client) MoveDevice(ctx context.Context, id string, params *MoveDevicePa
 // Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
 func (c *Client) GetOwnership(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetOwnershipRequest(c.Server, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// FindReleasePath Find the path of a device to a release
+//
+// A path has as few steps as can be, and of those as few bytes. A rollout takes a device over it when it is made with stepping_stones; otherwise it takes who needs one step only. Where there is none, the answer says why.
+//
+// Corresponds with GET /api/v1/devices/{id}/paths/{digest} (the `FindReleasePath` operationId).
+func (c *Client) FindReleasePath(ctx context.Context, id string, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewFindReleasePathRequest(c.Server, id, digest)
 	if err != nil {
 		return nil, err
 	}
@@ -17743,6 +17809,47 @@ func NewGetOwnershipRequest(server string, id string) (*http.Request, error) {
 	}
 
 	operationPath := fmt.Sprintf("/api/v1/devices/%s/ownership", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewFindReleasePathRequest constructs an http.Request for the FindReleasePath method
+func NewFindReleasePathRequest(server string, id string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/%s/paths/%s", pathParam0, pathParam1)
 	if operationPath[0] == '/' {
 		operationPath = "." + operationPath
 	}
@@ -30372,6 +30479,15 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/devices/{id}/ownership (the `GetOwnership` operationId).
 	GetOwnershipWithResponse(ctx context.Context, id string, reqEditors ...RequestEditorFn) (*GetOwnershipResponse, error)
 
+	// FindReleasePathWithResponse Find the path of a device to a release
+	//
+	// A path has as few steps as can be, and of those as few bytes. A rollout takes a device over it when it is made with stepping_stones; otherwise it takes who needs one step only. Where there is none, the answer says why.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/devices/{id}/paths/{digest} (the `FindReleasePath` operationId).
+	FindReleasePathWithResponse(ctx context.Context, id string, digest string, reqEditors ...RequestEditorFn) (*FindReleasePathResponse, error)
+
 	// ReplaceDeviceWithBodyWithResponse Record that another device took over from this one
 	//
 	// Both are of one product, and neither has another successor or predecessor.
@@ -34418,6 +34534,47 @@ func (r GetOwnershipResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r GetOwnershipResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type FindReleasePathResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *RolloutPath
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r FindReleasePathResponse) GetJSON200() *RolloutPath {
+	return r.JSON200
+}
+
+// GetBody returns the raw response body bytes
+func (r FindReleasePathResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r FindReleasePathResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r FindReleasePathResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r FindReleasePathResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -43685,6 +43842,21 @@ func (c *ClientWithResponses) GetOwnershipWithResponse(ctx context.Context, id s
 	return ParseGetOwnershipResponse(rsp)
 }
 
+// FindReleasePathWithResponse Find the path of a device to a release
+//
+// A path has as few steps as can be, and of those as few bytes. A rollout takes a device over it when it is made with stepping_stones; otherwise it takes who needs one step only. Where there is none, the answer says why.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/devices/{id}/paths/{digest} (the `FindReleasePath` operationId).
+func (c *ClientWithResponses) FindReleasePathWithResponse(ctx context.Context, id string, digest string, reqEditors ...RequestEditorFn) (*FindReleasePathResponse, error) {
+	rsp, err := c.FindReleasePath(ctx, id, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseFindReleasePathResponse(rsp)
+}
+
 // ReplaceDeviceWithBodyWithResponse Record that another device took over from this one
 //
 // Both are of one product, and neither has another successor or predecessor.
@@ -48785,6 +48957,32 @@ func ParseGetOwnershipResponse(rsp *http.Response) (*GetOwnershipResponse, error
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
 		var dest Ownership
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseFindReleasePathResponse parses an HTTP response from a FindReleasePathWithResponse call
+func ParseFindReleasePathResponse(rsp *http.Response) (*FindReleasePathResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &FindReleasePathResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest RolloutPath
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}

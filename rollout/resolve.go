@@ -216,7 +216,7 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 		if !ok {
 			was, kept[string(c.Release)] = c.Release, c.Release
 		}
-		fit, had[c.ID] = append(fit, c.ID), before{was, f.way}
+		fit, had[c.ID] = append(fit, c.ID), before{was, f.path}
 		return nil
 	})
 	if err != nil {
@@ -254,15 +254,15 @@ func (s *Service) resolve(ctx context.Context, spec Spec, rel release.Release) (
 // before is what a device runs before it is told of the release itself.
 type before struct {
 	runs []byte
-	way  *solve.Way // over which it is taken; nil: it is told at once
+	path *solve.Path // over which it is taken; nil: it is told at once
 }
 
 // over are the versions that it is taken over, and last is the release that it runs then.
 func (b before) over() (versions []string, last []byte) {
-	if b.way == nil {
+	if b.path == nil {
 		return nil, b.runs
 	}
-	return b.way.Stones(), b.way.Steps[len(b.way.Steps)-2].Release.Digest[:]
+	return b.path.Stones(), b.path.Steps[len(b.path.Steps)-2].Release.Digest[:]
 }
 
 // state is the state of those that are selected.
@@ -275,15 +275,15 @@ func (s Spec) state() device.State {
 
 // fitness is whether a device can take a release.
 type fitness struct {
-	kind string     // of why
-	why  string     // it cannot; empty: it can
-	way  *solve.Way // over which it is taken; nil: it is told at once
+	kind string      // of why
+	why  string      // it cannot; empty: it can
+	path *solve.Path // over which it is taken; nil: it is told at once
 }
 
 // fitting gives what says whether a device can take the release.
 func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(Candidate) (fitness, error) {
 	confirmed := s.manifests(ctx)
-	var ways *stones
+	var over *stones
 	return func(c Candidate) (f fitness, err error) {
 		if f.kind, f.why = unfit(c, spec, m); f.why != "" {
 			return f, nil
@@ -300,21 +300,21 @@ func (s *Service) fitting(ctx context.Context, spec Spec, m wire.Release) func(C
 			f.why, err = roomless(c, m, confirmed)
 			return f, err
 		}
-		if ways == nil {
-			if ways, err = s.stones(ctx, spec.Product, [32]byte(spec.Release)); err != nil {
+		if over == nil {
+			if over, err = s.stones(ctx, spec.Product, [32]byte(spec.Release)); err != nil {
 				return f, err
 			}
 		}
 		f.kind = "stepping stone"
-		way, err := ways.way(c)
+		path, err := over.path(c)
 		if err != nil {
 			return f, err
 		}
-		switch stones := way.Stones(); {
+		switch stones := path.Stones(); {
 		case len(stones) == 0:
-			f.why = "runs " + c.Version + ": " + way.Why
+			f.why = "runs " + c.Version + ": " + path.Why
 		case spec.Stones:
-			f.way = &way
+			f.path = &path
 		default:
 			f.why = fmt.Sprintf("runs %s, and the release is installed over versions %v: it comes there over %s, which a rollout with stepping stones does", c.Version, m.Over, strings.Join(stones, ", "))
 		}

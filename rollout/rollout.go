@@ -419,6 +419,8 @@ type Commander interface {
 	Command(ctx context.Context, caller access.Caller, in device.Instruction) (string, error)
 	// CancelCommand returns a fault of kind Conflict for a command that has ended.
 	CancelCommand(ctx context.Context, caller access.Caller, id, reason string) error
+	// Get gives a device to who may read it; else a fault.
+	Get(ctx context.Context, caller access.Caller, id string) (device.Device, error)
 	// CurrentBundle gives the product's trust bundle; a fault of kind NotFound where there is none.
 	CurrentBundle(ctx context.Context, product string) (device.Bundle, error)
 }

@@ -5,6 +5,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 
@@ -16,8 +17,8 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// A release says over which versions it is installed. A device that runs another is taken over what comes between, when the rollout says so: its way is looked
-// for each time that it is told, from what it runs then and by what is published then. Nothing of a way is kept but what a device was told.
+// A release says over which versions it is installed. A device that runs another is taken over what comes between, when the rollout says so: its path is looked
+// for each time that it is told, from what it runs then and by what is published then. Nothing of a path is kept but what a device was told.
 
 // Detour is how many devices are taken over the same versions first.
 type Detour struct {
@@ -25,14 +26,41 @@ type Detour struct {
 	Devices int      `json:"devices"`
 }
 
-// stones finds the ways of devices to one release.
+// OverStones says in words who was told of a stepping stone, and for whom there is no path any more.
+func OverStones(r Rollout) string {
+	told, lost := map[string]int{}, 0
+	for _, w := range r.Waves {
+		for _, t := range w.Tranches {
+			switch {
+			case t.Lost != "":
+				lost += t.Devices
+			case len(t.Release) > 0:
+				told[t.Version] += t.Devices
+			}
+		}
+	}
+	text := "devices are taken over what comes between"
+	var of []string
+	for _, v := range slices.SortedFunc(maps.Keys(told), wire.CompareVersions) {
+		of = append(of, fmt.Sprintf("%d were told of %s", told[v], v))
+	}
+	if len(of) > 0 {
+		text += "; so far " + strings.Join(of, ", ")
+	}
+	if lost > 0 {
+		text += fmt.Sprintf("; for %d there is no path any more", lost)
+	}
+	return text
+}
+
+// stones finds the paths of devices to one release.
 type stones struct {
 	graph solve.Graph
 	to    [32]byte
-	known map[origin]solve.Way // few, and many devices
+	known map[origin]solve.Path // few, and many devices
 }
 
-// origin is what a device's way depends on, as long as nothing of its own is against it.
+// origin is what a device's path depends on, as long as nothing of its own is against it.
 type origin struct {
 	release, version, hardware string
 	deltas                     bool
@@ -47,7 +75,7 @@ func (s *Service) stones(ctx context.Context, product string, to [32]byte) (*sto
 	if err != nil {
 		return nil, err
 	}
-	out := &stones{graph: solve.Graph{Least: least}, to: to, known: map[origin]solve.Way{}}
+	out := &stones{graph: solve.Graph{Least: least}, to: to, known: map[origin]solve.Path{}}
 	for _, r := range all {
 		shut := ""
 		switch {
@@ -76,31 +104,31 @@ func (s *Service) stones(ctx context.Context, product string, to [32]byte) (*sto
 	return out, nil
 }
 
-// way finds a device's way.
-func (t *stones) way(c Candidate) (solve.Way, error) {
+// path finds a device's path.
+func (t *stones) path(c Candidate) (solve.Path, error) {
 	deltas := slices.Contains(c.Knows, wire.FormDelta)
 	from := origin{string(c.Release), c.Version, c.Hardware, deltas}
 	d := solve.Device{Version: c.Version, Hardware: c.Hardware, Deltas: deltas}
 	if i := slices.IndexFunc(t.graph.Releases, func(r solve.Release) bool { return bytes.Equal(r.Digest[:], c.Release) }); i >= 0 {
 		d.Runs = &t.graph.Releases[i]
 	}
-	w, ok := t.known[from]
+	p, ok := t.known[from]
 	if !ok {
 		var err error
-		if w, err = t.graph.Way(d, t.to); err != nil {
-			return w, err
+		if p, err = t.graph.Path(d, t.to); err != nil {
+			return p, err
 		}
-		t.known[from] = w
+		t.known[from] = p
 	}
 	runs := d.Runs
-	for _, step := range w.Steps {
+	for _, step := range p.Steps {
 		if barred(c, runs, step.Release) != "" {
 			d.Bars = func(runs, next *solve.Release) string { return barred(c, runs, next) }
-			return t.graph.Way(d, t.to)
+			return t.graph.Path(d, t.to)
 		}
 		runs = step.Release
 	}
-	return w, nil
+	return p, nil
 }
 
 // barred says why a device does not take a release for a reason of its own; empty: it does.
@@ -136,25 +164,25 @@ func (s *Service) next(ctx context.Context, r Rollout, m wire.Release, queued []
 		return queued, Tranche{}, nil
 	}
 	steps := map[string]Tranche{} // of those that are told of something else than the release
-	var ways *stones
+	var over *stones
 	at := Selection{Group: r.Spec.Selection.Group, IDs: queued}
 	err := s.cfg.Store.Candidates(ctx, r.Spec.Product, at, "", nil, func(c Candidate) (err error) {
 		if direct(c, m) {
 			return nil
 		}
-		if ways == nil {
-			if ways, err = s.stones(ctx, r.Spec.Product, [32]byte(r.Spec.Release)); err != nil {
+		if over == nil {
+			if over, err = s.stones(ctx, r.Spec.Product, [32]byte(r.Spec.Release)); err != nil {
 				return err
 			}
 		}
-		w, err := ways.way(c)
+		p, err := over.path(c)
 		switch {
 		case err != nil:
 			return err
-		case len(w.Steps) == 0:
-			steps[c.ID] = Tranche{Lost: w.Why}
-		case len(w.Steps) > 1:
-			steps[c.ID] = Tranche{Release: w.Steps[0].Release.Digest[:], Version: w.Steps[0].Release.Version}
+		case len(p.Steps) == 0:
+			steps[c.ID] = Tranche{Lost: p.Why}
+		case len(p.Steps) > 1:
+			steps[c.ID] = Tranche{Release: p.Steps[0].Release.Digest[:], Version: p.Steps[0].Release.Version}
 		}
 		return nil
 	})
@@ -168,66 +196,65 @@ func (s *Service) next(ctx context.Context, r Rollout, m wire.Release, queued []
 	}), first, nil
 }
 
-// Way is how a device comes to a release, whether or not a rollout brings it.
-type Way struct {
-	Device  string    `json:"device"`
-	Runs    string    `json:"runs" doc:"the version"`
-	Release string    `json:"release" doc:"the version that it is the way to"`
-	Steps   []WayStep `json:"steps,omitempty" doc:"what it is told, in order; the last is the release itself"`
-	Bytes   uint64    `json:"bytes" doc:"to be fetched for all of it"`
-	Why     string    `json:"why,omitempty" doc:"of no steps: why there is no way"`
+// Path is how a device comes to a release, whether or not a rollout brings it.
+type Path struct {
+	Device  string     `json:"device"`
+	Runs    string     `json:"runs" doc:"the version"`
+	Release string     `json:"release" doc:"the version that it is the path to"`
+	Steps   []PathStep `json:"steps,omitempty" doc:"what it is told, in order; the last is the release itself"`
+	Bytes   uint64     `json:"bytes" doc:"to be fetched for all of it"`
+	Why     string     `json:"why,omitempty" doc:"of no steps: why there is no path"`
 }
 
-// WayStep is one release that a device is told.
-type WayStep struct {
+// PathStep is one release that a device is told.
+type PathStep struct {
 	Version string `json:"version"`
 	Digest  []byte `json:"digest"`
 	Bytes   uint64 `json:"bytes" doc:"to be fetched for it: what the device has of it already is not, and of what it has a delta of, the delta"`
 }
 
-// WayOf finds the way of a device to a release, with as few steps as can be, and of those with as few bytes.
-func (s *Service) WayOf(ctx context.Context, caller access.Caller, id string, to [sha256.Size]byte) (Way, error) {
+// PathOf finds the path of a device to a release, with as few steps as can be, and of those with as few bytes.
+func (s *Service) PathOf(ctx context.Context, caller access.Caller, id string, to [sha256.Size]byte) (Path, error) {
+	d, err := s.cfg.Devices.Get(ctx, caller, id)
+	if err != nil {
+		return Path{}, err
+	}
 	rel, err := s.cfg.Releases.Find(ctx, to)
-	if denied := s.check(ctx, caller, access.RolloutRead, "", Spec{Product: rel.Manifest.Product}); denied != nil {
-		return Way{}, denied
-	}
-	if err != nil {
-		return Way{}, err
-	}
-	if rel.Published.IsZero() {
-		return Way{}, fault.New(fault.Conflict, "rollout.release", fmt.Sprintf("release %s is %s", rel.Manifest.ID, rel.Status), "ways lead to releases that are published")
-	}
-	ways, err := s.stones(ctx, rel.Manifest.Product, to)
-	if err != nil {
-		return Way{}, err
-	}
-	var out *Way
-	spec := Spec{Product: rel.Manifest.Product, Release: to[:], Assurance: device.Says, Stones: true}
-	fits := s.fitting(ctx, spec, rel.Manifest)
-	err = s.cfg.Store.Candidates(ctx, rel.Manifest.Product, Selection{IDs: []string{id}}, "", nil, func(c Candidate) error {
-		out = &Way{Device: id, Runs: c.Version, Release: rel.Manifest.Version}
-		f, err := fits(c)
-		if err != nil || f.why != "" {
-			out.Why = f.why
-			return err
-		}
-		w, err := ways.way(c)
-		if err != nil {
-			return err
-		}
-		for _, step := range w.Steps {
-			out.Steps = append(out.Steps, WayStep{step.Release.Version, step.Release.Digest[:], step.Bytes})
-		}
-		out.Bytes, out.Why = w.Bytes(), w.Why
-		return nil
-	})
 	switch {
 	case err != nil:
-		return Way{}, err
-	case out == nil:
-		return Way{}, fault.New(fault.NotFound, "device.unknown", fmt.Sprintf("%s has no device %s", rel.Manifest.Product, id), "see `hallmark device list`")
+		return Path{}, err
+	case rel.Manifest.Product != d.Product:
+		return Path{}, bad("product", fmt.Sprintf("release %s is for %s, and the device is of %s", rel.Manifest.ID, rel.Manifest.Product, d.Product), "")
+	case rel.Published.IsZero():
+		return Path{}, fault.New(fault.Conflict, "rollout.release", fmt.Sprintf("release %s is %s", rel.Manifest.ID, rel.Status), "ask for one that is published")
 	}
-	return *out, nil
+	over, err := s.stones(ctx, rel.Manifest.Product, to)
+	if err != nil {
+		return Path{}, err
+	}
+	out := Path{Device: id, Release: rel.Manifest.Version}
+	fits := s.fitting(ctx, Spec{Product: d.Product, Release: to[:], Assurance: device.Says, Stones: true}, rel.Manifest)
+	err = s.cfg.Store.Candidates(ctx, d.Product, Selection{IDs: []string{id}}, "", nil, func(c Candidate) error {
+		out.Runs = c.Version
+		f, err := fits(c)
+		switch {
+		case err != nil:
+			return err
+		case f.why != "":
+			out.Why = f.why
+			return nil
+		case c.Version == "":
+			out.Why = "has not said what it runs"
+			return nil
+		}
+		p, err := over.path(c)
+		for _, step := range p.Steps {
+			out.Steps = append(out.Steps, PathStep{step.Release.Version, step.Release.Digest[:], step.Bytes})
+		}
+		out.Bytes, out.Why = p.Bytes(), p.Why
+		return err
+	})
+	return out, err
 }
 
 // detours counts the devices that are taken over other versions first, the most first.

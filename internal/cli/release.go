@@ -22,7 +22,7 @@ import (
 
 func newRelease(a *api) *cobra.Command {
 	return a.noun("release", "What may run: artifacts, manifest, approvals",
-		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.signSUIT(), a.publishRelease(), a.suitRelease(), a.withdrawRelease(), a.closeRelease(), a.releaseComponents(), a.releaseSummary(), a.releaseDocument(), a.releaseDeltas())
+		a.listReleases(), a.showRelease(), a.createRelease(), a.payloadOf(), a.exportRelease(), a.approveRelease(), a.signSUIT(), a.publishRelease(), a.suitRelease(), a.withdrawRelease(), a.closeRelease(), a.releaseComponents(), a.releaseSummary(), a.releaseDocument(), a.releaseDeltas(), a.releasePath(), a.releaseSolve())
 }
 
 const releaseArg = "\n\nRELEASE is its digest, 64 hex digits, or PRODUCT@VERSION."

@@ -106,6 +106,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Spec.Dynamic {
 		pairs = append(pairs, "dynamic", rollout.Joining(r))
 	}
+	if r.Spec.Stones {
+		pairs = append(pairs, "stepping stones", rollout.OverStones(r))
+	}
 	if r.Spec.Selection.Group != "" {
 		pairs = append(pairs, "group", r.Spec.Selection.Group)
 	}
@@ -158,6 +161,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.StringVar(&p.manner, "manner", "forced", "what has to be before a device takes it: forced (nothing), soft (it is not busy, or --grace is over) or consent (somebody beside it agreed)")
 	f.DurationVar(&p.grace, "grace", 24*time.Hour, "of --manner soft: how long a device that is busy may put it off")
 	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")
+	f.BoolVar(&p.spec.Stones, "stepping-stones", false, "take devices that run what the release is not installed over (--over) over the releases between, one after the other; without it they are left out")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
 	c.MarkFlagsOneRequired("all", "state", "device")
 	c.MarkFlagsMutuallyExclusive("all", "state", "device")
@@ -338,18 +342,24 @@ func (a *api) resolved(r rollout.Resolved) error {
 			if by := r.Held[m.Device]; by != "" {
 				why = strings.TrimPrefix(why+"; is in rollout "+by, "; ")
 			}
+			if len(m.Over) > 0 {
+				why = strings.TrimPrefix(why+"; goes over "+strings.Join(m.Over, ", ")+" first", "; ")
+			}
 			all = append(all, []string{m.Device, fmt.Sprint(m.Wave), why})
 		}
 		for _, id := range slices.Sorted(maps.Keys(r.Skipped)) {
 			all = append(all, []string{id, "-", r.Skipped[id]})
 		}
 		cut := r.Reached > len(r.Members)
-		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut) == 0 && r.Unsized == 0 && !cut {
+		if err := table(w, "DEVICE WAVE NOTE", all); err != nil || len(r.LeftOut)+len(r.Stones) == 0 && r.Unsized == 0 && !cut {
 			return err
 		}
 		pairs := []string{"reached", fmt.Sprint(r.Reached)}
 		if cut {
 			pairs = append(pairs, "of them shown", fmt.Sprint(len(r.Members)), "in other rollouts", fmt.Sprint(r.OfOthers), "without a way back", fmt.Sprint(r.NoWayBack))
+		}
+		for _, d := range r.Stones {
+			pairs = append(pairs, "over "+strings.Join(d.Over, ", ")+" first", fmt.Sprint(d.Devices))
 		}
 		for _, kind := range slices.Sorted(maps.Keys(r.LeftOut)) {
 			pairs = append(pairs, "left out: "+kind, fmt.Sprint(r.LeftOut[kind]))

@@ -59,6 +59,11 @@ func (c *Client) MakeDeltas(ctx context.Context, digest, from string) ([]httpapi
 	return post[[]httpapi.DeltaView](ctx, c, "/releases/"+url.PathEscape(digest)+"/deltas", httpapi.DeltasOf{From: from})
 }
 
+// ReleasePath finds the path of a device to a release.
+func (c *Client) ReleasePath(ctx context.Context, digest, device string) (rollout.Path, error) {
+	return get[rollout.Path](ctx, c, "/devices/"+url.PathEscape(device)+"/paths/"+url.PathEscape(digest))
+}
+
 // CloseRelease withdraws a release for good, and cancels what devices were told of it.
 func (c *Client) CloseRelease(ctx context.Context, digest, reason string) (httpapi.ReleaseView, error) {
 	return post[httpapi.ReleaseView](ctx, c, "/releases/"+url.PathEscape(digest)+"/close", httpapi.Reason{Reason: reason})

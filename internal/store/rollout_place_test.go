@@ -14,6 +14,7 @@ import (
 	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/store"
 	"github.com/hallmark-iot/hallmark/internal/store/storetest"
+	"github.com/hallmark-iot/hallmark/release"
 	"github.com/hallmark-iot/hallmark/rollout"
 	"github.com/hallmark-iot/hallmark/wire"
 )
@@ -54,19 +55,24 @@ func (r *roll) kept(id string, m rollout.Moment) {
 
 // ways are the ways back from all that a rollout tells devices, which nobody closes here.
 func (r *roll) ways(o rollout.Rollout) rollout.Ways {
-	out := rollout.Ways{string(o.Spec.Release): {RollbackTo: [][]byte{r.old.Digest[:]}}}
+	out := rollout.Ways{string(o.Spec.Release): r.found(o.Spec.Release).Manifest}
 	for _, w := range o.Waves {
 		for _, t := range w.Tranches {
 			if len(t.Release) > 0 {
-				stone, err := r.releases.Find(r.t.Context(), [32]byte(t.Release))
-				if err != nil {
-					r.t.Fatal(err)
-				}
-				out[string(t.Release)] = stone.Manifest
+				out[string(t.Release)] = r.found(t.Release).Manifest
 			}
 		}
 	}
 	return out
+}
+
+func (r *roll) found(digest []byte) release.Release {
+	r.t.Helper()
+	rel, err := r.releases.Find(r.t.Context(), [32]byte(digest))
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return rel
 }
 
 // acts has a device do one thing, of those that it can do now.
@@ -78,10 +84,7 @@ func (r *roll) acts(rnd *rand.Rand, id string, clean bool) {
 	if d.State != device.Active {
 		return
 	}
-	runs := r.old
-	if string(d.Twin.Release) == string(r.new.Digest[:]) {
-		runs = r.new
-	}
+	runs := r.found(d.Twin.Release)
 	out, err := r.db.Devices().Outstanding(r.t.Context(), id, r.now)
 	if err != nil {
 		r.t.Fatal(err)
@@ -93,9 +96,9 @@ func (r *roll) acts(rnd *rand.Rand, id string, clean bool) {
 		case c.Wire.Act == wire.ActInstall && !clean && rnd.IntN(6) == 0:
 			results[c.ID] = wire.OutcomeFailed
 		case c.Wire.Act == wire.ActInstall:
-			results[c.ID], runs = wire.OutcomeDone, r.new
+			results[c.ID], runs = wire.OutcomeDone, r.found(c.Wire.Release)
 		case c.Wire.Act == wire.ActRollback:
-			results[c.ID], runs = wire.OutcomeDone, r.old
+			results[c.ID], runs = wire.OutcomeDone, r.found(c.Wire.Release)
 		default:
 			results[c.ID] = wire.OutcomeDone
 		}
@@ -124,10 +127,16 @@ func (r *roll) acts(rnd *rand.Rand, id string, clean bool) {
 // Whatever devices do, and whoever turns a rollout, and whoever restarts: what is kept is what would be found by looking at all of them.
 func TestMarksAreWhatDevicesAre(t *testing.T) {
 	ended := map[rollout.Phase]int{}
-	for seed := range uint64(2) {
+	over := 0
+	for seed := range uint64(4) {
 		rnd := rand.New(rand.NewPCG(seed, 11))
 		r := newRoll(t, 8)
 		spec := twoWaves("r1", r.new)
+		if seed >= 2 { // some have to be taken over what comes between
+			last := r.published("3.0.0", over1(r.new, "1.1.0"))
+			spec.Release, spec.Stones = last.Digest[:], true
+			r.says(devN(1), r.new, true, false, nil)
+		}
 		spec.Waves = []rollout.Wave{
 			{Size: 2, Soak: 600, Deadline: 5400, MaxNoShows: 1, MaxErrors: rnd.IntN(2)},
 			{Soak: 300, Deadline: 7200, MaxFailures: 1 + rnd.IntN(4), Tranche: rnd.IntN(4)},
@@ -164,7 +173,18 @@ func TestMarksAreWhatDevicesAre(t *testing.T) {
 			m.Now = r.now
 			r.kept("r1", m)
 		}
-		ended[mustRollout(t, r, "r1").Phase]++
+		o := mustRollout(t, r, "r1")
+		ended[o.Phase]++
+		for _, w := range o.Waves {
+			for _, tr := range w.Tranches {
+				if len(tr.Release) > 0 {
+					over += tr.Devices
+				}
+			}
+		}
+	}
+	if over == 0 {
+		t.Error("nobody is taken over a stepping stone")
 	}
 	if ended[rollout.Completed] == 0 || ended[rollout.RolledBack] == 0 {
 		t.Errorf("the play does not reach its ends: %v", ended)

@@ -1,6 +1,6 @@
-// Package solve finds the way of a device to a release, and sets of components that go together.
+// Package solve finds the path of a device to a release, and sets of components that go together.
 //
-// Stage 3, field. Both are pure. A way is over releases of which each may be installed over the one before, by the rules that the device itself
+// Stage 3, field. Both are pure. A path is over releases of which each may be installed over the one before, by the rules that the device itself
 // holds to: it has as few steps as can be, because each is a restart and a trial, and of those as few bytes as can be. A set (Choose) has every
 // component that is wanted, and that one of it needs, in versions that go together: as few bytes as can be, then the highest versions. Where there
 // is none, both say why in words that name what stands against it.
@@ -17,7 +17,7 @@ import (
 	"github.com/hallmark-iot/hallmark/wire"
 )
 
-// Release is one that a way may be over.
+// Release is one that a path may be over.
 type Release struct {
 	wire.Release
 	Digest [32]byte
@@ -44,35 +44,35 @@ type Graph struct {
 	Deltas func(from, to [32]byte) (map[[32]byte]uint64, error)
 }
 
-// Step is one release on a way.
+// Step is one release on a path.
 type Step struct {
 	Release *Release
 	Bytes   uint64 // to be fetched for it
 }
 
-// Way is how a device comes to a release.
-type Way struct {
+// Path is how a device comes to a release.
+type Path struct {
 	Steps []Step // the last is the release itself
-	Why   string // of no steps: why there is no way
+	Why   string // of no steps: why there is no path
 }
 
-// Bytes is what is to be fetched on the way.
-func (w Way) Bytes() (n uint64) {
-	for _, s := range w.Steps {
+// Bytes is what is to be fetched on the path.
+func (p Path) Bytes() (n uint64) {
+	for _, s := range p.Steps {
 		n += s.Bytes
 	}
 	return n
 }
 
 // Stones are the versions that it is over before the last.
-func (w Way) Stones() (out []string) {
-	for _, s := range w.Steps[:max(0, len(w.Steps)-1)] {
+func (p Path) Stones() (out []string) {
+	for _, s := range p.Steps[:max(0, len(p.Steps)-1)] {
 		out = append(out, s.Release.Version)
 	}
 	return out
 }
 
-// place is where a device stands on its way.
+// place is where a device stands on its path.
 type place struct {
 	version string
 	counter uint32
@@ -89,7 +89,7 @@ func (d Device) start() place {
 
 func (r *Release) place() place { return place{r.Version, r.Counter, r} }
 
-// reached is a release with the best way to it.
+// reached is a release with the best path to it.
 type reached struct {
 	place
 	before int // in the list; -1: where the device is
@@ -98,11 +98,11 @@ type reached struct {
 	fetch  uint64 // the last step's
 }
 
-// Way finds the way of a device to a release of the graph. Versions only rise on it, so that the best way to each release is known when the next is looked at.
-func (g Graph) Way(d Device, to [32]byte) (Way, error) {
+// Path finds the path of a device to a release of the graph. Versions only rise on it, so that the best path to each release is known when the next is looked at.
+func (g Graph) Path(d Device, to [32]byte) (Path, error) {
 	last := slices.IndexFunc(g.Releases, func(r Release) bool { return r.Digest == to })
 	if last < 0 {
-		return Way{}, fmt.Errorf("release %x is none of the product's", to[:8])
+		return Path{}, fmt.Errorf("release %x is none of the product's", to[:8])
 	}
 	var known []reached
 	for i := range g.Releases[:last+1] {
@@ -118,7 +118,7 @@ func (g Graph) Way(d Device, to [32]byte) (Way, error) {
 			}
 			n, err := g.fetches(d, at.runs, next)
 			if err != nil {
-				return Way{}, err
+				return Path{}, err
 			}
 			if by := (reached{next.place(), before, at.steps + 1, at.bytes + n, n}); !ok || by.steps < best.steps || by.bytes <= best.bytes {
 				best, ok = by, true
@@ -129,14 +129,14 @@ func (g Graph) Way(d Device, to [32]byte) (Way, error) {
 		}
 	}
 	if len(known) == 0 || known[len(known)-1].runs.Digest != to {
-		return Way{Why: g.why(d, last)}, nil
+		return Path{Why: g.why(d, last)}, nil
 	}
-	var w Way
+	var p Path
 	for i := len(known) - 1; i >= 0; i = known[i].before {
-		w.Steps = append(w.Steps, Step{known[i].runs, known[i].fetch})
+		p.Steps = append(p.Steps, Step{known[i].runs, known[i].fetch})
 	}
-	slices.Reverse(w.Steps)
-	return w, nil
+	slices.Reverse(p.Steps)
+	return p, nil
 }
 
 // misses says why a device that stands somewhere does not take a release next; empty: it does.
@@ -192,7 +192,7 @@ func (g Graph) fetches(d Device, runs, next *Release) (n uint64, err error) {
 // maxNamed bounds the releases that a reason names.
 const maxNamed = 4
 
-// why says why there is no way to a release: what stands against taking it at once, and then what does against each release from which it could be taken.
+// why says why there is no path to a release: what stands against taking it at once, and then what does against each release from which it could be taken.
 func (g Graph) why(d Device, last int) string {
 	to := &g.Releases[last]
 	text := to.Version + " " + g.misses(d, d.start(), to)
@@ -217,7 +217,7 @@ func (g Graph) why(d Device, last int) string {
 	return text + strings.Join(named, "; ")
 }
 
-// leads reports whether a way leads from one release, if a device ran it, to another.
+// leads reports whether a path leads from one release, if a device ran it, to another.
 func (g Graph) leads(d Device, from, to int) bool {
 	there := map[int]bool{from: true}
 	for i := from + 1; i <= to; i++ {
