@@ -28,19 +28,6 @@ func (a *api) registerRollouts(h huma.API) {
 			r, err := a.Rollout.DryRun(ctx, callerOf(ctx), in.Body)
 			return reply(a, ctx, r, err)
 		})
-	huma.Register(h, op("find-release-path", http.MethodGet, "/devices/{id}/paths/{digest}", "Find the path of a device to a release"),
-		func(ctx context.Context, in *struct {
-			ByID
-			ByDigest
-		},
-		) (*body[rollout.Path], error) {
-			d, err := in.digest()
-			if err != nil {
-				return reply(a, ctx, rollout.Path{}, err)
-			}
-			p, err := a.Rollout.PathOf(ctx, callerOf(ctx), in.ID, d)
-			return reply(a, ctx, p, err)
-		})
 	huma.Register(h, op("list-rollouts", http.MethodGet, "/rollouts", "List rollouts, newest first"),
 		func(ctx context.Context, in *struct {
 			OfGroup
@@ -97,4 +84,20 @@ func (a *api) registerRollouts(h huma.API) {
 	a.onRollout(h, "shut", "Let no further device join a dynamic rollout", a.Rollout.Shut)
 	a.onRollout(h, "halt", "Stop, and send back who has the release", a.Rollout.Halt)
 	a.onRollout(h, "abort", "Stop where it is", a.Rollout.Abort)
+}
+
+func (a *api) registerPaths(h huma.API) {
+	huma.Register(h, op("find-release-path", http.MethodGet, "/devices/{id}/paths/{digest}", "Find the path of a device to a release"),
+		func(ctx context.Context, in *struct {
+			ByID
+			ByDigest
+		},
+		) (*body[rollout.Path], error) {
+			d, err := in.digest()
+			if err != nil {
+				return reply(a, ctx, rollout.Path{}, err)
+			}
+			p, err := a.Rollout.PathOf(ctx, callerOf(ctx), in.ID, d)
+			return reply(a, ctx, p, err)
+		})
 }

@@ -107,6 +107,7 @@ func (a *api) register(h huma.API) {
 	a.registerParts(h)
 	a.registerApprovers(h)
 	a.registerRollouts(h)
+	a.registerPaths(h)
 	a.registerCommands(h)
 	a.registerTrust(h)
 	a.registerKeys(h)
