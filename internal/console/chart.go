@@ -478,11 +478,20 @@ type loop struct {
 	Text, Tone string
 }
 
-func loops(last map[string]time.Time, now time.Time) []loop {
+// Beat is when one of the instance's loops last went well, and when it is to run again.
+type Beat struct{ At, Due time.Time }
+
+// stalled is how long after its time a loop may still have to go well.
+const stalled = time.Minute
+
+// Well reports whether the loop goes on: one that runs each hour is not stalled by a minute of silence.
+func (b Beat) Well(now time.Time) bool { return now.Before(b.Due.Add(stalled)) }
+
+func loops(last map[string]Beat, now time.Time) []loop {
 	var out []loop
 	for _, name := range slices.Sorted(maps.Keys(last)) {
-		l := loop{Name: name, At: last[name], Text: "goes well", Tone: "good"}
-		if now.Sub(l.At) >= time.Minute {
+		l := loop{Name: name, At: last[name].At, Text: "goes well", Tone: "good"}
+		if !last[name].Well(now) {
 			l.Text, l.Tone = "has not gone well for "+now.Sub(l.At).Truncate(time.Second).String(), "bad"
 		}
 		out = append(out, l)
@@ -505,9 +514,9 @@ func loopsTone(ls []loop) string {
 func loopsWords(ls []loop) string {
 	switch loopsTone(ls) {
 	case "good":
-		return "Hallmark is well: every loop went well within the last minute."
+		return "Hallmark is well: every loop went well when it was last its time."
 	case "bad":
-		return "A loop has not gone well for a minute. The server's log says why."
+		return "A loop has not gone well for more than a minute beyond its time. The server's log says why."
 	}
 	return "No loop has run yet."
 }

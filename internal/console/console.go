@@ -57,7 +57,7 @@ type Config struct {
 	// Allowed says whether the caller might do something, without doing it: what he might not is not offered. The API decides.
 	Allowed func(ctx context.Context, caller access.Caller, action access.Action, res access.Resource) bool
 	Trust   Trust
-	Pulse   func() map[string]time.Time // when each of the instance's loops last went well
+	Pulse   func() map[string]Beat // when each of the instance's loops last went well
 	Log     *slog.Logger
 	Secure  bool // the listener is TLS: cookies say so
 	// Organisation is what the organisation's own sign-in is called, served at /auth/oidc/; empty when there is none.

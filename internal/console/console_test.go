@@ -509,7 +509,7 @@ func server(t *testing.T) *site {
 			return guard.Check(ctx, c, a, res) == nil
 		},
 		Trust: console.Trust{Logs: map[ledger.Log]console.LogTrust{"events": {Origin: script, Key: []byte{1}}}, Witnesses: map[string][]byte{script: {1}}, Quorum: 1},
-		Pulse: func() map[string]time.Time { return map[string]time.Time{"publish": then} },
+		Pulse: func() map[string]console.Beat { return map[string]console.Beat{"publish": {At: then, Due: then}} },
 	}))
 	t.Cleanup(out.Close)
 	return out

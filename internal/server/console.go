@@ -44,7 +44,7 @@ func (i *Instance) consoleConfig() console.Config {
 }
 
 // beats tells when each loop last went well.
-func (p *pulse) beats() map[string]time.Time {
+func (p *pulse) beats() map[string]console.Beat {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	return maps.Clone(p.last)

@@ -5,6 +5,8 @@ import (
 	"net/http"
 	"sync"
 	"time"
+
+	"github.com/hallmark-iot/hallmark/internal/console"
 )
 
 // pulse knows when each of the instance's loops last went well.
@@ -12,20 +14,19 @@ type pulse struct {
 	witnessed func() map[string]time.Time // by log; nil until it is known
 
 	mu   sync.Mutex
-	last map[string]time.Time // by loop; guarded by mu
+	last map[string]console.Beat // by loop; guarded by mu
 }
 
-func (p *pulse) beat(name string) {
+// beat notes that a loop went well, and runs again after wait.
+func (p *pulse) beat(name string, wait time.Duration) {
+	now := time.Now()
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if p.last == nil {
-		p.last = map[string]time.Time{}
+		p.last = map[string]console.Beat{}
 	}
-	p.last[name] = time.Now()
+	p.last[name] = console.Beat{At: now, Due: now.Add(wait)}
 }
-
-// stalled is how long a loop may fail before the instance is not well.
-const stalled = time.Minute
 
 // health is what /healthz tells: nothing that an outsider could use.
 type health struct {
@@ -38,10 +39,10 @@ type health struct {
 func (p *pulse) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	h := health{OK: true, Loops: map[string]int64{}, Witnessed: map[string]int64{}}
 	p.mu.Lock()
-	for name, at := range p.last {
-		age := time.Since(at)
-		h.Loops[name] = int64(age.Seconds())
-		h.OK = h.OK && age < stalled
+	now := time.Now()
+	for name, b := range p.last {
+		h.Loops[name] = int64(now.Sub(b.At).Seconds())
+		h.OK = h.OK && b.Well(now)
 	}
 	p.mu.Unlock()
 	if p.witnessed != nil {

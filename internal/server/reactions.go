@@ -392,7 +392,7 @@ const (
 // every runs step at intervals until ctx ends. An error is told, and tried again later and later; /healthz tells how long ago each
 // loop last went well.
 func (i *Instance) every(ctx context.Context, name string, interval time.Duration, step func(context.Context) error) error {
-	i.pulse.beat(name)
+	i.pulse.beat(name, interval)
 	wait := interval
 	for {
 		select {
@@ -404,11 +404,11 @@ func (i *Instance) every(ctx context.Context, name string, interval time.Duratio
 		err := step(ctx)
 		switch {
 		case err == nil:
-			i.pulse.beat(name)
 			wait = max(interval, min(restFactor*time.Since(begun), maxRest))
+			i.pulse.beat(name, wait)
 		case ctx.Err() == nil:
 			i.log.ErrorContext(ctx, name+" wait", "error", err)
-			wait = min(2*wait+100*time.Millisecond, max(maxBackoff, interval))
+			wait = min(2*wait+100*time.Millisecond, maxBackoff)
 		}
 	}
 }
