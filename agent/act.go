@@ -45,17 +45,27 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	now := a.now()
 	plan, err := gate.Judge(a.gateState(), delivery, nonce, now)
 	if err != nil {
-		code, text, cause := gate.Malformed, err.Error(), (*wire.LogRef)(nil)
-		if r, ok := errors.AsType[*gate.Refusal](err); ok {
-			code, text, cause = r.Code, r.Text, r.Cause
-		}
 		command, act := gate.Peek(delivery)
-		next := a.m
-		if t := next.Task; t != nil && t.Phase == phaseWait && cause != nil && lasts(code) && bytes.Equal(t.Command, command) {
-			next.Task = nil
-		}
-		return a.refused(next, cause, command, act, string(code), text)
+		return a.turnDown(err, command, act)
 	}
+	return a.obey(ctx, plan, now, nil)
+}
+
+// turnDown reports what the gate did not let pass.
+func (a *Agent) turnDown(err error, command []byte, act wire.Act) (wire.Result, error) {
+	code, text, cause := gate.Malformed, err.Error(), (*wire.LogRef)(nil)
+	if r, ok := errors.AsType[*gate.Refusal](err); ok {
+		code, text, cause = r.Code, r.Text, r.Cause
+	}
+	next := a.m
+	if t := next.Task; t != nil && t.Phase == phaseWait && cause != nil && lasts(code) && bytes.Equal(t.Command, command) {
+		next.Task = nil
+	}
+	return a.refused(next, cause, command, act, string(code), text)
+}
+
+// obey begins to act on a plan, if the device is free to. by is where it came from, if not over a line.
+func (a *Agent) obey(ctx context.Context, plan gate.Plan, now time.Time, by *brought) (wire.Result, error) {
 	if t := a.m.Task; t != nil && bytes.Equal(t.Command, plan.CommandDigest[:]) {
 		return wire.Result{Command: t.Command, Act: t.Act}, a.again(ctx, plan)
 	}
@@ -74,7 +84,7 @@ func (a *Agent) receive(ctx context.Context, delivery, nonce []byte) (wire.Resul
 	if err := a.record(eventAccepted, &plan.Cause, fmt.Sprintf("%s by command %s, SHA-256 %x", plan.Act, plan.Command.ID, plan.CommandDigest)); err != nil {
 		return wire.Result{}, err
 	}
-	return a.act(ctx, plan, now)
+	return a.act(ctx, plan, now, by)
 }
 
 // busy reports whether act has to wait for the task under way. A wipe waits for nothing, and nothing for what waits itself: another task takes its place, and it is told again. What a release on trial would be told might not fit the one before, to
@@ -109,7 +119,7 @@ func (a *Agent) refused(next memory, cause *wire.LogRef, command []byte, act wir
 }
 
 // act carries a plan out, or makes it a task. One save takes counters and task, or counters and result, together.
-func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Result, error) {
+func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time, by *brought) (wire.Result, error) {
 	next := accept(a.m, p)
 	t := &task{
 		Act: p.Act, Command: p.CommandDigest[:], Cause: p.Cause, Expires: p.Command.Expires, Release: p.Envelope,
@@ -120,6 +130,9 @@ func (a *Agent) act(ctx context.Context, p gate.Plan, now time.Time) (wire.Resul
 		t.Window, t.Manner, t.Grace, t.Since = p.Command.Window, p.Command.Manner, p.Command.Grace, uint64(now.Unix())
 		if cur := a.c.Machine.Facts().Current; cur != nil {
 			t.Before, t.Counter = cur.Digest[:], cur.Release.Counter
+		}
+		if by != nil {
+			t.Carton, next.Carried = by.path, by.directive
 		}
 	case wire.ActBundle:
 		t.Phase, t.Version = phaseBundle, p.Bundle.Version
@@ -321,7 +334,11 @@ func (a *Agent) stage(ctx context.Context, t task) {
 	work, stop := context.WithTimeout(ctx, time.Unix(int64(min(t.Expires, 1<<33)), 0).Sub(a.now()))
 	a.staging, a.stopWork = done, stop
 	if a.source == nil {
-		a.source = forms.New(a.fetch, a.old, t.Forms)
+		fetch := a.fetch
+		if t.Carton != "" {
+			fetch = a.outOf(t.Carton)
+		}
+		a.source = forms.New(fetch, a.old, t.Forms)
 	}
 	source := a.source
 	progress := func(done, of uint64) {
@@ -508,7 +525,7 @@ func (a *Agent) trial(ctx context.Context, now time.Time) error {
 		return a.revert(ctx, codeSick, text)
 	case a.verdict == "contraindicated":
 		return a.revert(ctx, codeVerdict, "the verifier answered contraindicated")
-	case h == HealthGood && a.affirmed():
+	case h == HealthGood && (a.affirmed() || a.aloneAt() > 0 && uint64(now.Unix()) >= a.aloneAt()):
 		if err := a.record(eventConfirmed, &t.Cause, fmt.Sprintf("release %x", t.Digest)); err != nil {
 			return err
 		}

@@ -84,6 +84,11 @@ func (a *Agent) wayBack(ctx context.Context) (moved bool, err error) {
 		return false, err
 	}
 	defer h.Close()
+	return a.come(ctx, h)
+}
+
+// come takes what h has beyond the bundle in force.
+func (a *Agent) come(ctx context.Context, h History) (moved bool, err error) {
 	f := a.c.Machine.Facts()
 	newest, err := h.Newest(ctx, f.Product)
 	if err != nil {

@@ -23,6 +23,8 @@ import (
 //	{"op":"nonce"}                         → {"nonce":"<base64>"}          outstanding until the next delivery
 //	{"op":"deliver","delivery":"<base64>"} → {"outcome":"refused","code":"…","text":"…","act":"…"}
 //	{"op":"consent","answer":"yes"}        → {"act":"install","outcome":"done"}   or "no": of the install that it waits with
+//	{"op":"carton","path":"/…"}            → as deliver                    what is in that file for this device: see wire/carton
+//	{"op":"history"}                       → {"history":"<base64>"}        carton.History, for the server, of a device that installed out of a carton
 //	{"op":"prove","challenge":"<base64>"}  → {"proof":"<base64>"}          wire.DeviceProof, signed with the factory identity
 //
 // A delivery brought here is judged by the same gate as one from the server: who stands beside a device has no more right
@@ -33,6 +35,8 @@ type LocalRequest struct {
 	Op       string `json:"op"`
 	Delivery []byte `json:"delivery,omitempty"`
 	Answer   string `json:"answer,omitempty"` // of consent: yes or no
+
+	Path string `json:"path,omitempty"` // of a carton
 
 	Challenge []byte `json:"challenge,omitempty"` // 16 to 64 random bytes of who asks
 }
@@ -47,6 +51,7 @@ type LocalReply struct {
 	Text    string       `json:"text,omitempty"`
 	Error   string       `json:"error,omitempty"`
 	Proof   []byte       `json:"proof,omitempty"`
+	History []byte       `json:"history,omitempty"`
 
 	Params []params.Parameter `json:"params,omitempty"`
 }
@@ -228,20 +233,26 @@ func (a *Agent) serve(ctx context.Context, o op) (LocalReply, error) {
 	case "deliver":
 		nonce := a.local
 		a.local = nil
-		r, err := a.receive(ctx, o.req.Delivery, nonce)
-		reply := LocalReply{Act: r.Act, Outcome: r.Outcome, Code: r.Code, Text: r.Text}
-		if err != nil && !errors.Is(err, ErrReset) && !errors.Is(err, ErrOver) {
-			reply.Error = err.Error()
-		}
-		return reply, err
-	}
-	switch o.req.Op {
+		return said(a.receive(ctx, o.req.Delivery, nonce))
+	case "carton":
+		return a.install(ctx, o.req.Path)
+	case "history":
+		return a.tell()
 	case "consent":
 		return a.consent(o.req.Answer)
 	case "prove":
 		return a.prove(o.req.Challenge)
 	}
-	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, params, nonce, deliver, consent or prove", o.req.Op)}, nil
+	return LocalReply{Error: fmt.Sprintf("unknown op %q: status, params, nonce, deliver, consent, carton, history or prove", o.req.Op)}, nil
+}
+
+// said tells who stands beside the device what became of what they brought.
+func said(r wire.Result, err error) (LocalReply, error) {
+	reply := LocalReply{Act: r.Act, Outcome: r.Outcome, Code: r.Code, Text: r.Text}
+	if err != nil && !errors.Is(err, ErrReset) && !errors.Is(err, ErrOver) {
+		reply.Error = err.Error()
+	}
+	return reply, err
 }
 
 // Status tells how the device stands. It is for the loop's goroutine.

@@ -45,7 +45,7 @@ func TestTheLocalSocketSaysWhatIsWrong(t *testing.T) {
 			`{"op":"deliver","delivery":"#"}`: "not a request: illegal base64",
 			`{"op":"status","as":"root"}`:     `not a request: json: unknown field "as"`,
 			`{"op":"status"} {"op":"nonce"}`:  "not a request: more than one on a line",
-			`{"op":"unlock"}`:                 `unknown op "unlock": status, params, nonce, deliver, consent or prove`,
+			`{"op":"unlock"}`:                 `unknown op "unlock": status, params, nonce, deliver, consent, carton, history or prove`,
 			`{}`:                              `unknown op ""`,
 			strings.Repeat("x", 1<<20):        "not a request: a line of more than",
 		} {

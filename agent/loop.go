@@ -34,6 +34,7 @@ const (
 	eventAdopted   = "owner.adopted"
 	eventDisowned  = "owner.ended"
 	eventLeaving   = "home.leaving"
+	eventTold      = "history.told"
 )
 
 // maxPoll bounds what a server may ask: a device that is told never to come back comes back.
@@ -302,7 +303,8 @@ func (a *Agent) housekeep(ctx context.Context) error {
 }
 
 // knows are the kinds of message that this device understands beyond those that every one does, in rising order.
-func (a *Agent) knows() (kinds []string) {
+func (a *Agent) knows() []string {
+	kinds := []string{wire.KnowsCarton}
 	if _, ok := a.c.Machine.(Readable); ok {
 		kinds = append(kinds, wire.FormDelta)
 	}
@@ -310,12 +312,17 @@ func (a *Agent) knows() (kinds []string) {
 }
 
 func (a *Agent) checkin() (wire.Checkin, error) {
-	f := a.c.Machine.Facts()
 	nonce := make([]byte, 32)
 	if _, err := io.ReadFull(a.random(), nonce); err != nil {
 		return wire.Checkin{}, local(err)
 	}
 	a.nonce = nonce
+	return a.says(nonce)
+}
+
+// says is what the device has to say of itself.
+func (a *Agent) says(nonce []byte) (wire.Checkin, error) {
+	f := a.c.Machine.Facts()
 	in := wire.Checkin{
 		Nonce: nonce, State: a.state(), Counter: a.m.Counter, Bundle: f.Bundle.Version, TreeSize: a.m.treeSize(f.Bundle.Control.Origin),
 		BootCount: f.BootCount, Results: a.m.Results, Trial: f.Trial, Reported: a.told(),
@@ -410,8 +417,14 @@ func (a *Agent) due() uint64 {
 	if g := a.m.Guard; g != nil {
 		at = g.Until
 	}
-	if t := a.m.Task; t != nil && t.Phase == phaseTrial && (at == 0 || t.Deadline < at) {
-		at = t.Deadline
+	if t := a.m.Task; t != nil && t.Phase == phaseTrial {
+		end := t.Deadline
+		if alone := a.aloneAt(); alone > uint64(a.now().Unix()) {
+			end = alone
+		}
+		if at == 0 || end < at {
+			at = end
+		}
 	}
 	if t := a.m.Task; t != nil && t.Phase == phaseWait {
 		if due := a.waitDue(t, a.now()); at == 0 || due < at {

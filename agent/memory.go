@@ -30,6 +30,7 @@ type memory struct {
 	Next    string          `cbor:"32,keyasint,omitempty"` // of the one that it is to be changed for; the server may have it
 	Ways    gate.Ways       `cbor:"33,keyasint,omitempty"` // by which it came to what it runs, and what it left behind
 	Agreed  []byte          `cbor:"36,keyasint,omitempty"` // the command (digest) that somebody beside it agreed to
+	Carried []byte          `cbor:"37,keyasint,omitempty"` // the last offline directive that it accepted: what it tells by hand answers that
 	Home    string          `cbor:"35,keyasint,omitempty"` // the server of the home that it was handed to: where to ask, should the trust record be lost
 }
 
@@ -75,6 +76,7 @@ type task struct {
 	Manner   wire.Manner    `cbor:"20,keyasint,omitempty"`
 	Grace    uint64         `cbor:"21,keyasint,omitempty"`
 	Since    uint64         `cbor:"22,keyasint,omitempty"` // when the install was accepted
+	Carton   string         `cbor:"23,keyasint,omitempty"` // file that it came in and is fetched from; empty: over a line
 }
 
 const (

@@ -241,14 +241,19 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	if err := s.spend(id, e.Nonce, now); err != nil {
 		return Verdict{}, err
 	}
+	return s.judge(ctx, caller, d, e, x, now)
+}
+
+// judge judges evidence whose nonce is one that it had to be over, and stores the verdict. at is when it was given.
+func (s *Service) judge(ctx context.Context, caller access.Caller, d device.Device, e wire.Evidence, x Expect, at time.Time) (Verdict, error) {
 	x.Nonce = e.Nonce
 	j := Judge(e, x)
 	status := j.Vector.Status()
 	v := Verdict{
-		Device: id, At: now, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release,
+		Device: d.ID, At: at, Status: status, Word: status.String(), Reasons: j.Reasons, Release: j.Release,
 		BootCount: max(e.BootCount, x.BootCount), Counter: max(e.Counter, x.Counter), Isolation: e.Isolation, CodeKey: e.CodeKey,
 		EAR: EAR{
-			Profile: Profile, IssuedAt: now.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
+			Profile: Profile, IssuedAt: at.Unix(), Verifier: Verifier{Developer: "hallmark", Build: build()}, Nonce: e.Nonce,
 			Submods: map[string]Submod{"device": {Status: status, Vector: j.Vector, Policies: []string{"hallmark:" + d.Product}}},
 		},
 	}
@@ -261,10 +266,10 @@ func (s *Service) Appraise(ctx context.Context, caller access.Caller, id string,
 	if err != nil {
 		return Verdict{}, err
 	}
-	f := ledger.New(ledger.Events, ledger.KindVerdict, now, caller.ID, id, nil, data)
+	f := ledger.New(ledger.Events, ledger.KindVerdict, s.cfg.Now().UTC(), caller.ID, d.ID, nil, data)
 	v.UID = f.UID
 	if err := s.cfg.Store.PutVerdict(ctx, v, d.AttestKey, f); errors.Is(err, ErrChanged) {
-		return Verdict{}, fault.New(fault.Unavailable, "attest.key-changed", "device "+id+" got another attestation key while its evidence was judged", "check in again, for another challenge")
+		return Verdict{}, fault.New(fault.Unavailable, "attest.key-changed", "device "+d.ID+" got another attestation key while its evidence was judged", "check in again, for another challenge")
 	} else if err != nil {
 		return Verdict{}, err
 	}

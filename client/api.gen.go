@@ -1094,6 +1094,19 @@ type BundleView struct {
 	Envelope []byte `json:"envelope"`
 }
 
+// CartonView defines model for CartonView.
+type CartonView struct {
+	// Blobs what follows: get-artifact
+	Blobs   []ArtifactView `json:"blobs"`
+	Devices []string       `json:"devices"`
+
+	// Expires Unix seconds: from then on no device takes it
+	Expires int64 `json:"expires"`
+
+	// Head what the file begins with
+	Head []byte `json:"head"`
+}
+
 // CeremonyHeld defines model for CeremonyHeld.
 type CeremonyHeld struct {
 	At       time.Time `json:"at"`
@@ -1496,6 +1509,12 @@ type DeviceBundleStatus struct {
 	Wanted string             `json:"wanted"`
 }
 
+// DeviceCartonOf defines model for DeviceCartonOf.
+type DeviceCartonOf struct {
+	Devices []string `json:"devices,omitempty"`
+	Group   *string  `json:"group,omitempty"`
+}
+
 // DeviceDetail defines model for DeviceDetail.
 type DeviceDetail struct {
 	Device   FleetDetail `json:"device"`
@@ -1551,6 +1570,22 @@ type DeviceSide struct {
 type DeviceSuiteCount struct {
 	Devices int64  `json:"devices"`
 	Suite   string `json:"suite"`
+}
+
+// DeviceTaken defines model for DeviceTaken.
+type DeviceTaken struct {
+	// At when the device said it: by its clock, and neither before the carton was written nor after now
+	At time.Time `json:"at"`
+
+	// Behind events of its log that are not: they come when this history, or a later one, is taken in again, or over a line
+	Behind *int64 `json:"behind,omitempty"`
+	Device string `json:"device"`
+
+	// Known all of it was here already, or something later
+	Known *bool `json:"known,omitempty"`
+
+	// Log number of the last event of the device's own log that is here
+	Log int64 `json:"log"`
 }
 
 // DeviceTaking defines model for DeviceTaking.
@@ -1808,8 +1843,11 @@ type FleetDetail struct {
 	Assurance string `json:"assurance"`
 	BootCount int64  `json:"boot_count"`
 	Bundle    int64  `json:"bundle"`
-	ChipUID   string `json:"chip_uid"`
-	Findings  int64  `json:"findings"`
+
+	// Carried as of when all this is, of a device whose word was carried here; not there: it said it over a line
+	Carried  *time.Time `json:"carried,omitempty"`
+	ChipUID  string     `json:"chip_uid"`
+	Findings int64      `json:"findings"`
 
 	// Forgotten since when what was private of it is destroyed
 	Forgotten  *time.Time     `json:"forgotten,omitempty"`
@@ -2065,6 +2103,12 @@ type GroupRequest struct {
 	// Example: eu/berlin
 	Group  string `json:"group"`
 	Reason string `json:"reason"`
+}
+
+// HistoryOf defines model for HistoryOf.
+type HistoryOf struct {
+	// History base64
+	History []byte `json:"history"`
 }
 
 // IdentityRequest defines model for IdentityRequest.
@@ -3680,6 +3724,7 @@ type RolloutSelection struct {
 
 // RolloutSpec defines model for RolloutSpec.
 type RolloutSpec struct {
+	Alone     *bool    `json:"alone,omitempty"`
 	Assurance *string  `json:"assurance,omitempty"`
 	Canaries  []string `json:"canaries,omitempty"`
 	Dynamic   *bool    `json:"dynamic,omitempty"`
@@ -4266,6 +4311,7 @@ type WireBundle struct {
 	Install      *int32            `json:"install,omitempty"`
 	Issued       int64             `json:"issued"`
 	MaxAgeS      int64             `json:"max_age_s"`
+	OfflineS     *int64            `json:"offline_s,omitempty"`
 	Orders       *WireKeySet       `json:"orders,omitempty"`
 	Product      string            `json:"product"`
 	Quorum       int64             `json:"quorum"`
@@ -4326,6 +4372,7 @@ type WireCapabilitiesRuntime string
 // WireCommand defines model for WireCommand.
 type WireCommand struct {
 	Act     string        `json:"act"`
+	Alone   *bool         `json:"alone,omitempty"`
 	Config  []byte        `json:"config,omitempty"`
 	Devices WireDeviceSet `json:"devices"`
 	Expires int64         `json:"expires"`
@@ -4921,6 +4968,15 @@ type ListDevicesParamsVerdict string
 
 // ListDevicesParamsAssurance defines parameters for ListDevices.
 type ListDevicesParamsAssurance string
+
+// TakeHistoryParams defines parameters for TakeHistory.
+type TakeHistoryParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
 
 // ListDeviceCertificatesParams defines parameters for ListDeviceCertificates.
 type ListDeviceCertificatesParams struct {
@@ -5978,6 +6034,15 @@ type ApproveReleaseParams struct {
 	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
 }
 
+// PackCartonParams defines parameters for PackCarton.
+type PackCartonParams struct {
+	// IdempotencyKey a name of your own for this operation, for repeating it safely
+	IdempotencyKey *string `json:"Idempotency-Key,omitempty"`
+
+	// HallmarkPropose why; if this takes a second person it becomes a proposal
+	HallmarkPropose *string `json:"Hallmark-Propose,omitempty"`
+}
+
 // CloseReleaseParams defines parameters for CloseRelease.
 type CloseReleaseParams struct {
 	// IfMatch only if the resource still has this ETag; 412 otherwise
@@ -6467,6 +6532,9 @@ type AddDeskJSONRequestBody = DeskRequest
 // RemoveDeskJSONRequestBody defines body for RemoveDesk for application/json ContentType.
 type RemoveDeskJSONRequestBody = Reason
 
+// TakeHistoryJSONRequestBody defines body for TakeHistory for application/json ContentType.
+type TakeHistoryJSONRequestBody = HistoryOf
+
 // ClaimDeviceJSONRequestBody defines body for ClaimDevice for application/json ContentType.
 type ClaimDeviceJSONRequestBody = ClaimRequest
 
@@ -6652,6 +6720,9 @@ type ProposeReleaseJSONRequestBody = ReleaseSpec
 
 // ApproveReleaseJSONRequestBody defines body for ApproveRelease for application/json ContentType.
 type ApproveReleaseJSONRequestBody = Envelope
+
+// PackCartonJSONRequestBody defines body for PackCarton for application/json ContentType.
+type PackCartonJSONRequestBody = DeviceCartonOf
 
 // CloseReleaseJSONRequestBody defines body for CloseRelease for application/json ContentType.
 type CloseReleaseJSONRequestBody = Reason
@@ -7122,6 +7193,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 	ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeHistoryWithBody Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+	TakeHistoryWithBody(ctx context.Context, params *TakeHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// TakeHistory Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+	TakeHistory(ctx context.Context, params *TakeHistoryParams, body TakeHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetDevice Show one device and its history, factory to now
 	//
@@ -8515,6 +8600,11 @@ type ClientInterface interface {
 	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
 	SetSupplyPolicy(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// GetArtifact Get an artifact's bytes
+	//
+	// Corresponds with GET /api/v1/products/{product}/artifacts/{digest} (the `GetArtifact` operationId).
+	GetArtifact(ctx context.Context, product string, digest string, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// UploadArtifactWithBody Upload a component's bytes, an SBOM or a provenance document
 	//
 	// The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.
@@ -8683,6 +8773,20 @@ type ClientInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 	ApproveRelease(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PackCartonWithBody Tell devices that no line reaches to install a release: what is to be carried to them comes back
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+	PackCartonWithBody(ctx context.Context, digest string, params *PackCartonParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PackCarton Tell devices that no line reaches to install a release: what is to be carried to them comes back
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+	PackCarton(ctx context.Context, digest string, params *PackCartonParams, body PackCartonJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// CloseReleaseWithBody Close a release: no device installs it again
 	//
@@ -9996,6 +10100,40 @@ func (c *Client) RemoveDesk(ctx context.Context, id string, params *RemoveDeskPa
 // Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 func (c *Client) ListDevices(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewListDevicesRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeHistoryWithBody Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+func (c *Client) TakeHistoryWithBody(ctx context.Context, params *TakeHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeHistoryRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// TakeHistory Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+func (c *Client) TakeHistory(ctx context.Context, params *TakeHistoryParams, body TakeHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewTakeHistoryRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -13218,6 +13356,21 @@ func (c *Client) SetSupplyPolicy(ctx context.Context, id string, params *SetSupp
 	return c.Client.Do(req)
 }
 
+// GetArtifact Get an artifact's bytes
+//
+// Corresponds with GET /api/v1/products/{product}/artifacts/{digest} (the `GetArtifact` operationId).
+func (c *Client) GetArtifact(ctx context.Context, product string, digest string, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewGetArtifactRequest(c.Server, product, digest)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // UploadArtifactWithBody Upload a component's bytes, an SBOM or a provenance document
 //
 // The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.
@@ -13607,6 +13760,40 @@ func (c *Client) ApproveReleaseWithBody(ctx context.Context, digest string, para
 // Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 func (c *Client) ApproveRelease(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewApproveReleaseRequest(c.Server, digest, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PackCartonWithBody Tell devices that no line reaches to install a release: what is to be carried to them comes back
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+func (c *Client) PackCartonWithBody(ctx context.Context, digest string, params *PackCartonParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPackCartonRequestWithBody(c.Server, digest, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PackCarton Tell devices that no line reaches to install a release: what is to be carried to them comes back
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+func (c *Client) PackCarton(ctx context.Context, digest string, params *PackCartonParams, body PackCartonJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPackCartonRequest(c.Server, digest, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -17047,6 +17234,72 @@ func NewListDevicesRequest(server string, params *ListDevicesParams) (*http.Requ
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
+	}
+
+	return req, nil
+}
+
+// NewTakeHistoryRequest calls the generic TakeHistory builder with application/json body
+func NewTakeHistoryRequest(server string, params *TakeHistoryParams, body TakeHistoryJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewTakeHistoryRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewTakeHistoryRequestWithBody constructs an http.Request for the TakeHistory method, with any body, and a specified content type
+func NewTakeHistoryRequestWithBody(server string, params *TakeHistoryParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/devices/histories")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
+		}
+
 	}
 
 	return req, nil
@@ -25300,6 +25553,47 @@ func NewSetSupplyPolicyRequestWithBody(server string, id string, params *SetSupp
 	return req, nil
 }
 
+// NewGetArtifactRequest constructs an http.Request for the GetArtifact method
+func NewGetArtifactRequest(server string, product string, digest string) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "product", product, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/products/%s/artifacts/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewUploadArtifactRequestWithBody constructs an http.Request for the UploadArtifact method, with any body, and a specified content type
 func NewUploadArtifactRequestWithBody(server string, product string, name string, params *UploadArtifactParams, contentType string, body io.Reader) (*http.Request, error) {
 	var err error
@@ -26287,6 +26581,79 @@ func NewApproveReleaseRequestWithBody(server string, digest string, params *Appr
 			}
 
 			req.Header.Set("Hallmark-Propose", headerParam2)
+		}
+
+	}
+
+	return req, nil
+}
+
+// NewPackCartonRequest calls the generic PackCarton builder with application/json body
+func NewPackCartonRequest(server string, digest string, params *PackCartonParams, body PackCartonJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPackCartonRequestWithBody(server, digest, params, "application/json", bodyReader)
+}
+
+// NewPackCartonRequestWithBody constructs an http.Request for the PackCarton method, with any body, and a specified content type
+func NewPackCartonRequestWithBody(server string, digest string, params *PackCartonParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "digest", digest, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/api/v1/releases/%s/carton", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		if params.IdempotencyKey != nil {
+			var headerParam0 string
+
+			headerParam0, err = runtime.StyleParamWithOptions("simple", false, "Idempotency-Key", *params.IdempotencyKey, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Idempotency-Key", headerParam0)
+		}
+
+		if params.HallmarkPropose != nil {
+			var headerParam1 string
+
+			headerParam1, err = runtime.StyleParamWithOptions("simple", false, "Hallmark-Propose", *params.HallmarkPropose, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+			if err != nil {
+				return nil, err
+			}
+
+			req.Header.Set("Hallmark-Propose", headerParam1)
 		}
 
 	}
@@ -30340,6 +30707,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /api/v1/devices (the `ListDevices` operationId).
 	ListDevicesWithResponse(ctx context.Context, params *ListDevicesParams, reqEditors ...RequestEditorFn) (*ListDevicesResponse, error)
 
+	// TakeHistoryWithBodyWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+	TakeHistoryWithBodyWithResponse(ctx context.Context, params *TakeHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeHistoryResponse, error)
+
+	// TakeHistoryWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+	TakeHistoryWithResponse(ctx context.Context, params *TakeHistoryParams, body TakeHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*TakeHistoryResponse, error)
+
 	// GetDeviceWithResponse Show one device and its history, factory to now
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -31872,6 +32253,13 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with PUT /api/v1/products/{id}/supply (the `SetSupplyPolicy` operationId).
 	SetSupplyPolicyWithResponse(ctx context.Context, id string, params *SetSupplyPolicyParams, body SetSupplyPolicyJSONRequestBody, reqEditors ...RequestEditorFn) (*SetSupplyPolicyResponse, error)
 
+	// GetArtifactWithResponse Get an artifact's bytes
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /api/v1/products/{product}/artifacts/{digest} (the `GetArtifact` operationId).
+	GetArtifactWithResponse(ctx context.Context, product string, digest string, reqEditors ...RequestEditorFn) (*GetArtifactResponse, error)
+
 	// UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
 	//
 	// The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.
@@ -32052,6 +32440,20 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with POST /api/v1/releases/{digest}/approvals (the `ApproveRelease` operationId).
 	ApproveReleaseWithResponse(ctx context.Context, digest string, params *ApproveReleaseParams, body ApproveReleaseJSONRequestBody, reqEditors ...RequestEditorFn) (*ApproveReleaseResponse, error)
+
+	// PackCartonWithBodyWithResponse Tell devices that no line reaches to install a release: what is to be carried to them comes back
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+	PackCartonWithBodyWithResponse(ctx context.Context, digest string, params *PackCartonParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PackCartonResponse, error)
+
+	// PackCartonWithResponse Tell devices that no line reaches to install a release: what is to be carried to them comes back
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+	PackCartonWithResponse(ctx context.Context, digest string, params *PackCartonParams, body PackCartonJSONRequestBody, reqEditors ...RequestEditorFn) (*PackCartonResponse, error)
 
 	// CloseReleaseWithBodyWithResponse Close a release: no device installs it again
 	//
@@ -33937,6 +34339,54 @@ func (r ListDevicesResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ListDevicesResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type TakeHistoryResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *DeviceTaken
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r TakeHistoryResponse) GetJSON200() *DeviceTaken {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r TakeHistoryResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r TakeHistoryResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r TakeHistoryResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r TakeHistoryResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r TakeHistoryResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -39810,6 +40260,40 @@ func (r SetSupplyPolicyResponse) ContentType() string {
 	return ""
 }
 
+type GetArtifactResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+}
+
+// GetBody returns the raw response body bytes
+func (r GetArtifactResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r GetArtifactResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r GetArtifactResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r GetArtifactResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 type UploadArtifactResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
@@ -40496,6 +40980,54 @@ func (r ApproveReleaseResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r ApproveReleaseResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+type PackCartonResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *CartonView
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *AccessProposal
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PackCartonResponse) GetJSON200() *CartonView {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PackCartonResponse) GetJSON202() *AccessProposal {
+	return r.JSON202
+}
+
+// GetBody returns the raw response body bytes
+func (r PackCartonResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PackCartonResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PackCartonResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PackCartonResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -43601,6 +44133,32 @@ func (c *ClientWithResponses) ListDevicesWithResponse(ctx context.Context, param
 	return ParseListDevicesResponse(rsp)
 }
 
+// TakeHistoryWithBodyWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+func (c *ClientWithResponses) TakeHistoryWithBodyWithResponse(ctx context.Context, params *TakeHistoryParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*TakeHistoryResponse, error) {
+	rsp, err := c.TakeHistoryWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeHistoryResponse(rsp)
+}
+
+// TakeHistoryWithResponse Take in what a device says that installed from a carton; the same again, or an older one, changes nothing
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/devices/histories (the `TakeHistory` operationId).
+func (c *ClientWithResponses) TakeHistoryWithResponse(ctx context.Context, params *TakeHistoryParams, body TakeHistoryJSONRequestBody, reqEditors ...RequestEditorFn) (*TakeHistoryResponse, error) {
+	rsp, err := c.TakeHistory(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseTakeHistoryResponse(rsp)
+}
+
 // GetDeviceWithResponse Show one device and its history, factory to now
 //
 // Returns a wrapper object for the known response body format(s).
@@ -46225,6 +46783,19 @@ func (c *ClientWithResponses) SetSupplyPolicyWithResponse(ctx context.Context, i
 	return ParseSetSupplyPolicyResponse(rsp)
 }
 
+// GetArtifactWithResponse Get an artifact's bytes
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /api/v1/products/{product}/artifacts/{digest} (the `GetArtifact` operationId).
+func (c *ClientWithResponses) GetArtifactWithResponse(ctx context.Context, product string, digest string, reqEditors ...RequestEditorFn) (*GetArtifactResponse, error) {
+	rsp, err := c.GetArtifact(ctx, product, digest, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseGetArtifactResponse(rsp)
+}
+
 // UploadArtifactWithBodyWithResponse Upload a component's bytes, an SBOM or a provenance document
 //
 // The bytes go to the blob store as they come and are named by their SHA-256; the same bytes again change nothing. An Idempotency-Key is neither needed nor kept.
@@ -46542,6 +47113,32 @@ func (c *ClientWithResponses) ApproveReleaseWithResponse(ctx context.Context, di
 		return nil, err
 	}
 	return ParseApproveReleaseResponse(rsp)
+}
+
+// PackCartonWithBodyWithResponse Tell devices that no line reaches to install a release: what is to be carried to them comes back
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+func (c *ClientWithResponses) PackCartonWithBodyWithResponse(ctx context.Context, digest string, params *PackCartonParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PackCartonResponse, error) {
+	rsp, err := c.PackCartonWithBody(ctx, digest, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePackCartonResponse(rsp)
+}
+
+// PackCartonWithResponse Tell devices that no line reaches to install a release: what is to be carried to them comes back
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /api/v1/releases/{digest}/carton (the `PackCarton` operationId).
+func (c *ClientWithResponses) PackCartonWithResponse(ctx context.Context, digest string, params *PackCartonParams, body PackCartonJSONRequestBody, reqEditors ...RequestEditorFn) (*PackCartonResponse, error) {
+	rsp, err := c.PackCarton(ctx, digest, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePackCartonResponse(rsp)
 }
 
 // CloseReleaseWithBodyWithResponse Close a release: no device installs it again
@@ -48526,6 +49123,39 @@ func ParseListDevicesResponse(rsp *http.Response) (*ListDevicesResponse, error) 
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	}
+
+	return response, nil
+}
+
+// ParseTakeHistoryResponse parses an HTTP response from a TakeHistoryWithResponse call
+func ParseTakeHistoryResponse(rsp *http.Response) (*TakeHistoryResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &TakeHistoryResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest DeviceTaken
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	}
 
@@ -52662,6 +53292,22 @@ func ParseSetSupplyPolicyResponse(rsp *http.Response) (*SetSupplyPolicyResponse,
 	return response, nil
 }
 
+// ParseGetArtifactResponse parses an HTTP response from a GetArtifactWithResponse call
+func ParseGetArtifactResponse(rsp *http.Response) (*GetArtifactResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &GetArtifactResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	return response, nil
+}
+
 // ParseUploadArtifactResponse parses an HTTP response from a UploadArtifactWithResponse call
 func ParseUploadArtifactResponse(rsp *http.Response) (*UploadArtifactResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -53154,6 +53800,39 @@ func ParseApproveReleaseResponse(rsp *http.Response) (*ApproveReleaseResponse, e
 			headers.ETag = &value
 		}
 		response.Headers200 = &headers
+	}
+
+	return response, nil
+}
+
+// ParsePackCartonResponse parses an HTTP response from a PackCartonWithResponse call
+func ParsePackCartonResponse(rsp *http.Response) (*PackCartonResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PackCartonResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest CartonView
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest AccessProposal
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
 	}
 
 	return response, nil

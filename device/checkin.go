@@ -33,7 +33,7 @@ func (s *Service) checkin(ctx context.Context, caller access.Caller, id string, 
 		return reply, until, err
 	}
 	now := s.cfg.Now().UTC()
-	if d, err = s.ingest(ctx, d, in, now); err != nil {
+	if d, err = s.ingest(ctx, d, in, now, time.Time{}); err != nil {
 		return reply, until, err
 	}
 	s.saw(id, now)
@@ -82,8 +82,8 @@ func heeded(caller access.Caller, d Device) error {
 	return nil
 }
 
-// ingest stores what the check-in changes, if anything, and gives the device as it is then.
-func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now time.Time) (Device, error) {
+// ingest stores what the check-in changes, if anything, and gives the device as it is then. carried is when the device said it, if somebody brought it; zero: it says it now, over a line.
+func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now, carried time.Time) (Device, error) {
 	r := Report{From: d, State: d.State, GuardUntil: d.GuardUntil, Twin: twinOf(d.Twin, in), AckedSeq: d.AckedSeq, Token: d.Token, At: now}
 	if startsAnew(d, in) {
 		r.From.Twin, r.Twin = forgetful(d.Twin), twinOf(forgetful(d.Twin), in)
@@ -97,7 +97,11 @@ func (s *Service) ingest(ctx context.Context, d Device, in wire.Checkin, now tim
 		}
 		r.AckedSeq = res.Seq
 	}
-	if err := s.inconsistent(&r, in, s.lines.note(d.ID, lineOf(ctx), now)); err != nil {
+	var before *visit
+	if r.Twin.Carried = carried; carried.IsZero() {
+		before = s.lines.note(d.ID, lineOf(ctx), now)
+	}
+	if err := s.inconsistent(&r, in, before); err != nil {
 		return Device{}, err
 	}
 	if err := r.onTrust(in); err != nil {

@@ -242,7 +242,7 @@ func (s *Service) compose(ctx context.Context, in Instruction, now time.Time) (w
 	}
 	out := wire.Command{
 		ID: name, Product: in.Product, Act: in.Act, Devices: set, Release: in.Release, Rollout: in.Rollout,
-		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config,
+		Wave: in.Wave, TTL: uint64(in.TTL / time.Second), Config: in.Config, Alone: in.Alone,
 		Issued: uint64(now.Unix()), Expires: uint64(now.Add(in.Valid).Unix()),
 	}
 	if slices.Contains(in.Kept, wire.KnowsManner) {

@@ -146,6 +146,9 @@ func fits(d Device, in wire.Checkin, c Command) bool {
 	if !wire.NeedsRelease(c.Wire.Act) {
 		return true
 	}
+	if c.Wire.Alone && !slices.Contains(in.Knows, wire.KnowsCarton) {
+		return false // it would not be read
+	}
 	return !in.Trial && in.Progress == nil // what it is at comes to its own end first
 }
 

@@ -64,6 +64,7 @@ type Twin struct {
 	Zone      string             `json:"zone,omitempty"`     // where it says it is; empty: it does not say
 	Waits     *wire.Waits        `json:"waits,omitempty"`    // an install that it has, and that waits; nil: none
 	Knows     []string           `json:"knows,omitempty"`    // kinds of message that it understands beyond the first: see wire.Checkin
+	Carried   time.Time          `json:"carried,omitzero"`   // when it said all this, if somebody brought it; zero: it said it over a line
 	Forgotten time.Time          `json:"forgotten,omitzero"` // since when all of this is gone, for good
 }
 
@@ -99,6 +100,7 @@ type Instruction struct {
 	Cause      *ledger.Ref   // the fact that led here
 	WarrantUID *[16]byte     // UID of the warrant.issued fact, for acts that need one
 	Priority   int           // among acts of the same urgency, higher first
+	Alone      bool          // install: may be carried to devices that no line reaches, see wire.Command
 	Once       string        // names the decision: what was commanded by this name is not again; empty: of its own
 }
 

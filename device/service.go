@@ -29,6 +29,8 @@ type Config struct {
 	Ledger     Ledger
 	Releases   Releases
 	Challenger Challenger // nil: nobody is ever asked to attest
+	Evidence   Evidence   // nil: no history is taken in; so is Journal
+	Journal    Journal    //
 	Wakes      Wakes      // nil: no answer is given from memory
 	Bundles    Bundles
 	Records    Records

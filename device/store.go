@@ -76,6 +76,14 @@ type Report struct {
 	Facts      []ledger.Fact
 }
 
+// Said is when the device said it: when it was carried here, before it came.
+func (r Report) Said() time.Time {
+	if !r.Twin.Carried.IsZero() {
+		return r.Twin.Carried
+	}
+	return r.At
+}
+
 // Commands keeps commands and warrants.
 type Commands interface {
 	// PutCommand stores the command, one Pending row for each device, and the fact, all or nothing. ErrExists when its ID is taken;

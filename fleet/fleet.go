@@ -57,6 +57,7 @@ type Detail struct {
 	HealthText  string      `json:"health_text"`
 	Left        []string    `json:"left,omitempty" doc:"releases (digest) that it was sent back from, and refuses"`
 	Room        *wire.Room  `json:"room,omitempty" doc:"of its flash, for programs and data; not there: unknown"`
+	Carried     *time.Time  `json:"carried,omitempty" doc:"as of when all this is, of a device whose word was carried here; not there: it said it over a line"`
 	Zone        string      `json:"zone,omitempty" doc:"where its clock on the wall is, as it says; not there: it does not say"`
 	Waits       *wire.Waits `json:"waits,omitempty" doc:"an update that it has, and that waits; not there: none"`
 	Knows       []string    `json:"knows,omitempty" doc:"kinds of message that its agent understands beyond those that every agent does"`

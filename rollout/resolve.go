@@ -96,6 +96,9 @@ func (s *Service) checkSpec(ctx context.Context, spec Spec) (release.Release, er
 	if err := spec.Manner.Check(spec.Grace.D()); err != nil {
 		return release.Release{}, bad("manner", err.Error(), "give it as --manner soft --grace 24h, or --manner consent")
 	}
+	if spec.Alone && (spec.Stones || spec.Window != nil || spec.Manner != wire.Forced || slices.ContainsFunc(spec.Waves, func(w Wave) bool { return w.Soak > 0 })) {
+		return release.Release{}, bad("alone", "devices that no line reaches keep no hours that are kept here, ask nobody who is not there, show nothing after a soak, and have one release brought", "give no window, no manner and no stepping stones, and soaks of 0")
+	}
 	if spec.Dynamic && len(spec.Selection.IDs) > 0 {
 		return release.Release{}, bad("dynamic", "devices that are named one by one are not joined by others", "select all, a group or a state")
 	}

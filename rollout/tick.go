@@ -394,7 +394,7 @@ func (s *Service) issue(ctx context.Context, r Rollout, d Decision) error {
 			valid += window.Longest
 		}
 		return s.command(ctx, r, w.Tranches[n-1].Command, device.Instruction{
-			Act: wire.ActInstall, Release: r.Brings(w.Tranches[n-1]), Wave: uint(d.Wave), Valid: valid, Hours: r.Spec.Window, Reason: r.Spec.Reason,
+			Act: wire.ActInstall, Release: r.Brings(w.Tranches[n-1]), Wave: uint(d.Wave), Valid: valid, Hours: r.Spec.Window, Alone: r.Spec.Alone, Reason: r.Spec.Reason,
 			Manner: r.Spec.Manner, Grace: r.Spec.Grace.D(), Kept: w.Tranches[n-1].Kept, Once: installOnce(r, n-1),
 		})
 	}

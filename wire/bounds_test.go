@@ -127,8 +127,9 @@ func TestWhatIsEncodedIsDecoded(t *testing.T) {
 		"Directive": bound(EncodeDirective, DecodeDirective, Directive{
 			Device: "d", Counter: 1, Nonce: d32(1), Act: ActInstall, Command: d32(2), Issued: 1, Expires: 2,
 		}),
-		"Delivery": bound(EncodeDelivery, DecodeDelivery, Delivery{Directive: []byte{1}, Command: logged, Member: Membership{Path: [][]byte{d32(1)}}}),
-		"Config":   bound(EncodeConfig, DecodeConfig, []ConfigEntry{{Name: "a.b", Value: "1"}, {Name: "c", Value: ""}}),
+		"OfflineDirective": bound(EncodeOfflineDirective, DecodeOfflineDirective, OfflineDirective{Device: "d", Counter: 1, Command: d32(2), Issued: 1, Expires: 2}),
+		"Delivery":         bound(EncodeDelivery, DecodeDelivery, Delivery{Directive: []byte{1}, Command: logged, Member: Membership{Path: [][]byte{d32(1)}}}),
+		"Config":           bound(EncodeConfig, DecodeConfig, []ConfigEntry{{Name: "a.b", Value: "1"}, {Name: "c", Value: ""}}),
 		"Custody": bound(EncodeCustody, DecodeCustody, Custody{
 			V: 1, Device: "d", Station: []byte{1}, Logs: []CustodyLog{tree}, Members: []CustodyMember{{Index: 2, Member: Membership{Index: 1, Path: [][]byte{d32(1)}}}}, Left: 3,
 		}),

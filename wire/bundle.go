@@ -30,6 +30,8 @@ type Bundle struct {
 	BootManagers []BootManager `cbor:"18,keyasint,omitempty" json:"boot_managers,omitempty"` // that may start; none: it does not say
 
 	Install uint32 `cbor:"19,keyasint,omitempty" json:"install,omitempty"` // lowest security counter that may be installed, above Floor: what runs below it goes on; absent: Floor
+
+	Offline uint64 `cbor:"20,keyasint,omitempty" json:"offline_s,omitempty"` // MaxAge of what is brought by hand, seconds; absent: MaxAge
 }
 
 // LogTrust is a log the device believes: its origin line and Ed25519 key (32 bytes).
@@ -82,6 +84,9 @@ func (b Bundle) check() error {
 	}
 	if b.Install != 0 && b.Install <= b.Floor {
 		return fmt.Errorf("bundle: from security counter %d on is installed, and below %d nothing starts: leave the first out", b.Install, b.Floor)
+	}
+	if b.Offline != 0 && (b.MaxAge == 0 || b.Offline <= b.MaxAge || b.Offline > MaxOffline) {
+		return fmt.Errorf("bundle: what is brought by hand may be %d s old, and all else %d: more than that, and at most %d, or leave it out", b.Offline, b.MaxAge, MaxOffline)
 	}
 	if b.Quorum > uint(len(b.Witnesses)) {
 		return fmt.Errorf("bundle: quorum %d of %d witnesses", b.Quorum, len(b.Witnesses))

@@ -90,6 +90,7 @@ type Command struct {
 	Window  *Window   `cbor:"13,keyasint,omitempty" json:"window,omitempty"`  // install: when it is carried out; nil: at any time. Only to devices that know KnowsWindow
 	Manner  Manner    `cbor:"14,keyasint,omitempty" json:"manner,omitempty"`  // install: what has to be, before it is. Only to devices that know KnowsManner
 	Grace   uint64    `cbor:"15,keyasint,omitempty" json:"grace_s,omitempty"` // of Soft: seconds after which it is forced
+	Alone   bool      `cbor:"16,keyasint,omitempty" json:"alone,omitempty"`   // install: by hand too, where no verifier is asked before the release is kept; only to who knows KnowsCarton
 }
 
 // Warrant is the offline threshold's leave for a fatal act: which devices, how many, until when.
@@ -115,6 +116,22 @@ type Directive struct {
 	Issued  uint64 `cbor:"6,keyasint" json:"issued"`
 	Expires uint64 `cbor:"7,keyasint" json:"expires"`
 }
+
+// OfflineDirective tells one device to carry out a command that is brought to it by hand. It answers no nonce: the counter, which no other directive of the device may have
+// passed, and its end are all that says that it is of now. It is of a type of its own, so that neither kind stands for the other.
+type OfflineDirective struct {
+	Device  string `cbor:"1,keyasint" json:"device"`
+	Counter uint64 `cbor:"2,keyasint" json:"counter"` // of the same row as those of Directive
+	Command []byte `cbor:"3,keyasint" json:"command"` // SHA-256 of the command's payload
+	Issued  uint64 `cbor:"4,keyasint" json:"issued"`
+	Expires uint64 `cbor:"5,keyasint" json:"expires"`
+}
+
+// MaxOffline is the longest that an OfflineDirective lasts, and that proofs which come with it may be old, seconds.
+const MaxOffline = 90 * 24 * 3600
+
+// KnowsCarton is said by a device that installs from a carton, and knows Command.Alone: see wire/carton.
+const KnowsCarton = "carton1"
 
 // Delivery is all a device needs to decide for itself whether to act.
 type Delivery struct {
@@ -154,6 +171,9 @@ func (c Command) check() error {
 	}
 	if err := c.checkManner(); err != nil {
 		return fmt.Errorf("command %s: %w", c.ID, err)
+	}
+	if c.Alone && c.Act != ActInstall {
+		return fmt.Errorf("command %s: %s is not carried out alone", c.ID, c.Act)
 	}
 	if c.Act == ActQuarantine || c.Act == ActDormant {
 		if c.TTL == 0 || c.TTL > MaxGuardedTTL {
@@ -210,6 +230,24 @@ func (d Directive) check() error {
 		return errors.New("directive: nonce or command digest is not 32 bytes")
 	case d.Counter == 0 || d.Expires <= d.Issued:
 		return errors.New("directive: no counter, or expires before it is issued")
+	}
+	return nil
+}
+
+// EncodeOfflineDirective writes d.
+func EncodeOfflineDirective(d OfflineDirective) ([]byte, error) { return encode(d, MaxDirective) }
+
+// DecodeOfflineDirective reads one's payload.
+func DecodeOfflineDirective(data []byte) (OfflineDirective, error) {
+	return decode[OfflineDirective](data, MaxDirective)
+}
+
+func (d OfflineDirective) check() error {
+	switch {
+	case d.Device == "" || len(d.Device) > 64 || len(d.Command) != sha256.Size || d.Counter == 0:
+		return errors.New("offline directive: no device or counter, or a command digest that is not 32 bytes")
+	case d.Expires <= d.Issued || d.Expires-d.Issued > MaxOffline:
+		return fmt.Errorf("offline directive: it lasts from %d to %d, at most %d s", d.Issued, d.Expires, MaxOffline)
 	}
 	return nil
 }

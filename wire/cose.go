@@ -32,6 +32,7 @@ const (
 	TypeCommand   Type = "application/hallmark-command+cose"
 	TypeWarrant   Type = "application/hallmark-warrant+cose"
 	TypeDirective Type = "application/hallmark-directive+cose"
+	TypeOffline   Type = "application/hallmark-offline-directive+cose"
 	TypeEvidence  Type = "application/eat+cose"
 	TypeVerdict   Type = "application/hallmark-verdict+cose"
 	TypeDeviceLog Type = "application/hallmark-device-log+cose"

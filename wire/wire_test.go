@@ -314,6 +314,10 @@ func FuzzDecodeDirective(f *testing.F) {
 	})
 }
 
+func FuzzDecodeOfflineDirective(f *testing.F) {
+	again(f, DecodeOfflineDirective, EncodeOfflineDirective, OfflineDirective{Device: "d", Counter: 1, Command: d32(2), Issued: 1, Expires: 2})
+}
+
 func FuzzDecodeDelivery(f *testing.F) {
 	again(f, DecodeDelivery, EncodeDelivery, Delivery{Directive: []byte{1}, Command: Logged{Entry: []byte{1}}, Member: Membership{Path: [][]byte{d32(1)}}})
 }

@@ -360,34 +360,68 @@ type Says struct {
 func (l *Log) Batch(key crypto.Signer, s Says) (envelope []byte, last uint64, err error) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	b, err := l.stretch(l.slot.acked+1, l.slot.ackedHead, s, "")
+	if err != nil {
+		return nil, 0, err
+	}
+	envelope, err = sign(b, key)
+	return envelope, b.Last, err
+}
+
+// Batches signs all that the server does not have yet, as far as most of them hold it. Each ends behind an event of kind ends, if one comes: who has some of the events has whole batches.
+func (l *Log) Batches(key crypto.Signer, s Says, ends string, most int) (envelopes [][]byte, err error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	next, head := l.slot.acked+1, l.slot.ackedHead
+	for next <= l.slot.seq && len(envelopes) < most {
+		b, err := l.stretch(next, head, s, ends)
+		if err != nil {
+			return nil, err
+		}
+		envelope, err := sign(b, key)
+		if err != nil {
+			return nil, err
+		}
+		envelopes = append(envelopes, envelope)
+		next, head = b.Last+1, [32]byte(b.Head)
+	}
+	return envelopes, nil
+}
+
+func sign(b wire.LogBatch, key crypto.Signer) ([]byte, error) {
+	payload, err := wire.EncodeLogBatch(b)
+	if err != nil {
+		return nil, err
+	}
+	return wire.Sign1(wire.TypeDeviceLog, payload, key)
+}
+
+// stretch is what one batch holds from the event first on, behind the head prev.
+func (l *Log) stretch(first uint64, prev [32]byte, s Says, ends string) (wire.LogBatch, error) {
 	b := wire.LogBatch{
-		Device: l.device, First: l.slot.acked + 1, Prev: l.slot.ackedHead[:],
+		Device: l.device, First: first, Prev: prev[:],
 		BootCount: s.Boots, Trees: s.Trees, Sent: uint64(s.Now.Unix()), Counter: l.bound,
 	}
-	next, head := b.First, l.slot.ackedHead
+	next, head := b.First, prev
 	if oldest, prev := l.oldest(); oldest > next {
 		b.Gap = &wire.LogGap{First: next, Last: oldest - 1, Prev: b.Prev, Head: prev[:]}
 		next, head = oldest, prev
 	}
-	size := 0
+	size, ended := 0, false
 	if err := l.events(next, func(e wire.LogEvent, h [32]byte) bool {
 		size += len(e.Data) + len(e.Kind) + 256
-		if size > batchBytes || len(b.Events) == wire.MaxLogEvents {
+		if ended || size > batchBytes || len(b.Events) == wire.MaxLogEvents {
 			return false
 		}
 		b.Events = append(b.Events, e)
 		head, next = h, e.Seq+1
+		ended = ends != "" && e.Kind == ends
 		return true
 	}); err != nil {
-		return nil, 0, err
+		return b, err
 	}
 	b.Last, b.Head = next-1, head[:]
-	payload, err := wire.EncodeLogBatch(b)
-	if err != nil {
-		return nil, 0, err
-	}
-	envelope, err = wire.Sign1(wire.TypeDeviceLog, payload, key)
-	return envelope, b.Last, err
+	return b, nil
 }
 
 // oldest is the first event still here and the head before it; the next event's when there is none.

@@ -143,32 +143,48 @@ func Peek(delivery []byte) (command []byte, act wire.Act) {
 }
 
 func checkDirective(s State, envelope, nonce []byte) (wire.Directive, *Refusal) {
-	none := wire.Directive{}
-	if s.Lifecycle == wire.LifecycleDecommissioned {
-		return none, refuse(Ended, "device %s is decommissioned", s.Device)
-	}
-	if s.Lifecycle != wire.LifecycleSecured && s.Lifecycle != wire.LifecycleDebug {
-		return none, refuse(NotSecured, "life cycle %#04x", s.Lifecycle)
-	}
-	payload, r := directiveRole(s.Bundle, wire.TypeDirective, envelope)
+	payload, r := forField(s, wire.TypeDirective, envelope)
 	if r != nil {
-		return none, r
+		return wire.Directive{}, r
 	}
 	dir, err := wire.DecodeDirective(payload)
-	if err != nil {
-		return none, refuse(Malformed, "%v", err)
+	switch {
+	case err != nil:
+		return dir, refuse(Malformed, "%v", err)
+	case dir.Device != s.Device:
+		return dir, notForMe(s, dir)
+	case len(nonce) != 32 || subtle.ConstantTimeCompare(dir.Nonce, nonce) != 1:
+		return dir, refuse(WrongNonce, "directive does not answer the nonce that was given")
 	}
+	return dir, checkCounter(s, dir)
+}
+
+// forField opens a directive of either type, if the device is one that takes any.
+func forField(s State, typ wire.Type, envelope []byte) ([]byte, *Refusal) {
+	if s.Lifecycle == wire.LifecycleDecommissioned {
+		return nil, refuse(Ended, "device %s is decommissioned", s.Device)
+	}
+	if s.Lifecycle != wire.LifecycleSecured && s.Lifecycle != wire.LifecycleDebug {
+		return nil, refuse(NotSecured, "life cycle %#04x", s.Lifecycle)
+	}
+	return directiveRole(s.Bundle, typ, envelope)
+}
+
+func notForMe(s State, dir wire.Directive) *Refusal {
+	return refuse(NotForMe, "directive for %s, this is %s", dir.Device, s.Device)
+}
+
+// checkCounter checks for whom a directive is, and that it is above all that were accepted.
+func checkCounter(s State, dir wire.Directive) *Refusal {
 	switch {
 	case dir.Device != s.Device:
-		return none, refuse(NotForMe, "directive for %s, this is %s", dir.Device, s.Device)
-	case len(nonce) != 32 || subtle.ConstantTimeCompare(dir.Nonce, nonce) != 1:
-		return none, refuse(WrongNonce, "directive does not answer the nonce that was given")
+		return notForMe(s, dir)
 	case dir.Counter <= s.Counter:
-		return none, refuse(Replayed, "counter %d, accepted %d already", dir.Counter, s.Counter)
+		return refuse(Replayed, "counter %d, accepted %d already", dir.Counter, s.Counter)
 	case dir.Counter-s.Counter > wire.MaxCounterGap:
-		return none, refuse(CounterGap, "counter %d, accepted %d so far: it rises by %d at most", dir.Counter, s.Counter, wire.MaxCounterGap)
+		return refuse(CounterGap, "counter %d, accepted %d so far: it rises by %d at most", dir.Counter, s.Counter, wire.MaxCounterGap)
 	}
-	return dir, nil
+	return nil
 }
 
 // directiveRole opens a message one key of the role signs. A role that asks for more than one cannot be filled by it.

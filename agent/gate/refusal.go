@@ -32,6 +32,7 @@ const (
 	ActMismatch     Code = "act-mismatch"     // directive, command and warrant do not agree
 	OtherProduct    Code = "other-product"
 	NotInSet        Code = "not-in-set"   // the command or warrant is for other devices
+	NotAlone        Code = "not-alone"    // brought by hand, and the command does not say that it may be
 	BadTTL          Code = "time-to-live" // guarded act without a bounded end
 	BadConfig       Code = "configuration"
 	ReleaseMissing  Code = "release-missing"

@@ -258,26 +258,34 @@ func local(ctx context.Context, dir string, args []string) error {
 	default:
 		return &usageError{"local: want status, nonce, deliver FILE, consent yes or consent no"}
 	}
+	reply, err := ask(ctx, dir, req)
+	if err != nil {
+		return err
+	}
+	return print(reply)
+}
+
+// ask puts one question to the running device.
+func ask(ctx context.Context, dir string, req agent.LocalRequest) (reply agent.LocalReply, err error) {
 	conn, err := new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dir, "local.sock"))
 	if err != nil {
-		return fmt.Errorf("the device does not run: %w: start it with `hallmark-agent run --dir %s`", err, dir)
+		return reply, fmt.Errorf("the device does not run: %w: start it with `hallmark-agent run --dir %s`", err, dir)
 	}
 	defer conn.Close()
 	if err := json.NewEncoder(conn).Encode(req); err != nil {
-		return err
+		return reply, err
 	}
 	line, err := bufio.NewReader(conn).ReadBytes('\n')
 	if err != nil {
-		return fmt.Errorf("the device hung up before it answered: %w", err)
+		return reply, fmt.Errorf("the device hung up before it answered: %w", err)
 	}
-	var reply agent.LocalReply
 	if err := json.Unmarshal(line, &reply); err != nil {
-		return err
+		return reply, err
 	}
 	if reply.Error != "" {
-		return fmt.Errorf("the device answered: %s", reply.Error)
+		return reply, fmt.Errorf("the device answered: %s", reply.Error)
 	}
-	return print(reply)
+	return reply, nil
 }
 
 // delivery reads a file that a device would take.

@@ -8,6 +8,8 @@
 //	hallmark-agent local --dir D status|nonce      talk to the running device
 //	hallmark-agent local --dir D deliver FILE
 //	hallmark-agent local --dir D consent yes|no    agree to the install that it waits with, or decline it
+//	hallmark-agent install --dir D --from FILE     bring it a release in a carton
+//	hallmark-agent history --dir D --out DIR       take with you what became of it
 //	hallmark-agent recover --dir D --voucher-file F give a device that lost its keys new ones
 //
 // Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the machine has to be restarted, 77 no restart helps.
@@ -122,7 +124,7 @@ Exit codes: 0 done, 1 failed, 2 the call was wrong, 75 the power was cut, 76 the
 		}
 		return err
 	})
-	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(p), newInspect(), newParams(), newLocal(), newRecover(), newKeys(), newProbe()} {
+	for _, c := range []*cobra.Command{newBoard(), newFactory(), newRun(p), newInspect(), newParams(), newLocal(), newInstall(), newHistory(), newRecover(), newKeys(), newProbe()} {
 		run := c.RunE
 		c.RunE = func(cmd *cobra.Command, args []string) error {
 			*begun = true

@@ -155,6 +155,7 @@ may start. Where devices run what is below, the floor takes --confirm-count with
 			return err
 		}
 		change.hasFloor, change.hasInstall = c.Flags().Changed("floor"), c.Flags().Changed("install")
+		change.hasOffline = c.Flags().Changed("offline")
 		if change.online() {
 			if change.keys, err = change.found(ctx, cl); err != nil {
 				return err

@@ -15,6 +15,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 
@@ -28,6 +29,8 @@ import (
 // bundleChange is what the next trust bundle has differently.
 type bundleChange struct {
 	floor, install                      uint32
+	offline                             time.Duration
+	hasOffline                          bool
 	hasFloor, hasInstall                bool
 	addWitness, removeWitness           []string // verifier keys, and names
 	quorum                              uint
@@ -44,6 +47,7 @@ type bundleChange struct {
 func (c *bundleChange) flags(f *pflag.FlagSet) {
 	f.Uint32Var(&c.install, "install", 0, "lowest security counter that may be installed: what runs below it goes on")
 	f.Uint32Var(&c.floor, "floor", 0, "lowest security counter that may be installed or booted: what runs below it does not start again")
+	f.DurationVar(&c.offline, "offline", 0, "how old what is brought by hand may be, above what all else may, at most 2160h; 0: as all else. Devices of before refuse a trust bundle that says it")
 	f.StringArrayVar(&c.addWitness, "add-witness", nil, "verifier key of a further witness (Ed25519)")
 	f.StringArrayVar(&c.removeWitness, "remove-witness", nil, "name of a witness to believe no longer")
 	f.UintVar(&c.quorum, "quorum", 0, "how many witnesses must have cosigned (0: as many as now)")
@@ -92,6 +96,11 @@ func (c bundleChange) apply(before wire.Bundle) (wire.Bundle, error) {
 	if c.hasInstall && c.install <= b.Least() {
 		return b, usagef("--install %d: it is %d already, and only rises", c.install, b.Least())
 	}
+	if c.hasOffline {
+		if b.Offline = uint64(c.offline / time.Second); c.offline < 0 || b.Offline > 0 && (b.MaxAge == 0 || b.Offline <= b.MaxAge || b.Offline > wire.MaxOffline) {
+			return b, usagef("--offline %s: all else may be %s old: want more than that, at most %s, or 0", c.offline, time.Duration(b.MaxAge)*time.Second, wire.MaxOffline*time.Second)
+		}
+	}
 	b.Floor, b.Install = max(b.Floor, c.floor), max(b.Install, c.install)
 	if b.Install <= b.Floor { // the floor says it
 		b.Install = 0
@@ -113,6 +122,11 @@ func (c bundleChange) apply(before wire.Bundle) (wire.Bundle, error) {
 		return b, usagef("say what is to change: see `hallmark bundle payload --help`")
 	}
 	return b, nil
+}
+
+// age is how old what is brought by hand may be.
+func age(b wire.Bundle) time.Duration {
+	return time.Duration(cmp.Or(b.Offline, b.MaxAge)) * time.Second
 }
 
 func (c bundleChange) witnesses(b *wire.Bundle) error {
@@ -382,6 +396,9 @@ func bundleChanges(before, b wire.Bundle) []string {
 	}
 	if before.Least() != b.Least() {
 		d.say("closes: nothing below security counter %d is installed, %d until now; what runs goes on from %d", b.Least(), before.Least(), b.Floor)
+	}
+	if before.Offline != b.Offline {
+		d.say("what is brought by hand may be %s old, %s until now", age(b), age(before))
 	}
 	manager := func(ms []wire.BootManager) (out [][]byte) {
 		for _, m := range ms {

@@ -18,7 +18,7 @@ import (
 
 func newDevice(a *api) *cobra.Command {
 	return a.noun("device", "The fleet: state, version, evidence, history", append([]*cobra.Command{
-		a.listDevices(), a.showDevice(), a.labelDevices(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(), a.forgetDevices(), a.claimCodes(), a.claimDevices(), a.deviceOwnership(), a.transferDevices(), a.rehomeDevices(), a.giveUpHandover(), a.welcomeDevices(), a.listTransfers(), a.vouchForDevice(), a.importDevices(), a.deviceKeys(), a.deviceIdentity(),
+		a.listDevices(), a.showDevice(), a.labelDevices(), a.countDevices(), a.deviceCommands(), a.deviceSettings(), a.configureDevices(), a.groupDevices(), a.judgeDevices(), a.replaceDevice(), a.revokeDevices(), a.forgetDevices(), a.claimCodes(), a.claimDevices(), a.deviceOwnership(), a.transferDevices(), a.rehomeDevices(), a.giveUpHandover(), a.welcomeDevices(), a.listTransfers(), a.vouchForDevice(), a.importDevices(), a.deviceKeys(), a.deviceIdentity(), a.deviceHistory(),
 	}, append(a.moves(), a.markDevices()...)...)...)
 }
 
@@ -90,7 +90,7 @@ func (a *api) showDevice() *cobra.Command {
 			d := v.Device
 			if err := sheet(w, "device", d.ID, "product", d.Product, "group", or(d.Group), "hardware", d.Hardware, "state", d.State, "legitimacy", d.Legitimacy, "its word", fmt.Sprintf("%s (%s)", d.Assurance, device.Assurance(d.Assurance).Words()),
 				"version", or(d.Version), "release", d.Release, "on trial", yes(d.Trial), "its update", or(d.Waiting()), "health", strings.TrimSpace(d.Health+" "+d.HealthText),
-				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "programs held by", oneLine(d.HeldBy()), "seen", whenever(d.LastSeen),
+				"evidence", d.Verdict+" since "+whenever(d.VerdictAt), "because", strings.Join(d.Reasons, ", "), "programs held by", oneLine(d.HeldBy()), "seen", whenever(d.LastSeen)+byHand(d),
 				"boots", fmt.Sprint(d.BootCount), "room for programs", d.Flash(), "sent back from", or(strings.Join(d.Left, " ")), "own log", d.Log.Standing()+heard(d.Log), "trust bundle", fmt.Sprint(d.Bundle), "open findings", fmt.Sprint(d.Findings),
 				"order", d.Order, "may have parts of lots", lotsShown(built), "made", whenever(d.Made), "chip", d.ChipUID, "keys", d.KeyOrigin, "new keys", whenever(d.Rekeyed), "virtual", yes(d.Virtual), "forgotten", whenever(d.Forgotten)); err != nil {
 				return err

@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/internal/client"
 	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/release"
@@ -117,12 +118,19 @@ func (a *api) payloadOf() *cobra.Command {
 }
 
 func (a *api) exportRelease() *cobra.Command {
-	var out string
+	var out, box string
+	var of device.CartonOf
 	c := a.verb(cobra.Command{
-		Use: "export RELEASE --out FILE", Short: "Write a published release with its signatures",
-		Long: "Writes a published release with its signatures, as devices get it: for `hallmark order wrap` on a machine without a network." + releaseArg,
-		Args: cobra.ExactArgs(1), Example: "  hallmark release export pump@1.0.0 --out pump-1.0.0.release",
+		Use: "export RELEASE (--out FILE | --carton FILE)", Short: "Write a published release with its signatures, or all that a device without a network needs",
+		Long: `Writes a published release with its signatures, as devices get it: for ` + "`hallmark order wrap`" + ` on a machine without a network.
+
+With --carton it writes a carton instead: the release with its bytes and proofs, and what each device is told, for ` + "`hallmark-agent install`" + `. It is for the devices of
+rollouts that were created with --alone and started; all of them, or some. A device takes the carton that was written for it last, until it is told anything else.` + releaseArg,
+		Args: cobra.ExactArgs(1), Example: "  hallmark release export pump@1.0.0 --out pump-1.0.0.release\n  hallmark release export pump@1.1.0 --group mine/shaft-3 --carton pump-1.1.0.hmb",
 	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		if box != "" {
+			return a.pack(ctx, cl, args[0], of, box)
+		}
 		r, err := findRelease(ctx, cl, args[0])
 		if err != nil {
 			return err
@@ -135,8 +143,16 @@ func (a *api) exportRelease() *cobra.Command {
 		}
 		return a.show(func(w io.Writer) error { return sheet(w, "written", out, "digest", r.Digest) })
 	})
-	c.Flags().StringVar(&out, "out", "", "file to write")
-	return need(c, "out")
+	f := c.Flags()
+	f.StringVar(&out, "out", "", "file to write the signed release to")
+	f.StringVar(&box, "carton", "", "file to write a carton to")
+	f.StringSliceVar(&of.Devices, "device", nil, "carton: just for these devices")
+	f.StringVar(&of.Group, "group", "", "carton: for devices in this group of the product, or in one below")
+	c.MarkFlagsOneRequired("out", "carton")
+	for _, other := range []string{"carton", "device", "group"} {
+		c.MarkFlagsMutuallyExclusive("out", other)
+	}
+	return c
 }
 
 // matches checks that a release's payload has the digest it goes by: a signature is over what was meant, or is not made.

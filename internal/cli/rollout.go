@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -103,6 +104,9 @@ func rolloutSheet(w io.Writer, r rollout.Rollout) error {
 	if r.Last.Declined > 0 {
 		pairs = append(pairs, "declined", fmt.Sprintf("%d, where somebody did not agree", r.Last.Declined))
 	}
+	if r.Spec.Alone {
+		pairs = append(pairs, "alone", "may be carried to devices: hallmark release export --carton")
+	}
 	if r.Spec.Dynamic {
 		pairs = append(pairs, "dynamic", rollout.Joining(r))
 	}
@@ -162,6 +166,7 @@ func (p *plan) flags(c *cobra.Command) *cobra.Command {
 	f.DurationVar(&p.grace, "grace", 24*time.Hour, "of --manner soft: how long a device that is busy may put it off")
 	f.BoolVar(&p.spec.Dynamic, "dynamic", false, "devices that come to fit later join, until it is shut or a later rollout of the same selection starts")
 	f.BoolVar(&p.spec.Stones, "stepping-stones", false, "take devices that run what the release is not installed over (--over) over the releases between, one after the other; without it they are left out")
+	f.BoolVar(&p.spec.Alone, "alone", false, "for devices that no line reaches: it may be carried to them, see hallmark release export --carton, and they keep it without being asked for evidence first. Its waves have no soak, and no contact is missed before the deadline")
 	f.StringVar(&p.spec.Reason, "reason", "", "why")
 	c.MarkFlagsOneRequired("all", "state", "device")
 	c.MarkFlagsMutuallyExclusive("all", "state", "device")
@@ -184,6 +189,9 @@ func (p *plan) pace(f *pflag.FlagSet) {
 
 func (p *plan) resolve(ctx context.Context, cl *client.Client) (err error) {
 	p.spec.Selection.State = device.State(p.state)
+	if p.spec.Alone { // what such a device says comes once, and says nothing of what comes after
+		p.soak, p.contact = 0, cmp.Or(p.contact, p.deadline)
+	}
 	for _, text := range p.waves {
 		w, err := p.wave(text)
 		if err != nil {

@@ -194,6 +194,12 @@ func (c *Client) once(ctx context.Context, method, path string, h http.Header, i
 	if o, ok := out.(orderIn); ok && resp.StatusCode == http.StatusOK {
 		return c.order(resp, o)
 	}
+	if to, ok := out.(io.Writer); ok && resp.StatusCode == http.StatusOK {
+		if _, err := io.Copy(to, resp.Body); err != nil {
+			return brokenError{err}
+		}
+		return nil
+	}
 	data, err := io.ReadAll(io.LimitReader(resp.Body, maxReply))
 	if err != nil {
 		return brokenError{err}

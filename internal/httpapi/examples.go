@@ -6,6 +6,7 @@ import (
 
 	"github.com/hallmark-iot/hallmark/access"
 	"github.com/hallmark-iot/hallmark/comply"
+	"github.com/hallmark-iot/hallmark/device"
 	"github.com/hallmark-iot/hallmark/fleet"
 	"github.com/hallmark-iot/hallmark/keyring"
 	"github.com/hallmark-iot/hallmark/onboard/legacy"
@@ -18,6 +19,7 @@ import (
 	"github.com/hallmark-iot/hallmark/supply/parts"
 	"github.com/hallmark-iot/hallmark/telemetry"
 	"github.com/hallmark-iot/hallmark/wire"
+	"github.com/hallmark-iot/hallmark/wire/carton"
 )
 
 var (
@@ -41,6 +43,15 @@ CgYIKoZIzj0EAwIDSAAwRQIgWGL4nvLeBjLWdxiSdCVK4UOmqnkDLtNpo7oB3mid
 4QYCIQCYcsDuHJ/h41IbT3fzlMsOcl80GOIpvcLT4wm3oc7jbg==
 -----END CERTIFICATE-----
 `
+
+// exampleHistory is of a device that nobody has.
+func exampleHistory() []byte {
+	h, err := carton.EncodeHistory(carton.History{V: 1, Device: exampleDevice, Directive: []byte{0}, Checkin: []byte{0}, Evidence: []byte{0}})
+	if err != nil {
+		panic(err) // a constant
+	}
+	return h
+}
 
 // Examples are bodies of requests, by operation: each is one the operation understands. Envelopes are placeholders.
 var Examples = map[string]any{
@@ -71,6 +82,8 @@ var Examples = map[string]any{
 	"approve-proposal": DecisionRequest{Comment: "olga called: the traffic is real"},
 	"refuse-proposal":  DecisionRequest{Comment: "not before the weekend"},
 	"make-deltas":      DeltasOf{From: strings.Repeat("0", 64)},
+	"pack-carton":      device.CartonOf{Group: "mine/shaft-3"},
+	"take-history":     HistoryOf{History: exampleHistory()},
 	"close-release": Reason{
 		"CVE-2029-1234 in its TLS library: 1.2.1 mends it",
 	},

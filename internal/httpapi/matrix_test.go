@@ -100,7 +100,7 @@ var elsewhere = []string{"list-products", "get-self", "stream-events", "fleet-su
 // shared are the operations that besides answer a caller of another group of the product: what the product is to every group, and lists
 // that are cut to what is in theirs.
 var shared = append([]string{
-	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-deltas", "list-release-components", "get-release-gate", "get-release-summary", "get-release-document", "get-suit", "list-approvers",
+	"get-product", "get-product-readiness", "get-bundle", "list-releases", "get-release", "list-deltas", "list-release-components", "get-release-gate", "get-release-summary", "get-release-document", "get-suit", "get-artifact", "list-approvers",
 	"list-devices", "list-findings", "list-remedies", "list-retirements", "list-rollouts", "list-groups", "list-proposals", "list-enrolments", "list-vouchers", "list-recalls", "save-query", "find-component",
 }, elsewhere...)
 
@@ -129,7 +129,7 @@ var unmet = []string{
 	"retire-key",                                             // it is the only one of its role
 	"submit-ceremony", "request-product", "activate-product", // signed by nobody; the pump is ready, and nothing was asked for it
 	"submit-warrant", "publish-bundle", "retire-devices", "create-order", "import-records", "close-order", "propose-release", "approve-release", "sign-suit", "get-suit",
-	"publish-release", "make-deltas", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "shut-rollout", "halt-rollout", "reprovision-remedy",
+	"publish-release", "make-deltas", "get-artifact", "pack-carton", "take-history", "create-rollout", "dry-run-rollout", "start-rollout", "pause-rollout", "resume-rollout", "shut-rollout", "halt-rollout", "reprovision-remedy",
 	"dispose-device", "forget-device", "get-proof-of-disposal", "revoke-certificate", "revoke-issuer", "revoke-credential", "read-stream", "get-fact", "get-receipt", "dismiss-remedy", "run-proposal", "refuse-proposal",
 }
 

@@ -108,6 +108,7 @@ func (a *api) register(h huma.API) {
 	a.registerApprovers(h)
 	a.registerRollouts(h)
 	a.registerPaths(h)
+	a.registerCarton(h)
 	a.registerCommands(h)
 	a.registerTrust(h)
 	a.registerKeys(h)

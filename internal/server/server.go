@@ -256,7 +256,8 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 	if err := i.openGenuine(ctx); err != nil {
 		return err
 	}
-	if i.device, err = newDeviceService(i.db, i.guard, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}); err != nil {
+	i.devicelog = devicelog.NewService(i.db, i.logs.reader, i.guard)
+	if i.device, err = newDeviceService(i.db, i.guard, i.logs.reader, i.cfg, i.directives.all, i.release, challenger{i.attest, i.genuine}, i.attest, i.devicelog); err != nil {
 		return err
 	}
 	if i.monitor, err = monitor.NewService(monitor.Config{Store: i.db.Monitor(), Bundles: i.db.Monitor(), Guard: i.guard}); err != nil {
@@ -276,7 +277,6 @@ func (i *Instance) openField(ctx context.Context) (err error) {
 		return err
 	}
 	i.telemetry = telemetry.NewService(telemetry.Config{Store: i.db, Keys: access, Guard: i.guard})
-	i.devicelog = devicelog.NewService(i.db, i.logs.reader, i.guard)
 	return nil
 }
 

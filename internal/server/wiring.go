@@ -42,16 +42,16 @@ func suiteIDs() []string {
 	return out
 }
 
-// newDeviceService wires the registry. releases and challenger may be nil where nothing is delivered (init).
+// newDeviceService wires the registry. releases and what follows may be nil where nothing is delivered, and nothing told (init).
 func newDeviceService(db *store.DB, guard *access.Guard, reader *ledger.Reader, cfg Config, authorities func() []crypto.Signer, releases device.Releases,
-	challenger device.Challenger,
+	challenger device.Challenger, evidence device.Evidence, journal device.Journal,
 ) (*device.Service, error) {
 	if releases == nil {
 		releases = noReleases{}
 	}
 	d := db.Devices()
 	return device.NewService(device.Config{
-		Registry: d, Reports: d, Offers: db.Legacy(), Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger, Wakes: db,
+		Registry: d, Reports: d, Offers: db.Legacy(), Commands: d, Trust: d, Groups: d, Forgetter: d, Guard: guard, Ledger: reader, Releases: releases, Challenger: challenger, Evidence: evidence, Journal: journal, Wakes: db,
 		Bundles: d, Records: d, Authorities: authorities, Poll: cfg.poll(), Soon: min(cfg.poll(), time.Second),
 	})
 }

@@ -309,7 +309,7 @@ func (s *Devices) ApplyReport(ctx context.Context, r device.Report) error {
 			WHERE id = $9 AND state = $10 AND acked_seq = $11 AND token = $14 AND restored = $15 AND owned_since = $16
 			AND (assurance <> 'says' OR version = $17 AND coalesce(release, $18) = $18)`, // what was forgotten for a new owner stays forgotten; a client's words have no numbers
 			string(r.State), Millis(since), Millis(r.GuardUntil), r.Twin.Release, int64(r.Twin.Bundle), string(twin),
-			int64(r.AckedSeq), Millis(r.At), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token, Millis(r.From.Restored), Millis(r.From.Owned),
+			int64(r.AckedSeq), Millis(r.Said()), r.From.ID, string(r.From.State), int64(r.From.AckedSeq), r.Twin.Version, r.Token, r.From.Token, Millis(r.From.Restored), Millis(r.From.Owned),
 			r.From.Twin.Version, notNil(r.From.Twin.Release))
 		if err != nil {
 			return err

@@ -50,6 +50,9 @@ func scanFleet(row scanner) (fleet.Detail, error) {
 	}
 	d.Suspect, d.Sides = twin.Suspect, twin.Sides
 	d.Owned, d.Rekeyed = timeOrNil(owned), timeOrNil(rekeyed)
+	if !twin.Carried.IsZero() {
+		d.Carried = &twin.Carried
+	}
 	if !twin.Forgotten.IsZero() {
 		d.Forgotten = &twin.Forgotten
 	}

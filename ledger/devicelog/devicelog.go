@@ -100,6 +100,12 @@ func NewService(store Store, prover Prover, guard *access.Guard) *Service {
 	return &Service{store: store, prover: prover, guard: guard, now: time.Now}
 }
 
+// Reached gives the number of the last event of a device that is here.
+func (s *Service) Reached(ctx context.Context, device string) (uint64, error) {
+	h, _, err := s.store.LogHead(ctx, device)
+	return h.Seq, err
+}
+
 // Ingest takes a signed batch of device.
 func (s *Service) Ingest(ctx context.Context, caller access.Caller, device string, envelope []byte) (wire.LogReply, error) {
 	if err := s.guard.Check(ctx, caller, access.DeviceCheckin, access.Resource{Type: "device", ID: device}); err != nil {

@@ -172,6 +172,8 @@ func weaker(before, b wire.Bundle) string {
 		return fmt.Sprintf("what was closed is installed again: from security counter %d on, and before from %d", b.Least(), before.Least())
 	case b.MaxAge > before.MaxAge:
 		return fmt.Sprintf("checkpoints may be %d s old, and %d s before", b.MaxAge, before.MaxAge)
+	case max(b.Offline, b.MaxAge) > max(before.Offline, before.MaxAge):
+		return fmt.Sprintf("proofs that are brought by hand may be %d s old, and %d s before", max(b.Offline, b.MaxAge), max(before.Offline, before.MaxAge))
 	case !same(b.Control, before.Control) || !same(b.Events, before.Events):
 		return "the key or the name of a log is another"
 	}

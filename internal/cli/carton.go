@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/hallmark-iot/hallmark/device"
+	"github.com/hallmark-iot/hallmark/fleet"
+	"github.com/hallmark-iot/hallmark/internal/client"
+	"github.com/hallmark-iot/hallmark/internal/durable"
+	"github.com/hallmark-iot/hallmark/wire/carton"
+)
+
+// pack writes a carton.
+func (a *api) pack(ctx context.Context, cl *client.Client, release string, of device.CartonOf, out string) error {
+	r, err := findRelease(ctx, cl, release)
+	if err != nil {
+		return err
+	}
+	v, err := cl.PackCarton(ctx, r.Digest, of)
+	if err != nil {
+		return err
+	}
+	if err := durable.Write(out, 0o644, func(w io.Writer) error {
+		_, err := w.Write(v.Head)
+		for _, b := range v.Blobs {
+			if err == nil {
+				err = fetched(ctx, cl, r.Manifest.Product, b.Digest, w)
+			}
+		}
+		return err
+	}); err != nil {
+		return err
+	}
+	return a.show(func(w io.Writer) error {
+		return sheet(w, "written", out, "for", fleet.Count(len(v.Devices), "device", "devices"), "until", time.Unix(int64(v.Expires), 0).UTC().Format(time.RFC3339))
+	})
+}
+
+// fetched writes the bytes with a digest.
+func fetched(ctx context.Context, cl *client.Client, product, digest string, to io.Writer) error {
+	h := sha256.New()
+	if err := cl.Artifact(ctx, product, digest, io.MultiWriter(to, h)); err != nil {
+		return err
+	}
+	if got := hex.EncodeToString(h.Sum(nil)); got != digest {
+		return fmt.Errorf("artifact %s came with other bytes, whose SHA-256 is %s", digest, got)
+	}
+	return nil
+}
+
+func (a *api) deviceHistory() *cobra.Command {
+	c := &cobra.Command{Use: "history", Short: "What devices say that no line reaches"}
+	c.AddCommand(a.verb(cobra.Command{
+		Use: "import FILE…", Short: "Take in what devices wrote that installed from a carton",
+		Long: `Takes in what devices wrote with ` + "`hallmark-agent history`" + `: what they run, what became of what they were told, their evidence and their own logs. Files may be given twice
+and in any order: of one that is older than what is known, nothing is taken.`,
+		Args: cobra.MinimumNArgs(1), Example: "  hallmark device history import /media/stick/*.history",
+	}, func(ctx context.Context, cl *client.Client, args []string) error {
+		all := make([]device.Taken, 0, len(args))
+		for _, name := range args {
+			data, err := readHistory(name)
+			if err != nil {
+				return err
+			}
+			t, err := cl.TakeHistory(ctx, data)
+			if err != nil {
+				return fmt.Errorf("%s: %w", name, err)
+			}
+			all = append(all, t)
+		}
+		return rows(a, "DEVICE AS-OF LOG NOTE", all, func(t device.Taken) []string {
+			note := ""
+			switch {
+			case t.Known:
+				note = "known already"
+			case t.Behind > 0:
+				note = fleet.Count(t.Behind, "event of its log is missing: import it again later", "events of its log are missing: import it again later")
+			}
+			return []string{t.Device, when(t.At), fmt.Sprint(t.Log), note}
+		})
+	}))
+	return c
+}
+
+// byHand says that what is shown of a device was carried here.
+func byHand(d fleet.Detail) string {
+	if d.Carried == nil {
+		return ""
+	}
+	return ", as its word that was carried here says: how it is since, nobody knows"
+}
+
+func readHistory(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	data, err := io.ReadAll(io.LimitReader(f, carton.MaxHistory+1))
+	if err = errors.Join(err, f.Close()); err != nil {
+		return nil, err
+	}
+	if len(data) > carton.MaxHistory {
+		return nil, fmt.Errorf("%s is no history: it has more than %d bytes", name, carton.MaxHistory)
+	}
+	return data, nil
+}
