@@ -178,8 +178,8 @@ type Tally struct {
 	Made        uint32 `json:"made"`     // accepted as devices
 	Scrapped    uint32 `json:"scrapped"`
 	Interrupted uint32 `json:"interrupted"`
-	Reworked    uint32 `json:"reworked"`   // records of pieces that failed before, whatever became of them
-	Refused     uint32 `json:"refused"`    // records of pieces said to be made, not accepted
+	Reworked    uint32 `json:"reworked"` // records of pieces that failed before, whatever became of them
+	Refused     uint32 `json:"refused"`  // records of pieces said to be made, not accepted
 	Alarms      uint32 `json:"alarms"`
 	FirstSeen   uint32 `json:"first_seen"` // devices that have been in contact
 	Last        []byte `json:"last"`       // hash of record LastSeq

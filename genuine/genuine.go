@@ -19,20 +19,20 @@ type Word string
 
 // The words, in the order in which they make the headline.
 const (
-	Unknown        Word = "unknown"         // the maker cannot say that it made it
+	Unknown        Word = "unknown" // the maker cannot say that it made it
 	Stolen         Word = "stolen"
 	SuspectedClone Word = "suspected-clone" // two pieces may say that they are it
 	Lost           Word = "lost"            // reported lost
 	Decommissioned Word = "decommissioned"  // taken out of service for good
 	Moved          Word = "moved"           // its owner runs it, and says what it is from then on
 	Recalled       Word = "recalled"
-	HeldBack       Word = "held-back"       // in quarantine; why is not a buyer's business
-	Replaced       Word = "replaced"        // another device has its place; which is not told
-	Imported       Word = "imported"        // another maker's, taken in: no production record here
+	HeldBack       Word = "held-back" // in quarantine; why is not a buyer's business
+	Replaced       Word = "replaced"  // another device has its place; which is not told
+	Imported       Word = "imported"  // another maker's, taken in: no production record here
 	SupportEnded   Word = "support-ended"
 	Refurbished    Word = "refurbished"
 	Resold         Word = "resold"
-	Genuine        Word = "genuine"         // made by this maker, with its production record
+	Genuine        Word = "genuine" // made by this maker, with its production record
 
 	// These are said beside, and are never the headline.
 	Replacement Word = "replacement"  // it took the place of another device

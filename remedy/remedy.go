@@ -54,7 +54,7 @@ type Case struct {
 	Remade   time.Time  `json:"remade,omitzero"` // when the device said that it was done: evidence counts from then on
 	Asked    bool       `json:"asked,omitempty"` // it was told to attest after that
 	Closed   time.Time  `json:"closed,omitzero"`
-	Rev      int64      `json:"-"`               // rises with each change
+	Rev      int64      `json:"-"` // rises with each change
 }
 
 // Policy bounds what is done without a person.

@@ -323,6 +323,7 @@ func MannerText(s Spec) string {
 		return fmt.Sprintf("soft: a device that is busy puts it off, for %s at most", s.Grace.D())
 	case wire.Consent:
 		return "consent: a device takes it when somebody beside it agreed"
+	case wire.Forced:
 	}
 	return "forced"
 }

@@ -25,7 +25,7 @@ const (
 // CARequest asks the holders of the OEM root for a CA certificate over a key that an instance has made. It travels as a
 // COSE_Sign1 by that key (SignCARequest). People decide about it, so everything that goes into the certificate is in it.
 type CARequest struct {
-	Role     string `cbor:"1,keyasint" json:"role"`                          // CAProduct, CAOperational or CAInfra
+	Role     string `cbor:"1,keyasint" json:"role"` // CAProduct, CAOperational or CAInfra
 	OEM      string `cbor:"2,keyasint" json:"oem"`
 	Product  string `cbor:"3,keyasint,omitempty" json:"product,omitempty"`   // of a product CA, and of no other
 	Unit     string `cbor:"4,keyasint,omitempty" json:"unit,omitempty"`      // tells CAs of one role apart in their names: "2027"

@@ -40,10 +40,10 @@ type Checkin struct {
 // ProgramTold is what a program answered to the parameters that it was told.
 type ProgramTold struct {
 	Program    string   `cbor:"1,keyasint" json:"program"`
-	Parameters []string `cbor:"2,keyasint" json:"parameters"`                   // those that it names
-	Taken      bool     `cbor:"3,keyasint,omitempty" json:"taken,omitempty"`    // else it refused, or did not answer yet
+	Parameters []string `cbor:"2,keyasint" json:"parameters"`                // those that it names
+	Taken      bool     `cbor:"3,keyasint,omitempty" json:"taken,omitempty"` // else it refused, or did not answer yet
 	Answered   bool     `cbor:"4,keyasint,omitempty" json:"answered,omitempty"`
-	Text       string   `cbor:"5,keyasint,omitempty" json:"text,omitempty"`     // what it said
+	Text       string   `cbor:"5,keyasint,omitempty" json:"text,omitempty"` // what it said
 }
 
 // MaxLeft bounds the releases that a device was sent back from, and that would still start by their security counter: it goes back from no more.

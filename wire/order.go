@@ -66,7 +66,7 @@ type Station struct {
 	ContentKey []byte  `cbor:"7,keyasint" json:"content_key"` // SPKI, RSA; decrypts content keys, nothing else
 	WrapAlg    WrapAlg `cbor:"8,keyasint" json:"wrap_alg"`
 	ContentAlg WrapAlg `cbor:"9,keyasint" json:"content_alg"`
-	Templated  bool    `cbor:"10,keyasint" json:"templated"`  // the module itself holds unwrapped keys to a template
+	Templated  bool    `cbor:"10,keyasint" json:"templated"` // the module itself holds unwrapped keys to a template
 	Created    uint64  `cbor:"11,keyasint" json:"created"`
 }
 
@@ -131,9 +131,9 @@ type OrderHeader struct {
 	Quota        uint32      `cbor:"5,keyasint" json:"quota"`    // devices; also the number of tickets
 	NotBefore    uint64      `cbor:"6,keyasint" json:"not_before"`
 	NotAfter     uint64      `cbor:"7,keyasint" json:"not_after"`
-	Station      []byte      `cbor:"8,keyasint" json:"station"`     // SHA-256 of the station's record key
+	Station      []byte      `cbor:"8,keyasint" json:"station"` // SHA-256 of the station's record key
 	HSMSerial    string      `cbor:"9,keyasint" json:"hsm_serial"`
-	Chain        [][]byte    `cbor:"10,keyasint" json:"chain"`      // order CA first, OEM root last (DER)
+	Chain        [][]byte    `cbor:"10,keyasint" json:"chain"` // order CA first, OEM root last (DER)
 	Profile      CertProfile `cbor:"11,keyasint" json:"profile"`
 	Bundle       []byte      `cbor:"12,keyasint" json:"bundle"`     // SHA-256 of the trust bundle's envelope
 	Release      []byte      `cbor:"13,keyasint" json:"release"`    // release digest
@@ -155,8 +155,8 @@ const ProfileIDevID1 CertProfile = "idevid-1"
 
 // WrappedKey is a signing key wrapped to the station, with the template the unwrapped key is held to.
 type WrappedKey struct {
-	Role     string   `cbor:"1,keyasint" json:"role"`     // RoleOrderCA
-	SPKI     []byte   `cbor:"2,keyasint" json:"spki"`     // its public half
+	Role     string   `cbor:"1,keyasint" json:"role"` // RoleOrderCA
+	SPKI     []byte   `cbor:"2,keyasint" json:"spki"` // its public half
 	Alg      WrapAlg  `cbor:"3,keyasint" json:"alg"`
 	Template []string `cbor:"4,keyasint" json:"template"` // SigningTemplate
 	Blob     []byte   `cbor:"5,keyasint" json:"blob"`     // PKCS#8 under RSA

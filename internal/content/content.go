@@ -5,6 +5,7 @@
 package content
 
 import (
+	"context"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,7 +17,7 @@ import (
 
 // Serve answers with what f gives, or the ranges of it that were asked for; the headers that w has say what it is. An error before the answer has
 // begun is returned, and one after it is given to told. f stays open.
-func Serve(w http.ResponseWriter, r *http.Request, f io.ReadSeeker, told func(error)) error {
+func Serve(w http.ResponseWriter, r *http.Request, f io.ReadSeeker, told func(context.Context, error)) error {
 	if v, ok := f.(interface{ Verified() *os.File }); ok && r.TLS == nil {
 		if file := v.Verified(); file != nil { // the kernel sends it
 			http.ServeContent(w, r, "", time.Time{}, file)
@@ -30,7 +31,7 @@ func Serve(w http.ResponseWriter, r *http.Request, f io.ReadSeeker, told func(er
 	in := &failing{ReadSeeker: f}
 	http.ServeContent(w, r, "", time.Time{}, in)
 	if in.err != nil && r.Context().Err() == nil { // else who asked went away
-		told(fmt.Errorf("an answer was cut off: %w", in.err))
+		told(r.Context(), fmt.Errorf("an answer was cut off: %w", in.err))
 	}
 	return nil
 }

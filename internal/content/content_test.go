@@ -1,6 +1,7 @@
 package content_test
 
 import (
+	"context"
 	"bytes"
 	"crypto/rand"
 	"crypto/sha256"
@@ -44,7 +45,7 @@ func TestDamageIsFoundBeforeItIsServed(t *testing.T) {
 		w.Header().Set("ETag", `"x"`)
 		w.Header().Set("Content-Type", "application/octet-stream")
 		var o outcome
-		if o.failed = content.Serve(w, r, f, func(err error) { o.told = err }); o.failed != nil {
+		if o.failed = content.Serve(w, r, f, func(_ context.Context, err error) { o.told = err }); o.failed != nil {
 			http.Error(w, "damaged", http.StatusServiceUnavailable)
 		}
 		done <- o

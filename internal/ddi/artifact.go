@@ -184,8 +184,8 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request, p peer) error
 	w.Header().Set("ETag", `"`+hex.EncodeToString(digest[:])+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
 	w.Header().Set("Cache-Control", "private")
-	return content.Serve(w, r, f, func(err error) {
-		h.cfg.Logger.ErrorContext(r.Context(), "client of another update system", "path", r.URL.Path, "error", err)
+	return content.Serve(w, r, f, func(ctx context.Context, err error) {
+		h.cfg.Logger.ErrorContext(ctx, "client of another update system", "path", r.URL.Path, "error", err)
 	})
 }
 

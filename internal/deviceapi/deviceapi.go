@@ -195,8 +195,8 @@ func (h *handler) artifact(w http.ResponseWriter, r *http.Request) {
 	defer f.Close()
 	w.Header().Set("ETag", `"`+r.PathValue("digest")+`"`)
 	w.Header().Set("Content-Type", "application/octet-stream")
-	if err := content.Serve(w, r, f, func(err error) {
-		h.cfg.Logger.ErrorContext(r.Context(), "device call", "device", c.device, "path", r.URL.Path, "error", err)
+	if err := content.Serve(w, r, f, func(ctx context.Context, err error) {
+		h.cfg.Logger.ErrorContext(ctx, "device call", "device", c.device, "path", r.URL.Path, "error", err)
 	}); err != nil {
 		h.fail(w, r, c.device, err)
 	}

@@ -244,7 +244,7 @@ func (h *handler) download(w http.ResponseWriter, r *http.Request) error {
 	w.Header().Set("ETag", `"`+hex.EncodeToString(l.Digest)+`"`)
 	w.Header().Set("Content-Type", "application/vnd.mender-artifact")
 	w.Header().Set("Cache-Control", "private")
-	return content.Serve(w, r, f, func(err error) {
-		h.cfg.Logger.ErrorContext(r.Context(), "client of Mender's", "path", r.URL.Path, "error", err)
+	return content.Serve(w, r, f, func(ctx context.Context, err error) {
+		h.cfg.Logger.ErrorContext(ctx, "client of Mender's", "path", r.URL.Path, "error", err)
 	})
 }

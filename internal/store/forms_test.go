@@ -286,7 +286,7 @@ func TestADeltaThatIsKilledForIsLeft(t *testing.T) {
 	again := func() (more bool) {
 		defer func() {
 			if e := recover(); e != nil {
-				if e != errKilled {
+				if err, ok := e.(error); !ok || !errors.Is(err, errKilled) {
 					panic(e)
 				}
 				begun, more = begun+1, begun < 10

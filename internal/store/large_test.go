@@ -105,7 +105,7 @@ func TestALargeArtifact(t *testing.T) {
 			return
 		}
 		defer func() { _ = f.Close() }()
-		if err := content.Serve(w, r, f, func(err error) { t.Error(err) }); err != nil {
+		if err := content.Serve(w, r, f, func(_ context.Context, err error) { t.Error(err) }); err != nil {
 			t.Error(err)
 		}
 	}))
