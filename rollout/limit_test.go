@@ -87,3 +87,11 @@ func TestThreePercentAgainstOneStopsSoon(t *testing.T) {
 		t.Errorf("%d devices of 10,000 had an answer before the slowest of 20 stopped", worst)
 	}
 }
+
+func TestDurationsForPeople(t *testing.T) {
+	for s, want := range map[Seconds]string{0: "0s", 1: "1s", 90: "1m30s", 600: "10m", 3600: "1h", 86400: "24h", 5400: "1h30m", 3601: "1h0m1s"} {
+		if got := s.Text(); got != want {
+			t.Errorf("%d: %s, want %s", s, got, want)
+		}
+	}
+}

@@ -320,7 +320,7 @@ func (s Spec) keeps(d Candidate) (words []string) {
 func MannerText(s Spec) string {
 	switch s.Manner {
 	case wire.Soft:
-		return fmt.Sprintf("soft: a device that is busy puts it off, for %s at most", s.Grace.D())
+		return fmt.Sprintf("soft: a device that is busy puts it off, for %s at most", s.Grace.Text())
 	case wire.Consent:
 		return "consent: a device takes it when somebody beside it agreed"
 	case wire.Forced:

@@ -18,6 +18,7 @@ package rollout
 import (
 	"context"
 	"errors"
+	"strings"
 	"time"
 
 	"github.com/hallmark-iot/hallmark/access"
@@ -33,6 +34,18 @@ type Seconds uint32
 
 // D gives the duration.
 func (s Seconds) D() time.Duration { return time.Duration(s) * time.Second }
+
+// Text is the duration for people: 24h, and not 24h0m0s.
+func (s Seconds) Text() string {
+	text := s.D().String()
+	if short, ok := strings.CutSuffix(text, "m0s"); ok {
+		text = short + "m"
+	}
+	if short, ok := strings.CutSuffix(text, "h0m"); ok {
+		text = short + "h"
+	}
+	return text
+}
 
 // Spec is what a rollout is created with.
 type Spec struct {

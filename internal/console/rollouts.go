@@ -82,7 +82,7 @@ func deltaSize(d release.Delta) string {
 
 // ruleWords says what a wave has to keep to.
 func ruleWords(w rollout.Wave) string {
-	return "soaks " + w.Soak.D().String() + ", deadline " + w.Deadline.D().String() + ", may fail: " + mayFail(w) + ", told: " + pace(w)
+	return "soaks " + w.Soak.Text() + ", deadline " + w.Deadline.Text() + ", may fail: " + mayFail(w) + ", told: " + pace(w)
 }
 
 func deltaTone(s release.DeltaState) string {
