@@ -243,7 +243,7 @@ func (h *handler) poll(w http.ResponseWriter, r *http.Request, p peer) error {
 		links["configData"] = h.at(p, "configData")
 	}
 	every := h.cfg.Poll
-	if len(links) > 0 {
+	if _, asks := links["confirmationBase"]; len(links) > 0 && !asks { // a person may take days
 		every = h.cfg.Soon
 	}
 	type polling struct {

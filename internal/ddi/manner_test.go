@@ -102,6 +102,13 @@ func TestWindowsAndMannersInItsWords(t *testing.T) {
 					t.Errorf("%s is linked, or is not: %s", link, poll)
 				}
 			}
+			every := "00:01:00" // nothing, or what a person has to say first
+			if c.link == "deploymentBase" {
+				every = "00:00:01"
+			}
+			if !strings.Contains(poll, every) {
+				t.Errorf("it comes again other than after %s: %s", every, poll)
+			}
 			status, got := get("/deploymentBase/7")
 			if (status == http.StatusOK) != (c.deployment != nil) {
 				t.Errorf("its deployment: %d %s", status, got)
