@@ -10,7 +10,6 @@ import (
 
 	"github.com/hallmark-iot/hallmark/factory"
 	"github.com/hallmark-iot/hallmark/internal/client"
-	"github.com/hallmark-iot/hallmark/internal/durable"
 )
 
 func (a *api) takeMaster() *cobra.Command {
@@ -103,11 +102,7 @@ func (a *api) masterDocument() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(out, data, 0o644); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(a.s.out, "%s written, %d bytes\n", out, len(data))
-		return err
+		return a.laidDown(out, data)
 	})
 	c.Flags().StringVar(&out, "out", "", "file to write")
 	return need(c, "out")

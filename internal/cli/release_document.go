@@ -26,12 +26,17 @@ func (a *api) releaseDocument() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		if err := durable.WriteFile(out, data, 0o644); err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(a.s.out, "%s written, %d bytes\n", out, len(data))
-		return err
+		return a.laidDown(out, data)
 	})
 	c.Flags().StringVar(&out, "out", "", "file to write")
 	return need(c, "out")
+}
+
+// laidDown puts a document that was asked for where the caller wants it, and says so.
+func (a *api) laidDown(out string, data []byte) error {
+	if err := durable.WriteFile(out, data, 0o644); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(a.s.out, "%s written, %d bytes\n", out, len(data))
+	return err
 }

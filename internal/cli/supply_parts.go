@@ -11,7 +11,6 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/hallmark-iot/hallmark/internal/client"
-	"github.com/hallmark-iot/hallmark/internal/durable"
 	"github.com/hallmark-iot/hallmark/supply/parts"
 )
 
@@ -244,11 +243,7 @@ func (a *api) lotCertificate() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			if err := durable.WriteFile(out, data, 0o644); err != nil {
-				return err
-			}
-			_, err = fmt.Fprintf(a.s.out, "%s written, %d bytes\n", out, len(data))
-			return err
+			return a.laidDown(out, data)
 		})
 	c.Flags().StringVar(&out, "out", "", "file to write")
 	return need(c, "out")
